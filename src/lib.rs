@@ -1,0 +1,19 @@
+//! lagwise: consumer lag of Kafka groups as an external metric for the Kubernetes HPA, never more
+//! than their partitions can use.
+//!
+//! Data flows one way. A source in [`kafka`] answers a plan with an observation (what the brokers
+//! said); the [`poller`] turns observations into snapshots by the pure rules of [`model`] and
+//! [`publish`]es them; [`serve`] answers from the latest one, and [`k8s`] tells the poller which
+//! HPAs ask for what. [`app`] wires them, [`cli`] prints.
+//!
+//! Invariants:
+//! - An unknown is never a number: every reading is a `Result`, and a group with an unknown
+//!   partition serves its last complete reading until that is too old, then an error.
+//! - Committed offsets are read before log ends, so that a live consumer has no negative lag.
+//! - Only snapshots leave the poller's task; components share no lock.
+//! - `kafka`, `k8s` and `serve` do not know one another (`tests/layering.rs` checks it).
+
+pub mod model;
+pub mod poller;
+pub mod publish;
+pub mod telemetry;

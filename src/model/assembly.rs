@@ -1,0 +1,373 @@
+//! Observations -> snapshots: applies the lag rules and remembers what outlives one sweep.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::fault::Fault;
+use super::lag::{NoCommit, PartitionLag, partition_lag};
+use super::observation::{CommittedColumn, GroupObservation, GroupPlan, Observation, TopicOffsets};
+use super::snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic, Sweep, TopicLag};
+use super::types::{GroupId, Moment, Offset, TopicName};
+
+/// Which groups an observation is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All that are wanted: groups it does not name are wanted no more.
+    Whole,
+    /// Some, read out of turn: the others stay as they are.
+    Some,
+}
+
+/// The log's end at which each partition was first seen without a commit, while the group had
+/// commits on others of the topic.
+type FirstSeen = Vec<Option<Offset>>;
+
+/// What is remembered of one Kafka cluster between sweeps. One owner, the poller.
+#[derive(Debug, Default)]
+pub struct ClusterHistory {
+    current: Arc<ClusterSnapshot>,
+    uncommitted: BTreeMap<(GroupId, TopicName), FirstSeen>,
+}
+
+impl ClusterHistory {
+    /// Takes in what a sweep brought and returns what is known now.
+    pub fn take_in(&mut self, observation: Observation, scope: Scope) -> Arc<ClusterSnapshot> {
+        let mut next = (*self.current).clone();
+        let Observation {
+            started,
+            finished,
+            topics,
+            groups,
+            connection,
+            ..
+        } = observation;
+        if scope == Scope::Whole {
+            next.sweep = Some(Sweep { started, finished });
+            // A group that was read out of turn after this sweep had begun is not in its plan.
+            next.groups.retain(|id, group| {
+                group.asked.monotonic > started.monotonic
+                    || groups.iter().any(|g| g.plan.group == *id)
+            });
+            self.uncommitted
+                .retain(|(group, _), _| next.groups.contains_key(group));
+        }
+        next.connection = connection;
+        for (topic, offsets) in &topics {
+            next.topics.insert(topic.clone(), offsets.clone());
+        }
+        for group in groups {
+            let id = group.plan.group.clone();
+            let before = next.groups.remove(&id);
+            let after = match before {
+                Some(newer) if newer.asked.monotonic > started.monotonic => newer,
+                before => self.group(group, &topics, started, before),
+            };
+            next.groups.insert(id, after);
+        }
+        next.topics
+            .retain(|topic, _| next.groups.values().any(|g| g.topics.contains_key(topic)));
+        self.current = Arc::new(next);
+        Arc::clone(&self.current)
+    }
+
+    fn group(
+        &mut self,
+        group: GroupObservation,
+        topics: &BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>,
+        read: Moment,
+        before: Option<GroupSnapshot>,
+    ) -> GroupSnapshot {
+        let plan = group.plan;
+        let (was_discovered, mut known) =
+            before.map(|b| (b.discovered, b.topics)).unwrap_or_default();
+        let committed = match group.committed {
+            Ok(committed) => committed,
+            Err(fault) => {
+                for topic in &plan.topics {
+                    known.entry(topic.clone()).or_insert(GroupTopic {
+                        latest: Err(fault),
+                        complete: None,
+                    });
+                }
+                for topic in known.values_mut() {
+                    topic.latest = Err(fault);
+                }
+                return GroupSnapshot {
+                    asked: read,
+                    discovered: was_discovered,
+                    fault: Some(fault),
+                    topics: known,
+                };
+            }
+        };
+        let topics = committed
+            .into_iter()
+            .map(|(topic, column)| {
+                let offsets = topics.get(&topic).cloned().unwrap_or(Err(Fault::NoAnswer));
+                let latest = offsets
+                    .map(|offsets| Arc::new(self.topic(&plan, &topic, offsets, column, read)));
+                let complete = match &latest {
+                    Ok(lag) if lag.first_fault().is_none() => Some(Arc::clone(lag)),
+                    // What was known of a topic that is gone says nothing of one made anew.
+                    Err(Fault::TopicMissing) => None,
+                    _ => known.remove(&topic).and_then(|before| before.complete),
+                };
+                (topic, GroupTopic { latest, complete })
+            })
+            .collect();
+        GroupSnapshot {
+            asked: read,
+            discovered: plan.discover,
+            fault: None,
+            topics,
+        }
+    }
+
+    fn topic(
+        &mut self,
+        plan: &GroupPlan,
+        topic: &TopicName,
+        offsets: Arc<TopicOffsets>,
+        mut committed: CommittedColumn,
+        read: Moment,
+    ) -> TopicLag {
+        // A partition that one side knows and the other does not (yet) is unknown, not absent.
+        committed.resize(offsets.ends.len(), Err(Fault::NoAnswer));
+        let runs = committed.iter().any(|c| matches!(c, Ok(Some(_))));
+        let key = (plan.group.clone(), topic.clone());
+        let mut first_seen = self.uncommitted.remove(&key).unwrap_or_default();
+        first_seen.resize(committed.len(), None);
+        let mut lags = Vec::with_capacity(committed.len());
+        for ((i, committed), first_seen) in committed.iter().enumerate().zip(&mut first_seen) {
+            let of = |column: &[Result<Offset, Fault>]| {
+                column.get(i).copied().unwrap_or(Err(Fault::NoAnswer))
+            };
+            lags.push(reading(
+                *committed,
+                of(&offsets.starts),
+                of(&offsets.ends),
+                plan,
+                runs,
+                first_seen,
+            ));
+        }
+        if first_seen.iter().any(Option::is_some) {
+            self.uncommitted.insert(key, first_seen);
+        }
+        TopicLag {
+            read,
+            offsets,
+            committed,
+            lags,
+        }
+    }
+}
+
+fn reading(
+    committed: Result<Option<Offset>, Fault>,
+    start: Result<Offset, Fault>,
+    end: Result<Offset, Fault>,
+    plan: &GroupPlan,
+    runs: bool,
+    first_seen: &mut Option<Offset>,
+) -> Result<PartitionLag, Fault> {
+    let (committed, end, start) = (committed?, end?, start?);
+    let no_commit = if runs {
+        if committed.is_some() {
+            *first_seen = None;
+        }
+        NoCommit::Runs {
+            reset: plan.reset,
+            since: match committed {
+                None => *first_seen.get_or_insert(end),
+                Some(_) => end,
+            },
+        }
+    } else {
+        *first_seen = None;
+        NoCommit::NeverRan(plan.reset)
+    };
+    partition_lag(start, committed, end, no_commit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::types::{Lag, OffsetReset};
+    use std::time::{Duration, Instant, SystemTime};
+
+    fn at(seconds: u64) -> Moment {
+        static ZERO: std::sync::LazyLock<Moment> = std::sync::LazyLock::new(|| Moment {
+            monotonic: Instant::now(),
+            wall: SystemTime::UNIX_EPOCH,
+        });
+        Moment {
+            monotonic: ZERO.monotonic + Duration::from_secs(seconds),
+            wall: ZERO.wall + Duration::from_secs(seconds),
+        }
+    }
+
+    fn plan(group: &str) -> GroupPlan {
+        GroupPlan {
+            group: group.into(),
+            topics: ["t".into()].into(),
+            discover: false,
+            reset: OffsetReset::Latest,
+        }
+    }
+
+    type Committed = Result<Option<i64>, Fault>;
+
+    fn observe(seconds: u64, group: &str, committed: &[Committed], ends: &[i64]) -> Observation {
+        let committed = committed.iter().map(|c| c.map(|c| c.map(Offset))).collect();
+        Observation {
+            cluster: "c".into(),
+            started: at(seconds),
+            finished: at(seconds),
+            topics: [(
+                "t".into(),
+                Ok(Arc::new(TopicOffsets {
+                    starts: ends.iter().map(|_| Ok(Offset(0))).collect(),
+                    ends: ends.iter().map(|e| Ok(Offset(*e))).collect(),
+                })),
+            )]
+            .into(),
+            groups: vec![GroupObservation {
+                plan: plan(group),
+                committed: Ok([("t".into(), committed)].into()),
+            }],
+            connection: None,
+        }
+    }
+
+    fn topic(snapshot: &ClusterSnapshot) -> &GroupTopic {
+        &snapshot.groups["g"].topics["t"]
+    }
+
+    #[test]
+    fn a_partial_reading_keeps_the_last_complete_one() {
+        let mut history = ClusterHistory::default();
+        history.take_in(
+            observe(0, "g", &[Ok(Some(5)), Ok(Some(5))], &[10, 10]),
+            Scope::Whole,
+        );
+        let snapshot = history.take_in(
+            observe(5, "g", &[Ok(Some(10)), Err(Fault::NoAnswer)], &[10, 10]),
+            Scope::Whole,
+        );
+        let topic = topic(&snapshot);
+        assert_eq!(topic.fault(), Some(Fault::NoAnswer));
+        assert_eq!(topic.complete.as_ref().unwrap().total(), Ok(Lag(10)));
+        assert!(topic.fresh(&at(30), Duration::from_secs(30)).is_some());
+        assert!(topic.fresh(&at(31), Duration::from_secs(30)).is_none());
+    }
+
+    #[test]
+    fn a_fault_of_the_whole_group_keeps_the_last_complete_reading() {
+        let mut history = ClusterHistory::default();
+        history.take_in(observe(0, "g", &[Ok(Some(5))], &[10]), Scope::Whole);
+        let mut failed = observe(5, "g", &[], &[]);
+        failed.topics.clear();
+        failed.groups[0].committed = Err(Fault::Unreachable);
+        let snapshot = history.take_in(failed, Scope::Whole);
+        assert_eq!(snapshot.groups["g"].fault, Some(Fault::Unreachable));
+        assert_eq!(topic(&snapshot).fault(), Some(Fault::Unreachable));
+        assert_eq!(
+            topic(&snapshot).complete.as_ref().unwrap().total(),
+            Ok(Lag(5))
+        );
+    }
+
+    #[test]
+    fn a_group_that_never_answered_is_unknown_not_absent() {
+        let mut history = ClusterHistory::default();
+        let mut failed = observe(0, "g", &[], &[]);
+        failed.groups[0].committed = Err(Fault::Login);
+        let snapshot = history.take_in(failed, Scope::Whole);
+        assert_eq!(topic(&snapshot).fault(), Some(Fault::Login));
+        assert!(topic(&snapshot).complete.is_none());
+    }
+
+    #[test]
+    fn a_running_group_reads_an_uncommitted_partition_from_where_it_was_first_seen() {
+        let mut history = ClusterHistory::default();
+        let total = |h: &mut ClusterHistory, o| {
+            topic(&h.take_in(o, Scope::Whole))
+                .complete
+                .as_ref()
+                .unwrap()
+                .total()
+        };
+        assert_eq!(
+            total(
+                &mut history,
+                observe(0, "g", &[Ok(Some(10)), Ok(None)], &[10, 70])
+            ),
+            Ok(Lag(0))
+        );
+        assert_eq!(
+            total(
+                &mut history,
+                observe(5, "g", &[Ok(Some(10)), Ok(None)], &[10, 100])
+            ),
+            Ok(Lag(30))
+        );
+        assert_eq!(
+            total(
+                &mut history,
+                observe(9, "g", &[Ok(Some(10)), Ok(Some(90))], &[10, 100])
+            ),
+            Ok(Lag(10))
+        );
+        assert!(history.uncommitted.is_empty());
+    }
+
+    #[test]
+    fn without_any_commit_it_never_ran() {
+        let mut history = ClusterHistory::default();
+        let snapshot = history.take_in(
+            observe(0, "g", &[Ok(None), Ok(None)], &[10, 70]),
+            Scope::Whole,
+        );
+        assert!(topic(&snapshot).complete.as_ref().unwrap().never_ran());
+    }
+
+    #[test]
+    fn a_deleted_topic_forgets_what_was_known() {
+        let mut history = ClusterHistory::default();
+        history.take_in(observe(0, "g", &[Ok(Some(5))], &[10]), Scope::Whole);
+        let mut gone = observe(5, "g", &[], &[]);
+        gone.topics.insert("t".into(), Err(Fault::TopicMissing));
+        let snapshot = history.take_in(gone, Scope::Whole);
+        assert_eq!(topic(&snapshot).fault(), Some(Fault::TopicMissing));
+        assert!(topic(&snapshot).complete.is_none());
+    }
+
+    #[test]
+    fn a_partition_that_only_one_side_knows_is_unknown() {
+        let mut history = ClusterHistory::default();
+        let snapshot = history.take_in(observe(0, "g", &[Ok(Some(5))], &[10, 10]), Scope::Whole);
+        assert_eq!(topic(&snapshot).fault(), Some(Fault::NoAnswer));
+    }
+
+    #[test]
+    fn a_whole_sweep_drops_groups_nobody_wants_but_not_one_read_since() {
+        let mut history = ClusterHistory::default();
+        history.take_in(observe(0, "old", &[Ok(Some(1))], &[1]), Scope::Whole);
+        history.take_in(observe(7, "new", &[Ok(Some(1))], &[1]), Scope::Some);
+        let snapshot = history.take_in(observe(5, "g", &[Ok(Some(1))], &[1]), Scope::Whole);
+        let names: Vec<_> = snapshot.groups.keys().map(GroupId::as_str).collect();
+        assert_eq!(names, ["g", "new"]);
+    }
+
+    #[test]
+    fn an_older_reading_never_replaces_a_newer_one() {
+        let mut history = ClusterHistory::default();
+        history.take_in(observe(7, "g", &[Ok(Some(9))], &[10]), Scope::Some);
+        let snapshot = history.take_in(observe(5, "g", &[Ok(Some(1))], &[10]), Scope::Whole);
+        assert_eq!(
+            topic(&snapshot).complete.as_ref().unwrap().total(),
+            Ok(Lag(1))
+        );
+    }
+}

@@ -1,0 +1,20 @@
+//! The pure core: what lag is, who asks for it, how many replicas can be useful.
+//!
+//! Nothing here is asynchronous, reads a clock, does IO or logs: time is an argument, and every
+//! rule can be tested as a function. The edges (`kafka`, `k8s`, `serve`) translate to and from
+//! these types and decide nothing.
+
+#![deny(clippy::arithmetic_side_effects)]
+
+pub mod access;
+pub mod assembly;
+pub mod fault;
+pub mod lag;
+pub mod observation;
+pub mod parallelism;
+pub mod quantity;
+pub mod query;
+pub mod selector;
+pub mod snapshot;
+pub mod target;
+pub mod types;

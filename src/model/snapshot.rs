@@ -1,0 +1,166 @@
+//! What is known at one moment, immutable: all answers, metrics and decisions read one of these.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fault::{ConnectionFault, Fault};
+use super::lag::PartitionLag;
+use super::observation::{CommittedColumn, TopicOffsets};
+use super::target::Targets;
+use super::types::{ClusterName, GroupId, Lag, Moment, TopicName};
+
+/// Everything that is known, of every cluster.
+#[derive(Clone, Debug, Default)]
+pub struct LagSnapshot {
+    /// Counts up with every publication.
+    pub sequence: u64,
+    /// Who wants to know what.
+    pub targets: Arc<Targets>,
+    /// By cluster, in the order of names.
+    pub clusters: BTreeMap<ClusterName, Arc<ClusterSnapshot>>,
+}
+
+impl LagSnapshot {
+    /// Whether every cluster has been swept once, whatever came of it.
+    #[must_use]
+    pub fn is_swept(&self) -> bool {
+        self.clusters
+            .values()
+            .all(|cluster| cluster.sweep.is_some())
+    }
+}
+
+/// The times of one sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// When its first request was made.
+    pub started: Moment,
+    /// When it was over.
+    pub finished: Moment,
+}
+
+/// What is known of one Kafka cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterSnapshot {
+    /// The last whole sweep; `None` before the first is over.
+    pub sweep: Option<Sweep>,
+    /// What keeps the cluster from answering, where something does.
+    pub connection: Option<ConnectionFault>,
+    /// The topics that groups read, as last read.
+    pub topics: BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>,
+    /// The groups asked about.
+    pub groups: BTreeMap<GroupId, GroupSnapshot>,
+}
+
+impl ClusterSnapshot {
+    /// The cause of a fault in words: the connection's own reason where the fault is that nothing
+    /// was heard, the fault's words otherwise.
+    #[must_use]
+    pub fn cause(&self, fault: Fault) -> String {
+        match &self.connection {
+            Some(connection) if fault.is_connection() => connection.reason.to_string(),
+            _ => fault.to_string(),
+        }
+    }
+}
+
+/// What is known of one group.
+#[derive(Clone, Debug)]
+pub struct GroupSnapshot {
+    /// When it was last asked about.
+    pub asked: Moment,
+    /// Whether all topics with a commit are here, not only those that somebody named.
+    pub discovered: bool,
+    /// Why nothing is known of it at present.
+    pub fault: Option<Fault>,
+    /// Its topics.
+    pub topics: BTreeMap<TopicName, GroupTopic>,
+}
+
+/// A group on a topic: the last reading, and the last one in which nothing was unknown.
+#[derive(Clone, Debug)]
+pub struct GroupTopic {
+    /// The last reading, perhaps with unknown partitions.
+    pub latest: Result<Arc<TopicLag>, Fault>,
+    /// The last reading without an unknown; served until it is too old, then an error is.
+    pub complete: Option<Arc<TopicLag>>,
+}
+
+impl GroupTopic {
+    /// Why the latest reading is not complete.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        match &self.latest {
+            Ok(lag) => lag.first_fault(),
+            Err(fault) => Some(*fault),
+        }
+    }
+
+    /// The complete reading where it is young enough.
+    #[must_use]
+    pub fn fresh(&self, now: &Moment, max_staleness: Duration) -> Option<&Arc<TopicLag>> {
+        let complete = self.complete.as_ref()?;
+        (now.since(&complete.read) <= max_staleness).then_some(complete)
+    }
+
+    /// Whether the group is known to have committed here, or may have.
+    #[must_use]
+    pub fn may_have_commits(&self) -> bool {
+        match (&self.latest, &self.complete) {
+            (Err(Fault::TopicMissing), _) => false,
+            (Err(_), None) => true,
+            (Ok(lag), _) | (Err(_), Some(lag)) => {
+                lag.committed.iter().any(|c| !matches!(c, Ok(None)))
+            }
+        }
+    }
+}
+
+/// One reading of a group on a topic, as columns indexed by partition.
+#[derive(Clone, Debug)]
+pub struct TopicLag {
+    /// When the sweep that read it began: the data is at most this old.
+    pub read: Moment,
+    /// The topic's own offsets, shared with its other groups.
+    pub offsets: Arc<TopicOffsets>,
+    /// Committed offsets.
+    pub committed: CommittedColumn,
+    /// Lag.
+    pub lags: Vec<Result<PartitionLag, Fault>>,
+}
+
+impl TopicLag {
+    /// The first unknown, in the order of partitions.
+    #[must_use]
+    pub fn first_fault(&self) -> Option<Fault> {
+        self.lags.iter().find_map(|lag| lag.err())
+    }
+
+    /// Messages behind over all partitions; an unknown partition makes the sum unknown.
+    ///
+    /// # Errors
+    /// The first unknown partition's fault.
+    pub fn total(&self) -> Result<Lag, Fault> {
+        self.lags
+            .iter()
+            .map(|lag| lag.map(PartitionLag::for_scaling))
+            .sum()
+    }
+
+    /// Whether the group has no commit on any partition and begins at the end.
+    #[must_use]
+    pub fn never_ran(&self) -> bool {
+        !self.lags.is_empty()
+            && self
+                .lags
+                .iter()
+                .all(|lag| *lag == Ok(PartitionLag::NeverRan))
+    }
+
+    /// The number of partitions.
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        u32::try_from(self.lags.len()).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,286 @@
+//! The poller: asks every cluster in turn, applies the model, publishes. It owns all state that
+//! changes; only snapshots leave it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use crate::model::assembly::{ClusterHistory, Scope};
+use crate::model::observation::{Observation, SweepPlan};
+use crate::model::snapshot::{ClusterSnapshot, LagSnapshot};
+use crate::model::target::{HpaFacts, Interest, StaticTarget, Targets};
+use crate::model::types::ClusterName;
+use crate::publish::Publisher;
+use crate::telemetry::{ConnectionLost, ConnectionRestored, FindingRaised, PollFinished};
+
+/// Where offsets come from: one Kafka cluster, by whatever client.
+pub trait OffsetSource: Send + Sync + 'static {
+    /// Reads what the plan asks for, committed offsets before log ends.
+    ///
+    /// The source keeps `deadline` itself and returns what it has by then, each missing reading
+    /// with its fault: it is never cancelled from outside, since a request abandoned half-way
+    /// would keep its place on a connection.
+    fn observe(
+        &self,
+        plan: SweepPlan,
+        deadline: Instant,
+    ) -> impl Future<Output = Observation> + Send;
+}
+
+/// Requests' interests that are remembered at most; the one asked for longest ago goes first.
+const MAX_INTERESTS: usize = 200;
+
+/// How long a group stays watched after the last request for it.
+const INTEREST_LASTS: Duration = Duration::from_secs(300);
+
+/// What the poller is told from outside.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The HPAs of the Kubernetes cluster, always all of them.
+    pub hpas: watch::Receiver<Vec<HpaFacts>>,
+    /// Groups that requests ask for: a bounded channel, so that no flood of requests grows memory.
+    pub interests: mpsc::Receiver<Interest>,
+}
+
+/// When to poll.
+#[derive(Clone, Copy, Debug)]
+pub struct Cadence {
+    /// From one sweep's start to the next one's.
+    pub interval: Duration,
+    /// The longest that a sweep may take.
+    pub deadline: Duration,
+}
+
+/// The poller and its state.
+#[derive(Debug)]
+pub struct Poller<S> {
+    clusters: BTreeMap<ClusterName, Cluster<S>>,
+    names: Vec<ClusterName>,
+    fixed: Vec<StaticTarget>,
+    cadence: Cadence,
+    publisher: Publisher,
+    targets: Arc<Targets>,
+    interests: BTreeMap<Interest, Instant>,
+}
+
+#[derive(Debug)]
+struct Cluster<S> {
+    source: Arc<S>,
+    history: ClusterHistory,
+    latest: Arc<ClusterSnapshot>,
+    sweeping: bool,
+}
+
+type Sweeps = JoinSet<(Observation, Scope)>;
+
+impl<S: OffsetSource> Poller<S> {
+    /// A poller over `sources`, in the configuration's order.
+    pub fn new(
+        sources: Vec<(ClusterName, S)>,
+        fixed: Vec<StaticTarget>,
+        cadence: Cadence,
+        publisher: Publisher,
+    ) -> Self {
+        let names: Vec<_> = sources.iter().map(|(name, _)| name.clone()).collect();
+        let cluster = |source| Cluster {
+            source: Arc::new(source),
+            history: ClusterHistory::default(),
+            latest: Arc::default(),
+            sweeping: false,
+        };
+        Self {
+            clusters: sources
+                .into_iter()
+                .map(|(name, source)| (name, cluster(source)))
+                .collect(),
+            targets: Arc::new(Targets::merge(&names, &fixed, &[], BTreeSet::new())),
+            names,
+            fixed,
+            cadence,
+            publisher,
+            interests: BTreeMap::new(),
+        }
+    }
+
+    /// Polls for ever. Ends when a sweep's task dies, which is a defect that must not go unseen.
+    ///
+    /// # Errors
+    /// The panic of a sweep.
+    pub async fn run(mut self, mut inputs: Inputs) -> Result<(), tokio::task::JoinError> {
+        let mut sweeps = Sweeps::new();
+        let mut ticks = tokio::time::interval(self.cadence.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut hpas_end, mut interests_end) = (false, false);
+        self.publish();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    self.expire_interests();
+                    self.merge(&inputs);
+                    self.sweep_all(&mut sweeps);
+                }
+                changed = inputs.hpas.changed(), if !hpas_end => {
+                    hpas_end = changed.is_err();
+                    let before = self.plans();
+                    self.merge(&inputs);
+                    self.publish();
+                    self.sweep_new(&before, &mut sweeps);
+                }
+                interest = inputs.interests.recv(), if !interests_end => match interest {
+                    Some(interest) => {
+                        let before = self.plans();
+                        if self.remember(interest) {
+                            self.merge(&inputs);
+                            self.sweep_new(&before, &mut sweeps);
+                        }
+                    }
+                    None => interests_end = true,
+                },
+                Some(done) = sweeps.join_next() => {
+                    let (observation, scope) = done?;
+                    self.take_in(observation, scope);
+                }
+            }
+        }
+    }
+
+    fn publish(&self) {
+        self.publisher.publish(LagSnapshot {
+            sequence: 0,
+            targets: Arc::clone(&self.targets),
+            clusters: self
+                .clusters
+                .iter()
+                .map(|(name, c)| (name.clone(), Arc::clone(&c.latest)))
+                .collect(),
+        });
+    }
+
+    fn merge(&mut self, inputs: &Inputs) {
+        let interests = self.interests.keys().cloned().collect();
+        let merged = Targets::merge(&self.names, &self.fixed, &inputs.hpas.borrow(), interests);
+        for finding in merged.findings.difference(&self.targets.findings) {
+            FindingRaised(finding).emit();
+        }
+        self.targets = Arc::new(merged);
+    }
+
+    fn plans(&self) -> BTreeMap<ClusterName, SweepPlan> {
+        self.names
+            .iter()
+            .map(|name| (name.clone(), self.targets.plan(name)))
+            .collect()
+    }
+
+    fn sweep_all(&mut self, sweeps: &mut Sweeps) {
+        for (name, cluster) in &mut self.clusters {
+            // One sweep at a time: a cluster that takes its whole deadline is asked less often.
+            if !cluster.sweeping {
+                cluster.sweeping = true;
+                spawn(
+                    sweeps,
+                    cluster,
+                    self.targets.plan(name),
+                    Scope::Whole,
+                    self.cadence.deadline,
+                );
+            }
+        }
+    }
+
+    /// Reads at once what is wanted now and was not before, so that nobody waits for a tick.
+    fn sweep_new(&mut self, before: &BTreeMap<ClusterName, SweepPlan>, sweeps: &mut Sweeps) {
+        for (name, cluster) in &mut self.clusters {
+            let mut plan = self.targets.plan(name);
+            let known = before
+                .get(name)
+                .map(|plan| plan.groups.as_slice())
+                .unwrap_or_default();
+            plan.groups.retain(|group| !known.contains(group));
+            if !plan.groups.is_empty() {
+                spawn(sweeps, cluster, plan, Scope::Some, self.cadence.deadline);
+            }
+        }
+    }
+
+    fn take_in(&mut self, observation: Observation, scope: Scope) {
+        let name = observation.cluster.clone();
+        let Some(cluster) = self.clusters.get_mut(&name) else {
+            return;
+        };
+        let took = observation.finished.since(&observation.started);
+        let finished = observation.finished;
+        let before = Arc::clone(&cluster.latest);
+        cluster.latest = cluster.history.take_in(observation, scope);
+        if scope == Scope::Whole {
+            cluster.sweeping = false;
+            let topics = || {
+                cluster
+                    .latest
+                    .groups
+                    .values()
+                    .flat_map(|group| group.topics.values())
+            };
+            PollFinished {
+                cluster: &name,
+                took,
+                group_topics: topics().count(),
+                incomplete: topics().filter(|topic| topic.fault().is_some()).count(),
+            }
+            .emit();
+        }
+        match (&before.connection, &cluster.latest.connection) {
+            (was, Some(fault)) if was.as_ref() != Some(fault) => ConnectionLost {
+                cluster: &name,
+                fault,
+            }
+            .emit(),
+            (Some(was), None) => ConnectionRestored {
+                cluster: &name,
+                after: finished.since(&was.since),
+            }
+            .emit(),
+            _ => {}
+        }
+        self.publish();
+    }
+
+    /// Whether it is new.
+    fn remember(&mut self, interest: Interest) -> bool {
+        let is_new = !self.interests.contains_key(&interest);
+        if is_new && self.interests.len() >= MAX_INTERESTS {
+            let oldest = self
+                .interests
+                .iter()
+                .min_by_key(|(_, asked)| **asked)
+                .map(|(i, _)| i.clone());
+            if let Some(oldest) = oldest {
+                self.interests.remove(&oldest);
+            }
+        }
+        self.interests.insert(interest, Instant::now());
+        is_new
+    }
+
+    fn expire_interests(&mut self) {
+        self.interests
+            .retain(|_, asked| asked.elapsed() < INTEREST_LASTS);
+    }
+}
+
+fn spawn<S: OffsetSource>(
+    sweeps: &mut Sweeps,
+    cluster: &Cluster<S>,
+    plan: SweepPlan,
+    scope: Scope,
+    deadline: Duration,
+) {
+    let source = Arc::clone(&cluster.source);
+    let deadline = Instant::now() + deadline;
+    sweeps.spawn(async move { (source.observe(plan, deadline).await, scope) });
+}

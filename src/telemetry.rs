@@ -1,0 +1,192 @@
+//! What lagwise says of itself: each event is one struct, whose `emit` writes the log line and
+//! moves the counter together, so that neither exists without the other.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+
+use crate::model::fault::ConnectionFault;
+use crate::model::target::Finding;
+use crate::model::types::ClusterName;
+
+/// The daemon's own counters, in the process's one registry.
+pub static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
+
+static POLLS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "lagwise_polls_total",
+        "Sweeps of a Kafka cluster that are over, by outcome",
+        &["cluster", "outcome"],
+    )
+});
+static POLL_SECONDS: LazyLock<Histogram> = LazyLock::new(|| {
+    let buckets = vec![
+        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    ];
+    let options = HistogramOpts::new(
+        "lagwise_poll_duration_seconds",
+        "Time that a sweep of a Kafka cluster takes",
+    );
+    register(Histogram::with_opts(options.buckets(buckets)))
+});
+static CONNECTION_FAULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "Times that a Kafka cluster stopped answering, or did so for another cause, by kind";
+    counter(
+        "lagwise_connection_faults_total",
+        help,
+        &["cluster", "kind"],
+    )
+});
+static FINDINGS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "lagwise_findings_total",
+        "Findings on HPAs that were new, by kind",
+        &["kind"],
+    )
+});
+static API_REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "lagwise_api_requests_total",
+        "Answers of the external metrics API, by kind of request and status code",
+        &["request", "code"],
+    )
+});
+
+fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+/// Registers a metric whose name is a constant of this file.
+#[allow(clippy::expect_used)] // Wrong or repeated names are mistakes of this file, found by its test.
+fn register<M: prometheus::core::Collector + Clone + 'static>(metric: prometheus::Result<M>) -> M {
+    let metric = metric.expect("a valid metric name");
+    REGISTRY
+        .register(Box::new(metric.clone()))
+        .expect("a metric name used once");
+    metric
+}
+
+/// A sweep of a cluster is over.
+#[derive(Debug)]
+pub struct PollFinished<'a> {
+    /// The cluster.
+    pub cluster: &'a ClusterName,
+    /// From the first request to the last answer, or the deadline.
+    pub took: Duration,
+    /// Group-topics read, and those of them with an unknown partition.
+    pub group_topics: usize,
+    /// How many of them have an unknown.
+    pub incomplete: usize,
+}
+
+impl PollFinished<'_> {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        let outcome = if self.incomplete == 0 {
+            "complete"
+        } else {
+            "incomplete"
+        };
+        POLLS
+            .with_label_values(&[self.cluster.as_str(), outcome])
+            .inc();
+        POLL_SECONDS.observe(self.took.as_secs_f64());
+        tracing::debug!(
+            cluster = %self.cluster,
+            took = ?self.took,
+            group_topics = self.group_topics,
+            incomplete = self.incomplete,
+            "poll finished"
+        );
+    }
+}
+
+/// A cluster stopped answering, or does so for another cause than before.
+#[derive(Debug)]
+pub struct ConnectionLost<'a> {
+    /// The cluster.
+    pub cluster: &'a ClusterName,
+    /// Why.
+    pub fault: &'a ConnectionFault,
+}
+
+impl ConnectionLost<'_> {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        CONNECTION_FAULTS
+            .with_label_values(&[self.cluster.as_str(), self.fault.kind.label()])
+            .inc();
+        tracing::warn!(
+            cluster = %self.cluster,
+            kind = self.fault.kind.label(),
+            reason = %self.fault.reason,
+            "Kafka cluster does not answer"
+        );
+    }
+}
+
+/// A cluster answers again.
+#[derive(Debug)]
+pub struct ConnectionRestored<'a> {
+    /// The cluster.
+    pub cluster: &'a ClusterName,
+    /// How long it did not.
+    pub after: Duration,
+}
+
+impl ConnectionRestored<'_> {
+    /// Logs.
+    pub fn emit(&self) {
+        let after = Duration::from_secs(self.after.as_secs());
+        tracing::info!(cluster = %self.cluster, after = %humantime::format_duration(after), "Kafka cluster answers again");
+    }
+}
+
+/// A finding that was not there before.
+#[derive(Debug)]
+pub struct FindingRaised<'a>(pub &'a Finding);
+
+impl FindingRaised<'_> {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        FINDINGS.with_label_values(&[self.0.label()]).inc();
+        tracing::warn!(kind = self.0.label(), "{}", self.0);
+    }
+}
+
+/// The external metrics API answered.
+#[derive(Debug)]
+pub struct ApiAnswered<'a> {
+    /// What kind of request it was, from a fixed list.
+    pub request: &'static str,
+    /// The HTTP status code.
+    pub code: u16,
+    /// The path asked for.
+    pub path: &'a str,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl ApiAnswered<'_> {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        API_REQUESTS
+            .with_label_values(&[self.request, &self.code.to_string()])
+            .inc();
+        tracing::debug!(request = self.request, code = self.code, path = self.path, took = ?self.took, "answered");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_registers_once() {
+        for vector in [&POLLS, &CONNECTION_FAULTS, &FINDINGS, &API_REQUESTS] {
+            LazyLock::force(vector);
+        }
+        LazyLock::force(&POLL_SECONDS);
+    }
+}
