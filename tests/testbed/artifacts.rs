@@ -1,0 +1,58 @@
+//! Where the programs of the testbed are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The programs that `tests/testbed/build` put into the cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Artifacts {
+    /// A folder of jars with Kafka's broker and tools.
+    pub(crate) kafka_jars: PathBuf,
+    pub(crate) kube_apiserver: PathBuf,
+    pub(crate) kube_controller_manager: PathBuf,
+    pub(crate) kubectl: PathBuf,
+    pub(crate) etcd: PathBuf,
+    pub(crate) java: PathBuf,
+}
+
+impl Artifacts {
+    /// Asks the build script, which alone knows the cache's layout.
+    pub(crate) fn find() -> Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed/build");
+        let output = Command::new("bash")
+            .arg(&script)
+            .arg("--paths")
+            .output()
+            .context("running bash")?;
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            bail!(
+                "the testbed is not there; run tests/run, which builds it ({})",
+                why.trim()
+            );
+        }
+        let listed = String::from_utf8(output.stdout)?;
+        let path = |name: &str| -> Result<PathBuf> {
+            let found = listed
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+            Ok(PathBuf::from(found.with_context(|| {
+                format!("{} does not name {name}", script.display())
+            })?))
+        };
+        let kubernetes = path("KUBERNETES_BIN")?;
+        Ok(Self {
+            kafka_jars: path("KAFKA_JARS")?,
+            kube_apiserver: kubernetes.join("kube-apiserver"),
+            kube_controller_manager: kubernetes.join("kube-controller-manager"),
+            kubectl: kubernetes.join("kubectl"),
+            etcd: path("ETCD_BIN")?.join("etcd"),
+            java: std::env::var_os("JAVA_HOME")
+                .map(|home| Path::new(&home).join("bin/java"))
+                .filter(|java| java.exists())
+                .unwrap_or_else(|| PathBuf::from("java")),
+        })
+    }
+}

@@ -1,0 +1,385 @@
+//! A real Kafka cluster: one or three brokers in KRaft mode on loopback.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use super::artifacts::Artifacts;
+use super::pki::Authority;
+use super::poll::poll_until;
+use super::ports::free_port;
+use super::process::Process;
+
+/// The user that the SASL listeners know (mechanism PLAIN).
+pub(crate) const SASL_USER: &str = "lagwise";
+/// That user's password.
+pub(crate) const SASL_PASSWORD: &str = "lagwise-secret";
+
+/// How long brokers may take to be up, on two busy cores.
+const START: Duration = Duration::from_secs(90);
+
+/// What a cluster is to be; the default is what most tests want.
+#[derive(Clone, Debug)]
+pub(crate) struct KafkaOptions {
+    /// 1 or 3; every one is broker and controller.
+    pub(crate) brokers: u16,
+    /// Lines added to every broker's properties; a later line wins over an earlier one.
+    pub(crate) properties: Vec<(String, String)>,
+    /// The most heap one broker may take, in MB.
+    pub(crate) heap_mb: u32,
+}
+
+impl Default for KafkaOptions {
+    fn default() -> Self {
+        Self {
+            brokers: 3,
+            properties: Vec::new(),
+            heap_mb: 512,
+        }
+    }
+}
+
+/// The ports of one broker, the same over all its restarts.
+struct Ports {
+    plaintext: u16,
+    sasl: u16,
+    ssl: u16,
+    controller: u16,
+}
+
+struct Broker {
+    ports: Ports,
+    properties: PathBuf,
+    process: Mutex<Option<Process>>,
+}
+
+/// A running cluster; dropped, its brokers are killed. Brokers are numbered from 1.
+pub(crate) struct KafkaCluster {
+    pub(super) name: String,
+    pub(super) artifacts: Artifacts,
+    folder: PathBuf,
+    heap_mb: u32,
+    brokers: Vec<Broker>,
+}
+
+impl KafkaCluster {
+    /// Formats and starts the brokers in a new folder and waits until every one of them knows them all.
+    pub(crate) fn start(
+        name: &str,
+        folder: &Path,
+        artifacts: &Artifacts,
+        options: &KafkaOptions,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let authority = Authority::new("lagwise testbed Kafka CA")?;
+        std::fs::write(folder.join("ca.crt"), &authority.pem)?;
+        let mut cluster = Self {
+            name: name.to_owned(),
+            artifacts: artifacts.clone(),
+            folder: folder.to_owned(),
+            heap_mb: options.heap_mb,
+            brokers: Vec::new(),
+        };
+        for id in 1..=options.brokers {
+            cluster.brokers.push(Broker {
+                ports: Ports {
+                    plaintext: free_port()?,
+                    sasl: free_port()?,
+                    ssl: free_port()?,
+                    controller: free_port()?,
+                },
+                properties: folder.join(format!("broker-{id}.properties")),
+                process: Mutex::new(None),
+            });
+        }
+        for (id, broker) in (1..).zip(&cluster.brokers) {
+            let identity = authority.server(&["127.0.0.1", "localhost"])?;
+            std::fs::write(
+                folder.join(format!("broker-{id}.pem")),
+                identity.key + &identity.certificate,
+            )?;
+            std::fs::write(
+                &broker.properties,
+                cluster.properties(id, &options.properties),
+            )?;
+        }
+        cluster.format()?;
+        cluster.start_all()?;
+        Ok(cluster)
+    }
+
+    /// `host:port,...` of the listeners without login or encryption.
+    pub(crate) fn bootstrap(&self) -> String {
+        self.addresses(|ports| ports.plaintext)
+    }
+
+    /// `host:port,...` of the SASL_PLAINTEXT listeners: PLAIN with [`SASL_USER`] and [`SASL_PASSWORD`].
+    pub(crate) fn sasl_bootstrap(&self) -> String {
+        self.addresses(|ports| ports.sasl)
+    }
+
+    /// `host:port,...` of the SSL listeners, whose certificates [`Self::ca_file`] signed.
+    pub(crate) fn ssl_bootstrap(&self) -> String {
+        self.addresses(|ports| ports.ssl)
+    }
+
+    /// The authority's certificate (PEM) for the SSL listeners.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.folder.join("ca.crt")
+    }
+
+    /// Kills one broker without warning (SIGKILL). Its data stays.
+    pub(crate) fn stop_broker(&self, id: usize) -> Result<()> {
+        if let Some(mut process) = self.process(id)?.take() {
+            process.kill();
+        }
+        Ok(())
+    }
+
+    /// Starts a stopped broker on its old ports and data, and waits until the whole running cluster knows it.
+    pub(crate) fn start_broker(&self, id: usize) -> Result<()> {
+        self.launch(id)?;
+        self.wait_until_up()
+    }
+
+    /// Kills all brokers (SIGKILL).
+    pub(crate) fn stop_all(&self) -> Result<()> {
+        (1..=self.brokers.len()).try_for_each(|id| self.stop_broker(id))
+    }
+
+    /// Starts every broker that is not running, on the old ports and data.
+    pub(crate) fn start_all(&self) -> Result<()> {
+        for id in 1..=self.brokers.len() {
+            self.launch(id)?;
+        }
+        self.wait_until_up()
+    }
+
+    /// Sends a signal to one broker: `STOP` makes it hang with its connections open, `CONT` wakes it up.
+    pub(crate) fn signal_broker(&self, id: usize, signal: &str) -> Result<()> {
+        self.process(id)?
+            .as_ref()
+            .with_context(|| format!("broker {id} is not running"))?
+            .signal(signal)
+    }
+
+    /// A client configuration with the plaintext listeners; it never creates a topic by asking.
+    pub(crate) fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", self.bootstrap())
+            .set("allow.auto.create.topics", "false");
+        config
+    }
+
+    /// Runs a program from Kafka's jars with a small heap and gives what it printed; its failure is an error.
+    pub(super) fn java(&self, class: &str, args: &[&str]) -> Result<String> {
+        let mut command = self.java_command(256, "warn");
+        let output = command
+            .arg(class)
+            .args(args)
+            .output()
+            .context("running java")?;
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        ensure!(
+            output.status.success(),
+            "{class} {args:?} failed ({}): {out}{err}",
+            output.status
+        );
+        Ok(out.into_owned())
+    }
+
+    fn java_command(&self, heap_mb: u32, log_level: &str) -> Command {
+        let mut command = Command::new(&self.artifacts.java);
+        // The first compiler only and the serial collector: brokers live for minutes and share two cores.
+        command
+            .args([
+                &format!("-Xmx{heap_mb}m"),
+                "-XX:TieredStopAtLevel=1",
+                "-XX:+UseSerialGC",
+            ])
+            .arg(format!(
+                "-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}"
+            ))
+            .args([
+                "-Dorg.slf4j.simpleLogger.showDateTime=true",
+                "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+            ])
+            .arg("-cp")
+            .arg(self.artifacts.kafka_jars.join("*"));
+        command
+    }
+
+    fn addresses(&self, port: impl Fn(&Ports) -> u16) -> String {
+        let addresses: Vec<_> = self
+            .brokers
+            .iter()
+            .map(|broker| format!("127.0.0.1:{}", port(&broker.ports)))
+            .collect();
+        addresses.join(",")
+    }
+
+    fn broker(&self, id: usize) -> Result<&Broker> {
+        let index = id.checked_sub(1).context("brokers are numbered from 1")?;
+        self.brokers
+            .get(index)
+            .with_context(|| format!("there is no broker {id}"))
+    }
+
+    fn process(&self, id: usize) -> Result<MutexGuard<'_, Option<Process>>> {
+        Ok(self
+            .broker(id)?
+            .process
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn launch(&self, id: usize) -> Result<()> {
+        let mut process = self.process(id)?;
+        if process.is_none() {
+            let mut command = self.java_command(self.heap_mb, "info");
+            command.arg("kafka.Kafka").arg(&self.broker(id)?.properties);
+            *process = Some(Process::start(
+                &format!("{}-{id}", self.name),
+                &self.folder,
+                &command,
+            )?);
+        }
+        Ok(())
+    }
+
+    /// Waits until each running broker, asked by itself, knows exactly the brokers that run.
+    fn wait_until_up(&self) -> Result<()> {
+        let mut running = Vec::new();
+        for id in 1..=self.brokers.len() {
+            if self.process(id)?.is_some() {
+                running.push(id);
+            }
+        }
+        for &id in &running {
+            let address = format!("127.0.0.1:{}", self.broker(id)?.ports.plaintext);
+            let client: BaseConsumer = ClientConfig::new()
+                .set("bootstrap.servers", &address)
+                .create()?;
+            poll_until(
+                START,
+                &format!("{} broker {id} to be up", self.name),
+                || {
+                    if let Some(process) = self.process(id)?.as_mut() {
+                        process.expect_running()?;
+                    }
+                    let metadata = client.fetch_metadata(None, Duration::from_secs(2));
+                    let known = metadata.map(|metadata| metadata.brokers().len())?;
+                    ensure!(
+                        known >= running.len(),
+                        "it knows {known} of {} brokers",
+                        running.len()
+                    );
+                    Ok(())
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Writes the data folders' metadata; the three run side by side, each being a start of a JVM.
+    fn format(&self) -> Result<()> {
+        static CLUSTERS: AtomicU64 = AtomicU64::new(0);
+        // 22 characters of base64 whose last stands for zero bits: a cluster id that Kafka accepts.
+        let cluster_id = format!("lagwise{:014}A", CLUSTERS.fetch_add(1, Ordering::Relaxed));
+        std::thread::scope(|scope| {
+            let formats: Vec<_> = self
+                .brokers
+                .iter()
+                .map(|broker| {
+                    let properties = broker.properties.to_string_lossy();
+                    let cluster_id = &cluster_id;
+                    scope.spawn(move || {
+                        self.java(
+                            "kafka.tools.StorageTool",
+                            &["format", "-t", cluster_id, "-c", &properties],
+                        )
+                    })
+                })
+                .collect();
+            formats.into_iter().try_for_each(|format| {
+                let formatted = format
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("formatting panicked"))?;
+                formatted.map(drop)
+            })
+        })
+    }
+
+    fn properties(&self, id: usize, extra: &[(String, String)]) -> String {
+        let broker = &self.brokers[id - 1];
+        let Ports {
+            plaintext,
+            sasl,
+            ssl,
+            controller,
+        } = broker.ports;
+        let voters: Vec<_> = (1..)
+            .zip(&self.brokers)
+            .map(|(voter, broker): (usize, _)| {
+                format!("{voter}@127.0.0.1:{}", broker.ports.controller)
+            })
+            .collect();
+        let copies = self.brokers.len();
+        let in_sync = copies.min(2);
+        let folder = self.folder.display();
+        let mut lines = format!(
+            "process.roles=broker,controller\n\
+             node.id={id}\n\
+             controller.quorum.voters={}\n\
+             controller.listener.names=CONTROLLER\n\
+             inter.broker.listener.name=PLAINTEXT\n\
+             listeners=PLAINTEXT://127.0.0.1:{plaintext},SASL://127.0.0.1:{sasl},SSL://127.0.0.1:{ssl},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{plaintext},SASL://127.0.0.1:{sasl},SSL://127.0.0.1:{ssl}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,SSL:SSL,CONTROLLER:PLAINTEXT\n\
+             sasl.enabled.mechanisms=PLAIN\n\
+             listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{SASL_USER}=\"{SASL_PASSWORD}\";\n\
+             listener.name.ssl.ssl.keystore.type=PEM\n\
+             listener.name.ssl.ssl.keystore.location={folder}/broker-{id}.pem\n\
+             log.dirs={folder}/data-{id}\n",
+            voters.join(","),
+        );
+        lines += &format!(
+            "default.replication.factor={copies}\n\
+             min.insync.replicas={in_sync}\n\
+             offsets.topic.replication.factor={copies}\n\
+             offsets.topic.num.partitions=4\n\
+             transaction.state.log.replication.factor={copies}\n\
+             transaction.state.log.min.isr={in_sync}\n\
+             transaction.state.log.num.partitions=2\n\
+             share.coordinator.state.topic.replication.factor={copies}\n\
+             share.coordinator.state.topic.min.isr={in_sync}\n\
+             share.coordinator.state.topic.num.partitions=2\n"
+        );
+        // Topics appear when somebody asks for them by name, on purpose: so a test can see that lagwise never does.
+        // A killed broker may register again only after its session has ended, hence the short session.
+        lines += "auto.create.topics.enable=true\n\
+                  num.partitions=1\n\
+                  group.initial.rebalance.delay.ms=0\n\
+                  group.min.session.timeout.ms=1000\n\
+                  broker.session.timeout.ms=6000\n\
+                  broker.heartbeat.interval.ms=1000\n\
+                  num.network.threads=2\n\
+                  num.io.threads=4\n\
+                  log.cleaner.dedupe.buffer.size=4194304\n\
+                  log.index.size.max.bytes=1048576\n";
+        for (key, value) in extra {
+            lines += &format!("{key}={value}\n");
+        }
+        lines
+    }
+}

@@ -1,0 +1,257 @@
+//! What tests do with a control plane: namespaces, objects, the aggregated API, identities.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::control_plane::{ControlPlane, write_kubeconfig};
+use super::poll::poll_until;
+use super::unique;
+
+/// The one APIService that an external metrics server is registered under.
+pub(crate) const EXTERNAL_METRICS_API: &str = "v1beta1.external.metrics.k8s.io";
+
+/// Files with which a test's server answers as `<service>.<namespace>.svc`.
+pub(crate) struct ServingCertificate {
+    pub(crate) cert_file: PathBuf,
+    pub(crate) key_file: PathBuf,
+    /// The certificate of the authority that signed it (PEM).
+    pub(crate) ca_pem: String,
+}
+
+/// The external metrics API, registered for a server on this machine; dropped, it is unregistered, because a dead
+/// APIService keeps every namespace from being deleted.
+pub(crate) struct RegisteredApi<'a> {
+    plane: &'a ControlPlane,
+}
+
+impl RegisteredApi<'_> {
+    /// The status ("True", "False") and the message of the APIService's condition Available.
+    pub(crate) fn available(&self) -> Result<(String, String)> {
+        let service = self.plane.get("apiservice", EXTERNAL_METRICS_API, None)?;
+        let condition = condition(&service, "Available").context("no condition Available yet")?;
+        let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+        Ok((text("status"), text("message")))
+    }
+
+    /// Waits until the API server reports the API as Available.
+    pub(crate) fn wait_available(&self, within: Duration) -> Result<()> {
+        poll_until(within, "the APIService to be Available", || {
+            let (status, message) = self.available()?;
+            ensure!(status == "True", "{status}: {message}");
+            Ok(())
+        })
+    }
+}
+
+impl Drop for RegisteredApi<'_> {
+    fn drop(&mut self) {
+        let _ = self.plane.kubectl(&[
+            "delete",
+            "apiservice",
+            EXTERNAL_METRICS_API,
+            "--ignore-not-found",
+        ]);
+    }
+}
+
+/// The condition of that type in an object's status.
+pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    object["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|condition| condition["type"] == kind)
+}
+
+impl ControlPlane {
+    /// Creates a namespace that no other test of this run has.
+    pub(crate) fn namespace(&self, purpose: &str) -> Result<String> {
+        let name = unique(purpose);
+        self.kubectl(&["create", "namespace", &name])?;
+        Ok(name)
+    }
+
+    /// Runs kubectl as administrator; gives what it printed, or its error.
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.kubectl_with_input(args, "")
+    }
+
+    /// As [`Self::kubectl`], with a text for its standard input.
+    pub(crate) fn kubectl_with_input(&self, args: &[&str], input: &str) -> Result<String> {
+        let mut child = Command::new(&self.artifacts.kubectl)
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .arg("--cache-dir")
+            .arg(self.folder.join("kubectl-cache"))
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child
+            .stdin
+            .take()
+            .context("kubectl has no input")?
+            .write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "kubectl {} failed: {}",
+            args.join(" "),
+            error.trim()
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// `kubectl get --raw PATH`, as JSON.
+    pub(crate) fn get_raw(&self, path: &str) -> Result<Value> {
+        let answer = self.kubectl(&["get", "--raw", path])?;
+        serde_json::from_str(&answer).with_context(|| format!("{path} answered {answer:?}"))
+    }
+
+    /// One object as JSON.
+    pub(crate) fn get(&self, kind: &str, name: &str, namespace: Option<&str>) -> Result<Value> {
+        let mut args = vec!["get", kind, name, "--output=json"];
+        if let Some(namespace) = namespace {
+            args.extend(["--namespace", namespace]);
+        }
+        Ok(serde_json::from_str(&self.kubectl(&args)?)?)
+    }
+
+    /// `kubectl apply` of YAML or JSON documents, in this namespace unless they name their own.
+    pub(crate) fn apply(&self, namespace: &str, documents: &str) -> Result<()> {
+        self.kubectl_with_input(
+            &["apply", "--namespace", namespace, "--filename", "-"],
+            documents,
+        )
+        .map(drop)
+    }
+
+    /// A client for the Rust side, as administrator.
+    pub(crate) async fn client(&self) -> Result<kube::Client> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig())?;
+        let options = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        Ok(kube::Client::try_from(config)?)
+    }
+
+    /// Makes a certificate for a server that is reached as that Service, and on localhost.
+    pub(crate) fn serving_certificate(
+        &self,
+        namespace: &str,
+        service: &str,
+    ) -> Result<ServingCertificate> {
+        let host = format!("{service}.{namespace}.svc");
+        let identity = self
+            .serving_authority
+            .server(&[&host, "localhost", "127.0.0.1"])?;
+        let (cert_file, key_file) =
+            identity.write(&self.folder, &unique(&format!("{service}-{namespace}")))?;
+        Ok(ServingCertificate {
+            cert_file,
+            key_file,
+            ca_pem: self.serving_authority.pem.clone(),
+        })
+    }
+
+    /// Registers the external metrics API for a server on 127.0.0.1 at `port`, through a Service of that name.
+    /// There is one such API in a cluster: drop the answer before registering another.
+    pub(crate) fn register_api(
+        &self,
+        namespace: &str,
+        service: &str,
+        port: u16,
+        ca_pem: &str,
+    ) -> Result<RegisteredApi<'_>> {
+        let documents = json!({
+            "apiVersion": "v1",
+            "kind": "List",
+            "items": [
+                {
+                    "apiVersion": "v1",
+                    "kind": "Service",
+                    "metadata": {"name": service, "namespace": namespace},
+                    "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
+                },
+                {
+                    "apiVersion": "apiregistration.k8s.io/v1",
+                    "kind": "APIService",
+                    "metadata": {"name": EXTERNAL_METRICS_API},
+                    "spec": {
+                        "group": "external.metrics.k8s.io",
+                        "version": "v1beta1",
+                        "groupPriorityMinimum": 100,
+                        "versionPriority": 100,
+                        "caBundle": k8s_openapi::ByteString(ca_pem.as_bytes().to_vec()),
+                        "service": {"name": service, "namespace": namespace, "port": port},
+                    },
+                },
+            ],
+        });
+        let registered = RegisteredApi { plane: self };
+        self.apply(namespace, &documents.to_string())?;
+        Ok(registered)
+    }
+
+    /// The kubeconfig of a service account in that namespace with the rights that lagwise asks for and no more:
+    /// it reads HPAs, and the ConfigMap that says how the API server identifies itself.
+    pub(crate) fn daemon_kubeconfig(&self, namespace: &str) -> Result<PathBuf> {
+        let name = format!("lagwise-{namespace}");
+        let account =
+            json!([{"kind": "ServiceAccount", "name": "lagwise", "namespace": namespace}]);
+        let binding = |kind: &str, metadata: Value, role_kind: &str, role: &str| {
+            json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": kind,
+                "metadata": metadata,
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role},
+                "subjects": account,
+            })
+        };
+        let documents = json!({
+            "apiVersion": "v1",
+            "kind": "List",
+            "items": [
+                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "lagwise", "namespace": namespace}},
+                {
+                    "apiVersion": "rbac.authorization.k8s.io/v1",
+                    "kind": "ClusterRole",
+                    "metadata": {"name": name},
+                    "rules": [{
+                        "apiGroups": ["autoscaling"],
+                        "resources": ["horizontalpodautoscalers"],
+                        "verbs": ["get", "list", "watch"],
+                    }],
+                },
+                binding("ClusterRoleBinding", json!({"name": name}), "ClusterRole", &name),
+                binding(
+                    "RoleBinding",
+                    json!({"name": name, "namespace": "kube-system"}),
+                    "Role",
+                    "extension-apiserver-authentication-reader",
+                ),
+            ],
+        });
+        self.kubectl_with_input(&["apply", "--filename", "-"], &documents.to_string())?;
+        let token = self.kubectl(&[
+            "create",
+            "token",
+            "lagwise",
+            "--namespace",
+            namespace,
+            "--duration=24h",
+        ])?;
+        write_kubeconfig(
+            &self.folder,
+            &name,
+            &self.server,
+            namespace,
+            &format!("token: {}", token.trim()),
+        )
+    }
+}

@@ -1,0 +1,235 @@
+//! The testbed: real Kafka and a real Kubernetes control plane on loopback, for test binaries.
+//!
+//! [`Testbed`] starts each part when a test first asks for it and stops everything at the end; nothing it started
+//! outlives the tests, however they end. Its programs come from the cache that `tests/testbed/build` fills.
+//!
+//! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
+//! cluster) with `topics` (what tests do with it), `control_plane` with `kubernetes` (likewise), `consumers`, `http`.
+#![allow(
+    dead_code,
+    reason = "each test binary uses its own part of the testbed"
+)]
+
+pub(crate) mod artifacts;
+pub(crate) mod consumers;
+pub(crate) mod control_plane;
+pub(crate) mod http;
+pub(crate) mod kafka;
+pub(crate) mod kubernetes;
+pub(crate) mod pki;
+pub(crate) mod poll;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod topics;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::{Context, Result, anyhow};
+use tempfile::TempDir;
+
+use artifacts::Artifacts;
+use control_plane::ControlPlane;
+use kafka::{KafkaCluster, KafkaOptions};
+use process::Process;
+
+/// How a run's folder begins; the number of its process follows.
+const FOLDER: &str = "lagwise-e2e-";
+
+/// The parts that all tests of one binary share, each started when it is first asked for.
+pub(crate) struct Testbed {
+    folder: Mutex<Option<TempDir>>,
+    path: PathBuf,
+    artifacts: OnceLock<Result<Artifacts>>,
+    kafka: OnceLock<Result<KafkaCluster>>,
+    control_plane: OnceLock<Result<ControlPlane>>,
+}
+
+impl Testbed {
+    /// An empty testbed with its folder for data and logs.
+    pub(crate) fn new() -> Result<Self> {
+        remove_leftovers();
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("{FOLDER}{}-", std::process::id()))
+            .tempdir()?;
+        Ok(Self {
+            path: folder.path().to_owned(),
+            folder: Mutex::new(Some(folder)),
+            artifacts: OnceLock::new(),
+            kafka: OnceLock::new(),
+            control_plane: OnceLock::new(),
+        })
+    }
+
+    /// The shared Kafka cluster of three brokers. A test that stops brokers starts them again before it ends, or
+    /// takes a cluster of its own by [`Self::start_kafka`].
+    pub(crate) fn kafka(&self) -> Result<&KafkaCluster> {
+        shared(&self.kafka, || {
+            self.start_kafka("kafka", &KafkaOptions::default())
+        })
+    }
+
+    /// A Kafka cluster for one test alone; dropped, it is gone.
+    pub(crate) fn start_kafka(&self, name: &str, options: &KafkaOptions) -> Result<KafkaCluster> {
+        KafkaCluster::start(name, &self.path.join(name), self.artifacts()?, options)
+    }
+
+    /// The shared control plane.
+    pub(crate) fn control_plane(&self) -> Result<&ControlPlane> {
+        shared(&self.control_plane, || {
+            ControlPlane::start(&self.path.join("control-plane"), self.artifacts()?)
+        })
+    }
+
+    /// A new empty folder for one test's files and logs, removed with the testbed.
+    pub(crate) fn folder(&self, purpose: &str) -> Result<PathBuf> {
+        let folder = self.path.join(unique(purpose));
+        std::fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+
+    /// The `lagwise` binary with these arguments and none of the machine's kubeconfig: for `output()`, or for
+    /// [`Process::start`] where it is to run beside the test.
+    pub(crate) fn lagwise(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lagwise"));
+        // An empty home: kubectl's default file in it is nobody's.
+        command
+            .args(args)
+            .env_remove("KUBECONFIG")
+            .env("HOME", &self.path);
+        command
+    }
+
+    /// Starts `lagwise run --config FILE` with this text as its config; logs go into `folder`.
+    pub(crate) fn start_lagwise(
+        &self,
+        folder: &Path,
+        config: &str,
+        kubeconfig: Option<&Path>,
+    ) -> Result<Process> {
+        let name = unique("lagwise");
+        let file = folder.join(format!("{name}.yaml"));
+        std::fs::write(&file, config)?;
+        let mut command = self.lagwise(&["run", "--config", &file.to_string_lossy()]);
+        if let Some(kubeconfig) = kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
+        Process::start(&name, folder, &command)
+    }
+
+    /// The ends of all logs of what has run so far, for the report of a failure.
+    pub(crate) fn log_tails(&self, lines: usize) -> String {
+        let mut logs = Vec::new();
+        collect_logs(&self.path, &mut logs);
+        logs.sort();
+        logs.iter()
+            .map(|log| process::tail_of(log, lines))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// Stops everything in order and removes all data.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        let stopped = match self.control_plane.take() {
+            Some(Ok(plane)) => plane.stop(),
+            _ => Ok(()),
+        };
+        drop(self.kafka.take());
+        self.remove_folder();
+        stopped
+    }
+
+    /// Kills everything at once and removes all data: for a run that is itself told to end.
+    pub(crate) fn abort(&self) {
+        process::kill_all();
+        self.remove_folder();
+    }
+
+    fn remove_folder(&self) {
+        let folder = self
+            .folder
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match folder {
+            // For a look at data and logs after a failure, until the next run.
+            Some(folder) if std::env::var_os("LAGWISE_KEEP_TESTBED").is_some() => {
+                drop(folder.keep())
+            }
+            folder => drop(folder),
+        }
+    }
+
+    /// Where the programs are; an error that says how to get them where they are not.
+    pub(crate) fn artifacts(&self) -> Result<&Artifacts> {
+        shared(&self.artifacts, Artifacts::find)
+    }
+}
+
+/// Removes the folders of runs that were killed, so that their data do not fill the disk.
+fn remove_leftovers() {
+    for entry in std::fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix(FOLDER)
+            .and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The value, made at the first call; a failure is kept as well, so that what cannot start is tried once.
+fn shared<T>(cell: &OnceLock<Result<T>>, start: impl FnOnce() -> Result<T>) -> Result<&T> {
+    cell.get_or_init(start)
+        .as_ref()
+        .map_err(|error| anyhow!("{error:#}"))
+}
+
+/// `<purpose>-<n>`: a name that nothing else in this run has, for topics, groups, namespaces and files.
+pub(crate) fn unique(purpose: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    format!("{purpose}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Calls `then` on a thread of its own at the first SIGINT or SIGTERM.
+pub(crate) fn on_stop_signal(then: impl FnOnce() + Send + 'static) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
+    };
+    std::thread::Builder::new()
+        .name("stop signal".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            });
+            then();
+        })
+        .context("starting the thread that waits for signals")?;
+    Ok(())
+}
+
+fn collect_logs(folder: &Path, logs: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect_logs(&path, logs);
+        } else if path.extension().is_some_and(|extension| extension == "out") {
+            logs.push(path);
+        }
+    }
+}

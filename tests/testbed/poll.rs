@@ -1,0 +1,69 @@
+//! Waiting for a state of the world: always with a deadline, never by a fixed sleep.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// How often a probe runs while it is not answered yet.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// An error that no further waiting can cure; a probe that returns it ends the wait at once.
+#[derive(Debug)]
+pub(crate) struct Hopeless(pub(crate) String);
+
+impl fmt::Display for Hopeless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Hopeless {}
+
+/// Repeats `probe` until it gives `Ok`. At the deadline its last error becomes the reason: `what` names the state
+/// waited for, as in "waited 30s for the topic to have leaders: ...".
+pub(crate) fn poll_until<T>(
+    within: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let deadline = Instant::now() + within;
+    loop {
+        match probe() {
+            Ok(value) => return Ok(value),
+            Err(error) if error.is::<Hopeless>() => bail!("while waiting for {what}: {error:#}"),
+            Err(error) if Instant::now() >= deadline => {
+                bail!("waited {within:?} for {what}: {error:#}")
+            }
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// As [`poll_until`], for an asynchronous probe. A probe that hangs is cut off at the deadline.
+pub(crate) async fn poll_until_async<T, F>(
+    within: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> F,
+) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut last = anyhow::anyhow!("the first probe did not answer");
+    let polled = tokio::time::timeout(within, async {
+        loop {
+            match probe().await {
+                Ok(value) => return Ok(value),
+                Err(error) if error.is::<Hopeless>() => return Err(error),
+                Err(error) => last = error,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    })
+    .await;
+    match polled {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => bail!("while waiting for {what}: {error:#}"),
+        Err(_) => bail!("waited {within:?} for {what}: {last:#}"),
+    }
+}

@@ -1,0 +1,208 @@
+//! A real process under test: its log in a file, and no way to outlive the tests.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// A child process that is killed when this value is dropped, and by the kernel when the tests die first.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command` with both outputs appended to `<log_dir>/<name>.out`.
+    pub(crate) fn start(name: &str, log_dir: &Path, command: &Command) -> Result<Self> {
+        let log = log_dir.join(format!("{name}.out"));
+        let file = File::options().create(true).append(true).open(&log)?;
+        let mut command = bound_to_the_tests(command);
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        let child = spawn(command).with_context(|| format!("starting {name}"))?;
+        live().push(child.id());
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How the process ended, or `None` while it runs.
+    pub(crate) fn exited(&mut self) -> Result<Option<ExitStatus>> {
+        let status = self.child.try_wait()?;
+        if status.is_some() {
+            live().retain(|pid| *pid != self.child.id());
+        }
+        Ok(status)
+    }
+
+    /// For a poll's closure: gives up the wait, with the end of the log, once the process is gone.
+    pub(crate) fn expect_running(&mut self) -> Result<()> {
+        match self.exited()? {
+            None => Ok(()),
+            Some(status) => {
+                let what = format!(
+                    "{} ended by itself ({status})\n{}",
+                    self.name,
+                    self.log_tail(40)
+                );
+                Err(super::poll::Hopeless(what).into())
+            }
+        }
+    }
+
+    /// Everything the process has printed so far, lossily decoded.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// The last `lines` lines of the log, under a heading that names it.
+    pub(crate) fn log_tail(&self, lines: usize) -> String {
+        tail_of(&self.log, lines)
+    }
+
+    /// Sends the signal of that name (`TERM`, `STOP`, `CONT`, ...).
+    pub(crate) fn signal(&self, signal: &str) -> Result<()> {
+        // The shell's own `kill` is on every machine; the standard library can send SIGKILL only.
+        let status = Command::new("sh")
+            .args([
+                "-c",
+                "kill -s \"$0\" \"$1\"",
+                signal,
+                &self.pid().to_string(),
+            ])
+            .stderr(Stdio::null())
+            .status()?;
+        if status.success() {
+            Ok(())
+        } else {
+            bail!("{} cannot be sent {signal}: it is gone", self.name)
+        }
+    }
+
+    /// Asks the process to end by SIGTERM and waits; past `within` it is killed and that is an error.
+    pub(crate) fn stop(&mut self, within: Duration) -> Result<ExitStatus> {
+        if let Some(status) = self.exited()? {
+            return Ok(status);
+        }
+        self.signal("TERM")?;
+        let deadline = Instant::now() + within;
+        while Instant::now() < deadline {
+            if let Some(status) = self.exited()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.kill();
+        bail!(
+            "{} did not end within {within:?} of SIGTERM\n{}",
+            self.name,
+            self.log_tail(20)
+        )
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub(crate) fn kill(&mut self) {
+        // Both fail only when the process is gone already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        live().retain(|pid| *pid != self.child.id());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The last lines of a log file, under a heading that names it.
+pub(crate) fn tail_of(log: &Path, lines: usize) -> String {
+    let text = std::fs::read(log)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    let tail = all[all.len().saturating_sub(lines)..].join("\n");
+    format!("--- the end of {}\n{tail}", log.display())
+}
+
+/// Kills every process started here: for a test run that is itself told to end.
+pub(crate) fn kill_all() {
+    for pid in live().drain(..) {
+        let _ = Command::new("sh")
+            .args(["-c", "kill -s KILL \"$0\"", &pid.to_string()])
+            .status();
+    }
+}
+
+/// The processes that have not been waited for, so that their numbers are still theirs.
+fn live() -> std::sync::MutexGuard<'static, Vec<u32>> {
+    static LIVE: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same command behind `setpriv --pdeathsig KILL`, in a process group of its own: the kernel ends it when the
+/// tests are killed, and a Ctrl-C at the terminal reaches the tests alone, which then stop things in order.
+fn bound_to_the_tests(command: &Command) -> Command {
+    use std::os::unix::process::CommandExt;
+    let mut bound = Command::new("setpriv");
+    bound
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        bound.current_dir(folder);
+    }
+    bound.process_group(0);
+    bound
+}
+
+/// A command to start, and where to send the child.
+type Job = (Command, Sender<io::Result<Child>>);
+
+/// Spawns on one thread that lives as long as the tests: the kernel's parent-death signal fires when the
+/// *thread* that spawned a process ends, and a test's own thread ends with the test.
+fn spawn(command: Command) -> io::Result<Child> {
+    static SPAWNER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
+        let (jobs, inbox) = channel::<Job>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in inbox {
+                let _ = answer.send(command.spawn());
+            }
+        });
+        Mutex::new(jobs)
+    });
+    let (answer, spawned) = channel();
+    let gone = |_| io::Error::other("the spawning thread is gone");
+    SPAWNER
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .send((command, answer))
+        .map_err(|_| gone(()))?;
+    spawned.recv().map_err(|_| gone(()))?
+}
