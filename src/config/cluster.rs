@@ -1,0 +1,188 @@
+//! `clusters[]`: the Kafka clusters and how to log in.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::names;
+use super::node::Value;
+use super::properties::Properties;
+use super::secrets::Environment;
+use super::section::{Field, Section};
+use crate::model::types::ClusterName;
+
+/// A Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// The name that targets, HPAs (label `cluster`) and metrics call it by; a valid label value.
+    #[schemars(with = "String", length(min = 1, max = 63))]
+    pub name: ClusterName,
+    /// Which client asks this cluster.
+    #[schemars(default)]
+    pub client: ClientKind,
+    /// librdkafka's properties, by the names in its CONFIGURATION.md. `${env:NAME}` and `${file:PATH}`
+    /// are replaced inside a value; `$${` stands for the characters `${`.
+    pub properties: Properties,
+    /// Where OAUTHBEARER tokens come from.
+    #[schemars(default)]
+    pub token: TokenSource,
+    /// How many consumer groups of this cluster are watched at once. Each costs one librdkafka client:
+    /// a connection to each broker it needs, and three threads more.
+    #[schemars(range(min = 1, max = 1000), default = "default_max_groups")]
+    pub max_groups: usize,
+}
+
+impl ClusterConfig {
+    /// A cluster with these properties and the default of everything else.
+    #[must_use]
+    pub fn new(name: ClusterName, properties: Properties) -> Self {
+        Self {
+            name,
+            client: ClientKind::default(),
+            properties,
+            token: TokenSource::default(),
+            max_groups: default_max_groups(),
+        }
+    }
+}
+
+/// Which client asks a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientKind {
+    /// The one that suits the properties; in this version always librdkafka.
+    #[default]
+    Auto,
+    /// librdkafka: every login it knows, old brokers too.
+    Librdkafka,
+}
+
+/// Where OAUTHBEARER tokens come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenSource {
+    /// From nowhere: the login is in the properties, or there is none.
+    #[default]
+    None,
+}
+
+fn default_max_groups() -> usize {
+    50
+}
+
+/// The names of the clusters, for what refers to them.
+pub(super) struct KnownClusters {
+    pub(super) names: Vec<ClusterName>,
+    /// Every cluster's name could be read: only then is a name that is not here a mistake.
+    pub(super) complete: bool,
+}
+
+/// Reads all clusters.
+pub(super) fn read_all(
+    root: &mut Section<'_>,
+    environment: &dyn Environment,
+) -> (Vec<ClusterConfig>, KnownClusters) {
+    let mut clusters = Vec::new();
+    let mut known = KnownClusters {
+        names: Vec::new(),
+        complete: false,
+    };
+    let Some(list) = root.required("clusters", "a list of one or more {name, properties}") else {
+        return (clusters, known);
+    };
+    let items = list.list();
+    if items.is_empty() && matches!(list.node.value, Value::List(_)) {
+        list.refuse("empty", "at least one {name, properties}");
+    }
+    for item in &items {
+        clusters.extend(
+            item.section()
+                .and_then(|section| read(section, &mut known, environment)),
+        );
+    }
+    known.complete = !items.is_empty() && known.names.len() == items.len();
+    (clusters, known)
+}
+
+fn read(
+    mut section: Section<'_>,
+    known: &mut KnownClusters,
+    environment: &dyn Environment,
+) -> Option<ClusterConfig> {
+    let name = section
+        .required("name", names::LABEL_VALUE)
+        .and_then(|field| {
+            Some((
+                field.checked(names::LABEL_VALUE, |t| {
+                    names::label_value(t).map(ClusterName::from)
+                })?,
+                field,
+            ))
+        })
+        .map(|(name, field)| {
+            if known.names.contains(&name) {
+                field.refuse("another cluster has this name", "a name of its own");
+            }
+            known.names.push(name.clone());
+            name
+        });
+    let client = section
+        .get("client")
+        .and_then(|field| read_client(&field))
+        .unwrap_or_default();
+    let properties = section
+        .required(
+            "properties",
+            "librdkafka's properties, with at least bootstrap.servers",
+        )
+        .and_then(|field| field.section())
+        .map(|properties| Properties::read(properties, environment));
+    let token = section
+        .get("token")
+        .and_then(|field| read_token(&field))
+        .unwrap_or_default();
+    let max_groups = section
+        .get("max_groups")
+        .and_then(|field| field.whole_number(1, 1000));
+    section.finish();
+    Some(ClusterConfig {
+        client,
+        token,
+        max_groups: max_groups
+            .and_then(|groups| usize::try_from(groups).ok())
+            .unwrap_or_else(default_max_groups),
+        ..ClusterConfig::new(name?, properties?)
+    })
+}
+
+fn read_client(field: &Field<'_>) -> Option<ClientKind> {
+    if matches!(&field.node.value, Value::Text(text) if text == "wire") {
+        field.refuse("the wire client is not in this version", "auto, librdkafka");
+        return None;
+    }
+    field.one_of(&[
+        ("auto", ClientKind::Auto),
+        ("librdkafka", ClientKind::Librdkafka),
+    ])
+}
+
+fn read_token(field: &Field<'_>) -> Option<TokenSource> {
+    const PLANNED: [&str; 5] = [
+        "aws_msk_iam",
+        "azure_workload_identity",
+        "gcp",
+        "oidc",
+        "file",
+    ];
+    const ALLOWED: &str = "none (a login by certificate, PLAIN or SCRAM is written in properties)";
+    match &field.node.value {
+        Value::Text(text) if text == "none" => return Some(TokenSource::None),
+        Value::Text(text) if PLANNED.contains(&text.as_str()) => {
+            field.refuse("this token source is not in this version", ALLOWED);
+        }
+        Value::Mapping(_) => field.refuse("token sources are not in this version", ALLOWED),
+        // It may be the token itself.
+        _ => field.refuse_unseen("not a token source", ALLOWED),
+    }
+    None
+}

@@ -1,0 +1,63 @@
+//! `kubernetes`: the cluster whose HPAs are served.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::names;
+use super::secrets::Environment;
+use super::section::Section;
+
+/// The Kubernetes cluster whose HPAs are served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct KubernetesConfig {
+    /// Whether there is one: false watches no HPAs and asks nobody who may read the metrics.
+    pub enabled: bool,
+    /// The namespaces whose HPAs are watched; empty means all.
+    pub namespaces: Vec<String>,
+    /// The kubeconfig file. Left out: found as kubectl finds it (`KUBECONFIG`, then `~/.kube/config`),
+    /// else the pod's own service account.
+    #[schemars(with = "Option<String>")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context. Left out: its current one.
+    pub context: Option<String>,
+}
+
+impl Default for KubernetesConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            namespaces: Vec::new(),
+            kubeconfig: None,
+            context: None,
+        }
+    }
+}
+
+impl KubernetesConfig {
+    pub(super) fn read(mut section: Section<'_>, environment: &dyn Environment) -> Self {
+        let default = Self::default();
+        let enabled = section.get("enabled").and_then(|field| field.flag());
+        let namespaces = section.get("namespaces").map(|field| {
+            field.texts(names::NAMESPACE, |text| {
+                names::namespace(text).map(str::to_owned)
+            })
+        });
+        let kubeconfig = section
+            .get("kubeconfig")
+            .and_then(|field| field.file("the path of a kubeconfig file", environment));
+        let context = section
+            .get("context")
+            .and_then(|field| field.text("the name of a context in the kubeconfig"))
+            .map(str::to_owned);
+        section.finish();
+        Self {
+            enabled: enabled.unwrap_or(default.enabled),
+            namespaces: namespaces.unwrap_or(default.namespaces),
+            kubeconfig,
+            context,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `log`: what is logged, and how.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use super::problem::did_you_mean;
+use super::section::Section;
+
+const FILTER: &str = "error, warn, info, debug, trace or off, and directives such as lagwise=debug, \
+                      separated by commas";
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`, `off`), and directives for parts of the program
+    /// such as `lagwise::kafka=debug`, separated by commas.
+    #[schemars(length(min = 1))]
+    pub filter: String,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::default(),
+            filter: "info".into(),
+        }
+    }
+}
+
+impl LogConfig {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let default = Self::default();
+        let format = section.get("format").and_then(|field| {
+            field.one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)])
+        });
+        let filter = section
+            .get("filter")
+            .and_then(|field| field.checked(FILTER, check_filter));
+        section.finish();
+        Self {
+            format: format.unwrap_or(default.format),
+            filter: filter.unwrap_or(default.filter),
+        }
+    }
+}
+
+/// The filter syntax takes any bare word for a part of the program: `debgu` would silently log nothing.
+/// So a word that is nearly a level, or means one elsewhere, is refused.
+fn check_filter(filter: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    const ELSEWHERE: [(&str, &str); 5] = [
+        ("warning", "warn"),
+        ("verbose", "debug"),
+        ("fatal", "error"),
+        ("critical", "error"),
+        ("none", "off"),
+    ];
+    for word in filter.split(',').map(str::trim) {
+        let level = word.to_lowercase();
+        if LEVELS.contains(&level.as_str()) {
+            continue;
+        }
+        let meant = ELSEWHERE
+            .iter()
+            .find(|(other, _)| *other == level)
+            .map(|(_, meant)| *meant);
+        if let Some(meant) = meant.or_else(|| did_you_mean(&level, LEVELS)) {
+            return Err(format!("{word:?} is not a level, did you mean {meant}?"));
+        }
+    }
+    match EnvFilter::builder().parse(filter) {
+        Ok(_) => Ok(filter.to_owned()),
+        Err(error) => Err(format!("not a log filter ({error})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_levels_and_directives() {
+        for good in [
+            "info",
+            "INFO",
+            "off",
+            "warn,lagwise=debug",
+            "lagwise::kafka=trace",
+            "info,[poll]=debug",
+            "lagwise",
+        ] {
+            assert_eq!(check_filter(good), Ok(good.to_owned()));
+        }
+        for bad in ["debgu", "warning", "info,verbose", "lagwise=loud", "a=b=c"] {
+            assert!(check_filter(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Which names are valid: Kafka's rules for topics and groups, Kubernetes' for the rest.
+
+/// What a topic may be called.
+pub(super) const TOPIC: &str = "1 to 249 of letters, digits, . _ -";
+/// What a consumer group may be called.
+pub(super) const GROUP: &str = "a consumer group's group.id, without control characters";
+/// What a value of a Kubernetes label may be: an HPA names clusters and targets by labels.
+pub(super) const LABEL_VALUE: &str =
+    "1 to 63 of letters, digits, . _ -, with a letter or digit at both ends";
+/// What a namespace may be called.
+pub(super) const NAMESPACE: &str =
+    "a namespace: 1 to 63 of lower-case letters, digits, -, with a letter or digit at both ends";
+
+pub(super) fn topic(name: &str) -> Result<&str, String> {
+    if name == "." || name == ".." {
+        return Err("not a topic's name".into());
+    }
+    chars_of(name, |c| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+    })?;
+    within(name, 249)
+}
+
+pub(super) fn group(name: &str) -> Result<&str, String> {
+    chars_of(name, |c| !c.is_control())?;
+    // Kafka writes the length as a signed 16-bit number.
+    within(name, 32_767)
+}
+
+pub(super) fn label_value(name: &str) -> Result<&str, String> {
+    chars_of(name, |c| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+    })?;
+    alphanumeric_ends(name)?;
+    within(name, 63)
+}
+
+pub(super) fn namespace(name: &str) -> Result<&str, String> {
+    chars_of(name, |c| {
+        c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
+    })?;
+    alphanumeric_ends(name)?;
+    within(name, 63)
+}
+
+fn chars_of(name: &str, allowed: impl Fn(char) -> bool) -> Result<(), String> {
+    match name.chars().find(|c| !allowed(*c)) {
+        Some(odd) => Err(format!("{odd:?} is not allowed in it")),
+        None => Ok(()),
+    }
+}
+
+fn alphanumeric_ends(name: &str) -> Result<(), String> {
+    let fits = |end: Option<char>| end.is_some_and(|c| c.is_ascii_alphanumeric());
+    if fits(name.chars().next()) && fits(name.chars().next_back()) {
+        return Ok(());
+    }
+    Err("does not begin and end with a letter or digit".into())
+}
+
+fn within(name: &str, bytes_max: usize) -> Result<&str, String> {
+    match name.len() {
+        length if length > bytes_max => Err(format!("{length} characters long")),
+        _ => Ok(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_their_owners_rules() {
+        let (longest_topic, longest_label) = ("t".repeat(249), "l".repeat(63));
+        for good in [
+            "orders",
+            "Orders_v2.raw-1",
+            "__consumer_offsets",
+            &longest_topic,
+        ] {
+            assert_eq!(topic(good), Ok(good));
+        }
+        for bad in [".", "..", "a b", "a/b", "größe", &"t".repeat(250)] {
+            assert!(topic(bad).is_err(), "{bad}");
+        }
+        for good in ["g", "group with spaces", "größe", "a/b:c"] {
+            assert_eq!(group(good), Ok(good));
+        }
+        assert!(group("a\nb").is_err() && group(&"g".repeat(32_768)).is_err());
+        for good in ["main", "eu-1", "A.b_c", &longest_label] {
+            assert_eq!(label_value(good), Ok(good));
+        }
+        for bad in ["-a", "a-", "a b", "a/b", "", &"l".repeat(64)] {
+            assert!(label_value(bad).is_err(), "{bad}");
+        }
+        assert_eq!(namespace("shop-1"), Ok("shop-1"));
+        for bad in ["Shop", "shop_1", "-shop", "shop.eu", ""] {
+            assert!(namespace(bad).is_err(), "{bad}");
+        }
+    }
+}

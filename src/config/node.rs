@@ -1,0 +1,217 @@
+//! YAML as it was written: every value with its line, numbers with their own spelling, repeated keys
+//! kept, so that the readers can judge it all and name the place.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
+
+use super::problem::{ConfigError, Problem};
+
+/// A value of the file.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// From 1.
+    pub(super) line: u64,
+    pub(super) value: Value,
+}
+
+#[derive(Debug)]
+pub(super) enum Value {
+    Null,
+    /// With the spelling, as in `True`.
+    Bool(bool, String),
+    /// With the spelling, as in `0x10` or `1.50`; whole numbers with their value.
+    Number(Option<i128>, String),
+    Text(String),
+    List(Vec<Node>),
+    Mapping(Vec<Entry>),
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    /// The key's line, from 1.
+    pub(super) line: u64,
+    pub(super) node: Node,
+}
+
+impl Node {
+    /// Reads one YAML document. An empty one is null.
+    pub(super) fn parse(text: &str) -> Result<Self, ConfigError> {
+        // A snippet would show neighbouring lines, and with them perhaps a password.
+        let options = serde_saphyr::options! {
+            with_snippet: false,
+            duplicate_keys: DuplicateKeyPolicy::PassThrough,
+            strict_booleans: true,
+            non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
+            reject_unsupported_tags: true,
+            // Reading recurses; the deepest key of ours is at four.
+            budget: serde_saphyr::budget! { max_depth: 32 },
+        };
+        serde_saphyr::from_str_with_options::<Spanned<Parsed>>(text, options)
+            .map(|parsed| Self::from_parsed(parsed, text))
+            .map_err(|error| syntax_error(&error).into())
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self.value, Value::Null)
+    }
+
+    fn from_parsed(parsed: Spanned<Parsed>, text: &str) -> Self {
+        let span = parsed.defined.span();
+        let spelling = || {
+            let start = usize::try_from(span.byte_offset()?).ok()?;
+            let length = usize::try_from(span.byte_len()?).ok()?;
+            text.get(start..start.checked_add(length)?)
+        };
+        let spelled = |value: &dyn fmt::Display| {
+            spelling().map_or_else(|| value.to_string(), |spelling| spelling.trim().to_owned())
+        };
+        let value = match parsed.value {
+            Parsed::Null => Value::Null,
+            Parsed::Bool(flag) => Value::Bool(flag, spelled(&flag)),
+            Parsed::Whole(number) => Value::Number(Some(number), spelled(&number)),
+            Parsed::Float(number) => Value::Number(None, spelled(&number)),
+            Parsed::Text(written) => Value::Text(written),
+            Parsed::List(items) => Value::List(
+                items
+                    .into_iter()
+                    .map(|item| Self::from_parsed(item, text))
+                    .collect(),
+            ),
+            Parsed::Mapping(entries) => Value::Mapping(
+                entries
+                    .into_iter()
+                    .map(|(key, value)| Entry {
+                        line: key.referenced.line(),
+                        key: key.value,
+                        node: Self::from_parsed(value, text),
+                    })
+                    .collect(),
+            ),
+        };
+        Self {
+            line: parsed.referenced.line(),
+            value,
+        }
+    }
+}
+
+impl Value {
+    /// In words, for "is a list, not a ...".
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(..) => "true or false",
+            Self::Number(..) => "a number",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Mapping(_) => "a mapping",
+        }
+    }
+
+    /// The value for a message: short, on one line; `None` for lists, mappings and whole documents
+    /// (a private key where a path belongs is not for a log).
+    pub(super) fn shown(&self) -> Option<String> {
+        const CHARS_MAX: usize = 60;
+        match self {
+            Self::Bool(_, spelling) | Self::Number(_, spelling) => Some(spelling.clone()),
+            Self::Text(text) if text.contains('\n') || text.starts_with("-----BEGIN") => None,
+            Self::Text(text) if text.chars().count() > CHARS_MAX => Some(format!(
+                "{:?}...",
+                text.chars().take(CHARS_MAX).collect::<String>()
+            )),
+            Self::Text(text) => Some(format!("{text:?}")),
+            Self::Null | Self::List(_) | Self::Mapping(_) => None,
+        }
+    }
+}
+
+fn syntax_error(error: &serde_saphyr::Error) -> Problem {
+    let rendered = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+    let message = match (rendered.rsplit_once(" at line "), error.location()) {
+        (Some((message, _)), Some(_)) => message,
+        _ => rendered.as_str(),
+    };
+    // A message about a tag may quote it, and a password that starts with ! and has no quotes is one.
+    let message = if message.contains("tag") {
+        "a value that starts with ! must be in quotes".to_owned()
+    } else if message.starts_with("unexpected character") {
+        format!("{message}, a value that starts with it must be in quotes")
+    } else {
+        message.to_owned()
+    };
+    Problem {
+        line: error.location().map(|at| at.line()),
+        column: error.location().map(|at| at.column()),
+        ..Problem::of_file(format!("no valid YAML: {message}"))
+    }
+}
+
+/// What the YAML library hands over, before numbers get their spelling back.
+enum Parsed {
+    Null,
+    Bool(bool),
+    Whole(i128),
+    Float(f64),
+    Text(String),
+    List(Vec<Spanned<Parsed>>),
+    Mapping(Vec<(Spanned<String>, Spanned<Parsed>)>),
+}
+
+impl<'de> Deserialize<'de> for Parsed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyValue)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Parsed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Parsed, E> {
+        Ok(Parsed::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Parsed, E> {
+        Ok(Parsed::Bool(flag))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Parsed, E> {
+        Ok(Parsed::Whole(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Parsed, E> {
+        Ok(Parsed::Whole(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Parsed, E> {
+        Ok(Parsed::Float(number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Parsed, E> {
+        Ok(Parsed::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Parsed, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Parsed::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Parsed, A::Error> {
+        let mut mapping = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            mapping.push(entry);
+        }
+        Ok(Parsed::Mapping(mapping))
+    }
+}

@@ -1,0 +1,101 @@
+//! `poll`: how often Kafka is asked, and how old an answer may be.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::schema::{duration_schema, serialize_duration};
+use super::section::Section;
+
+const INTERVAL: Duration = Duration::from_secs(5);
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+const INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
+const DEADLINE_MIN: Duration = Duration::from_millis(10);
+const STALENESS: Duration = Duration::from_secs(30);
+const STALENESS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How often Kafka is asked, and how old an answer may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct PollConfig {
+    /// Time from the start of one sweep over all groups to the start of the next: 100ms to 1h.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(schema_with = "duration_schema")]
+    pub interval: Duration,
+    /// Time one sweep may take; what has not answered by then is unknown for this sweep: 10ms to the
+    /// interval. Left out: four fifths of the interval.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(schema_with = "duration_schema")]
+    pub deadline: Duration,
+    /// Age at which a lag is no longer served, and its metric becomes an error: the interval to 24h.
+    /// Left out: six intervals, but at least 30s.
+    #[serde(serialize_with = "serialize_duration")]
+    #[schemars(schema_with = "duration_schema")]
+    pub max_staleness: Duration,
+}
+
+impl Default for PollConfig {
+    fn default() -> Self {
+        Self::every(INTERVAL)
+    }
+}
+
+impl PollConfig {
+    /// This interval, and the deadline and staleness that follow from it: a changed interval alone must
+    /// not make the defaults of the others invalid.
+    #[must_use]
+    pub fn every(interval: Duration) -> Self {
+        Self {
+            interval,
+            deadline: interval.saturating_mul(4) / 5,
+            max_staleness: STALENESS.max(interval.saturating_mul(6)),
+        }
+    }
+
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let interval_field = section.get("interval");
+        let interval_given = interval_field.is_some();
+        let interval =
+            interval_field.and_then(|field| field.duration((INTERVAL_MIN, ""), (INTERVAL_MAX, "")));
+        let mut poll = Self::every(interval.unwrap_or(INTERVAL));
+        // An interval that could not be read says nothing about the other two.
+        let (longest_deadline, shortest_staleness) = match (interval, interval_given) {
+            (None, true) => ((INTERVAL_MAX, ""), (INTERVAL_MIN, "")),
+            _ => (
+                (poll.interval, " (poll.interval)"),
+                (poll.interval, " (poll.interval)"),
+            ),
+        };
+        let deadline = section
+            .get("deadline")
+            .and_then(|field| field.duration((DEADLINE_MIN, ""), longest_deadline));
+        let max_staleness = section
+            .get("max_staleness")
+            .and_then(|field| field.duration(shortest_staleness, (STALENESS_MAX, "")));
+        poll.deadline = deadline.unwrap_or(poll.deadline);
+        poll.max_staleness = max_staleness.unwrap_or(poll.max_staleness);
+        section.finish();
+        poll
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_follow_the_interval_and_stay_in_bounds() {
+        let seconds = Duration::from_secs;
+        let poll = PollConfig::default();
+        assert_eq!(
+            (poll.interval, poll.deadline, poll.max_staleness),
+            (seconds(5), seconds(4), seconds(30))
+        );
+        for interval in [INTERVAL_MIN, seconds(1), seconds(60), INTERVAL_MAX] {
+            let poll = PollConfig::every(interval);
+            assert!(poll.deadline >= DEADLINE_MIN && poll.deadline <= interval);
+            assert!(poll.max_staleness >= interval && poll.max_staleness <= STALENESS_MAX);
+        }
+    }
+}

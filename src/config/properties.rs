@@ -1,0 +1,475 @@
+//! librdkafka's properties as the operator writes them, with their secrets kept out of sight.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
+
+use super::node::Value;
+use super::problem::Problem;
+use super::secrets::{Environment, expand};
+use super::section::{Field, Section};
+
+const REDACTED: &str = "[redacted]";
+
+/// Properties of librdkafka by name. `Debug` and `Serialize` show no value that came from a reference
+/// or whose property holds a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Properties(BTreeMap<String, PropertyValue>);
+
+/// The value of a property, shown as `[redacted]` where it is a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PropertyValue {
+    text: String,
+    secret: bool,
+}
+
+impl fmt::Debug for PropertyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.shown(), f)
+    }
+}
+
+impl Serialize for PropertyValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.shown())
+    }
+}
+
+impl PropertyValue {
+    fn shown(&self) -> &str {
+        if self.secret { REDACTED } else { &self.text }
+    }
+}
+
+impl Properties {
+    /// The names with their real values, secrets included, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.text.as_str()))
+    }
+
+    /// The real value of `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|value| value.text.as_str())
+    }
+
+    /// The value of `name` for logs and messages: `[redacted]` where it is a secret.
+    #[must_use]
+    pub fn shown(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(PropertyValue::shown)
+    }
+
+    /// Sets `name` to `value` as it is, without a check or a replacement; [`set`](Self::set) has both.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        let name = name.into();
+        let secret = is_secret(&name);
+        self.0.insert(
+            name,
+            PropertyValue {
+                text: value.into(),
+                secret,
+            },
+        );
+    }
+
+    /// Sets `name` to `text` under the rules of the file: references are replaced, and what lagwise sets
+    /// itself is refused. The key of a problem is the property's name.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; the properties stay as they were.
+    pub fn set(
+        &mut self,
+        name: &str,
+        text: &str,
+        environment: &dyn Environment,
+    ) -> Result<(), Vec<Problem>> {
+        let problem = |value, (problem, allowed): Refusal| Problem {
+            key: plain_part(name).into_owned(),
+            value,
+            allowed: Some(allowed),
+            ..Problem::of_file(problem)
+        };
+        let value = check_name(name)
+            .map_err(|refusal| vec![problem(None, refusal)])
+            .and_then(|()| {
+                read_text(name, text, environment).map_err(|refusals| {
+                    refusals
+                        .into_iter()
+                        .map(|(value, refusal)| problem(value, refusal))
+                        .collect()
+                })
+            })?;
+        self.0.insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    /// Reads a cluster's properties; notes whatever is wrong with them.
+    pub(super) fn read(mut section: Section<'_>, environment: &dyn Environment) -> Self {
+        section.required("bootstrap.servers", SERVERS);
+        let mut properties = Self::default();
+        for (name, field) in section.free_entries() {
+            if let Err((problem, allowed)) = check_name(name) {
+                if is_secret(name) || plain_part(name) != name {
+                    field.refuse_unseen(problem, allowed);
+                } else {
+                    field.refuse(problem, allowed);
+                }
+            } else if let Some(value) = read_value(name, &field, environment) {
+                properties.0.insert(name.to_owned(), value);
+            }
+        }
+        properties
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Properties {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        let mut properties = Self::default();
+        for (name, value) in pairs {
+            properties.insert(name, value);
+        }
+        properties
+    }
+}
+
+impl JsonSchema for Properties {
+    fn schema_name() -> Cow<'static, str> {
+        "Properties".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "required": ["bootstrap.servers"],
+            "propertyNames": { "pattern": "^[a-z0-9._]+$" },
+            "additionalProperties": { "type": ["string", "number", "boolean"] },
+        })
+    }
+}
+
+/// What is wrong, and what is allowed.
+type Refusal = (String, String);
+
+const SERVERS: &str = "HOST:PORT of one or more brokers, separated by commas";
+
+/// Properties that have another place or another name here, with what to do instead.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "allow.auto.create.topics",
+        "set by lagwise itself: a question must never create a topic",
+        "leaving it out",
+    ),
+    (
+        "enable.auto.commit",
+        "set by lagwise itself: it never commits",
+        "leaving it out",
+    ),
+    (
+        "enable.auto.offset.store",
+        "set by lagwise itself: it never commits",
+        "leaving it out",
+    ),
+    (
+        "group.id",
+        "set by lagwise itself, one for each group it asks about",
+        "leaving it out",
+    ),
+    (
+        "metadata.broker.list",
+        "another name of bootstrap.servers",
+        "bootstrap.servers",
+    ),
+    (
+        "sasl.client.callback.handler.class",
+        "a property of the Java client",
+        "leaving it out",
+    ),
+    (
+        "sasl.jaas.config",
+        "a property of the Java client",
+        "sasl.username and sasl.password",
+    ),
+    (
+        "sasl.login.callback.handler.class",
+        "a property of the Java client",
+        "leaving it out",
+    ),
+    (
+        "ssl.keystore.type",
+        "a property of the Java client",
+        "ssl.certificate.location and ssl.key.location (PEM), or ssl.keystore.location (PKCS#12)",
+    ),
+    (
+        "ssl.truststore.location",
+        "a property of the Java client",
+        "ssl.ca.location (PEM)",
+    ),
+    (
+        "ssl.truststore.password",
+        "a property of the Java client",
+        "ssl.ca.location (PEM), which needs no password",
+    ),
+    (
+        "ssl.truststore.type",
+        "a property of the Java client",
+        "ssl.ca.location (PEM)",
+    ),
+];
+
+fn check_name(name: &str) -> Result<(), Refusal> {
+    if name.is_empty() || plain_part(name) != name {
+        let allowed = "a property of librdkafka: lower-case letters, digits, . _";
+        return Err(("not a property's name".into(), allowed.into()));
+    }
+    match REFUSED.iter().find(|(refused, ..)| *refused == name) {
+        Some((_, why, instead)) => Err(((*why).into(), (*instead).into())),
+        None => Ok(()),
+    }
+}
+
+/// The name up to its first odd character: after it, a value may follow.
+fn plain_part(name: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_');
+    match name.find(|c| !plain(c)) {
+        Some(odd) => format!("{}...", &name[..odd]).into(),
+        None => name.into(),
+    }
+}
+
+/// Whether a property's value is a secret by its name.
+fn is_secret(name: &str) -> bool {
+    // A Java client's jaas line has its password inside.
+    const PARTS: [&str; 5] = ["password", "passphrase", "secret", "key.pem", "jaas"];
+    // The unsecured-token settings may carry a login; ssl_key and the like are its in-memory forms.
+    const NAMES: [&str; 2] = ["sasl.oauthbearer.config", "ssl_key"];
+    PARTS.iter().any(|part| name.contains(part)) || NAMES.contains(&name)
+}
+
+fn read_value(
+    name: &str,
+    field: &Field<'_>,
+    environment: &dyn Environment,
+) -> Option<PropertyValue> {
+    const ALLOWED: &str = "a text, a number, true or false";
+    let text = match &field.node.value {
+        Value::Text(text) => text,
+        Value::Bool(_, spelling) | Value::Number(_, spelling) => spelling,
+        Value::Null => {
+            // A missing bootstrap.servers is noted already.
+            if name != "bootstrap.servers" {
+                field.refuse_unseen("has no value", "a value, or leaving the property out");
+            }
+            return None;
+        }
+        Value::List(_) => {
+            field.refuse_unseen(
+                "a list, not a text",
+                "one text, its parts separated by commas",
+            );
+            return None;
+        }
+        Value::Mapping(_) => {
+            field.refuse_unseen(
+                "a mapping, not a text",
+                format!("{ALLOWED}; a name with dots is one key, such as {name}.x: y"),
+            );
+            return None;
+        }
+    };
+    match read_text(name, text, environment) {
+        Ok(value) => Some(value),
+        Err(refusals) => {
+            for (value, (problem, allowed)) in refusals {
+                field.refuse_showing(value, problem, allowed);
+            }
+            None
+        }
+    }
+}
+
+/// The value that `text` stands for; else each refusal with what of the text may be shown.
+fn read_text(
+    name: &str,
+    text: &str,
+    environment: &dyn Environment,
+) -> Result<PropertyValue, Vec<(Option<String>, Refusal)>> {
+    let expanded = expand(text, environment).map_err(|bad| {
+        let refusal =
+            |bad: super::secrets::BadReference| (Some(bad.reference), (bad.problem, bad.allowed));
+        bad.into_iter().map(refusal).collect::<Vec<_>>()
+    })?;
+    let value = PropertyValue {
+        secret: expanded.referred || is_secret(name),
+        text: expanded.text,
+    };
+    let shown = || (!value.secret).then(|| format!("{:?}", value.text));
+    // librdkafka takes C strings.
+    if value.text.contains('\0') {
+        return Err(vec![(
+            None,
+            ("holds a NUL character".into(), "a text without it".into()),
+        )]);
+    }
+    if name == "bootstrap.servers" {
+        check_servers(&value.text, value.secret)
+            .map_err(|problem| vec![(shown(), (problem, SERVERS.into()))])?;
+    }
+    Ok(value)
+}
+
+fn check_servers(servers: &str, secret: bool) -> Result<(), String> {
+    if servers.trim().is_empty() {
+        return Err("empty".into());
+    }
+    for (index, server) in servers.split(',').map(str::trim).enumerate() {
+        let about = |problem: &str| match secret {
+            true => format!("its entry {} {problem}", index + 1),
+            false => format!("{server:?} {problem}"),
+        };
+        // librdkafka allows a protocol in front, and 9092 where there is no port.
+        let address = server
+            .split_once("://")
+            .map_or(server, |(_, address)| address);
+        if address.contains(|c: char| c.is_whitespace() || c == '/' || c == ';') {
+            return Err(about("is not one HOST:PORT"));
+        }
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+            _ => (address, None),
+        };
+        if host.is_empty() {
+            return Err(about("has no host"));
+        }
+        if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
+            return Err(about("has no port from 1 to 65535"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::secrets::tests::Pretended;
+
+    #[test]
+    fn secrets_are_known_by_their_names() {
+        for name in [
+            "sasl.password",
+            "ssl.key.pem",
+            "ssl.key.password",
+            "ssl.keystore.password",
+            "sasl.oauthbearer.client.secret",
+            "sasl.oauthbearer.assertion.private.key.pem",
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+        ] {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in [
+            "sasl.username",
+            "ssl.key.location",
+            "ssl.ca.pem",
+            "bootstrap.servers",
+        ] {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_for_the_client_only() {
+        let environment = Pretended {
+            variables: [("LOGIN", "hunter2")].into(),
+            ..Pretended::default()
+        };
+        let mut properties: Properties = [("sasl.password", "hunter2"), ("client.id", "me")]
+            .into_iter()
+            .collect();
+        properties
+            .set("sasl.username", "${env:LOGIN}", &environment)
+            .unwrap();
+        assert_eq!(properties.get("sasl.username"), Some("hunter2"));
+        assert_eq!(properties.shown("sasl.username"), Some("[redacted]"));
+        assert_eq!(properties.shown("client.id"), Some("me"));
+        assert_eq!(
+            properties
+                .iter()
+                .filter(|(_, value)| *value == "hunter2")
+                .count(),
+            2
+        );
+        for shown in [
+            format!("{properties:?}"),
+            format!("{properties:#?}"),
+            serde_json::to_string(&properties).unwrap(),
+        ] {
+            assert!(
+                !shown.contains("hunter2") && shown.contains("me"),
+                "{shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn setting_follows_the_rules_of_the_file() {
+        let mut properties = Properties::default();
+        let mut refusal = |name: &str, text: &str| {
+            properties
+                .set(name, text, &Pretended::default())
+                .unwrap_err()[0]
+                .to_string()
+        };
+        assert_eq!(
+            refusal("group.id", "x"),
+            "group.id: set by lagwise itself, one for each group it asks about; allowed: leaving it out"
+        );
+        assert_eq!(
+            refusal("sasl.password", "${env:NO}"),
+            "sasl.password: ${env:NO}: the environment variable NO is not set; \
+             allowed: a variable that is set before lagwise starts"
+        );
+        assert_eq!(
+            refusal("sasl.password=hunter2", "x"),
+            "sasl.password...: not a property's name; \
+             allowed: a property of librdkafka: lower-case letters, digits, . _"
+        );
+        assert_eq!(properties, Properties::default());
+    }
+
+    #[test]
+    fn servers_are_hosts_with_ports() {
+        for good in [
+            "kafka:9092",
+            "a:1,b:2, c:65535",
+            "kafka",
+            "SSL://kafka:9093",
+            "[::1]:9092",
+            "::1",
+            "10.0.0.1:9092",
+        ] {
+            assert_eq!(check_servers(good, false), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            " ",
+            "a:9092,",
+            ":9092",
+            "a:0",
+            "a:x",
+            "a:65536",
+            "a:9092 b:9092",
+            "http://a:9092/x",
+            "a:9092;b:9092",
+        ] {
+            assert!(check_servers(bad, false).is_err(), "{bad}");
+        }
+        let hidden = check_servers("ok:9092,hunter2:x", true).unwrap_err();
+        assert_eq!(hidden, "its entry 2 has no port from 1 to 65535");
+    }
+}

@@ -1,0 +1,325 @@
+//! References to secrets inside property values: `${env:NAME}` and `${file:PATH}`; `$${` is a plain `${`.
+
+use std::env::VarError;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Where references are looked up, and where files are checked: the process's own environment, or a
+/// made-up one in tests.
+pub trait Environment {
+    /// The environment variable `name`.
+    ///
+    /// # Errors
+    /// It is not set, or is not Unicode.
+    fn variable(&self, name: &str) -> Result<String, VarError>;
+
+    /// The whole text of the file at `path`.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no text.
+    fn read_file(&self, path: &Path) -> io::Result<String>;
+
+    /// Whether the file at `path` can be opened for reading.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    fn check_file(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The process's own environment variables and files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemEnvironment;
+
+/// A secret is small; a device or a log in its place must not fill the memory.
+const SECRET_BYTES_MAX: u64 = 1024 * 1024;
+
+impl Environment for SystemEnvironment {
+    fn variable(&self, name: &str) -> Result<String, VarError> {
+        std::env::var(name)
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<String> {
+        let mut text = String::new();
+        std::fs::File::open(path)?
+            .take(SECRET_BYTES_MAX + 1)
+            .read_to_string(&mut text)?;
+        if u64::try_from(text.len()).is_ok_and(|bytes| bytes > SECRET_BYTES_MAX) {
+            return Err(io::Error::other(format!(
+                "it is larger than {SECRET_BYTES_MAX} bytes"
+            )));
+        }
+        Ok(text)
+    }
+
+    fn check_file(&self, path: &Path) -> io::Result<()> {
+        // Opening a directory succeeds, reading from it does not.
+        match std::fs::File::open(path)?.metadata()?.is_dir() {
+            true => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A text with its references replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Expanded {
+    pub(super) text: String,
+    /// Something in it came from outside, so it is not to be shown.
+    pub(super) referred: bool,
+}
+
+/// A reference that leads nowhere.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BadReference {
+    /// As written; names no secret.
+    pub(super) reference: String,
+    pub(super) problem: String,
+    pub(super) allowed: String,
+}
+
+const SYNTAX: &str = "${env:NAME}, ${file:PATH}, or $${ for the characters ${ themselves";
+
+/// Whether `text` has a reference of the kinds known here.
+pub(super) fn holds_reference(text: &str) -> bool {
+    text.contains("${env:") || text.contains("${file:")
+}
+
+/// Replaces every reference of `text`, or tells of all that lead nowhere. What a reference brings in is
+/// not looked at again.
+pub(super) fn expand(
+    text: &str,
+    environment: &dyn Environment,
+) -> Result<Expanded, Vec<BadReference>> {
+    let mut expanded = Expanded {
+        text: String::new(),
+        referred: false,
+    };
+    let mut bad = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let (before, from_here) = rest.split_at(start);
+        if let Some(literal) = before.strip_suffix('$') {
+            expanded.text.push_str(literal);
+            expanded.text.push_str("${");
+            rest = &from_here[2..];
+            continue;
+        }
+        expanded.text.push_str(before);
+        let Some(end) = from_here.find('}') else {
+            bad.push(BadReference {
+                // What follows an unclosed brace may be the secret itself.
+                reference: "${".into(),
+                problem: "a reference without its closing }".into(),
+                allowed: SYNTAX.into(),
+            });
+            rest = "";
+            break;
+        };
+        let (reference, after) = from_here.split_at(end + 1);
+        let inside = &reference[2..end];
+        match resolve(inside, environment) {
+            Ok(value) => expanded.text.push_str(&value),
+            Err((problem, allowed)) => {
+                // Only what has a known form is safe to repeat.
+                let known = variable_name(inside).is_some() || file_path(inside).is_some();
+                bad.push(BadReference {
+                    reference: if known { reference } else { "${...}" }.into(),
+                    problem,
+                    allowed,
+                });
+            }
+        }
+        expanded.referred = true;
+        rest = after;
+    }
+    expanded.text.push_str(rest);
+    if bad.is_empty() {
+        Ok(expanded)
+    } else {
+        Err(bad)
+    }
+}
+
+/// The name in `env:NAME`.
+fn variable_name(inside: &str) -> Option<&str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    inside
+        .strip_prefix("env:")
+        .filter(|name| !name.is_empty() && name.chars().all(plain))
+}
+
+/// The path in `file:PATH`. One with a `${` in it belongs to two references, the first of them open.
+fn file_path(inside: &str) -> Option<&str> {
+    inside
+        .strip_prefix("file:")
+        .filter(|path| !path.is_empty() && !path.contains("${") && !path.contains(char::is_control))
+}
+
+/// The value of `env:NAME` or `file:PATH`; else what is wrong, and what to do.
+fn resolve(inside: &str, environment: &dyn Environment) -> Result<String, (String, String)> {
+    if let Some(name) = variable_name(inside) {
+        let (problem, allowed) = match environment.variable(name) {
+            Ok(value) if !value.is_empty() => return Ok(value),
+            Ok(_) => ("is empty", "a variable with a value"),
+            Err(VarError::NotPresent) => {
+                ("is not set", "a variable that is set before lagwise starts")
+            }
+            Err(VarError::NotUnicode(_)) => ("is not Unicode", "a text in UTF-8"),
+        };
+        return Err((
+            format!("the environment variable {name} {problem}"),
+            allowed.into(),
+        ));
+    }
+    let Some(path) = file_path(inside) else {
+        return Err(("not a reference".into(), SYNTAX.into()));
+    };
+    let text = environment.read_file(Path::new(path)).map_err(|error| {
+        (
+            format!("the file {path} cannot be read: {error}"),
+            "a text file that lagwise may read, such as a mounted Secret".to_owned(),
+        )
+    })?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    match line.strip_suffix('\r').unwrap_or(line) {
+        "" => Err((
+            format!("the file {path} is empty"),
+            "a file with the value".into(),
+        )),
+        value => Ok(value.to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Variables and files of a test.
+    #[derive(Default)]
+    pub(in crate::config) struct Pretended {
+        pub(in crate::config) variables: BTreeMap<&'static str, &'static str>,
+        pub(in crate::config) files: BTreeMap<PathBuf, &'static str>,
+    }
+
+    impl Environment for Pretended {
+        fn variable(&self, name: &str) -> Result<String, VarError> {
+            self.variables
+                .get(name)
+                .map(|v| (*v).to_owned())
+                .ok_or(VarError::NotPresent)
+        }
+
+        fn read_file(&self, path: &Path) -> io::Result<String> {
+            let missing = || io::Error::new(io::ErrorKind::NotFound, "no such file");
+            self.files
+                .get(path)
+                .map(|text| (*text).to_owned())
+                .ok_or_else(missing)
+        }
+
+        fn check_file(&self, path: &Path) -> io::Result<()> {
+            self.read_file(path).map(drop)
+        }
+    }
+
+    fn environment() -> Pretended {
+        Pretended {
+            variables: [
+                ("USER_NAME", "shop"),
+                ("EMPTY", ""),
+                ("NESTED", "${env:USER_NAME}"),
+            ]
+            .into(),
+            files: [
+                ("/s/password", "hunter2\n"),
+                ("/s/dos", "hunter2\r\n"),
+                ("/s/pem", "-----BEGIN\nx\n-----END\n"),
+                ("/s/none", "\n"),
+            ]
+            .map(|(path, text)| (PathBuf::from(path), text))
+            .into(),
+        }
+    }
+
+    #[test]
+    fn references_are_replaced_and_the_rest_is_left_alone() {
+        for (text, expected, referred) in [
+            ("plain", "plain", false),
+            ("$ConnectionString", "$ConnectionString", false),
+            ("cost: 5$", "cost: 5$", false),
+            ("{}$}", "{}$}", false),
+            ("$${env:USER_NAME}", "${env:USER_NAME}", false),
+            ("a$${b", "a${b", false),
+            ("${env:USER_NAME}", "shop", true),
+            (
+                "x-${env:USER_NAME}-${file:/s/password}!",
+                "x-shop-hunter2!",
+                true,
+            ),
+            ("${file:/s/dos}", "hunter2", true),
+            ("${file:/s/pem}", "-----BEGIN\nx\n-----END", true),
+            ("${env:NESTED}", "${env:USER_NAME}", true),
+        ] {
+            let expanded = expand(text, &environment()).unwrap();
+            assert_eq!(
+                (expanded.text.as_str(), expanded.referred),
+                (expected, referred),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_reference_that_leads_nowhere_is_told() {
+        let problems = |text: &str| -> Vec<String> {
+            let bad = expand(text, &environment()).unwrap_err();
+            bad.into_iter()
+                .map(|bad| format!("{}: {}", bad.reference, bad.problem))
+                .collect()
+        };
+        assert_eq!(
+            problems("${env:NO}${file:/no}${env:EMPTY}${file:/s/none}"),
+            [
+                "${env:NO}: the environment variable NO is not set",
+                "${file:/no}: the file /no cannot be read: no such file",
+                "${env:EMPTY}: the environment variable EMPTY is empty",
+                "${file:/s/none}: the file /s/none is empty",
+            ]
+        );
+        assert_eq!(problems("hunter2${hunter2}"), ["${...}: not a reference"]);
+        for open in [
+            "${env:A:hunter2${env:B}",
+            "${file:hunter2${env:B}",
+            "${env:}",
+            "${file:}",
+            "${}",
+        ] {
+            assert_eq!(problems(open), ["${...}: not a reference"], "{open}");
+        }
+        assert_eq!(
+            problems("${hunter2"),
+            ["${: a reference without its closing }"]
+        );
+    }
+
+    #[test]
+    fn the_system_reads_files_and_refuses_what_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, "s\n").unwrap();
+        assert_eq!(SystemEnvironment.read_file(&file).unwrap(), "s\n");
+        assert!(SystemEnvironment.check_file(&file).is_ok());
+        assert!(SystemEnvironment.check_file(folder.path()).is_err());
+        assert!(
+            SystemEnvironment
+                .read_file(&folder.path().join("none"))
+                .is_err()
+        );
+        std::fs::write(&file, vec![b'x'; 1024 * 1024 + 1]).unwrap();
+        assert!(SystemEnvironment.read_file(&file).is_err());
+    }
+}

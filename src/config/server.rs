@@ -1,0 +1,241 @@
+//! `server`: the two listeners.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::schema::address_schema;
+use super::secrets::Environment;
+use super::section::{Field, Section};
+
+/// The two listeners.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// The external metrics API, over TLS, for the Kubernetes API server.
+    pub external_metrics: ExternalMetricsConfig,
+    /// `/metrics`, `/livez` and `/readyz`, over plain HTTP.
+    pub http: HttpConfig,
+}
+
+/// The external metrics API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct ExternalMetricsConfig {
+    /// IP address and port; port 0 takes a free one.
+    #[schemars(schema_with = "address_schema")]
+    pub listen: SocketAddr,
+    /// The server's certificate. Left out: a self-signed one, made at every start.
+    pub tls: Option<TlsFiles>,
+    /// Who may ask.
+    pub auth: AuthMode,
+}
+
+/// A certificate and its key, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The file with the certificate, and after it those of its issuers.
+    #[schemars(with = "String")]
+    pub cert_file: PathBuf,
+    /// The file with the certificate's private key.
+    #[schemars(with = "String")]
+    pub key_file: PathBuf,
+}
+
+/// Who may ask the external metrics API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// Whom the Kubernetes cluster lets.
+    #[default]
+    Kubernetes,
+    /// Anybody; only on a loopback address.
+    None,
+}
+
+/// The HTTP listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// IP address and port; port 0 takes a free one.
+    #[schemars(schema_with = "address_schema")]
+    pub listen: SocketAddr,
+}
+
+impl Default for ExternalMetricsConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 6443)),
+            tls: None,
+            auth: AuthMode::default(),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+        }
+    }
+}
+
+impl ServerConfig {
+    pub(super) fn read(
+        mut section: Section<'_>,
+        kubernetes_enabled: bool,
+        environment: &dyn Environment,
+    ) -> Self {
+        let (external_metrics, api_field) = ExternalMetricsConfig::read(
+            section.section("external_metrics"),
+            kubernetes_enabled,
+            environment,
+        );
+        let mut http_section = section.section("http");
+        let http_field = http_section.get("listen");
+        let http = match http_field.as_ref().map(Field::address) {
+            Some(listen) => listen.map(|listen| HttpConfig { listen }),
+            None => Some(HttpConfig::default()),
+        };
+        http_section.finish();
+        section.finish();
+        if let Some(http) = &http
+            && collide(http.listen, external_metrics.listen)
+            // Where both are defaults they differ, so at least one was written.
+            && let Some(field) = http_field.or(api_field)
+        {
+            field.refuse(
+                "server.external_metrics.listen and server.http.listen are the same port",
+                "a port for each",
+            );
+        }
+        Self {
+            external_metrics,
+            http: http.unwrap_or_default(),
+        }
+    }
+}
+
+impl ExternalMetricsConfig {
+    /// Also gives the field of the address, where there is one.
+    fn read<'a>(
+        mut section: Section<'a>,
+        kubernetes_enabled: bool,
+        environment: &dyn Environment,
+    ) -> (Self, Option<Field<'a>>) {
+        let default = Self::default();
+        let listen_field = section.get("listen");
+        let listen = match &listen_field {
+            Some(field) => field.address(),
+            None => Some(default.listen),
+        };
+        let tls = section
+            .get("tls")
+            .and_then(|field| field.section())
+            .and_then(|section| TlsFiles::read(section, environment));
+        let auth_field = section.get("auth");
+        let auth = match &auth_field {
+            Some(field) => field.one_of(&[
+                ("kubernetes", AuthMode::Kubernetes),
+                ("none", AuthMode::None),
+            ]),
+            None => Some(AuthMode::default()),
+        };
+        match (auth, &auth_field) {
+            (Some(AuthMode::None), Some(field)) if listen.is_some_and(|at| !is_loopback(at)) => field.refuse(
+                "would let anybody who reaches the port read the metrics",
+                "kubernetes, or none with a loopback server.external_metrics.listen such as 127.0.0.1:6443",
+            ),
+            (Some(AuthMode::Kubernetes), _) if !kubernetes_enabled => section.refuse_key(
+                "auth",
+                "is kubernetes, but kubernetes.enabled is false, so nobody can be asked who may read",
+                "none, with a loopback server.external_metrics.listen such as 127.0.0.1:6443; or kubernetes.enabled: true",
+            ),
+            _ => {}
+        }
+        section.finish();
+        let config = Self {
+            listen: listen.unwrap_or(default.listen),
+            tls,
+            auth: auth.unwrap_or_default(),
+        };
+        (config, listen_field)
+    }
+}
+
+impl TlsFiles {
+    fn read(mut section: Section<'_>, environment: &dyn Environment) -> Option<Self> {
+        const CERT: &str =
+            "the path of a PEM file with the certificate (cert_file and key_file go together)";
+        const KEY: &str =
+            "the path of a PEM file with the private key (cert_file and key_file go together)";
+        let cert_file = section
+            .required("cert_file", CERT)
+            .and_then(|field| field.file(CERT, environment));
+        let key_file = section
+            .required("key_file", KEY)
+            .and_then(|field| field.file(KEY, environment));
+        section.finish();
+        Some(Self {
+            cert_file: cert_file?,
+            key_file: key_file?,
+        })
+    }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Whether both addresses claim the same port of the same interface.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    // [::] usually takes IPv4's ports too.
+    let covers = |wide: IpAddr, narrow: IpAddr| {
+        wide.is_unspecified() && (wide.is_ipv6() || narrow.to_canonical().is_ipv4())
+    };
+    let (x, y) = (a.ip(), b.ip());
+    a.port() != 0 && a.port() == b.port() && (x == y || covers(x, y) || covers(y, x))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_collide_on_overlapping_addresses_only() {
+        for (a, b, expected) in [
+            ("0.0.0.0:80", "0.0.0.0:80", true),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("[::]:80", "127.0.0.1:80", true),
+            ("[::]:80", "[::1]:80", true),
+            ("0.0.0.0:80", "[::1]:80", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("0.0.0.0:80", "0.0.0.0:81", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+        ] {
+            let (a, b): (SocketAddr, SocketAddr) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(
+                (collide(a, b), collide(b, a)),
+                (expected, expected),
+                "{a} {b}"
+            );
+        }
+    }
+
+    #[test]
+    fn loopback_is_known_in_every_form() {
+        for address in [
+            "127.0.0.1:1",
+            "127.9.9.9:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
+        ] {
+            assert!(is_loopback(address.parse().unwrap()), "{address}");
+        }
+        assert!(!is_loopback("0.0.0.0:1".parse().unwrap()));
+    }
+}
