@@ -1,0 +1,225 @@
+//! `lagwise config`: check a configuration file, or print the schema of all of them.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use crate::config::{Config, ConfigError, SystemEnvironment, json_schema};
+
+/// The arguments of `lagwise config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration file and list all of its problems
+    ///
+    /// References to environment variables and files are followed, so check where the daemon will run,
+    /// or set them to something. Nothing is asked of Kafka or Kubernetes.
+    ///
+    /// Exit code: 0 the file is valid, 1 it is not or cannot be read, 2 wrong usage.
+    #[command(after_help = "Examples:\n  \
+        lagwise config check lagwise.yaml\n  \
+        lagwise config check - < lagwise.yaml\n  \
+        lagwise config check -o json lagwise.yaml | jq '.problems[].key'")]
+    Check(CheckArgs),
+    /// Print the JSON Schema of the configuration file
+    ///
+    /// Editors complete and check the file with it.
+    #[command(after_help = "Example:\n  \
+        lagwise config schema > lagwise.schema.json\n  \
+        and as the first line of the file: # yaml-language-server: $schema=lagwise.schema.json")]
+    Schema,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The file; - reads standard input
+    file: PathBuf,
+    /// How the result is printed
+    #[arg(short, long, value_enum, default_value_t = CheckOutput::Text)]
+    output: CheckOutput,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CheckOutput {
+    /// One line for each problem, on standard error
+    Text,
+    /// One object, on standard output
+    Json,
+}
+
+/// Runs `lagwise config`.
+///
+/// # Errors
+/// The output cannot be written, or standard input cannot be read.
+pub fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
+    let printed = match args.command {
+        ConfigCommand::Check(args) => check(&args)?,
+        ConfigCommand::Schema => Printed {
+            stdout: pretty(&json_schema())?,
+            ..Printed::default()
+        },
+    };
+    write_all(io::stdout().lock(), &printed.stdout).context("cannot write to standard output")?;
+    write_all(io::stderr().lock(), &printed.stderr).context("cannot write to standard error")?;
+    Ok(if printed.failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// What a command has to say.
+#[derive(Default)]
+struct Printed {
+    stdout: String,
+    stderr: String,
+    failed: bool,
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<Printed> {
+    let (name, result) = read(&args.file)?;
+    let mut printed = Printed {
+        failed: result.is_err(),
+        ..Printed::default()
+    };
+    match (args.output, &result) {
+        (CheckOutput::Json, _) => printed.stdout = pretty(&as_json(&name, &result))?,
+        (CheckOutput::Text, Ok(config)) => {
+            printed.stdout = format!("{name}: ok: {}\n", summary(config))
+        }
+        (CheckOutput::Text, Err(error)) => printed.stderr = format!("{error}\n"),
+    }
+    Ok(printed)
+}
+
+fn read(file: &Path) -> anyhow::Result<(String, Result<Config, ConfigError>)> {
+    if file != Path::new("-") {
+        return Ok((file.display().to_string(), Config::load(file)));
+    }
+    let name = "stdin".to_owned();
+    let mut text = String::new();
+    io::stdin()
+        .lock()
+        .read_to_string(&mut text)
+        .context("cannot read standard input")?;
+    let result = Config::parse(&text, &SystemEnvironment).map_err(|error| error.in_file(&name));
+    Ok((name, result))
+}
+
+fn summary(config: &Config) -> String {
+    let counted = |count: usize, noun: &str| match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    };
+    let clusters = counted(config.clusters.len(), "cluster");
+    format!("{clusters}, {}", counted(config.targets.len(), "target"))
+}
+
+fn as_json(name: &str, result: &Result<Config, ConfigError>) -> serde_json::Value {
+    match result {
+        Ok(config) => json!({
+            "file": name,
+            "ok": true,
+            "clusters": config.clusters.len(),
+            "targets": config.targets.len(),
+            "problems": [],
+        }),
+        Err(error) => json!({ "file": name, "ok": false, "problems": error.problems() }),
+    }
+}
+
+fn pretty(value: &serde_json::Value) -> anyhow::Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Writes everything; a reader that has seen enough (`| head`) is no error.
+fn write_all(mut to: impl Write, text: &str) -> io::Result<()> {
+    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        config: ConfigArgs,
+    }
+
+    fn parsed(args: &[&str]) -> Result<ConfigCommand, clap::Error> {
+        Ok(Cli::try_parse_from([&["config"], args].concat())?
+            .config
+            .command)
+    }
+
+    fn checked(args: &[&str]) -> Printed {
+        match parsed(args).unwrap() {
+            ConfigCommand::Check(args) => check(&args).unwrap(),
+            ConfigCommand::Schema => Printed::default(),
+        }
+    }
+
+    #[test]
+    fn the_result_goes_where_it_belongs() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lagwise.yaml");
+        let path = file.to_str().unwrap();
+        let missing = checked(&["check", path]);
+        assert!(missing.failed && missing.stderr.starts_with(path) && missing.stdout.is_empty());
+        std::fs::write(
+            &file,
+            "clusters: [{name: a, properties: {bootstrap.servers: b}}]",
+        )
+        .unwrap();
+        let valid = checked(&["check", path]);
+        assert!(!valid.failed && valid.stderr.is_empty());
+        assert_eq!(valid.stdout, format!("{path}: ok: 1 cluster, 0 targets\n"));
+        std::fs::write(&file, "clusters: []").unwrap();
+        let invalid = checked(&["check", path]);
+        assert!(invalid.failed && invalid.stderr.ends_with('\n') && invalid.stdout.is_empty());
+        let json = checked(&["check", "-o", "json", path]);
+        assert!(json.failed && json.stderr.is_empty() && json.stdout.starts_with('{'));
+    }
+
+    #[test]
+    fn usage_is_checked() {
+        assert!(matches!(parsed(&["schema"]), Ok(ConfigCommand::Schema)));
+        assert!(matches!(
+            parsed(&["check", "-"]),
+            Ok(ConfigCommand::Check(_))
+        ));
+        assert!(parsed(&["check"]).is_err(), "the file is required");
+        assert!(parsed(&["check", "f", "-o", "xml"]).is_err());
+    }
+
+    #[test]
+    fn results_are_counted_and_listed() {
+        let text = "clusters: [{name: a, properties: {bootstrap.servers: b}}]\n\
+                    targets: [{name: t, group: g}, {name: u, group: g}]";
+        let result = Config::parse(text, &SystemEnvironment);
+        assert_eq!(summary(result.as_ref().unwrap()), "1 cluster, 2 targets");
+        assert_eq!(as_json("f", &result)["ok"], true);
+        let invalid = as_json(
+            "f",
+            &Config::parse("clusters: []\nlog: {format: xml}", &SystemEnvironment),
+        );
+        assert_eq!(invalid["ok"], false);
+        assert_eq!(invalid["problems"][1]["key"], "log.format");
+        assert_eq!(invalid["problems"][1]["line"], 2);
+    }
+}
