@@ -1,0 +1,574 @@
+//! The configuration from outside: every mistake and its exact message, the example, the schema, and
+//! that no secret is ever shown.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::env::VarError;
+use std::fmt::Write;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use lagwise::config::{AuthMode, ClientKind, Config, Environment, LogFormat, json_schema};
+use lagwise::model::types::OffsetReset;
+use proptest::prelude::*;
+
+const EXAMPLE: &str = include_str!("../config/lagwise.yaml");
+/// The secret of every case; it must not come out anywhere.
+const SECRET: &str = "hunter2";
+
+/// Variables and files that do not depend on the machine.
+struct Pretended;
+
+impl Environment for Pretended {
+    fn variable(&self, name: &str) -> Result<String, VarError> {
+        match name {
+            "SECRET"
+            | "KAFKA_USERNAME"
+            | "KAFKA_PASSWORD"
+            | "CONFLUENT_API_KEY"
+            | "CONFLUENT_API_SECRET" => Ok(SECRET.to_owned()),
+            "EMPTY" => Ok(String::new()),
+            _ => Err(VarError::NotPresent),
+        }
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<String> {
+        if path.starts_with("/etc/lagwise") || path.starts_with("/etc/tls") {
+            return Ok(format!("{SECRET}\n"));
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, "no such file"))
+    }
+
+    fn check_file(&self, path: &Path) -> io::Result<()> {
+        self.read_file(path).map(drop)
+    }
+}
+
+/// As [`Pretended`], with every variable set: for the table, whose cases want some of them missing.
+struct NoLogins;
+
+impl Environment for NoLogins {
+    fn variable(&self, name: &str) -> Result<String, VarError> {
+        if name.starts_with("KAFKA") {
+            Err(VarError::NotPresent)
+        } else {
+            Pretended.variable(name)
+        }
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<String> {
+        Pretended.read_file(path)
+    }
+
+    fn check_file(&self, path: &Path) -> io::Result<()> {
+        Pretended.check_file(path)
+    }
+}
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, &Pretended)
+        .map_err(|error| error.to_string())
+        .expect("a valid configuration")
+}
+
+/// A minimal file with something more.
+fn with(more: &str) -> String {
+    format!("clusters: [{{name: main, properties: {{bootstrap.servers: \"b:9092\"}}}}]\n{more}")
+}
+
+fn cases() -> Vec<(&'static str, &'static str)> {
+    include_str!("config/invalid.txt")
+        .split("### ")
+        .skip(1)
+        .map(|case| {
+            case.split_once('\n')
+                .expect("a name, and a line for the file")
+        })
+        .collect()
+}
+
+fn snapshot(name: &str, content: &str) {
+    insta::with_settings!({
+        snapshot_path => "config",
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+    }, { insta::assert_snapshot!(name, content) });
+}
+
+#[test]
+fn every_mistake_has_its_message() {
+    let mut table = String::new();
+    for (name, text) in cases() {
+        let error = match Config::parse(text, &NoLogins) {
+            Ok(config) => panic!("{name} is accepted: {config:?}"),
+            Err(error) => error.in_file("lagwise.yaml").to_string(),
+        };
+        assert!(!error.contains(SECRET), "{name} shows the secret: {error}");
+        writeln!(table, "### {name}").unwrap();
+        for (index, line) in text.lines().enumerate() {
+            writeln!(table, "{:>4} | {line}", index + 1).unwrap();
+        }
+        writeln!(table, "{error}\n").unwrap();
+    }
+    assert!(cases().len() >= 40);
+    snapshot("invalid", &table);
+}
+
+#[test]
+fn every_problem_names_its_key() {
+    for (name, text) in cases() {
+        let error = Config::parse(text, &NoLogins).unwrap_err();
+        for problem in error.problems() {
+            let of_the_file = [
+                "empty file",
+                "only comments",
+                "not a mapping",
+                "two documents",
+            ];
+            let named = !problem.key.is_empty() && problem.allowed.is_some();
+            assert!(
+                named || of_the_file.contains(&name) || name.starts_with("broken YAML"),
+                "{name}: {problem}"
+            );
+        }
+    }
+}
+
+#[test]
+fn broken_yaml_around_a_secret_does_not_show_it() {
+    for before in [
+        "",
+        "!",
+        "!!",
+        "!<",
+        "%",
+        "@",
+        "`",
+        "*",
+        "&",
+        "|",
+        ">",
+        "'",
+        "\"",
+        "\"\\",
+        "- ",
+        "? ",
+        ": ",
+        "{",
+        "[",
+        "}",
+        "]",
+        ",",
+        "#",
+        "!!int ",
+        "!!binary ",
+        "a: ",
+        "${",
+        "${env:",
+        "\t",
+        "{a: ",
+    ] {
+        for after in ["", "'", "\"", "}", ": x", "\n  x"] {
+            let text = format!(
+                "clusters:\n  - name: a\n    properties:\n      bootstrap.servers: b:9092\n      \
+                 sasl.password: {before}{SECRET}{after}\npoll: often\n"
+            );
+            match Config::parse(&text, &Pretended) {
+                // A reference's own text is shown, and so is the name of the variable.
+                Err(error) if before != "${env:" => {
+                    assert!(!error.to_string().contains(SECRET), "{text}\n{error}");
+                }
+                Err(_) => {}
+                Ok(_) => panic!("poll: often was accepted:\n{text}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn deep_nesting_ends_at_a_limit() {
+    let error = Config::parse(&"[".repeat(100_000), &Pretended)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("no valid YAML"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(place in 0..1_000_000_usize, cut in 0..40_usize, put in ".{0,8}|[-:{}\\[\\]#&*!|>'\"%@$ \n]{0,8}") {
+        let text: Vec<char> = uncommented().chars().collect();
+        let start = place % text.len();
+        let end = (start + cut).min(text.len());
+        let broken: String = text[..start].iter().copied().chain(put.chars()).chain(text[end..].iter().copied()).collect();
+        if let Err(error) = Config::parse(&broken, &Pretended) {
+            prop_assert!(!error.problems().is_empty());
+            prop_assert!(error.problems().iter().all(|problem| !problem.to_string().contains('\n')));
+        }
+    }
+}
+
+#[test]
+fn the_least_file_has_every_default() {
+    let config = parse(&with(""));
+    assert_eq!(config, Config::new(config.clusters.clone()));
+    let cluster = &config.clusters[0];
+    assert_eq!(
+        (cluster.name.as_str(), cluster.client, cluster.max_groups),
+        ("main", ClientKind::Auto, 50)
+    );
+    assert_eq!(config.poll.interval, Duration::from_secs(5));
+    assert_eq!(config.poll.deadline, Duration::from_secs(4));
+    assert_eq!(config.poll.max_staleness, Duration::from_secs(30));
+    assert!(config.kubernetes.enabled && config.cap.clamp && config.targets.is_empty());
+    assert_eq!(
+        config.server.external_metrics.listen.to_string(),
+        "0.0.0.0:6443"
+    );
+    assert_eq!(config.server.external_metrics.auth, AuthMode::Kubernetes);
+    assert_eq!(config.server.http.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(
+        (config.log.format, config.log.filter.as_str()),
+        (LogFormat::Text, "info")
+    );
+}
+
+#[test]
+fn a_section_without_a_value_is_as_if_left_out() {
+    assert_eq!(
+        parse(&with(
+            "poll:\ntargets:\nkubernetes: ~\ncap:\nserver:\n  http:\nlog: {format: }\n"
+        )),
+        parse(&with(""))
+    );
+}
+
+#[test]
+fn every_key_can_be_set() {
+    let config = parse(
+        "clusters:\n\
+         - {name: eu, client: librdkafka, token: none, max_groups: 7, properties: {bootstrap.servers: 'b:9092'}}\n\
+         - {name: us, properties: {bootstrap.servers: 'c:9092'}}\n\
+         poll: {interval: 1s, deadline: 900ms, max_staleness: 1m 30s}\n\
+         targets:\n\
+         - {name: t, namespaces: [shop], cluster: us, group: 'the group', topics: [a, b], lag_per_replica: 10, offset_reset: earliest}\n\
+         kubernetes: {enabled: false, namespaces: [shop], kubeconfig: /etc/lagwise/kubeconfig, context: c}\n\
+         cap: {clamp: false}\n\
+         server:\n  external_metrics: {listen: '[::1]:1', auth: none, tls: {cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  http: {listen: '127.0.0.1:2'}\n\
+         log: {format: json, filter: 'warn,lagwise::kafka=debug'}\n",
+    );
+    assert_eq!(config.clusters[0].client, ClientKind::Librdkafka);
+    assert_eq!(config.clusters[0].max_groups, 7);
+    assert_eq!(config.poll.deadline, Duration::from_millis(900));
+    assert_eq!(config.poll.max_staleness, Duration::from_secs(90));
+    let target = &config.targets[0];
+    assert_eq!(
+        (target.cluster.as_str(), target.group.as_str()),
+        ("us", "the group")
+    );
+    assert_eq!(
+        target
+            .topics
+            .iter()
+            .map(|topic| topic.as_str())
+            .collect::<Vec<_>>(),
+        ["a", "b"]
+    );
+    assert_eq!(
+        (target.lag_per_replica, target.offset_reset),
+        (Some(10), OffsetReset::Earliest)
+    );
+    assert_eq!(target.namespaces, ["shop"]);
+    assert!(!config.kubernetes.enabled && !config.cap.clamp);
+    assert_eq!(config.kubernetes.context.as_deref(), Some("c"));
+    let api = &config.server.external_metrics;
+    assert_eq!(
+        (api.listen.to_string().as_str(), api.auth),
+        ("[::1]:1", AuthMode::None)
+    );
+    assert_eq!(api.tls.as_ref().unwrap().key_file, Path::new("/etc/tls/b"));
+    assert_eq!(
+        (config.log.format, config.log.filter.as_str()),
+        (LogFormat::Json, "warn,lagwise::kafka=debug")
+    );
+}
+
+#[test]
+fn the_only_cluster_is_every_targets_cluster() {
+    let config = parse(&with("targets: [{name: t, group: g}]"));
+    assert_eq!(config.targets[0].cluster.as_str(), "main");
+}
+
+#[test]
+fn a_changed_interval_brings_its_deadline_and_staleness() {
+    let poll = |text: &str| parse(&with(text)).poll;
+    assert_eq!(
+        poll("poll: {interval: 1s}").deadline,
+        Duration::from_millis(800)
+    );
+    assert_eq!(
+        poll("poll: {interval: 1s}").max_staleness,
+        Duration::from_secs(30)
+    );
+    assert_eq!(
+        poll("poll: {interval: 1m}").max_staleness,
+        Duration::from_secs(360)
+    );
+    assert_eq!(
+        poll("poll: {interval: 1m, deadline: 1m}").deadline,
+        Duration::from_secs(60)
+    );
+}
+
+#[test]
+fn property_values_keep_their_spelling() {
+    let config = parse(
+        "clusters:\n  - name: a\n    properties:\n      bootstrap.servers: b\n      \
+         a: 0123\n      b: 1.50\n      c: True\n      d: 180000\n      e: 1e999\n      f: yes\n      \
+         g: 0x1F\n      h: $ConnectionString\n      i: $${x}\n      j: '007'\n      k: 1_000\n      l: ''\n",
+    );
+    let values: Vec<_> = config.clusters[0]
+        .properties
+        .iter()
+        .map(|(_, value)| value)
+        .collect();
+    assert_eq!(
+        values,
+        [
+            "0123",
+            "1.50",
+            "b",
+            "True",
+            "180000",
+            "1e999",
+            "yes",
+            "0x1F",
+            "$ConnectionString",
+            "${x}",
+            "007",
+            "1_000",
+            ""
+        ]
+    );
+}
+
+#[test]
+fn anchors_and_merges_are_followed() {
+    let config = parse(
+        "clusters:\n  - {name: a, properties: &login {bootstrap.servers: b, sasl.username: u}}\n  \
+         - {name: c, properties: {<<: *login, bootstrap.servers: d}}\n",
+    );
+    let second = &config.clusters[1].properties;
+    assert_eq!(
+        (second.get("bootstrap.servers"), second.get("sasl.username")),
+        (Some("d"), Some("u"))
+    );
+}
+
+#[test]
+fn secrets_are_in_the_properties_and_nowhere_else() {
+    let config = parse(&format!(
+        "clusters:\n  - name: a\n    properties:\n      bootstrap.servers: ${{env:SECRET}}:9092\n      \
+         sasl.username: user-${{file:/etc/lagwise/s}}\n      sasl.password: {SECRET}\n      \
+         ssl.key.pem: {SECRET}\n      ssl.key.password: {SECRET}\n      ssl.keystore.password: {SECRET}\n      \
+         sasl.oauthbearer.client.secret: {SECRET}\n      client.id: shown\n"
+    ));
+    let properties = &config.clusters[0].properties;
+    assert_eq!(properties.get("bootstrap.servers"), Some("hunter2:9092"));
+    assert_eq!(properties.get("sasl.username"), Some("user-hunter2"));
+    assert_eq!(
+        properties
+            .iter()
+            .filter(|(_, value)| value.contains(SECRET))
+            .count(),
+        7
+    );
+    for shown in [
+        format!("{config:?}"),
+        format!("{config:#?}"),
+        serde_json::to_string(&config).unwrap(),
+        serde_saphyr::to_string(&config).unwrap(),
+    ] {
+        assert!(!shown.contains(SECRET), "{shown}");
+        assert!(
+            shown.contains("[redacted]") && shown.contains("shown"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn what_is_serialised_can_be_read_again() {
+    let config = parse(&with(
+        "poll: {interval: 1m 30s}\ntargets: [{name: t, group: g, offset_reset: earliest}]",
+    ));
+    assert_eq!(parse(&serde_saphyr::to_string(&config).unwrap()), config);
+}
+
+#[test]
+fn a_file_is_loaded_and_its_errors_carry_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lagwise.yaml");
+    let message = || {
+        Config::load(&file)
+            .unwrap_err()
+            .to_string()
+            .replace(file.to_str().unwrap(), "FILE")
+    };
+    assert_eq!(
+        message(),
+        "FILE: cannot be read: No such file or directory (os error 2)"
+    );
+    std::fs::write(&file, with("cap: {clamp: 1}\npoll: {deadline: 1h}")).unwrap();
+    assert_eq!(
+        message(),
+        "FILE:2: cap.clamp: 1: a number, not true or false; allowed: true, false\n\
+         FILE:3: poll.deadline: \"1h\": too long; allowed: 10ms to 5s (poll.interval), written as 500ms, 5s or 1m 30s"
+    );
+    std::fs::write(&file, b"\xff\xfe").unwrap();
+    assert!(message().starts_with("FILE: cannot be read: "));
+    let password = folder.path().join("password");
+    std::fs::write(&password, "s3cret\n").unwrap();
+    let login = format!("${{file:{}}}", password.display());
+    std::fs::write(
+        &file,
+        with("").replace(
+            "{bootstrap",
+            &format!("{{sasl.password: '{login}', bootstrap"),
+        ),
+    )
+    .unwrap();
+    let config = Config::load(&file).unwrap();
+    assert_eq!(
+        config.clusters[0].properties.get("sasl.password"),
+        Some("s3cret")
+    );
+}
+
+#[test]
+fn the_example_is_the_defaults() {
+    let config = parse(EXAMPLE);
+    assert_eq!(config, Config::new(config.clusters.clone()));
+    let properties = config.clusters[0].properties.clone();
+    assert_eq!(
+        config.clusters,
+        [lagwise::config::ClusterConfig::new(
+            "main".into(),
+            properties
+        )]
+    );
+}
+
+/// Takes the # from the lines that are YAML to uncomment.
+fn uncommented() -> String {
+    let line = |line: &str| match line.trim_start().strip_prefix('#') {
+        Some(yaml) if yaml.starts_with(|c: char| !c.is_whitespace()) => line.replacen('#', "", 1),
+        _ => line.to_owned(),
+    };
+    EXAMPLE.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_is_valid_with_everything_uncommented() {
+    let config = parse(&uncommented());
+    let names: Vec<_> = config
+        .clusters
+        .iter()
+        .map(|cluster| cluster.name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "main",
+            "msk-mtls",
+            "msk-scram",
+            "event-hubs",
+            "confluent-cloud",
+            "strimzi"
+        ]
+    );
+    let event_hubs = &config.clusters[3].properties;
+    assert_eq!(event_hubs.get("sasl.username"), Some("$ConnectionString"));
+    assert_eq!(event_hubs.get("sasl.password"), Some(SECRET));
+    assert_eq!(config.targets[0].name, "orders");
+    assert!(config.server.external_metrics.tls.is_some());
+}
+
+/// The paths of all keys of a schema, list items as `[]`.
+fn keys_of_schema(schema: &serde_json::Value, path: &str, keys: &mut BTreeSet<String>) {
+    for (key, inner) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{key}").trim_start_matches('.').to_owned();
+        keys_of_schema(inner, &path, keys);
+        keys.insert(path);
+    }
+    if schema["items"].is_object() {
+        keys_of_schema(&schema["items"], &format!("{path}[]"), keys);
+    }
+    for choice in schema["anyOf"].as_array().into_iter().flatten() {
+        keys_of_schema(choice, path, keys);
+    }
+}
+
+/// The paths of all keys of a file; those of librdkafka are not ours.
+fn keys_of_file(file: &serde_json::Value, path: &str, keys: &mut BTreeSet<String>) {
+    for (key, inner) in file.as_object().into_iter().flatten() {
+        let path = format!("{path}.{key}").trim_start_matches('.').to_owned();
+        if key != "properties" {
+            keys_of_file(inner, &path, keys);
+        }
+        keys.insert(path);
+    }
+    for item in file.as_array().into_iter().flatten() {
+        keys_of_file(item, &format!("{path}[]"), keys);
+    }
+}
+
+#[test]
+fn the_example_has_every_key_of_the_schema_and_no_other() {
+    let (mut in_schema, mut in_example) = (BTreeSet::new(), BTreeSet::new());
+    keys_of_schema(&json_schema(), "", &mut in_schema);
+    let example: serde_json::Value = serde_saphyr::from_str(&uncommented()).unwrap();
+    keys_of_file(&example, "", &mut in_example);
+    assert_eq!(in_schema, in_example);
+    assert!(in_schema.contains("server.external_metrics.tls.key_file"));
+}
+
+#[test]
+fn the_readers_know_the_keys_of_the_schema_and_no_other() {
+    // A file with a wrong key in every mapping: each reader then lists the keys it knows.
+    let error = Config::parse(
+        "zzz: 1\n\
+         clusters: [{zzz: 1, name: a, properties: {bootstrap.servers: b}}]\n\
+         targets: [{zzz: 1, name: t, group: g}]\n\
+         poll: {zzz: 1}\nkubernetes: {zzz: 1}\ncap: {zzz: 1}\nlog: {zzz: 1}\n\
+         server:\n  zzz: 1\n  http: {zzz: 1}\n  \
+         external_metrics: {zzz: 1, tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n",
+        &Pretended,
+    )
+    .unwrap_err();
+    let mut known = BTreeSet::new();
+    for problem in error.problems() {
+        assert_eq!(problem.problem, "unknown key");
+        let mapping = problem.key.trim_end_matches("zzz").replace("[0]", "[]");
+        known.extend(
+            problem
+                .allowed
+                .as_ref()
+                .unwrap()
+                .split(", ")
+                .map(|key| format!("{mapping}{key}")),
+        );
+    }
+    let mut in_schema = BTreeSet::new();
+    keys_of_schema(&json_schema(), "", &mut in_schema);
+    assert_eq!(known, in_schema);
+}
+
+#[test]
+fn the_schema_is_as_published() {
+    snapshot(
+        "schema",
+        &serde_json::to_string_pretty(&json_schema()).unwrap(),
+    );
+}
