@@ -1,0 +1,62 @@
+//! The embedded cluster: librdkafka's mock brokers in this process, for the demo and fast tests.
+//!
+//! What they answer is a part of the protocol only; how Kafka behaves is proven on a real one.
+
+use std::collections::BTreeMap;
+
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+
+use super::{Settings, SetupError};
+use crate::model::types::ClusterName;
+
+/// Mock brokers on loopback ports, gone when dropped.
+pub struct Embedded {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    name: ClusterName,
+}
+
+impl Embedded {
+    /// Starts `brokers` of them.
+    ///
+    /// # Errors
+    /// What librdkafka says.
+    pub fn start(name: &str, brokers: i32) -> Result<Self, SetupError> {
+        let name = ClusterName::from(name);
+        match MockCluster::new(brokers) {
+            Ok(cluster) => Ok(Self { cluster, name }),
+            Err(error) => Err(SetupError {
+                cluster: name,
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Creates a topic.
+    ///
+    /// # Errors
+    /// What librdkafka says.
+    pub fn create_topic(&self, topic: &str, partitions: i32) -> Result<(), SetupError> {
+        let created = self.cluster.create_topic(topic, partitions, 1);
+        created.map_err(|error| SetupError {
+            cluster: self.name.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Where its brokers listen.
+    #[must_use]
+    pub fn bootstrap(&self) -> String {
+        self.cluster.bootstrap_servers()
+    }
+
+    /// What a client needs to know.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            name: self.name.clone(),
+            properties: BTreeMap::from([("bootstrap.servers".into(), self.bootstrap())]),
+            max_groups: 50,
+        }
+    }
+}

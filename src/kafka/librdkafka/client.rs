@@ -1,0 +1,71 @@
+//! librdkafka clients: how they are set up, and how their callbacks reach us.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+
+use super::faults::Health;
+use crate::kafka::{Settings, SetupError};
+
+/// Receives what a client says outside of calls.
+pub(super) struct Context(Arc<Health>);
+
+impl ClientContext for Context {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // What matters of it comes as an error, too; the rest is for whoever turns debug on.
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.report(code_of(&error), reason, Instant::now());
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// A consumer that never subscribes: it reads offsets, metadata and watermarks, no messages.
+pub(super) type Client = BaseConsumer<Context>;
+
+/// The code of an error; librdkafka's "generic failure" where it has none.
+pub(super) fn code_of(error: &KafkaError) -> i32 {
+    // The enum's numbers are the protocol's.
+    error.rdkafka_error_code().map_or(-196, |code| code as i32)
+}
+
+/// Sets up a client for the cluster, as a member-to-be of `group` where one is given.
+pub(super) fn client(
+    settings: &Settings,
+    health: &Arc<Health>,
+    group: Option<&str>,
+) -> Result<Client, SetupError> {
+    let mut config = ClientConfig::new();
+    // Defaults that a property of the configuration may override.
+    config.set("client.id", "lagwise");
+    config.set("reconnect.backoff.max.ms", "5000");
+    config.set("log.connection.close", "false");
+    for (name, value) in &settings.properties {
+        config.set(name, value);
+    }
+    // What keeps reading free of side effects is not up to the configuration.
+    config.set("allow.auto.create.topics", "false");
+    config.set("enable.auto.commit", "false");
+    config.set("enable.auto.offset.store", "false");
+    // Otherwise fetching committed offsets waits for open transactions to end.
+    config.set("isolation.level", "read_uncommitted");
+    if let Some(group) = group {
+        config.set("group.id", group);
+    }
+    let made = config.create_with_context(Context(Arc::clone(health)));
+    made.map_err(|error| SetupError {
+        cluster: settings.name.clone(),
+        reason: match error {
+            // Its Display would show the value, which may be a secret.
+            KafkaError::ClientConfig(_, reason, name, _) => format!("property {name}: {reason}"),
+            other => other.to_string(),
+        },
+    })
+}

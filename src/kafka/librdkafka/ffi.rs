@@ -1,0 +1,377 @@
+//! The only unsafe code: calls of librdkafka's C interface that the `rdkafka` crate does not wrap.
+//!
+//! Why they are needed: `rd_kafka_ListOffsets` answers for each partition by itself and costs one
+//! request per leader, where the wrapped calls are all-or-nothing or cost two requests per
+//! partition; `rd_kafka_ListConsumerGroups` answers for each broker by itself.
+//!
+//! Error codes are read as plain integers throughout: a broker may send a code that the generated
+//! Rust enum does not have, and such a value of an enum would be undefined behaviour.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::{self, NonNull};
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings as rd;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+
+use crate::model::types::Partition;
+
+/// librdkafka's code for "no answer in time" (`RD_KAFKA_RESP_ERR__TIMED_OUT`).
+pub(super) const TIMED_OUT: i32 = -185;
+
+/// Which offset of a log is asked for; the numbers are the protocol's (`ListOffsets`, KIP-79).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Spec {
+    /// The log start offset.
+    Earliest,
+    /// The high watermark.
+    Latest,
+}
+
+impl Spec {
+    fn timestamp(self) -> i64 {
+        match self {
+            Spec::Earliest => -2,
+            Spec::Latest => -1,
+        }
+    }
+}
+
+/// Partitions asked for together, and what is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chunk<'a> {
+    pub(super) spec: Spec,
+    pub(super) partitions: Vec<(&'a str, Partition)>,
+}
+
+/// An entry of a topic-partition list: the offset and the error code, 0 for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry<'a> {
+    pub(super) topic: &'a str,
+    pub(super) partition: Partition,
+    pub(super) offset: i64,
+    pub(super) code: i32,
+}
+
+mod raw {
+    use super::{c_int, rd};
+
+    // The generated declaration returns a Rust enum, see above.
+    #[allow(clashing_extern_declarations)]
+    unsafe extern "C" {
+        pub(super) fn rd_kafka_event_error(event: *mut rd::rd_kafka_event_t) -> c_int;
+    }
+}
+
+/// A queue that belongs to one call.
+struct Queue(NonNull<rd::rd_kafka_queue_t>);
+
+impl Queue {
+    fn new<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Self> {
+        // SAFETY: the handle is valid as long as the consumer that is borrowed here.
+        NonNull::new(unsafe { rd::rd_kafka_queue_new(consumer.client().native_ptr()) }).map(Self)
+    }
+
+    /// The next event, or `None` at the deadline.
+    fn next(&self, deadline: Instant) -> Option<Event> {
+        let left = milliseconds(deadline.saturating_duration_since(Instant::now()));
+        // SAFETY: the queue is valid until dropped; the event is owned by the caller.
+        NonNull::new(unsafe { rd::rd_kafka_queue_poll(self.0.as_ptr(), left) }).map(Event)
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: made by rd_kafka_queue_new and destroyed once. Answers that come later hold
+        // their own reference and are discarded by librdkafka.
+        unsafe { rd::rd_kafka_queue_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// An event taken from a queue.
+struct Event(NonNull<rd::rd_kafka_event_t>);
+
+impl Event {
+    /// The error code of the request as a whole; 0 for none.
+    fn code(&self) -> i32 {
+        // SAFETY: the event is valid until dropped.
+        unsafe { raw::rd_kafka_event_error(self.0.as_ptr()) }
+    }
+
+    fn opaque(&self) -> usize {
+        // SAFETY: as above. The pointer is a number that was set by `Options`, never dereferenced.
+        unsafe { rd::rd_kafka_event_opaque(self.0.as_ptr()) }.addr()
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: taken from a queue, destroyed once; nothing borrowed from it outlives it.
+        unsafe { rd::rd_kafka_event_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// Options of one admin request.
+struct Options(NonNull<rd::rd_kafka_AdminOptions_t>);
+
+impl Options {
+    fn new<C: ConsumerContext>(
+        consumer: &BaseConsumer<C>,
+        operation: rd::rd_kafka_admin_op_t,
+        timeout: Duration,
+        opaque: usize,
+    ) -> Option<Self> {
+        let mut reason: [c_char; 128] = [0; 128];
+        // SAFETY: the handle is valid as long as the consumer that is borrowed here.
+        let made =
+            unsafe { rd::rd_kafka_AdminOptions_new(consumer.client().native_ptr(), operation) };
+        let options = Self(NonNull::new(made)?);
+        // SAFETY: the options are valid, the buffer is as long as said. A timeout out of range is
+        // refused and leaves the default; the deadline of the queue holds all the same.
+        unsafe {
+            rd::rd_kafka_AdminOptions_set_request_timeout(
+                options.0.as_ptr(),
+                milliseconds(timeout),
+                reason.as_mut_ptr(),
+                reason.len(),
+            );
+            rd::rd_kafka_AdminOptions_set_opaque(
+                options.0.as_ptr(),
+                ptr::without_provenance_mut::<c_void>(opaque),
+            );
+        }
+        Some(options)
+    }
+}
+
+impl Drop for Options {
+    fn drop(&mut self) {
+        // SAFETY: made by rd_kafka_AdminOptions_new, destroyed once; requests copy them.
+        unsafe { rd::rd_kafka_AdminOptions_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// At least 1: to librdkafka 0 means "the default" in some places, "do not wait" in others.
+fn milliseconds(duration: Duration) -> c_int {
+    c_int::try_from(duration.as_millis())
+        .unwrap_or(c_int::MAX)
+        .max(1)
+}
+
+/// Asks for an offset of each partition, all chunks at once, and waits for the answers.
+///
+/// Each chunk should hold partitions of one leader, so that a broker that is down costs its own
+/// partitions only, and at most a few hundred: librdkafka's work is quadratic in a chunk's length.
+/// The result has the chunks' shape; a partition without an answer has [`TIMED_OUT`]. Blocks until
+/// the deadline at most.
+pub(super) fn list_offsets<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    chunks: &[Chunk<'_>],
+    deadline: Instant,
+) -> Vec<Vec<Result<i64, i32>>> {
+    let mut results: Vec<Vec<_>> = chunks
+        .iter()
+        .map(|chunk| vec![Err(TIMED_OUT); chunk.partitions.len()])
+        .collect();
+    let Some(queue) = Queue::new(consumer) else {
+        return results;
+    };
+    let mut waiting: usize = 0;
+    for (i, chunk) in chunks.iter().enumerate() {
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+        let Some(options) = Options::new(consumer, operation, timeout, i) else {
+            continue;
+        };
+        let mut list = TopicPartitionList::with_capacity(chunk.partitions.len());
+        let timestamp = rdkafka::Offset::from_raw(chunk.spec.timestamp());
+        for (topic, partition) in &chunk.partitions {
+            // The list's offset field carries the timestamp; both of ours are valid there.
+            let _ = list.add_partition_offset(topic, *partition, timestamp);
+        }
+        // SAFETY: handle, list, options and queue are valid during the call, which copies what it
+        // keeps of the list and of the options.
+        unsafe {
+            rd::rd_kafka_ListOffsets(
+                consumer.client().native_ptr(),
+                list.ptr(),
+                options.0.as_ptr(),
+                queue.0.as_ptr(),
+            );
+        }
+        waiting = waiting.saturating_add(1);
+    }
+    while waiting > 0 {
+        let Some(event) = queue.next(deadline) else {
+            break;
+        };
+        waiting = waiting.saturating_sub(1);
+        let i = event.opaque();
+        if let (Some(chunk), Some(result)) = (chunks.get(i), results.get_mut(i)) {
+            offsets_of(&event, &chunk.partitions, result);
+        }
+    }
+    results
+}
+
+fn offsets_of(event: &Event, chunk: &[(&str, Partition)], result: &mut [Result<i64, i32>]) {
+    let code = event.code();
+    if code != 0 {
+        result.fill(Err(code));
+        return;
+    }
+    let index: HashMap<(&str, Partition), usize> =
+        chunk.iter().enumerate().map(|(i, key)| (*key, i)).collect();
+    let mut count = 0;
+    // SAFETY: the event is valid; for an event of another type the result is null.
+    let infos = unsafe {
+        let answer = rd::rd_kafka_event_ListOffsets_result(event.0.as_ptr());
+        if answer.is_null() {
+            return;
+        }
+        rd::rd_kafka_ListOffsets_result_infos(answer, &mut count)
+    };
+    for i in 0..count {
+        // SAFETY: `infos` holds `count` valid pointers, owned by the event.
+        let entry = unsafe {
+            entry(rd::rd_kafka_ListOffsetsResultInfo_topic_partition(
+                *infos.add(i),
+            ))
+        };
+        let slot = index
+            .get(&(entry.topic, entry.partition))
+            .and_then(|at| result.get_mut(*at));
+        if let Some(slot) = slot {
+            *slot = if entry.code == 0 {
+                Ok(entry.offset)
+            } else {
+                Err(entry.code)
+            };
+        }
+    }
+}
+
+/// Reads one entry.
+///
+/// # Safety
+/// `at` points to a valid entry that lives, unchanged, for `'a`.
+unsafe fn entry<'a>(at: *const rd::rd_kafka_topic_partition_t) -> Entry<'a> {
+    // SAFETY: promised by the caller. The code is read as an integer, since it may be one that the
+    // enum lacks; topic names are ASCII by Kafka's own rule, and anything else reads as "".
+    unsafe {
+        Entry {
+            topic: CStr::from_ptr((*at).topic).to_str().unwrap_or(""),
+            partition: (*at).partition,
+            offset: (*at).offset,
+            code: ptr::addr_of!((*at).err).cast::<i32>().read(),
+        }
+    }
+}
+
+/// The entries of a list, in its order.
+pub(super) fn entries(list: &TopicPartitionList) -> impl Iterator<Item = Entry<'_>> {
+    let at = list.ptr();
+    (0..list.count()).map(move |i| {
+        // SAFETY: a list of the crate is never null and holds `count` entries, which nothing
+        // changes while it is borrowed.
+        unsafe { entry((*at).elems.add(i)) }
+    })
+}
+
+/// The names of the cluster's groups, and the code of each broker that did not tell its own.
+///
+/// Blocks until the deadline at most.
+pub(super) fn list_groups<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    deadline: Instant,
+) -> (Vec<String>, Vec<i32>) {
+    let timeout = deadline.saturating_duration_since(Instant::now());
+    let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS;
+    let (Some(queue), Some(options)) = (
+        Queue::new(consumer),
+        Options::new(consumer, operation, timeout, 0),
+    ) else {
+        return (Vec::new(), vec![TIMED_OUT]);
+    };
+    // SAFETY: handle, options and queue are valid during the call, which copies the options.
+    unsafe {
+        rd::rd_kafka_ListConsumerGroups(
+            consumer.client().native_ptr(),
+            options.0.as_ptr(),
+            queue.0.as_ptr(),
+        );
+    }
+    let Some(event) = queue.next(deadline) else {
+        return (Vec::new(), vec![TIMED_OUT]);
+    };
+    if event.code() != 0 {
+        return (Vec::new(), vec![event.code()]);
+    }
+    let (mut count, mut faults) = (0, 0);
+    // SAFETY: the event is valid, and outlives everything that is read from its result below:
+    // two arrays of as many valid pointers as their counts say. Names and codes are copied out.
+    unsafe {
+        let answer = rd::rd_kafka_event_ListConsumerGroups_result(event.0.as_ptr());
+        if answer.is_null() {
+            return (Vec::new(), vec![TIMED_OUT]);
+        }
+        let groups = rd::rd_kafka_ListConsumerGroups_result_valid(answer, &mut count);
+        let names = (0..count).map(|i| {
+            let name = rd::rd_kafka_ConsumerGroupListing_group_id(*groups.add(i));
+            CStr::from_ptr(name).to_string_lossy().into_owned()
+        });
+        let names = names.collect();
+        let errors = rd::rd_kafka_ListConsumerGroups_result_errors(answer, &mut faults);
+        let codes = (0..faults).map(|i| raw_error_code(*errors.add(i)));
+        (names, codes.collect())
+    }
+}
+
+/// The code of an error object, which librdkafka keeps from its own or a broker's codes.
+///
+/// # Safety
+/// `error` is a valid error object.
+unsafe fn raw_error_code(error: *const rd::rd_kafka_error_t) -> i32 {
+    unsafe extern "C" {
+        // The generated declaration returns a Rust enum, see the top of the file.
+        #[allow(clashing_extern_declarations)]
+        fn rd_kafka_error_code(error: *const rd::rd_kafka_error_t) -> c_int;
+    }
+    // SAFETY: promised by the caller.
+    unsafe { rd_kafka_error_code(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_reads_codes_and_offsets_as_they_are() {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset("t", 3, rdkafka::Offset::Offset(7))
+            .unwrap();
+        list.add_partition("u", 0);
+        let found: Vec<_> = entries(&list).collect();
+        assert_eq!(
+            found[0],
+            Entry {
+                topic: "t",
+                partition: 3,
+                offset: 7,
+                code: 0
+            }
+        );
+        assert_eq!(
+            found[1],
+            Entry {
+                topic: "u",
+                partition: 0,
+                offset: -1001,
+                code: 0
+            }
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! Committed offsets: one client for each group, made when first needed and kept while it is.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer;
+
+use super::client::{self, Client, code_of};
+use super::faults::{Health, fault_of};
+use super::ffi;
+use super::topics::Topics;
+use crate::kafka::Settings;
+use crate::model::fault::Fault;
+use crate::model::observation::{CommittedColumn, GroupObservation, GroupPlan, SweepPlan};
+use crate::model::types::{GroupId, Offset, Partition, TopicName};
+
+/// How long a group's client is kept after the last sweep that asked for the group.
+const KEPT: Duration = Duration::from_secs(120);
+
+/// How long the topics found to have commits are taken for all of them.
+const DISCOVERY_LASTS: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+pub(super) struct GroupClients(Mutex<HashMap<GroupId, GroupClient>>);
+
+struct GroupClient {
+    client: Arc<Client>,
+    used: Instant,
+    /// Topics found to have commits, and when.
+    discovered: Option<(Instant, BTreeSet<TopicName>)>,
+}
+
+impl GroupClients {
+    fn all(&self) -> MutexGuard<'_, HashMap<GroupId, GroupClient>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn serve_callbacks(&self) {
+        let clients: Vec<_> = self
+            .all()
+            .values()
+            .map(|group| Arc::clone(&group.client))
+            .collect();
+        for client in clients {
+            let _ = client.poll(Duration::ZERO);
+        }
+    }
+
+    /// Reads every group of the plan, all at once, each in a thread, by the deadline.
+    pub(super) fn committed(
+        &self,
+        plan: SweepPlan,
+        known: &Topics,
+        settings: &Settings,
+        health: &Arc<Health>,
+        deadline: Instant,
+    ) -> Vec<GroupObservation> {
+        self.let_go();
+        let clients: Vec<_> = plan
+            .groups
+            .iter()
+            .map(|group| self.client(&group.group, settings, health))
+            .collect();
+        thread::scope(|scope| {
+            let threads: Vec<_> = plan
+                .groups
+                .into_iter()
+                .zip(clients)
+                .map(|(plan, client)| {
+                    scope.spawn(move || {
+                        let committed =
+                            client.and_then(|client| self.read(&plan, &client, known, deadline));
+                        GroupObservation { plan, committed }
+                    })
+                })
+                .collect();
+            let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
+            joined
+                .map(|read| read.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        })
+    }
+
+    fn client(
+        &self,
+        group: &GroupId,
+        settings: &Settings,
+        health: &Arc<Health>,
+    ) -> Result<Arc<Client>, Fault> {
+        let mut all = self.all();
+        if let Some(found) = all.get_mut(group) {
+            found.used = Instant::now();
+            return Ok(Arc::clone(&found.client));
+        }
+        if all.len() >= settings.max_groups {
+            return Err(Fault::TooManyGroups);
+        }
+        let made = client::client(settings, health, Some(group.as_str())).map_err(|error| {
+            tracing::warn!(%group, "{error}");
+            Fault::Client
+        })?;
+        let client = Arc::new(made);
+        let kept = GroupClient {
+            client: Arc::clone(&client),
+            used: Instant::now(),
+            discovered: None,
+        };
+        all.insert(group.clone(), kept);
+        Ok(client)
+    }
+
+    /// Lets go of clients that nobody asked for lately.
+    fn let_go(&self) {
+        let idle: Vec<_> = self
+            .all()
+            .extract_if(|_, group| group.used.elapsed() > KEPT)
+            .collect();
+        if !idle.is_empty() {
+            // Closing a client may wait for brokers, and nobody has to wait for that.
+            thread::spawn(move || drop(idle));
+        }
+    }
+
+    fn read(
+        &self,
+        plan: &GroupPlan,
+        client: &Client,
+        known: &Topics,
+        deadline: Instant,
+    ) -> Result<BTreeMap<TopicName, CommittedColumn>, Fault> {
+        let discovered = if plan.discover {
+            self.discovered(&plan.group)
+        } else {
+            Some(BTreeSet::new())
+        };
+        let is_discovery = discovered.is_none();
+        let mut asked: BTreeSet<TopicName> =
+            discovered.unwrap_or_else(|| known.names().cloned().collect());
+        asked.extend(plan.topics.iter().cloned());
+        let mut columns: BTreeMap<TopicName, CommittedColumn> = BTreeMap::new();
+        let mut list = TopicPartitionList::new();
+        for topic in asked {
+            let partitions = known.leaders(topic.as_str()).map_or(0, Vec::len);
+            for partition in (0..).take(partitions) {
+                list.add_partition(topic.as_str(), partition);
+            }
+            columns.insert(topic, vec![Err(Fault::NoAnswer); partitions]);
+        }
+        if list.count() > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = client
+                .committed_offsets(list, left)
+                .map_err(|error| fault_of(code_of(&error)))?;
+            for entry in ffi::entries(&answer) {
+                if let Some(slot) = slot(&mut columns, entry.topic, entry.partition) {
+                    *slot = committed(entry);
+                }
+            }
+        }
+        if is_discovery {
+            let has_commits =
+                |column: &CommittedColumn| column.iter().any(|c| !matches!(c, Ok(None)));
+            columns.retain(|topic, column| plan.topics.contains(topic) || has_commits(column));
+        }
+        if is_discovery && let Some(group) = self.all().get_mut(&plan.group) {
+            group.discovered = Some((Instant::now(), columns.keys().cloned().collect()));
+        }
+        Ok(columns)
+    }
+
+    fn discovered(&self, group: &GroupId) -> Option<BTreeSet<TopicName>> {
+        match &self.all().get(group)?.discovered {
+            Some((when, topics)) if when.elapsed() < DISCOVERY_LASTS => Some(topics.clone()),
+            _ => None,
+        }
+    }
+}
+
+fn slot<'a>(
+    columns: &'a mut BTreeMap<TopicName, CommittedColumn>,
+    topic: &str,
+    partition: Partition,
+) -> Option<&'a mut Result<Option<Offset>, Fault>> {
+    columns
+        .get_mut(topic)?
+        .get_mut(usize::try_from(partition).ok()?)
+}
+
+fn committed(entry: ffi::Entry<'_>) -> Result<Option<Offset>, Fault> {
+    match entry {
+        ffi::Entry {
+            code: 0, offset, ..
+        } if offset >= 0 => Ok(Some(Offset(offset))),
+        // librdkafka's "invalid" (-1001) is the protocol's -1: no commit.
+        ffi::Entry { code: 0, .. } => Ok(None),
+        ffi::Entry { code, .. } => Err(fault_of(code)),
+    }
+}
