@@ -13,6 +13,9 @@
 //! - Only snapshots leave the poller's task; components share no lock.
 //! - `kafka`, `k8s` and `serve` do not know one another (`tests/layering.rs` checks it).
 
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod kafka;
 pub mod model;
 pub mod poller;

@@ -1,0 +1,226 @@
+//! The daemon: builds every part from the configuration, wires them by channels, runs them as
+//! tasks of one set, and drains. A task that ends by itself ends the process: a daemon that lost a
+//! part must not look alive.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{AuthMode, ClusterConfig, Config, LogConfig, LogFormat, StaticTarget};
+use crate::k8s;
+use crate::kafka::{Settings, Source, librdkafka_version};
+use crate::model::quantity::Milli;
+use crate::model::query::Rules;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::target::{self, HpaFacts};
+use crate::poller::{Cadence, Inputs, Poller};
+use crate::publish::{self, Reader};
+use crate::serve::{self, BuildInfo};
+
+/// Requests' interests that may wait for the poller.
+const INTERESTS_WAITING: usize = 256;
+
+/// How long the parts may take to end after they were told to. With the time a sweep may still
+/// hold a thread, the process is gone within five seconds.
+const DRAIN: Duration = Duration::from_secs(4);
+
+/// A running daemon.
+pub struct App {
+    /// Where the external metrics API listens.
+    pub external: SocketAddr,
+    /// Where /metrics, /livez and /readyz are served.
+    pub http: SocketAddr,
+    /// The snapshots.
+    pub reader: Reader,
+    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    stop: watch::Sender<bool>,
+}
+
+/// Where the HPAs come from.
+pub enum Hpas {
+    /// The Kubernetes cluster of the configuration, if that is enabled.
+    Cluster,
+    /// This channel: for the demo, which has no Kubernetes.
+    Given(watch::Receiver<Vec<HpaFacts>>),
+}
+
+impl App {
+    /// Starts every part. Neither Kafka nor Kubernetes has to be reachable.
+    ///
+    /// # Errors
+    /// What cannot work however long one waits: a property that librdkafka refuses, an address
+    /// that is taken, a certificate that cannot be read, no kubeconfig.
+    pub async fn start(config: &Config, hpas: Hpas) -> anyhow::Result<Self> {
+        // Bind first: a port that is taken is the likeliest mistake, and the cheapest to find.
+        let external = serve::listen::bind(config.server.external_metrics.listen, "server.external_metrics.listen")?;
+        let http = serve::listen::bind(config.server.http.listen, "server.http.listen")?;
+        let tls = match &config.server.external_metrics.tls {
+            Some(files) => serve::tls::ServerTls::from_files(&files.cert_file, &files.key_file)?,
+            None => serve::tls::ServerTls::self_signed(&certificate_names())?,
+        };
+        let mut sources = Vec::new();
+        for cluster in &config.clusters {
+            sources.push((cluster.name.clone(), Source::connect(Settings::from(cluster))?));
+        }
+
+        let mut tasks = JoinSet::new();
+        let (hpas, trust) = kubernetes(config, hpas, &mut tasks).await?;
+        let (publisher, reader) = publish::channel(LagSnapshot::default());
+        let (interests, interests_in) = mpsc::channel(INTERESTS_WAITING);
+        let fixed = config.targets.iter().map(fixed_target).collect();
+        let cadence = Cadence { interval: config.poll.interval, deadline: config.poll.deadline };
+        let poller = Poller::new(sources, fixed, cadence, publisher);
+        tasks.spawn(async move {
+            let ended = poller.run(Inputs { hpas, interests: interests_in }).await;
+            ("poller", ended.context("a sweep panicked"))
+        });
+
+        let (stop, stopping) = watch::channel(false);
+        let readiness = serve::health::Readiness::new(reader.clone(), Instant::now(), stopping.clone());
+        let build = BuildInfo { version: env!("CARGO_PKG_VERSION").into(), librdkafka: librdkafka_version() };
+        let app = Self { external: external.address(), http: http.address(), reader: reader.clone(), tasks: JoinSet::new(), stop };
+        let api = serve::external::router(serve::external::ExternalOptions {
+            reader: reader.clone(),
+            rules: Rules { clamp: config.cap.clamp, max_staleness: config.poll.max_staleness },
+            interests,
+            auth: match config.server.external_metrics.auth {
+                AuthMode::None => serve::auth::AuthMode::None,
+                AuthMode::Kubernetes => serve::auth::AuthMode::FrontProxy(trust),
+            },
+            readiness: readiness.clone(),
+            build: build.clone(),
+        });
+        let side = serve::metrics::router(serve::metrics::HttpOptions { reader, readiness, build });
+        let stopped = told(stopping.clone());
+        tasks.spawn(async move { ("external metrics API", external.serve_tls(api, &tls, stopped).await.map_err(Into::into)) });
+        let stopped = told(stopping);
+        tasks.spawn(async move { ("HTTP server", http.serve_plain(side, stopped).await.map_err(Into::into)) });
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            librdkafka = librdkafka_version(),
+            clusters = config.clusters.len(),
+            external_metrics = %app.external,
+            http = %app.http,
+            "lagwise started"
+        );
+        Ok(Self { tasks, ..app })
+    }
+
+    /// Runs until `shutdown` resolves, then drains.
+    ///
+    /// # Errors
+    /// A part that ended by itself.
+    pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        tokio::select! {
+            ended = self.tasks.join_next() => match ended {
+                Some(Ok((part, Ok(())))) => bail!("the {part} ended"),
+                Some(Ok((part, Err(error)))) => Err(error.context(format!("the {part} ended"))),
+                Some(Err(panic)) => Err(panic).context("a part of the daemon panicked"),
+                None => bail!("no part is running"),
+            },
+            () = shutdown => {
+                self.drain().await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn drain(mut self) {
+        tracing::info!("stopping");
+        self.stop.send_replace(true);
+        // The servers end when their last answer is out; poller and watches are just dropped.
+        let servers = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if matches!(ended, Ok(("HTTP server", _))) {
+                    break;
+                }
+            }
+        };
+        if tokio::time::timeout(DRAIN, servers).await.is_err() {
+            tracing::warn!("stopped with connections still open");
+        }
+    }
+}
+
+async fn told(mut stopping: watch::Receiver<bool>) {
+    // An error means that the daemon itself is gone, which is a reason to stop as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+type Trust = watch::Receiver<Option<crate::model::access::FrontProxyTrust>>;
+
+/// Watches the Kubernetes cluster, where there is one.
+async fn kubernetes(
+    config: &Config,
+    hpas: Hpas,
+    tasks: &mut JoinSet<(&'static str, anyhow::Result<()>)>,
+) -> anyhow::Result<(watch::Receiver<Vec<HpaFacts>>, Trust)> {
+    let (trust_in, trust) = watch::channel(None);
+    let (facts_in, facts) = match hpas {
+        Hpas::Given(facts) => return Ok((facts, trust)),
+        Hpas::Cluster => watch::channel(Vec::new()),
+    };
+    if config.kubernetes.enabled {
+        let options = k8s::client::ClientOptions {
+            kubeconfig: config.kubernetes.kubeconfig.clone(),
+            context: config.kubernetes.context.clone(),
+        };
+        let client = k8s::client::connect(&options).await?;
+        let namespaces = config.kubernetes.namespaces.clone();
+        let watched = k8s::hpa::watch(client.clone(), namespaces, facts_in);
+        tasks.spawn(async move { ("watch of HPAs", { watched.await; Ok(()) }) });
+        if config.server.external_metrics.auth == AuthMode::Kubernetes {
+            let watched = k8s::trust::watch(client, trust_in);
+            tasks.spawn(async move { ("watch of the front proxy's CA", { watched.await; Ok(()) }) });
+        }
+    }
+    Ok((facts, trust))
+}
+
+/// The names a self-signed certificate is for: those that the aggregator and a person ask by.
+fn certificate_names() -> Vec<String> {
+    let namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "lagwise".into());
+    [format!("lagwise.{namespace}.svc").as_str(), "localhost", "127.0.0.1", "::1"].map(String::from).into()
+}
+
+fn fixed_target(target: &StaticTarget) -> target::StaticTarget {
+    target::StaticTarget {
+        name: target.name.as_str().into(),
+        namespaces: target.namespaces.clone(),
+        cluster: target.cluster.clone(),
+        group: target.group.clone(),
+        topics: target.topics.iter().cloned().collect(),
+        per_replica: target.lag_per_replica.map(Milli::from_units),
+        reset: target.offset_reset,
+    }
+}
+
+impl From<&ClusterConfig> for Settings {
+    fn from(cluster: &ClusterConfig) -> Self {
+        let properties = cluster.properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Self {
+            name: cluster.name.clone(),
+            properties: properties.collect::<BTreeMap<_, _>>(),
+            max_groups: cluster.max_groups,
+        }
+    }
+}
+
+/// Sends log lines to standard error, as the configuration says; in colour on a terminal only, and
+/// never where `NO_COLOR` is set.
+pub fn init_logging(config: &LogConfig) {
+    let filter = EnvFilter::new(&config.filter);
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    match config.format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}

@@ -1,0 +1,316 @@
+//! `lagwise lag`: per-partition lag of whole clusters, as Kafka has it now.
+
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::Output;
+use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
+use crate::kafka::{Settings, Source};
+use crate::model::assembly::{ClusterHistory, Scope};
+use crate::model::fault::Fault;
+use crate::model::lag::PartitionLag;
+use crate::model::observation::{GroupPlan, SweepPlan};
+use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot, TopicLag};
+use crate::model::types::{GroupId, Lag, Offset, OffsetReset, TopicName};
+use crate::poller::OffsetSource;
+
+/// The name that a cluster given by its address goes by.
+const UNNAMED: &str = "default";
+
+/// Groups that are read together: each costs a client while it is.
+const BATCH: usize = 50;
+
+/// The arguments of `lagwise lag`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    lagwise lag --bootstrap localhost:9092\n  \
+    lagwise lag --bootstrap kafka:9094 -X security.protocol=SSL -X ssl.ca.location=ca.pem --group orders\n  \
+    lagwise lag --config lagwise.yaml --cluster main --topic orders -o json | jq 'map(.lag) | add'\n  \
+    lagwise lag --config lagwise.yaml --watch\n\n\
+    Exit code: 0; 1 if something that was asked for is unknown (the rest is still printed); 2 for wrong usage.")]
+pub struct LagArgs {
+    /// The Kafka cluster's address: HOST:PORT, several with commas
+    #[arg(long, value_name = "HOST:PORT", required_unless_present = "config", conflicts_with = "config")]
+    bootstrap: Option<String>,
+    /// A configuration file whose clusters are read
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only this cluster of the configuration; may be repeated
+    #[arg(long, value_name = "NAME", requires = "config")]
+    cluster: Vec<String>,
+    /// Only this consumer group; may be repeated
+    #[arg(short, long, value_name = "GROUP")]
+    group: Vec<String>,
+    /// Only this topic; may be repeated
+    #[arg(short, long, value_name = "TOPIC")]
+    topic: Vec<String>,
+    /// A librdkafka property; the value may refer to ${env:NAME} or ${file:PATH}
+    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = key_value)]
+    property: Vec<(String, String)>,
+    /// How the lag is printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Read and print again every two seconds, until interrupted
+    #[arg(short, long)]
+    watch: bool,
+    /// How long Kafka may take to answer
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, such as security.protocol=SSL".into()),
+    }
+}
+
+/// One partition of a group, as printed.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    cluster: &'a str,
+    group: &'a str,
+    topic: &'a str,
+    partition: usize,
+    log_start_offset: Option<Offset>,
+    committed_offset: Option<Offset>,
+    log_end_offset: Option<Offset>,
+    lag: Option<Lag>,
+    note: Option<String>,
+}
+
+/// What one reading found.
+#[derive(Debug, Default)]
+struct Found {
+    /// Cluster by cluster, batch by batch of groups.
+    read: Vec<(String, std::sync::Arc<ClusterSnapshot>)>,
+    /// What was asked for and is unknown as a whole.
+    unknown: BTreeSet<String>,
+}
+
+/// Runs `lagwise lag`.
+///
+/// # Errors
+/// A configuration that cannot be used.
+pub async fn run(args: LagArgs) -> anyhow::Result<ExitCode> {
+    let clusters = clusters(&args)?;
+    loop {
+        let mut found = Found::default();
+        for settings in &clusters {
+            read(settings, &args, &mut found).await?;
+        }
+        let exit = show(&args, &found)?;
+        if !args.watch {
+            return Ok(exit);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+            interrupted = tokio::signal::ctrl_c() => return interrupted.map(|()| exit).context("no signals"),
+        }
+    }
+}
+
+fn clusters(args: &LagArgs) -> anyhow::Result<Vec<Settings>> {
+    let mut configured = match (&args.config, &args.bootstrap) {
+        (Some(path), _) => Config::load(path)?.clusters,
+        (None, bootstrap) => {
+            let mut properties = Properties::default();
+            properties.insert("bootstrap.servers", bootstrap.clone().unwrap_or_default());
+            vec![ClusterConfig::new(UNNAMED.into(), properties)]
+        }
+    };
+    for name in &args.cluster {
+        if !configured.iter().any(|cluster| cluster.name.as_str() == name) {
+            let known: Vec<_> = configured.iter().map(|cluster| cluster.name.as_str()).collect();
+            bail!("--cluster {name}: no such cluster in the configuration; there are: {}", known.join(", "));
+        }
+    }
+    configured.retain(|cluster| args.cluster.is_empty() || args.cluster.iter().any(|n| n == cluster.name.as_str()));
+    for (key, value) in &args.property {
+        for cluster in &mut configured {
+            let set = cluster.properties.set(key, value, &SystemEnvironment);
+            if let Err(problems) = set {
+                let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                bail!("-X {}", problems.join("\n-X "));
+            }
+        }
+    }
+    let settings = configured.iter().map(|cluster| Settings { max_groups: BATCH, ..Settings::from(cluster) });
+    Ok(settings.collect())
+}
+
+async fn read(settings: &Settings, args: &LagArgs, found: &mut Found) -> anyhow::Result<()> {
+    let name = settings.name.to_string();
+    let mut source = Source::connect(settings.clone())?;
+    let mut groups: Vec<GroupId> = args.group.iter().map(|group| GroupId::from(group.as_str())).collect();
+    if groups.is_empty() {
+        let listed = source.list_groups(Instant::now() + args.timeout).await;
+        match listed.connection {
+            Some(fault) => found.unknown.extend([format!("{name}: {}", fault.reason)]),
+            None => {
+                let missing = |fault: &String| format!("{name}: some of the groups: {fault}");
+                found.unknown.extend(listed.faults.iter().map(missing));
+            }
+        }
+        groups = listed.groups;
+    }
+    for (i, batch) in groups.chunks(BATCH).enumerate() {
+        if i > 0 {
+            // A fresh source lets go of the clients of the batch before.
+            source = Source::connect(settings.clone())?;
+        }
+        let plan = |group: &GroupId| GroupPlan {
+            group: group.clone(),
+            topics: args.topic.iter().map(|topic| TopicName::from(topic.as_str())).collect(),
+            discover: args.topic.is_empty(),
+            reset: OffsetReset::default(),
+        };
+        let plan = SweepPlan { groups: batch.iter().map(plan).collect() };
+        let observation = source.observe(plan, Instant::now() + args.timeout).await;
+        let snapshot = ClusterHistory::default().take_in(observation, Scope::Whole);
+        for (group, read) in &snapshot.groups {
+            found.unknown.extend(unknown(args, &name, group, read, &snapshot));
+        }
+        found.read.push((name.clone(), snapshot));
+    }
+    Ok(())
+}
+
+/// What was asked for of a group and cannot be told partition by partition.
+fn unknown(
+    args: &LagArgs,
+    cluster: &str,
+    group: &GroupId,
+    read: &GroupSnapshot,
+    snapshot: &ClusterSnapshot,
+) -> Vec<String> {
+    match read.fault {
+        Some(fault) if fault.is_connection() && snapshot.connection.is_some() => {
+            vec![format!("{cluster}: {}", snapshot.cause(fault))]
+        }
+        Some(fault) => vec![format!("{cluster}: group {group}: {fault}")],
+        None if read.topics.is_empty() && !args.group.is_empty() => {
+            vec![format!("{cluster}: group {group} has no committed offset")]
+        }
+        None => {
+            let missing = read.topics.iter().filter_map(|(topic, t)| Some((topic, t.latest.as_ref().err()?)));
+            missing.map(|(topic, fault)| format!("{cluster}: topic {topic}: {fault}")).collect()
+        }
+    }
+}
+
+fn rows(found: &Found) -> Vec<Row<'_>> {
+    let groups = found.read.iter().flat_map(|(cluster, read)| read.groups.iter().map(move |g| (cluster, g)));
+    let topics = groups.flat_map(|(cluster, (group, read))| read.topics.iter().map(move |t| (cluster, group, t)));
+    topics
+        .filter_map(|(cluster, group, (topic, read))| Some((cluster, group, topic, read.latest.as_ref().ok()?)))
+        .flat_map(|(cluster, group, topic, lag)| {
+            (0..lag.lags.len()).map(move |partition| row(cluster, group, topic, lag, partition))
+        })
+        .collect()
+}
+
+fn row<'a>(cluster: &'a str, group: &'a GroupId, topic: &'a TopicName, read: &TopicLag, partition: usize) -> Row<'a> {
+    let of = |column: &[Result<Offset, Fault>]| column.get(partition).and_then(|offset| offset.ok());
+    let committed = read.committed.get(partition).copied().unwrap_or(Err(Fault::NoAnswer));
+    let (lag, note) = match (committed, read.lags.get(partition)) {
+        (_, None | Some(Err(_))) | (Err(_), _) => {
+            let fault = read.lags.get(partition).and_then(|lag| lag.err());
+            (None, Some(fault.unwrap_or(Fault::NoAnswer).to_string()))
+        }
+        // What lag it stands for depends on where its consumers begin, which only they know.
+        (Ok(None), _) => (None, Some("no commit".into())),
+        (_, Some(Ok(PartitionLag::Lost { lost, remaining }))) => {
+            (Some(*remaining), Some(format!("retention overtook the group: {lost} lost")))
+        }
+        (_, Some(Ok(lag))) => (Some(lag.for_scaling()), None),
+    };
+    Row {
+        cluster,
+        group: group.as_str(),
+        topic: topic.as_str(),
+        partition,
+        log_start_offset: of(&read.offsets.starts),
+        committed_offset: committed.ok().flatten(),
+        log_end_offset: of(&read.offsets.ends),
+        lag,
+        note,
+    }
+}
+
+fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
+    let rows = rows(found);
+    let text = match args.output {
+        Output::Json => {
+            let mut text = serde_json::to_string_pretty(&rows)?;
+            text.push('\n');
+            text
+        }
+        Output::Table => table(&rows),
+    };
+    let clear = if args.watch && args.output == Output::Table && io::stdout().is_terminal() {
+        "\x1b[H\x1b[2J"
+    } else {
+        ""
+    };
+    super::print(format!("{clear}{text}").as_bytes())?;
+    let mut stderr = io::stderr().lock();
+    for unknown in &found.unknown {
+        // Standard error may be closed; the exit code says it, too.
+        let _ = writeln!(stderr, "lagwise: {unknown}");
+    }
+    let faulty = |row: &Row<'_>| row.lag.is_none() && (row.committed_offset.is_some() || row.note.as_deref() != Some("no commit"));
+    let is_known = found.unknown.is_empty() && !rows.iter().any(faulty);
+    Ok(if is_known { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn table(rows: &[Row<'_>]) -> String {
+    if rows.is_empty() {
+        return "no committed offsets\n".into();
+    }
+    let several = rows.iter().any(|row| row.cluster != rows.first().map_or("", |first| first.cluster));
+    let mut head = vec!["GROUP", "TOPIC", "PARTITION", "LOG-START", "COMMITTED", "LOG-END", "LAG", "NOTE"];
+    if several {
+        head.insert(0, "CLUSTER");
+    }
+    let shown = |offset: Option<Offset>| offset.map_or_else(|| "-".into(), |offset| offset.to_string());
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head);
+    for row in rows {
+        let mut cells = vec![
+            row.group.to_owned(),
+            row.topic.to_owned(),
+            row.partition.to_string(),
+            shown(row.log_start_offset),
+            shown(row.committed_offset),
+            shown(row.log_end_offset),
+            row.lag.map_or_else(|| "-".into(), |lag| lag.to_string()),
+            row.note.clone().unwrap_or_default(),
+        ];
+        if several {
+            cells.insert(0, row.cluster.to_owned());
+        }
+        table.add_row(cells);
+    }
+    let first_number = if several { 3 } else { 2 };
+    for column in table.column_iter_mut().skip(first_number).take(5) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let total: Lag = rows.iter().filter_map(|row| row.lag).sum();
+    let unknown = rows.iter().filter(|row| row.lag.is_none()).count();
+    text.push_str(&format!("\n{} partitions, lag {total}", rows.len()));
+    if unknown > 0 {
+        text.push_str(&format!(" and {unknown} without a lag"));
+    }
+    text.push('\n');
+    text
+}

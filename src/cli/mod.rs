@@ -1,0 +1,79 @@
+//! The command line: one file per command. Commands print; what they print is decided elsewhere.
+
+pub mod config;
+pub mod lag;
+pub mod run;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::kafka::librdkafka_version;
+
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} (librdkafka {})", env!("CARGO_PKG_VERSION"), librdkafka_version()));
+
+/// Kafka-native autoscaling for Kubernetes: consumer lag as an external metric for the HPA, never
+/// more replicas than partitions can use
+#[derive(Debug, Parser)]
+#[command(name = "lagwise", version = VERSION.as_str(), arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Run(run::RunArgs),
+    /// Show the lag of consumer groups, partition by partition
+    Lag(lag::LagArgs),
+    /// Check a configuration file, or print its JSON Schema
+    Config(config::ConfigArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  lagwise completions bash > /etc/bash_completion.d/lagwise")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a command prints data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For machines
+    Json,
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What kept it from running; what a command finds out is its exit code.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Run(args) => run::run(args).await,
+            Command::Lag(args) => lag::run(args).await,
+            Command::Config(args) => config::run(args),
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "lagwise", &mut script);
+                print(&script)
+            }
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) ends the command quietly.
+fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,61 @@
+//! `lagwise run`: the daemon.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::{self, App, Hpas};
+use crate::config::Config;
+
+/// The arguments of `lagwise run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  lagwise run --config lagwise.yaml\n\n\
+    SIGTERM and SIGINT drain and end it within five seconds; a second one ends it at once.")]
+pub struct RunArgs {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", env = "LAGWISE_CONFIG", default_value = "/etc/lagwise/lagwise.yaml")]
+    config: PathBuf,
+}
+
+/// Runs the daemon until a signal.
+///
+/// # Errors
+/// What keeps it from starting, or the part of it that ended by itself.
+pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.config)?;
+    app::init_logging(&config.log);
+    let mut signals = Signals::new()?;
+    let app = App::start(&config, Hpas::Cluster).await?;
+    app.run_until(async {
+        signals.next().await;
+        tokio::spawn(async move {
+            signals.next().await;
+            std::process::exit(130);
+        });
+    })
+    .await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The signals that ask the process to end.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let of = |kind| signal(kind).context("cannot receive signals");
+        Ok(Self { terminate: of(SignalKind::terminate())?, interrupt: of(SignalKind::interrupt())? })
+    }
+
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
