@@ -103,7 +103,6 @@ fn start(arguments: &Arguments) -> Result<Arc<Testbed>> {
     let weak = Arc::downgrade(&testbed);
     testbed::on_stop_signal(move || {
         if let Some(testbed) = weak.upgrade() {
-            eprintln!("e2e: told to end, stopping the testbed");
             testbed.abort();
         }
         std::process::exit(130);

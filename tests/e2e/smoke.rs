@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::json;
 
+use crate::testbed::broker::{SASL_PASSWORD, SASL_USER};
 use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
-use crate::testbed::kafka::{KafkaCluster, SASL_PASSWORD, SASL_USER};
+use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::{poll_until, poll_until_async};
 use crate::testbed::{Testbed, unique};
 

@@ -14,6 +14,7 @@ pub(crate) struct Artifacts {
     pub(crate) kube_controller_manager: PathBuf,
     pub(crate) kubectl: PathBuf,
     pub(crate) etcd: PathBuf,
+    pub(crate) promtool: PathBuf,
     pub(crate) java: PathBuf,
 }
 
@@ -49,6 +50,7 @@ impl Artifacts {
             kube_controller_manager: kubernetes.join("kube-controller-manager"),
             kubectl: kubernetes.join("kubectl"),
             etcd: path("ETCD_BIN")?.join("etcd"),
+            promtool: path("PROMTOOL")?,
             java: std::env::var_os("JAVA_HOME")
                 .map(|home| Path::new(&home).join("bin/java"))
                 .filter(|java| java.exists())

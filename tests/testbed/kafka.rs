@@ -11,15 +11,10 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::artifacts::Artifacts;
+use super::broker::{Ports, broker_properties};
 use super::pki::Authority;
 use super::poll::poll_until;
-use super::ports::free_port;
 use super::process::Process;
-
-/// The user that the SASL listeners know (mechanism PLAIN).
-pub(crate) const SASL_USER: &str = "lagwise";
-/// That user's password.
-pub(crate) const SASL_PASSWORD: &str = "lagwise-secret";
 
 /// How long brokers may take to be up, on two busy cores.
 const START: Duration = Duration::from_secs(90);
@@ -43,14 +38,6 @@ impl Default for KafkaOptions {
             heap_mb: 512,
         }
     }
-}
-
-/// The ports of one broker, the same over all its restarts.
-struct Ports {
-    plaintext: u16,
-    sasl: u16,
-    ssl: u16,
-    controller: u16,
 }
 
 struct Broker {
@@ -88,12 +75,7 @@ impl KafkaCluster {
         };
         for id in 1..=options.brokers {
             cluster.brokers.push(Broker {
-                ports: Ports {
-                    plaintext: free_port()?,
-                    sasl: free_port()?,
-                    ssl: free_port()?,
-                    controller: free_port()?,
-                },
+                ports: Ports::free()?,
                 properties: folder.join(format!("broker-{id}.properties")),
                 process: Mutex::new(None),
             });
@@ -106,7 +88,7 @@ impl KafkaCluster {
             )?;
             std::fs::write(
                 &broker.properties,
-                cluster.properties(id, &options.properties),
+                broker_properties(id, &cluster.ports(), folder, &options.properties),
             )?;
         }
         cluster.format()?;
@@ -119,7 +101,7 @@ impl KafkaCluster {
         self.addresses(|ports| ports.plaintext)
     }
 
-    /// `host:port,...` of the SASL_PLAINTEXT listeners: PLAIN with [`SASL_USER`] and [`SASL_PASSWORD`].
+    /// `host:port,...` of the SASL_PLAINTEXT listeners: PLAIN with `broker::SASL_USER` and `SASL_PASSWORD`.
     pub(crate) fn sasl_bootstrap(&self) -> String {
         self.addresses(|ports| ports.sasl)
     }
@@ -228,6 +210,10 @@ impl KafkaCluster {
         addresses.join(",")
     }
 
+    fn ports(&self) -> Vec<Ports> {
+        self.brokers.iter().map(|broker| broker.ports).collect()
+    }
+
     fn broker(&self, id: usize) -> Result<&Broker> {
         let index = id.checked_sub(1).context("brokers are numbered from 1")?;
         self.brokers
@@ -318,68 +304,5 @@ impl KafkaCluster {
                 formatted.map(drop)
             })
         })
-    }
-
-    fn properties(&self, id: usize, extra: &[(String, String)]) -> String {
-        let broker = &self.brokers[id - 1];
-        let Ports {
-            plaintext,
-            sasl,
-            ssl,
-            controller,
-        } = broker.ports;
-        let voters: Vec<_> = (1..)
-            .zip(&self.brokers)
-            .map(|(voter, broker): (usize, _)| {
-                format!("{voter}@127.0.0.1:{}", broker.ports.controller)
-            })
-            .collect();
-        let copies = self.brokers.len();
-        let in_sync = copies.min(2);
-        let folder = self.folder.display();
-        let mut lines = format!(
-            "process.roles=broker,controller\n\
-             node.id={id}\n\
-             controller.quorum.voters={}\n\
-             controller.listener.names=CONTROLLER\n\
-             inter.broker.listener.name=PLAINTEXT\n\
-             listeners=PLAINTEXT://127.0.0.1:{plaintext},SASL://127.0.0.1:{sasl},SSL://127.0.0.1:{ssl},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{plaintext},SASL://127.0.0.1:{sasl},SSL://127.0.0.1:{ssl}\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,SSL:SSL,CONTROLLER:PLAINTEXT\n\
-             sasl.enabled.mechanisms=PLAIN\n\
-             listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{SASL_USER}=\"{SASL_PASSWORD}\";\n\
-             listener.name.ssl.ssl.keystore.type=PEM\n\
-             listener.name.ssl.ssl.keystore.location={folder}/broker-{id}.pem\n\
-             log.dirs={folder}/data-{id}\n",
-            voters.join(","),
-        );
-        lines += &format!(
-            "default.replication.factor={copies}\n\
-             min.insync.replicas={in_sync}\n\
-             offsets.topic.replication.factor={copies}\n\
-             offsets.topic.num.partitions=4\n\
-             transaction.state.log.replication.factor={copies}\n\
-             transaction.state.log.min.isr={in_sync}\n\
-             transaction.state.log.num.partitions=2\n\
-             share.coordinator.state.topic.replication.factor={copies}\n\
-             share.coordinator.state.topic.min.isr={in_sync}\n\
-             share.coordinator.state.topic.num.partitions=2\n"
-        );
-        // Topics appear when somebody asks for them by name, on purpose: so a test can see that lagwise never does.
-        // A killed broker may register again only after its session has ended, hence the short session.
-        lines += "auto.create.topics.enable=true\n\
-                  num.partitions=1\n\
-                  group.initial.rebalance.delay.ms=0\n\
-                  group.min.session.timeout.ms=1000\n\
-                  broker.session.timeout.ms=6000\n\
-                  broker.heartbeat.interval.ms=1000\n\
-                  num.network.threads=2\n\
-                  num.io.threads=4\n\
-                  log.cleaner.dedupe.buffer.size=4194304\n\
-                  log.index.size.max.bytes=1048576\n";
-        for (key, value) in extra {
-            lines += &format!("{key}={value}\n");
-        }
-        lines
     }
 }

@@ -4,13 +4,14 @@
 //! outlives the tests, however they end. Its programs come from the cache that `tests/testbed/build` fills.
 //!
 //! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
-//! cluster) with `topics` (what tests do with it), `control_plane` with `kubernetes` (likewise), `consumers`, `http`.
+//! cluster of `broker`s) with `topics` (what tests do with it), `control_plane` with `kubernetes` (likewise), `consumers`, `http`.
 #![allow(
     dead_code,
     reason = "each test binary uses its own part of the testbed"
 )]
 
 pub(crate) mod artifacts;
+pub(crate) mod broker;
 pub(crate) mod consumers;
 pub(crate) mod control_plane;
 pub(crate) mod http;
