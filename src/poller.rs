@@ -284,3 +284,215 @@ fn spawn<S: OffsetSource>(
     let deadline = Instant::now() + deadline;
     sweeps.spawn(async move { (source.observe(plan, deadline).await, scope) });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::observation::{GroupObservation, TopicOffsets};
+    use crate::model::selector::Selector;
+    use crate::model::target::{ExternalMetric, LAG_METRIC};
+    use crate::model::types::{GroupId, Moment, Offset, TopicName};
+    use crate::publish::{self, Reader};
+    use std::sync::Mutex;
+
+    /// Answers every plan at once with a lag of 7 per group, and records the plans.
+    #[derive(Debug)]
+    struct Fake {
+        name: ClusterName,
+        plans: Arc<Mutex<Vec<SweepPlan>>>,
+        /// Where given, whole sweeps wait for it.
+        held: Option<watch::Receiver<bool>>,
+    }
+
+    impl OffsetSource for Fake {
+        async fn observe(&self, plan: SweepPlan, _deadline: Instant) -> Observation {
+            let started = Moment::now();
+            self.plans.lock().unwrap().push(plan.clone());
+            if let Some(mut held) = self.held.clone()
+                && plan.groups.len() != 1
+            {
+                held.wait_for(|open| *open).await.unwrap();
+            }
+            let topics: BTreeSet<TopicName> =
+                plan.groups.iter().flat_map(|g| g.topics.clone()).collect();
+            let offsets = |end| TopicOffsets {
+                starts: vec![Ok(Offset(0))],
+                ends: vec![Ok(Offset(end))],
+            };
+            Observation {
+                cluster: self.name.clone(),
+                started,
+                finished: Moment::now(),
+                topics: topics
+                    .into_iter()
+                    .map(|topic| (topic, Ok(Arc::new(offsets(7)))))
+                    .collect(),
+                groups: plan
+                    .groups
+                    .into_iter()
+                    .map(|plan| GroupObservation {
+                        committed: Ok(plan
+                            .topics
+                            .iter()
+                            .map(|t| (t.clone(), vec![Ok(Some(Offset(0)))]))
+                            .collect()),
+                        plan,
+                    })
+                    .collect(),
+                connection: None,
+            }
+        }
+    }
+
+    struct Running {
+        reader: Reader,
+        hpas: watch::Sender<Vec<HpaFacts>>,
+        interests: mpsc::Sender<Interest>,
+        plans: Arc<Mutex<Vec<SweepPlan>>>,
+    }
+
+    fn start(held: Option<watch::Receiver<bool>>) -> Running {
+        let plans = Arc::new(Mutex::new(Vec::new()));
+        let (publisher, reader) = publish::channel(LagSnapshot::default());
+        let (hpas, hpas_in) = watch::channel(Vec::new());
+        let (interests, interests_in) = mpsc::channel(8);
+        let source = Fake {
+            name: "main".into(),
+            plans: Arc::clone(&plans),
+            held,
+        };
+        // Long enough that only what is wanted anew is read after the first tick.
+        let cadence = Cadence {
+            interval: Duration::from_secs(3600),
+            deadline: Duration::from_secs(1),
+        };
+        let poller = Poller::new(
+            vec![("main".into(), source)],
+            Vec::new(),
+            cadence,
+            publisher,
+        );
+        tokio::spawn(poller.run(Inputs {
+            hpas: hpas_in,
+            interests: interests_in,
+        }));
+        Running {
+            reader,
+            hpas,
+            interests,
+            plans,
+        }
+    }
+
+    async fn until(reader: &Reader, condition: impl Fn(&LagSnapshot) -> bool) -> Arc<LagSnapshot> {
+        let mut reader = reader.clone();
+        let found = async {
+            loop {
+                let latest = reader.latest();
+                if condition(&latest) {
+                    return latest;
+                }
+                assert!(reader.changed().await, "the poller is gone");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), found)
+            .await
+            .expect("the condition did not come true")
+    }
+
+    fn interest(group: &str) -> Interest {
+        Interest {
+            cluster: "main".into(),
+            group: group.into(),
+            topics: ["t".into()].into(),
+        }
+    }
+
+    fn knows(group: &'static str) -> impl Fn(&LagSnapshot) -> bool {
+        move |snapshot| {
+            snapshot
+                .clusters
+                .get("main")
+                .is_some_and(|c| c.groups.contains_key(&GroupId::from(group)))
+        }
+    }
+
+    #[tokio::test]
+    async fn it_sweeps_even_when_nothing_is_wanted() {
+        let running = start(None);
+        until(&running.reader, |snapshot| {
+            !snapshot.clusters.is_empty() && snapshot.is_swept()
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_new_hpa_is_read_at_once() {
+        let running = start(None);
+        let metric = ExternalMetric {
+            name: LAG_METRIC.into(),
+            selector: Selector::parse("group=g,topic=t").unwrap(),
+            target: None,
+        };
+        running.hpas.send_replace(vec![HpaFacts {
+            namespace: "n".into(),
+            name: "h".into(),
+            metrics: vec![metric],
+        }]);
+        let snapshot = until(&running.reader, knows("g")).await;
+        assert_eq!(snapshot.targets.all.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_is_read_while_a_sweep_is_under_way() {
+        let (open, held) = watch::channel(false);
+        let running = start(Some(held));
+        running.interests.send(interest("g")).await.unwrap();
+        let snapshot = until(&running.reader, knows("g")).await;
+        assert!(!snapshot.is_swept());
+        open.send_replace(true);
+        until(&running.reader, |snapshot| {
+            snapshot.is_swept() && knows("g")(snapshot)
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn asking_again_reads_nothing_anew() {
+        let running = start(None);
+        running.interests.send(interest("g")).await.unwrap();
+        until(&running.reader, knows("g")).await;
+        running.interests.send(interest("g")).await.unwrap();
+        running.interests.send(interest("h")).await.unwrap();
+        until(&running.reader, knows("h")).await;
+        let plans = running.plans.lock().unwrap();
+        let reads = plans
+            .iter()
+            .filter(|plan| plan.groups.iter().any(|g| g.group.as_str() == "g"))
+            .count();
+        assert_eq!(reads, 1);
+    }
+
+    #[tokio::test]
+    async fn interests_are_bounded_and_the_latest_stay() {
+        let running = start(None);
+        for i in 0..=MAX_INTERESTS {
+            running
+                .interests
+                .send(interest(&format!("g{i:03}")))
+                .await
+                .unwrap();
+        }
+        let last = format!("g{MAX_INTERESTS:03}");
+        let snapshot = until(&running.reader, |snapshot| {
+            snapshot
+                .targets
+                .interests
+                .iter()
+                .any(|i| i.group.as_str() == last)
+        })
+        .await;
+        assert_eq!(snapshot.targets.interests.len(), MAX_INTERESTS);
+        assert!(!snapshot.targets.interests.contains(&interest("g000")));
+    }
+}

@@ -428,3 +428,382 @@ fn wanted(question: &Question<'_>, targets: &Targets) -> Result<Option<MetricTar
     };
     Ok(by_hpa.into_values().next().or_else(configured))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::assembly::{ClusterHistory, Scope};
+    use crate::model::fault::ConnectionFault;
+    use crate::model::observation::{
+        CommittedColumn, GroupObservation, GroupPlan, Observation, TopicOffsets,
+    };
+    use crate::model::target::{ExternalMetric, HpaFacts};
+    use crate::model::types::{Offset, OffsetReset};
+    use proptest::prelude::*;
+    use std::sync::Arc;
+    use std::time::{Instant, SystemTime};
+
+    const RULES: Rules = Rules {
+        clamp: true,
+        max_staleness: Duration::from_secs(30),
+    };
+
+    fn at(seconds: u64) -> Moment {
+        static ZERO: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+        let passed = Duration::from_secs(seconds);
+        Moment {
+            monotonic: *ZERO + passed,
+            wall: SystemTime::UNIX_EPOCH + passed,
+        }
+    }
+
+    /// A group `g` on cluster `main`: topics with the committed offset and end of each partition.
+    fn observation(seconds: u64, topics: &[(&str, &[(Option<i64>, i64)])]) -> Observation {
+        let offset = |o: i64| Ok(Offset(o));
+        Observation {
+            cluster: "main".into(),
+            started: at(seconds),
+            finished: at(seconds),
+            topics: topics
+                .iter()
+                .map(|(name, partitions)| {
+                    let starts = partitions.iter().map(|_| offset(0)).collect();
+                    let ends = partitions.iter().map(|(_, end)| offset(*end)).collect();
+                    (
+                        TopicName::from(*name),
+                        Ok(Arc::new(TopicOffsets { starts, ends })),
+                    )
+                })
+                .collect(),
+            groups: vec![GroupObservation {
+                plan: GroupPlan {
+                    group: "g".into(),
+                    topics: topics
+                        .iter()
+                        .map(|(name, _)| TopicName::from(*name))
+                        .collect(),
+                    discover: true,
+                    reset: OffsetReset::Latest,
+                },
+                committed: Ok(topics
+                    .iter()
+                    .map(|(name, partitions)| {
+                        let column: CommittedColumn =
+                            partitions.iter().map(|(c, _)| Ok(c.map(Offset))).collect();
+                        (TopicName::from(*name), column)
+                    })
+                    .collect()),
+            }],
+            connection: None,
+        }
+    }
+
+    fn hpa(name: &str, selector: &str, wanted: MetricTarget) -> HpaFacts {
+        HpaFacts {
+            namespace: "shop".into(),
+            name: name.into(),
+            metrics: vec![ExternalMetric {
+                name: LAG_METRIC.into(),
+                selector: Selector::parse(selector).unwrap(),
+                target: Some(wanted),
+            }],
+        }
+    }
+
+    fn average(units: u64) -> MetricTarget {
+        MetricTarget::AverageValue(Milli::from_units(units))
+    }
+
+    fn snapshot(observations: Vec<Observation>, hpas: &[HpaFacts]) -> LagSnapshot {
+        let mut history = ClusterHistory::default();
+        let mut latest = Arc::default();
+        for observation in observations {
+            latest = history.take_in(observation, Scope::Whole);
+        }
+        LagSnapshot {
+            sequence: 1,
+            targets: Arc::new(Targets::merge(&["main".into()], &[], hpas, BTreeSet::new())),
+            clusters: [("main".into(), latest)].into(),
+        }
+    }
+
+    fn ask_at(
+        seconds: u64,
+        snapshot: &LagSnapshot,
+        selector: &str,
+        rules: &Rules,
+    ) -> Result<Answer, Refusal> {
+        let selector = Selector::parse(selector).unwrap();
+        let question = Question {
+            namespace: "shop",
+            metric: LAG_METRIC,
+            selector: &selector,
+        };
+        answer(&question, snapshot, &at(seconds), rules)
+    }
+
+    fn ask(snapshot: &LagSnapshot, selector: &str) -> Result<Answer, Refusal> {
+        ask_at(0, snapshot, selector, &RULES)
+    }
+
+    /// `partitions` partitions with `lag` messages behind in all.
+    fn behind(partitions: usize, lag: i64) -> Vec<(Option<i64>, i64)> {
+        let mut column = vec![(Some(0), 0); partitions];
+        column[0].1 = lag;
+        column
+    }
+
+    /// What the HPA proposes for an AverageValue target: within the tolerance `status.replicas`,
+    /// otherwise the sum divided and rounded up
+    /// (`pkg/controller/podautoscaler/replica_calculator.go`, `GetExternalPerPodMetricReplicas`).
+    fn hpa_proposes(value: Milli, target: Milli, replicas: u64, tolerance: f64) -> u64 {
+        let (sum, per) = (value.thousandths() as f64, target.thousandths() as f64);
+        let ratio = sum / (per * replicas as f64);
+        if replicas > 0 && (1.0 - ratio).abs() <= tolerance {
+            replicas
+        } else {
+            (sum / per).ceil() as u64
+        }
+    }
+
+    #[test]
+    fn table_from_lag_to_replicas() {
+        // (partitions of each topic, wanted per replica, lag, replicas now, replicas proposed)
+        for (topics, per, lag, now, expected) in [
+            (vec![5], 5, 26, 4, 5),
+            (vec![5], 5, 29, 4, 5),
+            (vec![24], 1000, 55_000, 23, 24),
+            (vec![12, 4], 10, 900, 12, 12),
+            (vec![12], 10, 40, 8, 4),
+            (vec![6], 100, 1_800, 1, 6),
+            (vec![6], 100, 601, 6, 6),
+            (vec![6], 100, 0, 6, 0),
+        ] {
+            let columns: Vec<_> = topics
+                .iter()
+                .enumerate()
+                .map(|(i, p)| behind(*p, if i == 0 { lag } else { 0 }))
+                .collect();
+            let names = ["t0", "t1"];
+            let read: Vec<_> = names
+                .iter()
+                .zip(&columns)
+                .map(|(name, column)| (*name, column.as_slice()))
+                .collect();
+            let snapshot = snapshot(
+                vec![observation(0, &read)],
+                &[hpa("h", "group=g", average(per))],
+            );
+            let answer = ask(&snapshot, "group=g").unwrap();
+            assert_eq!(
+                hpa_proposes(answer.value, Milli::from_units(per), now, 0.0),
+                expected,
+                "{topics:?} {lag}"
+            );
+            assert_eq!(answer.lag, Lag(lag.unsigned_abs()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_hpa_never_proposes_more_than_the_ceiling(
+            lags in proptest::collection::vec(0i64..=i64::MAX, 1..30),
+            thousandths in 1u64..10_000_000,
+            now in 1u64..200,
+        ) {
+            let column: Vec<_> = lags.iter().map(|lag| (Some(0), *lag)).collect();
+            let target = Milli::parse(&format!("{thousandths}m")).unwrap();
+            let hpas = [hpa("h", "group=g", MetricTarget::AverageValue(target))];
+            let snapshot = snapshot(vec![observation(0, &[("t", &column)])], &hpas);
+            let answer = ask(&snapshot, "group=g").unwrap();
+            let ceiling = u64::from(answer.ceiling.0);
+            prop_assert_eq!(ceiling, lags.len() as u64);
+            prop_assert!(hpa_proposes(answer.value, target, now, 0.0) <= ceiling);
+            prop_assert!(hpa_proposes(answer.value, target, now, 0.1) <= ceiling.max(now));
+            // Unless it is cut, the value is the smallest n with n x T >= L.
+            if answer.rule == ValueRule::AsMeasured {
+                prop_assert_eq!(answer.value, Milli::from_units(answer.lag.0));
+            }
+        }
+    }
+
+    #[test]
+    fn without_the_clamp_it_serves_what_it_measures() {
+        let snapshot = snapshot(
+            vec![observation(0, &[("t", &behind(6, 1800))])],
+            &[hpa("h", "group=g", average(100))],
+        );
+        assert_eq!(ask(&snapshot, "group=g").unwrap().rule, ValueRule::Clamped);
+        let raw = ask_at(
+            0,
+            &snapshot,
+            "group=g",
+            &Rules {
+                clamp: false,
+                ..RULES
+            },
+        )
+        .unwrap();
+        assert_eq!(
+            (raw.value, raw.rule),
+            (Milli::from_units(1800), ValueRule::AsMeasured)
+        );
+    }
+
+    #[test]
+    fn selectors_pick_topics() {
+        let read: [(&str, &[_]); 2] = [("a", &[(Some(0), 5)]), ("b", &[(Some(0), 70)])];
+        let snapshot = snapshot(vec![observation(0, &read)], &[]);
+        for (selector, lag) in [
+            ("group=g", 75),
+            ("group=g,topic=a", 5),
+            ("group=g,topic in (a,b)", 75),
+            ("group=g,topic!=b", 5),
+            ("group=g,cluster=main", 75),
+        ] {
+            assert_eq!(
+                ask(&snapshot, selector).unwrap().lag,
+                Lag(lag),
+                "{selector}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_group_that_never_ran_is_served_one_replicas_worth() {
+        let never: &[_] = &[(None, 500), (None, 0)];
+        let snapshot = snapshot(
+            vec![observation(0, &[("t", never)])],
+            &[hpa("h", "group=g,topic=t", average(100))],
+        );
+        let answer = ask(&snapshot, "group=g,topic=t").unwrap();
+        assert_eq!(
+            (answer.value, answer.rule, answer.lag),
+            (Milli::from_units(100), ValueRule::NeverRan, Lag(0))
+        );
+        // Somebody who wants nothing per replica is told the lag as it is.
+        assert_eq!(
+            ask(&snapshot, "group=g").unwrap_err(),
+            Refusal::NothingCommitted {
+                group: "g".into(),
+                cluster: "main".into()
+            }
+        );
+    }
+
+    #[test]
+    fn stale_readings_are_refused_in_constant_words() {
+        let mut down = observation(5, &[]);
+        down.groups[0].committed = Err(Fault::Unreachable);
+        down.connection = Some(ConnectionFault {
+            kind: Fault::Unreachable,
+            reason: "k:9092: refused".into(),
+            since: at(5),
+        });
+        let snapshot = snapshot(vec![observation(0, &[("t", &behind(2, 9))]), down], &[]);
+        assert_eq!(
+            ask_at(30, &snapshot, "group=g,topic=t", &RULES)
+                .unwrap()
+                .lag,
+            Lag(9)
+        );
+        for seconds in [31, 300] {
+            assert_eq!(
+                ask_at(seconds, &snapshot, "group=g,topic=t", &RULES)
+                    .unwrap_err()
+                    .to_string(),
+                "lag of group \"g\" on Kafka cluster \"main\" is unknown since 1970-01-01T00:00:00Z: k:9092: refused"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_topic_is_named() {
+        let mut read = observation(0, &[("t", &[])]);
+        read.topics.insert("t".into(), Err(Fault::TopicMissing));
+        let refusal = ask(&snapshot(vec![read], &[]), "group=g,topic=t").unwrap_err();
+        assert_eq!(
+            refusal,
+            Refusal::TopicMissing {
+                topic: "t".into(),
+                cluster: "main".into()
+            }
+        );
+    }
+
+    #[test]
+    fn what_was_never_read_is_asked_for() {
+        let snapshot = snapshot(vec![observation(0, &[("t", &behind(1, 1))])], &[]);
+        let interest = |group: &str, topic: &str| Interest {
+            cluster: "main".into(),
+            group: group.into(),
+            topics: [topic.into()].into(),
+        };
+        for (selector, unread) in [
+            ("group=g,topic=new", interest("g", "new")),
+            ("group=h,topic=t", interest("h", "t")),
+        ] {
+            assert_eq!(
+                ask(&snapshot, selector).unwrap_err(),
+                Refusal::NotYetRead(vec![unread]),
+                "{selector}"
+            );
+        }
+    }
+
+    #[test]
+    fn questions_without_an_answer_say_what_to_write() {
+        let snapshot = snapshot(vec![observation(0, &[("t", &behind(1, 1))])], &[]);
+        for (selector, text) in [
+            (
+                "topic=t",
+                "the selector \"topic=t\" names no consumer group: write for example matchLabels: {group: my-group, topic: my-topic}",
+            ),
+            (
+                "group=g,cluster=x",
+                "the Kafka cluster \"x\" is not configured: known are main",
+            ),
+            (
+                "target=x",
+                "no target of the configuration matches \"target=x\" for namespace \"shop\"",
+            ),
+        ] {
+            assert_eq!(ask(&snapshot, selector).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn two_hpas_that_want_different_lag_have_to_say_who_they_are() {
+        let hpas = [
+            hpa("a", "group=g", average(10)),
+            hpa("b", "group=g", average(20)),
+            hpa("c", "group=g,hpa=c", average(1)),
+        ];
+        let snapshot = snapshot(vec![observation(0, &[("t", &behind(2, 90))])], &hpas);
+        let refusal = ask(&snapshot, "group=g").unwrap_err();
+        assert!(
+            refusal
+                .to_string()
+                .starts_with("HPAs a, b of namespace \"shop\""),
+            "{refusal}"
+        );
+        assert_eq!(
+            ask(&snapshot, "group=g,hpa=c").unwrap().value,
+            Milli::from_units(2)
+        );
+    }
+
+    #[test]
+    fn a_value_target_is_not_clamped() {
+        let hpas = [hpa(
+            "a",
+            "group=g",
+            MetricTarget::Value(Milli::from_units(10)),
+        )];
+        let snapshot = snapshot(vec![observation(0, &[("t", &behind(2, 900))])], &hpas);
+        assert_eq!(
+            ask(&snapshot, "group=g").unwrap().value,
+            Milli::from_units(900)
+        );
+    }
+}

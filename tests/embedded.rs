@@ -1,0 +1,170 @@
+//! The librdkafka source on librdkafka's own mock brokers: quick, and no proof of how Kafka
+//! behaves, which the end-to-end tests give.
+
+use std::time::{Duration, Instant};
+
+use lagwise::kafka::embedded::Embedded;
+use lagwise::kafka::{Settings, Source};
+use lagwise::model::assembly::{ClusterHistory, Scope};
+use lagwise::model::fault::Fault;
+use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
+use lagwise::model::types::{Lag, Offset, OffsetReset};
+use lagwise::poller::OffsetSource;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset as At, TopicPartitionList};
+
+fn plan(group: &str, topics: &[&str]) -> SweepPlan {
+    SweepPlan {
+        groups: vec![GroupPlan {
+            group: group.into(),
+            topics: topics.iter().map(|t| (*t).into()).collect(),
+            discover: topics.is_empty(),
+            reset: OffsetReset::Latest,
+        }],
+    }
+}
+
+fn produce(bootstrap: &str, topic: &str, partition: i32, records: usize) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .unwrap();
+    for _ in 0..records {
+        producer
+            .send(
+                BaseRecord::<(), str>::to(topic)
+                    .partition(partition)
+                    .payload("x"),
+            )
+            .unwrap();
+    }
+    producer.flush(Duration::from_secs(20)).unwrap();
+}
+
+fn commit(bootstrap: &str, group: &str, topic: &str, offsets: &[(i32, i64)]) {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in offsets {
+        list.add_partition_offset(topic, *partition, At::Offset(*offset))
+            .unwrap();
+    }
+    consumer.commit(&list, CommitMode::Sync).unwrap();
+}
+
+async fn observe(source: &Source, plan: SweepPlan) -> Observation {
+    source
+        .observe(plan, Instant::now() + Duration::from_secs(20))
+        .await
+}
+
+#[tokio::test]
+async fn reads_commits_and_ends_partition_by_partition() {
+    let broker = Embedded::start("main", 3).unwrap();
+    broker.create_topic("orders", 6).unwrap();
+    let bootstrap = broker.bootstrap();
+    produce(&bootstrap, "orders", 0, 10);
+    produce(&bootstrap, "orders", 5, 3);
+    commit(&bootstrap, "workers", "orders", &[(0, 4), (1, 0)]);
+
+    let source = Source::connect(broker.settings()).unwrap();
+    let observation = observe(&source, plan("workers", &["orders"])).await;
+    let topic = observation.topics["orders"].as_ref().unwrap();
+    let ends: Vec<_> = topic.ends.iter().map(|end| end.unwrap()).collect();
+    assert_eq!(ends, [10, 0, 0, 0, 0, 3].map(Offset));
+    let committed = &observation.groups[0].committed.as_ref().unwrap()["orders"];
+    assert_eq!(
+        committed[..3],
+        [Ok(Some(Offset(4))), Ok(Some(Offset(0))), Ok(None)]
+    );
+
+    let snapshot = ClusterHistory::default().take_in(observation, Scope::Whole);
+    let lag = snapshot.groups["workers"].topics["orders"]
+        .complete
+        .as_ref()
+        .unwrap()
+        .total();
+    assert_eq!(lag, Ok(Lag(6)));
+}
+
+#[tokio::test]
+async fn finds_the_topics_that_a_group_committed_on() {
+    let broker = Embedded::start("main", 1).unwrap();
+    for topic in ["a", "b", "c"] {
+        broker.create_topic(topic, 2).unwrap();
+    }
+    commit(&broker.bootstrap(), "workers", "b", &[(0, 0)]);
+    let source = Source::connect(broker.settings()).unwrap();
+    let observation = observe(&source, plan("workers", &[])).await;
+    let topics: Vec<_> = observation.groups[0]
+        .committed
+        .as_ref()
+        .unwrap()
+        .keys()
+        .map(|t| t.as_str())
+        .collect();
+    assert_eq!(topics, ["b"]);
+}
+
+#[tokio::test]
+async fn more_groups_than_allowed_are_a_fault_not_a_zero() {
+    let broker = Embedded::start("main", 1).unwrap();
+    broker.create_topic("orders", 1).unwrap();
+    let source = Source::connect(Settings {
+        max_groups: 1,
+        ..broker.settings()
+    })
+    .unwrap();
+    let mut two = plan("a", &["orders"]);
+    two.groups.extend(plan("b", &["orders"]).groups);
+    let observation = observe(&source, two).await;
+    assert!(observation.groups[0].committed.is_ok());
+    assert_eq!(observation.groups[1].committed, Err(Fault::TooManyGroups));
+}
+
+#[tokio::test]
+async fn an_unreachable_cluster_is_a_fault_by_the_deadline() {
+    // Bound and dropped, so that nobody listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let settings = Settings {
+        name: "gone".into(),
+        properties: [("bootstrap.servers".to_owned(), format!("127.0.0.1:{port}"))].into(),
+        max_groups: 50,
+    };
+    let source = Source::connect(settings).unwrap();
+    let observation = source
+        .observe(plan("g", &["t"]), Instant::now() + Duration::from_secs(2))
+        .await;
+    assert!(observation.groups[0].committed.is_err());
+    let fault = observation.connection.unwrap();
+    assert_eq!(fault.kind, Fault::Unreachable);
+    assert!(
+        fault.reason.contains("Connection refused"),
+        "{}",
+        fault.reason
+    );
+}
+
+#[test]
+fn a_property_that_librdkafka_refuses_is_named_without_its_value() {
+    let settings = Settings {
+        name: "main".into(),
+        properties: [("no.such.property".to_owned(), "secret".to_owned())].into(),
+        max_groups: 50,
+    };
+    let error = Source::connect(settings).err().unwrap().to_string();
+    assert!(
+        error.contains("no.such.property") && !error.contains("secret"),
+        "{error}"
+    );
+}
