@@ -10,6 +10,7 @@ use crate::testbed::broker::{SASL_PASSWORD, SASL_USER};
 use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::{poll_until, poll_until_async};
+use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::{Testbed, unique};
 
 /// Topics, records, commits, and the same numbers from Kafka's own tool.
@@ -162,7 +163,8 @@ pub(crate) fn control_plane_runs_a_deployment(testbed: &Testbed) -> Result<()> {
         },
     });
     plane.apply(&namespace, &deployment.to_string())?;
-    for replicas in [1, 3] {
+    let series = ReplicaSeries::record(plane, &namespace, "worker")?;
+    for replicas in [1, 3, 2] {
         plane.kubectl(&[
             "scale",
             "deployment/worker",
@@ -180,6 +182,15 @@ pub(crate) fn control_plane_runs_a_deployment(testbed: &Testbed) -> Result<()> {
             },
         )?;
     }
+    poll_until(
+        Duration::from_secs(10),
+        "the watch to have seen them all",
+        || {
+            ensure!(series.now() == 2, "it saw {:?}", series.timed());
+            Ok(())
+        },
+    )?;
+    assert_eq!(series.max(), 3);
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(poll_until_async(
         Duration::from_secs(10),

@@ -4,7 +4,8 @@
 //! outlives the tests, however they end. Its programs come from the cache that `tests/testbed/build` fills.
 //!
 //! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
-//! cluster of `broker`s) with `topics` (what tests do with it), `control_plane` with `kubernetes` (likewise), `consumers`, `http`.
+//! cluster of `broker`s) with `topics` (what tests do with it), `control_plane` with `kubernetes` (likewise) and
+//! `replicas` (what a Deployment's replicas did), `consumers`, `http`.
 #![allow(
     dead_code,
     reason = "each test binary uses its own part of the testbed"
@@ -21,6 +22,7 @@ pub(crate) mod pki;
 pub(crate) mod poll;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod replicas;
 pub(crate) mod topics;
 
 use std::path::{Path, PathBuf};
