@@ -115,6 +115,7 @@ fn trial(name: &str, test: Test, testbed: &Arc<Testbed>) -> Trial {
     let testbed = Arc::downgrade(testbed);
     Trial::test(name, move || {
         let testbed = testbed.upgrade().ok_or("the testbed is gone")?;
+        testbed.mend().map_err(|error| format!("{error:#}"))?;
         let started = Instant::now();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&testbed)));
         let message = match outcome {

@@ -143,6 +143,23 @@ impl KafkaCluster {
         self.wait_until_up()
     }
 
+    /// Wakes up brokers that hang and starts those that are gone.
+    pub(crate) fn mend(&self) -> Result<()> {
+        let mut whole = true;
+        for id in 1..=self.brokers.len() {
+            let mut process = self.process(id)?;
+            let running = match process.as_mut() {
+                Some(running) => running.exited()?.is_none() && running.signal("CONT").is_ok(),
+                None => false,
+            };
+            if !running {
+                *process = None;
+                whole = false;
+            }
+        }
+        if whole { Ok(()) } else { self.start_all() }
+    }
+
     /// Sends a signal to one broker: `STOP` makes it hang with its connections open, `CONT` wakes it up.
     pub(crate) fn signal_broker(&self, id: usize, signal: &str) -> Result<()> {
         self.process(id)?

@@ -74,6 +74,15 @@ impl Testbed {
         })
     }
 
+    /// Brings the shared Kafka cluster back to three running brokers, whatever the last test left of it: one
+    /// failure is not to become those of all tests after it.
+    pub(crate) fn mend(&self) -> Result<()> {
+        match self.kafka.get() {
+            Some(Ok(kafka)) => kafka.mend(),
+            _ => Ok(()),
+        }
+    }
+
     /// A Kafka cluster for one test alone; dropped, it is gone.
     pub(crate) fn start_kafka(&self, name: &str, options: &KafkaOptions) -> Result<KafkaCluster> {
         KafkaCluster::start(name, &self.path.join(name), self.artifacts()?, options)
