@@ -11,7 +11,15 @@ use crate::model::target::Finding;
 use crate::model::types::ClusterName;
 
 /// The daemon's own counters, in the process's one registry.
-pub static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
+pub static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+    let registry = Registry::new();
+    // Reads /proc, so it exists on Linux only. Refused only if it were registered twice.
+    #[cfg(target_os = "linux")]
+    let _ = registry.register(Box::new(
+        prometheus::process_collector::ProcessCollector::for_self(),
+    ));
+    registry
+});
 
 static POLLS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
@@ -50,6 +58,13 @@ static API_REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
         "lagwise_api_requests_total",
         "Answers of the external metrics API, by kind of request and status code",
         &["request", "code"],
+    )
+});
+static WATCH_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "lagwise_kubernetes_watch_failures_total",
+        "Times that a watch on the Kubernetes API was lost, or stayed so for another cause",
+        &["watch"],
     )
 });
 
@@ -178,13 +193,78 @@ impl ApiAnswered<'_> {
     }
 }
 
+/// A watch on the Kubernetes API failed, or does so for another cause than before.
+#[derive(Debug)]
+pub struct WatchLost<'a> {
+    /// What is watched.
+    pub watched: &'static str,
+    /// Why.
+    pub reason: &'a str,
+}
+
+impl WatchLost<'_> {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        WATCH_FAILURES.with_label_values(&[self.watched]).inc();
+        tracing::warn!(
+            watched = self.watched,
+            reason = self.reason,
+            "Kubernetes watch failed: going on with what is known"
+        );
+    }
+}
+
+/// A watch on the Kubernetes API works again.
+#[derive(Debug)]
+pub struct WatchRestored {
+    /// What is watched.
+    pub watched: &'static str,
+    /// How long it did not.
+    pub after: Duration,
+}
+
+impl WatchRestored {
+    /// Logs.
+    pub fn emit(&self) {
+        let after = Duration::from_secs(self.after.as_secs());
+        tracing::info!(
+            watched = self.watched,
+            after = %humantime::format_duration(after),
+            "Kubernetes watch works again"
+        );
+    }
+}
+
+/// The ConfigMap about the front proxy says nothing that can be used.
+#[derive(Debug)]
+pub struct TrustUnusable<'a> {
+    /// Why.
+    pub reason: &'a dyn std::error::Error,
+}
+
+impl TrustUnusable<'_> {
+    /// Logs.
+    pub fn emit(&self) {
+        tracing::warn!(
+            reason = %self.reason,
+            "ConfigMap kube-system/extension-apiserver-authentication cannot be used"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_metric_registers_once() {
-        for vector in [&POLLS, &CONNECTION_FAULTS, &FINDINGS, &API_REQUESTS] {
+        for vector in [
+            &POLLS,
+            &CONNECTION_FAULTS,
+            &FINDINGS,
+            &API_REQUESTS,
+            &WATCH_FAILURES,
+        ] {
             LazyLock::force(vector);
         }
         LazyLock::force(&POLL_SECONDS);

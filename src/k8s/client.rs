@@ -1,0 +1,193 @@
+//! A client of the Kubernetes API, found as kubectl finds it, else as a pod's own.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+
+/// Which cluster to use, where the environment does not say it all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientOptions {
+    /// The kubeconfig file, instead of those that kubectl would use.
+    pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context, instead of its current one.
+    pub context: Option<String>,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A kubeconfig that cannot be used.
+    #[error("cannot use the kubeconfig {files}: {source}; {HINT}")]
+    Kubeconfig {
+        /// The files that were read.
+        files: String,
+        /// Why.
+        source: KubeconfigError,
+    },
+    /// Neither a kubeconfig nor a pod's service account.
+    #[error(
+        "found no Kubernetes cluster: no kubeconfig ({tried}), and not in a pod of one: {source}; {HINT}"
+    )]
+    NotFound {
+        /// Where a kubeconfig was looked for.
+        tried: String,
+        /// Why the service account cannot be used.
+        source: InClusterError,
+    },
+    /// A context was named and there is no kubeconfig to find it in.
+    #[error("found no kubeconfig with the context {context:?}: tried {tried}; {HINT}")]
+    NoContext {
+        /// The context.
+        context: String,
+        /// Where a kubeconfig was looked for.
+        tried: String,
+    },
+    /// A client cannot be made of what the kubeconfig says.
+    #[error("cannot make a Kubernetes client: {0}; {HINT}")]
+    Unusable(#[from] kube::Error),
+}
+
+const HINT: &str =
+    "set kubernetes.kubeconfig and kubernetes.context, or kubernetes.enabled: false to do without";
+
+/// Makes a client. Reads files and asks nobody: whether the API server answers shows later.
+///
+/// # Errors
+/// What was tried, and why it did not do.
+pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
+    let found = Kubeconfigs::find(
+        options.kubeconfig.as_deref(),
+        env::var_os("KUBECONFIG").as_deref(),
+        env::home_dir().as_deref(),
+    );
+    let config = match (found.read(), &options.context) {
+        (Some(kubeconfig), context) => {
+            let failed = |source| ClientError::Kubeconfig {
+                files: shown(&found.present),
+                source,
+            };
+            let options = KubeConfigOptions {
+                context: context.clone(),
+                ..KubeConfigOptions::default()
+            };
+            Config::from_custom_kubeconfig(kubeconfig.map_err(failed)?, &options)
+                .await
+                .map_err(failed)?
+        }
+        (None, Some(context)) => {
+            return Err(ClientError::NoContext {
+                context: context.clone(),
+                tried: shown(&found.tried),
+            });
+        }
+        (None, None) => Config::incluster().map_err(|source| ClientError::NotFound {
+            tried: shown(&found.tried),
+            source,
+        })?,
+    };
+    Ok(Client::try_from(config)?)
+}
+
+fn shown(paths: &[PathBuf]) -> String {
+    if paths.is_empty() {
+        return "no path is known".to_owned();
+    }
+    let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+    paths.join(", ")
+}
+
+/// Where kubeconfigs may be, and where they are.
+#[derive(Debug, PartialEq, Eq)]
+struct Kubeconfigs {
+    tried: Vec<PathBuf>,
+    present: Vec<PathBuf>,
+}
+
+impl Kubeconfigs {
+    /// A file that was configured must be there; of those that the environment names, kubectl
+    /// leaves out the ones that are not.
+    fn find(configured: Option<&Path>, variable: Option<&OsStr>, home: Option<&Path>) -> Self {
+        if let Some(file) = configured {
+            return Self {
+                tried: vec![file.to_owned()],
+                present: vec![file.to_owned()],
+            };
+        }
+        let named: Vec<PathBuf> = variable
+            .map(|paths| env::split_paths(paths).collect())
+            .unwrap_or_default();
+        let mut tried: Vec<_> = named
+            .into_iter()
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect();
+        if tried.is_empty() {
+            tried.extend(home.map(|home| home.join(".kube").join("config")));
+        }
+        let present = tried.iter().filter(|path| path.exists()).cloned().collect();
+        Self { tried, present }
+    }
+
+    /// All of them, merged as kubectl merges them; `None` where there are none.
+    fn read(&self) -> Option<Result<Kubeconfig, KubeconfigError>> {
+        if self.present.is_empty() {
+            return None;
+        }
+        let mut paths = self.present.iter();
+        Some(paths.try_fold(Kubeconfig::default(), |merged, path| {
+            merged.merge(Kubeconfig::read_from(path)?)
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_what_kubectl_finds() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "").unwrap();
+            path
+        };
+        let (a, b, default) = (file("a"), file("b"), file(".kube/config"));
+        let missing = folder.path().join("missing");
+        let home = Some(folder.path());
+        let list = |paths: &[&PathBuf]| env::join_paths(paths).unwrap();
+        let find = |configured: Option<&Path>, variable: Option<&OsStr>| {
+            Kubeconfigs::find(configured, variable, home).present
+        };
+        assert_eq!(find(None, None), std::slice::from_ref(&default));
+        assert_eq!(find(None, Some(OsStr::new(""))), [default]);
+        assert_eq!(
+            find(None, Some(&list(&[&a, &missing, &b]))),
+            [a.clone(), b.clone()]
+        );
+        assert!(find(None, Some(&list(&[&missing]))).is_empty());
+        assert_eq!(find(Some(&missing), Some(&list(&[&a]))), [missing]);
+        assert_eq!(
+            Kubeconfigs::find(None, None, None).tried,
+            Vec::<PathBuf>::new()
+        );
+    }
+
+    #[tokio::test]
+    async fn errors_say_what_was_tried() {
+        let missing = PathBuf::from("/nowhere/kubeconfig");
+        let options = ClientOptions {
+            kubeconfig: Some(missing),
+            context: None,
+        };
+        let error = connect(&options).await.err().unwrap().to_string();
+        assert!(
+            error.starts_with("cannot use the kubeconfig /nowhere/kubeconfig: "),
+            "{error}"
+        );
+        assert!(error.contains("kubernetes.enabled: false"), "{error}");
+    }
+}

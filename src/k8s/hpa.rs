@@ -1,0 +1,310 @@
+//! What the cluster's HPAs ask for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Arc;
+
+use futures::stream::{StreamExt, select_all};
+use k8s_openapi::api::autoscaling::v2::{
+    ExternalMetricSource, HorizontalPodAutoscaler, MetricTarget as HpaMetricTarget,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use tokio::sync::watch::Sender;
+
+use super::watching;
+use crate::model::quantity::Milli;
+use crate::model::selector::{Operator, Requirement, Selector};
+use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget};
+
+/// Follows the HPAs of `namespaces` (empty = all) for ever and publishes all of them at every
+/// change, in the order of namespaces and names.
+pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Vec<HpaFacts>>) {
+    let namespaces: BTreeSet<_> = namespaces.into_iter().collect();
+    let apis: Vec<Api<HorizontalPodAutoscaler>> = if namespaces.is_empty() {
+        vec![Api::all(client)]
+    } else {
+        let one = |namespace: &String| Api::namespaced(client.clone(), namespace);
+        namespaces.iter().map(one).collect()
+    };
+    let mut known: Vec<Known> = apis.iter().map(|_| Known::default()).collect();
+    let mut events = select_all(apis.into_iter().enumerate().map(|(scope, api)| {
+        watching::events(api, watcher::Config::default(), "HorizontalPodAutoscalers")
+            .map(move |event| (scope, event))
+            .boxed()
+    }));
+    while let Some((scope, event)) = events.next().await {
+        if let Some(known) = known.get_mut(scope) {
+            known.take_in(event);
+        }
+        let all = union(&known);
+        facts.send_if_modified(|facts| {
+            let differs = *facts != all;
+            if differs {
+                *facts = all;
+            }
+            differs
+        });
+    }
+}
+
+type Key = (Arc<str>, Arc<str>);
+
+/// The HPAs of one watch. While everything is listed anew the old set holds, so that no target is
+/// lost on the way.
+#[derive(Debug, Default)]
+struct Known {
+    current: BTreeMap<Key, HpaFacts>,
+    listing: BTreeMap<Key, HpaFacts>,
+}
+
+impl Known {
+    fn take_in(&mut self, event: Event<HorizontalPodAutoscaler>) {
+        let key = |facts: &HpaFacts| (Arc::clone(&facts.namespace), Arc::clone(&facts.name));
+        match event {
+            Event::Init => self.listing.clear(),
+            Event::InitApply(hpa) => {
+                let facts = facts_of(&hpa);
+                self.listing.insert(key(&facts), facts);
+            }
+            Event::InitDone => self.current = mem::take(&mut self.listing),
+            Event::Apply(hpa) => {
+                let facts = facts_of(&hpa);
+                self.current.insert(key(&facts), facts);
+            }
+            Event::Delete(hpa) => {
+                self.current.remove(&key(&facts_of(&hpa)));
+            }
+        }
+    }
+}
+
+fn union(known: &[Known]) -> Vec<HpaFacts> {
+    let mut all: Vec<_> = known
+        .iter()
+        .flat_map(|known| known.current.values().cloned())
+        .collect();
+    all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    all
+}
+
+/// What an HPA asks for.
+fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
+    let text = |text: &Option<String>| Arc::from(text.as_deref().unwrap_or_default());
+    HpaFacts {
+        namespace: text(&hpa.metadata.namespace),
+        name: text(&hpa.metadata.name),
+        metrics: hpa
+            .spec
+            .metrics
+            .iter()
+            .flatten()
+            .filter_map(|metric| external_metric(metric.external.as_ref()?))
+            .collect(),
+    }
+}
+
+fn external_metric(source: &ExternalMetricSource) -> Option<ExternalMetric> {
+    Some(ExternalMetric {
+        name: source.metric.name.clone(),
+        selector: match &source.metric.selector {
+            Some(selector) => selector_of(selector)?,
+            None => Selector::default(),
+        },
+        target: target_of(&source.target),
+    })
+}
+
+/// `None` for an operator that the API server would not have let in.
+fn selector_of(selector: &LabelSelector) -> Option<Selector> {
+    let labels = selector.match_labels.iter().flatten();
+    let equal = labels.map(|(key, value)| {
+        Some(Requirement::new(
+            key.clone(),
+            Operator::In(vec![value.clone()]),
+        ))
+    });
+    let expressions = selector.match_expressions.iter().flatten();
+    equal.chain(expressions.map(requirement_of)).collect()
+}
+
+fn requirement_of(requirement: &LabelSelectorRequirement) -> Option<Requirement> {
+    let values = || requirement.values.clone().unwrap_or_default();
+    let operator = match requirement.operator.as_str() {
+        "In" => Operator::In(values()),
+        "NotIn" => Operator::NotIn(values()),
+        "Exists" => Operator::Exists,
+        "DoesNotExist" => Operator::DoesNotExist,
+        _ => return None,
+    };
+    Some(Requirement::new(requirement.key.clone(), operator))
+}
+
+/// As the HPA controller reads it: an average value goes before a value, whatever `type` says.
+fn target_of(target: &HpaMetricTarget) -> Option<MetricTarget> {
+    let positive = |quantity: &Quantity| Milli::parse(&quantity.0).filter(|m| m.thousandths() > 0);
+    match (&target.average_value, &target.value) {
+        (Some(average), _) => positive(average).map(MetricTarget::AverageValue),
+        (None, Some(value)) => positive(value).map(MetricTarget::Value),
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn hpa(namespace: &str, name: &str, metrics: Value) -> HorizontalPodAutoscaler {
+        serde_json::from_value(json!({
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"namespace": namespace, "name": name},
+            "spec": {
+                "maxReplicas": 9,
+                "scaleTargetRef": {"kind": "Deployment", "name": "d"},
+                "metrics": metrics,
+            },
+        }))
+        .unwrap()
+    }
+
+    fn external(metric: Value, target: Value) -> Value {
+        json!([{"type": "External", "external": {"metric": metric, "target": target}}])
+    }
+
+    #[test]
+    fn selectors_and_targets() {
+        let average = |milli| Some(MetricTarget::AverageValue(Milli::parse(milli).unwrap()));
+        let value = |milli| Some(MetricTarget::Value(Milli::parse(milli).unwrap()));
+        for (selector, target, expected_selector, expected_target) in [
+            (
+                json!({"matchLabels": {"topic": "t", "group": "g"}}),
+                json!({"type": "AverageValue", "averageValue": "100"}),
+                "group=g,topic=t",
+                average("100"),
+            ),
+            (
+                json!({
+                    "matchLabels": {"group": "g"},
+                    "matchExpressions": [
+                        {"key": "topic", "operator": "In", "values": ["b", "a"]},
+                        {"key": "x", "operator": "NotIn", "values": ["c"]},
+                        {"key": "y", "operator": "Exists"},
+                        {"key": "z", "operator": "DoesNotExist"},
+                    ],
+                }),
+                json!({"type": "AverageValue", "averageValue": "1500m"}),
+                "group=g,topic in (a,b),x!=c,y,!z",
+                average("1500m"),
+            ),
+            (
+                json!({"matchExpressions": [{"key": "group", "operator": "In", "values": ["g"]}]}),
+                json!({"type": "Value", "value": "1k"}),
+                "group=g",
+                value("1k"),
+            ),
+            (
+                json!(null),
+                json!({"type": "Value", "averageValue": "2", "value": "1"}),
+                "",
+                average("2"),
+            ),
+            (
+                json!({}),
+                json!({"type": "AverageValue", "averageValue": "many"}),
+                "",
+                None,
+            ),
+            (
+                json!({}),
+                json!({"type": "AverageValue", "averageValue": "0"}),
+                "",
+                None,
+            ),
+            (
+                json!({}),
+                json!({"type": "AverageValue", "averageValue": "-1"}),
+                "",
+                None,
+            ),
+            (json!({}), json!({"type": "AverageValue"}), "", None),
+        ] {
+            let metrics = external(json!({"name": "kafka_lag", "selector": selector}), target);
+            let shown = metrics.to_string();
+            let facts = facts_of(&hpa("shop", "orders", metrics));
+            assert_eq!((&*facts.namespace, &*facts.name), ("shop", "orders"));
+            let [metric] = facts.metrics.as_slice() else {
+                panic!("{shown}: {facts:?}");
+            };
+            let selector = Selector::parse(expected_selector).unwrap();
+            assert_eq!(metric.name, "kafka_lag", "{shown}");
+            assert_eq!(metric.selector, selector, "{shown}");
+            assert_eq!(metric.target, expected_target, "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_external_metric_is_left_out() {
+        let mut metrics = external(
+            json!({"name": "other", "selector": {"matchLabels": {"a": "b"}}}),
+            json!({"type": "Value", "value": "1"}),
+        );
+        let resource = json!({
+            "type": "Resource",
+            "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+        });
+        metrics.as_array_mut().unwrap().insert(0, resource);
+        let unknown = external(
+            json!({
+                "name": "kafka_lag",
+                "selector": {"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]},
+            }),
+            json!({"type": "Value", "value": "1"}),
+        );
+        metrics.as_array_mut().unwrap().push(unknown[0].clone());
+        let facts = facts_of(&hpa("shop", "orders", metrics));
+        let names: Vec<_> = facts.metrics.iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, ["other"]);
+        assert_eq!(facts_of(&HorizontalPodAutoscaler::default()).metrics, []);
+    }
+
+    #[test]
+    fn a_new_listing_replaces_the_set_only_once_complete() {
+        let one = |name: &str| hpa("shop", name, json!([]));
+        let mut known = Known::default();
+        let names = |known: &Known| {
+            let all = union(std::slice::from_ref(known));
+            all.iter().map(|f| f.name.to_string()).collect::<Vec<_>>()
+        };
+        let mut step = |event, expected: &[&str]| {
+            let shown = format!("{event:?}");
+            known.take_in(event);
+            assert_eq!(names(&known), expected, "{shown}");
+        };
+        step(Event::Init, &[]);
+        step(Event::InitApply(one("b")), &[]);
+        step(Event::InitApply(one("a")), &[]);
+        step(Event::InitDone, &["a", "b"]);
+        step(Event::Apply(one("c")), &["a", "b", "c"]);
+        step(Event::Delete(one("a")), &["b", "c"]);
+        // Everything is listed anew, fails half-way, and once more.
+        step(Event::Init, &["b", "c"]);
+        step(Event::InitApply(one("z")), &["b", "c"]);
+        step(Event::Init, &["b", "c"]);
+        step(Event::InitApply(one("c")), &["b", "c"]);
+        step(Event::InitDone, &["c"]);
+    }
+
+    #[test]
+    fn watches_of_several_namespaces_make_one_sorted_set() {
+        let mut known = [Known::default(), Known::default()];
+        known[0].take_in(Event::Apply(hpa("z", "a", json!([]))));
+        known[1].take_in(Event::Apply(hpa("a", "b", json!([]))));
+        let all = union(&known);
+        let shown: Vec<_> = all.iter().map(|f| (&*f.namespace, &*f.name)).collect();
+        assert_eq!(shown, [("a", "b"), ("z", "a")]);
+    }
+}

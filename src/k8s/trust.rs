@@ -1,0 +1,171 @@
+//! Whom the cluster's front proxy vouches for: the ConfigMap in which the API server publishes it.
+//!
+//! The role `extension-apiserver-authentication-reader` in `kube-system` grants get, list and
+//! watch on this one object; list and watch hold because the field selector names it.
+
+use std::collections::BTreeMap;
+use std::mem;
+
+use futures::stream::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use std::pin::pin;
+use tokio::sync::watch::Sender;
+
+use super::watching;
+use crate::model::access::FrontProxyTrust;
+use crate::telemetry::TrustUnusable;
+
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "extension-apiserver-authentication";
+
+/// Follows the ConfigMap for ever and publishes what it says. What was once read holds until
+/// something else is: neither an outage nor a ConfigMap that is gone or spoilt clears it.
+pub async fn watch(client: Client, trust: Sender<Option<FrontProxyTrust>>) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+    let api: Api<ConfigMap> = Api::namespaced(client, NAMESPACE);
+    let mut events = pin!(watching::events(
+        api,
+        config,
+        "ConfigMap kube-system/extension-apiserver-authentication",
+    ));
+    let mut listed = None;
+    while let Some(event) = events.next().await {
+        let found = match take_in(event, &mut listed) {
+            None => continue,
+            Some(found) => found.ok_or(TrustProblem::Absent).and_then(|m| trust_of(&m)),
+        };
+        match found {
+            Ok(found) => {
+                trust.send_if_modified(|trust| {
+                    let differs = trust.as_ref() != Some(&found);
+                    if differs {
+                        *trust = Some(found);
+                    }
+                    differs
+                });
+            }
+            Err(problem) => TrustUnusable { reason: &problem }.emit(),
+        }
+    }
+}
+
+/// What the watch now knows of the object, where an event says: that it is there, or not.
+fn take_in(event: Event<ConfigMap>, listed: &mut Option<ConfigMap>) -> Option<Option<ConfigMap>> {
+    match event {
+        Event::Init => {
+            *listed = None;
+            None
+        }
+        Event::InitApply(map) => {
+            *listed = Some(map);
+            None
+        }
+        Event::InitDone => Some(mem::take(listed)),
+        Event::Apply(map) => Some(Some(map)),
+        Event::Delete(_) => Some(None),
+    }
+}
+
+/// Why the ConfigMap says nothing that can be used.
+#[derive(Debug, thiserror::Error)]
+enum TrustProblem {
+    #[error("it does not exist")]
+    Absent,
+    #[error("it has no {0}: the API server runs without a front proxy certificate")]
+    Missing(&'static str),
+    #[error("its {key} is no JSON array of strings: {source}")]
+    NoList {
+        key: &'static str,
+        source: serde_json::Error,
+    },
+}
+
+fn trust_of(map: &ConfigMap) -> Result<FrontProxyTrust, TrustProblem> {
+    const CA: &str = "requestheader-client-ca-file";
+    let empty = BTreeMap::new();
+    let data = map.data.as_ref().unwrap_or(&empty);
+    let list = |key: &'static str| match data.get(key).map(|text| text.trim()) {
+        None | Some("") => Ok(Vec::new()),
+        Some(text) => {
+            serde_json::from_str(text).map_err(|source| TrustProblem::NoList { key, source })
+        }
+    };
+    Ok(FrontProxyTrust {
+        client_ca_pem: data
+            .get(CA)
+            .filter(|pem| !pem.trim().is_empty())
+            .cloned()
+            .ok_or(TrustProblem::Missing(CA))?,
+        allowed_names: list("requestheader-allowed-names")?,
+        username_headers: list("requestheader-username-headers")?,
+        group_headers: list("requestheader-group-headers")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(data: &[(&str, &str)]) -> ConfigMap {
+        let data = data.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        ConfigMap {
+            data: Some(data.collect()),
+            ..ConfigMap::default()
+        }
+    }
+
+    const CA: (&str, &str) = ("requestheader-client-ca-file", "PEM");
+
+    #[test]
+    fn reads_what_the_api_server_writes() {
+        let found = trust_of(&map(&[
+            CA,
+            ("requestheader-allowed-names", r#"["front-proxy-client"]"#),
+            ("requestheader-username-headers", r#"["X-Remote-User"]"#),
+            (
+                "requestheader-group-headers",
+                r#"["X-Remote-Group","X-Other"]"#,
+            ),
+            (
+                "requestheader-extra-headers-prefix",
+                r#"["X-Remote-Extra-"]"#,
+            ),
+        ]));
+        let expected = FrontProxyTrust {
+            client_ca_pem: "PEM".to_owned(),
+            allowed_names: vec!["front-proxy-client".to_owned()],
+            username_headers: vec!["X-Remote-User".to_owned()],
+            group_headers: vec!["X-Remote-Group".to_owned(), "X-Other".to_owned()],
+        };
+        assert_eq!(found.unwrap(), expected);
+    }
+
+    #[test]
+    fn says_what_is_missing() {
+        let error = |data: &[(&str, &str)]| trust_of(&map(data)).unwrap_err().to_string();
+        assert!(error(&[]).contains("it has no requestheader-client-ca-file"));
+        assert!(error(&[("requestheader-client-ca-file", " ")]).contains("it has no"));
+        let spoilt = error(&[CA, ("requestheader-allowed-names", "x")]);
+        assert!(
+            spoilt.contains("its requestheader-allowed-names is no JSON array"),
+            "{spoilt}"
+        );
+        assert!(trust_of(&ConfigMap::default()).is_err());
+        assert!(trust_of(&map(&[CA])).unwrap().allowed_names.is_empty());
+    }
+
+    #[test]
+    fn a_listing_counts_once_complete() {
+        let mut listed = None;
+        let mut step = |event| take_in(event, &mut listed);
+        assert_eq!(step(Event::Init), None);
+        assert_eq!(step(Event::InitDone), Some(None));
+        assert_eq!(step(Event::Init), None);
+        assert_eq!(step(Event::InitApply(map(&[CA]))), None);
+        assert_eq!(step(Event::InitDone), Some(Some(map(&[CA]))));
+        assert_eq!(step(Event::Delete(map(&[CA]))), Some(None));
+        assert_eq!(step(Event::Apply(map(&[]))), Some(Some(map(&[]))));
+    }
+}
