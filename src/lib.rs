@@ -16,8 +16,10 @@
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod k8s;
 pub mod kafka;
 pub mod model;
 pub mod poller;
 pub mod publish;
+pub mod serve;
 pub mod telemetry;

@@ -9,6 +9,8 @@
 pub mod access;
 pub mod assembly;
 pub mod fault;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod lag;
 pub mod observation;
 pub mod parallelism;

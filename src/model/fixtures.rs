@@ -1,0 +1,147 @@
+//! Snapshots for tests of what reads them.
+
+#![allow(clippy::arithmetic_side_effects)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::assembly::{ClusterHistory, Scope};
+use super::fault::{ConnectionFault, Fault};
+use super::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets};
+use super::snapshot::LagSnapshot;
+use super::target::Targets;
+use super::types::{Moment, Offset, OffsetReset};
+
+/// A moment after a fixed one of this run; on the wall clock, after 2024-05-06 07:08:09 UTC.
+pub(crate) fn at(after: Duration) -> Moment {
+    static ZERO: LazyLock<Moment> = LazyLock::new(|| Moment {
+        monotonic: Instant::now(),
+        wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_714_979_289),
+    });
+    Moment {
+        monotonic: ZERO.monotonic + after,
+        wall: ZERO.wall + after,
+    }
+}
+
+/// A partition: log start, committed offset, log end.
+pub(crate) type Row = (i64, Result<Option<i64>, Fault>, Result<i64, Fault>);
+
+/// What a sweep `after` brought of one group on one topic.
+pub(crate) fn read(after: Duration, group: &str, topic: &str, rows: &[Row]) -> Observation {
+    let committed = rows.iter().map(|r| r.1.map(|c| c.map(Offset))).collect();
+    let offsets = TopicOffsets {
+        starts: rows.iter().map(|r| Ok(Offset(r.0))).collect(),
+        ends: rows.iter().map(|r| r.2.map(Offset)).collect(),
+    };
+    let mut observation = nothing(after, group);
+    observation.topics = [(topic.into(), Ok(Arc::new(offsets)))].into();
+    observation.groups[0].plan.topics = [topic.into()].into();
+    observation.groups[0].committed = Ok([(topic.into(), committed)].into());
+    observation
+}
+
+/// A sweep that asked for every topic of a group which has committed on none.
+pub(crate) fn nothing(after: Duration, group: &str) -> Observation {
+    Observation {
+        cluster: "main".into(),
+        started: at(after),
+        finished: at(after),
+        topics: BTreeMap::new(),
+        groups: vec![GroupObservation {
+            plan: GroupPlan {
+                group: group.into(),
+                topics: BTreeSet::new(),
+                discover: true,
+                reset: OffsetReset::Latest,
+            },
+            committed: Ok(BTreeMap::new()),
+        }],
+        connection: None,
+    }
+}
+
+/// A sweep whose questions about a group all failed.
+pub(crate) fn failed(after: Duration, group: &str, topic: &str, fault: Fault) -> Observation {
+    let mut observation = nothing(after, group);
+    observation.groups[0].plan.topics = [topic.into()].into();
+    observation.groups[0].committed = Err(fault);
+    observation
+}
+
+/// Two clusters, swept at zero. `main` has the groups
+/// - `orders` on `payments` of two partitions: lag 100;
+/// - `idle` on `payments`: never ran;
+/// - `partial` on `refunds`: one partition unknown, 5 behind on the other;
+/// - `mute` on `refunds`: never answered;
+/// - `we"ird\group` on `payments`: lag 0, and retention overtook it on one partition;
+///
+/// and `down` does not answer.
+pub(crate) fn snapshot() -> LagSnapshot {
+    let zero = Duration::ZERO;
+    let mut main = ClusterHistory::default();
+    let ok = |start, committed, end| (start, Ok(committed), Ok(end));
+    for observation in [
+        read(
+            zero,
+            "orders",
+            "payments",
+            &[ok(0, Some(40), 100), ok(10, Some(60), 100)],
+        ),
+        read(
+            zero,
+            "idle",
+            "payments",
+            &[ok(0, None, 100), ok(10, None, 100)],
+        ),
+        read(
+            zero,
+            "we\"ird\\group",
+            "payments",
+            &[ok(0, Some(100), 100), ok(10, Some(3), 100)],
+        ),
+        read(
+            zero,
+            "partial",
+            "refunds",
+            &[ok(0, Some(7), 7), ok(0, Some(7), 7)],
+        ),
+        read(
+            Duration::from_secs(5),
+            "partial",
+            "refunds",
+            &[
+                ok(0, Some(7), 12),
+                (0, Ok(Some(7)), Err(Fault::LeaderUnknown)),
+            ],
+        ),
+        failed(zero, "mute", "refunds", Fault::NoAnswer),
+    ] {
+        main.take_in(observation, Scope::Some);
+    }
+    let mut sweep = nothing(zero, "");
+    sweep.groups.clear();
+    // Nobody wants the groups any more after a whole sweep without them, unless asked since.
+    let mut main = (*main.take_in(sweep, Scope::Some)).clone();
+    main.sweep = Some(super::snapshot::Sweep {
+        started: at(zero),
+        finished: at(zero),
+    });
+    let mut lost = nothing(zero, "");
+    lost.groups.clear();
+    lost.connection = Some(ConnectionFault {
+        kind: Fault::Login,
+        reason: "broker said \"no\":\nSASL authentication failed".into(),
+        since: at(zero),
+    });
+    let down = ClusterHistory::default().take_in(lost, Scope::Whole);
+    LagSnapshot {
+        sequence: 0,
+        targets: Arc::new(Targets {
+            clusters: vec!["main".into(), "down".into()],
+            ..Targets::default()
+        }),
+        clusters: [("main".into(), Arc::new(main)), ("down".into(), down)].into(),
+    }
+}

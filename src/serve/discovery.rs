@@ -1,0 +1,251 @@
+//! The documents by which clients and the API aggregator find out what is served.
+//!
+//! They list one placeholder resource and not the metrics: old clients fail on an empty list, and
+//! thousands of entries slow down every `kubectl` of the cluster.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::LazyLock;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::route::{GROUP, VERSION};
+use super::status::json as json_response;
+
+/// The one resource listed.
+const PLACEHOLDER: &str = "externalmetrics";
+const KIND: &str = "ExternalMetricValueList";
+
+static GROUP_LIST: LazyLock<String> = LazyLock::new(|| {
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]}).to_string()
+});
+static GROUP_DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+    let mut document = group();
+    document["kind"] = "APIGroup".into();
+    document["apiVersion"] = "v1".into();
+    document.to_string()
+});
+static RESOURCE_LIST: LazyLock<String> = LazyLock::new(|| {
+    json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": format!("{GROUP}/{VERSION}"),
+        "resources": [{
+            "name": PLACEHOLDER,
+            "singularName": "",
+            "namespaced": true,
+            "kind": KIND,
+            "verbs": ["get"],
+        }],
+    })
+    .to_string()
+});
+static AGGREGATED: LazyLock<[Aggregated; 2]> =
+    LazyLock::new(|| [Aggregated::new("v2"), Aggregated::new("v2beta1")]);
+
+/// `/apis/GROUP`.
+pub(super) fn group_document() -> Response {
+    json_response(StatusCode::OK, GROUP_DOCUMENT.as_str())
+}
+
+/// `/apis/GROUP/VERSION`.
+pub(super) fn resource_list() -> Response {
+    json_response(StatusCode::OK, RESOURCE_LIST.as_str())
+}
+
+/// `/apis`, in the form that the request prefers.
+pub(super) fn group_list(headers: &HeaderMap) -> Response {
+    let mut response = match preferred(headers) {
+        None => json_response(StatusCode::OK, GROUP_LIST.as_str()),
+        Some(document) => document.response(headers),
+    };
+    let vary = HeaderValue::from_static("Accept");
+    response.headers_mut().insert(header::VARY, vary);
+    response
+}
+
+/// `/version`.
+pub(super) fn version(version: &str) -> Response {
+    let mut parts = version.split('.');
+    let mut next = || parts.next().unwrap_or_default();
+    let (major, minor) = (next(), next());
+    let document = json!({
+        "major": major,
+        "minor": minor,
+        "gitVersion": format!("v{version}"),
+        "gitCommit": "",
+        "gitTreeState": "",
+        "buildDate": "",
+        "goVersion": "",
+        "compiler": "",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    });
+    json_response(StatusCode::OK, document.to_string())
+}
+
+fn group() -> Value {
+    let version = json!({"groupVersion": format!("{GROUP}/{VERSION}"), "version": VERSION});
+    json!({"name": GROUP, "versions": [version], "preferredVersion": version})
+}
+
+/// The whole of discovery in one document, in one version of its format.
+struct Aggregated {
+    format: &'static str,
+    body: String,
+    content_type: HeaderValue,
+    etag: HeaderValue,
+}
+
+impl Aggregated {
+    fn new(format: &'static str) -> Self {
+        let body = json!({
+            "kind": "APIGroupDiscoveryList",
+            "apiVersion": format!("apidiscovery.k8s.io/{format}"),
+            "metadata": {},
+            "items": [{
+                "metadata": {"name": GROUP},
+                "versions": [{
+                    "version": VERSION,
+                    "freshness": "Current",
+                    "resources": [{
+                        "resource": PLACEHOLDER,
+                        "responseKind": {"group": GROUP, "version": VERSION, "kind": KIND},
+                        "scope": "Namespaced",
+                        "singularResource": "",
+                        "verbs": ["get"],
+                    }],
+                }],
+            }],
+        })
+        .to_string();
+        // Its keys are fixed, so that all replicas of one build give the same tag.
+        let mut hasher = DefaultHasher::new();
+        body.hash(&mut hasher);
+        let header = |text: String| {
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        };
+        Self {
+            format,
+            content_type: header(format!(
+                "application/json;g=apidiscovery.k8s.io;v={format};as=APIGroupDiscoveryList"
+            )),
+            etag: header(format!("\"{:016X}\"", hasher.finish())),
+            body,
+        }
+    }
+
+    fn response(&'static self, headers: &HeaderMap) -> Response {
+        let known = values(headers, &header::IF_NONE_MATCH)
+            .any(|tag| tag == "*" || tag.as_bytes() == self.etag.as_bytes());
+        let mut response = if known {
+            let mut response = json_response(StatusCode::NOT_MODIFIED, "");
+            response.headers_mut().remove(header::CONTENT_TYPE);
+            response
+        } else {
+            let mut response = json_response(StatusCode::OK, self.body.as_str());
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, self.content_type.clone());
+            response
+        };
+        // Clients may keep it, as long as they ask whether it still holds.
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+        headers.insert(header::ETAG, self.etag.clone());
+        response
+    }
+}
+
+/// The aggregated document that the request prefers to the plain one. Preference is the order of
+/// media ranges, as client-go writes it, without weights.
+fn preferred(headers: &HeaderMap) -> Option<&'static Aggregated> {
+    for range in values(headers, &header::ACCEPT) {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        let (mut group, mut version, mut kind) = (None, None, None);
+        for parameter in parts {
+            match parameter.split_once('=') {
+                Some(("g", value)) => group = Some(value),
+                Some(("v", value)) => version = Some(value),
+                Some(("as", value)) => kind = Some(value),
+                _ => {}
+            }
+        }
+        match (media, group, kind) {
+            ("application/json", Some("apidiscovery.k8s.io"), Some("APIGroupDiscoveryList")) => {
+                let known = AGGREGATED.iter().find(|d| Some(d.format) == version);
+                if known.is_some() {
+                    return known;
+                }
+            }
+            ("application/json" | "application/*" | "*/*", None, None) => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+fn values<'a>(
+    headers: &'a HeaderMap,
+    name: &header::HeaderName,
+) -> impl Iterator<Item = &'a str> + use<'a> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    const BETA: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+
+    fn accept(text: &str) -> HeaderMap {
+        [(header::ACCEPT, text.parse().unwrap())]
+            .into_iter()
+            .collect()
+    }
+
+    #[test]
+    fn the_first_form_that_is_known_wins() {
+        for (text, expected) in [
+            (V2.to_owned(), Some("v2")),
+            (format!("{V2}, {BETA}, application/json"), Some("v2")),
+            (format!("{BETA},application/json"), Some("v2beta1")),
+            (V2.replace(";v=v2;", ";v=v3;") + "," + BETA, Some("v2beta1")),
+            (format!("application/json,{V2}"), None),
+            (V2.replace("json", "vnd.kubernetes.protobuf") + ",*/*", None),
+            (
+                V2.replace("json", "vnd.kubernetes.protobuf") + "," + V2,
+                Some("v2"),
+            ),
+            (format!("{V2};profile=nopeer"), Some("v2")),
+            ("application/vnd.kubernetes.protobuf".to_owned(), None),
+            (String::new(), None),
+        ] {
+            let found = preferred(&accept(&text)).map(|d| d.format);
+            assert_eq!(found, expected, "{text}");
+        }
+        assert!(preferred(&HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn a_client_that_has_it_gets_304() {
+        let mut headers = accept(V2);
+        let first = group_list(&headers);
+        assert_eq!(first.status(), StatusCode::OK);
+        assert_eq!(first.headers()[header::CONTENT_TYPE], V2);
+        let tag = first.headers()[header::ETAG].clone();
+        headers.insert(header::IF_NONE_MATCH, tag.clone());
+        let second = group_list(&headers);
+        assert_eq!(second.status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(second.headers()[header::ETAG], tag);
+        headers.insert(header::IF_NONE_MATCH, "\"other\"".parse().unwrap());
+        assert_eq!(group_list(&headers).status(), StatusCode::OK);
+    }
+}

@@ -1,0 +1,379 @@
+//! A snapshot in Prometheus's text format: `kafka_exporter`'s names, which dashboards and alerts
+//! know, and lagwise's own.
+//!
+//! An unknown reading has no sample: a 0 or a -1 would be taken for a lag. So a series that ends
+//! means that nothing is known, and `lagwise_partition_faults` says why.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+
+use super::BuildInfo;
+use crate::model::fault::Fault;
+use crate::model::observation::TopicOffsets;
+use crate::model::parallelism::useful_parallelism;
+use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic, LagSnapshot, TopicLag};
+use crate::model::types::{ClusterName, GroupId, Moment, TopicName};
+
+/// Renders everything that the snapshot holds.
+pub(super) fn render(snapshot: &LagSnapshot, now: &Moment, build: &BuildInfo) -> String {
+    let mut text = Text::default();
+    consumer_groups(&mut text, snapshot);
+    topics(&mut text, snapshot);
+    decisions(&mut text, snapshot);
+    freshness(&mut text, snapshot, now);
+    clusters(&mut text, snapshot);
+    text.family("lagwise_build_info", GAUGE, "Which build this is; always 1");
+    let labels = Labels::default()
+        .with("version", &build.version)
+        .with("librdkafka", &build.librdkafka);
+    text.sample(&labels, 1);
+    text.0
+}
+
+const GAUGE: &str = "gauge";
+
+fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
+    text.family(
+        "kafka_consumergroup_lag",
+        GAUGE,
+        "Messages that the group has yet to read on the partition",
+    );
+    for (labels, lag) in latest(snapshot) {
+        for (partition, lag) in lag.lags.iter().enumerate() {
+            if let Ok(lag) = lag {
+                text.partition(&labels, partition, lag.for_scaling());
+            }
+        }
+    }
+    // kafka_exporter says gauge; but a gauge whose name ends in _sum fails Prometheus's own lint,
+    // since histograms have such names. The name is what queries use.
+    text.family(
+        "kafka_consumergroup_lag_sum",
+        "untyped",
+        "Messages that the group has yet to read on the topic; absent while any partition is unknown",
+    );
+    for (labels, lag) in latest(snapshot) {
+        if let Ok(total) = lag.total() {
+            text.sample(&labels, total);
+        }
+    }
+    text.family(
+        "kafka_consumergroup_current_offset",
+        GAUGE,
+        "The group's committed offset on the partition; absent where it has none",
+    );
+    for (labels, lag) in latest(snapshot) {
+        for (partition, committed) in lag.committed.iter().enumerate() {
+            if let Ok(Some(committed)) = committed {
+                text.partition(&labels, partition, committed);
+            }
+        }
+    }
+}
+
+fn topics(text: &mut Text, snapshot: &LagSnapshot) {
+    let read: Vec<_> = snapshot
+        .clusters
+        .iter()
+        .flat_map(|(name, cluster)| {
+            let labelled = move |(topic, offsets): (&TopicName, _)| {
+                (in_cluster(name).with("topic", topic.as_str()), offsets)
+            };
+            topics_read(cluster).into_iter().map(labelled)
+        })
+        .collect();
+    text.family("kafka_topic_partitions", GAUGE, "Partitions of the topic");
+    for (labels, offsets) in &read {
+        text.sample(labels, offsets.ends.len());
+    }
+    text.family(
+        "kafka_topic_partition_current_offset",
+        GAUGE,
+        "The end of the partition's log: the offset that its next message gets",
+    );
+    for (labels, offsets) in &read {
+        for (partition, end) in offsets.ends.iter().enumerate() {
+            if let Ok(end) = end {
+                text.partition(labels, partition, end);
+            }
+        }
+    }
+    text.family(
+        "kafka_topic_partition_oldest_offset",
+        GAUGE,
+        "The start of the partition's log: the offset of its oldest message",
+    );
+    for (labels, offsets) in &read {
+        for (partition, start) in offsets.starts.iter().enumerate() {
+            if let Ok(start) = start {
+                text.partition(labels, partition, start);
+            }
+        }
+    }
+}
+
+fn decisions(text: &mut Text, snapshot: &LagSnapshot) {
+    text.family(
+        "lagwise_consumergroup_useful_parallelism",
+        GAUGE,
+        "The most members of the group that can be given a partition",
+    );
+    for (name, cluster) in &snapshot.clusters {
+        for (id, group) in &cluster.groups {
+            if let Some(partitions) = known_partitions(group) {
+                let labels = in_cluster(name).with("consumergroup", id.as_str());
+                text.sample(&labels, useful_parallelism(partitions));
+            }
+        }
+    }
+}
+
+fn freshness(text: &mut Text, snapshot: &LagSnapshot, now: &Moment) {
+    text.family(
+        "lagwise_data_age_seconds",
+        GAUGE,
+        "Age of the last complete reading of the group on the topic, from which values are served",
+    );
+    for (name, id, topic, group_topic) in group_topics(snapshot) {
+        if let Some(complete) = &group_topic.complete {
+            let age = now.since(&complete.read).as_secs_f64();
+            text.sample(&of_topic(name, id, topic), format_args!("{age:.3}"));
+        }
+    }
+}
+
+fn clusters(text: &mut Text, snapshot: &LagSnapshot) {
+    text.family(
+        "lagwise_partition_faults",
+        GAUGE,
+        "Partitions of group-topics whose lag is unknown, by cause; a group-topic that was never read counts once",
+    );
+    for (name, cluster) in &snapshot.clusters {
+        for (kind, count) in faults(cluster) {
+            text.sample(&in_cluster(name).with("kind", kind), count);
+        }
+    }
+    text.family(
+        "lagwise_cluster_up",
+        GAUGE,
+        "Whether the Kafka cluster answered the last sweep; absent before the first",
+    );
+    for (name, cluster) in &snapshot.clusters {
+        if cluster.sweep.is_some() || cluster.connection.is_some() {
+            text.sample(&in_cluster(name), u8::from(cluster.connection.is_none()));
+        }
+    }
+    text.family(
+        "lagwise_cluster_fault",
+        GAUGE,
+        "1 while this keeps the Kafka cluster from answering",
+    );
+    for (name, cluster) in &snapshot.clusters {
+        if let Some(fault) = &cluster.connection {
+            let labels = in_cluster(name)
+                .with("kind", fault.kind.label())
+                .with("reason", &fault.reason);
+            text.sample(&labels, 1);
+        }
+    }
+}
+
+fn in_cluster(cluster: &ClusterName) -> Labels {
+    Labels::default().with("cluster", cluster.as_str())
+}
+
+fn of_topic(cluster: &ClusterName, group: &GroupId, topic: &TopicName) -> Labels {
+    in_cluster(cluster)
+        .with("consumergroup", group.as_str())
+        .with("topic", topic.as_str())
+}
+
+fn group_topics(
+    snapshot: &LagSnapshot,
+) -> impl Iterator<Item = (&ClusterName, &GroupId, &TopicName, &GroupTopic)> {
+    snapshot.clusters.iter().flat_map(|(name, cluster)| {
+        cluster.groups.iter().flat_map(move |(id, group)| {
+            let topics = group.topics.iter();
+            topics.map(move |(topic, group_topic)| (name, id, topic, group_topic))
+        })
+    })
+}
+
+/// The latest reading of each group on each topic, where there is one.
+fn latest(snapshot: &LagSnapshot) -> impl Iterator<Item = (Labels, &TopicLag)> {
+    group_topics(snapshot).filter_map(|(name, id, topic, group_topic)| {
+        let lag = group_topic.latest.as_ref().ok()?;
+        Some((of_topic(name, id, topic), &**lag))
+    })
+}
+
+/// The topics that were read in the groups' latest readings, each as the newest of them has it.
+/// Not the cluster's own list, which keeps what was last known of a topic through an outage.
+fn topics_read(cluster: &ClusterSnapshot) -> BTreeMap<&TopicName, &TopicOffsets> {
+    let mut newest: BTreeMap<&TopicName, &TopicLag> = BTreeMap::new();
+    for (topic, group_topic) in cluster.groups.values().flat_map(|group| &group.topics) {
+        if let Ok(lag) = &group_topic.latest {
+            let known = newest.entry(topic).or_insert(lag);
+            if lag.read.monotonic > known.read.monotonic {
+                *known = lag;
+            }
+        }
+    }
+    newest
+        .into_iter()
+        .map(|(topic, lag)| (topic, &*lag.offsets))
+        .collect()
+}
+
+/// The partition counts of the group's topics; `None` where one of them is not known, since the
+/// others alone would bound too low.
+fn known_partitions(group: &GroupSnapshot) -> Option<Vec<u32>> {
+    if group.topics.is_empty() {
+        return None;
+    }
+    group
+        .topics
+        .values()
+        .map(|topic| match (&topic.latest, &topic.complete) {
+            (Ok(lag), _) | (Err(_), Some(lag)) => Some(lag.partitions()),
+            (Err(_), None) => None,
+        })
+        .collect()
+}
+
+fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    let mut add = |fault: Fault, count: usize| {
+        let known: &mut usize = counts.entry(fault.label()).or_default();
+        *known = known.saturating_add(count);
+    };
+    for topic in cluster.groups.values().flat_map(|g| g.topics.values()) {
+        match &topic.latest {
+            Ok(lag) => {
+                for fault in lag.lags.iter().filter_map(|lag| lag.err()) {
+                    add(fault, 1);
+                }
+            }
+            Err(fault) => add(*fault, topic.complete.as_ref().map_or(1, |c| c.lags.len())),
+        }
+    }
+    counts
+}
+
+/// Labels, escaped once and written many times.
+#[derive(Clone, Debug, Default)]
+struct Labels(String);
+
+impl Labels {
+    fn with(mut self, key: &str, value: &str) -> Self {
+        if !self.0.is_empty() {
+            self.0.push(',');
+        }
+        self.0.push_str(key);
+        self.0.push_str("=\"");
+        for character in value.chars() {
+            match character {
+                '\\' => self.0.push_str("\\\\"),
+                '"' => self.0.push_str("\\\""),
+                '\n' => self.0.push_str("\\n"),
+                other => self.0.push(other),
+            }
+        }
+        self.0.push('"');
+        self
+    }
+}
+
+/// The text so far, and the name of the family that samples belong to.
+#[derive(Debug, Default)]
+struct Text(String, &'static str);
+
+impl Text {
+    /// Begins a family. All its samples follow before the next one begins.
+    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.1 = name;
+        // Writing into a String does not fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, labels: &Labels, value: impl Display) {
+        let _ = writeln!(self.0, "{}{{{}}} {value}", self.1, labels.0);
+    }
+
+    fn partition(&mut self, labels: &Labels, partition: usize, value: impl Display) {
+        let _ = writeln!(
+            self.0,
+            "{}{{{},partition=\"{partition}\"}} {value}",
+            self.1, labels.0
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixtures;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn build() -> BuildInfo {
+        BuildInfo {
+            version: "1.2.3".to_owned(),
+            librdkafka: "2.12.1".to_owned(),
+        }
+    }
+
+    #[test]
+    fn rendering() {
+        let now = fixtures::at(Duration::from_secs(7));
+        insta::assert_snapshot!(render(&fixtures::snapshot(), &now, &build()));
+    }
+
+    #[test]
+    fn a_partition_that_is_unknown_has_no_sample() {
+        let text = render(
+            &fixtures::snapshot(),
+            &fixtures::at(Duration::ZERO),
+            &build(),
+        );
+        let lines = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
+        assert_eq!(
+            lines("kafka_consumergroup_lag{cluster=\"main\",consumergroup=\"partial\""),
+            1
+        );
+        assert_eq!(
+            lines("kafka_consumergroup_lag_sum{cluster=\"main\",consumergroup=\"partial\""),
+            0
+        );
+        assert!(text.lines().all(|line| !line.ends_with(" -1")));
+    }
+
+    fn unescaped(text: &str) -> String {
+        let mut result = String::new();
+        let mut characters = text.chars();
+        while let Some(character) = characters.next() {
+            let meant = match character {
+                '\\' => match characters.next().unwrap() {
+                    'n' => '\n',
+                    escaped => escaped,
+                },
+                other => other,
+            };
+            result.push(meant);
+        }
+        result
+    }
+
+    proptest! {
+        #[test]
+        fn labels_survive(value in "[\\PC\\\\\"\n\r\t]{0,30}") {
+            let labels = Labels::default().with("key", &value).0;
+            let inner = labels.strip_prefix("key=\"").unwrap().strip_suffix('"').unwrap();
+            prop_assert!(!inner.contains('\n'));
+            prop_assert_eq!(unescaped(inner), value);
+            // No quote ends the value early.
+            let bare = inner.replace("\\\\", "").replace("\\\"", "");
+            prop_assert!(!bare.contains('"'));
+        }
+    }
+}

@@ -1,0 +1,568 @@
+use super::*;
+use crate::model::assembly::{ClusterHistory, Scope};
+use crate::model::fixtures;
+use crate::model::snapshot::ClusterSnapshot;
+use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget, Targets};
+use crate::model::types::{GroupId, OffsetReset};
+use crate::publish::{self, Publisher};
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";
+const LAG: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag";
+
+const RULES: Rules = Rules {
+    clamp: true,
+    // The fixture's readings were made when the test began.
+    max_staleness: Duration::from_secs(3600),
+};
+
+/// An API over a snapshot, with what feeds it.
+struct Rig {
+    router: Router,
+    publisher: Publisher,
+    interests: mpsc::Receiver<Interest>,
+    _drain: watch::Sender<bool>,
+}
+
+fn rig_with(snapshot: LagSnapshot, auth: AuthMode, queue: usize) -> Rig {
+    let (publisher, reader) = publish::channel(snapshot);
+    let (sender, interests) = mpsc::channel(queue);
+    let (drain, draining) = watch::channel(false);
+    let router = router(ExternalOptions {
+        readiness: Readiness::new(reader.clone(), Instant::now(), draining),
+        reader,
+        rules: RULES,
+        interests: sender,
+        auth,
+        build: BuildInfo {
+            version: "1.2.3".to_owned(),
+            librdkafka: "2".to_owned(),
+        },
+    });
+    Rig {
+        router,
+        publisher,
+        interests,
+        _drain: drain,
+    }
+}
+
+fn rig(snapshot: LagSnapshot) -> Rig {
+    rig_with(snapshot, AuthMode::None, 8)
+}
+
+struct Got {
+    code: u16,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Got {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
+    }
+
+    fn message(&self) -> String {
+        let body = self.json();
+        assert_eq!(body["kind"], "Status", "{body}");
+        assert_eq!(body["code"], self.code, "{body}");
+        body["message"].as_str().unwrap().to_owned()
+    }
+}
+
+async fn send(router: &Router, request: Request) -> Got {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    Got {
+        code: parts.status.as_u16(),
+        headers: parts.headers,
+        body: String::from_utf8(body.to_vec()).unwrap(),
+    }
+}
+
+async fn get(router: &Router, path: &str) -> Got {
+    send(router, Request::get(path).body(Body::empty()).unwrap()).await
+}
+
+async fn lag(router: &Router, selector: &str) -> Got {
+    get(router, &with_selector(LAG, selector)).await
+}
+
+fn with_selector(path: &str, selector: &str) -> String {
+    let query: String = form_urlencoded::byte_serialize(selector.as_bytes()).collect();
+    format!("{path}?labelSelector={query}")
+}
+
+#[tokio::test]
+async fn a_known_metric_has_one_item() {
+    let rig = rig(fixtures::snapshot());
+    let got = lag(&rig.router, "cluster=main,group=orders,topic=payments").await;
+    assert_eq!(got.code, 200, "{}", got.body);
+    assert_eq!(got.headers[header::CONTENT_TYPE], "application/json");
+    let expected = json!({
+        "kind": "ExternalMetricValueList",
+        "apiVersion": "external.metrics.k8s.io/v1beta1",
+        "metadata": {},
+        "items": [{
+            "metricName": "kafka_lag",
+            "metricLabels": {"cluster": "main", "group": "orders", "topic": "payments"},
+            "timestamp": "2024-05-06T07:08:09Z",
+            "value": "100",
+        }],
+    });
+    assert_eq!(got.json(), expected);
+}
+
+#[tokio::test]
+async fn the_selector_picks_one_of_two() {
+    let rig = rig(fixtures::snapshot());
+    for (selector, value) in [
+        ("cluster=main,group=orders,topic=payments", "100"),
+        ("cluster=main,group=idle,topic=payments", "0"),
+        ("cluster=main,group in (orders,idle),topic=payments", "100"),
+    ] {
+        let got = lag(&rig.router, selector).await;
+        assert_eq!(got.json()["items"][0]["value"], value, "{selector}");
+    }
+}
+
+#[tokio::test]
+async fn every_path_and_code() {
+    let rig = rig(fixtures::snapshot());
+    let openapi = "/openapi/v2".to_owned();
+    let good = with_selector(LAG, "cluster=main,group=orders,topic=payments");
+    for (path, code) in [
+        ("/healthz".to_owned(), 200),
+        ("/livez".to_owned(), 200),
+        ("/readyz".to_owned(), 200),
+        ("/version".to_owned(), 200),
+        ("/apis".to_owned(), 200),
+        ("/apis/external.metrics.k8s.io".to_owned(), 200),
+        (BASE.to_owned(), 200),
+        (format!("{BASE}/"), 200),
+        (good.clone(), 200),
+        (format!("{good}&limit=5&continue=x&watch=false"), 200),
+        (format!("{good}&watch=0"), 200),
+        (format!("{good}&watch=true"), 405),
+        (format!("{good}&watch"), 405),
+        (openapi, 404),
+        ("/openapi/v3".to_owned(), 404),
+        ("/".to_owned(), 404),
+        ("/metrics".to_owned(), 404),
+        (format!("{BASE}/kafka_lag"), 404),
+        (format!("{BASE}/namespaces/shop"), 404),
+        (format!("{BASE}/namespaces/shop/"), 404),
+        (format!("{LAG}/"), 404),
+        (format!("{LAG}/more"), 404),
+        (format!("/long/prefix{LAG}"), 404),
+        (format!("{BASE}/namespaces/shop//kafka_lag"), 404),
+        (format!("{BASE}/namespaces/shop/other_metric"), 404),
+        (LAG.to_owned(), 400),
+        (with_selector(LAG, "topic=payments"), 400),
+        (with_selector(LAG, "group orders"), 400),
+        (with_selector(LAG, "group=orders,topic=payments"), 400),
+        (with_selector(LAG, "cluster=other,group=orders"), 404),
+        (with_selector(LAG, "cluster=main,target=none"), 404),
+        (
+            with_selector(LAG, "cluster=main,group=mute,topic=refunds"),
+            503,
+        ),
+    ] {
+        let got = get(&rig.router, &path).await;
+        assert_eq!(got.code, code, "{path}: {}", got.body);
+        assert!(!got.headers.contains_key(header::RETRY_AFTER), "{path}");
+        if code != 200 {
+            got.message();
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_say_what_to_do() {
+    let rig = rig(fixtures::snapshot());
+    for (selector, part) in [
+        ("topic=payments", "write for example"),
+        ("group=orders", "name one with the label cluster"),
+        ("group=g,", "unable to parse the label selector"),
+        (
+            "cluster=main,group=mute,topic=refunds",
+            "no answer within the poll's deadline",
+        ),
+    ] {
+        let message = lag(&rig.router, selector).await.message();
+        assert!(message.contains(part), "{selector}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn only_get_is_served() {
+    let rig = rig(fixtures::snapshot());
+    for method in ["POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"] {
+        for path in [LAG, BASE, "/apis", "/livez", "/nothing"] {
+            let request = Request::builder().method(method).uri(path);
+            let got = send(&rig.router, request.body(Body::empty()).unwrap()).await;
+            assert_eq!(got.code, 405, "{method} {path}");
+            assert_eq!(got.headers[header::ALLOW], "GET");
+        }
+    }
+}
+
+#[tokio::test]
+async fn protobuf_first_is_answered_in_json() {
+    let rig = rig(fixtures::snapshot());
+    let path = with_selector(LAG, "cluster=main,group=orders,topic=payments");
+    let request = Request::get(path)
+        .header(header::ACCEPT, "application/vnd.kubernetes.protobuf, */*")
+        .body(Body::empty());
+    let got = send(&rig.router, request.unwrap()).await;
+    assert_eq!(got.code, 200);
+    assert_eq!(got.headers[header::CONTENT_TYPE], "application/json");
+}
+
+#[tokio::test]
+async fn discovery_documents() {
+    let rig = rig(fixtures::snapshot());
+    let version = json!({
+        "groupVersion": "external.metrics.k8s.io/v1beta1", "version": "v1beta1",
+    });
+    let group = json!({
+        "name": "external.metrics.k8s.io",
+        "versions": [version],
+        "preferredVersion": version,
+    });
+    let groups = get(&rig.router, "/apis").await.json();
+    assert_eq!(
+        groups,
+        json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]})
+    );
+    let one = get(&rig.router, "/apis/external.metrics.k8s.io")
+        .await
+        .json();
+    assert_eq!(
+        (&one["kind"], &one["name"]),
+        (&json!("APIGroup"), &group["name"])
+    );
+    assert_eq!(one["preferredVersion"], version);
+    let resources = json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": "external.metrics.k8s.io/v1beta1",
+        "resources": [{
+            "name": "externalmetrics",
+            "singularName": "",
+            "namespaced": true,
+            "kind": "ExternalMetricValueList",
+            "verbs": ["get"],
+        }],
+    });
+    assert_eq!(get(&rig.router, BASE).await.json(), resources);
+    assert_eq!(
+        get(&rig.router, &format!("{BASE}/")).await.json(),
+        resources
+    );
+    let git = get(&rig.router, "/version").await.json()["gitVersion"].clone();
+    assert_eq!(git, "v1.2.3");
+}
+
+#[tokio::test]
+async fn aggregated_discovery() {
+    let rig = rig(fixtures::snapshot());
+    let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let request = Request::get("/apis")
+        .header(header::ACCEPT, media)
+        .body(Body::empty());
+    let got = send(&rig.router, request.unwrap()).await;
+    assert_eq!(got.headers[header::CONTENT_TYPE], media);
+    assert_eq!(got.headers[header::VARY], "Accept");
+    let body = got.json();
+    assert_eq!(body["kind"], "APIGroupDiscoveryList");
+    assert_eq!(body["apiVersion"], "apidiscovery.k8s.io/v2");
+    let resources = body["items"][0]["versions"][0]["resources"].as_array();
+    assert_eq!(resources.map(Vec::len), Some(1));
+    let again = Request::get("/apis")
+        .header(header::ACCEPT, media)
+        .header(header::IF_NONE_MATCH, &got.headers[header::ETAG])
+        .body(Body::empty());
+    let again = send(&rig.router, again.unwrap()).await;
+    assert_eq!((again.code, again.body.as_str()), (304, ""));
+}
+
+#[tokio::test]
+async fn strangers_see_health_and_absence_only() {
+    let (_trust, none) = watch::channel(None);
+    let rig = rig_with(fixtures::snapshot(), AuthMode::FrontProxy(none), 8);
+    for (path, code) in [
+        ("/livez", 200),
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/openapi/v2", 404),
+        ("/openapi/v3", 404),
+        ("/version", 401),
+        ("/apis", 401),
+        (BASE, 401),
+        (LAG, 401),
+        ("/nothing", 401),
+    ] {
+        assert_eq!(get(&rig.router, path).await.code, code, "{path}");
+    }
+    let got = get(&rig.router, LAG).await;
+    assert_eq!(got.json()["reason"], "Unauthorized");
+    assert!(
+        got.message()
+            .contains("the front proxy's CA is not known yet")
+    );
+    let request = Request::delete(LAG).body(Body::empty()).unwrap();
+    assert_eq!(send(&rig.router, request).await.code, 401);
+}
+
+#[tokio::test]
+async fn readiness_follows_the_snapshot() {
+    let unswept = LagSnapshot {
+        clusters: [("main".into(), Arc::new(ClusterSnapshot::default()))].into(),
+        ..LagSnapshot::default()
+    };
+    let rig = rig(unswept);
+    let got = get(&rig.router, "/readyz").await;
+    assert_eq!(got.code, 503);
+    got.message();
+    assert_eq!(get(&rig.router, "/livez").await.code, 200);
+    rig.publisher.publish(fixtures::snapshot());
+    assert_eq!(get(&rig.router, "/readyz").await.code, 200);
+}
+
+fn interest(group: &str, topics: &[&str]) -> Interest {
+    Interest {
+        cluster: "main".into(),
+        group: group.into(),
+        topics: topics.iter().map(|t| (*t).into()).collect(),
+    }
+}
+
+/// Adds a group's first reading to a snapshot.
+fn and_read(snapshot: &LagSnapshot, group: &str) -> LagSnapshot {
+    let mut next = snapshot.clone();
+    let mut history = ClusterHistory::default();
+    let rows = [(0, Ok(Some(1)), Ok(8))];
+    let read = fixtures::read(Duration::ZERO, group, "payments", &rows);
+    let read = history.take_in(read, Scope::Some);
+    let mut main = (*next.clusters["main"]).clone();
+    main.groups.extend(read.groups.clone());
+    next.clusters.insert("main".into(), Arc::new(main));
+    next
+}
+
+#[tokio::test]
+async fn a_new_group_is_read_while_the_request_waits() {
+    let snapshot = fixtures::snapshot();
+    let mut rig = rig(snapshot.clone());
+    let router = rig.router.clone();
+    let request =
+        tokio::spawn(async move { lag(&router, "cluster=main,group=new,topic=payments").await });
+    assert_eq!(
+        rig.interests.recv().await.unwrap(),
+        interest("new", &["payments"])
+    );
+    // Something else changes first.
+    rig.publisher.publish(snapshot.clone());
+    tokio::task::yield_now().await;
+    rig.publisher.publish(and_read(&snapshot, "new"));
+    let got = request.await.unwrap();
+    assert_eq!(got.code, 200, "{}", got.body);
+    assert_eq!(got.json()["items"][0]["value"], "7");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_read_that_does_not_come_is_refused_in_time() {
+    let mut rig = rig(fixtures::snapshot());
+    let began = tokio::time::Instant::now();
+    let got = lag(&rig.router, "cluster=main,group=new").await;
+    assert_eq!(began.elapsed(), FIRST_READ_WITHIN);
+    assert_eq!(got.code, 503);
+    assert!(got.message().contains("the first read of group \"new\""));
+    assert_eq!(rig.interests.try_recv().unwrap(), interest("new", &[]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_is_refused_at_once() {
+    let rig = rig_with(fixtures::snapshot(), AuthMode::None, 1);
+    let began = tokio::time::Instant::now();
+    let got = lag(&rig.router, "cluster=main,group in (a,b)").await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(got.code, 503);
+    assert!(got.message().contains("too many new consumer groups"));
+}
+
+#[tokio::test]
+async fn too_many_groups_in_one_selector_are_refused() {
+    let mut rig = rig(fixtures::snapshot());
+    let groups: Vec<_> = (0..33).map(|n| format!("g{n}")).collect();
+    let selector = format!("cluster=main,group in ({})", groups.join(","));
+    let got = lag(&rig.router, &selector).await;
+    assert_eq!(got.code, 400);
+    assert!(got.message().contains("names 33 consumer groups"));
+    assert!(rig.interests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn what_requests_ask_for_stays_watched() {
+    let mut snapshot = fixtures::snapshot();
+    let known = interest("orders", &["payments"]);
+    let mut targets = (*snapshot.targets).clone();
+    targets.interests.insert(known.clone());
+    snapshot.targets = Arc::new(targets);
+    let mut rig = rig(snapshot);
+    let selector = "cluster=main,group=orders,topic=payments";
+    for _ in 0..9 {
+        assert_eq!(lag(&rig.router, selector).await.code, 200);
+    }
+    assert_eq!(rig.interests.try_recv().unwrap(), known);
+    // Half of the queue stays free for groups that are new.
+    assert_eq!(rig.interests.len(), 3);
+    assert_eq!(
+        lag(&rig.router, "cluster=main,group=idle,topic=payments")
+            .await
+            .code,
+        200
+    );
+    while let Ok(sent) = rig.interests.try_recv() {
+        assert_eq!(sent, known);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_hpa_asks_for_is_not_asked_for_again() {
+    let mut snapshot = fixtures::snapshot();
+    let hpa = HpaFacts {
+        namespace: "shop".into(),
+        name: "orders".into(),
+        metrics: vec![ExternalMetric {
+            name: "kafka_lag".to_owned(),
+            selector: Selector::parse("cluster=main,group=soon").unwrap(),
+            target: Some(MetricTarget::AverageValue(
+                crate::model::quantity::Milli::ONE,
+            )),
+        }],
+    };
+    let clusters = snapshot.targets.clusters.clone();
+    snapshot.targets = Arc::new(Targets::merge(&clusters, &[], &[hpa], BTreeSet::new()));
+    let mut rig = rig(snapshot);
+    assert_eq!(lag(&rig.router, "cluster=main,group=soon").await.code, 503);
+    assert!(rig.interests.try_recv().is_err());
+}
+
+#[test]
+fn parameters_as_kubernetes_reads_them() {
+    for (query, selector, watch) in [
+        (None, "", false),
+        (Some(""), "", false),
+        (
+            Some("labelSelector=group%3Dg%2Ctopic+in+%28a%29"),
+            "group=g,topic in (a)",
+            false,
+        ),
+        (Some("labelSelector=a&labelSelector=b"), "a", false),
+        (Some("watch=1&labelSelector=a"), "a", true),
+        (Some("watch=FALSE"), "", false),
+        (Some("watch="), "", true),
+        (Some("watch=0&watch=1"), "", false),
+        (Some("other=1"), "", false),
+    ] {
+        let expected = Parameters {
+            label_selector: selector.to_owned(),
+            watch,
+        };
+        assert_eq!(Parameters::of(query), expected, "{query:?}");
+    }
+}
+
+/// Answers every interest as a healthy Kafka does that has no such group.
+async fn healthy(publisher: Publisher, mut interests: mpsc::Receiver<Interest>) {
+    let mut snapshot = fixtures::snapshot();
+    snapshot.clusters.remove("down");
+    let targets = Targets {
+        clusters: vec!["main".into()],
+        ..Targets::default()
+    };
+    snapshot.targets = Arc::new(targets);
+    publisher.publish(snapshot.clone());
+    let mut history = ClusterHistory::default();
+    while let Some(interest) = interests.recv().await {
+        let mut observation = fixtures::nothing(Duration::ZERO, interest.group.as_str());
+        let plan = &mut observation.groups[0].plan;
+        plan.topics = interest.topics.clone();
+        plan.reset = OffsetReset::Latest;
+        for topic in &interest.topics {
+            let missing = Err(crate::model::fault::Fault::TopicMissing);
+            observation.topics.insert(topic.clone(), missing);
+        }
+        let committed = interest.topics.iter().map(|t| (t.clone(), Vec::new()));
+        observation.groups[0].committed = Ok(committed.collect());
+        let read = history.take_in(observation, Scope::Some);
+        let mut main = (*snapshot.clusters["main"]).clone();
+        let group: &GroupId = &interest.group;
+        main.groups
+            .insert(group.clone(), read.groups[group].clone());
+        snapshot.clusters.insert("main".into(), Arc::new(main));
+        publisher.publish(snapshot.clone());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn nothing_asked_of_a_healthy_kafka_is_answered_5xx(
+        requests in proptest::collection::vec(request(), 32)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let Rig { router, publisher, interests, _drain } = rig(fixtures::snapshot());
+            tokio::spawn(healthy(publisher, interests));
+            tokio::task::yield_now().await;
+            for (method, path) in requests {
+                let request = Request::builder().method(&*method).uri(&path).body(Body::empty());
+                // What is no URI does not get as far as this.
+                let Ok(request) = request else { continue };
+                let got = send(&router, request).await;
+                assert!(got.code < 500, "{method} {path}: {} {}", got.code, got.body);
+                if got.code >= 400 {
+                    got.message();
+                }
+            }
+        });
+    }
+}
+
+fn request() -> impl Strategy<Value = (String, String)> {
+    let segment = prop_oneof![
+        Just("apis".to_owned()),
+        Just("external.metrics.k8s.io".to_owned()),
+        Just("v1beta1".to_owned()),
+        Just("namespaces".to_owned()),
+        Just("kafka_lag".to_owned()),
+        "[a-z%/.~]{0,8}",
+    ];
+    let path = prop_oneof![
+        Just(LAG.to_owned()),
+        "[a-z]{1,5}".prop_map(|namespace| format!("{BASE}/namespaces/{namespace}/kafka_lag")),
+        proptest::collection::vec(segment, 0..7).prop_map(|s| format!("/{}", s.join("/"))),
+    ];
+    let selector = prop_oneof![
+        "(group(=| in )[(]?(orders|idle|partial|[a-z]{1,3})[)]?)?(,topic(=|!=)(payments|refunds|[a-z]{1,2}))?",
+        "[a-z=!,() ]{0,20}",
+        "\\PC{0,20}",
+    ];
+    let query = prop_oneof![
+        selector.prop_map(|s| with_selector("", &s)),
+        "[?][a-zA-Z=&%+]{0,20}",
+        Just(String::new()),
+    ];
+    let method = prop_oneof![9 => Just("GET".to_owned()), 1 => Just("POST".to_owned())];
+    (method, path, query).prop_map(|(method, path, query)| (method, path + &query))
+}

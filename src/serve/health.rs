@@ -1,0 +1,88 @@
+//! Whether the process lives and may be sent requests.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::publish::Reader;
+
+/// How long to wait for the first sweep before being ready without it. While the API is not
+/// available no namespace of the Kubernetes cluster can be deleted, so Kafka must not decide it.
+const READY_AFTER: Duration = Duration::from_secs(10);
+
+/// Readiness: every Kafka cluster has been asked once, whatever came of it, or 10 s have passed;
+/// and the process is not about to end.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    reader: Reader,
+    started: Instant,
+    draining: watch::Receiver<bool>,
+}
+
+/// Why the process is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// It was asked to end.
+    #[error("shutting down")]
+    Draining,
+    /// It has just started.
+    #[error("the first sweep of a Kafka cluster is under way")]
+    Starting,
+}
+
+impl Readiness {
+    /// Readiness of a process that was started at `started` and ends soon once `draining` is true.
+    #[must_use]
+    pub fn new(reader: Reader, started: Instant, draining: watch::Receiver<bool>) -> Self {
+        Self {
+            reader,
+            started,
+            draining,
+        }
+    }
+
+    /// Whether requests may be sent.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, now: Instant) -> Result<(), NotReady> {
+        if *self.draining.borrow() {
+            return Err(NotReady::Draining);
+        }
+        let waited = now.saturating_duration_since(self.started);
+        if waited >= READY_AFTER || self.reader.latest().is_swept() {
+            Ok(())
+        } else {
+            Err(NotReady::Starting)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixtures;
+    use crate::model::snapshot::LagSnapshot;
+    use crate::publish;
+
+    #[test]
+    fn ready_once_swept_or_after_ten_seconds_until_draining() {
+        let started = Instant::now();
+        let unswept = LagSnapshot {
+            clusters: [("main".into(), Default::default())].into(),
+            ..LagSnapshot::default()
+        };
+        let (publisher, reader) = publish::channel(unswept);
+        let (drain, draining) = watch::channel(false);
+        let readiness = Readiness::new(reader, started, draining);
+        let after = |seconds| readiness.check(started + Duration::from_secs(seconds));
+        assert_eq!(after(0), Err(NotReady::Starting));
+        assert_eq!(after(9), Err(NotReady::Starting));
+        assert_eq!(after(10), Ok(()));
+        publisher.publish(fixtures::snapshot());
+        assert_eq!(after(0), Ok(()));
+        drain.send_replace(true);
+        assert_eq!(after(0), Err(NotReady::Draining));
+        assert_eq!(after(20), Err(NotReady::Draining));
+    }
+}

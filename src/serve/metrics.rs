@@ -1,0 +1,54 @@
+//! `/metrics` for Prometheus, with `/livez` and `/readyz`, over plain HTTP.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::TextEncoder;
+
+use super::health::Readiness;
+use super::{BuildInfo, exposition};
+use crate::model::types::Moment;
+use crate::publish::Reader;
+use crate::telemetry::REGISTRY;
+
+/// What the HTTP side answers from.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// The snapshots.
+    pub reader: Reader,
+    /// For `/readyz`.
+    pub readiness: Readiness,
+    /// For `lagwise_build_info`.
+    pub build: BuildInfo,
+}
+
+/// The HTTP side's router.
+pub fn router(options: HttpOptions) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .with_state(Arc::new(options))
+}
+
+async fn ready(State(options): State<Arc<HttpOptions>>) -> Response {
+    match options.readiness.check(Instant::now()) {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn scrape(State(options): State<Arc<HttpOptions>>) -> Response {
+    let snapshot = options.reader.latest();
+    let mut text = exposition::render(&snapshot, &Moment::now(), &options.build);
+    if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut text) {
+        return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
+    }
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}

@@ -1,0 +1,189 @@
+//! A path of the API -> what it asks for.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// The API group. The HPA's client has it hard-coded, together with the version.
+pub(super) const GROUP: &str = "external.metrics.k8s.io";
+
+/// The version of the group.
+pub(super) const VERSION: &str = "v1beta1";
+
+/// What a path asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    /// Whether the process lives.
+    Live,
+    /// Whether it may be sent requests.
+    Ready,
+    /// The OpenAPI documents, which are not served.
+    OpenApi,
+    /// Which build this is.
+    Version,
+    /// The groups served.
+    GroupList,
+    /// The one group.
+    Group,
+    /// The resources of its version.
+    ResourceList,
+    /// The value of a metric.
+    Metric {
+        /// As whose it is asked for.
+        namespace: Cow<'a, str>,
+        /// Its name.
+        metric: Cow<'a, str>,
+    },
+    /// Nothing that exists.
+    Nothing,
+}
+
+impl<'a> Route<'a> {
+    /// Reads a path, still percent-encoded.
+    pub(super) fn of(path: &'a str) -> Self {
+        if let Some(rest) = path.strip_prefix("/apis") {
+            return Self::under_apis(rest);
+        }
+        match path.strip_suffix('/').unwrap_or(path) {
+            "/livez" | "/healthz" => Route::Live,
+            "/readyz" => Route::Ready,
+            "/version" => Route::Version,
+            "/openapi" => Route::OpenApi,
+            _ if path.starts_with("/openapi/") => Route::OpenApi,
+            _ => Route::Nothing,
+        }
+    }
+
+    fn under_apis(rest: &'a str) -> Self {
+        let below = |rest: &'a str, name| {
+            let rest: &'a str = rest.strip_prefix('/')?.strip_prefix(name)?;
+            Some(rest)
+        };
+        if is_end(rest) {
+            return Route::GroupList;
+        }
+        let Some(rest) = below(rest, GROUP) else {
+            return Route::Nothing;
+        };
+        if is_end(rest) {
+            return Route::Group;
+        }
+        let Some(rest) = below(rest, VERSION) else {
+            return Route::Nothing;
+        };
+        if is_end(rest) {
+            return Route::ResourceList;
+        }
+        let named = rest.strip_prefix("/namespaces/").and_then(|named| {
+            named
+                .split_once('/')
+                .filter(|(namespace, metric)| !namespace.is_empty() && is_segment(metric))
+        });
+        let decoded = |segment: &'a str| percent_decode_str(segment).decode_utf8().ok();
+        match named.map(|(namespace, metric)| (decoded(namespace), decoded(metric))) {
+            Some((Some(namespace), Some(metric))) => Route::Metric { namespace, metric },
+            _ => Route::Nothing,
+        }
+    }
+
+    /// The kind of request, for labels.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Route::Live | Route::Ready => "health",
+            Route::OpenApi => "openapi",
+            Route::Version => "version",
+            Route::GroupList | Route::Group | Route::ResourceList => "discovery",
+            Route::Metric { .. } => "metric",
+            Route::Nothing => "unknown",
+        }
+    }
+}
+
+fn is_end(rest: &str) -> bool {
+    rest.is_empty() || rest == "/"
+}
+
+fn is_segment(text: &str) -> bool {
+    !text.is_empty() && !text.contains('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn table() {
+        let metric = |namespace: &'static str, metric: &'static str| Route::Metric {
+            namespace: namespace.into(),
+            metric: metric.into(),
+        };
+        let base = "/apis/external.metrics.k8s.io/v1beta1";
+        for (path, expected) in [
+            ("/livez", Route::Live),
+            ("/healthz/", Route::Live),
+            ("/readyz", Route::Ready),
+            ("/version", Route::Version),
+            ("/openapi/v2", Route::OpenApi),
+            ("/openapi/v3", Route::OpenApi),
+            ("/openapi/v3/apis/external.metrics.k8s.io", Route::OpenApi),
+            ("/apis", Route::GroupList),
+            ("/apis/", Route::GroupList),
+            ("/apis/external.metrics.k8s.io", Route::Group),
+            ("/apis/external.metrics.k8s.io/", Route::Group),
+            (base, Route::ResourceList),
+            (
+                "/apis/external.metrics.k8s.io/v1beta1/",
+                Route::ResourceList,
+            ),
+            (
+                "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag",
+                metric("shop", "kafka_lag"),
+            ),
+            (
+                "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/a%2Fb%20c",
+                metric("shop", "a/b c"),
+            ),
+            ("", Route::Nothing),
+            ("/", Route::Nothing),
+            ("//livez", Route::Nothing),
+            ("/livez//", Route::Nothing),
+            ("/metrics", Route::Nothing),
+            ("/apis//", Route::Nothing),
+            ("/apisx", Route::Nothing),
+            ("/apis/apps/v1", Route::Nothing),
+            ("/apis/external.metrics.k8s.iox", Route::Nothing),
+            ("/apis/external.metrics.k8s.io/v1", Route::Nothing),
+            ("/apis/external.metrics.k8s.io//v1beta1", Route::Nothing),
+        ] {
+            assert_eq!(Route::of(path), expected, "{path}");
+        }
+        for rest in [
+            "/kafka_lag",
+            "/namespaces",
+            "/namespaces/",
+            "/namespaces/shop",
+            "/namespaces/shop/",
+            "/namespaces//kafka_lag",
+            "/namespaces/shop//kafka_lag",
+            "/namespaces/shop/kafka_lag/",
+            "/namespaces/shop/kafka_lag/more",
+            "/watch/namespaces/shop/kafka_lag",
+            "/namespaces/shop/%ff",
+            "x/namespaces/shop/kafka_lag",
+        ] {
+            assert_eq!(
+                Route::of(&format!("{base}{rest}")),
+                Route::Nothing,
+                "{rest}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(path in "\\PC{0,60}") {
+            let _ = Route::of(&path).label();
+        }
+    }
+}
