@@ -37,6 +37,8 @@ pub struct App {
     pub external: SocketAddr,
     /// Where /metrics, /livez and /readyz are served.
     pub http: SocketAddr,
+    /// The certificate (PEM) that vouches for the API's own, where that is self-signed.
+    pub ca_pem: Option<String>,
     /// The snapshots.
     pub reader: Reader,
     tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
@@ -59,7 +61,10 @@ impl App {
     /// that is taken, a certificate that cannot be read, no kubeconfig.
     pub async fn start(config: &Config, hpas: Hpas) -> anyhow::Result<Self> {
         // Bind first: a port that is taken is the likeliest mistake, and the cheapest to find.
-        let external = serve::listen::bind(config.server.external_metrics.listen, "server.external_metrics.listen")?;
+        let external = serve::listen::bind(
+            config.server.external_metrics.listen,
+            "server.external_metrics.listen",
+        )?;
         let http = serve::listen::bind(config.server.http.listen, "server.http.listen")?;
         let tls = match &config.server.external_metrics.tls {
             Some(files) => serve::tls::ServerTls::from_files(&files.cert_file, &files.key_file)?,
@@ -67,7 +72,10 @@ impl App {
         };
         let mut sources = Vec::new();
         for cluster in &config.clusters {
-            sources.push((cluster.name.clone(), Source::connect(Settings::from(cluster))?));
+            sources.push((
+                cluster.name.clone(),
+                Source::connect(Settings::from(cluster))?,
+            ));
         }
 
         let mut tasks = JoinSet::new();
@@ -75,20 +83,42 @@ impl App {
         let (publisher, reader) = publish::channel(LagSnapshot::default());
         let (interests, interests_in) = mpsc::channel(INTERESTS_WAITING);
         let fixed = config.targets.iter().map(fixed_target).collect();
-        let cadence = Cadence { interval: config.poll.interval, deadline: config.poll.deadline };
+        let cadence = Cadence {
+            interval: config.poll.interval,
+            deadline: config.poll.deadline,
+        };
         let poller = Poller::new(sources, fixed, cadence, publisher);
         tasks.spawn(async move {
-            let ended = poller.run(Inputs { hpas, interests: interests_in }).await;
+            let ended = poller
+                .run(Inputs {
+                    hpas,
+                    interests: interests_in,
+                })
+                .await;
             ("poller", ended.context("a sweep panicked"))
         });
 
         let (stop, stopping) = watch::channel(false);
-        let readiness = serve::health::Readiness::new(reader.clone(), Instant::now(), stopping.clone());
-        let build = BuildInfo { version: env!("CARGO_PKG_VERSION").into(), librdkafka: librdkafka_version() };
-        let app = Self { external: external.address(), http: http.address(), reader: reader.clone(), tasks: JoinSet::new(), stop };
+        let readiness =
+            serve::health::Readiness::new(reader.clone(), Instant::now(), stopping.clone());
+        let build = BuildInfo {
+            version: env!("CARGO_PKG_VERSION").into(),
+            librdkafka: librdkafka_version(),
+        };
+        let app = Self {
+            external: external.address(),
+            http: http.address(),
+            ca_pem: tls.ca_pem().map(String::from),
+            reader: reader.clone(),
+            tasks: JoinSet::new(),
+            stop,
+        };
         let api = serve::external::router(serve::external::ExternalOptions {
             reader: reader.clone(),
-            rules: Rules { clamp: config.cap.clamp, max_staleness: config.poll.max_staleness },
+            rules: Rules {
+                clamp: config.cap.clamp,
+                max_staleness: config.poll.max_staleness,
+            },
             interests,
             auth: match config.server.external_metrics.auth {
                 AuthMode::None => serve::auth::AuthMode::None,
@@ -97,11 +127,28 @@ impl App {
             readiness: readiness.clone(),
             build: build.clone(),
         });
-        let side = serve::metrics::router(serve::metrics::HttpOptions { reader, readiness, build });
+        let side = serve::metrics::router(serve::metrics::HttpOptions {
+            reader,
+            readiness,
+            build,
+        });
         let stopped = told(stopping.clone());
-        tasks.spawn(async move { ("external metrics API", external.serve_tls(api, &tls, stopped).await.map_err(Into::into)) });
+        tasks.spawn(async move {
+            (
+                "external metrics API",
+                external
+                    .serve_tls(api, &tls, stopped)
+                    .await
+                    .map_err(Into::into),
+            )
+        });
         let stopped = told(stopping);
-        tasks.spawn(async move { ("HTTP server", http.serve_plain(side, stopped).await.map_err(Into::into)) });
+        tasks.spawn(async move {
+            (
+                "HTTP server",
+                http.serve_plain(side, stopped).await.map_err(Into::into),
+            )
+        });
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             librdkafka = librdkafka_version(),
@@ -175,10 +222,20 @@ async fn kubernetes(
         let client = k8s::client::connect(&options).await?;
         let namespaces = config.kubernetes.namespaces.clone();
         let watched = k8s::hpa::watch(client.clone(), namespaces, facts_in);
-        tasks.spawn(async move { ("watch of HPAs", { watched.await; Ok(()) }) });
+        tasks.spawn(async move {
+            ("watch of HPAs", {
+                watched.await;
+                Ok(())
+            })
+        });
         if config.server.external_metrics.auth == AuthMode::Kubernetes {
             let watched = k8s::trust::watch(client, trust_in);
-            tasks.spawn(async move { ("watch of the front proxy's CA", { watched.await; Ok(()) }) });
+            tasks.spawn(async move {
+                ("watch of the front proxy's CA", {
+                    watched.await;
+                    Ok(())
+                })
+            });
         }
     }
     Ok((facts, trust))
@@ -187,7 +244,14 @@ async fn kubernetes(
 /// The names a self-signed certificate is for: those that the aggregator and a person ask by.
 fn certificate_names() -> Vec<String> {
     let namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "lagwise".into());
-    [format!("lagwise.{namespace}.svc").as_str(), "localhost", "127.0.0.1", "::1"].map(String::from).into()
+    [
+        format!("lagwise.{namespace}.svc").as_str(),
+        "localhost",
+        "127.0.0.1",
+        "::1",
+    ]
+    .map(String::from)
+    .into()
 }
 
 fn fixed_target(target: &StaticTarget) -> target::StaticTarget {
@@ -204,7 +268,10 @@ fn fixed_target(target: &StaticTarget) -> target::StaticTarget {
 
 impl From<&ClusterConfig> for Settings {
     fn from(cluster: &ClusterConfig) -> Self {
-        let properties = cluster.properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let properties = cluster
+            .properties
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
         Self {
             name: cluster.name.clone(),
             properties: properties.collect::<BTreeMap<_, _>>(),
@@ -217,8 +284,12 @@ impl From<&ClusterConfig> for Settings {
 /// never where `NO_COLOR` is set.
 pub fn init_logging(config: &LogConfig) {
     let filter = EnvFilter::new(&config.filter);
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    let colour = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour);
     match config.format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -30,6 +30,7 @@ const BATCH: usize = 50;
 
 /// The arguments of `lagwise lag`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("where").required(true).args(["bootstrap", "config"])))]
 #[command(after_help = "Examples:\n  \
     lagwise lag --bootstrap localhost:9092\n  \
     lagwise lag --bootstrap kafka:9094 -X security.protocol=SSL -X ssl.ca.location=ca.pem --group orders\n  \
@@ -38,7 +39,7 @@ const BATCH: usize = 50;
     Exit code: 0; 1 if something that was asked for is unknown (the rest is still printed); 2 for wrong usage.")]
 pub struct LagArgs {
     /// The Kafka cluster's address: HOST:PORT, several with commas
-    #[arg(long, value_name = "HOST:PORT", required_unless_present = "config", conflicts_with = "config")]
+    #[arg(long, value_name = "HOST:PORT")]
     bootstrap: Option<String>,
     /// A configuration file whose clusters are read
     #[arg(long, value_name = "FILE")]
@@ -128,12 +129,23 @@ fn clusters(args: &LagArgs) -> anyhow::Result<Vec<Settings>> {
         }
     };
     for name in &args.cluster {
-        if !configured.iter().any(|cluster| cluster.name.as_str() == name) {
-            let known: Vec<_> = configured.iter().map(|cluster| cluster.name.as_str()).collect();
-            bail!("--cluster {name}: no such cluster in the configuration; there are: {}", known.join(", "));
+        if !configured
+            .iter()
+            .any(|cluster| cluster.name.as_str() == name)
+        {
+            let known: Vec<_> = configured
+                .iter()
+                .map(|cluster| cluster.name.as_str())
+                .collect();
+            bail!(
+                "--cluster {name}: no such cluster in the configuration; there are: {}",
+                known.join(", ")
+            );
         }
     }
-    configured.retain(|cluster| args.cluster.is_empty() || args.cluster.iter().any(|n| n == cluster.name.as_str()));
+    configured.retain(|cluster| {
+        args.cluster.is_empty() || args.cluster.iter().any(|n| n == cluster.name.as_str())
+    });
     for (key, value) in &args.property {
         for cluster in &mut configured {
             let set = cluster.properties.set(key, value, &SystemEnvironment);
@@ -143,14 +155,21 @@ fn clusters(args: &LagArgs) -> anyhow::Result<Vec<Settings>> {
             }
         }
     }
-    let settings = configured.iter().map(|cluster| Settings { max_groups: BATCH, ..Settings::from(cluster) });
+    let settings = configured.iter().map(|cluster| Settings {
+        max_groups: BATCH,
+        ..Settings::from(cluster)
+    });
     Ok(settings.collect())
 }
 
 async fn read(settings: &Settings, args: &LagArgs, found: &mut Found) -> anyhow::Result<()> {
     let name = settings.name.to_string();
     let mut source = Source::connect(settings.clone())?;
-    let mut groups: Vec<GroupId> = args.group.iter().map(|group| GroupId::from(group.as_str())).collect();
+    let mut groups: Vec<GroupId> = args
+        .group
+        .iter()
+        .map(|group| GroupId::from(group.as_str()))
+        .collect();
     if groups.is_empty() {
         let listed = source.list_groups(Instant::now() + args.timeout).await;
         match listed.connection {
@@ -169,15 +188,23 @@ async fn read(settings: &Settings, args: &LagArgs, found: &mut Found) -> anyhow:
         }
         let plan = |group: &GroupId| GroupPlan {
             group: group.clone(),
-            topics: args.topic.iter().map(|topic| TopicName::from(topic.as_str())).collect(),
+            topics: args
+                .topic
+                .iter()
+                .map(|topic| TopicName::from(topic.as_str()))
+                .collect(),
             discover: args.topic.is_empty(),
             reset: OffsetReset::default(),
         };
-        let plan = SweepPlan { groups: batch.iter().map(plan).collect() };
+        let plan = SweepPlan {
+            groups: batch.iter().map(plan).collect(),
+        };
         let observation = source.observe(plan, Instant::now() + args.timeout).await;
         let snapshot = ClusterHistory::default().take_in(observation, Scope::Whole);
         for (group, read) in &snapshot.groups {
-            found.unknown.extend(unknown(args, &name, group, read, &snapshot));
+            found
+                .unknown
+                .extend(unknown(args, &name, group, read, &snapshot));
         }
         found.read.push((name.clone(), snapshot));
     }
@@ -201,26 +228,48 @@ fn unknown(
             vec![format!("{cluster}: group {group} has no committed offset")]
         }
         None => {
-            let missing = read.topics.iter().filter_map(|(topic, t)| Some((topic, t.latest.as_ref().err()?)));
-            missing.map(|(topic, fault)| format!("{cluster}: topic {topic}: {fault}")).collect()
+            let missing = read
+                .topics
+                .iter()
+                .filter_map(|(topic, t)| Some((topic, t.latest.as_ref().err()?)));
+            missing
+                .map(|(topic, fault)| format!("{cluster}: topic {topic}: {fault}"))
+                .collect()
         }
     }
 }
 
 fn rows(found: &Found) -> Vec<Row<'_>> {
-    let groups = found.read.iter().flat_map(|(cluster, read)| read.groups.iter().map(move |g| (cluster, g)));
-    let topics = groups.flat_map(|(cluster, (group, read))| read.topics.iter().map(move |t| (cluster, group, t)));
+    let groups = found
+        .read
+        .iter()
+        .flat_map(|(cluster, read)| read.groups.iter().map(move |g| (cluster, g)));
+    let topics = groups
+        .flat_map(|(cluster, (group, read))| read.topics.iter().map(move |t| (cluster, group, t)));
     topics
-        .filter_map(|(cluster, group, (topic, read))| Some((cluster, group, topic, read.latest.as_ref().ok()?)))
+        .filter_map(|(cluster, group, (topic, read))| {
+            Some((cluster, group, topic, read.latest.as_ref().ok()?))
+        })
         .flat_map(|(cluster, group, topic, lag)| {
             (0..lag.lags.len()).map(move |partition| row(cluster, group, topic, lag, partition))
         })
         .collect()
 }
 
-fn row<'a>(cluster: &'a str, group: &'a GroupId, topic: &'a TopicName, read: &TopicLag, partition: usize) -> Row<'a> {
-    let of = |column: &[Result<Offset, Fault>]| column.get(partition).and_then(|offset| offset.ok());
-    let committed = read.committed.get(partition).copied().unwrap_or(Err(Fault::NoAnswer));
+fn row<'a>(
+    cluster: &'a str,
+    group: &'a GroupId,
+    topic: &'a TopicName,
+    read: &TopicLag,
+    partition: usize,
+) -> Row<'a> {
+    let of =
+        |column: &[Result<Offset, Fault>]| column.get(partition).and_then(|offset| offset.ok());
+    let committed = read
+        .committed
+        .get(partition)
+        .copied()
+        .unwrap_or(Err(Fault::NoAnswer));
     let (lag, note) = match (committed, read.lags.get(partition)) {
         (_, None | Some(Err(_))) | (Err(_), _) => {
             let fault = read.lags.get(partition).and_then(|lag| lag.err());
@@ -228,9 +277,10 @@ fn row<'a>(cluster: &'a str, group: &'a GroupId, topic: &'a TopicName, read: &To
         }
         // What lag it stands for depends on where its consumers begin, which only they know.
         (Ok(None), _) => (None, Some("no commit".into())),
-        (_, Some(Ok(PartitionLag::Lost { lost, remaining }))) => {
-            (Some(*remaining), Some(format!("retention overtook the group: {lost} lost")))
-        }
+        (_, Some(Ok(PartitionLag::Lost { lost, remaining }))) => (
+            Some(*remaining),
+            Some(format!("retention overtook the group: {lost} lost")),
+        ),
         (_, Some(Ok(lag))) => (Some(lag.for_scaling()), None),
     };
     Row {
@@ -254,6 +304,7 @@ fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
             text.push('\n');
             text
         }
+        Output::Table if rows.is_empty() && !found.unknown.is_empty() => String::new(),
         Output::Table => table(&rows),
     };
     let clear = if args.watch && args.output == Output::Table && io::stdout().is_terminal() {
@@ -267,21 +318,40 @@ fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
         // Standard error may be closed; the exit code says it, too.
         let _ = writeln!(stderr, "lagwise: {unknown}");
     }
-    let faulty = |row: &Row<'_>| row.lag.is_none() && (row.committed_offset.is_some() || row.note.as_deref() != Some("no commit"));
+    let faulty = |row: &Row<'_>| {
+        row.lag.is_none()
+            && (row.committed_offset.is_some() || row.note.as_deref() != Some("no commit"))
+    };
     let is_known = found.unknown.is_empty() && !rows.iter().any(faulty);
-    Ok(if is_known { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_known {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn table(rows: &[Row<'_>]) -> String {
     if rows.is_empty() {
         return "no committed offsets\n".into();
     }
-    let several = rows.iter().any(|row| row.cluster != rows.first().map_or("", |first| first.cluster));
-    let mut head = vec!["GROUP", "TOPIC", "PARTITION", "LOG-START", "COMMITTED", "LOG-END", "LAG", "NOTE"];
+    let several = rows
+        .iter()
+        .any(|row| row.cluster != rows.first().map_or("", |first| first.cluster));
+    let mut head = vec![
+        "GROUP",
+        "TOPIC",
+        "PARTITION",
+        "LOG-START",
+        "COMMITTED",
+        "LOG-END",
+        "LAG",
+        "NOTE",
+    ];
     if several {
         head.insert(0, "CLUSTER");
     }
-    let shown = |offset: Option<Offset>| offset.map_or_else(|| "-".into(), |offset| offset.to_string());
+    let shown =
+        |offset: Option<Offset>| offset.map_or_else(|| "-".into(), |offset| offset.to_string());
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head);
     for row in rows {
@@ -304,7 +374,10 @@ fn table(rows: &[Row<'_>]) -> String {
     for column in table.column_iter_mut().skip(first_number).take(5) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let mut text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let mut text: String = table
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect();
     let total: Lag = rows.iter().filter_map(|row| row.lag).sum();
     let unknown = rows.iter().filter(|row| row.lag.is_none()).count();
     text.push_str(&format!("\n{} partitions, lag {total}", rows.len()));

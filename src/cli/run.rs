@@ -16,7 +16,13 @@ use crate::config::Config;
     SIGTERM and SIGINT drain and end it within five seconds; a second one ends it at once.")]
 pub struct RunArgs {
     /// The configuration file
-    #[arg(short, long, value_name = "FILE", env = "LAGWISE_CONFIG", default_value = "/etc/lagwise/lagwise.yaml")]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "LAGWISE_CONFIG",
+        default_value = "/etc/lagwise/lagwise.yaml"
+    )]
     config: PathBuf,
 }
 
@@ -49,7 +55,10 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn new() -> anyhow::Result<Self> {
         let of = |kind| signal(kind).context("cannot receive signals");
-        Ok(Self { terminate: of(SignalKind::terminate())?, interrupt: of(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: of(SignalKind::terminate())?,
+            interrupt: of(SignalKind::interrupt())?,
+        })
     }
 
     pub(super) async fn next(&mut self) {

@@ -11,6 +11,12 @@
     reason = "a test may end by a panic, and prints for whoever runs it"
 )]
 
+mod daemon;
+mod lag;
+mod load;
+mod login;
+mod outage;
+mod scale;
 mod smoke;
 #[path = "../testbed/mod.rs"]
 mod testbed;
@@ -49,6 +55,54 @@ const TESTS: &[(&str, Test)] = &[
     (
         "smoke::daemon_account_may_do_its_work_and_no_more",
         smoke::daemon_account_may_do_its_work_and_no_more,
+    ),
+    (
+        "lag::equals_what_kafkas_own_tool_says",
+        lag::equals_what_kafkas_own_tool_says,
+    ),
+    (
+        "lag::finds_all_groups_and_says_what_is_unknown",
+        lag::finds_all_groups_and_says_what_is_unknown,
+    ),
+    (
+        "outage::the_aggregated_api_answers_kubectl",
+        outage::the_aggregated_api_answers_kubectl,
+    ),
+    (
+        "outage::a_missing_topic_is_named_and_not_created",
+        outage::a_missing_topic_is_named_and_not_created,
+    ),
+    (
+        "outage::starts_before_kafka_does",
+        outage::starts_before_kafka_does,
+    ),
+    (
+        "outage::replicas_hold_while_kafka_is_gone",
+        outage::replicas_hold_while_kafka_is_gone,
+    ),
+    (
+        "outage::sigterm_ends_it_in_time",
+        outage::sigterm_ends_it_in_time,
+    ),
+    (
+        "outage::a_taken_port_is_named",
+        outage::a_taken_port_is_named,
+    ),
+    (
+        "login::a_refused_login_is_told_once_and_everywhere",
+        login::a_refused_login_is_told_once_and_everywhere,
+    ),
+    (
+        "scale::replicas_reach_the_partition_count_and_no_more",
+        scale::replicas_reach_the_partition_count_and_no_more,
+    ),
+    (
+        "scale::without_the_clamp_replicas_pass_the_partition_count",
+        scale::without_the_clamp_replicas_pass_the_partition_count,
+    ),
+    (
+        "load::many_clients_get_right_answers_and_memory_stays",
+        load::many_clients_get_right_answers_and_memory_stays,
     ),
 ];
 

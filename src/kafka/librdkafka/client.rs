@@ -36,6 +36,15 @@ pub(super) fn code_of(error: &KafkaError) -> i32 {
     error.rdkafka_error_code().map_or(-196, |code| code as i32)
 }
 
+/// Whether brokers are authenticated by the system's certificates, since the configuration names
+/// none of its own.
+pub(super) fn trusts_system_roots(settings: &Settings) -> bool {
+    let has = |name: &str| settings.properties.contains_key(name);
+    let protocol = settings.properties.get("security.protocol");
+    let is_tls = protocol.is_some_and(|protocol| protocol.to_ascii_uppercase().contains("SSL"));
+    is_tls && !has("ssl.ca.location") && !has("ssl.ca.pem") && !has("ssl.ca.certificate.stores")
+}
+
 /// Sets up a client for the cluster, as a member-to-be of `group` where one is given.
 pub(super) fn client(
     settings: &Settings,
@@ -47,6 +56,10 @@ pub(super) fn client(
     config.set("client.id", "lagwise");
     config.set("reconnect.backoff.max.ms", "5000");
     config.set("log.connection.close", "false");
+    if trusts_system_roots(settings) {
+        // The OpenSSL that is linked in knows no distribution's paths; librdkafka does.
+        config.set("ssl.ca.location", "probe");
+    }
     for (name, value) in &settings.properties {
         config.set(name, value);
     }

@@ -48,6 +48,9 @@ impl Librdkafka {
     /// # Errors
     /// A property that librdkafka refuses.
     pub fn connect(settings: Settings) -> Result<Self, SetupError> {
+        if client::trusts_system_roots(&settings) {
+            tracing::info!(cluster = %settings.name, "no ssl.ca.location: brokers are checked against the system's roots");
+        }
         let health = Arc::new(Health::default());
         let inner = Arc::new(Inner {
             client: client::client(&settings, &health, None)?,

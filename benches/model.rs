@@ -1,0 +1,124 @@
+//! The pure core on the workloads W1 (2,400 group-partitions) and W2 (36,000): assembling a snapshot from what the
+//! brokers said, and answering one metric request from it.
+//!
+//! `cargo bench --bench model`
+#![allow(missing_docs, reason = "the macros of the harness have none")]
+
+use std::collections::BTreeSet;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use lagwise::model::assembly::{ClusterHistory, Scope};
+use lagwise::model::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets};
+use lagwise::model::quantity::Milli;
+use lagwise::model::query::{self, Question, Rules};
+use lagwise::model::selector::Selector;
+use lagwise::model::snapshot::LagSnapshot;
+use lagwise::model::target::{ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget, Targets};
+use lagwise::model::types::{Moment, Offset, OffsetReset, TopicName};
+
+const PARTITIONS: usize = 12;
+
+/// `groups` groups that read `each` topics of `topics`.
+fn observation(groups: usize, each: usize, topics: usize) -> Observation {
+    let names: Vec<TopicName> = (0..topics)
+        .map(|i| TopicName::from(format!("topic-{i}")))
+        .collect();
+    let offsets = |offset| vec![Ok(Offset(offset)); PARTITIONS];
+    let of_group = |i: usize| -> Vec<TopicName> {
+        (0..each).map(|j| names[(i + j) % topics].clone()).collect()
+    };
+    Observation {
+        cluster: "main".into(),
+        started: Moment::now(),
+        finished: Moment::now(),
+        topics: names
+            .iter()
+            .map(|name| {
+                (
+                    name.clone(),
+                    Ok(Arc::new(TopicOffsets {
+                        starts: offsets(0),
+                        ends: offsets(1000),
+                    })),
+                )
+            })
+            .collect(),
+        groups: (0..groups)
+            .map(|i| GroupObservation {
+                plan: GroupPlan {
+                    group: format!("group-{i:04}").into(),
+                    topics: of_group(i).into_iter().collect(),
+                    discover: false,
+                    reset: OffsetReset::Latest,
+                },
+                committed: Ok(of_group(i)
+                    .into_iter()
+                    .map(|t| (t, vec![Ok(Some(Offset(900))); PARTITIONS]))
+                    .collect()),
+            })
+            .collect(),
+        connection: None,
+    }
+}
+
+fn bench(criterion: &mut Criterion) {
+    for (name, groups, each, topics) in [("W1", 200, 1, 100), ("W2", 1000, 3, 500)] {
+        let observed = observation(groups, each, topics);
+        let mut history = ClusterHistory::default();
+        history.take_in(observed.clone(), Scope::Whole);
+        criterion.bench_function(&format!("assemble {name}"), |bencher| {
+            bencher.iter_batched(
+                || observed.clone(),
+                |observed| history.take_in(observed, Scope::Whole),
+                BatchSize::LargeInput,
+            );
+        });
+
+        let hpas: Vec<_> = (0..groups)
+            .map(|i| HpaFacts {
+                namespace: "default".into(),
+                name: format!("hpa-{i}").into(),
+                metrics: vec![ExternalMetric {
+                    name: LAG_METRIC.into(),
+                    selector: selector(i, topics),
+                    target: Some(MetricTarget::AverageValue(Milli::from_units(100))),
+                }],
+            })
+            .collect();
+        let snapshot = LagSnapshot {
+            sequence: 1,
+            targets: Arc::new(Targets::merge(
+                &["main".into()],
+                &[],
+                &hpas,
+                BTreeSet::new(),
+            )),
+            clusters: [("main".into(), history.take_in(observed, Scope::Whole))].into(),
+        };
+        let selector = selector(7, topics);
+        let question = Question {
+            namespace: "default",
+            metric: LAG_METRIC,
+            selector: &selector,
+        };
+        let rules = Rules {
+            clamp: true,
+            max_staleness: Duration::from_secs(3600),
+        };
+        let now = Moment::now();
+        criterion.bench_function(&format!("answer one of {name}"), |bencher| {
+            bencher.iter(|| query::answer(black_box(&question), &snapshot, &now, &rules));
+        });
+    }
+}
+
+fn selector(group: usize, topics: usize) -> Selector {
+    let text = format!("group=group-{group:04},topic=topic-{}", group % topics);
+    Selector::parse(&text).unwrap_or_default()
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

@@ -1,0 +1,181 @@
+//! A running `lagwise run`, as the scenarios use it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::testbed::Testbed;
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::http::http_get;
+use crate::testbed::kubernetes::RegisteredApi;
+use crate::testbed::poll::poll_until;
+use crate::testbed::ports::free_port;
+use crate::testbed::process::Process;
+
+/// How old a reading may be in these tests: short, since some wait for it to pass.
+pub(crate) const MAX_STALENESS: Duration = Duration::from_secs(8);
+
+/// The Service that the API server reaches the daemon by.
+const SERVICE: &str = "lagwise";
+
+/// The daemon, killed when dropped.
+pub(crate) struct Daemon {
+    pub(crate) process: Process,
+    pub(crate) api_port: u16,
+    pub(crate) http_port: u16,
+    client: reqwest::blocking::Client,
+}
+
+/// A cluster of the configuration: its name and properties.
+pub(crate) fn cluster(name: &str, properties: &[(&str, &str)]) -> Value {
+    let properties: serde_json::Map<_, _> = properties
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), json!(value)))
+        .collect();
+    json!({"name": name, "properties": properties})
+}
+
+/// What differs between the scenarios' configurations.
+pub(crate) struct Options {
+    pub(crate) clusters: Vec<Value>,
+    pub(crate) targets: Vec<Value>,
+    pub(crate) clamp: bool,
+    pub(crate) interval: &'static str,
+}
+
+impl Options {
+    /// One cluster `main` at that address.
+    pub(crate) fn main(bootstrap: &str) -> Self {
+        Self {
+            clusters: vec![cluster("main", &[("bootstrap.servers", bootstrap)])],
+            targets: Vec::new(),
+            clamp: true,
+            interval: "500ms",
+        }
+    }
+}
+
+impl Daemon {
+    /// Starts it without Kubernetes, open to everybody on loopback.
+    pub(crate) fn alone(testbed: &Testbed, options: &Options) -> Result<Self> {
+        let external = json!({"auth": "none"});
+        Self::start(testbed, options, external, json!({"enabled": false}), None)
+    }
+
+    /// Starts it with the rights of its service account only, and registers it as the external metrics API of the
+    /// control plane.
+    pub(crate) fn registered<'a>(
+        testbed: &Testbed,
+        plane: &'a ControlPlane,
+        namespace: &str,
+        options: &Options,
+    ) -> Result<(Self, RegisteredApi<'a>)> {
+        let certificate = plane.serving_certificate(namespace, SERVICE)?;
+        let kubeconfig = plane.daemon_kubeconfig(namespace)?;
+        let external =
+            json!({"tls": {"cert_file": certificate.cert_file, "key_file": certificate.key_file}});
+        let daemon = Self::start(testbed, options, external, json!({}), Some(&kubeconfig))?;
+        let api = plane.register_api(namespace, SERVICE, daemon.api_port, &certificate.ca_pem)?;
+        api.wait_available(Duration::from_secs(60))?;
+        Ok((daemon, api))
+    }
+
+    fn start(
+        testbed: &Testbed,
+        options: &Options,
+        mut external: Value,
+        kubernetes: Value,
+        kubeconfig: Option<&Path>,
+    ) -> Result<Self> {
+        let (api_port, http_port) = (free_port()?, free_port()?);
+        external["listen"] = json!(format!("127.0.0.1:{api_port}"));
+        let config = json!({
+            "clusters": options.clusters,
+            "targets": options.targets,
+            "poll": {"interval": options.interval, "max_staleness": humantime::format_duration(MAX_STALENESS).to_string()},
+            "cap": {"clamp": options.clamp},
+            "kubernetes": kubernetes,
+            "server": {"external_metrics": external, "http": {"listen": format!("127.0.0.1:{http_port}")}},
+        });
+        let folder: PathBuf = testbed.folder("daemon")?;
+        let process = testbed.start_lagwise(&folder, &config.to_string(), kubeconfig)?;
+        // The certificate is checked where it matters: by the API server.
+        let client = reqwest::blocking::Client::builder()
+            .danger_accept_invalid_certs(true)
+            .timeout(Duration::from_secs(20))
+            .build()?;
+        let mut daemon = Self {
+            process,
+            api_port,
+            http_port,
+            client,
+        };
+        poll_until(Duration::from_secs(30), "lagwise to be ready", || {
+            daemon.process.expect_running()?;
+            let (code, body) = http_get(http_port, "/readyz")?;
+            ensure!(code == 200, "{code}: {body}");
+            Ok(())
+        })?;
+        Ok(daemon)
+    }
+
+    /// Asks the API itself: status code and body.
+    pub(crate) fn ask(&self, path: &str) -> Result<(u16, Value)> {
+        let answer = self.client.get(self.url(path)).send()?;
+        let code = answer.status().as_u16();
+        let text = answer.text()?;
+        Ok((
+            code,
+            serde_json::from_str(&text).with_context(|| format!("{code}: {text}"))?,
+        ))
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("https://127.0.0.1:{}{path}", self.api_port)
+    }
+
+    /// What /metrics says.
+    pub(crate) fn metrics(&self) -> Result<String> {
+        let (code, body) = http_get(self.http_port, "/metrics")?;
+        ensure!(code == 200, "{code}: {body}");
+        Ok(body)
+    }
+
+    /// The value that the API serves, in messages.
+    pub(crate) fn lag(&self, selector: &str) -> Result<u64> {
+        let (code, body) = self.ask(&metric_path("default", selector))?;
+        ensure!(code == 200, "{code}: {body}");
+        value_of(&body)
+    }
+
+    /// The message with which the API refuses, once it does so with this code.
+    pub(crate) fn refusal(&self, selector: &str, expected: u16) -> Result<String> {
+        let (code, body) = self.ask(&metric_path("default", selector))?;
+        ensure!(
+            code == expected && body["kind"] == "Status",
+            "{code}: {body}"
+        );
+        Ok(body["message"]
+            .as_str()
+            .context("a Status without a message")?
+            .to_owned())
+    }
+}
+
+/// The path of `kafka_lag` for a selector.
+pub(crate) fn metric_path(namespace: &str, selector: &str) -> String {
+    let selector = selector.replace('=', "%3D").replace(',', "%2C");
+    format!(
+        "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/kafka_lag?labelSelector={selector}"
+    )
+}
+
+/// The value of the one item in an answer.
+pub(crate) fn value_of(body: &Value) -> Result<u64> {
+    let items = body["items"].as_array().context("no items")?;
+    ensure!(items.len() == 1, "not one item: {body}");
+    let value = items[0]["value"].as_str().context("no value")?;
+    value.parse().with_context(|| format!("value {value:?}"))
+}

@@ -1,0 +1,182 @@
+//! `lagwise lag` beside Kafka's own `kafka-consumer-groups --describe`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+/// A row of `lag -o json`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    cluster: String,
+    group: String,
+    topic: String,
+    partition: i32,
+    log_start_offset: Option<i64>,
+    committed_offset: Option<i64>,
+    log_end_offset: Option<i64>,
+    lag: Option<i64>,
+    note: Option<String>,
+}
+
+type Key = (String, String, i32);
+
+/// Fifty groups: with mixed offsets, with partitions without a commit, empty, and one with live members.
+pub(crate) fn equals_what_kafkas_own_tool_says(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let topics: Vec<String> = (0..5).map(|_| unique("lag")).collect();
+    kafka.create_topics(&topics.iter().map(String::as_str).collect::<Vec<_>>(), 4)?;
+    for (i, topic) in topics.iter().enumerate() {
+        kafka.produce_to(topic, &[(0, 10 + i), (1, 3), (3, 40)])?;
+    }
+    let mut groups: Vec<String> = (0..49).map(|_| unique("group")).collect();
+    for (i, group) in groups.iter().enumerate() {
+        let all = [
+            (0, i64::try_from(i % 10)?),
+            (1, 3),
+            (2, 0),
+            (3, i64::try_from(i)?.min(40)),
+        ];
+        // Every third group leaves partitions without a commit; every fifth reads a second topic.
+        let some = if i % 3 == 0 { &all[..2] } else { &all[..] };
+        kafka.commit(group, &topics[i % 5], some)?;
+        if i % 5 == 0 {
+            kafka.commit(group, &topics[(i + 1) % 5], &all[..1])?;
+        }
+    }
+    let live = unique("live");
+    let options = ConsumerOptions {
+        bootstrap: kafka.bootstrap(),
+        group: live.clone(),
+        topic: topics[0].clone(),
+        per_second: 1000,
+        properties: Vec::new(),
+    };
+    let mut fleet = ConsumerFleet::new(&testbed.folder("live")?, options);
+    fleet.scale_to(2)?;
+    groups.push(live.clone());
+    poll_until(
+        Duration::from_secs(60),
+        "the live group to have caught up",
+        || {
+            let committed = kafka.committed(&live, &topics[0])?;
+            ensure!(
+                committed == [Some(10), Some(3), None, Some(40)],
+                "{committed:?}"
+            );
+            Ok(())
+        },
+    )?;
+
+    let bootstrap = kafka.bootstrap();
+    let mut args = vec!["lag", "--bootstrap", &bootstrap, "-o", "json"];
+    for group in &groups {
+        args.extend(["--group", group]);
+    }
+    let output = testbed.lagwise(&args).output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let rows: Vec<Row> = serde_json::from_slice(&output.stdout)?;
+    let mut ours: BTreeMap<Key, &Row> = rows
+        .iter()
+        .map(|row| ((row.group.clone(), row.topic.clone(), row.partition), row))
+        .collect();
+    assert_eq!(ours.len(), rows.len(), "a row twice");
+
+    let described =
+        kafka.describe_groups(&groups.iter().map(String::as_str).collect::<Vec<_>>())?;
+    ensure!(
+        described.iter().any(|row| row.consumer_id.is_some()),
+        "no live member in {described:?}"
+    );
+    let mut seen = std::collections::BTreeSet::new();
+    for theirs in &described {
+        let key = (theirs.group.clone(), theirs.topic.clone(), theirs.partition);
+        let row = ours
+            .remove(&key)
+            .with_context(|| format!("not in ours: {theirs:?}"))?;
+        let found = (row.committed_offset, row.log_end_offset, row.lag);
+        assert_eq!(
+            found,
+            (theirs.committed_offset, theirs.log_end_offset, theirs.lag),
+            "{theirs:?} {row:?}"
+        );
+        assert_eq!(
+            (row.cluster.as_str(), row.log_start_offset),
+            ("default", Some(0))
+        );
+        seen.insert(theirs.group.clone());
+    }
+    assert_eq!(seen.len(), groups.len());
+    // Kafka's tool leaves out the partitions that a group without members has no commit on; we say so.
+    for row in ours.values() {
+        assert_eq!(
+            (row.committed_offset, row.lag, row.note.as_deref()),
+            (None, None, Some("no commit")),
+            "{row:?}"
+        );
+    }
+    Ok(())
+}
+
+/// All groups of a cluster, without naming one; and what cannot be told.
+pub(crate) fn finds_all_groups_and_says_what_is_unknown(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let (topic, group) = (unique("lag"), unique("group"));
+    kafka.create_topic(&topic, 2)?;
+    kafka.produce(&topic, 1, 7)?;
+    kafka.commit(&group, &topic, &[(1, 5)])?;
+    let bootstrap = kafka.bootstrap();
+    let run = |args: &[&str]| {
+        let all = [&["lag", "--bootstrap", &bootstrap], args].concat();
+        testbed
+            .lagwise(&all)
+            .output()
+            .context("running lagwise lag")
+    };
+
+    let everything = run(&["-o", "json"])?;
+    ensure!(
+        everything.status.success(),
+        "{}",
+        String::from_utf8_lossy(&everything.stderr)
+    );
+    let rows: Vec<Row> = serde_json::from_slice(&everything.stdout)?;
+    let lag = rows
+        .iter()
+        .find(|row| row.group == group && row.partition == 1)
+        .and_then(|row| row.lag);
+    assert_eq!(lag, Some(2));
+
+    let missing = unique("nowhere");
+    let partly = run(&[
+        "--group", &group, "--topic", &topic, "--topic", &missing, "-o", "json",
+    ])?;
+    assert_eq!(partly.status.code(), Some(1));
+    assert_eq!(
+        serde_json::from_slice::<Vec<Row>>(&partly.stdout)?.len(),
+        2,
+        "the rest is still printed"
+    );
+    let told = String::from_utf8(partly.stderr)?;
+    ensure!(
+        told.contains(&missing) && told.contains("does not exist"),
+        "{told}"
+    );
+    ensure!(
+        !kafka.topics()?.contains(&missing),
+        "asking for a topic created it"
+    );
+
+    assert_eq!(run(&["--group"])?.status.code(), Some(2));
+    Ok(())
+}

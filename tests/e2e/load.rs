@@ -1,0 +1,176 @@
+//! Many clients, many snapshots: every answer right, memory flat, metrics that Prometheus takes.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, Options, metric_path, value_of};
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+const CLIENTS: usize = 200;
+const FOR: Duration = Duration::from_secs(10);
+
+/// 200 concurrent clients for ten seconds, each answer checked; then memory over 100 further snapshots.
+pub(crate) fn many_clients_get_right_answers_and_memory_stays(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let topic = unique("orders");
+    kafka.create_topic(&topic, 6)?;
+    kafka.produce_to(&topic, &[(0, 500), (3, 40)])?;
+    let groups: Vec<(String, u64)> = (1..=10).map(|behind| (unique("group"), behind)).collect();
+    for (group, behind) in &groups {
+        let committed = 500 - i64::try_from(*behind)?;
+        kafka.commit(
+            group,
+            &topic,
+            &[(0, committed), (1, 0), (2, 0), (3, 40), (4, 0), (5, 0)],
+        )?;
+    }
+    let targets = groups
+        .iter()
+        .map(|(group, _)| json!({"name": group, "group": group, "topics": [topic]}));
+    let options = Options {
+        targets: targets.collect(),
+        interval: "200ms",
+        ..Options::main(&kafka.bootstrap())
+    };
+    let mut daemon = Daemon::alone(testbed, &options)?;
+    for (group, behind) in &groups {
+        poll_until(Duration::from_secs(30), "every group to be read", || {
+            assert_eq!(
+                daemon.lag(&format!("group={group},topic={topic}"))?,
+                *behind
+            );
+            Ok(())
+        })?;
+    }
+
+    let asked: Vec<(String, u64)> = groups
+        .iter()
+        .map(|(group, behind)| {
+            (
+                daemon.url(&metric_path(
+                    "default",
+                    &format!("group={group},topic={topic}"),
+                )),
+                *behind,
+            )
+        })
+        .collect();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let answers = runtime.block_on(hammer(Arc::new(asked)))?;
+    println!("{answers} right answers to {CLIENTS} clients in {FOR:?}");
+    daemon.process.expect_running()?;
+
+    promtool_accepts(testbed, &daemon.metrics()?)?;
+    memory_stays(&daemon)
+}
+
+async fn hammer(asked: Arc<Vec<(String, u64)>>) -> Result<u64> {
+    let answers = Arc::new(AtomicU64::new(0));
+    let until = Instant::now() + FOR;
+    let mut clients = tokio::task::JoinSet::new();
+    for i in 0..CLIENTS {
+        let (asked, answers) = (Arc::clone(&asked), Arc::clone(&answers));
+        clients.spawn(async move {
+            // A connection of its own; half of them speak HTTP/1.1.
+            let client = reqwest::Client::builder()
+                .danger_accept_invalid_certs(true)
+                .timeout(Duration::from_secs(20));
+            let client = if i % 2 == 0 {
+                client.http1_only()
+            } else {
+                client
+            };
+            let client = client.build()?;
+            for (url, expected) in asked.iter().cycle().skip(i) {
+                if Instant::now() > until {
+                    break;
+                }
+                let answer = client.get(url).send().await?;
+                let code = answer.status();
+                let body: Value = answer.json().await?;
+                ensure!(
+                    code == 200 && value_of(&body)? == *expected,
+                    "{code}: {body}"
+                );
+                answers.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client??;
+    }
+    Ok(answers.load(Ordering::Relaxed))
+}
+
+fn promtool_accepts(testbed: &Testbed, metrics: &str) -> Result<()> {
+    let mut check = Command::new(&testbed.artifacts()?.promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting promtool")?;
+    check
+        .stdin
+        .take()
+        .context("no stdin")?
+        .write_all(metrics.as_bytes())?;
+    let output = check.wait_with_output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success() && told.is_empty(),
+        "promtool: {told}"
+    );
+    Ok(())
+}
+
+/// Resident memory after 100 further polls is within 1 % of before. One window may catch the allocator growing to its
+/// working size, so a later one may pass; a leak fails them all.
+fn memory_stays(daemon: &Daemon) -> Result<()> {
+    let resident = || -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.process.pid()))?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .context("no VmRSS")?;
+        line.split_whitespace()
+            .nth(1)
+            .context("no number")?
+            .parse()
+            .context("VmRSS")
+    };
+    let polls = || -> Result<u64> {
+        let metrics = daemon.metrics()?;
+        let counted = |line: &str| {
+            line.strip_prefix("lagwise_polls_total{")?
+                .rsplit(' ')
+                .next()?
+                .parse::<u64>()
+                .ok()
+        };
+        Ok(metrics.lines().filter_map(counted).sum())
+    };
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let (before, polled) = (resident()?, polls()?);
+        poll_until(Duration::from_secs(120), "100 further polls", || {
+            ensure!(polls()? >= polled + 100, "not yet");
+            Ok(())
+        })?;
+        let after = resident()?;
+        println!("resident memory {before} kB, after 100 further polls {after} kB");
+        if after.saturating_sub(before) * 100 <= before {
+            return Ok(());
+        }
+        seen.push((before, after));
+    }
+    anyhow::bail!("resident memory grows: {seen:?}")
+}

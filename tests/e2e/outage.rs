@@ -1,0 +1,252 @@
+//! Kafka gone, Kafka late: the HPA holds, says why, and goes on when Kafka is back.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::daemon::{Daemon, MAX_STALENESS, Options, metric_path, value_of};
+use crate::scale::workload;
+use crate::testbed::kafka::KafkaOptions;
+use crate::testbed::kubernetes::condition;
+use crate::testbed::poll::poll_until;
+use crate::testbed::ports::free_port;
+use crate::testbed::replicas::ReplicaSeries;
+use crate::testbed::{Testbed, unique};
+
+/// The HPA controller's sync period in the testbed.
+const SYNC: Duration = Duration::from_secs(2);
+
+/// With Kafka stopped the HPA keeps its replicas and carries our message; then Kafka comes back.
+pub(crate) fn replicas_hold_while_kafka_is_gone(testbed: &Testbed) -> Result<()> {
+    let plane = testbed.control_plane()?;
+    let kafka = testbed.start_kafka(
+        "outage",
+        &KafkaOptions {
+            brokers: 1,
+            ..KafkaOptions::default()
+        },
+    )?;
+    let namespace = plane.namespace("outage")?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 6)?;
+    kafka.produce(&topic, 0, 300)?;
+    let all_behind: Vec<(i32, i64)> = (0..6).map(|partition| (partition, 0)).collect();
+    kafka.commit(&group, &topic, &all_behind)?;
+
+    let (daemon, api) = Daemon::registered(
+        testbed,
+        plane,
+        &namespace,
+        &Options::main(&kafka.bootstrap()),
+    )?;
+    plane.apply(
+        &namespace,
+        &workload("billing", &[("group", &group), ("topic", &topic)]),
+    )?;
+    let series = ReplicaSeries::record(plane, &namespace, "billing")?;
+    poll_until(
+        Duration::from_secs(60),
+        "three replicas for a lag of 300",
+        || {
+            ensure!(series.now() == 3, "{:?}", series.values());
+            Ok(())
+        },
+    )?;
+
+    kafka.stop_all()?;
+    let message = poll_until(
+        MAX_STALENESS + Duration::from_secs(60),
+        "the HPA to say why it holds",
+        || {
+            let hpa = plane.get("hpa", "billing", Some(&namespace))?;
+            let active = condition(&hpa, "ScalingActive").context("no condition yet")?;
+            ensure!(active["status"] == "False", "{active}");
+            let message = active["message"].as_str().unwrap_or_default().to_owned();
+            ensure!(
+                message.contains(&group) && message.contains("unknown since"),
+                "{message}"
+            );
+            Ok(message)
+        },
+    )?;
+    // Five syncs of the controller on the error: its count of syncs is not to be seen, so their time is waited for
+    // by watching that nothing happens during it.
+    let held_since = std::time::Instant::now();
+    poll_until(SYNC * 8, "five syncs to pass", || {
+        ensure!(series.now() == 3, "replicas moved: {:?}", series.values());
+        ensure!(held_since.elapsed() > SYNC * 5, "not yet");
+        Ok(())
+    })?;
+    assert_eq!(series.now(), 3, "{:?}", series.values());
+    let hpa = plane.get("hpa", "billing", Some(&namespace))?;
+    let after = condition(&hpa, "ScalingActive").context("no condition")?["message"].clone();
+    assert_eq!(
+        after,
+        message.as_str(),
+        "a message that changes rewrites the HPA's status at every sync"
+    );
+    api.wait_available(Duration::from_secs(10))
+        .context("the API is to stay available without Kafka")?;
+    let path = metric_path("default", &format!("group={group},topic={topic}"));
+    let refused = plane.get_raw(&path).unwrap_err().to_string();
+    ensure!(refused.contains("unknown since"), "{refused}");
+    ensure!(
+        daemon
+            .metrics()?
+            .contains("lagwise_cluster_up{cluster=\"main\"} 0"),
+        "the cluster counts as up"
+    );
+
+    kafka.start_all()?;
+    poll_until(Duration::from_secs(90), "the lag to be known again", || {
+        let hpa = plane.get("hpa", "billing", Some(&namespace))?;
+        let active = condition(&hpa, "ScalingActive").context("no condition")?;
+        ensure!(active["status"] == "True", "{active}");
+        Ok(())
+    })?;
+    let ends: Vec<(i32, i64)> = vec![(0, 300)];
+    kafka.commit(&group, &topic, &ends)?;
+    poll_until(
+        Duration::from_secs(60),
+        "replicas to fall once the work is done",
+        || {
+            ensure!(series.now() == 1, "{:?}", series.values());
+            Ok(())
+        },
+    )
+}
+
+/// A daemon that starts before Kafka does is ready, answers with the reason, and works once Kafka is there.
+pub(crate) fn starts_before_kafka_does(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.start_kafka(
+        "late",
+        &KafkaOptions {
+            brokers: 1,
+            ..KafkaOptions::default()
+        },
+    )?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 2)?;
+    kafka.produce(&topic, 0, 5)?;
+    kafka.commit(&group, &topic, &[(0, 1), (1, 0)])?;
+    kafka.stop_all()?;
+
+    let daemon = Daemon::alone(testbed, &Options::main(&kafka.bootstrap()))?;
+    let selector = format!("group={group},topic={topic}");
+    let message = poll_until(Duration::from_secs(30), "the refusal to say why", || {
+        let message = daemon.refusal(&selector, 503)?;
+        ensure!(message.contains("Connection refused"), "{message}");
+        Ok(message)
+    })?;
+    ensure!(message.contains(&group), "{message}");
+    kafka.start_all()?;
+    poll_until(Duration::from_secs(60), "the lag to be served", || {
+        assert_eq!(daemon.lag(&selector)?, 4);
+        Ok(())
+    })
+}
+
+/// A topic that does not exist is refused by name, and asking does not create it.
+pub(crate) fn a_missing_topic_is_named_and_not_created(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("missing")?;
+    let (daemon, _api) = Daemon::registered(
+        testbed,
+        plane,
+        &namespace,
+        &Options::main(&kafka.bootstrap()),
+    )?;
+    let topic = unique("nowhere");
+    let path = metric_path(&namespace, &format!("group=billing,topic={topic}"));
+    for _ in 0..2 {
+        let refused = plane.get_raw(&path).unwrap_err().to_string();
+        ensure!(
+            refused.contains("NotFound") && refused.contains(&topic),
+            "{refused}"
+        );
+    }
+    ensure!(
+        !kafka.topics()?.contains(&topic),
+        "asking for a topic created it"
+    );
+    drop(daemon);
+    Ok(())
+}
+
+/// `kubectl get --raw` and `kubectl get apiservice`, and a group that nobody watched before.
+pub(crate) fn the_aggregated_api_answers_kubectl(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("kubectl")?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 3)?;
+    kafka.produce(&topic, 1, 9)?;
+    kafka.commit(&group, &topic, &[(0, 0), (1, 2), (2, 0)])?;
+    let (_daemon, _api) = Daemon::registered(
+        testbed,
+        plane,
+        &namespace,
+        &Options::main(&kafka.bootstrap()),
+    )?;
+    for selector in [
+        format!("group={group}"),
+        format!("group={group},topic={topic}"),
+    ] {
+        let started = std::time::Instant::now();
+        let body = plane.get_raw(&metric_path(&namespace, &selector))?;
+        println!("first answer for {selector} after {:?}", started.elapsed());
+        assert_eq!(value_of(&body)?, 7, "{body}");
+        assert_eq!(body["items"][0]["metricName"], "kafka_lag", "{body}");
+        assert_eq!(
+            body["items"][0]["metricLabels"]["group"],
+            group.as_str(),
+            "{body}"
+        );
+    }
+    let service = plane.kubectl(&["get", "apiservice", "v1beta1.external.metrics.k8s.io"])?;
+    ensure!(service.contains("True"), "{service}");
+    let resources = plane.kubectl(&["api-resources", "--api-group=external.metrics.k8s.io"])?;
+    ensure!(resources.contains("externalmetrics"), "{resources}");
+    Ok(())
+}
+
+/// SIGTERM ends the daemon within five seconds, with status 0, connections open or not.
+pub(crate) fn sigterm_ends_it_in_time(testbed: &Testbed) -> Result<()> {
+    // Kafka that never answers: a port that accepts and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let mut daemon = Daemon::alone(testbed, &Options::main(&silent.local_addr()?.to_string()))?;
+    let _open = std::net::TcpStream::connect(("127.0.0.1", daemon.api_port))?;
+    let _idle = std::net::TcpStream::connect(("127.0.0.1", daemon.http_port))?;
+    let code = daemon.ask("/readyz").map(|(code, _)| code);
+    println!("ready before the signal: {code:?}");
+    let status = daemon.process.stop(Duration::from_secs(5))?;
+    ensure!(
+        status.success(),
+        "{status}: {}",
+        daemon.process.log_tail(20)
+    );
+    Ok(())
+}
+
+/// Ports that are taken are named at once.
+pub(crate) fn a_taken_port_is_named(testbed: &Testbed) -> Result<()> {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?;
+    let config = format!(
+        "clusters: [{{name: main, properties: {{bootstrap.servers: '127.0.0.1:1'}}}}]\n\
+         kubernetes: {{enabled: false}}\n\
+         server: {{external_metrics: {{listen: '{address}', auth: none}}, http: {{listen: '127.0.0.1:{}'}}}}\n",
+        free_port()?
+    );
+    let file = testbed.folder("taken")?.join("lagwise.yaml");
+    std::fs::write(&file, config)?;
+    let output = testbed
+        .lagwise(&["run", "--config", &file.to_string_lossy()])
+        .output()?;
+    let told = String::from_utf8(output.stderr)?;
+    ensure!(
+        !output.status.success() && told.contains("server.external_metrics.listen"),
+        "{told}"
+    );
+    ensure!(told.contains(&address.to_string()), "{told}");
+    Ok(())
+}
