@@ -212,7 +212,23 @@ impl Api {
                 answered => return Ok(answered?),
             }
         }
-        Err(Refusal::NotYetRead(unread).into())
+        Err(unread_cause(unread, &self.reader.latest()).into())
+    }
+}
+
+/// Why a first read did not come: what keeps the cluster from answering, where that is known.
+fn unread_cause(unread: Vec<Interest>, snapshot: &LagSnapshot) -> Refusal {
+    let cause = unread.iter().find_map(|interest| {
+        let cluster = snapshot.clusters.get(&interest.cluster)?;
+        Some((interest, cluster.connection.as_ref()?))
+    });
+    match cause {
+        Some((interest, fault)) => Refusal::Unknown {
+            group: interest.group.clone(),
+            cluster: interest.cluster.clone(),
+            cause: fault.reason.to_string(),
+        },
+        None => Refusal::NotYetRead(unread),
     }
 }
 

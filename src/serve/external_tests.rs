@@ -390,6 +390,19 @@ async fn a_first_read_that_does_not_come_is_refused_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cluster_that_does_not_answer_is_the_cause() {
+    let rig = rig(fixtures::snapshot());
+    let got = lag(&rig.router, "cluster=down,group=new").await;
+    assert_eq!(got.code, 503);
+    let message = got.message();
+    assert!(
+        message.contains("group \"new\" on Kafka cluster \"down\""),
+        "{message}"
+    );
+    assert!(message.contains("SASL authentication failed"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_queue_is_refused_at_once() {
     let rig = rig_with(fixtures::snapshot(), AuthMode::None, 1);
     let began = tokio::time::Instant::now();
