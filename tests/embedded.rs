@@ -1,6 +1,8 @@
 //! The librdkafka source on librdkafka's own mock brokers: quick, and no proof of how Kafka
 //! behaves, which the end-to-end tests give.
 
+#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
+
 use std::time::{Duration, Instant};
 
 use lagwise::kafka::embedded::Embedded;

@@ -457,8 +457,11 @@ mod tests {
         }
     }
 
-    /// A group `g` on cluster `main`: topics with the committed offset and end of each partition.
-    fn observation(seconds: u64, topics: &[(&str, &[(Option<i64>, i64)])]) -> Observation {
+    /// The committed offset and the end of each partition of a topic.
+    type Read<'a> = (&'a str, &'a [(Option<i64>, i64)]);
+
+    /// A group `g` on cluster `main`.
+    fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
         let offset = |o: i64| Ok(Offset(o));
         Observation {
             cluster: "main".into(),
@@ -556,6 +559,12 @@ mod tests {
     /// What the HPA proposes for an AverageValue target: within the tolerance `status.replicas`,
     /// otherwise the sum divided and rounded up
     /// (`pkg/controller/podautoscaler/replica_calculator.go`, `GetExternalPerPodMetricReplicas`).
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the HPA computes so"
+    )]
     fn hpa_proposes(value: Milli, target: Milli, replicas: u64, tolerance: f64) -> u64 {
         let (sum, per) = (value.thousandths() as f64, target.thousandths() as f64);
         let ratio = sum / (per * replicas as f64);

@@ -216,8 +216,9 @@ pub(crate) fn sigterm_ends_it_in_time(testbed: &Testbed) -> Result<()> {
     let mut daemon = Daemon::alone(testbed, &Options::main(&silent.local_addr()?.to_string()))?;
     let _open = std::net::TcpStream::connect(("127.0.0.1", daemon.api_port))?;
     let _idle = std::net::TcpStream::connect(("127.0.0.1", daemon.http_port))?;
-    let code = daemon.ask("/readyz").map(|(code, _)| code);
-    println!("ready before the signal: {code:?}");
+    // An idle connection that has been used, kept by the client.
+    let message = daemon.refusal("group=billing,topic=orders", 503)?;
+    println!("refused before the signal: {message}");
     let status = daemon.process.stop(Duration::from_secs(5))?;
     ensure!(
         status.success(),

@@ -25,8 +25,9 @@ pub(super) fn fault_of(code: i32) -> Fault {
     }
 }
 
-/// How long a kind of error is held against a cluster after it was last seen.
-const REMEMBERED: Duration = Duration::from_secs(30);
+/// How long a kind of error is held against a cluster after it was last seen: longer than
+/// librdkafka keeps quiet about an error that repeats.
+const REMEMBERED: Duration = Duration::from_secs(90);
 
 /// What a cluster's clients have said of their connections. Shared by the clients' callbacks and
 /// the sweeps of one source, and by nothing else.
@@ -86,6 +87,11 @@ impl Health {
         *self.state() = State::default();
     }
 
+    /// What keeps the cluster from answering, as of the last sweep that asked it something.
+    pub(super) fn current(&self) -> Option<ConnectionFault> {
+        self.state().current.clone()
+    }
+
     /// The cluster did not answer: why, in the same words for as long as the cause is the same.
     pub(super) fn silent(&self, asked: &str, now: Moment) -> ConnectionFault {
         let mut state = self.state();
@@ -93,9 +99,11 @@ impl Health {
             .seen
             .retain(|seen| now.monotonic.saturating_duration_since(seen.last) < REMEMBERED);
         let cause = state.seen.iter().min_by_key(|seen| rank(seen.kind));
-        let (kind, reason) = match cause {
-            Some(seen) => (seen.kind, Arc::clone(&seen.reason)),
-            None => (Fault::NoAnswer, format!("no answer from {asked}").into()),
+        let (kind, reason) = match (cause, &state.current) {
+            (Some(seen), _) => (seen.kind, Arc::clone(&seen.reason)),
+            // That nothing was heard is no news where a cause is known.
+            (None, Some(current)) => return current.clone(),
+            (None, None) => (Fault::NoAnswer, format!("no answer from {asked}").into()),
         };
         match &state.current {
             Some(current) if current.kind == kind => current.clone(),
@@ -163,10 +171,10 @@ mod tests {
         assert_eq!(health.silent("k:1", later(1)), first);
         health.report(-169, "a: wrong password", later(2).monotonic);
         assert_eq!(health.silent("k:1", later(2)).kind, Fault::Login);
-        health.report(-195, "b: refused", later(39).monotonic);
-        assert_eq!(health.silent("k:1", later(40)).kind, Fault::Unreachable);
+        health.report(-195, "b: refused", later(99).monotonic);
+        assert_eq!(health.silent("k:1", later(100)).kind, Fault::Unreachable);
         health.answered();
-        assert_eq!(health.silent("k:1", later(41)).kind, Fault::NoAnswer);
+        assert_eq!(health.silent("k:1", later(101)).kind, Fault::NoAnswer);
     }
 
     #[test]

@@ -114,11 +114,10 @@ impl Inner {
         let by = |fifths: u32| started.monotonic + budget / 5 * fifths;
         let named: BTreeSet<&TopicName> =
             plan.groups.iter().flat_map(|group| &group.topics).collect();
-        let known = match self.topics.current(&self.client, &named, by(2)) {
+        let (known, is_new) = match self.topics.current(&self.client, &named, by(2)) {
             Ok(known) => known,
             Err(fault) => return self.silent(plan, started, fault),
         };
-        self.health.answered();
         let groups = self
             .groups
             .committed(plan, &known, &self.settings, &self.health, by(3));
@@ -129,13 +128,24 @@ impl Inner {
         if moved {
             self.topics.forget();
         }
+        let finished = Moment::now();
+        let connection = if is_new || groups.iter().any(was_heard) {
+            self.health.answered();
+            None
+        } else if groups.is_empty() {
+            self.health.current()
+        } else {
+            // Only kept metadata speaks for the cluster; everything that was asked is unanswered.
+            self.topics.forget();
+            Some(self.health.silent(self.bootstrap(), finished))
+        };
         Observation {
             cluster: self.settings.name.clone(),
             started,
-            finished: Moment::now(),
+            finished,
             topics,
             groups,
-            connection: None,
+            connection,
         }
     }
 
@@ -175,6 +185,18 @@ impl Inner {
             connection: silent.then(|| self.health.silent(self.bootstrap(), Moment::now())),
             faults: faults.iter().map(Fault::to_string).collect(),
         }
+    }
+}
+
+/// Whether a broker said anything of the group, if only that it may not be read.
+fn was_heard(group: &GroupObservation) -> bool {
+    let is_silence = |fault: &Fault| fault.is_connection() || *fault == Fault::Client;
+    match &group.committed {
+        Err(fault) => !is_silence(fault),
+        Ok(topics) => topics
+            .values()
+            .flatten()
+            .any(|committed| !committed.as_ref().is_err_and(is_silence)),
     }
 }
 

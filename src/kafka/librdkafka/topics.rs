@@ -49,24 +49,24 @@ impl Topics {
 pub(super) struct TopicCache(Mutex<Option<Arc<Topics>>>);
 
 impl TopicCache {
-    /// The topics, asked anew when the kept ones are old or lack one of `wanted`. Blocks until the
-    /// deadline at most.
+    /// The topics, asked anew when the kept ones are old or lack one of `wanted`, and whether they
+    /// were. Blocks until the deadline at most.
     pub(super) fn current(
         &self,
         client: &Client,
         wanted: &BTreeSet<&TopicName>,
         deadline: Instant,
-    ) -> Result<Arc<Topics>, Fault> {
+    ) -> Result<(Arc<Topics>, bool), Fault> {
         let kept = self.kept().clone();
         if let Some(topics) = kept
             && topics.fetched.elapsed() < LASTS
             && wanted.iter().all(|topic| topics.all.contains_key(*topic))
         {
-            return Ok(topics);
+            return Ok((topics, false));
         }
         let topics = Arc::new(fetch(client, wanted, deadline)?);
         *self.kept() = Some(Arc::clone(&topics));
-        Ok(topics)
+        Ok((topics, true))
     }
 
     /// Has the next sweep ask anew: a leader has moved.
