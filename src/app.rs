@@ -283,7 +283,12 @@ impl From<&ClusterConfig> for Settings {
 /// Sends log lines to standard error, as the configuration says; in colour on a terminal only, and
 /// never where `NO_COLOR` is set.
 pub fn init_logging(config: &LogConfig) {
-    let filter = EnvFilter::new(&config.filter);
+    // kube logs every failed attempt of a watch; ours are told once (`telemetry::WatchLost`). A
+    // directive of the configuration for the same target comes later and wins.
+    let filter = EnvFilter::new(format!(
+        "kube_client=off,kube_runtime=off,{}",
+        config.filter
+    ));
     let colour = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let lines = tracing_subscriber::fmt()

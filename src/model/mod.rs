@@ -16,6 +16,7 @@ pub mod observation;
 pub mod parallelism;
 pub mod quantity;
 pub mod query;
+pub mod refusal;
 pub mod selector;
 pub mod snapshot;
 pub mod target;

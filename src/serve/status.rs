@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::model::query::Refusal;
+use crate::model::refusal::Refusal;
 
 /// A request that gets no answer but a reason. Its text reaches the HPA's condition.
 #[derive(Clone, Debug, PartialEq, Eq)]

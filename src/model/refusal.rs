@@ -1,0 +1,111 @@
+//! Why a question has no value, in the words that the HPA's condition will show.
+
+use super::target::{Interest, LAG_METRIC};
+use super::types::{ClusterName, GroupId, TopicName};
+
+/// Why a question has no value. `Display` is the text for the HPA's condition, so it stays the
+/// same while the cause does: it tells since when, not for how long.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No metric of ours.
+    #[error("the metric {metric:?} is not served here: lagwise serves {LAG_METRIC}")]
+    UnknownMetric {
+        /// Its name.
+        metric: String,
+    },
+    /// The selector names no group.
+    #[error(
+        "the selector {selector:?} names no consumer group: write for example \
+         matchLabels: {{group: my-group, topic: my-topic}}"
+    )]
+    NoGroup {
+        /// The selector.
+        selector: String,
+    },
+    /// The selector names no target that is configured for the namespace.
+    #[error("no target of the configuration matches {selector:?} for namespace {namespace:?}")]
+    UnknownTarget {
+        /// The selector.
+        selector: String,
+        /// The namespace.
+        namespace: String,
+    },
+    /// The selector names a cluster that is not configured.
+    #[error("the Kafka cluster {cluster:?} is not configured: known are {known}")]
+    UnknownCluster {
+        /// The name.
+        cluster: String,
+        /// The configured ones.
+        known: String,
+    },
+    /// Several clusters are configured and the selector names none.
+    #[error("several Kafka clusters are configured ({known}): name one with the label cluster")]
+    AmbiguousCluster {
+        /// The configured ones.
+        known: String,
+    },
+    /// HPAs with the same selector want different lag per replica.
+    #[error(
+        "HPAs {hpas} of namespace {namespace:?} select {selector:?} with different targets: \
+         give each selector the label hpa with the HPA's name"
+    )]
+    ConflictingTargets {
+        /// Their names.
+        hpas: String,
+        /// Their namespace.
+        namespace: String,
+        /// The selector.
+        selector: String,
+    },
+    /// Nothing was read for it yet.
+    #[error("the first read of {} is not complete", shown(.0))]
+    NotYetRead(Vec<Interest>),
+    /// A topic that does not exist.
+    #[error("topic {topic:?} does not exist on Kafka cluster {cluster:?}")]
+    TopicMissing {
+        /// The topic.
+        topic: TopicName,
+        /// The cluster.
+        cluster: ClusterName,
+    },
+    /// No topic is named and the group has none.
+    #[error(
+        "group {group:?} has committed no offset on Kafka cluster {cluster:?}, so its topics are \
+         not known: name them with the label topic"
+    )]
+    NothingCommitted {
+        /// The group.
+        group: GroupId,
+        /// The cluster.
+        cluster: ClusterName,
+    },
+    /// Never read completely.
+    #[error("lag of group {group:?} on Kafka cluster {cluster:?} is unknown: {cause}")]
+    Unknown {
+        /// The group.
+        group: GroupId,
+        /// The cluster.
+        cluster: ClusterName,
+        /// Why.
+        cause: String,
+    },
+    /// Read completely, but too long ago.
+    #[error(
+        "lag of group {group:?} on Kafka cluster {cluster:?} is unknown since {since}: {cause}"
+    )]
+    Stale {
+        /// The group.
+        group: GroupId,
+        /// The cluster.
+        cluster: ClusterName,
+        /// When it was last read completely, RFC 3339 in UTC.
+        since: String,
+        /// Why.
+        cause: String,
+    },
+}
+
+fn shown(interests: &[Interest]) -> String {
+    let one = |i: &Interest| format!("group {:?} on Kafka cluster {:?}", i.group, i.cluster);
+    interests.iter().map(one).collect::<Vec<_>>().join(", ")
+}
