@@ -1,6 +1,7 @@
 //! The command line: one file per command. Commands print; what they print is decided elsewhere.
 
 pub mod config;
+pub mod demo;
 pub mod lag;
 pub mod run;
 
@@ -12,8 +13,13 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::kafka::librdkafka_version;
 
-static VERSION: LazyLock<String> =
-    LazyLock::new(|| format!("{} (librdkafka {})", env!("CARGO_PKG_VERSION"), librdkafka_version()));
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} (librdkafka {})",
+        env!("CARGO_PKG_VERSION"),
+        librdkafka_version()
+    )
+});
 
 /// Kafka-native autoscaling for Kubernetes: consumer lag as an external metric for the HPA, never
 /// more replicas than partitions can use
@@ -28,6 +34,8 @@ pub struct Cli {
 enum Command {
     /// Run the daemon
     Run(run::RunArgs),
+    /// See it at work: the daemon, an embedded Kafka and an HPA's formula in one process
+    Demo(demo::DemoArgs),
     /// Show the lag of consumer groups, partition by partition
     Lag(lag::LagArgs),
     /// Check a configuration file, or print its JSON Schema
@@ -57,6 +65,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(args) => run::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
             Command::Lag(args) => lag::run(args).await,
             Command::Config(args) => config::run(args),
             Command::Completions { shell } => {

@@ -3,6 +3,7 @@
 //! What they answer is a part of the protocol only; how Kafka behaves is proven on a real one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -39,6 +40,19 @@ impl Embedded {
     pub fn create_topic(&self, topic: &str, partitions: i32) -> Result<(), SetupError> {
         let created = self.cluster.create_topic(topic, partitions, 1);
         created.map_err(|error| SetupError {
+            cluster: self.name.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Lets every answer take at least `latency`.
+    ///
+    /// # Errors
+    /// What librdkafka says.
+    pub fn answer_after(&self, latency: Duration) -> Result<(), SetupError> {
+        const ALL: i32 = -1;
+        let set = self.cluster.broker_round_trip_time(ALL, latency);
+        set.map_err(|error| SetupError {
             cluster: self.name.clone(),
             reason: error.to_string(),
         })

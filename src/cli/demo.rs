@@ -1,0 +1,393 @@
+//! `lagwise demo`: the daemon, an embedded Kafka, a load that surges and an HPA in one process.
+//!
+//! Real are the daemon, its API over HTTPS, the Kafka clients and their group. Played are the brokers
+//! (librdkafka's own for tests), the HPA (its formula, [`hpa`]) and its pods (threads).
+
+mod api;
+mod consumers;
+mod hpa;
+mod plan;
+mod producer;
+mod reading;
+mod report;
+mod screen;
+mod terminal;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::Output;
+use super::run::Signals;
+use crate::app::{self, App, Hpas};
+use crate::config::{AuthMode, ClusterConfig, Config, LogConfig, PollConfig};
+use crate::kafka::embedded::Embedded;
+use crate::model::query::{Question, Rules};
+use crate::model::selector::Selector;
+use crate::model::target::{ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget};
+use crate::model::types::Moment;
+use crate::publish::Reader;
+use api::Api;
+use consumers::{Fleet, Job, Work};
+use hpa::Hpa;
+use plan::Plan;
+use producer::Producer;
+use reading::{Place, Reading};
+use report::Report;
+use screen::{Frame, Links};
+use terminal::View;
+
+const CLUSTER: &str = "embedded";
+const NAMESPACE: &str = "demo";
+const TOPIC: &str = "orders";
+const GROUP: &str = "orders-workers";
+const SELECTOR: &str = "group=orders-workers,topic=orders";
+
+/// How long the first consumer may take to join its group: 3 s on an idle machine.
+const JOIN: Duration = Duration::from_secs(30);
+
+/// How long the brokers take to answer. Once its leader has sent the assignment, the embedded broker
+/// turns a member that asks for its share away, which costs one more rebalance. A leader asks for
+/// metadata first; so where answers take a while, it is the last, also on a busy machine.
+const LATENCY: Duration = Duration::from_millis(100);
+
+/// How long everything may take to end.
+const END: Duration = Duration::from_secs(4);
+
+/// The arguments of `lagwise demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  lagwise demo --for 45s\n\n\
+    Needs neither Kafka nor Kubernetes. Ctrl-C ends it with its summary; a second one ends it at once.")]
+pub struct DemoArgs {
+    /// How long it takes, 20s to 30m; everything in it stretches with that
+    #[arg(long = "for", value_name = "DURATION", default_value = "90s", value_parser = length)]
+    length: Duration,
+    /// How to show it
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Partitions of the topic, and so the most consumers that can have work
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=24))]
+    partitions: u32,
+    /// What is logged, to standard error: a level, or directives such as lagwise=debug
+    #[arg(
+        long,
+        value_name = "FILTER",
+        env = "RUST_LOG",
+        default_value = "error,librdkafka=off,rdkafka=off"
+    )]
+    log: String,
+}
+
+fn length(text: &str) -> Result<Duration, String> {
+    let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if (plan::SHORTEST..=plan::LONGEST).contains(&length) {
+        Ok(length)
+    } else {
+        Err(
+            "allowed are 20s to 30m: replicas need that long to go up and to come down again"
+                .into(),
+        )
+    }
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// What kept it from running to its end.
+pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    app::init_logging(&LogConfig {
+        filter: args.log.clone(),
+        ..LogConfig::default()
+    });
+    let mut signals = Signals::new()?;
+    let mut view = View::open(args.output);
+    let stage = tokio::select! {
+        stage = Stage::set(args.length, args.partitions) => stage?,
+        () = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
+    let ended = stage.play(&mut view, &mut signals).await;
+    view.close();
+    ended
+}
+
+/// Everything that runs.
+struct Stage {
+    plan: Plan,
+    start: Instant,
+    embedded: Embedded,
+    reader: Reader,
+    question: Asked,
+    links: Links,
+    producer: Producer,
+    work: Arc<Work>,
+    scaling: watch::Receiver<Scaling>,
+    daemon: Part<()>,
+    controller: Part<Fleet>,
+}
+
+/// A task that runs until told to stop.
+struct Part<T> {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<anyhow::Result<T>>,
+}
+
+/// What the HPA did last.
+#[derive(Clone, Copy, Debug)]
+struct Scaling {
+    replicas: u32,
+    desired: u32,
+}
+
+/// The HPA's question, to look at its answer without asking.
+struct Asked {
+    selector: Selector,
+    rules: Rules,
+    place: Place,
+}
+
+impl Stage {
+    /// Sets up everything; the clock starts when the first consumer has its partitions.
+    async fn set(length: Duration, partitions: u32) -> anyhow::Result<Self> {
+        let plan = Plan { length, partitions };
+        let embedded = Embedded::start(CLUSTER, 1)?;
+        embedded.create_topic(TOPIC, i32::try_from(partitions)?)?;
+        embedded.answer_after(LATENCY)?;
+        let config = config(&embedded);
+        let selector = Selector::parse(SELECTOR).map_err(|error| anyhow::anyhow!("{error}"))?;
+        // The sender stays with the task of the daemon: without it, the poller would see an end.
+        let (facts_in, facts) = watch::channel(vec![facts(&selector, &plan)]);
+        let app = App::start(&config, Hpas::Given(facts)).await?;
+        let reader = app.reader.clone();
+        let path = format!(
+            "/apis/external.metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/{LAG_METRIC}?labelSelector={}",
+            SELECTOR.replace('=', "%3D")
+        );
+        let links = Links {
+            metric: format!("https://{}{path}", app.external),
+            metrics: format!("http://{}/metrics", app.http),
+            group: GROUP.into(),
+        };
+        let trust = app
+            .ca_pem
+            .clone()
+            .context("the daemon has no certificate of its own")?;
+        let api = Api::new(app.external, path, &trust)?;
+        let daemon = Part::start(|stopped| async move {
+            app.run_until(async { drop(stopped.await) }).await?;
+            drop(facts_in);
+            Ok(())
+        });
+
+        let mut fleet = Fleet::new(Job {
+            bootstrap: embedded.bootstrap(),
+            group: GROUP,
+            topic: TOPIC,
+            per_second: plan::RECORDS_PER_SECOND,
+        });
+        let work = fleet.work();
+        fleet.scale_to(1)?;
+        let deadline = Instant::now() + JOIN;
+        while work.rebalances.load(Ordering::Relaxed) == 0 {
+            if Instant::now() > deadline {
+                bail!(
+                    "the first consumer got no partitions within {} s",
+                    JOIN.as_secs()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let start = Instant::now();
+        let producer = Producer::start(&embedded.bootstrap(), TOPIC, plan, start)?;
+        let (scaling_in, scaling) = watch::channel(Scaling {
+            replicas: 1,
+            desired: 1,
+        });
+        let controller = Part::start(|stopped| control(plan, api, fleet, scaling_in, stopped));
+        let question = Asked {
+            selector,
+            rules: Rules {
+                clamp: config.cap.clamp,
+                max_staleness: config.poll.max_staleness,
+            },
+            place: Place {
+                cluster: CLUSTER.into(),
+                group: GROUP.into(),
+                topic: TOPIC.into(),
+            },
+        };
+        Ok(Self {
+            plan,
+            start,
+            embedded,
+            reader,
+            question,
+            links,
+            producer,
+            work,
+            scaling,
+            daemon,
+            controller,
+        })
+    }
+
+    /// Shows what happens until the time is over or a signal comes, then ends everything.
+    async fn play(mut self, view: &mut View, signals: &mut Signals) -> anyhow::Result<ExitCode> {
+        let mut report = Report::new(self.plan, self.links.clone());
+        let mut wanted = view.begin(&self.links)?;
+        let mut ticks = tokio::time::interval(view.tick());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let end = tokio::time::sleep_until((self.start + self.plan.length).into());
+        tokio::pin!(end);
+        while wanted {
+            tokio::select! {
+                _ = ticks.tick() => wanted = view.show(&self.look(&mut report))?,
+                () = &mut end => break,
+                () = signals.next() => break,
+                ended = &mut self.daemon.task => {
+                    ended??;
+                    bail!("the daemon ended");
+                }
+                ended = &mut self.controller.task => {
+                    ended??;
+                    bail!("the HPA ended");
+                }
+            }
+        }
+        let last = self.look(&mut report);
+        let summary = report.summary(
+            self.producer.produced(),
+            self.work.handled.load(Ordering::Relaxed),
+            self.work.rebalances.load(Ordering::Relaxed),
+        );
+        view.finish(&last, &summary)?;
+        self.end().await;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn look(&self, report: &mut Report) -> Frame {
+        let Scaling { replicas, desired } = *self.scaling.borrow();
+        report.take_in(self.start.elapsed(), self.read(), replicas, desired)
+    }
+
+    fn read(&self) -> Reading {
+        let Asked {
+            selector,
+            rules,
+            place,
+        } = &self.question;
+        let question = Question {
+            namespace: NAMESPACE,
+            metric: LAG_METRIC,
+            selector,
+        };
+        let partitions = usize::try_from(self.plan.partitions).unwrap_or(usize::MAX);
+        let snapshot = self.reader.latest();
+        reading::read(
+            &snapshot,
+            place,
+            &question,
+            rules,
+            &Moment::now(),
+            partitions,
+        )
+    }
+
+    /// Ends everything, in bounded time: what has not ended by then ends with the process.
+    async fn end(self) {
+        let _ = self.daemon.stop.send(());
+        let _ = self.controller.stop.send(());
+        let mut threads = vec![self.producer.stop()];
+        let embedded = self.embedded;
+        let orderly = async move {
+            if let Ok(Ok(fleet)) = self.controller.task.await {
+                threads.extend(fleet.disband());
+            }
+            let _ = self.daemon.task.await;
+            while threads.iter().any(|thread| !thread.is_finished()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(END, orderly).await;
+        drop(embedded);
+    }
+}
+
+impl<T: Send + 'static> Part<T> {
+    fn start<F>(run: impl FnOnce(oneshot::Receiver<()>) -> F) -> Self
+    where
+        F: Future<Output = anyhow::Result<T>> + Send + 'static,
+    {
+        let (stop, stopped) = oneshot::channel();
+        Self {
+            stop,
+            task: tokio::spawn(run(stopped)),
+        }
+    }
+}
+
+/// The HPA's controller: reads the metric, decides, sets the replicas; gives the fleet at its end.
+async fn control(
+    plan: Plan,
+    api: Api,
+    mut fleet: Fleet,
+    scaling: watch::Sender<Scaling>,
+    mut stopped: oneshot::Receiver<()>,
+) -> anyhow::Result<Fleet> {
+    let mut hpa = Hpa::new(plan.hpa());
+    let mut syncs = tokio::time::interval(plan.sync_period());
+    syncs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let now = tokio::select! {
+            now = syncs.tick() => now,
+            _ = &mut stopped => return Ok(fleet),
+        };
+        let value = match api.read().await {
+            Ok(value) => Some(value),
+            Err(error) => {
+                tracing::warn!(%error, "the metric cannot be read: replicas stay");
+                None
+            }
+        };
+        let current = scaling.borrow().replicas;
+        // Counted from the tick and not from the answer, so that a period of the HPA's behavior is
+        // a whole number of syncs.
+        let decision = hpa.sync(now.into_std(), current, value);
+        fleet.scale_to(decision.replicas)?;
+        scaling.send_replace(Scaling {
+            replicas: decision.replicas,
+            desired: decision.desired,
+        });
+    }
+}
+
+fn config(embedded: &Embedded) -> Config {
+    let properties = embedded.settings().properties.into_iter().collect();
+    let mut config = Config::new(vec![ClusterConfig::new(CLUSTER.into(), properties)]);
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    config.poll = PollConfig::every(Duration::from_secs(1));
+    config.kubernetes.enabled = false;
+    config.server.external_metrics.listen = loopback;
+    config.server.external_metrics.auth = AuthMode::None;
+    config.server.http.listen = loopback;
+    config
+}
+
+fn facts(selector: &Selector, plan: &Plan) -> HpaFacts {
+    HpaFacts {
+        namespace: NAMESPACE.into(),
+        name: GROUP.into(),
+        metrics: vec![ExternalMetric {
+            name: LAG_METRIC.into(),
+            selector: selector.clone(),
+            target: Some(MetricTarget::AverageValue(plan.hpa().per_replica)),
+        }],
+    }
+}

@@ -1,0 +1,149 @@
+//! The metric as the HPA's controller gets it: over HTTPS, from the API that the daemon serves.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::model::quantity::Milli;
+
+/// The longest that one request may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An answer is some hundred bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// One metric of the API.
+pub(super) struct Api {
+    address: SocketAddr,
+    path: String,
+    tls: TlsConnector,
+}
+
+/// `ExternalMetricValueList`, as far as the HPA's arithmetic needs it.
+#[derive(Debug, Deserialize)]
+struct Values {
+    items: Vec<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Value {
+    value: String,
+}
+
+/// `Status`.
+#[derive(Debug, Deserialize)]
+struct Status {
+    message: String,
+}
+
+impl Api {
+    /// The metric at `path`, from the server at `address` that has one of the certificates in `trust`.
+    ///
+    /// # Errors
+    /// A certificate that cannot be read.
+    pub(super) fn new(address: SocketAddr, path: String, trust: &str) -> anyhow::Result<Self> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(trust.as_bytes()) {
+            roots.add(certificate?)?;
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let tls = TlsConnector::from(Arc::new(config));
+        Ok(Self { address, path, tls })
+    }
+
+    /// The metric's value.
+    ///
+    /// # Errors
+    /// What the HPA would show in its condition.
+    pub(super) async fn read(&self) -> anyhow::Result<Milli> {
+        let answered = tokio::time::timeout(TIMEOUT, self.get()).await;
+        answered.context("no answer from the external metrics API")?
+    }
+
+    async fn get(&self) -> anyhow::Result<Milli> {
+        let stream = TcpStream::connect(self.address).await?;
+        let name = ServerName::from(self.address.ip());
+        let stream = self.tls.connect(name, stream).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the sender.
+        tokio::spawn(connection);
+        let request = Request::get(&self.path)
+            .header("host", self.address.to_string())
+            .body(Empty::<Bytes>::new())?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await;
+        let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
+        value(status, &body)
+    }
+}
+
+/// The sum of the values, as the HPA adds them.
+fn value(status: StatusCode, body: &[u8]) -> anyhow::Result<Milli> {
+    if status != StatusCode::OK {
+        match serde_json::from_slice::<Status>(body) {
+            Ok(Status { message }) => bail!(message),
+            Err(_) => bail!("the external metrics API answered {status}"),
+        }
+    }
+    let values: Values = serde_json::from_slice(body).context("no list of metric values")?;
+    if values.items.is_empty() {
+        bail!("no metrics returned from external metrics API");
+    }
+    values.items.iter().try_fold(Milli::default(), |sum, item| {
+        let value = Milli::parse(&item.value)
+            .with_context(|| format!("{:?} is no quantity", item.value))?;
+        Ok(sum.plus(value))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_hpa_reads() {
+        let ok = |body: &str| value(StatusCode::OK, body.as_bytes());
+        let sum = ok(r#"{"items":[{"value":"1200"},{"value":"500m"}]}"#).unwrap();
+        assert_eq!(sum, Milli::parse("1200.5").unwrap());
+        for bad in [
+            r#"{"items":[]}"#,
+            r#"{"items":[{"value":"many"}]}"#,
+            "<html>",
+        ] {
+            assert!(ok(bad).is_err(), "{bad}");
+        }
+        let refused = value(
+            StatusCode::NOT_FOUND,
+            br#"{"message":"topic \"orders\" does not exist"}"#,
+        );
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "topic \"orders\" does not exist"
+        );
+        let odd = value(StatusCode::BAD_GATEWAY, b"");
+        assert_eq!(
+            odd.unwrap_err().to_string(),
+            "the external metrics API answered 502 Bad Gateway"
+        );
+    }
+}

@@ -1,0 +1,151 @@
+//! What happens when: everything the demo does in time, as shares of its length. Pure.
+
+use std::time::Duration;
+
+use super::hpa::{Growth, Spec};
+use crate::model::quantity::Milli;
+
+/// Records that one consumer handles in a second.
+pub(super) const RECORDS_PER_SECOND: u32 = 100;
+
+/// The HPA's target: lag that one replica may have.
+pub(super) const LAG_PER_REPLICA: u32 = 100;
+
+/// So far above the partitions is the HPA's own maximum: what holds it at the partitions is not that.
+const MAX_ABOVE: u32 = 8;
+
+/// The shortest demo in which replicas can go up and come down again: a rebalance takes seconds
+/// whatever the rest does.
+pub(super) const SHORTEST: Duration = Duration::from_secs(20);
+
+/// The longest: the embedded broker keeps 100,000 records of a partition.
+pub(super) const LONGEST: Duration = Duration::from_secs(30 * 60);
+
+/// What the producer is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// A load that one consumer keeps up with.
+    Base,
+    /// Far more than all partitions' consumers keep up with.
+    Surge,
+    /// A trickle.
+    Quiet,
+    /// Nothing, so that what is left is read before the end.
+    Still,
+}
+
+impl Phase {
+    /// Its name, for people.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Phase::Base => "base load",
+            Phase::Surge => "surge",
+            Phase::Quiet => "quiet",
+            Phase::Still => "still",
+        }
+    }
+}
+
+/// The demo's plan.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// How long it takes from its first record.
+    pub(super) length: Duration,
+    /// The topic's partitions.
+    pub(super) partitions: u32,
+}
+
+impl Plan {
+    /// What the producer does at `at`.
+    pub(super) fn phase(&self, at: Duration) -> Phase {
+        let still = (self.length / 10).max(Duration::from_secs(3));
+        if at < self.share(15) {
+            Phase::Base
+        } else if at < self.share(30) {
+            Phase::Surge
+        } else if at + still < self.length {
+            Phase::Quiet
+        } else {
+            Phase::Still
+        }
+    }
+
+    /// Records produced in a second of `phase`.
+    pub(super) fn rate(&self, phase: Phase) -> u32 {
+        match phase {
+            Phase::Base => RECORDS_PER_SECOND / 2,
+            // In 15 % of the time what takes all useful consumers 20 % of it.
+            Phase::Surge => self.partitions * RECORDS_PER_SECOND * 4 / 3,
+            // So little that the pause of a rebalance piles up less than one replica's worth.
+            Phase::Quiet => RECORDS_PER_SECOND / 10,
+            Phase::Still => 0,
+        }
+    }
+
+    /// How often the HPA looks.
+    pub(super) fn sync_period(&self) -> Duration {
+        let seconds = if self.length < Duration::from_secs(60) {
+            1
+        } else {
+            2
+        };
+        Duration::from_secs(seconds)
+    }
+
+    /// The HPA.
+    pub(super) fn hpa(&self) -> Spec {
+        let window = (self.length / 9).clamp(Duration::from_secs(2), Duration::from_secs(30));
+        Spec {
+            min: 1,
+            max: self.partitions + MAX_ABOVE,
+            per_replica: Milli::from_units(u64::from(LAG_PER_REPLICA)),
+            tolerance: Milli::default(),
+            up: Growth {
+                percent: 100,
+                pods: 4,
+                period: self.sync_period(),
+            },
+            down_window: window,
+        }
+    }
+
+    fn share(&self, percent: u32) -> Duration {
+        self.length * percent / 100
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_has_all_phases_and_a_surge_beyond_the_maximum() {
+        for seconds in [20, 30, 45, 90, 600, 1800] {
+            for partitions in [1, 12, 24] {
+                let plan = Plan {
+                    length: Duration::from_secs(seconds),
+                    partitions,
+                };
+                let phases: Vec<Phase> = (0..seconds)
+                    .map(|s| plan.phase(Duration::from_secs(s)))
+                    .collect();
+                let mut seen = phases.clone();
+                seen.dedup();
+                assert_eq!(
+                    seen,
+                    [Phase::Base, Phase::Surge, Phase::Quiet, Phase::Still]
+                );
+                let of = |phase| phases.iter().filter(|p| **p == phase).count();
+                let surge =
+                    of(Phase::Surge) * usize::try_from(plan.rate(Phase::Surge)).unwrap_or(0);
+                if partitions == 12 {
+                    assert!(surge > 2 * 20 * 100, "{seconds} s: {surge}");
+                }
+                assert!(plan.rate(Phase::Base) < RECORDS_PER_SECOND);
+                // What is left of the time after the drain is for coming down.
+                let drain = surge / usize::try_from(partitions * RECORDS_PER_SECOND).unwrap_or(1);
+                assert!(drain < of(Phase::Quiet), "{seconds} s: {drain} s of drain");
+            }
+        }
+    }
+}

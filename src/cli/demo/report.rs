@@ -1,0 +1,266 @@
+//! What a run came to: its ticks so far, its summary, and both as JSON. Pure.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::plan::{LAG_PER_REPLICA, Plan};
+use super::reading::Reading;
+use super::screen::{Frame, Links};
+use crate::model::quantity::Milli;
+use crate::model::types::Lag;
+
+/// Ticks that are kept for the drawings: the longest run at two a second.
+const TICKS_MAX: usize = 2 * 60 * 30 + 60;
+
+/// The run so far.
+pub(super) struct Report {
+    plan: Plan,
+    links: Links,
+    lags: Vec<u64>,
+    counts: Vec<u64>,
+    partition_peak: u64,
+    lag_peak: u64,
+    /// The last that was known; the end may fall on a moment when nothing is.
+    lag_last: Option<u64>,
+    replicas_last: u32,
+    replicas_max: u32,
+    uncapped_max: u32,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Summary {
+    pub(super) partitions: u32,
+    pub(super) replicas_max: u32,
+    pub(super) replicas_final: u32,
+    /// The most replicas that the HPA would have run without the cap.
+    pub(super) uncapped_max: u32,
+    pub(super) lag_peak: u64,
+    pub(super) lag_final: Option<u64>,
+    pub(super) produced: u64,
+    /// Records handled, those that were handled again after a rebalance too.
+    pub(super) consumed: u64,
+    pub(super) rebalances: u64,
+}
+
+/// One tick, for machines.
+#[derive(Serialize)]
+struct Tick {
+    t_seconds: f64,
+    phase: &'static str,
+    lag: Option<Lag>,
+    replicas: u32,
+    desired: u32,
+    uncapped: u32,
+    ceiling: Option<u32>,
+    capped: bool,
+    partitions: Vec<Option<Lag>>,
+}
+
+impl Report {
+    pub(super) fn new(plan: Plan, links: Links) -> Self {
+        Self {
+            plan,
+            links,
+            lags: Vec::new(),
+            counts: Vec::new(),
+            partition_peak: 0,
+            lag_peak: 0,
+            lag_last: None,
+            replicas_last: 0,
+            replicas_max: 0,
+            uncapped_max: 0,
+        }
+    }
+
+    /// Takes in what was seen at `at`, and says what is to be shown.
+    pub(super) fn take_in(
+        &mut self,
+        at: Duration,
+        reading: Reading,
+        replicas: u32,
+        desired: u32,
+    ) -> Frame {
+        let hpa = self.plan.hpa();
+        let lag = reading.lag.map(|lag| lag.0);
+        self.lag_last = lag.or(self.lag_last);
+        self.lag_peak = self.lag_peak.max(lag.unwrap_or(0));
+        let of_rows = reading.rows.iter().filter_map(|row| row.lag);
+        let highest = of_rows.map(|lag| lag.0).max().unwrap_or(0);
+        // A bar is not full of a handful of records.
+        let floor = u64::from(LAG_PER_REPLICA);
+        self.partition_peak = self.partition_peak.max(highest).max(floor);
+        let uncapped = match lag {
+            Some(lag) => hpa.desired(Milli::from_units(lag), replicas),
+            None => replicas,
+        };
+        self.uncapped_max = self.uncapped_max.max(uncapped);
+        self.replicas_max = self.replicas_max.max(replicas);
+        self.replicas_last = replicas;
+        if self.lags.len() < TICKS_MAX {
+            self.lags.push(self.lag_last.unwrap_or(0));
+            self.counts.push(u64::from(replicas));
+        }
+        Frame {
+            at,
+            length: self.plan.length,
+            phase: self.plan.phase(at),
+            reading,
+            replicas,
+            desired,
+            uncapped,
+            min: hpa.min,
+            max: hpa.max,
+            per_replica: LAG_PER_REPLICA,
+            down_window: hpa.down_window,
+            partition_peak: self.partition_peak,
+            lags: self.lags.clone(),
+            counts: self.counts.clone(),
+            links: self.links.clone(),
+        }
+    }
+
+    /// What it came to.
+    pub(super) fn summary(&self, produced: u64, consumed: u64, rebalances: u64) -> Summary {
+        Summary {
+            partitions: self.plan.partitions,
+            replicas_max: self.replicas_max,
+            replicas_final: self.replicas_last,
+            uncapped_max: self.uncapped_max,
+            lag_peak: self.lag_peak,
+            lag_final: self.lag_last,
+            produced,
+            consumed,
+            rebalances,
+        }
+    }
+}
+
+impl Frame {
+    /// One JSON object on one line.
+    pub(super) fn json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(&Tick {
+            // Tenths are as fine as it is known.
+            t_seconds: Duration::from_millis(millis(self.at) / 100 * 100).as_secs_f64(),
+            phase: self.phase.name(),
+            lag: self.reading.lag,
+            replicas: self.replicas,
+            desired: self.desired,
+            uncapped: self.uncapped,
+            ceiling: self.reading.ceiling,
+            capped: self.reading.capped,
+            partitions: self.reading.rows.iter().map(|row| row.lag).collect(),
+        })
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Summary {
+    /// One JSON object on one line.
+    pub(super) fn json(&self) -> serde_json::Result<String> {
+        #[derive(Serialize)]
+        struct Last<'a> {
+            summary: &'a Summary,
+        }
+        serde_json::to_string(&Last { summary: self })
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let lag = self
+            .lag_final
+            .map_or_else(|| "unknown".into(), |lag| lag.to_string());
+        format!(
+            "partitions  {}\n\
+             replicas    at most {}, {} at the end; uncapped the HPA would have run {}\n\
+             lag         at most {}, {lag} at the end\n\
+             records     {} produced, {} handled\n\
+             rebalances  {}\n",
+            self.partitions,
+            self.replicas_max,
+            self.replicas_final,
+            self.uncapped_max,
+            self.lag_peak,
+            self.produced,
+            self.consumed,
+            self.rebalances,
+        )
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::reading::Row;
+    use super::*;
+
+    fn report() -> Report {
+        let plan = Plan {
+            length: Duration::from_secs(90),
+            partitions: 2,
+        };
+        let links = Links {
+            metric: String::new(),
+            metrics: String::new(),
+            group: String::new(),
+        };
+        Report::new(plan, links)
+    }
+
+    fn reading(lag: u64) -> Reading {
+        let row = |lag| Row {
+            lag: Some(Lag(lag)),
+            ..Row::default()
+        };
+        Reading {
+            rows: vec![row(lag), Row::default()],
+            lag: Some(Lag(lag)),
+            ceiling: Some(2),
+            capped: lag > 200,
+            unknown: None,
+        }
+    }
+
+    #[test]
+    fn a_tick_as_json() {
+        let frame = report().take_in(Duration::from_millis(1234), reading(350), 2, 2);
+        assert_eq!(
+            frame.json().unwrap(),
+            r#"{"t_seconds":1.2,"phase":"base load","lag":350,"replicas":2,"desired":2,"uncapped":4,"ceiling":2,"capped":true,"partitions":[350,null]}"#
+        );
+        let unknown = Reading {
+            unknown: Some("why".into()),
+            ..Reading::default()
+        };
+        let frame = report().take_in(Duration::ZERO, unknown, 3, 3);
+        assert_eq!(
+            frame.json().unwrap(),
+            r#"{"t_seconds":0.0,"phase":"base load","lag":null,"replicas":3,"desired":3,"uncapped":3,"ceiling":null,"capped":false,"partitions":[]}"#
+        );
+    }
+
+    #[test]
+    fn a_summary_remembers_peaks_and_the_last_known() {
+        let mut report = report();
+        for (lag, replicas) in [(0, 1), (5000, 2), (30, 2), (7, 1)] {
+            report.take_in(Duration::from_secs(1), reading(lag), replicas, replicas);
+        }
+        report.take_in(Duration::from_secs(1), Reading::default(), 1, 1);
+        let summary = report.summary(6000, 6010, 3);
+        assert_eq!(
+            summary.json().unwrap(),
+            r#"{"summary":{"partitions":2,"replicas_max":2,"replicas_final":1,"uncapped_max":10,"lag_peak":5000,"lag_final":7,"produced":6000,"consumed":6010,"rebalances":3}}"#
+        );
+        insta::assert_snapshot!(summary.text(), @r"
+        partitions  2
+        replicas    at most 2, 1 at the end; uncapped the HPA would have run 10
+        lag         at most 5000, 7 at the end
+        records     6000 produced, 6010 handled
+        rebalances  3
+        ");
+    }
+}

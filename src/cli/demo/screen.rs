@@ -1,0 +1,414 @@
+//! How the demo looks: a frame for a terminal, a line for a log, from one state. Pure.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::plan::Phase;
+use super::reading::Reading;
+
+/// What the terminal can show.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    /// Whether blocks can be shown; else ASCII.
+    pub(super) unicode: bool,
+    pub(super) colour: bool,
+    /// Columns.
+    pub(super) width: usize,
+}
+
+/// Everything that is shown at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) at: Duration,
+    pub(super) length: Duration,
+    pub(super) phase: Phase,
+    pub(super) reading: Reading,
+    /// Consumers that run.
+    pub(super) replicas: u32,
+    /// What the HPA wants of the metric, before `behavior`.
+    pub(super) desired: u32,
+    /// What it would want of the lag as it is.
+    pub(super) uncapped: u32,
+    pub(super) min: u32,
+    pub(super) max: u32,
+    pub(super) per_replica: u32,
+    /// How long the HPA waits before it removes replicas.
+    pub(super) down_window: Duration,
+    /// The largest lag of one partition so far: the length of a whole bar.
+    pub(super) partition_peak: u64,
+    /// Total lag so far, one entry a tick.
+    pub(super) lags: Vec<u64>,
+    /// Replicas so far, one entry a tick.
+    pub(super) counts: Vec<u64>,
+    pub(super) links: Links,
+}
+
+/// Where to look for oneself.
+#[derive(Clone, Debug)]
+pub(super) struct Links {
+    /// The metric, from the external metrics API.
+    pub(super) metric: String,
+    /// Prometheus' page.
+    pub(super) metrics: String,
+    /// The group, to find in it.
+    pub(super) group: String,
+}
+
+impl Links {
+    /// Commands to copy.
+    pub(super) fn text(&self) -> String {
+        let Links {
+            metric,
+            metrics,
+            group,
+        } = self;
+        format!("curl -sk '{metric}'\ncurl -s {metrics} | grep {group}\n")
+    }
+}
+
+/// Width of the numbers left of the bars.
+const NUMBERS: usize = 47;
+
+/// Width of the drawings of a whole run.
+const HISTORY: usize = 44;
+
+impl Frame {
+    /// Why there are as many replicas as there are.
+    pub(super) fn reason(&self) -> String {
+        let ceiling = self.reading.ceiling.unwrap_or_default();
+        let lag = self.reading.lag.map_or(0, |lag| lag.0);
+        if let Some(unknown) = &self.reading.unknown {
+            format!("unknown, so the HPA holds: {unknown}")
+        } else if self.reading.capped {
+            format!(
+                "capped: {ceiling} partitions; uncapped the HPA would run {}",
+                self.uncapped
+            )
+        } else if self.replicas > self.uncapped {
+            let window = self.down_window.as_secs();
+            format!("not capped: the HPA waits {window} s before it removes replicas")
+        } else {
+            let worth = match self.uncapped {
+                1 => "1 replica".into(),
+                several => format!("{several} replicas"),
+            };
+            format!("not capped: a lag of {lag} is worth {worth}")
+        }
+    }
+
+    /// One line, for where there is no terminal.
+    pub(super) fn line(&self) -> String {
+        let number = |n: Option<u64>| n.map_or_else(|| "-".into(), |n| n.to_string());
+        format!(
+            "{} {:<9}  lag {:>6}  replicas {:>2}  desired {:>2}  ceiling {:>2}  {}",
+            clock(self.at),
+            self.phase.name(),
+            number(self.reading.lag.map(|lag| lag.0)),
+            self.replicas,
+            self.desired,
+            number(self.reading.ceiling.map(u64::from)),
+            self.reason()
+        )
+    }
+
+    /// The whole picture.
+    pub(super) fn render(&self, style: Style) -> String {
+        let mut out = String::new();
+        let paint = |code: &str, text: String| {
+            if style.colour && !text.is_empty() {
+                format!("\x1b[{code}m{text}\x1b[0m")
+            } else {
+                text
+            }
+        };
+        let title = format!("lagwise demo  {} of {}", clock(self.at), clock(self.length));
+        push(
+            &mut out,
+            &format!("{}  {}", paint("1", title), self.phase.name()),
+        );
+        push(&mut out, "PARTITION   COMMITTED     LOG-END        LAG");
+        let bars = style.width.saturating_sub(NUMBERS).min(60);
+        let shown = |n: Option<String>| n.unwrap_or_else(|| "-".into());
+        for (partition, row) in self.reading.rows.iter().enumerate() {
+            let lag = row.lag.map_or(0, |lag| lag.0);
+            let numbers = format!(
+                "{partition:>9}  {:>10}  {:>10}  {:>9}  ",
+                shown(row.committed.map(|offset| offset.to_string())),
+                shown(row.end.map(|offset| offset.to_string())),
+                shown(row.lag.map(|lag| lag.to_string())),
+            );
+            let drawn = bar(lag, self.partition_peak, bars, style.unicode);
+            push(&mut out, &format!("{numbers}{}", paint("36", drawn)));
+        }
+        let lag = shown(self.reading.lag.map(|lag| lag.to_string()));
+        let history = sparkline(&self.lags, self.length, self.at, style.unicode);
+        push(&mut out, &format!("{:>9}  {lag:>33}  {history}", "all"));
+        push(&mut out, "");
+        let ceiling = shown(self.reading.ceiling.map(|ceiling| ceiling.to_string()));
+        push(
+            &mut out,
+            &format!(
+                "replicas now {}  desired {}  ceiling {ceiling}   HPA: min {}, max {}, {} per replica",
+                paint("1", format!("{:>2}", self.replicas)),
+                paint("1", format!("{:>2}", self.desired)),
+                self.min,
+                self.max,
+                self.per_replica,
+            ),
+        );
+        let history = sparkline(&self.counts, self.length, self.at, style.unicode);
+        push(
+            &mut out,
+            &format!("replicas so far  {}", paint("32", history)),
+        );
+        let colour = if self.reading.capped { "33" } else { "0" };
+        push(&mut out, &paint(colour, self.reason()));
+        push(&mut out, "");
+        out.push_str(&self.links.text());
+        out
+    }
+}
+
+fn push(out: &mut String, line: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{}", line.trim_end());
+}
+
+/// Minutes and seconds.
+fn clock(time: Duration) -> String {
+    format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60)
+}
+
+/// A bar of at most `width` columns for `value` of `whole`; never empty for a value above 0.
+fn bar(value: u64, whole: u64, width: usize, unicode: bool) -> String {
+    const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let steps = if unicode { PARTS.len() } else { 1 };
+    let most = u128::try_from(width * steps).unwrap_or(u128::MAX);
+    let length = (u128::from(value) * most).div_ceil(u128::from(whole.max(1)));
+    let length = usize::try_from(length.min(most)).unwrap_or(0);
+    let full = if unicode { "█" } else { "#" };
+    let part = PARTS.get(length % steps).copied().unwrap_or_default();
+    format!("{}{part}", full.repeat(length / steps))
+}
+
+/// What `samples` were over the part of a run that has passed, in a line as long as the whole run.
+fn sparkline(samples: &[u64], length: Duration, at: Duration, unicode: bool) -> String {
+    const BLOCKS: [&str; 8] = ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
+    const ASCII: [&str; 8] = ["_", ".", "-", "~", "=", "+", "*", "#"];
+    let levels = if unicode { BLOCKS } else { ASCII };
+    let most = samples.iter().copied().max().unwrap_or(0).max(1);
+    let share = at.as_millis().min(length.as_millis()) * u128::try_from(HISTORY).unwrap_or(0);
+    let columns = usize::try_from(share.div_ceil(length.as_millis().max(1))).unwrap_or(HISTORY);
+    (0..columns)
+        .filter_map(|column| {
+            let from = samples.len() * column / columns;
+            let to = (samples.len() * (column + 1) / columns).max(from + 1);
+            // With fewer samples than columns, some are drawn twice.
+            let value = samples.get(from..to.min(samples.len()))?.iter().max()?;
+            let level = (u128::from(*value) * 7).div_ceil(u128::from(most));
+            levels.get(usize::try_from(level).unwrap_or(7)).copied()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reading::Row;
+    use super::*;
+    use crate::model::types::{Lag, Offset};
+
+    fn frame() -> Frame {
+        let row = |partition: u64| {
+            let end = 900 + i64::try_from(partition % 3).unwrap_or(0) * 90;
+            let lag = u64::try_from(end - 350).unwrap_or(0);
+            Row {
+                committed: Some(Offset(350)),
+                end: Some(Offset(end)),
+                lag: Some(Lag(lag)),
+            }
+        };
+        let mut rows: Vec<Row> = (0..12).map(row).collect();
+        rows[3] = Row::default();
+        rows[4].lag = Some(Lag(1));
+        rows[5].lag = Some(Lag(0));
+        Frame {
+            at: Duration::from_secs(31),
+            length: Duration::from_secs(90),
+            phase: Phase::Quiet,
+            reading: Reading {
+                rows,
+                lag: Some(Lag(7320)),
+                ceiling: Some(12),
+                capped: true,
+                unknown: None,
+            },
+            replicas: 10,
+            desired: 12,
+            uncapped: 20,
+            min: 1,
+            max: 20,
+            per_replica: 100,
+            down_window: Duration::from_secs(10),
+            partition_peak: 730,
+            lags: (0..31).map(|s: u64| s * s * 8).collect(),
+            counts: (0..31).map(|s: u64| if s < 16 { 1 } else { (s - 14).min(10) }).collect(),
+            links: Links {
+                metric: "https://127.0.0.1:6443/apis/external.metrics.k8s.io/v1beta1/namespaces/demo/kafka_lag?labelSelector=group%3Dorders-workers,topic%3Dorders".into(),
+                metrics: "http://127.0.0.1:8080/metrics".into(),
+                group: "orders-workers".into(),
+            },
+        }
+    }
+
+    const PLAIN: Style = Style {
+        unicode: true,
+        colour: false,
+        width: 80,
+    };
+
+    #[test]
+    fn a_frame() {
+        insta::assert_snapshot!(frame().render(PLAIN), @r"
+        lagwise demo  0:31 of 1:30  quiet
+        PARTITION   COMMITTED     LOG-END        LAG
+                0         350         900        550  ████████████████████████▉
+                1         350         990        640  █████████████████████████████
+                2         350        1080        730  █████████████████████████████████
+                3           -           -          -
+                4         350         990          1  ▏
+                5         350        1080          0
+                6         350         900        550  ████████████████████████▉
+                7         350         990        640  █████████████████████████████
+                8         350        1080        730  █████████████████████████████████
+                9         350         900        550  ████████████████████████▉
+               10         350         990        640  █████████████████████████████
+               11         350        1080        730  █████████████████████████████████
+              all                               7320  ▁▂▂▂▂▂▃▃▃▄▅▅▆▇██
+
+        replicas now 10  desired 12  ceiling 12   HPA: min 1, max 20, 100 per replica
+        replicas so far  ▂▂▂▂▂▂▂▂▃▄▆▇████
+        capped: 12 partitions; uncapped the HPA would run 20
+
+        curl -sk 'https://127.0.0.1:6443/apis/external.metrics.k8s.io/v1beta1/namespaces/demo/kafka_lag?labelSelector=group%3Dorders-workers,topic%3Dorders'
+        curl -s http://127.0.0.1:8080/metrics | grep orders-workers
+        ");
+    }
+
+    #[test]
+    fn a_frame_in_ascii() {
+        let text = frame().render(Style {
+            unicode: false,
+            ..PLAIN
+        });
+        assert!(text.is_ascii());
+        insta::assert_snapshot!(text, @r##"
+        lagwise demo  0:31 of 1:30  quiet
+        PARTITION   COMMITTED     LOG-END        LAG
+                0         350         900        550  #########################
+                1         350         990        640  #############################
+                2         350        1080        730  #################################
+                3           -           -          -
+                4         350         990          1  #
+                5         350        1080          0
+                6         350         900        550  #########################
+                7         350         990        640  #############################
+                8         350        1080        730  #################################
+                9         350         900        550  #########################
+               10         350         990        640  #############################
+               11         350        1080        730  #################################
+              all                               7320  _.....---~==+*##
+
+        replicas now 10  desired 12  ceiling 12   HPA: min 1, max 20, 100 per replica
+        replicas so far  ........-~+*####
+        capped: 12 partitions; uncapped the HPA would run 20
+
+        curl -sk 'https://127.0.0.1:6443/apis/external.metrics.k8s.io/v1beta1/namespaces/demo/kafka_lag?labelSelector=group%3Dorders-workers,topic%3Dorders'
+        curl -s http://127.0.0.1:8080/metrics | grep orders-workers
+        "##);
+    }
+
+    #[test]
+    fn a_frame_fits_a_terminal_of_24_lines_by_80_columns() {
+        let text = frame().render(PLAIN);
+        let lines = |line: &str| line.chars().count().div_ceil(80).max(1);
+        // The cursor stands on one more.
+        let height: usize = text.lines().map(lines).sum();
+        assert!(height < 24, "{height}");
+    }
+
+    #[test]
+    fn colour_only_where_wanted() {
+        assert!(!frame().render(PLAIN).contains('\x1b'));
+        let coloured = Style {
+            colour: true,
+            ..PLAIN
+        };
+        assert!(frame().render(coloured).contains("\x1b[33mcapped"));
+    }
+
+    #[test]
+    fn a_line_without_a_terminal() {
+        assert_eq!(
+            frame().line(),
+            "0:31 quiet      lag   7320  replicas 10  desired 12  ceiling 12  \
+             capped: 12 partitions; uncapped the HPA would run 20"
+        );
+    }
+
+    #[test]
+    fn reasons() {
+        let mut frame = frame();
+        frame.reading.capped = false;
+        frame.reading.lag = Some(Lag(340));
+        (frame.replicas, frame.desired, frame.uncapped) = (4, 4, 4);
+        assert_eq!(
+            frame.reason(),
+            "not capped: a lag of 340 is worth 4 replicas"
+        );
+        (frame.replicas, frame.desired, frame.uncapped) = (12, 1, 1);
+        assert_eq!(
+            frame.reason(),
+            "not capped: the HPA waits 10 s before it removes replicas"
+        );
+        frame.replicas = 1;
+        assert_eq!(
+            frame.reason(),
+            "not capped: a lag of 340 is worth 1 replica"
+        );
+        frame.reading.unknown = Some("no answer".into());
+        assert_eq!(frame.reason(), "unknown, so the HPA holds: no answer");
+    }
+
+    #[test]
+    fn bars() {
+        for (value, whole, width, expected) in [
+            (0, 10, 4, ""),
+            (1, 1000, 4, "▏"),
+            (5, 10, 4, "██"),
+            (10, 10, 4, "████"),
+            (20, 10, 4, "████"),
+            (9, 16, 2, "█▏"),
+            (5, 0, 2, "██"),
+            (u64::MAX, 1, 3, "███"),
+            (3, 4, 0, ""),
+        ] {
+            assert_eq!(
+                bar(value, whole, width, true),
+                expected,
+                "{value} of {whole}"
+            );
+        }
+        assert_eq!(bar(1, 1000, 4, false), "#");
+    }
+
+    #[test]
+    fn sparklines() {
+        let second = Duration::from_secs(1);
+        let drawn = |samples: &[u64], at| sparkline(samples, second * 44, second * at, true);
+        assert_eq!(drawn(&[], 4), "");
+        assert_eq!(drawn(&[0, 7, 3, 0], 4), "▁█▄▁");
+        assert_eq!(drawn(&[0, 7], 4), "▁▁██");
+        assert_eq!(drawn(&[0, 1, 7, 0], 2), "▂█");
+        assert_eq!(drawn(&[0; 3], 99).chars().count(), HISTORY);
+    }
+}

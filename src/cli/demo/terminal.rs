@@ -1,0 +1,189 @@
+//! Where the demo shows itself: redrawn in place on a terminal, line by line elsewhere.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use super::super::Output;
+use super::report::Summary;
+use super::screen::{Frame, Links, Style};
+
+/// To a screen of its own, without a cursor; and back, with it.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+
+/// What a terminal has that says nothing.
+const WIDTH: u16 = 80;
+
+/// Where the demo shows itself.
+pub(super) enum View {
+    /// A terminal, redrawn.
+    Live(Live),
+    /// A line a tick.
+    Lines,
+    /// A JSON object a tick.
+    Json,
+}
+
+/// A terminal that has been taken over, given back when dropped.
+pub(super) struct Live {
+    style: Style,
+    entered: bool,
+}
+
+impl View {
+    pub(super) fn open(output: Output) -> Self {
+        match output {
+            Output::Json => View::Json,
+            Output::Table if io::stdout().is_terminal() => {
+                let mut live = Live {
+                    style: style(),
+                    entered: false,
+                };
+                live.enter();
+                View::Live(live)
+            }
+            Output::Table => View::Lines,
+        }
+    }
+
+    /// Tells where to look for oneself, where the frames do not.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub(super) fn begin(&self, links: &Links) -> anyhow::Result<bool> {
+        match self {
+            View::Live(_) | View::Json => Ok(true),
+            View::Lines => Ok(written(&format!("{}\n", links.text()))?),
+        }
+    }
+
+    /// How often there is something new to show.
+    pub(super) fn tick(&self) -> Duration {
+        match self {
+            View::Live(_) => Duration::from_millis(500),
+            View::Lines | View::Json => Duration::from_secs(1),
+        }
+    }
+
+    /// Shows a frame. `false` where nobody reads any more.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub(super) fn show(&mut self, frame: &Frame) -> anyhow::Result<bool> {
+        let text = match self {
+            View::Live(live) => {
+                live.style.width = width();
+                live.redraw(&frame.render(live.style))
+            }
+            View::Lines => format!("{}\n", frame.line()),
+            View::Json => format!("{}\n", frame.json()?),
+        };
+        Ok(written(&text)?)
+    }
+
+    /// Shows the last frame and the summary.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub(super) fn finish(&mut self, last: &Frame, summary: &Summary) -> anyhow::Result<()> {
+        let text = match self {
+            View::Live(live) => {
+                live.leave();
+                format!("{}\n{}", last.render(live.style), summary.text())
+            }
+            View::Lines => format!("\n{}", summary.text()),
+            View::Json => format!("{}\n", summary.json()?),
+        };
+        written(&text)?;
+        Ok(())
+    }
+
+    /// Gives the terminal back.
+    pub(super) fn close(&mut self) {
+        if let View::Live(live) = self {
+            live.leave();
+        }
+    }
+}
+
+impl Live {
+    fn enter(&mut self) {
+        self.entered = true;
+        // Where it cannot be written, the first frame says so.
+        let _ = written(&format!(
+            "{ENTER}\x1b[H\x1b[2Jlagwise demo: starting an embedded Kafka ...\n"
+        ));
+    }
+
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.entered) {
+            let _ = written(LEAVE);
+        }
+    }
+
+    /// The picture over the one before: line by line, each cleared to its end, so that nothing flickers.
+    fn redraw(&self, picture: &str) -> String {
+        let lines: String = picture
+            .lines()
+            .map(|line| format!("{line}\x1b[K\n"))
+            .collect();
+        format!("\x1b[H{lines}\x1b[J")
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Whether there still was a reader.
+fn written(text: &str) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn width() -> usize {
+    let size = terminal_size::terminal_size();
+    usize::from(size.map_or(WIDTH, |(terminal_size::Width(columns), _)| columns))
+}
+
+fn style() -> Style {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(variable);
+    Style {
+        unicode: speaks_utf8(locale.as_deref()),
+        colour: variable("NO_COLOR").is_none()
+            && variable("TERM").is_none_or(|term| term != "dumb"),
+        width: width(),
+    }
+}
+
+fn speaks_utf8(locale: Option<&str>) -> bool {
+    let locale = locale.unwrap_or_default().to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locales() {
+        for (locale, expected) in [
+            (Some("en_US.UTF-8"), true),
+            (Some("C.utf8"), true),
+            (Some("C"), false),
+            (Some("de_DE.ISO-8859-1"), false),
+            (None, false),
+        ] {
+            assert_eq!(speaks_utf8(locale), expected, "{locale:?}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The demo, as a user runs it: the whole way from records to replicas, on librdkafka's embedded broker.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+fn demo(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lagwise"));
+    command.arg("demo").args(args).env_remove("RUST_LOG");
+    command
+}
+
+#[test]
+fn replicas_reach_the_partitions_and_come_down_again() {
+    let output = demo(&["--for", "30s", "-o", "json"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success(),
+        "{}\n{errors}\n{text}",
+        output.status
+    );
+    assert_eq!(errors, "", "nothing is logged unless asked for");
+
+    let mut lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let last = lines.pop().unwrap();
+    let summary = &last["summary"];
+    assert_eq!(summary["partitions"], 12, "{text}");
+    assert_eq!(summary["replicas_max"], 12, "{text}");
+    assert!(number(summary, "uncapped_max") > 12, "{text}");
+    assert!(number(summary, "lag_peak") > 12 * 100, "{text}");
+    assert!(number(summary, "replicas_final") <= 3, "{text}");
+    assert!(number(summary, "lag_final") <= 100, "{text}");
+    assert!(
+        number(summary, "consumed") >= number(summary, "produced"),
+        "{text}"
+    );
+
+    assert!(lines.len() > 10, "{text}");
+    for tick in &lines {
+        assert!(tick["t_seconds"].is_number(), "{tick}");
+        assert!(
+            number(tick, "replicas") <= 12 && number(tick, "desired") <= 12,
+            "{tick}"
+        );
+        assert_eq!(
+            tick["partitions"].as_array().map(Vec::len),
+            Some(12),
+            "{tick}"
+        );
+        if tick["capped"] == true {
+            assert_eq!(tick["ceiling"], 12, "{tick}");
+            assert!(
+                number(tick, "lag") > 12 * 100 && number(tick, "uncapped") > 12,
+                "{tick}"
+            );
+        }
+    }
+    let count = |wanted: u64| {
+        lines
+            .iter()
+            .filter(|tick| tick["replicas"] == wanted)
+            .count()
+    };
+    assert!(count(1) > 0 && count(12) > 0, "{text}");
+    assert!(lines.iter().any(|tick| tick["capped"] == true), "{text}");
+}
+
+#[test]
+fn an_interrupt_ends_it_with_a_summary() {
+    let mut child = demo(&["--for", "10m"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    // First what to copy, then a line a tick.
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("curl -sk 'https://127.0.0.1:")
+    );
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .starts_with("curl -s http://127.0.0.1:")
+    );
+    let tick = lines
+        .find(|line| line.starts_with("0:02 base load"))
+        .unwrap();
+    assert!(
+        tick.contains("replicas  1") && tick.contains("ceiling 12"),
+        "{tick}"
+    );
+    let interrupted = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(interrupted.success());
+    let rest: Vec<String> = lines.collect();
+    assert!(
+        rest.iter().any(|line| line.starts_with("partitions  12")),
+        "{rest:?}"
+    );
+    assert!(
+        rest.iter()
+            .any(|line| line.starts_with("replicas    at most 1, 1 at the end")),
+        "{rest:?}"
+    );
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_length_that_shows_nothing_is_refused() {
+    for (length, reason) in [
+        ("5s", "20s to 30m"),
+        ("1h", "20s to 30m"),
+        ("soon", "expected number"),
+    ] {
+        let output = demo(&["--for", length]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{length}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(reason), "{text}");
+    }
+}
+
+fn number(object: &Value, key: &str) -> u64 {
+    object[key]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no number {key}: {object}"))
+}
