@@ -146,6 +146,7 @@ fn run(testbed: &Testbed, clamp: bool) -> Result<Vec<i32>> {
         },
     )?;
     still_one(plane, &namespace)?;
+    println!("status.replicas with clamp {clamp}: {:?}", series.values());
     Ok(series.values())
 }
 
