@@ -31,6 +31,10 @@ const INTERESTS_WAITING: usize = 256;
 /// hold a thread, the process is gone within five seconds.
 const DRAIN: Duration = Duration::from_secs(4);
 
+/// The names of the two servers, which end in order when told to.
+const EXTERNAL: &str = "external metrics API";
+const SIDE: &str = "HTTP server";
+
 /// A running daemon.
 pub struct App {
     /// Where the external metrics API listens.
@@ -135,7 +139,7 @@ impl App {
         let stopped = told(stopping.clone());
         tasks.spawn(async move {
             (
-                "external metrics API",
+                EXTERNAL,
                 external
                     .serve_tls(api, &tls, stopped)
                     .await
@@ -145,7 +149,7 @@ impl App {
         let stopped = told(stopping);
         tasks.spawn(async move {
             (
-                "HTTP server",
+                SIDE,
                 http.serve_plain(side, stopped).await.map_err(Into::into),
             )
         });
@@ -184,9 +188,12 @@ impl App {
         self.stop.send_replace(true);
         // The servers end when their last answer is out; poller and watches are just dropped.
         let servers = async {
-            while let Some(ended) = self.tasks.join_next().await {
-                if matches!(ended, Ok(("HTTP server", _))) {
-                    break;
+            let mut left = [EXTERNAL, SIDE].len();
+            while left > 0
+                && let Some(ended) = self.tasks.join_next().await
+            {
+                if matches!(ended, Ok((EXTERNAL | SIDE, _))) {
+                    left -= 1;
                 }
             }
         };
