@@ -115,6 +115,18 @@ async fn finds_the_topics_that_a_group_committed_on() {
 }
 
 #[tokio::test]
+async fn a_name_that_no_topic_can_have_is_a_missing_topic() {
+    let broker = Embedded::start("main", 1).unwrap();
+    let source = Source::connect(broker.settings()).unwrap();
+    let long = "t".repeat(600);
+    for name in ["", ".", "a b", "nul\0", long.as_str()] {
+        let observation = observe(&source, plan("workers", &[name])).await;
+        let found = observation.topics[name].as_ref().unwrap_err();
+        assert_eq!(*found, Fault::TopicMissing, "{name:?}");
+    }
+}
+
+#[tokio::test]
 async fn more_groups_than_allowed_are_a_fault_not_a_zero() {
     let broker = Embedded::start("main", 1).unwrap();
     broker.create_topic("orders", 1).unwrap();

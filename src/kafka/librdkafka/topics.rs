@@ -95,7 +95,10 @@ fn fetch(
         .map(|topic| (TopicName::from(topic.name()), leaders(topic)))
         .collect();
     for topic in wanted {
-        if !all.contains_key(*topic) {
+        if !may_exist(topic.as_str()) {
+            // librdkafka makes no topic of such a name, on which the crate that wraps it panics.
+            all.insert((*topic).clone(), Err(Fault::TopicMissing));
+        } else if !all.contains_key(*topic) {
             // The list of all topics leaves out those that the login may not see; only asking by
             // name tells a forbidden topic from a missing one. With allow.auto.create.topics off,
             // that creates nothing.
@@ -111,6 +114,12 @@ fn fetch(
         }
     }
     Ok(Topics { fetched, all })
+}
+
+/// Whether a topic can have this name at all, by Kafka's own rule.
+fn may_exist(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=249).contains(&name.len()) && name.chars().all(allowed) && name != "." && name != ".."
 }
 
 fn leaders(topic: &MetadataTopic) -> Result<Leaders, Fault> {
