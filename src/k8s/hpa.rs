@@ -16,7 +16,7 @@ use tokio::sync::watch::Sender;
 
 use super::watching;
 use crate::model::quantity::Milli;
-use crate::model::selector::{Operator, Requirement, Selector};
+use crate::model::selector::{Operator, Requirement, Selector, is_label_value};
 use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget};
 
 /// Follows the HPAs of `namespaces` (empty = all) for ever and publishes all of them at every
@@ -117,14 +117,13 @@ fn external_metric(source: &ExternalMetricSource) -> Option<ExternalMetric> {
     })
 }
 
-/// `None` for an operator that the API server would not have let in.
+/// `None` for a selector by which the HPA controller cannot ask: it refuses such an operator, or
+/// a value that no label can have, itself.
 fn selector_of(selector: &LabelSelector) -> Option<Selector> {
     let labels = selector.match_labels.iter().flatten();
     let equal = labels.map(|(key, value)| {
-        Some(Requirement::new(
-            key.clone(),
-            Operator::In(vec![value.clone()]),
-        ))
+        let operator = Operator::In(vec![value.clone()]);
+        is_label_value(value).then(|| Requirement::new(key.clone(), operator))
     });
     let expressions = selector.match_expressions.iter().flatten();
     equal.chain(expressions.map(requirement_of)).collect()
@@ -132,6 +131,9 @@ fn selector_of(selector: &LabelSelector) -> Option<Selector> {
 
 fn requirement_of(requirement: &LabelSelectorRequirement) -> Option<Requirement> {
     let values = || requirement.values.clone().unwrap_or_default();
+    if !values().iter().all(|value| is_label_value(value)) {
+        return None;
+    }
     let operator = match requirement.operator.as_str() {
         "In" => Operator::In(values()),
         "NotIn" => Operator::NotIn(values()),
@@ -257,14 +259,17 @@ mod tests {
             "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
         });
         metrics.as_array_mut().unwrap().insert(0, resource);
-        let unknown = external(
-            json!({
-                "name": "kafka_lag",
-                "selector": {"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]},
-            }),
-            json!({"type": "Value", "value": "1"}),
-        );
-        metrics.as_array_mut().unwrap().push(unknown[0].clone());
+        for selector in [
+            json!({"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]}),
+            json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["b/c"]}]}),
+            json!({"matchLabels": {"group": "g".repeat(64)}}),
+        ] {
+            let unusable = external(
+                json!({"name": "kafka_lag", "selector": selector}),
+                json!({"type": "Value", "value": "1"}),
+            );
+            metrics.as_array_mut().unwrap().push(unusable[0].clone());
+        }
         let facts = facts_of(&hpa("shop", "orders", metrics));
         let names: Vec<_> = facts.metrics.iter().map(|m| m.name.as_str()).collect();
         assert_eq!(names, ["other"]);

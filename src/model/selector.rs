@@ -4,6 +4,17 @@
 
 use std::fmt;
 
+/// Whether a label can have this value: Kubernetes refuses a selector with any other.
+#[must_use]
+pub fn is_label_value(text: &str) -> bool {
+    let alphanumeric = |end: Option<char>| end.is_none_or(|c| c.is_ascii_alphanumeric());
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    text.len() <= 63
+        && text.chars().all(allowed)
+        && alphanumeric(text.chars().next())
+        && alphanumeric(text.chars().next_back())
+}
+
 /// How one key is matched.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operator {
@@ -237,9 +248,21 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    fn label_value(&mut self) -> Result<String, SelectorError> {
+        let before = self.at;
+        let value = self.word();
+        if !is_label_value(value) {
+            self.at = before;
+            return Err(self.expected(
+                "a label value (at most 63 of letters, digits, - _ . with a letter or digit at both ends)",
+            ));
+        }
+        Ok(value.to_owned())
+    }
+
     fn value(&mut self) -> Result<String, SelectorError> {
         self.skip_spaces();
-        let value = self.word().to_owned();
+        let value = self.label_value()?;
         self.skip_spaces();
         if self.is_done() || self.rest().starts_with(',') {
             Ok(value)
@@ -256,7 +279,7 @@ impl<'a> Cursor<'a> {
         let mut values = Vec::new();
         loop {
             self.skip_spaces();
-            values.push(self.word().to_owned());
+            values.push(self.label_value()?);
             self.skip_spaces();
             if self.take(')') {
                 return Ok(values);
@@ -299,10 +322,32 @@ mod tests {
     #[test]
     fn refuses_what_is_malformed() {
         for text in [
-            "=", ",", "a,", "a=b,,c", "a in", "a in (", "a in (b", "a in b)", "a!b", "a b", "!",
-            "a=b c", "a>1", "(a)", "a=b)", "! =a",
+            "=",
+            ",",
+            "a,",
+            "a=b,,c",
+            "a in",
+            "a in (",
+            "a in (b",
+            "a in b)",
+            "a!b",
+            "a b",
+            "!",
+            "a=b c",
+            "a>1",
+            "(a)",
+            "a=b)",
+            "! =a",
+            "a=b/c",
+            "a=-b",
+            "a in (b,c.)",
+            "a!=b\0",
         ] {
             assert!(Selector::parse(text).is_err(), "{text:?}");
+        }
+        for (length, is_fine) in [(63, true), (64, false)] {
+            let text = format!("a={}", "b".repeat(length));
+            assert_eq!(Selector::parse(&text).is_ok(), is_fine, "{length}");
         }
         assert_eq!(
             Selector::parse("group orders").unwrap_err().to_string(),
