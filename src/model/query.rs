@@ -222,6 +222,16 @@ fn series<'a>(
     cluster: &ClusterSnapshot,
     group: &'a GroupSnapshot,
 ) -> Result<Vec<(&'a TopicName, &'a GroupTopic)>, Refusal> {
+    let unknown = |fault| Refusal::Unknown {
+        group: interest.group.clone(),
+        cluster: interest.cluster.clone(),
+        cause: cluster.cause(fault),
+    };
+    if let (true, false, Some(fault)) = (interest.topics.is_empty(), group.discovered, group.fault)
+    {
+        // What somebody else named of the group is here, and perhaps not all that it reads.
+        return Err(unknown(fault));
+    }
     let pinned = |key: &str| {
         selector
             .values(key)
@@ -249,11 +259,7 @@ fn series<'a>(
         .collect();
     match (picked.is_empty(), group.fault) {
         (false, _) => Ok(picked),
-        (true, Some(fault)) => Err(Refusal::Unknown {
-            group: interest.group.clone(),
-            cluster: interest.cluster.clone(),
-            cause: cluster.cause(fault),
-        }),
+        (true, Some(fault)) => Err(unknown(fault)),
         (true, None) => Err(Refusal::NothingCommitted {
             group: interest.group.clone(),
             cluster: interest.cluster.clone(),
@@ -618,6 +624,18 @@ mod tests {
                 "lag of group \"g\" on Kafka cluster \"main\" is unknown since 1970-01-01T00:00:00Z: k:9092: refused"
             );
         }
+    }
+
+    #[test]
+    fn topics_that_others_named_are_not_the_whole_group() {
+        let mut named = observation(0, &[("t", &behind(1, 5))]);
+        named.groups[0].plan.discover = false;
+        let mut failed = observation(5, &[]);
+        failed.groups[0].committed = Err(Fault::NoAnswer);
+        let snapshot = snapshot(vec![named, failed], &[]);
+        assert_eq!(ask(&snapshot, "group=g,topic=t").unwrap().lag, Lag(5));
+        let refusal = ask(&snapshot, "group=g").unwrap_err();
+        assert!(matches!(refusal, Refusal::Unknown { .. }), "{refusal}");
     }
 
     #[test]
