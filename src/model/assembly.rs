@@ -179,7 +179,8 @@ fn reading(
         NoCommit::Runs {
             reset: plan.reset,
             since: match committed {
-                None => *first_seen.get_or_insert(end),
+                // An end before the one first seen is another log's: there it begins anew.
+                None => *first_seen.insert(first_seen.map_or(end, |seen| seen.min(end))),
                 Some(_) => end,
             },
         }
@@ -320,6 +321,18 @@ mod tests {
             Ok(Lag(10))
         );
         assert!(history.uncommitted.is_empty());
+    }
+
+    #[test]
+    fn what_was_first_seen_of_a_log_does_not_outlive_it() {
+        let mut history = ClusterHistory::default();
+        let commits = [Ok(Some(0)), Ok(None)];
+        for (seconds, end, lag) in [(0, 1000, 0), (5, 1010, 10), (10, 20, 0), (15, 50, 30)] {
+            let snapshot =
+                history.take_in(observe(seconds, "g", &commits, &[0, end]), Scope::Whole);
+            let complete = topic(&snapshot).complete.as_ref().unwrap();
+            assert_eq!(complete.total(), Ok(Lag(lag)), "{end}");
+        }
     }
 
     #[test]
