@@ -22,12 +22,12 @@ pub struct LagSnapshot {
 }
 
 impl LagSnapshot {
-    /// Whether every cluster has been swept once, whatever came of it.
+    /// Whether every cluster has been swept once, whatever came of it. Before the poller has
+    /// published anything there are no clusters, and none was.
     #[must_use]
     pub fn is_swept(&self) -> bool {
-        self.clusters
-            .values()
-            .all(|cluster| cluster.sweep.is_some())
+        let mut clusters = self.clusters.values();
+        !self.clusters.is_empty() && clusters.all(|cluster| cluster.sweep.is_some())
     }
 }
 

@@ -72,11 +72,12 @@ mod tests {
             clusters: [("main".into(), Default::default())].into(),
             ..LagSnapshot::default()
         };
-        let (publisher, reader) = publish::channel(unswept);
+        let (publisher, reader) = publish::channel(LagSnapshot::default());
         let (drain, draining) = watch::channel(false);
         let readiness = Readiness::new(reader, started, draining);
         let after = |seconds| readiness.check(started + Duration::from_secs(seconds));
         assert_eq!(after(0), Err(NotReady::Starting));
+        publisher.publish(unswept);
         assert_eq!(after(9), Err(NotReady::Starting));
         assert_eq!(after(10), Ok(()));
         publisher.publish(fixtures::snapshot());
