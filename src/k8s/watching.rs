@@ -87,9 +87,9 @@ where
                     self.see(&event);
                     return event;
                 }
-                Ok(Some(Err(error))) if is_expired(&error) => self.stream = None,
+                Ok(Some(Err(error))) if is_expired(&error) => self.list_anew().await,
                 Ok(Some(Err(error))) => self.fail(kind(&error), &reason(&error)).await,
-                Ok(None) => self.stream = None,
+                Ok(None) => self.list_anew().await,
                 Err(_) => self.fail(Kind::NoAnswer, "no answer in time").await,
             }
         }
@@ -110,8 +110,14 @@ where
         self.backoff = DefaultBackoff::default();
     }
 
-    async fn fail(&mut self, kind: Kind, reason: &str) {
+    /// After a pause, or an API server that expires every listing would be asked without end.
+    async fn list_anew(&mut self) {
         self.stream = None;
+        let pause = self.backoff.next().unwrap_or(LISTED_WITHIN);
+        tokio::time::sleep(pause).await;
+    }
+
+    async fn fail(&mut self, kind: Kind, reason: &str) {
         if self.lost.as_ref().is_none_or(|lost| lost.kind != kind) {
             WatchLost {
                 watched: self.watched,
@@ -121,8 +127,7 @@ where
         }
         let since = self.lost.as_ref().map_or_else(Instant::now, |l| l.since);
         self.lost = Some(Lost { since, kind });
-        let pause = self.backoff.next().unwrap_or(LISTED_WITHIN);
-        tokio::time::sleep(pause).await;
+        self.list_anew().await;
     }
 }
 
@@ -270,6 +275,18 @@ mod tests {
         ] {
             assert_eq!(first(steps, 6).await, listed_anew, "{steps:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_listed_anew_without_a_pause() {
+        let began = tokio::time::Instant::now();
+        let steps = &[Step::Refuse(410), Step::Refuse(410), Step::List("a")];
+        assert_eq!(first(steps, 4).await, ["init", "init", "init", "listed a"]);
+        assert!(
+            began.elapsed() > Duration::from_secs(1),
+            "{:?}",
+            began.elapsed()
+        );
     }
 
     #[tokio::test(start_paused = true)]
