@@ -14,7 +14,7 @@ use crate::model::assembly::{ClusterHistory, Scope};
 use crate::model::observation::{Observation, SweepPlan};
 use crate::model::snapshot::{ClusterSnapshot, LagSnapshot};
 use crate::model::target::{HpaFacts, Interest, StaticTarget, Targets};
-use crate::model::types::ClusterName;
+use crate::model::types::{ClusterName, Moment};
 use crate::publish::Publisher;
 use crate::telemetry::{ConnectionLost, ConnectionRestored, FindingRaised, PollFinished};
 
@@ -116,13 +116,15 @@ impl<S: OffsetSource> Poller<S> {
         let mut ticks = tokio::time::interval(self.cadence.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut hpas_end, mut interests_end) = (false, false);
+        let mut asked = Vec::new();
         self.publish();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
+                    let before = self.plans();
                     self.expire_interests();
                     self.merge(&inputs);
-                    self.sweep_all(&mut sweeps);
+                    self.sweep_all(&before, &mut sweeps);
                 }
                 changed = inputs.hpas.changed(), if !hpas_end => {
                     hpas_end = changed.is_err();
@@ -131,16 +133,16 @@ impl<S: OffsetSource> Poller<S> {
                     self.publish();
                     self.sweep_new(&before, &mut sweeps);
                 }
-                interest = inputs.interests.recv(), if !interests_end => match interest {
-                    Some(interest) => {
-                        let before = self.plans();
-                        if self.remember(interest) {
-                            self.merge(&inputs);
-                            self.sweep_new(&before, &mut sweeps);
-                        }
+                // As many as wait: a sweep for each would let a flood of requests make one of sweeps.
+                received = inputs.interests.recv_many(&mut asked, MAX_INTERESTS), if !interests_end => {
+                    interests_end = received == 0;
+                    let before = self.plans();
+                    let is_new = asked.drain(..).fold(false, |new, i| self.remember(i) || new);
+                    if is_new {
+                        self.merge(&inputs);
+                        self.sweep_new(&before, &mut sweeps);
                     }
-                    None => interests_end = true,
-                },
+                }
                 Some(done) = sweeps.join_next() => {
                     let (observation, scope) = done?;
                     self.take_in(observation, scope);
@@ -177,18 +179,21 @@ impl<S: OffsetSource> Poller<S> {
             .collect()
     }
 
-    fn sweep_all(&mut self, sweeps: &mut Sweeps) {
+    fn sweep_all(&mut self, before: &BTreeMap<ClusterName, SweepPlan>, sweeps: &mut Sweeps) {
         for (name, cluster) in &mut self.clusters {
+            let plan = self.targets.plan(name);
             // One sweep at a time: a cluster that takes its whole deadline is asked less often.
-            if !cluster.sweeping {
-                cluster.sweeping = true;
-                spawn(
+            if cluster.sweeping {
+                spawn_new(
                     sweeps,
                     cluster,
-                    self.targets.plan(name),
-                    Scope::Whole,
+                    plan,
+                    before.get(name),
                     self.cadence.deadline,
                 );
+            } else {
+                cluster.sweeping = true;
+                spawn(sweeps, cluster, plan, Scope::Whole, self.cadence.deadline);
             }
         }
     }
@@ -196,15 +201,14 @@ impl<S: OffsetSource> Poller<S> {
     /// Reads at once what is wanted now and was not before, so that nobody waits for a tick.
     fn sweep_new(&mut self, before: &BTreeMap<ClusterName, SweepPlan>, sweeps: &mut Sweeps) {
         for (name, cluster) in &mut self.clusters {
-            let mut plan = self.targets.plan(name);
-            let known = before
-                .get(name)
-                .map(|plan| plan.groups.as_slice())
-                .unwrap_or_default();
-            plan.groups.retain(|group| !known.contains(group));
-            if !plan.groups.is_empty() {
-                spawn(sweeps, cluster, plan, Scope::Some, self.cadence.deadline);
-            }
+            let plan = self.targets.plan(name);
+            spawn_new(
+                sweeps,
+                cluster,
+                plan,
+                before.get(name),
+                self.cadence.deadline,
+            );
         }
     }
 
@@ -273,6 +277,23 @@ impl<S: OffsetSource> Poller<S> {
     }
 }
 
+/// Spawns a sweep of the groups that were not in the plan before.
+fn spawn_new<S: OffsetSource>(
+    sweeps: &mut Sweeps,
+    cluster: &Cluster<S>,
+    mut plan: SweepPlan,
+    before: Option<&SweepPlan>,
+    deadline: Duration,
+) {
+    let known = before
+        .map(|plan| plan.groups.as_slice())
+        .unwrap_or_default();
+    plan.groups.retain(|group| !known.contains(group));
+    if !plan.groups.is_empty() {
+        spawn(sweeps, cluster, plan, Scope::Some, deadline);
+    }
+}
+
 fn spawn<S: OffsetSource>(
     sweeps: &mut Sweeps,
     cluster: &Cluster<S>,
@@ -281,8 +302,15 @@ fn spawn<S: OffsetSource>(
     deadline: Duration,
 ) {
     let source = Arc::clone(&cluster.source);
-    let deadline = Instant::now() + deadline;
-    sweeps.spawn(async move { (source.observe(plan, deadline).await, scope) });
+    // Which of two sweeps has the later plan is told by this, not by when their threads begin:
+    // the later one may be the first to get going.
+    let planned = Moment::now();
+    let deadline = planned.monotonic + deadline;
+    sweeps.spawn(async move {
+        let mut observation = source.observe(plan, deadline).await;
+        observation.started = planned;
+        (observation, scope)
+    });
 }
 
 #[cfg(test)]
@@ -291,7 +319,7 @@ mod tests {
     use crate::model::observation::{GroupObservation, TopicOffsets};
     use crate::model::selector::Selector;
     use crate::model::target::{ExternalMetric, LAG_METRIC};
-    use crate::model::types::{GroupId, Moment, Offset, TopicName};
+    use crate::model::types::{GroupId, Offset, TopicName};
     use crate::publish::{self, Reader};
     use std::sync::Mutex;
 
@@ -306,13 +334,14 @@ mod tests {
 
     impl OffsetSource for Fake {
         async fn observe(&self, plan: SweepPlan, _deadline: Instant) -> Observation {
-            let started = Moment::now();
             self.plans.lock().unwrap().push(plan.clone());
             if let Some(mut held) = self.held.clone()
                 && plan.groups.len() != 1
             {
                 held.wait_for(|open| *open).await.unwrap();
             }
+            // A sweep that was held up on its way to its thread begins this late.
+            let started = Moment::now();
             let topics: BTreeSet<TopicName> =
                 plan.groups.iter().flat_map(|g| g.topics.clone()).collect();
             let offsets = |end| TopicOffsets {
@@ -351,14 +380,11 @@ mod tests {
         plans: Arc<Mutex<Vec<SweepPlan>>>,
     }
 
-    fn start(held: Option<watch::Receiver<bool>>) -> Running {
-        let plans = Arc::new(Mutex::new(Vec::new()));
+    fn fake(held: Option<watch::Receiver<bool>>) -> (Poller<Fake>, Reader) {
         let (publisher, reader) = publish::channel(LagSnapshot::default());
-        let (hpas, hpas_in) = watch::channel(Vec::new());
-        let (interests, interests_in) = mpsc::channel(8);
         let source = Fake {
             name: "main".into(),
-            plans: Arc::clone(&plans),
+            plans: Arc::default(),
             held,
         };
         // Long enough that only what is wanted anew is read after the first tick.
@@ -366,12 +392,15 @@ mod tests {
             interval: Duration::from_secs(3600),
             deadline: Duration::from_secs(1),
         };
-        let poller = Poller::new(
-            vec![("main".into(), source)],
-            Vec::new(),
-            cadence,
-            publisher,
-        );
+        let sources = vec![("main".into(), source)];
+        (Poller::new(sources, Vec::new(), cadence, publisher), reader)
+    }
+
+    fn start(held: Option<watch::Receiver<bool>>) -> Running {
+        let (hpas, hpas_in) = watch::channel(Vec::new());
+        let (interests, interests_in) = mpsc::channel(8);
+        let (poller, reader) = fake(held);
+        let plans = Arc::clone(&poller.clusters["main"].source.plans);
         tokio::spawn(poller.run(Inputs {
             hpas: hpas_in,
             interests: interests_in,
@@ -381,6 +410,18 @@ mod tests {
             hpas,
             interests,
             plans,
+        }
+    }
+
+    fn hpa() -> HpaFacts {
+        HpaFacts {
+            namespace: "n".into(),
+            name: "h".into(),
+            metrics: vec![ExternalMetric {
+                name: LAG_METRIC.into(),
+                selector: Selector::parse("group=g,topic=t").unwrap(),
+                target: None,
+            }],
         }
     }
 
@@ -420,33 +461,39 @@ mod tests {
     #[tokio::test]
     async fn it_sweeps_even_when_nothing_is_wanted() {
         let running = start(None);
-        until(&running.reader, |snapshot| {
-            !snapshot.clusters.is_empty() && snapshot.is_swept()
-        })
-        .await;
+        until(&running.reader, LagSnapshot::is_swept).await;
     }
 
     #[tokio::test]
     async fn a_new_hpa_is_read_at_once() {
         let running = start(None);
-        let metric = ExternalMetric {
-            name: LAG_METRIC.into(),
-            selector: Selector::parse("group=g,topic=t").unwrap(),
-            target: None,
-        };
-        running.hpas.send_replace(vec![HpaFacts {
-            namespace: "n".into(),
-            name: "h".into(),
-            metrics: vec![metric],
-        }]);
+        running.hpas.send_replace(vec![hpa()]);
         let snapshot = until(&running.reader, knows("g")).await;
         assert_eq!(snapshot.targets.all.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_hpa_that_a_tick_finds_while_a_sweep_is_under_way_is_read_at_once() {
+        let (mut poller, _reader) = fake(None);
+        let (_interests, interests) = mpsc::channel(1);
+        let (hpas_in, hpas) = watch::channel(Vec::new());
+        let (inputs, mut sweeps) = (Inputs { hpas, interests }, Sweeps::new());
+        for (hpas, under_way) in [(vec![], 1), (vec![hpa()], 2), (vec![hpa()], 2)] {
+            hpas_in.send_replace(hpas);
+            let before = poller.plans();
+            poller.merge(&inputs);
+            poller.sweep_all(&before, &mut sweeps);
+            assert_eq!(sweeps.len(), under_way);
+        }
     }
 
     #[tokio::test]
     async fn a_request_is_read_while_a_sweep_is_under_way() {
         let (open, held) = watch::channel(false);
         let running = start(Some(held));
+        while running.plans.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
         running.interests.send(interest("g")).await.unwrap();
         let snapshot = until(&running.reader, knows("g")).await;
         assert!(!snapshot.is_swept());

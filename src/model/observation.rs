@@ -58,7 +58,8 @@ pub struct GroupObservation {
 pub struct Observation {
     /// The cluster asked.
     pub cluster: ClusterName,
-    /// When the first request was made. Lag is at most this old.
+    /// When the first request was made, or before: the poller says when it planned the sweep. Lag is
+    /// at most this old.
     pub started: Moment,
     /// When the last answer had come, or the deadline had passed.
     pub finished: Moment,
