@@ -54,7 +54,7 @@ pub enum Hpas {
     /// The Kubernetes cluster of the configuration, if that is enabled.
     Cluster,
     /// This channel: for the demo, which has no Kubernetes.
-    Given(watch::Receiver<Vec<HpaFacts>>),
+    Given(watch::Receiver<Option<Vec<HpaFacts>>>),
 }
 
 impl App {
@@ -215,11 +215,12 @@ async fn kubernetes(
     config: &Config,
     hpas: Hpas,
     tasks: &mut JoinSet<(&'static str, anyhow::Result<()>)>,
-) -> anyhow::Result<(watch::Receiver<Vec<HpaFacts>>, Trust)> {
+) -> anyhow::Result<(watch::Receiver<Option<Vec<HpaFacts>>>, Trust)> {
     let (trust_in, trust) = watch::channel(None);
     let (facts_in, facts) = match hpas {
         Hpas::Given(facts) => return Ok((facts, trust)),
-        Hpas::Cluster => watch::channel(Vec::new()),
+        // Where there is no cluster there are none to list.
+        Hpas::Cluster => watch::channel((!config.kubernetes.enabled).then(Vec::new)),
     };
     if config.kubernetes.enabled {
         let options = k8s::client::ClientOptions {

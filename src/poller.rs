@@ -41,8 +41,8 @@ const INTEREST_LASTS: Duration = Duration::from_secs(300);
 /// What the poller is told from outside.
 #[derive(Debug)]
 pub struct Inputs {
-    /// The HPAs of the Kubernetes cluster, always all of them.
-    pub hpas: watch::Receiver<Vec<HpaFacts>>,
+    /// The HPAs of the Kubernetes cluster, always all of them; `None` until they have been listed.
+    pub hpas: watch::Receiver<Option<Vec<HpaFacts>>>,
     /// Groups that requests ask for: a bounded channel, so that no flood of requests grows memory.
     pub interests: mpsc::Receiver<Interest>,
 }
@@ -117,6 +117,7 @@ impl<S: OffsetSource> Poller<S> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut hpas_end, mut interests_end) = (false, false);
         let mut asked = Vec::new();
+        self.merge(&inputs);
         self.publish();
         loop {
             tokio::select! {
@@ -165,7 +166,14 @@ impl<S: OffsetSource> Poller<S> {
 
     fn merge(&mut self, inputs: &Inputs) {
         let interests = self.interests.keys().cloned().collect();
-        let merged = Targets::merge(&self.names, &self.fixed, &inputs.hpas.borrow(), interests);
+        let merged = {
+            let hpas = inputs.hpas.borrow();
+            let listed = hpas.as_deref().unwrap_or_default();
+            Targets {
+                hpas_unlisted: hpas.is_none(),
+                ..Targets::merge(&self.names, &self.fixed, listed, interests)
+            }
+        };
         for finding in merged.findings.difference(&self.targets.findings) {
             FindingRaised(finding).emit();
         }
@@ -375,7 +383,7 @@ mod tests {
 
     struct Running {
         reader: Reader,
-        hpas: watch::Sender<Vec<HpaFacts>>,
+        hpas: watch::Sender<Option<Vec<HpaFacts>>>,
         interests: mpsc::Sender<Interest>,
         plans: Arc<Mutex<Vec<SweepPlan>>>,
     }
@@ -397,7 +405,7 @@ mod tests {
     }
 
     fn start(held: Option<watch::Receiver<bool>>) -> Running {
-        let (hpas, hpas_in) = watch::channel(Vec::new());
+        let (hpas, hpas_in) = watch::channel(None);
         let (interests, interests_in) = mpsc::channel(8);
         let (poller, reader) = fake(held);
         let plans = Arc::clone(&poller.clusters["main"].source.plans);
@@ -467,19 +475,21 @@ mod tests {
     #[tokio::test]
     async fn a_new_hpa_is_read_at_once() {
         let running = start(None);
-        running.hpas.send_replace(vec![hpa()]);
+        until(&running.reader, |snapshot| snapshot.targets.hpas_unlisted).await;
+        running.hpas.send_replace(Some(vec![hpa()]));
         let snapshot = until(&running.reader, knows("g")).await;
         assert_eq!(snapshot.targets.all.len(), 1);
+        assert!(!snapshot.targets.hpas_unlisted);
     }
 
     #[tokio::test]
     async fn an_hpa_that_a_tick_finds_while_a_sweep_is_under_way_is_read_at_once() {
         let (mut poller, _reader) = fake(None);
         let (_interests, interests) = mpsc::channel(1);
-        let (hpas_in, hpas) = watch::channel(Vec::new());
+        let (hpas_in, hpas) = watch::channel(None);
         let (inputs, mut sweeps) = (Inputs { hpas, interests }, Sweeps::new());
         for (hpas, under_way) in [(vec![], 1), (vec![hpa()], 2), (vec![hpa()], 2)] {
-            hpas_in.send_replace(hpas);
+            hpas_in.send_replace(Some(hpas));
             let before = poller.plans();
             poller.merge(&inputs);
             poller.sweep_all(&before, &mut sweeps);

@@ -20,8 +20,8 @@ use crate::model::selector::{Operator, Requirement, Selector, is_label_value};
 use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget};
 
 /// Follows the HPAs of `namespaces` (empty = all) for ever and publishes all of them at every
-/// change, in the order of namespaces and names.
-pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Vec<HpaFacts>>) {
+/// change, in the order of namespaces and names; nothing before all of them are known.
+pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Option<Vec<HpaFacts>>>) {
     let namespaces: BTreeSet<_> = namespaces.into_iter().collect();
     let apis: Vec<Api<HorizontalPodAutoscaler>> = if namespaces.is_empty() {
         vec![Api::all(client)]
@@ -41,7 +41,8 @@ pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Vec<Hp
         }
         let all = union(&known);
         facts.send_if_modified(|facts| {
-            let differs = *facts != all;
+            // Once listed they stay so: a new listing replaces the old set when it is whole.
+            let differs = all.is_some() && *facts != all;
             if differs {
                 *facts = all;
             }
@@ -56,6 +57,7 @@ type Key = (Arc<str>, Arc<str>);
 /// lost on the way.
 #[derive(Debug, Default)]
 struct Known {
+    listed: bool,
     current: BTreeMap<Key, HpaFacts>,
     listing: BTreeMap<Key, HpaFacts>,
 }
@@ -69,7 +71,10 @@ impl Known {
                 let facts = facts_of(&hpa);
                 self.listing.insert(key(&facts), facts);
             }
-            Event::InitDone => self.current = mem::take(&mut self.listing),
+            Event::InitDone => {
+                self.current = mem::take(&mut self.listing);
+                self.listed = true;
+            }
             Event::Apply(hpa) => {
                 let facts = facts_of(&hpa);
                 self.current.insert(key(&facts), facts);
@@ -81,13 +86,17 @@ impl Known {
     }
 }
 
-fn union(known: &[Known]) -> Vec<HpaFacts> {
+/// The HPAs of all watches; `None` while one of them has still to list its own.
+fn union(known: &[Known]) -> Option<Vec<HpaFacts>> {
+    if !known.iter().all(|known| known.listed) {
+        return None;
+    }
     let mut all: Vec<_> = known
         .iter()
         .flat_map(|known| known.current.values().cloned())
         .collect();
     all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    all
+    Some(all)
 }
 
 /// What an HPA asks for.
@@ -281,17 +290,23 @@ mod tests {
         let one = |name: &str| hpa("shop", name, json!([]));
         let mut known = Known::default();
         let names = |known: &Known| {
-            let all = union(std::slice::from_ref(known));
-            all.iter().map(|f| f.name.to_string()).collect::<Vec<_>>()
+            let all = union(std::slice::from_ref(known))?;
+            Some(all.iter().map(|f| f.name.to_string()).collect::<Vec<_>>())
         };
+        for event in [
+            Event::Init,
+            Event::InitApply(one("b")),
+            Event::InitApply(one("a")),
+        ] {
+            known.take_in(event);
+            assert_eq!(names(&known), None);
+        }
         let mut step = |event, expected: &[&str]| {
             let shown = format!("{event:?}");
             known.take_in(event);
-            assert_eq!(names(&known), expected, "{shown}");
+            let expected = expected.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(names(&known), Some(expected), "{shown}");
         };
-        step(Event::Init, &[]);
-        step(Event::InitApply(one("b")), &[]);
-        step(Event::InitApply(one("a")), &[]);
         step(Event::InitDone, &["a", "b"]);
         step(Event::Apply(one("c")), &["a", "b", "c"]);
         step(Event::Delete(one("a")), &["b", "c"]);
@@ -306,9 +321,12 @@ mod tests {
     #[test]
     fn watches_of_several_namespaces_make_one_sorted_set() {
         let mut known = [Known::default(), Known::default()];
+        known[0].take_in(Event::InitDone);
         known[0].take_in(Event::Apply(hpa("z", "a", json!([]))));
+        assert_eq!(union(&known), None, "the other has not listed its own");
+        known[1].take_in(Event::InitDone);
         known[1].take_in(Event::Apply(hpa("a", "b", json!([]))));
-        let all = union(&known);
+        let all = union(&known).unwrap();
         let shown: Vec<_> = all.iter().map(|f| (&*f.namespace, &*f.name)).collect();
         assert_eq!(shown, [("a", "b"), ("z", "a")]);
     }

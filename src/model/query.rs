@@ -174,6 +174,10 @@ pub fn answer(
         }
         ceiling = ceiling.max(useful_parallelism(partitions));
     }
+    if rules.clamp && snapshot.targets.hpas_unlisted {
+        // Without the lag wanted per replica there is nothing to clamp by.
+        return Err(Refusal::HpasUnlisted);
+    }
     let measured = Milli::from_units(lag.0);
     let (value, rule) = match wanted {
         Some(MetricTarget::AverageValue(wanted) | MetricTarget::Value(wanted)) if never_ran => {
@@ -556,6 +560,26 @@ mod tests {
         assert_eq!(
             (raw.value, raw.rule),
             (Milli::from_units(1800), ValueRule::AsMeasured)
+        );
+    }
+
+    #[test]
+    fn nothing_is_served_unclamped_while_the_hpas_are_not_known() {
+        let mut snapshot = snapshot(vec![observation(0, &[("t", &behind(6, 1800))])], &[]);
+        let unlisted = Targets {
+            hpas_unlisted: true,
+            ..Targets::clone(&snapshot.targets)
+        };
+        assert_eq!(ask(&snapshot, "group=g").unwrap().lag, Lag(1800));
+        snapshot.targets = Arc::new(unlisted);
+        assert_eq!(ask(&snapshot, "group=g"), Err(Refusal::HpasUnlisted));
+        let raw = Rules {
+            clamp: false,
+            ..RULES
+        };
+        assert_eq!(
+            ask_at(0, &snapshot, "group=g", &raw).unwrap().lag,
+            Lag(1800)
         );
     }
 

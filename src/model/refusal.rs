@@ -57,6 +57,11 @@ pub enum Refusal {
         /// The selector.
         selector: String,
     },
+    /// The HPAs are not known yet, so that nobody can say how much lag one replica may have.
+    #[error(
+        "the HPAs of the cluster have not been listed yet, so the lag wanted per replica is not known"
+    )]
+    HpasUnlisted,
     /// Nothing was read for it yet.
     #[error("the first read of {} is not complete", shown(.0))]
     NotYetRead(Vec<Interest>),

@@ -196,6 +196,8 @@ pub struct Targets {
     pub all: Vec<Target>,
     /// From requests.
     pub interests: BTreeSet<Interest>,
+    /// Whether the HPAs are still to be listed, so that one of them may want what is not in `all`.
+    pub hpas_unlisted: bool,
     /// What is odd about them.
     pub findings: BTreeSet<Finding>,
 }

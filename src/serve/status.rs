@@ -67,9 +67,10 @@ impl From<Refusal> for Failure {
             Refusal::NoGroup { .. }
             | Refusal::AmbiguousCluster { .. }
             | Refusal::ConflictingTargets { .. } => Failure::bad_request(message),
-            Refusal::NotYetRead(_) | Refusal::Unknown { .. } | Refusal::Stale { .. } => {
-                Failure::unavailable(message)
-            }
+            Refusal::HpasUnlisted
+            | Refusal::NotYetRead(_)
+            | Refusal::Unknown { .. }
+            | Refusal::Stale { .. } => Failure::unavailable(message),
         }
     }
 }
@@ -186,6 +187,7 @@ mod tests {
                 },
                 400,
             ),
+            (Refusal::HpasUnlisted, 503),
             (Refusal::NotYetRead(Vec::new()), 503),
             (
                 Refusal::Unknown {
