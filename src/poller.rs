@@ -231,18 +231,12 @@ impl<S: OffsetSource> Poller<S> {
         cluster.latest = cluster.history.take_in(observation, scope);
         if scope == Scope::Whole {
             cluster.sweeping = false;
-            let topics = || {
-                cluster
-                    .latest
-                    .groups
-                    .values()
-                    .flat_map(|group| group.topics.values())
-            };
+            let groups = cluster.latest.groups.values();
             PollFinished {
                 cluster: &name,
                 took,
-                group_topics: topics().count(),
-                incomplete: topics().filter(|topic| topic.fault().is_some()).count(),
+                group_topics: groups.map(|group| group.topics.len()).sum(),
+                incomplete: cluster.latest.incomplete(),
             }
             .emit();
         }

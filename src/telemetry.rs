@@ -89,9 +89,9 @@ pub struct PollFinished<'a> {
     pub cluster: &'a ClusterName,
     /// From the first request to the last answer, or the deadline.
     pub took: Duration,
-    /// Group-topics read, and those of them with an unknown partition.
+    /// Group-topics asked about.
     pub group_topics: usize,
-    /// How many of them have an unknown.
+    /// Readings with an unknown; a group of which no topic is known counts, too.
     pub incomplete: usize,
 }
 

@@ -63,6 +63,16 @@ impl ClusterSnapshot {
             _ => fault.to_string(),
         }
     }
+
+    /// How many readings are not complete: of a group on a topic, or of a group of which no topic
+    /// is known.
+    #[must_use]
+    pub fn incomplete(&self) -> usize {
+        let topics = self.groups.values().flat_map(|g| g.topics.values());
+        let groups = self.groups.values().filter(|g| g.is_mute());
+        let faulty = topics.filter(|topic| topic.fault().is_some()).count();
+        faulty.saturating_add(groups.count())
+    }
 }
 
 /// What is known of one group.
@@ -76,6 +86,14 @@ pub struct GroupSnapshot {
     pub fault: Option<Fault>,
     /// Its topics.
     pub topics: BTreeMap<TopicName, GroupTopic>,
+}
+
+impl GroupSnapshot {
+    /// Whether nothing is known of it, not even a topic.
+    #[must_use]
+    pub fn is_mute(&self) -> bool {
+        self.fault.is_some() && self.topics.is_empty()
+    }
 }
 
 /// A group on a topic: the last reading, and the last one in which nothing was unknown.
@@ -162,5 +180,21 @@ impl TopicLag {
     #[must_use]
     pub fn partitions(&self) -> u32 {
         u32::try_from(self.lags.len()).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::assembly::{ClusterHistory, Scope};
+    use crate::model::fixtures;
+
+    #[test]
+    fn a_group_of_which_nothing_is_known_is_an_incomplete_reading() {
+        assert_eq!(fixtures::snapshot().clusters["main"].incomplete(), 2);
+        let mut mute = fixtures::nothing(Duration::ZERO, "mute");
+        mute.groups[0].committed = Err(Fault::Login);
+        let snapshot = ClusterHistory::default().take_in(mute, Scope::Whole);
+        assert_eq!(snapshot.incomplete(), 1);
     }
 }

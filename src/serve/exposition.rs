@@ -146,7 +146,7 @@ fn clusters(text: &mut Text, snapshot: &LagSnapshot) {
     text.family(
         "lagwise_partition_faults",
         GAUGE,
-        "Partitions of group-topics whose lag is unknown, by cause; a group-topic that was never read counts once",
+        "Partitions of group-topics whose lag is unknown, by cause; a group-topic or a group that was never read counts once",
     );
     for (name, cluster) in &snapshot.clusters {
         for (kind, count) in faults(cluster) {
@@ -247,6 +247,14 @@ fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
         let known: &mut usize = counts.entry(fault.label()).or_default();
         *known = known.saturating_add(count);
     };
+    for fault in cluster
+        .groups
+        .values()
+        .filter(|g| g.is_mute())
+        .filter_map(|g| g.fault)
+    {
+        add(fault, 1);
+    }
     for topic in cluster.groups.values().flat_map(|g| g.topics.values()) {
         match &topic.latest {
             Ok(lag) => {
@@ -312,6 +320,7 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::assembly::{ClusterHistory, Scope};
     use crate::model::fixtures;
     use proptest::prelude::*;
     use std::time::Duration;
@@ -346,6 +355,14 @@ mod tests {
             0
         );
         assert!(text.lines().all(|line| !line.ends_with(" -1")));
+    }
+
+    #[test]
+    fn a_group_of_which_nothing_is_known_is_a_fault() {
+        let mut mute = fixtures::nothing(Duration::ZERO, "mute");
+        mute.groups[0].committed = Err(Fault::Login);
+        let read = ClusterHistory::default().take_in(mute, Scope::Whole);
+        assert_eq!(faults(&read), [("login", 1)].into());
     }
 
     fn unescaped(text: &str) -> String {
