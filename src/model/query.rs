@@ -242,27 +242,33 @@ fn series<'a>(
             .and_then(|values| values.first())
             .map(String::as_str)
     };
-    let picked: Vec<_> = group
+    let mut picked: Vec<_> = group
         .topics
         .iter()
         .filter(|(topic, group_topic)| {
-            let wanted = if interest.topics.is_empty() {
+            if interest.topics.is_empty() {
                 group_topic.may_have_commits()
             } else {
                 interest.topics.contains(*topic)
-            };
-            wanted
-                && selector.matches(|key| match key {
-                    label::GROUP => Some(interest.group.as_str()),
-                    label::TOPIC => Some(topic.as_str()),
-                    label::CLUSTER => Some(interest.cluster.as_str()),
-                    label::HPA | label::TARGET => pinned(key),
-                    _ => None,
-                })
+            }
         })
         .collect();
+    let has_topics = !picked.is_empty();
+    picked.retain(|(topic, _)| {
+        selector.matches(|key| match key {
+            label::GROUP => Some(interest.group.as_str()),
+            label::TOPIC => Some(topic.as_str()),
+            label::CLUSTER => Some(interest.cluster.as_str()),
+            label::HPA | label::TARGET => pinned(key),
+            _ => None,
+        })
+    });
     match (picked.is_empty(), group.fault) {
         (false, _) => Ok(picked),
+        (true, _) if has_topics => Err(Refusal::NothingSelected {
+            selector: selector.to_string(),
+            group: interest.group.clone(),
+        }),
         (true, Some(fault)) => Err(unknown(fault)),
         (true, None) => Err(Refusal::NothingCommitted {
             group: interest.group.clone(),
@@ -707,6 +713,14 @@ mod tests {
             (
                 "group=g,cluster=x",
                 "the Kafka cluster \"x\" is not configured: known are main",
+            ),
+            (
+                "group=g,topics=t",
+                "the selector \"group=g,topics=t\" leaves out every topic of group \"g\": the labels that can be matched are group, topic, cluster, hpa and target",
+            ),
+            (
+                "group=g,topic!=t",
+                "the selector \"group=g,topic!=t\" leaves out every topic of group \"g\": the labels that can be matched are group, topic, cluster, hpa and target",
             ),
             (
                 "target=x",

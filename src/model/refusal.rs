@@ -30,6 +30,17 @@ pub enum Refusal {
         /// The namespace.
         namespace: String,
     },
+    /// The selector leaves out every topic of the group.
+    #[error(
+        "the selector {selector:?} leaves out every topic of group {group:?}: the labels that can be \
+         matched are group, topic, cluster, hpa and target"
+    )]
+    NothingSelected {
+        /// The selector.
+        selector: String,
+        /// The group.
+        group: GroupId,
+    },
     /// The selector names a cluster that is not configured.
     #[error("the Kafka cluster {cluster:?} is not configured: known are {known}")]
     UnknownCluster {

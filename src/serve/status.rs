@@ -63,6 +63,7 @@ impl From<Refusal> for Failure {
             | Refusal::UnknownTarget { .. }
             | Refusal::UnknownCluster { .. }
             | Refusal::TopicMissing { .. }
+            | Refusal::NothingSelected { .. }
             | Refusal::NothingCommitted { .. } => Failure::not_found(message),
             Refusal::NoGroup { .. }
             | Refusal::AmbiguousCluster { .. }
@@ -174,6 +175,13 @@ mod tests {
                 Refusal::NothingCommitted {
                     group: "g".into(),
                     cluster: "c".into(),
+                },
+                404,
+            ),
+            (
+                Refusal::NothingSelected {
+                    selector: text(),
+                    group: "g".into(),
                 },
                 404,
             ),
