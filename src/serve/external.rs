@@ -158,10 +158,7 @@ impl Api {
             )));
         }
         match query::answer(question, &snapshot, &Moment::now(), &self.rules) {
-            Err(Refusal::NotYetRead(unread)) => {
-                self.ask_for(&unread, &snapshot)?;
-                self.first_read(question, unread).await
-            }
+            Err(Refusal::NotYetRead(unread)) => self.first_read(question, unread, &snapshot).await,
             answered => {
                 self.keep_watched(interests, &snapshot);
                 Ok(answered?)
@@ -198,12 +195,15 @@ impl Api {
         &self,
         question: &Question<'_>,
         mut unread: Vec<Interest>,
+        snapshot: &LagSnapshot,
     ) -> Result<Answer, Failure> {
+        // Before anything is asked of Kafka, so that refused requests cost it nothing.
         let Ok(_place) = self.waiting.try_acquire() else {
             return Err(Failure::unavailable(
                 "too many requests wait for a first read",
             ));
         };
+        self.ask_for(&unread, snapshot)?;
         let deadline = tokio::time::Instant::now() + FIRST_READ_WITHIN;
         let mut reader = self.reader.clone();
         while let Ok(true) = timeout_at(deadline, reader.changed()).await {

@@ -412,6 +412,26 @@ async fn a_full_queue_is_refused_at_once() {
     assert!(got.message().contains("too many new consumer groups"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_may_not_wait_has_nothing_read() {
+    let mut rig = rig_with(fixtures::snapshot(), AuthMode::None, 2 * MAX_WAITING);
+    let asked = (0..=MAX_WAITING).map(|n| {
+        let (router, selector) = (rig.router.clone(), format!("cluster=main,group=g{n}"));
+        async move { lag(&router, &selector).await }
+    });
+    let got = futures::future::join_all(asked).await;
+    assert!(got.iter().all(|got| got.code == 503));
+    let refused = got
+        .iter()
+        .filter(|got| got.message().contains("too many requests wait"));
+    assert_eq!(refused.count(), 1);
+    let mut read = 0;
+    while rig.interests.try_recv().is_ok() {
+        read += 1;
+    }
+    assert_eq!(read, MAX_WAITING);
+}
+
 #[tokio::test]
 async fn too_many_groups_in_one_selector_are_refused() {
     let mut rig = rig(fixtures::snapshot());
