@@ -18,7 +18,7 @@ use crate::model::assembly::{ClusterHistory, Scope};
 use crate::model::fault::Fault;
 use crate::model::lag::PartitionLag;
 use crate::model::observation::{GroupPlan, SweepPlan};
-use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot, TopicLag};
+use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic, TopicLag};
 use crate::model::types::{GroupId, Lag, Offset, OffsetReset, TopicName};
 use crate::poller::OffsetSource;
 
@@ -211,6 +211,12 @@ async fn read(settings: &Settings, args: &LagArgs, found: &mut Found) -> anyhow:
     Ok(())
 }
 
+/// Whether a group's topic is shown. With every group read, those that have nothing to do with a
+/// named topic are left out.
+fn is_shown(args: &LagArgs, topic: &GroupTopic) -> bool {
+    !args.group.is_empty() || topic.may_have_commits()
+}
+
 /// What was asked for of a group and cannot be told partition by partition.
 fn unknown(
     args: &LagArgs,
@@ -239,7 +245,7 @@ fn unknown(
     }
 }
 
-fn rows(found: &Found) -> Vec<Row<'_>> {
+fn rows<'a>(args: &LagArgs, found: &'a Found) -> Vec<Row<'a>> {
     let groups = found
         .read
         .iter()
@@ -247,6 +253,7 @@ fn rows(found: &Found) -> Vec<Row<'_>> {
     let topics = groups
         .flat_map(|(cluster, (group, read))| read.topics.iter().map(move |t| (cluster, group, t)));
     topics
+        .filter(|(_, _, (_, read))| is_shown(args, read))
         .filter_map(|(cluster, group, (topic, read))| {
             Some((cluster, group, topic, read.latest.as_ref().ok()?))
         })
@@ -297,7 +304,7 @@ fn row<'a>(
 }
 
 fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
-    let rows = rows(found);
+    let rows = rows(args, found);
     let text = match args.output {
         Output::Json => {
             let mut text = serde_json::to_string_pretty(&rows)?;
@@ -386,4 +393,39 @@ fn table(rows: &[Row<'_>]) -> String {
     }
     text.push('\n');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixtures;
+    use clap::FromArgMatches;
+
+    #[test]
+    fn every_group_means_those_with_commits_on_the_topic() {
+        let mut history = ClusterHistory::default();
+        for (group, committed) in [("reads", Some(3)), ("other", None)] {
+            let rows = [(0, Ok(committed), Ok(8))];
+            let read = fixtures::read(Duration::ZERO, group, "orders", &rows);
+            history.take_in(read, Scope::Some);
+        }
+        let nothing = fixtures::nothing(Duration::ZERO, "idle");
+        let found = Found {
+            read: vec![("main".into(), history.take_in(nothing, Scope::Some))],
+            ..Found::default()
+        };
+        for (flags, expected) in [
+            (&["--topic", "orders"][..], &["reads"][..]),
+            (
+                &["--topic", "orders", "--group", "other"],
+                &["other", "reads"],
+            ),
+        ] {
+            let args = ["lag", "--bootstrap", "k:9092"].iter().chain(flags);
+            let args = LagArgs::augment_args(clap::Command::new("lag")).get_matches_from(args);
+            let args = LagArgs::from_arg_matches(&args).unwrap();
+            let groups: Vec<_> = rows(&args, &found).iter().map(|row| row.group).collect();
+            assert_eq!(groups, expected, "{flags:?}");
+        }
+    }
 }
