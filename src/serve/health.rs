@@ -10,8 +10,8 @@ use crate::publish::Reader;
 /// available no namespace of the Kubernetes cluster can be deleted, so Kafka must not decide it.
 const READY_AFTER: Duration = Duration::from_secs(10);
 
-/// Readiness: every Kafka cluster has been asked once, whatever came of it, or 10 s have passed;
-/// and the process is not about to end.
+/// Readiness: every Kafka cluster has been asked once, whatever came of it, and the HPAs are known;
+/// or 10 s have passed; and the process is not about to end.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     reader: Reader,
@@ -26,7 +26,7 @@ pub enum NotReady {
     #[error("shutting down")]
     Draining,
     /// It has just started.
-    #[error("the first sweep of a Kafka cluster is under way")]
+    #[error("the first sweep of a Kafka cluster or the first listing of HPAs is under way")]
     Starting,
 }
 
@@ -50,7 +50,8 @@ impl Readiness {
             return Err(NotReady::Draining);
         }
         let waited = now.saturating_duration_since(self.started);
-        if waited >= READY_AFTER || self.reader.latest().is_swept() {
+        let latest = self.reader.latest();
+        if waited >= READY_AFTER || (latest.is_swept() && !latest.targets.hpas_unlisted) {
             Ok(())
         } else {
             Err(NotReady::Starting)
@@ -63,7 +64,9 @@ mod tests {
     use super::*;
     use crate::model::fixtures;
     use crate::model::snapshot::LagSnapshot;
+    use crate::model::target::Targets;
     use crate::publish;
+    use std::sync::Arc;
 
     #[test]
     fn ready_once_swept_or_after_ten_seconds_until_draining() {
@@ -80,7 +83,16 @@ mod tests {
         publisher.publish(unswept);
         assert_eq!(after(9), Err(NotReady::Starting));
         assert_eq!(after(10), Ok(()));
-        publisher.publish(fixtures::snapshot());
+        let mut swept = fixtures::snapshot();
+        let unlisted = Targets {
+            hpas_unlisted: true,
+            ..Targets::clone(&swept.targets)
+        };
+        let listed = std::mem::replace(&mut swept.targets, Arc::new(unlisted));
+        publisher.publish(swept.clone());
+        assert_eq!(after(9), Err(NotReady::Starting));
+        swept.targets = listed;
+        publisher.publish(swept);
         assert_eq!(after(0), Ok(()));
         drain.send_replace(true);
         assert_eq!(after(0), Err(NotReady::Draining));
