@@ -138,7 +138,10 @@ impl<S: OffsetSource> Poller<S> {
                 received = inputs.interests.recv_many(&mut asked, MAX_INTERESTS), if !interests_end => {
                     interests_end = received == 0;
                     let before = self.plans();
-                    let is_new = asked.drain(..).fold(false, |new, i| self.remember(i) || new);
+                    let mut is_new = false;
+                    for interest in asked.drain(..) {
+                        is_new |= self.remember(interest);
+                    }
                     if is_new {
                         self.merge(&inputs);
                         self.sweep_new(&before, &mut sweeps);
