@@ -18,7 +18,7 @@ use crate::model::assembly::{ClusterHistory, Scope};
 use crate::model::fault::Fault;
 use crate::model::lag::PartitionLag;
 use crate::model::observation::{GroupPlan, SweepPlan};
-use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic, TopicLag};
+use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot, TopicLag};
 use crate::model::types::{GroupId, Lag, Offset, OffsetReset, TopicName};
 use crate::poller::OffsetSource;
 
@@ -63,7 +63,7 @@ pub struct LagArgs {
     #[arg(short, long)]
     watch: bool,
     /// How long Kafka may take to answer
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = timeout)]
     timeout: Duration,
 }
 
@@ -72,6 +72,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE, such as security.protocol=SSL".into()),
     }
+}
+
+fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
+    // No clock reaches as far as what can be written.
+    humantime::parse_duration(text).map(|timeout| timeout.min(Duration::from_secs(3600)))
 }
 
 /// One partition of a group, as printed.
@@ -211,12 +216,6 @@ async fn read(settings: &Settings, args: &LagArgs, found: &mut Found) -> anyhow:
     Ok(())
 }
 
-/// Whether a group's topic is shown. With every group read, those that have nothing to do with a
-/// named topic are left out.
-fn is_shown(args: &LagArgs, topic: &GroupTopic) -> bool {
-    !args.group.is_empty() || topic.may_have_commits()
-}
-
 /// What was asked for of a group and cannot be told partition by partition.
 fn unknown(
     args: &LagArgs,
@@ -253,7 +252,8 @@ fn rows<'a>(args: &LagArgs, found: &'a Found) -> Vec<Row<'a>> {
     let topics = groups
         .flat_map(|(cluster, (group, read))| read.topics.iter().map(move |t| (cluster, group, t)));
     topics
-        .filter(|(_, _, (_, read))| is_shown(args, read))
+        // Of all groups, those that have nothing to do with a named topic are left out.
+        .filter(|(_, _, (_, read))| !args.group.is_empty() || read.may_have_commits())
         .filter_map(|(cluster, group, (topic, read))| {
             Some((cluster, group, topic, read.latest.as_ref().ok()?))
         })
@@ -400,6 +400,13 @@ mod tests {
     use super::*;
     use crate::model::fixtures;
     use clap::FromArgMatches;
+
+    #[test]
+    fn no_timeout_is_too_long_for_the_clock() {
+        assert_eq!(timeout("500000000000y"), Ok(Duration::from_secs(3600)));
+        assert_eq!(timeout("10s"), Ok(Duration::from_secs(10)));
+        assert!(timeout("10").is_err());
+    }
 
     #[test]
     fn every_group_means_those_with_commits_on_the_topic() {

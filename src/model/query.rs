@@ -10,7 +10,8 @@ use super::refusal::Refusal;
 use super::selector::Selector;
 use super::snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic, LagSnapshot};
 use super::target::{
-    Interest, LAG_METRIC, MetricTarget, Origin, Targets, UnpickedCluster, label, topics_of,
+    Interest, LAG_METRIC, MetricTarget, Origin, Targets, UnpickedCluster, groups_of, label,
+    topics_of,
 };
 use super::types::{ClusterName, GroupId, Lag, Moment, Replicas, TopicName};
 
@@ -99,11 +100,9 @@ pub fn interests(question: &Question<'_>, targets: &Targets) -> Result<Vec<Inter
             Ok(found)
         };
     }
-    let groups = selector
-        .values(label::GROUP)
-        .ok_or_else(|| Refusal::NoGroup {
-            selector: selector.to_string(),
-        })?;
+    let groups = groups_of(selector).ok_or_else(|| Refusal::NoGroup {
+        selector: selector.to_string(),
+    })?;
     let clusters = targets
         .pick_clusters(selector)
         .map_err(|unpicked| match unpicked {
@@ -709,6 +708,10 @@ mod tests {
             (
                 "topic=t",
                 "the selector \"topic=t\" names no consumer group: write for example matchLabels: {group: my-group, topic: my-topic}",
+            ),
+            (
+                "group in (,g)",
+                "the selector \"group in (,g)\" names no consumer group: write for example matchLabels: {group: my-group, topic: my-topic}",
             ),
             (
                 "group=g,cluster=x",

@@ -256,7 +256,7 @@ impl Targets {
             }
             return;
         }
-        let Some(groups) = metric.selector.values(label::GROUP) else {
+        let Some(groups) = groups_of(&metric.selector) else {
             self.findings.insert(Finding::NoGroup { hpa: shown() });
             return;
         };
@@ -381,6 +381,13 @@ pub enum UnpickedCluster {
     Ambiguous,
 }
 
+/// The groups that a selector names; no group has the empty name.
+#[must_use]
+pub fn groups_of(selector: &Selector) -> Option<&[String]> {
+    let named = selector.values(label::GROUP)?;
+    (!named.iter().any(String::is_empty)).then_some(named)
+}
+
 /// The topics that a selector pins; empty where it leaves them open.
 #[must_use]
 pub fn topics_of(selector: &Selector) -> BTreeSet<TopicName> {
@@ -447,6 +454,7 @@ mod tests {
         let shown = || "shop/a".to_owned();
         for (names, selector, finding) in [
             (vec!["m"], "topic=t", Finding::NoGroup { hpa: shown() }),
+            (vec!["m"], "group=", Finding::NoGroup { hpa: shown() }),
             (
                 vec!["m"],
                 "group=g,cluster=x",
