@@ -127,6 +127,18 @@ async fn a_name_that_no_topic_can_have_is_a_missing_topic() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_is_asked_nothing_is_not_silent() {
+    let broker = Embedded::start("main", 1).unwrap();
+    let source = Source::connect(broker.settings()).unwrap();
+    for plan in [plan("g", &["nowhere"]), plan("idle", &[])] {
+        for sweep in ["with new metadata", "with kept metadata"] {
+            let observation = observe(&source, plan.clone()).await;
+            assert_eq!(observation.connection, None, "{plan:?} {sweep}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn more_groups_than_allowed_are_a_fault_not_a_zero() {
     let broker = Embedded::start("main", 1).unwrap();
     broker.create_topic("orders", 1).unwrap();

@@ -128,21 +128,30 @@ impl Inner {
         if moved {
             self.topics.forget();
         }
-        let finished = Moment::now();
         let connection = if is_new || groups.iter().any(was_heard) {
             self.health.answered();
             None
         } else if groups.is_empty() {
             self.health.current()
         } else {
-            // Only kept metadata speaks for the cluster; everything that was asked is unanswered.
+            // Only kept metadata speaks for the cluster: nothing was asked (of a missing topic, of
+            // a group without commits), or a coordinator is gone, or all of it. New metadata tells.
             self.topics.forget();
-            Some(self.health.silent(self.bootstrap(), finished))
+            match self
+                .topics
+                .current(&self.client, &BTreeSet::new(), deadline)
+            {
+                Ok(_) => {
+                    self.health.answered();
+                    None
+                }
+                Err(_) => Some(self.health.silent(self.bootstrap(), Moment::now())),
+            }
         };
         Observation {
             cluster: self.settings.name.clone(),
             started,
-            finished,
+            finished: Moment::now(),
             topics,
             groups,
             connection,
