@@ -122,6 +122,11 @@ impl App {
             rules: Rules {
                 clamp: config.cap.clamp,
                 max_staleness: config.poll.max_staleness,
+                namespaces: if config.kubernetes.enabled {
+                    config.kubernetes.namespaces.clone()
+                } else {
+                    Vec::new()
+                },
             },
             interests,
             auth: match config.server.external_metrics.auth {

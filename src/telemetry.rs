@@ -7,7 +7,7 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 
 use crate::model::fault::ConnectionFault;
-use crate::model::target::Finding;
+use crate::model::finding::Finding;
 use crate::model::types::ClusterName;
 
 /// The daemon's own counters, in the process's one registry.

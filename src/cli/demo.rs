@@ -216,6 +216,7 @@ impl Stage {
             rules: Rules {
                 clamp: config.cap.clamp,
                 max_staleness: config.poll.max_staleness,
+                namespaces: Vec::new(),
             },
             place: Place {
                 cluster: CLUSTER.into(),

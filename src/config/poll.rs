@@ -28,7 +28,8 @@ pub struct PollConfig {
     #[serde(serialize_with = "serialize_duration")]
     #[schemars(schema_with = "duration_schema")]
     pub deadline: Duration,
-    /// Age at which a lag is no longer served, and its metric becomes an error: the interval to 24h.
+    /// Age at which a lag is no longer served, and its metric becomes an error: interval and deadline
+    /// together, since that old a healthy one may become, to 24h.
     /// Left out: six intervals, but at least 30s.
     #[serde(serialize_with = "serialize_duration")]
     #[schemars(schema_with = "duration_schema")]
@@ -60,16 +61,24 @@ impl PollConfig {
             interval_field.and_then(|field| field.duration((INTERVAL_MIN, ""), (INTERVAL_MAX, "")));
         let mut poll = Self::every(interval.unwrap_or(INTERVAL));
         // An interval that could not be read says nothing about the other two.
-        let (longest_deadline, shortest_staleness) = match (interval, interval_given) {
-            (None, true) => ((INTERVAL_MAX, ""), (INTERVAL_MIN, "")),
-            _ => (
-                (poll.interval, " (poll.interval)"),
-                (poll.interval, " (poll.interval)"),
-            ),
+        let is_known = interval.is_some() || !interval_given;
+        let longest_deadline = if is_known {
+            (poll.interval, " (poll.interval)")
+        } else {
+            (INTERVAL_MAX, "")
         };
         let deadline = section
             .get("deadline")
             .and_then(|field| field.duration((DEADLINE_MIN, ""), longest_deadline));
+        // A reading is as old as that when the sweep after it is over, and has to last until then.
+        let healthy = poll
+            .interval
+            .saturating_add(deadline.unwrap_or(poll.deadline));
+        let shortest_staleness = if is_known {
+            (healthy, " (poll.interval and poll.deadline together)")
+        } else {
+            (INTERVAL_MIN, "")
+        };
         let max_staleness = section
             .get("max_staleness")
             .and_then(|field| field.duration(shortest_staleness, (STALENESS_MAX, "")));
@@ -95,7 +104,8 @@ mod tests {
         for interval in [INTERVAL_MIN, seconds(1), seconds(60), INTERVAL_MAX] {
             let poll = PollConfig::every(interval);
             assert!(poll.deadline >= DEADLINE_MIN && poll.deadline <= interval);
-            assert!(poll.max_staleness >= interval && poll.max_staleness <= STALENESS_MAX);
+            assert!(poll.max_staleness >= interval + poll.deadline);
+            assert!(poll.max_staleness <= STALENESS_MAX);
         }
     }
 }

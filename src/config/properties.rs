@@ -181,6 +181,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "leaving it out",
     ),
     (
+        "isolation.level",
+        "set by lagwise itself: reading committed offsets must not wait for open transactions",
+        "leaving it out",
+    ),
+    (
         "metadata.broker.list",
         "another name of bootstrap.servers",
         "bootstrap.servers",

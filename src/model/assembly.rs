@@ -2,12 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fault::Fault;
 use super::lag::{NoCommit, PartitionLag, partition_lag};
 use super::observation::{CommittedColumn, GroupObservation, GroupPlan, Observation, TopicOffsets};
 use super::snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic, Sweep, TopicLag};
 use super::types::{GroupId, Moment, Offset, TopicName};
+
+/// How long a topic or partition that a group was seen to read is missed before it is taken to be
+/// gone. The metadata of a broker that has just started may leave some out, and a sum without them
+/// would be too small.
+const MISSED_FOR: Duration = Duration::from_secs(60);
 
 /// Which groups an observation is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +58,6 @@ impl ClusterHistory {
                 .retain(|(group, _), _| next.groups.contains_key(group));
         }
         next.connection = connection;
-        for (topic, offsets) in &topics {
-            next.topics.insert(topic.clone(), offsets.clone());
-        }
         for group in groups {
             let id = group.plan.group.clone();
             let before = next.groups.remove(&id);
@@ -64,8 +67,6 @@ impl ClusterHistory {
             };
             next.groups.insert(id, after);
         }
-        next.topics
-            .retain(|topic, _| next.groups.values().any(|g| g.topics.contains_key(topic)));
         self.current = Arc::new(next);
         Arc::clone(&self.current)
     }
@@ -100,21 +101,24 @@ impl ClusterHistory {
                 };
             }
         };
-        let topics = committed
-            .into_iter()
-            .map(|(topic, column)| {
-                let offsets = topics.get(&topic).cloned().unwrap_or(Err(Fault::NoAnswer));
-                let latest = offsets
-                    .map(|offsets| Arc::new(self.topic(&plan, &topic, offsets, column, read)));
-                let complete = match &latest {
-                    Ok(lag) if lag.first_fault().is_none() => Some(Arc::clone(lag)),
-                    // What was known of a topic that is gone says nothing of one made anew.
-                    Err(Fault::TopicMissing) => None,
-                    _ => known.remove(&topic).and_then(|before| before.complete),
-                };
-                (topic, GroupTopic { latest, complete })
-            })
-            .collect();
+        let mut read_now = BTreeMap::new();
+        for (topic, column) in committed {
+            let before = known.remove(&topic).and_then(|before| before.complete);
+            let offsets = topics.get(&topic).cloned().unwrap_or(Err(Fault::NoAnswer));
+            let latest =
+                offsets.map(|offsets| Arc::new(self.topic(&plan, &topic, offsets, column, read)));
+            read_now.insert(topic, group_topic(latest, before));
+        }
+        if plan.discover {
+            // A topic that the group was just seen to read, and that metadata leaves out now.
+            for (topic, before) in known {
+                let commits = before.may_have_commits();
+                if let Some(complete) = before.complete.filter(|c| commits && is_missed(c, &read)) {
+                    read_now.insert(topic, group_topic(Err(Fault::NoAnswer), Some(complete)));
+                }
+            }
+        }
+        let topics = read_now;
         GroupSnapshot {
             asked: read,
             discovered: plan.discover,
@@ -132,7 +136,8 @@ impl ClusterHistory {
         read: Moment,
     ) -> TopicLag {
         // A partition that one side knows and the other does not (yet) is unknown, not absent.
-        committed.resize(offsets.ends.len(), Err(Fault::NoAnswer));
+        let partitions = offsets.ends.len().max(committed.len());
+        committed.resize(partitions, Err(Fault::NoAnswer));
         let runs = committed.iter().any(|c| matches!(c, Ok(Some(_))));
         let key = (plan.group.clone(), topic.clone());
         let mut first_seen = self.uncommitted.remove(&key).unwrap_or_default();
@@ -161,6 +166,30 @@ impl ClusterHistory {
             lags,
         }
     }
+}
+
+/// Whether something read so lately is rather missed than gone.
+fn is_missed(complete: &TopicLag, now: &Moment) -> bool {
+    now.since(&complete.read) < MISSED_FOR
+}
+
+fn group_topic(latest: Result<Arc<TopicLag>, Fault>, before: Option<Arc<TopicLag>>) -> GroupTopic {
+    let complete = match (&latest, before) {
+        // Partitions are never taken away from a topic: some of them are left out.
+        (Ok(lag), Some(before))
+            if lag.partitions() < before.partitions() && is_missed(&before, &lag.read) =>
+        {
+            return GroupTopic {
+                latest: Err(Fault::NoAnswer),
+                complete: Some(before),
+            };
+        }
+        (Ok(lag), _) if lag.first_fault().is_none() => Some(Arc::clone(lag)),
+        // What was known of a topic that is gone says nothing of one made anew.
+        (Err(Fault::TopicMissing), _) => None,
+        (_, before) => before,
+    };
+    GroupTopic { latest, complete }
 }
 
 fn reading(
@@ -354,6 +383,46 @@ mod tests {
         let snapshot = history.take_in(gone, Scope::Whole);
         assert_eq!(topic(&snapshot).fault(), Some(Fault::TopicMissing));
         assert!(topic(&snapshot).complete.is_none());
+    }
+
+    #[test]
+    fn partitions_that_metadata_leaves_out_are_missed_for_a_while() {
+        let mut history = ClusterHistory::default();
+        let two = [Ok(Some(5)), Ok(Some(5))];
+        history.take_in(observe(0, "g", &two, &[10, 10]), Scope::Whole);
+        let snapshot = history.take_in(observe(5, "g", &two[..1], &[10]), Scope::Whole);
+        let lag = topic(&snapshot).complete.as_ref().unwrap().total();
+        assert_eq!(
+            (topic(&snapshot).fault(), lag),
+            (Some(Fault::NoAnswer), Ok(Lag(10)))
+        );
+        let snapshot = history.take_in(observe(60, "g", &two[..1], &[10]), Scope::Whole);
+        let lag = topic(&snapshot).complete.as_ref().unwrap().total();
+        assert_eq!((topic(&snapshot).fault(), lag), (None, Ok(Lag(5))));
+    }
+
+    #[test]
+    fn a_discovered_topic_that_metadata_leaves_out_is_missed_for_a_while() {
+        let discover = |seconds, gone: bool| {
+            let mut read = observe(seconds, "g", &[Ok(Some(5))], &[10]);
+            read.groups[0].plan.discover = true;
+            read.groups[0].plan.topics.clear();
+            if gone {
+                read.topics.clear();
+                read.groups[0].committed = Ok(BTreeMap::new());
+            }
+            read
+        };
+        let mut history = ClusterHistory::default();
+        history.take_in(discover(0, false), Scope::Whole);
+        let snapshot = history.take_in(discover(59, true), Scope::Whole);
+        assert_eq!(topic(&snapshot).fault(), Some(Fault::NoAnswer));
+        assert_eq!(
+            topic(&snapshot).complete.as_ref().unwrap().total(),
+            Ok(Lag(5))
+        );
+        let snapshot = history.take_in(discover(60, true), Scope::Whole);
+        assert!(snapshot.groups["g"].topics.is_empty());
     }
 
     #[test]

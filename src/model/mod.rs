@@ -9,6 +9,7 @@
 pub mod access;
 pub mod assembly;
 pub mod fault;
+pub mod finding;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod lag;

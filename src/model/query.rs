@@ -1,6 +1,6 @@
 //! One metric request -> its value, or why there is none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::fault::Fault;
@@ -27,12 +27,15 @@ pub struct Question<'a> {
 }
 
 /// The rules that answers follow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// Whether the value served never exceeds ceiling x wanted lag per replica.
     pub clamp: bool,
     /// The oldest reading that is still served.
     pub max_staleness: Duration,
+    /// The namespaces whose HPAs are watched; empty = all. What an HPA of another wants is not
+    /// known, so its value could not be clamped.
+    pub namespaces: Vec<String>,
 }
 
 /// A value and where it comes from.
@@ -173,6 +176,16 @@ pub fn answer(
         }
         ceiling = ceiling.max(useful_parallelism(partitions));
     }
+    let is_watched = rules.namespaces.is_empty()
+        || rules
+            .namespaces
+            .iter()
+            .any(|watched| watched == question.namespace);
+    if rules.clamp && !is_watched {
+        return Err(Refusal::NamespaceNotWatched {
+            namespace: question.namespace.to_owned(),
+        });
+    }
     if rules.clamp && snapshot.targets.hpas_unlisted {
         // Without the lag wanted per replica there is nothing to clamp by.
         return Err(Refusal::HpasUnlisted);
@@ -309,23 +322,23 @@ fn unknown(
 /// What the asking HPA compares with: found by its selector, since a request does not say who asks.
 fn wanted(question: &Question<'_>, targets: &Targets) -> Result<Option<MetricTarget>, Refusal> {
     let named = question.selector.values(label::HPA);
-    let mut by_hpa: BTreeMap<&str, MetricTarget> = BTreeMap::new();
+    let mut found: Vec<(&str, MetricTarget)> = Vec::new();
     for target in &targets.all {
         if let (Origin::Hpa { namespace, name }, Some(wanted)) = (&target.origin, target.wanted)
             && **namespace == *question.namespace
             && target.selector.as_ref() == Some(question.selector)
             && named.is_none_or(|names| names.iter().any(|n| **n == **name))
         {
-            by_hpa.insert(name, wanted);
+            found.push((name, wanted));
         }
     }
-    let different: BTreeSet<_> = by_hpa
-        .values()
-        .map(|wanted| format!("{wanted:?}"))
-        .collect();
-    if different.len() > 1 {
+    if found
+        .iter()
+        .any(|(_, wanted)| Some(wanted) != found.first().map(|(_, first)| first))
+    {
+        let hpas: BTreeSet<&str> = found.iter().map(|(name, _)| *name).collect();
         return Err(Refusal::ConflictingTargets {
-            hpas: by_hpa.keys().copied().collect::<Vec<_>>().join(", "),
+            hpas: hpas.into_iter().collect::<Vec<_>>().join(", "),
             namespace: question.namespace.to_owned(),
             selector: question.selector.to_string(),
         });
@@ -335,7 +348,7 @@ fn wanted(question: &Question<'_>, targets: &Targets) -> Result<Option<MetricTar
             .configured(question.namespace, question.selector)
             .find_map(|t| t.wanted)
     };
-    Ok(by_hpa.into_values().next().or_else(configured))
+    Ok(found.first().map(|(_, wanted)| *wanted).or_else(configured))
 }
 
 #[cfg(test)]
@@ -355,6 +368,7 @@ mod tests {
     const RULES: Rules = Rules {
         clamp: true,
         max_staleness: Duration::from_secs(30),
+        namespaces: Vec::new(),
     };
 
     fn at(seconds: u64) -> Moment {
@@ -752,6 +766,39 @@ mod tests {
         assert_eq!(
             ask(&snapshot, "group=g,hpa=c").unwrap().value,
             Milli::from_units(2)
+        );
+    }
+
+    #[test]
+    fn namespaces_whose_hpas_are_not_watched_are_refused() {
+        let snapshot = snapshot(vec![observation(0, &[("t", &behind(2, 9))])], &[]);
+        let only = |namespace: &str| Rules {
+            namespaces: vec![namespace.to_owned()],
+            ..RULES
+        };
+        assert_eq!(
+            ask_at(0, &snapshot, "group=g", &only("shop")).unwrap().lag,
+            Lag(9)
+        );
+        assert_eq!(
+            ask_at(0, &snapshot, "group=g", &only("other")).unwrap_err(),
+            Refusal::NamespaceNotWatched {
+                namespace: "shop".into()
+            }
+        );
+    }
+
+    #[test]
+    fn one_hpa_that_wants_two_things_of_one_selector_is_refused() {
+        let mut twice = hpa("a", "group=g", average(10));
+        twice
+            .metrics
+            .extend(hpa("a", "group=g", average(20)).metrics);
+        let snapshot = snapshot(vec![observation(0, &[("t", &behind(2, 90))])], &[twice]);
+        let refusal = ask(&snapshot, "group=g").unwrap_err();
+        assert!(
+            matches!(refusal, Refusal::ConflictingTargets { .. }),
+            "{refusal}"
         );
     }
 

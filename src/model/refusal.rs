@@ -73,6 +73,14 @@ pub enum Refusal {
         "the HPAs of the cluster have not been listed yet, so the lag wanted per replica is not known"
     )]
     HpasUnlisted,
+    /// HPAs of the namespace are not watched, so that what they want is not known.
+    #[error(
+        "HPAs of namespace {namespace:?} are not watched: add it to kubernetes.namespaces of the configuration"
+    )]
+    NamespaceNotWatched {
+        /// The namespace of the request.
+        namespace: String,
+    },
     /// Nothing was read for it yet.
     #[error("the first read of {} is not complete", shown(.0))]
     NotYetRead(Vec<Interest>),

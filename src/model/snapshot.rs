@@ -47,8 +47,6 @@ pub struct ClusterSnapshot {
     pub sweep: Option<Sweep>,
     /// What keeps the cluster from answering, where something does.
     pub connection: Option<ConnectionFault>,
-    /// The topics that groups read, as last read.
-    pub topics: BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>,
     /// The groups asked about.
     pub groups: BTreeMap<GroupId, GroupSnapshot>,
 }

@@ -225,8 +225,8 @@ fn topics_read(cluster: &ClusterSnapshot) -> BTreeMap<&TopicName, &TopicOffsets>
         .collect()
 }
 
-/// The partition counts of the group's topics; `None` where one of them is not known, since the
-/// others alone would bound too low.
+/// The partition counts of the topics that the group reads, not of those that somebody only asked
+/// about; `None` where one of them is not known, since the others alone would bound too low.
 fn known_partitions(group: &GroupSnapshot) -> Option<Vec<u32>> {
     if group.topics.is_empty() {
         return None;
@@ -234,6 +234,7 @@ fn known_partitions(group: &GroupSnapshot) -> Option<Vec<u32>> {
     group
         .topics
         .values()
+        .filter(|topic| topic.may_have_commits())
         .map(|topic| match (&topic.latest, &topic.complete) {
             (Ok(lag), _) | (Err(_), Some(lag)) => Some(lag.partitions()),
             (Err(_), None) => None,

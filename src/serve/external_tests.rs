@@ -20,6 +20,7 @@ const RULES: Rules = Rules {
     clamp: true,
     // The fixture's readings were made when the test began.
     max_staleness: Duration::from_secs(3600),
+    namespaces: Vec::new(),
 };
 
 /// An API over a snapshot, with what feeds it.

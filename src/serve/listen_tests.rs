@@ -51,6 +51,7 @@ impl Server {
             rules: Rules {
                 clamp: true,
                 max_staleness: Duration::from_secs(3600),
+                namespaces: Vec::new(),
             },
             interests,
             auth,

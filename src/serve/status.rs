@@ -26,6 +26,10 @@ impl Failure {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", message)
     }
 
+    pub(super) fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
+    }
+
     pub(super) fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message)
     }
@@ -68,6 +72,7 @@ impl From<Refusal> for Failure {
             Refusal::NoGroup { .. }
             | Refusal::AmbiguousCluster { .. }
             | Refusal::ConflictingTargets { .. } => Failure::bad_request(message),
+            Refusal::NamespaceNotWatched { .. } => Failure::forbidden(message),
             Refusal::HpasUnlisted
             | Refusal::NotYetRead(_)
             | Refusal::Unknown { .. }
@@ -195,6 +200,7 @@ mod tests {
                 },
                 400,
             ),
+            (Refusal::NamespaceNotWatched { namespace: text() }, 403),
             (Refusal::HpasUnlisted, 503),
             (Refusal::NotYetRead(Vec::new()), 503),
             (

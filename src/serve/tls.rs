@@ -1,7 +1,6 @@
 //! TLS of the external metrics API: the server's certificate, and client certificates that are
 //! asked for but judged later.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -181,20 +180,6 @@ fn generate(names: &[String]) -> Result<Generated, rcgen::Error> {
     Ok((vec![certificate.der().clone()], key.into(), ca_pem))
 }
 
-/// The names of a certificate made at start for a listener on `ip`.
-#[must_use]
-pub fn loopback_names(ip: IpAddr) -> Vec<String> {
-    let mut names = vec![
-        "localhost".to_owned(),
-        "127.0.0.1".to_owned(),
-        "::1".to_owned(),
-    ];
-    if !ip.is_unspecified() && !names.contains(&ip.to_string()) {
-        names.push(ip.to_string());
-    }
-    names
-}
-
 /// Asks for a client certificate, takes any or none, and checks only that the client holds its
 /// key. Whose it is gets judged per request, against every issuer separately: at TLS a client with
 /// a certificate for something else could not even be told so.
@@ -355,18 +340,5 @@ mod tests {
     fn names_that_no_certificate_bears_are_shown() {
         let error = ServerTls::self_signed(&["snow☃man".to_owned()]).unwrap_err();
         assert!(error.to_string().contains("snow☃man"), "{error}");
-    }
-
-    #[test]
-    fn a_loopback_listener_is_called_by_all_its_names() {
-        assert_eq!(
-            loopback_names([127, 0, 0, 1].into()),
-            ["localhost", "127.0.0.1", "::1"]
-        );
-        assert_eq!(
-            loopback_names([10, 0, 0, 7].into()).last().unwrap(),
-            "10.0.0.7"
-        );
-        assert_eq!(loopback_names([0, 0, 0, 0].into()).len(), 3);
     }
 }
