@@ -23,6 +23,20 @@ pub struct Settings {
     pub properties: BTreeMap<String, String>,
     /// The most groups that are read at once.
     pub max_groups: usize,
+    /// Which client asks.
+    pub client: Client,
+}
+
+/// Which client asks a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Client {
+    /// The wire client where it supports the properties, else librdkafka.
+    #[default]
+    Auto,
+    /// The wire client: a connection to each broker, whatever the number of groups.
+    Wire,
+    /// librdkafka: every login it knows, old brokers too, at a client for each group.
+    Librdkafka,
 }
 
 /// Why a client could not be set up, without the values of its properties.
@@ -47,7 +61,15 @@ impl Source {
     /// # Errors
     /// A property that the client refuses.
     pub fn connect(settings: Settings) -> Result<Self, SetupError> {
-        librdkafka::Librdkafka::connect(settings).map(Self::Librdkafka)
+        match settings.client {
+            Client::Auto | Client::Librdkafka => {
+                librdkafka::Librdkafka::connect(settings).map(Self::Librdkafka)
+            }
+            Client::Wire => Err(SetupError {
+                cluster: settings.name,
+                reason: "the wire client is not in this version".into(),
+            }),
+        }
     }
 
     /// The names of all the cluster's groups, as far as brokers tell by `deadline`.
