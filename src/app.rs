@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{AuthMode, ClientKind, ClusterConfig, Config, LogConfig, LogFormat, StaticTarget};
+use crate::config::{
+    AuthMode, ClientKind, ClusterConfig, Config, LogConfig, LogFormat, StaticTarget,
+};
 use crate::k8s;
 use crate::kafka::{Client, Settings, Source, librdkafka_version};
 use crate::model::quantity::Milli;

@@ -3,8 +3,12 @@
 //! [`Source`] is one Kafka cluster as an [`OffsetSource`]; which client is behind it is nobody
 //! else's concern. There is one so far, librdkafka: portable, at a client per group.
 
+mod codes;
 pub mod embedded;
+mod health;
+mod heard;
 pub mod librdkafka;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
