@@ -4,10 +4,14 @@ use crate::model::fault::Fault;
 
 /// No error.
 pub(super) const NONE: i16 = 0;
+/// There is no such topic or partition.
+pub(super) const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+/// A partition has no leader.
+pub(super) const LEADER_NOT_AVAILABLE: i16 = 5;
+/// The group has no coordinator.
+pub(super) const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 /// The version of a request is none that the broker knows.
 pub(super) const UNSUPPORTED_VERSION: i16 = 35;
-/// The login is none that the broker takes.
-pub(super) const SASL_AUTHENTICATION_FAILED: i16 = 58;
 
 /// The fault for a broker's error code.
 pub(super) fn fault_of(code: i32) -> Fault {

@@ -71,7 +71,7 @@ impl Embedded {
             name: self.name.clone(),
             properties: BTreeMap::from([("bootstrap.servers".into(), self.bootstrap())]),
             max_groups: 50,
-            client: Client::Auto,
+            client: Client::Librdkafka,
         }
     }
 }

@@ -30,7 +30,7 @@ struct Seen {
 }
 
 /// Lower explains more: a refused login says why brokers seem unreachable, not the reverse.
-fn rank(kind: Fault) -> u8 {
+pub(super) fn rank(kind: Fault) -> u8 {
     match kind {
         Fault::Login => 0,
         Fault::Tls => 1,

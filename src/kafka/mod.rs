@@ -1,7 +1,8 @@
 //! Asking Kafka. The only place that knows its protocol and its client libraries.
 //!
 //! [`Source`] is one Kafka cluster as an [`OffsetSource`]; which client is behind it is nobody
-//! else's concern. There is one so far, librdkafka: portable, at a client per group.
+//! else's concern. There are two: [`wire`], at one connection per broker whatever the number of
+//! groups, and [`librdkafka`], for any login and any broker, at a client per group.
 
 mod codes;
 pub mod embedded;
@@ -9,10 +10,12 @@ mod health;
 mod heard;
 pub mod librdkafka;
 mod starts;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use self::wire::Support;
 use crate::model::fault::ConnectionFault;
 use crate::model::observation::{Observation, SweepPlan};
 use crate::model::types::{ClusterName, GroupId};
@@ -49,7 +52,7 @@ pub enum Client {
 pub struct SetupError {
     /// The cluster.
     pub cluster: ClusterName,
-    /// What librdkafka refuses, naming the property.
+    /// What the client refuses, naming the property.
     pub reason: String,
 }
 
@@ -57,6 +60,8 @@ pub struct SetupError {
 pub enum Source {
     /// By librdkafka.
     Librdkafka(librdkafka::Librdkafka),
+    /// By our own client.
+    Wire(wire::Wire),
 }
 
 impl Source {
@@ -65,14 +70,25 @@ impl Source {
     /// # Errors
     /// A property that the client refuses.
     pub fn connect(settings: Settings) -> Result<Self, SetupError> {
-        match settings.client {
-            Client::Auto | Client::Librdkafka => {
+        match (settings.client, Support::of(&settings.properties)) {
+            (Client::Auto | Client::Wire, Support::Wire) => {
+                wire::Wire::connect(settings).map(Self::Wire)
+            }
+            (Client::Wire, Support::Librdkafka(reasons)) => Err(SetupError {
+                cluster: settings.name,
+                reason: format!(
+                    "client: wire does not support {}; auto and librdkafka do",
+                    reasons.join(", ")
+                ),
+            }),
+            (Client::Auto, Support::Librdkafka(reasons)) => {
+                let because = reasons.join(", ");
+                tracing::info!(cluster = %settings.name, because, "read by librdkafka");
                 librdkafka::Librdkafka::connect(settings).map(Self::Librdkafka)
             }
-            Client::Wire => Err(SetupError {
-                cluster: settings.name,
-                reason: "the wire client is not in this version".into(),
-            }),
+            (Client::Librdkafka, _) => {
+                librdkafka::Librdkafka::connect(settings).map(Self::Librdkafka)
+            }
         }
     }
 
@@ -80,6 +96,7 @@ impl Source {
     pub async fn list_groups(&self, deadline: Instant) -> GroupList {
         match self {
             Self::Librdkafka(source) => source.list_groups(deadline).await,
+            Self::Wire(source) => source.list_groups(deadline).await,
         }
     }
 }
@@ -88,6 +105,7 @@ impl OffsetSource for Source {
     async fn observe(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         match self {
             Self::Librdkafka(source) => source.observe(plan, deadline).await,
+            Self::Wire(source) => source.observe(plan, deadline).await,
         }
     }
 }
