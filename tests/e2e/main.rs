@@ -93,6 +93,10 @@ const TESTS: &[(&str, Test)] = &[
         login::a_refused_login_is_told_once_and_everywhere,
     ),
     (
+        "login::librdkafka_tells_a_refused_login_too",
+        login::librdkafka_tells_a_refused_login_too,
+    ),
+    (
         "scale::replicas_reach_the_partition_count_and_no_more",
         scale::replicas_reach_the_partition_count_and_no_more,
     ),
