@@ -19,6 +19,8 @@ mod frame;
 mod groups;
 mod options;
 mod responses;
+#[cfg(test)]
+mod responses_tests;
 mod sasl;
 mod setup;
 mod support;
