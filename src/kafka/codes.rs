@@ -20,7 +20,7 @@ pub(super) fn fault_of(code: i32) -> Fault {
         8 | 13 => Fault::Unreachable,
         33 | 34 | 58 => Fault::Login,
         5 | 6 | 9 | 56 | 72 | 74 | 75 | 76 | 78 => Fault::LeaderUnknown,
-        14 | 15 | 16 => Fault::CoordinatorUnavailable,
+        14..=16 => Fault::CoordinatorUnavailable,
         // A name that no topic can have names none; an ID of a topic that is gone, too.
         17 | 100 => Fault::TopicMissing,
         3 => Fault::PartitionMissing,

@@ -46,7 +46,7 @@ use crate::model::types::ClusterName;
 use crate::poller::OffsetSource;
 
 /// One Kafka cluster through our own client.
-pub struct Wire(Inner);
+pub struct Wire(Box<Inner>);
 
 struct Inner {
     name: ClusterName,
@@ -75,7 +75,7 @@ impl Wire {
             }
         }
         let bootstrap = settings.properties.get("bootstrap.servers");
-        Ok(Self(Inner {
+        Ok(Self(Box::new(Inner {
             bootstrap: bootstrap.cloned().unwrap_or_default(),
             cluster: Cluster::new(Shared {
                 options,
@@ -85,7 +85,7 @@ impl Wire {
             discovered: Discovered::default(),
             starts: Starts::default(),
             name: settings.name,
-        }))
+        })))
     }
 
     /// The names of all groups.

@@ -14,6 +14,7 @@ use crate::model::fault::Fault;
 
 /// The requests that are made here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "the names are Kafka's")]
 pub(super) enum Api {
     ListOffsets,
     Metadata,
