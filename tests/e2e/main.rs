@@ -15,6 +15,7 @@ mod daemon;
 mod lag;
 mod load;
 mod login;
+mod logins;
 mod outage;
 mod scale;
 mod smoke;
@@ -95,6 +96,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "login::librdkafka_tells_a_refused_login_too",
         login::librdkafka_tells_a_refused_login_too,
+    ),
+    (
+        "logins::each_reads_and_each_is_refused_with_the_wrong_secret",
+        logins::each_reads_and_each_is_refused_with_the_wrong_secret,
     ),
     (
         "scale::replicas_reach_the_partition_count_and_no_more",

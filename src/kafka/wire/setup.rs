@@ -45,7 +45,19 @@ impl From<Malformed> for Broken {
 
 impl From<Garbled> for Broken {
     fn from(error: Garbled) -> Self {
-        Self::new(Fault::Unreachable, error.to_string())
+        // TLS 1.3 refuses a client's certificate only after the handshake.
+        let refusal = match &error {
+            Garbled::Io(error) => error
+                .get_ref()
+                .and_then(|e| e.downcast_ref::<rustls::Error>()),
+            _ => None,
+        };
+        let kind = if refusal.is_some() {
+            Fault::Tls
+        } else {
+            Fault::Unreachable
+        };
+        Self::new(kind, error.to_string())
     }
 }
 
