@@ -11,6 +11,7 @@
     reason = "a test may end by a panic, and prints for whoever runs it"
 )]
 
+mod brokers;
 mod daemon;
 mod lag;
 mod load;
@@ -100,6 +101,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "logins::each_reads_and_each_is_refused_with_the_wrong_secret",
         logins::each_reads_and_each_is_refused_with_the_wrong_secret,
+    ),
+    (
+        "brokers::each_hangs_dies_and_comes_back",
+        brokers::each_hangs_dies_and_comes_back,
     ),
     (
         "scale::replicas_reach_the_partition_count_and_no_more",

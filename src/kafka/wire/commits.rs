@@ -32,7 +32,7 @@ const PARTITIONS: usize = 20_000;
 const AT_ONCE: usize = 16;
 
 /// How often a group is asked about in one sweep.
-const ATTEMPTS: u32 = 8;
+const ATTEMPTS: u32 = 6;
 
 /// A group and what is asked of it.
 #[derive(Debug)]
@@ -60,6 +60,9 @@ enum Again {
     Wait,
     /// At its coordinator, which is another one by now.
     Elsewhere,
+    /// At its coordinator, which may be another one by now, but only once: until the cluster finds
+    /// out that a broker is gone, it names that broker.
+    Moved,
 }
 
 /// Groups on their way: to a coordinator that is to be found, or that is known.
@@ -94,12 +97,12 @@ impl<'a> Sweep<'a> {
         // By the deadline what has come counts.
         while let Ok(Some(step)) = timeout_at(self.deadline, steps.next()).await {
             let mut again: BTreeMap<u32, Vec<(usize, Option<Address>)>> = BTreeMap::new();
-            let mut retry = |group: usize, address: Option<Address>| {
+            let mut retry = |group: usize, address: Option<Address>, most: u32| {
                 let Some(attempt) = attempts.get_mut(group) else {
                     return;
                 };
                 *attempt = attempt.saturating_add(1);
-                if *attempt < ATTEMPTS {
+                if *attempt <= most {
                     again.entry(*attempt).or_default().push((group, address));
                 }
             };
@@ -112,7 +115,7 @@ impl<'a> Sweep<'a> {
                             Err(fault) => {
                                 set(&mut results, group, Err(fault));
                                 if again != Again::No {
-                                    retry(group, None);
+                                    retry(group, None, ATTEMPTS);
                                 }
                             }
                         }
@@ -124,12 +127,13 @@ impl<'a> Sweep<'a> {
                         set(&mut results, outcome.group, outcome.result);
                         match outcome.again {
                             Again::No => {}
-                            Again::Wait => retry(outcome.group, Some(address.clone())),
-                            Again::Elsewhere => {
+                            Again::Wait => retry(outcome.group, Some(address.clone()), ATTEMPTS),
+                            Again::Elsewhere | Again::Moved => {
                                 if let Some(group) = self.group(outcome.group) {
                                     self.cluster.coordinators.forget(group, &address);
                                 }
-                                retry(outcome.group, None);
+                                let once = outcome.again == Again::Moved;
+                                retry(outcome.group, None, if once { 1 } else { ATTEMPTS });
                             }
                         }
                     }
@@ -292,10 +296,10 @@ fn set(results: &mut [Result<Found, Fault>], group: usize, result: Result<Found,
 }
 
 /// The same fault for all. A connection that failed may mean that the groups' coordinator is another
-/// one now, which the next sweep finds out.
+/// one now.
 fn all(groups: &[usize], fault: Fault) -> Vec<Outcome> {
     let again = if fault.is_connection() && fault != Fault::NoAnswer {
-        Again::Elsewhere
+        Again::Moved
     } else {
         Again::No
     };
