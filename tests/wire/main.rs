@@ -160,6 +160,18 @@ async fn topics_are_discovered_by_their_commits() {
     assert_eq!((names, listed.faults), (vec!["ga", "gb"], vec![]));
 }
 
+#[tokio::test]
+async fn a_cluster_that_was_asked_nothing_is_not_silent() {
+    let (fake, _) = two_halves();
+    let source = source(&fake);
+    for _ in 0..3 {
+        let plan = [group("ga", &["missing"]), group("idle", &[])];
+        let observation = observe(&source, &plan).await;
+        assert_eq!(observation.connection, None);
+        assert_eq!(observation.topics["missing"], Err(Fault::TopicMissing));
+    }
+}
+
 /// What a broken answer may be, to any question.
 fn broken() -> Vec<Twist> {
     let mut huge_frame = 0x7fff_ffff_u32.to_be_bytes().to_vec();

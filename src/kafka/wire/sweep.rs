@@ -98,21 +98,30 @@ impl Inner {
         if moved {
             self.cluster.forget_topics();
         }
-        let finished = Moment::now();
         let connection = if is_new || groups.iter().any(was_heard) {
             self.health().answered();
             None
         } else if groups.is_empty() {
             self.health().current()
         } else {
-            // Only kept metadata speaks for the cluster; everything that was asked is unanswered.
-            self.cluster.forget_topics();
-            Some(self.health().silent(&self.bootstrap, finished))
+            // Only kept metadata speaks for the cluster: nothing was asked (of a missing topic, of
+            // a group without commits), or a coordinator is gone, or all of it. New metadata tells.
+            let none = BTreeSet::new();
+            match self.cluster.refresh(&none, deadline.into()).await {
+                Ok(_) => {
+                    self.health().answered();
+                    None
+                }
+                Err(_) => {
+                    self.cluster.forget_topics();
+                    Some(self.health().silent(&self.bootstrap, Moment::now()))
+                }
+            }
         };
         Observation {
             cluster: self.name.clone(),
             started,
-            finished,
+            finished: Moment::now(),
             topics,
             groups,
             connection,
