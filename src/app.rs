@@ -13,9 +13,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{AuthMode, ClusterConfig, Config, LogConfig, LogFormat, StaticTarget};
+use crate::config::{
+    AuthMode, ClientKind, ClusterConfig, Config, LogConfig, LogFormat, StaticTarget,
+};
 use crate::k8s;
-use crate::kafka::{Settings, Source, librdkafka_version};
+use crate::kafka::{Client, Settings, Source, librdkafka_version};
 use crate::model::quantity::Milli;
 use crate::model::query::Rules;
 use crate::model::snapshot::LagSnapshot;
@@ -289,6 +291,11 @@ impl From<&ClusterConfig> for Settings {
             name: cluster.name.clone(),
             properties: properties.collect::<BTreeMap<_, _>>(),
             max_groups: cluster.max_groups,
+            client: match cluster.client {
+                ClientKind::Auto => Client::Auto,
+                ClientKind::Wire => Client::Wire,
+                ClientKind::Librdkafka => Client::Librdkafka,
+            },
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use lagwise::kafka::embedded::Embedded;
-use lagwise::kafka::{Settings, Source};
+use lagwise::kafka::{Client, Settings, Source};
 use lagwise::model::assembly::{ClusterHistory, Scope};
 use lagwise::model::fault::Fault;
 use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
@@ -144,6 +144,7 @@ async fn more_groups_than_allowed_are_a_fault_not_a_zero() {
     broker.create_topic("orders", 1).unwrap();
     let source = Source::connect(Settings {
         max_groups: 1,
+        client: Client::Librdkafka,
         ..broker.settings()
     })
     .unwrap();
@@ -166,6 +167,7 @@ async fn an_unreachable_cluster_is_a_fault_by_the_deadline() {
         name: "gone".into(),
         properties: [("bootstrap.servers".to_owned(), format!("127.0.0.1:{port}"))].into(),
         max_groups: 50,
+        client: Client::Librdkafka,
     };
     let source = Source::connect(settings).unwrap();
     let observation = source
@@ -187,6 +189,7 @@ fn a_property_that_librdkafka_refuses_is_named_without_its_value() {
         name: "main".into(),
         properties: [("no.such.property".to_owned(), "secret".to_owned())].into(),
         max_groups: 50,
+        client: Client::Librdkafka,
     };
     let error = Source::connect(settings).err().unwrap().to_string();
     assert!(

@@ -186,7 +186,11 @@ async fn read(settings: &Settings, args: &LagArgs, found: &mut Found) -> anyhow:
         }
         groups = listed.groups;
     }
-    for (i, batch) in groups.chunks(BATCH).enumerate() {
+    let at_once = match &source {
+        Source::Librdkafka(_) => BATCH,
+        Source::Wire(_) => groups.len().max(1),
+    };
+    for (i, batch) in groups.chunks(at_once).enumerate() {
         if i > 0 {
             // A fresh source lets go of the clients of the batch before.
             source = Source::connect(settings.clone())?;

@@ -26,8 +26,8 @@ pub struct ClusterConfig {
     /// Where OAUTHBEARER tokens come from.
     #[schemars(default)]
     pub token: TokenSource,
-    /// How many consumer groups of this cluster are watched at once. Each costs one librdkafka client:
-    /// a connection to each broker it needs, and three threads more.
+    /// How many consumer groups of this cluster librdkafka watches at once. Each costs one client: a
+    /// connection to each broker it needs, and three threads more. The wire client has no such limit.
     #[schemars(range(min = 1, max = 1000), default = "default_max_groups")]
     pub max_groups: usize,
 }
@@ -50,10 +50,12 @@ impl ClusterConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientKind {
-    /// The one that suits the properties; in this version always librdkafka.
+    /// The wire client where it supports the properties, else librdkafka.
     #[default]
     Auto,
-    /// librdkafka: every login it knows, old brokers too.
+    /// lagwise's own: one connection to each broker, whatever the number of groups.
+    Wire,
+    /// librdkafka: every login it knows, old brokers too; a client for each group.
     Librdkafka,
 }
 
@@ -156,12 +158,9 @@ fn read(
 }
 
 fn read_client(field: &Field<'_>) -> Option<ClientKind> {
-    if matches!(&field.node.value, Value::Text(text) if text == "wire") {
-        field.refuse("the wire client is not in this version", "auto, librdkafka");
-        return None;
-    }
     field.one_of(&[
         ("auto", ClientKind::Auto),
+        ("wire", ClientKind::Wire),
         ("librdkafka", ClientKind::Librdkafka),
     ])
 }

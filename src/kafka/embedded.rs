@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
-use super::{Settings, SetupError};
+use super::{Client, Settings, SetupError};
 use crate::model::types::ClusterName;
 
 /// Mock brokers on loopback ports, gone when dropped.
@@ -71,6 +71,7 @@ impl Embedded {
             name: self.name.clone(),
             properties: BTreeMap::from([("bootstrap.servers".into(), self.bootstrap())]),
             max_groups: 50,
+            client: Client::Librdkafka,
         }
     }
 }

@@ -1,14 +1,21 @@
 //! Asking Kafka. The only place that knows its protocol and its client libraries.
 //!
 //! [`Source`] is one Kafka cluster as an [`OffsetSource`]; which client is behind it is nobody
-//! else's concern. There is one so far, librdkafka: portable, at a client per group.
+//! else's concern. There are two: [`wire`], at one connection per broker whatever the number of
+//! groups, and [`librdkafka`], for any login and any broker, at a client per group.
 
+mod codes;
 pub mod embedded;
+mod health;
+mod heard;
 pub mod librdkafka;
+mod starts;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use self::wire::Support;
 use crate::model::fault::ConnectionFault;
 use crate::model::observation::{Observation, SweepPlan};
 use crate::model::types::{ClusterName, GroupId};
@@ -23,6 +30,20 @@ pub struct Settings {
     pub properties: BTreeMap<String, String>,
     /// The most groups that are read at once.
     pub max_groups: usize,
+    /// Which client asks.
+    pub client: Client,
+}
+
+/// Which client asks a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Client {
+    /// The wire client where it supports the properties, else librdkafka.
+    #[default]
+    Auto,
+    /// The wire client: a connection to each broker, whatever the number of groups.
+    Wire,
+    /// librdkafka: every login it knows, old brokers too, at a client for each group.
+    Librdkafka,
 }
 
 /// Why a client could not be set up, without the values of its properties.
@@ -31,7 +52,7 @@ pub struct Settings {
 pub struct SetupError {
     /// The cluster.
     pub cluster: ClusterName,
-    /// What librdkafka refuses, naming the property.
+    /// What the client refuses, naming the property.
     pub reason: String,
 }
 
@@ -39,6 +60,8 @@ pub struct SetupError {
 pub enum Source {
     /// By librdkafka.
     Librdkafka(librdkafka::Librdkafka),
+    /// By our own client.
+    Wire(wire::Wire),
 }
 
 impl Source {
@@ -47,13 +70,33 @@ impl Source {
     /// # Errors
     /// A property that the client refuses.
     pub fn connect(settings: Settings) -> Result<Self, SetupError> {
-        librdkafka::Librdkafka::connect(settings).map(Self::Librdkafka)
+        match (settings.client, Support::of(&settings.properties)) {
+            (Client::Auto | Client::Wire, Support::Wire) => {
+                wire::Wire::connect(settings).map(Self::Wire)
+            }
+            (Client::Wire, Support::Librdkafka(reasons)) => Err(SetupError {
+                cluster: settings.name,
+                reason: format!(
+                    "client: wire does not support {}; auto and librdkafka do",
+                    reasons.join(", ")
+                ),
+            }),
+            (Client::Auto, Support::Librdkafka(reasons)) => {
+                let because = reasons.join(", ");
+                tracing::info!(cluster = %settings.name, because, "read by librdkafka");
+                librdkafka::Librdkafka::connect(settings).map(Self::Librdkafka)
+            }
+            (Client::Librdkafka, _) => {
+                librdkafka::Librdkafka::connect(settings).map(Self::Librdkafka)
+            }
+        }
     }
 
     /// The names of all the cluster's groups, as far as brokers tell by `deadline`.
     pub async fn list_groups(&self, deadline: Instant) -> GroupList {
         match self {
             Self::Librdkafka(source) => source.list_groups(deadline).await,
+            Self::Wire(source) => source.list_groups(deadline).await,
         }
     }
 }
@@ -62,6 +105,7 @@ impl OffsetSource for Source {
     async fn observe(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         match self {
             Self::Librdkafka(source) => source.observe(plan, deadline).await,
+            Self::Wire(source) => source.observe(plan, deadline).await,
         }
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) targets: Vec<Value>,
     pub(crate) clamp: bool,
     pub(crate) interval: &'static str,
+    /// Which client asks the clusters.
+    pub(crate) client: &'static str,
 }
 
 impl Options {
@@ -53,6 +55,7 @@ impl Options {
             targets: Vec::new(),
             clamp: true,
             interval: "500ms",
+            client: "auto",
         }
     }
 }
@@ -91,8 +94,12 @@ impl Daemon {
     ) -> Result<Self> {
         let (api_port, http_port) = (free_port()?, free_port()?);
         external["listen"] = json!(format!("127.0.0.1:{api_port}"));
+        let mut clusters = options.clusters.clone();
+        for cluster in &mut clusters {
+            cluster["client"] = json!(options.client);
+        }
         let config = json!({
-            "clusters": options.clusters,
+            "clusters": clusters,
             "targets": options.targets,
             "poll": {"interval": options.interval, "max_staleness": humantime::format_duration(MAX_STALENESS).to_string()},
             "cap": {"clamp": options.clamp},

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::poll::poll_until;
+use crate::testbed::topics::DescribedPartition;
 use crate::testbed::{Testbed, unique};
 
 /// A row of `lag -o json`.
@@ -74,9 +76,35 @@ pub(crate) fn equals_what_kafkas_own_tool_says(testbed: &Testbed) -> Result<()> 
         },
     )?;
 
-    let bootstrap = kafka.bootstrap();
-    let mut args = vec!["lag", "--bootstrap", &bootstrap, "-o", "json"];
-    for group in &groups {
+    let described =
+        kafka.describe_groups(&groups.iter().map(String::as_str).collect::<Vec<_>>())?;
+    ensure!(
+        described.iter().any(|row| row.consumer_id.is_some()),
+        "no live member in {described:?}"
+    );
+    for client in ["wire", "librdkafka"] {
+        same(testbed, client, &kafka.bootstrap(), &groups, &described)
+            .with_context(|| format!("client: {client}"))?;
+    }
+    Ok(())
+}
+
+/// Ours by this client and theirs tell the same of every partition.
+fn same(
+    testbed: &Testbed,
+    client: &str,
+    bootstrap: &str,
+    groups: &[String],
+    described: &[DescribedPartition],
+) -> Result<()> {
+    let config = json!({"clusters": [
+        {"name": "default", "client": client, "properties": {"bootstrap.servers": bootstrap}},
+    ]});
+    let file = testbed.folder("lag")?.join("lagwise.yaml");
+    std::fs::write(&file, config.to_string())?;
+    let file = file.to_string_lossy();
+    let mut args = vec!["lag", "--config", &file, "-o", "json"];
+    for group in groups {
         args.extend(["--group", group]);
     }
     let output = testbed.lagwise(&args).output()?;
@@ -92,14 +120,8 @@ pub(crate) fn equals_what_kafkas_own_tool_says(testbed: &Testbed) -> Result<()> 
         .collect();
     assert_eq!(ours.len(), rows.len(), "a row twice");
 
-    let described =
-        kafka.describe_groups(&groups.iter().map(String::as_str).collect::<Vec<_>>())?;
-    ensure!(
-        described.iter().any(|row| row.consumer_id.is_some()),
-        "no live member in {described:?}"
-    );
     let mut seen = std::collections::BTreeSet::new();
-    for theirs in &described {
+    for theirs in described {
         let key = (theirs.group.clone(), theirs.topic.clone(), theirs.partition);
         let row = ours
             .remove(&key)

@@ -12,6 +12,30 @@ use crate::testbed::{Testbed, unique};
 
 /// A wrong password, an unknown host and a refused TLS handshake, beside two clusters that work.
 pub(crate) fn a_refused_login_is_told_once_and_everywhere(testbed: &Testbed) -> Result<()> {
+    run(
+        testbed,
+        "wire",
+        "failed to resolve",
+        "invalid peer certificate",
+    )
+}
+
+/// The same, in librdkafka's words.
+pub(crate) fn librdkafka_tells_a_refused_login_too(testbed: &Testbed) -> Result<()> {
+    run(
+        testbed,
+        "librdkafka",
+        "Failed to resolve",
+        "certificate verify failed",
+    )
+}
+
+fn run(
+    testbed: &Testbed,
+    client: &'static str,
+    unresolved: &'static str,
+    untrusted: &'static str,
+) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("orders"), unique("billing"));
     kafka.create_topic(&topic, 1)?;
@@ -45,14 +69,9 @@ pub(crate) fn a_refused_login_is_told_once_and_everywhere(testbed: &Testbed) -> 
             "unknown-host",
             vec![("bootstrap.servers", "no-such-host.invalid:9092")],
             "name_resolution",
-            "Failed to resolve",
+            unresolved,
         ),
-        (
-            "untrusted",
-            tls.to_vec(),
-            "tls",
-            "certificate verify failed",
-        ),
+        ("untrusted", tls.to_vec(), "tls", untrusted),
     ];
     let working = [
         ("right-password", login(SASL_PASSWORD)),
@@ -75,6 +94,7 @@ pub(crate) fn a_refused_login_is_told_once_and_everywhere(testbed: &Testbed) -> 
                 .map(|(name, properties)| cluster(name, properties))
                 .collect(),
             targets: all.iter().map(|(name, _)| targets(name)).collect(),
+            client,
             ..Options::main("unused:1")
         },
     )?;

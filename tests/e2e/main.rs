@@ -11,10 +11,12 @@
     reason = "a test may end by a panic, and prints for whoever runs it"
 )]
 
+mod brokers;
 mod daemon;
 mod lag;
 mod load;
 mod login;
+mod logins;
 mod outage;
 mod scale;
 mod smoke;
@@ -91,6 +93,18 @@ const TESTS: &[(&str, Test)] = &[
     (
         "login::a_refused_login_is_told_once_and_everywhere",
         login::a_refused_login_is_told_once_and_everywhere,
+    ),
+    (
+        "login::librdkafka_tells_a_refused_login_too",
+        login::librdkafka_tells_a_refused_login_too,
+    ),
+    (
+        "logins::each_reads_and_each_is_refused_with_the_wrong_secret",
+        logins::each_reads_and_each_is_refused_with_the_wrong_secret,
+    ),
+    (
+        "brokers::each_hangs_dies_and_comes_back",
+        brokers::each_hangs_dies_and_comes_back,
     ),
     (
         "scale::replicas_reach_the_partition_count_and_no_more",

@@ -131,19 +131,30 @@ pub(crate) fn starts_before_kafka_does(testbed: &Testbed) -> Result<()> {
     kafka.commit(&group, &topic, &[(0, 1), (1, 0)])?;
     kafka.stop_all()?;
 
-    let daemon = Daemon::alone(testbed, &Options::main(&kafka.bootstrap()))?;
     let selector = format!("group={group},topic={topic}");
-    let message = poll_until(Duration::from_secs(30), "the refusal to say why", || {
-        let message = daemon.refusal(&selector, 503)?;
-        ensure!(message.contains("Connection refused"), "{message}");
-        Ok(message)
-    })?;
-    ensure!(message.contains(&group), "{message}");
+    let mut daemons = Vec::new();
+    for client in ["wire", "librdkafka"] {
+        let options = Options {
+            client,
+            ..Options::main(&kafka.bootstrap())
+        };
+        let daemon = Daemon::alone(testbed, &options)?;
+        let message = poll_until(Duration::from_secs(30), "the refusal to say why", || {
+            let message = daemon.refusal(&selector, 503)?;
+            ensure!(message.contains("Connection refused"), "{message}");
+            Ok(message)
+        })?;
+        ensure!(message.contains(&group), "{message}");
+        daemons.push(daemon);
+    }
     kafka.start_all()?;
-    poll_until(Duration::from_secs(60), "the lag to be served", || {
-        assert_eq!(daemon.lag(&selector)?, 4);
-        Ok(())
-    })
+    for daemon in &daemons {
+        poll_until(Duration::from_secs(60), "the lag to be served", || {
+            assert_eq!(daemon.lag(&selector)?, 4);
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// A topic that does not exist is refused by name, and asking does not create it.
@@ -185,7 +196,10 @@ pub(crate) fn the_aggregated_api_answers_kubectl(testbed: &Testbed) -> Result<()
         testbed,
         plane,
         &namespace,
-        &Options::main(&kafka.bootstrap()),
+        &Options {
+            client: "librdkafka",
+            ..Options::main(&kafka.bootstrap())
+        },
     )?;
     for selector in [
         format!("group={group}"),

@@ -69,7 +69,7 @@ pub(crate) fn workload(name: &str, selector: &[(&str, &str)]) -> String {
 
 /// Reaches the partition count, never passes it, and comes back to one.
 pub(crate) fn replicas_reach_the_partition_count_and_no_more(testbed: &Testbed) -> Result<()> {
-    let series = run(testbed, true)?;
+    let series = run(testbed, true, "wire")?;
     assert_eq!(series.iter().max(), Some(&PARTITIONS), "{series:?}");
     assert_eq!(series.last(), Some(&1), "{series:?}");
     Ok(())
@@ -77,19 +77,20 @@ pub(crate) fn replicas_reach_the_partition_count_and_no_more(testbed: &Testbed) 
 
 /// Without the clamp the same load passes the partition count: the test above can fail.
 pub(crate) fn without_the_clamp_replicas_pass_the_partition_count(testbed: &Testbed) -> Result<()> {
-    let series = run(testbed, false)?;
+    let series = run(testbed, false, "librdkafka")?;
     ensure!(series.iter().max() > Some(&PARTITIONS), "{series:?}");
     Ok(())
 }
 
 /// A backlog worth 18 replicas, until it is drained; the values of `status.replicas` in order.
-fn run(testbed: &Testbed, clamp: bool) -> Result<Vec<i32>> {
+fn run(testbed: &Testbed, clamp: bool, client: &'static str) -> Result<Vec<i32>> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("scale")?;
     let (topic, group) = (unique("orders"), unique("billing"));
     kafka.create_topic(&topic, PARTITIONS)?;
     let options = Options {
         clamp,
+        client,
         ..Options::main(&kafka.bootstrap())
     };
     let (_daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;

@@ -1,14 +1,14 @@
 //! librdkafka clients: how they are set up, and how their callbacks reach us.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
-use super::faults::Health;
+use super::faults;
+use crate::kafka::health::Health;
 use crate::kafka::{Settings, SetupError};
 
 /// Receives what a client says outside of calls.
@@ -21,7 +21,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.report(code_of(&error), reason, Instant::now());
+        faults::report(&self.0, code_of(&error), reason);
     }
 }
 

@@ -9,10 +9,11 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 
 use super::client::{self, Client, code_of};
-use super::faults::{Health, fault_of};
+use super::faults::fault_of;
 use super::ffi;
 use super::topics::Topics;
 use crate::kafka::Settings;
+use crate::kafka::health::Health;
 use crate::model::fault::Fault;
 use crate::model::observation::{CommittedColumn, GroupObservation, GroupPlan, SweepPlan};
 use crate::model::types::{GroupId, Offset, Partition, TopicName};

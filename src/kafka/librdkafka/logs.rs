@@ -1,13 +1,14 @@
 //! Where logs start and end.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::client::Client;
 use super::faults::fault_of;
 use super::ffi::{self, Chunk, Spec};
 use super::topics::Topics;
+use crate::kafka::starts::Starts;
 use crate::model::fault::Fault;
 use crate::model::observation::{GroupObservation, OffsetColumn, TopicOffsets};
 use crate::model::types::{Offset, Partition, TopicName};
@@ -15,16 +16,13 @@ use crate::model::types::{Offset, Partition, TopicName};
 /// Partitions in one `ListOffsets` call: librdkafka's work is quadratic in it.
 const CHUNK: usize = 400;
 
-/// How long log start offsets are used without asking again: only retention moves them.
-const STARTS_LAST: Duration = Duration::from_secs(60);
-
 /// What is known of each topic's log.
 type ByTopic = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
 
 /// Reads logs and keeps what changes slowly.
 #[derive(Debug, Default)]
 pub(super) struct Logs {
-    starts: Mutex<HashMap<TopicName, (Instant, OffsetColumn)>>,
+    starts: Starts,
 }
 
 /// What one reading asks the brokers, and their answers so far.
@@ -57,7 +55,7 @@ impl Logs {
             let starts = if *needs_start {
                 None
             } else {
-                self.kept(topic, leaders.len(), groups)
+                self.starts.kept(topic, None, leaders.len(), groups)
             };
             match starts {
                 Some(starts) => {
@@ -72,8 +70,7 @@ impl Logs {
             let offsets = known.leaders(topic.as_str()).map(|_| {
                 let starts = kept.remove(topic).unwrap_or_else(|| {
                     let starts = reading.take(topic, Spec::Earliest);
-                    self.all()
-                        .insert((*topic).clone(), (Instant::now(), starts.clone()));
+                    self.starts.keep((*topic).clone(), None, starts.clone());
                     starts
                 });
                 Arc::new(TopicOffsets {
@@ -83,41 +80,8 @@ impl Logs {
             });
             topics.insert((*topic).clone(), offsets);
         }
-        // Topics that nobody reads any more.
-        self.all()
-            .retain(|_, (when, _)| when.elapsed() < STARTS_LAST * 2);
+        self.starts.let_go();
         (topics, reading.moved)
-    }
-
-    /// The kept log starts, where they can be relied on: whole, young, and not past a commit, where
-    /// retention is at work.
-    fn kept(
-        &self,
-        topic: &TopicName,
-        partitions: usize,
-        groups: &[GroupObservation],
-    ) -> Option<OffsetColumn> {
-        let all = self.all();
-        let (when, starts) = all.get(topic)?;
-        let is_past = |(start, committed): (
-            &Result<Offset, Fault>,
-            &Result<Option<Offset>, Fault>,
-        )| {
-            matches!((start, committed), (Ok(start), Ok(Some(committed))) if committed < start)
-        };
-        let overtook = groups
-            .iter()
-            .filter_map(|group| group.committed.as_ref().ok()?.get(topic))
-            .any(|column| starts.iter().zip(column).any(is_past));
-        let usable = when.elapsed() < STARTS_LAST
-            && starts.len() == partitions
-            && starts.iter().all(Result::is_ok)
-            && !overtook;
-        usable.then(|| starts.clone())
-    }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<TopicName, (Instant, OffsetColumn)>> {
-        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -20,10 +20,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::client::Client;
-use self::faults::{Health, fault_of};
+use self::faults::fault_of;
 use self::groups::GroupClients;
 use self::logs::Logs;
 use self::topics::TopicCache;
+use super::health::Health;
+use super::heard::{wanted, was_heard};
 use super::{GroupList, Settings, SetupError};
 use crate::model::fault::Fault;
 use crate::model::observation::{GroupObservation, Observation, SweepPlan};
@@ -195,29 +197,4 @@ impl Inner {
             faults: faults.iter().map(Fault::to_string).collect(),
         }
     }
-}
-
-/// Whether a broker said anything of the group, if only that it may not be read.
-fn was_heard(group: &GroupObservation) -> bool {
-    let is_silence = |fault: &Fault| fault.is_connection() || *fault == Fault::Client;
-    match &group.committed {
-        Err(fault) => !is_silence(fault),
-        Ok(topics) => topics
-            .values()
-            .flatten()
-            .any(|committed| !committed.as_ref().is_err_and(is_silence)),
-    }
-}
-
-/// The topics whose log offsets are needed, and whether a log's start may have passed a commit.
-fn wanted(groups: &[GroupObservation]) -> BTreeMap<&TopicName, bool> {
-    let mut wanted = BTreeMap::new();
-    for (topic, column) in groups
-        .iter()
-        .filter_map(|group| group.committed.as_ref().ok())
-        .flatten()
-    {
-        *wanted.entry(topic).or_default() |= column.contains(&Ok(None));
-    }
-    wanted
 }

@@ -1,0 +1,78 @@
+//! Log start offsets, kept for a while: only retention moves them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::model::fault::Fault;
+use crate::model::observation::{GroupObservation, OffsetColumn};
+use crate::model::types::{Offset, TopicName};
+
+/// How long log start offsets are used without asking again.
+const LAST: Duration = Duration::from_secs(60);
+
+/// A topic's ID (KIP-516), where the broker tells it: a topic of the same name with another ID is
+/// another topic.
+pub(super) type TopicId = Option<[u8; 16]>;
+
+/// The log starts of a cluster's topics.
+#[derive(Debug, Default)]
+pub(super) struct Starts(Mutex<HashMap<TopicName, Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    since: Instant,
+    topic: TopicId,
+    starts: OffsetColumn,
+}
+
+impl Starts {
+    /// Keeps what was read just now.
+    pub(super) fn keep(&self, name: TopicName, topic: TopicId, starts: OffsetColumn) {
+        let since = Instant::now();
+        let kept = Kept {
+            since,
+            topic,
+            starts,
+        };
+        self.all().insert(name, kept);
+    }
+
+    /// Lets go of topics that nobody reads any more.
+    pub(super) fn let_go(&self) {
+        self.all().retain(|_, kept| kept.since.elapsed() < LAST * 2);
+    }
+
+    /// The kept log starts, where they can be relied on: whole, young, and not past a commit, where
+    /// retention is at work.
+    pub(super) fn kept(
+        &self,
+        name: &TopicName,
+        topic: TopicId,
+        partitions: usize,
+        groups: &[GroupObservation],
+    ) -> Option<OffsetColumn> {
+        let all = self.all();
+        let kept = all.get(name)?;
+        let is_past = |(start, committed): (
+            &Result<Offset, Fault>,
+            &Result<Option<Offset>, Fault>,
+        )| {
+            matches!((start, committed), (Ok(start), Ok(Some(committed))) if committed < start)
+        };
+        let overtook = groups
+            .iter()
+            .filter_map(|group| group.committed.as_ref().ok()?.get(name))
+            .any(|column| kept.starts.iter().zip(column).any(is_past));
+        let usable = kept.since.elapsed() < LAST
+            && kept.topic == topic
+            && kept.starts.len() == partitions
+            && kept.starts.iter().all(Result::is_ok)
+            && !overtook;
+        usable.then(|| kept.starts.clone())
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<TopicName, Kept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

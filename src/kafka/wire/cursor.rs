@@ -1,0 +1,237 @@
+//! A bounded reader over one response: no length or count in it is trusted further than the bytes
+//! that are there, so that no answer can make us allocate more than a small multiple of itself.
+
+/// The response ends too early, or a length, count or text in it cannot be.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a response that cannot be read")]
+pub(super) struct Malformed;
+
+/// Reads one response from its start to its end.
+#[derive(Debug)]
+pub(super) struct Cursor<'a> {
+    rest: &'a [u8],
+    /// Whether lengths are varints and structures end in tagged fields (KIP-482).
+    flexible: bool,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(bytes: &'a [u8], flexible: bool) -> Self {
+        Self {
+            rest: bytes,
+            flexible,
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Malformed)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(Malformed)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    pub(super) fn bool(&mut self) -> Result<bool, Malformed> {
+        Ok(self.array::<1>()? != [0])
+    }
+
+    pub(super) fn i16(&mut self) -> Result<i16, Malformed> {
+        self.array().map(i16::from_be_bytes)
+    }
+
+    pub(super) fn i32(&mut self) -> Result<i32, Malformed> {
+        self.array().map(i32::from_be_bytes)
+    }
+
+    pub(super) fn i64(&mut self) -> Result<i64, Malformed> {
+        self.array().map(i64::from_be_bytes)
+    }
+
+    pub(super) fn uuid(&mut self) -> Result<[u8; 16], Malformed> {
+        self.array()
+    }
+
+    /// An unsigned varint of 32 bits: five bytes at most.
+    fn varint(&mut self) -> Result<u32, Malformed> {
+        let mut value = 0_u32;
+        for shift in [0, 7, 14, 21, 28] {
+            let [byte] = self.array()?;
+            let bits = u32::from(byte & 0x7f);
+            if shift == 28 && byte > 0x0f {
+                return Err(Malformed);
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed)
+    }
+
+    /// A length or count, `None` for null. Compact ones are one more than they mean.
+    fn length(&mut self, plain: impl FnOnce(&mut Self) -> Result<i32, Malformed>) -> Length {
+        if self.flexible {
+            let Some(length) = self.varint()?.checked_sub(1) else {
+                return Ok(None);
+            };
+            return usize::try_from(length).map(Some).map_err(|_| Malformed);
+        }
+        match plain(self)? {
+            -1 => Ok(None),
+            length => usize::try_from(length).map(Some).map_err(|_| Malformed),
+        }
+    }
+
+    /// A count of items that take at least `least` bytes each, so that room for them may be made.
+    /// Null counts none.
+    pub(super) fn count(&mut self, least: usize) -> Result<usize, Malformed> {
+        let count = self.length(Self::i32)?.unwrap_or(0);
+        match count.checked_mul(least) {
+            Some(bytes) if bytes <= self.rest.len() => Ok(count),
+            _ => Err(Malformed),
+        }
+    }
+
+    fn text(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        let length = self.length(|cursor| cursor.i16().map(i32::from))?;
+        length.map(|length| self.take(length)).transpose()
+    }
+
+    pub(super) fn string(&mut self) -> Result<&'a str, Malformed> {
+        self.nullable_string()?.ok_or(Malformed)
+    }
+
+    pub(super) fn nullable_string(&mut self) -> Result<Option<&'a str>, Malformed> {
+        let text = self.text()?;
+        text.map(|bytes| std::str::from_utf8(bytes).map_err(|_| Malformed))
+            .transpose()
+    }
+
+    /// Passes over a text that may be null, whatever is in it.
+    pub(super) fn skip_string(&mut self) -> Result<(), Malformed> {
+        self.text().map(drop)
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = self.length(Self::i32)?.ok_or(Malformed)?;
+        self.take(length)
+    }
+
+    /// Passes over an array of 32-bit numbers.
+    pub(super) fn skip_i32s(&mut self) -> Result<(), Malformed> {
+        let count = self.count(4)?;
+        self.take(count.saturating_mul(4)).map(drop)
+    }
+
+    /// Passes over the tagged fields that end a structure in flexible versions.
+    pub(super) fn tags(&mut self) -> Result<(), Malformed> {
+        if !self.flexible {
+            return Ok(());
+        }
+        for _ in 0..self.varint()? {
+            self.varint()?;
+            let size = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
+            self.take(size)?;
+        }
+        Ok(())
+    }
+
+    /// How many bytes are left.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// That the response ends here.
+    pub(super) fn end(self) -> Result<(), Malformed> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(Malformed)
+        }
+    }
+}
+
+type Length = Result<Option<usize>, Malformed>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_count_is_not_believed_beyond_the_bytes_that_are_there() {
+        let mut plain = 0x7fff_ffff_i32.to_be_bytes().to_vec();
+        plain.extend([0; 5]);
+        assert_eq!(Cursor::new(&plain, false).count(1), Err(Malformed));
+        let compact = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0];
+        assert_eq!(Cursor::new(&compact, true).count(1), Err(Malformed));
+        assert_eq!(Cursor::new(&compact, true).bytes(), Err(Malformed));
+        assert_eq!(Cursor::new(&[3, 1, 2], true).count(1), Ok(2));
+        assert_eq!(Cursor::new(&[3, 1, 2], true).count(2), Err(Malformed));
+    }
+
+    #[test]
+    fn texts_and_nulls_in_both_forms() {
+        assert_eq!(Cursor::new(&[0, 2, b'o', b'k'], false).string(), Ok("ok"));
+        assert_eq!(Cursor::new(&[3, b'o', b'k'], true).string(), Ok("ok"));
+        assert_eq!(
+            Cursor::new(&[0xff, 0xff], false).nullable_string(),
+            Ok(None)
+        );
+        assert_eq!(Cursor::new(&[0], true).nullable_string(), Ok(None));
+        assert_eq!(
+            Cursor::new(&[0xff, 0xfe], false).nullable_string(),
+            Err(Malformed)
+        );
+        assert_eq!(Cursor::new(&[2, 0xff], true).string(), Err(Malformed));
+        assert_eq!(
+            Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0x1f], true).varint(),
+            Err(Malformed)
+        );
+        assert_eq!(
+            Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0x0f], true).varint(),
+            Ok(u32::MAX)
+        );
+    }
+
+    #[test]
+    fn tagged_fields_are_passed_over_and_bounded() {
+        let mut cursor = Cursor::new(&[2, 7, 1, 9, 0, 0, 42], true);
+        assert_eq!(cursor.tags(), Ok(()));
+        assert_eq!(cursor.rest, [42]);
+        assert_eq!(
+            Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0x0f, 1], true).tags(),
+            Err(Malformed)
+        );
+        assert_eq!(Cursor::new(&[9], false).tags(), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_order_of_calls(bytes: Vec<u8>, flexible: bool, calls: Vec<u8>) {
+            let mut cursor = Cursor::new(&bytes, flexible);
+            for call in calls {
+                let before = cursor.rest.len();
+                match call % 9 {
+                    0 => drop(cursor.i16()),
+                    1 => drop(cursor.i32()),
+                    2 => drop(cursor.i64()),
+                    3 => drop(cursor.uuid()),
+                    4 => if let Ok(count) = cursor.count(3) {
+                        prop_assert!(count * 3 <= before);
+                    },
+                    5 => if let Ok(Some(text)) = cursor.nullable_string() {
+                        prop_assert!(text.len() <= before);
+                    },
+                    6 => drop(cursor.bytes()),
+                    7 => drop(cursor.tags()),
+                    _ => drop(cursor.skip_i32s()),
+                }
+                prop_assert!(cursor.rest.len() <= before);
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! One sweep: metadata, commits, log ends, in this order, so that a live consumer has no negative
+//! lag; each step with a share of the time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Inner;
+use super::commits::{self, Asked, Found};
+use super::ends::{self, End};
+use super::topics::Topics;
+use crate::kafka::heard::{wanted, was_heard};
+use crate::model::fault::Fault;
+use crate::model::observation::{
+    CommittedColumn, GroupObservation, GroupPlan, Observation, SweepPlan, TopicOffsets,
+};
+use crate::model::types::{GroupId, Moment, TopicName};
+
+/// How long the topics found to have commits are taken for all of them.
+const DISCOVERY_LASTS: Duration = Duration::from_secs(30);
+
+/// What groups have committed on, as last discovered.
+#[derive(Debug, Default)]
+pub(super) struct Discovered(Mutex<HashMap<GroupId, (Instant, BTreeSet<TopicName>)>>);
+
+impl Discovered {
+    fn all(&self) -> MutexGuard<'_, HashMap<GroupId, (Instant, BTreeSet<TopicName>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, group: &GroupId) -> Option<BTreeSet<TopicName>> {
+        match self.all().get(group) {
+            Some((when, topics)) if when.elapsed() < DISCOVERY_LASTS => Some(topics.clone()),
+            _ => None,
+        }
+    }
+
+    fn keep(&self, found: impl Iterator<Item = (GroupId, BTreeSet<TopicName>)>) {
+        let now = Instant::now();
+        let mut all = self.all();
+        all.retain(|_, (when, _)| when.elapsed() < DISCOVERY_LASTS);
+        all.extend(found.map(|(group, topics)| (group, (now, topics))));
+    }
+}
+
+type Logs = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
+
+impl Inner {
+    pub(super) async fn sweep(&self, plan: SweepPlan, deadline: Instant) -> Observation {
+        let started = Moment::now();
+        // A later step gets what earlier ones leave: metadata 2/5 of the time, commits up to 3/5.
+        let budget = deadline.saturating_duration_since(started.monotonic);
+        let by = |fifths: u32| (started.monotonic + budget / 5 * fifths).into();
+        self.let_go(&plan);
+        // The topics to name; none where they are to be discovered.
+        let named: Vec<Option<BTreeSet<TopicName>>> =
+            plan.groups.iter().map(|group| self.named(group)).collect();
+        let mut names: BTreeSet<_> = named.iter().flatten().flatten().cloned().collect();
+        names.extend(
+            plan.groups
+                .iter()
+                .flat_map(|group| group.topics.iter().cloned()),
+        );
+        let (known, is_new) = match self.cluster.topics(&names, by(2)).await {
+            Ok(known) => known,
+            Err(fault) => return self.silent(plan, started, fault),
+        };
+        let asked: Vec<_> = plan
+            .groups
+            .iter()
+            .zip(&named)
+            .map(|(group, named)| asked(group, named.as_ref(), &known))
+            .collect();
+        let commits = commits::Sweep {
+            cluster: &self.cluster,
+            asked: &asked,
+            deadline: by(3),
+        };
+        let found = commits.run().await;
+        let (known, unknown) = self.discover(known, &asked, &found, by(4)).await;
+        let groups: Vec<_> = plan
+            .groups
+            .into_iter()
+            .zip(named)
+            .zip(found)
+            .map(|((plan, named), found)| {
+                let found = match (&named, unknown) {
+                    // Without their partitions nothing can be said of topics that were discovered.
+                    (None, Some(fault)) => Err(fault),
+                    _ => found,
+                };
+                let committed = found.map(|found| columns(&plan, named, found, &known));
+                GroupObservation { plan, committed }
+            })
+            .collect();
+        self.remember(&asked, &groups);
+        let (topics, moved) = self.logs(&known, &groups, deadline.into()).await;
+        if moved {
+            self.cluster.forget_topics();
+        }
+        let connection = if is_new || groups.iter().any(was_heard) {
+            self.health().answered();
+            None
+        } else if groups.is_empty() {
+            self.health().current()
+        } else {
+            // Only kept metadata speaks for the cluster: nothing was asked (of a missing topic, of
+            // a group without commits), or a coordinator is gone, or all of it. New metadata tells.
+            let none = BTreeSet::new();
+            match self.cluster.refresh(&none, deadline.into()).await {
+                Ok(_) => {
+                    self.health().answered();
+                    None
+                }
+                Err(_) => {
+                    self.cluster.forget_topics();
+                    Some(self.health().silent(&self.bootstrap, Moment::now()))
+                }
+            }
+        };
+        Observation {
+            cluster: self.name.clone(),
+            started,
+            finished: Moment::now(),
+            topics,
+            groups,
+            connection,
+        }
+    }
+
+    /// Nothing can be said of any group.
+    fn silent(&self, plan: SweepPlan, started: Moment, fault: Fault) -> Observation {
+        let finished = Moment::now();
+        let unknown = |plan| GroupObservation {
+            plan,
+            committed: Err(fault),
+        };
+        Observation {
+            cluster: self.name.clone(),
+            started,
+            finished,
+            topics: BTreeMap::new(),
+            groups: plan.groups.into_iter().map(unknown).collect(),
+            connection: Some(self.health().silent(&self.bootstrap, finished)),
+        }
+    }
+
+    /// What is kept of groups that are in no plan any more does not grow without end.
+    fn let_go(&self, plan: &SweepPlan) {
+        let known = self.cluster.coordinators.len();
+        if known > plan.groups.len().saturating_mul(2).saturating_add(1000) {
+            let wanted: BTreeSet<_> = plan.groups.iter().map(|group| &group.group).collect();
+            self.cluster
+                .coordinators
+                .retain(|group| wanted.contains(group));
+        }
+    }
+
+    /// The topics to ask about by name, which alone tells a forbidden topic from one without a
+    /// commit; `None` where the group's topics are to be discovered.
+    fn named(&self, plan: &GroupPlan) -> Option<BTreeSet<TopicName>> {
+        let mut topics = if plan.discover {
+            self.discovered.get(&plan.group)?
+        } else {
+            BTreeSet::new()
+        };
+        topics.extend(plan.topics.iter().cloned());
+        Some(topics)
+    }
+
+    /// The topics that groups turned out to have commits on, with their partitions; and why those
+    /// are unknown, where they are.
+    async fn discover(
+        &self,
+        known: Arc<Topics>,
+        asked: &[Asked],
+        found: &[Result<Found, Fault>],
+        deadline: tokio::time::Instant,
+    ) -> (Arc<Topics>, Option<Fault>) {
+        let discovering = asked
+            .iter()
+            .zip(found)
+            .filter(|(asked, _)| asked.topics.is_none());
+        let mut names: BTreeSet<TopicName> = discovering
+            .filter_map(|(_, found)| found.as_ref().ok())
+            .flatten()
+            .filter(|(name, _)| is_read(name))
+            .map(|(name, _)| known.name(name))
+            .collect();
+        names.retain(|name| known.age(name).is_none());
+        if names.is_empty() {
+            return (known, None);
+        }
+        match self.cluster.refresh(&names, deadline).await {
+            Ok(known) => (known, None),
+            Err(fault) => (known, Some(fault)),
+        }
+    }
+
+    fn remember(&self, asked: &[Asked], groups: &[GroupObservation]) {
+        let found = asked.iter().zip(groups).filter_map(|(asked, group)| {
+            let columns = group.committed.as_ref().ok()?;
+            asked
+                .topics
+                .is_none()
+                .then(|| (asked.group.clone(), columns.keys().cloned().collect()))
+        });
+        self.discovered.keep(found);
+    }
+
+    async fn logs(
+        &self,
+        known: &Topics,
+        groups: &[GroupObservation],
+        deadline: tokio::time::Instant,
+    ) -> (Logs, bool) {
+        let mut kept = HashMap::new();
+        let mut asked = Vec::new();
+        let mut logs = Logs::new();
+        for (name, needs_start) in wanted(groups) {
+            let topic = match known.topic(name) {
+                Ok(topic) => topic,
+                Err(fault) => {
+                    logs.insert(name.clone(), Err(fault));
+                    continue;
+                }
+            };
+            let starts = if needs_start {
+                None
+            } else {
+                self.starts
+                    .kept(name, topic.id, topic.leaders.len(), groups)
+            };
+            let mut ends = vec![End::Latest];
+            match starts {
+                Some(starts) => drop(kept.insert(asked.len(), starts)),
+                None => ends.push(End::Earliest),
+            }
+            asked.push((name.clone(), ends));
+        }
+        let sweep = ends::Sweep {
+            cluster: &self.cluster,
+            topics: &asked,
+            deadline,
+        };
+        let (mut columns, moved) = sweep.run(known).await;
+        for (place, (name, _)) in asked.iter().enumerate() {
+            let starts = kept.remove(&place).unwrap_or_else(|| {
+                let starts = columns.remove(&(place, End::Earliest)).unwrap_or_default();
+                let id = known.topic(name).map_or(None, |topic| topic.id);
+                self.starts.keep(name.clone(), id, starts.clone());
+                starts
+            });
+            let ends = columns.remove(&(place, End::Latest)).unwrap_or_default();
+            logs.insert(name.clone(), Ok(Arc::new(TopicOffsets { starts, ends })));
+        }
+        self.starts.let_go();
+        (logs, moved)
+    }
+}
+
+/// Kafka's own topics are nobody's work.
+fn is_read(name: &str) -> bool {
+    !name.starts_with("__")
+}
+
+fn asked(plan: &GroupPlan, named: Option<&BTreeSet<TopicName>>, known: &Topics) -> Asked {
+    let readable = |name: &TopicName| match known.partitions(name) {
+        0 => None,
+        partitions => Some((name.clone(), partitions)),
+    };
+    Asked {
+        group: plan.group.clone(),
+        topics: named.map(|names| names.iter().filter_map(readable).collect()),
+    }
+}
+
+/// A group's columns: for the topics that were named, or for those of the plan and those found.
+fn columns(
+    plan: &GroupPlan,
+    named: Option<BTreeSet<TopicName>>,
+    found: Found,
+    known: &Topics,
+) -> BTreeMap<TopicName, CommittedColumn> {
+    // An answer about all topics leaves out what has no commit; one about some leaves out nothing.
+    let absent = match named {
+        None => Ok(None),
+        Some(_) => Err(Fault::NoAnswer),
+    };
+    let empty = |name: &TopicName| vec![absent; known.partitions(name)];
+    let topics = named.as_ref().unwrap_or(&plan.topics);
+    let mut columns: BTreeMap<_, _> = topics
+        .iter()
+        .map(|name| (name.clone(), empty(name)))
+        .collect();
+    for (name, entries) in found {
+        let name = known.name(&name);
+        let discovers = named.is_none() && is_read(name.as_str()) && known.topic(&name).is_ok();
+        let has_commit = || entries.iter().any(|(_, committed)| *committed != Ok(None));
+        if discovers && has_commit() && !columns.contains_key(&name) {
+            columns.insert(name.clone(), empty(&name));
+        }
+        let Some(column) = columns.get_mut(&name) else {
+            continue;
+        };
+        for (partition, committed) in entries {
+            let slot = usize::try_from(partition)
+                .ok()
+                .and_then(|partition| column.get_mut(partition));
+            if let Some(slot) = slot {
+                *slot = committed;
+            }
+        }
+    }
+    columns
+}

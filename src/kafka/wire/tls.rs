@@ -1,0 +1,245 @@
+//! TLS as librdkafka's `ssl.*` properties ask for it, by rustls. Files are read at each connect, so
+//! that a certificate that was renewed is used without a restart.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+
+use super::options::Reader;
+
+/// What the properties say of TLS. Holds a secret, hence no `Debug`.
+#[derive(Clone)]
+pub(super) struct TlsOptions {
+    /// The authorities that brokers are checked against; the system's where absent.
+    authorities: Option<Pem>,
+    /// Our certificate and its key.
+    identity: Option<(Pem, Pem)>,
+    check: Check,
+}
+
+/// A text in PEM form and where it comes from.
+#[derive(Clone)]
+struct Pem {
+    property: &'static str,
+    source: PemSource,
+}
+
+#[derive(Clone)]
+enum PemSource {
+    File(String),
+    Inline(String),
+}
+
+/// What of a broker's certificate is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    /// Who signed it and whose name it bears.
+    Name,
+    /// Who signed it.
+    Signer,
+    Nothing,
+}
+
+impl Pem {
+    fn read(reader: &Reader<'_>, location: &'static str, inline: &'static str) -> Option<Self> {
+        let (property, source) = match (reader.text(inline), reader.text(location)) {
+            (Some(text), _) => (inline, PemSource::Inline(text.to_owned())),
+            (None, Some(path)) => (location, PemSource::File(path.to_owned())),
+            (None, None) => return None,
+        };
+        Some(Self { property, source })
+    }
+
+    fn text(&self) -> Result<Vec<u8>, String> {
+        match &self.source {
+            PemSource::Inline(text) => Ok(text.clone().into_bytes()),
+            PemSource::File(path) => std::fs::read(Path::new(path))
+                .map_err(|error| format!("property {}: {path}: {error}", self.property)),
+        }
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+        let text = self.text()?;
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+        match found {
+            Ok(found) if !found.is_empty() => Ok(found),
+            _ => Err(format!(
+                "property {}: no certificate in PEM form",
+                self.property
+            )),
+        }
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, String> {
+        let text = self.text()?;
+        // Its error may show what it read.
+        PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
+            let property = self.property;
+            format!("property {property}: no unencrypted private key in PEM form")
+        })
+    }
+}
+
+impl TlsOptions {
+    pub(super) fn read(reader: &Reader<'_>) -> Result<Self, String> {
+        let certificate = Pem::read(reader, "ssl.certificate.location", "ssl.certificate.pem");
+        let key = Pem::read(reader, "ssl.key.location", "ssl.key.pem");
+        let identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err("property ssl.key.location: missing beside a certificate".into());
+            }
+            (None, Some(_)) => {
+                return Err("property ssl.certificate.location: missing beside a key".into());
+            }
+        };
+        let check = match reader
+            .text("ssl.endpoint.identification.algorithm")
+            .unwrap_or("https")
+        {
+            _ if !reader.bool("enable.ssl.certificate.verification", true)? => Check::Nothing,
+            "https" => Check::Name,
+            "none" | "" => Check::Signer,
+            _ => {
+                return Err(
+                    "property ssl.endpoint.identification.algorithm: neither https nor none".into(),
+                );
+            }
+        };
+        Ok(Self {
+            // librdkafka's word for the system's.
+            authorities: Pem::read(reader, "ssl.ca.location", "ssl.ca.pem")
+                .filter(|pem| !matches!(&pem.source, PemSource::File(path) if path == "probe")),
+            identity,
+            check,
+        })
+    }
+
+    /// Whether brokers are checked against the system's roots.
+    pub(super) fn trusts_system_roots(&self) -> bool {
+        self.authorities.is_none() && self.check != Check::Nothing
+    }
+
+    /// What rustls needs. Reads files, so not for async threads; the error names the property.
+    pub(super) fn config(&self) -> Result<ClientConfig, String> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let verified = if self.check == Check::Nothing {
+            let verifier = Arc::new(Lenient {
+                provider,
+                inner: None,
+            });
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
+        } else {
+            let roots = Arc::new(self.roots()?);
+            let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+                .build()
+                .map_err(|error| format!("property ssl.ca.location: {error}"))?;
+            if self.check == Check::Name {
+                builder.with_webpki_verifier(inner)
+            } else {
+                let inner = Some(inner);
+                let verifier = Arc::new(Lenient { provider, inner });
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(verifier)
+            }
+        };
+        match &self.identity {
+            None => Ok(verified.with_no_client_auth()),
+            Some((certificate, key)) => verified
+                .with_client_auth_cert(certificate.certificates()?, key.key()?)
+                .map_err(|error| format!("property {}: {error}", certificate.property)),
+        }
+    }
+
+    fn roots(&self) -> Result<RootCertStore, String> {
+        let mut roots = RootCertStore::empty();
+        let Some(authorities) = &self.authorities else {
+            // Some of a system's may be unreadable; that none is left is found out below.
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+            if roots.is_empty() {
+                return Err(
+                    "property ssl.ca.location: missing, and the system has no roots".into(),
+                );
+            }
+            return Ok(roots);
+        };
+        for certificate in authorities.certificates()? {
+            roots
+                .add(certificate)
+                .map_err(|error| format!("property {}: {error}", authorities.property))?;
+        }
+        Ok(roots)
+    }
+}
+
+/// Checks less of a broker's certificate than it should, because the properties ask for that.
+#[derive(Debug)]
+struct Lenient {
+    provider: Arc<CryptoProvider>,
+    /// Checks who signed; absent where nothing is checked.
+    inner: Option<Arc<WebPkiServerVerifier>>,
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(inner) = &self.inner else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // The name is the last thing that is checked: all else was right.
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

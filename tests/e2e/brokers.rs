@@ -1,0 +1,204 @@
+//! Brokers that hang, die and come back, one after the other: what they do not hold is read on, what they hold is
+//! unknown and never wrong, and each is back within two polls, over one connection.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lagwise::kafka::{Client, Settings, Source};
+use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
+use lagwise::model::types::{Offset, OffsetReset};
+use lagwise::poller::OffsetSource;
+use tokio::runtime::Runtime;
+
+use crate::testbed::kafka::{KafkaCluster, KafkaOptions};
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+/// From one sweep's start to the next one's, and how long one may take.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Topics of one partition, each on one broker only, so that a broker that goes takes its own with it.
+const TOPICS: usize = 9;
+
+struct Watch<'a> {
+    kafka: &'a KafkaCluster,
+    runtime: &'a Runtime,
+    source: Source,
+    plan: SweepPlan,
+}
+
+/// What one sweep told of the groups: how many were right, how many unknown.
+#[derive(Debug)]
+struct Seen {
+    right: usize,
+    unknown: usize,
+}
+
+impl Watch<'_> {
+    /// One sweep. A wrong number, or a missing one, is an error.
+    fn sweep(&self) -> Result<Seen> {
+        let deadline = Instant::now() + POLL;
+        let observation = self
+            .runtime
+            .block_on(self.source.observe(self.plan.clone(), deadline));
+        ensure!(
+            Instant::now() < deadline + POLL / 4,
+            "it took longer than its deadline"
+        );
+        let mut seen = Seen {
+            right: 0,
+            unknown: 0,
+        };
+        for (i, group) in observation.groups.iter().enumerate() {
+            match reading(
+                &observation,
+                i,
+                group.plan.topics.first().context("no topic")?.as_str(),
+            ) {
+                Some((committed, end)) => {
+                    assert_eq!(
+                        (committed, end),
+                        (1, i64::try_from(i % TOPICS)? + 2),
+                        "of group {i}"
+                    );
+                    seen.right += 1;
+                }
+                None => seen.unknown += 1,
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Waits until Kafka itself is whole again: every topic led, every group answered for.
+    fn is_back(&self) -> Result<()> {
+        for plan in &self.plan.groups {
+            let topic = plan.topics.first().context("no topic")?.as_str();
+            self.kafka.wait_for_leaders(topic, 1)?;
+            poll_until(Duration::from_secs(60), "the group's coordinator", || {
+                let committed = self.kafka.committed(plan.group.as_str(), topic)?;
+                ensure!(committed == [Some(1)], "{committed:?}");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Sweeps at the poll's pace until everything is right again, in that many polls at most.
+    fn recovers(&self, polls: usize) -> Result<()> {
+        for _ in 0..polls {
+            let next = Instant::now() + POLL;
+            let seen = self.sweep()?;
+            if seen.unknown == 0 {
+                return Ok(());
+            }
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+        let seen = self.sweep()?;
+        ensure!(seen.unknown == 0, "after {polls} polls: {seen:?}");
+        Ok(())
+    }
+}
+
+/// A group's commit and the log's end, where both are known.
+fn reading(observation: &Observation, group: usize, topic: &str) -> Option<(i64, i64)> {
+    let committed = observation.groups[group].committed.as_ref().ok()?;
+    let Ok(Some(Offset(committed))) = committed.get(topic)?.first()? else {
+        return None;
+    };
+    let ends = &observation.topics.get(topic)?.as_ref().ok()?.ends;
+    let Offset(end) = (*ends.first()?).ok()?;
+    Some((*committed, end))
+}
+
+pub(crate) fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {
+    let options = KafkaOptions {
+        properties: vec![("default.replication.factor".into(), "1".into())],
+        ..KafkaOptions::default()
+    };
+    let kafka = testbed.start_kafka("brokers", &options)?;
+    let topics: Vec<_> = (0..TOPICS).map(|_| unique("orders")).collect();
+    for (i, topic) in topics.iter().enumerate() {
+        // One copy, on one broker.
+        let assignment = (i % 3 + 1).to_string();
+        let args = [
+            "--create",
+            "--topic",
+            topic,
+            "--replica-assignment",
+            &assignment,
+        ];
+        kafka.topics_tool(&args)?;
+        kafka.wait_for_leaders(topic, 1)?;
+        kafka.produce(topic, 0, i + 2)?;
+    }
+    // Several to a topic, so that every broker coordinates some whose topics are elsewhere.
+    let groups: Vec<_> = (0..TOPICS * 4).map(|_| unique("billing")).collect();
+    let read_by = || groups.iter().zip(topics.iter().cycle());
+    for (group, topic) in read_by() {
+        kafka.commit(group, topic, &[(0, 1)])?;
+    }
+    let runtime = Runtime::new()?;
+    let plan = |(group, topic): (&String, &String)| GroupPlan {
+        group: group.as_str().into(),
+        topics: [topic.as_str().into()].into(),
+        discover: false,
+        reset: OffsetReset::Latest,
+    };
+    let watch = Watch {
+        kafka: &kafka,
+        runtime: &runtime,
+        source: Source::connect(Settings {
+            name: "main".into(),
+            properties: [("bootstrap.servers".to_owned(), kafka.bootstrap())].into(),
+            max_groups: 1,
+            client: Client::Wire,
+        })?,
+        plan: SweepPlan {
+            groups: read_by().map(plan).collect(),
+        },
+    };
+    watch.recovers(2).context("to begin with")?;
+    for id in 1..=3 {
+        hangs(&kafka, &watch, id).with_context(|| format!("broker {id} hangs"))?;
+        dies(&kafka, &watch, id).with_context(|| format!("broker {id} dies"))?;
+    }
+    Ok(())
+}
+
+/// A broker that accepts and never answers.
+fn hangs(kafka: &KafkaCluster, watch: &Watch<'_>, id: usize) -> Result<()> {
+    kafka.signal_broker(id, "STOP")?;
+    let mut last = None;
+    for poll in 0..4 {
+        let started = Instant::now();
+        let seen = watch.sweep()?;
+        println!(
+            "broker {id} hangs, poll {poll}: {seen:?} in {:?}",
+            started.elapsed()
+        );
+        last = Some(seen);
+        std::thread::sleep(POLL.saturating_sub(started.elapsed()));
+    }
+    let seen = last.context("no sweep")?;
+    ensure!(seen.right > 0, "no other broker's group was read");
+    kafka.signal_broker(id, "CONT")?;
+    watch.is_back()?;
+    watch.recovers(2)
+}
+
+fn dies(kafka: &KafkaCluster, watch: &Watch<'_>, id: usize) -> Result<()> {
+    kafka.stop_broker(id)?;
+    for poll in 0..3 {
+        let started = Instant::now();
+        let seen = watch.sweep()?;
+        println!(
+            "broker {id} is dead, poll {poll}: {seen:?} in {:?}",
+            started.elapsed()
+        );
+        ensure!(seen.unknown > 0, "its own topics were read");
+        std::thread::sleep(POLL.saturating_sub(started.elapsed()));
+    }
+    kafka.start_broker(id)?;
+    watch.is_back()?;
+    watch.recovers(2)
+}

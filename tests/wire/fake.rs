@@ -1,0 +1,480 @@
+//! A cluster of scripted brokers on loopback: they answer as Kafka would, with the library's own
+//! encoder, until told to do something else.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::list_groups_response::ListedGroup;
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes, decode_request_header_from_buffer};
+
+/// What a broker does instead of answering.
+#[derive(Clone, Debug)]
+pub(crate) enum Twist {
+    /// Nothing, for ever.
+    Silent,
+    /// Closes the connection.
+    Close,
+    /// Sends half of its answer and closes.
+    Half,
+    /// Sends these bytes.
+    Raw(Vec<u8>),
+    /// Sends this body under the right header.
+    Body(Vec<u8>),
+    /// Answers under another request's number.
+    WrongNumber,
+    /// Answers, and wants to be left alone for so many milliseconds.
+    Throttle(i32),
+    /// Answers with this error code for every group or partition.
+    Code(i16),
+}
+
+/// What the cluster knows.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    /// By node id, from 1.
+    addresses: BTreeMap<i32, SocketAddr>,
+    /// Each topic's partitions: leader and end.
+    pub(crate) topics: BTreeMap<String, Vec<(i32, i64)>>,
+    /// Each group's coordinator.
+    pub(crate) coordinators: BTreeMap<String, i32>,
+    /// Commits by group and topic.
+    pub(crate) commits: BTreeMap<(String, String), Vec<Option<i64>>>,
+    /// The highest version of an API, where it is not the library's.
+    pub(crate) highest: HashMap<i16, i16>,
+    /// By node and API: what it does, and how often.
+    twists: HashMap<(i32, i16), (Twist, usize)>,
+    /// What was asked: node, API, version.
+    pub(crate) asked: Vec<(i32, i16, i16)>,
+}
+
+/// The brokers. They stop with the process.
+pub(crate) struct Fake {
+    pub(crate) world: Arc<Mutex<World>>,
+    pub(crate) open: Arc<AtomicUsize>,
+    pub(crate) accepted: Arc<AtomicUsize>,
+    bootstrap: String,
+}
+
+impl Fake {
+    pub(crate) fn start(brokers: i32) -> Self {
+        let world: Arc<Mutex<World>> = Arc::default();
+        let (open, accepted): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+        let mut bootstrap = Vec::new();
+        for node in 1..=brokers {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            bootstrap.push(address.to_string());
+            world.lock().unwrap().addresses.insert(node, address);
+            let (world, open, accepted) =
+                (Arc::clone(&world), Arc::clone(&open), Arc::clone(&accepted));
+            thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let (world, open) = (Arc::clone(&world), Arc::clone(&open));
+                    accepted.fetch_add(1, Ordering::SeqCst);
+                    open.fetch_add(1, Ordering::SeqCst);
+                    thread::spawn(move || {
+                        let _ = serve(node, stream.unwrap(), &world);
+                        open.fetch_sub(1, Ordering::SeqCst);
+                    });
+                }
+            });
+        }
+        Self {
+            world,
+            open,
+            accepted,
+            bootstrap: bootstrap.join(","),
+        }
+    }
+
+    pub(crate) fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// A topic whose partitions are led by these nodes, each ending at 100.
+    pub(crate) fn topic(&self, name: &str, leaders: &[i32]) {
+        let partitions = leaders.iter().map(|leader| (*leader, 100)).collect();
+        let mut world = self.world.lock().unwrap();
+        world.topics.insert(name.into(), partitions);
+    }
+
+    /// A group at that coordinator, with commits.
+    pub(crate) fn group(&self, name: &str, node: i32, topic: &str, commits: &[Option<i64>]) {
+        let mut world = self.world.lock().unwrap();
+        world.coordinators.insert(name.into(), node);
+        world
+            .commits
+            .insert((name.into(), topic.into()), commits.to_vec());
+    }
+
+    /// Has a node do that at its next so many answers to an API.
+    pub(crate) fn twist(&self, node: i32, api: ApiKey, twist: Twist, times: usize) {
+        let mut world = self.world.lock().unwrap();
+        world.twists.insert((node, api as i16), (twist, times));
+    }
+
+    pub(crate) fn straighten(&self) {
+        self.world.lock().unwrap().twists.clear();
+    }
+
+    pub(crate) fn asked(&self, api: ApiKey) -> usize {
+        let world = self.world.lock().unwrap();
+        world
+            .asked
+            .iter()
+            .filter(|(_, key, _)| *key == api as i16)
+            .count()
+    }
+}
+
+fn serve(node: i32, mut stream: TcpStream, world: &Mutex<World>) -> std::io::Result<()> {
+    loop {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length)?;
+        let mut frame = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+        stream.read_exact(&mut frame)?;
+        let mut frame = Bytes::from(frame);
+        let header = decode_request_header_from_buffer(&mut frame).unwrap();
+        let (key, version) = (header.request_api_key, header.request_api_version);
+        let twist = {
+            let mut world = world.lock().unwrap();
+            world.asked.push((node, key, version));
+            match world.twists.get_mut(&(node, key)) {
+                Some((twist, times)) if *times > 0 => {
+                    *times -= 1;
+                    Some(twist.clone())
+                }
+                _ => None,
+            }
+        };
+        let mut correlation = header.correlation_id;
+        match &twist {
+            Some(Twist::Silent) => loop {
+                thread::sleep(Duration::from_millis(20));
+                // Until it is woken up, as a stopped process is.
+                if !world.lock().unwrap().twists.contains_key(&(node, key)) {
+                    break;
+                }
+            },
+            Some(Twist::Close) => return Ok(()),
+            Some(Twist::Raw(bytes)) => {
+                stream.write_all(bytes)?;
+                continue;
+            }
+            Some(Twist::WrongNumber) => correlation += 1,
+            _ => {}
+        }
+        let mut out = BytesMut::from(&[0; 4][..]);
+        ResponseHeader::default()
+            .with_correlation_id(correlation)
+            .encode(&mut out, header_version(key, version))
+            .unwrap();
+        if let Some(Twist::Body(body)) = &twist {
+            out.extend_from_slice(body);
+        } else {
+            answer(
+                node,
+                key,
+                version,
+                frame,
+                &mut world.lock().unwrap(),
+                &twist,
+                &mut out,
+            );
+        }
+        let length = u32::try_from(out.len() - 4).unwrap();
+        out[..4].copy_from_slice(&length.to_be_bytes());
+        if let Some(Twist::Half) = twist {
+            stream.write_all(&out[..out.len() / 2])?;
+            return Ok(());
+        }
+        stream.write_all(&out)?;
+    }
+}
+
+fn header_version(key: i16, version: i16) -> i16 {
+    match ApiKey::try_from(key).unwrap() {
+        ApiKey::ApiVersions => 0,
+        key => key.response_header_version(version),
+    }
+}
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn put(response: impl Encodable, version: i16, out: &mut BytesMut) {
+    response.encode(out, version).unwrap();
+}
+
+#[allow(clippy::too_many_lines, reason = "one arm for each API")]
+fn answer(
+    node: i32,
+    key: i16,
+    version: i16,
+    mut body: Bytes,
+    world: &mut World,
+    twist: &Option<Twist>,
+    out: &mut BytesMut,
+) {
+    let code = match twist {
+        Some(Twist::Code(code)) => *code,
+        _ => 0,
+    };
+    let throttle = match twist {
+        Some(Twist::Throttle(millis)) => *millis,
+        _ => 0,
+    };
+    match ApiKey::try_from(key).unwrap() {
+        ApiKey::ApiVersions => {
+            let range = |api: ApiKey| {
+                let own = api.valid_versions();
+                let key = api as i16;
+                let highest = world.highest.get(&key).copied().unwrap_or(own.max);
+                ApiVersion::default()
+                    .with_api_key(key)
+                    .with_min_version(own.min)
+                    .with_max_version(highest.min(own.max))
+            };
+            let apis = [
+                ApiKey::ApiVersions,
+                ApiKey::Metadata,
+                ApiKey::FindCoordinator,
+                ApiKey::OffsetFetch,
+                ApiKey::ListOffsets,
+                ApiKey::ListGroups,
+            ];
+            let response = ApiVersionsResponse::default()
+                .with_error_code(code)
+                .with_api_keys(apis.map(range).to_vec());
+            // Code 35 comes in the form of version 0.
+            put(response, if code == 35 { 0 } else { version }, out);
+        }
+        ApiKey::Metadata => {
+            let request = MetadataRequest::decode(&mut body, version).unwrap();
+            assert!(version < 4 || !request.allow_auto_topic_creation);
+            let brokers = world.addresses.iter().map(|(id, address)| {
+                MetadataResponseBroker::default()
+                    .with_node_id((*id).into())
+                    .with_host(text(&address.ip().to_string()))
+                    .with_port(address.port().into())
+            });
+            let asked: Vec<String> = match &request.topics {
+                Some(topics) if version > 0 => topics
+                    .iter()
+                    .map(|t| t.name.as_ref().unwrap().to_string())
+                    .collect(),
+                _ => world.topics.keys().cloned().collect(),
+            };
+            let topics = asked.iter().map(|name| {
+                let known = world.topics.get(name);
+                let partitions = known
+                    .into_iter()
+                    .flatten()
+                    .enumerate()
+                    .map(|(i, (leader, _))| {
+                        MetadataResponsePartition::default()
+                            .with_partition_index(i32::try_from(i).unwrap())
+                            .with_leader_id((*leader).into())
+                    });
+                MetadataResponseTopic::default()
+                    .with_error_code(if known.is_some() { code } else { 3 })
+                    .with_name(Some(text(name).into()))
+                    .with_partitions(partitions.collect())
+            });
+            let mut response = MetadataResponse::default()
+                .with_brokers(brokers.collect())
+                .with_topics(topics.collect());
+            if version >= 3 {
+                response = response.with_throttle_time_ms(throttle);
+            }
+            put(response, version, out);
+        }
+        ApiKey::FindCoordinator => {
+            let request = FindCoordinatorRequest::decode(&mut body, version).unwrap();
+            let find = |group: &str| {
+                let node = world.coordinators.get(group).copied().unwrap_or(1);
+                let address = world.addresses[&node];
+                (
+                    node,
+                    text(&address.ip().to_string()),
+                    i32::from(address.port()),
+                )
+            };
+            let mut response = FindCoordinatorResponse::default();
+            if version >= 1 {
+                response = response.with_throttle_time_ms(throttle);
+            }
+            let response = if version >= 4 {
+                let coordinators = request.coordinator_keys.iter().map(|key| {
+                    let (node, host, port) = find(key);
+                    Coordinator::default()
+                        .with_key(key.clone())
+                        .with_node_id(node.into())
+                        .with_host(host)
+                        .with_port(port)
+                        .with_error_code(code)
+                });
+                response.with_coordinators(coordinators.collect())
+            } else {
+                let (node, host, port) = find(&request.key);
+                response
+                    .with_node_id(node.into())
+                    .with_host(host)
+                    .with_port(port)
+                    .with_error_code(code)
+            };
+            put(response, version, out);
+        }
+        ApiKey::OffsetFetch => put(offset_fetch(body, version, world, code), version, out),
+        ApiKey::ListOffsets => {
+            let request = ListOffsetsRequest::decode(&mut body, version).unwrap();
+            let topics = request.topics.iter().map(|topic| {
+                let partitions = topic.partitions.iter().map(|partition| {
+                    let index = usize::try_from(partition.partition_index).unwrap();
+                    let known = world
+                        .topics
+                        .get(topic.name.as_str())
+                        .and_then(|p| p.get(index));
+                    let (code, offset) = match known {
+                        None => (3, -1),
+                        Some(_) if code != 0 => (code, -1),
+                        Some(_) if partition.timestamp == -2 => (0, 0),
+                        Some((_, end)) => (0, *end),
+                    };
+                    ListOffsetsPartitionResponse::default()
+                        .with_partition_index(partition.partition_index)
+                        .with_error_code(code)
+                        .with_offset(offset)
+                });
+                ListOffsetsTopicResponse::default()
+                    .with_name(topic.name.clone())
+                    .with_partitions(partitions.collect())
+            });
+            let mut response = ListOffsetsResponse::default().with_topics(topics.collect());
+            if version >= 2 {
+                response = response.with_throttle_time_ms(throttle);
+            }
+            put(response, version, out);
+        }
+        ApiKey::ListGroups => {
+            let here = world
+                .coordinators
+                .iter()
+                .filter(|(_, coordinator)| **coordinator == node);
+            let listed = here.map(|(group, _)| {
+                ListedGroup::default()
+                    .with_group_id(text(group).into())
+                    .with_protocol_type(text("consumer"))
+            });
+            let response = ListGroupsResponse::default()
+                .with_error_code(code)
+                .with_groups(listed.collect());
+            put(response, version, out);
+        }
+        other => panic!("nobody asks for {other:?}"),
+    }
+}
+
+fn offset_fetch(mut body: Bytes, version: i16, world: &World, code: i16) -> OffsetFetchResponse {
+    let request = OffsetFetchRequest::decode(&mut body, version).unwrap();
+    let commit = |group: &str, topic: &str, partition: i32| {
+        let commits = world.commits.get(&(group.to_owned(), topic.to_owned()));
+        let index = usize::try_from(partition).unwrap();
+        commits.and_then(|c| *c.get(index)?).unwrap_or(-1)
+    };
+    // Topic, and its partitions with their commits.
+    let of =
+        |group: &str, topics: Option<Vec<(String, Vec<i32>)>>| -> Vec<(String, Vec<(i32, i64)>)> {
+            let topics = topics.unwrap_or_else(|| {
+                let own = world.commits.iter().filter(|((g, _), _)| g == group);
+                own.map(|((_, topic), commits)| {
+                    let some = (0..).zip(commits).filter(|(_, c)| c.is_some());
+                    (topic.clone(), some.map(|(i, _)| i).collect())
+                })
+                .collect()
+            });
+            topics
+                .into_iter()
+                .map(|(topic, indexes)| {
+                    let found = indexes.into_iter().map(|i| (i, commit(group, &topic, i)));
+                    let found = found.collect();
+                    (topic, found)
+                })
+                .collect()
+        };
+    if version >= 8 {
+        let groups = request.groups.iter().map(|asked| {
+            let topics = asked.topics.as_ref().map(|topics| {
+                let each = topics.iter();
+                each.map(|t| (t.name.to_string(), t.partition_indexes.clone()))
+                    .collect()
+            });
+            let topics = of(asked.group_id.as_str(), topics)
+                .into_iter()
+                .map(|(name, found)| {
+                    let partitions = found.into_iter().map(|(i, offset)| {
+                        OffsetFetchResponsePartitions::default()
+                            .with_partition_index(i)
+                            .with_committed_offset(offset)
+                    });
+                    OffsetFetchResponseTopics::default()
+                        .with_name(text(&name).into())
+                        .with_partitions(partitions.collect())
+                });
+            OffsetFetchResponseGroup::default()
+                .with_group_id(asked.group_id.clone())
+                .with_error_code(code)
+                .with_topics(if code == 0 {
+                    topics.collect()
+                } else {
+                    Vec::new()
+                })
+        });
+        return OffsetFetchResponse::default()
+            .with_topics(Vec::new())
+            .with_groups(groups.collect());
+    }
+    let topics = request.topics.as_ref().map(|topics| {
+        let each = topics.iter();
+        each.map(|t| (t.name.to_string(), t.partition_indexes.clone()))
+            .collect()
+    });
+    let topics = of(request.group_id.as_str(), topics)
+        .into_iter()
+        .map(|(name, found)| {
+            let partitions = found.into_iter().map(|(i, offset)| {
+                OffsetFetchResponsePartition::default()
+                    .with_partition_index(i)
+                    .with_committed_offset(offset)
+            });
+            OffsetFetchResponseTopic::default()
+                .with_name(text(&name).into())
+                .with_partitions(partitions.collect())
+        });
+    let response = OffsetFetchResponse::default().with_topics(topics.collect());
+    if version >= 2 {
+        response.with_error_code(code)
+    } else {
+        response
+    }
+}

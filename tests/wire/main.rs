@@ -1,0 +1,415 @@
+//! The wire source before scripted brokers that do what no real one does, or rarely: garbage, lies
+//! about lengths, silence. How Kafka itself behaves is proven by the end-to-end tests.
+
+#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
+
+mod fake;
+
+use std::future::Future;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use fake::{Fake, Twist};
+use kafka_protocol::messages::ApiKey;
+use lagwise::kafka::{Client, Settings, Source};
+use lagwise::model::fault::Fault;
+use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
+use lagwise::model::types::{Offset, OffsetReset};
+use lagwise::poller::OffsetSource;
+
+/// A source for the brokers; responses over a megabyte are refused, and dead connections found early.
+fn source(fake: &Fake) -> Source {
+    let properties = [
+        ("bootstrap.servers", fake.bootstrap()),
+        ("receive.message.max.bytes", "1000000"),
+        ("socket.timeout.ms", "1500"),
+        ("reconnect.backoff.max.ms", "300"),
+    ];
+    Source::connect(Settings {
+        name: "main".into(),
+        properties: properties.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        max_groups: 1,
+        client: Client::Wire,
+    })
+    .unwrap()
+}
+
+fn group(name: &str, topics: &[&str]) -> GroupPlan {
+    GroupPlan {
+        group: name.into(),
+        topics: topics.iter().map(|t| (*t).into()).collect(),
+        discover: topics.is_empty(),
+        reset: OffsetReset::Latest,
+    }
+}
+
+async fn observe(source: &Source, groups: &[GroupPlan]) -> Observation {
+    let plan = SweepPlan {
+        groups: groups.to_vec(),
+    };
+    source
+        .observe(plan, Instant::now() + Duration::from_secs(2))
+        .await
+}
+
+/// A group's commits on a topic; `Err` where nothing is known of the group or of a partition.
+fn commits(
+    observation: &Observation,
+    group: usize,
+    topic: &str,
+) -> Result<Vec<Option<i64>>, Fault> {
+    let topics = observation.groups[group]
+        .committed
+        .as_ref()
+        .map_err(|fault| *fault)?;
+    let column = topics[topic].iter();
+    column.map(|c| c.map(|c| c.map(|Offset(o)| o))).collect()
+}
+
+fn ends(observation: &Observation, topic: &str) -> Result<Vec<i64>, Fault> {
+    let offsets = observation.topics[topic].as_ref().map_err(|fault| *fault)?;
+    offsets
+        .ends
+        .iter()
+        .map(|end| end.map(|Offset(o)| o))
+        .collect()
+}
+
+/// Two brokers: each leads one topic, and coordinates the group that reads it.
+fn two_halves() -> (Fake, [GroupPlan; 2]) {
+    let fake = Fake::start(2);
+    fake.topic("a", &[1, 1]);
+    fake.topic("b", &[2, 2]);
+    fake.group("ga", 1, "a", &[Some(1), Some(2)]);
+    fake.group("gb", 2, "b", &[Some(3), Some(4)]);
+    (fake, [group("ga", &["a"]), group("gb", &["b"])])
+}
+
+fn assert_right(observation: &Observation) {
+    assert_eq!(commits(observation, 0, "a"), Ok(vec![Some(1), Some(2)]));
+    assert_eq!(commits(observation, 1, "b"), Ok(vec![Some(3), Some(4)]));
+    assert_eq!(ends(observation, "a"), Ok(vec![100, 100]));
+    assert_eq!(ends(observation, "b"), Ok(vec![100, 100]));
+    assert_eq!(observation.connection, None);
+}
+
+#[tokio::test]
+async fn many_groups_cost_one_request_to_each_broker() {
+    let (fake, mut groups) = (Fake::start(3), Vec::new());
+    fake.topic("orders", &[1, 2, 3]);
+    for i in 0..300 {
+        let name = format!("group-{i}");
+        fake.group(&name, i % 3 + 1, "orders", &[Some(1), None, Some(100)]);
+        groups.push(group(&name, &["orders"]));
+    }
+    let source = source(&fake);
+    for _ in 0..3 {
+        let observation = observe(&source, &groups).await;
+        for place in 0..groups.len() {
+            let found = commits(&observation, place, "orders");
+            assert_eq!(found, Ok(vec![Some(1), None, Some(100)]));
+        }
+        assert_eq!(ends(&observation, "orders"), Ok(vec![100, 100, 100]));
+    }
+    assert_eq!(fake.accepted.load(Ordering::SeqCst), 3);
+    assert_eq!(fake.asked(ApiKey::Metadata), 1);
+    assert_eq!(fake.asked(ApiKey::FindCoordinator), 1);
+    assert_eq!(fake.asked(ApiKey::OffsetFetch), 9);
+    // Ends, and starts too, since a partition without a commit may begin anywhere.
+    assert_eq!(fake.asked(ApiKey::ListOffsets), 18);
+}
+
+#[tokio::test]
+async fn old_brokers_are_asked_one_by_one() {
+    for (fetch, find, metadata, list) in [(7, 3, 8, 5), (5, 1, 4, 2), (2, 0, 1, 1)] {
+        let (fake, groups) = two_halves();
+        fake.world.lock().unwrap().highest = [
+            (ApiKey::OffsetFetch as i16, fetch),
+            (ApiKey::FindCoordinator as i16, find),
+            (ApiKey::Metadata as i16, metadata),
+            (ApiKey::ListOffsets as i16, list),
+        ]
+        .into();
+        assert_right(&observe(&source(&fake), &groups).await);
+        assert_eq!(fake.asked(ApiKey::FindCoordinator), 2);
+        let discovered = observe(&source(&fake), &[group("ga", &[])]).await;
+        assert_eq!(commits(&discovered, 0, "a"), Ok(vec![Some(1), Some(2)]));
+    }
+}
+
+#[tokio::test]
+async fn topics_are_discovered_by_their_commits() {
+    let (fake, _) = two_halves();
+    fake.group("ga", 1, "b", &[None, Some(9)]);
+    fake.group("ga", 1, "__internal", &[Some(1)]);
+    fake.group("ga", 1, "gone", &[Some(1)]);
+    fake.topic("__internal", &[1]);
+    let source = source(&fake);
+    for _ in 0..2 {
+        let observation = observe(&source, &[group("ga", &[])]).await;
+        let found = observation.groups[0].committed.as_ref().unwrap();
+        let names: Vec<_> = found.keys().map(|t| t.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(commits(&observation, 0, "b"), Ok(vec![None, Some(9)]));
+        assert_eq!(ends(&observation, "b"), Ok(vec![100, 100]));
+    }
+    let listed = source
+        .list_groups(Instant::now() + Duration::from_secs(2))
+        .await;
+    let names: Vec<_> = listed.groups.iter().map(|g| g.as_str()).collect();
+    assert_eq!((names, listed.faults), (vec!["ga", "gb"], vec![]));
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_asked_nothing_is_not_silent() {
+    let (fake, _) = two_halves();
+    let source = source(&fake);
+    for _ in 0..3 {
+        let plan = [group("ga", &["missing"]), group("idle", &[])];
+        let observation = observe(&source, &plan).await;
+        assert_eq!(observation.connection, None);
+        assert_eq!(observation.topics["missing"], Err(Fault::TopicMissing));
+    }
+}
+
+/// What a broken answer may be, to any question.
+fn broken() -> Vec<Twist> {
+    let mut huge_frame = 0x7fff_ffff_u32.to_be_bytes().to_vec();
+    huge_frame.extend([0; 100]);
+    let http = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let mut huge_count = vec![0; 4];
+    huge_count.extend([0xff, 0xff, 0xff, 0xff, 0x07]);
+    let mut plain_count = vec![0; 4];
+    plain_count.extend(0x7fff_ffff_u32.to_be_bytes());
+    vec![
+        Twist::Close,
+        Twist::Half,
+        Twist::WrongNumber,
+        Twist::Raw(huge_frame),
+        Twist::Raw(http),
+        Twist::Raw(0xffff_ffff_u32.to_be_bytes().to_vec()),
+        Twist::Raw(vec![0, 0, 0, 2, 1, 1]),
+        Twist::Body(vec![]),
+        Twist::Body(vec![0xff; 300]),
+        Twist::Body(huge_count),
+        Twist::Body(plain_count),
+    ]
+}
+
+/// Every API with every broken answer, all at once.
+async fn each<F: Future<Output = ()>>(apis: &[ApiKey], test: impl Fn(ApiKey, Twist) -> F) {
+    let cases = apis
+        .iter()
+        .flat_map(|api| broken().into_iter().map(|twist| (*api, twist)));
+    futures::future::join_all(cases.map(|(api, twist)| test(api, twist))).await;
+}
+
+#[tokio::test]
+async fn what_one_broker_breaks_costs_only_what_it_has() {
+    each(
+        &[ApiKey::OffsetFetch, ApiKey::ListOffsets],
+        async |api, twist| {
+            let (fake, groups) = two_halves();
+            let source = source(&fake);
+            assert_right(&observe(&source, &groups).await);
+            fake.twist(2, api, twist.clone(), usize::MAX);
+            let observation = observe(&source, &groups).await;
+            let own = commits(&observation, 0, "a");
+            assert_eq!(own, Ok(vec![Some(1), Some(2)]), "{twist:?}");
+            assert_eq!(ends(&observation, "a"), Ok(vec![100, 100]), "{twist:?}");
+            let fault = if api == ApiKey::OffsetFetch {
+                commits(&observation, 1, "b").unwrap_err()
+            } else {
+                ends(&observation, "b").unwrap_err()
+            };
+            assert!(fault.is_connection(), "{twist:?}: {fault}");
+            recovers(&fake, &source, &groups).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_broken_answer_while_connecting_is_told_and_survived() {
+    let apis = [
+        ApiKey::ApiVersions,
+        ApiKey::Metadata,
+        ApiKey::FindCoordinator,
+    ];
+    each(&apis, async |api, twist| {
+        let (fake, groups) = two_halves();
+        let source = source(&fake);
+        for node in [1, 2] {
+            fake.twist(node, api, twist.clone(), usize::MAX);
+        }
+        let observation = observe(&source, &groups).await;
+        for group in &observation.groups {
+            assert!(group.committed.is_err(), "{api:?} {twist:?}");
+        }
+        recovers(&fake, &source, &groups).await;
+    })
+    .await;
+}
+
+/// Brokers that are themselves again are read again, over one connection each.
+async fn recovers(fake: &Fake, source: &Source, groups: &[GroupPlan]) {
+    fake.straighten();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_right(&observe(source, groups).await);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(fake.open.load(Ordering::SeqCst) <= 2);
+}
+
+#[tokio::test]
+async fn a_broker_that_never_answers_holds_nobody_up_for_long() {
+    let apis = [ApiKey::OffsetFetch, ApiKey::ListOffsets, ApiKey::Metadata];
+    let cases = apis.map(async |api| {
+        let (fake, groups) = two_halves();
+        let source = source(&fake);
+        assert_right(&observe(&source, &groups).await);
+        fake.twist(2, api, Twist::Silent, usize::MAX);
+        for round in 0..4 {
+            let started = Instant::now();
+            let observation = observe(&source, &groups).await;
+            let took = started.elapsed();
+            assert!(took < Duration::from_millis(2200), "{api:?}: {took:?}");
+            assert_eq!(
+                commits(&observation, 0, "a"),
+                Ok(vec![Some(1), Some(2)]),
+                "{api:?}"
+            );
+            assert_eq!(
+                ends(&observation, "a"),
+                Ok(vec![100, 100]),
+                "{api:?} {round}"
+            );
+        }
+        fake.straighten();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let observation = observe(&source, &groups).await;
+            if commits(&observation, 1, "b").is_ok() && ends(&observation, "b").is_ok() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{api:?}: {observation:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(fake.open.load(Ordering::SeqCst) <= 2, "{api:?}");
+    });
+    futures::future::join_all(cases).await;
+}
+
+#[tokio::test]
+async fn a_moved_coordinator_and_a_moved_leader_are_found_within_the_sweep() {
+    let (fake, groups) = two_halves();
+    let source = source(&fake);
+    assert_right(&observe(&source, &groups).await);
+    fake.world
+        .lock()
+        .unwrap()
+        .coordinators
+        .insert("gb".into(), 1);
+    fake.twist(2, ApiKey::OffsetFetch, Twist::Code(16), usize::MAX);
+    fake.world
+        .lock()
+        .unwrap()
+        .topics
+        .insert("b".into(), vec![(1, 100), (1, 100)]);
+    fake.twist(2, ApiKey::ListOffsets, Twist::Code(6), usize::MAX);
+    assert_right(&observe(&source, &groups).await);
+}
+
+#[tokio::test]
+async fn what_is_not_ready_is_asked_again_within_the_sweep() {
+    for (api, code) in [
+        (ApiKey::OffsetFetch, 14),
+        (ApiKey::OffsetFetch, 15),
+        (ApiKey::OffsetFetch, 88),
+        (ApiKey::FindCoordinator, 15),
+        (ApiKey::ListOffsets, 78),
+        (ApiKey::ListOffsets, 74),
+        (ApiKey::ListOffsets, 75),
+        (ApiKey::ApiVersions, 35),
+    ] {
+        let (fake, groups) = two_halves();
+        for node in [1, 2] {
+            fake.twist(node, api, Twist::Code(code), 1);
+        }
+        assert_right(&observe(&source(&fake), &groups).await);
+    }
+}
+
+#[tokio::test]
+async fn refusals_and_unknown_codes_are_faults_of_their_own() {
+    for (api, code, fault) in [
+        (ApiKey::OffsetFetch, 30, Fault::GroupDenied),
+        (ApiKey::OffsetFetch, 12345, Fault::Code(12345)),
+        (ApiKey::ListOffsets, 29, Fault::TopicDenied),
+        (ApiKey::ListOffsets, -1, Fault::Code(-1)),
+    ] {
+        let (fake, groups) = two_halves();
+        fake.twist(2, api, Twist::Code(code), usize::MAX);
+        let observation = observe(&source(&fake), &groups).await;
+        assert_eq!(commits(&observation, 0, "a"), Ok(vec![Some(1), Some(2)]));
+        let found = match commits(&observation, 1, "b") {
+            Ok(_) => ends(&observation, "b").err(),
+            Err(fault) => Some(fault),
+        };
+        assert_eq!(found, Some(fault));
+        assert_eq!(observation.connection, None);
+    }
+    let (fake, _) = two_halves();
+    let observation = observe(&source(&fake), &[group("ga", &["a", "missing"])]).await;
+    assert_eq!(observation.topics["missing"], Err(Fault::TopicMissing));
+    assert_eq!(commits(&observation, 0, "a"), Ok(vec![Some(1), Some(2)]));
+}
+
+#[tokio::test]
+async fn a_broker_that_throttles_is_left_alone() {
+    let (fake, groups) = two_halves();
+    let source = source(&fake);
+    fake.twist(1, ApiKey::Metadata, Twist::Throttle(400), 1);
+    let started = Instant::now();
+    assert_right(&observe(&source, &groups).await);
+    assert!(started.elapsed() >= Duration::from_millis(400));
+}
+
+#[tokio::test]
+async fn a_wire_source_refuses_what_only_librdkafka_does() {
+    let connect = |properties: &[(&str, &str)], client| {
+        let mut all = vec![("bootstrap.servers", "127.0.0.1:1")];
+        all.extend(properties);
+        Source::connect(Settings {
+            name: "main".into(),
+            properties: all
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+            max_groups: 1,
+            client,
+        })
+    };
+    let kerberos = [("sasl.kerberos.service.name", "hunter2")];
+    let refused = connect(&kerberos, Client::Wire).err().unwrap().to_string();
+    assert!(
+        refused.contains("sasl.kerberos.service.name (Kerberos)"),
+        "{refused}"
+    );
+    assert!(!refused.contains("hunter2"), "{refused}");
+    assert!(matches!(
+        connect(&kerberos, Client::Auto),
+        Ok(Source::Librdkafka(_))
+    ));
+    assert!(matches!(connect(&[], Client::Auto), Ok(Source::Wire(_))));
+    assert!(matches!(
+        connect(&[], Client::Librdkafka),
+        Ok(Source::Librdkafka(_))
+    ));
+    let no_file = [
+        ("security.protocol", "ssl"),
+        ("ssl.ca.location", "/no/such/file"),
+    ];
+    let refused = connect(&no_file, Client::Auto).err().unwrap().to_string();
+    assert!(refused.contains("ssl.ca.location"), "{refused}");
+}
