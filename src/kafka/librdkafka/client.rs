@@ -54,6 +54,9 @@ pub(super) fn client(
     let mut config = ClientConfig::new();
     // Defaults that a property of the configuration may override.
     config.set("client.id", "lagwise");
+    // A request that waits for a connection has librdkafka try anew twice in this time, whatever
+    // the backoff has grown to: by its default, every 50 ms.
+    config.set("reconnect.backoff.ms", "1000");
     config.set("reconnect.backoff.max.ms", "5000");
     config.set("log.connection.close", "false");
     if trusts_system_roots(settings) {

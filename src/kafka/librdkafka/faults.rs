@@ -26,7 +26,17 @@ pub(super) fn fault_of(code: i32) -> Fault {
 pub(super) fn report(health: &Health, code: i32, reason: &str) {
     // "All brokers are down" repeats what each broker's own error said better.
     if code != -187 {
-        health.report(fault_of(code), plain(reason), Instant::now());
+        health.report(kind_of(code, reason), plain(reason), Instant::now());
+    }
+}
+
+/// The fault for an error on a connection.
+fn kind_of(code: i32, reason: &str) -> Fault {
+    match fault_of(code) {
+        // With TLS 1.3 a broker refuses a client's certificate after the handshake, as the client
+        // sees it; its alert is then a failure to receive.
+        Fault::Unreachable if reason.contains("SSL alert number") => Fault::Tls,
+        fault => fault,
     }
 }
 
@@ -39,6 +49,14 @@ fn plain(reason: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_alert_is_a_refusal() {
+        let given = "ssl://k:9093/bootstrap: Receive failed: error:0A000412:SSL routines::ssl/tls alert bad certificate: SSL alert number 42 (after 3ms in state APIVERSION_QUERY)";
+        assert_eq!(kind_of(-195, given), Fault::Tls);
+        let cut_off = "ssl://k:9093/1: Receive failed: error:0A000126:SSL routines::unexpected eof while reading";
+        assert_eq!(kind_of(-195, cut_off), Fault::Unreachable);
+    }
 
     #[test]
     fn reasons_lose_what_changes() {

@@ -24,6 +24,9 @@ const KEPT: Duration = Duration::from_secs(120);
 /// How long the topics found to have commits are taken for all of them.
 const DISCOVERY_LASTS: Duration = Duration::from_secs(30);
 
+/// How long a group that a broker has refused is waited for, to learn whether it is refused still.
+const ASKED_AGAIN: Duration = Duration::from_millis(500);
+
 #[derive(Default)]
 pub(super) struct GroupClients(Mutex<HashMap<GroupId, GroupClient>>);
 
@@ -32,6 +35,8 @@ struct GroupClient {
     used: Instant,
     /// Topics found to have commits, and when.
     discovered: Option<(Instant, BTreeSet<TopicName>)>,
+    /// Why a broker does not let the group be read.
+    refused: Option<Fault>,
 }
 
 impl GroupClients {
@@ -42,12 +47,29 @@ impl GroupClients {
     pub(super) fn serve_callbacks(&self) {
         let clients: Vec<_> = self
             .all()
-            .values()
-            .map(|group| Arc::clone(&group.client))
+            .iter()
+            .map(|(id, group)| (id.clone(), Arc::clone(&group.client)))
             .collect();
-        for client in clients {
-            let _ = client.poll(Duration::ZERO);
+        for (id, client) in clients {
+            // The one place where a client says that its group is denied: the call that asks for
+            // commits waits for a coordinator until its time is over. Said once for each cause.
+            if let Some(Err(error)) = client.poll(Duration::ZERO)
+                && let refused @ Fault::GroupDenied = fault_of(code_of(&error))
+            {
+                self.note(&id, Some(refused));
+            }
         }
+    }
+
+    /// Remembers whether the group is refused.
+    fn note(&self, group: &GroupId, refused: Option<Fault>) {
+        if let Some(group) = self.all().get_mut(group) {
+            group.refused = refused;
+        }
+    }
+
+    fn refused(&self, group: &GroupId) -> Option<Fault> {
+        self.all().get(group)?.refused
     }
 
     /// Reads every group of the plan, all at once, each in a thread, by the deadline.
@@ -108,6 +130,7 @@ impl GroupClients {
             client: Arc::clone(&client),
             used: Instant::now(),
             discovered: None,
+            refused: None,
         };
         all.insert(group.clone(), kept);
         Ok(client)
@@ -152,9 +175,7 @@ impl GroupClients {
         }
         if list.count() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
-            let answer = client
-                .committed_offsets(list, left)
-                .map_err(|error| fault_of(code_of(&error)))?;
+            let answer = self.ask(&plan.group, client, list, left)?;
             for entry in ffi::entries(&answer) {
                 if let Some(slot) = slot(&mut columns, entry.topic, entry.partition) {
                     *slot = committed(entry);
@@ -170,6 +191,30 @@ impl GroupClients {
             group.discovered = Some((Instant::now(), columns.keys().cloned().collect()));
         }
         Ok(columns)
+    }
+
+    fn ask(
+        &self,
+        group: &GroupId,
+        client: &Client,
+        list: TopicPartitionList,
+        left: Duration,
+    ) -> Result<TopicPartitionList, Fault> {
+        // The client itself goes on asking for the coordinator, and finds it once it may.
+        let left = match self.refused(group) {
+            Some(_) => left.min(ASKED_AGAIN),
+            None => left,
+        };
+        match client.committed_offsets(list, left) {
+            Ok(answer) => {
+                self.note(group, None);
+                Ok(answer)
+            }
+            Err(error) => Err(match fault_of(code_of(&error)) {
+                Fault::NoAnswer => self.refused(group).unwrap_or(Fault::NoAnswer),
+                fault => fault,
+            }),
+        }
     }
 
     fn discovered(&self, group: &GroupId) -> Option<BTreeSet<TopicName>> {
