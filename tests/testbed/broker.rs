@@ -1,9 +1,11 @@
 //! The properties of one broker of a test cluster.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
 
+use super::kafka::KafkaOptions;
 use super::ports::free_port;
 
 /// The user that the SASL listeners know (mechanism PLAIN).
@@ -11,33 +13,59 @@ pub(crate) const SASL_USER: &str = "lagwise";
 /// That user's password.
 pub(crate) const SASL_PASSWORD: &str = "lagwise-secret";
 
-/// The ports of one broker, the same over all its restarts.
+/// A listener that brokers have besides `PLAINTEXT`, `SASL` (PLAIN) and `SSL`.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener {
+    /// Its name, in capitals.
+    pub(crate) name: &'static str,
+    /// Kafka's name for what is spoken on it: `PLAINTEXT`, `SASL_SSL`, ...
+    pub(crate) protocol: &'static str,
+    /// Its own properties, without `listener.name.<name>.`; `{folder}` stands for the cluster's folder.
+    pub(crate) properties: Vec<(&'static str, String)>,
+    /// Whether brokers send clients to another port than the one they listen on: for a proxy in between.
+    pub(crate) proxied: bool,
+}
+
+/// Where a broker listens, and where it sends its clients.
 #[derive(Clone, Copy)]
+pub(super) struct Port {
+    pub(super) listens: u16,
+    pub(super) advertised: u16,
+}
+
+/// The ports of one broker, the same over all its restarts.
+#[derive(Clone)]
 pub(super) struct Ports {
-    pub(super) plaintext: u16,
-    pub(super) sasl: u16,
-    pub(super) ssl: u16,
+    pub(super) by_listener: BTreeMap<&'static str, Port>,
     controller: u16,
 }
 
 impl Ports {
-    pub(super) fn free() -> Result<Self> {
+    pub(super) fn free(listeners: &[Listener]) -> Result<Self> {
+        let builtin = ["PLAINTEXT", "SASL", "SSL"].map(|name| (name, false));
+        let more = listeners.iter().map(|more| (more.name, more.proxied));
+        let mut by_listener = BTreeMap::new();
+        for (name, proxied) in builtin.into_iter().chain(more) {
+            let listens = free_port()?;
+            let advertised = if proxied { free_port()? } else { listens };
+            by_listener.insert(
+                name,
+                Port {
+                    listens,
+                    advertised,
+                },
+            );
+        }
         Ok(Self {
-            plaintext: free_port()?,
-            sasl: free_port()?,
-            ssl: free_port()?,
+            by_listener,
             controller: free_port()?,
         })
     }
 
-    fn client_listeners(self) -> String {
-        let Self {
-            plaintext,
-            sasl,
-            ssl,
-            ..
-        } = self;
-        format!("PLAINTEXT://127.0.0.1:{plaintext},SASL://127.0.0.1:{sasl},SSL://127.0.0.1:{ssl}")
+    fn addresses(&self, port: impl Fn(&Port) -> u16) -> String {
+        let each = self.by_listener.iter();
+        let each = each.map(|(name, of)| format!("{name}://127.0.0.1:{}", port(of)));
+        each.collect::<Vec<_>>().join(",")
     }
 }
 
@@ -47,9 +75,9 @@ pub(super) fn broker_properties(
     id: usize,
     cluster: &[Ports],
     folder: &Path,
-    extra: &[(String, String)],
+    options: &KafkaOptions,
 ) -> String {
-    let ports = cluster[id - 1];
+    let ports = &cluster[id - 1];
     let voters = (1..)
         .zip(cluster)
         .map(|(voter, ports): (usize, _)| format!("{voter}@127.0.0.1:{}", ports.controller));
@@ -71,11 +99,22 @@ pub(super) fn broker_properties(
          sasl.enabled.mechanisms=PLAIN\n\
          listener.name.ssl.ssl.keystore.type=PEM\n\
          listener.name.ssl.ssl.keystore.location={folder}/broker-{id}.pem\n",
-        ports.client_listeners(),
+        ports.addresses(|port| port.listens),
         ports.controller,
-        ports.client_listeners(),
+        ports.addresses(|port| port.advertised),
     );
-    lines += "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,SSL:SSL,CONTROLLER:PLAINTEXT\n";
+    lines += "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,SSL:SSL,CONTROLLER:PLAINTEXT";
+    for listener in &options.listeners {
+        lines += &format!(",{}:{}", listener.name, listener.protocol);
+    }
+    lines += "\n";
+    for listener in &options.listeners {
+        let name = listener.name.to_lowercase();
+        for (key, value) in &listener.properties {
+            let value = value.replace("{folder}", &folder.to_string());
+            lines += &format!("listener.name.{name}.{key}={value}\n");
+        }
+    }
     lines += &format!(
         "listener.name.sasl.plain.sasl.jaas.config=\
          org.apache.kafka.common.security.plain.PlainLoginModule required user_{SASL_USER}=\"{SASL_PASSWORD}\";\n"
@@ -107,7 +146,7 @@ pub(super) fn broker_properties(
               num.io.threads=4\n\
               log.cleaner.dedupe.buffer.size=4194304\n\
               log.index.size.max.bytes=1048576\n";
-    for (key, value) in extra {
+    for (key, value) in &options.properties {
         lines += &format!("{key}={value}\n");
     }
     lines

@@ -110,9 +110,13 @@ pub(crate) fn consume(args: &[String]) -> Result<()> {
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "true")
         .set("auto.commit.interval.ms", "500")
-        .set("fetch.wait.max.ms", "100")
-        .set("session.timeout.ms", "6000")
-        .set("heartbeat.interval.ms", "1000");
+        .set("fetch.wait.max.ms", "100");
+    if !properties.iter().any(|of| of == "group.protocol=consumer") {
+        // With the consumer protocol this is up to the broker.
+        config
+            .set("session.timeout.ms", "6000")
+            .set("heartbeat.interval.ms", "1000");
+    }
     for property in properties {
         let (key, value) = property
             .split_once('=')

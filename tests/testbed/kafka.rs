@@ -11,7 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::artifacts::Artifacts;
-use super::broker::{Ports, broker_properties};
+use super::broker::{Listener, Port, Ports, broker_properties};
 use super::pki::Authority;
 use super::poll::poll_until;
 use super::process::Process;
@@ -26,6 +26,10 @@ pub(crate) struct KafkaOptions {
     pub(crate) brokers: u16,
     /// Lines added to every broker's properties; a later line wins over an earlier one.
     pub(crate) properties: Vec<(String, String)>,
+    /// Listeners besides those that every broker has.
+    pub(crate) listeners: Vec<Listener>,
+    /// Arguments added to `kafka-storage format`, such as users for SCRAM.
+    pub(crate) format: Vec<String>,
     /// The most heap one broker may take, in MB.
     pub(crate) heap_mb: u32,
 }
@@ -35,6 +39,8 @@ impl Default for KafkaOptions {
         Self {
             brokers: 3,
             properties: Vec::new(),
+            listeners: Vec::new(),
+            format: Vec::new(),
             heap_mb: 512,
         }
     }
@@ -52,6 +58,7 @@ pub(crate) struct KafkaCluster {
     pub(super) artifacts: Artifacts,
     folder: PathBuf,
     heap_mb: u32,
+    authority: Authority,
     brokers: Vec<Broker>,
 }
 
@@ -71,44 +78,77 @@ impl KafkaCluster {
             artifacts: artifacts.clone(),
             folder: folder.to_owned(),
             heap_mb: options.heap_mb,
+            authority,
             brokers: Vec::new(),
         };
         for id in 1..=options.brokers {
             cluster.brokers.push(Broker {
-                ports: Ports::free()?,
+                ports: Ports::free(&options.listeners)?,
                 properties: folder.join(format!("broker-{id}.properties")),
                 process: Mutex::new(None),
             });
         }
         for (id, broker) in (1..).zip(&cluster.brokers) {
-            let identity = authority.server(&["127.0.0.1", "localhost"])?;
+            let identity = cluster.authority.server(&["127.0.0.1", "localhost"])?;
             std::fs::write(
                 folder.join(format!("broker-{id}.pem")),
                 identity.key + &identity.certificate,
             )?;
             std::fs::write(
                 &broker.properties,
-                broker_properties(id, &cluster.ports(), folder, &options.properties),
+                broker_properties(id, &cluster.ports(), folder, options),
             )?;
         }
-        cluster.format()?;
+        cluster.format(&options.format)?;
         cluster.start_all()?;
         Ok(cluster)
     }
 
     /// `host:port,...` of the listeners without login or encryption.
     pub(crate) fn bootstrap(&self) -> String {
-        self.addresses(|ports| ports.plaintext)
+        self.listener_bootstrap("PLAINTEXT")
     }
 
     /// `host:port,...` of the SASL_PLAINTEXT listeners: PLAIN with `broker::SASL_USER` and `SASL_PASSWORD`.
     pub(crate) fn sasl_bootstrap(&self) -> String {
-        self.addresses(|ports| ports.sasl)
+        self.listener_bootstrap("SASL")
     }
 
     /// `host:port,...` of the SSL listeners, whose certificates [`Self::ca_file`] signed.
     pub(crate) fn ssl_bootstrap(&self) -> String {
-        self.addresses(|ports| ports.ssl)
+        self.listener_bootstrap("SSL")
+    }
+
+    /// `host:port,...` to which the brokers send the clients of this listener.
+    pub(crate) fn listener_bootstrap(&self, listener: &str) -> String {
+        let ports = self.brokers.iter().filter_map(|broker| {
+            let port = broker.ports.by_listener.get(listener)?;
+            Some(format!("127.0.0.1:{}", port.advertised))
+        });
+        ports.collect::<Vec<_>>().join(",")
+    }
+
+    /// The number of brokers, running or not.
+    pub(crate) fn brokers(&self) -> usize {
+        self.brokers.len()
+    }
+
+    /// Where this broker listens, and where it sends its clients.
+    pub(super) fn port(&self, id: usize, listener: &str) -> Result<Port> {
+        let ports = &self.broker(id)?.ports.by_listener;
+        let port = ports.get(listener);
+        port.copied()
+            .with_context(|| format!("there is no listener {listener}"))
+    }
+
+    /// The authority that signed the brokers' certificates.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// A folder for files of this cluster.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The authority's certificate (PEM) for the SSL listeners.
@@ -218,17 +258,11 @@ impl KafkaCluster {
         command
     }
 
-    fn addresses(&self, port: impl Fn(&Ports) -> u16) -> String {
-        let addresses: Vec<_> = self
-            .brokers
-            .iter()
-            .map(|broker| format!("127.0.0.1:{}", port(&broker.ports)))
-            .collect();
-        addresses.join(",")
-    }
-
     fn ports(&self) -> Vec<Ports> {
-        self.brokers.iter().map(|broker| broker.ports).collect()
+        self.brokers
+            .iter()
+            .map(|broker| broker.ports.clone())
+            .collect()
     }
 
     fn broker(&self, id: usize) -> Result<&Broker> {
@@ -269,7 +303,7 @@ impl KafkaCluster {
             }
         }
         for &id in &running {
-            let address = format!("127.0.0.1:{}", self.broker(id)?.ports.plaintext);
+            let address = format!("127.0.0.1:{}", self.port(id, "PLAINTEXT")?.listens);
             let client: BaseConsumer = ClientConfig::new()
                 .set("bootstrap.servers", &address)
                 .create()?;
@@ -295,7 +329,7 @@ impl KafkaCluster {
     }
 
     /// Writes the data folders' metadata; the three run side by side, each being a start of a JVM.
-    fn format(&self) -> Result<()> {
+    fn format(&self, arguments: &[String]) -> Result<()> {
         static CLUSTERS: AtomicU64 = AtomicU64::new(0);
         // 22 characters of base64 whose last stands for zero bits: a cluster id that Kafka accepts.
         let cluster_id = format!("lagwise{:014}A", CLUSTERS.fetch_add(1, Ordering::Relaxed));
@@ -307,10 +341,9 @@ impl KafkaCluster {
                     let properties = broker.properties.to_string_lossy();
                     let cluster_id = &cluster_id;
                     scope.spawn(move || {
-                        self.java(
-                            "kafka.tools.StorageTool",
-                            &["format", "-t", cluster_id, "-c", &properties],
-                        )
+                        let mut all = vec!["format", "-t", cluster_id, "-c", &properties];
+                        all.extend(arguments.iter().map(String::as_str));
+                        self.java("kafka.tools.StorageTool", &all)
                     })
                 })
                 .collect();

@@ -4,8 +4,9 @@
 //! outlives the tests, however they end. Its programs come from the cache that `tests/testbed/build` fills.
 //!
 //! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
-//! cluster of `broker`s) with `topics` (what tests do with it), `control_plane` with `kubernetes` (likewise) and
-//! `replicas` (what a Deployment's replicas did), `consumers`, `http`.
+//! cluster of `broker`s) with `topics`, `records` and `layout` (what tests do with it), `secured` (one with logins and
+//! permissions), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise) and `replicas` (what a
+//! Deployment's replicas did), `consumers`, `http`.
 #![allow(
     dead_code,
     reason = "each test binary uses its own part of the testbed"
@@ -18,11 +19,15 @@ pub(crate) mod control_plane;
 pub(crate) mod http;
 pub(crate) mod kafka;
 pub(crate) mod kubernetes;
+pub(crate) mod layout;
 pub(crate) mod pki;
 pub(crate) mod poll;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod records;
 pub(crate) mod replicas;
+pub(crate) mod secured;
 pub(crate) mod topics;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +39,7 @@ use anyhow::{Context, Result, anyhow};
 use tempfile::TempDir;
 
 use artifacts::Artifacts;
+use broker::Listener;
 use control_plane::ControlPlane;
 use kafka::{KafkaCluster, KafkaOptions};
 use process::Process;
@@ -47,6 +53,7 @@ pub(crate) struct Testbed {
     path: PathBuf,
     artifacts: OnceLock<Result<Artifacts>>,
     kafka: OnceLock<Result<KafkaCluster>>,
+    secured: OnceLock<Result<KafkaCluster>>,
     control_plane: OnceLock<Result<ControlPlane>>,
 }
 
@@ -62,6 +69,7 @@ impl Testbed {
             folder: Mutex::new(Some(folder)),
             artifacts: OnceLock::new(),
             kafka: OnceLock::new(),
+            secured: OnceLock::new(),
             control_plane: OnceLock::new(),
         })
     }
@@ -70,7 +78,24 @@ impl Testbed {
     /// takes a cluster of its own by [`Self::start_kafka`].
     pub(crate) fn kafka(&self) -> Result<&KafkaCluster> {
         shared(&self.kafka, || {
-            self.start_kafka("kafka", &KafkaOptions::default())
+            let options = KafkaOptions {
+                // For tests that put a proxy there; without one, nobody is behind these addresses.
+                listeners: vec![Listener {
+                    name: "PROXIED",
+                    protocol: "PLAINTEXT",
+                    properties: Vec::new(),
+                    proxied: true,
+                }],
+                ..KafkaOptions::default()
+            };
+            self.start_kafka("kafka", &options)
+        })
+    }
+
+    /// The shared broker with every kind of login, and permissions (see [`secured`]).
+    pub(crate) fn secured_kafka(&self) -> Result<&KafkaCluster> {
+        shared(&self.secured, || {
+            self.start_kafka("secured", &secured::options())
         })
     }
 
@@ -149,6 +174,7 @@ impl Testbed {
             _ => Ok(()),
         };
         drop(self.kafka.take());
+        drop(self.secured.take());
         self.remove_folder();
         stopped
     }

@@ -14,7 +14,7 @@ use super::kafka::KafkaCluster;
 use super::poll::poll_until;
 
 /// How long one request may take while brokers come and go.
-const REQUEST: Duration = Duration::from_secs(20);
+pub(super) const REQUEST: Duration = Duration::from_secs(20);
 /// Records in flight at once while producing.
 const BATCH: usize = 10_000;
 
@@ -256,7 +256,7 @@ fn parse_described(fields: &[&str]) -> Result<DescribedPartition> {
 }
 
 /// Runs a future of the Kafka client to its end. The client's own threads complete it, so any runtime will do.
-fn blocking<F: Future + Send>(future: F) -> Result<F::Output>
+pub(super) fn blocking<F: Future + Send>(future: F) -> Result<F::Output>
 where
     F::Output: Send,
 {

@@ -1,0 +1,120 @@
+//! What happens to records besides being written: transactions, deletion, compaction.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::kafka::KafkaCluster;
+use super::topics::{REQUEST, blocking};
+use super::unique;
+
+/// A transaction that is open until it is ended; dropped, it stays open until its timeout.
+pub(crate) struct Transaction(BaseProducer);
+
+impl KafkaCluster {
+    /// Moves the log start of these partitions to these offsets.
+    pub(crate) fn delete_records(&self, topic: &str, before: &[(i32, i64)]) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.client_config().create()?;
+        let mut list = TopicPartitionList::new();
+        for &(partition, offset) in before {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        }
+        let deleted = blocking(admin.delete_records(&list, &AdminOptions::new()))??;
+        for element in deleted.elements() {
+            element.error().map_err(|error| {
+                anyhow!(
+                    "deleting records of {topic}/{}: {error}",
+                    element.partition()
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes one record for each of these keys to partition 0 and waits until all are acknowledged.
+    pub(crate) fn produce_keys(&self, topic: &str, keys: &[&str]) -> Result<()> {
+        let producer: BaseProducer = self.client_config().create()?;
+        for key in keys {
+            let record = BaseRecord::to(topic).partition(0).key(*key).payload("x");
+            producer.send(record).map_err(|(error, _)| error)?;
+        }
+        producer.flush(REQUEST)?;
+        Ok(())
+    }
+
+    /// The offsets of the records that are left in partition 0 of the topic.
+    pub(crate) fn offsets_left(&self, topic: &str) -> Result<Vec<i64>> {
+        let mut config = self.client_config();
+        config
+            .set("group.id", unique("reader"))
+            .set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Beginning)?;
+        consumer.assign(&list)?;
+        let mut offsets = Vec::new();
+        loop {
+            match consumer.poll(REQUEST).context("no record and no end")? {
+                Ok(record) => offsets.push(rdkafka::Message::offset(&record)),
+                Err(rdkafka::error::KafkaError::PartitionEOF(_)) => return Ok(offsets),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Begins a transaction.
+    pub(crate) fn begin_transaction(&self) -> Result<Transaction> {
+        let mut config = self.client_config();
+        config
+            .set("transactional.id", unique("transaction"))
+            .set("transaction.timeout.ms", "60000");
+        let producer: BaseProducer = config.create()?;
+        producer.init_transactions(REQUEST)?;
+        producer.begin_transaction()?;
+        Ok(Transaction(producer))
+    }
+}
+
+impl Transaction {
+    /// Writes so many records to one partition and waits until the broker has them.
+    pub(crate) fn produce(&self, topic: &str, partition: i32, records: usize) -> Result<()> {
+        for _ in 0..records {
+            let record = BaseRecord::<(), _>::to(topic)
+                .partition(partition)
+                .payload("x");
+            self.0.send(record).map_err(|(error, _)| error)?;
+        }
+        self.0.flush(REQUEST)?;
+        Ok(())
+    }
+
+    /// Has the transaction commit the group's offset.
+    pub(crate) fn commit_offset(
+        &self,
+        kafka: &KafkaCluster,
+        group: &str,
+        topic: &str,
+        offset: i64,
+    ) -> Result<()> {
+        let member: BaseConsumer = kafka.client_config().set("group.id", group).create()?;
+        let metadata = member.group_metadata().context("no group metadata")?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Offset(offset))?;
+        self.0
+            .send_offsets_to_transaction(&list, &metadata, REQUEST)?;
+        Ok(())
+    }
+
+    pub(crate) fn commit(self) -> Result<()> {
+        Ok(self.0.commit_transaction(Duration::from_secs(30))?)
+    }
+
+    pub(crate) fn abort(self) -> Result<()> {
+        Ok(self.0.abort_transaction(Duration::from_secs(30))?)
+    }
+}

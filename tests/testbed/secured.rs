@@ -1,0 +1,112 @@
+//! A broker with every kind of login, where only what is allowed may be read.
+
+use super::broker::{Listener, SASL_PASSWORD, SASL_USER};
+use super::kafka::{KafkaCluster, KafkaOptions};
+use anyhow::Result;
+
+/// A user who may do nothing but what [`KafkaCluster::allow_describe`] allows; the password is [`SASL_PASSWORD`].
+pub(crate) const READER: &str = "reader";
+/// The common name of a client certificate whose owner may do everything.
+pub(crate) const CERTIFIED: &str = "certified";
+/// The scope without which the broker refuses a token.
+pub(crate) const SCOPE: &str = "lag";
+
+/// One broker; `SASL` and `SASLSSL` take PLAIN, SCRAM and OAUTHBEARER, `MTLS` asks for a certificate.
+pub(super) fn options() -> KafkaOptions {
+    let certificates = || {
+        vec![
+            ("ssl.keystore.type", "PEM".to_owned()),
+            ("ssl.keystore.location", "{folder}/broker-1.pem".to_owned()),
+            ("ssl.truststore.type", "PEM".to_owned()),
+            ("ssl.truststore.location", "{folder}/ca.crt".to_owned()),
+        ]
+    };
+    let mut mtls = certificates();
+    mtls.push(("ssl.client.auth", "required".to_owned()));
+    let mut saslssl = certificates();
+    saslssl.push(("ssl.client.auth", "none".to_owned()));
+    let mechanisms = mechanisms();
+    saslssl.extend(mechanisms.iter().cloned());
+    let listener = |name, protocol, properties| Listener {
+        name,
+        protocol,
+        properties,
+        proxied: false,
+    };
+    // The listener SASL is in every broker's properties already, with PLAIN alone.
+    let mut properties: Vec<(String, String)> = mechanisms
+        .into_iter()
+        .map(|(key, value)| (format!("listener.name.sasl.{key}"), value))
+        .collect();
+    let of = |key: &str, value: String| (key.to_owned(), value);
+    properties.extend([
+        of(
+            "authorizer.class.name",
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned(),
+        ),
+        // The tests themselves and the brokers among one another come without a login.
+        of(
+            "super.users",
+            format!("User:ANONYMOUS;User:{SASL_USER};User:CN={CERTIFIED}"),
+        ),
+    ]);
+    let scram =
+        |mechanism: &str| format!("{mechanism}=[name={SASL_USER},password={SASL_PASSWORD}]");
+    KafkaOptions {
+        brokers: 1,
+        listeners: vec![
+            listener("SASLSSL", "SASL_SSL", saslssl),
+            listener("MTLS", "SSL", mtls),
+        ],
+        format: ["SCRAM-SHA-256", "SCRAM-SHA-512"]
+            .iter()
+            .flat_map(|mechanism| ["--add-scram".to_owned(), scram(mechanism)])
+            .collect(),
+        properties,
+        ..KafkaOptions::default()
+    }
+}
+
+fn mechanisms() -> Vec<(&'static str, String)> {
+    let module = |path: &str, rest: String| {
+        format!("org.apache.kafka.common.security.{path} required {rest};")
+    };
+    let scram = || module("scram.ScramLoginModule", String::new());
+    vec![
+        (
+            "sasl.enabled.mechanisms",
+            "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER".to_owned(),
+        ),
+        (
+            "plain.sasl.jaas.config",
+            module(
+                "plain.PlainLoginModule",
+                format!("user_{SASL_USER}=\"{SASL_PASSWORD}\" user_{READER}=\"{SASL_PASSWORD}\""),
+            ),
+        ),
+        ("scram-sha-256.sasl.jaas.config", scram()),
+        ("scram-sha-512.sasl.jaas.config", scram()),
+        (
+            "oauthbearer.sasl.jaas.config",
+            module(
+                "oauthbearer.OAuthBearerLoginModule",
+                format!(
+                    "unsecuredLoginStringClaim_sub=\"broker\" unsecuredValidatorRequiredScope=\"{SCOPE}\""
+                ),
+            ),
+        ),
+    ]
+}
+
+impl KafkaCluster {
+    /// Lets [`READER`] describe these topics and groups.
+    pub(crate) fn allow_describe(&self, topics: &[&str], groups: &[&str]) -> Result<()> {
+        let principal = format!("User:{READER}");
+        let mut args = vec!["--add", "--allow-principal", &principal];
+        args.extend(["--operation", "Describe"]);
+        args.extend(topics.iter().flat_map(|topic| ["--topic", topic]));
+        args.extend(groups.iter().flat_map(|group| ["--group", group]));
+        self.tool("org.apache.kafka.tools.AclCommand", &args)
+            .map(drop)
+    }
+}
