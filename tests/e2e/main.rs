@@ -12,7 +12,9 @@
 )]
 
 mod brokers;
+mod conformance;
 mod daemon;
+mod faults;
 mod lag;
 mod load;
 mod login;
@@ -20,6 +22,7 @@ mod logins;
 mod outage;
 mod scale;
 mod smoke;
+mod sources;
 #[path = "../testbed/mod.rs"]
 mod testbed;
 
@@ -33,7 +36,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use testbed::Testbed;
 
 /// A test: an error or a panic is its failure.
-type Test = fn(&Testbed) -> Result<()>;
+pub(crate) type Test = fn(&Testbed) -> Result<()>;
 
 /// The tests of every run.
 const TESTS: &[(&str, Test)] = &[
@@ -99,10 +102,6 @@ const TESTS: &[(&str, Test)] = &[
         login::librdkafka_tells_a_refused_login_too,
     ),
     (
-        "logins::each_reads_and_each_is_refused_with_the_wrong_secret",
-        logins::each_reads_and_each_is_refused_with_the_wrong_secret,
-    ),
-    (
         "brokers::each_hangs_dies_and_comes_back",
         brokers::each_hangs_dies_and_comes_back,
     ),
@@ -123,6 +122,12 @@ const TESTS: &[(&str, Test)] = &[
 /// The long ones, for `tests/run --full` (or `--ignored`, as with any test marked so).
 const FULL: &[(&str, Test)] = &[];
 
+/// Those of the suites, which list their own.
+const SUITES: &[&[(&str, Test)]] = &[conformance::CASES, logins::CASES, faults::CASES];
+
+/// Likewise, the long ones.
+const FULL_SUITES: &[&[(&str, Test)]] = &[FULL, conformance::LONG, faults::LONG];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let [role, rest @ ..] = arguments.as_slice()
@@ -141,9 +146,12 @@ fn main() -> ExitCode {
     let full = std::env::var("LAGWISE_TIER").is_ok_and(|tier| tier == "full");
     let trials = TESTS
         .iter()
+        .chain(SUITES.iter().copied().flatten())
         .map(|&(name, test)| trial(name, test, &testbed));
-    let long = FULL
+    let long = FULL_SUITES
         .iter()
+        .copied()
+        .flatten()
         .map(|&(name, test)| trial(name, test, &testbed).with_ignored_flag(!full));
     let conclusion = libtest_mimic::run(&arguments, trials.chain(long).collect());
 

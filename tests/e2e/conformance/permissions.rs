@@ -1,0 +1,40 @@
+//! What a login may not see is said by name and costs nothing else.
+
+use anyhow::Result;
+
+use crate::sources::{Sources, plan, plan_of};
+use crate::testbed::broker::SASL_PASSWORD;
+use crate::testbed::secured::READER;
+use crate::testbed::{Testbed, unique};
+
+/// `Describe` on a group and on a topic is all it takes; without either, that group or that topic is denied.
+pub(crate) fn what_is_denied_is_named(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.secured_kafka()?;
+    let (topic, secret) = (unique("topic"), unique("secret"));
+    let (group, denied) = (unique("group"), unique("denied"));
+    kafka.create_topics(&[&topic, &secret], 2)?;
+    for name in [&topic, &secret] {
+        kafka.produce_to(name, &[(0, 4), (1, 4)])?;
+        kafka.commit(&group, name, &[(0, 1), (1, 2)])?;
+        kafka.commit(&denied, name, &[(0, 1), (1, 2)])?;
+    }
+    kafka.allow_describe(&[&topic], &[&group])?;
+    let mut sources = Sources::connect(&[
+        ("bootstrap.servers", &kafka.sasl_bootstrap()),
+        ("security.protocol", "SASL_PLAINTEXT"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", READER),
+        ("sasl.password", SASL_PASSWORD),
+    ])?;
+    let allowed = format!("{group} {topic}: 1 2\n{topic}: 0..4 0..4");
+    sources.expect(&plan(&group, &[&topic]), &allowed)?;
+    sources.expect(
+        &plan_of(&[(&group, &[&topic, &secret]), (&denied, &[&topic, &secret])]),
+        &format!("{allowed}\n{denied}: !group_denied\n{secret}: topic_denied"),
+    )?;
+    // Without topics named, what is denied cannot be told from what is not there.
+    sources.expect(
+        &plan_of(&[(&group, &[]), (&denied, &[])]),
+        &format!("{allowed}\n{denied}: !group_denied"),
+    )
+}

@@ -1,0 +1,145 @@
+//! Logs whose start moves, that have gaps, and that hold transactions.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::sources::{Sources, plan, plan_of};
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+/// How long a log start may be used without asking again, and a look or two.
+const STARTS_LAST: Duration = Duration::from_secs(75);
+
+/// Records that are gone move the log start, up to an empty log that starts where it ends.
+pub(crate) fn records_deleted(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let (topic, group, nobody) = (unique("topic"), unique("group"), unique("nobody"));
+    kafka.create_topic(&topic, 3)?;
+    kafka.produce_to(&topic, &[(0, 10), (1, 10), (2, 10)])?;
+    kafka.commit(&group, &topic, &[(0, 2), (1, 2), (2, 10)])?;
+    let mut living = Sources::of(kafka)?;
+    let committed = format!("{group} {topic}: 2 2 10");
+    living.expect(
+        &plan(&group, &[&topic]),
+        &format!("{committed}\n{topic}: 0..10 0..10 0..10"),
+    )?;
+    kafka.delete_records(&topic, &[(0, 6), (1, 10)])?;
+    let moved = format!("{topic}: 6..10 10..10 0..10");
+    let mut fresh = Sources::of(kafka)?;
+    fresh.expect(&plan(&group, &[&topic]), &format!("{committed}\n{moved}"))?;
+    // Where there is no commit, all depends on the log start, and it is asked for at once.
+    living.expect(
+        &plan_of(&[(&group, &[&topic]), (&nobody, &[&topic])]),
+        &format!("{committed}\n{nobody} {topic}: - - -\n{moved}"),
+    )?;
+    for subject in &fresh.each {
+        let known = &subject.known.groups[group.as_str()].topics[topic.as_str()];
+        let lag = known.latest.as_ref().map(|lag| lag.total());
+        // What is gone is nobody's work: 4 of partition 0, none of the others.
+        ensure!(
+            matches!(lag, Ok(Ok(lag)) if lag.0 == 4),
+            "{:?}: {lag:?}",
+            subject.client
+        );
+    }
+    Ok(())
+}
+
+/// A source that knows the old log start sees the new one within the time it keeps it.
+pub(crate) fn a_moved_log_start_is_seen_within_its_time(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let (topic, group) = (unique("topic"), unique("group"));
+    kafka.create_topic(&topic, 1)?;
+    kafka.produce(&topic, 0, 10)?;
+    kafka.commit(&group, &topic, &[(0, 2)])?;
+    let mut sources = Sources::of(kafka)?;
+    let plan = plan(&group, &[&topic]);
+    sources.expect(&plan, &format!("{group} {topic}: 2\n{topic}: 0..10"))?;
+    kafka.delete_records(&topic, &[(0, 6)])?;
+    sources.until(
+        STARTS_LAST,
+        "the new log start",
+        &plan,
+        &format!("{group} {topic}: 2\n{topic}: 6..10"),
+    )
+}
+
+/// Compaction leaves gaps and takes no offset back.
+pub(crate) fn compacted_topic(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let (topic, group) = (unique("compacted"), unique("group"));
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("segment.ms", "100"),
+        ("max.compaction.lag.ms", "100"),
+    ];
+    kafka.create_topic_with(&topic, 1, &settings)?;
+    kafka.produce_keys(&topic, &["a", "b", "a", "b", "a", "b"])?;
+    kafka.commit(&group, &topic, &[(0, 1)])?;
+    // The segment that is written to is never compacted, and a new one begins with a record that is late enough.
+    let mut written = 6;
+    poll_until(Duration::from_secs(60), "the topic to be compacted", || {
+        kafka.produce_keys(&topic, &["c"])?;
+        written += 1;
+        let left = kafka.offsets_left(&topic)?;
+        ensure!(!left.contains(&0) && !left.contains(&2), "left: {left:?}");
+        Ok(())
+    })?;
+    Sources::of(kafka)?.expect(
+        &plan(&group, &[&topic]),
+        &format!("{group} {topic}: 1\n{topic}: 0..{written}"),
+    )
+}
+
+/// A log ends at its high watermark, for consumers read uncommitted records by default: records of open and of
+/// aborted transactions count, and so do the markers that end them.
+pub(crate) fn transactions(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let (topic, group) = (unique("transactional"), unique("group"));
+    kafka.create_topic(&topic, 3)?;
+    kafka.commit(&group, &topic, &[(0, 0), (1, 0), (2, 0)])?;
+    let mut sources = Sources::of(kafka)?;
+    let (committed, aborted, open) = (
+        kafka.begin_transaction()?,
+        kafka.begin_transaction()?,
+        kafka.begin_transaction()?,
+    );
+    committed.produce(&topic, 0, 3)?;
+    aborted.produce(&topic, 1, 4)?;
+    open.produce(&topic, 2, 5)?;
+    let plan = plan(&group, &[&topic]);
+    let zeros = format!("{group} {topic}: 0 0 0");
+    sources.expect(&plan, &format!("{zeros}\n{topic}: 0..3 0..4 0..5"))?;
+    committed.commit()?;
+    aborted.abort()?;
+    sources.until(
+        Duration::from_secs(20),
+        "the markers",
+        &plan,
+        &format!("{zeros}\n{topic}: 0..4 0..5 0..5"),
+    )?;
+    open.abort()
+}
+
+/// An offset that a transaction is about to commit is not committed yet, and reading it does not wait for the end.
+pub(crate) fn offsets_in_a_transaction(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let (topic, group) = (unique("transactional"), unique("group"));
+    kafka.create_topic(&topic, 1)?;
+    kafka.produce(&topic, 0, 9)?;
+    kafka.commit(&group, &topic, &[(0, 2)])?;
+    let mut sources = Sources::of(kafka)?;
+    let plan = plan(&group, &[&topic]);
+    let at = |offset: i64| format!("{group} {topic}: {offset}\n{topic}: 0..9");
+    let transaction = kafka.begin_transaction()?;
+    transaction.commit_offset(kafka, &group, &topic, 5)?;
+    sources.expect(&plan, &at(2))?;
+    transaction.commit()?;
+    sources.until(Duration::from_secs(20), "the commit", &plan, &at(5))?;
+    let transaction = kafka.begin_transaction()?;
+    transaction.commit_offset(kafka, &group, &topic, 8)?;
+    transaction.abort()?;
+    sources.expect(&plan, &at(5))
+}

@@ -1,0 +1,264 @@
+//! Every client for one Kafka, asked the same questions; and what they said as text, to compare and to read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lagwise::kafka::{Client, GroupList, Settings, Source};
+use lagwise::model::assembly::{ClusterHistory, Scope};
+use lagwise::model::fault::Fault;
+use lagwise::model::observation::{GroupPlan, Observation, SweepPlan, TopicOffsets};
+use lagwise::model::snapshot::ClusterSnapshot;
+use lagwise::model::types::{Offset, OffsetReset};
+use lagwise::poller::OffsetSource;
+
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::poll::poll_until;
+
+/// The clients that every case runs with.
+const CLIENTS: &[Client] = &[Client::Librdkafka];
+
+/// How long one sweep may take, as in lagwise's own defaults.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How much later than its deadline a sweep may be over, on two busy cores.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// One client's source, and what has become known by it.
+pub(crate) struct Subject {
+    pub(crate) client: Client,
+    pub(crate) source: Source,
+    history: ClusterHistory,
+    /// What is known after the last sweep.
+    pub(crate) known: Arc<ClusterSnapshot>,
+}
+
+/// A source of each client.
+pub(crate) struct Sources {
+    runtime: tokio::runtime::Runtime,
+    pub(crate) each: Vec<Subject>,
+}
+
+impl Sources {
+    /// Of every client, with the cluster's plain listeners.
+    pub(crate) fn of(kafka: &KafkaCluster) -> Result<Self> {
+        Self::connect(&[("bootstrap.servers", &kafka.bootstrap())])
+    }
+
+    /// Of every client, with these properties.
+    pub(crate) fn connect(properties: &[(&str, &str)]) -> Result<Self> {
+        Self::with(&clients()?, properties)
+    }
+
+    /// Of these clients.
+    pub(crate) fn with(clients: &[Client], properties: &[(&str, &str)]) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let properties: BTreeMap<String, String> = properties
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let connect = |client| {
+            let _inside = runtime.enter();
+            Ok(Subject {
+                client,
+                source: Source::connect(Settings {
+                    name: "main".into(),
+                    properties: properties.clone(),
+                    max_groups: 100,
+                    client,
+                })?,
+                history: ClusterHistory::default(),
+                known: Arc::default(),
+            })
+        };
+        let each = clients.iter().copied().map(connect);
+        let each = each.collect::<Result<_>>()?;
+        Ok(Self { runtime, each })
+    }
+
+    /// Asks every client, one after the other; one that is late is a failure.
+    pub(crate) fn look(&mut self, plan: &SweepPlan) -> Result<Vec<(Client, Observation)>> {
+        let mut all = Vec::new();
+        for subject in &mut self.each {
+            let asked = Instant::now();
+            let sweep = subject.source.observe(plan.clone(), asked + DEADLINE);
+            let observation = self
+                .runtime
+                .block_on(async { tokio::time::timeout(DEADLINE * 3, sweep).await })
+                .with_context(|| format!("{:?}: a sweep that does not end", subject.client))?;
+            let took = asked.elapsed();
+            ensure!(
+                took <= DEADLINE + GRACE,
+                "{:?}: a sweep took {took:?}",
+                subject.client
+            );
+            ensure!(
+                observation
+                    .groups
+                    .iter()
+                    .map(|group| &group.plan)
+                    .eq(&plan.groups),
+                "{:?}: groups that the plan does not have: {observation:?}",
+                subject.client
+            );
+            subject.known = subject.history.take_in(observation.clone(), Scope::Whole);
+            all.push((subject.client, observation));
+        }
+        Ok(all)
+    }
+
+    /// One look, at which every client has to see exactly this (see [`seen`]).
+    pub(crate) fn expect(&mut self, plan: &SweepPlan, expected: &str) -> Result<()> {
+        for (client, observation) in self.look(plan)? {
+            let seen = seen(&observation);
+            ensure!(
+                seen == sorted(expected),
+                "{client:?} sees\n{seen}\ninstead of\n{}",
+                sorted(expected)
+            );
+        }
+        Ok(())
+    }
+
+    /// Looks until every client sees exactly this in one and the same round.
+    pub(crate) fn until(
+        &mut self,
+        within: Duration,
+        what: &str,
+        plan: &SweepPlan,
+        expected: &str,
+    ) -> Result<()> {
+        poll_until(within, what, || self.expect(plan, expected))
+    }
+
+    /// The groups that each client finds.
+    pub(crate) fn list_groups(&self) -> Vec<(Client, GroupList)> {
+        let list = |subject: &Subject| {
+            let listed = subject.source.list_groups(Instant::now() + DEADLINE);
+            (subject.client, self.runtime.block_on(listed))
+        };
+        self.each.iter().map(list).collect()
+    }
+}
+
+/// The clients to run with: all, or the one that `LAGWISE_CLIENT` names.
+pub(crate) fn clients() -> Result<Vec<Client>> {
+    let Ok(wanted) = std::env::var("LAGWISE_CLIENT") else {
+        return Ok(CLIENTS.to_vec());
+    };
+    let named = |client: &&Client| format!("{client:?}").eq_ignore_ascii_case(&wanted);
+    let client = CLIENTS.iter().find(named);
+    Ok(vec![*client.with_context(|| {
+        format!("LAGWISE_CLIENT={wanted}: there are {CLIENTS:?}")
+    })?])
+}
+
+/// One group with these topics; without any, it discovers them.
+pub(crate) fn plan(group: &str, topics: &[&str]) -> SweepPlan {
+    plan_of(&[(group, topics)])
+}
+
+/// These groups, each with its topics; a group without any discovers them.
+pub(crate) fn plan_of(groups: &[(&str, &[&str])]) -> SweepPlan {
+    let group = |&(group, topics): &(&str, &[&str])| GroupPlan {
+        group: group.into(),
+        topics: topics.iter().map(|topic| (*topic).into()).collect(),
+        discover: topics.is_empty(),
+        reset: OffsetReset::Latest,
+    };
+    SweepPlan {
+        groups: groups.iter().map(group).collect(),
+    }
+}
+
+/// What was seen, one line for each fact, sorted:
+///
+/// ```text
+/// GROUP TOPIC: 2 7 -             committed offsets by partition, - for none
+/// GROUP: group_denied            nothing is known of the group, or "no topics"
+/// TOPIC: 0..5 0..7 0..!no_answer where each partition's log starts and ends
+/// TOPIC: topic_missing           nothing is known of the topic
+/// connection: login              what keeps the cluster from answering
+/// ```
+///
+/// An unknown is its fault's label after an exclamation mark.
+pub(crate) fn seen(observation: &Observation) -> String {
+    text(observation, &|fault| format!("!{}", fault.label()))
+}
+
+/// As [`seen`], with one sign for every fault that says that something is not to be reached at present.
+pub(crate) fn seen_in_outage(observation: &Observation) -> String {
+    text(observation, &|fault| {
+        if fault.is_connection() {
+            "?".to_owned()
+        } else {
+            format!("!{}", fault.label())
+        }
+    })
+}
+
+fn text(observation: &Observation, fault: &dyn Fn(Fault) -> String) -> String {
+    let mut lines = BTreeSet::new();
+    let number = |offset: &Result<Offset, Fault>| match offset {
+        Ok(offset) => offset.to_string(),
+        Err(unknown) => fault(*unknown),
+    };
+    let of_topic = |offsets: &TopicOffsets| {
+        let both = offsets.starts.iter().zip(&offsets.ends);
+        let both = both.map(|(start, end)| format!("{}..{}", number(start), number(end)));
+        both.collect::<Vec<_>>().join(" ")
+    };
+    for (topic, offsets) in &observation.topics {
+        lines.insert(match offsets {
+            Ok(offsets) => format!("{topic}: {}", of_topic(offsets)),
+            Err(unknown) => format!("{topic}: {}", unknown.label()),
+        });
+    }
+    for group in &observation.groups {
+        let id = &group.plan.group;
+        let topics = match &group.committed {
+            Ok(topics) if topics.is_empty() => {
+                lines.insert(format!("{id}: no topics"));
+                continue;
+            }
+            Ok(topics) => topics,
+            Err(unknown) => {
+                lines.insert(format!("{id}: {}", fault(*unknown)));
+                continue;
+            }
+        };
+        for (topic, column) in topics {
+            // Of a topic without partitions there is nothing to say but why.
+            if matches!(observation.topics.get(topic), Some(Err(_))) {
+                continue;
+            }
+            let column = column.iter().map(|committed| match committed {
+                Ok(Some(offset)) => offset.to_string(),
+                Ok(None) => "-".to_owned(),
+                Err(unknown) => fault(*unknown),
+            });
+            let column = column.collect::<Vec<_>>().join(" ");
+            lines.insert(format!("{id} {topic}: {column}"));
+        }
+    }
+    if let Some(connection) = &observation.connection {
+        lines.insert(format!("connection: {}", connection.kind.label()));
+    }
+    lines.into_iter().fold(String::new(), |mut text, line| {
+        let _ = writeln!(text, "{line}");
+        text
+    })
+}
+
+/// Lines in the order of [`seen`].
+fn sorted(expected: &str) -> String {
+    let mut lines: Vec<_> = expected.lines().map(str::trim).collect();
+    lines.retain(|line| !line.is_empty());
+    lines.sort_unstable();
+    lines.into_iter().map(|line| format!("{line}\n")).collect()
+}
