@@ -7,16 +7,36 @@ use crate::model::fault::Fault;
 use crate::model::observation::GroupObservation;
 use crate::model::types::TopicName;
 
-/// Whether a broker said anything of the group, if only that it may not be read.
-pub(super) fn was_heard(group: &GroupObservation) -> bool {
+/// What a sweep's commits say of the cluster as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Nobody was asked anything: there are no groups, or of topics that have no partitions only.
+    NothingAsked,
+    /// Nobody answered.
+    Silence,
+    /// A broker said something, if only that a group may not be read.
+    Something,
+}
+
+/// What the brokers said of the groups, taken together.
+pub(super) fn heard(groups: &[GroupObservation]) -> Heard {
     let is_silence = |fault: &Fault| fault.is_connection() || *fault == Fault::Client;
-    match &group.committed {
-        Err(fault) => !is_silence(fault),
-        Ok(topics) => topics
-            .values()
-            .flatten()
-            .any(|committed| !committed.as_ref().is_err_and(is_silence)),
+    let mut all = Heard::NothingAsked;
+    for group in groups {
+        let (whole, readings) = match &group.committed {
+            Err(fault) => (Some(is_silence(fault)), None),
+            Ok(topics) => (None, Some(topics.values().flatten())),
+        };
+        let readings = readings.into_iter().flatten();
+        let silences = readings.map(|committed| committed.as_ref().is_err_and(is_silence));
+        for silence in whole.into_iter().chain(silences) {
+            if !silence {
+                return Heard::Something;
+            }
+            all = Heard::Silence;
+        }
     }
+    all
 }
 
 /// The topics whose log offsets are needed, and whether a log's start may have passed a commit.
@@ -30,4 +50,37 @@ pub(super) fn wanted(groups: &[GroupObservation]) -> BTreeMap<&TopicName, bool> 
         *wanted.entry(topic).or_default() |= column.contains(&Ok(None));
     }
     wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::observation::{CommittedColumn, GroupPlan};
+    use crate::model::types::{Offset, OffsetReset};
+
+    fn group(committed: Result<CommittedColumn, Fault>) -> GroupObservation {
+        GroupObservation {
+            plan: GroupPlan {
+                group: "g".into(),
+                topics: ["t".into()].into(),
+                discover: false,
+                reset: OffsetReset::Latest,
+            },
+            committed: committed.map(|column| [("t".into(), column)].into()),
+        }
+    }
+
+    #[test]
+    fn who_was_not_asked_is_not_silent() {
+        assert_eq!(heard(&[]), Heard::NothingAsked);
+        let missing = || group(Ok(Vec::new()));
+        assert_eq!(heard(&[missing()]), Heard::NothingAsked);
+        let silent = || group(Ok(vec![Err(Fault::NoAnswer); 2]));
+        assert_eq!(heard(&[missing(), silent()]), Heard::Silence);
+        assert_eq!(heard(&[group(Err(Fault::Unreachable))]), Heard::Silence);
+        let answer = group(Ok(vec![Err(Fault::NoAnswer), Ok(Some(Offset(1)))]));
+        assert_eq!(heard(&[silent(), answer]), Heard::Something);
+        let denied = group(Err(Fault::GroupDenied));
+        assert_eq!(heard(&[silent(), denied]), Heard::Something);
+    }
 }

@@ -29,6 +29,13 @@ pub(crate) fn missing_topic_is_not_created(testbed: &Testbed) -> Result<()> {
         )?;
         sources.expect(&impossible, "no/such name, ever: topic_missing")?;
     }
+    // Asked about nothing else, again and again: that nobody has anything to say is no outage.
+    let only_missing = plan(&nobody, &[&missing]);
+    let discovered = plan(&nobody, &[]);
+    for _ in 0..3 {
+        sources.expect(&only_missing, &format!("{missing}: topic_missing"))?;
+        sources.expect(&discovered, &format!("{nobody}: no topics"))?;
+    }
     ensure!(
         !kafka.topics()?.contains(&missing),
         "asking for {missing} created it"
