@@ -18,7 +18,7 @@ use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 
 /// The clients that every case runs with.
-const CLIENTS: &[Client] = &[Client::Librdkafka];
+const CLIENTS: &[Client] = &[Client::Librdkafka, Client::Wire];
 
 /// How long one sweep may take, as in lagwise's own defaults.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
