@@ -24,54 +24,97 @@ mod permissions;
 mod records;
 mod topics;
 
+use anyhow::{Context, Result};
+
 use crate::Test;
+use crate::testbed::Testbed;
+use crate::testbed::kafka::{KafkaCluster, KafkaOptions, Version};
+
+/// A case of one cluster.
+type Case = fn(&KafkaCluster) -> Result<()>;
+
+/// Runs a case on the shared brokers.
+macro_rules! shared {
+    ($part:ident :: $case:ident) => {
+        (
+            concat!("conformance::", stringify!($case)),
+            |testbed: &Testbed| $part::$case(testbed.kafka()?),
+        )
+    };
+}
 
 /// The cases of every run.
 pub(crate) const CASES: &[(&str, Test)] = &[
-    ("conformance::plain_commits", groups::plain_commits),
-    (
-        "conformance::partitions_without_a_commit",
-        groups::partitions_without_a_commit,
-    ),
-    ("conformance::discovery", groups::discovery),
-    ("conformance::many_groups", groups::many_groups),
-    ("conformance::odd_names", groups::odd_names),
-    (
-        "conformance::live_classic_group",
-        groups::live_classic_group,
-    ),
-    (
-        "conformance::live_group_of_the_consumer_protocol",
-        groups::live_group_of_the_consumer_protocol,
-    ),
-    (
-        "conformance::missing_topic_is_not_created",
-        topics::missing_topic_is_not_created,
-    ),
-    (
-        "conformance::topic_deleted_and_recreated",
-        topics::topic_deleted_and_recreated,
-    ),
-    ("conformance::partitions_added", topics::partitions_added),
-    ("conformance::records_deleted", records::records_deleted),
-    ("conformance::compacted_topic", records::compacted_topic),
-    ("conformance::transactions", records::transactions),
-    (
-        "conformance::offsets_in_a_transaction",
-        records::offsets_in_a_transaction,
-    ),
-    (
-        "conformance::what_one_broker_holds_goes_and_comes_with_it",
-        outage::what_one_broker_holds_goes_and_comes_with_it,
-    ),
-    (
-        "conformance::what_is_denied_is_named",
-        permissions::what_is_denied_is_named,
-    ),
+    shared!(groups::plain_commits),
+    shared!(groups::partitions_without_a_commit),
+    shared!(groups::discovery),
+    shared!(groups::many_groups),
+    shared!(groups::odd_names),
+    shared!(groups::live_classic_group),
+    shared!(groups::live_group_of_the_consumer_protocol),
+    shared!(topics::missing_topic_is_not_created),
+    shared!(topics::topic_deleted_and_recreated),
+    shared!(topics::partitions_added),
+    shared!(records::records_deleted),
+    shared!(records::compacted_topic),
+    shared!(records::transactions),
+    shared!(records::offsets_in_a_transaction),
+    shared!(outage::what_one_broker_holds_goes_and_comes_with_it),
+    ("conformance::what_is_denied_is_named", |testbed| {
+        permissions::what_is_denied_is_named(testbed.secured_kafka()?)
+    }),
 ];
 
 /// The long ones.
-pub(crate) const LONG: &[(&str, Test)] = &[(
-    "conformance::a_moved_log_start_is_seen_within_its_time",
-    records::a_moved_log_start_is_seen_within_its_time,
-)];
+pub(crate) const LONG: &[(&str, Test)] = &[
+    shared!(records::a_moved_log_start_is_seen_within_its_time),
+    ("conformance::kafka_2_8", |testbed| {
+        on(testbed, Version::V2_8, OLDEST)
+    }),
+    ("conformance::kafka_3_9", |testbed| {
+        on(testbed, Version::V3_9, OLDEST)?;
+        on(testbed, Version::V3_9, OLD)
+    }),
+];
+
+/// What brokers of every age have.
+const OLDEST: &[(&str, Case)] = &[
+    ("plain commits", groups::plain_commits),
+    (
+        "partitions without a commit",
+        groups::partitions_without_a_commit,
+    ),
+    ("discovery", groups::discovery),
+    ("many groups", groups::many_groups),
+    ("odd names", groups::odd_names),
+    ("live group", groups::live_classic_group),
+    ("missing topic", topics::missing_topic_is_not_created),
+    (
+        "topic deleted and recreated",
+        topics::topic_deleted_and_recreated,
+    ),
+    ("records deleted", records::records_deleted),
+];
+
+/// What the first brokers without ZooKeeper, those of 2.8, have not.
+const OLD: &[(&str, Case)] = &[
+    ("partitions added", topics::partitions_added),
+    ("transactions", records::transactions),
+    (
+        "offsets in a transaction",
+        records::offsets_in_a_transaction,
+    ),
+];
+
+/// Runs cases on one broker of that version.
+fn on(testbed: &Testbed, version: Version, cases: &[(&str, Case)]) -> Result<()> {
+    let options = KafkaOptions {
+        brokers: 1,
+        version,
+        ..KafkaOptions::default()
+    };
+    let kafka = testbed.start_kafka(&crate::testbed::unique("old"), &options)?;
+    cases
+        .iter()
+        .try_for_each(|(name, case)| case(&kafka).with_context(|| format!("{version:?}: {name}")))
+}

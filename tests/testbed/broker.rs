@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::kafka::KafkaOptions;
+use super::kafka::{KafkaOptions, Version};
 use super::ports::free_port;
 
 /// The user that the SASL listeners know (mechanism PLAIN).
@@ -41,9 +41,16 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    pub(super) fn free(listeners: &[Listener]) -> Result<Self> {
-        let builtin = ["PLAINTEXT", "SASL", "SSL"].map(|name| (name, false));
-        let more = listeners.iter().map(|more| (more.name, more.proxied));
+    pub(super) fn free(options: &KafkaOptions) -> Result<Self> {
+        let mut builtin = vec![("PLAINTEXT", false), ("SASL", false)];
+        // Kafka 2.8 takes no key in PEM without a password.
+        if options.version != Version::V2_8 {
+            builtin.push(("SSL", false));
+        }
+        let more = options
+            .listeners
+            .iter()
+            .map(|more| (more.name, more.proxied));
         let mut by_listener = BTreeMap::new();
         for (name, proxied) in builtin.into_iter().chain(more) {
             let listens = free_port()?;
@@ -96,13 +103,17 @@ pub(super) fn broker_properties(
          listeners={},CONTROLLER://127.0.0.1:{}\n\
          advertised.listeners={}\n\
          log.dirs={folder}/data-{id}\n\
-         sasl.enabled.mechanisms=PLAIN\n\
-         listener.name.ssl.ssl.keystore.type=PEM\n\
-         listener.name.ssl.ssl.keystore.location={folder}/broker-{id}.pem\n",
+         sasl.enabled.mechanisms=PLAIN\n",
         ports.addresses(|port| port.listens),
         ports.controller,
         ports.addresses(|port| port.advertised),
     );
+    if ports.by_listener.contains_key("SSL") {
+        lines += &format!(
+            "listener.name.ssl.ssl.keystore.type=PEM\n\
+             listener.name.ssl.ssl.keystore.location={folder}/broker-{id}.pem\n"
+        );
+    }
     lines += "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,SSL:SSL,CONTROLLER:PLAINTEXT";
     for listener in &options.listeners {
         lines += &format!(",{}:{}", listener.name, listener.protocol);

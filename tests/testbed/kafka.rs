@@ -19,6 +19,16 @@ use super::process::Process;
 /// How long brokers may take to be up, on two busy cores.
 const START: Duration = Duration::from_secs(90);
 
+/// Which Kafka the brokers are. Its tools are always the current ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Version {
+    #[default]
+    Current,
+    /// 2.8: with the first, early KRaft.
+    V2_8,
+    V3_9,
+}
+
 /// What a cluster is to be; the default is what most tests want.
 #[derive(Clone, Debug)]
 pub(crate) struct KafkaOptions {
@@ -30,6 +40,7 @@ pub(crate) struct KafkaOptions {
     pub(crate) listeners: Vec<Listener>,
     /// Arguments added to `kafka-storage format`, such as users for SCRAM.
     pub(crate) format: Vec<String>,
+    pub(crate) version: Version,
     /// The most heap one broker may take, in MB.
     pub(crate) heap_mb: u32,
 }
@@ -41,6 +52,7 @@ impl Default for KafkaOptions {
             properties: Vec::new(),
             listeners: Vec::new(),
             format: Vec::new(),
+            version: Version::Current,
             heap_mb: 512,
         }
     }
@@ -57,6 +69,8 @@ pub(crate) struct KafkaCluster {
     pub(super) name: String,
     pub(super) artifacts: Artifacts,
     folder: PathBuf,
+    /// Of the brokers, which may be older than the tools.
+    jars: PathBuf,
     heap_mb: u32,
     authority: Authority,
     brokers: Vec<Broker>,
@@ -77,13 +91,14 @@ impl KafkaCluster {
             name: name.to_owned(),
             artifacts: artifacts.clone(),
             folder: folder.to_owned(),
+            jars: jars(artifacts, options.version)?,
             heap_mb: options.heap_mb,
             authority,
             brokers: Vec::new(),
         };
         for id in 1..=options.brokers {
             cluster.brokers.push(Broker {
-                ports: Ports::free(&options.listeners)?,
+                ports: Ports::free(options)?,
                 properties: folder.join(format!("broker-{id}.properties")),
                 process: Mutex::new(None),
             });
@@ -219,7 +234,11 @@ impl KafkaCluster {
 
     /// Runs a program from Kafka's jars with a small heap and gives what it printed; its failure is an error.
     pub(super) fn java(&self, class: &str, args: &[&str]) -> Result<String> {
-        let mut command = self.java_command(256, "warn");
+        self.java_of(&self.artifacts.kafka_jars, class, args)
+    }
+
+    fn java_of(&self, jars: &Path, class: &str, args: &[&str]) -> Result<String> {
+        let mut command = self.java_command(jars, 256, "warn");
         let output = command
             .arg(class)
             .args(args)
@@ -237,7 +256,7 @@ impl KafkaCluster {
         Ok(out.into_owned())
     }
 
-    fn java_command(&self, heap_mb: u32, log_level: &str) -> Command {
+    fn java_command(&self, jars: &Path, heap_mb: u32, log_level: &str) -> Command {
         let mut command = Command::new(&self.artifacts.java);
         // The first compiler only and the serial collector: brokers live for minutes and share two cores.
         command
@@ -254,7 +273,7 @@ impl KafkaCluster {
                 "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
             ])
             .arg("-cp")
-            .arg(self.artifacts.kafka_jars.join("*"));
+            .arg(jars.join("*"));
         command
     }
 
@@ -283,7 +302,7 @@ impl KafkaCluster {
     fn launch(&self, id: usize) -> Result<()> {
         let mut process = self.process(id)?;
         if process.is_none() {
-            let mut command = self.java_command(self.heap_mb, "info");
+            let mut command = self.java_command(&self.jars, self.heap_mb, "info");
             command.arg("kafka.Kafka").arg(&self.broker(id)?.properties);
             *process = Some(Process::start(
                 &format!("{}-{id}", self.name),
@@ -343,7 +362,7 @@ impl KafkaCluster {
                     scope.spawn(move || {
                         let mut all = vec!["format", "-t", cluster_id, "-c", &properties];
                         all.extend(arguments.iter().map(String::as_str));
-                        self.java("kafka.tools.StorageTool", &all)
+                        self.java_of(&self.jars, "kafka.tools.StorageTool", &all)
                     })
                 })
                 .collect();
@@ -355,4 +374,17 @@ impl KafkaCluster {
             })
         })
     }
+}
+
+/// The folder of the version's jars.
+fn jars(artifacts: &Artifacts, version: Version) -> Result<PathBuf> {
+    let [v2_8, v3_9] = &artifacts.old_kafka_jars;
+    let old = match version {
+        Version::Current => return Ok(artifacts.kafka_jars.clone()),
+        Version::V2_8 => v2_8,
+        Version::V3_9 => v3_9,
+    };
+    old.clone().with_context(|| {
+        format!("{version:?} is not built; tests/testbed/build kafka_2_8 kafka_3_9 builds them")
+    })
 }

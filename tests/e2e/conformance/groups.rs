@@ -6,12 +6,12 @@ use anyhow::{Result, ensure};
 
 use crate::sources::{Sources, plan, plan_of};
 use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
+use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
-use crate::testbed::{Testbed, unique};
+use crate::testbed::unique;
 
 /// Every partition has a commit.
-pub(crate) fn plain_commits(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn plain_commits(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 3)?;
     kafka.produce_to(&topic, &[(0, 5), (1, 7)])?;
@@ -33,8 +33,7 @@ pub(crate) fn plain_commits(testbed: &Testbed) -> Result<()> {
 }
 
 /// No commit is not a commit of 0: on some partitions, on a topic, of a group that nobody has ever seen.
-pub(crate) fn partitions_without_a_commit(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn partitions_without_a_commit(kafka: &KafkaCluster) -> Result<()> {
     let (topic, other) = (unique("topic"), unique("topic"));
     let (group, nobody) = (unique("group"), unique("nobody"));
     kafka.create_topics(&[&topic, &other], 4)?;
@@ -56,8 +55,7 @@ pub(crate) fn partitions_without_a_commit(testbed: &Testbed) -> Result<()> {
 }
 
 /// Without topics named: those with a commit, and no others; a group without any has none.
-pub(crate) fn discovery(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn discovery(kafka: &KafkaCluster) -> Result<()> {
     let topics = [unique("topic"), unique("topic"), unique("topic")];
     let [one, two, three] = &topics;
     let (group, nobody) = (unique("group"), unique("nobody"));
@@ -99,8 +97,7 @@ pub(crate) fn discovery(testbed: &Testbed) -> Result<()> {
 }
 
 /// Many groups at once, of all coordinators, with topics of their own and shared ones.
-pub(crate) fn many_groups(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn many_groups(kafka: &KafkaCluster) -> Result<()> {
     let topics: Vec<String> = (0..3).map(|_| unique("topic")).collect();
     kafka.create_topics(&topics.iter().map(String::as_str).collect::<Vec<_>>(), 3)?;
     let mut expected = String::new();
@@ -127,8 +124,7 @@ pub(crate) fn many_groups(testbed: &Testbed) -> Result<()> {
 }
 
 /// Names at the edge of what Kafka takes.
-pub(crate) fn odd_names(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn odd_names(kafka: &KafkaCluster) -> Result<()> {
     let short = unique("o");
     let long = format!("{short}{}", "x".repeat(249 - short.len()));
     let dotted = format!("{}.with_dots-and.more", unique("odd"));
@@ -149,17 +145,16 @@ pub(crate) fn odd_names(testbed: &Testbed) -> Result<()> {
 }
 
 /// Members that consume, one that leaves, and the group they leave behind.
-pub(crate) fn live_classic_group(testbed: &Testbed) -> Result<()> {
-    live(testbed, "classic")
+pub(crate) fn live_classic_group(kafka: &KafkaCluster) -> Result<()> {
+    live(kafka, "classic")
 }
 
 /// The same with the protocol of KIP-848.
-pub(crate) fn live_group_of_the_consumer_protocol(testbed: &Testbed) -> Result<()> {
-    live(testbed, "consumer")
+pub(crate) fn live_group_of_the_consumer_protocol(kafka: &KafkaCluster) -> Result<()> {
+    live(kafka, "consumer")
 }
 
-fn live(testbed: &Testbed, protocol: &str) -> Result<()> {
-    let kafka = testbed.kafka()?;
+fn live(kafka: &KafkaCluster, protocol: &str) -> Result<()> {
     let (topic, group) = (unique("topic"), unique(protocol));
     kafka.create_topic(&topic, 3)?;
     kafka.produce_to(&topic, &[(0, 30), (1, 20)])?;
@@ -170,7 +165,7 @@ fn live(testbed: &Testbed, protocol: &str) -> Result<()> {
         per_second: 200,
         properties: vec![("group.protocol".to_owned(), protocol.to_owned())],
     };
-    let mut fleet = ConsumerFleet::new(&testbed.folder("live")?, options);
+    let mut fleet = ConsumerFleet::new(kafka.folder(), options);
     fleet.scale_to(2)?;
     let mut sources = Sources::of(kafka)?;
     let plan = plan(&group, &[&topic]);

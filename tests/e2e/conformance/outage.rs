@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::sources::{Sources, plan_of, seen_in_outage};
+use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
-use crate::testbed::{Testbed, unique};
+use crate::testbed::unique;
 
 /// Partitions that only one broker has are unknown while it is gone, and nothing else is; with it all is known again.
-pub(crate) fn what_one_broker_holds_goes_and_comes_with_it(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn what_one_broker_holds_goes_and_comes_with_it(kafka: &KafkaCluster) -> Result<()> {
     let (spread, elsewhere) = (unique("spread"), unique("elsewhere"));
     kafka.create_topic_on(&spread, &[1, 2, 3])?;
     kafka.create_topic_on(&elsewhere, &[1, 3])?;

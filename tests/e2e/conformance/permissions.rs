@@ -4,12 +4,12 @@ use anyhow::Result;
 
 use crate::sources::{Sources, plan, plan_of};
 use crate::testbed::broker::SASL_PASSWORD;
+use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::secured::READER;
-use crate::testbed::{Testbed, unique};
+use crate::testbed::unique;
 
 /// `Describe` on a group and on a topic is all it takes; without either, that group or that topic is denied.
-pub(crate) fn what_is_denied_is_named(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.secured_kafka()?;
+pub(crate) fn what_is_denied_is_named(kafka: &KafkaCluster) -> Result<()> {
     let (topic, secret) = (unique("topic"), unique("secret"));
     let (group, denied) = (unique("group"), unique("denied"));
     kafka.create_topics(&[&topic, &secret], 2)?;

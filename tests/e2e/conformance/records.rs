@@ -5,15 +5,15 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::sources::{Sources, plan, plan_of};
+use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
-use crate::testbed::{Testbed, unique};
+use crate::testbed::unique;
 
 /// How long a log start may be used without asking again, and a look or two.
 const STARTS_LAST: Duration = Duration::from_secs(75);
 
 /// Records that are gone move the log start, up to an empty log that starts where it ends.
-pub(crate) fn records_deleted(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn records_deleted(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group, nobody) = (unique("topic"), unique("group"), unique("nobody"));
     kafka.create_topic(&topic, 3)?;
     kafka.produce_to(&topic, &[(0, 10), (1, 10), (2, 10)])?;
@@ -47,8 +47,7 @@ pub(crate) fn records_deleted(testbed: &Testbed) -> Result<()> {
 }
 
 /// A source that knows the old log start sees the new one within the time it keeps it.
-pub(crate) fn a_moved_log_start_is_seen_within_its_time(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn a_moved_log_start_is_seen_within_its_time(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 1)?;
     kafka.produce(&topic, 0, 10)?;
@@ -66,8 +65,7 @@ pub(crate) fn a_moved_log_start_is_seen_within_its_time(testbed: &Testbed) -> Re
 }
 
 /// Compaction leaves gaps and takes no offset back.
-pub(crate) fn compacted_topic(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn compacted_topic(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("compacted"), unique("group"));
     let settings = [
         ("cleanup.policy", "compact"),
@@ -95,8 +93,7 @@ pub(crate) fn compacted_topic(testbed: &Testbed) -> Result<()> {
 
 /// A log ends at its high watermark, for consumers read uncommitted records by default: records of open and of
 /// aborted transactions count, and so do the markers that end them.
-pub(crate) fn transactions(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn transactions(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("transactional"), unique("group"));
     kafka.create_topic(&topic, 3)?;
     kafka.commit(&group, &topic, &[(0, 0), (1, 0), (2, 0)])?;
@@ -124,8 +121,7 @@ pub(crate) fn transactions(testbed: &Testbed) -> Result<()> {
 }
 
 /// An offset that a transaction is about to commit is not committed yet, and reading it does not wait for the end.
-pub(crate) fn offsets_in_a_transaction(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn offsets_in_a_transaction(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("transactional"), unique("group"));
     kafka.create_topic(&topic, 1)?;
     kafka.produce(&topic, 0, 9)?;

@@ -6,15 +6,15 @@ use anyhow::{Result, ensure};
 use lagwise::model::fault::Fault;
 
 use crate::sources::{Sources, plan, plan_of};
-use crate::testbed::{Testbed, unique};
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::unique;
 
 /// How long a source may use what it knows of topics, and a look or two.
 const REFRESH: Duration = Duration::from_secs(20);
 
 /// A topic that is not there is named as such, beside others that are; asking for it does not create it, though
 /// these brokers create what is asked for by those who let them.
-pub(crate) fn missing_topic_is_not_created(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn missing_topic_is_not_created(kafka: &KafkaCluster) -> Result<()> {
     let (topic, missing, group) = (unique("topic"), unique("missing"), unique("group"));
     kafka.create_topic(&topic, 1)?;
     kafka.commit(&group, &topic, &[(0, 0)])?;
@@ -55,8 +55,7 @@ pub(crate) fn missing_topic_is_not_created(testbed: &Testbed) -> Result<()> {
 
 /// A topic that is deleted is missing, and one made anew under its name starts anew. A commit that stands beyond the
 /// new log's end is never a number.
-pub(crate) fn topic_deleted_and_recreated(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 2)?;
     kafka.produce_to(&topic, &[(0, 10), (1, 10)])?;
@@ -101,8 +100,7 @@ pub(crate) fn topic_deleted_and_recreated(testbed: &Testbed) -> Result<()> {
 }
 
 /// Partitions that are added are seen with the next metadata, with all that is in them.
-pub(crate) fn partitions_added(testbed: &Testbed) -> Result<()> {
-    let kafka = testbed.kafka()?;
+pub(crate) fn partitions_added(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 2)?;
     kafka.produce_to(&topic, &[(0, 4), (1, 4)])?;
