@@ -107,6 +107,7 @@ fn bench(criterion: &mut Criterion) {
         let rules = Rules {
             clamp: true,
             max_staleness: Duration::from_secs(3600),
+            namespaces: Vec::new(),
         };
         let now = Moment::now();
         criterion.bench_function(&format!("answer one of {name}"), |bencher| {

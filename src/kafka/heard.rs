@@ -20,7 +20,10 @@ pub(super) enum Heard {
 
 /// What the brokers said of the groups, taken together.
 pub(super) fn heard(groups: &[GroupObservation]) -> Heard {
-    let is_silence = |fault: &Fault| fault.is_connection() || *fault == Fault::Client;
+    // Nor do the two faults of our own that no broker was asked for.
+    let is_silence = |fault: &Fault| {
+        fault.is_connection() || matches!(fault, Fault::Client | Fault::TooManyGroups)
+    };
     let mut all = Heard::NothingAsked;
     for group in groups {
         let (whole, readings) = match &group.committed {

@@ -25,7 +25,7 @@ use self::groups::GroupClients;
 use self::logs::Logs;
 use self::topics::TopicCache;
 use super::health::Health;
-use super::heard::{wanted, was_heard};
+use super::heard::{Heard, heard, wanted};
 use super::{GroupList, Settings, SetupError};
 use crate::model::fault::Fault;
 use crate::model::observation::{GroupObservation, Observation, SweepPlan};
@@ -130,25 +130,26 @@ impl Inner {
         if moved {
             self.topics.forget();
         }
-        let connection = if is_new || groups.iter().any(was_heard) {
-            self.health.answered();
-            None
-        } else if groups.is_empty() {
-            self.health.current()
-        } else {
-            // Only kept metadata speaks for the cluster: nothing was asked (of a missing topic, of
-            // a group without commits), or a coordinator is gone, or all of it. New metadata tells.
-            self.topics.forget();
-            match self
-                .topics
-                .current(&self.client, &BTreeSet::new(), deadline)
-            {
-                Ok(_) => {
-                    self.health.answered();
-                    None
-                }
-                Err(_) => Some(self.health.silent(self.bootstrap(), Moment::now())),
+        let is_silent = match heard(&groups) {
+            Heard::NothingAsked if !is_new => None,
+            Heard::Silence if !is_new => {
+                // Only kept metadata speaks for the cluster: a coordinator is gone, or all of it.
+                // New metadata tells.
+                self.topics.forget();
+                let asked_anew = self
+                    .topics
+                    .current(&self.client, &BTreeSet::new(), deadline);
+                Some(asked_anew.is_err())
             }
+            _ => Some(false),
+        };
+        let connection = match is_silent {
+            Some(true) => Some(self.health.silent(self.bootstrap(), Moment::now())),
+            Some(false) => {
+                self.health.answered();
+                None
+            }
+            None => self.health.current(),
         };
         Observation {
             cluster: self.settings.name.clone(),

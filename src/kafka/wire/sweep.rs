@@ -9,7 +9,7 @@ use super::Inner;
 use super::commits::{self, Asked, Found};
 use super::ends::{self, End};
 use super::topics::Topics;
-use crate::kafka::heard::{wanted, was_heard};
+use crate::kafka::heard::{Heard, heard, wanted};
 use crate::model::fault::Fault;
 use crate::model::observation::{
     CommittedColumn, GroupObservation, GroupPlan, Observation, SweepPlan, TopicOffsets,
@@ -98,25 +98,29 @@ impl Inner {
         if moved {
             self.cluster.forget_topics();
         }
-        let connection = if is_new || groups.iter().any(was_heard) {
-            self.health().answered();
-            None
-        } else if groups.is_empty() {
-            self.health().current()
-        } else {
-            // Only kept metadata speaks for the cluster: nothing was asked (of a missing topic, of
-            // a group without commits), or a coordinator is gone, or all of it. New metadata tells.
-            let none = BTreeSet::new();
-            match self.cluster.refresh(&none, deadline.into()).await {
-                Ok(_) => {
-                    self.health().answered();
-                    None
-                }
-                Err(_) => {
+        let is_silent = match heard(&groups) {
+            Heard::NothingAsked if !is_new => None,
+            Heard::Silence if !is_new => {
+                // Only kept metadata speaks for the cluster: a coordinator is gone, or all of it.
+                // New metadata tells.
+                let asked_anew = self
+                    .cluster
+                    .refresh(&BTreeSet::new(), deadline.into())
+                    .await;
+                if asked_anew.is_err() {
                     self.cluster.forget_topics();
-                    Some(self.health().silent(&self.bootstrap, Moment::now()))
                 }
+                Some(asked_anew.is_err())
             }
+            _ => Some(false),
+        };
+        let connection = match is_silent {
+            Some(true) => Some(self.health().silent(&self.bootstrap, Moment::now())),
+            Some(false) => {
+                self.health().answered();
+                None
+            }
+            None => self.health().current(),
         };
         Observation {
             cluster: self.name.clone(),
