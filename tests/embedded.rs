@@ -95,6 +95,27 @@ async fn reads_commits_and_ends_partition_by_partition() {
     assert_eq!(lag, Ok(Lag(6)));
 }
 
+/// The mock brokers know old versions only, so this is the wire client's way of asking them.
+#[tokio::test]
+async fn the_wire_client_reads_the_same() {
+    let broker = Embedded::start("main", 3).unwrap();
+    broker.create_topic("orders", 6).unwrap();
+    let bootstrap = broker.bootstrap();
+    produce(&bootstrap, "orders", 0, 10);
+    commit(&bootstrap, "workers", "orders", &[(0, 4), (1, 0)]);
+    let [wire, librdkafka] = [Client::Wire, Client::Librdkafka].map(|client| {
+        Source::connect(Settings {
+            client,
+            ..broker.settings()
+        })
+        .unwrap()
+    });
+    let theirs = observe(&librdkafka, plan("workers", &["orders"])).await;
+    let ours = observe(&wire, plan("workers", &["orders"])).await;
+    assert_eq!(ours.groups, theirs.groups, "{:?}", ours.connection);
+    assert_eq!(ours.topics, theirs.topics, "{:?}", ours.connection);
+}
+
 #[tokio::test]
 async fn finds_the_topics_that_a_group_committed_on() {
     let broker = Embedded::start("main", 1).unwrap();

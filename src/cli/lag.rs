@@ -186,10 +186,8 @@ async fn read(settings: &Settings, args: &LagArgs, found: &mut Found) -> anyhow:
         }
         groups = listed.groups;
     }
-    let at_once = match &source {
-        Source::Librdkafka(_) => BATCH,
-        Source::Wire(_) => groups.len().max(1),
-    };
+    let is_costly = matches!(source, Source::Librdkafka(_));
+    let at_once = if is_costly { BATCH } else { usize::MAX };
     for (i, batch) in groups.chunks(at_once).enumerate() {
         if i > 0 {
             // A fresh source lets go of the clients of the batch before.

@@ -143,15 +143,6 @@ impl<'a> Cursor<'a> {
     pub(super) fn left(&self) -> usize {
         self.rest.len()
     }
-
-    /// That the response ends here.
-    pub(super) fn end(self) -> Result<(), Malformed> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(Malformed)
-        }
-    }
 }
 
 type Length = Result<Option<usize>, Malformed>;

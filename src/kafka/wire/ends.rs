@@ -31,7 +31,7 @@ const AT_ONCE: usize = 8;
 const ATTEMPTS: u32 = 6;
 
 /// Which end of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
     /// The high watermark.
     Latest,
@@ -79,16 +79,29 @@ pub(super) struct Sweep<'a> {
     pub(super) deadline: Instant,
 }
 
-/// By topic's place and end.
-pub(super) type Columns = HashMap<(usize, End), OffsetColumn>;
+/// What was found, by topic's place. An end that was not asked for is an empty column.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Columns {
+    pub(super) latest: OffsetColumn,
+    pub(super) earliest: OffsetColumn,
+}
+
+impl Columns {
+    fn of(&mut self, end: End) -> &mut OffsetColumn {
+        match end {
+            End::Latest => &mut self.latest,
+            End::Earliest => &mut self.earliest,
+        }
+    }
+}
 
 impl Sweep<'_> {
     /// Asks about every partition, by the deadline; and whether some leader is no more what it was.
     /// Partitions of one leader wait for no other's.
-    pub(super) async fn run(&self, known: &Topics) -> (Columns, bool) {
-        let mut columns = Columns::new();
+    pub(super) async fn run(&self, known: &Topics) -> (Vec<Columns>, bool) {
+        let mut columns = vec![Columns::default(); self.topics.len()];
         let mut items = Vec::new();
-        for (place, (name, ends)) in self.topics.iter().enumerate() {
+        for (place, ((name, ends), columns)) in self.topics.iter().zip(&mut columns).enumerate() {
             let leaders = known.topic(name).map_or(&[][..], |topic| &topic.leaders);
             for &end in ends {
                 // What has a leader has no answer so far.
@@ -96,7 +109,7 @@ impl Sweep<'_> {
                     Some(_) => Err(Fault::NoAnswer),
                     None => Err(Fault::LeaderUnknown),
                 };
-                columns.insert((place, end), leaders.iter().map(start).collect());
+                *columns.of(end) = leaders.iter().map(start).collect();
                 items.extend((0..).zip(leaders).filter_map(|(partition, leader)| {
                     Some(Item {
                         topic: place,
@@ -135,7 +148,10 @@ impl Sweep<'_> {
             }
         }
         let is_stale = |result: &Result<Offset, Fault>| matches!(result, Err(fault) if fault.is_connection() || *fault == Fault::PartitionMissing);
-        let moved = columns.values().flatten().any(is_stale);
+        let all = columns
+            .iter()
+            .flat_map(|c| c.latest.iter().chain(&c.earliest));
+        let moved = all.into_iter().any(is_stale);
         (columns, moved)
     }
 
@@ -153,7 +169,9 @@ impl Sweep<'_> {
                 .or_default()
                 .push(item);
         }
-        for ((node, _), items) in by_leader {
+        for ((node, _), mut items) in by_leader {
+            // What is asked again comes in whatever order it was answered.
+            items.sort_by_key(|item| (item.topic, item.partition));
             let address = known.nodes.get(&node).cloned();
             let ask = async move {
                 let Some(address) = address else {
@@ -213,11 +231,12 @@ impl Sweep<'_> {
             Ok(offsets) => offsets,
             Err(error) => return all(items, self.cluster.garbled(address, &error)),
         };
-        let mut places: HashMap<&str, HashMap<Partition, Item>> = HashMap::new();
-        for item in items {
-            if let Some((name, _)) = self.topics.get(item.topic) {
-                let topic = places.entry(name.as_str()).or_default();
-                topic.insert(item.partition, *item);
+        // Items come topic by topic, each topic's in the order of its partitions.
+        let mut places: HashMap<&str, &[Item]> = HashMap::new();
+        for topic in items.chunk_by(|a, b| a.topic == b.topic) {
+            let place = topic.first().and_then(|item| self.topics.get(item.topic));
+            if let Some((name, _)) = place {
+                places.insert(name.as_str(), topic);
             }
         }
         let mut outcomes = Vec::with_capacity(items.len());
@@ -226,7 +245,8 @@ impl Sweep<'_> {
                 continue;
             };
             for entry in entries {
-                let Some(&item) = topic.get(&entry.partition) else {
+                let found = topic.binary_search_by_key(&entry.partition, |item| item.partition);
+                let Some(&item) = found.ok().and_then(|found| topic.get(found)) else {
                     continue;
                 };
                 let result = match (entry.code, entry.offset) {
@@ -276,10 +296,11 @@ impl Sweep<'_> {
     }
 }
 
-fn set(columns: &mut Columns, item: Item, result: Result<Offset, Fault>) {
+fn set(columns: &mut [Columns], item: Item, result: Result<Offset, Fault>) {
+    let column = columns.get_mut(item.topic).map(|c| c.of(item.end));
     let slot = usize::try_from(item.partition)
         .ok()
-        .and_then(|partition| columns.get_mut(&(item.topic, item.end))?.get_mut(partition));
+        .and_then(|partition| column?.get_mut(partition));
     if let Some(slot) = slot {
         *slot = result;
     }

@@ -247,15 +247,14 @@ impl Inner {
             topics: &asked,
             deadline,
         };
-        let (mut columns, moved) = sweep.run(known).await;
-        for (place, (name, _)) in asked.iter().enumerate() {
+        let (columns, moved) = sweep.run(known).await;
+        for (place, ((name, _), found)) in asked.iter().zip(columns).enumerate() {
             let starts = kept.remove(&place).unwrap_or_else(|| {
-                let starts = columns.remove(&(place, End::Earliest)).unwrap_or_default();
                 let id = known.topic(name).map_or(None, |topic| topic.id);
-                self.starts.keep(name.clone(), id, starts.clone());
-                starts
+                self.starts.keep(name.clone(), id, found.earliest.clone());
+                found.earliest
             });
-            let ends = columns.remove(&(place, End::Latest)).unwrap_or_default();
+            let ends = found.latest;
             logs.insert(name.clone(), Ok(Arc::new(TopicOffsets { starts, ends })));
         }
         self.starts.let_go();
