@@ -33,6 +33,9 @@ const TRIES: usize = 12;
 /// No user's password.
 const WRONG: &str = "not-the-password";
 
+/// A part of every reason that has to do with one, in TLS libraries' several spellings.
+const CERTIFICATE: &str = "ertificate";
+
 /// Properties, without those that say where the broker is.
 type Properties = Vec<(&'static str, String)>;
 
@@ -210,21 +213,21 @@ fn logins(files: &Files) -> Vec<Login> {
             "SSL",
             tls(&files.ca),
             tls(&files.other_ca),
-            (Fault::Tls, "certificate"),
+            (Fault::Tls, CERTIFICATE),
         ),
         login(
             "mTLS, no certificate",
             "MTLS",
             certified(&files.certificate),
             tls(&files.ca),
-            (Fault::Tls, "certificate"),
+            (Fault::Tls, CERTIFICATE),
         ),
         login(
             "mTLS, a stranger's certificate",
             "MTLS",
             certified(&files.certificate),
             certified(&files.strange_certificate),
-            (Fault::Tls, "certificate"),
+            (Fault::Tls, CERTIFICATE),
         ),
     ];
     for (listener, protocol) in [("SASL", "SASL_PLAINTEXT"), ("SASLSSL", "SASL_SSL")] {
