@@ -1,0 +1,126 @@
+//! What a contender used, by the operating system's own accounts.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// Medians over the rounds, and what the process had at their end.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Figures {
+    pub(crate) wall_ms: f64,
+    pub(crate) cpu_ms: f64,
+    pub(crate) resident_mb: f64,
+    pub(crate) connections: usize,
+    pub(crate) threads: usize,
+    pub(crate) requests_per_round: Option<u64>,
+    pub(crate) bytes_per_round: Option<u64>,
+}
+
+/// Takes the time and the CPU of rounds.
+pub(crate) struct Meter {
+    port: u16,
+    wall: Vec<Duration>,
+    began_cpu: Duration,
+}
+
+impl Meter {
+    /// For rounds that ask the broker at `bootstrap`.
+    pub(crate) fn start(bootstrap: &str) -> Result<Self> {
+        let (_, port) = bootstrap.rsplit_once(':').context("no port")?;
+        Ok(Self { port: port.parse()?, wall: Vec::new(), began_cpu: cpu()? })
+    }
+
+    pub(crate) fn begin(&self) -> Result<Instant> {
+        Ok(Instant::now())
+    }
+
+    pub(crate) fn finish(&mut self, begun: Instant) -> Result<()> {
+        self.wall.push(begun.elapsed());
+        Ok(())
+    }
+
+    pub(crate) fn round(&mut self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let begun = self.begin()?;
+        work()?;
+        self.finish(begun)
+    }
+
+    pub(crate) fn end(mut self) -> Result<Figures> {
+        // The clock of CPU time is too coarse for one round, so it is shared out.
+        let spent = cpu()?.saturating_sub(self.began_cpu) / u32::try_from(self.wall.len().max(1))?;
+        self.wall.sort();
+        let median = self.wall.get(self.wall.len() / 2).context("no round")?;
+        Ok(Figures {
+            wall_ms: median.as_secs_f64() * 1000.0,
+            cpu_ms: spent.as_secs_f64() * 1000.0,
+            resident_mb: status("VmRSS:")? as f64 / 1024.0,
+            connections: connections(self.port)?,
+            threads: usize::try_from(status("Threads:")?)?,
+            requests_per_round: None,
+            bytes_per_round: None,
+        })
+    }
+}
+
+/// User and system time of this process.
+fn cpu() -> Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // Fields are counted from behind the command's name, which may hold spaces.
+    let (_, fields) = stat.rsplit_once(')').context("no command")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks = |i: usize| -> Result<u64> { fields.get(i).context("too short")?.parse().context("no number") };
+    // USER_HZ is 100 on every Linux that matters here.
+    Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
+}
+
+fn status(key: &str) -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with(key)).context("no such line")?;
+    line.split_whitespace().nth(1).context("no number")?.parse().context("no number")
+}
+
+/// Sockets of this process that are connected to that port.
+fn connections(port: u16) -> Result<usize> {
+    let mut own = std::collections::HashSet::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        if let Ok(link) = std::fs::read_link(entry?.path())
+            && let Some(inode) = link.to_string_lossy().strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'))
+        {
+            own.insert(inode.to_owned());
+        }
+    }
+    let remote = format!(":{port:04X}");
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(std::fs::read_to_string);
+    let lines: Vec<String> = tables.into_iter().flatten().flat_map(|t| t.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let is_ours = |line: &&String| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // rem_address, st (01: established), inode.
+        matches!(fields.as_slice(), [_, _, rem, "01", _, _, _, _, _, inode, ..] if rem.ends_with(&remote) && own.contains(*inode))
+    };
+    Ok(lines.iter().filter(is_ours).count())
+}
+
+/// Prints the table, with ratios to the limit, which is the first row.
+pub(crate) fn print(table: &[(&str, Figures)]) {
+    println!(
+        "{:<12} {:>10} {:>7} {:>10} {:>7} {:>9} {:>6} {:>8} {:>9} {:>10}",
+        "", "wall ms", "ratio", "CPU ms", "ratio", "RSS MB", "conns", "threads", "requests", "bytes"
+    );
+    let Some((_, limit)) = table.first() else { return };
+    for (name, row) in table {
+        let shown = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
+        println!(
+            "{name:<12} {:>10.1} {:>7.2} {:>10.1} {:>7.2} {:>9.1} {:>6} {:>8} {:>9} {:>10}",
+            row.wall_ms,
+            row.wall_ms / limit.wall_ms,
+            row.cpu_ms,
+            row.cpu_ms / limit.cpu_ms.max(0.1),
+            row.resident_mb,
+            row.connections,
+            row.threads,
+            shown(row.requests_per_round),
+            shown(row.bytes_per_round),
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! What one sweep of lag costs on a real broker, for each source, beside the limit: the same requests sent raw on one
+//! connection and decoded, nothing else.
+//!
+//! ```sh
+//! tests/run --fast && tests/testbed/build kafka    # once: the broker
+//! cargo bench --bench sweep                        # W1, both sources
+//! cargo bench --bench sweep -- W2 20               # W2, 20 rounds
+//! ```
+//!
+//! Each contender runs in a process of its own, so that its memory, CPU and connections are its own. W1 is 200 groups
+//! x 1 topic x 12 partitions on 100 topics, W2 is 1,000 groups x 3 topics x 12 on 500. librdkafka takes part in W1 only:
+//! it needs a client for each group.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    dead_code,
+    reason = "a measurement may end by a panic, prints, and needs only parts of the testbed"
+)]
+
+mod figures;
+mod raw;
+#[path = "../../tests/testbed/mod.rs"]
+mod testbed;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lagwise::kafka::{Client, Settings, Source};
+use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
+use lagwise::model::types::OffsetReset;
+use lagwise::poller::OffsetSource;
+
+use figures::{Figures, Meter};
+use testbed::Testbed;
+use testbed::kafka::KafkaOptions;
+
+/// The first argument under which this binary is one contender.
+const CONTENDER: &str = "contender-of-the-sweep";
+
+const PARTITIONS: i32 = 12;
+
+/// What is swept.
+#[derive(Clone, Copy)]
+struct Workload {
+    name: &'static str,
+    groups: usize,
+    topics_per_group: usize,
+    topics: usize,
+}
+
+const WORKLOADS: [Workload; 2] = [
+    Workload { name: "W1", groups: 200, topics_per_group: 1, topics: 100 },
+    Workload { name: "W2", groups: 1000, topics_per_group: 3, topics: 500 },
+];
+
+impl Workload {
+    fn named(name: &str) -> Result<Self> {
+        let found = WORKLOADS.into_iter().find(|workload| workload.name == name);
+        found.with_context(|| format!("no workload {name}: there are W1 and W2"))
+    }
+
+    fn topic(self, i: usize) -> String {
+        format!("sweep-{}", i % self.topics)
+    }
+
+    fn group(i: usize) -> String {
+        format!("sweep-group-{i:04}")
+    }
+
+    /// Each group with its topics.
+    fn all(self) -> Vec<(String, Vec<String>)> {
+        let topics = |i: usize| (0..self.topics_per_group).map(|j| self.topic(i * self.topics_per_group + j)).collect();
+        (0..self.groups).map(|i| (Self::group(i), topics(i))).collect()
+    }
+
+    fn group_partitions(self) -> usize {
+        self.groups * self.topics_per_group * usize::try_from(PARTITIONS).unwrap_or(0)
+    }
+
+    fn plan(self) -> SweepPlan {
+        let plan = |(group, topics): (String, Vec<String>)| GroupPlan {
+            group: group.into(),
+            topics: topics.into_iter().map(Into::into).collect(),
+            discover: false,
+            reset: OffsetReset::Latest,
+        };
+        SweepPlan { groups: self.all().into_iter().map(plan).collect() }
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [CONTENDER, kind, bootstrap, workload, rounds] => {
+            contend(kind, bootstrap, Workload::named(workload)?, rounds.parse()?)
+        }
+        [] => compare(WORKLOADS[0], 20),
+        [workload] => compare(Workload::named(workload)?, 20),
+        [workload, rounds] => compare(Workload::named(workload)?, rounds.parse()?),
+        _ => bail!("usage: cargo bench --bench sweep -- [W1|W2] [ROUNDS]"),
+    }
+}
+
+/// Brings the broker up, loads the workload, lets every contender sweep it, prints the table.
+fn compare(workload: Workload, rounds: usize) -> Result<()> {
+    let testbed = Testbed::new()?;
+    let options = KafkaOptions { brokers: 1, heap_mb: 1024, ..KafkaOptions::default() };
+    let kafka = testbed.start_kafka("sweep", &options)?;
+    let bootstrap = kafka.bootstrap();
+    let started = Instant::now();
+    let topics: Vec<String> = (0..workload.topics).map(|i| workload.topic(i)).collect();
+    for some in topics.chunks(50) {
+        kafka.create_topics(&some.iter().map(String::as_str).collect::<Vec<_>>(), PARTITIONS)?;
+    }
+    raw::Connection::open(&bootstrap)?.commit_all(&workload.all(), PARTITIONS)?;
+    println!(
+        "{}: {} groups, {} topics, {} group-partitions, loaded in {:.0?}; {rounds} rounds, medians",
+        workload.name,
+        workload.groups,
+        workload.topics,
+        workload.group_partitions(),
+        started.elapsed()
+    );
+    let mut table: Vec<(&str, Figures)> = Vec::new();
+    for kind in ["limit", "wire", "librdkafka"] {
+        if kind == "librdkafka" && workload.groups > 200 {
+            println!("librdkafka is left out: it needs a client for each of {} groups", workload.groups);
+            continue;
+        }
+        let rounds = rounds.to_string();
+        let arguments = [CONTENDER, kind, &bootstrap, workload.name, &rounds];
+        let output = Command::new(std::env::current_exe()?).args(arguments).output()?;
+        ensure!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
+        table.push((kind, serde_json::from_slice(&output.stdout)?));
+    }
+    figures::print(&table);
+    kafka.stop_all()?;
+    testbed.stop()
+}
+
+/// One contender: prints its figures as JSON.
+fn contend(kind: &str, bootstrap: &str, workload: Workload, rounds: usize) -> Result<()> {
+    let figures = match kind {
+        "limit" => limit(bootstrap, workload, rounds)?,
+        kind => {
+            let client = if kind == "wire" { Client::Wire } else { Client::Librdkafka };
+            let runtime = tokio::runtime::Runtime::new()?;
+            let figures = runtime.block_on(source(client, bootstrap, workload, rounds))?;
+            runtime.shutdown_background();
+            figures
+        }
+    };
+    println!("{}", serde_json::to_string(&figures)?);
+    // Closing hundreds of clients in order is not what is measured.
+    std::process::exit(0);
+}
+
+fn limit(bootstrap: &str, workload: Workload, rounds: usize) -> Result<Figures> {
+    let groups = workload.all();
+    let topics: BTreeSet<String> = groups.iter().flat_map(|(_, topics)| topics.clone()).collect();
+    let mut connection = raw::Connection::open(bootstrap)?;
+    let mut meter = Meter::start(bootstrap)?;
+    for _ in 0..rounds {
+        meter.round(|| {
+            let commits = connection.offset_fetch(&groups, PARTITIONS)?;
+            let ends = connection.list_offsets(&topics, PARTITIONS)?;
+            ensure!(commits == workload.group_partitions(), "{commits} committed offsets");
+            ensure!(ends == topics.len() * 12, "{ends} ends");
+            Ok(())
+        })?;
+    }
+    let mut figures = meter.end()?;
+    figures.bytes_per_round = Some(connection.bytes / u64::try_from(rounds)?);
+    figures.requests_per_round = Some(2);
+    Ok(figures)
+}
+
+async fn source(client: Client, bootstrap: &str, workload: Workload, rounds: usize) -> Result<Figures> {
+    let settings = Settings {
+        name: "sweep".into(),
+        properties: [("bootstrap.servers".to_owned(), bootstrap.to_owned())].into(),
+        max_groups: 1000,
+        client,
+    };
+    let source = Source::connect(settings)?;
+    let plan = workload.plan();
+    // The first sweep connects and looks up what later ones know.
+    complete(&source.observe(plan.clone(), Instant::now() + Duration::from_secs(60)).await, workload)?;
+    let mut meter = Meter::start(bootstrap)?;
+    for _ in 0..rounds {
+        let begun = meter.begin()?;
+        let observation = source.observe(plan.clone(), Instant::now() + Duration::from_secs(30)).await;
+        meter.finish(begun)?;
+        complete(&observation, workload)?;
+    }
+    meter.end()
+}
+
+/// A sweep that left something out would look fast.
+fn complete(observation: &Observation, workload: Workload) -> Result<()> {
+    let columns = observation.groups.iter().filter_map(|group| group.committed.as_ref().ok()).flat_map(|t| t.values());
+    let commits = columns.flatten().filter(|committed| matches!(committed, Ok(Some(_)))).count();
+    ensure!(commits == workload.group_partitions(), "{commits} committed offsets: {:?}", observation.connection);
+    let read = observation.topics.values().filter_map(|topic| topic.as_ref().ok());
+    let ends = read.flat_map(|topic| &topic.ends).filter(|end| end.is_ok()).count();
+    ensure!(ends == observation.topics.len() * 12, "{ends} ends of {} topics", observation.topics.len());
+    Ok(())
+}
