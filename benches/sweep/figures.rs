@@ -28,7 +28,11 @@ impl Meter {
     /// For rounds that ask the broker at `bootstrap`.
     pub(crate) fn start(bootstrap: &str) -> Result<Self> {
         let (_, port) = bootstrap.rsplit_once(':').context("no port")?;
-        Ok(Self { port: port.parse()?, wall: Vec::new(), began_cpu: cpu()? })
+        Ok(Self {
+            port: port.parse()?,
+            wall: Vec::new(),
+            began_cpu: cpu()?,
+        })
     }
 
     pub(crate) fn begin(&self) -> Result<Instant> {
@@ -69,15 +73,28 @@ fn cpu() -> Result<Duration> {
     // Fields are counted from behind the command's name, which may hold spaces.
     let (_, fields) = stat.rsplit_once(')').context("no command")?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |i: usize| -> Result<u64> { fields.get(i).context("too short")?.parse().context("no number") };
+    let ticks = |i: usize| -> Result<u64> {
+        fields
+            .get(i)
+            .context("too short")?
+            .parse()
+            .context("no number")
+    };
     // USER_HZ is 100 on every Linux that matters here.
     Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
 }
 
 fn status(key: &str) -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with(key)).context("no such line")?;
-    line.split_whitespace().nth(1).context("no number")?.parse().context("no number")
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(key))
+        .context("no such line")?;
+    line.split_whitespace()
+        .nth(1)
+        .context("no number")?
+        .parse()
+        .context("no number")
 }
 
 /// Sockets of this process that are connected to that port.
@@ -85,14 +102,21 @@ fn connections(port: u16) -> Result<usize> {
     let mut own = std::collections::HashSet::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         if let Ok(link) = std::fs::read_link(entry?.path())
-            && let Some(inode) = link.to_string_lossy().strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'))
+            && let Some(inode) = link
+                .to_string_lossy()
+                .strip_prefix("socket:[")
+                .and_then(|rest| rest.strip_suffix(']'))
         {
             own.insert(inode.to_owned());
         }
     }
     let remote = format!(":{port:04X}");
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(std::fs::read_to_string);
-    let lines: Vec<String> = tables.into_iter().flatten().flat_map(|t| t.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let lines: Vec<String> = tables
+        .into_iter()
+        .flatten()
+        .flat_map(|t| t.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
     let is_ours = |line: &&String| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         // rem_address, st (01: established), inode.
@@ -105,11 +129,23 @@ fn connections(port: u16) -> Result<usize> {
 pub(crate) fn print(table: &[(&str, Figures)]) {
     println!(
         "{:<12} {:>10} {:>7} {:>10} {:>7} {:>9} {:>6} {:>8} {:>9} {:>10}",
-        "", "wall ms", "ratio", "CPU ms", "ratio", "RSS MB", "conns", "threads", "requests", "bytes"
+        "",
+        "wall ms",
+        "ratio",
+        "CPU ms",
+        "ratio",
+        "RSS MB",
+        "conns",
+        "threads",
+        "requests",
+        "bytes"
     );
-    let Some((_, limit)) = table.first() else { return };
+    let Some((_, limit)) = table.first() else {
+        return;
+    };
     for (name, row) in table {
-        let shown = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
+        let shown =
+            |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
         println!(
             "{name:<12} {:>10.1} {:>7.2} {:>10.1} {:>7.2} {:>9.1} {:>6} {:>8} {:>9} {:>10}",
             row.wall_ms,

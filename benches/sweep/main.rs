@@ -54,8 +54,18 @@ struct Workload {
 }
 
 const WORKLOADS: [Workload; 2] = [
-    Workload { name: "W1", groups: 200, topics_per_group: 1, topics: 100 },
-    Workload { name: "W2", groups: 1000, topics_per_group: 3, topics: 500 },
+    Workload {
+        name: "W1",
+        groups: 200,
+        topics_per_group: 1,
+        topics: 100,
+    },
+    Workload {
+        name: "W2",
+        groups: 1000,
+        topics_per_group: 3,
+        topics: 500,
+    },
 ];
 
 impl Workload {
@@ -74,8 +84,14 @@ impl Workload {
 
     /// Each group with its topics.
     fn all(self) -> Vec<(String, Vec<String>)> {
-        let topics = |i: usize| (0..self.topics_per_group).map(|j| self.topic(i * self.topics_per_group + j)).collect();
-        (0..self.groups).map(|i| (Self::group(i), topics(i))).collect()
+        let topics = |i: usize| {
+            (0..self.topics_per_group)
+                .map(|j| self.topic(i * self.topics_per_group + j))
+                .collect()
+        };
+        (0..self.groups)
+            .map(|i| (Self::group(i), topics(i)))
+            .collect()
     }
 
     fn group_partitions(self) -> usize {
@@ -89,12 +105,17 @@ impl Workload {
             discover: false,
             reset: OffsetReset::Latest,
         };
-        SweepPlan { groups: self.all().into_iter().map(plan).collect() }
+        SweepPlan {
+            groups: self.all().into_iter().map(plan).collect(),
+        }
     }
 }
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [CONTENDER, kind, bootstrap, workload, rounds] => {
@@ -110,13 +131,20 @@ fn main() -> Result<()> {
 /// Brings the broker up, loads the workload, lets every contender sweep it, prints the table.
 fn compare(workload: Workload, rounds: usize) -> Result<()> {
     let testbed = Testbed::new()?;
-    let options = KafkaOptions { brokers: 1, heap_mb: 1024, ..KafkaOptions::default() };
+    let options = KafkaOptions {
+        brokers: 1,
+        heap_mb: 1024,
+        ..KafkaOptions::default()
+    };
     let kafka = testbed.start_kafka("sweep", &options)?;
     let bootstrap = kafka.bootstrap();
     let started = Instant::now();
     let topics: Vec<String> = (0..workload.topics).map(|i| workload.topic(i)).collect();
     for some in topics.chunks(50) {
-        kafka.create_topics(&some.iter().map(String::as_str).collect::<Vec<_>>(), PARTITIONS)?;
+        kafka.create_topics(
+            &some.iter().map(String::as_str).collect::<Vec<_>>(),
+            PARTITIONS,
+        )?;
     }
     raw::Connection::open(&bootstrap)?.commit_all(&workload.all(), PARTITIONS)?;
     println!(
@@ -130,13 +158,22 @@ fn compare(workload: Workload, rounds: usize) -> Result<()> {
     let mut table: Vec<(&str, Figures)> = Vec::new();
     for kind in ["limit", "wire", "librdkafka"] {
         if kind == "librdkafka" && workload.groups > 200 {
-            println!("librdkafka is left out: it needs a client for each of {} groups", workload.groups);
+            println!(
+                "librdkafka is left out: it needs a client for each of {} groups",
+                workload.groups
+            );
             continue;
         }
         let rounds = rounds.to_string();
         let arguments = [CONTENDER, kind, &bootstrap, workload.name, &rounds];
-        let output = Command::new(std::env::current_exe()?).args(arguments).output()?;
-        ensure!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(std::env::current_exe()?)
+            .args(arguments)
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{kind}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         table.push((kind, serde_json::from_slice(&output.stdout)?));
     }
     figures::print(&table);
@@ -149,7 +186,11 @@ fn contend(kind: &str, bootstrap: &str, workload: Workload, rounds: usize) -> Re
     let figures = match kind {
         "limit" => limit(bootstrap, workload, rounds)?,
         kind => {
-            let client = if kind == "wire" { Client::Wire } else { Client::Librdkafka };
+            let client = if kind == "wire" {
+                Client::Wire
+            } else {
+                Client::Librdkafka
+            };
             let runtime = tokio::runtime::Runtime::new()?;
             let figures = runtime.block_on(source(client, bootstrap, workload, rounds))?;
             runtime.shutdown_background();
@@ -163,14 +204,20 @@ fn contend(kind: &str, bootstrap: &str, workload: Workload, rounds: usize) -> Re
 
 fn limit(bootstrap: &str, workload: Workload, rounds: usize) -> Result<Figures> {
     let groups = workload.all();
-    let topics: BTreeSet<String> = groups.iter().flat_map(|(_, topics)| topics.clone()).collect();
+    let topics: BTreeSet<String> = groups
+        .iter()
+        .flat_map(|(_, topics)| topics.clone())
+        .collect();
     let mut connection = raw::Connection::open(bootstrap)?;
     let mut meter = Meter::start(bootstrap)?;
     for _ in 0..rounds {
         meter.round(|| {
             let commits = connection.offset_fetch(&groups, PARTITIONS)?;
             let ends = connection.list_offsets(&topics, PARTITIONS)?;
-            ensure!(commits == workload.group_partitions(), "{commits} committed offsets");
+            ensure!(
+                commits == workload.group_partitions(),
+                "{commits} committed offsets"
+            );
             ensure!(ends == topics.len() * 12, "{ends} ends");
             Ok(())
         })?;
@@ -181,7 +228,12 @@ fn limit(bootstrap: &str, workload: Workload, rounds: usize) -> Result<Figures> 
     Ok(figures)
 }
 
-async fn source(client: Client, bootstrap: &str, workload: Workload, rounds: usize) -> Result<Figures> {
+async fn source(
+    client: Client,
+    bootstrap: &str,
+    workload: Workload,
+    rounds: usize,
+) -> Result<Figures> {
     let settings = Settings {
         name: "sweep".into(),
         properties: [("bootstrap.servers".to_owned(), bootstrap.to_owned())].into(),
@@ -191,11 +243,18 @@ async fn source(client: Client, bootstrap: &str, workload: Workload, rounds: usi
     let source = Source::connect(settings)?;
     let plan = workload.plan();
     // The first sweep connects and looks up what later ones know.
-    complete(&source.observe(plan.clone(), Instant::now() + Duration::from_secs(60)).await, workload)?;
+    complete(
+        &source
+            .observe(plan.clone(), Instant::now() + Duration::from_secs(60))
+            .await,
+        workload,
+    )?;
     let mut meter = Meter::start(bootstrap)?;
     for _ in 0..rounds {
         let begun = meter.begin()?;
-        let observation = source.observe(plan.clone(), Instant::now() + Duration::from_secs(30)).await;
+        let observation = source
+            .observe(plan.clone(), Instant::now() + Duration::from_secs(30))
+            .await;
         meter.finish(begun)?;
         complete(&observation, workload)?;
     }
@@ -204,11 +263,32 @@ async fn source(client: Client, bootstrap: &str, workload: Workload, rounds: usi
 
 /// A sweep that left something out would look fast.
 fn complete(observation: &Observation, workload: Workload) -> Result<()> {
-    let columns = observation.groups.iter().filter_map(|group| group.committed.as_ref().ok()).flat_map(|t| t.values());
-    let commits = columns.flatten().filter(|committed| matches!(committed, Ok(Some(_)))).count();
-    ensure!(commits == workload.group_partitions(), "{commits} committed offsets: {:?}", observation.connection);
-    let read = observation.topics.values().filter_map(|topic| topic.as_ref().ok());
-    let ends = read.flat_map(|topic| &topic.ends).filter(|end| end.is_ok()).count();
-    ensure!(ends == observation.topics.len() * 12, "{ends} ends of {} topics", observation.topics.len());
+    let columns = observation
+        .groups
+        .iter()
+        .filter_map(|group| group.committed.as_ref().ok())
+        .flat_map(|t| t.values());
+    let commits = columns
+        .flatten()
+        .filter(|committed| matches!(committed, Ok(Some(_))))
+        .count();
+    ensure!(
+        commits == workload.group_partitions(),
+        "{commits} committed offsets: {:?}",
+        observation.connection
+    );
+    let read = observation
+        .topics
+        .values()
+        .filter_map(|topic| topic.as_ref().ok());
+    let ends = read
+        .flat_map(|topic| &topic.ends)
+        .filter(|end| end.is_ok())
+        .count();
+    ensure!(
+        ends == observation.topics.len() * 12,
+        "{ends} ends of {} topics",
+        observation.topics.len()
+    );
     Ok(())
 }

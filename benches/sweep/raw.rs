@@ -7,11 +7,16 @@ use std::net::TcpStream;
 use anyhow::{Result, ensure};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use kafka_protocol::messages::{
-    BrokerId, GroupId, ListOffsetsRequest, ListOffsetsResponse, OffsetCommitRequest, OffsetCommitResponse,
-    OffsetFetchRequest, OffsetFetchResponse, RequestHeader, ResponseHeader, TopicName,
+    BrokerId, GroupId, ListOffsetsRequest, ListOffsetsResponse, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, RequestHeader, ResponseHeader,
+    TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
@@ -27,7 +32,11 @@ impl Connection {
     pub(crate) fn open(bootstrap: &str) -> Result<Self> {
         let stream = TcpStream::connect(bootstrap)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, correlation: 0, bytes: 0 })
+        Ok(Self {
+            stream,
+            correlation: 0,
+            bytes: 0,
+        })
     }
 
     fn call<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response>
@@ -53,12 +62,19 @@ impl Connection {
         self.bytes += u64::try_from(frame.len() + answer.len() + 4)?;
         let mut answer = Bytes::from(answer);
         let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version))?;
-        ensure!(header.correlation_id == self.correlation, "an answer to another request");
+        ensure!(
+            header.correlation_id == self.correlation,
+            "an answer to another request"
+        );
         R::Response::decode(&mut answer, version)
     }
 
     /// Gives every group a commit on every partition of its topics.
-    pub(crate) fn commit_all(&mut self, groups: &[(String, Vec<String>)], partitions: i32) -> Result<()> {
+    pub(crate) fn commit_all(
+        &mut self,
+        groups: &[(String, Vec<String>)],
+        partitions: i32,
+    ) -> Result<()> {
         let partition = |index| OffsetCommitRequestPartition::default().with_partition_index(index);
         for (group, topics) in groups {
             let topic = |name: &String| {
@@ -74,12 +90,18 @@ impl Connection {
             let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
             loop {
                 let answer: OffsetCommitResponse = self.call(&request, 8)?;
-                let codes: BTreeSet<i16> =
-                    answer.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)).collect();
+                let codes: BTreeSet<i16> = answer
+                    .topics
+                    .iter()
+                    .flat_map(|t| t.partitions.iter().map(|p| p.error_code))
+                    .collect();
                 if codes == BTreeSet::from([0]) {
                     break;
                 }
-                ensure!(std::time::Instant::now() < deadline, "committing for {group}: {codes:?}");
+                ensure!(
+                    std::time::Instant::now() < deadline,
+                    "committing for {group}: {codes:?}"
+                );
                 std::thread::yield_now();
             }
         }
@@ -87,7 +109,11 @@ impl Connection {
     }
 
     /// Every group's commits in one request; how many there are.
-    pub(crate) fn offset_fetch(&mut self, groups: &[(String, Vec<String>)], partitions: i32) -> Result<usize> {
+    pub(crate) fn offset_fetch(
+        &mut self,
+        groups: &[(String, Vec<String>)],
+        partitions: i32,
+    ) -> Result<usize> {
         let topic = |name: &String| {
             OffsetFetchRequestTopics::default()
                 .with_name(topic_name(name))
@@ -101,12 +127,23 @@ impl Connection {
         let request = OffsetFetchRequest::default().with_groups(groups.iter().map(group).collect());
         let answer: OffsetFetchResponse = self.call(&request, 8)?;
         let topics = answer.groups.iter().flat_map(|group| &group.topics);
-        Ok(topics.flat_map(|topic| &topic.partitions).filter(|p| p.error_code == 0 && p.committed_offset >= 0).count())
+        Ok(topics
+            .flat_map(|topic| &topic.partitions)
+            .filter(|p| p.error_code == 0 && p.committed_offset >= 0)
+            .count())
     }
 
     /// Every partition's end in one request; how many there are.
-    pub(crate) fn list_offsets(&mut self, topics: &BTreeSet<String>, partitions: i32) -> Result<usize> {
-        let partition = |index| ListOffsetsPartition::default().with_partition_index(index).with_timestamp(-1);
+    pub(crate) fn list_offsets(
+        &mut self,
+        topics: &BTreeSet<String>,
+        partitions: i32,
+    ) -> Result<usize> {
+        let partition = |index| {
+            ListOffsetsPartition::default()
+                .with_partition_index(index)
+                .with_timestamp(-1)
+        };
         let topic = |name: &String| {
             ListOffsetsTopic::default()
                 .with_name(topic_name(name))
@@ -117,7 +154,9 @@ impl Connection {
             .with_topics(topics.iter().map(topic).collect());
         let answer: ListOffsetsResponse = self.call(&request, 7)?;
         let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
-        Ok(partitions.filter(|p| p.error_code == 0 && p.offset >= 0).count())
+        Ok(partitions
+            .filter(|p| p.error_code == 0 && p.offset >= 0)
+            .count())
     }
 }
 
