@@ -54,9 +54,12 @@ pub(super) fn client(
     let mut config = ClientConfig::new();
     // Defaults that a property of the configuration may override.
     config.set("client.id", "lagwise");
-    // A request that waits for a connection has librdkafka try anew twice in this time, whatever
-    // the backoff has grown to: by its default, every 50 ms.
-    config.set("reconnect.backoff.ms", "1000");
+    if group.is_none() {
+        // A request that waits for a connection has librdkafka try anew twice in this time, whatever
+        // the backoff has grown to: by its default, every 50 ms. A group's client is asked only once
+        // this one has an answer, and then its first read must not wait.
+        config.set("reconnect.backoff.ms", "1000");
+    }
     config.set("reconnect.backoff.max.ms", "5000");
     config.set("log.connection.close", "false");
     if trusts_system_roots(settings) {
