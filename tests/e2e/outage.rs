@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use crate::daemon::{Daemon, MAX_STALENESS, Options, metric_path, value_of};
 use crate::scale::workload;
 use crate::testbed::kafka::KafkaOptions;
-use crate::testbed::kubernetes::condition;
+use crate::testbed::kubernetes::{EXTERNAL_METRICS_API, condition};
 use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
 use crate::testbed::replicas::ReplicaSeries;
@@ -192,34 +192,32 @@ pub(crate) fn the_aggregated_api_answers_kubectl(testbed: &Testbed) -> Result<()
     kafka.create_topic(&topic, 3)?;
     kafka.produce(&topic, 1, 9)?;
     kafka.commit(&group, &topic, &[(0, 0), (1, 2), (2, 0)])?;
-    let (_daemon, _api) = Daemon::registered(
-        testbed,
-        plane,
-        &namespace,
-        &Options {
-            client: "librdkafka",
+    for client in ["librdkafka", "wire"] {
+        let options = Options {
+            client,
             ..Options::main(&kafka.bootstrap())
-        },
-    )?;
-    for selector in [
-        format!("group={group}"),
-        format!("group={group},topic={topic}"),
-    ] {
-        let started = std::time::Instant::now();
-        let body = plane.get_raw(&metric_path(&namespace, &selector))?;
-        println!("first answer for {selector} after {:?}", started.elapsed());
-        assert_eq!(value_of(&body)?, 7, "{body}");
-        assert_eq!(body["items"][0]["metricName"], "kafka_lag", "{body}");
-        assert_eq!(
-            body["items"][0]["metricLabels"]["group"],
-            group.as_str(),
-            "{body}"
-        );
+        };
+        let (_daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+        for selector in [
+            format!("group={group}"),
+            format!("group={group},topic={topic}"),
+        ] {
+            let started = std::time::Instant::now();
+            let body = plane.get_raw(&metric_path(&namespace, &selector))?;
+            println!(
+                "{client}: first answer for {selector} after {:?}",
+                started.elapsed()
+            );
+            assert_eq!(value_of(&body)?, 7, "{body}");
+            let item = &body["items"][0];
+            assert_eq!(item["metricName"], "kafka_lag", "{body}");
+            assert_eq!(item["metricLabels"]["group"], group.as_str(), "{body}");
+        }
+        let service = plane.kubectl(&["get", "apiservice", EXTERNAL_METRICS_API])?;
+        ensure!(service.contains("True"), "{service}");
+        let resources = plane.kubectl(&["api-resources", "--api-group=external.metrics.k8s.io"])?;
+        ensure!(resources.contains("externalmetrics"), "{resources}");
     }
-    let service = plane.kubectl(&["get", "apiservice", "v1beta1.external.metrics.k8s.io"])?;
-    ensure!(service.contains("True"), "{service}");
-    let resources = plane.kubectl(&["api-resources", "--api-group=external.metrics.k8s.io"])?;
-    ensure!(resources.contains("externalmetrics"), "{resources}");
     Ok(())
 }
 
