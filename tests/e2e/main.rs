@@ -102,10 +102,6 @@ const TESTS: &[(&str, Test)] = &[
         login::librdkafka_tells_a_refused_login_too,
     ),
     (
-        "brokers::each_hangs_dies_and_comes_back",
-        brokers::each_hangs_dies_and_comes_back,
-    ),
-    (
         "scale::replicas_reach_the_partition_count_and_no_more",
         scale::replicas_reach_the_partition_count_and_no_more,
     ),
@@ -120,7 +116,10 @@ const TESTS: &[(&str, Test)] = &[
 ];
 
 /// The long ones, for `tests/run --full` (or `--ignored`, as with any test marked so).
-const FULL: &[(&str, Test)] = &[];
+const FULL: &[(&str, Test)] = &[(
+    "brokers::each_hangs_dies_and_comes_back",
+    brokers::each_hangs_dies_and_comes_back,
+)];
 
 /// Those of the suites, which list their own.
 const SUITES: &[&[(&str, Test)]] = &[conformance::CASES, logins::CASES, faults::CASES];
