@@ -144,14 +144,20 @@ pub(crate) fn print(table: &[(&str, Figures)]) {
         return;
     };
     for (name, row) in table {
+        // Below the clock's own grain a ratio would say nothing.
+        let cpu_ratio = if limit.cpu_ms < 1.0 {
+            "-".to_owned()
+        } else {
+            format!("{:.2}", row.cpu_ms / limit.cpu_ms)
+        };
         let shown =
             |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
         println!(
-            "{name:<12} {:>10.1} {:>7.2} {:>10.1} {:>7.2} {:>9.1} {:>6} {:>8} {:>9} {:>10}",
+            "{name:<12} {:>10.1} {:>7.2} {:>10.1} {:>7} {:>9.1} {:>6} {:>8} {:>9} {:>10}",
             row.wall_ms,
             row.wall_ms / limit.wall_ms,
             row.cpu_ms,
-            row.cpu_ms / limit.cpu_ms.max(0.1),
+            cpu_ratio,
             row.resident_mb,
             row.connections,
             row.threads,
