@@ -72,6 +72,23 @@ impl Health {
         self.state().current.clone()
     }
 
+    /// What keeps the cluster from answering after a sweep in which it was silent or not; `None`
+    /// where it was asked nothing, which changes nothing.
+    pub(super) fn after_sweep(
+        &self,
+        is_silent: Option<bool>,
+        asked: &str,
+    ) -> Option<ConnectionFault> {
+        match is_silent {
+            Some(true) => Some(self.silent(asked, Moment::now())),
+            Some(false) => {
+                self.answered();
+                None
+            }
+            None => self.current(),
+        }
+    }
+
     /// The cluster did not answer: why, in the same words for as long as the cause is the same.
     pub(super) fn silent(&self, asked: &str, now: Moment) -> ConnectionFault {
         let mut state = self.state();

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::fault::Fault;
-use crate::model::observation::GroupObservation;
-use crate::model::types::TopicName;
+use crate::model::fault::{ConnectionFault, Fault};
+use crate::model::observation::{GroupObservation, Observation, SweepPlan};
+use crate::model::types::{ClusterName, Moment, TopicName};
 
 /// What a sweep's commits say of the cluster as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,28 @@ pub(super) fn heard(groups: &[GroupObservation]) -> Heard {
         }
     }
     all
+}
+
+/// The observation of a cluster that could not be asked: nothing can be said of any group.
+pub(super) fn unheard(
+    cluster: ClusterName,
+    plan: SweepPlan,
+    started: Moment,
+    fault: Fault,
+    connection: ConnectionFault,
+) -> Observation {
+    let unknown = |plan| GroupObservation {
+        plan,
+        committed: Err(fault),
+    };
+    Observation {
+        cluster,
+        started,
+        finished: Moment::now(),
+        topics: BTreeMap::new(),
+        groups: plan.groups.into_iter().map(unknown).collect(),
+        connection: Some(connection),
+    }
 }
 
 /// The topics whose log offsets are needed, and whether a log's start may have passed a commit.

@@ -25,10 +25,10 @@ use self::groups::GroupClients;
 use self::logs::Logs;
 use self::topics::TopicCache;
 use super::health::Health;
-use super::heard::{Heard, heard, wanted};
+use super::heard::{Heard, heard, unheard, wanted};
 use super::{GroupList, Settings, SetupError};
 use crate::model::fault::Fault;
-use crate::model::observation::{GroupObservation, Observation, SweepPlan};
+use crate::model::observation::{Observation, SweepPlan};
 use crate::model::types::{GroupId, Moment, TopicName};
 use crate::poller::OffsetSource;
 
@@ -118,7 +118,11 @@ impl Inner {
             plan.groups.iter().flat_map(|group| &group.topics).collect();
         let (known, is_new) = match self.topics.current(&self.client, &named, by(2)) {
             Ok(known) => known,
-            Err(fault) => return self.silent(plan, started, fault),
+            Err(fault) => {
+                let connection = self.health.silent(self.bootstrap(), Moment::now());
+                let name = self.settings.name.clone();
+                return unheard(name, plan, started, fault, connection);
+            }
         };
         let groups = self
             .groups
@@ -143,14 +147,7 @@ impl Inner {
             }
             _ => Some(false),
         };
-        let connection = match is_silent {
-            Some(true) => Some(self.health.silent(self.bootstrap(), Moment::now())),
-            Some(false) => {
-                self.health.answered();
-                None
-            }
-            None => self.health.current(),
-        };
+        let connection = self.health.after_sweep(is_silent, self.bootstrap());
         Observation {
             cluster: self.settings.name.clone(),
             started,
@@ -158,23 +155,6 @@ impl Inner {
             topics,
             groups,
             connection,
-        }
-    }
-
-    /// Nothing can be said of any group.
-    fn silent(&self, plan: SweepPlan, started: Moment, fault: Fault) -> Observation {
-        let finished = Moment::now();
-        let unknown = |plan| GroupObservation {
-            plan,
-            committed: Err(fault),
-        };
-        Observation {
-            cluster: self.settings.name.clone(),
-            started,
-            finished,
-            topics: BTreeMap::new(),
-            groups: plan.groups.into_iter().map(unknown).collect(),
-            connection: Some(self.health.silent(self.bootstrap(), finished)),
         }
     }
 

@@ -9,7 +9,7 @@ use super::Inner;
 use super::commits::{self, Asked, Found};
 use super::ends::{self, End};
 use super::topics::Topics;
-use crate::kafka::heard::{Heard, heard, wanted};
+use crate::kafka::heard::{Heard, heard, unheard, wanted};
 use crate::model::fault::Fault;
 use crate::model::observation::{
     CommittedColumn, GroupObservation, GroupPlan, Observation, SweepPlan, TopicOffsets,
@@ -63,7 +63,10 @@ impl Inner {
         );
         let (known, is_new) = match self.cluster.topics(&names, by(2)).await {
             Ok(known) => known,
-            Err(fault) => return self.silent(plan, started, fault),
+            Err(fault) => {
+                let connection = self.health().silent(&self.bootstrap, Moment::now());
+                return unheard(self.name.clone(), plan, started, fault, connection);
+            }
         };
         let asked: Vec<_> = plan
             .groups
@@ -114,14 +117,7 @@ impl Inner {
             }
             _ => Some(false),
         };
-        let connection = match is_silent {
-            Some(true) => Some(self.health().silent(&self.bootstrap, Moment::now())),
-            Some(false) => {
-                self.health().answered();
-                None
-            }
-            None => self.health().current(),
-        };
+        let connection = self.health().after_sweep(is_silent, &self.bootstrap);
         Observation {
             cluster: self.name.clone(),
             started,
@@ -129,23 +125,6 @@ impl Inner {
             topics,
             groups,
             connection,
-        }
-    }
-
-    /// Nothing can be said of any group.
-    fn silent(&self, plan: SweepPlan, started: Moment, fault: Fault) -> Observation {
-        let finished = Moment::now();
-        let unknown = |plan| GroupObservation {
-            plan,
-            committed: Err(fault),
-        };
-        Observation {
-            cluster: self.name.clone(),
-            started,
-            finished,
-            topics: BTreeMap::new(),
-            groups: plan.groups.into_iter().map(unknown).collect(),
-            connection: Some(self.health().silent(&self.bootstrap, finished)),
         }
     }
 
