@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use lagwise::model::assembly::{ClusterHistory, Scope};
+use lagwise::model::fault::Fault;
 use lagwise::model::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets};
 use lagwise::model::quantity::Milli;
 use lagwise::model::query::{self, Question, Rules};
 use lagwise::model::selector::Selector;
 use lagwise::model::snapshot::LagSnapshot;
 use lagwise::model::target::{ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget, Targets};
-use lagwise::model::types::{Moment, Offset, OffsetReset, TopicName};
+use lagwise::model::types::{Moment, Offset, TopicName};
 
 const PARTITIONS: usize = 12;
 
@@ -42,18 +43,15 @@ fn observation(groups: usize, each: usize, topics: usize) -> Observation {
                     Ok(Arc::new(TopicOffsets {
                         starts: offsets(0),
                         ends: offsets(1000),
+                        ..TopicOffsets::default()
                     })),
                 )
             })
             .collect(),
         groups: (0..groups)
             .map(|i| GroupObservation {
-                plan: GroupPlan {
-                    group: format!("group-{i:04}").into(),
-                    topics: of_group(i).into_iter().collect(),
-                    discover: false,
-                    reset: OffsetReset::Latest,
-                },
+                plan: GroupPlan::new(format!("group-{i:04}"), of_group(i).into_iter().collect()),
+                description: Err(Fault::Untold),
                 committed: Ok(of_group(i)
                     .into_iter()
                     .map(|t| (t, vec![Ok(Some(Offset(900))); PARTITIONS]))
@@ -61,6 +59,7 @@ fn observation(groups: usize, each: usize, topics: usize) -> Observation {
             })
             .collect(),
         connection: None,
+        traffic: None,
     }
 }
 

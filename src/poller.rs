@@ -321,6 +321,7 @@ fn spawn<S: OffsetSource>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::fault::Fault;
     use crate::model::observation::{GroupObservation, TopicOffsets};
     use crate::model::selector::Selector;
     use crate::model::target::{ExternalMetric, LAG_METRIC};
@@ -352,6 +353,7 @@ mod tests {
             let offsets = |end| TopicOffsets {
                 starts: vec![Ok(Offset(0))],
                 ends: vec![Ok(Offset(end))],
+                ..TopicOffsets::default()
             };
             Observation {
                 cluster: self.name.clone(),
@@ -370,10 +372,12 @@ mod tests {
                             .iter()
                             .map(|t| (t.clone(), vec![Ok(Some(Offset(0)))]))
                             .collect()),
+                        description: Err(Fault::Untold),
                         plan,
                     })
                     .collect(),
                 connection: None,
+                traffic: None,
             }
         }
     }

@@ -10,7 +10,7 @@ use lagwise::kafka::{Client, Settings, Source};
 use lagwise::model::assembly::{ClusterHistory, Scope};
 use lagwise::model::fault::Fault;
 use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
-use lagwise::model::types::{Lag, Offset, OffsetReset};
+use lagwise::model::types::{Lag, Offset};
 use lagwise::poller::OffsetSource;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -19,12 +19,10 @@ use rdkafka::{Offset as At, TopicPartitionList};
 
 fn plan(group: &str, topics: &[&str]) -> SweepPlan {
     SweepPlan {
-        groups: vec![GroupPlan {
-            group: group.into(),
-            topics: topics.iter().map(|t| (*t).into()).collect(),
-            discover: topics.is_empty(),
-            reset: OffsetReset::Latest,
-        }],
+        groups: vec![GroupPlan::new(
+            group,
+            topics.iter().map(|t| (*t).into()).collect(),
+        )],
     }
 }
 

@@ -32,7 +32,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use lagwise::kafka::{Client, Settings, Source};
 use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
-use lagwise::model::types::OffsetReset;
 use lagwise::poller::OffsetSource;
 
 use figures::{Figures, Meter};
@@ -99,11 +98,8 @@ impl Workload {
     }
 
     fn plan(self) -> SweepPlan {
-        let plan = |(group, topics): (String, Vec<String>)| GroupPlan {
-            group: group.into(),
-            topics: topics.into_iter().map(Into::into).collect(),
-            discover: false,
-            reset: OffsetReset::Latest,
+        let plan = |(group, topics): (String, Vec<String>)| {
+            GroupPlan::new(group, topics.into_iter().map(Into::into).collect())
         };
         SweepPlan {
             groups: self.all().into_iter().map(plan).collect(),

@@ -19,7 +19,7 @@ use crate::model::fault::Fault;
 use crate::model::lag::PartitionLag;
 use crate::model::observation::{GroupPlan, SweepPlan};
 use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot, TopicLag};
-use crate::model::types::{GroupId, Lag, Offset, OffsetReset, TopicName};
+use crate::model::types::{GroupId, Lag, Offset, TopicName};
 use crate::poller::OffsetSource;
 
 /// The name that a cluster given by its address goes by.
@@ -193,16 +193,12 @@ async fn read(settings: &Settings, args: &LagArgs, found: &mut Found) -> anyhow:
             // A fresh source lets go of the clients of the batch before.
             source = Source::connect(settings.clone())?;
         }
-        let plan = |group: &GroupId| GroupPlan {
-            group: group.clone(),
-            topics: args
-                .topic
-                .iter()
-                .map(|topic| TopicName::from(topic.as_str()))
-                .collect(),
-            discover: args.topic.is_empty(),
-            reset: OffsetReset::default(),
-        };
+        let topics: BTreeSet<_> = args
+            .topic
+            .iter()
+            .map(|topic| TopicName::from(topic.as_str()))
+            .collect();
+        let plan = |group: &GroupId| GroupPlan::new(group.clone(), topics.clone());
         let plan = SweepPlan {
             groups: batch.iter().map(plan).collect(),
         };

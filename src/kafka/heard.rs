@@ -53,6 +53,7 @@ pub(super) fn unheard(
     let unknown = |plan| GroupObservation {
         plan,
         committed: Err(fault),
+        description: Err(fault),
     };
     Observation {
         cluster,
@@ -61,6 +62,7 @@ pub(super) fn unheard(
         topics: BTreeMap::new(),
         groups: plan.groups.into_iter().map(unknown).collect(),
         connection: Some(connection),
+        traffic: None,
     }
 }
 
@@ -81,17 +83,13 @@ pub(super) fn wanted(groups: &[GroupObservation]) -> BTreeMap<&TopicName, bool> 
 mod tests {
     use super::*;
     use crate::model::observation::{CommittedColumn, GroupPlan};
-    use crate::model::types::{Offset, OffsetReset};
+    use crate::model::types::Offset;
 
     fn group(committed: Result<CommittedColumn, Fault>) -> GroupObservation {
         GroupObservation {
-            plan: GroupPlan {
-                group: "g".into(),
-                topics: ["t".into()].into(),
-                discover: false,
-                reset: OffsetReset::Latest,
-            },
+            plan: GroupPlan::new("g", ["t".into()].into()),
             committed: committed.map(|column| [("t".into(), column)].into()),
+            description: Err(Fault::Untold),
         }
     }
 

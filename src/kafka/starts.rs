@@ -6,14 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::model::fault::Fault;
 use crate::model::observation::{GroupObservation, OffsetColumn};
-use crate::model::types::{Offset, TopicName};
+use crate::model::types::{Offset, TopicId, TopicName};
 
 /// How long log start offsets are used without asking again.
 const LAST: Duration = Duration::from_secs(60);
-
-/// A topic's ID (KIP-516), where the broker tells it: a topic of the same name with another ID is
-/// another topic.
-pub(super) type TopicId = Option<[u8; 16]>;
 
 /// The log starts of a cluster's topics.
 #[derive(Debug, Default)]
@@ -22,13 +18,13 @@ pub(super) struct Starts(Mutex<HashMap<TopicName, Kept>>);
 #[derive(Debug)]
 struct Kept {
     since: Instant,
-    topic: TopicId,
+    topic: Option<TopicId>,
     starts: OffsetColumn,
 }
 
 impl Starts {
     /// Keeps what was read just now.
-    pub(super) fn keep(&self, name: TopicName, topic: TopicId, starts: OffsetColumn) {
+    pub(super) fn keep(&self, name: TopicName, topic: Option<TopicId>, starts: OffsetColumn) {
         let since = Instant::now();
         let kept = Kept {
             since,
@@ -48,7 +44,7 @@ impl Starts {
     pub(super) fn kept(
         &self,
         name: &TopicName,
-        topic: TopicId,
+        topic: Option<TopicId>,
         partitions: usize,
         groups: &[GroupObservation],
     ) -> Option<OffsetColumn> {

@@ -223,7 +223,7 @@ fn reading(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::types::{Lag, OffsetReset};
+    use crate::model::types::Lag;
     use std::time::{Duration, Instant, SystemTime};
 
     fn at(seconds: u64) -> Moment {
@@ -238,12 +238,7 @@ mod tests {
     }
 
     fn plan(group: &str) -> GroupPlan {
-        GroupPlan {
-            group: group.into(),
-            topics: ["t".into()].into(),
-            discover: false,
-            reset: OffsetReset::Latest,
-        }
+        GroupPlan::new(group, ["t".into()].into())
     }
 
     type Committed = Result<Option<i64>, Fault>;
@@ -259,14 +254,17 @@ mod tests {
                 Ok(Arc::new(TopicOffsets {
                     starts: ends.iter().map(|_| Ok(Offset(0))).collect(),
                     ends: ends.iter().map(|e| Ok(Offset(*e))).collect(),
+                    ..TopicOffsets::default()
                 })),
             )]
             .into(),
             groups: vec![GroupObservation {
                 plan: plan(group),
                 committed: Ok([("t".into(), committed)].into()),
+                description: Err(Fault::Untold),
             }],
             connection: None,
+            traffic: None,
         }
     }
 

@@ -40,6 +40,8 @@ pub enum Fault {
     TooManyGroups,
     /// The client itself failed (a setting it refuses, a resource it lacks).
     Client,
+    /// Broker or client has no way to tell.
+    Untold,
     /// Any other error code of a broker or of the client library.
     Code(i32),
 }
@@ -63,6 +65,7 @@ impl Fault {
             Fault::CommitBeyondEnd => "commit_beyond_end",
             Fault::TooManyGroups => "too_many_groups",
             Fault::Client => "client",
+            Fault::Untold => "untold",
             Fault::Code(_) => "error_code",
         }
     }
@@ -105,6 +108,7 @@ impl fmt::Display for Fault {
                 "the cluster's client reads no more groups: raise max_groups of the cluster",
             ),
             Fault::Client => f.write_str("the Kafka client could not be set up"),
+            Fault::Untold => f.write_str("the broker or the client has no way to tell"),
             Fault::Code(code) => write!(f, "Kafka error code {code}"),
         }
     }

@@ -11,7 +11,7 @@ use super::fault::{ConnectionFault, Fault};
 use super::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets};
 use super::snapshot::LagSnapshot;
 use super::target::Targets;
-use super::types::{Moment, Offset, OffsetReset};
+use super::types::{Moment, Offset};
 
 /// A moment after a fixed one of this run; on the wall clock, after 2024-05-06 07:08:09 UTC.
 pub(crate) fn at(after: Duration) -> Moment {
@@ -34,6 +34,7 @@ pub(crate) fn read(after: Duration, group: &str, topic: &str, rows: &[Row]) -> O
     let offsets = TopicOffsets {
         starts: rows.iter().map(|r| Ok(Offset(r.0))).collect(),
         ends: rows.iter().map(|r| r.2.map(Offset)).collect(),
+        ..TopicOffsets::default()
     };
     let mut observation = nothing(after, group);
     observation.topics = [(topic.into(), Ok(Arc::new(offsets)))].into();
@@ -50,15 +51,12 @@ pub(crate) fn nothing(after: Duration, group: &str) -> Observation {
         finished: at(after),
         topics: BTreeMap::new(),
         groups: vec![GroupObservation {
-            plan: GroupPlan {
-                group: group.into(),
-                topics: BTreeSet::new(),
-                discover: true,
-                reset: OffsetReset::Latest,
-            },
+            plan: GroupPlan::new(group, BTreeSet::new()),
             committed: Ok(BTreeMap::new()),
+            description: Err(Fault::Untold),
         }],
         connection: None,
+        traffic: None,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod fault;
 pub mod finding;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod group;
 pub mod lag;
 pub mod observation;
 pub mod parallelism;

@@ -4,8 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use super::fault::{ConnectionFault, Fault};
-use super::types::{ClusterName, GroupId, Moment, Offset, OffsetReset, TopicName};
+use super::group::GroupDescription;
+use super::types::{
+    ClusterName, GroupId, Isolation, Moment, Offset, OffsetReset, TopicId, TopicName,
+};
+
+/// How far back a source asks once where each log ended, so that lag in time is known soon after a
+/// start.
+pub const LOOK_BACK: Duration = Duration::from_secs(600);
 
 /// What one sweep of a cluster has to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +34,22 @@ pub struct GroupPlan {
     pub discover: bool,
     /// Where its consumers start without a committed offset.
     pub reset: OffsetReset,
+    /// Which log end they read up to.
+    pub isolation: Isolation,
+}
+
+impl GroupPlan {
+    /// Reads these topics of a group, or, where there are none, all that it has committed on; with
+    /// every client's defaults.
+    pub fn new(group: impl Into<GroupId>, topics: BTreeSet<TopicName>) -> Self {
+        Self {
+            group: group.into(),
+            discover: topics.is_empty(),
+            topics,
+            reset: OffsetReset::default(),
+            isolation: Isolation::default(),
+        }
+    }
 }
 
 /// Committed offsets of a group on a topic, indexed by partition; `None` where there is none.
@@ -34,13 +59,30 @@ pub type CommittedColumn = Vec<Result<Option<Offset>, Fault>>;
 pub type OffsetColumn = Vec<Result<Offset, Fault>>;
 
 /// One topic's log, shared by all the groups that read it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicOffsets {
+    /// Its ID, where broker and client tell it.
+    pub id: Option<TopicId>,
     /// Log start offsets (low watermarks), at most a minute old.
     pub starts: OffsetColumn,
     /// Log-end offsets (high watermarks), read after the committed offsets of the same sweep, so
     /// that a live consumer cannot make lag negative.
     pub ends: OffsetColumn,
+    /// Last stable offsets, where a group of the plan reads committed records only; read with
+    /// `ends`.
+    pub stable: Option<OffsetColumn>,
+    /// Where the log ended a while ago, at most once for a topic: soon after it was first read.
+    pub past: Option<PastEnds>,
+}
+
+/// Where a topic's log ended a while ago, by the timestamps of its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastEnds {
+    /// How long before the sweep began.
+    pub ago: Duration,
+    /// By partition: the first offset whose record is not older than that, or the log's end; `None`
+    /// where the broker did not tell.
+    pub ends: Vec<Option<Offset>>,
 }
 
 /// What the brokers said of one group.
@@ -49,8 +91,12 @@ pub struct GroupObservation {
     /// The plan that this answers.
     pub plan: GroupPlan,
     /// By topic: those named in the plan, and, where the plan discovers, those with a commit.
-    /// `Err` where nothing is known of the group.
+    /// `Err` where nothing is known of the group. Of a share group, where each partition's records
+    /// in flight begin.
     pub committed: Result<BTreeMap<TopicName, CommittedColumn>, Fault>,
+    /// Its members and how its work is dealt out, at most half a minute old; [`Fault::Untold`] where
+    /// broker or client cannot tell.
+    pub description: Result<Arc<GroupDescription>, Fault>,
 }
 
 /// What one sweep of one cluster brought.
@@ -69,4 +115,19 @@ pub struct Observation {
     pub groups: Vec<GroupObservation>,
     /// What keeps the cluster from answering, where something does.
     pub connection: Option<ConnectionFault>,
+    /// What asking cost, where the client counts it.
+    pub traffic: Option<Traffic>,
+}
+
+/// What asking a cluster has cost since the client was set up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests sent, logins not counted.
+    pub requests: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Connections that are open now.
+    pub connections: u64,
+    /// How long brokers wanted to be left alone, in all (`throttle_time_ms`).
+    pub throttled: Duration,
 }

@@ -360,7 +360,7 @@ mod tests {
         CommittedColumn, GroupObservation, GroupPlan, Observation, TopicOffsets,
     };
     use crate::model::target::{ExternalMetric, HpaFacts};
-    use crate::model::types::{Offset, OffsetReset};
+    use crate::model::types::Offset;
     use proptest::prelude::*;
     use std::sync::Arc;
     use std::time::{Instant, SystemTime};
@@ -397,20 +397,26 @@ mod tests {
                     let ends = partitions.iter().map(|(_, end)| offset(*end)).collect();
                     (
                         TopicName::from(*name),
-                        Ok(Arc::new(TopicOffsets { starts, ends })),
+                        Ok(Arc::new(TopicOffsets {
+                            starts,
+                            ends,
+                            ..TopicOffsets::default()
+                        })),
                     )
                 })
                 .collect(),
             groups: vec![GroupObservation {
                 plan: GroupPlan {
-                    group: "g".into(),
-                    topics: topics
-                        .iter()
-                        .map(|(name, _)| TopicName::from(*name))
-                        .collect(),
                     discover: true,
-                    reset: OffsetReset::Latest,
+                    ..GroupPlan::new(
+                        "g",
+                        topics
+                            .iter()
+                            .map(|(name, _)| TopicName::from(*name))
+                            .collect(),
+                    )
                 },
+                description: Err(Fault::Untold),
                 committed: Ok(topics
                     .iter()
                     .map(|(name, partitions)| {
@@ -421,6 +427,7 @@ mod tests {
                     .collect()),
             }],
             connection: None,
+            traffic: None,
         }
     }
 

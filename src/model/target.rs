@@ -290,10 +290,8 @@ impl Targets {
             let plan = groups
                 .entry(interest.group.clone())
                 .or_insert_with(|| GroupPlan {
-                    group: interest.group.clone(),
-                    topics: BTreeSet::new(),
                     discover: false,
-                    reset: OffsetReset::default(),
+                    ..GroupPlan::new(interest.group.clone(), BTreeSet::new())
                 });
             plan.topics.extend(interest.topics.iter().cloned());
             plan.discover |= interest.topics.is_empty();

@@ -135,6 +135,22 @@ pub enum OffsetReset {
     Earliest,
 }
 
+/// Which log end a group's consumers read up to: their client's `isolation.level`, which no broker
+/// knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// The high watermark, every client's default.
+    #[default]
+    ReadUncommitted,
+    /// The last stable offset: the first record of a transaction that is still open is beyond it.
+    ReadCommitted,
+}
+
+/// A topic's ID (KIP-516): a topic of the same name with another ID is another topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicId(pub [u8; 16]);
+
 /// A number of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Replicas(pub u32);

@@ -138,11 +138,8 @@ pub(crate) fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {
         kafka.commit(group, topic, &[(0, 1)])?;
     }
     let runtime = Runtime::new()?;
-    let plan = |(group, topic): (&String, &String)| GroupPlan {
-        group: group.as_str().into(),
-        topics: [topic.as_str().into()].into(),
-        discover: false,
-        reset: OffsetReset::Latest,
+    let plan = |(group, topic): (&String, &String)| {
+        GroupPlan::new(group.as_str(), [topic.as_str().into()].into())
     };
     let watch = Watch {
         kafka: &kafka,

@@ -165,11 +165,8 @@ pub(crate) fn plan(group: &str, topics: &[&str]) -> SweepPlan {
 
 /// These groups, each with its topics; a group without any discovers them.
 pub(crate) fn plan_of(groups: &[(&str, &[&str])]) -> SweepPlan {
-    let group = |&(group, topics): &(&str, &[&str])| GroupPlan {
-        group: group.into(),
-        topics: topics.iter().map(|topic| (*topic).into()).collect(),
-        discover: topics.is_empty(),
-        reset: OffsetReset::Latest,
+    let group = |&(group, topics): &(&str, &[&str])| {
+        GroupPlan::new(group, topics.iter().map(|topic| (*topic).into()).collect())
     };
     SweepPlan {
         groups: groups.iter().map(group).collect(),

@@ -14,7 +14,7 @@ use kafka_protocol::messages::ApiKey;
 use lagwise::kafka::{Client, Settings, Source};
 use lagwise::model::fault::Fault;
 use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
-use lagwise::model::types::{Offset, OffsetReset};
+use lagwise::model::types::Offset;
 use lagwise::poller::OffsetSource;
 
 /// A source for the brokers; responses over a megabyte are refused, and dead connections found early.
@@ -35,12 +35,7 @@ fn source(fake: &Fake) -> Source {
 }
 
 fn group(name: &str, topics: &[&str]) -> GroupPlan {
-    GroupPlan {
-        group: name.into(),
-        topics: topics.iter().map(|t| (*t).into()).collect(),
-        discover: topics.is_empty(),
-        reset: OffsetReset::Latest,
-    }
+    GroupPlan::new(name, topics.iter().map(|t| (*t).into()).collect())
 }
 
 async fn observe(source: &Source, groups: &[GroupPlan]) -> Observation {

@@ -96,7 +96,11 @@ impl GroupClients {
                     scope.spawn(move || {
                         let committed =
                             client.and_then(|client| self.read(&plan, &client, known, deadline));
-                        GroupObservation { plan, committed }
+                        GroupObservation {
+                            plan,
+                            committed,
+                            description: Err(Fault::Untold),
+                        }
                     })
                 })
                 .collect();

@@ -76,6 +76,7 @@ impl Logs {
                 Arc::new(TopicOffsets {
                     starts,
                     ends: reading.take(topic, Spec::Latest),
+                    ..TopicOffsets::default()
                 })
             });
             topics.insert((*topic).clone(), offsets);

@@ -155,6 +155,7 @@ impl Inner {
             topics,
             groups,
             connection,
+            traffic: None,
         }
     }
 

@@ -93,7 +93,11 @@ impl Inner {
                     _ => found,
                 };
                 let committed = found.map(|found| columns(&plan, named, found, &known));
-                GroupObservation { plan, committed }
+                GroupObservation {
+                    plan,
+                    committed,
+                    description: Err(Fault::Untold),
+                }
             })
             .collect();
         self.remember(&asked, &groups);
@@ -125,6 +129,7 @@ impl Inner {
             topics,
             groups,
             connection,
+            traffic: None,
         }
     }
 
@@ -233,8 +238,13 @@ impl Inner {
                 self.starts.keep(name.clone(), id, found.earliest.clone());
                 found.earliest
             });
-            let ends = found.latest;
-            logs.insert(name.clone(), Ok(Arc::new(TopicOffsets { starts, ends })));
+            let log = TopicOffsets {
+                id: known.topic(name).map_or(None, |topic| topic.id),
+                starts,
+                ends: found.latest,
+                ..TopicOffsets::default()
+            };
+            logs.insert(name.clone(), Ok(Arc::new(log)));
         }
         self.starts.let_go();
         (logs, moved)

@@ -17,9 +17,8 @@ use super::cursor::Malformed;
 use super::responses::{self, TopicEntry};
 use super::versions::Api;
 use crate::kafka::codes;
-use crate::kafka::starts::TopicId;
 use crate::model::fault::Fault;
-use crate::model::types::TopicName;
+use crate::model::types::{TopicId, TopicName};
 
 /// Who leads a partition, and since which election (KIP-320).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub(super) struct Leader {
 /// A topic.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Topic {
-    pub(super) id: TopicId,
+    pub(super) id: Option<TopicId>,
     /// By partition; `None` where nobody leads it.
     pub(super) leaders: Vec<Option<Leader>>,
 }
@@ -170,7 +169,7 @@ fn topic(entry: &TopicEntry<'_>) -> Result<Topic, Fault> {
     }
     Ok(Topic {
         // All zeros where the broker has none.
-        id: entry.id.filter(|id| *id != [0; 16]),
+        id: entry.id.filter(|id| *id != [0; 16]).map(TopicId),
         leaders,
     })
 }
