@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::{Client, Settings, Source};
 use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
-use lagwise::model::types::{Offset, OffsetReset};
+use lagwise::model::types::Offset;
 use lagwise::poller::OffsetSource;
 use tokio::runtime::Runtime;
 
