@@ -16,6 +16,7 @@ mod conformance;
 mod daemon;
 mod faults;
 mod lag;
+mod live;
 mod load;
 mod login;
 mod logins;
@@ -108,6 +109,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "scale::without_the_clamp_replicas_pass_the_partition_count",
         scale::without_the_clamp_replicas_pass_the_partition_count,
+    ),
+    (
+        "live::every_reading_of_a_live_group_is_possible",
+        live::every_reading_of_a_live_group_is_possible,
     ),
     (
         "load::many_clients_get_right_answers_and_memory_stays",

@@ -11,7 +11,7 @@ use lagwise::model::assembly::{ClusterHistory, Scope};
 use lagwise::model::fault::Fault;
 use lagwise::model::observation::{GroupPlan, Observation, SweepPlan, TopicOffsets};
 use lagwise::model::snapshot::ClusterSnapshot;
-use lagwise::model::types::{Offset, OffsetReset};
+use lagwise::model::types::Offset;
 use lagwise::poller::OffsetSource;
 
 use crate::testbed::kafka::KafkaCluster;
@@ -83,33 +83,41 @@ impl Sources {
 
     /// Asks every client, one after the other; one that is late is a failure.
     pub(crate) fn look(&mut self, plan: &SweepPlan) -> Result<Vec<(Client, Observation)>> {
-        let mut all = Vec::new();
-        for subject in &mut self.each {
-            let asked = Instant::now();
-            let sweep = subject.source.observe(plan.clone(), asked + DEADLINE);
-            let observation = self
-                .runtime
-                .block_on(async { tokio::time::timeout(DEADLINE * 3, sweep).await })
-                .with_context(|| format!("{:?}: a sweep that does not end", subject.client))?;
-            let took = asked.elapsed();
-            ensure!(
-                took <= DEADLINE + GRACE,
-                "{:?}: a sweep took {took:?}",
-                subject.client
-            );
-            ensure!(
-                observation
-                    .groups
-                    .iter()
-                    .map(|group| &group.plan)
-                    .eq(&plan.groups),
-                "{:?}: groups that the plan does not have: {observation:?}",
-                subject.client
-            );
-            subject.known = subject.history.take_in(observation.clone(), Scope::Whole);
-            all.push((subject.client, observation));
-        }
-        Ok(all)
+        (0..self.each.len())
+            .map(|place| {
+                let observation = self.look_with(place, plan)?.1;
+                Ok((self.each[place].client, observation))
+            })
+            .collect()
+    }
+
+    /// Asks one client: what is known then, and what it said.
+    pub(crate) fn look_with(
+        &mut self,
+        place: usize,
+        plan: &SweepPlan,
+    ) -> Result<(Arc<ClusterSnapshot>, Observation)> {
+        let subject = &mut self.each[place];
+        let asked = Instant::now();
+        let sweep = subject.source.observe(plan.clone(), asked + DEADLINE);
+        let observation = self
+            .runtime
+            .block_on(async { tokio::time::timeout(DEADLINE * 3, sweep).await })
+            .with_context(|| format!("{:?}: a sweep that does not end", subject.client))?;
+        let took = asked.elapsed();
+        ensure!(
+            took <= DEADLINE + GRACE,
+            "{:?}: a sweep took {took:?}",
+            subject.client
+        );
+        let planned = observation.groups.iter().map(|group| &group.plan);
+        ensure!(
+            planned.eq(&plan.groups),
+            "{:?}: groups that the plan does not have: {observation:?}",
+            subject.client
+        );
+        subject.known = subject.history.take_in(observation.clone(), Scope::Whole);
+        Ok((Arc::clone(&subject.known), observation))
     }
 
     /// One look, at which every client has to see exactly this (see [`seen`]).
