@@ -79,8 +79,11 @@ impl ClusterHistory {
         before: Option<GroupSnapshot>,
     ) -> GroupSnapshot {
         let plan = group.plan;
-        let (was_discovered, mut known) =
-            before.map(|b| (b.discovered, b.topics)).unwrap_or_default();
+        let (was_discovered, described, mut known) = before
+            .map(|b| (b.discovered, b.description, b.topics))
+            .unwrap_or_default();
+        // Who cannot tell at the moment takes nothing back.
+        let description = group.description.ok().or(described);
         let committed = match group.committed {
             Ok(committed) => committed,
             Err(fault) => {
@@ -97,6 +100,7 @@ impl ClusterHistory {
                     asked: read,
                     discovered: was_discovered,
                     fault: Some(fault),
+                    description,
                     topics: known,
                 };
             }
@@ -123,6 +127,7 @@ impl ClusterHistory {
             asked: read,
             discovered: plan.discover,
             fault: None,
+            description,
             topics,
         }
     }
@@ -223,6 +228,7 @@ fn reading(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::group::{GroupDescription, GroupKind, GroupState};
     use crate::model::types::Lag;
     use std::time::{Duration, Instant, SystemTime};
 
@@ -304,6 +310,28 @@ mod tests {
             topic(&snapshot).complete.as_ref().unwrap().total(),
             Ok(Lag(5))
         );
+    }
+
+    #[test]
+    fn a_description_outlives_sweeps_that_bring_none() {
+        let mut history = ClusterHistory::default();
+        let mut told = observe(0, "g", &[Ok(Some(5))], &[10]);
+        let description = Arc::new(GroupDescription {
+            kind: GroupKind::Consumer,
+            state: GroupState::Empty,
+            assignor: Some("uniform".into()),
+            members: Vec::new(),
+            subtopologies: Vec::new(),
+        });
+        told.groups[0].description = Ok(Arc::clone(&description));
+        history.take_in(told, Scope::Whole);
+        let mut failed = observe(5, "g", &[], &[]);
+        failed.groups[0].committed = Err(Fault::Unreachable);
+        for silent in [failed, observe(9, "g", &[Ok(Some(5))], &[10])] {
+            let snapshot = history.take_in(silent, Scope::Whole);
+            let kept = snapshot.groups["g"].description.as_ref();
+            assert_eq!(kept, Some(&description));
+        }
     }
 
     #[test]

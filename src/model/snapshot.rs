@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::{ConnectionFault, Fault};
+use super::group::GroupDescription;
 use super::lag::PartitionLag;
 use super::observation::{CommittedColumn, TopicOffsets};
 use super::target::Targets;
@@ -82,6 +83,8 @@ pub struct GroupSnapshot {
     pub discovered: bool,
     /// Why nothing is known of it at present.
     pub fault: Option<Fault>,
+    /// Its members and how its work is dealt out, as last told; `None` where that never was.
+    pub description: Option<Arc<GroupDescription>>,
     /// Its topics.
     pub topics: BTreeMap<TopicName, GroupTopic>,
 }
