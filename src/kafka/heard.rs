@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::model::fault::{ConnectionFault, Fault};
 use crate::model::observation::{GroupObservation, Observation, SweepPlan};
-use crate::model::types::{ClusterName, Moment, TopicName};
+use crate::model::types::{ClusterName, Isolation, Moment, TopicName};
 
 /// What a sweep's commits say of the cluster as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,15 +66,25 @@ pub(super) fn unheard(
     }
 }
 
-/// The topics whose log offsets are needed, and whether a log's start may have passed a commit.
-pub(super) fn wanted(groups: &[GroupObservation]) -> BTreeMap<&TopicName, bool> {
-    let mut wanted = BTreeMap::new();
-    for (topic, column) in groups
-        .iter()
-        .filter_map(|group| group.committed.as_ref().ok())
-        .flatten()
-    {
-        *wanted.entry(topic).or_default() |= column.contains(&Ok(None));
+/// What is needed of a topic's log besides its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Its start as of now, since it may have passed a commit.
+    pub(super) start: bool,
+    /// Its last stable offset.
+    pub(super) stable: bool,
+}
+
+/// The topics whose log offsets are needed.
+pub(super) fn wanted(groups: &[GroupObservation]) -> BTreeMap<&TopicName, Wanted> {
+    let mut wanted: BTreeMap<_, Wanted> = BTreeMap::new();
+    for group in groups {
+        let stable = group.plan.isolation == Isolation::ReadCommitted;
+        for (topic, column) in group.committed.as_ref().ok().into_iter().flatten() {
+            let wanted = wanted.entry(topic).or_default();
+            wanted.start |= column.contains(&Ok(None));
+            wanted.stable |= stable;
+        }
     }
     wanted
 }

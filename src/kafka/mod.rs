@@ -9,6 +9,7 @@ pub mod embedded;
 mod health;
 mod heard;
 pub mod librdkafka;
+mod past;
 mod starts;
 pub mod wire;
 

@@ -16,7 +16,7 @@
 //! | what a streams group's tasks are | no | no such request |
 //! | log starts that move by retention while every commit stands beyond | up to a minute late | asked for once a minute, as with the other client |
 //!
-//! None of it is part of an observation so far but the first.
+//! Of these, the first two and the last are part of an observation so far.
 
 mod groups;
 mod outage;
@@ -58,6 +58,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     shared!(records::records_deleted),
     shared!(records::compacted_topic),
     shared!(records::transactions),
+    shared!(records::last_stable_offsets),
+    shared!(records::ends_of_a_while_ago),
     shared!(records::offsets_in_a_transaction),
     shared!(outage::what_one_broker_holds_goes_and_comes_with_it),
     ("conformance::what_is_denied_is_named", |testbed| {
@@ -94,12 +96,14 @@ const OLDEST: &[(&str, Case)] = &[
         topics::topic_deleted_and_recreated,
     ),
     ("records deleted", records::records_deleted),
+    ("ends of a while ago", records::ends_of_a_while_ago),
 ];
 
 /// What the first brokers without ZooKeeper, those of 2.8, have not.
 const OLD: &[(&str, Case)] = &[
     ("partitions added", topics::partitions_added),
     ("transactions", records::transactions),
+    ("last stable offsets", records::last_stable_offsets),
     (
         "offsets in a transaction",
         records::offsets_in_a_transaction,

@@ -11,7 +11,7 @@ use lagwise::model::assembly::{ClusterHistory, Scope};
 use lagwise::model::fault::Fault;
 use lagwise::model::observation::{GroupPlan, Observation, SweepPlan, TopicOffsets};
 use lagwise::model::snapshot::ClusterSnapshot;
-use lagwise::model::types::Offset;
+use lagwise::model::types::{Isolation, Offset};
 use lagwise::poller::OffsetSource;
 
 use crate::testbed::kafka::KafkaCluster;
@@ -181,6 +181,14 @@ pub(crate) fn plan_of(groups: &[(&str, &[&str])]) -> SweepPlan {
     }
 }
 
+/// As [`plan`], for consumers that read committed records only.
+pub(crate) fn read_committed(mut plan: SweepPlan) -> SweepPlan {
+    for group in &mut plan.groups {
+        group.isolation = Isolation::ReadCommitted;
+    }
+    plan
+}
+
 /// What was seen, one line for each fact, sorted:
 ///
 /// ```text
@@ -188,6 +196,7 @@ pub(crate) fn plan_of(groups: &[(&str, &[&str])]) -> SweepPlan {
 /// GROUP: group_denied            nothing is known of the group, or "no topics"
 /// TOPIC: 0..5 0..7 0..!no_answer where each partition's log starts and ends
 /// TOPIC: topic_missing           nothing is known of the topic
+/// TOPIC stable: 4 7 1            last stable offsets, where they were asked for
 /// connection: login              what keeps the cluster from answering
 /// ```
 ///
@@ -219,6 +228,10 @@ fn text(observation: &Observation, fault: &dyn Fn(Fault) -> String) -> String {
         both.collect::<Vec<_>>().join(" ")
     };
     for (topic, offsets) in &observation.topics {
+        if let Some(stable) = offsets.as_ref().ok().and_then(|o| o.stable.as_ref()) {
+            let stable: Vec<_> = stable.iter().map(number).collect();
+            lines.insert(format!("{topic} stable: {}", stable.join(" ")));
+        }
         lines.insert(match offsets {
             Ok(offsets) => format!("{topic}: {}", of_topic(offsets)),
             Err(unknown) => format!("{topic}: {}", unknown.label()),

@@ -1,6 +1,6 @@
 //! What happens to records besides being written: transactions, deletion, compaction.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -41,6 +41,21 @@ impl KafkaCluster {
         let producer: BaseProducer = self.client_config().create()?;
         for key in keys {
             let record = BaseRecord::to(topic).partition(0).key(*key).payload("x");
+            producer.send(record).map_err(|(error, _)| error)?;
+        }
+        producer.flush(REQUEST)?;
+        Ok(())
+    }
+
+    /// Writes one record for each of these ages to a partition, in their order, and waits until all are acknowledged.
+    pub(crate) fn produce_at(&self, topic: &str, partition: i32, ages: &[Duration]) -> Result<()> {
+        let producer: BaseProducer = self.client_config().create()?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        for age in ages {
+            let record = BaseRecord::<(), _>::to(topic)
+                .partition(partition)
+                .payload("x")
+                .timestamp(i64::try_from(now.saturating_sub(*age).as_millis())?);
             producer.send(record).map_err(|(error, _)| error)?;
         }
         producer.flush(REQUEST)?;

@@ -13,8 +13,8 @@ use fake::{Fake, Twist};
 use kafka_protocol::messages::ApiKey;
 use lagwise::kafka::{Client, Settings, Source};
 use lagwise::model::fault::Fault;
-use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
-use lagwise::model::types::Offset;
+use lagwise::model::observation::{GroupPlan, LOOK_BACK, Observation, SweepPlan};
+use lagwise::model::types::{Isolation, Offset};
 use lagwise::poller::OffsetSource;
 
 /// A source for the brokers; responses over a megabyte are refused, and dead connections found early.
@@ -110,8 +110,34 @@ async fn many_groups_cost_one_request_to_each_broker() {
     assert_eq!(fake.asked(ApiKey::Metadata), 1);
     assert_eq!(fake.asked(ApiKey::FindCoordinator), 1);
     assert_eq!(fake.asked(ApiKey::OffsetFetch), 9);
-    // Ends, and starts too, since a partition without a commit may begin anywhere.
-    assert_eq!(fake.asked(ApiKey::ListOffsets), 18);
+    // Ends, and starts too, since a partition without a commit may begin anywhere; once, where the
+    // logs ended a while ago.
+    assert_eq!(fake.asked(ApiKey::ListOffsets), 18 + 3);
+}
+
+#[tokio::test]
+async fn ends_of_a_while_ago_are_told_once_and_harm_nobody() {
+    let (fake, mut groups) = two_halves();
+    groups[1].isolation = Isolation::ReadCommitted;
+    let source = source(&fake);
+    fake.world.lock().unwrap().lost_in_time = Some(2);
+    let observation = observe(&source, &groups).await;
+    assert_right(&observation);
+    let of = |topic| observation.topics[topic].as_ref().unwrap();
+    let (read, lost) = (of("a").past.as_ref(), of("b").past.as_ref());
+    assert_eq!(read.unwrap().ends, [Some(Offset(90)); 2]);
+    assert_eq!(lost.unwrap().ends, [None; 2]);
+    assert_eq!(read.unwrap().ago, LOOK_BACK);
+    assert_eq!(of("a").stable, None);
+    assert_eq!(of("b").stable, Some(vec![Ok(Offset(99)); 2]));
+    fake.world.lock().unwrap().lost_in_time = None;
+    for _ in 0..2 {
+        let observation = observe(&source, &groups).await;
+        assert_right(&observation);
+        let mut topics = observation.topics.values();
+        assert!(topics.all(|topic| topic.as_ref().unwrap().past.is_none()));
+    }
+    assert_eq!(fake.accepted.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -29,13 +29,18 @@ pub(super) enum Spec {
     Earliest,
     /// The high watermark.
     Latest,
+    /// The last stable offset.
+    Stable,
+    /// The first record that is not older than that, in milliseconds since 1970.
+    At(i64),
 }
 
 impl Spec {
     fn timestamp(self) -> i64 {
         match self {
             Spec::Earliest => -2,
-            Spec::Latest => -1,
+            Spec::Latest | Spec::Stable => -1,
+            Spec::At(millis) => millis,
         }
     }
 }
@@ -147,6 +152,20 @@ impl Options {
     }
 }
 
+impl Options {
+    /// Asks for the last stable offset where it would be the high watermark.
+    fn read_committed(&self) {
+        // SAFETY: the options are valid. The error that may be returned, null for none, is destroyed
+        // by the call that takes either.
+        unsafe {
+            rd::rd_kafka_error_destroy(rd::rd_kafka_AdminOptions_set_isolation_level(
+                self.0.as_ptr(),
+                rd::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+            ));
+        }
+    }
+}
+
 impl Drop for Options {
     fn drop(&mut self) {
         // SAFETY: made by rd_kafka_AdminOptions_new, destroyed once; requests copy them.
@@ -166,11 +185,12 @@ fn milliseconds(duration: Duration) -> c_int {
 /// Each chunk should hold partitions of one leader, so that a broker that is down costs its own
 /// partitions only, and at most a few hundred: librdkafka's work is quadratic in a chunk's length.
 /// The result has the chunks' shape; a partition without an answer has [`TIMED_OUT`]. Blocks until
-/// the deadline at most.
+/// the deadline at most; a broker may take `lasts` to answer before librdkafka doubts its connection.
 pub(super) fn list_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     chunks: &[Chunk<'_>],
     deadline: Instant,
+    lasts: Duration,
 ) -> Vec<Vec<Result<i64, i32>>> {
     let mut results: Vec<Vec<_>> = chunks
         .iter()
@@ -181,15 +201,17 @@ pub(super) fn list_offsets<C: ConsumerContext>(
     };
     let mut waiting: usize = 0;
     for (i, chunk) in chunks.iter().enumerate() {
-        let timeout = deadline.saturating_duration_since(Instant::now());
         let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
-        let Some(options) = Options::new(consumer, operation, timeout, i) else {
+        let Some(options) = Options::new(consumer, operation, lasts, i) else {
             continue;
         };
+        if chunk.spec == Spec::Stable {
+            options.read_committed();
+        }
         let mut list = TopicPartitionList::with_capacity(chunk.partitions.len());
         let timestamp = rdkafka::Offset::from_raw(chunk.spec.timestamp());
         for (topic, partition) in &chunk.partitions {
-            // The list's offset field carries the timestamp; both of ours are valid there.
+            // The list's offset field carries the timestamp; all of ours are valid there.
             let _ = list.add_partition_offset(topic, *partition, timestamp);
         }
         // SAFETY: handle, list, options and queue are valid during the call, which copies what it

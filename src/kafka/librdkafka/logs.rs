@@ -2,19 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::faults::fault_of;
 use super::ffi::{self, Chunk, Spec};
 use super::topics::Topics;
+use crate::kafka::heard::wanted;
+use crate::kafka::past::{self, NO_RECORD, Past};
 use crate::kafka::starts::Starts;
 use crate::model::fault::Fault;
 use crate::model::observation::{GroupObservation, OffsetColumn, TopicOffsets};
-use crate::model::types::{Offset, Partition, TopicName};
+use crate::model::types::{Moment, Offset, Partition, TopicName};
 
 /// Partitions in one `ListOffsets` call: librdkafka's work is quadratic in it.
 const CHUNK: usize = 400;
+
+/// How long a broker may look for where logs ended a while ago before its connection is doubted: far
+/// longer than anybody waits for it.
+const LOOK_BACK_LASTS: Duration = Duration::from_secs(30);
 
 /// What is known of each topic's log.
 type ByTopic = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
@@ -23,6 +29,7 @@ type ByTopic = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
 #[derive(Debug, Default)]
 pub(super) struct Logs {
     starts: Starts,
+    past: Past,
 }
 
 /// What one reading asks the brokers, and their answers so far.
@@ -35,24 +42,28 @@ struct Reading<'a> {
 }
 
 impl Logs {
-    /// The offsets of every topic in `wanted`, where `true` asks for a log start that is not from
-    /// memory; and whether a leader has moved. Blocks until the deadline at most.
+    /// The logs of the topics that the groups' observations name; and whether a leader has moved.
+    /// Blocks until the deadline at most.
     pub(super) fn read(
         &self,
         client: &Client,
         known: &Topics,
-        wanted: &BTreeMap<&TopicName, bool>,
         groups: &[GroupObservation],
+        started: &Moment,
         deadline: Instant,
     ) -> (ByTopic, bool) {
+        let wanted = wanted(groups);
         let mut reading = Reading::default();
         let mut kept = BTreeMap::new();
-        for (topic, needs_start) in wanted {
+        for (topic, wanted) in &wanted {
             let Ok(leaders) = known.leaders(topic.as_str()) else {
                 continue;
             };
             reading.ask(topic.as_str(), Spec::Latest, leaders);
-            let starts = if *needs_start {
+            if wanted.stable {
+                reading.ask(topic.as_str(), Spec::Stable, leaders);
+            }
+            let starts = if wanted.start {
                 None
             } else {
                 self.starts.kept(topic, None, leaders.len(), groups)
@@ -64,25 +75,68 @@ impl Logs {
                 None => reading.ask(topic.as_str(), Spec::Earliest, leaders),
             }
         }
-        reading.run(client, deadline);
-        let mut topics = ByTopic::new();
-        for topic in wanted.keys() {
-            let offsets = known.leaders(topic.as_str()).map(|_| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        reading.run(client, deadline, left);
+        let mut logs = past::Logs::new();
+        for (topic, wanted) in wanted {
+            let log = known.leaders(topic.as_str()).map(|_| {
                 let starts = kept.remove(topic).unwrap_or_else(|| {
-                    let starts = reading.take(topic, Spec::Earliest);
-                    self.starts.keep((*topic).clone(), None, starts.clone());
+                    let starts = reading.take(topic.as_str(), Spec::Earliest);
+                    self.starts.keep(topic.clone(), None, starts.clone());
                     starts
                 });
-                Arc::new(TopicOffsets {
+                TopicOffsets {
+                    id: None,
                     starts,
-                    ends: reading.take(topic, Spec::Latest),
-                    ..TopicOffsets::default()
-                })
+                    ends: reading.take(topic.as_str(), Spec::Latest),
+                    stable: wanted
+                        .stable
+                        .then(|| reading.take(topic.as_str(), Spec::Stable)),
+                    past: None,
+                }
             });
-            topics.insert((*topic).clone(), offsets);
+            logs.insert(topic.clone(), log);
         }
         self.starts.let_go();
-        (topics, reading.moved)
+        self.look_back(client, known, &mut logs, started, deadline);
+        let shared = logs
+            .into_iter()
+            .map(|(name, log)| (name, log.map(Arc::new)));
+        (shared.collect(), reading.moved)
+    }
+
+    /// Asks where logs ended a while ago, for topics that were not asked about before.
+    fn look_back(
+        &self,
+        client: &Client,
+        known: &Topics,
+        logs: &mut past::Logs,
+        started: &Moment,
+        deadline: Instant,
+    ) {
+        let patience = past::patience(deadline);
+        let Some(then) = past::timestamp(started).map(Spec::At) else {
+            return;
+        };
+        while Instant::now() < patience {
+            let batch = self.past.next(logs);
+            if batch.is_empty() {
+                return;
+            }
+            let mut reading = Reading::default();
+            for name in &batch {
+                if let Ok(leaders) = known.leaders(name.as_str()) {
+                    reading.ask(name.as_str(), then, leaders);
+                }
+            }
+            reading.run(client, patience, LOOK_BACK_LASTS);
+            for name in &batch {
+                if let Some(Ok(log)) = logs.get_mut(name) {
+                    let found = reading.take(name.as_str(), then);
+                    log.past = Some(past::past_ends(&found, &log.ends));
+                }
+            }
+        }
     }
 }
 
@@ -102,7 +156,7 @@ impl<'a> Reading<'a> {
         );
     }
 
-    fn run(&mut self, client: &Client, deadline: Instant) {
+    fn run(&mut self, client: &Client, deadline: Instant, lasts: Duration) {
         let mut chunks = Vec::new();
         for ((_, spec), partitions) in &self.by_leader {
             let of = |chunk: &[_]| Chunk {
@@ -111,13 +165,12 @@ impl<'a> Reading<'a> {
             };
             chunks.extend(partitions.chunks(CHUNK).map(of));
         }
-        for (chunk, results) in chunks
-            .iter()
-            .zip(ffi::list_offsets(client, &chunks, deadline))
-        {
+        let answers = ffi::list_offsets(client, &chunks, deadline, lasts);
+        for (chunk, results) in chunks.iter().zip(answers) {
             for ((topic, partition), result) in chunk.partitions.iter().zip(results) {
                 let result = match result {
                     Ok(offset) if offset >= 0 => Ok(Offset(offset)),
+                    Ok(-1) if matches!(chunk.spec, Spec::At(_)) => Ok(NO_RECORD),
                     // The broker answered without an offset, which is no offset of 0.
                     Ok(_) => Err(Fault::NoAnswer),
                     Err(code) => Err(fault_of(code)),
@@ -134,9 +187,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn take(&mut self, topic: &'a TopicName, spec: Spec) -> OffsetColumn {
-        self.columns
-            .remove(&(topic.as_str(), spec))
-            .unwrap_or_default()
+    fn take(&mut self, topic: &'a str, spec: Spec) -> OffsetColumn {
+        self.columns.remove(&(topic, spec)).unwrap_or_default()
     }
 }

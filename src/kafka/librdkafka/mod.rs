@@ -14,7 +14,7 @@ mod groups;
 mod logs;
 mod topics;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use self::groups::GroupClients;
 use self::logs::Logs;
 use self::topics::TopicCache;
 use super::health::Health;
-use super::heard::{Heard, heard, unheard, wanted};
+use super::heard::{Heard, heard, unheard};
 use super::{GroupList, Settings, SetupError};
 use crate::model::fault::Fault;
 use crate::model::observation::{Observation, SweepPlan};
@@ -127,10 +127,9 @@ impl Inner {
         let groups = self
             .groups
             .committed(plan, &known, &self.settings, &self.health, by(3));
-        let wanted: BTreeMap<&TopicName, bool> = wanted(&groups);
         let (topics, moved) = self
             .logs
-            .read(&self.client, &known, &wanted, &groups, deadline);
+            .read(&self.client, &known, &groups, &started, deadline);
         if moved {
             self.topics.forget();
         }

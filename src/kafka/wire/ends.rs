@@ -1,4 +1,7 @@
 //! Where logs end and start: all the partitions of a leader in one `ListOffsets`.
+//!
+//! A high watermark that is lower than the one before, as after a failover, is passed on as it is:
+//! how long to doubt it is a rule of lag's, and the model's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use super::responses;
 use super::topics::{Leader, Topics};
 use super::versions::Api;
 use crate::kafka::codes;
+use crate::kafka::past::NO_RECORD;
 use crate::model::fault::Fault;
 use crate::model::observation::OffsetColumn;
 use crate::model::types::{Offset, Partition, TopicName};
@@ -37,15 +41,25 @@ pub(super) enum End {
     Latest,
     /// The low watermark.
     Earliest,
+    /// The last stable offset.
+    Stable,
+    /// The first record that is not older than that, in milliseconds since 1970.
+    At(i64),
 }
 
 impl End {
     /// The timestamp that stands for it.
     fn timestamp(self) -> i64 {
         match self {
-            End::Latest => -1,
+            End::Latest | End::Stable => -1,
             End::Earliest => -2,
+            End::At(millis) => millis,
         }
+    }
+
+    /// The protocol's number: 1 reads committed records only (KIP-98).
+    fn isolation(self) -> i8 {
+        i8::from(self == End::Stable)
     }
 }
 
@@ -76,6 +90,9 @@ enum Step {
 pub(super) struct Sweep<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) topics: &'a [(TopicName, Vec<End>)],
+    /// When what has come counts.
+    pub(super) until: Instant,
+    /// When a broker is late, not before that.
     pub(super) deadline: Instant,
 }
 
@@ -84,6 +101,9 @@ pub(super) struct Sweep<'a> {
 pub(super) struct Columns {
     pub(super) latest: OffsetColumn,
     pub(super) earliest: OffsetColumn,
+    pub(super) stable: OffsetColumn,
+    /// [`NO_RECORD`] where no record is young enough.
+    pub(super) past: OffsetColumn,
 }
 
 impl Columns {
@@ -91,12 +111,14 @@ impl Columns {
         match end {
             End::Latest => &mut self.latest,
             End::Earliest => &mut self.earliest,
+            End::Stable => &mut self.stable,
+            End::At(_) => &mut self.past,
         }
     }
 }
 
 impl Sweep<'_> {
-    /// Asks about every partition, by the deadline; and whether some leader is no more what it was.
+    /// Asks about every partition; what has come in time, and whether some leader is no more what it was.
     /// Partitions of one leader wait for no other's.
     pub(super) async fn run(&self, known: &Topics) -> (Vec<Columns>, bool) {
         let mut columns = vec![Columns::default(); self.topics.len()];
@@ -123,7 +145,7 @@ impl Sweep<'_> {
         let mut attempt = 0;
         let mut steps: FuturesUnordered<BoxFuture<'_, Step>> = FuturesUnordered::new();
         self.send(known, items, &mut steps);
-        while let Ok(Some(step)) = timeout_at(self.deadline, steps.next()).await {
+        while let Ok(Some(step)) = timeout_at(self.until, steps.next()).await {
             match step {
                 Step::Answered(outcomes) => {
                     let mut lost = Vec::new();
@@ -251,6 +273,7 @@ impl Sweep<'_> {
                 };
                 let result = match (entry.code, entry.offset) {
                     (codes::NONE, offset) if offset >= 0 => Ok(Offset(offset)),
+                    (codes::NONE, -1) if matches!(item.end, End::At(_)) => Ok(NO_RECORD),
                     // The broker answered without an offset, which is no offset of 0.
                     (codes::NONE, _) => Err(Fault::NoAnswer),
                     (code, _) => Err(codes::fault_of(code.into())),
@@ -288,6 +311,11 @@ impl Sweep<'_> {
         let request = ListOffsetsRequest::default()
             .with_replica_id((-1).into())
             .with_topics(topics.into_iter().map(|(_, topic)| topic).collect());
+        // All of a request ask for the same end. Brokers that know version 1 only have no
+        // transactions.
+        let end = items.first().map_or(End::Latest, |item| item.end);
+        let isolation = if version >= 2 { end.isolation() } else { 0 };
+        let request = request.with_isolation_level(isolation);
         if version < 10 {
             return request;
         }

@@ -5,7 +5,7 @@
 //! Responses are read by a bounded cursor of our own (the library's decoders believe any count that
 //! a response claims), straight into columns. `setup` makes a connection, `connection` works with
 //! it, `broker` keeps one to each broker; `cluster` knows who leads and coordinates what; `commits`
-//! and `ends` read, `sweep` puts them in order.
+//! and `ends` read, `logs` says which ends, `sweep` puts all in order.
 
 mod address;
 mod broker;
@@ -17,6 +17,7 @@ mod cursor;
 mod ends;
 mod frame;
 mod groups;
+mod logs;
 mod options;
 mod responses;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use self::cluster::Cluster;
 use self::options::Options;
 use self::sweep::Discovered;
 use super::health::Health;
+use super::past::Past;
 use super::starts::Starts;
 use super::{GroupList, Settings, SetupError};
 use crate::model::observation::{Observation, SweepPlan};
@@ -54,6 +56,7 @@ struct Inner {
     cluster: Cluster,
     discovered: Discovered,
     starts: Starts,
+    past: Past,
 }
 
 impl Wire {
@@ -84,6 +87,7 @@ impl Wire {
             }),
             discovered: Discovered::default(),
             starts: Starts::default(),
+            past: Past::default(),
             name: settings.name,
         })))
     }

@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::Inner;
 use super::commits::{self, Asked, Found};
-use super::ends::{self, End};
 use super::topics::Topics;
-use crate::kafka::heard::{Heard, heard, unheard, wanted};
+use crate::kafka::heard::{Heard, heard, unheard};
 use crate::model::fault::Fault;
 use crate::model::observation::{
-    CommittedColumn, GroupObservation, GroupPlan, Observation, SweepPlan, TopicOffsets,
+    CommittedColumn, GroupObservation, GroupPlan, Observation, SweepPlan,
 };
 use crate::model::types::{GroupId, Moment, TopicName};
 
@@ -42,8 +41,6 @@ impl Discovered {
         all.extend(found.map(|(group, topics)| (group, (now, topics))));
     }
 }
-
-type Logs = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
 
 impl Inner {
     pub(super) async fn sweep(&self, plan: SweepPlan, deadline: Instant) -> Observation {
@@ -101,7 +98,7 @@ impl Inner {
             })
             .collect();
         self.remember(&asked, &groups);
-        let (topics, moved) = self.logs(&known, &groups, deadline.into()).await;
+        let (topics, moved) = self.logs(&known, &groups, &started, deadline).await;
         if moved {
             self.cluster.forget_topics();
         }
@@ -194,60 +191,6 @@ impl Inner {
                 .then(|| (asked.group.clone(), columns.keys().cloned().collect()))
         });
         self.discovered.keep(found);
-    }
-
-    async fn logs(
-        &self,
-        known: &Topics,
-        groups: &[GroupObservation],
-        deadline: tokio::time::Instant,
-    ) -> (Logs, bool) {
-        let mut kept = HashMap::new();
-        let mut asked = Vec::new();
-        let mut logs = Logs::new();
-        for (name, needs_start) in wanted(groups) {
-            let topic = match known.topic(name) {
-                Ok(topic) => topic,
-                Err(fault) => {
-                    logs.insert(name.clone(), Err(fault));
-                    continue;
-                }
-            };
-            let starts = if needs_start {
-                None
-            } else {
-                self.starts
-                    .kept(name, topic.id, topic.leaders.len(), groups)
-            };
-            let mut ends = vec![End::Latest];
-            match starts {
-                Some(starts) => drop(kept.insert(asked.len(), starts)),
-                None => ends.push(End::Earliest),
-            }
-            asked.push((name.clone(), ends));
-        }
-        let sweep = ends::Sweep {
-            cluster: &self.cluster,
-            topics: &asked,
-            deadline,
-        };
-        let (columns, moved) = sweep.run(known).await;
-        for (place, ((name, _), found)) in asked.iter().zip(columns).enumerate() {
-            let starts = kept.remove(&place).unwrap_or_else(|| {
-                let id = known.topic(name).map_or(None, |topic| topic.id);
-                self.starts.keep(name.clone(), id, found.earliest.clone());
-                found.earliest
-            });
-            let log = TopicOffsets {
-                id: known.topic(name).map_or(None, |topic| topic.id),
-                starts,
-                ends: found.latest,
-                ..TopicOffsets::default()
-            };
-            logs.insert(name.clone(), Ok(Arc::new(log)));
-        }
-        self.starts.let_go();
-        (logs, moved)
     }
 }
 

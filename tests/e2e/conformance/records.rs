@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use lagwise::model::observation::LOOK_BACK;
+use lagwise::model::types::Offset;
 
-use crate::sources::{Sources, plan, plan_of};
+use crate::sources::{Sources, plan, plan_of, read_committed};
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 use crate::testbed::unique;
@@ -118,6 +120,75 @@ pub(crate) fn transactions(kafka: &KafkaCluster) -> Result<()> {
         &format!("{zeros}\n{topic}: 0..4 0..5 0..5"),
     )?;
     open.abort()
+}
+
+/// For consumers of committed records a log ends where its first open transaction begins; only their topics are asked
+/// for it.
+pub(crate) fn last_stable_offsets(kafka: &KafkaCluster) -> Result<()> {
+    let (topic, other) = (unique("transactional"), unique("other"));
+    let (group, simple) = (unique("group"), unique("simple"));
+    kafka.create_topic(&topic, 3)?;
+    kafka.create_topic(&other, 1)?;
+    kafka.produce_to(&topic, &[(0, 1), (1, 1), (2, 1)])?;
+    kafka.commit(&group, &topic, &[(0, 1), (1, 1), (2, 1)])?;
+    kafka.commit(&simple, &other, &[(0, 0)])?;
+    let mut sources = Sources::of(kafka)?;
+    let (committed, aborted, open) = (
+        kafka.begin_transaction()?,
+        kafka.begin_transaction()?,
+        kafka.begin_transaction()?,
+    );
+    committed.produce(&topic, 0, 3)?;
+    aborted.produce(&topic, 1, 4)?;
+    open.produce(&topic, 2, 5)?;
+    let mut both = read_committed(plan(&group, &[&topic]));
+    both.groups.extend(plan(&simple, &[&other, &topic]).groups);
+    let rest = format!(
+        "{group} {topic}: 1 1 1\n{simple} {topic}: - - -\n{simple} {other}: 0\n{other}: 0..0"
+    );
+    sources.expect(
+        &both,
+        &format!("{rest}\n{topic}: 0..4 0..5 0..6\n{topic} stable: 1 1 1"),
+    )?;
+    committed.commit()?;
+    aborted.abort()?;
+    sources.until(
+        Duration::from_secs(20),
+        "the markers",
+        &both,
+        &format!("{rest}\n{topic}: 0..5 0..6 0..6\n{topic} stable: 5 6 1"),
+    )?;
+    open.abort()
+}
+
+/// Where a log ended ten minutes ago, by its records' timestamps: told once, and never again.
+pub(crate) fn ends_of_a_while_ago(kafka: &KafkaCluster) -> Result<()> {
+    let (topic, group) = (unique("topic"), unique("group"));
+    kafka.create_topic(&topic, 4)?;
+    let (old, young) = (LOOK_BACK * 2, LOOK_BACK / 2);
+    kafka.produce_at(&topic, 0, &[old, old, old, young, young])?;
+    kafka.produce_at(&topic, 1, &[old, old])?;
+    kafka.produce_at(&topic, 2, &[young, old, young])?;
+    kafka.commit(&group, &topic, &[(0, 0)])?;
+    let mut sources = Sources::of(kafka)?;
+    let plan = plan(&group, &[&topic]);
+    for (client, observation) in sources.look(&plan)? {
+        let known = observation.topics[topic.as_str()].as_ref();
+        let past = known.ok().and_then(|topic| topic.past.clone());
+        let past = past.with_context(|| format!("{client:?}: no past"))?;
+        // No record is young enough, or none is there: the end itself.
+        let expected = [3, 2, 0, 0].map(|end| Some(Offset(end)));
+        ensure!(past.ends == expected, "{client:?}: {past:?}");
+        ensure!(past.ago == LOOK_BACK, "{client:?}: {past:?}");
+    }
+    for (client, observation) in sources.look(&plan)? {
+        let known = observation.topics[topic.as_str()].as_ref();
+        ensure!(
+            known.is_ok_and(|t| t.past.is_none()),
+            "{client:?}: {known:?}"
+        );
+    }
+    Ok(())
 }
 
 /// An offset that a transaction is about to commit is not committed yet, and reading it does not wait for the end.

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use lagwise::kafka::Client;
 use lagwise::model::fault::Fault;
+use lagwise::model::observation::Observation;
+use lagwise::model::types::TopicId;
 
 use crate::sources::{Sources, plan, plan_of};
 use crate::testbed::kafka::KafkaCluster;
@@ -67,6 +70,8 @@ pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
         &format!("{group} {topic}: 5 10\n{topic}: 0..10 0..10"),
     )?;
 
+    let first = ids(&sources.look(&plan)?, &topic);
+
     kafka.delete_topic(&topic)?;
     sources.until(
         REFRESH,
@@ -88,6 +93,12 @@ pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
         &plan,
         &format!("{group} {topic}: 8 - -\n{topic}: 0..3 0..0 0..0"),
     )?;
+    for (client, id) in ids(&sources.look(&plan)?, &topic) {
+        // librdkafka tells no topic's ID, so of it there is nothing to say.
+        let is_told = client == Client::Wire;
+        ensure!(id.is_some() == is_told, "{client:?}: {id:?}");
+        ensure!(!is_told || !first.contains(&(client, id)), "{id:?} again");
+    }
     for subject in &sources.each {
         let known = &subject.known.groups[group.as_str()].topics[topic.as_str()];
         ensure!(
@@ -97,6 +108,11 @@ pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn ids(seen: &[(Client, Observation)], topic: &str) -> Vec<(Client, Option<TopicId>)> {
+    let id = |observation: &Observation| observation.topics[topic].as_ref().ok()?.id;
+    seen.iter().map(|(client, o)| (*client, id(o))).collect()
 }
 
 /// Partitions that are added are seen with the next metadata, with all that is in them.
