@@ -45,6 +45,7 @@ impl ClusterHistory {
             topics,
             groups,
             connection,
+            traffic,
             ..
         } = observation;
         if scope == Scope::Whole {
@@ -58,6 +59,11 @@ impl ClusterHistory {
                 .retain(|(group, _), _| next.groups.contains_key(group));
         }
         next.connection = connection;
+        next.traffic = match (next.traffic, traffic) {
+            // Of two sweeps at once the one that ends last may have counted first.
+            (Some(known), Some(earlier)) if earlier.requests < known.requests => Some(known),
+            (known, counted) => counted.or(known),
+        };
         for group in groups {
             let id = group.plan.group.clone();
             let before = next.groups.remove(&id);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::assembly::{ClusterHistory, Scope};
 use super::fault::{ConnectionFault, Fault};
-use super::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets};
+use super::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets, Traffic};
 use super::snapshot::LagSnapshot;
 use super::target::Targets;
 use super::types::{Moment, Offset};
@@ -120,6 +120,12 @@ pub(crate) fn snapshot() -> LagSnapshot {
     }
     let mut sweep = nothing(zero, "");
     sweep.groups.clear();
+    sweep.traffic = Some(Traffic {
+        requests: 12,
+        received_bytes: 3456,
+        connections: 3,
+        throttled: Duration::from_millis(1500),
+    });
     // Nobody wants the groups any more after a whole sweep without them, unless asked since.
     let mut main = (*main.take_in(sweep, Scope::Some)).clone();
     main.sweep = Some(super::snapshot::Sweep {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::fault::{ConnectionFault, Fault};
 use super::group::GroupDescription;
 use super::lag::PartitionLag;
-use super::observation::{CommittedColumn, TopicOffsets};
+use super::observation::{CommittedColumn, TopicOffsets, Traffic};
 use super::target::Targets;
 use super::types::{ClusterName, GroupId, Lag, Moment, TopicName};
 
@@ -48,6 +48,8 @@ pub struct ClusterSnapshot {
     pub sweep: Option<Sweep>,
     /// What keeps the cluster from answering, where something does.
     pub connection: Option<ConnectionFault>,
+    /// What asking it has cost, where the client counts that.
+    pub traffic: Option<Traffic>,
     /// The groups asked about.
     pub groups: BTreeMap<GroupId, GroupSnapshot>,
 }

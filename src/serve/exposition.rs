@@ -22,6 +22,7 @@ pub(super) fn render(snapshot: &LagSnapshot, now: &Moment, build: &BuildInfo) ->
     decisions(&mut text, snapshot);
     freshness(&mut text, snapshot, now);
     clusters(&mut text, snapshot);
+    traffic(&mut text, snapshot);
     text.family("lagwise_build_info", GAUGE, "Which build this is; always 1");
     let labels = Labels::default()
         .with("version", &build.version)
@@ -31,6 +32,7 @@ pub(super) fn render(snapshot: &LagSnapshot, now: &Moment, build: &BuildInfo) ->
 }
 
 const GAUGE: &str = "gauge";
+const COUNTER: &str = "counter";
 
 fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
     text.family(
@@ -175,6 +177,47 @@ fn clusters(text: &mut Text, snapshot: &LagSnapshot) {
                 .with("reason", &fault.reason);
             text.sample(&labels, 1);
         }
+    }
+}
+
+fn traffic(text: &mut Text, snapshot: &LagSnapshot) {
+    let counted: Vec<_> = snapshot
+        .clusters
+        .iter()
+        .filter_map(|(name, cluster)| Some((in_cluster(name), cluster.traffic?)))
+        .collect();
+    text.family(
+        "lagwise_kafka_requests_total",
+        COUNTER,
+        "Requests sent to the Kafka cluster, logins not counted; absent where the client does not count",
+    );
+    for (labels, traffic) in &counted {
+        text.sample(labels, traffic.requests);
+    }
+    text.family(
+        "lagwise_kafka_received_bytes_total",
+        COUNTER,
+        "Bytes of the Kafka cluster's answers, before encryption",
+    );
+    for (labels, traffic) in &counted {
+        text.sample(labels, traffic.received_bytes);
+    }
+    text.family(
+        "lagwise_kafka_connections",
+        GAUGE,
+        "Connections to the Kafka cluster that are open",
+    );
+    for (labels, traffic) in &counted {
+        text.sample(labels, traffic.connections);
+    }
+    text.family(
+        "lagwise_kafka_throttled_seconds_total",
+        COUNTER,
+        "How long the Kafka cluster's brokers wanted to be left alone, by their quotas",
+    );
+    for (labels, traffic) in &counted {
+        let seconds = traffic.throttled.as_secs_f64();
+        text.sample(labels, format_args!("{seconds:.3}"));
     }
 }
 

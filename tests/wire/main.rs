@@ -13,7 +13,7 @@ use fake::{Fake, Twist};
 use kafka_protocol::messages::ApiKey;
 use lagwise::kafka::{Client, Settings, Source};
 use lagwise::model::fault::Fault;
-use lagwise::model::observation::{GroupPlan, LOOK_BACK, Observation, SweepPlan};
+use lagwise::model::observation::{GroupPlan, LOOK_BACK, Observation, SweepPlan, Traffic};
 use lagwise::model::types::{Isolation, Offset};
 use lagwise::poller::OffsetSource;
 
@@ -98,6 +98,7 @@ async fn many_groups_cost_one_request_to_each_broker() {
         groups.push(group(&name, &["orders"]));
     }
     let source = source(&fake);
+    let mut traffic = Traffic::default();
     for _ in 0..3 {
         let observation = observe(&source, &groups).await;
         for place in 0..groups.len() {
@@ -105,7 +106,12 @@ async fn many_groups_cost_one_request_to_each_broker() {
             assert_eq!(found, Ok(vec![Some(1), None, Some(100)]));
         }
         assert_eq!(ends(&observation, "orders"), Ok(vec![100, 100, 100]));
+        let now = observation.traffic.unwrap();
+        assert!(now.received_bytes > traffic.received_bytes);
+        traffic = now;
     }
+    assert_eq!(traffic.connections, 3);
+    assert_eq!(traffic.requests, 1 + 1 + 9 + 21);
     assert_eq!(fake.accepted.load(Ordering::SeqCst), 3);
     assert_eq!(fake.asked(ApiKey::Metadata), 1);
     assert_eq!(fake.asked(ApiKey::FindCoordinator), 1);
@@ -392,8 +398,11 @@ async fn a_broker_that_throttles_is_left_alone() {
     let source = source(&fake);
     fake.twist(1, ApiKey::Metadata, Twist::Throttle(400), 1);
     let started = Instant::now();
-    assert_right(&observe(&source, &groups).await);
+    let observation = observe(&source, &groups).await;
+    assert_right(&observation);
     assert!(started.elapsed() >= Duration::from_millis(400));
+    let traffic = observation.traffic.unwrap();
+    assert_eq!(traffic.throttled, Duration::from_millis(400));
 }
 
 #[tokio::test]

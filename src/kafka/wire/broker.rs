@@ -14,6 +14,7 @@ use super::connection::{self, Call, Ended, Watcher};
 use super::frame::Request;
 use super::options::Options;
 use super::setup::{self, Broken};
+use super::traffic::Counters;
 use super::versions::{Api, Versions};
 use crate::kafka::health::Health;
 use crate::model::fault::Fault;
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) health: Arc<Health>,
     pub(super) pace: Pace,
+    pub(super) traffic: Counters,
 }
 
 /// Limits how many connections are made in a second, over all brokers: some services allow few.
@@ -231,7 +233,9 @@ impl Keeper {
                         late: false,
                     });
                     let since = Instant::now();
+                    let open = shared.traffic.connection();
                     let ended = connection::serve(ready, &mut calls, &shared.options, &self).await;
+                    drop(open);
                     // One that worked for a while starts anew; one that is closed right after its
                     // login counts as failing.
                     worked = since.elapsed() > shared.options.backoff.1;
@@ -298,7 +302,16 @@ impl Watcher for Keeper {
         });
     }
 
+    fn sent(&self) {
+        self.shared.traffic.sent();
+    }
+
+    fn received(&self, bytes: usize) {
+        self.shared.traffic.received(bytes);
+    }
+
     fn throttled(&self, during: Duration) {
+        self.shared.traffic.throttled(during);
         tracing::debug!(address = %self.address, millis = during.as_millis(), "the broker throttles us");
     }
 }

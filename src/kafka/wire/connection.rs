@@ -55,6 +55,10 @@ pub(super) enum Ended {
 pub(super) trait Watcher {
     /// Whether the oldest request's caller has stopped waiting for it.
     fn late(&self, late: bool);
+    /// A request is on its way.
+    fn sent(&self);
+    /// A response of so many bytes has come.
+    fn received(&self, bytes: usize);
     /// The broker wants to be left alone for a while.
     fn throttled(&self, during: Duration);
 }
@@ -110,6 +114,7 @@ pub(super) async fn serve(
                     Err(error) => return Ended::Garbled(error),
                 };
                 used = Instant::now();
+                watcher.received(response.len());
                 let Some(oldest) = sent.pop_front() else {
                     return Ended::Garbled(Garbled::NoKafka("it was not asked for"));
                 };
@@ -141,6 +146,7 @@ pub(super) async fn serve(
                 correlation = correlation.checked_add(1).unwrap_or(1);
                 out.extend_from_slice(call.request.numbered(correlation));
                 used = now;
+                watcher.sent();
                 sent.push_back(Sent { call, correlation, at: now });
             }
             written = write(&mut writer, &mut out, &mut flushed), if !(out.is_empty() && flushed) => {

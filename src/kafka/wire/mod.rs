@@ -28,6 +28,7 @@ mod support;
 mod sweep;
 mod tls;
 mod topics;
+mod traffic;
 mod versions;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use self::broker::{Pace, Shared};
 use self::cluster::Cluster;
 use self::options::Options;
 use self::sweep::Discovered;
+use self::traffic::Counters;
 use super::health::Health;
 use super::past::Past;
 use super::starts::Starts;
@@ -84,6 +86,7 @@ impl Wire {
                 options,
                 health: Arc::new(Health::default()),
                 pace: Pace::new(),
+                traffic: Counters::default(),
             }),
             discovered: Discovered::default(),
             starts: Starts::default(),

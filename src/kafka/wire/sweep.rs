@@ -11,7 +11,7 @@ use super::topics::Topics;
 use crate::kafka::heard::{Heard, heard, unheard};
 use crate::model::fault::Fault;
 use crate::model::observation::{
-    CommittedColumn, GroupObservation, GroupPlan, Observation, SweepPlan,
+    CommittedColumn, GroupObservation, GroupPlan, Observation, SweepPlan, Traffic,
 };
 use crate::model::types::{GroupId, Moment, TopicName};
 
@@ -62,7 +62,10 @@ impl Inner {
             Ok(known) => known,
             Err(fault) => {
                 let connection = self.health().silent(&self.bootstrap, Moment::now());
-                return unheard(self.name.clone(), plan, started, fault, connection);
+                return Observation {
+                    traffic: Some(self.traffic()),
+                    ..unheard(self.name.clone(), plan, started, fault, connection)
+                };
             }
         };
         let asked: Vec<_> = plan
@@ -126,8 +129,12 @@ impl Inner {
             topics,
             groups,
             connection,
-            traffic: None,
+            traffic: Some(self.traffic()),
         }
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.cluster.shared.traffic.now()
     }
 
     /// What is kept of groups that are in no plan any more does not grow without end.
