@@ -45,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) interval: &'static str,
     /// Which client asks the clusters.
     pub(crate) client: &'static str,
+    /// What it finds in its environment, besides what the tests do.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl Options {
@@ -56,6 +58,7 @@ impl Options {
             clamp: true,
             interval: "500ms",
             client: "auto",
+            environment: Vec::new(),
         }
     }
 }
@@ -107,7 +110,12 @@ impl Daemon {
             "server": {"external_metrics": external, "http": {"listen": format!("127.0.0.1:{http_port}")}},
         });
         let folder: PathBuf = testbed.folder("daemon")?;
-        let process = testbed.start_lagwise(&folder, &config.to_string(), kubeconfig)?;
+        let process = testbed.start_lagwise_in(
+            &options.environment,
+            &folder,
+            &config.to_string(),
+            kubeconfig,
+        )?;
         // The certificate is checked where it matters: by the API server.
         let client = reqwest::blocking::Client::builder()
             .danger_accept_invalid_certs(true)

@@ -1,8 +1,8 @@
 //! Every kind of login on a real broker: with the right credentials it reads a lag, with wrong ones it says why, in
 //! time and without hammering the broker.
 //!
-//! The wire client has no OAUTHBEARER yet. Kerberos is left out: a key distribution centre and librdkafka's feature
-//! `gssapi`, which needs headers of the machine's, are not part of the testbed.
+//! The wire client has no OAUTHBEARER yet. Kerberos has a file of its own, since librdkafka's part in it is set up by a
+//! process's environment.
 
 use std::path::Path;
 use std::sync::Arc;

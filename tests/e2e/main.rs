@@ -15,6 +15,8 @@ mod brokers;
 mod conformance;
 mod daemon;
 mod faults;
+#[cfg(feature = "gssapi")]
+mod kerberos;
 mod lag;
 mod live;
 mod load;
@@ -127,7 +129,13 @@ const FULL: &[(&str, Test)] = &[(
 )];
 
 /// Those of the suites, which list their own.
-const SUITES: &[&[(&str, Test)]] = &[conformance::CASES, logins::CASES, faults::CASES];
+const SUITES: &[&[(&str, Test)]] = &[
+    conformance::CASES,
+    logins::CASES,
+    #[cfg(feature = "gssapi")]
+    kerberos::CASES,
+    faults::CASES,
+];
 
 /// Likewise, the long ones.
 const FULL_SUITES: &[&[(&str, Test)]] = &[FULL, conformance::LONG, faults::LONG];

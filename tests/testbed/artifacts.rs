@@ -17,6 +17,8 @@ pub(crate) struct Artifacts {
     pub(crate) kubectl: PathBuf,
     pub(crate) etcd: PathBuf,
     pub(crate) promtool: PathBuf,
+    /// A folder with a key distribution centre, its tools and libraries.
+    pub(crate) kerberos: PathBuf,
     pub(crate) java: PathBuf,
 }
 
@@ -54,6 +56,7 @@ impl Artifacts {
             kubectl: kubernetes.join("kubectl"),
             etcd: path("ETCD_BIN")?.join("etcd"),
             promtool: path("PROMTOOL")?,
+            kerberos: path("KERBEROS")?,
             java: std::env::var_os("JAVA_HOME")
                 .map(|home| Path::new(&home).join("bin/java"))
                 .filter(|java| java.exists())

@@ -43,6 +43,8 @@ pub(crate) struct KafkaOptions {
     pub(crate) version: Version,
     /// The most heap one broker may take, in MB.
     pub(crate) heap_mb: u32,
+    /// Arguments added to every broker's `java`.
+    pub(crate) java: Vec<String>,
 }
 
 impl Default for KafkaOptions {
@@ -54,6 +56,7 @@ impl Default for KafkaOptions {
             format: Vec::new(),
             version: Version::Current,
             heap_mb: 512,
+            java: Vec::new(),
         }
     }
 }
@@ -72,6 +75,7 @@ pub(crate) struct KafkaCluster {
     /// Of the brokers, which may be older than the tools.
     jars: PathBuf,
     heap_mb: u32,
+    java: Vec<String>,
     authority: Authority,
     brokers: Vec<Broker>,
 }
@@ -93,6 +97,7 @@ impl KafkaCluster {
             folder: folder.to_owned(),
             jars: jars(artifacts, options.version)?,
             heap_mb: options.heap_mb,
+            java: options.java.clone(),
             authority,
             brokers: Vec::new(),
         };
@@ -303,7 +308,10 @@ impl KafkaCluster {
         let mut process = self.process(id)?;
         if process.is_none() {
             let mut command = self.java_command(&self.jars, self.heap_mb, "info");
-            command.arg("kafka.Kafka").arg(&self.broker(id)?.properties);
+            command
+                .args(&self.java)
+                .arg("kafka.Kafka")
+                .arg(&self.broker(id)?.properties);
             *process = Some(Process::start(
                 &format!("{}-{id}", self.name),
                 &self.folder,

@@ -5,7 +5,7 @@
 //!
 //! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
 //! cluster of `broker`s) with `topics`, `records` and `layout` (what tests do with it), `secured` (one with logins and
-//! permissions), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise) and `replicas` (what a
+//! permissions), `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise) and `replicas` (what a
 //! Deployment's replicas did), `consumers`, `http`.
 #![allow(
     dead_code,
@@ -18,6 +18,7 @@ pub(crate) mod consumers;
 pub(crate) mod control_plane;
 pub(crate) mod http;
 pub(crate) mod kafka;
+pub(crate) mod kdc;
 pub(crate) mod kubernetes;
 pub(crate) mod layout;
 pub(crate) mod pki;
@@ -146,10 +147,22 @@ impl Testbed {
         config: &str,
         kubeconfig: Option<&Path>,
     ) -> Result<Process> {
+        self.start_lagwise_in(&[], folder, config, kubeconfig)
+    }
+
+    /// As [`Self::start_lagwise`], with this in its environment.
+    pub(crate) fn start_lagwise_in(
+        &self,
+        environment: &[(&'static str, String)],
+        folder: &Path,
+        config: &str,
+        kubeconfig: Option<&Path>,
+    ) -> Result<Process> {
         let name = unique("lagwise");
         let file = folder.join(format!("{name}.yaml"));
         std::fs::write(&file, config)?;
         let mut command = self.lagwise(&["run", "--config", &file.to_string_lossy()]);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         if let Some(kubeconfig) = kubeconfig {
             command.env("KUBECONFIG", kubeconfig);
         }

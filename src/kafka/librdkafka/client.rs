@@ -8,20 +8,30 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
 use super::faults;
+use super::kerberos::{self, Words};
 use crate::kafka::health::Health;
 use crate::kafka::{Settings, SetupError};
 
 /// Receives what a client says outside of calls.
-pub(super) struct Context(Arc<Health>);
+pub(super) struct Context {
+    health: Arc<Health>,
+    /// Where this client gets tickets of Kerberos.
+    words: Option<Words>,
+}
 
 impl ClientContext for Context {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         // What matters of it comes as an error, too; the rest is for whoever turns debug on.
-        tracing::debug!(target: "librdkafka", facility, "{message}");
+        let told = kerberos::without_command(facility, message);
+        tracing::debug!(target: "librdkafka", facility, "{told}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        faults::report(&self.0, code_of(&error), reason);
+        if let Some(words) = &self.words {
+            // Why there is no ticket explains more than that there is none.
+            words.hear();
+        }
+        faults::report(&self.health, code_of(&error), reason);
     }
 }
 
@@ -51,6 +61,14 @@ pub(super) fn client(
     health: &Arc<Health>,
     group: Option<&str>,
 ) -> Result<Client, SetupError> {
+    let refused = |reason| SetupError {
+        cluster: settings.name.clone(),
+        reason,
+    };
+    let by_kerberos = kerberos::is_asked_for(settings);
+    if by_kerberos && let Some(missing) = kerberos::missing() {
+        return Err(refused(missing.to_owned()));
+    }
     let mut config = ClientConfig::new();
     // Defaults that a property of the configuration may override.
     config.set("client.id", "lagwise");
@@ -78,13 +96,26 @@ pub(super) fn client(
     if let Some(group) = group {
         config.set("group.id", group);
     }
-    let made = config.create_with_context(Context(Arc::clone(health)));
-    made.map_err(|error| SetupError {
-        cluster: settings.name.clone(),
-        reason: match error {
+    let listens = by_kerberos && group.is_none();
+    let words = listens.then(|| Words::listen(settings, health)).flatten();
+    if let Some(words) = &words {
+        match words.command(settings) {
+            Some(command) => config.set(kerberos::COMMAND, command),
+            None => config.set(kerberos::EVERY, "0"),
+        };
+    } else if by_kerberos && group.is_some() {
+        // The process has one ticket for all, and the cluster's own client keeps it fresh.
+        config.set(kerberos::EVERY, "0");
+    }
+    let made = config.create_with_context(Context {
+        health: Arc::clone(health),
+        words,
+    });
+    made.map_err(|error| {
+        refused(match error {
             // Its Display would show the value, which may be a secret.
             KafkaError::ClientConfig(_, reason, name, _) => format!("property {name}: {reason}"),
             other => other.to_string(),
-        },
+        })
     })
 }

@@ -11,6 +11,7 @@ mod client;
 mod faults;
 mod ffi;
 mod groups;
+mod kerberos;
 mod logs;
 mod topics;
 
