@@ -14,6 +14,8 @@ mod commits;
 mod connection;
 mod coordinators;
 mod cursor;
+#[doc(hidden)]
+pub mod decoding;
 mod ends;
 mod frame;
 mod groups;

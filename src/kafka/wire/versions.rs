@@ -27,6 +27,18 @@ pub(super) enum Api {
 }
 
 impl Api {
+    /// All of them.
+    pub(super) const ALL: [Self; 8] = [
+        Api::ListOffsets,
+        Api::Metadata,
+        Api::OffsetFetch,
+        Api::FindCoordinator,
+        Api::ListGroups,
+        Api::SaslHandshake,
+        Api::ApiVersions,
+        Api::SaslAuthenticate,
+    ];
+
     pub(super) fn key(self) -> i16 {
         match self {
             Api::ListOffsets => 2,
@@ -42,7 +54,7 @@ impl Api {
 
     /// The versions that the library can write and `responses` can read. The library's table by key
     /// is not asked: it claims versions that its types do not have.
-    fn ours(self) -> VersionRange {
+    pub(super) fn ours(self) -> VersionRange {
         let (library, min, max) = match self {
             Api::ListOffsets => (ListOffsetsRequest::VERSIONS, 1, 10),
             Api::Metadata => (MetadataRequest::VERSIONS, 0, 13),
@@ -90,21 +102,12 @@ pub(super) struct Versions(Vec<ApiRange>);
 impl Versions {
     /// Keeps what is of use here.
     pub(super) fn new(ranges: &[ApiRange]) -> Self {
-        const USED: [Api; 7] = [
-            Api::ListOffsets,
-            Api::Metadata,
-            Api::OffsetFetch,
-            Api::FindCoordinator,
-            Api::ListGroups,
-            Api::SaslHandshake,
-            Api::SaslAuthenticate,
-        ];
-        let used = |range: &&ApiRange| USED.iter().any(|api| api.key() == range.0);
+        let used = |range: &&ApiRange| Api::ALL.iter().any(|api| api.key() == range.0);
         Self(
             ranges
                 .iter()
                 .filter(used)
-                .take(USED.len())
+                .take(Api::ALL.len())
                 .copied()
                 .collect(),
         )

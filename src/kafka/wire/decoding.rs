@@ -1,0 +1,49 @@
+//! Every response reader by the key of its API, for the tests that feed them bytes of all kinds.
+
+use std::ops::RangeInclusive;
+
+use super::cursor::Malformed;
+use super::responses;
+use super::versions::Api;
+
+/// Each API whose responses are read here, by its key, with the versions that are asked for.
+#[must_use]
+pub fn apis() -> Vec<(i16, RangeInclusive<i16>)> {
+    let range = |api: &Api| {
+        let versions = api.ours();
+        (api.key(), versions.min..=versions.max)
+    };
+    Api::ALL.iter().map(range).collect()
+}
+
+/// Reads all that there is in a response's body; whether it is well-formed.
+#[must_use]
+pub fn is_well_formed(key: i16, version: i16, body: &[u8]) -> bool {
+    let api = Api::ALL.iter().find(|api| api.key() == key);
+    api.is_some_and(|api| read(*api, version, body).is_ok())
+}
+
+fn read(api: Api, version: i16, body: &[u8]) -> Result<(), Malformed> {
+    match api {
+        Api::ListOffsets => {
+            responses::list_offsets(body, version)?
+                .topics()
+                .for_each(drop);
+        }
+        Api::Metadata => drop(responses::metadata(body, version)?),
+        Api::OffsetFetch => {
+            let found = responses::offset_fetch(body, version)?;
+            found
+                .groups()
+                .for_each(|(_, _, topics)| topics.for_each(drop));
+        }
+        Api::FindCoordinator => drop(responses::find_coordinator(body, version)?),
+        Api::ListGroups => drop(responses::list_groups(body, version)?),
+        Api::SaslHandshake => drop(responses::sasl_handshake(body)?),
+        Api::ApiVersions => drop(responses::api_versions(body, version)?),
+        Api::SaslAuthenticate => {
+            responses::sasl_authenticate(body, version)?;
+        }
+    }
+    Ok(())
+}

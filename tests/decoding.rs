@@ -1,0 +1,336 @@
+//! Bytes of all kinds for every response reader: none panics, and none takes more memory than a small multiple of what
+//! it reads. In a binary of its own, whose allocator counts.
+//!
+//! For 30 s, with `LAGWISE_TIER=full` for ten minutes, in the fast tier for two seconds. The seed is printed, and
+//! `LAGWISE_SEED` repeats it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may end by a panic, and says what it did"
+)]
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::list_groups_response::ListedGroup;
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsResponse, FindCoordinatorResponse, ListGroupsResponse, ListOffsetsResponse,
+    MetadataResponse, OffsetFetchResponse, SaslAuthenticateResponse, SaslHandshakeResponse,
+};
+use kafka_protocol::protocol::{Encodable, StrBytes};
+use lagwise::kafka::wire::decoding::{apis, is_well_formed};
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// The most bytes that reading may take for each byte of a response, and for one without any. The worst are lists of
+/// topics without a name: an entry takes 32 bytes where the response has 3, and a list that doubles is there three
+/// times for a moment. Real responses take less than their own length.
+const MULTIPLE: usize = 32;
+const BASE: usize = 512;
+
+/// The longest response that is made up, as entries of its lists.
+const ENTRIES: usize = 40;
+
+#[test]
+fn any_bytes_are_read_or_refused_within_bounds() {
+    let budget = Duration::from_secs(match std::env::var("LAGWISE_TIER").as_deref() {
+        Ok("full") => 600,
+        Ok("plain") => 30,
+        _ => 2,
+    });
+    let seed = std::env::var("LAGWISE_SEED").ok();
+    let seed = seed.map_or_else(|| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("LAGWISE_SEED={seed}");
+    let mut rng = Rng::with_seed(seed);
+    let all = apis();
+    let mut most: BTreeMap<i16, (usize, usize)> = BTreeMap::new();
+    let (started, mut rounds, mut well_formed) = (Instant::now(), 0_u64, 0_u64);
+    while started.elapsed() < budget {
+        for (key, versions) in &all {
+            let version = rng.i16(versions.clone());
+            let valid = response(*key, version, &mut rng);
+            assert!(
+                is_well_formed(*key, version, &valid),
+                "API {key} version {version}, LAGWISE_SEED={seed}: a right answer is refused: {valid:?}"
+            );
+            let mutated = mutated(valid.clone(), &mut rng);
+            for body in [valid, mutated, noise(&mut rng)] {
+                let took = measured(*key, version, &body, seed, &mut well_formed);
+                let slot = most.entry(*key).or_default();
+                // By what a byte took: compared without a fraction.
+                if took * slot.1.max(1) > slot.0 * body.len().max(1) && took > BASE {
+                    *slot = (took, body.len());
+                }
+            }
+        }
+        rounds += 1;
+    }
+    println!(
+        "{rounds} rounds over {} APIs, {well_formed} bodies were well-formed",
+        all.len()
+    );
+    for (key, (took, length)) in most {
+        println!("API {key}: at most {took} bytes for {length}");
+    }
+}
+
+/// Reads one body; the bytes that this took at the most at one time.
+fn measured(key: i16, version: i16, body: &[u8], seed: u64, well_formed: &mut u64) -> usize {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let read = catch_unwind(AssertUnwindSafe(|| is_well_formed(key, version, body)));
+    let took = MEMORY.peak_usage().saturating_sub(before);
+    let Ok(read) = read else {
+        panic!("API {key} version {version}, LAGWISE_SEED={seed}: reading {body:?} panicked");
+    };
+    *well_formed += u64::from(read);
+    assert!(
+        took <= BASE + MULTIPLE * body.len(),
+        "API {key} version {version}, LAGWISE_SEED={seed}: {took} bytes for the {} of {body:?}",
+        body.len()
+    );
+    took
+}
+
+// --- bytes ------------------------------------------------------------------------------------------------------
+
+/// Bytes that mean something more often than chance would have it.
+fn noise(rng: &mut Rng) -> Vec<u8> {
+    let telling = [0, 1, 2, 3, 0x7f, 0x80, 0xff];
+    if rng.u8(0..4) == 0 {
+        // A head, and one thing as often as it goes: as an entry of a list it takes most for each byte.
+        let mut body: Vec<u8> = (0..rng.usize(0..12))
+            .map(|_| *rng.choice(&telling).unwrap())
+            .collect();
+        body.extend([rng.u8(0x80..), rng.u8(0..8)]);
+        let entry: Vec<u8> = (0..rng.usize(1..6)).map(|_| rng.u8(0..3)).collect();
+        body.extend(entry.repeat(rng.usize(0..600)));
+        return body;
+    }
+    let length = rng.usize(0..400);
+    let one = |_| match rng.bool() {
+        true => *rng.choice(&telling).unwrap(),
+        false => rng.u8(..),
+    };
+    (0..length).map(one).collect()
+}
+
+/// A body with some changes: bytes, lengths, parts that are cut off, left out or there twice.
+fn mutated(mut body: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
+    for _ in 0..rng.usize(1..4) {
+        if body.is_empty() {
+            return body;
+        }
+        let at = rng.usize(0..body.len());
+        let until = rng.usize(at..body.len());
+        match rng.u8(0..7) {
+            0 => body[at] = rng.u8(..),
+            1 => body[at] = body[at].wrapping_add(1),
+            2 => body.truncate(at),
+            3 => drop(body.drain(at..until)),
+            4 => {
+                let part = body[at..until].to_vec();
+                body.splice(at..at, part);
+            }
+            5 => {
+                // A count or length of four bytes, or of two.
+                let lies: [&[u8]; 5] = [
+                    &[0x7f, 0xff, 0xff, 0xff],
+                    &[0xff, 0xff, 0xff, 0xff],
+                    &[0, 0, 0xff, 0xff],
+                    &[0x7f, 0xff],
+                    &[0, 0x40],
+                ];
+                overwrite(&mut body, at, rng.choice(lies).unwrap());
+            }
+            _ => overwrite(&mut body, at, &[0xff, 0xff, 0xff, 0xff, rng.u8(0..0x20)]),
+        }
+    }
+    body
+}
+
+fn overwrite(body: &mut [u8], at: usize, with: &[u8]) {
+    for (to, from) in body[at..].iter_mut().zip(with) {
+        *to = *from;
+    }
+}
+
+// --- right answers ----------------------------------------------------------------------------------------------
+
+/// So many, mostly few; now and then many that are as short as can be, which take most for each byte.
+struct Shape {
+    count: usize,
+    text: usize,
+}
+
+fn shape(rng: &mut Rng) -> Shape {
+    match rng.u8(0..4) {
+        0 => Shape {
+            count: rng.usize(0..ENTRIES),
+            text: 0,
+        },
+        _ => Shape {
+            count: rng.usize(0..4),
+            text: rng.usize(0..30),
+        },
+    }
+}
+
+fn text(rng: &mut Rng, length: usize) -> StrBytes {
+    StrBytes::from_string((0..length).map(|_| rng.alphanumeric()).collect())
+}
+
+fn list<T>(rng: &mut Rng, mut one: impl FnMut(&mut Rng, usize) -> T) -> Vec<T> {
+    let shape = shape(rng);
+    (0..shape.count).map(|_| one(rng, shape.text)).collect()
+}
+
+fn bytes(response: &impl Encodable, version: i16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    response.encode(&mut bytes, version).unwrap();
+    bytes
+}
+
+/// An answer as a broker would give it, by the library's own encoder. A new reader needs an arm here.
+fn response(key: i16, version: i16, rng: &mut Rng) -> Vec<u8> {
+    match ApiKey::try_from(key).unwrap() {
+        ApiKey::ApiVersions => {
+            let range = |rng: &mut Rng, _| {
+                let range = ApiVersion::default().with_api_key(rng.i16(..));
+                range.with_max_version(rng.i16(..))
+            };
+            let response = ApiVersionsResponse::default().with_error_code(rng.i16(..));
+            bytes(&response.with_api_keys(list(rng, range)), version)
+        }
+        ApiKey::SaslHandshake => {
+            let response = SaslHandshakeResponse::default().with_error_code(rng.i16(..));
+            bytes(&response.with_mechanisms(list(rng, text)), version)
+        }
+        ApiKey::SaslAuthenticate => {
+            let answer: Vec<u8> = list(rng, |rng, _| rng.u8(..));
+            let message = rng.bool().then(|| text(rng, 20));
+            let response = SaslAuthenticateResponse::default()
+                .with_error_code(rng.i16(..))
+                .with_error_message(message)
+                .with_auth_bytes(answer.into());
+            bytes(&response, version)
+        }
+        ApiKey::Metadata => bytes(&metadata(version, rng), version),
+        ApiKey::FindCoordinator => {
+            let response = FindCoordinatorResponse::default();
+            let coordinator = |rng: &mut Rng, length| {
+                Coordinator::default()
+                    .with_key(text(rng, length))
+                    .with_host(text(rng, length))
+                    .with_port(rng.i32(..))
+            };
+            let response = if version >= 4 {
+                response.with_coordinators(list(rng, coordinator))
+            } else {
+                response.with_host(text(rng, 9)).with_port(rng.i32(..))
+            };
+            bytes(&response, version)
+        }
+        ApiKey::OffsetFetch => bytes(&offset_fetch(version, rng), version),
+        ApiKey::ListOffsets => {
+            let partition = |rng: &mut Rng, _| {
+                ListOffsetsPartitionResponse::default()
+                    .with_partition_index(rng.i32(..))
+                    .with_offset(rng.i64(..))
+            };
+            let topic = |rng: &mut Rng, length| {
+                ListOffsetsTopicResponse::default()
+                    .with_name(text(rng, length).into())
+                    .with_partitions(list(rng, partition))
+            };
+            let response = ListOffsetsResponse::default();
+            bytes(&response.with_topics(list(rng, topic)), version)
+        }
+        ApiKey::ListGroups => {
+            let group = |rng: &mut Rng, length| {
+                let group = ListedGroup::default().with_group_id(text(rng, length).into());
+                group
+                    .with_protocol_type(StrBytes::from_static_str(["", "consumer"][rng.usize(..2)]))
+            };
+            let response = ListGroupsResponse::default();
+            bytes(&response.with_groups(list(rng, group)), version)
+        }
+        other => panic!("no answer is made up for {other:?}"),
+    }
+}
+
+fn metadata(version: i16, rng: &mut Rng) -> MetadataResponse {
+    let broker = |rng: &mut Rng, length| {
+        MetadataResponseBroker::default()
+            .with_host(text(rng, length))
+            .with_port(rng.i32(..))
+    };
+    let partition = |rng: &mut Rng, _| {
+        let copies = list(rng, |rng, _| rng.i32(..).into());
+        MetadataResponsePartition::default()
+            .with_partition_index(rng.i32(..))
+            .with_replica_nodes(copies.clone())
+            .with_isr_nodes(copies)
+    };
+    let topic = |rng: &mut Rng, length| {
+        // Only with an ID may a topic have no name.
+        let is_named = version < 12 || rng.bool();
+        MetadataResponseTopic::default()
+            .with_name(is_named.then(|| text(rng, length).into()))
+            .with_partitions(list(rng, partition))
+    };
+    MetadataResponse::default()
+        .with_brokers(list(rng, broker))
+        .with_topics(list(rng, topic))
+}
+
+fn offset_fetch(version: i16, rng: &mut Rng) -> OffsetFetchResponse {
+    let response = OffsetFetchResponse::default();
+    if version < 8 {
+        let partition = |rng: &mut Rng, length| {
+            OffsetFetchResponsePartition::default()
+                .with_committed_offset(rng.i64(..))
+                .with_metadata(Some(text(rng, length)))
+        };
+        let topic = |rng: &mut Rng, length| {
+            OffsetFetchResponseTopic::default()
+                .with_name(text(rng, length).into())
+                .with_partitions(list(rng, partition))
+        };
+        return response.with_topics(list(rng, topic));
+    }
+    let partition = |rng: &mut Rng, length| {
+        OffsetFetchResponsePartitions::default()
+            .with_committed_offset(rng.i64(..))
+            .with_metadata(Some(text(rng, length)))
+    };
+    let topic = |rng: &mut Rng, length| {
+        OffsetFetchResponseTopics::default()
+            .with_name(text(rng, length).into())
+            .with_partitions(list(rng, partition))
+    };
+    let group = |rng: &mut Rng, length| {
+        OffsetFetchResponseGroup::default()
+            .with_group_id(text(rng, length).into())
+            .with_topics(list(rng, topic))
+    };
+    response
+        .with_topics(Vec::new())
+        .with_groups(list(rng, group))
+}
