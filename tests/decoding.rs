@@ -40,7 +40,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 
 /// The most bytes that reading may take for each byte of a response, and for one without any. The worst are lists of
 /// topics without a name: an entry takes 32 bytes where the response has 3, and a list that doubles is there three
-/// times for a moment. Real responses take less than their own length.
+/// times for a moment.
 const MULTIPLE: usize = 32;
 const BASE: usize = 512;
 
