@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::fault::{ConnectionFault, Fault};
-use crate::model::observation::{GroupObservation, Observation, SweepPlan};
+use crate::model::observation::{CommittedColumn, GroupObservation, Observation, SweepPlan};
 use crate::model::types::{ClusterName, Isolation, Moment, TopicName};
 
 /// What a sweep's commits say of the cluster as a whole.
@@ -67,22 +67,22 @@ pub(super) fn unheard(
 }
 
 /// What is needed of a topic's log besides its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// Its start as of now, since it may have passed a commit.
-    pub(super) start: bool,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted<'a> {
+    /// What its groups have committed.
+    pub(super) commits: Vec<&'a CommittedColumn>,
     /// Its last stable offset.
     pub(super) stable: bool,
 }
 
 /// The topics whose log offsets are needed.
-pub(super) fn wanted(groups: &[GroupObservation]) -> BTreeMap<&TopicName, Wanted> {
-    let mut wanted: BTreeMap<_, Wanted> = BTreeMap::new();
+pub(super) fn wanted(groups: &[GroupObservation]) -> BTreeMap<&TopicName, Wanted<'_>> {
+    let mut wanted: BTreeMap<_, Wanted<'_>> = BTreeMap::new();
     for group in groups {
         let stable = group.plan.isolation == Isolation::ReadCommitted;
         for (topic, column) in group.committed.as_ref().ok().into_iter().flatten() {
             let wanted = wanted.entry(topic).or_default();
-            wanted.start |= column.contains(&Ok(None));
+            wanted.commits.push(column);
             wanted.stable |= stable;
         }
     }
@@ -92,7 +92,7 @@ pub(super) fn wanted(groups: &[GroupObservation]) -> BTreeMap<&TopicName, Wanted
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::observation::{CommittedColumn, GroupPlan};
+    use crate::model::observation::GroupPlan;
     use crate::model::types::Offset;
 
     fn group(committed: Result<CommittedColumn, Fault>) -> GroupObservation {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::fault::Fault;
-use crate::model::observation::{GroupObservation, OffsetColumn};
+use crate::model::observation::{CommittedColumn, OffsetColumn};
 use crate::model::types::{Offset, TopicId, TopicName};
 
 /// How long log start offsets are used without asking again.
@@ -39,32 +39,33 @@ impl Starts {
         self.all().retain(|_, kept| kept.since.elapsed() < LAST * 2);
     }
 
-    /// The kept log starts, where they can be relied on: whole, young, and not past a commit, where
-    /// retention is at work.
+    /// The kept log starts, where they can be relied on: whole, young, and not past one of the
+    /// topic's commits, where retention is at work. A partition without a commit may begin at its
+    /// log's start, so there all depends on it.
     pub(super) fn kept(
         &self,
         name: &TopicName,
         topic: Option<TopicId>,
         partitions: usize,
-        groups: &[GroupObservation],
+        commits: &[&CommittedColumn],
     ) -> Option<OffsetColumn> {
         let all = self.all();
         let kept = all.get(name)?;
-        let is_past = |(start, committed): (
+        let is_safe = |(start, committed): (
             &Result<Offset, Fault>,
             &Result<Option<Offset>, Fault>,
-        )| {
-            matches!((start, committed), (Ok(start), Ok(Some(committed))) if committed < start)
+        )| match (start, committed) {
+            (_, Ok(None)) => false,
+            (Ok(start), Ok(Some(committed))) => committed >= start,
+            _ => true,
         };
-        let overtook = groups
-            .iter()
-            .filter_map(|group| group.committed.as_ref().ok()?.get(name))
-            .any(|column| kept.starts.iter().zip(column).any(is_past));
         let usable = kept.since.elapsed() < LAST
             && kept.topic == topic
             && kept.starts.len() == partitions
             && kept.starts.iter().all(Result::is_ok)
-            && !overtook;
+            && commits
+                .iter()
+                .all(|column| kept.starts.iter().zip(*column).all(is_safe));
         usable.then(|| kept.starts.clone())
     }
 

@@ -63,11 +63,8 @@ impl Logs {
             if wanted.stable {
                 reading.ask(topic.as_str(), Spec::Stable, leaders);
             }
-            let starts = if wanted.start {
-                None
-            } else {
-                self.starts.kept(topic, None, leaders.len(), groups)
-            };
+            let commits = &wanted.commits;
+            let starts = self.starts.kept(topic, None, leaders.len(), commits);
             match starts {
                 Some(starts) => {
                     kept.insert(*topic, starts);

@@ -7,21 +7,17 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
-use kafka_protocol::messages::OffsetFetchRequest;
-use kafka_protocol::messages::offset_fetch_request::{
-    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
-};
-use kafka_protocol::protocol::StrBytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::address::Address;
 use super::broker::Broker;
 use super::cluster::Cluster;
-use super::responses::{self, PartitionEntry};
+use super::offset_fetch::{Asked, Found, request};
+use super::responses;
 use super::versions::Api;
 use crate::kafka::codes;
 use crate::model::fault::Fault;
-use crate::model::types::{GroupId, Offset, Partition, TopicName};
+use crate::model::types::GroupId;
 
 /// Groups, and partitions, of one request at most: the answer stays far below the frame's limit
 /// unless consumers leave kilobytes beside each offset.
@@ -33,17 +29,6 @@ const AT_ONCE: usize = 16;
 
 /// How often a group is asked about in one sweep.
 const ATTEMPTS: u32 = 6;
-
-/// A group and what is asked of it.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) group: GroupId,
-    /// The topics and their numbers of partitions; `None` asks for all that have a commit.
-    pub(super) topics: Option<Vec<(TopicName, usize)>>,
-}
-
-/// What a broker said of a group's partitions, by topic.
-pub(super) type Found = Vec<(String, Vec<(Partition, Result<Option<Offset>, Fault>)>)>;
 
 /// One group's result, by its place among those asked about.
 struct Outcome {
@@ -224,12 +209,7 @@ impl<'a> Sweep<'a> {
         let mut batches = vec![Vec::new()];
         let mut partitions = 0_usize;
         for &group in groups {
-            let topics = self
-                .asked
-                .get(group)
-                .and_then(|asked| asked.topics.as_ref());
-            // A group whose topics are not known may have many.
-            let more = topics.map_or(200, |topics| topics.iter().map(|(_, n)| *n).sum());
+            let more = self.asked.get(group).map_or(0, Asked::partitions);
             partitions = partitions.saturating_add(more);
             let is_full = |batch: &Vec<usize>| {
                 !batch.is_empty() && (batch.len() >= GROUPS || partitions > PARTITIONS)
@@ -270,12 +250,15 @@ impl<'a> Sweep<'a> {
         };
         let places: HashMap<_, _> = asked
             .iter()
-            .map(|(group, asked)| ((version >= 8).then_some(asked.group.as_str()), *group))
+            .map(|&(group, asked)| {
+                let name = (version >= 8).then_some(asked.group.as_str());
+                (name, (group, asked))
+            })
             .collect();
         let outcome = |(name, code, topics): (_, i16, _)| {
-            let group = *places.get(&name)?;
+            let &(group, asked) = places.get(&name)?;
             let result = if code == codes::NONE {
-                Ok(found(topics))
+                Ok(Found::new(asked, topics))
             } else {
                 Err(codes::fault_of(code.into()))
             };
@@ -319,60 +302,4 @@ fn again(code: i16) -> Again {
     } else {
         Again::No
     }
-}
-
-fn found<'a>(topics: impl Iterator<Item = (&'a str, &'a [PartitionEntry])>) -> Found {
-    let column = |entry: &PartitionEntry| {
-        let committed = match (entry.code, entry.offset) {
-            (codes::NONE, offset) if offset >= 0 => Ok(Some(Offset(offset))),
-            // The protocol's -1: no commit.
-            (codes::NONE, _) => Ok(None),
-            (code, _) => Err(codes::fault_of(code.into())),
-        };
-        (entry.partition, committed)
-    };
-    topics
-        .map(|(name, entries)| (name.to_owned(), entries.iter().map(column).collect()))
-        .collect()
-}
-
-fn name(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
-
-fn indexes(partitions: usize) -> Vec<Partition> {
-    (0..).take(partitions).collect()
-}
-
-fn request<'a>(groups: impl Iterator<Item = &'a Asked>, version: i16) -> OffsetFetchRequest {
-    let request = OffsetFetchRequest::default();
-    if version >= 8 {
-        let topic = |(topic, partitions): &(TopicName, usize)| {
-            OffsetFetchRequestTopics::default()
-                .with_name(name(topic.as_str()).into())
-                .with_partition_indexes(indexes(*partitions))
-        };
-        let group = |asked: &Asked| {
-            let topics = asked.topics.as_ref();
-            OffsetFetchRequestGroup::default()
-                .with_group_id(name(asked.group.as_str()).into())
-                .with_topics(topics.map(|topics| topics.iter().map(topic).collect()))
-        };
-        // The fields of older versions count as set unless they are empty lists.
-        return request
-            .with_topics(Some(Vec::new()))
-            .with_groups(groups.map(group).collect());
-    }
-    let topic = |(topic, partitions): &(TopicName, usize)| {
-        OffsetFetchRequestTopic::default()
-            .with_name(name(topic.as_str()).into())
-            .with_partition_indexes(indexes(*partitions))
-    };
-    let Some(asked) = groups.into_iter().next() else {
-        return request;
-    };
-    let topics = asked.topics.as_ref();
-    request
-        .with_group_id(name(asked.group.as_str()).into())
-        .with_topics(topics.map(|topics| topics.iter().map(topic).collect()))
 }

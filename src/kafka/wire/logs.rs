@@ -36,12 +36,10 @@ impl Inner {
                     continue;
                 }
             };
-            let starts = if wanted.start {
-                None
-            } else {
-                self.starts
-                    .kept(name, topic.id, topic.leaders.len(), groups)
-            };
+            let partitions = topic.leaders.len();
+            let starts = self
+                .starts
+                .kept(name, topic.id, partitions, &wanted.commits);
             let mut ends = vec![End::Latest];
             if wanted.stable {
                 ends.push(End::Stable);

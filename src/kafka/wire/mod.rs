@@ -20,6 +20,7 @@ mod ends;
 mod frame;
 mod groups;
 mod logs;
+mod offset_fetch;
 mod options;
 mod responses;
 #[cfg(test)]

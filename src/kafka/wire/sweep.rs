@@ -1,12 +1,14 @@
 //! One sweep: metadata, commits, log ends, in this order, so that a live consumer has no negative
 //! lag; each step with a share of the time.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Inner;
-use super::commits::{self, Asked, Found};
+use super::commits;
+use super::offset_fetch::{Asked, Commit, Found, fill};
 use super::topics::Topics;
 use crate::kafka::heard::{Heard, heard, unheard};
 use crate::model::fault::Fault;
@@ -50,14 +52,11 @@ impl Inner {
         let by = |fifths: u32| (started.monotonic + budget / 5 * fifths).into();
         self.let_go(&plan);
         // The topics to name; none where they are to be discovered.
-        let named: Vec<Option<BTreeSet<TopicName>>> =
-            plan.groups.iter().map(|group| self.named(group)).collect();
-        let mut names: BTreeSet<_> = named.iter().flatten().flatten().cloned().collect();
-        names.extend(
-            plan.groups
-                .iter()
-                .flat_map(|group| group.topics.iter().cloned()),
-        );
+        let named: Vec<_> = plan.groups.iter().map(|group| self.named(group)).collect();
+        let by_name = named.iter().flatten().flat_map(|topics| topics.iter());
+        let by_plan = plan.groups.iter().flat_map(|group| &group.topics);
+        let names: BTreeSet<_> = by_name.chain(by_plan).collect();
+        let names = names.into_iter().cloned().collect();
         let (known, is_new) = match self.cluster.topics(&names, by(2)).await {
             Ok(known) => known,
             Err(fault) => {
@@ -71,8 +70,8 @@ impl Inner {
         let asked: Vec<_> = plan
             .groups
             .iter()
-            .zip(&named)
-            .map(|(group, named)| asked(group, named.as_ref(), &known))
+            .zip(named)
+            .map(|(group, named)| asked(group, named, &known))
             .collect();
         let commits = commits::Sweep {
             cluster: &self.cluster,
@@ -80,19 +79,19 @@ impl Inner {
             deadline: by(3),
         };
         let found = commits.run().await;
-        let (known, unknown) = self.discover(known, &asked, &found, by(4)).await;
+        let (known, unknown) = self.discover(known, &found, by(4)).await;
         let groups: Vec<_> = plan
             .groups
             .into_iter()
-            .zip(named)
             .zip(found)
-            .map(|((plan, named), found)| {
-                let found = match (&named, unknown) {
+            .map(|(plan, found)| {
+                let committed = match (found, unknown) {
+                    (Ok(Found::Named(columns)), _) => Ok(columns),
                     // Without their partitions nothing can be said of topics that were discovered.
-                    (None, Some(fault)) => Err(fault),
-                    _ => found,
+                    (Ok(Found::Discovered(_)), Some(fault)) => Err(fault),
+                    (Ok(Found::Discovered(found)), None) => Ok(columns(&plan, found, &known)),
+                    (Err(fault), _) => Err(fault),
                 };
-                let committed = found.map(|found| columns(&plan, named, found, &known));
                 GroupObservation {
                     plan,
                     committed,
@@ -150,14 +149,13 @@ impl Inner {
 
     /// The topics to ask about by name, which alone tells a forbidden topic from one without a
     /// commit; `None` where the group's topics are to be discovered.
-    fn named(&self, plan: &GroupPlan) -> Option<BTreeSet<TopicName>> {
-        let mut topics = if plan.discover {
-            self.discovered.get(&plan.group)?
-        } else {
-            BTreeSet::new()
-        };
+    fn named<'p>(&self, plan: &'p GroupPlan) -> Option<Cow<'p, BTreeSet<TopicName>>> {
+        if !plan.discover {
+            return Some(Cow::Borrowed(&plan.topics));
+        }
+        let mut topics = self.discovered.get(&plan.group)?;
         topics.extend(plan.topics.iter().cloned());
-        Some(topics)
+        Some(Cow::Owned(topics))
     }
 
     /// The topics that groups turned out to have commits on, with their partitions; and why those
@@ -165,16 +163,15 @@ impl Inner {
     async fn discover(
         &self,
         known: Arc<Topics>,
-        asked: &[Asked],
         found: &[Result<Found, Fault>],
         deadline: tokio::time::Instant,
     ) -> (Arc<Topics>, Option<Fault>) {
-        let discovering = asked
+        let mut names: BTreeSet<TopicName> = found
             .iter()
-            .zip(found)
-            .filter(|(asked, _)| asked.topics.is_none());
-        let mut names: BTreeSet<TopicName> = discovering
-            .filter_map(|(_, found)| found.as_ref().ok())
+            .filter_map(|found| match found {
+                Ok(Found::Discovered(topics)) => Some(topics),
+                _ => None,
+            })
             .flatten()
             .filter(|(name, _)| is_read(name))
             .map(|(name, _)| known.name(name))
@@ -206,52 +203,36 @@ fn is_read(name: &str) -> bool {
     !name.starts_with("__")
 }
 
-fn asked(plan: &GroupPlan, named: Option<&BTreeSet<TopicName>>, known: &Topics) -> Asked {
-    let readable = |name: &TopicName| match known.partitions(name) {
-        0 => None,
-        partitions => Some((name.clone(), partitions)),
-    };
+fn asked(plan: &GroupPlan, named: Option<Cow<'_, BTreeSet<TopicName>>>, known: &Topics) -> Asked {
+    let sized = |name: &TopicName| (name.clone(), known.partitions(name));
     Asked {
         group: plan.group.clone(),
-        topics: named.map(|names| names.iter().filter_map(readable).collect()),
+        topics: named.map(|names| names.iter().map(sized).collect()),
     }
 }
 
-/// A group's columns: for the topics that were named, or for those of the plan and those found.
+/// The columns of a group that discovers: of the topics in its plan, and of those with a commit.
 fn columns(
     plan: &GroupPlan,
-    named: Option<BTreeSet<TopicName>>,
-    found: Found,
+    found: Vec<(String, Vec<Commit>)>,
     known: &Topics,
 ) -> BTreeMap<TopicName, CommittedColumn> {
-    // An answer about all topics leaves out what has no commit; one about some leaves out nothing.
-    let absent = match named {
-        None => Ok(None),
-        Some(_) => Err(Fault::NoAnswer),
-    };
-    let empty = |name: &TopicName| vec![absent; known.partitions(name)];
-    let topics = named.as_ref().unwrap_or(&plan.topics);
-    let mut columns: BTreeMap<_, _> = topics
+    // An answer about all topics leaves out what has no commit.
+    let empty = |name: &TopicName| vec![Ok(None); known.partitions(name)];
+    let mut columns: BTreeMap<_, _> = plan
+        .topics
         .iter()
         .map(|name| (name.clone(), empty(name)))
         .collect();
-    for (name, entries) in found {
+    for (name, commits) in found {
         let name = known.name(&name);
-        let discovers = named.is_none() && is_read(name.as_str()) && known.topic(&name).is_ok();
-        let has_commit = || entries.iter().any(|(_, committed)| *committed != Ok(None));
-        if discovers && has_commit() && !columns.contains_key(&name) {
+        let is_new = is_read(name.as_str()) && known.topic(&name).is_ok();
+        let has_commit = || commits.iter().any(|(_, committed)| *committed != Ok(None));
+        if is_new && has_commit() && !columns.contains_key(&name) {
             columns.insert(name.clone(), empty(&name));
         }
-        let Some(column) = columns.get_mut(&name) else {
-            continue;
-        };
-        for (partition, committed) in entries {
-            let slot = usize::try_from(partition)
-                .ok()
-                .and_then(|partition| column.get_mut(partition));
-            if let Some(slot) = slot {
-                *slot = committed;
-            }
+        if let Some(column) = columns.get_mut(&name) {
+            fill(column, commits.into_iter());
         }
     }
     columns
