@@ -1,5 +1,7 @@
 //! `lagwise lag`: per-partition lag of whole clusters, as Kafka has it now.
 
+mod table;
+
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -8,18 +10,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
-use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
 
+use self::table::{Row, row, table};
 use super::Output;
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
 use crate::kafka::{Settings, Source};
 use crate::model::assembly::{ClusterHistory, Scope};
-use crate::model::fault::Fault;
-use crate::model::lag::PartitionLag;
 use crate::model::observation::{GroupPlan, SweepPlan};
-use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot, TopicLag};
-use crate::model::types::{GroupId, Lag, Offset, TopicName};
+use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot};
+use crate::model::types::{GroupId, TopicName};
 use crate::poller::OffsetSource;
 
 /// The name that a cluster given by its address goes by.
@@ -77,20 +76,6 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
     // No clock reaches as far as what can be written.
     humantime::parse_duration(text).map(|timeout| timeout.min(Duration::from_secs(3600)))
-}
-
-/// One partition of a group, as printed.
-#[derive(Debug, Serialize)]
-struct Row<'a> {
-    cluster: &'a str,
-    group: &'a str,
-    topic: &'a str,
-    partition: usize,
-    log_start_offset: Option<Offset>,
-    committed_offset: Option<Offset>,
-    log_end_offset: Option<Offset>,
-    lag: Option<Lag>,
-    note: Option<String>,
 }
 
 /// What one reading found.
@@ -261,46 +246,6 @@ fn rows<'a>(args: &LagArgs, found: &'a Found) -> Vec<Row<'a>> {
         .collect()
 }
 
-fn row<'a>(
-    cluster: &'a str,
-    group: &'a GroupId,
-    topic: &'a TopicName,
-    read: &TopicLag,
-    partition: usize,
-) -> Row<'a> {
-    let of =
-        |column: &[Result<Offset, Fault>]| column.get(partition).and_then(|offset| offset.ok());
-    let committed = read
-        .committed
-        .get(partition)
-        .copied()
-        .unwrap_or(Err(Fault::NoAnswer));
-    let (lag, note) = match (committed, read.lags.get(partition)) {
-        (_, None | Some(Err(_))) | (Err(_), _) => {
-            let fault = read.lags.get(partition).and_then(|lag| lag.err());
-            (None, Some(fault.unwrap_or(Fault::NoAnswer).to_string()))
-        }
-        // What lag it stands for depends on where its consumers begin, which only they know.
-        (Ok(None), _) => (None, Some("no commit".into())),
-        (_, Some(Ok(PartitionLag::Lost { lost, remaining }))) => (
-            Some(*remaining),
-            Some(format!("retention overtook the group: {lost} lost")),
-        ),
-        (_, Some(Ok(lag))) => (Some(lag.for_scaling()), None),
-    };
-    Row {
-        cluster,
-        group: group.as_str(),
-        topic: topic.as_str(),
-        partition,
-        log_start_offset: of(&read.offsets.starts),
-        committed_offset: committed.ok().flatten(),
-        log_end_offset: of(&read.offsets.ends),
-        lag,
-        note,
-    }
-}
-
 fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
     let rows = rows(args, found);
     let text = match args.output {
@@ -333,64 +278,6 @@ fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-fn table(rows: &[Row<'_>]) -> String {
-    if rows.is_empty() {
-        return "no committed offsets\n".into();
-    }
-    let several = rows
-        .iter()
-        .any(|row| row.cluster != rows.first().map_or("", |first| first.cluster));
-    let mut head = vec![
-        "GROUP",
-        "TOPIC",
-        "PARTITION",
-        "LOG-START",
-        "COMMITTED",
-        "LOG-END",
-        "LAG",
-        "NOTE",
-    ];
-    if several {
-        head.insert(0, "CLUSTER");
-    }
-    let shown =
-        |offset: Option<Offset>| offset.map_or_else(|| "-".into(), |offset| offset.to_string());
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(head);
-    for row in rows {
-        let mut cells = vec![
-            row.group.to_owned(),
-            row.topic.to_owned(),
-            row.partition.to_string(),
-            shown(row.log_start_offset),
-            shown(row.committed_offset),
-            shown(row.log_end_offset),
-            row.lag.map_or_else(|| "-".into(), |lag| lag.to_string()),
-            row.note.clone().unwrap_or_default(),
-        ];
-        if several {
-            cells.insert(0, row.cluster.to_owned());
-        }
-        table.add_row(cells);
-    }
-    let first_number = if several { 3 } else { 2 };
-    for column in table.column_iter_mut().skip(first_number).take(5) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut text: String = table
-        .lines()
-        .map(|line| format!("{}\n", line.trim_end()))
-        .collect();
-    let total: Lag = rows.iter().filter_map(|row| row.lag).sum();
-    let unknown = rows.iter().filter(|row| row.lag.is_none()).count();
-    text.push_str(&format!("\n{} partitions, lag {total}", rows.len()));
-    if unknown > 0 {
-        text.push_str(&format!(" and {unknown} without a lag"));
-    }
-    text.push('\n');
-    text
 }
 
 #[cfg(test)]

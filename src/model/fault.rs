@@ -36,6 +36,8 @@ pub enum Fault {
     GroupDenied,
     /// The committed offset lies beyond the log's end: the topic was recreated or truncated.
     CommitBeyondEnd,
+    /// The topic was recreated or truncated, and what the group committed belongs to the log before.
+    LogReplaced,
     /// The client for this cluster reads no more groups than its limit.
     TooManyGroups,
     /// The client itself failed (a setting it refuses, a resource it lacks).
@@ -63,6 +65,7 @@ impl Fault {
             Fault::TopicDenied => "topic_denied",
             Fault::GroupDenied => "group_denied",
             Fault::CommitBeyondEnd => "commit_beyond_end",
+            Fault::LogReplaced => "log_replaced",
             Fault::TooManyGroups => "too_many_groups",
             Fault::Client => "client",
             Fault::Untold => "untold",
@@ -103,6 +106,9 @@ impl fmt::Display for Fault {
             Fault::GroupDenied => f.write_str("the login lacks Describe on the group"),
             Fault::CommitBeyondEnd => f.write_str(
                 "the committed offset lies beyond the log's end: the topic was recreated or truncated",
+            ),
+            Fault::LogReplaced => f.write_str(
+                "the topic was recreated or truncated, and the group has not committed since",
             ),
             Fault::TooManyGroups => f.write_str(
                 "the cluster's client reads no more groups: raise max_groups of the cluster",

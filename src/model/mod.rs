@@ -7,12 +7,16 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 pub mod access;
+pub mod age;
 pub mod assembly;
+pub mod commits;
+pub mod event;
 pub mod fault;
 pub mod finding;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod group;
+pub mod history;
 pub mod lag;
 pub mod observation;
 pub mod parallelism;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::fault::{ConnectionFault, Fault};
 use super::group::GroupDescription;
+use super::lag::LagRules;
 use super::types::{
     ClusterName, GroupId, Isolation, Moment, Offset, OffsetReset, TopicId, TopicName,
 };
@@ -36,6 +37,8 @@ pub struct GroupPlan {
     pub reset: OffsetReset,
     /// Which log end they read up to.
     pub isolation: Isolation,
+    /// Which of its lags are no work.
+    pub rules: LagRules,
 }
 
 impl GroupPlan {
@@ -48,6 +51,7 @@ impl GroupPlan {
             topics,
             reset: OffsetReset::default(),
             isolation: Isolation::default(),
+            rules: LagRules::default(),
         }
     }
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::age::Age;
+use super::commits::Commits;
 use super::fault::{ConnectionFault, Fault};
 use super::group::GroupDescription;
 use super::lag::PartitionLag;
-use super::observation::{CommittedColumn, TopicOffsets, Traffic};
+use super::observation::{TopicOffsets, Traffic};
 use super::target::Targets;
 use super::types::{ClusterName, GroupId, Lag, Moment, TopicName};
 
@@ -51,7 +53,7 @@ pub struct ClusterSnapshot {
     /// What asking it has cost, where the client counts that.
     pub traffic: Option<Traffic>,
     /// The groups asked about.
-    pub groups: BTreeMap<GroupId, GroupSnapshot>,
+    pub groups: BTreeMap<GroupId, Arc<GroupSnapshot>>,
 }
 
 impl ClusterSnapshot {
@@ -87,6 +89,10 @@ pub struct GroupSnapshot {
     pub fault: Option<Fault>,
     /// Its members and how its work is dealt out, as last told; `None` where that never was.
     pub description: Option<Arc<GroupDescription>>,
+    /// The last assignor seen, also by an earlier process; an empty group has none to show.
+    pub assignor: Option<Arc<str>>,
+    /// Whether it is stuck as a whole: some partition is, and none that is behind gets anywhere.
+    pub stuck: bool,
     /// Its topics.
     pub topics: BTreeMap<TopicName, GroupTopic>,
 }
@@ -125,14 +131,14 @@ impl GroupTopic {
         (now.since(&complete.read) <= max_staleness).then_some(complete)
     }
 
-    /// Whether the group is known to have committed here, or may have.
+    /// Whether the group is known to have committed here, now or once, or may have.
     #[must_use]
     pub fn may_have_commits(&self) -> bool {
         match (&self.latest, &self.complete) {
             (Err(Fault::TopicMissing), _) => false,
             (Err(_), None) => true,
             (Ok(lag), _) | (Err(_), Some(lag)) => {
-                lag.committed.iter().any(|c| !matches!(c, Ok(None)))
+                lag.committed.iter().any(|c| c != Ok(None)) || lag.is_forgotten()
             }
         }
     }
@@ -146,9 +152,11 @@ pub struct TopicLag {
     /// The topic's own offsets, shared with its other groups.
     pub offsets: Arc<TopicOffsets>,
     /// Committed offsets.
-    pub committed: CommittedColumn,
+    pub committed: Commits,
     /// Lag.
-    pub lags: Vec<Result<PartitionLag, Fault>>,
+    pub lags: Box<[Result<PartitionLag, Fault>]>,
+    /// Lag in time; `None` where it is not known.
+    pub ages: Box<[Option<Age>]>,
 }
 
 impl TopicLag {
@@ -158,15 +166,55 @@ impl TopicLag {
         self.lags.iter().find_map(|lag| lag.err())
     }
 
-    /// Messages behind over all partitions; an unknown partition makes the sum unknown.
+    /// Messages that replicas are wanted for, over all partitions; an unknown partition makes the
+    /// sum unknown. At least one while a partition is stuck, so that its group never goes to zero.
     ///
     /// # Errors
     /// The first unknown partition's fault.
     pub fn total(&self) -> Result<Lag, Fault> {
-        self.lags
+        let sum: Lag = self
+            .lags
             .iter()
             .map(|lag| lag.map(PartitionLag::for_scaling))
-            .sum()
+            .sum::<Result<_, _>>()?;
+        let is_stuck = |lag: &Result<_, _>| matches!(lag, Ok(PartitionLag::Stuck { .. }));
+        let least = Lag(u64::from(self.lags.iter().any(is_stuck)));
+        Ok(sum.max(least))
+    }
+
+    /// Messages behind over all partitions, whatever they count for: for people.
+    ///
+    /// # Errors
+    /// The first unknown partition's fault.
+    pub fn messages(&self) -> Result<Lag, Fault> {
+        let lags = self.lags.iter();
+        lags.map(|lag| lag.map(PartitionLag::messages)).sum()
+    }
+
+    /// The age of the oldest message that the group has not read; `None` while a partition is
+    /// unknown.
+    #[must_use]
+    pub fn age(&self) -> Option<Age> {
+        self.ages
+            .iter()
+            .copied()
+            .try_fold(Age::exactly(0), |oldest, age| Some(oldest.or_older(age?)))
+    }
+
+    /// How many messages of a partition are gone unread, where retention overtook the group.
+    #[must_use]
+    pub fn lost(&self, partition: usize) -> Option<Lag> {
+        let start = self.offsets.starts.get(partition)?.ok()?;
+        let committed = self.committed.get(partition)?.ok()??;
+        let is_lost = matches!(self.lags.get(partition)?, Ok(PartitionLag::Lost(_)));
+        start.distance_from(committed).filter(|_| is_lost)
+    }
+
+    /// Whether a commit is remembered here that Kafka no longer has.
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        let mut lags = self.lags.iter();
+        lags.any(|lag| matches!(lag, Ok(PartitionLag::Forgotten(_))))
     }
 
     /// Whether the group has no commit on any partition and begins at the end.

@@ -1,0 +1,157 @@
+//! What `lagwise lag` prints: a partition as a row, rows as a table.
+
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::model::age::Age;
+use crate::model::fault::Fault;
+use crate::model::lag::PartitionLag;
+use crate::model::snapshot::TopicLag;
+use crate::model::types::{GroupId, Lag, Offset, TopicName};
+
+/// One partition of a group, as printed.
+#[derive(Debug, Serialize)]
+pub(super) struct Row<'a> {
+    pub(super) cluster: &'a str,
+    pub(super) group: &'a str,
+    pub(super) topic: &'a str,
+    pub(super) partition: usize,
+    pub(super) log_start_offset: Option<Offset>,
+    pub(super) committed_offset: Option<Offset>,
+    pub(super) log_end_offset: Option<Offset>,
+    pub(super) lag: Option<Lag>,
+    /// How old the first message is that the group has not read.
+    pub(super) lag_seconds: Option<f64>,
+    pub(super) lag_seconds_is_lower_bound: bool,
+    /// Which rule made the lag, or which fault keeps it unknown.
+    pub(super) rule: &'static str,
+    pub(super) note: Option<String>,
+}
+
+/// A partition as printed.
+pub(super) fn row<'a>(
+    cluster: &'a str,
+    group: &'a GroupId,
+    topic: &'a TopicName,
+    read: &TopicLag,
+    partition: usize,
+) -> Row<'a> {
+    let of =
+        |column: &[Result<Offset, Fault>]| column.get(partition).and_then(|offset| offset.ok());
+    let committed = read.committed.get(partition);
+    let committed = committed.unwrap_or(Err(Fault::NoAnswer));
+    let found = read.lags.get(partition).copied();
+    let found = found.unwrap_or(Err(Fault::NoAnswer));
+    let (lag, note) = match (committed, found) {
+        (_, Err(fault)) => (None, Some(fault.to_string())),
+        // What lag it stands for depends on where its consumers begin, which only they know.
+        (Ok(None), _) => (None, Some("no commit".into())),
+        (_, Ok(lag @ PartitionLag::Lost(_))) => {
+            let lost = read.lost(partition).unwrap_or_default();
+            let note = format!("retention overtook the group: {lost} lost");
+            (Some(lag.messages()), Some(note))
+        }
+        (_, Ok(lag)) => (Some(lag.messages()), None),
+    };
+    let age = read.ages.get(partition).copied().flatten();
+    let age = age.filter(|_| lag.is_some());
+    Row {
+        cluster,
+        group: group.as_str(),
+        topic: topic.as_str(),
+        partition,
+        log_start_offset: of(&read.offsets.starts),
+        committed_offset: committed.ok().flatten(),
+        log_end_offset: of(&read.offsets.ends),
+        lag,
+        lag_seconds: age.map(|age| age.duration().as_secs_f64()),
+        lag_seconds_is_lower_bound: age.is_some_and(Age::is_bound),
+        rule: match found {
+            Ok(lag) => lag.label(),
+            Err(fault) => fault.label(),
+        },
+        note,
+    }
+}
+
+/// All partitions as a table, and their sum.
+pub(super) fn table(rows: &[Row<'_>]) -> String {
+    if rows.is_empty() {
+        return "no committed offsets\n".into();
+    }
+    let several = rows
+        .iter()
+        .any(|row| row.cluster != rows.first().map_or("", |first| first.cluster));
+    let mut head = vec![
+        "GROUP",
+        "TOPIC",
+        "PARTITION",
+        "LOG-START",
+        "COMMITTED",
+        "LOG-END",
+        "LAG",
+        "TIME",
+        "RULE",
+        "NOTE",
+    ];
+    if several {
+        head.insert(0, "CLUSTER");
+    }
+    let shown =
+        |offset: Option<Offset>| offset.map_or_else(|| "-".into(), |offset| offset.to_string());
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head);
+    for row in rows {
+        let mut cells = vec![
+            row.group.to_owned(),
+            row.topic.to_owned(),
+            row.partition.to_string(),
+            shown(row.log_start_offset),
+            shown(row.committed_offset),
+            shown(row.log_end_offset),
+            row.lag.map_or_else(|| "-".into(), |lag| lag.to_string()),
+            time(row),
+            row.rule.to_owned(),
+            row.note.clone().unwrap_or_default(),
+        ];
+        if several {
+            cells.insert(0, row.cluster.to_owned());
+        }
+        table.add_row(cells);
+    }
+    let first_number = if several { 3 } else { 2 };
+    for column in table.column_iter_mut().skip(first_number).take(6) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let mut text: String = table
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect();
+    let total: Lag = rows.iter().filter_map(|row| row.lag).sum();
+    let unknown = rows.iter().filter(|row| row.lag.is_none()).count();
+    text.push_str(&format!("\n{} partitions, lag {total}", rows.len()));
+    if unknown > 0 {
+        text.push_str(&format!(" and {unknown} without a lag"));
+    }
+    text.push('\n');
+    text
+}
+
+/// The lag in time, to the second, with `>` before a lower bound; a single reading mostly knows no more.
+fn time(row: &Row<'_>) -> String {
+    let Some(seconds) = row.lag_seconds else {
+        return "-".into();
+    };
+    if row.lag_seconds_is_lower_bound && seconds < 1.0 {
+        return "-".into();
+    }
+    let shown = Duration::try_from_secs_f64(seconds.ceil()).unwrap_or_default();
+    let bound = if row.lag_seconds_is_lower_bound {
+        ">"
+    } else {
+        ""
+    };
+    format!("{bound}{}", humantime::format_duration(shown))
+}
