@@ -23,6 +23,7 @@ mod load;
 mod login;
 mod logins;
 mod outage;
+mod rows;
 mod scale;
 mod smoke;
 mod sources;
@@ -135,6 +136,7 @@ const SUITES: &[&[(&str, Test)]] = &[
     #[cfg(feature = "gssapi")]
     kerberos::CASES,
     faults::CASES,
+    rows::CASES,
 ];
 
 /// Likewise, the long ones.

@@ -38,6 +38,8 @@ pub(crate) struct Subject {
 /// A source of each client.
 pub(crate) struct Sources {
     runtime: tokio::runtime::Runtime,
+    /// How much later than it is the looks are taken in.
+    passed: Duration,
     pub(crate) each: Vec<Subject>,
 }
 
@@ -78,7 +80,11 @@ impl Sources {
         };
         let each = clients.iter().copied().map(connect);
         let each = each.collect::<Result<_>>()?;
-        Ok(Self { runtime, each })
+        Ok(Self {
+            runtime,
+            passed: Duration::ZERO,
+            each,
+        })
     }
 
     /// Asks every client, one after the other; one that is late is a failure.
@@ -116,8 +122,18 @@ impl Sources {
             "{:?}: groups that the plan does not have: {observation:?}",
             subject.client
         );
-        subject.known = subject.history.take_in(observation.clone(), Scope::Whole);
+        let mut later = observation.clone();
+        for moment in [&mut later.started, &mut later.finished] {
+            moment.monotonic += self.passed;
+            moment.wall += self.passed;
+        }
+        subject.known = subject.history.take_in(later, Scope::Whole);
         Ok((Arc::clone(&subject.known), observation))
+    }
+
+    /// Time passes, as far as what is remembered of earlier looks can tell.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.passed += time;
     }
 
     /// One look, at which every client has to see exactly this (see [`seen`]).

@@ -1,0 +1,176 @@
+//! Every row of the table of lags, brought about by real means on the real cluster, and read by every client.
+//!
+//! What takes minutes or days is not waited for: the time at which a sweep was made is moved on before its observation
+//! is taken in ([`Sources::pass`]).
+
+mod commits;
+mod logs;
+mod time;
+mod work;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lagwise::kafka::Client;
+use lagwise::model::fault::Fault;
+use lagwise::model::lag::PartitionLag;
+use lagwise::model::observation::{GroupPlan, SweepPlan};
+use lagwise::model::snapshot::{GroupSnapshot, TopicLag};
+
+use crate::Test;
+use crate::sources::{Sources, plan};
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+macro_rules! row {
+    ($part:ident :: $case:ident) => {
+        (concat!("rows::", stringify!($case)), |testbed: &Testbed| {
+            $part::$case(testbed.kafka()?)
+        })
+    };
+}
+
+/// The rows.
+pub(crate) const CASES: &[(&str, Test)] = &[
+    row!(logs::retention_overtook_the_group),
+    row!(logs::a_topic_recreated_is_unknown_until_the_next_commit),
+    row!(logs::a_commit_beyond_the_end_is_unknown),
+    row!(logs::committed_records_only),
+    row!(logs::a_compacted_topic_counts_its_gaps),
+    row!(logs::partitions_added_under_a_live_group),
+    row!(commits::without_a_commit_the_reset_policy_decides),
+    row!(commits::a_member_without_a_commit_reads_what_came_since),
+    row!(commits::commits_that_vanished_are_remembered),
+    row!(commits::a_member_by_manual_assignment),
+    row!(time::a_transaction_marker_is_a_residue),
+    row!(time::a_poison_partition_is_stuck),
+    row!(time::a_long_job_is_neither_stuck_nor_a_residue),
+    row!(time::lag_in_seconds),
+];
+
+/// How long the clients may take to see a change: metadata is asked for every ten seconds, groups every thirty.
+const WITHIN: Duration = Duration::from_secs(75);
+
+/// A group on one topic, as every client reads it.
+pub(crate) struct Row<'a> {
+    pub(crate) kafka: &'a KafkaCluster,
+    pub(crate) group: String,
+    pub(crate) topic: String,
+    pub(crate) sources: Sources,
+    pub(crate) plan: SweepPlan,
+}
+
+impl<'a> Row<'a> {
+    /// A new topic and a new group's name.
+    pub(crate) fn new(kafka: &'a KafkaCluster, partitions: i32) -> Result<Self> {
+        let topic = unique("row");
+        kafka.create_topic(&topic, partitions)?;
+        Self::of(kafka, topic)
+    }
+
+    /// A new group's name on that topic.
+    pub(crate) fn of(kafka: &'a KafkaCluster, topic: String) -> Result<Self> {
+        let group = unique("row");
+        Ok(Self {
+            kafka,
+            sources: Sources::of(kafka)?,
+            plan: plan(&group, &[&topic]),
+            group,
+            topic,
+        })
+    }
+
+    /// Changes how the group is read.
+    pub(crate) fn read(mut self, change: impl Fn(&mut GroupPlan)) -> Self {
+        self.plan.groups.iter_mut().for_each(change);
+        self
+    }
+
+    pub(crate) fn commit(&self, offsets: &[(i32, i64)]) -> Result<()> {
+        self.kafka.commit(&self.group, &self.topic, offsets)
+    }
+
+    pub(crate) fn produce(&self, counts: &[(i32, usize)]) -> Result<()> {
+        self.kafka.produce_to(&self.topic, counts)
+    }
+
+    /// Time passes, as far as what is remembered can tell.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.sources.pass(time);
+    }
+
+    /// One look with every client.
+    pub(crate) fn look(&mut self) -> Result<()> {
+        self.sources.look(&self.plan.clone()).map(drop)
+    }
+
+    /// One look, at which every client's reading has to be this.
+    pub(crate) fn expect(&mut self, expected: &str) -> Result<()> {
+        self.expect_each(|_| expected)
+    }
+
+    /// As [`Self::expect`], where clients see different things.
+    pub(crate) fn expect_each<'e>(&mut self, expected: impl Fn(Client) -> &'e str) -> Result<()> {
+        self.look()?;
+        for subject in &self.sources.each {
+            let group = subject.known.groups.get(self.group.as_str());
+            let seen = reading(group.context("no reading of the group")?, &self.topic);
+            let expected = expected(subject.client);
+            ensure!(
+                seen == expected,
+                "{:?} reads {seen:?} instead of {expected:?}",
+                subject.client
+            );
+        }
+        Ok(())
+    }
+
+    /// Looks until every client's reading is this.
+    pub(crate) fn until(&mut self, expected: &str) -> Result<()> {
+        poll_until(WITHIN, expected, || self.expect(expected))
+    }
+
+    /// As [`Self::until`], where clients see different things.
+    pub(crate) fn until_each<'e>(
+        &mut self,
+        what: &str,
+        expected: impl Fn(Client) -> &'e str,
+    ) -> Result<()> {
+        poll_until(WITHIN, what, || self.expect_each(&expected))
+    }
+
+    /// The last reading of each client, where it is known.
+    pub(crate) fn lags(&self) -> Result<Vec<(Client, std::sync::Arc<TopicLag>)>> {
+        let of = |subject: &crate::sources::Subject| {
+            let group = subject.known.groups.get(self.group.as_str());
+            let topic = group.and_then(|group| group.topics.get(self.topic.as_str()));
+            let lag = topic.and_then(|topic| topic.latest.as_ref().ok());
+            Ok((subject.client, lag.context("no reading")?.clone()))
+        };
+        self.sources.each.iter().map(of).collect()
+    }
+}
+
+/// A reading by partition, as in `measured 3, never_ran, lost 50 of 54, !no_answer`: rule and messages, or the fault.
+fn reading(group: &GroupSnapshot, topic: &str) -> String {
+    let lag = match group.topics.get(topic).map(|topic| &topic.latest) {
+        Some(Ok(lag)) => lag,
+        Some(Err(fault)) => return format!("!{}", fault.label()),
+        None => return "nothing".to_owned(),
+    };
+    let each = lag.lags.iter().enumerate();
+    let each = each.map(|(partition, rule)| of_partition(rule, lag, partition));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn of_partition(rule: &Result<PartitionLag, Fault>, lag: &TopicLag, partition: usize) -> String {
+    match rule {
+        Err(fault) => format!("!{}", fault.label()),
+        Ok(rule @ (PartitionLag::NeverRan | PartitionLag::BeyondStable)) => rule.label().to_owned(),
+        Ok(rule) => match lag.lost(partition) {
+            Some(lost) => format!("{} {}, {lost} gone", rule.label(), rule.messages()),
+            None => format!("{} {}", rule.label(), rule.messages()),
+        },
+    }
+}

@@ -1,0 +1,132 @@
+//! What happens to logs under a group's commits.
+
+use anyhow::{Result, ensure};
+use lagwise::kafka::Client;
+use lagwise::model::types::Isolation;
+
+use super::Row;
+use super::work::Worker;
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::poll::poll_until;
+use crate::testbed::unique;
+
+/// What is deleted unread is no work, and is told.
+pub(super) fn retention_overtook_the_group(kafka: &KafkaCluster) -> Result<()> {
+    let mut row = Row::new(kafka, 2)?;
+    row.produce(&[(0, 100), (1, 10)])?;
+    row.commit(&[(0, 20), (1, 4)])?;
+    row.expect("measured 80, measured 6")?;
+    kafka.delete_records(&row.topic, &[(0, 50)])?;
+    // Log starts are asked for once a minute while nothing points to a change.
+    row.until("lost 50, 30 gone, measured 6")?;
+    row.commit(&[(0, 60)])?;
+    row.expect("measured 40, measured 6")
+}
+
+/// A commit of the topic that is gone says nothing of the one made anew. Only the wire client sees that a topic with
+/// more records than before is another one; Kafka itself takes the commits away with the topic.
+pub(super) fn a_topic_recreated_is_unknown_until_the_next_commit(
+    kafka: &KafkaCluster,
+) -> Result<()> {
+    let mut row = Row::new(kafka, 1)?;
+    row.produce(&[(0, 30)])?;
+    row.commit(&[(0, 25)])?;
+    row.expect("measured 5")?;
+    kafka.delete_topic(&row.topic)?;
+    row.until("!topic_missing")?;
+    kafka.create_topic(&row.topic, 1)?;
+    row.produce(&[(0, 7)])?;
+    // Nobody has committed on this topic: what the group did on the other one is not its lag here.
+    row.until("never_ran")?;
+    row.commit(&[(0, 3)])?;
+    row.until("measured 4")
+}
+
+/// A commit that no log of this length can have had is of another one.
+pub(super) fn a_commit_beyond_the_end_is_unknown(kafka: &KafkaCluster) -> Result<()> {
+    let mut row = Row::new(kafka, 2)?;
+    row.produce(&[(0, 10), (1, 10)])?;
+    row.commit(&[(0, 25), (1, 10)])?;
+    row.expect("!commit_beyond_end, measured 0")?;
+    // Even when the log has grown past it: its messages were never this group's.
+    row.produce(&[(0, 20)])?;
+    row.expect("!log_replaced, measured 0")?;
+    row.commit(&[(0, 28)])?;
+    row.expect("measured 2, measured 0")
+}
+
+/// A reader of committed records has nothing to read beyond the last stable offset.
+pub(super) fn committed_records_only(kafka: &KafkaCluster) -> Result<()> {
+    let mut row = Row::new(kafka, 3)?.read(|plan| plan.isolation = Isolation::ReadCommitted);
+    let (committed, aborted, open) = (
+        kafka.begin_transaction()?,
+        kafka.begin_transaction()?,
+        kafka.begin_transaction()?,
+    );
+    row.produce(&[(2, 5)])?;
+    committed.produce(&row.topic, 0, 3)?;
+    aborted.produce(&row.topic, 1, 4)?;
+    open.produce(&row.topic, 2, 6)?;
+    row.commit(&[(0, 0), (1, 0), (2, 2)])?;
+    row.expect("measured 0, measured 0, measured 3")?;
+    committed.commit()?;
+    aborted.abort()?;
+    // Markers and aborted records have offsets as all others do.
+    row.until("measured 4, measured 5, measured 3")?;
+    row.commit(&[(2, 7)])?;
+    row.expect("measured 4, measured 5, beyond_stable")?;
+    open.commit()?;
+    row.until("measured 4, measured 5, measured 5")
+}
+
+/// The offsets that compaction took away count until the group has passed them.
+pub(super) fn a_compacted_topic_counts_its_gaps(kafka: &KafkaCluster) -> Result<()> {
+    let topic = unique("compacted");
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("segment.ms", "100"),
+        ("max.compaction.lag.ms", "100"),
+    ];
+    kafka.create_topic_with(&topic, 1, &settings)?;
+    let mut row = Row::of(kafka, topic)?;
+    kafka.produce_keys(&row.topic, &["a", "b", "a", "b", "a", "b"])?;
+    row.commit(&[(0, 1)])?;
+    let mut written = 6;
+    poll_until(super::WITHIN, "the topic to be compacted", || {
+        kafka.produce_keys(&row.topic, &["c"])?;
+        written += 1;
+        let left = kafka.offsets_left(&row.topic)?;
+        ensure!(!left.contains(&0) && !left.contains(&2), "left: {left:?}");
+        Ok(())
+    })?;
+    row.expect(&format!("measured {}", written - 1))?;
+    let worker = Worker::subscribe(kafka, &row.group, &row.topic, &[])?;
+    row.until("measured 0")?;
+    worker.leave()
+}
+
+/// Work that arrives on partitions that a live group has not got yet is its lag all the same.
+pub(super) fn partitions_added_under_a_live_group(kafka: &KafkaCluster) -> Result<()> {
+    let mut row = Row::new(kafka, 1)?;
+    // So often does the consumer look for new partitions.
+    let often = [("topic.metadata.refresh.interval.ms", "1000")];
+    row.produce(&[(0, 3)])?;
+    let worker = Worker::subscribe(kafka, &row.group, &row.topic, &often)?;
+    row.until("measured 0")?;
+    let added = ["--alter", "--topic", &row.topic, "--partitions", "3"];
+    kafka.topics_tool(&added)?;
+    kafka.wait_for_leaders(&row.topic, 3)?;
+    row.produce(&[(1, 5), (2, 7)])?;
+    row.until("measured 0, measured 0, measured 0")?;
+    worker.leave()?;
+    row.produce(&[(2, 4)])?;
+    row.expect("measured 0, measured 0, measured 4")?;
+    for (client, lag) in row.lags()? {
+        ensure!(
+            client == Client::Librdkafka || lag.offsets.id.is_some(),
+            "no topic ID"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! What only time tells: residues, partitions that are stuck, long jobs, and lag in seconds.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lagwise::kafka::Client;
+
+use super::Row;
+use super::work::Worker;
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::poll::poll_until;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A consumer that has read everything stays one short of a transaction's marker, for ever. That it has a live member
+/// only the wire client can tell.
+pub(super) fn a_transaction_marker_is_a_residue(kafka: &KafkaCluster) -> Result<()> {
+    let mut row = Row::new(kafka, 1)?;
+    let transaction = kafka.begin_transaction()?;
+    transaction.produce(&row.topic, 0, 3)?;
+    transaction.commit()?;
+    let worker = Worker::subscribe(kafka, &row.group, &row.topic, &[])?;
+    row.until("measured 1")?;
+    poll_until(super::WITHIN, "the member to be described", || {
+        row.look()?;
+        let mut each = row.sources.each.iter();
+        let wire = each.find(|subject| subject.client == Client::Wire);
+        let Some(wire) = wire else {
+            return Ok(());
+        };
+        let described = &wire.known.groups[row.group.as_str()].description;
+        let has_partition = described
+            .as_ref()
+            .is_some_and(|d| d.members.iter().any(|member| member.partitions() == 1));
+        ensure!(has_partition, "{described:?}");
+        Ok(())
+    })?;
+    row.pass(4 * MINUTE);
+    row.expect("measured 1")?;
+    row.pass(2 * MINUTE);
+    row.expect_each(|client| match client {
+        Client::Wire => "residual 1",
+        _ => "measured 1",
+    })?;
+    for (client, lag) in row.lags()? {
+        ensure!(
+            client != Client::Wire || lag.total().is_ok_and(|lag| lag.0 == 0),
+            "a residue is no work"
+        );
+    }
+    // More of it is work again.
+    row.produce(&[(0, 20)])?;
+    row.until("measured 0")?;
+    worker.leave()
+}
+
+/// A partition whose consumer fails at one record, again and again, beside one that gets on.
+pub(super) fn a_poison_partition_is_stuck(kafka: &KafkaCluster) -> Result<()> {
+    let mut row = Row::new(kafka, 2)?;
+    row.produce(&[(0, 30), (1, 30)])?;
+    let worker = Worker::start(kafka, &row.group, &row.topic, &[], |worker| {
+        worker.subscribe = true;
+        worker.poison = Some((0, 12));
+    })?;
+    row.until("measured 18, measured 0")?;
+    for _ in 0..4 {
+        row.pass(MINUTE);
+        row.produce(&[(1, 10)])?;
+        row.until("measured 18, measured 0")?;
+    }
+    row.pass(2 * MINUTE);
+    row.produce(&[(1, 10)])?;
+    row.until("stuck 18, measured 0")?;
+    worker.leave()?;
+    // Somebody mends it.
+    row.commit(&[(0, 13)])?;
+    row.expect("measured 17, measured 0")
+}
+
+/// One job of half an hour: nothing moves, and that is no reason to call it stuck, let alone done.
+pub(super) fn a_long_job_is_neither_stuck_nor_a_residue(kafka: &KafkaCluster) -> Result<()> {
+    let mut row = Row::new(kafka, 1)?;
+    row.produce(&[(0, 30)])?;
+    let worker = Worker::start(kafka, &row.group, &row.topic, &[], |worker| {
+        worker.subscribe = true;
+        worker.poison = Some((0, 12));
+    })?;
+    row.until("measured 18")?;
+    for _ in 0..6 {
+        row.pass(5 * MINUTE);
+        row.expect("measured 18")?;
+    }
+    worker.leave()
+}
+
+/// The age of the first message that is not read: exact once the log was seen to pass it, a bound before.
+pub(super) fn lag_in_seconds(kafka: &KafkaCluster) -> Result<()> {
+    let mut row = Row::new(kafka, 1)?;
+    row.produce(&[(0, 10)])?;
+    row.commit(&[(0, 10)])?;
+    row.expect("measured 0")?;
+    row.pass(10 * MINUTE);
+    row.expect("measured 0")?;
+    row.produce(&[(0, 5)])?;
+    row.expect("measured 5")?;
+    row.pass(MINUTE);
+    row.expect("measured 5")?;
+    for (client, lag) in row.lags()? {
+        let age = lag.age().map(|age| (age.duration(), age.is_bound()));
+        // The messages came right after the look that did not see them, and a look takes no time beside this.
+        let is_right =
+            age.is_some_and(|(age, bound)| (MINUTE..2 * MINUTE).contains(&age) && !bound);
+        ensure!(is_right, "{client:?}: {age:?}");
+    }
+    // A client that comes now knows nothing of the last ten minutes but what the records' times tell.
+    let mut fresh = Row::of(kafka, row.topic.clone())?;
+    fresh.commit(&[(0, 2)])?;
+    fresh.expect("measured 13")?;
+    for (client, lag) in fresh.lags()? {
+        let age = lag.age().map(|age| age.duration());
+        let is_known = age.is_some_and(|age| age <= super::WITHIN * 10);
+        ensure!(is_known, "{client:?}: {age:?}");
+    }
+    Ok(())
+}

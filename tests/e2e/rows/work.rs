@@ -1,0 +1,121 @@
+//! A consumer of the tests' own process that can be told to misbehave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use crate::testbed::kafka::KafkaCluster;
+
+/// How it works.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Habits {
+    /// Whether it joins the group.
+    pub(crate) subscribe: bool,
+    /// The partitions that it assigns itself instead.
+    pub(crate) assign: Vec<i32>,
+    pub(crate) commits: bool,
+    /// Where it begins without a commit.
+    pub(crate) latest: bool,
+    /// The partition and offset at which it gets no further.
+    pub(crate) poison: Option<(i32, i64)>,
+}
+
+/// A consumer on a thread.
+pub(crate) struct Worker {
+    leave: Arc<AtomicBool>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Worker {
+    /// A member that reads everything and commits.
+    pub(crate) fn subscribe(
+        kafka: &KafkaCluster,
+        group: &str,
+        topic: &str,
+        properties: &[(&str, &str)],
+    ) -> Result<Self> {
+        Self::start(kafka, group, topic, properties, |habits| {
+            habits.subscribe = true;
+        })
+    }
+
+    /// A consumer with these habits.
+    pub(crate) fn start(
+        kafka: &KafkaCluster,
+        group: &str,
+        topic: &str,
+        properties: &[(&str, &str)],
+        change: impl FnOnce(&mut Habits),
+    ) -> Result<Self> {
+        let mut habits = Habits {
+            commits: true,
+            ..Habits::default()
+        };
+        change(&mut habits);
+        let mut config = kafka.client_config();
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_committed")
+            .set(
+                "auto.offset.reset",
+                if habits.latest { "latest" } else { "earliest" },
+            )
+            .set("session.timeout.ms", "6000")
+            .set("heartbeat.interval.ms", "1000")
+            .set("fetch.wait.max.ms", "50");
+        for (key, value) in properties {
+            config.set(*key, *value);
+        }
+        let consumer: BaseConsumer = config.create()?;
+        if habits.subscribe {
+            consumer.subscribe(&[topic])?;
+        } else {
+            let mut list = TopicPartitionList::new();
+            for &partition in &habits.assign {
+                list.add_partition_offset(topic, partition, Offset::Stored)?;
+            }
+            consumer.assign(&list)?;
+        }
+        let leave = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&leave);
+        let topic = topic.to_owned();
+        let thread = std::thread::spawn(move || work(&consumer, &topic, &habits, &told));
+        Ok(Self { leave, thread })
+    }
+
+    /// Leaves the group in order.
+    pub(crate) fn leave(self) -> Result<()> {
+        self.leave.store(true, Ordering::SeqCst);
+        self.thread
+            .join()
+            .map_err(|_| anyhow!("a worker panicked"))?
+    }
+}
+
+fn work(consumer: &BaseConsumer, topic: &str, habits: &Habits, leave: &AtomicBool) -> Result<()> {
+    while !leave.load(Ordering::SeqCst) {
+        let Some(Ok(record)) = consumer.poll(Duration::from_millis(50)) else {
+            continue;
+        };
+        let (partition, offset) = (record.partition(), record.offset());
+        if habits.poison == Some((partition, offset)) {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(topic, partition);
+            consumer.pause(&list)?;
+            continue;
+        }
+        if habits.commits {
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(topic, partition, Offset::Offset(offset + 1))?;
+            // A rebalance may have taken the partition away; whoever has it now reads on from the last commit.
+            let _ = consumer.commit(&list, CommitMode::Sync);
+        }
+    }
+    Ok(())
+}
