@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -60,6 +60,10 @@ pub(crate) struct World {
     pub(crate) commits: BTreeMap<(String, String), Vec<Option<i64>>>,
     /// The highest version of an API, where it is not the library's.
     pub(crate) highest: HashMap<i16, i16>,
+    /// How long a connection may be unused before a broker closes it.
+    pub(crate) idle: Option<Duration>,
+    /// The rounds of hashing that a login by SCRAM asks for; nobody gets past that.
+    pub(crate) iterations: u32,
     /// By node and API: what it does, and how often.
     twists: HashMap<(i32, i16), (Twist, usize)>,
     /// What was asked: node, API, version.
@@ -78,34 +82,44 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn start(brokers: i32) -> Self {
-        let world: Arc<Mutex<World>> = Arc::default();
-        let (open, accepted): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
-        let mut bootstrap = Vec::new();
-        for node in 1..=brokers {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
-            bootstrap.push(address.to_string());
-            world.lock().unwrap().addresses.insert(node, address);
-            let (world, open, accepted) =
-                (Arc::clone(&world), Arc::clone(&open), Arc::clone(&accepted));
-            thread::spawn(move || {
-                for stream in listener.incoming() {
-                    let (world, open) = (Arc::clone(&world), Arc::clone(&open));
-                    accepted.fetch_add(1, Ordering::SeqCst);
-                    open.fetch_add(1, Ordering::SeqCst);
-                    thread::spawn(move || {
-                        let _ = serve(node, stream.unwrap(), &world);
-                        open.fetch_sub(1, Ordering::SeqCst);
-                    });
-                }
-            });
-        }
-        Self {
-            world,
-            open,
-            accepted,
-            bootstrap: bootstrap.join(","),
-        }
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), brokers)
+    }
+
+    pub(crate) fn start_on(ip: IpAddr, brokers: i32) -> Self {
+        let mut fake = Self {
+            world: Arc::default(),
+            open: Arc::default(),
+            accepted: Arc::default(),
+            bootstrap: String::new(),
+        };
+        let addresses: Vec<_> = (1..=brokers).map(|node| fake.put(node, ip)).collect();
+        let addresses = addresses.iter().map(SocketAddr::to_string);
+        fake.bootstrap = addresses.collect::<Vec<_>>().join(",");
+        fake
+    }
+
+    /// A new node, or a known one at a new address: at its old one nobody gets an answer any more.
+    pub(crate) fn put(&self, node: i32, ip: IpAddr) -> SocketAddr {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        self.world.lock().unwrap().addresses.insert(node, address);
+        let (world, open, accepted) = (
+            Arc::clone(&self.world),
+            Arc::clone(&self.open),
+            Arc::clone(&self.accepted),
+        );
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (world, open) = (Arc::clone(&world), Arc::clone(&open));
+                accepted.fetch_add(1, Ordering::SeqCst);
+                open.fetch_add(1, Ordering::SeqCst);
+                thread::spawn(move || {
+                    let _ = serve(node, stream.unwrap(), &world);
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        address
     }
 
     pub(crate) fn bootstrap(&self) -> &str {
@@ -149,9 +163,14 @@ impl Fake {
 }
 
 fn serve(node: i32, mut stream: TcpStream, world: &Mutex<World>) -> std::io::Result<()> {
+    let here = stream.local_addr()?;
     loop {
         let mut length = [0; 4];
+        stream.set_read_timeout(world.lock().unwrap().idle)?;
         stream.read_exact(&mut length)?;
+        if world.lock().unwrap().addresses[&node] != here {
+            return Ok(());
+        }
         let mut frame = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
         stream.read_exact(&mut frame)?;
         let mut frame = Bytes::from(frame);
@@ -279,6 +298,8 @@ fn answer(
                 ApiKey::OffsetFetch,
                 ApiKey::ListOffsets,
                 ApiKey::ListGroups,
+                ApiKey::SaslHandshake,
+                ApiKey::SaslAuthenticate,
             ];
             let response = ApiVersionsResponse::default()
                 .with_error_code(code)
@@ -408,6 +429,26 @@ fn answer(
             let response = ListGroupsResponse::default()
                 .with_error_code(code)
                 .with_groups(listed.collect());
+            put(response, version, out);
+        }
+        ApiKey::SaslHandshake => {
+            let response =
+                SaslHandshakeResponse::default().with_mechanisms(vec![text("SCRAM-SHA-256")]);
+            put(response, version, out);
+        }
+        ApiKey::SaslAuthenticate => {
+            let request = SaslAuthenticateRequest::decode(&mut body, version).unwrap();
+            let said = String::from_utf8(request.auth_bytes.to_vec()).unwrap();
+            let response = match said.split_once("r=") {
+                // The client's first words, "n,,n=USER,r=NONCE".
+                Some((first, nonce)) if first.starts_with('n') => {
+                    let answer = format!("r={nonce}more,s=c2FsdA==,i={}", world.iterations);
+                    SaslAuthenticateResponse::default().with_auth_bytes(answer.into())
+                }
+                _ => SaslAuthenticateResponse::default()
+                    .with_error_code(58)
+                    .with_error_message(Some(text("not with this proof"))),
+            };
             put(response, version, out);
         }
         other => panic!("nobody asks for {other:?}"),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 
 mod fake;
+mod network;
 
 use std::future::Future;
 use std::sync::atomic::Ordering;
@@ -19,15 +20,24 @@ use lagwise::poller::OffsetSource;
 
 /// A source for the brokers; responses over a megabyte are refused, and dead connections found early.
 fn source(fake: &Fake) -> Source {
-    let properties = [
+    source_with(fake, &[])
+}
+
+/// With these properties besides, or instead.
+fn source_with(fake: &Fake, more: &[(&str, &str)]) -> Source {
+    let mut properties = vec![
         ("bootstrap.servers", fake.bootstrap()),
         ("receive.message.max.bytes", "1000000"),
         ("socket.timeout.ms", "1500"),
         ("reconnect.backoff.max.ms", "300"),
     ];
+    properties.extend(more);
+    let properties = properties.into_iter();
     Source::connect(Settings {
         name: "main".into(),
-        properties: properties.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        properties: properties
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect(),
         max_groups: 1,
         client: Client::Wire,
     })

@@ -68,7 +68,6 @@ impl Address {
         options: &Options,
         deadline: Instant,
     ) -> Result<TcpStream, Broken> {
-        let late = || Broken::new(Fault::Unreachable, "connecting timed out");
         let unresolved = |error: &dyn fmt::Display| {
             let reason = format!("failed to resolve {}: {error}", self.host);
             Broken::new(Fault::NameResolution, reason)
@@ -88,26 +87,31 @@ impl Address {
         if addresses.is_empty() {
             return Err(unresolved(&"no address of the family asked for"));
         }
-        let mut last = late();
-        for (tried, address) in addresses.iter().enumerate() {
-            // Each gets its share of what is left, so that one that drops packets leaves some for
-            // the next.
-            let waiting = addresses.len().saturating_sub(tried);
-            let left = deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(waiting).unwrap_or(u32::MAX);
-            match tokio::time::timeout(share, TcpStream::connect(address)).await {
-                Err(_) => last = late(),
-                Ok(Err(error)) => last = Broken::new(Fault::Unreachable, words(&error)),
-                Ok(Ok(stream)) => {
-                    // Neither is worth a connection.
-                    let _ = stream.set_nodelay(true);
-                    let _ = options.keepalive.then(|| keep_alive(&stream));
-                    return Ok(stream);
-                }
-            }
-        }
-        Err(last)
+        let stream = first_of(&addresses, deadline).await?;
+        // Neither is worth a connection.
+        let _ = stream.set_nodelay(true);
+        let _ = options.keepalive.then(|| keep_alive(&stream));
+        Ok(stream)
     }
+}
+
+/// A connection to the first address that takes one.
+async fn first_of(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Broken> {
+    let late = || Broken::new(Fault::Unreachable, "connecting timed out");
+    let mut last = late();
+    for (tried, address) in addresses.iter().enumerate() {
+        // Each gets its share of what is left, so that one that drops packets leaves some for the
+        // next.
+        let waiting = addresses.len().saturating_sub(tried);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(waiting).unwrap_or(u32::MAX);
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Err(_) => last = late(),
+            Ok(Err(error)) => last = Broken::new(Fault::Unreachable, words(&error)),
+            Ok(Ok(stream)) => return Ok(stream),
+        }
+    }
+    Err(last)
 }
 
 /// The system's words without its number, "Connection refused".
@@ -131,6 +135,43 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::{Domain, Socket, Type};
+
+    #[tokio::test]
+    async fn all_addresses_of_a_name_are_tried() {
+        let local = || SocketAddr::from(([127, 0, 0, 1], 0));
+        let good = tokio::net::TcpListener::bind(local()).await.unwrap();
+        let good = (good.local_addr().unwrap(), good);
+        let gone = tokio::net::TcpListener::bind(local()).await.unwrap();
+        let refusing = gone.local_addr().unwrap();
+        drop(gone);
+        // One that drops packets, as a full queue does.
+        let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        silent.bind(&local().into()).unwrap();
+        silent.listen(0).unwrap();
+        let silent_at = silent.local_addr().unwrap().as_socket().unwrap();
+        let try_it = || TcpStream::connect(silent_at);
+        let mut filling = Vec::new();
+        while let Ok(taken) = tokio::time::timeout(Duration::from_millis(300), try_it()).await {
+            filling.push(taken.unwrap());
+            assert!(filling.len() < 100, "its queue does not get full");
+        }
+        let soon = || Instant::now() + Duration::from_secs(3);
+        let all = [refusing, silent_at, good.0];
+        let stream = first_of(&all, soon()).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), good.0);
+        let refused = first_of(&[silent_at, refusing], soon())
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(
+            refused,
+            Broken::new(Fault::Unreachable, "Connection refused")
+        );
+        let late = Instant::now() + Duration::from_millis(300);
+        let timed_out = first_of(&[silent_at], late).await.err().unwrap();
+        assert_eq!(timed_out.reason, "connecting timed out");
+    }
 
     #[test]
     fn addresses_as_written() {

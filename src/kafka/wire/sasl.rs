@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kafka_protocol::messages::{SaslAuthenticateRequest, SaslHandshakeRequest};
 use kafka_protocol::protocol::StrBytes;
-use rsasl::callback::{CallbackError, Context, Request, SessionCallback, SessionData};
+use rsasl::callback::{Context, Request, SessionCallback, SessionData};
 use rsasl::mechanisms::scram::properties::Iterations;
 use rsasl::prelude::{Mechname, MessageSent, SASLClient, SASLConfig, Session, SessionError, State};
 use rsasl::property::{AuthId, Password};
@@ -70,7 +70,10 @@ impl SessionCallback for Answers {
         if let Some(iterations) = context.get_ref::<Iterations>()
             && !SCRAM_ITERATIONS.contains(iterations)
         {
-            return Err(SessionError::CallbackError(CallbackError::NoValue));
+            let (least, most) = (SCRAM_ITERATIONS.start(), SCRAM_ITERATIONS.end());
+            return Err(SessionError::Boxed(
+                format!("SCRAM by {iterations} iterations, not by {least} to {most}").into(),
+            ));
         }
         request
             .satisfy::<AuthId>(&self.username)?

@@ -1,0 +1,139 @@
+//! Where brokers are and how long connections last.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use kafka_protocol::messages::ApiKey;
+use lagwise::model::fault::Fault;
+
+use super::fake::{Fake, Twist};
+use super::{assert_right, commits, group, observe, source, source_with, two_halves};
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Polls until no broker has a connection.
+async fn until_all_are_closed(fake: &Fake) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while fake.open.load(Ordering::SeqCst) > 0 {
+        assert!(Instant::now() < deadline, "connections stay open");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn brokers_on_ipv6_are_read() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        // Not a matter of this code.
+        return;
+    }
+    let fake = Fake::start_on(Ipv6Addr::LOCALHOST.into(), 2);
+    fake.topic("a", &[1, 2]);
+    fake.group("ga", 2, "a", &[Some(1), Some(2)]);
+    let groups = [group("ga", &["a"])];
+    for family in ["any", "v6"] {
+        let source = source_with(&fake, &[("broker.address.family", family)]);
+        let found = commits(&observe(&source, &groups).await, 0, "a");
+        assert_eq!(found, Ok(vec![Some(1), Some(2)]), "{family}");
+    }
+    let source = source_with(&fake, &[("broker.address.family", "v4")]);
+    let connection = observe(&source, &groups).await.connection.unwrap();
+    assert_eq!(connection.kind, Fault::NameResolution);
+    assert!(connection.reason.contains("family"), "{connection:?}");
+}
+
+#[tokio::test]
+async fn a_dead_address_to_begin_with_is_passed_over() {
+    let (fake, groups) = two_halves();
+    let unused = TcpListener::bind((HERE, 0)).unwrap();
+    let dead = unused.local_addr().unwrap();
+    drop(unused);
+    let bootstrap = format!("{dead},{}", fake.bootstrap());
+    let source = source_with(&fake, &[("bootstrap.servers", &bootstrap)]);
+    assert_right(&observe(&source, &groups).await);
+}
+
+#[tokio::test]
+async fn unused_connections_are_closed_and_made_again() {
+    let (fake, groups) = two_halves();
+    let source = source_with(&fake, &[("connections.max.idle.ms", "300")]);
+    for round in 1..=3 {
+        assert_right(&observe(&source, &groups).await);
+        until_all_are_closed(&fake).await;
+        assert_eq!(fake.accepted.load(Ordering::SeqCst), round * 2);
+    }
+}
+
+#[tokio::test]
+async fn connections_that_brokers_close_for_their_age_cost_no_sweep() {
+    let (fake, groups) = two_halves();
+    // Longer than the backoff's most: what was closed sooner counts as refused.
+    fake.world.lock().unwrap().idle = Some(Duration::from_millis(700));
+    let source = source(&fake);
+    for round in 1..=3 {
+        assert_right(&observe(&source, &groups).await);
+        until_all_are_closed(&fake).await;
+        assert_eq!(fake.accepted.load(Ordering::SeqCst), round * 2);
+    }
+}
+
+#[tokio::test]
+async fn a_broker_at_another_address_is_found() {
+    let (fake, groups) = two_halves();
+    let source = source(&fake);
+    assert_right(&observe(&source, &groups).await);
+    let before = fake.world.lock().unwrap().asked.len();
+    fake.put(2, HERE);
+    // The first sweep may find out.
+    let found_out = observe(&source, &groups).await;
+    assert_eq!(
+        commits(&found_out, 0, "a"),
+        Ok(vec![Some(1), Some(2)]),
+        "the other broker's"
+    );
+    assert_right(&observe(&source, &groups).await);
+    let asked = fake.world.lock().unwrap().asked.len() - before;
+    assert!(asked < 40, "{asked} requests to find one broker");
+    // What was open to the old address is closed.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(fake.open.load(Ordering::SeqCst) <= 2);
+}
+
+#[tokio::test]
+async fn a_broker_that_joins_is_read_within_the_sweep() {
+    let (fake, groups) = two_halves();
+    let source = source(&fake);
+    assert_right(&observe(&source, &groups).await);
+    fake.put(3, HERE);
+    fake.topic("b", &[3, 3]);
+    fake.group("gb", 3, "b", &[Some(3), Some(4)]);
+    fake.twist(2, ApiKey::OffsetFetch, Twist::Code(16), usize::MAX);
+    fake.twist(2, ApiKey::ListOffsets, Twist::Code(6), usize::MAX);
+    assert_right(&observe(&source, &groups).await);
+    assert_eq!(fake.accepted.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_login_that_would_take_long_or_give_the_password_away_is_refused() {
+    for (iterations, refused) in [(1, true), (2_000_000_000, true), (4096, false)] {
+        let (fake, groups) = two_halves();
+        fake.world.lock().unwrap().iterations = iterations;
+        let login = [
+            ("security.protocol", "SASL_PLAINTEXT"),
+            ("sasl.mechanism", "SCRAM-SHA-256"),
+            ("sasl.username", "u"),
+            ("sasl.password", "hunter2"),
+        ];
+        let source = source_with(&fake, &login);
+        let connection = observe(&source, &groups).await.connection.unwrap();
+        assert_eq!(connection.kind, Fault::Login, "{iterations}");
+        assert!(!connection.reason.contains("hunter2"));
+        // Nobody sends a proof to one that asks for too little or too much.
+        let proven = connection.reason.contains("not with this proof");
+        assert_eq!(proven, !refused, "{iterations}: {}", connection.reason);
+        let told = connection
+            .reason
+            .contains(&format!("SCRAM by {iterations} iterations"));
+        assert_eq!(told, refused, "{iterations}: {}", connection.reason);
+    }
+}
