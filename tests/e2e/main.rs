@@ -22,6 +22,7 @@ mod live;
 mod load;
 mod login;
 mod logins;
+mod network;
 mod outage;
 mod rows;
 mod scale;
@@ -135,6 +136,7 @@ const SUITES: &[&[(&str, Test)]] = &[
     logins::CASES,
     #[cfg(feature = "gssapi")]
     kerberos::CASES,
+    network::CASES,
     faults::CASES,
     rows::CASES,
 ];

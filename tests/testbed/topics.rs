@@ -205,6 +205,19 @@ impl KafkaCluster {
         self.tool("org.apache.kafka.tools.TopicCommand", args)
     }
 
+    /// Changes the quotas of the clients with this ID.
+    pub(crate) fn quota(&self, client_id: &str, change: &[&str]) -> Result<()> {
+        let mut args = vec![
+            "--alter",
+            "--entity-type",
+            "clients",
+            "--entity-name",
+            client_id,
+        ];
+        args.extend(change);
+        self.tool("kafka.admin.ConfigCommand", &args).map(drop)
+    }
+
     /// Runs one of Kafka's own tools by its main class, with `--bootstrap-server` given.
     pub(crate) fn tool(&self, class: &str, args: &[&str]) -> Result<String> {
         let bootstrap = self.bootstrap();

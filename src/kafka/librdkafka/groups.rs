@@ -21,6 +21,10 @@ use crate::model::types::{GroupId, Offset, Partition, TopicName};
 /// How long a group's client is kept after the last sweep that asked for the group.
 const KEPT: Duration = Duration::from_secs(120);
 
+/// How long a group's client may get no answer while the cluster's does: it never learns of another
+/// address of a coordinator that stays the same broker, and a new client does.
+const STUCK: Duration = Duration::from_secs(15);
+
 /// How long the topics found to have commits are taken for all of them.
 const DISCOVERY_LASTS: Duration = Duration::from_secs(30);
 
@@ -37,6 +41,8 @@ struct GroupClient {
     discovered: Option<(Instant, BTreeSet<TopicName>)>,
     /// Why a broker does not let the group be read.
     refused: Option<Fault>,
+    /// Since when there is no answer.
+    silent: Option<Instant>,
 }
 
 impl GroupClients {
@@ -135,17 +141,19 @@ impl GroupClients {
             used: Instant::now(),
             discovered: None,
             refused: None,
+            silent: None,
         };
         all.insert(group.clone(), kept);
         Ok(client)
     }
 
-    /// Lets go of clients that nobody asked for lately.
+    /// Lets go of clients that nobody asked for lately, and of those that get no answer any more.
     fn let_go(&self) {
-        let idle: Vec<_> = self
-            .all()
-            .extract_if(|_, group| group.used.elapsed() > KEPT)
-            .collect();
+        let is_over = |_: &GroupId, group: &mut GroupClient| {
+            let is_stuck = group.silent.is_some_and(|since| since.elapsed() > STUCK);
+            group.used.elapsed() > KEPT || is_stuck
+        };
+        let idle: Vec<_> = self.all().extract_if(is_over).collect();
         if !idle.is_empty() {
             // Closing a client may wait for brokers, and nobody has to wait for that.
             thread::spawn(move || drop(idle));
@@ -209,7 +217,16 @@ impl GroupClients {
             Some(_) => left.min(ASKED_AGAIN),
             None => left,
         };
-        match client.committed_offsets(list, left) {
+        let answer = client.committed_offsets(list, left);
+        if let Some(group) = self.all().get_mut(group) {
+            group.silent = match &answer {
+                Err(error) if fault_of(code_of(error)).is_connection() => {
+                    group.silent.or_else(|| Some(Instant::now()))
+                }
+                _ => None,
+            };
+        }
+        match answer {
             Ok(answer) => {
                 self.note(group, None);
                 Ok(answer)

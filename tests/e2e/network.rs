@@ -1,0 +1,241 @@
+//! What a network between us and the brokers does: certificates for other names, connections that are closed for their
+//! age, listeners that move, brokers that want to be left alone.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lagwise::kafka::Client;
+use lagwise::model::fault::Fault;
+
+use crate::Test;
+use crate::sources::{Sources, clients, plan, seen};
+use crate::testbed::broker::Listener;
+use crate::testbed::kafka::{KafkaCluster, KafkaOptions};
+use crate::testbed::pki::Authority;
+use crate::testbed::poll::poll_until;
+use crate::testbed::ports::free_port;
+use crate::testbed::proxy::Proxy;
+use crate::testbed::{Testbed, unique};
+
+/// The cases of every run.
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "network::certificates_are_checked_as_asked_for",
+        certificates_are_checked_as_asked_for,
+    ),
+    (
+        "network::connections_closed_for_their_age_and_listeners_that_move",
+        connections_closed_for_their_age_and_listeners_that_move,
+    ),
+    ("network::a_quota_is_honoured", a_quota_is_honoured),
+];
+
+/// How soon all is known, on two busy cores.
+const SOON: Duration = Duration::from_secs(40);
+
+/// A lag that stands still.
+struct Still {
+    topic: String,
+    group: String,
+}
+
+impl Still {
+    fn set_up(kafka: &KafkaCluster) -> Result<Self> {
+        let (topic, group) = (unique("topic"), unique("group"));
+        kafka.create_topic(&topic, 2)?;
+        kafka.produce_to(&topic, &[(0, 4), (1, 9)])?;
+        kafka.commit(&group, &topic, &[(0, 1), (1, 2)])?;
+        Ok(Self { topic, group })
+    }
+
+    fn plan(&self) -> lagwise::model::observation::SweepPlan {
+        plan(&self.group, &[&self.topic])
+    }
+
+    fn truth(&self) -> String {
+        let Self { topic, group } = self;
+        format!("{group} {topic}: 1 2\n{topic}: 0..4 0..9")
+    }
+}
+
+/// A broker whose certificate is for another name than it is reached by.
+pub(crate) fn certificates_are_checked_as_asked_for(testbed: &Testbed) -> Result<()> {
+    let folder = testbed.folder("elsewhere")?;
+    let (own, strange) = (Authority::new("own")?, Authority::new("strange")?);
+    let file = |name: &str, text: &str| -> Result<String> {
+        let path = folder.join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    let (own_ca, strange_ca) = (
+        file("own.crt", &own.pem)?,
+        file("strange.crt", &strange.pem)?,
+    );
+    let identity = own.server(&["elsewhere.example"])?;
+    let identity = file("broker.pem", &(identity.key + &identity.certificate))?;
+    let options = KafkaOptions {
+        brokers: 1,
+        listeners: vec![Listener {
+            name: "ELSEWHERE",
+            protocol: "SSL",
+            properties: vec![
+                ("ssl.keystore.type", "PEM".to_owned()),
+                ("ssl.keystore.location", identity),
+            ],
+            proxied: false,
+        }],
+        ..KafkaOptions::default()
+    };
+    let kafka = testbed.start_kafka(&unique("elsewhere"), &options)?;
+    let still = Still::set_up(&kafka)?;
+    let bootstrap = kafka.listener_bootstrap("ELSEWHERE");
+    let no_name = ("ssl.endpoint.identification.algorithm", "none");
+    let nothing = ("enable.ssl.certificate.verification", "false");
+    let nameless: &[(&str, &str)] = &[no_name];
+    for (authority, more, is_read) in [
+        (&own_ca, &[][..], false),
+        (&own_ca, nameless, true),
+        (&strange_ca, nameless, false),
+        (&strange_ca, &[nothing], true),
+    ] {
+        let base = [
+            ("bootstrap.servers", bootstrap.as_str()),
+            ("security.protocol", "SSL"),
+            ("ssl.ca.location", authority.as_str()),
+        ];
+        let mut sources = Sources::connect(&[&base, more].concat())?;
+        if is_read {
+            sources
+                .until(SOON, "the lag", &still.plan(), &still.truth())
+                .with_context(|| format!("{more:?}"))?;
+            continue;
+        }
+        for (client, observation) in sources.look(&still.plan())? {
+            let fault = observation
+                .connection
+                .as_ref()
+                .with_context(|| format!("{client:?} {more:?}: {}", seen(&observation)))?;
+            ensure!(
+                fault.kind == Fault::Tls,
+                "{client:?} {more:?}: {}",
+                fault.reason
+            );
+            println!("{client:?} {more:?}: {}", fault.reason);
+        }
+    }
+    Ok(())
+}
+
+/// Brokers close what is unused; and one comes back with its listener elsewhere.
+pub(crate) fn connections_closed_for_their_age_and_listeners_that_move(
+    testbed: &Testbed,
+) -> Result<()> {
+    let listener = |name, proxied| Listener {
+        name,
+        protocol: "PLAINTEXT",
+        properties: Vec::new(),
+        proxied,
+    };
+    let options = KafkaOptions {
+        brokers: 1,
+        listeners: vec![listener("AGING", true), listener("MOVING", false)],
+        properties: vec![("connections.max.idle.ms".to_owned(), "3000".to_owned())],
+        ..KafkaOptions::default()
+    };
+    let kafka = testbed.start_kafka(&unique("aging"), &options)?;
+    let still = Still::set_up(&kafka)?;
+    for client in clients()? {
+        let proxy = Proxy::of_broker(&kafka, 1, "AGING")?;
+        let bootstrap = kafka.listener_bootstrap("AGING");
+        let mut sources = Sources::with(&[client], &[("bootstrap.servers", &bootstrap)])?;
+        sources.until(SOON, "the lag", &still.plan(), &still.truth())?;
+        for round in 0..3 {
+            if client == Client::Wire {
+                poll_until(SOON, "the broker to close what is unused", || {
+                    ensure!(proxy.open() == 0, "{} are open", proxy.open());
+                    Ok(())
+                })?;
+            } else {
+                // It connects again by itself, so there is never none.
+                let taken = proxy.accepted();
+                poll_until(SOON, "the broker to close what is unused", || {
+                    ensure!(proxy.accepted() > taken || proxy.open() == 0, "none is new");
+                    Ok(())
+                })?;
+            }
+            // The very next sweep, not one of the next.
+            sources
+                .expect(&still.plan(), &still.truth())
+                .with_context(|| format!("round {round}"))?;
+        }
+    }
+    moves(&kafka, &still)
+}
+
+/// The broker comes back with another port for its clients.
+fn moves(kafka: &KafkaCluster, still: &Still) -> Result<()> {
+    let before = kafka.listener_bootstrap("MOVING");
+    let after = format!("127.0.0.1:{}", free_port()?);
+    // Those who begin anew know both.
+    let both = format!("{before},{after}");
+    let mut sources = Sources::connect(&[("bootstrap.servers", &both)])?;
+    sources.until(SOON, "the lag", &still.plan(), &still.truth())?;
+    let file = kafka.folder().join("broker-1.properties");
+    let properties = std::fs::read_to_string(&file)?;
+    let moved = properties.replace(&format!("MOVING://{before}"), &format!("MOVING://{after}"));
+    ensure!(moved != properties, "no listener at {before}: {properties}");
+    kafka.stop_broker(1)?;
+    std::fs::write(&file, moved)?;
+    kafka.start_broker(1)?;
+    // Nobody is there any more.
+    let _free = TcpListener::bind(&before).context("the old port is in use")?;
+    sources.until(
+        SOON,
+        "the listener to be found",
+        &still.plan(),
+        &still.truth(),
+    )
+}
+
+/// A quota on the requests of one client: what is not read in time is unknown, and never anything else.
+pub(crate) fn a_quota_is_honoured(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let still = Still::set_up(kafka)?;
+    let name = unique("throttled");
+    let bootstrap = kafka.bootstrap();
+    let properties = [
+        ("bootstrap.servers", bootstrap.as_str()),
+        ("client.id", name.as_str()),
+    ];
+    let mut sources = Sources::with(&[Client::Wire], &properties)?;
+    sources.until(SOON, "the lag", &still.plan(), &still.truth())?;
+    let throttled = |sources: &Sources| {
+        let traffic = sources.each[0]
+            .known
+            .traffic
+            .context("no traffic is counted")?;
+        Ok::<_, anyhow::Error>(traffic.throttled)
+    };
+    let before = throttled(&sources)?;
+    kafka.quota(&name, &["--add-config", "request_percentage=0.01"])?;
+    let mut looks = 0;
+    poll_until(SOON * 2, "the brokers to throttle", || {
+        for (client, observation) in sources.look(&still.plan())? {
+            let seen = seen(&observation);
+            for line in still.truth().lines() {
+                let is_there = seen.lines().any(|seen| seen == line);
+                ensure!(
+                    is_there || seen.contains("no_answer"),
+                    "{client:?} sees\n{seen}"
+                );
+            }
+        }
+        looks += 1;
+        ensure!(looks >= 4 && throttled(&sources)? > before, "not yet");
+        Ok(())
+    })?;
+    println!("{looks} looks, throttled for {:?}", throttled(&sources)?);
+    kafka.quota(&name, &["--delete-config", "request_percentage"])?;
+    sources.until(SOON, "all of it again", &still.plan(), &still.truth())
+}
