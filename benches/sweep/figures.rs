@@ -19,17 +19,20 @@ pub(crate) struct Figures {
 
 /// Takes the time and the CPU of rounds.
 pub(crate) struct Meter {
-    port: u16,
+    ports: Vec<u16>,
     wall: Vec<Duration>,
     began_cpu: Duration,
 }
 
 impl Meter {
-    /// For rounds that ask the broker at `bootstrap`.
+    /// For rounds that ask the brokers at `bootstrap`.
     pub(crate) fn start(bootstrap: &str) -> Result<Self> {
-        let (_, port) = bootstrap.rsplit_once(':').context("no port")?;
+        let port = |address: &str| -> Result<u16> {
+            let (_, port) = address.rsplit_once(':').context("no port")?;
+            Ok(port.parse()?)
+        };
         Ok(Self {
-            port: port.parse()?,
+            ports: bootstrap.split(',').map(port).collect::<Result<_>>()?,
             wall: Vec::new(),
             began_cpu: cpu()?,
         })
@@ -51,41 +54,40 @@ impl Meter {
     }
 
     pub(crate) fn end(mut self) -> Result<Figures> {
-        // The clock of CPU time is too coarse for one round, so it is shared out.
+        // Shared out: what a round leaves to do counts, too.
         let spent = cpu()?.saturating_sub(self.began_cpu) / u32::try_from(self.wall.len().max(1))?;
         self.wall.sort();
         let median = self.wall.get(self.wall.len() / 2).context("no round")?;
         Ok(Figures {
             wall_ms: median.as_secs_f64() * 1000.0,
             cpu_ms: spent.as_secs_f64() * 1000.0,
-            resident_mb: status("VmRSS:")? as f64 / 1024.0,
-            connections: connections(self.port)?,
-            threads: usize::try_from(status("Threads:")?)?,
+            resident_mb: resident_mb("self")?,
+            connections: connections(&self.ports)?,
+            threads: usize::try_from(status("self", "Threads:")?)?,
             requests_per_round: None,
             bytes_per_round: None,
         })
     }
 }
 
-/// User and system time of this process.
+/// The time that this process's threads have run; threads that have ended are left out.
 fn cpu() -> Result<Duration> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // Fields are counted from behind the command's name, which may hold spaces.
-    let (_, fields) = stat.rsplit_once(')').context("no command")?;
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks = |i: usize| -> Result<u64> {
-        fields
-            .get(i)
-            .context("too short")?
-            .parse()
-            .context("no number")
-    };
-    // USER_HZ is 100 on every Linux that matters here.
-    Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
+    let mut nanos = 0;
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        let stat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        let ran = stat.split(' ').next().context("no field")?;
+        nanos += ran.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanos))
 }
 
-fn status(key: &str) -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+/// What a process has in memory.
+pub(crate) fn resident_mb(process: &str) -> Result<f64> {
+    Ok(status(process, "VmRSS:")? as f64 / 1024.0)
+}
+
+fn status(process: &str, key: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status
         .lines()
         .find(|line| line.starts_with(key))
@@ -97,8 +99,8 @@ fn status(key: &str) -> Result<u64> {
         .context("no number")
 }
 
-/// Sockets of this process that are connected to that port.
-fn connections(port: u16) -> Result<usize> {
+/// Sockets of this process that are connected to those ports.
+fn connections(ports: &[u16]) -> Result<usize> {
     let mut own = std::collections::HashSet::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         if let Ok(link) = std::fs::read_link(entry?.path())
@@ -110,7 +112,8 @@ fn connections(port: u16) -> Result<usize> {
             own.insert(inode.to_owned());
         }
     }
-    let remote = format!(":{port:04X}");
+    let remotes: Vec<String> = ports.iter().map(|port| format!(":{port:04X}")).collect();
+    let is_broker = |remote: &str| remotes.iter().any(|port| remote.ends_with(port.as_str()));
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(std::fs::read_to_string);
     let lines: Vec<String> = tables
         .into_iter()
@@ -120,9 +123,19 @@ fn connections(port: u16) -> Result<usize> {
     let is_ours = |line: &&String| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         // rem_address, st (01: established), inode.
-        matches!(fields.as_slice(), [_, _, rem, "01", _, _, _, _, _, inode, ..] if rem.ends_with(&remote) && own.contains(*inode))
+        matches!(fields.as_slice(), [_, _, rem, "01", _, _, _, _, _, inode, ..] if is_broker(rem) && own.contains(*inode))
     };
     Ok(lines.iter().filter(is_ours).count())
+}
+
+/// Prints a figure beside what it should be at most.
+pub(crate) fn judge(what: &str, figure: f64, most: f64) {
+    let verdict = if figure <= most {
+        "as it should"
+    } else {
+        "TOO MUCH"
+    };
+    println!("{what:<44} {figure:>7.2} of {most:>5.2}  {verdict}");
 }
 
 /// Prints the table, with ratios to the limit, which is the first row.
@@ -144,20 +157,14 @@ pub(crate) fn print(table: &[(&str, Figures)]) {
         return;
     };
     for (name, row) in table {
-        // Below the clock's own grain a ratio would say nothing.
-        let cpu_ratio = if limit.cpu_ms < 1.0 {
-            "-".to_owned()
-        } else {
-            format!("{:.2}", row.cpu_ms / limit.cpu_ms)
-        };
         let shown =
             |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
         println!(
-            "{name:<12} {:>10.1} {:>7.2} {:>10.1} {:>7} {:>9.1} {:>6} {:>8} {:>9} {:>10}",
+            "{name:<12} {:>10.1} {:>7.2} {:>10.1} {:>7.2} {:>9.1} {:>6} {:>8} {:>9} {:>10}",
             row.wall_ms,
             row.wall_ms / limit.wall_ms,
             row.cpu_ms,
-            cpu_ratio,
+            row.cpu_ms / limit.cpu_ms,
             row.resident_mb,
             row.connections,
             row.threads,

@@ -5,11 +5,14 @@
 //! tests/run --fast && tests/testbed/build kafka    # once: the broker
 //! cargo bench --bench sweep                        # W1, both sources
 //! cargo bench --bench sweep -- W2 20               # W2, 20 rounds
+//! cargo bench --bench sweep -- W2 20 3             # the same on three brokers
 //! ```
+//!
+//! Below the table stand the figures that have a bound, among them what a whole `lagwise run` keeps in memory.
 //!
 //! Each contender runs in a process of its own, so that its memory, CPU and connections are its own. W1 is 200 groups
 //! x 1 topic x 12 partitions on 100 topics, W2 is 1,000 groups x 3 topics x 12 on 500. librdkafka takes part in W1 only:
-//! it needs a client for each group.
+//! it needs a client for each group. The limit knows one broker only.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,6 +23,7 @@
     reason = "a measurement may end by a panic, prints, and needs only parts of the testbed"
 )]
 
+mod daemon;
 mod figures;
 mod raw;
 #[path = "../../tests/testbed/mod.rs"]
@@ -31,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lagwise::kafka::{Client, Settings, Source};
-use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
+use lagwise::model::observation::{GroupPlan, Observation, SweepPlan, Traffic};
 use lagwise::poller::OffsetSource;
 
 use figures::{Figures, Meter};
@@ -117,18 +121,23 @@ fn main() -> Result<()> {
         [CONTENDER, kind, bootstrap, workload, rounds] => {
             contend(kind, bootstrap, Workload::named(workload)?, rounds.parse()?)
         }
-        [] => compare(WORKLOADS[0], 20),
-        [workload] => compare(Workload::named(workload)?, 20),
-        [workload, rounds] => compare(Workload::named(workload)?, rounds.parse()?),
-        _ => bail!("usage: cargo bench --bench sweep -- [W1|W2] [ROUNDS]"),
+        [] => compare(WORKLOADS[0], 20, 1),
+        [workload] => compare(Workload::named(workload)?, 20, 1),
+        [workload, rounds] => compare(Workload::named(workload)?, rounds.parse()?, 1),
+        [workload, rounds, brokers] => compare(
+            Workload::named(workload)?,
+            rounds.parse()?,
+            brokers.parse()?,
+        ),
+        _ => bail!("usage: cargo bench --bench sweep -- [W1|W2] [ROUNDS] [BROKERS]"),
     }
 }
 
-/// Brings the broker up, loads the workload, lets every contender sweep it, prints the table.
-fn compare(workload: Workload, rounds: usize) -> Result<()> {
+/// Brings the brokers up, loads the workload, lets every contender sweep it, prints the table.
+fn compare(workload: Workload, rounds: usize, brokers: u16) -> Result<()> {
     let testbed = Testbed::new()?;
     let options = KafkaOptions {
-        brokers: 1,
+        brokers,
         heap_mb: 1024,
         ..KafkaOptions::default()
     };
@@ -144,9 +153,13 @@ fn compare(workload: Workload, rounds: usize) -> Result<()> {
     }
     // Kafka makes the topic of offsets when a client looks for a coordinator, which the raw one does not.
     kafka.commit("sweep-first", &topics[0], &[(0, 0)])?;
-    raw::Connection::open(&bootstrap)?.commit_all(&workload.all(), PARTITIONS)?;
+    let mut raw = bootstrap
+        .split(',')
+        .map(raw::Connection::open)
+        .collect::<Result<Vec<_>>>()?;
+    raw::Connection::commit_all(&mut raw, &workload.all(), PARTITIONS)?;
     println!(
-        "{}: {} groups, {} topics, {} group-partitions, loaded in {:.0?}; {rounds} rounds, medians",
+        "{} on {brokers} brokers: {} groups, {} topics, {} group-partitions, loaded in {:.0?}; {rounds} rounds, medians",
         workload.name,
         workload.groups,
         workload.topics,
@@ -155,6 +168,9 @@ fn compare(workload: Workload, rounds: usize) -> Result<()> {
     );
     let mut table: Vec<(&str, Figures)> = Vec::new();
     for kind in ["limit", "wire", "librdkafka"] {
+        if kind == "limit" && brokers > 1 {
+            continue;
+        }
         if kind == "librdkafka" && workload.groups > 200 {
             println!(
                 "librdkafka is left out: it needs a client for each of {} groups",
@@ -175,6 +191,19 @@ fn compare(workload: Workload, rounds: usize) -> Result<()> {
         table.push((kind, serde_json::from_slice(&output.stdout)?));
     }
     figures::print(&table);
+    println!();
+    let of = |wanted| table.iter().find(|(kind, _)| *kind == wanted);
+    let brokers = f64::from(brokers);
+    if let Some((_, wire)) = of("wire") {
+        if let Some((_, limit)) = of("limit") {
+            figures::judge("wall time, in limits", wire.wall_ms / limit.wall_ms, 2.0);
+            figures::judge("CPU time, in limits", wire.cpu_ms / limit.cpu_ms, 2.0);
+        }
+        let requests = wire.requests_per_round.context("no count of requests")?;
+        figures::judge("requests in a sweep", requests as f64, 3.0 * brokers);
+        figures::judge("connections", wire.connections as f64, brokers + 1.0);
+    }
+    daemon::measure(&testbed, workload, &bootstrap)?;
     kafka.stop_all()?;
     testbed.stop()
 }
@@ -247,6 +276,15 @@ async fn source(
             .await,
         workload,
     )?;
+    // More of them, until it is known where all logs ended a while ago.
+    let mut traffic = Traffic::default();
+    for _ in 0..10 {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let observation = source.observe(plan.clone(), deadline).await;
+        traffic = observation.traffic.unwrap_or_default();
+    }
+    let mut requests = Vec::new();
+    let before = traffic;
     let mut meter = Meter::start(bootstrap)?;
     for _ in 0..rounds {
         let begun = meter.begin()?;
@@ -255,8 +293,19 @@ async fn source(
             .await;
         meter.finish(begun)?;
         complete(&observation, workload)?;
+        let now = observation.traffic.unwrap_or_default();
+        requests.push(now.requests - traffic.requests);
+        traffic = now;
     }
-    meter.end()
+    let mut figures = meter.end()?;
+    if client == Client::Wire {
+        requests.sort_unstable();
+        // In some rounds metadata is asked for anew.
+        figures.requests_per_round = requests.get(rounds / 2).copied();
+        let bytes = traffic.received_bytes - before.received_bytes;
+        figures.bytes_per_round = Some(bytes / u64::try_from(rounds)?);
+    }
+    Ok(figures)
 }
 
 /// A sweep that left something out would look fast.

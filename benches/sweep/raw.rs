@@ -69,9 +69,9 @@ impl Connection {
         R::Response::decode(&mut answer, version)
     }
 
-    /// Gives every group a commit on every partition of its topics.
+    /// Gives every group a commit on every partition of its topics, at the one of these brokers that takes it.
     pub(crate) fn commit_all(
-        &mut self,
+        brokers: &mut [Self],
         groups: &[(String, Vec<String>)],
         partitions: i32,
     ) -> Result<()> {
@@ -88,8 +88,8 @@ impl Connection {
                 .with_topics(topics.iter().map(topic).collect());
             // A coordinator that is still being elected or loading says so.
             let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-            loop {
-                let answer: OffsetCommitResponse = self.call(&request, 8)?;
+            for broker in (0..brokers.len()).cycle() {
+                let answer: OffsetCommitResponse = brokers[broker].call(&request, 8)?;
                 let codes: BTreeSet<i16> = answer
                     .topics
                     .iter()

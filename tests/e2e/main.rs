@@ -13,6 +13,7 @@
 
 mod brokers;
 mod conformance;
+mod cost;
 mod daemon;
 mod faults;
 #[cfg(feature = "gssapi")]
@@ -117,6 +118,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "live::every_reading_of_a_live_group_is_possible",
         live::every_reading_of_a_live_group_is_possible,
+    ),
+    (
+        "cost::a_thousand_groups_cost_no_more_than_one",
+        cost::a_thousand_groups_cost_no_more_than_one,
     ),
     (
         "load::many_clients_get_right_answers_and_memory_stays",

@@ -1,0 +1,74 @@
+//! What asking costs does not grow with the number of groups.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lagwise::kafka::Client;
+use lagwise::model::observation::{Observation, SweepPlan, Traffic};
+
+use crate::sources::{Sources, plan_of};
+use crate::testbed::Testbed;
+use crate::testbed::poll::poll_until;
+use crate::testbed::unique;
+
+const GROUPS: usize = 1000;
+
+/// Sweeps that are counted. Some ask more, as when metadata has grown old.
+const SWEEPS: usize = 7;
+
+/// A connection to each broker and at most one for finding them; no more than three requests to each in a sweep
+/// before which nothing has changed.
+pub(crate) fn a_thousand_groups_cost_no_more_than_one(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let brokers = u64::try_from(kafka.brokers())?;
+    let (topic, prefix) = (unique("topic"), unique("group"));
+    kafka.create_topic(&topic, 12)?;
+    kafka.produce_to(&topic, &[(0, 3), (7, 5)])?;
+    let names: Vec<_> = (0..GROUPS).map(|i| format!("{prefix}-{i}")).collect();
+    kafka.commit(&names[0], &topic, &[(0, 1)])?;
+    let topics = [topic.as_str()];
+    let groups: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), &topics[..]))
+        .collect();
+    let plan = plan_of(&groups);
+    let properties = [("bootstrap.servers", &*kafka.bootstrap())];
+    let mut sources = Sources::with(&[Client::Wire], &properties)?;
+    let mut traffic = Traffic::default();
+    poll_until(Duration::from_secs(60), "every group to be read", || {
+        traffic = sweep(&mut sources, &plan)?;
+        Ok(())
+    })?;
+    let mut requests = Vec::new();
+    for _ in 0..SWEEPS {
+        let now = sweep(&mut sources, &plan)?;
+        ensure!(now.connections <= brokers + 1, "{now:?}");
+        requests.push(now.requests - traffic.requests);
+        traffic = now;
+    }
+    requests.sort_unstable();
+    println!("requests by sweep: {requests:?}; {traffic:?}");
+    ensure!(
+        requests[SWEEPS / 2] <= 3 * brokers,
+        "requests by sweep: {requests:?}"
+    );
+    Ok(())
+}
+
+/// One complete sweep, and what all of them have cost so far.
+fn sweep(sources: &mut Sources, plan: &SweepPlan) -> Result<Traffic> {
+    let (_, observation) = sources.look(plan)?.remove(0);
+    let unread = unread(&observation);
+    ensure!(unread == 0, "{unread} group-partitions were not read");
+    observation.traffic.context("nothing was counted")
+}
+
+fn unread(observation: &Observation) -> usize {
+    let groups = observation.groups.iter();
+    groups
+        .map(|group| match &group.committed {
+            Ok(topics) => topics.values().flatten().filter(|c| c.is_err()).count(),
+            Err(_) => 1,
+        })
+        .sum()
+}
