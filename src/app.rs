@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
@@ -17,14 +18,20 @@ use crate::config::{
     AuthMode, ClientKind, ClusterConfig, Config, LogConfig, LogFormat, StaticTarget,
 };
 use crate::k8s;
+use crate::k8s::state::StateConfigMap;
 use crate::kafka::{Client, Settings, Source, librdkafka_version};
+use crate::model::history::memory::Memory;
 use crate::model::quantity::Milli;
 use crate::model::query::Rules;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::target::{self, HpaFacts};
-use crate::poller::{Cadence, Inputs, Poller};
+use crate::poller::{Cadence, Inputs, Poller, Remembering};
 use crate::publish::{self, Reader};
 use crate::serve::{self, BuildInfo};
+use crate::state::{self, StateFile, StateStore};
+
+/// The ConfigMap of the state, where the configuration names none.
+const STATE_CONFIG_MAP: &str = "lagwise-state";
 
 /// Requests' interests that may wait for the poller.
 const INTERESTS_WAITING: usize = 256;
@@ -33,9 +40,10 @@ const INTERESTS_WAITING: usize = 256;
 /// hold a thread, the process is gone within five seconds.
 const DRAIN: Duration = Duration::from_secs(4);
 
-/// The names of the two servers, which end in order when told to.
+/// The parts that end in order when told to.
 const EXTERNAL: &str = "external metrics API";
 const SIDE: &str = "HTTP server";
+const STATE: &str = "keeper of the state";
 
 /// A running daemon.
 pub struct App {
@@ -47,9 +55,12 @@ pub struct App {
     pub ca_pem: Option<String>,
     /// The snapshots.
     pub reader: Reader,
-    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    tasks: Tasks,
+    draining: Vec<&'static str>,
     stop: watch::Sender<bool>,
 }
+
+type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
 
 /// Where the HPAs come from.
 pub enum Hpas {
@@ -85,7 +96,7 @@ impl App {
         }
 
         let mut tasks = JoinSet::new();
-        let (hpas, trust) = kubernetes(config, hpas, &mut tasks).await?;
+        let (hpas, trust, client) = kubernetes(config, hpas, &mut tasks).await?;
         let (publisher, reader) = publish::channel(LagSnapshot::default());
         let (interests, interests_in) = mpsc::channel(INTERESTS_WAITING);
         let fixed = config.targets.iter().map(fixed_target).collect();
@@ -93,7 +104,14 @@ impl App {
             interval: config.poll.interval,
             deadline: config.poll.deadline,
         };
-        let poller = Poller::new(sources, fixed, cadence, publisher);
+        let (stop, stopping) = watch::channel(false);
+        let mut poller =
+            Poller::new(sources, fixed, cadence, publisher).with_rules(config.lag.rules());
+        let mut draining = vec![EXTERNAL, SIDE];
+        if let Some(remembering) = remember(config, client, stopping.clone(), &mut tasks) {
+            poller = poller.with_memory(remembering);
+            draining.push(STATE);
+        }
         tasks.spawn(async move {
             let ended = poller
                 .run(Inputs {
@@ -104,7 +122,6 @@ impl App {
             ("poller", ended.context("a sweep panicked"))
         });
 
-        let (stop, stopping) = watch::channel(false);
         let readiness =
             serve::health::Readiness::new(reader.clone(), Instant::now(), stopping.clone());
         let build = BuildInfo {
@@ -117,6 +134,7 @@ impl App {
             ca_pem: tls.ca_pem().map(String::from),
             reader: reader.clone(),
             tasks: JoinSet::new(),
+            draining,
             stop,
         };
         let api = serve::external::router(serve::external::ExternalOptions {
@@ -193,19 +211,18 @@ impl App {
     async fn drain(mut self) {
         tracing::info!("stopping");
         self.stop.send_replace(true);
-        // The servers end when their last answer is out; poller and watches are just dropped.
-        let servers = async {
-            let mut left = [EXTERNAL, SIDE].len();
-            while left > 0
+        // The servers end when their last answer is out, and the state when the poller has said for
+        // the last time what it is; everything else is just dropped.
+        let mut left = self.draining;
+        let drained = async {
+            while !left.is_empty()
                 && let Some(ended) = self.tasks.join_next().await
             {
-                if matches!(ended, Ok((EXTERNAL | SIDE, _))) {
-                    left -= 1;
-                }
+                left.retain(|part| !matches!(&ended, Ok((ended, _)) if ended == part));
             }
         };
-        if tokio::time::timeout(DRAIN, servers).await.is_err() {
-            tracing::warn!("stopped with connections still open");
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!(parts = left.join(", "), "stopped before these had ended");
         }
     }
 }
@@ -221,20 +238,26 @@ type Trust = watch::Receiver<Option<crate::model::access::FrontProxyTrust>>;
 async fn kubernetes(
     config: &Config,
     hpas: Hpas,
-    tasks: &mut JoinSet<(&'static str, anyhow::Result<()>)>,
-) -> anyhow::Result<(watch::Receiver<Option<Vec<HpaFacts>>>, Trust)> {
+    tasks: &mut Tasks,
+) -> anyhow::Result<(
+    watch::Receiver<Option<Vec<HpaFacts>>>,
+    Trust,
+    Option<k8s::client::Client>,
+)> {
     let (trust_in, trust) = watch::channel(None);
     let (facts_in, facts) = match hpas {
-        Hpas::Given(facts) => return Ok((facts, trust)),
+        Hpas::Given(facts) => return Ok((facts, trust, None)),
         // Where there is no cluster there are none to list.
         Hpas::Cluster => watch::channel((!config.kubernetes.enabled).then(Vec::new)),
     };
+    let mut connected = None;
     if config.kubernetes.enabled {
         let options = k8s::client::ClientOptions {
             kubeconfig: config.kubernetes.kubeconfig.clone(),
             context: config.kubernetes.context.clone(),
         };
         let client = k8s::client::connect(&options).await?;
+        connected = Some(client.clone());
         let namespaces = config.kubernetes.namespaces.clone();
         let watched = k8s::hpa::watch(client.clone(), namespaces, facts_in);
         tasks.spawn(async move {
@@ -253,7 +276,45 @@ async fn kubernetes(
             });
         }
     }
-    Ok((facts, trust))
+    Ok((facts, trust, connected))
+}
+
+/// Keeps what has to survive a restart, where the configuration says or a pod is expected to.
+fn remember(
+    config: &Config,
+    client: Option<k8s::client::Client>,
+    stop: watch::Receiver<bool>,
+    tasks: &mut Tasks,
+) -> Option<Remembering> {
+    let (recall, recalled) = oneshot::channel();
+    let (keep, memories) = watch::channel(None);
+    // Every pod has it, and hardly anything else.
+    let in_pod = || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let config_map = config.state.config_map.clone();
+    let config_map = config_map.or_else(|| in_pod().then(|| STATE_CONFIG_MAP.to_owned()));
+    if let Some(file) = &config.state.file {
+        spawn_keeper(StateFile::new(file), recall, memories, tasks);
+    } else {
+        let store = StateConfigMap::new(client?, config_map?);
+        spawn_keeper(store, recall, memories, tasks);
+    }
+    Some(Remembering {
+        recalled,
+        keep,
+        stop,
+    })
+}
+
+fn spawn_keeper<S: StateStore>(
+    store: S,
+    recall: oneshot::Sender<Memory>,
+    memories: watch::Receiver<Option<Arc<Memory>>>,
+    tasks: &mut Tasks,
+) {
+    tasks.spawn(async move {
+        state::keep(store, recall, memories).await;
+        (STATE, Ok(()))
+    });
 }
 
 /// The names a self-signed certificate is for: those that the aggregator and a person ask by.

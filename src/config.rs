@@ -11,6 +11,7 @@
 mod cap;
 mod cluster;
 mod kubernetes;
+mod lag;
 mod log;
 mod names;
 mod node;
@@ -21,6 +22,7 @@ mod schema;
 mod secrets;
 mod section;
 mod server;
+mod state;
 mod target;
 
 use std::io::Read;
@@ -32,6 +34,7 @@ use serde::Serialize;
 pub use cap::CapConfig;
 pub use cluster::{ClientKind, ClusterConfig, TokenSource};
 pub use kubernetes::KubernetesConfig;
+pub use lag::LagConfig;
 pub use log::{LogConfig, LogFormat};
 pub use poll::PollConfig;
 pub use problem::{ConfigError, Problem};
@@ -39,6 +42,7 @@ pub use properties::{Properties, PropertyValue};
 pub use schema::json_schema;
 pub use secrets::{Environment, SystemEnvironment};
 pub use server::{AuthMode, ExternalMetricsConfig, HttpConfig, ServerConfig, TlsFiles};
+pub use state::StateConfig;
 pub use target::StaticTarget;
 
 use node::Node;
@@ -58,6 +62,9 @@ pub struct Config {
     /// How often Kafka is asked, and how old an answer may be.
     #[schemars(default)]
     pub poll: PollConfig,
+    /// Which lags are no work, and how long a commit that vanished is remembered.
+    #[schemars(default)]
+    pub lag: LagConfig,
     /// Consumer groups to watch without an HPA that asks for them, and names for groups whose own
     /// name is no valid label value.
     #[schemars(default)]
@@ -68,6 +75,9 @@ pub struct Config {
     /// How the replica ceiling is applied to what is served.
     #[schemars(default)]
     pub cap: CapConfig,
+    /// Where is kept what has to survive a restart.
+    #[schemars(default)]
+    pub state: StateConfig,
     /// The two listeners.
     #[schemars(default)]
     pub server: ServerConfig,
@@ -83,9 +93,11 @@ impl Config {
         Self {
             clusters,
             poll: PollConfig::default(),
+            lag: LagConfig::default(),
             targets: Vec::new(),
             kubernetes: KubernetesConfig::default(),
             cap: CapConfig::default(),
+            state: StateConfig::default(),
             server: ServerConfig::default(),
             log: LogConfig::default(),
         }
@@ -130,18 +142,22 @@ impl Config {
     fn read(mut root: Section<'_>, environment: &dyn Environment) -> Self {
         let (clusters, known) = cluster::read_all(&mut root, environment);
         let poll = PollConfig::read(root.section("poll"));
+        let lag = LagConfig::read(root.section("lag"));
         let targets = target::read_all(&mut root, &known);
         let kubernetes = KubernetesConfig::read(root.section("kubernetes"), environment);
         let cap = CapConfig::read(root.section("cap"));
+        let state = StateConfig::read(root.section("state"));
         let server = ServerConfig::read(root.section("server"), kubernetes.enabled, environment);
         let log = LogConfig::read(root.section("log"));
         root.finish();
         Self {
             clusters,
             poll,
+            lag,
             targets,
             kubernetes,
             cap,
+            state,
             server,
             log,
         }

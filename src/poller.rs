@@ -1,22 +1,29 @@
 //! The poller: asks every cluster in turn, applies the model, publishes. It owns all state that
 //! changes; only snapshots leave it.
 
+mod changes;
+mod memory;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+pub use self::memory::Remembering;
+use self::memory::{Remembered, Told};
 use crate::model::assembly::{ClusterHistory, Scope};
+use crate::model::history::memory::Memory;
+use crate::model::lag::LagRules;
 use crate::model::observation::{Observation, SweepPlan};
 use crate::model::snapshot::{ClusterSnapshot, LagSnapshot};
 use crate::model::target::{HpaFacts, Interest, StaticTarget, Targets};
 use crate::model::types::{ClusterName, Moment};
 use crate::publish::Publisher;
-use crate::telemetry::{ConnectionLost, ConnectionRestored, FindingRaised, PollFinished};
+use crate::telemetry::{FindingRaised, PollFinished};
 
 /// Where offsets come from: one Kafka cluster, by whatever client.
 pub trait OffsetSource: Send + Sync + 'static {
@@ -66,6 +73,8 @@ pub struct Poller<S> {
     publisher: Publisher,
     targets: Arc<Targets>,
     interests: BTreeMap<Interest, Instant>,
+    rules: LagRules,
+    remembered: Option<Remembered>,
 }
 
 #[derive(Debug)]
@@ -104,10 +113,28 @@ impl<S: OffsetSource> Poller<S> {
             cadence,
             publisher,
             interests: BTreeMap::new(),
+            rules: LagRules::default(),
+            remembered: None,
         }
     }
 
-    /// Polls for ever. Ends when a sweep's task dies, which is a defect that must not go unseen.
+    /// The same, with these rules for targets that want no others.
+    #[must_use]
+    pub fn with_rules(self, rules: LagRules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The same, remembering over a restart.
+    #[must_use]
+    pub fn with_memory(self, ends: Remembering) -> Self {
+        Self {
+            remembered: Some(Remembered::new(ends)),
+            ..self
+        }
+    }
+
+    /// Polls until it is told to stop, for ever where nobody can. Ends when a sweep's task dies,
+    /// which is a defect that must not go unseen.
     ///
     /// # Errors
     /// The panic of a sweep.
@@ -119,6 +146,11 @@ impl<S: OffsetSource> Poller<S> {
         let mut asked = Vec::new();
         self.merge(&inputs);
         self.publish();
+        match Remembered::first(&mut self.remembered).await {
+            Some(Told::Stop) => return Ok(()),
+            Some(Told::Recalled(memory)) => self.recall(&memory),
+            None => {}
+        }
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
@@ -126,7 +158,17 @@ impl<S: OffsetSource> Poller<S> {
                     self.expire_interests();
                     self.merge(&inputs);
                     self.sweep_all(&before, &mut sweeps);
+                    if self.remembered.as_ref().is_some_and(Remembered::is_due) {
+                        self.keep();
+                    }
                 }
+                told = Remembered::told(&mut self.remembered) => match told {
+                    Told::Recalled(memory) => self.recall(&memory),
+                    Told::Stop => {
+                        self.keep();
+                        return Ok(());
+                    }
+                },
                 changed = inputs.hpas.changed(), if !hpas_end => {
                     hpas_end = changed.is_err();
                     let before = self.plans();
@@ -167,6 +209,31 @@ impl<S: OffsetSource> Poller<S> {
         });
     }
 
+    fn recall(&mut self, memory: &Memory) {
+        let now = Moment::now();
+        for (name, cluster) in &mut self.clusters {
+            if let Some(known) = memory.clusters.get(name.as_str()) {
+                cluster.history.import(known, memory.saved, &now);
+            }
+        }
+    }
+
+    fn keep(&mut self) {
+        let Some(remembered) = self.remembered.as_mut().filter(|r| r.is_recalled()) else {
+            return;
+        };
+        let now = Moment::now();
+        let since_1970 = now.wall.duration_since(SystemTime::UNIX_EPOCH);
+        let clusters = self.clusters.iter_mut();
+        remembered.keep(Memory {
+            saved: since_1970.map_or(0, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX)),
+            clusters: clusters
+                .map(|(name, cluster)| (name.to_string(), cluster.history.export(&now)))
+                .collect(),
+            ..Memory::default()
+        });
+    }
+
     fn merge(&mut self, inputs: &Inputs) {
         let interests = self.interests.keys().cloned().collect();
         let merged = {
@@ -174,6 +241,7 @@ impl<S: OffsetSource> Poller<S> {
             let listed = hpas.as_deref().unwrap_or_default();
             Targets {
                 hpas_unlisted: hpas.is_none(),
+                rules: self.rules,
                 ..Targets::merge(&self.names, &self.fixed, listed, interests)
             }
         };
@@ -243,19 +311,7 @@ impl<S: OffsetSource> Poller<S> {
             }
             .emit();
         }
-        match (&before.connection, &cluster.latest.connection) {
-            (was, Some(fault)) if was.as_ref() != Some(fault) => ConnectionLost {
-                cluster: &name,
-                fault,
-            }
-            .emit(),
-            (Some(was), None) => ConnectionRestored {
-                cluster: &name,
-                after: finished.since(&was.since),
-            }
-            .emit(),
-            _ => {}
-        }
+        changes::tell(&name, &before, &cluster.latest, &finished);
         self.publish();
     }
 
@@ -302,10 +358,11 @@ fn spawn_new<S: OffsetSource>(
 fn spawn<S: OffsetSource>(
     sweeps: &mut Sweeps,
     cluster: &Cluster<S>,
-    plan: SweepPlan,
+    mut plan: SweepPlan,
     scope: Scope,
     deadline: Duration,
 ) {
+    cluster.history.name_remembered(&mut plan.groups);
     let source = Arc::clone(&cluster.source);
     // Which of two sweeps has the later plan is told by this, not by when their threads begin:
     // the later one may be the first to get going.
@@ -465,6 +522,55 @@ mod tests {
                 .get("main")
                 .is_some_and(|c| c.groups.contains_key(&GroupId::from(group)))
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_remembered_is_recalled_first_and_said_again_at_the_end() {
+        let (poller, reader) = fake(None);
+        let (recall, recalled) = tokio::sync::oneshot::channel();
+        let (keep, mut kept) = watch::channel(None);
+        let (stop, stopping) = watch::channel(false);
+        let poller = poller.with_memory(Remembering {
+            recalled,
+            keep,
+            stop: stopping,
+        });
+        let (_hpas, hpas) = watch::channel(Some(vec![hpa()]));
+        let (_interests, interests) = mpsc::channel(1);
+        let running = tokio::spawn(poller.run(Inputs { hpas, interests }));
+        let known = r#"{"version":1,"saved":1000,"clusters":{"main":{"topics":{},"groups":
+            {"g":{"assignor":"sticky","topics":{"t":{"offsets":[0],"since":[500]}}}}}}}"#;
+        let known: Memory = serde_json::from_str(known).unwrap();
+        assert!(recall.send(known).is_ok());
+        let snapshot = until(&reader, knows("g")).await;
+        let assignor = snapshot.clusters["main"].groups["g"].assignor.as_deref();
+        assert_eq!(assignor, Some("sticky"));
+        stop.send_replace(true);
+        running.await.unwrap().unwrap();
+        let said = kept.borrow_and_update().clone().unwrap();
+        let said = serde_json::to_value(&said.clusters["main"].groups["g"]).unwrap();
+        assert_eq!(said["topics"]["t"]["offsets"], serde_json::json!([0]));
+        // It stands still since long before this process: 500 seconds before 1000.
+        assert!(said["topics"]["t"]["since"][0].as_u64().unwrap() > 1_000_000);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_said_before_what_was_remembered_is_known() {
+        let (poller, _reader) = fake(None);
+        let (_recall, recalled) = tokio::sync::oneshot::channel();
+        let (keep, kept) = watch::channel(None);
+        let (stop, stopping) = watch::channel(false);
+        let poller = poller.with_memory(Remembering {
+            recalled,
+            keep,
+            stop: stopping,
+        });
+        let (_hpas, hpas) = watch::channel(None);
+        let (_interests, interests) = mpsc::channel(1);
+        let running = tokio::spawn(poller.run(Inputs { hpas, interests }));
+        stop.send_replace(true);
+        running.await.unwrap().unwrap();
+        assert!(kept.borrow().is_none());
     }
 
     #[tokio::test]

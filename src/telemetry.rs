@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 
+use crate::model::event::LagEvent;
 use crate::model::fault::ConnectionFault;
 use crate::model::finding::Finding;
 use crate::model::types::ClusterName;
@@ -58,6 +59,20 @@ static API_REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
         "lagwise_api_requests_total",
         "Answers of the external metrics API, by kind of request and status code",
         &["request", "code"],
+    )
+});
+static LAG_EVENTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "lagwise_lag_events_total",
+        "Times that something befell a group's lag, by kind",
+        &["cluster", "kind"],
+    )
+});
+static STATE_SAVES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "lagwise_state_saves_total",
+        "Times that what has to survive a restart was saved, by outcome",
+        &["outcome"],
     )
 });
 static WATCH_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -170,6 +185,117 @@ impl FindingRaised<'_> {
     }
 }
 
+/// Something befell a group's lag.
+#[derive(Debug)]
+pub struct LagEventRaised<'a> {
+    /// The cluster.
+    pub cluster: &'a ClusterName,
+    /// What.
+    pub event: &'a LagEvent,
+}
+
+impl LagEventRaised<'_> {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        let Self { cluster, event } = self;
+        let kind = event.kind.label();
+        LAG_EVENTS
+            .with_label_values(&[cluster.as_str(), kind])
+            .inc();
+        match &event.topic {
+            Some(topic) => tracing::warn!(
+                %cluster, group = %event.group, %topic, kind,
+                first_partition = event.first, partitions = event.partitions,
+                "{event}"
+            ),
+            None => tracing::warn!(%cluster, group = %event.group, kind, "{event}"),
+        }
+    }
+}
+
+/// What has to survive a restart was saved.
+#[derive(Debug)]
+pub struct StateSaved<'a> {
+    /// Where.
+    pub place: &'a str,
+    /// Its size.
+    pub bytes: usize,
+    /// Groups that were left out for want of room.
+    pub dropped: usize,
+    /// Whether it could not be before.
+    pub again: bool,
+}
+
+impl StateSaved<'_> {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        let (place, bytes, groups) = (self.place, self.bytes, self.dropped);
+        let outcome = if groups == 0 { "saved" } else { "trimmed" };
+        STATE_SAVES.with_label_values(&[outcome]).inc();
+        if groups > 0 {
+            tracing::warn!(
+                place,
+                bytes,
+                groups,
+                "state is too large: saved without the groups that need it least"
+            );
+        } else if self.again {
+            tracing::info!(place, bytes, "state can be saved again");
+        } else {
+            tracing::debug!(place, bytes, "state saved");
+        }
+    }
+}
+
+/// The state cannot be saved, for a cause that is new.
+#[derive(Debug)]
+pub struct StateUnwritten<'a> {
+    /// Where.
+    pub place: &'a str,
+    /// Why.
+    pub reason: &'a dyn std::error::Error,
+}
+
+impl StateUnwritten<'_> {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        STATE_SAVES.with_label_values(&["failed"]).inc();
+        tracing::warn!(place = self.place, reason = %self.reason, "state cannot be saved: a restart will forget it");
+    }
+}
+
+/// The state cannot be read, for a cause that is new.
+#[derive(Debug)]
+pub struct StateUnread<'a> {
+    /// Where.
+    pub place: &'a str,
+    /// Why.
+    pub reason: &'a dyn std::error::Error,
+}
+
+impl StateUnread<'_> {
+    /// Logs.
+    pub fn emit(&self) {
+        tracing::warn!(place = self.place, reason = %self.reason, "state cannot be read: trying again, and saving nothing until then");
+    }
+}
+
+/// The state that was found is none that can be used.
+#[derive(Debug)]
+pub struct StateUnusable<'a> {
+    /// Where.
+    pub place: &'a str,
+    /// Why.
+    pub reason: &'a str,
+}
+
+impl StateUnusable<'_> {
+    /// Logs.
+    pub fn emit(&self) {
+        tracing::warn!(place = self.place, reason = self.reason, "state ignored");
+    }
+}
+
 /// The external metrics API answered.
 #[derive(Debug)]
 pub struct ApiAnswered<'a> {
@@ -263,6 +389,8 @@ mod tests {
             &CONNECTION_FAULTS,
             &FINDINGS,
             &API_REQUESTS,
+            &LAG_EVENTS,
+            &STATE_SAVES,
             &WATCH_FAILURES,
         ] {
             LazyLock::force(vector);

@@ -255,6 +255,8 @@ fn every_key_can_be_set() {
          - {name: t, namespaces: [shop], cluster: us, group: 'the group', topics: [a, b], lag_per_replica: 10, offset_reset: earliest}\n\
          kubernetes: {enabled: false, namespaces: [shop], kubeconfig: /etc/lagwise/kubeconfig, context: c}\n\
          cap: {clamp: false}\n\
+         lag: {residual_max: 3, residual_after: 1s, stuck_after: 2s, stuck_counts: false, forget_after: 3d}\n\
+         state: {config_map: kept}\n\
          server:\n  external_metrics: {listen: '[::1]:1', auth: none, tls: {cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  http: {listen: '127.0.0.1:2'}\n\
          log: {format: json, filter: 'warn,lagwise::kafka=debug'}\n",
     );
@@ -282,6 +284,13 @@ fn every_key_can_be_set() {
     assert_eq!(target.namespaces, ["shop"]);
     assert!(!config.kubernetes.enabled && !config.cap.clamp);
     assert_eq!(config.kubernetes.context.as_deref(), Some("c"));
+    let rules = config.lag.rules();
+    assert_eq!((rules.residual_max.0, rules.stuck_counts), (3, false));
+    assert_eq!(
+        [rules.residual_after, rules.stuck_after, rules.forget_after],
+        [1, 2, 3 * 24 * 3600].map(Duration::from_secs)
+    );
+    assert_eq!(config.state.config_map.as_deref(), Some("kept"));
     let api = &config.server.external_metrics;
     assert_eq!(
         (api.listen.to_string().as_str(), api.auth),
@@ -541,7 +550,7 @@ fn the_readers_know_the_keys_of_the_schema_and_no_other() {
         "zzz: 1\n\
          clusters: [{zzz: 1, name: a, properties: {bootstrap.servers: b}}]\n\
          targets: [{zzz: 1, name: t, group: g}]\n\
-         poll: {zzz: 1}\nkubernetes: {zzz: 1}\ncap: {zzz: 1}\nlog: {zzz: 1}\n\
+         poll: {zzz: 1}\nlag: {zzz: 1}\nkubernetes: {zzz: 1}\ncap: {zzz: 1}\nstate: {zzz: 1}\nlog: {zzz: 1}\n\
          server:\n  zzz: 1\n  http: {zzz: 1}\n  \
          external_metrics: {zzz: 1, tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n",
         &Pretended,

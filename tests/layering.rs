@@ -7,14 +7,15 @@ use std::{fs, io};
 
 /// What each part of the crate may import, besides itself. A part that is not listed may import
 /// nothing, so that a new one has to be given its place here.
-const DIRECTION: [(&str, &[&str]); 10] = [
+const DIRECTION: [(&str, &[&str]); 11] = [
     ("model", &[]),
     ("config", &["model"]),
     ("telemetry", &["model"]),
     ("publish", &["model"]),
+    ("state", &["model", "telemetry"]),
     ("poller", &["model", "publish", "telemetry"]),
     ("kafka", &["model", "publish", "poller", "telemetry"]),
-    ("k8s", &["model", "publish", "telemetry"]),
+    ("k8s", &["model", "publish", "state", "telemetry"]),
     ("serve", &["model", "publish", "telemetry"]),
     (
         "app",
@@ -26,6 +27,7 @@ const DIRECTION: [(&str, &[&str]); 10] = [
             "poller",
             "publish",
             "serve",
+            "state",
             "telemetry",
         ],
     ),
@@ -40,6 +42,7 @@ const DIRECTION: [(&str, &[&str]); 10] = [
             "poller",
             "publish",
             "serve",
+            "state",
             "telemetry",
         ],
     ),

@@ -10,6 +10,9 @@ pub(super) const LABEL_VALUE: &str =
 /// What a namespace may be called.
 pub(super) const NAMESPACE: &str =
     "a namespace: 1 to 63 of lower-case letters, digits, -, with a letter or digit at both ends";
+/// What a ConfigMap may be called.
+pub(super) const CONFIG_MAP: &str =
+    "1 to 253 of lower-case letters, digits, . -, with a letter or digit at both ends";
 
 pub(super) fn topic(name: &str) -> Result<&str, String> {
     if name == "." || name == ".." {
@@ -41,6 +44,14 @@ pub(super) fn namespace(name: &str) -> Result<&str, String> {
     })?;
     alphanumeric_ends(name)?;
     within(name, 63)
+}
+
+pub(super) fn config_map(name: &str) -> Result<&str, String> {
+    chars_of(name, |c| {
+        c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-')
+    })?;
+    alphanumeric_ends(name)?;
+    within(name, 253)
 }
 
 fn chars_of(name: &str, allowed: impl Fn(char) -> bool) -> Result<(), String> {

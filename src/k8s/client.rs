@@ -4,8 +4,9 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+pub use kube::Client;
+use kube::Config;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Client, Config};
 
 /// Which cluster to use, where the environment does not say it all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

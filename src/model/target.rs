@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::finding::Finding;
+use super::lag::LagRules;
 use super::observation::{GroupPlan, SweepPlan};
 use super::quantity::Milli;
 use super::selector::Selector;
@@ -131,6 +132,8 @@ pub struct Targets {
     pub all: Vec<Target>,
     /// From requests.
     pub interests: BTreeSet<Interest>,
+    /// Which lags are no work, where no target wants other rules.
+    pub rules: LagRules,
     /// Whether the HPAs are still to be listed, so that one of them may want what is not in `all`.
     pub hpas_unlisted: bool,
     /// What is odd about them.
@@ -291,6 +294,7 @@ impl Targets {
                 .entry(interest.group.clone())
                 .or_insert_with(|| GroupPlan {
                     discover: false,
+                    rules: self.rules,
                     ..GroupPlan::new(interest.group.clone(), BTreeSet::new())
                 });
             plan.topics.extend(interest.topics.iter().cloned());

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use super::BuildInfo;
+use crate::model::age::Age;
 use crate::model::fault::Fault;
 use crate::model::observation::TopicOffsets;
 use crate::model::parallelism::useful_parallelism;
@@ -18,6 +19,7 @@ use crate::model::types::{ClusterName, GroupId, Moment, TopicName};
 pub(super) fn render(snapshot: &LagSnapshot, now: &Moment, build: &BuildInfo) -> String {
     let mut text = Text::default();
     consumer_groups(&mut text, snapshot);
+    ages_and_rules(&mut text, snapshot);
     topics(&mut text, snapshot);
     decisions(&mut text, snapshot);
     freshness(&mut text, snapshot, now);
@@ -43,7 +45,7 @@ fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
     for (labels, lag) in latest(snapshot) {
         for (partition, lag) in lag.lags.iter().enumerate() {
             if let Ok(lag) = lag {
-                text.partition(&labels, partition, lag.for_scaling());
+                text.partition(&labels, partition, lag.messages());
             }
         }
     }
@@ -55,7 +57,7 @@ fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
         "Messages that the group has yet to read on the topic; absent while any partition is unknown",
     );
     for (labels, lag) in latest(snapshot) {
-        if let Ok(total) = lag.total() {
+        if let Ok(total) = lag.messages() {
             text.sample(&labels, total);
         }
     }
@@ -69,6 +71,68 @@ fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
             if let Ok(Some(committed)) = committed {
                 text.partition(&labels, partition, committed);
             }
+        }
+    }
+}
+
+/// Lag in time, and the rules that made the lags.
+fn ages_and_rules(text: &mut Text, snapshot: &LagSnapshot) {
+    let seconds = |age: Age| age.duration().as_secs_f64();
+    text.family(
+        "lagwise_consumergroup_lag_seconds",
+        GAUGE,
+        "Age of the oldest message of the topic that the group has yet to read; absent while any partition is unknown",
+    );
+    for (labels, lag) in latest(snapshot) {
+        if let Some(age) = lag.age() {
+            text.sample(&labels, seconds(age));
+        }
+    }
+    text.family(
+        "lagwise_consumergroup_lag_seconds_is_lower_bound",
+        GAUGE,
+        "1 while the age of the oldest message is only known to be at least that",
+    );
+    for (labels, lag) in latest(snapshot) {
+        if let Some(age) = lag.age() {
+            text.sample(&labels, u8::from(age.is_bound()));
+        }
+    }
+    text.family(
+        "lagwise_consumergroup_partition_lag_seconds",
+        GAUGE,
+        "Age of the oldest message of the partition that the group has yet to read, or a lower bound of it",
+    );
+    for (labels, lag) in latest(snapshot) {
+        for (partition, age) in lag.ages.iter().enumerate() {
+            if let Some(age) = age {
+                text.partition(&labels, partition, seconds(*age));
+            }
+        }
+    }
+    text.family(
+        "lagwise_consumergroup_partitions",
+        GAUGE,
+        "Partitions of the topic by the rule that made the group's lag on them",
+    );
+    for (labels, lag) in latest(snapshot) {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for lag in lag.lags.iter().flatten() {
+            let count = counts.entry(lag.label()).or_default();
+            *count = count.saturating_add(1);
+        }
+        for (rule, count) in counts {
+            text.sample(&labels.clone().with("rule", rule), count);
+        }
+    }
+    text.family(
+        "lagwise_consumergroup_stuck",
+        GAUGE,
+        "1 while no partition of the group that is behind gets any further; absent otherwise",
+    );
+    for (name, cluster) in &snapshot.clusters {
+        for (id, _) in cluster.groups.iter().filter(|(_, group)| group.stuck) {
+            text.sample(&in_cluster(name).with("consumergroup", id.as_str()), 1);
         }
     }
 }
