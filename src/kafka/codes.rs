@@ -12,6 +12,10 @@ pub(super) const LEADER_NOT_AVAILABLE: i16 = 5;
 pub(super) const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 /// The version of a request is none that the broker knows.
 pub(super) const UNSUPPORTED_VERSION: i16 = 35;
+/// There is no such group, or none of the kind that was asked about.
+pub(super) const GROUP_ID_NOT_FOUND: i16 = 69;
+/// No group can have that name.
+pub(super) const INVALID_GROUP_ID: i16 = 24;
 
 /// The fault for a broker's error code.
 pub(super) fn fault_of(code: i32) -> Fault {

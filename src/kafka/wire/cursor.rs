@@ -38,6 +38,10 @@ impl<'a> Cursor<'a> {
         Ok(self.array::<1>()? != [0])
     }
 
+    pub(super) fn i8(&mut self) -> Result<i8, Malformed> {
+        self.array().map(i8::from_be_bytes)
+    }
+
     pub(super) fn i16(&mut self) -> Result<i16, Malformed> {
         self.array().map(i16::from_be_bytes)
     }
@@ -118,6 +122,11 @@ impl<'a> Cursor<'a> {
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.length(Self::i32)?.ok_or(Malformed)?;
         self.take(length)
+    }
+
+    pub(super) fn i32s(&mut self) -> Result<Vec<i32>, Malformed> {
+        let count = self.count(4)?;
+        (0..count).map(|_| self.i32()).collect()
     }
 
     /// Passes over an array of 32-bit numbers.
@@ -206,7 +215,7 @@ mod tests {
             let mut cursor = Cursor::new(&bytes, flexible);
             for call in calls {
                 let before = cursor.rest.len();
-                match call % 9 {
+                match call % 11 {
                     0 => drop(cursor.i16()),
                     1 => drop(cursor.i32()),
                     2 => drop(cursor.i64()),
@@ -219,6 +228,10 @@ mod tests {
                     },
                     6 => drop(cursor.bytes()),
                     7 => drop(cursor.tags()),
+                    8 => drop(cursor.i8()),
+                    9 => if let Ok(numbers) = cursor.i32s() {
+                        prop_assert!(numbers.len() * 4 <= before);
+                    },
                     _ => drop(cursor.skip_i32s()),
                 }
                 prop_assert!(cursor.rest.len() <= before);

@@ -3,8 +3,11 @@
 use std::ops::RangeInclusive;
 
 use super::cursor::Malformed;
-use super::responses;
+use super::describe::described;
+use super::topics::Topics;
 use super::versions::Api;
+use super::{responses, shares};
+use crate::model::group::GroupKind;
 
 /// Each API whose responses are read here, by its key, with the versions that are asked for.
 #[must_use]
@@ -41,9 +44,18 @@ fn read(api: Api, version: i16, body: &[u8]) -> Result<(), Malformed> {
         Api::ListGroups => drop(responses::list_groups(body, version)?),
         Api::SaslHandshake => drop(responses::sasl_handshake(body)?),
         Api::ApiVersions => drop(responses::api_versions(body, version)?),
+        Api::DescribeGroups => describe(GroupKind::Classic, body, version)?,
+        Api::ConsumerGroupDescribe => describe(GroupKind::Consumer, body, version)?,
+        Api::ShareGroupDescribe => describe(GroupKind::Share, body, version)?,
+        Api::StreamsGroupDescribe => describe(GroupKind::Streams, body, version)?,
+        Api::DescribeShareGroupOffsets => drop(shares::share_offsets(body)?),
         Api::SaslAuthenticate => {
             responses::sasl_authenticate(body, version)?;
         }
     }
     Ok(())
+}
+
+fn describe(kind: GroupKind, body: &[u8], version: i16) -> Result<(), Malformed> {
+    described(kind, body, version, &Topics::default()).map(drop)
 }

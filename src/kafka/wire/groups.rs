@@ -12,6 +12,7 @@ use super::responses;
 use super::versions::Api;
 use crate::kafka::{GroupList, codes};
 use crate::model::fault::Fault;
+use crate::model::group::GroupKind;
 use crate::model::types::{GroupId, Moment};
 
 impl Inner {
@@ -56,8 +57,25 @@ impl Inner {
         let (code, names) = responses::list_groups(&body, version)
             .map_err(|error| self.cluster.garbled(address, &error))?;
         match code {
-            codes::NONE => Ok(names.into_iter().map(GroupId::from).collect()),
+            codes::NONE => Ok(names
+                .into_iter()
+                .map(|(name, kind)| self.listed(name, kind))
+                .collect()),
             code => Err(codes::fault_of(code.into())),
         }
+    }
+
+    /// The group, whose type is kept: it saves asking for it.
+    fn listed(&self, name: &str, kind: &str) -> GroupId {
+        let group = GroupId::from(name);
+        let kind = match kind.to_ascii_lowercase().as_str() {
+            "classic" => GroupKind::Classic,
+            "consumer" => GroupKind::Consumer,
+            "share" => GroupKind::Share,
+            "streams" => GroupKind::Streams,
+            _ => return group,
+        };
+        self.descriptions.learn(&group, kind);
+        group
     }
 }

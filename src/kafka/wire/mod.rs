@@ -4,8 +4,8 @@
 //! Requests are written by `kafka-protocol`, whose codecs come from Kafka's own message schemas.
 //! Responses are read by a bounded cursor of our own (the library's decoders believe any count that
 //! a response claims), straight into columns. `setup` makes a connection, `connection` works with
-//! it, `broker` keeps one to each broker; `cluster` knows who leads and coordinates what; `commits`
-//! and `ends` read, `logs` says which ends, `sweep` puts all in order.
+//! it, `broker` keeps one to each broker; `cluster` knows who leads and coordinates what; `commits`,
+//! `shares`, `describe` and `ends` read, `logs` says which ends, `sweep` puts all in order.
 
 mod address;
 mod broker;
@@ -16,6 +16,7 @@ mod coordinators;
 mod cursor;
 #[doc(hidden)]
 pub mod decoding;
+mod describe;
 mod ends;
 mod frame;
 mod groups;
@@ -27,6 +28,7 @@ mod responses;
 mod responses_tests;
 mod sasl;
 mod setup;
+mod shares;
 mod support;
 mod sweep;
 mod tls;
@@ -41,6 +43,7 @@ pub use self::support::Support;
 
 use self::broker::{Pace, Shared};
 use self::cluster::Cluster;
+use self::describe::Descriptions;
 use self::options::Options;
 use self::sweep::Discovered;
 use self::traffic::Counters;
@@ -60,6 +63,7 @@ struct Inner {
     bootstrap: String,
     cluster: Cluster,
     discovered: Discovered,
+    descriptions: Descriptions,
     starts: Starts,
     past: Past,
 }
@@ -92,6 +96,7 @@ impl Wire {
                 traffic: Counters::default(),
             }),
             discovered: Discovered::default(),
+            descriptions: Descriptions::default(),
             starts: Starts::default(),
             past: Past::default(),
             name: settings.name,

@@ -24,7 +24,8 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    fn readable(&self) -> Option<impl Iterator<Item = &(TopicName, usize)>> {
+    /// The topics that are asked about by name.
+    pub(super) fn readable(&self) -> Option<impl Iterator<Item = &(TopicName, usize)>> {
         let topics = self.topics.as_ref()?;
         Some(topics.iter().filter(|(_, partitions)| *partitions > 0))
     }

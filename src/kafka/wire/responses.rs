@@ -367,8 +367,8 @@ pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<Offsets<'_>, Mal
 }
 
 /// `ListGroups`: an error code, and the groups that are consumers' by their protocol, or that only
-/// commit and so have none.
-pub(super) fn list_groups(body: &[u8], version: i16) -> Result<(i16, Vec<&str>), Malformed> {
+/// commit and so have none; with their type from version 5.
+pub(super) fn list_groups(body: &[u8], version: i16) -> Result<(i16, Vec<Listed<'_>>), Malformed> {
     let mut cursor = Cursor::new(body, version >= 3);
     if version >= 1 {
         cursor.i32()?;
@@ -376,19 +376,19 @@ pub(super) fn list_groups(body: &[u8], version: i16) -> Result<(i16, Vec<&str>),
     let code = cursor.i16()?;
     let mut groups = Vec::new();
     for _ in 0..cursor.count(2)? {
-        let name = cursor.string()?;
-        let protocol = cursor.string()?;
+        let (name, protocol) = (cursor.string()?, cursor.string()?);
         if version >= 4 {
             cursor.skip_string()?;
         }
-        if version >= 5 {
-            cursor.skip_string()?;
-        }
+        let kind = if version >= 5 { cursor.string()? } else { "" };
         cursor.tags()?;
-        if matches!(protocol, "consumer" | "") {
-            groups.push(name);
+        if matches!(protocol, "consumer" | "share" | "streams" | "") {
+            groups.push((name, kind));
         }
     }
     cursor.tags()?;
     Ok((code, groups))
 }
+
+/// A group's name, and its type in the broker's words.
+type Listed<'a> = (&'a str, &'a str);

@@ -253,21 +253,25 @@ fn log_offsets_in_every_version() {
 #[test]
 fn groups_in_every_version() {
     for version in 0..=5 {
+        let kind = if version >= 5 { "classic" } else { "" };
         let group = |name, protocol| {
             ListedGroup::default()
                 .with_group_id(text(name).into())
                 .with_protocol_type(text(protocol))
+                .with_group_type(text(kind))
         };
         let listed = vec![
             group("a", "consumer"),
             group("b", ""),
             group("c", "connect"),
+            group("d", "share"),
         ];
         let response = ListGroupsResponse::default()
             .with_error_code(0)
             .with_groups(listed);
         let bytes = bytes(&response, version);
-        assert_eq!(list_groups(&bytes, version), Ok((0, vec!["a", "b"])));
+        let expected = vec![("a", kind), ("b", kind), ("d", kind)];
+        assert_eq!(list_groups(&bytes, version), Ok((0, expected)));
     }
 }
 

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::Inner;
 use super::commits;
+use super::describe::Describing;
 use super::offset_fetch::{Asked, Commit, Found, fill};
 use super::topics::Topics;
 use crate::kafka::heard::{Heard, heard, unheard};
 use crate::model::fault::Fault;
+use crate::model::group::GroupKind;
 use crate::model::observation::{
     CommittedColumn, GroupObservation, GroupPlan, Observation, SweepPlan, Traffic,
 };
@@ -78,9 +80,14 @@ impl Inner {
             asked: &asked,
             deadline: by(3),
         };
-        let found = commits.run().await;
+        let mut found = commits.run().await;
+        // What a group is, is asked before the logs where its offsets depend on it, else beside them.
+        let new = self.due(&asked, &found, false);
+        self.describe(new, &known, by(4)).await;
+        self.share_offsets(&asked, &mut found, by(4)).await;
         let (known, unknown) = self.discover(known, &found, by(4)).await;
-        let groups: Vec<_> = plan
+        let described = self.due(&asked, &found, true);
+        let mut groups: Vec<_> = plan
             .groups
             .into_iter()
             .zip(found)
@@ -100,7 +107,11 @@ impl Inner {
             })
             .collect();
         self.remember(&asked, &groups);
-        let (topics, moved) = self.logs(&known, &groups, &started, deadline).await;
+        let ((topics, moved), ()) = futures::join!(
+            self.logs(&known, &groups, &started, deadline),
+            self.describe(described, &known, deadline.into()),
+        );
+        self.fill_in(&mut groups);
         if moved {
             self.cluster.forget_topics();
         }
@@ -144,6 +155,55 @@ impl Inner {
             self.cluster
                 .coordinators
                 .retain(|group| wanted.contains(group));
+        }
+    }
+
+    /// The groups that are to be described, of those that have answered.
+    fn due(&self, asked: &[Asked], found: &[Result<Found, Fault>], has_kind: bool) -> Vec<GroupId> {
+        let heard = asked.iter().zip(found).filter(|(_, found)| found.is_ok());
+        let groups = heard.map(|(asked, _)| &asked.group);
+        self.descriptions.due(groups, has_kind)
+    }
+
+    async fn describe(&self, groups: Vec<GroupId>, known: &Topics, deadline: tokio::time::Instant) {
+        let describing = Describing {
+            cluster: &self.cluster,
+            known,
+            descriptions: &self.descriptions,
+            deadline,
+        };
+        describing.run(groups).await;
+    }
+
+    /// Gives every group what is known of it.
+    fn fill_in(&self, groups: &mut [GroupObservation]) {
+        for group in groups {
+            let told = self.descriptions.told(&group.plan.group);
+            group.description = match (told, &group.committed) {
+                (Some(told), _) => told,
+                (None, Err(fault)) => Err(*fault),
+                (None, Ok(_)) => Err(Fault::NoAnswer),
+            };
+        }
+        self.descriptions.let_go();
+    }
+
+    /// Replaces the commits of share groups, which have none, by where they stand.
+    async fn share_offsets(
+        &self,
+        asked: &[Asked],
+        found: &mut [Result<Found, Fault>],
+        deadline: tokio::time::Instant,
+    ) {
+        let is_share = |group| self.descriptions.kind(group) == Some(GroupKind::Share);
+        let (places, shares): (Vec<_>, Vec<_>) = found
+            .iter_mut()
+            .zip(asked)
+            .filter(|(found, asked)| found.is_ok() && is_share(&asked.group))
+            .unzip();
+        let read = self.cluster.share_offsets(&shares, deadline).await;
+        for (place, read) in places.into_iter().zip(read) {
+            *place = read;
         }
     }
 

@@ -1,10 +1,13 @@
 //! Which version of each request a broker and we both know.
 
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
-    ListGroupsRequest, ListGroupsResponse, ListOffsetsRequest, ListOffsetsResponse,
-    MetadataRequest, MetadataResponse, OffsetFetchRequest, OffsetFetchResponse,
-    SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
+    ApiVersionsRequest, ApiVersionsResponse, ConsumerGroupDescribeRequest,
+    ConsumerGroupDescribeResponse, DescribeGroupsRequest, DescribeGroupsResponse,
+    DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, ListGroupsRequest, ListGroupsResponse, ListOffsetsRequest,
+    ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetFetchRequest,
+    OffsetFetchResponse, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
+    SaslHandshakeResponse, ShareGroupDescribeRequest, ShareGroupDescribeResponse,
 };
 use kafka_protocol::protocol::{HeaderVersion, Message, VersionRange};
 
@@ -20,15 +23,20 @@ pub(super) enum Api {
     Metadata,
     OffsetFetch,
     FindCoordinator,
+    DescribeGroups,
     ListGroups,
     SaslHandshake,
     ApiVersions,
     SaslAuthenticate,
+    ConsumerGroupDescribe,
+    ShareGroupDescribe,
+    StreamsGroupDescribe,
+    DescribeShareGroupOffsets,
 }
 
 impl Api {
     /// All of them.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 13] = [
         Api::ListOffsets,
         Api::Metadata,
         Api::OffsetFetch,
@@ -37,6 +45,11 @@ impl Api {
         Api::SaslHandshake,
         Api::ApiVersions,
         Api::SaslAuthenticate,
+        Api::DescribeGroups,
+        Api::ConsumerGroupDescribe,
+        Api::ShareGroupDescribe,
+        Api::StreamsGroupDescribe,
+        Api::DescribeShareGroupOffsets,
     ];
 
     pub(super) fn key(self) -> i16 {
@@ -45,10 +58,15 @@ impl Api {
             Api::Metadata => 3,
             Api::OffsetFetch => 9,
             Api::FindCoordinator => 10,
+            Api::DescribeGroups => 15,
             Api::ListGroups => 16,
             Api::SaslHandshake => 17,
             Api::ApiVersions => 18,
             Api::SaslAuthenticate => 36,
+            Api::ConsumerGroupDescribe => 69,
+            Api::ShareGroupDescribe => 77,
+            Api::StreamsGroupDescribe => 89,
+            Api::DescribeShareGroupOffsets => 90,
         }
     }
 
@@ -60,11 +78,17 @@ impl Api {
             Api::Metadata => (MetadataRequest::VERSIONS, 0, 13),
             Api::OffsetFetch => (OffsetFetchRequest::VERSIONS, 1, 9),
             Api::FindCoordinator => (FindCoordinatorRequest::VERSIONS, 0, 6),
+            Api::DescribeGroups => (DescribeGroupsRequest::VERSIONS, 0, 6),
             Api::ListGroups => (ListGroupsRequest::VERSIONS, 0, 5),
             // Version 0 sends what follows without Kafka's framing.
             Api::SaslHandshake => (SaslHandshakeRequest::VERSIONS, 1, 1),
             Api::ApiVersions => (ApiVersionsRequest::VERSIONS, 0, 3),
             Api::SaslAuthenticate => (SaslAuthenticateRequest::VERSIONS, 0, 2),
+            Api::ConsumerGroupDescribe => (ConsumerGroupDescribeRequest::VERSIONS, 0, 1),
+            Api::ShareGroupDescribe => (ShareGroupDescribeRequest::VERSIONS, 1, 1),
+            // The library lacks it; its request is that of `ConsumerGroupDescribe`.
+            Api::StreamsGroupDescribe => (ConsumerGroupDescribeRequest::VERSIONS, 0, 0),
+            Api::DescribeShareGroupOffsets => (DescribeShareGroupOffsetsRequest::VERSIONS, 0, 0),
         };
         library.intersect(&VersionRange { min, max })
     }
@@ -76,10 +100,18 @@ impl Api {
             Api::Metadata => MetadataResponse::header_version(version),
             Api::OffsetFetch => OffsetFetchResponse::header_version(version),
             Api::FindCoordinator => FindCoordinatorResponse::header_version(version),
+            Api::DescribeGroups => DescribeGroupsResponse::header_version(version),
             Api::ListGroups => ListGroupsResponse::header_version(version),
             Api::SaslHandshake => SaslHandshakeResponse::header_version(version),
             Api::ApiVersions => ApiVersionsResponse::header_version(version),
             Api::SaslAuthenticate => SaslAuthenticateResponse::header_version(version),
+            Api::ConsumerGroupDescribe | Api::StreamsGroupDescribe => {
+                ConsumerGroupDescribeResponse::header_version(version)
+            }
+            Api::ShareGroupDescribe => ShareGroupDescribeResponse::header_version(version),
+            Api::DescribeShareGroupOffsets => {
+                DescribeShareGroupOffsetsResponse::header_version(version)
+            }
         };
         header >= 1
     }
@@ -89,7 +121,11 @@ impl Api {
         match self {
             Api::ListOffsets => version >= 2,
             Api::Metadata | Api::OffsetFetch => version >= 3,
-            Api::FindCoordinator | Api::ListGroups => version >= 1,
+            Api::FindCoordinator | Api::DescribeGroups | Api::ListGroups => version >= 1,
+            Api::ConsumerGroupDescribe
+            | Api::ShareGroupDescribe
+            | Api::StreamsGroupDescribe
+            | Api::DescribeShareGroupOffsets => true,
             Api::SaslHandshake | Api::ApiVersions | Api::SaslAuthenticate => false,
         }
     }

@@ -1,0 +1,401 @@
+//! What coordinators say of groups, decoded: `ConsumerGroupDescribe`, `ShareGroupDescribe`,
+//! `StreamsGroupDescribe`, `DescribeGroups`, and the bytes that classic consumers leave for one
+//! another. Layouts as in Kafka's message schemas.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::kafka::codes;
+use crate::kafka::wire::cursor::{Cursor, Malformed};
+use crate::kafka::wire::topics::Topics;
+use crate::model::group::{GroupDescription, GroupKind, GroupState, Member, Subtopology};
+use crate::model::types::{Partition, TopicName};
+
+/// A group as one answer has it.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) struct Entry<'a> {
+    pub(in super::super) group: &'a str,
+    /// The error's code. [`codes::GROUP_ID_NOT_FOUND`] also where an old broker says it in other
+    /// words.
+    pub(in super::super) code: i16,
+    pub(in super::super) description: GroupDescription,
+}
+
+type Assigned = Vec<(TopicName, Vec<Partition>)>;
+
+/// The answer to the request that describes groups of this kind.
+pub(in super::super) fn described<'a>(
+    kind: GroupKind,
+    body: &'a [u8],
+    version: i16,
+    topics: &Topics,
+) -> Result<Vec<Entry<'a>>, Malformed> {
+    let is_classic = kind == GroupKind::Classic;
+    let mut cursor = Cursor::new(body, !is_classic || version >= 5);
+    if !is_classic || version >= 1 {
+        cursor.i32()?;
+    }
+    let count = cursor.count(8)?;
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        let entry = match kind {
+            GroupKind::Classic => classic(&mut cursor, version, topics)?,
+            GroupKind::Consumer | GroupKind::Share => {
+                with_assignor(kind, &mut cursor, version, topics)?
+            }
+            GroupKind::Streams => streams(&mut cursor, topics)?,
+        };
+        entries.push(entry);
+    }
+    cursor.tags()?;
+    Ok(entries)
+}
+
+fn state(name: &str) -> GroupState {
+    match name {
+        "Empty" => GroupState::Empty,
+        "Stable" => GroupState::Stable,
+        "Dead" | "NotReady" => GroupState::NotReady,
+        // Preparing, completing, assigning, reconciling; and what nobody knows yet.
+        _ => GroupState::Rebalancing,
+    }
+}
+
+fn named(name: &str) -> Option<Arc<str>> {
+    (!name.is_empty()).then(|| name.into())
+}
+
+fn names(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<BTreeSet<TopicName>, Malformed> {
+    let mut names = BTreeSet::new();
+    for _ in 0..cursor.count(1)? {
+        names.insert(topics.name(cursor.string()?));
+    }
+    Ok(names)
+}
+
+/// Code, group and state, with which every kind but the classic one begins.
+fn head<'a>(cursor: &mut Cursor<'a>) -> Result<(i16, &'a str, GroupState), Malformed> {
+    let code = cursor.i16()?;
+    cursor.skip_string()?;
+    let head = (code, cursor.string()?, state(cursor.string()?));
+    cursor.i32()?;
+    cursor.i32()?;
+    Ok(head)
+}
+
+fn with_assignor<'a>(
+    kind: GroupKind,
+    cursor: &mut Cursor<'a>,
+    version: i16,
+    topics: &Topics,
+) -> Result<Entry<'a>, Malformed> {
+    let (code, group, state) = head(cursor)?;
+    let assignor = named(cursor.string()?);
+    let mut members = Vec::new();
+    for _ in 0..cursor.count(12)? {
+        members.push(member(kind, cursor, version, topics)?);
+    }
+    cursor.i32()?;
+    cursor.tags()?;
+    let description = GroupDescription {
+        kind,
+        state,
+        assignor,
+        members,
+        subtopologies: Vec::new(),
+    };
+    Ok(Entry {
+        group,
+        code,
+        description,
+    })
+}
+
+fn member(
+    kind: GroupKind,
+    cursor: &mut Cursor<'_>,
+    version: i16,
+    topics: &Topics,
+) -> Result<Member, Malformed> {
+    let is_consumer = kind == GroupKind::Consumer;
+    let id = cursor.string()?.into();
+    let instance = if is_consumer {
+        cursor.nullable_string()?.map(Arc::from)
+    } else {
+        None
+    };
+    cursor.skip_string()?;
+    cursor.i32()?;
+    let (client, host) = (cursor.string()?.into(), cursor.string()?.into());
+    let names = names(cursor, topics)?;
+    // What a pattern comes to is the broker's knowledge.
+    let pattern = if is_consumer {
+        cursor.nullable_string()?
+    } else {
+        None
+    };
+    let assigned = assignment(cursor, topics)?;
+    if is_consumer {
+        assignment(cursor, topics)?;
+        if version >= 1 {
+            cursor.i8()?;
+        }
+    }
+    cursor.tags()?;
+    Ok(Member {
+        id,
+        instance,
+        client,
+        host,
+        subscribed: pattern.is_none_or(str::is_empty).then_some(names),
+        assigned,
+    })
+}
+
+fn assignment(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<Assigned, Malformed> {
+    let mut assigned = Vec::new();
+    for _ in 0..cursor.count(19)? {
+        cursor.uuid()?;
+        let topic = topics.name(cursor.string()?);
+        assigned.push((topic, cursor.i32s()?));
+        cursor.tags()?;
+    }
+    cursor.tags()?;
+    Ok(assigned)
+}
+
+fn streams<'a>(cursor: &mut Cursor<'a>, topics: &Topics) -> Result<Entry<'a>, Malformed> {
+    let (code, group, state) = head(cursor)?;
+    // A structure that may be null begins with -1 where it is.
+    let subtopologies = if cursor.i8()? < 0 {
+        Vec::new()
+    } else {
+        cursor.i32()?;
+        let mut found = Vec::new();
+        for _ in 0..cursor.count(6)? {
+            found.push(subtopology(cursor, topics)?);
+        }
+        cursor.tags()?;
+        found
+    };
+    let mut members = Vec::new();
+    for _ in 0..cursor.count(12)? {
+        members.push(streams_member(cursor, &subtopologies)?);
+    }
+    cursor.i32()?;
+    cursor.tags()?;
+    let description = GroupDescription {
+        kind: GroupKind::Streams,
+        state,
+        assignor: None,
+        members,
+        subtopologies,
+    };
+    Ok(Entry {
+        group,
+        code,
+        description,
+    })
+}
+
+fn subtopology(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<Subtopology, Malformed> {
+    let known = |topic: &TopicName| match topics.partitions(topic) {
+        0 => None,
+        partitions => u32::try_from(partitions).ok(),
+    };
+    let id = cursor.string()?.into();
+    let mut sources: Vec<_> = names(cursor, topics)?
+        .into_iter()
+        .map(|topic| (known(&topic), topic))
+        .map(|(partitions, topic)| (topic, partitions))
+        .collect();
+    for _ in 0..cursor.count(1)? {
+        cursor.skip_string()?;
+    }
+    // What it stores its state in is nobody's work.
+    topic_infos(cursor, topics)?;
+    for (topic, partitions) in topic_infos(cursor, topics)? {
+        // 0 where the number is whatever the topics before it come to.
+        let told = u32::try_from(partitions).ok().filter(|told| *told > 0);
+        let partitions = told.or_else(|| known(&topic));
+        sources.push((topic, partitions));
+    }
+    cursor.tags()?;
+    Ok(Subtopology { id, sources })
+}
+
+fn topic_infos(
+    cursor: &mut Cursor<'_>,
+    topics: &Topics,
+) -> Result<Vec<(TopicName, i32)>, Malformed> {
+    let mut infos = Vec::new();
+    for _ in 0..cursor.count(9)? {
+        let topic = topics.name(cursor.string()?);
+        infos.push((topic, cursor.i32()?));
+        cursor.i16()?;
+        skip_pairs(cursor)?;
+        cursor.tags()?;
+    }
+    Ok(infos)
+}
+
+fn skip_pairs(cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
+    for _ in 0..cursor.count(3)? {
+        cursor.skip_string()?;
+        cursor.skip_string()?;
+        cursor.tags()?;
+    }
+    Ok(())
+}
+
+fn streams_member(
+    cursor: &mut Cursor<'_>,
+    subtopologies: &[Subtopology],
+) -> Result<Member, Malformed> {
+    let id = cursor.string()?.into();
+    cursor.i32()?;
+    let instance = cursor.nullable_string()?.map(Arc::from);
+    cursor.skip_string()?;
+    let (client, host) = (cursor.string()?.into(), cursor.string()?.into());
+    cursor.i32()?;
+    cursor.skip_string()?;
+    if cursor.i8()? >= 0 {
+        // Where it answers interactive queries.
+        cursor.skip_string()?;
+        cursor.i16()?;
+        cursor.tags()?;
+    }
+    skip_pairs(cursor)?;
+    for _ in 0..2 {
+        for _ in 0..cursor.count(14)? {
+            cursor.skip_string()?;
+            cursor.i32()?;
+            cursor.i64()?;
+            cursor.tags()?;
+        }
+    }
+    let assigned = tasks(cursor, subtopologies)?;
+    tasks(cursor, subtopologies)?;
+    cursor.bool()?;
+    cursor.tags()?;
+    Ok(Member {
+        id,
+        instance,
+        client,
+        host,
+        subscribed: None,
+        assigned,
+    })
+}
+
+/// The partitions of a member's active tasks: a task reads its number's partition of every source
+/// that has it.
+fn tasks(cursor: &mut Cursor<'_>, subtopologies: &[Subtopology]) -> Result<Assigned, Malformed> {
+    let mut assigned = Assigned::new();
+    for part in 0..3 {
+        for _ in 0..cursor.count(3)? {
+            let id = cursor.string()?;
+            let partitions = cursor.i32s()?;
+            cursor.tags()?;
+            // Standby and warm-up tasks read nothing but their own state.
+            let mut of = subtopologies.iter().filter(|_| part == 0);
+            let Some(subtopology) = of.find(|subtopology| &*subtopology.id == id) else {
+                continue;
+            };
+            for (topic, count) in &subtopology.sources {
+                let has = |partition: &Partition| {
+                    count.is_none_or(|count| u32::try_from(*partition).is_ok_and(|p| p < count))
+                };
+                let read: Vec<_> = partitions.iter().copied().filter(has).collect();
+                if !read.is_empty() {
+                    assigned.push((topic.clone(), read));
+                }
+            }
+        }
+    }
+    cursor.tags()?;
+    Ok(assigned)
+}
+
+fn classic<'a>(
+    cursor: &mut Cursor<'a>,
+    version: i16,
+    topics: &Topics,
+) -> Result<Entry<'a>, Malformed> {
+    let code = cursor.i16()?;
+    if version >= 6 {
+        cursor.skip_string()?;
+    }
+    let (group, told) = (cursor.string()?, cursor.string()?);
+    let is_consumers = cursor.string()? == "consumer";
+    let assignor = named(cursor.string()?).filter(|_| is_consumers);
+    let mut members = Vec::new();
+    for _ in 0..cursor.count(14)? {
+        let id = cursor.string()?.into();
+        let instance = if version >= 4 {
+            cursor.nullable_string()?.map(Arc::from)
+        } else {
+            None
+        };
+        let (client, host) = (cursor.string()?.into(), cursor.string()?.into());
+        let (subscription, assignment) = (cursor.bytes()?, cursor.bytes()?);
+        cursor.tags()?;
+        // Clients write these for one another; one that cannot be read says nothing of the group.
+        members.push(Member {
+            id,
+            instance,
+            client,
+            host,
+            subscribed: consumers_subscription(subscription, topics)
+                .ok()
+                .filter(|_| is_consumers),
+            assigned: if is_consumers {
+                consumers_assignment(assignment, topics).unwrap_or_default()
+            } else {
+                Assigned::new()
+            },
+        });
+    }
+    if version >= 3 {
+        cursor.i32()?;
+    }
+    cursor.tags()?;
+    // Below version 6 a group that is not there is dead.
+    let is_absent = code == codes::NONE && told == "Dead";
+    let description = GroupDescription {
+        kind: GroupKind::Classic,
+        state: state(told),
+        assignor,
+        members,
+        subtopologies: Vec::new(),
+    };
+    Ok(Entry {
+        group,
+        code: if is_absent {
+            codes::GROUP_ID_NOT_FOUND
+        } else {
+            code
+        },
+        description,
+    })
+}
+
+/// What a classic consumer subscribes to; empty bytes, as while a group rebalances, are none.
+fn consumers_subscription(bytes: &[u8], topics: &Topics) -> Result<BTreeSet<TopicName>, Malformed> {
+    let mut cursor = Cursor::new(bytes, false);
+    // Later versions add fields at the end only.
+    cursor.i16()?;
+    names(&mut cursor, topics)
+}
+
+/// What a classic group's leader gave a member.
+fn consumers_assignment(bytes: &[u8], topics: &Topics) -> Result<Assigned, Malformed> {
+    let mut cursor = Cursor::new(bytes, false);
+    cursor.i16()?;
+    let mut assigned = Vec::new();
+    for _ in 0..cursor.count(6)? {
+        let topic = topics.name(cursor.string()?);
+        assigned.push((topic, cursor.i32s()?));
+    }
+    Ok(assigned)
+}
