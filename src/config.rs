@@ -24,6 +24,7 @@ mod section;
 mod server;
 mod state;
 mod target;
+mod token;
 
 use std::io::Read;
 use std::path::Path;
@@ -32,7 +33,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use cap::CapConfig;
-pub use cluster::{ClientKind, ClusterConfig, TokenSource};
+pub use cluster::{ClientKind, ClusterConfig};
 pub use kubernetes::KubernetesConfig;
 pub use lag::LagConfig;
 pub use log::{LogConfig, LogFormat};
@@ -44,6 +45,7 @@ pub use secrets::{Environment, SystemEnvironment};
 pub use server::{AuthMode, ExternalMetricsConfig, HttpConfig, ServerConfig, TlsFiles};
 pub use state::StateConfig;
 pub use target::StaticTarget;
+pub use token::{OidcConfig, TokenSource};
 
 use node::Node;
 use problem::Problems;

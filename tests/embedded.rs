@@ -163,6 +163,8 @@ async fn more_groups_than_allowed_are_a_fault_not_a_zero() {
     broker.create_topic("orders", 1).unwrap();
     let source = Source::connect(Settings {
         max_groups: 1,
+        token: None,
+        renew: None,
         client: Client::Librdkafka,
         ..broker.settings()
     })
@@ -186,6 +188,8 @@ async fn an_unreachable_cluster_is_a_fault_by_the_deadline() {
         name: "gone".into(),
         properties: [("bootstrap.servers".to_owned(), format!("127.0.0.1:{port}"))].into(),
         max_groups: 50,
+        token: None,
+        renew: None,
         client: Client::Librdkafka,
     };
     let source = Source::connect(settings).unwrap();
@@ -208,6 +212,8 @@ fn a_property_that_librdkafka_refuses_is_named_without_its_value() {
         name: "main".into(),
         properties: [("no.such.property".to_owned(), "secret".to_owned())].into(),
         max_groups: 50,
+        token: None,
+        renew: None,
         client: Client::Librdkafka,
     };
     let error = Source::connect(settings).err().unwrap().to_string();

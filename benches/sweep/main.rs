@@ -265,6 +265,8 @@ async fn source(
         name: "sweep".into(),
         properties: [("bootstrap.servers".to_owned(), bootstrap.to_owned())].into(),
         max_groups: 1000,
+        token: None,
+        renew: None,
         client,
     };
     let source = Source::connect(settings)?;

@@ -14,7 +14,7 @@ use clap::{ArgGroup, Args};
 use self::table::{Row, row, table};
 use super::Output;
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
-use crate::kafka::{Settings, Source};
+use crate::kafka::{Client, Settings, Source};
 use crate::model::assembly::{ClusterHistory, Scope};
 use crate::model::observation::{GroupPlan, SweepPlan};
 use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot};
@@ -171,7 +171,7 @@ async fn read(settings: &Settings, args: &LagArgs, found: &mut Found) -> anyhow:
         }
         groups = listed.groups;
     }
-    let is_costly = matches!(source, Source::Librdkafka(_));
+    let is_costly = source.client() == Client::Librdkafka;
     let at_once = if is_costly { BATCH } else { usize::MAX };
     for (i, batch) in groups.chunks(at_once).enumerate() {
         if i > 0 {

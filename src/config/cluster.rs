@@ -8,6 +8,7 @@ use super::node::Value;
 use super::properties::Properties;
 use super::secrets::Environment;
 use super::section::{Field, Section};
+use super::token::TokenSource;
 use crate::model::types::ClusterName;
 
 /// A Kafka cluster.
@@ -44,6 +45,24 @@ impl ClusterConfig {
             max_groups: default_max_groups(),
         }
     }
+
+    /// Whether its login holds the text of files, which may change while lagwise runs.
+    #[must_use]
+    pub fn refers_to_files(&self) -> bool {
+        self.properties.refers_to_files() || self.token.refers_to_files()
+    }
+
+    /// The cluster with every `${file:PATH}` read again.
+    ///
+    /// # Errors
+    /// The key whose file cannot be read, and why.
+    pub fn reread(&self, environment: &dyn Environment) -> Result<Self, String> {
+        Ok(Self {
+            properties: self.properties.reread(environment)?,
+            token: self.token.reread(environment)?,
+            ..self.clone()
+        })
+    }
 }
 
 /// Which client asks a cluster.
@@ -57,15 +76,6 @@ pub enum ClientKind {
     Wire,
     /// librdkafka: every login it knows, old brokers too; a client for each group.
     Librdkafka,
-}
-
-/// Where OAUTHBEARER tokens come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenSource {
-    /// From nowhere: the login is in the properties, or there is none.
-    #[default]
-    None,
 }
 
 fn default_max_groups() -> usize {
@@ -141,7 +151,7 @@ fn read(
         .map(|properties| Properties::read(properties, environment));
     let token = section
         .get("token")
-        .and_then(|field| read_token(&field))
+        .and_then(|field| TokenSource::read(&field, environment))
         .unwrap_or_default();
     let max_groups = section
         .get("max_groups")
@@ -163,25 +173,4 @@ fn read_client(field: &Field<'_>) -> Option<ClientKind> {
         ("wire", ClientKind::Wire),
         ("librdkafka", ClientKind::Librdkafka),
     ])
-}
-
-fn read_token(field: &Field<'_>) -> Option<TokenSource> {
-    const PLANNED: [&str; 5] = [
-        "aws_msk_iam",
-        "azure_workload_identity",
-        "gcp",
-        "oidc",
-        "file",
-    ];
-    const ALLOWED: &str = "none (a login by certificate, PLAIN or SCRAM is written in properties)";
-    match &field.node.value {
-        Value::Text(text) if text == "none" => return Some(TokenSource::None),
-        Value::Text(text) if PLANNED.contains(&text.as_str()) => {
-            field.refuse("this token source is not in this version", ALLOWED);
-        }
-        Value::Mapping(_) => field.refuse("token sources are not in this version", ALLOWED),
-        // It may be the token itself.
-        _ => field.refuse_unseen("not a token source", ALLOWED),
-    }
-    None
 }

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::node::Value;
 use super::problem::Problem;
-use super::secrets::{Environment, expand};
+use super::secrets::{Environment, expand, refers_to_file};
 use super::section::{Field, Section};
 
 const REDACTED: &str = "[redacted]";
@@ -25,6 +25,8 @@ pub struct Properties(BTreeMap<String, PropertyValue>);
 pub struct PropertyValue {
     text: String,
     secret: bool,
+    /// As written, where files are a part of it: they may change.
+    written: Option<String>,
 }
 
 impl fmt::Debug for PropertyValue {
@@ -42,6 +44,29 @@ impl Serialize for PropertyValue {
 impl PropertyValue {
     fn shown(&self) -> &str {
         if self.secret { REDACTED } else { &self.text }
+    }
+
+    /// The real value, a secret included.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the text of a file is a part of it.
+    pub(super) fn refers_to_files(&self) -> bool {
+        self.written.is_some()
+    }
+
+    /// The value of `name` with its files read again; else which of them cannot be.
+    pub(super) fn reread(&self, name: &str, environment: &dyn Environment) -> Result<Self, String> {
+        let Some(written) = &self.written else {
+            return Ok(self.clone());
+        };
+        read_text(name, written, environment).map_err(|refusals| {
+            let first = refusals.into_iter().next();
+            let (problem, _) = first.map(|(_, refusal)| refusal).unwrap_or_default();
+            format!("{name}: {problem}")
+        })
     }
 }
 
@@ -74,6 +99,7 @@ impl Properties {
             PropertyValue {
                 text: value.into(),
                 secret,
+                written: None,
             },
         );
     }
@@ -107,6 +133,23 @@ impl Properties {
             })?;
         self.0.insert(name.to_owned(), value);
         Ok(())
+    }
+
+    /// Whether the text of a file is a part of any value.
+    pub(super) fn refers_to_files(&self) -> bool {
+        self.0.values().any(PropertyValue::refers_to_files)
+    }
+
+    /// The properties with their files read again; else which file cannot be.
+    pub(super) fn reread(&self, environment: &dyn Environment) -> Result<Self, String> {
+        let reread = |(name, value): (&String, &PropertyValue)| {
+            Ok((name.clone(), value.reread(name, environment)?))
+        };
+        self.0
+            .iter()
+            .map(reread)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// Reads a cluster's properties; notes whatever is wrong with them.
@@ -256,7 +299,7 @@ fn is_secret(name: &str) -> bool {
     PARTS.iter().any(|part| name.contains(part)) || NAMES.contains(&name)
 }
 
-fn read_value(
+pub(super) fn read_value(
     name: &str,
     field: &Field<'_>,
     environment: &dyn Environment,
@@ -312,6 +355,7 @@ fn read_text(
     let value = PropertyValue {
         secret: expanded.referred || is_secret(name),
         text: expanded.text,
+        written: refers_to_file(text).then(|| text.to_owned()),
     };
     let shown = || (!value.secret).then(|| format!("{:?}", value.text));
     // librdkafka takes C strings.

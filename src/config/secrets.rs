@@ -84,6 +84,11 @@ pub(super) fn holds_reference(text: &str) -> bool {
     text.contains("${env:") || text.contains("${file:")
 }
 
+/// Whether `text` has a reference to a file, which may change.
+pub(super) fn refers_to_file(text: &str) -> bool {
+    text.contains("${file:")
+}
+
 /// Replaces every reference of `text`, or tells of all that lead nowhere. What a reference brings in is
 /// not looked at again.
 pub(super) fn expand(

@@ -71,6 +71,8 @@ impl Embedded {
             name: self.name.clone(),
             properties: BTreeMap::from([("bootstrap.servers".into(), self.bootstrap())]),
             max_groups: 50,
+            token: None,
+            renew: None,
             client: Client::Librdkafka,
         }
     }

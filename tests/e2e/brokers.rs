@@ -148,6 +148,8 @@ pub(crate) fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {
             name: "main".into(),
             properties: [("bootstrap.servers".to_owned(), kafka.bootstrap())].into(),
             max_groups: 1,
+            token: None,
+            renew: None,
             client: Client::Wire,
         })?,
         plan: SweepPlan {

@@ -72,6 +72,8 @@ impl Sources {
                     name: "main".into(),
                     properties: properties.clone(),
                     max_groups: 100,
+                    token: None,
+                    renew: None,
                     client,
                 })?,
                 history: ClusterHistory::default(),

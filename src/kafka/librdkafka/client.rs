@@ -1,8 +1,11 @@
 //! librdkafka clients: how they are set up, and how their callbacks reach us.
 
+use std::error::Error;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
-use rdkafka::client::ClientContext;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -10,16 +13,51 @@ use rdkafka::error::KafkaError;
 use super::faults;
 use super::kerberos::{self, Words};
 use crate::kafka::health::Health;
+use crate::kafka::login::{TokenSettings, Tokens};
 use crate::kafka::{Settings, SetupError};
+
+/// How long the first token is waited for: as long as its source may take. librdkafka asks again only
+/// ten seconds after it got none.
+const TOKEN: Duration = Duration::from_secs(10);
+/// How often it is looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Receives what a client says outside of calls.
 pub(super) struct Context {
     health: Arc<Health>,
     /// Where this client gets tickets of Kerberos.
     words: Option<Words>,
+    tokens: Option<Arc<Tokens>>,
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    /// Called by the thread that polls, before the token at hand expires.
+    fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let tokens = self.tokens.as_ref().ok_or("there is no token source")?;
+        let started = Instant::now();
+        let token = loop {
+            if let Some(token) = tokens.now() {
+                break token;
+            }
+            if let Some(failure) = tokens.failure() {
+                faults::report(&self.health, AUTHENTICATION, &failure.to_string());
+                return Err(failure.into());
+            }
+            if started.elapsed() > TOKEN {
+                return Err("the token source has not answered yet".into());
+            }
+            thread::sleep(LOOK);
+        };
+        let expires = token.expires.duration_since(SystemTime::UNIX_EPOCH)?;
+        Ok(OAuthToken {
+            token: token.value().to_owned(),
+            principal_name: token.principal.clone(),
+            lifetime_ms: i64::try_from(expires.as_millis())?,
+        })
+    }
+
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         // What matters of it comes as an error, too; the rest is for whoever turns debug on.
         let told = kerberos::without_command(facility, message);
@@ -39,6 +77,9 @@ impl ConsumerContext for Context {}
 
 /// A consumer that never subscribes: it reads offsets, metadata and watermarks, no messages.
 pub(super) type Client = BaseConsumer<Context>;
+
+/// librdkafka's code for a login that failed (`RD_KAFKA_RESP_ERR__AUTHENTICATION`).
+const AUTHENTICATION: i32 = -169;
 
 /// The code of an error; librdkafka's "generic failure" where it has none.
 pub(super) fn code_of(error: &KafkaError) -> i32 {
@@ -107,9 +148,11 @@ pub(super) fn client(
         // The process has one ticket for all, and the cluster's own client keeps it fresh.
         config.set(kerberos::EVERY, "0");
     }
+    let tokens = settings.token.as_ref().and_then(TokenSettings::tokens);
     let made = config.create_with_context(Context {
         health: Arc::clone(health),
         words,
+        tokens: tokens.cloned(),
     });
     made.map_err(|error| {
         refused(match error {

@@ -174,6 +174,8 @@ mod tests {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             max_groups: 1,
+            token: None,
+            renew: None,
             client: Client::Librdkafka,
         }
     }

@@ -49,10 +49,19 @@ impl Librdkafka {
     /// Sets up the clients; does not wait for the cluster.
     ///
     /// # Errors
-    /// A property that librdkafka refuses.
-    pub fn connect(settings: Settings) -> Result<Self, SetupError> {
+    /// A property that librdkafka refuses, extensions beside a token.
+    pub(super) fn connect(settings: Settings) -> Result<Self, SetupError> {
         if client::trusts_system_roots(&settings) {
             tracing::info!(cluster = %settings.name, "no ssl.ca.location: brokers are checked against the system's roots");
+        }
+        if settings
+            .token
+            .as_ref()
+            .is_some_and(|token| !token.extensions.is_empty())
+        {
+            let reason =
+                "client: librdkafka carries no extensions beside a token; wire and auto do";
+            return Err(settings.refused(reason.into()));
         }
         let health = Arc::new(Health::default());
         let inner = Arc::new(Inner {

@@ -30,10 +30,17 @@ const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 
 /// What brokers of one cluster share.
 pub(super) struct Shared {
-    pub(super) options: Options,
+    /// As of now: credentials may change.
+    pub(super) options: watch::Sender<Arc<Options>>,
     pub(super) health: Arc<Health>,
     pub(super) pace: Pace,
     pub(super) traffic: Counters,
+}
+
+impl Shared {
+    pub(super) fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options.borrow())
+    }
 }
 
 /// Limits how many connections are made in a second, over all brokers: some services allow few.
@@ -98,7 +105,7 @@ impl Broker {
         let (state, link) = watch::channel(Link::Idle);
         let (calls, calls_in) = mpsc::channel(WAITING);
         let (wanted, wanted_in) = mpsc::channel(1);
-        let client_id = shared.options.client_id.clone();
+        let client_id = shared.options().client_id.clone();
         let keeper = Keeper {
             address,
             shared,
@@ -222,10 +229,12 @@ impl Keeper {
                 before,
             });
             self.shared.pace.wait().await;
-            let shared = Arc::clone(&self.shared);
-            let deadline = Instant::now() + shared.options.setup_timeout;
+            // Those that come later are news to this connection.
+            let mut renewed = self.shared.options.subscribe();
+            let options = Arc::clone(&renewed.borrow_and_update());
+            let deadline = Instant::now() + options.setup_timeout;
             let mut worked = false;
-            let broken = match setup::open(&self.address, &shared.options, deadline).await {
+            let broken = match setup::open(&self.address, &options, deadline).await {
                 Ok(ready) => {
                     let versions = Arc::new(ready.versions.clone());
                     self.state.send_replace(Link::Up {
@@ -233,12 +242,13 @@ impl Keeper {
                         late: false,
                     });
                     let since = Instant::now();
-                    let open = shared.traffic.connection();
-                    let ended = connection::serve(ready, &mut calls, &shared.options, &self).await;
+                    let open = self.shared.traffic.connection();
+                    let ended =
+                        connection::serve(ready, &mut calls, &options, renewed, &self).await;
                     drop(open);
                     // One that worked for a while starts anew; one that is closed right after its
                     // login counts as failing.
-                    worked = since.elapsed() > shared.options.backoff.1;
+                    worked = since.elapsed() > options.backoff.1;
                     if worked {
                         self.failures = 0;
                     }
@@ -275,7 +285,7 @@ impl Keeper {
         let (least, most) = if broken.kind == Fault::Login {
             LOGIN_BACKOFF
         } else {
-            self.shared.options.backoff
+            self.shared.options().backoff
         };
         let pause = backoff(least, most, self.failures).mul_f64(0.8 + 0.4 * fastrand::f64());
         self.failures = self.failures.saturating_add(1);

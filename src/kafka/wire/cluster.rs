@@ -75,7 +75,8 @@ impl Cluster {
         let (up, down): (Vec<_>, Vec<_>) = nodes
             .into_iter()
             .partition(|node| all.get(node).is_some_and(|broker| broker.is_up()));
-        let bootstrap = self.shared.options.bootstrap.iter().cloned();
+        let options = self.shared.options();
+        let bootstrap = options.bootstrap.iter().cloned();
         for address in up.into_iter().chain(down).chain(bootstrap) {
             if !candidates.contains(&address) {
                 candidates.push_back(address);
@@ -165,10 +166,8 @@ impl Cluster {
 
     /// Closes connections to brokers that are the cluster's no more.
     fn let_go(&self, nodes: &BTreeMap<i32, Address>) {
-        let known: BTreeSet<_> = nodes
-            .values()
-            .chain(&self.shared.options.bootstrap)
-            .collect();
+        let options = self.shared.options();
+        let known: BTreeSet<_> = nodes.values().chain(&options.bootstrap).collect();
         let coordinators = self.coordinators.addresses();
         self.all()
             .retain(|address, _| known.contains(address) || coordinators.contains(address));

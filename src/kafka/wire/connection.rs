@@ -2,16 +2,19 @@
 //! (brokers keep it), and nobody's deadline holds up anybody else.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::frame::{self, Garbled, Request};
 use super::options::Options;
-use super::setup::Ready;
+use super::sasl;
+use super::setup::{Broken, Exchange, Ready};
+use crate::model::fault::Fault;
 
 /// Requests that may be unanswered at once. A broker works on one of a connection's at a time, so
 /// more would only wait there.
@@ -43,7 +46,7 @@ struct Sent {
 pub(super) enum Ended {
     /// Nobody is left to ask.
     Unwanted,
-    /// Unused for long, or the login's time is over: the next request makes a new one.
+    /// Unused for long, or made with a login that is over: the next request makes a new one.
     Retired,
     /// An answer stayed out for too long.
     Stuck,
@@ -63,27 +66,105 @@ pub(super) trait Watcher {
     fn throttled(&self, during: Duration);
 }
 
-/// Serves calls until the connection ends.
+/// Serves calls until the connection ends. Logs in again on the way where a login ends before that
+/// (KIP-368), once all that was asked is answered.
 pub(super) async fn serve(
     ready: Ready,
     calls: &mut mpsc::Receiver<Call>,
     options: &Options,
+    mut renewed: watch::Receiver<Arc<Options>>,
     watcher: &impl Watcher,
 ) -> Ended {
+    let mut line = Line {
+        ready,
+        used: Instant::now(),
+        quiet_until: Instant::now(),
+    };
+    loop {
+        line = match work(line, calls, options, &mut renewed, watcher).await {
+            Stopped::Ended(ended) => return ended,
+            Stopped::LoginEnds(line) => match log_in_again(line, options).await {
+                Ok(line) => line,
+                Err(broken) => {
+                    // A new connection finds out whether it is the login that is wrong.
+                    tracing::debug!(reason = broken.reason, "no login on the old connection");
+                    return Ended::Retired;
+                }
+            },
+        };
+    }
+}
+
+/// A connection between two logins.
+struct Line {
+    ready: Ready,
+    /// When something was last asked or answered.
+    used: Instant,
+    /// Until when the broker wants to be left alone.
+    quiet_until: Instant,
+}
+
+/// Why the work stopped.
+enum Stopped {
+    Ended(Ended),
+    /// Nothing is under way, and the login will not last for much longer.
+    LoginEnds(Line),
+}
+
+/// Brokers pass over a login that follows another within a second.
+const BETWEEN_LOGINS: Duration = Duration::from_millis(1100);
+
+/// Within this time, connections that were made with old credentials end one by one.
+const RENEWED_WITHIN: Duration = Duration::from_secs(5);
+
+async fn log_in_again(line: Line, options: &Options) -> Result<Line, Broken> {
+    let none = || Broken::new(Fault::Login, "there is no valid token at hand");
+    let proof = options.login.proof_now().ok_or_else(none)?;
+    let mut ready = line.ready;
+    let mut exchange = Exchange::new(ready.stream, ready.responses, &options.client_id);
+    let logging_in = sasl::log_in(&proof, &mut exchange, &ready.versions);
+    let lasts = match timeout(options.setup_timeout, logging_in).await {
+        Ok(lasts) => lasts?,
+        Err(_) => return Err(Broken::new(Fault::NoAnswer, "no answer")),
+    };
+    (ready.stream, ready.responses) = exchange.into_parts();
+    ready.lasts = lasts;
+    tracing::debug!(?lasts, "logged in again");
+    Ok(Line { ready, ..line })
+}
+
+/// Serves calls until the connection or its login ends.
+async fn work(
+    line: Line,
+    calls: &mut mpsc::Receiver<Call>,
+    options: &Options,
+    renewed: &mut watch::Receiver<Arc<Options>>,
+    watcher: &impl Watcher,
+) -> Stopped {
+    let Line {
+        ready,
+        mut used,
+        mut quiet_until,
+    } = line;
     let Ready {
         stream,
         mut responses,
+        versions,
         lasts,
-        ..
     } = ready;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut out = BytesMut::new();
     let mut flushed = true;
     let mut sent: VecDeque<Sent> = VecDeque::new();
     let mut correlation = 1000_i32;
-    let mut quiet_until = Instant::now();
-    let mut used = Instant::now();
-    let retire = lasts.map(|lasts| Instant::now() + lasts.mul_f64(0.75 + 0.15 * fastrand::f64()));
+    // Not all connections at once.
+    let due = |lasts: Duration| {
+        lasts
+            .mul_f64(0.75 + 0.15 * fastrand::f64())
+            .max(BETWEEN_LOGINS)
+    };
+    let mut retire = lasts.map(|lasts| Instant::now() + due(lasts));
+    let mut is_outdated = false;
     let mut told_late = false;
     loop {
         let now = Instant::now();
@@ -96,7 +177,21 @@ pub(super) async fn serve(
         }
         let retiring = retire.is_some_and(|retire| retire <= now);
         if retiring && sent.is_empty() {
-            return Ended::Retired;
+            if is_outdated {
+                let _ = writer.shutdown().await;
+                return Stopped::Ended(Ended::Retired);
+            }
+            let ready = Ready {
+                stream: reader.unsplit(writer),
+                responses,
+                versions,
+                lasts: None,
+            };
+            return Stopped::LoginEnds(Line {
+                ready,
+                used,
+                quiet_until,
+            });
         }
         // The next moment at which something has to be done although nothing came in.
         let wake = match sent.front() {
@@ -111,18 +206,18 @@ pub(super) async fn serve(
             response = responses.next(&mut reader) => {
                 let response = match response {
                     Ok(response) => response,
-                    Err(error) => return Ended::Garbled(error),
+                    Err(error) => return Stopped::Ended(Ended::Garbled(error)),
                 };
                 used = Instant::now();
                 watcher.received(response.len());
                 let Some(oldest) = sent.pop_front() else {
-                    return Ended::Garbled(Garbled::NoKafka("it was not asked for"));
+                    return Stopped::Ended(Ended::Garbled(Garbled::NoKafka("it was not asked for")));
                 };
                 let Call { request, reply, .. } = oldest.call;
                 let (api, version) = (request.api(), request.version());
                 let body = match frame::body(response, oldest.correlation, api, version) {
                     Ok(body) => body,
-                    Err(error) => return Ended::Garbled(error),
+                    Err(error) => return Stopped::Ended(Ended::Garbled(error)),
                 };
                 if api.begins_with_throttle(version) {
                     let throttle = throttle(&body);
@@ -137,7 +232,7 @@ pub(super) async fn serve(
             call = next_call(calls, quiet_until), if may_take => {
                 let Some(mut call) = call else {
                     let _ = writer.shutdown().await;
-                    return Ended::Unwanted;
+                    return Stopped::Ended(Ended::Unwanted);
                 };
                 let now = Instant::now();
                 if call.reply.is_closed() || call.deadline <= now {
@@ -151,14 +246,18 @@ pub(super) async fn serve(
             }
             written = write(&mut writer, &mut out, &mut flushed), if !(out.is_empty() && flushed) => {
                 if let Err(error) = written {
-                    return Ended::Garbled(error.into());
+                    return Stopped::Ended(Ended::Garbled(error.into()));
                 }
             }
+            Ok(()) = renewed.changed() => {
+                is_outdated = true;
+                retire = Some(Instant::now() + RENEWED_WITHIN.mul_f64(fastrand::f64()));
+            }
             () = sleep_until(wake) => match sent.front() {
-                Some(oldest) if Instant::now() >= stuck_at(oldest, options) => return Ended::Stuck,
+                Some(oldest) if Instant::now() >= stuck_at(oldest, options) => return Stopped::Ended(Ended::Stuck),
                 None if used.elapsed() >= options.idle => {
                     let _ = writer.shutdown().await;
-                    return Ended::Retired;
+                    return Stopped::Ended(Ended::Retired);
                 }
                 _ => {}
             },

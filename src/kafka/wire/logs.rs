@@ -93,7 +93,7 @@ impl Inner {
             return;
         };
         // Nobody else may suffer from an answer that is slow.
-        let late = self.cluster.shared.options.request_timeout;
+        let late = self.cluster.shared.options().request_timeout;
         while Instant::now() < patience {
             let batch = self.past.next(logs).into_iter();
             let asked: Vec<_> = batch.map(|name| (name, vec![End::At(then)])).collect();

@@ -39,6 +39,8 @@ mod versions;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::watch;
+
 pub use self::support::Support;
 
 use self::broker::{Pace, Shared};
@@ -48,6 +50,7 @@ use self::options::Options;
 use self::sweep::Discovered;
 use self::traffic::Counters;
 use super::health::Health;
+use super::login::TokenSettings;
 use super::past::Past;
 use super::starts::Starts;
 use super::{GroupList, Settings, SetupError};
@@ -73,24 +76,15 @@ impl Wire {
     ///
     /// # Errors
     /// A property that cannot be read, or a file of certificates.
-    pub fn connect(settings: Settings) -> Result<Self, SetupError> {
-        let refused = |reason| SetupError {
-            cluster: settings.name.clone(),
-            reason,
-        };
-        let options = Options::read(&settings.properties).map_err(refused)?;
-        if let Some(tls) = &options.tls {
-            // Found out now rather than at each connect.
-            tls.config().map_err(refused)?;
-            if tls.trusts_system_roots() {
-                tracing::info!(cluster = %settings.name, "no ssl.ca.location: brokers are checked against the system's roots");
-            }
+    pub(super) fn connect(settings: &Settings) -> Result<Self, SetupError> {
+        let options = options(settings)?;
+        if options.tls.as_ref().is_some_and(|tls| tls.system_roots) {
+            tracing::info!(cluster = %settings.name, "no ssl.ca.location: brokers are checked against the system's roots");
         }
-        let bootstrap = settings.properties.get("bootstrap.servers");
         Ok(Self(Box::new(Inner {
-            bootstrap: bootstrap.cloned().unwrap_or_default(),
+            bootstrap: settings.bootstrap().to_owned(),
             cluster: Cluster::new(Shared {
-                options,
+                options: watch::Sender::new(Arc::new(options)),
                 health: Arc::new(Health::default()),
                 pace: Pace::new(),
                 traffic: Counters::default(),
@@ -99,8 +93,22 @@ impl Wire {
             descriptions: Descriptions::default(),
             starts: Starts::default(),
             past: Past::default(),
-            name: settings.name,
+            name: settings.name.clone(),
         })))
+    }
+
+    /// Has every connection from now on log in by these; those that there are end before long.
+    ///
+    /// # Errors
+    /// A property that cannot be read, or a file of certificates: then nothing has changed.
+    pub(super) fn renew(&self, settings: &Settings) -> Result<(), SetupError> {
+        let options = options(settings)?;
+        self.0
+            .cluster
+            .shared
+            .options
+            .send_replace(Arc::new(options));
+        Ok(())
     }
 
     /// The names of all groups.
@@ -113,6 +121,12 @@ impl OffsetSource for Wire {
     async fn observe(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         self.0.sweep(plan, deadline).await
     }
+}
+
+/// Reads the properties, and the files that they name.
+fn options(settings: &Settings) -> Result<Options, SetupError> {
+    let tokens = settings.token.as_ref().and_then(TokenSettings::tokens);
+    Options::read(&settings.properties, tokens).map_err(|reason| settings.refused(reason))
 }
 
 impl Inner {

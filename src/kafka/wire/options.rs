@@ -1,17 +1,19 @@
 //! What the wire client takes from librdkafka's properties.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::Address;
 use super::sasl::{Login, Mechanism};
-use super::tls::TlsOptions;
+use super::tls::{Tls, TlsOptions};
+use crate::kafka::login::Tokens;
 
 /// How a broker is spoken to. Holds secrets, hence no `Debug`.
 pub(super) struct Options {
     pub(super) bootstrap: Vec<Address>,
     pub(super) client_id: String,
-    pub(super) tls: Option<TlsOptions>,
+    pub(super) tls: Option<Tls>,
     pub(super) login: Login,
     pub(super) family: Family,
     pub(super) keepalive: bool,
@@ -98,12 +100,18 @@ impl<'a> Reader<'a> {
             .or_else(|| self.text("sasl.mechanisms"))
     }
 
-    fn login(&self) -> Result<Login, String> {
+    fn login(&self, tokens: Option<&Arc<Tokens>>) -> Result<Login, String> {
         let mechanism = match self.mechanism() {
+            Some("OAUTHBEARER") => {
+                return tokens.map(|tokens| Login::Token(Arc::clone(tokens))).ok_or(
+                    "property sasl.mechanism: OAUTHBEARER needs a token source (token:, beside properties:)"
+                        .into(),
+                );
+            }
             Some("PLAIN") => Mechanism::Plain,
             Some("SCRAM-SHA-256") => Mechanism::ScramSha256,
             Some("SCRAM-SHA-512") => Mechanism::ScramSha512,
-            _ => return Err("property sasl.mechanism: none that the wire client knows (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512)".into()),
+            _ => return Err("property sasl.mechanism: none that the wire client knows (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER)".into()),
         };
         let needed = |name: &str| match self.text(name) {
             Some(value) if !value.is_empty() => Ok(value.to_owned()),
@@ -120,8 +128,11 @@ impl<'a> Reader<'a> {
 }
 
 impl Options {
-    /// Reads the properties; the error names one of them.
-    pub(super) fn read(properties: &BTreeMap<String, String>) -> Result<Self, String> {
+    /// Reads the properties, and the files of certificates among them; the error names one of them.
+    pub(super) fn read(
+        properties: &BTreeMap<String, String>,
+        tokens: Option<&Arc<Tokens>>,
+    ) -> Result<Self, String> {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         let reader = Reader(properties);
         let servers = reader.text("bootstrap.servers").unwrap_or_default();
@@ -154,10 +165,10 @@ impl Options {
             client_id: reader.text("client.id").unwrap_or("lagwise").to_owned(),
             tls: security
                 .tls
-                .then(|| TlsOptions::read(&reader))
+                .then(|| TlsOptions::read(&reader)?.load())
                 .transpose()?,
             login: if security.sasl {
-                reader.login()?
+                reader.login(tokens)?
             } else {
                 Login::None
             },
@@ -195,7 +206,7 @@ mod tests {
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
         );
-        Options::read(&properties)
+        Options::read(&properties, None)
     }
 
     #[test]

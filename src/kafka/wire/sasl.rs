@@ -1,6 +1,7 @@
 //! Logging in: `SaslHandshake`, then `SaslAuthenticate` as often as the mechanism asks (KIP-152).
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::messages::{SaslAuthenticateRequest, SaslHandshakeRequest};
@@ -8,12 +9,14 @@ use kafka_protocol::protocol::StrBytes;
 use rsasl::callback::{Context, Request, SessionCallback, SessionData};
 use rsasl::mechanisms::scram::properties::Iterations;
 use rsasl::prelude::{Mechname, MessageSent, SASLClient, SASLConfig, Session, SessionError, State};
-use rsasl::property::{AuthId, Password};
+use rsasl::property::{AuthId, OAuthBearerKV, OAuthBearerToken, Password};
+use tokio::time::Instant;
 
 use super::responses;
 use super::setup::{Broken, Exchange};
 use super::versions::{Api, Versions};
 use crate::kafka::codes;
+use crate::kafka::login::{Token, Tokens};
 use crate::model::fault::Fault;
 
 /// The rounds of hashing that a broker may ask for: fewer than Kafka's own least give the password
@@ -23,7 +26,7 @@ const SCRAM_ITERATIONS: RangeInclusive<u32> = 4096..=1_000_000;
 /// Steps that a login may take; SCRAM takes two.
 const MAX_STEPS: usize = 8;
 
-/// Who we say we are. Holds a secret, hence no `Debug`. Tokens (OAUTHBEARER) will be one more.
+/// Who we say we are. Holds a secret, hence no `Debug`.
 #[derive(Clone)]
 pub(super) enum Login {
     /// Nobody, or who our certificate says.
@@ -34,6 +37,72 @@ pub(super) enum Login {
         username: String,
         password: String,
     },
+    /// By a token, the one that is valid at the time.
+    Token(Arc<Tokens>),
+}
+
+/// All that one login needs. Holds a secret, hence no `Debug`.
+pub(super) enum Proof {
+    None,
+    Password {
+        mechanism: Mechanism,
+        username: String,
+        password: String,
+    },
+    Token(Arc<Token>, Arc<Tokens>),
+}
+
+impl Login {
+    /// What the login needs; a token is waited for until the deadline.
+    pub(super) async fn proof(&self, deadline: Instant) -> Result<Proof, Broken> {
+        let Login::Token(tokens) = self else {
+            return self.proof_now().ok_or_else(|| refused("no login".into()));
+        };
+        let token = tokens.token(deadline).await;
+        let token = token.map_err(|error| refused(error.to_string()))?;
+        Ok(Proof::Token(token, Arc::clone(tokens)))
+    }
+
+    /// What the login needs, where it is at hand.
+    pub(super) fn proof_now(&self) -> Option<Proof> {
+        Some(match self {
+            Login::None => Proof::None,
+            Login::Password {
+                mechanism,
+                username,
+                password,
+            } => Proof::Password {
+                mechanism: *mechanism,
+                username: username.clone(),
+                password: password.clone(),
+            },
+            Login::Token(tokens) => Proof::Token(tokens.now()?, Arc::clone(tokens)),
+        })
+    }
+}
+
+impl Proof {
+    fn mechanism(&self) -> Option<&'static str> {
+        match self {
+            Proof::None => None,
+            Proof::Password { mechanism, .. } => Some(mechanism.name()),
+            Proof::Token(..) => Some("OAUTHBEARER"),
+        }
+    }
+
+    /// What rsasl is to ask for it.
+    fn answers(&self) -> Option<Answers> {
+        match self {
+            Proof::None => None,
+            Proof::Password {
+                username, password, ..
+            } => Some(Answers::Password {
+                username: username.clone(),
+                password: password.clone(),
+            }),
+            Proof::Token(token, _) => Some(Answers::Token(Arc::clone(token))),
+        }
+    }
 }
 
 /// How a password is proven.
@@ -55,9 +124,9 @@ impl Mechanism {
 }
 
 /// What rsasl asks for on the way.
-struct Answers {
-    username: String,
-    password: String,
+enum Answers {
+    Password { username: String, password: String },
+    Token(Arc<Token>),
 }
 
 impl SessionCallback for Answers {
@@ -75,28 +144,34 @@ impl SessionCallback for Answers {
                 format!("SCRAM by {iterations} iterations, not by {least} to {most}").into(),
             ));
         }
-        request
-            .satisfy::<AuthId>(&self.username)?
-            .satisfy::<Password>(self.password.as_bytes())?;
+        match self {
+            Answers::Password { username, password } => {
+                request
+                    .satisfy::<AuthId>(username)?
+                    .satisfy::<Password>(password.as_bytes())?;
+            }
+            Answers::Token(token) => {
+                let pairs = token.extensions.iter();
+                let pairs: Vec<_> = pairs.map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                request
+                    .satisfy::<OAuthBearerKV>(&pairs)?
+                    .satisfy::<OAuthBearerToken>(token.value())?;
+            }
+        }
         Ok(())
     }
 }
 
-/// Logs in on a new connection; how long that lasts, where it does not last for ever.
+/// Logs in, on a new connection or again on one that is quiet (KIP-368); how long that lasts, where it
+/// does not last for ever.
 pub(super) async fn log_in(
-    login: &Login,
+    proof: &Proof,
     exchange: &mut Exchange<'_>,
     versions: &Versions,
 ) -> Result<Option<Duration>, Broken> {
-    let Login::Password {
-        mechanism,
-        username,
-        password,
-    } = login
-    else {
+    let (Some(name), Some(answers)) = (proof.mechanism(), proof.answers()) else {
         return Ok(None);
     };
-    let name = mechanism.name();
     let body = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(name));
     let version = supported(versions, Api::SaslHandshake)?;
     let answer = exchange.ask(Api::SaslHandshake, version, &body).await?;
@@ -107,23 +182,33 @@ pub(super) async fn log_in(
             offered.join(", ")
         )));
     }
-    let answers = Answers {
-        username: username.clone(),
-        password: password.clone(),
-    };
     let mut session = start(answers, name)?;
     let version = supported(versions, Api::SaslAuthenticate)?;
-    let (mut input, mut lasts) = (None, None);
+    let (mut input, mut lasts) = (None::<Vec<u8>>, None);
     for _ in 0..MAX_STEPS {
-        let stepped = step(session, input).await?;
-        session = stepped.session;
-        if matches!(stepped.state, State::Finished(MessageSent::No)) {
+        let (output, state) = match (proof, input.as_deref()) {
+            // A broker says what it has against a token, and refuses it once that was acknowledged
+            // (RFC 7628, section 3.2.3). Its words come again with the refusal.
+            (Proof::Token(token, tokens), Some([_, ..])) => {
+                tokens.refused(token);
+                (vec![1], State::Running)
+            }
+            _ => {
+                let stepped = step(session, input).await?;
+                session = stepped.session;
+                (stepped.output, stepped.state)
+            }
+        };
+        if matches!(state, State::Finished(MessageSent::No)) {
             return Ok(lasts);
         }
-        let body = SaslAuthenticateRequest::default().with_auth_bytes(stepped.output.into());
+        let body = SaslAuthenticateRequest::default().with_auth_bytes(output.into());
         let answer = exchange.ask(Api::SaslAuthenticate, version, &body).await?;
         let found = responses::sasl_authenticate(&answer, version)?;
         if found.code != codes::NONE {
+            if let Proof::Token(token, tokens) = proof {
+                tokens.refused(token);
+            }
             let message = found.message.filter(|message| !message.is_empty());
             return Err(refused(match message {
                 Some(message) => message.to_owned(),
@@ -134,7 +219,7 @@ pub(super) async fn log_in(
             .ok()
             .filter(|millis| *millis > 0)
             .map(Duration::from_millis);
-        if matches!(stepped.state, State::Finished(_)) {
+        if matches!(state, State::Finished(_)) {
             return Ok(lasts);
         }
         input = Some(found.answer.to_vec());

@@ -15,7 +15,8 @@ use super::address::Address;
 use super::cursor::Malformed;
 use super::frame::{self, Garbled, Request, Responses, Unwritable};
 use super::options::Options;
-use super::tls::TlsOptions;
+use super::sasl::Proof;
+use super::tls::Tls;
 use super::versions::{Api, Versions};
 use super::{responses, sasl};
 use crate::kafka::codes;
@@ -87,7 +88,10 @@ pub(super) async fn open(
     options: &Options,
     deadline: Instant,
 ) -> Result<Ready, Broken> {
-    match tokio::time::timeout_at(deadline, connect(address, options, deadline)).await {
+    // Without a token there is nothing to connect for.
+    let proof = options.login.proof(deadline).await?;
+    let connecting = connect(address, options, &proof, deadline);
+    match tokio::time::timeout_at(deadline, connecting).await {
         Ok(connected) => connected,
         Err(_) => Err(Broken::new(
             Fault::NoAnswer,
@@ -96,23 +100,25 @@ pub(super) async fn open(
     }
 }
 
-async fn connect(address: &Address, options: &Options, deadline: Instant) -> Result<Ready, Broken> {
+async fn connect(
+    address: &Address,
+    options: &Options,
+    proof: &Proof,
+    deadline: Instant,
+) -> Result<Ready, Broken> {
     let tcp = address.connect(options, deadline).await?;
     let stream: Box<dyn Stream> = match &options.tls {
         None => Box::new(tcp),
         Some(tls) => Box::new(encrypt(address, tls, tcp).await?),
     };
-    let mut exchange = Exchange {
-        stream,
-        responses: Responses::new(options.max_response_bytes),
-        client_id: &options.client_id,
-        correlation: 0,
-    };
+    let responses = Responses::new(options.max_response_bytes);
+    let mut exchange = Exchange::new(stream, responses, &options.client_id);
     let versions = exchange.versions().await?;
-    let lasts = sasl::log_in(&options.login, &mut exchange, &versions).await?;
+    let lasts = sasl::log_in(proof, &mut exchange, &versions).await?;
+    let (stream, responses) = exchange.into_parts();
     Ok(Ready {
-        stream: exchange.stream,
-        responses: exchange.responses,
+        stream,
+        responses,
         versions,
         lasts,
     })
@@ -120,24 +126,19 @@ async fn connect(address: &Address, options: &Options, deadline: Instant) -> Res
 
 async fn encrypt(
     address: &Address,
-    tls: &TlsOptions,
+    tls: &Tls,
     tcp: tokio::net::TcpStream,
 ) -> Result<impl Stream + use<>, Broken> {
     let failed = |reason: String| Broken::new(Fault::Tls, reason);
-    let options = tls.clone();
-    let config = tokio::task::spawn_blocking(move || options.config())
-        .await
-        .map_err(|_| Broken::new(Fault::Client, "reading certificates ended"))?
-        .map_err(failed)?;
     let name = ServerName::try_from(address.host.to_string())
         .map_err(|_| failed("the host is no name that a certificate can bear".into()))?;
-    TlsConnector::from(Arc::new(config))
+    TlsConnector::from(Arc::clone(&tls.config))
         .connect(name, tcp)
         .await
         .map_err(|error| failed(format!("TLS handshake: {error}")))
 }
 
-/// One request at a time, before the connection is ready.
+/// One request at a time: before the connection is ready, and while it logs in again.
 pub(super) struct Exchange<'a> {
     stream: Box<dyn Stream>,
     responses: Responses,
@@ -145,7 +146,20 @@ pub(super) struct Exchange<'a> {
     correlation: i32,
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
+    pub(super) fn new(stream: Box<dyn Stream>, responses: Responses, client_id: &'a str) -> Self {
+        Self {
+            stream,
+            responses,
+            client_id,
+            correlation: 0,
+        }
+    }
+
+    pub(super) fn into_parts(self) -> (Box<dyn Stream>, Responses) {
+        (self.stream, self.responses)
+    }
+
     /// Sends a request and gives its response's body.
     pub(super) async fn ask<R: Encodable + HeaderVersion>(
         &mut self,

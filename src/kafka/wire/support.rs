@@ -19,7 +19,7 @@ enum Meaning {
 use Meaning::{Forces, Irrelevant, Supported};
 
 const KERBEROS: Meaning = Forces("Kerberos");
-const OAUTH: Meaning = Forces("OAUTHBEARER");
+const OAUTH: Meaning = Forces("a setting of librdkafka's own OAUTHBEARER");
 const PKCS12: Meaning = Forces("a PKCS#12 keystore");
 const OPENSSL: Meaning = Forces("a setting of OpenSSL's");
 
@@ -53,9 +53,16 @@ const TABLE: &[(&str, Meaning)] = &[
         Forces("names resolved by their canonical form"),
     ),
     ("enable.sasl.oauthbearer.unsecure.jwt", OAUTH),
+    ("https.ca.location", Supported),
     ("https.ca.*", OAUTH),
     ("plugin.library.paths", Forces("a plug-in of librdkafka's")),
     ("sasl.kerberos.*", KERBEROS),
+    ("sasl.oauthbearer.client.id", Supported),
+    ("sasl.oauthbearer.client.secret", Supported),
+    ("sasl.oauthbearer.extensions", Supported),
+    ("sasl.oauthbearer.method", Supported),
+    ("sasl.oauthbearer.scope", Supported),
+    ("sasl.oauthbearer.token.endpoint.url", Supported),
     ("sasl.oauthbearer.*", OAUTH),
     ("ssl.ca.certificate.stores", OPENSSL),
     ("ssl.cipher.suites", OPENSSL),
@@ -183,8 +190,7 @@ fn mechanism(reader: &Reader<'_>) -> Option<String> {
         return None;
     }
     match reader.mechanism() {
-        Some("PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512") => None,
-        Some("OAUTHBEARER") => Some("sasl.mechanism (OAUTHBEARER)".into()),
+        Some("PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512" | "OAUTHBEARER") => None,
         // librdkafka's default.
         None | Some("GSSAPI") => Some("sasl.mechanism (Kerberos)".into()),
         Some(_) => Some("sasl.mechanism (unknown here)".into()),
@@ -238,9 +244,24 @@ mod tests {
             (&[("client.dns.lookup", "use_all_dns_ips")], Support::Wire),
             (&[("debug", "all"), ("fetch.min.bytes", "1")], Support::Wire),
             (&[sasl], forced("sasl.mechanism (Kerberos)")),
+            (&[sasl, ("sasl.mechanism", "OAUTHBEARER")], Support::Wire),
             (
-                &[sasl, ("sasl.mechanism", "OAUTHBEARER")],
-                forced("sasl.mechanism (OAUTHBEARER)"),
+                &[
+                    sasl,
+                    ("sasl.mechanism", "OAUTHBEARER"),
+                    ("sasl.oauthbearer.method", "oidc"),
+                    ("sasl.oauthbearer.token.endpoint.url", "https://id/t"),
+                    ("sasl.oauthbearer.client.id", "lag"),
+                    ("sasl.oauthbearer.client.secret", "s"),
+                    ("sasl.oauthbearer.extensions", "logicalCluster=lkc"),
+                ],
+                Support::Wire,
+            ),
+            (
+                &[("enable.sasl.oauthbearer.unsecure.jwt", "true")],
+                forced(
+                    "enable.sasl.oauthbearer.unsecure.jwt (a setting of librdkafka's own OAUTHBEARER)",
+                ),
             ),
             (
                 &[sasl, ("sasl.mechanism", "hunter2")],

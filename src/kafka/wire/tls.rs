@@ -1,5 +1,5 @@
-//! TLS as librdkafka's `ssl.*` properties ask for it, by rustls. Files are read at each connect, so
-//! that a certificate that was renewed is used without a restart.
+//! TLS as librdkafka's `ssl.*` properties ask for it, by rustls. Files are read once; `renewal` has
+//! them read again when they change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +15,14 @@ use rustls::{
 
 use super::options::Reader;
 
+/// TLS, ready for connections.
+pub(super) struct Tls {
+    pub(super) config: Arc<ClientConfig>,
+    /// Whether brokers are checked against the system's roots.
+    pub(super) system_roots: bool,
+}
+
 /// What the properties say of TLS. Holds a secret, hence no `Debug`.
-#[derive(Clone)]
 pub(super) struct TlsOptions {
     /// The authorities that brokers are checked against; the system's where absent.
     authorities: Option<Pem>,
@@ -26,13 +32,11 @@ pub(super) struct TlsOptions {
 }
 
 /// A text in PEM form and where it comes from.
-#[derive(Clone)]
 struct Pem {
     property: &'static str,
     source: PemSource,
 }
 
-#[derive(Clone)]
 enum PemSource {
     File(String),
     Inline(String),
@@ -124,13 +128,15 @@ impl TlsOptions {
         })
     }
 
-    /// Whether brokers are checked against the system's roots.
-    pub(super) fn trusts_system_roots(&self) -> bool {
-        self.authorities.is_none() && self.check != Check::Nothing
+    /// Reads the files; the error names the property.
+    pub(super) fn load(&self) -> Result<Tls, String> {
+        Ok(Tls {
+            config: Arc::new(self.config()?),
+            system_roots: self.authorities.is_none() && self.check != Check::Nothing,
+        })
     }
 
-    /// What rustls needs. Reads files, so not for async threads; the error names the property.
-    pub(super) fn config(&self) -> Result<ClientConfig, String> {
+    fn config(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()

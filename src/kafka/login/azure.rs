@@ -1,0 +1,212 @@
+//! Tokens of Entra ID for a workload identity: the pod's federated token is exchanged for one that
+//! Event Hubs takes
+//! (<https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow>, the
+//! case with a federated credential).
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+
+use super::http::{self, Trust};
+use super::oidc::{self, FORM};
+use super::{Fetched, file};
+
+const PUBLIC_CLOUD: &str = "https://login.microsoftonline.com/";
+const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// The identity that the workload identity webhook gives a pod, by environment variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Azure {
+    token_url: String,
+    client_id: String,
+    token_file: PathBuf,
+    scope: String,
+}
+
+impl Azure {
+    /// Reads the pod's variables; the scope is that of the namespace among the brokers where none is
+    /// given.
+    pub(super) fn new(
+        scope: Option<&str>,
+        bootstrap: &str,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
+        let needed = |name: &str| {
+            variable(name)
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| {
+                    format!(
+                        "the environment variable {name} is not set; the workload identity \
+                         webhook sets it in pods with the label azure.workload.identity/use"
+                    )
+                })
+        };
+        let authority = variable("AZURE_AUTHORITY_HOST").filter(|host| !host.is_empty());
+        let authority = authority.unwrap_or_else(|| PUBLIC_CLOUD.into());
+        let (authority, tenant) = (authority.trim_end_matches('/'), needed("AZURE_TENANT_ID")?);
+        let scope = match scope {
+            Some(scope) => scope.to_owned(),
+            None => namespace_scope(bootstrap)?,
+        };
+        Ok(Self {
+            token_url: format!("{authority}/{tenant}/oauth2/v2.0/token"),
+            client_id: needed("AZURE_CLIENT_ID")?,
+            token_file: needed("AZURE_FEDERATED_TOKEN_FILE")?.into(),
+            scope,
+        })
+    }
+
+    pub(super) async fn fetch(&self) -> Result<Fetched, String> {
+        let asked = http::shown(&self.token_url);
+        let about = |reason: String| format!("{asked}: {reason}");
+        // Read each time: the kubelet renews it.
+        let assertion = file::read(&self.token_file).await?;
+        let form = oidc::form(&[
+            ("client_id", &self.client_id),
+            ("scope", &self.scope),
+            ("client_assertion_type", ASSERTION),
+            ("client_assertion", &assertion),
+            ("grant_type", "client_credentials"),
+        ]);
+        let client = http::client(&Trust::SystemAnd(None)).map_err(about)?;
+        let request = client
+            .post(&self.token_url)
+            .header(CONTENT_TYPE, FORM)
+            .header(ACCEPT, "application/json")
+            .body(form);
+        let now = SystemTime::now();
+        let answer = http::send(request).await.map_err(about)?;
+        let json = http::json(&answer, &[&assertion]).map_err(about)?;
+        oidc::read(&json, now, &self.client_id)
+            .map(Fetched::from)
+            .map_err(about)
+    }
+}
+
+/// The scope of the Event Hubs namespace that the brokers' address names.
+fn namespace_scope(bootstrap: &str) -> Result<String, String> {
+    let hosts = bootstrap.split(',').map(|address| {
+        let address = address.trim();
+        let address = address.split_once("://").map_or(address, |(_, rest)| rest);
+        address.rsplit_once(':').map_or(address, |(host, _)| host)
+    });
+    let mut namespaces = hosts.filter(|host| host.contains(".servicebus."));
+    match namespaces.next() {
+        Some(host) => Ok(format!("https://{host}/.default")),
+        None => {
+            Err("bootstrap.servers names no Event Hubs namespace, so scope has to be given".into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{Server, answers, form, jwt};
+    use super::*;
+
+    const HUB: &str = "shop.servicebus.windows.net:9093";
+
+    fn variables<'a>(pairs: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |name| {
+            let found = pairs.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| (*value).to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_federated_token_is_exchanged() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "federated.token.one\n").unwrap();
+        let token = jwt(3600, "app");
+        let body = json!({"token_type": "Bearer", "expires_in": 3599, "access_token": token});
+        let server = Server::start(answers(200, &body.to_string())).await;
+        let pairs = [
+            ("AZURE_CLIENT_ID", "11111111-aaaa"),
+            ("AZURE_TENANT_ID", "22222222-bbbb"),
+            ("AZURE_FEDERATED_TOKEN_FILE", file.to_str().unwrap()),
+            ("AZURE_AUTHORITY_HOST", &server.url("/")),
+        ];
+        let azure = Azure::new(None, HUB, variables(&pairs)).unwrap();
+        let fetched = azure.fetch().await.unwrap();
+        let request = server.last();
+        assert_eq!(
+            request.line,
+            "POST /22222222-bbbb/oauth2/v2.0/token HTTP/1.1"
+        );
+        assert_eq!(request.header("content-type"), FORM);
+        let expected = [
+            ("client_id", "11111111-aaaa"),
+            ("scope", "https://shop.servicebus.windows.net/.default"),
+            ("client_assertion_type", ASSERTION),
+            ("client_assertion", "federated.token.one"),
+            ("grant_type", "client_credentials"),
+        ];
+        assert_eq!(form(&request.body), form_of(&expected));
+        assert_eq!(fetched.token.value(), token);
+
+        // A renewed federated token is used the next time.
+        std::fs::write(&file, "federated.token.two").unwrap();
+        azure.fetch().await.unwrap();
+        assert!(server.last().body.contains("federated.token.two"));
+
+        let refusal = json!({
+            "error": "invalid_client",
+            "error_description": "AADSTS700211: No match for federated.token.two. Trace ID: 5 Timestamp: x",
+        });
+        let server = Server::start(answers(401, &refusal.to_string())).await;
+        let azure = Azure {
+            token_url: server.url("/t"),
+            ..azure
+        };
+        let told = azure.fetch().await.unwrap_err();
+        assert!(
+            told.ends_with(
+                "401 Unauthorized: invalid_client: AADSTS700211: No match for [redacted]."
+            ),
+            "{told}"
+        );
+        std::fs::remove_file(&file).unwrap();
+        let told = azure.fetch().await.unwrap_err();
+        assert!(told.contains("cannot be read"), "{told}");
+    }
+
+    fn form_of(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        pairs.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let all = [
+            ("AZURE_CLIENT_ID", "c"),
+            ("AZURE_TENANT_ID", "t"),
+            ("AZURE_FEDERATED_TOKEN_FILE", "f"),
+        ];
+        let azure = Azure::new(None, HUB, variables(&all)).unwrap();
+        assert_eq!(
+            azure.token_url,
+            "https://login.microsoftonline.com/t/oauth2/v2.0/token"
+        );
+        for (missing, _) in all {
+            let rest: Vec<_> = all.into_iter().filter(|(key, _)| *key != missing).collect();
+            let told = Azure::new(None, HUB, variables(&rest)).unwrap_err();
+            assert!(told.contains(missing), "{told}");
+        }
+        assert!(Azure::new(None, "kafka:9093", variables(&all)).is_err());
+        let given = Azure::new(Some("s"), "kafka:9093", variables(&all)).unwrap();
+        assert_eq!(given.scope, "s");
+        for bootstrap in [
+            "a:1, SASL_SSL://shop.servicebus.windows.net:9093",
+            "shop.servicebus.windows.net",
+        ] {
+            assert_eq!(
+                namespace_scope(bootstrap).unwrap(),
+                "https://shop.servicebus.windows.net/.default"
+            );
+        }
+    }
+}

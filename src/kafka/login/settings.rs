@@ -1,0 +1,271 @@
+//! What the configuration says of tokens, in its own words or in librdkafka's.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::aws::Aws;
+use super::azure::Azure;
+use super::gcp::Gcp;
+use super::oidc::Oidc;
+use super::{Fetched, Tokens, file};
+use crate::model::types::ClusterName;
+
+/// Where tokens come from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum TokenSource {
+    /// A file that something else keeps fresh.
+    File(PathBuf),
+    /// A token endpoint.
+    Oidc(Oidc),
+    /// Amazon's credentials, signed for MSK.
+    AwsMskIam {
+        /// The region of the MSK cluster.
+        region: String,
+        /// A role to take on first.
+        role_arn: Option<String>,
+    },
+    /// Entra ID, for the workload identity of this pod.
+    AzureWorkloadIdentity {
+        /// What the token is to allow; that of the brokers' Event Hubs namespace where absent.
+        scope: Option<String>,
+    },
+    /// Google's metadata server.
+    Gcp,
+}
+
+/// Where tokens come from, and what goes beside each of them.
+#[derive(Clone)]
+pub struct TokenSettings {
+    /// Where they come from.
+    pub source: TokenSource,
+    /// SASL extensions, such as Confluent Cloud's `logicalCluster` and `identityPoolId`.
+    pub extensions: BTreeMap<String, String>,
+    /// The tokens, once a client was set up with these settings.
+    tokens: Option<Arc<Tokens>>,
+}
+
+/// What is configured; whether it is in use already makes no difference.
+impl PartialEq for TokenSettings {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.source, &self.extensions) == (&other.source, &other.extensions)
+    }
+}
+
+impl Eq for TokenSettings {}
+
+impl TokenSource {
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Oidc(_) => "oidc",
+            Self::AwsMskIam { .. } => "aws_msk_iam",
+            Self::AzureWorkloadIdentity { .. } => "azure_workload_identity",
+            Self::Gcp => "gcp",
+        }
+    }
+
+    /// Gets it ready to ask.
+    pub(super) fn exchange(&self, bootstrap: &str) -> Result<Exchange, String> {
+        let variable = |name: &str| std::env::var(name).ok();
+        Ok(match self {
+            Self::File(path) => Exchange::File(path.clone()),
+            Self::Oidc(oidc) => Exchange::Oidc(oidc.clone()),
+            Self::AwsMskIam { region, role_arn } => {
+                Exchange::Aws(Box::new(Aws::new(region.clone(), role_arn.clone())))
+            }
+            Self::AzureWorkloadIdentity { scope } => {
+                Exchange::Azure(Azure::new(scope.as_deref(), bootstrap, variable)?)
+            }
+            Self::Gcp => Exchange::Gcp(Gcp::new(variable)),
+        })
+    }
+}
+
+/// A source with all that it needs.
+pub(super) enum Exchange {
+    File(PathBuf),
+    Oidc(Oidc),
+    Aws(Box<Aws>),
+    Azure(Azure),
+    Gcp(Gcp),
+}
+
+impl Exchange {
+    pub(super) async fn fetch(&self) -> Result<Fetched, String> {
+        match self {
+            Self::File(path) => file::fetch(path).await,
+            Self::Oidc(oidc) => oidc.fetch().await,
+            Self::Aws(aws) => aws.fetch().await,
+            Self::Azure(azure) => azure.fetch().await,
+            Self::Gcp(gcp) => gcp.fetch().await,
+        }
+    }
+}
+
+/// librdkafka's properties that say where tokens come from. The librdkafka that is built in has no
+/// HTTP of its own, so both clients leave them to this module.
+pub(in crate::kafka) const PROPERTIES: [&str; 7] = [
+    METHOD,
+    TOKEN_URL,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    SCOPE,
+    EXTENSIONS,
+    CA_LOCATION,
+];
+const METHOD: &str = "sasl.oauthbearer.method";
+const TOKEN_URL: &str = "sasl.oauthbearer.token.endpoint.url";
+const CLIENT_ID: &str = "sasl.oauthbearer.client.id";
+const CLIENT_SECRET: &str = "sasl.oauthbearer.client.secret";
+const SCOPE: &str = "sasl.oauthbearer.scope";
+const EXTENSIONS: &str = "sasl.oauthbearer.extensions";
+const CA_LOCATION: &str = "https.ca.location";
+
+impl TokenSettings {
+    /// A source without extensions.
+    #[must_use]
+    pub fn new(source: TokenSource) -> Self {
+        Self {
+            source,
+            extensions: BTreeMap::new(),
+            tokens: None,
+        }
+    }
+
+    /// Starts to ask the source; with the tokens from then on.
+    pub(in crate::kafka) fn start(
+        self,
+        cluster: &ClusterName,
+        bootstrap: &str,
+        runtime: &Handle,
+    ) -> Result<Self, String> {
+        let tokens = Tokens::start(&self, cluster, bootstrap, runtime)?;
+        Ok(Self {
+            tokens: Some(tokens),
+            ..self
+        })
+    }
+
+    /// The tokens, where they were started.
+    pub(in crate::kafka) fn tokens(&self) -> Option<&Arc<Tokens>> {
+        self.tokens.as_ref()
+    }
+
+    /// What librdkafka's properties say, where they say `oidc`; extensions among them go beside the
+    /// tokens of the given source as well.
+    ///
+    /// # Errors
+    /// A property that is missing or wrong, by its name.
+    pub fn of(
+        given: Option<Self>,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<Option<Self>, String> {
+        let text = |name: &str| properties.get(name).filter(|value| !value.is_empty());
+        let is_oidc = text(METHOD).is_some_and(|method| method.eq_ignore_ascii_case("oidc"));
+        let mut settings = match (given, is_oidc) {
+            (Some(_), true) => {
+                return Err(format!("property {METHOD}: oidc beside a token source"));
+            }
+            (Some(given), false) => given,
+            (None, false) => return Ok(None),
+            (None, true) => {
+                let needed = |name: &str| {
+                    let missing = || format!("property {name}: missing beside {METHOD}=oidc");
+                    text(name).cloned().ok_or_else(missing)
+                };
+                Self::new(TokenSource::Oidc(Oidc {
+                    token_url: needed(TOKEN_URL)?,
+                    client_id: needed(CLIENT_ID)?,
+                    client_secret: needed(CLIENT_SECRET)?,
+                    scope: text(SCOPE).cloned(),
+                    ca_file: text(CA_LOCATION)
+                        .filter(|path| *path != "probe")
+                        .map(PathBuf::from),
+                }))
+            }
+        };
+        if let Some(extensions) = text(EXTENSIONS) {
+            let wrong = || format!("property {EXTENSIONS}: not key=value, separated by commas");
+            for pair in extensions.split(',') {
+                let (key, value) = pair.split_once('=').ok_or_else(wrong)?;
+                let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
+                settings.extensions.insert(key, value);
+            }
+        }
+        for (key, value) in &settings.extensions {
+            check_extension(key, value)?;
+        }
+        Ok(Some(settings))
+    }
+}
+
+/// Whether a login can carry the extension (RFC 7628, section 3.1).
+fn check_extension(key: &str, value: &str) -> Result<(), String> {
+    if key.is_empty() || key == "auth" || !key.chars().all(|c| c.is_ascii_alphabetic()) {
+        return Err("a token's extension has a name that is not letters only, or is auth".into());
+    }
+    if value.is_empty() || !value.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+        return Err(format!(
+            "the token's extension {key} has no value of printable characters"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(
+        given: Option<TokenSettings>,
+        pairs: &[(&str, &str)],
+    ) -> Result<Option<TokenSettings>, String> {
+        let owned = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        TokenSettings::of(given, &owned.collect())
+    }
+
+    #[test]
+    fn librdkafkas_properties_make_a_source() {
+        let all = [
+            (METHOD, "OIDC"),
+            (TOKEN_URL, "https://id/t"),
+            (CLIENT_ID, "lag"),
+            (CLIENT_SECRET, "hunter2"),
+            (EXTENSIONS, "logicalCluster=lkc-1, identityPoolId=pool-2"),
+        ];
+        let settings = of(None, &all).unwrap().unwrap();
+        let extensions: Vec<_> = settings.extensions.iter().collect();
+        assert_eq!(
+            extensions,
+            [
+                (&"identityPoolId".to_owned(), &"pool-2".to_owned()),
+                (&"logicalCluster".to_owned(), &"lkc-1".to_owned())
+            ]
+        );
+        assert_eq!(settings.source.name(), "oidc");
+        for missing in [TOKEN_URL, CLIENT_ID, CLIENT_SECRET] {
+            let rest: Vec<_> = all.into_iter().filter(|(key, _)| *key != missing).collect();
+            let told = of(None, &rest).err().unwrap();
+            assert!(
+                told.contains(missing) && !told.contains("hunter2"),
+                "{told}"
+            );
+        }
+        assert!(of(None, &all[1..]).unwrap().is_none());
+        let gcp = Some(TokenSettings::new(TokenSource::Gcp));
+        assert!(of(gcp.clone(), &all[..1]).is_err());
+        let beside = of(gcp, &all[4..]).unwrap().unwrap();
+        assert_eq!(beside.extensions.len(), 2);
+        for wrong in ["a", "auth=x", "a1=x", "=x", "a=", "a=\u{1}"] {
+            let gcp = Some(TokenSettings::new(TokenSource::Gcp));
+            assert!(of(gcp, &[(EXTENSIONS, wrong)]).is_err(), "{wrong:?}");
+        }
+    }
+}
