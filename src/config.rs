@@ -22,6 +22,7 @@ mod schema;
 mod secrets;
 mod section;
 mod server;
+mod servers;
 mod state;
 mod target;
 mod token;

@@ -494,7 +494,12 @@ fn the_example_is_valid_with_everything_uncommented() {
             "msk-scram",
             "event-hubs",
             "confluent-cloud",
-            "strimzi"
+            "strimzi",
+            "msk-iam",
+            "event-hubs-identity",
+            "google",
+            "confluent-cloud-sso",
+            "token-file"
         ]
     );
     let event_hubs = &config.clusters[3].properties;
@@ -514,8 +519,10 @@ fn keys_of_schema(schema: &serde_json::Value, path: &str, keys: &mut BTreeSet<St
     if schema["items"].is_object() {
         keys_of_schema(&schema["items"], &format!("{path}[]"), keys);
     }
-    for choice in schema["anyOf"].as_array().into_iter().flatten() {
-        keys_of_schema(choice, path, keys);
+    for choices in ["anyOf", "oneOf"] {
+        for choice in schema[choices].as_array().into_iter().flatten() {
+            keys_of_schema(choice, path, keys);
+        }
     }
 }
 
@@ -523,7 +530,7 @@ fn keys_of_schema(schema: &serde_json::Value, path: &str, keys: &mut BTreeSet<St
 fn keys_of_file(file: &serde_json::Value, path: &str, keys: &mut BTreeSet<String>) {
     for (key, inner) in file.as_object().into_iter().flatten() {
         let path = format!("{path}.{key}").trim_start_matches('.').to_owned();
-        if key != "properties" {
+        if key != "properties" && key != "extensions" {
             keys_of_file(inner, &path, keys);
         }
         keys.insert(path);
@@ -548,8 +555,14 @@ fn the_readers_know_the_keys_of_the_schema_and_no_other() {
     // A file with a wrong key in every mapping: each reader then lists the keys it knows.
     let error = Config::parse(
         "zzz: 1\n\
-         clusters: [{zzz: 1, name: a, properties: {bootstrap.servers: b}}]\n\
-         targets: [{zzz: 1, name: t, group: g}]\n\
+         clusters:\n  \
+         - {zzz: 1, name: a, properties: {bootstrap.servers: b}}\n  \
+         - {name: b, properties: {bootstrap.servers: b}, token: {zzz: 1}}\n  \
+         - {name: c, properties: {bootstrap.servers: b}, token: {file: {zzz: 1, path: /etc/tls/a}}}\n  \
+         - {name: d, properties: {bootstrap.servers: b}, token: {oidc: {zzz: 1, token_url: 'http://t', client_id: i, client_secret: s}}}\n  \
+         - {name: e, properties: {bootstrap.servers: b}, token: {aws_msk_iam: {zzz: 1, region: r}}}\n  \
+         - {name: f, properties: {bootstrap.servers: b}, token: {azure_workload_identity: {zzz: 1}}}\n\
+         targets: [{zzz: 1, name: t, group: g, cluster: a}]\n\
          poll: {zzz: 1}\nlag: {zzz: 1}\nkubernetes: {zzz: 1}\ncap: {zzz: 1}\nstate: {zzz: 1}\nlog: {zzz: 1}\n\
          server:\n  zzz: 1\n  http: {zzz: 1}\n  \
          external_metrics: {zzz: 1, tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n",
@@ -559,7 +572,10 @@ fn the_readers_know_the_keys_of_the_schema_and_no_other() {
     let mut known = BTreeSet::new();
     for problem in error.problems() {
         assert_eq!(problem.problem, "unknown key");
-        let mapping = problem.key.trim_end_matches("zzz").replace("[0]", "[]");
+        let mapping = problem.key.trim_end_matches("zzz");
+        let mapping = (0..6).fold(mapping.to_owned(), |mapping, index| {
+            mapping.replace(&format!("[{index}]"), "[]")
+        });
         known.extend(
             problem
                 .allowed

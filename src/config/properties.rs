@@ -11,6 +11,7 @@ use super::node::Value;
 use super::problem::Problem;
 use super::secrets::{Environment, expand, refers_to_file};
 use super::section::{Field, Section};
+use super::servers;
 
 const REDACTED: &str = "[redacted]";
 
@@ -366,40 +367,10 @@ fn read_text(
         )]);
     }
     if name == "bootstrap.servers" {
-        check_servers(&value.text, value.secret)
+        servers::check(&value.text, value.secret)
             .map_err(|problem| vec![(shown(), (problem, SERVERS.into()))])?;
     }
     Ok(value)
-}
-
-fn check_servers(servers: &str, secret: bool) -> Result<(), String> {
-    if servers.trim().is_empty() {
-        return Err("empty".into());
-    }
-    for (index, server) in servers.split(',').map(str::trim).enumerate() {
-        let about = |problem: &str| match secret {
-            true => format!("its entry {} {problem}", index + 1),
-            false => format!("{server:?} {problem}"),
-        };
-        // librdkafka allows a protocol in front, and 9092 where there is no port.
-        let address = server
-            .split_once("://")
-            .map_or(server, |(_, address)| address);
-        if address.contains(|c: char| c.is_whitespace() || c == '/' || c == ';') {
-            return Err(about("is not one HOST:PORT"));
-        }
-        let (host, port) = match address.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
-            _ => (address, None),
-        };
-        if host.is_empty() {
-            return Err(about("has no host"));
-        }
-        if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
-            return Err(about("has no port from 1 to 65535"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -489,36 +460,5 @@ mod tests {
              allowed: a property of librdkafka: lower-case letters, digits, . _"
         );
         assert_eq!(properties, Properties::default());
-    }
-
-    #[test]
-    fn servers_are_hosts_with_ports() {
-        for good in [
-            "kafka:9092",
-            "a:1,b:2, c:65535",
-            "kafka",
-            "SSL://kafka:9093",
-            "[::1]:9092",
-            "::1",
-            "10.0.0.1:9092",
-        ] {
-            assert_eq!(check_servers(good, false), Ok(()), "{good}");
-        }
-        for bad in [
-            "",
-            " ",
-            "a:9092,",
-            ":9092",
-            "a:0",
-            "a:x",
-            "a:65536",
-            "a:9092 b:9092",
-            "http://a:9092/x",
-            "a:9092;b:9092",
-        ] {
-            assert!(check_servers(bad, false).is_err(), "{bad}");
-        }
-        let hidden = check_servers("ok:9092,hunter2:x", true).unwrap_err();
-        assert_eq!(hidden, "its entry 2 has no port from 1 to 65535");
     }
 }

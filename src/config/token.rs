@@ -118,7 +118,14 @@ impl TokenSource {
             }
             _ => Some(Self::Gcp {}),
         };
-        section.finish();
+        match (name, inner.node) {
+            ("gcp", node) if matches!(&node.value, Value::Mapping(entries) if !entries.is_empty()) =>
+            {
+                inner.refuse_unseen("has nothing to set", "{}");
+                return None;
+            }
+            _ => section.finish(),
+        }
         source
     }
 

@@ -97,7 +97,10 @@ impl Source {
     ///
     /// # Errors
     /// A property that the client refuses; a token source that lacks what it needs.
-    pub fn connect(settings: Settings) -> Result<Self, SetupError> {
+    pub fn connect(mut settings: Settings) -> Result<Self, SetupError> {
+        if settings.token.is_some() {
+            require_oauthbearer(&mut settings)?;
+        }
         let client = match (settings.client, Support::of(&settings.properties)) {
             (Client::Auto | Client::Wire, Support::Wire) => Client::Wire,
             (Client::Wire, Support::Librdkafka(reasons)) => {

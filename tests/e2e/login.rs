@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::daemon::{Daemon, Options, cluster};
 use crate::testbed::broker::{SASL_PASSWORD, SASL_USER};
 use crate::testbed::poll::poll_until;
+use crate::testbed::ports::free_port;
 use crate::testbed::{Testbed, unique};
 
 /// A wrong password, an unknown host and a refused TLS handshake, beside two clusters that work.
@@ -42,6 +43,11 @@ fn run(
     kafka.produce(&topic, 0, 3)?;
     kafka.commit(&group, &topic, &[(0, 1)])?;
     let (sasl, ssl) = (kafka.sasl_bootstrap(), kafka.ssl_bootstrap());
+    // Nobody listens there.
+    let endpoint = format!(
+        "http://user:planted-secret@127.0.0.1:{}/token",
+        free_port()?
+    );
     let ca_file = kafka.ca_file();
     let ca_file = ca_file.to_str().context("a path that is no text")?;
     let login = |password: &'static str| {
@@ -72,6 +78,20 @@ fn run(
             unresolved,
         ),
         ("untrusted", tls.to_vec(), "tls", untrusted),
+        (
+            "no-token",
+            vec![
+                ("bootstrap.servers", sasl.as_str()),
+                ("security.protocol", "SASL_PLAINTEXT"),
+                ("sasl.mechanism", "OAUTHBEARER"),
+                ("sasl.oauthbearer.method", "oidc"),
+                ("sasl.oauthbearer.client.id", "lagwise"),
+                ("sasl.oauthbearer.client.secret", "planted-secret"),
+                ("sasl.oauthbearer.token.endpoint.url", endpoint.as_str()),
+            ],
+            "login",
+            "token source oidc",
+        ),
     ];
     let working = [
         ("right-password", login(SASL_PASSWORD)),
@@ -156,7 +176,7 @@ fn run(
             .count();
         assert_eq!(lines, 1, "{name}: {log}");
     }
-    for secret in [SASL_PASSWORD, "not-the-password"] {
+    for secret in [SASL_PASSWORD, "not-the-password", "planted-secret"] {
         ensure!(
             !log.contains(secret) && !daemon.metrics()?.contains(secret),
             "a secret was shown"

@@ -1,8 +1,8 @@
 //! Every kind of login on a real broker: with the right credentials it reads a lag, with wrong ones it says why, in
 //! time and without hammering the broker.
 //!
-//! The wire client has no OAUTHBEARER yet. Kerberos has a file of its own, since librdkafka's part in it is set up by a
-//! process's environment.
+//! The tokens here are librdkafka's own, unsigned ones; `renewal` has those of an issuer, for both clients. Kerberos has
+//! a file of its own, since librdkafka's part in it is set up by a process's environment.
 
 use std::path::Path;
 use std::sync::Arc;

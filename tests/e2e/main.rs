@@ -25,6 +25,7 @@ mod login;
 mod logins;
 mod network;
 mod outage;
+mod renewal;
 mod rows;
 mod scale;
 mod smoke;
@@ -142,6 +143,7 @@ const SUITES: &[&[(&str, Test)]] = &[
     #[cfg(feature = "gssapi")]
     kerberos::CASES,
     network::CASES,
+    renewal::CASES,
     faults::CASES,
     rows::CASES,
 ];

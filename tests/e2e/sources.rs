@@ -56,25 +56,34 @@ impl Sources {
 
     /// Of these clients.
     pub(crate) fn with(clients: &[Client], properties: &[(&str, &str)]) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?;
         let properties: BTreeMap<String, String> = properties
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
+        let settings = Settings {
+            name: "main".into(),
+            properties,
+            max_groups: 100,
+            token: None,
+            renew: None,
+            client: Client::Auto,
+        };
+        Self::of_settings(clients, &settings)
+    }
+
+    /// Of these clients, whatever the settings say of that.
+    pub(crate) fn of_settings(clients: &[Client], settings: &Settings) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
         let connect = |client| {
             let _inside = runtime.enter();
             Ok(Subject {
                 client,
                 source: Source::connect(Settings {
-                    name: "main".into(),
-                    properties: properties.clone(),
-                    max_groups: 100,
-                    token: None,
-                    renew: None,
                     client,
+                    ..settings.clone()
                 })?,
                 history: ClusterHistory::default(),
                 known: Arc::default(),

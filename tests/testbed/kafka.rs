@@ -15,6 +15,7 @@ use super::broker::{Listener, Port, Ports, broker_properties};
 use super::pki::Authority;
 use super::poll::poll_until;
 use super::process::Process;
+use super::tokens::Issuer;
 
 /// How long brokers may take to be up, on two busy cores.
 const START: Duration = Duration::from_secs(90);
@@ -77,6 +78,7 @@ pub(crate) struct KafkaCluster {
     heap_mb: u32,
     java: Vec<String>,
     authority: Authority,
+    issuer: Issuer,
     brokers: Vec<Broker>,
 }
 
@@ -91,6 +93,8 @@ impl KafkaCluster {
         std::fs::create_dir_all(folder)?;
         let authority = Authority::new("lagwise testbed Kafka CA")?;
         std::fs::write(folder.join("ca.crt"), &authority.pem)?;
+        let issuer = Issuer::new()?;
+        issuer.write_keys(&folder.join("jwks.json"))?;
         let mut cluster = Self {
             name: name.to_owned(),
             artifacts: artifacts.clone(),
@@ -99,6 +103,7 @@ impl KafkaCluster {
             heap_mb: options.heap_mb,
             java: options.java.clone(),
             authority,
+            issuer,
             brokers: Vec::new(),
         };
         for id in 1..=options.brokers {
@@ -164,6 +169,11 @@ impl KafkaCluster {
     /// The authority that signed the brokers' certificates.
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// The issuer whose tokens brokers take.
+    pub(crate) fn issuer(&self) -> &Issuer {
+        &self.issuer
     }
 
     /// A folder for files of this cluster.
@@ -308,6 +318,11 @@ impl KafkaCluster {
         let mut process = self.process(id)?;
         if process.is_none() {
             let mut command = self.java_command(&self.jars, self.heap_mb, "info");
+            // Brokers read keys of tokens only from where this says.
+            command.arg(format!(
+                "-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file:{}",
+                self.folder.join("jwks.json").display()
+            ));
             command
                 .args(&self.java)
                 .arg("kafka.Kafka")

@@ -5,7 +5,8 @@
 //!
 //! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
 //! cluster of `broker`s) with `topics`, `records` and `layout` (what tests do with it), `secured` (one with logins and
-//! permissions), `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise) and `replicas` (what a
+//! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise)
+//! and `replicas` (what a
 //! Deployment's replicas did), `consumers`, `http`.
 #![allow(
     dead_code,
@@ -29,6 +30,7 @@ pub(crate) mod proxy;
 pub(crate) mod records;
 pub(crate) mod replicas;
 pub(crate) mod secured;
+pub(crate) mod tokens;
 pub(crate) mod topics;
 
 use std::path::{Path, PathBuf};

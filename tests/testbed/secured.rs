@@ -2,6 +2,7 @@
 
 use super::broker::{Listener, SASL_PASSWORD, SASL_USER};
 use super::kafka::{KafkaCluster, KafkaOptions};
+use super::tokens::{AUDIENCE, SESSION};
 use anyhow::Result;
 
 /// A user who may do nothing but what [`KafkaCluster::allow_describe`] allows; the password is [`SASL_PASSWORD`].
@@ -11,7 +12,12 @@ pub(crate) const CERTIFIED: &str = "certified";
 /// The scope without which the broker refuses a token.
 pub(crate) const SCOPE: &str = "lag";
 
-/// One broker; `SASL` and `SASLSSL` take PLAIN, SCRAM and OAUTHBEARER, `MTLS` asks for a certificate.
+/// Users who may do everything, for SCRAM, whose passwords a test may change.
+pub(crate) const ROTATING: &str = "rotating";
+
+/// One broker; `SASL` and `SASLSSL` take PLAIN, SCRAM and OAUTHBEARER, `MTLS` asks for a certificate. `TOKEN`
+/// takes SCRAM and the tokens of [`KafkaCluster::issuer`], ends a session after [`SESSION`], and sends
+/// its clients to where a proxy may listen.
 pub(super) fn options() -> KafkaOptions {
     let certificates = || {
         vec![
@@ -27,6 +33,33 @@ pub(super) fn options() -> KafkaOptions {
     saslssl.push(("ssl.client.auth", "none".to_owned()));
     let mechanisms = mechanisms();
     saslssl.extend(mechanisms.iter().cloned());
+    let session = SESSION.as_millis().to_string();
+    let token = vec![
+        (
+            "sasl.enabled.mechanisms",
+            "SCRAM-SHA-512,OAUTHBEARER".to_owned(),
+        ),
+        (
+            "scram-sha-512.sasl.jaas.config",
+            module("scram.ScramLoginModule", ""),
+        ),
+        ("scram-sha-512.connections.max.reauth.ms", session.clone()),
+        (
+            "oauthbearer.sasl.jaas.config",
+            module("oauthbearer.OAuthBearerLoginModule", ""),
+        ),
+        (
+            "oauthbearer.sasl.server.callback.handler.class",
+            "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler"
+                .to_owned(),
+        ),
+        ("oauthbearer.connections.max.reauth.ms", session),
+        (
+            "sasl.oauthbearer.jwks.endpoint.url",
+            "file:{folder}/jwks.json".to_owned(),
+        ),
+        ("sasl.oauthbearer.expected.audience", AUDIENCE.to_owned()),
+    ];
     let listener = |name, protocol, properties| Listener {
         name,
         protocol,
@@ -47,7 +80,7 @@ pub(super) fn options() -> KafkaOptions {
         // The tests themselves and the brokers among one another come without a login.
         of(
             "super.users",
-            format!("User:ANONYMOUS;User:{SASL_USER};User:CN={CERTIFIED}"),
+            format!("User:ANONYMOUS;User:{SASL_USER};User:{ROTATING};User:CN={CERTIFIED}"),
         ),
     ]);
     let scram =
@@ -57,6 +90,10 @@ pub(super) fn options() -> KafkaOptions {
         listeners: vec![
             listener("SASLSSL", "SASL_SSL", saslssl),
             listener("MTLS", "SSL", mtls),
+            Listener {
+                proxied: true,
+                ..listener("TOKEN", "SASL_PLAINTEXT", token)
+            },
         ],
         format: ["SCRAM-SHA-256", "SCRAM-SHA-512"]
             .iter()
@@ -67,11 +104,12 @@ pub(super) fn options() -> KafkaOptions {
     }
 }
 
+fn module(path: &str, rest: &str) -> String {
+    format!("org.apache.kafka.common.security.{path} required {rest};")
+}
+
 fn mechanisms() -> Vec<(&'static str, String)> {
-    let module = |path: &str, rest: String| {
-        format!("org.apache.kafka.common.security.{path} required {rest};")
-    };
-    let scram = || module("scram.ScramLoginModule", String::new());
+    let scram = || module("scram.ScramLoginModule", "");
     vec![
         (
             "sasl.enabled.mechanisms",
@@ -81,7 +119,7 @@ fn mechanisms() -> Vec<(&'static str, String)> {
             "plain.sasl.jaas.config",
             module(
                 "plain.PlainLoginModule",
-                format!("user_{SASL_USER}=\"{SASL_PASSWORD}\" user_{READER}=\"{SASL_PASSWORD}\""),
+                &format!("user_{SASL_USER}=\"{SASL_PASSWORD}\" user_{READER}=\"{SASL_PASSWORD}\""),
             ),
         ),
         ("scram-sha-256.sasl.jaas.config", scram()),
@@ -90,7 +128,7 @@ fn mechanisms() -> Vec<(&'static str, String)> {
             "oauthbearer.sasl.jaas.config",
             module(
                 "oauthbearer.OAuthBearerLoginModule",
-                format!(
+                &format!(
                     "unsecuredLoginStringClaim_sub=\"broker\" unsecuredValidatorRequiredScope=\"{SCOPE}\""
                 ),
             ),
@@ -99,6 +137,14 @@ fn mechanisms() -> Vec<(&'static str, String)> {
 }
 
 impl KafkaCluster {
+    /// Gives [`ROTATING`] this password, for SCRAM-SHA-512.
+    pub(crate) fn set_password(&self, password: &str) -> Result<()> {
+        let config = format!("SCRAM-SHA-512=[password={password}]");
+        let user = ["--entity-type", "users", "--entity-name", ROTATING];
+        let args = [&["--alter", "--add-config", &config][..], &user].concat();
+        self.tool("kafka.admin.ConfigCommand", &args).map(drop)
+    }
+
     /// Lets [`READER`] describe these topics and groups.
     pub(crate) fn allow_describe(&self, topics: &[&str], groups: &[&str]) -> Result<()> {
         let principal = format!("User:{READER}");
