@@ -53,6 +53,11 @@ pub(super) fn options() -> KafkaOptions {
             "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler"
                 .to_owned(),
         ),
+        // The default one of Kafka 4.1.0 does not look at signatures.
+        (
+            "sasl.oauthbearer.jwt.validator.class",
+            "org.apache.kafka.common.security.oauthbearer.BrokerJwtValidator".to_owned(),
+        ),
         ("oauthbearer.connections.max.reauth.ms", session),
         (
             "sasl.oauthbearer.jwks.endpoint.url",

@@ -19,6 +19,9 @@ use crate::kafka::{Settings, SetupError};
 /// How long the first token is waited for: as long as its source may take. librdkafka asks again only
 /// ten seconds after it got none.
 const TOKEN: Duration = Duration::from_secs(10);
+/// How long librdkafka is told that a token lasts, at most. It asks again after four fifths of that,
+/// which costs nothing, and so uses a token that was put right long before the wrong one expires.
+const TOLD: Duration = Duration::from_secs(20);
 /// How often it is looked for meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -50,7 +53,8 @@ impl ClientContext for Context {
             }
             thread::sleep(LOOK);
         };
-        let expires = token.expires.duration_since(SystemTime::UNIX_EPOCH)?;
+        let expires = token.expires.min(SystemTime::now() + TOLD);
+        let expires = expires.duration_since(SystemTime::UNIX_EPOCH)?;
         Ok(OAuthToken {
             token: token.value().to_owned(),
             principal_name: token.principal.clone(),
@@ -69,7 +73,14 @@ impl ClientContext for Context {
             // Why there is no ticket explains more than that there is none.
             words.hear();
         }
-        faults::report(&self.health, code_of(&error), reason);
+        let code = code_of(&error);
+        faults::report(&self.health, code, reason);
+        if code == AUTHENTICATION
+            && let Some(tokens) = &self.tokens
+            && let Some(token) = tokens.now()
+        {
+            tokens.refused(&token);
+        }
     }
 }
 

@@ -20,7 +20,7 @@ const LEAST: Duration = Duration::from_secs(1);
 /// The longest: a source that gives tokens for years may still change.
 const MOST: Duration = Duration::from_secs(12 * 3600);
 /// The least time between two exchanges that a broker's refusal leads to.
-const AFTER_REFUSAL: Duration = Duration::from_secs(10);
+const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
 /// Why there is no token: which source, and what it or its endpoint said.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -214,15 +214,15 @@ impl Keeper {
 
     /// Notes a failure; a token that is still valid is used up.
     fn failed(&self, reason: Arc<str>) {
-        let is_new = self.state.borrow().failure.as_ref() != Some(&reason);
-        if is_new {
-            let (cluster, source) = (&self.cluster, self.settings.source.name());
+        // Told once: services put identifiers of each request into their words.
+        let is_first = self.state.borrow().failure.is_none();
+        let (cluster, source) = (&self.cluster, self.settings.source.name());
+        if is_first {
             tracing::warn!(%cluster, source, %reason, "no new token");
+        } else {
+            tracing::debug!(%cluster, source, %reason, "no new token");
         }
-        self.state.send_if_modified(|state| {
-            state.failure = Some(reason);
-            is_new
-        });
+        self.state.send_modify(|state| state.failure = Some(reason));
     }
 }
 
