@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::figures::{judge, resident_mb};
 use crate::testbed::Testbed;
@@ -20,13 +20,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// More than this W2 should not take.
 const MOST_MB: f64 = 40.0;
 
-/// Runs the daemon on all groups of the workload, and prints what it weighs before and after a scrape.
+/// Runs the daemon with an HPA for each group of the workload, and prints what it weighs before and after a scrape.
 pub(crate) fn measure(testbed: &Testbed, workload: Workload, bootstrap: &str) -> Result<()> {
-    let targets: Vec<_> = workload
-        .all()
-        .into_iter()
-        .map(|(group, topics)| json!({"name": group, "group": group, "topics": topics}))
-        .collect();
+    let plane = testbed.control_plane()?;
+    let namespace = plane.namespace("sweep")?;
+    let hpas: Vec<_> = workload.all().iter().map(hpa).collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": hpas}).to_string();
+    plane.kubectl_with_input(&["create", "--namespace", &namespace, "-f", "-"], &list)?;
+    let kubeconfig = plane.daemon_kubeconfig(&namespace)?;
     let http_port = free_port()?;
     let config = json!({
         "clusters": [{
@@ -35,16 +36,14 @@ pub(crate) fn measure(testbed: &Testbed, workload: Workload, bootstrap: &str) ->
             "max_groups": workload.groups,
             "properties": {"bootstrap.servers": bootstrap},
         }],
-        "targets": targets,
         "poll": {"interval": humantime::format_duration(INTERVAL).to_string()},
-        "kubernetes": {"enabled": false},
         "server": {
             "external_metrics": {"auth": "none", "listen": format!("127.0.0.1:{}", free_port()?)},
             "http": {"listen": format!("127.0.0.1:{http_port}")},
         },
     });
     let folder = testbed.folder("daemon")?;
-    let mut daemon = testbed.start_lagwise(&folder, &config.to_string(), None)?;
+    let mut daemon = testbed.start_lagwise(&folder, &config.to_string(), Some(&kubeconfig))?;
     poll_until(Duration::from_secs(60), "lagwise to be ready", || {
         daemon.expect_running()?;
         let (code, body) = http_get(http_port, "/readyz")?;
@@ -81,4 +80,30 @@ pub(crate) fn measure(testbed: &Testbed, workload: Workload, bootstrap: &str) ->
     );
     daemon.stop(Duration::from_secs(10))?;
     Ok(())
+}
+
+/// An HPA on the lag of the group on each of these topics, for a Deployment that is not there.
+fn hpa((group, topics): &(String, Vec<String>)) -> Value {
+    let metric = |topic: &String| {
+        json!({
+            "type": "External",
+            "external": {
+                "metric": {
+                    "name": "kafka_lag",
+                    "selector": {"matchLabels": {"group": group, "topic": topic}},
+                },
+                "target": {"type": "AverageValue", "averageValue": "100"},
+            },
+        })
+    };
+    json!({
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": group},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": group},
+            "maxReplicas": 100,
+            "metrics": topics.iter().map(metric).collect::<Vec<_>>(),
+        },
+    })
 }

@@ -19,6 +19,10 @@ use crate::model::quantity::Milli;
 use crate::model::selector::{Operator, Requirement, Selector, is_label_value};
 use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget};
 
+/// HPAs in one page of a listing: their text takes many times what is kept of them, and the memory for
+/// it would never be given back.
+const PAGE: u32 = 100;
+
 /// Follows the HPAs of `namespaces` (empty = all) for ever and publishes all of them at every
 /// change, in the order of namespaces and names; nothing before all of them are known.
 pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Option<Vec<HpaFacts>>>) {
@@ -31,7 +35,8 @@ pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Option
     };
     let mut known: Vec<Known> = apis.iter().map(|_| Known::default()).collect();
     let mut events = select_all(apis.into_iter().enumerate().map(|(scope, api)| {
-        watching::events(api, watcher::Config::default(), "HorizontalPodAutoscalers")
+        let config = watcher::Config::default().page_size(PAGE);
+        watching::events(api, config, "HorizontalPodAutoscalers")
             .map(move |event| (scope, event))
             .boxed()
     }));
