@@ -1,5 +1,5 @@
-//! The pure core on the workloads W1 (2,400 group-partitions) and W2 (36,000): assembling a snapshot from what the
-//! brokers said, and answering one metric request from it.
+//! The pure core on the workloads W1 (2,400 group-partitions), W2 (36,000) and W3 (120,000): assembling a snapshot
+//! from what the brokers said, writing down what a restart must not lose, and answering one metric request.
 //!
 //! `cargo bench --bench model`
 #![allow(missing_docs, reason = "the macros of the harness have none")]
@@ -64,16 +64,28 @@ fn observation(groups: usize, each: usize, topics: usize) -> Observation {
 }
 
 fn bench(criterion: &mut Criterion) {
-    for (name, groups, each, topics) in [("W1", 200, 1, 100), ("W2", 1000, 3, 500)] {
+    for (name, groups, each, topics) in [
+        ("W1", 200, 1, 100),
+        ("W2", 1000, 3, 500),
+        ("W3", 100, 100, 100),
+    ] {
         let observed = observation(groups, each, topics);
         let mut history = ClusterHistory::default();
         history.take_in(observed.clone(), Scope::Whole);
         criterion.bench_function(&format!("assemble {name}"), |bencher| {
             bencher.iter_batched(
                 || observed.clone(),
-                |observed| history.take_in(observed, Scope::Whole),
+                |mut observed| {
+                    observed.started = Moment::now();
+                    history.take_in(observed, Scope::Whole)
+                },
                 BatchSize::LargeInput,
             );
+        });
+
+        let now = Moment::now();
+        criterion.bench_function(&format!("export {name}"), |bencher| {
+            bencher.iter(|| history.export(black_box(&now)));
         });
 
         let hpas: Vec<_> = (0..groups)
@@ -95,7 +107,17 @@ fn bench(criterion: &mut Criterion) {
                 &hpas,
                 BTreeSet::new(),
             )),
-            clusters: [("main".into(), history.take_in(observed, Scope::Whole))].into(),
+            clusters: [(
+                "main".into(),
+                history.take_in(
+                    Observation {
+                        started: Moment::now(),
+                        ..observed
+                    },
+                    Scope::Whole,
+                ),
+            )]
+            .into(),
         };
         let selector = selector(7, topics);
         let question = Question {

@@ -176,11 +176,11 @@ impl ClusterHistory {
         }
         for (id, group) in &memory.groups {
             let mut earlier = group.restore(saved, now);
-            for (topic, states) in &mut earlier.topics {
-                let Some(log) = self.logs.get(topic) else {
-                    continue;
-                };
-                for (state, log) in states.iter_mut().zip(&log.partitions) {
+            let topics: Vec<_> = earlier.topics.keys().cloned().collect();
+            for topic in &topics {
+                let (log, states) = (self.logs.get(topic), earlier.topics.get_mut(topic));
+                let logs = log.map(|log| log.partitions.as_slice()).unwrap_or_default();
+                for (state, log) in states.into_iter().flatten().zip(logs) {
                     // Of a log that has come and gone, it is of neither this one nor the last.
                     let back = if others.contains(topic) { 2 } else { 0 };
                     *state = state.of_epoch(log.epoch.wrapping_sub(back));

@@ -9,6 +9,7 @@
 pub mod access;
 pub mod age;
 pub mod assembly;
+pub mod by_topic;
 pub mod commits;
 pub mod event;
 pub mod fault;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::age::Age;
+use super::by_topic::ByTopic;
 use super::commits::Commits;
 use super::fault::{ConnectionFault, Fault};
 use super::group::GroupDescription;
 use super::lag::PartitionLag;
 use super::observation::{TopicOffsets, Traffic};
 use super::target::Targets;
-use super::types::{ClusterName, GroupId, Lag, Moment, TopicName};
+use super::types::{ClusterName, GroupId, Lag, Moment};
 
 /// Everything that is known, of every cluster.
 #[derive(Clone, Debug, Default)]
@@ -94,7 +95,7 @@ pub struct GroupSnapshot {
     /// Whether it is stuck as a whole: some partition is, and none that is behind gets anywhere.
     pub stuck: bool,
     /// Its topics.
-    pub topics: BTreeMap<TopicName, GroupTopic>,
+    pub topics: ByTopic<GroupTopic>,
 }
 
 impl GroupSnapshot {

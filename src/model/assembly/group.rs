@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{MISSED_FOR, Topics};
 use crate::model::age::Age;
+use crate::model::by_topic::ByTopic;
 use crate::model::fault::Fault;
 use crate::model::group::GroupDescription;
 use crate::model::history::clock::Now;
@@ -60,17 +61,20 @@ impl Assembly<'_> {
             description: described.as_ref().ok().cloned(),
             assignor: history.assignor.clone(),
             stuck: before.is_some_and(|b| b.stuck),
-            topics: BTreeMap::new(),
+            topics: ByTopic::default(),
         };
         let committed = match group.committed {
             Ok(committed) => committed,
             Err(fault) => {
                 let mut known = before.map(|b| b.topics.clone()).unwrap_or_default();
                 for topic in &plan.topics {
-                    known.entry(topic.clone()).or_insert(GroupTopic {
-                        latest: Err(fault),
-                        complete: None,
-                    });
+                    if !known.contains_key(topic) {
+                        let unknown = GroupTopic {
+                            latest: Err(fault),
+                            complete: None,
+                        };
+                        known.insert(topic.clone(), unknown);
+                    }
                 }
                 for topic in known.values_mut() {
                     topic.latest = Err(fault);
@@ -99,6 +103,7 @@ impl Assembly<'_> {
             Ok(draft) => draft.lags.to_vec(),
             Err(fault) => vec![Err(*fault)],
         }));
+        snapshot.topics = ByTopic::with_capacity(drafts.len());
         for (topic, draft) in drafts {
             let latest = draft.map(|draft| {
                 let (lag, states) = self.topic_lag(draft, snapshot.stuck);

@@ -1,6 +1,5 @@
 //! What is remembered of a group over all its partitions, and which of its lags are no work.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use super::clock::{Now, Stamp};
 use super::partition::{Kind, PartitionState};
+use crate::model::by_topic::ByTopic;
 use crate::model::fault::Fault;
 use crate::model::group::{GroupDescription, GroupState};
 use crate::model::lag::{LagRules, PartitionLag};
@@ -25,7 +25,7 @@ pub(in crate::model) struct GroupHistory {
     /// The last assignor seen: an empty group has none to show.
     pub(in crate::model) assignor: Option<Arc<str>>,
     /// Its partitions, of the topics on which there is something to remember.
-    pub(in crate::model) topics: BTreeMap<TopicName, Box<[PartitionState]>>,
+    pub(in crate::model) topics: ByTopic<Box<[PartitionState]>>,
 }
 
 /// An assignment that holds.
@@ -86,7 +86,8 @@ impl GroupHistory {
         topic: &TopicName,
         partitions: usize,
     ) -> Vec<PartitionState> {
-        let known = self.topics.remove(topic);
+        // The place in the map stays: it will be needed again.
+        let known = self.topics.get_mut(topic).map(std::mem::take);
         let mut states = known.map(<[_]>::into_vec).unwrap_or_default();
         if states.len() < partitions {
             states.resize(partitions, PartitionState::default());
@@ -98,6 +99,8 @@ impl GroupHistory {
     pub(in crate::model) fn keep(&mut self, topic: &TopicName, states: Vec<PartitionState>) {
         if states.iter().any(|state| state.kind() != Kind::Unseen) {
             self.topics.insert(topic.clone(), states.into());
+        } else {
+            self.topics.remove(topic);
         }
     }
 }
