@@ -24,6 +24,9 @@ struct Row {
     committed_offset: Option<i64>,
     log_end_offset: Option<i64>,
     lag: Option<i64>,
+    lag_seconds: Option<f64>,
+    lag_seconds_is_lower_bound: bool,
+    rule: String,
     note: Option<String>,
 }
 
@@ -136,6 +139,13 @@ fn same(
             (row.cluster.as_str(), row.log_start_offset),
             ("default", Some(0))
         );
+        let has_commit = row.committed_offset.is_some();
+        assert_eq!(row.rule == "measured", has_commit, "{row:?}");
+        assert_eq!(row.lag_seconds.is_some(), has_commit, "{row:?}");
+        if row.lag == Some(0) {
+            let age = (row.lag_seconds, row.lag_seconds_is_lower_bound);
+            assert_eq!(age, (Some(0.0), false), "{row:?}");
+        }
         seen.insert(theirs.group.clone());
     }
     assert_eq!(seen.len(), groups.len());
