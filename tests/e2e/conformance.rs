@@ -4,20 +4,10 @@
 //! what was set up, word for word, and so with one another. Where brokers come and go, the clients may lag behind the
 //! truth by a poll or so, but never say anything that is not so ([`crate::faults`]).
 //!
-//! # What librdkafka cannot see
-//!
-//! | fact | librdkafka | why |
-//! |---|---|---|
-//! | more groups than `max_groups` | a fault for those beyond it | a client for each group |
-//! | a topic deleted and recreated between two polls, with the same number of partitions | only by its offsets | its metadata has no topic IDs |
-//! | which generation of a leader has answered | no | `ListOffsets` of librdkafka sends no leader epoch that the caller may read |
-//! | which members a group has, and of what type it is | no | `DescribeConsumerGroups` may crash, and groups of the consumer protocol read as dead |
-//! | where a share group stands | no | no such request |
-//! | what a streams group's tasks are | no | no such request |
-//! | log starts that move by retention while every commit stands beyond | up to a minute late | asked for once a minute, as with the other client |
-//!
-//! Of these, the first two and the last are part of an observation so far.
+//! What a client cannot see by its nature is listed in [`capabilities`], and nothing else may differ.
 
+pub(crate) mod capabilities;
+mod described;
 mod groups;
 mod outage;
 mod permissions;
@@ -62,6 +52,15 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     shared!(records::ends_of_a_while_ago),
     shared!(records::offsets_in_a_transaction),
     shared!(outage::what_one_broker_holds_goes_and_comes_with_it),
+    shared!(described::classic_groups),
+    shared!(described::groups_of_the_consumer_protocol),
+    shared!(described::empty_and_unknown_groups),
+    ("conformance::share_groups", |testbed| {
+        described::share_groups(testbed.preview_kafka()?)
+    }),
+    ("conformance::streams_groups", |testbed| {
+        described::streams_groups(testbed.preview_kafka()?)
+    }),
     ("conformance::what_is_denied_is_named", |testbed| {
         permissions::what_is_denied_is_named(testbed.secured_kafka()?)
     }),
@@ -90,6 +89,10 @@ const OLDEST: &[(&str, Case)] = &[
     ("many groups", groups::many_groups),
     ("odd names", groups::odd_names),
     ("live group", groups::live_classic_group),
+    (
+        "empty and unknown groups",
+        described::empty_and_unknown_groups,
+    ),
     ("missing topic", topics::missing_topic_is_not_created),
     (
         "topic deleted and recreated",

@@ -9,11 +9,15 @@ use anyhow::{Context, Result, ensure};
 use lagwise::kafka::{Client, GroupList, Settings, Source};
 use lagwise::model::assembly::{ClusterHistory, Scope};
 use lagwise::model::fault::Fault;
-use lagwise::model::observation::{GroupPlan, Observation, SweepPlan, TopicOffsets};
+use lagwise::model::group::{GroupKind, Member};
+use lagwise::model::observation::{
+    GroupObservation, GroupPlan, Observation, SweepPlan, TopicOffsets,
+};
 use lagwise::model::snapshot::ClusterSnapshot;
-use lagwise::model::types::{Isolation, Offset};
+use lagwise::model::types::{Isolation, Offset, TopicName};
 use lagwise::poller::OffsetSource;
 
+use crate::conformance::capabilities::adapted;
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 
@@ -147,14 +151,14 @@ impl Sources {
         self.passed += time;
     }
 
-    /// One look, at which every client has to see exactly this (see [`seen`]).
+    /// One look, at which every client has to see exactly this (see [`seen`]), but for what it cannot see.
     pub(crate) fn expect(&mut self, plan: &SweepPlan, expected: &str) -> Result<()> {
         for (client, observation) in self.look(plan)? {
             let seen = seen(&observation);
+            let expected = sorted(&adapted(client, expected));
             ensure!(
-                seen == sorted(expected),
-                "{client:?} sees\n{seen}\ninstead of\n{}",
-                sorted(expected)
+                seen == expected,
+                "{client:?} sees\n{seen}\ninstead of\n{expected}"
             );
         }
         Ok(())
@@ -225,25 +229,103 @@ pub(crate) fn read_committed(mut plan: SweepPlan) -> SweepPlan {
 /// TOPIC: topic_missing           nothing is known of the topic
 /// TOPIC stable: 4 7 1            last stable offsets, where they were asked for
 /// connection: login              what keeps the cluster from answering
+/// GROUP is stable classic by range, members with 1 2
+/// GROUP member CLIENT INSTANCE reads TOPIC
+/// GROUP has TOPIC: 0 1 2         partitions of all its members
+/// GROUP runs ID of TOPIC:3       a streams group's sub-topology
 /// ```
+///
+/// Of a group without members that is classic or not there, nothing is said of what it is.
 ///
 /// An unknown is its fault's label after an exclamation mark.
 pub(crate) fn seen(observation: &Observation) -> String {
-    text(observation, &|fault| format!("!{}", fault.label()))
+    let mut lines = lines(observation, &|fault| format!("!{}", fault.label()));
+    for group in &observation.groups {
+        lines.extend(described(group));
+    }
+    joined(lines)
 }
 
 /// As [`seen`], with one sign for every fault that says that something is not to be reached at present.
 pub(crate) fn seen_in_outage(observation: &Observation) -> String {
-    text(observation, &|fault| {
+    joined(lines(observation, &|fault| {
         if fault.is_connection() {
             "?".to_owned()
         } else {
             format!("!{}", fault.label())
         }
+    }))
+}
+
+/// What the group is said to be.
+fn described(group: &GroupObservation) -> Vec<String> {
+    let id = &group.plan.group;
+    let told = match &group.description {
+        Ok(told) => told,
+        // Its commits have said so already.
+        Err(fault) if group.committed.as_ref().err() == Some(fault) => return Vec::new(),
+        Err(fault) if fault.is_connection() || *fault == Fault::Untold => return Vec::new(),
+        Err(fault) => return vec![format!("{id} is !{}", fault.label())],
+    };
+    if told.kind == GroupKind::Classic && told.members.is_empty() {
+        return Vec::new();
+    }
+    let assignor = told.assignor.as_deref().unwrap_or("none");
+    let mut sizes: Vec<_> = told.members.iter().map(Member::partitions).collect();
+    sizes.sort_unstable();
+    let mut lines = vec![format!(
+        "{id} is {} by {assignor}, members with{}",
+        format!("{:?} {:?}", told.state, told.kind).to_lowercase(),
+        sizes
+            .iter()
+            .fold(String::new(), |all, size| format!("{all} {size}"))
+    )];
+    let mut owned: BTreeMap<&TopicName, BTreeSet<i32>> = BTreeMap::new();
+    for member in &told.members {
+        let mut line = format!("{id} member {}", member.client);
+        if let Some(instance) = &member.instance {
+            line += &format!(" {instance}");
+        }
+        for topic in member.subscribed.iter().flatten() {
+            line += &format!(" reads {topic}");
+        }
+        lines.push(line);
+        for (topic, partitions) in &member.assigned {
+            owned.entry(topic).or_default().extend(partitions);
+        }
+    }
+    for (topic, partitions) in owned {
+        let all = partitions.iter().map(ToString::to_string);
+        lines.push(format!(
+            "{id} has {topic}: {}",
+            all.collect::<Vec<_>>().join(" ")
+        ));
+    }
+    for part in &told.subtopologies {
+        let sources = part
+            .sources
+            .iter()
+            .map(|(topic, partitions)| match partitions {
+                Some(partitions) => format!("{topic}:{partitions}"),
+                None => format!("{topic}:?"),
+            });
+        lines.push(format!(
+            "{id} runs {} of {}",
+            part.id,
+            sources.collect::<Vec<_>>().join(" ")
+        ));
+    }
+    lines
+}
+
+fn joined(lines: BTreeSet<String>) -> String {
+    lines.into_iter().fold(String::new(), |mut text, line| {
+        let _ = writeln!(text, "{line}");
+        text
     })
 }
 
-fn text(observation: &Observation, fault: &dyn Fn(Fault) -> String) -> String {
+fn lines(observation: &Observation, fault: &dyn Fn(Fault) -> String) -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
     let number = |offset: &Result<Offset, Fault>| match offset {
         Ok(offset) => offset.to_string(),
@@ -294,10 +376,7 @@ fn text(observation: &Observation, fault: &dyn Fn(Fault) -> String) -> String {
     if let Some(connection) = &observation.connection {
         lines.insert(format!("connection: {}", connection.kind.label()));
     }
-    lines.into_iter().fold(String::new(), |mut text, line| {
-        let _ = writeln!(text, "{line}");
-        text
-    })
+    lines
 }
 
 /// Lines in the order of [`seen`].

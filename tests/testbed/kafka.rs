@@ -271,7 +271,7 @@ impl KafkaCluster {
         Ok(out.into_owned())
     }
 
-    fn java_command(&self, jars: &Path, heap_mb: u32, log_level: &str) -> Command {
+    pub(super) fn java_command(&self, jars: &Path, heap_mb: u32, log_level: &str) -> Command {
         let mut command = Command::new(&self.artifacts.java);
         // The first compiler only and the serial collector: brokers live for minutes and share two cores.
         command

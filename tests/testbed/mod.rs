@@ -6,13 +6,13 @@
 //! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
 //! cluster of `broker`s) with `topics`, `records` and `layout` (what tests do with it), `secured` (one with logins and
 //! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise)
-//! and `replicas` (what a
-//! Deployment's replicas did), `consumers`, `http`.
+//! and `replicas` (what a Deployment's replicas did), `consumers`, `applications` (those in Java), `http`.
 #![allow(
     dead_code,
     reason = "each test binary uses its own part of the testbed"
 )]
 
+pub(crate) mod applications;
 pub(crate) mod artifacts;
 pub(crate) mod broker;
 pub(crate) mod consumers;
@@ -57,6 +57,7 @@ pub(crate) struct Testbed {
     artifacts: OnceLock<Result<Artifacts>>,
     kafka: OnceLock<Result<KafkaCluster>>,
     secured: OnceLock<Result<KafkaCluster>>,
+    preview: OnceLock<Result<KafkaCluster>>,
     control_plane: OnceLock<Result<ControlPlane>>,
 }
 
@@ -73,6 +74,7 @@ impl Testbed {
             artifacts: OnceLock::new(),
             kafka: OnceLock::new(),
             secured: OnceLock::new(),
+            preview: OnceLock::new(),
             control_plane: OnceLock::new(),
         })
     }
@@ -99,6 +101,13 @@ impl Testbed {
     pub(crate) fn secured_kafka(&self) -> Result<&KafkaCluster> {
         shared(&self.secured, || {
             self.start_kafka("secured", &secured::options())
+        })
+    }
+
+    /// The shared broker with share groups and streams groups, which its version has in preview.
+    pub(crate) fn preview_kafka(&self) -> Result<&KafkaCluster> {
+        shared(&self.preview, || {
+            self.start_kafka("preview", &applications::options())
         })
     }
 
@@ -190,6 +199,7 @@ impl Testbed {
         };
         drop(self.kafka.take());
         drop(self.secured.take());
+        drop(self.preview.take());
         self.remove_folder();
         stopped
     }

@@ -169,7 +169,17 @@ fn live(kafka: &KafkaCluster, protocol: &str) -> Result<()> {
     fleet.scale_to(2)?;
     let mut sources = Sources::of(kafka)?;
     let plan = plan(&group, &[&topic]);
-    let drained = format!("{group} {topic}: 30 20 -\n{topic}: 0..30 0..20 0..0");
+    let assignor = if protocol == "classic" {
+        "range"
+    } else {
+        "uniform"
+    };
+    let members = format!(
+        "{group} is stable {protocol} by {assignor}, members with 1 2
+         {group} member rdkafka reads {topic}
+         {group} has {topic}: 0 1 2"
+    );
+    let drained = format!("{members}\n{group} {topic}: 30 20 -\n{topic}: 0..30 0..20 0..0");
     sources.until(
         Duration::from_secs(40),
         "the group to have caught up",
@@ -191,10 +201,22 @@ fn live(kafka: &KafkaCluster, protocol: &str) -> Result<()> {
     in_state("Stable")?;
     kafka.produce_to(&topic, &[(2, 10)])?;
     let more = format!("{group} {topic}: 30 20 10\n{topic}: 0..30 0..20 0..10");
-    sources.until(Duration::from_secs(20), "what is new", &plan, &more)?;
+    let live = format!("{members}\n{more}");
+    sources.until(Duration::from_secs(20), "what is new", &plan, &live)?;
 
     fleet.scale_to(0)?;
     in_state("Empty")?;
-    sources.expect(&plan, &more)?;
-    Sources::of(kafka)?.expect(&plan, &more)
+    // An empty group of the consumer protocol is one still, and its assignor what its last members chose.
+    let left = if protocol == "classic" {
+        more
+    } else {
+        format!("{group} is empty consumer by {assignor}, members with\n{more}")
+    };
+    Sources::of(kafka)?.expect(&plan, &left)?;
+    sources.until(
+        Duration::from_secs(60),
+        "the members to be gone",
+        &plan,
+        &left,
+    )
 }

@@ -1,0 +1,85 @@
+//! What a client cannot see, as data: what a case expects is adapted from it for that client, so a client that begins
+//! to see it, or another that ceases to, fails the case.
+
+use lagwise::kafka::Client;
+
+/// What there is to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fact {
+    /// Of more groups than the client's limit.
+    AnyNumberOfGroups,
+    /// Whether a topic is the same that it was, where its offsets do not show it.
+    TopicIds,
+    /// A group's kind, state, assignor and members.
+    Descriptions,
+    /// Where a share group stands.
+    ShareOffsets,
+}
+
+/// A client that cannot see something.
+pub(crate) struct Blind {
+    pub(crate) client: Client,
+    pub(crate) fact: Fact,
+    /// What it says instead.
+    pub(crate) instead: &'static str,
+    pub(crate) why: &'static str,
+}
+
+pub(crate) const BLIND: &[Blind] = &[
+    Blind {
+        client: Client::Librdkafka,
+        fact: Fact::AnyNumberOfGroups,
+        instead: "too_many_groups for those beyond max_groups",
+        why: "it takes a client for each group",
+    },
+    Blind {
+        client: Client::Librdkafka,
+        fact: Fact::TopicIds,
+        instead: "no ID: a topic made anew shows by its offsets alone",
+        why: "its metadata has none",
+    },
+    Blind {
+        client: Client::Librdkafka,
+        fact: Fact::Descriptions,
+        instead: "untold",
+        why: "DescribeConsumerGroups may crash the process; the list of groups that tells members asks every broker for \
+              every group, fails whole where one broker does, and has groups of the newer protocols as dead",
+    },
+    Blind {
+        client: Client::Librdkafka,
+        fact: Fact::ShareOffsets,
+        instead: "no commit, as brokers answer OffsetFetch for such a group",
+        why: "it has no request for them, and cannot tell what kind a group is",
+    },
+];
+
+/// Whether the client sees it.
+pub(crate) fn sees(client: Client, fact: Fact) -> bool {
+    !BLIND
+        .iter()
+        .any(|blind| blind.client == client && blind.fact == fact)
+}
+
+/// What the client has to see where this is the truth, in the lines of [`crate::sources::seen`].
+pub(crate) fn adapted(client: Client, truth: &str) -> String {
+    let lines = truth.lines().map(str::trim);
+    // GROUP is STATE share ...
+    let is_share = |line: &&str| line.contains(" is ") && line.contains(" share");
+    let shares: Vec<_> = lines
+        .clone()
+        .filter(is_share)
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    let seen = lines.filter_map(|line| {
+        let mut words = line.split(' ');
+        let (subject, verb) = (words.next()?, words.next().unwrap_or_default());
+        if !sees(client, Fact::Descriptions) && matches!(verb, "is" | "member" | "has" | "runs") {
+            return None;
+        }
+        if !sees(client, Fact::ShareOffsets) && shares.contains(&subject) {
+            return Some(format!("{subject} {verb}{}", " -".repeat(words.count())));
+        }
+        Some(line.to_owned())
+    });
+    seen.collect::<Vec<_>>().join("\n")
+}

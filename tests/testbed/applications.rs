@@ -1,0 +1,77 @@
+//! Applications that no client in this process can be: share consumers and streams applications, which exist in Java
+//! only, and the broker that takes them.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::kafka::{KafkaCluster, KafkaOptions};
+use super::process::Process;
+use super::unique;
+
+/// One broker that speaks the protocols that its version has in preview.
+pub(super) fn options() -> KafkaOptions {
+    let properties = [
+        ("unstable.api.versions.enable", "true"),
+        ("unstable.feature.versions.enable", "true"),
+        (
+            "group.coordinator.rebalance.protocols",
+            "classic,consumer,share,streams",
+        ),
+    ];
+    let features = ["share.version=1", "streams.version=1"];
+    KafkaOptions {
+        brokers: 1,
+        properties: properties
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .to_vec(),
+        format: features
+            .iter()
+            .flat_map(|feature| ["--feature".to_owned(), (*feature).to_owned()])
+            .collect(),
+        ..KafkaOptions::default()
+    }
+}
+
+impl KafkaCluster {
+    /// Starts Kafka's own console consumer as a member of a share group: it acknowledges what it gets.
+    pub(crate) fn start_share_consumer(&self, group: &str, topic: &str) -> Result<Process> {
+        let mut command = self.java_command(&self.artifacts.kafka_jars, 128, "warn");
+        command
+            .arg("org.apache.kafka.tools.consumer.ConsoleShareConsumer")
+            .args(["--bootstrap-server", &self.bootstrap()])
+            .args(["--topic", topic, "--group", group]);
+        Process::start(&unique("share-consumer"), self.folder(), &command)
+    }
+
+    /// Starts a streams application that reads a topic: `tests/testbed/kafka/Repartition.java`. Its group is its id.
+    pub(crate) fn start_streams(&self, application: &str, topic: &str) -> Result<Process> {
+        let name = unique("streams");
+        let source =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed/kafka/Repartition.java");
+        let mut command = self.java_command(&self.artifacts.kafka_jars, 256, "warn");
+        command
+            .arg(source)
+            .args([&self.bootstrap(), application, topic])
+            .arg(self.folder().join(&name));
+        Process::start(&name, self.folder(), &command)
+    }
+
+    /// Where a share group stands by Kafka's own tool: the start offset of each partition that it lists, in order.
+    pub(crate) fn share_offsets(&self, group: &str) -> Result<Vec<(i32, Option<i64>)>> {
+        let printed = self.tool(
+            "org.apache.kafka.tools.consumer.group.ShareGroupCommand",
+            &["--describe", "--group", group],
+        )?;
+        // GROUP TOPIC PARTITION START-OFFSET
+        let rows = printed
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut offsets = rows
+            .filter(|fields| fields.len() >= 4 && fields[0] == group)
+            .map(|fields| Ok((fields[2].parse()?, fields[3].parse().ok())))
+            .collect::<Result<Vec<_>>>()?;
+        offsets.sort_unstable();
+        Ok(offsets)
+    }
+}
