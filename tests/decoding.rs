@@ -28,8 +28,12 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsResponse, FindCoordinatorResponse, ListGroupsResponse, ListOffsetsResponse,
-    MetadataResponse, OffsetFetchResponse, SaslAuthenticateResponse, SaslHandshakeResponse,
+    ApiKey, ApiVersionsResponse, ConsumerGroupDescribeResponse, ConsumerProtocolAssignment,
+    ConsumerProtocolSubscription, DescribeGroupsResponse, DescribeShareGroupOffsetsResponse,
+    FindCoordinatorResponse, ListGroupsResponse, ListOffsetsResponse, MetadataResponse,
+    OffsetFetchResponse, SaslAuthenticateResponse, SaslHandshakeResponse,
+    ShareGroupDescribeResponse, consumer_group_describe_response, consumer_protocol_assignment,
+    describe_groups_response, describe_share_group_offsets_response, share_group_describe_response,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use lagwise::kafka::wire::decoding::{apis, is_well_formed};
@@ -209,7 +213,14 @@ fn bytes(response: &impl Encodable, version: i16) -> Vec<u8> {
 
 /// An answer as a broker would give it, by the library's own encoder. A new reader needs an arm here.
 fn response(key: i16, version: i16, rng: &mut Rng) -> Vec<u8> {
+    if key == STREAMS_GROUP_DESCRIBE {
+        return streams_groups(rng);
+    }
     match ApiKey::try_from(key).unwrap() {
+        ApiKey::DescribeGroups => bytes(&classic_groups(rng), version),
+        ApiKey::ConsumerGroupDescribe => bytes(&consumer_groups(rng), version),
+        ApiKey::ShareGroupDescribe => bytes(&share_groups(rng), version),
+        ApiKey::DescribeShareGroupOffsets => bytes(&share_offsets(rng), version),
         ApiKey::ApiVersions => {
             let range = |rng: &mut Rng, _| {
                 let range = ApiVersion::default().with_api_key(rng.i16(..));
@@ -272,6 +283,168 @@ fn response(key: i16, version: i16, rng: &mut Rng) -> Vec<u8> {
             bytes(&response.with_groups(list(rng, group)), version)
         }
         other => panic!("no answer is made up for {other:?}"),
+    }
+}
+
+fn classic_groups(rng: &mut Rng) -> DescribeGroupsResponse {
+    let topic = |rng: &mut Rng, length| {
+        let topic = consumer_protocol_assignment::TopicPartition::default();
+        topic
+            .with_topic(text(rng, length).into())
+            .with_partitions(list(rng, |rng, _| rng.i32(..)))
+    };
+    let member = |rng: &mut Rng, length| {
+        let subscription = ConsumerProtocolSubscription::default().with_topics(list(rng, text));
+        let assignment =
+            ConsumerProtocolAssignment::default().with_assigned_partitions(list(rng, topic));
+        let versioned = |body: Vec<u8>| [vec![0, 0], body].concat().into();
+        let member = describe_groups_response::DescribedGroupMember::default();
+        let member = member
+            .with_member_id(text(rng, length))
+            .with_client_id(text(rng, length));
+        if length == 0 {
+            return member;
+        }
+        member
+            .with_member_metadata(versioned(bytes(&subscription, 0)))
+            .with_member_assignment(versioned(bytes(&assignment, 0)))
+    };
+    let group = |rng: &mut Rng, length| {
+        let group = describe_groups_response::DescribedGroup::default();
+        group
+            .with_group_id(text(rng, length).into())
+            .with_protocol_type(StrBytes::from_static_str("consumer"))
+            .with_protocol_data(text(rng, length))
+            .with_members(list(rng, member))
+    };
+    DescribeGroupsResponse::default().with_groups(list(rng, group))
+}
+
+fn consumer_groups(rng: &mut Rng) -> ConsumerGroupDescribeResponse {
+    use consumer_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions};
+    let topic = |rng: &mut Rng, length| {
+        TopicPartitions::default()
+            .with_topic_name(text(rng, length).into())
+            .with_partitions(list(rng, |rng, _| rng.i32(..)))
+    };
+    let member = |rng: &mut Rng, length| {
+        Member::default()
+            .with_member_id(text(rng, length))
+            .with_instance_id(rng.bool().then(|| text(rng, length)))
+            .with_subscribed_topic_names(list(rng, |rng, length| text(rng, length).into()))
+            .with_assignment(Assignment::default().with_topic_partitions(list(rng, topic)))
+    };
+    let group = |rng: &mut Rng, length| {
+        DescribedGroup::default()
+            .with_group_id(text(rng, length).into())
+            .with_members(list(rng, member))
+    };
+    ConsumerGroupDescribeResponse::default().with_groups(list(rng, group))
+}
+
+fn share_groups(rng: &mut Rng) -> ShareGroupDescribeResponse {
+    use share_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions};
+    let topic = |rng: &mut Rng, length| {
+        TopicPartitions::default()
+            .with_topic_name(text(rng, length).into())
+            .with_partitions(list(rng, |rng, _| rng.i32(..)))
+    };
+    let member = |rng: &mut Rng, length| {
+        Member::default()
+            .with_member_id(text(rng, length))
+            .with_subscribed_topic_names(list(rng, |rng, length| text(rng, length).into()))
+            .with_assignment(Assignment::default().with_topic_partitions(list(rng, topic)))
+    };
+    let group = |rng: &mut Rng, length| {
+        DescribedGroup::default()
+            .with_group_id(text(rng, length).into())
+            .with_members(list(rng, member))
+    };
+    ShareGroupDescribeResponse::default().with_groups(list(rng, group))
+}
+
+fn share_offsets(rng: &mut Rng) -> DescribeShareGroupOffsetsResponse {
+    use describe_share_group_offsets_response as of;
+    let partition = |rng: &mut Rng, _| {
+        of::DescribeShareGroupOffsetsResponsePartition::default()
+            .with_partition_index(rng.i32(..))
+            .with_start_offset(rng.i64(..))
+    };
+    let topic = |rng: &mut Rng, length| {
+        of::DescribeShareGroupOffsetsResponseTopic::default()
+            .with_topic_name(text(rng, length).into())
+            .with_partitions(list(rng, partition))
+    };
+    let group = |rng: &mut Rng, length| {
+        of::DescribeShareGroupOffsetsResponseGroup::default()
+            .with_group_id(text(rng, length).into())
+            .with_topics(list(rng, topic))
+    };
+    DescribeShareGroupOffsetsResponse::default().with_groups(list(rng, group))
+}
+
+/// One that the library lacks.
+const STREAMS_GROUP_DESCRIBE: i16 = 89;
+
+/// By hand: lists of at most 126 entries and texts of as many characters have lengths of one byte.
+fn streams_groups(rng: &mut Rng) -> Vec<u8> {
+    let mut body = vec![0; 4];
+    many(rng, &mut body, |rng, body, length| {
+        body.extend([0, 0, 0]);
+        word(rng, body, length);
+        word(rng, body, length);
+        // Its epochs, a topology and that one's epoch.
+        body.extend([0; 8]);
+        body.extend([1, 0, 0, 0, 0]);
+        many(rng, body, |rng, body, length| {
+            word(rng, body, length);
+            many(rng, body, word);
+            many(rng, body, word);
+            for _ in 0..2 {
+                many(rng, body, |rng, body, length| {
+                    word(rng, body, length);
+                    body.extend([0; 6]);
+                    body.extend([1, 0]);
+                });
+            }
+            body.push(0);
+        });
+        body.push(0);
+        many(rng, body, |rng, body, length| {
+            word(rng, body, length);
+            body.extend([0; 6]);
+            word(rng, body, length);
+            word(rng, body, length);
+            body.extend([0; 4]);
+            word(rng, body, length);
+            body.extend([0xff, 1, 1, 1]);
+            for _ in 0..2 {
+                for _ in 0..3 {
+                    many(rng, body, |rng, body, length| {
+                        word(rng, body, length);
+                        body.extend([2, 0, 0, 0, 0, 0]);
+                    });
+                }
+                body.push(0);
+            }
+            body.extend([0, 0]);
+        });
+        body.extend([0; 5]);
+    });
+    body.push(0);
+    body
+}
+
+fn word(rng: &mut Rng, body: &mut Vec<u8>, length: usize) {
+    body.push(u8::try_from(length + 1).unwrap());
+    body.extend(text(rng, length).as_bytes());
+}
+
+fn many(rng: &mut Rng, body: &mut Vec<u8>, mut one: impl FnMut(&mut Rng, &mut Vec<u8>, usize)) {
+    let shape = shape(rng);
+    body.push(u8::try_from(shape.count + 1).unwrap());
+    for _ in 0..shape.count {
+        one(rng, body, shape.text);
     }
 }
 

@@ -20,6 +20,7 @@ pub(super) fn render(snapshot: &LagSnapshot, now: &Moment, build: &BuildInfo) ->
     let mut text = Text::default();
     consumer_groups(&mut text, snapshot);
     ages_and_rules(&mut text, snapshot);
+    members(&mut text, snapshot);
     topics(&mut text, snapshot);
     decisions(&mut text, snapshot);
     freshness(&mut text, snapshot, now);
@@ -133,6 +134,22 @@ fn ages_and_rules(text: &mut Text, snapshot: &LagSnapshot) {
     for (name, cluster) in &snapshot.clusters {
         for (id, _) in cluster.groups.iter().filter(|(_, group)| group.stuck) {
             text.sample(&in_cluster(name).with("consumergroup", id.as_str()), 1);
+        }
+    }
+}
+
+fn members(text: &mut Text, snapshot: &LagSnapshot) {
+    text.family(
+        "kafka_consumergroup_members",
+        GAUGE,
+        "Members of the group, as its coordinator last told; absent where it never did",
+    );
+    for (name, cluster) in &snapshot.clusters {
+        for (id, group) in &cluster.groups {
+            if let Some(description) = &group.description {
+                let labels = in_cluster(name).with("consumergroup", id.as_str());
+                text.sample(&labels, description.members.len());
+            }
         }
     }
 }
@@ -444,6 +461,31 @@ mod tests {
     fn rendering() {
         let now = fixtures::at(Duration::from_secs(7));
         insta::assert_snapshot!(render(&fixtures::snapshot(), &now, &build()));
+    }
+
+    #[test]
+    fn members_are_counted_where_they_are_told() {
+        use crate::model::group::{GroupDescription, GroupKind, GroupState};
+        let mut told = fixtures::nothing(Duration::ZERO, "told");
+        told.groups[0].description = Ok(std::sync::Arc::new(GroupDescription {
+            kind: GroupKind::Classic,
+            state: GroupState::Empty,
+            assignor: None,
+            members: Vec::new(),
+            subtopologies: Vec::new(),
+        }));
+        let mut history = ClusterHistory::default();
+        history.take_in(told, Scope::Some);
+        let untold = fixtures::nothing(Duration::ZERO, "untold");
+        let mut snapshot = fixtures::snapshot();
+        let cluster = history.take_in(untold, Scope::Some);
+        snapshot.clusters = [("main".into(), cluster)].into();
+        let text = render(&snapshot, &fixtures::at(Duration::ZERO), &build());
+        let samples = text
+            .lines()
+            .filter(|line| line.starts_with("kafka_consumergroup_members"));
+        let expected = "kafka_consumergroup_members{cluster=\"main\",consumergroup=\"told\"} 0";
+        assert_eq!(samples.collect::<Vec<_>>(), [expected]);
     }
 
     #[test]

@@ -105,6 +105,8 @@ impl GroupClients {
                         GroupObservation {
                             plan,
                             committed,
+                            // Its call that describes groups may crash, and its list of groups,
+                            // which names members too, asks every broker for every group.
                             description: Err(Fault::Untold),
                         }
                     })

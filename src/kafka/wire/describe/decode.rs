@@ -35,15 +35,16 @@ pub(in super::super) fn described<'a>(
     if !is_classic || version >= 1 {
         cursor.i32()?;
     }
-    let count = cursor.count(8)?;
-    let mut entries = Vec::new();
+    let count = cursor.count(12)?;
+    let mut entries = Vec::with_capacity(count);
+    let room = cursor.left().saturating_mul(TASKS_ROOM);
     for _ in 0..count {
         let entry = match kind {
             GroupKind::Classic => classic(&mut cursor, version, topics)?,
             GroupKind::Consumer | GroupKind::Share => {
                 with_assignor(kind, &mut cursor, version, topics)?
             }
-            GroupKind::Streams => streams(&mut cursor, topics)?,
+            GroupKind::Streams => streams(&mut cursor, topics, room / count.max(1))?,
         };
         entries.push(entry);
     }
@@ -91,8 +92,9 @@ fn with_assignor<'a>(
 ) -> Result<Entry<'a>, Malformed> {
     let (code, group, state) = head(cursor)?;
     let assignor = named(cursor.string()?);
-    let mut members = Vec::new();
-    for _ in 0..cursor.count(12)? {
+    let count = cursor.count(12)?;
+    let mut members = Vec::with_capacity(count);
+    for _ in 0..count {
         members.push(member(kind, cursor, version, topics)?);
     }
     cursor.i32()?;
@@ -164,7 +166,11 @@ fn assignment(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<Assigned, Malf
     Ok(assigned)
 }
 
-fn streams<'a>(cursor: &mut Cursor<'a>, topics: &Topics) -> Result<Entry<'a>, Malformed> {
+fn streams<'a>(
+    cursor: &mut Cursor<'a>,
+    topics: &Topics,
+    room: usize,
+) -> Result<Entry<'a>, Malformed> {
     let (code, group, state) = head(cursor)?;
     // A structure that may be null begins with -1 where it is.
     let subtopologies = if cursor.i8()? < 0 {
@@ -178,9 +184,14 @@ fn streams<'a>(cursor: &mut Cursor<'a>, topics: &Topics) -> Result<Entry<'a>, Ma
         cursor.tags()?;
         found
     };
-    let mut members = Vec::new();
-    for _ in 0..cursor.count(12)? {
-        members.push(streams_member(cursor, &subtopologies)?);
+    let mut work = Work {
+        subtopologies: &subtopologies,
+        room,
+    };
+    let count = cursor.count(28)?;
+    let mut members = Vec::with_capacity(count);
+    for _ in 0..count {
+        members.push(streams_member(cursor, &mut work)?);
     }
     cursor.i32()?;
     cursor.tags()?;
@@ -248,10 +259,7 @@ fn skip_pairs(cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
     Ok(())
 }
 
-fn streams_member(
-    cursor: &mut Cursor<'_>,
-    subtopologies: &[Subtopology],
-) -> Result<Member, Malformed> {
+fn streams_member(cursor: &mut Cursor<'_>, work: &mut Work<'_>) -> Result<Member, Malformed> {
     let id = cursor.string()?.into();
     cursor.i32()?;
     let instance = cursor.nullable_string()?.map(Arc::from);
@@ -274,8 +282,16 @@ fn streams_member(
             cursor.tags()?;
         }
     }
-    let assigned = tasks(cursor, subtopologies)?;
-    tasks(cursor, subtopologies)?;
+    let assigned = tasks(cursor, work)?;
+    // What it is to have next.
+    for _ in 0..3 {
+        for _ in 0..cursor.count(3)? {
+            cursor.skip_string()?;
+            cursor.skip_i32s()?;
+            cursor.tags()?;
+        }
+    }
+    cursor.tags()?;
     cursor.bool()?;
     cursor.tags()?;
     Ok(Member {
@@ -288,29 +304,60 @@ fn streams_member(
     })
 }
 
+/// The most bytes that partitions of tasks may take, for each byte of the answer.
+const TASKS_ROOM: usize = 12;
+
+/// What tasks are parts of.
+struct Work<'a> {
+    subtopologies: &'a [Subtopology],
+    /// The bytes that partitions may take. A task is told by one number and stands for a partition
+    /// of every source, so that a short answer could stand for any number of them.
+    room: usize,
+}
+
+impl Work<'_> {
+    /// The sources under which so many tasks of a sub-topology are listed: all, or the first where
+    /// all would take too much.
+    fn sources(&mut self, id: &str, tasks: usize) -> &[(TopicName, Option<u32>)] {
+        let mut all = self.subtopologies.iter();
+        let Some(found) = all.find(|subtopology| &*subtopology.id == id) else {
+            return &[];
+        };
+        // An entry of a list that has doubled just now, and a number for each task.
+        let each = tasks.saturating_mul(4).saturating_add(128);
+        let needed = each.saturating_mul(found.sources.len());
+        if needed <= self.room {
+            self.room -= needed;
+            return &found.sources;
+        }
+        found.sources.get(..1).unwrap_or_default()
+    }
+}
+
 /// The partitions of a member's active tasks: a task reads its number's partition of every source
 /// that has it.
-fn tasks(cursor: &mut Cursor<'_>, subtopologies: &[Subtopology]) -> Result<Assigned, Malformed> {
+fn tasks(cursor: &mut Cursor<'_>, work: &mut Work<'_>) -> Result<Assigned, Malformed> {
     let mut assigned = Assigned::new();
-    for part in 0..3 {
-        for _ in 0..cursor.count(3)? {
-            let id = cursor.string()?;
-            let partitions = cursor.i32s()?;
-            cursor.tags()?;
-            // Standby and warm-up tasks read nothing but their own state.
-            let mut of = subtopologies.iter().filter(|_| part == 0);
-            let Some(subtopology) = of.find(|subtopology| &*subtopology.id == id) else {
-                continue;
+    for _ in 0..cursor.count(3)? {
+        let id = cursor.string()?;
+        let partitions = cursor.i32s()?;
+        cursor.tags()?;
+        for (topic, count) in work.sources(id, partitions.len()) {
+            let has = |partition: &Partition| {
+                count.is_none_or(|count| u32::try_from(*partition).is_ok_and(|p| p < count))
             };
-            for (topic, count) in &subtopology.sources {
-                let has = |partition: &Partition| {
-                    count.is_none_or(|count| u32::try_from(*partition).is_ok_and(|p| p < count))
-                };
-                let read: Vec<_> = partitions.iter().copied().filter(has).collect();
-                if !read.is_empty() {
-                    assigned.push((topic.clone(), read));
-                }
+            let read: Vec<_> = partitions.iter().copied().filter(has).collect();
+            if !read.is_empty() {
+                assigned.push((topic.clone(), read));
             }
+        }
+    }
+    // Standby and warm-up tasks read nothing but their own state.
+    for _ in 0..2 {
+        for _ in 0..cursor.count(3)? {
+            cursor.skip_string()?;
+            cursor.skip_i32s()?;
+            cursor.tags()?;
         }
     }
     cursor.tags()?;
@@ -329,8 +376,9 @@ fn classic<'a>(
     let (group, told) = (cursor.string()?, cursor.string()?);
     let is_consumers = cursor.string()? == "consumer";
     let assignor = named(cursor.string()?).filter(|_| is_consumers);
-    let mut members = Vec::new();
-    for _ in 0..cursor.count(14)? {
+    let count = cursor.count(7)?;
+    let mut members = Vec::with_capacity(count);
+    for _ in 0..count {
         let id = cursor.string()?.into();
         let instance = if version >= 4 {
             cursor.nullable_string()?.map(Arc::from)
