@@ -17,7 +17,7 @@ use lagwise::model::snapshot::ClusterSnapshot;
 use lagwise::model::types::{Isolation, Offset, TopicName};
 use lagwise::poller::OffsetSource;
 
-use crate::conformance::capabilities::adapted;
+use crate::conformance::capabilities::{adapted, known_of};
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 
@@ -158,7 +158,8 @@ impl Sources {
             let expected = sorted(&adapted(client, expected));
             ensure!(
                 seen == expected,
-                "{client:?} sees\n{seen}\ninstead of\n{expected}"
+                "{client:?} sees\n{seen}\ninstead of\n{expected}{}",
+                known_of(client)
             );
         }
         Ok(())

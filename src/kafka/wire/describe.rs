@@ -9,6 +9,7 @@
 mod decode;
 #[cfg(test)]
 mod decode_tests;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

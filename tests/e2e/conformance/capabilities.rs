@@ -53,6 +53,17 @@ pub(crate) const BLIND: &[Blind] = &[
     },
 ];
 
+/// What a failure says of the client: what it is known not to see.
+pub(crate) fn known_of(client: Client) -> String {
+    let of = BLIND.iter().filter(|blind| blind.client == client);
+    let lines = of.map(
+        |Blind {
+             fact, instead, why, ..
+         }| { format!("  {client:?} cannot see {fact:?}: {instead}, since {why}\n") },
+    );
+    lines.collect()
+}
+
 /// Whether the client sees it.
 pub(crate) fn sees(client: Client, fact: Fact) -> bool {
     !BLIND

@@ -1,10 +1,14 @@
 //! What a login may not see is said by name and costs nothing else.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
 
 use crate::sources::{Sources, plan, plan_of};
 use crate::testbed::broker::SASL_PASSWORD;
+use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::poll::poll_until;
 use crate::testbed::secured::READER;
 use crate::testbed::unique;
 
@@ -18,7 +22,8 @@ pub(crate) fn what_is_denied_is_named(kafka: &KafkaCluster) -> Result<()> {
         kafka.commit(&group, name, &[(0, 1), (1, 2)])?;
         kafka.commit(&denied, name, &[(0, 1), (1, 2)])?;
     }
-    kafka.allow_describe(&[&topic], &[&group])?;
+    let hidden = unique("hidden");
+    kafka.allow_describe(&[&topic], &[&group, &hidden])?;
     let mut sources = Sources::connect(&[
         ("bootstrap.servers", &kafka.sasl_bootstrap()),
         ("security.protocol", "SASL_PLAINTEXT"),
@@ -31,6 +36,26 @@ pub(crate) fn what_is_denied_is_named(kafka: &KafkaCluster) -> Result<()> {
     sources.expect(
         &plan_of(&[(&group, &[&topic, &secret]), (&denied, &[&topic, &secret])]),
         &format!("{allowed}\n{denied}: !group_denied\n{secret}: topic_denied"),
+    )?;
+    // Of a group whose members read what may not be seen, the broker tells the kind and no more; its commits are read.
+    let options = ConsumerOptions {
+        bootstrap: kafka.bootstrap(),
+        group: hidden.clone(),
+        topic: secret.clone(),
+        per_second: 100,
+        properties: vec![("group.protocol".to_owned(), "consumer".to_owned())],
+    };
+    let mut members = ConsumerFleet::new(kafka.folder(), options);
+    members.scale_to(1)?;
+    poll_until(Duration::from_secs(90), "the member to have joined", || {
+        let args = ["--describe", "--group", &hidden, "--state"];
+        let told = kafka.consumer_groups_tool(&args)?;
+        ensure!(told.contains("Stable"), "{told}");
+        Ok(())
+    })?;
+    sources.expect(
+        &plan(&hidden, &[&topic]),
+        &format!("{hidden} is !topic_denied\n{hidden} {topic}: - -\n{topic}: 0..4 0..4"),
     )?;
     // Without topics named, what is denied cannot be told from what is not there.
     sources.expect(

@@ -5,10 +5,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::streams;
 use crate::kafka::codes;
 use crate::kafka::wire::cursor::{Cursor, Malformed};
 use crate::kafka::wire::topics::Topics;
-use crate::model::group::{GroupDescription, GroupKind, GroupState, Member, Subtopology};
+use crate::model::group::{GroupDescription, GroupKind, GroupState, Member};
 use crate::model::types::{Partition, TopicName};
 
 /// A group as one answer has it.
@@ -21,7 +22,7 @@ pub(in super::super) struct Entry<'a> {
     pub(in super::super) description: GroupDescription,
 }
 
-type Assigned = Vec<(TopicName, Vec<Partition>)>;
+pub(super) type Assigned = Vec<(TopicName, Vec<Partition>)>;
 
 /// The answer to the request that describes groups of this kind.
 pub(in super::super) fn described<'a>(
@@ -37,14 +38,14 @@ pub(in super::super) fn described<'a>(
     }
     let count = cursor.count(12)?;
     let mut entries = Vec::with_capacity(count);
-    let room = cursor.left().saturating_mul(TASKS_ROOM);
+    let room = cursor.left().saturating_mul(streams::ROOM);
     for _ in 0..count {
         let entry = match kind {
             GroupKind::Classic => classic(&mut cursor, version, topics)?,
             GroupKind::Consumer | GroupKind::Share => {
                 with_assignor(kind, &mut cursor, version, topics)?
             }
-            GroupKind::Streams => streams(&mut cursor, topics, room / count.max(1))?,
+            GroupKind::Streams => streams::group(&mut cursor, topics, room / count.max(1))?,
         };
         entries.push(entry);
     }
@@ -66,7 +67,10 @@ fn named(name: &str) -> Option<Arc<str>> {
     (!name.is_empty()).then(|| name.into())
 }
 
-fn names(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<BTreeSet<TopicName>, Malformed> {
+pub(super) fn names(
+    cursor: &mut Cursor<'_>,
+    topics: &Topics,
+) -> Result<BTreeSet<TopicName>, Malformed> {
     let mut names = BTreeSet::new();
     for _ in 0..cursor.count(1)? {
         names.insert(topics.name(cursor.string()?));
@@ -75,7 +79,7 @@ fn names(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<BTreeSet<TopicName>
 }
 
 /// Code, group and state, with which every kind but the classic one begins.
-fn head<'a>(cursor: &mut Cursor<'a>) -> Result<(i16, &'a str, GroupState), Malformed> {
+pub(super) fn head<'a>(cursor: &mut Cursor<'a>) -> Result<(i16, &'a str, GroupState), Malformed> {
     let code = cursor.i16()?;
     cursor.skip_string()?;
     let head = (code, cursor.string()?, state(cursor.string()?));
@@ -161,204 +165,6 @@ fn assignment(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<Assigned, Malf
         let topic = topics.name(cursor.string()?);
         assigned.push((topic, cursor.i32s()?));
         cursor.tags()?;
-    }
-    cursor.tags()?;
-    Ok(assigned)
-}
-
-fn streams<'a>(
-    cursor: &mut Cursor<'a>,
-    topics: &Topics,
-    room: usize,
-) -> Result<Entry<'a>, Malformed> {
-    let (code, group, state) = head(cursor)?;
-    // A structure that may be null begins with -1 where it is.
-    let subtopologies = if cursor.i8()? < 0 {
-        Vec::new()
-    } else {
-        cursor.i32()?;
-        let mut found = Vec::new();
-        for _ in 0..cursor.count(6)? {
-            found.push(subtopology(cursor, topics)?);
-        }
-        cursor.tags()?;
-        found
-    };
-    let mut work = Work {
-        subtopologies: &subtopologies,
-        room,
-    };
-    let count = cursor.count(28)?;
-    let mut members = Vec::with_capacity(count);
-    for _ in 0..count {
-        members.push(streams_member(cursor, &mut work)?);
-    }
-    cursor.i32()?;
-    cursor.tags()?;
-    let description = GroupDescription {
-        kind: GroupKind::Streams,
-        state,
-        assignor: None,
-        members,
-        subtopologies,
-    };
-    Ok(Entry {
-        group,
-        code,
-        description,
-    })
-}
-
-fn subtopology(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<Subtopology, Malformed> {
-    let known = |topic: &TopicName| match topics.partitions(topic) {
-        0 => None,
-        partitions => u32::try_from(partitions).ok(),
-    };
-    let id = cursor.string()?.into();
-    let mut sources: Vec<_> = names(cursor, topics)?
-        .into_iter()
-        .map(|topic| (known(&topic), topic))
-        .map(|(partitions, topic)| (topic, partitions))
-        .collect();
-    for _ in 0..cursor.count(1)? {
-        cursor.skip_string()?;
-    }
-    // What it stores its state in is nobody's work.
-    topic_infos(cursor, topics)?;
-    for (topic, partitions) in topic_infos(cursor, topics)? {
-        // 0 where the number is whatever the topics before it come to.
-        let told = u32::try_from(partitions).ok().filter(|told| *told > 0);
-        let partitions = told.or_else(|| known(&topic));
-        sources.push((topic, partitions));
-    }
-    cursor.tags()?;
-    Ok(Subtopology { id, sources })
-}
-
-fn topic_infos(
-    cursor: &mut Cursor<'_>,
-    topics: &Topics,
-) -> Result<Vec<(TopicName, i32)>, Malformed> {
-    let mut infos = Vec::new();
-    for _ in 0..cursor.count(9)? {
-        let topic = topics.name(cursor.string()?);
-        infos.push((topic, cursor.i32()?));
-        cursor.i16()?;
-        skip_pairs(cursor)?;
-        cursor.tags()?;
-    }
-    Ok(infos)
-}
-
-fn skip_pairs(cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
-    for _ in 0..cursor.count(3)? {
-        cursor.skip_string()?;
-        cursor.skip_string()?;
-        cursor.tags()?;
-    }
-    Ok(())
-}
-
-fn streams_member(cursor: &mut Cursor<'_>, work: &mut Work<'_>) -> Result<Member, Malformed> {
-    let id = cursor.string()?.into();
-    cursor.i32()?;
-    let instance = cursor.nullable_string()?.map(Arc::from);
-    cursor.skip_string()?;
-    let (client, host) = (cursor.string()?.into(), cursor.string()?.into());
-    cursor.i32()?;
-    cursor.skip_string()?;
-    if cursor.i8()? >= 0 {
-        // Where it answers interactive queries.
-        cursor.skip_string()?;
-        cursor.i16()?;
-        cursor.tags()?;
-    }
-    skip_pairs(cursor)?;
-    for _ in 0..2 {
-        for _ in 0..cursor.count(14)? {
-            cursor.skip_string()?;
-            cursor.i32()?;
-            cursor.i64()?;
-            cursor.tags()?;
-        }
-    }
-    let assigned = tasks(cursor, work)?;
-    // What it is to have next.
-    for _ in 0..3 {
-        for _ in 0..cursor.count(3)? {
-            cursor.skip_string()?;
-            cursor.skip_i32s()?;
-            cursor.tags()?;
-        }
-    }
-    cursor.tags()?;
-    cursor.bool()?;
-    cursor.tags()?;
-    Ok(Member {
-        id,
-        instance,
-        client,
-        host,
-        subscribed: None,
-        assigned,
-    })
-}
-
-/// The most bytes that partitions of tasks may take, for each byte of the answer.
-const TASKS_ROOM: usize = 12;
-
-/// What tasks are parts of.
-struct Work<'a> {
-    subtopologies: &'a [Subtopology],
-    /// The bytes that partitions may take. A task is told by one number and stands for a partition
-    /// of every source, so that a short answer could stand for any number of them.
-    room: usize,
-}
-
-impl Work<'_> {
-    /// The sources under which so many tasks of a sub-topology are listed: all, or the first where
-    /// all would take too much.
-    fn sources(&mut self, id: &str, tasks: usize) -> &[(TopicName, Option<u32>)] {
-        let mut all = self.subtopologies.iter();
-        let Some(found) = all.find(|subtopology| &*subtopology.id == id) else {
-            return &[];
-        };
-        // An entry of a list that has doubled just now, and a number for each task.
-        let each = tasks.saturating_mul(4).saturating_add(128);
-        let needed = each.saturating_mul(found.sources.len());
-        if needed <= self.room {
-            self.room -= needed;
-            return &found.sources;
-        }
-        found.sources.get(..1).unwrap_or_default()
-    }
-}
-
-/// The partitions of a member's active tasks: a task reads its number's partition of every source
-/// that has it.
-fn tasks(cursor: &mut Cursor<'_>, work: &mut Work<'_>) -> Result<Assigned, Malformed> {
-    let mut assigned = Assigned::new();
-    for _ in 0..cursor.count(3)? {
-        let id = cursor.string()?;
-        let partitions = cursor.i32s()?;
-        cursor.tags()?;
-        for (topic, count) in work.sources(id, partitions.len()) {
-            let has = |partition: &Partition| {
-                count.is_none_or(|count| u32::try_from(*partition).is_ok_and(|p| p < count))
-            };
-            let read: Vec<_> = partitions.iter().copied().filter(has).collect();
-            if !read.is_empty() {
-                assigned.push((topic.clone(), read));
-            }
-        }
-    }
-    // Standby and warm-up tasks read nothing but their own state.
-    for _ in 0..2 {
-        for _ in 0..cursor.count(3)? {
-            cursor.skip_string()?;
-            cursor.skip_i32s()?;
-            cursor.tags()?;
-        }
     }
     cursor.tags()?;
     Ok(assigned)
