@@ -1,7 +1,12 @@
 //! What the model costs in memory for every group on every partition, counted by the allocator: with
 //! what is shared between groups dealt out to them.
 
-#![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    clippy::print_stderr,
+    reason = "figures for whoever runs it"
+)]
 
 use std::alloc::System;
 use std::sync::Arc;
@@ -111,7 +116,7 @@ fn every_group_and_partition_costs_little() {
         let snapshot_only = held(&region) / per;
         drop(snapshot);
         let left = held(&region) / per;
-        println!(
+        eprintln!(
             "{name}: {all:.1} bytes, of which the snapshot {snapshot_only:.1}; left {left:.1}"
         );
         assert!(left.abs() < 0.1, "{name}: the count is off by {left}");

@@ -106,7 +106,6 @@ impl<V> ByTopic<V> {
     }
 
     /// Topics and values.
-    #[must_use]
     pub fn iter(&self) -> Iter<'_, V> {
         self.0.iter().map(split)
     }

@@ -4,9 +4,11 @@
 //! An unknown reading has no sample: a 0 or a -1 would be taken for a lag. So a series that ends
 //! means that nothing is known, and `lagwise_partition_faults` says why.
 
-use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
+mod text;
 
+use std::collections::BTreeMap;
+
+use self::text::{Labels, Text};
 use super::BuildInfo;
 use crate::model::age::Age;
 use crate::model::fault::Fault;
@@ -391,55 +393,6 @@ fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
         }
     }
     counts
-}
-
-/// Labels, escaped once and written many times.
-#[derive(Clone, Debug, Default)]
-struct Labels(String);
-
-impl Labels {
-    fn with(mut self, key: &str, value: &str) -> Self {
-        if !self.0.is_empty() {
-            self.0.push(',');
-        }
-        self.0.push_str(key);
-        self.0.push_str("=\"");
-        for character in value.chars() {
-            match character {
-                '\\' => self.0.push_str("\\\\"),
-                '"' => self.0.push_str("\\\""),
-                '\n' => self.0.push_str("\\n"),
-                other => self.0.push(other),
-            }
-        }
-        self.0.push('"');
-        self
-    }
-}
-
-/// The text so far, and the name of the family that samples belong to.
-#[derive(Debug, Default)]
-struct Text(String, &'static str);
-
-impl Text {
-    /// Begins a family. All its samples follow before the next one begins.
-    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
-        self.1 = name;
-        // Writing into a String does not fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn sample(&mut self, labels: &Labels, value: impl Display) {
-        let _ = writeln!(self.0, "{}{{{}}} {value}", self.1, labels.0);
-    }
-
-    fn partition(&mut self, labels: &Labels, partition: usize, value: impl Display) {
-        let _ = writeln!(
-            self.0,
-            "{}{{{},partition=\"{partition}\"}} {value}",
-            self.1, labels.0
-        );
-    }
 }
 
 #[cfg(test)]

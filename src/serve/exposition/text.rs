@@ -1,0 +1,52 @@
+//! Prometheus's text format: families of samples, labels escaped.
+
+use std::fmt::{Display, Write as _};
+
+/// Labels, escaped once and written many times.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Labels(pub(super) String);
+
+impl Labels {
+    pub(super) fn with(mut self, key: &str, value: &str) -> Self {
+        if !self.0.is_empty() {
+            self.0.push(',');
+        }
+        self.0.push_str(key);
+        self.0.push_str("=\"");
+        for character in value.chars() {
+            match character {
+                '\\' => self.0.push_str("\\\\"),
+                '"' => self.0.push_str("\\\""),
+                '\n' => self.0.push_str("\\n"),
+                other => self.0.push(other),
+            }
+        }
+        self.0.push('"');
+        self
+    }
+}
+
+/// The text so far, and the name of the family that samples belong to.
+#[derive(Debug, Default)]
+pub(super) struct Text(pub(super) String, &'static str);
+
+impl Text {
+    /// Begins a family. All its samples follow before the next one begins.
+    pub(super) fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.1 = name;
+        // Writing into a String does not fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    pub(super) fn sample(&mut self, labels: &Labels, value: impl Display) {
+        let _ = writeln!(self.0, "{}{{{}}} {value}", self.1, labels.0);
+    }
+
+    pub(super) fn partition(&mut self, labels: &Labels, partition: usize, value: impl Display) {
+        let _ = writeln!(
+            self.0,
+            "{}{{{},partition=\"{partition}\"}} {value}",
+            self.1, labels.0
+        );
+    }
+}
