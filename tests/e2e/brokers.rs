@@ -42,7 +42,8 @@ impl Watch<'_> {
             .runtime
             .block_on(self.source.observe(self.plan.clone(), deadline));
         ensure!(
-            Instant::now() < deadline + POLL / 4,
+            // That it ends, and not seconds late: two busy cores may be late by themselves.
+            Instant::now() < deadline + POLL,
             "it took longer than its deadline"
         );
         let mut seen = Seen {
