@@ -45,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) interval: &'static str,
     /// Which client asks the clusters.
     pub(crate) client: &'static str,
+    /// Where it keeps what survives a restart.
+    pub(crate) state: Value,
     /// What it finds in its environment, besides what the tests do.
     pub(crate) environment: Vec<(&'static str, String)>,
 }
@@ -58,6 +60,7 @@ impl Options {
             clamp: true,
             interval: "500ms",
             client: "auto",
+            state: json!({}),
             environment: Vec::new(),
         }
     }
@@ -107,6 +110,7 @@ impl Daemon {
             "poll": {"interval": options.interval, "max_staleness": humantime::format_duration(MAX_STALENESS).to_string()},
             "cap": {"clamp": options.clamp},
             "kubernetes": kubernetes,
+            "state": options.state,
             "server": {"external_metrics": external, "http": {"listen": format!("127.0.0.1:{http_port}")}},
         });
         let folder: PathBuf = testbed.folder("daemon")?;

@@ -30,6 +30,7 @@ mod rows;
 mod scale;
 mod smoke;
 mod sources;
+mod state;
 #[path = "../testbed/mod.rs"]
 mod testbed;
 
@@ -146,6 +147,7 @@ const SUITES: &[&[(&str, Test)]] = &[
     renewal::CASES,
     faults::CASES,
     rows::CASES,
+    state::CASES,
 ];
 
 /// Likewise, the long ones.
