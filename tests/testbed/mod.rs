@@ -6,11 +6,7 @@
 //! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
 //! cluster of `broker`s) with `topics`, `records` and `layout` (what tests do with it), `secured` (one with logins and
 //! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise)
-<<<<<<< ours
 //! and `replicas` (what a Deployment's replicas did), `consumers`, `applications` (those in Java), `http`.
-=======
-//! and `replicas` (what a Deployment's replicas did), `consumers`, `http`.
->>>>>>> theirs
 #![allow(
     dead_code,
     reason = "each test binary uses its own part of the testbed"
