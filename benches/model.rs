@@ -97,6 +97,7 @@ fn bench(criterion: &mut Criterion) {
                     selector: selector(i, topics),
                     target: Some(MetricTarget::AverageValue(Milli::from_units(100))),
                 }],
+                ..HpaFacts::default()
             })
             .collect();
         let snapshot = LagSnapshot {

@@ -104,8 +104,18 @@ impl App {
             deadline: config.poll.deadline,
         };
         let (stop, stopping) = watch::channel(false);
-        let mut poller =
-            Poller::new(sources, fixed, cadence, publisher).with_rules(config.lag.rules());
+        let rules = Rules {
+            clamp: config.cap.clamp,
+            max_staleness: config.poll.max_staleness,
+            namespaces: if config.kubernetes.enabled {
+                config.kubernetes.namespaces.clone()
+            } else {
+                Vec::new()
+            },
+        };
+        let mut poller = Poller::new(sources, fixed, cadence, publisher)
+            .with_rules(config.lag.rules())
+            .with_answers(rules.clone());
         let mut draining = vec![EXTERNAL, SIDE];
         if let Some(remembering) = remember(config, client, stopping.clone(), &mut tasks) {
             poller = poller.with_memory(remembering);
@@ -138,15 +148,7 @@ impl App {
         };
         let api = serve::external::router(serve::external::ExternalOptions {
             reader: reader.clone(),
-            rules: Rules {
-                clamp: config.cap.clamp,
-                max_staleness: config.poll.max_staleness,
-                namespaces: if config.kubernetes.enabled {
-                    config.kubernetes.namespaces.clone()
-                } else {
-                    Vec::new()
-                },
-            },
+            rules: rules.clone(),
             interests,
             auth: match config.server.external_metrics.auth {
                 AuthMode::None => serve::auth::AuthMode::None,
@@ -157,6 +159,7 @@ impl App {
         });
         let side = serve::metrics::router(serve::metrics::HttpOptions {
             reader,
+            rules,
             readiness,
             build,
         });
@@ -335,9 +338,8 @@ fn fixed_target(target: &StaticTarget) -> target::StaticTarget {
         namespaces: target.namespaces.clone(),
         cluster: target.cluster.clone(),
         group: target.group.clone(),
-        topics: target.topics.iter().cloned().collect(),
         per_replica: target.lag_per_replica.map(Milli::from_units),
-        reset: target.offset_reset,
+        settings: target.settings(),
     }
 }
 

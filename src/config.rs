@@ -13,7 +13,6 @@ mod cluster;
 mod kubernetes;
 mod lag;
 mod log;
-mod names;
 mod node;
 mod poll;
 mod problem;

@@ -3,8 +3,10 @@
 
 mod changes;
 mod memory;
+mod sweeping;
+mod telling;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,10 +17,13 @@ use tokio::time::MissedTickBehavior;
 
 pub use self::memory::Remembering;
 use self::memory::{Remembered, Told};
+use self::sweeping::{spawn, spawn_new};
+use self::telling::Telling;
 use crate::model::assembly::{ClusterHistory, Scope};
 use crate::model::history::memory::Memory;
 use crate::model::lag::LagRules;
 use crate::model::observation::{Observation, SweepPlan};
+use crate::model::query::Rules;
 use crate::model::snapshot::{ClusterSnapshot, LagSnapshot};
 use crate::model::target::{HpaFacts, Interest, StaticTarget, Targets};
 use crate::model::types::{ClusterName, Moment};
@@ -75,6 +80,7 @@ pub struct Poller<S> {
     interests: BTreeMap<Interest, Instant>,
     rules: LagRules,
     remembered: Option<Remembered>,
+    telling: Telling,
 }
 
 #[derive(Debug)]
@@ -107,7 +113,7 @@ impl<S: OffsetSource> Poller<S> {
                 .into_iter()
                 .map(|(name, source)| (name, cluster(source)))
                 .collect(),
-            targets: Arc::new(Targets::merge(&names, &fixed, &[], BTreeSet::new())),
+            targets: Arc::default(),
             names,
             fixed,
             cadence,
@@ -115,6 +121,16 @@ impl<S: OffsetSource> Poller<S> {
             interests: BTreeMap::new(),
             rules: LagRules::default(),
             remembered: None,
+            telling: Telling::by_default(cadence.interval.saturating_mul(6)),
+        }
+    }
+
+    /// The same, with the rules by which requests are answered.
+    #[must_use]
+    pub fn with_answers(self, rules: Rules) -> Self {
+        Self {
+            telling: Telling::new(rules),
+            ..self
         }
     }
 
@@ -191,14 +207,25 @@ impl<S: OffsetSource> Poller<S> {
                 }
                 Some(done) = sweeps.join_next() => {
                     let (observation, scope) = done?;
+                    let before = self.plans();
                     self.take_in(observation, scope);
+                    // What it told of a group's members may be topics that nobody has named.
+                    self.sweep_new(&before, &mut sweeps);
+                    if scope == Scope::Whole {
+                        let hpas = inputs.hpas.borrow();
+                        self.telling.tell(&self.snapshot(), hpas.as_deref().unwrap_or_default());
+                    }
                 }
             }
         }
     }
 
     fn publish(&self) {
-        self.publisher.publish(LagSnapshot {
+        self.publisher.publish(self.snapshot());
+    }
+
+    fn snapshot(&self) -> LagSnapshot {
+        LagSnapshot {
             sequence: 0,
             targets: Arc::clone(&self.targets),
             clusters: self
@@ -206,7 +233,7 @@ impl<S: OffsetSource> Poller<S> {
                 .iter()
                 .map(|(name, c)| (name.clone(), Arc::clone(&c.latest)))
                 .collect(),
-        });
+        }
     }
 
     fn recall(&mut self, memory: &Memory) {
@@ -239,11 +266,11 @@ impl<S: OffsetSource> Poller<S> {
         let merged = {
             let hpas = inputs.hpas.borrow();
             let listed = hpas.as_deref().unwrap_or_default();
-            Targets {
-                hpas_unlisted: hpas.is_none(),
-                rules: self.rules,
-                ..Targets::merge(&self.names, &self.fixed, listed, interests)
-            }
+            let mut merged = Targets::merge(&self.names, &self.fixed, listed, interests)
+                .since(&self.targets, Moment::now());
+            merged.hpas_unlisted = hpas.is_none();
+            merged.rules = self.rules;
+            merged
         };
         for finding in merged.findings.difference(&self.targets.findings) {
             FindingRaised(finding).emit();
@@ -254,13 +281,16 @@ impl<S: OffsetSource> Poller<S> {
     fn plans(&self) -> BTreeMap<ClusterName, SweepPlan> {
         self.names
             .iter()
-            .map(|name| (name.clone(), self.targets.plan(name)))
+            .filter_map(|name| {
+                let known = &self.clusters.get(name)?.latest;
+                Some((name.clone(), self.targets.plan(name, known)))
+            })
             .collect()
     }
 
     fn sweep_all(&mut self, before: &BTreeMap<ClusterName, SweepPlan>, sweeps: &mut Sweeps) {
         for (name, cluster) in &mut self.clusters {
-            let plan = self.targets.plan(name);
+            let plan = self.targets.plan(name, &cluster.latest);
             // One sweep at a time: a cluster that takes its whole deadline is asked less often.
             if cluster.sweeping {
                 spawn_new(
@@ -280,7 +310,7 @@ impl<S: OffsetSource> Poller<S> {
     /// Reads at once what is wanted now and was not before, so that nobody waits for a tick.
     fn sweep_new(&mut self, before: &BTreeMap<ClusterName, SweepPlan>, sweeps: &mut Sweeps) {
         for (name, cluster) in &mut self.clusters {
-            let plan = self.targets.plan(name);
+            let plan = self.targets.plan(name, &cluster.latest);
             spawn_new(
                 sweeps,
                 cluster,
@@ -338,52 +368,17 @@ impl<S: OffsetSource> Poller<S> {
     }
 }
 
-/// Spawns a sweep of the groups that were not in the plan before.
-fn spawn_new<S: OffsetSource>(
-    sweeps: &mut Sweeps,
-    cluster: &Cluster<S>,
-    mut plan: SweepPlan,
-    before: Option<&SweepPlan>,
-    deadline: Duration,
-) {
-    let known = before
-        .map(|plan| plan.groups.as_slice())
-        .unwrap_or_default();
-    plan.groups.retain(|group| !known.contains(group));
-    if !plan.groups.is_empty() {
-        spawn(sweeps, cluster, plan, Scope::Some, deadline);
-    }
-}
-
-fn spawn<S: OffsetSource>(
-    sweeps: &mut Sweeps,
-    cluster: &Cluster<S>,
-    mut plan: SweepPlan,
-    scope: Scope,
-    deadline: Duration,
-) {
-    cluster.history.name_remembered(&mut plan.groups);
-    let source = Arc::clone(&cluster.source);
-    // Which of two sweeps has the later plan is told by this, not by when their threads begin:
-    // the later one may be the first to get going.
-    let planned = Moment::now();
-    let deadline = planned.monotonic + deadline;
-    sweeps.spawn(async move {
-        let mut observation = source.observe(plan, deadline).await;
-        observation.started = planned;
-        (observation, scope)
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::fault::Fault;
+    use crate::model::group::{GroupDescription, GroupKind, GroupState, Member};
     use crate::model::observation::{GroupObservation, TopicOffsets};
     use crate::model::selector::Selector;
     use crate::model::target::{ExternalMetric, LAG_METRIC};
     use crate::model::types::{GroupId, Offset, TopicName};
     use crate::publish::{self, Reader};
+    use std::collections::BTreeSet;
     use std::sync::Mutex;
 
     /// Answers every plan at once with a lag of 7 per group, and records the plans.
@@ -429,7 +424,7 @@ mod tests {
                             .iter()
                             .map(|t| (t.clone(), vec![Ok(Some(Offset(0)))]))
                             .collect()),
-                        description: Err(Fault::Untold),
+                        description: describe(&plan.group),
                         plan,
                     })
                     .collect(),
@@ -437,6 +432,28 @@ mod tests {
                 traffic: None,
             }
         }
+    }
+
+    /// The members of the group `reads` read a topic that nobody has named.
+    fn describe(group: &GroupId) -> Result<Arc<GroupDescription>, Fault> {
+        let member = Member {
+            id: "m".into(),
+            instance: None,
+            client: "c".into(),
+            host: "/10.0.0.1".into(),
+            subscribed: Some(["unnamed".into()].into()),
+            assigned: Vec::new(),
+        };
+        if group.as_str() != "reads" {
+            return Err(Fault::Untold);
+        }
+        Ok(Arc::new(GroupDescription {
+            kind: GroupKind::Classic,
+            state: GroupState::Stable,
+            assignor: Some("range".into()),
+            members: vec![member],
+            subtopologies: Vec::new(),
+        }))
     }
 
     struct Running {
@@ -459,7 +476,8 @@ mod tests {
             deadline: Duration::from_secs(1),
         };
         let sources = vec![("main".into(), source)];
-        (Poller::new(sources, Vec::new(), cadence, publisher), reader)
+        let poller = Poller::new(sources, Vec::new(), cadence, publisher);
+        (poller, reader)
     }
 
     fn start(held: Option<watch::Receiver<bool>>) -> Running {
@@ -488,6 +506,7 @@ mod tests {
                 selector: Selector::parse("group=g,topic=t").unwrap(),
                 target: None,
             }],
+            ..HpaFacts::default()
         }
     }
 
@@ -543,7 +562,10 @@ mod tests {
         let known: Memory = serde_json::from_str(known).unwrap();
         assert!(recall.send(known).is_ok());
         let snapshot = until(&reader, knows("g")).await;
-        let assignor = snapshot.clusters["main"].groups["g"].assignor.as_deref();
+        let assignor = snapshot.clusters["main"].groups["g"]
+            .remembered
+            .assignor
+            .as_deref();
         assert_eq!(assignor, Some("sticky"));
         stop.send_replace(true);
         running.await.unwrap().unwrap();
@@ -587,6 +609,24 @@ mod tests {
         let snapshot = until(&running.reader, knows("g")).await;
         assert_eq!(snapshot.targets.all.len(), 1);
         assert!(!snapshot.targets.hpas_unlisted);
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_members_turn_out_to_read_is_read_at_once() {
+        let running = start(None);
+        let mut reads = hpa();
+        reads.metrics[0].selector = Selector::parse("group=reads").unwrap();
+        running.hpas.send_replace(Some(vec![reads]));
+        until(&running.reader, |snapshot| {
+            let cluster = snapshot.clusters.get("main");
+            let group = cluster.and_then(|cluster| cluster.groups.get("reads"));
+            group.is_some_and(|group| group.topics.contains_key("unnamed"))
+        })
+        .await;
+        // And once is enough: only what was not in the plan before is read out of turn.
+        let plans = running.plans.lock().unwrap();
+        let of_group = plans.iter().filter(|plan| !plan.groups.is_empty());
+        assert!(of_group.count() <= 3, "{plans:?}");
     }
 
     #[tokio::test]

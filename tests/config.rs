@@ -11,7 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use lagwise::config::{AuthMode, ClientKind, Config, Environment, LogFormat, json_schema};
-use lagwise::model::types::OffsetReset;
+use lagwise::model::parallelism::By;
+use lagwise::model::types::{Isolation, OffsetReset};
 use proptest::prelude::*;
 
 const EXAMPLE: &str = include_str!("../config/lagwise.yaml");
@@ -252,7 +253,10 @@ fn every_key_can_be_set() {
          - {name: us, properties: {bootstrap.servers: 'c:9092'}}\n\
          poll: {interval: 1s, deadline: 900ms, max_staleness: 1m 30s}\n\
          targets:\n\
-         - {name: t, namespaces: [shop], cluster: us, group: 'the group', topics: [a, b], lag_per_replica: 10, offset_reset: earliest}\n\
+         - {name: t, namespaces: [shop], cluster: us, group: 'the group', topics: [a, b], lag_per_replica: 10, offset_reset: earliest,\n\
+         \x20 isolation: read_committed, partitions: '0-5,9', threads_per_replica: 4, even: true, by: lagging,\n\
+         \x20 fallback_replicas: 3, fallback_after: 15m}\n\
+         - {name: u, cluster: eu, group: g, topic_regex: 'orders-.*'}\n\
          kubernetes: {enabled: false, namespaces: [shop], kubeconfig: /etc/lagwise/kubeconfig, context: c}\n\
          cap: {clamp: false}\n\
          lag: {residual_max: 3, residual_after: 1s, stuck_after: 2s, stuck_counts: false, forget_after: 3d}\n\
@@ -279,8 +283,20 @@ fn every_key_can_be_set() {
     );
     assert_eq!(
         (target.lag_per_replica, target.offset_reset),
-        (Some(10), OffsetReset::Earliest)
+        (Some(10), Some(OffsetReset::Earliest))
     );
+    let settings = target.settings();
+    assert_eq!(settings.isolation, Some(Isolation::ReadCommitted));
+    assert_eq!(settings.partitions.as_ref().unwrap().to_string(), "0-5,9");
+    assert_eq!((settings.threads().get(), settings.even()), (4, true));
+    assert_eq!(settings.by(), By::Lagging);
+    let fallback = settings.fallback().unwrap();
+    assert_eq!(
+        (fallback.replicas.get(), fallback.after),
+        (3, Duration::from_secs(900))
+    );
+    let pattern = config.targets[1].settings();
+    assert_eq!(pattern.pattern().unwrap().as_str(), "orders-.*");
     assert_eq!(target.namespaces, ["shop"]);
     assert!(!config.kubernetes.enabled && !config.cap.clamp);
     assert_eq!(config.kubernetes.context.as_deref(), Some("c"));
@@ -363,6 +379,15 @@ fn property_values_keep_their_spelling() {
 }
 
 #[test]
+fn no_comment_is_too_long() {
+    let config = parse(&with(&format!(
+        "targets:\n{}",
+        "    # why\n".repeat(10_000)
+    )));
+    assert!(config.targets.is_empty());
+}
+
+#[test]
 fn anchors_and_merges_are_followed() {
     let config = parse(
         "clusters:\n  - {name: a, properties: &login {bootstrap.servers: b, sasl.username: u}}\n  \
@@ -410,7 +435,7 @@ fn secrets_are_in_the_properties_and_nowhere_else() {
 #[test]
 fn what_is_serialised_can_be_read_again() {
     let config = parse(&with(
-        "poll: {interval: 1m 30s}\ntargets: [{name: t, group: g, offset_reset: earliest}]",
+        "poll: {interval: 1m 30s}\ntargets: [{name: t, group: g, offset_reset: earliest, topic_regex: 'a.*', partitions: '1-2', by: lagging}]",
     ));
     assert_eq!(parse(&serde_saphyr::to_string(&config).unwrap()), config);
 }

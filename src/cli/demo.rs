@@ -390,5 +390,6 @@ fn facts(selector: &Selector, plan: &Plan) -> HpaFacts {
             selector: selector.clone(),
             target: Some(MetricTarget::AverageValue(plan.hpa().per_replica)),
         }],
+        ..HpaFacts::default()
     }
 }

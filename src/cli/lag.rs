@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 
-use self::table::{Row, row, table};
+use self::table::{Row, bounds, row, table};
 use super::Output;
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
 use crate::kafka::{Client, Settings, Source};
 use crate::model::assembly::{ClusterHistory, Scope};
 use crate::model::observation::{GroupPlan, SweepPlan};
+use crate::model::reading::whole_parallelism;
 use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot};
 use crate::model::types::{GroupId, TopicName};
 use crate::poller::OffsetSource;
@@ -232,18 +233,25 @@ fn rows<'a>(args: &LagArgs, found: &'a Found) -> Vec<Row<'a>> {
         .read
         .iter()
         .flat_map(|(cluster, read)| read.groups.iter().map(move |g| (cluster, g)));
-    let topics = groups
-        .flat_map(|(cluster, (group, read))| read.topics.iter().map(move |t| (cluster, group, t)));
-    topics
+    let mut rows = Vec::new();
+    for (cluster, (group, read)) in groups {
+        let useful = whole_parallelism(read);
         // Of all groups, those that have nothing to do with a named topic are left out.
-        .filter(|(_, _, (_, read))| !args.group.is_empty() || read.may_have_commits())
-        .filter_map(|(cluster, group, (topic, read))| {
-            Some((cluster, group, topic, read.latest.as_ref().ok()?))
-        })
-        .flat_map(|(cluster, group, topic, lag)| {
-            (0..lag.lags.len()).map(move |partition| row(cluster, group, topic, lag, partition))
-        })
-        .collect()
+        let topics = read
+            .topics
+            .iter()
+            .filter(|(_, read)| !args.group.is_empty() || read.may_have_commits());
+        for (topic, read) in topics {
+            let Ok(lag) = &read.latest else {
+                continue;
+            };
+            rows.extend((0..lag.lags.len()).map(|partition| Row {
+                useful_parallelism: useful,
+                ..row(cluster, group, topic, lag, partition)
+            }));
+        }
+    }
+    rows
 }
 
 fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
@@ -255,7 +263,9 @@ fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
             text
         }
         Output::Table if rows.is_empty() && !found.unknown.is_empty() => String::new(),
-        Output::Table => table(&rows),
+        // For whole clusters the table says enough.
+        Output::Table if args.group.is_empty() => table(&rows),
+        Output::Table => table(&rows) + &bounds(&rows),
     };
     let clear = if args.watch && args.output == Output::Table && io::stdout().is_terminal() {
         "\x1b[H\x1b[2J"
@@ -285,6 +295,35 @@ mod tests {
     use super::*;
     use crate::model::fixtures;
     use clap::FromArgMatches;
+
+    #[test]
+    fn a_named_group_is_told_what_bounds_it() {
+        let rows = [(0, Ok(Some(3)), Ok(8)), (0, Ok(Some(3)), Ok(8))];
+        let read = fixtures::read(Duration::ZERO, "g", "orders", &rows);
+        let found = Found {
+            read: vec![(
+                "main".into(),
+                ClusterHistory::default().take_in(read, Scope::Some),
+            )],
+            ..Found::default()
+        };
+        let args = clap::Command::new("lag");
+        let args = LagArgs::augment_args(args).get_matches_from([
+            "lag",
+            "--bootstrap",
+            "k:9092",
+            "-g",
+            "g",
+        ]);
+        let rows = super::rows(&LagArgs::from_arg_matches(&args).unwrap(), &found);
+        assert_eq!(
+            bounds(&rows),
+            "group g: at most 2 members have work: the topic's partitions\n"
+        );
+        let shown = serde_json::to_value(&rows[0]).unwrap();
+        let expected = serde_json::json!({"limit": {"bounded": 2}, "rule": "one_topic"});
+        assert_eq!(shown["useful_parallelism"], expected);
+    }
 
     #[test]
     fn no_timeout_is_too_long_for_the_clock() {

@@ -3,12 +3,12 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::names;
 use super::node::Value;
 use super::properties::Properties;
 use super::secrets::Environment;
 use super::section::{Field, Section};
 use super::token::TokenSource;
+use crate::model::names;
 use crate::model::types::ClusterName;
 
 /// A Kafka cluster.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::names;
 use super::secrets::Environment;
 use super::section::Section;
+use crate::model::names;
 
 /// The Kubernetes cluster whose HPAs are served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]

@@ -46,6 +46,8 @@ impl Node {
             strict_booleans: true,
             non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
             reject_unsupported_tags: true,
+            // Kept, they may be too many: a long explanation would be an error.
+            emit_comments: false,
             // Reading recurses; the deepest key of ours is at four.
             budget: serde_saphyr::budget! { max_depth: 32 },
         };

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub(super) use crate::model::spelling::did_you_mean;
+
 /// One thing to mend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -126,48 +128,9 @@ impl Problems {
     }
 }
 
-/// The candidate that was probably meant: another spelling of the same letters, or a typing error away.
-pub(super) fn did_you_mean<'a>(
-    given: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    let given = letters(given);
-    let mistakes_max = (given.chars().count() / 3).max(1);
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::osa_distance(&given, &letters(candidate)), candidate))
-        .filter(|(mistakes, _)| *mistakes <= mistakes_max)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// `maxStaleness`, `max-staleness` and `max_staleness` are the same word.
-fn letters(word: &str) -> String {
-    word.chars()
-        .filter(|c| c.is_alphanumeric() || *c == '.')
-        .flat_map(char::to_lowercase)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn near_words_are_suggested_and_far_ones_are_not() {
-        let keys = ["interval", "deadline", "max_staleness"];
-        for (given, meant) in [
-            ("intervall", Some("interval")),
-            ("inetrval", Some("interval")),
-            ("maxStaleness", Some("max_staleness")),
-            ("max-staleness", Some("max_staleness")),
-            ("dead_line", Some("deadline")),
-            ("timeout", None),
-            ("", None),
-        ] {
-            assert_eq!(did_you_mean(given, keys), meant, "{given}");
-        }
-    }
 
     #[test]
     fn problems_come_in_the_order_of_the_file() {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::names;
 use super::section::Section;
+use crate::model::names;
 
 /// Where is kept what has to survive a restart: the last commits known, and since when they stand
 /// still.

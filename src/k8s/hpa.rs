@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use futures::stream::{StreamExt, select_all};
 use k8s_openapi::api::autoscaling::v2::{
-    ExternalMetricSource, HorizontalPodAutoscaler, MetricTarget as HpaMetricTarget,
+    ExternalMetricSource, HPAScalingRules, HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerBehavior, MetricTarget as HpaMetricTarget,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
@@ -15,6 +16,7 @@ use kube::{Api, Client};
 use tokio::sync::watch::Sender;
 
 use super::watching;
+use crate::model::annotations::PREFIX;
 use crate::model::quantity::Milli;
 use crate::model::selector::{Operator, Requirement, Selector, is_label_value};
 use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget};
@@ -107,6 +109,10 @@ fn union(known: &[Known]) -> Option<Vec<HpaFacts>> {
 /// What an HPA asks for.
 fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
     let text = |text: &Option<String>| Arc::from(text.as_deref().unwrap_or_default());
+    let tolerance = |of: fn(&HorizontalPodAutoscalerBehavior) -> Option<&HPAScalingRules>| {
+        let rules = of(hpa.spec.behavior.as_ref()?)?;
+        Milli::parse(&rules.tolerance.as_ref()?.0)
+    };
     HpaFacts {
         namespace: text(&hpa.metadata.namespace),
         name: text(&hpa.metadata.name),
@@ -117,6 +123,18 @@ fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
             .flatten()
             .filter_map(|metric| external_metric(metric.external.as_ref()?))
             .collect(),
+        // Only ours: what others write at every turn is no change to us.
+        annotations: hpa
+            .metadata
+            .annotations
+            .iter()
+            .flatten()
+            .filter(|(key, _)| key.starts_with(PREFIX))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+        max_replicas: u32::try_from(hpa.spec.max_replicas).unwrap_or(0),
+        tolerance_up: tolerance(|behavior| behavior.scale_up.as_ref()),
+        tolerance_down: tolerance(|behavior| behavior.scale_down.as_ref()),
     }
 }
 
@@ -288,6 +306,28 @@ mod tests {
         let names: Vec<_> = facts.metrics.iter().map(|m| m.name.as_str()).collect();
         assert_eq!(names, ["other"]);
         assert_eq!(facts_of(&HorizontalPodAutoscaler::default()).metrics, []);
+    }
+
+    #[test]
+    fn annotations_of_ours_and_what_bounds_the_hpa() {
+        let mut given = hpa("shop", "orders", json!([]));
+        given.metadata.annotations = Some(
+            [("lagwise.dev/even", "true"), ("other.dev/even", "x")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+        );
+        let facts = facts_of(&given);
+        let annotations = [("lagwise.dev/even".to_owned(), "true".to_owned())];
+        assert_eq!(facts.annotations, annotations.into());
+        assert_eq!(facts.max_replicas, 9);
+        assert_eq!((facts.tolerance_up, facts.tolerance_down), (None, None));
+        given.spec.behavior = serde_json::from_value(json!({
+            "scaleUp": {"tolerance": "0"}, "scaleDown": {"tolerance": "50m"},
+        }))
+        .unwrap();
+        let facts = facts_of(&given);
+        assert_eq!(facts.tolerance_up, Milli::parse("0"));
+        assert_eq!(facts.tolerance_down, Milli::parse("50m"));
     }
 
     #[test]

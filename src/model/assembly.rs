@@ -143,7 +143,7 @@ impl ClusterHistory {
     pub fn export(&mut self, now: &Moment) -> ClusterMemory {
         let now = Stamp::from(self.timeline.at(now));
         let groups = self.groups.iter();
-        let worth = groups.filter(|(_, g)| !g.topics.is_empty() || g.assignor.is_some());
+        let worth = groups.filter(|(_, g)| !g.topics.is_empty() || !g.remembered.is_nothing());
         let named: BTreeSet<_> = self.groups.values().flat_map(|g| g.topics.keys()).collect();
         let logs = self.logs.iter().filter(|(topic, _)| named.contains(topic));
         ClusterMemory {

@@ -455,7 +455,10 @@ fn after_a_restart_what_is_stuck_is_stuck_and_a_residue_a_residue() {
     assert_eq!(rules(&snapshot).0, ["measured"; 3]);
     let snapshot = restarted(&mut history, 1300).take_in(read(1360), Scope::Whole);
     assert_eq!(rules(&snapshot).0, expected);
-    assert_eq!(snapshot.groups["g"].assignor.as_deref(), Some("sticky"));
+    assert_eq!(
+        snapshot.groups["g"].remembered.assignor.as_deref(),
+        Some("sticky")
+    );
     // What comes to be known after the first sweep counts as well.
     fresh.import(&history.export(&at(1300)), 1300, &at(1362));
     let snapshot = fresh.take_in(read(1365), Scope::Whole);

@@ -1,34 +1,84 @@
-//! What is odd about an HPA or the configuration, for people.
+//! What is odd about an HPA, the configuration or a group, for people.
 
 use std::fmt;
 
+use super::parallelism::ParallelismRule;
 use super::target::LAG_METRIC;
+use super::types::{ClusterName, GroupId, Replicas};
 
-/// Something about an HPA or the configuration that a person should know.
+/// Something about an HPA, the configuration or a group that a person should know. `hpa` is always
+/// its `namespace/name`. Texts stay the same while the cause does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(
+    missing_docs,
+    reason = "the fields are what the texts below say of them"
+)]
 pub enum Finding {
     /// A metric of ours whose selector names neither a group nor a configured target.
-    NoGroup {
-        /// `namespace/name` of the HPA.
-        hpa: String,
-    },
+    NoGroup { hpa: String },
     /// A metric of ours that names a cluster which is not configured.
-    UnknownCluster {
-        /// `namespace/name` of the HPA.
-        hpa: String,
-        /// The name.
-        cluster: String,
-    },
+    UnknownCluster { hpa: String, cluster: String },
     /// A metric of ours that names no cluster, where several are configured.
-    AmbiguousCluster {
-        /// `namespace/name` of the HPA.
-        hpa: String,
-    },
+    AmbiguousCluster { hpa: String },
     /// A metric of ours with a `Value` target, which multiplies at every sync.
-    ValueTarget {
-        /// `namespace/name` of the HPA.
+    ValueTarget { hpa: String },
+    /// A metric of ours whose selector has a label that means nothing.
+    UnknownLabel {
         hpa: String,
+        label: String,
+        meant: Option<String>,
     },
+    /// A metric of ours that names a target which is not configured for the namespace.
+    UnknownTarget { hpa: String, target: String },
+    /// An annotation of ours with a key that means nothing.
+    UnknownAnnotation {
+        hpa: String,
+        annotation: String,
+        meant: Option<String>,
+    },
+    /// An annotation of ours with a value that cannot be used; the default applies.
+    BadAnnotation {
+        hpa: String,
+        annotation: String,
+        value: String,
+        allowed: &'static str,
+    },
+    /// An annotation for a group or target that no metric of the HPA names.
+    StrayAnnotation { hpa: String, annotation: String },
+    /// Both a list of topics and a pattern; the list applies.
+    TopicsTwice { hpa: String },
+    /// One group for several that the selector names.
+    OneGroupForAll { hpa: String },
+    /// A fallback's time without its replicas.
+    NoFallbackReplicas { hpa: String },
+    /// Targets that set a group's setting differently; the safer one applies.
+    ConflictingSettings {
+        cluster: ClusterName,
+        group: GroupId,
+        setting: &'static str,
+    },
+    /// More members than can have work.
+    MembersBeyond {
+        cluster: ClusterName,
+        group: GroupId,
+        useful: Replicas,
+        rule: ParallelismRule,
+    },
+    /// Members that subscribe to different topics.
+    MixedSubscriptions {
+        cluster: ClusterName,
+        group: GroupId,
+    },
+    /// A tolerance by which the HPA may keep replicas above the ceiling.
+    ToleranceAbove {
+        hpa: String,
+        ceiling: Replicas,
+        max_replicas: u32,
+    },
+    /// A tolerance by which the HPA stops short of the ceiling.
+    ToleranceBelow { hpa: String, from: u32, goal: u32 },
+    /// Lag has been unknown for so long that the fallback is served.
+    FallbackServed { hpa: String },
 }
 
 impl Finding {
@@ -40,6 +90,32 @@ impl Finding {
             Finding::UnknownCluster { .. } => "unknown_cluster",
             Finding::AmbiguousCluster { .. } => "ambiguous_cluster",
             Finding::ValueTarget { .. } => "value_target",
+            Finding::UnknownLabel { .. } => "unknown_label",
+            Finding::UnknownTarget { .. } => "unknown_target",
+            Finding::UnknownAnnotation { .. } => "unknown_annotation",
+            Finding::BadAnnotation { .. } => "bad_annotation",
+            Finding::StrayAnnotation { .. } => "stray_annotation",
+            Finding::TopicsTwice { .. } => "topics_twice",
+            Finding::OneGroupForAll { .. } => "one_group_for_all",
+            Finding::NoFallbackReplicas { .. } => "no_fallback_replicas",
+            Finding::ConflictingSettings { .. } => "conflicting_settings",
+            Finding::MembersBeyond { .. } => "members_beyond",
+            Finding::MixedSubscriptions { .. } => "mixed_subscriptions",
+            Finding::ToleranceAbove { .. } => "tolerance_above",
+            Finding::ToleranceBelow { .. } => "tolerance_below",
+            Finding::FallbackServed { .. } => "fallback_served",
+        }
+    }
+}
+
+/// What was probably meant, after a comma.
+struct Meant<'a>(&'a str, &'a Option<String>);
+
+impl fmt::Display for Meant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Some(meant) => write!(f, ", did you mean {}{meant}?", self.0),
+            None => Ok(()),
         }
     }
 }
@@ -64,6 +140,86 @@ impl fmt::Display for Finding {
             Finding::ValueTarget { hpa } => write!(
                 f,
                 "HPA {hpa}: a target of type Value multiplies lag by the ready pods at every sync: use AverageValue"
+            ),
+            Finding::UnknownLabel { hpa, label, meant } => write!(
+                f,
+                "HPA {hpa}: the selector of {LAG_METRIC} has the label {label}, which means nothing here{}",
+                Meant("", meant)
+            ),
+            Finding::UnknownTarget { hpa, target } => write!(
+                f,
+                "HPA {hpa}: no target {target:?} is configured for its namespace"
+            ),
+            Finding::UnknownAnnotation {
+                hpa,
+                annotation,
+                meant,
+            } => write!(
+                f,
+                "HPA {hpa}: unknown annotation {annotation}{}",
+                Meant("lagwise.dev/", meant)
+            ),
+            Finding::BadAnnotation {
+                hpa,
+                annotation,
+                value,
+                allowed,
+            } => write!(
+                f,
+                "HPA {hpa}: annotation {annotation}: {value:?} cannot be used, the default applies; allowed: {allowed}"
+            ),
+            Finding::StrayAnnotation { hpa, annotation } => write!(
+                f,
+                "HPA {hpa}: annotation {annotation} is for a group or target that no metric of the HPA names"
+            ),
+            Finding::TopicsTwice { hpa } => write!(
+                f,
+                "HPA {hpa}: annotations lagwise.dev/topics and lagwise.dev/topic-regex exclude each other: the list applies"
+            ),
+            Finding::OneGroupForAll { hpa } => write!(
+                f,
+                "HPA {hpa}: annotation lagwise.dev/consumer-group stands for several groups of the selector, so that it counts once: name each, as in lagwise.dev/consumer-group.LABEL"
+            ),
+            Finding::NoFallbackReplicas { hpa } => write!(
+                f,
+                "HPA {hpa}: annotation lagwise.dev/fallback-after does nothing without lagwise.dev/fallback-replicas"
+            ),
+            Finding::ConflictingSettings {
+                cluster,
+                group,
+                setting,
+            } => write!(
+                f,
+                "group {group:?} on Kafka cluster {cluster:?}: {setting} is set differently by several targets: the safer one applies"
+            ),
+            Finding::MembersBeyond {
+                cluster,
+                group,
+                useful,
+                rule,
+            } => write!(
+                f,
+                "group {group:?} on Kafka cluster {cluster:?} has more members than the {useful} that can have work ({rule})"
+            ),
+            Finding::MixedSubscriptions { cluster, group } => write!(
+                f,
+                "group {group:?} on Kafka cluster {cluster:?}: its members subscribe to different topics"
+            ),
+            Finding::ToleranceAbove {
+                hpa,
+                ceiling,
+                max_replicas,
+            } => write!(
+                f,
+                "HPA {hpa}: within its tolerance it may keep more replicas than the ceiling {ceiling} (up to maxReplicas {max_replicas}): set behavior.scaleUp.tolerance and behavior.scaleDown.tolerance to \"0\""
+            ),
+            Finding::ToleranceBelow { hpa, from, goal } => write!(
+                f,
+                "HPA {hpa}: within its tolerance it stops at {from} replicas or more and short of {goal}: set behavior.scaleUp.tolerance to \"0\""
+            ),
+            Finding::FallbackServed { hpa } => write!(
+                f,
+                "HPA {hpa}: lag has been unknown for longer than its fallback-after: fallback-replicas are served"
             ),
         }
     }

@@ -127,6 +127,20 @@ pub struct LagRuleChanges {
     pub stuck_counts: Option<bool>,
 }
 
+impl LagRuleChanges {
+    /// These changes, and those of `base` where they make none.
+    #[must_use]
+    pub fn over(self, base: &Self) -> Self {
+        Self {
+            residual_max: self.residual_max.or(base.residual_max),
+            residual_after: self.residual_after.or(base.residual_after),
+            stuck_after: self.stuck_after.or(base.stuck_after),
+            forget_after: self.forget_after.or(base.forget_after),
+            stuck_counts: self.stuck_counts.or(base.stuck_counts),
+        }
+    }
+}
+
 impl LagRules {
     /// These rules with the changes made.
     #[must_use]

@@ -8,10 +8,12 @@
 
 pub mod access;
 pub mod age;
+pub mod annotations;
 pub mod assembly;
 pub mod by_topic;
 pub mod commits;
 pub mod event;
+mod fallback;
 pub mod fault;
 pub mod finding;
 #[cfg(test)]
@@ -19,12 +21,23 @@ pub(crate) mod fixtures;
 pub mod group;
 pub mod history;
 pub mod lag;
+pub mod merge;
+pub mod names;
 pub mod observation;
 pub mod parallelism;
+pub mod partitions;
+pub mod pattern;
 pub mod quantity;
 pub mod query;
+pub mod reading;
 pub mod refusal;
+pub mod resolve;
 pub mod selector;
+mod series;
+pub mod settings;
+pub mod sizing;
 pub mod snapshot;
+pub mod spelling;
+pub mod standing;
 pub mod target;
 pub mod types;

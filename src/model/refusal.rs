@@ -103,6 +103,26 @@ pub enum Refusal {
         /// The cluster.
         cluster: ClusterName,
     },
+    /// No topic that the group reads matches the pattern that was set.
+    #[error(
+        "no topic that group {group:?} reads on Kafka cluster {cluster:?} matches the topic regex {pattern:?}"
+    )]
+    NothingMatches {
+        /// The pattern.
+        pattern: String,
+        /// The group.
+        group: GroupId,
+        /// The cluster.
+        cluster: ClusterName,
+    },
+    /// The topics have none of the partitions that were set.
+    #[error("no topic of group {group:?} has any of the partitions {filter} that are set for it")]
+    NoPartition {
+        /// The partitions.
+        filter: String,
+        /// The group.
+        group: GroupId,
+    },
     /// Never read completely.
     #[error("lag of group {group:?} on Kafka cluster {cluster:?} is unknown: {cause}")]
     Unknown {
@@ -127,6 +147,17 @@ pub enum Refusal {
         /// Why.
         cause: String,
     },
+}
+
+impl Refusal {
+    /// Whether lag is not known at present, and will be again without anybody's doing.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(
+            self,
+            Refusal::NotYetRead(_) | Refusal::Unknown { .. } | Refusal::Stale { .. }
+        )
+    }
 }
 
 fn shown(interests: &[Interest]) -> String {

@@ -116,6 +116,11 @@ impl Selector {
         })
     }
 
+    /// The keys that requirements are about, in order, perhaps repeated.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|requirement| requirement.key.as_str())
+    }
+
     /// Whether any requirement is about `key`.
     #[must_use]
     pub fn mentions(&self, key: &str) -> bool {

@@ -11,6 +11,7 @@ use super::fault::{ConnectionFault, Fault};
 use super::group::GroupDescription;
 use super::lag::PartitionLag;
 use super::observation::{TopicOffsets, Traffic};
+use super::parallelism::RememberedGroup;
 use super::target::Targets;
 use super::types::{ClusterName, GroupId, Lag, Moment};
 
@@ -90,8 +91,8 @@ pub struct GroupSnapshot {
     pub fault: Option<Fault>,
     /// Its members and how its work is dealt out, as last told; `None` where that never was.
     pub description: Option<Arc<GroupDescription>>,
-    /// The last assignor seen, also by an earlier process; an empty group has none to show.
-    pub assignor: Option<Arc<str>>,
+    /// What is remembered of it while it has no members.
+    pub remembered: Arc<RememberedGroup>,
     /// Whether it is stuck as a whole: some partition is, and none that is behind gets anywhere.
     pub stuck: bool,
     /// Its topics.

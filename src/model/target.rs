@@ -1,15 +1,18 @@
-//! Who wants to know which lag: HPAs, the configuration and ad hoc requests, merged into targets
-//! and from there into what to read.
+//! Who wants to know which lag: HPAs, the configuration and ad hoc requests, as targets (see
+//! `merge`), and from there what to read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::finding::Finding;
 use super::lag::LagRules;
 use super::observation::{GroupPlan, SweepPlan};
+use super::parallelism::Reads;
 use super::quantity::Milli;
 use super::selector::Selector;
-use super::types::{ClusterName, GroupId, OffsetReset, TopicName};
+use super::settings::{GroupSettings, Settings};
+use super::snapshot::ClusterSnapshot;
+use super::types::{ClusterName, GroupId, Moment, TopicName};
 
 /// The external metric that serves lag.
 pub const LAG_METRIC: &str = "kafka_lag";
@@ -18,7 +21,7 @@ pub const LAG_METRIC: &str = "kafka_lag";
 pub mod label {
     /// The consumer group; a request must name it, or a configured target.
     pub const GROUP: &str = "group";
-    /// A topic; absent = every topic that the group has committed on.
+    /// A topic; absent = those that the group's members read, or else those it has committed on.
     pub const TOPIC: &str = "topic";
     /// The Kafka cluster's configured name; absent = the only one.
     pub const CLUSTER: &str = "cluster";
@@ -26,6 +29,8 @@ pub mod label {
     pub const HPA: &str = "hpa";
     /// A configured target's name, instead of a group whose name is no label value.
     pub const TARGET: &str = "target";
+    /// All of them.
+    pub const ALL: [&str; 5] = [GROUP, TOPIC, CLUSTER, HPA, TARGET];
 }
 
 /// What an HPA compares the metric with.
@@ -49,7 +54,7 @@ pub struct ExternalMetric {
 }
 
 /// What is known of one HPA.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HpaFacts {
     /// Its namespace, which is also that of its metric requests.
     pub namespace: Arc<str>,
@@ -57,6 +62,14 @@ pub struct HpaFacts {
     pub name: Arc<str>,
     /// Its External metrics, in its order, those of others too.
     pub metrics: Vec<ExternalMetric>,
+    /// Its annotations that begin with [`annotations::PREFIX`](super::annotations::PREFIX).
+    pub annotations: BTreeMap<String, String>,
+    /// The most replicas it may want.
+    pub max_replicas: u32,
+    /// `behavior.scaleUp.tolerance`, where the cluster keeps one; otherwise its default applies.
+    pub tolerance_up: Option<Milli>,
+    /// `behavior.scaleDown.tolerance`, likewise.
+    pub tolerance_down: Option<Milli>,
 }
 
 /// A target from the configuration.
@@ -70,12 +83,10 @@ pub struct StaticTarget {
     pub cluster: ClusterName,
     /// The group.
     pub group: GroupId,
-    /// Its topics; empty = those that the group has committed on.
-    pub topics: BTreeSet<TopicName>,
     /// Lag wanted per replica.
     pub per_replica: Option<Milli>,
-    /// Where its consumers start without a committed offset.
-    pub reset: OffsetReset,
+    /// What is set for it.
+    pub settings: Settings,
 }
 
 /// A group that a request named and no HPA or configuration does (yet).
@@ -85,7 +96,7 @@ pub struct Interest {
     pub cluster: ClusterName,
     /// The group.
     pub group: GroupId,
-    /// Topics named; empty = those that the group has committed on.
+    /// Topics named; empty = those that its members read, or else those it has committed on.
     pub topics: BTreeSet<TopicName>,
 }
 
@@ -115,12 +126,16 @@ pub struct Target {
     pub origin: Origin,
     /// The HPA's selector; `None` for a target from the configuration.
     pub selector: Option<Selector>,
+    /// Which of the HPA's External metrics it is of, from 0.
+    pub metric: usize,
+    /// What the selector calls the group; a configured group's own name.
+    pub label: String,
     /// What is to be read for it.
     pub interest: Interest,
     /// What the HPA or the configuration compares with.
     pub wanted: Option<MetricTarget>,
-    /// Where its consumers start without a committed offset.
-    pub reset: OffsetReset,
+    /// What is set for it.
+    pub settings: Settings,
 }
 
 /// All that is wanted now.
@@ -136,109 +151,15 @@ pub struct Targets {
     pub rules: LagRules,
     /// Whether the HPAs are still to be listed, so that one of them may want what is not in `all`.
     pub hpas_unlisted: bool,
+    /// Since when each of their interests is wanted: what was never read is unknown since then.
+    pub since: BTreeMap<Interest, Moment>,
     /// What is odd about them.
     pub findings: BTreeSet<Finding>,
+    /// Places in `all` of the metrics with a selector.
+    pub by_selector: HashMap<Selector, Vec<usize>>,
 }
 
 impl Targets {
-    /// Merges everything that asks.
-    #[must_use]
-    pub fn merge(
-        clusters: &[ClusterName],
-        fixed: &[StaticTarget],
-        hpas: &[HpaFacts],
-        interests: BTreeSet<Interest>,
-    ) -> Self {
-        let mut merged = Self {
-            clusters: clusters.to_vec(),
-            interests,
-            ..Self::default()
-        };
-        for target in fixed {
-            merged.all.push(Target {
-                origin: Origin::Config {
-                    name: Arc::clone(&target.name),
-                    namespaces: target.namespaces.clone(),
-                },
-                selector: None,
-                interest: Interest {
-                    cluster: target.cluster.clone(),
-                    group: target.group.clone(),
-                    topics: target.topics.clone(),
-                },
-                wanted: target.per_replica.map(MetricTarget::AverageValue),
-                reset: target.reset,
-            });
-        }
-        for hpa in hpas {
-            for metric in hpa.metrics.iter().filter(|m| m.name == LAG_METRIC) {
-                merged.add_metric(hpa, metric);
-            }
-        }
-        merged
-    }
-
-    fn add_metric(&mut self, hpa: &HpaFacts, metric: &ExternalMetric) {
-        let shown = || format!("{}/{}", hpa.namespace, hpa.name);
-        if matches!(metric.target, Some(MetricTarget::Value(_))) {
-            self.findings.insert(Finding::ValueTarget { hpa: shown() });
-        }
-        if metric.selector.mentions(label::TARGET) {
-            // The configuration says what to read; the HPA brings its own wanted lag to it.
-            let named: Vec<Interest> = self
-                .configured(&hpa.namespace, &metric.selector)
-                .map(|t| t.interest.clone())
-                .collect();
-            for interest in named {
-                self.push(hpa, metric, interest);
-            }
-            return;
-        }
-        let Some(groups) = groups_of(&metric.selector) else {
-            self.findings.insert(Finding::NoGroup { hpa: shown() });
-            return;
-        };
-        let clusters = match self.pick_clusters(&metric.selector) {
-            Ok(clusters) => clusters,
-            Err(UnpickedCluster::Unknown(cluster)) => {
-                self.findings.insert(Finding::UnknownCluster {
-                    hpa: shown(),
-                    cluster,
-                });
-                return;
-            }
-            Err(UnpickedCluster::Ambiguous) => {
-                self.findings
-                    .insert(Finding::AmbiguousCluster { hpa: shown() });
-                return;
-            }
-        };
-        let topics = topics_of(&metric.selector);
-        for cluster in clusters {
-            for group in groups {
-                let interest = Interest {
-                    cluster: cluster.clone(),
-                    group: GroupId::from(group.as_str()),
-                    topics: topics.clone(),
-                };
-                self.push(hpa, metric, interest);
-            }
-        }
-    }
-
-    fn push(&mut self, hpa: &HpaFacts, metric: &ExternalMetric, interest: Interest) {
-        self.all.push(Target {
-            origin: Origin::Hpa {
-                namespace: Arc::clone(&hpa.namespace),
-                name: Arc::clone(&hpa.name),
-            },
-            selector: Some(metric.selector.clone()),
-            interest,
-            wanted: metric.target,
-            reset: OffsetReset::default(),
-        });
-    }
-
     /// The configured targets that a selector names and that `namespace` may ask for.
     pub fn configured<'a>(
         &'a self,
@@ -253,6 +174,19 @@ impl Targets {
             }
             Origin::Hpa { .. } => false,
         })
+    }
+
+    /// The targets of HPAs of `namespace` that select so.
+    pub fn selecting<'a>(
+        &'a self,
+        namespace: &'a str,
+        selector: &Selector,
+    ) -> impl Iterator<Item = &'a Target> {
+        let places = self.by_selector.get(selector).into_iter().flatten();
+        let targets = places.filter_map(|place| self.all.get(*place));
+        targets.filter(
+            move |t| matches!(&t.origin, Origin::Hpa { namespace: of, .. } if **of == *namespace),
+        )
     }
 
     /// The clusters that a selector is about: those it names, else the only one there is.
@@ -275,37 +209,56 @@ impl Targets {
         }
     }
 
-    /// What to read of one cluster: each group once, with everything that anyone wants of it.
+    /// What to read of one cluster: each group once, with everything that anyone wants of it. Where
+    /// topics are left open, those that the group's members were last `known` to read are read,
+    /// too: a topic without a commit has lag as well.
     #[must_use]
-    pub fn plan(&self, cluster: &ClusterName) -> SweepPlan {
-        let mut groups: BTreeMap<GroupId, GroupPlan> = BTreeMap::new();
-        let wanted = self
-            .all
-            .iter()
-            .map(|target| (&target.interest, target.reset))
-            .chain(
-                self.interests
-                    .iter()
-                    .map(|interest| (interest, OffsetReset::default())),
-            )
-            .filter(|(interest, _)| interest.cluster == *cluster);
-        for (interest, reset) in wanted {
-            let plan = groups
-                .entry(interest.group.clone())
-                .or_insert_with(|| GroupPlan {
+    pub fn plan(&self, cluster: &ClusterName, known: &ClusterSnapshot) -> SweepPlan {
+        let mut groups: BTreeMap<GroupId, (GroupPlan, GroupSettings)> = BTreeMap::new();
+        let open = Settings::default();
+        let targets = self.all.iter().map(|t| (&t.interest, &t.settings));
+        let asked = self.interests.iter().map(|interest| (interest, &open));
+        let wanted = targets.chain(asked).filter(|(i, _)| i.cluster == *cluster);
+        for (interest, settings) in wanted {
+            let id = &interest.group;
+            let (plan, group) = groups.entry(id.clone()).or_insert_with(|| {
+                let plan = GroupPlan {
                     discover: false,
-                    rules: self.rules,
-                    ..GroupPlan::new(interest.group.clone(), BTreeSet::new())
-                });
+                    ..GroupPlan::new(id.clone(), BTreeSet::new())
+                };
+                (plan, GroupSettings::default())
+            });
             plan.topics.extend(interest.topics.iter().cloned());
-            plan.discover |= interest.topics.is_empty();
-            if reset == OffsetReset::Earliest {
-                plan.reset = reset;
+            if interest.topics.is_empty() {
+                plan.discover = true;
+                let reads = known.groups.get(id).map(|group| Reads::of_group(group));
+                let topics = reads.unwrap_or_default().topics.into_iter();
+                let pattern = settings.pattern();
+                plan.topics
+                    .extend(topics.filter(|t| pattern.is_none_or(|p| p.matches(t))));
             }
+            group.add(settings);
         }
+        let planned = groups.into_values().map(|(plan, group)| GroupPlan {
+            reset: group.reset.unwrap_or_default(),
+            isolation: group.isolation.unwrap_or_default(),
+            rules: self.rules.with(&group.lag),
+            ..plan
+        });
         SweepPlan {
-            groups: groups.into_values().collect(),
+            groups: planned.collect(),
         }
+    }
+
+    /// What all targets set for one group together.
+    #[must_use]
+    pub fn group_settings(&self, cluster: &ClusterName, group: &GroupId) -> GroupSettings {
+        let mut settings = GroupSettings::default();
+        let of_group = |t: &&Target| t.interest.cluster == *cluster && t.interest.group == *group;
+        for target in self.all.iter().filter(of_group) {
+            settings.add(&target.settings);
+        }
+        settings
     }
 }
 
@@ -336,125 +289,5 @@ pub fn topics_of(selector: &Selector) -> BTreeSet<TopicName> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hpa(name: &str, selector: &str, target: MetricTarget) -> HpaFacts {
-        HpaFacts {
-            namespace: "shop".into(),
-            name: name.into(),
-            metrics: vec![ExternalMetric {
-                name: LAG_METRIC.into(),
-                selector: Selector::parse(selector).unwrap(),
-                target: Some(target),
-            }],
-        }
-    }
-
-    const ONE: MetricTarget = MetricTarget::AverageValue(Milli::ONE);
-
-    fn clusters(names: &[&str]) -> Vec<ClusterName> {
-        names.iter().map(|n| ClusterName::from(*n)).collect()
-    }
-
-    fn merge(names: &[&str], hpas: &[HpaFacts]) -> Targets {
-        Targets::merge(&clusters(names), &[], hpas, BTreeSet::new())
-    }
-
-    #[test]
-    fn each_group_is_planned_once() {
-        let hpas = [
-            hpa("a", "group=g,topic=t1", ONE),
-            hpa("b", "group=g,topic in (t2,t3)", ONE),
-            hpa("c", "group=h", ONE),
-        ];
-        let plan = merge(&["main"], &hpas).plan(&"main".into());
-        let shown: Vec<_> = plan
-            .groups
-            .iter()
-            .map(|g| {
-                (
-                    g.group.as_str(),
-                    g.topics.iter().map(TopicName::as_str).collect::<Vec<_>>(),
-                    g.discover,
-                )
-            })
-            .collect();
-        assert_eq!(
-            shown,
-            [("g", vec!["t1", "t2", "t3"], false), ("h", vec![], true)]
-        );
-    }
-
-    #[test]
-    fn odd_metrics_are_findings_and_plan_nothing() {
-        let shown = || "shop/a".to_owned();
-        for (names, selector, finding) in [
-            (vec!["m"], "topic=t", Finding::NoGroup { hpa: shown() }),
-            (vec!["m"], "group=", Finding::NoGroup { hpa: shown() }),
-            (
-                vec!["m"],
-                "group=g,cluster=x",
-                Finding::UnknownCluster {
-                    hpa: shown(),
-                    cluster: "x".into(),
-                },
-            ),
-            (
-                vec!["m", "n"],
-                "group=g",
-                Finding::AmbiguousCluster { hpa: shown() },
-            ),
-        ] {
-            let targets = merge(&names, &[hpa("a", selector, ONE)]);
-            assert_eq!(
-                targets.findings.into_iter().collect::<Vec<_>>(),
-                [finding],
-                "{selector}"
-            );
-            assert!(targets.all.is_empty(), "{selector}");
-        }
-    }
-
-    #[test]
-    fn a_value_target_is_a_finding_and_still_read() {
-        let targets = merge(
-            &["m"],
-            &[hpa("a", "group=g", MetricTarget::Value(Milli::ONE))],
-        );
-        assert_eq!(targets.all.len(), 1);
-        assert!(targets.findings.contains(&Finding::ValueTarget {
-            hpa: "shop/a".into()
-        }));
-    }
-
-    #[test]
-    fn metrics_of_others_are_none_of_ours() {
-        let mut other = hpa("a", "group=g", ONE);
-        other.metrics[0].name = "kafka_lag_total".into();
-        assert!(merge(&["m"], &[other]).all.is_empty());
-    }
-
-    #[test]
-    fn a_configured_target_is_found_by_name_where_its_namespaces_allow() {
-        let fixed = StaticTarget {
-            name: "orders".into(),
-            namespaces: vec!["shop".into()],
-            cluster: "m".into(),
-            group: "Orders Group/1".into(),
-            topics: BTreeSet::new(),
-            per_replica: None,
-            reset: OffsetReset::Earliest,
-        };
-        let hpas = [hpa("a", "target=orders", ONE)];
-        let targets = Targets::merge(&clusters(&["m"]), &[fixed], &hpas, BTreeSet::new());
-        assert_eq!(targets.all.len(), 2);
-        let selector = Selector::parse("target=orders").unwrap();
-        assert_eq!(targets.configured("shop", &selector).count(), 1);
-        assert_eq!(targets.configured("other", &selector).count(), 0);
-        assert_eq!(
-            targets.plan(&"m".into()).groups[0].reset,
-            OffsetReset::Earliest
-        );
-    }
-}
+#[path = "target_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@
 //! An unknown reading has no sample: a 0 or a -1 would be taken for a lag. So a series that ends
 //! means that nothing is known, and `lagwise_partition_faults` says why.
 
+mod targets;
 mod text;
 
 use std::collections::BTreeMap;
@@ -13,18 +14,24 @@ use super::BuildInfo;
 use crate::model::age::Age;
 use crate::model::fault::Fault;
 use crate::model::observation::TopicOffsets;
-use crate::model::parallelism::useful_parallelism;
-use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic, LagSnapshot, TopicLag};
+use crate::model::query::Rules;
+use crate::model::snapshot::{ClusterSnapshot, GroupTopic, LagSnapshot, TopicLag};
 use crate::model::types::{ClusterName, GroupId, Moment, TopicName};
 
 /// Renders everything that the snapshot holds.
-pub(super) fn render(snapshot: &LagSnapshot, now: &Moment, build: &BuildInfo) -> String {
+pub(super) fn render(
+    snapshot: &LagSnapshot,
+    now: &Moment,
+    rules: &Rules,
+    build: &BuildInfo,
+) -> String {
     let mut text = Text::default();
     consumer_groups(&mut text, snapshot);
     ages_and_rules(&mut text, snapshot);
     members(&mut text, snapshot);
     topics(&mut text, snapshot);
-    decisions(&mut text, snapshot);
+    targets::parallelism(&mut text, snapshot);
+    targets::targets(&mut text, snapshot, now, rules);
     freshness(&mut text, snapshot, now);
     clusters(&mut text, snapshot);
     traffic(&mut text, snapshot);
@@ -197,22 +204,6 @@ fn topics(text: &mut Text, snapshot: &LagSnapshot) {
     }
 }
 
-fn decisions(text: &mut Text, snapshot: &LagSnapshot) {
-    text.family(
-        "lagwise_consumergroup_useful_parallelism",
-        GAUGE,
-        "The most members of the group that can be given a partition",
-    );
-    for (name, cluster) in &snapshot.clusters {
-        for (id, group) in &cluster.groups {
-            if let Some(partitions) = known_partitions(group) {
-                let labels = in_cluster(name).with("consumergroup", id.as_str());
-                text.sample(&labels, useful_parallelism(partitions));
-            }
-        }
-    }
-}
-
 fn freshness(text: &mut Text, snapshot: &LagSnapshot, now: &Moment) {
     text.family(
         "lagwise_data_age_seconds",
@@ -351,23 +342,6 @@ fn topics_read(cluster: &ClusterSnapshot) -> BTreeMap<&TopicName, &TopicOffsets>
         .collect()
 }
 
-/// The partition counts of the topics that the group reads, not of those that somebody only asked
-/// about; `None` where one of them is not known, since the others alone would bound too low.
-fn known_partitions(group: &GroupSnapshot) -> Option<Vec<u32>> {
-    if group.topics.is_empty() {
-        return None;
-    }
-    group
-        .topics
-        .values()
-        .filter(|topic| topic.may_have_commits())
-        .map(|topic| match (&topic.latest, &topic.complete) {
-            (Ok(lag), _) | (Err(_), Some(lag)) => Some(lag.partitions()),
-            (Err(_), None) => None,
-        })
-        .collect()
-}
-
 fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     let mut add = |fault: Fault, count: usize| {
@@ -400,7 +374,12 @@ mod tests {
     use super::*;
     use crate::model::assembly::{ClusterHistory, Scope};
     use crate::model::fixtures;
+    use crate::model::quantity::Milli;
+    use crate::model::selector::Selector;
+    use crate::model::target::{ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget, Targets};
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
     use std::time::Duration;
 
     fn build() -> BuildInfo {
@@ -410,10 +389,64 @@ mod tests {
         }
     }
 
+    fn rules() -> Rules {
+        Rules {
+            clamp: true,
+            max_staleness: Duration::from_secs(30),
+            namespaces: Vec::new(),
+        }
+    }
+
     #[test]
     fn rendering() {
         let now = fixtures::at(Duration::from_secs(7));
-        insta::assert_snapshot!(render(&fixtures::snapshot(), &now, &build()));
+        insta::assert_snapshot!(render(&fixtures::snapshot(), &now, &rules(), &build()));
+    }
+
+    #[test]
+    fn targets_have_their_value_and_ceiling_with_their_rules() {
+        let mut snapshot = fixtures::snapshot();
+        let hpa = |group: &str, annotations: &[(&str, &str)]| HpaFacts {
+            namespace: "shop".into(),
+            name: group.into(),
+            metrics: vec![ExternalMetric {
+                name: LAG_METRIC.into(),
+                selector: Selector::parse(&format!("cluster=main,group={group}")).unwrap(),
+                target: Some(MetricTarget::AverageValue(Milli::from_units(7))),
+            }],
+            annotations: annotations
+                .iter()
+                .map(|(key, value)| (format!("lagwise.dev/{key}"), (*value).to_owned()))
+                .collect(),
+            ..HpaFacts::default()
+        };
+        let hpas = [
+            hpa("orders", &[("threads-per-replica", "2")]),
+            hpa("partial", &[("topics", "refunds")]),
+            hpa("mute", &[]),
+        ];
+        let clusters = snapshot.targets.clusters.clone();
+        let targets = Targets::merge(&clusters, &[], &hpas, BTreeSet::new());
+        snapshot.targets = Arc::new(targets);
+        let now = fixtures::at(Duration::from_secs(7));
+        let text = render(&snapshot, &now, &rules(), &build());
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("lagwise_target"));
+        let shop = "namespace=\"shop\",hpa=";
+        let found: Vec<_> = lines.map(|line| line.replace(shop, "")).collect();
+        assert_eq!(
+            found,
+            [
+                r#"lagwise_target_value{"orders",selector="cluster=main,group=orders",rule="clamped"} 7.000"#,
+                r#"lagwise_target_value{"partial",selector="cluster=main,group=partial",rule="as_measured"} 0.000"#,
+                r#"lagwise_target_ceiling{"orders",selector="cluster=main,group=orders",rule="one_topic"} 1"#,
+                r#"lagwise_target_ceiling{"partial",selector="cluster=main,group=partial",rule="one_topic"} 2"#,
+                r#"lagwise_target_fallback{"orders",selector="cluster=main,group=orders"} 0"#,
+                r#"lagwise_target_fallback{"partial",selector="cluster=main,group=partial"} 0"#,
+                r#"lagwise_target_fallback{"mute",selector="cluster=main,group=mute"} 0"#,
+            ]
+        );
     }
 
     #[test]
@@ -433,7 +466,7 @@ mod tests {
         let mut snapshot = fixtures::snapshot();
         let cluster = history.take_in(untold, Scope::Some);
         snapshot.clusters = [("main".into(), cluster)].into();
-        let text = render(&snapshot, &fixtures::at(Duration::ZERO), &build());
+        let text = render(&snapshot, &fixtures::at(Duration::ZERO), &rules(), &build());
         let samples = text
             .lines()
             .filter(|line| line.starts_with("kafka_consumergroup_members"));
@@ -446,6 +479,7 @@ mod tests {
         let text = render(
             &fixtures::snapshot(),
             &fixtures::at(Duration::ZERO),
+            &rules(),
             &build(),
         );
         let lines = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();

@@ -483,6 +483,7 @@ async fn what_an_hpa_asks_for_is_not_asked_for_again() {
                 crate::model::quantity::Milli::ONE,
             )),
         }],
+        ..HpaFacts::default()
     };
     let clusters = snapshot.targets.clusters.clone();
     snapshot.targets = Arc::new(Targets::merge(&clusters, &[], &[hpa], BTreeSet::new()));

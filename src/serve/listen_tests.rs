@@ -48,11 +48,7 @@ impl Server {
         let router = external::router(ExternalOptions {
             readiness: Readiness::new(reader.clone(), Instant::now(), draining),
             reader,
-            rules: Rules {
-                clamp: true,
-                max_staleness: Duration::from_secs(3600),
-                namespaces: Vec::new(),
-            },
+            rules: rules(),
             interests,
             auth,
             build: BuildInfo {
@@ -266,6 +262,14 @@ async fn a_request_under_way_is_answered_before_the_end() {
     server.await.unwrap().unwrap();
 }
 
+fn rules() -> Rules {
+    Rules {
+        clamp: true,
+        max_staleness: Duration::from_secs(3600),
+        namespaces: Vec::new(),
+    }
+}
+
 #[tokio::test]
 async fn the_plain_side_serves_metrics_and_health() {
     let bound = bind(LOOPBACK, "server.http.listen").unwrap();
@@ -275,6 +279,7 @@ async fn the_plain_side_serves_metrics_and_health() {
     let router = metrics::router(HttpOptions {
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
+        rules: rules(),
         build: BuildInfo {
             version: "1.2.3".to_owned(),
             librdkafka: "2".to_owned(),

@@ -12,6 +12,7 @@ use prometheus::TextEncoder;
 
 use super::health::Readiness;
 use super::{BuildInfo, exposition};
+use crate::model::query::Rules;
 use crate::model::types::Moment;
 use crate::publish::Reader;
 use crate::telemetry::REGISTRY;
@@ -21,6 +22,8 @@ use crate::telemetry::REGISTRY;
 pub struct HttpOptions {
     /// The snapshots.
     pub reader: Reader,
+    /// The rules that values follow.
+    pub rules: Rules,
     /// For `/readyz`.
     pub readiness: Readiness,
     /// For `lagwise_build_info`.
@@ -45,7 +48,7 @@ async fn ready(State(options): State<Arc<HttpOptions>>) -> Response {
 
 async fn scrape(State(options): State<Arc<HttpOptions>>) -> Response {
     let snapshot = options.reader.latest();
-    let mut text = exposition::render(&snapshot, &Moment::now(), &options.build);
+    let mut text = exposition::render(&snapshot, &Moment::now(), &options.rules, &options.build);
     if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut text) {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
     }

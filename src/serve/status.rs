@@ -68,6 +68,8 @@ impl From<Refusal> for Failure {
             | Refusal::UnknownCluster { .. }
             | Refusal::TopicMissing { .. }
             | Refusal::NothingSelected { .. }
+            | Refusal::NothingMatches { .. }
+            | Refusal::NoPartition { .. }
             | Refusal::NothingCommitted { .. } => Failure::not_found(message),
             Refusal::NoGroup { .. }
             | Refusal::AmbiguousCluster { .. }

@@ -28,6 +28,7 @@ struct Row {
     lag_seconds_is_lower_bound: bool,
     rule: String,
     note: Option<String>,
+    useful_parallelism: Option<serde_json::Value>,
 }
 
 type Key = (String, String, i32);
@@ -142,6 +143,7 @@ fn same(
         let has_commit = row.committed_offset.is_some();
         assert_eq!(row.rule == "measured", has_commit, "{row:?}");
         assert_eq!(row.lag_seconds.is_some(), has_commit, "{row:?}");
+        assert!(row.useful_parallelism.is_some() || !has_commit, "{row:?}");
         if row.lag == Some(0) {
             let age = (row.lag_seconds, row.lag_seconds_is_lower_bound);
             assert_eq!(age, (Some(0.0), false), "{row:?}");

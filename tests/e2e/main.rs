@@ -11,6 +11,7 @@
     reason = "a test may end by a panic, and prints for whoever runs it"
 )]
 
+mod annotations;
 mod brokers;
 mod conformance;
 mod cost;
@@ -139,6 +140,7 @@ const FULL: &[(&str, Test)] = &[(
 
 /// Those of the suites, which list their own.
 const SUITES: &[&[(&str, Test)]] = &[
+    annotations::CASES,
     conformance::CASES,
     logins::CASES,
     #[cfg(feature = "gssapi")]

@@ -57,8 +57,8 @@ pub(super) fn read(
     match query::answer(question, snapshot, now, rules) {
         Ok(answer) => Reading {
             rows,
-            lag: Some(answer.lag),
-            ceiling: Some(answer.ceiling.0),
+            lag: answer.lag,
+            ceiling: answer.ceiling.and_then(|c| c.replicas.bounded()),
             capped: answer.rule == ValueRule::Clamped,
             unknown: None,
         },

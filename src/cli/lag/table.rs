@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::model::age::Age;
 use crate::model::fault::Fault;
 use crate::model::lag::PartitionLag;
+use crate::model::parallelism::{Limit, Parallelism};
 use crate::model::snapshot::TopicLag;
 use crate::model::types::{GroupId, Lag, Offset, TopicName};
 
@@ -28,6 +29,8 @@ pub(super) struct Row<'a> {
     /// Which rule made the lag, or which fault keeps it unknown.
     pub(super) rule: &'static str,
     pub(super) note: Option<String>,
+    /// Of the group, on all its topics that were read.
+    pub(super) useful_parallelism: Option<Parallelism>,
 }
 
 /// A partition as printed.
@@ -73,6 +76,7 @@ pub(super) fn row<'a>(
             Err(fault) => fault.label(),
         },
         note,
+        useful_parallelism: None,
     }
 }
 
@@ -137,6 +141,25 @@ pub(super) fn table(rows: &[Row<'_>]) -> String {
     }
     text.push('\n');
     text
+}
+
+/// What bounds the members that can have work, a line for each group.
+pub(super) fn bounds(rows: &[Row<'_>]) -> String {
+    let mut groups: Vec<_> = rows
+        .iter()
+        .filter_map(|row| Some((row.cluster, row.group, row.useful_parallelism?)))
+        .collect();
+    groups.dedup_by_key(|(cluster, group, _)| (*cluster, *group));
+    let line = |(_, group, useful): (&str, &str, Parallelism)| match useful.limit {
+        Limit::Bounded(most) => {
+            format!(
+                "group {group}: at most {most} members have work: {}\n",
+                useful.rule
+            )
+        }
+        Limit::Unbounded => format!("group {group}: no limit of members: {}\n", useful.rule),
+    };
+    groups.into_iter().map(line).collect()
 }
 
 /// The lag in time, to the second, with `>` before a lower bound; a single reading mostly knows no more.

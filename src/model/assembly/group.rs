@@ -59,7 +59,7 @@ impl Assembly<'_> {
             discovered: before.is_some_and(|b| b.discovered),
             fault: None,
             description: described.as_ref().ok().cloned(),
-            assignor: history.assignor.clone(),
+            remembered: Arc::clone(&history.remembered),
             stuck: before.is_some_and(|b| b.stuck),
             topics: ByTopic::default(),
         };

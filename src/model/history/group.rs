@@ -11,6 +11,7 @@ use crate::model::by_topic::ByTopic;
 use crate::model::fault::Fault;
 use crate::model::group::{GroupDescription, GroupState};
 use crate::model::lag::{LagRules, PartitionLag};
+use crate::model::parallelism::RememberedGroup;
 use crate::model::types::{Lag, TopicName};
 
 /// One group.
@@ -22,8 +23,10 @@ pub(in crate::model) struct GroupHistory {
     pub(in crate::model) last_move: Option<Stamp>,
     /// How its work is dealt out, and since when it is so; `None` while it is not.
     pub(in crate::model) steady: Option<Steady>,
-    /// The last assignor seen: an empty group has none to show.
-    pub(in crate::model) assignor: Option<Arc<str>>,
+    /// What an empty group does not tell.
+    pub(in crate::model) remembered: Arc<RememberedGroup>,
+    /// The description that it was last learned from: the same one comes with many sweeps.
+    pub(in crate::model) learned: Option<Arc<GroupDescription>>,
     /// Its partitions, of the topics on which there is something to remember.
     pub(in crate::model) topics: ByTopic<Box<[PartitionState]>>,
 }
@@ -46,8 +49,13 @@ impl GroupHistory {
         let Ok(description) = described else {
             return;
         };
-        if let Some(assignor) = &description.assignor {
-            self.assignor = Some(Arc::clone(assignor));
+        if !self
+            .learned
+            .as_ref()
+            .is_some_and(|l| Arc::ptr_eq(l, description))
+        {
+            self.remembered = Arc::new(self.remembered.after(description));
+            self.learned = Some(Arc::clone(description));
         }
         let print = (description.state == GroupState::Stable).then(|| print(description));
         self.steady = match (print, self.steady) {
@@ -64,7 +72,7 @@ impl GroupHistory {
     pub(in crate::model) fn recall(&mut self, earlier: Self, now: Now) {
         self.asked = now.into();
         self.last_move = self.last_move.max(earlier.last_move);
-        self.assignor = self.assignor.take().or(earlier.assignor);
+        self.remembered = Arc::new(self.remembered.or(&earlier.remembered));
         self.steady = match (self.steady, earlier.steady) {
             (Some(now), Some(then)) if now.print == then.print => Some(then),
             // A group that nobody has described yet.

@@ -9,6 +9,7 @@ use super::clock::{Now, Stamp};
 use super::group::{GroupHistory, Steady};
 use super::log::{LogHistory, LogPartition};
 use super::partition::{Kind, PartitionState};
+use crate::model::parallelism::RememberedGroup;
 use crate::model::types::{ClusterName, Offset, TopicId};
 
 /// The form that this build writes, and the only one it reads.
@@ -47,8 +48,8 @@ pub struct TopicMemory {
 /// A group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupMemory {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    assignor: Option<String>,
+    #[serde(flatten)]
+    remembered: RememberedGroup,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_move: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -198,7 +199,7 @@ impl GroupMemory {
             (topic.as_str().to_owned(), memory)
         });
         Self {
-            assignor: group.assignor.as_deref().map(str::to_owned),
+            remembered: RememberedGroup::clone(&group.remembered),
             last_move: group.last_move.map(|moved| ago(moved, saved)),
             steady: group.steady.map(steady),
             topics: topics.collect(),
@@ -226,7 +227,8 @@ impl GroupMemory {
                 print,
                 since: back(since, saved, now),
             }),
-            assignor: self.assignor.as_deref().map(Into::into),
+            remembered: self.remembered.clone().into(),
+            learned: None,
             topics: topics.collect(),
         }
     }

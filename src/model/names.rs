@@ -1,20 +1,24 @@
 //! Which names are valid: Kafka's rules for topics and groups, Kubernetes' for the rest.
 
 /// What a topic may be called.
-pub(super) const TOPIC: &str = "1 to 249 of letters, digits, . _ -";
+pub const TOPIC: &str = "1 to 249 of letters, digits, . _ -";
 /// What a consumer group may be called.
-pub(super) const GROUP: &str = "a consumer group's group.id, without control characters";
+pub const GROUP: &str = "a consumer group's group.id, without control characters";
 /// What a value of a Kubernetes label may be: an HPA names clusters and targets by labels.
-pub(super) const LABEL_VALUE: &str =
+pub const LABEL_VALUE: &str =
     "1 to 63 of letters, digits, . _ -, with a letter or digit at both ends";
 /// What a namespace may be called.
-pub(super) const NAMESPACE: &str =
+pub const NAMESPACE: &str =
     "a namespace: 1 to 63 of lower-case letters, digits, -, with a letter or digit at both ends";
 /// What a ConfigMap may be called.
-pub(super) const CONFIG_MAP: &str =
+pub const CONFIG_MAP: &str =
     "1 to 253 of lower-case letters, digits, . -, with a letter or digit at both ends";
 
-pub(super) fn topic(name: &str) -> Result<&str, String> {
+/// A topic's name, checked.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn topic(name: &str) -> Result<&str, String> {
     if name == "." || name == ".." {
         return Err("not a topic's name".into());
     }
@@ -24,13 +28,21 @@ pub(super) fn topic(name: &str) -> Result<&str, String> {
     within(name, 249)
 }
 
-pub(super) fn group(name: &str) -> Result<&str, String> {
+/// A consumer group's name, checked.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn group(name: &str) -> Result<&str, String> {
     chars_of(name, |c| !c.is_control())?;
     // Kafka writes the length as a signed 16-bit number.
     within(name, 32_767)
 }
 
-pub(super) fn label_value(name: &str) -> Result<&str, String> {
+/// A label's value that is not empty, checked.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn label_value(name: &str) -> Result<&str, String> {
     chars_of(name, |c| {
         c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
     })?;
@@ -38,7 +50,11 @@ pub(super) fn label_value(name: &str) -> Result<&str, String> {
     within(name, 63)
 }
 
-pub(super) fn namespace(name: &str) -> Result<&str, String> {
+/// A namespace's name, checked.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn namespace(name: &str) -> Result<&str, String> {
     chars_of(name, |c| {
         c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
     })?;
@@ -46,7 +62,11 @@ pub(super) fn namespace(name: &str) -> Result<&str, String> {
     within(name, 63)
 }
 
-pub(super) fn config_map(name: &str) -> Result<&str, String> {
+/// A ConfigMap's name, checked.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn config_map(name: &str) -> Result<&str, String> {
     chars_of(name, |c| {
         c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-')
     })?;

@@ -1,0 +1,274 @@
+//! HPAs, the configuration and requests -> targets, and what is odd about them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::annotations::{Annotated, Annotations};
+use super::finding::Finding;
+use super::settings::{GroupSettings, Settings};
+use super::spelling::did_you_mean;
+use super::target::{
+    ExternalMetric, HpaFacts, Interest, LAG_METRIC, MetricTarget, Origin, StaticTarget, Target,
+    Targets, UnpickedCluster, groups_of, label, topics_of,
+};
+use super::types::{ClusterName, GroupId, Moment};
+
+impl Targets {
+    /// Merges everything that asks.
+    #[must_use]
+    pub fn merge(
+        clusters: &[ClusterName],
+        fixed: &[StaticTarget],
+        hpas: &[HpaFacts],
+        interests: BTreeSet<Interest>,
+    ) -> Self {
+        let mut merged = Self {
+            clusters: clusters.to_vec(),
+            interests,
+            ..Self::default()
+        };
+        for target in fixed {
+            merged.all.push(Target {
+                origin: Origin::Config {
+                    name: Arc::clone(&target.name),
+                    namespaces: target.namespaces.clone(),
+                },
+                selector: None,
+                metric: 0,
+                label: target.group.to_string(),
+                interest: Interest {
+                    cluster: target.cluster.clone(),
+                    group: target.group.clone(),
+                    topics: target.settings.named_topics(),
+                },
+                wanted: target.per_replica.map(MetricTarget::AverageValue),
+                settings: target.settings.clone(),
+            });
+        }
+        for hpa in hpas {
+            Merging {
+                targets: &mut merged,
+                hpa,
+                shown: format!("{}/{}", hpa.namespace, hpa.name),
+            }
+            .add();
+        }
+        for (place, target) in merged.all.iter().enumerate() {
+            if let Some(selector) = &target.selector {
+                let places = merged.by_selector.entry(selector.clone());
+                places.or_default().push(place);
+            }
+        }
+        merged.note_conflicts();
+        merged
+    }
+
+    /// Keeps since when each interest is wanted, from `before`; those that are new are so `now`.
+    #[must_use]
+    pub fn since(mut self, before: &Targets, now: Moment) -> Self {
+        let wanted = self.all.iter().map(|target| &target.interest);
+        self.since = wanted
+            .chain(&self.interests)
+            .map(|i| (i.clone(), before.since.get(i).copied().unwrap_or(now)))
+            .collect();
+        self
+    }
+
+    /// Notes the groups for which targets set different things.
+    fn note_conflicts(&mut self) {
+        let mut groups: BTreeMap<(&ClusterName, &GroupId), GroupSettings> = BTreeMap::new();
+        for Target {
+            interest, settings, ..
+        } in &self.all
+        {
+            let group = groups.entry((&interest.cluster, &interest.group));
+            group.or_default().add(settings);
+        }
+        let conflicts = groups.into_iter().flat_map(|((cluster, group), settings)| {
+            let finding = move |setting| Finding::ConflictingSettings {
+                cluster: cluster.clone(),
+                group: group.clone(),
+                setting,
+            };
+            settings.conflicts.into_iter().map(finding)
+        });
+        let conflicts: Vec<_> = conflicts.collect();
+        self.findings.extend(conflicts);
+    }
+}
+
+/// The merging of one HPA.
+struct Merging<'a> {
+    targets: &'a mut Targets,
+    hpa: &'a HpaFacts,
+    /// `namespace/name`.
+    shown: String,
+}
+
+impl Merging<'_> {
+    fn add(mut self) {
+        let mut metrics = self.hpa.metrics.iter().enumerate();
+        let Some(first) = metrics.find(|(_, metric)| metric.name == LAG_METRIC) else {
+            // Whatever its annotations say, they are about nothing of ours.
+            return;
+        };
+        let findings = &mut self.targets.findings;
+        let annotations = Annotations::read(&self.shown, &self.hpa.annotations, findings);
+        let rest = metrics.filter(|(_, metric)| metric.name == LAG_METRIC);
+        let ours: Vec<_> = [first].into_iter().chain(rest).collect();
+        let mut names = BTreeSet::new();
+        for (index, metric) in ours {
+            for key in [label::GROUP, label::TARGET] {
+                names.extend(metric.selector.values(key).unwrap_or(&[]).iter().cloned());
+            }
+            self.add_metric(index, metric, &annotations);
+        }
+        for stray in annotations.strays(&names) {
+            let finding = Finding::StrayAnnotation {
+                hpa: self.shown.clone(),
+                annotation: stray.clone(),
+            };
+            self.targets.findings.insert(finding);
+        }
+    }
+
+    fn note(&mut self, finding: impl FnOnce(String) -> Finding) {
+        let finding = finding(self.shown.clone());
+        self.targets.findings.insert(finding);
+    }
+
+    fn add_metric(&mut self, index: usize, metric: &ExternalMetric, annotations: &Annotations) {
+        if matches!(metric.target, Some(MetricTarget::Value(_))) {
+            self.note(|hpa| Finding::ValueTarget { hpa });
+        }
+        for key in metric
+            .selector
+            .keys()
+            .filter(|key| !label::ALL.contains(key))
+        {
+            let meant = did_you_mean(key, label::ALL).map(str::to_owned);
+            let label = key.to_owned();
+            self.note(|hpa| Finding::UnknownLabel { hpa, label, meant });
+        }
+        if metric.selector.mentions(label::TARGET) {
+            self.add_configured(index, metric, annotations);
+            return;
+        }
+        let clusters = match self.targets.pick_clusters(&metric.selector) {
+            Ok(clusters) => clusters,
+            Err(UnpickedCluster::Unknown(cluster)) => {
+                self.note(|hpa| Finding::UnknownCluster { hpa, cluster });
+                return;
+            }
+            Err(UnpickedCluster::Ambiguous) => {
+                self.note(|hpa| Finding::AmbiguousCluster { hpa });
+                return;
+            }
+        };
+        let labels: Vec<Option<&str>> = match groups_of(&metric.selector) {
+            Some(groups) => groups.iter().map(|group| Some(group.as_str())).collect(),
+            None if metric.selector.mentions(label::GROUP) => Vec::new(),
+            None => vec![None],
+        };
+        let mut wanted: Vec<(GroupId, &str, Annotated)> = Vec::new();
+        for label in &labels {
+            let annotated = annotations.of(*label);
+            let named = annotated.group.clone();
+            let Some(group) = named.or_else(|| label.map(GroupId::from)) else {
+                continue;
+            };
+            if wanted.iter().any(|(known, ..)| *known == group) {
+                self.note(|hpa| Finding::OneGroupForAll { hpa });
+            } else {
+                wanted.push((group, label.unwrap_or_default(), annotated));
+            }
+        }
+        if wanted.is_empty() {
+            self.note(|hpa| Finding::NoGroup { hpa });
+        }
+        for cluster in clusters {
+            for (group, label, annotated) in &wanted {
+                let Annotated { settings, .. } = annotated;
+                let topics = match topics_of(&metric.selector) {
+                    open if open.is_empty() => settings.named_topics(),
+                    pinned => pinned,
+                };
+                let interest = Interest {
+                    cluster: cluster.clone(),
+                    group: group.clone(),
+                    topics,
+                };
+                self.push(index, metric, label, interest, settings.clone());
+            }
+            self.note_fallback(annotations, &labels);
+        }
+    }
+
+    /// The configuration says what to read; the HPA brings its own wanted lag to it, and settings
+    /// that go before the configuration's.
+    fn add_configured(&mut self, index: usize, metric: &ExternalMetric, annotations: &Annotations) {
+        let names = metric
+            .selector
+            .values(label::TARGET)
+            .unwrap_or(&[])
+            .to_vec();
+        let named: Vec<_> = self
+            .targets
+            .configured(&self.hpa.namespace, &metric.selector)
+            .map(|t| (t.origin.clone(), t.interest.clone(), t.settings.clone()))
+            .collect();
+        for name in &names {
+            let is_this = |origin: &Origin| matches!(origin, Origin::Config { name: of, .. } if **of == **name);
+            let mut found = false;
+            for (_, interest, base) in named.iter().filter(|(origin, ..)| is_this(origin)) {
+                found = true;
+                let settings = annotations.of(Some(name)).settings.over(base);
+                let topics = settings.named_topics();
+                let interest = Interest {
+                    topics,
+                    ..interest.clone()
+                };
+                let label = interest.group.to_string();
+                self.push(index, metric, &label, interest, settings);
+            }
+            if !found {
+                let target = name.clone();
+                self.note(|hpa| Finding::UnknownTarget { hpa, target });
+            }
+        }
+        if names.is_empty() {
+            self.note(|hpa| Finding::NoGroup { hpa });
+        }
+        let labels: Vec<_> = names.iter().map(|name| Some(name.as_str())).collect();
+        self.note_fallback(annotations, &labels);
+    }
+
+    fn note_fallback(&mut self, annotations: &Annotations, labels: &[Option<&str>]) {
+        let lacks = |label: &Option<&str>| annotations.lacks_fallback_replicas(*label);
+        if labels.iter().any(lacks) {
+            self.note(|hpa| Finding::NoFallbackReplicas { hpa });
+        }
+    }
+
+    fn push(
+        &mut self,
+        index: usize,
+        metric: &ExternalMetric,
+        label: &str,
+        interest: Interest,
+        settings: Settings,
+    ) {
+        self.targets.all.push(Target {
+            origin: Origin::Hpa {
+                namespace: Arc::clone(&self.hpa.namespace),
+                name: Arc::clone(&self.hpa.name),
+            },
+            selector: Some(metric.selector.clone()),
+            metric: index,
+            label: label.to_owned(),
+            interest,
+            wanted: metric.target,
+            settings,
+        });
+    }
+}

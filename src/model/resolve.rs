@@ -1,0 +1,158 @@
+//! What a request is about: a request does not say which HPA asks, so its target is found by the
+//! selector.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::query::Question;
+use super::refusal::Refusal;
+use super::settings::Settings;
+use super::target::{
+    Interest, LAG_METRIC, MetricTarget, Origin, Target, Targets, UnpickedCluster, groups_of, label,
+    topics_of,
+};
+use super::types::{ClusterName, GroupId};
+
+/// A group that a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// What is to be read.
+    pub interest: Interest,
+    /// What the selector calls the group.
+    pub label: String,
+    /// What is set for it.
+    pub settings: Settings,
+}
+
+/// What a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The groups, whose lag is summed.
+    pub asked: Vec<Asked>,
+    /// What the HPA that asks, or the configuration, compares with.
+    pub wanted: Option<MetricTarget>,
+}
+
+/// Finds out what a request is about.
+///
+/// # Errors
+/// A question that no reading answers.
+pub fn resolve(question: &Question<'_>, targets: &Targets) -> Result<Resolved, Refusal> {
+    if question.metric != LAG_METRIC {
+        return Err(Refusal::UnknownMetric {
+            metric: question.metric.to_owned(),
+        });
+    }
+    if let Some(found) = by_hpa(question, targets)? {
+        return Ok(found);
+    }
+    let asked = if question.selector.mentions(label::TARGET) {
+        by_target(question, targets)?
+    } else {
+        by_group(question, targets)?
+    };
+    let mut configured = targets.configured(question.namespace, question.selector);
+    Ok(Resolved {
+        asked,
+        wanted: configured.find_map(|target| target.wanted),
+    })
+}
+
+fn asked(target: &Target) -> Asked {
+    Asked {
+        interest: target.interest.clone(),
+        label: target.label.clone(),
+        settings: target.settings.clone(),
+    }
+}
+
+/// The metric of the HPA that asks so. Two that ask alike and want different things are told apart
+/// by the label `hpa` alone.
+fn by_hpa(question: &Question<'_>, targets: &Targets) -> Result<Option<Resolved>, Refusal> {
+    let named = question.selector.values(label::HPA);
+    let mut metrics: BTreeMap<(&Arc<str>, usize), Resolved> = BTreeMap::new();
+    for target in targets.selecting(question.namespace, question.selector) {
+        let Origin::Hpa { name, .. } = &target.origin else {
+            continue;
+        };
+        if named.is_none_or(|names| names.iter().any(|n| **n == **name)) {
+            let metric = metrics.entry((name, target.metric)).or_insert(Resolved {
+                asked: Vec::new(),
+                wanted: target.wanted,
+            });
+            metric.asked.push(asked(target));
+        }
+    }
+    // An HPA whose target cannot be read wants nothing that another could contradict.
+    if metrics.values().any(|metric| metric.wanted.is_some()) {
+        metrics.retain(|_, metric| metric.wanted.is_some());
+    }
+    let mut all = metrics.values();
+    let first = all.next();
+    if all.any(|other| Some(other) != first) {
+        let hpas: BTreeSet<&str> = metrics.keys().map(|(name, _)| &***name).collect();
+        return Err(Refusal::ConflictingTargets {
+            hpas: hpas.into_iter().collect::<Vec<_>>().join(", "),
+            namespace: question.namespace.to_owned(),
+            selector: question.selector.to_string(),
+        });
+    }
+    let mut found = first.cloned();
+    if let Some(found) = &mut found
+        && found.wanted.is_none()
+    {
+        let mut configured = targets.configured(question.namespace, question.selector);
+        found.wanted = configured.find_map(|target| target.wanted);
+    }
+    Ok(found)
+}
+
+fn by_target(question: &Question<'_>, targets: &Targets) -> Result<Vec<Asked>, Refusal> {
+    let configured = targets.configured(question.namespace, question.selector);
+    let found: Vec<_> = configured.map(asked).collect();
+    if found.is_empty() {
+        return Err(Refusal::UnknownTarget {
+            selector: question.selector.to_string(),
+            namespace: question.namespace.to_owned(),
+        });
+    }
+    Ok(found)
+}
+
+fn by_group(question: &Question<'_>, targets: &Targets) -> Result<Vec<Asked>, Refusal> {
+    let selector = question.selector;
+    let groups = groups_of(selector).ok_or_else(|| Refusal::NoGroup {
+        selector: selector.to_string(),
+    })?;
+    let clusters = targets
+        .pick_clusters(selector)
+        .map_err(|unpicked| match unpicked {
+            UnpickedCluster::Unknown(cluster) => Refusal::UnknownCluster {
+                cluster,
+                known: listed(&targets.clusters),
+            },
+            UnpickedCluster::Ambiguous => Refusal::AmbiguousCluster {
+                known: listed(&targets.clusters),
+            },
+        })?;
+    let topics = topics_of(selector);
+    let pairs = clusters
+        .iter()
+        .flat_map(|cluster| groups.iter().map(move |group| (cluster, group)));
+    Ok(pairs
+        .map(|(cluster, group)| Asked {
+            interest: Interest {
+                cluster: cluster.clone(),
+                group: GroupId::from(group.as_str()),
+                topics: topics.clone(),
+            },
+            label: group.clone(),
+            settings: Settings::default(),
+        })
+        .collect())
+}
+
+fn listed(clusters: &[ClusterName]) -> String {
+    let names: Vec<_> = clusters.iter().map(ClusterName::as_str).collect();
+    names.join(", ")
+}

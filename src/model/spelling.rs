@@ -1,0 +1,46 @@
+//! Which word was probably meant.
+
+/// The candidate that was probably meant: another spelling of the same letters, or a typing error away.
+#[must_use]
+pub fn did_you_mean<'a>(
+    given: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let given = letters(given);
+    let mistakes_max = given.chars().count().div_euclid(3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::osa_distance(&given, &letters(candidate)), candidate))
+        .filter(|(mistakes, _)| *mistakes <= mistakes_max)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// `maxStaleness`, `max-staleness` and `max_staleness` are the same word.
+fn letters(word: &str) -> String {
+    word.chars()
+        .filter(|c| c.is_alphanumeric() || *c == '.')
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_words_are_suggested_and_far_ones_are_not() {
+        let keys = ["interval", "deadline", "max_staleness"];
+        for (given, meant) in [
+            ("intervall", Some("interval")),
+            ("inetrval", Some("interval")),
+            ("maxStaleness", Some("max_staleness")),
+            ("max-staleness", Some("max_staleness")),
+            ("dead_line", Some("deadline")),
+            ("timeout", None),
+            ("", None),
+        ] {
+            assert_eq!(did_you_mean(given, keys), meant, "{given}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Sweeps as tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cluster, OffsetSource, Sweeps};
+use crate::model::assembly::Scope;
+use crate::model::observation::SweepPlan;
+use crate::model::types::Moment;
+
+/// Spawns a sweep of the groups that were not in the plan before.
+pub(super) fn spawn_new<S: OffsetSource>(
+    sweeps: &mut Sweeps,
+    cluster: &Cluster<S>,
+    mut plan: SweepPlan,
+    before: Option<&SweepPlan>,
+    deadline: Duration,
+) {
+    let known = before
+        .map(|plan| plan.groups.as_slice())
+        .unwrap_or_default();
+    plan.groups.retain(|group| !known.contains(group));
+    if !plan.groups.is_empty() {
+        spawn(sweeps, cluster, plan, Scope::Some, deadline);
+    }
+}
+
+/// Spawns a sweep.
+pub(super) fn spawn<S: OffsetSource>(
+    sweeps: &mut Sweeps,
+    cluster: &Cluster<S>,
+    mut plan: SweepPlan,
+    scope: Scope,
+    deadline: Duration,
+) {
+    cluster.history.name_remembered(&mut plan.groups);
+    let source = Arc::clone(&cluster.source);
+    // Which of two sweeps has the later plan is told by this, not by when their threads begin:
+    // the later one may be the first to get going.
+    let planned = Moment::now();
+    let deadline = planned.monotonic + deadline;
+    sweeps.spawn(async move {
+        let mut observation = source.observe(plan, deadline).await;
+        observation.started = planned;
+        (observation, scope)
+    });
+}

@@ -1,0 +1,48 @@
+//! Says what is odd about groups and HPAs as they are: once, when it begins to be so.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::model::finding::Finding;
+use crate::model::query::Rules;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::standing::{findings, standings};
+use crate::model::target::HpaFacts;
+use crate::model::types::Moment;
+use crate::telemetry::FindingRaised;
+
+/// What has been told, and the rules by which requests are answered: what is odd about an answer is
+/// told before anybody asks.
+#[derive(Debug)]
+pub(super) struct Telling {
+    told: BTreeSet<Finding>,
+    rules: Rules,
+}
+
+impl Telling {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            told: BTreeSet::new(),
+            rules,
+        }
+    }
+
+    /// Rules for a poller that nobody gave any.
+    pub(super) fn by_default(max_staleness: Duration) -> Self {
+        Self::new(Rules {
+            clamp: true,
+            max_staleness,
+            namespaces: Vec::new(),
+        })
+    }
+
+    /// Tells what is so now and was not before.
+    pub(super) fn tell(&mut self, snapshot: &LagSnapshot, hpas: &[HpaFacts]) {
+        let standings = standings(&snapshot.targets, snapshot, &Moment::now(), &self.rules);
+        let found = findings(snapshot, &standings, hpas);
+        for finding in found.difference(&self.told) {
+            FindingRaised(finding).emit();
+        }
+        self.told = found;
+    }
+}

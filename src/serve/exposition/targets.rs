@@ -1,0 +1,88 @@
+//! Useful parallelism of groups, values and ceilings of targets.
+
+use std::fmt::{self, Display};
+
+use super::text::{Labels, Text};
+use super::{GAUGE, in_cluster};
+use crate::model::parallelism::Limit;
+use crate::model::query::{Rules, ValueRule};
+use crate::model::reading::whole_parallelism;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::standing::{Standing, standings};
+use crate::model::types::Moment;
+
+/// What bounds each group's members.
+pub(super) fn parallelism(text: &mut Text, snapshot: &LagSnapshot) {
+    text.family(
+        "lagwise_consumergroup_useful_parallelism",
+        GAUGE,
+        "The most members of the group that can have work, by the rule that says so; +Inf without a limit",
+    );
+    for (name, cluster) in &snapshot.clusters {
+        for (id, group) in &cluster.groups {
+            if let Some(useful) = whole_parallelism(group) {
+                let labels = in_cluster(name)
+                    .with("consumergroup", id.as_str())
+                    .with("rule", useful.rule.label());
+                text.sample(&labels, Bound(useful.limit));
+            }
+        }
+    }
+}
+
+/// Where each HPA's metric stands.
+pub(super) fn targets(text: &mut Text, snapshot: &LagSnapshot, now: &Moment, rules: &Rules) {
+    let standings = standings(&snapshot.targets, snapshot, now, rules);
+    let labelled = |standing: &Standing<'_>| {
+        Labels::default()
+            .with("namespace", standing.namespace)
+            .with("hpa", standing.hpa)
+            .with("selector", &standing.selector.to_string())
+    };
+    text.family(
+        "lagwise_target_value",
+        GAUGE,
+        "What the HPA's metric is answered, by the rule that made it; absent while that is an error",
+    );
+    for standing in &standings {
+        if let Ok(answer) = &standing.outcome {
+            let labels = labelled(standing).with("rule", answer.rule.label());
+            let thousandths = answer.value.thousandths();
+            let (units, rest) = (thousandths / 1000, thousandths % 1000);
+            text.sample(&labels, format_args!("{units}.{rest:03}"));
+        }
+    }
+    text.family(
+        "lagwise_target_ceiling",
+        GAUGE,
+        "The most replicas that can have work for the HPA's metric, by the rule of its useful parallelism; +Inf without a limit",
+    );
+    for standing in &standings {
+        if let Some(ceiling) = standing.outcome.as_ref().ok().and_then(|a| a.ceiling) {
+            let labels = labelled(standing).with("rule", ceiling.useful.rule.label());
+            text.sample(&labels, Bound(ceiling.replicas));
+        }
+    }
+    text.family(
+        "lagwise_target_fallback",
+        GAUGE,
+        "Whether lag has been unknown for so long that the HPA's fallback is served",
+    );
+    for standing in &standings {
+        let is_fallback = |rule| rule == ValueRule::Fallback;
+        let served = standing.outcome.as_ref().map(|answer| answer.rule);
+        text.sample(&labelled(standing), u8::from(served.is_ok_and(is_fallback)));
+    }
+}
+
+/// A limit as a sample.
+struct Bound(Limit);
+
+impl Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Limit::Bounded(most) => most.fmt(f),
+            Limit::Unbounded => f.write_str("+Inf"),
+        }
+    }
+}

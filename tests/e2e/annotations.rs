@@ -1,0 +1,154 @@
+//! What an HPA's annotations set, on the real HPA controller: replicas follow each of them within a sync, and a
+//! value that cannot be used changes nothing and is told.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::Test;
+use crate::daemon::{Daemon, Options};
+use crate::scale::workload;
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::poll::poll_until;
+use crate::testbed::replicas::ReplicaSeries;
+use crate::testbed::{Testbed, unique};
+
+/// The tests of this file.
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "annotations::replicas_follow_what_is_set_on_the_hpa",
+    replicas_follow_what_is_set_on_the_hpa,
+)];
+
+const PARTITIONS: i32 = 13;
+
+/// A step: the annotations that are set (`KEY=VALUE`) or taken away (`KEY-`), the replicas that follow, and which
+/// rules are then told of ceiling and value.
+struct Step {
+    annotations: &'static [&'static str],
+    replicas: i32,
+    ceiling: &'static str,
+    rule: &'static str,
+}
+
+/// A lag of 550 at 100 per replica, on one of 13 partitions of a group that stands still.
+const STEPS: &[Step] = &[
+    Step {
+        annotations: &[],
+        replicas: 6,
+        ceiling: "13",
+        rule: "as_measured",
+    },
+    Step {
+        annotations: &["even=true"],
+        replicas: 7,
+        ceiling: "13",
+        rule: "even",
+    },
+    Step {
+        annotations: &["threads-per-replica=4"],
+        replicas: 4,
+        ceiling: "4",
+        rule: "clamped",
+    },
+    // For this group alone, and so before what is for all.
+    Step {
+        annotations: &["even-", "threads-per-replica.billing=6"],
+        replicas: 3,
+        ceiling: "3",
+        rule: "clamped",
+    },
+    Step {
+        annotations: &[
+            "threads-per-replica-",
+            "threads-per-replica.billing-",
+            "partitions=1-12",
+        ],
+        replicas: 1,
+        ceiling: "12",
+        rule: "as_measured",
+    },
+    Step {
+        annotations: &["partitions-", "by=lagging"],
+        replicas: 1,
+        ceiling: "1",
+        rule: "clamped",
+    },
+    // What cannot be used is as if it were not there.
+    Step {
+        annotations: &["by=lag", "evenn=true", "threads-per-replica=0"],
+        replicas: 6,
+        ceiling: "13",
+        rule: "as_measured",
+    },
+];
+
+fn replicas_follow_what_is_set_on_the_hpa(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("annotations")?;
+    let (topic, group) = (unique("orders"), unique("Billing Group/"));
+    kafka.create_topic(&topic, PARTITIONS)?;
+    let zeros: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
+    kafka.commit(&group, &topic, &zeros)?;
+    kafka.produce_to(&topic, &[(0, 550)])?;
+    let options = Options::main(&kafka.bootstrap());
+    let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+    // Neither the group's name is a label value, nor is a topic named: it is the one with commits.
+    plane.apply(&namespace, &workload("billing", &[("group", "billing")]))?;
+    annotate(plane, &namespace, &[&format!("consumer-group={group}")])?;
+    let series = ReplicaSeries::record(plane, &namespace, "billing")?;
+    for step in STEPS {
+        annotate(plane, &namespace, step.annotations)?;
+        let shown = format!("{} replicas after {:?}", step.replicas, step.annotations);
+        poll_until(Duration::from_secs(120), &shown, || {
+            let now = series.now();
+            ensure!(now == step.replicas, "{now}: {:?}", series.values());
+            expect_metrics(&daemon, &namespace, step)
+        })?;
+    }
+    let most = series.max();
+    ensure!(most <= PARTITIONS, "{:?}", series.values());
+    let metrics = daemon.metrics()?;
+    for kind in ["bad_annotation", "unknown_annotation"] {
+        let counted = format!("lagwise_findings_total{{kind=\"{kind}\"}}");
+        ensure!(metrics.contains(&counted), "no {counted}");
+    }
+    println!(
+        "status.replicas as annotations came and went: {:?}",
+        series.values()
+    );
+    Ok(())
+}
+
+fn annotate(plane: &ControlPlane, namespace: &str, annotations: &[&str]) -> Result<()> {
+    if annotations.is_empty() {
+        return Ok(());
+    }
+    let ours: Vec<_> = annotations
+        .iter()
+        .map(|annotation| format!("lagwise.dev/{annotation}"))
+        .collect();
+    let mut args = vec!["annotate", "hpa", "billing", "--overwrite", "-n", namespace];
+    args.extend(ours.iter().map(String::as_str));
+    plane.kubectl(&args).map(drop)
+}
+
+/// What `/metrics` tells of the HPA's ceiling and of the rule of its value.
+fn expect_metrics(daemon: &Daemon, namespace: &str, step: &Step) -> Result<()> {
+    let metrics = daemon.metrics()?;
+    let of_hpa = format!("{{namespace=\"{namespace}\",hpa=\"billing\"");
+    let line = |family: &str| {
+        let mut lines = metrics.lines();
+        let found = lines.find(|line| line.starts_with(&format!("{family}{of_hpa}")));
+        found.unwrap_or_default().to_owned()
+    };
+    let (ceiling, value) = (line("lagwise_target_ceiling"), line("lagwise_target_value"));
+    ensure!(
+        ceiling.ends_with(&format!(" {}", step.ceiling)),
+        "{ceiling}"
+    );
+    ensure!(
+        value.contains(&format!("rule=\"{}\"", step.rule)),
+        "{value}"
+    );
+    Ok(())
+}
