@@ -3,6 +3,7 @@
 //! part must not look alive.
 
 mod clusters;
+mod kubernetes;
 
 use std::future::Future;
 use std::io::IsTerminal;
@@ -15,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{AuthMode, Config, LogConfig, LogFormat, StaticTarget};
+use crate::config::{AccessLogMode, Config, LogConfig, LogFormat, StaticTarget, TenancyGrant};
 use crate::k8s;
 use crate::k8s::state::StateConfigMap;
 use crate::kafka::{Settings, Source, librdkafka_version};
@@ -24,8 +25,10 @@ use crate::model::quantity::Milli;
 use crate::model::query::Rules;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::target::{self, HpaFacts};
+use crate::model::tenancy::{Grant, Pattern, Tenancy};
 use crate::poller::{Cadence, Inputs, Poller, Remembering};
 use crate::publish::{self, Reader};
+use crate::serve::access_log::AccessLog;
 use crate::serve::{self, BuildInfo};
 use crate::state::{self, StateFile, StateStore};
 
@@ -95,7 +98,7 @@ impl App {
         }
 
         let mut tasks = JoinSet::new();
-        let (hpas, trust, client) = kubernetes(config, hpas, &mut tasks).await?;
+        let (hpas, auth, client) = kubernetes::connect(config, hpas, &mut tasks).await?;
         let (publisher, reader) = publish::channel(LagSnapshot::default());
         let (interests, interests_in) = mpsc::channel(INTERESTS_WAITING);
         let fixed = config.targets.iter().map(fixed_target).collect();
@@ -150,9 +153,12 @@ impl App {
             reader: reader.clone(),
             rules: rules.clone(),
             interests,
-            auth: match config.server.external_metrics.auth {
-                AuthMode::None => serve::auth::AuthMode::None,
-                AuthMode::Kubernetes => serve::auth::AuthMode::FrontProxy(trust),
+            tenancy: Tenancy(config.tenancy.iter().map(grant).collect()),
+            auth,
+            access_log: match config.log.access {
+                AccessLogMode::Sampled => AccessLog::Sampled,
+                AccessLogMode::All => AccessLog::All,
+                AccessLogMode::Off => AccessLog::Off,
             },
             readiness: readiness.clone(),
             build: build.clone(),
@@ -234,51 +240,14 @@ async fn told(mut stopping: watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-type Trust = watch::Receiver<Option<crate::model::access::FrontProxyTrust>>;
-
-/// Watches the Kubernetes cluster, where there is one.
-async fn kubernetes(
-    config: &Config,
-    hpas: Hpas,
-    tasks: &mut Tasks,
-) -> anyhow::Result<(
-    watch::Receiver<Option<Vec<HpaFacts>>>,
-    Trust,
-    Option<k8s::client::Client>,
-)> {
-    let (trust_in, trust) = watch::channel(None);
-    let (facts_in, facts) = match hpas {
-        Hpas::Given(facts) => return Ok((facts, trust, None)),
-        // Where there is no cluster there are none to list.
-        Hpas::Cluster => watch::channel((!config.kubernetes.enabled).then(Vec::new)),
-    };
-    let mut connected = None;
-    if config.kubernetes.enabled {
-        let options = k8s::client::ClientOptions {
-            kubeconfig: config.kubernetes.kubeconfig.clone(),
-            context: config.kubernetes.context.clone(),
-        };
-        let client = k8s::client::connect(&options).await?;
-        connected = Some(client.clone());
-        let namespaces = config.kubernetes.namespaces.clone();
-        let watched = k8s::hpa::watch(client.clone(), namespaces, facts_in);
-        tasks.spawn(async move {
-            ("watch of HPAs", {
-                watched.await;
-                Ok(())
-            })
-        });
-        if config.server.external_metrics.auth == AuthMode::Kubernetes {
-            let watched = k8s::trust::watch(client, trust_in);
-            tasks.spawn(async move {
-                ("watch of the front proxy's CA", {
-                    watched.await;
-                    Ok(())
-                })
-            });
-        }
+fn grant(grant: &TenancyGrant) -> Grant {
+    let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
+    Grant {
+        namespaces: patterns(&grant.namespaces),
+        clusters: patterns(&grant.clusters),
+        groups: patterns(&grant.groups),
+        topics: patterns(&grant.topics),
     }
-    Ok((facts, trust, connected))
 }
 
 /// Keeps what has to survive a restart, where the configuration says or a pod is expected to.
@@ -346,10 +315,13 @@ fn fixed_target(target: &StaticTarget) -> target::StaticTarget {
 /// Sends log lines to standard error, as the configuration says; in colour on a terminal only, and
 /// never where `NO_COLOR` is set.
 pub fn init_logging(config: &LogConfig) {
-    // kube logs every failed attempt of a watch; ours are told once (`telemetry::WatchLost`). A
-    // directive of the configuration for the same target comes later and wins.
+    // kube logs every failed attempt of a watch; ours are told once (`telemetry::WatchLost`). What
+    // speaks HTTP and TLS logs headers at its finer levels, and tokens are among them: so a level
+    // for everything does not reach it. A directive of the configuration for the same target comes
+    // later and wins.
     let filter = EnvFilter::new(format!(
-        "kube_client=off,kube_runtime=off,{}",
+        "kube_client=off,kube_runtime=off,h2=info,hyper=info,hyper_util=info,rustls=info,\
+         tokio_rustls=info,axum=info,tower=info,{}",
         config.filter
     ));
     let colour = std::io::stderr().is_terminal()

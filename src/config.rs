@@ -24,6 +24,7 @@ mod server;
 mod servers;
 mod state;
 mod target;
+mod tenancy;
 mod token;
 
 use std::io::Read;
@@ -36,7 +37,7 @@ pub use cap::CapConfig;
 pub use cluster::{ClientKind, ClusterConfig};
 pub use kubernetes::KubernetesConfig;
 pub use lag::LagConfig;
-pub use log::{LogConfig, LogFormat};
+pub use log::{AccessLogMode, LogConfig, LogFormat};
 pub use poll::PollConfig;
 pub use problem::{ConfigError, Problem};
 pub use properties::{Properties, PropertyValue};
@@ -45,6 +46,7 @@ pub use secrets::{Environment, SystemEnvironment};
 pub use server::{AuthMode, ExternalMetricsConfig, HttpConfig, ServerConfig, TlsFiles};
 pub use state::StateConfig;
 pub use target::StaticTarget;
+pub use tenancy::TenancyGrant;
 pub use token::{OidcConfig, TokenSource};
 
 use node::Node;
@@ -71,6 +73,10 @@ pub struct Config {
     /// name is no valid label value.
     #[schemars(default)]
     pub targets: Vec<StaticTarget>,
+    /// Which namespaces may name which consumer groups and topics of which cluster. A request has to
+    /// fit one entry; without any entry every namespace may name everything.
+    #[schemars(default)]
+    pub tenancy: Vec<TenancyGrant>,
     /// The Kubernetes cluster whose HPAs are served.
     #[schemars(default)]
     pub kubernetes: KubernetesConfig,
@@ -97,6 +103,7 @@ impl Config {
             poll: PollConfig::default(),
             lag: LagConfig::default(),
             targets: Vec::new(),
+            tenancy: Vec::new(),
             kubernetes: KubernetesConfig::default(),
             cap: CapConfig::default(),
             state: StateConfig::default(),
@@ -146,6 +153,7 @@ impl Config {
         let poll = PollConfig::read(root.section("poll"));
         let lag = LagConfig::read(root.section("lag"));
         let targets = target::read_all(&mut root, &known);
+        let tenancy = tenancy::read_all(&mut root);
         let kubernetes = KubernetesConfig::read(root.section("kubernetes"), environment);
         let cap = CapConfig::read(root.section("cap"));
         let state = StateConfig::read(root.section("state"));
@@ -157,6 +165,7 @@ impl Config {
             poll,
             lag,
             targets,
+            tenancy,
             kubernetes,
             cap,
             state,

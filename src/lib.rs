@@ -21,6 +21,7 @@ pub mod kafka;
 pub mod model;
 pub mod poller;
 pub mod publish;
+pub mod review;
 pub mod serve;
 pub mod state;
 pub mod telemetry;

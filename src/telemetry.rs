@@ -1,6 +1,8 @@
 //! What lagwise says of itself: each event is one struct, whose `emit` writes the log line and
 //! moves the counter together, so that neither exists without the other.
 
+pub mod api;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -52,13 +54,6 @@ static FINDINGS: LazyLock<IntCounterVec> = LazyLock::new(|| {
         "lagwise_findings_total",
         "Findings on HPAs that were new, by kind",
         &["kind"],
-    )
-});
-static API_REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    counter(
-        "lagwise_api_requests_total",
-        "Answers of the external metrics API, by kind of request and status code",
-        &["request", "code"],
     )
 });
 static LAG_EVENTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -296,29 +291,6 @@ impl StateUnusable<'_> {
     }
 }
 
-/// The external metrics API answered.
-#[derive(Debug)]
-pub struct ApiAnswered<'a> {
-    /// What kind of request it was, from a fixed list.
-    pub request: &'static str,
-    /// The HTTP status code.
-    pub code: u16,
-    /// The path asked for.
-    pub path: &'a str,
-    /// How long it took.
-    pub took: Duration,
-}
-
-impl ApiAnswered<'_> {
-    /// Logs and counts.
-    pub fn emit(&self) {
-        API_REQUESTS
-            .with_label_values(&[self.request, &self.code.to_string()])
-            .inc();
-        tracing::debug!(request = self.request, code = self.code, path = self.path, took = ?self.took, "answered");
-    }
-}
-
 /// A watch on the Kubernetes API failed, or does so for another cause than before.
 #[derive(Debug)]
 pub struct WatchLost<'a> {
@@ -388,7 +360,6 @@ mod tests {
             &POLLS,
             &CONNECTION_FAULTS,
             &FINDINGS,
-            &API_REQUESTS,
             &LAG_EVENTS,
             &STATE_SAVES,
             &WATCH_FAILURES,

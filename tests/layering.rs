@@ -7,16 +7,17 @@ use std::{fs, io};
 
 /// What each part of the crate may import, besides itself. A part that is not listed may import
 /// nothing, so that a new one has to be given its place here.
-const DIRECTION: [(&str, &[&str]); 11] = [
+const DIRECTION: [(&str, &[&str]); 12] = [
     ("model", &[]),
     ("config", &["model"]),
-    ("telemetry", &["model"]),
+    ("telemetry", &["model", "review"]),
     ("publish", &["model"]),
     ("state", &["model", "telemetry"]),
+    ("review", &["model"]),
     ("poller", &["model", "publish", "telemetry"]),
     ("kafka", &["model", "publish", "poller", "telemetry"]),
-    ("k8s", &["model", "publish", "state", "telemetry"]),
-    ("serve", &["model", "publish", "telemetry"]),
+    ("k8s", &["model", "publish", "review", "state", "telemetry"]),
+    ("serve", &["model", "publish", "review", "telemetry"]),
     (
         "app",
         &[
@@ -26,6 +27,7 @@ const DIRECTION: [(&str, &[&str]); 11] = [
             "model",
             "poller",
             "publish",
+            "review",
             "serve",
             "state",
             "telemetry",
@@ -41,6 +43,7 @@ const DIRECTION: [(&str, &[&str]); 11] = [
             "model",
             "poller",
             "publish",
+            "review",
             "serve",
             "state",
             "telemetry",

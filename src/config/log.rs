@@ -20,6 +20,22 @@ pub struct LogConfig {
     /// such as `lagwise::kafka=debug`, separated by commas.
     #[schemars(length(min = 1))]
     pub filter: String,
+    /// How much of the access log of the external metrics API is written (at level info, part
+    /// `lagwise::access`).
+    pub access: AccessLogMode,
+}
+
+/// How much of the access log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLogMode {
+    /// A few lines, each with the number of those left out: refusals more often than values.
+    #[default]
+    Sampled,
+    /// A line for every answer.
+    All,
+    /// None.
+    Off,
 }
 
 /// How a log line looks.
@@ -38,6 +54,7 @@ impl Default for LogConfig {
         Self {
             format: LogFormat::default(),
             filter: "info".into(),
+            access: AccessLogMode::default(),
         }
     }
 }
@@ -51,8 +68,16 @@ impl LogConfig {
         let filter = section
             .get("filter")
             .and_then(|field| field.checked(FILTER, check_filter));
+        let access = section.get("access").and_then(|field| {
+            field.one_of(&[
+                ("sampled", AccessLogMode::Sampled),
+                ("all", AccessLogMode::All),
+                ("off", AccessLogMode::Off),
+            ])
+        });
         section.finish();
         Self {
+            access: access.unwrap_or(default.access),
             format: format.unwrap_or(default.format),
             filter: filter.unwrap_or(default.filter),
         }

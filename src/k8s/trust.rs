@@ -1,4 +1,5 @@
-//! Whom the cluster's front proxy vouches for: the ConfigMap in which the API server publishes it.
+//! Whose client certificates the cluster vouches for: the ConfigMap in which the API server
+//! publishes it.
 //!
 //! The role `extension-apiserver-authentication-reader` in `kube-system` grants get, list and
 //! watch on this one object; list and watch hold because the field selector names it.
@@ -14,7 +15,7 @@ use std::pin::pin;
 use tokio::sync::watch::Sender;
 
 use super::watching;
-use crate::model::access::FrontProxyTrust;
+use crate::model::access::{ClusterTrust, FrontProxyTrust};
 use crate::telemetry::TrustUnusable;
 
 const NAMESPACE: &str = "kube-system";
@@ -22,7 +23,7 @@ const NAME: &str = "extension-apiserver-authentication";
 
 /// Follows the ConfigMap for ever and publishes what it says. What was once read holds until
 /// something else is: neither an outage nor a ConfigMap that is gone or spoilt clears it.
-pub async fn watch(client: Client, trust: Sender<Option<FrontProxyTrust>>) {
+pub async fn watch(client: Client, trust: Sender<Option<ClusterTrust>>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
     let api: Api<ConfigMap> = Api::namespaced(client, NAMESPACE);
     let mut events = pin!(watching::events(
@@ -73,8 +74,8 @@ fn take_in(event: Event<ConfigMap>, listed: &mut Option<ConfigMap>) -> Option<Op
 enum TrustProblem {
     #[error("it does not exist")]
     Absent,
-    #[error("it has no {0}: the API server runs without a front proxy certificate")]
-    Missing(&'static str),
+    #[error("it has neither {FRONT_PROXY_CA} nor {CLIENT_CA}: the API server runs without either")]
+    NoCertificates,
     #[error("its {key} is no JSON array of strings: {source}")]
     NoList {
         key: &'static str,
@@ -82,8 +83,10 @@ enum TrustProblem {
     },
 }
 
-fn trust_of(map: &ConfigMap) -> Result<FrontProxyTrust, TrustProblem> {
-    const CA: &str = "requestheader-client-ca-file";
+const FRONT_PROXY_CA: &str = "requestheader-client-ca-file";
+const CLIENT_CA: &str = "client-ca-file";
+
+fn trust_of(map: &ConfigMap) -> Result<ClusterTrust, TrustProblem> {
     let empty = BTreeMap::new();
     let data = map.data.as_ref().unwrap_or(&empty);
     let list = |key: &'static str| match data.get(key).map(|text| text.trim()) {
@@ -92,15 +95,25 @@ fn trust_of(map: &ConfigMap) -> Result<FrontProxyTrust, TrustProblem> {
             serde_json::from_str(text).map_err(|source| TrustProblem::NoList { key, source })
         }
     };
-    Ok(FrontProxyTrust {
-        client_ca_pem: data
-            .get(CA)
-            .filter(|pem| !pem.trim().is_empty())
-            .cloned()
-            .ok_or(TrustProblem::Missing(CA))?,
-        allowed_names: list("requestheader-allowed-names")?,
-        username_headers: list("requestheader-username-headers")?,
-        group_headers: list("requestheader-group-headers")?,
+    let pem = |key| data.get(key).filter(|pem| !pem.trim().is_empty()).cloned();
+    let front_proxy = match pem(FRONT_PROXY_CA) {
+        Some(client_ca_pem) => Some(FrontProxyTrust {
+            client_ca_pem,
+            allowed_names: list("requestheader-allowed-names")?,
+            username_headers: list("requestheader-username-headers")?,
+            uid_headers: list("requestheader-uid-headers")?,
+            group_headers: list("requestheader-group-headers")?,
+            extra_prefixes: list("requestheader-extra-headers-prefix")?,
+        }),
+        None => None,
+    };
+    let client_ca_pem = pem(CLIENT_CA);
+    if front_proxy.is_none() && client_ca_pem.is_none() {
+        return Err(TrustProblem::NoCertificates);
+    }
+    Ok(ClusterTrust {
+        front_proxy,
+        client_ca_pem,
     })
 }
 
@@ -122,7 +135,9 @@ mod tests {
     fn reads_what_the_api_server_writes() {
         let found = trust_of(&map(&[
             CA,
+            ("client-ca-file", "USERS"),
             ("requestheader-allowed-names", r#"["front-proxy-client"]"#),
+            ("requestheader-uid-headers", r#"["X-Remote-Uid"]"#),
             ("requestheader-username-headers", r#"["X-Remote-User"]"#),
             (
                 "requestheader-group-headers",
@@ -133,11 +148,17 @@ mod tests {
                 r#"["X-Remote-Extra-"]"#,
             ),
         ]));
-        let expected = FrontProxyTrust {
+        let front_proxy = FrontProxyTrust {
             client_ca_pem: "PEM".to_owned(),
             allowed_names: vec!["front-proxy-client".to_owned()],
             username_headers: vec!["X-Remote-User".to_owned()],
+            uid_headers: vec!["X-Remote-Uid".to_owned()],
             group_headers: vec!["X-Remote-Group".to_owned(), "X-Other".to_owned()],
+            extra_prefixes: vec!["X-Remote-Extra-".to_owned()],
+        };
+        let expected = ClusterTrust {
+            front_proxy: Some(front_proxy),
+            client_ca_pem: Some("USERS".to_owned()),
         };
         assert_eq!(found.unwrap(), expected);
     }
@@ -145,15 +166,24 @@ mod tests {
     #[test]
     fn says_what_is_missing() {
         let error = |data: &[(&str, &str)]| trust_of(&map(data)).unwrap_err().to_string();
-        assert!(error(&[]).contains("it has no requestheader-client-ca-file"));
-        assert!(error(&[("requestheader-client-ca-file", " ")]).contains("it has no"));
+        assert!(error(&[]).contains("neither requestheader-client-ca-file nor client-ca-file"));
+        assert!(error(&[("requestheader-client-ca-file", " ")]).contains("it has neither"));
         let spoilt = error(&[CA, ("requestheader-allowed-names", "x")]);
         assert!(
             spoilt.contains("its requestheader-allowed-names is no JSON array"),
             "{spoilt}"
         );
         assert!(trust_of(&ConfigMap::default()).is_err());
-        assert!(trust_of(&map(&[CA])).unwrap().allowed_names.is_empty());
+    }
+
+    #[test]
+    fn either_authority_will_do() {
+        let proxy = trust_of(&map(&[CA])).unwrap();
+        assert!(proxy.client_ca_pem.is_none());
+        assert!(proxy.front_proxy.unwrap().allowed_names.is_empty());
+        let users = trust_of(&map(&[("client-ca-file", "USERS")])).unwrap();
+        assert!(users.front_proxy.is_none());
+        assert_eq!(users.client_ca_pem.as_deref(), Some("USERS"));
     }
 
     #[test]

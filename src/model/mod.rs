@@ -40,4 +40,5 @@ pub mod snapshot;
 pub mod spelling;
 pub mod standing;
 pub mod target;
+pub mod tenancy;
 pub mod types;

@@ -9,36 +9,42 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum_server::tls::TlsInfo;
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout_at;
 
-use super::auth::{AuthMode, Authenticator, Caller};
+use super::access_log::{AccessLog, Sampler};
+use super::asking::Asking;
+use super::auth::{Access, AuthMode};
 use super::health::Readiness;
+use super::request::{Parameters, only_get, small_enough, takes_json};
 use super::route::{GROUP, Route, VERSION};
 use super::status::{Failure, json};
 use super::{BuildInfo, discovery};
+use crate::model::access::Caller;
 use crate::model::query::{self, Answer, Question, Rules};
 use crate::model::refusal::Refusal;
 use crate::model::selector::Selector;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::target::{Interest, label};
+use crate::model::tenancy::Tenancy;
 use crate::model::types::Moment;
 use crate::publish::Reader;
-use crate::telemetry::ApiAnswered;
+use crate::telemetry::api::{ApiAnswered, ValueServed};
 
 /// The longest that a request waits for a first read.
 const FIRST_READ_WITHIN: Duration = Duration::from_secs(2);
 
-/// Requests that wait for a first read at the same time at most.
-const MAX_WAITING: usize = 256;
-
 /// Groups that one request may name at most, times clusters.
 const MAX_INTERESTS: usize = 32;
+
+/// Requests that are worked on at the same time at most. Only those that wait for a first read or
+/// for the API server's word on the caller take longer than a moment.
+const MAX_UNDER_WAY: usize = 1024;
 
 /// What the API answers from and by which rules.
 #[derive(Debug)]
@@ -47,10 +53,14 @@ pub struct ExternalOptions {
     pub reader: Reader,
     /// The rules that values follow.
     pub rules: Rules,
+    /// Which namespaces may name what.
+    pub tenancy: Tenancy,
     /// Where to say which groups requests ask for. Never waited for.
     pub interests: mpsc::Sender<Interest>,
     /// Who may ask.
     pub auth: AuthMode,
+    /// How much of who asked is logged.
+    pub access_log: AccessLog,
     /// For `/readyz`.
     pub readiness: Readiness,
     /// For `/version`.
@@ -61,9 +71,11 @@ pub struct ExternalOptions {
 struct Api {
     reader: Reader,
     rules: Rules,
-    interests: mpsc::Sender<Interest>,
-    waiting: Semaphore,
-    authenticator: Authenticator,
+    tenancy: Tenancy,
+    asking: Asking,
+    under_way: Semaphore,
+    access: Access,
+    sampler: Sampler,
     readiness: Readiness,
     build: BuildInfo,
 }
@@ -73,9 +85,11 @@ pub fn router(options: ExternalOptions) -> Router {
     let api = Api {
         reader: options.reader,
         rules: options.rules,
-        interests: options.interests,
-        waiting: Semaphore::new(MAX_WAITING),
-        authenticator: Authenticator::new(options.auth),
+        tenancy: options.tenancy,
+        asking: Asking::new(options.interests),
+        under_way: Semaphore::new(MAX_UNDER_WAY),
+        access: Access::new(options.auth),
+        sampler: Sampler::new(options.access_log),
         readiness: options.readiness,
         build: options.build,
     };
@@ -88,52 +102,88 @@ async fn respond(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (parts, _body) = request.into_parts();
     let path = parts.uri.path();
     let route = Route::of(path);
-    let response = match api.respond(&route, &parts).await {
+    let parameters = Parameters::of(parts.uri.query());
+    let verb = route.verb(&parts.method, parameters.watch);
+    let mut caller = None;
+    let asked = Asked {
+        route: &route,
+        verb,
+        parameters,
+        parts: &parts,
+    };
+    let response = match api.respond(&asked, &mut caller).await {
         Ok(response) => response,
         Err(failure) => failure.into_response(),
     };
+    let code = response.status().as_u16();
+    let logged = match route {
+        Route::Live | Route::Ready => None,
+        _ => api.sampler.choose(code, tokio::time::Instant::now()),
+    };
     ApiAnswered {
         request: route.label(),
-        code: response.status().as_u16(),
+        verb,
+        metric: route.metric_label(),
+        code,
         path,
+        user: caller.as_ref().map(|caller| caller.user.as_str()),
         took: began.elapsed(),
+        logged,
     }
     .emit();
     response
 }
 
+/// A request, read.
+struct Asked<'a> {
+    route: &'a Route<'a>,
+    verb: &'static str,
+    parameters: Parameters,
+    parts: &'a Parts,
+}
+
 impl Api {
-    async fn respond(&self, route: &Route<'_>, request: &Parts) -> Result<Response, Failure> {
+    async fn respond(
+        &self,
+        asked: &Asked<'_>,
+        caller: &mut Option<Arc<Caller>>,
+    ) -> Result<Response, Failure> {
+        let (route, method) = (asked.route, &asked.parts.method);
         match route {
-            Route::Live | Route::Ready => only_get(&request.method)?,
+            Route::Live => {
+                only_get(method)?;
+                return Ok("ok".into_response());
+            }
+            Route::Ready => {
+                only_get(method)?;
+                return match self.readiness.check(Instant::now()) {
+                    Ok(()) => Ok("ok".into_response()),
+                    Err(reason) => Err(Failure::unavailable(reason.to_string())),
+                };
+            }
             // The aggregator asks for these documents for ever where the answer is another.
             Route::OpenApi => return Err(no_such_path()),
-            _ => {
-                let tls = request.extensions.get::<Arc<TlsInfo>>();
-                let Caller { user, .. } = self
-                    .authenticator
-                    .authenticate(tls.map(Arc::as_ref), &request.headers)
-                    .map_err(|unknown| Failure::unauthorized(unknown.to_string()))?;
-                tracing::trace!(user, "authenticated");
-                only_get(&request.method)?;
-            }
+            _ => {}
         }
+        let Ok(_under_way) = self.under_way.try_acquire() else {
+            return Err(Failure::too_many("too many requests are under way"));
+        };
+        small_enough(&asked.parts.headers)?;
+        let known = self.authenticate(asked.parts).await?;
+        let caller = caller.insert(known);
+        self.authorise(caller, asked).await?;
+        only_get(method)?;
+        takes_json(&asked.parts.headers)?;
         match route {
-            Route::Live => Ok("ok".into_response()),
-            Route::Ready => match self.readiness.check(Instant::now()) {
-                Ok(()) => Ok("ok".into_response()),
-                Err(reason) => Err(Failure::unavailable(reason.to_string())),
-            },
             Route::Version => Ok(discovery::version(&self.build.version)),
-            Route::GroupList => Ok(discovery::group_list(&request.headers)),
+            Route::GroupList => Ok(discovery::group_list(&asked.parts.headers)),
             Route::Group => Ok(discovery::group_document()),
             Route::ResourceList => Ok(discovery::resource_list()),
             Route::Metric { namespace, metric } => {
-                let parameters = Parameters::of(request.uri.query());
-                if parameters.watch {
+                if asked.parameters.watch {
                     return Err(Failure::not_allowed("external metrics cannot be watched"));
                 }
-                let selector = Selector::parse(&parameters.label_selector)
+                let selector = Selector::parse(&asked.parameters.label_selector)
                     .map_err(|error| Failure::bad_request(error.to_string()))?;
                 let question = Question {
                     namespace,
@@ -141,9 +191,41 @@ impl Api {
                     selector: &selector,
                 };
                 let answer = self.value(&question).await?;
+                ValueServed {
+                    age: Moment::now().since(&answer.read),
+                }
+                .emit();
                 list(&question, &answer)
             }
-            Route::OpenApi | Route::Nothing => Err(no_such_path()),
+            Route::Live | Route::Ready | Route::OpenApi | Route::Nothing => Err(no_such_path()),
+        }
+    }
+
+    async fn authenticate(&self, parts: &Parts) -> Result<Arc<Caller>, Failure> {
+        let tls = parts.extensions.get::<Arc<TlsInfo>>().map(Arc::as_ref);
+        let found = self.access.authenticate(tls, &parts.headers).await;
+        found.map_err(|unknown| {
+            let text = unknown.to_string();
+            if unknown.is_passing() {
+                Failure::unavailable(text)
+            } else {
+                Failure::unauthorized(text)
+            }
+        })
+    }
+
+    async fn authorise(&self, caller: &Caller, asked: &Asked<'_>) -> Result<(), Failure> {
+        let action = asked.route.action(asked.verb, asked.parts.uri.path());
+        match self.access.may(caller, &action).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::forbidden(format!(
+                "user {:?} may not {action}: no role of the cluster lets them",
+                caller.user
+            ))),
+            Err(error) => Err(Failure::unavailable(format!(
+                "whether user {:?} may {action} cannot be checked: {error}",
+                caller.user
+            ))),
         }
     }
 
@@ -157,36 +239,14 @@ impl Api {
                 interests.len()
             )));
         }
+        self.tenancy
+            .check(question.namespace, &interests)
+            .map_err(|barred| Failure::forbidden(barred.to_string()))?;
         match query::answer(question, &snapshot, &Moment::now(), &self.rules) {
             Err(Refusal::NotYetRead(unread)) => self.first_read(question, unread, &snapshot).await,
             answered => {
-                self.keep_watched(interests, &snapshot);
+                self.asking.keep_watched(interests, &snapshot);
                 Ok(answered?)
-            }
-        }
-    }
-
-    /// Asks for what no HPA and no configuration already has read.
-    fn ask_for(&self, unread: &[Interest], snapshot: &LagSnapshot) -> Result<(), Failure> {
-        let targets = &snapshot.targets.all;
-        for interest in unread {
-            if !targets.iter().any(|target| target.interest == *interest) {
-                self.interests.try_send(interest.clone()).map_err(|_| {
-                    Failure::unavailable("too many new consumer groups are asked for at once")
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Says again that a group is asked for, so that it is not forgotten. These messages leave
-    /// half of the channel to groups that are new.
-    fn keep_watched(&self, interests: Vec<Interest>, snapshot: &LagSnapshot) {
-        let has_room = || self.interests.capacity() > self.interests.max_capacity() / 2;
-        for interest in interests {
-            if snapshot.targets.interests.contains(&interest) && has_room() {
-                // Full or closed: the next request says it again.
-                let _ = self.interests.try_send(interest);
             }
         }
     }
@@ -197,13 +257,8 @@ impl Api {
         mut unread: Vec<Interest>,
         snapshot: &LagSnapshot,
     ) -> Result<Answer, Failure> {
-        // Before anything is asked of Kafka, so that refused requests cost it nothing.
-        let Ok(_place) = self.waiting.try_acquire() else {
-            return Err(Failure::unavailable(
-                "too many requests wait for a first read",
-            ));
-        };
-        self.ask_for(&unread, snapshot)?;
+        let _place = self.asking.place()?;
+        self.asking.ask_for(question.namespace, &unread, snapshot)?;
         let deadline = tokio::time::Instant::now() + FIRST_READ_WITHIN;
         let mut reader = self.reader.clone();
         while let Ok(true) = timeout_at(deadline, reader.changed()).await {
@@ -233,46 +288,8 @@ fn unread_cause(unread: Vec<Interest>, snapshot: &LagSnapshot) -> Refusal {
     }
 }
 
-fn only_get(method: &Method) -> Result<(), Failure> {
-    if method == Method::GET {
-        Ok(())
-    } else {
-        Err(Failure::not_allowed("only GET is served here"))
-    }
-}
-
 fn no_such_path() -> Failure {
     Failure::not_found("the server could not find the requested resource")
-}
-
-/// The query parameters that mean something here; `limit` and `continue` do not.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Parameters {
-    label_selector: String,
-    watch: bool,
-}
-
-impl Parameters {
-    /// Reads a query as Kubernetes does: the first of several counts, and a flag that is there is
-    /// true unless it says `0` or `false`.
-    fn of(query: Option<&str>) -> Self {
-        let (mut label_selector, mut watch) = (None, None);
-        for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            match &*key {
-                "labelSelector" => {
-                    label_selector.get_or_insert(value);
-                }
-                "watch" => {
-                    watch.get_or_insert(value != "0" && !value.eq_ignore_ascii_case("false"));
-                }
-                _ => {}
-            }
-        }
-        Self {
-            label_selector: label_selector.unwrap_or_default().into_owned(),
-            watch: watch.unwrap_or(false),
-        }
-    }
 }
 
 #[derive(Serialize)]

@@ -3,8 +3,11 @@ use crate::model::assembly::{ClusterHistory, Scope};
 use crate::model::fixtures;
 use crate::model::snapshot::ClusterSnapshot;
 use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget, Targets};
+use crate::model::tenancy::{Grant, Pattern};
 use crate::model::types::{GroupId, OffsetReset};
 use crate::publish::{self, Publisher};
+use crate::serve::asking::MAX_WAITING;
+use crate::serve::auth::testing::Pretended;
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use proptest::prelude::*;
@@ -32,6 +35,10 @@ struct Rig {
 }
 
 fn rig_with(snapshot: LagSnapshot, auth: AuthMode, queue: usize) -> Rig {
+    rig_for(snapshot, auth, queue, Tenancy::default())
+}
+
+fn rig_for(snapshot: LagSnapshot, auth: AuthMode, queue: usize, tenancy: Tenancy) -> Rig {
     let (publisher, reader) = publish::channel(snapshot);
     let (sender, interests) = mpsc::channel(queue);
     let (drain, draining) = watch::channel(false);
@@ -39,6 +46,8 @@ fn rig_with(snapshot: LagSnapshot, auth: AuthMode, queue: usize) -> Rig {
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
         rules: RULES,
+        tenancy,
+        access_log: AccessLog::All,
         interests: sender,
         auth,
         build: BuildInfo {
@@ -295,32 +304,199 @@ async fn aggregated_discovery() {
     assert_eq!((again.code, again.body.as_str()), (304, ""));
 }
 
+/// A cluster that lets these do this (`NAMESPACE/METRIC` or a path), and knows their tokens.
+fn cluster(allowed: &[(&str, &'static str, &str)]) -> (Arc<Pretended>, AuthMode) {
+    let reviewer = Arc::new(Pretended::default());
+    for (who, verb, object) in allowed {
+        reviewer.token(who, who);
+        reviewer.allow(who, verb, object);
+    }
+    // Without a sender, what was never known stays so.
+    let (_, trust) = watch::channel(None);
+    let auth = AuthMode::Kubernetes {
+        trust,
+        reviewer: reviewer.clone(),
+    };
+    (reviewer, auth)
+}
+
+async fn get_as(router: &Router, token: &str, method: &str, path: &str) -> Got {
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    send(router, request.body(Body::empty()).unwrap()).await
+}
+
 #[tokio::test]
 async fn strangers_see_health_and_absence_only() {
-    let (_trust, none) = watch::channel(None);
-    let rig = rig_with(fixtures::snapshot(), AuthMode::FrontProxy(none), 8);
-    for (path, code) in [
-        ("/livez", 200),
-        ("/healthz", 200),
-        ("/readyz", 200),
-        ("/openapi/v2", 404),
-        ("/openapi/v3", 404),
-        ("/version", 401),
-        ("/apis", 401),
-        (BASE, 401),
-        (LAG, 401),
-        ("/nothing", 401),
+    let (_, auth) = cluster(&[]);
+    let rig = rig_with(fixtures::snapshot(), auth, 8);
+    for (path, anonymous, unknown) in [
+        ("/livez", 200, 200),
+        ("/healthz", 200, 200),
+        ("/readyz", 200, 200),
+        ("/openapi/v2", 404, 404),
+        ("/openapi/v3", 404, 404),
+        ("/version", 403, 401),
+        ("/apis", 403, 401),
+        (BASE, 403, 401),
+        (LAG, 403, 401),
+        ("/nothing", 403, 401),
     ] {
-        assert_eq!(get(&rig.router, path).await.code, code, "{path}");
+        assert_eq!(get(&rig.router, path).await.code, anonymous, "{path}");
+        let got = get_as(&rig.router, "nobody's", "GET", path).await;
+        assert_eq!(got.code, unknown, "{path}");
     }
     let got = get(&rig.router, LAG).await;
+    assert_eq!(got.json()["reason"], "Forbidden");
+    let message = got.message();
+    for part in [
+        "user \"system:anonymous\" may not list",
+        "kafka_lag",
+        "shop",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    let got = get_as(&rig.router, "nobody's", "GET", LAG).await;
     assert_eq!(got.json()["reason"], "Unauthorized");
-    assert!(
-        got.message()
-            .contains("the front proxy's CA is not known yet")
-    );
+    assert!(!got.body.contains("nobody"), "{}", got.body);
     let request = Request::delete(LAG).body(Body::empty()).unwrap();
-    assert_eq!(send(&rig.router, request).await.code, 401);
+    assert_eq!(send(&rig.router, request).await.code, 403);
+}
+
+#[tokio::test]
+async fn roles_are_for_a_verb_a_metric_and_a_namespace() {
+    let (_, auth) = cluster(&[
+        ("hpa", "list", "shop/kafka_lag"),
+        ("admin", "list", "shop/kafka_lag"),
+        ("admin", "watch", "shop/kafka_lag"),
+        ("admin", "create", "shop/kafka_lag"),
+        ("admin", "get", "/version"),
+        ("admin", "get", "/nothing"),
+    ]);
+    let rig = rig_with(fixtures::snapshot(), auth, 8);
+    let good = with_selector(LAG, "cluster=main,group=orders,topic=payments");
+    let other = good.replace("/shop/", "/hr/");
+    let unknown = good.replace("kafka_lag", "other_metric");
+    let watch = format!("{good}&watch=true");
+    for (who, method, path, code) in [
+        ("hpa", "GET", good.as_str(), 200),
+        ("hpa", "GET", &other, 403),
+        ("hpa", "GET", &unknown, 403),
+        ("hpa", "GET", &watch, 403),
+        ("hpa", "POST", &good, 403),
+        ("hpa", "GET", "/version", 403),
+        ("admin", "GET", &good, 200),
+        ("admin", "GET", &watch, 405),
+        ("admin", "POST", &good, 405),
+        ("admin", "DELETE", &good, 403),
+        ("admin", "GET", "/version", 200),
+        ("admin", "POST", "/version", 403),
+        ("admin", "GET", "/nothing", 404),
+    ] {
+        let got = get_as(&rig.router, who, method, path).await;
+        assert_eq!(got.code, code, "{who} {method} {path}: {}", got.body);
+        assert!(!got.headers.contains_key(header::RETRY_AFTER), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_cannot_be_checked_is_refused_with_the_reason() {
+    let (reviewer, auth) = cluster(&[("hpa", "list", "shop/kafka_lag")]);
+    let rig = rig_with(fixtures::snapshot(), auth, 8);
+    let good = with_selector(LAG, "cluster=main,group=orders,topic=payments");
+    reviewer.fail(Some(crate::review::ReviewError::NoRight));
+    for got in [
+        get_as(&rig.router, "hpa", "GET", &good).await,
+        get(&rig.router, &good).await,
+    ] {
+        assert_eq!(got.code, 503, "{}", got.body);
+        assert!(
+            got.message()
+                .contains("bind the ClusterRole system:auth-delegator")
+        );
+    }
+    reviewer.fail(None);
+    let got = get_as(&rig.router, "hpa", "GET", &good).await;
+    assert_eq!(got.code, 200, "{}", got.body);
+}
+
+#[tokio::test]
+async fn tenancy_bounds_what_a_namespace_may_name() {
+    let list = |patterns: &[&str]| patterns.iter().copied().map(Pattern::new).collect();
+    let tenancy = Tenancy(vec![Grant {
+        namespaces: list(&["shop*"]),
+        groups: list(&["orders", "new"]),
+        topics: list(&["pay*"]),
+        ..Grant::default()
+    }]);
+    let mut rig = rig_for(fixtures::snapshot(), AuthMode::None, 8, tenancy);
+    let other = LAG.replace("/shop/", "/hr/");
+    for (path, selector, code) in [
+        (LAG, "cluster=main,group=orders,topic=payments", 200),
+        (LAG, "cluster=main,group=orders", 403),
+        (LAG, "cluster=main,group=idle,topic=payments", 403),
+        (
+            LAG,
+            "cluster=main,group in (orders,idle),topic=payments",
+            403,
+        ),
+        (LAG, "cluster=main,group=orders,topic=refunds", 403),
+        (&other, "cluster=main,group=orders,topic=payments", 403),
+        (LAG, "cluster=main,group=secret,topic=payments", 403),
+    ] {
+        let got = get(&rig.router, &with_selector(path, selector)).await;
+        assert_eq!(got.code, code, "{path} {selector}: {}", got.body);
+        if code == 403 {
+            assert!(got.message().contains("tenancy"), "{}", got.body);
+        }
+    }
+    // What may not be named is not read either.
+    assert!(rig.interests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn only_json_is_spoken() {
+    let rig = rig(fixtures::snapshot());
+    let path = with_selector(LAG, "cluster=main,group=orders,topic=payments");
+    for (accept, code) in [
+        ("application/json", 200),
+        ("application/vnd.kubernetes.protobuf, application/json", 200),
+        ("application/vnd.kubernetes.protobuf,*/*", 200),
+        (
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            200,
+        ),
+        ("Application/JSON", 200),
+        ("application/*;q=0.5", 200),
+        ("", 200),
+        ("application/vnd.kubernetes.protobuf", 406),
+        ("text/html", 406),
+        ("application/yaml, text/plain", 406),
+    ] {
+        for path in [path.as_str(), BASE, "/apis", "/version"] {
+            let request = Request::get(path).header(header::ACCEPT, accept);
+            let got = send(&rig.router, request.body(Body::empty()).unwrap()).await;
+            assert_eq!(got.code, code, "{accept} {path}");
+            if code == 406 {
+                got.message();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_large_body_is_refused_and_a_small_one_left_alone() {
+    let rig = rig(fixtures::snapshot());
+    for (length, code) in [
+        ("0", 200),
+        ("65536", 200),
+        ("65537", 413),
+        ("99999999999", 413),
+    ] {
+        let request = Request::get(BASE).header(header::CONTENT_LENGTH, length);
+        let got = send(&rig.router, request.body(Body::empty()).unwrap()).await;
+        assert_eq!(got.code, code, "{length}");
+    }
 }
 
 #[tokio::test]
@@ -414,18 +590,71 @@ async fn a_full_queue_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_not_wait_has_nothing_read() {
-    let mut rig = rig_with(fixtures::snapshot(), AuthMode::None, 2 * MAX_WAITING);
-    let asked = (0..=MAX_WAITING).map(|n| {
+async fn a_namespace_that_asks_for_many_new_groups_is_slowed_down() {
+    let mut rig = rig_with(fixtures::snapshot(), AuthMode::None, 256);
+    let asked = (0..40).map(|n| {
         let (router, selector) = (rig.router.clone(), format!("cluster=main,group=g{n}"));
         async move { lag(&router, &selector).await }
     });
     let got = futures::future::join_all(asked).await;
-    assert!(got.iter().all(|got| got.code == 503));
+    let count = |code| got.iter().filter(|got| got.code == code).count();
+    assert_eq!((count(503), count(429)), (32, 8));
+    for got in got.iter().filter(|got| got.code == 429) {
+        assert!(
+            got.message()
+                .contains("namespace \"shop\" asks for too many new")
+        );
+        assert!(!got.headers.contains_key(header::RETRY_AFTER));
+    }
+    let mut read = 0;
+    while rig.interests.try_recv().is_ok() {
+        read += 1;
+    }
+    assert_eq!(read, 32);
+    // Others go on, and what is already known costs nothing.
+    let other = LAG.replace("/shop/", "/hr/");
+    let got = get(
+        &rig.router,
+        &with_selector(&other, "cluster=main,group=new"),
+    )
+    .await;
+    assert_eq!(got.code, 503, "{}", got.body);
+    let got = lag(&rig.router, "cluster=main,group=orders,topic=payments").await;
+    assert_eq!(got.code, 200, "{}", got.body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_already_asked_for_may_be_asked_for_again() {
+    let mut snapshot = fixtures::snapshot();
+    let mut targets = (*snapshot.targets).clone();
+    targets.interests.insert(interest("slow", &[]));
+    snapshot.targets = Arc::new(targets);
+    let rig = rig_with(snapshot, AuthMode::None, 256);
+    for _ in 0..40 {
+        assert_eq!(lag(&rig.router, "cluster=main,group=slow").await.code, 503);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_not_wait_has_nothing_read() {
+    let mut snapshot = fixtures::snapshot();
+    let mut targets = (*snapshot.targets).clone();
+    targets.interests.insert(interest("slow", &[]));
+    snapshot.targets = Arc::new(targets);
+    let mut rig = rig_with(snapshot, AuthMode::None, 2 * MAX_WAITING);
+    let asked = (0..=MAX_WAITING).map(|_| {
+        let router = rig.router.clone();
+        async move { lag(&router, "cluster=main,group=slow").await }
+    });
+    let got = futures::future::join_all(asked).await;
     let refused = got
         .iter()
         .filter(|got| got.message().contains("too many requests wait"));
     assert_eq!(refused.count(), 1);
+    assert_eq!(
+        got.iter().filter(|got| got.code == 503).count(),
+        MAX_WAITING
+    );
     let mut read = 0;
     while rig.interests.try_recv().is_ok() {
         read += 1;
@@ -490,31 +719,6 @@ async fn what_an_hpa_asks_for_is_not_asked_for_again() {
     let mut rig = rig(snapshot);
     assert_eq!(lag(&rig.router, "cluster=main,group=soon").await.code, 503);
     assert!(rig.interests.try_recv().is_err());
-}
-
-#[test]
-fn parameters_as_kubernetes_reads_them() {
-    for (query, selector, watch) in [
-        (None, "", false),
-        (Some(""), "", false),
-        (
-            Some("labelSelector=group%3Dg%2Ctopic+in+%28a%29"),
-            "group=g,topic in (a)",
-            false,
-        ),
-        (Some("labelSelector=a&labelSelector=b"), "a", false),
-        (Some("watch=1&labelSelector=a"), "a", true),
-        (Some("watch=FALSE"), "", false),
-        (Some("watch="), "", true),
-        (Some("watch=0&watch=1"), "", false),
-        (Some("other=1"), "", false),
-    ] {
-        let expected = Parameters {
-            label_selector: selector.to_owned(),
-            watch,
-        };
-        assert_eq!(Parameters::of(query), expected, "{query:?}");
-    }
 }
 
 /// Answers every interest as a healthy Kafka does that has no such group.

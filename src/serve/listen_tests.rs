@@ -1,10 +1,11 @@
 use super::*;
-use crate::model::access::FrontProxyTrust;
+use crate::model::access::{ClusterTrust, FrontProxyTrust};
 use crate::model::fixtures;
 use crate::model::query::Rules;
 use crate::publish;
 use crate::serve::BuildInfo;
 use crate::serve::auth::AuthMode;
+use crate::serve::auth::testing::Pretended;
 use crate::serve::external::{self, ExternalOptions};
 use crate::serve::health::Readiness;
 use crate::serve::metrics::{self, HttpOptions};
@@ -48,6 +49,8 @@ impl Server {
         let router = external::router(ExternalOptions {
             readiness: Readiness::new(reader.clone(), Instant::now(), draining),
             reader,
+            tenancy: Default::default(),
+            access_log: Default::default(),
             rules: rules(),
             interests,
             auth,
@@ -115,14 +118,21 @@ impl Server {
     }
 }
 
-fn front_proxy(ca: &Issuer) -> (watch::Sender<Option<FrontProxyTrust>>, AuthMode) {
-    let (sender, receiver) = watch::channel(Some(FrontProxyTrust {
-        client_ca_pem: ca.pem(),
-        allowed_names: vec!["front-proxy-client".to_owned()],
-        username_headers: vec!["X-Remote-User".to_owned()],
-        group_headers: vec!["X-Remote-Group".to_owned()],
+/// A cluster with this front proxy, in which everybody who is known may see what is served.
+fn front_proxy(ca: &Issuer) -> (watch::Sender<Option<ClusterTrust>>, AuthMode) {
+    let (sender, trust) = watch::channel(Some(ClusterTrust {
+        front_proxy: Some(FrontProxyTrust {
+            client_ca_pem: ca.pem(),
+            allowed_names: vec!["front-proxy-client".to_owned()],
+            username_headers: vec!["X-Remote-User".to_owned()],
+            group_headers: vec!["X-Remote-Group".to_owned()],
+            ..FrontProxyTrust::default()
+        }),
+        client_ca_pem: None,
     }));
-    (sender, AuthMode::FrontProxy(receiver))
+    let reviewer = Arc::new(Pretended::default());
+    reviewer.allow("system:authenticated", "get", DISCOVERY);
+    (sender, AuthMode::Kubernetes { trust, reviewer })
 }
 
 #[tokio::test]
@@ -134,8 +144,8 @@ async fn only_the_front_proxy_speaks_for_users() {
     for (case, identity, user, code) in [
         ("the front proxy", proxy(), Some("mary"), 200),
         ("the front proxy, naming nobody", proxy(), None, 401),
-        ("no certificate", None, None, 401),
-        ("no certificate, forged headers", None, Some("mary"), 401),
+        ("no certificate", None, None, 403),
+        ("no certificate, forged headers", None, Some("mary"), 403),
         (
             "wrong CA",
             Some(other.client("front-proxy-client")),

@@ -4,13 +4,17 @@
 //! Nothing here waits for Kafka, except a first read that a request asked for, and that shortly.
 //! HTTP status codes are decided here and nowhere else.
 
+pub mod access_log;
+mod asking;
 pub mod auth;
+mod bucket;
 mod discovery;
 mod exposition;
 pub mod external;
 pub mod health;
 pub mod listen;
 pub mod metrics;
+mod request;
 mod route;
 mod status;
 pub mod tls;

@@ -2,7 +2,11 @@
 
 use std::borrow::Cow;
 
+use axum::http::Method;
 use percent_encoding::percent_decode_str;
+
+use crate::model::access::{Action, Object};
+use crate::model::target::LAG_METRIC;
 
 /// The API group. The HPA's client has it hard-coded, together with the version.
 pub(super) const GROUP: &str = "external.metrics.k8s.io";
@@ -97,6 +101,49 @@ impl<'a> Route<'a> {
             Route::Nothing => "unknown",
         }
     }
+
+    /// The metric asked for, for labels: those of others are one.
+    pub(super) fn metric_label(&self) -> &'static str {
+        match self {
+            Route::Metric { metric, .. } if metric == LAG_METRIC => LAG_METRIC,
+            Route::Metric { .. } => "other",
+            _ => "",
+        }
+    }
+
+    /// What the request wants to do, in the words of Kubernetes' roles.
+    pub(super) fn verb(&self, method: &Method, watch: bool) -> &'static str {
+        let is_metric = matches!(self, Route::Metric { .. });
+        match (method.as_str(), is_metric) {
+            ("GET" | "HEAD", true) if watch => "watch",
+            ("GET" | "HEAD", true) => "list",
+            ("POST", true) => "create",
+            ("PUT", true) => "update",
+            ("DELETE", true) => "deletecollection",
+            ("GET", false) => "get",
+            ("HEAD", false) => "head",
+            ("POST", false) => "post",
+            ("PUT", false) => "put",
+            ("DELETE", false) => "delete",
+            ("PATCH", _) => "patch",
+            ("OPTIONS", _) => "options",
+            _ => "other",
+        }
+    }
+
+    /// What to ask the cluster about: a metric is a resource, everything else a path.
+    pub(super) fn action(&self, verb: &'static str, path: &str) -> Action {
+        let object = match self {
+            Route::Metric { namespace, metric } => Object::Resource {
+                group: GROUP,
+                version: VERSION,
+                resource: metric.clone().into_owned(),
+                namespace: namespace.clone().into_owned(),
+            },
+            _ => Object::Path(path.to_owned()),
+        };
+        Action { verb, object }
+    }
 }
 
 fn is_end(rest: &str) -> bool {
@@ -178,6 +225,41 @@ mod tests {
                 "{rest}"
             );
         }
+    }
+
+    #[test]
+    fn actions_are_those_of_kubernetes_roles() {
+        let path = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag";
+        let metric = Route::of(path);
+        for (method, watch, verb) in [
+            (Method::GET, false, "list"),
+            (Method::GET, true, "watch"),
+            (Method::HEAD, false, "list"),
+            (Method::POST, true, "create"),
+            (Method::PUT, false, "update"),
+            (Method::PATCH, false, "patch"),
+            (Method::DELETE, false, "deletecollection"),
+            (Method::OPTIONS, false, "options"),
+            (Method::TRACE, false, "other"),
+        ] {
+            assert_eq!(metric.verb(&method, watch), verb, "{method}");
+        }
+        let action = metric.action("list", path);
+        let shown = action.to_string();
+        assert_eq!(
+            shown,
+            "list \"kafka_lag\" of API group external.metrics.k8s.io in namespace \"shop\""
+        );
+        assert_eq!(metric.metric_label(), "kafka_lag");
+        assert_eq!(Route::of("/apis").verb(&Method::GET, true), "get");
+        let action = Route::of("/apis").action("get", "/apis");
+        assert_eq!(action.object, Object::Path("/apis".to_owned()));
+        assert_eq!(action.to_string(), "get path \"/apis\"");
+        let other = Route::of("/apis/external.metrics.k8s.io/v1beta1/namespaces/a/b");
+        assert_eq!(
+            (other.metric_label(), Route::Live.metric_label()),
+            ("other", "")
+        );
     }
 
     proptest! {

@@ -263,18 +263,28 @@ pub(super) mod testing {
         }
 
         pub(in crate::serve) fn client(&self, name: &str) -> Identity {
-            self.issue(name, rcgen::date_time_ymd(4000, 1, 1).into())
+            self.issue(name, None, rcgen::date_time_ymd(4000, 1, 1).into())
+        }
+
+        /// As Kubernetes reads it: the user, and one group.
+        pub(in crate::serve) fn user(&self, name: &str, group: &str) -> Identity {
+            self.issue(name, Some(group), rcgen::date_time_ymd(4000, 1, 1).into())
         }
 
         pub(in crate::serve) fn expired_client(&self, name: &str) -> Identity {
-            self.issue(name, rcgen::date_time_ymd(2001, 1, 1).into())
+            self.issue(name, None, rcgen::date_time_ymd(2001, 1, 1).into())
         }
 
-        fn issue(&self, name: &str, ends: SystemTime) -> Identity {
+        fn issue(&self, name: &str, group: Option<&str>, ends: SystemTime) -> Identity {
             let mut params = CertificateParams::default();
             params.not_after = ends.into();
             params.distinguished_name = rcgen::DistinguishedName::new();
             params.distinguished_name.push(DnType::CommonName, name);
+            if let Some(group) = group {
+                params
+                    .distinguished_name
+                    .push(DnType::OrganizationName, group);
+            }
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             let key = KeyPair::generate().unwrap();
             let certificate = params.signed_by(&key, &self.0).unwrap();

@@ -199,7 +199,7 @@ impl ControlPlane {
     }
 
     /// The kubeconfig of a service account in that namespace with the rights that lagwise asks for and no more:
-    /// it reads HPAs, and the ConfigMap that says how the API server identifies itself.
+    /// it reads HPAs, and the ConfigMap that says how the API server identifies itself, and asks about callers.
     pub(crate) fn daemon_kubeconfig(&self, namespace: &str) -> Result<PathBuf> {
         let name = format!("lagwise-{namespace}");
         let account =
@@ -229,6 +229,12 @@ impl ControlPlane {
                     }],
                 },
                 binding("ClusterRoleBinding", json!({"name": name}), "ClusterRole", &name),
+                binding(
+                    "ClusterRoleBinding",
+                    json!({"name": format!("{name}-auth-delegator")}),
+                    "ClusterRole",
+                    "system:auth-delegator",
+                ),
                 binding(
                     "RoleBinding",
                     json!({"name": name, "namespace": "kube-system"}),

@@ -1,0 +1,333 @@
+//! Asks the API server who a token belongs to and what somebody may do. The ClusterRole
+//! `system:auth-delegator` grants both.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use kube::api::PostParams;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+
+use crate::model::access::{Action, Caller, Object};
+use crate::review::{ReviewError, Reviewer};
+
+/// How long one answer may take, the second try included: the HPA controller has five workers, and
+/// none of them is to wait for long.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// How long to wait before the second try, where the API server was merely busy.
+const PAUSE: Duration = Duration::from_millis(150);
+
+/// The API server as the one who knows.
+#[derive(Clone)]
+pub struct ClusterReviewer(Client);
+
+impl ClusterReviewer {
+    /// Asks by this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self(client)
+    }
+}
+
+impl Debug for ClusterReviewer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClusterReviewer")
+    }
+}
+
+impl Reviewer for ClusterReviewer {
+    fn who(&self, token: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token,
+                audiences: None,
+            },
+            ..TokenReview::default()
+        };
+        let client = self.0.clone();
+        Box::pin(async move { Ok(caller(ask(client, review).await?)) })
+    }
+
+    fn may(&self, caller: Caller, action: Action) -> BoxFuture<'static, Result<bool, ReviewError>> {
+        let review = SubjectAccessReview {
+            spec: question(caller, action),
+            ..SubjectAccessReview::default()
+        };
+        let client = self.0.clone();
+        Box::pin(async move {
+            let answer = ask(client, review).await?;
+            Ok(answer.status.is_some_and(|status| status.allowed))
+        })
+    }
+}
+
+async fn ask<K>(client: Client, review: K) -> Result<K, ReviewError>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
+{
+    let api: Api<K> = Api::all(client);
+    let once = || async {
+        let created = api.create(&PostParams::default(), &review).await;
+        created.map_err(|error| problem(&error))
+    };
+    let asked = async {
+        match once().await {
+            Err(ReviewError::Refused(429 | 500..)) => {
+                tokio::time::sleep(PAUSE).await;
+                once().await
+            }
+            answered => answered,
+        }
+    };
+    match tokio::time::timeout(WITHIN, asked).await {
+        Ok(answered) => answered,
+        Err(_) => Err(ReviewError::NoAnswer),
+    }
+}
+
+fn problem(error: &kube::Error) -> ReviewError {
+    match error {
+        // 401: the own account is gone, or its token no longer holds.
+        kube::Error::Api(status) if matches!(status.code, 401 | 403) => ReviewError::NoRight,
+        kube::Error::Api(status) => ReviewError::Refused(status.code),
+        _ => ReviewError::NoAnswer,
+    }
+}
+
+fn caller(review: TokenReview) -> Option<Caller> {
+    let status = review.status?;
+    let user = status.user?;
+    let name = user.username.filter(|name| !name.is_empty())?;
+    (status.authenticated == Some(true)).then(|| Caller {
+        user: name,
+        uid: user.uid.unwrap_or_default(),
+        groups: user.groups.unwrap_or_default(),
+        extra: user.extra.unwrap_or_default(),
+    })
+}
+
+fn question(caller: Caller, action: Action) -> SubjectAccessReviewSpec {
+    let verb = Some(action.verb.to_owned());
+    let (resource_attributes, non_resource_attributes) = match action.object {
+        Object::Resource {
+            group,
+            version,
+            resource,
+            namespace,
+        } => {
+            let resource = ResourceAttributes {
+                group: Some(group.to_owned()),
+                version: Some(version.to_owned()),
+                resource: Some(resource),
+                namespace: Some(namespace),
+                verb,
+                ..ResourceAttributes::default()
+            };
+            (Some(resource), None)
+        }
+        Object::Path(path) => {
+            let path = Some(path);
+            (None, Some(NonResourceAttributes { path, verb }))
+        }
+    };
+    SubjectAccessReviewSpec {
+        user: Some(caller.user),
+        uid: Some(caller.uid).filter(|uid| !uid.is_empty()),
+        groups: Some(caller.groups),
+        extra: Some(caller.extra).filter(|extra| !extra.is_empty()),
+        resource_attributes,
+        non_resource_attributes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{Request, Response, StatusCode};
+    use http_body_util::BodyExt;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    /// An API server that gives these answers in turn, then none; and what it was asked.
+    #[derive(Clone, Default)]
+    struct Server {
+        answers: Arc<Vec<(u16, Value)>>,
+        count: Arc<AtomicUsize>,
+        asked: Arc<Mutex<Vec<(String, Value)>>>,
+    }
+
+    impl Server {
+        fn new(answers: Vec<(u16, Value)>) -> Self {
+            Self {
+                answers: Arc::new(answers),
+                ..Self::default()
+            }
+        }
+
+        fn reviewer(&self) -> ClusterReviewer {
+            let server = self.clone();
+            let serve = move |request: Request<Body>| {
+                let server = server.clone();
+                async move {
+                    let path = request.uri().path().to_owned();
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let body = serde_json::from_slice(&body).unwrap();
+                    server.asked.lock().unwrap().push((path, body));
+                    let next = server.count.fetch_add(1, Ordering::SeqCst);
+                    let Some((code, answer)) = server.answers.get(next) else {
+                        return std::future::pending().await;
+                    };
+                    let mut response = Response::new(Body::from(answer.to_string().into_bytes()));
+                    *response.status_mut() = StatusCode::from_u16(*code).unwrap();
+                    Ok::<_, Infallible>(response)
+                }
+            };
+            ClusterReviewer::new(Client::new(tower::service_fn(serve), "n"))
+        }
+    }
+
+    fn token_review(status: Value) -> (u16, Value) {
+        let review = json!({
+            "kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {}, "spec": {}, "status": status,
+        });
+        (201, review)
+    }
+
+    fn access_review(allowed: bool) -> (u16, Value) {
+        let review = json!({
+            "kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1",
+            "metadata": {}, "spec": {}, "status": {"allowed": allowed},
+        });
+        (201, review)
+    }
+
+    fn refused(code: u16) -> (u16, Value) {
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "no", "reason": "Because", "code": code,
+        });
+        (code, status)
+    }
+
+    fn action() -> Action {
+        Action {
+            verb: "list",
+            object: Object::Resource {
+                group: "external.metrics.k8s.io",
+                version: "v1beta1",
+                resource: "kafka_lag".to_owned(),
+                namespace: "shop".to_owned(),
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_somebodys_or_nobodys() {
+        let mary =
+            json!({"username": "mary", "uid": "7", "groups": ["dev"], "extra": {"a": ["b"]}});
+        for (status, user) in [
+            (json!({"authenticated": true, "user": mary}), Some("mary")),
+            (json!({"authenticated": false, "user": mary}), None),
+            (json!({"user": mary}), None),
+            (json!({"authenticated": true, "user": {}}), None),
+            (
+                json!({"authenticated": true, "user": {"username": ""}}),
+                None,
+            ),
+            (json!({"authenticated": true}), None),
+            (json!({"error": "expired"}), None),
+        ] {
+            let server = Server::new(vec![token_review(status.clone())]);
+            let found = server.reviewer().who("secret".to_owned()).await.unwrap();
+            assert_eq!(found.as_ref().map(|c| &*c.user), user, "{status}");
+            if let Some(found) = found {
+                assert_eq!(
+                    (&*found.uid, &*found.groups),
+                    ("7", &["dev".to_owned()][..])
+                );
+                assert_eq!(found.extra["a"], ["b"]);
+            }
+            let (path, body) = server.asked.lock().unwrap()[0].clone();
+            assert_eq!(path, "/apis/authentication.k8s.io/v1/tokenreviews");
+            assert_eq!(body["spec"], json!({"token": "secret"}));
+        }
+    }
+
+    #[tokio::test]
+    async fn access_is_asked_for_as_kubernetes_names_it() {
+        let caller = Caller {
+            user: "mary".to_owned(),
+            uid: "7".to_owned(),
+            groups: vec!["dev".to_owned()],
+            extra: [("a".to_owned(), vec!["b".to_owned()])].into(),
+        };
+        let server = Server::new(vec![access_review(true), access_review(false)]);
+        let reviewer = server.reviewer();
+        assert_eq!(reviewer.may(caller, action()).await, Ok(true));
+        let path = Action {
+            verb: "get",
+            object: Object::Path("/version".to_owned()),
+        };
+        assert_eq!(reviewer.may(Caller::anonymous(), path).await, Ok(false));
+        let asked = server.asked.lock().unwrap();
+        assert_eq!(
+            asked[0].0,
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        );
+        let expected = json!({
+            "user": "mary", "uid": "7", "groups": ["dev"], "extra": {"a": ["b"]},
+            "resourceAttributes": {
+                "group": "external.metrics.k8s.io", "version": "v1beta1",
+                "resource": "kafka_lag", "namespace": "shop", "verb": "list",
+            },
+        });
+        assert_eq!(asked[0].1["spec"], expected);
+        let expected = json!({
+            "user": "system:anonymous", "groups": ["system:unauthenticated"],
+            "nonResourceAttributes": {"path": "/version", "verb": "get"},
+        });
+        assert_eq!(asked[1].1["spec"], expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_are_told_apart_and_a_busy_server_is_asked_twice() {
+        for (answers, expected, asked) in [
+            (vec![refused(403)], Err(ReviewError::NoRight), 1),
+            (vec![refused(401)], Err(ReviewError::NoRight), 1),
+            (vec![refused(404)], Err(ReviewError::Refused(404)), 1),
+            (vec![refused(429), access_review(true)], Ok(true), 2),
+            (vec![refused(500), access_review(false)], Ok(false), 2),
+            (
+                vec![refused(500), refused(503)],
+                Err(ReviewError::Refused(503)),
+                2,
+            ),
+            (vec![refused(500)], Err(ReviewError::NoAnswer), 2),
+            (vec![], Err(ReviewError::NoAnswer), 1),
+            (
+                vec![(201, json!("nonsense"))],
+                Err(ReviewError::NoAnswer),
+                1,
+            ),
+        ] {
+            let shown = format!("{answers:?}");
+            let server = Server::new(answers);
+            let began = tokio::time::Instant::now();
+            let found = server.reviewer().may(Caller::anonymous(), action()).await;
+            assert_eq!(found, expected, "{shown}");
+            assert_eq!(server.count.load(Ordering::SeqCst), asked, "{shown}");
+            assert!(began.elapsed() <= WITHIN, "{shown}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The port through which `serve` asks the Kubernetes cluster who somebody is and what they may
+//! do. `k8s` answers it.
+
+use std::fmt::Debug;
+
+use futures::future::BoxFuture;
+
+use crate::model::access::{Action, Caller};
+
+/// Whom to ask about callers.
+pub trait Reviewer: Debug + Send + Sync + 'static {
+    /// Whose token this is; `None` where it is nobody's.
+    fn who(&self, token: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>>;
+
+    /// Whether the caller may do this.
+    fn may(&self, caller: Caller, action: Action) -> BoxFuture<'static, Result<bool, ReviewError>>;
+}
+
+/// Why it could not be found out. `Display` is constant text: it reaches the HPA's condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReviewError {
+    /// lagwise itself may not ask.
+    #[error(
+        "the Kubernetes API server does not let lagwise ask about access: bind the ClusterRole \
+         system:auth-delegator to its service account"
+    )]
+    NoRight,
+    /// The API server refused with this HTTP status code.
+    #[error("the Kubernetes API server answers a question about access with status {0}")]
+    Refused(u16),
+    /// The API server did not answer, or not in time.
+    #[error("the Kubernetes API server does not answer a question about access")]
+    NoAnswer,
+    /// Too many questions wait already.
+    #[error("too many questions about access wait for the Kubernetes API server")]
+    Busy,
+}
+
+impl ReviewError {
+    /// What kind it is, for labels.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoRight => "no_right",
+            Self::Refused(_) => "refused",
+            Self::NoAnswer => "no_answer",
+            Self::Busy => "busy",
+        }
+    }
+}

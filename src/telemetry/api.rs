@@ -1,0 +1,281 @@
+//! What the external metrics API says of itself.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge};
+
+use super::{counter, register};
+use crate::review::ReviewError;
+
+static REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "lagwise_api_requests_total",
+        "Answers of the external metrics API, by kind of request, verb, metric and status code",
+        &["request", "verb", "metric", "code"],
+    )
+});
+static SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    let buckets = vec![0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0];
+    let options = HistogramOpts::new(
+        "lagwise_api_request_duration_seconds",
+        "Time that an answer of the external metrics API takes",
+    );
+    register(HistogramVec::new(options.buckets(buckets), &["request"]))
+});
+static SERVED_AGE: LazyLock<Histogram> = LazyLock::new(|| {
+    let buckets = vec![0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0];
+    let options = HistogramOpts::new(
+        "lagwise_api_served_age_seconds",
+        "Age of the oldest reading in a value when it was served",
+    );
+    register(Histogram::with_opts(options.buckets(buckets)))
+});
+static REVIEWS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "lagwise_api_reviews_total",
+        "Questions to the Kubernetes API server about callers, by kind and outcome; those answered from memory are not counted",
+        &["kind", "outcome"],
+    )
+});
+static CONNECTIONS: LazyLock<IntGauge> = LazyLock::new(|| {
+    register(IntGauge::new(
+        "lagwise_api_connections",
+        "Open connections to the external metrics API",
+    ))
+});
+static CONNECTIONS_CUT: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "lagwise_api_connections_cut_total",
+        "Connections to the external metrics API that were cut, by reason",
+        &["reason"],
+    )
+});
+static CERTIFICATE_ENDS: LazyLock<IntGauge> = LazyLock::new(|| {
+    register(IntGauge::new(
+        "lagwise_api_certificate_expiry_timestamp_seconds",
+        "When the certificate of the external metrics API ends, in seconds since 1970",
+    ))
+});
+
+/// How much of a text from outside is logged.
+const LOGGED_CHARS: usize = 200;
+
+/// The external metrics API answered.
+#[derive(Debug)]
+pub struct ApiAnswered<'a> {
+    /// What kind of request it was, from a fixed list.
+    pub request: &'static str,
+    /// What it wanted to do, from a fixed list.
+    pub verb: &'static str,
+    /// The metric, one of ours; `other` for any other, empty where none is asked for.
+    pub metric: &'static str,
+    /// The HTTP status code.
+    pub code: u16,
+    /// The path asked for, without its query.
+    pub path: &'a str,
+    /// Who asked, where that is known.
+    pub user: Option<&'a str>,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it is a line of the access log, and then how many like it were left out since the
+    /// last one.
+    pub logged: Option<u64>,
+}
+
+impl ApiAnswered<'_> {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        let code = self.code.to_string();
+        REQUESTS
+            .with_label_values(&[self.request, self.verb, self.metric, &code])
+            .inc();
+        SECONDS
+            .with_label_values(&[self.request])
+            .observe(self.took.as_secs_f64());
+        let (user, path) = (cut(self.user.unwrap_or_default()), cut(self.path));
+        match self.logged {
+            Some(omitted) => tracing::info!(
+                target: "lagwise::access",
+                user,
+                verb = self.verb,
+                path,
+                code = self.code,
+                took = ?self.took,
+                omitted,
+                "answered"
+            ),
+            None => tracing::debug!(
+                user,
+                verb = self.verb,
+                path,
+                code = self.code,
+                took = ?self.took,
+                "answered"
+            ),
+        }
+    }
+}
+
+fn cut(text: &str) -> &str {
+    match text.char_indices().nth(LOGGED_CHARS) {
+        Some((end, _)) => text.get(..end).unwrap_or_default(),
+        None => text,
+    }
+}
+
+/// A value was served.
+#[derive(Debug)]
+pub struct ValueServed {
+    /// How old its oldest reading is.
+    pub age: Duration,
+}
+
+impl ValueServed {
+    /// Counts.
+    pub fn emit(&self) {
+        SERVED_AGE.observe(self.age.as_secs_f64());
+    }
+}
+
+/// The Kubernetes API server was asked about a caller.
+#[derive(Debug)]
+pub struct ReviewAnswered {
+    /// `token` or `access`.
+    pub kind: &'static str,
+    /// `answered`, or the kind of error.
+    pub outcome: &'static str,
+}
+
+impl ReviewAnswered {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        REVIEWS.with_label_values(&[self.kind, self.outcome]).inc();
+        tracing::debug!(kind = self.kind, outcome = self.outcome, "access reviewed");
+    }
+}
+
+/// Callers can no longer be asked about.
+#[derive(Debug)]
+pub struct ReviewsFailing<'a> {
+    /// Why.
+    pub reason: &'a ReviewError,
+}
+
+impl ReviewsFailing<'_> {
+    /// Logs.
+    pub fn emit(&self) {
+        tracing::warn!(
+            reason = %self.reason,
+            "access cannot be checked: refusing whom nothing recent is known about"
+        );
+    }
+}
+
+/// Callers can be asked about again.
+#[derive(Debug)]
+pub struct ReviewsRestored;
+
+impl ReviewsRestored {
+    /// Logs.
+    pub fn emit(&self) {
+        tracing::info!("access can be checked again");
+    }
+}
+
+/// A connection was opened.
+#[derive(Debug)]
+pub struct ConnectionOpened;
+
+impl ConnectionOpened {
+    /// Counts.
+    pub fn emit(&self) {
+        CONNECTIONS.inc();
+    }
+}
+
+/// A connection is over.
+#[derive(Debug)]
+pub struct ConnectionClosed;
+
+impl ConnectionClosed {
+    /// Counts.
+    pub fn emit(&self) {
+        CONNECTIONS.dec();
+    }
+}
+
+/// A connection was cut.
+#[derive(Debug)]
+pub struct ConnectionCut {
+    /// Why, from a fixed list.
+    pub reason: &'static str,
+}
+
+impl ConnectionCut {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        CONNECTIONS_CUT.with_label_values(&[self.reason]).inc();
+        tracing::debug!(reason = self.reason, "connection cut");
+    }
+}
+
+/// The API serves with a certificate from now on.
+#[derive(Debug)]
+pub struct CertificateServed<'a> {
+    /// Where it is from.
+    pub origin: &'a str,
+    /// When it ends, in seconds since 1970.
+    pub ends: i64,
+}
+
+impl CertificateServed<'_> {
+    /// Logs and counts.
+    pub fn emit(&self) {
+        CERTIFICATE_ENDS.set(self.ends);
+        tracing::info!(
+            origin = self.origin,
+            ends = self.ends,
+            "serving with a certificate"
+        );
+    }
+}
+
+/// A certificate that was to be served with cannot be.
+#[derive(Debug)]
+pub struct CertificateUnusable<'a> {
+    /// Why.
+    pub reason: &'a dyn std::error::Error,
+}
+
+impl CertificateUnusable<'_> {
+    /// Logs.
+    pub fn emit(&self) {
+        tracing::warn!(
+            reason = %self.reason,
+            "the new certificate cannot be served with: going on with the one before"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_registers_once() {
+        for vector in [&REQUESTS, &REVIEWS, &CONNECTIONS_CUT] {
+            LazyLock::force(vector);
+        }
+        LazyLock::force(&SECONDS);
+        LazyLock::force(&SERVED_AGE);
+        LazyLock::force(&CONNECTIONS);
+        LazyLock::force(&CERTIFICATE_ENDS);
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(cut("größe"), "größe");
+        assert_eq!(cut(&"ö".repeat(300)).chars().count(), LOGGED_CHARS);
+    }
+}
