@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -143,7 +143,7 @@ impl App {
         let app = Self {
             external: external.address(),
             http: http.address(),
-            ca_pem: tls.ca_pem().map(String::from),
+            ca_pem: tls.ca_pem(),
             reader: reader.clone(),
             tasks: JoinSet::new(),
             draining,
@@ -168,6 +168,13 @@ impl App {
             rules,
             readiness,
             build,
+        });
+        let fresh = tls.clone().keep_fresh(SystemTime::now);
+        tasks.spawn(async move {
+            ("upkeep of the certificate", {
+                fresh.await;
+                Ok(())
+            })
         });
         let stopped = told(stopping.clone());
         tasks.spawn(async move {

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum_server::Handle;
-use axum_server::accept::{Accept, TcpConfigAcceptor, TcpKeepaliveConfig, TcpSocketConfig};
+use axum_server::accept::Accept;
 use axum_server::service::SendService;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use axum_server::tls_rustls::RustlsAcceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::connections::Connections;
 use super::tls::ServerTls;
 
 /// How long requests under way may still take once the listener is to end. Longer than a first
@@ -28,6 +29,9 @@ const HEADERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The most bytes of a request's headers.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
+
+/// The most headers of a request. Each group of a user is one, and some have hundreds.
+const MAX_HEADERS: usize = 1024;
 
 /// The most requests under way on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 250;
@@ -85,7 +89,8 @@ impl Bound {
         router: Router,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        serve(self.listener, tcp(), router, shutdown).await
+        let connections = Connections::new("http", KEEPALIVE_EVERY);
+        serve(self.listener, connections, router, shutdown).await
     }
 
     /// Serves over TLS until some seconds after `shutdown`. Requests carry the certificates that
@@ -99,16 +104,11 @@ impl Bound {
         tls: &ServerTls,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls.config()))
+        let acceptor = RustlsAcceptor::new(tls.config())
             .handshake_timeout(FIRST_REQUEST_WITHIN)
-            .acceptor(tcp());
+            .acceptor(Connections::new("api", KEEPALIVE_EVERY));
         serve(self.listener, acceptor, router, shutdown).await
     }
-}
-
-fn tcp() -> TcpConfigAcceptor {
-    let keepalive = TcpKeepaliveConfig::new().time(KEEPALIVE_EVERY);
-    TcpConfigAcceptor::new(TcpSocketConfig::new().nodelay(true).keepalive(keepalive))
 }
 
 async fn serve<A>(
@@ -132,6 +132,7 @@ where
     builder
         .http1()
         .header_read_timeout(HEADERS_WITHIN)
+        .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEADER_BYTES as usize);
     builder
         .http2()

@@ -184,9 +184,9 @@ async fn a_certificate_without_its_key_fails_the_handshake() {
     let key = provider.key_provider.load_private_key(stolen.key).unwrap();
     let pair = rustls::sign::CertifiedKey::new(vec![stolen.certificate.into()], key);
     let mut roots = RootCertStore::empty();
-    let pem = server.tls.ca_pem().unwrap().as_bytes();
+    let pem = server.tls.ca_pem().unwrap();
     roots
-        .add(CertificateDer::from_pem_slice(pem).unwrap())
+        .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
         .unwrap();
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -8,6 +8,7 @@ pub mod access_log;
 mod asking;
 pub mod auth;
 mod bucket;
+mod connections;
 mod discovery;
 mod exposition;
 pub mod external;

@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
 
 use super::{counter, register};
 use crate::review::ReviewError;
@@ -38,17 +40,15 @@ static REVIEWS: LazyLock<IntCounterVec> = LazyLock::new(|| {
         &["kind", "outcome"],
     )
 });
-static CONNECTIONS: LazyLock<IntGauge> = LazyLock::new(|| {
-    register(IntGauge::new(
-        "lagwise_api_connections",
-        "Open connections to the external metrics API",
-    ))
+static CONNECTIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let options = Opts::new("lagwise_connections", "Open connections, by listener");
+    register(IntGaugeVec::new(options, &["listener"]))
 });
 static CONNECTIONS_CUT: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
-        "lagwise_api_connections_cut_total",
-        "Connections to the external metrics API that were cut, by reason",
-        &["reason"],
+        "lagwise_connections_cut_total",
+        "Connections that were cut, by listener and reason",
+        &["listener", "reason"],
     )
 });
 static CERTIFICATE_ENDS: LazyLock<IntGauge> = LazyLock::new(|| {
@@ -183,31 +183,28 @@ impl ReviewsRestored {
     }
 }
 
-/// A connection was opened.
+/// The number of open connections changed.
 #[derive(Debug)]
-pub struct ConnectionOpened;
-
-impl ConnectionOpened {
-    /// Counts.
-    pub fn emit(&self) {
-        CONNECTIONS.inc();
-    }
+pub struct ConnectionsChanged {
+    /// `api` or `http`.
+    pub listener: &'static str,
+    /// How many there are now.
+    pub open: usize,
 }
 
-/// A connection is over.
-#[derive(Debug)]
-pub struct ConnectionClosed;
-
-impl ConnectionClosed {
+impl ConnectionsChanged {
     /// Counts.
     pub fn emit(&self) {
-        CONNECTIONS.dec();
+        let open = i64::try_from(self.open).unwrap_or(i64::MAX);
+        CONNECTIONS.with_label_values(&[self.listener]).set(open);
     }
 }
 
 /// A connection was cut.
 #[derive(Debug)]
 pub struct ConnectionCut {
+    /// `api` or `http`.
+    pub listener: &'static str,
     /// Why, from a fixed list.
     pub reason: &'static str,
 }
@@ -215,8 +212,14 @@ pub struct ConnectionCut {
 impl ConnectionCut {
     /// Logs and counts.
     pub fn emit(&self) {
-        CONNECTIONS_CUT.with_label_values(&[self.reason]).inc();
-        tracing::debug!(reason = self.reason, "connection cut");
+        CONNECTIONS_CUT
+            .with_label_values(&[self.listener, self.reason])
+            .inc();
+        tracing::debug!(
+            listener = self.listener,
+            reason = self.reason,
+            "connection cut"
+        );
     }
 }
 

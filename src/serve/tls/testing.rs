@@ -1,0 +1,59 @@
+//! Issuers of client certificates for tests.
+
+use std::time::SystemTime;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+
+pub(in crate::serve) struct Issuer(rcgen::CertifiedIssuer<'static, KeyPair>);
+
+pub(in crate::serve) struct Identity {
+    pub(in crate::serve) certificate: Vec<u8>,
+    pub(in crate::serve) key: PrivateKeyDer<'static>,
+}
+
+impl Issuer {
+    pub(in crate::serve) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        Self(rcgen::CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    pub(in crate::serve) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub(in crate::serve) fn client(&self, name: &str) -> Identity {
+        self.issue(name, None, rcgen::date_time_ymd(4000, 1, 1).into())
+    }
+
+    /// As Kubernetes reads it: the user, and one group.
+    pub(in crate::serve) fn user(&self, name: &str, group: &str) -> Identity {
+        self.issue(name, Some(group), rcgen::date_time_ymd(4000, 1, 1).into())
+    }
+
+    pub(in crate::serve) fn expired_client(&self, name: &str) -> Identity {
+        self.issue(name, None, rcgen::date_time_ymd(2001, 1, 1).into())
+    }
+
+    fn issue(&self, name: &str, group: Option<&str>, ends: SystemTime) -> Identity {
+        let mut params = CertificateParams::default();
+        params.not_after = ends.into();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        if let Some(group) = group {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, group);
+        }
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Identity {
+            certificate: certificate.der().to_vec(),
+            key: key.into(),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+use super::*;
+
+fn write(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn serves_from_files() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (_c, cert) = write("cert.pem", &made.cert.pem());
+    let (_k, key) = write("key.pem", &made.signing_key.serialize_pem());
+    let tls = ServerTls::from_files(&cert, &key).unwrap();
+    assert_eq!(
+        tls.config().get_inner().alpn_protocols,
+        [b"h2".to_vec(), b"http/1.1".to_vec()]
+    );
+    assert!(tls.ca_pem().is_none());
+}
+
+#[test]
+fn files_that_do_not_fit_are_named() {
+    let made = |_| rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (one, other) = (made(1), made(2));
+    let (_c, cert) = write("cert.pem", &one.cert.pem());
+    let (_k, key) = write("key.pem", &one.signing_key.serialize_pem());
+    let (_o, other_key) = write("other.pem", &other.signing_key.serialize_pem());
+    let (_e, empty) = write("empty.pem", "");
+    let missing = Path::new("/nowhere/tls.crt");
+    let text = |cert: &Path, key: &Path| ServerTls::from_files(cert, key).unwrap_err().to_string();
+    assert!(text(missing, &key).starts_with("cannot read a certificate from /nowhere/tls.crt: "));
+    assert!(text(&cert, missing).starts_with("cannot read a private key from /nowhere/tls.crt: "));
+    assert!(text(&empty, &key).contains("cannot read a certificate"));
+    assert!(text(&cert, &cert).contains("cannot read a private key"));
+    let mismatch = text(&cert, &other_key);
+    assert!(
+        mismatch.contains("cannot serve with certificate"),
+        "{mismatch}"
+    );
+}
+
+#[test]
+fn names_that_no_certificate_bears_are_shown() {
+    let error = ServerTls::self_signed(&["snow☃man".to_owned()]).unwrap_err();
+    assert!(error.to_string().contains("snow☃man"), "{error}");
+}
+
+#[derive(Debug)]
+struct At(SystemTime);
+
+impl rustls::time_provider::TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH);
+        Some(UnixTime::since_unix_epoch(since.unwrap()))
+    }
+}
+
+/// The certificate that is served with at present, as a client sees it that trusts our authority.
+fn leaf(tls: &ServerTls, now: SystemTime) -> CertificateDer<'static> {
+    let provider = provider();
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = tls.ca_pem().unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
+        .unwrap();
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.time_provider = Arc::new(At(now));
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
+    let mut server = rustls::ServerConnection::new(tls.config().get_inner()).unwrap();
+    for _ in 0..4 {
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).unwrap();
+        }
+        server.read_tls(&mut &bytes[..]).unwrap();
+        server.process_new_packets().unwrap();
+        let mut bytes = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut bytes).unwrap();
+        }
+        client.read_tls(&mut &bytes[..]).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    client.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+/// The wall clock, as far as tokio's has gone.
+fn clock() -> impl Fn() -> SystemTime + Clone + Send {
+    let (wall, began) = (SystemTime::now(), tokio::time::Instant::now());
+    move || wall + began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_of_our_own_is_replaced_before_it_ends() {
+    let names = ["localhost".to_owned()];
+    let tls = ServerTls::self_signed(&names).unwrap();
+    let (first, ca) = (leaf(&tls, SystemTime::now()), tls.ca_pem());
+    let clock = clock();
+    tokio::spawn(tls.clone().keep_fresh(clock.clone()));
+    let days = |count: u64| Duration::from_secs(count * 24 * 3600);
+    tokio::time::sleep(days(59)).await;
+    assert_eq!(leaf(&tls, clock()), first);
+    tokio::time::sleep(days(2)).await;
+    let second = leaf(&tls, clock());
+    assert_ne!(second, first);
+    // Who trusts the authority goes on to do so.
+    assert_eq!(tls.ca_pem(), ca);
+    tokio::time::sleep(days(61)).await;
+    let third = leaf(&tls, clock());
+    assert!(third != second && third != first);
+}
+
+/// Replaces what a folder holds as the kubelet does: by a link to another folder.
+fn mount(folder: &Path, version: &str, files: &[(&str, String)]) {
+    let target = folder.join(version);
+    std::fs::create_dir(&target).unwrap();
+    for (name, content) in files {
+        std::fs::write(target.join(name), content).unwrap();
+        let link = folder.join(name);
+        if !link.is_symlink() {
+            std::os::unix::fs::symlink(Path::new("..data").join(name), link).unwrap();
+        }
+    }
+    let temporary = folder.join("..tmp");
+    std::os::unix::fs::symlink(version, &temporary).unwrap();
+    std::fs::rename(temporary, folder.join("..data")).unwrap();
+}
+
+/// The files of a Secret that cert-manager writes: a certificate for an hour, and its authority's.
+fn secret(begins: SystemTime) -> [(&'static str, String); 3] {
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertifiedIssuer::self_signed(ca, ca_key).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.not_before = begins.into();
+    params.not_after = (begins + Duration::from_secs(3600)).into();
+    let certificate = params.signed_by(&key, &ca).unwrap();
+    [
+        ("tls.crt", certificate.pem()),
+        ("tls.key", key.serialize_pem()),
+        ("ca.crt", ca.pem()),
+    ]
+}
+
+fn der(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_change_are_read_again_and_only_good_ones_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let (now, clock) = (SystemTime::now(), clock());
+    let [first, second, third] = [0, 1, 2].map(|_| secret(now));
+    mount(folder.path(), "..1", &first);
+    let tls = ServerTls::from_files(
+        &folder.path().join("tls.crt"),
+        &folder.path().join("tls.key"),
+    )
+    .unwrap();
+    let mut ca = tls.ca_pem_changes();
+    assert_eq!(ca.borrow_and_update().as_deref(), Some(&*first[2].1));
+    assert_eq!(leaf(&tls, now), der(&first[0].1));
+    tokio::spawn(tls.clone().keep_fresh(clock));
+    let look = async || tokio::time::sleep(LOOK_EVERY * 2).await;
+
+    mount(folder.path(), "..2", &second);
+    look().await;
+    assert_eq!(leaf(&tls, now), der(&second[0].1));
+    assert_eq!(ca.borrow_and_update().as_deref(), Some(&*second[2].1));
+
+    // Another one's key, one that is over, half of a file, nothing at all: none is served with.
+    let over = secret(now - Duration::from_secs(7200));
+    let key_of_another = [third[0].clone(), second[1].clone(), third[2].clone()];
+    let mut half = third.clone();
+    half[0].1.truncate(200);
+    for (version, files) in [("..3", &key_of_another), ("..4", &over), ("..5", &half)] {
+        mount(folder.path(), version, files);
+        look().await;
+        assert_eq!(leaf(&tls, now), der(&second[0].1), "{version}");
+        assert!(!ca.has_changed().unwrap(), "{version}");
+    }
+    std::fs::remove_file(folder.path().join("..data")).unwrap();
+    look().await;
+    assert_eq!(leaf(&tls, now), der(&second[0].1));
+
+    mount(folder.path(), "..6", &third);
+    look().await;
+    assert_eq!(leaf(&tls, now), der(&third[0].1));
+    assert_eq!(ca.borrow_and_update().as_deref(), Some(&*third[2].1));
+}
+
+#[test]
+fn only_modern_suites_and_versions_are_offered() {
+    let tls = ServerTls::self_signed(&["localhost".to_owned()]).unwrap();
+    let config = tls.config().get_inner();
+    for suite in &config.crypto_provider().cipher_suites {
+        let name = format!("{:?}", suite.suite());
+        let is_modern = name.starts_with("TLS13_")
+            || (name.starts_with("TLS_ECDHE_")
+                && (name.contains("GCM") || name.contains("POLY1305")));
+        assert!(is_modern, "{name}");
+    }
+}
