@@ -340,3 +340,7 @@ fn list(question: &Question<'_>, answer: &Answer) -> Result<Response, Failure> {
 #[cfg(test)]
 #[path = "external_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "random_tests.rs"]
+mod random_tests;

@@ -49,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) state: Value,
     /// What it finds in its environment, besides what the tests do.
     pub(crate) environment: Vec<(&'static str, String)>,
+    /// What is logged, and how.
+    pub(crate) log: Value,
 }
 
 impl Options {
@@ -62,6 +64,7 @@ impl Options {
             client: "auto",
             state: json!({}),
             environment: Vec::new(),
+            log: json!({}),
         }
     }
 }
@@ -91,7 +94,8 @@ impl Daemon {
         Ok((daemon, api))
     }
 
-    fn start(
+    /// Starts it with these sections `server.external_metrics` (but for its address) and `kubernetes`.
+    pub(crate) fn start(
         testbed: &Testbed,
         options: &Options,
         mut external: Value,
@@ -111,6 +115,7 @@ impl Daemon {
             "cap": {"clamp": options.clamp},
             "kubernetes": kubernetes,
             "state": options.state,
+            "log": options.log,
             "server": {"external_metrics": external, "http": {"listen": format!("127.0.0.1:{http_port}")}},
         });
         let folder: PathBuf = testbed.folder("daemon")?;

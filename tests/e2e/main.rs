@@ -12,6 +12,7 @@
 )]
 
 mod annotations;
+mod api;
 mod brokers;
 mod conformance;
 mod cost;
@@ -141,6 +142,7 @@ const FULL: &[(&str, Test)] = &[(
 /// Those of the suites, which list their own.
 const SUITES: &[&[(&str, Test)]] = &[
     annotations::CASES,
+    api::CASES,
     conformance::CASES,
     logins::CASES,
     #[cfg(feature = "gssapi")]

@@ -24,7 +24,10 @@ const CONTROLLERS: &str = "horizontal-pod-autoscaler-controller,deployment-contr
 pub(crate) struct ControlPlane {
     pub(super) artifacts: Artifacts,
     pub(super) folder: PathBuf,
-    pub(super) server: String,
+    /// Where the API server answers.
+    pub(crate) server: String,
+    /// What signs users' certificates, and what signs the front proxy's.
+    pub(crate) pki: Pki,
     /// Signs what serves the aggregated API in tests; no part of the control plane knows it beforehand.
     pub(super) serving_authority: Authority,
     admin_kubeconfig: PathBuf,
@@ -76,6 +79,7 @@ impl ControlPlane {
             artifacts: artifacts.clone(),
             folder: folder.to_owned(),
             server,
+            pki,
             serving_authority: Authority::new("lagwise testbed serving CA")?,
             admin_kubeconfig,
             controller_manager,
@@ -218,9 +222,12 @@ fn start_controller_manager(
 }
 
 /// The certificates that the control plane is started with, as files in its folder.
-struct Pki {
-    folder: PathBuf,
-    authority: Authority,
+pub(crate) struct Pki {
+    pub(crate) folder: PathBuf,
+    /// Users' certificates are its.
+    pub(crate) authority: Authority,
+    /// The front proxy's is its.
+    pub(crate) front_proxy: Authority,
 }
 
 impl Pki {
@@ -255,6 +262,7 @@ impl Pki {
         Ok(Self {
             folder: folder.to_owned(),
             authority,
+            front_proxy,
         })
     }
 

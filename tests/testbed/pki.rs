@@ -51,6 +51,27 @@ impl Authority {
         )
     }
 
+    /// As [`Self::server`], until the first day of that year.
+    pub(crate) fn server_until(&self, names: &[&str], year: i32) -> Result<Identity> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let common_name = names.first().cloned().unwrap_or_default();
+        let mut params = CertificateParams::new(names)?;
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        self.sign(
+            params,
+            &common_name,
+            None,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        )
+    }
+
+    /// As [`Self::client`], but over since long ago.
+    pub(crate) fn expired_client(&self, user: &str, group: Option<&str>) -> Result<Identity> {
+        let mut params = CertificateParams::default();
+        params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        self.sign(params, user, group, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
     /// A certificate for a client: Kubernetes reads the common name as the user and the organisation
     /// as its group.
     pub(crate) fn client(&self, user: &str, group: Option<&str>) -> Result<Identity> {

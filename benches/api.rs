@@ -1,0 +1,309 @@
+//! The external metrics API on loopback, beside a bare axum and rustls that says hello: how many answers a second to 8
+//! connections, and how long an answer takes when 200 a second are asked for whatever happens.
+//!
+//! Three servers, one after the other, with the same certificate, protocols and clients: `hello`; the API that lets
+//! everybody in; and the API as the aggregator asks it, by the front proxy's certificate and for a user whose rights are
+//! known. The snapshot is that of W1 (200 groups).
+//!
+//! `cargo bench --bench api`, or with `--profile dev` for a first look.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark prints, and may end by a panic"
+)]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use futures::future::BoxFuture;
+use http_body_util::BodyExt;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use lagwise::model::access::{Action, Caller, ClusterTrust, FrontProxyTrust};
+use lagwise::model::assembly::{ClusterHistory, Scope};
+use lagwise::model::fault::Fault;
+use lagwise::model::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets};
+use lagwise::model::query::Rules;
+use lagwise::model::snapshot::LagSnapshot;
+use lagwise::model::target::Targets;
+use lagwise::model::types::{Moment, Offset};
+use lagwise::publish;
+use lagwise::review::{ReviewError, Reviewer};
+use lagwise::serve::auth::AuthMode;
+use lagwise::serve::external::{ExternalOptions, router};
+use lagwise::serve::health::Readiness;
+use lagwise::serve::listen::bind;
+use lagwise::serve::tls::ServerTls;
+use lagwise::serve::{BuildInfo, access_log::AccessLog};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsConnector;
+
+const CONNECTIONS: u32 = 8;
+const CLOSED_LOOP: Duration = Duration::from_secs(5);
+const OPEN_LOOP: Duration = Duration::from_secs(10);
+const OPEN_RATE: u32 = 200;
+
+/// Lets everybody do everything.
+#[derive(Debug)]
+struct Yes;
+
+impl Reviewer for Yes {
+    fn who(&self, _: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn may(&self, _: Caller, _: Action) -> BoxFuture<'static, Result<bool, ReviewError>> {
+        Box::pin(async { Ok(true) })
+    }
+}
+
+fn snapshot() -> LagSnapshot {
+    let now = Moment::now();
+    let topic = "topic".into();
+    let offsets = TopicOffsets {
+        starts: vec![Ok(Offset(0)); 12],
+        ends: vec![Ok(Offset(1000)); 12],
+        ..TopicOffsets::default()
+    };
+    let observed = Observation {
+        cluster: "main".into(),
+        started: now,
+        finished: now,
+        topics: [(topic, Ok(Arc::new(offsets)))].into(),
+        groups: (0..200)
+            .map(|i| GroupObservation {
+                plan: GroupPlan::new(format!("group-{i}"), ["topic".into()].into()),
+                description: Err(Fault::Untold),
+                committed: Ok([("topic".into(), vec![Ok(Some(Offset(900))); 12])].into()),
+            })
+            .collect(),
+        connection: None,
+        traffic: None,
+    };
+    let main = ClusterHistory::default().take_in(observed, Scope::Whole);
+    LagSnapshot {
+        targets: Arc::new(Targets::merge(
+            &["main".into()],
+            &[],
+            &[],
+            Default::default(),
+        )),
+        clusters: [("main".into(), main)].into(),
+        ..LagSnapshot::default()
+    }
+}
+
+/// The API's router, with what must not be dropped while it answers.
+fn api(auth: AuthMode) -> (Router, Box<dyn std::any::Any>) {
+    let (publisher, reader) = publish::channel(snapshot());
+    let (interests, receiver) = mpsc::channel(8);
+    let (drain, draining) = watch::channel(false);
+    let api = router(ExternalOptions {
+        readiness: Readiness::new(reader.clone(), Instant::now(), draining),
+        reader,
+        rules: Rules {
+            clamp: true,
+            max_staleness: Duration::from_secs(3600),
+            namespaces: Vec::new(),
+        },
+        tenancy: Default::default(),
+        interests,
+        auth,
+        access_log: AccessLog::Sampled,
+        build: BuildInfo {
+            version: "0".to_owned(),
+            librdkafka: "0".to_owned(),
+        },
+    });
+    (api, Box::new((publisher, receiver, drain)))
+}
+
+/// A front proxy: what makes it known, and its certificate.
+fn front_proxy() -> (ClusterTrust, CertificateDer<'static>, KeyPair) {
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+    let mut client = CertificateParams::default();
+    client.distinguished_name = rcgen::DistinguishedName::new();
+    client
+        .distinguished_name
+        .push(DnType::CommonName, "front-proxy-client");
+    let key = KeyPair::generate().unwrap();
+    let certificate = client.signed_by(&key, &ca).unwrap();
+    let trust = FrontProxyTrust {
+        client_ca_pem: ca.pem(),
+        allowed_names: vec!["front-proxy-client".to_owned()],
+        username_headers: vec!["X-Remote-User".to_owned()],
+        group_headers: vec!["X-Remote-Group".to_owned()],
+        ..FrontProxyTrust::default()
+    };
+    let trust = ClusterTrust {
+        front_proxy: Some(trust),
+        client_ca_pem: None,
+    };
+    (trust, certificate.der().clone(), key)
+}
+
+fn main() {
+    // `cargo test --benches` asks for a list of tests: there are none.
+    if std::env::args().any(|argument| argument == "--list" || argument == "--test") {
+        return;
+    }
+    let tls = ServerTls::self_signed(&["localhost".to_owned()]).unwrap();
+    let (trust, certificate, key) = front_proxy();
+    let (_trust, trust) = watch::channel(Some(trust));
+    let plain = client_config(&tls, None);
+    let proxy = client_config(&tls, Some((certificate, key)));
+    let hello = Router::new().fallback(async || "hello");
+    let (open, _open) = api(AuthMode::None);
+    let reviewer = Arc::new(Yes);
+    let (known, _known) = api(AuthMode::Kubernetes { trust, reviewer });
+    let mut hello_rate = None;
+    for (name, router, config) in [
+        ("hello", hello, &plain),
+        ("API, open", open, &plain),
+        ("API, front proxy", known, &proxy),
+    ] {
+        let (rate, p50, p99) = measure(router, &tls, config);
+        let slower = *hello_rate.get_or_insert(rate) / rate;
+        println!(
+            "{name:<17} {rate:>8.0} answers/s on {CONNECTIONS} connections (hello: x{slower:.2}); \
+             at {OPEN_RATE}/s open-loop p50 {p50:?}, p99 {p99:?}"
+        );
+    }
+}
+
+type Config = Arc<rustls::ClientConfig>;
+
+fn client_config(tls: &ServerTls, identity: Option<(CertificateDer<'static>, KeyPair)>) -> Config {
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = tls.ca_pem().unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(vec![certificate], key.into())
+            .unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+/// Serves it, and gives the rate of a closed loop, and median and 99th percentile of an open one.
+fn measure(router: Router, tls: &ServerTls, config: &Config) -> (f64, Duration, Duration) {
+    let runtime = |threads| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (server, clients) = (runtime(2), runtime(2));
+    let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    let bound = bind(loopback, "benchmark").unwrap();
+    let address = bound.address();
+    let tls = tls.clone();
+    server.spawn(async move { bound.serve_tls(router, &tls, std::future::pending()).await });
+    let rate = clients.block_on(closed_loop(address, config));
+    let (p50, p99) = clients.block_on(open_loop(address, config));
+    server.shutdown_background();
+    (rate, p50, p99)
+}
+
+async fn connect(address: SocketAddr, config: &Config) -> SendRequest<Body> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::clone(config))
+        .connect(name, stream)
+        .await
+        .unwrap();
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+async fn ask(sender: &mut SendRequest<Body>, n: u32) {
+    let path = format!(
+        "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag\
+         ?labelSelector=group%3Dgroup-{}%2Ctopic%3Dtopic",
+        n % 200
+    );
+    let request = Request::get(path)
+        .header("host", "localhost")
+        .header(
+            "x-remote-user",
+            "system:serviceaccount:kube-system:horizontal-pod-autoscaler",
+        )
+        .header("x-remote-group", "system:serviceaccounts")
+        .body(Body::empty())
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.into_body().collect().await.unwrap();
+}
+
+async fn closed_loop(address: SocketAddr, config: &Config) -> f64 {
+    let mut senders = Vec::new();
+    for _ in 0..CONNECTIONS {
+        senders.push(connect(address, config).await);
+    }
+    let began = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for mut sender in senders {
+        tasks.spawn(async move {
+            let mut answers = 0_u32;
+            while began.elapsed() < CLOSED_LOOP {
+                ask(&mut sender, answers).await;
+                answers += 1;
+            }
+            answers
+        });
+    }
+    let answers: u32 = tasks.join_all().await.iter().sum();
+    f64::from(answers) / began.elapsed().as_secs_f64()
+}
+
+/// Each connection asks at times set beforehand; an answer that is late makes those after it late as well, and that
+/// counts.
+async fn open_loop(address: SocketAddr, config: &Config) -> (Duration, Duration) {
+    let every = Duration::from_secs(1) * CONNECTIONS / OPEN_RATE;
+    let began = tokio::time::Instant::now() + Duration::from_millis(200);
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..CONNECTIONS {
+        let mut sender = connect(address, config).await;
+        tasks.spawn(async move {
+            let mut took = Vec::new();
+            let first = began + every * i / CONNECTIONS;
+            for n in 0.. {
+                let due = first + every * n;
+                if due > began + OPEN_LOOP {
+                    break;
+                }
+                tokio::time::sleep_until(due).await;
+                ask(&mut sender, n).await;
+                took.push(due.elapsed());
+            }
+            took
+        });
+    }
+    let mut took: Vec<Duration> = tasks.join_all().await.into_iter().flatten().collect();
+    took.sort_unstable();
+    (took[took.len() / 2], took[took.len() * 99 / 100])
+}

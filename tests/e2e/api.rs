@@ -1,0 +1,150 @@
+//! The aggregated API against the real API server: who may ask what, what is answered, and what happens to it when
+//! certificates, rights and crowds change.
+
+mod callers;
+mod certificates;
+mod crowd;
+mod faults;
+mod matrix;
+mod paths;
+mod secrets;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::Test;
+use crate::daemon::{Daemon, Options, metric_path};
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::kubernetes::RegisteredApi;
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "api::every_caller_on_every_path",
+        matrix::every_caller_on_every_path,
+    ),
+    (
+        "api::every_path_of_the_contract",
+        paths::every_path_of_the_contract,
+    ),
+    ("api::random_requests", paths::random_requests),
+    (
+        "api::kubectl_and_namespaces_live_with_it",
+        paths::kubectl_and_namespaces_live_with_it,
+    ),
+    (
+        "api::certificates_are_replaced_under_readers",
+        certificates::are_replaced_under_readers,
+    ),
+    (
+        "api::a_crowd_does_not_hold_up_a_good_client",
+        crowd::does_not_hold_up_a_good_client,
+    ),
+    (
+        "api::rights_are_taken_away_and_given_back",
+        faults::rights_are_taken_away_and_given_back,
+    ),
+    (
+        "api::a_new_authority_is_trusted_without_restart",
+        faults::a_new_authority_is_trusted_without_restart,
+    ),
+    (
+        "api::no_secret_is_written_anywhere",
+        secrets::none_is_written_anywhere,
+    ),
+];
+
+/// The base of the API.
+const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";
+
+/// A daemon that is registered, a group 7 behind, and two namespaces: in the first, the service account `reader` may
+/// list `kafka_lag`, and `stranger` may not.
+struct Scene<'a> {
+    plane: &'a ControlPlane,
+    // Unregistered before the daemon ends.
+    _api: RegisteredApi<'a>,
+    daemon: Daemon,
+    namespace: String,
+    other: String,
+    group: String,
+    topic: String,
+}
+
+impl<'a> Scene<'a> {
+    fn set(testbed: &'a Testbed, more: impl FnOnce(&mut Options)) -> Result<Self> {
+        let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+        let (topic, group) = (unique("orders"), unique("billing"));
+        kafka.create_topic(&topic, 2)?;
+        kafka.produce(&topic, 0, 9)?;
+        kafka.commit(&group, &topic, &[(0, 2), (1, 0)])?;
+        let (namespace, other) = (plane.namespace("shop")?, plane.namespace("other")?);
+        for account in ["reader", "stranger"] {
+            plane.kubectl(&[
+                "create",
+                "serviceaccount",
+                account,
+                "--namespace",
+                &namespace,
+            ])?;
+        }
+        let role = serde_json::json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": "lag-reader"},
+            "rules": [{
+                "apiGroups": ["external.metrics.k8s.io"], "resources": ["kafka_lag"], "verbs": ["list"],
+            }],
+        });
+        plane.apply(&namespace, &role.to_string())?;
+        plane.kubectl(&[
+            "create",
+            "rolebinding",
+            "lag-reader",
+            "--namespace",
+            &namespace,
+            "--role=lag-reader",
+            &format!("--serviceaccount={namespace}:reader"),
+        ])?;
+        let mut options = Options::main(&kafka.bootstrap());
+        more(&mut options);
+        let (daemon, api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+        let scene = Self {
+            plane,
+            daemon,
+            _api: api,
+            namespace,
+            other,
+            group,
+            topic,
+        };
+        poll_until(Duration::from_secs(60), "the lag to be served", || {
+            let body = plane.get_raw(&scene.metric(&scene.namespace))?;
+            ensure!(crate::daemon::value_of(&body)? == 7, "{body}");
+            Ok(())
+        })?;
+        Ok(scene)
+    }
+
+    /// The path of the group's lag, as that namespace asks for it.
+    fn metric(&self, namespace: &str) -> String {
+        metric_path(
+            namespace,
+            &format!("cluster=main,group={},topic={}", self.group, self.topic),
+        )
+    }
+
+    /// A token of a service account of the scene's namespace.
+    fn token(&self, account: &str) -> Result<String> {
+        let token =
+            self.plane
+                .kubectl(&["create", "token", account, "--namespace", &self.namespace])?;
+        Ok(token.trim().to_owned())
+    }
+
+    /// The address of a path at the API server.
+    fn through(&self, path: &str) -> String {
+        format!("{}{path}", self.plane.server)
+    }
+}

@@ -1,0 +1,137 @@
+//! The daemon's certificate is replaced while many read.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::BASE;
+use crate::daemon::{Daemon, Options};
+use crate::testbed::Testbed;
+use crate::testbed::pki::Authority;
+use crate::testbed::poll::poll_until_async;
+use crate::testbed::ports::free_port;
+
+const READERS: usize = 50;
+
+/// The metric that says when the certificate in use ends.
+const ENDS: &str = "lagwise_api_certificate_expiry_timestamp_seconds ";
+
+/// 50 readers, half of them on one connection for all, half on a new one each time: not one request fails while
+/// three certificates are put into place, as the kubelet mounts a Secret of cert-manager's.
+pub(super) fn are_replaced_under_readers(testbed: &Testbed) -> Result<()> {
+    let authority = Authority::new("the daemon's authority")?;
+    let folder = testbed.folder("tls")?;
+    mount(&folder, &authority, 2100)?;
+    let external = json!({
+        "auth": "none",
+        "tls": {"cert_file": folder.join("tls.crt"), "key_file": folder.join("tls.key")},
+    });
+    let options = Options::main(&format!("127.0.0.1:{}", free_port()?));
+    let daemon = Daemon::start(testbed, &options, external, json!({"enabled": false}), None)?;
+    tokio::runtime::Runtime::new()?.block_on(replace_under_readers(&daemon, &folder, &authority))
+}
+
+async fn replace_under_readers(
+    daemon: &Daemon,
+    folder: &Path,
+    authority: &Authority,
+) -> Result<()> {
+    let (answers, stop) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let root = reqwest::Certificate::from_pem(authority.pem.as_bytes())?;
+    let url = daemon.url(BASE).replace("127.0.0.1", "localhost");
+    let mut readers = tokio::task::JoinSet::new();
+    for reader in 0..READERS {
+        let (answers, stop, root, url) = (answers.clone(), stop.clone(), root.clone(), url.clone());
+        readers.spawn(async move {
+            let client = || {
+                let builder = reqwest::Client::builder()
+                    .tls_certs_only([root.clone()])
+                    .timeout(Duration::from_secs(30));
+                if reader % 4 < 2 {
+                    builder.http1_only()
+                } else {
+                    builder
+                }
+                .build()
+            };
+            let mut one = client()?;
+            while !stop.load(Ordering::Relaxed) {
+                if reader % 2 == 0 {
+                    one = client()?;
+                }
+                let answer = one.get(&url).send().await.context("a request failed")?;
+                ensure!(answer.status() == 200, "{}", answer.status());
+                answer.bytes().await.context("an answer broke off")?;
+                answers.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            anyhow::Ok(())
+        });
+    }
+    let mut served = Vec::new();
+    for year in [2101, 2102, 2103] {
+        let before = ends(daemon)?;
+        mount(folder, authority, year)?;
+        poll_until_async(
+            Duration::from_secs(60),
+            "the new certificate to be served with",
+            || async {
+                ensure!(ends(daemon)? != before, "still {before}");
+                Ok(())
+            },
+        )
+        .await?;
+        served.push(ends(daemon)?);
+        // Everybody has asked under it a few times.
+        let reached = answers.load(Ordering::Relaxed) + 4 * READERS as u64;
+        poll_until_async(Duration::from_secs(60), "more answers", || async {
+            ensure!(answers.load(Ordering::Relaxed) >= reached, "not yet");
+            Ok(())
+        })
+        .await?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    while let Some(reader) = readers.join_next().await {
+        reader??;
+    }
+    println!(
+        "{} answers to {READERS} readers under {served:?}",
+        answers.load(Ordering::Relaxed)
+    );
+    Ok(())
+}
+
+fn ends(daemon: &Daemon) -> Result<String> {
+    let metrics = daemon.metrics()?;
+    let line = metrics.lines().find_map(|line| line.strip_prefix(ENDS));
+    Ok(line.context("no end of the certificate")?.to_owned())
+}
+
+/// Files by way of links to a folder that is swapped at once.
+fn mount(folder: &Path, authority: &Authority, year: i32) -> Result<()> {
+    let identity = authority.server_until(&["localhost", "127.0.0.1"], year)?;
+    let version = format!("..{year}");
+    std::fs::create_dir(folder.join(&version))?;
+    for (name, content) in [
+        ("tls.crt", &identity.certificate),
+        ("tls.key", &identity.key),
+        ("ca.crt", &authority.pem),
+    ] {
+        std::fs::write(folder.join(&version).join(name), content)?;
+        if !folder.join(name).is_symlink() {
+            std::os::unix::fs::symlink(Path::new("..data").join(name), folder.join(name))?;
+        }
+    }
+    std::os::unix::fs::symlink(&version, folder.join("..tmp"))?;
+    Ok(std::fs::rename(
+        folder.join("..tmp"),
+        folder.join("..data"),
+    )?)
+}

@@ -1,0 +1,264 @@
+//! What is answered on every path that the contract names, directly and through the API server; and that nothing
+//! else in the cluster suffers.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reqwest::blocking::Client;
+use serde_json::Value;
+
+use super::callers::client;
+use super::{BASE, Scene};
+use crate::daemon::{Daemon, Options, metric_path, value_of};
+use crate::testbed::Testbed;
+use crate::testbed::kubernetes::EXTERNAL_METRICS_API;
+use crate::testbed::ports::free_port;
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+fn master(scene: &Scene<'_>) -> Result<Client> {
+    client(Some(
+        scene
+            .plane
+            .pki
+            .authority
+            .client("root", Some("system:masters"))?,
+    ))
+}
+
+pub(super) fn every_path_of_the_contract(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, |_| {})?;
+    let master = master(&scene)?;
+    let good = scene.metric(&scene.namespace);
+    let (_, query) = good.split_once('?').context("no query")?;
+    let namespace = &scene.namespace;
+    for (path, direct, through) in [
+        (good.clone(), 200, 200),
+        (format!("{good}&limit=1&continue=x"), 200, 200),
+        (format!("{good}&watch=1"), 405, 405),
+        (format!("{BASE}/namespaces/{namespace}/kafka_lag"), 400, 400),
+        (
+            format!("{BASE}/namespaces/{namespace}/kafka_lag?labelSelector=a%3D%3D%3Db"),
+            400,
+            400,
+        ),
+        // A long prefix, the root's scope, no metric, extra slashes.
+        (format!("/long/prefix{good}"), 404, 404),
+        (format!("{BASE}/long{good}"), 404, 404),
+        (format!("{BASE}/kafka_lag?{query}"), 404, 404),
+        (format!("{BASE}/namespaces/{namespace}"), 404, 404),
+        (format!("{BASE}/namespaces/{namespace}/"), 404, 404),
+        (
+            format!("{BASE}/namespaces/{namespace}/kafka_lag/more?{query}"),
+            404,
+            404,
+        ),
+        (
+            format!("{BASE}/namespaces/{namespace}//kafka_lag?{query}"),
+            404,
+            404,
+        ),
+        (
+            format!("{BASE}//namespaces/{namespace}/kafka_lag?{query}"),
+            404,
+            404,
+        ),
+        (
+            format!("{BASE}/namespaces/{namespace}/other_metric?{query}"),
+            404,
+            404,
+        ),
+        (BASE.to_owned(), 200, 200),
+        (format!("{BASE}/"), 200, 200),
+        ("/apis/external.metrics.k8s.io".to_owned(), 200, 200),
+    ] {
+        for (url, expected) in [
+            (scene.daemon.url(&path), direct),
+            (scene.through(&path), through),
+        ] {
+            let answer = master
+                .get(&url)
+                .header("accept", "application/vnd.kubernetes.protobuf, */*")
+                .send()?;
+            let code = answer.status().as_u16();
+            ensure!(!answer.headers().contains_key("retry-after"), "{url}");
+            let is_ours =
+                url.starts_with(&scene.daemon.url("")) || path.starts_with(&format!("{BASE}/"));
+            let kind = answer.headers().get("content-type").cloned();
+            let body = answer.text()?;
+            ensure!(code == expected, "{url}: {code}, not {expected}: {body}");
+            if is_ours {
+                ensure!(
+                    kind.as_ref().is_some_and(|kind| kind == "application/json"),
+                    "{url}: {kind:?}"
+                );
+            }
+        }
+    }
+    one_item_and_one_of_two(&scene, &master)?;
+    discovery(&scene, &master)
+}
+
+fn one_item_and_one_of_two(scene: &Scene<'_>, master: &Client) -> Result<()> {
+    let kafka_says = |selector: &str| -> Result<()> {
+        let path = metric_path(&scene.namespace, selector);
+        for url in [scene.daemon.url(&path), scene.through(&path)] {
+            let body: Value = master.get(&url).send()?.json()?;
+            ensure!(value_of(&body)? == 7, "{url}: {body}");
+            ensure!(body["items"][0]["metricName"] == "kafka_lag", "{body}");
+            ensure!(body["kind"] == "ExternalMetricValueList", "{body}");
+        }
+        Ok(())
+    };
+    kafka_says(&format!("group={}", scene.group))?;
+    kafka_says(&format!("group={},topic={}", scene.group, scene.topic))?;
+    kafka_says(&format!(
+        "group={},topic={},cluster=main",
+        scene.group, scene.topic
+    ))
+}
+
+fn discovery(scene: &Scene<'_>, master: &Client) -> Result<()> {
+    // In its old form, and for both the one placeholder.
+    for url in [scene.daemon.url(BASE), scene.through(BASE)] {
+        let body: Value = master.get(&url).send()?.json()?;
+        ensure!(
+            body["kind"] == "APIResourceList" && body["resources"][0]["name"] == "externalmetrics",
+            "{body}"
+        );
+        ensure!(
+            body["resources"].as_array().is_some_and(|r| r.len() == 1),
+            "{body}"
+        );
+    }
+    let ask = |tag: Option<&str>| {
+        let request = master
+            .get(scene.daemon.url("/apis"))
+            .header("accept", AGGREGATED);
+        let request = tag
+            .into_iter()
+            .fold(request, |request, tag| request.header("if-none-match", tag));
+        request.send()
+    };
+    let first = ask(None)?;
+    let tag = first.headers()["etag"].to_str()?.to_owned();
+    ensure!(
+        first.headers()["content-type"] == AGGREGATED,
+        "{:?}",
+        first.headers()
+    );
+    ensure!(ask(Some(&tag))?.status() == 304, "no 304 for what is known");
+    ensure!(
+        ask(Some("\"other\""))?.status() == 200,
+        "304 for what is not known"
+    );
+    // What the API server made of it, for all of the cluster.
+    let all: Value = master
+        .get(scene.through("/apis"))
+        .header("accept", AGGREGATED)
+        .send()?
+        .json()?;
+    let groups = all["items"].as_array().context("no items")?;
+    let ours = groups
+        .iter()
+        .find(|group| group["metadata"]["name"] == "external.metrics.k8s.io");
+    let ours = ours.context("the API server's own discovery lacks the group")?;
+    ensure!(
+        ours["versions"][0]["resources"][0]["resource"] == "externalmetrics",
+        "{ours}"
+    );
+    ensure!(ours["versions"][0]["freshness"] == "Current", "{ours}");
+    Ok(())
+}
+
+/// Some hundred random requests to the running daemon: no 5xx, and where the selector is one that the oracle knows,
+/// its value.
+pub(super) fn random_requests(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, |_| {})?;
+    let master = master(&scene)?;
+    let (group, topic) = (&scene.group, &scene.topic);
+    let right = [
+        format!("group={group}"),
+        format!("group in ({group}),topic in ({topic},{topic})"),
+        format!("group={group},topic={topic},cluster!=other"),
+        format!("topic={topic},group=={group}"),
+        format!("group={group},topic notin (a,b)"),
+        format!("group={group},topic"),
+    ];
+    let mut random = fastrand::Rng::with_seed(7);
+    let pieces = [
+        "group", "topic", "cluster", "=", "==", "!=", " in ", "notin", "(", ")", ",", "!", group,
+        topic, "ö", "%",
+    ];
+    let mut codes = std::collections::BTreeMap::<u16, usize>::new();
+    for round in 0..400 {
+        let known = round % 2 == 0;
+        let selector: String = if known {
+            right[random.usize(..right.len())].clone()
+        } else {
+            (0..random.usize(..8))
+                .map(|_| pieces[random.usize(..pieces.len())])
+                .collect()
+        };
+        let query: String = form_urlencoded::byte_serialize(selector.as_bytes()).collect();
+        let path = format!(
+            "{BASE}/namespaces/{}/kafka_lag?labelSelector={query}",
+            scene.namespace
+        );
+        let url = if round % 4 < 3 {
+            scene.daemon.url(&path)
+        } else {
+            scene.through(&path)
+        };
+        let answer = master.get(&url).send()?;
+        let (code, body) = (answer.status().as_u16(), answer.text()?);
+        *codes.entry(code).or_default() += 1;
+        ensure!(code < 500, "{selector:?}: {code}: {body}");
+        if known {
+            ensure!(
+                code == 200 && value_of(&serde_json::from_str(&body)?)? == 7,
+                "{selector:?}: {code}: {body}"
+            );
+        }
+    }
+    println!("codes of 400 random requests: {codes:?}");
+    Ok(())
+}
+
+/// kubectl's own questions, and the deletion of namespaces, with the daemon up, with Kafka down, and after it is
+/// gone.
+pub(super) fn kubectl_and_namespaces_live_with_it(testbed: &Testbed) -> Result<()> {
+    let plane = testbed.control_plane()?;
+    let deletes = |when: &str| -> Result<()> {
+        let namespace = plane.namespace("doomed")?;
+        let began = Instant::now();
+        plane
+            .kubectl(&["delete", "namespace", &namespace, "--timeout=90s"])
+            .with_context(|| format!("deleting a namespace {when}"))?;
+        println!("a namespace is deleted {when} within {:?}", began.elapsed());
+        Ok(())
+    };
+    let up = Scene::set(testbed, |_| {})?;
+    deletes("with the daemon up")?;
+    drop(up);
+    let namespace = plane.namespace("kafkaless")?;
+    let nowhere = format!("127.0.0.1:{}", free_port()?);
+    let (daemon, api) = Daemon::registered(testbed, plane, &namespace, &Options::main(&nowhere))?;
+    api.wait_available(Duration::from_secs(60))?;
+    deletes("with Kafka down")?;
+    let resources = plane.kubectl(&["api-resources", "--api-group=external.metrics.k8s.io"])?;
+    ensure!(resources.contains("externalmetrics"), "{resources}");
+    let services = plane.kubectl(&["get", "apiservices"])?;
+    let ours = services
+        .lines()
+        .find(|line| line.starts_with(EXTERNAL_METRICS_API));
+    ensure!(ours.is_some_and(|line| line.contains("True")), "{services}");
+    let refused = plane
+        .get_raw(&metric_path(&namespace, "group=g,topic=t"))
+        .unwrap_err()
+        .to_string();
+    ensure!(refused.contains("ServiceUnavailable"), "{refused}");
+    drop(api);
+    drop(daemon);
+    deletes("after it is gone")
+}
