@@ -4,9 +4,9 @@
 
 mod clusters;
 mod kubernetes;
+mod logging;
 
 use std::future::Future;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,9 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, bail};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tracing_subscriber::EnvFilter;
 
-use crate::config::{AccessLogMode, Config, LogConfig, LogFormat, StaticTarget, TenancyGrant};
+use crate::config::{AccessLogMode, Config, StaticTarget, TenancyGrant};
 use crate::k8s;
 use crate::k8s::state::StateConfigMap;
 use crate::kafka::{Settings, Source, librdkafka_version};
@@ -31,6 +30,8 @@ use crate::publish::{self, Reader};
 use crate::serve::access_log::AccessLog;
 use crate::serve::{self, BuildInfo};
 use crate::state::{self, StateFile, StateStore};
+
+pub use logging::init_logging;
 
 /// The ConfigMap of the state, where the configuration names none.
 const STATE_CONFIG_MAP: &str = "lagwise-state";
@@ -316,29 +317,5 @@ fn fixed_target(target: &StaticTarget) -> target::StaticTarget {
         group: target.group.clone(),
         per_replica: target.lag_per_replica.map(Milli::from_units),
         settings: target.settings(),
-    }
-}
-
-/// Sends log lines to standard error, as the configuration says; in colour on a terminal only, and
-/// never where `NO_COLOR` is set.
-pub fn init_logging(config: &LogConfig) {
-    // kube logs every failed attempt of a watch; ours are told once (`telemetry::WatchLost`). What
-    // speaks HTTP and TLS logs headers at its finer levels, and tokens are among them: so a level
-    // for everything does not reach it. A directive of the configuration for the same target comes
-    // later and wins.
-    let filter = EnvFilter::new(format!(
-        "kube_client=off,kube_runtime=off,h2=info,hyper=info,hyper_util=info,rustls=info,\
-         tokio_rustls=info,axum=info,tower=info,{}",
-        config.filter
-    ));
-    let colour = std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour);
-    match config.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
     }
 }

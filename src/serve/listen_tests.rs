@@ -171,6 +171,32 @@ async fn only_the_front_proxy_speaks_for_users() {
 }
 
 #[tokio::test]
+async fn headers_are_bounded_and_many_groups_are_not_too_many() {
+    let ca = Issuer::new("front-proxy-ca");
+    let (_trust, auth) = front_proxy(&ca);
+    let server = Server::start(auth);
+    for (groups, bytes, code) in [
+        (1, 5, 200),
+        (900, 5, 200),
+        (1, 60_000, 200),
+        (1, 70_000, 431),
+    ] {
+        let identity = Some(ca.client("front-proxy-client"));
+        let stream = server.connect(identity, b"http/1.1").await;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::get(DISCOVERY).header("x-remote-user", "mary");
+        for group in 0..groups {
+            request = request.header("x-remote-group", format!("group-{group}"));
+        }
+        request = request.header("x-other", "x".repeat(bytes));
+        let response = sender.send_request(request.body(Body::empty()).unwrap());
+        let found = response.await.unwrap().status().as_u16();
+        assert_eq!(found, code, "{groups} groups, {bytes} bytes");
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_without_its_key_fails_the_handshake() {
     let ca = Issuer::new("front-proxy-ca");
     let (_trust, auth) = front_proxy(&ca);

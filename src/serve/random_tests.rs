@@ -208,6 +208,10 @@ fn snapshot() -> LagSnapshot {
                 u64::try_from(WANTED).unwrap(),
             ))),
         }],
+        annotations: Default::default(),
+        max_replicas: u32::MAX,
+        tolerance_up: None,
+        tolerance_down: None,
     };
     let targets = Targets::merge(&["main".into()], &[], &[hpa], BTreeSet::new());
     snapshot.targets = Arc::new(targets);
