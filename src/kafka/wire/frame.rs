@@ -122,6 +122,10 @@ impl Responses {
                 if self.buffer.len() >= whole {
                     let mut frame = self.buffer.split_to(whole);
                     frame.advance(4);
+                    if self.buffer.is_empty() {
+                        // Else it would keep the memory of the longest response until the next one.
+                        self.buffer = BytesMut::new();
+                    }
                     return Ok(frame.freeze());
                 }
                 // Room is made as bytes come: an announcement alone costs no memory.
