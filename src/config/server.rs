@@ -27,7 +27,8 @@ pub struct ExternalMetricsConfig {
     /// IP address and port; port 0 takes a free one.
     #[schemars(schema_with = "address_schema")]
     pub listen: SocketAddr,
-    /// The server's certificate. Left out: a self-signed one, made at every start.
+    /// The server's certificate, read again when its files change. Left out: a self-signed one, made at
+    /// every start and renewed in time.
     pub tls: Option<TlsFiles>,
     /// Who may ask.
     pub auth: AuthMode,

@@ -261,6 +261,12 @@ pub(crate) fn daemon_account_may_do_its_work_and_no_more(testbed: &Testbed) -> R
         may(&front_proxy),
         "it cannot read the front proxy's configuration"
     );
+    for reviews in [
+        "tokenreviews.authentication.k8s.io",
+        "subjectaccessreviews.authorization.k8s.io",
+    ] {
+        ensure!(may(&["create", reviews]), "it cannot create {reviews}");
+    }
     ensure!(
         !may(&["patch", "hpa", "--all-namespaces"]),
         "it may change HPAs"
