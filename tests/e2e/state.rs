@@ -63,7 +63,7 @@ fn a_config_map_keeps_it(testbed: &Testbed) -> Result<()> {
     let name = unique("state");
     runtime.block_on(async {
         let store = StateConfigMap::new(plane.client().await?, name.clone());
-        ensure!(store.load().await? == None, "{name} is there already");
+        ensure!(store.load().await?.is_none(), "{name} is there already");
         for text in ["{\"version\":1}", "another"] {
             store.save(text.to_owned()).await?;
             let loaded = store.load().await?.context("nothing was saved")?;
