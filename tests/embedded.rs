@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lagwise::kafka::embedded::Embedded;
@@ -109,7 +110,11 @@ async fn the_wire_client_reads_the_same() {
         .unwrap()
     });
     let theirs = observe(&librdkafka, plan("workers", &["orders"])).await;
-    let ours = observe(&wire, plan("workers", &["orders"])).await;
+    let mut ours = observe(&wire, plan("workers", &["orders"])).await;
+    for log in ours.topics.values_mut().flatten() {
+        // Which librdkafka does not tell.
+        assert!(Arc::make_mut(log).id.take().is_some());
+    }
     assert_eq!(ours.groups, theirs.groups, "{:?}", ours.connection);
     assert_eq!(ours.topics, theirs.topics, "{:?}", ours.connection);
 }

@@ -27,6 +27,8 @@ pub enum GroupKind {
 pub enum GroupState {
     /// It has no members; its offsets may be there.
     Empty,
+    /// It has offsets and no member ever joined: its consumers assign themselves their partitions.
+    Unjoined,
     /// Its members are being dealt their partitions anew.
     Rebalancing,
     /// Its members have their partitions.

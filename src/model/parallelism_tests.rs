@@ -25,7 +25,7 @@ fn description(kind: GroupKind, assignor: Option<&str>, members: usize) -> Group
         state: if members > 0 {
             GroupState::Stable
         } else {
-            GroupState::Empty
+            GroupState::Unjoined
         },
         assignor: assignor.map(Arc::from),
         members: vec![member(Some(&["t0"]), &["t0"]); members],
@@ -164,6 +164,15 @@ fn manual_assignment_has_the_partitions_with_commits() {
         bounded(16, AllTopics)
     );
     assert_eq!(found(&[], &[some], By::Partitions), bounded(12, OneTopic));
+    // Nor does a group whose members had all left before it was first looked at.
+    let left = GroupDescription {
+        state: GroupState::Empty,
+        ..description(Classic, None, 0)
+    };
+    assert_eq!(
+        found(&[left], &[some], By::Partitions),
+        bounded(12, OneTopic)
+    );
 }
 
 #[test]

@@ -97,7 +97,7 @@ pub(crate) fn empty_and_unknown_groups(kafka: &KafkaCluster) -> Result<()> {
             })
             .collect();
         let expected = if sees(client, Fact::Descriptions) {
-            [GroupState::Empty, GroupState::NotReady]
+            [GroupState::Unjoined, GroupState::NotReady]
                 .map(|state| Ok((GroupKind::Classic, state, 0)))
         } else {
             [Err(Fault::Untold); 2]

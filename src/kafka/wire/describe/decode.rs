@@ -180,7 +180,8 @@ fn classic<'a>(
         cursor.skip_string()?;
     }
     let (group, told) = (cursor.string()?, cursor.string()?);
-    let is_consumers = cursor.string()? == "consumer";
+    let protocol = cursor.string()?;
+    let is_consumers = protocol == "consumer";
     let assignor = named(cursor.string()?).filter(|_| is_consumers);
     let count = cursor.count(7)?;
     let mut members = Vec::with_capacity(count);
@@ -216,9 +217,14 @@ fn classic<'a>(
     cursor.tags()?;
     // Below version 6 a group that is not there is dead.
     let is_absent = code == codes::NONE && told == "Dead";
+    let state = match state(told) {
+        // The first member brings a protocol, and it stays when all have left.
+        GroupState::Empty if protocol.is_empty() => GroupState::Unjoined,
+        other => other,
+    };
     let description = GroupDescription {
         kind: GroupKind::Classic,
-        state: state(told),
+        state,
         assignor,
         members,
         subtopologies: Vec::new(),
