@@ -5,6 +5,7 @@
 
 mod commits;
 mod logs;
+mod parallelism;
 mod time;
 mod work;
 
@@ -47,6 +48,14 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     row!(time::a_poison_partition_is_stuck),
     row!(time::a_long_job_is_neither_stuck_nor_a_residue),
     row!(time::lag_in_seconds),
+    row!(parallelism::as_many_members_have_work_as_the_assignor_gives_some),
+    row!(parallelism::by_manual_assignment_the_partitions_with_commits),
+    ("rows::a_share_group_has_no_limit", |testbed| {
+        parallelism::a_share_group_has_no_limit(testbed.preview_kafka()?)
+    }),
+    ("rows::a_streams_group_has_its_tasks", |testbed| {
+        parallelism::a_streams_group_has_its_tasks(testbed.preview_kafka()?)
+    }),
 ];
 
 /// How long the clients may take to see a change: metadata is asked for every ten seconds, groups every thirty.

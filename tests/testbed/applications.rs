@@ -57,6 +57,24 @@ impl KafkaCluster {
         Process::start(&name, self.folder(), &command)
     }
 
+    /// Starts so many members of a group by Kafka's own client, with one of its assignors:
+    /// `tests/testbed/kafka/Members.java`.
+    pub(crate) fn start_members(
+        &self,
+        group: &str,
+        count: usize,
+        assignor: &str,
+        topics: &[&str],
+    ) -> Result<Process> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed/kafka/Members.java");
+        let mut command = self.java_command(&self.artifacts.kafka_jars, 256, "warn");
+        command
+            .arg(source)
+            .args([&self.bootstrap(), group, &count.to_string(), assignor])
+            .args(topics);
+        Process::start(&unique("members"), self.folder(), &command)
+    }
+
     /// Where a share group stands by Kafka's own tool: the start offset of each partition that it lists, in order.
     pub(crate) fn share_offsets(&self, group: &str) -> Result<Vec<(i32, Option<i64>)>> {
         let printed = self.tool(

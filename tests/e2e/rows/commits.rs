@@ -28,7 +28,7 @@ pub(super) fn a_member_without_a_commit_reads_what_came_since(kafka: &KafkaClust
     let mut row = Row::new(kafka, 1)?;
     row.produce(&[(0, 10)])?;
     // It commits nothing, ever.
-    let worker = Worker::start(kafka, &row.group, &row.topic, &[], |worker| {
+    let worker = Worker::start(kafka, &row.group, &[&row.topic], &[], |worker| {
         worker.subscribe = true;
         worker.commits = false;
         worker.latest = true;
@@ -74,7 +74,7 @@ pub(super) fn commits_that_vanished_are_remembered(kafka: &KafkaCluster) -> Resu
 pub(super) fn a_member_by_manual_assignment(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 2)?;
     row.produce(&[(0, 10), (1, 20)])?;
-    let worker = Worker::start(kafka, &row.group, &row.topic, &[], |worker| {
+    let worker = Worker::start(kafka, &row.group, &[&row.topic], &[], |worker| {
         worker.assign = vec![1];
     })?;
     // It never committed on the other one, which nobody reads.

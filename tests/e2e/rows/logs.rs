@@ -101,7 +101,7 @@ pub(super) fn a_compacted_topic_counts_its_gaps(kafka: &KafkaCluster) -> Result<
         Ok(())
     })?;
     row.expect(&format!("measured {}", written - 1))?;
-    let worker = Worker::subscribe(kafka, &row.group, &row.topic, &[])?;
+    let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &[])?;
     row.until("measured 0")?;
     worker.leave()
 }
@@ -112,7 +112,7 @@ pub(super) fn partitions_added_under_a_live_group(kafka: &KafkaCluster) -> Resul
     // So often does the consumer look for new partitions.
     let often = [("topic.metadata.refresh.interval.ms", "1000")];
     row.produce(&[(0, 3)])?;
-    let worker = Worker::subscribe(kafka, &row.group, &row.topic, &often)?;
+    let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &often)?;
     row.until("measured 0")?;
     let added = ["--alter", "--topic", &row.topic, "--partitions", "3"];
     kafka.topics_tool(&added)?;

@@ -19,7 +19,7 @@ pub(super) fn a_transaction_marker_is_a_residue(kafka: &KafkaCluster) -> Result<
     let transaction = kafka.begin_transaction()?;
     transaction.produce(&row.topic, 0, 3)?;
     transaction.commit()?;
-    let worker = Worker::subscribe(kafka, &row.group, &row.topic, &[])?;
+    let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &[])?;
     row.until("measured 1")?;
     poll_until(super::WITHIN, "the member to be described", || {
         row.look()?;
@@ -58,7 +58,7 @@ pub(super) fn a_transaction_marker_is_a_residue(kafka: &KafkaCluster) -> Result<
 pub(super) fn a_poison_partition_is_stuck(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 2)?;
     row.produce(&[(0, 30), (1, 30)])?;
-    let worker = Worker::start(kafka, &row.group, &row.topic, &[], |worker| {
+    let worker = Worker::start(kafka, &row.group, &[&row.topic], &[], |worker| {
         worker.subscribe = true;
         worker.poison = Some((0, 12));
     })?;
@@ -81,7 +81,7 @@ pub(super) fn a_poison_partition_is_stuck(kafka: &KafkaCluster) -> Result<()> {
 pub(super) fn a_long_job_is_neither_stuck_nor_a_residue(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 1)?;
     row.produce(&[(0, 30)])?;
-    let worker = Worker::start(kafka, &row.group, &row.topic, &[], |worker| {
+    let worker = Worker::start(kafka, &row.group, &[&row.topic], &[], |worker| {
         worker.subscribe = true;
         worker.poison = Some((0, 12));
     })?;

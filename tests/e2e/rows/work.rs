@@ -36,10 +36,10 @@ impl Worker {
     pub(crate) fn subscribe(
         kafka: &KafkaCluster,
         group: &str,
-        topic: &str,
+        topics: &[&str],
         properties: &[(&str, &str)],
     ) -> Result<Self> {
-        Self::start(kafka, group, topic, properties, |habits| {
+        Self::start(kafka, group, topics, properties, |habits| {
             habits.subscribe = true;
         })
     }
@@ -48,7 +48,7 @@ impl Worker {
     pub(crate) fn start(
         kafka: &KafkaCluster,
         group: &str,
-        topic: &str,
+        topics: &[&str],
         properties: &[(&str, &str)],
         change: impl FnOnce(&mut Habits),
     ) -> Result<Self> {
@@ -66,26 +66,31 @@ impl Worker {
                 "auto.offset.reset",
                 if habits.latest { "latest" } else { "earliest" },
             )
-            .set("session.timeout.ms", "6000")
-            .set("heartbeat.interval.ms", "1000")
             .set("fetch.wait.max.ms", "50");
+        if !properties.contains(&("group.protocol", "consumer")) {
+            // With the consumer protocol this is up to the broker.
+            config
+                .set("session.timeout.ms", "6000")
+                .set("heartbeat.interval.ms", "1000");
+        }
         for (key, value) in properties {
             config.set(*key, *value);
         }
         let consumer: BaseConsumer = config.create()?;
         if habits.subscribe {
-            consumer.subscribe(&[topic])?;
+            consumer.subscribe(topics)?;
         } else {
             let mut list = TopicPartitionList::new();
-            for &partition in &habits.assign {
-                list.add_partition_offset(topic, partition, Offset::Stored)?;
+            for topic in topics {
+                for &partition in &habits.assign {
+                    list.add_partition_offset(topic, partition, Offset::Stored)?;
+                }
             }
             consumer.assign(&list)?;
         }
         let leave = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&leave);
-        let topic = topic.to_owned();
-        let thread = std::thread::spawn(move || work(&consumer, &topic, &habits, &told));
+        let thread = std::thread::spawn(move || work(&consumer, &habits, &told));
         Ok(Self { leave, thread })
     }
 
@@ -98,7 +103,7 @@ impl Worker {
     }
 }
 
-fn work(consumer: &BaseConsumer, topic: &str, habits: &Habits, leave: &AtomicBool) -> Result<()> {
+fn work(consumer: &BaseConsumer, habits: &Habits, leave: &AtomicBool) -> Result<()> {
     while !leave.load(Ordering::SeqCst) {
         let Some(Ok(record)) = consumer.poll(Duration::from_millis(50)) else {
             continue;
@@ -106,13 +111,13 @@ fn work(consumer: &BaseConsumer, topic: &str, habits: &Habits, leave: &AtomicBoo
         let (partition, offset) = (record.partition(), record.offset());
         if habits.poison == Some((partition, offset)) {
             let mut list = TopicPartitionList::new();
-            list.add_partition(topic, partition);
+            list.add_partition(record.topic(), partition);
             consumer.pause(&list)?;
             continue;
         }
         if habits.commits {
             let mut list = TopicPartitionList::new();
-            list.add_partition_offset(topic, partition, Offset::Offset(offset + 1))?;
+            list.add_partition_offset(record.topic(), partition, Offset::Offset(offset + 1))?;
             // A rebalance may have taken the partition away; whoever has it now reads on from the last commit.
             let _ = consumer.commit(&list, CommitMode::Sync);
         }

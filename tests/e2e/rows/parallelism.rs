@@ -1,0 +1,230 @@
+//! Useful parallelism is what the real assignors make of it: of more members than partitions, so many get some.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lagwise::kafka::Client;
+use lagwise::model::group::{GroupState, Member};
+use lagwise::model::parallelism::Parallelism;
+use lagwise::model::reading::whole_parallelism;
+
+use super::work::Worker;
+use super::{Row, WITHIN};
+use crate::sources::{Sources, Subject, plan};
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::poll::poll_until;
+use crate::testbed::unique;
+
+/// Partitions of the two topics.
+const LARGE: i32 = 4;
+const SMALL: i32 = 2;
+
+/// More members than partitions.
+const MEMBERS: usize = 7;
+
+/// What a client makes of a group, as `4 largest_topic`; no number where there is no limit.
+fn shown(useful: Parallelism) -> String {
+    match useful.limit.bounded() {
+        Some(most) => format!("{most} {}", useful.rule.label()),
+        None => useful.rule.label().to_owned(),
+    }
+}
+
+fn of(subject: &Subject, group: &str) -> Result<String> {
+    let read = subject.known.groups.get(group).context("no reading")?;
+    Ok(whole_parallelism(read).map_or("nothing".to_owned(), shown))
+}
+
+/// Waits until each client makes this of the group.
+fn until(
+    sources: &mut Sources,
+    group: &str,
+    topics: &[&str],
+    expected: impl Fn(Client) -> &'static str,
+) -> Result<()> {
+    let plan = plan(group, topics);
+    poll_until(WITHIN, "the group's parallelism", || {
+        sources.look(&plan)?;
+        for subject in &sources.each {
+            let seen = of(subject, group)?;
+            let expected = expected(subject.client);
+            ensure!(
+                seen == expected,
+                "{:?}: {seen}, not {expected}",
+                subject.client
+            );
+        }
+        Ok(())
+    })
+}
+
+fn by(wire: &'static str, librdkafka: &'static str) -> impl Fn(Client) -> &'static str {
+    move |client| match client {
+        Client::Wire => wire,
+        _ => librdkafka,
+    }
+}
+
+pub(super) fn as_many_members_have_work_as_the_assignor_gives_some(
+    kafka: &KafkaCluster,
+) -> Result<()> {
+    let (large, small) = (unique("large"), unique("small"));
+    kafka.create_topic(&large, LARGE)?;
+    kafka.create_topic(&small, SMALL)?;
+    // Who sees no members knows what a group reads by its commits.
+    kafka.produce_to(&large, &[(0, 3)])?;
+    kafka.produce_to(&small, &[(1, 3)])?;
+    let topics = [large.as_str(), small.as_str()];
+    let classic = |assignor| vec![("partition.assignment.strategy", assignor)];
+    let server_side = |assignor| {
+        vec![
+            ("group.protocol", "consumer"),
+            ("group.remote.assignor", assignor),
+        ]
+    };
+    for (name, properties, expected) in [
+        ("range", classic("range"), "4 largest_topic"),
+        ("roundrobin", classic("roundrobin"), "6 all_topics"),
+        (
+            "cooperative-sticky",
+            classic("cooperative-sticky"),
+            "6 all_topics",
+        ),
+        ("uniform", server_side("uniform"), "6 all_topics"),
+        (
+            "range of the broker",
+            server_side("range"),
+            "4 largest_topic",
+        ),
+    ] {
+        let group = unique("group");
+        let member = |number: usize| {
+            let instance = format!("static-{number}");
+            let mut properties = properties.clone();
+            // Some of them static.
+            if number.is_multiple_of(2) {
+                properties.push(("group.instance.id", &instance));
+            }
+            Worker::subscribe(kafka, &group, &topics, &properties)
+        };
+        let members: Vec<_> = (0..MEMBERS).map(member).collect::<Result<_>>()?;
+        let found = have_work(kafka, &group, &topics, expected);
+        for member in members {
+            member.leave()?;
+        }
+        found.with_context(|| name.to_owned())?;
+    }
+    // This one only Kafka's own client has.
+    let group = unique("group");
+    let sticky = "org.apache.kafka.clients.consumer.StickyAssignor";
+    let mut members = kafka.start_members(&group, MEMBERS, sticky, &topics)?;
+    have_work(kafka, &group, &topics, "6 all_topics").context("sticky")?;
+    members.stop(Duration::from_secs(20))?;
+    Ok(())
+}
+
+/// The group's parallelism is as expected, and so many of its members have partitions; when they have left, it is what
+/// it was.
+fn have_work(
+    kafka: &KafkaCluster,
+    group: &str,
+    topics: &[&str],
+    expected: &'static str,
+) -> Result<()> {
+    let mut sources = Sources::of(kafka)?;
+    let plan = plan(group, topics);
+    poll_until(WITHIN, "all members to be described", || {
+        sources.look(&plan)?;
+        for subject in sources.each.iter().filter(|s| s.client == Client::Wire) {
+            let read = subject.known.groups.get(group).context("no reading")?;
+            let told = read.description.as_ref().context("no description")?;
+            ensure!(
+                told.state == GroupState::Stable && told.members.len() == MEMBERS,
+                "{told:?}"
+            );
+            let working = told.members.iter().map(Member::partitions);
+            let working = working.filter(|partitions| *partitions > 0).count();
+            let seen = of(subject, group)?;
+            ensure!(
+                seen == expected && seen.starts_with(&format!("{working} ")),
+                "{working} have work, {seen} is read"
+            );
+        }
+        Ok(())
+    })?;
+    until(
+        &mut sources,
+        group,
+        topics,
+        by(expected, "4 assignor_unknown"),
+    )
+}
+
+/// Whoever assigns itself its partitions is no member: those with commits are somebody's.
+pub(super) fn by_manual_assignment_the_partitions_with_commits(kafka: &KafkaCluster) -> Result<()> {
+    let mut row = Row::new(kafka, LARGE)?;
+    row.produce(&[(1, 5), (3, 5)])?;
+    let worker = Worker::start(kafka, &row.group, &[&row.topic], &[], |worker| {
+        worker.assign = vec![1, 3];
+    })?;
+    row.until("since_seen 0, measured 0, since_seen 0, measured 0")?;
+    let (group, topic) = (row.group.clone(), row.topic.clone());
+    until(
+        &mut row.sources,
+        &group,
+        &[&topic],
+        by("2 manual_assignment", "4 one_topic"),
+    )?;
+    worker.leave()?;
+    // A member, and then none: such a group is never taken for one again, also by whoever comes later.
+    let worker = Worker::subscribe(kafka, &group, &[&topic], &[])?;
+    until(
+        &mut row.sources,
+        &group,
+        &[&topic],
+        by("4 one_topic", "4 one_topic"),
+    )?;
+    worker.leave()?;
+    let mut fresh = Sources::of(kafka)?;
+    until(
+        &mut fresh,
+        &group,
+        &[&topic],
+        by("4 one_topic", "4 one_topic"),
+    )
+}
+
+/// Records are shared, not partitions.
+pub(super) fn a_share_group_has_no_limit(kafka: &KafkaCluster) -> Result<()> {
+    let (topic, group) = (unique("topic"), unique("share"));
+    kafka.create_topic(&topic, SMALL)?;
+    let mut consumer = kafka.start_share_consumer(&group, &topic)?;
+    let mut sources = Sources::of(kafka)?;
+    until(&mut sources, &group, &[&topic], by("shared", "nothing"))?;
+    consumer.stop(Duration::from_secs(20))?;
+    Ok(())
+}
+
+/// Three tasks for the topic's partitions, two more for those of the repartition topic.
+pub(super) fn a_streams_group_has_its_tasks(kafka: &KafkaCluster) -> Result<()> {
+    let (topic, group) = (unique("topic"), unique("streams"));
+    kafka.create_topic(&topic, 3)?;
+    let mut application = kafka.start_streams(&group, &topic)?;
+    let repartition = format!("{group}-halves-repartition");
+    // It begins with what comes once it runs.
+    poll_until(WITHIN, "a commit of the application", || {
+        kafka.produce(&topic, 0, 1)?;
+        let committed = kafka.committed(&group, &topic)?;
+        ensure!(committed[0].is_some(), "there is none");
+        Ok(())
+    })?;
+    let mut sources = Sources::of(kafka)?;
+    until(
+        &mut sources,
+        &group,
+        &[&topic, &repartition],
+        by("5 tasks", "3 one_topic"),
+    )?;
+    application.stop(Duration::from_secs(20))?;
+    Ok(())
+}
