@@ -145,9 +145,9 @@ pub(crate) fn connections_closed_for_their_age_and_listeners_that_move(
     };
     let kafka = testbed.start_kafka(&unique("aging"), &options)?;
     let still = Still::set_up(&kafka)?;
+    let proxy = Proxy::of_broker(&kafka, 1, "AGING")?;
+    let bootstrap = kafka.listener_bootstrap("AGING");
     for client in clients()? {
-        let proxy = Proxy::of_broker(&kafka, 1, "AGING")?;
-        let bootstrap = kafka.listener_bootstrap("AGING");
         let mut sources = Sources::with(&[client], &[("bootstrap.servers", &bootstrap)])?;
         sources.until(SOON, "the lag", &still.plan(), &still.truth())?;
         for round in 0..3 {
