@@ -1,5 +1,6 @@
 //! What a whole daemon keeps in memory while it watches the workload.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -20,16 +21,37 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// More than this W2 should not take.
 const MOST_MB: f64 = 40.0;
 
-/// Runs the daemon with an HPA for each group of the workload, and prints what it weighs before and after a scrape.
+/// Runs the daemon with a target for each group of the workload, then with an HPA for each, and prints what it weighs
+/// before and after a scrape.
 pub(crate) fn measure(testbed: &Testbed, workload: Workload, bootstrap: &str) -> Result<()> {
+    weigh(testbed, workload, bootstrap, None)?;
     let plane = testbed.control_plane()?;
     let namespace = plane.namespace("sweep")?;
     let hpas: Vec<_> = workload.all().iter().map(hpa).collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": hpas}).to_string();
     plane.kubectl_with_input(&["create", "--namespace", &namespace, "-f", "-"], &list)?;
     let kubeconfig = plane.daemon_kubeconfig(&namespace)?;
+    weigh(testbed, workload, bootstrap, Some(&kubeconfig))
+}
+
+fn weigh(
+    testbed: &Testbed,
+    workload: Workload,
+    bootstrap: &str,
+    kubeconfig: Option<&Path>,
+) -> Result<()> {
+    let watched = if kubeconfig.is_some() {
+        "HPAs"
+    } else {
+        "targets"
+    };
+    let all = workload.all();
+    let targets = all.iter().filter(|_| kubeconfig.is_none());
+    let targets: Vec<_> = targets.map(target).collect();
     let http_port = free_port()?;
     let config = json!({
+        "kubernetes": {"enabled": kubeconfig.is_some()},
+        "targets": targets,
         "clusters": [{
             "name": "main",
             "client": "wire",
@@ -43,7 +65,7 @@ pub(crate) fn measure(testbed: &Testbed, workload: Workload, bootstrap: &str) ->
         },
     });
     let folder = testbed.folder("daemon")?;
-    let mut daemon = testbed.start_lagwise(&folder, &config.to_string(), Some(&kubeconfig))?;
+    let mut daemon = testbed.start_lagwise(&folder, &config.to_string(), kubeconfig)?;
     poll_until(Duration::from_secs(60), "lagwise to be ready", || {
         daemon.expect_running()?;
         let (code, body) = http_get(http_port, "/readyz")?;
@@ -61,7 +83,7 @@ pub(crate) fn measure(testbed: &Testbed, workload: Workload, bootstrap: &str) ->
             line.strip_prefix("lagwise_polls_total{cluster=\"main\",outcome=\"complete\"} ")
         })
         .context("no poll was complete")?;
-    println!("`lagwise run` is weighed after {complete} complete polls");
+    println!("`lagwise run` with {watched} is weighed after {complete} complete polls");
     let partitions = metrics
         .lines()
         .filter(|line| line.starts_with("kafka_consumergroup_lag{"))
@@ -72,14 +94,23 @@ pub(crate) fn measure(testbed: &Testbed, workload: Workload, bootstrap: &str) ->
         "lag of {partitions} partitions, not of {expected} ({PARTITIONS} a topic)"
     );
     std::thread::sleep(INTERVAL * 2);
-    judge("MB of `lagwise run`, never scraped", before, MOST_MB);
     judge(
-        "MB of `lagwise run`, after a scrape",
+        &format!("MB with {watched}, never scraped"),
+        before,
+        MOST_MB,
+    );
+    judge(
+        &format!("MB with {watched}, after a scrape"),
         resident_mb(&process)?,
         MOST_MB,
     );
     daemon.stop(Duration::from_secs(10))?;
     Ok(())
+}
+
+/// The group and its topics as the configuration names them.
+fn target((group, topics): &(String, Vec<String>)) -> Value {
+    json!({"name": group, "group": group, "topics": topics})
 }
 
 /// An HPA on the lag of the group on each of these topics, for a Deployment that is not there.
