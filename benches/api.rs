@@ -46,6 +46,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
+use tower::ServiceExt;
 
 const CONNECTIONS: u32 = 8;
 const CLOSED_LOOP: Duration = Duration::from_secs(5);
@@ -167,18 +168,27 @@ fn main() {
     let (open, _open) = api(AuthMode::None);
     let reviewer = Arc::new(Yes);
     let (known, _known) = api(AuthMode::Kubernetes { trust, reviewer });
-    let mut hello_rate = None;
-    for (name, router, config) in [
+    println!(
+        "without a network: hello {:?}, API, open {:?} for an answer",
+        in_process(&hello),
+        in_process(&open)
+    );
+    let servers = [
         ("hello", hello, &plain),
         ("API, open", open, &plain),
         ("API, front proxy", known, &proxy),
-    ] {
-        let (rate, p50, p99) = measure(router, &tls, config);
-        let slower = *hello_rate.get_or_insert(rate) / rate;
-        println!(
-            "{name:<17} {rate:>8.0} answers/s on {CONNECTIONS} connections (hello: x{slower:.2}); \
-             at {OPEN_RATE}/s open-loop p50 {p50:?}, p99 {p99:?}"
-        );
+    ];
+    // Twice in turn, so that what else the machine does meets all of them.
+    for _ in 0..2 {
+        let mut hello_rate = None;
+        for (name, router, config) in &servers {
+            let (rate, p50, p99) = measure(router.clone(), &tls, config);
+            let slower = *hello_rate.get_or_insert(rate) / rate;
+            println!(
+                "{name:<17} {rate:>8.0} answers/s on {CONNECTIONS} connections (hello: x{slower:.2}); \
+                 at {OPEN_RATE}/s open-loop p50 {p50:?}, p99 {p99:?}"
+            );
+        }
     }
 }
 
@@ -203,6 +213,24 @@ fn client_config(tls: &ServerTls, identity: Option<(CertificateDer<'static>, Key
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
+}
+
+/// What an answer takes of one thread, without connection, TLS and HTTP.
+fn in_process(router: &Router) -> Duration {
+    const ANSWERS: u32 = 100_000;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let began = Instant::now();
+        for n in 0..ANSWERS {
+            let answer = router.clone().oneshot(request(n)).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            answer.into_body().collect().await.unwrap();
+        }
+        began.elapsed() / ANSWERS
+    })
 }
 
 /// Serves it, and gives the rate of a closed loop, and median and 99th percentile of an open one.
@@ -240,23 +268,24 @@ async fn connect(address: SocketAddr, config: &Config) -> SendRequest<Body> {
 }
 
 async fn ask(sender: &mut SendRequest<Body>, n: u32) {
+    let answer = sender.send_request(request(n)).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.into_body().collect().await.unwrap();
+}
+
+fn request(n: u32) -> Request<Body> {
     let path = format!(
         "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag\
          ?labelSelector=group%3Dgroup-{}%2Ctopic%3Dtopic",
         n % 200
     );
-    let request = Request::get(path)
+    let user = "system:serviceaccount:kube-system:horizontal-pod-autoscaler";
+    Request::get(path)
         .header("host", "localhost")
-        .header(
-            "x-remote-user",
-            "system:serviceaccount:kube-system:horizontal-pod-autoscaler",
-        )
+        .header("x-remote-user", user)
         .header("x-remote-group", "system:serviceaccounts")
         .body(Body::empty())
-        .unwrap();
-    let answer = sender.send_request(request).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    answer.into_body().collect().await.unwrap();
+        .unwrap()
 }
 
 async fn closed_loop(address: SocketAddr, config: &Config) -> f64 {

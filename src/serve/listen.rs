@@ -30,8 +30,9 @@ const HEADERS_WITHIN: Duration = Duration::from_secs(60);
 /// The most bytes of a request's headers.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
-/// The most headers of a request. Each group of a user is one, and some have hundreds.
-const MAX_HEADERS: usize = 1024;
+/// The most headers of a request. Each group of a user is one, and some have hundreds. Room for all
+/// of them is cleared for each request, so it is no larger than that.
+const MAX_HEADERS: usize = 512;
 
 /// The most requests under way on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 250;
