@@ -8,7 +8,7 @@ use crate::model::assembly::Scope;
 use crate::model::observation::SweepPlan;
 use crate::model::types::Moment;
 
-/// Spawns a sweep of the groups that were not in the plan before.
+/// Spawns a sweep of the groups that were not in the plan before. Plans are in the order of groups.
 pub(super) fn spawn_new<S: OffsetSource>(
     sweeps: &mut Sweeps,
     cluster: &Cluster<S>,
@@ -19,7 +19,10 @@ pub(super) fn spawn_new<S: OffsetSource>(
     let known = before
         .map(|plan| plan.groups.as_slice())
         .unwrap_or_default();
-    plan.groups.retain(|group| !known.contains(group));
+    plan.groups.retain(|group| {
+        let place = known.binary_search_by(|before| before.group.cmp(&group.group));
+        place.ok().and_then(|place| known.get(place)) != Some(group)
+    });
     if !plan.groups.is_empty() {
         spawn(sweeps, cluster, plan, Scope::Some, deadline);
     }
