@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -10,6 +10,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::kafka::KafkaCluster;
+use super::poll::poll_until;
 use super::topics::{REQUEST, blocking};
 use super::unique;
 
@@ -60,6 +61,29 @@ impl KafkaCluster {
         }
         producer.flush(REQUEST)?;
         Ok(())
+    }
+
+    /// A new topic of one partition from whose beginning compaction has taken records away, and where its log ends.
+    pub(crate) fn compacted_topic(&self) -> Result<(String, i64)> {
+        let topic = unique("compacted");
+        let settings = [
+            ("cleanup.policy", "compact"),
+            ("min.cleanable.dirty.ratio", "0.01"),
+            ("segment.ms", "100"),
+            ("max.compaction.lag.ms", "100"),
+        ];
+        self.create_topic_with(&topic, 1, &settings)?;
+        self.produce_keys(&topic, &["a", "b", "a", "b", "a", "b"])?;
+        // The segment that is written to is never compacted, and a new one begins with a record that is late enough.
+        let mut written = 6;
+        poll_until(Duration::from_secs(60), "the topic to be compacted", || {
+            self.produce_keys(&topic, &["c"])?;
+            written += 1;
+            let left = self.offsets_left(&topic)?;
+            ensure!(!left.contains(&0) && !left.contains(&2), "left: {left:?}");
+            Ok(())
+        })?;
+        Ok((topic, written))
     }
 
     /// The offsets of the records that are left in partition 0 of the topic.

@@ -8,7 +8,6 @@ use lagwise::model::types::Offset;
 
 use crate::sources::{Sources, plan, plan_of, read_committed};
 use crate::testbed::kafka::KafkaCluster;
-use crate::testbed::poll::poll_until;
 use crate::testbed::unique;
 
 /// How long a log start may be used without asking again, and a look or two.
@@ -68,25 +67,9 @@ pub(crate) fn a_moved_log_start_is_seen_within_its_time(kafka: &KafkaCluster) ->
 
 /// Compaction leaves gaps and takes no offset back.
 pub(crate) fn compacted_topic(kafka: &KafkaCluster) -> Result<()> {
-    let (topic, group) = (unique("compacted"), unique("group"));
-    let settings = [
-        ("cleanup.policy", "compact"),
-        ("min.cleanable.dirty.ratio", "0.01"),
-        ("segment.ms", "100"),
-        ("max.compaction.lag.ms", "100"),
-    ];
-    kafka.create_topic_with(&topic, 1, &settings)?;
-    kafka.produce_keys(&topic, &["a", "b", "a", "b", "a", "b"])?;
+    let (topic, written) = kafka.compacted_topic()?;
+    let group = unique("group");
     kafka.commit(&group, &topic, &[(0, 1)])?;
-    // The segment that is written to is never compacted, and a new one begins with a record that is late enough.
-    let mut written = 6;
-    poll_until(Duration::from_secs(60), "the topic to be compacted", || {
-        kafka.produce_keys(&topic, &["c"])?;
-        written += 1;
-        let left = kafka.offsets_left(&topic)?;
-        ensure!(!left.contains(&0) && !left.contains(&2), "left: {left:?}");
-        Ok(())
-    })?;
     Sources::of(kafka)?.expect(
         &plan(&group, &[&topic]),
         &format!("{group} {topic}: 1\n{topic}: 0..{written}"),
