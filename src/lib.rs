@@ -4,7 +4,8 @@
 //! Data flows one way. A source in [`kafka`] answers a plan with an observation (what the brokers
 //! said); the [`poller`] turns observations into snapshots by the pure rules of [`model`] and
 //! [`publish`]es them; [`serve`] answers from the latest one, and [`k8s`] tells the poller which
-//! HPAs ask for what; [`state`] keeps what has to survive a restart. [`app`] wires them, [`cli`] prints.
+//! HPAs ask for what; [`state`] keeps what has to survive a restart, and [`leading`] says which of
+//! several daemons decides. [`app`] wires them, [`cli`] prints.
 //!
 //! Invariants:
 //! - An unknown is never a number: every reading is a `Result`, and a group with an unknown
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod k8s;
 pub mod kafka;
+pub mod leading;
 pub mod model;
 pub mod poller;
 pub mod publish;

@@ -7,23 +7,38 @@ use std::{fs, io};
 
 /// What each part of the crate may import, besides itself. A part that is not listed may import
 /// nothing, so that a new one has to be given its place here.
-const DIRECTION: [(&str, &[&str]); 12] = [
+const DIRECTION: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("config", &["model"]),
     ("telemetry", &["model", "review"]),
     ("publish", &["model"]),
+    ("leading", &[]),
     ("state", &["model", "telemetry"]),
     ("review", &["model"]),
-    ("poller", &["model", "publish", "telemetry"]),
+    ("poller", &["leading", "model", "publish", "telemetry"]),
     ("kafka", &["model", "publish", "poller", "telemetry"]),
-    ("k8s", &["model", "publish", "review", "state", "telemetry"]),
-    ("serve", &["model", "publish", "review", "telemetry"]),
+    (
+        "k8s",
+        &[
+            "leading",
+            "model",
+            "publish",
+            "review",
+            "state",
+            "telemetry",
+        ],
+    ),
+    (
+        "serve",
+        &["leading", "model", "publish", "review", "telemetry"],
+    ),
     (
         "app",
         &[
             "config",
             "k8s",
             "kafka",
+            "leading",
             "model",
             "poller",
             "publish",
@@ -40,6 +55,7 @@ const DIRECTION: [(&str, &[&str]); 12] = [
             "config",
             "k8s",
             "kafka",
+            "leading",
             "model",
             "poller",
             "publish",

@@ -19,7 +19,7 @@ use super::watching;
 use crate::model::annotations::PREFIX;
 use crate::model::quantity::Milli;
 use crate::model::selector::{Operator, Requirement, Selector, is_label_value};
-use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget};
+use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
 
 /// HPAs in one page of a listing: their text takes many times what is kept of them, and the memory for
 /// it would never be given back.
@@ -116,6 +116,10 @@ fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
     HpaFacts {
         namespace: text(&hpa.metadata.namespace),
         name: text(&hpa.metadata.name),
+        uid: text(&hpa.metadata.uid),
+        scale_target: scale_target(hpa),
+        controller: controller_of(hpa),
+        min_replicas: hpa.spec.min_replicas.and_then(|n| u32::try_from(n).ok()),
         metrics: hpa
             .spec
             .metrics
@@ -136,6 +140,21 @@ fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         tolerance_up: tolerance(|behavior| behavior.scale_up.as_ref()),
         tolerance_down: tolerance(|behavior| behavior.scale_down.as_ref()),
     }
+}
+
+fn scale_target(hpa: &HorizontalPodAutoscaler) -> ScaleTarget {
+    let of = &hpa.spec.scale_target_ref;
+    ScaleTarget {
+        api_version: of.api_version.as_deref().unwrap_or_default().into(),
+        kind: of.kind.as_str().into(),
+        name: of.name.as_str().into(),
+    }
+}
+
+fn controller_of(hpa: &HorizontalPodAutoscaler) -> Option<Arc<str>> {
+    let mut owners = hpa.metadata.owner_references.iter().flatten();
+    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    Some(format!("{}/{}", owner.kind, owner.name).into())
 }
 
 fn external_metric(source: &ExternalMetricSource) -> Option<ExternalMetric> {
@@ -328,6 +347,33 @@ mod tests {
         let facts = facts_of(&given);
         assert_eq!(facts.tolerance_up, Milli::parse("0"));
         assert_eq!(facts.tolerance_down, Milli::parse("50m"));
+    }
+
+    #[test]
+    fn what_it_scales_and_who_owns_it() {
+        let mut given = hpa("shop", "orders", json!([]));
+        let facts = facts_of(&given);
+        assert_eq!((facts.min_replicas, facts.controller), (None, None));
+        given.metadata.uid = Some("u-1".into());
+        given.spec.min_replicas = Some(0);
+        let target = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "r"});
+        given.spec.scale_target_ref = serde_json::from_value(target).unwrap();
+        let owner = |kind: &str, controller: Value| json!({"apiVersion": "v1", "kind": kind, "name": "o", "uid": "x", "controller": controller});
+        let owners = json!([
+            owner("Team", json!(null)),
+            owner("ScaledObject", json!(true))
+        ]);
+        given.metadata.owner_references = serde_json::from_value(owners).unwrap();
+        let facts = facts_of(&given);
+        assert_eq!((&*facts.uid, facts.min_replicas), ("u-1", Some(0)));
+        assert_eq!(facts.controller.as_deref(), Some("ScaledObject/o"));
+        let ScaleTarget {
+            api_version,
+            kind,
+            name,
+        } = &facts.scale_target;
+        let shown = (&**api_version, &**kind, &**name);
+        assert_eq!(shown, ("argoproj.io/v1alpha1", "Rollout", "r"));
     }
 
     #[test]

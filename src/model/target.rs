@@ -53,13 +53,35 @@ pub struct ExternalMetric {
     pub target: Option<MetricTarget>,
 }
 
+/// What an HPA scales: anything with a `/scale` subresource.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScaleTarget {
+    /// Its API group and version, such as `apps/v1`.
+    pub api_version: Arc<str>,
+    /// Its kind, such as `Deployment`.
+    pub kind: Arc<str>,
+    /// Its name, in the HPA's namespace.
+    pub name: Arc<str>,
+}
+
 /// What is known of one HPA.
+///
+/// Only what somebody wrote into it: its status and resource version change at every turn of the HPA
+/// controller, and whoever needs those reads the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HpaFacts {
     /// Its namespace, which is also that of its metric requests.
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
+    /// What tells it from another of the same name, before it or after it.
+    pub uid: Arc<str>,
+    /// What it scales.
+    pub scale_target: ScaleTarget,
+    /// The controller that owns it, as `Kind/name`: it would put back whatever anyone else writes.
+    pub controller: Option<Arc<str>>,
+    /// The fewest replicas that it may want; `None` where it does not say, which means one.
+    pub min_replicas: Option<u32>,
     /// Its External metrics, in its order, those of others too.
     pub metrics: Vec<ExternalMetric>,
     /// Its annotations that begin with [`annotations::PREFIX`](super::annotations::PREFIX).

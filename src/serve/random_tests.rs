@@ -208,10 +208,8 @@ fn snapshot() -> LagSnapshot {
                 u64::try_from(WANTED).unwrap(),
             ))),
         }],
-        annotations: Default::default(),
         max_replicas: u32::MAX,
-        tolerance_up: None,
-        tolerance_down: None,
+        ..HpaFacts::default()
     };
     let targets = Targets::merge(&["main".into()], &[], &[hpa], BTreeSet::new());
     snapshot.targets = Arc::new(targets);
