@@ -43,7 +43,7 @@ const DURATION: &str = "a duration with its unit, such as 90s, 10m or 7d";
 const FLAG: &str = "true, false";
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-const KEYS: [Key; 16] = [
+const KEYS: [Key; 18] = [
     Key {
         name: "threads-per-replica",
         allowed: "a whole number from 1 to 10000",
@@ -181,6 +181,22 @@ const KEYS: [Key; 16] = [
         allowed: DURATION,
         read: |text, to| {
             to.settings.fallback_after = Some(duration(text)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "scale-to-zero",
+        allowed: FLAG,
+        read: |text, to| {
+            to.settings.scale_to_zero = Some(flag(text)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "cooldown",
+        allowed: DURATION,
+        read: |text, to| {
+            to.settings.cooldown = Some(duration(text)?);
             Some(())
         },
     },
@@ -343,6 +359,8 @@ mod tests {
             ("lagwise.dev/forget-after", "7d"),
             ("lagwise.dev/fallback-replicas", "3"),
             ("lagwise.dev/fallback-after", "15m"),
+            ("lagwise.dev/scale-to-zero", "true"),
+            ("lagwise.dev/cooldown", "90s"),
             ("lagwise.dev/consumer-group", "Orders Group/1"),
             ("other.dev/even", "maybe"),
             ("kubectl.kubernetes.io/last-applied-configuration", "{}"),
@@ -353,6 +371,10 @@ mod tests {
         } = annotations.of(None);
         assert_eq!((settings.threads().get(), settings.even()), (4, true));
         assert_eq!(settings.by(), By::Lagging);
+        assert_eq!(
+            (settings.scale_to_zero(), settings.cooldown()),
+            (true, Duration::from_secs(90))
+        );
         assert_eq!(
             settings.named_topics(),
             ["orders".into(), "payments".into()].into()
@@ -419,6 +441,8 @@ mod tests {
             ("fallback-replicas", "0"),
             ("fallback-after", ""),
             ("consumer-group", ""),
+            ("scale-to-zero", "1"),
+            ("cooldown", "300"),
         ] {
             let (annotations, findings) = read(&[(&format!("{PREFIX}{key}"), value)]);
             let [finding] = findings.as_slice() else {

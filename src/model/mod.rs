@@ -42,3 +42,4 @@ pub mod standing;
 pub mod target;
 pub mod tenancy;
 pub mod types;
+pub mod zero;

@@ -10,6 +10,7 @@ use super::parallelism::By;
 use super::partitions::PartitionFilter;
 use super::pattern::TopicPattern;
 use super::types::{Isolation, Lag, OffsetReset, TopicName};
+use super::zero::COOLDOWN;
 
 /// How long lag is unknown before the fallback, where only the replicas are set.
 pub const FALLBACK_AFTER: Duration = Duration::from_secs(600);
@@ -52,6 +53,10 @@ pub struct Settings {
     pub fallback_replicas: Option<NonZeroU32>,
     /// How long that is.
     pub fallback_after: Option<Duration>,
+    /// Whether a workload without work is scaled to zero.
+    pub scale_to_zero: Option<bool>,
+    /// How long it has to be without work before.
+    pub cooldown: Option<Duration>,
     /// Where the group's consumers start without a committed offset; the group's, not one target's.
     pub reset: Option<OffsetReset>,
     /// Which log end they read up to; the group's.
@@ -72,6 +77,8 @@ impl Settings {
             partitions: self.partitions.or_else(|| base.partitions.clone()),
             fallback_replicas: self.fallback_replicas.or(base.fallback_replicas),
             fallback_after: self.fallback_after.or(base.fallback_after),
+            scale_to_zero: self.scale_to_zero.or(base.scale_to_zero),
+            cooldown: self.cooldown.or(base.cooldown),
             reset: self.reset.or(base.reset),
             isolation: self.isolation.or(base.isolation),
             lag: self.lag.over(&base.lag),
@@ -94,6 +101,18 @@ impl Settings {
     #[must_use]
     pub fn by(&self) -> By {
         self.by.unwrap_or_default()
+    }
+
+    /// Whether a workload without work is scaled to zero.
+    #[must_use]
+    pub fn scale_to_zero(&self) -> bool {
+        self.scale_to_zero.unwrap_or_default()
+    }
+
+    /// How long it has to be without work before.
+    #[must_use]
+    pub fn cooldown(&self) -> Duration {
+        self.cooldown.unwrap_or(COOLDOWN)
     }
 
     /// The fallback, where one is wanted.

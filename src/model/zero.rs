@@ -1,0 +1,206 @@
+//! Scale to zero where the HPA cannot do it: when a workload that has no work is set to zero
+//! replicas, and when it is woken. An HPA whose `minReplicas` is at least one leaves a workload of
+//! zero replicas alone (condition `ScalingDisabled`), so that both ways are ours.
+//!
+//! What lagwise has set to zero carries a mark on its HPA. Without the mark zero replicas are a
+//! person's off switch, and nobody wakes them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::query::{Answer, Question, Rules, ValueRule, answer};
+use super::snapshot::LagSnapshot;
+use super::target::{HpaFacts, LAG_METRIC, Origin, Target};
+use super::types::{Lag, Moment};
+
+/// How long there has to be no work, where an HPA does not say.
+pub const COOLDOWN: Duration = Duration::from_secs(300);
+
+/// How long after the write replicas above zero are taken for the HPA's own, written from what it
+/// had read before; later they are somebody's wish.
+pub const REWRITES_WITHIN: Duration = Duration::from_secs(60);
+
+/// An HPA's namespace and name.
+pub type HpaName = (Arc<str>, Arc<str>);
+
+/// Since when each HPA that may be scaled to zero has had no work.
+pub type IdleSince = BTreeMap<HpaName, Moment>;
+
+/// What there is to do for a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nobody knows, or not as of the last sweep.
+    Unknown,
+    /// Its group has not run yet: without a commit nothing says what it has missed.
+    NeverRan,
+    /// Nothing: no lag on any metric of ours, nothing stuck.
+    None,
+    /// Something, for so many replicas; at least one.
+    Waiting(u32),
+}
+
+impl Work {
+    /// What several metrics have together: the HPA follows the largest.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Work::Waiting(a), Work::Waiting(b)) => Work::Waiting(a.max(b)),
+            (Work::Waiting(n), _) | (_, Work::Waiting(n)) => Work::Waiting(n),
+            (Work::Unknown, _) | (_, Work::Unknown) => Work::Unknown,
+            (Work::NeverRan, _) | (_, Work::NeverRan) => Work::NeverRan,
+            (Work::None, Work::None) => Work::None,
+        }
+    }
+}
+
+/// What there is to do for each HPA with a metric of ours that may be scaled to zero.
+#[must_use]
+pub fn works(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> BTreeMap<HpaName, Work> {
+    let mut works: BTreeMap<HpaName, Work> = BTreeMap::new();
+    let may = snapshot.targets.all.iter();
+    for target in may.filter(|target| target.settings.scale_to_zero()) {
+        let (Origin::Hpa { namespace, name }, Some(selector)) = (&target.origin, &target.selector)
+        else {
+            continue;
+        };
+        let question = Question {
+            namespace,
+            metric: LAG_METRIC,
+            selector,
+        };
+        let work = match answer(&question, snapshot, now, rules) {
+            Ok(answer) => work(&answer, is_current(&answer, target, snapshot)),
+            Err(_) => Work::Unknown,
+        };
+        let key = (Arc::clone(namespace), Arc::clone(name));
+        works
+            .entry(key)
+            .and_modify(|so_far| *so_far = so_far.and(work))
+            .or_insert(work);
+    }
+    works
+}
+
+/// Whether the answer is as of its cluster's last sweep. One that is served on while a broker is
+/// down says nothing of now.
+fn is_current(answer: &Answer, target: &Target, snapshot: &LagSnapshot) -> bool {
+    let cluster = snapshot.clusters.get(&target.interest.cluster);
+    let sweep = cluster.and_then(|cluster| cluster.sweep);
+    sweep.is_some_and(|sweep| answer.read.monotonic >= sweep.started.monotonic)
+}
+
+fn work(answer: &Answer, is_current: bool) -> Work {
+    let replicas = |value: u64| Work::Waiting(u32::try_from(value.max(1)).unwrap_or(u32::MAX));
+    let needed = answer
+        .wanted
+        .and_then(|per_replica| answer.value.ceil_div(per_replica));
+    match (answer.rule, answer.lag) {
+        // Whoever set a fallback prefers its number to not knowing.
+        (ValueRule::Fallback, _) => replicas(needed.unwrap_or(1)),
+        (_, None) => Work::Unknown,
+        (_, Some(lag)) if lag > Lag(0) => replicas(needed.unwrap_or(1)),
+        _ if !is_current => Work::Unknown,
+        (ValueRule::NeverRan, _) => Work::NeverRan,
+        _ => Work::None,
+    }
+}
+
+/// Since when there has been no work, as of `now`. What is unknown meanwhile counts as work, so that
+/// the time begins anew.
+#[must_use]
+pub fn idle_since(before: &IdleSince, works: &BTreeMap<HpaName, Work>, now: &Moment) -> IdleSince {
+    let idle = works.iter().filter(|(_, work)| **work == Work::None);
+    idle.map(|(hpa, _)| (hpa.clone(), before.get(hpa).copied().unwrap_or(*now)))
+        .collect()
+}
+
+/// What is wished of a workload, and what is seen of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Situation {
+    /// Whether lagwise is to scale it to zero.
+    pub wanted: bool,
+    /// Whether its zero replicas would be lagwise's doing.
+    pub marked: bool,
+    /// Its `.spec.replicas`.
+    pub replicas: u32,
+    /// What there is to do for it.
+    pub work: Work,
+    /// How long there has been nothing, while it had replicas; `None` where there is something.
+    pub idle: Option<Duration>,
+    /// How long that has to be.
+    pub cooldown: Duration,
+    /// How long ago this process last set it to zero.
+    pub zeroed: Option<Duration>,
+    /// The fewest and the most replicas to wake it with.
+    pub bounds: (u32, u32),
+}
+
+/// What to do about a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    Rest,
+    /// Mark it, then set it to zero replicas.
+    Zero,
+    /// Set it to so many replicas, then take the mark away.
+    Wake(u32),
+    /// Take the mark away: somebody else has woken it.
+    Unmark,
+}
+
+/// What to do. Level-triggered: the same situation asks for the same step, whatever was done before,
+/// so that a write that was lost is made up for.
+#[must_use]
+pub fn step(situation: &Situation) -> Step {
+    let Situation {
+        wanted,
+        marked,
+        replicas,
+        work,
+        ..
+    } = *situation;
+    match (replicas, marked) {
+        // A person's off switch.
+        (0, false) => Step::Rest,
+        (0, true) => match work {
+            _ if !wanted => Step::Wake(situation.start(1)),
+            Work::Waiting(needed) => Step::Wake(situation.start(needed)),
+            // Only a consumer that runs commits, and only then does a lag say anything.
+            Work::NeverRan => Step::Wake(situation.start(1)),
+            Work::None | Work::Unknown => Step::Rest,
+        },
+        (_, true) => {
+            let rewritten = situation.zeroed.is_some_and(|ago| ago < REWRITES_WITHIN);
+            match work {
+                Work::None if wanted && rewritten => Step::Zero,
+                _ => Step::Unmark,
+            }
+        }
+        (_, false) => {
+            let idle = situation.idle.is_some_and(|idle| idle >= situation.cooldown);
+            match work {
+                Work::None if wanted && idle => Step::Zero,
+                _ => Step::Rest,
+            }
+        }
+    }
+}
+
+impl Situation {
+    fn start(&self, needed: u32) -> u32 {
+        let (fewest, most) = self.bounds;
+        let fewest = fewest.max(1);
+        needed.clamp(fewest, most.max(fewest))
+    }
+}
+
+/// Whether an HPA goes to zero by itself, so that nothing is to be written: its `minReplicas` can be
+/// zero only where the cluster has that.
+#[must_use]
+pub fn is_native(hpa: &HpaFacts) -> bool {
+    hpa.min_replicas == Some(0)
+}
+
+#[cfg(test)]
+#[path = "zero_tests.rs"]
+mod tests;
