@@ -27,6 +27,7 @@ use crate::model::query::Rules;
 use crate::model::snapshot::{ClusterSnapshot, LagSnapshot};
 use crate::model::target::{HpaFacts, Interest, StaticTarget, Targets};
 use crate::model::types::{ClusterName, Moment};
+use crate::model::zero::IdleSince;
 use crate::publish::Publisher;
 use crate::telemetry::{FindingRaised, PollFinished};
 
@@ -81,6 +82,7 @@ pub struct Poller<S> {
     rules: LagRules,
     remembered: Option<Remembered>,
     telling: Telling,
+    idle: Arc<IdleSince>,
 }
 
 #[derive(Debug)]
@@ -122,6 +124,7 @@ impl<S: OffsetSource> Poller<S> {
             rules: LagRules::default(),
             remembered: None,
             telling: Telling::by_default(cadence.interval.saturating_mul(6)),
+            idle: Arc::default(),
         }
     }
 
@@ -233,6 +236,7 @@ impl<S: OffsetSource> Poller<S> {
                 .iter()
                 .map(|(name, c)| (name.clone(), Arc::clone(&c.latest)))
                 .collect(),
+            idle: Arc::clone(&self.idle),
         }
     }
 
@@ -342,6 +346,9 @@ impl<S: OffsetSource> Poller<S> {
             .emit();
         }
         changes::tell(&name, &before, &cluster.latest, &finished);
+        if scope == Scope::Whole {
+            self.idle = self.telling.idle_since(&self.snapshot());
+        }
         self.publish();
     }
 

@@ -147,5 +147,6 @@ pub(crate) fn snapshot() -> LagSnapshot {
             ..Targets::default()
         }),
         clusters: [("main".into(), Arc::new(main)), ("down".into(), down)].into(),
+        idle: Arc::default(),
     }
 }

@@ -224,6 +224,9 @@ impl Asking<'_> {
             {
                 (wanted, ValueRule::NeverRan)
             }
+            Some(MetricTarget::AverageValue(wanted)) if self.cools(resolved, parts, lag) => {
+                (wanted, ValueRule::Cooldown)
+            }
             Some(MetricTarget::AverageValue(wanted)) => self.sized(wanted, ceiling, parts),
             _ => (measured, ValueRule::AsMeasured),
         };
@@ -235,6 +238,17 @@ impl Asking<'_> {
             rule,
             read: reads.min_by_key(|read| read.monotonic).unwrap_or(*self.now),
         }
+    }
+
+    /// Whether an HPA that may go to zero has had no work for less than its cooldown. An HPA whose
+    /// `minReplicas` is zero has none of its own.
+    fn cools(&self, resolved: &Resolved, parts: &[Part<'_>], lag: Lag) -> bool {
+        let cooldowns = parts.iter().map(|part| part.asked.settings.cooldown());
+        let cooldown = cooldowns.max().unwrap_or_default();
+        let is_short =
+            |since: Option<&Moment>| since.is_none_or(|since| self.now.since(since) < cooldown);
+        let mut sleepers = resolved.sleepers.iter();
+        lag == Lag(0) && sleepers.any(|hpa| is_short(self.snapshot.idle.get(hpa)))
     }
 
     /// Each group's lag by its own ceiling, then the sum by the largest.

@@ -114,6 +114,7 @@ fn snapshot(observations: Vec<Observation>, hpas: &[HpaFacts]) -> LagSnapshot {
         sequence: 1,
         targets: Arc::new(Targets::merge(&["main".into()], &[], hpas, BTreeSet::new())),
         clusters: [("main".into(), latest)].into(),
+        idle: Arc::default(),
     }
 }
 
@@ -220,6 +221,32 @@ fn selectors_pick_topics() {
             "{selector}"
         );
     }
+}
+
+#[test]
+fn who_may_go_to_zero_is_served_one_replicas_worth_until_the_cooldown_is_over() {
+    let mut sleeper = hpa("h", "group=g", average(100));
+    for (key, value) in [("scale-to-zero", "true"), ("cooldown", "2m")] {
+        let key = format!("lagwise.dev/{key}");
+        sleeper.annotations.insert(key, value.to_owned());
+    }
+    let none = observation(0, &[("t", &[(Some(5), 5)])]);
+    let mut idle = snapshot(vec![none], &[sleeper]);
+    let mut expect = |since: Option<u64>, now, expected, rule| {
+        let hpa = || (Arc::from("shop"), Arc::from("h"));
+        idle.idle = Arc::new(since.map(|since| (hpa(), at(since))).into_iter().collect());
+        let rules = Rules {
+            max_staleness: Duration::from_secs(3600),
+            ..RULES
+        };
+        let answer = ask_at(now, &idle, "group=g", &rules).unwrap();
+        let expected = (Milli::from_units(expected), rule);
+        assert_eq!((answer.value, answer.rule), expected, "{since:?} {now}");
+    };
+    // Until the poller has said since when, nothing is known of that.
+    expect(None, 900, 100, ValueRule::Cooldown);
+    expect(Some(0), 119, 100, ValueRule::Cooldown);
+    expect(Some(0), 120, 0, ValueRule::AsMeasured);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::target::{
     topics_of,
 };
 use super::types::{ClusterName, GroupId};
+use super::zero::HpaName;
 
 /// A group that a request is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub struct Resolved {
     pub asked: Vec<Asked>,
     /// What the HPA that asks, or the configuration, compares with.
     pub wanted: Option<MetricTarget>,
+    /// The HPAs that ask so and may be scaled to zero: none is served nothing before all have been
+    /// without work for long enough.
+    pub sleepers: Vec<HpaName>,
 }
 
 /// Finds out what a request is about.
@@ -55,6 +59,7 @@ pub fn resolve(question: &Question<'_>, targets: &Targets) -> Result<Resolved, R
     Ok(Resolved {
         asked,
         wanted: configured.find_map(|target| target.wanted),
+        sleepers: Vec::new(),
     })
 }
 
@@ -71,14 +76,19 @@ fn asked(target: &Target) -> Asked {
 fn by_hpa(question: &Question<'_>, targets: &Targets) -> Result<Option<Resolved>, Refusal> {
     let named = question.selector.values(label::HPA);
     let mut metrics: BTreeMap<(&Arc<str>, usize), Resolved> = BTreeMap::new();
+    let mut sleepers = Vec::new();
     for target in targets.selecting(question.namespace, question.selector) {
-        let Origin::Hpa { name, .. } = &target.origin else {
+        let Origin::Hpa { name, namespace } = &target.origin else {
             continue;
         };
         if named.is_none_or(|names| names.iter().any(|n| **n == **name)) {
+            if target.settings.scale_to_zero() {
+                sleepers.push((Arc::clone(namespace), Arc::clone(name)));
+            }
             let metric = metrics.entry((name, target.metric)).or_insert(Resolved {
                 asked: Vec::new(),
                 wanted: target.wanted,
+                sleepers: Vec::new(),
             });
             metric.asked.push(asked(target));
         }
@@ -98,11 +108,12 @@ fn by_hpa(question: &Question<'_>, targets: &Targets) -> Result<Option<Resolved>
         });
     }
     let mut found = first.cloned();
-    if let Some(found) = &mut found
-        && found.wanted.is_none()
-    {
-        let mut configured = targets.configured(question.namespace, question.selector);
-        found.wanted = configured.find_map(|target| target.wanted);
+    if let Some(found) = &mut found {
+        found.sleepers = sleepers;
+        if found.wanted.is_none() {
+            let mut configured = targets.configured(question.namespace, question.selector);
+            found.wanted = configured.find_map(|target| target.wanted);
+        }
     }
     Ok(found)
 }

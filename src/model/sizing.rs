@@ -21,6 +21,8 @@ pub enum ValueRule {
     Even,
     /// One replica's worth: the group has never run, so that its lag of nothing says nothing.
     NeverRan,
+    /// One replica's worth: there is no work, and not for long enough to go to zero.
+    Cooldown,
     /// The replicas wanted where lag has been unknown for long.
     Fallback,
 }
@@ -34,6 +36,7 @@ impl ValueRule {
             ValueRule::Clamped => "clamped",
             ValueRule::Even => "even",
             ValueRule::NeverRan => "never_ran",
+            ValueRule::Cooldown => "cooldown",
             ValueRule::Fallback => "fallback",
         }
     }

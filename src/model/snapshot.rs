@@ -14,6 +14,7 @@ use super::observation::{TopicOffsets, Traffic};
 use super::parallelism::RememberedGroup;
 use super::target::Targets;
 use super::types::{ClusterName, GroupId, Lag, Moment};
+use super::zero::IdleSince;
 
 /// Everything that is known, of every cluster.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub struct LagSnapshot {
     pub targets: Arc<Targets>,
     /// By cluster, in the order of names.
     pub clusters: BTreeMap<ClusterName, Arc<ClusterSnapshot>>,
+    /// Since when HPAs that may be scaled to zero have had no work.
+    pub idle: Arc<IdleSince>,
 }
 
 impl LagSnapshot {

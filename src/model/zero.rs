@@ -2,7 +2,7 @@
 //! replicas, and when it is woken. An HPA whose `minReplicas` is at least one leaves a workload of
 //! zero replicas alone (condition `ScalingDisabled`), so that both ways are ours.
 //!
-//! What lagwise has set to zero carries a mark on its HPA. Without the mark zero replicas are a
+//! What lagwise has set to zero carries a mark on its HPA ([`MARK`]). Without the mark zero replicas are a
 //! person's off switch, and nobody wakes them.
 
 use std::collections::BTreeMap;
@@ -20,6 +20,9 @@ pub const COOLDOWN: Duration = Duration::from_secs(300);
 /// How long after the write replicas above zero are taken for the HPA's own, written from what it
 /// had read before; later they are somebody's wish.
 pub const REWRITES_WITHIN: Duration = Duration::from_secs(60);
+
+/// The annotation that marks an HPA whose workload lagwise has set to zero; its value is the time.
+pub const MARK: &str = "lagwise.dev/zeroed-since";
 
 /// An HPA's namespace and name.
 pub type HpaName = (Arc<str>, Arc<str>);
@@ -53,10 +56,21 @@ impl Work {
     }
 }
 
-/// What there is to do for each HPA with a metric of ours that may be scaled to zero.
+/// What is wished of one workload, and what there is to do for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sleeper {
+    /// What there is to do.
+    pub work: Work,
+    /// How long there has to be nothing before it is scaled to zero.
+    pub cooldown: Duration,
+    /// The replica ceiling, where there is one.
+    pub ceiling: Option<u32>,
+}
+
+/// The HPAs with a metric of ours that may be scaled to zero.
 #[must_use]
-pub fn works(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> BTreeMap<HpaName, Work> {
-    let mut works: BTreeMap<HpaName, Work> = BTreeMap::new();
+pub fn sleepers(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> BTreeMap<HpaName, Sleeper> {
+    let mut sleepers: BTreeMap<HpaName, Sleeper> = BTreeMap::new();
     let may = snapshot.targets.all.iter();
     for target in may.filter(|target| target.settings.scale_to_zero()) {
         let (Origin::Hpa { namespace, name }, Some(selector)) = (&target.origin, &target.selector)
@@ -68,17 +82,29 @@ pub fn works(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> BTreeMap<Hp
             metric: LAG_METRIC,
             selector,
         };
-        let work = match answer(&question, snapshot, now, rules) {
-            Ok(answer) => work(&answer, is_current(&answer, target, snapshot)),
-            Err(_) => Work::Unknown,
+        let answered = answer(&question, snapshot, now, rules).ok();
+        let known = answered.as_ref();
+        let limit = known.and_then(|answer| answer.ceiling);
+        let own = Sleeper {
+            work: known.map_or(Work::Unknown, |answer| {
+                work(answer, is_current(answer, target, snapshot))
+            }),
+            cooldown: target.settings.cooldown(),
+            ceiling: limit.and_then(|ceiling| ceiling.replicas.bounded()),
         };
-        let key = (Arc::clone(namespace), Arc::clone(name));
-        works
-            .entry(key)
-            .and_modify(|so_far| *so_far = so_far.and(work))
-            .or_insert(work);
+        sleepers
+            .entry((Arc::clone(namespace), Arc::clone(name)))
+            .and_modify(|all| {
+                *all = Sleeper {
+                    work: all.work.and(own.work),
+                    cooldown: all.cooldown.max(own.cooldown),
+                    // Without one somewhere there is none.
+                    ceiling: all.ceiling.zip(own.ceiling).map(|(a, b)| a.max(b)),
+                };
+            })
+            .or_insert(own);
     }
-    works
+    sleepers
 }
 
 /// Whether the answer is as of its cluster's last sweep. One that is served on while a broker is
@@ -108,8 +134,13 @@ fn work(answer: &Answer, is_current: bool) -> Work {
 /// Since when there has been no work, as of `now`. What is unknown meanwhile counts as work, so that
 /// the time begins anew.
 #[must_use]
-pub fn idle_since(before: &IdleSince, works: &BTreeMap<HpaName, Work>, now: &Moment) -> IdleSince {
-    let idle = works.iter().filter(|(_, work)| **work == Work::None);
+pub fn idle_since(
+    before: &IdleSince,
+    sleepers: &BTreeMap<HpaName, Sleeper>,
+    now: &Moment,
+) -> IdleSince {
+    let sleepers = sleepers.iter();
+    let idle = sleepers.filter(|(_, sleeper)| sleeper.work == Work::None);
     idle.map(|(hpa, _)| (hpa.clone(), before.get(hpa).copied().unwrap_or(*now)))
         .collect()
 }
@@ -177,7 +208,9 @@ pub fn step(situation: &Situation) -> Step {
             }
         }
         (_, false) => {
-            let idle = situation.idle.is_some_and(|idle| idle >= situation.cooldown);
+            let idle = situation
+                .idle
+                .is_some_and(|idle| idle >= situation.cooldown);
             match work {
                 Work::None if wanted && idle => Step::Zero,
                 _ => Step::Rest,

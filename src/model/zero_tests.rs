@@ -1,5 +1,12 @@
 use super::*;
+use crate::model::assembly::{ClusterHistory, Scope};
+use crate::model::fault::Fault;
+use crate::model::fixtures::{self, Row};
+use crate::model::quantity::Milli;
+use crate::model::selector::Selector;
+use crate::model::target::{ExternalMetric, MetricTarget, Targets};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -131,6 +138,118 @@ fn one_metric_with_work_is_enough_and_one_unknown_too() {
     }
 }
 
+/// The snapshot after these sweeps of a group on a topic, and what is to be done at `now` for an HPA
+/// with `annotations` that wants 100 messages per replica.
+fn after(
+    sweeps: Vec<(u64, Vec<Row>)>,
+    now: u64,
+    annotations: &[(&str, &str)],
+) -> BTreeMap<HpaName, Sleeper> {
+    let hpa = HpaFacts {
+        namespace: "shop".into(),
+        name: "orders".into(),
+        metrics: vec![ExternalMetric {
+            name: LAG_METRIC.into(),
+            selector: Selector::parse("group=g,topic=t").unwrap(),
+            target: Some(MetricTarget::AverageValue(Milli::from_units(100))),
+        }],
+        annotations: annotations
+            .iter()
+            .map(|(key, value)| (format!("lagwise.dev/{key}"), (*value).to_owned()))
+            .collect(),
+        ..HpaFacts::default()
+    };
+    let mut history = ClusterHistory::default();
+    let mut snapshot = LagSnapshot {
+        targets: Arc::new(Targets::merge(
+            &["main".into()],
+            &[],
+            &[hpa],
+            BTreeSet::new(),
+        )),
+        ..LagSnapshot::default()
+    };
+    for (seconds, rows) in sweeps {
+        let read = fixtures::read(Duration::from_secs(seconds), "g", "t", &rows);
+        let latest = history.take_in(read, Scope::Whole);
+        snapshot.clusters = [("main".into(), latest)].into();
+    }
+    let rules = Rules {
+        clamp: true,
+        max_staleness: Duration::from_secs(30),
+        namespaces: Vec::new(),
+    };
+    sleepers(&snapshot, &fixtures::at(Duration::from_secs(now)), &rules)
+}
+
+#[test]
+fn what_there_is_to_do_is_read_off_the_last_sweep() {
+    let on = [("scale-to-zero", "true"), ("cooldown", "1m")];
+    let row =
+        |committed, end: Result<i64, Fault>| vec![(0, Ok(committed), end), (0, Ok(Some(0)), Ok(0))];
+    let down = (5, row(Some(7), Err(Fault::NoAnswer)));
+    for (sweeps, now, expected) in [
+        (vec![(0, row(Some(7), Ok(7)))], 0, Work::None),
+        (vec![(0, row(Some(7), Ok(8)))], 0, Work::Waiting(1)),
+        (vec![(0, row(Some(7), Ok(157)))], 0, Work::Waiting(2)),
+        // Two partitions, whatever the lag.
+        (vec![(0, row(Some(7), Ok(99_999)))], 0, Work::Waiting(2)),
+        // What was read before the broker went down is still served, and is no reason to sleep.
+        (
+            vec![(0, row(Some(7), Ok(7))), down.clone()],
+            5,
+            Work::Unknown,
+        ),
+        (
+            vec![(0, row(Some(7), Ok(157))), down.clone()],
+            5,
+            Work::Waiting(2),
+        ),
+        (vec![(0, row(Some(7), Ok(157))), down], 60, Work::Unknown),
+        (vec![], 0, Work::Unknown),
+        (vec![(0, vec![(0, Ok(None), Ok(9))])], 0, Work::NeverRan),
+    ] {
+        let found = after(sweeps.clone(), now, &on);
+        let [sleeper] = found.into_values().collect::<Vec<_>>()[..] else {
+            panic!("{sweeps:?}");
+        };
+        assert_eq!(
+            (sleeper.work, sleeper.cooldown),
+            (expected, MINUTE),
+            "{sweeps:?}"
+        );
+    }
+    assert!(after(vec![(0, row(Some(7), Ok(7)))], 0, &[]).is_empty());
+}
+
+#[test]
+fn the_time_without_work_begins_anew_after_whatever_is_not_none() {
+    let hpa: HpaName = ("n".into(), "h".into());
+    let at = |seconds| fixtures::at(Duration::from_secs(seconds));
+    let mut idle = IdleSince::new();
+    let mut turn = |seconds, work| {
+        let sleeper = Sleeper {
+            work,
+            cooldown: MINUTE,
+            ceiling: None,
+        };
+        idle = idle_since(&idle, &[(hpa.clone(), sleeper)].into(), &at(seconds));
+        idle.get(&hpa)
+            .map(|since| at(seconds).since(since).as_secs())
+    };
+    assert_eq!(turn(0, Work::None), Some(0));
+    assert_eq!(turn(5, Work::None), Some(5));
+    for (seconds, work) in [
+        (10, Work::Unknown),
+        (20, Work::Waiting(1)),
+        (30, Work::NeverRan),
+    ] {
+        assert_eq!(turn(seconds, work), None);
+        assert_eq!(turn(seconds + 5, Work::None), Some(0));
+        assert_eq!(turn(seconds + 8, Work::None), Some(3));
+    }
+}
+
 fn any_work() -> impl Strategy<Value = Work> {
     prop_oneof![
         Just(Work::Unknown),
@@ -195,7 +314,7 @@ proptest! {
                     idle = None;
                 }
             }
-            let situation = Situation { marked, replicas, work, idle, zeroed, ..idle_of() };
+            let situation = Situation { marked, replicas, work, idle, zeroed, ..idle_by_default() };
             let had = replicas;
             match step(&situation) {
                 Step::Rest => {}
@@ -225,6 +344,7 @@ proptest! {
     }
 }
 
-fn idle_of() -> Situation {
+/// By another name, where `idle` is one already.
+fn idle_by_default() -> Situation {
     idle()
 }

@@ -1,6 +1,7 @@
 //! Says what is odd about groups and HPAs as they are: once, when it begins to be so.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::finding::Finding;
@@ -9,6 +10,7 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::standing::{findings, standings};
 use crate::model::target::HpaFacts;
 use crate::model::types::Moment;
+use crate::model::zero::{self, IdleSince};
 use crate::telemetry::FindingRaised;
 
 /// What has been told, and the rules by which requests are answered: what is odd about an answer is
@@ -34,6 +36,16 @@ impl Telling {
             max_staleness,
             namespaces: Vec::new(),
         })
+    }
+
+    /// Since when HPAs that may be scaled to zero have had no work.
+    pub(super) fn idle_since(&self, snapshot: &LagSnapshot) -> Arc<IdleSince> {
+        let now = Moment::now();
+        let sleepers = zero::sleepers(snapshot, &now, &self.rules);
+        if sleepers.is_empty() && snapshot.idle.is_empty() {
+            return Arc::clone(&snapshot.idle);
+        }
+        Arc::new(zero::idle_since(&snapshot.idle, &sleepers, &now))
     }
 
     /// Tells what is so now and was not before.
