@@ -18,7 +18,9 @@ use tokio::task::JoinSet;
 use crate::config::{AccessLogMode, Config, StaticTarget, TenancyGrant};
 use crate::k8s;
 use crate::k8s::state::StateConfigMap;
+use crate::k8s::zero::ZeroOptions;
 use crate::kafka::{Settings, Source, librdkafka_version};
+use crate::leading::Leadership;
 use crate::model::history::memory::Memory;
 use crate::model::quantity::Milli;
 use crate::model::query::Rules;
@@ -120,6 +122,20 @@ impl App {
         let mut poller = Poller::new(sources, fixed, cadence, publisher)
             .with_rules(config.lag.rules())
             .with_answers(rules.clone());
+        let leadership = Leadership::alone();
+        if let Some(client) = client.clone() {
+            let keeping = k8s::zero::keep(ZeroOptions {
+                client,
+                reader: reader.clone(),
+                hpas: hpas.clone(),
+                leadership,
+                rules: rules.clone(),
+            });
+            tasks.spawn(async move {
+                keeping.await;
+                ("keeper of what sleeps", Ok(()))
+            });
+        }
         let mut draining = vec![EXTERNAL, SIDE];
         if let Some(remembering) = remember(config, client, stopping.clone(), &mut tasks) {
             poller = poller.with_memory(remembering);

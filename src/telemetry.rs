@@ -2,6 +2,7 @@
 //! moves the counter together, so that neither exists without the other.
 
 pub mod api;
+pub mod zero;
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -363,6 +364,7 @@ mod tests {
             &LAG_EVENTS,
             &STATE_SAVES,
             &WATCH_FAILURES,
+            &zero::SCALES,
         ] {
             LazyLock::force(vector);
         }

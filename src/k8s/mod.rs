@@ -1,6 +1,7 @@
 //! The only place that knows the Kubernetes API: what HPAs ask for ([`hpa`]), whose
 //! certificates the cluster vouches for ([`trust`]), who may do what ([`reviews`]), what lagwise
-//! keeps there ([`state`]), and how to reach it ([`client`]).
+//! keeps there ([`state`]), what sleeps and wakes ([`zero`], [`scale`]), and how to reach it
+//! ([`client`]).
 //!
 //! Both watches keep what they know through an outage of the API server: old facts serve metrics
 //! better than none.
@@ -8,6 +9,8 @@
 pub mod client;
 pub mod hpa;
 pub mod reviews;
+pub mod scale;
 pub mod state;
 pub mod trust;
 mod watching;
+pub mod zero;

@@ -17,9 +17,13 @@ use super::pattern::{PATTERN, TopicPattern};
 use super::settings::{Settings, THREADS_MAX, TopicChoice};
 use super::spelling::did_you_mean;
 use super::types::{GroupId, Isolation, Lag, OffsetReset, TopicName};
+use super::zero;
 
 /// What every annotation of ours begins with.
 pub const PREFIX: &str = "lagwise.dev/";
+
+/// The annotations that lagwise writes itself, which set nothing.
+const OWN: [&str; 1] = [zero::MARK];
 
 /// What an annotation's value is written into, and how it is read.
 struct Key {
@@ -240,6 +244,7 @@ impl Annotations {
         let mut read = Self::default();
         let ours = annotations
             .iter()
+            .filter(|(key, _)| !OWN.contains(&key.as_str()))
             .filter_map(|(key, value)| Some((key, key.strip_prefix(PREFIX)?, value)));
         for (annotation, rest, value) in ours {
             // No key of ours has a dot, and a group's name may.
@@ -362,6 +367,7 @@ mod tests {
             ("lagwise.dev/scale-to-zero", "true"),
             ("lagwise.dev/cooldown", "90s"),
             ("lagwise.dev/consumer-group", "Orders Group/1"),
+            ("lagwise.dev/zeroed-since", "2026-01-01T00:00:00Z"),
             ("other.dev/even", "maybe"),
             ("kubectl.kubernetes.io/last-applied-configuration", "{}"),
         ]);

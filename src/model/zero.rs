@@ -234,6 +234,13 @@ pub fn is_native(hpa: &HpaFacts) -> bool {
     hpa.min_replicas == Some(0)
 }
 
+/// Whether an HPA has an External metric of others. What that wants nobody asks at zero replicas, so
+/// the workload is left awake.
+#[must_use]
+pub fn asks_others(hpa: &HpaFacts) -> bool {
+    hpa.metrics.iter().any(|metric| metric.name != LAG_METRIC)
+}
+
 #[cfg(test)]
 #[path = "zero_tests.rs"]
 mod tests;

@@ -35,6 +35,7 @@ mod sources;
 mod state;
 #[path = "../testbed/mod.rs"]
 mod testbed;
+mod zero;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -152,6 +153,7 @@ const SUITES: &[&[(&str, Test)]] = &[
     faults::CASES,
     rows::CASES,
     state::CASES,
+    zero::CASES,
 ];
 
 /// Likewise, the long ones.
