@@ -119,6 +119,7 @@ fn bench(criterion: &mut Criterion) {
                 ),
             )]
             .into(),
+            ..LagSnapshot::default()
         };
         let selector = selector(7, topics);
         let question = Question {

@@ -114,7 +114,9 @@ impl Keeper {
                     ..Workload::default()
                 };
             }
-            let sleeper = sleepers.get(&key).filter(|_| !zero::asks_others(hpa));
+            let sleeper = sleepers
+                .get(&key)
+                .filter(|_| zero::asks_others(hpa).is_none());
             let idle = snapshot.idle.get(&key).map(|since| now.since(since));
             if !is_due(workload, hpa, sleeper, idle) {
                 continue;

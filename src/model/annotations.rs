@@ -47,7 +47,7 @@ const DURATION: &str = "a duration with its unit, such as 90s, 10m or 7d";
 const FLAG: &str = "true, false";
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-const KEYS: [Key; 18] = [
+const KEYS: [Key; 19] = [
     Key {
         name: "threads-per-replica",
         allowed: "a whole number from 1 to 10000",
@@ -205,6 +205,12 @@ const KEYS: [Key; 18] = [
         },
     },
     Key {
+        name: "paused",
+        allowed: FLAG,
+        // Read where something is written (see `zero`): it sets nothing for a metric.
+        read: |text, _| flag(text).map(drop),
+    },
+    Key {
         name: "consumer-group",
         allowed: names::GROUP,
         read: |text, to| {
@@ -312,6 +318,13 @@ impl Annotations {
             .iter()
             .filter(|(suffix, _)| !names.contains(*suffix));
         strays.map(|(_, annotation)| annotation)
+    }
+
+    /// Whether some metric is to have its workload scaled to zero.
+    #[must_use]
+    pub fn scale_to_zero(&self) -> bool {
+        let mut all = self.named.values().chain([&self.every]);
+        all.any(|annotated| annotated.settings.scale_to_zero())
     }
 
     /// Whether a fallback's time is set and its replicas are not, for the metrics of `name`.
@@ -448,6 +461,7 @@ mod tests {
             ("fallback-after", ""),
             ("consumer-group", ""),
             ("scale-to-zero", "1"),
+            ("paused", "yes"),
             ("cooldown", "300"),
         ] {
             let (annotations, findings) = read(&[(&format!("{PREFIX}{key}"), value)]);

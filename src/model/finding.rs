@@ -79,6 +79,8 @@ pub enum Finding {
     ToleranceBelow { hpa: String, from: u32, goal: u32 },
     /// Lag has been unknown for so long that the fallback is served.
     FallbackServed { hpa: String },
+    /// To be scaled to zero, and with an External metric of others that nobody asks at zero replicas.
+    NoZeroWithOthers { hpa: String, metric: String },
 }
 
 impl Finding {
@@ -104,6 +106,7 @@ impl Finding {
             Finding::ToleranceAbove { .. } => "tolerance_above",
             Finding::ToleranceBelow { .. } => "tolerance_below",
             Finding::FallbackServed { .. } => "fallback_served",
+            Finding::NoZeroWithOthers { .. } => "no_zero_with_others",
         }
     }
 }
@@ -220,6 +223,10 @@ impl fmt::Display for Finding {
             Finding::FallbackServed { hpa } => write!(
                 f,
                 "HPA {hpa}: lag has been unknown for longer than its fallback-after: fallback-replicas are served"
+            ),
+            Finding::NoZeroWithOthers { hpa, metric } => write!(
+                f,
+                "HPA {hpa}: annotation lagwise.dev/scale-to-zero does nothing while the HPA has the External metric {metric} of others, which nobody asks at zero replicas"
             ),
         }
     }

@@ -12,6 +12,7 @@ use super::target::{
     Targets, UnpickedCluster, groups_of, label, topics_of,
 };
 use super::types::{ClusterName, GroupId, Moment};
+use super::zero::asks_others;
 
 impl Targets {
     /// Merges everything that asks.
@@ -122,6 +123,12 @@ impl Merging<'_> {
                 names.extend(metric.selector.values(key).unwrap_or(&[]).iter().cloned());
             }
             self.add_metric(index, metric, &annotations);
+        }
+        if annotations.scale_to_zero()
+            && let Some(metric) = asks_others(self.hpa)
+        {
+            let metric = metric.to_owned();
+            self.note(|hpa| Finding::NoZeroWithOthers { hpa, metric });
         }
         for stray in annotations.strays(&names) {
             let finding = Finding::StrayAnnotation {

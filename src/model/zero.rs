@@ -234,11 +234,12 @@ pub fn is_native(hpa: &HpaFacts) -> bool {
     hpa.min_replicas == Some(0)
 }
 
-/// Whether an HPA has an External metric of others. What that wants nobody asks at zero replicas, so
+/// An HPA's External metric of others, if it has one. What that wants nobody asks at zero replicas, so
 /// the workload is left awake.
 #[must_use]
-pub fn asks_others(hpa: &HpaFacts) -> bool {
-    hpa.metrics.iter().any(|metric| metric.name != LAG_METRIC)
+pub fn asks_others(hpa: &HpaFacts) -> Option<&str> {
+    let mut names = hpa.metrics.iter().map(|metric| metric.name.as_str());
+    names.find(|name| *name != LAG_METRIC)
 }
 
 #[cfg(test)]

@@ -223,6 +223,34 @@ fn what_there_is_to_do_is_read_off_the_last_sweep() {
 }
 
 #[test]
+fn a_metric_of_others_is_a_finding_where_zero_is_wanted() {
+    let found = |annotations: &[(&str, &str)]| {
+        let metric = |name: &str, selector| ExternalMetric {
+            name: name.into(),
+            selector: Selector::parse(selector).unwrap(),
+            target: Some(MetricTarget::AverageValue(Milli::from_units(1))),
+        };
+        let hpa = HpaFacts {
+            metrics: vec![metric(LAG_METRIC, "group=g"), metric("queue_depth", "")],
+            annotations: annotations
+                .iter()
+                .map(|(key, value)| (format!("lagwise.dev/{key}"), (*value).to_owned()))
+                .collect(),
+            ..HpaFacts::default()
+        };
+        let targets = Targets::merge(&["main".into()], &[], &[hpa], BTreeSet::new());
+        let findings = targets.findings.iter();
+        findings.map(|f| f.label()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&[]), [""; 0]);
+    assert_eq!(found(&[("scale-to-zero", "true")]), ["no_zero_with_others"]);
+    assert_eq!(
+        found(&[("scale-to-zero.g", "true")]),
+        ["no_zero_with_others"]
+    );
+}
+
+#[test]
 fn the_time_without_work_begins_anew_after_whatever_is_not_none() {
     let hpa: HpaName = ("n".into(), "h".into());
     let at = |seconds| fixtures::at(Duration::from_secs(seconds));
