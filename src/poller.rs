@@ -174,8 +174,10 @@ impl<S: OffsetSource> Poller<S> {
             tokio::select! {
                 _ = ticks.tick() => {
                     let before = self.plans();
-                    self.expire_interests();
-                    self.merge(&inputs);
+                    // HPAs that changed say so themselves.
+                    if self.expire_interests() {
+                        self.merge(&inputs);
+                    }
                     self.sweep_all(&before, &mut sweeps);
                     if self.remembered.as_ref().is_some_and(Remembered::is_due) {
                         self.keep();
@@ -369,9 +371,12 @@ impl<S: OffsetSource> Poller<S> {
         is_new
     }
 
-    fn expire_interests(&mut self) {
+    /// Whether any was.
+    fn expire_interests(&mut self) -> bool {
+        let before = self.interests.len();
         self.interests
             .retain(|_, asked| asked.elapsed() < INTEREST_LASTS);
+        self.interests.len() < before
     }
 }
 

@@ -43,8 +43,12 @@ pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Option
             .boxed()
     }));
     while let Some((scope, event)) = events.next().await {
-        if let Some(known) = known.get_mut(scope) {
-            known.take_in(event);
+        // Most events are the HPA controller's own writes to a status.
+        if !known
+            .get_mut(scope)
+            .is_some_and(|known| known.take_in(event))
+        {
+            continue;
         }
         let all = union(&known);
         facts.send_if_modified(|facts| {
@@ -70,25 +74,34 @@ struct Known {
 }
 
 impl Known {
-    fn take_in(&mut self, event: Event<HorizontalPodAutoscaler>) {
+    /// Whether that may have changed what is known.
+    fn take_in(&mut self, event: Event<HorizontalPodAutoscaler>) -> bool {
         let key = |facts: &HpaFacts| (Arc::clone(&facts.namespace), Arc::clone(&facts.name));
         match event {
-            Event::Init => self.listing.clear(),
+            Event::Init => {
+                self.listing.clear();
+                false
+            }
             Event::InitApply(hpa) => {
                 let facts = facts_of(&hpa);
                 self.listing.insert(key(&facts), facts);
+                false
             }
             Event::InitDone => {
                 self.current = mem::take(&mut self.listing);
                 self.listed = true;
+                true
             }
             Event::Apply(hpa) => {
                 let facts = facts_of(&hpa);
-                self.current.insert(key(&facts), facts);
+                let before = self.current.get(&key(&facts));
+                let differs = before != Some(&facts);
+                if differs {
+                    self.current.insert(key(&facts), facts);
+                }
+                differs
             }
-            Event::Delete(hpa) => {
-                self.current.remove(&key(&facts_of(&hpa)));
-            }
+            Event::Delete(hpa) => self.current.remove(&key(&facts_of(&hpa))).is_some(),
         }
     }
 }

@@ -37,13 +37,13 @@ impl Targets {
                 selector: None,
                 metric: 0,
                 label: target.group.to_string(),
-                interest: Interest {
+                interest: Arc::new(Interest {
                     cluster: target.cluster.clone(),
                     group: target.group.clone(),
                     topics: target.settings.named_topics(),
-                },
+                }),
                 wanted: target.per_replica.map(MetricTarget::AverageValue),
-                settings: target.settings.clone(),
+                settings: Arc::new(target.settings.clone()),
             });
         }
         for hpa in hpas {
@@ -67,10 +67,12 @@ impl Targets {
     /// Keeps since when each interest is wanted, from `before`; those that are new are so `now`.
     #[must_use]
     pub fn since(mut self, before: &Targets, now: Moment) -> Self {
-        let wanted = self.all.iter().map(|target| &target.interest);
+        let wanted = self.all.iter().map(|target| Arc::clone(&target.interest));
+        let asked = self.interests.iter().map(|i| Arc::new(i.clone()));
+        let since = |interest: &Interest| before.since.get(interest).copied().unwrap_or(now);
         self.since = wanted
-            .chain(&self.interests)
-            .map(|i| (i.clone(), before.since.get(i).copied().unwrap_or(now)))
+            .chain(asked)
+            .map(|i| (Arc::clone(&i), since(&i)))
             .collect();
         self
     }
@@ -233,7 +235,7 @@ impl Merging<'_> {
                 let topics = settings.named_topics();
                 let interest = Interest {
                     topics,
-                    ..interest.clone()
+                    ..(**interest).clone()
                 };
                 let label = interest.group.to_string();
                 self.push(index, metric, &label, interest, settings);
@@ -265,6 +267,12 @@ impl Merging<'_> {
         interest: Interest,
         settings: Settings,
     ) {
+        // Hardly any HPA sets much, and those of one HPA set the same: neighbours share it.
+        let last = self.targets.all.last().map(|target| &target.settings);
+        let settings = match last.filter(|last| ***last == settings) {
+            Some(last) => Arc::clone(last),
+            None => Arc::new(settings),
+        };
         self.targets.all.push(Target {
             origin: Origin::Hpa {
                 namespace: Arc::clone(&self.hpa.namespace),
@@ -273,7 +281,7 @@ impl Merging<'_> {
             selector: Some(metric.selector.clone()),
             metric: index,
             label: label.to_owned(),
-            interest,
+            interest: Arc::new(interest),
             wanted: metric.target,
             settings,
         });

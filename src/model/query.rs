@@ -85,7 +85,11 @@ pub struct Answer {
 /// A question that no reading answers.
 pub fn interests(question: &Question<'_>, targets: &Targets) -> Result<Vec<Interest>, Refusal> {
     let resolved = resolve(question, targets)?;
-    Ok(resolved.asked.into_iter().map(|a| a.interest).collect())
+    Ok(resolved
+        .asked
+        .into_iter()
+        .map(|a| (*a.interest).clone())
+        .collect())
 }
 
 /// The value for a question.
@@ -159,7 +163,7 @@ impl Asking<'_> {
         for asked in &resolved.asked {
             match group_of(self.snapshot, &asked.interest) {
                 Some((cluster, group)) => found.push((asked, cluster, group)),
-                None => unread.push(asked.interest.clone()),
+                None => unread.push((*asked.interest).clone()),
             }
         }
         if !unread.is_empty() {

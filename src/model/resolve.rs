@@ -18,11 +18,11 @@ use super::zero::HpaName;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// What is to be read.
-    pub interest: Interest,
+    pub interest: Arc<Interest>,
     /// What the selector calls the group.
     pub label: String,
     /// What is set for it.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
 }
 
 /// What a request is about.
@@ -65,9 +65,9 @@ pub fn resolve(question: &Question<'_>, targets: &Targets) -> Result<Resolved, R
 
 fn asked(target: &Target) -> Asked {
     Asked {
-        interest: target.interest.clone(),
+        interest: Arc::clone(&target.interest),
         label: target.label.clone(),
-        settings: target.settings.clone(),
+        settings: Arc::clone(&target.settings),
     }
 }
 
@@ -152,13 +152,13 @@ fn by_group(question: &Question<'_>, targets: &Targets) -> Result<Vec<Asked>, Re
         .flat_map(|cluster| groups.iter().map(move |group| (cluster, group)));
     Ok(pairs
         .map(|(cluster, group)| Asked {
-            interest: Interest {
+            interest: Arc::new(Interest {
                 cluster: cluster.clone(),
                 group: GroupId::from(group.as_str()),
                 topics: topics.clone(),
-            },
+            }),
             label: group.clone(),
-            settings: Settings::default(),
+            settings: Arc::default(),
         })
         .collect())
 }

@@ -3,6 +3,7 @@
 //! Source: `k8s.io/apimachinery/pkg/labels/selector.go`.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Whether a label can have this value: Kubernetes refuses a selector with any other.
 #[must_use]
@@ -68,16 +69,16 @@ impl Requirement {
 }
 
 /// Requirements that all hold, in canonical order: two selectors that were written differently
-/// and select the same way by the same keys are equal.
+/// and select the same way by the same keys are equal. Shared: an HPA's is kept in several places.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Selector(Vec<Requirement>);
+pub struct Selector(Arc<[Requirement]>);
 
 impl FromIterator<Requirement> for Selector {
     fn from_iter<I: IntoIterator<Item = Requirement>>(requirements: I) -> Self {
         let mut all: Vec<_> = requirements.into_iter().collect();
         all.sort();
         all.dedup();
-        Self(all)
+        Self(all.into())
     }
 }
 

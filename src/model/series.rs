@@ -76,7 +76,7 @@ pub(super) fn series<'a>(
             Some(fault) => unknown(fault),
             None => Refusal::NotYetRead(vec![Interest {
                 topics: unread,
-                ..interest.clone()
+                ..(**interest).clone()
             }]),
         });
     }

@@ -153,11 +153,11 @@ pub struct Target {
     /// What the selector calls the group; a configured group's own name.
     pub label: String,
     /// What is to be read for it.
-    pub interest: Interest,
+    pub interest: Arc<Interest>,
     /// What the HPA or the configuration compares with.
     pub wanted: Option<MetricTarget>,
     /// What is set for it.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
 }
 
 /// All that is wanted now.
@@ -174,7 +174,7 @@ pub struct Targets {
     /// Whether the HPAs are still to be listed, so that one of them may want what is not in `all`.
     pub hpas_unlisted: bool,
     /// Since when each of their interests is wanted: what was never read is unknown since then.
-    pub since: BTreeMap<Interest, Moment>,
+    pub since: BTreeMap<Arc<Interest>, Moment>,
     /// What is odd about them.
     pub findings: BTreeSet<Finding>,
     /// Places in `all` of the metrics with a selector.
@@ -238,7 +238,7 @@ impl Targets {
     pub fn plan(&self, cluster: &ClusterName, known: &ClusterSnapshot) -> SweepPlan {
         let mut groups: BTreeMap<GroupId, (GroupPlan, GroupSettings)> = BTreeMap::new();
         let open = Settings::default();
-        let targets = self.all.iter().map(|t| (&t.interest, &t.settings));
+        let targets = self.all.iter().map(|t| (&*t.interest, &*t.settings));
         let asked = self.interests.iter().map(|interest| (interest, &open));
         let wanted = targets.chain(asked).filter(|(i, _)| i.cluster == *cluster);
         for (interest, settings) in wanted {

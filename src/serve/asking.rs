@@ -71,7 +71,7 @@ impl Asking {
         snapshot: &LagSnapshot,
     ) -> Result<(), Failure> {
         let targets = &snapshot.targets;
-        let wanted = |i: &&Interest| !targets.all.iter().any(|target| target.interest == **i);
+        let wanted = |i: &&Interest| !targets.all.iter().any(|target| *target.interest == **i);
         let unread: Vec<_> = unread.iter().filter(wanted).collect();
         let is_new = |i: &&&Interest| !targets.interests.contains(**i);
         let new = u32::try_from(unread.iter().filter(is_new).count()).unwrap_or(u32::MAX);
