@@ -30,7 +30,7 @@ use lagwise::model::fault::Fault;
 use lagwise::model::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets};
 use lagwise::model::query::Rules;
 use lagwise::model::snapshot::LagSnapshot;
-use lagwise::model::target::Targets;
+use lagwise::model::target::{HpaFacts, Targets};
 use lagwise::model::types::{Moment, Offset};
 use lagwise::publish;
 use lagwise::review::{ReviewError, Reviewer};
@@ -92,7 +92,7 @@ fn snapshot() -> LagSnapshot {
     };
     let main = ClusterHistory::default().take_in(observed, Scope::Whole);
     LagSnapshot {
-        targets: Arc::new(Targets::merge(
+        targets: Arc::new(Targets::merge::<HpaFacts>(
             &["main".into()],
             &[],
             &[],
@@ -113,6 +113,7 @@ fn api(auth: AuthMode) -> (Router, Box<dyn std::any::Any>) {
         reader,
         rules: Rules {
             clamp: true,
+            cap: lagwise::model::cap::CapMode::Advise,
             max_staleness: Duration::from_secs(3600),
             namespaces: Vec::new(),
         },

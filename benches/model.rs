@@ -129,6 +129,7 @@ fn bench(criterion: &mut Criterion) {
         };
         let rules = Rules {
             clamp: true,
+            cap: lagwise::model::cap::CapMode::Advise,
             max_staleness: Duration::from_secs(3600),
             namespaces: Vec::new(),
         };

@@ -15,12 +15,14 @@ use anyhow::{Context, bail};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{AccessLogMode, Config, StaticTarget, TenancyGrant};
+use crate::config::{AccessLogMode, CapDefault, Config, StaticTarget, TenancyGrant};
 use crate::k8s;
+use crate::k8s::cap::CapOptions;
 use crate::k8s::state::StateConfigMap;
 use crate::k8s::zero::ZeroOptions;
 use crate::kafka::{Settings, Source, librdkafka_version};
 use crate::leading::Leadership;
+use crate::model::cap::CapMode;
 use crate::model::history::memory::Memory;
 use crate::model::quantity::Milli;
 use crate::model::query::Rules;
@@ -72,7 +74,7 @@ pub enum Hpas {
     /// The Kubernetes cluster of the configuration, if that is enabled.
     Cluster,
     /// This channel: for the demo, which has no Kubernetes.
-    Given(watch::Receiver<Option<Vec<HpaFacts>>>),
+    Given(watch::Receiver<Option<Vec<Arc<HpaFacts>>>>),
 }
 
 impl App {
@@ -112,6 +114,10 @@ impl App {
         let (stop, stopping) = watch::channel(false);
         let rules = Rules {
             clamp: config.cap.clamp,
+            cap: match config.cap.default {
+                CapDefault::Advise => CapMode::Advise,
+                CapDefault::Enforce => CapMode::Enforce,
+            },
             max_staleness: config.poll.max_staleness,
             namespaces: if config.kubernetes.enabled {
                 config.kubernetes.namespaces.clone()
@@ -123,7 +129,18 @@ impl App {
             .with_rules(config.lag.rules())
             .with_answers(rules.clone());
         let leadership = Leadership::alone();
-        if let Some(client) = client.clone() {
+        if let Some(client) = client.clone().filter(|_| !config.cap.read_only) {
+            let capping = k8s::cap::keep(CapOptions {
+                client: client.clone(),
+                reader: reader.clone(),
+                hpas: hpas.clone(),
+                leadership: leadership.clone(),
+                rules: rules.clone(),
+            });
+            tasks.spawn(async move {
+                capping.await;
+                ("writer of the cap", Ok(()))
+            });
             let keeping = k8s::zero::keep(ZeroOptions {
                 client,
                 reader: reader.clone(),

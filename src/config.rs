@@ -33,7 +33,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use cap::CapConfig;
+pub use cap::{CapConfig, CapDefault};
 pub use cluster::{ClientKind, ClusterConfig};
 pub use kubernetes::KubernetesConfig;
 pub use lag::LagConfig;

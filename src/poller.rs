@@ -55,7 +55,7 @@ const INTEREST_LASTS: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Inputs {
     /// The HPAs of the Kubernetes cluster, always all of them; `None` until they have been listed.
-    pub hpas: watch::Receiver<Option<Vec<HpaFacts>>>,
+    pub hpas: watch::Receiver<Option<Vec<Arc<HpaFacts>>>>,
     /// Groups that requests ask for: a bounded channel, so that no flood of requests grows memory.
     pub interests: mpsc::Receiver<Interest>,
 }
@@ -470,7 +470,7 @@ mod tests {
 
     struct Running {
         reader: Reader,
-        hpas: watch::Sender<Option<Vec<HpaFacts>>>,
+        hpas: watch::Sender<Option<Vec<Arc<HpaFacts>>>>,
         interests: mpsc::Sender<Interest>,
         plans: Arc<Mutex<Vec<SweepPlan>>>,
     }
@@ -566,7 +566,7 @@ mod tests {
             keep,
             stop: stopping,
         });
-        let (_hpas, hpas) = watch::channel(Some(vec![hpa()]));
+        let (_hpas, hpas) = watch::channel(Some(vec![hpa().into()]));
         let (_interests, interests) = mpsc::channel(1);
         let running = tokio::spawn(poller.run(Inputs { hpas, interests }));
         let known = r#"{"version":1,"saved":1000,"clusters":{"main":{"topics":{},"groups":
@@ -617,7 +617,7 @@ mod tests {
     async fn a_new_hpa_is_read_at_once() {
         let running = start(None);
         until(&running.reader, |snapshot| snapshot.targets.hpas_unlisted).await;
-        running.hpas.send_replace(Some(vec![hpa()]));
+        running.hpas.send_replace(Some(vec![hpa().into()]));
         let snapshot = until(&running.reader, knows("g")).await;
         assert_eq!(snapshot.targets.all.len(), 1);
         assert!(!snapshot.targets.hpas_unlisted);
@@ -628,7 +628,7 @@ mod tests {
         let running = start(None);
         let mut reads = hpa();
         reads.metrics[0].selector = Selector::parse("group=reads").unwrap();
-        running.hpas.send_replace(Some(vec![reads]));
+        running.hpas.send_replace(Some(vec![reads.into()]));
         until(&running.reader, |snapshot| {
             let cluster = snapshot.clusters.get("main");
             let group = cluster.and_then(|cluster| cluster.groups.get("reads"));
@@ -647,7 +647,11 @@ mod tests {
         let (_interests, interests) = mpsc::channel(1);
         let (hpas_in, hpas) = watch::channel(None);
         let (inputs, mut sweeps) = (Inputs { hpas, interests }, Sweeps::new());
-        for (hpas, under_way) in [(vec![], 1), (vec![hpa()], 2), (vec![hpa()], 2)] {
+        for (hpas, under_way) in [
+            (vec![], 1),
+            (vec![hpa().into()], 2),
+            (vec![hpa().into()], 2),
+        ] {
             hpas_in.send_replace(Some(hpas));
             let before = poller.plans();
             poller.merge(&inputs);

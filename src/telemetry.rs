@@ -2,6 +2,7 @@
 //! moves the counter together, so that neither exists without the other.
 
 pub mod api;
+pub mod cap;
 pub mod zero;
 
 use std::sync::LazyLock;
@@ -364,6 +365,7 @@ mod tests {
             &LAG_EVENTS,
             &STATE_SAVES,
             &WATCH_FAILURES,
+            &cap::WRITES,
             &zero::SCALES,
         ] {
             LazyLock::force(vector);

@@ -11,7 +11,7 @@ use crate::k8s;
 use crate::model::target::HpaFacts;
 use crate::serve;
 
-type KnownHpas = watch::Receiver<Option<Vec<HpaFacts>>>;
+type KnownHpas = watch::Receiver<Option<Vec<Arc<HpaFacts>>>>;
 
 /// Watches the Kubernetes cluster, where there is one: its HPAs, and who may ask.
 ///

@@ -163,7 +163,7 @@ impl Stage {
         let config = config(&embedded);
         let selector = Selector::parse(SELECTOR).map_err(|error| anyhow::anyhow!("{error}"))?;
         // The sender stays with the task of the daemon: without it, the poller would see an end.
-        let (facts_in, facts) = watch::channel(Some(vec![facts(&selector, &plan)]));
+        let (facts_in, facts) = watch::channel(Some(vec![facts(&selector, &plan).into()]));
         let app = App::start(&config, Hpas::Given(facts)).await?;
         let reader = app.reader.clone();
         let path = format!(
@@ -215,6 +215,7 @@ impl Stage {
             selector,
             rules: Rules {
                 clamp: config.cap.clamp,
+                cap: crate::model::cap::CapMode::Advise,
                 max_staleness: config.poll.max_staleness,
                 namespaces: Vec::new(),
             },

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod demo;
 pub mod lag;
+pub mod release;
 pub mod run;
 
 use std::io::{self, Write};
@@ -38,6 +39,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Show the lag of consumer groups, partition by partition
     Lag(lag::LagArgs),
+    /// Give HPAs back to their users: undo what the cap and scale to zero have written
+    Release(release::ReleaseArgs),
     /// Check a configuration file, or print its JSON Schema
     Config(config::ConfigArgs),
     /// Print a completion script for a shell
@@ -67,6 +70,7 @@ impl Cli {
             Command::Run(args) => run::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Lag(args) => lag::run(args).await,
+            Command::Release(args) => release::run(args).await,
             Command::Config(args) => config::run(args),
             Command::Completions { shell } => {
                 let mut script = Vec::new();

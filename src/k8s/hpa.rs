@@ -27,7 +27,11 @@ const PAGE: u32 = 100;
 
 /// Follows the HPAs of `namespaces` (empty = all) for ever and publishes all of them at every
 /// change, in the order of namespaces and names; nothing before all of them are known.
-pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Option<Vec<HpaFacts>>>) {
+pub async fn watch(
+    client: Client,
+    namespaces: Vec<String>,
+    facts: Sender<Option<Vec<Arc<HpaFacts>>>>,
+) {
     let namespaces: BTreeSet<_> = namespaces.into_iter().collect();
     let apis: Vec<Api<HorizontalPodAutoscaler>> = if namespaces.is_empty() {
         vec![Api::all(client)]
@@ -69,8 +73,8 @@ type Key = (Arc<str>, Arc<str>);
 #[derive(Debug, Default)]
 struct Known {
     listed: bool,
-    current: BTreeMap<Key, HpaFacts>,
-    listing: BTreeMap<Key, HpaFacts>,
+    current: BTreeMap<Key, Arc<HpaFacts>>,
+    listing: BTreeMap<Key, Arc<HpaFacts>>,
 }
 
 impl Known {
@@ -84,7 +88,7 @@ impl Known {
             }
             Event::InitApply(hpa) => {
                 let facts = facts_of(&hpa);
-                self.listing.insert(key(&facts), facts);
+                self.listing.insert(key(&facts), Arc::new(facts));
                 false
             }
             Event::InitDone => {
@@ -95,9 +99,9 @@ impl Known {
             Event::Apply(hpa) => {
                 let facts = facts_of(&hpa);
                 let before = self.current.get(&key(&facts));
-                let differs = before != Some(&facts);
+                let differs = before.is_none_or(|before| **before != facts);
                 if differs {
-                    self.current.insert(key(&facts), facts);
+                    self.current.insert(key(&facts), Arc::new(facts));
                 }
                 differs
             }
@@ -107,7 +111,7 @@ impl Known {
 }
 
 /// The HPAs of all watches; `None` while one of them has still to list its own.
-fn union(known: &[Known]) -> Option<Vec<HpaFacts>> {
+fn union(known: &[Known]) -> Option<Vec<Arc<HpaFacts>>> {
     if !known.iter().all(|known| known.listed) {
         return None;
     }
@@ -120,7 +124,7 @@ fn union(known: &[Known]) -> Option<Vec<HpaFacts>> {
 }
 
 /// What an HPA asks for.
-fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
+pub(super) fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
     let text = |text: &Option<String>| Arc::from(text.as_deref().unwrap_or_default());
     let tolerance = |of: fn(&HorizontalPodAutoscalerBehavior) -> Option<&HPAScalingRules>| {
         let rules = of(hpa.spec.behavior.as_ref()?)?;

@@ -1,13 +1,16 @@
 //! The only place that knows the Kubernetes API: what HPAs ask for ([`hpa`]), whose
 //! certificates the cluster vouches for ([`trust`]), who may do what ([`reviews`]), what lagwise
-//! keeps there ([`state`]), what sleeps and wakes ([`zero`], [`scale`]), and how to reach it
+//! keeps there ([`state`]), what bounds HPAs ([`cap`], and
+//! what gives them back, [`release`]), what sleeps and wakes ([`zero`], [`scale`]), and how to reach it
 //! ([`client`]).
 //!
 //! Both watches keep what they know through an outage of the API server: old facts serve metrics
 //! better than none.
 
+pub mod cap;
 pub mod client;
 pub mod hpa;
+pub mod release;
 pub mod reviews;
 pub mod scale;
 pub mod state;

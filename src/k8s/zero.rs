@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::scale::{Scale, ScaleError, Scales, in_time};
 use crate::leading::Leadership;
+use crate::model::cap::is_paused;
 use crate::model::query::Rules;
 use crate::model::target::HpaFacts;
 use crate::model::types::Moment;
@@ -41,7 +42,7 @@ pub struct ZeroOptions {
     /// The snapshots.
     pub reader: Reader,
     /// The HPAs.
-    pub hpas: watch::Receiver<Option<Vec<HpaFacts>>>,
+    pub hpas: watch::Receiver<Option<Vec<Arc<HpaFacts>>>>,
     /// Whether this process may write.
     pub leadership: Leadership,
     /// The rules by which requests are answered.
@@ -99,7 +100,7 @@ impl Keeper {
         let Some(hpas) = self.options.hpas.borrow().clone() else {
             return;
         };
-        let is_ours = |hpa: &&HpaFacts| {
+        let is_ours = |hpa: &&Arc<HpaFacts>| {
             let key = (Arc::clone(&hpa.namespace), Arc::clone(&hpa.name));
             (sleepers.contains_key(&key) || hpa.annotations.contains_key(MARK)) && may_write(hpa)
         };
@@ -262,9 +263,6 @@ impl Keeper {
     }
 }
 
-/// The annotation by which a person stops every write about an HPA.
-const PAUSED: &str = "lagwise.dev/paused";
-
 /// Whether a workload has to be looked at now: at once where something waits to be woken, now and
 /// then where there is nothing to do.
 fn is_due(
@@ -292,6 +290,5 @@ fn is_due(
 
 /// Whether the HPA is lagwise's to write: not a controller's, and not paused by a person.
 fn may_write(hpa: &HpaFacts) -> bool {
-    let paused = hpa.annotations.get(PAUSED);
-    hpa.controller.is_none() && paused.is_none_or(|value| value.trim() != "true")
+    hpa.controller.is_none() && !is_paused(hpa)
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::cap::{self, CapMode};
 use super::finding::Finding;
 use super::names;
 use super::parallelism::By;
@@ -23,7 +24,7 @@ use super::zero;
 pub const PREFIX: &str = "lagwise.dev/";
 
 /// The annotations that lagwise writes itself, which set nothing.
-const OWN: [&str; 1] = [zero::MARK];
+const OWN: [&str; 3] = [cap::CEILING, cap::USER_MAX, zero::MARK];
 
 /// What an annotation's value is written into, and how it is read.
 struct Key {
@@ -47,7 +48,7 @@ const DURATION: &str = "a duration with its unit, such as 90s, 10m or 7d";
 const FLAG: &str = "true, false";
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-const KEYS: [Key; 19] = [
+const KEYS: [Key; 21] = [
     Key {
         name: "threads-per-replica",
         allowed: "a whole number from 1 to 10000",
@@ -207,8 +208,21 @@ const KEYS: [Key; 19] = [
     Key {
         name: "paused",
         allowed: FLAG,
-        // Read where something is written (see `zero`): it sets nothing for a metric.
+        // Read where something is written (see `cap`), as the next two: it sets nothing for a metric.
         read: |text, _| flag(text).map(drop),
+    },
+    Key {
+        name: "cap",
+        allowed: "advise, enforce",
+        read: |text, _| CapMode::parse(text).map(drop),
+    },
+    Key {
+        name: "max-replicas",
+        allowed: "a whole number from 1 to 2147483647",
+        read: |text, _| {
+            let most = text.parse().ok()?;
+            (1..=cap::NO_CEILING).contains(&most).then_some(())
+        },
     },
     Key {
         name: "consumer-group",
@@ -379,6 +393,10 @@ mod tests {
             ("lagwise.dev/fallback-after", "15m"),
             ("lagwise.dev/scale-to-zero", "true"),
             ("lagwise.dev/cooldown", "90s"),
+            ("lagwise.dev/cap", "enforce"),
+            ("lagwise.dev/max-replicas", "30"),
+            ("lagwise.dev/ceiling", "6"),
+            ("lagwise.dev/user-max-replicas", "30"),
             ("lagwise.dev/consumer-group", "Orders Group/1"),
             ("lagwise.dev/zeroed-since", "2026-01-01T00:00:00Z"),
             ("other.dev/even", "maybe"),
@@ -462,6 +480,8 @@ mod tests {
             ("consumer-group", ""),
             ("scale-to-zero", "1"),
             ("paused", "yes"),
+            ("cap", "enforced"),
+            ("max-replicas", "0"),
             ("cooldown", "300"),
         ] {
             let (annotations, findings) = read(&[(&format!("{PREFIX}{key}"), value)]);

@@ -8,7 +8,7 @@ use super::types::{ClusterName, GroupId, Replicas};
 
 /// Something about an HPA, the configuration or a group that a person should know. `hpa` is always
 /// its `namespace/name`. Texts stay the same while the cause does.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(
     missing_docs,
     reason = "the fields are what the texts below say of them"

@@ -1,15 +1,17 @@
 //! HPAs, the configuration and requests -> targets, and what is odd about them.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::annotations::{Annotated, Annotations};
+use super::cap;
 use super::finding::Finding;
 use super::settings::{GroupSettings, Settings};
 use super::spelling::did_you_mean;
 use super::target::{
-    ExternalMetric, HpaFacts, Interest, LAG_METRIC, MetricTarget, Origin, StaticTarget, Target,
-    Targets, UnpickedCluster, groups_of, label, topics_of,
+    ExternalMetric, HpaCap, HpaFacts, Interest, LAG_METRIC, MetricTarget, Origin, StaticTarget,
+    Target, Targets, UnpickedCluster, groups_of, label, topics_of,
 };
 use super::types::{ClusterName, GroupId, Moment};
 use super::zero::asks_others;
@@ -17,10 +19,10 @@ use super::zero::asks_others;
 impl Targets {
     /// Merges everything that asks.
     #[must_use]
-    pub fn merge(
+    pub fn merge<H: Borrow<HpaFacts>>(
         clusters: &[ClusterName],
         fixed: &[StaticTarget],
-        hpas: &[HpaFacts],
+        hpas: &[H],
         interests: BTreeSet<Interest>,
     ) -> Self {
         let mut merged = Self {
@@ -44,9 +46,10 @@ impl Targets {
                 }),
                 wanted: target.per_replica.map(MetricTarget::AverageValue),
                 settings: Arc::new(target.settings.clone()),
+                cap: None,
             });
         }
-        for hpa in hpas {
+        for hpa in hpas.iter().map(Borrow::borrow) {
             Merging {
                 targets: &mut merged,
                 hpa,
@@ -284,6 +287,11 @@ impl Merging<'_> {
             interest: Arc::new(interest),
             wanted: metric.target,
             settings,
+            cap: Some(HpaCap {
+                mode: cap::own_mode(self.hpa),
+                max_replicas: self.hpa.max_replicas,
+                tolerance_up: self.hpa.tolerance_up(),
+            }),
         });
     }
 }

@@ -11,6 +11,7 @@ pub mod age;
 pub mod annotations;
 pub mod assembly;
 pub mod by_topic;
+pub mod cap;
 pub mod commits;
 pub mod event;
 mod fallback;

@@ -24,6 +24,9 @@ impl Milli {
         Self(units.saturating_mul(1000).min(MOST))
     }
 
+    /// The smallest amount that is not zero.
+    pub const SMALLEST: Milli = Milli(1);
+
     /// The thousandths.
     #[must_use]
     pub fn thousandths(self) -> u64 {
@@ -34,6 +37,14 @@ impl Milli {
     #[must_use]
     pub fn times(self, n: u32) -> Self {
         Self(self.0.saturating_mul(u64::from(n)).min(MOST))
+    }
+
+    /// `times` of `parts` parts of this, rounded down, saturating; `parts` is not zero.
+    #[must_use]
+    pub fn scaled(self, times: u64, parts: u64) -> Self {
+        let scaled = u128::from(self.0).saturating_mul(u128::from(times));
+        let scaled = scaled.checked_div(u128::from(parts)).unwrap_or(u128::MAX);
+        Self(u64::try_from(scaled).unwrap_or(MOST).min(MOST))
     }
 
     /// The sum, saturating.

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::cap::CapMode;
 use super::parallelism::{Limit, Parallelism, TopicWork};
 use super::quantity::Milli;
 use super::reading;
@@ -12,7 +13,7 @@ use super::selector::Selector;
 use super::series::{group_of, series, unknown};
 use super::sizing::{Bound, Sizing, in_milli};
 use super::snapshot::{ClusterSnapshot, GroupSnapshot, LagSnapshot};
-use super::target::{Interest, MetricTarget, Targets};
+use super::target::{HpaCap, Interest, MetricTarget, Targets};
 use super::types::{Lag, Moment, Replicas, TopicName};
 
 pub use super::sizing::ValueRule;
@@ -33,6 +34,8 @@ pub struct Question<'a> {
 pub struct Rules {
     /// Whether the value served never exceeds ceiling x wanted lag per replica.
     pub clamp: bool,
+    /// What is done about the ceiling of an HPA that does not say.
+    pub cap: CapMode,
     /// The oldest reading that is still served.
     pub max_staleness: Duration,
     /// The namespaces whose HPAs are watched; empty = all. What an HPA of another wants is not
@@ -231,7 +234,9 @@ impl Asking<'_> {
             Some(MetricTarget::AverageValue(wanted)) if self.cools(resolved, parts, lag) => {
                 (wanted, ValueRule::Cooldown)
             }
-            Some(MetricTarget::AverageValue(wanted)) => self.sized(wanted, ceiling, parts),
+            Some(MetricTarget::AverageValue(wanted)) => {
+                self.sized(wanted, ceiling, parts, &resolved.caps)
+            }
             _ => (measured, ValueRule::AsMeasured),
         };
         Answer {
@@ -261,31 +266,47 @@ impl Asking<'_> {
         wanted: Milli,
         ceiling: Option<Ceiling>,
         parts: &[Part<'_>],
+        caps: &[HpaCap],
     ) -> (Milli, ValueRule) {
-        let sizing = |ceiling, even| Sizing {
+        let sizing = |ceiling, even, bound| Sizing {
             per_replica: wanted,
             ceiling,
             even,
-            bound: if self.rules.clamp {
-                Bound::Clamp
-            } else {
-                Bound::None
-            },
+            bound: if self.rules.clamp { bound } else { Bound::None },
         };
         let mut sum = Milli::default();
         let mut strictest = ValueRule::AsMeasured;
         for part in parts {
-            let own = sizing(part.ceiling.replicas, false);
+            let own = sizing(part.ceiling.replicas, false, Bound::Clamp);
             let (value, rule) = own.value(in_milli(part.lag));
             sum = sum.plus(value);
             strictest = strictest.max(rule);
         }
         let even = parts.iter().any(|part| part.asked.settings.even());
         let all = ceiling.map_or(Limit::Bounded(Replicas(0)), |ceiling| ceiling.replicas);
-        match sizing(all, even).value(sum) {
+        let bound = self.bound(all, caps);
+        match sizing(all, even, bound).value(sum) {
             // What a group's own ceiling has cut is not raised by being a step already.
             (value, _) if value == sum => (value, strictest),
             sized => sized,
+        }
+    }
+}
+
+impl Asking<'_> {
+    /// How the value is bounded: by itself, but where every HPA that asks so is seen to be bounded by
+    /// its own maximum.
+    fn bound(&self, ceiling: Limit, caps: &[HpaCap]) -> Bound {
+        let most = ceiling.bounded().unwrap_or(u32::MAX);
+        let is_observed = |cap: &HpaCap| {
+            cap.mode.unwrap_or(self.rules.cap) == CapMode::Enforce && cap.max_replicas <= most
+        };
+        if caps.is_empty() || !caps.iter().all(is_observed) {
+            return Bound::Clamp;
+        }
+        let tolerances = caps.iter().map(|cap| cap.tolerance_up);
+        Bound::Observed {
+            tolerance: tolerances.max().unwrap_or_default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::annotations::PREFIX;
 use crate::model::assembly::{ClusterHistory, Scope};
+use crate::model::cap::CapMode;
 use crate::model::fault::ConnectionFault;
 use crate::model::fault::Fault;
 use crate::model::finding::Finding;
@@ -23,6 +24,7 @@ use std::time::{Instant, SystemTime};
 
 const RULES: Rules = Rules {
     clamp: true,
+    cap: crate::model::cap::CapMode::Advise,
     max_staleness: Duration::from_secs(30),
     namespaces: Vec::new(),
 };
@@ -220,6 +222,48 @@ fn selectors_pick_topics() {
             Some(Lag(lag)),
             "{selector}"
         );
+    }
+}
+
+#[test]
+fn the_value_passes_the_clamp_only_while_the_maximum_is_seen_to_hold() {
+    let served = |mode: Option<&str>, max_replicas, default, lag| {
+        let mut capped = hpa("h", "group=g", average(1000));
+        capped.max_replicas = max_replicas;
+        let mode = mode.map(|mode| ("lagwise.dev/cap".to_owned(), mode.to_owned()));
+        capped.annotations = mode.into_iter().collect();
+        let read = observation(0, &[("t", &behind(24, lag))]);
+        let rules = Rules {
+            cap: default,
+            ..RULES
+        };
+        let answer = ask_at(0, &snapshot(vec![read], &[capped]), "group=g", &rules).unwrap();
+        (answer.value, answer.rule)
+    };
+    let clamped = (Milli::from_units(24_000), ValueRule::Clamped);
+    let (enforce, advise) = (CapMode::Enforce, CapMode::Advise);
+    for (mode, max, default) in [
+        (None, 24, advise),
+        (Some("advise"), 24, enforce),
+        // Not yet, or no longer.
+        (Some("enforce"), 25, advise),
+        (None, 30, enforce),
+    ] {
+        assert_eq!(
+            served(mode, max, default, 55_000),
+            clamped,
+            "{mode:?} {max}"
+        );
+    }
+    for (mode, max, default) in [(Some("enforce"), 24, advise), (None, 20, enforce)] {
+        let (value, rule) = served(mode, max, default, 55_000);
+        assert_eq!(rule, ValueRule::Lifted);
+        for now in 1..24 {
+            let proposed = hpa_proposes(value, Milli::from_units(1000), now, 0.1);
+            assert!(proposed >= 24, "{proposed} from {now}");
+        }
+        let less = (Milli::from_units(23_000), ValueRule::AsMeasured);
+        assert_eq!(served(mode, max, default, 23_000), less);
     }
 }
 
@@ -1003,7 +1047,7 @@ fn after_long_unknown_the_fallback_is_served_where_one_is_set() {
         Ok((40, ValueRule::Fallback, None))
     );
     let standing = standings(&snapshot.targets, &snapshot, &at(120), &RULES);
-    let found = findings(&snapshot, &standing, &[]);
+    let found = findings::<HpaFacts>(&snapshot, &standing, &[]);
     let expected = Finding::FallbackServed {
         hpa: "shop/h".into(),
     };

@@ -8,8 +8,8 @@ use super::query::Question;
 use super::refusal::Refusal;
 use super::settings::Settings;
 use super::target::{
-    Interest, LAG_METRIC, MetricTarget, Origin, Target, Targets, UnpickedCluster, groups_of, label,
-    topics_of,
+    HpaCap, Interest, LAG_METRIC, MetricTarget, Origin, Target, Targets, UnpickedCluster,
+    groups_of, label, topics_of,
 };
 use super::types::{ClusterName, GroupId};
 use super::zero::HpaName;
@@ -35,6 +35,8 @@ pub struct Resolved {
     /// The HPAs that ask so and may be scaled to zero: none is served nothing before all have been
     /// without work for long enough.
     pub sleepers: Vec<HpaName>,
+    /// How the HPAs that ask so are bounded themselves.
+    pub caps: Vec<HpaCap>,
 }
 
 /// Finds out what a request is about.
@@ -60,6 +62,7 @@ pub fn resolve(question: &Question<'_>, targets: &Targets) -> Result<Resolved, R
         asked,
         wanted: configured.find_map(|target| target.wanted),
         sleepers: Vec::new(),
+        caps: Vec::new(),
     })
 }
 
@@ -76,12 +79,13 @@ fn asked(target: &Target) -> Asked {
 fn by_hpa(question: &Question<'_>, targets: &Targets) -> Result<Option<Resolved>, Refusal> {
     let named = question.selector.values(label::HPA);
     let mut metrics: BTreeMap<(&Arc<str>, usize), Resolved> = BTreeMap::new();
-    let mut sleepers = Vec::new();
+    let (mut sleepers, mut caps) = (Vec::new(), Vec::new());
     for target in targets.selecting(question.namespace, question.selector) {
         let Origin::Hpa { name, namespace } = &target.origin else {
             continue;
         };
         if named.is_none_or(|names| names.iter().any(|n| **n == **name)) {
+            caps.extend(target.cap);
             if target.settings.scale_to_zero() {
                 sleepers.push((Arc::clone(namespace), Arc::clone(name)));
             }
@@ -89,6 +93,7 @@ fn by_hpa(question: &Question<'_>, targets: &Targets) -> Result<Option<Resolved>
                 asked: Vec::new(),
                 wanted: target.wanted,
                 sleepers: Vec::new(),
+                caps: Vec::new(),
             });
             metric.asked.push(asked(target));
         }
@@ -110,6 +115,7 @@ fn by_hpa(question: &Question<'_>, targets: &Targets) -> Result<Option<Resolved>
     let mut found = first.cloned();
     if let Some(found) = &mut found {
         found.sleepers = sleepers;
+        found.caps = caps;
         if found.wanted.is_none() {
             let mut configured = targets.configured(question.namespace, question.selector);
             found.wanted = configured.find_map(|target| target.wanted);

@@ -17,6 +17,8 @@ pub enum ValueRule {
     AsMeasured,
     /// Cut to ceiling x wanted lag per replica.
     Clamped,
+    /// Cut likewise, and raised by what carries the HPA over its tolerance: its own maximum holds it.
+    Lifted,
     /// Raised to the next number of replicas that share the partitions evenly.
     Even,
     /// One replica's worth: the group has never run, so that its lag of nothing says nothing.
@@ -34,6 +36,7 @@ impl ValueRule {
         match self {
             ValueRule::AsMeasured => "as_measured",
             ValueRule::Clamped => "clamped",
+            ValueRule::Lifted => "lifted",
             ValueRule::Even => "even",
             ValueRule::NeverRan => "never_ran",
             ValueRule::Cooldown => "cooldown",
@@ -48,8 +51,14 @@ pub enum Bound {
     /// Not at all: the lag is served as it is.
     None,
     /// The value is at most ceiling x wanted lag per replica. An HPA with a tolerance may then stop
-    /// short of the ceiling; only where something else is seen to bound it could the value be more.
+    /// short of the ceiling.
     Clamp,
+    /// The HPA's own maximum is seen to be at most the ceiling: the value is what has an HPA of this
+    /// tolerance (in thousandths) scale from one replica short of the ceiling, and no more.
+    Observed {
+        /// The tolerance.
+        tolerance: u64,
+    },
 }
 
 /// How a value is made of lag.
@@ -78,6 +87,20 @@ impl Sizing {
         }
     }
 
+    /// The HPA does nothing while |1 - value / (wanted x replicas)| is within its tolerance, compared
+    /// as floating point: a billionth more than that is enough, and never lost in rounding
+    /// (`pkg/controller/podautoscaler/replica_calculator.go`).
+    fn lifted(&self, most: Milli, tolerance: u64) -> (Milli, ValueRule) {
+        let ceiling = self.ceiling.bounded().unwrap_or(0);
+        let short = self.per_replica.times(ceiling.saturating_sub(1));
+        let over = short.scaled(tolerance.saturating_add(1000), 1000);
+        let margin = Milli::SMALLEST.plus(over.scaled(1, 1_000_000_000));
+        match over.plus(margin) {
+            lifted if lifted > most => (lifted, ValueRule::Lifted),
+            _ => (most, ValueRule::Clamped),
+        }
+    }
+
     /// The value to serve for a lag.
     #[must_use]
     pub fn value(&self, lag: Milli) -> (Milli, ValueRule) {
@@ -85,10 +108,17 @@ impl Sizing {
             .ceiling
             .bounded()
             .map(|ceiling| self.per_replica.times(ceiling));
-        match most {
-            Some(most) if lag > most && self.bound == Bound::Clamp => (most, ValueRule::Clamped),
-            Some(most) if lag > most => (lag, ValueRule::AsMeasured),
-            Some(_) if self.even => (self.per_replica.times(self.replicas(lag)), ValueRule::Even),
+        match (most, self.bound) {
+            (Some(most), Bound::Observed { tolerance })
+                if lag >= most && lag > Milli::default() =>
+            {
+                self.lifted(most, tolerance)
+            }
+            (Some(most), Bound::Clamp) if lag > most => (most, ValueRule::Clamped),
+            (Some(most), _) if lag > most => (lag, ValueRule::AsMeasured),
+            (Some(_), _) if self.even => {
+                (self.per_replica.times(self.replicas(lag)), ValueRule::Even)
+            }
             _ => (lag, ValueRule::AsMeasured),
         }
     }
@@ -193,6 +223,27 @@ mod tests {
     }
 
     proptest! {
+        /// As the HPA computes it, from any number of replicas short of the ceiling.
+        #[test]
+        #[allow(clippy::cast_precision_loss)]
+        fn while_its_own_maximum_holds_it_the_hpa_is_carried_to_the_ceiling(
+            ceiling in 2u32..2_000, per in 1u64..1_000_000_000, excess: u32, tolerance in 0u64..500,
+        ) {
+            let sizing = Sizing { bound: Bound::Observed { tolerance }, ..sizing(ceiling, per, false) };
+            let most = sizing.per_replica.times(ceiling);
+            let (value, _) = sizing.value(most.plus(Milli::from_units(excess.into())));
+            prop_assert!(value >= most);
+            for now in [ceiling - 1, ceiling.div_ceil(2), 1] {
+                let worth = sizing.per_replica.thousandths() as f64 * f64::from(now);
+                let ratio = value.thousandths() as f64 / worth;
+                prop_assert!((1.0 - ratio).abs() > tolerance as f64 / 1000.0, "stays at {now}");
+                prop_assert!(value.ceil_div(sizing.per_replica) >= Some(ceiling.into()));
+            }
+            // Below the ceiling nothing is raised.
+            let less = sizing.per_replica.times(ceiling - 1);
+            prop_assert_eq!(sizing.value(less), (less, ValueRule::AsMeasured));
+        }
+
         #[test]
         fn even_steps_are_exactly_those_of_the_form(most in 1u32..2_000, wanted in 1u32..2_000) {
             let wanted = wanted.min(most);

@@ -1,7 +1,9 @@
 //! Where each target stands: its value and ceiling by the rules that answer requests, and what of
 //! that a person should know.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::finding::Finding;
 use super::group::{GroupDescription, GroupKind, GroupState};
@@ -13,9 +15,6 @@ use super::selector::Selector;
 use super::snapshot::LagSnapshot;
 use super::target::{HpaFacts, LAG_METRIC, Origin, Targets};
 use super::types::{Moment, Replicas};
-
-/// The tolerance of an HPA that sets none, in thousandths: the controller's default.
-const TOLERANCE_DEFAULT: u64 = 100;
 
 /// One metric of an HPA, as the HPA would be answered now.
 #[derive(Clone, Debug)]
@@ -38,6 +37,18 @@ pub fn standings<'a>(
     now: &Moment,
     rules: &Rules,
 ) -> Vec<Standing<'a>> {
+    standings_of(targets, snapshot, now, rules, |_, _| true)
+}
+
+/// The same, of those HPAs alone whose namespace and name are `wanted`.
+#[must_use]
+pub fn standings_of<'a>(
+    targets: &'a Targets,
+    snapshot: &LagSnapshot,
+    now: &Moment,
+    rules: &Rules,
+    wanted: impl Fn(&Arc<str>, &Arc<str>) -> bool,
+) -> Vec<Standing<'a>> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
     for target in &targets.all {
@@ -45,7 +56,7 @@ pub fn standings<'a>(
         else {
             continue;
         };
-        if !seen.insert((namespace, name, target.metric)) {
+        if !wanted(namespace, name) || !seen.insert((namespace, name, target.metric)) {
             continue;
         }
         let question = Question {
@@ -85,10 +96,10 @@ pub fn hpa_ceilings<'a>(standings: &[Standing<'a>]) -> BTreeMap<(&'a str, &'a st
 
 /// What a person should know of HPAs and groups as they are now.
 #[must_use]
-pub fn findings(
+pub fn findings<H: Borrow<HpaFacts>>(
     snapshot: &LagSnapshot,
     standings: &[Standing<'_>],
-    hpas: &[HpaFacts],
+    hpas: &[H],
 ) -> BTreeSet<Finding> {
     let mut found = BTreeSet::new();
     for standing in standings {
@@ -100,7 +111,7 @@ pub fn findings(
         }
     }
     let ceilings = hpa_ceilings(standings);
-    for hpa in hpas {
+    for hpa in hpas.iter().map(Borrow::borrow) {
         if let Some(Limit::Bounded(ceiling)) = ceilings.get(&(&*hpa.namespace, &*hpa.name)) {
             found.extend(of_tolerance(hpa, *ceiling));
         }
@@ -154,10 +165,7 @@ fn has_more(group: &GroupDescription, useful: Replicas, rule: ParallelismRule) -
 /// those that a rollout or another metric brought above the ceiling, or one too few below it.
 #[must_use]
 pub fn of_tolerance(hpa: &HpaFacts, ceiling: Replicas) -> Vec<Finding> {
-    let own = |tolerance: Option<super::quantity::Milli>| {
-        tolerance.map_or(TOLERANCE_DEFAULT, super::quantity::Milli::thousandths)
-    };
-    let (up, down) = (own(hpa.tolerance_up), own(hpa.tolerance_down));
+    let (up, down) = (hpa.tolerance_up(), hpa.tolerance_down());
     let name = || format!("{}/{}", hpa.namespace, hpa.name);
     let mut found = Vec::new();
     if hpa.max_replicas > ceiling.0 && up.max(down) > 0 {

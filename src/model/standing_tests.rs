@@ -41,7 +41,7 @@ fn kinds(state: GroupState, kind: GroupKind, members: Vec<Member>) -> Vec<&'stat
         .into(),
         ..LagSnapshot::default()
     };
-    let found = findings(&snapshot, &[], &[]);
+    let found = findings::<HpaFacts>(&snapshot, &[], &[]);
     assert!(found.iter().all(|f| f.to_string().contains("\"g\"")));
     found.iter().map(Finding::label).collect()
 }

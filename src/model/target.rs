@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::cap::CapMode;
 use super::finding::Finding;
 use super::lag::LagRules;
 use super::observation::{GroupPlan, SweepPlan};
@@ -94,6 +95,26 @@ pub struct HpaFacts {
     pub tolerance_down: Option<Milli>,
 }
 
+/// The tolerance of an HPA that sets none, in thousandths: the controller's default
+/// (`--horizontal-pod-autoscaler-tolerance`).
+const TOLERANCE_DEFAULT: u64 = 100;
+
+impl HpaFacts {
+    /// Its tolerance upwards, in thousandths.
+    #[must_use]
+    pub fn tolerance_up(&self) -> u64 {
+        self.tolerance_up
+            .map_or(TOLERANCE_DEFAULT, Milli::thousandths)
+    }
+
+    /// Its tolerance downwards, in thousandths.
+    #[must_use]
+    pub fn tolerance_down(&self) -> u64 {
+        self.tolerance_down
+            .map_or(TOLERANCE_DEFAULT, Milli::thousandths)
+    }
+}
+
 /// A target from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaticTarget {
@@ -141,6 +162,17 @@ pub enum Origin {
     },
 }
 
+/// How an HPA is bounded by its own maximum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HpaCap {
+    /// What its annotation says of the cap; `None` = the default holds.
+    pub mode: Option<CapMode>,
+    /// Its `spec.maxReplicas`, as it is now.
+    pub max_replicas: u32,
+    /// Its tolerance upwards, in thousandths.
+    pub tolerance_up: u64,
+}
+
 /// A consumer group whose lag somebody wants, and how much of it one replica may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -158,6 +190,8 @@ pub struct Target {
     pub wanted: Option<MetricTarget>,
     /// What is set for it.
     pub settings: Arc<Settings>,
+    /// How the HPA is bounded by itself.
+    pub cap: Option<HpaCap>,
 }
 
 /// All that is wanted now.

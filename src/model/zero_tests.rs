@@ -176,6 +176,7 @@ fn after(
     }
     let rules = Rules {
         clamp: true,
+        cap: crate::model::cap::CapMode::Advise,
         max_staleness: Duration::from_secs(30),
         namespaces: Vec::new(),
     };

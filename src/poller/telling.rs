@@ -1,6 +1,7 @@
 //! Says what is odd about groups and HPAs as they are: once, when it begins to be so.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,14 +18,15 @@ use crate::telemetry::FindingRaised;
 /// told before anybody asks.
 #[derive(Debug)]
 pub(super) struct Telling {
-    told: BTreeSet<Finding>,
+    /// By hash: two that collide cost a line in the log, and the texts of thousands much memory.
+    told: HashSet<u64>,
     rules: Rules,
 }
 
 impl Telling {
     pub(super) fn new(rules: Rules) -> Self {
         Self {
-            told: BTreeSet::new(),
+            told: HashSet::new(),
             rules,
         }
     }
@@ -33,6 +35,7 @@ impl Telling {
     pub(super) fn by_default(max_staleness: Duration) -> Self {
         Self::new(Rules {
             clamp: true,
+            cap: crate::model::cap::CapMode::Advise,
             max_staleness,
             namespaces: Vec::new(),
         })
@@ -49,12 +52,23 @@ impl Telling {
     }
 
     /// Tells what is so now and was not before.
-    pub(super) fn tell(&mut self, snapshot: &LagSnapshot, hpas: &[HpaFacts]) {
+    pub(super) fn tell(&mut self, snapshot: &LagSnapshot, hpas: &[Arc<HpaFacts>]) {
         let standings = standings(&snapshot.targets, snapshot, &Moment::now(), &self.rules);
         let found = findings(snapshot, &standings, hpas);
-        for finding in found.difference(&self.told) {
-            FindingRaised(finding).emit();
+        let hashed = found.iter().map(|finding| (hash(finding), finding));
+        let mut told = HashSet::with_capacity(found.len());
+        for (hash, finding) in hashed {
+            if !self.told.contains(&hash) {
+                FindingRaised(finding).emit();
+            }
+            told.insert(hash);
         }
-        self.told = found;
+        self.told = told;
     }
+}
+
+fn hash(finding: &Finding) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    finding.hash(&mut hasher);
+    hasher.finish()
 }

@@ -392,6 +392,7 @@ mod tests {
     fn rules() -> Rules {
         Rules {
             clamp: true,
+            cap: crate::model::cap::CapMode::Advise,
             max_staleness: Duration::from_secs(30),
             namespaces: Vec::new(),
         }

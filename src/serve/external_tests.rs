@@ -21,6 +21,7 @@ const LAG: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_l
 
 const RULES: Rules = Rules {
     clamp: true,
+    cap: crate::model::cap::CapMode::Advise,
     // The fixture's readings were made when the test began.
     max_staleness: Duration::from_secs(3600),
     namespaces: Vec::new(),

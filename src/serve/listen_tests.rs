@@ -301,6 +301,7 @@ async fn a_request_under_way_is_answered_before_the_end() {
 fn rules() -> Rules {
     Rules {
         clamp: true,
+        cap: crate::model::cap::CapMode::Advise,
         max_staleness: Duration::from_secs(3600),
         namespaces: Vec::new(),
     }

@@ -14,6 +14,7 @@
 mod annotations;
 mod api;
 mod brokers;
+mod cap;
 mod conformance;
 mod cost;
 mod daemon;
@@ -153,6 +154,7 @@ const SUITES: &[&[(&str, Test)]] = &[
     faults::CASES,
     rows::CASES,
     state::CASES,
+    cap::CASES,
     zero::CASES,
 ];
 

@@ -1,0 +1,169 @@
+//! `lagwise release`: gives HPAs back to their users.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{ArgGroup, Args};
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::{Output, print};
+use crate::k8s::client::{ClientOptions, connect};
+use crate::k8s::release::{Release, Released};
+
+/// The arguments of `lagwise release`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").required(true).args(["all", "hpa"])))]
+#[command(after_help = "Examples:\n  \
+    lagwise release --all --dry-run\n  \
+    lagwise release shop/billing\n\n\
+    maxReplicas goes back to the user's number, workloads that lagwise has set to zero are woken, and \
+    its marks are taken away. A daemon that runs enforces again what still asks for it: set \
+    lagwise.dev/cap: advise, or stop the daemon, before.\n\n\
+    Exit code: 0; 1 if some HPA could not be given back; 2 for wrong usage.")]
+pub struct ReleaseArgs {
+    /// Every HPA that carries something of lagwise's
+    #[arg(long)]
+    all: bool,
+    /// These HPAs
+    #[arg(value_name = "NAMESPACE/HPA", value_parser = hpa)]
+    hpa: Vec<(String, String)>,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// How the HPAs are printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// The kubeconfig file, instead of those that kubectl would use
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context, instead of its current one
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
+
+fn hpa(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err("expected NAMESPACE/HPA, such as shop/billing".into()),
+    }
+}
+
+/// Runs `lagwise release`.
+///
+/// # Errors
+/// No cluster, or HPAs that cannot be listed.
+pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
+    let options = ClientOptions {
+        kubeconfig: args.kubeconfig.clone(),
+        context: args.context.clone(),
+    };
+    let client = connect(&options).await?;
+    let mut release = Release::new(client, args.dry_run);
+    let hpas = match args.all {
+        true => release.marked().await.context("cannot list the HPAs")?,
+        false => args.hpa.clone(),
+    };
+    let mut released = Vec::new();
+    let mut failed = false;
+    for (namespace, name) in hpas {
+        match release.give_back(&namespace, &name).await {
+            Ok(done) => released.extend(done),
+            Err(error) => {
+                failed = true;
+                let mut err = std::io::stderr().lock();
+                // Where standard error is closed there is nobody left to tell.
+                let _ = writeln!(err, "lagwise: HPA {namespace}/{name}: {error}");
+            }
+        }
+    }
+    let printed = show(&released, args.output, args.dry_run)?;
+    Ok(if failed { ExitCode::FAILURE } else { printed })
+}
+
+fn show(released: &[Released], output: Output, dry_run: bool) -> anyhow::Result<ExitCode> {
+    let text = match output {
+        Output::Json => format!("{}\n", serde_json::to_string_pretty(released)?),
+        Output::Table if released.is_empty() => "nothing of lagwise's is on any of them\n".into(),
+        Output::Table => table(released, dry_run),
+    };
+    print(text.as_bytes())
+}
+
+fn table(released: &[Released], dry_run: bool) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "NAMESPACE",
+        "HPA",
+        "MAX",
+        "USER-MAX",
+        "WOKEN",
+        "NOTE",
+    ]);
+    for column in 2..5 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for one in released {
+        let note = match one.asks_again {
+            true => "still asks for cap: enforce",
+            false => "",
+        };
+        let woken = one.woken_replicas;
+        table.add_row([
+            one.namespace.clone(),
+            one.name.clone(),
+            one.max_replicas.to_string(),
+            one.user_max_replicas.to_string(),
+            woken.map_or_else(|| "-".to_owned(), |replicas| replicas.to_string()),
+            note.to_owned(),
+        ]);
+    }
+    let done = if dry_run {
+        "would be given back"
+    } else {
+        "given back"
+    };
+    let lines: Vec<_> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
+    format!("{}\n\n{} {done}\n", lines.join("\n"), released.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed() {
+        let one = |name: &str, woken, asks_again| Released {
+            namespace: "shop".into(),
+            name: name.into(),
+            max_replicas: 6,
+            user_max_replicas: 20,
+            woken_replicas: woken,
+            asks_again,
+        };
+        let printed = table(
+            &[one("billing", None, true), one("mail", Some(2), false)],
+            false,
+        );
+        let expected = [
+            " NAMESPACE  HPA      MAX  USER-MAX  WOKEN  NOTE",
+            " shop       billing    6        20      -  still asks for cap: enforce",
+            " shop       mail       6        20      2",
+            "",
+            "2 given back",
+        ];
+        assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
+        assert!(hpa("shop/billing").is_ok());
+        for bad in ["billing", "/billing", "shop/", ""] {
+            assert!(hpa(bad).is_err(), "{bad}");
+        }
+    }
+}

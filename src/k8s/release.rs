@@ -1,0 +1,154 @@
+//! Gives HPAs back to their users: what the cap and scale to zero have written is undone, without the
+//! daemon. For a person, and for the chart's uninstallation.
+
+use std::time::Duration;
+
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+use serde::Serialize;
+use serde_json::json;
+
+use super::cap;
+use super::hpa::facts_of;
+use super::scale::{ScaleError, Scales, in_time};
+use crate::model::cap::{CapMode, Live, own_mode, release};
+use crate::model::target::HpaFacts;
+use crate::model::zero::MARK;
+
+/// The longest that one request may take.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+
+/// Attempts at one HPA: somebody else may write at the same time, and a release takes two writes.
+const ATTEMPTS: u32 = 10;
+
+/// HPAs in one page of a listing.
+const PAGE: u32 = 500;
+
+/// What was, or would be, undone on one HPA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Released {
+    /// The HPA's namespace.
+    pub namespace: String,
+    /// The HPA's name.
+    pub name: String,
+    /// `spec.maxReplicas` before.
+    pub max_replicas: u32,
+    /// The user's own, which it is now.
+    pub user_max_replicas: u32,
+    /// The replicas with which its workload is woken, where lagwise has set that to zero.
+    pub woken_replicas: Option<u32>,
+    /// Whether it still asks for enforcement, so that a daemon that runs does it again.
+    pub asks_again: bool,
+}
+
+/// Undoes what lagwise has written.
+#[allow(missing_debug_implementations, reason = "the client has none")]
+pub struct Release {
+    client: Client,
+    scales: Scales,
+    dry_run: bool,
+}
+
+impl Release {
+    /// Through this client; nothing is written in a dry run.
+    #[must_use]
+    pub fn new(client: Client, dry_run: bool) -> Self {
+        Self {
+            scales: Scales::new(client.clone()),
+            client,
+            dry_run,
+        }
+    }
+
+    /// The HPAs that carry something of lagwise's, of all namespaces.
+    ///
+    /// # Errors
+    /// Why they cannot be listed.
+    pub async fn marked(&self) -> Result<Vec<(String, String)>, ScaleError> {
+        let api: Api<HorizontalPodAutoscaler> = Api::all(self.client.clone());
+        let mut marked = Vec::new();
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let listed = in_time(REQUEST_WITHIN, api.list(&page)).await?;
+            let facts = listed.items.iter().map(facts_of);
+            let ours = facts.filter(|hpa| Live::of(hpa).is_marked() || is_asleep(hpa));
+            marked.extend(ours.map(|hpa| (hpa.namespace.to_string(), hpa.name.to_string())));
+            match listed.metadata.continue_ {
+                Some(rest) if !rest.is_empty() => page = page.continue_token(&rest),
+                _ => return Ok(marked),
+            }
+        }
+    }
+
+    /// Gives one HPA back; `None` where nothing of lagwise's is on it.
+    ///
+    /// # Errors
+    /// Why it is not, or not whole.
+    pub async fn give_back(
+        &mut self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Released>, ScaleError> {
+        let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), namespace);
+        let mut first: Option<Released> = None;
+        for _ in 0..ATTEMPTS {
+            let object = in_time(REQUEST_WITHIN, api.get(name)).await?;
+            let hpa = facts_of(&object);
+            let live = Live::of(&hpa);
+            if !live.is_marked() && !is_asleep(&hpa) {
+                return Ok(first);
+            }
+            let start = hpa.min_replicas.unwrap_or(1).max(1);
+            first.get_or_insert_with(|| Released {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                max_replicas: live.max,
+                user_max_replicas: live.user_max(),
+                woken_replicas: is_asleep(&hpa).then_some(start),
+                asks_again: own_mode(&hpa) == Some(CapMode::Enforce),
+            });
+            if self.dry_run {
+                return Ok(first);
+            }
+            let version = object.metadata.resource_version;
+            match self.step(&api, &hpa, version).await {
+                Ok(()) | Err(ScaleError::Changed) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ScaleError::Changed)
+    }
+
+    async fn step(
+        &mut self,
+        api: &Api<HorizontalPodAutoscaler>,
+        hpa: &HpaFacts,
+        version: Option<String>,
+    ) -> Result<(), ScaleError> {
+        let keeper = cap::keeper(&self.client, REQUEST_WITHIN).await?;
+        if let Some(change) = release(Live::of(hpa), keeper) {
+            return cap::write(api, &hpa.name, version, &change, REQUEST_WITHIN).await;
+        }
+        let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
+        let scale = self.scales.read(namespace, target, REQUEST_WITHIN).await?;
+        if scale.replicas == 0 {
+            let start = hpa.min_replicas.unwrap_or(1).max(1);
+            let set = self
+                .scales
+                .set(namespace, target, &scale, start, REQUEST_WITHIN);
+            set.await?;
+        }
+        let patch = Patch::Merge(json!({"metadata": {
+            "resourceVersion": version,
+            "annotations": {MARK: null},
+        }}));
+        let params = PatchParams::default();
+        let patched = api.patch_metadata(&hpa.name, &params, &patch);
+        in_time(REQUEST_WITHIN, patched).await.map(drop)
+    }
+}
+
+fn is_asleep(hpa: &HpaFacts) -> bool {
+    hpa.annotations.contains_key(MARK)
+}
