@@ -4,6 +4,7 @@
 
 mod clusters;
 mod kubernetes;
+mod leader;
 mod logging;
 
 use std::future::Future;
@@ -51,6 +52,7 @@ const DRAIN: Duration = Duration::from_secs(4);
 const EXTERNAL: &str = "external metrics API";
 const SIDE: &str = "HTTP server";
 const STATE: &str = "keeper of the state";
+const LEASE: &str = "keeper of the Lease";
 
 /// A running daemon.
 pub struct App {
@@ -65,6 +67,7 @@ pub struct App {
     tasks: Tasks,
     draining: Vec<&'static str>,
     stop: watch::Sender<bool>,
+    step_down: watch::Sender<bool>,
 }
 
 type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
@@ -104,6 +107,11 @@ impl App {
 
         let mut tasks = JoinSet::new();
         let (hpas, auth, client) = kubernetes::connect(config, hpas, &mut tasks).await?;
+        let (stop, stopping) = watch::channel(false);
+        let (step_down, stepping_down) = watch::channel(false);
+        let leadership = leader::elect(config, client.as_ref(), stepping_down, &mut tasks);
+        let is_elected = leadership.is_some();
+        let leadership = leadership.unwrap_or_else(Leadership::alone);
         let (publisher, reader) = publish::channel(LagSnapshot::default());
         let (interests, interests_in) = mpsc::channel(INTERESTS_WAITING);
         let fixed = config.targets.iter().map(fixed_target).collect();
@@ -111,7 +119,6 @@ impl App {
             interval: config.poll.interval,
             deadline: config.poll.deadline,
         };
-        let (stop, stopping) = watch::channel(false);
         let rules = Rules {
             clamp: config.cap.clamp,
             cap: match config.cap.default {
@@ -128,7 +135,6 @@ impl App {
         let mut poller = Poller::new(sources, fixed, cadence, publisher)
             .with_rules(config.lag.rules())
             .with_answers(rules.clone());
-        let leadership = Leadership::alone();
         if let Some(client) = client.clone().filter(|_| !config.cap.read_only) {
             let capping = k8s::cap::keep(CapOptions {
                 client: client.clone(),
@@ -145,7 +151,7 @@ impl App {
                 client,
                 reader: reader.clone(),
                 hpas: hpas.clone(),
-                leadership,
+                leadership: leadership.clone(),
                 rules: rules.clone(),
             });
             tasks.spawn(async move {
@@ -154,7 +160,17 @@ impl App {
             });
         }
         let mut draining = vec![EXTERNAL, SIDE];
-        if let Some(remembering) = remember(config, client, stopping.clone(), &mut tasks) {
+        if is_elected {
+            draining.push(LEASE);
+        }
+        let remembering = remember(
+            config,
+            client,
+            stopping.clone(),
+            leadership.clone(),
+            &mut tasks,
+        );
+        if let Some(remembering) = remembering {
             poller = poller.with_memory(remembering);
             draining.push(STATE);
         }
@@ -182,6 +198,7 @@ impl App {
             tasks: JoinSet::new(),
             draining,
             stop,
+            step_down,
         };
         let api = serve::external::router(serve::external::ExternalOptions {
             reader: reader.clone(),
@@ -200,6 +217,7 @@ impl App {
         let side = serve::metrics::router(serve::metrics::HttpOptions {
             reader,
             rules,
+            leadership,
             readiness,
             build,
         });
@@ -264,9 +282,12 @@ impl App {
         // the last time what it is; everything else is just dropped.
         let mut left = self.draining;
         let drained = async {
-            while !left.is_empty()
-                && let Some(ended) = self.tasks.join_next().await
-            {
+            while !left.is_empty() {
+                // Whoever leads next reads what was kept: the Lease is given back after that.
+                self.step_down.send_replace(!left.contains(&STATE));
+                let Some(ended) = self.tasks.join_next().await else {
+                    break;
+                };
                 left.retain(|part| !matches!(&ended, Ok((ended, _)) if ended == part));
             }
         };
@@ -291,24 +312,30 @@ fn grant(grant: &TenancyGrant) -> Grant {
     }
 }
 
+/// Whether this is a pod: every pod has the variable, and hardly anything else.
+fn in_pod() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
 /// Keeps what has to survive a restart, where the configuration says or a pod is expected to.
 fn remember(
     config: &Config,
     client: Option<k8s::client::Client>,
     stop: watch::Receiver<bool>,
+    leadership: Leadership,
     tasks: &mut Tasks,
 ) -> Option<Remembering> {
     let (recall, recalled) = oneshot::channel();
     let (keep, memories) = watch::channel(None);
-    // Every pod has it, and hardly anything else.
-    let in_pod = || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let config_map = config.state.config_map.clone();
     let config_map = config_map.or_else(|| in_pod().then(|| STATE_CONFIG_MAP.to_owned()));
     if let Some(file) = &config.state.file {
-        spawn_keeper(StateFile::new(file), recall, memories, tasks);
+        // A file is this daemon's own, whoever leads.
+        let alone = Leadership::alone();
+        spawn_keeper(StateFile::new(file), recall, memories, alone, tasks);
     } else {
         let store = StateConfigMap::new(client?, config_map?);
-        spawn_keeper(store, recall, memories, tasks);
+        spawn_keeper(store, recall, memories, leadership, tasks);
     }
     Some(Remembering {
         recalled,
@@ -321,10 +348,11 @@ fn spawn_keeper<S: StateStore>(
     store: S,
     recall: oneshot::Sender<Memory>,
     memories: watch::Receiver<Option<Arc<Memory>>>,
+    leadership: Leadership,
     tasks: &mut Tasks,
 ) {
     tasks.spawn(async move {
-        state::keep(store, recall, memories).await;
+        state::keep(store, recall, memories, leadership).await;
         (STATE, Ok(()))
     });
 }

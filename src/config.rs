@@ -12,6 +12,7 @@ mod cap;
 mod cluster;
 mod kubernetes;
 mod lag;
+mod leader;
 mod log;
 mod node;
 mod poll;
@@ -37,6 +38,7 @@ pub use cap::{CapConfig, CapDefault};
 pub use cluster::{ClientKind, ClusterConfig};
 pub use kubernetes::KubernetesConfig;
 pub use lag::LagConfig;
+pub use leader::LeaderConfig;
 pub use log::{AccessLogMode, LogConfig, LogFormat};
 pub use poll::PollConfig;
 pub use problem::{ConfigError, Problem};
@@ -83,6 +85,8 @@ pub struct Config {
     /// How the replica ceiling is applied to what is served.
     #[schemars(default)]
     pub cap: CapConfig,
+    /// Which of several daemons decides and writes.
+    pub leader: LeaderConfig,
     /// Where is kept what has to survive a restart.
     #[schemars(default)]
     pub state: StateConfig,
@@ -106,6 +110,7 @@ impl Config {
             tenancy: Vec::new(),
             kubernetes: KubernetesConfig::default(),
             cap: CapConfig::default(),
+            leader: LeaderConfig::default(),
             state: StateConfig::default(),
             server: ServerConfig::default(),
             log: LogConfig::default(),
@@ -156,6 +161,7 @@ impl Config {
         let tenancy = tenancy::read_all(&mut root);
         let kubernetes = KubernetesConfig::read(root.section("kubernetes"), environment);
         let cap = CapConfig::read(root.section("cap"));
+        let leader = LeaderConfig::read(root.section("leader"));
         let state = StateConfig::read(root.section("state"));
         let server = ServerConfig::read(root.section("server"), kubernetes.enabled, environment);
         let log = LogConfig::read(root.section("log"));
@@ -168,6 +174,7 @@ impl Config {
             tenancy,
             kubernetes,
             cap,
+            leader,
             state,
             server,
             log,

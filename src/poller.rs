@@ -173,7 +173,9 @@ impl<S: OffsetSource> Poller<S> {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    let before = self.plans();
+                    // A cluster that is not at it is asked for everything anyway.
+                    let is_sweeping = self.clusters.values().any(|cluster| cluster.sweeping);
+                    let before = if is_sweeping { self.plans() } else { BTreeMap::new() };
                     // HPAs that changed say so themselves.
                     if self.expire_interests() {
                         self.merge(&inputs);
@@ -212,10 +214,12 @@ impl<S: OffsetSource> Poller<S> {
                 }
                 Some(done) = sweeps.join_next() => {
                     let (observation, scope) = done?;
-                    let before = self.plans();
+                    // What it tells of a group's members may be topics that nobody has named.
+                    let before = self.targets.leave_topics_open().then(|| self.plans());
                     self.take_in(observation, scope);
-                    // What it told of a group's members may be topics that nobody has named.
-                    self.sweep_new(&before, &mut sweeps);
+                    if let Some(before) = before {
+                        self.sweep_new(&before, &mut sweeps);
+                    }
                     if scope == Scope::Whole {
                         let hpas = inputs.hpas.borrow();
                         self.telling.tell(&self.snapshot(), hpas.as_deref().unwrap_or_default());

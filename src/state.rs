@@ -9,11 +9,12 @@ use std::future::Future;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::sync::{oneshot, watch};
 
+use crate::leading::Leadership;
 use crate::model::history::memory::{Memory, VERSION};
 use crate::telemetry::{StateSaved, StateUnread, StateUnusable, StateUnwritten};
 
@@ -46,6 +47,7 @@ pub async fn keep<S: StateStore>(
     store: S,
     recalled: oneshot::Sender<Memory>,
     mut memories: watch::Receiver<Option<Arc<Memory>>>,
+    leadership: Leadership,
 ) {
     let place = store.place();
     let mut poller = memories.clone();
@@ -62,6 +64,10 @@ pub async fn keep<S: StateStore>(
         let Some(memory) = memories.borrow_and_update().clone() else {
             continue;
         };
+        // What another daemon remembers goes before.
+        if leadership.term(Instant::now()).is_none() {
+            continue;
+        }
         let (text, dropped) = encode(&memory, store.bytes_max());
         let bytes = text.len();
         match store.save(text).await {

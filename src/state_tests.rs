@@ -68,7 +68,12 @@ struct Kept {
 fn keeping(path: &Path) -> Kept {
     let (memories, told) = watch::channel(None);
     let (recall, recalled) = oneshot::channel();
-    let task = tokio::spawn(keep(StateFile::new(path), recall, told));
+    let task = tokio::spawn(keep(
+        StateFile::new(path),
+        recall,
+        told,
+        Leadership::alone(),
+    ));
     Kept {
         memories,
         recalled,

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod cap;
+pub mod lease;
 pub mod zero;
 
 use std::sync::LazyLock;
@@ -371,5 +372,6 @@ mod tests {
             LazyLock::force(vector);
         }
         LazyLock::force(&POLL_SECONDS);
+        LazyLock::force(&lease::LEADS);
     }
 }

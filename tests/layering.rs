@@ -13,7 +13,7 @@ const DIRECTION: [(&str, &[&str]); 13] = [
     ("telemetry", &["model", "review"]),
     ("publish", &["model"]),
     ("leading", &[]),
-    ("state", &["model", "telemetry"]),
+    ("state", &["leading", "model", "telemetry"]),
     ("review", &["model"]),
     ("poller", &["leading", "model", "publish", "telemetry"]),
     ("kafka", &["model", "publish", "poller", "telemetry"]),

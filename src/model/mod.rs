@@ -22,6 +22,7 @@ pub(crate) mod fixtures;
 pub mod group;
 pub mod history;
 pub mod lag;
+pub mod lease;
 pub mod merge;
 pub mod names;
 pub mod observation;

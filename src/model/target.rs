@@ -265,6 +265,14 @@ impl Targets {
         }
     }
 
+    /// Whether what to read depends on what the groups turn out to read.
+    #[must_use]
+    pub fn leave_topics_open(&self) -> bool {
+        let wanted = self.all.iter().map(|target| &*target.interest);
+        let mut wanted = wanted.chain(&self.interests);
+        wanted.any(|interest| interest.topics.is_empty())
+    }
+
     /// What to read of one cluster: each group once, with everything that anyone wants of it. Where
     /// topics are left open, those that the group's members were last `known` to read are read,
     /// too: a topic without a commit has lag as well.

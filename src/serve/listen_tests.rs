@@ -314,6 +314,7 @@ async fn the_plain_side_serves_metrics_and_health() {
     let (_publisher, reader) = publish::channel(fixtures::snapshot());
     let (drain, draining) = watch::channel(false);
     let router = metrics::router(HttpOptions {
+        leadership: crate::leading::Leadership::alone(),
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
         rules: rules(),

@@ -12,6 +12,7 @@ use prometheus::TextEncoder;
 
 use super::health::Readiness;
 use super::{BuildInfo, exposition};
+use crate::leading::Leadership;
 use crate::model::query::Rules;
 use crate::model::types::Moment;
 use crate::publish::Reader;
@@ -24,6 +25,8 @@ pub struct HttpOptions {
     pub reader: Reader,
     /// The rules that values follow.
     pub rules: Rules,
+    /// Whether this daemon is the one that decides.
+    pub leadership: Leadership,
     /// For `/readyz`.
     pub readiness: Readiness,
     /// For `lagwise_build_info`.
@@ -47,7 +50,12 @@ async fn ready(State(options): State<Arc<HttpOptions>>) -> Response {
 }
 
 async fn scrape(State(options): State<Arc<HttpOptions>>) -> Response {
-    let snapshot = options.reader.latest();
+    // Of several daemons one tells of Kafka, or every sum would be double.
+    let leads = options.leadership.term(Instant::now()).is_some();
+    let snapshot = match leads {
+        true => options.reader.latest(),
+        false => Arc::default(),
+    };
     let mut text = exposition::render(&snapshot, &Moment::now(), &options.rules, &options.build);
     if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut text) {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();

@@ -47,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) client: &'static str,
     /// Where it keeps what survives a restart.
     pub(crate) state: Value,
+    /// Which of several daemons leads.
+    pub(crate) leader: Value,
     /// What it finds in its environment, besides what the tests do.
     pub(crate) environment: Vec<(&'static str, String)>,
     /// What is logged, and how.
@@ -63,6 +65,7 @@ impl Options {
             interval: "500ms",
             client: "auto",
             state: json!({}),
+            leader: json!({}),
             environment: Vec::new(),
             log: json!({}),
         }
@@ -115,6 +118,7 @@ impl Daemon {
             "cap": {"clamp": options.clamp},
             "kubernetes": kubernetes,
             "state": options.state,
+            "leader": options.leader,
             "log": options.log,
             "server": {"external_metrics": external, "http": {"listen": format!("127.0.0.1:{http_port}")}},
         });

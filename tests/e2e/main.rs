@@ -22,6 +22,7 @@ mod faults;
 #[cfg(feature = "gssapi")]
 mod kerberos;
 mod lag;
+mod leader;
 mod live;
 mod load;
 mod login;
@@ -155,6 +156,7 @@ const SUITES: &[&[(&str, Test)]] = &[
     rows::CASES,
     state::CASES,
     cap::CASES,
+    leader::CASES,
     zero::CASES,
 ];
 

@@ -1,0 +1,65 @@
+//! What lagwise says of who leads.
+
+use std::error::Error;
+use std::sync::LazyLock;
+
+use prometheus::IntGauge;
+
+use super::register;
+
+pub(super) static LEADS: LazyLock<IntGauge> = LazyLock::new(|| {
+    register(IntGauge::new(
+        "lagwise_leader",
+        "Whether this daemon holds the Lease; absent where there is none",
+    ))
+});
+
+/// This daemon leads.
+#[derive(Clone, Copy, Debug)]
+pub struct LeadershipGained {
+    /// The term's number.
+    pub term: u64,
+}
+
+impl LeadershipGained {
+    /// Logs.
+    pub fn emit(&self) {
+        LEADS.set(1);
+        tracing::info!(term = self.term, "this daemon leads: it decides and writes");
+    }
+}
+
+/// This daemon leads no longer.
+#[derive(Clone, Copy, Debug)]
+pub struct LeadershipLost {
+    /// The number of the term that is over.
+    pub term: u64,
+}
+
+impl LeadershipLost {
+    /// Logs.
+    pub fn emit(&self) {
+        LEADS.set(0);
+        tracing::info!(term = self.term, "this daemon leads no longer");
+    }
+}
+
+/// The Lease could not be read or written.
+#[derive(Debug)]
+pub struct LeaseFailed<'a> {
+    /// Its name.
+    pub lease: &'a str,
+    /// Why.
+    pub reason: &'a dyn Error,
+}
+
+impl LeaseFailed<'_> {
+    /// Logs.
+    pub fn emit(&self) {
+        tracing::warn!(
+            lease = self.lease,
+            reason = %self.reason,
+            "the Lease that says who leads cannot be used: without it nothing is written"
+        );
+    }
+}

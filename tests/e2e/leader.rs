@@ -1,0 +1,176 @@
+//! Two daemons on one cluster: one decides and writes, and the other takes over.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::Test;
+use crate::daemon::{Daemon, Options};
+use crate::scale::workload;
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "leader::one_writes_and_another_takes_over",
+    one_writes_and_another_takes_over,
+)];
+
+const WITHIN: Duration = Duration::from_secs(90);
+
+/// The rights that the chart gives, here in this namespace only.
+fn allow(plane: &ControlPlane, namespace: &str) -> Result<()> {
+    let rights = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "leads"},
+            "rules": [
+                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
+                {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["patch"]},
+            ],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "leads"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "leads"},
+            "subjects": [{"kind": "ServiceAccount", "name": "lagwise", "namespace": namespace}],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": format!("leads-{namespace}")},
+            "rules": [{
+                "apiGroups": ["admissionregistration.k8s.io"],
+                "resources": ["mutatingadmissionpolicies", "mutatingadmissionpolicybindings"],
+                "resourceNames": ["lagwise-cap"],
+                "verbs": ["get"],
+            }],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": format!("leads-{namespace}")},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": format!("leads-{namespace}")},
+            "subjects": [{"kind": "ServiceAccount", "name": "lagwise", "namespace": namespace}],
+        },
+    ]});
+    plane.apply(namespace, &rights.to_string())
+}
+
+fn leads(daemon: &Daemon) -> Result<bool> {
+    let metrics = daemon.metrics()?;
+    let is_told = metrics.contains("kafka_consumergroup_lag_sum{");
+    let leads = metrics.contains("lagwise_leader 1");
+    ensure!(leads || !is_told, "a follower tells of Kafka");
+    Ok(leads)
+}
+
+fn writes(daemon: &Daemon) -> Result<bool> {
+    let written = "lagwise_cap_writes_total{outcome=\"written\"}";
+    Ok(daemon.metrics()?.contains(written))
+}
+
+fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("leader")?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 6)?;
+    kafka.commit(&group, &topic, &(0..6).map(|p| (p, 0)).collect::<Vec<_>>())?;
+    allow(plane, &namespace)?;
+    let kubeconfig = plane.daemon_kubeconfig(&namespace)?;
+    let options = Options {
+        leader: json!({"lease": "lagwise", "duration": "6s"}),
+        ..Options::main(&kafka.bootstrap())
+    };
+    let start = || {
+        let watched = json!({"namespaces": [namespace]});
+        Daemon::start(testbed, &options, json!({}), watched, Some(&kubeconfig))
+    };
+    let first = start()?;
+    poll_until(WITHIN, "the first to lead", || {
+        ensure!(leads(&first)?, "it does not");
+        Ok(())
+    })?;
+    let mut second = start()?;
+    let mut list: Value = serde_json::from_str(&workload(
+        "billing",
+        &[("group", &group), ("topic", &topic)],
+    ))?;
+    list["items"][1]["metadata"]["annotations"] = json!({"lagwise.dev/cap": "enforce"});
+    plane.apply(&namespace, &list.to_string())?;
+    let max = || -> Result<i64> {
+        let text = plane.kubectl(&["get", "hpa", "billing", "-n", &namespace, "-o", "json"])?;
+        serde_json::from_str::<Value>(&text)?["spec"]["maxReplicas"]
+            .as_i64()
+            .context("no maxReplicas")
+    };
+    let until_max = |expected: i64| {
+        poll_until(WITHIN, &format!("maxReplicas {expected}"), || {
+            let max = max()?;
+            ensure!(max == expected, "{max}");
+            Ok(())
+        })
+    };
+    until_max(6)?;
+    ensure!(!leads(&second)? && !writes(&second)?, "both lead");
+
+    // Held up for longer than its Lease: the other leads, and the first stands down at once when it goes on.
+    first.process.signal("STOP")?;
+    poll_until(WITHIN, "the second to lead", || {
+        ensure!(leads(&second)?, "it does not");
+        Ok(())
+    })?;
+    let change = r#"{"spec":{"maxReplicas":30}}"#;
+    plane.kubectl(&["patch", "hpa", "billing", "-n", &namespace, "-p", change])?;
+    until_max(6)?;
+    ensure!(writes(&second)?, "the second leads and has not written");
+    let written = |daemon: &Daemon| -> Result<Option<String>> {
+        let metrics = daemon.metrics()?;
+        let mut lines = metrics.lines();
+        Ok(lines
+            .find(|line| line.starts_with("lagwise_cap_writes_total{outcome=\"written\""))
+            .map(str::to_owned))
+    };
+    first.process.signal("CONT")?;
+    let before = written(&first)?;
+    poll_until(WITHIN, "the first to have noticed", || {
+        ensure!(!leads(&first)?, "it still leads");
+        Ok(())
+    })?;
+    plane.kubectl(&[
+        "patch",
+        "hpa",
+        "billing",
+        "-n",
+        &namespace,
+        "-p",
+        r#"{"spec":{"maxReplicas":25}}"#,
+    ])?;
+    until_max(6)?;
+    ensure!(
+        written(&first)? == before,
+        "the first has written without leading"
+    );
+
+    // In order: handed over at once, long before the Lease would have ended.
+    second.process.stop(Duration::from_secs(10))?;
+    let lease = plane.kubectl(&[
+        "get",
+        "lease",
+        "lagwise",
+        "-n",
+        &namespace,
+        "-o",
+        "jsonpath={.spec.holderIdentity}",
+    ])?;
+    println!("holder after SIGTERM: {lease:?}");
+    poll_until(WITHIN, "the first to lead again", || {
+        ensure!(leads(&first)?, "it does not");
+        Ok(())
+    })?;
+    // Killed: another leads once the Lease has ended.
+    let third = start()?;
+    first.process.signal("KILL")?;
+    poll_until(WITHIN, "the third to lead", || {
+        ensure!(leads(&third)?, "it does not");
+        Ok(())
+    })?;
+    plane.kubectl(&["patch", "hpa", "billing", "-n", &namespace, "-p", change])?;
+    until_max(6)
+}
