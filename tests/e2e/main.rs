@@ -15,6 +15,7 @@ mod annotations;
 mod api;
 mod brokers;
 mod cap;
+mod chart;
 mod conformance;
 mod cost;
 mod daemon;
@@ -156,6 +157,7 @@ const SUITES: &[&[(&str, Test)]] = &[
     rows::CASES,
     state::CASES,
     cap::CASES,
+    chart::CASES,
     leader::CASES,
     zero::CASES,
 ];

@@ -16,6 +16,7 @@ pub(crate) struct Artifacts {
     pub(crate) kube_controller_manager: PathBuf,
     pub(crate) kubectl: PathBuf,
     pub(crate) etcd: PathBuf,
+    pub(crate) helm: PathBuf,
     pub(crate) promtool: PathBuf,
     /// A folder with a key distribution centre, its tools and libraries.
     pub(crate) kerberos: PathBuf,
@@ -55,6 +56,7 @@ impl Artifacts {
             kube_controller_manager: kubernetes.join("kube-controller-manager"),
             kubectl: kubernetes.join("kubectl"),
             etcd: path("ETCD_BIN")?.join("etcd"),
+            helm: path("HELM")?,
             promtool: path("PROMTOOL")?,
             kerberos: path("KERBEROS")?,
             java: std::env::var_os("JAVA_HOME")

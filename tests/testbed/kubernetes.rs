@@ -80,6 +80,20 @@ impl ControlPlane {
         self.kubectl_with_input(args, "")
     }
 
+    /// What Helm prints, as an administrator.
+    pub(crate) fn helm(&self, args: &[&str]) -> Result<String> {
+        let done = Command::new(&self.artifacts.helm)
+            .env("HOME", &self.folder)
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .args(args)
+            .output()
+            .context("running helm")?;
+        let errors = String::from_utf8_lossy(&done.stderr);
+        ensure!(done.status.success(), "helm {}: {errors}", args.join(" "));
+        Ok(String::from_utf8(done.stdout)?)
+    }
+
     /// As [`Self::kubectl`], with a text for its standard input.
     pub(crate) fn kubectl_with_input(&self, args: &[&str], input: &str) -> Result<String> {
         let mut child = Command::new(&self.artifacts.kubectl)
@@ -244,17 +258,22 @@ impl ControlPlane {
             ],
         });
         self.kubectl_with_input(&["apply", "--filename", "-"], &documents.to_string())?;
+        self.account_kubeconfig(namespace, "lagwise")
+    }
+
+    /// The kubeconfig of a service account that is there.
+    pub(crate) fn account_kubeconfig(&self, namespace: &str, account: &str) -> Result<PathBuf> {
         let token = self.kubectl(&[
             "create",
             "token",
-            "lagwise",
+            account,
             "--namespace",
             namespace,
             "--duration=24h",
         ])?;
         write_kubeconfig(
             &self.folder,
-            &name,
+            &format!("{account}-{namespace}"),
             &self.server,
             namespace,
             &format!("token: {}", token.trim()),

@@ -1,0 +1,70 @@
+{{- define "lagwise.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "lagwise.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "lagwise.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lagwise.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "lagwise.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "lagwise.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "lagwise.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "lagwise.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "lagwise.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lagwise.image" -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+
+{{- define "lagwise.certificateSecret" -}}
+{{- if eq .Values.tls.type "existingSecret" -}}
+{{- required "tls.existingSecret: the name of a Secret with tls.crt and tls.key is required with tls.type existingSecret" .Values.tls.existingSecret -}}
+{{- else -}}
+{{- printf "%s-tls" (include "lagwise.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lagwise.writes" -}}
+{{- if or .Values.enforce.enabled .Values.scaleToZero.enabled -}}true{{- end -}}
+{{- end -}}
+
+{{- /* The rights to write to HPAs and to what they scale. */ -}}
+{{- define "lagwise.writeRules" -}}
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, patch]
+- apiGroups: [admissionregistration.k8s.io]
+  resources: [mutatingadmissionpolicies, mutatingadmissionpolicybindings]
+  resourceNames: [lagwise-cap]
+  verbs: [get]
+{{- if .Values.scaleToZero.enabled }}
+{{- range .Values.scaleToZero.targets }}
+- apiGroups: {{ toJson .apiGroups }}
+  resources: {{ toJson .resources }}
+  verbs: [get, patch]
+{{- end }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,324 @@
+//! The chart: what it renders is sound, and what it installs lets the daemon do its work and no more. No node runs
+//! the pods; the daemon is started in their place, with the account, the configuration and the certificate that the
+//! chart has made.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::Test;
+use crate::daemon::metric_path;
+use crate::scale::workload;
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::http::http_get;
+use crate::testbed::poll::poll_until;
+use crate::testbed::ports::free_port;
+use crate::testbed::replicas::ReplicaSeries;
+use crate::testbed::{Testbed, unique};
+
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "chart::every_set_of_values_renders",
+        every_set_of_values_renders,
+    ),
+    (
+        "chart::installed_it_scales_and_leaves_nothing_behind",
+        installed_it_scales_and_leaves_nothing_behind,
+    ),
+];
+
+const WITHIN: Duration = Duration::from_secs(120);
+const RELEASE: &str = "lagwise";
+
+fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/lagwise")
+}
+
+fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
+    let plane = testbed.control_plane()?;
+    let chart = chart();
+    let folder = chart.to_string_lossy();
+    let mut sets: Vec<_> = std::fs::read_dir(chart.join("ci"))?.collect::<std::io::Result<_>>()?;
+    sets.sort_by_key(std::fs::DirEntry::path);
+    ensure!(sets.len() >= 3, "only {} sets of values", sets.len());
+    for set in &sets {
+        let values = set.path();
+        let values = values.to_string_lossy();
+        plane.helm(&["lint", "--strict", &folder, "--values", &values])?;
+        let rendered = plane.helm(&[
+            "template",
+            "lw",
+            &folder,
+            "--values",
+            &values,
+            "--namespace",
+            "shop",
+        ])?;
+        // The API server's own schemas are the judge, of all but kinds that it does not know.
+        let known: Vec<_> = rendered
+            .split("\n---\n")
+            .filter(|document| {
+                document.contains("kind:") && !document.contains("cert-manager.io/v1")
+            })
+            .collect();
+        plane.kubectl_with_input(
+            &["apply", "--dry-run=client", "--validate=strict", "-f", "-"],
+            &known.join("\n---\n"),
+        )?;
+    }
+    // Without a cluster there is nothing to read, and the chart says so.
+    let missing = plane.helm(&["template", "lw", &folder]);
+    let told = missing
+        .err()
+        .context("rendered without a Kafka cluster")?
+        .to_string();
+    ensure!(told.contains("config.clusters"), "{told}");
+    let wrong = plane.helm(&["template", "lw", &folder, "--set", "replicas=2"]);
+    ensure!(wrong.is_err(), "a key that means nothing was taken");
+    Ok(())
+}
+
+fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("chart")?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 6)?;
+    kafka.commit(&group, &topic, &(0..6).map(|p| (p, 0)).collect::<Vec<_>>())?;
+    let chart = chart();
+    let folder = chart.to_string_lossy();
+    let values = testbed.folder("chart")?.join("values.json");
+    let given = json!({
+        "config": {
+            "clusters": [{"name": "main", "properties": {"bootstrap.servers": kafka.bootstrap()}}],
+            "poll": {"interval": "500ms"},
+        },
+        "scaleToZero": {"enabled": true},
+    });
+    std::fs::write(&values, given.to_string())?;
+    let values = values.to_string_lossy();
+    let helm = |what: &[&str]| {
+        let mut args = what.to_vec();
+        args.extend(["--namespace", &namespace]);
+        plane.helm(&args)
+    };
+    helm(&["install", RELEASE, &folder, "--values", &values])?;
+    let installed = Installed {
+        plane,
+        namespace: &namespace,
+    };
+    // An upgrade keeps the certificate, or the API would be gone until the pods have the new one.
+    let before = installed.certificate()?;
+    helm(&[
+        "upgrade",
+        RELEASE,
+        &folder,
+        "--values",
+        &values,
+        "--set",
+        "replicaCount=3",
+    ])?;
+    ensure!(
+        installed.certificate()? == before,
+        "the upgrade made a new certificate"
+    );
+
+    let kubeconfig = plane.account_kubeconfig(&namespace, RELEASE)?;
+    least_rights(plane, &namespace, &kubeconfig)?;
+
+    // In place of the pods.
+    let (mut config, certificate) = installed.made(testbed)?;
+    let (api_port, http_port) = (free_port()?, free_port()?);
+    config["server"]["external_metrics"]["listen"] = json!(format!("127.0.0.1:{api_port}"));
+    config["server"]["http"]["listen"] = json!(format!("127.0.0.1:{http_port}"));
+    config["server"]["external_metrics"]["tls"] = json!({
+        "cert_file": certificate.join("tls.crt"),
+        "key_file": certificate.join("tls.key"),
+    });
+    let logs = testbed.folder("chart-daemon")?;
+    let mut daemon = testbed.start_lagwise(&logs, &config.to_string(), Some(&kubeconfig))?;
+    poll_until(WITHIN, "lagwise to be ready", || {
+        daemon.expect_running()?;
+        let (code, body) = http_get(http_port, "/readyz")?;
+        ensure!(code == 200, "{code}: {body}");
+        Ok(())
+    })?;
+    installed.reach(api_port)?;
+    poll_until(WITHIN, "the API to be available", || {
+        let jsonpath = "jsonpath={.status.conditions[?(@.type=='Available')].status}";
+        let status = plane.kubectl(&[
+            "get",
+            "apiservice",
+            "v1beta1.external.metrics.k8s.io",
+            "-o",
+            jsonpath,
+        ])?;
+        ensure!(status.trim() == "True", "{status:?}");
+        Ok(())
+    })?;
+
+    kafka.produce_to(&topic, &[(0, 900)])?;
+    let mut list: Value = serde_json::from_str(&workload(
+        "billing",
+        &[("group", &group), ("topic", &topic)],
+    ))?;
+    list["items"][1]["metadata"]["annotations"] = json!({"lagwise.dev/cap": "enforce"});
+    plane.apply(&namespace, &list.to_string())?;
+    let series = ReplicaSeries::record(plane, &namespace, "billing")?;
+    poll_until(WITHIN, "six replicas of at most six", || {
+        let text = plane.kubectl(&["get", "hpa", "billing", "-n", &namespace, "-o", "json"])?;
+        let hpa: Value = serde_json::from_str(&text)?;
+        let max = &hpa["spec"]["maxReplicas"];
+        ensure!(
+            series.now() == 6 && *max == 6,
+            "{:?} of {max}",
+            series.values()
+        );
+        Ok(())
+    })?;
+    let labels = format!("group={group},topic={topic}");
+    plane.get_raw(&metric_path(&namespace, &labels))?;
+
+    // The daemon ends first, as its pods would; it has kept its state and given back its Lease.
+    daemon.stop(Duration::from_secs(10))?;
+    let holder = "jsonpath={.spec.holderIdentity}";
+    let holder = plane.kubectl(&["get", "lease", RELEASE, "-n", &namespace, "-o", holder])?;
+    ensure!(holder.is_empty(), "the Lease is held by {holder}");
+    plane.kubectl(&["get", "configmap", "lagwise-state", "-n", &namespace])?;
+    // The hook's job would never end without nodes: its command is run here.
+    helm(&["uninstall", RELEASE, "--no-hooks"])?;
+    let kubeconfig = plane.kubeconfig().to_string_lossy();
+    let released = testbed
+        .lagwise(&["release", "--all", "--kubeconfig", &kubeconfig])
+        .output()?;
+    ensure!(
+        released.status.success(),
+        "{}",
+        String::from_utf8_lossy(&released.stderr)
+    );
+    let max = plane.kubectl(&[
+        "get",
+        "hpa",
+        "billing",
+        "-n",
+        &namespace,
+        "-o",
+        "jsonpath={.spec.maxReplicas}",
+    ])?;
+    ensure!(max == "20", "maxReplicas {max} after the uninstallation");
+    let gone = plane.kubectl(&["get", "apiservice", "v1beta1.external.metrics.k8s.io"]);
+    ensure!(gone.is_err(), "the APIService is still there");
+    plane.kubectl(&["api-resources"])?;
+    plane.kubectl(&["delete", "namespace", &namespace, "--timeout=60s"])?;
+    Ok(())
+}
+
+/// What the account may do, by the modes that were chosen, and a few things that it may not.
+fn least_rights(plane: &ControlPlane, namespace: &str, kubeconfig: &Path) -> Result<()> {
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let may = |args: &str| {
+        let mut all = vec!["auth", "can-i"];
+        all.extend(args.split(' '));
+        all.extend(["--kubeconfig", &*kubeconfig]);
+        plane
+            .kubectl(&all)
+            .is_ok_and(|answer| answer.trim() == "yes")
+    };
+    for right in [
+        "watch hpa --all-namespaces",
+        "patch hpa --all-namespaces",
+        "patch deployments --subresource=scale --all-namespaces",
+        "create subjectaccessreviews.authorization.k8s.io",
+        "update lease/lagwise",
+        "patch configmap/lagwise-state",
+    ] {
+        ensure!(may(right), "it may not {right}");
+    }
+    for right in [
+        "patch deployments --all-namespaces",
+        "delete hpa --all-namespaces",
+        "list secrets --all-namespaces",
+        "get secrets",
+        "get configmap/other",
+        "list pods --all-namespaces",
+        "update lease/other",
+        "patch apiservices",
+    ] {
+        ensure!(!may(right), "it may {right} in {namespace}");
+    }
+    Ok(())
+}
+
+/// What the chart has made.
+struct Installed<'a> {
+    plane: &'a ControlPlane,
+    namespace: &'a str,
+}
+
+impl Installed<'_> {
+    fn get(&self, what: &str, name: &str) -> Result<Value> {
+        let text = self
+            .plane
+            .kubectl(&["get", what, name, "-n", self.namespace, "-o", "json"])?;
+        serde_json::from_str(&text).context("kubectl's JSON")
+    }
+
+    fn certificate(&self) -> Result<Value> {
+        Ok(self.get("secret", "lagwise-tls")?["data"].clone())
+    }
+
+    /// The daemon's configuration, and a folder with the certificate's files.
+    fn made(&self, testbed: &Testbed) -> Result<(Value, PathBuf)> {
+        let map = self.get("configmap", RELEASE)?;
+        let text = map["data"]["lagwise.yaml"]
+            .as_str()
+            .context("no configuration")?;
+        let config: Value = serde_saphyr::from_str(text)?;
+        let folder = testbed.folder("chart-certificate")?;
+        let data: std::collections::BTreeMap<String, k8s_openapi::ByteString> =
+            serde_json::from_value(self.certificate()?)?;
+        for (file, bytes) in data {
+            std::fs::write(folder.join(file), bytes.0)?;
+        }
+        Ok((config, folder))
+    }
+
+    /// Leads the chart's Service to this machine: there are no pods behind it.
+    fn reach(&self, port: u16) -> Result<()> {
+        self.plane
+            .kubectl(&["delete", "service", RELEASE, "-n", self.namespace])?;
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": RELEASE},
+            "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
+        });
+        self.plane.apply(self.namespace, &service.to_string())?;
+        let patch = json!({"spec": {"service": {"port": port}}}).to_string();
+        let args = [
+            "patch",
+            "apiservice",
+            "v1beta1.external.metrics.k8s.io",
+            "--type=merge",
+            "-p",
+            &patch,
+        ];
+        self.plane.kubectl(&args).map(drop)
+    }
+}
+
+impl Drop for Installed<'_> {
+    fn drop(&mut self) {
+        // What other tests would stumble over, whatever became of this one.
+        let _ = self.plane.helm(&[
+            "uninstall",
+            RELEASE,
+            "--no-hooks",
+            "--ignore-not-found",
+            "--namespace",
+            self.namespace,
+        ]);
+    }
+}
