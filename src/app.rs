@@ -18,9 +18,8 @@ use tokio::task::JoinSet;
 
 use crate::config::{AccessLogMode, CapDefault, Config, StaticTarget, TenancyGrant};
 use crate::k8s;
-use crate::k8s::cap::CapOptions;
 use crate::k8s::state::StateConfigMap;
-use crate::k8s::zero::ZeroOptions;
+use crate::k8s::writing::Writing;
 use crate::kafka::{Settings, Source, librdkafka_version};
 use crate::leading::Leadership;
 use crate::model::cap::CapMode;
@@ -136,28 +135,16 @@ impl App {
             .with_rules(config.lag.rules())
             .with_answers(rules.clone());
         if let Some(client) = client.clone().filter(|_| !config.cap.read_only) {
-            let capping = k8s::cap::keep(CapOptions {
-                client: client.clone(),
-                reader: reader.clone(),
-                hpas: hpas.clone(),
-                leadership: leadership.clone(),
-                rules: rules.clone(),
-            });
-            tasks.spawn(async move {
-                capping.await;
-                ("writer of the cap", Ok(()))
-            });
-            let keeping = k8s::zero::keep(ZeroOptions {
-                client,
-                reader: reader.clone(),
-                hpas: hpas.clone(),
-                leadership: leadership.clone(),
-                rules: rules.clone(),
-            });
-            tasks.spawn(async move {
-                keeping.await;
-                ("keeper of what sleeps", Ok(()))
-            });
+            spawn_writers(
+                Writing {
+                    client,
+                    reader: reader.clone(),
+                    hpas: hpas.clone(),
+                    leadership: leadership.clone(),
+                    rules: rules.clone(),
+                },
+                &mut tasks,
+            );
         }
         let mut draining = vec![EXTERNAL, SIDE];
         if is_elected {
@@ -342,6 +329,19 @@ fn remember(
         keep,
         stop,
     })
+}
+
+/// Starts what writes to HPAs and to what they scale.
+fn spawn_writers(writing: Writing, tasks: &mut Tasks) {
+    let (capping, zeroing) = (writing.clone(), writing);
+    tasks.spawn(async move {
+        k8s::cap::keep(capping).await;
+        ("writer of the cap", Ok(()))
+    });
+    tasks.spawn(async move {
+        k8s::zero::keep(zeroing).await;
+        ("keeper of what sleeps", Ok(()))
+    });
 }
 
 fn spawn_keeper<S: StateStore>(

@@ -12,11 +12,10 @@ use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
 
 use super::hpa::facts_of;
 use super::scale::{ScaleError, in_time};
-use crate::leading::Leadership;
+use super::writing::Writing;
 use crate::model::cap::{
     self, CEILING, CapMode, Change, Follow, Keeper, Live, Mark, Patience, USER_MAX, enforce,
     release,
@@ -27,7 +26,6 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::standing::{Standing, hpa_ceilings, standings_of};
 use crate::model::target::HpaFacts;
 use crate::model::types::Moment;
-use crate::publish::Reader;
 use crate::telemetry::cap::{CapFailed, CapFought, CapWritten};
 
 /// The admission policy that keeps the account of users' numbers.
@@ -36,29 +34,11 @@ const POLICY: &str = "lagwise-cap";
 /// How often it is looked for.
 const LOOK_FOR_POLICY: Duration = Duration::from_secs(60);
 
-/// The longest that one request may take.
-const REQUEST_WITHIN: Duration = Duration::from_secs(5);
-
-/// What the writer works with.
-#[allow(missing_debug_implementations, reason = "the client has none")]
-pub struct CapOptions {
-    /// The Kubernetes cluster.
-    pub client: Client,
-    /// The snapshots.
-    pub reader: Reader,
-    /// The HPAs.
-    pub hpas: watch::Receiver<Option<Vec<Arc<HpaFacts>>>>,
-    /// Whether this process may write.
-    pub leadership: Leadership,
-    /// The rules by which requests are answered.
-    pub rules: Rules,
-}
-
 /// Follows the snapshots until there are no more.
-pub async fn keep(options: CapOptions) {
-    let mut reader = options.reader.clone();
+pub async fn keep(writing: Writing) {
+    let mut reader = writing.reader.clone();
     let mut writer = Writer {
-        options,
+        writing,
         policy: None,
         hpas: BTreeMap::new(),
         swept: None,
@@ -71,7 +51,7 @@ pub async fn keep(options: CapOptions) {
 type Key = (Arc<str>, Arc<str>);
 
 struct Writer {
-    options: CapOptions,
+    writing: Writing,
     policy: Option<(Keeper, Instant)>,
     hpas: BTreeMap<Key, Capped>,
     /// The last sweep that was looked at.
@@ -114,11 +94,11 @@ impl Goal {
 
 impl Writer {
     async fn turn(&mut self) {
-        if self.left().is_none() {
+        if !self.writing.leads() {
             self.hpas.clear();
             return;
         }
-        let snapshot = self.options.reader.latest();
+        let snapshot = self.writing.reader.latest();
         // A read counts once, however often the snapshot is published.
         let sweeps = snapshot.clusters.values().filter_map(|c| c.sweep);
         let swept = sweeps.map(|sweep| sweep.started.monotonic).max();
@@ -126,10 +106,10 @@ impl Writer {
             return;
         }
         self.swept = swept;
-        let Some(all) = self.options.hpas.borrow().clone() else {
+        let Some(all) = self.writing.hpas.borrow().clone() else {
             return;
         };
-        let rules = self.options.rules.clone();
+        let rules = self.writing.rules.clone();
         let is_enforced = |hpa: &HpaFacts| cap::mode(hpa, rules.cap) == CapMode::Enforce;
         let ours = |hpa: &Arc<HpaFacts>| is_enforced(hpa) || Live::of(hpa).is_marked();
         let mut hpas = all;
@@ -168,8 +148,8 @@ impl Writer {
             return Ok(());
         }
         // The watch may be behind, behind our own last write even.
-        let api = self.api(hpa);
-        let object = in_time(self.within()?, api.get(&hpa.name)).await?;
+        let api = self.writing.api(hpa);
+        let object = in_time(self.writing.within()?, api.get(&hpa.name)).await?;
         let is = facts_of(&object);
         if is.uid != hpa.uid || cap::is_paused(&is) {
             return Err(ScaleError::Changed);
@@ -179,7 +159,7 @@ impl Writer {
             return Ok(());
         }
         let version = object.metadata.resource_version;
-        let within = self.within()?;
+        let within = self.writing.within()?;
         write(&api, &hpa.name, version, &change, within).await?;
         if let Some(capped) = self.hpas.get_mut(key) {
             capped.patience.wrote(now);
@@ -201,25 +181,9 @@ impl Writer {
         {
             return Ok(keeper);
         }
-        let keeper = keeper(&self.options.client, self.within()?).await?;
+        let keeper = keeper(&self.writing.client, self.writing.within()?).await?;
         self.policy = Some((keeper, Instant::now()));
         Ok(keeper)
-    }
-
-    fn api(&self, hpa: &HpaFacts) -> Api<HorizontalPodAutoscaler> {
-        Api::namespaced(self.options.client.clone(), &hpa.namespace)
-    }
-
-    /// What is left of the term.
-    fn left(&self) -> Option<Duration> {
-        let now = Instant::now();
-        self.options.leadership.term(now)?.left(now)
-    }
-
-    /// How long a request may take, so that it is over before another process may lead.
-    fn within(&self) -> Result<Duration, ScaleError> {
-        let left = self.left().ok_or(ScaleError::Changed)?;
-        Ok(left.min(REQUEST_WITHIN))
     }
 
     fn tell(&mut self, key: &Key, error: Option<ScaleError>) {

@@ -17,4 +17,5 @@ pub mod scale;
 pub mod state;
 pub mod trust;
 mod watching;
+pub mod writing;
 pub mod zero;

@@ -10,51 +10,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
 use serde_json::json;
-use tokio::sync::watch;
 
 use super::scale::{Scale, ScaleError, Scales, in_time};
-use crate::leading::Leadership;
+use super::writing::Writing;
 use crate::model::cap::is_paused;
-use crate::model::query::Rules;
 use crate::model::target::HpaFacts;
 use crate::model::types::Moment;
 use crate::model::zero::{
     self, HpaName, MARK, Situation, Sleeper, Step, Work, is_native, sleepers, step,
 };
-use crate::publish::Reader;
 use crate::telemetry::zero::{ScaledToZero, WakeUp, ZeroFailed};
-
-/// The longest that one request may take.
-const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often a workload without work is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// What the keeper works with.
-#[allow(missing_debug_implementations, reason = "the client has none")]
-pub struct ZeroOptions {
-    /// The Kubernetes cluster.
-    pub client: Client,
-    /// The snapshots.
-    pub reader: Reader,
-    /// The HPAs.
-    pub hpas: watch::Receiver<Option<Vec<Arc<HpaFacts>>>>,
-    /// Whether this process may write.
-    pub leadership: Leadership,
-    /// The rules by which requests are answered.
-    pub rules: Rules,
-}
-
 /// Follows the snapshots until there are no more.
-pub async fn keep(options: ZeroOptions) {
-    let mut reader = options.reader.clone();
+pub async fn keep(writing: Writing) {
+    let mut reader = writing.reader.clone();
     let mut keeper = Keeper {
-        scales: Scales::new(options.client.clone()),
-        options,
+        scales: Scales::new(writing.client.clone()),
+        writing,
         workloads: BTreeMap::new(),
     };
     while reader.changed().await {
@@ -63,7 +40,7 @@ pub async fn keep(options: ZeroOptions) {
 }
 
 struct Keeper {
-    options: ZeroOptions,
+    writing: Writing,
     scales: Scales,
     workloads: BTreeMap<HpaName, Workload>,
 }
@@ -90,14 +67,14 @@ struct Seen {
 
 impl Keeper {
     async fn turn(&mut self) {
-        if self.left().is_none() {
+        if !self.writing.leads() {
             self.workloads.clear();
             return;
         }
-        let snapshot = self.options.reader.latest();
+        let snapshot = self.writing.reader.latest();
         let now = Moment::now();
-        let sleepers = sleepers(&snapshot, &now, &self.options.rules);
-        let Some(hpas) = self.options.hpas.borrow().clone() else {
+        let sleepers = sleepers(&snapshot, &now, &self.writing.rules);
+        let Some(hpas) = self.writing.hpas.borrow().clone() else {
             return;
         };
         let is_ours = |hpa: &&Arc<HpaFacts>| {
@@ -189,8 +166,8 @@ impl Keeper {
     }
 
     async fn look(&mut self, hpa: &HpaFacts) -> Result<Seen, ScaleError> {
-        let within = self.within()?;
-        let api = self.hpas(hpa);
+        let within = self.writing.within()?;
+        let api = self.writing.api(hpa);
         let object = in_time(within, api.get_metadata(&hpa.name)).await?;
         if object.metadata.uid.as_deref() != Some(&*hpa.uid) {
             return Err(ScaleError::Changed);
@@ -218,33 +195,17 @@ impl Keeper {
             "annotations": {MARK: since},
         }}));
         let params = PatchParams::default();
-        let api = self.hpas(hpa);
+        let api = self.writing.api(hpa);
         let patched = api.patch_metadata(&hpa.name, &params, &patch);
-        in_time(self.within()?, patched).await.map(drop)
+        in_time(self.writing.within()?, patched).await.map(drop)
     }
 
     async fn set(&mut self, hpa: &HpaFacts, read: &Scale, replicas: u32) -> Result<(), ScaleError> {
-        let within = self.within()?;
+        let within = self.writing.within()?;
         let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
         self.scales
             .set(namespace, target, read, replicas, within)
             .await
-    }
-
-    fn hpas(&self, hpa: &HpaFacts) -> Api<HorizontalPodAutoscaler> {
-        Api::namespaced(self.options.client.clone(), &hpa.namespace)
-    }
-
-    /// What is left of the term.
-    fn left(&self) -> Option<Duration> {
-        let now = Instant::now();
-        self.options.leadership.term(now)?.left(now)
-    }
-
-    /// How long a request may take, so that it is over before another process may lead.
-    fn within(&self) -> Result<Duration, ScaleError> {
-        let left = self.left().ok_or(ScaleError::Changed)?;
-        Ok(left.min(REQUEST_WITHIN))
     }
 
     fn tell(&mut self, key: &HpaName, error: Option<ScaleError>) {
