@@ -14,6 +14,7 @@ use crate::model::names;
 use crate::model::parallelism::By;
 use crate::model::partitions::{PARTITIONS, PartitionFilter};
 use crate::model::pattern::{PATTERN, TopicPattern};
+use crate::model::quantity::Milli;
 use crate::model::settings::{FALLBACK_AFTER, Settings, THREADS_MAX, TopicChoice};
 use crate::model::types::{ClusterName, GroupId, Isolation, OffsetReset, TopicName};
 
@@ -107,6 +108,7 @@ impl StaticTarget {
             .then(|| TopicChoice::Named(self.topics.iter().cloned().collect()));
         let matching = self.topic_regex.clone().map(TopicChoice::Matching);
         Settings {
+            lag_per_replica: self.lag_per_replica.map(Milli::from_units),
             threads: Some(self.threads_per_replica),
             even: Some(self.even),
             by: Some(self.by),

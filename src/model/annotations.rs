@@ -15,6 +15,7 @@ use super::names;
 use super::parallelism::By;
 use super::partitions::{PARTITIONS, PartitionFilter};
 use super::pattern::{PATTERN, TopicPattern};
+use super::quantity::Milli;
 use super::settings::{Settings, THREADS_MAX, TopicChoice};
 use super::spelling::did_you_mean;
 use super::types::{GroupId, Isolation, Lag, OffsetReset, TopicName};
@@ -48,7 +49,16 @@ const DURATION: &str = "a duration with its unit, such as 90s, 10m or 7d";
 const FLAG: &str = "true, false";
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-const KEYS: [Key; 21] = [
+const KEYS: [Key; 22] = [
+    Key {
+        name: "lag-per-replica",
+        allowed: "a quantity above zero, such as 100 or 5k",
+        read: |text, to| {
+            let lag = Milli::parse(text).filter(|lag| *lag > Milli::default())?;
+            to.settings.lag_per_replica = Some(lag);
+            Some(())
+        },
+    },
     Key {
         name: "threads-per-replica",
         allowed: "a whole number from 1 to 10000",
@@ -376,6 +386,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let (annotations, findings) = read(&[
+            ("lagwise.dev/lag-per-replica", "5k"),
             ("lagwise.dev/threads-per-replica", "4"),
             ("lagwise.dev/even", "true"),
             ("lagwise.dev/by", "lagging"),
@@ -406,6 +417,7 @@ mod tests {
         let Annotated {
             settings, group, ..
         } = annotations.of(None);
+        assert_eq!(settings.lag_per_replica, Some(Milli::from_units(5000)));
         assert_eq!((settings.threads().get(), settings.even()), (4, true));
         assert_eq!(settings.by(), By::Lagging);
         assert_eq!(

@@ -1,12 +1,13 @@
 //! What is served where lag has been unknown for so long that somebody prefers a number to a hold.
 
 use super::parallelism::Limit;
+use super::quantity::Milli;
 use super::query::{Answer, Asking, Ceiling, ValueRule, ceiling};
 use super::reading;
 use super::resolve::{Asked, Resolved};
 use super::series::group_of;
 use super::settings::Fallback;
-use super::target::MetricTarget;
+use super::target::{Metric, MetricTarget};
 use super::types::Moment;
 
 impl Asking<'_> {
@@ -31,8 +32,14 @@ impl Asking<'_> {
             .collect::<Option<Vec<_>>>()
             .and_then(|all| all.into_iter().reduce(Ceiling::max));
         let most = ceiling.map_or(Limit::Unbounded, |ceiling| ceiling.replicas);
+        let replicas = most.cut(fallback.replicas.get());
         Some(Answer {
-            value: wanted.times(most.cut(fallback.replicas.get())),
+            metric: resolved.metric,
+            value: match resolved.metric {
+                Metric::Lag => wanted.times(replicas),
+                Metric::DesiredReplicas => Milli::from_units(replicas.into()),
+            },
+            desired: Some(replicas),
             lag: None,
             ceiling,
             wanted: Some(wanted),

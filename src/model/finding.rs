@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::parallelism::ParallelismRule;
-use super::target::LAG_METRIC;
+use super::target::DESIRED_METRIC;
 use super::types::{ClusterName, GroupId, Replicas};
 
 /// Something about an HPA, the configuration or a group that a person should know. `hpa` is always
@@ -22,6 +22,10 @@ pub enum Finding {
     AmbiguousCluster { hpa: String },
     /// A metric of ours with a `Value` target, which multiplies at every sync.
     ValueTarget { hpa: String },
+    /// Replicas wanted that are compared with anything but an average of one.
+    DesiredNotOne { hpa: String },
+    /// Replicas wanted, without the lag wanted per replica.
+    NoLagPerReplica { hpa: String },
     /// A metric of ours whose selector has a label that means nothing.
     UnknownLabel {
         hpa: String,
@@ -92,6 +96,8 @@ impl Finding {
             Finding::UnknownCluster { .. } => "unknown_cluster",
             Finding::AmbiguousCluster { .. } => "ambiguous_cluster",
             Finding::ValueTarget { .. } => "value_target",
+            Finding::DesiredNotOne { .. } => "desired_not_one",
+            Finding::NoLagPerReplica { .. } => "no_lag_per_replica",
             Finding::UnknownLabel { .. } => "unknown_label",
             Finding::UnknownTarget { .. } => "unknown_target",
             Finding::UnknownAnnotation { .. } => "unknown_annotation",
@@ -128,7 +134,7 @@ impl fmt::Display for Finding {
         match self {
             Finding::NoGroup { hpa } => write!(
                 f,
-                "HPA {hpa}: the selector of {LAG_METRIC} names no consumer group: add matchLabels.group"
+                "HPA {hpa}: the selector of its Kafka metric names no consumer group: add matchLabels.group"
             ),
             Finding::UnknownCluster { hpa, cluster } => {
                 write!(
@@ -144,9 +150,17 @@ impl fmt::Display for Finding {
                 f,
                 "HPA {hpa}: a target of type Value multiplies lag by the ready pods at every sync: use AverageValue"
             ),
+            Finding::DesiredNotOne { hpa } => write!(
+                f,
+                "HPA {hpa}: {DESIRED_METRIC} is the number of replicas itself: compare it with averageValue \"1\""
+            ),
+            Finding::NoLagPerReplica { hpa } => write!(
+                f,
+                "HPA {hpa}: {DESIRED_METRIC} cannot be told without the lag wanted per replica: add the annotation lagwise.dev/lag-per-replica"
+            ),
             Finding::UnknownLabel { hpa, label, meant } => write!(
                 f,
-                "HPA {hpa}: the selector of {LAG_METRIC} has the label {label}, which means nothing here{}",
+                "HPA {hpa}: the selector of its Kafka metric has the label {label}, which means nothing here{}",
                 Meant("", meant)
             ),
             Finding::UnknownTarget { hpa, target } => write!(

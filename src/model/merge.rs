@@ -7,11 +7,13 @@ use std::sync::Arc;
 use super::annotations::{Annotated, Annotations};
 use super::cap;
 use super::finding::Finding;
+use super::quantity::Milli;
+use super::selector::Selector;
 use super::settings::{GroupSettings, Settings};
 use super::spelling::did_you_mean;
 use super::target::{
-    ExternalMetric, HpaCap, HpaFacts, Interest, LAG_METRIC, MetricTarget, Origin, StaticTarget,
-    Target, Targets, UnpickedCluster, groups_of, label, topics_of,
+    ExternalMetric, HpaCap, HpaFacts, Interest, Metric, MetricTarget, Origin, StaticTarget, Target,
+    Targets, UnpickedCluster, groups_of, label, topics_of,
 };
 use super::types::{ClusterName, GroupId, Moment};
 use super::zero::asks_others;
@@ -37,7 +39,8 @@ impl Targets {
                     namespaces: target.namespaces.clone(),
                 },
                 selector: None,
-                metric: 0,
+                metric: Metric::Lag,
+                index: 0,
                 label: target.group.to_string(),
                 interest: Arc::new(Interest {
                     cluster: target.cluster.clone(),
@@ -103,6 +106,28 @@ impl Targets {
     }
 }
 
+/// A metric of ours on an HPA.
+#[derive(Clone, Copy)]
+struct Asks<'a> {
+    /// Which of its External metrics it is.
+    index: usize,
+    serves: Metric,
+    selector: &'a Selector,
+    target: Option<MetricTarget>,
+}
+
+impl<'a> Asks<'a> {
+    /// `None` for a metric of others.
+    fn of((index, metric): (usize, &'a ExternalMetric)) -> Option<Self> {
+        Some(Self {
+            index,
+            serves: Metric::named(&metric.name)?,
+            selector: &metric.selector,
+            target: metric.target,
+        })
+    }
+}
+
 /// The merging of one HPA.
 struct Merging<'a> {
     targets: &'a mut Targets,
@@ -113,21 +138,20 @@ struct Merging<'a> {
 
 impl Merging<'_> {
     fn add(mut self) {
-        let mut metrics = self.hpa.metrics.iter().enumerate();
-        let Some(first) = metrics.find(|(_, metric)| metric.name == LAG_METRIC) else {
+        let metrics = self.hpa.metrics.iter().enumerate();
+        let mut ours = metrics.filter_map(Asks::of).peekable();
+        if ours.peek().is_none() {
             // Whatever its annotations say, they are about nothing of ours.
             return;
-        };
+        }
         let findings = &mut self.targets.findings;
         let annotations = Annotations::read(&self.shown, &self.hpa.annotations, findings);
-        let rest = metrics.filter(|(_, metric)| metric.name == LAG_METRIC);
-        let ours: Vec<_> = [first].into_iter().chain(rest).collect();
         let mut names = BTreeSet::new();
-        for (index, metric) in ours {
+        for asks in ours {
             for key in [label::GROUP, label::TARGET] {
-                names.extend(metric.selector.values(key).unwrap_or(&[]).iter().cloned());
+                names.extend(asks.selector.values(key).unwrap_or(&[]).iter().cloned());
             }
-            self.add_metric(index, metric, &annotations);
+            self.add_metric(asks, &annotations);
         }
         if annotations.scale_to_zero()
             && let Some(metric) = asks_others(self.hpa)
@@ -149,24 +173,28 @@ impl Merging<'_> {
         self.targets.findings.insert(finding);
     }
 
-    fn add_metric(&mut self, index: usize, metric: &ExternalMetric, annotations: &Annotations) {
-        if matches!(metric.target, Some(MetricTarget::Value(_))) {
-            self.note(|hpa| Finding::ValueTarget { hpa });
+    fn add_metric(&mut self, asks: Asks<'_>, annotations: &Annotations) {
+        match (asks.serves, asks.target) {
+            (Metric::Lag, Some(MetricTarget::Value(_))) => {
+                self.note(|hpa| Finding::ValueTarget { hpa });
+            }
+            (Metric::DesiredReplicas, target)
+                if target != Some(MetricTarget::AverageValue(Milli::ONE)) =>
+            {
+                self.note(|hpa| Finding::DesiredNotOne { hpa });
+            }
+            _ => {}
         }
-        for key in metric
-            .selector
-            .keys()
-            .filter(|key| !label::ALL.contains(key))
-        {
+        for key in asks.selector.keys().filter(|key| !label::ALL.contains(key)) {
             let meant = did_you_mean(key, label::ALL).map(str::to_owned);
             let label = key.to_owned();
             self.note(|hpa| Finding::UnknownLabel { hpa, label, meant });
         }
-        if metric.selector.mentions(label::TARGET) {
-            self.add_configured(index, metric, annotations);
+        if asks.selector.mentions(label::TARGET) {
+            self.add_configured(asks, annotations);
             return;
         }
-        let clusters = match self.targets.pick_clusters(&metric.selector) {
+        let clusters = match self.targets.pick_clusters(asks.selector) {
             Ok(clusters) => clusters,
             Err(UnpickedCluster::Unknown(cluster)) => {
                 self.note(|hpa| Finding::UnknownCluster { hpa, cluster });
@@ -177,9 +205,9 @@ impl Merging<'_> {
                 return;
             }
         };
-        let labels: Vec<Option<&str>> = match groups_of(&metric.selector) {
+        let labels: Vec<Option<&str>> = match groups_of(asks.selector) {
             Some(groups) => groups.iter().map(|group| Some(group.as_str())).collect(),
-            None if metric.selector.mentions(label::GROUP) => Vec::new(),
+            None if asks.selector.mentions(label::GROUP) => Vec::new(),
             None => vec![None],
         };
         let mut wanted: Vec<(GroupId, &str, Annotated)> = Vec::new();
@@ -201,7 +229,7 @@ impl Merging<'_> {
         for cluster in clusters {
             for (group, label, annotated) in &wanted {
                 let Annotated { settings, .. } = annotated;
-                let topics = match topics_of(&metric.selector) {
+                let topics = match topics_of(asks.selector) {
                     open if open.is_empty() => settings.named_topics(),
                     pinned => pinned,
                 };
@@ -210,7 +238,7 @@ impl Merging<'_> {
                     group: group.clone(),
                     topics,
                 };
-                self.push(index, metric, label, interest, settings.clone());
+                self.push(asks, label, interest, settings.clone());
             }
             self.note_fallback(annotations, &labels);
         }
@@ -218,15 +246,11 @@ impl Merging<'_> {
 
     /// The configuration says what to read; the HPA brings its own wanted lag to it, and settings
     /// that go before the configuration's.
-    fn add_configured(&mut self, index: usize, metric: &ExternalMetric, annotations: &Annotations) {
-        let names = metric
-            .selector
-            .values(label::TARGET)
-            .unwrap_or(&[])
-            .to_vec();
+    fn add_configured(&mut self, asks: Asks<'_>, annotations: &Annotations) {
+        let names = asks.selector.values(label::TARGET).unwrap_or(&[]).to_vec();
         let named: Vec<_> = self
             .targets
-            .configured(&self.hpa.namespace, &metric.selector)
+            .configured(&self.hpa.namespace, asks.selector)
             .map(|t| (t.origin.clone(), t.interest.clone(), t.settings.clone()))
             .collect();
         for name in &names {
@@ -241,7 +265,7 @@ impl Merging<'_> {
                     ..(**interest).clone()
                 };
                 let label = interest.group.to_string();
-                self.push(index, metric, &label, interest, settings);
+                self.push(asks, &label, interest, settings);
             }
             if !found {
                 let target = name.clone();
@@ -262,14 +286,14 @@ impl Merging<'_> {
         }
     }
 
-    fn push(
-        &mut self,
-        index: usize,
-        metric: &ExternalMetric,
-        label: &str,
-        interest: Interest,
-        settings: Settings,
-    ) {
+    fn push(&mut self, asks: Asks<'_>, label: &str, interest: Interest, settings: Settings) {
+        let wanted = match asks.serves {
+            Metric::Lag => asks.target,
+            Metric::DesiredReplicas => settings.lag_per_replica.map(MetricTarget::AverageValue),
+        };
+        if asks.serves == Metric::DesiredReplicas && wanted.is_none() {
+            self.note(|hpa| Finding::NoLagPerReplica { hpa });
+        }
         // Hardly any HPA sets much, and those of one HPA set the same: neighbours share it.
         let last = self.targets.all.last().map(|target| &target.settings);
         let settings = match last.filter(|last| ***last == settings) {
@@ -281,11 +305,12 @@ impl Merging<'_> {
                 namespace: Arc::clone(&self.hpa.namespace),
                 name: Arc::clone(&self.hpa.name),
             },
-            selector: Some(metric.selector.clone()),
-            metric: index,
+            selector: Some(asks.selector.clone()),
+            metric: asks.serves,
+            index: asks.index,
             label: label.to_owned(),
             interest: Arc::new(interest),
-            wanted: metric.target,
+            wanted,
             settings,
             cap: Some(HpaCap {
                 mode: cap::own_mode(self.hpa),

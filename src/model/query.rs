@@ -13,7 +13,7 @@ use super::selector::Selector;
 use super::series::{group_of, series, unknown};
 use super::sizing::{Bound, Sizing, in_milli};
 use super::snapshot::{ClusterSnapshot, GroupSnapshot, LagSnapshot};
-use super::target::{HpaCap, Interest, MetricTarget, Targets};
+use super::target::{HpaCap, Interest, Metric, MetricTarget, Targets};
 use super::types::{Lag, Moment, Replicas, TopicName};
 
 pub use super::sizing::ValueRule;
@@ -68,8 +68,13 @@ impl Ceiling {
 /// A value and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// What it is the value of.
+    pub metric: Metric,
     /// What is served.
     pub value: Milli,
+    /// The replicas that are wanted, at most the ceiling; `None` where nobody says how much lag each
+    /// may have.
+    pub desired: Option<u32>,
     /// The lag behind it; `None` where it is unknown and a fallback is served.
     pub lag: Option<Lag>,
     /// The most replicas that can be useful; `None` where that is unknown.
@@ -225,22 +230,40 @@ impl Asking<'_> {
         let ceiling = parts.iter().map(|part| part.ceiling).reduce(Ceiling::max);
         let reads = parts.iter().map(|part| part.read);
         let measured = in_milli(lag);
-        let (value, rule) = match resolved.wanted {
-            Some(MetricTarget::AverageValue(wanted) | MetricTarget::Value(wanted))
+        let limit = ceiling.map_or(Limit::Bounded(Replicas(0)), |ceiling| ceiling.replicas);
+        let bound = self.bound(limit, &resolved.caps);
+        let sized = |wanted, bound| match wanted {
+            MetricTarget::AverageValue(wanted) | MetricTarget::Value(wanted)
                 if parts.iter().all(|part| part.never_ran) =>
             {
                 (wanted, ValueRule::NeverRan)
             }
-            Some(MetricTarget::AverageValue(wanted)) if self.cools(resolved, parts, lag) => {
+            MetricTarget::AverageValue(wanted) if self.cools(resolved, parts, lag) => {
                 (wanted, ValueRule::Cooldown)
             }
-            Some(MetricTarget::AverageValue(wanted)) => {
-                self.sized(wanted, ceiling, parts, &resolved.caps)
+            MetricTarget::AverageValue(wanted) => sized(wanted, limit, parts, bound),
+            MetricTarget::Value(_) => (measured, ValueRule::AsMeasured),
+        };
+        let desired = match resolved.wanted {
+            Some(MetricTarget::AverageValue(per_replica)) => {
+                let (worth, rule) = sized(MetricTarget::AverageValue(per_replica), Bound::Clamp);
+                let replicas = worth.ceil_div(per_replica).unwrap_or(0);
+                Some((u32::try_from(replicas).unwrap_or(u32::MAX), rule))
             }
+            _ => None,
+        };
+        let (value, rule) = match (resolved.metric, desired, resolved.wanted) {
+            (Metric::DesiredReplicas, Some((replicas, rule)), _) => {
+                in_replicas(replicas, rule, limit, bound)
+            }
+            (_, _, Some(wanted)) if self.rules.clamp => sized(wanted, bound),
+            (_, _, Some(wanted)) => sized(wanted, Bound::None),
             _ => (measured, ValueRule::AsMeasured),
         };
         Answer {
+            metric: resolved.metric,
             value,
+            desired: desired.map(|(replicas, _)| replicas),
             lag: Some(lag),
             ceiling,
             wanted: units(resolved),
@@ -260,40 +283,6 @@ impl Asking<'_> {
         lag == Lag(0) && sleepers.any(|hpa| is_short(self.snapshot.idle.get(hpa)))
     }
 
-    /// Each group's lag by its own ceiling, then the sum by the largest.
-    fn sized(
-        &self,
-        wanted: Milli,
-        ceiling: Option<Ceiling>,
-        parts: &[Part<'_>],
-        caps: &[HpaCap],
-    ) -> (Milli, ValueRule) {
-        let sizing = |ceiling, even, bound| Sizing {
-            per_replica: wanted,
-            ceiling,
-            even,
-            bound: if self.rules.clamp { bound } else { Bound::None },
-        };
-        let mut sum = Milli::default();
-        let mut strictest = ValueRule::AsMeasured;
-        for part in parts {
-            let own = sizing(part.ceiling.replicas, false, Bound::Clamp);
-            let (value, rule) = own.value(in_milli(part.lag));
-            sum = sum.plus(value);
-            strictest = strictest.max(rule);
-        }
-        let even = parts.iter().any(|part| part.asked.settings.even());
-        let all = ceiling.map_or(Limit::Bounded(Replicas(0)), |ceiling| ceiling.replicas);
-        let bound = self.bound(all, caps);
-        match sizing(all, even, bound).value(sum) {
-            // What a group's own ceiling has cut is not raised by being a step already.
-            (value, _) if value == sum => (value, strictest),
-            sized => sized,
-        }
-    }
-}
-
-impl Asking<'_> {
     /// How the value is bounded: by itself, but where every HPA that asks so is seen to be bounded by
     /// its own maximum.
     fn bound(&self, ceiling: Limit, caps: &[HpaCap]) -> Bound {
@@ -308,6 +297,50 @@ impl Asking<'_> {
         Bound::Observed {
             tolerance: tolerances.max().unwrap_or_default(),
         }
+    }
+}
+
+/// Each group's lag by its own ceiling, then the sum by the largest.
+fn sized(wanted: Milli, limit: Limit, parts: &[Part<'_>], bound: Bound) -> (Milli, ValueRule) {
+    let sizing = |ceiling, even, bound| Sizing {
+        per_replica: wanted,
+        ceiling,
+        even,
+        bound,
+    };
+    let mut sum = Milli::default();
+    let mut strictest = ValueRule::AsMeasured;
+    for part in parts {
+        let own = match bound {
+            Bound::None => Bound::None,
+            Bound::Clamp | Bound::Observed { .. } => Bound::Clamp,
+        };
+        let own = sizing(part.ceiling.replicas, false, own);
+        let (value, rule) = own.value(in_milli(part.lag));
+        sum = sum.plus(value);
+        strictest = strictest.max(rule);
+    }
+    let even = parts.iter().any(|part| part.asked.settings.even());
+    match sizing(limit, even, bound).value(sum) {
+        // What a group's own ceiling has cut is not raised by being a step already.
+        (value, _) if value == sum => (value, strictest),
+        sized => sized,
+    }
+}
+
+/// Replicas as the value of a metric that the HPA compares with one. They are capped already; where the
+/// HPA's own maximum holds it, the value carries it over its tolerance as lag does.
+fn in_replicas(replicas: u32, rule: ValueRule, limit: Limit, bound: Bound) -> (Milli, ValueRule) {
+    let value = Milli::from_units(replicas.into());
+    let sizing = Sizing {
+        per_replica: Milli::ONE,
+        ceiling: limit,
+        even: false,
+        bound,
+    };
+    match sizing.value(value) {
+        (lifted, ValueRule::Lifted) => (lifted, ValueRule::Lifted),
+        _ => (value, rule),
     }
 }
 
@@ -336,3 +369,7 @@ fn units(resolved: &Resolved) -> Option<Milli> {
 #[cfg(test)]
 #[path = "query_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "desired_tests.rs"]
+mod desired_tests;

@@ -22,14 +22,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-const RULES: Rules = Rules {
+pub(super) const RULES: Rules = Rules {
     clamp: true,
     cap: crate::model::cap::CapMode::Advise,
     max_staleness: Duration::from_secs(30),
     namespaces: Vec::new(),
 };
 
-fn at(seconds: u64) -> Moment {
+pub(super) fn at(seconds: u64) -> Moment {
     static ZERO: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
     let passed = Duration::from_secs(seconds);
     Moment {
@@ -39,10 +39,10 @@ fn at(seconds: u64) -> Moment {
 }
 
 /// The committed offset and the end of each partition of a topic.
-type Read<'a> = (&'a str, &'a [(Option<i64>, i64)]);
+pub(super) type Read<'a> = (&'a str, &'a [(Option<i64>, i64)]);
 
 /// A group `g` on cluster `main`.
-fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
+pub(super) fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
     let offset = |o: i64| Ok(Offset(o));
     Observation {
         cluster: "main".into(),
@@ -89,7 +89,7 @@ fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
     }
 }
 
-fn hpa(name: &str, selector: &str, wanted: MetricTarget) -> HpaFacts {
+pub(super) fn hpa(name: &str, selector: &str, wanted: MetricTarget) -> HpaFacts {
     HpaFacts {
         namespace: "shop".into(),
         name: name.into(),
@@ -106,7 +106,7 @@ fn average(units: u64) -> MetricTarget {
     MetricTarget::AverageValue(Milli::from_units(units))
 }
 
-fn snapshot(observations: Vec<Observation>, hpas: &[HpaFacts]) -> LagSnapshot {
+pub(super) fn snapshot(observations: Vec<Observation>, hpas: &[HpaFacts]) -> LagSnapshot {
     let mut history = ClusterHistory::default();
     let mut latest = Arc::default();
     for observation in observations {
@@ -140,7 +140,7 @@ fn ask(snapshot: &LagSnapshot, selector: &str) -> Result<Answer, Refusal> {
 }
 
 /// `partitions` partitions with `lag` messages behind in all.
-fn behind(partitions: usize, lag: i64) -> Vec<(Option<i64>, i64)> {
+pub(super) fn behind(partitions: usize, lag: i64) -> Vec<(Option<i64>, i64)> {
     let mut column = vec![(Some(0), 0); partitions];
     column[0].1 = lag;
     column
@@ -155,7 +155,7 @@ fn behind(partitions: usize, lag: i64) -> Vec<(Option<i64>, i64)> {
     clippy::cast_sign_loss,
     reason = "the HPA computes so"
 )]
-fn hpa_proposes(value: Milli, target: Milli, replicas: u64, tolerance: f64) -> u64 {
+pub(super) fn hpa_proposes(value: Milli, target: Milli, replicas: u64, tolerance: f64) -> u64 {
     let (sum, per) = (value.thousandths() as f64, target.thousandths() as f64);
     let ratio = sum / (per * replicas as f64);
     if replicas > 0 && (1.0 - ratio).abs() <= tolerance {
@@ -488,7 +488,7 @@ fn a_value_target_is_not_clamped() {
     );
 }
 
-fn annotated(mut hpa: HpaFacts, annotations: &[(&str, &str)]) -> HpaFacts {
+pub(super) fn annotated(mut hpa: HpaFacts, annotations: &[(&str, &str)]) -> HpaFacts {
     let ours = |(key, value): &(&str, &str)| (format!("{PREFIX}{key}"), (*value).to_owned());
     hpa.annotations = annotations.iter().map(ours).collect();
     hpa

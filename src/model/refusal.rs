@@ -1,6 +1,6 @@
 //! Why a question has no value, in the words that the HPA's condition will show.
 
-use super::target::{Interest, LAG_METRIC};
+use super::target::{DESIRED_METRIC, Interest, LAG_METRIC};
 use super::types::{ClusterName, GroupId, TopicName};
 
 /// Why a question has no value. `Display` is the text for the HPA's condition, so it stays the
@@ -8,7 +8,9 @@ use super::types::{ClusterName, GroupId, TopicName};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No metric of ours.
-    #[error("the metric {metric:?} is not served here: lagwise serves {LAG_METRIC}")]
+    #[error(
+        "the metric {metric:?} is not served here: lagwise serves {LAG_METRIC} and {DESIRED_METRIC}"
+    )]
     UnknownMetric {
         /// Its name.
         metric: String,
@@ -122,6 +124,14 @@ pub enum Refusal {
         filter: String,
         /// The group.
         group: GroupId,
+    },
+    /// Replicas wanted, and nobody says how much lag each may have.
+    #[error(
+        "{DESIRED_METRIC} of {selector:?} cannot be told without the lag wanted per replica: add the annotation lagwise.dev/lag-per-replica to the HPA"
+    )]
+    NoLagPerReplica {
+        /// The selector.
+        selector: String,
     },
     /// Never read completely.
     #[error("lag of group {group:?} on Kafka cluster {cluster:?} is unknown: {cause}")]

@@ -8,8 +8,8 @@ use super::query::Question;
 use super::refusal::Refusal;
 use super::settings::Settings;
 use super::target::{
-    HpaCap, Interest, LAG_METRIC, MetricTarget, Origin, Target, Targets, UnpickedCluster,
-    groups_of, label, topics_of,
+    HpaCap, Interest, Metric, MetricTarget, Origin, Target, Targets, UnpickedCluster, groups_of,
+    label, topics_of,
 };
 use super::types::{ClusterName, GroupId};
 use super::zero::HpaName;
@@ -28,9 +28,11 @@ pub struct Asked {
 /// What a request is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
+    /// What is to be served.
+    pub metric: Metric,
     /// The groups, whose lag is summed.
     pub asked: Vec<Asked>,
-    /// What the HPA that asks, or the configuration, compares with.
+    /// The lag wanted per replica, or in all, by the HPA that asks or else the configuration.
     pub wanted: Option<MetricTarget>,
     /// The HPAs that ask so and may be scaled to zero: none is served nothing before all have been
     /// without work for long enough.
@@ -44,14 +46,30 @@ pub struct Resolved {
 /// # Errors
 /// A question that no reading answers.
 pub fn resolve(question: &Question<'_>, targets: &Targets) -> Result<Resolved, Refusal> {
-    if question.metric != LAG_METRIC {
-        return Err(Refusal::UnknownMetric {
-            metric: question.metric.to_owned(),
+    let metric = Metric::named(question.metric).ok_or_else(|| Refusal::UnknownMetric {
+        metric: question.metric.to_owned(),
+    })?;
+    let found = match by_hpa(question, metric, targets)? {
+        Some(found) => found,
+        None => by_selector(question, metric, targets)?,
+    };
+    if metric == Metric::DesiredReplicas && found.wanted.is_none() {
+        if targets.hpas_unlisted {
+            return Err(Refusal::HpasUnlisted);
+        }
+        return Err(Refusal::NoLagPerReplica {
+            selector: question.selector.to_string(),
         });
     }
-    if let Some(found) = by_hpa(question, targets)? {
-        return Ok(found);
-    }
+    Ok(found)
+}
+
+/// What nobody has asked for so far: no HPA, or one that is not known yet.
+fn by_selector(
+    question: &Question<'_>,
+    metric: Metric,
+    targets: &Targets,
+) -> Result<Resolved, Refusal> {
     let asked = if question.selector.mentions(label::TARGET) {
         by_target(question, targets)?
     } else {
@@ -59,6 +77,7 @@ pub fn resolve(question: &Question<'_>, targets: &Targets) -> Result<Resolved, R
     };
     let mut configured = targets.configured(question.namespace, question.selector);
     Ok(Resolved {
+        metric,
         asked,
         wanted: configured.find_map(|target| target.wanted),
         sleepers: Vec::new(),
@@ -76,11 +95,15 @@ fn asked(target: &Target) -> Asked {
 
 /// The metric of the HPA that asks so. Two that ask alike and want different things are told apart
 /// by the label `hpa` alone.
-fn by_hpa(question: &Question<'_>, targets: &Targets) -> Result<Option<Resolved>, Refusal> {
+fn by_hpa(
+    question: &Question<'_>,
+    asks: Metric,
+    targets: &Targets,
+) -> Result<Option<Resolved>, Refusal> {
     let named = question.selector.values(label::HPA);
     let mut metrics: BTreeMap<(&Arc<str>, usize), Resolved> = BTreeMap::new();
     let (mut sleepers, mut caps) = (Vec::new(), Vec::new());
-    for target in targets.selecting(question.namespace, question.selector) {
+    for target in targets.selecting(question.namespace, asks, question.selector) {
         let Origin::Hpa { name, namespace } = &target.origin else {
             continue;
         };
@@ -89,7 +112,8 @@ fn by_hpa(question: &Question<'_>, targets: &Targets) -> Result<Option<Resolved>
             if target.settings.scale_to_zero() {
                 sleepers.push((Arc::clone(namespace), Arc::clone(name)));
             }
-            let metric = metrics.entry((name, target.metric)).or_insert(Resolved {
+            let metric = metrics.entry((name, target.index)).or_insert(Resolved {
+                metric: asks,
                 asked: Vec::new(),
                 wanted: target.wanted,
                 sleepers: Vec::new(),

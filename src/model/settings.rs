@@ -9,6 +9,7 @@ use super::lag::LagRuleChanges;
 use super::parallelism::By;
 use super::partitions::PartitionFilter;
 use super::pattern::TopicPattern;
+use super::quantity::Milli;
 use super::types::{Isolation, Lag, OffsetReset, TopicName};
 use super::zero::COOLDOWN;
 
@@ -39,6 +40,8 @@ pub struct Fallback {
 /// What is set for one target; `None` where it is not, and the default holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// The lag wanted per replica, where the HPA asks for the replicas wanted instead.
+    pub lag_per_replica: Option<Milli>,
     /// Members of the group in one replica.
     pub threads: Option<NonZeroU32>,
     /// Whether only numbers of replicas are wanted that share the partitions evenly.
@@ -70,6 +73,7 @@ impl Settings {
     #[must_use]
     pub fn over(self, base: &Settings) -> Settings {
         Settings {
+            lag_per_replica: self.lag_per_replica.or(base.lag_per_replica),
             threads: self.threads.or(base.threads),
             even: self.even.or(base.even),
             by: self.by.or(base.by),

@@ -13,7 +13,7 @@ use super::reading;
 use super::refusal::Refusal;
 use super::selector::Selector;
 use super::snapshot::LagSnapshot;
-use super::target::{HpaFacts, LAG_METRIC, Origin, Targets};
+use super::target::{HpaFacts, Metric, Origin, Targets};
 use super::types::{Moment, Replicas};
 
 /// One metric of an HPA, as the HPA would be answered now.
@@ -23,6 +23,8 @@ pub struct Standing<'a> {
     pub namespace: &'a str,
     /// The HPA's name.
     pub hpa: &'a str,
+    /// The metric.
+    pub metric: Metric,
     /// The metric's selector.
     pub selector: &'a Selector,
     /// Its value, or why it has none.
@@ -56,17 +58,18 @@ pub fn standings_of<'a>(
         else {
             continue;
         };
-        if !wanted(namespace, name) || !seen.insert((namespace, name, target.metric)) {
+        if !wanted(namespace, name) || !seen.insert((namespace, name, target.index)) {
             continue;
         }
         let question = Question {
             namespace,
-            metric: LAG_METRIC,
+            metric: target.metric.name(),
             selector,
         };
         all.push(Standing {
             namespace,
             hpa: name,
+            metric: target.metric,
             selector,
             outcome: answer(&question, snapshot, now, rules),
         });

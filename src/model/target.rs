@@ -18,6 +18,39 @@ use super::types::{ClusterName, GroupId, Moment, TopicName};
 /// The external metric that serves lag.
 pub const LAG_METRIC: &str = "kafka_lag";
 
+/// The external metric that serves the replicas wanted.
+pub const DESIRED_METRIC: &str = "kafka_desired_replicas";
+
+/// A metric that is served here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Metric {
+    /// Messages behind: the HPA divides by the lag wanted per replica itself.
+    #[default]
+    Lag,
+    /// The replicas wanted: the HPA is to compare with an average of one.
+    DesiredReplicas,
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Metric; 2] = [Metric::Lag, Metric::DesiredReplicas];
+
+    /// The one of this name. Names are exact: whatever else begins alike is somebody else's.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|metric| metric.name() == name)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Lag => LAG_METRIC,
+            Metric::DesiredReplicas => DESIRED_METRIC,
+        }
+    }
+}
+
 /// The label keys that a selector may use; anything else selects nothing.
 pub mod label {
     /// The consumer group; a request must name it, or a configured target.
@@ -180,13 +213,16 @@ pub struct Target {
     pub origin: Origin,
     /// The HPA's selector; `None` for a target from the configuration.
     pub selector: Option<Selector>,
+    /// What is served for it.
+    pub metric: Metric,
     /// Which of the HPA's External metrics it is of, from 0.
-    pub metric: usize,
+    pub index: usize,
     /// What the selector calls the group; a configured group's own name.
     pub label: String,
     /// What is to be read for it.
     pub interest: Arc<Interest>,
-    /// What the HPA or the configuration compares with.
+    /// The lag wanted per replica, or in all: what an HPA compares [`LAG_METRIC`] with, and what is set
+    /// where it asks for [`DESIRED_METRIC`].
     pub wanted: Option<MetricTarget>,
     /// What is set for it.
     pub settings: Arc<Settings>,
@@ -232,14 +268,16 @@ impl Targets {
         })
     }
 
-    /// The targets of HPAs of `namespace` that select so.
+    /// The targets of HPAs of `namespace` that ask for this metric and select so.
     pub fn selecting<'a>(
         &'a self,
         namespace: &'a str,
+        metric: Metric,
         selector: &Selector,
     ) -> impl Iterator<Item = &'a Target> {
         let places = self.by_selector.get(selector).into_iter().flatten();
         let targets = places.filter_map(|place| self.all.get(*place));
+        let targets = targets.filter(move |target| target.metric == metric);
         targets.filter(
             move |t| matches!(&t.origin, Origin::Hpa { namespace: of, .. } if **of == *namespace),
         )

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::query::{Answer, Question, Rules, ValueRule, answer};
 use super::snapshot::LagSnapshot;
-use super::target::{HpaFacts, LAG_METRIC, Origin, Target};
+use super::target::{HpaFacts, Metric, Origin, Target};
 use super::types::{Lag, Moment};
 
 /// How long there has to be no work, where an HPA does not say.
@@ -79,7 +79,7 @@ pub fn sleepers(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> BTreeMap
         };
         let question = Question {
             namespace,
-            metric: LAG_METRIC,
+            metric: target.metric.name(),
             selector,
         };
         let answered = answer(&question, snapshot, now, rules).ok();
@@ -116,15 +116,12 @@ fn is_current(answer: &Answer, target: &Target, snapshot: &LagSnapshot) -> bool 
 }
 
 fn work(answer: &Answer, is_current: bool) -> Work {
-    let replicas = |value: u64| Work::Waiting(u32::try_from(value.max(1)).unwrap_or(u32::MAX));
-    let needed = answer
-        .wanted
-        .and_then(|per_replica| answer.value.ceil_div(per_replica));
+    let needed = Work::Waiting(answer.desired.unwrap_or(1).max(1));
     match (answer.rule, answer.lag) {
         // Whoever set a fallback prefers its number to not knowing.
-        (ValueRule::Fallback, _) => replicas(needed.unwrap_or(1)),
+        (ValueRule::Fallback, _) => needed,
         (_, None) => Work::Unknown,
-        (_, Some(lag)) if lag > Lag(0) => replicas(needed.unwrap_or(1)),
+        (_, Some(lag)) if lag > Lag(0) => needed,
         _ if !is_current => Work::Unknown,
         (ValueRule::NeverRan, _) => Work::NeverRan,
         _ => Work::None,
@@ -239,7 +236,7 @@ pub fn is_native(hpa: &HpaFacts) -> bool {
 #[must_use]
 pub fn asks_others(hpa: &HpaFacts) -> Option<&str> {
     let mut names = hpa.metrics.iter().map(|metric| metric.name.as_str());
-    names.find(|name| *name != LAG_METRIC)
+    names.find(|name| Metric::named(name).is_none())
 }
 
 #[cfg(test)]

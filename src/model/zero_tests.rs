@@ -4,7 +4,7 @@ use crate::model::fault::Fault;
 use crate::model::fixtures::{self, Row};
 use crate::model::quantity::Milli;
 use crate::model::selector::Selector;
-use crate::model::target::{ExternalMetric, MetricTarget, Targets};
+use crate::model::target::{ExternalMetric, LAG_METRIC, MetricTarget, Targets};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

@@ -435,12 +435,16 @@ mod tests {
             .lines()
             .filter(|line| line.starts_with("lagwise_target"));
         let shop = "namespace=\"shop\",hpa=";
-        let found: Vec<_> = lines.map(|line| line.replace(shop, "")).collect();
+        let metric = ",metric=\"kafka_lag\"";
+        let short = |line: &str| line.replace(shop, "").replace(metric, "");
+        let found: Vec<_> = lines.map(short).collect();
         assert_eq!(
             found,
             [
                 r#"lagwise_target_value{"orders",selector="cluster=main,group=orders",rule="clamped"} 7.000"#,
                 r#"lagwise_target_value{"partial",selector="cluster=main,group=partial",rule="as_measured"} 0.000"#,
+                r#"lagwise_target_desired_replicas{"orders",selector="cluster=main,group=orders"} 1"#,
+                r#"lagwise_target_desired_replicas{"partial",selector="cluster=main,group=partial"} 0"#,
                 r#"lagwise_target_ceiling{"orders",selector="cluster=main,group=orders",rule="one_topic"} 1"#,
                 r#"lagwise_target_ceiling{"partial",selector="cluster=main,group=partial",rule="one_topic"} 2"#,
                 r#"lagwise_target_fallback{"orders",selector="cluster=main,group=orders"} 0"#,

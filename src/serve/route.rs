@@ -6,7 +6,7 @@ use axum::http::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::model::access::{Action, Object};
-use crate::model::target::LAG_METRIC;
+use crate::model::target::Metric;
 
 /// The API group. The HPA's client has it hard-coded, together with the version.
 pub(super) const GROUP: &str = "external.metrics.k8s.io";
@@ -105,8 +105,7 @@ impl<'a> Route<'a> {
     /// The metric asked for, for labels: those of others are one.
     pub(super) fn metric_label(&self) -> &'static str {
         match self {
-            Route::Metric { metric, .. } if metric == LAG_METRIC => LAG_METRIC,
-            Route::Metric { .. } => "other",
+            Route::Metric { metric, .. } => Metric::named(metric).map_or("other", Metric::name),
             _ => "",
         }
     }

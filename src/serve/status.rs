@@ -89,6 +89,7 @@ impl From<Refusal> for Failure {
             | Refusal::NothingCommitted { .. } => Failure::not_found(message),
             Refusal::NoGroup { .. }
             | Refusal::AmbiguousCluster { .. }
+            | Refusal::NoLagPerReplica { .. }
             | Refusal::ConflictingTargets { .. } => Failure::bad_request(message),
             Refusal::NamespaceNotWatched { .. } => Failure::forbidden(message),
             Refusal::HpasUnlisted

@@ -37,6 +37,7 @@ pub(super) fn targets(text: &mut Text, snapshot: &LagSnapshot, now: &Moment, rul
         Labels::default()
             .with("namespace", standing.namespace)
             .with("hpa", standing.hpa)
+            .with("metric", standing.metric.name())
             .with("selector", &standing.selector.to_string())
     };
     text.family(
@@ -50,6 +51,17 @@ pub(super) fn targets(text: &mut Text, snapshot: &LagSnapshot, now: &Moment, rul
             let thousandths = answer.value.thousandths();
             let (units, rest) = (thousandths / 1000, thousandths % 1000);
             text.sample(&labels, format_args!("{units}.{rest:03}"));
+        }
+    }
+    text.family(
+        "lagwise_target_desired_replicas",
+        GAUGE,
+        "The replicas wanted for the HPA's metric, at most its ceiling",
+    );
+    for standing in &standings {
+        let known = standing.outcome.as_ref().ok();
+        if let Some(desired) = known.and_then(|answer| answer.desired) {
+            text.sample(&labelled(standing), desired);
         }
     }
     text.family(
