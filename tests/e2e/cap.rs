@@ -27,6 +27,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         the_ceiling_is_reached_with_the_default_tolerance,
     ),
     (
+        "cap::the_ceiling_is_reached_by_the_replicas_wanted",
+        the_ceiling_is_reached_by_the_replicas_wanted,
+    ),
+    (
         "cap::the_users_number_is_never_lost",
         the_users_number_is_never_lost,
     ),
@@ -323,37 +327,62 @@ fn advise_writes_nothing(testbed: &Testbed) -> Result<()> {
 }
 
 fn the_ceiling_is_reached_with_the_default_tolerance(testbed: &Testbed) -> Result<()> {
-    let scene = Scene::set(testbed, "tolerance", 24)?;
+    // 55,200 at 1,000 per replica is the case at which a clamp sticks; here a tenth of it.
+    let as_lag = |_: &mut Value| {};
+    reach_the_ceiling(testbed, "tolerance", (22, 24), as_lag)
+}
+
+fn the_ceiling_is_reached_by_the_replicas_wanted(testbed: &Testbed) -> Result<()> {
+    let as_replicas = |hpa: &mut Value| {
+        hpa["metadata"]["annotations"]["lagwise.dev/lag-per-replica"] = json!("100");
+        let external = &mut hpa["spec"]["metrics"][0]["external"];
+        external["metric"]["name"] = json!("kafka_desired_replicas");
+        external["target"]["averageValue"] = json!("1");
+    };
+    reach_the_ceiling(testbed, "desired", (91, 100), as_replicas)
+}
+
+/// From so many replicas to the ceiling, under the default tolerance, which a clamp alone cannot pass.
+fn reach_the_ceiling(
+    testbed: &Testbed,
+    name: &str,
+    (from, ceiling): (i32, i32),
+    change: impl Fn(&mut Value),
+) -> Result<()> {
+    let scene = Scene::set(testbed, name, ceiling)?;
     let _policy = Policy::install(&scene)?;
     let (_daemon, _api) = scene.daemon(testbed)?;
-    // 55,200 at 1,000 per replica is the case at which a clamp sticks; here a tenth of it.
-    scene.kafka.produce_to(&scene.topic, &[(0, 2_200)])?;
+    let lag = |replicas: i32| usize::try_from(replicas * 100).context("a lag");
+    scene.kafka.produce_to(&scene.topic, &[(0, lag(from)?)])?;
     let default = |hpa: &mut Value| {
         enforced(hpa);
-        hpa["spec"]["maxReplicas"] = json!(50);
+        change(hpa);
+        hpa["spec"]["maxReplicas"] = json!(2 * ceiling);
         for direction in ["scaleUp", "scaleDown"] {
             let rules = hpa["spec"]["behavior"][direction]
                 .as_object_mut()
                 .expect("rules");
             rules.remove("tolerance");
-            rules["policies"] = json!([{"type": "Pods", "value": 50, "periodSeconds": 2}]);
+            rules["policies"] = json!([{"type": "Pods", "value": ceiling, "periodSeconds": 2}]);
         }
     };
     scene
         .plane
         .apply(&scene.namespace, &scene.manifest(default)?)?;
     let series = ReplicaSeries::record(scene.plane, &scene.namespace, "billing")?;
-    poll_until(WITHIN, "22 replicas", || {
-        ensure!(series.now() == 22, "{:?}", series.timed());
+    poll_until(WITHIN, &format!("{from} replicas"), || {
+        ensure!(series.now() == from, "{:?}", series.timed());
         Ok(())
     })?;
-    scene.until_max(24)?;
-    scene.kafka.produce_to(&scene.topic, &[(0, 400)])?;
-    poll_until(WITHIN, "24 replicas from 22", || {
-        ensure!(series.now() == 24, "{:?}", series.timed());
+    scene.until_max(ceiling.into())?;
+    scene
+        .kafka
+        .produce_to(&scene.topic, &[(0, 2 * lag(ceiling - from)?)])?;
+    poll_until(WITHIN, &format!("{ceiling} replicas from {from}"), || {
+        ensure!(series.now() == ceiling, "{:?}", series.timed());
         Ok(())
     })?;
-    ensure!(series.max() == 24, "{:?}", series.timed());
+    ensure!(series.max() == ceiling, "{:?}", series.timed());
     println!("status.replicas with tolerance 0.1: {:?}", series.timed());
     Ok(())
 }
