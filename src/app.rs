@@ -2,10 +2,14 @@
 //! tasks of one set, and drains. A task that ends by itself ends the process: a daemon that lost a
 //! part must not look alive.
 
-mod clusters;
+pub(crate) mod answers;
+mod certificate;
+pub(crate) mod clusters;
 mod kubernetes;
 mod leader;
 mod logging;
+mod memory;
+mod writers;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -13,32 +17,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{AccessLogMode, CapDefault, Config, StaticTarget, TenancyGrant};
-use crate::k8s;
-use crate::k8s::state::StateConfigMap;
+use crate::config::{AccessLogMode, Config};
 use crate::k8s::writing::Writing;
-use crate::kafka::{Settings, Source, librdkafka_version};
+use crate::kafka::librdkafka_version;
 use crate::leading::Leadership;
-use crate::model::cap::CapMode;
-use crate::model::history::memory::Memory;
-use crate::model::quantity::Milli;
-use crate::model::query::Rules;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::target::{self, HpaFacts};
-use crate::model::tenancy::{Grant, Pattern, Tenancy};
-use crate::poller::{Cadence, Inputs, Poller, Remembering};
+use crate::model::target::HpaFacts;
+use crate::poller::{Inputs, Poller};
 use crate::publish::{self, Reader};
 use crate::serve::access_log::AccessLog;
 use crate::serve::{self, BuildInfo};
-use crate::state::{self, StateFile, StateStore};
 
 pub use logging::init_logging;
-
-/// The ConfigMap of the state, where the configuration names none.
-const STATE_CONFIG_MAP: &str = "lagwise-state";
 
 /// Requests' interests that may wait for the poller.
 const INTERESTS_WAITING: usize = 256;
@@ -92,18 +85,8 @@ impl App {
             "server.external_metrics.listen",
         )?;
         let http = serve::listen::bind(config.server.http.listen, "server.http.listen")?;
-        let tls = match &config.server.external_metrics.tls {
-            Some(files) => serve::tls::ServerTls::from_files(&files.cert_file, &files.key_file)?,
-            None => serve::tls::ServerTls::self_signed(&certificate_names())?,
-        };
-        let mut sources = Vec::new();
-        for cluster in &config.clusters {
-            sources.push((
-                cluster.name.clone(),
-                Source::connect(Settings::from(cluster))?,
-            ));
-        }
-
+        let tls = certificate::of(config)?;
+        let sources = clusters::sources(config)?;
         let mut tasks = JoinSet::new();
         let (hpas, auth, client) = kubernetes::connect(config, hpas, &mut tasks).await?;
         let (stop, stopping) = watch::channel(false);
@@ -113,44 +96,27 @@ impl App {
         let leadership = leadership.unwrap_or_else(Leadership::alone);
         let (publisher, reader) = publish::channel(LagSnapshot::default());
         let (interests, interests_in) = mpsc::channel(INTERESTS_WAITING);
-        let fixed = config.targets.iter().map(fixed_target).collect();
-        let cadence = Cadence {
-            interval: config.poll.interval,
-            deadline: config.poll.deadline,
-        };
-        let rules = Rules {
-            clamp: config.cap.clamp,
-            cap: match config.cap.default {
-                CapDefault::Advise => CapMode::Advise,
-                CapDefault::Enforce => CapMode::Enforce,
-            },
-            max_staleness: config.poll.max_staleness,
-            namespaces: if config.kubernetes.enabled {
-                config.kubernetes.namespaces.clone()
-            } else {
-                Vec::new()
-            },
-        };
+        let fixed = answers::fixed_targets(config);
+        let cadence = answers::cadence(config);
+        let rules = answers::rules(config);
         let mut poller = Poller::new(sources, fixed, cadence, publisher)
             .with_rules(config.lag.rules())
             .with_answers(rules.clone());
         if let Some(client) = client.clone().filter(|_| !config.cap.read_only) {
-            spawn_writers(
-                Writing {
-                    client,
-                    reader: reader.clone(),
-                    hpas: hpas.clone(),
-                    leadership: leadership.clone(),
-                    rules: rules.clone(),
-                },
-                &mut tasks,
-            );
+            let writing = Writing {
+                client,
+                reader: reader.clone(),
+                hpas: hpas.clone(),
+                leadership: leadership.clone(),
+                rules: rules.clone(),
+            };
+            writers::spawn(writing, &mut tasks);
         }
         let mut draining = vec![EXTERNAL, SIDE];
         if is_elected {
             draining.push(LEASE);
         }
-        let remembering = remember(
+        let remembering = memory::remember(
             config,
             client,
             stopping.clone(),
@@ -191,7 +157,7 @@ impl App {
             reader: reader.clone(),
             rules: rules.clone(),
             interests,
-            tenancy: Tenancy(config.tenancy.iter().map(grant).collect()),
+            tenancy: answers::tenancy(config),
             auth,
             access_log: match config.log.access {
                 AccessLogMode::Sampled => AccessLog::Sampled,
@@ -284,99 +250,12 @@ impl App {
     }
 }
 
-async fn told(mut stopping: watch::Receiver<bool>) {
-    // An error means that the daemon itself is gone, which is a reason to stop as well.
-    let _ = stopping.wait_for(|stop| *stop).await;
-}
-
-fn grant(grant: &TenancyGrant) -> Grant {
-    let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
-    Grant {
-        namespaces: patterns(&grant.namespaces),
-        clusters: patterns(&grant.clusters),
-        groups: patterns(&grant.groups),
-        topics: patterns(&grant.topics),
-    }
-}
-
 /// Whether this is a pod: every pod has the variable, and hardly anything else.
 fn in_pod() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
-/// Keeps what has to survive a restart, where the configuration says or a pod is expected to.
-fn remember(
-    config: &Config,
-    client: Option<k8s::client::Client>,
-    stop: watch::Receiver<bool>,
-    leadership: Leadership,
-    tasks: &mut Tasks,
-) -> Option<Remembering> {
-    let (recall, recalled) = oneshot::channel();
-    let (keep, memories) = watch::channel(None);
-    let config_map = config.state.config_map.clone();
-    let config_map = config_map.or_else(|| in_pod().then(|| STATE_CONFIG_MAP.to_owned()));
-    if let Some(file) = &config.state.file {
-        // A file is this daemon's own, whoever leads.
-        let alone = Leadership::alone();
-        spawn_keeper(StateFile::new(file), recall, memories, alone, tasks);
-    } else {
-        let store = StateConfigMap::new(client?, config_map?);
-        spawn_keeper(store, recall, memories, leadership, tasks);
-    }
-    Some(Remembering {
-        recalled,
-        keep,
-        stop,
-    })
-}
-
-/// Starts what writes to HPAs and to what they scale.
-fn spawn_writers(writing: Writing, tasks: &mut Tasks) {
-    let (capping, zeroing) = (writing.clone(), writing);
-    tasks.spawn(async move {
-        k8s::cap::keep(capping).await;
-        ("writer of the cap", Ok(()))
-    });
-    tasks.spawn(async move {
-        k8s::zero::keep(zeroing).await;
-        ("keeper of what sleeps", Ok(()))
-    });
-}
-
-fn spawn_keeper<S: StateStore>(
-    store: S,
-    recall: oneshot::Sender<Memory>,
-    memories: watch::Receiver<Option<Arc<Memory>>>,
-    leadership: Leadership,
-    tasks: &mut Tasks,
-) {
-    tasks.spawn(async move {
-        state::keep(store, recall, memories, leadership).await;
-        (STATE, Ok(()))
-    });
-}
-
-/// The names a self-signed certificate is for: those that the aggregator and a person ask by.
-fn certificate_names() -> Vec<String> {
-    let namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "lagwise".into());
-    [
-        format!("lagwise.{namespace}.svc").as_str(),
-        "localhost",
-        "127.0.0.1",
-        "::1",
-    ]
-    .map(String::from)
-    .into()
-}
-
-fn fixed_target(target: &StaticTarget) -> target::StaticTarget {
-    target::StaticTarget {
-        name: target.name.as_str().into(),
-        namespaces: target.namespaces.clone(),
-        cluster: target.cluster.clone(),
-        group: target.group.clone(),
-        per_replica: target.lag_per_replica.map(Milli::from_units),
-        settings: target.settings(),
-    }
+async fn told(mut stopping: watch::Receiver<bool>) {
+    // An error means that the daemon itself is gone, which is a reason to stop as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
 }

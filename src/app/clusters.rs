@@ -2,9 +2,21 @@
 
 use std::sync::Arc;
 
-use crate::config::{ClientKind, ClusterConfig, SystemEnvironment, TokenSource};
+use crate::config::{ClientKind, ClusterConfig, Config, SystemEnvironment, TokenSource};
 use crate::kafka::login::{self, TokenSettings};
-use crate::kafka::{Client, Renew, Renewed, Settings};
+use crate::kafka::{Client, Renew, Renewed, Settings, SetupError, Source};
+use crate::model::types::ClusterName;
+
+/// A client for each cluster, in the configuration's order. None has to be reachable.
+///
+/// # Errors
+/// What a client cannot work with, however long one waits.
+pub(crate) fn sources(config: &Config) -> Result<Vec<(ClusterName, Source)>, SetupError> {
+    let clusters = config.clusters.iter();
+    clusters
+        .map(|cluster| Ok((cluster.name.clone(), Source::connect(cluster.into())?)))
+        .collect()
+}
 
 impl From<&ClusterConfig> for Settings {
     fn from(cluster: &ClusterConfig) -> Self {

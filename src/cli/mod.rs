@@ -3,6 +3,7 @@
 pub mod config;
 pub mod demo;
 pub mod lag;
+mod look;
 pub mod release;
 pub mod run;
 

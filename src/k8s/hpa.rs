@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{StreamExt, select_all};
 use k8s_openapi::api::autoscaling::v2::{
@@ -11,10 +12,12 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch::Sender;
 
+use super::scale::{ScaleError, in_time};
 use super::watching;
 use crate::model::annotations::PREFIX;
 use crate::model::quantity::Milli;
@@ -64,6 +67,41 @@ pub async fn watch(
             differs
         });
     }
+}
+
+/// The HPAs of `namespaces` (empty = all) as they are now, in the order of namespaces and names.
+///
+/// # Errors
+/// Why they cannot be listed.
+pub async fn list(
+    client: &Client,
+    namespaces: &[String],
+    within: Duration,
+) -> Result<Vec<HorizontalPodAutoscaler>, ScaleError> {
+    let apis: Vec<Api<HorizontalPodAutoscaler>> = if namespaces.is_empty() {
+        vec![Api::all(client.clone())]
+    } else {
+        let of = |namespace: &String| Api::namespaced(client.clone(), namespace);
+        namespaces.iter().map(of).collect()
+    };
+    let mut all = Vec::new();
+    for api in apis {
+        let mut page = ListParams::default().limit(PAGE);
+        loop {
+            let listed = in_time(within, api.list(&page)).await?;
+            all.extend(listed.items);
+            match listed.metadata.continue_ {
+                Some(rest) if !rest.is_empty() => page = page.continue_token(&rest),
+                _ => break,
+            }
+        }
+    }
+    let key = |hpa: &HorizontalPodAutoscaler| {
+        let of = &hpa.metadata;
+        (of.namespace.clone(), of.name.clone())
+    };
+    all.sort_by_key(key);
+    Ok(all)
 }
 
 type Key = (Arc<str>, Arc<str>);
@@ -124,7 +162,8 @@ fn union(known: &[Known]) -> Option<Vec<Arc<HpaFacts>>> {
 }
 
 /// What an HPA asks for.
-pub(super) fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
+#[must_use]
+pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
     let text = |text: &Option<String>| Arc::from(text.as_deref().unwrap_or_default());
     let tolerance = |of: fn(&HorizontalPodAutoscalerBehavior) -> Option<&HPAScalingRules>| {
         let rules = of(hpa.spec.behavior.as_ref()?)?;

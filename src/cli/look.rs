@@ -1,0 +1,93 @@
+//! One look at Kafka as the daemon looks at it, for commands that need no daemon: the same poller over
+//! the same plan, until everything that was asked about is known or cannot be.
+//!
+//! One look has no history: what only time tells (residual, stuck, what was forgotten) it cannot see.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::app::{answers, clusters};
+use crate::config::Config;
+use crate::model::query::Rules;
+use crate::model::refusal::Refusal;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::standing::standings;
+use crate::model::target::{HpaFacts, Interest};
+use crate::model::types::Moment;
+use crate::poller::{Inputs, Poller};
+use crate::publish;
+
+/// What there was to see.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    /// What is known.
+    pub(super) snapshot: Arc<LagSnapshot>,
+    /// The rules that answers follow.
+    pub(super) rules: Rules,
+}
+
+/// Looks at everything that the HPAs, the configuration's targets and these interests are about. What
+/// has not answered `within` that time is unknown in the snapshot.
+///
+/// # Errors
+/// A property that a Kafka client refuses.
+pub(super) async fn look(
+    config: &Config,
+    hpas: Vec<Arc<HpaFacts>>,
+    asked: Vec<Interest>,
+    within: Duration,
+) -> anyhow::Result<Look> {
+    let rules = answers::rules(config);
+    let sources = clusters::sources(config)?;
+    let (publisher, mut reader) = publish::channel(LagSnapshot::default());
+    let (interests, interests_in) = mpsc::channel(asked.len().max(1));
+    for interest in &asked {
+        // There is room for all of them.
+        let _ = interests.try_send(interest.clone());
+    }
+    let fixed = answers::fixed_targets(config);
+    let poller = Poller::new(sources, fixed, answers::cadence(config), publisher)
+        .with_rules(config.lag.rules())
+        .with_answers(rules.clone());
+    let inputs = Inputs {
+        hpas: watch::channel(Some(hpas)).1,
+        interests: interests_in,
+    };
+    let polling = tokio::spawn(poller.run(inputs));
+    let deadline = Instant::now() + within;
+    while !is_whole(&reader.latest(), &asked, &rules) {
+        match timeout_at(deadline, reader.changed()).await {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(anyhow::Error::from(
+                    polling
+                        .await
+                        .context("the look panicked")?
+                        .err()
+                        .context("the look ended")?,
+                ));
+            }
+            Err(_) => break,
+        }
+    }
+    polling.abort();
+    let snapshot = reader.latest();
+    Ok(Look { snapshot, rules })
+}
+
+/// Whether there is nothing left that was not read yet. What Kafka refuses to tell is read.
+fn is_whole(snapshot: &LagSnapshot, asked: &[Interest], rules: &Rules) -> bool {
+    let is_read = |interest: &Interest| {
+        let cluster = snapshot.clusters.get(&interest.cluster);
+        cluster.is_some_and(|cluster| cluster.groups.contains_key(&interest.group))
+    };
+    let standings = standings(&snapshot.targets, snapshot, &Moment::now(), rules);
+    let is_open = |outcome: &Result<_, Refusal>| matches!(outcome, Err(Refusal::NotYetRead(_)));
+    snapshot.is_swept()
+        && asked.iter().all(is_read)
+        && !standings.iter().any(|standing| is_open(&standing.outcome))
+}
