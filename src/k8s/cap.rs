@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
@@ -17,19 +18,20 @@ use super::hpa::facts_of;
 use super::scale::{ScaleError, in_time};
 use super::writing::Writing;
 use crate::model::cap::{
-    self, CEILING, CapMode, Change, Follow, Keeper, Live, Mark, Patience, USER_MAX, enforce,
+    self, CEILING, CapMode, Change, Follow, Keeper, Live, Mark, Patience, Seen, USER_MAX, enforce,
     release,
 };
-use crate::model::parallelism::Limit;
-use crate::model::query::Rules;
-use crate::model::snapshot::LagSnapshot;
-use crate::model::standing::{Standing, hpa_ceilings, standings_of};
+use crate::model::ceiling::complete_reads;
 use crate::model::target::HpaFacts;
 use crate::model::types::Moment;
+use crate::model::zero::HpaName;
 use crate::telemetry::cap::{CapFailed, CapFought, CapWritten};
 
 /// The admission policy that keeps the account of users' numbers.
 const POLICY: &str = "lagwise-cap";
+
+/// The name by which the API server knows who wrote which field.
+const FIELD_MANAGER: &str = "lagwise";
 
 /// How often it is looked for.
 const LOOK_FOR_POLICY: Duration = Duration::from_secs(60);
@@ -41,30 +43,45 @@ pub async fn keep(writing: Writing) {
         writing,
         policy: None,
         hpas: BTreeMap::new(),
-        swept: None,
+        swept: Vec::new(),
     };
     while reader.changed().await {
         writer.turn().await;
     }
 }
 
-type Key = (Arc<str>, Arc<str>);
-
 struct Writer {
     writing: Writing,
     policy: Option<(Keeper, Instant)>,
-    hpas: BTreeMap<Key, Capped>,
-    /// The last sweep that was looked at.
-    swept: Option<Instant>,
+    hpas: BTreeMap<HpaName, Capped>,
+    /// The clusters' last sweeps, as they were looked at.
+    swept: Vec<Instant>,
 }
 
 /// What is remembered of an HPA.
 #[derive(Debug, Default)]
 struct Capped {
+    uid: Arc<str>,
+    /// The HPA at the last look, for writes that say nothing of the user's number.
+    seen: Option<Seen>,
     follow: Follow,
     patience: Patience,
     fought: bool,
     failing: Option<ScaleError>,
+}
+
+impl Capped {
+    fn of(uid: &Arc<str>) -> Self {
+        Self {
+            uid: Arc::clone(uid),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the field is still what the cap has made it, though every mark of it was taken away.
+    fn owes(&self, hpa: &HpaFacts, live: Live) -> bool {
+        self.uid == hpa.uid && self.seen.is_some_and(|_| live.seen(self.seen).is_capped())
+    }
 }
 
 /// What is to become of an HPA.
@@ -77,10 +94,10 @@ enum Goal {
 }
 
 impl Goal {
-    fn change(self, live: Live, keeper: Keeper) -> Change {
+    fn change(self, live: Live, seen: Option<Seen>, keeper: Keeper) -> Change {
         match self {
-            Goal::Hold(ceiling) => enforce(live, ceiling, keeper),
-            Goal::Release => release(live, keeper).unwrap_or_default(),
+            Goal::Hold(ceiling) => enforce(live, seen, ceiling, keeper),
+            Goal::Release => release(live, seen, keeper).unwrap_or_default(),
         }
     }
 
@@ -99,10 +116,9 @@ impl Writer {
             return;
         }
         let snapshot = self.writing.reader.latest();
-        // A read counts once, however often the snapshot is published.
         let sweeps = snapshot.clusters.values().filter_map(|c| c.sweep);
-        let swept = sweeps.map(|sweep| sweep.started.monotonic).max();
-        if swept.is_none() || swept == self.swept {
+        let swept: Vec<_> = sweeps.map(|sweep| sweep.started.monotonic).collect();
+        if swept.is_empty() || swept == self.swept {
             return;
         }
         self.swept = swept;
@@ -110,23 +126,32 @@ impl Writer {
             return;
         };
         let rules = self.writing.rules.clone();
-        let is_enforced = |hpa: &HpaFacts| cap::mode(hpa, rules.cap) == CapMode::Enforce;
-        let ours = |hpa: &Arc<HpaFacts>| is_enforced(hpa) || Live::of(hpa).is_marked();
+        // Without a metric of ours there is no ceiling, and never will be.
+        let is_enforced = |hpa: &HpaFacts| {
+            cap::mode(hpa, rules.cap) == CapMode::Enforce && cap::has_our_metric(hpa)
+        };
         let mut hpas = all;
-        hpas.retain(|hpa| ours(hpa) && !cap::is_paused(hpa));
-        let keys: BTreeSet<Key> = hpas.iter().map(|hpa| key(hpa)).collect();
+        hpas.retain(|hpa| {
+            let live = Live::of(hpa);
+            let owed = || self.hpas.get(&key(hpa)).is_some_and(|c| c.owes(hpa, live));
+            !cap::is_paused(hpa) && (is_enforced(hpa) || live.is_marked() || owed())
+        });
+        let keys: BTreeSet<HpaName> = hpas.iter().map(|hpa| key(hpa)).collect();
         self.hpas.retain(|key, _| keys.contains(key));
         if hpas.is_empty() {
             return;
         }
-        let ceilings = complete_ceilings(&snapshot, &rules, &keys);
+        let reads = complete_reads(&snapshot, &Moment::now(), &rules, |hpa| keys.contains(hpa));
         for hpa in hpas {
             let key = key(&hpa);
+            let live = Live::of(&hpa);
             let capped = self.hpas.entry(key.clone()).or_default();
-            let read = ceilings.get(&key).copied();
+            if capped.uid != hpa.uid {
+                *capped = Capped::of(&hpa.uid);
+            }
             let goal = if is_enforced(&hpa) {
-                let next = capped.follow.next(read, Live::of(&hpa).ceiling);
-                next.map(Goal::Hold)
+                let read = reads.get(&key).copied();
+                capped.follow.next(read, live.ceiling).map(Goal::Hold)
             } else {
                 Some(Goal::Release)
             };
@@ -134,12 +159,16 @@ impl Writer {
                 let done = self.apply(&key, &hpa, goal).await;
                 self.tell(&key, done.err());
             }
+            if let Some(capped) = self.hpas.get_mut(&key) {
+                capped.seen = Some(live.seen(capped.seen));
+            }
         }
     }
 
-    async fn apply(&mut self, key: &Key, hpa: &HpaFacts, goal: Goal) -> Result<(), ScaleError> {
+    async fn apply(&mut self, key: &HpaName, hpa: &HpaFacts, goal: Goal) -> Result<(), ScaleError> {
         let keeper = self.keeper().await?;
-        if goal.change(Live::of(hpa), keeper).is_empty() {
+        let seen = self.hpas.get(key).and_then(|capped| capped.seen);
+        if goal.change(Live::of(hpa), seen, keeper).is_empty() {
             return Ok(());
         }
         let now = Instant::now();
@@ -154,13 +183,12 @@ impl Writer {
         if is.uid != hpa.uid || cap::is_paused(&is) {
             return Err(ScaleError::Changed);
         }
-        let change = goal.change(Live::of(&is), keeper);
+        let change = goal.change(Live::of(&is), seen, keeper);
         if change.is_empty() {
             return Ok(());
         }
-        let version = object.metadata.resource_version;
         let within = self.writing.within()?;
-        write(&api, &hpa.name, version, &change, within).await?;
+        write(&api, &object.metadata, &change, within).await?;
         if let Some(capped) = self.hpas.get_mut(key) {
             capped.patience.wrote(now);
             let fought = capped.patience.is_tried();
@@ -186,7 +214,7 @@ impl Writer {
         Ok(keeper)
     }
 
-    fn tell(&mut self, key: &Key, error: Option<ScaleError>) {
+    fn tell(&mut self, key: &HpaName, error: Option<ScaleError>) {
         let Some(capped) = self.hpas.get_mut(key) else {
             return;
         };
@@ -198,41 +226,8 @@ impl Writer {
     }
 }
 
-fn key(hpa: &HpaFacts) -> Key {
+fn key(hpa: &HpaFacts) -> HpaName {
     (Arc::clone(&hpa.namespace), Arc::clone(&hpa.name))
-}
-
-/// The ceilings of those HPAs of which every metric of ours was read whole in the last sweep.
-fn complete_ceilings(
-    snapshot: &LagSnapshot,
-    rules: &Rules,
-    of: &BTreeSet<Key>,
-) -> BTreeMap<Key, Limit> {
-    let now = Moment::now();
-    let wanted = |namespace: &Arc<str>, name: &Arc<str>| {
-        of.contains(&(Arc::clone(namespace), Arc::clone(name)))
-    };
-    let mut standings = standings_of(&snapshot.targets, snapshot, &now, rules, wanted);
-    let sweeps = snapshot.clusters.values().filter_map(|c| c.sweep);
-    // What is served on while a broker is down says nothing of now.
-    let last = sweeps.map(|sweep| sweep.started.monotonic).min();
-    let is_current = |standing: &Standing<'_>| {
-        let read = standing
-            .outcome
-            .as_ref()
-            .map(|answer| answer.read.monotonic);
-        read.is_ok_and(|read| last.is_some_and(|last| read >= last))
-    };
-    let stale: BTreeSet<(String, String)> = standings
-        .iter()
-        .filter(|standing| !is_current(standing))
-        .map(|standing| (standing.namespace.to_owned(), standing.hpa.to_owned()))
-        .collect();
-    standings.retain(|s| !stale.contains(&(s.namespace.to_owned(), s.hpa.to_owned())));
-    let ceilings = hpa_ceilings(&standings).into_iter();
-    ceilings
-        .map(|((namespace, name), limit)| ((namespace.into(), name.into()), limit))
-        .collect()
 }
 
 /// Who keeps the account of users' numbers on this cluster: the admission policy where it is
@@ -259,14 +254,13 @@ pub async fn keeper(client: &Client, within: Duration) -> Result<Keeper, ScaleEr
     Ok(Keeper::Policy)
 }
 
-/// Writes a change, if nobody has changed anything since `version`.
+/// Writes a change, if nobody has changed anything since `read`.
 ///
 /// # Errors
 /// Why it may not be written.
 pub async fn write(
     api: &Api<HorizontalPodAutoscaler>,
-    name: &str,
-    version: Option<String>,
+    read: &ObjectMeta,
     change: &Change,
     within: Duration,
 ) -> Result<(), ScaleError> {
@@ -279,16 +273,30 @@ pub async fn write(
         };
         annotations.insert(key.to_owned(), value);
     }
-    let mut patch = json!({"metadata": {"resourceVersion": version, "annotations": annotations}});
+    let mut metadata =
+        json!({"resourceVersion": read.resource_version, "annotations": annotations});
+    if change.is_last() {
+        // Else the user's next apply of another number would be a conflict with lagwise.
+        metadata["managedFields"] = json!(others_fields(read));
+    }
+    let mut patch = json!({"metadata": metadata});
     if let Some(max) = change.max {
         patch["spec"] = json!({"maxReplicas": max});
     }
     let params = PatchParams {
-        field_manager: Some("lagwise".to_owned()),
+        field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
+    let name = read.name.as_deref().unwrap_or_default();
     let patched = Patch::Merge(patch);
     in_time(within, api.patch(name, &params, &patched))
         .await
         .map(drop)
+}
+
+/// Which fields are whose, but for those that are lagwise's.
+fn others_fields(read: &ObjectMeta) -> Vec<&ManagedFieldsEntry> {
+    let all = read.managed_fields.iter().flatten();
+    all.filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER))
+        .collect()
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde::Serialize;
@@ -104,15 +105,14 @@ impl Release {
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
                 max_replicas: live.max,
-                user_max_replicas: live.user_max(),
+                user_max_replicas: live.user_max(None),
                 woken_replicas: is_asleep(&hpa).then_some(start),
                 asks_again: own_mode(&hpa) == Some(CapMode::Enforce),
             });
             if self.dry_run {
                 return Ok(first);
             }
-            let version = object.metadata.resource_version;
-            match self.step(&api, &hpa, version).await {
+            match self.step(&api, &hpa, &object.metadata).await {
                 Ok(()) | Err(ScaleError::Changed) => {}
                 Err(error) => return Err(error),
             }
@@ -124,28 +124,36 @@ impl Release {
         &mut self,
         api: &Api<HorizontalPodAutoscaler>,
         hpa: &HpaFacts,
-        version: Option<String>,
+        read: &ObjectMeta,
     ) -> Result<(), ScaleError> {
         let keeper = cap::keeper(&self.client, REQUEST_WITHIN).await?;
-        if let Some(change) = release(Live::of(hpa), keeper) {
-            return cap::write(api, &hpa.name, version, &change, REQUEST_WITHIN).await;
+        if let Some(change) = release(Live::of(hpa), None, keeper) {
+            return cap::write(api, read, &change, REQUEST_WITHIN).await;
         }
-        let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
-        let scale = self.scales.read(namespace, target, REQUEST_WITHIN).await?;
-        if scale.replicas == 0 {
-            let start = hpa.min_replicas.unwrap_or(1).max(1);
-            let set = self
-                .scales
-                .set(namespace, target, &scale, start, REQUEST_WITHIN);
-            set.await?;
+        match self.wake(hpa).await {
+            // What it scaled is gone: there is nothing to wake.
+            Err(ScaleError::Gone(_) | ScaleError::NoKind { .. }) => {}
+            other => other?,
         }
         let patch = Patch::Merge(json!({"metadata": {
-            "resourceVersion": version,
+            "resourceVersion": read.resource_version,
             "annotations": {MARK: null},
         }}));
         let params = PatchParams::default();
         let patched = api.patch_metadata(&hpa.name, &params, &patch);
         in_time(REQUEST_WITHIN, patched).await.map(drop)
+    }
+
+    async fn wake(&mut self, hpa: &HpaFacts) -> Result<(), ScaleError> {
+        let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
+        let scale = self.scales.read(namespace, target, REQUEST_WITHIN).await?;
+        if scale.replicas > 0 {
+            return Ok(());
+        }
+        let start = hpa.min_replicas.unwrap_or(1).max(1);
+        let scales = &mut self.scales;
+        let set = scales.set(namespace, target, &scale, start, REQUEST_WITHIN);
+        set.await
     }
 }
 

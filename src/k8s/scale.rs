@@ -27,6 +27,9 @@ pub enum ScaleError {
     /// Somebody else wrote in between: whoever wants to write has to look again.
     #[error("it was changed meanwhile")]
     Changed,
+    /// There is no such object.
+    #[error("{0}")]
+    Gone(String),
     /// The API server says no.
     #[error("{0}")]
     Refused(String),
@@ -159,6 +162,9 @@ pub(super) async fn in_time<T>(
 fn told(error: Error) -> ScaleError {
     match error {
         Error::Api(status) if status.code == 409 => ScaleError::Changed,
+        Error::Api(status) if status.code == 404 && !status.message.is_empty() => {
+            ScaleError::Gone(status.message.clone())
+        }
         Error::Api(status) if status.message.is_empty() => {
             ScaleError::Refused(format!("status {}", status.code))
         }

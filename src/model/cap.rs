@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::parallelism::Limit;
-use super::target::HpaFacts;
+use super::ceiling::CompleteRead;
+use super::target::{HpaFacts, Metric};
 
 /// `enforce` or `advise`.
 pub const MODE: &str = "lagwise.dev/cap";
@@ -80,6 +80,13 @@ pub fn is_paused(hpa: &HpaFacts) -> bool {
     paused.is_some_and(|value| value.trim() == "true")
 }
 
+/// Whether any of its metrics is ours, so that it can have a ceiling.
+#[must_use]
+pub fn has_our_metric(hpa: &HpaFacts) -> bool {
+    let mut metrics = hpa.metrics.iter();
+    metrics.any(|metric| Metric::named(&metric.name).is_some())
+}
+
 fn number(annotations: &BTreeMap<String, String>, key: &str) -> Option<u32> {
     let number: u32 = annotations.get(key)?.trim().parse().ok()?;
     (1..=NO_CEILING).contains(&number).then_some(number)
@@ -125,14 +132,46 @@ impl Live {
         user.min(ceiling.max(self.min))
     }
 
-    /// The user's number: said outright, or what the field was changed to, or what is remembered.
+    /// The user's number: said outright, or what the field was changed to, or what is remembered: on
+    /// the HPA, or as it was `seen` before.
     #[must_use]
-    pub fn user_max(self) -> u32 {
-        let remembered = self.user.filter(|user| {
+    pub fn user_max(self, seen: Option<Seen>) -> u32 {
+        let marked = self.user.filter(|user| {
             let ceiling = self.ceiling.unwrap_or(NO_CEILING);
             self.max == self.capped(*user, ceiling)
         });
+        // The marks may have been taken away, or `minReplicas` lowered that held the field up.
+        let seen = seen
+            .filter(|seen| seen.max == self.max && self.user.is_none_or(|user| user == seen.user));
+        let remembered = marked.or(seen.map(|seen| seen.user));
         self.explicit.or(remembered).unwrap_or(self.max)
+    }
+
+    /// What is to be remembered of it.
+    #[must_use]
+    pub fn seen(self, before: Option<Seen>) -> Seen {
+        Seen {
+            max: self.max,
+            user: self.user_max(before),
+        }
+    }
+}
+
+/// An HPA's `maxReplicas` as it was last seen, and the user's number that it stood for. A write that
+/// leaves the field as it was says nothing of that number, whatever else it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// `spec.maxReplicas`.
+    pub max: u32,
+    /// The user's number.
+    pub user: u32,
+}
+
+impl Seen {
+    /// Whether the cap held the field down.
+    #[must_use]
+    pub fn is_capped(self) -> bool {
+        self.max != self.user
     }
 }
 
@@ -162,6 +201,12 @@ impl Change {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether the HPA is the user's alone afterwards.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        [self.ceiling, self.user].contains(&Some(Mark::Remove))
+    }
 }
 
 /// Who keeps the account of the user's number.
@@ -173,13 +218,19 @@ pub enum Keeper {
     Lagwise,
 }
 
-/// What to write so that `ceiling` is enforced.
+/// What to write so that `ceiling` is enforced, whatever the HPA was when it was `seen` before.
 #[must_use]
-pub fn enforce(live: Live, ceiling: u32, keeper: Keeper) -> Change {
+pub fn enforce(live: Live, seen: Option<Seen>, ceiling: u32, keeper: Keeper) -> Change {
     let mark = |is: Option<u32>, wanted| (is != Some(wanted)).then_some(Mark::Set(wanted));
-    let user = live.user_max();
+    let user = live.user_max(seen);
     let capped = live.capped(user, ceiling);
     match keeper {
+        // The policy would take what the field is for the user's number.
+        Keeper::Policy if live.user_max(None) != user => Change {
+            max: Some(user),
+            ceiling: mark(live.ceiling, ceiling),
+            user: None,
+        },
         Keeper::Policy => Change {
             // The policy acts on writes alone: the mark is written again where the field is not what
             // it should be, as on an HPA that was there before the policy.
@@ -198,11 +249,11 @@ pub fn enforce(live: Live, ceiling: u32, keeper: Keeper) -> Change {
 /// What to write next so that the HPA is the user's alone; `None` when it is. First the field goes
 /// back, while it is still known what to, then the marks go.
 #[must_use]
-pub fn release(live: Live, keeper: Keeper) -> Option<Change> {
-    if !live.is_marked() {
+pub fn release(live: Live, seen: Option<Seen>, keeper: Keeper) -> Option<Change> {
+    let user = live.user_max(seen);
+    if live.max == user && !live.is_marked() {
         return None;
     }
-    let user = live.user_max();
     if live.max == user {
         return Some(Change {
             max: None,
@@ -210,7 +261,8 @@ pub fn release(live: Live, keeper: Keeper) -> Option<Change> {
             user: live.user.map(|_| Mark::Remove),
         });
     }
-    let frees = keeper == Keeper::Policy && live.ceiling != Some(NO_CEILING);
+    let keeps = keeper == Keeper::Policy && live.user_max(None) == user;
+    let frees = keeps && live.ceiling != Some(NO_CEILING);
     Some(if frees {
         // The policy puts the number back, so that the field stays the user's own.
         Change {
@@ -230,33 +282,48 @@ pub fn release(live: Live, keeper: Keeper) -> Option<Change> {
 /// reads in a row agree, frozen while anything is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Follow {
-    lower: Option<(u32, u32)>,
+    lower: Option<Lower>,
+}
+
+/// Complete reads in a row that were below what is enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lower {
+    count: u32,
+    /// The largest of them: what was read once and no more may have been a glimpse.
+    most: u32,
+    last: Instant,
 }
 
 impl Follow {
     /// The ceiling to enforce after a read, `None` to leave everything as it is. `read` is the
-    /// ceiling of a complete read, `None` of any other; `enforced` is the one that holds now.
-    pub fn next(&mut self, read: Option<Limit>, enforced: Option<u32>) -> Option<u32> {
-        let Some(read) = read else {
+    /// ceiling of a complete read, `None` of any other; `enforced` is the one that holds now. One
+    /// read counts once, however often it is shown.
+    pub fn next(&mut self, read: Option<CompleteRead>, enforced: Option<u32>) -> Option<u32> {
+        let Some(CompleteRead { ceiling, at }) = read else {
             self.lower = None;
             return None;
         };
-        let read = read.bounded().unwrap_or(NO_CEILING).clamp(1, NO_CEILING);
+        let ceiling = ceiling.bounded().unwrap_or(NO_CEILING).clamp(1, NO_CEILING);
         let enforced = enforced.unwrap_or(NO_CEILING);
-        if read >= enforced {
+        if ceiling >= enforced {
             self.lower = None;
-            return Some(read);
+            return Some(ceiling);
         }
-        let (count, most) = self.lower.map_or((0, 0), |before| before);
-        // The largest of them: what was read once and no more may have been a glimpse.
-        let most = most.max(read);
-        let count = count.saturating_add(1);
-        if count >= LOWER_AFTER {
-            self.lower = None;
-            return Some(most);
-        }
-        self.lower = Some((count, most));
-        None
+        let lower = match self.lower {
+            Some(before) if before.last >= at => return None,
+            Some(before) => Lower {
+                count: before.count.saturating_add(1),
+                most: before.most.max(ceiling),
+                last: at,
+            },
+            None => Lower {
+                count: 1,
+                most: ceiling,
+                last: at,
+            },
+        };
+        self.lower = (lower.count < LOWER_AFTER).then_some(lower);
+        self.lower.is_none().then_some(lower.most)
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::parallelism::Limit;
 use crate::model::types::Replicas;
 use proptest::prelude::*;
 
@@ -20,6 +21,10 @@ fn capped() -> Live {
         user: Some(20),
         ..live(0)
     }
+}
+
+fn complete_read(ceiling: Limit, at: Instant) -> CompleteRead {
+    CompleteRead { ceiling, at }
 }
 
 #[test]
@@ -102,13 +107,68 @@ fn the_users_number_is_told_from_ours() {
             20,
         ),
     ] {
-        assert_eq!(now.user_max(), expected, "{now:?}");
+        assert_eq!(now.user_max(None), expected, "{now:?}");
+    }
+}
+
+#[test]
+fn what_was_seen_before_counts_while_the_field_is_as_it_was() {
+    let seen = Some(Seen { max: 6, user: 20 });
+    let bare = Live {
+        ceiling: None,
+        user: None,
+        ..capped()
+    };
+    for (now, seen, expected) in [
+        // Every mark was taken away.
+        (bare, seen, 20),
+        (bare, None, 6),
+        // With another number.
+        (Live { max: 9, ..bare }, seen, 9),
+        // minReplicas was lowered that held the field up, which is no new number.
+        (
+            Live { max: 8, ..capped() },
+            Some(Seen { max: 8, user: 20 }),
+            20,
+        ),
+        (Live { max: 8, ..capped() }, seen, 8),
+        // What the HPA itself says goes before it, as does what is said outright.
+        (
+            Live {
+                user: Some(30),
+                ..capped()
+            },
+            seen,
+            30,
+        ),
+        (
+            Live {
+                explicit: Some(7),
+                ..bare
+            },
+            seen,
+            7,
+        ),
+    ] {
+        assert_eq!(now.user_max(seen), expected, "{now:?} after {seen:?}");
+    }
+    for keeper in [Keeper::Policy, Keeper::Lagwise] {
+        // Enforced again, with the right account; or given back.
+        let held = write(bare, enforce(bare, seen, 6, keeper), keeper);
+        assert_eq!(held, capped(), "{keeper:?}");
+        let mut freed = bare;
+        for _ in 0..2 {
+            if let Some(change) = release(freed, seen, keeper) {
+                freed = write(freed, change, keeper);
+            }
+        }
+        assert_eq!(freed, live(20), "{keeper:?}");
     }
 }
 
 #[test]
 fn with_the_policy_only_the_ceiling_is_written() {
-    let change = |now, ceiling| enforce(now, ceiling, Keeper::Policy);
+    let change = |now, ceiling| enforce(now, None, ceiling, Keeper::Policy);
     let set = |ceiling| Change {
         ceiling: Some(Mark::Set(ceiling)),
         ..Change::default()
@@ -131,7 +191,7 @@ fn with_the_policy_only_the_ceiling_is_written() {
 
 #[test]
 fn without_it_the_field_and_the_account_are() {
-    let change = |now, ceiling| enforce(now, ceiling, Keeper::Lagwise);
+    let change = |now, ceiling| enforce(now, None, ceiling, Keeper::Lagwise);
     let all = |max, ceiling, user| Change {
         max,
         ceiling: Some(Mark::Set(ceiling)),
@@ -166,16 +226,16 @@ fn write(now: Live, change: Change, keeper: Keeper) -> Live {
 
 /// What the policy makes of a write (`charts/lagwise/files/cap-policy.yaml`).
 fn admit(before: Live, after: Live, keeper: Keeper) -> Live {
-    if keeper == Keeper::Lagwise || (after.ceiling.is_none() && after.user.is_none()) {
+    if keeper == Keeper::Lagwise || !(before.is_marked() || after.is_marked()) {
         return after;
     }
     let changed = after.max != before.max;
-    let remembered = after.user.filter(|_| !changed);
+    let remembered = after.user.or(before.user).filter(|_| !changed);
     let user = after.explicit.or(remembered).unwrap_or(after.max);
     let ceiling = after.ceiling.unwrap_or(NO_CEILING).max(after.min);
     Live {
         max: user.min(ceiling),
-        user: Some(user),
+        user: after.is_marked().then_some(user),
         ..after
     }
 }
@@ -189,6 +249,9 @@ enum Turn {
     User(u32),
     Ceiling(u32),
     Explicit(Option<u32>),
+    /// All marks are taken away by hand.
+    Bare,
+    Min(u32),
 }
 
 fn any_turn() -> impl Strategy<Value = Turn> {
@@ -196,22 +259,25 @@ fn any_turn() -> impl Strategy<Value = Turn> {
         (1u32..40).prop_map(Turn::User),
         (1u32..40).prop_map(Turn::Ceiling),
         proptest::option::of(1u32..40).prop_map(Turn::Explicit),
+        Just(Turn::Bare),
+        (1u32..9).prop_map(Turn::Min),
     ]
 }
 
 proptest! {
     #[test]
     fn whatever_is_written_in_between_the_field_is_the_lesser_and_the_user_gets_theirs_back(
-        first in 1u32..40, min in 1u32..4, keeper in any_keeper(),
+        first in 9u32..40, min in 1u32..4, keeper in any_keeper(),
         turns in proptest::collection::vec(any_turn(), 0..30),
     ) {
         let first = first.max(min);
         let mut now = Live { min, ..live(first) };
         let (mut user, mut ceiling) = (first, NO_CEILING);
+        let mut seen = Some(now.seen(None));
         for turn in turns {
             match turn {
                 Turn::User(to) => {
-                    let to = to.max(min);
+                    let to = to.max(now.min);
                     // No API server can tell this from not touching it.
                     if to != now.max || now.user.is_none() {
                         user = to;
@@ -220,9 +286,15 @@ proptest! {
                 }
                 Turn::Ceiling(to) => ceiling = to,
                 Turn::Explicit(to) => {
-                    let to = to.map(|to| to.max(min));
+                    let to = to.map(|to| to.max(now.min));
                     user = to.unwrap_or(user);
                     now = admit(now, Live { explicit: to, ..now }, keeper);
+                }
+                Turn::Bare => now = admit(now, Live { ceiling: None, user: None, ..now }, keeper),
+                Turn::Min(to) => {
+                    // The API server refuses more than maxReplicas; without the policy that is what is capped.
+                    let most = if keeper == Keeper::Policy { user } else { now.max };
+                    now = admit(now, Live { min: to.min(most), ..now }, keeper);
                 }
             }
             if let Some(said) = now.explicit {
@@ -230,19 +302,20 @@ proptest! {
             }
             // Level-triggered: a few rounds settle it, and then there is nothing to write.
             for _ in 0..2 {
-                now = write(now, enforce(now, ceiling, keeper), keeper);
+                now = write(now, enforce(now, seen, ceiling, keeper), keeper);
+                seen = Some(now.seen(seen));
             }
-            prop_assert!(enforce(now, ceiling, keeper).is_empty(), "{now:?}");
-            prop_assert_eq!(now.max, user.min(ceiling.max(min)), "{:?}", now);
-            prop_assert_eq!(now.user_max(), user);
+            prop_assert!(enforce(now, seen, ceiling, keeper).is_empty(), "{now:?}");
+            prop_assert_eq!(now.max, user.min(ceiling.max(now.min)), "{:?}", now);
+            prop_assert_eq!(now.user_max(None), user);
         }
         for _ in 0..4 {
-            if let Some(change) = release(now, keeper) {
+            if let Some(change) = release(now, None, keeper) {
                 now = write(now, change, keeper);
             }
         }
         prop_assert_eq!((now.max, now.ceiling, now.user), (user, None, None));
-        prop_assert_eq!(release(now, keeper), None);
+        prop_assert_eq!(release(now, None, keeper), None);
     }
 
     #[test]
@@ -250,14 +323,20 @@ proptest! {
         reads in proptest::collection::vec(proptest::option::weighted(0.9, 1u32..30), 1..60),
     ) {
         let (mut follow, mut enforced) = (Follow::default(), None::<u32>);
+        let mut at = Instant::now();
         let mut complete: Vec<u32> = Vec::new();
         for read in reads {
-            let limit = read.map(|most| Limit::Bounded(Replicas(most)));
+            at += Duration::from_secs(1);
+            let limit = read.map(|most| complete_read(Limit::Bounded(Replicas(most)), at));
             complete = match read {
                 Some(read) => complete.into_iter().chain([read]).collect(),
                 None => Vec::new(),
             };
-            match follow.next(limit, enforced) {
+            let next = follow.next(limit, enforced);
+            // Shown again it counts no more.
+            let again = follow.clone().next(limit, next.or(enforced));
+            prop_assert!(again.is_none_or(|again| next == Some(again)), "{again:?} after {next:?}");
+            match next {
                 None => prop_assert!(read.is_none_or(|read| enforced.is_none_or(|e| read < e))),
                 Some(next) => {
                     let lowered = enforced.is_none_or(|enforced| next < enforced);
@@ -278,11 +357,9 @@ proptest! {
 #[test]
 fn no_limit_is_the_most_there_can_be() {
     let mut follow = Follow::default();
-    assert_eq!(
-        follow.next(Some(Limit::Unbounded), Some(6)),
-        Some(NO_CEILING)
-    );
-    assert_eq!(follow.next(Some(Limit::Unbounded), None), Some(NO_CEILING));
+    let read = Some(complete_read(Limit::Unbounded, Instant::now()));
+    assert_eq!(follow.next(read, Some(6)), Some(NO_CEILING));
+    assert_eq!(follow.next(read, None), Some(NO_CEILING));
 }
 
 #[test]

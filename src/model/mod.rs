@@ -12,6 +12,7 @@ pub mod annotations;
 pub mod assembly;
 pub mod by_topic;
 pub mod cap;
+pub mod ceiling;
 pub mod commits;
 pub mod event;
 mod fallback;

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ceiling::is_current;
 use super::query::{Answer, Question, Rules, ValueRule, answer};
 use super::snapshot::LagSnapshot;
-use super::target::{HpaFacts, Metric, Origin, Target};
+use super::target::{HpaFacts, Metric, Origin};
 use super::types::{Lag, Moment};
 
 /// How long there has to be no work, where an HPA does not say.
@@ -105,14 +106,6 @@ pub fn sleepers(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> BTreeMap
             .or_insert(own);
     }
     sleepers
-}
-
-/// Whether the answer is as of its cluster's last sweep. One that is served on while a broker is
-/// down says nothing of now.
-fn is_current(answer: &Answer, target: &Target, snapshot: &LagSnapshot) -> bool {
-    let cluster = snapshot.clusters.get(&target.interest.cluster);
-    let sweep = cluster.and_then(|cluster| cluster.sweep);
-    sweep.is_some_and(|sweep| answer.read.monotonic >= sweep.started.monotonic)
 }
 
 fn work(answer: &Answer, is_current: bool) -> Work {
