@@ -6,7 +6,7 @@ mod memory;
 mod sweeping;
 mod telling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,6 +20,7 @@ use self::memory::{Remembered, Told};
 use self::sweeping::{spawn, spawn_new};
 use self::telling::Telling;
 use crate::model::assembly::{ClusterHistory, Scope};
+use crate::model::finding::Finding;
 use crate::model::history::memory::Memory;
 use crate::model::lag::LagRules;
 use crate::model::observation::{Observation, SweepPlan};
@@ -83,6 +84,7 @@ pub struct Poller<S> {
     remembered: Option<Remembered>,
     telling: Telling,
     idle: Arc<IdleSince>,
+    findings: Arc<BTreeSet<Finding>>,
 }
 
 #[derive(Debug)]
@@ -125,6 +127,7 @@ impl<S: OffsetSource> Poller<S> {
             remembered: None,
             telling: Telling::by_default(cadence.interval.saturating_mul(6)),
             idle: Arc::default(),
+            findings: Arc::default(),
         }
     }
 
@@ -216,13 +219,9 @@ impl<S: OffsetSource> Poller<S> {
                     let (observation, scope) = done?;
                     // What it tells of a group's members may be topics that nobody has named.
                     let before = self.targets.leave_topics_open().then(|| self.plans());
-                    self.take_in(observation, scope);
+                    self.take_in(observation, scope, &inputs);
                     if let Some(before) = before {
                         self.sweep_new(&before, &mut sweeps);
-                    }
-                    if scope == Scope::Whole {
-                        let hpas = inputs.hpas.borrow();
-                        self.telling.tell(&self.snapshot(), hpas.as_deref().unwrap_or_default());
                     }
                 }
             }
@@ -243,6 +242,7 @@ impl<S: OffsetSource> Poller<S> {
                 .map(|(name, c)| (name.clone(), Arc::clone(&c.latest)))
                 .collect(),
             idle: Arc::clone(&self.idle),
+            findings: Arc::clone(&self.findings),
         }
     }
 
@@ -331,7 +331,7 @@ impl<S: OffsetSource> Poller<S> {
         }
     }
 
-    fn take_in(&mut self, observation: Observation, scope: Scope) {
+    fn take_in(&mut self, observation: Observation, scope: Scope, inputs: &Inputs) {
         let name = observation.cluster.clone();
         let Some(cluster) = self.clusters.get_mut(&name) else {
             return;
@@ -353,7 +353,11 @@ impl<S: OffsetSource> Poller<S> {
         }
         changes::tell(&name, &before, &cluster.latest, &finished);
         if scope == Scope::Whole {
-            self.idle = self.telling.idle_since(&self.snapshot());
+            let snapshot = self.snapshot();
+            self.idle = self.telling.idle_since(&snapshot);
+            let hpas = inputs.hpas.borrow();
+            let hpas = hpas.as_deref().unwrap_or_default();
+            self.findings = self.telling.findings(&snapshot, hpas);
         }
         self.publish();
     }

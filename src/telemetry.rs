@@ -13,7 +13,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 
 use crate::model::event::LagEvent;
 use crate::model::fault::ConnectionFault;
-use crate::model::finding::Finding;
+use crate::model::finding::{Finding, Severity};
 use crate::model::types::ClusterName;
 
 /// The daemon's own counters, in the process's one registry.
@@ -178,8 +178,14 @@ pub struct FindingRaised<'a>(pub &'a Finding);
 impl FindingRaised<'_> {
     /// Logs and counts.
     pub fn emit(&self) {
-        FINDINGS.with_label_values(&[self.0.label()]).inc();
-        tracing::warn!(kind = self.0.label(), "{}", self.0);
+        let kind = self.0.kind();
+        FINDINGS.with_label_values(&[kind.label()]).inc();
+        match kind.severity() {
+            Severity::Info => tracing::info!(code = kind.code(), kind = kind.label(), "{}", self.0),
+            Severity::Warning | Severity::Error => {
+                tracing::warn!(code = kind.code(), kind = kind.label(), "{}", self.0);
+            }
+        }
     }
 }
 

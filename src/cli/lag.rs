@@ -63,7 +63,7 @@ pub struct LagArgs {
     #[arg(short, long)]
     watch: bool,
     /// How long Kafka may take to answer
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = timeout)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
     timeout: Duration,
 }
 
@@ -72,11 +72,6 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("expected KEY=VALUE, such as security.protocol=SSL".into()),
     }
-}
-
-fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
-    // No clock reaches as far as what can be written.
-    humantime::parse_duration(text).map(|timeout| timeout.min(Duration::from_secs(3600)))
 }
 
 /// What one reading found.
@@ -256,16 +251,12 @@ fn rows<'a>(args: &LagArgs, found: &'a Found) -> Vec<Row<'a>> {
 
 fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
     let rows = rows(args, found);
-    let text = match args.output {
-        Output::Json => {
-            let mut text = serde_json::to_string_pretty(&rows)?;
-            text.push('\n');
-            text
-        }
-        Output::Table if rows.is_empty() && !found.unknown.is_empty() => String::new(),
+    let text = match args.output.written(&rows)? {
+        Some(text) => text,
+        None if rows.is_empty() && !found.unknown.is_empty() => String::new(),
         // For whole clusters the table says enough.
-        Output::Table if args.group.is_empty() => table(&rows),
-        Output::Table => table(&rows) + &bounds(&rows),
+        None if args.group.is_empty() => table(&rows),
+        None => table(&rows) + &bounds(&rows),
     };
     let clear = if args.watch && args.output == Output::Table && io::stdout().is_terminal() {
         "\x1b[H\x1b[2J"
@@ -327,9 +318,12 @@ mod tests {
 
     #[test]
     fn no_timeout_is_too_long_for_the_clock() {
-        assert_eq!(timeout("500000000000y"), Ok(Duration::from_secs(3600)));
-        assert_eq!(timeout("10s"), Ok(Duration::from_secs(10)));
-        assert!(timeout("10").is_err());
+        assert_eq!(
+            super::super::timeout("500000000000y"),
+            Ok(Duration::from_secs(3600))
+        );
+        assert_eq!(super::super::timeout("10s"), Ok(Duration::from_secs(10)));
+        assert!(super::super::timeout("10").is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::model::query::Rules;
 use crate::model::refusal::Refusal;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::standing::standings;
+use crate::model::standing::{Looking, findings, standings};
 use crate::model::target::{HpaFacts, Interest};
 use crate::model::types::Moment;
 use crate::poller::{Inputs, Poller};
@@ -54,7 +54,7 @@ pub(super) async fn look(
         .with_rules(config.lag.rules())
         .with_answers(rules.clone());
     let inputs = Inputs {
-        hpas: watch::channel(Some(hpas)).1,
+        hpas: watch::channel(Some(hpas.clone())).1,
         interests: interests_in,
     };
     let polling = tokio::spawn(poller.run(inputs));
@@ -75,7 +75,16 @@ pub(super) async fn look(
         }
     }
     polling.abort();
-    let snapshot = reader.latest();
+    let mut snapshot = LagSnapshot::clone(&reader.latest());
+    // The poller's own are as of a sweep that may have known less, and want to see things last.
+    let looking = Looking {
+        cap: rules.cap,
+        members_within: Duration::ZERO,
+    };
+    let standings = standings(&snapshot.targets, &snapshot, &Moment::now(), &rules);
+    let found = findings(&snapshot, &standings, &hpas, looking);
+    snapshot.findings = Arc::new(found);
+    let snapshot = Arc::new(snapshot);
     Ok(Look { snapshot, rules })
 }
 

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod demo;
 pub mod lag;
+pub mod lint;
 mod look;
 pub mod release;
 pub mod run;
@@ -10,8 +11,10 @@ pub mod run;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::kafka::librdkafka_version;
 
@@ -40,6 +43,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Show the lag of consumer groups, partition by partition
     Lag(lag::LagArgs),
+    /// Say what is wrong or unwise about HPAs, groups and workloads, on the cluster or in files
+    Lint(lint::LintArgs),
     /// Give HPAs back to their users: undo what the cap and scale to zero have written
     Release(release::ReleaseArgs),
     /// Check a configuration file, or print its JSON Schema
@@ -59,6 +64,22 @@ pub enum Output {
     Table,
     /// For machines
     Json,
+    /// For both
+    Yaml,
+}
+
+impl Output {
+    /// The value for machines; `None` where a person is to read it.
+    fn written(self, value: &impl Serialize) -> anyhow::Result<Option<String>> {
+        Ok(match self {
+            Output::Table => None,
+            Output::Json => Some(format!("{}\n", serde_json::to_string_pretty(value)?)),
+            Output::Yaml => {
+                let text = serde_saphyr::to_string(value)?;
+                Some(format!("{}\n", text.trim_end()))
+            }
+        })
+    }
 }
 
 impl Cli {
@@ -71,6 +92,7 @@ impl Cli {
             Command::Run(args) => run::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Lag(args) => lag::run(args).await,
+            Command::Lint(args) => lint::run(args).await,
             Command::Release(args) => release::run(args).await,
             Command::Config(args) => config::run(args),
             Command::Completions { shell } => {
@@ -80,6 +102,12 @@ impl Cli {
             }
         }
     }
+}
+
+/// How long something may take.
+fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
+    // No clock reaches as far as what can be written.
+    humantime::parse_duration(text).map(|timeout| timeout.min(Duration::from_secs(3600)))
 }
 
 /// Writes to standard output. A reader that has seen enough (`| head`) ends the command quietly.

@@ -85,10 +85,10 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn show(released: &[Released], output: Output, dry_run: bool) -> anyhow::Result<ExitCode> {
-    let text = match output {
-        Output::Json => format!("{}\n", serde_json::to_string_pretty(released)?),
-        Output::Table if released.is_empty() => "nothing of lagwise's is on any of them\n".into(),
-        Output::Table => table(released, dry_run),
+    let text = match output.written(&released)? {
+        Some(text) => text,
+        None if released.is_empty() => "nothing of lagwise's is on any of them\n".into(),
+        None => table(released, dry_run),
     };
     print(text.as_bytes())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::stream::{StreamExt, select_all};
 use k8s_openapi::api::autoscaling::v2::{
     ExternalMetricSource, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerBehavior, MetricTarget as HpaMetricTarget,
+    HorizontalPodAutoscalerBehavior, MetricSpec, MetricTarget as HpaMetricTarget,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
@@ -169,6 +169,10 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         let rules = of(hpa.spec.behavior.as_ref()?)?;
         Milli::parse(&rules.tolerance.as_ref()?.0)
     };
+    let window = |of: fn(&HorizontalPodAutoscalerBehavior) -> Option<&HPAScalingRules>| {
+        let rules = of(hpa.spec.behavior.as_ref()?)?;
+        u32::try_from(rules.stabilization_window_seconds?).ok()
+    };
     HpaFacts {
         namespace: text(&hpa.metadata.namespace),
         name: text(&hpa.metadata.name),
@@ -195,7 +199,23 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         max_replicas: u32::try_from(hpa.spec.max_replicas).unwrap_or(0),
         tolerance_up: tolerance(|behavior| behavior.scale_up.as_ref()),
         tolerance_down: tolerance(|behavior| behavior.scale_down.as_ref()),
+        window_up: window(|behavior| behavior.scale_up.as_ref()),
+        window_down: window(|behavior| behavior.scale_down.as_ref()),
+        other_metrics: metrics_of_others(hpa),
     }
+}
+
+/// The metrics that are not External, as `Type name`.
+fn metrics_of_others(hpa: &HorizontalPodAutoscaler) -> Vec<Arc<str>> {
+    let name = |metric: &MetricSpec| {
+        let resource = metric.resource.as_ref().map(|m| &m.name);
+        let container = metric.container_resource.as_ref().map(|m| &m.name);
+        let pods = metric.pods.as_ref().map(|m| &m.metric.name);
+        let object = metric.object.as_ref().map(|m| &m.metric.name);
+        let name = resource.or(container).or(pods).or(object)?;
+        Some(format!("{} {name}", metric.type_).into())
+    };
+    hpa.spec.metrics.iter().flatten().filter_map(name).collect()
 }
 
 fn scale_target(hpa: &HorizontalPodAutoscaler) -> ScaleTarget {

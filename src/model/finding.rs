@@ -1,10 +1,14 @@
 //! What is odd about an HPA, the configuration or a group, for people.
 
+pub mod hpas;
+mod kind;
+mod text;
+
 use std::fmt;
 
+pub use self::kind::{Kind, Severity};
 use super::parallelism::ParallelismRule;
-use super::target::DESIRED_METRIC;
-use super::types::{ClusterName, GroupId, Replicas};
+use super::types::{ClusterName, GroupId, Replicas, TopicName};
 
 /// Something about an HPA, the configuration or a group that a person should know. `hpa` is always
 /// its `namespace/name`. Texts stay the same while the cause does.
@@ -85,163 +89,211 @@ pub enum Finding {
     FallbackServed { hpa: String },
     /// To be scaled to zero, and with an External metric of others that nobody asks at zero replicas.
     NoZeroWithOthers { hpa: String, metric: String },
+    /// A `maxReplicas` that the ceiling makes unreachable; nothing is written about it.
+    MaxAboveCeiling {
+        hpa: String,
+        ceiling: Replicas,
+        max_replicas: u32,
+    },
+    /// A `minReplicas` of which some can have no work.
+    MinAboveCeiling {
+        hpa: String,
+        ceiling: Replicas,
+        min_replicas: u32,
+    },
+    /// A metric of others, which no ceiling of ours binds, on an HPA that may go above the ceiling.
+    OthersAbove {
+        hpa: String,
+        metric: String,
+        ceiling: Replicas,
+        max_replicas: u32,
+    },
+    /// HPAs that select alike and want different lag per replica.
+    ConflictingTargets { hpa: String, reason: String },
+    /// Two HPAs that scale the same.
+    SharedScaleTarget {
+        hpa: String,
+        other: String,
+        scales: String,
+    },
+    /// A topic that does not exist.
+    TopicMissing {
+        hpa: String,
+        cluster: ClusterName,
+        topic: TopicName,
+    },
+    /// A metric of ours that no reading answers.
+    NothingToRead { hpa: String, reason: String },
+    /// A group that has lag and nobody to work on it.
+    NoMembers {
+        cluster: ClusterName,
+        group: GroupId,
+    },
+    /// Members that are not pods of the workload that the HPA scales.
+    ForeignMembers {
+        hpa: String,
+        group: GroupId,
+        members: u32,
+    },
+    /// A most of replicas that cannot share the partitions evenly.
+    UnevenPartitions {
+        hpa: String,
+        ceiling: Replicas,
+        max_replicas: u32,
+    },
+    /// A stabilisation window that holds up what the metric says.
+    Stabilised {
+        hpa: String,
+        window: Window,
+        seconds: u32,
+    },
+    /// A write that is asked for and not made, since a controller would undo it.
+    ControllerOwned { hpa: String, controller: String },
+    /// `spec.replicas` of the scale target is in somebody's manifest.
+    ReplicasInManifest {
+        hpa: String,
+        scales: String,
+        owner: String,
+    },
+    /// A StatefulSet that starts its pods one after another.
+    OrderedReady { hpa: String, scales: String },
+    /// A rollout that starts pods above the ceiling.
+    SurgeAboveCeiling {
+        hpa: String,
+        scales: String,
+        surge: u32,
+        ceiling: Replicas,
+    },
+    /// A tolerance that is not zero, where the ceiling is not known.
+    ToleranceLeft { hpa: String },
+}
+
+/// Which stabilisation window of an HPA, and what it holds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Window {
+    /// `behavior.scaleUp`: replicas for new lag.
+    Up,
+    /// `behavior.scaleDown`: fewer replicas, which [`DESIRED_METRIC`](super::target::DESIRED_METRIC) has
+    /// decided on already.
+    Down,
+    /// `behavior.scaleDown`, longer than the cooldown of an HPA that goes to zero by itself.
+    Cooldown,
 }
 
 impl Finding {
+    /// What all findings of its kind have in common.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Finding::NoGroup { .. } => Kind::NoGroup,
+            Finding::UnknownCluster { .. } => Kind::UnknownCluster,
+            Finding::AmbiguousCluster { .. } => Kind::AmbiguousCluster,
+            Finding::ValueTarget { .. } => Kind::ValueTarget,
+            Finding::DesiredNotOne { .. } => Kind::DesiredNotOne,
+            Finding::NoLagPerReplica { .. } => Kind::NoLagPerReplica,
+            Finding::UnknownLabel { .. } => Kind::UnknownLabel,
+            Finding::UnknownTarget { .. } => Kind::UnknownTarget,
+            Finding::UnknownAnnotation { .. } => Kind::UnknownAnnotation,
+            Finding::BadAnnotation { .. } => Kind::BadAnnotation,
+            Finding::StrayAnnotation { .. } => Kind::StrayAnnotation,
+            Finding::TopicsTwice { .. } => Kind::TopicsTwice,
+            Finding::OneGroupForAll { .. } => Kind::OneGroupForAll,
+            Finding::NoFallbackReplicas { .. } => Kind::NoFallbackReplicas,
+            Finding::ConflictingSettings { .. } => Kind::ConflictingSettings,
+            Finding::MembersBeyond { .. } => Kind::MembersBeyond,
+            Finding::MixedSubscriptions { .. } => Kind::MixedSubscriptions,
+            Finding::ToleranceAbove { .. } => Kind::ToleranceAbove,
+            Finding::ToleranceBelow { .. } => Kind::ToleranceBelow,
+            Finding::FallbackServed { .. } => Kind::FallbackServed,
+            Finding::NoZeroWithOthers { .. } => Kind::NoZeroWithOthers,
+            Finding::MaxAboveCeiling { .. } => Kind::MaxAboveCeiling,
+            Finding::MinAboveCeiling { .. } => Kind::MinAboveCeiling,
+            Finding::OthersAbove { .. } => Kind::OthersAbove,
+            Finding::ConflictingTargets { .. } => Kind::ConflictingTargets,
+            Finding::SharedScaleTarget { .. } => Kind::SharedScaleTarget,
+            Finding::TopicMissing { .. } => Kind::TopicMissing,
+            Finding::NothingToRead { .. } => Kind::NothingToRead,
+            Finding::NoMembers { .. } => Kind::NoMembers,
+            Finding::ForeignMembers { .. } => Kind::ForeignMembers,
+            Finding::UnevenPartitions { .. } => Kind::UnevenPartitions,
+            Finding::Stabilised { .. } => Kind::Stabilised,
+            Finding::ControllerOwned { .. } => Kind::ControllerOwned,
+            Finding::ReplicasInManifest { .. } => Kind::ReplicasInManifest,
+            Finding::OrderedReady { .. } => Kind::OrderedReady,
+            Finding::SurgeAboveCeiling { .. } => Kind::SurgeAboveCeiling,
+            Finding::ToleranceLeft { .. } => Kind::ToleranceLeft,
+        }
+    }
+
     /// The kind, for labels.
     #[must_use]
     pub fn label(&self) -> &'static str {
+        self.kind().label()
+    }
+
+    /// What it is about: an HPA, or a group of a cluster.
+    #[must_use]
+    pub fn about(&self) -> About<'_> {
         match self {
-            Finding::NoGroup { .. } => "no_group",
-            Finding::UnknownCluster { .. } => "unknown_cluster",
-            Finding::AmbiguousCluster { .. } => "ambiguous_cluster",
-            Finding::ValueTarget { .. } => "value_target",
-            Finding::DesiredNotOne { .. } => "desired_not_one",
-            Finding::NoLagPerReplica { .. } => "no_lag_per_replica",
-            Finding::UnknownLabel { .. } => "unknown_label",
-            Finding::UnknownTarget { .. } => "unknown_target",
-            Finding::UnknownAnnotation { .. } => "unknown_annotation",
-            Finding::BadAnnotation { .. } => "bad_annotation",
-            Finding::StrayAnnotation { .. } => "stray_annotation",
-            Finding::TopicsTwice { .. } => "topics_twice",
-            Finding::OneGroupForAll { .. } => "one_group_for_all",
-            Finding::NoFallbackReplicas { .. } => "no_fallback_replicas",
-            Finding::ConflictingSettings { .. } => "conflicting_settings",
-            Finding::MembersBeyond { .. } => "members_beyond",
-            Finding::MixedSubscriptions { .. } => "mixed_subscriptions",
-            Finding::ToleranceAbove { .. } => "tolerance_above",
-            Finding::ToleranceBelow { .. } => "tolerance_below",
-            Finding::FallbackServed { .. } => "fallback_served",
-            Finding::NoZeroWithOthers { .. } => "no_zero_with_others",
+            Finding::ConflictingSettings { cluster, group, .. }
+            | Finding::MembersBeyond { cluster, group, .. }
+            | Finding::MixedSubscriptions { cluster, group, .. }
+            | Finding::NoMembers { cluster, group, .. } => About::Group(cluster, group),
+            Finding::NoGroup { hpa, .. }
+            | Finding::UnknownCluster { hpa, .. }
+            | Finding::AmbiguousCluster { hpa, .. }
+            | Finding::ValueTarget { hpa, .. }
+            | Finding::DesiredNotOne { hpa, .. }
+            | Finding::NoLagPerReplica { hpa, .. }
+            | Finding::UnknownLabel { hpa, .. }
+            | Finding::UnknownTarget { hpa, .. }
+            | Finding::UnknownAnnotation { hpa, .. }
+            | Finding::BadAnnotation { hpa, .. }
+            | Finding::StrayAnnotation { hpa, .. }
+            | Finding::TopicsTwice { hpa, .. }
+            | Finding::OneGroupForAll { hpa, .. }
+            | Finding::NoFallbackReplicas { hpa, .. }
+            | Finding::ToleranceAbove { hpa, .. }
+            | Finding::ToleranceBelow { hpa, .. }
+            | Finding::FallbackServed { hpa, .. }
+            | Finding::NoZeroWithOthers { hpa, .. }
+            | Finding::MaxAboveCeiling { hpa, .. }
+            | Finding::MinAboveCeiling { hpa, .. }
+            | Finding::OthersAbove { hpa, .. }
+            | Finding::ConflictingTargets { hpa, .. }
+            | Finding::SharedScaleTarget { hpa, .. }
+            | Finding::TopicMissing { hpa, .. }
+            | Finding::NothingToRead { hpa, .. }
+            | Finding::ForeignMembers { hpa, .. }
+            | Finding::UnevenPartitions { hpa, .. }
+            | Finding::Stabilised { hpa, .. }
+            | Finding::ControllerOwned { hpa, .. }
+            | Finding::ReplicasInManifest { hpa, .. }
+            | Finding::OrderedReady { hpa, .. }
+            | Finding::SurgeAboveCeiling { hpa, .. }
+            | Finding::ToleranceLeft { hpa, .. } => About::Hpa(hpa),
         }
     }
 }
 
-/// What was probably meant, after a comma.
-struct Meant<'a>(&'a str, &'a Option<String>);
-
-impl fmt::Display for Meant<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.1 {
-            Some(meant) => write!(f, ", did you mean {}{meant}?", self.0),
-            None => Ok(()),
-        }
-    }
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum About<'a> {
+    /// This HPA, as `namespace/name`.
+    Hpa(&'a str),
+    /// This group, of this cluster.
+    Group(&'a ClusterName, &'a GroupId),
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for About<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Finding::NoGroup { hpa } => write!(
-                f,
-                "HPA {hpa}: the selector of its Kafka metric names no consumer group: add matchLabels.group"
-            ),
-            Finding::UnknownCluster { hpa, cluster } => {
-                write!(
-                    f,
-                    "HPA {hpa}: the Kafka cluster {cluster:?} is not configured"
-                )
-            }
-            Finding::AmbiguousCluster { hpa } => write!(
-                f,
-                "HPA {hpa}: several Kafka clusters are configured: add matchLabels.cluster"
-            ),
-            Finding::ValueTarget { hpa } => write!(
-                f,
-                "HPA {hpa}: a target of type Value multiplies lag by the ready pods at every sync: use AverageValue"
-            ),
-            Finding::DesiredNotOne { hpa } => write!(
-                f,
-                "HPA {hpa}: {DESIRED_METRIC} is the number of replicas itself: compare it with averageValue \"1\""
-            ),
-            Finding::NoLagPerReplica { hpa } => write!(
-                f,
-                "HPA {hpa}: {DESIRED_METRIC} cannot be told without the lag wanted per replica: add the annotation lagwise.dev/lag-per-replica"
-            ),
-            Finding::UnknownLabel { hpa, label, meant } => write!(
-                f,
-                "HPA {hpa}: the selector of its Kafka metric has the label {label}, which means nothing here{}",
-                Meant("", meant)
-            ),
-            Finding::UnknownTarget { hpa, target } => write!(
-                f,
-                "HPA {hpa}: no target {target:?} is configured for its namespace"
-            ),
-            Finding::UnknownAnnotation {
-                hpa,
-                annotation,
-                meant,
-            } => write!(
-                f,
-                "HPA {hpa}: unknown annotation {annotation}{}",
-                Meant("lagwise.dev/", meant)
-            ),
-            Finding::BadAnnotation {
-                hpa,
-                annotation,
-                value,
-                allowed,
-            } => write!(
-                f,
-                "HPA {hpa}: annotation {annotation}: {value:?} cannot be used, the default applies; allowed: {allowed}"
-            ),
-            Finding::StrayAnnotation { hpa, annotation } => write!(
-                f,
-                "HPA {hpa}: annotation {annotation} is for a group or target that no metric of the HPA names"
-            ),
-            Finding::TopicsTwice { hpa } => write!(
-                f,
-                "HPA {hpa}: annotations lagwise.dev/topics and lagwise.dev/topic-regex exclude each other: the list applies"
-            ),
-            Finding::OneGroupForAll { hpa } => write!(
-                f,
-                "HPA {hpa}: annotation lagwise.dev/consumer-group stands for several groups of the selector, so that it counts once: name each, as in lagwise.dev/consumer-group.LABEL"
-            ),
-            Finding::NoFallbackReplicas { hpa } => write!(
-                f,
-                "HPA {hpa}: annotation lagwise.dev/fallback-after does nothing without lagwise.dev/fallback-replicas"
-            ),
-            Finding::ConflictingSettings {
-                cluster,
-                group,
-                setting,
-            } => write!(
-                f,
-                "group {group:?} on Kafka cluster {cluster:?}: {setting} is set differently by several targets: the safer one applies"
-            ),
-            Finding::MembersBeyond {
-                cluster,
-                group,
-                useful,
-                rule,
-            } => write!(
-                f,
-                "group {group:?} on Kafka cluster {cluster:?} has more members than the {useful} that can have work ({rule})"
-            ),
-            Finding::MixedSubscriptions { cluster, group } => write!(
-                f,
-                "group {group:?} on Kafka cluster {cluster:?}: its members subscribe to different topics"
-            ),
-            Finding::ToleranceAbove {
-                hpa,
-                ceiling,
-                max_replicas,
-            } => write!(
-                f,
-                "HPA {hpa}: within its tolerance it may keep more replicas than the ceiling {ceiling} (up to maxReplicas {max_replicas}): set behavior.scaleUp.tolerance and behavior.scaleDown.tolerance to \"0\""
-            ),
-            Finding::ToleranceBelow { hpa, from, goal } => write!(
-                f,
-                "HPA {hpa}: within its tolerance it stops at {from} replicas or more and short of {goal}: set behavior.scaleUp.tolerance to \"0\""
-            ),
-            Finding::FallbackServed { hpa } => write!(
-                f,
-                "HPA {hpa}: lag has been unknown for longer than its fallback-after: fallback-replicas are served"
-            ),
-            Finding::NoZeroWithOthers { hpa, metric } => write!(
-                f,
-                "HPA {hpa}: annotation lagwise.dev/scale-to-zero does nothing while the HPA has the External metric {metric} of others, which nobody asks at zero replicas"
-            ),
+            About::Hpa(hpa) => write!(f, "hpa/{hpa}"),
+            About::Group(cluster, group) => write!(f, "group/{cluster}/{group}"),
         }
     }
 }
+
+#[cfg(test)]
+#[path = "finding_tests.rs"]
+mod tests;

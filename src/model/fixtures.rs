@@ -148,5 +148,6 @@ pub(crate) fn snapshot() -> LagSnapshot {
         }),
         clusters: [("main".into(), Arc::new(main)), ("down".into(), down)].into(),
         idle: Arc::default(),
+        findings: Arc::default(),
     }
 }

@@ -45,4 +45,5 @@ pub mod standing;
 pub mod target;
 pub mod tenancy;
 pub mod types;
+pub mod workload;
 pub mod zero;

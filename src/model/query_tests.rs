@@ -12,7 +12,7 @@ use crate::model::observation::{
     CommittedColumn, GroupObservation, GroupPlan, Observation, TopicOffsets,
 };
 use crate::model::parallelism::ParallelismRule;
-use crate::model::standing::{findings, hpa_ceilings, of_tolerance, standings};
+use crate::model::standing::{Looking, findings, hpa_ceilings, of_tolerance, standings};
 use crate::model::target::{ExternalMetric, HpaFacts};
 use crate::model::target::{LAG_METRIC, StaticTarget};
 use crate::model::types::Offset;
@@ -117,6 +117,7 @@ pub(super) fn snapshot(observations: Vec<Observation>, hpas: &[HpaFacts]) -> Lag
         targets: Arc::new(Targets::merge(&["main".into()], &[], hpas, BTreeSet::new())),
         clusters: [("main".into(), latest)].into(),
         idle: Arc::default(),
+        findings: Arc::default(),
     }
 }
 
@@ -1047,7 +1048,11 @@ fn after_long_unknown_the_fallback_is_served_where_one_is_set() {
         Ok((40, ValueRule::Fallback, None))
     );
     let standing = standings(&snapshot.targets, &snapshot, &at(120), &RULES);
-    let found = findings::<HpaFacts>(&snapshot, &standing, &[]);
+    let looking = Looking {
+        cap: CapMode::Advise,
+        members_within: Duration::ZERO,
+    };
+    let found = findings::<HpaFacts>(&snapshot, &standing, &[], looking);
     let expected = Finding::FallbackServed {
         hpa: "shop/h".into(),
     };

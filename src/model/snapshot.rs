@@ -1,6 +1,6 @@
 //! What is known at one moment, immutable: all answers, metrics and decisions read one of these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use super::age::Age;
 use super::by_topic::ByTopic;
 use super::commits::Commits;
 use super::fault::{ConnectionFault, Fault};
+use super::finding::Finding;
 use super::group::GroupDescription;
 use super::lag::PartitionLag;
 use super::observation::{TopicOffsets, Traffic};
@@ -27,9 +28,17 @@ pub struct LagSnapshot {
     pub clusters: BTreeMap<ClusterName, Arc<ClusterSnapshot>>,
     /// Since when HPAs that may be scaled to zero have had no work.
     pub idle: Arc<IdleSince>,
+    /// What a person should know, as of the last whole sweep; what the targets themselves say is in
+    /// [`Targets::findings`].
+    pub findings: Arc<BTreeSet<Finding>>,
 }
 
 impl LagSnapshot {
+    /// Everything that a person should know.
+    pub fn all_findings(&self) -> impl Iterator<Item = &Finding> {
+        self.targets.findings.iter().chain(&*self.findings)
+    }
+
     /// Whether every cluster has been swept once, whatever came of it. Before the poller has
     /// published anything there are no clusters, and none was.
     #[must_use]

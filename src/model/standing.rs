@@ -4,17 +4,21 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::age::Age;
+use super::cap::CapMode;
 use super::finding::Finding;
+use super::finding::hpas::{of_ceiling, of_hpas, shown};
 use super::group::{GroupDescription, GroupKind, GroupState};
-use super::parallelism::{Limit, ParallelismRule};
+use super::parallelism::{By, Limit, ParallelismRule};
 use super::query::{Answer, Question, Rules, ValueRule, answer};
 use super::reading;
 use super::refusal::Refusal;
 use super::selector::Selector;
-use super::snapshot::LagSnapshot;
+use super::snapshot::{GroupSnapshot, LagSnapshot};
 use super::target::{HpaFacts, Metric, Origin, Targets};
-use super::types::{Moment, Replicas};
+use super::types::{ClusterName, GroupId, Lag, Moment, Replicas};
 
 /// One metric of an HPA, as the HPA would be answered now.
 #[derive(Clone, Debug)]
@@ -97,55 +101,171 @@ pub fn hpa_ceilings<'a>(standings: &[Standing<'a>]) -> BTreeMap<(&'a str, &'a st
         .collect()
 }
 
-/// What a person should know of HPAs and groups as they are now.
+/// How findings are looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Looking {
+    /// What is done about the ceiling of an HPA that does not say.
+    pub cap: CapMode,
+    /// How old the oldest message has to be before a group without members is one that nobody runs:
+    /// a rollout, too, leaves it without for a moment. Zero where there is one look only.
+    pub members_within: Duration,
+}
+
+/// What a person should know of HPAs and groups as they are now, beyond what
+/// [`Targets::findings`](super::target::Targets::findings) says.
 #[must_use]
 pub fn findings<H: Borrow<HpaFacts>>(
     snapshot: &LagSnapshot,
     standings: &[Standing<'_>],
     hpas: &[H],
+    looking: Looking,
 ) -> BTreeSet<Finding> {
-    let mut found = BTreeSet::new();
-    for standing in standings {
-        if let Ok(answer) = &standing.outcome
-            && answer.rule == ValueRule::Fallback
-        {
-            let hpa = format!("{}/{}", standing.namespace, standing.hpa);
-            found.insert(Finding::FallbackServed { hpa });
-        }
-    }
+    let mut found: BTreeSet<Finding> = of_hpas(hpas).collect();
+    found.extend(standings.iter().filter_map(of_outcome));
     let ceilings = hpa_ceilings(standings);
+    let manner = manners(&snapshot.targets);
     for hpa in hpas.iter().map(Borrow::borrow) {
-        if let Some(Limit::Bounded(ceiling)) = ceilings.get(&(&*hpa.namespace, &*hpa.name)) {
-            found.extend(of_tolerance(hpa, *ceiling));
+        let key = (&*hpa.namespace, &*hpa.name);
+        let Some(Limit::Bounded(ceiling)) = ceilings.get(&key) else {
+            continue;
+        };
+        found.extend(of_tolerance(hpa, *ceiling));
+        let manner = manner.get(&key).copied().unwrap_or_default();
+        if !manner.moves {
+            found.extend(of_ceiling(hpa, *ceiling, looking.cap, manner.even));
         }
     }
+    let sleepers = sleeping_groups(&snapshot.targets);
     for (cluster, read) in &snapshot.clusters {
         for (id, group) in &read.groups {
-            let (cluster, id) = (cluster.clone(), id.clone());
-            let told = group.description.as_deref();
-            let Some(stable) = told.filter(|d| d.state == GroupState::Stable) else {
-                continue;
-            };
-            if is_mixed(stable) {
-                let (cluster, group) = (cluster.clone(), id.clone());
-                found.insert(Finding::MixedSubscriptions { cluster, group });
-            }
-            let known = reading::whole_parallelism(group);
-            if let Some((useful, rule)) = known.and_then(|p| {
-                let most = p.limit.bounded()?;
-                Some((Replicas(most), p.rule))
-            }) && has_more(stable, useful, rule)
-            {
-                found.insert(Finding::MembersBeyond {
-                    cluster,
-                    group: id,
-                    useful,
-                    rule,
-                });
-            }
+            let may_sleep = sleepers.contains(&(cluster, id));
+            found.extend(of_group(cluster, id, group, may_sleep, looking));
         }
     }
     found
+}
+
+/// What an answer, or the want of one, says.
+fn of_outcome(standing: &Standing<'_>) -> Option<Finding> {
+    let hpa = format!("{}/{}", standing.namespace, standing.hpa);
+    let refusal = match &standing.outcome {
+        Ok(answer) if answer.rule == ValueRule::Fallback => {
+            return Some(Finding::FallbackServed { hpa });
+        }
+        Ok(_) => return None,
+        Err(refusal) => refusal,
+    };
+    match refusal {
+        Refusal::TopicMissing { topic, cluster } => Some(Finding::TopicMissing {
+            hpa,
+            cluster: cluster.clone(),
+            topic: topic.clone(),
+        }),
+        Refusal::ConflictingTargets { .. } => Some(Finding::ConflictingTargets {
+            hpa,
+            reason: refusal.to_string(),
+        }),
+        Refusal::NothingSelected { .. }
+        | Refusal::NothingCommitted { .. }
+        | Refusal::NothingMatches { .. }
+        | Refusal::NoPartition { .. }
+        | Refusal::NamespaceNotWatched { .. } => Some(Finding::NothingToRead {
+            hpa,
+            reason: refusal.to_string(),
+        }),
+        // Told by what made the targets, or no mistake of anybody's.
+        Refusal::UnknownMetric { .. }
+        | Refusal::NoGroup { .. }
+        | Refusal::UnknownTarget { .. }
+        | Refusal::UnknownCluster { .. }
+        | Refusal::AmbiguousCluster { .. }
+        | Refusal::NoLagPerReplica { .. }
+        | Refusal::HpasUnlisted
+        | Refusal::NotYetRead(_)
+        | Refusal::Unknown { .. }
+        | Refusal::Stale { .. } => None,
+    }
+}
+
+/// How an HPA's ceiling is to be taken.
+#[derive(Clone, Copy, Debug, Default)]
+struct Manner {
+    /// It follows the lag, so that nothing of the HPA can be compared with it.
+    moves: bool,
+    /// Only what shares it evenly is wanted.
+    even: bool,
+}
+
+fn manners(targets: &Targets) -> BTreeMap<(&str, &str), Manner> {
+    let mut all: BTreeMap<(&str, &str), Manner> = BTreeMap::new();
+    for target in &targets.all {
+        let Origin::Hpa { namespace, name } = &target.origin else {
+            continue;
+        };
+        let manner = all.entry((namespace, name)).or_default();
+        manner.moves |= target.settings.by() == By::Lagging;
+        manner.even |= target.settings.even();
+    }
+    all
+}
+
+/// The groups that have no members while their workload sleeps.
+fn sleeping_groups(targets: &Targets) -> BTreeSet<(&ClusterName, &GroupId)> {
+    let sleepers = targets.all.iter().filter(|t| t.settings.scale_to_zero());
+    sleepers
+        .map(|target| (&target.interest.cluster, &target.interest.group))
+        .collect()
+}
+
+fn of_group(
+    cluster: &ClusterName,
+    id: &GroupId,
+    group: &GroupSnapshot,
+    may_sleep: bool,
+    looking: Looking,
+) -> Vec<Finding> {
+    let names = || (cluster.clone(), id.clone());
+    let mut found = Vec::new();
+    let Some(told) = group.description.as_deref() else {
+        return found;
+    };
+    if told.state == GroupState::Empty && !may_sleep && waits(group, looking.members_within) {
+        let (cluster, group) = names();
+        found.push(Finding::NoMembers { cluster, group });
+    }
+    if told.state != GroupState::Stable {
+        return found;
+    }
+    if is_mixed(told) {
+        let (cluster, group) = names();
+        found.push(Finding::MixedSubscriptions { cluster, group });
+    }
+    let known = reading::whole_parallelism(group);
+    if let Some((useful, rule)) = known.and_then(|p| {
+        let most = p.limit.bounded()?;
+        Some((Replicas(most), p.rule))
+    }) && has_more(told, useful, rule)
+    {
+        let (cluster, group) = names();
+        found.push(Finding::MembersBeyond {
+            cluster,
+            group,
+            useful,
+            rule,
+        });
+    }
+    found
+}
+
+/// Whether messages wait that are at least so old. Where their age cannot be told they are new.
+fn waits(group: &GroupSnapshot, at_least: Duration) -> bool {
+    group.topics.values().any(|topic| {
+        let Ok(lag) = &topic.latest else {
+            return false;
+        };
+        let age = lag.age().map(Age::duration).unwrap_or_default();
+        topic.may_have_commits() && lag.total().is_ok_and(|total| total > Lag(0)) && age >= at_least
+    })
 }
 
 /// Whether members subscribe to different topics, which the broker has to have told of each. Not of
@@ -169,7 +289,7 @@ fn has_more(group: &GroupDescription, useful: Replicas, rule: ParallelismRule) -
 #[must_use]
 pub fn of_tolerance(hpa: &HpaFacts, ceiling: Replicas) -> Vec<Finding> {
     let (up, down) = (hpa.tolerance_up(), hpa.tolerance_down());
-    let name = || format!("{}/{}", hpa.namespace, hpa.name);
+    let name = || shown(hpa);
     let mut found = Vec::new();
     if hpa.max_replicas > ceiling.0 && up.max(down) > 0 {
         found.push(Finding::ToleranceAbove {

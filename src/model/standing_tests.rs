@@ -5,10 +5,17 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::assembly::{ClusterHistory, Scope};
+use crate::model::fault::Fault;
 use crate::model::fixtures;
 use crate::model::group::Member;
 use crate::model::quantity::Milli;
+use crate::model::target::{ExternalMetric, LAG_METRIC, MetricTarget};
 use crate::model::types::TopicName;
+
+const LOOKING: Looking = Looking {
+    cap: CapMode::Advise,
+    members_within: Duration::ZERO,
+};
 
 fn member(subscribed: Option<&str>, assigned: &[i32]) -> Member {
     Member {
@@ -41,7 +48,7 @@ fn kinds(state: GroupState, kind: GroupKind, members: Vec<Member>) -> Vec<&'stat
         .into(),
         ..LagSnapshot::default()
     };
-    let found = findings::<HpaFacts>(&snapshot, &[], &[]);
+    let found = findings::<HpaFacts>(&snapshot, &[], &[], LOOKING);
     assert!(found.iter().all(|f| f.to_string().contains("\"g\"")));
     found.iter().map(Finding::label).collect()
 }
@@ -113,5 +120,142 @@ fn tolerances_that_pass_or_miss_the_ceiling() {
         let found = of_tolerance(&facts(max, up, down), Replicas(ceiling));
         let labels: Vec<_> = found.iter().map(Finding::label).collect();
         assert_eq!(labels, expected, "{max} {up:?} {down:?} {ceiling}");
+    }
+}
+
+/// The kinds of what is found of a group without members, as one of these settings wants it.
+fn without_members(
+    state: GroupState,
+    rows: &[fixtures::Row],
+    annotations: &[(&str, &str)],
+    members_within: Duration,
+) -> Vec<&'static str> {
+    let mut read = fixtures::read(Duration::ZERO, "g", "t", rows);
+    read.groups[0].description = Ok(Arc::new(GroupDescription {
+        kind: GroupKind::Classic,
+        state,
+        assignor: None,
+        members: Vec::new(),
+        subtopologies: Vec::new(),
+    }));
+    let hpa = hpa("h", "group=g,topic=t", "100", annotations);
+    let snapshot = LagSnapshot {
+        targets: Arc::new(Targets::merge(
+            &["main".into()],
+            &[],
+            &[hpa],
+            BTreeSet::new(),
+        )),
+        clusters: [(
+            "main".into(),
+            ClusterHistory::default().take_in(read, Scope::Whole),
+        )]
+        .into(),
+        ..LagSnapshot::default()
+    };
+    let looking = Looking {
+        members_within,
+        ..LOOKING
+    };
+    let found = findings::<HpaFacts>(&snapshot, &[], &[], looking);
+    found.iter().map(Finding::label).collect()
+}
+
+fn hpa(name: &str, selector: &str, per: &str, annotations: &[(&str, &str)]) -> HpaFacts {
+    let annotations = annotations.iter();
+    HpaFacts {
+        namespace: "shop".into(),
+        name: name.into(),
+        max_replicas: 2,
+        metrics: vec![ExternalMetric {
+            name: LAG_METRIC.into(),
+            selector: Selector::parse(selector).unwrap(),
+            target: Milli::parse(per).map(MetricTarget::AverageValue),
+        }],
+        annotations: annotations
+            .map(|(key, value)| (format!("lagwise.dev/{key}"), (*value).to_owned()))
+            .collect(),
+        ..HpaFacts::default()
+    }
+}
+
+#[test]
+fn nobody_consumes_where_messages_wait_and_nothing_sleeps() {
+    use GroupState::{Empty, Rebalancing, Unjoined};
+    let none = &[][..];
+    let zero = &[("scale-to-zero", "true")][..];
+    let (behind, done) = ((0, Ok(Some(5)), Ok(9)), (0, Ok(Some(9)), Ok(9)));
+    let unknown = (0, Ok(Some(5)), Err(Fault::NoAnswer));
+    let now = Duration::ZERO;
+    for (state, rows, annotations, within, expected) in [
+        (Empty, &[behind][..], none, now, &["no_members"][..]),
+        (Empty, &[done], none, now, &[]),
+        (Empty, &[behind, unknown], none, now, &[]),
+        (Empty, &[behind], zero, now, &[]),
+        // Those that assign themselves their partitions are no members, ever.
+        (Unjoined, &[behind], none, now, &[]),
+        (Rebalancing, &[behind], none, now, &[]),
+        // How old a message is cannot be told from one reading: perhaps a rollout is under way.
+        (Empty, &[behind], none, Duration::from_secs(120), &[]),
+    ] {
+        let found = without_members(state, rows, annotations, within);
+        assert_eq!(found, expected, "{state:?} {rows:?} {annotations:?}");
+    }
+}
+
+#[test]
+fn refusals_that_somebody_has_to_mend() {
+    let read = fixtures::read(Duration::ZERO, "g", "t", &[(0, Ok(Some(5)), Ok(9))]);
+    let mut missing = fixtures::read(Duration::ZERO, "g", "gone", &[(0, Ok(None), Ok(9))]);
+    missing.topics = [("gone".into(), Err(Fault::TopicMissing))].into();
+    let one = |selector: &str| vec![hpa("a", selector, "100", &[])];
+    let two = |other: &str| {
+        [
+            one("group=g,topic=t"),
+            vec![hpa("b", "group=g,topic=t", other, &[])],
+        ]
+        .concat()
+    };
+    for (observation, hpas, expected) in [
+        (read.clone(), one("group=g,topic=t"), &[][..]),
+        (read.clone(), two("100"), &[]),
+        (read.clone(), two("200"), &["conflicting_targets"; 2]),
+        // Not read yet is not known, which is no mistake of anybody's.
+        (read, one("group=other"), &[]),
+        (missing, one("group=g,topic=gone"), &["topic_missing"]),
+        (
+            fixtures::nothing(Duration::ZERO, "g"),
+            one("group=g"),
+            &["nothing_to_read"],
+        ),
+    ] {
+        let snapshot = LagSnapshot {
+            targets: Arc::new(Targets::merge(
+                &["main".into()],
+                &[],
+                &hpas,
+                BTreeSet::new(),
+            )),
+            clusters: [(
+                "main".into(),
+                ClusterHistory::default().take_in(observation, Scope::Whole),
+            )]
+            .into(),
+            ..LagSnapshot::default()
+        };
+        let rules = Rules {
+            clamp: true,
+            cap: CapMode::Advise,
+            max_staleness: Duration::from_secs(30),
+            namespaces: Vec::new(),
+        };
+        let now = fixtures::at(Duration::ZERO);
+        let standings = standings(&snapshot.targets, &snapshot, &now, &rules);
+        // Without the facts of the HPAs, whose maximum is none of this test's.
+        let found = findings::<HpaFacts>(&snapshot, &standings, &[], LOOKING);
+        assert_eq!(
+            found.iter().map(Finding::label).collect::<Vec<_>>(),
+            expected
+        );
     }
 }

@@ -126,6 +126,12 @@ pub struct HpaFacts {
     pub tolerance_up: Option<Milli>,
     /// `behavior.scaleDown.tolerance`, likewise.
     pub tolerance_down: Option<Milli>,
+    /// `behavior.scaleUp.stabilizationWindowSeconds`; `None` where it does not say, which means 0.
+    pub window_up: Option<u32>,
+    /// `behavior.scaleDown.stabilizationWindowSeconds`; `None` = the controller's default holds.
+    pub window_down: Option<u32>,
+    /// Its metrics that are not External, as `Type name`, in its order.
+    pub other_metrics: Vec<Arc<str>>,
 }
 
 /// The tolerance of an HPA that sets none, in thousandths: the controller's default

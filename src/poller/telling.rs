@@ -1,32 +1,33 @@
 //! Says what is odd about groups and HPAs as they are: once, when it begins to be so.
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::finding::Finding;
 use crate::model::query::Rules;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::standing::{findings, standings};
+use crate::model::standing::{Looking, findings, standings};
 use crate::model::target::HpaFacts;
 use crate::model::types::Moment;
 use crate::model::zero::{self, IdleSince};
 use crate::telemetry::FindingRaised;
 
+/// How long a group may be without members while messages wait.
+const MEMBERS_WITHIN: Duration = Duration::from_secs(120);
+
 /// What has been told, and the rules by which requests are answered: what is odd about an answer is
 /// told before anybody asks.
 #[derive(Debug)]
 pub(super) struct Telling {
-    /// By hash: two that collide cost a line in the log, and the texts of thousands much memory.
-    told: HashSet<u64>,
+    told: Arc<BTreeSet<Finding>>,
     rules: Rules,
 }
 
 impl Telling {
     pub(super) fn new(rules: Rules) -> Self {
         Self {
-            told: HashSet::new(),
+            told: Arc::default(),
             rules,
         }
     }
@@ -51,24 +52,24 @@ impl Telling {
         Arc::new(zero::idle_since(&snapshot.idle, &sleepers, &now))
     }
 
-    /// Tells what is so now and was not before.
-    pub(super) fn tell(&mut self, snapshot: &LagSnapshot, hpas: &[Arc<HpaFacts>]) {
+    /// What is odd now; tells what of it was not before.
+    pub(super) fn findings(
+        &mut self,
+        snapshot: &LagSnapshot,
+        hpas: &[Arc<HpaFacts>],
+    ) -> Arc<BTreeSet<Finding>> {
         let standings = standings(&snapshot.targets, snapshot, &Moment::now(), &self.rules);
-        let found = findings(snapshot, &standings, hpas);
-        let hashed = found.iter().map(|finding| (hash(finding), finding));
-        let mut told = HashSet::with_capacity(found.len());
-        for (hash, finding) in hashed {
-            if !self.told.contains(&hash) {
-                FindingRaised(finding).emit();
-            }
-            told.insert(hash);
+        let looking = Looking {
+            cap: self.rules.cap,
+            members_within: MEMBERS_WITHIN,
+        };
+        let found = findings(snapshot, &standings, hpas, looking);
+        for finding in found.difference(&self.told) {
+            FindingRaised(finding).emit();
         }
-        self.told = told;
+        if found != *self.told {
+            self.told = Arc::new(found);
+        }
+        Arc::clone(&self.told)
     }
-}
-
-fn hash(finding: &Finding) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    finding.hash(&mut hasher);
-    hasher.finish()
 }

@@ -20,8 +20,8 @@ pub(super) enum View {
     Live(Live),
     /// A line a tick.
     Lines,
-    /// A JSON object a tick.
-    Json,
+    /// A JSON object a tick, after this.
+    Json(&'static str),
 }
 
 /// A terminal that has been taken over, given back when dropped.
@@ -33,7 +33,9 @@ pub(super) struct Live {
 impl View {
     pub(super) fn open(output: Output) -> Self {
         match output {
-            Output::Json => View::Json,
+            Output::Json => View::Json(""),
+            // JSON is YAML, but for what tells one document from the next.
+            Output::Yaml => View::Json("---\n"),
             Output::Table if io::stdout().is_terminal() => {
                 let mut live = Live {
                     style: style(),
@@ -52,7 +54,7 @@ impl View {
     /// Standard output cannot be written.
     pub(super) fn begin(&self, links: &Links) -> anyhow::Result<bool> {
         match self {
-            View::Live(_) | View::Json => Ok(true),
+            View::Live(_) | View::Json(_) => Ok(true),
             View::Lines => Ok(written(&format!("{}\n", links.text()))?),
         }
     }
@@ -61,7 +63,7 @@ impl View {
     pub(super) fn tick(&self) -> Duration {
         match self {
             View::Live(_) => Duration::from_millis(500),
-            View::Lines | View::Json => Duration::from_secs(1),
+            View::Lines | View::Json(_) => Duration::from_secs(1),
         }
     }
 
@@ -76,7 +78,7 @@ impl View {
                 live.redraw(&frame.render(live.style))
             }
             View::Lines => format!("{}\n", frame.line()),
-            View::Json => format!("{}\n", frame.json()?),
+            View::Json(before) => format!("{before}{}\n", frame.json()?),
         };
         Ok(written(&text)?)
     }
@@ -92,7 +94,7 @@ impl View {
                 format!("{}\n{}", last.render(live.style), summary.text())
             }
             View::Lines => format!("\n{}", summary.text()),
-            View::Json => format!("{}\n", summary.json()?),
+            View::Json(before) => format!("{before}{}\n", summary.json()?),
         };
         written(&text)?;
         Ok(())

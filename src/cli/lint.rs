@@ -1,0 +1,238 @@
+//! `lagwise lint`: what is wrong or unwise, with what to do about it.
+
+mod files;
+mod report;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{ArgGroup, Args, ValueEnum};
+
+use self::report::{Reported, codes, table};
+use super::look::look;
+use super::{Output, print};
+use crate::config::Config;
+use crate::k8s;
+use crate::k8s::client::{ClientOptions, connect};
+use crate::k8s::workload::fetch;
+use crate::model::finding::hpas::is_ours;
+use crate::model::finding::{Finding, Severity};
+use crate::model::group::GroupDescription;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::standing::{Standing, hpa_ceilings, standings};
+use crate::model::target::{HpaFacts, Origin};
+use crate::model::types::{GroupId, Moment};
+use crate::model::workload::of_workload;
+
+/// The exit code where something could not be read.
+const UNREAD: u8 = 2;
+
+/// The arguments of `lagwise lint`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).multiple(true).args(["config", "file", "codes"])))]
+#[command(after_help = "Examples:\n  \
+    lagwise lint --config lagwise.yaml\n  \
+    lagwise lint --config lagwise.yaml --namespace shop -o json | jq '.[].code'\n  \
+    lagwise lint -f manifests/ --fail-on warning\n  \
+    helm template . | lagwise lint -f -\n\n\
+    On the cluster it reads HPAs, the Deployments and StatefulSets that they scale and their pods, as far as \
+    you may, and looks at Kafka once. With -f it judges files alone, by what they say; other kinds in them are \
+    passed over.\n\n\
+    Exit code: 0; 1 if there is a finding as bad as --fail-on says; 2 for wrong usage, or if something could \
+    not be read.")]
+pub struct LintArgs {
+    /// The daemon's configuration file: its clusters, its targets, its Kubernetes cluster
+    #[arg(long, value_name = "FILE", conflicts_with = "codes")]
+    config: Option<PathBuf>,
+    /// Manifests instead of the cluster: a file, a folder, or - for standard input; may be repeated
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["codes", "kubeconfig", "context"])]
+    file: Vec<PathBuf>,
+    /// Only this namespace; with --file, that of what names none
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// The kubeconfig file, instead of the configuration's or those that kubectl would use
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context, instead of its current one
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// How the findings are printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// From which severity on the exit code is 1
+    #[arg(long, value_enum, default_value_t = FailOn::Error)]
+    fail_on: FailOn,
+    /// How long Kafka and Kubernetes may take to answer
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
+    timeout: Duration,
+    /// Print the table of codes
+    #[arg(long)]
+    codes: bool,
+}
+
+/// From which severity on a finding is a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    Error,
+    Warning,
+    Info,
+}
+
+impl FailOn {
+    fn severity(self) -> Severity {
+        match self {
+            FailOn::Error => Severity::Error,
+            FailOn::Warning => Severity::Warning,
+            FailOn::Info => Severity::Info,
+        }
+    }
+}
+
+/// What there was to find, and what could not be read.
+#[derive(Debug, Default)]
+struct Found {
+    findings: BTreeSet<Finding>,
+    unread: BTreeSet<String>,
+}
+
+/// Runs `lagwise lint`.
+///
+/// # Errors
+/// The output cannot be written.
+pub async fn run(args: LintArgs) -> anyhow::Result<ExitCode> {
+    if args.codes {
+        return print(codes(args.output)?.as_bytes());
+    }
+    let found = match (args.file.as_slice(), &args.config) {
+        ([], Some(config)) => on_the_cluster(&args, config).await,
+        (files, config) => files::judge(files, config.as_deref(), args.namespace.as_deref()),
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => {
+            tell(&format!("{error:#}"));
+            return Ok(ExitCode::from(UNREAD));
+        }
+    };
+    let reported = Reported::all(&found.findings);
+    let text = match args.output.written(&reported)? {
+        Some(text) => text,
+        None => table(&reported),
+    };
+    print(text.as_bytes())?;
+    for unread in &found.unread {
+        tell(unread);
+    }
+    Ok(exit(&found, args.fail_on))
+}
+
+fn tell(text: &str) {
+    // Where standard error is closed there is nobody left to tell; the exit code says it, too.
+    let _ = writeln!(std::io::stderr().lock(), "lagwise: {text}");
+}
+
+fn exit(found: &Found, fail_on: FailOn) -> ExitCode {
+    let least = fail_on.severity();
+    let mut findings = found.findings.iter();
+    if findings.any(|finding| finding.kind().severity() >= least) {
+        return ExitCode::FAILURE;
+    }
+    match found.unread.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(UNREAD),
+    }
+}
+
+async fn on_the_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Result<Found> {
+    let config = Config::load(config)?;
+    let kubernetes = &config.kubernetes;
+    let client = connect(&ClientOptions {
+        kubeconfig: args
+            .kubeconfig
+            .clone()
+            .or_else(|| kubernetes.kubeconfig.clone()),
+        context: args.context.clone().or_else(|| kubernetes.context.clone()),
+    })
+    .await?;
+    let namespaces = match &args.namespace {
+        Some(namespace) => std::slice::from_ref(namespace),
+        None => &kubernetes.namespaces,
+    };
+    let listed = k8s::hpa::list(&client, namespaces, args.timeout).await;
+    let listed = listed.context("cannot list the HPAs")?;
+    let hpas: Vec<Arc<HpaFacts>> = listed
+        .iter()
+        .map(|hpa| Arc::new(k8s::hpa::facts_of(hpa)))
+        .collect();
+    let seen = look(&config, hpas.clone(), Vec::new(), args.timeout).await?;
+    let standings = standings(
+        &seen.snapshot.targets,
+        &seen.snapshot,
+        &Moment::now(),
+        &seen.rules,
+    );
+    let ours: Vec<&HpaFacts> = hpas
+        .iter()
+        .map(|hpa| &**hpa)
+        .filter(|hpa| is_ours(hpa))
+        .collect();
+    let (workloads, unread) = fetch(&client, &ours, args.timeout).await;
+    let mut found = Found {
+        findings: seen.snapshot.all_findings().cloned().collect(),
+        unread,
+    };
+    let ceilings = hpa_ceilings(&standings);
+    for hpa in ours {
+        let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();
+        let groups = groups_of(hpa, &seen.snapshot);
+        for workload in &workloads {
+            found
+                .findings
+                .extend(of_workload(hpa, workload, ceiling, &groups));
+        }
+    }
+    found.unread.extend(unknown(&seen.snapshot, &standings));
+    Ok(found)
+}
+
+/// The groups that an HPA scales by, as their coordinators describe them.
+fn groups_of<'a>(
+    hpa: &HpaFacts,
+    snapshot: &'a LagSnapshot,
+) -> Vec<(&'a GroupId, &'a GroupDescription)> {
+    let is_of = |origin: &Origin| matches!(origin, Origin::Hpa { namespace, name } if *namespace == hpa.namespace && *name == hpa.name);
+    let targets = snapshot.targets.all.iter().filter(|t| is_of(&t.origin));
+    let wanted: BTreeSet<_> = targets
+        .map(|target| (&target.interest.cluster, &target.interest.group))
+        .collect();
+    let known = wanted.into_iter().filter_map(|(cluster, group)| {
+        let read = snapshot.clusters.get(cluster)?;
+        let (id, read) = read.groups.get_key_value(group)?;
+        Some((id, read.description.as_deref()?))
+    });
+    known.collect()
+}
+
+/// What Kafka did not tell.
+fn unknown(snapshot: &LagSnapshot, standings: &[Standing<'_>]) -> BTreeSet<String> {
+    let clusters = snapshot.clusters.iter();
+    let silent = clusters.filter_map(|(name, cluster)| {
+        let fault = cluster.connection.as_ref()?;
+        Some(format!("Kafka cluster {name}: {}", fault.reason))
+    });
+    let refused = standings.iter().filter_map(|standing| {
+        let refusal = standing.outcome.as_ref().err()?;
+        let of = format!("HPA {}/{}", standing.namespace, standing.hpa);
+        refusal.is_unknown().then(|| format!("{of}: {refusal}"))
+    });
+    silent.chain(refused).collect()
+}
+
+#[cfg(test)]
+#[path = "lint_tests.rs"]
+mod tests;

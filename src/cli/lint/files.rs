@@ -1,0 +1,199 @@
+//! What can be judged of manifests without Kafka.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use super::Found;
+use crate::app::answers;
+use crate::config::{Config, SystemEnvironment};
+use crate::k8s::manifests::Manifests;
+use crate::model::cap::CapMode;
+use crate::model::finding::Finding;
+use crate::model::finding::hpas::of_tolerance_alone;
+use crate::model::query::Rules;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::standing::{Looking, findings, standings};
+use crate::model::target::{HpaFacts, Targets, label};
+use crate::model::types::{ClusterName, Moment};
+use crate::model::workload::of_workload;
+
+/// The namespace of a manifest that names none, as kubectl has it.
+const NAMESPACE: &str = "default";
+
+/// A file's most bytes, so that a wrong path (a device, a log) fails at once.
+const BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How deep folders are followed.
+const DEPTH_MAX: u32 = 16;
+
+/// Judges the manifests in these files.
+///
+/// # Errors
+/// The first file that cannot be read, by name.
+pub(super) fn judge(
+    files: &[PathBuf],
+    config: Option<&Path>,
+    namespace: Option<&str>,
+) -> anyhow::Result<Found> {
+    let mut config = config.map(Config::load).transpose()?;
+    let mut manifests = Manifests::default();
+    for file in files {
+        for (name, text) in texts(file)? {
+            let documents = documents(&text).with_context(|| name.clone())?;
+            if let [only] = documents.as_slice()
+                && is_config(only)
+            {
+                ensure!(
+                    config.is_none(),
+                    "{name}: is a second configuration of lagwise"
+                );
+                let read = Config::parse(&text, &SystemEnvironment);
+                config = Some(read.map_err(|error| error.in_file(name))?);
+                continue;
+            }
+            for document in &documents {
+                let added = manifests.add(document, namespace.unwrap_or(NAMESPACE));
+                added.with_context(|| name.clone())?;
+            }
+        }
+    }
+    Ok(Found {
+        findings: judged(&manifests, config.as_ref()),
+        unread: BTreeSet::new(),
+    })
+}
+
+fn is_config(document: &Value) -> bool {
+    document.get("kind").is_none() && document.get("clusters").is_some_and(Value::is_array)
+}
+
+/// The documents of a YAML or JSON text; empty ones are left out.
+fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        emit_comments: false,
+    };
+    let mut all: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
+        .context("is no YAML (of a template, lint what it renders)")?;
+    all.retain(|document| !document.is_null());
+    Ok(all)
+}
+
+/// A file's text; those of all `.yaml`, `.yml` and `.json` files of a folder, in the order of names.
+fn texts(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut texts = BTreeMap::new();
+    if path == Path::new("-") {
+        let name = "standard input".to_owned();
+        let text = bounded(io::stdin().lock()).with_context(|| name.clone())?;
+        texts.insert(name, text);
+    } else {
+        collect(path, DEPTH_MAX, &mut texts)?;
+        ensure!(
+            !texts.is_empty(),
+            "{}: no .yaml, .yml or .json file in it",
+            path.display()
+        );
+    }
+    Ok(texts)
+}
+
+fn collect(path: &Path, depth: u32, texts: &mut BTreeMap<String, String>) -> anyhow::Result<()> {
+    let name = path.display().to_string();
+    let metadata = std::fs::metadata(path).with_context(|| name.clone())?;
+    if !metadata.is_dir() {
+        let file = File::open(path).with_context(|| name.clone())?;
+        let text = bounded(file).with_context(|| name.clone())?;
+        texts.insert(name, text);
+        return Ok(());
+    }
+    let Some(depth) = depth.checked_sub(1) else {
+        bail!("{name}: is more than {DEPTH_MAX} folders deep");
+    };
+    for entry in std::fs::read_dir(path).with_context(|| name.clone())? {
+        let path = entry.with_context(|| name.clone())?.path();
+        let extension = path.extension().and_then(|e| e.to_str());
+        if path.is_dir() || matches!(extension, Some("yaml" | "yml" | "json")) {
+            collect(&path, depth, texts)?;
+        }
+    }
+    Ok(())
+}
+
+fn bounded(from: impl Read) -> anyhow::Result<String> {
+    let mut text = String::new();
+    from.take(BYTES_MAX.saturating_add(1))
+        .read_to_string(&mut text)
+        .context("cannot be read")?;
+    let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
+    ensure!(bytes <= BYTES_MAX, "is larger than {BYTES_MAX} bytes");
+    Ok(text)
+}
+
+fn judged(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<Finding> {
+    let hpas = &manifests.hpas;
+    let (clusters, fixed, rules) = match config {
+        Some(config) => (
+            config.clusters.iter().map(|c| c.name.clone()).collect(),
+            answers::fixed_targets(config),
+            answers::rules(config),
+        ),
+        None => (clusters_named(hpas), Vec::new(), rules_by_default()),
+    };
+    let targets = Targets::merge(&clusters, &fixed, hpas, BTreeSet::new());
+    let snapshot = LagSnapshot {
+        targets: Arc::new(targets),
+        ..LagSnapshot::default()
+    };
+    let looking = Looking {
+        cap: rules.cap,
+        members_within: Duration::ZERO,
+    };
+    let standings = standings(&snapshot.targets, &snapshot, &Moment::now(), &rules);
+    let mut found = findings(&snapshot, &standings, hpas, looking);
+    found.extend(snapshot.targets.findings.iter().cloned());
+    // What is configured only a configuration says.
+    let is_known = |finding: &Finding| {
+        config.is_some()
+            || !matches!(
+                finding,
+                Finding::UnknownCluster { .. }
+                    | Finding::AmbiguousCluster { .. }
+                    | Finding::UnknownTarget { .. }
+            )
+    };
+    found.retain(is_known);
+    found.extend(hpas.iter().filter_map(of_tolerance_alone));
+    for hpa in hpas {
+        let workloads = manifests.workloads.iter();
+        found.extend(workloads.flat_map(|workload| of_workload(hpa, workload, None, &[])));
+    }
+    found
+}
+
+/// The Kafka clusters that selectors name; one that has no name, where none does.
+fn clusters_named(hpas: &[HpaFacts]) -> Vec<ClusterName> {
+    let metrics = hpas.iter().flat_map(|hpa| &hpa.metrics);
+    let named = metrics.flat_map(|metric| metric.selector.values(label::CLUSTER).unwrap_or(&[]));
+    let named: BTreeSet<ClusterName> = named.map(|name| name.as_str().into()).collect();
+    if named.is_empty() {
+        return vec!["default".into()];
+    }
+    named.into_iter().collect()
+}
+
+/// The daemon's, where nobody has configured any.
+fn rules_by_default() -> Rules {
+    Rules {
+        clamp: true,
+        cap: CapMode::Advise,
+        max_staleness: Duration::from_secs(30),
+        namespaces: Vec::new(),
+    }
+}

@@ -1,0 +1,186 @@
+//! What is judged of files, and how it is printed.
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    lint: LintArgs,
+}
+
+const MANIFESTS: &str = r#"
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: billing
+  namespace: shop
+  annotations: {lagwise.dev/even: "yes", lagwise.dev/evn: "true"}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: StatefulSet, name: billing}
+  maxReplicas: 20
+  metrics:
+    - type: External
+      external:
+        metric: {name: kafka_lag, selector: {matchLabels: {group: billing, topic: orders}}}
+        target: {type: Value, value: "100"}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: billing, namespace: shop}
+spec:
+  replicas: 3
+---
+# Nothing of ours.
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: web, namespace: shop}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+  maxReplicas: 20
+---
+apiVersion: v1
+kind: List
+items:
+  - apiVersion: autoscaling/v2
+    kind: HorizontalPodAutoscaler
+    metadata: {name: mail}
+    spec:
+      scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: mail}
+      behavior: {scaleUp: {tolerance: "0"}, scaleDown: {tolerance: "0"}}
+      maxReplicas: 6
+      metrics:
+        - type: External
+          external:
+            metric: {name: kafka_lag, selector: {matchLabels: {group: mail, cluster: other}}}
+            target: {type: AverageValue, averageValue: "100"}
+"#;
+
+const CONFIG: &str = r#"
+clusters: [{name: main, properties: {bootstrap.servers: "kafka:9092"}}]
+"#;
+
+fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+fn judged(files: &[(&str, &str)]) -> anyhow::Result<Found> {
+    let folder = written(files);
+    files::judge(&[folder.path().to_owned()], None, None)
+}
+
+#[test]
+fn files_are_judged_by_what_they_say() {
+    let found = judged(&[("hpa.yaml", MANIFESTS)]).unwrap();
+    insta::assert_snapshot!("files", table(&Reported::all(&found.findings)));
+    let yaml = Output::Yaml
+        .written(&Reported::all(&found.findings))
+        .unwrap();
+    insta::assert_snapshot!("files_as_yaml", yaml.unwrap());
+    assert_eq!(exit(&found, FailOn::Error), ExitCode::FAILURE);
+}
+
+#[test]
+fn the_table_of_codes() {
+    insta::assert_snapshot!("codes", codes(Output::Table).unwrap());
+}
+
+#[test]
+fn a_configuration_among_them_says_which_clusters_there_are() {
+    let labels = |files: &[(&str, &str)]| {
+        let found = judged(files).unwrap().findings;
+        let of_mail = found
+            .into_iter()
+            .filter(|f| f.about().to_string() == "hpa/default/mail");
+        of_mail.map(|finding| finding.label()).collect::<Vec<_>>()
+    };
+    let manifests = ("a/hpa.yml", MANIFESTS);
+    assert_eq!(labels(&[manifests]), [""; 0]);
+    let configured = labels(&[manifests, ("b/c/lagwise.yaml", CONFIG)]);
+    assert_eq!(configured, ["unknown_cluster"]);
+    let two = judged(&[("a.yaml", CONFIG), ("b.yaml", CONFIG)]).unwrap_err();
+    assert!(two.to_string().contains("second configuration"), "{two}");
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_that_names_the_file() {
+    for (name, text, expected) in [
+        ("a.yaml", "spec: {{ .Values.x }}", "a.yaml: is no YAML"),
+        ("a.yaml", "kind: [", "a.yaml: is no YAML"),
+        (
+            "a.json",
+            r#"{"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"}}"#,
+            "a.json: HorizontalPodAutoscaler \"x\" is of autoscaling/v1",
+        ),
+        ("a.yaml", "clusters: []", "a.yaml"),
+        ("a.txt", "", "no .yaml, .yml or .json file"),
+    ] {
+        let error = format!("{:#}", judged(&[(name, text)]).unwrap_err());
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    let missing = files::judge(&["/nowhere/hpa.yaml".into()], None, None).unwrap_err();
+    assert!(format!("{missing:#}").starts_with("/nowhere/hpa.yaml: "));
+    // Nothing to say is not the same as nothing read.
+    assert!(judged(&[("a.yaml", "")]).unwrap().findings.is_empty());
+}
+
+#[test]
+fn the_exit_code_says_how_bad_it_is() {
+    let found = |findings: &[Finding], unread: &[&str]| Found {
+        findings: findings.iter().cloned().collect(),
+        unread: unread.iter().map(|text| (*text).to_owned()).collect(),
+    };
+    let hpa = || "n/h".to_owned();
+    let error = Finding::ValueTarget { hpa: hpa() };
+    let warning = Finding::TopicsTwice { hpa: hpa() };
+    let info = Finding::ToleranceLeft { hpa: hpa() };
+    let (ok, bad, unread) = (ExitCode::SUCCESS, ExitCode::FAILURE, ExitCode::from(2));
+    for (found, fail_on, expected) in [
+        (found(&[], &[]), FailOn::Info, ok),
+        (
+            found(&[info.clone(), warning.clone()], &[]),
+            FailOn::Error,
+            ok,
+        ),
+        (
+            found(&[info.clone(), error.clone()], &[]),
+            FailOn::Error,
+            bad,
+        ),
+        (found(std::slice::from_ref(&info), &[]), FailOn::Warning, ok),
+        (found(&[warning], &[]), FailOn::Warning, bad),
+        (found(std::slice::from_ref(&info), &[]), FailOn::Info, bad),
+        // What was not read may be as bad.
+        (found(&[info], &["pods: forbidden"]), FailOn::Error, unread),
+        (found(&[error], &["pods: forbidden"]), FailOn::Error, bad),
+    ] {
+        assert_eq!(exit(&found, fail_on), expected, "{found:?} {fail_on:?}");
+    }
+}
+
+#[test]
+fn it_has_to_be_told_what_to_look_at() {
+    for args in [
+        &[][..],
+        &["--codes", "-f", "a"],
+        &["-f", "a", "--context", "c"],
+    ] {
+        let args = [&["lint"], args].concat();
+        assert!(Cli::try_parse_from(&args).is_err(), "{args:?}");
+    }
+    for args in [
+        &["--codes"][..],
+        &["--config", "c"],
+        &["-f", "a", "-f", "b", "--config", "c"],
+    ] {
+        let args = [&["lint"], args].concat();
+        assert!(Cli::try_parse_from(&args).is_ok(), "{args:?}");
+    }
+}

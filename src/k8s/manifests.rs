@@ -1,0 +1,182 @@
+//! Manifests: what is about to be applied, as far as it is about scaling.
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::hpa::facts_of;
+use super::workload::{of_deployment, of_stateful_set};
+use crate::model::target::HpaFacts;
+use crate::model::workload::WorkloadFacts;
+
+/// The HPAs and workloads of some manifests.
+#[derive(Clone, Debug, Default)]
+pub struct Manifests {
+    /// The HPAs.
+    pub hpas: Vec<HpaFacts>,
+    /// What they may scale.
+    pub workloads: Vec<WorkloadFacts>,
+}
+
+/// Why a manifest cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// An HPA of an API version without the fields that are judged.
+    #[error("{kind} {name:?} is of {api_version}: write it as autoscaling/v2")]
+    OldVersion {
+        /// Its kind.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Its API group and version.
+        api_version: String,
+    },
+    /// Not what its kind says.
+    #[error("{kind} {name:?} cannot be read: {reason}")]
+    Unreadable {
+        /// Its kind.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Manifests {
+    /// Takes in one document, which may be a List; kinds that have nothing to do with scaling are left
+    /// out. What names no namespace is in `namespace`.
+    ///
+    /// # Errors
+    /// An HPA or workload that cannot be read.
+    pub fn add(&mut self, document: &Value, namespace: &str) -> Result<(), ManifestError> {
+        let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
+        let kind = text("/kind").unwrap_or_default();
+        let api_version = text("/apiVersion").unwrap_or_default();
+        let is_in = |group: &str| {
+            let of = api_version.split_once('/').map_or("", |(group, _)| group);
+            of == group
+        };
+        match kind {
+            "List" | "HorizontalPodAutoscalerList" | "DeploymentList" | "StatefulSetList" => {
+                let items = document.get("items").and_then(Value::as_array);
+                for item in items.into_iter().flatten() {
+                    self.add(item, namespace)?;
+                }
+            }
+            "HorizontalPodAutoscaler" if api_version == "autoscaling/v2" => {
+                let mut hpa: HorizontalPodAutoscaler = read(document, kind)?;
+                hpa.metadata
+                    .namespace
+                    .get_or_insert_with(|| namespace.to_owned());
+                self.hpas.push(facts_of(&hpa));
+            }
+            "HorizontalPodAutoscaler" if is_in("autoscaling") => {
+                return Err(ManifestError::OldVersion {
+                    kind: kind.to_owned(),
+                    name: name(document),
+                    api_version: api_version.to_owned(),
+                });
+            }
+            "Deployment" if api_version == "apps/v1" => {
+                let mut deployment: Deployment = read(document, kind)?;
+                let metadata = &mut deployment.metadata;
+                metadata
+                    .namespace
+                    .get_or_insert_with(|| namespace.to_owned());
+                self.push(of_deployment(&deployment), document);
+            }
+            "StatefulSet" if api_version == "apps/v1" => {
+                let mut set: StatefulSet = read(document, kind)?;
+                set.metadata
+                    .namespace
+                    .get_or_insert_with(|| namespace.to_owned());
+                self.push(of_stateful_set(&set), document);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, mut facts: WorkloadFacts, document: &Value) {
+        if document
+            .pointer("/spec/replicas")
+            .is_some_and(|r| !r.is_null())
+        {
+            facts.replicas_owner = Some("its manifest".to_owned());
+        }
+        self.workloads.push(facts);
+    }
+}
+
+fn name(document: &Value) -> String {
+    let name = document.pointer("/metadata/name").and_then(Value::as_str);
+    name.unwrap_or_default().to_owned()
+}
+
+fn read<T: DeserializeOwned>(document: &Value, kind: &str) -> Result<T, ManifestError> {
+    T::deserialize(document).map_err(|error| ManifestError::Unreadable {
+        kind: kind.to_owned(),
+        name: name(document),
+        reason: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lists_and_namespaces_and_what_is_left_out() {
+        let hpa = |metadata: Value| {
+            json!({
+                "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata,
+                "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}},
+            })
+        };
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+            hpa(json!({"name": "a"})),
+            hpa(json!({"name": "b", "namespace": "own"})),
+            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": 2}},
+            {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "s"}, "spec": {}},
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}},
+            {"apiVersion": "example.com/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"}},
+        ]});
+        let mut manifests = Manifests::default();
+        manifests.add(&list, "shop").unwrap();
+        let names: Vec<_> = manifests
+            .hpas
+            .iter()
+            .map(|h| (&*h.namespace, &*h.name))
+            .collect();
+        assert_eq!(names, [("shop", "a"), ("own", "b")]);
+        let owners = manifests
+            .workloads
+            .iter()
+            .map(|w| (&*w.namespace, &*w.kind, w.replicas_owner.is_some()));
+        let expected = [("shop", "Deployment", true), ("shop", "StatefulSet", false)];
+        assert_eq!(owners.collect::<Vec<_>>(), expected);
+        assert!(manifests.workloads[0].is_of(&manifests.hpas[0]));
+        assert!(!manifests.workloads[0].is_of(&manifests.hpas[1]));
+    }
+
+    #[test]
+    fn what_cannot_be_judged_is_an_error_that_names_it() {
+        let mut manifests = Manifests::default();
+        let old = json!({"apiVersion": "autoscaling/v2beta2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"}});
+        let error = manifests.add(&old, "shop").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "HorizontalPodAutoscaler \"a\" is of autoscaling/v2beta2: write it as autoscaling/v2"
+        );
+        let odd = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": {"replicas": "two"}});
+        let error = manifests.add(&odd, "shop").unwrap_err().to_string();
+        assert!(
+            error.starts_with("Deployment \"a\" cannot be read: "),
+            "{error}"
+        );
+        assert!(manifests.hpas.is_empty() && manifests.workloads.is_empty());
+    }
+}

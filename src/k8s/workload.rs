@@ -1,0 +1,247 @@
+//! What HPAs scale, as Deployments and StatefulSets say it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::api::ListParams;
+use kube::core::Selector;
+use kube::{Api, Client};
+use serde_json::Value;
+
+use super::scale::{ScaleError, in_time};
+use crate::model::target::HpaFacts;
+use crate::model::workload::{Surge, WorkloadFacts};
+
+/// Where `kubectl apply` keeps what it was last given.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// A Deployment's surge where it does not say.
+const SURGE_DEFAULT: Surge = Surge::Percent(25);
+
+/// What a Deployment says.
+#[must_use]
+pub fn of_deployment(deployment: &Deployment) -> WorkloadFacts {
+    let strategy = deployment.spec.strategy.as_ref();
+    let recreates = strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate");
+    let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
+    let surge = match rolling.and_then(|rolling| rolling.max_surge.as_ref()) {
+        _ if recreates => Surge::None,
+        None => SURGE_DEFAULT,
+        Some(IntOrString::Int(pods)) => Surge::Pods(u32::try_from(*pods).unwrap_or(0)),
+        Some(IntOrString::String(share)) => {
+            let percent = share.strip_suffix('%').and_then(|n| n.trim().parse().ok());
+            percent.map_or(Surge::None, Surge::Percent)
+        }
+    };
+    WorkloadFacts {
+        surge,
+        ..of_metadata("Deployment", &deployment.metadata)
+    }
+}
+
+/// What a StatefulSet says.
+#[must_use]
+pub fn of_stateful_set(set: &StatefulSet) -> WorkloadFacts {
+    let policy = set.spec.pod_management_policy.as_deref();
+    WorkloadFacts {
+        ordered: policy.unwrap_or("OrderedReady") == "OrderedReady",
+        ..of_metadata("StatefulSet", &set.metadata)
+    }
+}
+
+fn of_metadata(kind: &str, metadata: &ObjectMeta) -> WorkloadFacts {
+    WorkloadFacts {
+        namespace: metadata.namespace.as_deref().unwrap_or_default().into(),
+        kind: kind.into(),
+        name: metadata.name.as_deref().unwrap_or_default().into(),
+        replicas_owner: replicas_owner(metadata),
+        ..WorkloadFacts::default()
+    }
+}
+
+/// Who applies `spec.replicas`. Whoever merely updates the object owns the fields that the API server
+/// has filled in, too, so that only an apply tells what a manifest says.
+fn replicas_owner(metadata: &ObjectMeta) -> Option<String> {
+    let mut entries = metadata.managed_fields.iter().flatten();
+    let applies = entries.find(|entry| {
+        let whole = entry.subresource.as_deref().unwrap_or_default().is_empty();
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        let owns = fields.is_some_and(|f| f.pointer("/f:spec/f:replicas").is_some());
+        whole && owns && entry.operation.as_deref() == Some("Apply")
+    });
+    if let Some(entry) = applies {
+        let manager = entry.manager.as_deref().unwrap_or("an unnamed manager");
+        return Some(manager.to_owned());
+    }
+    let last = metadata.annotations.as_ref()?.get(LAST_APPLIED)?;
+    let last: Value = serde_json::from_str(last).ok()?;
+    let replicas = last.pointer("/spec/replicas")?;
+    (!replicas.is_null()).then(|| "kubectl apply".to_owned())
+}
+
+/// What the Deployments and StatefulSets say that these HPAs scale, and why some could not be looked
+/// at. Their pods are listed where they may be.
+pub async fn fetch(
+    client: &Client,
+    hpas: &[&HpaFacts],
+    within: Duration,
+) -> (Vec<WorkloadFacts>, BTreeSet<String>) {
+    let mut found = Vec::new();
+    let mut unread = BTreeSet::new();
+    for hpa in hpas {
+        let target = &hpa.scale_target;
+        let shown = format!("{} {}/{}", target.kind, hpa.namespace, target.name);
+        match one(client, hpa, within).await {
+            Ok(None) => {}
+            Ok(Some((mut facts, selector))) => {
+                match pods(client, &hpa.namespace, &selector, within).await {
+                    Ok(pods) => facts.pods = pods,
+                    Err(error) => {
+                        unread.insert(format!("pods of {shown}: {error}"));
+                    }
+                }
+                found.push(facts);
+            }
+            Err(error) => {
+                unread.insert(format!("{shown}: {error}"));
+            }
+        }
+    }
+    (found, unread)
+}
+
+/// A scale target of a kind that is known here.
+async fn one(
+    client: &Client,
+    hpa: &HpaFacts,
+    within: Duration,
+) -> Result<Option<(WorkloadFacts, LabelSelector)>, ScaleError> {
+    let target = &hpa.scale_target;
+    let (namespace, name) = (&*hpa.namespace, &*target.name);
+    match (&*target.api_version, &*target.kind) {
+        ("apps/v1", "Deployment") => {
+            let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+            let read = in_time(within, api.get(name)).await?;
+            let selector = read.spec.selector.clone();
+            Ok(Some((of_deployment(&read), selector)))
+        }
+        ("apps/v1", "StatefulSet") => {
+            let api: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+            let read = in_time(within, api.get(name)).await?;
+            let selector = read.spec.selector.clone();
+            Ok(Some((of_stateful_set(&read), selector)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The addresses of the pods that a workload's selector picks; `None` for one that picks all.
+async fn pods(
+    client: &Client,
+    namespace: &str,
+    selector: &LabelSelector,
+    within: Duration,
+) -> Result<Option<BTreeSet<IpAddr>>, ScaleError> {
+    let refused = |error: kube::core::ParseExpressionError| ScaleError::Refused(error.to_string());
+    let picks: Selector = selector.clone().try_into().map_err(refused)?;
+    if picks.selects_all() {
+        return Ok(None);
+    }
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let params = ListParams::default().labels_from(&picks);
+    let listed = in_time(within, api.list(&params)).await?;
+    let statuses = listed.items.into_iter().filter_map(|pod| pod.status);
+    let texts = statuses.flat_map(|status| {
+        let all = status.pod_ips.into_iter().flatten().map(|ip| ip.ip);
+        all.chain(status.pod_ip)
+    });
+    let addresses = texts.filter_map(|text| text.parse().ok());
+    Ok(Some(
+        addresses.map(|ip: IpAddr| ip.to_canonical()).collect(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_they_say() {
+        let deployment = |spec: Value| {
+            let object =
+                json!({"metadata": {"namespace": "shop", "name": "billing"}, "spec": spec});
+            of_deployment(&serde_json::from_value(object).unwrap())
+        };
+        let rolling = |surge: Value| {
+            deployment(
+                json!({"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge}}}),
+            )
+        };
+        for (facts, surge) in [
+            (deployment(json!({})), Surge::Percent(25)),
+            (rolling(json!(2)), Surge::Pods(2)),
+            (rolling(json!(0)), Surge::Pods(0)),
+            (rolling(json!("50%")), Surge::Percent(50)),
+            (rolling(json!("odd")), Surge::None),
+            (
+                deployment(json!({"strategy": {"type": "Recreate"}})),
+                Surge::None,
+            ),
+        ] {
+            assert_eq!(facts.surge, surge);
+            assert_eq!((&*facts.kind, &*facts.name), ("Deployment", "billing"));
+        }
+        for (spec, ordered) in [
+            (json!({}), true),
+            (json!({"podManagementPolicy": "OrderedReady"}), true),
+            (json!({"podManagementPolicy": "Parallel"}), false),
+        ] {
+            let set = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+            assert_eq!(of_stateful_set(&set).ordered, ordered);
+        }
+    }
+
+    #[test]
+    fn who_applies_replicas() {
+        let entry = |operation: &str, subresource: &str, spec: Value| {
+            json!({
+                "manager": "argocd", "operation": operation, "subresource": subresource,
+                "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": spec},
+            })
+        };
+        let replicas = || json!({"f:replicas": {}});
+        for (managed, last, expected) in [
+            (json!([]), "", None),
+            (json!([entry("Apply", "", replicas())]), "", Some("argocd")),
+            (
+                json!([entry("Apply", "", json!({"f:template": {}}))]),
+                "",
+                None,
+            ),
+            (json!([entry("Apply", "scale", replicas())]), "", None),
+            // The API server's default is owned by whoever created the object.
+            (json!([entry("Update", "", replicas())]), "", None),
+            (
+                json!([]),
+                r#"{"spec": {"replicas": 3}}"#,
+                Some("kubectl apply"),
+            ),
+            (json!([]), r#"{"spec": {"template": {}}}"#, None),
+            (json!([]), "no JSON", None),
+        ] {
+            let metadata = json!({"managedFields": managed, "annotations": {LAST_APPLIED: last}});
+            let metadata: ObjectMeta = serde_json::from_value(metadata).unwrap();
+            assert_eq!(
+                replicas_owner(&metadata).as_deref(),
+                expected,
+                "{managed} {last}"
+            );
+        }
+    }
+}
