@@ -24,6 +24,7 @@ use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use lagwise::leading::Leading;
 use lagwise::model::access::{Action, Caller, ClusterTrust, FrontProxyTrust};
 use lagwise::model::assembly::{ClusterHistory, Scope};
 use lagwise::model::fault::Fault;
@@ -58,6 +59,10 @@ const OPEN_RATE: u32 = 200;
 struct Yes;
 
 impl Reviewer for Yes {
+    fn own_name(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
+        Box::pin(async { Ok("lagwise".to_owned()) })
+    }
+
     fn who(&self, _: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
         Box::pin(async { Ok(None) })
     }
@@ -109,6 +114,8 @@ fn api(auth: AuthMode) -> (Router, Box<dyn std::any::Any>) {
     let (interests, receiver) = mpsc::channel(8);
     let (drain, draining) = watch::channel(false);
     let api = router(ExternalOptions {
+        leading: Leading::alone(),
+        forwarder: None,
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
         rules: Rules {

@@ -9,6 +9,7 @@ mod kubernetes;
 mod leader;
 mod logging;
 mod memory;
+mod terms;
 mod writers;
 
 use std::future::Future;
@@ -23,10 +24,9 @@ use tokio::task::JoinSet;
 use crate::config::{AccessLogMode, Config};
 use crate::k8s::writing::Writing;
 use crate::kafka::librdkafka_version;
-use crate::leading::Leadership;
-use crate::model::snapshot::LagSnapshot;
+use crate::leading::Leading;
 use crate::model::target::HpaFacts;
-use crate::poller::{Inputs, Poller};
+use crate::poller::Inputs;
 use crate::publish::{self, Reader};
 use crate::serve::access_log::AccessLog;
 use crate::serve::{self, BuildInfo};
@@ -40,10 +40,14 @@ const INTERESTS_WAITING: usize = 256;
 /// hold a thread, the process is gone within five seconds.
 const DRAIN: Duration = Duration::from_secs(4);
 
+/// What of that the poller may take to have kept what it remembers, and then the Lease to be given back.
+const KEPT_WITHIN: Duration = Duration::from_millis(1500);
+const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(1);
+
 /// The parts that end in order when told to.
 const EXTERNAL: &str = "external metrics API";
 const SIDE: &str = "HTTP server";
-const STATE: &str = "keeper of the state";
+const POLLER: &str = "poller";
 const LEASE: &str = "keeper of the Lease";
 
 /// A running daemon.
@@ -57,9 +61,10 @@ pub struct App {
     /// The snapshots.
     pub reader: Reader,
     tasks: Tasks,
-    draining: Vec<&'static str>,
+    is_elected: bool,
     stop: watch::Sender<bool>,
     step_down: watch::Sender<bool>,
+    close: watch::Sender<bool>,
 }
 
 type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
@@ -86,59 +91,51 @@ impl App {
         )?;
         let http = serve::listen::bind(config.server.http.listen, "server.http.listen")?;
         let tls = certificate::of(config)?;
+        // Whoever does not lead has no client: what is made now only shows that it can be.
         let sources = clusters::sources(config)?;
+        tokio::task::spawn_blocking(move || drop(sources));
         let mut tasks = JoinSet::new();
         let (hpas, auth, client) = kubernetes::connect(config, hpas, &mut tasks).await?;
         let (stop, stopping) = watch::channel(false);
         let (step_down, stepping_down) = watch::channel(false);
-        let leadership = leader::elect(config, client.as_ref(), stepping_down, &mut tasks);
-        let is_elected = leadership.is_some();
-        let leadership = leadership.unwrap_or_else(Leadership::alone);
-        let (publisher, reader) = publish::channel(LagSnapshot::default());
+        let (close, closing) = watch::channel(false);
+        let listens = external.address();
+        let elected = leader::elect(config, client.as_ref(), listens, stepping_down, &mut tasks);
+        let is_elected = elected.is_some();
+        let forwarder = match is_elected {
+            true => Some(leader::forwarder(config, &tls).await?),
+            false => None,
+        };
+        let leading = elected.unwrap_or_else(Leading::alone);
+        let (publisher, reader) = publish::channel(terms::unknown());
         let (interests, interests_in) = mpsc::channel(INTERESTS_WAITING);
-        let fixed = answers::fixed_targets(config);
-        let cadence = answers::cadence(config);
         let rules = answers::rules(config);
-        let mut poller = Poller::new(sources, fixed, cadence, publisher)
-            .with_rules(config.lag.rules())
-            .with_answers(rules.clone());
         if let Some(client) = client.clone().filter(|_| !config.cap.read_only) {
             let writing = Writing {
                 client,
                 reader: reader.clone(),
                 hpas: hpas.clone(),
-                leadership: leadership.clone(),
+                leadership: leading.own.clone(),
                 rules: rules.clone(),
+                from: Arc::default(),
             };
             writers::spawn(writing, &mut tasks);
         }
-        let mut draining = vec![EXTERNAL, SIDE];
-        if is_elected {
-            draining.push(LEASE);
-        }
-        let remembering = memory::remember(
-            config,
-            client,
-            stopping.clone(),
-            leadership.clone(),
-            &mut tasks,
-        );
-        if let Some(remembering) = remembering {
-            poller = poller.with_memory(remembering);
-            draining.push(STATE);
-        }
-        tasks.spawn(async move {
-            let ended = poller
-                .run(Inputs {
-                    hpas,
-                    interests: interests_in,
-                })
-                .await;
-            ("poller", ended.context("a sweep panicked"))
-        });
+        let polling = terms::Terms {
+            config: config.clone(),
+            leadership: leading.own.clone(),
+            store: memory::Store::of(config, client.as_ref()),
+            publisher,
+            inputs: Inputs {
+                hpas,
+                interests: interests_in,
+            },
+            stop: stopping.clone(),
+        };
+        tasks.spawn(async move { (POLLER, polling.poll().await) });
 
-        let readiness =
-            serve::health::Readiness::new(reader.clone(), Instant::now(), stopping.clone());
+        let readiness = serve::health::Readiness::new(reader.clone(), Instant::now(), stopping)
+            .led(leading.clone());
         let build = BuildInfo {
             version: env!("CARGO_PKG_VERSION").into(),
             librdkafka: librdkafka_version(),
@@ -149,13 +146,16 @@ impl App {
             ca_pem: tls.ca_pem(),
             reader: reader.clone(),
             tasks: JoinSet::new(),
-            draining,
+            is_elected,
             stop,
             step_down,
+            close,
         };
         let api = serve::external::router(serve::external::ExternalOptions {
             reader: reader.clone(),
             rules: rules.clone(),
+            leading: leading.clone(),
+            forwarder,
             interests,
             tenancy: answers::tenancy(config),
             auth,
@@ -170,7 +170,7 @@ impl App {
         let side = serve::metrics::router(serve::metrics::HttpOptions {
             reader,
             rules,
-            leadership,
+            leadership: leading.own,
             readiness,
             build,
         });
@@ -181,7 +181,7 @@ impl App {
                 Ok(())
             })
         });
-        let stopped = told(stopping.clone());
+        let stopped = told(closing.clone());
         tasks.spawn(async move {
             (
                 EXTERNAL,
@@ -191,7 +191,7 @@ impl App {
                     .map_err(Into::into),
             )
         });
-        let stopped = told(stopping);
+        let stopped = told(closing);
         tasks.spawn(async move {
             (
                 SIDE,
@@ -228,24 +228,36 @@ impl App {
         }
     }
 
+    /// In this order: the poller says for the last time what it remembers, and that is kept; then the
+    /// Lease is given back, and whoever leads next reads what was kept; then the servers, which until
+    /// then pass on what they are asked, end when their last answer is out. Everything else is dropped.
     async fn drain(mut self) {
         tracing::info!("stopping");
+        let end = tokio::time::Instant::now() + DRAIN;
         self.stop.send_replace(true);
-        // The servers end when their last answer is out, and the state when the poller has said for
-        // the last time what it is; everything else is just dropped.
-        let mut left = self.draining;
-        let drained = async {
+        self.ended(&[POLLER], KEPT_WITHIN).await;
+        self.step_down.send_replace(true);
+        if self.is_elected {
+            self.ended(&[LEASE], GIVEN_BACK_WITHIN).await;
+        }
+        self.close.send_replace(true);
+        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        self.ended(&[EXTERNAL, SIDE], left).await;
+    }
+
+    /// Waits until these have ended, for so long at most.
+    async fn ended(&mut self, parts: &[&'static str], within: Duration) {
+        let mut left = parts.to_vec();
+        let ending = async {
             while !left.is_empty() {
-                // Whoever leads next reads what was kept: the Lease is given back after that.
-                self.step_down.send_replace(!left.contains(&STATE));
                 let Some(ended) = self.tasks.join_next().await else {
                     break;
                 };
                 left.retain(|part| !matches!(&ended, Ok((ended, _)) if ended == part));
             }
         };
-        if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!(parts = left.join(", "), "stopped before these had ended");
+        if tokio::time::timeout(within, ending).await.is_err() {
+            tracing::warn!(parts = left.join(", "), "going on before these had ended");
         }
     }
 }

@@ -46,6 +46,16 @@ pub trait OffsetSource: Send + Sync + 'static {
     ) -> impl Future<Output = Observation> + Send;
 }
 
+impl<S: OffsetSource> OffsetSource for Arc<S> {
+    fn observe(
+        &self,
+        plan: SweepPlan,
+        deadline: Instant,
+    ) -> impl Future<Output = Observation> + Send {
+        S::observe(self, plan, deadline)
+    }
+}
+
 /// Requests' interests that are remembered at most; the one asked for longest ago goes first.
 const MAX_INTERESTS: usize = 200;
 
@@ -160,13 +170,21 @@ impl<S: OffsetSource> Poller<S> {
     ///
     /// # Errors
     /// The panic of a sweep.
-    pub async fn run(mut self, mut inputs: Inputs) -> Result<(), tokio::task::JoinError> {
+    pub async fn run(self, mut inputs: Inputs) -> Result<(), tokio::task::JoinError> {
+        self.run_on(&mut inputs).await
+    }
+
+    /// As [`run`](Self::run), leaving to the next poller what this one is told from outside.
+    ///
+    /// # Errors
+    /// The panic of a sweep.
+    pub async fn run_on(mut self, inputs: &mut Inputs) -> Result<(), tokio::task::JoinError> {
         let mut sweeps = Sweeps::new();
         let mut ticks = tokio::time::interval(self.cadence.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut hpas_end, mut interests_end) = (false, false);
         let mut asked = Vec::new();
-        self.merge(&inputs);
+        self.merge(inputs);
         self.publish();
         match Remembered::first(&mut self.remembered).await {
             Some(Told::Stop) => return Ok(()),
@@ -181,7 +199,7 @@ impl<S: OffsetSource> Poller<S> {
                     let before = if is_sweeping { self.plans() } else { BTreeMap::new() };
                     // HPAs that changed say so themselves.
                     if self.expire_interests() {
-                        self.merge(&inputs);
+                        self.merge(inputs);
                     }
                     self.sweep_all(&before, &mut sweeps);
                     if self.remembered.as_ref().is_some_and(Remembered::is_due) {
@@ -198,7 +216,7 @@ impl<S: OffsetSource> Poller<S> {
                 changed = inputs.hpas.changed(), if !hpas_end => {
                     hpas_end = changed.is_err();
                     let before = self.plans();
-                    self.merge(&inputs);
+                    self.merge(inputs);
                     self.publish();
                     self.sweep_new(&before, &mut sweeps);
                 }
@@ -211,7 +229,7 @@ impl<S: OffsetSource> Poller<S> {
                         is_new |= self.remember(interest);
                     }
                     if is_new {
-                        self.merge(&inputs);
+                        self.merge(inputs);
                         self.sweep_new(&before, &mut sweeps);
                     }
                 }
@@ -235,6 +253,7 @@ impl<S: OffsetSource> Poller<S> {
     fn snapshot(&self) -> LagSnapshot {
         LagSnapshot {
             sequence: 0,
+            term: 0,
             targets: Arc::clone(&self.targets),
             clusters: self
                 .clusters

@@ -19,9 +19,12 @@ impl Moment {
     }
 }
 
-/// Publishes snapshots. There is one, owned by the poller.
+/// Publishes snapshots, those of one term of leadership. The poller of that term owns it.
 #[derive(Debug)]
-pub struct Publisher(watch::Sender<Arc<LagSnapshot>>);
+pub struct Publisher {
+    snapshots: watch::Sender<Arc<LagSnapshot>>,
+    term: u64,
+}
 
 /// Reads the latest snapshot. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -31,13 +34,28 @@ pub struct Reader(watch::Receiver<Arc<LagSnapshot>>);
 #[must_use]
 pub fn channel(first: LagSnapshot) -> (Publisher, Reader) {
     let (sender, receiver) = watch::channel(Arc::new(first));
-    (Publisher(sender), Reader(receiver))
+    let publisher = Publisher {
+        snapshots: sender,
+        term: 0,
+    };
+    (publisher, Reader(receiver))
 }
 
 impl Publisher {
-    /// Makes `snapshot` the latest and numbers it.
+    /// For the snapshots of this term, to the same readers. At any time one poller publishes: the one
+    /// before has ended by then.
+    #[must_use]
+    pub fn of_term(&self, term: u64) -> Self {
+        Self {
+            snapshots: self.snapshots.clone(),
+            term,
+        }
+    }
+
+    /// Makes `snapshot` the latest, numbers it and says of which term it is.
     pub fn publish(&self, mut snapshot: LagSnapshot) {
-        self.0.send_modify(|latest| {
+        snapshot.term = self.term;
+        self.snapshots.send_modify(|latest| {
             snapshot.sequence = latest.sequence.wrapping_add(1);
             *latest = Arc::new(snapshot);
         });
@@ -49,6 +67,14 @@ impl Reader {
     #[must_use]
     pub fn latest(&self) -> Arc<LagSnapshot> {
         Arc::clone(&self.0.borrow())
+    }
+
+    /// A clone that takes the latest snapshot for seen.
+    #[must_use]
+    pub fn from_now_on(&self) -> Self {
+        let mut clone = self.clone();
+        clone.0.mark_unchanged();
+        clone
     }
 
     /// Waits for a snapshot later than the last one that this reader waited for; `false` once the

@@ -1,7 +1,8 @@
 //! The port through which `serve` asks the Kubernetes cluster who somebody is and what they may
-//! do. `k8s` answers it.
+//! do, and by what this daemon is known to it. `k8s` answers it.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
+use std::path::PathBuf;
 
 use futures::future::BoxFuture;
 
@@ -14,6 +15,39 @@ pub trait Reviewer: Debug + Send + Sync + 'static {
 
     /// Whether the caller may do this.
     fn may(&self, caller: Caller, action: Action) -> BoxFuture<'static, Result<bool, ReviewError>>;
+
+    /// The user name by which the cluster knows this daemon itself.
+    fn own_name(&self) -> BoxFuture<'static, Result<String, ReviewError>>;
+}
+
+/// By what the Kubernetes cluster knows this daemon: it shows it to other daemons of the installation.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum Credential {
+    /// Nothing that can be shown.
+    #[default]
+    None,
+    /// A bearer token.
+    Token(String),
+    /// A file with a bearer token that is replaced before it ends.
+    TokenFile(PathBuf),
+    /// A client certificate, followed by its issuers, and its key, both in PEM.
+    Certificate {
+        /// The certificates.
+        chain_pem: String,
+        /// The key.
+        key_pem: String,
+    },
+}
+
+impl Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Token(_) => "Token",
+            Self::TokenFile(_) => "TokenFile",
+            Self::Certificate { .. } => "Certificate",
+        })
+    }
 }
 
 /// Why it could not be found out. `Display` is constant text: it reaches the HPA's condition.

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod cap;
+pub mod forward;
 pub mod lease;
 pub mod zero;
 

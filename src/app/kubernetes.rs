@@ -13,6 +13,14 @@ use crate::serve;
 
 type KnownHpas = watch::Receiver<Option<Vec<Arc<HpaFacts>>>>;
 
+/// Which cluster the configuration says.
+pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
+    k8s::client::ClientOptions {
+        kubeconfig: config.kubernetes.kubeconfig.clone(),
+        context: config.kubernetes.context.clone(),
+    }
+}
+
 /// Watches the Kubernetes cluster, where there is one: its HPAs, and who may ask.
 ///
 /// # Errors
@@ -34,10 +42,7 @@ pub(super) async fn connect(
         Hpas::Cluster if !config.kubernetes.enabled => watch::channel(Some(Vec::new())).1,
         Hpas::Cluster => {
             let (facts_in, facts) = watch::channel(None);
-            let options = k8s::client::ClientOptions {
-                kubeconfig: config.kubernetes.kubeconfig.clone(),
-                context: config.kubernetes.context.clone(),
-            };
+            let options = options(config);
             let client = k8s::client::connect(&options).await?;
             connected = Some(client.clone());
             let namespaces = config.kubernetes.namespaces.clone();

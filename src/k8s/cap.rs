@@ -22,6 +22,7 @@ use crate::model::cap::{
     release,
 };
 use crate::model::ceiling::complete_reads;
+use crate::model::fencing::EPOCH;
 use crate::model::target::HpaFacts;
 use crate::model::types::Moment;
 use crate::model::zero::HpaName;
@@ -111,11 +112,10 @@ impl Goal {
 
 impl Writer {
     async fn turn(&mut self) {
-        if !self.writing.leads() {
+        let Some(snapshot) = self.writing.begin() else {
             self.hpas.clear();
             return;
-        }
-        let snapshot = self.writing.reader.latest();
+        };
         let sweeps = snapshot.clusters.values().filter_map(|c| c.sweep);
         let swept: Vec<_> = sweeps.map(|sweep| sweep.started.monotonic).collect();
         if swept.is_empty() || swept == self.swept {
@@ -187,8 +187,9 @@ impl Writer {
         if change.is_empty() {
             return Ok(());
         }
+        let metadata = self.writing.claim(&api, object.metadata).await?;
         let within = self.writing.within()?;
-        write(&api, &object.metadata, &change, within).await?;
+        write(&api, &metadata, &change, within).await?;
         if let Some(capped) = self.hpas.get_mut(key) {
             capped.patience.wrote(now);
             let fought = capped.patience.is_tried();
@@ -272,6 +273,9 @@ pub async fn write(
             Some(Mark::Remove) => Value::Null,
         };
         annotations.insert(key.to_owned(), value);
+    }
+    if change.is_last() {
+        annotations.insert(EPOCH.to_owned(), Value::Null);
     }
     let mut metadata =
         json!({"resourceVersion": read.resource_version, "annotations": annotations});

@@ -4,9 +4,14 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 pub use kube::Client;
 use kube::Config;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use secrecy::ExposeSecret as _;
+
+use crate::review::Credential;
 
 /// Which cluster to use, where the environment does not say it all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,12 +64,43 @@ const HINT: &str =
 /// # Errors
 /// What was tried, and why it did not do.
 pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
+    Ok(Client::try_from(config(options).await?)?)
+}
+
+/// By what a client made with these options is known to the cluster.
+///
+/// # Errors
+/// What was tried, and why it did not do.
+pub async fn credential(options: &ClientOptions) -> Result<Credential, ClientError> {
+    let login = config(options).await?.auth_info;
+    let text = |data: Option<String>, file: Option<String>| match (data, file) {
+        (Some(data), _) => BASE64.decode(data).ok(),
+        (None, Some(file)) => std::fs::read(file).ok(),
+        (None, None) => None,
+    };
+    let key_data = login
+        .client_key_data
+        .map(|key| key.expose_secret().to_owned());
+    let chain = text(login.client_certificate_data, login.client_certificate);
+    let key = text(key_data, login.client_key);
+    let utf8 = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
+    Ok(match (login.token_file, login.token) {
+        (Some(file), _) => Credential::TokenFile(file.into()),
+        (None, Some(token)) => Credential::Token(token.expose_secret().to_owned()),
+        (None, None) => match (chain.and_then(utf8), key.and_then(utf8)) {
+            (Some(chain_pem), Some(key_pem)) => Credential::Certificate { chain_pem, key_pem },
+            _ => Credential::None,
+        },
+    })
+}
+
+async fn config(options: &ClientOptions) -> Result<Config, ClientError> {
     let found = Kubeconfigs::find(
         options.kubeconfig.as_deref(),
         env::var_os("KUBECONFIG").as_deref(),
         env::home_dir().as_deref(),
     );
-    let config = match (found.read(), &options.context) {
+    match (found.read(), &options.context) {
         (Some(kubeconfig), context) => {
             let failed = |source| ClientError::Kubeconfig {
                 files: shown(&found.present),
@@ -76,20 +112,17 @@ pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
             };
             Config::from_custom_kubeconfig(kubeconfig.map_err(failed)?, &options)
                 .await
-                .map_err(failed)?
+                .map_err(failed)
         }
-        (None, Some(context)) => {
-            return Err(ClientError::NoContext {
-                context: context.clone(),
-                tried: shown(&found.tried),
-            });
-        }
+        (None, Some(context)) => Err(ClientError::NoContext {
+            context: context.clone(),
+            tried: shown(&found.tried),
+        }),
         (None, None) => Config::incluster().map_err(|source| ClientError::NotFound {
             tried: shown(&found.tried),
             source,
-        })?,
-    };
-    Ok(Client::try_from(config)?)
+        }),
+    }
 }
 
 fn shown(paths: &[PathBuf]) -> String {

@@ -20,6 +20,7 @@ use tokio::sync::watch::Sender;
 use super::scale::{ScaleError, in_time};
 use super::watching;
 use crate::model::annotations::PREFIX;
+use crate::model::fencing::EPOCH;
 use crate::model::quantity::Milli;
 use crate::model::selector::{Operator, Requirement, Selector, is_label_value};
 use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
@@ -193,7 +194,8 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
             .annotations
             .iter()
             .flatten()
-            .filter(|(key, _)| key.starts_with(PREFIX))
+            // A new leader's term is nothing that anybody wants, and no reason to merge anew.
+            .filter(|(key, _)| key.starts_with(PREFIX) && *key != EPOCH)
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
         max_replicas: u32::try_from(hpa.spec.max_replicas).unwrap_or(0),

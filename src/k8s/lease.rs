@@ -1,23 +1,34 @@
 //! The Lease by which one of several daemons leads: see [`model::lease`](crate::model::lease) for the
-//! rules.
+//! rules. Those who do not lead watch it, so that one that was given back is taken at once, and know
+//! from it where the leader is asked.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use futures::stream::StreamExt;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::core::ObjectMeta;
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
 use super::scale::{ScaleError as RequestError, in_time};
-use crate::leading::Term;
+use super::watching;
+use crate::leading::{Leader, Term};
 use crate::model::lease::{Candidate, LeaseRules, Record, Turn};
 use crate::telemetry::lease::{LeadershipGained, LeadershipLost, LeaseFailed};
 
 /// The longest that one request may take.
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
+
+/// Nor may giving the Lease back, since the process is to end.
+const GIVE_BACK_WITHIN: Duration = Duration::from_secs(1);
+
+/// The annotation of the Lease that says where its holder is asked: host and port.
+const ADDRESS: &str = "lagwise.dev/address";
 
 /// What the keeper of the Lease works with.
 #[allow(missing_debug_implementations, reason = "the client has none")]
@@ -28,10 +39,16 @@ pub struct LeaseOptions {
     pub name: String,
     /// This daemon's name, which no other has.
     pub identity: String,
+    /// Where the other daemons ask this one while it leads: host and port.
+    pub address: String,
     /// How long things take.
     pub rules: LeaseRules,
     /// Where it is said whether this daemon leads.
     pub terms: watch::Sender<Option<Term>>,
+    /// Where it is said which other one leads.
+    pub leaders: watch::Sender<Option<Leader>>,
+    /// The Lease as [`follow`] last saw it; without the right to watch it, nothing comes.
+    pub seen: watch::Receiver<Option<Lease>>,
     /// Becomes true when it has to step down.
     pub stop: watch::Receiver<bool>,
 }
@@ -43,17 +60,22 @@ pub async fn keep(options: LeaseOptions) {
         client,
         name,
         identity,
+        address,
         rules,
         terms,
+        leaders,
+        mut seen,
         mut stop,
     } = options;
     let mut keeper = LeaseKeeper {
         api: Api::default_namespaced(client),
         name,
+        address,
         rules,
         candidate: Candidate::new(identity),
         held: None,
         terms,
+        leaders,
         failing: None,
     };
     loop {
@@ -62,6 +84,7 @@ pub async fn keep(options: LeaseOptions) {
         let pause = tokio::time::sleep(rules.retry());
         tokio::select! {
             () = pause => {}
+            () = keeper.is_open(&mut seen) => {}
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
@@ -71,15 +94,79 @@ pub async fn keep(options: LeaseOptions) {
 struct LeaseKeeper {
     api: Api<Lease>,
     name: String,
+    address: String,
     rules: LeaseRules,
     candidate: Candidate,
     /// The Lease as this daemon last wrote it.
     held: Option<Lease>,
     terms: watch::Sender<Option<Term>>,
+    leaders: watch::Sender<Option<Leader>>,
     failing: Option<RequestError>,
 }
 
+/// Follows the Lease for ever: says which other daemon leads, and shows the Lease to its keeper.
+///
+/// Apart from the keeper, since who leads next counts also for one that has given the Lease back.
+pub async fn follow(
+    client: Client,
+    name: String,
+    identity: String,
+    leaders: watch::Sender<Option<Leader>>,
+    seen: watch::Sender<Option<Lease>>,
+) {
+    // A right by the object's name holds for a watch whose field selector names it.
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let api: Api<Lease> = Api::default_namespaced(client);
+    let mut events = pin!(watching::events(
+        api,
+        config,
+        "the Lease that says who leads"
+    ));
+    while let Some(event) = events.next().await {
+        let lease = match event {
+            Event::Init | Event::InitDone => continue,
+            Event::InitApply(lease) | Event::Apply(lease) => Some(lease),
+            Event::Delete(_) => None,
+        };
+        say(&leaders, lease.as_ref(), &identity);
+        seen.send_replace(lease);
+    }
+}
+
+/// Says who leads, if it is somebody else than `me`.
+fn say(leaders: &watch::Sender<Option<Leader>>, lease: Option<&Lease>, me: &str) {
+    let leader = lease.and_then(|lease| {
+        let record = record_of(lease);
+        let annotations = lease.metadata.annotations.as_ref();
+        record.holder.filter(|holder| holder != me).map(|_| Leader {
+            term: record.transitions.into(),
+            address: annotations.and_then(|all| all.get(ADDRESS)).cloned(),
+        })
+    });
+    leaders.send_if_modified(|known| {
+        let differs = *known != leader;
+        *known = leader;
+        differs
+    });
+}
+
 impl LeaseKeeper {
+    /// Waits until the watch shows that the Lease is free, or taken from this daemon.
+    async fn is_open(&mut self, seen: &mut watch::Receiver<Option<Lease>>) {
+        loop {
+            if seen.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            let record = seen.borrow_and_update().as_ref().map(record_of);
+            let held = self.held.as_ref().map(record_of);
+            if record.is_some_and(|record| is_news(&record, held.as_ref())) {
+                // Whatever it is, it is not what was last written: it has to be read.
+                self.held = None;
+                return;
+            }
+        }
+    }
+
     async fn turn(&mut self) -> Result<(), RequestError> {
         let within = REQUEST_WITHIN.min(self.rules.term());
         let found = match self.held.take() {
@@ -89,6 +176,7 @@ impl LeaseKeeper {
         };
         let now = Instant::now();
         self.candidate.see(found.as_ref().map(record_of), now);
+        say(&self.leaders, found.as_ref(), self.candidate.name());
         let Turn::Hold { term } = self.candidate.turn(now) else {
             self.publish(None);
             return Ok(());
@@ -108,6 +196,7 @@ impl LeaseKeeper {
         };
         self.candidate
             .see(Some(record_of(&written)), Instant::now());
+        say(&self.leaders, Some(&written), self.candidate.name());
         self.held = Some(written);
         self.publish(Some(Term {
             number: term.into(),
@@ -122,12 +211,14 @@ impl LeaseKeeper {
         let before = found.and_then(|lease| lease.spec.clone());
         let before = before.unwrap_or_default();
         let is_mine = before.holder_identity.as_deref() == Some(self.candidate.name());
+        let metadata = found.map(|lease| lease.metadata.clone());
+        let mut metadata = metadata.unwrap_or_default();
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(ADDRESS.to_owned(), self.address.clone());
         Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
-                ..found
-                    .map(|lease| lease.metadata.clone())
-                    .unwrap_or_default()
+                ..metadata
             },
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.candidate.name().to_owned()),
@@ -163,9 +254,12 @@ impl LeaseKeeper {
             spec.lease_duration_seconds = Some(1);
             spec.renew_time = Some(MicroTime(Timestamp::now()));
         }
-        let within = REQUEST_WITHIN.min(Duration::from_secs(2));
         let params = PostParams::default();
-        let given = in_time(within, self.api.replace(&self.name, &params, &held)).await;
+        let given = in_time(
+            GIVE_BACK_WITHIN,
+            self.api.replace(&self.name, &params, &held),
+        )
+        .await;
         self.tell(given.err());
     }
 
@@ -177,7 +271,25 @@ impl LeaseKeeper {
             }
             .emit();
         }
+        // Nobody could renew it in time.
+        if error.is_some() && !self.leads() {
+            self.publish(None);
+        }
         self.failing = error;
+    }
+
+    fn leads(&self) -> bool {
+        let term = *self.terms.borrow();
+        term.is_some_and(|term| term.left(Instant::now()).is_some())
+    }
+}
+
+/// Whether a Lease that the watch shows is worth a look: it is free, or no longer `held`. A watch may be
+/// late and show what was before this daemon took the Lease.
+fn is_news(shown: &Record, held: Option<&Record>) -> bool {
+    match held {
+        None => shown.holder.is_none(),
+        Some(held) => shown.holder != held.holder && shown.transitions >= held.transitions,
     }
 }
 
@@ -194,5 +306,69 @@ fn record_of(lease: &Lease) -> Record {
             .unwrap_or(0),
         renewed: spec.renew_time.map(|time| time.0.to_string()),
         duration: Duration::from_secs(seconds.unwrap_or(0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(holder: Option<&str>, transitions: u32) -> Record {
+        Record {
+            holder: holder.map(str::to_owned),
+            transitions,
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn a_lease_that_is_free_or_lost_is_news() {
+        let mine = record(Some("me"), 4);
+        for (shown, held, expected) in [
+            (record(None, 4), None, true),
+            (record(Some("other"), 4), None, false),
+            (record(Some("me"), 4), Some(&mine), false),
+            (record(Some("other"), 5), Some(&mine), true),
+            (record(None, 4), Some(&mine), true),
+            // From before it was taken.
+            (record(None, 3), Some(&mine), false),
+            (record(Some("other"), 3), Some(&mine), false),
+        ] {
+            assert_eq!(is_news(&shown, held), expected, "{shown:?} {held:?}");
+        }
+    }
+
+    #[test]
+    fn others_are_told_with_their_address_and_oneself_is_not() {
+        let (leaders, told) = watch::channel(None);
+        let lease = |holder: &str, address: Option<&str>| Lease {
+            metadata: ObjectMeta {
+                annotations: address.map(|to| [(ADDRESS.to_owned(), to.to_owned())].into()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(holder.to_owned()),
+                lease_transitions: Some(7),
+                ..LeaseSpec::default()
+            }),
+        };
+        for (shown, expected) in [
+            (
+                Some(lease("other", Some("10.0.0.1:6443"))),
+                Some(Some("10.0.0.1:6443")),
+            ),
+            (Some(lease("other", None)), Some(None)),
+            (Some(lease("me", Some("10.0.0.2:6443"))), None),
+            (Some(lease("", Some("10.0.0.1:6443"))), None),
+            (None, None),
+        ] {
+            say(&leaders, shown.as_ref(), "me");
+            let leader = told.borrow().clone();
+            let expected = expected.map(|address| Leader {
+                term: 7,
+                address: address.map(str::to_owned),
+            });
+            assert_eq!(leader, expected);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The only place that knows the Kubernetes API: what HPAs ask for ([`hpa`]), whose
 //! certificates the cluster vouches for ([`trust`]), who may do what ([`reviews`]), what lagwise
-//! keeps there ([`state`]), which of several daemons leads ([`lease`]), what bounds HPAs ([`cap`], and
+//! keeps there ([`state`]), which of several daemons leads ([`lease`], and [`epoch`] marks what it
+//! manages), what bounds HPAs ([`cap`], and
 //! what gives them back, [`release`]), what sleeps and wakes ([`zero`], [`scale`]), and how to reach it
 //! ([`client`]).
 //!
@@ -9,6 +10,7 @@
 
 pub mod cap;
 pub mod client;
+pub mod epoch;
 pub mod hpa;
 pub mod lease;
 pub mod manifests;

@@ -14,6 +14,7 @@ use super::cap;
 use super::hpa::facts_of;
 use super::scale::{ScaleError, Scales, in_time};
 use crate::model::cap::{CapMode, Live, own_mode, release};
+use crate::model::fencing::EPOCH;
 use crate::model::target::HpaFacts;
 use crate::model::zero::MARK;
 
@@ -72,9 +73,11 @@ impl Release {
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let listed = in_time(REQUEST_WITHIN, api.list(&page)).await?;
-            let facts = listed.items.iter().map(facts_of);
-            let ours = facts.filter(|hpa| Live::of(hpa).is_marked() || is_asleep(hpa));
-            marked.extend(ours.map(|hpa| (hpa.namespace.to_string(), hpa.name.to_string())));
+            let facts = listed.items.iter().map(|object| (facts_of(object), object));
+            let ours = facts.filter(|(hpa, object)| {
+                Live::of(hpa).is_marked() || is_asleep(hpa) || has_epoch(object)
+            });
+            marked.extend(ours.map(|(hpa, _)| (hpa.namespace.to_string(), hpa.name.to_string())));
             match listed.metadata.continue_ {
                 Some(rest) if !rest.is_empty() => page = page.continue_token(&rest),
                 _ => return Ok(marked),
@@ -97,7 +100,7 @@ impl Release {
             let object = in_time(REQUEST_WITHIN, api.get(name)).await?;
             let hpa = facts_of(&object);
             let live = Live::of(&hpa);
-            if !live.is_marked() && !is_asleep(&hpa) {
+            if !live.is_marked() && !is_asleep(&hpa) && !has_epoch(&object) {
                 return Ok(first);
             }
             let start = hpa.min_replicas.unwrap_or(1).max(1);
@@ -130,14 +133,16 @@ impl Release {
         if let Some(change) = release(Live::of(hpa), None, keeper) {
             return cap::write(api, read, &change, REQUEST_WITHIN).await;
         }
-        match self.wake(hpa).await {
-            // What it scaled is gone: there is nothing to wake.
-            Err(ScaleError::Gone(_) | ScaleError::NoKind { .. }) => {}
-            other => other?,
+        if is_asleep(hpa) {
+            match self.wake(hpa).await {
+                // What it scaled is gone: there is nothing to wake.
+                Err(ScaleError::Gone(_) | ScaleError::NoKind { .. }) => {}
+                other => other?,
+            }
         }
         let patch = Patch::Merge(json!({"metadata": {
             "resourceVersion": read.resource_version,
-            "annotations": {MARK: null},
+            "annotations": {MARK: null, EPOCH: null},
         }}));
         let params = PatchParams::default();
         let patched = api.patch_metadata(&hpa.name, &params, &patch);
@@ -155,6 +160,11 @@ impl Release {
         let set = scales.set(namespace, target, &scale, start, REQUEST_WITHIN);
         set.await
     }
+}
+
+fn has_epoch(object: &HorizontalPodAutoscaler) -> bool {
+    let annotations = object.metadata.annotations.as_ref();
+    annotations.is_some_and(|all| all.contains_key(EPOCH))
 }
 
 fn is_asleep(hpa: &HpaFacts) -> bool {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
@@ -64,6 +64,17 @@ impl Reviewer for ClusterReviewer {
         Box::pin(async move {
             let answer = ask(client, review).await?;
             Ok(answer.status.is_some_and(|status| status.allowed))
+        })
+    }
+
+    fn own_name(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
+        let client = self.0.clone();
+        Box::pin(async move {
+            let answer = ask(client, SelfSubjectReview::default()).await?;
+            let user = answer.status.and_then(|status| status.user_info);
+            let name = user.and_then(|user| user.username);
+            name.filter(|name| !name.is_empty())
+                .ok_or(ReviewError::NoAnswer)
         })
     }
 }

@@ -67,11 +67,10 @@ struct Seen {
 
 impl Keeper {
     async fn turn(&mut self) {
-        if !self.writing.leads() {
+        let Some(snapshot) = self.writing.begin() else {
             self.workloads.clear();
             return;
-        }
-        let snapshot = self.writing.reader.latest();
+        };
         let now = Moment::now();
         let sleepers = sleepers(&snapshot, &now, &self.writing.rules);
         let Some(hpas) = self.writing.hpas.borrow().clone() else {
@@ -172,14 +171,15 @@ impl Keeper {
         if object.metadata.uid.as_deref() != Some(&*hpa.uid) {
             return Err(ScaleError::Changed);
         }
-        let annotations = object.metadata.annotations.unwrap_or_default();
+        let metadata = self.writing.claim(&api, object.metadata).await?;
+        let annotations = metadata.annotations.unwrap_or_default();
         let scale = self
             .scales
             .read(&hpa.namespace, &hpa.scale_target, within)
             .await?;
         Ok(Seen {
             marked: annotations.contains_key(MARK),
-            version: object.metadata.resource_version,
+            version: metadata.resource_version,
             scale,
         })
     }

@@ -142,6 +142,7 @@ pub(crate) fn snapshot() -> LagSnapshot {
     let down = ClusterHistory::default().take_in(lost, Scope::Whole);
     LagSnapshot {
         sequence: 0,
+        term: 0,
         targets: Arc::new(Targets {
             clusters: vec!["main".into(), "down".into()],
             ..Targets::default()

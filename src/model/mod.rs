@@ -17,6 +17,7 @@ pub mod commits;
 pub mod event;
 mod fallback;
 pub mod fault;
+pub mod fencing;
 pub mod finding;
 #[cfg(test)]
 pub(crate) mod fixtures;

@@ -14,6 +14,9 @@ pub const NAMESPACE: &str =
 pub const CONFIG_MAP: &str =
     "1 to 253 of lower-case letters, digits, . -, with a letter or digit at both ends";
 
+/// What an address may be that others reach a server by.
+pub const ADDRESS: &str = "a host's name or IP address and a port, as 10.1.2.3:6443 or [::1]:6443";
+
 /// A topic's name, checked.
 ///
 /// # Errors
@@ -72,6 +75,29 @@ pub fn config_map(name: &str) -> Result<&str, String> {
     })?;
     alphanumeric_ends(name)?;
     within(name, 253)
+}
+
+/// A host and a port, checked.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn address(text: &str) -> Result<&str, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("there is no port in it")?;
+    match port.parse::<u16>() {
+        Ok(1..) => {}
+        _ => return Err(format!("{port:?} is no port")),
+    }
+    let is_v6 = host.starts_with('[') && host.ends_with(']');
+    chars_of(host, |c| {
+        c.is_ascii_alphanumeric()
+            || matches!(c, '.' | '-')
+            || (is_v6 && matches!(c, ':' | '[' | ']'))
+    })?;
+    within(host, 253)?;
+    if host.is_empty() {
+        return Err("there is no host in it".into());
+    }
+    Ok(text)
 }
 
 fn chars_of(name: &str, allowed: impl Fn(char) -> bool) -> Result<(), String> {

@@ -114,6 +114,7 @@ pub(super) fn snapshot(observations: Vec<Observation>, hpas: &[HpaFacts]) -> Lag
     }
     LagSnapshot {
         sequence: 1,
+        term: 0,
         targets: Arc::new(Targets::merge(&["main".into()], &[], hpas, BTreeSet::new())),
         clusters: [("main".into(), latest)].into(),
         idle: Arc::default(),

@@ -22,6 +22,9 @@ use super::zero::IdleSince;
 pub struct LagSnapshot {
     /// Counts up with every publication.
     pub sequence: u64,
+    /// The term of leadership that it was made in: in no other does it answer for anything. 0 where
+    /// nobody is elected.
+    pub term: u64,
     /// Who wants to know what.
     pub targets: Arc<Targets>,
     /// By cluster, in the order of names.

@@ -3,6 +3,8 @@
 //! Every answer comes from the latest snapshot. Only a group that nobody has asked about before
 //! makes a request wait, for a first read, and not long: the HPA controller has five workers.
 
+mod led;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,11 +22,13 @@ use tokio::time::timeout_at;
 use super::access_log::{AccessLog, Sampler};
 use super::asking::Asking;
 use super::auth::{Access, AuthMode};
+use super::forward::Forwarder;
 use super::health::Readiness;
 use super::request::{Parameters, only_get, small_enough, takes_json};
 use super::route::{GROUP, Route, VERSION};
 use super::status::{Failure, json};
 use super::{BuildInfo, discovery};
+use crate::leading::Leading;
 use crate::model::access::Caller;
 use crate::model::query::{self, Answer, Question, Rules};
 use crate::model::refusal::Refusal;
@@ -34,7 +38,7 @@ use crate::model::target::{Interest, label};
 use crate::model::tenancy::Tenancy;
 use crate::model::types::Moment;
 use crate::publish::Reader;
-use crate::telemetry::api::{ApiAnswered, ValueServed};
+use crate::telemetry::api::ApiAnswered;
 
 /// The longest that a request waits for a first read.
 const FIRST_READ_WITHIN: Duration = Duration::from_secs(2);
@@ -55,6 +59,10 @@ pub struct ExternalOptions {
     pub rules: Rules,
     /// Which namespaces may name what.
     pub tenancy: Tenancy,
+    /// Who leads, and so answers.
+    pub leading: Leading,
+    /// How requests are passed on to another daemon that leads.
+    pub forwarder: Option<Forwarder>,
     /// Where to say which groups requests ask for. Never waited for.
     pub interests: mpsc::Sender<Interest>,
     /// Who may ask.
@@ -72,6 +80,8 @@ struct Api {
     reader: Reader,
     rules: Rules,
     tenancy: Tenancy,
+    leading: Leading,
+    forwarder: Option<Forwarder>,
     asking: Asking,
     under_way: Semaphore,
     access: Access,
@@ -86,6 +96,8 @@ pub fn router(options: ExternalOptions) -> Router {
         reader: options.reader,
         rules: options.rules,
         tenancy: options.tenancy,
+        leading: options.leading,
+        forwarder: options.forwarder,
         asking: Asking::new(options.interests),
         under_way: Semaphore::new(MAX_UNDER_WAY),
         access: Access::new(options.auth),
@@ -171,7 +183,11 @@ impl Api {
         small_enough(&asked.parts.headers)?;
         let known = self.authenticate(asked.parts).await?;
         let caller = caller.insert(known);
-        self.authorise(caller, asked).await?;
+        let is_forwarded = self.is_forwarded(caller, asked).await?;
+        // A daemon of ours that passes a request on has authorised the caller for whom it does.
+        if !is_forwarded || self.access.is_open() {
+            self.authorise(caller, asked).await?;
+        }
         only_get(method)?;
         takes_json(&asked.parts.headers)?;
         match route {
@@ -190,12 +206,7 @@ impl Api {
                     metric,
                     selector: &selector,
                 };
-                let answer = self.value(&question).await?;
-                ValueServed {
-                    age: Moment::now().since(&answer.read),
-                }
-                .emit();
-                list(&question, &answer)
+                self.metric(&question, asked, is_forwarded).await
             }
             Route::Live | Route::Ready | Route::OpenApi | Route::Nothing => Err(no_such_path()),
         }
@@ -230,8 +241,11 @@ impl Api {
     }
 
     /// The value, after a first read where there was none.
-    async fn value(&self, question: &Question<'_>) -> Result<Answer, Failure> {
-        let snapshot = self.reader.latest();
+    async fn value(
+        &self,
+        question: &Question<'_>,
+        snapshot: &LagSnapshot,
+    ) -> Result<Answer, Failure> {
         let interests = query::interests(question, &snapshot.targets)?;
         if interests.len() > MAX_INTERESTS {
             return Err(Failure::bad_request(format!(
@@ -242,10 +256,10 @@ impl Api {
         self.tenancy
             .check(question.namespace, &interests)
             .map_err(|barred| Failure::forbidden(barred.to_string()))?;
-        match query::answer(question, &snapshot, &Moment::now(), &self.rules) {
-            Err(Refusal::NotYetRead(unread)) => self.first_read(question, unread, &snapshot).await,
+        match query::answer(question, snapshot, &Moment::now(), &self.rules) {
+            Err(Refusal::NotYetRead(unread)) => self.first_read(question, unread, snapshot).await,
             answered => {
-                self.asking.keep_watched(interests, &snapshot);
+                self.asking.keep_watched(interests, snapshot);
                 Ok(answered?)
             }
         }

@@ -27,6 +27,10 @@ const RULES: Rules = Rules {
     namespaces: Vec::new(),
 };
 
+pub(super) fn rules() -> Rules {
+    RULES
+}
+
 /// An API over a snapshot, with what feeds it.
 pub(super) struct Rig {
     pub(super) router: Router,
@@ -44,6 +48,8 @@ fn rig_for(snapshot: LagSnapshot, auth: AuthMode, queue: usize, tenancy: Tenancy
     let (sender, interests) = mpsc::channel(queue);
     let (drain, draining) = watch::channel(false);
     let router = router(ExternalOptions {
+        leading: Leading::alone(),
+        forwarder: None,
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
         rules: RULES,

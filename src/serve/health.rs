@@ -4,17 +4,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::leading::Leading;
 use crate::publish::Reader;
 
 /// How long to wait for the first sweep before being ready without it. While the API is not
 /// available no namespace of the Kubernetes cluster can be deleted, so Kafka must not decide it.
 const READY_AFTER: Duration = Duration::from_secs(10);
 
-/// Readiness: every Kafka cluster has been asked once, whatever came of it, and the HPAs are known;
-/// or 10 s have passed; and the process is not about to end.
+/// Readiness: every Kafka cluster has been asked once, whatever came of it, and the HPAs are known, or
+/// another daemon leads, which is asked; or 10 s have passed; and the process is not about to end.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     reader: Reader,
+    leading: Leading,
     started: Instant,
     draining: watch::Receiver<bool>,
 }
@@ -36,9 +38,16 @@ impl Readiness {
     pub fn new(reader: Reader, started: Instant, draining: watch::Receiver<bool>) -> Self {
         Self {
             reader,
+            leading: Leading::alone(),
             started,
             draining,
         }
+    }
+
+    /// The same, of a process that leads only at times.
+    #[must_use]
+    pub fn led(self, leading: Leading) -> Self {
+        Self { leading, ..self }
     }
 
     /// Whether requests may be sent.
@@ -51,7 +60,10 @@ impl Readiness {
         }
         let waited = now.saturating_duration_since(self.started);
         let latest = self.reader.latest();
-        if waited >= READY_AFTER || (latest.is_swept() && !latest.targets.hpas_unlisted) {
+        let leads = self.leading.own.holds(latest.term, now).is_some();
+        let knows = latest.is_swept() && !latest.targets.hpas_unlisted;
+        let asks = self.leading.others.borrow().is_some();
+        if waited >= READY_AFTER || (leads && knows) || asks {
             Ok(())
         } else {
             Err(NotReady::Starting)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::leading::Leading;
 use crate::model::access::{ClusterTrust, FrontProxyTrust};
 use crate::model::fixtures;
 use crate::model::query::Rules;
@@ -47,6 +48,8 @@ impl Server {
         let (interests, receiver) = mpsc::channel(8);
         let (drain, draining) = watch::channel(false);
         let router = external::router(ExternalOptions {
+            leading: Leading::alone(),
+            forwarder: None,
             readiness: Readiness::new(reader.clone(), Instant::now(), draining),
             reader,
             tenancy: Default::default(),

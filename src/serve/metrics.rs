@@ -51,11 +51,9 @@ async fn ready(State(options): State<Arc<HttpOptions>>) -> Response {
 
 async fn scrape(State(options): State<Arc<HttpOptions>>) -> Response {
     // Of several daemons one tells of Kafka, or every sum would be double.
-    let leads = options.leadership.term(Instant::now()).is_some();
-    let snapshot = match leads {
-        true => options.reader.latest(),
-        false => Arc::default(),
-    };
+    let latest = options.reader.latest();
+    let leads = options.leadership.holds(latest.term, Instant::now());
+    let snapshot = leads.map_or_else(Arc::default, |_| latest);
     let mut text = exposition::render(&snapshot, &Moment::now(), &options.rules, &options.build);
     if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut text) {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();

@@ -1,5 +1,5 @@
 //! What lagwise answers over the network, always from the latest snapshot: the external metrics
-//! API ([`external`]) over TLS, and Prometheus metrics and health ([`metrics`]) over plain HTTP.
+//! API ([`external`]) over TLS, by whoever leads ([`forward`]), and Prometheus metrics and health ([`metrics`]) over plain HTTP.
 //!
 //! Nothing here waits for Kafka, except a first read that a request asked for, and that shortly.
 //! HTTP status codes are decided here and nowhere else.
@@ -12,6 +12,7 @@ mod connections;
 mod discovery;
 mod exposition;
 pub mod external;
+pub mod forward;
 pub mod health;
 pub mod listen;
 pub mod metrics;

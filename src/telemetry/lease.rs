@@ -63,3 +63,40 @@ impl LeaseFailed<'_> {
         );
     }
 }
+
+/// The term of a new leader was written on the HPAs that it manages.
+#[derive(Clone, Copy, Debug)]
+pub struct EpochWritten {
+    /// The term's number.
+    pub term: u64,
+    /// On how many HPAs.
+    pub hpas: usize,
+}
+
+impl EpochWritten {
+    /// Logs.
+    pub fn emit(&self) {
+        tracing::info!(
+            term = self.term,
+            hpas = self.hpas,
+            "HPAs that this daemon manages carry its term"
+        );
+    }
+}
+
+/// The term could not be written on an HPA.
+#[derive(Debug)]
+pub struct EpochUnwritten<'a> {
+    /// Why.
+    pub reason: &'a dyn Error,
+}
+
+impl EpochUnwritten<'_> {
+    /// Logs.
+    pub fn emit(&self) {
+        tracing::warn!(
+            reason = %self.reason,
+            "an HPA cannot be given the term of this leader: it is tried again"
+        );
+    }
+}

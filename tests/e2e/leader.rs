@@ -1,5 +1,7 @@
 //! Two daemons on one cluster: one decides and writes, and the other takes over.
 
+mod answers;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,10 +15,13 @@ use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
 /// The scenarios.
-pub(crate) const CASES: &[(&str, Test)] = &[(
-    "leader::one_writes_and_another_takes_over",
-    one_writes_and_another_takes_over,
-)];
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "leader::one_writes_and_another_takes_over",
+        one_writes_and_another_takes_over,
+    ),
+    ("leader::one_answers_for_all", answers::one_answers_for_all),
+];
 
 const WITHIN: Duration = Duration::from_secs(90);
 
@@ -26,7 +31,7 @@ fn allow(plane: &ControlPlane, namespace: &str) -> Result<()> {
         {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "leads"},
             "rules": [
-                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
+                {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "list", "watch", "create", "update"]},
                 {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["patch"]},
             ],
         },
@@ -109,6 +114,17 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
     };
     until_max(6)?;
     ensure!(!leads(&second)? && !writes(&second)?, "both lead");
+    let until_epoch = || {
+        poll_until(WITHIN, "the HPA to carry the leader's term", || {
+            let hpa = plane.get("hpa", "billing", Some(&namespace))?;
+            let lease = plane.get("lease", "lagwise", Some(&namespace))?;
+            let epoch = &hpa["metadata"]["annotations"]["lagwise.dev/epoch"];
+            let term = lease["spec"]["leaseTransitions"].to_string();
+            ensure!(epoch.as_str() == Some(&term), "{epoch} in term {term}");
+            Ok(term)
+        })
+    };
+    let first_term = until_epoch()?;
 
     // Held up for longer than its Lease: the other leads, and the first stands down at once when it goes on.
     first.process.signal("STOP")?;
@@ -116,6 +132,8 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
         ensure!(leads(&second)?, "it does not");
         Ok(())
     })?;
+    // What the first may still have to write meets a newer version, though nothing else has changed.
+    ensure!(until_epoch()? != first_term, "the term is the same");
     let change = r#"{"spec":{"maxReplicas":30}}"#;
     plane.kubectl(&["patch", "hpa", "billing", "-n", &namespace, "-p", change])?;
     until_max(6)?;

@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, header};
 use axum_server::tls::TlsInfo;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use crate::model::access::{Action, Caller, ClusterTrust};
 use crate::review::{ReviewError, Reviewer};
@@ -89,6 +89,8 @@ struct Cluster {
     /// The authorities of the trust last seen: making them parses certificates.
     built: RwLock<Option<(ClusterTrust, Arc<Certificates>)>>,
     reviews: Reviews,
+    /// By what the cluster knows this daemon: asked for once.
+    own_name: OnceCell<String>,
 }
 
 impl Access {
@@ -99,6 +101,7 @@ impl Access {
                 trust,
                 built: RwLock::new(None),
                 reviews: Reviews::new(reviewer),
+                own_name: OnceCell::new(),
             }),
         })
     }
@@ -132,6 +135,28 @@ impl Access {
         match refused {
             Some(reason) => Err(reason),
             None => Ok(Arc::new(Caller::anonymous())),
+        }
+    }
+
+    /// Whether everybody may ask.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether the caller is known to the cluster by the same name as this daemon: another one of its
+    /// installation. Where nobody is known, everybody is.
+    ///
+    /// # Errors
+    /// Why it cannot be found out.
+    pub(super) async fn is_peer(&self, caller: &Caller) -> Result<bool, ReviewError> {
+        match &self.0 {
+            None => Ok(true),
+            Some(cluster) => {
+                let name = cluster
+                    .own_name
+                    .get_or_try_init(|| cluster.reviews.own_name());
+                Ok(*name.await? == caller.user)
+            }
         }
     }
 
@@ -183,6 +208,9 @@ pub(super) mod testing {
     use std::collections::{HashMap, HashSet};
     use std::sync::Mutex;
     use std::time::Duration;
+
+    /// By what it knows whoever asks it.
+    pub(in crate::serve) const OWN_NAME: &str = "system:serviceaccount:lagwise:lagwise";
 
     #[derive(Debug, Default)]
     struct State {
@@ -247,6 +275,10 @@ pub(super) mod testing {
                     ..Caller::default()
                 })
             })
+        }
+
+        fn own_name(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
+            self.ask(|_| OWN_NAME.to_owned())
         }
 
         fn may(

@@ -60,6 +60,11 @@ impl Reviews {
         .await
     }
 
+    /// By what the cluster knows this daemon.
+    pub(super) async fn own_name(&self) -> Result<String, ReviewError> {
+        self.reviewer.own_name().await
+    }
+
     /// Whether the caller may do this.
     pub(super) async fn may(&self, caller: &Caller, action: &Action) -> Result<bool, ReviewError> {
         let key = action_key(caller, action);

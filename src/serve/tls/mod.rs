@@ -2,6 +2,7 @@
 //! noticing, and client certificates that are asked for but judged later.
 
 mod authority;
+mod peer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

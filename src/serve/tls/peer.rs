@@ -1,0 +1,260 @@
+//! TLS to another daemon of the same installation.
+//!
+//! It is asked by its IP address, which no certificate names. So its certificate has to be one that
+//! could be this daemon's own: the very same, where all mount one Secret; or, for one of the names of
+//! this daemon's own certificate, of the authority that vouches for that. Either way the peer has to
+//! hold the key.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+use tokio::sync::watch;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{Origin, ServerTls, TlsError, provider};
+
+/// A client's own certificate, followed by its issuers, and its key.
+pub(in crate::serve) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+impl ServerTls {
+    /// What a client needs that asks another daemon of this installation, over HTTP/2.
+    ///
+    /// # Errors
+    /// An identity whose key is not its certificate's.
+    pub(in crate::serve) fn to_peers(
+        &self,
+        identity: Option<Identity>,
+    ) -> Result<ClientConfig, TlsError> {
+        let provider = provider();
+        let peer = self.peer();
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(peer));
+        let mut config = match identity {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
+    }
+
+    fn peer(&self) -> Peer {
+        Peer {
+            provider: provider(),
+            own: match &self.origin {
+                Origin::Files { cert, .. } => Own::File(cert.clone()),
+                Origin::Own { names, .. } => Own::Names(names.clone()),
+            },
+            ca_pem: self.ca_pem_changes(),
+        }
+    }
+}
+
+/// What is known of this daemon's own certificate.
+#[derive(Clone, Debug)]
+enum Own {
+    /// It is in this file.
+    File(PathBuf),
+    /// It is made for these names.
+    Names(Vec<String>),
+}
+
+impl Own {
+    /// The certificate, where it is one that others may have, too, and its names. Read at each handshake,
+    /// of which there is one for many requests: the file may have changed.
+    fn look(&self) -> (Option<CertificateDer<'static>>, Vec<ServerName<'static>>) {
+        match self {
+            Own::File(cert) => {
+                let leaf = CertificateDer::from_pem_file(cert).ok();
+                let names = leaf.as_ref().map(names_of).unwrap_or_default();
+                (leaf, names)
+            }
+            Own::Names(names) => (None, names.iter().filter_map(|name| dns(name)).collect()),
+        }
+    }
+}
+
+/// Tells a peer's certificate, by what this daemon serves with by then.
+#[derive(Debug)]
+struct Peer {
+    provider: Arc<CryptoProvider>,
+    own: Own,
+    ca_pem: watch::Receiver<Option<String>>,
+}
+
+impl ServerCertVerifier for Peer {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let (own, names) = self.own.look();
+        if own.is_some_and(|own| own == *end_entity) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let pem = self.ca_pem.borrow().clone().ok_or(unknown.clone())?;
+        let mut roots = RootCertStore::empty();
+        let authorities = CertificateDer::pem_slice_iter(pem.as_bytes());
+        roots.add_parsable_certificates(authorities.filter_map(Result::ok));
+        let provider = Arc::clone(&self.provider);
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?;
+        let verify = |name: &ServerName<'_>| {
+            verifier.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+        };
+        let mut refused = unknown;
+        for name in names {
+            match verify(&name) {
+                Ok(verified) => return Ok(verified),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
+    }
+}
+
+/// A DNS name. An address or the loopback's names stand for no installation.
+fn dns(name: &str) -> Option<ServerName<'static>> {
+    let name = ServerName::try_from(name.to_owned()).ok()?;
+    let is_local = |name: &str| name.eq_ignore_ascii_case("localhost");
+    match &name {
+        ServerName::DnsName(dns) if !is_local(dns.as_ref()) => Some(name),
+        _ => None,
+    }
+}
+
+/// The DNS names that a certificate is for.
+fn names_of(certificate: &CertificateDer<'static>) -> Vec<ServerName<'static>> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Vec::new();
+    };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let named = names.value.general_names.iter();
+    named
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => dns(name),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use tempfile::TempDir;
+
+    struct Authority(Issuer<'static, KeyPair>, String);
+
+    impl Authority {
+        fn new() -> Self {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let pem = params.self_signed(&key).unwrap().pem();
+            Self(Issuer::new(params, key), pem)
+        }
+
+        /// Files of a certificate for these names, with that of the authority beside them if wanted.
+        fn signs(&self, names: &[&str], beside: bool) -> TempDir {
+            let folder = tempfile::tempdir().unwrap();
+            let key = KeyPair::generate().unwrap();
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let params = CertificateParams::new(names).unwrap();
+            let signed = params.signed_by(&key, &self.0).unwrap();
+            let write =
+                |name, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+            write("tls.crt", signed.pem());
+            write("tls.key", key.serialize_pem());
+            if beside {
+                write("ca.crt", self.1.clone());
+            }
+            folder
+        }
+    }
+
+    fn served(folder: &TempDir) -> ServerTls {
+        let file = |name| folder.path().join(name);
+        ServerTls::from_files(&file("tls.crt"), &file("tls.key")).unwrap()
+    }
+
+    fn takes(own: &ServerTls, peer: &TempDir) -> Result<(), Error> {
+        let leaf = CertificateDer::from_pem_file(peer.path().join("tls.crt")).unwrap();
+        let by_address = ServerName::try_from("10.1.2.3").unwrap();
+        let now = UnixTime::now();
+        let verified = own
+            .peer()
+            .verify_server_cert(&leaf, &[], &by_address, &[], now);
+        verified.map(drop)
+    }
+
+    #[test]
+    fn a_peer_has_the_same_certificate_or_one_of_the_same_authority_for_the_same_name() {
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        let names = ["lagwise.shop.svc", "localhost", "127.0.0.1"];
+        let folder = ours.signs(&names, true);
+        let own = served(&folder);
+        assert_eq!(takes(&own, &folder), Ok(()));
+        assert_eq!(takes(&own, &ours.signs(&names[..1], false)), Ok(()));
+        for (authority, names) in [
+            (&ours, ["other.shop.svc", "localhost"]),
+            (&theirs, ["lagwise.shop.svc", "localhost"]),
+        ] {
+            let refused = takes(&own, &authority.signs(&names, false));
+            assert!(
+                matches!(refused, Err(Error::InvalidCertificate(_))),
+                "{refused:?}"
+            );
+        }
+        // Without the authority only the very same certificate will do.
+        let folder = ours.signs(&names, false);
+        let own = served(&folder);
+        assert_eq!(takes(&own, &folder), Ok(()));
+        assert!(takes(&own, &ours.signs(&names, false)).is_err());
+        // One that was made here has names of its own.
+        let made = ServerTls::self_signed(&names.map(str::to_owned)).unwrap();
+        assert!(takes(&made, &folder).is_err());
+    }
+}
