@@ -71,7 +71,7 @@ pub struct DemoArgs {
     #[arg(long = "for", value_name = "DURATION", default_value = "90s", value_parser = length)]
     length: Duration,
     /// How to show it
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, default_value = "table", value_parser = terminal::output())]
     output: Output,
     /// Partitions of the topic, and so the most consumers that can have work
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=24))]
@@ -163,7 +163,7 @@ impl Stage {
         let config = config(&embedded);
         let selector = Selector::parse(SELECTOR).map_err(|error| anyhow::anyhow!("{error}"))?;
         // The sender stays with the task of the daemon: without it, the poller would see an end.
-        let (facts_in, facts) = watch::channel(Some(vec![facts(&selector, &plan).into()]));
+        let (facts_in, facts) = watch::channel(Some(vec![facts(&selector).into()]));
         let app = App::start(&config, Hpas::Given(facts)).await?;
         let reader = app.reader.clone();
         let path = format!(
@@ -343,7 +343,7 @@ async fn control(
     scaling: watch::Sender<Scaling>,
     mut stopped: oneshot::Receiver<()>,
 ) -> anyhow::Result<Fleet> {
-    let mut hpa = Hpa::new(plan.hpa());
+    let mut hpa = Hpa::new(plan.hpa(), std::time::Instant::now());
     let mut syncs = tokio::time::interval(plan.sync_period());
     syncs.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -382,14 +382,14 @@ fn config(embedded: &Embedded) -> Config {
     config
 }
 
-fn facts(selector: &Selector, plan: &Plan) -> HpaFacts {
+fn facts(selector: &Selector) -> HpaFacts {
     HpaFacts {
         namespace: NAMESPACE.into(),
         name: GROUP.into(),
         metrics: vec![ExternalMetric {
             name: LAG_METRIC.into(),
             selector: selector.clone(),
-            target: Some(MetricTarget::AverageValue(plan.hpa().per_replica)),
+            target: Some(MetricTarget::AverageValue(Plan::per_replica())),
         }],
         ..HpaFacts::default()
     }

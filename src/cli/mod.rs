@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod demo;
+pub mod explain;
 pub mod lag;
 pub mod lint;
 mod look;
@@ -45,6 +46,8 @@ enum Command {
     Lag(lag::LagArgs),
     /// Say what is wrong or unwise about HPAs, groups and workloads, on the cluster or in files
     Lint(lint::LintArgs),
+    /// Show how the replicas of an HPA come about, from the offsets on
+    Explain(explain::ExplainArgs),
     /// Give HPAs back to their users: undo what the cap and scale to zero have written
     Release(release::ReleaseArgs),
     /// Check a configuration file, or print its JSON Schema
@@ -93,6 +96,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args).await,
             Command::Lag(args) => lag::run(args).await,
             Command::Lint(args) => lint::run(args).await,
+            Command::Explain(args) => explain::run(args).await,
             Command::Release(args) => release::run(args).await,
             Command::Config(args) => config::run(args),
             Command::Completions { shell } => {
@@ -104,12 +108,6 @@ impl Cli {
     }
 }
 
-/// How long something may take.
-fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
-    // No clock reaches as far as what can be written.
-    humantime::parse_duration(text).map(|timeout| timeout.min(Duration::from_secs(3600)))
-}
-
 /// Writes to standard output. A reader that has seen enough (`| head`) ends the command quietly.
 fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
@@ -118,4 +116,21 @@ fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error.into()),
     }
+}
+
+/// `NAMESPACE/HPA`, as an argument.
+fn hpa_name(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((namespace, name))
+            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err("expected NAMESPACE/HPA, such as shop/billing".into()),
+    }
+}
+
+/// A duration as an argument. No clock reaches as far as what can be written.
+fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text).map(|timeout| timeout.min(Duration::from_secs(3600)))
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{ArgGroup, Args};
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::{Output, print};
+use super::{Output, hpa_name, print};
 use crate::k8s::client::{ClientOptions, connect};
 use crate::k8s::release::{Release, Released};
 
@@ -27,7 +27,7 @@ pub struct ReleaseArgs {
     #[arg(long)]
     all: bool,
     /// These HPAs
-    #[arg(value_name = "NAMESPACE/HPA", value_parser = hpa)]
+    #[arg(value_name = "NAMESPACE/HPA", value_parser = hpa_name)]
     hpa: Vec<(String, String)>,
     /// Only say what would be done
     #[arg(long)]
@@ -41,15 +41,6 @@ pub struct ReleaseArgs {
     /// The kubeconfig's context, instead of its current one
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
-}
-
-fn hpa(text: &str) -> Result<(String, String), String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
-            Ok((namespace.to_owned(), name.to_owned()))
-        }
-        _ => Err("expected NAMESPACE/HPA, such as shop/billing".into()),
-    }
 }
 
 /// Runs `lagwise release`.
@@ -161,9 +152,9 @@ mod tests {
             "2 given back",
         ];
         assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
-        assert!(hpa("shop/billing").is_ok());
+        assert!(hpa_name("shop/billing").is_ok());
         for bad in ["billing", "/billing", "shop/", ""] {
-            assert!(hpa(bad).is_err(), "{bad}");
+            assert!(hpa_name(bad).is_err(), "{bad}");
         }
     }
 }

@@ -235,7 +235,7 @@ fn controller_of(hpa: &HorizontalPodAutoscaler) -> Option<Arc<str>> {
     Some(format!("{}/{}", owner.kind, owner.name).into())
 }
 
-fn external_metric(source: &ExternalMetricSource) -> Option<ExternalMetric> {
+pub(super) fn external_metric(source: &ExternalMetricSource) -> Option<ExternalMetric> {
     Some(ExternalMetric {
         name: source.metric.name.clone(),
         selector: match &source.metric.selector {
@@ -274,7 +274,7 @@ fn requirement_of(requirement: &LabelSelectorRequirement) -> Option<Requirement>
 }
 
 /// As the HPA controller reads it: an average value goes before a value, whatever `type` says.
-fn target_of(target: &HpaMetricTarget) -> Option<MetricTarget> {
+pub(super) fn target_of(target: &HpaMetricTarget) -> Option<MetricTarget> {
     let positive = |quantity: &Quantity| Milli::parse(&quantity.0).filter(|m| m.thousandths() > 0);
     match (&target.average_value, &target.value) {
         (Some(average), _) => positive(average).map(MetricTarget::AverageValue),

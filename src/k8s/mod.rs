@@ -1,4 +1,4 @@
-//! The only place that knows the Kubernetes API: what HPAs ask for ([`hpa`]), whose
+//! The only place that knows the Kubernetes API: what HPAs ask for ([`hpa`]) and come to ([`live`]), whose
 //! certificates the cluster vouches for ([`trust`]), who may do what ([`reviews`]), what lagwise
 //! keeps there ([`state`]), which of several daemons leads ([`lease`], and [`epoch`] marks what it
 //! manages), what bounds HPAs ([`cap`], and
@@ -13,6 +13,7 @@ pub mod client;
 pub mod epoch;
 pub mod hpa;
 pub mod lease;
+pub mod live;
 pub mod manifests;
 pub mod release;
 pub mod reviews;

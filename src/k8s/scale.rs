@@ -12,11 +12,13 @@ use serde_json::json;
 
 use crate::model::target::ScaleTarget;
 
-/// How many replicas a scale target is to have, as last read.
+/// How many replicas a scale target is to have and has, as last read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scale {
     /// Its `.spec.replicas`.
     pub replicas: u32,
+    /// Its `.status.replicas`: the pods that there are.
+    pub status_replicas: u32,
     /// What a write must find unchanged.
     version: Option<String>,
 }
@@ -76,8 +78,10 @@ impl Scales {
         let api = self.api(namespace, target, within).await?;
         let scale = in_time(within, api.get_scale(&target.name)).await?;
         let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
+        let status = scale.status.map_or(0, |status| status.replicas);
         Ok(Scale {
             replicas: u32::try_from(replicas).unwrap_or(0),
+            status_replicas: u32::try_from(status).unwrap_or(0),
             version: scale.metadata.resource_version,
         })
     }

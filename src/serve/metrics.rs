@@ -1,4 +1,4 @@
-//! `/metrics` for Prometheus, with `/livez` and `/readyz`, over plain HTTP.
+//! `/metrics` for Prometheus, `/explain` for people, `/livez` and `/readyz`, over plain HTTP.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use axum::routing::get;
 use prometheus::TextEncoder;
 
 use super::health::Readiness;
-use super::{BuildInfo, exposition};
+use super::{BuildInfo, explain, exposition};
 use crate::leading::Leadership;
 use crate::model::query::Rules;
 use crate::model::types::Moment;
@@ -37,6 +37,7 @@ pub struct HttpOptions {
 pub fn router(options: HttpOptions) -> Router {
     Router::new()
         .route("/metrics", get(scrape))
+        .route("/explain", get(explain::answer))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(Arc::new(options))

@@ -10,6 +10,7 @@ pub mod auth;
 mod bucket;
 mod connections;
 mod discovery;
+mod explain;
 mod exposition;
 pub mod external;
 pub mod forward;

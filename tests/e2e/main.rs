@@ -29,6 +29,7 @@ mod load;
 mod login;
 mod logins;
 mod network;
+mod oracle;
 mod outage;
 mod renewal;
 mod rows;
@@ -152,6 +153,7 @@ const SUITES: &[&[(&str, Test)]] = &[
     #[cfg(feature = "gssapi")]
     kerberos::CASES,
     network::CASES,
+    oracle::CASES,
     renewal::CASES,
     faults::CASES,
     rows::CASES,

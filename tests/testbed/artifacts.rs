@@ -15,6 +15,8 @@ pub(crate) struct Artifacts {
     pub(crate) kube_apiserver: PathBuf,
     pub(crate) kube_controller_manager: PathBuf,
     pub(crate) kubectl: PathBuf,
+    /// The HPA controller under virtual time: see `tests/testbed/kubernetes/oracle`.
+    pub(crate) hpa_oracle: PathBuf,
     pub(crate) etcd: PathBuf,
     pub(crate) helm: PathBuf,
     pub(crate) promtool: PathBuf,
@@ -55,6 +57,7 @@ impl Artifacts {
             kube_apiserver: kubernetes.join("kube-apiserver"),
             kube_controller_manager: kubernetes.join("kube-controller-manager"),
             kubectl: kubernetes.join("kubectl"),
+            hpa_oracle: path("HPA_ORACLE")?,
             etcd: path("ETCD_BIN")?.join("etcd"),
             helm: path("HELM")?,
             promtool: path("PROMTOOL")?,

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::hpa::{Growth, Spec};
+use crate::model::hpa::{Behavior, Change, Policy, Rules, Source, Spec};
 use crate::model::quantity::Milli;
+use crate::model::target::MetricTarget;
 
 /// Records that one consumer handles in a second.
 pub(super) const RECORDS_PER_SECOND: u32 = 100;
@@ -92,20 +93,44 @@ impl Plan {
         Duration::from_secs(seconds)
     }
 
+    /// The lag that one replica may have.
+    pub(super) fn per_replica() -> Milli {
+        Milli::from_units(u64::from(LAG_PER_REPLICA))
+    }
+
+    /// `behavior.scaleDown.stabilizationWindowSeconds`: down only to the most that was wanted in it.
+    pub(super) fn down_window(&self) -> Duration {
+        let seconds = (self.length / 9).as_secs().clamp(2, 30);
+        Duration::from_secs(seconds)
+    }
+
     /// The HPA.
     pub(super) fn hpa(&self) -> Spec {
-        let window = (self.length / 9).clamp(Duration::from_secs(2), Duration::from_secs(30));
+        let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+        let period_seconds = seconds(self.sync_period());
+        let policy = |change| Policy {
+            change,
+            period_seconds,
+        };
+        let tolerance = Some(Milli::default());
         Spec {
             min: 1,
             max: self.partitions + MAX_ABOVE,
-            per_replica: Milli::from_units(u64::from(LAG_PER_REPLICA)),
-            tolerance: Milli::default(),
-            up: Growth {
-                percent: 100,
-                pods: 4,
-                period: self.sync_period(),
-            },
-            down_window: window,
+            metrics: vec![Source::External(MetricTarget::AverageValue(
+                Self::per_replica(),
+            ))],
+            behavior: Some(Behavior {
+                up: Rules {
+                    policies: vec![policy(Change::Percent(100)), policy(Change::Pods(4))],
+                    tolerance,
+                    ..Rules::up()
+                },
+                down: Rules {
+                    window_seconds: Some(seconds(self.down_window())),
+                    tolerance,
+                    ..Rules::down()
+                },
+            }),
         }
     }
 

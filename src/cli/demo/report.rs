@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::hpa;
 use super::plan::{LAG_PER_REPLICA, Plan};
 use super::reading::Reading;
 use super::screen::{Frame, Links};
@@ -82,7 +83,7 @@ impl Report {
         replicas: u32,
         desired: u32,
     ) -> Frame {
-        let hpa = self.plan.hpa();
+        let spec = self.plan.hpa();
         let lag = reading.lag.map(|lag| lag.0);
         self.lag_last = lag.or(self.lag_last);
         self.lag_peak = self.lag_peak.max(lag.unwrap_or(0));
@@ -91,10 +92,7 @@ impl Report {
         // A bar is not full of a handful of records.
         let floor = u64::from(LAG_PER_REPLICA);
         self.partition_peak = self.partition_peak.max(highest).max(floor);
-        let uncapped = match lag {
-            Some(lag) => hpa.desired(Milli::from_units(lag), replicas),
-            None => replicas,
-        };
+        let uncapped = hpa::desired(&spec, lag.map(Milli::from_units), replicas);
         self.uncapped_max = self.uncapped_max.max(uncapped);
         self.replicas_max = self.replicas_max.max(replicas);
         self.replicas_last = replicas;
@@ -110,10 +108,10 @@ impl Report {
             replicas,
             desired,
             uncapped,
-            min: hpa.min,
-            max: hpa.max,
+            min: spec.min,
+            max: spec.max,
             per_replica: LAG_PER_REPLICA,
-            down_window: hpa.down_window,
+            down_window: self.plan.down_window(),
             partition_peak: self.partition_peak,
             lags: self.lags.clone(),
             counts: self.counts.clone(),

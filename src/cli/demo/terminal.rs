@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
 use super::super::Output;
 use super::report::Summary;
 use super::screen::{Frame, Links, Style};
@@ -28,6 +30,14 @@ pub(super) enum View {
 pub(super) struct Live {
     style: Style,
     entered: bool,
+}
+
+/// A stream of lines: a table for people, or a JSON object each.
+pub(super) fn output() -> impl TypedValueParser<Value = Output> {
+    PossibleValuesParser::new(["table", "json"]).map(|text| match text.as_str() {
+        "json" => Output::Json,
+        _ => Output::Table,
+    })
 }
 
 impl View {

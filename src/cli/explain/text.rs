@@ -1,0 +1,256 @@
+//! An explanation as text: top-down, from the offsets to the replicas.
+
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::model::explain::{
+    Cap, Derivation, Explanation, GroupPart, Outcome, PartitionPart, TopicPart,
+};
+
+/// The text of an explanation.
+pub(super) fn render(explanation: &Explanation) -> String {
+    let mut out = String::new();
+    let mut lines = Lines { out: &mut out };
+    lines.add(0, &format!("{}, {}", explanation.of, explanation.at));
+    for metric in &explanation.metrics {
+        lines.metric(metric);
+    }
+    if let Some(cap) = &explanation.cap {
+        lines.cap(cap, explanation.ceiling);
+    }
+    if let Some(outcome) = &explanation.outcome {
+        lines.outcome(outcome);
+    }
+    lines.list("Findings", &explanation.findings);
+    lines.list("Not knowable", &explanation.not_knowable);
+    out
+}
+
+struct Lines<'a> {
+    out: &'a mut String,
+}
+
+impl Lines<'_> {
+    fn add(&mut self, depth: usize, text: &str) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.out, "{:width$}{text}", "", width = depth * 2);
+    }
+
+    fn heading(&mut self, text: &str) {
+        self.add(0, "");
+        self.add(0, text);
+    }
+
+    fn list(&mut self, title: &str, all: &[String]) {
+        if !all.is_empty() {
+            self.heading(title);
+        }
+        for one in all {
+            self.add(1, &format!("- {one}"));
+        }
+    }
+
+    fn metric(&mut self, metric: &Derivation) {
+        if !metric.metric.is_empty() {
+            self.heading(&format!("Metric {} of {}", metric.metric, metric.selector));
+        }
+        for group in &metric.groups {
+            self.group(group);
+        }
+        if metric.metric.is_empty() {
+            return;
+        }
+        if metric.groups.len() > 1 {
+            let lag = shown(metric.lag, "unknown");
+            self.add(1, &format!("lag of all groups: {lag}"));
+        }
+        if let Some(per_replica) = &metric.lag_per_replica {
+            self.add(1, &format!("wanted per replica: {per_replica}"));
+        }
+        if let Some(desired) = metric.desired_replicas {
+            self.add(
+                1,
+                &format!("replicas wanted, at most the ceiling: {desired}"),
+            );
+        }
+        match (&metric.value, &metric.refusal) {
+            (Some(value), _) => {
+                let rule = metric.rule.as_deref().unwrap_or_default();
+                let because = metric.because.as_deref().unwrap_or_default();
+                self.add(1, &format!("value served: {value} ({rule}): {because}"));
+            }
+            (None, refusal) => {
+                let why = refusal.as_deref().unwrap_or("unknown");
+                self.add(1, &format!("value served: none, an error: {why}"));
+            }
+        }
+    }
+
+    fn group(&mut self, group: &GroupPart) {
+        let members = shown(group.members, "unknown");
+        let assignor = group.assignor.as_deref().unwrap_or("unknown");
+        self.add(
+            1,
+            &format!(
+                "group {} on cluster {}: members {members}, assignor {assignor}",
+                group.group, group.cluster
+            ),
+        );
+        for topic in &group.topics {
+            self.topic(topic);
+        }
+        if let Some(unknown) = &group.unknown {
+            self.add(2, &format!("unknown: {unknown}"));
+        }
+        if let Some(lag) = group.lag {
+            self.add(2, &format!("lag that counts: {lag}"));
+        }
+        if let Some(because) = &group.because {
+            let useful = shown(group.useful_parallelism, "no limit");
+            self.add(2, &format!("useful parallelism: {useful}: {because}"));
+            let ceiling = shown(group.ceiling, "none");
+            let threads = match group.threads {
+                1 => "one member in each replica".to_owned(),
+                threads => format!("{threads} members in each replica"),
+            };
+            self.add(2, &format!("replica ceiling: {ceiling}, with {threads}"));
+        }
+    }
+
+    fn topic(&mut self, topic: &TopicPart) {
+        let ago = topic.read_seconds_ago.map_or_else(
+            || "never read completely".to_owned(),
+            |seconds| format!("read {seconds} s ago"),
+        );
+        let lag = shown(topic.lag, "unknown");
+        let age = topic
+            .lag_seconds
+            .map_or_else(String::new, |seconds| format!(", {} behind", age(seconds)));
+        self.add(2, &format!("topic {}: lag {lag}{age}, {ago}", topic.topic));
+        if let Some(incomplete) = &topic.incomplete {
+            self.add(
+                3,
+                &format!("the latest reading is not complete: {incomplete}"),
+            );
+        }
+        for line in table(&topic.partitions) {
+            self.add(3, &line);
+        }
+        if topic.partitions_left_out > 0 {
+            self.add(3, &format!("and {} more", topic.partitions_left_out));
+        }
+    }
+
+    fn cap(&mut self, cap: &Cap, ceiling: Option<u32>) {
+        self.heading("Ceiling");
+        let ceiling = shown(ceiling, "none, or unknown");
+        self.add(1, &format!("the HPA's replica ceiling: {ceiling}"));
+        let held = match (&*cap.mode, cap.observed) {
+            ("enforce", true) => "enforce: maxReplicas is seen to hold it",
+            ("enforce", false) => "enforce: maxReplicas is not yet at most the ceiling",
+            _ => "advise: only the value is cut, nothing is written",
+        };
+        self.add(1, &format!("cap: {held}"));
+        let user = match cap.user_max_replicas {
+            Some(user) if user != cap.max_replicas => format!(", the user's own is {user}"),
+            _ => String::new(),
+        };
+        self.add(1, &format!("maxReplicas: {}{user}", cap.max_replicas));
+    }
+
+    fn outcome(&mut self, outcome: &Outcome) {
+        self.heading("What the HPA makes of it");
+        let spec = shown(outcome.spec_replicas, "unknown");
+        let status = shown(outcome.status_replicas, "unknown");
+        let (min, max) = (outcome.min_replicas, outcome.max_replicas);
+        self.add(
+            1,
+            &format!(
+                "replicas: {spec} wanted, {status} there; minReplicas {min}, maxReplicas {max}"
+            ),
+        );
+        let (down, up) = &outcome.tolerances;
+        self.add(1, &format!("tolerance: {up} up, {down} down"));
+        for line in &outcome.behavior {
+            self.add(1, line);
+        }
+        for proposal in &outcome.proposals {
+            let replicas = shown(proposal.replicas, "no number");
+            self.add(
+                1,
+                &format!(
+                    "{} proposes {replicas}: {}",
+                    proposal.metric, proposal.because
+                ),
+            );
+        }
+        if let Some(stage) = &outcome.metric_stage {
+            self.add(1, &format!("metric stage: {stage}"));
+        }
+        let next = match outcome.next {
+            Some((low, high)) if low == high => low.to_string(),
+            Some((low, high)) => format!("between {low} and {high}"),
+            None => "unknown".to_owned(),
+        };
+        self.add(1, &format!("next sync sets: {next}"));
+        for line in &outcome.because {
+            self.add(2, &format!("because {line}"));
+        }
+        for condition in &outcome.conditions {
+            let note = if condition.blocks() { "blocks: " } else { "" };
+            self.add(
+                1,
+                &format!(
+                    "{note}{} {} ({}): {}",
+                    condition.kind, condition.status, condition.reason, condition.message
+                ),
+            );
+        }
+    }
+}
+
+fn shown<T: ToString>(value: Option<T>, none: &str) -> String {
+    value.map_or_else(|| none.to_owned(), |value| value.to_string())
+}
+
+/// A lag in time, to the tenth of a second.
+fn age(seconds: f64) -> String {
+    format!("{seconds:.1} s")
+}
+
+fn table(partitions: &[PartitionPart]) -> Vec<String> {
+    if partitions.is_empty() {
+        return Vec::new();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "PARTITION",
+        "COMMITTED",
+        "LOG-END",
+        "LAG",
+        "COUNTS",
+        "TIME",
+        "RULE",
+    ]);
+    for column in 0..6 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for partition in partitions {
+        table.add_row([
+            partition.partition.to_string(),
+            shown(partition.committed_offset, "-"),
+            shown(partition.log_end_offset, "-"),
+            shown(partition.lag, "-"),
+            shown(partition.counts, "-"),
+            shown(partition.lag_seconds.map(age), "-"),
+            partition.rule.clone(),
+        ]);
+    }
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect()
+}

@@ -1,0 +1,102 @@
+//! How far one sync may go: `behavior`'s policies, or what holds without any.
+
+use std::time::Duration;
+
+use super::{Change, Policy, Rules, Select};
+
+/// What a sync changed, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    pub(super) at: Duration,
+    pub(super) change: u32,
+    /// Older than every policy: the next event takes its place.
+    pub(super) outdated: bool,
+}
+
+/// The most replicas that may be wanted next where there is no behavior (`calculateScaleUpLimit`).
+pub(super) fn default_up_limit(current: u32) -> u32 {
+    current.saturating_mul(2).max(4)
+}
+
+/// What was added and what was removed lately, by somebody's account.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Events<'a> {
+    pub(super) ups: &'a [Event],
+    pub(super) downs: &'a [Event],
+}
+
+impl Events<'_> {
+    /// What there was when the policy's period began.
+    fn start(&self, policy: &Policy, current: u32, now: Duration) -> i64 {
+        let changed = |events: &[Event]| {
+            let recent = events.iter().filter(|event| {
+                // Exactly a period ago is over.
+                event.at.saturating_add(policy.period()) > now
+            });
+            recent.fold(0i64, |sum, e| sum.saturating_add(i64::from(e.change)))
+        };
+        i64::from(current)
+            .saturating_sub(changed(self.ups))
+            .saturating_add(changed(self.downs))
+    }
+
+    /// The most replicas that `rules` allow, never fewer than there are
+    /// (`calculateScaleUpLimitWithScalingRules`).
+    pub(super) fn up_limit(&self, rules: &Rules, current: u32, now: Duration) -> u32 {
+        let allowed = rules.policies.iter().map(|policy| {
+            let start = self.start(policy, current, now);
+            match policy.change {
+                Change::Pods(pods) => start.saturating_add(i64::from(pods)),
+                Change::Percent(percent) => {
+                    whole((float(start) * (1.0 + f64::from(percent) / 100.0)).ceil())
+                }
+            }
+        });
+        let limit = match rules.select {
+            Select::Disabled => None,
+            Select::Min => allowed.min(),
+            Select::Max => allowed.max(),
+        };
+        in_replicas(limit.unwrap_or(i64::from(current))).max(current)
+    }
+
+    /// The fewest replicas that `rules` allow, never more than there are
+    /// (`calculateScaleDownLimitWithBehaviors`).
+    pub(super) fn down_limit(&self, rules: &Rules, current: u32, now: Duration) -> u32 {
+        let allowed = rules.policies.iter().map(|policy| {
+            let start = self.start(policy, current, now);
+            match policy.change {
+                Change::Pods(pods) => start.saturating_sub(i64::from(pods)),
+                Change::Percent(percent) => {
+                    whole((float(start) * (1.0 - f64::from(percent) / 100.0)).trunc())
+                }
+            }
+        });
+        let limit = match rules.select {
+            Select::Disabled => None,
+            Select::Min => allowed.max(),
+            Select::Max => allowed.min(),
+        };
+        in_replicas(limit.unwrap_or(i64::from(current))).min(current)
+    }
+}
+
+fn in_replicas(number: i64) -> u32 {
+    u32::try_from(number.max(0)).unwrap_or(u32::MAX)
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "exact: a sum of replicas is far below 2^53"
+)]
+fn float(replicas: i64) -> f64 {
+    replicas as f64
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "whole already; beyond the range it saturates"
+)]
+fn whole(number: f64) -> i64 {
+    number as i64
+}

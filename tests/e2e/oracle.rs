@@ -1,0 +1,201 @@
+//! The HPA's arithmetic (`model::hpa`) against the real controller under virtual time
+//! (`tests/testbed/kubernetes/oracle`): random series, every sync compared.
+
+mod series;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use lagwise::k8s::live::past_of;
+use lagwise::model::hpa::outlook::{Past, Range, outlook};
+use lagwise::model::hpa::stage::Verdict;
+use serde::Deserialize;
+use serde_json::json;
+
+use self::series::{Expected, Series};
+use crate::Test;
+use crate::testbed::Testbed;
+
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "oracle::the_hpas_arithmetic_is_the_controllers",
+    the_hpas_arithmetic_is_the_controllers,
+)];
+
+/// What the controller did at one sync.
+#[derive(Debug, Deserialize)]
+struct Sync {
+    before: u32,
+    after: u32,
+    stage: Option<u32>,
+    metric: String,
+    desired: u32,
+    conditions: BTreeMap<String, String>,
+}
+
+/// As many series as the tier is worth; another seed each time, which a failure tells.
+/// `LAGWISE_ORACLE_SEED` and `LAGWISE_ORACLE_SERIES` run what failed again, or more.
+fn the_hpas_arithmetic_is_the_controllers(testbed: &Testbed) -> Result<()> {
+    let given = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let full = std::env::var("LAGWISE_TIER").is_ok_and(|tier| tier == "full");
+    let count = given("LAGWISE_ORACLE_SERIES").unwrap_or(if full { 5000 } else { 200 });
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let seed = given("LAGWISE_ORACLE_SEED").unwrap_or(now.as_secs());
+    println!("{count} series from seed {seed}");
+    let all: Vec<Series> = (0..count).map(|i| Series::random(seed + i)).collect();
+    let decided = ask(testbed, &all)?;
+    ensure!(decided.len() == all.len(), "{} answers", decided.len());
+    let (mut syncs, mut moved, mut exact) = (0, 0, 0);
+    for ((series, decided), number) in all.iter().zip(&decided).zip(seed..) {
+        let met = compare(series, decided)
+            .with_context(|| format!("LAGWISE_ORACLE_SEED={number} LAGWISE_ORACLE_SERIES=1"))?;
+        syncs += decided.len();
+        moved += decided.iter().filter(|s| s.before != s.after).count();
+        exact += met;
+    }
+    println!(
+        "{syncs} syncs, {moved} of which moved the replicas; one look alone was exact at {exact}"
+    );
+    // Series in which nothing happens would prove nothing.
+    ensure!(
+        moved * 10 > syncs,
+        "only {moved} of {syncs} syncs moved the replicas"
+    );
+    Ok(())
+}
+
+/// The real controller's decisions, series by series.
+fn ask(testbed: &Testbed, all: &[Series]) -> Result<Vec<Vec<Sync>>> {
+    let folder = testbed.folder("oracle")?;
+    let (input, output) = (folder.join("series.jsonl"), folder.join("syncs.jsonl"));
+    let mut text = String::new();
+    for series in all {
+        writeln!(text, "{}", series.input)?;
+    }
+    std::fs::write(&input, text)?;
+    let oracle = &testbed.artifacts()?.hpa_oracle;
+    let run = Command::new(oracle)
+        .args(["-test.run=TestOracle", "-test.timeout=0"])
+        .env("LAGWISE_ORACLE_SERIES", &input)
+        .env("LAGWISE_ORACLE_SYNCS", &output)
+        .output()
+        .with_context(|| format!("running {}", oracle.display()))?;
+    if !run.status.success() {
+        let said = [run.stdout, run.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        let tail: Vec<_> = said.lines().rev().take(30).collect();
+        let tail: Vec<_> = tail.into_iter().rev().collect();
+        bail!("the oracle failed:\n{}", tail.join("\n"));
+    }
+    let lines = std::fs::read_to_string(&output)?;
+    lines
+        .lines()
+        .map(|line| Ok(serde_json::from_str(line)?))
+        .collect()
+}
+
+/// Whether every sync came out as expected, and within what one look at the status before it tells; at
+/// how many that was a single number.
+fn compare(series: &Series, decided: &[Sync]) -> Result<usize> {
+    ensure!(
+        decided.len() == series.expected.len(),
+        "{} syncs instead of {}",
+        decided.len(),
+        series.expected.len()
+    );
+    let mut exact = 0;
+    let mut status = Status::default();
+    for (i, (expected, sync)) in series.expected.iter().zip(decided).enumerate() {
+        let shown = || {
+            format!(
+                "sync {i}: {expected:#?}\nthe controller: {sync:#?}\n{}",
+                series.input
+            )
+        };
+        let stage = match expected.sync.verdict {
+            Some(Verdict::Wants { replicas, metric }) => {
+                Some((replicas, format!("metric m{metric}(")))
+            }
+            _ => None,
+        };
+        ensure!(
+            expected.seen.spec_replicas == sync.before,
+            "before {}",
+            shown()
+        );
+        ensure!(
+            stage.as_ref().map(|(n, _)| *n) == sync.stage,
+            "metric stage {}",
+            shown()
+        );
+        if let Some((_, metric)) = stage {
+            ensure!(sync.metric.contains(&metric), "winner {}", shown());
+        }
+        ensure!(
+            expected.sync.replicas == Some(sync.after),
+            "after {}",
+            shown()
+        );
+        let at = series.period * u32::try_from(i + 1)?;
+        let looked = outlook(&expected.spec, &expected.seen, &status.past(at)?);
+        ensure!(
+            looked.verdict == expected.sync.verdict,
+            "{looked:?} {}",
+            shown()
+        );
+        // The status tells of the spec that held; the one that holds since then is not the same.
+        if !expected.edited {
+            ensure!(looked.replicas.has(sync.after), "{looked:?} {}", shown());
+            exact += usize::from(looked.replicas == Range::exactly(sync.after));
+        }
+        status.take_in(expected, sync, at);
+    }
+    Ok(exact)
+}
+
+/// What the HPA's status says after a sync.
+#[derive(Default)]
+struct Status {
+    scaled: Option<Duration>,
+    desired: u32,
+    conditions: BTreeMap<String, String>,
+}
+
+impl Status {
+    fn take_in(&mut self, expected: &Expected, sync: &Sync, at: Duration) {
+        if expected.seen.spec_replicas != sync.after {
+            self.scaled = Some(at);
+        }
+        self.desired = sync.desired;
+        self.conditions = sync.conditions.clone();
+    }
+
+    /// As it is read of a real HPA.
+    fn past(&self, now: Duration) -> Result<Past> {
+        let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(1_714_979_289);
+        let conditions: Vec<_> = self
+            .conditions
+            .iter()
+            .filter_map(|(kind, text)| {
+                let (status, reason) = text.split_once(' ')?;
+                Some(json!({"type": kind, "status": status, "reason": reason}))
+            })
+            .collect();
+        let time = |at| humantime::format_rfc3339_seconds(epoch + at).to_string();
+        let hpa: HorizontalPodAutoscaler = serde_json::from_value(json!({
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {},
+            "spec": {"maxReplicas": 1, "scaleTargetRef": {"kind": "Deployment", "name": "h"}},
+            "status": {
+                "desiredReplicas": self.desired,
+                "lastScaleTime": self.scaled.map(time),
+                "conditions": conditions,
+            },
+        }))?;
+        Ok(past_of(&hpa, epoch + now))
+    }
+}
