@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::{AccessLogMode, Config};
+use crate::k8s;
 use crate::k8s::writing::Writing;
 use crate::kafka::librdkafka_version;
 use crate::leading::Leading;
@@ -110,7 +111,8 @@ impl App {
         let (publisher, reader) = publish::channel(terms::unknown());
         let (interests, interests_in) = mpsc::channel(INTERESTS_WAITING);
         let rules = answers::rules(config);
-        if let Some(client) = client.clone().filter(|_| !config.cap.read_only) {
+        if let Some(client) = client.clone() {
+            let (notices, told) = k8s::events::channel();
             let writing = Writing {
                 client,
                 reader: reader.clone(),
@@ -118,8 +120,9 @@ impl App {
                 leadership: leading.own.clone(),
                 rules: rules.clone(),
                 from: Arc::default(),
+                notices,
             };
-            writers::spawn(writing, &mut tasks);
+            writers::spawn(writing, told, config.cap.read_only, &mut tasks);
         }
         let polling = terms::Terms {
             config: config.clone(),

@@ -5,6 +5,7 @@ pub mod api;
 pub mod cap;
 pub mod forward;
 pub mod lease;
+pub mod notice;
 pub mod zero;
 
 use std::sync::LazyLock;
@@ -374,6 +375,7 @@ mod tests {
             &STATE_SAVES,
             &WATCH_FAILURES,
             &cap::WRITES,
+            &notice::EVENTS,
             &zero::SCALES,
         ] {
             LazyLock::force(vector);

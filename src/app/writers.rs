@@ -1,11 +1,28 @@
 //! What writes to the Kubernetes cluster.
 
+use tokio::sync::mpsc;
+
 use super::Tasks;
 use crate::k8s;
 use crate::k8s::writing::Writing;
+use crate::model::notice::Notice;
 
-/// Starts what writes to HPAs and to what they scale.
-pub(super) fn spawn(writing: Writing, tasks: &mut Tasks) {
+/// Starts what tells people of HPAs, and, unless nothing is to be written about HPAs and what they scale,
+/// what does that.
+pub(super) fn spawn(
+    writing: Writing,
+    told: mpsc::Receiver<Notice>,
+    read_only: bool,
+    tasks: &mut Tasks,
+) {
+    let telling = writing.clone();
+    tasks.spawn(async move {
+        k8s::events::keep(telling, told).await;
+        ("writer of events", Ok(()))
+    });
+    if read_only {
+        return;
+    }
     let (capping, zeroing, claiming) = (writing.clone(), writing.clone(), writing);
     tasks.spawn(async move {
         k8s::epoch::keep(claiming).await;

@@ -8,6 +8,7 @@ pub mod lint;
 mod look;
 pub mod release;
 pub mod run;
+pub mod status;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Show the lag of consumer groups, partition by partition
     Lag(lag::LagArgs),
+    /// Show where each HPA stands, in a line
+    Status(status::StatusArgs),
     /// Say what is wrong or unwise about HPAs, groups and workloads, on the cluster or in files
     Lint(lint::LintArgs),
     /// Show how the replicas of an HPA come about, from the offsets on
@@ -95,6 +98,7 @@ impl Cli {
             Command::Run(args) => run::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Lag(args) => lag::run(args).await,
+            Command::Status(args) => status::run(args).await,
             Command::Lint(args) => lint::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Release(args) => release::run(args).await,

@@ -18,11 +18,12 @@ use super::hpa::facts_of;
 use super::scale::{ScaleError, in_time};
 use super::writing::Writing;
 use crate::model::cap::{
-    self, CEILING, CapMode, Change, Follow, Keeper, Live, Mark, Patience, Seen, USER_MAX, enforce,
-    release,
+    self, CEILING, CapMode, Change, Follow, Keeper, Live, Mark, NO_CEILING, Patience, Seen,
+    USER_MAX, enforce, release,
 };
 use crate::model::ceiling::complete_reads;
 use crate::model::fencing::EPOCH;
+use crate::model::notice::Cause;
 use crate::model::target::HpaFacts;
 use crate::model::types::Moment;
 use crate::model::zero::HpaName;
@@ -195,11 +196,15 @@ impl Writer {
             let fought = capped.patience.is_tried();
             if fought && !capped.fought {
                 CapFought { hpa: key }.emit();
+                self.writing.tell(key, Cause::CapFought);
             }
             capped.fought = fought;
         }
         let ceiling = goal.ceiling();
         CapWritten { hpa: key, ceiling }.emit();
+        if let Some(cause) = told(ceiling, Live::of(&is)) {
+            self.writing.tell(key, cause);
+        }
         Ok(())
     }
 
@@ -224,6 +229,18 @@ impl Writer {
             CapFailed { hpa: key, reason }.emit();
         }
         capped.failing = error;
+    }
+}
+
+/// What a person is told of a write; nothing of one that leaves the ceiling as it was, and of the second
+/// step of a release.
+fn told(ceiling: Option<u32>, was: Live) -> Option<Cause> {
+    let held = was.ceiling.filter(|held| *held != NO_CEILING);
+    match (ceiling, held) {
+        (Some(now), Some(before)) if now > before => Some(Cause::CapRaised(now)),
+        (Some(now), before) if before != Some(now) => Some(Cause::CapLowered(now)),
+        (None, Some(_)) => Some(Cause::CapReleased),
+        _ => None,
     }
 }
 

@@ -220,6 +220,19 @@ fn metrics_of_others(hpa: &HorizontalPodAutoscaler) -> Vec<Arc<str>> {
     hpa.spec.metrics.iter().flatten().filter_map(name).collect()
 }
 
+/// The replicas that HPAs scale, as each last saw them, by namespace and name; nothing of one that has
+/// not looked yet.
+#[must_use]
+pub fn current_replicas(hpas: &[HorizontalPodAutoscaler]) -> BTreeMap<(String, String), u32> {
+    let known = hpas.iter().filter_map(|hpa| {
+        let of = &hpa.metadata;
+        let key = (of.namespace.clone()?, of.name.clone()?);
+        let seen = hpa.status.as_ref()?.current_replicas?;
+        Some((key, u32::try_from(seen).ok()?))
+    });
+    known.collect()
+}
+
 fn scale_target(hpa: &HorizontalPodAutoscaler) -> ScaleTarget {
     let of = &hpa.spec.scale_target_ref;
     ScaleTarget {
@@ -402,6 +415,8 @@ mod tests {
         let facts = facts_of(&hpa("shop", "orders", metrics));
         let names: Vec<_> = facts.metrics.iter().map(|m| m.name.as_str()).collect();
         assert_eq!(names, ["other"]);
+        // But for that it is there.
+        assert_eq!(facts.other_metrics, ["Resource cpu".into()]);
         assert_eq!(facts_of(&HorizontalPodAutoscaler::default()).metrics, []);
     }
 
@@ -419,12 +434,21 @@ mod tests {
         assert_eq!(facts.max_replicas, 9);
         assert_eq!((facts.tolerance_up, facts.tolerance_down), (None, None));
         given.spec.behavior = serde_json::from_value(json!({
-            "scaleUp": {"tolerance": "0"}, "scaleDown": {"tolerance": "50m"},
+            "scaleUp": {"tolerance": "0"},
+            "scaleDown": {"tolerance": "50m", "stabilizationWindowSeconds": 60},
         }))
         .unwrap();
         let facts = facts_of(&given);
         assert_eq!(facts.tolerance_up, Milli::parse("0"));
         assert_eq!(facts.tolerance_down, Milli::parse("50m"));
+        assert_eq!((facts.window_up, facts.window_down), (None, Some(60)));
+        assert_eq!(
+            current_replicas(std::slice::from_ref(&given)),
+            BTreeMap::new()
+        );
+        given.status = serde_json::from_value(json!({"currentReplicas": 3})).unwrap();
+        let of = ("shop".to_owned(), "orders".to_owned());
+        assert_eq!(current_replicas(&[given]), [(of, 3)].into());
     }
 
     #[test]

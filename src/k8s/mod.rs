@@ -11,6 +11,7 @@
 pub mod cap;
 pub mod client;
 pub mod epoch;
+pub mod events;
 pub mod hpa;
 pub mod lease;
 pub mod live;

@@ -11,12 +11,15 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::events::Notices;
 use super::scale::{ScaleError, in_time};
 use crate::leading::Leadership;
 use crate::model::fencing::{self, EPOCH};
+use crate::model::notice::{Cause, Notice};
 use crate::model::query::Rules;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::target::HpaFacts;
+use crate::model::zero::HpaName;
 use crate::publish::Reader;
 
 /// The longest that one request may take.
@@ -38,6 +41,8 @@ pub struct Writing {
     pub rules: Rules,
     /// The snapshot that is decided by; at first nothing is.
     pub from: Arc<LagSnapshot>,
+    /// Takes what is done that a person should know of.
+    pub notices: Notices,
 }
 
 impl Writing {
@@ -47,6 +52,11 @@ impl Writing {
         self.from = self.reader.latest();
         self.leadership.holds(self.from.term, Instant::now())?;
         (!self.from.targets.hpas_unlisted).then(|| Arc::clone(&self.from))
+    }
+
+    /// Whether this process leads.
+    pub(super) fn leads(&self) -> bool {
+        self.leadership.term(Instant::now()).is_some()
     }
 
     /// How long a request may take, so that it is over before another process may lead, and before what
@@ -94,5 +104,11 @@ impl Writing {
     /// The HPAs of an HPA's namespace.
     pub(super) fn api(&self, hpa: &HpaFacts) -> Api<HorizontalPodAutoscaler> {
         Api::namespaced(self.client.clone(), &hpa.namespace)
+    }
+
+    /// Has a person told what was done about an HPA.
+    pub(super) fn tell(&self, hpa: &HpaName, cause: Cause) {
+        let hpa = hpa.clone();
+        self.notices.tell(Notice { hpa, cause });
     }
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 use super::scale::{Scale, ScaleError, Scales, in_time};
 use super::writing::Writing;
 use crate::model::cap::is_paused;
+use crate::model::notice::Cause;
 use crate::model::target::HpaFacts;
 use crate::model::types::Moment;
 use crate::model::zero::{
@@ -144,6 +145,7 @@ impl Keeper {
                     workload.up = None;
                 }
                 ScaledToZero { hpa: key }.emit();
+                self.writing.tell(key, Cause::ScaledToZero);
                 Ok(())
             }
             Step::Wake(replicas) => {
@@ -153,6 +155,7 @@ impl Keeper {
                     workload.up = Some(Instant::now());
                 }
                 WakeUp { hpa: key, replicas }.emit();
+                self.writing.tell(key, Cause::Woken(replicas));
                 self.mark(hpa, &seen, false).await
             }
             Step::Unmark => {

@@ -35,7 +35,7 @@ pub const NO_CEILING: u32 = 2_147_483_647;
 pub const LOWER_AFTER: u32 = 3;
 
 /// What is done about the ceiling.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CapMode {
     /// The value served is clamped, and nothing is written.

@@ -12,7 +12,7 @@ use super::snapshot::GroupSnapshot;
 use super::types::{Replicas, TopicName};
 
 /// A bound that may be none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
     /// No more than so many.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A shared, immutable name: cloning one costs a reference count, not a copy.
 macro_rules! name_type {
@@ -152,7 +152,7 @@ pub enum Isolation {
 pub struct TopicId(pub [u8; 16]);
 
 /// A number of pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Replicas(pub u32);
 
 impl fmt::Display for Replicas {

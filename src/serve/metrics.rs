@@ -1,4 +1,5 @@
-//! `/metrics` for Prometheus, `/explain` for people, `/livez` and `/readyz`, over plain HTTP.
+//! `/metrics` for Prometheus, `/explain` and `/status` for people, `/livez` and `/readyz`, over plain
+//! HTTP.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use axum::routing::get;
 use prometheus::TextEncoder;
 
 use super::health::Readiness;
-use super::{BuildInfo, explain, exposition};
+use super::{BuildInfo, explain, exposition, overview};
 use crate::leading::Leadership;
 use crate::model::query::Rules;
 use crate::model::types::Moment;
@@ -40,6 +41,7 @@ pub fn router(options: HttpOptions) -> Router {
         .route("/explain", get(explain::answer))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route(overview::PATH, get(overview::show))
         .with_state(Arc::new(options))
 }
 

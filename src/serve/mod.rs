@@ -17,6 +17,7 @@ pub mod forward;
 pub mod health;
 pub mod listen;
 pub mod metrics;
+mod overview;
 mod request;
 mod route;
 mod status;

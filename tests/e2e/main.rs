@@ -39,6 +39,7 @@ mod sources;
 mod state;
 #[path = "../testbed/mod.rs"]
 mod testbed;
+mod told;
 mod zero;
 
 use std::process::ExitCode;
@@ -161,6 +162,7 @@ const SUITES: &[&[(&str, Test)]] = &[
     cap::CASES,
     chart::CASES,
     leader::CASES,
+    told::CASES,
     zero::CASES,
 ];
 

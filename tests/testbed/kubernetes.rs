@@ -213,7 +213,7 @@ impl ControlPlane {
     }
 
     /// The kubeconfig of a service account in that namespace with the rights that lagwise asks for and no more:
-    /// it reads HPAs, and the ConfigMap that says how the API server identifies itself, and asks about callers.
+    /// it reads HPAs and writes events on them, reads the ConfigMap that says how the API server identifies itself, and asks about callers.
     pub(crate) fn daemon_kubeconfig(&self, namespace: &str) -> Result<PathBuf> {
         let name = format!("lagwise-{namespace}");
         let account =
@@ -236,11 +236,14 @@ impl ControlPlane {
                     "apiVersion": "rbac.authorization.k8s.io/v1",
                     "kind": "ClusterRole",
                     "metadata": {"name": name},
-                    "rules": [{
-                        "apiGroups": ["autoscaling"],
-                        "resources": ["horizontalpodautoscalers"],
-                        "verbs": ["get", "list", "watch"],
-                    }],
+                    "rules": [
+                        {
+                            "apiGroups": ["autoscaling"],
+                            "resources": ["horizontalpodautoscalers"],
+                            "verbs": ["get", "list", "watch"],
+                        },
+                        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+                    ],
                 },
                 binding("ClusterRoleBinding", json!({"name": name}), "ClusterRole", &name),
                 binding(

@@ -1,0 +1,195 @@
+//! `lagwise status`: where each HPA stands, in a line.
+
+mod lines;
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{ArgGroup, Args};
+use serde::Deserialize;
+
+use self::lines::table;
+use super::look::look;
+use super::{Output, print};
+use crate::config::Config;
+use crate::k8s::client::{Client, ClientOptions, connect};
+use crate::k8s::hpa::{current_replicas, facts_of, list};
+use crate::model::status::{HpaStatus, statuses};
+use crate::model::types::Moment;
+
+/// How often `--watch` looks.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// An answer of a daemon has at most so many bytes.
+const BODY_MAX: usize = 64 * 1024 * 1024;
+
+/// The arguments of `lagwise status`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("where").required(true).args(["config", "daemon"])))]
+#[command(after_help = "Examples:\n  \
+    lagwise status --config lagwise.yaml\n  \
+    kubectl -n lagwise port-forward svc/lagwise 8080 & lagwise status --daemon http://localhost:8080 --watch\n  \
+    lagwise status --config lagwise.yaml -n shop -o json | jq '.[] | select(.lag == null)'\n\n\
+    With --config it looks at Kafka once itself, and cannot see what only time tells (TIME, a residual, what is \
+    stuck); with --daemon it asks the one that leads. REPLICAS is what the HPA last saw, where the Kubernetes \
+    cluster can be reached. CAP is followed by * while maxReplicas is seen to hold the ceiling.\n\n\
+    Exit code: 0; 1 if the lag of an HPA is unknown (the rest is still printed), or nothing can be told; 2 for \
+    wrong usage.")]
+pub struct StatusArgs {
+    /// The daemon's configuration file: its clusters, its targets, its Kubernetes cluster
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A running daemon's HTTP side
+    #[arg(long, value_name = "URL")]
+    daemon: Option<String>,
+    /// Only this namespace
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Look and print again every two seconds, until interrupted
+    #[arg(short, long)]
+    watch: bool,
+    /// How the lines are printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// The kubeconfig file, instead of the configuration's or those that kubectl would use
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context, instead of its current one
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// How long Kafka, Kubernetes and the daemon may take to answer
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
+    timeout: Duration,
+}
+
+/// Runs `lagwise status`.
+///
+/// # Errors
+/// A configuration that cannot be used, HPAs that cannot be listed, a daemon that does not tell.
+pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
+    loop {
+        let mut hpas = match (&args.config, &args.daemon) {
+            (Some(config), _) => own_look(&args, config).await?,
+            (None, Some(url)) => of_daemon(&args, url).await?,
+            (None, None) => bail!("give --config or --daemon"),
+        };
+        hpas.retain(|hpa| args.namespace.as_ref().is_none_or(|n| *n == hpa.namespace));
+        let exit = show(&args, &hpas)?;
+        if !args.watch {
+            return Ok(exit);
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn own_look(args: &StatusArgs, config: &Path) -> anyhow::Result<Vec<HpaStatus>> {
+    let config = Config::load(config)?;
+    let kubernetes = &config.kubernetes;
+    let options = ClientOptions {
+        kubeconfig: args
+            .kubeconfig
+            .clone()
+            .or_else(|| kubernetes.kubeconfig.clone()),
+        context: args.context.clone().or_else(|| kubernetes.context.clone()),
+    };
+    let client = connect(&options).await?;
+    let namespaces = match &args.namespace {
+        Some(namespace) => std::slice::from_ref(namespace),
+        None => &kubernetes.namespaces,
+    };
+    let listed = list(&client, namespaces, args.timeout).await;
+    let listed = listed.context("cannot list the HPAs")?;
+    let facts = listed.iter().map(|hpa| Arc::new(facts_of(hpa))).collect();
+    let seen = look(&config, facts, Vec::new(), args.timeout).await?;
+    let mut hpas = statuses(&seen.snapshot, &Moment::now(), &seen.rules);
+    add_replicas(&mut hpas, &current_replicas(&listed));
+    Ok(hpas)
+}
+
+/// By namespace and name of an HPA.
+type Replicas = BTreeMap<(String, String), u32>;
+
+fn add_replicas(hpas: &mut [HpaStatus], known: &Replicas) {
+    for hpa in hpas {
+        let key = (hpa.namespace.clone(), hpa.hpa.clone());
+        hpa.replicas = known.get(&key).copied();
+    }
+}
+
+/// What a daemon answers.
+#[derive(Debug, Deserialize)]
+struct Overview {
+    hpas: Vec<HpaStatus>,
+}
+
+async fn of_daemon(args: &StatusArgs, url: &str) -> anyhow::Result<Vec<HpaStatus>> {
+    let url = format!("{}/status", url.trim_end_matches('/'));
+    let body = asked(&url, args.timeout)
+        .await
+        .with_context(|| format!("cannot ask {url}"))?;
+    let overview: Overview = serde_json::from_slice(&body)
+        .with_context(|| format!("{url} is no daemon of this version: give its HTTP side's URL"))?;
+    let mut hpas = overview.hpas;
+    match replicas(args).await {
+        Ok(known) => add_replicas(&mut hpas, &known),
+        // Whoever names a cluster wants to hear why it does not answer; nobody else needs one.
+        Err(error) if args.kubeconfig.is_some() || args.context.is_some() => {
+            let _ = writeln!(io::stderr().lock(), "lagwise: replicas: {error:#}");
+        }
+        Err(_) => {}
+    }
+    Ok(hpas)
+}
+
+async fn asked(url: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
+    let client = reqwest::Client::builder()
+        .timeout(within)
+        .user_agent(concat!("lagwise/", env!("CARGO_PKG_VERSION")))
+        .build()?;
+    let mut answer = client.get(url).send().await?;
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > BODY_MAX {
+            bail!("its answer is longer than {BODY_MAX} bytes");
+        }
+    }
+    if !answer.status().is_success() {
+        let words: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+        bail!("{}: {}", answer.status(), words.trim());
+    }
+    Ok(body)
+}
+
+/// The replicas that the cluster's HPAs have seen.
+async fn replicas(args: &StatusArgs) -> anyhow::Result<Replicas> {
+    let client: Client = connect(&ClientOptions {
+        kubeconfig: args.kubeconfig.clone(),
+        context: args.context.clone(),
+    })
+    .await?;
+    let namespaces = args.namespace.as_slice();
+    let listed = list(&client, namespaces, args.timeout).await?;
+    Ok(current_replicas(&listed))
+}
+
+fn show(args: &StatusArgs, hpas: &[HpaStatus]) -> anyhow::Result<ExitCode> {
+    let text = match args.output.written(&hpas)? {
+        Some(text) => text,
+        None => table(hpas),
+    };
+    let clears = args.watch && args.output == Output::Table && io::stdout().is_terminal();
+    let clear = if clears { "\x1b[H\x1b[2J" } else { "" };
+    print(format!("{clear}{text}").as_bytes())?;
+    let is_known = hpas.iter().all(|hpa| hpa.lag.is_some());
+    Ok(if is_known {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,162 @@
+//! The lines, for people.
+
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::model::cap::CapMode;
+use crate::model::parallelism::Limit;
+use crate::model::status::HpaStatus;
+
+/// One line for each HPA. What is unknown is `-`.
+pub(super) fn table(hpas: &[HpaStatus]) -> String {
+    if hpas.is_empty() {
+        return "no HPA has a metric of lagwise's\n".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "NAMESPACE",
+        "HPA",
+        "LAG",
+        "TIME",
+        "REPLICAS",
+        "DESIRED",
+        "CEILING",
+        "PARTITIONS",
+        "CAP",
+        "AGE",
+        "FINDINGS",
+        "REASON",
+    ]);
+    for column in 2..8 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for hpa in hpas {
+        table.add_row([
+            hpa.namespace.clone(),
+            hpa.hpa.clone(),
+            known(hpa.lag),
+            time(hpa),
+            known(hpa.replicas),
+            known(hpa.desired),
+            match hpa.ceiling {
+                None => "-".to_owned(),
+                Some(Limit::Bounded(most)) => most.to_string(),
+                Some(Limit::Unbounded) => "none".to_owned(),
+            },
+            known(hpa.partitions),
+            cap(hpa),
+            known(hpa.age_millis.map(shown)),
+            match hpa.findings.as_slice() {
+                [] => "-".to_owned(),
+                codes => codes.join(","),
+            },
+            // Long where it tells why something is unknown, so last.
+            hpa.reason.clone(),
+        ]);
+    }
+    let lines = table.lines().map(|line| line.trim_end().to_owned());
+    lines.fold(String::new(), |text, line| text + &line + "\n")
+}
+
+fn known(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// How long the oldest message waits.
+fn time(hpa: &HpaStatus) -> String {
+    let Some(millis) = hpa.lag_millis else {
+        return "-".to_owned();
+    };
+    match hpa.lag_millis_is_lower_bound {
+        // At least nothing says nothing.
+        true if millis < 1000 => "-".to_owned(),
+        true => format!(">{}", shown(millis)),
+        false => shown(millis),
+    }
+}
+
+fn shown(millis: u64) -> String {
+    let seconds = Duration::from_secs(millis.div_ceil(1000));
+    humantime::format_duration(seconds)
+        .to_string()
+        .replace(' ', "")
+}
+
+fn cap(hpa: &HpaStatus) -> String {
+    let mode = match hpa.cap {
+        CapMode::Advise => "advise",
+        CapMode::Enforce => "enforce",
+    };
+    let observed = if hpa.cap_observed { "*" } else { "" };
+    format!("{mode}{observed}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Output;
+    use crate::model::types::Replicas;
+
+    fn hpas() -> Vec<HpaStatus> {
+        let of = |hpa: &str| HpaStatus {
+            namespace: "shop".into(),
+            hpa: hpa.into(),
+            ..HpaStatus::default()
+        };
+        vec![
+            HpaStatus {
+                lag: Some(1250),
+                lag_millis: Some(93_000),
+                replicas: Some(4),
+                desired: Some(6),
+                ceiling: Some(Limit::Bounded(Replicas(6))),
+                partitions: Some(6),
+                cap: CapMode::Enforce,
+                cap_observed: true,
+                reason: "lifted".into(),
+                age_millis: Some(4200),
+                ..of("billing")
+            },
+            HpaStatus {
+                lag: Some(0),
+                lag_millis: Some(0),
+                replicas: Some(0),
+                desired: Some(0),
+                ceiling: Some(Limit::Unbounded),
+                partitions: Some(0),
+                cap: CapMode::Enforce,
+                reason: "as_measured".into(),
+                age_millis: Some(0),
+                ..of("empty")
+            },
+            HpaStatus {
+                lag: Some(7),
+                lag_millis: Some(600_000),
+                lag_millis_is_lower_bound: true,
+                desired: Some(1),
+                ceiling: Some(Limit::Bounded(Replicas(12))),
+                partitions: Some(12),
+                reason: "as_measured".into(),
+                age_millis: Some(1000),
+                findings: vec!["LW018".into(), "LW024".into()],
+                ..of("mail")
+            },
+            HpaStatus {
+                replicas: Some(3),
+                reason: "topic \"gone\" does not exist on Kafka cluster \"main\"".into(),
+                findings: vec!["LW027".into()],
+                ..of("unknown")
+            },
+        ]
+    }
+
+    #[test]
+    fn what_is_printed() {
+        insta::assert_snapshot!("table", table(&hpas()));
+        insta::assert_snapshot!("json", Output::Json.written(&hpas()).unwrap().unwrap());
+        assert_eq!(table(&[]), "no HPA has a metric of lagwise's\n");
+    }
+}
