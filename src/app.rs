@@ -45,6 +45,10 @@ const DRAIN: Duration = Duration::from_secs(4);
 const KEPT_WITHIN: Duration = Duration::from_millis(1500);
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(1);
 
+/// For how long at least one of several daemons goes on to be asked: for a moment, a Service sends requests
+/// to a pod that is no longer ready.
+const LINGERS: Duration = Duration::from_secs(1);
+
 /// The parts that end in order when told to.
 const EXTERNAL: &str = "external metrics API";
 const SIDE: &str = "HTTP server";
@@ -236,15 +240,17 @@ impl App {
     /// then pass on what they are asked, end when their last answer is out. Everything else is dropped.
     async fn drain(mut self) {
         tracing::info!("stopping");
-        let end = tokio::time::Instant::now() + DRAIN;
+        let stopped = tokio::time::Instant::now();
         self.stop.send_replace(true);
         self.ended(&[POLLER], KEPT_WITHIN).await;
         self.step_down.send_replace(true);
         if self.is_elected {
             self.ended(&[LEASE], GIVEN_BACK_WITHIN).await;
+            // Who is not told yet that this one ends still asks it, and is answered by the next leader.
+            tokio::time::sleep_until(stopped + LINGERS).await;
         }
         self.close.send_replace(true);
-        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        let left = DRAIN.saturating_sub(stopped.elapsed());
         self.ended(&[EXTERNAL, SIDE], left).await;
     }
 

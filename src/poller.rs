@@ -46,16 +46,6 @@ pub trait OffsetSource: Send + Sync + 'static {
     ) -> impl Future<Output = Observation> + Send;
 }
 
-impl<S: OffsetSource> OffsetSource for Arc<S> {
-    fn observe(
-        &self,
-        plan: SweepPlan,
-        deadline: Instant,
-    ) -> impl Future<Output = Observation> + Send {
-        S::observe(self, plan, deadline)
-    }
-}
-
 /// Requests' interests that are remembered at most; the one asked for longest ago goes first.
 const MAX_INTERESTS: usize = 200;
 

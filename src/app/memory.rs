@@ -21,7 +21,7 @@ pub(super) enum Store {
     /// A file: this daemon's own, whoever leads.
     File(StateFile),
     /// A ConfigMap, which is the leader's.
-    ConfigMap(StateConfigMap),
+    ConfigMap(Box<StateConfigMap>),
 }
 
 impl Store {
@@ -32,10 +32,10 @@ impl Store {
         }
         let config_map = config.state.config_map.clone();
         let config_map = config_map.or_else(|| in_pod().then(|| STATE_CONFIG_MAP.to_owned()));
-        Some(Self::ConfigMap(StateConfigMap::new(
+        Some(Self::ConfigMap(Box::new(StateConfigMap::new(
             client?.clone(),
             config_map?,
-        )))
+        ))))
     }
 
     /// Hands the poller what is kept there now, and keeps what it says until it is gone.
@@ -47,7 +47,7 @@ impl Store {
     ) {
         match self {
             Self::File(file) => state::keep(file, recall, memories, Leadership::alone()).await,
-            Self::ConfigMap(map) => state::keep(map, recall, memories, leadership).await,
+            Self::ConfigMap(map) => state::keep(*map, recall, memories, leadership).await,
         }
     }
 }

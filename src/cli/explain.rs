@@ -206,5 +206,4 @@ fn group(args: &ExplainArgs, config: &Config) -> anyhow::Result<Subject> {
 }
 
 #[cfg(test)]
-#[path = "explain/tests.rs"]
 mod tests;

@@ -94,13 +94,12 @@ struct Keeper {
 
 impl Keeper {
     fn observe(&mut self) {
-        if !self.writing.leads() {
+        let Some(latest) = self.writing.begin() else {
             // Whoever leads tells; what is found then may be told again, and is counted up.
             self.ledger = Ledger::default();
             self.seen = None;
             return;
-        }
-        let latest = self.writing.reader.latest();
+        };
         let Some(seen) = self.seen.replace(Arc::clone(&latest)) else {
             self.ledger.observe(lasting(&latest));
             return;
@@ -123,14 +122,14 @@ impl Keeper {
     }
 
     fn happened(&mut self, notice: Notice) {
-        if self.writing.leads() && !self.ledger.happened(notice) {
+        if self.writing.within_term().is_ok() && !self.ledger.happened(notice) {
             EventLeftOut.emit();
         }
     }
 
     async fn write(&mut self) {
         let now = Instant::now();
-        if self.paused.is_some_and(|until| now < until) || !self.writing.leads() {
+        if self.paused.is_some_and(|until| now < until) || self.writing.within_term().is_err() {
             return;
         }
         let Some(hpas) = self.writing.hpas.borrow().clone() else {
@@ -148,6 +147,8 @@ impl Keeper {
                     self.failing = None;
                     EventWritten { again }.emit();
                 }
+                // Another leads.
+                Err(ScaleError::Changed) => return self.ledger.untold(&notice),
                 Err(error) => {
                     self.ledger.untold(&notice);
                     self.paused = Instant::now().checked_add(PAUSE);
@@ -166,7 +167,7 @@ impl Keeper {
         let api: Api<Event> = Api::namespaced(self.writing.client.clone(), &hpa.namespace);
         let event = event(hpa, notice, Timestamp::now());
         let name = event.metadata.name.clone().unwrap_or_default();
-        let within = self.writing.within()?;
+        let within = self.writing.within_term()?;
         match in_time(within, api.create(&PostParams::default(), &event)).await {
             Ok(_) => return Ok(false),
             // The only conflict of a creation is that it is there.
@@ -178,7 +179,7 @@ impl Keeper {
             "count": 2,
             "lastObservedTime": MicroTime(Timestamp::now()),
         }}));
-        let within = self.writing.within()?;
+        let within = self.writing.within_term()?;
         in_time(within, api.patch(&name, &PatchParams::default(), &again)).await?;
         Ok(true)
     }
@@ -245,7 +246,9 @@ fn name(hpa: &HpaFacts, reason: &str, note: &str) -> String {
 
 fn shortened(mut note: String) -> String {
     if note.len() > NOTE_MAX {
-        let end = note.floor_char_boundary(NOTE_MAX.saturating_sub('…'.len_utf8()));
+        let most = NOTE_MAX.saturating_sub('…'.len_utf8());
+        let ends = note.char_indices().map(|(end, _)| end);
+        let end = ends.take_while(|end| *end <= most).last().unwrap_or(0);
         note.truncate(end);
         note.push('…');
     }

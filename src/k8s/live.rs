@@ -16,7 +16,11 @@ use crate::model::hpa::outlook::Past;
 use crate::model::hpa::{Behavior, Change, Policy, Rules, Select, Source, Spec};
 use crate::model::quantity::Milli;
 
-/// Reads an HPA and the scale of its target; `None` where there is no such HPA.
+/// How often the two are read at most until they are of one moment.
+const ATTEMPTS: u32 = 5;
+
+/// Reads an HPA and the scale of its target, with no sync of the controller in between; `None` where
+/// there is no such HPA.
 ///
 /// # Errors
 /// Why it could not be read. A scale that cannot be read is told in the result.
@@ -27,22 +31,34 @@ pub async fn read(
     within: Duration,
 ) -> Result<Option<LiveHpa>, ScaleError> {
     let api: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), namespace);
-    let Some(hpa) = in_time(within, api.get_opt(name)).await? else {
+    let mut scales = Scales::new(client.clone());
+    let Some(mut hpa) = in_time(within, api.get_opt(name)).await? else {
         return Ok(None);
     };
-    let facts = facts_of(&hpa);
-    let mut scales = Scales::new(client.clone());
-    let scale = scales.read(namespace, &facts.scale_target, within).await;
-    Ok(Some(LiveHpa {
-        spec: spec_of(&hpa),
-        metrics: metrics_of(&hpa),
-        past: past_of(&hpa, SystemTime::now()),
-        conditions: conditions_of(&hpa),
-        scale: scale
-            .map(|scale| (scale.replicas, scale.status_replicas))
-            .map_err(|error| error.to_string()),
-        facts,
-    }))
+    let mut attempts = 1u32;
+    loop {
+        let facts = facts_of(&hpa);
+        let scale = scales.read(namespace, &facts.scale_target, within).await;
+        let Some(after) = in_time(within, api.get_opt(name)).await? else {
+            return Ok(None);
+        };
+        let is_same = after.metadata.resource_version == hpa.metadata.resource_version;
+        if !is_same && attempts < ATTEMPTS {
+            attempts = attempts.saturating_add(1);
+            hpa = after;
+            continue;
+        }
+        return Ok(Some(LiveHpa {
+            spec: spec_of(&hpa),
+            metrics: metrics_of(&hpa),
+            past: past_of(&hpa, SystemTime::now()),
+            conditions: conditions_of(&hpa),
+            scale: scale
+                .map(|scale| (scale.replicas, scale.status_replicas))
+                .map_err(|error| error.to_string()),
+            facts,
+        }));
+    }
 }
 
 /// An HPA's spec as the controller reads it, with the defaults that the API server fills in.

@@ -54,11 +54,6 @@ impl Writing {
         (!self.from.targets.hpas_unlisted).then(|| Arc::clone(&self.from))
     }
 
-    /// Whether this process leads.
-    pub(super) fn leads(&self) -> bool {
-        self.leadership.term(Instant::now()).is_some()
-    }
-
     /// How long a request may take, so that it is over before another process may lead, and before what
     /// is decided by is too old.
     ///
@@ -104,6 +99,18 @@ impl Writing {
     /// The HPAs of an HPA's namespace.
     pub(super) fn api(&self, hpa: &HpaFacts) -> Api<HorizontalPodAutoscaler> {
         Api::namespaced(self.client.clone(), &hpa.namespace)
+    }
+
+    /// How long a request may take that decides nothing, so that it may be made of what is old: as long as
+    /// this process leads.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn within_term(&self) -> Result<Duration, ScaleError> {
+        let now = Instant::now();
+        let term = self.leadership.holds(self.from.term, now);
+        let left = term.and_then(|term| term.left(now));
+        Ok(left.ok_or(ScaleError::Changed)?.min(REQUEST_WITHIN))
     }
 
     /// Has a person told what was done about an HPA.

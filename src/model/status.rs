@@ -184,7 +184,7 @@ impl Gathered<'_> {
         let mut all: Option<Measured> = None;
         for target in &self.targets {
             let filter = target.settings.partitions.as_ref();
-            if seen.iter().any(|of| *of == (&target.interest, filter)) {
+            if seen.contains(&(&target.interest, filter)) {
                 continue;
             }
             seen.push((&target.interest, filter));

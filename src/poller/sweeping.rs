@@ -1,12 +1,24 @@
 //! Sweeps as tasks.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Cluster, OffsetSource, Sweeps};
 use crate::model::assembly::Scope;
-use crate::model::observation::SweepPlan;
+use crate::model::observation::{Observation, SweepPlan};
 use crate::model::types::Moment;
+
+/// A source that its owner keeps a hold on.
+impl<S: OffsetSource> OffsetSource for Arc<S> {
+    fn observe(
+        &self,
+        plan: SweepPlan,
+        deadline: Instant,
+    ) -> impl Future<Output = Observation> + Send {
+        S::observe(self, plan, deadline)
+    }
+}
 
 /// Spawns a sweep of the groups that were not in the plan before. Plans are in the order of groups.
 pub(super) fn spawn_new<S: OffsetSource>(

@@ -24,13 +24,14 @@ pub(super) async fn answer(
     State(options): State<Arc<HttpOptions>>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    if options.leadership.term(Instant::now()).is_none() {
+    let snapshot = options.reader.latest();
+    let leads = options.leadership.holds(snapshot.term, Instant::now());
+    if leads.is_none() {
         return refuse(
             StatusCode::SERVICE_UNAVAILABLE,
             "this daemon does not lead, so it does not read Kafka: ask the one that does",
         );
     }
-    let snapshot = options.reader.latest();
     let subject = match subject(query.as_deref().unwrap_or_default(), &snapshot.targets) {
         Ok(subject) => subject,
         Err(problem) => return refuse(StatusCode::BAD_REQUEST, problem),
@@ -97,6 +98,22 @@ fn subject(query: &str, targets: &Targets) -> Result<Subject, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::leading::Leadership;
+    use crate::model::cap::CapMode;
+    use crate::model::explain::Explanation;
+    use crate::model::fixtures;
+    use crate::model::query::Rules;
+    use crate::model::snapshot::LagSnapshot;
+    use crate::publish;
+    use crate::serve::BuildInfo;
+    use crate::serve::health::Readiness;
+    use crate::serve::metrics::router;
+    use axum::body::Body;
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use std::time::Duration;
+    use tokio::sync::watch;
+    use tower::ServiceExt;
 
     #[test]
     fn what_a_query_is_about() {
@@ -133,6 +150,72 @@ mod tests {
         ] {
             let found = subject(query, &targets(clusters)).unwrap_err();
             assert!(found.starts_with(problem), "{query}: {found}");
+        }
+    }
+
+    /// A GET of the HTTP side: its code and its text.
+    async fn get(leadership: Leadership, query: &str) -> (StatusCode, String) {
+        let targets = Targets {
+            clusters: vec!["main".into()],
+            ..Targets::default()
+        };
+        let snapshot = LagSnapshot {
+            targets: Arc::new(targets),
+            ..fixtures::snapshot()
+        };
+        let (_publisher, reader) = publish::channel(snapshot);
+        let options = HttpOptions {
+            reader: reader.clone(),
+            rules: Rules {
+                clamp: true,
+                cap: CapMode::Advise,
+                max_staleness: Duration::from_secs(60),
+                namespaces: Vec::new(),
+            },
+            leadership,
+            readiness: Readiness::new(reader, Instant::now(), watch::channel(false).1),
+            build: BuildInfo {
+                version: String::new(),
+                librdkafka: String::new(),
+            },
+        };
+        let request = Request::get(format!("/explain{query}"));
+        let request = request.body(Body::empty()).unwrap();
+        let answer = router(options).oneshot(request).await.unwrap();
+        let code = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (code, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_leader_tells_and_a_follower_says_that_it_cannot() {
+        let leads = Leadership::alone;
+        let follows = Leadership::new(watch::channel(None).1);
+        let (code, text) = get(leads(), "?group=partial&topic=refunds").await;
+        assert_eq!(code, StatusCode::OK, "{text}");
+        let told: Explanation = serde_json::from_str(&text).unwrap();
+        assert_eq!(told.of, "group partial on cluster main");
+        for (leadership, query, code, problem) in [
+            (leads(), "", StatusCode::BAD_REQUEST, "ask with"),
+            (
+                leads(),
+                "?namespace=a&hpa=b",
+                StatusCode::NOT_FOUND,
+                "no such HPA",
+            ),
+            (
+                follows,
+                "?group=orders",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "this daemon does not lead",
+            ),
+        ] {
+            let (found, text) = get(leadership, query).await;
+            assert_eq!(found, code, "{query}: {text}");
+            assert!(
+                text.starts_with(&format!("{{\"error\":\"{problem}")),
+                "{text}"
+            );
         }
     }
 }

@@ -21,6 +21,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         one_writes_and_another_takes_over,
     ),
     ("leader::one_answers_for_all", answers::one_answers_for_all),
+    (
+        "leader::the_next_knows_what_one_remembered",
+        the_next_knows_what_one_remembered,
+    ),
 ];
 
 const WITHIN: Duration = Duration::from_secs(90);
@@ -190,5 +194,78 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
         Ok(())
     })?;
     plane.kubectl(&["patch", "hpa", "billing", "-n", &namespace, "-p", change])?;
-    until_max(6)
+    until_max(6)?;
+    until_epoch()?;
+
+    // Given back, nothing of any leader is left on it.
+    drop(third);
+    let released = testbed
+        .lagwise(&["release", "--kubeconfig"])
+        .arg(plane.kubeconfig())
+        .arg(format!("{namespace}/billing"))
+        .output()?;
+    ensure!(released.status.success(), "{released:?}");
+    let hpa = plane.get("hpa", "billing", Some(&namespace))?;
+    let annotations = hpa["metadata"]["annotations"].as_object();
+    let left: Vec<_> = annotations
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key.as_str())
+        .filter(|key| key.starts_with("lagwise.dev/") && *key != "lagwise.dev/cap")
+        .collect();
+    ensure!(left.is_empty(), "{left:?} are left");
+    ensure!(max()? == 30, "the user's number is {}", max()?);
+    Ok(())
+}
+
+/// What the leader remembers is read by the next one when it begins to lead, and not when it started.
+fn the_next_knows_what_one_remembered(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("remembered")?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 1)?;
+    kafka.produce(&topic, 0, 9)?;
+    kafka.commit(&group, &topic, &[(0, 2)])?;
+    allow(plane, &namespace)?;
+    let state = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "keeps"},
+            "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch"]}],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "keeps"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "keeps"},
+            "subjects": [{"kind": "ServiceAccount", "name": "lagwise", "namespace": namespace}],
+        },
+    ]});
+    plane.apply(&namespace, &state.to_string())?;
+    let kubeconfig = plane.daemon_kubeconfig(&namespace)?;
+    let options = Options {
+        leader: json!({"lease": "lagwise", "duration": "6s"}),
+        state: json!({"config_map": "state"}),
+        targets: vec![json!({"name": "kept", "group": group, "topics": [topic]})],
+        ..Options::main(&kafka.bootstrap())
+    };
+    let start = || {
+        let watched = json!({"namespaces": [namespace]});
+        Daemon::start(testbed, &options, json!({}), watched, Some(&kubeconfig))
+    };
+    let shows = |daemon: &Daemon, rule: &str| {
+        poll_until(WITHIN, &format!("a lag that is {rule}"), || {
+            let metrics = daemon.metrics()?;
+            let line = format!(
+                "lagwise_consumergroup_partitions{{cluster=\"main\",consumergroup=\"{group}\",topic=\"{topic}\",rule=\"{rule}\"}} 1"
+            );
+            ensure!(metrics.contains(&line), "no {line}");
+            Ok(())
+        })
+    };
+    let mut first = start()?;
+    shows(&first, "measured")?;
+    // It starts when nothing is kept yet.
+    let second = start()?;
+    kafka.consumer_groups_tool(&["--delete-offsets", "--group", &group, "--topic", &topic])?;
+    shows(&first, "forgotten")?;
+    first.process.stop(Duration::from_secs(10))?;
+    shows(&second, "forgotten")
 }

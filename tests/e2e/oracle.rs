@@ -1,6 +1,8 @@
 //! The HPA's arithmetic (`model::hpa`) against the real controller under virtual time
 //! (`tests/testbed/kubernetes/oracle`): random series, every sync compared.
 
+mod live;
+mod logged;
 mod series;
 
 use std::collections::BTreeMap;
@@ -20,10 +22,16 @@ use self::series::{Expected, Series};
 use crate::Test;
 use crate::testbed::Testbed;
 
-pub(crate) const CASES: &[(&str, Test)] = &[(
-    "oracle::the_hpas_arithmetic_is_the_controllers",
-    the_hpas_arithmetic_is_the_controllers,
-)];
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "oracle::the_hpas_arithmetic_is_the_controllers",
+        the_hpas_arithmetic_is_the_controllers,
+    ),
+    (
+        "oracle::what_is_explained_is_what_the_live_controller_does",
+        live::what_is_explained_is_what_the_live_controller_does,
+    ),
+];
 
 /// What the controller did at one sync.
 #[derive(Debug, Deserialize)]

@@ -95,6 +95,11 @@ impl ControlPlane {
         &self.admin_kubeconfig
     }
 
+    /// What the controllers have logged so far.
+    pub(crate) fn controllers_log(&self) -> String {
+        self.controller_manager.log()
+    }
+
     /// Ends all three in order.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.controller_manager.stop(STOP)?;
@@ -217,6 +222,8 @@ fn start_controller_manager(
         ])
         // Fifteen seconds by default; two keep the tests short and change nothing else.
         .arg("--horizontal-pod-autoscaler-sync-period=2s")
+        // What the metrics of an HPA want is told nowhere else.
+        .arg("--vmodule=horizontal=4")
         .arg("--feature-gates=HPAScaleToZero=true");
     Process::start("kube-controller-manager", folder, &command)
 }

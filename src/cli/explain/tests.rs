@@ -1,1 +1,226 @@
+use super::*;
+use crate::model::cap::{CEILING, CapMode, MODE, USER_MAX};
+use crate::model::explain::live::{Condition, LiveHpa, LiveMetric};
+use crate::model::fixtures;
+use crate::model::hpa::outlook::Past;
+use crate::model::hpa::{Behavior, Rules, Source, Spec};
+use crate::model::quantity::Milli;
+use crate::model::query;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::standing::{Looking, findings, standings};
+use crate::model::target::{
+    ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget, ScaleTarget, Targets,
+};
 
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An HPA from 1 to 20 on `kafka_lag` of the selector, ten messages a replica.
+fn facts(selector: &str) -> HpaFacts {
+    HpaFacts {
+        namespace: "shop".into(),
+        name: "billing".into(),
+        max_replicas: 20,
+        scale_target: ScaleTarget {
+            api_version: "apps/v1".into(),
+            kind: "Deployment".into(),
+            name: "billing".into(),
+        },
+        metrics: vec![ExternalMetric {
+            name: LAG_METRIC.into(),
+            selector: crate::model::selector::Selector::parse(selector).unwrap(),
+            target: Some(MetricTarget::AverageValue(Milli::from_units(10))),
+        }],
+        ..HpaFacts::default()
+    }
+}
+
+/// That HPA in its cluster, with so many replicas.
+fn live(facts: HpaFacts, replicas: u32) -> LiveHpa {
+    let external = facts.metrics[0].clone();
+    LiveHpa {
+        spec: Spec {
+            min: 1,
+            max: facts.max_replicas,
+            metrics: vec![Source::External(external.target.unwrap())],
+            behavior: None,
+        },
+        metrics: vec![LiveMetric {
+            name: "External kafka_lag".into(),
+            external: Some(external),
+            current: None,
+        }],
+        past: Past::default(),
+        conditions: Vec::new(),
+        scale: Ok((replicas, replicas)),
+        facts,
+    }
+}
+
+fn condition(kind: &str, status: &str, reason: &str) -> Condition {
+    Condition {
+        kind: kind.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message: "as its controller says".into(),
+    }
+}
+
+fn rules() -> query::Rules {
+    query::Rules {
+        clamp: true,
+        cap: CapMode::Advise,
+        max_staleness: SECOND * 60,
+        namespaces: Vec::new(),
+    }
+}
+
+/// What is derived for it so long after the fixture's sweep.
+fn derived(facts: &HpaFacts, after: Duration) -> Explanation {
+    let clusters = ["main".into(), "down".into()];
+    let targets = Targets::merge(&clusters, &[], &[facts], BTreeSet::new());
+    let mut snapshot = LagSnapshot {
+        targets: Arc::new(targets),
+        ..fixtures::snapshot()
+    };
+    let now = fixtures::at(after);
+    let standings = standings(&snapshot.targets, &snapshot, &now, &rules());
+    let looking = Looking {
+        cap: CapMode::Advise,
+        members_within: Duration::ZERO,
+    };
+    let found = findings(&snapshot, &standings, &[facts], looking);
+    snapshot.findings = Arc::new(found);
+    let subject = Subject::Hpa {
+        namespace: "shop".into(),
+        name: "billing".into(),
+    };
+    derive(&subject, &snapshot, &now, &rules()).unwrap()
+}
+
+fn explained(hpa: &LiveHpa, after: Duration) -> Explanation {
+    outcome(derived(&hpa.facts, after), hpa)
+}
+
+const ORDERS: &str = "cluster=main,group=orders,topic=payments";
+
+#[test]
+fn a_clamped_value_and_an_hpa_without_behavior() {
+    let mut hpa = live(facts(ORDERS), 1);
+    hpa.conditions = vec![
+        condition("AbleToScale", "True", "SucceededRescale"),
+        condition("ScalingLimited", "True", "ScaleUpLimit"),
+    ];
+    let explained = explained(&hpa, SECOND * 12);
+    assert!(!explained.is_unknown());
+    insta::assert_snapshot!(text::render(&explained));
+    let json = Output::Json.written(&explained).unwrap().unwrap();
+    insta::assert_snapshot!("a_clamped_value_json", json);
+    insta::assert_snapshot!(
+        "a_clamped_value_yaml",
+        Output::Yaml.written(&explained).unwrap().unwrap()
+    );
+    // What a daemon sends is what is read of it.
+    assert_eq!(
+        serde_json::from_str::<Explanation>(&json).unwrap(),
+        explained
+    );
+}
+
+#[test]
+fn an_observed_cap_and_the_users_own_number() {
+    let marks = [(MODE, "enforce"), (CEILING, "2"), (USER_MAX, "20")];
+    let marks = marks.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let facts = HpaFacts {
+        max_replicas: 2,
+        annotations: marks.into(),
+        ..facts(ORDERS)
+    };
+    insta::assert_snapshot!(text::render(&explained(&live(facts, 1), SECOND * 12)));
+}
+
+#[test]
+fn other_metrics_and_a_memory_that_nobody_sees() {
+    let mut hpa = live(facts(ORDERS), 12);
+    hpa.spec.metrics.push(Source::Pods);
+    hpa.metrics.push(LiveMetric {
+        name: "Resource cpu".into(),
+        external: None,
+        current: Some("43 %".into()),
+    });
+    hpa.spec.behavior = Some(Behavior {
+        up: Rules::up(),
+        down: Rules::down(),
+    });
+    hpa.past.since_scaled = Some(SECOND * 7);
+    hpa.scale = Ok((12, 13));
+    insta::assert_snapshot!(text::render(&explained(&hpa, SECOND * 12)));
+}
+
+#[test]
+fn a_partition_that_is_unknown() {
+    let selector = "cluster=main,group=partial,topic=refunds";
+    // The last complete reading is served for as long as it may be.
+    let served = explained(&live(facts(selector), 3), SECOND * 12);
+    assert!(!served.is_unknown());
+    insta::assert_snapshot!("unknown_and_still_served", text::render(&served));
+    let refused = explained(&live(facts(selector), 3), SECOND * 600);
+    assert!(refused.is_unknown());
+    insta::assert_snapshot!("unknown_and_refused", text::render(&refused));
+}
+
+#[test]
+fn a_group_that_never_ran_and_a_target_that_is_off() {
+    let mut hpa = live(facts("cluster=main,group=idle,topic=payments"), 0);
+    hpa.conditions = vec![condition("ScalingActive", "False", "ScalingDisabled")];
+    insta::assert_snapshot!(text::render(&explained(&hpa, SECOND * 12)));
+}
+
+#[test]
+fn a_scale_that_cannot_be_read_and_a_group_that_was_not() {
+    let mut hpa = live(facts("cluster=main,group=nowhere"), 1);
+    hpa.scale = Err("deployments.apps \"billing\" not found".into());
+    let explained = explained(&hpa, SECOND * 12);
+    assert!(explained.is_unknown());
+    insta::assert_snapshot!(text::render(&explained));
+}
+
+#[test]
+fn a_group_without_an_hpa() {
+    let subject = Subject::Group(Interest {
+        cluster: "main".into(),
+        group: "we\"ird\\group".into(),
+        topics: BTreeSet::new(),
+    });
+    let snapshot = fixtures::snapshot();
+    let now = fixtures::at(SECOND * 12);
+    let explained = derive(&subject, &snapshot, &now, &rules()).unwrap();
+    assert_eq!(explained.metrics[0].ceiling, Some(2));
+    let ask = |topic: &str| {
+        let subject = Subject::Group(Interest {
+            cluster: "main".into(),
+            group: "orders".into(),
+            topics: [TopicName::from(topic)].into(),
+        });
+        derive(&subject, &snapshot, &now, &rules()).unwrap()
+    };
+    insta::assert_snapshot!(text::render(&ask("payments")));
+    assert!(ask("other").is_unknown());
+    // Who asks for no metric of lagwise has nothing to be explained.
+    let hpa = Subject::Hpa {
+        namespace: "shop".into(),
+        name: "other".into(),
+    };
+    assert_eq!(derive(&hpa, &snapshot, &now, &rules()), None);
+}
+
+#[test]
+fn of_too_many_partitions_those_with_the_most_lag_are_told() {
+    let whole = derived(&facts(ORDERS), SECOND * 12);
+    let topic = |explanation: &Explanation| explanation.metrics[0].groups[0].topics[0].clone();
+    assert_eq!(topic(&whole.clone().bounded(2)), topic(&whole));
+    let one = topic(&whole.clone().bounded(1));
+    let told: Vec<_> = one.partitions.iter().map(|p| p.partition).collect();
+    assert_eq!((told, one.partitions_left_out), (vec![0], 1));
+    assert_eq!(one.lag, Some(100));
+    assert_eq!(topic(&whole.bounded(0)).partitions_left_out, 2);
+}

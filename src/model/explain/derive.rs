@@ -305,7 +305,7 @@ fn because(answer: &Answer) -> String {
     let ceiling = answer.ceiling.and_then(|c| c.replicas.bounded());
     let ceiling = ceiling.map_or_else(|| "no".to_owned(), |ceiling| ceiling.to_string());
     match answer.rule {
-        ValueRule::AsMeasured => "the lag as it is: nothing bounds it".to_owned(),
+        ValueRule::AsMeasured => "as it is: no rule changes it".to_owned(),
         ValueRule::Clamped => format!("cut to what the ceiling is worth: {ceiling} x {per}"),
         ValueRule::Lifted => format!(
             "what carries the HPA over its tolerance to the ceiling of {ceiling}, which its own maxReplicas holds"
@@ -353,3 +353,7 @@ fn not_knowable(metrics: &[Derivation]) -> Vec<String> {
     }
     all
 }
+
+#[cfg(test)]
+#[path = "derive_tests.rs"]
+mod tests;

@@ -1,0 +1,404 @@
+//! Twenty HPAs on the live control plane: what `lagwise explain` says of each, and what the model makes of every sync
+//! since the HPA was made, against what the controller logs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lagwise::k8s::live::spec_of;
+use lagwise::model::explain::Explanation;
+use lagwise::model::hpa::memory::Memory;
+use lagwise::model::hpa::stage::Verdict;
+use lagwise::model::hpa::{Reading, Seen, Spec};
+use lagwise::model::quantity::Milli;
+use serde_json::{Value, json};
+
+use super::logged::{Sync, syncs_of};
+use crate::daemon::{Daemon, Options};
+use crate::scale::workload;
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+const SERIES: usize = 20;
+const PARTITIONS: i32 = 12;
+const RECORDS: i64 = 60;
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// How far the controller's own clock readings may be from the times it logs.
+const BLUR: Duration = Duration::from_millis(300);
+
+/// Offsets that are committed on each partition, one phase after the other: nothing to do, some, much, little.
+const COMMITTED: [i64; 4] = [60, 44, 11, 55];
+
+struct One {
+    name: String,
+    group: String,
+    spec: Spec,
+    /// What is served in each phase.
+    values: Vec<Milli>,
+    /// What was explained, and how many syncs there had been.
+    explained: Vec<(usize, Explanation)>,
+}
+
+/// `behavior`, or none, and the lag wanted per replica. Windows and periods are no multiples of the sync period, so that
+/// no sync falls on the edge of one.
+fn variant(number: usize) -> (Option<Value>, &'static str) {
+    let policy = |kind: &str, value: u32, period: u32| json!({"type": kind, "value": value, "periodSeconds": period});
+    let rules = |tolerance: &str, window: u32, select: &str, policies: Vec<Value>| json!({"tolerance": tolerance, "stabilizationWindowSeconds": window, "selectPolicy": select, "policies": policies});
+    let swift = || rules("0", 0, "Max", vec![policy("Percent", 900, 1)]);
+    let (up, down) = match number % 10 {
+        0 => return (None, "60"),
+        1 => return (Some(json!({})), "31"),
+        2 => (swift(), swift_down("0", 0)),
+        3 => (
+            rules("0", 0, "Max", vec![policy("Pods", 2, 3)]),
+            swift_down("0", 5),
+        ),
+        4 => (
+            rules(
+                "100m",
+                0,
+                "Min",
+                vec![policy("Pods", 3, 5), policy("Percent", 50, 7)],
+            ),
+            swift_down("100m", 3),
+        ),
+        5 => (
+            rules("50m", 5, "Max", vec![policy("Percent", 100, 3)]),
+            swift_down("50m", 7),
+        ),
+        6 => (swift(), rules("0", 0, "Max", vec![policy("Pods", 1, 3)])),
+        7 => (
+            swift(),
+            rules(
+                "0",
+                3,
+                "Min",
+                vec![policy("Pods", 2, 5), policy("Percent", 40, 9)],
+            ),
+        ),
+        8 => (
+            swift(),
+            rules("0", 0, "Disabled", vec![policy("Pods", 2, 5)]),
+        ),
+        _ => (
+            rules("300m", 3, "Max", vec![policy("Pods", 5, 9)]),
+            swift_down("300m", 0),
+        ),
+    };
+    let per_replica = ["17", "50", "33", "100"][number / 10 + number % 3];
+    (Some(json!({"scaleUp": up, "scaleDown": down})), per_replica)
+}
+
+fn swift_down(tolerance: &str, window: u32) -> Value {
+    json!({"tolerance": tolerance, "stabilizationWindowSeconds": window,
+        "policies": [{"type": "Percent", "value": 100, "periodSeconds": 1}]})
+}
+
+pub(super) fn what_is_explained_is_what_the_live_controller_does(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("explain")?;
+    let topic = unique("orders");
+    kafka.create_topic(&topic, PARTITIONS)?;
+    let records = usize::try_from(RECORDS)?;
+    let all: Vec<_> = (0..PARTITIONS)
+        .map(|partition| (partition, records))
+        .collect();
+    kafka.produce_to(&topic, &all)?;
+    let mut series = Vec::new();
+    for number in 0..SERIES {
+        let (name, group) = (format!("billing-{number}"), unique("billing"));
+        commit(testbed, &group, &topic, COMMITTED[0])?;
+        let mut list: Value =
+            serde_json::from_str(&workload(&name, &[("group", &group), ("topic", &topic)]))?;
+        let hpa = &mut list["items"][1];
+        let (behavior, per_replica) = variant(number);
+        hpa["spec"]["behavior"] = behavior.unwrap_or(Value::Null);
+        hpa["spec"]["metrics"][0]["external"]["target"]["averageValue"] = json!(per_replica);
+        let spec = spec_of(&serde_json::from_value(hpa.clone())?);
+        series.push((
+            One {
+                name,
+                group,
+                spec,
+                values: Vec::new(),
+                explained: Vec::new(),
+            },
+            list,
+        ));
+    }
+    let (daemon, _api) = Daemon::registered(
+        testbed,
+        plane,
+        &namespace,
+        &Options::main(&kafka.bootstrap()),
+    )?;
+    for (_, list) in &series {
+        plane.apply(&namespace, &list.to_string())?;
+    }
+    let mut series: Vec<One> = series.into_iter().map(|(one, _)| one).collect();
+    for committed in COMMITTED {
+        for one in &series {
+            commit(testbed, &one.group, &topic, committed)?;
+        }
+        let lag = u64::try_from((RECORDS - committed) * i64::from(PARTITIONS))?;
+        for one in &mut series {
+            explain(testbed, plane, &daemon, &namespace, lag, one)?;
+        }
+        let before = syncs_of(&plane.controllers_log(), &namespace);
+        poll_until(WITHIN, "four syncs of every HPA", || {
+            let now = syncs_of(&plane.controllers_log(), &namespace);
+            for one in &series {
+                let count =
+                    |all: &BTreeMap<String, Vec<Sync>>| all.get(&one.name).map_or(0, Vec::len);
+                ensure!(
+                    count(&now) >= count(&before) + 4,
+                    "{}: {}",
+                    one.name,
+                    count(&now)
+                );
+            }
+            Ok(())
+        })?;
+    }
+    let decided = syncs_of(&plane.controllers_log(), &namespace);
+    check(&series, &decided)?;
+    by_its_own_look(testbed, plane, &namespace, &series[4])
+}
+
+/// Without a daemon the command comes to the same, for the HPA and for its group; and it is told what it cannot explain.
+fn by_its_own_look(
+    testbed: &Testbed,
+    plane: &ControlPlane,
+    namespace: &str,
+    one: &One,
+) -> Result<()> {
+    let cluster =
+        json!({"name": "main", "properties": {"bootstrap.servers": testbed.kafka()?.bootstrap()}});
+    let config = testbed.folder("explain")?.join("lagwise.yaml");
+    std::fs::write(&config, json!({"clusters": [cluster]}).to_string())?;
+    let (config, kubeconfig) = (
+        config.display().to_string(),
+        plane.kubeconfig().display().to_string(),
+    );
+    let run = |what: &[&str]| {
+        let rest = [
+            "--config",
+            &config,
+            "--kubeconfig",
+            &kubeconfig,
+            "--timeout",
+            "60s",
+        ];
+        testbed
+            .lagwise(&[&["explain"], what, &rest].concat())
+            .output()
+    };
+    let hpa = format!("{namespace}/{}", one.name);
+    let told = run(&[&hpa, "-o", "json"])?;
+    ensure!(
+        told.status.success(),
+        "{}",
+        String::from_utf8_lossy(&told.stderr)
+    );
+    let looked: Explanation = serde_json::from_slice(&told.stdout)?;
+    let (_, last) = one.explained.last().context("nothing explained")?;
+    let (here, there) = (&looked.metrics[0], &last.metrics[0]);
+    ensure!(
+        (&here.value, &here.rule, here.lag, here.ceiling)
+            == (&there.value, &there.rule, there.lag, there.ceiling),
+        "{here:#?} {there:#?}"
+    );
+    ensure!(looked.outcome.is_some_and(|outcome| outcome.next.is_some()));
+    let group = run(&["--group", &one.group, "-o", "yaml"])?;
+    let yaml = String::from_utf8(group.stdout)?;
+    ensure!(
+        group.status.success() && yaml.contains("ceiling: 12"),
+        "{yaml}"
+    );
+    println!("{}", String::from_utf8_lossy(&run(&[&hpa])?.stdout));
+    for (what, problem) in [
+        (&[&*format!("{namespace}/nothing")][..], "does not exist"),
+        (&["--group", "g", "--cluster", "other"], "no such cluster"),
+    ] {
+        let refused = run(what)?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(
+            !refused.status.success() && said.contains(problem),
+            "{said}"
+        );
+    }
+    Ok(())
+}
+
+fn commit(testbed: &Testbed, group: &str, topic: &str, offset: i64) -> Result<()> {
+    let offsets: Vec<_> = (0..PARTITIONS)
+        .map(|partition| (partition, offset))
+        .collect();
+    testbed.kafka()?.commit(group, topic, &offsets)
+}
+
+/// What the command says once the daemon has read that lag, with no sync of the HPA in between.
+fn explain(
+    testbed: &Testbed,
+    plane: &ControlPlane,
+    daemon: &Daemon,
+    namespace: &str,
+    lag: u64,
+    one: &mut One,
+) -> Result<()> {
+    let hpa = format!("{namespace}/{}", one.name);
+    let (url, kubeconfig) = (
+        format!("http://127.0.0.1:{}", daemon.http_port),
+        plane.kubeconfig().display().to_string(),
+    );
+    let count = || {
+        syncs_of(&plane.controllers_log(), namespace)
+            .get(&one.name)
+            .map_or(0, Vec::len)
+    };
+    let found = poll_until(WITHIN, &format!("{hpa} to be explained"), || {
+        let before = count();
+        let args = [
+            "explain",
+            &hpa,
+            "--daemon",
+            &url,
+            "--kubeconfig",
+            &kubeconfig,
+            "-o",
+            "json",
+        ];
+        let run = testbed.lagwise(&args).output()?;
+        let told = String::from_utf8_lossy(&run.stdout).into_owned();
+        let explained: Explanation = serde_json::from_str(&told)
+            .with_context(|| format!("{told}{}", String::from_utf8_lossy(&run.stderr)))?;
+        let outcome = explained.outcome.as_ref().context("no outcome")?;
+        ensure!(
+            explained.metrics[0].lag == Some(lag),
+            "lag {:?}",
+            explained.metrics[0].lag
+        );
+        ensure!(
+            outcome.spec_replicas == outcome.status_replicas,
+            "its pods are not all there"
+        );
+        ensure!(before > 0 && count() == before, "a sync came in between");
+        Ok((before, explained))
+    })?;
+    let value = found.1.metrics[0].value.as_deref().and_then(Milli::parse);
+    one.values.push(value.context("no value")?);
+    one.explained.push(found);
+    Ok(())
+}
+
+fn check(series: &[One], decided: &BTreeMap<String, Vec<Sync>>) -> Result<()> {
+    let (mut syncs, mut moved, mut blurred, mut exact) = (0, 0, 0, 0);
+    let mut sizes = BTreeSet::new();
+    for one in series {
+        let all = decided.get(&one.name).context("no syncs")?;
+        for (count, explained) in &one.explained {
+            let outcome = explained.outcome.as_ref().context("no outcome")?;
+            let next = all.get(*count).context("no sync after it was explained")?;
+            let shown = || format!("{}, sync {count}: {next:?}\n{outcome:#?}", one.name);
+            ensure!(!next.failed, "{}", shown());
+            ensure!(
+                next.stage == outcome.metric_stage_replicas,
+                "metric stage of {}",
+                shown()
+            );
+            let (low, high) = outcome.next.context("no range")?;
+            let after = next
+                .after
+                .or(outcome.spec_replicas)
+                .context("no replicas")?;
+            ensure!((low..=high).contains(&after), "{after} of {}", shown());
+            ensure!(
+                low == high || !outcome.because.is_empty(),
+                "no reason in {}",
+                shown()
+            );
+            exact += usize::from(low == high);
+        }
+        let replayed = replay(one, all).with_context(|| one.name.clone())?;
+        syncs += all.len();
+        moved += replayed.moved;
+        blurred += replayed.blurred;
+        sizes.extend(all.iter().filter_map(|sync| sync.after));
+    }
+    let looks: usize = series.iter().map(|one| one.explained.len()).sum();
+    println!(
+        "{syncs} syncs replayed, {moved} moved replicas, {blurred} near an edge of time; {looks} explained, {exact} of them exactly"
+    );
+    ensure!(
+        looks == SERIES * COMMITTED.len() && moved >= SERIES * 2,
+        "too little happened"
+    );
+    ensure!(blurred * 10 < syncs, "{blurred} of {syncs} near an edge");
+    ensure!(sizes.len() > 6, "only {sizes:?}");
+    Ok(())
+}
+
+#[derive(Default)]
+struct Replayed {
+    moved: usize,
+    blurred: usize,
+}
+
+/// The model, from the HPA's first sync on.
+fn replay(one: &One, all: &[Sync]) -> Result<Replayed> {
+    let mut replayed = Replayed::default();
+    let mut memory = Memory::default();
+    let (mut current, mut before, mut phase) = (1, 1, 0);
+    for (number, sync) in all.iter().enumerate() {
+        let seen = |status: u32, phase: usize| Seen {
+            spec_replicas: current,
+            status_replicas: status,
+            pods: None,
+            readings: vec![match sync.failed {
+                true => Reading::Failed,
+                false => Reading::Value(one.values[phase]),
+            }],
+            scaled_to_zero: false,
+        };
+        // The value is a later phase's from some sync on, and the pods follow soon after a change.
+        let mut candidates =
+            (phase..one.values.len()).flat_map(|phase| [(current, phase), (before, phase)]);
+        let wants = |(status, phase): &(u32, usize)| {
+            let looked = Memory::default().sync(&one.spec, &seen(*status, *phase), Duration::ZERO);
+            match looked.verdict {
+                Some(Verdict::Wants { replicas, .. }) => Some(replicas) == sync.stage,
+                _ => sync.failed,
+            }
+        };
+        let shown = || {
+            format!(
+                "sync {number} at {current} in phase {phase}: {sync:?} of {all:#?}\n{:?} {:?}",
+                one.spec, one.values
+            )
+        };
+        let (status, found) = candidates
+            .find(wants)
+            .with_context(|| format!("metric stage: {}", shown()))?;
+        // The clock is read a little after the line is logged.
+        let near = [Duration::ZERO, BLUR].map(|late| {
+            let mut memory = memory.clone();
+            let replicas = memory
+                .sync(&one.spec, &seen(status, found), sync.at + late)
+                .replicas;
+            (replicas, memory)
+        });
+        let after = sync.after.unwrap_or(current);
+        replayed.blurred += usize::from(near[0].0 != near[1].0);
+        let fits = near
+            .into_iter()
+            .find(|(replicas, _)| *replicas == Some(after));
+        let (_, kept) = fits.with_context(|| format!("replicas: {}", shown()))?;
+        memory = kept;
+        replayed.moved += usize::from(after != current);
+        (before, phase) = (current, found);
+        current = after;
+    }
+    Ok(replayed)
+}
