@@ -150,6 +150,7 @@ impl Writer {
             if capped.uid != hpa.uid {
                 *capped = Capped::of(&hpa.uid);
             }
+            capped.seen = Some(live.seen(capped.seen));
             let goal = if is_enforced(&hpa) {
                 let read = reads.get(&key).copied();
                 capped.follow.next(read, live.ceiling).map(Goal::Hold)
@@ -159,9 +160,6 @@ impl Writer {
             if let Some(goal) = goal {
                 let done = self.apply(&key, &hpa, goal).await;
                 self.tell(&key, done.err());
-            }
-            if let Some(capped) = self.hpas.get_mut(&key) {
-                capped.seen = Some(live.seen(capped.seen));
             }
         }
     }
@@ -190,8 +188,9 @@ impl Writer {
         }
         let metadata = self.writing.claim(&api, object.metadata).await?;
         let within = self.writing.within()?;
-        write(&api, &metadata, &change, within).await?;
+        let written = write(&api, &metadata, &change, within).await?;
         if let Some(capped) = self.hpas.get_mut(key) {
+            capped.seen = Some(Live::of(&facts_of(&written)).seen(seen));
             capped.patience.wrote(now);
             let fought = capped.patience.is_tried();
             if fought && !capped.fought {
@@ -272,7 +271,7 @@ pub async fn keeper(client: &Client, within: Duration) -> Result<Keeper, ScaleEr
     Ok(Keeper::Policy)
 }
 
-/// Writes a change, if nobody has changed anything since `read`.
+/// Writes a change, if nobody has changed anything since `read`; what became of the HPA.
 ///
 /// # Errors
 /// Why it may not be written.
@@ -281,7 +280,7 @@ pub async fn write(
     read: &ObjectMeta,
     change: &Change,
     within: Duration,
-) -> Result<(), ScaleError> {
+) -> Result<HorizontalPodAutoscaler, ScaleError> {
     let mut annotations = Map::new();
     for (key, mark) in [(CEILING, change.ceiling), (USER_MAX, change.user)] {
         let value = match mark {
@@ -310,9 +309,7 @@ pub async fn write(
     };
     let name = read.name.as_deref().unwrap_or_default();
     let patched = Patch::Merge(patch);
-    in_time(within, api.patch(name, &params, &patched))
-        .await
-        .map(drop)
+    in_time(within, api.patch(name, &params, &patched)).await
 }
 
 /// Which fields are whose, but for those that are lagwise's.

@@ -131,7 +131,8 @@ impl Release {
     ) -> Result<(), ScaleError> {
         let keeper = cap::keeper(&self.client, REQUEST_WITHIN).await?;
         if let Some(change) = release(Live::of(hpa), None, keeper) {
-            return cap::write(api, read, &change, REQUEST_WITHIN).await;
+            let written = cap::write(api, read, &change, REQUEST_WITHIN).await;
+            return written.map(drop);
         }
         if is_asleep(hpa) {
             match self.wake(hpa).await {

@@ -138,8 +138,18 @@ impl Keeper {
         match step(&situation) {
             Step::Rest => Ok(()),
             Step::Zero => {
-                self.mark(hpa, &seen, true).await?;
-                self.set(hpa, &seen.scale, 0).await?;
+                let version = self.mark(hpa, &seen, true).await?;
+                let set = self.set(hpa, &seen.scale, 0).await;
+                if set == Err(ScaleError::Changed) && !seen.marked {
+                    // Somebody else was first: were theirs a zero, the mark would make it ours.
+                    let marked = Seen {
+                        marked: true,
+                        version,
+                        ..seen
+                    };
+                    self.mark(hpa, &marked, false).await?;
+                }
+                set?;
                 if let Some(workload) = self.workloads.get_mut(key) {
                     workload.zeroed = Some(Instant::now());
                     workload.up = None;
@@ -156,13 +166,13 @@ impl Keeper {
                 }
                 WakeUp { hpa: key, replicas }.emit();
                 self.writing.tell(key, Cause::Woken(replicas));
-                self.mark(hpa, &seen, false).await
+                self.mark(hpa, &seen, false).await.map(drop)
             }
             Step::Unmark => {
                 if let Some(workload) = self.workloads.get_mut(key) {
                     workload.zeroed = None;
                 }
-                self.mark(hpa, &seen, false).await
+                self.mark(hpa, &seen, false).await.map(drop)
             }
         }
     }
@@ -187,9 +197,15 @@ impl Keeper {
         })
     }
 
-    async fn mark(&self, hpa: &HpaFacts, seen: &Seen, marked: bool) -> Result<(), ScaleError> {
+    /// Marks the HPA, or takes the mark away; its resource version then.
+    async fn mark(
+        &self,
+        hpa: &HpaFacts,
+        seen: &Seen,
+        marked: bool,
+    ) -> Result<Option<String>, ScaleError> {
         if marked == seen.marked {
-            return Ok(());
+            return Ok(seen.version.clone());
         }
         let since =
             marked.then(|| humantime::format_rfc3339_seconds(SystemTime::now()).to_string());
@@ -200,7 +216,8 @@ impl Keeper {
         let params = PatchParams::default();
         let api = self.writing.api(hpa);
         let patched = api.patch_metadata(&hpa.name, &params, &patch);
-        in_time(self.writing.within()?, patched).await.map(drop)
+        let is = in_time(self.writing.within()?, patched).await?;
+        Ok(is.metadata.resource_version)
     }
 
     async fn set(&mut self, hpa: &HpaFacts, read: &Scale, replicas: u32) -> Result<(), ScaleError> {

@@ -1,5 +1,11 @@
 //! The cap, enforced on the real HPA controller: by the admission policy that the chart installs, and without it.
 
+mod bound;
+mod odd;
+mod patch;
+mod reach;
+mod users;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,35 +14,60 @@ use serde_json::{Value, json};
 use crate::Test;
 use crate::daemon::{Daemon, Options};
 use crate::scale::workload;
+use crate::testbed::adapter::Adapter;
 use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::control_plane::ControlPlane;
 use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::kubernetes::RegisteredApi;
 use crate::testbed::poll::poll_until;
-use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::{Testbed, unique};
 
 /// The scenarios.
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "cap::holds_against_another_metric_and_follows_new_partitions",
-        holds_against_another_metric_and_follows_new_partitions,
+        bound::holds_against_another_metric_and_follows_new_partitions,
     ),
-    ("cap::advise_writes_nothing", advise_writes_nothing),
+    (
+        "cap::nothing_moves_while_anything_is_unknown",
+        bound::nothing_moves_while_anything_is_unknown,
+    ),
+    (
+        "cap::a_topic_that_may_not_be_read_moves_nothing",
+        bound::a_topic_that_may_not_be_read_moves_nothing,
+    ),
+    ("cap::advise_writes_nothing", bound::advise_writes_nothing),
     (
         "cap::the_ceiling_is_reached_with_the_default_tolerance",
-        the_ceiling_is_reached_with_the_default_tolerance,
+        reach::the_ceiling_is_reached_with_the_default_tolerance,
     ),
     (
         "cap::the_ceiling_is_reached_by_the_replicas_wanted",
-        the_ceiling_is_reached_by_the_replicas_wanted,
+        reach::the_ceiling_is_reached_by_the_replicas_wanted,
+    ),
+    (
+        "cap::several_topics_cap_as_they_are_assigned",
+        reach::several_topics_cap_as_they_are_assigned,
     ),
     (
         "cap::the_users_number_is_never_lost",
-        the_users_number_is_never_lost,
+        users::the_users_number_is_never_lost,
+    ),
+    (
+        "cap::every_way_to_write_it_ends_well",
+        users::every_way_to_write_it_ends_well,
+    ),
+    (
+        "cap::odd_hpas_are_held_or_left_alone",
+        odd::odd_hpas_are_held_or_left_alone,
     ),
     (
         "cap::without_the_policy_a_patch_holds_it",
-        without_the_policy_a_patch_holds_it,
+        patch::without_the_policy_a_patch_holds_it,
+    ),
+    (
+        "cap::without_the_policy_a_fight_is_bounded",
+        patch::without_the_policy_a_fight_is_bounded,
     ),
 ];
 
@@ -55,12 +86,17 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     fn set(testbed: &'a Testbed, name: &str, partitions: i32) -> Result<Self> {
-        let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+        let scene = Self::on(testbed, testbed.kafka()?, name)?;
+        scene.kafka.create_topic(&scene.topic, partitions)?;
+        scene.commit_all(partitions)?;
+        Ok(scene)
+    }
+
+    /// With no topic yet.
+    fn on(testbed: &'a Testbed, kafka: &'a KafkaCluster, name: &str) -> Result<Self> {
+        let plane = testbed.control_plane()?;
         let namespace = plane.namespace(name)?;
         let (topic, group) = (unique("orders"), unique("billing"));
-        kafka.create_topic(&topic, partitions)?;
-        let commits: Vec<_> = (0..partitions).map(|partition| (partition, 0)).collect();
-        kafka.commit(&group, &topic, &commits)?;
         let scene = Self {
             plane,
             kafka,
@@ -72,13 +108,55 @@ impl<'a> Scene<'a> {
         Ok(scene)
     }
 
-    /// The daemon, started once its account has its rights.
-    fn daemon(
+    fn commit_all(&self, partitions: i32) -> Result<()> {
+        let commits: Vec<_> = (0..partitions).map(|partition| (partition, 0)).collect();
+        self.kafka.commit(&self.group, &self.topic, &commits)
+    }
+
+    /// Consumers of that topic, or these, each with a record in a second.
+    fn fleet(
         &self,
         testbed: &Testbed,
-    ) -> Result<(Daemon, crate::testbed::kubernetes::RegisteredApi<'a>)> {
+        topics: &str,
+        property: (&str, &str),
+    ) -> Result<ConsumerFleet> {
+        Ok(ConsumerFleet::new(
+            &testbed.folder("consumers")?,
+            ConsumerOptions {
+                bootstrap: self.kafka.bootstrap(),
+                group: self.group.clone(),
+                topic: topics.to_owned(),
+                per_second: 1,
+                properties: vec![(property.0.into(), property.1.into())],
+            },
+        ))
+    }
+
+    /// The daemon, started once its account has its rights.
+    fn daemon(&self, testbed: &Testbed) -> Result<(Daemon, RegisteredApi<'a>)> {
         let options = Options::main(&self.kafka.bootstrap());
         Daemon::registered(testbed, self.plane, &self.namespace, &options)
+    }
+
+    /// The daemon behind an adapter with a metric of its own.
+    fn daemon_behind_adapter(
+        &self,
+        testbed: &Testbed,
+        value: u64,
+    ) -> Result<(Daemon, Adapter, RegisteredApi<'a>)> {
+        let certificate = self.plane.serving_certificate(&self.namespace, "lagwise")?;
+        let kubeconfig = self.plane.daemon_kubeconfig(&self.namespace)?;
+        let files = (&certificate.cert_file, &certificate.key_file);
+        let external = json!({"tls": {"cert_file": files.0, "key_file": files.1}});
+        let options = Options::main(&self.kafka.bootstrap());
+        let daemon = Daemon::start(testbed, &options, external, json!({}), Some(&kubeconfig))?;
+        let adapter = Adapter::start(self.plane, &certificate, daemon.api_port, value)?;
+        let ca = &certificate.ca_pem;
+        let api = self
+            .plane
+            .register_api(&self.namespace, "lagwise", adapter.port, ca)?;
+        api.wait_available(WITHIN)?;
+        Ok((daemon, adapter, api))
     }
 
     /// The HPA and its Deployment, changed as wanted.
@@ -118,10 +196,15 @@ impl<'a> Scene<'a> {
     }
 
     fn hpa(&self) -> Result<Value> {
-        let text =
-            self.plane
-                .kubectl(&["get", "hpa", "billing", "-n", &self.namespace, "-o", "json"])?;
-        serde_json::from_str(&text).context("kubectl's JSON")
+        let args = [
+            "get",
+            "hpa",
+            "billing",
+            "-o",
+            "json",
+            "--show-managed-fields",
+        ];
+        serde_json::from_str(&self.kubectl(&args)?).context("kubectl's JSON")
     }
 
     fn max(&self) -> Result<i64> {
@@ -144,6 +227,37 @@ impl<'a> Scene<'a> {
             );
             Ok(())
         })
+    }
+
+    fn until_user_max(&self, expected: &str) -> Result<()> {
+        poll_until(WITHIN, &format!("the user's {expected} to be kept"), || {
+            let user = self.user_max()?;
+            ensure!(user == expected, "{user}");
+            Ok(())
+        })
+    }
+
+    /// Waits until nothing of lagwise's is on the HPA.
+    fn until_unmarked(&self) -> Result<()> {
+        poll_until(WITHIN, "the marks to be gone", || {
+            let annotations = self.hpa()?["metadata"]["annotations"].clone();
+            let marks = ["lagwise.dev/ceiling", "lagwise.dev/user-max-replicas"];
+            let gone = marks.iter().all(|mark| annotations[*mark].is_null());
+            ensure!(gone, "{annotations}");
+            Ok(())
+        })
+    }
+
+    /// kubectl about the HPA, in its namespace.
+    fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let mut all = args.to_vec();
+        all.extend(["-n", &self.namespace]);
+        self.plane.kubectl(&all)
+    }
+
+    fn patch(&self, patch: &str) -> Result<()> {
+        self.kubectl(&["patch", "hpa", "billing", "--type=merge", "-p", patch])
+            .map(drop)
     }
 
     fn annotate(&self, annotation: &str) -> Result<()> {
@@ -208,347 +322,13 @@ fn enforced(hpa: &mut Value) {
     hpa["metadata"]["annotations"] = json!({"lagwise.dev/cap": "enforce"});
 }
 
-/// A second metric of lagwise's own that wants 50, of a group whose ceiling is no bound.
-fn with_a_greedy_metric(hpa: &mut Value, group: &str, topic: &str) {
-    let metrics = hpa["spec"]["metrics"].as_array_mut().expect("metrics");
-    metrics.push(json!({
-        "type": "External",
-        "external": {
-            "metric": {"name": "kafka_lag", "selector": {"matchLabels": {"group": group, "topic": topic}}},
-            "target": {"type": "AverageValue", "averageValue": "1"},
-        },
-    }));
-}
-
-fn holds_against_another_metric_and_follows_new_partitions(testbed: &Testbed) -> Result<()> {
-    let scene = Scene::set(testbed, "enforce", PARTITIONS)?;
-    let _policy = Policy::install(&scene)?;
-    let (_daemon, _api) = scene.daemon(testbed)?;
-    // Within its tolerance of a half the HPA keeps whatever a hand has scaled to: the same as another metric would.
-    let loose = |hpa: &mut Value| {
-        enforced(hpa);
-        for direction in ["scaleUp", "scaleDown"] {
-            hpa["spec"]["behavior"][direction]["tolerance"] = json!("0.5");
-        }
-    };
-    scene.kafka.produce_to(&scene.topic, &[(0, 900)])?;
-    scene
-        .plane
-        .apply(&scene.namespace, &scene.manifest(loose)?)?;
-    scene.until_max(6)?;
-    // A real member: a group without one never has work on partitions that it has not committed on.
-    let mut fleet = ConsumerFleet::new(
-        &testbed.folder("consumers")?,
-        ConsumerOptions {
-            bootstrap: scene.kafka.bootstrap(),
-            group: scene.group.clone(),
-            topic: scene.topic.clone(),
-            per_second: 1,
-            properties: vec![("topic.metadata.refresh.interval.ms".into(), "1000".into())],
-        },
-    );
-    fleet.scale_to(1)?;
-    let series = ReplicaSeries::record(scene.plane, &scene.namespace, "billing")?;
-    poll_until(WITHIN, "the ceiling to be reached", || {
-        ensure!(series.now() == PARTITIONS, "{:?}", series.timed());
-        Ok(())
-    })?;
-    // Somebody scales by hand past it: back at the next sync, whatever the metrics say.
-    scene.plane.kubectl(&[
-        "scale",
-        "deployment",
-        "billing",
-        "--replicas=9",
-        "-n",
-        &scene.namespace,
-    ])?;
-    poll_until(WITHIN, "the HPA to cut it", || {
-        ensure!(
-            series.max() == 9 && series.now() == PARTITIONS,
-            "{:?}",
-            series.timed()
-        );
-        Ok(())
-    })?;
-    // New partitions raise it.
-    scene
-        .kafka
-        .topics_tool(&["--alter", "--topic", &scene.topic, "--partitions", "12"])?;
-    scene.until_max(12)?;
-    scene.kafka.produce_to(&scene.topic, &[(7, 900)])?;
-    poll_until(WITHIN, "the new ceiling to be reached", || {
-        ensure!(series.now() == 12, "{:?}", series.timed());
-        Ok(())
-    })?;
-    let user = scene.user_max()?;
-    ensure!(user == "20", "the user's number is {user}");
-    println!("status.replicas under enforce: {:?}", series.timed());
-    Ok(())
-}
-
-fn advise_writes_nothing(testbed: &Testbed) -> Result<()> {
-    let scene = Scene::set(testbed, "advise", PARTITIONS)?;
-    let _policy = Policy::install(&scene)?;
-    let (daemon, _api) = scene.daemon(testbed)?;
-    // A group of one partition more than this one allows.
-    let (topic, group) = (unique("orders"), unique("greedy"));
-    scene.kafka.create_topic(&topic, 9)?;
-    let commits: Vec<_> = (0..9).map(|partition| (partition, 0)).collect();
-    scene.kafka.commit(&group, &topic, &commits)?;
-    scene.kafka.produce_to(&topic, &[(0, 50)])?;
-    let greedy = |hpa: &mut Value| {
-        with_a_greedy_metric(hpa, &group, &topic);
-        hpa["spec"]["behavior"]["scaleUp"]["tolerance"] = json!("0.1");
-    };
-    scene
-        .plane
-        .apply(&scene.namespace, &scene.manifest(greedy)?)?;
-    let series = ReplicaSeries::record(scene.plane, &scene.namespace, "billing")?;
-    poll_until(WITHIN, "the larger ceiling to be reached", || {
-        ensure!(series.now() >= 8, "{:?}", series.timed());
-        Ok(())
-    })?;
-    let finding = "lagwise_findings_total{kind=\"tolerance_above\"}";
-    poll_until(WITHIN, "the finding", || {
-        ensure!(daemon.metrics()?.contains(finding), "no {finding}");
-        Ok(())
-    })?;
-    ensure!(
-        scene.max()? == 20 && scene.user_max()?.is_null(),
-        "something was written"
-    );
-    ensure!(
-        !daemon
-            .metrics()?
-            .contains("lagwise_cap_writes_total{outcome=\"written\"}"),
-        "a write"
-    );
-    Ok(())
-}
-
-fn the_ceiling_is_reached_with_the_default_tolerance(testbed: &Testbed) -> Result<()> {
-    // 55,200 at 1,000 per replica is the case at which a clamp sticks; here a tenth of it.
-    let as_lag = |_: &mut Value| {};
-    reach_the_ceiling(testbed, "tolerance", (22, 24), as_lag)
-}
-
-fn the_ceiling_is_reached_by_the_replicas_wanted(testbed: &Testbed) -> Result<()> {
-    let as_replicas = |hpa: &mut Value| {
-        hpa["metadata"]["annotations"]["lagwise.dev/lag-per-replica"] = json!("100");
-        let external = &mut hpa["spec"]["metrics"][0]["external"];
-        external["metric"]["name"] = json!("kafka_desired_replicas");
-        external["target"]["averageValue"] = json!("1");
-    };
-    reach_the_ceiling(testbed, "desired", (91, 100), as_replicas)
-}
-
-/// From so many replicas to the ceiling, under the default tolerance, which a clamp alone cannot pass.
-fn reach_the_ceiling(
-    testbed: &Testbed,
-    name: &str,
-    (from, ceiling): (i32, i32),
-    change: impl Fn(&mut Value),
-) -> Result<()> {
-    let scene = Scene::set(testbed, name, ceiling)?;
-    let _policy = Policy::install(&scene)?;
-    let (_daemon, _api) = scene.daemon(testbed)?;
-    let lag = |replicas: i32| usize::try_from(replicas * 100).context("a lag");
-    scene.kafka.produce_to(&scene.topic, &[(0, lag(from)?)])?;
-    let default = |hpa: &mut Value| {
-        enforced(hpa);
-        change(hpa);
-        hpa["spec"]["maxReplicas"] = json!(2 * ceiling);
-        for direction in ["scaleUp", "scaleDown"] {
-            let rules = hpa["spec"]["behavior"][direction]
-                .as_object_mut()
-                .expect("rules");
-            rules.remove("tolerance");
-            rules["policies"] = json!([{"type": "Pods", "value": ceiling, "periodSeconds": 2}]);
-        }
-    };
-    scene
-        .plane
-        .apply(&scene.namespace, &scene.manifest(default)?)?;
-    let series = ReplicaSeries::record(scene.plane, &scene.namespace, "billing")?;
-    poll_until(WITHIN, &format!("{from} replicas"), || {
-        ensure!(series.now() == from, "{:?}", series.timed());
-        Ok(())
-    })?;
-    scene.until_max(ceiling.into())?;
-    scene
-        .kafka
-        .produce_to(&scene.topic, &[(0, 2 * lag(ceiling - from)?)])?;
-    poll_until(WITHIN, &format!("{ceiling} replicas from {from}"), || {
-        ensure!(series.now() == ceiling, "{:?}", series.timed());
-        Ok(())
-    })?;
-    ensure!(series.max() == ceiling, "{:?}", series.timed());
-    println!("status.replicas with tolerance 0.1: {:?}", series.timed());
-    Ok(())
-}
-
-fn the_users_number_is_never_lost(testbed: &Testbed) -> Result<()> {
-    let scene = Scene::set(testbed, "user", PARTITIONS)?;
-    let _policy = Policy::install(&scene)?;
-    let (_daemon, _api) = scene.daemon(testbed)?;
-    let manifest = |max: u32| {
-        scene.manifest(|hpa| {
-            enforced(hpa);
-            hpa["spec"]["maxReplicas"] = json!(max);
-        })
-    };
-    let server_side = |max: u32, what: &str| -> Result<String> {
-        let args = [what, "--server-side", "-n", &scene.namespace, "-f", "-"];
-        scene.plane.kubectl_with_input(&args, &manifest(max)?)
-    };
-    server_side(20, "apply")?;
-    scene.until_max(6)?;
-    for (max, live) in [(4, 4), (30, 6), (20, 6)] {
-        // Unforced: whoever owned the field by then would make this fail.
-        server_side(max, "apply")?;
-        scene.until_max(live)?;
-        let user = scene.user_max()?;
-        ensure!(
-            user.as_str() == Some(&*max.to_string()),
-            "the user's number is {user} after {max}"
-        );
-        // Empty, or kubectl's exit code is 1 and this an error.
-        let drift = server_side(max, "diff").with_context(|| format!("drift after {max}"))?;
-        ensure!(drift.trim().is_empty(), "{drift}");
-    }
-    // Client-side, and by an editor, which sends what it was shown.
-    scene.plane.kubectl(&[
-        "patch",
-        "hpa",
-        "billing",
-        "-n",
-        &scene.namespace,
-        "-p",
-        r#"{"spec":{"maxReplicas":5}}"#,
-    ])?;
-    scene.until_max(5)?;
-    scene.plane.kubectl(&[
-        "patch",
-        "hpa",
-        "billing",
-        "-n",
-        &scene.namespace,
-        "-p",
-        r#"{"spec":{"maxReplicas":15}}"#,
-    ])?;
-    scene.until_max(6)?;
-    scene.annotate("note-")?;
-    scene.plane.kubectl(&[
-        "label",
-        "hpa",
-        "billing",
-        "-n",
-        &scene.namespace,
-        "edited=yes",
-    ])?;
-    let user = scene.user_max()?;
-    ensure!(user == "15" && scene.max()? == 6, "{user}");
-    // Exactly the capped value, said outright.
-    scene.annotate("max-replicas=6")?;
-    scene
-        .kafka
-        .topics_tool(&["--alter", "--topic", &scene.topic, "--partitions", "12"])?;
-    let more: Vec<_> = (PARTITIONS..12).map(|partition| (partition, 0)).collect();
-    scene.kafka.commit(&scene.group, &scene.topic, &more)?;
-    poll_until(WITHIN, "the ceiling of twelve", || {
-        let ceiling = scene.hpa()?["metadata"]["annotations"]["lagwise.dev/ceiling"].clone();
-        ensure!(ceiling == "12" && scene.max()? == 6, "{ceiling}");
-        Ok(())
-    })?;
-    // Who no longer wants it gets theirs back, and no mark is left.
-    scene.annotate("max-replicas=18")?;
-    scene.until_max(12)?;
-    scene.annotate("max-replicas-")?;
-    scene.annotate("cap-")?;
-    scene.until_max(18)?;
-    poll_until(WITHIN, "the marks to be gone", || {
-        let annotations = scene.hpa()?["metadata"]["annotations"].clone();
-        ensure!(
-            annotations["lagwise.dev/ceiling"].is_null(),
-            "{annotations}"
-        );
-        ensure!(
-            annotations["lagwise.dev/user-max-replicas"].is_null(),
-            "{annotations}"
-        );
-        Ok(())
-    })
-}
-
-fn without_the_policy_a_patch_holds_it(testbed: &Testbed) -> Result<()> {
-    let scene = Scene::set(testbed, "patch", PARTITIONS)?;
-    let (mut daemon, _api) = scene.daemon(testbed)?;
-    scene
-        .plane
-        .apply(&scene.namespace, &scene.manifest(enforced)?)?;
-    scene.until_max(6)?;
-    ensure!(scene.user_max()? == "20", "the user's number is lost");
-    // Nothing moves while nothing is known, nor without the daemon.
-    scene.kafka.stop_all()?;
-    let held = poll_until(WITHIN, "the outage to be seen", || {
-        ensure!(
-            daemon
-                .metrics()?
-                .contains("lagwise_cluster_up{cluster=\"main\"} 0"),
-            "still up"
-        );
-        Ok(())
-    });
-    let max = scene.max();
-    scene.kafka.start_all()?;
-    held?;
-    ensure!(max? == 6, "it moved in an outage");
-    scene.plane.kubectl(&[
-        "patch",
-        "hpa",
-        "billing",
-        "-n",
-        &scene.namespace,
-        "-p",
-        r#"{"spec":{"maxReplicas":30}}"#,
-    ])?;
-    scene.until_max(6)?;
-    ensure!(scene.user_max()? == "30", "the user's new number is lost");
-    daemon.process.stop(Duration::from_secs(10))?;
-    ensure!(scene.max()? == 6, "it moved with the daemon's end");
-    // Without the daemon, by the command.
-    let release = |args: &[&str]| -> Result<Value> {
-        let kubeconfig = scene.plane.kubeconfig().to_string_lossy();
-        let mut all = vec!["release", "-o", "json", "--kubeconfig", &*kubeconfig];
-        all.extend(args);
-        let done = testbed.lagwise(&all).output()?;
-        ensure!(
-            done.status.success(),
-            "{}",
-            String::from_utf8_lossy(&done.stderr)
-        );
-        Ok(serde_json::from_slice(&done.stdout)?)
-    };
-    let this = format!("{}/billing", scene.namespace);
-    let dry = release(&[&this, "--dry-run"])?;
-    ensure!(
-        dry[0]["user_max_replicas"] == 30 && dry[0]["asks_again"] == true,
-        "{dry}"
-    );
-    ensure!(scene.max()? == 6, "a dry run has written");
-    release(&[&this])?;
-    let hpa = scene.hpa()?;
-    let annotations = &hpa["metadata"]["annotations"];
-    ensure!(hpa["spec"]["maxReplicas"] == 30, "{hpa}");
-    ensure!(
-        annotations["lagwise.dev/ceiling"].is_null(),
-        "{annotations}"
-    );
-    ensure!(
-        annotations["lagwise.dev/user-max-replicas"].is_null(),
-        "{annotations}"
-    );
-    let again = release(&[&this])?;
-    ensure!(again == json!([]), "{again}");
-    Ok(())
+/// `lagwise release -o json`, as an administrator.
+fn release(testbed: &Testbed, plane: &ControlPlane, args: &[&str]) -> Result<Value> {
+    let kubeconfig = plane.kubeconfig().to_string_lossy();
+    let mut all = vec!["release", "-o", "json", "--kubeconfig", &*kubeconfig];
+    all.extend(args);
+    let done = testbed.lagwise(&all).output()?;
+    let errors = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "{errors}");
+    Ok(serde_json::from_slice(&done.stdout)?)
 }

@@ -42,9 +42,13 @@ pub(crate) struct Options {
     pub(crate) clusters: Vec<Value>,
     pub(crate) targets: Vec<Value>,
     pub(crate) clamp: bool,
+    /// Whether nothing is to be written about HPAs.
+    pub(crate) read_only: bool,
     pub(crate) interval: &'static str,
     /// Which client asks the clusters.
     pub(crate) client: &'static str,
+    /// The thresholds of what counts as lag.
+    pub(crate) lag: Value,
     /// Where it keeps what survives a restart.
     pub(crate) state: Value,
     /// Which of several daemons leads.
@@ -62,8 +66,10 @@ impl Options {
             clusters: vec![cluster("main", &[("bootstrap.servers", bootstrap)])],
             targets: Vec::new(),
             clamp: true,
+            read_only: false,
             interval: "500ms",
             client: "auto",
+            lag: json!({}),
             state: json!({}),
             leader: json!({}),
             environment: Vec::new(),
@@ -115,8 +121,9 @@ impl Daemon {
             "clusters": clusters,
             "targets": options.targets,
             "poll": {"interval": options.interval, "max_staleness": humantime::format_duration(MAX_STALENESS).to_string()},
-            "cap": {"clamp": options.clamp},
+            "cap": {"clamp": options.clamp, "read_only": options.read_only},
             "kubernetes": kubernetes,
+            "lag": options.lag,
             "state": options.state,
             "leader": options.leader,
             "log": options.log,
@@ -169,6 +176,33 @@ impl Daemon {
         let (code, body) = http_get(self.http_port, "/metrics")?;
         ensure!(code == 200, "{code}: {body}");
         Ok(body)
+    }
+
+    /// Waits for so many more sweeps: time in which whatever the daemon would do is done.
+    pub(crate) fn let_it_look(&self, looks: u64) -> Result<()> {
+        let until = self.sweeps()? + looks;
+        poll_until(Duration::from_secs(120), "more sweeps", || {
+            let now = self.sweeps()?;
+            ensure!(now >= until, "{now} of {until}");
+            Ok(())
+        })
+    }
+
+    /// Sweeps so far, whole or not.
+    fn sweeps(&self) -> Result<u64> {
+        self.sum_of("lagwise_polls_total{")
+    }
+
+    /// How many partitions' lag it does not know.
+    pub(crate) fn faults(&self) -> Result<u64> {
+        self.sum_of("lagwise_partition_faults{")
+    }
+
+    fn sum_of(&self, family: &str) -> Result<u64> {
+        let metrics = self.metrics()?;
+        let samples = metrics.lines().filter(|line| line.starts_with(family));
+        let counts = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(counts.sum())
     }
 
     /// The value that the API serves, in messages.

@@ -1,7 +1,10 @@
 //! Scale to zero on the real HPA controller with real consumers: by lagwise where the HPA cannot, by the HPA
 //! where it can, and never against a person or what is unknown.
 
-use std::time::Duration;
+mod targets;
+mod unknown;
+
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -10,8 +13,9 @@ use crate::Test;
 use crate::daemon::{Daemon, Options};
 use crate::scale::workload;
 use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
-use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::control_plane::{ControlPlane, NativeZero};
 use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::kubernetes::RegisteredApi;
 use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::{Testbed, unique};
@@ -27,8 +31,16 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         a_workload_switched_off_by_hand_stays_off,
     ),
     (
+        "zero::without_the_feature_gate_it_is_the_same",
+        without_the_feature_gate_it_is_the_same,
+    ),
+    (
+        "zero::whatever_has_a_scale_is_capped_and_put_to_sleep",
+        targets::whatever_has_a_scale_is_capped_and_put_to_sleep,
+    ),
+    (
         "zero::nothing_sleeps_while_kafka_is_unknown",
-        nothing_sleeps_while_kafka_is_unknown,
+        unknown::nothing_sleeps_while_kafka_is_unknown,
     ),
     (
         "zero::an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown",
@@ -52,10 +64,14 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     fn set(testbed: &'a Testbed, name: &str) -> Result<Self> {
-        let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+        Self::on(testbed.kafka()?, testbed.control_plane()?, name)
+    }
+
+    fn on(kafka: &'a KafkaCluster, plane: &'a ControlPlane, name: &str) -> Result<Self> {
         let namespace = plane.namespace(name)?;
         let (topic, group) = (unique("orders"), unique("billing"));
-        kafka.create_topic(&topic, PARTITIONS)?;
+        // One copy of each partition: with its broker down it is unknown.
+        kafka.create_topic_on(&topic, &[1, 2, 3, 1])?;
         let commits: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
         kafka.commit(&group, &topic, &commits)?;
         Ok(Self {
@@ -105,6 +121,26 @@ impl<'a> Scene<'a> {
         serde_json::from_str(&text).context("kubectl's JSON")
     }
 
+    fn scale(&self, replicas: u32) -> Result<()> {
+        let replicas = format!("--replicas={replicas}");
+        let args = [
+            "scale",
+            "deployment",
+            "billing",
+            &replicas,
+            "-n",
+            &self.namespace,
+        ];
+        self.plane.kubectl(&args).map(drop)
+    }
+
+    /// Commits everything of the topic.
+    fn catch_up(&self) -> Result<()> {
+        let ends = (0..).zip(self.kafka.end_offsets(&self.topic)?);
+        let ends: Vec<_> = ends.collect();
+        self.kafka.commit(&self.group, &self.topic, &ends)
+    }
+
     /// What the Deployment is to have.
     fn wanted(&self) -> Result<i64> {
         self.get("deployment")?["spec"]["replicas"]
@@ -126,26 +162,6 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Whole sweeps of the daemon so far.
-fn sweeps(daemon: &Daemon) -> Result<u64> {
-    let metrics = daemon.metrics()?;
-    let polls = metrics
-        .lines()
-        .filter(|line| line.starts_with("lagwise_polls_total{"));
-    let counts = polls.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-    Ok(counts.sum())
-}
-
-/// Waits for so many more sweeps: time in which whatever the daemon would do is done.
-fn let_it_look(daemon: &Daemon, looks: u64) -> Result<()> {
-    let until = sweeps(daemon)? + looks;
-    poll_until(WITHIN, "more sweeps", || {
-        let now = sweeps(daemon)?;
-        ensure!(now >= until, "{now} of {until}");
-        Ok(())
-    })
-}
-
 /// Whether it has set anything to zero or woken it; what it may not look at is of other tests.
 fn has_scaled(metrics: &str) -> bool {
     let outcome = |outcome| {
@@ -156,13 +172,50 @@ fn has_scaled(metrics: &str) -> bool {
     outcome("zeroed") || outcome("woken")
 }
 
+/// The replicas that a backlog is worth, from `minReplicas` (2) to the ceiling, at 100 messages for each.
+const ROUNDS: [(usize, i32); 3] = [(250, 3), (1000, PARTITIONS), (8, 2)];
+
 fn sleeps_without_work_and_wakes_with_it(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "zero")?;
+    let _daemon = sleeps_and_wakes(testbed, &scene, &ROUNDS)?;
+    // What appears right after is the HPA's, which had read the replicas before, and goes again.
+    scene.scale(2)?;
+    scene.until_wanted(0, true)?;
+    // Who no longer wants it gets the replicas back.
+    let args = ["annotate", "hpa", "billing", "lagwise.dev/scale-to-zero-"];
+    scene
+        .plane
+        .kubectl(&[&args[..], &["-n", &scene.namespace]].concat())?;
+    scene.until_wanted(2, false)
+}
+
+/// On a control plane whose HPAs cannot go to zero: there the API server refuses `minReplicas: 0`.
+fn without_the_feature_gate_it_is_the_same(testbed: &Testbed) -> Result<()> {
+    let plane = testbed.start_control_plane(NativeZero::Off)?;
+    {
+        let scene = Scene::on(testbed.kafka()?, &plane, "gate")?;
+        let refused = scene
+            .apply(0, COOLDOWN)
+            .err()
+            .map(|error| error.to_string());
+        let refused = refused.is_some_and(|text| text.contains("minReplicas"));
+        ensure!(refused, "minReplicas 0 was taken");
+        sleeps_and_wakes(testbed, &scene, &ROUNDS[..1])?;
+    }
+    plane.stop()
+}
+
+/// With consumers that follow the replicas, as pods do; ends asleep.
+fn sleeps_and_wakes<'a>(
+    testbed: &Testbed,
+    scene: &Scene<'a>,
+    rounds: &[(usize, i32)],
+) -> Result<(Daemon, RegisteredApi<'a>)> {
     let options = Options::main(&scene.kafka.bootstrap());
-    let (_daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
+    let daemon = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
     scene.allow()?;
-    scene.apply(1, COOLDOWN)?;
-    let series = ReplicaSeries::record(scene.plane, &scene.namespace, "billing")?;
+    scene.apply(2, COOLDOWN)?;
+    let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
     let mut fleet = ConsumerFleet::new(
         &testbed.folder("consumers")?,
         ConsumerOptions {
@@ -173,56 +226,41 @@ fn sleeps_without_work_and_wakes_with_it(testbed: &Testbed) -> Result<()> {
             properties: Vec::new(),
         },
     );
-    let follow =
-        |fleet: &mut ConsumerFleet| fleet.scale_to(usize::try_from(series.now()).unwrap_or(0));
-    fleet.scale_to(1)?;
-    for round in 0..2 {
-        poll_until(WITHIN, "the workload to fall asleep", || {
-            follow(&mut fleet)?;
-            ensure!(series.now() == 0, "{:?}", series.timed());
-            Ok(())
-        })?;
+    let mut until = |what: &str, is: &dyn Fn() -> Result<()>| {
+        poll_until(WITHIN, what, || {
+            fleet.scale_to(usize::try_from(series.now()).unwrap_or(0))?;
+            is()
+        })
+    };
+    let asleep = || {
+        ensure!(series.now() == 0, "{:?}", series.timed());
+        Ok(())
+    };
+    until("the workload to fall asleep", &asleep)?;
+    for (round, (messages, replicas)) in rounds.iter().enumerate() {
         scene.until_wanted(0, true)?;
-        follow(&mut fleet)?;
+        until("the consumers to be gone", &asleep)?;
         let slept = series.values().len();
-        scene
-            .kafka
-            .produce_to(&scene.topic, &[(0, 90), (1, 90), (2, 70)])?;
-        poll_until(WITHIN, "the workload to wake", || {
+        let each = messages.div_ceil(4);
+        let spread: Vec<_> = (0..PARTITIONS).map(|partition| (partition, each)).collect();
+        let produced = Instant::now();
+        scene.kafka.produce_to(&scene.topic, &spread)?;
+        until("the workload to wake", &|| {
             ensure!(series.now() > 0, "{:?}", series.timed());
             Ok(())
         })?;
-        // 250 messages at 100 per replica.
-        ensure!(
-            series.values()[slept] == 3,
-            "round {round}: {:?}",
-            series.timed()
-        );
-        poll_until(WITHIN, "the mark to be gone", || {
-            follow(&mut fleet)?;
+        println!("{messages} messages woke it after {:?}", produced.elapsed());
+        let woken = series.values()[slept];
+        ensure!(woken == *replicas, "round {round}: {:?}", series.timed());
+        until("the mark to be gone", &|| {
             ensure!(!scene.is_marked()?, "still marked");
             Ok(())
         })?;
+        until("the workload to fall asleep", &asleep)?;
     }
-    poll_until(WITHIN, "the workload to fall asleep", || {
-        follow(&mut fleet)?;
-        ensure!(series.now() == 0, "{:?}", series.timed());
-        Ok(())
-    })?;
     scene.until_wanted(0, true)?;
-    // Who no longer wants it gets the replicas back.
-    let annotation = "lagwise.dev/scale-to-zero-";
-    scene.plane.kubectl(&[
-        "annotate",
-        "hpa",
-        "billing",
-        annotation,
-        "-n",
-        &scene.namespace,
-    ])?;
-    scene.until_wanted(1, false)?;
-    println!("status.replicas: {:?}", series.timed());
-    Ok(())
+    println!("spec.replicas: {:?}", series.timed());
+    Ok(daemon)
 }
 
 fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
@@ -232,57 +270,21 @@ fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
     scene.allow()?;
     scene.kafka.produce(&scene.topic, 0, 50)?;
     scene.apply(1, COOLDOWN)?;
-    let scale = |to: &str| {
-        let replicas = format!("--replicas={to}");
-        scene.plane.kubectl(&[
-            "scale",
-            "deployment",
-            "billing",
-            &replicas,
-            "-n",
-            &scene.namespace,
-        ])
-    };
-    scale("0")?;
+    scene.scale(0)?;
     // With work, and without for longer than the cooldown.
-    let_it_look(&daemon, 8)?;
+    daemon.let_it_look(8)?;
     scene.until_wanted(0, false)?;
-    let ends = scene.kafka.end_offsets(&scene.topic)?;
-    scene
-        .kafka
-        .commit(&scene.group, &scene.topic, &[(0, ends[0])])?;
-    let_it_look(&daemon, 2 * COOLDOWN.as_secs() * 2)?;
+    scene.catch_up()?;
+    daemon.let_it_look(2 * COOLDOWN.as_secs() * 2)?;
     scene.until_wanted(0, false)?;
     scene.kafka.produce(&scene.topic, 0, 50)?;
-    let_it_look(&daemon, 8)?;
+    daemon.let_it_look(8)?;
     scene.until_wanted(0, false)?;
     let metrics = daemon.metrics()?;
     ensure!(!has_scaled(&metrics), "{metrics}");
     // Switched on again it is as any other: it works, and sleeps when there is nothing left.
-    scale("1")?;
-    let ends = scene.kafka.end_offsets(&scene.topic)?;
-    scene
-        .kafka
-        .commit(&scene.group, &scene.topic, &[(0, ends[0])])?;
-    scene.until_wanted(0, true)
-}
-
-fn nothing_sleeps_while_kafka_is_unknown(testbed: &Testbed) -> Result<()> {
-    let scene = Scene::set(testbed, "unknown")?;
-    let options = Options::main(&scene.kafka.bootstrap());
-    let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
-    scene.allow()?;
-    scene.kafka.stop_all()?;
-    let gone = || -> Result<()> {
-        scene.apply(1, COOLDOWN)?;
-        let_it_look(&daemon, 3 * COOLDOWN.as_secs() * 2)?;
-        let wanted = scene.wanted()?;
-        ensure!(wanted == 1, "{wanted} replicas although nothing is known");
-        Ok(())
-    };
-    let held = gone();
-    scene.kafka.start_all()?;
-    held?;
+    scene.scale(1)?;
+    scene.catch_up()?;
     scene.until_wanted(0, true)
 }
 

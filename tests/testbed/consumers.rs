@@ -21,6 +21,7 @@ pub(crate) const CONSUMER_ROLE: &str = "consumer-of-the-testbed";
 pub(crate) struct ConsumerOptions {
     pub(crate) bootstrap: String,
     pub(crate) group: String,
+    /// A topic, or several with commas between.
     pub(crate) topic: String,
     /// Records that one consumer handles in a second.
     pub(crate) per_second: u32,
@@ -124,7 +125,7 @@ pub(crate) fn consume(args: &[String]) -> Result<()> {
         config.set(key, value);
     }
     let consumer: BaseConsumer = config.create()?;
-    consumer.subscribe(&[topic])?;
+    consumer.subscribe(&topic.split(',').collect::<Vec<_>>())?;
     let stopping = stop_signal()?;
     let mut due = Instant::now();
     while !stopping.load(Ordering::Relaxed) {

@@ -18,7 +18,25 @@ const STOP: Duration = Duration::from_secs(20);
 
 /// The controllers that a test of an HPA needs; pods stay pending, which is enough for `status.replicas`.
 const CONTROLLERS: &str = "horizontal-pod-autoscaler-controller,deployment-controller,replicaset-controller,\
-                           namespace-controller,serviceaccount-controller,garbage-collector-controller";
+                           statefulset-controller,namespace-controller,serviceaccount-controller,garbage-collector-controller";
+
+/// Whether an HPA may go to zero replicas by itself (feature gate `HPAScaleToZero`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NativeZero {
+    /// As it is on newer clusters.
+    On,
+    /// As on Kubernetes 1.36, where the gate is alpha.
+    Off,
+}
+
+impl NativeZero {
+    fn gate(self) -> &'static str {
+        match self {
+            NativeZero::On => "--feature-gates=HPAScaleToZero=true",
+            NativeZero::Off => "--feature-gates=HPAScaleToZero=false",
+        }
+    }
+}
 
 /// A running control plane. Its methods for tests are in `kubernetes.rs`.
 pub(crate) struct ControlPlane {
@@ -39,15 +57,16 @@ pub(crate) struct ControlPlane {
 
 impl ControlPlane {
     /// Starts all three in a new folder and waits until the API server is ready and the controllers are running.
-    pub(crate) fn start(folder: &Path, artifacts: &Artifacts) -> Result<Self> {
+    pub(crate) fn start(folder: &Path, artifacts: &Artifacts, zero: NativeZero) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
+        super::audit::write_policy(folder)?;
         let pki = Pki::create(folder)?;
 
         let (etcd, etcd_address) = start_etcd(folder, artifacts)?;
         let port = free_port()?;
         let server = format!("https://127.0.0.1:{port}");
         let admin_kubeconfig = pki.kubeconfig(&server, "admin", "admin", Some("system:masters"))?;
-        let mut api_server = start_api_server(folder, artifacts, &etcd_address, port)?;
+        let mut api_server = start_api_server(folder, artifacts, &etcd_address, port, zero)?;
         poll_until(START, "the API server to be ready", || {
             api_server.expect_running()?;
             let args = [
@@ -73,7 +92,7 @@ impl ControlPlane {
             "system:kube-controller-manager",
             None,
         )?;
-        let controller_manager = start_controller_manager(folder, artifacts, &kubeconfig)?;
+        let controller_manager = start_controller_manager(folder, artifacts, &kubeconfig, zero)?;
 
         let mut plane = Self {
             artifacts: artifacts.clone(),
@@ -140,6 +159,7 @@ fn start_api_server(
     artifacts: &Artifacts,
     etcd: &str,
     port: u16,
+    zero: NativeZero,
 ) -> Result<Process> {
     let file = |name: &str| folder.join(name).display().to_string();
     let mut command = std::process::Command::new(&artifacts.kube_apiserver);
@@ -193,7 +213,8 @@ fn start_api_server(
             "--proxy-client-key-file={}",
             file("front-proxy.key")
         ))
-        .arg("--feature-gates=HPAScaleToZero=true");
+        .args(super::audit::flags(folder))
+        .arg(zero.gate());
     Process::start("kube-apiserver", folder, &command)
 }
 
@@ -201,6 +222,7 @@ fn start_controller_manager(
     folder: &Path,
     artifacts: &Artifacts,
     kubeconfig: &Path,
+    zero: NativeZero,
 ) -> Result<Process> {
     let kubeconfig = kubeconfig.display();
     let mut command = std::process::Command::new(&artifacts.kube_controller_manager);
@@ -224,7 +246,7 @@ fn start_controller_manager(
         .arg("--horizontal-pod-autoscaler-sync-period=2s")
         // What the metrics of an HPA want is told nowhere else.
         .arg("--vmodule=horizontal=4")
-        .arg("--feature-gates=HPAScaleToZero=true");
+        .arg(zero.gate());
     Process::start("kube-controller-manager", folder, &command)
 }
 

@@ -94,9 +94,25 @@ impl ControlPlane {
         Ok(String::from_utf8(done.stdout)?)
     }
 
+    /// `kubectl edit`, by a person who does to the text what this script of sed's does.
+    pub(crate) fn edit(&self, args: &[&str], script: &str) -> Result<String> {
+        let editor = ("KUBE_EDITOR", format!("sed -i -e {script}"));
+        self.run_kubectl(&[&["edit"], args].concat(), "", &[editor])
+    }
+
     /// As [`Self::kubectl`], with a text for its standard input.
     pub(crate) fn kubectl_with_input(&self, args: &[&str], input: &str) -> Result<String> {
+        self.run_kubectl(args, input, &[])
+    }
+
+    fn run_kubectl(
+        &self,
+        args: &[&str],
+        input: &str,
+        environment: &[(&str, String)],
+    ) -> Result<String> {
         let mut child = Command::new(&self.artifacts.kubectl)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .arg("--kubeconfig")
             .arg(self.kubeconfig())
             .arg("--cache-dir")

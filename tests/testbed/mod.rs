@@ -5,15 +5,18 @@
 //!
 //! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
 //! cluster of `broker`s) with `topics`, `records` and `layout` (what tests do with it), `secured` (one with logins and
-//! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise)
-//! and `replicas` (what a Deployment's replicas did), `consumers`, `applications` (those in Java), `http`.
+//! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise),
+//! `replicas` (what a number of an object did), `audit` (who wrote what), `pods` (that are ready) and `adapter` (a
+//! metric of somebody else), `consumers`, `applications` (those in Java), `http`.
 #![allow(
     dead_code,
     reason = "each test binary uses its own part of the testbed"
 )]
 
+pub(crate) mod adapter;
 pub(crate) mod applications;
 pub(crate) mod artifacts;
+pub(crate) mod audit;
 pub(crate) mod broker;
 pub(crate) mod consumers;
 pub(crate) mod control_plane;
@@ -23,6 +26,7 @@ pub(crate) mod kdc;
 pub(crate) mod kubernetes;
 pub(crate) mod layout;
 pub(crate) mod pki;
+pub(crate) mod pods;
 pub(crate) mod poll;
 pub(crate) mod ports;
 pub(crate) mod process;
@@ -43,7 +47,7 @@ use tempfile::TempDir;
 
 use artifacts::Artifacts;
 use broker::Listener;
-use control_plane::ControlPlane;
+use control_plane::{ControlPlane, NativeZero};
 use kafka::{KafkaCluster, KafkaOptions};
 use process::Process;
 
@@ -128,8 +132,15 @@ impl Testbed {
     /// The shared control plane.
     pub(crate) fn control_plane(&self) -> Result<&ControlPlane> {
         shared(&self.control_plane, || {
-            ControlPlane::start(&self.path.join("control-plane"), self.artifacts()?)
+            let folder = self.path.join("control-plane");
+            ControlPlane::start(&folder, self.artifacts()?, NativeZero::On)
         })
+    }
+
+    /// A control plane for one test alone; dropped, it is gone.
+    pub(crate) fn start_control_plane(&self, zero: NativeZero) -> Result<ControlPlane> {
+        let folder = self.path.join(unique("control-plane"));
+        ControlPlane::start(&folder, self.artifacts()?, zero)
     }
 
     /// A new empty folder for one test's files and logs, removed with the testbed.

@@ -1,4 +1,4 @@
-//! What a Deployment's replicas did over time, as a watch saw it.
+//! What a number of an object did over time, as a watch saw it: a Deployment's replicas, an HPA's bound.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
 
 use super::control_plane::ControlPlane;
 
-/// Records every value of `status.replicas` from its start until it is dropped: no poll could tell that a value
-/// was never there.
+/// Records every value from its start until it is dropped: no poll could tell that a value was never there.
 pub(crate) struct ReplicaSeries {
     seen: Arc<Mutex<Vec<(Duration, i32)>>>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
@@ -20,35 +21,58 @@ pub(crate) struct ReplicaSeries {
 }
 
 impl ReplicaSeries {
-    /// Begins to record.
+    /// A Deployment's `status.replicas`.
     pub(crate) fn record(plane: &ControlPlane, namespace: &str, deployment: &str) -> Result<Self> {
+        let resource = ApiResource::erase::<Deployment>(&());
+        Self::of(plane, resource, namespace, deployment, "/status/replicas")
+    }
+
+    /// A Deployment's `spec.replicas`.
+    pub(crate) fn wanted(plane: &ControlPlane, namespace: &str, deployment: &str) -> Result<Self> {
+        let resource = ApiResource::erase::<Deployment>(&());
+        Self::of(plane, resource, namespace, deployment, "/spec/replicas")
+    }
+
+    /// An HPA's `spec.maxReplicas`.
+    pub(crate) fn bound(plane: &ControlPlane, namespace: &str, hpa: &str) -> Result<Self> {
+        let resource = ApiResource::erase::<HorizontalPodAutoscaler>(&());
+        Self::of(plane, resource, namespace, hpa, "/spec/maxReplicas")
+    }
+
+    /// The number at `field` (a JSON pointer) of any object; 0 while it is not there.
+    pub(crate) fn of(
+        plane: &ControlPlane,
+        resource: ApiResource,
+        namespace: &str,
+        name: &str,
+        field: &'static str,
+    ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let client = runtime.block_on(plane.client())?;
-        let deployments: kube::Api<Deployment> = kube::Api::namespaced(client, namespace);
-        let only = watcher::Config::default().fields(&format!("metadata.name={deployment}"));
+        let objects: kube::Api<DynamicObject> =
+            kube::Api::namespaced_with(client, namespace, &resource);
+        let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let record = {
             let seen = Arc::clone(&seen);
             async move {
                 let started = Instant::now();
-                let mut changes = Box::pin(
-                    watcher(deployments, only)
-                        .default_backoff()
-                        .applied_objects(),
-                );
+                let mut changes =
+                    Box::pin(watcher(objects, only).default_backoff().applied_objects());
                 while let Some(change) = changes.next().await {
                     // An error is a broken watch; it starts again with a list, so the newest value is not missed.
-                    let Ok(deployment) = change else { continue };
-                    let replicas = deployment
-                        .status
-                        .and_then(|status| status.replicas)
-                        .unwrap_or(0);
+                    let Ok(object) = change else { continue };
+                    let value = object
+                        .data
+                        .pointer(field)
+                        .and_then(serde_json::Value::as_i64);
+                    let value = i32::try_from(value.unwrap_or(0)).unwrap_or(i32::MAX);
                     let mut seen = lock(&seen);
-                    if seen.last().is_none_or(|(_, last)| *last != replicas) {
-                        seen.push((started.elapsed(), replicas));
+                    if seen.last().is_none_or(|(_, last)| *last != value) {
+                        seen.push((started.elapsed(), value));
                     }
                 }
             }

@@ -160,4 +160,13 @@ impl KafkaCluster {
         self.tool("org.apache.kafka.tools.AclCommand", &args)
             .map(drop)
     }
+
+    /// Takes back what [`Self::allow_describe`] has allowed about a topic.
+    pub(crate) fn forbid_describe(&self, topic: &str) -> Result<()> {
+        let principal = format!("User:{READER}");
+        let mut args = vec!["--remove", "--force", "--allow-principal", &principal];
+        args.extend(["--operation", "Describe", "--topic", topic]);
+        self.tool("org.apache.kafka.tools.AclCommand", &args)
+            .map(drop)
+    }
 }

@@ -1,0 +1,129 @@
+//! HPAs that are not as most are: copies, those that others own, that are paused, that lose their metric.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{PARTITIONS, Policy, Scene, WITHIN, enforced};
+use crate::daemon::{Daemon, Options};
+use crate::testbed::Testbed;
+use crate::testbed::poll::poll_until;
+
+/// The HPA of the manifest under another name, for no workload.
+pub(super) fn another(scene: &Scene<'_>, name: &str, change: impl Fn(&mut Value)) -> Result<()> {
+    let manifest = scene.manifest(|hpa| {
+        enforced(hpa);
+        hpa["metadata"]["name"] = json!(name);
+        hpa["spec"]["scaleTargetRef"]["name"] = json!(name);
+        change(hpa);
+    })?;
+    let list: Value = serde_json::from_str(&manifest)?;
+    // Client-side, the next server-side applier would inherit every field, and drop what it does not name.
+    let args = ["apply", "--server-side", "-n", &scene.namespace, "-f", "-"];
+    let hpa = list["items"][1].to_string();
+    scene.plane.kubectl_with_input(&args, &hpa).map(drop)
+}
+
+fn max_of(scene: &Scene<'_>, name: &str) -> Result<i64> {
+    let hpa = scene.plane.get("hpa", name, Some(&scene.namespace))?;
+    hpa["spec"]["maxReplicas"].as_i64().context("no maximum")
+}
+
+pub(super) fn until_max_of(scene: &Scene<'_>, name: &str, expected: i64) -> Result<()> {
+    poll_until(WITHIN, &format!("maximum {expected} of {name}"), || {
+        let max = max_of(scene, name)?;
+        ensure!(max == expected, "{max}");
+        Ok(())
+    })
+}
+
+pub(crate) fn odd_hpas_are_held_or_left_alone(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, "odd", PARTITIONS)?;
+    let _policy = Policy::install(&scene)?;
+    let manifest = scene.manifest(|hpa| {
+        enforced(hpa);
+        hpa["spec"]["minReplicas"] = json!(8);
+    })?;
+    scene.plane.apply(&scene.namespace, &manifest)?;
+    {
+        let options = Options {
+            read_only: true,
+            ..Options::main(&scene.kafka.bootstrap())
+        };
+        let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
+        daemon.let_it_look(8)?;
+        ensure!(
+            max_of(&scene, "billing")? == 20,
+            "read-only, and something was written"
+        );
+    }
+    let owner = scene
+        .plane
+        .get("deployment", "billing", Some(&scene.namespace))?;
+    another(&scene, "owned", |hpa| {
+        hpa["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "apps/v1", "kind": "Deployment", "name": "billing",
+            "uid": owner["metadata"]["uid"], "controller": true,
+        }]);
+    })?;
+    another(&scene, "paused", |hpa| {
+        hpa["metadata"]["annotations"]["lagwise.dev/paused"] = json!("true");
+    })?;
+    another(&scene, "bare", |_| {})?;
+    let (daemon, _api) = scene.daemon(testbed)?;
+
+    // Never below minReplicas, which the API server would refuse, and after it once that is lowered.
+    scene.until_max(8)?;
+    scene.patch(r#"{"spec":{"minReplicas":1}}"#)?;
+    scene.until_max(6)?;
+    scene.until_user_max("20")?;
+
+    // A copy is made with its marks and is held as it was; given back, it gets the same number.
+    let mut copy = scene.hpa()?;
+    copy["metadata"] = json!({"name": "copy", "annotations": copy["metadata"]["annotations"]});
+    copy["spec"]["scaleTargetRef"]["name"] = json!("copy");
+    copy["status"] = json!(null);
+    let create = ["create", "-n", &scene.namespace, "-f", "-"];
+    scene.plane.kubectl_with_input(&create, &copy.to_string())?;
+    ensure!(max_of(&scene, "copy")? == 6, "{}", max_of(&scene, "copy")?);
+    scene.kubectl(&["annotate", "hpa", "copy", "lagwise.dev/cap-"])?;
+    until_max_of(&scene, "copy", 20)?;
+
+    // An HPA that is left without a metric of ours has no ceiling, and never will have.
+    until_max_of(&scene, "bare", 6)?;
+    let cpu = json!({"spec": {"metrics": [{
+        "type": "Resource",
+        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+    }]}});
+    scene.kubectl(&[
+        "patch",
+        "hpa",
+        "bare",
+        "--type=merge",
+        "-p",
+        &cpu.to_string(),
+    ])?;
+    until_max_of(&scene, "bare", 20)?;
+
+    daemon.let_it_look(8)?;
+    ensure!(
+        max_of(&scene, "owned")? == 20,
+        "a controller's HPA was written"
+    );
+    ensure!(max_of(&scene, "paused")? == 20, "a paused HPA was written");
+    let pause = |to: &str| {
+        let paused = format!("lagwise.dev/paused{to}");
+        scene.kubectl(&["annotate", "--overwrite", "hpa", "paused", &paused])
+    };
+    pause("-")?;
+    until_max_of(&scene, "paused", 6)?;
+    // Paused, what stands stands, whatever else is asked.
+    pause("=true")?;
+    scene.kubectl(&["annotate", "hpa", "paused", "lagwise.dev/cap-"])?;
+    daemon.let_it_look(8)?;
+    ensure!(
+        max_of(&scene, "paused")? == 6,
+        "a paused HPA was given back"
+    );
+    pause("-")?;
+    until_max_of(&scene, "paused", 20)
+}

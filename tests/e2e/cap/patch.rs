@@ -1,0 +1,145 @@
+//! The cap where no policy keeps the account: lagwise patches the field, and whoever fights over it is met with
+//! patience.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::odd::{another, until_max_of};
+use super::users::{fight, owners};
+use super::{PARTITIONS, Scene, WITHIN, enforced, release};
+use crate::testbed::Testbed;
+use crate::testbed::poll::poll_until;
+
+pub(crate) fn without_the_policy_a_patch_holds_it(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, "patch", PARTITIONS)?;
+    let (mut daemon, _api) = scene.daemon(testbed)?;
+    scene
+        .plane
+        .apply(&scene.namespace, &scene.manifest(enforced)?)?;
+    scene.until_max(6)?;
+    ensure!(scene.user_max()? == "20", "the user's number is lost");
+    // Nothing moves while nothing is known, nor without the daemon.
+    scene.kafka.stop_all()?;
+    let held = poll_until(WITHIN, "the outage to be seen", || {
+        ensure!(
+            daemon
+                .metrics()?
+                .contains("lagwise_cluster_up{cluster=\"main\"} 0"),
+            "still up"
+        );
+        Ok(())
+    });
+    let max = scene.max();
+    scene.kafka.start_all()?;
+    held?;
+    ensure!(max? == 6, "it moved in an outage");
+    scene.plane.kubectl(&[
+        "patch",
+        "hpa",
+        "billing",
+        "-n",
+        &scene.namespace,
+        "-p",
+        r#"{"spec":{"maxReplicas":30}}"#,
+    ])?;
+    scene.until_max(6)?;
+    ensure!(scene.user_max()? == "30", "the user's new number is lost");
+    daemon.process.stop(Duration::from_secs(10))?;
+    ensure!(scene.max()? == 6, "it moved with the daemon's end");
+    // Without the daemon, by the command.
+    let this = format!("{}/billing", scene.namespace);
+    let dry = release(testbed, scene.plane, &[&this, "--dry-run"])?;
+    ensure!(
+        dry[0]["user_max_replicas"] == 30 && dry[0]["asks_again"] == true,
+        "{dry}"
+    );
+    ensure!(scene.max()? == 6, "a dry run has written");
+    release(testbed, scene.plane, &[&this])?;
+    let hpa = scene.hpa()?;
+    let annotations = &hpa["metadata"]["annotations"];
+    ensure!(hpa["spec"]["maxReplicas"] == 30, "{hpa}");
+    ensure!(
+        annotations["lagwise.dev/ceiling"].is_null(),
+        "{annotations}"
+    );
+    ensure!(
+        annotations["lagwise.dev/user-max-replicas"].is_null(),
+        "{annotations}"
+    );
+    let again = release(testbed, scene.plane, &[&this])?;
+    ensure!(again == json!([]), "{again}");
+    Ok(())
+}
+
+pub(crate) fn without_the_policy_a_fight_is_bounded(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, "fight", PARTITIONS)?;
+    let (daemon, _api) = scene.daemon(testbed)?;
+    let manifest = |max: u32| {
+        scene.manifest(|hpa| {
+            enforced(hpa);
+            hpa["spec"]["maxReplicas"] = json!(max);
+        })
+    };
+    let apply = |max: u32, force: &[&str]| -> Result<String> {
+        let args = ["apply", "--server-side", "-n", &scene.namespace, "-f", "-"];
+        let args = [&args[..], force].concat();
+        scene.plane.kubectl_with_input(&args, &manifest(max)?)
+    };
+    apply(20, &[])?;
+    scene.until_max(6)?;
+    scene.until_user_max("20")?;
+    // The field is lagwise's while it is capped, and the API server says so.
+    let conflict = apply(30, &[]).err().map(|error| error.to_string());
+    let told =
+        conflict.is_some_and(|text| text.contains("lagwise") && text.contains("maxReplicas"));
+    ensure!(told, "no conflict with lagwise");
+    apply(30, &["--force-conflicts"])?;
+    scene.until_user_max("30")?;
+    scene.until_max(6)?;
+    // minReplicas holds it up, and lowered again it is no new number.
+    scene.patch(r#"{"spec":{"minReplicas":8,"maxReplicas":20}}"#)?;
+    scene.until_max(8)?;
+    scene.until_user_max("20")?;
+    scene.patch(r#"{"spec":{"minReplicas":1}}"#)?;
+    scene.until_max(6)?;
+    scene.until_user_max("20")?;
+    // Both marks gone at once.
+    let bare = ["lagwise.dev/ceiling-", "lagwise.dev/user-max-replicas-"];
+    scene.kubectl(&[&["annotate", "hpa", "billing"], &bare[..]].concat())?;
+    scene.until_user_max("20")?;
+    scene.until_max(6)?;
+
+    // Against an HPA that nobody has edited so far: every edit that has to be answered costs patience.
+    another(&scene, "contested", |_| {})?;
+    until_max_of(&scene, "contested", 6)?;
+    let written = || scene.plane.daemon_writes(&scene.namespace, "contested");
+    let calm = written()?.len();
+    fight(&scene, "contested")?;
+    let writes = written()?.len() - calm;
+    println!(
+        "lagwise's writes: {calm} before, {writes} in half a minute of somebody else's one a second"
+    );
+    ensure!((1..=6).contains(&writes), "{writes} writes");
+    until_max_of(&scene, "contested", 6)?;
+    let contested = scene
+        .plane
+        .get("hpa", "contested", Some(&scene.namespace))?;
+    let user = &contested["metadata"]["annotations"]["lagwise.dev/user-max-replicas"];
+    ensure!(*user == "50", "the user's number is {user}");
+    let fought = "lagwise_cap_writes_total{outcome=\"fought\"}";
+    ensure!(daemon.metrics()?.contains(fought), "the fight was not told");
+    // Given back, it is nobody's but the user's: an unforced apply of another number goes through.
+    scene.annotate("cap-")?;
+    scene.until_max(20)?;
+    scene.until_unmarked()?;
+    let owners = owners(&scene.hpa()?);
+    ensure!(
+        !owners.iter().any(|owner| owner.starts_with("lagwise")),
+        "{owners:?}"
+    );
+    apply(17, &[])?;
+    scene.until_max(6)?;
+    scene.until_user_max("17")
+}

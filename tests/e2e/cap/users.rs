@@ -1,0 +1,250 @@
+//! The user's number under the policy: whoever writes it, and however, it is kept, and the field stays theirs.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{PARTITIONS, Policy, Scene, WITHIN, enforced, release};
+use crate::testbed::Testbed;
+use crate::testbed::poll::poll_until;
+use crate::testbed::replicas::ReplicaSeries;
+
+pub(crate) fn the_users_number_is_never_lost(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, "user", PARTITIONS)?;
+    let _policy = Policy::install(&scene)?;
+    let (_daemon, _api) = scene.daemon(testbed)?;
+    let manifest = |max: u32| {
+        scene.manifest(|hpa| {
+            enforced(hpa);
+            hpa["spec"]["maxReplicas"] = json!(max);
+        })
+    };
+    let server_side = |max: u32, what: &str| -> Result<String> {
+        let args = [what, "--server-side", "-n", &scene.namespace, "-f", "-"];
+        scene.plane.kubectl_with_input(&args, &manifest(max)?)
+    };
+    server_side(20, "apply")?;
+    scene.until_max(6)?;
+    for (max, live) in [(4, 4), (30, 6), (20, 6)] {
+        // Unforced: whoever owned the field by then would make this fail.
+        server_side(max, "apply")?;
+        scene.until_max(live)?;
+        let user = scene.user_max()?;
+        ensure!(
+            user.as_str() == Some(&*max.to_string()),
+            "the user's number is {user} after {max}"
+        );
+        // Empty, or kubectl's exit code is 1 and this an error.
+        let drift = server_side(max, "diff").with_context(|| format!("drift after {max}"))?;
+        ensure!(drift.trim().is_empty(), "{drift}");
+    }
+    // All the while the field was the user's alone, and it is afterwards.
+    let owners = owners(&scene.hpa()?);
+    ensure!(owners == ["kubectl Apply"], "{owners:?}");
+    // Exactly the capped value, said outright.
+    scene.annotate("max-replicas=6")?;
+    scene
+        .kafka
+        .topics_tool(&["--alter", "--topic", &scene.topic, "--partitions", "12"])?;
+    let more: Vec<_> = (PARTITIONS..12).map(|partition| (partition, 0)).collect();
+    scene.kafka.commit(&scene.group, &scene.topic, &more)?;
+    poll_until(WITHIN, "the ceiling of twelve", || {
+        let ceiling = scene.hpa()?["metadata"]["annotations"]["lagwise.dev/ceiling"].clone();
+        ensure!(ceiling == "12" && scene.max()? == 6, "{ceiling}");
+        Ok(())
+    })?;
+    // Who no longer wants it gets theirs back, and no mark is left.
+    scene.annotate("max-replicas=18")?;
+    scene.until_max(12)?;
+    scene.annotate("max-replicas-")?;
+    scene.annotate("cap-")?;
+    scene.until_max(18)?;
+    scene.until_unmarked()?;
+    server_side(17, "apply")?;
+    // The manifest asks for enforcement again.
+    scene.until_max(12)?;
+    scene.until_user_max("17")
+}
+
+/// Who owns `spec.maxReplicas`, and by which kind of write.
+pub(super) fn owners(hpa: &Value) -> Vec<String> {
+    let entries = hpa["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let owning = entries.filter(|entry| !entry["fieldsV1"]["f:spec"]["f:maxReplicas"].is_null());
+    let named = |entry: &Value| {
+        let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+        format!("{} {}", text("manager"), text("operation"))
+    };
+    owning.map(named).collect()
+}
+
+/// Somebody else applies 50 to an HPA by force every second for half a minute.
+pub(super) fn fight(scene: &Scene<'_>, hpa: &str) -> Result<()> {
+    let theirs = json!({
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": hpa},
+        "spec": {
+            "maxReplicas": 50,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": hpa},
+        },
+    });
+    let args = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--field-manager=fighter",
+        "-n",
+        &scene.namespace,
+        "-f",
+        "-",
+    ];
+    let started = Instant::now();
+    for second in 1..=30 {
+        scene.plane.kubectl_with_input(&args, &theirs.to_string())?;
+        // The pace of the attack, not a wait for anything.
+        let due = started + Duration::from_secs(second);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
+/// A chart of the workload, of which `max` is a value.
+fn chart(testbed: &Testbed, scene: &Scene<'_>) -> Result<PathBuf> {
+    let folder = testbed.folder("billing-chart")?;
+    std::fs::create_dir_all(folder.join("templates"))?;
+    let about = json!({"apiVersion": "v2", "name": "billing", "version": "1.0.0"});
+    std::fs::write(folder.join("Chart.yaml"), about.to_string())?;
+    let manifest = scene.manifest(|hpa| {
+        enforced(hpa);
+        hpa["spec"]["maxReplicas"] = json!("MAX");
+    })?;
+    let list: Value = serde_json::from_str(&manifest)?;
+    let objects = list["items"].as_array().context("no items")?;
+    let documents: Vec<_> = objects.iter().map(Value::to_string).collect();
+    let template = documents
+        .join("\n---\n")
+        .replace("\"MAX\"", "{{ .Values.max }}");
+    std::fs::write(folder.join("templates/billing.yaml"), template)?;
+    Ok(folder)
+}
+
+pub(crate) fn every_way_to_write_it_ends_well(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, "ways", PARTITIONS)?;
+    let _policy = Policy::install(&scene)?;
+    let (mut daemon, _api) = scene.daemon(testbed)?;
+    let chart = chart(testbed, &scene)?;
+    let chart = chart.to_string_lossy();
+    let helm = |what: &str, max: u32| {
+        let max = format!("max={max}");
+        let args = [
+            what,
+            "billing",
+            &*chart,
+            "--namespace",
+            &scene.namespace,
+            "--set",
+            &max,
+        ];
+        scene.plane.helm(&args)
+    };
+    helm("install", 20)?;
+    scene.until_max(6)?;
+    scene.until_user_max("20")?;
+    for (max, live) in [(20, 6), (4, 4), (30, 6), (20, 6)] {
+        helm("upgrade", max)?;
+        scene.until_max(live)?;
+        scene.until_user_max(&max.to_string())?;
+    }
+    let hpa = ["hpa", "billing", "-n", &scene.namespace];
+    // An editor sends what it was shown; one that changes something else leaves the number alone.
+    scene
+        .plane
+        .edit(&hpa, "s/minReplicas:.*1/minReplicas:\\ 2/")?;
+    scene.until_user_max("20")?;
+    ensure!(
+        scene.hpa()?["spec"]["minReplicas"] == 2,
+        "nothing was edited"
+    );
+    for (from, to, live) in [(6, 9, 6), (6, 5, 5), (5, 15, 6)] {
+        scene.plane.edit(
+            &hpa,
+            &format!("s/maxReplicas:.*{from}$/maxReplicas:\\ {to}/"),
+        )?;
+        scene.until_max(live)?;
+        scene.until_user_max(&to.to_string())?;
+    }
+    for (max, live) in [(25, 6), (3, 3), (25, 6), (25, 6)] {
+        let manifest = scene.manifest(|hpa| {
+            enforced(hpa);
+            hpa["spec"]["maxReplicas"] = json!(max);
+        })?;
+        scene.plane.apply(&scene.namespace, &manifest)?;
+        scene.until_max(live)?;
+        scene.until_user_max(&max.to_string())?;
+    }
+    // The policy holds it by itself: lagwise has nothing to write.
+    let calm = scene
+        .plane
+        .daemon_writes(&scene.namespace, "billing")?
+        .len();
+    let bound = ReplicaSeries::bound(scene.plane, &scene.namespace, "billing")?;
+    fight(&scene, "billing")?;
+    ensure!(bound.values() == [6], "{:?}", bound.timed());
+    scene.until_user_max("50")?;
+    let writes = scene
+        .plane
+        .daemon_writes(&scene.namespace, "billing")?
+        .len();
+    println!(
+        "lagwise's writes: {calm} before the fight, {} in it",
+        writes - calm
+    );
+    // Each change of the ceiling or of who enforces it is one; there was one ceiling.
+    ensure!(calm <= 2 && writes == calm, "{calm} writes, then {writes}");
+    // The marks are taken away, one and all: the account is kept, and the ceiling comes again.
+    for marks in [
+        &["lagwise.dev/ceiling-"][..],
+        &["lagwise.dev/user-max-replicas-"],
+        &["lagwise.dev/ceiling-", "lagwise.dev/user-max-replicas-"],
+        &["lagwise.dev/user-max-replicas=many"],
+    ] {
+        scene.kubectl(&[&["annotate", "--overwrite", "hpa", "billing"], marks].concat())?;
+        poll_until(WITHIN, "the cap to be whole again", || {
+            let hpa = scene.hpa()?;
+            let of = &hpa["metadata"]["annotations"];
+            let now = (
+                &hpa["spec"]["maxReplicas"],
+                &of["lagwise.dev/ceiling"],
+                &of["lagwise.dev/user-max-replicas"],
+            );
+            ensure!(
+                now == (&json!(6), &json!("6"), &json!("50")),
+                "{now:?} after {marks:?}"
+            );
+            Ok(())
+        })?;
+    }
+    // The daemon goes, and the command gives everything back.
+    daemon.process.stop(Duration::from_secs(10))?;
+    let released = release(testbed, scene.plane, &["--all"])?;
+    let ours = released.as_array().into_iter().flatten();
+    let mut ours = ours.filter(|one| one["namespace"] == scene.namespace.as_str());
+    let one = ours.next().context("the HPA was not released")?;
+    ensure!(
+        one["user_max_replicas"] == 50 && one["asks_again"] == true,
+        "{one}"
+    );
+    ensure!(scene.max()? == 50, "{}", scene.hpa()?);
+    scene.until_unmarked()?;
+    let owners = owners(&scene.hpa()?);
+    ensure!(
+        !owners.iter().any(|owner| owner.starts_with("lagwise")),
+        "{owners:?}"
+    );
+    Ok(())
+}

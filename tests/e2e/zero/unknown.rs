@@ -1,0 +1,77 @@
+//! Nothing sleeps, and nothing wakes, for what is not known.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::{COOLDOWN, Scene, WITHIN};
+use crate::daemon::{Daemon, Options};
+use crate::testbed::Testbed;
+use crate::testbed::poll::poll_until;
+
+pub(crate) fn nothing_sleeps_while_kafka_is_unknown(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, "unknown")?;
+    let options = Options {
+        // What is stuck adds no replicas, and still keeps the last one.
+        lag: json!({"stuck_after": "2s", "stuck_counts": false}),
+        ..Options::main(&scene.kafka.bootstrap())
+    };
+    let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
+    scene.allow()?;
+    let stays_up = |why: &str| -> Result<()> {
+        daemon.let_it_look(2 * COOLDOWN.as_secs() * 2)?;
+        let now = (scene.wanted()?, scene.is_marked()?);
+        ensure!(now == (1, false), "{now:?} although {why}");
+        Ok(())
+    };
+    let until_told = |start: &str| {
+        poll_until(WITHIN, start, || {
+            let metrics = daemon.metrics()?;
+            ensure!(
+                metrics.lines().any(|line| line.starts_with(start)),
+                "no {start}"
+            );
+            Ok(())
+        })
+    };
+    // A partition stands still while another moves.
+    scene.kafka.produce_to(&scene.topic, &[(0, 50), (1, 1)])?;
+    scene.apply(1, COOLDOWN)?;
+    poll_until(WITHIN, "the partition to be stuck", || {
+        scene.kafka.produce(&scene.topic, 1, 1)?;
+        let ends = scene.kafka.end_offsets(&scene.topic)?;
+        scene
+            .kafka
+            .commit(&scene.group, &scene.topic, &[(1, ends[1])])?;
+        let stuck = daemon.metrics()?;
+        let mut stuck = stuck.lines().filter(|line| line.contains("rule=\"stuck\""));
+        ensure!(stuck.any(|line| line.ends_with(" 1")), "it is not");
+        Ok(())
+    })?;
+    stays_up("a partition is stuck")?;
+    // Caught up, but one partition is unknown, and then all are.
+    let held = (|| -> Result<()> {
+        scene.catch_up()?;
+        scene.kafka.stop_broker(3)?;
+        poll_until(WITHIN, "its partition to be unknown", || {
+            let faults = daemon.faults()?;
+            ensure!(faults > 0, "none is");
+            Ok(())
+        })?;
+        stays_up("a broker is down")?;
+        scene.kafka.stop_all()?;
+        until_told("lagwise_cluster_up{cluster=\"main\"} 0")?;
+        stays_up("nothing is known")
+    })();
+    scene.kafka.mend()?;
+    held?;
+    scene.until_wanted(0, true)?;
+    // Nor does it wake what sleeps, until there is something to be done.
+    scene.kafka.stop_all()?;
+    let held = until_told("lagwise_cluster_up{cluster=\"main\"} 0")
+        .and_then(|()| daemon.let_it_look(4))
+        .and_then(|()| scene.wanted());
+    scene.kafka.mend()?;
+    ensure!(held? == 0, "woken by an outage");
+    scene.kafka.produce(&scene.topic, 1, 1)?;
+    scene.until_wanted(1, false)
+}
