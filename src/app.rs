@@ -95,7 +95,6 @@ impl App {
             "server.external_metrics.listen",
         )?;
         let http = serve::listen::bind(config.server.http.listen, "server.http.listen")?;
-        let tls = certificate::of(config)?;
         // Whoever does not lead has no client: what is made now only shows that it can be.
         let sources = clusters::sources(config)?;
         tokio::task::spawn_blocking(move || drop(sources));
@@ -107,11 +106,12 @@ impl App {
         let listens = external.address();
         let elected = leader::elect(config, client.as_ref(), listens, stepping_down, &mut tasks);
         let is_elected = elected.is_some();
+        let leading = elected.unwrap_or_else(Leading::alone);
+        let tls = certificate::of(config, client.as_ref(), &leading.own, &mut tasks)?;
         let forwarder = match is_elected {
             true => Some(leader::forwarder(config, &tls).await?),
             false => None,
         };
-        let leading = elected.unwrap_or_else(Leading::alone);
         let (publisher, reader) = publish::channel(terms::unknown());
         let (interests, interests_in) = mpsc::channel(INTERESTS_WAITING);
         let rules = answers::rules(config);

@@ -4,8 +4,9 @@
 //! Data flows one way. A source in [`kafka`] answers a plan with an observation (what the brokers
 //! said); the [`poller`] turns observations into snapshots by the pure rules of [`model`] and
 //! [`publish`]es them; [`serve`] answers from the latest one, and [`k8s`] tells the poller which
-//! HPAs ask for what; [`state`] keeps what has to survive a restart, and [`leading`] says which of
-//! several daemons decides. [`app`] wires them, [`cli`] prints.
+//! HPAs ask for what; [`state`] keeps what has to survive a restart, [`leading`] says which of
+//! several daemons decides, and [`certificates`] are what they all serve with. [`app`] wires them,
+//! [`cli`] prints.
 //!
 //! Invariants:
 //! - An unknown is never a number: every reading is a `Result`, and a group with an unknown
@@ -15,6 +16,7 @@
 //! - `kafka`, `k8s` and `serve` do not know one another (`tests/layering.rs` checks it).
 
 pub mod app;
+pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod k8s;

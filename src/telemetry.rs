@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod cap;
+pub mod certificates;
 pub mod forward;
 pub mod lease;
 pub mod notice;
@@ -375,12 +376,14 @@ mod tests {
             &STATE_SAVES,
             &WATCH_FAILURES,
             &cap::WRITES,
+            &certificates::CHANGES,
             &notice::EVENTS,
             &zero::SCALES,
         ] {
             LazyLock::force(vector);
         }
         LazyLock::force(&POLL_SECONDS);
+        LazyLock::force(&certificates::BUNDLES);
         LazyLock::force(&lease::LEADS);
     }
 }

@@ -7,7 +7,7 @@ use std::{fs, io};
 
 /// What each part of the crate may import, besides itself. A part that is not listed may import
 /// nothing, so that a new one has to be given its place here.
-const DIRECTION: [(&str, &[&str]); 13] = [
+const DIRECTION: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("config", &["model"]),
     ("telemetry", &["model", "review"]),
@@ -15,11 +15,13 @@ const DIRECTION: [(&str, &[&str]); 13] = [
     ("leading", &[]),
     ("state", &["leading", "model", "telemetry"]),
     ("review", &["model"]),
+    ("certificates", &["leading", "model", "telemetry"]),
     ("poller", &["leading", "model", "publish", "telemetry"]),
     ("kafka", &["model", "publish", "poller", "telemetry"]),
     (
         "k8s",
         &[
+            "certificates",
             "leading",
             "model",
             "publish",
@@ -30,11 +32,19 @@ const DIRECTION: [(&str, &[&str]); 13] = [
     ),
     (
         "serve",
-        &["leading", "model", "publish", "review", "telemetry"],
+        &[
+            "certificates",
+            "leading",
+            "model",
+            "publish",
+            "review",
+            "telemetry",
+        ],
     ),
     (
         "app",
         &[
+            "certificates",
             "config",
             "k8s",
             "kafka",

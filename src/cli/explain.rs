@@ -29,7 +29,7 @@ use crate::model::types::{ClusterName, GroupId, Moment, TopicName};
 #[command(group(ArgGroup::new("whence").required(true).args(["config", "daemon"])))]
 #[command(after_help = "Examples:\n  \
     lagwise explain shop/billing --config lagwise.yaml\n  \
-    lagwise explain shop/billing --daemon http://localhost:9090 -o json | jq .outcome.next\n  \
+    lagwise explain shop/billing --daemon http://localhost:8080 -o json | jq .outcome.next\n  \
     lagwise explain --group orders --topic payments --config lagwise.yaml\n\n\
     With --config it looks at Kafka itself, once: what only time tells (residual, stuck) it cannot see; \
     a running daemon can. The HPA and its scale target are read from the cluster that kubectl would use.\n\n\

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::schema::address_schema;
 use super::secrets::Environment;
 use super::section::{Field, Section};
+use crate::model::names;
 
 /// The two listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -27,9 +28,20 @@ pub struct ExternalMetricsConfig {
     /// IP address and port; port 0 takes a free one.
     #[schemars(schema_with = "address_schema")]
     pub listen: SocketAddr,
-    /// The server's certificate, read again when its files change. Left out: a self-signed one, made at
-    /// every start and renewed in time.
+    /// The server's certificate, read again when its files change. Left out: a self-signed one, which the
+    /// leader makes and renews for all replicas in the Secret below, where there is one; else one of this
+    /// process, made at every start and renewed in time.
     pub tls: Option<TlsFiles>,
+    /// The name of the Secret in lagwise's own namespace that holds the self-signed certificate and its
+    /// authority (needs get and patch on it, and create); tls goes before it. Left out: `lagwise-tls` in a
+    /// pod, none elsewhere.
+    pub secret: Option<String>,
+    /// The Service by which the API server reaches lagwise: its certificate is for
+    /// `<service>.<namespace>.svc`, and an APIService that names another is not touched.
+    pub service: String,
+    /// Whether the leader writes the authorities of the certificate in the Secret into the caBundle of the
+    /// APIService (needs get and patch on it). false leaves that to others.
+    pub ca_bundle: bool,
     /// Who may ask.
     pub auth: AuthMode,
 }
@@ -71,6 +83,9 @@ impl Default for ExternalMetricsConfig {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 6443)),
             tls: None,
+            secret: None,
+            service: "lagwise".to_owned(),
+            ca_bundle: true,
             auth: AuthMode::default(),
         }
     }
@@ -137,6 +152,17 @@ impl ExternalMetricsConfig {
             .get("tls")
             .and_then(|field| field.section())
             .and_then(|section| TlsFiles::read(section, environment));
+        let secret = section.get("secret").and_then(|field| {
+            field.checked(names::CONFIG_MAP, |text| {
+                names::config_map(text).map(str::to_owned)
+            })
+        });
+        let service = section.get("service").and_then(|field| {
+            field.checked(names::SERVICE, |text| {
+                names::service(text).map(str::to_owned)
+            })
+        });
+        let ca_bundle = section.get("ca_bundle").and_then(|field| field.flag());
         let auth_field = section.get("auth");
         let auth = match &auth_field {
             Some(field) => field.one_of(&[
@@ -161,6 +187,9 @@ impl ExternalMetricsConfig {
         let config = Self {
             listen: listen.unwrap_or(default.listen),
             tls,
+            secret,
+            service: service.unwrap_or(default.service),
+            ca_bundle: ca_bundle.unwrap_or(default.ca_bundle),
             auth: auth.unwrap_or_default(),
         };
         (config, listen_field)

@@ -119,3 +119,138 @@ impl Writing {
         self.notices.tell(Notice { hpa, cause });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use axum::http::{Request, Response, StatusCode};
+    use kube::client::Body;
+    use serde_json::Value;
+
+    use crate::leading::Term;
+    use crate::model::cap::CapMode;
+    use crate::model::fixtures;
+    use crate::publish::{self, Publisher};
+
+    /// An API server with one HPA: its version and its annotations.
+    type Hpa = Arc<Mutex<(u64, BTreeMap<String, String>)>>;
+
+    fn client(hpa: &Hpa) -> Client {
+        let hpa = Arc::clone(hpa);
+        let serve = move |request: Request<Body>| {
+            let hpa = Arc::clone(&hpa);
+            async move {
+                assert_eq!(request.method(), "PATCH");
+                let patch = request.into_body().collect_bytes().await.unwrap();
+                let patch: Value = serde_json::from_slice(&patch).unwrap();
+                let metadata = &patch["metadata"];
+                let mut hpa = hpa.lock().unwrap();
+                let version = hpa.0.to_string();
+                let is_latest = metadata["resourceVersion"].as_str() == Some(&version);
+                let (code, body) = if is_latest {
+                    let epoch = metadata["annotations"][EPOCH].as_str().unwrap();
+                    hpa.1.insert(EPOCH.to_owned(), epoch.to_owned());
+                    hpa.0 += 1;
+                    (StatusCode::OK, shown(&hpa))
+                } else {
+                    let conflict = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+                        "message": "the object has been modified", "reason": "Conflict", "code": 409});
+                    (StatusCode::CONFLICT, conflict)
+                };
+                let mut response = Response::new(Body::from(body.to_string().into_bytes()));
+                *response.status_mut() = code;
+                Ok::<_, Infallible>(response)
+            }
+        };
+        Client::new(tower::service_fn(serve), "shop")
+    }
+
+    fn shown(hpa: &(u64, BTreeMap<String, String>)) -> Value {
+        json!({
+            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+            "metadata": {"name": "orders", "namespace": "shop",
+                "resourceVersion": hpa.0.to_string(), "annotations": hpa.1},
+        })
+    }
+
+    fn read(hpa: &Hpa) -> ObjectMeta {
+        serde_json::from_value(shown(&hpa.lock().unwrap())["metadata"].clone()).unwrap()
+    }
+
+    /// A leader of that term, for so long from now on.
+    fn leader(hpa: &Hpa, number: u64, lasts: Duration) -> (Writing, Publisher) {
+        let (publisher, reader) = publish::channel(LagSnapshot::default());
+        publisher.of_term(number).publish(fixtures::snapshot());
+        let until = Some(Instant::now() + lasts);
+        let term = watch::channel(Some(Term { number, until })).1;
+        let writing = Writing {
+            client: client(hpa),
+            reader,
+            hpas: watch::channel(None).1,
+            leadership: Leadership::new(term),
+            rules: Rules {
+                clamp: true,
+                cap: CapMode::Enforce,
+                // The fixture's readings were made when the test began.
+                max_staleness: Duration::from_secs(3600),
+                namespaces: Vec::new(),
+            },
+            notices: crate::k8s::events::channel().0,
+            from: Arc::default(),
+        };
+        (writing, publisher)
+    }
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[tokio::test]
+    async fn what_a_leader_that_was_held_up_still_writes_meets_a_newer_version() {
+        let hpa = Hpa::default();
+        let (mut old, _old) = leader(&hpa, 1, LONG);
+        let (mut new, _new) = leader(&hpa, 2, LONG);
+        assert!(old.begin().is_some() && new.begin().is_some());
+        let api = |writing: &Writing| Api::namespaced(writing.client.clone(), "shop");
+        let before = old.claim(&api(&old), read(&hpa)).await.unwrap();
+        assert_eq!(before.annotations.unwrap()[EPOCH], "1");
+        // It has read, and stands still; the new one has nothing else to write.
+        let known = read(&hpa);
+        let claimed = new.claim(&api(&new), read(&hpa)).await.unwrap();
+        assert_eq!(claimed.annotations.as_ref().unwrap()[EPOCH], "2");
+        assert_ne!(claimed.resource_version, known.resource_version);
+        // Once in a term is enough.
+        let again = new.claim(&api(&new), claimed.clone()).await.unwrap();
+        assert_eq!(again.resource_version, claimed.resource_version);
+        let mut late = known;
+        late.annotations = None;
+        let refused = old.claim(&api(&old), late).await;
+        assert_eq!(refused.err(), Some(ScaleError::Changed));
+        assert_eq!(read(&hpa), claimed);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_without_a_term_and_a_fresh_snapshot_of_it() {
+        let hpa = Hpa::default();
+        let (mut writing, publisher) = leader(&hpa, 3, LONG);
+        // Nothing is decided by yet.
+        assert_eq!(writing.within(), Err(ScaleError::Changed));
+        assert!(writing.begin().is_some());
+        assert_eq!(writing.within(), Ok(REQUEST_WITHIN));
+        writing.rules.max_staleness = Duration::ZERO;
+        assert_eq!(writing.within(), Err(ScaleError::Changed));
+        writing.rules.max_staleness = LONG;
+        // A snapshot of an earlier term.
+        publisher.of_term(2).publish(fixtures::snapshot());
+        assert!(writing.begin().is_none());
+        assert_eq!(writing.within(), Err(ScaleError::Changed));
+        let (mut over, _keep) = leader(&hpa, 4, Duration::ZERO);
+        assert!(over.begin().is_none());
+        let api = Api::namespaced(over.client.clone(), "shop");
+        let refused = over.claim(&api, read(&hpa)).await;
+        assert_eq!(refused.err(), Some(ScaleError::Changed));
+        assert_eq!(read(&hpa).resource_version.as_deref(), Some("0"));
+    }
+}

@@ -39,6 +39,7 @@ pub mod query;
 pub mod reading;
 pub mod refusal;
 pub mod resolve;
+pub mod rotation;
 pub mod selector;
 mod series;
 pub mod settings;

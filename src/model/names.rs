@@ -10,7 +10,10 @@ pub const LABEL_VALUE: &str =
 /// What a namespace may be called.
 pub const NAMESPACE: &str =
     "a namespace: 1 to 63 of lower-case letters, digits, -, with a letter or digit at both ends";
-/// What a ConfigMap may be called.
+/// What a Service may be called.
+pub const SERVICE: &str =
+    "a Service: 1 to 63 of lower-case letters, digits, -, with a letter or digit at both ends";
+/// What a ConfigMap, a Secret or a Lease may be called.
 pub const CONFIG_MAP: &str =
     "1 to 253 of lower-case letters, digits, . -, with a letter or digit at both ends";
 
@@ -63,6 +66,14 @@ pub fn namespace(name: &str) -> Result<&str, String> {
     })?;
     alphanumeric_ends(name)?;
     within(name, 63)
+}
+
+/// A Service's name, checked: the same rules as for a namespace.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn service(name: &str) -> Result<&str, String> {
+    namespace(name)
 }
 
 /// A ConfigMap's name, checked.

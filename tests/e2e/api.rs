@@ -8,6 +8,7 @@ mod faults;
 mod matrix;
 mod paths;
 mod secrets;
+mod shared;
 
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "api::certificates_are_replaced_under_readers",
         certificates::are_replaced_under_readers,
+    ),
+    (
+        "api::a_shared_certificate_is_renewed_under_readers",
+        shared::is_renewed_under_readers,
     ),
     (
         "api::a_crowd_does_not_hold_up_a_good_client",

@@ -13,6 +13,7 @@ use crate::daemon::metric_path;
 use crate::scale::workload;
 use crate::testbed::control_plane::ControlPlane;
 use crate::testbed::http::http_get;
+use crate::testbed::kubernetes::{EXTERNAL_METRICS_API, condition};
 use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
 use crate::testbed::replicas::ReplicaSeries;
@@ -23,6 +24,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "chart::every_set_of_values_renders",
         every_set_of_values_renders,
+    ),
+    (
+        "chart::helms_own_certificate_is_kept_over_upgrades",
+        helms_own_certificate_is_kept_over_upgrades,
     ),
     (
         "chart::installed_it_scales_and_leaves_nothing_behind",
@@ -43,7 +48,7 @@ fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
     let folder = chart.to_string_lossy();
     let mut sets: Vec<_> = std::fs::read_dir(chart.join("ci"))?.collect::<std::io::Result<_>>()?;
     sets.sort_by_key(std::fs::DirEntry::path);
-    ensure!(sets.len() >= 3, "only {} sets of values", sets.len());
+    ensure!(sets.len() >= 4, "only {} sets of values", sets.len());
     for set in &sets {
         let values = set.path();
         let values = values.to_string_lossy();
@@ -81,6 +86,65 @@ fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
+/// Made at installation, it is the same after an upgrade, or the API would be gone until the pods have the new one.
+fn helms_own_certificate_is_kept_over_upgrades(testbed: &Testbed) -> Result<()> {
+    let plane = testbed.control_plane()?;
+    let namespace = plane.namespace("chart")?;
+    let chart = chart();
+    let (folder, values) = (
+        chart.to_string_lossy(),
+        chart.join("ci/default-values.yaml"),
+    );
+    let values = values.to_string_lossy();
+    let helm = |what: &str, more: &str| {
+        plane.helm(&[
+            what,
+            RELEASE,
+            &folder,
+            "--values",
+            &values,
+            "--set",
+            "tls.type=helm",
+            "--set",
+            more,
+            "--namespace",
+            &namespace,
+        ])
+    };
+    helm("install", "replicaCount=2")?;
+    let installed = Installed {
+        plane,
+        namespace: &namespace,
+    };
+    let (certificate, bundle) = (installed.certificate()?, installed.bundle()?);
+    ensure!(
+        certificate["ca.crt"] == bundle && !bundle.is_null(),
+        "{bundle}"
+    );
+    helm("upgrade", "replicaCount=3")?;
+    ensure!(
+        installed.certificate()? == certificate && installed.bundle()? == bundle,
+        "the upgrade made a new certificate"
+    );
+    // Nothing of it is the daemon's to change.
+    let kubeconfig = plane.account_kubeconfig(&namespace, RELEASE)?;
+    for right in [
+        "secret/lagwise-tls",
+        "apiservice/v1beta1.external.metrics.k8s.io",
+    ] {
+        let kubeconfig = kubeconfig.to_string_lossy();
+        let may = plane.kubectl(&["auth", "can-i", "patch", right, "--kubeconfig", &kubeconfig]);
+        ensure!(may.is_err(), "it may patch {right}");
+    }
+    let external = &installed.config()?["server"]["external_metrics"];
+    ensure!(
+        external["tls"]["cert_file"] == "/etc/lagwise/tls/tls.crt",
+        "{external}"
+    );
+    ensure!(external["secret"].is_null(), "{external}");
+    Ok(())
+}
+
 fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("chart")?;
@@ -109,34 +173,14 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
         plane,
         namespace: &namespace,
     };
-    // An upgrade keeps the certificate, or the API would be gone until the pods have the new one.
-    let before = installed.certificate()?;
-    helm(&[
-        "upgrade",
-        RELEASE,
-        &folder,
-        "--values",
-        &values,
-        "--set",
-        "replicaCount=3",
-    ])?;
-    ensure!(
-        installed.certificate()? == before,
-        "the upgrade made a new certificate"
-    );
-
     let kubeconfig = plane.account_kubeconfig(&namespace, RELEASE)?;
     least_rights(plane, &namespace, &kubeconfig)?;
 
     // In place of the pods.
-    let (mut config, certificate) = installed.made(testbed)?;
+    let mut config = installed.config()?;
     let (api_port, http_port) = (free_port()?, free_port()?);
     config["server"]["external_metrics"]["listen"] = json!(format!("127.0.0.1:{api_port}"));
     config["server"]["http"]["listen"] = json!(format!("127.0.0.1:{http_port}"));
-    config["server"]["external_metrics"]["tls"] = json!({
-        "cert_file": certificate.join("tls.crt"),
-        "key_file": certificate.join("tls.key"),
-    });
     let logs = testbed.folder("chart-daemon")?;
     let mut daemon = testbed.start_lagwise(&logs, &config.to_string(), Some(&kubeconfig))?;
     poll_until(WITHIN, "lagwise to be ready", || {
@@ -146,18 +190,26 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
         Ok(())
     })?;
     installed.reach(api_port)?;
-    poll_until(WITHIN, "the API to be available", || {
-        let jsonpath = "jsonpath={.status.conditions[?(@.type=='Available')].status}";
-        let status = plane.kubectl(&[
-            "get",
-            "apiservice",
-            "v1beta1.external.metrics.k8s.io",
-            "-o",
-            jsonpath,
-        ])?;
-        ensure!(status.trim() == "True", "{status:?}");
-        Ok(())
-    })?;
+    // The daemon has made its certificate and said whom to trust; an upgrade does not undo that.
+    installed.until_available()?;
+    let trusted = installed.bundle()?;
+    helm(&[
+        "upgrade",
+        RELEASE,
+        &folder,
+        "--values",
+        &values,
+        "--set",
+        "replicaCount=3",
+        // Of what leads the Service to this machine.
+        "--force-conflicts",
+    ])?;
+    ensure!(
+        !trusted.is_null() && installed.bundle()? == trusted,
+        "the upgrade has taken the bundle away"
+    );
+    installed.reach(api_port)?;
+    installed.until_available()?;
 
     kafka.produce_to(&topic, &[(0, 900)])?;
     let mut list: Value = serde_json::from_str(&workload(
@@ -208,9 +260,12 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
         "jsonpath={.spec.maxReplicas}",
     ])?;
     ensure!(max == "20", "maxReplicas {max} after the uninstallation");
-    let gone = plane.kubectl(&["get", "apiservice", "v1beta1.external.metrics.k8s.io"]);
+    let gone = plane.kubectl(&["get", "apiservice", EXTERNAL_METRICS_API]);
     ensure!(gone.is_err(), "the APIService is still there");
     plane.kubectl(&["api-resources"])?;
+    plane.kubectl(&["get", "apiservices"])?;
+    let raw = plane.kubectl(&["get", "--raw", "/apis/external.metrics.k8s.io/v1beta1"]);
+    ensure!(raw.is_err(), "somebody answers after the uninstallation");
     plane.kubectl(&["delete", "namespace", &namespace, "--timeout=60s"])?;
     Ok(())
 }
@@ -233,6 +288,8 @@ fn least_rights(plane: &ControlPlane, namespace: &str, kubeconfig: &Path) -> Res
         "create subjectaccessreviews.authorization.k8s.io",
         "update lease/lagwise",
         "patch configmap/lagwise-state",
+        "patch secret/lagwise-tls",
+        "patch apiservice/v1beta1.external.metrics.k8s.io",
     ] {
         ensure!(may(right), "it may not {right}");
     }
@@ -241,6 +298,9 @@ fn least_rights(plane: &ControlPlane, namespace: &str, kubeconfig: &Path) -> Res
         "delete hpa --all-namespaces",
         "list secrets --all-namespaces",
         "get secrets",
+        "list secrets",
+        "patch secret/other",
+        "delete secret/lagwise-tls",
         "get configmap/other",
         "list pods --all-namespaces",
         "update lease/other",
@@ -269,20 +329,28 @@ impl Installed<'_> {
         Ok(self.get("secret", "lagwise-tls")?["data"].clone())
     }
 
-    /// The daemon's configuration, and a folder with the certificate's files.
-    fn made(&self, testbed: &Testbed) -> Result<(Value, PathBuf)> {
+    /// The authorities that the API server is to trust.
+    fn bundle(&self) -> Result<Value> {
+        let service = self.plane.get("apiservice", EXTERNAL_METRICS_API, None)?;
+        Ok(service["spec"]["caBundle"].clone())
+    }
+
+    fn until_available(&self) -> Result<()> {
+        poll_until(WITHIN, "the API to be available", || {
+            let service = self.plane.get("apiservice", EXTERNAL_METRICS_API, None)?;
+            let available = condition(&service, "Available").context("no condition yet")?;
+            ensure!(available["status"] == "True", "{available}");
+            Ok(())
+        })
+    }
+
+    /// The daemon's configuration.
+    fn config(&self) -> Result<Value> {
         let map = self.get("configmap", RELEASE)?;
         let text = map["data"]["lagwise.yaml"]
             .as_str()
             .context("no configuration")?;
-        let config: Value = serde_saphyr::from_str(text)?;
-        let folder = testbed.folder("chart-certificate")?;
-        let data: std::collections::BTreeMap<String, k8s_openapi::ByteString> =
-            serde_json::from_value(self.certificate()?)?;
-        for (file, bytes) in data {
-            std::fs::write(folder.join(file), bytes.0)?;
-        }
-        Ok((config, folder))
+        Ok(serde_saphyr::from_str(text)?)
     }
 
     /// Leads the chart's Service to this machine: there are no pods behind it.
@@ -293,14 +361,19 @@ impl Installed<'_> {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": RELEASE},
-            "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
+            "spec": {
+                "type": "ExternalName",
+                "externalName": "localhost",
+                // With a name, or the chart's ports could not join it in an upgrade.
+                "ports": [{"name": "local", "port": port}],
+            },
         });
         self.plane.apply(self.namespace, &service.to_string())?;
         let patch = json!({"spec": {"service": {"port": port}}}).to_string();
         let args = [
             "patch",
             "apiservice",
-            "v1beta1.external.metrics.k8s.io",
+            EXTERNAL_METRICS_API,
             "--type=merge",
             "-p",
             &patch,

@@ -1,26 +1,25 @@
 //! TLS of the external metrics API: the server's certificate, which is replaced without anybody
 //! noticing, and client certificates that are asked for but judged later.
 
-mod authority;
 mod peer;
+mod setup;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum_server::tls_rustls::RustlsConfig;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::ServerConfig;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-pub use authority::Authority;
-use authority::Validity;
+pub(super) use crate::certificates::provider;
+use setup::config;
 
+use crate::certificates::{Authority, CertificateSet, validity_of};
+use crate::model::rotation::Validity;
 use crate::telemetry::api::{CertificateServed, CertificateUnusable};
 
 /// How often files are looked at.
@@ -40,7 +39,11 @@ pub struct ServerTls {
     origin: Origin,
     served: Validity,
     ca: Arc<watch::Sender<Option<String>>>,
+    shared: Option<SharedCertificates>,
 }
+
+/// The certificates that all replicas share, whenever there are others.
+pub type SharedCertificates = watch::Receiver<Option<Arc<CertificateSet>>>;
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug)]
@@ -55,6 +58,8 @@ enum Origin {
         authority: Authority,
         names: Vec<String>,
     },
+    /// What all replicas share; it is renewed by whoever keeps it.
+    Shared { names: Vec<String> },
 }
 
 /// Why there is no certificate to serve with.
@@ -100,6 +105,9 @@ pub enum TlsError {
         /// Why.
         source: rcgen::Error,
     },
+    /// What was just made cannot be read.
+    #[error("cannot read a certificate that was just made: {0}")]
+    Made(PemError),
     /// The TLS library refuses its own settings.
     #[error("cannot set up TLS: {0}")]
     Setup(#[from] rustls::Error),
@@ -158,13 +166,24 @@ impl ServerTls {
             origin,
             served,
             ca: Arc::new(watch::channel(ca).0),
+            shared: None,
         };
         tls.say();
         tls
     }
 
-    /// The certificate (PEM) of the authority behind the server's own, for a client's trust; `None`
-    /// where it is not known.
+    /// Serves with the certificates that all replicas share from when [`keep_fresh`](Self::keep_fresh)
+    /// learns of any.
+    #[must_use]
+    pub fn until_shared(mut self, mut shared: SharedCertificates) -> Self {
+        // Those that are there already count, too.
+        shared.mark_changed();
+        self.shared = Some(shared);
+        self
+    }
+
+    /// The certificates (PEM) of the authorities that a client should trust, the server's own among
+    /// them; `None` where they are not known.
     #[must_use]
     pub fn ca_pem(&self) -> Option<String> {
         self.ca.borrow().clone()
@@ -176,53 +195,80 @@ impl ServerTls {
         self.ca.subscribe()
     }
 
-    /// Replaces the certificate for ever: when its files change, or before its time is over.
+    /// Replaces the certificate for ever: when its files change, when there are others that all replicas
+    /// share, or before its time is over.
     /// Connections that are open stay so. A certificate that cannot be served with is not.
     pub async fn keep_fresh(mut self, clock: impl Fn() -> SystemTime + Send) {
         let mut refused = None;
         loop {
-            tokio::time::sleep(match &self.origin {
+            let pause = match &self.origin {
                 Origin::Files { .. } => LOOK_EVERY,
-                Origin::Own { .. } => CLOCK_EVERY,
-            })
-            .await;
-            let renewed = match &mut self.origin {
-                Origin::Own { .. } if !self.served.is_due(clock()) => continue,
-                Origin::Own { authority, names } => sign(authority, names, clock()),
-                Origin::Files { cert, key, known } => {
-                    let found = fingerprint(cert, key);
-                    if found == *known || Some(found) == refused {
+                Origin::Own { .. } | Origin::Shared { .. } => CLOCK_EVERY,
+            };
+            let (renewed, ca) = tokio::select! {
+                set = next(&mut self.shared) => {
+                    let Some((chain, key, validity)) = set.served() else {
                         continue;
+                    };
+                    if let Origin::Own { names, .. } = &self.origin {
+                        let names = names.clone();
+                        self.origin = Origin::Shared { names };
                     }
-                    let read = read(cert, key).and_then(|(config, validity)| {
-                        if validity.is_over(clock()) {
-                            return Err(TlsError::Over { path: cert.clone() });
-                        }
-                        Ok((config, validity))
-                    });
-                    // Perhaps only one of them is there so far: they are read again when they change.
-                    match read {
-                        Ok(_) => (*known, refused) = (found, None),
-                        Err(_) => refused = Some(found),
-                    }
-                    read
+                    let renewed = config(chain, key).map(|config| (config, validity));
+                    (renewed, Some(set.bundle()))
                 }
+                () = tokio::time::sleep(pause) => match self.look(&mut refused, clock()) {
+                    Some(looked) => looked,
+                    None => continue,
+                },
             };
             match renewed {
                 Ok((config, served)) => {
                     self.live.reload_from_config(Arc::new(config));
                     self.served = served;
-                    if let Origin::Files { cert, .. } = &self.origin {
-                        let ca = authority_beside(cert);
-                        self.ca.send_if_modified(|known| {
-                            let differs = *known != ca;
-                            *known = ca;
-                            differs
-                        });
-                    }
+                    self.ca.send_if_modified(|known| {
+                        let differs = *known != ca;
+                        *known = ca;
+                        differs
+                    });
                     self.say();
                 }
                 Err(error) => CertificateUnusable { reason: &error }.emit(),
+            }
+        }
+    }
+
+    /// What to serve with instead, if anything, and the authorities to trust from then on.
+    #[allow(clippy::type_complexity, reason = "a result and what goes with it")]
+    fn look(
+        &mut self,
+        refused: &mut Option<Fingerprint>,
+        now: SystemTime,
+    ) -> Option<(Result<(ServerConfig, Validity), TlsError>, Option<String>)> {
+        match &mut self.origin {
+            Origin::Shared { .. } => None,
+            Origin::Own { .. } if !self.served.is_due(now) => None,
+            Origin::Own { authority, names } => {
+                let ca = authority.certificate_pem().to_owned();
+                Some((sign(authority, names, now), Some(ca)))
+            }
+            Origin::Files { cert, key, known } => {
+                let found = fingerprint(cert, key);
+                if found == *known || Some(found) == *refused {
+                    return None;
+                }
+                let read = read(cert, key).and_then(|(config, validity)| {
+                    if validity.is_over(now) {
+                        return Err(TlsError::Over { path: cert.clone() });
+                    }
+                    Ok((config, validity))
+                });
+                // Perhaps only one of them is there so far: they are read again when they change.
+                match read {
+                    Ok(_) => (*known, *refused) = (found, None),
+                    Err(_) => *refused = Some(found),
+                }
+                Some((read, authority_beside(cert)))
             }
         }
     }
@@ -231,6 +277,9 @@ impl ServerTls {
         let origin = match &self.origin {
             Origin::Files { cert, .. } => cert.display().to_string(),
             Origin::Own { names, .. } => format!("made for {}", names.join(", ")),
+            Origin::Shared { names } => {
+                format!("shared by all replicas, for {}", names.join(", "))
+            }
         };
         CertificateServed {
             origin: &origin,
@@ -242,6 +291,18 @@ impl ServerTls {
     pub(super) fn config(&self) -> RustlsConfig {
         self.live.clone()
     }
+}
+
+/// Waits for shared certificates that have not been seen yet; for ever where there are none.
+async fn next(shared: &mut Option<SharedCertificates>) -> Arc<CertificateSet> {
+    if let Some(shared) = shared {
+        while shared.changed().await.is_ok() {
+            if let Some(set) = shared.borrow_and_update().clone() {
+                return set;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 /// Tells what files hold from what they held, without keeping a key in memory.
@@ -270,7 +331,7 @@ fn read(cert_file: &Path, key_file: &Path) -> Result<(ServerConfig, Validity), T
     let Some(leaf) = chain.first() else {
         return Err(file("a certificate", cert_file)(PemError::NoItemsFound));
     };
-    let validity = Validity::of(leaf).ok_or_else(|| TlsError::Unreadable {
+    let validity = validity_of(leaf).ok_or_else(|| TlsError::Unreadable {
         path: cert_file.to_owned(),
     })?;
     let key = PrivateKeyDer::from_pem_file(key_file).map_err(file("a private key", key_file))?;
@@ -302,89 +363,13 @@ fn sign(
     now: SystemTime,
 ) -> Result<(ServerConfig, Validity), TlsError> {
     let signed = authority.sign(names, now).map_err(not_for(names))?;
-    let validity = signed.chain.first().and_then(|leaf| Validity::of(leaf));
+    let (leaf, key) = signed.parts().map_err(TlsError::Made)?;
     // What was just made can be read; were it not so, it would be due at once.
-    let validity = validity.unwrap_or(Validity {
+    let validity = validity_of(&leaf).unwrap_or(Validity {
         begins: now,
         ends: now,
     });
-    Ok((config(signed.chain, signed.key)?, validity))
-}
-
-/// The cryptography used, named so that no other that a dependency brings along is.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
-
-fn config(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<ServerConfig, TlsError> {
-    let provider = provider();
-    let clients = Arc::new(AnyClient(Arc::clone(&provider)));
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_client_cert_verifier(clients)
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// Asks for a client certificate, takes any or none, and checks only that the client holds its
-/// key. Whose it is gets judged per request, against every issuer separately: at TLS a client with
-/// a certificate for something else could not even be told so.
-#[derive(Debug)]
-struct AnyClient(Arc<CryptoProvider>);
-
-impl ClientCertVerifier for AnyClient {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    Ok((config(vec![leaf], key)?, validity))
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl ServerTls {
             provider: provider(),
             own: match &self.origin {
                 Origin::Files { cert, .. } => Own::File(cert.clone()),
-                Origin::Own { names, .. } => Own::Names(names.clone()),
+                Origin::Own { names, .. } | Origin::Shared { names } => Own::Names(names.clone()),
             },
             ca_pem: self.ca_pem_changes(),
         }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::model::rotation::Step;
+use rustls::pki_types::UnixTime;
 
 fn write(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -62,9 +64,9 @@ fn leaf(tls: &ServerTls, now: SystemTime) -> CertificateDer<'static> {
     let provider = provider();
     let mut roots = rustls::RootCertStore::empty();
     let ca = tls.ca_pem().unwrap();
-    roots
-        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
-        .unwrap();
+    for ca in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+        roots.add(ca.unwrap()).unwrap();
+    }
     let mut client = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -116,6 +118,41 @@ async fn a_certificate_of_our_own_is_replaced_before_it_ends() {
     tokio::time::sleep(days(61)).await;
     let third = leaf(&tls, clock());
     assert!(third != second && third != first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_all_replicas_share_is_served_with_once_it_is_known() {
+    let names = ["localhost".to_owned()];
+    let now = SystemTime::now();
+    let (sender, shared) = watch::channel(None);
+    let tls = ServerTls::self_signed(&names).unwrap().until_shared(shared);
+    let own = leaf(&tls, now);
+    let mut ca = tls.ca_pem_changes();
+    tokio::spawn(tls.clone().keep_fresh(clock()));
+    let look = async || tokio::time::sleep(Duration::from_secs(1)).await;
+    look().await;
+    assert_eq!(leaf(&tls, now), own);
+
+    let nothing = CertificateSet::read(&Default::default(), "localhost", now).0;
+    let mut set = nothing;
+    for step in [Step::Begin, Step::NewAuthority, Step::NewLeaf] {
+        let data = set.after(step, &names, now).unwrap();
+        set = CertificateSet::read(&data, "localhost", now).0;
+        let given = CertificateSet::read(&data, "localhost", now).0;
+        sender.send_replace(Some(Arc::new(given)));
+        look().await;
+        let bundle = ca.borrow_and_update().clone().unwrap();
+        assert_eq!(bundle, set.bundle(), "{step:?}");
+        assert_eq!(tls.ca_pem(), Some(bundle));
+        // A client that trusts all of them takes it.
+        assert_eq!(leaf(&tls, now), set.served().unwrap().0[0], "{step:?}");
+    }
+    // What cannot be served with is not, and nobody else's clock renews it.
+    let spoilt = CertificateSet::read(&Default::default(), "localhost", now).0;
+    sender.send_replace(Some(Arc::new(spoilt)));
+    tokio::time::sleep(Duration::from_secs(70 * 24 * 3600)).await;
+    assert_eq!(leaf(&tls, now), set.served().unwrap().0[0]);
+    assert!(!ca.has_changed().unwrap());
 }
 
 /// Replaces what a folder holds as the kubelet does: by a link to another folder.

@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::callers::client;
 use super::{BASE, Scene};
 use crate::daemon::{Daemon, Options, metric_path, value_of};
-use crate::testbed::Testbed;
 use crate::testbed::kubernetes::EXTERNAL_METRICS_API;
+use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
+use crate::testbed::{Testbed, unique};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
@@ -95,11 +96,11 @@ pub(super) fn every_path_of_the_contract(testbed: &Testbed) -> Result<()> {
             }
         }
     }
-    one_item_and_one_of_two(&scene, &master)?;
+    one_item_and_one_of_two(testbed, &scene, &master)?;
     discovery(&scene, &master)
 }
 
-fn one_item_and_one_of_two(scene: &Scene<'_>, master: &Client) -> Result<()> {
+fn one_item_and_one_of_two(testbed: &Testbed, scene: &Scene<'_>, master: &Client) -> Result<()> {
     let kafka_says = |selector: &str| -> Result<()> {
         let path = metric_path(&scene.namespace, selector);
         for url in [scene.daemon.url(&path), scene.through(&path)] {
@@ -115,7 +116,31 @@ fn one_item_and_one_of_two(scene: &Scene<'_>, master: &Client) -> Result<()> {
     kafka_says(&format!(
         "group={},topic={},cluster=main",
         scene.group, scene.topic
-    ))
+    ))?;
+    // Of two topics of one group, those that are asked for.
+    let kafka = testbed.kafka()?;
+    let other = unique("payments");
+    kafka.create_topic(&other, 1)?;
+    kafka.produce(&other, 0, 5)?;
+    kafka.commit(&scene.group, &other, &[(0, 1)])?;
+    for (topics, expected) in [
+        (format!("topic={other}"), 4),
+        (format!("topic={}", scene.topic), 7),
+        (format!("topic in ({other},{})", scene.topic), 11),
+    ] {
+        let path = metric_path(
+            &scene.namespace,
+            &format!("group={},{topics}", scene.group).replace(' ', "+"),
+        );
+        for url in [scene.daemon.url(&path), scene.through(&path)] {
+            poll_until(Duration::from_secs(60), "the lag of these topics", || {
+                let body: Value = master.get(&url).send()?.json()?;
+                ensure!(value_of(&body)? == expected, "{url}: {body}");
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn discovery(scene: &Scene<'_>, master: &Client) -> Result<()> {
@@ -152,12 +177,19 @@ fn discovery(scene: &Scene<'_>, master: &Client) -> Result<()> {
         ask(Some("\"other\""))?.status() == 200,
         "304 for what is not known"
     );
-    // What the API server made of it, for all of the cluster.
-    let all: Value = master
-        .get(scene.through("/apis"))
-        .header("accept", AGGREGATED)
-        .send()?
-        .json()?;
+    // What the API server made of it, for all of the cluster, and that it knows when nothing has changed.
+    let through = |tag: &str| {
+        let request = master.get(scene.through("/apis"));
+        let request = request.header("accept", AGGREGATED);
+        request.header("if-none-match", tag).send()
+    };
+    let all = through("\"other\"")?;
+    let tag = all.headers()["etag"].to_str()?.to_owned();
+    ensure!(
+        through(&tag)?.status() == 304,
+        "no 304 through the API server"
+    );
+    let all: Value = all.json()?;
     let groups = all["items"].as_array().context("no items")?;
     let ours = groups
         .iter()
@@ -238,7 +270,24 @@ pub(super) fn kubectl_and_namespaces_live_with_it(testbed: &Testbed) -> Result<(
         println!("a namespace is deleted {when} within {:?}", began.elapsed());
         Ok(())
     };
+    let asks = |is_there: bool, when: &str| {
+        // The API server takes some seconds to see that an API comes or goes.
+        poll_until(Duration::from_secs(60), &format!("kubectl {when}"), || {
+            let resources = plane.kubectl(&["api-resources"])?;
+            let is_known = resources.contains("externalmetrics");
+            ensure!(is_known == is_there, "{resources}");
+            let services = plane.kubectl(&["get", "apiservices"])?;
+            let mut lines = services.lines();
+            let ours = lines.find(|line| line.starts_with(EXTERNAL_METRICS_API));
+            let is_available = ours.map(|line| line.contains("True"));
+            ensure!(is_available == is_there.then_some(true), "{services}");
+            Ok(())
+        })
+    };
     let up = Scene::set(testbed, |_| {})?;
+    asks(true, "with the daemon up")?;
+    plane.get_raw(BASE)?;
+    plane.get_raw(&up.metric(&up.namespace))?;
     deletes("with the daemon up")?;
     drop(up);
     let namespace = plane.namespace("kafkaless")?;
@@ -246,13 +295,8 @@ pub(super) fn kubectl_and_namespaces_live_with_it(testbed: &Testbed) -> Result<(
     let (daemon, api) = Daemon::registered(testbed, plane, &namespace, &Options::main(&nowhere))?;
     api.wait_available(Duration::from_secs(60))?;
     deletes("with Kafka down")?;
-    let resources = plane.kubectl(&["api-resources", "--api-group=external.metrics.k8s.io"])?;
-    ensure!(resources.contains("externalmetrics"), "{resources}");
-    let services = plane.kubectl(&["get", "apiservices"])?;
-    let ours = services
-        .lines()
-        .find(|line| line.starts_with(EXTERNAL_METRICS_API));
-    ensure!(ours.is_some_and(|line| line.contains("True")), "{services}");
+    asks(true, "with Kafka down")?;
+    plane.get_raw(BASE)?;
     let refused = plane
         .get_raw(&metric_path(&namespace, "group=g,topic=t"))
         .unwrap_err()
@@ -260,5 +304,10 @@ pub(super) fn kubectl_and_namespaces_live_with_it(testbed: &Testbed) -> Result<(
     ensure!(refused.contains("ServiceUnavailable"), "{refused}");
     drop(api);
     drop(daemon);
+    asks(false, "after it is gone")?;
+    ensure!(
+        plane.get_raw(BASE).is_err(),
+        "somebody answers after it is gone"
+    );
     deletes("after it is gone")
 }

@@ -11,8 +11,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::belongs_to;
+use crate::model::rotation::Validity;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -20,7 +24,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const AUTHORITY_LASTS: Duration = DAY.saturating_mul(3650);
 
 /// How long a certificate that it signs lasts.
-pub(super) const SIGNED_LASTS: Duration = DAY.saturating_mul(90);
+const SIGNED_LASTS: Duration = DAY.saturating_mul(90);
 
 /// How far back both begin, for callers whose clocks are late.
 const BACKDATED: Duration = Duration::from_secs(3600);
@@ -42,10 +46,29 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// A certificate for a server, with its key.
-pub(super) struct Signed {
-    pub(super) chain: Vec<CertificateDer<'static>>,
-    pub(super) key: PrivateKeyDer<'static>,
+/// A certificate for a server, with its key, both as PEM.
+#[allow(missing_debug_implementations, reason = "it is a secret")]
+pub struct Signed {
+    /// The certificate.
+    pub certificate_pem: String,
+    /// Its private key.
+    pub key_pem: String,
+}
+
+impl Signed {
+    /// Both, as a TLS library wants them.
+    ///
+    /// # Errors
+    /// None for what [`Authority::sign`] made.
+    pub fn parts(
+        &self,
+    ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), rustls::pki_types::pem::Error>
+    {
+        Ok((
+            CertificateDer::from_pem_slice(self.certificate_pem.as_bytes())?,
+            PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?,
+        ))
+    }
 }
 
 impl Authority {
@@ -63,6 +86,32 @@ impl Authority {
         })
     }
 
+    /// One that was kept; `None` where the key is not the certificate's, or another program made them:
+    /// what this one signs bears the name of its own authorities.
+    #[must_use]
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Option<Self> {
+        let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).ok()?;
+        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+        let own = params().distinguished_name;
+        let is_named = own.iter().count() == certificate.subject().iter_attributes().count()
+            && certificate
+                .subject()
+                .iter_common_name()
+                .any(|name| name.as_str().is_ok_and(|name| name == NAME));
+        let is_one = is_named && certificate.is_ca() && KeyPair::from_pem(key_pem).is_ok();
+        (is_one && belongs_to(vec![der.clone()], key)).then(|| Self {
+            certificate_pem: certificate_pem.to_owned(),
+            key_pem: key_pem.to_owned(),
+        })
+    }
+
+    /// Its private key, in PEM.
+    #[must_use]
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
     /// Its certificate, in PEM, for whoever is to trust it.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
@@ -70,7 +119,10 @@ impl Authority {
     }
 
     /// A certificate for a server of these names (DNS names and IP addresses), made now.
-    pub(super) fn sign(&self, names: &[String], now: SystemTime) -> Result<Signed, rcgen::Error> {
+    ///
+    /// # Errors
+    /// A name that no certificate can bear, or no randomness to make a key of.
+    pub fn sign(&self, names: &[String], now: SystemTime) -> Result<Signed, rcgen::Error> {
         let issuer = Issuer::new(params(), KeyPair::from_pem(&self.key_pem)?);
         let key = KeyPair::generate()?;
         let mut leaf = CertificateParams::new(names)?;
@@ -81,8 +133,8 @@ impl Authority {
         leaf.use_authority_key_identifier_extension = true;
         let certificate = leaf.signed_by(&key, &issuer)?;
         Ok(Signed {
-            chain: vec![certificate.der().clone()],
-            key: key.into(),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
         })
     }
 }
@@ -103,48 +155,19 @@ fn lasting<T: From<SystemTime>>(lasts: Duration, now: SystemTime) -> (T, T) {
     (begins.into(), ends.into())
 }
 
-/// From when to when a certificate holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Validity {
-    pub(super) begins: SystemTime,
-    pub(super) ends: SystemTime,
-}
-
-impl Validity {
-    /// Of a certificate in DER; `None` where it cannot be read.
-    pub(super) fn of(der: &[u8]) -> Option<Self> {
-        let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let at = |time: x509_parser::time::ASN1Time| {
-            let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
-            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
-        };
-        let validity = certificate.validity();
-        Some(Self {
-            begins: at(validity.not_before)?,
-            ends: at(validity.not_after)?,
-        })
-    }
-
-    /// Whether it is over.
-    pub(super) fn is_over(&self, now: SystemTime) -> bool {
-        now >= self.ends
-    }
-
-    /// Whether two thirds of its time are over, so that it should be replaced; likewise before it
-    /// begins, for a clock that was set back.
-    pub(super) fn is_due(&self, now: SystemTime) -> bool {
-        let lasts = self.ends.duration_since(self.begins).unwrap_or_default();
-        match now.duration_since(self.begins) {
-            Ok(age) => age >= lasts / 3 * 2,
-            Err(_) => true,
-        }
-    }
-
-    /// The end in seconds since 1970.
-    pub(super) fn ends_at(&self) -> i64 {
-        let since = self.ends.duration_since(SystemTime::UNIX_EPOCH);
-        since.map_or(0, |s| i64::try_from(s.as_secs()).unwrap_or(i64::MAX))
-    }
+/// From when to when a certificate in DER holds; `None` where it cannot be read.
+#[must_use]
+pub fn validity_of(der: &[u8]) -> Option<Validity> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let at = |time: x509_parser::time::ASN1Time| {
+        let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    };
+    let validity = certificate.validity();
+    Some(Validity {
+        begins: at(validity.not_before)?,
+        ends: at(validity.not_after)?,
+    })
 }
 
 #[cfg(test)]
@@ -152,33 +175,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn due_at_two_thirds() {
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let validity = Validity {
-            begins: at(1000),
-            ends: at(1300),
-        };
-        for (now, due, over) in [
-            (999, true, false),
-            (1000, false, false),
-            (1199, false, false),
-            (1200, true, false),
-            (1299, true, false),
-            (1300, true, true),
-            (9999, true, true),
-        ] {
-            let found = (validity.is_due(at(now)), validity.is_over(at(now)));
-            assert_eq!(found, (due, over), "{now}");
-        }
-        assert_eq!(validity.ends_at(), 1300);
-    }
-
-    #[test]
     fn what_it_signs_is_due_within_its_time_and_not_at_once() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let authority = Authority::generate(now).unwrap();
         let signed = authority.sign(&["localhost".to_owned()], now).unwrap();
-        let validity = Validity::of(&signed.chain[0]).unwrap();
+        let validity = validity_of(&signed.parts().unwrap().0).unwrap();
         assert_eq!(validity.ends, now + SIGNED_LASTS);
         assert!(!validity.is_due(now) && !validity.is_due(now + DAY * 59));
         assert!(validity.is_due(now + DAY * 61));
@@ -193,6 +194,31 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_has_no_validity() {
-        assert_eq!(Validity::of(&[1, 2, 3]), None);
+        assert_eq!(validity_of(&[1, 2, 3]), None);
+    }
+
+    #[test]
+    fn kept_it_signs_on_and_nothing_else_is_taken_for_one() {
+        let now = SystemTime::now();
+        let (one, other) = (
+            Authority::generate(now).unwrap(),
+            Authority::generate(now).unwrap(),
+        );
+        let kept = Authority::from_pem(one.certificate_pem(), one.key_pem()).unwrap();
+        assert_eq!(kept.certificate_pem(), one.certificate_pem());
+        let of = |certificate: &str, key: &str| Authority::from_pem(certificate, key).is_some();
+        assert!(!of(one.certificate_pem(), other.key_pem()));
+        assert!(!of(one.certificate_pem(), ""));
+        assert!(!of("", one.key_pem()));
+        let signed = one.sign(&["localhost".to_owned()], now).unwrap();
+        assert!(
+            !of(&signed.certificate_pem, &signed.key_pem),
+            "no authority"
+        );
+        let mut strange = CertificateParams::default();
+        strange.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let strange = strange.self_signed(&key).unwrap().pem();
+        assert!(!of(&strange, &key.serialize_pem()), "another's name");
     }
 }

@@ -1,0 +1,164 @@
+//! Where the certificates that all replicas share are kept, a Secret of lagwise's own namespace, and who
+//! has to trust them: the one APIService of the external metrics API.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::ObjectMeta;
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::scale::{ScaleError as RequestError, in_time};
+use crate::certificates::{CertificateStore, Data, KeepingError, Registered, Registration, Stored};
+
+/// The label by which a Secret is known as lagwise's own.
+const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lagwise");
+
+/// What the API server wants of a Secret with a certificate and its key.
+const TYPE: &str = "kubernetes.io/tls";
+
+/// The cluster has one external metrics API, and this is its registration.
+const API_SERVICE: &str = "v1beta1.external.metrics.k8s.io";
+
+/// A Secret. Needs the right to get and patch it, and to create Secrets where it is not there yet.
+#[derive(Clone, Debug)]
+pub struct CertificateSecret {
+    api: Api<Secret>,
+    namespace: String,
+    name: String,
+}
+
+impl CertificateSecret {
+    /// The Secret of this name in the client's own namespace: in a pod, the pod's.
+    #[must_use]
+    pub fn new(client: Client, name: String) -> Self {
+        Self {
+            namespace: client.default_namespace().to_owned(),
+            api: Api::default_namespaced(client),
+            name,
+        }
+    }
+}
+
+impl CertificateStore for CertificateSecret {
+    fn place(&self) -> String {
+        format!("Secret {}/{}", self.namespace, self.name)
+    }
+
+    async fn load(&self, within: Duration) -> Result<Option<Stored>, KeepingError> {
+        let found = in_time(within, self.api.get_opt(&self.name)).await;
+        Ok(found.map_err(told)?.map(stored))
+    }
+
+    async fn save(
+        &self,
+        data: &Data,
+        over: Option<&Stored>,
+        within: Duration,
+    ) -> Result<(), KeepingError> {
+        let bytes = |text: &String| ByteString(text.clone().into_bytes());
+        let data: BTreeMap<_, _> = data.iter().map(|(k, v)| (k.clone(), bytes(v))).collect();
+        let written = match over {
+            Some(over) => {
+                let patch = Patch::Merge(json!({
+                    "metadata": {"resourceVersion": over.version},
+                    "data": data,
+                }));
+                let params = PatchParams::default();
+                in_time(within, self.api.patch(&self.name, &params, &patch)).await
+            }
+            None => {
+                let (label, ours) = MANAGED_BY;
+                let secret = Secret {
+                    metadata: ObjectMeta {
+                        name: Some(self.name.clone()),
+                        labels: Some(BTreeMap::from([(label.to_owned(), ours.to_owned())])),
+                        ..ObjectMeta::default()
+                    },
+                    type_: Some(TYPE.to_owned()),
+                    data: Some(data),
+                    ..Secret::default()
+                };
+                in_time(within, self.api.create(&PostParams::default(), &secret)).await
+            }
+        };
+        written.map(drop).map_err(told)
+    }
+}
+
+fn stored(secret: Secret) -> Stored {
+    let (label, ours) = MANAGED_BY;
+    let labels = secret.metadata.labels.unwrap_or_default();
+    let data = secret.data.unwrap_or_default().into_iter();
+    Stored {
+        version: secret.metadata.resource_version,
+        is_ours: labels.get(label).is_some_and(|by| by == ours),
+        // What is no text is no PEM: that is told where it is read.
+        data: data
+            .map(|(name, bytes)| (name, String::from_utf8_lossy(&bytes.0).into_owned()))
+            .collect(),
+    }
+}
+
+/// The registration of a Service in the client's own namespace. Needs the right to get and patch this one
+/// APIService.
+#[derive(Clone, Debug)]
+pub struct ServiceRegistration {
+    api: Api<APIService>,
+    namespace: String,
+    service: String,
+}
+
+impl ServiceRegistration {
+    /// That of the Service of this name.
+    #[must_use]
+    pub fn new(client: Client, service: String) -> Self {
+        Self {
+            namespace: client.default_namespace().to_owned(),
+            api: Api::all(client),
+            service,
+        }
+    }
+}
+
+impl Registration for ServiceRegistration {
+    async fn publish(&self, bundle: &str, within: Duration) -> Result<Registered, KeepingError> {
+        let found = in_time(within, self.api.get_opt(API_SERVICE)).await;
+        let Some(found) = found.map_err(told)? else {
+            return Ok(Registered::Absent);
+        };
+        let spec = found.spec.unwrap_or_default();
+        let reference = spec.service.unwrap_or_default();
+        let (namespace, name) = (
+            reference.namespace.unwrap_or_default(),
+            reference.name.unwrap_or_default(),
+        );
+        if namespace != self.namespace || name != self.service {
+            return Ok(Registered::Another(format!("{namespace}/{name}")));
+        }
+        let wanted = ByteString(bundle.as_bytes().to_vec());
+        if spec.ca_bundle.as_ref() == Some(&wanted) && spec.insecure_skip_tls_verify != Some(true) {
+            return Ok(Registered::Known);
+        }
+        // The version keeps it from landing on a registration that became another's meanwhile. The API
+        // server takes no caBundle beside insecureSkipTLSVerify.
+        let patch = Patch::Merge(json!({
+            "metadata": {"resourceVersion": found.metadata.resource_version},
+            "spec": {"caBundle": wanted, "insecureSkipTLSVerify": null},
+        }));
+        let params = PatchParams::default();
+        let patched = in_time(within, self.api.patch(API_SERVICE, &params, &patch)).await;
+        patched.map(|_| Registered::Told).map_err(told)
+    }
+}
+
+fn told(error: RequestError) -> KeepingError {
+    match error {
+        RequestError::Changed => KeepingError::Changed,
+        other => KeepingError::Told(other.to_string()),
+    }
+}
