@@ -1,11 +1,11 @@
 //! The external metrics API on loopback, beside a bare axum and rustls that says hello: how many answers a second to 8
 //! connections, and how long an answer takes when 200 a second are asked for whatever happens.
 //!
-//! Three servers, one after the other, with the same certificate, protocols and clients: `hello`; the API that lets
-//! everybody in; and the API as the aggregator asks it, by the front proxy's certificate and for a user whose rights are
+//! Four servers, one after the other, with the same certificate, protocols and clients: `hello`; the API's `/version`,
+//! a static answer; the API that lets everybody in; and the API as the aggregator asks it, by the front proxy's certificate and for a user whose rights are
 //! known. The snapshot is that of W1 (200 groups).
 //!
-//! `cargo bench --bench api`, or with `--profile dev` for a first look.
+//! `cargo bench --bench api`, with `-- --rounds 5` for medians of more than two, or with `--profile dev` for a first look.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -50,8 +50,8 @@ use tokio_rustls::TlsConnector;
 use tower::ServiceExt;
 
 const CONNECTIONS: u32 = 8;
-const CLOSED_LOOP: Duration = Duration::from_secs(5);
-const OPEN_LOOP: Duration = Duration::from_secs(10);
+const CLOSED_LOOP: Duration = Duration::from_secs(3);
+const OPEN_LOOP: Duration = Duration::from_secs(5);
 const OPEN_RATE: u32 = 200;
 
 /// Lets everybody do everything.
@@ -176,6 +176,23 @@ fn main() {
     let (open, _open) = api(AuthMode::None);
     let reviewer = Arc::new(Yes);
     let (known, _known) = api(AuthMode::Kubernetes { trust, reviewer });
+    // A static answer, at the address that the clients ask: what the API costs but for the value.
+    let version = {
+        let open = open.clone();
+        Router::new().fallback(async move |mut request: Request<Body>| {
+            *request.uri_mut() = "/version".parse().unwrap();
+            open.clone().oneshot(request).await
+        })
+    };
+    if let Some(answers) = argument("--in-process") {
+        // For a profiler that counts instructions: one router alone.
+        let router = match std::env::args().any(|argument| argument == "hello") {
+            true => hello,
+            false => open,
+        };
+        println!("{:?}", in_process_of(&router, answers));
+        return;
+    }
     println!(
         "without a network: hello {:?}, API, open {:?} for an answer",
         in_process(&hello),
@@ -183,21 +200,45 @@ fn main() {
     );
     let servers = [
         ("hello", hello, &plain),
+        ("API's /version", version, &plain),
         ("API, open", open, &plain),
         ("API, front proxy", known, &proxy),
     ];
-    // Twice in turn, so that what else the machine does meets all of them.
-    for _ in 0..2 {
-        let mut hello_rate = None;
-        for (name, router, config) in &servers {
-            let (rate, p50, p99) = measure(router.clone(), &tls, config);
-            let slower = *hello_rate.get_or_insert(rate) / rate;
+    // In turn, so that what else the machine does meets all of them.
+    let rounds = argument("--rounds").unwrap_or(2);
+    let servers = match argument("--only") {
+        Some(one) => &servers[one..=one],
+        None => &servers[..],
+    };
+    let mut rates: Vec<Vec<f64>> = vec![Vec::new(); servers.len()];
+    for _ in 0..rounds {
+        for ((name, router, config), rates) in servers.iter().zip(&mut rates) {
+            let served = measure(router.clone(), &tls, config);
+            rates.push(served.rate);
             println!(
-                "{name:<17} {rate:>8.0} answers/s on {CONNECTIONS} connections (hello: x{slower:.2}); \
-                 at {OPEN_RATE}/s open-loop p50 {p50:?}, p99 {p99:?}"
+                "{name:<17} {:>8.0} answers/s on {CONNECTIONS} connections, {:?} of the server's threads each; \
+                 at {OPEN_RATE}/s open-loop p50 {:?}, p99 {:?}",
+                served.rate, served.cost, served.median, served.late
             );
         }
     }
+    let hello = median(&rates[0]);
+    for ((name, ..), rates) in servers.iter().zip(&rates).skip(1) {
+        let slower = hello / median(rates);
+        println!("{name:<17} hello is {slower:.2} times as fast (medians of {rounds})");
+    }
+}
+
+/// The number that follows an argument of this name.
+fn argument(name: &str) -> Option<usize> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name);
+    arguments.nth(1)?.parse().ok()
+}
+
+fn median(of: &[f64]) -> f64 {
+    let mut sorted = of.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
 }
 
 type Config = Arc<rustls::ClientConfig>;
@@ -225,41 +266,80 @@ fn client_config(tls: &ServerTls, identity: Option<(CertificateDer<'static>, Key
 
 /// What an answer takes of one thread, without connection, TLS and HTTP.
 fn in_process(router: &Router) -> Duration {
-    const ANSWERS: u32 = 100_000;
+    in_process_of(router, 100_000)
+}
+
+fn in_process_of(router: &Router, answers: usize) -> Duration {
+    let answers = u32::try_from(answers).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
     runtime.block_on(async {
         let began = Instant::now();
-        for n in 0..ANSWERS {
+        for n in 0..answers {
             let answer = router.clone().oneshot(request(n)).await.unwrap();
             assert_eq!(answer.status(), 200);
             answer.into_body().collect().await.unwrap();
         }
-        began.elapsed() / ANSWERS
+        began.elapsed() / answers
     })
 }
 
-/// Serves it, and gives the rate of a closed loop, and median and 99th percentile of an open one.
-fn measure(router: Router, tls: &ServerTls, config: &Config) -> (f64, Duration, Duration) {
-    let runtime = |threads| {
+/// What came of serving.
+struct Served {
+    /// Answers per second, in a closed loop.
+    rate: f64,
+    /// What the server's threads worked for each of them: unlike the rate, whatever else the machine does.
+    cost: Duration,
+    /// Median and 99th percentile of what an answer takes in an open loop.
+    median: Duration,
+    late: Duration,
+}
+
+fn measure(router: Router, tls: &ServerTls, config: &Config) -> Served {
+    let runtime = |name: &str| {
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
+            .worker_threads(2)
+            .thread_name(name)
             .enable_all()
             .build()
             .unwrap()
     };
-    let (server, clients) = (runtime(2), runtime(2));
+    let (server, clients) = (runtime(SERVER), runtime("client"));
     let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     let bound = bind(loopback, "benchmark").unwrap();
     let address = bound.address();
     let tls = tls.clone();
     server.spawn(async move { bound.serve_tls(router, &tls, std::future::pending()).await });
-    let rate = clients.block_on(closed_loop(address, config));
-    let (p50, p99) = clients.block_on(open_loop(address, config));
-    server.shutdown_background();
-    (rate, p50, p99)
+    let worked = worked_of(SERVER);
+    let (answers, took) = clients.block_on(closed_loop(address, config));
+    let cost = (worked_of(SERVER) - worked) / answers;
+    let (median, late) = clients.block_on(open_loop(address, config));
+    server.shutdown_timeout(Duration::from_secs(1));
+    Served {
+        rate: f64::from(answers) / took.as_secs_f64(),
+        cost,
+        median,
+        late,
+    }
+}
+
+/// How a server's threads are named.
+const SERVER: &str = "server";
+
+/// What this process's threads of that name have worked so far, as the kernel counts it.
+fn worked_of(name: &str) -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let nanos = threads.filter_map(|thread| {
+        let thread = thread.ok()?.path();
+        let read = |file: &str| std::fs::read_to_string(thread.join(file)).ok();
+        if read("comm")?.trim() != name {
+            return None;
+        }
+        read("schedstat")?.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
 }
 
 async fn connect(address: SocketAddr, config: &Config) -> SendRequest<Body> {
@@ -296,7 +376,7 @@ fn request(n: u32) -> Request<Body> {
         .unwrap()
 }
 
-async fn closed_loop(address: SocketAddr, config: &Config) -> f64 {
+async fn closed_loop(address: SocketAddr, config: &Config) -> (u32, Duration) {
     let mut senders = Vec::new();
     for _ in 0..CONNECTIONS {
         senders.push(connect(address, config).await);
@@ -314,7 +394,7 @@ async fn closed_loop(address: SocketAddr, config: &Config) -> f64 {
         });
     }
     let answers: u32 = tasks.join_all().await.iter().sum();
-    f64::from(answers) / began.elapsed().as_secs_f64()
+    (answers, began.elapsed())
 }
 
 /// Each connection asks at times set beforehand; an answer that is late makes those after it late as well, and that

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -59,12 +60,20 @@ pub enum ClientError {
 const HINT: &str =
     "set kubernetes.kubeconfig and kubernetes.context, or kubernetes.enabled: false to do without";
 
+/// How long a watch lasts, in seconds, before it is asked for again where it was.
+pub(super) const WATCH_SECONDS: u32 = 120;
+
+/// How long a connection may be silent while something is awaited on it. Longer than a watch, which
+/// the API server ends by then: what is silent for longer has lost its other end, and a network that
+/// drops packets tells nobody.
+const SILENT_FOR: Duration = Duration::from_secs(135);
+
 /// Makes a client. Reads files and asks nobody: whether the API server answers shows later.
 ///
 /// # Errors
 /// What was tried, and why it did not do.
 pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
-    Ok(Client::try_from(config(options).await?)?)
+    Ok(Client::try_from(bounded(config(options).await?))?)
 }
 
 /// By what a client made with these options is known to the cluster.
@@ -123,6 +132,17 @@ async fn config(options: &ClientOptions) -> Result<Config, ClientError> {
             source,
         }),
     }
+}
+
+/// No request waits for longer than whoever asks wants it to.
+fn bounded(mut config: Config) -> Config {
+    // Each asks again at a pace of its own. By itself the client would do so unseen, up to 15
+    // times, and each time as late as a `Retry-After` says.
+    config.default_retry = false;
+    config.read_timeout = Some(SILENT_FOR);
+    // Silence before the request does not count.
+    config.reset_reader_on_write = true;
+    config
 }
 
 fn shown(paths: &[PathBuf]) -> String {

@@ -10,11 +10,16 @@ use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
+use super::client::WATCH_SECONDS;
 use crate::telemetry::{WatchLost, WatchRestored};
 
 /// How long the API server may take for the next page or event while everything is listed. Once
 /// only changes are awaited, silence is no fault.
-const LISTED_WITHIN: Duration = Duration::from_secs(60);
+const LISTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a watch must go without a failure after one: an API server may answer a listing and then
+/// refuse the watch, each time.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
 /// Events of a watch that never ends. After a failure everything is listed anew, with the default
 /// backoff: the listing is what shows that the API server is back, where a watch that was merely
@@ -29,7 +34,7 @@ where
 {
     let start = Watching {
         api,
-        config,
+        config: config.timeout(WATCH_SECONDS),
         watched,
         stream: None,
         listing: false,
@@ -77,10 +82,14 @@ where
                 self.listing = true;
                 watcher(self.api.clone(), self.config.clone()).boxed()
             });
-            let next = if self.listing {
-                tokio::time::timeout(LISTED_WITHIN, stream.next()).await
-            } else {
-                Ok(stream.next().await)
+            let patience = match (self.listing, &self.lost) {
+                (true, _) => Some(LISTED_WITHIN),
+                (false, Some(_)) => Some(SETTLED_AFTER),
+                (false, None) => None,
+            };
+            let next = match patience {
+                Some(patience) => tokio::time::timeout(patience, stream.next()).await,
+                None => Ok(stream.next().await),
             };
             match next {
                 Ok(Some(Ok(event))) => {
@@ -90,16 +99,22 @@ where
                 Ok(Some(Err(error))) if is_expired(&error) => self.list_anew().await,
                 Ok(Some(Err(error))) => self.fail(kind(&error), &reason(&error)).await,
                 Ok(None) => self.list_anew().await,
-                Err(_) => self.fail(Kind::NoAnswer, "no answer in time").await,
+                Err(_) if self.listing => self.fail(Kind::NoAnswer, "no answer in time").await,
+                Err(_) => self.settle(),
             }
         }
     }
 
     fn see(&mut self, event: &Event<K>) {
         self.listing = matches!(event, Event::Init | Event::InitApply(_));
-        if self.listing {
-            return;
+        // Only a watch tells of these, so it works.
+        if matches!(event, Event::Apply(_) | Event::Delete(_)) {
+            self.settle();
         }
+    }
+
+    fn settle(&mut self) {
+        self.backoff = DefaultBackoff::default();
         if let Some(lost) = self.lost.take() {
             WatchRestored {
                 watched: self.watched,
@@ -107,7 +122,6 @@ where
             }
             .emit();
         }
-        self.backoff = DefaultBackoff::default();
     }
 
     /// After a pause, or an API server that expires every listing would be asked without end.
@@ -287,6 +301,30 @@ mod tests {
             "{:?}",
             began.elapsed()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_always_refused_is_asked_for_ever_more_seldom() {
+        let steps = &[
+            Step::List("a"),
+            Step::Refuse(429),
+            Step::List("a"),
+            Step::Refuse(429),
+            Step::List("a"),
+            Step::Refuse(429),
+            Step::List("a"),
+            Step::Refuse(429),
+            Step::List("b"),
+        ];
+        let began = tokio::time::Instant::now();
+        let events = first(steps, 15).await;
+        assert_eq!(
+            &events[9..],
+            ["init", "listed a", "done", "init", "listed b", "done"]
+        );
+        // At 0.8 s each time it would be 3.2 s, give or take.
+        let took = began.elapsed();
+        assert!(took > Duration::from_secs(7), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use super::tests::*;
 use super::*;
 use crate::model::finding::Finding;
-use crate::model::target::{DESIRED_METRIC, ExternalMetric, HpaFacts, LAG_METRIC};
+use crate::model::target::{DESIRED_METRIC, ExternalMetric, HpaFacts, LAG_METRIC, Targets};
 use proptest::prelude::*;
 
 /// An HPA that asks for the replicas wanted, and one of the same settings that divides lag itself.

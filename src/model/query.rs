@@ -13,7 +13,7 @@ use super::selector::Selector;
 use super::series::{group_of, series, unknown};
 use super::sizing::{Bound, Sizing, in_milli};
 use super::snapshot::{ClusterSnapshot, GroupSnapshot, LagSnapshot};
-use super::target::{HpaCap, Interest, Metric, MetricTarget, Targets};
+use super::target::{HpaCap, Metric, MetricTarget};
 use super::types::{Lag, Moment, Replicas, TopicName};
 
 pub use super::sizing::ValueRule;
@@ -87,19 +87,6 @@ pub struct Answer {
     pub read: Moment,
 }
 
-/// What has to be read to answer.
-///
-/// # Errors
-/// A question that no reading answers.
-pub fn interests(question: &Question<'_>, targets: &Targets) -> Result<Vec<Interest>, Refusal> {
-    let resolved = resolve(question, targets)?;
-    Ok(resolved
-        .asked
-        .into_iter()
-        .map(|a| (*a.interest).clone())
-        .collect())
-}
-
 /// The value for a question.
 ///
 /// # Errors
@@ -111,24 +98,38 @@ pub fn answer(
     rules: &Rules,
 ) -> Result<Answer, Refusal> {
     let resolved = resolve(question, &snapshot.targets)?;
+    answer_resolved(question, &resolved, snapshot, now, rules)
+}
+
+/// As [`answer`], for who has found out by the same snapshot what the question is about.
+///
+/// # Errors
+/// Why there is no value; never a zero instead.
+pub fn answer_resolved(
+    question: &Question<'_>,
+    resolved: &Resolved,
+    snapshot: &LagSnapshot,
+    now: &Moment,
+    rules: &Rules,
+) -> Result<Answer, Refusal> {
     let asking = Asking {
         question,
         snapshot,
         now,
         rules,
     };
-    let parts = match asking.measure(&resolved) {
+    let parts = match asking.measure(resolved) {
         Ok(parts) => parts,
         Err(refusal) if refusal.is_unknown() => {
             return match asking.allowed() {
-                Ok(()) => asking.fallback(&resolved).ok_or(refusal),
+                Ok(()) => asking.fallback(resolved).ok_or(refusal),
                 Err(_) => Err(refusal),
             };
         }
         Err(refusal) => return Err(refusal),
     };
     asking.allowed()?;
-    Ok(asking.value(&resolved, &parts))
+    Ok(asking.value(resolved, &parts))
 }
 
 /// What is known of one group that a question is about.

@@ -13,7 +13,7 @@ use crate::model::observation::{
 };
 use crate::model::parallelism::ParallelismRule;
 use crate::model::standing::{Looking, findings, hpa_ceilings, of_tolerance, standings};
-use crate::model::target::{ExternalMetric, HpaFacts};
+use crate::model::target::{ExternalMetric, HpaFacts, Interest, Targets};
 use crate::model::target::{LAG_METRIC, StaticTarget};
 use crate::model::types::Offset;
 use crate::model::types::Partition;

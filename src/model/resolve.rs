@@ -41,6 +41,13 @@ pub struct Resolved {
     pub caps: Vec<HpaCap>,
 }
 
+impl Resolved {
+    /// What has to be read to answer.
+    pub fn interests(&self) -> impl Iterator<Item = &Interest> {
+        self.asked.iter().map(|asked| &*asked.interest)
+    }
+}
+
 /// Finds out what a request is about.
 ///
 /// # Errors

@@ -115,7 +115,11 @@ impl Tenancy {
     ///
     /// # Errors
     /// The first that it may not ask for.
-    pub fn check(&self, namespace: &str, interests: &[Interest]) -> Result<(), Barred> {
+    pub fn check<'i>(
+        &self,
+        namespace: &str,
+        interests: impl IntoIterator<Item = &'i Interest>,
+    ) -> Result<(), Barred> {
         if self.0.is_empty() {
             return Ok(());
         }

@@ -89,12 +89,16 @@ impl Asking {
 
     /// Says again that a group is asked for, so that it is not forgotten. These messages leave
     /// half of the channel to groups that are new.
-    pub(super) fn keep_watched(&self, interests: Vec<Interest>, snapshot: &LagSnapshot) {
+    pub(super) fn keep_watched<'i>(
+        &self,
+        interests: impl Iterator<Item = &'i Interest>,
+        snapshot: &LagSnapshot,
+    ) {
         let has_room = || self.interests.capacity() > self.interests.max_capacity() / 2;
         for interest in interests {
-            if snapshot.targets.interests.contains(&interest) && has_room() {
+            if snapshot.targets.interests.contains(interest) && has_room() {
                 // Full or closed: the next request says it again.
-                let _ = self.interests.try_send(interest);
+                let _ = self.interests.try_send(interest.clone());
             }
         }
     }

@@ -5,17 +5,14 @@
 
 mod led;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum_server::tls::TlsInfo;
-use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout_at;
 
@@ -25,16 +22,17 @@ use super::auth::{Access, AuthMode};
 use super::forward::Forwarder;
 use super::health::Readiness;
 use super::request::{Parameters, only_get, small_enough, takes_json};
-use super::route::{GROUP, Route, VERSION};
-use super::status::{Failure, json};
+use super::route::Route;
+use super::status::Failure;
 use super::{BuildInfo, discovery};
 use crate::leading::Leading;
 use crate::model::access::Caller;
 use crate::model::query::{self, Answer, Question, Rules};
 use crate::model::refusal::Refusal;
+use crate::model::resolve::resolve;
 use crate::model::selector::Selector;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::target::{Interest, label};
+use crate::model::target::Interest;
 use crate::model::tenancy::Tenancy;
 use crate::model::types::Moment;
 use crate::publish::Reader;
@@ -246,19 +244,21 @@ impl Api {
         question: &Question<'_>,
         snapshot: &LagSnapshot,
     ) -> Result<Answer, Failure> {
-        let interests = query::interests(question, &snapshot.targets)?;
-        if interests.len() > MAX_INTERESTS {
+        let resolved = resolve(question, &snapshot.targets)?;
+        if resolved.asked.len() > MAX_INTERESTS {
             return Err(Failure::bad_request(format!(
                 "the selector names {} consumer groups: at most {MAX_INTERESTS} per metric",
-                interests.len()
+                resolved.asked.len()
             )));
         }
         self.tenancy
-            .check(question.namespace, &interests)
+            .check(question.namespace, resolved.interests())
             .map_err(|barred| Failure::forbidden(barred.to_string()))?;
-        match query::answer(question, snapshot, &Moment::now(), &self.rules) {
+        let now = Moment::now();
+        match query::answer_resolved(question, &resolved, snapshot, &now, &self.rules) {
             Err(Refusal::NotYetRead(unread)) => self.first_read(question, unread, snapshot).await,
             answered => {
+                let interests = resolved.interests();
                 self.asking.keep_watched(interests, snapshot);
                 Ok(answered?)
             }
@@ -304,51 +304,6 @@ fn unread_cause(unread: Vec<Interest>, snapshot: &LagSnapshot) -> Refusal {
 
 fn no_such_path() -> Failure {
     Failure::not_found("the server could not find the requested resource")
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ExternalMetricValueList<'a> {
-    kind: &'static str,
-    api_version: String,
-    metadata: BTreeMap<&'static str, &'static str>,
-    items: [ExternalMetricValue<'a>; 1],
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ExternalMetricValue<'a> {
-    metric_name: &'a str,
-    metric_labels: BTreeMap<&'static str, &'a str>,
-    timestamp: String,
-    value: String,
-}
-
-fn list(question: &Question<'_>, answer: &Answer) -> Result<Response, Failure> {
-    let keys = [
-        label::GROUP,
-        label::TOPIC,
-        label::CLUSTER,
-        label::HPA,
-        label::TARGET,
-    ];
-    let pinned = |key: &'static str| match question.selector.values(key) {
-        Some([value]) => Some((key, value.as_str())),
-        _ => None,
-    };
-    let body = ExternalMetricValueList {
-        kind: "ExternalMetricValueList",
-        api_version: format!("{GROUP}/{VERSION}"),
-        metadata: BTreeMap::new(),
-        items: [ExternalMetricValue {
-            metric_name: question.metric,
-            metric_labels: keys.into_iter().filter_map(pinned).collect(),
-            timestamp: humantime::format_rfc3339_seconds(answer.read.wall).to_string(),
-            value: answer.value.to_string(),
-        }],
-    };
-    let body = serde_json::to_vec(&body).map_err(|error| Failure::internal(error.to_string()))?;
-    Ok(json(StatusCode::OK, body))
 }
 
 #[cfg(test)]

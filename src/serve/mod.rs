@@ -22,6 +22,7 @@ mod request;
 mod route;
 mod status;
 pub mod tls;
+mod value_list;
 
 /// Which build answers.
 #[derive(Clone, Debug, PartialEq, Eq)]

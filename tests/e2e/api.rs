@@ -9,7 +9,10 @@ mod matrix;
 mod paths;
 mod secrets;
 mod shared;
+mod soak;
+mod upstream;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -56,10 +59,33 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         faults::a_new_authority_is_trusted_without_restart,
     ),
     (
+        "api::an_api_server_that_refuses_is_borne",
+        upstream::refusals_are_borne,
+    ),
+    (
+        "api::watches_are_cut_and_rights_taken_away",
+        upstream::watches_are_cut_and_rights_taken_away,
+    ),
+    (
+        "api::a_silent_network_is_borne",
+        upstream::a_silent_network_is_borne,
+    ),
+    (
+        "api::the_api_server_is_restarted",
+        upstream::the_api_server_is_restarted,
+    ),
+    ("api::soak_with_churn", soak::with_churn),
+    (
         "api::no_secret_is_written_anywhere",
         secrets::none_is_written_anywhere,
     ),
 ];
+
+/// The long ones.
+pub(crate) const LONG: &[(&str, Test)] = &[(
+    "api::a_silent_watch_is_given_up",
+    upstream::a_silent_watch_is_given_up,
+)];
 
 /// The base of the API.
 const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";
@@ -79,6 +105,15 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     fn set(testbed: &'a Testbed, more: impl FnOnce(&mut Options)) -> Result<Self> {
+        Self::set_by(testbed, more, Ok)
+    }
+
+    /// As [`Self::set`], with a kubeconfig for the daemon that is made of its own.
+    fn set_by(
+        testbed: &'a Testbed,
+        more: impl FnOnce(&mut Options),
+        kubeconfig: impl FnOnce(PathBuf) -> Result<PathBuf>,
+    ) -> Result<Self> {
         let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
         let (topic, group) = (unique("orders"), unique("billing"));
         kafka.create_topic(&topic, 2)?;
@@ -114,7 +149,9 @@ impl<'a> Scene<'a> {
         ])?;
         let mut options = Options::main(&kafka.bootstrap());
         more(&mut options);
-        let (daemon, api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+        let kubeconfig = kubeconfig(plane.daemon_kubeconfig(&namespace)?)?;
+        let (daemon, api) =
+            Daemon::registered_by(testbed, plane, &namespace, &options, &kubeconfig)?;
         let scene = Self {
             plane,
             daemon,

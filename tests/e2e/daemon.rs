@@ -93,11 +93,22 @@ impl Daemon {
         namespace: &str,
         options: &Options,
     ) -> Result<(Self, RegisteredApi<'a>)> {
-        let certificate = plane.serving_certificate(namespace, SERVICE)?;
         let kubeconfig = plane.daemon_kubeconfig(namespace)?;
+        Self::registered_by(testbed, plane, namespace, options, &kubeconfig)
+    }
+
+    /// As [`Self::registered`], with this kubeconfig for its own.
+    pub(crate) fn registered_by<'a>(
+        testbed: &Testbed,
+        plane: &'a ControlPlane,
+        namespace: &str,
+        options: &Options,
+        kubeconfig: &Path,
+    ) -> Result<(Self, RegisteredApi<'a>)> {
+        let certificate = plane.serving_certificate(namespace, SERVICE)?;
         let external =
             json!({"tls": {"cert_file": certificate.cert_file, "key_file": certificate.key_file}});
-        let daemon = Self::start(testbed, options, external, json!({}), Some(&kubeconfig))?;
+        let daemon = Self::start(testbed, options, external, json!({}), Some(kubeconfig))?;
         let api = plane.register_api(namespace, SERVICE, daemon.api_port, &certificate.ca_pem)?;
         api.wait_available(Duration::from_secs(60))?;
         Ok((daemon, api))

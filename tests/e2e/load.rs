@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -108,6 +108,114 @@ async fn hammer(asked: Arc<Vec<(String, u64)>>) -> Result<u64> {
         client??;
     }
     Ok(answers.load(Ordering::Relaxed))
+}
+
+/// Whatever strangers ask for, in whichever namespaces' names, memory does not grow by it.
+pub(crate) fn memory_stays_whatever_is_asked(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let (topic, group) = (unique("orders"), unique("group"));
+    kafka.create_topic(&topic, 1)?;
+    kafka.produce(&topic, 0, 9)?;
+    kafka.commit(&group, &topic, &[(0, 2)])?;
+    let options = Options {
+        targets: vec![json!({"name": group, "group": group, "topics": [topic]})],
+        interval: "200ms",
+        ..Options::main(&kafka.bootstrap())
+    };
+    let daemon = Daemon::alone(testbed, &options)?;
+    let known = daemon.url(&metric_path(
+        "default",
+        &format!("group={group},topic={topic}"),
+    ));
+    let base = Arc::<str>::from(daemon.url("/"));
+    let (stop, answers) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
+    let runtime = tokio::runtime::Runtime::new()?;
+    let strangers: Vec<_> = (0..4)
+        .map(|seed| {
+            let (base, stop, answers) = (base.clone(), stop.clone(), answers.clone());
+            runtime.spawn(ask_anything(base, seed, stop, answers))
+        })
+        .collect();
+    // What is remembered of namespaces, groups and callers is full after so many.
+    poll_until(
+        Duration::from_secs(120),
+        "what is remembered to be full",
+        || {
+            let answers = answers.load(Ordering::Relaxed);
+            ensure!(answers > 10_000, "{answers} answers");
+            Ok(())
+        },
+    )?;
+    let stays = memory_stays(&daemon);
+    let (code, body) = runtime.block_on(async {
+        let client = stranger()?;
+        let answer = client.get(known).send().await?;
+        anyhow::Ok((answer.status(), answer.json::<Value>().await?))
+    })?;
+    stop.store(true, Ordering::Relaxed);
+    for stranger in strangers {
+        runtime.block_on(stranger)??;
+    }
+    println!("{} answers to strangers", answers.load(Ordering::Relaxed));
+    ensure!(code == 200 && value_of(&body)? == 7, "{code}: {body}");
+    ensure!(!daemon.process.log().contains("panicked"), "it panicked");
+    stays
+}
+
+fn stranger() -> Result<reqwest::Client> {
+    Ok(reqwest::Client::builder()
+        .danger_accept_invalid_certs(true)
+        .timeout(Duration::from_secs(20))
+        .build()?)
+}
+
+/// Random namespaces, groups, topics, metrics and nonsense: refused in one way or the other, never by an error of the
+/// server's own.
+async fn ask_anything(
+    base: Arc<str>,
+    seed: u64,
+    stop: Arc<AtomicBool>,
+    answers: Arc<AtomicU64>,
+) -> Result<()> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let client = stranger()?;
+    while !stop.load(Ordering::Relaxed) {
+        let word = |random: &mut fastrand::Rng| {
+            let length = random.usize(1..60);
+            let word: String = (0..length).map(|_| random.lowercase()).collect();
+            word
+        };
+        let path = match random.u8(..8) {
+            0 => word(&mut random),
+            1 => metric_path("default", &word(&mut random)),
+            2 => metric_path(&word(&mut random), "group=(,"),
+            3 => metric_path("default", "group=g").replace("kafka_lag", &word(&mut random)),
+            n => {
+                let mut selector = format!("group={}", word(&mut random));
+                if n < 6 {
+                    selector += &format!(",topic={}", word(&mut random));
+                }
+                metric_path(&word(&mut random), &selector)
+            }
+        };
+        let answer = client
+            .get(format!("{base}{}", path.trim_start_matches('/')))
+            .bearer_auth(word(&mut random))
+            .send()
+            .await?;
+        let code = answer.status().as_u16();
+        let body = answer.text().await?;
+        // 503: the name was asked of Kafka, which does not know in time.
+        ensure!(
+            [400, 404, 429, 503].contains(&code),
+            "{path}: {code}: {body}"
+        );
+        answers.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 fn promtool_accepts(testbed: &Testbed, metrics: &str) -> Result<()> {

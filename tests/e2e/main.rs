@@ -137,6 +137,10 @@ const TESTS: &[(&str, Test)] = &[
         "load::many_clients_get_right_answers_and_memory_stays",
         load::many_clients_get_right_answers_and_memory_stays,
     ),
+    (
+        "load::memory_stays_whatever_is_asked",
+        load::memory_stays_whatever_is_asked,
+    ),
 ];
 
 /// The long ones, for `tests/run --full` (or `--ignored`, as with any test marked so).
@@ -167,7 +171,7 @@ const SUITES: &[&[(&str, Test)]] = &[
 ];
 
 /// Likewise, the long ones.
-const FULL_SUITES: &[&[(&str, Test)]] = &[FULL, conformance::LONG, faults::LONG];
+const FULL_SUITES: &[&[(&str, Test)]] = &[FULL, api::LONG, conformance::LONG, faults::LONG];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

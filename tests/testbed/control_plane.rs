@@ -1,6 +1,7 @@
 //! A real Kubernetes control plane without nodes: etcd, the API server and the controllers that an HPA needs.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -51,8 +52,11 @@ pub(crate) struct ControlPlane {
     admin_kubeconfig: PathBuf,
     // In the order in which they stop: an API server without its etcd hangs on its way out.
     controller_manager: Process,
-    api_server: Process,
+    api_server: Mutex<Process>,
     etcd: Process,
+    etcd_address: String,
+    port: u16,
+    zero: NativeZero,
 }
 
 impl ControlPlane {
@@ -67,25 +71,7 @@ impl ControlPlane {
         let server = format!("https://127.0.0.1:{port}");
         let admin_kubeconfig = pki.kubeconfig(&server, "admin", "admin", Some("system:masters"))?;
         let mut api_server = start_api_server(folder, artifacts, &etcd_address, port, zero)?;
-        poll_until(START, "the API server to be ready", || {
-            api_server.expect_running()?;
-            let args = [
-                "--kubeconfig",
-                &*admin_kubeconfig.to_string_lossy(),
-                "get",
-                "--raw",
-                "/readyz",
-            ];
-            let asked = std::process::Command::new(&artifacts.kubectl)
-                .args(args)
-                .output()?;
-            ensure!(
-                asked.status.success(),
-                "{}",
-                String::from_utf8_lossy(&asked.stderr)
-            );
-            Ok(())
-        })?;
+        wait_until_ready(&mut api_server, artifacts, &admin_kubeconfig)?;
         let kubeconfig = pki.kubeconfig(
             &server,
             "controller-manager",
@@ -102,8 +88,11 @@ impl ControlPlane {
             serving_authority: Authority::new("lagwise testbed serving CA")?,
             admin_kubeconfig,
             controller_manager,
-            api_server,
+            api_server: Mutex::new(api_server),
             etcd,
+            etcd_address,
+            port,
+            zero,
         };
         plane.wait_for_controllers()?;
         Ok(plane)
@@ -122,9 +111,31 @@ impl ControlPlane {
     /// Ends all three in order.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.controller_manager.stop(STOP)?;
-        self.api_server.stop(STOP)?;
+        self.api_server().stop(STOP)?;
         self.etcd.stop(STOP)?;
         Ok(())
+    }
+
+    /// Kills the API server alone: told to end, it would wait for its watches. Whoever does so starts it again before
+    /// the test ends.
+    pub(crate) fn kill_api_server(&self) {
+        self.api_server().kill();
+    }
+
+    /// Starts the API server where it was, with the data that it had, if it is not running.
+    pub(crate) fn start_api_server(&self) -> Result<()> {
+        let mut api_server = self.api_server();
+        if api_server.exited()?.is_some() {
+            let (folder, etcd) = (&self.folder, &self.etcd_address);
+            *api_server = start_api_server(folder, &self.artifacts, etcd, self.port, self.zero)?;
+        }
+        wait_until_ready(&mut api_server, &self.artifacts, &self.admin_kubeconfig)
+    }
+
+    fn api_server(&self) -> MutexGuard<'_, Process> {
+        self.api_server
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The service account controller answers every new namespace with an account: once `default` has its own, the
@@ -136,6 +147,27 @@ impl ControlPlane {
                 .map(drop)
         })
     }
+}
+
+fn wait_until_ready(
+    api_server: &mut Process,
+    artifacts: &Artifacts,
+    kubeconfig: &Path,
+) -> Result<()> {
+    poll_until(START, "the API server to be ready", || {
+        api_server.expect_running()?;
+        let asked = std::process::Command::new(&artifacts.kubectl)
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .args(["get", "--raw", "/readyz"])
+            .output()?;
+        ensure!(
+            asked.status.success(),
+            "{}",
+            String::from_utf8_lossy(&asked.stderr)
+        );
+        Ok(())
+    })
 }
 
 fn start_etcd(folder: &Path, artifacts: &Artifacts) -> Result<(Process, String)> {

@@ -6,14 +6,16 @@
 //! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
 //! cluster of `broker`s) with `topics`, `records` and `layout` (what tests do with it), `secured` (one with logins and
 //! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise),
-//! `replicas` (what a number of an object did), `audit` (who wrote what), `pods` (that are ready) and `adapter` (a
-//! metric of somebody else), `consumers`, `applications` (those in Java), `http`.
+//! `replicas` (what a number of an object did), `audit` (who wrote what), `pods` (that are ready), `adapter` (a
+//! metric of somebody else) and `api_proxy` (an API server that is busy or broken), `consumers`, `applications` (those
+//! in Java), `http`.
 #![allow(
     dead_code,
     reason = "each test binary uses its own part of the testbed"
 )]
 
 pub(crate) mod adapter;
+pub(crate) mod api_proxy;
 pub(crate) mod applications;
 pub(crate) mod artifacts;
 pub(crate) mod audit;
@@ -115,9 +117,12 @@ impl Testbed {
         })
     }
 
-    /// Brings the shared Kafka cluster back to three running brokers, whatever the last test left of it: one
+    /// Brings the shared Kafka cluster back to three running brokers, and the API server, whatever the last test left of it: one
     /// failure is not to become those of all tests after it.
     pub(crate) fn mend(&self) -> Result<()> {
+        if let Some(Ok(plane)) = self.control_plane.get() {
+            plane.start_api_server()?;
+        }
         match self.kafka.get() {
             Some(Ok(kafka)) => kafka.mend(),
             _ => Ok(()),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use axum::response::{IntoResponse, Response};
 
-use super::{Api, Asked, list};
+use super::{Api, Asked};
 use crate::model::access::Caller;
 use crate::model::query::Question;
 use crate::model::snapshot::LagSnapshot;
@@ -12,6 +12,7 @@ use crate::model::types::Moment;
 use crate::serve::forward::{self, HANDED_OVER_WITHIN, LED_WITHIN, Role, Unled};
 use crate::serve::route::Route;
 use crate::serve::status::Failure;
+use crate::serve::value_list;
 use crate::telemetry::api::ValueServed;
 
 impl Api {
@@ -105,7 +106,7 @@ impl Api {
                     age: Moment::now().since(&answer.read),
                 }
                 .emit();
-                list(question, &answer)
+                value_list::response(question, &answer)
             }
             Err(failure) => Err(failure),
         };

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::BASE;
 use crate::daemon::{Daemon, Options};
 use crate::testbed::Testbed;
-use crate::testbed::pki::Authority;
+use crate::testbed::pki::{Authority, Identity};
 use crate::testbed::poll::poll_until_async;
 use crate::testbed::ports::free_port;
 
@@ -114,15 +114,25 @@ fn ends(daemon: &Daemon) -> Result<String> {
     Ok(line.context("no end of the certificate")?.to_owned())
 }
 
-/// Files by way of links to a folder that is swapped at once.
+/// A certificate until that year.
 fn mount(folder: &Path, authority: &Authority, year: i32) -> Result<()> {
     let identity = authority.server_until(&["localhost", "127.0.0.1"], year)?;
-    let version = format!("..{year}");
+    swap(folder, &year.to_string(), &identity, &authority.pem)
+}
+
+/// Files by way of links to a folder that is swapped at once.
+pub(super) fn swap(
+    folder: &Path,
+    version: &str,
+    identity: &Identity,
+    authority_pem: &str,
+) -> Result<()> {
+    let version = format!("..{version}");
     std::fs::create_dir(folder.join(&version))?;
     for (name, content) in [
-        ("tls.crt", &identity.certificate),
+        ("tls.crt", identity.certificate.as_str()),
         ("tls.key", &identity.key),
-        ("ca.crt", &authority.pem),
+        ("ca.crt", authority_pem),
     ] {
         std::fs::write(folder.join(&version).join(name), content)?;
         if !folder.join(name).is_symlink() {

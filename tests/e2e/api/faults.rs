@@ -60,46 +60,62 @@ pub(super) fn rights_are_taken_away_and_given_back(testbed: &Testbed) -> Result<
     Ok(())
 }
 
-/// An authority that is added to the cluster's ConfigMap counts at once, and no longer when it is gone.
+/// An authority that is added to the cluster's ConfigMap, of users or of front proxies, counts at once, and no longer
+/// when it is gone; who was known before goes on being known.
 pub(super) fn a_new_authority_is_trusted_without_restart(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let plane = scene.plane;
-    let authority = Authority::new("an authority that is added")?;
-    let user = client(Some(authority.client("root", Some("system:masters"))?))?;
-    let code = || -> Result<u16> { Ok(user.get(scene.daemon.url(BASE)).send()?.status().as_u16()) };
-    ensure!(code()? == 401, "{}", code()?);
-    let patch = |pem: &str| {
-        let patch = json!({"data": {"client-ca-file": pem}}).to_string();
-        let name = "extension-apiserver-authentication";
-        plane.kubectl(&[
-            "patch",
-            "configmap",
-            name,
-            "--namespace=kube-system",
-            "--patch",
-            &patch,
-        ])
-    };
-    let old = &plane.pki.authority.pem;
-    patch(&format!("{old}{}", authority.pem))?;
-    poll_until(
-        Duration::from_secs(60),
-        "the new authority to be trusted",
-        || {
-            ensure!(code()? == 200, "{}", code()?);
-            Ok(())
-        },
-    )?;
-    // What cannot be read changes nothing for the better, and is no end of the daemon.
-    patch(old)?;
-    poll_until(
-        Duration::from_secs(60),
-        "the new authority to be forgotten",
-        || {
-            ensure!(code()? == 401, "{}", code()?);
-            Ok(())
-        },
-    )?;
+    let url = scene.daemon.url(BASE);
+    let pki = &plane.pki;
+    for (key, name, group, old) in [
+        (
+            "client-ca-file",
+            "root",
+            Some("system:masters"),
+            &pki.authority,
+        ),
+        (
+            "requestheader-client-ca-file",
+            "front-proxy-client",
+            None,
+            &pki.front_proxy,
+        ),
+    ] {
+        let new = Authority::new("an authority that is added")?;
+        let code = |of: &Authority| -> Result<u16> {
+            let client = client(Some(of.client(name, group)?))?;
+            let request = client
+                .get(&url)
+                .header("x-remote-user", "root")
+                .header("x-remote-group", "system:masters");
+            Ok(request.send()?.status().as_u16())
+        };
+        let becomes = |expected: u16| {
+            poll_until(Duration::from_secs(60), key, || {
+                let code = code(&new)?;
+                ensure!(code == expected, "{code}");
+                Ok(())
+            })
+        };
+        let patch = |pem: &str| {
+            let patch = json!({"data": {key: pem}}).to_string();
+            plane.kubectl(&[
+                "patch",
+                "configmap",
+                "extension-apiserver-authentication",
+                "--namespace=kube-system",
+                "--patch",
+                &patch,
+            ])
+        };
+        ensure!(code(&new)? == 401, "{key}: it is known beforehand");
+        patch(&format!("{}{}", old.pem, new.pem))?;
+        becomes(200)?;
+        ensure!(code(old)? == 200, "{key}: the old one is forgotten");
+        patch(&old.pem)?;
+        becomes(401)?;
+        ensure!(code(old)? == 200, "{key}: the old one is forgotten");
+    }
     let lag = plane.get_raw(&scene.metric(&scene.namespace))?;
     ensure!(crate::daemon::value_of(&lag)? == 7, "{lag}");
     Ok(())

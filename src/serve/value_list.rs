@@ -1,0 +1,108 @@
+//! A value as the HPA reads it: an `ExternalMetricValueList` of one item.
+//!
+//! It is what is asked for most, so it is written from what is borrowed, into one buffer.
+
+use std::fmt::Arguments;
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use humantime::Rfc3339Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::route::{GROUP, VERSION};
+use super::status::{Failure, json};
+use crate::model::quantity::Milli;
+use crate::model::query::{Answer, Question};
+use crate::model::selector::Selector;
+use crate::model::target::label;
+
+/// Room for a list with names of the usual length; it grows where they are longer.
+const USUAL_BYTES: usize = 512;
+
+/// Labels that say what the value is of, in the order of their names.
+const LABELS: [&str; 5] = [
+    label::CLUSTER,
+    label::GROUP,
+    label::HPA,
+    label::TARGET,
+    label::TOPIC,
+];
+
+/// The answer to a question.
+///
+/// # Errors
+/// A list that cannot be written.
+pub(super) fn response(question: &Question<'_>, answer: &Answer) -> Result<Response, Failure> {
+    let list = ExternalMetricValueList {
+        kind: "ExternalMetricValueList",
+        api_version: format_args!("{GROUP}/{VERSION}"),
+        metadata: ListMeta {},
+        items: [ExternalMetricValue {
+            metric_name: question.metric,
+            metric_labels: Pinned(question.selector),
+            timestamp: humantime::format_rfc3339_seconds(answer.read.wall),
+            value: answer.value,
+        }],
+    };
+    let mut body = Vec::with_capacity(USUAL_BYTES);
+    serde_json::to_writer(&mut body, &list)
+        .map_err(|error| Failure::internal(error.to_string()))?;
+    Ok(json(StatusCode::OK, body))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExternalMetricValueList<'a> {
+    kind: &'static str,
+    api_version: Arguments<'a>,
+    metadata: ListMeta,
+    items: [ExternalMetricValue<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct ListMeta {}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ExternalMetricValue<'a> {
+    metric_name: &'a str,
+    metric_labels: Pinned<'a>,
+    #[serde(serialize_with = "shown")]
+    timestamp: Rfc3339Timestamp,
+    value: Milli,
+}
+
+/// The labels that a selector leaves one value.
+struct Pinned<'a>(&'a Selector);
+
+impl Serialize for Pinned<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let pinned = |key: &'static str| match self.0.values(key) {
+            Some([value]) => Some((key, value.as_str())),
+            _ => None,
+        };
+        serializer.collect_map(LABELS.into_iter().filter_map(pinned))
+    }
+}
+
+fn shown<S: Serializer>(value: &Rfc3339Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_in_the_order_of_their_names() {
+        assert!(LABELS.is_sorted(), "{LABELS:?}");
+    }
+
+    #[test]
+    fn only_one_value_is_a_label() {
+        let selector = "topic=t,group in (a,b),cluster in (c),hpa!=x,colour=red";
+        let selector = Selector::parse(selector).unwrap();
+        let labels = serde_json::to_string(&Pinned(&selector)).unwrap();
+        assert_eq!(labels, r#"{"cluster":"c","topic":"t"}"#);
+    }
+}

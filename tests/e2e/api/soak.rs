@@ -1,0 +1,511 @@
+//! A soak with churn: groups, topics, HPAs, certificates and brokers come and go while everything is asked for, and
+//! every answer is held against what the test itself did to Kafka.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reqwest::Client;
+use serde_json::{Value, json};
+
+use super::BASE;
+use super::certificates::swap;
+use crate::daemon::{Daemon, MAX_STALENESS, Options, metric_path, value_of};
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::pki::Identity;
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+/// The Service that the API server reaches the daemon by.
+const SERVICE: &str = "lagwise";
+
+const READERS: u64 = 6;
+
+/// Groups there are at a time, about.
+const GROUPS: usize = 8;
+
+/// What is written to each of a topic's two partitions.
+const RECORDS: i64 = 100;
+
+/// By how much a clock of the daemon's may differ from when the test did something.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// How much more memory the last third of the time may take than the one before, in percent. Short runs are not yet
+/// warm: caches that last for minutes still fill.
+const GROWTH: (u64, u64) = (4, 2);
+
+/// A minute, or ten where everything is to be tried.
+pub(super) fn with_churn(testbed: &Testbed) -> Result<()> {
+    let full = std::env::var("LAGWISE_TIER").is_ok_and(|tier| tier == "full");
+    let lasts = Duration::from_secs(if full { 600 } else { 60 });
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("soak")?;
+    let folder = testbed.folder("soak-tls")?;
+    let authority_pem = mount(plane, &namespace, &folder)?;
+    let external = json!({
+        "tls": {"cert_file": folder.join("tls.crt"), "key_file": folder.join("tls.key")},
+    });
+    let kubeconfig = plane.daemon_kubeconfig(&namespace)?;
+    let options = Options::main(&kafka.bootstrap());
+    let daemon = Daemon::start(testbed, &options, external, json!({}), Some(&kubeconfig))?;
+    let api = plane.register_api(&namespace, SERVICE, daemon.api_port, &authority_pem)?;
+    api.wait_available(Duration::from_secs(60))?;
+
+    let world = Arc::new(World::default());
+    let churn = Churn {
+        kafka,
+        plane,
+        namespace: &namespace,
+        folder: &folder,
+        world: &world,
+    };
+    for _ in 0..GROUPS / 2 {
+        churn.add_group()?;
+    }
+    let asking = Asking {
+        direct: daemon.url(""),
+        through: plane.server.clone(),
+        namespace: namespace.clone(),
+        root: plane.pki.authority.client("root", Some("system:masters"))?,
+    };
+    churn.settles(&daemon, &asking)?;
+    let (_, idle) = usage(&daemon)?;
+
+    let asking = Arc::new(asking);
+    let runtime = tokio::runtime::Runtime::new()?;
+    let readers: Vec<_> = (0..READERS)
+        .map(|seed| runtime.spawn(read(Arc::clone(&asking), Arc::clone(&world), seed)))
+        .collect();
+    let began = Instant::now();
+    let samples = churn.go_on(&daemon, lasts)?;
+    world.stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        runtime.block_on(reader)??;
+    }
+    drop(runtime);
+    let tally = world.tally().clone();
+    println!(
+        "{:?}: {} changes, answers {:?}",
+        began.elapsed(),
+        samples.len(),
+        tally.counts
+    );
+    ensure!(tally.wrong.is_empty(), "{}", tally.wrong.join("\n"));
+    let right = tally.counts.get("right value").copied().unwrap_or(0);
+    ensure!(right >= 20 * lasts.as_secs(), "{right} right values");
+    churn.settles(&daemon, &asking)?;
+    memory_is_flat(&samples, if full { GROWTH.1 } else { GROWTH.0 })?;
+    poll_until(
+        Duration::from_secs(60),
+        "the descriptors to be given back",
+        || {
+            let (_, open) = usage(&daemon)?;
+            ensure!(open <= idle + 4, "{open} open, {idle} at first");
+            Ok(())
+        },
+    )?;
+    let (_, open) = usage(&daemon)?;
+    println!("descriptors: {idle} before, {open} after");
+    let log = daemon.process.log();
+    ensure!(!log.contains("panicked"), "it panicked");
+    Ok(())
+}
+
+/// What is true, and what was answered.
+#[derive(Default)]
+struct World {
+    groups: Mutex<Vec<Arc<Group>>>,
+    tally: Mutex<Tally>,
+    stop: AtomicBool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tally {
+    counts: BTreeMap<String, u64>,
+    wrong: Vec<String>,
+}
+
+impl World {
+    fn groups(&self) -> MutexGuard<'_, Vec<Arc<Group>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, what: impl Into<String>) {
+        *self.tally().counts.entry(what.into()).or_default() += 1;
+    }
+
+    fn wrong(&self, what: String) {
+        let mut tally = self.tally();
+        // The first ones tell.
+        if tally.wrong.len() < 10 {
+            tally.wrong.push(what);
+        }
+    }
+}
+
+/// A group, and its lag at all times.
+struct Group {
+    name: String,
+    topic: String,
+    spans: Mutex<Vec<Span>>,
+    has_hpa: AtomicBool,
+}
+
+/// A time in which a lag was, or may have been, the true one; `None` where there was no topic.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    lag: Option<u64>,
+    from: Instant,
+    until: Option<Instant>,
+}
+
+impl Group {
+    fn spans(&self) -> MutexGuard<'_, Vec<Span>> {
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something that makes the lag another one: while it is under way, either may be read.
+    fn change(&self, lag: Option<u64>, by: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.spans().push(Span {
+            lag,
+            from: Instant::now(),
+            until: None,
+        });
+        by()?;
+        let mut spans = self.spans();
+        if let [.., before, _] = spans.as_mut_slice() {
+            before.until = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Whether a reading that is not too old may say this, of a question asked and answered then.
+    fn may_be(&self, lag: Option<u64>, asked: Instant, answered: Instant) -> bool {
+        let oldest = asked.checked_sub(MAX_STALENESS + SLACK);
+        self.spans().iter().any(|span| {
+            let still = span.until.zip(oldest).is_none_or(|(until, at)| until >= at);
+            span.lag == lag && span.from <= answered && still
+        })
+    }
+
+    fn is_gone_for(&self, time: Duration) -> bool {
+        let last = self.spans().last().copied();
+        last.is_some_and(|span| span.lag.is_none() && span.from.elapsed() > time)
+    }
+
+    fn is_there(&self) -> bool {
+        self.spans().last().is_some_and(|span| span.lag.is_some())
+    }
+}
+
+/// What changes the world.
+struct Churn<'a> {
+    kafka: &'a KafkaCluster,
+    plane: &'a ControlPlane,
+    namespace: &'a str,
+    folder: &'a Path,
+    world: &'a World,
+}
+
+impl Churn<'_> {
+    /// A topic, a group that is behind on it, and an HPA that wants so much per replica that nothing is clamped.
+    fn add_group(&self) -> Result<()> {
+        let (name, topic) = (unique("soak-group"), unique("soak-topic"));
+        let group = Arc::new(Group {
+            name,
+            topic,
+            spans: Mutex::default(),
+            has_hpa: AtomicBool::new(false),
+        });
+        self.kafka.create_topic(&group.topic, 2)?;
+        let each = usize::try_from(RECORDS)?;
+        self.kafka
+            .produce_to(&group.topic, &[(0, each), (1, each)])?;
+        self.commit(&group, [RECORDS / 2, RECORDS / 2])?;
+        self.apply_hpa(&group)?;
+        let mut groups = self.world.groups();
+        // Those that have long been gone need not be asked for any more.
+        groups.retain(|group| !group.is_gone_for(2 * MAX_STALENESS));
+        groups.push(group);
+        Ok(())
+    }
+
+    fn commit(&self, group: &Group, at: [i64; 2]) -> Result<()> {
+        let lag = u64::try_from(2 * RECORDS - at[0] - at[1])?;
+        group.change(Some(lag), || {
+            self.kafka
+                .commit(&group.name, &group.topic, &[(0, at[0]), (1, at[1])])
+        })
+    }
+
+    fn apply_hpa(&self, group: &Group) -> Result<()> {
+        let labels = json!({"group": group.name, "topic": group.topic});
+        let hpa = json!({
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": group.name},
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "absent"},
+                "maxReplicas": 50,
+                "metrics": [{"type": "External", "external": {
+                    "metric": {"name": "kafka_lag", "selector": {"matchLabels": labels}},
+                    "target": {"type": "AverageValue", "averageValue": "1000000"},
+                }}],
+            },
+        });
+        self.plane.apply(self.namespace, &hpa.to_string())?;
+        group.has_hpa.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn delete_hpa(&self, group: &Group) -> Result<()> {
+        group.has_hpa.store(false, Ordering::Relaxed);
+        let namespace = ["--namespace", self.namespace];
+        self.plane
+            .kubectl(&[&["delete", "hpa", &group.name], &namespace[..]].concat())
+            .map(drop)
+    }
+
+    /// Changes something all the time; memory and descriptors after each change, with when it was.
+    fn go_on(&self, daemon: &Daemon, lasts: Duration) -> Result<Vec<(Duration, u64, usize)>> {
+        let began = Instant::now();
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut samples = Vec::new();
+        // One broker after the other is killed, and comes back a while later.
+        let turn = (lasts / 12).max(Duration::from_secs(15));
+        let mut down = None;
+        for step in 0.. {
+            if began.elapsed() >= lasts {
+                break;
+            }
+            let turns = began.elapsed().as_secs() / turn.as_secs();
+            let wanted = (turns % 3 == 1).then(|| usize::try_from(turns / 3 % 3 + 1));
+            let wanted = wanted.transpose()?;
+            if wanted != down {
+                match (down, wanted) {
+                    (Some(id), _) => self.kafka.start_broker(id)?,
+                    (None, Some(id)) => self.kafka.stop_broker(id)?,
+                    (None, None) => {}
+                }
+                down = if down.is_some() { None } else { wanted };
+            }
+            self.change(step, down.is_none(), &mut random)?;
+            let (memory, open) = usage(daemon)?;
+            samples.push((began.elapsed(), memory, open));
+        }
+        if let Some(id) = down {
+            self.kafka.start_broker(id)?;
+        }
+        Ok(samples)
+    }
+
+    fn change(&self, step: usize, all_up: bool, random: &mut fastrand::Rng) -> Result<()> {
+        let there: Vec<_> = self
+            .world
+            .groups()
+            .iter()
+            .filter(|group| group.is_there())
+            .cloned()
+            .collect();
+        let one = random.choice(&there).context("no group")?;
+        match step % 8 {
+            // A topic gets its copies only while all brokers are up.
+            0 if all_up && there.len() < GROUPS => self.add_group(),
+            2 => self.delete_hpa_of_one(&there),
+            4 if there.len() > GROUPS / 2 && all_up => {
+                one.change(None, || self.kafka.delete_topic(&one.topic))
+            }
+            5 => there
+                .iter()
+                .filter(|group| !group.has_hpa.load(Ordering::Relaxed))
+                .try_for_each(|group| self.apply_hpa(group)),
+            6 => mount(self.plane, self.namespace, self.folder).map(drop),
+            _ => self.commit(one, [random.i64(0..=RECORDS), random.i64(0..=RECORDS)]),
+        }
+    }
+
+    fn delete_hpa_of_one(&self, there: &[Arc<Group>]) -> Result<()> {
+        let has_one = |group: &&Arc<Group>| group.has_hpa.load(Ordering::Relaxed);
+        match there.iter().find(has_one) {
+            Some(group) => self.delete_hpa(group),
+            None => Ok(()),
+        }
+    }
+
+    /// All that is there is answered, and rightly, once nothing changes any more.
+    fn settles(&self, daemon: &Daemon, asking: &Asking) -> Result<()> {
+        let groups = self.world.groups().clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let client = asking.client()?;
+        for group in groups.iter().filter(|group| group.is_there()) {
+            if !group.has_hpa.load(Ordering::Relaxed) {
+                self.apply_hpa(group)?;
+            }
+            let lag = group.spans().last().and_then(|span| span.lag);
+            let url = daemon.url(&asking.metric(group));
+            poll_until(Duration::from_secs(90), "the lag to be served", || {
+                let (code, body) = runtime.block_on(get(&client, &url))?;
+                ensure!(code == 200, "{code}: {body}");
+                let served = value_of(&serde_json::from_str(&body)?)?;
+                ensure!(Some(served) == lag, "{served}, not {lag:?}");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What is asked, and by whom.
+struct Asking {
+    direct: String,
+    through: String,
+    namespace: String,
+    root: Identity,
+}
+
+impl Asking {
+    fn client(&self) -> Result<Client> {
+        let pem = format!("{}{}", self.root.certificate, self.root.key);
+        Ok(Client::builder()
+            .danger_accept_invalid_certs(true)
+            .timeout(Duration::from_secs(30))
+            .identity(reqwest::Identity::from_pem(pem.as_bytes())?)
+            .build()?)
+    }
+
+    fn metric(&self, group: &Group) -> String {
+        let selector = format!("group={},topic={}", group.name, group.topic);
+        metric_path(&self.namespace, &selector)
+    }
+}
+
+async fn get(client: &Client, url: &str) -> Result<(u16, String)> {
+    let answer = client.get(url).send().await?;
+    Ok((answer.status().as_u16(), answer.text().await?))
+}
+
+/// Asks until it is told to stop.
+async fn read(asking: Arc<Asking>, world: Arc<World>, seed: u64) -> Result<()> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut client = asking.client()?;
+    while !world.stop.load(Ordering::Relaxed) {
+        if random.u8(..) < 8 {
+            client = asking.client()?;
+        }
+        match random.u8(..10) {
+            0 => {
+                let path = metric_path("elsewhere", &format!("group=unknown-{}", random.u16(..)));
+                let (code, body) = get(&client, &format!("{}{path}", asking.direct)).await?;
+                world.count(format!("unknown group: {code}"));
+                if ![404, 429, 503].contains(&code) {
+                    world.wrong(format!("{path}: {code}: {body}"));
+                }
+            }
+            1 => {
+                let (path, expected) = match random.u8(..3) {
+                    0 => (BASE.to_owned(), 200),
+                    1 => (metric_path(&asking.namespace, "group=,(("), 400),
+                    _ => (format!("{BASE}/nothing"), 404),
+                };
+                let (code, body) = get(&client, &format!("{}{path}", asking.direct)).await?;
+                world.count(format!("others: {code}"));
+                if code != expected {
+                    world.wrong(format!("{path}: {code}: {body}"));
+                }
+            }
+            n => {
+                let Some(group) = random.choice(&*world.groups()).cloned() else {
+                    continue;
+                };
+                let server = if n == 2 {
+                    &asking.through
+                } else {
+                    &asking.direct
+                };
+                let url = format!("{server}{}", asking.metric(&group));
+                let asked = Instant::now();
+                let (code, body) = get(&client, &url).await?;
+                judge(&world, &group, asked, code, &body);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn judge(world: &World, group: &Group, asked: Instant, code: u16, body: &str) {
+    let answered = Instant::now();
+    let served = serde_json::from_str::<Value>(body)
+        .ok()
+        .and_then(|body| value_of(&body).ok());
+    let is_right = match code {
+        200 => served.is_some() && group.may_be(served, asked, answered),
+        404 => group.may_be(None, asked, answered),
+        // Not known, and said so: no answer, and so no wrong one.
+        429 | 503 => true,
+        _ => false,
+    };
+    match (is_right, code) {
+        (true, 200) => world.count("right value"),
+        (true, code) => world.count(format!("no value: {code}")),
+        (false, code) => world.wrong(format!(
+            "{} is answered {code} {body}; it is {:?}",
+            group.name,
+            group.spans()
+        )),
+    }
+}
+
+/// Puts a new certificate into the place that the daemon looks at; its authority's.
+fn mount(plane: &ControlPlane, namespace: &str, folder: &Path) -> Result<String> {
+    let serving = plane.serving_certificate(namespace, SERVICE)?;
+    let identity = Identity {
+        certificate: std::fs::read_to_string(&serving.cert_file)?,
+        key: std::fs::read_to_string(&serving.key_file)?,
+    };
+    swap(folder, &unique("version"), &identity, &serving.ca_pem)?;
+    Ok(serving.ca_pem)
+}
+
+/// Resident memory in kB, and how many descriptors are open.
+fn usage(daemon: &Daemon) -> Result<(u64, usize)> {
+    let process = Path::new("/proc").join(daemon.process.pid().to_string());
+    let status = std::fs::read_to_string(process.join("status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let memory = line.and_then(|line| line.split_whitespace().next());
+    let memory = memory.context("no VmRSS")?.parse()?;
+    Ok((memory, std::fs::read_dir(process.join("fd"))?.count()))
+}
+
+/// The median of the last third against that of the one before.
+fn memory_is_flat(samples: &[(Duration, u64, usize)], percent: u64) -> Result<()> {
+    let median = |samples: &[(Duration, u64, usize)]| {
+        let mut sorted: Vec<u64> = samples.iter().map(|(_, memory, _)| *memory).collect();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied().context("no samples")
+    };
+    let third = samples.len() / 3;
+    let (middle, last) = (
+        median(&samples[third..2 * third])?,
+        median(&samples[2 * third..])?,
+    );
+    let most = samples.iter().map(|(.., open)| open).max();
+    println!(
+        "resident memory: {} kB at first, {middle} kB and {last} kB in the last two thirds; at most {most:?} descriptors",
+        samples.first().map_or(0, |(_, memory, _)| *memory)
+    );
+    ensure!(
+        last.saturating_sub(middle) * 100 <= middle * percent,
+        "resident memory grows from {middle} kB to {last} kB"
+    );
+    Ok(())
+}

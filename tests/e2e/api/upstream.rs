@@ -1,0 +1,368 @@
+//! The API server that the daemon depends on is gone, busy, broken or cut off: what is read goes on, whom nothing
+//! recent is known about is refused for a reason, nothing hangs, and all is well afterwards without a restart.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reqwest::blocking::Client;
+use serde_json::{Value, json};
+
+use super::callers::client;
+use super::{BASE, Scene};
+use crate::daemon::{metric_path, value_of};
+use crate::testbed::api_proxy::{ApiProxy, Asked, Fault};
+use crate::testbed::poll::poll_until;
+use crate::testbed::ports::free_port;
+use crate::testbed::proxy::{Mode, Proxy};
+use crate::testbed::{Testbed, unique};
+
+/// How long no answer may take, whatever the API server does: what a review may take, and this busy machine.
+const NO_HANG: Duration = Duration::from_secs(10);
+
+/// How long it may take until all is well again: the longest pause between two tries, and some.
+const RECOVERY: Duration = Duration::from_secs(180);
+
+/// Clients that ask the daemon itself.
+struct Asking<'a> {
+    scene: &'a Scene<'a>,
+    plain: Client,
+    master: Client,
+}
+
+impl<'a> Asking<'a> {
+    fn new(scene: &'a Scene<'a>) -> Result<Self> {
+        let authority = &scene.plane.pki.authority;
+        Ok(Self {
+            scene,
+            plain: client(None)?,
+            master: client(Some(authority.client("root", Some("system:masters"))?))?,
+        })
+    }
+
+    /// Code and body of the group's lag for the bearer of a token. It takes no longer than it may, and is never 500.
+    fn bearer(&self, token: &str) -> Result<(u16, String)> {
+        let url = self
+            .scene
+            .daemon
+            .url(&self.scene.metric(&self.scene.namespace));
+        let began = Instant::now();
+        let answer = self.plain.get(url).bearer_auth(token).send()?;
+        let (code, body) = (answer.status().as_u16(), answer.text()?);
+        ensure!(began.elapsed() < NO_HANG, "{:?}: {code}", began.elapsed());
+        ensure!([200, 503].contains(&code), "{code}: {body}");
+        Ok((code, body))
+    }
+
+    /// What somebody is answered whom nobody need be asked about: read from memory, whatever the API server does.
+    fn master(&self, selector: &str) -> Result<u64> {
+        let path = metric_path(&self.scene.namespace, selector);
+        let began = Instant::now();
+        let answer = self.master.get(self.scene.daemon.url(&path)).send()?;
+        let (code, body) = (answer.status().as_u16(), answer.text()?);
+        ensure!(began.elapsed() < NO_HANG, "{:?}: {code}", began.elapsed());
+        ensure!(code == 200, "{code}: {body}");
+        value_of(&serde_json::from_str(&body)?)
+    }
+
+    fn selector(&self) -> String {
+        format!("group={},topic={}", self.scene.group, self.scene.topic)
+    }
+
+    /// The lag goes on being read: one record more is one message more.
+    fn follows_kafka(&self, testbed: &Testbed) -> Result<()> {
+        let before = self.master(&self.selector())?;
+        testbed.kafka()?.produce(&self.scene.topic, 1, 1)?;
+        poll_until(Duration::from_secs(60), "the record to be counted", || {
+            let now = self.master(&self.selector())?;
+            ensure!(now == before + 1, "{now}, not one more than {before}");
+            Ok(())
+        })
+    }
+
+    /// An HPA that asks for the group's lag with a target of 1 per replica. The daemon answers 2, for 2 partitions,
+    /// where it knows of it, and all of the lag where it does not.
+    fn create_hpa(&self, name: &str) -> Result<()> {
+        let labels = json!({"group": self.scene.group, "topic": self.scene.topic, "hpa": name});
+        let hpa = json!({
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": name},
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "absent"},
+                "maxReplicas": 50,
+                "metrics": [{"type": "External", "external": {
+                    "metric": {"name": "kafka_lag", "selector": {"matchLabels": labels}},
+                    "target": {"type": "AverageValue", "averageValue": "1"},
+                }}],
+            },
+        });
+        self.scene
+            .plane
+            .apply(&self.scene.namespace, &hpa.to_string())
+    }
+
+    /// Whether the daemon knows of that HPA.
+    fn knows(&self, hpa: &str) -> Result<bool> {
+        Ok(self.master(&format!("{},hpa={hpa}", self.selector()))? == 2)
+    }
+
+    fn wait_to_know(&self, hpa: &str) -> Result<()> {
+        poll_until(RECOVERY, "the new HPA to be known", || {
+            ensure!(self.knows(hpa)?, "not yet");
+            Ok(())
+        })
+    }
+
+    fn wait_to_be_let_in(&self, token: &str) -> Result<()> {
+        poll_until(RECOVERY, "the reader to be let in again", || {
+            let (code, body) = self.bearer(token)?;
+            ensure!(code == 200, "{code}: {body}");
+            Ok(())
+        })
+    }
+
+    /// It has neither ended nor panicked anywhere.
+    fn is_sound(&self) -> Result<()> {
+        let log = self.scene.daemon.process.log();
+        ensure!(!log.contains("panicked"), "it panicked");
+        self.scene.daemon.metrics().map(drop)
+    }
+}
+
+/// 429 with a long `Retry-After` and 500 to reviews, listings and watches, and no answer at all to reviews.
+pub(super) fn refusals_are_borne(testbed: &Testbed) -> Result<()> {
+    let proxy = ApiProxy::start(testbed.control_plane()?)?;
+    let scene = Scene::set_by(testbed, |_| {}, |own| proxy.kubeconfig(&own))?;
+    let asking = Asking::new(&scene)?;
+    let known = unique("known");
+    asking.create_hpa(&known)?;
+    asking.wait_to_know(&known)?;
+    for fault in [
+        Fault::Refuse(429, Some(3600)),
+        Fault::Refuse(500, None),
+        Fault::Hang,
+    ] {
+        let (token, unseen) = (scene.token("reader")?, scene.token("reader")?);
+        asking.wait_to_be_let_in(&token)?;
+        proxy.set(&[Asked::Review], fault);
+        // A listing without an answer is given up after a while, and tried again after another: that is for tests with
+        // a clock of their own.
+        if fault != Fault::Hang {
+            proxy.set(&[Asked::List, Asked::Watch], fault);
+            proxy.cut();
+        }
+        // Who was known a moment ago goes on being known for a while; whoever was not is refused for a reason.
+        let (code, body) = asking.bearer(&token)?;
+        ensure!(code == 200, "{fault:?}: {code}: {body}");
+        let (code, body) = asking.bearer(&unseen)?;
+        ensure!(code == 503, "{fault:?}: {code}: {body}");
+        let reason = match fault {
+            Fault::Refuse(code, _) => code.to_string(),
+            Fault::Hang => "does not answer".to_owned(),
+        };
+        ensure!(body.contains(&reason), "{fault:?}: {body}");
+        ensure!(!body.contains(&unseen), "the token is told");
+        asking.follows_kafka(testbed)?;
+        ensure!(asking.knows(&known)?, "{fault:?}: the HPA is forgotten");
+        poll_until(Duration::from_secs(60), "what is remembered to end", || {
+            let (code, body) = asking.bearer(&token)?;
+            ensure!(code == 503, "{code}: {body}");
+            Ok(())
+        })?;
+        ensure!(asking.knows(&known)?, "{fault:?}: the HPA is forgotten");
+        let new = unique("new");
+        asking.create_hpa(&new)?;
+        let is_cut_off = fault != Fault::Hang;
+        ensure!(
+            !is_cut_off || !asking.knows(&new)?,
+            "{fault:?}: who said so?"
+        );
+        proxy.mend();
+        let began = Instant::now();
+        asking.wait_to_be_let_in(&token)?;
+        let let_in = began.elapsed();
+        asking.wait_to_know(&new)?;
+        println!(
+            "after {fault:?}: let in within {let_in:?}, a new HPA known within {:?}",
+            began.elapsed()
+        );
+    }
+    asking.is_sound()
+}
+
+/// Watches alone are refused or cut; and the rights to list are taken away and given back.
+pub(super) fn watches_are_cut_and_rights_taken_away(testbed: &Testbed) -> Result<()> {
+    let plane = testbed.control_plane()?;
+    let proxy = ApiProxy::start(plane)?;
+    let scene = Scene::set_by(testbed, |_| {}, |own| proxy.kubeconfig(&own))?;
+    let asking = Asking::new(&scene)?;
+    let token = scene.token("reader")?;
+    let hpa = |when: &str| -> Result<()> {
+        let (name, began) = (unique("hpa"), Instant::now());
+        asking.create_hpa(&name)?;
+        asking.wait_to_know(&name)?;
+        println!("{when}, a new HPA is known within {:?}", began.elapsed());
+        Ok(())
+    };
+    hpa("with the watches up")?;
+    for round in 0..3 {
+        proxy.cut();
+        hpa(&format!("after cut {round}"))?;
+    }
+    // A watch that is refused for an hour, while listings are answered: a listing now and then has to do.
+    let listings = proxy.count(Asked::List);
+    proxy.set(&[Asked::Watch], Fault::Refuse(429, Some(3600)));
+    proxy.cut();
+    hpa("while watches are refused")?;
+    let listings = proxy.count(Asked::List) - listings;
+    ensure!(listings < 40, "{listings} listings meanwhile");
+    proxy.mend();
+    hpa("once watches are answered again")?;
+
+    // No right to list HPAs, and none to read the ConfigMap.
+    let name = format!("lagwise-{}", scene.namespace);
+    let removed = unique("removed");
+    plane.kubectl(&["delete", "clusterrolebinding", &name])?;
+    plane.kubectl(&["delete", "rolebinding", &name, "--namespace=kube-system"])?;
+    proxy.cut();
+    poll_until(RECOVERY, "the missing right to be told", || {
+        let log = scene.daemon.process.log();
+        ensure!(log.contains("is forbidden"), "not yet");
+        Ok(())
+    })?;
+    asking.create_hpa(&removed)?;
+    asking.follows_kafka(testbed)?;
+    asking.wait_to_be_let_in(&token)?;
+    ensure!(!asking.knows(&removed)?, "who said so?");
+    plane.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        &name,
+        &format!("--clusterrole={name}"),
+        &format!("--serviceaccount={}:lagwise", scene.namespace),
+    ])?;
+    plane.kubectl(&[
+        "create",
+        "rolebinding",
+        &name,
+        "--namespace=kube-system",
+        "--role=extension-apiserver-authentication-reader",
+        &format!("--serviceaccount={}:lagwise", scene.namespace),
+    ])?;
+    asking.wait_to_know(&removed)?;
+    let log = scene.daemon.process.log();
+    let told = log.matches("is forbidden").count();
+    ensure!(told <= 4, "the missing right is told {told} times");
+    asking.is_sound()
+}
+
+/// The network to the API server takes everything and brings nothing, then cuts every connection, then is well.
+pub(super) fn a_silent_network_is_borne(testbed: &Testbed) -> Result<()> {
+    let (proxy, port) = network(testbed)?;
+    let scene = Scene::set_by(testbed, |_| {}, |own| through(testbed, &own, port))?;
+    let asking = Asking::new(&scene)?;
+    let token = scene.token("reader")?;
+    asking.wait_to_be_let_in(&token)?;
+    for mode in [Mode::Silent, Mode::Hangup] {
+        proxy.set(mode);
+        let (code, body) = asking.bearer(&scene.token("reader")?)?;
+        ensure!(code == 503, "{mode:?}: {code}: {body}");
+        ensure!(body.contains("does not answer"), "{mode:?}: {body}");
+        asking.follows_kafka(testbed)?;
+        let name = unique("hpa");
+        asking.create_hpa(&name)?;
+        proxy.set(Mode::Forward);
+        asking.wait_to_be_let_in(&token)?;
+        asking.wait_to_know(&name)?;
+    }
+    asking.is_sound()
+}
+
+/// Nobody says that the network is gone, and no request shows it: a watch is given up all the same.
+pub(super) fn a_silent_watch_is_given_up(testbed: &Testbed) -> Result<()> {
+    let (proxy, port) = network(testbed)?;
+    let scene = Scene::set_by(testbed, |_| {}, |own| through(testbed, &own, port))?;
+    let asking = Asking::new(&scene)?;
+    let (before, after) = (unique("before"), unique("after"));
+    asking.create_hpa(&before)?;
+    asking.wait_to_know(&before)?;
+    let began = Instant::now();
+    proxy.set(Mode::Silent);
+    poll_until(
+        Duration::from_secs(300),
+        "the watches to be given up",
+        || {
+            let log = scene.daemon.process.log();
+            let lost = log.matches("Kubernetes watch failed").count();
+            ensure!(lost >= 2, "{lost} of them");
+            Ok(())
+        },
+    )?;
+    println!("silent watches are given up after {:?}", began.elapsed());
+    ensure!(asking.knows(&before)?, "the HPA is forgotten");
+    asking.create_hpa(&after)?;
+    proxy.set(Mode::Forward);
+    asking.wait_to_know(&after)?;
+    asking.is_sound()
+}
+
+/// A network to the API server, and the port at which it is.
+fn network(testbed: &Testbed) -> Result<(Proxy, u16)> {
+    let server = &testbed.control_plane()?.server;
+    let target = server.rsplit(':').next().context("no port")?.parse()?;
+    let port = free_port()?;
+    Ok((Proxy::start(port, target)?, port))
+}
+
+/// A copy of a kubeconfig that leads through that network.
+fn through(testbed: &Testbed, own: &Path, port: u16) -> Result<PathBuf> {
+    let text = std::fs::read_to_string(own)?;
+    let path = own.with_file_name(format!("{}.kubeconfig", unique("through-a-network")));
+    let here = format!("https://127.0.0.1:{port}");
+    let server = &testbed.control_plane()?.server;
+    std::fs::write(&path, text.replace(server, &here))?;
+    Ok(path)
+}
+
+/// The API server is killed and comes back where it was.
+pub(super) fn the_api_server_is_restarted(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, |_| {})?;
+    let (plane, asking) = (scene.plane, Asking::new(&scene)?);
+    let (token, unseen) = (scene.token("reader")?, scene.token("reader")?);
+    let (before, after) = (unique("before"), unique("after"));
+    asking.create_hpa(&before)?;
+    asking.wait_to_know(&before)?;
+    asking.wait_to_be_let_in(&token)?;
+    plane.kill_api_server();
+    let (code, body) = asking.bearer(&unseen)?;
+    ensure!(code == 503, "{code}: {body}");
+    asking.follows_kafka(testbed)?;
+    ensure!(asking.knows(&before)?, "the HPA is forgotten");
+    poll_until(Duration::from_secs(60), "what is remembered to end", || {
+        let (code, body) = asking.bearer(&token)?;
+        ensure!(code == 503, "{code}: {body}");
+        Ok(())
+    })?;
+    // The front proxy's word counts on: its authority was read before.
+    let proxy = client(Some(
+        plane.pki.front_proxy.client("front-proxy-client", None)?,
+    ))?;
+    let discovery = proxy
+        .get(scene.daemon.url(BASE))
+        .header("x-remote-user", "root")
+        .header("x-remote-group", "system:masters")
+        .send()?;
+    ensure!(discovery.status() == 200, "{}", discovery.status());
+    plane.start_api_server()?;
+    let began = Instant::now();
+    asking.wait_to_be_let_in(&token)?;
+    asking.create_hpa(&after)?;
+    asking.wait_to_know(&after)?;
+    poll_until(RECOVERY, "the aggregated API to be back", || {
+        let body: Value = plane.get_raw(&scene.metric(&scene.namespace))?;
+        value_of(&body).map(drop)
+    })?;
+    println!("all is well {:?} after the API server is", began.elapsed());
+    asking.is_sound()
+}
