@@ -81,7 +81,13 @@ pub async fn keep(options: LeaseOptions) {
     loop {
         let took = keeper.turn().await;
         keeper.tell(took.err());
-        let pause = tokio::time::sleep(rules.retry());
+        // Whoever waits for the end of a Lease looks at that moment, and not up to a whole pause later.
+        let over = keeper.candidate.over_in(Instant::now());
+        let retry = rules.retry();
+        let pause = over
+            .filter(|over| !over.is_zero())
+            .map_or(retry, |over| over.min(retry));
+        let pause = tokio::time::sleep(pause);
         tokio::select! {
             () = pause => {}
             () = keeper.is_open(&mut seen) => {}
@@ -158,6 +164,11 @@ impl LeaseKeeper {
                 return std::future::pending().await;
             }
             let record = seen.borrow_and_update().as_ref().map(record_of);
+            if self.held.is_none() && record.is_some() {
+                // From when it was renewed, and not from when that was next asked about. One that the
+                // watch shows late only makes this daemon wait for longer.
+                self.candidate.see(record.clone(), Instant::now());
+            }
             let held = self.held.as_ref().map(record_of);
             if record.is_some_and(|record| is_news(&record, held.as_ref())) {
                 // Whatever it is, it is not what was last written: it has to be read.

@@ -129,6 +129,11 @@ pub enum Finding {
         cluster: ClusterName,
         group: GroupId,
     },
+    /// A group whose offsets the brokers are about to delete.
+    OffsetsExpire {
+        cluster: ClusterName,
+        group: GroupId,
+    },
     /// Members that are not pods of the workload that the HPA scales.
     ForeignMembers {
         hpa: String,
@@ -214,6 +219,7 @@ impl Finding {
             Finding::TopicMissing { .. } => Kind::TopicMissing,
             Finding::NothingToRead { .. } => Kind::NothingToRead,
             Finding::NoMembers { .. } => Kind::NoMembers,
+            Finding::OffsetsExpire { .. } => Kind::OffsetsExpire,
             Finding::ForeignMembers { .. } => Kind::ForeignMembers,
             Finding::UnevenPartitions { .. } => Kind::UnevenPartitions,
             Finding::Stabilised { .. } => Kind::Stabilised,
@@ -238,7 +244,8 @@ impl Finding {
             Finding::ConflictingSettings { cluster, group, .. }
             | Finding::MembersBeyond { cluster, group, .. }
             | Finding::MixedSubscriptions { cluster, group, .. }
-            | Finding::NoMembers { cluster, group, .. } => About::Group(cluster, group),
+            | Finding::NoMembers { cluster, group, .. }
+            | Finding::OffsetsExpire { cluster, group } => About::Group(cluster, group),
             Finding::NoGroup { hpa, .. }
             | Finding::UnknownCluster { hpa, .. }
             | Finding::AmbiguousCluster { hpa, .. }

@@ -107,6 +107,18 @@ impl Candidate {
             Some(_) => Turn::Wait,
         }
     }
+
+    /// How long after `now` the Lease of somebody else is over unless it is renewed; `None` where nobody
+    /// else holds it.
+    #[must_use]
+    pub fn over_in(&self, now: Instant) -> Option<Duration> {
+        let (record, since) = self.seen.as_ref()?;
+        let holder = record.holder.as_deref()?;
+        let left = record
+            .duration
+            .saturating_sub(now.saturating_duration_since(*since));
+        (holder != self.me).then_some(left)
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +136,23 @@ mod tests {
             transitions,
             renewed: Some(renewed.to_owned()),
             duration: RULES.duration,
+        }
+    }
+
+    #[test]
+    fn when_the_lease_of_another_is_over() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut candidate = Candidate::new("me".into());
+        assert_eq!(candidate.over_in(start), None);
+        candidate.see(Some(held(Some("other"), 3, "1")), start);
+        assert_eq!(candidate.over_in(start + 4 * second), Some(11 * second));
+        assert_eq!(candidate.over_in(start + 20 * second), Some(Duration::ZERO));
+        candidate.see(Some(held(Some("other"), 3, "2")), start + 4 * second);
+        assert_eq!(candidate.over_in(start + 4 * second), Some(15 * second));
+        for holder in [None, Some("me")] {
+            candidate.see(Some(held(holder, 4, "3")), start);
+            assert_eq!(candidate.over_in(start), None, "{holder:?}");
         }
     }
 

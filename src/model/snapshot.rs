@@ -108,6 +108,9 @@ pub struct GroupSnapshot {
     pub description: Option<Arc<GroupDescription>>,
     /// What is remembered of it while it has no members.
     pub remembered: Arc<RememberedGroup>,
+    /// For how long it has been seen to have no members, as of the last sweep; `None` where it has some,
+    /// or nobody tells.
+    pub empty_for: Option<Duration>,
     /// Whether it is stuck as a whole: some partition is, and none that is behind gets anywhere.
     pub stuck: bool,
     /// Its topics.

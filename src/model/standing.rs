@@ -217,6 +217,11 @@ fn sleeping_groups(targets: &Targets) -> BTreeSet<(&ClusterName, &GroupId)> {
         .collect()
 }
 
+/// How long a group may be without members before a person is told that its offsets will go: two days
+/// before they do, with Kafka's default of `offsets.retention.minutes`, which counts from when the last
+/// member leaves (KIP-211).
+const EXPIRES_AFTER: Duration = Duration::from_secs(5 * 24 * 3600);
+
 fn of_group(
     cluster: &ClusterName,
     id: &GroupId,
@@ -232,6 +237,10 @@ fn of_group(
     if told.state == GroupState::Empty && !may_sleep && waits(group, looking.members_within) {
         let (cluster, group) = names();
         found.push(Finding::NoMembers { cluster, group });
+    }
+    if group.empty_for.is_some_and(|empty| empty >= EXPIRES_AFTER) && has_commits(group) {
+        let (cluster, group) = names();
+        found.push(Finding::OffsetsExpire { cluster, group });
     }
     if told.state != GroupState::Stable {
         return found;
@@ -255,6 +264,12 @@ fn of_group(
         });
     }
     found
+}
+
+/// Whether there are offsets that could be deleted.
+fn has_commits(group: &GroupSnapshot) -> bool {
+    let mut topics = group.topics.values();
+    topics.any(|topic| topic.latest.is_ok() && topic.may_have_commits())
 }
 
 /// Whether messages wait that are at least so old. Where their age cannot be told they are new.

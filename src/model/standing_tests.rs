@@ -123,6 +123,64 @@ fn tolerances_that_pass_or_miss_the_ceiling() {
     }
 }
 
+fn described(state: GroupState) -> Arc<GroupDescription> {
+    Arc::new(GroupDescription {
+        kind: GroupKind::Classic,
+        state,
+        assignor: None,
+        members: Vec::new(),
+        subtopologies: Vec::new(),
+    })
+}
+
+/// Whether a group's offsets are said to go, at each of these days, with the state that it has by then;
+/// a `true` restarts the daemon before.
+fn expiry(days: &[(u64, Option<GroupState>, bool)], row: fixtures::Row) -> Vec<bool> {
+    let mut history = ClusterHistory::default();
+    let mut told = Vec::new();
+    for (day, state, is_restarted) in days {
+        let after = Duration::from_secs(day * 24 * 3600);
+        if *is_restarted {
+            let now = fixtures::at(after);
+            let memory = history.export(&now);
+            let saved = now.wall.duration_since(std::time::SystemTime::UNIX_EPOCH);
+            let saved = u32::try_from(saved.unwrap().as_secs()).unwrap();
+            history = ClusterHistory::default();
+            history.import(&memory, saved, &now);
+        }
+        let mut read = fixtures::read(after, "g", "t", &[row]);
+        read.groups[0].description = state.map(described).ok_or(Fault::NoAnswer);
+        let snapshot = LagSnapshot {
+            clusters: [("main".into(), history.take_in(read, Scope::Whole))].into(),
+            ..LagSnapshot::default()
+        };
+        let found = findings::<HpaFacts>(&snapshot, &[], &[], LOOKING);
+        told.push(found.iter().any(|f| f.label() == "offsets_expire"));
+    }
+    told
+}
+
+#[test]
+fn offsets_go_when_nobody_has_been_there_for_days() {
+    use GroupState::{Empty, Stable};
+    let row = (0, Ok(Some(9)), Ok(9));
+    let days = |days: &[(u64, Option<GroupState>, bool)]| expiry(days, row);
+    let empty = |day| (day, Some(Empty), false);
+    assert_eq!(
+        days(&[empty(0), empty(4), empty(5), empty(9)]),
+        [false, false, true, true]
+    );
+    // Somebody was there in between.
+    let back = (4, Some(Stable), false);
+    assert_eq!(days(&[empty(0), back, empty(5), empty(9)]), [false; 4]);
+    assert_eq!(days(&[empty(0), back, empty(5), empty(10)])[3], true);
+    // Nobody could tell in between, and the daemon was restarted.
+    let (mute, restarted) = ((3, None, false), (6, Some(Empty), true));
+    assert_eq!(days(&[empty(0), mute, restarted]), [false, false, true]);
+    let none = (0, Ok(None), Ok(9));
+    assert_eq!(expiry(&[empty(0), empty(9)], none), [false; 2]);
+}
+
 /// The kinds of what is found of a group without members, as one of these settings wants it.
 fn without_members(
     state: GroupState,
@@ -131,13 +189,7 @@ fn without_members(
     members_within: Duration,
 ) -> Vec<&'static str> {
     let mut read = fixtures::read(Duration::ZERO, "g", "t", rows);
-    read.groups[0].description = Ok(Arc::new(GroupDescription {
-        kind: GroupKind::Classic,
-        state,
-        assignor: None,
-        members: Vec::new(),
-        subtopologies: Vec::new(),
-    }));
+    read.groups[0].description = Ok(described(state));
     let hpa = hpa("h", "group=g,topic=t", "100", annotations);
     let snapshot = LagSnapshot {
         targets: Arc::new(Targets::merge(

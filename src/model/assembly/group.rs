@@ -60,6 +60,7 @@ impl Assembly<'_> {
             fault: None,
             description: described.as_ref().ok().cloned(),
             remembered: Arc::clone(&history.remembered),
+            empty_for: history.empty.map(|since| since.elapsed(self.now)),
             stuck: before.is_some_and(|b| b.stuck),
             topics: ByTopic::default(),
         };

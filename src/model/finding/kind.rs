@@ -201,4 +201,7 @@ kinds! {
     ToleranceLeft "LW037" "tolerance_left" Info
         "Lag is capped exactly at the ceiling's worth, which a tolerance blurs in both directions."
         "Set behavior.scaleUp.tolerance and behavior.scaleDown.tolerance to \"0\" (Kubernetes 1.35 and later), or lagwise.dev/cap: enforce.";
+    OffsetsExpire "LW038" "offsets_expire" Warning
+        "Brokers delete the offsets of a group without members after offsets.retention.minutes (seven days by default); its consumers then begin at auto.offset.reset."
+        "Start a consumer of the group for a moment, or raise offsets.retention.minutes on the brokers.";
 }

@@ -174,6 +174,10 @@ impl fmt::Display for Finding {
                 f,
                 "group {group:?} on Kafka cluster {cluster:?} has lag and no members"
             ),
+            Finding::OffsetsExpire { cluster, group } => write!(
+                f,
+                "group {group:?} on Kafka cluster {cluster:?} has had no members for five days: brokers delete the offsets of such a group after seven by default"
+            ),
             Finding::ForeignMembers {
                 hpa,
                 group,

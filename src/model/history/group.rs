@@ -23,6 +23,8 @@ pub(in crate::model) struct GroupHistory {
     pub(in crate::model) last_move: Option<Stamp>,
     /// How its work is dealt out, and since when it is so; `None` while it is not.
     pub(in crate::model) steady: Option<Steady>,
+    /// Since when it has had no members; `None` while it has, or was never described.
+    pub(in crate::model) empty: Option<Stamp>,
     /// What an empty group does not tell.
     pub(in crate::model) remembered: Arc<RememberedGroup>,
     /// The description that it was last learned from: the same one comes with many sweeps.
@@ -57,6 +59,8 @@ impl GroupHistory {
             self.remembered = Arc::new(self.remembered.after(description));
             self.learned = Some(Arc::clone(description));
         }
+        self.empty = (description.state == GroupState::Empty)
+            .then(|| self.empty.unwrap_or_else(|| now.into()));
         let print = (description.state == GroupState::Stable).then(|| print(description));
         self.steady = match (print, self.steady) {
             (Some(print), Some(steady)) if steady.print == print => Some(steady),
@@ -72,6 +76,12 @@ impl GroupHistory {
     pub(in crate::model) fn recall(&mut self, earlier: Self, now: Now) {
         self.asked = now.into();
         self.last_move = self.last_move.max(earlier.last_move);
+        self.empty = match (self.empty, earlier.empty) {
+            (Some(now), Some(then)) => Some(now.min(then)),
+            // A group that nobody has described yet.
+            (None, then) if self.learned.is_none() => then,
+            (now, _) => now,
+        };
         self.remembered = Arc::new(self.remembered.or(&earlier.remembered));
         self.steady = match (self.steady, earlier.steady) {
             (Some(now), Some(then)) if now.print == then.print => Some(then),

@@ -54,6 +54,8 @@ pub struct GroupMemory {
     last_move: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     steady: Option<(u64, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    empty: Option<u32>,
     topics: BTreeMap<String, PositionsMemory>,
 }
 
@@ -202,6 +204,7 @@ impl GroupMemory {
             remembered: RememberedGroup::clone(&group.remembered),
             last_move: group.last_move.map(|moved| ago(moved, saved)),
             steady: group.steady.map(steady),
+            empty: group.empty.map(|since| ago(since, saved)),
             topics: topics.collect(),
         }
     }
@@ -227,6 +230,7 @@ impl GroupMemory {
                 print,
                 since: back(since, saved, now),
             }),
+            empty: self.empty.map(|since| back(since, saved, now)),
             remembered: self.remembered.clone().into(),
             learned: None,
             topics: topics.collect(),

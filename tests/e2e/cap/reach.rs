@@ -22,6 +22,7 @@ pub(crate) fn the_ceiling_is_reached_by_the_replicas_wanted(testbed: &Testbed) -
         external["metric"]["name"] = json!("kafka_desired_replicas");
         external["target"]["averageValue"] = json!("1");
     };
+    reach_the_ceiling(testbed, "desired", (22, 24), as_replicas)?;
     reach_the_ceiling(testbed, "desired", (91, 100), as_replicas)
 }
 
