@@ -25,7 +25,7 @@ const PARTITIONS: i32 = 12;
 const RECORDS: i64 = 60;
 const WITHIN: Duration = Duration::from_secs(120);
 
-/// How far the controller's own clock readings may be from the times it logs.
+/// How far the controller's own clock readings may be from the times it logs, where nothing is written in between.
 const BLUR: Duration = Duration::from_millis(300);
 
 /// Offsets that are committed on each partition, one phase after the other: nothing to do, some, much, little.
@@ -349,7 +349,8 @@ struct Replayed {
 /// The model, from the HPA's first sync on.
 fn replay(one: &One, all: &[Sync]) -> Result<Replayed> {
     let mut replayed = Replayed::default();
-    let mut memory = Memory::default();
+    // What the controller may remember: of a change it notes when that is written, which is between the times logged.
+    let mut memories = vec![Memory::default()];
     let (mut current, mut before, mut phase) = (1, 1, 0);
     for (number, sync) in all.iter().enumerate() {
         let seen = |status: u32, phase: usize| Seen {
@@ -381,21 +382,29 @@ fn replay(one: &One, all: &[Sync]) -> Result<Replayed> {
         let (status, found) = candidates
             .find(wants)
             .with_context(|| format!("metric stage: {}", shown()))?;
-        // The clock is read a little after the line is logged.
-        let near = [Duration::ZERO, BLUR].map(|late| {
-            let mut memory = memory.clone();
-            let replicas = memory
-                .sync(&one.spec, &seen(status, found), sync.at + late)
-                .replicas;
-            (replicas, memory)
-        });
         let after = sync.after.unwrap_or(current);
-        replayed.blurred += usize::from(near[0].0 != near[1].0);
-        let fits = near
-            .into_iter()
-            .find(|(replicas, _)| *replicas == Some(after));
-        let (_, kept) = fits.with_context(|| format!("replicas: {}", shown()))?;
-        memory = kept;
+        let fitting = |times: &[Duration]| {
+            let mut kept: Vec<Memory> = Vec::new();
+            for (memory, now) in memories
+                .iter()
+                .flat_map(|m| times.iter().map(move |now| (m, *now)))
+            {
+                let mut memory = memory.clone();
+                let decided = memory.sync(&one.spec, &seen(status, found), now);
+                if decided.replicas == Some(after) && !kept.contains(&memory) {
+                    kept.push(memory);
+                }
+            }
+            kept
+        };
+        let mut kept = fitting(&[sync.at, sync.done]);
+        if kept.is_empty() {
+            // The clock is read a little after the line is logged.
+            replayed.blurred += 1;
+            kept = fitting(&[sync.at + BLUR]);
+        }
+        ensure!(!kept.is_empty(), "replicas: {}", shown());
+        memories = kept;
         replayed.moved += usize::from(after != current);
         (before, phase) = (current, found);
         current = after;

@@ -6,8 +6,10 @@ use std::time::Duration;
 /// One sync of one HPA.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sync {
-    /// Since midnight.
+    /// When the metrics had been read, since midnight.
     pub(super) at: Duration,
+    /// When it was over: after the write, where there was one, which takes its time where there is much to do.
+    pub(super) done: Duration,
     /// The number that the metrics want; `None` where there is none.
     pub(super) stage: Option<u32>,
     /// The replicas that it set; `None` where it left them as they were.
@@ -40,6 +42,7 @@ pub(super) fn syncs_of(log: &str, namespace: &str) -> BTreeMap<String, Vec<Sync>
                 name,
                 Sync {
                     at,
+                    done: at,
                     stage,
                     ..Sync::default()
                 },
@@ -50,16 +53,23 @@ pub(super) fn syncs_of(log: &str, namespace: &str) -> BTreeMap<String, Vec<Sync>
                 ..Sync::default()
             });
             let after = number("desiredReplicas=");
-            all.entry(name).or_default().push(Sync { after, ..begun });
+            let sync = Sync {
+                after,
+                done: at,
+                ..begun
+            };
+            all.entry(name).or_default().push(sync);
         } else if line.contains("\"Decided not to scale\"") {
             let begun = open.remove(&name).unwrap_or(Sync {
                 at,
+                done: at,
                 ..Sync::default()
             });
             all.entry(name).or_default().push(begun);
         } else if line.contains("failed to compute desired number of replicas") {
             let failed = Sync {
                 at,
+                done: at,
                 failed: true,
                 ..Sync::default()
             };
