@@ -13,10 +13,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 
+use super::kube_args::KubeArgs;
 use super::look::look;
 use super::{Output, hpa_name, print, timeout};
 use crate::config::Config;
-use crate::k8s::client::{Client, ClientOptions, connect};
+use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::{facts_of, list};
 use crate::k8s::live;
 use crate::model::explain::{Explanation, Subject, derive, outcome};
@@ -53,12 +54,8 @@ pub struct ExplainArgs {
     /// The address of a running daemon's HTTP side, which tells what it knows instead
     #[arg(long, value_name = "URL")]
     daemon: Option<String>,
-    /// The kubeconfig file, instead of the configuration's or those that kubectl would use
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context, instead of the configuration's or its current one
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
+    #[command(flatten)]
+    kube: KubeArgs,
     /// How the explanation is printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -101,13 +98,7 @@ async fn by_look(args: &ExplainArgs, path: &Path) -> anyhow::Result<Explanation>
         let derived = derive(&subject, &look.snapshot, &Moment::now(), &look.rules);
         return derived.context("nothing to explain");
     };
-    let options = ClientOptions {
-        kubeconfig: args
-            .kubeconfig
-            .clone()
-            .or(config.kubernetes.kubeconfig.clone()),
-        context: args.context.clone().or(config.kubernetes.context.clone()),
-    };
+    let options = args.kube.options_over(&config.kubernetes);
     let client = connect(&options).await?;
     // All of its namespace: another HPA that asks alike has a say in what it is served.
     let namespaces = [namespace.clone()];
@@ -141,11 +132,7 @@ async fn by_daemon(args: &ExplainArgs, url: &str) -> anyhow::Result<Explanation>
     let Some((namespace, name)) = &args.hpa else {
         return Ok(derived);
     };
-    let options = ClientOptions {
-        kubeconfig: args.kubeconfig.clone(),
-        context: args.context.clone(),
-    };
-    let looked = match connect(&options).await {
+    let looked = match connect(&args.kube.options()).await {
         Ok(client) => with_outcome(derived.clone(), &client, (namespace, name), args.timeout).await,
         Err(error) => Err(error.into()),
     };

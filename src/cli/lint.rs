@@ -14,11 +14,12 @@ use anyhow::Context;
 use clap::{ArgGroup, Args, ValueEnum};
 
 use self::report::{Reported, codes, table};
+use super::kube_args::KubeArgs;
 use super::look::look;
 use super::{Output, print};
 use crate::config::Config;
 use crate::k8s;
-use crate::k8s::client::{ClientOptions, connect};
+use crate::k8s::client::connect;
 use crate::k8s::workload::fetch;
 use crate::model::finding::hpas::is_ours;
 use crate::model::finding::{Finding, Severity};
@@ -55,12 +56,8 @@ pub struct LintArgs {
     /// Only this namespace; with --file, that of what names none
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
-    /// The kubeconfig file, instead of the configuration's or those that kubectl would use
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context, instead of its current one
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
+    #[command(flatten)]
+    kube: KubeArgs,
     /// How the findings are printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -151,14 +148,7 @@ fn exit(found: &Found, fail_on: FailOn) -> ExitCode {
 async fn on_the_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Result<Found> {
     let config = Config::load(config)?;
     let kubernetes = &config.kubernetes;
-    let client = connect(&ClientOptions {
-        kubeconfig: args
-            .kubeconfig
-            .clone()
-            .or_else(|| kubernetes.kubeconfig.clone()),
-        context: args.context.clone().or_else(|| kubernetes.context.clone()),
-    })
-    .await?;
+    let client = connect(&args.kube.options_over(kubernetes)).await?;
     let namespaces = match &args.namespace {
         Some(namespace) => std::slice::from_ref(namespace),
         None => &kubernetes.namespaces,

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod demo;
 pub mod explain;
+mod kube_args;
 pub mod lag;
 pub mod lint;
 mod look;

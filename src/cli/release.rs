@@ -1,15 +1,15 @@
 //! `lagwise release`: gives HPAs back to their users.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{ArgGroup, Args};
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::kube_args::KubeArgs;
 use super::{Output, hpa_name, print};
-use crate::k8s::client::{ClientOptions, connect};
+use crate::k8s::client::connect;
 use crate::k8s::release::{Release, Released};
 
 /// The arguments of `lagwise release`.
@@ -35,12 +35,8 @@ pub struct ReleaseArgs {
     /// How the HPAs are printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// The kubeconfig file, instead of those that kubectl would use
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context, instead of its current one
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
+    #[command(flatten)]
+    kube: KubeArgs,
 }
 
 /// Runs `lagwise release`.
@@ -48,11 +44,7 @@ pub struct ReleaseArgs {
 /// # Errors
 /// No cluster, or HPAs that cannot be listed.
 pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
-    let options = ClientOptions {
-        kubeconfig: args.kubeconfig.clone(),
-        context: args.context.clone(),
-    };
-    let client = connect(&options).await?;
+    let client = connect(&args.kube.options()).await?;
     let mut release = Release::new(client, args.dry_run);
     let hpas = match args.all {
         true => release.marked().await.context("cannot list the HPAs")?,

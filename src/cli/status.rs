@@ -14,10 +14,11 @@ use clap::{ArgGroup, Args};
 use serde::Deserialize;
 
 use self::lines::table;
+use super::kube_args::KubeArgs;
 use super::look::look;
 use super::{Output, print};
 use crate::config::Config;
-use crate::k8s::client::{Client, ClientOptions, connect};
+use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::{current_replicas, facts_of, list};
 use crate::model::status::{HpaStatus, statuses};
 use crate::model::types::Moment;
@@ -56,12 +57,8 @@ pub struct StatusArgs {
     /// How the lines are printed
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// The kubeconfig file, instead of the configuration's or those that kubectl would use
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context, instead of its current one
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
+    #[command(flatten)]
+    kube: KubeArgs,
     /// How long Kafka, Kubernetes and the daemon may take to answer
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
     timeout: Duration,
@@ -90,14 +87,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 async fn own_look(args: &StatusArgs, config: &Path) -> anyhow::Result<Vec<HpaStatus>> {
     let config = Config::load(config)?;
     let kubernetes = &config.kubernetes;
-    let options = ClientOptions {
-        kubeconfig: args
-            .kubeconfig
-            .clone()
-            .or_else(|| kubernetes.kubeconfig.clone()),
-        context: args.context.clone().or_else(|| kubernetes.context.clone()),
-    };
-    let client = connect(&options).await?;
+    let client = connect(&args.kube.options_over(kubernetes)).await?;
     let namespaces = match &args.namespace {
         Some(namespace) => std::slice::from_ref(namespace),
         None => &kubernetes.namespaces,
@@ -138,7 +128,7 @@ async fn of_daemon(args: &StatusArgs, url: &str) -> anyhow::Result<Vec<HpaStatus
     match replicas(args).await {
         Ok(known) => add_replicas(&mut hpas, &known),
         // Whoever names a cluster wants to hear why it does not answer; nobody else needs one.
-        Err(error) if args.kubeconfig.is_some() || args.context.is_some() => {
+        Err(error) if args.kube.are_given() => {
             let _ = writeln!(io::stderr().lock(), "lagwise: replicas: {error:#}");
         }
         Err(_) => {}
@@ -168,11 +158,7 @@ async fn asked(url: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
 
 /// The replicas that the cluster's HPAs have seen.
 async fn replicas(args: &StatusArgs) -> anyhow::Result<Replicas> {
-    let client: Client = connect(&ClientOptions {
-        kubeconfig: args.kubeconfig.clone(),
-        context: args.context.clone(),
-    })
-    .await?;
+    let client: Client = connect(&args.kube.options()).await?;
     let namespaces = args.namespace.as_slice();
     let listed = list(&client, namespaces, args.timeout).await?;
     Ok(current_replicas(&listed))
