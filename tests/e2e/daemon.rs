@@ -57,6 +57,8 @@ pub(crate) struct Options {
     pub(crate) environment: Vec<(&'static str, String)>,
     /// What is logged, and how.
     pub(crate) log: Value,
+    /// The namespaces whose HPAs a registered one watches; empty = all, those of other tests too.
+    pub(crate) namespaces: Vec<String>,
 }
 
 impl Options {
@@ -74,6 +76,7 @@ impl Options {
             leader: json!({}),
             environment: Vec::new(),
             log: json!({}),
+            namespaces: Vec::new(),
         }
     }
 }
@@ -108,7 +111,8 @@ impl Daemon {
         let certificate = plane.serving_certificate(namespace, SERVICE)?;
         let external =
             json!({"tls": {"cert_file": certificate.cert_file, "key_file": certificate.key_file}});
-        let daemon = Self::start(testbed, options, external, json!({}), Some(kubeconfig))?;
+        let watched = json!({"namespaces": options.namespaces});
+        let daemon = Self::start(testbed, options, external, watched, Some(kubeconfig))?;
         let api = plane.register_api(namespace, SERVICE, daemon.api_port, &certificate.ca_pem)?;
         api.wait_available(Duration::from_secs(60))?;
         Ok((daemon, api))

@@ -92,7 +92,11 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     kafka.produce_to(&topic, &[(0, 50)])?;
     plane.apply(&namespace, &manifest(&group, &topic)?.to_string())?;
 
-    let options = Options::main(&kafka.bootstrap());
+    let options = Options {
+        // What it tells is counted.
+        namespaces: vec![namespace.clone()],
+        ..Options::main(&kafka.bootstrap())
+    };
     let (daemon, api) = Daemon::registered(testbed, plane, &namespace, &options)?;
     let expected = |count: i64| -> BTreeMap<String, i64> {
         ["OthersAbove", "UnknownAnnotation"]
