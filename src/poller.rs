@@ -6,7 +6,7 @@ mod memory;
 mod sweeping;
 mod telling;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,7 +20,6 @@ use self::memory::{Remembered, Told};
 use self::sweeping::{spawn, spawn_new};
 use self::telling::Telling;
 use crate::model::assembly::{ClusterHistory, Scope};
-use crate::model::finding::Finding;
 use crate::model::history::memory::Memory;
 use crate::model::lag::LagRules;
 use crate::model::observation::{Observation, SweepPlan};
@@ -84,7 +83,6 @@ pub struct Poller<S> {
     remembered: Option<Remembered>,
     telling: Telling,
     idle: Arc<IdleSince>,
-    findings: Arc<BTreeSet<Finding>>,
 }
 
 #[derive(Debug)]
@@ -127,7 +125,6 @@ impl<S: OffsetSource> Poller<S> {
             remembered: None,
             telling: Telling::by_default(cadence.interval.saturating_mul(6)),
             idle: Arc::default(),
-            findings: Arc::default(),
         }
     }
 
@@ -251,7 +248,7 @@ impl<S: OffsetSource> Poller<S> {
                 .map(|(name, c)| (name.clone(), Arc::clone(&c.latest)))
                 .collect(),
             idle: Arc::clone(&self.idle),
-            findings: Arc::clone(&self.findings),
+            findings: self.telling.told(),
         }
     }
 
@@ -366,7 +363,7 @@ impl<S: OffsetSource> Poller<S> {
             self.idle = self.telling.idle_since(&snapshot);
             let hpas = inputs.hpas.borrow();
             let hpas = hpas.as_deref().unwrap_or_default();
-            self.findings = self.telling.findings(&snapshot, hpas);
+            self.telling.find(&snapshot, hpas);
         }
         self.publish();
     }

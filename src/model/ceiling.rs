@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::parallelism::Limit;
 use super::query::{Answer, Question, Rules, answer};
 use super::snapshot::LagSnapshot;
-use super::target::{Origin, Target};
+use super::target::Target;
 use super::types::Moment;
 use super::zero::HpaName;
 
@@ -30,19 +30,13 @@ pub fn complete_reads(
 ) -> BTreeMap<HpaName, CompleteRead> {
     let mut all: BTreeMap<HpaName, Option<CompleteRead>> = BTreeMap::new();
     for target in &snapshot.targets.all {
-        let (Origin::Hpa { namespace, name }, Some(selector)) = (&target.origin, &target.selector)
-        else {
+        let Some((namespace, name, question)) = Question::of(target) else {
             continue;
         };
         let hpa = (namespace.clone(), name.clone());
         if !wanted(&hpa) {
             continue;
         }
-        let question = Question {
-            namespace,
-            metric: target.metric.name(),
-            selector,
-        };
         let answered = answer(&question, snapshot, now, rules).ok();
         let current = answered.filter(|answer| is_current(answer, target, snapshot));
         let own = current.and_then(|answer| {

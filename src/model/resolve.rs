@@ -48,6 +48,24 @@ impl Resolved {
     }
 }
 
+impl<'a> Question<'a> {
+    /// What the HPA of a target asks for it, with the HPA's namespace and name; `None` for a target from
+    /// the configuration, which asks nothing.
+    #[must_use]
+    pub fn of(target: &'a Target) -> Option<(&'a Arc<str>, &'a Arc<str>, Self)> {
+        let (Origin::Hpa { namespace, name }, Some(selector)) = (&target.origin, &target.selector)
+        else {
+            return None;
+        };
+        let question = Self {
+            namespace,
+            metric: target.metric.name(),
+            selector,
+        };
+        Some((namespace, name, question))
+    }
+}
+
 /// Finds out what a request is about.
 ///
 /// # Errors

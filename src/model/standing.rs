@@ -58,23 +58,17 @@ pub fn standings_of<'a>(
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
     for target in &targets.all {
-        let (Origin::Hpa { namespace, name }, Some(selector)) = (&target.origin, &target.selector)
-        else {
+        let Some((namespace, name, question)) = Question::of(target) else {
             continue;
         };
         if !wanted(namespace, name) || !seen.insert((namespace, name, target.index)) {
             continue;
         }
-        let question = Question {
-            namespace,
-            metric: target.metric.name(),
-            selector,
-        };
         all.push(Standing {
             namespace,
             hpa: name,
             metric: target.metric,
-            selector,
+            selector: question.selector,
             outcome: answer(&question, snapshot, now, rules),
         });
     }

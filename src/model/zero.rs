@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::ceiling::is_current;
 use super::query::{Answer, Question, Rules, ValueRule, answer};
 use super::snapshot::LagSnapshot;
-use super::target::{HpaFacts, Metric, Origin};
+use super::target::{HpaFacts, Metric};
 use super::types::{Lag, Moment};
 
 /// How long there has to be no work, where an HPA does not say.
@@ -74,14 +74,8 @@ pub fn sleepers(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> BTreeMap
     let mut sleepers: BTreeMap<HpaName, Sleeper> = BTreeMap::new();
     let may = snapshot.targets.all.iter();
     for target in may.filter(|target| target.settings.scale_to_zero()) {
-        let (Origin::Hpa { namespace, name }, Some(selector)) = (&target.origin, &target.selector)
-        else {
+        let Some((namespace, name, question)) = Question::of(target) else {
             continue;
-        };
-        let question = Question {
-            namespace,
-            metric: target.metric.name(),
-            selector,
         };
         let answered = answer(&question, snapshot, now, rules).ok();
         let known = answered.as_ref();

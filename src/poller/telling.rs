@@ -52,12 +52,13 @@ impl Telling {
         Arc::new(zero::idle_since(&snapshot.idle, &sleepers, &now))
     }
 
-    /// What is odd now; tells what of it was not before.
-    pub(super) fn findings(
-        &mut self,
-        snapshot: &LagSnapshot,
-        hpas: &[Arc<HpaFacts>],
-    ) -> Arc<BTreeSet<Finding>> {
+    /// What was odd as of the last sweep that was looked at.
+    pub(super) fn told(&self) -> Arc<BTreeSet<Finding>> {
+        Arc::clone(&self.told)
+    }
+
+    /// Finds what is odd now, and tells what of it was not before.
+    pub(super) fn find(&mut self, snapshot: &LagSnapshot, hpas: &[Arc<HpaFacts>]) {
         let standings = standings(&snapshot.targets, snapshot, &Moment::now(), &self.rules);
         let looking = Looking {
             cap: self.rules.cap,
@@ -70,6 +71,5 @@ impl Telling {
         if found != *self.told {
             self.told = Arc::new(found);
         }
-        Arc::clone(&self.told)
     }
 }
