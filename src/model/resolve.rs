@@ -2,6 +2,7 @@
 //! selector.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::repeat_n;
 use std::sync::Arc;
 
 use super::query::Question;
@@ -205,15 +206,17 @@ fn by_group(question: &Question<'_>, targets: &Targets) -> Result<Vec<Asked>, Re
     let pairs = clusters
         .iter()
         .flat_map(|cluster| groups.iter().map(move |group| (cluster, group)));
+    let count = clusters.len().saturating_mul(groups.len());
     Ok(pairs
-        .map(|(cluster, group)| Asked {
+        .zip(repeat_n(topics, count))
+        .map(|((cluster, group), topics)| Asked {
             interest: Arc::new(Interest {
                 cluster: cluster.clone(),
                 group: GroupId::from(group.as_str()),
-                topics: topics.clone(),
+                topics,
             }),
             label: group.clone(),
-            settings: Arc::default(),
+            settings: Settings::unset(),
         })
         .collect())
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 /// Whether a label can have this value: Kubernetes refuses a selector with any other.
 #[must_use]
 pub fn is_label_value(text: &str) -> bool {
-    let alphanumeric = |end: Option<char>| end.is_none_or(|c| c.is_ascii_alphanumeric());
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    text.len() <= 63
-        && text.chars().all(allowed)
-        && alphanumeric(text.chars().next())
-        && alphanumeric(text.chars().next_back())
+    let alphanumeric = |end: Option<&u8>| end.is_none_or(u8::is_ascii_alphanumeric);
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && bytes.iter().all(allowed)
+        && alphanumeric(bytes.first())
+        && alphanumeric(bytes.last())
 }
 
 /// How one key is matched.
@@ -208,7 +209,9 @@ impl<'a> Cursor<'a> {
     fn word(&mut self) -> &'a str {
         let rest = self.rest();
         let end = rest
-            .find(|c: char| c.is_whitespace() || "=!(),<>".contains(c))
+            .find(|c: char| {
+                matches!(c, '=' | '!' | '(' | ')' | ',' | '<' | '>') || c.is_whitespace()
+            })
             .unwrap_or(rest.len());
         self.advance(end);
         rest.get(..end).unwrap_or("")

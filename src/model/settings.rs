@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::lag::LagRuleChanges;
@@ -69,6 +70,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Of a target for which nothing is set: one for all of them.
+    #[must_use]
+    pub fn unset() -> Arc<Self> {
+        static UNSET: LazyLock<Arc<Settings>> = LazyLock::new(Arc::default);
+        Arc::clone(&UNSET)
+    }
+
     /// These, and `base` for what they leave open.
     #[must_use]
     pub fn over(self, base: &Settings) -> Settings {

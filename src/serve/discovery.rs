@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::route::{GROUP, VERSION};
+use super::route::{GROUP, GROUP_VERSION, VERSION};
 use super::status::json as json_response;
 
 /// The one resource listed.
@@ -30,7 +30,7 @@ static RESOURCE_LIST: LazyLock<String> = LazyLock::new(|| {
     json!({
         "kind": "APIResourceList",
         "apiVersion": "v1",
-        "groupVersion": format!("{GROUP}/{VERSION}"),
+        "groupVersion": *GROUP_VERSION,
         "resources": [{
             "name": PLACEHOLDER,
             "singularName": "",
@@ -85,7 +85,7 @@ pub(super) fn version(version: &str) -> Response {
 }
 
 fn group() -> Value {
-    let version = json!({"groupVersion": format!("{GROUP}/{VERSION}"), "version": VERSION});
+    let version = json!({"groupVersion": *GROUP_VERSION, "version": VERSION});
     json!({"name": GROUP, "versions": [version], "preferredVersion": version})
 }
 

@@ -5,20 +5,21 @@
 
 mod led;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use axum_server::tls::TlsInfo;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout_at;
+use tower::service_fn;
 
 use super::access_log::{AccessLog, Sampler};
 use super::asking::Asking;
-use super::auth::{Access, AuthMode};
+use super::auth::{Access, AuthMode, Presented};
 use super::forward::Forwarder;
 use super::health::Readiness;
 use super::request::{Parameters, only_get, small_enough, takes_json};
@@ -90,7 +91,7 @@ struct Api {
 
 /// The API's router. It expects client certificates as the TLS listener leaves them.
 pub fn router(options: ExternalOptions) -> Router {
-    let api = Api {
+    let api = Arc::new(Api {
         reader: options.reader,
         rules: options.rules,
         tenancy: options.tenancy,
@@ -102,42 +103,43 @@ pub fn router(options: ExternalOptions) -> Router {
         sampler: Sampler::new(options.access_log),
         readiness: options.readiness,
         build: options.build,
-    };
+    });
     // One entry for every path, so that all the rest of the world is a Status object too.
-    Router::new().fallback(respond).with_state(Arc::new(api))
+    Router::new().fallback_service(service_fn(move |request: Request| {
+        let (api, (parts, _)) = (Arc::clone(&api), request.into_parts());
+        async move { Ok::<_, Infallible>(respond(&api, &parts).await) }
+    }))
 }
 
-async fn respond(State(api): State<Arc<Api>>, request: Request) -> Response {
+/// The answer to a request, and its trace.
+async fn respond(api: &Api, parts: &Parts) -> Response {
     let began = Instant::now();
-    let (parts, _body) = request.into_parts();
     let path = parts.uri.path();
     let route = Route::of(path);
     let parameters = Parameters::of(parts.uri.query());
     let verb = route.verb(&parts.method, parameters.watch);
-    let mut caller = None;
     let asked = Asked {
-        route: &route,
+        route,
         verb,
         parameters,
-        parts: &parts,
+        parts,
     };
-    let response = match api.respond(&asked, &mut caller).await {
-        Ok(response) => response,
-        Err(failure) => failure.into_response(),
-    };
-    let code = response.status().as_u16();
-    let logged = match route {
+    let mut caller = None;
+    let answered = api.respond(&asked, &mut caller).await;
+    let response = answered.unwrap_or_else(Failure::into_response);
+    let (code, took) = (response.status(), began.elapsed());
+    let logged = match asked.route {
         Route::Live | Route::Ready => None,
-        _ => api.sampler.choose(code, tokio::time::Instant::now()),
+        _ => api.sampler.choose(code.as_u16(), (began + took).into()),
     };
     ApiAnswered {
-        request: route.label(),
+        request: asked.route.label(),
         verb,
-        metric: route.metric_label(),
+        metric: asked.route.metric_label(),
         code,
         path,
         user: caller.as_ref().map(|caller| caller.user.as_str()),
-        took: began.elapsed(),
+        took,
         logged,
     }
     .emit();
@@ -146,9 +148,9 @@ async fn respond(State(api): State<Arc<Api>>, request: Request) -> Response {
 
 /// A request, read.
 struct Asked<'a> {
-    route: &'a Route<'a>,
+    route: Route<'a>,
     verb: &'static str,
-    parameters: Parameters,
+    parameters: Parameters<'a>,
     parts: &'a Parts,
 }
 
@@ -158,7 +160,7 @@ impl Api {
         asked: &Asked<'_>,
         caller: &mut Option<Arc<Caller>>,
     ) -> Result<Response, Failure> {
-        let (route, method) = (asked.route, &asked.parts.method);
+        let (route, method) = (&asked.route, &asked.parts.method);
         match route {
             Route::Live => {
                 only_get(method)?;
@@ -211,8 +213,8 @@ impl Api {
     }
 
     async fn authenticate(&self, parts: &Parts) -> Result<Arc<Caller>, Failure> {
-        let tls = parts.extensions.get::<Arc<TlsInfo>>().map(Arc::as_ref);
-        let found = self.access.authenticate(tls, &parts.headers).await;
+        let presented = parts.extensions.get::<Arc<Presented>>().map(Arc::as_ref);
+        let found = self.access.authenticate(presented, &parts.headers).await;
         found.map_err(|unknown| {
             let text = unknown.to_string();
             if unknown.is_passing() {
@@ -238,12 +240,28 @@ impl Api {
         }
     }
 
-    /// The value, after a first read where there was none.
+    /// The value at `now`, after a first read where there was none.
     async fn value(
         &self,
         question: &Question<'_>,
         snapshot: &LagSnapshot,
+        now: &Moment,
     ) -> Result<Answer, Failure> {
+        let reading = match self.known(question, snapshot, now)? {
+            Ok(answer) => return Ok(answer),
+            // Rare and large: boxed, so that the other answers need not make room for it.
+            Err(unread) => Box::pin(self.first_read(question, unread, snapshot)),
+        };
+        reading.await
+    }
+
+    /// The value at `now`, or what has to be read before there is one.
+    fn known(
+        &self,
+        question: &Question<'_>,
+        snapshot: &LagSnapshot,
+        now: &Moment,
+    ) -> Result<Result<Answer, Vec<Interest>>, Failure> {
         let resolved = resolve(question, &snapshot.targets)?;
         if resolved.asked.len() > MAX_INTERESTS {
             return Err(Failure::bad_request(format!(
@@ -254,13 +272,11 @@ impl Api {
         self.tenancy
             .check(question.namespace, resolved.interests())
             .map_err(|barred| Failure::forbidden(barred.to_string()))?;
-        let now = Moment::now();
-        match query::answer_resolved(question, &resolved, snapshot, &now, &self.rules) {
-            Err(Refusal::NotYetRead(unread)) => self.first_read(question, unread, snapshot).await,
+        match query::answer_resolved(question, &resolved, snapshot, now, &self.rules) {
+            Err(Refusal::NotYetRead(unread)) => Ok(Err(unread)),
             answered => {
-                let interests = resolved.interests();
-                self.asking.keep_watched(interests, snapshot);
-                Ok(answered?)
+                self.asking.keep_watched(resolved.interests(), snapshot);
+                Ok(Ok(answered?))
             }
         }
     }

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::connections::Connections;
+use super::presenting::Presenting;
 use super::tls::ServerTls;
 
 /// How long requests under way may still take once the listener is to end. Longer than a first
@@ -108,7 +109,7 @@ impl Bound {
         let acceptor = RustlsAcceptor::new(tls.config())
             .handshake_timeout(FIRST_REQUEST_WITHIN)
             .acceptor(Connections::new("api", KEEPALIVE_EVERY));
-        serve(self.listener, acceptor, router, shutdown).await
+        serve(self.listener, Presenting(acceptor), router, shutdown).await
     }
 }
 

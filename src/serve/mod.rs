@@ -18,6 +18,7 @@ pub mod health;
 pub mod listen;
 pub mod metrics;
 mod overview;
+mod presenting;
 mod request;
 mod route;
 mod status;

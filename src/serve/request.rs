@@ -1,5 +1,7 @@
 //! What of a request counts: its method, its query, what it can read, and how large it is.
 
+use std::borrow::Cow;
+
 use axum::http::{HeaderMap, Method, header};
 
 use super::status::Failure;
@@ -9,15 +11,15 @@ const MAX_BODY_BYTES: u64 = 64 * 1024;
 
 /// The query parameters that mean something here; `limit` and `continue` do not.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Parameters {
-    pub(super) label_selector: String,
+pub(super) struct Parameters<'a> {
+    pub(super) label_selector: Cow<'a, str>,
     pub(super) watch: bool,
 }
 
-impl Parameters {
+impl<'a> Parameters<'a> {
     /// Reads a query as Kubernetes does: the first of several counts, and a flag that is there is
     /// true unless it says `0` or `false`.
-    pub(super) fn of(query: Option<&str>) -> Self {
+    pub(super) fn of(query: Option<&'a str>) -> Self {
         let (mut label_selector, mut watch) = (None, None);
         for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match &*key {
@@ -31,7 +33,7 @@ impl Parameters {
             }
         }
         Self {
-            label_selector: label_selector.unwrap_or_default().into_owned(),
+            label_selector: label_selector.unwrap_or_default(),
             watch: watch.unwrap_or(false),
         }
     }
@@ -100,7 +102,7 @@ mod tests {
             (Some("other=1"), "", false),
         ] {
             let expected = Parameters {
-                label_selector: selector.to_owned(),
+                label_selector: selector.into(),
                 watch,
             };
             assert_eq!(Parameters::of(query), expected, "{query:?}");

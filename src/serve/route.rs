@@ -1,6 +1,7 @@
 //! A path of the API -> what it asks for.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use axum::http::Method;
 use percent_encoding::percent_decode_str;
@@ -13,6 +14,9 @@ pub(super) const GROUP: &str = "external.metrics.k8s.io";
 
 /// The version of the group.
 pub(super) const VERSION: &str = "v1beta1";
+
+/// Both, as documents name them.
+pub(super) static GROUP_VERSION: LazyLock<String> = LazyLock::new(|| format!("{GROUP}/{VERSION}"));
 
 /// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,14 +2,12 @@
 //!
 //! It is what is asked for most, so it is written from what is borrowed, into one buffer.
 
-use std::fmt::Arguments;
-
 use axum::http::StatusCode;
 use axum::response::Response;
 use humantime::Rfc3339Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::route::{GROUP, VERSION};
+use super::route::GROUP_VERSION;
 use super::status::{Failure, json};
 use crate::model::quantity::Milli;
 use crate::model::query::{Answer, Question};
@@ -35,7 +33,7 @@ const LABELS: [&str; 5] = [
 pub(super) fn response(question: &Question<'_>, answer: &Answer) -> Result<Response, Failure> {
     let list = ExternalMetricValueList {
         kind: "ExternalMetricValueList",
-        api_version: format_args!("{GROUP}/{VERSION}"),
+        api_version: &GROUP_VERSION,
         metadata: ListMeta {},
         items: [ExternalMetricValue {
             metric_name: question.metric,
@@ -54,7 +52,7 @@ pub(super) fn response(question: &Question<'_>, answer: &Answer) -> Result<Respo
 #[serde(rename_all = "camelCase")]
 struct ExternalMetricValueList<'a> {
     kind: &'static str,
-    api_version: Arguments<'a>,
+    api_version: &'a str,
     metadata: ListMeta,
     items: [ExternalMetricValue<'a>; 1],
 }

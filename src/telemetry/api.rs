@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
 };
@@ -71,7 +72,7 @@ pub struct ApiAnswered<'a> {
     /// The metric, one of ours; `other` for any other, empty where none is asked for.
     pub metric: &'static str,
     /// The HTTP status code.
-    pub code: u16,
+    pub code: StatusCode,
     /// The path asked for, without its query.
     pub path: &'a str,
     /// Who asked, where that is known.
@@ -86,30 +87,30 @@ pub struct ApiAnswered<'a> {
 impl ApiAnswered<'_> {
     /// Logs and counts.
     pub fn emit(&self) {
-        let code = self.code.to_string();
         REQUESTS
-            .with_label_values(&[self.request, self.verb, self.metric, &code])
+            .with_label_values(&[self.request, self.verb, self.metric, self.code.as_str()])
             .inc();
         SECONDS
             .with_label_values(&[self.request])
             .observe(self.took.as_secs_f64());
-        let (user, path) = (cut(self.user.unwrap_or_default()), cut(self.path));
+        // What is not logged costs nothing: the texts are read where they are.
+        let user = || cut(self.user.unwrap_or_default());
         match self.logged {
             Some(omitted) => tracing::info!(
                 target: "lagwise::access",
-                user,
+                user = user(),
                 verb = self.verb,
-                path,
-                code = self.code,
+                path = cut(self.path),
+                code = self.code.as_u16(),
                 took = ?self.took,
                 omitted,
                 "answered"
             ),
             None => tracing::debug!(
-                user,
+                user = user(),
                 verb = self.verb,
-                path,
-                code = self.code,
+                path = cut(self.path),
+                code = self.code.as_u16(),
                 took = ?self.took,
                 "answered"
             ),

@@ -7,6 +7,7 @@ mod crowd;
 mod faults;
 mod matrix;
 mod paths;
+mod random;
 mod secrets;
 mod shared;
 mod soak;
@@ -33,7 +34,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "api::every_path_of_the_contract",
         paths::every_path_of_the_contract,
     ),
-    ("api::random_requests", paths::random_requests),
+    ("api::random_requests", random::random_requests),
     (
         "api::kubectl_and_namespaces_live_with_it",
         paths::kubectl_and_namespaces_live_with_it,

@@ -18,12 +18,29 @@ pub(super) struct Key([u8; 32]);
 impl Key {
     /// The digest of these parts, in this order, each told from its neighbours.
     pub(super) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut digest = Sha256::new();
+        let mut key = KeyParts::default();
         for part in parts {
-            digest.update(part.len().to_be_bytes());
-            digest.update(part);
+            key.add(part);
         }
-        Self(digest.finalize().into())
+        key.finish()
+    }
+}
+
+/// A key in the making, for who has its parts one after the other.
+#[derive(Debug, Default)]
+pub(super) struct KeyParts(Sha256);
+
+impl KeyParts {
+    /// The next part.
+    pub(super) fn add(&mut self, part: impl AsRef<[u8]>) {
+        let part = part.as_ref();
+        self.0.update(part.len().to_be_bytes());
+        self.0.update(part);
+    }
+
+    /// The digest of all of them.
+    pub(super) fn finish(self) -> Key {
+        Key(self.0.finalize().into())
     }
 }
 

@@ -32,6 +32,21 @@ enum Bearer {
     User(Arc<Caller>),
 }
 
+/// The certificates that a client presented at TLS, at least one, its own first. Not verified.
+#[derive(Debug)]
+pub(in crate::serve) struct Presented {
+    chain: Vec<Vec<u8>>,
+    /// Made once for all requests of a connection.
+    key: Key,
+}
+
+impl Presented {
+    pub(in crate::serve) fn new(chain: Vec<Vec<u8>>) -> Self {
+        let key = Key::of(chain.iter().map(Vec::as_slice));
+        Self { chain, key }
+    }
+}
+
 /// A cluster's trust, ready to verify with.
 #[derive(Debug)]
 pub(super) struct Certificates {
@@ -64,16 +79,16 @@ impl Certificates {
         }
     }
 
-    /// Who asks, by the certificates that the client presented, its own first.
+    /// Who asks, by the certificates that the client presented.
     pub(super) fn caller(
         &self,
-        chain: &[Vec<u8>],
+        presented: &Presented,
         headers: &HeaderMap,
     ) -> Result<Arc<Caller>, Unauthenticated> {
-        let key = Key::of(chain.iter().map(Vec::as_slice));
+        let Presented { chain, key } = presented;
         let bearer = self
             .checked
-            .get_or_make(key, Instant::now(), || self.bearer(chain))?;
+            .get_or_make(*key, Instant::now(), || self.bearer(chain))?;
         match (bearer, &self.front_proxy) {
             (Bearer::User(caller), _) => Ok(caller),
             (Bearer::FrontProxy, Some(proxy)) => proxy.caller(headers).map(Arc::new),

@@ -12,12 +12,12 @@ mod reviews;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, header};
-use axum_server::tls::TlsInfo;
 use tokio::sync::{OnceCell, watch};
 
 use crate::model::access::{Action, Caller, ClusterTrust};
 use crate::review::{ReviewError, Reviewer};
 use certificates::Certificates;
+pub(super) use certificates::Presented;
 use reviews::Reviews;
 
 /// Whose word is taken for who asks and what they may do.
@@ -81,7 +81,12 @@ impl Unauthenticated {
 
 /// Finds out who asks and what they may do.
 #[derive(Debug)]
-pub(super) struct Access(Option<Cluster>);
+pub(super) struct Access {
+    /// Who knows; `None` where anybody may ask.
+    cluster: Option<Cluster>,
+    /// The caller of whom nothing is known.
+    anonymous: Arc<Caller>,
+}
 
 #[derive(Debug)]
 struct Cluster {
@@ -95,7 +100,7 @@ struct Cluster {
 
 impl Access {
     pub(super) fn new(mode: AuthMode) -> Self {
-        Self(match mode {
+        let cluster = match mode {
             AuthMode::None => None,
             AuthMode::Kubernetes { trust, reviewer } => Some(Cluster {
                 trust,
@@ -103,23 +108,24 @@ impl Access {
                 reviews: Reviews::new(reviewer),
                 own_name: OnceCell::new(),
             }),
-        })
+        };
+        let anonymous = Arc::new(Caller::anonymous());
+        Self { cluster, anonymous }
     }
 
     /// Who asks, by the connection's client certificate and the request's headers.
     pub(super) async fn authenticate(
         &self,
-        tls: Option<&TlsInfo>,
+        presented: Option<&Presented>,
         headers: &HeaderMap,
     ) -> Result<Arc<Caller>, Unauthenticated> {
-        let Some(cluster) = &self.0 else {
-            return Ok(Arc::new(Caller::anonymous()));
+        let Some(cluster) = &self.cluster else {
+            return Ok(Arc::clone(&self.anonymous));
         };
-        let chain = tls.map_or(&[][..], |tls| tls.peer_certificates.as_slice());
         let mut refused = None;
-        if !chain.is_empty() {
+        if let Some(presented) = presented {
             let certificates = cluster.certificates().ok_or(Unauthenticated::TrustUnknown);
-            match certificates.and_then(|c| c.caller(chain, headers)) {
+            match certificates.and_then(|c| c.caller(presented, headers)) {
                 Ok(caller) => return Ok(caller),
                 Err(reason) => refused = Some(reason),
             }
@@ -134,13 +140,13 @@ impl Access {
         }
         match refused {
             Some(reason) => Err(reason),
-            None => Ok(Arc::new(Caller::anonymous())),
+            None => Ok(Arc::clone(&self.anonymous)),
         }
     }
 
     /// Whether everybody may ask.
     pub(super) fn is_open(&self) -> bool {
-        self.0.is_none()
+        self.cluster.is_none()
     }
 
     /// Whether the caller is known to the cluster by the same name as this daemon: another one of its
@@ -149,7 +155,7 @@ impl Access {
     /// # Errors
     /// Why it cannot be found out.
     pub(super) async fn is_peer(&self, caller: &Caller) -> Result<bool, ReviewError> {
-        match &self.0 {
+        match &self.cluster {
             None => Ok(true),
             Some(cluster) => {
                 let name = cluster
@@ -165,7 +171,7 @@ impl Access {
     /// # Errors
     /// Why it cannot be found out.
     pub(super) async fn may(&self, caller: &Caller, action: &Action) -> Result<bool, ReviewError> {
-        match &self.0 {
+        match &self.cluster {
             None => Ok(true),
             Some(_) if caller.is_master() => Ok(true),
             Some(cluster) => cluster.reviews.may(caller, action).await,

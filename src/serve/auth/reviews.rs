@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::cache::{Cache, Key};
+use super::cache::{Cache, Key, KeyParts};
 use crate::model::access::{Action, Caller, Object};
 use crate::review::{ReviewError, Reviewer};
 use crate::telemetry::api::{ReviewAnswered, ReviewsFailing, ReviewsRestored};
@@ -95,8 +95,10 @@ impl Reviews {
             self.note(kind, answered.as_ref().err().copied());
             answered
         };
-        // Others who ask the same meanwhile wait for the first one's answer.
-        match timeout(WITHIN, answer.get_or_try_init(first)).await {
+        // Others who ask the same meanwhile wait for the first one's answer. Rare and large: boxed, so
+        // that who is known need not make room for it.
+        let answered = timeout(WITHIN, answer.get_or_try_init(first));
+        match Box::pin(answered).await {
             Ok(answered) => answered.cloned(),
             Err(_) => Err(ReviewError::NoAnswer),
         }
@@ -118,11 +120,10 @@ impl Reviews {
 }
 
 fn action_key(caller: &Caller, action: &Action) -> Key {
-    let mut parts: Vec<&[u8]> = vec![
-        caller.user.as_bytes(),
-        caller.uid.as_bytes(),
-        action.verb.as_bytes(),
-    ];
+    let mut key = KeyParts::default();
+    key.add(&caller.user);
+    key.add(&caller.uid);
+    key.add(action.verb);
     // A part that no object has tells lists of different lengths apart.
     match &action.object {
         Object::Resource {
@@ -130,28 +131,19 @@ fn action_key(caller: &Caller, action: &Action) -> Key {
             version,
             resource,
             namespace,
-        } => parts.extend([
-            b"resource",
-            group.as_bytes(),
-            version.as_bytes(),
-            resource.as_bytes(),
-            namespace.as_bytes(),
-        ]),
-        Object::Path(path) => parts.extend([b"path" as &[u8], path.as_bytes()]),
+        } => ["resource", group, version, resource, namespace]
+            .iter()
+            .for_each(|part| key.add(part)),
+        Object::Path(path) => ["path", path].iter().for_each(|part| key.add(part)),
     }
-    let count = caller.groups.len().to_be_bytes();
-    parts.push(&count);
-    parts.extend(caller.groups.iter().map(|group| group.as_bytes()));
-    let counts: Vec<_> = caller
-        .extra
-        .values()
-        .map(|values| values.len().to_be_bytes())
-        .collect();
-    for ((key, values), count) in caller.extra.iter().zip(&counts) {
-        parts.extend([key.as_bytes(), count]);
-        parts.extend(values.iter().map(|value| value.as_bytes()));
+    key.add(caller.groups.len().to_be_bytes());
+    caller.groups.iter().for_each(|group| key.add(group));
+    for (name, values) in &caller.extra {
+        key.add(name);
+        key.add(values.len().to_be_bytes());
+        values.iter().for_each(|value| key.add(value));
     }
-    Key::of(parts)
+    key.finish()
 }
 
 #[cfg(test)]

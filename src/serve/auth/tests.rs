@@ -50,9 +50,9 @@ impl Rig {
         chain: Vec<Vec<u8>>,
         pairs: &[(&'static str, &str)],
     ) -> Result<Arc<Caller>, Unauthenticated> {
-        let mut tls = TlsInfo::default();
-        tls.peer_certificates = chain;
-        self.access.authenticate(Some(&tls), &headers(pairs)).await
+        let presented = (!chain.is_empty()).then(|| Presented::new(chain));
+        let headers = headers(pairs);
+        self.access.authenticate(presented.as_ref(), &headers).await
     }
 }
 

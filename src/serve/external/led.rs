@@ -43,22 +43,27 @@ impl Api {
         asked: &Asked<'_>,
         is_forwarded: bool,
     ) -> Result<Response, Failure> {
+        match self.own(question, is_forwarded).await {
+            Some(answer) => answer,
+            // Rare and large: boxed, so that the other answers need not make room for it.
+            None => Box::pin(self.led(question, asked, is_forwarded)).await,
+        }
+    }
+
+    /// As [`metric`](Self::metric), where this daemon does not lead or has just begun to.
+    async fn led(
+        &self,
+        question: &Question<'_>,
+        asked: &Asked<'_>,
+        is_forwarded: bool,
+    ) -> Result<Response, Failure> {
         let deadline = tokio::time::Instant::now() + LED_WITHIN;
-        let mut watched = None;
+        // From here on no change is missed: so it has to be looked again.
+        let (mut leading, mut reader) = (self.leading.from_now_on(), self.reader.from_now_on());
         loop {
-            let snapshot = self.reader.latest();
-            if self.decides(&snapshot) {
-                let answer = self.from(&snapshot, question, is_forwarded).await;
-                // A process that was held up has perhaps been overtaken since.
-                if self.decides(&snapshot) {
-                    return answer;
-                }
+            if let Some(answer) = self.own(question, is_forwarded).await {
+                return answer;
             }
-            let Some((leading, reader)) = &mut watched else {
-                // From here on no change is missed: so it has to be looked again.
-                watched = Some((self.leading.from_now_on(), self.reader.from_now_on()));
-                continue;
-            };
             let why = match self.ask_leader(asked, is_forwarded).await {
                 Ok(answer) => return Ok(answer),
                 Err(why) => why,
@@ -87,34 +92,40 @@ impl Api {
         }
     }
 
-    /// Whether this daemon leads now, and did when the snapshot was made.
-    fn decides(&self, snapshot: &LagSnapshot) -> bool {
-        let own = &self.leading.own;
-        own.holds(snapshot.term, Instant::now()).is_some()
+    /// Whether this daemon leads at `now`, and did when the snapshot was made.
+    fn decides(&self, snapshot: &LagSnapshot, now: Instant) -> bool {
+        self.leading.own.holds(snapshot.term, now).is_some()
     }
 
-    /// An answer of this daemon's own, marked for one that has passed the request on.
-    async fn from(
+    /// An answer of this daemon's own, marked for one that has passed the request on; `None` where it does
+    /// not lead.
+    async fn own(
         &self,
-        snapshot: &LagSnapshot,
         question: &Question<'_>,
         is_forwarded: bool,
-    ) -> Result<Response, Failure> {
-        let answered = match self.value(question, snapshot).await {
-            Ok(answer) => {
-                ValueServed {
-                    age: Moment::now().since(&answer.read),
-                }
-                .emit();
-                value_list::response(question, &answer)
+    ) -> Option<Result<Response, Failure>> {
+        let snapshot = self.reader.latest();
+        let now = Moment::now();
+        if !self.decides(&snapshot, now.monotonic) {
+            return None;
+        }
+        let value = self.value(question, &snapshot, &now).await;
+        let answered = value.and_then(|answer| {
+            ValueServed {
+                age: now.since(&answer.read),
             }
-            Err(failure) => Err(failure),
-        };
-        match answered {
+            .emit();
+            value_list::response(question, &answer)
+        });
+        // A process that was held up has perhaps been overtaken since.
+        if !self.decides(&snapshot, Instant::now()) {
+            return None;
+        }
+        Some(match answered {
             _ if !is_forwarded => answered,
             Ok(response) => Ok(forward::mark(response, Role::Leader)),
             Err(failure) => Ok(forward::mark(failure.into_response(), Role::Leader)),
-        }
+        })
     }
 
     async fn ask_leader(&self, asked: &Asked<'_>, is_forwarded: bool) -> Result<Response, Unled> {

@@ -1,6 +1,7 @@
 //! What is answered on every path that the contract names, directly and through the API server; and that nothing
 //! else in the cluster suffers.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +18,7 @@ use crate::testbed::{Testbed, unique};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-fn master(scene: &Scene<'_>) -> Result<Client> {
+pub(super) fn master(scene: &Scene<'_>) -> Result<Client> {
     client(Some(
         scene
             .plane
@@ -203,60 +204,6 @@ fn discovery(scene: &Scene<'_>, master: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Some hundred random requests to the running daemon: no 5xx, and where the selector is one that the oracle knows,
-/// its value.
-pub(super) fn random_requests(testbed: &Testbed) -> Result<()> {
-    let scene = Scene::set(testbed, |_| {})?;
-    let master = master(&scene)?;
-    let (group, topic) = (&scene.group, &scene.topic);
-    let right = [
-        format!("group={group}"),
-        format!("group in ({group}),topic in ({topic},{topic})"),
-        format!("group={group},topic={topic},cluster!=other"),
-        format!("topic={topic},group=={group}"),
-        format!("group={group},topic notin (a,b)"),
-        format!("group={group},topic"),
-    ];
-    let mut random = fastrand::Rng::with_seed(7);
-    let pieces = [
-        "group", "topic", "cluster", "=", "==", "!=", " in ", "notin", "(", ")", ",", "!", group,
-        topic, "ö", "%",
-    ];
-    let mut codes = std::collections::BTreeMap::<u16, usize>::new();
-    for round in 0..400 {
-        let known = round % 2 == 0;
-        let selector: String = if known {
-            right[random.usize(..right.len())].clone()
-        } else {
-            (0..random.usize(..8))
-                .map(|_| pieces[random.usize(..pieces.len())])
-                .collect()
-        };
-        let query: String = form_urlencoded::byte_serialize(selector.as_bytes()).collect();
-        let path = format!(
-            "{BASE}/namespaces/{}/kafka_lag?labelSelector={query}",
-            scene.namespace
-        );
-        let url = if round % 4 < 3 {
-            scene.daemon.url(&path)
-        } else {
-            scene.through(&path)
-        };
-        let answer = master.get(&url).send()?;
-        let (code, body) = (answer.status().as_u16(), answer.text()?);
-        *codes.entry(code).or_default() += 1;
-        ensure!(code < 500, "{selector:?}: {code}: {body}");
-        if known {
-            ensure!(
-                code == 200 && value_of(&serde_json::from_str(&body)?)? == 7,
-                "{selector:?}: {code}: {body}"
-            );
-        }
-    }
-    println!("codes of 400 random requests: {codes:?}");
-    Ok(())
-}
-
 /// kubectl's own questions, and the deletion of namespaces, with the daemon up, with Kafka down, and after it is
 /// gone.
 pub(super) fn kubectl_and_namespaces_live_with_it(testbed: &Testbed) -> Result<()> {
@@ -269,6 +216,16 @@ pub(super) fn kubectl_and_namespaces_live_with_it(testbed: &Testbed) -> Result<(
             .with_context(|| format!("deleting a namespace {when}"))?;
         println!("a namespace is deleted {when} within {:?}", began.elapsed());
         Ok(())
+    };
+    // Helm asks for all that there is to discover.
+    let chart = small_chart(testbed)?;
+    let installs = |when: &str| -> Result<()> {
+        let namespace = plane.namespace("helm")?;
+        let helm = |args: &[&str]| plane.helm(&[args, &["--namespace", &namespace]].concat());
+        helm(&["install", "small", &chart.to_string_lossy()])
+            .with_context(|| format!("installing a chart {when}"))?;
+        plane.kubectl(&["get", "configmap", "small", "-n", &namespace])?;
+        helm(&["uninstall", "small"]).map(drop)
     };
     let asks = |is_there: bool, when: &str| {
         // The API server takes some seconds to see that an API comes or goes.
@@ -289,12 +246,14 @@ pub(super) fn kubectl_and_namespaces_live_with_it(testbed: &Testbed) -> Result<(
     plane.get_raw(BASE)?;
     plane.get_raw(&up.metric(&up.namespace))?;
     deletes("with the daemon up")?;
+    installs("with the daemon up")?;
     drop(up);
     let namespace = plane.namespace("kafkaless")?;
     let nowhere = format!("127.0.0.1:{}", free_port()?);
     let (daemon, api) = Daemon::registered(testbed, plane, &namespace, &Options::main(&nowhere))?;
     api.wait_available(Duration::from_secs(60))?;
     deletes("with Kafka down")?;
+    installs("with Kafka down")?;
     asks(true, "with Kafka down")?;
     plane.get_raw(BASE)?;
     let refused = plane
@@ -309,5 +268,21 @@ pub(super) fn kubectl_and_namespaces_live_with_it(testbed: &Testbed) -> Result<(
         plane.get_raw(BASE).is_err(),
         "somebody answers after it is gone"
     );
-    deletes("after it is gone")
+    deletes("after it is gone")?;
+    installs("after it is gone")
+}
+
+/// A chart of one ConfigMap.
+fn small_chart(testbed: &Testbed) -> Result<PathBuf> {
+    let folder = testbed.folder("small-chart")?;
+    std::fs::create_dir(folder.join("templates"))?;
+    std::fs::write(
+        folder.join("Chart.yaml"),
+        "apiVersion: v2\nname: small\nversion: 1.0.0\n",
+    )?;
+    std::fs::write(
+        folder.join("templates/map.yaml"),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: small}\n",
+    )?;
+    Ok(folder)
 }

@@ -1,0 +1,151 @@
+//! Random requests to a running daemon, each asked directly and through the API server.
+
+use std::collections::BTreeMap;
+use std::thread;
+
+use anyhow::{Result, anyhow, ensure};
+use reqwest::blocking::Client;
+
+use super::paths::master;
+use super::{BASE, Scene};
+use crate::daemon::value_of;
+use crate::testbed::Testbed;
+
+const REQUESTS: usize = 10_000;
+const THREADS: usize = 4;
+
+/// How often which code was answered, directly and through the API server.
+type Codes = BTreeMap<[u16; 2], usize>;
+
+/// Ten thousand random requests on a healthy Kafka: no 5xx either way, and the value that an oracle knows where
+/// the selector is one of its. The daemon still lives and serves afterwards.
+pub(super) fn random_requests(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, |_| {})?;
+    let master = master(&scene)?;
+    let mut codes = Codes::new();
+    thread::scope(|scope| -> Result<()> {
+        let asking: Vec<_> = (0..THREADS)
+            .map(|seed| {
+                scope.spawn({
+                    let (scene, master) = (&scene, &master);
+                    move || ask(scene, master, seed)
+                })
+            })
+            .collect();
+        for asked in asking {
+            let asked = asked.join().map_err(|_| anyhow!("a client panicked"))??;
+            for (code, times) in asked {
+                *codes.entry(code).or_default() += times;
+            }
+        }
+        Ok(())
+    })?;
+    println!("codes of {REQUESTS} random requests, directly and through the API server: {codes:?}");
+    let path = scene.metric(&scene.namespace);
+    let answer = master.get(scene.daemon.url(&path)).send()?;
+    ensure!(answer.status() == 200, "afterwards: {}", answer.status());
+    Ok(())
+}
+
+/// One client's share.
+fn ask(scene: &Scene<'_>, master: &Client, seed: usize) -> Result<Codes> {
+    let mut random = fastrand::Rng::with_seed(u64::try_from(seed)?);
+    let mut codes = Codes::new();
+    for round in 0..REQUESTS / THREADS {
+        let is_known = round % 2 == 0;
+        let path = match (is_known, round % 8) {
+            (true, _) => metric_path(scene, right_selector(scene, &mut random)),
+            (false, 1) => random_path(scene, &mut random),
+            (false, _) => metric_path(scene, any_selector(scene, &mut random)),
+        };
+        let mut seen = [0; 2];
+        for (url, seen) in [scene.daemon.url(&path), scene.through(&path)]
+            .into_iter()
+            .zip(&mut seen)
+        {
+            let answer = master.get(&url).send()?;
+            let (code, body) = (answer.status().as_u16(), answer.text()?);
+            *seen = code;
+            ensure!(code < 500, "{url}: {code}: {body}");
+            if is_known {
+                ensure!(code == 200, "{url}: {code}: {body}");
+                let value = value_of(&serde_json::from_str(&body)?)?;
+                ensure!(value == 7, "{url}: {value}");
+            }
+        }
+        *codes.entry(seen).or_default() += 1;
+    }
+    Ok(codes)
+}
+
+/// One that selects the seven messages of the scene.
+fn right_selector(scene: &Scene<'_>, random: &mut fastrand::Rng) -> String {
+    let (group, topic) = (&scene.group, &scene.topic);
+    match random.u8(..6) {
+        0 => format!("group={group}"),
+        1 => format!("group in ({group}),topic in ({topic},{topic})"),
+        2 => format!("group={group},topic={topic},cluster!=other"),
+        3 => format!("topic={topic},group=={group}"),
+        4 => format!("group={group},topic notin (a,b)"),
+        _ => format!("group={group},topic"),
+    }
+}
+
+fn any_selector(scene: &Scene<'_>, random: &mut fastrand::Rng) -> String {
+    let pieces = [
+        "group",
+        "topic",
+        "cluster",
+        "=",
+        "==",
+        "!=",
+        " in ",
+        "notin",
+        "(",
+        ")",
+        ",",
+        "!",
+        &scene.group,
+        &scene.topic,
+        "ö",
+        "%",
+    ];
+    let count = random.usize(..8);
+    (0..count)
+        .map(|_| pieces[random.usize(..pieces.len())])
+        .collect()
+}
+
+fn metric_path(scene: &Scene<'_>, selector: String) -> String {
+    let query: String = form_urlencoded::byte_serialize(selector.as_bytes()).collect();
+    format!(
+        "{BASE}/namespaces/{}/kafka_lag?labelSelector={query}",
+        scene.namespace
+    )
+}
+
+/// Below the API's own: what lies beside it is not the daemon's to answer.
+fn random_path(scene: &Scene<'_>, random: &mut fastrand::Rng) -> String {
+    let pieces = [
+        "/",
+        "namespaces",
+        "/namespaces/",
+        &scene.namespace,
+        "kafka_lag",
+        "kafka_desired_replicas",
+        "externalmetrics",
+        "%2F",
+        "%00",
+        "%ff",
+        "..",
+        "?watch=1",
+        "?labelSelector=",
+        "&limit=1",
+        "ö",
+    ];
+    let count = random.usize(..8);
+    let rest: String = (0..count)
+        .map(|_| pieces[random.usize(..pieces.len())])
+        .collect();
+    format!("{BASE}/{rest}")
+}
