@@ -7,18 +7,16 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 
 use super::kube_args::KubeArgs;
-use super::look::look;
+use super::look::{HpaLook, look, look_at_hpas};
 use super::{Output, hpa_name, print, timeout};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
-use crate::k8s::hpa::{facts_of, list};
 use crate::k8s::live;
 use crate::model::explain::{Explanation, Subject, derive, outcome};
 use crate::model::target::Interest;
@@ -98,14 +96,9 @@ async fn by_look(args: &ExplainArgs, path: &Path) -> anyhow::Result<Explanation>
         let derived = derive(&subject, &look.snapshot, &Moment::now(), &look.rules);
         return derived.context("nothing to explain");
     };
-    let options = args.kube.options_over(&config.kubernetes);
-    let client = connect(&options).await?;
     // All of its namespace: another HPA that asks alike has a say in what it is served.
-    let namespaces = [namespace.clone()];
-    let hpas = list(&client, &namespaces, args.timeout).await;
-    let hpas = hpas.with_context(|| format!("cannot list the HPAs of namespace {namespace}"))?;
-    let facts = hpas.iter().map(|hpa| Arc::new(facts_of(hpa))).collect();
-    let look = look(&config, facts, Vec::new(), args.timeout).await?;
+    let HpaLook { client, look, .. } =
+        look_at_hpas(&config, &args.kube, Some(namespace), args.timeout).await?;
     let subject = Subject::Hpa {
         namespace: namespace.clone(),
         name: name.clone(),

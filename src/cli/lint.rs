@@ -7,19 +7,15 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{ArgGroup, Args, ValueEnum};
 
 use self::report::{Reported, codes, table};
 use super::kube_args::KubeArgs;
-use super::look::look;
+use super::look::{HpaLook, Look, look_at_hpas};
 use super::{Output, print};
 use crate::config::Config;
-use crate::k8s;
-use crate::k8s::client::connect;
 use crate::k8s::workload::fetch;
 use crate::model::finding::hpas::is_ours;
 use crate::model::finding::{Finding, Severity};
@@ -147,46 +143,33 @@ fn exit(found: &Found, fail_on: FailOn) -> ExitCode {
 
 async fn on_the_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Result<Found> {
     let config = Config::load(config)?;
-    let kubernetes = &config.kubernetes;
-    let client = connect(&args.kube.options_over(kubernetes)).await?;
-    let namespaces = match &args.namespace {
-        Some(namespace) => std::slice::from_ref(namespace),
-        None => &kubernetes.namespaces,
-    };
-    let listed = k8s::hpa::list(&client, namespaces, args.timeout).await;
-    let listed = listed.context("cannot list the HPAs")?;
-    let hpas: Vec<Arc<HpaFacts>> = listed
-        .iter()
-        .map(|hpa| Arc::new(k8s::hpa::facts_of(hpa)))
-        .collect();
-    let seen = look(&config, hpas.clone(), Vec::new(), args.timeout).await?;
-    let standings = standings(
-        &seen.snapshot.targets,
-        &seen.snapshot,
-        &Moment::now(),
-        &seen.rules,
-    );
+    let namespace = args.namespace.as_ref();
+    let HpaLook { client, hpas, look } =
+        look_at_hpas(&config, &args.kube, namespace, args.timeout).await?;
+    let Look { snapshot, rules } = look;
+    let standings = standings(&snapshot.targets, &snapshot, &Moment::now(), &rules);
     let ours: Vec<&HpaFacts> = hpas
+        .facts
         .iter()
         .map(|hpa| &**hpa)
         .filter(|hpa| is_ours(hpa))
         .collect();
     let (workloads, unread) = fetch(&client, &ours, args.timeout).await;
     let mut found = Found {
-        findings: seen.snapshot.all_findings().cloned().collect(),
+        findings: snapshot.all_findings().cloned().collect(),
         unread,
     };
     let ceilings = hpa_ceilings(&standings);
     for hpa in ours {
         let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();
-        let groups = groups_of(hpa, &seen.snapshot);
+        let groups = groups_of(hpa, &snapshot);
         for workload in &workloads {
             found
                 .findings
                 .extend(of_workload(hpa, workload, ceiling, &groups));
         }
     }
-    found.unread.extend(unknown(&seen.snapshot, &standings));
+    found.unread.extend(unknown(&snapshot, &standings));
     Ok(found)
 }
 

@@ -10,8 +10,11 @@ use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::kube_args::KubeArgs;
 use crate::app::{answers, clusters};
 use crate::config::Config;
+use crate::k8s::client::{Client, connect};
+use crate::k8s::hpa::{Listed, list};
 use crate::model::query::Rules;
 use crate::model::refusal::Refusal;
 use crate::model::snapshot::LagSnapshot;
@@ -28,6 +31,40 @@ pub(super) struct Look {
     pub(super) snapshot: Arc<LagSnapshot>,
     /// The rules that answers follow.
     pub(super) rules: Rules,
+}
+
+/// HPAs of a cluster, and what there was to see of what they ask for.
+pub(super) struct HpaLook {
+    /// The cluster's client.
+    pub(super) client: Client,
+    /// The HPAs.
+    pub(super) hpas: Listed,
+    /// What there was to see.
+    pub(super) look: Look,
+}
+
+/// Looks at all HPAs of a namespace, or else of those that the configuration watches.
+///
+/// # Errors
+/// HPAs that cannot be listed, or a property that a Kafka client refuses.
+pub(super) async fn look_at_hpas(
+    config: &Config,
+    kube: &KubeArgs,
+    namespace: Option<&String>,
+    within: Duration,
+) -> anyhow::Result<HpaLook> {
+    let client = connect(&kube.options_over(&config.kubernetes)).await?;
+    let namespaces = match namespace {
+        Some(namespace) => std::slice::from_ref(namespace),
+        None => &config.kubernetes.namespaces,
+    };
+    let hpas = list(&client, namespaces, within).await;
+    let hpas = hpas.with_context(|| match namespace {
+        Some(namespace) => format!("cannot list the HPAs of namespace {namespace}"),
+        None => "cannot list the HPAs".to_owned(),
+    })?;
+    let look = look(config, hpas.facts.clone(), Vec::new(), within).await?;
+    Ok(HpaLook { client, hpas, look })
 }
 
 /// Looks at everything that the HPAs, the configuration's targets and these interests are about. What

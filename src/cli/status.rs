@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -15,11 +14,11 @@ use serde::Deserialize;
 
 use self::lines::table;
 use super::kube_args::KubeArgs;
-use super::look::look;
+use super::look::{Look, look_at_hpas};
 use super::{Output, print};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
-use crate::k8s::hpa::{current_replicas, facts_of, list};
+use crate::k8s::hpa::list;
 use crate::model::status::{HpaStatus, statuses};
 use crate::model::types::Moment;
 
@@ -86,18 +85,11 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 
 async fn own_look(args: &StatusArgs, config: &Path) -> anyhow::Result<Vec<HpaStatus>> {
     let config = Config::load(config)?;
-    let kubernetes = &config.kubernetes;
-    let client = connect(&args.kube.options_over(kubernetes)).await?;
-    let namespaces = match &args.namespace {
-        Some(namespace) => std::slice::from_ref(namespace),
-        None => &kubernetes.namespaces,
-    };
-    let listed = list(&client, namespaces, args.timeout).await;
-    let listed = listed.context("cannot list the HPAs")?;
-    let facts = listed.iter().map(|hpa| Arc::new(facts_of(hpa))).collect();
-    let seen = look(&config, facts, Vec::new(), args.timeout).await?;
-    let mut hpas = statuses(&seen.snapshot, &Moment::now(), &seen.rules);
-    add_replicas(&mut hpas, &current_replicas(&listed));
+    let namespace = args.namespace.as_ref();
+    let seen = look_at_hpas(&config, &args.kube, namespace, args.timeout).await?;
+    let Look { snapshot, rules } = seen.look;
+    let mut hpas = statuses(&snapshot, &Moment::now(), &rules);
+    add_replicas(&mut hpas, &seen.hpas.replicas);
     Ok(hpas)
 }
 
@@ -161,7 +153,7 @@ async fn replicas(args: &StatusArgs) -> anyhow::Result<Replicas> {
     let client: Client = connect(&args.kube.options()).await?;
     let namespaces = args.namespace.as_slice();
     let listed = list(&client, namespaces, args.timeout).await?;
-    Ok(current_replicas(&listed))
+    Ok(listed.replicas)
 }
 
 fn show(args: &StatusArgs, hpas: &[HpaStatus]) -> anyhow::Result<ExitCode> {

@@ -70,7 +70,17 @@ pub async fn watch(
     }
 }
 
-/// The HPAs of `namespaces` (empty = all) as they are now, in the order of namespaces and names.
+/// HPAs as they are now.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// What they ask for, in the order of namespaces and names.
+    pub facts: Vec<Arc<HpaFacts>>,
+    /// The replicas that each scales, as it last saw them, by namespace and name; nothing of one that has
+    /// not looked yet.
+    pub replicas: BTreeMap<(String, String), u32>,
+}
+
+/// The HPAs of `namespaces` (empty = all).
 ///
 /// # Errors
 /// Why they cannot be listed.
@@ -78,7 +88,7 @@ pub async fn list(
     client: &Client,
     namespaces: &[String],
     within: Duration,
-) -> Result<Vec<HorizontalPodAutoscaler>, ScaleError> {
+) -> Result<Listed, ScaleError> {
     let apis: Vec<Api<HorizontalPodAutoscaler>> = if namespaces.is_empty() {
         vec![Api::all(client.clone())]
     } else {
@@ -102,7 +112,10 @@ pub async fn list(
         (of.namespace.clone(), of.name.clone())
     };
     all.sort_by_key(key);
-    Ok(all)
+    Ok(Listed {
+        facts: all.iter().map(|hpa| Arc::new(facts_of(hpa))).collect(),
+        replicas: current_replicas(&all),
+    })
 }
 
 type Key = (Arc<str>, Arc<str>);
@@ -220,10 +233,7 @@ fn metrics_of_others(hpa: &HorizontalPodAutoscaler) -> Vec<Arc<str>> {
     hpa.spec.metrics.iter().flatten().filter_map(name).collect()
 }
 
-/// The replicas that HPAs scale, as each last saw them, by namespace and name; nothing of one that has
-/// not looked yet.
-#[must_use]
-pub fn current_replicas(hpas: &[HorizontalPodAutoscaler]) -> BTreeMap<(String, String), u32> {
+fn current_replicas(hpas: &[HorizontalPodAutoscaler]) -> BTreeMap<(String, String), u32> {
     let known = hpas.iter().filter_map(|hpa| {
         let of = &hpa.metadata;
         let key = (of.namespace.clone()?, of.name.clone()?);

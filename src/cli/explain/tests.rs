@@ -11,6 +11,7 @@ use crate::model::standing::{Looking, findings, standings};
 use crate::model::target::{
     ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget, ScaleTarget, Targets,
 };
+use std::sync::Arc;
 
 const SECOND: Duration = Duration::from_secs(1);
 
