@@ -121,14 +121,17 @@ pub fn answer_resolved(
     let parts = match asking.measure(resolved) {
         Ok(parts) => parts,
         Err(refusal) if refusal.is_unknown() => {
-            return match asking.allowed() {
+            // Nothing is read for whom nothing can be served.
+            asking.watched()?;
+            return match asking.listed() {
                 Ok(()) => asking.fallback(resolved).ok_or(refusal),
                 Err(_) => Err(refusal),
             };
         }
         Err(refusal) => return Err(refusal),
     };
-    asking.allowed()?;
+    asking.watched()?;
+    asking.listed()?;
     Ok(asking.value(resolved, &parts))
 }
 
@@ -150,8 +153,8 @@ pub(super) struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Whether it is known what the HPAs of the namespace want, so that the value can be clamped.
-    fn allowed(&self) -> Result<(), Refusal> {
+    /// Whether the HPAs of the namespace are watched: the value can only be clamped by what they want.
+    fn watched(&self) -> Result<(), Refusal> {
         let watched = &self.rules.namespaces;
         let is_watched = watched.is_empty() || watched.iter().any(|w| w == self.question.namespace);
         if self.rules.clamp && !is_watched {
@@ -159,8 +162,12 @@ impl Asking<'_> {
                 namespace: self.question.namespace.to_owned(),
             });
         }
+        Ok(())
+    }
+
+    /// Whether what the HPAs want is known by now: without it there is nothing to clamp by.
+    fn listed(&self) -> Result<(), Refusal> {
         if self.rules.clamp && self.snapshot.targets.hpas_unlisted {
-            // Without the lag wanted per replica there is nothing to clamp by.
             return Err(Refusal::HpasUnlisted);
         }
         Ok(())

@@ -454,12 +454,15 @@ fn namespaces_whose_hpas_are_not_watched_are_refused() {
         ask_at(0, &snapshot, "group=g", &only("shop")).unwrap().lag,
         Some(Lag(9))
     );
-    assert_eq!(
-        ask_at(0, &snapshot, "group=g", &only("other")).unwrap_err(),
-        Refusal::NamespaceNotWatched {
-            namespace: "shop".into()
-        }
-    );
+    // Also what has not been read yet: nothing is read for whom nothing can be served.
+    for selector in ["group=g", "group=another"] {
+        assert_eq!(
+            ask_at(0, &snapshot, selector, &only("other")).unwrap_err(),
+            Refusal::NamespaceNotWatched {
+                namespace: "shop".into()
+            }
+        );
+    }
 }
 
 #[test]
