@@ -220,16 +220,17 @@ impl FrontProxy {
         for (name, value) in headers {
             let mut prefixes = self.extra_prefixes.iter();
             let key = prefixes.find_map(|prefix| name.as_str().strip_prefix(prefix.as_str()));
-            if let (Some(key), Some(value)) = (key, text(value)) {
-                let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
-                extra.entry(key).or_default().push(value);
-            }
+            let Some((key, value)) = key.and_then(|key| Some((key, text(value)?))) else {
+                continue;
+            };
+            let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
+            extra.entry(key).or_default().push(value);
         }
         extra
     }
 }
 
 fn text(value: &HeaderValue) -> Option<String> {
-    let text = String::from_utf8(value.as_bytes().to_vec()).ok()?;
-    (!text.is_empty()).then_some(text)
+    let text = std::str::from_utf8(value.as_bytes()).ok()?;
+    (!text.is_empty()).then(|| text.to_owned())
 }

@@ -120,7 +120,7 @@ impl Reviews {
 }
 
 fn action_key(caller: &Caller, action: &Action) -> Key {
-    let mut key = KeyParts::default();
+    let mut key = KeyParts::new();
     key.add(&caller.user);
     key.add(&caller.uid);
     key.add(action.verb);
