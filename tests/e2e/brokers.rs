@@ -10,9 +10,16 @@ use lagwise::model::types::Offset;
 use lagwise::poller::OffsetSource;
 use tokio::runtime::Runtime;
 
+use crate::Test;
 use crate::testbed::kafka::{KafkaCluster, KafkaOptions};
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
+
+/// The long ones.
+pub(crate) const LONG: &[(&str, Test)] = &[(
+    "brokers::each_hangs_dies_and_comes_back",
+    each_hangs_dies_and_comes_back,
+)];
 
 /// From one sweep's start to the next one's, and how long one may take.
 const POLL: Duration = Duration::from_secs(2);
@@ -111,7 +118,7 @@ fn reading(observation: &Observation, group: usize, topic: &str) -> Option<(i64,
     Some((*committed, end))
 }
 
-pub(crate) fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {
+fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {
     let options = KafkaOptions {
         properties: vec![("default.replication.factor".into(), "1".into())],
         ..KafkaOptions::default()

@@ -6,10 +6,17 @@ use anyhow::{Context, Result, ensure};
 use lagwise::kafka::Client;
 use lagwise::model::observation::{Observation, SweepPlan, Traffic};
 
+use crate::Test;
 use crate::sources::{Sources, plan_of};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 use crate::testbed::unique;
+
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "cost::a_thousand_groups_cost_no_more_than_one",
+    a_thousand_groups_cost_no_more_than_one,
+)];
 
 const GROUPS: usize = 1000;
 
@@ -18,7 +25,7 @@ const SWEEPS: usize = 7;
 
 /// A connection to each broker and at most one for finding them; no more than three requests to each in a sweep
 /// before which nothing has changed.
-pub(crate) fn a_thousand_groups_cost_no_more_than_one(testbed: &Testbed) -> Result<()> {
+fn a_thousand_groups_cost_no_more_than_one(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let brokers = u64::try_from(kafka.brokers())?;
     let (topic, prefix) = (unique("topic"), unique("group"));

@@ -7,10 +7,23 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::Test;
 use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::poll::poll_until;
 use crate::testbed::topics::DescribedPartition;
 use crate::testbed::{Testbed, unique};
+
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "lag::equals_what_kafkas_own_tool_says",
+        equals_what_kafkas_own_tool_says,
+    ),
+    (
+        "lag::finds_all_groups_and_says_what_is_unknown",
+        finds_all_groups_and_says_what_is_unknown,
+    ),
+];
 
 /// A row of `lag -o json`.
 #[derive(Debug, Deserialize)]
@@ -34,7 +47,7 @@ struct Row {
 type Key = (String, String, i32);
 
 /// Fifty groups: with mixed offsets, with partitions without a commit, empty, and one with live members.
-pub(crate) fn equals_what_kafkas_own_tool_says(testbed: &Testbed) -> Result<()> {
+fn equals_what_kafkas_own_tool_says(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let topics: Vec<String> = (0..5).map(|_| unique("lag")).collect();
     kafka.create_topics(&topics.iter().map(String::as_str).collect::<Vec<_>>(), 4)?;
@@ -163,7 +176,7 @@ fn same(
 }
 
 /// All groups of a cluster, without naming one; and what cannot be told.
-pub(crate) fn finds_all_groups_and_says_what_is_unknown(testbed: &Testbed) -> Result<()> {
+fn finds_all_groups_and_says_what_is_unknown(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("lag"), unique("group"));
     kafka.create_topic(&topic, 2)?;

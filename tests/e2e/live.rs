@@ -12,10 +12,17 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
+use crate::Test;
 use crate::sources::{Sources, plan};
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
+
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "live::every_reading_of_a_live_group_is_possible",
+    every_reading_of_a_live_group_is_possible,
+)];
 
 const PARTITIONS: usize = 6;
 
@@ -152,7 +159,7 @@ struct MemberThread<'scope> {
     thread: std::thread::ScopedJoinHandle<'scope, Result<()>>,
 }
 
-pub(crate) fn every_reading_of_a_live_group_is_possible(testbed: &Testbed) -> Result<()> {
+fn every_reading_of_a_live_group_is_possible(testbed: &Testbed) -> Result<()> {
     let full = std::env::var("LAGWISE_TIER").is_ok_and(|tier| tier == "full");
     let lasts = Duration::from_secs(if full { 120 } else { 30 });
     let kafka = testbed.kafka()?;

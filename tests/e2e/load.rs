@@ -9,15 +9,28 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::Test;
 use crate::daemon::{Daemon, Options, metric_path, value_of};
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
+
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "load::many_clients_get_right_answers_and_memory_stays",
+        many_clients_get_right_answers_and_memory_stays,
+    ),
+    (
+        "load::memory_stays_whatever_is_asked",
+        memory_stays_whatever_is_asked,
+    ),
+];
 
 const CLIENTS: usize = 200;
 const FOR: Duration = Duration::from_secs(10);
 
 /// 200 concurrent clients for ten seconds, each answer checked; then memory over 100 further snapshots.
-pub(crate) fn many_clients_get_right_answers_and_memory_stays(testbed: &Testbed) -> Result<()> {
+fn many_clients_get_right_answers_and_memory_stays(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let topic = unique("orders");
     kafka.create_topic(&topic, 6)?;
@@ -111,7 +124,7 @@ async fn hammer(asked: Arc<Vec<(String, u64)>>) -> Result<u64> {
 }
 
 /// Whatever strangers ask for, in whichever namespaces' names, memory does not grow by it.
-pub(crate) fn memory_stays_whatever_is_asked(testbed: &Testbed) -> Result<()> {
+fn memory_stays_whatever_is_asked(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("orders"), unique("group"));
     kafka.create_topic(&topic, 1)?;

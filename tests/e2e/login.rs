@@ -5,14 +5,27 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
+use crate::Test;
 use crate::daemon::{Daemon, Options, cluster};
 use crate::testbed::broker::{SASL_PASSWORD, SASL_USER};
 use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
 use crate::testbed::{Testbed, unique};
 
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "login::a_refused_login_is_told_once_and_everywhere",
+        a_refused_login_is_told_once_and_everywhere,
+    ),
+    (
+        "login::librdkafka_tells_a_refused_login_too",
+        librdkafka_tells_a_refused_login_too,
+    ),
+];
+
 /// A wrong password, an unknown host and a refused TLS handshake, beside two clusters that work.
-pub(crate) fn a_refused_login_is_told_once_and_everywhere(testbed: &Testbed) -> Result<()> {
+fn a_refused_login_is_told_once_and_everywhere(testbed: &Testbed) -> Result<()> {
     run(
         testbed,
         "wire",
@@ -22,7 +35,7 @@ pub(crate) fn a_refused_login_is_told_once_and_everywhere(testbed: &Testbed) -> 
 }
 
 /// The same, in librdkafka's words.
-pub(crate) fn librdkafka_tells_a_refused_login_too(testbed: &Testbed) -> Result<()> {
+fn librdkafka_tells_a_refused_login_too(testbed: &Testbed) -> Result<()> {
     run(
         testbed,
         "librdkafka",

@@ -1,8 +1,8 @@
 //! End-to-end tests on real Kafka and a real Kubernetes control plane (see `tests/testbed`).
 //!
 //! Run by `tests/run`, or one at a time by `cargo test --test e2e -- NAME` once the testbed is built. A test is a
-//! function of the [`Testbed`] in the file of its scenario, listed here; they run one after the other. Each takes
-//! topics, groups and namespaces of its own (`testbed::unique`, `ControlPlane::namespace`).
+//! function of the [`Testbed`] in the file of its scenario, listed in `lanes`; those of one process run one after the
+//! other. Each takes topics, groups and namespaces of its own (`testbed::unique`, `ControlPlane::namespace`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,6 +23,7 @@ mod faults;
 #[cfg(feature = "gssapi")]
 mod kerberos;
 mod lag;
+mod lanes;
 mod leader;
 mod live;
 mod load;
@@ -49,129 +50,14 @@ use std::time::Instant;
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use lanes::{LANES, Lane, Tests, chosen};
 use testbed::Testbed;
 
 /// A test: an error or a panic is its failure.
 pub(crate) type Test = fn(&Testbed) -> Result<()>;
 
-/// The tests of every run.
-const TESTS: &[(&str, Test)] = &[
-    ("smoke::three_brokers_answer", smoke::three_brokers_answer),
-    (
-        "smoke::every_listener_answers",
-        smoke::every_listener_answers,
-    ),
-    (
-        "smoke::broker_is_killed_and_comes_back",
-        smoke::broker_is_killed_and_comes_back,
-    ),
-    (
-        "smoke::consumers_follow_the_number_asked_for",
-        smoke::consumers_follow_the_number_asked_for,
-    ),
-    (
-        "smoke::control_plane_runs_a_deployment",
-        smoke::control_plane_runs_a_deployment,
-    ),
-    (
-        "smoke::daemon_account_may_do_its_work_and_no_more",
-        smoke::daemon_account_may_do_its_work_and_no_more,
-    ),
-    (
-        "lag::equals_what_kafkas_own_tool_says",
-        lag::equals_what_kafkas_own_tool_says,
-    ),
-    (
-        "lag::finds_all_groups_and_says_what_is_unknown",
-        lag::finds_all_groups_and_says_what_is_unknown,
-    ),
-    (
-        "outage::the_aggregated_api_answers_kubectl",
-        outage::the_aggregated_api_answers_kubectl,
-    ),
-    (
-        "outage::a_missing_topic_is_named_and_not_created",
-        outage::a_missing_topic_is_named_and_not_created,
-    ),
-    (
-        "outage::starts_before_kafka_does",
-        outage::starts_before_kafka_does,
-    ),
-    (
-        "outage::replicas_hold_while_kafka_is_gone",
-        outage::replicas_hold_while_kafka_is_gone,
-    ),
-    (
-        "outage::sigterm_ends_it_in_time",
-        outage::sigterm_ends_it_in_time,
-    ),
-    (
-        "outage::a_taken_port_is_named",
-        outage::a_taken_port_is_named,
-    ),
-    (
-        "login::a_refused_login_is_told_once_and_everywhere",
-        login::a_refused_login_is_told_once_and_everywhere,
-    ),
-    (
-        "login::librdkafka_tells_a_refused_login_too",
-        login::librdkafka_tells_a_refused_login_too,
-    ),
-    (
-        "scale::replicas_reach_the_partition_count_and_no_more",
-        scale::replicas_reach_the_partition_count_and_no_more,
-    ),
-    (
-        "scale::without_the_clamp_replicas_pass_the_partition_count",
-        scale::without_the_clamp_replicas_pass_the_partition_count,
-    ),
-    (
-        "live::every_reading_of_a_live_group_is_possible",
-        live::every_reading_of_a_live_group_is_possible,
-    ),
-    (
-        "cost::a_thousand_groups_cost_no_more_than_one",
-        cost::a_thousand_groups_cost_no_more_than_one,
-    ),
-    (
-        "load::many_clients_get_right_answers_and_memory_stays",
-        load::many_clients_get_right_answers_and_memory_stays,
-    ),
-    (
-        "load::memory_stays_whatever_is_asked",
-        load::memory_stays_whatever_is_asked,
-    ),
-];
-
-/// The long ones, for `tests/run --full` (or `--ignored`, as with any test marked so).
-const FULL: &[(&str, Test)] = &[(
-    "brokers::each_hangs_dies_and_comes_back",
-    brokers::each_hangs_dies_and_comes_back,
-)];
-
-/// Those of the suites, which list their own.
-const SUITES: &[&[(&str, Test)]] = &[
-    annotations::CASES,
-    api::CASES,
-    conformance::CASES,
-    logins::CASES,
-    #[cfg(feature = "gssapi")]
-    kerberos::CASES,
-    network::CASES,
-    oracle::CASES,
-    renewal::CASES,
-    faults::CASES,
-    rows::CASES,
-    state::CASES,
-    cap::CASES,
-    chart::CASES,
-    leader::CASES,
-    told::CASES,
-    zero::CASES,
-];
-
-/// Likewise, the long ones.
-const FULL_SUITES: &[&[(&str, Test)]] = &[FULL, api::LONG, conformance::LONG, faults::LONG];
+/// The argument that asks for the names of the lanes.
+const LANES_ROLE: &str = "lanes-of-the-scenarios";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -180,25 +66,27 @@ fn main() -> ExitCode {
     {
         return finish(testbed::consumers::consume(rest));
     }
+    if arguments == [LANES_ROLE] {
+        LANES.iter().for_each(|lane| println!("{}", lane.name));
+        return ExitCode::SUCCESS;
+    }
     let mut arguments = Arguments::from_args();
     // The scenarios share one cluster, two cores and the one external metrics API.
     arguments.test_threads = Some(1);
-    let testbed = match start(&arguments) {
-        Ok(testbed) => testbed,
+    let started = chosen().and_then(|lanes| Ok((lanes, start(&arguments)?)));
+    let (lanes, testbed) = match started {
+        Ok(started) => started,
         Err(error) => return finish(Err(error)),
     };
 
     let full = std::env::var("LAGWISE_TIER").is_ok_and(|tier| tier == "full");
-    let trials = TESTS
-        .iter()
-        .chain(SUITES.iter().copied().flatten())
-        .map(|&(name, test)| trial(name, test, &testbed));
-    let long = FULL_SUITES
-        .iter()
-        .copied()
-        .flatten()
-        .map(|&(name, test)| trial(name, test, &testbed).with_ignored_flag(!full));
-    let conclusion = libtest_mimic::run(&arguments, trials.chain(long).collect());
+    let trials = |tests: fn(&Lane) -> &[Tests]| {
+        let tests = lanes.iter().flat_map(tests).copied().flatten();
+        tests.map(|&(name, test)| trial(name, test, &testbed))
+    };
+    let long = trials(|lane| lane.long).map(|trial| trial.with_ignored_flag(!full));
+    let trials = trials(|lane| lane.cases).chain(long).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
 
     let stopped = match Arc::try_unwrap(testbed) {
         Ok(testbed) => testbed.stop(),

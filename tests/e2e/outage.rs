@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::Test;
 use crate::daemon::{Daemon, MAX_STALENESS, Options, metric_path, value_of};
 use crate::scale::workload;
 use crate::testbed::kafka::KafkaOptions;
@@ -13,11 +14,30 @@ use crate::testbed::ports::free_port;
 use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::{Testbed, unique};
 
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "outage::the_aggregated_api_answers_kubectl",
+        the_aggregated_api_answers_kubectl,
+    ),
+    (
+        "outage::a_missing_topic_is_named_and_not_created",
+        a_missing_topic_is_named_and_not_created,
+    ),
+    ("outage::starts_before_kafka_does", starts_before_kafka_does),
+    (
+        "outage::replicas_hold_while_kafka_is_gone",
+        replicas_hold_while_kafka_is_gone,
+    ),
+    ("outage::sigterm_ends_it_in_time", sigterm_ends_it_in_time),
+    ("outage::a_taken_port_is_named", a_taken_port_is_named),
+];
+
 /// The HPA controller's sync period in the testbed.
 const SYNC: Duration = Duration::from_secs(2);
 
 /// With Kafka stopped the HPA keeps its replicas and carries our message; then Kafka comes back.
-pub(crate) fn replicas_hold_while_kafka_is_gone(testbed: &Testbed) -> Result<()> {
+fn replicas_hold_while_kafka_is_gone(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let kafka = testbed.start_kafka(
         "outage",
@@ -117,7 +137,7 @@ pub(crate) fn replicas_hold_while_kafka_is_gone(testbed: &Testbed) -> Result<()>
 }
 
 /// A daemon that starts before Kafka does is ready, answers with the reason, and works once Kafka is there.
-pub(crate) fn starts_before_kafka_does(testbed: &Testbed) -> Result<()> {
+fn starts_before_kafka_does(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.start_kafka(
         "late",
         &KafkaOptions {
@@ -158,7 +178,7 @@ pub(crate) fn starts_before_kafka_does(testbed: &Testbed) -> Result<()> {
 }
 
 /// A topic that does not exist is refused by name, and asking does not create it.
-pub(crate) fn a_missing_topic_is_named_and_not_created(testbed: &Testbed) -> Result<()> {
+fn a_missing_topic_is_named_and_not_created(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("missing")?;
     let (daemon, _api) = Daemon::registered(
@@ -185,7 +205,7 @@ pub(crate) fn a_missing_topic_is_named_and_not_created(testbed: &Testbed) -> Res
 }
 
 /// `kubectl get --raw` and `kubectl get apiservice`, and a group that nobody watched before.
-pub(crate) fn the_aggregated_api_answers_kubectl(testbed: &Testbed) -> Result<()> {
+fn the_aggregated_api_answers_kubectl(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("kubectl")?;
     let (topic, group) = (unique("orders"), unique("billing"));
@@ -222,7 +242,7 @@ pub(crate) fn the_aggregated_api_answers_kubectl(testbed: &Testbed) -> Result<()
 }
 
 /// SIGTERM ends the daemon within five seconds, with status 0, connections open or not.
-pub(crate) fn sigterm_ends_it_in_time(testbed: &Testbed) -> Result<()> {
+fn sigterm_ends_it_in_time(testbed: &Testbed) -> Result<()> {
     // Kafka that never answers: a port that accepts and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
     let mut daemon = Daemon::alone(testbed, &Options::main(&silent.local_addr()?.to_string()))?;
@@ -241,7 +261,7 @@ pub(crate) fn sigterm_ends_it_in_time(testbed: &Testbed) -> Result<()> {
 }
 
 /// Ports that are taken are named at once.
-pub(crate) fn a_taken_port_is_named(testbed: &Testbed) -> Result<()> {
+fn a_taken_port_is_named(testbed: &Testbed) -> Result<()> {
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?;
     let config = format!(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
+use crate::Test;
 use crate::daemon::{Daemon, Options, metric_path, value_of};
 use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::control_plane::ControlPlane;
@@ -13,6 +14,18 @@ use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::{Testbed, unique};
+
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "scale::replicas_reach_the_partition_count_and_no_more",
+        replicas_reach_the_partition_count_and_no_more,
+    ),
+    (
+        "scale::without_the_clamp_replicas_pass_the_partition_count",
+        without_the_clamp_replicas_pass_the_partition_count,
+    ),
+];
 
 const PARTITIONS: i32 = 6;
 
@@ -68,7 +81,7 @@ pub(crate) fn workload(name: &str, selector: &[(&str, &str)]) -> String {
 }
 
 /// Reaches the partition count, never passes it, and comes back to one.
-pub(crate) fn replicas_reach_the_partition_count_and_no_more(testbed: &Testbed) -> Result<()> {
+fn replicas_reach_the_partition_count_and_no_more(testbed: &Testbed) -> Result<()> {
     let series = run(testbed, true, "wire")?;
     assert_eq!(series.iter().max(), Some(&PARTITIONS), "{series:?}");
     assert_eq!(series.last(), Some(&1), "{series:?}");
@@ -76,7 +89,7 @@ pub(crate) fn replicas_reach_the_partition_count_and_no_more(testbed: &Testbed) 
 }
 
 /// Without the clamp the same load passes the partition count: the test above can fail.
-pub(crate) fn without_the_clamp_replicas_pass_the_partition_count(testbed: &Testbed) -> Result<()> {
+fn without_the_clamp_replicas_pass_the_partition_count(testbed: &Testbed) -> Result<()> {
     let series = run(testbed, false, "librdkafka")?;
     ensure!(series.iter().max() > Some(&PARTITIONS), "{series:?}");
     Ok(())

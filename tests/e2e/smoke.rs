@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::json;
 
+use crate::Test;
 use crate::testbed::broker::{SASL_PASSWORD, SASL_USER};
 use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::kafka::KafkaCluster;
@@ -13,8 +14,30 @@ use crate::testbed::poll::{poll_until, poll_until_async};
 use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::{Testbed, unique};
 
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[
+    ("smoke::three_brokers_answer", three_brokers_answer),
+    ("smoke::every_listener_answers", every_listener_answers),
+    (
+        "smoke::broker_is_killed_and_comes_back",
+        broker_is_killed_and_comes_back,
+    ),
+    (
+        "smoke::consumers_follow_the_number_asked_for",
+        consumers_follow_the_number_asked_for,
+    ),
+    (
+        "smoke::control_plane_runs_a_deployment",
+        control_plane_runs_a_deployment,
+    ),
+    (
+        "smoke::daemon_account_may_do_its_work_and_no_more",
+        daemon_account_may_do_its_work_and_no_more,
+    ),
+];
+
 /// Topics, records, commits, and the same numbers from Kafka's own tool.
-pub(crate) fn three_brokers_answer(testbed: &Testbed) -> Result<()> {
+fn three_brokers_answer(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("orders"), unique("billing"));
     kafka.create_topic(&topic, 3)?;
@@ -39,7 +62,7 @@ pub(crate) fn three_brokers_answer(testbed: &Testbed) -> Result<()> {
 }
 
 /// The plain, the SASL and the SSL listener; and that the latter two refuse a stranger.
-pub(crate) fn every_listener_answers(testbed: &Testbed) -> Result<()> {
+fn every_listener_answers(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     assert_eq!(brokers(kafka, &[])?, 3);
     let (sasl, ssl, ca) = (
@@ -91,7 +114,7 @@ fn brokers(kafka: &KafkaCluster, properties: &[(&str, &str)]) -> Result<usize> {
 }
 
 /// One broker of three may go: the others take its partitions, and it finds its data when it comes back.
-pub(crate) fn broker_is_killed_and_comes_back(testbed: &Testbed) -> Result<()> {
+fn broker_is_killed_and_comes_back(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let topic = unique("orders");
     kafka.create_topic(&topic, 3)?;
@@ -106,7 +129,7 @@ pub(crate) fn broker_is_killed_and_comes_back(testbed: &Testbed) -> Result<()> {
 }
 
 /// A fleet of real consumers grows, shares the partitions, drains them and leaves.
-pub(crate) fn consumers_follow_the_number_asked_for(testbed: &Testbed) -> Result<()> {
+fn consumers_follow_the_number_asked_for(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("orders"), unique("billing"));
     kafka.create_topic(&topic, 4)?;
@@ -146,7 +169,7 @@ pub(crate) fn consumers_follow_the_number_asked_for(testbed: &Testbed) -> Result
 }
 
 /// The API server takes objects and the controllers act on them: a Deployment's pods appear and follow its scale.
-pub(crate) fn control_plane_runs_a_deployment(testbed: &Testbed) -> Result<()> {
+fn control_plane_runs_a_deployment(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let namespace = plane.namespace("smoke")?;
     let deployment = json!({
@@ -231,7 +254,7 @@ pub(crate) fn control_plane_runs_a_deployment(testbed: &Testbed) -> Result<()> {
 }
 
 /// The account that lagwise runs under in these tests.
-pub(crate) fn daemon_account_may_do_its_work_and_no_more(testbed: &Testbed) -> Result<()> {
+fn daemon_account_may_do_its_work_and_no_more(testbed: &Testbed) -> Result<()> {
     let plane = testbed.control_plane()?;
     let namespace = plane.namespace("account")?;
     let kubeconfig = plane.daemon_kubeconfig(&namespace)?;

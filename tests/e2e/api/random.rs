@@ -73,6 +73,11 @@ fn ask(scene: &Scene<'_>, master: &Client, seed: usize) -> Result<Codes> {
                 ensure!(value == 7, "{url}: {value}");
             }
         }
+        // Unless the one was one new group too many, and the other not yet or no longer.
+        ensure!(
+            seen[0] == seen[1] || seen.contains(&429),
+            "{path}: {seen:?}"
+        );
         *codes.entry(seen).or_default() += 1;
     }
     Ok(codes)

@@ -1,0 +1,97 @@
+//! Which scenarios there are, in lanes: those of one run one after the other on a testbed of their own, and
+//! `tests/run` runs the lanes beside one another, since most of a scenario is waiting. What a lane's tests ask for is
+//! started in it, so those that need the same stand together.
+
+use anyhow::{Result, bail};
+
+use crate::Test;
+use crate::{
+    annotations, api, brokers, cap, chart, conformance, cost, faults, lag, leader, live, load,
+    login, logins, network, oracle, outage, renewal, rows, scale, smoke, state, told, zero,
+};
+
+/// The variable that names the lane to run; without it all are run, one after the other.
+const CHOICE: &str = "LAGWISE_LANE";
+
+/// The tests of a suite.
+pub(crate) type Tests = &'static [(&'static str, Test)];
+
+/// Scenarios that run one after the other.
+pub(crate) struct Lane {
+    pub(crate) name: &'static str,
+    /// Those of every run.
+    pub(crate) cases: &'static [Tests],
+    /// The long ones, for `tests/run --full` (or `--ignored`, as with any test marked so).
+    pub(crate) long: &'static [Tests],
+}
+
+pub(crate) const LANES: &[Lane] = &[
+    // What Kafka says, and how it is asked.
+    Lane {
+        name: "kafka",
+        cases: &[
+            lag::CASES,
+            live::CASES,
+            cost::CASES,
+            conformance::CASES,
+            rows::CASES,
+        ],
+        long: &[brokers::LONG, conformance::LONG],
+    },
+    // The testbed itself, logins, bad networks and load.
+    Lane {
+        name: "access",
+        cases: &[
+            smoke::CASES,
+            login::CASES,
+            logins::CASES,
+            #[cfg(feature = "gssapi")]
+            crate::kerberos::CASES,
+            network::CASES,
+            renewal::CASES,
+            faults::CASES,
+            load::CASES,
+            state::CASES,
+        ],
+        long: &[faults::LONG],
+    },
+    // The aggregated API, and what is woken by what it says.
+    Lane {
+        name: "api",
+        cases: &[
+            outage::CASES,
+            api::CASES,
+            oracle::CASES,
+            chart::CASES,
+            zero::CASES,
+        ],
+        long: &[api::LONG],
+    },
+    // How many replicas there are, what the daemon writes for it, and which daemon does.
+    Lane {
+        name: "replicas",
+        cases: &[
+            scale::CASES,
+            annotations::CASES,
+            cap::CASES,
+            leader::CASES,
+            told::CASES,
+        ],
+        long: &[],
+    },
+];
+
+/// The lanes to run.
+///
+/// # Errors
+/// A name that no lane has: its tests would be missed in silence.
+pub(crate) fn chosen() -> Result<&'static [Lane]> {
+    let Ok(name) = std::env::var(CHOICE) else {
+        return Ok(LANES);
+    };
+    let Some(lane) = LANES.iter().find(|lane| lane.name == name) else {
+        let names: Vec<_> = LANES.iter().map(|lane| lane.name).collect();
+        bail!("{CHOICE}={name}: the lanes are {}", names.join(", "));
+    };
+    Ok(std::slice::from_ref(lane))
+}
