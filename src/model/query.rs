@@ -375,9 +375,7 @@ fn units(resolved: &Resolved) -> Option<Milli> {
 }
 
 #[cfg(test)]
-#[path = "query_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "desired_tests.rs"]
 mod desired_tests;

@@ -323,9 +323,7 @@ fn no_such_path() -> Failure {
 }
 
 #[cfg(test)]
-#[path = "external_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "random_tests.rs"]
 mod random_tests;

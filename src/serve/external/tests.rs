@@ -1,0 +1,180 @@
+//! The API as a router, over a snapshot that a test sets.
+
+mod access;
+mod answers;
+mod first_reads;
+
+use super::*;
+use crate::model::assembly::{ClusterHistory, Scope};
+use crate::model::fixtures;
+use crate::model::snapshot::ClusterSnapshot;
+use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget, Targets};
+use crate::model::tenancy::{Grant, Pattern};
+use crate::model::types::{GroupId, OffsetReset};
+use crate::publish::{self, Publisher};
+use crate::serve::asking::MAX_WAITING;
+use crate::serve::auth::testing::Pretended;
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+pub(super) const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";
+const LAG: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag";
+
+const RULES: Rules = Rules {
+    clamp: true,
+    cap: crate::model::cap::CapMode::Advise,
+    // The fixture's readings were made when the test began.
+    max_staleness: Duration::from_secs(3600),
+    namespaces: Vec::new(),
+};
+
+pub(super) fn rules() -> Rules {
+    RULES
+}
+
+/// An API over a snapshot, with what feeds it.
+pub(super) struct Rig {
+    pub(super) router: Router,
+    pub(super) publisher: Publisher,
+    pub(super) interests: mpsc::Receiver<Interest>,
+    pub(super) _drain: watch::Sender<bool>,
+}
+
+fn rig_with(snapshot: LagSnapshot, auth: AuthMode, queue: usize) -> Rig {
+    rig_for(snapshot, auth, queue, Tenancy::default())
+}
+
+fn rig_for(snapshot: LagSnapshot, auth: AuthMode, queue: usize, tenancy: Tenancy) -> Rig {
+    let (publisher, reader) = publish::channel(snapshot);
+    let (sender, interests) = mpsc::channel(queue);
+    let (drain, draining) = watch::channel(false);
+    let router = router(ExternalOptions {
+        leading: Leading::alone(),
+        forwarder: None,
+        readiness: Readiness::new(reader.clone(), Instant::now(), draining),
+        reader,
+        rules: RULES,
+        tenancy,
+        access_log: AccessLog::All,
+        interests: sender,
+        auth,
+        build: BuildInfo {
+            version: "1.2.3".to_owned(),
+            librdkafka: "2".to_owned(),
+        },
+    });
+    Rig {
+        router,
+        publisher,
+        interests,
+        _drain: drain,
+    }
+}
+
+pub(super) fn rig(snapshot: LagSnapshot) -> Rig {
+    rig_with(snapshot, AuthMode::None, 8)
+}
+
+pub(super) struct Got {
+    pub(super) code: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
+}
+
+impl Got {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
+    }
+
+    pub(super) fn message(&self) -> String {
+        let body = self.json();
+        assert_eq!(body["kind"], "Status", "{body}");
+        assert_eq!(body["code"], self.code, "{body}");
+        body["message"].as_str().unwrap().to_owned()
+    }
+}
+
+pub(super) async fn send(router: &Router, request: Request) -> Got {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    Got {
+        code: parts.status.as_u16(),
+        headers: parts.headers,
+        body: String::from_utf8(body.to_vec()).unwrap(),
+    }
+}
+
+async fn get(router: &Router, path: &str) -> Got {
+    send(router, Request::get(path).body(Body::empty()).unwrap()).await
+}
+
+async fn lag(router: &Router, selector: &str) -> Got {
+    get(router, &with_selector(LAG, selector)).await
+}
+
+pub(super) fn with_selector(path: &str, selector: &str) -> String {
+    let query: String = form_urlencoded::byte_serialize(selector.as_bytes()).collect();
+    format!("{path}?labelSelector={query}")
+}
+
+/// Answers every interest as a healthy Kafka does that has no such group.
+pub(super) async fn healthy(
+    mut snapshot: LagSnapshot,
+    publisher: Publisher,
+    mut interests: mpsc::Receiver<Interest>,
+) {
+    let mut history = ClusterHistory::default();
+    while let Some(interest) = interests.recv().await {
+        let mut observation = fixtures::nothing(Duration::ZERO, interest.group.as_str());
+        let plan = &mut observation.groups[0].plan;
+        plan.topics = interest.topics.clone();
+        plan.reset = OffsetReset::Latest;
+        for topic in &interest.topics {
+            let missing = Err(crate::model::fault::Fault::TopicMissing);
+            observation.topics.insert(topic.clone(), missing);
+        }
+        let committed = interest.topics.iter().map(|t| (t.clone(), Vec::new()));
+        observation.groups[0].committed = Ok(committed.collect());
+        let read = history.take_in(observation, Scope::Some);
+        let mut main = (*snapshot.clusters["main"]).clone();
+        let group: &GroupId = &interest.group;
+        main.groups
+            .insert(group.clone(), read.groups[group].clone());
+        snapshot.clusters.insert("main".into(), Arc::new(main));
+        publisher.publish(snapshot.clone());
+    }
+}
+
+pub(super) fn request() -> impl Strategy<Value = (String, String)> {
+    let segment = prop_oneof![
+        Just("apis".to_owned()),
+        Just("external.metrics.k8s.io".to_owned()),
+        Just("v1beta1".to_owned()),
+        Just("namespaces".to_owned()),
+        Just("kafka_lag".to_owned()),
+        "[a-z%/.~]{0,8}",
+    ];
+    let path = prop_oneof![
+        Just(LAG.to_owned()),
+        "[a-z]{1,5}".prop_map(|namespace| format!("{BASE}/namespaces/{namespace}/kafka_lag")),
+        proptest::collection::vec(segment, 0..7).prop_map(|s| format!("/{}", s.join("/"))),
+    ];
+    let selector = prop_oneof![
+        "(group(=| in )[(]?(orders|idle|partial|[a-z]{1,3})[)]?)?(,topic(=|!=)(payments|refunds|[a-z]{1,2}))?",
+        "[a-z=!,() ]{0,20}",
+        "\\PC{0,20}",
+    ];
+    let query = prop_oneof![
+        selector.prop_map(|s| with_selector("", &s)),
+        "[?][a-zA-Z=&%+]{0,20}",
+        Just(String::new()),
+    ];
+    let method = prop_oneof![9 => Just("GET".to_owned()), 1 => Just("POST".to_owned())];
+    (method, path, query).prop_map(|(method, path, query)| (method, path + &query))
+}

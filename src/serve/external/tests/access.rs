@@ -1,0 +1,153 @@
+//! Who may ask for what.
+
+use super::*;
+
+/// A cluster that lets these do this (`NAMESPACE/METRIC` or a path), and knows their tokens.
+fn cluster(allowed: &[(&str, &'static str, &str)]) -> (Arc<Pretended>, AuthMode) {
+    let reviewer = Arc::new(Pretended::default());
+    for (who, verb, object) in allowed {
+        reviewer.token(who, who);
+        reviewer.allow(who, verb, object);
+    }
+    // Without a sender, what was never known stays so.
+    let (_, trust) = watch::channel(None);
+    let auth = AuthMode::Kubernetes {
+        trust,
+        reviewer: reviewer.clone(),
+    };
+    (reviewer, auth)
+}
+
+async fn get_as(router: &Router, token: &str, method: &str, path: &str) -> Got {
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    send(router, request.body(Body::empty()).unwrap()).await
+}
+
+#[tokio::test]
+async fn strangers_see_health_and_absence_only() {
+    let (_, auth) = cluster(&[]);
+    let rig = rig_with(fixtures::snapshot(), auth, 8);
+    for (path, anonymous, unknown) in [
+        ("/livez", 200, 200),
+        ("/healthz", 200, 200),
+        ("/readyz", 200, 200),
+        ("/openapi/v2", 404, 404),
+        ("/openapi/v3", 404, 404),
+        ("/version", 403, 401),
+        ("/apis", 403, 401),
+        (BASE, 403, 401),
+        (LAG, 403, 401),
+        ("/nothing", 403, 401),
+    ] {
+        assert_eq!(get(&rig.router, path).await.code, anonymous, "{path}");
+        let got = get_as(&rig.router, "nobody's", "GET", path).await;
+        assert_eq!(got.code, unknown, "{path}");
+    }
+    let got = get(&rig.router, LAG).await;
+    assert_eq!(got.json()["reason"], "Forbidden");
+    let message = got.message();
+    for part in [
+        "user \"system:anonymous\" may not list",
+        "kafka_lag",
+        "shop",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    let got = get_as(&rig.router, "nobody's", "GET", LAG).await;
+    assert_eq!(got.json()["reason"], "Unauthorized");
+    assert!(!got.body.contains("nobody"), "{}", got.body);
+    let request = Request::delete(LAG).body(Body::empty()).unwrap();
+    assert_eq!(send(&rig.router, request).await.code, 403);
+}
+
+#[tokio::test]
+async fn roles_are_for_a_verb_a_metric_and_a_namespace() {
+    let (_, auth) = cluster(&[
+        ("hpa", "list", "shop/kafka_lag"),
+        ("admin", "list", "shop/kafka_lag"),
+        ("admin", "watch", "shop/kafka_lag"),
+        ("admin", "create", "shop/kafka_lag"),
+        ("admin", "get", "/version"),
+        ("admin", "get", "/nothing"),
+    ]);
+    let rig = rig_with(fixtures::snapshot(), auth, 8);
+    let good = with_selector(LAG, "cluster=main,group=orders,topic=payments");
+    let other = good.replace("/shop/", "/hr/");
+    let unknown = good.replace("kafka_lag", "other_metric");
+    let watch = format!("{good}&watch=true");
+    for (who, method, path, code) in [
+        ("hpa", "GET", good.as_str(), 200),
+        ("hpa", "GET", &other, 403),
+        ("hpa", "GET", &unknown, 403),
+        ("hpa", "GET", &watch, 403),
+        ("hpa", "POST", &good, 403),
+        ("hpa", "GET", "/version", 403),
+        ("admin", "GET", &good, 200),
+        ("admin", "GET", &watch, 405),
+        ("admin", "POST", &good, 405),
+        ("admin", "DELETE", &good, 403),
+        ("admin", "GET", "/version", 200),
+        ("admin", "POST", "/version", 403),
+        ("admin", "GET", "/nothing", 404),
+    ] {
+        let got = get_as(&rig.router, who, method, path).await;
+        assert_eq!(got.code, code, "{who} {method} {path}: {}", got.body);
+        assert!(!got.headers.contains_key(header::RETRY_AFTER), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_cannot_be_checked_is_refused_with_the_reason() {
+    let (reviewer, auth) = cluster(&[("hpa", "list", "shop/kafka_lag")]);
+    let rig = rig_with(fixtures::snapshot(), auth, 8);
+    let good = with_selector(LAG, "cluster=main,group=orders,topic=payments");
+    reviewer.fail(Some(crate::review::ReviewError::NoRight));
+    for got in [
+        get_as(&rig.router, "hpa", "GET", &good).await,
+        get(&rig.router, &good).await,
+    ] {
+        assert_eq!(got.code, 503, "{}", got.body);
+        assert!(
+            got.message()
+                .contains("bind the ClusterRole system:auth-delegator")
+        );
+    }
+    reviewer.fail(None);
+    let got = get_as(&rig.router, "hpa", "GET", &good).await;
+    assert_eq!(got.code, 200, "{}", got.body);
+}
+
+#[tokio::test]
+async fn tenancy_bounds_what_a_namespace_may_name() {
+    let list = |patterns: &[&str]| patterns.iter().copied().map(Pattern::new).collect();
+    let tenancy = Tenancy(vec![Grant {
+        namespaces: list(&["shop*"]),
+        groups: list(&["orders", "new"]),
+        topics: list(&["pay*"]),
+        ..Grant::default()
+    }]);
+    let mut rig = rig_for(fixtures::snapshot(), AuthMode::None, 8, tenancy);
+    let other = LAG.replace("/shop/", "/hr/");
+    for (path, selector, code) in [
+        (LAG, "cluster=main,group=orders,topic=payments", 200),
+        (LAG, "cluster=main,group=orders", 403),
+        (LAG, "cluster=main,group=idle,topic=payments", 403),
+        (
+            LAG,
+            "cluster=main,group in (orders,idle),topic=payments",
+            403,
+        ),
+        (LAG, "cluster=main,group=orders,topic=refunds", 403),
+        (&other, "cluster=main,group=orders,topic=payments", 403),
+        (LAG, "cluster=main,group=secret,topic=payments", 403),
+    ] {
+        let got = get(&rig.router, &with_selector(path, selector)).await;
+        assert_eq!(got.code, code, "{path} {selector}: {}", got.body);
+        if code == 403 {
+            assert!(got.message().contains("tenancy"), "{}", got.body);
+        }
+    }
+    // What may not be named is not read either.
+    assert!(rig.interests.try_recv().is_err());
+}
