@@ -58,21 +58,17 @@ pub(crate) const LANES: &[Lane] = &[
     // The aggregated API, and what is woken by what it says.
     Lane {
         name: "api",
-        cases: &[
-            outage::CASES,
-            api::CASES,
-            oracle::CASES,
-            chart::CASES,
-            zero::CASES,
-        ],
+        cases: &[api::CASES, chart::CASES, zero::CASES],
         long: &[api::LONG],
     },
-    // How many replicas there are, what the daemon writes for it, and which daemon does.
+    // How many replicas there are and why, what the daemon writes for it, and which daemon does.
     Lane {
         name: "replicas",
         cases: &[
+            outage::CASES,
             scale::CASES,
             annotations::CASES,
+            oracle::CASES,
             cap::CASES,
             leader::CASES,
             told::CASES,
