@@ -275,7 +275,7 @@ fn selector_of(selector: &LabelSelector) -> Option<Selector> {
     let labels = selector.match_labels.iter().flatten();
     let equal = labels.map(|(key, value)| {
         let operator = Operator::In(vec![value.clone()]);
-        is_label_value(value).then(|| Requirement::new(key.clone(), operator))
+        is_label_value(value).then(|| Requirement::new(key, operator))
     });
     let expressions = selector.match_expressions.iter().flatten();
     equal.chain(expressions.map(requirement_of)).collect()
@@ -293,7 +293,7 @@ fn requirement_of(requirement: &LabelSelectorRequirement) -> Option<Requirement>
         "DoesNotExist" => Operator::DoesNotExist,
         _ => return None,
     };
-    Some(Requirement::new(requirement.key.clone(), operator))
+    Some(Requirement::new(&requirement.key, operator))
 }
 
 /// As the HPA controller reads it: an average value goes before a value, whatever `type` says.

@@ -2,8 +2,11 @@
 //!
 //! Source: `k8s.io/apimachinery/pkg/labels/selector.go`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+use super::target::label;
 
 /// Whether a label can have this value: Kubernetes refuses a selector with any other.
 #[must_use]
@@ -33,14 +36,15 @@ pub enum Operator {
 /// One requirement on one key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Requirement {
-    key: String,
+    /// A label of ours is not copied: nearly every requirement is about one of them.
+    key: Cow<'static, str>,
     operator: Operator,
 }
 
 impl Requirement {
     /// A requirement; the order and repetition of values make no difference.
     #[must_use]
-    pub fn new(key: impl Into<String>, operator: Operator) -> Self {
+    pub fn new(key: &str, operator: Operator) -> Self {
         let sorted = |mut values: Vec<String>| {
             values.sort();
             values.dedup();
@@ -51,8 +55,9 @@ impl Requirement {
             Operator::NotIn(values) => Operator::NotIn(sorted(values)),
             other => other,
         };
+        let ours = label::ALL.into_iter().find(|ours| *ours == key);
         Self {
-            key: key.into(),
+            key: ours.map_or_else(|| Cow::Owned(key.to_owned()), Cow::Borrowed),
             operator,
         }
     }
@@ -120,7 +125,7 @@ impl Selector {
 
     /// The keys that requirements are about, in order, perhaps repeated.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|requirement| requirement.key.as_str())
+        self.0.iter().map(|requirement| &*requirement.key)
     }
 
     /// Whether any requirement is about `key`.

@@ -90,12 +90,42 @@ pub(super) struct Access {
 
 #[derive(Debug)]
 struct Cluster {
-    trust: watch::Receiver<Option<ClusterTrust>>,
-    /// The authorities of the trust last seen: making them parses certificates.
-    built: RwLock<Option<(ClusterTrust, Arc<Certificates>)>>,
+    judging: RwLock<Judging>,
     reviews: Reviews,
     /// By what the cluster knows this daemon: asked for once.
     own_name: OnceCell<String>,
+}
+
+/// Whose certificates the cluster vouches for, and what was made of it when it was last looked at: that
+/// parses certificates.
+#[derive(Debug)]
+struct Judging {
+    trust: watch::Receiver<Option<ClusterTrust>>,
+    certificates: Option<Arc<Certificates>>,
+}
+
+impl Judging {
+    fn new(trust: watch::Receiver<Option<ClusterTrust>>) -> Self {
+        let mut judging = Self {
+            trust,
+            certificates: None,
+        };
+        judging.look();
+        judging
+    }
+
+    /// Whether the cluster has published something else since.
+    fn is_old(&self) -> bool {
+        // Where nobody is left to publish anything, the last word holds.
+        self.trust.has_changed().unwrap_or(false)
+    }
+
+    fn look(&mut self) {
+        let trust = self.trust.borrow_and_update();
+        self.certificates = trust
+            .as_ref()
+            .map(|trust| Arc::new(Certificates::new(trust)));
+    }
 }
 
 impl Access {
@@ -103,8 +133,7 @@ impl Access {
         let cluster = match mode {
             AuthMode::None => None,
             AuthMode::Kubernetes { trust, reviewer } => Some(Cluster {
-                trust,
-                built: RwLock::new(None),
+                judging: RwLock::new(Judging::new(trust)),
                 reviews: Reviews::new(reviewer),
                 own_name: OnceCell::new(),
             }),
@@ -181,19 +210,16 @@ impl Access {
 
 impl Cluster {
     fn certificates(&self) -> Option<Arc<Certificates>> {
-        let trust = self.trust.borrow();
-        let trust = trust.as_ref()?;
-        let built = self.built.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, certificates)) = &*built
-            && of == trust
-        {
-            return Some(Arc::clone(certificates));
+        let judging = self.judging.read().unwrap_or_else(PoisonError::into_inner);
+        if !judging.is_old() {
+            return judging.certificates.clone();
         }
-        drop(built);
-        let certificates = Arc::new(Certificates::new(trust));
-        *self.built.write().unwrap_or_else(PoisonError::into_inner) =
-            Some((trust.clone(), Arc::clone(&certificates)));
-        Some(certificates)
+        drop(judging);
+        let mut judging = self.judging.write().unwrap_or_else(PoisonError::into_inner);
+        if judging.is_old() {
+            judging.look();
+        }
+        judging.certificates.clone()
     }
 }
 
