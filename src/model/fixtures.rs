@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::assembly::{ClusterHistory, Scope};
 use super::fault::{ConnectionFault, Fault};
 use super::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets, Traffic};
+use super::selector::Selector;
 use super::snapshot::LagSnapshot;
-use super::target::Targets;
+use super::target::{ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget, Targets};
 use super::types::{Moment, Offset};
 
 /// A moment after a fixed one of this run; on the wall clock, after 2024-05-06 07:08:09 UTC.
@@ -22,6 +23,20 @@ pub(crate) fn at(after: Duration) -> Moment {
     Moment {
         monotonic: ZERO.monotonic + after,
         wall: ZERO.wall + after,
+    }
+}
+
+/// An HPA of namespace `shop` that asks for `kafka_lag` by this selector.
+pub(crate) fn hpa(name: &str, selector: &str, target: MetricTarget) -> HpaFacts {
+    HpaFacts {
+        namespace: "shop".into(),
+        name: name.into(),
+        metrics: vec![ExternalMetric {
+            name: LAG_METRIC.into(),
+            selector: Selector::parse(selector).unwrap(),
+            target: Some(target),
+        }],
+        ..HpaFacts::default()
     }
 }
 

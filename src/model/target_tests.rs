@@ -1,20 +1,8 @@
 //! Targets out of HPAs, the configuration and requests.
 
 use super::*;
+use crate::model::fixtures::hpa;
 use crate::model::types::OffsetReset;
-
-fn hpa(name: &str, selector: &str, target: MetricTarget) -> HpaFacts {
-    HpaFacts {
-        namespace: "shop".into(),
-        name: name.into(),
-        metrics: vec![ExternalMetric {
-            name: LAG_METRIC.into(),
-            selector: Selector::parse(selector).unwrap(),
-            target: Some(target),
-        }],
-        ..HpaFacts::default()
-    }
-}
 
 const ONE: MetricTarget = MetricTarget::AverageValue(Milli::ONE);
 

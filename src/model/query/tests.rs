@@ -12,13 +12,14 @@ use crate::model::cap::CapMode;
 use crate::model::fault::ConnectionFault;
 use crate::model::fault::Fault;
 use crate::model::finding::Finding;
+pub(super) use crate::model::fixtures::hpa;
 use crate::model::group::{GroupDescription, GroupKind, GroupState, Member, Subtopology};
 use crate::model::observation::{
     CommittedColumn, GroupObservation, GroupPlan, Observation, TopicOffsets,
 };
 use crate::model::parallelism::ParallelismRule;
 use crate::model::standing::{Looking, findings, hpa_ceilings, of_tolerance, standings};
-use crate::model::target::{ExternalMetric, HpaFacts, Interest, Targets};
+use crate::model::target::{HpaFacts, Interest, Targets};
 use crate::model::target::{LAG_METRIC, StaticTarget};
 use crate::model::types::Offset;
 use crate::model::types::Partition;
@@ -91,19 +92,6 @@ pub(super) fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
         }],
         connection: None,
         traffic: None,
-    }
-}
-
-pub(super) fn hpa(name: &str, selector: &str, wanted: MetricTarget) -> HpaFacts {
-    HpaFacts {
-        namespace: "shop".into(),
-        name: name.into(),
-        metrics: vec![ExternalMetric {
-            name: LAG_METRIC.into(),
-            selector: Selector::parse(selector).unwrap(),
-            target: Some(wanted),
-        }],
-        ..HpaFacts::default()
     }
 }
 
