@@ -241,9 +241,9 @@ impl Daemon {
     }
 }
 
-/// The path of `kafka_lag` for a selector.
+/// The path of `kafka_lag` for a selector, encoded as the HPA controller does.
 pub(crate) fn metric_path(namespace: &str, selector: &str) -> String {
-    let selector = selector.replace('=', "%3D").replace(',', "%2C");
+    let selector: String = form_urlencoded::byte_serialize(selector.as_bytes()).collect();
     format!(
         "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/kafka_lag?labelSelector={selector}"
     )

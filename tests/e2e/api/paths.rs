@@ -129,10 +129,8 @@ fn one_item_and_one_of_two(testbed: &Testbed, scene: &Scene<'_>, master: &Client
         (format!("topic={}", scene.topic), 7),
         (format!("topic in ({other},{})", scene.topic), 11),
     ] {
-        let path = metric_path(
-            &scene.namespace,
-            &format!("group={},{topics}", scene.group).replace(' ', "+"),
-        );
+        let selector = format!("group={},{topics}", scene.group);
+        let path = metric_path(&scene.namespace, &selector);
         for url in [scene.daemon.url(&path), scene.through(&path)] {
             poll_until(Duration::from_secs(60), "the lag of these topics", || {
                 let body: Value = master.get(&url).send()?.json()?;

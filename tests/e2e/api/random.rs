@@ -8,7 +8,7 @@ use reqwest::blocking::Client;
 
 use super::paths::master;
 use super::{BASE, Scene};
-use crate::daemon::value_of;
+use crate::daemon::{metric_path, value_of};
 use crate::testbed::Testbed;
 
 const REQUESTS: usize = 10_000;
@@ -54,9 +54,9 @@ fn ask(scene: &Scene<'_>, master: &Client, seed: usize) -> Result<Codes> {
     for round in 0..REQUESTS / THREADS {
         let is_known = round % 2 == 0;
         let path = match (is_known, round % 8) {
-            (true, _) => metric_path(scene, right_selector(scene, &mut random)),
+            (true, _) => metric_path(&scene.namespace, &right_selector(scene, &mut random)),
             (false, 1) => random_path(scene, &mut random),
-            (false, _) => metric_path(scene, any_selector(scene, &mut random)),
+            (false, _) => metric_path(&scene.namespace, &any_selector(scene, &mut random)),
         };
         let mut seen = [0; 2];
         for (url, seen) in [scene.daemon.url(&path), scene.through(&path)]
@@ -119,14 +119,6 @@ fn any_selector(scene: &Scene<'_>, random: &mut fastrand::Rng) -> String {
     (0..count)
         .map(|_| pieces[random.usize(..pieces.len())])
         .collect()
-}
-
-fn metric_path(scene: &Scene<'_>, selector: String) -> String {
-    let query: String = form_urlencoded::byte_serialize(selector.as_bytes()).collect();
-    format!(
-        "{BASE}/namespaces/{}/kafka_lag?labelSelector={query}",
-        scene.namespace
-    )
 }
 
 /// Below the API's own: what lies beside it is not the daemon's to answer.
