@@ -32,7 +32,7 @@ where
         Box::pin(async move {
             let (stream, inner) = accepting.await?;
             let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-            let chain: Vec<_> = chain.iter().map(|der| der.to_vec()).collect();
+            let chain: Vec<_> = chain.iter().map(|der| der.clone().into_owned()).collect();
             let presented = (!chain.is_empty()).then(|| Arc::new(Presented::new(chain)));
             Ok((stream, Shown { inner, presented }))
         })

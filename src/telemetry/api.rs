@@ -93,7 +93,7 @@ impl ApiAnswered<'_> {
         SECONDS
             .with_label_values(&[self.request])
             .observe(self.took.as_secs_f64());
-        // What is not logged costs nothing: the texts are read where they are.
+        // Asked for where it is logged only.
         let user = || cut(self.user.unwrap_or_default());
         match self.logged {
             Some(omitted) => tracing::info!(

@@ -18,7 +18,7 @@ pub(super) struct Key([u8; 32]);
 impl Key {
     /// The digest of these parts, in this order, each told from its neighbours.
     pub(super) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut key = KeyParts::new();
+        let mut key = KeyParts::default();
         for part in parts {
             key.add(part);
         }
@@ -26,27 +26,21 @@ impl Key {
     }
 }
 
-/// A key in the making, for who has its parts one after the other. They are digested at once, since
-/// many short ones cost more than their bytes.
-#[derive(Debug)]
-pub(super) struct KeyParts(Vec<u8>);
+/// A key in the making, for who has its parts one after the other.
+#[derive(Debug, Default)]
+pub(super) struct KeyParts(Sha256);
 
 impl KeyParts {
-    /// With room for a usual caller and what it does; it grows for others.
-    pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(512))
-    }
-
     /// The next part.
     pub(super) fn add(&mut self, part: impl AsRef<[u8]>) {
         let part = part.as_ref();
-        self.0.extend(part.len().to_be_bytes());
-        self.0.extend(part);
+        self.0.update(part.len().to_be_bytes());
+        self.0.update(part);
     }
 
     /// The digest of all of them.
     pub(super) fn finish(self) -> Key {
-        Key(Sha256::digest(self.0).into())
+        Key(self.0.finalize().into())
     }
 }
 

@@ -35,14 +35,14 @@ enum Bearer {
 /// The certificates that a client presented at TLS, at least one, its own first. Not verified.
 #[derive(Debug)]
 pub(in crate::serve) struct Presented {
-    chain: Vec<Vec<u8>>,
+    chain: Vec<CertificateDer<'static>>,
     /// Made once for all requests of a connection.
     key: Key,
 }
 
 impl Presented {
-    pub(in crate::serve) fn new(chain: Vec<Vec<u8>>) -> Self {
-        let key = Key::of(chain.iter().map(Vec::as_slice));
+    pub(in crate::serve) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
+        let key = Key::of(chain.iter().map(AsRef::as_ref));
         Self { chain, key }
     }
 }
@@ -96,7 +96,7 @@ impl Certificates {
         }
     }
 
-    fn bearer(&self, chain: &[Vec<u8>]) -> Result<Bearer, Unauthenticated> {
+    fn bearer(&self, chain: &[CertificateDer<'_>]) -> Result<Bearer, Unauthenticated> {
         let mut refused = if self.is_spoilt {
             Unauthenticated::TrustUnreadable
         } else {
@@ -132,22 +132,17 @@ fn verifier(pem: &str) -> Option<Arc<dyn ClientCertVerifier>> {
         .ok()
 }
 
-fn verify(verifier: &dyn ClientCertVerifier, chain: &[Vec<u8>]) -> bool {
+fn verify(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>]) -> bool {
     let Some((leaf, issuers)) = chain.split_first() else {
         return false;
     };
-    let issuers: Vec<_> = issuers
-        .iter()
-        .map(|der| CertificateDer::from(der.as_slice()))
-        .collect();
-    let leaf = CertificateDer::from(leaf.as_slice());
     verifier
-        .verify_client_cert(&leaf, &issuers, UnixTime::now())
+        .verify_client_cert(leaf, issuers, UnixTime::now())
         .is_ok()
 }
 
 /// The user that a certificate names: its common name, with its organisations as groups.
-fn user(chain: &[Vec<u8>]) -> Option<Caller> {
+fn user(chain: &[CertificateDer<'_>]) -> Option<Caller> {
     let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
     let subject = leaf.subject();
     let groups = subject.iter_organization().map(|name| name.as_str());
@@ -185,7 +180,7 @@ impl FrontProxy {
         })
     }
 
-    fn allows(&self, chain: &[Vec<u8>]) -> bool {
+    fn allows(&self, chain: &[CertificateDer<'_>]) -> bool {
         if self.allowed_names.is_empty() {
             return true;
         }

@@ -120,7 +120,7 @@ impl Reviews {
 }
 
 fn action_key(caller: &Caller, action: &Action) -> Key {
-    let mut key = KeyParts::new();
+    let mut key = KeyParts::default();
     key.add(&caller.user);
     key.add(&caller.uid);
     key.add(action.verb);

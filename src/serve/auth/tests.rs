@@ -3,6 +3,7 @@ use super::*;
 use crate::model::access::{ANONYMOUS, AUTHENTICATED, FrontProxyTrust, UNAUTHENTICATED};
 use crate::serve::tls::testing::Issuer;
 use axum::http::HeaderName;
+use rustls::pki_types::CertificateDer;
 
 fn front_proxy(ca: &Issuer) -> FrontProxyTrust {
     FrontProxyTrust {
@@ -50,6 +51,7 @@ impl Rig {
         chain: Vec<Vec<u8>>,
         pairs: &[(&'static str, &str)],
     ) -> Result<Arc<Caller>, Unauthenticated> {
+        let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
         let presented = (!chain.is_empty()).then(|| Presented::new(chain));
         let headers = headers(pairs);
         self.access.authenticate(presented.as_ref(), &headers).await
