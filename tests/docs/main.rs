@@ -1,0 +1,256 @@
+//! The documentation is true: links resolve, commands do what the text shows, the book builds.
+//!
+//! A fenced block of a page is checked by what stands after its language:
+//! - `yaml file=NAME` is written to NAME in a folder of the page's own;
+//! - `sh runnable` is run there, with `lagwise` on the path, and must succeed (`exit=N`: end with N);
+//! - `output`, right after it, is what the command prints.
+//!
+//! The reference is made from the code. `LAGWISE_UPDATE_DOCS=1 cargo test --test docs` rewrites it, and what
+//! commands print.
+
+#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
+
+mod markdown;
+mod reference;
+mod repository;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use markdown::{Block, Page};
+use regex::Regex;
+use repository::{folder, markdown_files, rust_text};
+
+const README_LINES_MAX: usize = 200;
+
+const UPDATE: &str = "LAGWISE_UPDATE_DOCS";
+
+fn is_update() -> bool {
+    env::var_os(UPDATE).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = Page::read("README.md").text.lines().count();
+    assert!(
+        lines <= README_LINES_MAX,
+        "README.md has {lines} lines, more than {README_LINES_MAX}: move some of it to docs/src"
+    );
+}
+
+#[test]
+fn links_resolve() {
+    let pages: BTreeMap<String, Page> = markdown_files()
+        .into_iter()
+        .map(|path| (path.clone(), Page::read(&path)))
+        .collect();
+    let broken: Vec<String> = pages
+        .iter()
+        .flat_map(|(path, page)| {
+            page.links()
+                .into_iter()
+                .filter_map(|link| broken(path, &link, &pages))
+        })
+        .collect();
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+/// What is wrong with a link of a page, if anything is.
+fn broken(path: &str, link: &str, pages: &BTreeMap<String, Page>) -> Option<String> {
+    if ["http://", "https://", "mailto:"]
+        .iter()
+        .any(|scheme| link.starts_with(scheme))
+    {
+        return None;
+    }
+    let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+    let target = match file {
+        "" => path.to_owned(),
+        file => repository::join(path, file),
+    };
+    if !folder().join(&target).exists() {
+        return Some(format!("{path}: {link}: no file {target}"));
+    }
+    let is_in_book = |path: &str| path.starts_with("docs/src/");
+    if is_in_book(path) && !is_in_book(&target) {
+        return Some(format!(
+            "{path}: {link}: leaves the book, where the link would be dead"
+        ));
+    }
+    let has_anchor = pages
+        .get(&target)
+        .is_none_or(|page| page.anchors().contains(anchor));
+    (!anchor.is_empty() && !has_anchor)
+        .then(|| format!("{path}: {link}: no heading of {target} has this anchor"))
+}
+
+#[test]
+fn the_summary_lists_every_page_once() {
+    let listed: Vec<String> = Page::read("docs/src/SUMMARY.md")
+        .links()
+        .iter()
+        .map(|link| format!("docs/src/{link}"))
+        .collect();
+    let once: BTreeSet<&String> = listed.iter().collect();
+    assert_eq!(listed.len(), once.len(), "a page is listed twice");
+    for path in markdown_files() {
+        if path.starts_with("docs/src/") && path != "docs/src/SUMMARY.md" {
+            assert!(once.contains(&path), "docs/src/SUMMARY.md lacks {path}");
+        }
+    }
+}
+
+#[test]
+fn runnable_blocks_run_and_print_what_is_shown() {
+    let mut count = 0;
+    let mut problems = Vec::new();
+    for path in markdown_files() {
+        let mut page = Page::read(&path);
+        let place = tempfile::tempdir().unwrap();
+        // Each change moves the blocks after it, so the page is read again for the next one.
+        let mut next = 0;
+        while let Some(block) = page.blocks().into_iter().nth(next) {
+            next += 1;
+            if let Some(name) = block.attribute("file") {
+                fs::write(place.path().join(name), &block.content).unwrap();
+            }
+            if !block.has("runnable") {
+                continue;
+            }
+            count += 1;
+            let (code, printed) = run(&block, place.path());
+            let wanted = block.attribute("exit").unwrap_or("0");
+            if code != wanted {
+                problems.push(format!(
+                    "{path}:{}: exit code {code}, expected {wanted}\n{}{printed}",
+                    block.line, block.content
+                ));
+            }
+            let after = page.blocks().into_iter().nth(next);
+            let Some(shown) = after.filter(|after| after.language() == "output") else {
+                continue;
+            };
+            if shown.content == printed {
+                continue;
+            }
+            if is_update() {
+                page.replace(&shown, &printed);
+            } else {
+                problems.push(format!(
+                    "{path}:{}: the command prints something else; {UPDATE}=1 rewrites it:\n{printed}",
+                    shown.line
+                ));
+            }
+        }
+        page.write();
+    }
+    assert!(count >= 5, "only {count} blocks are marked as runnable");
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+/// Runs a block of shell commands; its exit code and what it printed.
+fn run(block: &Block, place: &Path) -> (String, String) {
+    let binary = Path::new(env!("CARGO_BIN_EXE_lagwise")).parent().unwrap();
+    let path = env::var("PATH").unwrap_or_default();
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &block.content])
+        .current_dir(place)
+        .env("PATH", format!("{}:{path}", binary.display()))
+        // No Kubernetes cluster that this machine may know.
+        .env("HOME", place)
+        .env("KUBECONFIG", place.join("no-kubeconfig"))
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let code = output
+        .status
+        .code()
+        .map_or("none".into(), |c| c.to_string());
+    let text = [output.stdout, output.stderr].concat();
+    (code, String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn the_reference_is_up_to_date() {
+    let mut outdated = Vec::new();
+    for (name, made) in reference::PAGES {
+        let path = format!("docs/src/reference/{name}");
+        let mut page = Page::read(&path);
+        let made = made();
+        let is_same = page.between(reference::BEGIN, reference::END) == made;
+        if !is_same && is_update() {
+            page.replace_between(reference::BEGIN, reference::END, &made);
+            page.write();
+        } else if !is_same {
+            outdated.push(path);
+        }
+    }
+    assert!(
+        outdated.is_empty(),
+        "out of date: {}; {UPDATE}=1 cargo test --test docs rewrites them",
+        outdated.join(", ")
+    );
+}
+
+#[test]
+fn quoted_messages_exist() {
+    let page = Page::read("docs/src/guides/troubleshooting.md");
+    let section = page.section("messages-of-lagwise");
+    let code = Regex::new("`([^`]+)`").unwrap();
+    let sources = rust_text();
+    let mut count = 0;
+    for row in section.lines().filter(|line| line.starts_with("| `")) {
+        let first = row.trim_start_matches("| ").split(" | ").next().unwrap();
+        for message in code.captures_iter(first) {
+            count += 1;
+            let message = &message[1];
+            assert!(
+                sources.contains(message),
+                "docs/src/guides/troubleshooting.md: no message of lagwise contains {message:?}"
+            );
+        }
+    }
+    assert!(count > 10, "only {count} messages are quoted");
+}
+
+#[test]
+fn paths_of_the_code_map_exist() {
+    let paths = Regex::new(r"`((?:src|tests|benches|charts|config|docs)/[^`*{} ]+)`").unwrap();
+    for path in ["docs/src/architecture.md", "CONTRIBUTING.md", "README.md"] {
+        let text = Page::read(path).prose();
+        for named in paths.captures_iter(&text) {
+            let named = named[1].trim_end_matches('/');
+            assert!(folder().join(named).exists(), "{path}: there is no {named}");
+        }
+    }
+}
+
+#[test]
+fn the_book_builds_without_warnings() {
+    let mdbook = env::var("MDBOOK").unwrap_or_else(|_| "mdbook".into());
+    let place = tempfile::tempdir().unwrap();
+    let built = Command::new(&mdbook)
+        .arg("build")
+        .arg(folder().join("docs"))
+        .arg("--dest-dir")
+        .arg(place.path())
+        .env_remove("RUST_LOG")
+        .output();
+    let output = match built {
+        Ok(output) => output,
+        // tests/run brings it and says where it is; on a machine without it the other tests must do.
+        Err(_) if env::var_os("MDBOOK").is_none() => return,
+        Err(error) => panic!("{mdbook}: {error}"),
+    };
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{text}");
+    let lower = text.to_lowercase();
+    assert!(
+        !lower.contains("warn") && !lower.contains("error"),
+        "{text}"
+    );
+    assert!(place.path().join("index.html").exists(), "{text}");
+}

@@ -1,0 +1,200 @@
+//! The generated parts of the reference, each between two marks of its page.
+
+use std::fmt::Write as _;
+
+use clap::CommandFactory;
+use lagwise::cli::Cli;
+use lagwise::config::json_schema;
+use lagwise::model::finding::Kind;
+use serde_json::Value;
+
+/// Where the generated part of a page begins.
+pub(crate) const BEGIN: &str =
+    "<!-- generated: change the code, then run LAGWISE_UPDATE_DOCS=1 cargo test --test docs -->";
+
+/// Where it ends.
+pub(crate) const END: &str = "<!-- end of the generated part -->";
+
+/// A page's name under `docs/src/reference`, and what makes its generated part.
+pub(crate) type Generated = (&'static str, fn() -> String);
+
+pub(crate) const PAGES: &[Generated] = &[
+    ("findings.md", findings),
+    ("cli.md", command_line),
+    ("configuration.md", configuration),
+];
+
+/// A text as the cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+fn findings() -> String {
+    let mut page = String::from("| code | severity | kind |\n|---|---|---|\n");
+    for kind in Kind::ALL {
+        let (code, anchor) = (kind.code(), kind.code().to_lowercase());
+        let (severity, label) = (kind.severity(), kind.label());
+        // Writing to a String cannot fail.
+        let _ = writeln!(page, "| [{code}](#{anchor}) | {severity} | `{label}` |");
+    }
+    for kind in Kind::ALL {
+        let _ = write!(
+            page,
+            "\n### {}\n\n`{}`, {}. Reason of its events: `{}`.\n\n- **Why:** {}\n- **Fix:** {}\n",
+            kind.code(),
+            kind.label(),
+            kind.severity(),
+            kind.reason(),
+            kind.why(),
+            kind.fix()
+        );
+    }
+    page
+}
+
+fn command_line() -> String {
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    let mut page = String::new();
+    help(&mut command, "lagwise", &mut page);
+    page
+}
+
+fn help(command: &mut clap::Command, name: &str, page: &mut String) {
+    // Whoever makes the page may have some of these variables set.
+    *command = std::mem::take(command).mut_args(|argument| argument.hide_env_values(true));
+    let text = command.render_long_help().to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    let heading = if page.is_empty() { "" } else { "\n" };
+    let _ = writeln!(
+        page,
+        "{heading}### {name}\n\n```text\n{}\n```",
+        lines.join("\n").trim_end()
+    );
+    for sub in command.get_subcommands_mut() {
+        if sub.get_name() != "help" {
+            let name = format!("{name} {}", sub.get_name());
+            help(sub, &name, page);
+        }
+    }
+}
+
+fn configuration() -> String {
+    let schema = json_schema();
+    let mut page = String::new();
+    for (key, section) in entries(&schema) {
+        let heading = if page.is_empty() { "" } else { "\n" };
+        let _ = write!(page, "{heading}### {key}\n\n{}\n", description(section));
+        page.push_str("\n| key | type | default | meaning |\n|---|---|---|---|\n");
+        rows(section, &key, &mut page);
+    }
+    page
+}
+
+/// The keys of a mapping, with their schemas.
+fn entries(schema: &Value) -> Vec<(String, &Value)> {
+    let properties = schema["properties"].as_object();
+    let entries = properties.into_iter().flatten();
+    entries.map(|(key, value)| (key.clone(), value)).collect()
+}
+
+fn description(schema: &Value) -> &str {
+    schema["description"].as_str().unwrap_or_default()
+}
+
+/// The rows of everything under `path`.
+fn rows(schema: &Value, path: &str, page: &mut String) {
+    let path = match schema["items"].is_object() {
+        true => format!("{path}[]"),
+        false => path.to_owned(),
+    };
+    let schema = match &schema["items"] {
+        items @ Value::Object(_) => items,
+        _ => schema,
+    };
+    let required: Vec<&str> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    for (key, value) in entries(schema) {
+        let default = match (&value["default"], required.contains(&&*key)) {
+            (_, true) => "required".to_owned(),
+            (Value::Null, false) => String::new(),
+            (Value::String(text), false) => format!("`{text}`"),
+            (Value::Object(_), false) if !entries(value).is_empty() => String::new(),
+            (other, false) => format!("`{other}`"),
+        };
+        let path = format!("{path}.{key}");
+        let _ = writeln!(
+            page,
+            "| `{path}` | {} | {} | {} |",
+            cell(&kind(value)),
+            cell(&default),
+            cell(&meaning(value))
+        );
+        rows(value, &path, page);
+        for variant in value["oneOf"].as_array().into_iter().flatten() {
+            for (_, inner) in entries(variant) {
+                rows(inner, &format!("{path}.{}", only_key(variant)), page);
+            }
+        }
+    }
+}
+
+fn only_key(schema: &Value) -> String {
+    let mut entries = entries(schema).into_iter();
+    entries.next().map(|(key, _)| key).unwrap_or_default()
+}
+
+/// What a value may be.
+fn kind(schema: &Value) -> String {
+    if let Some(variants) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
+        let names: Vec<String> = variants
+            .iter()
+            .filter(|variant| variant["type"] != "null")
+            .map(|variant| match &variant["const"] {
+                Value::String(text) => format!("`{text}`"),
+                _ if variant["oneOf"].is_array() || variant["anyOf"].is_array() => kind(variant),
+                _ if only_key(variant).is_empty() || entries(variant).len() > 1 => kind(variant),
+                _ => format!("`{}:`", only_key(variant)),
+            })
+            .collect();
+        return names.join(", ");
+    }
+    let types = match &schema["type"] {
+        Value::String(one) => vec![one.as_str()],
+        Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let types: Vec<&str> = types.into_iter().filter(|one| *one != "null").collect();
+    let is_duration = schema["examples"][0] == "500ms";
+    let named = match types.as_slice() {
+        ["string"] if is_duration => "duration",
+        ["array"] => return format!("list of {}", kind(&schema["items"])),
+        ["object"] => "mapping",
+        ["boolean"] => "`true`, `false`",
+        ["integer"] => "number",
+        [one] => one,
+        _ => "string, number or boolean",
+    };
+    match (&schema["minimum"], &schema["maximum"]) {
+        (Value::Number(least), Value::Number(most)) => format!("{named}, {least} to {most}"),
+        (Value::Number(least), _) if least.as_u64() != Some(0) => format!("{named} from {least}"),
+        _ => named.to_owned(),
+    }
+}
+
+/// What a value means, and each of its variants.
+fn meaning(schema: &Value) -> String {
+    let mut text = description(schema).to_owned();
+    for variant in schema["oneOf"].as_array().into_iter().flatten() {
+        let name = match &variant["const"] {
+            Value::String(text) => format!("`{text}`"),
+            _ => format!("`{}`", only_key(variant)),
+        };
+        let _ = write!(text, "<br>{name}: {}", description(variant));
+    }
+    text
+}

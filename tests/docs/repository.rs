@@ -1,0 +1,65 @@
+//! The files of the repository.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The repository's folder.
+pub(crate) fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Markdown files, by their paths below the repository's folder.
+pub(crate) fn markdown_files() -> Vec<String> {
+    files(".md")
+}
+
+/// The text of all Rust files of the crate, string literals joined where a backslash breaks them.
+pub(crate) fn rust_text() -> String {
+    let mut all = String::new();
+    for path in files(".rs").iter().filter(|path| path.starts_with("src/")) {
+        let text = fs::read_to_string(folder().join(path)).unwrap();
+        let mut parts = text.split("\\\n");
+        all.push_str(parts.next().unwrap_or_default());
+        parts.for_each(|part| all.push_str(part.trim_start()));
+    }
+    all
+}
+
+fn files(ending: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    walk(&folder(), "", ending, &mut found);
+    found.sort();
+    found
+}
+
+fn walk(folder: &Path, prefix: &str, ending: &str, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let path = format!("{prefix}{name}");
+        let is_made = name.starts_with('.') || matches!(&*path, "target" | "docs/book");
+        if entry.file_type().unwrap().is_dir() {
+            if !is_made {
+                walk(&entry.path(), &format!("{path}/"), ending, found);
+            }
+        } else if name.ends_with(ending) {
+            found.push(path);
+        }
+    }
+}
+
+/// The path of a link's file, seen from the page that has it.
+pub(crate) fn join(page: &str, link: &str) -> String {
+    let mut parts: Vec<&str> = page.split('/').collect();
+    parts.pop();
+    for part in link.split('/') {
+        match part {
+            "." | "" => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
