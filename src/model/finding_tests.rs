@@ -26,17 +26,3 @@ fn codes_labels_and_reasons_are_unique_and_in_order() {
         assert_eq!(kind.reason().to_lowercase(), kind.label().replace('_', ""));
     }
 }
-
-#[test]
-fn the_readme_lists_every_kind_with_its_severity() {
-    let readme = include_str!("../../README.md");
-    for kind in Kind::ALL {
-        let row = format!(
-            "| {} | {} | `{}` |",
-            kind.code(),
-            kind.severity(),
-            kind.label()
-        );
-        assert!(readme.contains(&row), "README.md lacks the row {row:?}");
-    }
-}
