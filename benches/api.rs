@@ -24,23 +24,26 @@ use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use lagwise::leading::Leading;
-use lagwise::model::access::{Action, Caller, ClusterTrust, FrontProxyTrust};
-use lagwise::model::assembly::{ClusterHistory, Scope};
-use lagwise::model::fault::Fault;
-use lagwise::model::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets};
-use lagwise::model::query::Rules;
+use lagwise::authentication::access::{Action, Caller, ClusterTrust, FrontProxyTrust};
+use lagwise::authentication::{ReviewError, Reviewer};
+use lagwise::leader_election::Leading;
+use lagwise::model::evaluation::Rules;
+use lagwise::model::hpa::facts::HpaFacts;
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::sweep_plan::GroupPlan;
+use lagwise::model::lag::assembly::{ClusterHistory, Scope};
 use lagwise::model::snapshot::LagSnapshot;
-use lagwise::model::target::{HpaFacts, Targets};
-use lagwise::model::types::{Moment, Offset};
-use lagwise::publish;
-use lagwise::review::{ReviewError, Reviewer};
+use lagwise::model::targets::Targets;
+use lagwise::model::units::newtypes::{Moment, Offset};
+use lagwise::serve::BuildInfo;
+use lagwise::serve::access_log::AccessLog;
 use lagwise::serve::auth::AuthMode;
 use lagwise::serve::external::{ExternalOptions, router};
 use lagwise::serve::health::Readiness;
 use lagwise::serve::listen::bind;
 use lagwise::serve::tls::ServerTls;
-use lagwise::serve::{BuildInfo, access_log::AccessLog};
+use lagwise::snapshot_channel;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -110,7 +113,7 @@ fn snapshot() -> LagSnapshot {
 
 /// The API's router, with what must not be dropped while it answers.
 fn api(auth: AuthMode) -> (Router, Box<dyn std::any::Any>) {
-    let (publisher, reader) = publish::channel(snapshot());
+    let (publisher, reader) = snapshot_channel::channel(snapshot());
     let (interests, receiver) = mpsc::channel(8);
     let (drain, draining) = watch::channel(false);
     let api = router(ExternalOptions {
@@ -120,7 +123,7 @@ fn api(auth: AuthMode) -> (Router, Box<dyn std::any::Any>) {
         reader,
         rules: Rules {
             clamp: true,
-            cap: lagwise::model::cap::CapMode::Advise,
+            cap: lagwise::model::settings::cap_mode::CapMode::Advise,
             max_staleness: Duration::from_secs(3600),
             namespaces: Vec::new(),
         },

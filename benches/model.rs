@@ -10,15 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use lagwise::model::assembly::{ClusterHistory, Scope};
-use lagwise::model::fault::Fault;
-use lagwise::model::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets};
-use lagwise::model::quantity::Milli;
-use lagwise::model::query::{self, Question, Rules};
-use lagwise::model::selector::Selector;
+use lagwise::model::evaluation::{self, Rules};
+use lagwise::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use lagwise::model::hpa::selector::Selector;
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::sweep_plan::GroupPlan;
+use lagwise::model::lag::assembly::{ClusterHistory, Scope};
 use lagwise::model::snapshot::LagSnapshot;
-use lagwise::model::target::{ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget, Targets};
-use lagwise::model::types::{Moment, Offset, TopicName};
+use lagwise::model::targets::Targets;
+use lagwise::model::targets::metric_query::Question;
+use lagwise::model::units::metric::LAG_METRIC;
+use lagwise::model::units::newtypes::{Moment, Offset, TopicName};
+use lagwise::model::units::quantity::Milli;
 
 const PARTITIONS: usize = 12;
 
@@ -129,13 +133,13 @@ fn bench(criterion: &mut Criterion) {
         };
         let rules = Rules {
             clamp: true,
-            cap: lagwise::model::cap::CapMode::Advise,
+            cap: lagwise::model::settings::cap_mode::CapMode::Advise,
             max_staleness: Duration::from_secs(3600),
             namespaces: Vec::new(),
         };
         let now = Moment::now();
         criterion.bench_function(&format!("answer one of {name}"), |bencher| {
-            bencher.iter(|| query::answer(black_box(&question), &snapshot, &now, &rules));
+            bencher.iter(|| evaluation::answer(black_box(&question), &snapshot, &now, &rules));
         });
     }
 }

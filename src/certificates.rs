@@ -1,12 +1,13 @@
 //! The certificates that all replicas share where nobody gives them any: an authority of their own, and
 //! what it signs for the external metrics API. One Secret keeps both; the daemon that leads makes,
-//! renews and repairs them by the rules of [`model::rotation`](crate::model::rotation), and tells the
+//! renews and repairs them by the rules of [`model::rotation`](crate::certificates::rotation), and tells the
 //! API server which authorities to trust; all others read them and serve with them.
 //!
 //! The Secret and the APIService are behind traits, because only [`k8s`](crate::k8s) knows Kubernetes.
 
 mod authority;
-mod keeper;
+mod manager;
+pub mod rotation;
 mod set;
 
 use std::sync::Arc;
@@ -16,7 +17,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 pub use authority::{Authority, Signed, validity_of};
-pub use keeper::{CertificateStore, Keeping, KeepingError, Registered, Registration, Stored, keep};
+pub use manager::{
+    CertificateStore, Keeping, KeepingError, Registered, Registration, Stored, keep,
+};
 pub use set::{CertificateSet, Data, Unusable};
 
 /// The cryptography used, named so that no other that a dependency brings along is.

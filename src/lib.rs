@@ -3,9 +3,9 @@
 //!
 //! Data flows one way. A source in [`kafka`] answers a plan with an observation (what the brokers
 //! said); the [`poller`] turns observations into snapshots by the pure rules of [`model`] and
-//! [`publish`]es them; [`serve`] answers from the latest one, and [`k8s`] tells the poller which
-//! HPAs ask for what; [`state`] keeps what has to survive a restart, [`leading`] says which of
-//! several daemons decides, and [`certificates`] are what they all serve with. [`app`] wires them,
+//! [`snapshot_channel`]es them; [`serve`] answers from the latest one, and [`k8s`] tells the poller which
+//! HPAs ask for what; [`persistence`] keeps what has to survive a restart, [`leader_election`] says which of
+//! several daemons decides, and [`certificates`] are what they all serve with. [`daemon`] wires them,
 //! [`cli`] prints.
 //!
 //! Invariants:
@@ -15,17 +15,17 @@
 //! - Only snapshots leave the poller's task; components share no lock.
 //! - `kafka`, `k8s` and `serve` do not know one another (`tests/layering.rs` checks it).
 
-pub mod app;
+pub mod authentication;
 pub mod certificates;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod k8s;
 pub mod kafka;
-pub mod leading;
+pub mod leader_election;
 pub mod model;
+pub mod persistence;
 pub mod poller;
-pub mod publish;
-pub mod review;
 pub mod serve;
-pub mod state;
+pub mod snapshot_channel;
 pub mod telemetry;

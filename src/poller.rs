@@ -1,10 +1,10 @@
 //! The poller: asks every cluster in turn, applies the model, publishes. It owns all state that
 //! changes; only snapshots leave it.
 
-mod changes;
-mod memory;
-mod sweeping;
-mod telling;
+mod findings_tracker;
+mod saved_state;
+mod sweep_task;
+mod transitions;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,21 +15,25 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-pub use self::memory::Remembering;
-use self::memory::{Remembered, Told};
-use self::sweeping::{spawn, spawn_new};
-use self::telling::Telling;
-use crate::model::assembly::{ClusterHistory, Scope};
-use crate::model::history::memory::Memory;
-use crate::model::lag::LagRules;
-use crate::model::observation::{Observation, SweepPlan};
-use crate::model::query::Rules;
-use crate::model::snapshot::{ClusterSnapshot, LagSnapshot};
-use crate::model::target::{HpaFacts, Interest, StaticTarget, Targets};
-use crate::model::types::{ClusterName, Moment};
-use crate::model::zero::IdleSince;
-use crate::publish::Publisher;
+use self::findings_tracker::Telling;
+use self::saved_state::{Remembered, Told};
+use self::sweep_task::{spawn, spawn_new};
+use crate::model::evaluation::Rules;
+use crate::model::evaluation::idle::IdleSince;
+use crate::model::hpa::facts::HpaFacts;
+use crate::model::kafka::observation::Observation;
+use crate::model::kafka::sweep_plan::SweepPlan;
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::lag::cluster_snapshot::ClusterSnapshot;
+use crate::model::lag::history::memory::Memory;
+use crate::model::settings::lag_thresholds::LagRules;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::{Interest, StaticTarget, Targets};
+use crate::model::units::newtypes::{ClusterName, Moment};
+use crate::snapshot_channel::Publisher;
 use crate::telemetry::{FindingRaised, PollFinished};
+
+pub use self::saved_state::Remembering;
 
 /// Where offsets come from: one Kafka cluster, by whatever client.
 pub trait OffsetSource: Send + Sync + 'static {
@@ -357,7 +361,7 @@ impl<S: OffsetSource> Poller<S> {
             }
             .emit();
         }
-        changes::tell(&name, &before, &cluster.latest, &finished);
+        transitions::tell(&name, &before, &cluster.latest, &finished);
         if scope == Scope::Whole {
             let snapshot = self.snapshot();
             self.idle = self.telling.idle_since(&snapshot);
@@ -396,16 +400,18 @@ impl<S: OffsetSource> Poller<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::model::fault::Fault;
-    use crate::model::group::{GroupDescription, GroupKind, GroupState, Member};
-    use crate::model::observation::{GroupObservation, TopicOffsets};
-    use crate::model::selector::Selector;
-    use crate::model::target::{ExternalMetric, LAG_METRIC};
-    use crate::model::types::{GroupId, Offset, TopicName};
-    use crate::publish::{self, Reader};
     use std::collections::BTreeSet;
     use std::sync::Mutex;
+
+    use super::*;
+    use crate::model::hpa::facts::ExternalMetric;
+    use crate::model::hpa::selector::Selector;
+    use crate::model::kafka::fault::Fault;
+    use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
+    use crate::model::kafka::observation::{GroupObservation, TopicOffsets};
+    use crate::model::units::metric::LAG_METRIC;
+    use crate::model::units::newtypes::{GroupId, Offset, TopicName};
+    use crate::snapshot_channel::{self, Reader};
 
     /// Answers every plan at once with a lag of 7 per group, and records the plans.
     #[derive(Debug)]
@@ -490,7 +496,7 @@ mod tests {
     }
 
     fn fake(held: Option<watch::Receiver<bool>>) -> (Poller<Fake>, Reader) {
-        let (publisher, reader) = publish::channel(LagSnapshot::default());
+        let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
         let source = Fake {
             name: "main".into(),
             plans: Arc::default(),

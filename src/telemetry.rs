@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 
-use crate::model::event::LagEvent;
-use crate::model::fault::ConnectionFault;
-use crate::model::finding::{Finding, Severity};
-use crate::model::types::ClusterName;
+use crate::model::diagnostics::incidents::LagEvent;
+use crate::model::findings::{Finding, Severity};
+use crate::model::kafka::fault::ConnectionFault;
+use crate::model::units::newtypes::ClusterName;
 
 /// The daemon's own counters, in the process's one registry.
 pub static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {

@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use lagwise::config::{AuthMode, ClientKind, Config, Environment, LogFormat, json_schema};
-use lagwise::model::parallelism::By;
-use lagwise::model::types::{Isolation, OffsetReset};
+use lagwise::model::settings::By;
+use lagwise::model::units::newtypes::{Isolation, OffsetReset};
 use proptest::prelude::*;
 
 const EXAMPLE: &str = include_str!("../config/lagwise.yaml");

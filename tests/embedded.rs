@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use lagwise::kafka::embedded::Embedded;
 use lagwise::kafka::{Client, Settings, Source};
-use lagwise::model::assembly::{ClusterHistory, Scope};
-use lagwise::model::fault::Fault;
-use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
-use lagwise::model::types::{Lag, Offset};
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::observation::Observation;
+use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use lagwise::model::lag::assembly::{ClusterHistory, Scope};
+use lagwise::model::units::newtypes::{Lag, Offset};
 use lagwise::poller::OffsetSource;
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{Offset as At, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset as At, TopicPartitionList};
 
 fn plan(group: &str, topics: &[&str]) -> SweepPlan {
     SweepPlan {

@@ -12,10 +12,11 @@ use std::alloc::System;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use lagwise::model::assembly::{ClusterHistory, Scope};
-use lagwise::model::fault::Fault;
-use lagwise::model::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets};
-use lagwise::model::types::{Moment, Offset, TopicName};
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::sweep_plan::GroupPlan;
+use lagwise::model::lag::assembly::{ClusterHistory, Scope};
+use lagwise::model::units::newtypes::{Moment, Offset, TopicName};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]

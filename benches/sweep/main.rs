@@ -34,11 +34,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lagwise::kafka::{Client, Settings, Source};
-use lagwise::model::observation::{GroupPlan, Observation, SweepPlan, Traffic};
-use lagwise::poller::OffsetSource;
-
 use figures::{Figures, Meter};
+use lagwise::kafka::{Client, Settings, Source};
+use lagwise::model::kafka::observation::{Observation, Traffic};
+use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use lagwise::poller::OffsetSource;
 use testbed::Testbed;
 use testbed::kafka::KafkaOptions;
 

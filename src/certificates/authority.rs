@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::belongs_to;
-use crate::model::rotation::Validity;
+use super::rotation::Validity;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

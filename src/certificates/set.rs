@@ -12,8 +12,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error as TlsError, RootCertStore};
 
 use super::authority::{Authority, validity_of};
+use super::rotation::{Leaf, Step, Usable, Validity};
 use super::{belongs_to, provider};
-use crate::model::rotation::{Leaf, Step, Usable, Validity};
 
 /// The bundle of authorities that clients trust, in PEM: the newest one, which signs, comes first.
 const BUNDLE: &str = "ca.crt";
@@ -309,5 +309,4 @@ fn vouches(
 }
 
 #[cfg(test)]
-#[path = "set_tests.rs"]
 mod tests;

@@ -20,22 +20,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::Args;
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
-
-use super::Output;
-use super::run::Signals;
-use crate::app::{self, App, Hpas};
-use crate::config::{AuthMode, ClusterConfig, Config, LogConfig, PollConfig};
-use crate::kafka::embedded::Embedded;
-use crate::model::query::{Question, Rules};
-use crate::model::selector::Selector;
-use crate::model::target::{ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget};
-use crate::model::types::Moment;
-use crate::publish::Reader;
 use api::Api;
+use clap::Args;
 use consumers::{Fleet, Job, Work};
 use hpa::Hpa;
 use plan::Plan;
@@ -44,6 +30,22 @@ use reading::{Place, Reading};
 use report::Report;
 use screen::{Frame, Links};
 use terminal::View;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::Output;
+use super::run::Signals;
+use crate::config::{AuthMode, ClusterConfig, Config, LogConfig, PollConfig};
+use crate::daemon::{self, App, Hpas};
+use crate::kafka::embedded::Embedded;
+use crate::model::evaluation::Rules;
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use crate::model::hpa::selector::Selector;
+use crate::model::targets::metric_query::Question;
+use crate::model::units::metric::LAG_METRIC;
+use crate::model::units::newtypes::Moment;
+use crate::snapshot_channel::Reader;
 
 const CLUSTER: &str = "embedded";
 const NAMESPACE: &str = "demo";
@@ -103,7 +105,7 @@ fn length(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// What kept it from running to its end.
 pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
-    app::init_logging(&LogConfig {
+    daemon::init_logging(&LogConfig {
         filter: args.log.clone(),
         ..LogConfig::default()
     });
@@ -215,7 +217,7 @@ impl Stage {
             selector,
             rules: Rules {
                 clamp: config.cap.clamp,
-                cap: crate::model::cap::CapMode::Advise,
+                cap: crate::model::settings::cap_mode::CapMode::Advise,
                 max_staleness: config.poll.max_staleness,
                 namespaces: Vec::new(),
             },

@@ -17,10 +17,10 @@ use super::look::{HpaLook, look, look_at_hpas};
 use super::{Output, hpa_name, print, timeout};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
-use crate::k8s::live;
-use crate::model::explain::{Explanation, Subject, derive, outcome};
-use crate::model::target::Interest;
-use crate::model::types::{ClusterName, GroupId, Moment, TopicName};
+use crate::k8s::live_hpa;
+use crate::model::diagnostics::explain::{Explanation, Subject, derive, outcome};
+use crate::model::targets::Interest;
+use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
 /// The arguments of `lagwise explain`.
 #[derive(Debug, Args)]
@@ -146,7 +146,7 @@ async fn with_outcome(
     (namespace, name): (&str, &str),
     within: Duration,
 ) -> anyhow::Result<Explanation> {
-    let live = live::read(client, namespace, name, within).await;
+    let live = live_hpa::read(client, namespace, name, within).await;
     let live = live.with_context(|| format!("cannot read HPA {namespace}/{name}"))?;
     let live = live.with_context(|| format!("HPA {namespace}/{name} does not exist"))?;
     Ok(outcome(derived, &live))

@@ -15,11 +15,11 @@ use self::table::{Row, bounds, row, table};
 use super::Output;
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
 use crate::kafka::{Client, Settings, Source};
-use crate::model::assembly::{ClusterHistory, Scope};
-use crate::model::observation::{GroupPlan, SweepPlan};
-use crate::model::reading::whole_parallelism;
-use crate::model::snapshot::{ClusterSnapshot, GroupSnapshot};
-use crate::model::types::{GroupId, TopicName};
+use crate::model::evaluation::topic_selection::whole_parallelism;
+use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot};
+use crate::model::units::newtypes::{GroupId, TopicName};
 use crate::poller::OffsetSource;
 
 /// The name that a cluster given by its address goes by.
@@ -283,9 +283,10 @@ fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches;
+
     use super::*;
     use crate::model::fixtures;
-    use clap::FromArgMatches;
 
     #[test]
     fn a_named_group_is_told_what_bounds_it() {
@@ -319,11 +320,11 @@ mod tests {
     #[test]
     fn no_timeout_is_too_long_for_the_clock() {
         assert_eq!(
-            super::super::timeout("500000000000y"),
+            crate::cli::timeout("500000000000y"),
             Ok(Duration::from_secs(3600))
         );
-        assert_eq!(super::super::timeout("10s"), Ok(Duration::from_secs(10)));
-        assert!(super::super::timeout("10").is_err());
+        assert_eq!(crate::cli::timeout("10s"), Ok(Duration::from_secs(10)));
+        assert!(crate::cli::timeout("10").is_err());
     }
 
     #[test]

@@ -17,14 +17,14 @@ use super::look::{HpaLook, Look, look_at_hpas};
 use super::{Output, print};
 use crate::config::Config;
 use crate::k8s::workload::fetch;
-use crate::model::finding::hpas::is_ours;
-use crate::model::finding::{Finding, Severity};
-use crate::model::group::GroupDescription;
+use crate::model::diagnostics::workload_findings::of_workload;
+use crate::model::evaluation::metric_evaluation::{Standing, hpa_ceilings, standings};
+use crate::model::findings::{Finding, Severity};
+use crate::model::hpa::facts::{HpaFacts, is_ours};
+use crate::model::kafka::group::GroupDescription;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::standing::{Standing, hpa_ceilings, standings};
-use crate::model::target::{HpaFacts, Origin};
-use crate::model::types::{GroupId, Moment};
-use crate::model::workload::of_workload;
+use crate::model::targets::Origin;
+use crate::model::units::newtypes::{GroupId, Moment};
 
 /// The exit code where something could not be read.
 const UNREAD: u8 = 2;
@@ -207,5 +207,4 @@ fn unknown(snapshot: &LagSnapshot, standings: &[Standing<'_>]) -> BTreeSet<Strin
 }
 
 #[cfg(test)]
-#[path = "lint_tests.rs"]
 mod tests;

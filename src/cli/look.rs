@@ -11,18 +11,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::kube_args::KubeArgs;
-use crate::app::{answers, clusters};
 use crate::config::Config;
+use crate::daemon::{answers, clusters};
 use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::{Listed, list};
-use crate::model::query::Rules;
-use crate::model::refusal::Refusal;
+use crate::model::diagnostics::current_findings::{Looking, findings};
+use crate::model::evaluation::Rules;
+use crate::model::evaluation::metric_evaluation::standings;
+use crate::model::hpa::facts::HpaFacts;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::standing::{Looking, findings, standings};
-use crate::model::target::{HpaFacts, Interest};
-use crate::model::types::Moment;
+use crate::model::targets::Interest;
+use crate::model::targets::no_value_reason::Refusal;
+use crate::model::units::newtypes::Moment;
 use crate::poller::{Inputs, Poller};
-use crate::publish;
+use crate::snapshot_channel;
 
 /// What there was to see.
 #[derive(Clone, Debug)]
@@ -80,7 +82,7 @@ pub(super) async fn look(
 ) -> anyhow::Result<Look> {
     let rules = answers::rules(config);
     let sources = clusters::sources(config)?;
-    let (publisher, mut reader) = publish::channel(LagSnapshot::default());
+    let (publisher, mut reader) = snapshot_channel::channel(LagSnapshot::default());
     let (interests, interests_in) = mpsc::channel(asked.len().max(1));
     for interest in &asked {
         // There is room for all of them.

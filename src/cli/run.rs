@@ -7,8 +7,8 @@ use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{self, App, Hpas};
 use crate::config::Config;
+use crate::daemon::{self, App, Hpas};
 
 /// The arguments of `lagwise run`.
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub struct RunArgs {
 /// What keeps it from starting, or the part of it that ended by itself.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
-    app::init_logging(&config.log);
+    daemon::init_logging(&config.log);
     let mut signals = Signals::new()?;
     let app = App::start(&config, Hpas::Cluster).await?;
     app.run_until(async {

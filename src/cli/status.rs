@@ -19,8 +19,8 @@ use super::{Output, print};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::list;
-use crate::model::status::{HpaStatus, statuses};
-use crate::model::types::Moment;
+use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
+use crate::model::units::newtypes::Moment;
 
 /// How often `--watch` looks.
 const EVERY: Duration = Duration::from_secs(2);

@@ -8,8 +8,8 @@ use super::properties::Properties;
 use super::secrets::Environment;
 use super::section::{Field, Section};
 use super::token::TokenSource;
-use crate::model::names;
-use crate::model::types::ClusterName;
+use crate::model::units::names;
+use crate::model::units::newtypes::ClusterName;
 
 /// A Kafka cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::secrets::Environment;
 use super::section::Section;
-use crate::model::names;
+use crate::model::units::names;
 
 /// The Kubernetes cluster whose HPAs are served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::schema::{duration_schema, serialize_duration};
 use super::section::Section;
-use crate::model::lag::LagRules;
-use crate::model::types::Lag;
+use crate::model::settings::lag_thresholds::LagRules;
+use crate::model::units::newtypes::Lag;
 
 const SHORTEST: Duration = Duration::from_secs(1);
 const STANDING_MAX: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::schema::{duration_schema, serialize_duration};
 use super::section::Section;
-use crate::model::names;
+use crate::model::units::names;
 
 const DURATION: Duration = Duration::from_secs(15);
 const DURATION_MIN: Duration = Duration::from_secs(3);

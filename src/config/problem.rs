@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub(super) use crate::model::spelling::did_you_mean;
+pub(super) use crate::model::units::spelling::did_you_mean;
 
 /// One thing to mend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

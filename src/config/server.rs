@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::schema::address_schema;
 use super::secrets::Environment;
 use super::section::{Field, Section};
-use crate::model::names;
+use crate::model::units::names;
 
 /// The two listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::section::Section;
-use crate::model::names;
+use crate::model::units::names;
 
 /// Where is kept what has to survive a restart: the last commits known, and since when they stand
 /// still.

@@ -10,13 +10,12 @@ use super::cluster::KnownClusters;
 use super::problem::did_you_mean;
 use super::schema::{duration_schema, serialize_duration};
 use super::section::{Field, Section};
-use crate::model::names;
-use crate::model::parallelism::By;
-use crate::model::partitions::{PARTITIONS, PartitionFilter};
-use crate::model::pattern::{PATTERN, TopicPattern};
-use crate::model::quantity::Milli;
-use crate::model::settings::{FALLBACK_AFTER, Settings, THREADS_MAX, TopicChoice};
-use crate::model::types::{ClusterName, GroupId, Isolation, OffsetReset, TopicName};
+use crate::model::settings::{By, FALLBACK_AFTER, Settings, THREADS_MAX, TopicChoice};
+use crate::model::units::names;
+use crate::model::units::newtypes::{ClusterName, GroupId, Isolation, OffsetReset, TopicName};
+use crate::model::units::partition_filter::{PARTITIONS, PartitionFilter};
+use crate::model::units::quantity::Milli;
+use crate::model::units::topic_pattern::{PATTERN, TopicPattern};
 
 const FALLBACK_AFTER_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 

@@ -1,4 +1,4 @@
-//! Writes the cap that [`model::cap`](crate::model::cap) decides on.
+//! Writes the cap that [`model::cap`](crate::model::decisions::cap) decides on.
 //!
 //! Every write is made of what the object is now, names the version that was read, and is made only
 //! while the term lasts: one that was overtaken fails and is decided anew at the next sweep.
@@ -16,17 +16,18 @@ use serde_json::{Map, Value, json};
 
 use super::hpa::facts_of;
 use super::scale::{ScaleError, in_time};
-use super::writing::Writing;
-use crate::model::cap::{
-    self, CEILING, CapMode, Change, Follow, Keeper, Live, Mark, NO_CEILING, Patience, Seen,
-    USER_MAX, enforce, release,
+use super::write_guard::Writing;
+use crate::model::decisions::cap::{
+    Change, Follow, Keeper, Live, Mark, Patience, Seen, enforce, release,
 };
-use crate::model::ceiling::complete_reads;
-use crate::model::fencing::EPOCH;
-use crate::model::notice::Cause;
-use crate::model::target::HpaFacts;
-use crate::model::types::Moment;
-use crate::model::zero::HpaName;
+use crate::model::decisions::enforceable::complete_reads;
+use crate::model::decisions::fencing::EPOCH;
+use crate::model::diagnostics::hpa_events::Cause;
+use crate::model::hpa::facts::{self, HpaFacts, has_our_metric, is_paused};
+use crate::model::hpa::key::HpaName;
+use crate::model::settings::annotation_keys::{CEILING, USER_MAX};
+use crate::model::settings::cap_mode::{CapMode, NO_CEILING};
+use crate::model::units::newtypes::Moment;
 use crate::telemetry::cap::{CapFailed, CapFought, CapWritten};
 
 /// The admission policy that keeps the account of users' numbers.
@@ -128,14 +129,13 @@ impl Writer {
         };
         let rules = self.writing.rules.clone();
         // Without a metric of ours there is no ceiling, and never will be.
-        let is_enforced = |hpa: &HpaFacts| {
-            cap::mode(hpa, rules.cap) == CapMode::Enforce && cap::has_our_metric(hpa)
-        };
+        let is_enforced =
+            |hpa: &HpaFacts| facts::mode(hpa, rules.cap) == CapMode::Enforce && has_our_metric(hpa);
         let mut hpas = all;
         hpas.retain(|hpa| {
             let live = Live::of(hpa);
             let owed = || self.hpas.get(&key(hpa)).is_some_and(|c| c.owes(hpa, live));
-            !cap::is_paused(hpa) && (is_enforced(hpa) || live.is_marked() || owed())
+            !is_paused(hpa) && (is_enforced(hpa) || live.is_marked() || owed())
         });
         let keys: BTreeSet<HpaName> = hpas.iter().map(|hpa| key(hpa)).collect();
         self.hpas.retain(|key, _| keys.contains(key));
@@ -179,7 +179,7 @@ impl Writer {
         let api = self.writing.api(hpa);
         let object = in_time(self.writing.within()?, api.get(&hpa.name)).await?;
         let is = facts_of(&object);
-        if is.uid != hpa.uid || cap::is_paused(&is) {
+        if is.uid != hpa.uid || is_paused(&is) {
             return Err(ScaleError::Changed);
         }
         let change = goal.change(Live::of(&is), seen, keeper);

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-pub use kube::Client;
 use kube::Config;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use secrecy::ExposeSecret as _;
 
-use crate::review::Credential;
+use crate::authentication::Credential;
+
+pub use kube::Client;
 
 /// Which cluster to use, where the environment does not say it all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! Writes the term of a new leader on the HPAs that it manages, so that nothing an earlier leader has
-//! still to write is written over anything: see [`model::fencing`](crate::model::fencing).
+//! still to write is written over anything: see [`model::fencing`](crate::model::decisions::fencing).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::scale::{ScaleError, in_time};
-use super::writing::Writing;
-use crate::model::fencing::is_managed;
-use crate::model::target::HpaFacts;
+use super::write_guard::Writing;
+use crate::model::decisions::fencing::is_managed;
+use crate::model::hpa::facts::HpaFacts;
 use crate::telemetry::lease::{EpochUnwritten, EpochWritten};
 
 /// Follows the snapshots until there are no more.

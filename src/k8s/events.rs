@@ -18,12 +18,12 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::scale::{ScaleError, in_time};
-use super::writing::Writing;
-use crate::model::event::events;
-use crate::model::notice::{Ledger, Notice, befallen, lasting};
+use super::write_guard::Writing;
+use crate::model::diagnostics::hpa_events::{Ledger, Notice, befallen, lasting};
+use crate::model::diagnostics::incidents::events;
+use crate::model::hpa::facts::HpaFacts;
+use crate::model::hpa::key::HpaName;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::target::HpaFacts;
-use crate::model::zero::HpaName;
 use crate::telemetry::notice::{EventLeftOut, EventUnwritten, EventWritten};
 
 /// Who writes them.
@@ -258,7 +258,7 @@ fn shortened(mut note: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::notice::Cause;
+    use crate::model::diagnostics::hpa_events::Cause;
 
     #[test]
     fn an_event_says_of_whom_it_is_and_is_named_by_what_it_says() {

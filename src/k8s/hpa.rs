@@ -17,13 +17,13 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch::Sender;
 
+use super::resilient_watch;
 use super::scale::{ScaleError, in_time};
-use super::watching;
-use crate::model::annotations::PREFIX;
-use crate::model::fencing::EPOCH;
-use crate::model::quantity::Milli;
-use crate::model::selector::{Operator, Requirement, Selector, is_label_value};
-use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
+use crate::model::decisions::fencing::EPOCH;
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
+use crate::model::hpa::selector::{Operator, Requirement, Selector, is_label_value};
+use crate::model::settings::annotation_keys::PREFIX;
+use crate::model::units::quantity::Milli;
 
 /// HPAs in one page of a listing: their text takes many times what is kept of them, and the memory for
 /// it would never be given back.
@@ -46,7 +46,7 @@ pub async fn watch(
     let mut known: Vec<Known> = apis.iter().map(|_| Known::default()).collect();
     let mut events = select_all(apis.into_iter().enumerate().map(|(scope, api)| {
         let config = watcher::Config::default().page_size(PAGE);
-        watching::events(api, config, "HorizontalPodAutoscalers")
+        resilient_watch::events(api, config, "HorizontalPodAutoscalers")
             .map(move |event| (scope, event))
             .boxed()
     }));
@@ -308,8 +308,9 @@ pub(super) fn target_of(target: &HpaMetricTarget) -> Option<MetricTarget> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::{Value, json};
+
+    use super::*;
 
     fn hpa(namespace: &str, name: &str, metrics: Value) -> HorizontalPodAutoscaler {
         serde_json::from_value(json!({

@@ -1,4 +1,4 @@
-//! The Lease by which one of several daemons leads: see [`model::lease`](crate::model::lease) for the
+//! The Lease by which one of several daemons leads: see [`model::lease`](crate::leader_election::rules) for the
 //! rules. Those who do not lead watch it, so that one that was given back is taken at once, and know
 //! from it where the leader is asked.
 
@@ -15,10 +15,10 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use super::resilient_watch;
 use super::scale::{ScaleError as RequestError, in_time};
-use super::watching;
-use crate::leading::{Leader, Term};
-use crate::model::lease::{Candidate, LeaseRules, Record, Turn};
+use crate::leader_election::rules::{Candidate, LeaseRules, Record, Turn};
+use crate::leader_election::{Leader, Term};
 use crate::telemetry::lease::{LeadershipGained, LeadershipLost, LeaseFailed};
 
 /// The longest that one request may take.
@@ -123,7 +123,7 @@ pub async fn follow(
     // A right by the object's name holds for a watch whose field selector names it.
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let api: Api<Lease> = Api::default_namespaced(client);
-    let mut events = pin!(watching::events(
+    let mut events = pin!(resilient_watch::events(
         api,
         config,
         "the Lease that says who leads"

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::hpa::facts_of;
 use super::workload::{of_deployment, of_stateful_set};
-use crate::model::target::HpaFacts;
-use crate::model::workload::WorkloadFacts;
+use crate::model::diagnostics::workload_findings::WorkloadFacts;
+use crate::model::hpa::facts::HpaFacts;
 
 /// The HPAs and workloads of some manifests.
 #[derive(Clone, Debug, Default)]
@@ -125,8 +125,9 @@ fn read<T: DeserializeOwned>(document: &Value, kind: &str) -> Result<T, Manifest
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn lists_and_namespaces_and_what_is_left_out() {

@@ -13,10 +13,11 @@ use serde_json::json;
 use super::cap;
 use super::hpa::facts_of;
 use super::scale::{ScaleError, Scales, in_time};
-use crate::model::cap::{CapMode, Live, own_mode, release};
-use crate::model::fencing::EPOCH;
-use crate::model::target::HpaFacts;
-use crate::model::zero::MARK;
+use crate::model::decisions::cap::{Live, release};
+use crate::model::decisions::fencing::EPOCH;
+use crate::model::hpa::facts::{HpaFacts, own_mode};
+use crate::model::settings::annotation_keys::MARK;
+use crate::model::settings::cap_mode::CapMode;
 
 /// The longest that one request may take.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);

@@ -1,6 +1,7 @@
 //! Asks the API server who a token belongs to and what somebody may do. The ClusterRole
 //! `system:auth-delegator` grants both.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -12,10 +13,9 @@ use kube::api::PostParams;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fmt::Debug;
 
-use crate::model::access::{Action, Caller, Object};
-use crate::review::{ReviewError, Reviewer};
+use crate::authentication::access::{Action, Caller, Object};
+use crate::authentication::{ReviewError, Reviewer};
 
 /// How long one answer may take, the second try included: the HPA controller has five workers, and
 /// none of them is to wait for long.
@@ -160,14 +160,16 @@ fn question(caller: Caller, action: Action) -> SubjectAccessReviewSpec {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
     use axum::http::{Request, Response, StatusCode};
     use http_body_util::BodyExt;
     use kube::client::Body;
     use serde_json::{Value, json};
-    use std::convert::Infallible;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Mutex};
+
+    use super::*;
 
     /// An API server that gives these answers in turn, then none; and what it was asked.
     #[derive(Clone, Default)]

@@ -10,7 +10,7 @@ use kube::discovery::pinned_kind;
 use kube::{Api, Client, Error};
 use serde_json::json;
 
-use crate::model::target::ScaleTarget;
+use crate::model::hpa::facts::ScaleTarget;
 
 /// How many replicas a scale target is to have and has, as last read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use kube::{Api, Client};
 use serde_json::Value;
 
 use super::scale::{ScaleError, in_time};
-use crate::model::target::HpaFacts;
-use crate::model::workload::{Surge, WorkloadFacts};
+use crate::model::diagnostics::workload_findings::{Surge, WorkloadFacts};
+use crate::model::hpa::facts::HpaFacts;
 
 /// Where `kubectl apply` keeps what it was last given.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -168,8 +168,9 @@ async fn pods(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn what_they_say() {

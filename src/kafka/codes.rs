@@ -1,6 +1,6 @@
 //! The brokers' error codes (<https://kafka.apache.org/protocol#protocol_error_codes>).
 
-use crate::model::fault::Fault;
+use crate::model::kafka::fault::Fault;
 
 /// No error.
 pub(super) const NONE: i16 = 0;

@@ -9,7 +9,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
 use super::{Client, Settings, SetupError};
-use crate::model::types::ClusterName;
+use crate::model::units::newtypes::ClusterName;
 
 /// Mock brokers on loopback ports, gone when dropped.
 pub struct Embedded {

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::model::fault::{ConnectionFault, Fault};
-use crate::model::types::Moment;
+use crate::model::kafka::fault::{ConnectionFault, Fault};
+use crate::model::units::newtypes::Moment;
 
 /// How long a kind of error is held against a cluster after it was last seen: longer than
 /// librdkafka keeps quiet about an error that repeats.

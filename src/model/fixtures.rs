@@ -6,13 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::assembly::{ClusterHistory, Scope};
-use super::fault::{ConnectionFault, Fault};
-use super::observation::{GroupObservation, GroupPlan, Observation, TopicOffsets, Traffic};
-use super::selector::Selector;
+use super::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use super::hpa::selector::Selector;
+use super::kafka::fault::{ConnectionFault, Fault};
+use super::kafka::observation::{GroupObservation, Observation, TopicOffsets, Traffic};
+use super::kafka::sweep_plan::GroupPlan;
+use super::lag::assembly::{ClusterHistory, Scope};
 use super::snapshot::LagSnapshot;
-use super::target::{ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget, Targets};
-use super::types::{Moment, Offset};
+use super::targets::Targets;
+use super::units::metric::LAG_METRIC;
+use super::units::newtypes::{Moment, Offset};
 
 /// A moment after a fixed one of this run; on the wall clock, after 2024-05-06 07:08:09 UTC.
 pub(crate) fn at(after: Duration) -> Moment {
@@ -143,7 +146,7 @@ pub(crate) fn snapshot() -> LagSnapshot {
     });
     // Nobody wants the groups any more after a whole sweep without them, unless asked since.
     let mut main = (*main.take_in(sweep, Scope::Some)).clone();
-    main.sweep = Some(super::snapshot::Sweep {
+    main.sweep = Some(super::lag::cluster_snapshot::Sweep {
         started: at(zero),
         finished: at(zero),
     });

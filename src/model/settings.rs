@@ -1,18 +1,23 @@
 //! What may be set for a target, by the configuration or by an HPA's annotations, and what holds
 //! where nobody sets it.
 
+pub mod annotation_keys;
+pub mod annotations;
+pub mod cap_mode;
+pub mod lag_thresholds;
+
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::lag::LagRuleChanges;
-use super::parallelism::By;
-use super::partitions::PartitionFilter;
-use super::pattern::TopicPattern;
-use super::quantity::Milli;
-use super::types::{Isolation, Lag, OffsetReset, TopicName};
-use super::zero::COOLDOWN;
+use serde::Serialize;
+
+use self::lag_thresholds::LagRuleChanges;
+use super::units::newtypes::{Isolation, Lag, OffsetReset, TopicName};
+use super::units::partition_filter::PartitionFilter;
+use super::units::quantity::Milli;
+use super::units::topic_pattern::TopicPattern;
 
 /// How long lag is unknown before the fallback, where only the replicas are set.
 pub const FALLBACK_AFTER: Duration = Duration::from_secs(600);
@@ -252,10 +257,25 @@ fn join<T: Copy + PartialEq>(
     };
 }
 
+/// How long there has to be no work, where an HPA does not say.
+pub const COOLDOWN: Duration = Duration::from_secs(300);
+
+/// What useful parallelism is counted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// All partitions.
+    #[default]
+    Partitions,
+    /// Only those with lag, at least one.
+    Lagging,
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn what_is_set_holds_over_what_lies_below() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bucket::Bucket;
+use super::token_bucket::Bucket;
 
 /// How much of the access log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

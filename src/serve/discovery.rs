@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::api_error::json as json_response;
 use super::route::{GROUP, GROUP_VERSION, VERSION};
-use super::status::json as json_response;
 
 /// The one resource listed.
 const PLACEHOLDER: &str = "externalmetrics";

@@ -11,12 +11,13 @@ use std::collections::BTreeMap;
 
 use self::text::{Labels, Text};
 use super::BuildInfo;
-use crate::model::age::Age;
-use crate::model::fault::Fault;
-use crate::model::observation::TopicOffsets;
-use crate::model::query::Rules;
-use crate::model::snapshot::{ClusterSnapshot, GroupTopic, LagSnapshot, TopicLag};
-use crate::model::types::{ClusterName, GroupId, Moment, TopicName};
+use crate::model::evaluation::Rules;
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::observation::TopicOffsets;
+use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupTopic, TopicLag};
+use crate::model::lag::lag_age::Age;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
 /// Renders everything that the snapshot holds.
 pub(super) fn render(
@@ -371,16 +372,20 @@ fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::model::assembly::{ClusterHistory, Scope};
-    use crate::model::fixtures;
-    use crate::model::quantity::Milli;
-    use crate::model::selector::Selector;
-    use crate::model::target::{ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget, Targets};
-    use proptest::prelude::*;
     use std::collections::BTreeSet;
     use std::sync::Arc;
     use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::fixtures;
+    use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+    use crate::model::hpa::selector::Selector;
+    use crate::model::lag::assembly::{ClusterHistory, Scope};
+    use crate::model::targets::Targets;
+    use crate::model::units::metric::LAG_METRIC;
+    use crate::model::units::quantity::Milli;
 
     fn build() -> BuildInfo {
         BuildInfo {
@@ -392,7 +397,7 @@ mod tests {
     fn rules() -> Rules {
         Rules {
             clamp: true,
-            cap: crate::model::cap::CapMode::Advise,
+            cap: crate::model::settings::cap_mode::CapMode::Advise,
             max_staleness: Duration::from_secs(30),
             namespaces: Vec::new(),
         }
@@ -456,7 +461,7 @@ mod tests {
 
     #[test]
     fn members_are_counted_where_they_are_told() {
-        use crate::model::group::{GroupDescription, GroupKind, GroupState};
+        use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
         let mut told = fixtures::nothing(Duration::ZERO, "told");
         told.groups[0].description = Ok(std::sync::Arc::new(GroupDescription {
             kind: GroupKind::Classic,

@@ -3,7 +3,7 @@
 //! Every answer comes from the latest snapshot. Only a group that nobody has asked about before
 //! makes a request wait, for a first read, and not long: the HPA controller has five workers.
 
-mod led;
+mod leader_routing;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,25 +18,26 @@ use tokio::time::timeout_at;
 use tower::service_fn;
 
 use super::access_log::{AccessLog, Sampler};
-use super::asking::Asking;
+use super::api_error::Failure;
 use super::auth::{Access, AuthMode, Presented};
+use super::first_read::Asking;
 use super::forward::Forwarder;
 use super::health::Readiness;
 use super::request::{Parameters, only_get, small_enough, takes_json};
 use super::route::Route;
-use super::status::Failure;
 use super::{BuildInfo, discovery};
-use crate::leading::Leading;
-use crate::model::access::Caller;
-use crate::model::query::{self, Answer, Question, Rules};
-use crate::model::refusal::Refusal;
-use crate::model::resolve::resolve;
-use crate::model::selector::Selector;
+use crate::authentication::access::Caller;
+use crate::leader_election::Leading;
+use crate::model::evaluation::{self, Answer, Rules};
+use crate::model::hpa::selector::Selector;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::target::Interest;
-use crate::model::tenancy::Tenancy;
-use crate::model::types::Moment;
-use crate::publish::Reader;
+use crate::model::targets::Interest;
+use crate::model::targets::lookup::resolve;
+use crate::model::targets::metric_query::Question;
+use crate::model::targets::no_value_reason::Refusal;
+use crate::model::targets::tenancy::Tenancy;
+use crate::model::units::newtypes::Moment;
+use crate::snapshot_channel::Reader;
 use crate::telemetry::api::ApiAnswered;
 
 /// The longest that a request waits for a first read.
@@ -272,7 +273,7 @@ impl Api {
         self.tenancy
             .check(question.namespace, resolved.interests())
             .map_err(|barred| Failure::forbidden(barred.to_string()))?;
-        match query::answer_resolved(question, &resolved, snapshot, now, &self.rules) {
+        match evaluation::answer_resolved(question, &resolved, snapshot, now, &self.rules) {
             Err(Refusal::NotYetRead(unread)) => Ok(Err(unread)),
             answered => {
                 self.asking.keep_watched(resolved.interests(), snapshot);
@@ -293,7 +294,7 @@ impl Api {
         let mut reader = self.reader.clone();
         while let Ok(true) = timeout_at(deadline, reader.changed()).await {
             let snapshot = reader.latest();
-            match query::answer(question, &snapshot, &Moment::now(), &self.rules) {
+            match evaluation::answer(question, &snapshot, &Moment::now(), &self.rules) {
                 Err(Refusal::NotYetRead(still)) => unread = still,
                 answered => return Ok(answered?),
             }
@@ -324,6 +325,3 @@ fn no_such_path() -> Failure {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod random_tests;

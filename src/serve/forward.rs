@@ -14,10 +14,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
 
-use super::status::{Failure, json};
+use super::api_error::{Failure, json};
 use super::tls::{ServerTls, TlsError};
-use crate::leading::Leader;
-use crate::review::Credential;
+use crate::authentication::Credential;
+use crate::leader_election::Leader;
 use crate::telemetry::forward::{Forwarded, ForwardsFailing, ForwardsRestored};
 
 /// Says that a request is passed on by a daemon that does not lead; and, in an answer, whether it is that

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::leading::Leading;
-use crate::publish::Reader;
+use crate::leader_election::Leading;
+use crate::snapshot_channel::Reader;
 
 /// How long to wait for the first sweep before being ready without it. While the API is not
 /// available no namespace of the Kubernetes cluster can be deleted, so Kafka must not decide it.
@@ -73,12 +73,13 @@ impl Readiness {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::fixtures;
     use crate::model::snapshot::LagSnapshot;
-    use crate::model::target::Targets;
-    use crate::publish;
-    use std::sync::Arc;
+    use crate::model::targets::Targets;
+    use crate::snapshot_channel;
 
     #[test]
     fn ready_once_swept_or_after_ten_seconds_until_draining() {
@@ -87,7 +88,7 @@ mod tests {
             clusters: [("main".into(), Default::default())].into(),
             ..LagSnapshot::default()
         };
-        let (publisher, reader) = publish::channel(LagSnapshot::default());
+        let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
         let (drain, draining) = watch::channel(false);
         let readiness = Readiness::new(reader, started, draining);
         let after = |seconds| readiness.check(started + Duration::from_secs(seconds));

@@ -14,8 +14,8 @@ use axum_server::tls_rustls::RustlsAcceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::client_certs::Presenting;
 use super::connections::Connections;
-use super::presenting::Presenting;
 use super::tls::ServerTls;
 
 /// How long requests under way may still take once the listener is to end. Longer than a first
@@ -151,5 +151,4 @@ where
 }
 
 #[cfg(test)]
-#[path = "listen_tests.rs"]
 mod tests;

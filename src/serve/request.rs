@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderMap, Method, header};
 
-use super::status::Failure;
+use super::api_error::Failure;
 
 /// The largest body that a request may announce. None is read: there is nothing to say in one.
 const MAX_BODY_BYTES: u64 = 64 * 1024;

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use axum::http::Method;
 use percent_encoding::percent_decode_str;
 
-use crate::model::access::{Action, Object};
-use crate::model::target::Metric;
+use crate::authentication::access::{Action, Object};
+use crate::model::units::metric::Metric;
 
 /// The API group. The HPA's client has it hard-coded, together with the version.
 pub(super) const GROUP: &str = "external.metrics.k8s.io";
@@ -159,8 +159,9 @@ fn is_segment(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn table() {

@@ -7,12 +7,13 @@ use axum::response::Response;
 use humantime::Rfc3339Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::api_error::{Failure, json};
 use super::route::GROUP_VERSION;
-use super::status::{Failure, json};
-use crate::model::quantity::Milli;
-use crate::model::query::{Answer, Question};
-use crate::model::selector::Selector;
-use crate::model::target::label;
+use crate::model::evaluation::Answer;
+use crate::model::hpa::label;
+use crate::model::hpa::selector::Selector;
+use crate::model::targets::metric_query::Question;
+use crate::model::units::quantity::Milli;
 
 /// Room for a list with names of the usual length; it grows where they are longer.
 const USUAL_BYTES: usize = 512;

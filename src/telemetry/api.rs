@@ -9,7 +9,7 @@ use prometheus::{
 };
 
 use super::{counter, register};
-use crate::review::ReviewError;
+use crate::authentication::ReviewError;
 
 static REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(

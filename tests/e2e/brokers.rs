@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::{Client, Settings, Source};
-use lagwise::model::observation::{GroupPlan, Observation, SweepPlan};
-use lagwise::model::types::Offset;
+use lagwise::model::kafka::observation::Observation;
+use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use lagwise::model::units::newtypes::Offset;
 use lagwise::poller::OffsetSource;
 use tokio::runtime::Runtime;
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::Client;
-use lagwise::model::observation::{Observation, SweepPlan, Traffic};
+use lagwise::model::kafka::observation::{Observation, Traffic};
+use lagwise::model::kafka::sweep_plan::SweepPlan;
 
 use crate::Test;
 use crate::sources::{Sources, plan_of};
-use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
-use crate::testbed::unique;
+use crate::testbed::{Testbed, unique};
 
 /// The scenarios.
 pub(crate) const CASES: &[(&str, Test)] = &[(

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lagwise::kafka::Client;
-use lagwise::model::observation::SweepPlan;
-use lagwise::model::types::Moment;
+use lagwise::model::kafka::sweep_plan::SweepPlan;
+use lagwise::model::units::newtypes::Moment;
 
 use crate::Test;
 use crate::sources::{Sources, plan_of, seen_in_outage};

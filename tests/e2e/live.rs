@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use lagwise::model::observation::SweepPlan;
-use lagwise::model::snapshot::TopicLag;
+use lagwise::model::kafka::sweep_plan::SweepPlan;
+use lagwise::model::lag::cluster_snapshot::TopicLag;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::Client;
-use lagwise::model::fault::Fault;
-use lagwise::model::observation::SweepPlan;
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::sweep_plan::SweepPlan;
 
 use crate::Test;
 use crate::sources::{Sources, clients, plan, seen};

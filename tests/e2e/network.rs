@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::Client;
-use lagwise::model::fault::Fault;
+use lagwise::model::kafka::fault::Fault;
 
 use crate::Test;
 use crate::sources::{Sources, clients, plan, seen};
@@ -49,7 +49,7 @@ impl Still {
         Ok(Self { topic, group })
     }
 
-    fn plan(&self) -> lagwise::model::observation::SweepPlan {
+    fn plan(&self) -> lagwise::model::kafka::sweep_plan::SweepPlan {
         plan(&self.group, &[&self.topic])
     }
 

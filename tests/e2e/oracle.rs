@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use lagwise::k8s::live::past_of;
-use lagwise::model::hpa::outlook::{Past, Range, outlook};
-use lagwise::model::hpa::stage::Verdict;
+use lagwise::k8s::live_hpa::past_of;
+use lagwise::model::hpa::controller::outlook::{Past, Range, outlook};
+use lagwise::model::hpa::controller::stage::Verdict;
 use serde::Deserialize;
 use serde_json::json;
 

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use lagwise::config::{ClusterConfig, Properties, SystemEnvironment};
 use lagwise::kafka::login::{TokenSettings, TokenSource};
 use lagwise::kafka::{Client, Settings};
-use lagwise::model::fault::Fault;
-use lagwise::model::observation::SweepPlan;
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::sweep_plan::SweepPlan;
 
 use crate::Test;
 use crate::sources::{Sources, clients, plan, seen};

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::Client;
-use lagwise::model::fault::Fault;
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use lagwise::model::lag::PartitionLag;
-use lagwise::model::observation::{GroupPlan, SweepPlan};
-use lagwise::model::snapshot::{GroupSnapshot, TopicLag};
+use lagwise::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
 
 use crate::Test;
 use crate::sources::{Sources, plan};

@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::{Client, GroupList, Settings, Source};
-use lagwise::model::assembly::{ClusterHistory, Scope};
-use lagwise::model::fault::Fault;
-use lagwise::model::group::{GroupKind, Member};
-use lagwise::model::observation::{
-    GroupObservation, GroupPlan, Observation, SweepPlan, TopicOffsets,
-};
-use lagwise::model::snapshot::ClusterSnapshot;
-use lagwise::model::types::{Isolation, Offset, TopicName};
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::group::{GroupKind, Member};
+use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use lagwise::model::lag::assembly::{ClusterHistory, Scope};
+use lagwise::model::lag::cluster_snapshot::ClusterSnapshot;
+use lagwise::model::units::newtypes::{Isolation, Offset, TopicName};
 use lagwise::poller::OffsetSource;
 
 use crate::conformance::capabilities::{adapted, known_of};

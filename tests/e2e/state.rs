@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lagwise::k8s::state::StateConfigMap;
-use lagwise::state::StateStore;
+use lagwise::k8s::state_config_map::StateConfigMap;
+use lagwise::persistence::StateStore;
 use serde_json::json;
 
 use crate::Test;

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use fake::{Fake, Twist};
 use kafka_protocol::messages::ApiKey;
 use lagwise::kafka::{Client, Settings, Source};
-use lagwise::model::fault::Fault;
-use lagwise::model::observation::{GroupPlan, LOOK_BACK, Observation, SweepPlan, Traffic};
-use lagwise::model::types::{Isolation, Offset};
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::observation::{LOOK_BACK, Observation, Traffic};
+use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use lagwise::model::units::newtypes::{Isolation, Offset};
 use lagwise::poller::OffsetSource;
 
 /// A source for the brokers; responses over a megabyte are refused, and dead connections found early.

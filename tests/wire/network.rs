@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::ApiKey;
-use lagwise::model::fault::Fault;
+use lagwise::model::kafka::fault::Fault;
 
 use super::fake::{Fake, Twist};
 use super::{assert_right, commits, group, observe, source, source_with, two_halves};

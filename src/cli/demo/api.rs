@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::model::quantity::Milli;
+use crate::model::units::quantity::Milli;
 
 /// The longest that one request may take.
 const TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,12 +1,12 @@
-//! The demo's HPA: the controller's own arithmetic ([`model::hpa`](crate::model::hpa)) on one External
+//! The demo's HPA: the controller's own arithmetic ([`model::hpa`](crate::model::hpa::controller)) on one External
 //! metric, with a memory that is known from the first sync on.
 
 use std::time::Instant;
 
-use crate::model::hpa::memory::Memory;
-use crate::model::hpa::stage::{Proposal, proposals};
-use crate::model::hpa::{Reading, Seen, Spec};
-use crate::model::quantity::Milli;
+use crate::model::hpa::controller::memory::Memory;
+use crate::model::hpa::controller::stage::{Proposal, proposals};
+use crate::model::hpa::controller::{Reading, Seen, Spec};
+use crate::model::units::quantity::Milli;
 
 /// What one sync came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +67,10 @@ impl Hpa {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::cli::demo::plan::Plan;
-    use std::time::Duration;
 
     fn plan() -> Plan {
         Plan {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::model::hpa::{Behavior, Change, Policy, Rules, Source, Spec};
-use crate::model::quantity::Milli;
-use crate::model::target::MetricTarget;
+use crate::model::hpa::controller::{Behavior, Change, Policy, Rules, Source, Spec};
+use crate::model::hpa::facts::MetricTarget;
+use crate::model::units::quantity::Milli;
 
 /// Records that one consumer handles in a second.
 pub(super) const RECORDS_PER_SECOND: u32 = 100;

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::model::evaluation::{self, Rules, ValueRule};
 use crate::model::lag::PartitionLag;
-use crate::model::query::{self, Question, Rules, ValueRule};
-use crate::model::snapshot::{LagSnapshot, TopicLag};
-use crate::model::types::{ClusterName, GroupId, Lag, Moment, Offset, TopicName};
+use crate::model::lag::cluster_snapshot::TopicLag;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::metric_query::Question;
+use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Moment, Offset, TopicName};
 
 /// One partition; `None` where unknown, or nothing is committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub(super) fn read(
     let rows = (0..partitions)
         .map(|partition| row(found, partition))
         .collect();
-    match query::answer(question, snapshot, now, rules) {
+    match evaluation::answer(question, snapshot, now, rules) {
         Ok(answer) => Reading {
             rows,
             lag: answer.lag,

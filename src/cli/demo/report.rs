@@ -8,8 +8,8 @@ use super::hpa;
 use super::plan::{LAG_PER_REPLICA, Plan};
 use super::reading::Reading;
 use super::screen::{Frame, Links};
-use crate::model::quantity::Milli;
-use crate::model::types::Lag;
+use crate::model::units::newtypes::Lag;
+use crate::model::units::quantity::Milli;
 
 /// Ticks that are kept for the drawings: the longest run at two a second.
 const TICKS_MAX: usize = 2 * 60 * 30 + 60;
@@ -193,8 +193,8 @@ impl Summary {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::reading::Row;
     use super::*;
+    use crate::cli::demo::reading::Row;
 
     fn report() -> Report {
         let plan = Plan {

@@ -213,9 +213,9 @@ fn sparkline(samples: &[u64], length: Duration, at: Duration, unicode: bool) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::reading::Row;
     use super::*;
-    use crate::model::types::{Lag, Offset};
+    use crate::cli::demo::reading::Row;
+    use crate::model::units::newtypes::{Lag, Offset};
 
     fn frame() -> Frame {
         let row = |partition: u64| {

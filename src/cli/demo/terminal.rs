@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use super::super::Output;
 use super::report::Summary;
 use super::screen::{Frame, Links, Style};
+use crate::cli::Output;
 
 /// To a screen of its own, without a cursor; and back, with it.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";

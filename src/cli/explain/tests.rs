@@ -1,17 +1,19 @@
-use super::*;
-use crate::model::cap::{CEILING, CapMode, MODE, USER_MAX};
-use crate::model::explain::live::{Condition, LiveHpa, LiveMetric};
-use crate::model::fixtures;
-use crate::model::hpa::outlook::Past;
-use crate::model::hpa::{Behavior, Rules, Source, Spec};
-use crate::model::quantity::Milli;
-use crate::model::query;
-use crate::model::snapshot::LagSnapshot;
-use crate::model::standing::{Looking, findings, standings};
-use crate::model::target::{
-    ExternalMetric, HpaFacts, LAG_METRIC, MetricTarget, ScaleTarget, Targets,
-};
 use std::sync::Arc;
+
+use super::*;
+use crate::model::diagnostics::current_findings::{Looking, findings};
+use crate::model::diagnostics::explain::live::{Condition, LiveHpa, LiveMetric};
+use crate::model::evaluation::metric_evaluation::standings;
+use crate::model::hpa::controller::outlook::Past;
+use crate::model::hpa::controller::{Behavior, Rules, Source, Spec};
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
+use crate::model::settings::annotation_keys::{CEILING, MODE, USER_MAX};
+use crate::model::settings::cap_mode::CapMode;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::Targets;
+use crate::model::units::metric::LAG_METRIC;
+use crate::model::units::quantity::Milli;
+use crate::model::{evaluation, fixtures};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -28,7 +30,7 @@ fn facts(selector: &str) -> HpaFacts {
         },
         metrics: vec![ExternalMetric {
             name: LAG_METRIC.into(),
-            selector: crate::model::selector::Selector::parse(selector).unwrap(),
+            selector: crate::model::hpa::selector::Selector::parse(selector).unwrap(),
             target: Some(MetricTarget::AverageValue(Milli::from_units(10))),
         }],
         ..HpaFacts::default()
@@ -66,8 +68,8 @@ fn condition(kind: &str, status: &str, reason: &str) -> Condition {
     }
 }
 
-fn rules() -> query::Rules {
-    query::Rules {
+fn rules() -> evaluation::Rules {
+    evaluation::Rules {
         clamp: true,
         cap: CapMode::Advise,
         max_staleness: SECOND * 60,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::model::explain::{
+use crate::model::diagnostics::explain::{
     Cap, Derivation, Explanation, GroupPart, Outcome, PartitionPart, TopicPart,
 };
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use crate::model::age::Age;
-use crate::model::fault::Fault;
+use crate::model::evaluation::parallelism::{Limit, Parallelism};
+use crate::model::kafka::fault::Fault;
 use crate::model::lag::PartitionLag;
-use crate::model::parallelism::{Limit, Parallelism};
-use crate::model::snapshot::TopicLag;
-use crate::model::types::{GroupId, Lag, Offset, TopicName};
+use crate::model::lag::cluster_snapshot::TopicLag;
+use crate::model::lag::lag_age::Age;
+use crate::model::units::newtypes::{GroupId, Lag, Offset, TopicName};
 
 /// One partition of a group, as printed.
 #[derive(Debug, Serialize)]

@@ -11,18 +11,21 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::Found;
-use crate::app::answers;
 use crate::config::{Config, SystemEnvironment};
+use crate::daemon::answers;
 use crate::k8s::manifests::Manifests;
-use crate::model::cap::CapMode;
-use crate::model::finding::Finding;
-use crate::model::finding::hpas::of_tolerance_alone;
-use crate::model::query::Rules;
+use crate::model::diagnostics::current_findings::{Looking, findings};
+use crate::model::diagnostics::hpa_findings::of_tolerance_alone;
+use crate::model::diagnostics::workload_findings::of_workload;
+use crate::model::evaluation::Rules;
+use crate::model::evaluation::metric_evaluation::standings;
+use crate::model::findings::Finding;
+use crate::model::hpa::facts::HpaFacts;
+use crate::model::hpa::label;
+use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::standing::{Looking, findings, standings};
-use crate::model::target::{HpaFacts, Targets, label};
-use crate::model::types::{ClusterName, Moment};
-use crate::model::workload::of_workload;
+use crate::model::targets::Targets;
+use crate::model::units::newtypes::{ClusterName, Moment};
 
 /// The namespace of a manifest that names none, as kubectl has it.
 const NAMESPACE: &str = "default";

@@ -8,7 +8,7 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::cli::Output;
-use crate::model::finding::{Finding, Kind, Severity};
+use crate::model::findings::{Finding, Kind, Severity};
 
 /// One finding.
 #[derive(Debug, Serialize)]

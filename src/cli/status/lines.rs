@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::model::cap::CapMode;
-use crate::model::parallelism::Limit;
-use crate::model::status::HpaStatus;
+use crate::model::diagnostics::hpa_status::HpaStatus;
+use crate::model::evaluation::parallelism::Limit;
+use crate::model::settings::cap_mode::CapMode;
 
 /// One line for each HPA. What is unknown is `-`.
 pub(super) fn table(hpas: &[HpaStatus]) -> String {
@@ -98,7 +98,7 @@ fn cap(hpa: &HpaStatus) -> String {
 mod tests {
     use super::*;
     use crate::cli::Output;
-    use crate::model::types::Replicas;
+    use crate::model::units::newtypes::Replicas;
 
     fn hpas() -> Vec<HpaStatus> {
         let of = |hpa: &str| HpaStatus {

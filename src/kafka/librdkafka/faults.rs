@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::kafka::codes;
 use crate::kafka::health::Health;
-use crate::model::fault::Fault;
+use crate::model::kafka::fault::Fault;
 
 /// The fault for an error code: a broker's where positive, librdkafka's own where negative
 /// (`rd_kafka_resp_err_t`).

@@ -13,11 +13,10 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
-use rdkafka::bindings as rd;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::{TopicPartitionList, bindings as rd};
 
-use crate::model::types::Partition;
+use crate::model::units::newtypes::Partition;
 
 /// librdkafka's code for "no answer in time" (`RD_KAFKA_RESP_ERR__TIMED_OUT`).
 pub(super) const TIMED_OUT: i32 = -185;

@@ -14,9 +14,10 @@ use super::ffi;
 use super::topics::Topics;
 use crate::kafka::Settings;
 use crate::kafka::health::Health;
-use crate::model::fault::Fault;
-use crate::model::observation::{CommittedColumn, GroupObservation, GroupPlan, SweepPlan};
-use crate::model::types::{GroupId, Offset, Partition, TopicName};
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::observation::{CommittedColumn, GroupObservation};
+use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use crate::model::units::newtypes::{GroupId, Offset, Partition, TopicName};
 
 /// How long a group's client is kept after the last sweep that asked for the group.
 const KEPT: Duration = Duration::from_secs(120);

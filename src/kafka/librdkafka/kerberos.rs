@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::kafka::Settings;
 use crate::kafka::health::Health;
-use crate::model::fault::Fault;
+use crate::model::kafka::fault::Fault;
 
 /// librdkafka's name for what it says of the command.
 const FACILITY: &str = "SASLREFRESH";
@@ -164,7 +164,7 @@ pub(super) fn without_command<'a>(facility: &str, message: &'a str) -> &'a str {
 mod tests {
     use super::*;
     use crate::kafka::Client;
-    use crate::model::types::Moment;
+    use crate::model::units::newtypes::Moment;
 
     fn settings(properties: &[(&str, &str)]) -> Settings {
         Settings {

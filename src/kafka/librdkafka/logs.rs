@@ -8,12 +8,12 @@ use super::client::Client;
 use super::faults::fault_of;
 use super::ffi::{self, Chunk, Spec};
 use super::topics::Topics;
-use crate::kafka::heard::wanted;
-use crate::kafka::past::{self, NO_RECORD, Past};
-use crate::kafka::starts::Starts;
-use crate::model::fault::Fault;
-use crate::model::observation::{GroupObservation, OffsetColumn, TopicOffsets};
-use crate::model::types::{Moment, Offset, Partition, TopicName};
+use crate::kafka::log_start_cache::Starts;
+use crate::kafka::reachability::wanted;
+use crate::kafka::time_lookup::{self, NO_RECORD, Past};
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::observation::{GroupObservation, OffsetColumn, TopicOffsets};
+use crate::model::units::newtypes::{Moment, Offset, Partition, TopicName};
 
 /// Partitions in one `ListOffsets` call: librdkafka's work is quadratic in it.
 const CHUNK: usize = 400;
@@ -74,7 +74,7 @@ impl Logs {
         }
         let left = deadline.saturating_duration_since(Instant::now());
         reading.run(client, deadline, left);
-        let mut logs = past::Logs::new();
+        let mut logs = time_lookup::Logs::new();
         for (topic, wanted) in wanted {
             let log = known.leaders(topic.as_str()).map(|_| {
                 let starts = kept.remove(topic).unwrap_or_else(|| {
@@ -107,12 +107,12 @@ impl Logs {
         &self,
         client: &Client,
         known: &Topics,
-        logs: &mut past::Logs,
+        logs: &mut time_lookup::Logs,
         started: &Moment,
         deadline: Instant,
     ) {
-        let patience = past::patience(deadline);
-        let Some(then) = past::timestamp(started).map(Spec::At) else {
+        let patience = time_lookup::patience(deadline);
+        let Some(then) = time_lookup::timestamp(started).map(Spec::At) else {
             return;
         };
         while Instant::now() < patience {
@@ -130,7 +130,7 @@ impl Logs {
             for name in &batch {
                 if let Some(Ok(log)) = logs.get_mut(name) {
                     let found = reading.take(name.as_str(), then);
-                    log.past = Some(past::past_ends(&found, &log.ends));
+                    log.past = Some(time_lookup::past_ends(&found, &log.ends));
                 }
             }
         }

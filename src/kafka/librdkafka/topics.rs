@@ -9,8 +9,8 @@ use rdkafka::metadata::MetadataTopic;
 
 use super::client::{Client, code_of};
 use super::faults::fault_of;
-use crate::model::fault::Fault;
-use crate::model::types::TopicName;
+use crate::model::kafka::fault::Fault;
+use crate::model::units::newtypes::TopicName;
 
 /// How long metadata is used without asking again.
 const LASTS: Duration = Duration::from_secs(10);

@@ -104,8 +104,8 @@ fn namespace_scope(bootstrap: &str) -> Result<String, String> {
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::{Server, answers, form, jwt};
     use super::*;
+    use crate::kafka::login::testing::{Server, answers, form, jwt};
 
     const HUB: &str = "shop.servicebus.windows.net:9093";
 

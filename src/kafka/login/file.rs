@@ -49,8 +49,8 @@ pub(super) async fn read(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::jwt;
     use super::*;
+    use crate::kafka::login::testing::jwt;
 
     #[tokio::test]
     async fn a_file_is_a_token_or_says_why_not() {

@@ -78,8 +78,8 @@ impl Gcp {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Request, Server, response};
     use super::*;
+    use crate::kafka::login::testing::{Request, Server, response};
 
     fn metadata(request: &Request) -> String {
         let flavored = [("Metadata-Flavor", "Google")];

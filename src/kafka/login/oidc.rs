@@ -94,8 +94,8 @@ pub(super) fn read(json: &Value, asked: SystemTime, principal: &str) -> Result<T
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::{Server, answers, jwt};
     use super::*;
+    use crate::kafka::login::testing::{Server, answers, jwt};
 
     fn oidc(server: &Server) -> Oidc {
         Oidc {

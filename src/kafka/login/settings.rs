@@ -11,7 +11,7 @@ use super::azure::Azure;
 use super::gcp::Gcp;
 use super::oidc::Oidc;
 use super::{Fetched, Tokens, file};
-use crate::model::types::ClusterName;
+use crate::model::units::newtypes::ClusterName;
 
 /// Where tokens come from.
 #[derive(Clone, PartialEq, Eq)]

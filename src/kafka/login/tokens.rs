@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::settings::Exchange;
 use super::{Fetched, Token, TokenSettings};
-use crate::model::types::ClusterName;
+use crate::model::units::newtypes::ClusterName;
 
 /// How long one exchange may take, with all its steps.
 const FETCH: Duration = Duration::from_secs(9);
@@ -244,9 +244,9 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::testing::{Request, Server, jwt, response};
-    use super::super::{Oidc, TokenSource};
     use super::*;
+    use crate::kafka::login::testing::{Request, Server, jwt, response};
+    use crate::kafka::login::{Oidc, TokenSource};
 
     fn start(server: &Server) -> Arc<Tokens> {
         let mut settings = TokenSettings::new(TokenSource::Oidc(Oidc {

@@ -1,18 +1,17 @@
 //! Where brokers are: host and port as written or as advertised, resolved anew at each connect.
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::handshake::Broken;
 use super::options::{Family, Options};
-use super::setup::Broken;
-use crate::model::fault::Fault;
+use crate::model::kafka::fault::Fault;
 
 /// A broker's host and port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,8 +133,9 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use socket2::{Domain, Socket, Type};
+
+    use super::*;
 
     #[tokio::test]
     async fn all_addresses_of_a_name_are_tried() {

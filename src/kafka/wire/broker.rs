@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::address::Address;
 use super::connection::{self, Call, Ended, Watcher};
 use super::frame::Request;
+use super::handshake::{self, Broken};
 use super::options::Options;
-use super::setup::{self, Broken};
-use super::traffic::Counters;
+use super::stats::Counters;
 use super::versions::{Api, Versions};
 use crate::kafka::health::Health;
-use crate::model::fault::Fault;
+use crate::model::kafka::fault::Fault;
 
 /// Calls that may wait for their turn.
 const WAITING: usize = 256;
@@ -234,7 +234,7 @@ impl Keeper {
             let options = Arc::clone(&renewed.borrow_and_update());
             let deadline = Instant::now() + options.setup_timeout;
             let mut worked = false;
-            let broken = match setup::open(&self.address, &options, deadline).await {
+            let broken = match handshake::open(&self.address, &options, deadline).await {
                 Ok(ready) => {
                     let versions = Arc::new(ready.versions.clone());
                     self.state.send_replace(Link::Up {

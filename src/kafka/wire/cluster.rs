@@ -15,8 +15,8 @@ use super::coordinators::Coordinators;
 use super::cursor::Malformed;
 use super::topics::{self, Topics};
 use crate::kafka::health::rank;
-use crate::model::fault::Fault;
-use crate::model::types::TopicName;
+use crate::model::kafka::fault::Fault;
+use crate::model::units::newtypes::TopicName;
 
 /// How long metadata is used without asking again.
 const LASTS: Duration = Duration::from_secs(10);

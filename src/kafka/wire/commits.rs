@@ -16,8 +16,8 @@ use super::offset_fetch::{Asked, Found, request};
 use super::responses;
 use super::versions::Api;
 use crate::kafka::codes;
-use crate::model::fault::Fault;
-use crate::model::types::GroupId;
+use crate::model::kafka::fault::Fault;
+use crate::model::units::newtypes::GroupId;
 
 /// Groups, and partitions, of one request at most: the answer stays far below the frame's limit
 /// unless consumers leave kilobytes beside each offset.

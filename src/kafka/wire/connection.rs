@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::frame::{self, Garbled, Request};
+use super::handshake::{Broken, Exchange, Ready};
 use super::options::Options;
 use super::sasl;
-use super::setup::{Broken, Exchange, Ready};
-use crate::model::fault::Fault;
+use crate::model::kafka::fault::Fault;
 
 /// Requests that may be unanswered at once. A broker works on one of a connection's at a time, so
 /// more would only wait there.

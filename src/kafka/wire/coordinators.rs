@@ -3,8 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::StreamExt;
-use futures::stream;
+use futures::{StreamExt, stream};
 use kafka_protocol::messages::FindCoordinatorRequest;
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
@@ -15,8 +14,8 @@ use super::cluster::Cluster;
 use super::responses::{self, CoordinatorEntry};
 use super::versions::Api;
 use crate::kafka::codes;
-use crate::model::fault::Fault;
-use crate::model::types::GroupId;
+use crate::model::kafka::fault::Fault;
+use crate::model::units::newtypes::GroupId;
 
 /// Groups asked about in one request.
 const BATCH: usize = 5000;

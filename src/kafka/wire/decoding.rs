@@ -6,8 +6,8 @@ use super::cursor::Malformed;
 use super::describe::described;
 use super::topics::Topics;
 use super::versions::Api;
-use super::{responses, shares};
-use crate::model::group::GroupKind;
+use super::{responses, share_offsets};
+use crate::model::kafka::group::GroupKind;
 
 /// Each API whose responses are read here, by its key, with the versions that are asked for.
 #[must_use]
@@ -48,7 +48,7 @@ fn read(api: Api, version: i16, body: &[u8]) -> Result<(), Malformed> {
         Api::ConsumerGroupDescribe => describe(GroupKind::Consumer, body, version)?,
         Api::ShareGroupDescribe => describe(GroupKind::Share, body, version)?,
         Api::StreamsGroupDescribe => describe(GroupKind::Streams, body, version)?,
-        Api::DescribeShareGroupOffsets => drop(shares::share_offsets(body)?),
+        Api::DescribeShareGroupOffsets => drop(share_offsets::share_offsets(body)?),
         Api::SaslAuthenticate => {
             responses::sasl_authenticate(body, version)?;
         }

@@ -7,8 +7,6 @@
 //! all others at once.
 
 mod decode;
-#[cfg(test)]
-mod decode_tests;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,16 +21,17 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
 use self::decode::Entry;
-pub(super) use self::decode::described;
 use super::address::Address;
 use super::broker::Broker;
 use super::cluster::Cluster;
 use super::topics::Topics;
 use super::versions::{Api, Versions};
 use crate::kafka::codes;
-use crate::model::fault::Fault;
-use crate::model::group::{GroupDescription, GroupKind, GroupState};
-use crate::model::types::GroupId;
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
+use crate::model::units::newtypes::GroupId;
+
+pub(super) use self::decode::described;
 
 /// Groups of one request at most.
 const BATCH: usize = 500;

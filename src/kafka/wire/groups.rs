@@ -6,14 +6,13 @@ use std::time::Instant;
 use futures::future::join_all;
 use kafka_protocol::messages::ListGroupsRequest;
 
-use super::Inner;
 use super::address::Address;
-use super::responses;
 use super::versions::Api;
+use super::{Inner, responses};
 use crate::kafka::{GroupList, codes};
-use crate::model::fault::Fault;
-use crate::model::group::GroupKind;
-use crate::model::types::{GroupId, Moment};
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::group::GroupKind;
+use crate::model::units::newtypes::{GroupId, Moment};
 
 impl Inner {
     pub(super) async fn list_groups(&self, deadline: Instant) -> GroupList {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Inner;
-use super::ends::{self, End};
+use super::list_offsets::{self, End};
 use super::topics::Topics;
-use crate::kafka::heard::wanted;
-use crate::kafka::past::{self, Logs};
-use crate::model::fault::Fault;
-use crate::model::observation::{GroupObservation, TopicOffsets};
-use crate::model::types::{Moment, TopicName};
+use crate::kafka::reachability::wanted;
+use crate::kafka::time_lookup::{self, Logs};
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::observation::{GroupObservation, TopicOffsets};
+use crate::model::units::newtypes::{Moment, TopicName};
 
 impl Inner {
     /// The logs of the topics that the groups' observations name; and whether some leader is no more
@@ -50,7 +50,7 @@ impl Inner {
             }
             asked.push((name.clone(), ends));
         }
-        let sweep = ends::Sweep {
+        let sweep = list_offsets::Sweep {
             cluster: &self.cluster,
             topics: &asked,
             until: deadline.into(),
@@ -88,8 +88,8 @@ impl Inner {
         started: &Moment,
         deadline: Instant,
     ) {
-        let patience = past::patience(deadline);
-        let Some(then) = past::timestamp(started) else {
+        let patience = time_lookup::patience(deadline);
+        let Some(then) = time_lookup::timestamp(started) else {
             return;
         };
         // Nobody else may suffer from an answer that is slow.
@@ -100,7 +100,7 @@ impl Inner {
             if asked.is_empty() {
                 return;
             }
-            let sweep = ends::Sweep {
+            let sweep = list_offsets::Sweep {
                 cluster: &self.cluster,
                 topics: &asked,
                 until: patience.into(),
@@ -109,7 +109,7 @@ impl Inner {
             let (columns, _) = sweep.run(known).await;
             for ((name, _), found) in asked.iter().zip(columns) {
                 if let Some(Ok(log)) = logs.get_mut(name) {
-                    log.past = Some(past::past_ends(&found.past, &log.ends));
+                    log.past = Some(time_lookup::past_ends(&found.past, &log.ends));
                 }
             }
         }

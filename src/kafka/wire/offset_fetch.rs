@@ -10,9 +10,9 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::responses::PartitionEntry;
 use crate::kafka::codes;
-use crate::model::fault::Fault;
-use crate::model::observation::CommittedColumn;
-use crate::model::types::{GroupId, Offset, Partition, TopicName};
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::observation::CommittedColumn;
+use crate::model::units::newtypes::{GroupId, Offset, Partition, TopicName};
 
 /// A group and what is asked of it.
 #[derive(Debug)]

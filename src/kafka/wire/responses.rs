@@ -392,3 +392,6 @@ pub(super) fn list_groups(body: &[u8], version: i16) -> Result<(i16, Vec<Listed<
 
 /// A group's name, and its type in the broker's words.
 type Listed<'a> = (&'a str, &'a str);
+
+#[cfg(test)]
+mod tests;

@@ -12,12 +12,12 @@ use rsasl::prelude::{Mechname, MessageSent, SASLClient, SASLConfig, Session, Ses
 use rsasl::property::{AuthId, OAuthBearerKV, OAuthBearerToken, Password};
 use tokio::time::Instant;
 
+use super::handshake::{Broken, Exchange};
 use super::responses;
-use super::setup::{Broken, Exchange};
 use super::versions::{Api, Versions};
 use crate::kafka::codes;
 use crate::kafka::login::{Token, Tokens};
-use crate::model::fault::Fault;
+use crate::model::kafka::fault::Fault;
 
 /// The rounds of hashing that a broker may ask for: fewer than Kafka's own least give the password
 /// away, more cost us seconds.

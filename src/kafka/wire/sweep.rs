@@ -6,18 +6,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Inner;
-use super::commits;
 use super::describe::Describing;
 use super::offset_fetch::{Asked, Commit, Found, fill};
 use super::topics::Topics;
-use crate::kafka::heard::{Heard, heard, unheard};
-use crate::model::fault::Fault;
-use crate::model::group::GroupKind;
-use crate::model::observation::{
-    CommittedColumn, GroupObservation, GroupPlan, Observation, SweepPlan, Traffic,
-};
-use crate::model::types::{GroupId, Moment, TopicName};
+use super::{Inner, commits};
+use crate::kafka::reachability::{Heard, heard, unheard};
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::group::GroupKind;
+use crate::model::kafka::observation::{CommittedColumn, GroupObservation, Observation, Traffic};
+use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use crate::model::units::newtypes::{GroupId, Moment, TopicName};
 
 /// How long the topics found to have commits are taken for all of them.
 const DISCOVERY_LASTS: Duration = Duration::from_secs(30);

@@ -17,8 +17,8 @@ use super::cursor::Malformed;
 use super::responses::{self, TopicEntry};
 use super::versions::Api;
 use crate::kafka::codes;
-use crate::model::fault::Fault;
-use crate::model::types::{TopicId, TopicName};
+use crate::model::kafka::fault::Fault;
+use crate::model::units::newtypes::{TopicId, TopicName};
 
 /// Who leads a partition, and since which election (KIP-320).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

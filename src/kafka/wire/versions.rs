@@ -13,7 +13,7 @@ use kafka_protocol::protocol::{HeaderVersion, Message, VersionRange};
 
 use super::responses::ApiRange;
 use crate::kafka::codes;
-use crate::model::fault::Fault;
+use crate::model::kafka::fault::Fault;
 
 /// The requests that are made here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Unauthenticated;
 use super::cache::{Cache, Key};
-use crate::model::access::{Caller, ClusterTrust, FrontProxyTrust};
+use crate::authentication::access::{Caller, ClusterTrust, FrontProxyTrust};
 use crate::serve::tls;
 
 /// How long a certificate that was checked is not checked again. Checking costs as much as some

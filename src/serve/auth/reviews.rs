@@ -11,8 +11,8 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::cache::{Cache, Key, KeyParts};
-use crate::model::access::{Action, Caller, Object};
-use crate::review::{ReviewError, Reviewer};
+use crate::authentication::access::{Action, Caller, Object};
+use crate::authentication::{ReviewError, Reviewer};
 use crate::telemetry::api::{ReviewAnswered, ReviewsFailing, ReviewsRestored};
 
 /// How long an answer holds, a refusal as well as a consent.

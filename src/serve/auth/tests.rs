@@ -1,9 +1,10 @@
-use super::testing::Pretended;
-use super::*;
-use crate::model::access::{ANONYMOUS, AUTHENTICATED, FrontProxyTrust, UNAUTHENTICATED};
-use crate::serve::tls::testing::Issuer;
 use axum::http::HeaderName;
 use rustls::pki_types::CertificateDer;
+
+use super::testing::Pretended;
+use super::*;
+use crate::authentication::access::{ANONYMOUS, AUTHENTICATED, FrontProxyTrust, UNAUTHENTICATED};
+use crate::serve::tls::testing::Issuer;
 
 fn front_proxy(ca: &Issuer) -> FrontProxyTrust {
     FrontProxyTrust {
@@ -382,7 +383,7 @@ async fn masters_need_no_review() {
     let rig = Rig::new(None);
     let action = Action {
         verb: "get",
-        object: crate::model::access::Object::Path("/version".to_owned()),
+        object: crate::authentication::access::Object::Path("/version".to_owned()),
     };
     let masters = caller("x", &["system:masters"]);
     assert_eq!(rig.access.may(&masters, &action).await, Ok(true));
@@ -402,7 +403,7 @@ async fn without_authentication_everybody_is_anonymous_and_may() {
     assert_eq!(*found, Caller::anonymous());
     let action = Action {
         verb: "list",
-        object: crate::model::access::Object::Path("/".to_owned()),
+        object: crate::authentication::access::Object::Path("/".to_owned()),
     };
     assert_eq!(access.may(&found, &action).await, Ok(true));
 }

@@ -4,12 +4,12 @@ use std::fmt::{self, Display};
 
 use super::text::{Labels, Text};
 use super::{GAUGE, in_cluster};
-use crate::model::parallelism::Limit;
-use crate::model::query::{Rules, ValueRule};
-use crate::model::reading::whole_parallelism;
+use crate::model::evaluation::metric_evaluation::{Standing, standings};
+use crate::model::evaluation::parallelism::Limit;
+use crate::model::evaluation::topic_selection::whole_parallelism;
+use crate::model::evaluation::{Rules, ValueRule};
 use crate::model::snapshot::LagSnapshot;
-use crate::model::standing::{Standing, standings};
-use crate::model::types::Moment;
+use crate::model::units::newtypes::Moment;
 
 /// What bounds each group's members.
 pub(super) fn parallelism(text: &mut Text, snapshot: &LagSnapshot) {

@@ -3,31 +3,34 @@
 mod access;
 mod answers;
 mod first_reads;
+mod random;
 
-use super::*;
-use crate::model::assembly::{ClusterHistory, Scope};
-use crate::model::fixtures;
-use crate::model::snapshot::ClusterSnapshot;
-use crate::model::target::{ExternalMetric, HpaFacts, MetricTarget, Targets};
-use crate::model::tenancy::{Grant, Pattern};
-use crate::model::types::{GroupId, OffsetReset};
-use crate::publish::{self, Publisher};
-use crate::serve::asking::MAX_WAITING;
-use crate::serve::auth::testing::Pretended;
+use std::collections::BTreeSet;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use tokio::sync::watch;
 use tower::ServiceExt;
+
+use super::*;
+use crate::model::fixtures;
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::targets::Targets;
+use crate::model::targets::tenancy::Grant;
+use crate::model::units::glob::Pattern;
+use crate::model::units::newtypes::{GroupId, OffsetReset};
+use crate::serve::auth::testing::Pretended;
+use crate::serve::first_read::MAX_WAITING;
+use crate::snapshot_channel::{self, Publisher};
 
 pub(super) const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";
 const LAG: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag";
 
 const RULES: Rules = Rules {
     clamp: true,
-    cap: crate::model::cap::CapMode::Advise,
+    cap: crate::model::settings::cap_mode::CapMode::Advise,
     // The fixture's readings were made when the test began.
     max_staleness: Duration::from_secs(3600),
     namespaces: Vec::new(),
@@ -50,7 +53,7 @@ fn rig_with(snapshot: LagSnapshot, auth: AuthMode, queue: usize) -> Rig {
 }
 
 fn rig_for(snapshot: LagSnapshot, auth: AuthMode, queue: usize, tenancy: Tenancy) -> Rig {
-    let (publisher, reader) = publish::channel(snapshot);
+    let (publisher, reader) = snapshot_channel::channel(snapshot);
     let (sender, interests) = mpsc::channel(queue);
     let (drain, draining) = watch::channel(false);
     let router = router(ExternalOptions {
@@ -136,7 +139,7 @@ pub(super) async fn healthy(
         plan.topics = interest.topics.clone();
         plan.reset = OffsetReset::Latest;
         for topic in &interest.topics {
-            let missing = Err(crate::model::fault::Fault::TopicMissing);
+            let missing = Err(crate::model::kafka::fault::Fault::TopicMissing);
             observation.topics.insert(topic.clone(), missing);
         }
         let committed = interest.topics.iter().map(|t| (t.clone(), Vec::new()));

@@ -1,6 +1,7 @@
-use super::*;
-use crate::model::rotation::Step;
 use rustls::pki_types::UnixTime;
+
+use super::*;
+use crate::certificates::rotation::Step;
 
 fn write(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lagwise::model::fault::Fault;
-use lagwise::model::group::{GroupKind, GroupState};
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::group::{GroupKind, GroupState};
 
 use super::capabilities::{Fact, sees};
 use crate::sources::{Sources, plan, plan_of};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lagwise::model::observation::LOOK_BACK;
-use lagwise::model::types::Offset;
+use lagwise::model::kafka::observation::LOOK_BACK;
+use lagwise::model::units::newtypes::Offset;
 
 use crate::sources::{Sources, plan, plan_of, read_committed};
 use crate::testbed::kafka::KafkaCluster;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lagwise::kafka::Client;
-use lagwise::model::fault::Fault;
-use lagwise::model::observation::Observation;
-use lagwise::model::types::TopicId;
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::observation::Observation;
+use lagwise::model::units::newtypes::TopicId;
 
 use crate::sources::{Sources, plan, plan_of};
 use crate::testbed::kafka::KafkaCluster;

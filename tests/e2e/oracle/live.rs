@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lagwise::k8s::live::spec_of;
-use lagwise::model::explain::Explanation;
-use lagwise::model::hpa::memory::Memory;
-use lagwise::model::hpa::stage::Verdict;
-use lagwise::model::hpa::{Reading, Seen, Spec};
-use lagwise::model::quantity::Milli;
+use lagwise::k8s::live_hpa::spec_of;
+use lagwise::model::diagnostics::explain::Explanation;
+use lagwise::model::hpa::controller::memory::Memory;
+use lagwise::model::hpa::controller::stage::Verdict;
+use lagwise::model::hpa::controller::{Reading, Seen, Spec};
+use lagwise::model::units::quantity::Milli;
 use serde_json::{Value, json};
 
 use super::logged::{Sync, syncs_of};

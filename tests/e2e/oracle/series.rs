@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use lagwise::k8s::live::spec_of;
-use lagwise::model::hpa::memory::{Memory, Sync};
-use lagwise::model::hpa::{PodCount, Reading, Seen, Source, Spec};
-use lagwise::model::quantity::Milli;
-use lagwise::model::target::MetricTarget;
+use lagwise::k8s::live_hpa::spec_of;
+use lagwise::model::hpa::controller::memory::{Memory, Sync};
+use lagwise::model::hpa::controller::{PodCount, Reading, Seen, Source, Spec};
+use lagwise::model::hpa::facts::MetricTarget;
+use lagwise::model::units::quantity::Milli;
 use serde_json::{Map, Value, json};
 
 /// What the model says of one sync.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use lagwise::kafka::Client;
-use lagwise::model::types::OffsetReset;
+use lagwise::model::units::newtypes::OffsetReset;
 
 use super::Row;
 use super::work::Worker;

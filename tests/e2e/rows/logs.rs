@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use lagwise::kafka::Client;
-use lagwise::model::types::Isolation;
+use lagwise::model::units::newtypes::Isolation;
 
 use super::Row;
 use super::work::Worker;

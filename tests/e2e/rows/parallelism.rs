@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::Client;
-use lagwise::model::group::{GroupState, Member};
-use lagwise::model::parallelism::Parallelism;
-use lagwise::model::reading::whole_parallelism;
+use lagwise::model::evaluation::parallelism::Parallelism;
+use lagwise::model::evaluation::topic_selection::whole_parallelism;
+use lagwise::model::kafka::group::{GroupState, Member};
 
 use super::work::Worker;
 use super::{Row, WITHIN};

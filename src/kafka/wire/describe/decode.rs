@@ -9,23 +9,23 @@ use super::streams;
 use crate::kafka::codes;
 use crate::kafka::wire::cursor::{Cursor, Malformed};
 use crate::kafka::wire::topics::Topics;
-use crate::model::group::{GroupDescription, GroupKind, GroupState, Member};
-use crate::model::types::{Partition, TopicName};
+use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
+use crate::model::units::newtypes::{Partition, TopicName};
 
 /// A group as one answer has it.
 #[derive(Debug, PartialEq, Eq)]
-pub(in super::super) struct Entry<'a> {
-    pub(in super::super) group: &'a str,
+pub(in crate::kafka::wire) struct Entry<'a> {
+    pub(in crate::kafka::wire) group: &'a str,
     /// The error's code. [`codes::GROUP_ID_NOT_FOUND`] also where an old broker says it in other
     /// words.
-    pub(in super::super) code: i16,
-    pub(in super::super) description: GroupDescription,
+    pub(in crate::kafka::wire) code: i16,
+    pub(in crate::kafka::wire) description: GroupDescription,
 }
 
 pub(super) type Assigned = Vec<(TopicName, Vec<Partition>)>;
 
 /// The answer to the request that describes groups of this kind.
-pub(in super::super) fn described<'a>(
+pub(in crate::kafka::wire) fn described<'a>(
     kind: GroupKind,
     body: &'a [u8],
     version: i16,
@@ -259,3 +259,6 @@ fn consumers_assignment(bytes: &[u8], topics: &Topics) -> Result<Assigned, Malfo
     }
     Ok(assigned)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::decode::{Assigned, Entry, head, names};
 use crate::kafka::wire::cursor::{Cursor, Malformed};
 use crate::kafka::wire::topics::Topics;
-use crate::model::group::{GroupDescription, GroupKind, Member, Subtopology};
-use crate::model::types::{Partition, TopicName};
+use crate::model::kafka::group::{GroupDescription, GroupKind, Member, Subtopology};
+use crate::model::units::newtypes::{Partition, TopicName};
 
 /// The most bytes that partitions of tasks may take, for each byte of the answer.
 pub(super) const ROOM: usize = 12;

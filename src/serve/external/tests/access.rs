@@ -102,7 +102,7 @@ async fn who_cannot_be_checked_is_refused_with_the_reason() {
     let (reviewer, auth) = cluster(&[("hpa", "list", "shop/kafka_lag")]);
     let rig = rig_with(fixtures::snapshot(), auth, 8);
     let good = with_selector(LAG, "cluster=main,group=orders,topic=payments");
-    reviewer.fail(Some(crate::review::ReviewError::NoRight));
+    reviewer.fail(Some(crate::authentication::ReviewError::NoRight));
     for got in [
         get_as(&rig.router, "hpa", "GET", &good).await,
         get(&rig.router, &good).await,

@@ -1,6 +1,7 @@
 //! What is answered on each path, and in which form.
 
 use super::*;
+use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 
 #[tokio::test]
 async fn a_known_metric_has_one_item() {

@@ -1,6 +1,7 @@
 //! Groups that nobody asked for before.
 
 use super::*;
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 
 fn interest(group: &str, topics: &[&str]) -> Interest {
     Interest {
@@ -197,7 +198,7 @@ async fn what_an_hpa_asks_for_is_not_asked_for_again() {
             name: "kafka_lag".to_owned(),
             selector: Selector::parse("cluster=main,group=soon").unwrap(),
             target: Some(MetricTarget::AverageValue(
-                crate::model::quantity::Milli::ONE,
+                crate::model::units::quantity::Milli::ONE,
             )),
         }],
         ..HpaFacts::default()

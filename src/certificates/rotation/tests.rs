@@ -1,0 +1,226 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn validity(begins: u64, ends: u64) -> Validity {
+    Validity {
+        begins: at(begins),
+        ends: at(ends),
+    }
+}
+
+#[test]
+fn due_at_two_thirds() {
+    let validity = validity(1000, 1300);
+    for (now, due, over) in [
+        (999, true, false),
+        (1000, false, false),
+        (1199, false, false),
+        (1200, true, false),
+        (1299, true, false),
+        (1300, true, true),
+        (9999, true, true),
+    ] {
+        let found = (validity.is_due(at(now)), validity.is_over(at(now)));
+        assert_eq!(found, (due, over), "{now}");
+    }
+    assert_eq!(validity.ends_at(), 1300);
+}
+
+#[test]
+fn steps_by_what_is_there() {
+    let now = at(1_000_000);
+    let fresh = Some(validity(999_000, 1_100_000));
+    let due = Some(validity(0, 1_100_000));
+    let over = Some(validity(0, 1_000_000));
+    let young = validity(999_999, 1_000_300);
+    let old = validity(0, 1_000_300);
+    let leaf = |validity, is_of_signer| {
+        Some(Leaf {
+            validity,
+            is_of_signer,
+        })
+    };
+    let (pending, unseen) = (Publication::Pending, Publication::Unseen);
+    let since = |seconds| Publication::Since(Duration::from_secs(seconds));
+    for (signer, leaf, has_over, publication, expected) in [
+        // Nothing that can be served with: whoever can sign does, at once.
+        (None, None, false, unseen, Some(Step::Begin)),
+        (over, None, false, since(99), Some(Step::Begin)),
+        (fresh, None, false, pending, Some(Step::NewLeaf)),
+        (due, None, true, pending, Some(Step::NewLeaf)),
+        // No authority for long: a new one, and what is served stays.
+        (
+            None,
+            leaf(young, false),
+            false,
+            since(99),
+            Some(Step::NewAuthority),
+        ),
+        (
+            over,
+            leaf(young, true),
+            false,
+            since(99),
+            Some(Step::NewAuthority),
+        ),
+        (
+            due,
+            leaf(young, true),
+            false,
+            pending,
+            Some(Step::NewAuthority),
+        ),
+        (
+            due,
+            leaf(old, true),
+            true,
+            since(99),
+            Some(Step::NewAuthority),
+        ),
+        // Signed by the one before: until clients have had the bundle for long enough.
+        (fresh, leaf(old, false), false, pending, None),
+        (fresh, leaf(old, false), true, pending, Some(Step::DropOver)),
+        (fresh, leaf(young, false), false, since(0), None),
+        (
+            fresh,
+            leaf(young, false),
+            false,
+            since(15),
+            Some(Step::NewLeaf),
+        ),
+        (fresh, leaf(young, false), false, unseen, None),
+        (
+            Some(validity(900_000, 1_500_000)),
+            leaf(young, false),
+            false,
+            unseen,
+            Some(Step::NewLeaf),
+        ),
+        // In time before its end, whoever knows of it.
+        (fresh, leaf(young, true), false, pending, None),
+        (fresh, leaf(old, true), false, pending, Some(Step::NewLeaf)),
+        (
+            fresh,
+            leaf(young, true),
+            true,
+            pending,
+            Some(Step::DropOver),
+        ),
+        // A clock that was set back.
+        (
+            Some(validity(2_000_000, 9_000_000)),
+            leaf(young, true),
+            false,
+            since(99),
+            Some(Step::NewAuthority),
+        ),
+    ] {
+        let usable = Usable {
+            signer,
+            leaf,
+            has_over,
+        };
+        assert_eq!(
+            next(&usable, publication, now),
+            expected,
+            "{usable:?} {publication:?}"
+        );
+    }
+}
+
+/// The shared certificates as numbers: authorities (newest first) with their times, and what is served.
+#[derive(Clone, Debug)]
+struct Pretended {
+    bundle: Vec<(u32, Validity)>,
+    has_key: bool,
+    leaf: (u32, Validity),
+}
+
+impl Pretended {
+    fn ids(&self) -> Vec<u32> {
+        self.bundle.iter().map(|(id, _)| *id).collect()
+    }
+
+    fn usable(&self, now: SystemTime) -> Usable {
+        let vouches =
+            |(id, validity): &&(u32, Validity)| *id == self.leaf.0 && !validity.is_over(now);
+        let is_good = !self.leaf.1.is_over(now) && self.bundle.iter().any(|a| vouches(&a));
+        Usable {
+            signer: self
+                .bundle
+                .first()
+                .filter(|_| self.has_key)
+                .map(|(_, v)| *v),
+            leaf: is_good.then(|| Leaf {
+                validity: self.leaf.1,
+                is_of_signer: self.bundle[0].0 == self.leaf.0,
+            }),
+            has_over: self.bundle.iter().any(|(_, v)| v.is_over(now)),
+        }
+    }
+
+    fn take(&mut self, step: Step, next_id: u32, now: SystemTime) {
+        let lasting = |days| Validity {
+            begins: now,
+            ends: now + DAY * days,
+        };
+        match step {
+            Step::Begin | Step::NewAuthority => {
+                self.bundle.retain(|(_, v)| !v.is_over(now));
+                self.bundle.insert(0, (next_id, lasting(3650)));
+                self.has_key = true;
+            }
+            Step::NewLeaf | Step::DropOver => {}
+        }
+        match step {
+            Step::Begin | Step::NewLeaf => self.leaf = (self.bundle[0].0, lasting(90)),
+            Step::DropOver => self.bundle.retain(|(_, v)| !v.is_over(now)),
+            Step::NewAuthority => {}
+        }
+    }
+}
+
+proptest! {
+    /// Years in which publishing fails now and then, and keys get lost: who trusts what was published
+    /// last always trusts what is served, unless nothing could be served otherwise.
+    #[test]
+    fn who_has_the_bundle_published_last_trusts_what_is_served(
+        turns in proptest::collection::vec((0u32..20, 0u8..10, 0u8..40), 300..900),
+    ) {
+        let mut now = at(1_800_000_000);
+        let nothing = Pretended { bundle: Vec::new(), has_key: false, leaf: (0, validity(0, 1)) };
+        let mut certificates = nothing;
+        let (mut published, mut since) = (Vec::new(), now);
+        let mut excused = true;
+        for (id, (days, fate, accident)) in (1..).zip(turns) {
+            now += DAY * days;
+            if accident == 0 {
+                certificates.has_key = false;
+            }
+            let publication = if published == certificates.ids() {
+                Publication::Since(now.duration_since(since).unwrap())
+            } else {
+                Publication::Pending
+            };
+            let usable = certificates.usable(now);
+            let step = next(&usable, publication, now);
+            if let Some(step) = step {
+                certificates.take(step, id, now);
+            }
+            excused |= usable.leaf.is_none();
+            let is_trusted = published.contains(&certificates.leaf.0);
+            prop_assert!(is_trusted || excused, "{step:?}: {certificates:?} {published:?}");
+            prop_assert!(!certificates.leaf.1.is_over(now), "{step:?}: {certificates:?}");
+            if fate > 0 && published != certificates.ids() {
+                (published, since, excused) = (certificates.ids(), now, false);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+use std::time::Duration;
+
+use super::*;
+
+const HOST: &str = "lagwise.shop.svc";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn names() -> Vec<String> {
+    [HOST, "localhost"].map(str::to_owned).into()
+}
+
+fn begun(now: SystemTime) -> Data {
+    let nothing = CertificateSet::read(&Data::new(), HOST, now).0;
+    nothing.after(Step::Begin, &names(), now).unwrap()
+}
+
+fn read(data: &Data, now: SystemTime) -> CertificateSet {
+    let (set, reason) = CertificateSet::read(data, HOST, now);
+    assert_eq!(reason, None);
+    set
+}
+
+fn count(pem: &str) -> usize {
+    pem.matches("BEGIN CERTIFICATE").count()
+}
+
+#[test]
+fn what_is_made_can_be_served_with_and_renewed() {
+    let now = SystemTime::now();
+    let data = begun(now);
+    let set = read(&data, now);
+    let usable = set.usable(now);
+    assert!(usable.signer.is_some() && usable.leaf.unwrap().is_of_signer && !usable.has_over);
+    assert_eq!((set.data(), count(&set.bundle())), (data.clone(), 1));
+    let later = now + DAY * 70;
+    let renewed = set.after(Step::NewLeaf, &names(), later).unwrap();
+    assert_eq!(renewed[BUNDLE], data[BUNDLE]);
+    assert_eq!(renewed[SIGNER_KEY], data[SIGNER_KEY]);
+    assert_ne!(renewed[CERTIFICATE], data[CERTIFICATE]);
+    assert!(read(&renewed, later).served().unwrap().2.ends > set.served().unwrap().2.ends);
+}
+
+#[test]
+fn a_new_authority_joins_first_and_signs_later() {
+    let now = SystemTime::now();
+    let first = read(&begun(now), now);
+    let joined = first.after(Step::NewAuthority, &names(), now).unwrap();
+    let joined = read(&joined, now);
+    assert!(joined.bundle().ends_with(&first.bundle()) && count(&joined.bundle()) == 2);
+    assert_eq!(joined.data()[CERTIFICATE], first.data()[CERTIFICATE]);
+    assert_ne!(joined.data()[SIGNER_KEY], first.data()[SIGNER_KEY]);
+    assert!(!joined.usable(now).leaf.unwrap().is_of_signer);
+    let signed = read(&joined.after(Step::NewLeaf, &names(), now).unwrap(), now);
+    assert!(signed.usable(now).leaf.unwrap().is_of_signer);
+    assert_eq!(signed.bundle(), joined.bundle());
+    // Who had the old bundle only takes the new certificate no more; who has the new one takes both.
+    let mut trusting_one = signed.data();
+    trusting_one.insert(BUNDLE.to_owned(), first.bundle());
+    let reason = CertificateSet::read(&trusting_one, HOST, now).1;
+    assert_eq!(reason, Some(Unusable::Untrusted));
+}
+
+#[test]
+fn an_authority_that_is_over_leaves() {
+    let long_ago = SystemTime::now();
+    let first = read(&begun(long_ago), long_ago);
+    let at_two_thirds = long_ago + DAY * 2500;
+    let joined = first
+        .after(Step::NewAuthority, &names(), at_two_thirds)
+        .unwrap();
+    let (joined, _) = CertificateSet::read(&joined, HOST, at_two_thirds);
+    let signed = read(
+        &joined
+            .after(Step::NewLeaf, &names(), at_two_thirds)
+            .unwrap(),
+        at_two_thirds,
+    );
+    assert!(!signed.usable(at_two_thirds).has_over);
+    let after = long_ago + DAY * 3651;
+    // The certificate is over by then, too, were it not renewed meanwhile.
+    let signed = signed.after(Step::NewLeaf, &names(), after).unwrap();
+    let signed = read(&signed, after);
+    assert_eq!(count(&signed.bundle()), 1);
+    assert!(!signed.usable(after).has_over);
+}
+
+#[test]
+fn a_bundle_stays_short_and_keeps_who_vouches() {
+    let now = SystemTime::now();
+    let first = read(&begun(now), now);
+    let vouching = first.bundle();
+    let mut set = first;
+    for _ in 0..10 {
+        set = read(&set.after(Step::NewAuthority, &names(), now).unwrap(), now);
+    }
+    assert!(set.bundle().ends_with(&vouching));
+    assert!(
+        count(&set.bundle()) <= AUTHORITIES_MAX + 1,
+        "{}",
+        count(&set.bundle())
+    );
+}
+
+#[test]
+fn what_cannot_be_served_with_says_why() {
+    let now = SystemTime::now();
+    let (good, other) = (begun(now), begun(now));
+    let with = |name: &str, text: &str| {
+        let mut data = good.clone();
+        data.insert(name.to_owned(), text.to_owned());
+        data
+    };
+    let without = |name: &str| {
+        let mut data = good.clone();
+        data.remove(name);
+        data
+    };
+    let half = &good[CERTIFICATE][..200];
+    for (data, host, when, expected) in [
+        (Data::new(), HOST, now, Unusable::Missing(CERTIFICATE)),
+        (without(KEY), HOST, now, Unusable::Missing(KEY)),
+        (with(KEY, " \n"), HOST, now, Unusable::Missing(KEY)),
+        (
+            with(CERTIFICATE, half),
+            HOST,
+            now,
+            Unusable::Unreadable(CERTIFICATE),
+        ),
+        (
+            with(CERTIFICATE, "\u{fffd}"),
+            HOST,
+            now,
+            Unusable::Unreadable(CERTIFICATE),
+        ),
+        (with(KEY, "none"), HOST, now, Unusable::Unreadable(KEY)),
+        (with(KEY, &other[KEY]), HOST, now, Unusable::WrongKey),
+        (with(BUNDLE, &other[BUNDLE]), HOST, now, Unusable::Untrusted),
+        (without(BUNDLE), HOST, now, Unusable::Untrusted),
+        (with(BUNDLE, "garbage"), HOST, now, Unusable::Untrusted),
+        (good.clone(), "other.shop.svc", now, Unusable::WrongName),
+        (good.clone(), "", now, Unusable::WrongName),
+        (good.clone(), HOST, now + DAY * 91, Unusable::WrongTime),
+        (good.clone(), HOST, now - DAY, Unusable::WrongTime),
+    ] {
+        let (set, reason) = CertificateSet::read(&data, host, when);
+        assert_eq!(reason, Some(expected));
+        assert!(set.served().is_none() && set.usable(when).leaf.is_none());
+    }
+    // A signer's key that does not fit is missed later, not now.
+    for data in [
+        with(SIGNER_KEY, &other[SIGNER_KEY]),
+        with(SIGNER_KEY, ""),
+        without(SIGNER_KEY),
+    ] {
+        assert_eq!(read(&data, now).usable(now).signer, None);
+    }
+    // What surrounds the authorities does no harm.
+    let text = format!("# ours\n\ngarbage\n{}\n\n{}", good[BUNDLE], other[BUNDLE]);
+    assert_eq!(count(&read(&with(BUNDLE, &text), now).bundle()), 2);
+}
+
+#[test]
+fn no_key_is_shown() {
+    let now = SystemTime::now();
+    let set = read(&begun(now), now);
+    let shown = format!("{set:?}");
+    assert!(
+        shown.contains("BEGIN CERTIFICATE") && !shown.contains("PRIVATE"),
+        "{shown}"
+    );
+}

@@ -1,0 +1,67 @@
+//! What the configuration says of answers: which targets there are, by which rules they are answered,
+//! and who may name what.
+
+use crate::config::{CapDefault, Config, StaticTarget, TenancyGrant};
+use crate::model::evaluation::Rules;
+use crate::model::settings::cap_mode::CapMode;
+use crate::model::targets;
+use crate::model::targets::tenancy::{Grant, Tenancy};
+use crate::model::units::glob::Pattern;
+use crate::model::units::quantity::Milli;
+use crate::poller::Cadence;
+
+/// The rules by which requests are answered.
+pub(crate) fn rules(config: &Config) -> Rules {
+    Rules {
+        clamp: config.cap.clamp,
+        cap: match config.cap.default {
+            CapDefault::Advise => CapMode::Advise,
+            CapDefault::Enforce => CapMode::Enforce,
+        },
+        max_staleness: config.poll.max_staleness,
+        namespaces: if config.kubernetes.enabled {
+            config.kubernetes.namespaces.clone()
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+/// The targets of the configuration.
+pub(crate) fn fixed_targets(config: &Config) -> Vec<targets::StaticTarget> {
+    config.targets.iter().map(fixed_target).collect()
+}
+
+/// When Kafka is asked.
+pub(crate) fn cadence(config: &Config) -> Cadence {
+    Cadence {
+        interval: config.poll.interval,
+        deadline: config.poll.deadline,
+    }
+}
+
+/// Which namespaces may name what.
+pub(super) fn tenancy(config: &Config) -> Tenancy {
+    Tenancy(config.tenancy.iter().map(grant).collect())
+}
+
+fn grant(grant: &TenancyGrant) -> Grant {
+    let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
+    Grant {
+        namespaces: patterns(&grant.namespaces),
+        clusters: patterns(&grant.clusters),
+        groups: patterns(&grant.groups),
+        topics: patterns(&grant.topics),
+    }
+}
+
+fn fixed_target(target: &StaticTarget) -> targets::StaticTarget {
+    targets::StaticTarget {
+        name: target.name.as_str().into(),
+        namespaces: target.namespaces.clone(),
+        cluster: target.cluster.clone(),
+        group: target.group.clone(),
+        per_replica: target.lag_per_replica.map(Milli::from_units),
+        settings: target.settings(),
+    }
+}

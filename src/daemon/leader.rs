@@ -1,0 +1,134 @@
+//! Which of several daemons leads: by a Lease, where the configuration names one or a pod is expected
+//! to have one.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use super::{LEASE, Tasks, in_pod, kubernetes};
+use crate::authentication::Credential;
+use crate::config::{AuthMode, Config};
+use crate::k8s;
+use crate::k8s::lease::LeaseOptions;
+use crate::leader_election::rules::LeaseRules;
+use crate::leader_election::{Leadership, Leading};
+use crate::serve::forward::Forwarder;
+use crate::serve::tls::ServerTls;
+
+/// The Lease, where the configuration names none.
+const LEASE_NAME: &str = "lagwise";
+
+/// Stands for election, where there is anything to be elected by. `listens` is where the external
+/// metrics API does.
+pub(super) fn elect(
+    config: &Config,
+    client: Option<&k8s::client::Client>,
+    listens: SocketAddr,
+    step_down: watch::Receiver<bool>,
+    tasks: &mut Tasks,
+) -> Option<Leading> {
+    let named = config.leader.lease.clone();
+    let name = named.or_else(|| in_pod().then(|| LEASE_NAME.to_owned()))?;
+    let client = client?.clone();
+    let identity = identity();
+    let (terms, told) = watch::channel(None);
+    let (leaders, known) = watch::channel(None);
+    let (seen_in, seen) = watch::channel(None);
+    let following = k8s::lease::follow(
+        client.clone(),
+        name.clone(),
+        identity.clone(),
+        leaders.clone(),
+        seen_in,
+    );
+    tasks.spawn(async move {
+        following.await;
+        ("watch of the Lease", Ok(()))
+    });
+    let keeping = k8s::lease::keep(LeaseOptions {
+        client,
+        name,
+        identity,
+        address: address(config, listens),
+        rules: LeaseRules {
+            duration: config.leader.duration,
+        },
+        terms,
+        leaders,
+        seen,
+        stop: step_down,
+    });
+    tasks.spawn(async move {
+        keeping.await;
+        (LEASE, Ok(()))
+    });
+    Some(Leading {
+        own: Leadership::new(told),
+        others: known,
+    })
+}
+
+/// What passes requests on to the one that leads.
+///
+/// # Errors
+/// A credential or a certificate that cannot be used.
+pub(super) async fn forwarder(config: &Config, tls: &ServerTls) -> anyhow::Result<Forwarder> {
+    let credential = match config.server.external_metrics.auth {
+        AuthMode::Kubernetes => k8s::client::credential(&kubernetes::options(config)).await?,
+        // Whoever asks nobody for a credential needs none from the others.
+        AuthMode::None => Credential::None,
+    };
+    Ok(Forwarder::new(tls, credential)?)
+}
+
+/// Where the other daemons reach this one's API.
+fn address(config: &Config, listens: SocketAddr) -> String {
+    let pod = std::env::var("POD_IP").ok();
+    let pod = pod.and_then(|ip| ip.trim().parse().ok());
+    let configured = config.leader.address.clone();
+    configured.unwrap_or_else(|| reached_at(listens, pod).to_string())
+}
+
+/// The listener's address as others reach it. One that listens everywhere and is in no pod is reached
+/// from this machine only.
+fn reached_at(listens: SocketAddr, pod: Option<IpAddr>) -> SocketAddr {
+    let own = match listens.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(pod.unwrap_or(own), listens.port())
+}
+
+/// A name that no other daemon has, nor this one after a restart: a pod keeps its name then.
+fn identity() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let pod = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME"));
+    format!(
+        "{}_{}-{:x}",
+        pod.unwrap_or_else(|_| "lagwise".into()),
+        std::process::id(),
+        since.map_or(0, |since| since.as_nanos())
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_reach_the_pod_else_the_listener() {
+        for (listens, pod, expected) in [
+            ("0.0.0.0:6443", Some("10.1.2.3"), "10.1.2.3:6443"),
+            ("[::]:6443", Some("fd00::7"), "[fd00::7]:6443"),
+            ("10.0.0.9:6443", None, "10.0.0.9:6443"),
+            ("0.0.0.0:6443", None, "127.0.0.1:6443"),
+            ("[::]:6443", None, "[::1]:6443"),
+        ] {
+            let pod = pod.map(|ip| ip.parse().unwrap());
+            let reached = reached_at(listens.parse().unwrap(), pod);
+            assert_eq!(reached.to_string(), expected);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Polls Kafka while this process leads, and only then: each term has clients, a poller and a memory of
+//! its own, so that nothing of an earlier one outlives it.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::{oneshot, watch};
+
+use super::state_store::Store;
+use super::{answers, clusters, told};
+use crate::config::Config;
+use crate::kafka::Source;
+use crate::leader_election::{Leadership, Term};
+use crate::model::snapshot::LagSnapshot;
+use crate::model::units::newtypes::ClusterName;
+use crate::poller::{Inputs, Poller, Remembering};
+use crate::snapshot_channel::Publisher;
+
+/// What every term is begun with.
+pub(super) struct Terms {
+    pub(super) config: Config,
+    pub(super) leadership: Leadership,
+    /// Where the poller finds what an earlier term remembered.
+    pub(super) store: Option<Store>,
+    pub(super) publisher: Publisher,
+    pub(super) inputs: Inputs,
+    /// Becomes true when the process has to end.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+type Sources = Vec<(ClusterName, Arc<Source>)>;
+
+impl Terms {
+    /// Polls in every term until told to stop; then what the poller remembers is kept by the end.
+    ///
+    /// # Errors
+    /// A sweep that panicked, which is a defect that must not go unseen; a client that can no longer be
+    /// made.
+    pub(super) async fn poll(mut self) -> anyhow::Result<()> {
+        let mut stop = self.stop.clone();
+        loop {
+            let term = tokio::select! {
+                term = self.leadership.begun() => term,
+                () = told(self.stop.clone()) => return Ok(()),
+            };
+            let sources = self.sources()?;
+            let mut leadership = self.leadership.clone();
+            tokio::select! {
+                polled = self.poll_in(term, sources.clone()) => polled.context("a sweep panicked")?,
+                () = leadership.over(term.number) => {}
+            }
+            // Some clients take their time to end.
+            tokio::task::spawn_blocking(move || drop(sources));
+            if *stop.borrow_and_update() {
+                return Ok(());
+            }
+            self.publisher.of_term(term.number).publish(unknown());
+        }
+    }
+
+    /// Made anew: whoever does not lead has no connection to Kafka.
+    fn sources(&self) -> anyhow::Result<Sources> {
+        let sources = clusters::sources(&self.config)?.into_iter();
+        Ok(sources
+            .map(|(name, source)| (name, Arc::new(source)))
+            .collect())
+    }
+
+    async fn poll_in(
+        &mut self,
+        term: Term,
+        sources: Sources,
+    ) -> Result<(), tokio::task::JoinError> {
+        let config = &self.config;
+        let poller = Poller::new(
+            sources,
+            answers::fixed_targets(config),
+            answers::cadence(config),
+            self.publisher.of_term(term.number),
+        )
+        .with_rules(config.lag.rules())
+        .with_answers(answers::rules(config));
+        let Some(store) = self.store.clone() else {
+            return tokio::select! {
+                polled = poller.run_on(&mut self.inputs) => polled,
+                () = told(self.stop.clone()) => Ok(()),
+            };
+        };
+        let (recall, recalled) = oneshot::channel();
+        let (keep, memories) = watch::channel(None);
+        let poller = poller.with_memory(Remembering {
+            recalled,
+            keep,
+            stop: self.stop.clone(),
+        });
+        // What is kept is read now and not before: until now another leader may have written it. The
+        // keeper ends when the poller has, and what that said last is kept.
+        let keeping = store.keep(recall, memories, self.leadership.clone());
+        let (polled, ()) = tokio::join!(poller.run_on(&mut self.inputs), keeping);
+        polled
+    }
+}
+
+/// What is known where nobody polls: nothing, the HPAs neither.
+pub(super) fn unknown() -> LagSnapshot {
+    let mut snapshot = LagSnapshot::default();
+    Arc::make_mut(&mut snapshot.targets).hpas_unlisted = true;
+    snapshot
+}

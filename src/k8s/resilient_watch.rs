@@ -1,0 +1,370 @@
+//! Watches that outlive the API server's outages, and say so in the log.
+
+use std::error::Error as _;
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use kube::core::Status;
+use kube::runtime::watcher::{self, DefaultBackoff, Event, watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+
+use super::client::WATCH_SECONDS;
+use crate::telemetry::{WatchLost, WatchRestored};
+
+/// How long the API server may take for the next page or event while everything is listed. Once
+/// only changes are awaited, silence is no fault.
+const LISTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a watch must go without a failure after one: an API server may answer a listing and then
+/// refuse the watch, each time.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
+
+/// Events of a watch that never ends. After a failure everything is listed anew, with the default
+/// backoff: the listing is what shows that the API server is back, where a watch that was merely
+/// resumed would keep silent until something changes.
+pub(super) fn events<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    watched: &'static str,
+) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let start = Watching {
+        api,
+        config: config.timeout(WATCH_SECONDS),
+        watched,
+        stream: None,
+        listing: false,
+        backoff: DefaultBackoff::default(),
+        lost: None,
+    };
+    stream::unfold(start, |mut watching| async move {
+        let event = watching.next().await;
+        Some((event, watching))
+    })
+}
+
+struct Watching<K> {
+    api: Api<K>,
+    config: watcher::Config,
+    watched: &'static str,
+    stream: Option<BoxStream<'static, watcher::Result<Event<K>>>>,
+    listing: bool,
+    backoff: DefaultBackoff,
+    lost: Option<Lost>,
+}
+
+/// An outage.
+struct Lost {
+    since: Instant,
+    kind: Kind,
+}
+
+/// What kind of failure it is. The text of one kind may differ each time, and is logged once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The API server answers with this HTTP status code.
+    Refused(u16),
+    /// No answer.
+    NoAnswer,
+}
+
+impl<K> Watching<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    async fn next(&mut self) -> Event<K> {
+        loop {
+            let stream = self.stream.get_or_insert_with(|| {
+                self.listing = true;
+                watcher(self.api.clone(), self.config.clone()).boxed()
+            });
+            let patience = match (self.listing, &self.lost) {
+                (true, _) => Some(LISTED_WITHIN),
+                (false, Some(_)) => Some(SETTLED_AFTER),
+                (false, None) => None,
+            };
+            let next = match patience {
+                Some(patience) => tokio::time::timeout(patience, stream.next()).await,
+                None => Ok(stream.next().await),
+            };
+            match next {
+                Ok(Some(Ok(event))) => {
+                    self.see(&event);
+                    return event;
+                }
+                Ok(Some(Err(error))) if is_expired(&error) => self.list_anew().await,
+                Ok(Some(Err(error))) => self.fail(kind(&error), &reason(&error)).await,
+                Ok(None) => self.list_anew().await,
+                Err(_) if self.listing => self.fail(Kind::NoAnswer, "no answer in time").await,
+                Err(_) => self.settle(),
+            }
+        }
+    }
+
+    fn see(&mut self, event: &Event<K>) {
+        self.listing = matches!(event, Event::Init | Event::InitApply(_));
+        // Only a watch tells of these, so it works.
+        if matches!(event, Event::Apply(_) | Event::Delete(_)) {
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        self.backoff = DefaultBackoff::default();
+        if let Some(lost) = self.lost.take() {
+            WatchRestored {
+                watched: self.watched,
+                after: lost.since.elapsed(),
+            }
+            .emit();
+        }
+    }
+
+    /// After a pause, or an API server that expires every listing would be asked without end.
+    async fn list_anew(&mut self) {
+        self.stream = None;
+        let pause = self.backoff.next().unwrap_or(LISTED_WITHIN);
+        tokio::time::sleep(pause).await;
+    }
+
+    async fn fail(&mut self, kind: Kind, reason: &str) {
+        if self.lost.as_ref().is_none_or(|lost| lost.kind != kind) {
+            WatchLost {
+                watched: self.watched,
+                reason,
+            }
+            .emit();
+        }
+        let since = self.lost.as_ref().map_or_else(Instant::now, |l| l.since);
+        self.lost = Some(Lost { since, kind });
+        self.list_anew().await;
+    }
+}
+
+/// The API server no longer keeps what happened since the last event: every watch meets that now
+/// and then, and listing anew is the answer.
+fn is_expired(error: &watcher::Error) -> bool {
+    matches!(kind(error), Kind::Refused(410))
+}
+
+fn kind(error: &watcher::Error) -> Kind {
+    status(error).map_or(Kind::NoAnswer, |status| Kind::Refused(status.code))
+}
+
+/// The API server's own words where it answered; else every cause, since the outermost error of a
+/// failed connection does not say which it is.
+fn reason(error: &watcher::Error) -> String {
+    if let Some(status) = status(error).filter(|status| !status.message.is_empty()) {
+        return status.message.clone();
+    }
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+fn status(error: &watcher::Error) -> Option<&Status> {
+    match error {
+        watcher::Error::WatchError(status)
+        | watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::http::{Request, Response, StatusCode};
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What the API server does with one request.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// Refuses it.
+        Refuse(u16),
+        /// Lists one object of this name.
+        List(&'static str),
+        /// Watches, tells of one object of this name, and ends the stream.
+        Change(&'static str),
+        /// Watches, and says that what happened since is no longer kept.
+        Expire,
+        /// Never answers.
+        Hang,
+    }
+
+    fn map(name: &str) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": "n", "resourceVersion": "7"},
+        })
+    }
+
+    fn refusal(code: u16) -> Value {
+        json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "not now", "reason": "Because", "code": code,
+        })
+    }
+
+    /// A client of an API server that takes these steps, then hangs.
+    fn client(steps: &'static [Step]) -> Client {
+        let next = Arc::new(AtomicUsize::new(0));
+        let serve = move |request: Request<Body>| {
+            let step = steps.get(next.fetch_add(1, Ordering::SeqCst)).copied();
+            let watches = request.uri().query().is_some_and(|q| q.contains("watch="));
+            async move {
+                let (code, body) = match step.unwrap_or(Step::Hang) {
+                    Step::Refuse(code) => (code, refusal(code)),
+                    Step::List(name) => {
+                        assert!(!watches);
+                        let list = json!({
+                            "kind": "ConfigMapList", "apiVersion": "v1",
+                            "metadata": {"resourceVersion": "7"}, "items": [map(name)],
+                        });
+                        (200, list)
+                    }
+                    Step::Change(name) => {
+                        assert!(watches);
+                        (200, json!({"type": "MODIFIED", "object": map(name)}))
+                    }
+                    Step::Expire => {
+                        assert!(watches);
+                        (200, json!({"type": "ERROR", "object": refusal(410)}))
+                    }
+                    Step::Hang => std::future::pending().await,
+                };
+                let mut response = Response::new(Body::from(format!("{body}\n").into_bytes()));
+                *response.status_mut() = StatusCode::from_u16(code).unwrap();
+                Ok::<_, Infallible>(response)
+            }
+        };
+        Client::new(tower::service_fn(serve), "n")
+    }
+
+    /// The first events, in short.
+    async fn first(steps: &'static [Step], count: usize) -> Vec<String> {
+        let api: Api<ConfigMap> = Api::namespaced(client(steps), "n");
+        let events = events(api, watcher::Config::default(), "test");
+        let short = |event| match event {
+            Event::Init => "init".to_owned(),
+            Event::InitApply(map) => format!("listed {}", name(&map)),
+            Event::InitDone => "done".to_owned(),
+            Event::Apply(map) => format!("changed {}", name(&map)),
+            Event::Delete(map) => format!("deleted {}", name(&map)),
+        };
+        events.map(short).take(count).collect().await
+    }
+
+    fn name(map: &ConfigMap) -> String {
+        map.metadata.name.clone().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn goes_on_after_every_kind_of_failure() {
+        let listed_anew = ["init", "listed a", "done", "init", "listed b", "done"];
+        for steps in [
+            &[Step::List("a"), Step::Refuse(500), Step::List("b")] as &'static [Step],
+            &[Step::List("a"), Step::Refuse(403), Step::List("b")],
+            &[Step::List("a"), Step::Expire, Step::List("b")],
+        ] {
+            assert_eq!(first(steps, 6).await, listed_anew, "{steps:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_listed_anew_without_a_pause() {
+        let began = tokio::time::Instant::now();
+        let steps = &[Step::Refuse(410), Step::Refuse(410), Step::List("a")];
+        assert_eq!(first(steps, 4).await, ["init", "init", "init", "listed a"]);
+        assert!(
+            began.elapsed() > Duration::from_secs(1),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_always_refused_is_asked_for_ever_more_seldom() {
+        let steps = &[
+            Step::List("a"),
+            Step::Refuse(429),
+            Step::List("a"),
+            Step::Refuse(429),
+            Step::List("a"),
+            Step::Refuse(429),
+            Step::List("a"),
+            Step::Refuse(429),
+            Step::List("b"),
+        ];
+        let began = tokio::time::Instant::now();
+        let events = first(steps, 15).await;
+        assert_eq!(
+            &events[9..],
+            ["init", "listed a", "done", "init", "listed b", "done"]
+        );
+        // At 0.8 s each time it would be 3.2 s, give or take.
+        let took = began.elapsed();
+        assert!(took > Duration::from_secs(7), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_listing_is_tried_again() {
+        let steps = &[Step::Refuse(403), Step::Refuse(429), Step::List("a")];
+        assert_eq!(first(steps, 4).await, ["init", "init", "init", "listed a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_that_never_ends_is_given_up() {
+        let steps = &[Step::Hang, Step::List("a"), Step::Change("a")];
+        let events = first(steps, 5).await;
+        assert_eq!(events, ["init", "init", "listed a", "done", "changed a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_ends_in_order_goes_on_where_it_was() {
+        let steps = &[Step::List("a"), Step::Change("b"), Step::Change("c")];
+        let events = first(steps, 5).await;
+        assert_eq!(
+            events,
+            ["init", "listed a", "done", "changed b", "changed c"]
+        );
+    }
+
+    #[test]
+    fn reasons_are_the_servers_own_words_or_every_cause() {
+        let answered = |code| serde_json::from_value::<Status>(refusal(code)).unwrap();
+        let refused = watcher::Error::WatchError(Box::new(answered(403)));
+        assert_eq!(kind(&refused), Kind::Refused(403));
+        assert_eq!(reason(&refused), "not now");
+        let cause = std::io::Error::other("connection refused");
+        let silent = watcher::Error::WatchFailed(kube::Error::Service(Box::new(cause)));
+        assert_eq!(kind(&silent), Kind::NoAnswer);
+        assert!(
+            reason(&silent).ends_with("connection refused"),
+            "{}",
+            reason(&silent)
+        );
+    }
+}

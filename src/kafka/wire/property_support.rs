@@ -1,0 +1,316 @@
+//! Which of librdkafka's properties the wire client supports, which mean nothing to it, and which
+//! only librdkafka can do.
+
+use std::collections::BTreeMap;
+
+use super::options::Reader;
+
+/// What a property means for the choice of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// Read by the wire client.
+    Supported,
+    /// About what is never done here (producing, consuming, librdkafka's own insides).
+    Irrelevant,
+    /// Only librdkafka does it: what it is.
+    Forces(&'static str),
+}
+
+use Meaning::{Forces, Irrelevant, Supported};
+
+const KERBEROS: Meaning = Forces("Kerberos");
+const OAUTH: Meaning = Forces("a setting of librdkafka's own OAUTHBEARER");
+const PKCS12: Meaning = Forces("a PKCS#12 keystore");
+const OPENSSL: Meaning = Forces("a setting of OpenSSL's");
+
+/// Names, or with a `*` at the end all that begin so; the first that fits counts.
+const TABLE: &[(&str, Meaning)] = &[
+    ("bootstrap.servers", Supported),
+    ("broker.address.family", Supported),
+    ("client.id", Supported),
+    ("connections.max.idle.ms", Supported),
+    ("enable.ssl.certificate.verification", Supported),
+    ("receive.message.max.bytes", Supported),
+    ("reconnect.backoff.max.ms", Supported),
+    ("reconnect.backoff.ms", Supported),
+    ("sasl.mechanism", Supported),
+    ("sasl.mechanisms", Supported),
+    ("sasl.password", Supported),
+    ("sasl.username", Supported),
+    ("security.protocol", Supported),
+    ("socket.connection.setup.timeout.ms", Supported),
+    ("socket.keepalive.enable", Supported),
+    ("socket.timeout.ms", Supported),
+    ("ssl.ca.location", Supported),
+    ("ssl.ca.pem", Supported),
+    ("ssl.certificate.location", Supported),
+    ("ssl.certificate.pem", Supported),
+    ("ssl.endpoint.identification.algorithm", Supported),
+    ("ssl.key.location", Supported),
+    ("ssl.key.pem", Supported),
+    (
+        "client.dns.lookup",
+        Forces("names resolved by their canonical form"),
+    ),
+    ("enable.sasl.oauthbearer.unsecure.jwt", OAUTH),
+    ("https.ca.location", Supported),
+    ("https.ca.*", OAUTH),
+    ("plugin.library.paths", Forces("a plug-in of librdkafka's")),
+    ("sasl.kerberos.*", KERBEROS),
+    ("sasl.oauthbearer.client.id", Supported),
+    ("sasl.oauthbearer.client.secret", Supported),
+    ("sasl.oauthbearer.extensions", Supported),
+    ("sasl.oauthbearer.method", Supported),
+    ("sasl.oauthbearer.scope", Supported),
+    ("sasl.oauthbearer.token.endpoint.url", Supported),
+    ("sasl.oauthbearer.*", OAUTH),
+    ("ssl.ca.certificate.stores", OPENSSL),
+    ("ssl.cipher.suites", OPENSSL),
+    ("ssl.crl.location", Forces("a list of revoked certificates")),
+    ("ssl.curves.list", OPENSSL),
+    ("ssl.engine.*", OPENSSL),
+    ("ssl.key.password", Forces("an encrypted key")),
+    ("ssl.keystore.*", PKCS12),
+    ("ssl.providers", OPENSSL),
+    ("ssl.sigalgs.list", OPENSSL),
+    ("acks", Irrelevant),
+    ("api.version.*", Irrelevant),
+    ("auto.commit.*", Irrelevant),
+    ("auto.offset.reset", Irrelevant),
+    ("batch.*", Irrelevant),
+    ("broker.address.ttl", Irrelevant),
+    ("broker.version.fallback", Irrelevant),
+    ("check.crcs", Irrelevant),
+    ("client.rack", Irrelevant),
+    ("compression.*", Irrelevant),
+    ("consume.callback.max.messages", Irrelevant),
+    ("coordinator.query.interval.ms", Irrelevant),
+    ("debug", Irrelevant),
+    ("delivery.*", Irrelevant),
+    ("enable.gapless.guarantee", Irrelevant),
+    ("enable.idempotence", Irrelevant),
+    ("enable.metrics.push", Irrelevant),
+    ("enable.partition.eof", Irrelevant),
+    ("enable.random.seed", Irrelevant),
+    ("enabled_events", Irrelevant),
+    ("fetch.*", Irrelevant),
+    ("group.*", Irrelevant),
+    ("heartbeat.interval.ms", Irrelevant),
+    ("internal.termination.signal", Irrelevant),
+    ("isolation.level", Irrelevant),
+    ("linger.ms", Irrelevant),
+    ("log.*", Irrelevant),
+    ("log_level", Irrelevant),
+    ("max.in.flight", Irrelevant),
+    ("max.in.flight.requests.per.connection", Irrelevant),
+    ("max.partition.fetch.bytes", Irrelevant),
+    ("max.poll.interval.ms", Irrelevant),
+    ("message.*", Irrelevant),
+    ("metadata.max.age.ms", Irrelevant),
+    ("metadata.recovery.*", Irrelevant),
+    ("offset.store.*", Irrelevant),
+    ("partition.assignment.strategy", Irrelevant),
+    ("partitioner", Irrelevant),
+    ("queue.buffering.*", Irrelevant),
+    ("queued.*", Irrelevant),
+    ("queuing.strategy", Irrelevant),
+    ("reconnect.backoff.jitter.ms", Irrelevant),
+    ("request.*", Irrelevant),
+    ("retries", Irrelevant),
+    ("retry.backoff.*", Irrelevant),
+    ("session.timeout.ms", Irrelevant),
+    ("socket.blocking.max.ms", Irrelevant),
+    ("socket.max.fails", Irrelevant),
+    ("socket.nagle.disable", Irrelevant),
+    ("socket.receive.buffer.bytes", Irrelevant),
+    ("socket.send.buffer.bytes", Irrelevant),
+    ("statistics.interval.ms", Irrelevant),
+    ("sticky.partitioning.linger.ms", Irrelevant),
+    ("topic.blacklist", Irrelevant),
+    ("topic.metadata.*", Irrelevant),
+    ("transaction.timeout.ms", Irrelevant),
+    ("transactional.id", Irrelevant),
+];
+
+/// Which client suits a cluster's properties.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// The wire client supports all of them.
+    Wire,
+    /// Only librdkafka does. Each reason names a property and says what of it the wire client lacks.
+    Librdkafka(Vec<String>),
+}
+
+impl Support {
+    /// Looks at the properties, nothing else.
+    #[must_use]
+    pub fn of(properties: &BTreeMap<String, String>) -> Self {
+        let mut reasons: Vec<_> = properties
+            .iter()
+            .filter_map(|(name, value)| reason(name, value))
+            .collect();
+        reasons.extend(mechanism(&Reader::new(properties)));
+        if reasons.is_empty() {
+            Self::Wire
+        } else {
+            Self::Librdkafka(reasons)
+        }
+    }
+}
+
+fn meaning(name: &str) -> Option<Meaning> {
+    let fits = |pattern: &str| match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    };
+    TABLE
+        .iter()
+        .find(|(pattern, _)| fits(pattern))
+        .map(|(_, meaning)| *meaning)
+}
+
+fn reason(name: &str, value: &str) -> Option<String> {
+    match (name, value) {
+        // Their defaults, written out.
+        ("client.dns.lookup", "use_all_dns_ips") | ("plugin.library.paths", "") => return None,
+        ("enable.sasl.oauthbearer.unsecure.jwt", "false") => return None,
+        _ => {}
+    }
+    match meaning(name) {
+        Some(Supported | Irrelevant) => None,
+        Some(Forces(what)) => Some(format!("{name} ({what})")),
+        // librdkafka knows whether there is such a property.
+        None => Some(format!("{name} (unknown here)")),
+    }
+}
+
+fn mechanism(reader: &Reader<'_>) -> Option<String> {
+    // What cannot be read is for the wire client to refuse.
+    if !reader.security().ok()?.sasl {
+        return None;
+    }
+    match reader.mechanism() {
+        Some("PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512" | "OAUTHBEARER") => None,
+        // librdkafka's default.
+        None | Some("GSSAPI") => Some("sasl.mechanism (Kerberos)".into()),
+        Some(_) => Some("sasl.mechanism (unknown here)".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::error::KafkaError;
+    use rdkafka::types::RDKafkaConfRes;
+
+    use super::*;
+
+    fn of(pairs: &[(&str, &str)]) -> Support {
+        let owned = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Support::of(&owned.collect())
+    }
+
+    #[test]
+    fn the_logins_of_the_known_services() {
+        let sasl = ("security.protocol", "SASL_SSL");
+        let forced = |reason: &str| Support::Librdkafka(vec![reason.into()]);
+        for (pairs, expected) in [
+            (&[("bootstrap.servers", "b:1")][..], Support::Wire),
+            (
+                &[
+                    ("security.protocol", "SSL"),
+                    ("ssl.certificate.location", "c"),
+                    ("ssl.key.location", "k"),
+                ],
+                Support::Wire,
+            ),
+            (
+                &[
+                    sasl,
+                    ("sasl.mechanism", "SCRAM-SHA-512"),
+                    ("sasl.username", "u"),
+                ],
+                Support::Wire,
+            ),
+            (
+                &[
+                    sasl,
+                    ("sasl.mechanisms", "PLAIN"),
+                    ("metadata.max.age.ms", "180000"),
+                ],
+                Support::Wire,
+            ),
+            (&[("client.dns.lookup", "use_all_dns_ips")], Support::Wire),
+            (&[("debug", "all"), ("fetch.min.bytes", "1")], Support::Wire),
+            (&[sasl], forced("sasl.mechanism (Kerberos)")),
+            (&[sasl, ("sasl.mechanism", "OAUTHBEARER")], Support::Wire),
+            (
+                &[
+                    sasl,
+                    ("sasl.mechanism", "OAUTHBEARER"),
+                    ("sasl.oauthbearer.method", "oidc"),
+                    ("sasl.oauthbearer.token.endpoint.url", "https://id/t"),
+                    ("sasl.oauthbearer.client.id", "lag"),
+                    ("sasl.oauthbearer.client.secret", "s"),
+                    ("sasl.oauthbearer.extensions", "logicalCluster=lkc"),
+                ],
+                Support::Wire,
+            ),
+            (
+                &[("enable.sasl.oauthbearer.unsecure.jwt", "true")],
+                forced(
+                    "enable.sasl.oauthbearer.unsecure.jwt (a setting of librdkafka's own OAUTHBEARER)",
+                ),
+            ),
+            (
+                &[sasl, ("sasl.mechanism", "hunter2")],
+                forced("sasl.mechanism (unknown here)"),
+            ),
+            (
+                &[("sasl.kerberos.keytab", "k")],
+                forced("sasl.kerberos.keytab (Kerberos)"),
+            ),
+            (
+                &[("ssl.key.password", "p")],
+                forced("ssl.key.password (an encrypted key)"),
+            ),
+            (
+                &[("ssl.keystore.location", "k")],
+                forced("ssl.keystore.location (a PKCS#12 keystore)"),
+            ),
+            (
+                &[("no.such.property", "x")],
+                forced("no.such.property (unknown here)"),
+            ),
+        ] {
+            assert_eq!(of(pairs), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_names_properties_that_librdkafka_has() {
+        for (name, _) in TABLE.iter().filter(|(name, _)| !name.ends_with('*')) {
+            let set = ClientConfig::new().set(*name, "x").create_native_config();
+            let unknown = matches!(
+                set.err(),
+                Some(KafkaError::ClientConfig(
+                    RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN,
+                    ..
+                ))
+            );
+            assert!(!unknown, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_name_is_there_twice() {
+        for (i, (name, _)) in TABLE.iter().enumerate() {
+            assert!(
+                TABLE[i + 1..].iter().all(|(other, _)| other != name),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Responses as the library's own encoder writes them, in every version; and any bytes at all.
+
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::list_groups_response::ListedGroup;
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{
+    ApiVersionsResponse, FindCoordinatorResponse, ListGroupsResponse, ListOffsetsResponse,
+    MetadataResponse, OffsetFetchResponse, SaslAuthenticateResponse, SaslHandshakeResponse,
+};
+use kafka_protocol::protocol::{Encodable, StrBytes};
+use proptest::prelude::*;
+
+use super::*;
+
+fn text(text: &'static str) -> StrBytes {
+    StrBytes::from_static_str(text)
+}
+
+fn bytes(response: &impl Encodable, version: i16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    response.encode(&mut bytes, version).unwrap();
+    bytes
+}
+
+fn entry(partition: i32, code: i16, offset: i64) -> PartitionEntry {
+    PartitionEntry {
+        partition,
+        code,
+        offset,
+    }
+}
+
+#[test]
+fn api_versions_in_every_version() {
+    let range = ApiVersion::default()
+        .with_api_key(3)
+        .with_min_version(1)
+        .with_max_version(13);
+    for version in 0..=3 {
+        let response = ApiVersionsResponse::default()
+            .with_error_code(35)
+            .with_api_keys(vec![range.clone(), range.clone()]);
+        let bytes = bytes(&response, version);
+        let expected = (35, vec![(3, 1, 13), (3, 1, 13)]);
+        assert_eq!(api_versions(&bytes, version), Ok(expected), "{version}");
+    }
+}
+
+#[test]
+fn sasl_in_every_version() {
+    let response = SaslHandshakeResponse::default()
+        .with_error_code(33)
+        .with_mechanisms(vec![text("PLAIN"), text("GSSAPI")]);
+    assert_eq!(
+        sasl_handshake(&bytes(&response, 1)),
+        Ok((33, vec!["PLAIN", "GSSAPI"]))
+    );
+    for version in 0..=2 {
+        let lifetime_ms = if version >= 1 { 9000 } else { 0 };
+        let response = SaslAuthenticateResponse::default()
+            .with_error_code(58)
+            .with_error_message(Some(text("no")))
+            .with_auth_bytes(b"x".as_slice().into())
+            .with_session_lifetime_ms(lifetime_ms);
+        let expected = Authenticated {
+            code: 58,
+            message: Some("no"),
+            answer: b"x",
+            lifetime_ms,
+        };
+        let bytes = bytes(&response, version);
+        assert_eq!(
+            sasl_authenticate(&bytes, version),
+            Ok(expected),
+            "{version}"
+        );
+    }
+}
+
+#[test]
+fn metadata_in_every_version() {
+    for version in 0..=13 {
+        let mut partition = MetadataResponsePartition::default()
+            .with_partition_index(1)
+            .with_leader_id(2.into())
+            .with_replica_nodes(vec![2.into(), 3.into()])
+            .with_isr_nodes(vec![2.into()]);
+        if version >= 7 {
+            partition = partition.with_leader_epoch(5);
+        }
+        let id = [7; 16];
+        let mut topic = MetadataResponseTopic::default()
+            .with_error_code(5)
+            .with_name(Some(text("orders").into()))
+            .with_partitions(vec![partition]);
+        if version >= 10 {
+            topic = topic.with_topic_id("07070707-0707-0707-0707-070707070707".parse().unwrap());
+        }
+        let broker = MetadataResponseBroker::default()
+            .with_node_id(2.into())
+            .with_host(text("k"))
+            .with_port(9092);
+        let response = MetadataResponse::default()
+            .with_brokers(vec![broker])
+            .with_topics(vec![topic]);
+        let bytes = bytes(&response, version);
+        let found = metadata(&bytes, version).unwrap();
+        let broker = BrokerEntry {
+            id: 2,
+            host: "k",
+            port: 9092,
+        };
+        assert_eq!(found.brokers, [broker], "{version}");
+        let leader = LeaderEntry {
+            partition: 1,
+            leader: 2,
+            epoch: if version >= 7 { 5 } else { -1 },
+        };
+        let topic = TopicEntry {
+            code: 5,
+            name: Some("orders"),
+            id: (version >= 10).then_some(id),
+            partitions: vec![leader],
+        };
+        assert_eq!(found.topics, [topic], "{version}");
+    }
+}
+
+#[test]
+fn coordinators_in_every_version() {
+    for version in 0..=3 {
+        let response = FindCoordinatorResponse::default()
+            .with_error_code(15)
+            .with_node_id(1.into())
+            .with_host(text("k"))
+            .with_port(9092);
+        let expected = CoordinatorEntry {
+            group: None,
+            code: 15,
+            host: "k",
+            port: 9092,
+        };
+        let bytes = bytes(&response, version);
+        assert_eq!(find_coordinator(&bytes, version), Ok(vec![expected]));
+    }
+    for version in 4..=6 {
+        let coordinator = |group| {
+            Coordinator::default()
+                .with_key(text(group))
+                .with_node_id(1.into())
+                .with_host(text("k"))
+                .with_port(9092)
+                .with_error_message(Some(text("fine")))
+        };
+        let response = FindCoordinatorResponse::default()
+            .with_coordinators(vec![coordinator("a"), coordinator("b")]);
+        let bytes = bytes(&response, version);
+        let found = find_coordinator(&bytes, version).unwrap();
+        let names: Vec<_> = found.iter().map(|entry| entry.group).collect();
+        assert_eq!(names, [Some("a"), Some("b")]);
+    }
+}
+
+#[test]
+fn commits_in_every_version() {
+    let given = [entry(0, 0, 42), entry(3, 29, -1)];
+    for version in 1..=7 {
+        let partition = |entry: &PartitionEntry| {
+            OffsetFetchResponsePartition::default()
+                .with_partition_index(entry.partition)
+                .with_committed_offset(entry.offset)
+                .with_error_code(entry.code)
+                .with_metadata(Some(text("left by a consumer")))
+        };
+        let topic = OffsetFetchResponseTopic::default()
+            .with_name(text("orders").into())
+            .with_partitions(given.iter().map(partition).collect());
+        let code = if version >= 2 { 16 } else { 0 };
+        let response = OffsetFetchResponse::default()
+            .with_topics(vec![topic])
+            .with_error_code(code);
+        let bytes = bytes(&response, version);
+        let found = offset_fetch(&bytes, version).unwrap();
+        let (group, found_code, topics) = found.groups().next().unwrap();
+        assert_eq!((group, found_code), (None, code));
+        assert_eq!(topics.collect::<Vec<_>>(), [("orders", &given[..])]);
+    }
+    for version in 8..=9 {
+        let partition = |entry: &PartitionEntry| {
+            OffsetFetchResponsePartitions::default()
+                .with_partition_index(entry.partition)
+                .with_committed_offset(entry.offset)
+                .with_error_code(entry.code)
+        };
+        let topic = |name| {
+            OffsetFetchResponseTopics::default()
+                .with_name(text(name).into())
+                .with_partitions(given.iter().map(partition).collect())
+        };
+        let group = |name, code| {
+            OffsetFetchResponseGroup::default()
+                .with_group_id(text(name).into())
+                .with_error_code(code)
+                .with_topics(vec![topic("orders"), topic("bills")])
+        };
+        let response = OffsetFetchResponse::default()
+            .with_topics(Vec::new())
+            .with_groups(vec![group("a", 0), group("b", 30)]);
+        let bytes = bytes(&response, version);
+        let found = offset_fetch(&bytes, version).unwrap();
+        let mut codes = Vec::new();
+        for (name, code, topics) in found.groups() {
+            codes.push((name, code));
+            assert_eq!(
+                topics.collect::<Vec<_>>(),
+                [("orders", &given[..]), ("bills", &given[..])]
+            );
+        }
+        assert_eq!(codes, [(Some("a"), 0), (Some("b"), 30)]);
+    }
+}
+
+#[test]
+fn log_offsets_in_every_version() {
+    let given = [entry(0, 0, 42), entry(3, 6, -1)];
+    for version in 1..=10 {
+        let partition = |entry: &PartitionEntry| {
+            ListOffsetsPartitionResponse::default()
+                .with_partition_index(entry.partition)
+                .with_error_code(entry.code)
+                .with_offset(entry.offset)
+        };
+        let topic = ListOffsetsTopicResponse::default()
+            .with_name(text("orders").into())
+            .with_partitions(given.iter().map(partition).collect());
+        let response = ListOffsetsResponse::default().with_topics(vec![topic]);
+        let bytes = bytes(&response, version);
+        let found = list_offsets(&bytes, version).unwrap();
+        assert_eq!(found.topics().collect::<Vec<_>>(), [("orders", &given[..])]);
+    }
+}
+
+#[test]
+fn groups_in_every_version() {
+    for version in 0..=5 {
+        let kind = if version >= 5 { "classic" } else { "" };
+        let group = |name, protocol| {
+            ListedGroup::default()
+                .with_group_id(text(name).into())
+                .with_protocol_type(text(protocol))
+                .with_group_type(text(kind))
+        };
+        let listed = vec![
+            group("a", "consumer"),
+            group("b", ""),
+            group("c", "connect"),
+            group("d", "share"),
+        ];
+        let response = ListGroupsResponse::default()
+            .with_error_code(0)
+            .with_groups(listed);
+        let bytes = bytes(&response, version);
+        let expected = vec![("a", kind), ("b", kind), ("d", kind)];
+        assert_eq!(list_groups(&bytes, version), Ok((0, expected)));
+    }
+}
+
+/// Reads bytes as every response there is.
+fn read_all(bytes: &[u8], version: i16) {
+    drop(api_versions(bytes, version));
+    drop(sasl_handshake(bytes));
+    drop(sasl_authenticate(bytes, version));
+    drop(metadata(bytes, version));
+    drop(find_coordinator(bytes, version));
+    drop(list_groups(bytes, version));
+    if let Ok(found) = offset_fetch(bytes, version) {
+        found
+            .groups()
+            .for_each(|(_, _, topics)| topics.for_each(drop));
+    }
+    if let Ok(found) = list_offsets(bytes, version) {
+        found.topics().for_each(drop);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes: Vec<u8>, version in 0_i16..14) {
+        read_all(&bytes, version);
+    }
+
+    /// Bytes that begin as a response does, with counts of any size in it.
+    #[test]
+    fn any_counts_are_read_or_refused(
+        head in prop::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(0xff), Just(0x7f), any::<u8>()], 0..64),
+        version in 0_i16..14,
+    ) {
+        read_all(&head, version);
+    }
+}

@@ -1,0 +1,154 @@
+//! What keeps a leader that was held up from writing over what a later one has written.
+//!
+//! A leader writes only while its term lasts, on its own clock, and from a snapshot that is not too old.
+//! That leaves the moment between the look at the clock and the write, in which a process may stand still
+//! for any time. So every write names the version that was read, and a new leader first writes its term on
+//! each HPA that it manages ([`EPOCH`]): whatever an earlier one still has to write meets a newer version.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::cap::Live;
+use crate::model::hpa::facts::{self, HpaFacts, is_native, is_paused};
+use crate::model::settings::annotation_keys::{MARK, PREFIX};
+use crate::model::settings::cap_mode::CapMode;
+use crate::model::snapshot::LagSnapshot;
+
+/// The annotation of an HPA that lagwise manages: the term of the leader that does.
+pub const EPOCH: &str = "lagwise.dev/epoch";
+
+/// The annotation by which an HPA asks for scale to zero, below [`PREFIX`]; a suffix names a group.
+const SCALE_TO_ZERO: &str = "scale-to-zero";
+
+/// For how long after `now` a write may still be decided by this snapshot: until the latest sweep in it is
+/// older than `max_staleness`. `None` where it is, or there is none: what each reading in it is worth is
+/// decided where it is used.
+#[must_use]
+pub fn time_left(
+    snapshot: &LagSnapshot,
+    now: Instant,
+    max_staleness: Duration,
+) -> Option<Duration> {
+    let sweeps = snapshot.clusters.values().filter_map(|c| c.sweep);
+    let latest = sweeps.map(|sweep| sweep.finished.monotonic).max()?;
+    let age = now.saturating_duration_since(latest);
+    let left = max_staleness.checked_sub(age)?;
+    (!left.is_zero()).then_some(left)
+}
+
+/// What to write to an HPA's [`EPOCH`] before anything else is; `None` where it says so already, and
+/// where nobody is elected (term 0).
+///
+/// A higher number is written over, too: the Lease was made anew, or a person wrote it. That a later leader
+/// did is told by the end of one's own term, which is looked at between the read and the write.
+#[must_use]
+pub fn to_claim(annotations: Option<&BTreeMap<String, String>>, term: u64) -> Option<String> {
+    let wanted = term.to_string();
+    let is = annotations.and_then(|all| all.get(EPOCH));
+    (term > 0 && is != Some(&wanted)).then_some(wanted)
+}
+
+/// Whether lagwise writes to this HPA or to what it scales, or may: because it asks for that, or because
+/// something was written before.
+#[must_use]
+pub fn is_managed(hpa: &HpaFacts, default: CapMode) -> bool {
+    if is_paused(hpa) {
+        return false;
+    }
+    let asks_for_zero = hpa.annotations.iter().any(|(key, value)| {
+        let key = key.strip_prefix(PREFIX);
+        key.is_some_and(|key| key.starts_with(SCALE_TO_ZERO)) && value.trim() == "true"
+    });
+    let sleeps = hpa.controller.is_none() && asks_for_zero && !is_native(hpa);
+    facts::mode(hpa, default) == CapMode::Enforce
+        || Live::of(hpa).is_marked()
+        || hpa.annotations.contains_key(MARK)
+        || sleeps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixtures;
+
+    #[test]
+    fn a_snapshot_may_be_decided_by_until_it_is_too_old() {
+        let snapshot = fixtures::snapshot();
+        let sweeps = snapshot.clusters.values().filter_map(|c| c.sweep);
+        let latest = sweeps.map(|sweep| sweep.finished.monotonic).max().unwrap();
+        let second = Duration::from_secs(1);
+        let left = |after| time_left(&snapshot, latest + after, 10 * second);
+        assert_eq!(left(Duration::ZERO), Some(10 * second));
+        assert_eq!(left(9 * second), Some(second));
+        assert_eq!(left(10 * second), None);
+        assert_eq!(left(3600 * second), None);
+        let nothing = LagSnapshot::default();
+        assert_eq!(time_left(&nothing, latest, 10 * second), None);
+    }
+
+    #[test]
+    fn a_term_is_written_once() {
+        let epoch = |text: &str| BTreeMap::from([(EPOCH.to_owned(), text.to_owned())]);
+        for (is, term, expected) in [
+            (None, 7, Some("7")),
+            (Some("6"), 7, Some("7")),
+            (Some("7"), 7, None),
+            (Some("8"), 7, Some("7")),
+            (Some("seven"), 7, Some("7")),
+            (None, 0, None),
+            (Some("7"), 0, None),
+        ] {
+            let annotations = is.map(epoch);
+            let found = to_claim(annotations.as_ref(), term);
+            assert_eq!(found.as_deref(), expected, "{is:?} {term}");
+        }
+    }
+
+    #[test]
+    fn what_is_or_may_be_written_to_is_managed() {
+        let hpa = |annotations: &[(&str, &str)]| HpaFacts {
+            annotations: annotations
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..HpaFacts::default()
+        };
+        for (annotations, expected) in [
+            (&[][..], false),
+            (&[("lagwise.dev/cap", "enforce")], true),
+            (&[("lagwise.dev/cap", "advise")], false),
+            (&[("lagwise.dev/ceiling", "6")], true),
+            (&[("lagwise.dev/user-max-replicas", "20")], true),
+            (
+                &[("lagwise.dev/zeroed-since", "2026-01-01T00:00:00Z")],
+                true,
+            ),
+            (&[("lagwise.dev/scale-to-zero", "true")], true),
+            (&[("lagwise.dev/scale-to-zero.g", "true")], true),
+            (&[("lagwise.dev/scale-to-zero", "false")], false),
+            (
+                &[
+                    ("lagwise.dev/cap", "enforce"),
+                    ("lagwise.dev/paused", "true"),
+                ],
+                false,
+            ),
+        ] {
+            let found = is_managed(&hpa(annotations), CapMode::Advise);
+            assert_eq!(found, expected, "{annotations:?}");
+        }
+        assert!(is_managed(&hpa(&[]), CapMode::Enforce));
+        // Those of others are left alone, and those that go to zero by themselves.
+        let asks = hpa(&[("lagwise.dev/scale-to-zero", "true")]);
+        let native = HpaFacts {
+            min_replicas: Some(0),
+            ..asks.clone()
+        };
+        let owned = HpaFacts {
+            controller: Some("ScaledObject shop/orders".into()),
+            ..asks
+        };
+        assert!(!is_managed(&native, CapMode::Advise));
+        assert!(!is_managed(&owned, CapMode::Enforce));
+    }
+}

@@ -1,0 +1,205 @@
+//! Scale to zero where the HPA cannot do it: when a workload that has no work is set to zero
+//! replicas, and when it is woken. An HPA whose `minReplicas` is at least one leaves a workload of
+//! zero replicas alone (condition `ScalingDisabled`), so that both ways are ours.
+//!
+//! What lagwise has set to zero carries a mark on its HPA ([`MARK`]). Without the mark zero replicas are a
+//! person's off switch, and nobody wakes them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::enforceable::is_current;
+use crate::model::evaluation::idle::IdleSince;
+use crate::model::evaluation::{Answer, Rules, ValueRule, answer};
+use crate::model::hpa::key::HpaName;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::metric_query::Question;
+use crate::model::units::newtypes::{Lag, Moment};
+
+/// How long after the write replicas above zero are taken for the HPA's own, written from what it
+/// had read before; later they are somebody's wish.
+pub const REWRITES_WITHIN: Duration = Duration::from_secs(60);
+
+/// What there is to do for a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nobody knows, or not as of the last sweep.
+    Unknown,
+    /// Its group has not run yet: without a commit nothing says what it has missed.
+    NeverRan,
+    /// Nothing: no lag on any metric of ours, nothing stuck.
+    None,
+    /// Something, for so many replicas; at least one.
+    Waiting(u32),
+}
+
+impl Work {
+    /// What several metrics have together: the HPA follows the largest.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Work::Waiting(a), Work::Waiting(b)) => Work::Waiting(a.max(b)),
+            (Work::Waiting(n), _) | (_, Work::Waiting(n)) => Work::Waiting(n),
+            (Work::Unknown, _) | (_, Work::Unknown) => Work::Unknown,
+            (Work::NeverRan, _) | (_, Work::NeverRan) => Work::NeverRan,
+            (Work::None, Work::None) => Work::None,
+        }
+    }
+}
+
+/// What is wished of one workload, and what there is to do for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sleeper {
+    /// What there is to do.
+    pub work: Work,
+    /// How long there has to be nothing before it is scaled to zero.
+    pub cooldown: Duration,
+    /// The replica ceiling, where there is one.
+    pub ceiling: Option<u32>,
+}
+
+/// The HPAs with a metric of ours that may be scaled to zero.
+#[must_use]
+pub fn sleepers(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> BTreeMap<HpaName, Sleeper> {
+    let mut sleepers: BTreeMap<HpaName, Sleeper> = BTreeMap::new();
+    let may = snapshot.targets.all.iter();
+    for target in may.filter(|target| target.settings.scale_to_zero()) {
+        let Some((namespace, name, question)) = Question::of(target) else {
+            continue;
+        };
+        let answered = answer(&question, snapshot, now, rules).ok();
+        let known = answered.as_ref();
+        let limit = known.and_then(|answer| answer.ceiling);
+        let own = Sleeper {
+            work: known.map_or(Work::Unknown, |answer| {
+                work(answer, is_current(answer, target, snapshot))
+            }),
+            cooldown: target.settings.cooldown(),
+            ceiling: limit.and_then(|ceiling| ceiling.replicas.bounded()),
+        };
+        sleepers
+            .entry((Arc::clone(namespace), Arc::clone(name)))
+            .and_modify(|all| {
+                *all = Sleeper {
+                    work: all.work.and(own.work),
+                    cooldown: all.cooldown.max(own.cooldown),
+                    // Without one somewhere there is none.
+                    ceiling: all.ceiling.zip(own.ceiling).map(|(a, b)| a.max(b)),
+                };
+            })
+            .or_insert(own);
+    }
+    sleepers
+}
+
+fn work(answer: &Answer, is_current: bool) -> Work {
+    let needed = Work::Waiting(answer.desired.unwrap_or(1).max(1));
+    match (answer.rule, answer.lag) {
+        // Whoever set a fallback prefers its number to not knowing.
+        (ValueRule::Fallback, _) => needed,
+        (_, None) => Work::Unknown,
+        (_, Some(lag)) if lag > Lag(0) => needed,
+        _ if !is_current => Work::Unknown,
+        (ValueRule::NeverRan, _) => Work::NeverRan,
+        _ => Work::None,
+    }
+}
+
+/// Since when there has been no work, as of `now`. What is unknown meanwhile counts as work, so that
+/// the time begins anew.
+#[must_use]
+pub fn idle_since(
+    before: &IdleSince,
+    sleepers: &BTreeMap<HpaName, Sleeper>,
+    now: &Moment,
+) -> IdleSince {
+    let sleepers = sleepers.iter();
+    let idle = sleepers.filter(|(_, sleeper)| sleeper.work == Work::None);
+    idle.map(|(hpa, _)| (hpa.clone(), before.get(hpa).copied().unwrap_or(*now)))
+        .collect()
+}
+
+/// What is wished of a workload, and what is seen of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Situation {
+    /// Whether lagwise is to scale it to zero.
+    pub wanted: bool,
+    /// Whether its zero replicas would be lagwise's doing.
+    pub marked: bool,
+    /// Its `.spec.replicas`.
+    pub replicas: u32,
+    /// What there is to do for it.
+    pub work: Work,
+    /// How long there has been nothing, while it had replicas; `None` where there is something.
+    pub idle: Option<Duration>,
+    /// How long that has to be.
+    pub cooldown: Duration,
+    /// How long ago this process last set it to zero.
+    pub zeroed: Option<Duration>,
+    /// The fewest and the most replicas to wake it with.
+    pub bounds: (u32, u32),
+}
+
+/// What to do about a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    Rest,
+    /// Mark it, then set it to zero replicas.
+    Zero,
+    /// Set it to so many replicas, then take the mark away.
+    Wake(u32),
+    /// Take the mark away: somebody else has woken it.
+    Unmark,
+}
+
+/// What to do. Level-triggered: the same situation asks for the same step, whatever was done before,
+/// so that a write that was lost is made up for.
+#[must_use]
+pub fn step(situation: &Situation) -> Step {
+    let Situation {
+        wanted,
+        marked,
+        replicas,
+        work,
+        ..
+    } = *situation;
+    match (replicas, marked) {
+        // A person's off switch.
+        (0, false) => Step::Rest,
+        (0, true) => match work {
+            _ if !wanted => Step::Wake(situation.start(1)),
+            Work::Waiting(needed) => Step::Wake(situation.start(needed)),
+            // Only a consumer that runs commits, and only then does a lag say anything.
+            Work::NeverRan => Step::Wake(situation.start(1)),
+            Work::None | Work::Unknown => Step::Rest,
+        },
+        (_, true) => {
+            let rewritten = situation.zeroed.is_some_and(|ago| ago < REWRITES_WITHIN);
+            match work {
+                Work::None if wanted && rewritten => Step::Zero,
+                _ => Step::Unmark,
+            }
+        }
+        (_, false) => {
+            let idle = situation
+                .idle
+                .is_some_and(|idle| idle >= situation.cooldown);
+            match work {
+                Work::None if wanted && idle => Step::Zero,
+                _ => Step::Rest,
+            }
+        }
+    }
+}
+
+impl Situation {
+    fn start(&self, needed: u32) -> u32 {
+        let (fewest, most) = self.bounds;
+        let fewest = fewest.max(1);
+        needed.clamp(fewest, most.max(fewest))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,9 @@
+//! What people are told: findings, incidents, events, explanations, status.
+
+pub mod current_findings;
+pub mod explain;
+pub mod hpa_events;
+pub mod hpa_findings;
+pub mod hpa_status;
+pub mod incidents;
+pub mod workload_findings;

@@ -1,0 +1,318 @@
+//! What is found out about groups and HPAs as they are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::model::evaluation::Rules;
+use crate::model::evaluation::metric_evaluation::standings;
+use crate::model::fixtures;
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use crate::model::hpa::selector::Selector;
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::group::Member;
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::settings::cap_mode::CapMode;
+use crate::model::units::metric::LAG_METRIC;
+use crate::model::units::newtypes::TopicName;
+use crate::model::units::quantity::Milli;
+
+const LOOKING: Looking = Looking {
+    cap: CapMode::Advise,
+    members_within: Duration::ZERO,
+};
+
+fn member(subscribed: Option<&str>, assigned: &[i32]) -> Member {
+    Member {
+        id: "m".into(),
+        instance: None,
+        client: "c".into(),
+        host: "/10.0.0.1".into(),
+        subscribed: subscribed.map(|topics| topics.split(' ').map(TopicName::from).collect()),
+        assigned: vec![("t".into(), assigned.to_vec())],
+    }
+}
+
+/// The kinds of what is found of a group with a commit on each of two partitions.
+fn kinds(state: GroupState, kind: GroupKind, members: Vec<Member>) -> Vec<&'static str> {
+    let row = (0, Ok(Some(5)), Ok(9));
+    let mut read = fixtures::read(Duration::ZERO, "g", "t", &[row, row]);
+    read.groups[0].plan.discover = true;
+    read.groups[0].description = Ok(Arc::new(GroupDescription {
+        kind,
+        state,
+        assignor: Some("range".into()),
+        members,
+        subtopologies: Vec::new(),
+    }));
+    let snapshot = LagSnapshot {
+        clusters: [(
+            "main".into(),
+            ClusterHistory::default().take_in(read, Scope::Whole),
+        )]
+        .into(),
+        ..LagSnapshot::default()
+    };
+    let found = findings::<HpaFacts>(&snapshot, &[], &[], LOOKING);
+    assert!(found.iter().all(|f| f.to_string().contains("\"g\"")));
+    found.iter().map(Finding::label).collect()
+}
+
+#[test]
+fn members_without_work_and_mixed_subscriptions_are_told_of_a_settled_group() {
+    use GroupKind::{Classic, Share};
+    use GroupState::{Rebalancing, Stable};
+    let two = || vec![member(Some("t"), &[0]), member(Some("t"), &[1])];
+    let three = || [two(), vec![member(Some("t"), &[])]].concat();
+    for (state, kind, members, expected) in [
+        (Stable, Classic, two(), vec![]),
+        (Stable, Classic, three(), vec!["members_beyond"]),
+        (Rebalancing, Classic, three(), vec![]),
+        (Stable, Share, three(), vec![]),
+        (
+            Stable,
+            Classic,
+            vec![member(Some("t"), &[0]), member(None, &[1])],
+            vec![],
+        ),
+    ] {
+        assert_eq!(
+            kinds(state, kind, members.clone()),
+            expected,
+            "{state:?} {members:?}"
+        );
+    }
+    let mixed = || vec![member(Some("t"), &[0]), member(Some("t u"), &[1])];
+    assert_eq!(kinds(Stable, Classic, mixed()), ["mixed_subscriptions"]);
+    assert_eq!(kinds(Stable, Share, mixed()), Vec::<&str>::new());
+}
+
+#[test]
+fn tolerances_that_pass_or_miss_the_ceiling() {
+    let facts = |max, up: Option<&str>, down: Option<&str>| HpaFacts {
+        namespace: "n".into(),
+        name: "h".into(),
+        max_replicas: max,
+        tolerance_up: up.and_then(Milli::parse),
+        tolerance_down: down.and_then(Milli::parse),
+        ..HpaFacts::default()
+    };
+    let zero = Some("0");
+    for (max, up, down, ceiling, expected) in [
+        (20, zero, zero, 12, vec![]),
+        (
+            20,
+            None,
+            None,
+            12,
+            vec!["tolerance_above", "tolerance_below"],
+        ),
+        (12, None, None, 12, vec!["tolerance_below"]),
+        (12, zero, None, 12, vec![]),
+        (20, zero, None, 12, vec!["tolerance_above"]),
+        // Below eleven, one replica is more than a tenth.
+        (10, None, None, 10, vec![]),
+        (11, None, None, 11, vec!["tolerance_below"]),
+        (6, None, None, 12, vec![]),
+        (
+            5,
+            Some("500m"),
+            zero,
+            3,
+            vec!["tolerance_above", "tolerance_below"],
+        ),
+    ] {
+        let found = of_tolerance(&facts(max, up, down), Replicas(ceiling));
+        let labels: Vec<_> = found.iter().map(Finding::label).collect();
+        assert_eq!(labels, expected, "{max} {up:?} {down:?} {ceiling}");
+    }
+}
+
+fn described(state: GroupState) -> Arc<GroupDescription> {
+    Arc::new(GroupDescription {
+        kind: GroupKind::Classic,
+        state,
+        assignor: None,
+        members: Vec::new(),
+        subtopologies: Vec::new(),
+    })
+}
+
+/// Whether a group's offsets are said to go, at each of these days, with the state that it has by then;
+/// a `true` restarts the daemon before.
+fn expiry(days: &[(u64, Option<GroupState>, bool)], row: fixtures::Row) -> Vec<bool> {
+    let mut history = ClusterHistory::default();
+    let mut told = Vec::new();
+    for (day, state, is_restarted) in days {
+        let after = Duration::from_secs(day * 24 * 3600);
+        if *is_restarted {
+            let now = fixtures::at(after);
+            let memory = history.export(&now);
+            let saved = now.wall.duration_since(std::time::SystemTime::UNIX_EPOCH);
+            let saved = u32::try_from(saved.unwrap().as_secs()).unwrap();
+            history = ClusterHistory::default();
+            history.import(&memory, saved, &now);
+        }
+        let mut read = fixtures::read(after, "g", "t", &[row]);
+        read.groups[0].description = state.map(described).ok_or(Fault::NoAnswer);
+        let snapshot = LagSnapshot {
+            clusters: [("main".into(), history.take_in(read, Scope::Whole))].into(),
+            ..LagSnapshot::default()
+        };
+        let found = findings::<HpaFacts>(&snapshot, &[], &[], LOOKING);
+        told.push(found.iter().any(|f| f.label() == "offsets_expire"));
+    }
+    told
+}
+
+#[test]
+fn offsets_go_when_nobody_has_been_there_for_days() {
+    use GroupState::{Empty, Stable};
+    let row = (0, Ok(Some(9)), Ok(9));
+    let days = |days: &[(u64, Option<GroupState>, bool)]| expiry(days, row);
+    let empty = |day| (day, Some(Empty), false);
+    assert_eq!(
+        days(&[empty(0), empty(4), empty(5), empty(9)]),
+        [false, false, true, true]
+    );
+    // Somebody was there in between.
+    let back = (4, Some(Stable), false);
+    assert_eq!(days(&[empty(0), back, empty(5), empty(9)]), [false; 4]);
+    assert!(days(&[empty(0), back, empty(5), empty(10)])[3]);
+    // Nobody could tell in between, and the daemon was restarted.
+    let (mute, restarted) = ((3, None, false), (6, Some(Empty), true));
+    assert_eq!(days(&[empty(0), mute, restarted]), [false, false, true]);
+    let none = (0, Ok(None), Ok(9));
+    assert_eq!(expiry(&[empty(0), empty(9)], none), [false; 2]);
+}
+
+/// The kinds of what is found of a group without members, as one of these settings wants it.
+fn without_members(
+    state: GroupState,
+    rows: &[fixtures::Row],
+    annotations: &[(&str, &str)],
+    members_within: Duration,
+) -> Vec<&'static str> {
+    let mut read = fixtures::read(Duration::ZERO, "g", "t", rows);
+    read.groups[0].description = Ok(described(state));
+    let hpa = hpa("h", "group=g,topic=t", "100", annotations);
+    let snapshot = LagSnapshot {
+        targets: Arc::new(Targets::merge(
+            &["main".into()],
+            &[],
+            &[hpa],
+            BTreeSet::new(),
+        )),
+        clusters: [(
+            "main".into(),
+            ClusterHistory::default().take_in(read, Scope::Whole),
+        )]
+        .into(),
+        ..LagSnapshot::default()
+    };
+    let looking = Looking {
+        members_within,
+        ..LOOKING
+    };
+    let found = findings::<HpaFacts>(&snapshot, &[], &[], looking);
+    found.iter().map(Finding::label).collect()
+}
+
+fn hpa(name: &str, selector: &str, per: &str, annotations: &[(&str, &str)]) -> HpaFacts {
+    let annotations = annotations.iter();
+    HpaFacts {
+        namespace: "shop".into(),
+        name: name.into(),
+        max_replicas: 2,
+        metrics: vec![ExternalMetric {
+            name: LAG_METRIC.into(),
+            selector: Selector::parse(selector).unwrap(),
+            target: Milli::parse(per).map(MetricTarget::AverageValue),
+        }],
+        annotations: annotations
+            .map(|(key, value)| (format!("lagwise.dev/{key}"), (*value).to_owned()))
+            .collect(),
+        ..HpaFacts::default()
+    }
+}
+
+#[test]
+fn nobody_consumes_where_messages_wait_and_nothing_sleeps() {
+    use GroupState::{Empty, Rebalancing, Unjoined};
+    let none = &[][..];
+    let zero = &[("scale-to-zero", "true")][..];
+    let (behind, done) = ((0, Ok(Some(5)), Ok(9)), (0, Ok(Some(9)), Ok(9)));
+    let unknown = (0, Ok(Some(5)), Err(Fault::NoAnswer));
+    let now = Duration::ZERO;
+    for (state, rows, annotations, within, expected) in [
+        (Empty, &[behind][..], none, now, &["no_members"][..]),
+        (Empty, &[done], none, now, &[]),
+        (Empty, &[behind, unknown], none, now, &[]),
+        (Empty, &[behind], zero, now, &[]),
+        // Those that assign themselves their partitions are no members, ever.
+        (Unjoined, &[behind], none, now, &[]),
+        (Rebalancing, &[behind], none, now, &[]),
+        // How old a message is cannot be told from one reading: perhaps a rollout is under way.
+        (Empty, &[behind], none, Duration::from_secs(120), &[]),
+    ] {
+        let found = without_members(state, rows, annotations, within);
+        assert_eq!(found, expected, "{state:?} {rows:?} {annotations:?}");
+    }
+}
+
+#[test]
+fn refusals_that_somebody_has_to_mend() {
+    let read = fixtures::read(Duration::ZERO, "g", "t", &[(0, Ok(Some(5)), Ok(9))]);
+    let mut missing = fixtures::read(Duration::ZERO, "g", "gone", &[(0, Ok(None), Ok(9))]);
+    missing.topics = [("gone".into(), Err(Fault::TopicMissing))].into();
+    let one = |selector: &str| vec![hpa("a", selector, "100", &[])];
+    let two = |other: &str| {
+        [
+            one("group=g,topic=t"),
+            vec![hpa("b", "group=g,topic=t", other, &[])],
+        ]
+        .concat()
+    };
+    for (observation, hpas, expected) in [
+        (read.clone(), one("group=g,topic=t"), &[][..]),
+        (read.clone(), two("100"), &[]),
+        (read.clone(), two("200"), &["conflicting_targets"; 2]),
+        // Not read yet is not known, which is no mistake of anybody's.
+        (read, one("group=other"), &[]),
+        (missing, one("group=g,topic=gone"), &["topic_missing"]),
+        (
+            fixtures::nothing(Duration::ZERO, "g"),
+            one("group=g"),
+            &["nothing_to_read"],
+        ),
+    ] {
+        let snapshot = LagSnapshot {
+            targets: Arc::new(Targets::merge(
+                &["main".into()],
+                &[],
+                &hpas,
+                BTreeSet::new(),
+            )),
+            clusters: [(
+                "main".into(),
+                ClusterHistory::default().take_in(observation, Scope::Whole),
+            )]
+            .into(),
+            ..LagSnapshot::default()
+        };
+        let rules = Rules {
+            clamp: true,
+            cap: CapMode::Advise,
+            max_staleness: Duration::from_secs(30),
+            namespaces: Vec::new(),
+        };
+        let now = fixtures::at(Duration::ZERO);
+        let standings = standings(&snapshot.targets, &snapshot, &now, &rules);
+        // Without the facts of the HPAs, whose maximum is none of this test's.
+        let found = findings::<HpaFacts>(&snapshot, &standings, &[], LOOKING);
+        assert_eq!(
+            found.iter().map(Finding::label).collect::<Vec<_>>(),
+            expected
+        );
+    }
+}

@@ -1,0 +1,66 @@
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::*;
+use crate::model::evaluation::Ceiling;
+use crate::model::evaluation::parallelism::{Parallelism, ParallelismRule};
+use crate::model::fixtures;
+use crate::model::units::metric::Metric;
+use crate::model::units::newtypes::{Lag, Replicas};
+use crate::model::units::quantity::Milli;
+
+#[test]
+fn every_rule_says_why() {
+    let limit = Limit::Bounded(Replicas(24));
+    let answer = |rule| Answer {
+        metric: Metric::Lag,
+        value: Milli::from_units(2400),
+        desired: Some(24),
+        lag: Some(Lag(9999)),
+        ceiling: Some(Ceiling {
+            replicas: limit,
+            useful: Parallelism {
+                limit,
+                rule: ParallelismRule::OneTopic,
+            },
+            threads: NonZeroU32::MIN,
+        }),
+        wanted: Some(Milli::from_units(100)),
+        rule,
+        read: fixtures::at(Duration::ZERO),
+    };
+    for (rule, words) in [
+        (ValueRule::AsMeasured, "no rule changes it"),
+        (ValueRule::Clamped, "ceiling is worth: 24 x 100"),
+        (ValueRule::Lifted, "over its tolerance to the ceiling of 24"),
+        (ValueRule::Even, "share the partitions evenly"),
+        (ValueRule::NeverRan, "has never committed"),
+        (ValueRule::Cooldown, "not for as long as the cooldown"),
+        (ValueRule::Fallback, "longer than fallback-after"),
+    ] {
+        let said = because(&answer(rule));
+        assert!(said.contains(words), "{rule:?}: {said}");
+    }
+}
+
+#[test]
+fn a_finding_is_about_the_hpa_or_one_of_its_groups() {
+    let groups = [("main".to_owned(), "g".to_owned())].into();
+    let mixed = |group: &str| Finding::MixedSubscriptions {
+        cluster: "main".into(),
+        group: group.into(),
+    };
+    let no_group = |hpa: &str| Finding::NoGroup { hpa: hpa.into() };
+    for (finding, expected) in [
+        (mixed("g"), true),
+        (mixed("h"), false),
+        (no_group("shop/orders"), true),
+        (no_group("shop/orders-2"), false),
+    ] {
+        assert_eq!(
+            is_about(&finding, "shop/orders", &groups),
+            expected,
+            "{finding}"
+        );
+    }
+}

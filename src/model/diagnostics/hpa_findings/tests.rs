@@ -1,0 +1,173 @@
+//! When HPAs are odd by what they say, and when not.
+
+use super::*;
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
+use crate::model::hpa::selector::Selector;
+use crate::model::settings::cap_mode::CapMode;
+use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
+use crate::model::units::quantity::Milli;
+
+fn hpa(metrics: &[&str]) -> HpaFacts {
+    let external = |name: &&str| ExternalMetric {
+        name: (*name).into(),
+        selector: Selector::parse("group=g").unwrap(),
+        target: Some(MetricTarget::AverageValue(Milli::ONE)),
+    };
+    HpaFacts {
+        namespace: "shop".into(),
+        name: "h".into(),
+        max_replicas: 6,
+        metrics: metrics.iter().map(external).collect(),
+        scale_target: ScaleTarget {
+            api_version: "apps/v1".into(),
+            kind: "Deployment".into(),
+            name: "billing".into(),
+        },
+        ..HpaFacts::default()
+    }
+}
+
+fn with(mut hpa: HpaFacts, annotations: &[(&str, &str)]) -> HpaFacts {
+    let pairs = annotations
+        .iter()
+        .map(|(k, v)| (format!("{PREFIX}{k}"), (*v).to_owned()));
+    hpa.annotations = pairs.collect();
+    hpa
+}
+
+fn labels(found: impl IntoIterator<Item = Finding>) -> Vec<&'static str> {
+    found.into_iter().map(|f| f.label()).collect()
+}
+
+#[test]
+fn against_the_ceiling() {
+    let bounds = |min, max| HpaFacts {
+        min_replicas: Some(min),
+        max_replicas: max,
+        ..hpa(&[LAG_METRIC])
+    };
+    let (cpu, other) = (
+        HpaFacts {
+            other_metrics: vec!["Resource cpu".into()],
+            ..bounds(1, 20)
+        },
+        HpaFacts {
+            max_replicas: 20,
+            ..hpa(&[LAG_METRIC, "queue_length"])
+        },
+    );
+    let enforced = |hpa: HpaFacts| with(hpa, &[("cap", "enforce")]);
+    let paused = with(bounds(1, 20), &[("cap", "enforce"), ("paused", "true")]);
+    for (hpa, even, expected) in [
+        (bounds(1, 12), false, &[][..]),
+        (bounds(1, 13), false, &["max_above_ceiling"]),
+        (cpu.clone(), false, &["others_above"]),
+        (other, false, &["others_above"]),
+        // What holds maxReplicas down binds every metric.
+        (enforced(cpu), false, &[]),
+        (enforced(bounds(1, 20)), false, &[]),
+        (paused, false, &["max_above_ceiling"]),
+        (bounds(12, 12), false, &[]),
+        (
+            bounds(13, 20),
+            false,
+            &["max_above_ceiling", "min_above_ceiling"],
+        ),
+        (bounds(0, 6), false, &[]),
+        (bounds(1, 1), false, &[]),
+        (bounds(1, 5), false, &["uneven_partitions"]),
+        (bounds(1, 5), true, &[]),
+        (bounds(1, 8), false, &["uneven_partitions"]),
+        (bounds(1, 0), false, &[]),
+    ] {
+        let found = of_ceiling(&hpa, Replicas(12), CapMode::Advise, even);
+        assert_eq!(labels(found), expected, "{hpa:?}");
+    }
+    // By default of the cluster; a group of which nothing is read has no replica to spare, either.
+    assert_eq!(
+        of_ceiling(&bounds(1, 20), Replicas(12), CapMode::Enforce, false),
+        []
+    );
+    let none = of_ceiling(&bounds(1, 20), Replicas(0), CapMode::Enforce, false);
+    assert_eq!(none, []);
+}
+
+#[test]
+fn windows_that_hold_up_what_is_decided() {
+    let windows = |metric, up, down| HpaFacts {
+        window_up: up,
+        window_down: down,
+        ..hpa(&[metric])
+    };
+    let native = |down, annotations: &[(&str, &str)]| HpaFacts {
+        min_replicas: Some(0),
+        window_down: down,
+        ..with(hpa(&[LAG_METRIC]), annotations)
+    };
+    let zero = ("scale-to-zero", "true");
+    for (hpa, expected) in [
+        (windows(LAG_METRIC, None, None), &[][..]),
+        (windows(LAG_METRIC, Some(0), Some(0)), &[]),
+        (windows(LAG_METRIC, Some(60), None), &[Window::Up]),
+        (windows(LAG_METRIC, None, Some(300)), &[]),
+        (windows(DESIRED_METRIC, None, Some(300)), &[Window::Down]),
+        // Everybody has it, and nobody has said it.
+        (windows(DESIRED_METRIC, None, None), &[]),
+        (windows("queue_length", Some(60), Some(60)), &[]),
+        (native(None, &[zero]), &[]),
+        (
+            native(None, &[zero, ("cooldown", "2m")]),
+            &[Window::Cooldown],
+        ),
+        (native(Some(60), &[zero, ("cooldown", "2m")]), &[]),
+        (native(Some(600), &[]), &[]),
+        (native(Some(600), &[zero, ("cooldown", "soon")]), &[]),
+    ] {
+        let found = of_hpas(std::slice::from_ref(&hpa)).map(|finding| match finding {
+            Finding::Stabilised { window, .. } => window,
+            other => panic!("{other}"),
+        });
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{hpa:?}");
+    }
+    // lagwise's own way to zero asks no window.
+    let ours = HpaFacts {
+        window_down: Some(600),
+        ..with(hpa(&[LAG_METRIC]), &[zero])
+    };
+    assert_eq!(of_hpas(&[ours]).count(), 0);
+}
+
+#[test]
+fn who_owns_and_who_shares() {
+    let owned = |annotations: &[(&str, &str)]| HpaFacts {
+        controller: Some("ScaledObject/billing".into()),
+        ..with(hpa(&[LAG_METRIC]), annotations)
+    };
+    for (annotations, expected) in [
+        (&[][..], &[][..]),
+        (&[("cap", "advise")], &[]),
+        (&[("cap", "enforce")], &["controller_owned"]),
+        (&[("scale-to-zero", "true")], &["controller_owned"]),
+    ] {
+        assert_eq!(labels(of_hpas(&[owned(annotations)])), expected);
+    }
+    let other = |name: &str, kind: &str, metric: &str| {
+        let mut other = hpa(&[metric]);
+        other.name = name.into();
+        other.scale_target.kind = kind.into();
+        other
+    };
+    let found = |second: HpaFacts| labels(of_hpas(&[hpa(&[LAG_METRIC]), second]));
+    let both = ["shared_scale_target"; 2];
+    assert_eq!(found(other("i", "Deployment", LAG_METRIC)), both);
+    assert_eq!(found(other("i", "Deployment", "queue_length")), both);
+    assert_eq!(found(other("i", "StatefulSet", LAG_METRIC)), [""; 0]);
+    let elsewhere = HpaFacts {
+        namespace: "mall".into(),
+        ..other("i", "Deployment", LAG_METRIC)
+    };
+    assert_eq!(found(elsewhere), [""; 0]);
+    // Neither is any of our business.
+    let strangers = ["a", "b"].map(|name| other(name, "Deployment", "queue_length"));
+    assert_eq!(of_hpas(&strangers).count(), 0);
+}

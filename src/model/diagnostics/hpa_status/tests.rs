@@ -1,0 +1,186 @@
+//! What one line says.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::*;
+use crate::model::fixtures;
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use crate::model::kafka::fault::Fault;
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::settings::cap_mode::CapMode;
+use crate::model::targets::Targets;
+use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
+use crate::model::units::newtypes::Replicas;
+use crate::model::units::quantity::Milli;
+
+fn metric(name: &str, selector: &str, per: &str) -> ExternalMetric {
+    ExternalMetric {
+        name: name.into(),
+        selector: Selector::parse(selector).unwrap(),
+        target: Milli::parse(per).map(MetricTarget::AverageValue),
+    }
+}
+
+fn hpa(name: &str, metrics: Vec<ExternalMetric>, annotations: &[(&str, &str)]) -> HpaFacts {
+    HpaFacts {
+        namespace: "shop".into(),
+        name: name.into(),
+        max_replicas: 2,
+        metrics,
+        annotations: annotations
+            .iter()
+            .map(|(key, value)| (format!("lagwise.dev/{key}"), (*value).to_owned()))
+            .collect(),
+        ..HpaFacts::default()
+    }
+}
+
+fn told(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
+    let mut history = ClusterHistory::default();
+    let row = |behind| (0, Ok(Some(0)), Ok(behind));
+    let zero = Duration::ZERO;
+    let broken = (0, Ok(Some(0)), Err(Fault::LeaderUnknown));
+    history.take_in(
+        fixtures::read(zero, "g", "t", &[row(250), row(0)]),
+        Scope::Some,
+    );
+    history.take_in(fixtures::read(zero, "h", "u", &[row(70)]), Scope::Some);
+    let last = fixtures::read(zero, "broken", "v", &[row(70), broken]);
+    let read = history.take_in(last, Scope::Some);
+    let snapshot = LagSnapshot {
+        targets: Arc::new(Targets::merge(&["main".into()], &[], hpas, BTreeSet::new())),
+        clusters: [("main".into(), read)].into(),
+        ..LagSnapshot::default()
+    };
+    let rules = Rules {
+        clamp: true,
+        cap: CapMode::Advise,
+        max_staleness: Duration::from_secs(30),
+        namespaces: Vec::new(),
+    };
+    statuses(&snapshot, &fixtures::at(Duration::from_secs(4)), &rules)
+}
+
+fn one(hpa: HpaFacts) -> HpaStatus {
+    let mut all = told(&[hpa]);
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+#[test]
+fn a_line_says_what_is_behind_and_what_is_wanted_of_it() {
+    let status = one(hpa(
+        "a",
+        vec![metric(LAG_METRIC, "group=g,topic=t", "100")],
+        &[],
+    ));
+    let expected = HpaStatus {
+        namespace: "shop".into(),
+        hpa: "a".into(),
+        lag: Some(250),
+        // One reading does not tell how old a message is.
+        lag_millis: status.lag_millis,
+        lag_millis_is_lower_bound: status.lag_millis_is_lower_bound,
+        replicas: None,
+        desired: Some(2),
+        ceiling: Some(Limit::Bounded(Replicas(2))),
+        partitions: Some(2),
+        cap: CapMode::Advise,
+        cap_observed: false,
+        reason: "clamped".into(),
+        age_millis: Some(4000),
+        findings: Vec::new(),
+    };
+    assert_eq!(status, expected);
+    let text = serde_json::to_string(&status).unwrap();
+    assert_eq!(serde_json::from_str::<HpaStatus>(&text).unwrap(), status);
+}
+
+#[test]
+fn several_metrics_are_one_line_and_count_once_what_they_share() {
+    let of_group = |name: &str, selector: &str| {
+        metric(name, selector, if name == LAG_METRIC { "100" } else { "1" })
+    };
+    for (metrics, lag, desired, ceiling, partitions) in [
+        (
+            vec![
+                (LAG_METRIC, "group=g,topic=t"),
+                (LAG_METRIC, "group=h,topic=u"),
+            ],
+            320,
+            2,
+            2,
+            3,
+        ),
+        (
+            vec![
+                (LAG_METRIC, "group=g,topic=t"),
+                (DESIRED_METRIC, "group=g,topic=t"),
+            ],
+            250,
+            2,
+            2,
+            2,
+        ),
+        (vec![(LAG_METRIC, "group=h,topic=u")], 70, 1, 1, 1),
+    ] {
+        let metrics = metrics
+            .iter()
+            .map(|(name, selector)| of_group(name, selector))
+            .collect();
+        let status = one(hpa("a", metrics, &[("lag-per-replica", "100")]));
+        assert_eq!(status.lag, Some(lag));
+        assert_eq!(status.desired, Some(desired));
+        assert_eq!(status.ceiling, Some(Limit::Bounded(Replicas(ceiling))));
+        assert_eq!(status.partitions, Some(partitions));
+    }
+    let filtered = metric(LAG_METRIC, "group=g,topic=t", "100");
+    let status = one(hpa("a", vec![filtered], &[("partitions", "1")]));
+    assert_eq!((status.lag, status.partitions), (Some(0), Some(1)));
+}
+
+#[test]
+fn what_is_unknown_is_nothing_and_says_why() {
+    let known = || metric(LAG_METRIC, "group=g,topic=t", "100");
+    let broken = || metric(LAG_METRIC, "group=broken,topic=v", "100");
+    for (metrics, reason) in [
+        (vec![broken()], "lag of group \"broken\""),
+        // The other metric might have wanted more.
+        (vec![known(), broken()], "lag of group \"broken\""),
+        (
+            vec![metric(LAG_METRIC, "group=unread,topic=t", "1")],
+            "the first read of group",
+        ),
+        (
+            vec![metric(LAG_METRIC, "topic=t", "1")],
+            "HPA shop/a: the selector",
+        ),
+    ] {
+        let status = one(hpa("a", metrics, &[]));
+        let known = (
+            status.lag,
+            status.desired,
+            status.ceiling,
+            status.partitions,
+        );
+        assert_eq!(known, (None, None, None, None), "{reason}");
+        assert_eq!((status.lag_millis, status.age_millis), (None, None));
+        assert!(status.reason.starts_with(reason), "{}", status.reason);
+    }
+}
+
+#[test]
+fn the_cap_is_observed_only_where_the_maximum_holds_it() {
+    let with = |max_replicas, mode| {
+        let metrics = vec![metric(LAG_METRIC, "group=g,topic=t", "100")];
+        let status = one(HpaFacts {
+            max_replicas,
+            ..hpa("a", metrics, &[("cap", mode)])
+        });
+        (status.cap, status.cap_observed)
+    };
+    assert_eq!(with(2, "enforce"), (CapMode::Enforce, true));
+    assert_eq!(with(3, "enforce"), (CapMode::Enforce, false));
+    assert_eq!(with(2, "advise"), (CapMode::Advise, false));
+}

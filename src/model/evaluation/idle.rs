@@ -1,0 +1,9 @@
+//! Since when each HPA has had no demand.
+
+use std::collections::BTreeMap;
+
+use crate::model::hpa::key::HpaName;
+use crate::model::units::newtypes::Moment;
+
+/// Since when each HPA that may be scaled to zero has had no work.
+pub type IdleSince = BTreeMap<HpaName, Moment>;

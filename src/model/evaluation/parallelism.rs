@@ -1,0 +1,258 @@
+//! How many members of a group can have work at once, and by which rule.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Subtopology};
+use crate::model::lag::subscription::RememberedGroup;
+use crate::model::settings::By;
+use crate::model::units::newtypes::{Replicas, TopicName};
+use crate::model::units::partition_filter::PartitionFilter;
+
+/// A bound that may be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// No more than so many.
+    Bounded(Replicas),
+    /// As many as one likes.
+    Unbounded,
+}
+
+impl Limit {
+    /// The bound, where there is one.
+    #[must_use]
+    pub fn bounded(self) -> Option<u32> {
+        match self {
+            Limit::Bounded(Replicas(most)) => Some(most),
+            Limit::Unbounded => None,
+        }
+    }
+
+    /// The larger one.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        match (self, other) {
+            (Limit::Bounded(a), Limit::Bounded(b)) => Limit::Bounded(a.max(b)),
+            _ => Limit::Unbounded,
+        }
+    }
+
+    /// This many, or the bound where that is less.
+    #[must_use]
+    pub fn cut(self, count: u32) -> u32 {
+        self.bounded().map_or(count, |most| count.min(most))
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::Bounded(most) => most.fmt(f),
+            Limit::Unbounded => f.write_str("no limit"),
+        }
+    }
+}
+
+/// Which rule made a useful parallelism.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParallelismRule {
+    /// One topic: its partitions.
+    OneTopic,
+    /// Several topics dealt out one by one, always beginning with the same members (`range`): the
+    /// partitions of the largest.
+    LargestTopic,
+    /// Several topics and an assignor that was never seen, or is not known here: as with `range`,
+    /// every client's default.
+    AssignorUnknown,
+    /// Several topics dealt out together: all their partitions.
+    AllTopics,
+    /// Commits, and never a member (`assign()`): the partitions with a commit.
+    ManualAssignment,
+    /// A streams group: its tasks.
+    Tasks,
+    /// A share group: partitions bound nothing.
+    Shared,
+    /// `by: lagging`: the partitions with lag.
+    Lagging,
+}
+
+impl ParallelismRule {
+    /// The rule's name, for labels.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            ParallelismRule::OneTopic => "one_topic",
+            ParallelismRule::LargestTopic => "largest_topic",
+            ParallelismRule::AssignorUnknown => "assignor_unknown",
+            ParallelismRule::AllTopics => "all_topics",
+            ParallelismRule::ManualAssignment => "manual_assignment",
+            ParallelismRule::Tasks => "tasks",
+            ParallelismRule::Shared => "shared",
+            ParallelismRule::Lagging => "lagging",
+        }
+    }
+}
+
+impl fmt::Display for ParallelismRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ParallelismRule::OneTopic => "the topic's partitions",
+            ParallelismRule::LargestTopic => "the largest topic's partitions, dealt out by range",
+            ParallelismRule::AssignorUnknown => {
+                "the largest topic's partitions, as by range, since the assignor is not known"
+            }
+            ParallelismRule::AllTopics => "all topics' partitions, dealt out together",
+            ParallelismRule::ManualAssignment => {
+                "the partitions with a commit, since the group never had a member"
+            }
+            ParallelismRule::Tasks => "the tasks of the streams topology",
+            ParallelismRule::Shared => "a share group's members share partitions",
+            ParallelismRule::Lagging => "the partitions with lag",
+        })
+    }
+}
+
+/// Useful parallelism: the most members that can have work, and the rule that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Parallelism {
+    /// So many.
+    pub limit: Limit,
+    /// Why.
+    pub rule: ParallelismRule,
+}
+
+impl Parallelism {
+    /// The most replicas that can have work, with so many members in each.
+    #[must_use]
+    pub fn ceiling(self, threads: NonZeroU32) -> Limit {
+        match self.limit {
+            Limit::Bounded(Replicas(most)) => {
+                Limit::Bounded(Replicas(most.div_ceil(threads.get())))
+            }
+            Limit::Unbounded => Limit::Unbounded,
+        }
+    }
+}
+
+/// How much there is to deal out of one topic, after the partition filter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicWork {
+    /// Its partitions.
+    pub partitions: u32,
+    /// Those on which the group has a commit.
+    pub committed: u32,
+    /// Those with lag.
+    pub lagging: u32,
+}
+
+/// A group and what it reads.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupWork<'a> {
+    /// What is remembered of it.
+    pub remembered: &'a RememberedGroup,
+    /// How it was last described.
+    pub description: Option<&'a GroupDescription>,
+    /// What it reads.
+    pub topics: &'a [(&'a TopicName, TopicWork)],
+    /// The partitions that count; `None` for all.
+    pub filter: Option<&'a PartitionFilter>,
+}
+
+/// Useful parallelism of a group: the most members that can be given work.
+#[must_use]
+pub fn useful_parallelism(group: &GroupWork<'_>, by: By) -> Parallelism {
+    let sum = |count: fn(&TopicWork) -> u32| {
+        let counts = group.topics.iter().map(|(_, work)| count(work));
+        counts.fold(0, u32::saturating_add)
+    };
+    let of_all = by_kind(group, sum);
+    let (By::Lagging, Limit::Bounded(Replicas(most))) = (by, of_all.limit) else {
+        return of_all;
+    };
+    let lagging = sum(|work| work.lagging).max(1);
+    if lagging < most {
+        bounded(lagging, ParallelismRule::Lagging)
+    } else {
+        of_all
+    }
+}
+
+fn bounded(most: u32, rule: ParallelismRule) -> Parallelism {
+    Parallelism {
+        limit: Limit::Bounded(Replicas(most)),
+        rule,
+    }
+}
+
+fn by_kind(group: &GroupWork<'_>, sum: impl Fn(fn(&TopicWork) -> u32) -> u32) -> Parallelism {
+    let largest = group.topics.iter().map(|(_, work)| work.partitions);
+    let largest = largest.max().unwrap_or(0);
+    let kind = group.description.map(|d| d.kind).or(group.remembered.kind);
+    match kind {
+        Some(GroupKind::Share) => {
+            return Parallelism {
+                limit: Limit::Unbounded,
+                rule: ParallelismRule::Shared,
+            };
+        }
+        Some(GroupKind::Streams) => {
+            let told = group.description.map(|d| d.subtopologies.as_slice());
+            if let Some(tasks) = tasks(told.unwrap_or_default(), group) {
+                return bounded(tasks, ParallelismRule::Tasks);
+            }
+        }
+        Some(GroupKind::Classic) if is_manual(group) => {
+            let committed = sum(|work| work.committed);
+            if committed > 0 {
+                return bounded(committed, ParallelismRule::ManualAssignment);
+            }
+        }
+        Some(GroupKind::Classic | GroupKind::Consumer) | None => {}
+    }
+    if group.topics.len() <= 1 {
+        return bounded(largest, ParallelismRule::OneTopic);
+    }
+    match group.remembered.assignor.as_deref() {
+        Some("roundrobin" | "sticky" | "cooperative-sticky" | "uniform") => {
+            bounded(sum(|work| work.partitions), ParallelismRule::AllTopics)
+        }
+        Some("range") => bounded(largest, ParallelismRule::LargestTopic),
+        // The class of a streams application of the classic protocol is such a one, too: its
+        // topology is not told, and joins may make one task of several topics.
+        Some(_) | None => bounded(largest, ParallelismRule::AssignorUnknown),
+    }
+}
+
+/// Whether the group was described without ever having had a member.
+fn is_manual(group: &GroupWork<'_>) -> bool {
+    let is_unjoined =
+        |d: &GroupDescription| d.state == GroupState::Unjoined && d.members.is_empty();
+    !group.remembered.had_members && group.description.is_some_and(is_unjoined)
+}
+
+/// A streams group's tasks; `None` where the broker does not tell all that it takes.
+fn tasks(subtopologies: &[Subtopology], group: &GroupWork<'_>) -> Option<u32> {
+    let of_source = |(topic, told): &(TopicName, Option<u32>)| {
+        let known = group.topics.iter().find(|(name, _)| *name == topic);
+        match (told, group.filter) {
+            (Some(partitions), Some(filter)) => Some(filter.count(*partitions)),
+            (Some(partitions), None) => Some(*partitions),
+            (None, _) => known.map(|(_, work)| work.partitions),
+        }
+    };
+    let mut all = 0u32;
+    for part in subtopologies {
+        // A task reads one partition of each source that has it.
+        let sources = part.sources.iter().map(of_source);
+        let most = sources.collect::<Option<Vec<_>>>()?.into_iter().max();
+        all = all.saturating_add(most.unwrap_or(0));
+    }
+    (all > 0).then_some(all)
+}
+
+#[cfg(test)]
+mod tests;

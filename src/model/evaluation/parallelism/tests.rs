@@ -1,0 +1,351 @@
+//! Each row of the table of useful parallelism, and what is remembered of a group.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::kafka::group::Member;
+use crate::model::lag::subscription::{REMEMBERED_TOPICS, Reads, RememberedGroup};
+
+fn member(subscribed: Option<&[&str]>, assigned: &[&str]) -> Member {
+    let name = |topic: &&str| TopicName::from(*topic);
+    Member {
+        id: "m".into(),
+        instance: None,
+        client: "c".into(),
+        host: "/10.0.0.1".into(),
+        subscribed: subscribed.map(|topics| topics.iter().map(name).collect()),
+        assigned: assigned.iter().map(|t| (name(t), vec![0])).collect(),
+    }
+}
+
+fn description(kind: GroupKind, assignor: Option<&str>, members: usize) -> GroupDescription {
+    GroupDescription {
+        kind,
+        state: if members > 0 {
+            GroupState::Stable
+        } else {
+            GroupState::Unjoined
+        },
+        assignor: assignor.map(Arc::from),
+        members: vec![member(Some(&["t0"]), &["t0"]); members],
+        subtopologies: Vec::new(),
+    }
+}
+
+fn streams(parts: &[&[Option<u32>]]) -> GroupDescription {
+    let part = |(i, sources): (usize, &&[Option<u32>])| Subtopology {
+        id: i.to_string().into(),
+        sources: sources
+            .iter()
+            .enumerate()
+            .map(|(j, count)| (TopicName::from(format!("t{}", i + j)), *count))
+            .collect(),
+    };
+    GroupDescription {
+        subtopologies: parts.iter().enumerate().map(part).collect(),
+        ..description(GroupKind::Streams, None, 1)
+    }
+}
+
+fn topic(partitions: u32) -> TopicWork {
+    TopicWork {
+        partitions,
+        committed: partitions,
+        lagging: partitions,
+    }
+}
+
+/// Described so one after the other, reading these topics.
+fn found(told: &[GroupDescription], topics: &[TopicWork], by: By) -> Parallelism {
+    let names: Vec<_> = (0..topics.len())
+        .map(|i| TopicName::from(format!("t{i}")))
+        .collect();
+    let topics: Vec<_> = names.iter().zip(topics.iter().copied()).collect();
+    let mut remembered = RememberedGroup::default();
+    for description in told {
+        remembered = remembered.after(description);
+    }
+    let work = GroupWork {
+        remembered: &remembered,
+        description: told.last(),
+        topics: &topics,
+        filter: None,
+    };
+    useful_parallelism(&work, by)
+}
+
+use GroupKind::{Classic, Consumer, Share, Streams};
+use ParallelismRule::{
+    AllTopics, AssignorUnknown, Lagging, LargestTopic, ManualAssignment, OneTopic, Shared, Tasks,
+};
+
+#[test]
+fn one_topic_has_its_partitions() {
+    for told in [
+        vec![],
+        vec![description(Classic, Some("range"), 2)],
+        vec![description(Consumer, Some("uniform"), 2)],
+    ] {
+        assert_eq!(
+            found(&told, &[topic(12)], By::Partitions),
+            bounded(12, OneTopic)
+        );
+    }
+    assert_eq!(found(&[], &[], By::Partitions), bounded(0, OneTopic));
+}
+
+#[test]
+fn several_topics_by_range_have_the_largest_ones_partitions() {
+    let both = [topic(12), topic(4)];
+    for kind in [Classic, Consumer] {
+        let told = [description(kind, Some("range"), 2)];
+        assert_eq!(
+            found(&told, &both, By::Partitions),
+            bounded(12, LargestTopic)
+        );
+    }
+}
+
+#[test]
+fn several_topics_by_an_assignor_never_seen_are_taken_as_by_range() {
+    let both = [topic(12), topic(4)];
+    for told in [
+        vec![],
+        vec![description(Classic, None, 1)],
+        vec![description(Consumer, None, 0)],
+        vec![description(Classic, Some("com.example.Own"), 1)],
+        vec![description(Classic, Some("stream"), 1)],
+    ] {
+        let expected = bounded(12, AssignorUnknown);
+        assert_eq!(found(&told, &both, By::Partitions), expected, "{told:?}");
+    }
+}
+
+#[test]
+fn several_topics_dealt_out_together_have_the_sum() {
+    for (kind, assignor) in [
+        (Classic, "roundrobin"),
+        (Classic, "sticky"),
+        (Classic, "cooperative-sticky"),
+        (Consumer, "uniform"),
+    ] {
+        let told = [description(kind, Some(assignor), 1)];
+        let both = [topic(12), topic(4)];
+        assert_eq!(
+            found(&told, &both, By::Partitions),
+            bounded(16, AllTopics),
+            "{assignor}"
+        );
+    }
+}
+
+#[test]
+fn manual_assignment_has_the_partitions_with_commits() {
+    let some = TopicWork {
+        committed: 3,
+        ..topic(12)
+    };
+    let told = [description(Classic, None, 0)];
+    assert_eq!(
+        found(&told, &[some, topic(4)], By::Partitions),
+        bounded(7, ManualAssignment)
+    );
+    // A group that never committed either is one that has yet to run.
+    let none = TopicWork {
+        committed: 0,
+        ..topic(12)
+    };
+    assert_eq!(found(&told, &[none], By::Partitions), bounded(12, OneTopic));
+    // Whoever had a member once does not assign by hand, and who cannot tell says nothing.
+    let had = [description(Classic, Some("sticky"), 1), told[0].clone()];
+    assert_eq!(
+        found(&had, &[some, topic(4)], By::Partitions),
+        bounded(16, AllTopics)
+    );
+    assert_eq!(found(&[], &[some], By::Partitions), bounded(12, OneTopic));
+    // Nor does a group whose members had all left before it was first looked at.
+    let left = GroupDescription {
+        state: GroupState::Empty,
+        ..description(Classic, None, 0)
+    };
+    assert_eq!(
+        found(&[left], &[some], By::Partitions),
+        bounded(12, OneTopic)
+    );
+}
+
+#[test]
+fn a_streams_group_has_its_tasks() {
+    for (parts, expected) in [
+        (
+            vec![&[Some(6), Some(4)][..], &[Some(8)]],
+            bounded(14, Tasks),
+        ),
+        // The count of t1 is not told there, and is known from reading it.
+        (vec![&[Some(6)][..], &[None]], bounded(10, Tasks)),
+        (vec![&[Some(6)][..], &[Some(8), None]], bounded(14, Tasks)),
+        (
+            vec![&[Some(6)][..], &[None, None]],
+            bounded(6, AssignorUnknown),
+        ),
+        (vec![], bounded(6, AssignorUnknown)),
+    ] {
+        let topics = [topic(6), topic(4)];
+        let topics = if parts.get(1).is_some_and(|p| p.len() == 2 && p[0].is_some()) {
+            vec![topic(6), topic(4), topic(1)]
+        } else {
+            topics.into()
+        };
+        assert_eq!(
+            found(&[streams(&parts)], &topics, By::Partitions),
+            expected,
+            "{parts:?}"
+        );
+    }
+}
+
+#[test]
+fn a_share_group_has_no_limit() {
+    let told = [description(Share, Some("simple"), 9)];
+    for by in [By::Partitions, By::Lagging] {
+        let expected = Parallelism {
+            limit: Limit::Unbounded,
+            rule: Shared,
+        };
+        assert_eq!(found(&told, &[topic(3)], by), expected);
+    }
+}
+
+#[test]
+fn by_lagging_has_the_partitions_with_lag_and_at_least_one() {
+    let lagging = |n| TopicWork {
+        lagging: n,
+        ..topic(8)
+    };
+    for (n, expected) in [
+        (0, bounded(1, Lagging)),
+        (1, bounded(1, Lagging)),
+        (5, bounded(5, Lagging)),
+        (8, bounded(8, OneTopic)),
+    ] {
+        assert_eq!(found(&[], &[lagging(n)], By::Lagging), expected);
+    }
+    // Never above what the assignor allows.
+    let told = [description(Classic, Some("range"), 1)];
+    assert_eq!(
+        found(&told, &[topic(12), topic(4)], By::Lagging),
+        bounded(12, LargestTopic)
+    );
+}
+
+#[test]
+fn the_last_assignor_seen_is_remembered() {
+    let seen = description(Classic, Some("cooperative-sticky"), 3);
+    let empty = description(Classic, None, 0);
+    let both = [topic(12), topic(4)];
+    assert_eq!(
+        found(&[seen, empty], &both, By::Partitions),
+        bounded(16, AllTopics)
+    );
+}
+
+#[test]
+fn what_is_remembered_outlives_a_restart() {
+    let mut seen = description(Classic, Some("sticky"), 1);
+    seen.members = vec![member(Some(&["a", "b"]), &["a"])];
+    let remembered = RememberedGroup::default().after(&seen);
+    let text = serde_json::to_string(&remembered).unwrap();
+    let restored: RememberedGroup = serde_json::from_str(&text).unwrap();
+    assert_eq!(restored, remembered);
+    assert_eq!(
+        restored.reads,
+        Some(["a".to_owned(), "b".to_owned()].into())
+    );
+}
+
+#[test]
+fn what_members_read_is_all_only_where_each_of_them_tells() {
+    let mut told = description(Consumer, Some("uniform"), 0);
+    assert_eq!(Reads::of(&told), Reads::default());
+    for (members, topics, is_all) in [
+        (
+            vec![member(Some(&["a"]), &[]), member(Some(&["b"]), &["b"])],
+            &["a", "b"][..],
+            true,
+        ),
+        (
+            vec![member(Some(&["a"]), &[]), member(None, &["c"])],
+            &["a", "c"],
+            false,
+        ),
+        // By a pattern: no names, and what it was given.
+        (vec![member(Some(&[]), &["c"])], &["c"], false),
+    ] {
+        told.members = members;
+        let expected = Reads {
+            topics: topics.iter().map(|t| TopicName::from(*t)).collect(),
+            is_all,
+        };
+        assert_eq!(Reads::of(&told), expected);
+        let remembered = RememberedGroup::default().after(&told);
+        assert_eq!(remembered.reads.is_some(), is_all);
+    }
+    let many: Vec<String> = (0..=REMEMBERED_TOPICS).map(|i| format!("t{i}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    told.members = vec![member(Some(&many), &[])];
+    assert_eq!(RememberedGroup::default().after(&told).reads, None);
+}
+
+#[test]
+fn threads_share_the_parallelism() {
+    let threads = |k| NonZeroU32::new(k).unwrap();
+    for (most, k, ceiling) in [(12, 1, 12), (12, 4, 3), (13, 4, 4), (3, 8, 1), (0, 2, 0)] {
+        let of = bounded(most, OneTopic).ceiling(threads(k));
+        assert_eq!(of, Limit::Bounded(Replicas(ceiling)), "{most} by {k}");
+    }
+    let shared = Parallelism {
+        limit: Limit::Unbounded,
+        rule: Shared,
+    };
+    assert_eq!(shared.ceiling(threads(3)), Limit::Unbounded);
+}
+
+fn described() -> impl Strategy<Value = GroupDescription> {
+    let kinds = prop_oneof![Just(Classic), Just(Consumer), Just(Streams)];
+    let assignors = proptest::sample::select(vec![
+        None,
+        Some("range"),
+        Some("roundrobin"),
+        Some("uniform"),
+        Some("own"),
+    ]);
+    (kinds, assignors, 0usize..3).prop_map(|(kind, name, n)| description(kind, name, n))
+}
+
+proptest! {
+    #[test]
+    fn never_above_all_partitions_nor_below_those_of_the_rules(
+        told in proptest::collection::vec(described(), 0..3),
+        topics in proptest::collection::vec((1u32..500, 0u32..500, 0u32..500), 1..5),
+        threads in 1u32..9,
+        lagging: bool,
+    ) {
+        let topics: Vec<_> = topics
+            .into_iter()
+            .map(|(partitions, committed, lagging)| TopicWork {
+                partitions,
+                committed: committed.min(partitions),
+                lagging: lagging.min(partitions),
+            })
+            .collect();
+        let by = if lagging { By::Lagging } else { By::Partitions };
+        let found = found(&told, &topics, by);
+        let all: u32 = topics.iter().map(|t| t.partitions).sum();
+        let most = found.limit.bounded().unwrap();
+        prop_assert!((1..=all).contains(&most), "{:?}", found);
+        let ceiling = found.ceiling(NonZeroU32::new(threads).unwrap()).bounded().unwrap();
+        prop_assert!(ceiling <= all && ceiling * threads >= most);
+    }
+}

@@ -1,0 +1,293 @@
+//! From lag to replicas: the number that is wanted and the value that makes the HPA want it.
+//!
+//! The HPA divides the value served by the lag wanted per replica and rounds up, so everything here
+//! compares with that rounding: a cap that rounded down would let it pass by one.
+
+use serde::Serialize;
+
+use super::parallelism::Limit;
+use crate::model::units::newtypes::Lag;
+use crate::model::units::quantity::Milli;
+
+/// Which rule made the value served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueRule {
+    /// The lag as it is.
+    AsMeasured,
+    /// Cut to ceiling x wanted lag per replica.
+    Clamped,
+    /// Cut likewise, and raised by what carries the HPA over its tolerance: its own maximum holds it.
+    Lifted,
+    /// Raised to the next number of replicas that share the partitions evenly.
+    Even,
+    /// One replica's worth: the group has never run, so that its lag of nothing says nothing.
+    NeverRan,
+    /// One replica's worth: there is no work, and not for long enough to go to zero.
+    Cooldown,
+    /// The replicas wanted where lag has been unknown for long.
+    Fallback,
+}
+
+impl ValueRule {
+    /// The rule's name, for labels.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            ValueRule::AsMeasured => "as_measured",
+            ValueRule::Clamped => "clamped",
+            ValueRule::Lifted => "lifted",
+            ValueRule::Even => "even",
+            ValueRule::NeverRan => "never_ran",
+            ValueRule::Cooldown => "cooldown",
+            ValueRule::Fallback => "fallback",
+        }
+    }
+}
+
+/// How the ceiling bounds the value served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// Not at all: the lag is served as it is.
+    None,
+    /// The value is at most ceiling x wanted lag per replica. An HPA with a tolerance may then stop
+    /// short of the ceiling.
+    Clamp,
+    /// The HPA's own maximum is seen to be at most the ceiling: the value is what has an HPA of this
+    /// tolerance (in thousandths) scale from one replica short of the ceiling, and no more.
+    Observed {
+        /// The tolerance.
+        tolerance: u64,
+    },
+}
+
+/// How a value is made of lag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizing {
+    /// Lag wanted per replica; not zero.
+    pub per_replica: Milli,
+    /// The most replicas that can have work.
+    pub ceiling: Limit,
+    /// Whether only numbers of replicas are wanted that share the partitions evenly.
+    pub even: bool,
+    /// How the ceiling bounds the value.
+    pub bound: Bound,
+}
+
+impl Sizing {
+    /// The replicas for a lag: as many as it takes, at most the ceiling; with `even`, the next
+    /// number of the form ceil(ceiling / j). Saturating.
+    #[must_use]
+    pub fn replicas(&self, lag: Milli) -> u32 {
+        let needed = lag.ceil_div(self.per_replica).unwrap_or(0);
+        let needed = self.ceiling.cut(u32::try_from(needed).unwrap_or(u32::MAX));
+        match self.ceiling.bounded() {
+            Some(ceiling) if self.even => even_step(needed, ceiling),
+            _ => needed,
+        }
+    }
+
+    /// The HPA does nothing while |1 - value / (wanted x replicas)| is within its tolerance, compared
+    /// as floating point: a billionth more than that is enough, and never lost in rounding
+    /// (`pkg/controller/podautoscaler/replica_calculator.go`).
+    fn lifted(&self, most: Milli, tolerance: u64) -> (Milli, ValueRule) {
+        let ceiling = self.ceiling.bounded().unwrap_or(0);
+        let short = self.per_replica.times(ceiling.saturating_sub(1));
+        let over = short.scaled(tolerance.saturating_add(1000), 1000);
+        let margin = Milli::SMALLEST.plus(over.scaled(1, 1_000_000_000));
+        match over.plus(margin) {
+            lifted if lifted > most => (lifted, ValueRule::Lifted),
+            _ => (most, ValueRule::Clamped),
+        }
+    }
+
+    /// The value to serve for a lag.
+    #[must_use]
+    pub fn value(&self, lag: Milli) -> (Milli, ValueRule) {
+        let most = self
+            .ceiling
+            .bounded()
+            .map(|ceiling| self.per_replica.times(ceiling));
+        match (most, self.bound) {
+            (Some(most), Bound::Observed { tolerance })
+                if lag >= most && lag > Milli::default() =>
+            {
+                self.lifted(most, tolerance)
+            }
+            (Some(most), Bound::Clamp) if lag > most => (most, ValueRule::Clamped),
+            (Some(most), _) if lag > most => (lag, ValueRule::AsMeasured),
+            (Some(_), _) if self.even => {
+                (self.per_replica.times(self.replicas(lag)), ValueRule::Even)
+            }
+            _ => (lag, ValueRule::AsMeasured),
+        }
+    }
+}
+
+/// The smallest number of the form ceil(`most` / j) that is not below `at_least`, which is at most
+/// `most`; 0 for 0. With `most` = ceil(U / k) these are the numbers ceil(U / (k j)), too.
+#[must_use]
+pub fn even_step(at_least: u32, most: u32) -> u32 {
+    match at_least {
+        0 => 0,
+        1 => 1,
+        // ceil(most / j) >= n exactly where j < most / (n - 1).
+        n => {
+            let below = most.div_ceil(n.saturating_sub(1));
+            most.div_ceil(below.saturating_sub(1).max(1))
+        }
+    }
+}
+
+/// Lag in the HPA's thousandths, saturating.
+#[must_use]
+pub fn in_milli(lag: Lag) -> Milli {
+    Milli::from_units(lag.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::units::newtypes::Replicas;
+
+    fn sizing(ceiling: u32, per: u64, even: bool) -> Sizing {
+        Sizing {
+            per_replica: Milli::from_units(per),
+            ceiling: Limit::Bounded(Replicas(ceiling)),
+            even,
+            bound: Bound::Clamp,
+        }
+    }
+
+    fn steps(most: u32) -> BTreeSet<u32> {
+        (1..=most).map(|j| most.div_ceil(j)).collect()
+    }
+
+    #[test]
+    fn the_even_steps_of_the_specification() {
+        for (most, expected) in [
+            (13, vec![1, 2, 3, 4, 5, 7, 13]),
+            (24, vec![1, 2, 3, 4, 5, 6, 8, 12, 24]),
+        ] {
+            let found: BTreeSet<u32> = (1..=most).map(|n| even_step(n, most)).collect();
+            assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn a_lag_just_above_the_ceilings_worth_gives_the_ceiling() {
+        for lag in 26..=29 {
+            let sizing = sizing(5, 5, false);
+            let lag = Milli::from_units(lag);
+            assert_eq!(sizing.replicas(lag), 5);
+            assert_eq!(
+                sizing.value(lag),
+                (Milli::from_units(25), ValueRule::Clamped)
+            );
+        }
+    }
+
+    #[test]
+    fn no_lag_wants_no_replica_even_evenly() {
+        for even in [false, true] {
+            let sizing = sizing(13, 10, even);
+            assert_eq!(sizing.replicas(Milli::default()), 0);
+            assert_eq!(sizing.value(Milli::default()).0, Milli::default());
+        }
+    }
+
+    #[test]
+    fn without_a_limit_there_is_neither_cut_nor_step() {
+        let shared = Sizing {
+            ceiling: Limit::Unbounded,
+            ..sizing(0, 10, true)
+        };
+        let lag = Milli::from_units(1_234);
+        assert_eq!(shared.replicas(lag), 124);
+        assert_eq!(shared.value(lag), (lag, ValueRule::AsMeasured));
+        assert_eq!(shared.replicas(Milli::from_units(u64::MAX)), u32::MAX);
+    }
+
+    #[test]
+    fn without_the_clamp_what_passes_the_ceiling_is_served_as_it_is() {
+        let open = Sizing {
+            bound: Bound::None,
+            ..sizing(13, 10, true)
+        };
+        let value = |lag| open.value(Milli::from_units(lag));
+        assert_eq!(value(131), (Milli::from_units(131), ValueRule::AsMeasured));
+        assert_eq!(value(130), (Milli::from_units(130), ValueRule::Even));
+        assert_eq!(value(51), (Milli::from_units(70), ValueRule::Even));
+    }
+
+    proptest! {
+        /// As the HPA computes it, from any number of replicas short of the ceiling.
+        #[test]
+        #[allow(clippy::cast_precision_loss)]
+        fn while_its_own_maximum_holds_it_the_hpa_is_carried_to_the_ceiling(
+            ceiling in 2u32..2_000, per in 1u64..1_000_000_000, excess: u32, tolerance in 0u64..500,
+        ) {
+            let sizing = Sizing { bound: Bound::Observed { tolerance }, ..sizing(ceiling, per, false) };
+            let most = sizing.per_replica.times(ceiling);
+            let (value, _) = sizing.value(most.plus(Milli::from_units(excess.into())));
+            prop_assert!(value >= most);
+            for now in [ceiling - 1, ceiling.div_ceil(2), 1] {
+                let worth = sizing.per_replica.thousandths() as f64 * f64::from(now);
+                let ratio = value.thousandths() as f64 / worth;
+                prop_assert!((1.0 - ratio).abs() > tolerance as f64 / 1000.0, "stays at {now}");
+                prop_assert!(value.ceil_div(sizing.per_replica) >= Some(ceiling.into()));
+            }
+            // Below the ceiling nothing is raised.
+            let less = sizing.per_replica.times(ceiling - 1);
+            prop_assert_eq!(sizing.value(less), (less, ValueRule::AsMeasured));
+        }
+
+        #[test]
+        fn even_steps_are_exactly_those_of_the_form(most in 1u32..2_000, wanted in 1u32..2_000) {
+            let wanted = wanted.min(most);
+            let all = steps(most);
+            let expected = all.range(wanted..).next().copied().unwrap();
+            prop_assert_eq!(even_step(wanted, most), expected);
+        }
+
+        #[test]
+        fn even_steps_with_threads_are_those_of_whole_replicas(useful in 1u32..600, threads in 1u32..12) {
+            let ceiling = useful.div_ceil(threads);
+            let of_members: BTreeSet<u32> = (1..=useful).map(|j| useful.div_ceil(j * threads)).collect();
+            prop_assert_eq!(steps(ceiling), of_members);
+        }
+
+        #[test]
+        fn plain_is_the_smallest_that_is_enough(
+            lag in prop_oneof![0u64..100_000, Just(u64::MAX), 0..u64::MAX],
+            per in 1u64..10_000_000,
+            ceiling in 1u32..3_000,
+        ) {
+            let per = Milli::parse(&format!("{per}m")).unwrap();
+            let sizing = Sizing { per_replica: per, ..sizing(ceiling, 1, false) };
+            let lag = in_milli(Lag(lag));
+            let wanted = lag.min(per.times(ceiling));
+            let n = sizing.replicas(lag);
+            prop_assert!(n <= ceiling);
+            prop_assert!(per.times(n) >= wanted);
+            prop_assert!(n == 0 || per.times(n - 1) < wanted);
+            // What is served makes the HPA's own rounding want the same.
+            prop_assert_eq!(sizing.value(lag).0.ceil_div(per), Some(u64::from(n)));
+        }
+
+        #[test]
+        fn the_value_served_evenly_is_worth_the_step(
+            lag: u64, per in 1u64..1_000, ceiling in 1u32..3_000,
+        ) {
+            let sizing = sizing(ceiling, per, true);
+            let lag = in_milli(Lag(lag));
+            let n = sizing.replicas(lag);
+            prop_assert!(n == 0 || steps(ceiling).contains(&n));
+            prop_assert_eq!(sizing.value(lag).0, sizing.per_replica.times(n));
+        }
+    }
+}

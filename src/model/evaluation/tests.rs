@@ -1,0 +1,244 @@
+//! Answers: from what was read and what HPAs want to the value served, and to the HPA's own proposal.
+
+mod desired;
+mod fallback;
+mod refusals;
+mod settings;
+mod values;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use proptest::prelude::*;
+
+use super::parallelism::ParallelismRule;
+use super::*;
+use crate::model::diagnostics::current_findings::{Looking, findings, of_tolerance};
+use crate::model::findings::Finding;
+use crate::model::hpa::facts::{HpaFacts, MetricTarget};
+use crate::model::hpa::selector::Selector;
+use crate::model::kafka::fault::{ConnectionFault, Fault};
+use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member, Subtopology};
+use crate::model::kafka::observation::{
+    CommittedColumn, GroupObservation, Observation, TopicOffsets,
+};
+use crate::model::kafka::sweep_plan::GroupPlan;
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::settings::annotation_keys::PREFIX;
+use crate::model::targets::metric_query::Question;
+use crate::model::targets::{Interest, StaticTarget, Targets};
+use crate::model::units::metric::LAG_METRIC;
+use crate::model::units::newtypes::{Offset, Partition};
+
+pub(super) use crate::model::fixtures::hpa;
+
+pub(super) const RULES: Rules = Rules {
+    clamp: true,
+    cap: crate::model::settings::cap_mode::CapMode::Advise,
+    max_staleness: Duration::from_secs(30),
+    namespaces: Vec::new(),
+};
+
+pub(super) fn at(seconds: u64) -> Moment {
+    static ZERO: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    let passed = Duration::from_secs(seconds);
+    Moment {
+        monotonic: *ZERO + passed,
+        wall: SystemTime::UNIX_EPOCH + passed,
+    }
+}
+
+/// The committed offset and the end of each partition of a topic.
+pub(super) type Read<'a> = (&'a str, &'a [(Option<i64>, i64)]);
+
+/// A group `g` on cluster `main`.
+pub(super) fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
+    let offset = |o: i64| Ok(Offset(o));
+    Observation {
+        cluster: "main".into(),
+        started: at(seconds),
+        finished: at(seconds),
+        topics: topics
+            .iter()
+            .map(|(name, partitions)| {
+                let starts = partitions.iter().map(|_| offset(0)).collect();
+                let ends = partitions.iter().map(|(_, end)| offset(*end)).collect();
+                (
+                    TopicName::from(*name),
+                    Ok(Arc::new(TopicOffsets {
+                        starts,
+                        ends,
+                        ..TopicOffsets::default()
+                    })),
+                )
+            })
+            .collect(),
+        groups: vec![GroupObservation {
+            plan: GroupPlan {
+                discover: true,
+                ..GroupPlan::new(
+                    "g",
+                    topics
+                        .iter()
+                        .map(|(name, _)| TopicName::from(*name))
+                        .collect(),
+                )
+            },
+            description: Err(Fault::Untold),
+            committed: Ok(topics
+                .iter()
+                .map(|(name, partitions)| {
+                    let column: CommittedColumn =
+                        partitions.iter().map(|(c, _)| Ok(c.map(Offset))).collect();
+                    (TopicName::from(*name), column)
+                })
+                .collect()),
+        }],
+        connection: None,
+        traffic: None,
+    }
+}
+
+fn average(units: u64) -> MetricTarget {
+    MetricTarget::AverageValue(Milli::from_units(units))
+}
+
+pub(super) fn snapshot(observations: Vec<Observation>, hpas: &[HpaFacts]) -> LagSnapshot {
+    let mut history = ClusterHistory::default();
+    let mut latest = Arc::default();
+    for observation in observations {
+        latest = history.take_in(observation, Scope::Whole);
+    }
+    LagSnapshot {
+        sequence: 1,
+        term: 0,
+        targets: Arc::new(Targets::merge(&["main".into()], &[], hpas, BTreeSet::new())),
+        clusters: [("main".into(), latest)].into(),
+        idle: Arc::default(),
+        findings: Arc::default(),
+    }
+}
+
+fn ask_at(
+    seconds: u64,
+    snapshot: &LagSnapshot,
+    selector: &str,
+    rules: &Rules,
+) -> Result<Answer, Refusal> {
+    let selector = Selector::parse(selector).unwrap();
+    let question = Question {
+        namespace: "shop",
+        metric: LAG_METRIC,
+        selector: &selector,
+    };
+    answer(&question, snapshot, &at(seconds), rules)
+}
+
+fn ask(snapshot: &LagSnapshot, selector: &str) -> Result<Answer, Refusal> {
+    ask_at(0, snapshot, selector, &RULES)
+}
+
+/// `partitions` partitions with `lag` messages behind in all.
+pub(super) fn behind(partitions: usize, lag: i64) -> Vec<(Option<i64>, i64)> {
+    let mut column = vec![(Some(0), 0); partitions];
+    column[0].1 = lag;
+    column
+}
+
+/// What the HPA proposes for an AverageValue target: within the tolerance `status.replicas`,
+/// otherwise the sum divided and rounded up
+/// (`pkg/controller/podautoscaler/replica_calculator.go`, `GetExternalPerPodMetricReplicas`).
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the HPA computes so"
+)]
+pub(super) fn hpa_proposes(value: Milli, target: Milli, replicas: u64, tolerance: f64) -> u64 {
+    let (sum, per) = (value.thousandths() as f64, target.thousandths() as f64);
+    let ratio = sum / (per * replicas as f64);
+    if replicas > 0 && (1.0 - ratio).abs() <= tolerance {
+        replicas
+    } else {
+        (sum / per).ceil() as u64
+    }
+}
+
+pub(super) fn annotated(mut hpa: HpaFacts, annotations: &[(&str, &str)]) -> HpaFacts {
+    let ours = |(key, value): &(&str, &str)| (format!("{PREFIX}{key}"), (*value).to_owned());
+    hpa.annotations = annotations.iter().map(ours).collect();
+    hpa
+}
+
+fn member(subscribed: &[&str]) -> Member {
+    let assigned = |topic: &&str| (TopicName::from(*topic), Vec::<Partition>::from([0]));
+    Member {
+        id: "m".into(),
+        instance: None,
+        client: "c".into(),
+        host: "/10.0.0.1".into(),
+        subscribed: Some(subscribed.iter().map(|t| TopicName::from(*t)).collect()),
+        assigned: subscribed.iter().map(assigned).collect(),
+    }
+}
+
+fn described(assignor: Option<&str>, members: &[&[&str]]) -> Arc<GroupDescription> {
+    Arc::new(GroupDescription {
+        kind: GroupKind::Classic,
+        state: if members.is_empty() {
+            GroupState::Empty
+        } else {
+            GroupState::Stable
+        },
+        assignor: assignor.map(Arc::from),
+        members: members.iter().map(|topics| member(topics)).collect(),
+        subtopologies: Vec::new(),
+    })
+}
+
+/// A sweep in which the group was described so.
+fn told(description: Arc<GroupDescription>, topics: &[Read<'_>]) -> Observation {
+    let mut read = observation(0, topics);
+    read.groups[0].description = Ok(description);
+    read
+}
+
+/// A row of the table of lag and replicas, with both tolerances 0.
+struct Row<'a> {
+    topics: Vec<Vec<(Option<i64>, i64)>>,
+    annotations: &'a [(&'a str, &'a str)],
+    per: u64,
+    now: u64,
+}
+
+impl Row<'_> {
+    fn snapshot(&self) -> LagSnapshot {
+        let names = ["t0", "t1", "t2"];
+        let topics: Vec<_> = names
+            .iter()
+            .zip(&self.topics)
+            .map(|(name, column)| (*name, column.as_slice()))
+            .collect();
+        let hpa = annotated(
+            hpa("h", "group=g,topic in (t0,t1,t2)", average(self.per)),
+            self.annotations,
+        );
+        let mut hpas = [hpa];
+        let picked: Vec<_> = names[..self.topics.len()].to_vec();
+        hpas[0].metrics[0].selector =
+            Selector::parse(&format!("group=g,topic in ({})", picked.join(","))).unwrap();
+        snapshot(vec![observation(0, &topics)], &hpas)
+    }
+
+    fn answer(&self) -> Answer {
+        let snapshot = self.snapshot();
+        let selector = snapshot.targets.all[0].selector.clone().unwrap();
+        ask(&snapshot, &selector.to_string()).unwrap()
+    }
+
+    fn proposed(&self, tolerance: f64) -> u64 {
+        let per = Milli::from_units(self.per);
+        hpa_proposes(self.answer().value, per, self.now, tolerance)
+    }
+}

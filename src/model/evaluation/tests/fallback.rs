@@ -1,0 +1,86 @@
+//! What is served after lag has been unknown for long.
+
+use super::*;
+use crate::model::evaluation::metric_evaluation::standings;
+use crate::model::hpa::facts::HpaFacts;
+use crate::model::settings::cap_mode::CapMode;
+
+/// A group that was last read completely at 0 and not since.
+fn out_of_reach(annotations: &[(&str, &str)]) -> LagSnapshot {
+    let mut down = observation(5, &[]);
+    down.groups[0].committed = Err(Fault::Unreachable);
+    let facts = annotated(hpa("h", "group=g,topic=t", average(10)), annotations);
+    snapshot(
+        vec![observation(0, &[("t", &behind(4, 9))]), down],
+        &[facts],
+    )
+}
+
+#[test]
+fn after_long_unknown_the_fallback_is_served_where_one_is_set() {
+    let set = [("fallback-replicas", "3"), ("fallback-after", "2m")];
+    let served = |snapshot: &LagSnapshot, seconds| {
+        let answer = ask_at(seconds, snapshot, "group=g,topic=t", &RULES);
+        answer.map(|a| (a.value.thousandths() / 1000, a.rule, a.lag))
+    };
+    let snapshot = out_of_reach(&set);
+    assert_eq!(
+        served(&snapshot, 30),
+        Ok((9, ValueRule::AsMeasured, Some(Lag(9))))
+    );
+    assert!(served(&snapshot, 119).is_err());
+    assert_eq!(served(&snapshot, 120), Ok((30, ValueRule::Fallback, None)));
+    // Off by default, and the time alone turns nothing on.
+    for annotations in [&[][..], &set[1..]] {
+        assert!(served(&out_of_reach(annotations), 100_000).is_err());
+    }
+    // Never above the ceiling that was known last.
+    let many = [("fallback-replicas", "9"), ("fallback-after", "2m")];
+    assert_eq!(
+        served(&out_of_reach(&many), 500),
+        Ok((40, ValueRule::Fallback, None))
+    );
+    let standing = standings(&snapshot.targets, &snapshot, &at(120), &RULES);
+    let looking = Looking {
+        cap: CapMode::Advise,
+        members_within: Duration::ZERO,
+    };
+    let found = findings::<HpaFacts>(&snapshot, &standing, &[], looking);
+    let expected = Finding::FallbackServed {
+        hpa: "shop/h".into(),
+    };
+    assert_eq!(found, [expected].into());
+}
+
+#[test]
+fn what_was_never_read_is_unknown_since_it_is_wanted() {
+    let set = [("fallback-replicas", "3"), ("fallback-after", "2m")];
+    let mut snapshot = out_of_reach(&set);
+    let mut targets = (*snapshot.targets).clone();
+    targets = targets.since(&Targets::default(), at(100));
+    snapshot.targets = Arc::new(targets);
+    snapshot.clusters = BTreeMap::new();
+    let served = |seconds| ask_at(seconds, &snapshot, "group=g,topic=t", &RULES);
+    assert!(matches!(served(219), Err(Refusal::NotYetRead(_))));
+    assert_eq!(served(220).unwrap().value, Milli::from_units(30));
+    assert_eq!(served(220).unwrap().ceiling, None);
+}
+
+#[test]
+fn a_fallback_is_no_way_around_what_the_hpas_want() {
+    let mut snapshot = out_of_reach(&[("fallback-replicas", "3"), ("fallback-after", "2m")]);
+    let mut targets = (*snapshot.targets).clone();
+    targets.hpas_unlisted = true;
+    snapshot.targets = Arc::new(targets);
+    assert!(ask_at(500, &snapshot, "group=g,topic=t", &RULES).is_err());
+    // A missing topic is no outage.
+    let mut gone = observation(0, &[("t", &[])]);
+    gone.topics.insert("t".into(), Err(Fault::TopicMissing));
+    let facts = annotated(
+        hpa("h", "group=g,topic=t", average(10)),
+        &[("fallback-replicas", "3"), ("fallback-after", "2m")],
+    );
+    let snapshot = self::snapshot(vec![gone], &[facts]);
+    let refusal = ask_at(500, &snapshot, "group=g,topic=t", &RULES).unwrap_err();
+    assert!(matches!(refusal, Refusal::TopicMissing { .. }), "{refusal}");
+}

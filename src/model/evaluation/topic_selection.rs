@@ -1,0 +1,155 @@
+//! What a target reads of a group: which topics, which partitions, how far behind they are.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::parallelism::{GroupWork, Parallelism, TopicWork, useful_parallelism};
+use crate::model::kafka::fault::Fault;
+use crate::model::lag::PartitionLag;
+use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
+use crate::model::lag::subscription::Reads;
+use crate::model::settings::By;
+use crate::model::units::newtypes::{Lag, Moment, TopicName};
+use crate::model::units::partition_filter::PartitionFilter;
+use crate::model::units::topic_pattern::TopicPattern;
+
+/// A group's topic, and what is known of it.
+pub type Read<'a> = (&'a TopicName, &'a GroupTopic);
+
+/// The topics of a group that count.
+#[derive(Debug, Default)]
+pub struct Picked<'a> {
+    /// Those, in the order of names.
+    pub topics: Vec<Read<'a>>,
+    /// Those that the group's members read and that nobody has asked Kafka about yet.
+    pub unread: BTreeSet<TopicName>,
+}
+
+/// The topics of a group that count: those `named`, or else what its members read, or else what it
+/// has committed on; of what is not named only what the pattern matches. Never all of the cluster.
+#[must_use]
+pub fn pick<'a>(
+    group: &'a GroupSnapshot,
+    named: &BTreeSet<TopicName>,
+    pattern: Option<&TopicPattern>,
+) -> Picked<'a> {
+    let all = group.topics.iter();
+    if !named.is_empty() {
+        return Picked {
+            topics: all.filter(|(topic, _)| named.contains(*topic)).collect(),
+            unread: BTreeSet::new(),
+        };
+    }
+    let mut reads = Reads::of_group(group);
+    let matches = |topic: &TopicName| pattern.is_none_or(|p| p.matches(topic));
+    let counts = |(topic, read): &Read<'_>| {
+        // One that was deleted has no lag, and its members still have it on their list.
+        let exists = read.latest.as_ref().err() != Some(&Fault::TopicMissing);
+        let is_read = exists && reads.topics.contains(*topic);
+        (is_read || (!reads.is_all && read.may_have_commits())) && matches(topic)
+    };
+    let topics = all.filter(counts).collect();
+    reads
+        .topics
+        .retain(|topic| matches(topic) && !group.topics.contains_key(topic));
+    Picked {
+        topics,
+        unread: reads.topics,
+    }
+}
+
+/// The reading of a topic that may be served: the last complete one, or, where only some partitions
+/// count, one in which these are known.
+#[must_use]
+pub fn usable<'a>(
+    topic: &'a GroupTopic,
+    filter: Option<&PartitionFilter>,
+    now: &Moment,
+    max_staleness: Duration,
+) -> Option<&'a Arc<TopicLag>> {
+    let is_fresh = |lag: &&Arc<TopicLag>| now.since(&lag.read) <= max_staleness;
+    let latest = topic.latest.as_ref().ok().filter(is_fresh);
+    latest
+        .filter(|lag| filter.is_some() && total(lag, filter).is_ok())
+        .or_else(|| topic.fresh(now, max_staleness))
+}
+
+/// The partitions that count.
+fn counted<'a>(
+    lag: &'a TopicLag,
+    filter: Option<&'a PartitionFilter>,
+) -> impl Iterator<Item = (usize, Result<PartitionLag, Fault>)> + 'a {
+    let all = lag.lags.iter().copied().enumerate();
+    all.filter(move |(partition, _)| filter.is_none_or(|f| f.has(*partition)))
+}
+
+/// Messages behind on the partitions that count; one of them unknown makes the sum unknown.
+///
+/// # Errors
+/// The first unknown partition's fault.
+pub fn total(lag: &TopicLag, filter: Option<&PartitionFilter>) -> Result<Lag, Fault> {
+    if filter.is_none() {
+        return lag.total();
+    }
+    let lags = || counted(lag, filter).map(|(_, lag)| lag);
+    let sum = lags().map(|lag| lag.map(PartitionLag::for_scaling));
+    let is_stuck = |lag| matches!(lag, Ok(PartitionLag::Stuck { .. }));
+    // As of a whole topic: a stuck partition keeps its group from zero.
+    let least = Lag(u64::from(lags().any(is_stuck)));
+    Ok(sum.sum::<Result<Lag, Fault>>()?.max(least))
+}
+
+/// Whether the group has no commit on any partition that counts and begins at the end.
+#[must_use]
+pub fn never_ran(lag: &TopicLag, filter: Option<&PartitionFilter>) -> bool {
+    let mut lags = counted(lag, filter).map(|(_, lag)| lag).peekable();
+    lags.peek().is_some() && lags.all(|lag| lag == Ok(PartitionLag::NeverRan))
+}
+
+/// How much there is to deal out of a topic.
+#[must_use]
+pub fn work(lag: &TopicLag, filter: Option<&PartitionFilter>) -> TopicWork {
+    let mut work = TopicWork::default();
+    for (partition, lag_of) in counted(lag, filter) {
+        let has_commit = matches!(lag.committed.get(partition), Some(Ok(Some(_))));
+        let has_lag = lag_of.is_ok_and(|lag| lag.for_scaling() > Lag(0));
+        work.partitions = work.partitions.saturating_add(1);
+        work.committed = work.committed.saturating_add(u32::from(has_commit));
+        work.lagging = work.lagging.saturating_add(u32::from(has_lag));
+    }
+    work
+}
+
+/// Useful parallelism of a group on what a target reads of it.
+#[must_use]
+pub fn parallelism(
+    group: &GroupSnapshot,
+    topics: &[(&TopicName, TopicWork)],
+    filter: Option<&PartitionFilter>,
+    by: By,
+) -> Parallelism {
+    let work = GroupWork {
+        remembered: &group.remembered,
+        description: group.description.as_deref(),
+        topics,
+        filter,
+    };
+    useful_parallelism(&work, by)
+}
+
+/// Useful parallelism of a whole group, by what was last read of its topics; `None` where nothing
+/// is known of one of them, since the others alone would bound too low, or where it reads none.
+#[must_use]
+pub fn whole_parallelism(group: &GroupSnapshot) -> Option<Parallelism> {
+    let picked = pick(group, &BTreeSet::new(), None);
+    let mut works = Vec::new();
+    for (topic, read) in picked.topics {
+        let ((Ok(lag), _) | (Err(_), Some(lag))) = (&read.latest, &read.complete) else {
+            return None;
+        };
+        works.push((topic, work(lag, None)));
+    }
+    let reads_some = !works.is_empty() && picked.unread.is_empty();
+    reads_some.then(|| parallelism(group, &works, None, By::Partitions))
+}

@@ -1,0 +1,6 @@
+//! The identity of an HPA.
+
+use std::sync::Arc;
+
+/// An HPA's namespace and name.
+pub type HpaName = (Arc<str>, Arc<str>);

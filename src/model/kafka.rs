@@ -1,0 +1,8 @@
+//! What brokers report, and what is asked of them.
+
+pub mod fault;
+pub mod group;
+pub mod observation;
+pub mod offset_column;
+pub mod sweep_plan;
+pub mod topic_map;

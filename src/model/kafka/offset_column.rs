@@ -1,0 +1,154 @@
+//! A column of committed offsets, eight bytes each: most of what a snapshot holds.
+
+use super::fault::Fault;
+use crate::model::units::newtypes::Offset;
+
+/// Committed offsets of a group on a topic, indexed by partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commits(Box<[i64]>);
+
+/// Stands for no commit. Offsets are never negative; a negative one from a broker means this, too.
+const NONE: i64 = -1;
+
+/// Faults with a name, from here downwards in the order of [`NAMED`].
+const FIRST_NAMED: i64 = -2;
+
+/// Faults with an error code, from here downwards.
+const FIRST_CODE: i64 = -1_000_000;
+
+const NAMED: [Fault; 16] = [
+    Fault::NoAnswer,
+    Fault::Unreachable,
+    Fault::Login,
+    Fault::Tls,
+    Fault::NameResolution,
+    Fault::LeaderUnknown,
+    Fault::CoordinatorUnavailable,
+    Fault::TopicMissing,
+    Fault::PartitionMissing,
+    Fault::TopicDenied,
+    Fault::GroupDenied,
+    Fault::CommitBeyondEnd,
+    Fault::LogReplaced,
+    Fault::TooManyGroups,
+    Fault::Client,
+    Fault::Untold,
+];
+
+type Reading = Result<Option<Offset>, Fault>;
+
+impl Commits {
+    /// The number of partitions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no partition.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What is known of one partition; `None` beyond the last.
+    #[must_use]
+    pub fn get(&self, partition: usize) -> Option<Result<Option<Offset>, Fault>> {
+        self.0.get(partition).copied().map(unpacked)
+    }
+
+    /// What is known of each partition, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<Option<Offset>, Fault>> {
+        self.0.iter().copied().map(unpacked)
+    }
+}
+
+impl FromIterator<Reading> for Commits {
+    fn from_iter<I: IntoIterator<Item = Reading>>(readings: I) -> Self {
+        Self(readings.into_iter().map(packed).collect())
+    }
+}
+
+fn packed(reading: Reading) -> i64 {
+    let down = |first: i64, steps: i64| first.saturating_sub(steps);
+    match reading {
+        Ok(Some(Offset(at))) if at >= 0 => at,
+        Ok(_) => NONE,
+        Err(Fault::Code(code)) => {
+            let steps = i64::from(code).saturating_sub(i64::from(i32::MIN));
+            down(FIRST_CODE, steps)
+        }
+        Err(fault) => {
+            let named = NAMED.iter().position(|named| *named == fault);
+            let steps = named.and_then(|index| i64::try_from(index).ok());
+            down(FIRST_NAMED, steps.unwrap_or(0))
+        }
+    }
+}
+
+fn unpacked(packed: i64) -> Reading {
+    match packed {
+        0.. => Ok(Some(Offset(packed))),
+        NONE => Ok(None),
+        _ if packed <= FIRST_CODE => {
+            let steps = FIRST_CODE.saturating_sub(packed);
+            let code = steps.saturating_add(i64::from(i32::MIN));
+            Err(Fault::Code(i32::try_from(code).unwrap_or(i32::MAX)))
+        }
+        _ => {
+            let index = usize::try_from(FIRST_NAMED.saturating_sub(packed)).ok();
+            let named = index.and_then(|index| NAMED.get(index));
+            Err(named.copied().unwrap_or(Fault::NoAnswer))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let mut readings: Vec<Reading> = NAMED.iter().map(|fault| Err(*fault)).collect();
+        for code in [i32::MIN, -1, 0, 1, 7, i32::MAX] {
+            readings.push(Err(Fault::Code(code)));
+        }
+        readings.extend([Ok(None), Ok(Some(Offset(0))), Ok(Some(Offset(i64::MAX)))]);
+        let column: Commits = readings.iter().copied().collect();
+        assert_eq!(column.iter().collect::<Vec<_>>(), readings);
+        assert_eq!(column.get(readings.len()), None);
+    }
+
+    #[test]
+    fn a_negative_offset_is_none() {
+        let column: Commits = [Ok(Some(Offset(-1001))), Ok(Some(Offset(i64::MIN)))]
+            .into_iter()
+            .collect();
+        assert!(column.iter().all(|commit| commit == Ok(None)));
+    }
+
+    #[test]
+    fn every_fault_has_its_place() {
+        // One that is added has to be given one: this match does not compile without it.
+        for fault in NAMED {
+            match fault {
+                Fault::NoAnswer
+                | Fault::Unreachable
+                | Fault::Login
+                | Fault::Tls
+                | Fault::NameResolution
+                | Fault::LeaderUnknown
+                | Fault::CoordinatorUnavailable
+                | Fault::TopicMissing
+                | Fault::PartitionMissing
+                | Fault::TopicDenied
+                | Fault::GroupDenied
+                | Fault::CommitBeyondEnd
+                | Fault::LogReplaced
+                | Fault::TooManyGroups
+                | Fault::Client
+                | Fault::Untold
+                | Fault::Code(_) => {}
+            }
+        }
+    }
+}

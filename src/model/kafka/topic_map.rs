@@ -1,0 +1,197 @@
+//! A map by topic that is as small as what it holds: most groups read one topic, for which the node of
+//! a tree would take more room than all the rest.
+
+use std::borrow::Borrow;
+use std::ops::Index;
+
+use crate::model::units::newtypes::TopicName;
+
+/// Values by topic, in the order of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByTopic<V>(Vec<(TopicName, V)>);
+
+impl<V> Default for ByTopic<V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<V> ByTopic<V> {
+    /// An empty one with room for so many, and no more.
+    #[must_use]
+    pub fn with_capacity(topics: usize) -> Self {
+        Self(Vec::with_capacity(topics))
+    }
+
+    /// The value of a topic.
+    pub fn get<Q: Ord + ?Sized>(&self, topic: &Q) -> Option<&V>
+    where
+        TopicName: Borrow<Q>,
+    {
+        let index = self.place(topic).ok()?;
+        self.0.get(index).map(|(_, value)| value)
+    }
+
+    /// Whether the topic has a value.
+    pub fn contains_key<Q: Ord + ?Sized>(&self, topic: &Q) -> bool
+    where
+        TopicName: Borrow<Q>,
+    {
+        self.place(topic).is_ok()
+    }
+
+    /// Sets the value of a topic and returns the one before.
+    pub fn insert(&mut self, topic: TopicName, value: V) -> Option<V> {
+        match self.place(&topic) {
+            Ok(index) => {
+                let (_, known) = self.0.get_mut(index)?;
+                Some(std::mem::replace(known, value))
+            }
+            Err(index) => {
+                self.0.reserve_exact(1);
+                self.0.insert(index, (topic, value));
+                None
+            }
+        }
+    }
+
+    /// Takes a topic's value out.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, topic: &Q) -> Option<V>
+    where
+        TopicName: Borrow<Q>,
+    {
+        let index = self.place(topic).ok()?;
+        Some(self.0.remove(index).1)
+    }
+
+    /// The value of a topic, to be changed in place.
+    pub fn get_mut<Q: Ord + ?Sized>(&mut self, topic: &Q) -> Option<&mut V>
+    where
+        TopicName: Borrow<Q>,
+    {
+        let index = self.place(topic).ok()?;
+        self.0.get_mut(index).map(|(_, value)| value)
+    }
+
+    /// Keeps the topics for which `keep` holds.
+    pub fn retain(&mut self, mut keep: impl FnMut(&TopicName, &V) -> bool) {
+        self.0.retain(|(topic, value)| keep(topic, value));
+    }
+
+    /// How many topics there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The topics.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = &TopicName> + Clone {
+        self.0.iter().map(|(topic, _)| topic)
+    }
+
+    /// The values.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = &V> + Clone {
+        self.0.iter().map(|(_, value)| value)
+    }
+
+    /// The values, to be changed in place.
+    pub fn values_mut(&mut self) -> impl ExactSizeIterator<Item = &mut V> {
+        self.0.iter_mut().map(|(_, value)| value)
+    }
+
+    /// Topics and values.
+    pub fn iter(&self) -> Iter<'_, V> {
+        self.0.iter().map(split)
+    }
+
+    fn place<Q: Ord + ?Sized>(&self, topic: &Q) -> Result<usize, usize>
+    where
+        TopicName: Borrow<Q>,
+    {
+        self.0
+            .binary_search_by(|(known, _)| known.borrow().cmp(topic))
+    }
+}
+
+/// Topics and values, in the order of names.
+pub type Iter<'a, V> =
+    std::iter::Map<std::slice::Iter<'a, (TopicName, V)>, fn(&(TopicName, V)) -> (&TopicName, &V)>;
+
+fn split<V>(entry: &(TopicName, V)) -> (&TopicName, &V) {
+    (&entry.0, &entry.1)
+}
+
+impl<'a, V> IntoIterator for &'a ByTopic<V> {
+    type Item = (&'a TopicName, &'a V);
+    type IntoIter = Iter<'a, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl<V> IntoIterator for ByTopic<V> {
+    type Item = (TopicName, V);
+    type IntoIter = std::vec::IntoIter<(TopicName, V)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<V> FromIterator<(TopicName, V)> for ByTopic<V> {
+    fn from_iter<I: IntoIterator<Item = (TopicName, V)>>(entries: I) -> Self {
+        let mut map = Self::default();
+        for (topic, value) in entries {
+            map.insert(topic, value);
+        }
+        map
+    }
+}
+
+impl<Q: Ord + ?Sized, V> Index<&Q> for ByTopic<V>
+where
+    TopicName: Borrow<Q>,
+{
+    type Output = V;
+
+    /// As of a `BTreeMap`: for tests, which know what is there.
+    #[allow(clippy::indexing_slicing, reason = "as documented")]
+    fn index(&self, topic: &Q) -> &V {
+        let index = self.place(topic).unwrap_or(usize::MAX);
+        &self.0[index].1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_a_map(steps in proptest::collection::vec((0u8..20, any::<bool>()), 0..60)) {
+            let (mut map, mut tree) = (ByTopic::default(), BTreeMap::new());
+            for (i, (name, removes)) in steps.into_iter().enumerate() {
+                let name = TopicName::from(format!("t{name}"));
+                if removes {
+                    prop_assert_eq!(map.remove(&name), tree.remove(&name));
+                } else {
+                    prop_assert_eq!(map.insert(name.clone(), i), tree.insert(name, i));
+                }
+            }
+            prop_assert_eq!(map.len(), tree.len());
+            prop_assert!(map.iter().eq(tree.iter()));
+            prop_assert!(tree.keys().all(|name| map[name] == tree[name] && map.contains_key(name)));
+        }
+    }
+}

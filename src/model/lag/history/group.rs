@@ -1,0 +1,468 @@
+//! What is remembered of a group over all its partitions, and which of its lags are no work.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::{Now, Stamp};
+use super::partition::{Kind, PartitionState};
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::group::{GroupDescription, GroupState};
+use crate::model::kafka::topic_map::ByTopic;
+use crate::model::lag::PartitionLag;
+use crate::model::lag::subscription::RememberedGroup;
+use crate::model::settings::lag_thresholds::LagRules;
+use crate::model::units::newtypes::{Lag, TopicName};
+
+/// One group.
+#[derive(Debug, Default)]
+pub(in crate::model) struct GroupHistory {
+    /// When it was last asked about.
+    pub(in crate::model) asked: Stamp,
+    /// When a commit of it was last seen to move.
+    pub(in crate::model) last_move: Option<Stamp>,
+    /// How its work is dealt out, and since when it is so; `None` while it is not.
+    pub(in crate::model) steady: Option<Steady>,
+    /// Since when it has had no members; `None` while it has, or was never described.
+    pub(in crate::model) empty: Option<Stamp>,
+    /// What an empty group does not tell.
+    pub(in crate::model) remembered: Arc<RememberedGroup>,
+    /// The description that it was last learned from: the same one comes with many sweeps.
+    pub(in crate::model) learned: Option<Arc<GroupDescription>>,
+    /// Its partitions, of the topics on which there is something to remember.
+    pub(in crate::model) topics: ByTopic<Box<[PartitionState]>>,
+}
+
+/// An assignment that holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::model) struct Steady {
+    /// A hash of members and their partitions: whether it is the same, not what it is.
+    pub(in crate::model) print: u64,
+    pub(in crate::model) since: Stamp,
+}
+
+impl GroupHistory {
+    /// Takes in how the group is described now; `Err` where nobody tells.
+    pub(in crate::model) fn describe(
+        &mut self,
+        described: &Result<Arc<GroupDescription>, Fault>,
+        now: Now,
+    ) {
+        let Ok(description) = described else {
+            return;
+        };
+        if !self
+            .learned
+            .as_ref()
+            .is_some_and(|l| Arc::ptr_eq(l, description))
+        {
+            self.remembered = Arc::new(self.remembered.after(description));
+            self.learned = Some(Arc::clone(description));
+        }
+        self.empty = (description.state == GroupState::Empty)
+            .then(|| self.empty.unwrap_or_else(|| now.into()));
+        let print = (description.state == GroupState::Stable).then(|| print(description));
+        self.steady = match (print, self.steady) {
+            (Some(print), Some(steady)) if steady.print == print => Some(steady),
+            (Some(print), _) => Some(Steady {
+                print,
+                since: now.into(),
+            }),
+            (None, _) => None,
+        };
+    }
+
+    /// Recalls what an earlier process knew. What was read since counts where the two disagree.
+    pub(in crate::model) fn recall(&mut self, earlier: Self, now: Now) {
+        self.asked = now.into();
+        self.last_move = self.last_move.max(earlier.last_move);
+        self.empty = match (self.empty, earlier.empty) {
+            (Some(now), Some(then)) => Some(now.min(then)),
+            // A group that nobody has described yet.
+            (None, then) if self.learned.is_none() => then,
+            (now, _) => now,
+        };
+        self.remembered = Arc::new(self.remembered.or(&earlier.remembered));
+        self.steady = match (self.steady, earlier.steady) {
+            (Some(now), Some(then)) if now.print == then.print => Some(then),
+            // A group that nobody has described yet.
+            (None, then) if self.topics.is_empty() => then,
+            (now, _) => now,
+        };
+        for (topic, known) in earlier.topics {
+            let mut states = self.states(&topic, known.len());
+            for (state, earlier) in states.iter_mut().zip(known) {
+                state.recall(earlier, now);
+            }
+            self.keep(&topic, states);
+        }
+    }
+
+    /// The states of a topic's partitions, for as many as there are.
+    pub(in crate::model) fn states(
+        &mut self,
+        topic: &TopicName,
+        partitions: usize,
+    ) -> Vec<PartitionState> {
+        // The place in the map stays: it will be needed again.
+        let known = self.topics.get_mut(topic).map(std::mem::take);
+        let mut states = known.map(<[_]>::into_vec).unwrap_or_default();
+        if states.len() < partitions {
+            states.resize(partitions, PartitionState::default());
+        }
+        states
+    }
+
+    /// Puts the states back, where they say anything.
+    pub(in crate::model) fn keep(&mut self, topic: &TopicName, states: Vec<PartitionState>) {
+        if states.iter().any(|state| state.kind() != Kind::Unseen) {
+            self.topics.insert(topic.clone(), states.into());
+        } else {
+            self.topics.remove(topic);
+        }
+    }
+}
+
+fn print(description: &GroupDescription) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for member in &description.members {
+        (&member.id, &member.assigned).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// Which members are on which partition of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::model) struct Owned {
+    /// By partition; `None` where nobody tells.
+    owned: Option<Vec<bool>>,
+    /// Whether a member reads the topic, though it may have no partition yet.
+    pub(in crate::model) subscribed: bool,
+}
+
+impl Owned {
+    pub(in crate::model) fn of(
+        described: &Result<Arc<GroupDescription>, Fault>,
+        topic: &TopicName,
+        partitions: usize,
+    ) -> Self {
+        let Ok(description) = described else {
+            return Self {
+                owned: None,
+                subscribed: false,
+            };
+        };
+        let mut owned = vec![false; partitions];
+        let members = &description.members;
+        let assigned = members.iter().flat_map(|member| &member.assigned);
+        for partition in assigned.filter(|(of, _)| of == topic).flat_map(|(_, p)| p) {
+            let index = usize::try_from(*partition).ok();
+            if let Some(owned) = index.and_then(|index| owned.get_mut(index)) {
+                *owned = true;
+            }
+        }
+        let subscribed = members.iter().any(|member| {
+            let topics = member.subscribed.as_ref();
+            topics.is_some_and(|topics| topics.contains(topic))
+        });
+        Self {
+            owned: Some(owned),
+            subscribed,
+        }
+    }
+
+    /// Whether a member is known to be on the partition.
+    pub(in crate::model) fn has(&self, partition: usize) -> bool {
+        let owned = self.owned.as_ref().and_then(|owned| owned.get(partition));
+        owned.copied().unwrap_or(false)
+    }
+}
+
+/// What decides whether a lag of the group is no work.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::model) struct Standing {
+    pub(in crate::model) rules: LagRules,
+    /// For how long the present assignment has held; `None` where it does not, or nobody tells.
+    pub(in crate::model) steady: Option<Duration>,
+    /// Whether it has members, as far as anybody tells.
+    pub(in crate::model) has_members: Option<bool>,
+    /// When a commit of the group last moved.
+    pub(in crate::model) last_move: Option<Stamp>,
+    pub(in crate::model) now: Now,
+}
+
+impl Standing {
+    /// The group's own, from what is remembered of it.
+    pub(in crate::model) fn of(
+        history: &GroupHistory,
+        described: &Result<Arc<GroupDescription>, Fault>,
+        rules: LagRules,
+        now: Now,
+    ) -> Self {
+        let described = described.as_ref().ok();
+        Self {
+            rules,
+            steady: described.and(history.steady).map(|s| s.since.elapsed(now)),
+            has_members: described.map(|description| !description.members.is_empty()),
+            last_move: history.last_move,
+            now,
+        }
+    }
+
+    /// A measured lag as what it is in the light of time: `state` is the group's own on the
+    /// partition, `log_moved` tells when the log's end last did.
+    pub(in crate::model) fn judge(
+        &self,
+        lag: PartitionLag,
+        state: &PartitionState,
+        log_moved: Stamp,
+        owned: bool,
+    ) -> PartitionLag {
+        let PartitionLag::Measured(messages) = lag else {
+            return lag;
+        };
+        let rules = &self.rules;
+        let still = state.since().elapsed(self.now);
+        if messages > rules.residual_max {
+            let is_stuck = still >= rules.stuck_after && self.others_move(state, log_moved);
+            return if is_stuck {
+                PartitionLag::Stuck {
+                    lag: messages,
+                    sized: rules.stuck_counts,
+                }
+            } else {
+                lag
+            };
+        }
+        let log_still = log_moved.elapsed(self.now);
+        let steady = self.steady.unwrap_or_default();
+        let is_residual = messages > Lag(0)
+            && owned
+            && self.steady.is_some()
+            && still.min(log_still).min(steady) >= rules.residual_after;
+        if is_residual {
+            PartitionLag::Residual(messages)
+        } else {
+            lag
+        }
+    }
+
+    /// Whether anything moved after the group came to a stand here: another commit of it, or, while
+    /// it has members, the log.
+    fn others_move(&self, state: &PartitionState, log_moved: Stamp) -> bool {
+        let moved = self.last_move.filter(|moved| *moved > state.since());
+        match self.has_members {
+            // Nobody is there to be stuck, unless somebody commits without being a member.
+            Some(false) => {
+                moved.is_some_and(|moved| moved.elapsed(self.now) < self.rules.stuck_after)
+            }
+            Some(true) | None => moved.is_some() || log_moved > state.since(),
+        }
+    }
+
+    /// Whether a group with these lags is stuck as a whole: something is, and nothing that is
+    /// behind gets anywhere.
+    pub(in crate::model) fn is_stuck(
+        &self,
+        lags: impl Iterator<Item = Result<PartitionLag, Fault>>,
+    ) -> bool {
+        let mut some = false;
+        for lag in lags {
+            match lag {
+                Ok(PartitionLag::Stuck { .. }) => some = true,
+                Ok(other) if other.for_scaling() == Lag(0) => {}
+                // What is not known may well move.
+                _ => return false,
+            }
+        }
+        let is_idle = |moved: Stamp| moved.elapsed(self.now) >= self.rules.stuck_after;
+        some && self.last_move.is_none_or(is_idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::kafka::group::{GroupKind, Member};
+    use crate::model::units::newtypes::Offset;
+
+    const MINUTE: u64 = 60;
+
+    fn standing(now: u64) -> Standing {
+        Standing {
+            rules: LagRules::default(),
+            steady: Some(Duration::from_secs(now)),
+            has_members: Some(true),
+            last_move: None,
+            now: Now(now * 1000),
+        }
+    }
+
+    fn since(seconds: u32) -> PartitionState {
+        PartitionState::restored(Kind::Committed, Offset(0), Stamp(seconds))
+    }
+
+    fn measured(lag: u64) -> PartitionLag {
+        PartitionLag::Measured(Lag(lag))
+    }
+
+    #[test]
+    fn few_messages_that_stand_still_under_a_live_member_are_a_residue() {
+        let at = |now| standing(now).judge(measured(10), &since(0), Stamp(0), true);
+        assert_eq!(at(5 * MINUTE - 1), measured(10));
+        assert_eq!(at(5 * MINUTE), PartitionLag::Residual(Lag(10)));
+    }
+
+    #[test]
+    fn a_residue_needs_all_its_conditions() {
+        let later = 60 * MINUTE;
+        let (still, now) = (since(0), standing(later));
+        let moving = Stamp(3400);
+        let rebalancing = Standing {
+            steady: None,
+            ..now
+        };
+        let just_joined = Standing {
+            steady: Some(Duration::from_secs(9)),
+            ..now
+        };
+        for (case, standing, lag, state, log_moved, owned) in [
+            ("more messages", now, 11, still, Stamp(0), true),
+            ("none", now, 0, still, Stamp(0), true),
+            ("the commit moves", now, 3, since(3400), Stamp(0), true),
+            ("the log moves", now, 3, still, moving, true),
+            ("no member", now, 3, still, Stamp(0), false),
+            ("a rebalance", rebalancing, 3, still, Stamp(0), true),
+            ("a new member", just_joined, 3, still, Stamp(0), true),
+        ] {
+            let found = standing.judge(measured(lag), &state, log_moved, owned);
+            assert_eq!(found, measured(lag), "{case}");
+        }
+    }
+
+    #[test]
+    fn one_long_job_of_half_an_hour_is_no_residue() {
+        // Eleven jobs wait behind one that takes half an hour; nothing else happens.
+        let found = standing(30 * MINUTE).judge(measured(12), &since(0), Stamp(0), true);
+        assert_eq!(found, measured(12));
+    }
+
+    #[test]
+    fn a_poison_partition_is_stuck_while_others_move() {
+        let at = |now: u64| Standing {
+            last_move: Some(Stamp(u32::try_from(now).unwrap())),
+            ..standing(now)
+        };
+        let judged = |now| at(now).judge(measured(50), &since(10), Stamp(0), true);
+        assert_eq!(judged(5 * MINUTE + 9), measured(50));
+        let stuck = PartitionLag::Stuck {
+            lag: Lag(50),
+            sized: true,
+        };
+        assert_eq!(judged(5 * MINUTE + 10), stuck);
+    }
+
+    #[test]
+    fn a_partition_is_stuck_while_its_log_grows_and_not_while_all_stands_still() {
+        let judged = |log_moved| {
+            let standing = standing(60 * MINUTE);
+            standing.judge(measured(50), &since(10), log_moved, true)
+        };
+        assert_eq!(judged(Stamp(10)), measured(50));
+        assert_eq!(judged(Stamp(11)).label(), "stuck");
+    }
+
+    #[test]
+    fn a_group_without_members_is_not_stuck_unless_it_commits() {
+        let away = Standing {
+            has_members: Some(false),
+            ..standing(60 * MINUTE)
+        };
+        let judged =
+            |standing: Standing| standing.judge(measured(50), &since(10), Stamp(3000), false);
+        assert_eq!(judged(away), measured(50));
+        let commits = |moved| Standing {
+            last_move: Some(Stamp(moved)),
+            ..away
+        };
+        assert_eq!(judged(commits(20)), measured(50), "scaled to zero long ago");
+        assert_eq!(judged(commits(3590)).label(), "stuck", "assign()");
+    }
+
+    #[test]
+    fn a_group_is_stuck_when_all_that_is_behind_is() {
+        let stuck = Ok(PartitionLag::Stuck {
+            lag: Lag(50),
+            sized: true,
+        });
+        let is_stuck = |last_move: Option<u32>, lags: &[Result<PartitionLag, Fault>]| {
+            let standing = Standing {
+                last_move: last_move.map(Stamp),
+                ..standing(60 * MINUTE)
+            };
+            standing.is_stuck(lags.iter().copied())
+        };
+        let zero = Ok(measured(0));
+        assert!(is_stuck(None, &[stuck, zero, stuck]));
+        assert!(is_stuck(Some(10), &[stuck]));
+        assert!(!is_stuck(Some(3590), &[stuck]), "a commit moved");
+        assert!(!is_stuck(None, &[stuck, Ok(measured(1))]));
+        assert!(!is_stuck(None, &[stuck, Err(Fault::NoAnswer)]));
+        assert!(!is_stuck(None, &[zero]));
+    }
+
+    fn description(state: GroupState, assigned: &[i32]) -> Result<Arc<GroupDescription>, Fault> {
+        Ok(Arc::new(GroupDescription {
+            kind: GroupKind::Classic,
+            state,
+            assignor: Some("range".into()),
+            members: vec![Member {
+                id: "m".into(),
+                instance: None,
+                client: "c".into(),
+                host: "/h".into(),
+                subscribed: Some(["t".into()].into()),
+                assigned: vec![("t".into(), assigned.to_vec())],
+            }],
+            subtopologies: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn an_assignment_is_steady_from_when_it_was_first_seen() {
+        let mut history = GroupHistory::default();
+        let mut at = |seconds: u64, described: &Result<_, _>| {
+            history.describe(described, Now(seconds * 1000));
+            history.steady.map(|steady| steady.since.0)
+        };
+        let (one, two) = (
+            description(GroupState::Stable, &[0]),
+            description(GroupState::Stable, &[0, 1]),
+        );
+        assert_eq!(at(1, &one), Some(1));
+        assert_eq!(at(2, &one), Some(1));
+        assert_eq!(at(3, &Err(Fault::NoAnswer)), Some(1));
+        assert_eq!(at(4, &two), Some(4));
+        assert_eq!(at(5, &description(GroupState::Rebalancing, &[0])), None);
+        assert_eq!(at(6, &two), Some(6));
+    }
+
+    #[test]
+    fn who_owns_what_is_as_the_description_says() {
+        let owned = Owned::of(
+            &description(GroupState::Stable, &[1, 7, -1]),
+            &"t".into(),
+            2,
+        );
+        assert_eq!(
+            (owned.has(0), owned.has(1), owned.has(7)),
+            (false, true, false)
+        );
+        assert!(owned.subscribed);
+        let other = Owned::of(&description(GroupState::Stable, &[1]), &"u".into(), 2);
+        assert!(!other.has(1) && !other.subscribed);
+        let untold = Owned::of(&Err(Fault::Untold), &"t".into(), 2);
+        assert!(!untold.has(1));
+    }
+}

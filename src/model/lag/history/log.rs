@@ -1,0 +1,256 @@
+//! What is remembered of a topic's log, for all its groups: where it ended, and which log it is.
+
+use super::clock::{Now, Stamp};
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::observation::TopicOffsets;
+use crate::model::lag::lag_age::EndRing;
+use crate::model::units::newtypes::{Offset, TopicId};
+
+/// One topic's log.
+#[derive(Debug, Default)]
+pub(in crate::model) struct LogHistory {
+    /// Its ID, as last told.
+    pub(in crate::model) id: Option<TopicId>,
+    /// Since when the topic is missing.
+    pub(in crate::model) missing: Option<Stamp>,
+    pub(in crate::model) partitions: Vec<LogPartition>,
+    pub(in crate::model) ring: EndRing,
+    read: Now,
+}
+
+/// One partition's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::model) struct LogPartition {
+    end: i64,
+    /// When its end was last seen to move, or first seen at all.
+    pub(in crate::model) moved: Stamp,
+    /// Counts the logs that the partition has had. Groups remember theirs by it.
+    pub(in crate::model) epoch: u8,
+    /// Whether the present log is the last one truncated, by its topic ID.
+    pub(in crate::model) truncated: bool,
+    /// How many readings in a row were below an earlier one.
+    below: u8,
+    known: bool,
+}
+
+impl LogPartition {
+    /// As remembered from an earlier process.
+    pub(in crate::model) fn restored(end: Offset, moved: Stamp) -> Self {
+        Self {
+            end: end.0,
+            moved,
+            known: true,
+            ..Self::default()
+        }
+    }
+
+    /// The end as last taken for true.
+    pub(in crate::model) fn end(&self) -> Option<Offset> {
+        self.known.then_some(Offset(self.end))
+    }
+
+    /// Whether the last reading fell below an earlier one and the next has to confirm it: a new
+    /// leader may not have heard of the whole high watermark yet.
+    pub(in crate::model) fn is_held(&self) -> bool {
+        self.below > 0
+    }
+
+    /// Takes in an end; true where the log is another one, or shorter, from now on.
+    fn take_in(&mut self, end: Offset, has_id: bool, now: Now) -> bool {
+        if self.known && end.0 < self.end {
+            self.below = self.below.saturating_add(1);
+            if self.below < 2 {
+                return false;
+            }
+            *self = Self {
+                end: end.0,
+                moved: now.into(),
+                epoch: self.epoch.wrapping_add(1),
+                // The ID is the same, or there would be another history by now.
+                truncated: has_id,
+                below: 0,
+                known: true,
+            };
+            return true;
+        }
+        if !self.known || end.0 > self.end {
+            self.moved = now.into();
+        }
+        (self.end, self.known, self.below) = (end.0, true, 0);
+        false
+    }
+}
+
+impl LogHistory {
+    /// As remembered from an earlier process.
+    pub(in crate::model) fn restored(id: Option<TopicId>, partitions: Vec<LogPartition>) -> Self {
+        Self {
+            id,
+            partitions,
+            ..Self::default()
+        }
+    }
+
+    /// Recalls what an earlier process knew of the same log: since when its ends stand still.
+    pub(in crate::model) fn recall(&mut self, earlier: &Self) {
+        for (log, earlier) in self.partitions.iter_mut().zip(&earlier.partitions) {
+            if log.known && log.end() == earlier.end() {
+                log.moved = log.moved.min(earlier.moved);
+            }
+        }
+    }
+
+    /// Takes in a reading of the topic. One that began before the last one says nothing new.
+    pub(in crate::model) fn take_in(&mut self, read: &Result<&TopicOffsets, Fault>, now: Now) {
+        if now < self.read {
+            return;
+        }
+        match read {
+            Ok(offsets) => {
+                self.read = now;
+                self.take_in_offsets(offsets, now);
+            }
+            Err(Fault::TopicMissing) => {
+                self.missing.get_or_insert(now.into());
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn take_in_offsets(&mut self, offsets: &TopicOffsets, now: Now) {
+        let was_missing = self.missing.take().is_some();
+        match (self.id, offsets.id) {
+            (Some(before), Some(told)) if before != told => self.replace(),
+            (Some(_), Some(_)) => {}
+            // Whoever comes back without a name is a stranger.
+            _ if was_missing => self.replace(),
+            _ => {}
+        }
+        self.id = offsets.id.or(self.id);
+        if self.partitions.len() < offsets.ends.len() {
+            let more = offsets.ends.len().saturating_sub(self.partitions.len());
+            self.partitions.reserve_exact(more);
+            self.partitions
+                .resize_with(offsets.ends.len(), LogPartition::default);
+        }
+        for (index, (log, end)) in self.partitions.iter_mut().zip(&offsets.ends).enumerate() {
+            if let Ok(end) = end
+                && log.take_in(*end, self.id.is_some(), now)
+            {
+                self.ring.forget(index);
+            }
+        }
+        if let Some(past) = &offsets.past {
+            let ago = u64::try_from(past.ago.as_millis()).unwrap_or(u64::MAX);
+            self.ring.seed(now.0.saturating_sub(ago), &past.ends);
+        }
+        let ends: Vec<_> = self
+            .partitions
+            .iter()
+            .zip(&offsets.ends)
+            .map(|(log, end)| end.ok().and(log.end()))
+            .collect();
+        self.ring.push(now.0, &ends);
+    }
+
+    /// The topic is another one of the same name.
+    fn replace(&mut self) {
+        self.ring.clear();
+        for log in &mut self.partitions {
+            *log = LogPartition {
+                epoch: log.epoch.wrapping_add(1),
+                ..LogPartition::default()
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offsets(id: Option<u8>, ends: &[i64]) -> TopicOffsets {
+        TopicOffsets {
+            id: id.map(|id| TopicId([id; 16])),
+            ends: ends.iter().map(|end| Ok(Offset(*end))).collect(),
+            ..TopicOffsets::default()
+        }
+    }
+
+    fn told(log: &mut LogHistory, seconds: u64, id: Option<u8>, ends: &[i64]) -> Vec<(i64, u8)> {
+        log.take_in(&Ok(&offsets(id, ends)), Now(seconds * 1000));
+        let one = |log: &LogPartition| (log.end, log.epoch);
+        log.partitions.iter().map(one).collect()
+    }
+
+    #[test]
+    fn an_end_that_falls_once_is_held_one_poll() {
+        let mut log = LogHistory::default();
+        assert_eq!(told(&mut log, 0, None, &[100]), [(100, 0)]);
+        assert_eq!(told(&mut log, 5, None, &[90]), [(100, 0)]);
+        assert!(log.partitions[0].is_held());
+        assert_eq!(told(&mut log, 10, None, &[101]), [(101, 0)]);
+        assert!(!log.partitions[0].is_held());
+        assert_eq!(told(&mut log, 15, None, &[90]), [(101, 0)]);
+    }
+
+    #[test]
+    fn an_end_that_falls_twice_is_of_another_log() {
+        for (id, truncated) in [(None, false), (Some(1), true)] {
+            let mut log = LogHistory::default();
+            told(&mut log, 0, id, &[100, 7]);
+            told(&mut log, 5, id, &[90, 7]);
+            assert_eq!(told(&mut log, 10, id, &[95, 8]), [(95, 1), (8, 0)]);
+            assert_eq!(log.partitions[0].truncated, truncated);
+        }
+    }
+
+    #[test]
+    fn another_id_is_another_log_at_once() {
+        let mut log = LogHistory::default();
+        assert_eq!(told(&mut log, 0, Some(1), &[100]), [(100, 0)]);
+        assert_eq!(told(&mut log, 5, None, &[100]), [(100, 0)]);
+        assert_eq!(told(&mut log, 10, Some(1), &[100]), [(100, 0)]);
+        assert_eq!(told(&mut log, 15, Some(2), &[300]), [(300, 1)]);
+        assert!(log.ring.age(0, Offset(100), 15_000).unwrap().is_bound());
+    }
+
+    #[test]
+    fn a_topic_that_was_missing_is_the_same_only_by_its_id() {
+        for (before, after, epoch) in [
+            (None, None, 1),
+            (Some(1), None, 1),
+            (None, Some(1), 1),
+            (Some(1), Some(1), 0),
+            (Some(1), Some(2), 1),
+        ] {
+            let mut log = LogHistory::default();
+            told(&mut log, 0, before, &[100]);
+            log.take_in(&Err(Fault::TopicMissing), Now(5000));
+            assert!(log.missing.is_some());
+            let found = told(&mut log, 10, after, &[100]);
+            assert_eq!(found, [(100, epoch)], "{before:?} {after:?}");
+            assert!(log.missing.is_none());
+        }
+    }
+
+    #[test]
+    fn an_older_reading_says_nothing_new() {
+        let mut log = LogHistory::default();
+        told(&mut log, 10, None, &[100]);
+        told(&mut log, 5, None, &[90]);
+        assert!(!log.partitions[0].is_held());
+    }
+
+    #[test]
+    fn a_partition_without_an_answer_keeps_what_was_known() {
+        let mut log = LogHistory::default();
+        told(&mut log, 0, None, &[100, 50]);
+        let mut partly = offsets(None, &[110, 60]);
+        partly.ends[1] = Err(Fault::LeaderUnknown);
+        log.take_in(&Ok(&partly), Now(5000));
+        assert_eq!(log.partitions[0].end(), Some(Offset(110)));
+        assert_eq!(log.partitions[1].end(), Some(Offset(50)));
+        assert_eq!(log.partitions[1].moved, Stamp(0));
+    }
+}

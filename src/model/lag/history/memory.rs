@@ -1,0 +1,308 @@
+//! What has to survive a restart, as one value: without it a stuck partition would look fresh and a
+//! forgotten commit like none.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::{Now, Stamp};
+use super::group::{GroupHistory, Steady};
+use super::log::{LogHistory, LogPartition};
+use super::partition::{Kind, PartitionState};
+use crate::model::lag::subscription::RememberedGroup;
+use crate::model::units::newtypes::{ClusterName, Offset, TopicId};
+
+/// The form that this build writes, and the only one it reads.
+pub const VERSION: u32 = 1;
+
+/// All that is remembered over a restart. Times are in seconds before `saved`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Which form it has.
+    pub version: u32,
+    /// When it was made, in seconds since 1970.
+    pub saved: u32,
+    /// By cluster.
+    pub clusters: BTreeMap<String, ClusterMemory>,
+}
+
+/// What is remembered of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterMemory {
+    /// The logs of the topics that the groups read.
+    pub topics: BTreeMap<String, TopicMemory>,
+    /// The groups.
+    pub groups: BTreeMap<String, GroupMemory>,
+}
+
+/// A topic's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicMemory {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    /// By partition; -1 where it is not known.
+    ends: Vec<i64>,
+    moved: Vec<u32>,
+}
+
+/// A group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupMemory {
+    #[serde(flatten)]
+    remembered: RememberedGroup,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_move: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    steady: Option<(u64, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    empty: Option<u32>,
+    topics: BTreeMap<String, PositionsMemory>,
+}
+
+/// A group on a topic, by partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct PositionsMemory {
+    /// What the offsets are; left out where they are all commits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    kinds: Vec<u8>,
+    offsets: Vec<i64>,
+    since: Vec<u32>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            saved: 0,
+            clusters: BTreeMap::new(),
+        }
+    }
+}
+
+impl Memory {
+    /// The groups, least important first: those whose commits were all seen to move lately are read
+    /// anew in no time, while a commit that vanished is known nowhere else. Among equals, those that
+    /// take the most room.
+    #[must_use]
+    pub fn least_important_first(&self) -> Vec<(ClusterName, String)> {
+        let mut groups: Vec<_> = self
+            .clusters
+            .iter()
+            .flat_map(|(cluster, known)| {
+                known.groups.iter().map(move |(name, group)| {
+                    let room = usize::MAX.saturating_sub(group.partitions());
+                    (group.importance(), room, cluster, name)
+                })
+            })
+            .collect();
+        groups.sort_unstable();
+        groups
+            .into_iter()
+            .map(|(_, _, cluster, group)| (cluster.as_str().into(), group.clone()))
+            .collect()
+    }
+
+    /// Leaves a group out, and the topics that only it reads.
+    pub fn drop_group(&mut self, cluster: &ClusterName, group: &str) {
+        let Some(known) = self.clusters.get_mut(cluster.as_str()) else {
+            return;
+        };
+        let Some(dropped) = known.groups.remove(group) else {
+            return;
+        };
+        for topic in dropped.topics.keys() {
+            let mut others = known.groups.values();
+            if !others.any(|other| other.topics.contains_key(topic)) {
+                known.topics.remove(topic);
+            }
+        }
+    }
+}
+
+/// How long a commit stands still before it is worth more than one that moves, in seconds.
+const STILL: u32 = 120;
+
+impl GroupMemory {
+    fn partitions(&self) -> usize {
+        let counts = self.topics.values().map(|topic| topic.offsets.len());
+        counts.fold(0, usize::saturating_add)
+    }
+
+    /// 2 where something is known that Kafka no longer tells, 1 where something stands still.
+    fn importance(&self) -> u8 {
+        let mut importance = 0;
+        for topic in self.topics.values() {
+            if !topic.kinds.is_empty() {
+                return 2;
+            }
+            if topic.since.iter().any(|since| *since >= STILL) {
+                importance = 1;
+            }
+        }
+        importance
+    }
+}
+
+fn ago(stamp: Stamp, saved: Stamp) -> u32 {
+    saved.0.saturating_sub(stamp.0)
+}
+
+/// The point that was so long before `saved`; never one to come, should the clock have been set back.
+fn back(ago: u32, saved: u32, now: Now) -> Stamp {
+    Stamp(saved.saturating_sub(ago)).min(now.into())
+}
+
+fn code(kind: Kind) -> u8 {
+    let index = Kind::ALL.iter().position(|known| *known == kind);
+    index.and_then(|i| u8::try_from(i).ok()).unwrap_or(0)
+}
+
+fn kind(code: u8) -> Kind {
+    let known = Kind::ALL.get(usize::from(code));
+    known.copied().unwrap_or_default()
+}
+
+impl TopicMemory {
+    pub(in crate::model) fn of(log: &LogHistory, saved: Stamp) -> Self {
+        let end = |log: &LogPartition| log.end().map_or(-1, |end| end.0);
+        Self {
+            id: log.id.map(|id| hex(&id)),
+            ends: log.partitions.iter().map(end).collect(),
+            moved: log.partitions.iter().map(|p| ago(p.moved, saved)).collect(),
+        }
+    }
+
+    pub(in crate::model) fn restore(&self, saved: u32, now: Now) -> LogHistory {
+        let partition = |(end, moved): (&i64, &u32)| match end {
+            0.. => LogPartition::restored(Offset(*end), back(*moved, saved, now)),
+            _ => LogPartition::default(),
+        };
+        let partitions = self.ends.iter().zip(&self.moved).map(partition);
+        let id = self.id.as_deref().and_then(unhex);
+        LogHistory::restored(id, partitions.collect())
+    }
+}
+
+impl GroupMemory {
+    pub(in crate::model) fn of(group: &GroupHistory, saved: Stamp) -> Self {
+        let steady = |steady: Steady| (steady.print, ago(steady.since, saved));
+        let topics = group.topics.iter().map(|(topic, states)| {
+            let all_commits = states.iter().all(|s| s.kind() == Kind::Committed);
+            let kinds = states.iter().map(|s| code(s.kind()));
+            let memory = PositionsMemory {
+                kinds: if all_commits {
+                    Vec::new()
+                } else {
+                    kinds.collect()
+                },
+                offsets: states.iter().map(|s| s.offset().0).collect(),
+                since: states.iter().map(|s| ago(s.since(), saved)).collect(),
+            };
+            (topic.as_str().to_owned(), memory)
+        });
+        Self {
+            remembered: RememberedGroup::clone(&group.remembered),
+            last_move: group.last_move.map(|moved| ago(moved, saved)),
+            steady: group.steady.map(steady),
+            empty: group.empty.map(|since| ago(since, saved)),
+            topics: topics.collect(),
+        }
+    }
+
+    pub(in crate::model) fn restore(&self, saved: u32, now: Now) -> GroupHistory {
+        let topics = self.topics.iter().map(|(topic, memory)| {
+            let kinds = memory.kinds.iter().copied().map(kind);
+            let kinds = kinds.chain(std::iter::repeat(if memory.kinds.is_empty() {
+                Kind::Committed
+            } else {
+                Kind::Unseen
+            }));
+            let offsets = memory.offsets.iter().zip(&memory.since).zip(kinds);
+            let states = offsets.map(|((offset, since), kind)| {
+                PartitionState::restored(kind, Offset(*offset), back(*since, saved, now))
+            });
+            (topic.as_str().into(), states.collect())
+        });
+        GroupHistory {
+            asked: now.into(),
+            last_move: self.last_move.map(|moved| back(moved, saved, now)),
+            steady: self.steady.map(|(print, since)| Steady {
+                print,
+                since: back(since, saved, now),
+            }),
+            empty: self.empty.map(|since| back(since, saved, now)),
+            remembered: self.remembered.clone().into(),
+            learned: None,
+            topics: topics.collect(),
+        }
+    }
+}
+
+fn hex(id: &TopicId) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    let digits = id.0.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]);
+    digits.collect()
+}
+
+fn unhex(text: &str) -> Option<TopicId> {
+    let number = (text.len() == 32)
+        .then(|| u128::from_str_radix(text, 16).ok())
+        .flatten()?;
+    Some(TopicId(number.to_be_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive() {
+        let id = TopicId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0xfe, 13, 14, 0xff]);
+        assert_eq!(unhex(&hex(&id)), Some(id));
+        assert_eq!(unhex("12"), None);
+        assert_eq!(unhex(&"x".repeat(32)), None);
+    }
+
+    fn group(kinds: &[u8], since: u32, partitions: usize) -> GroupMemory {
+        let positions = PositionsMemory {
+            kinds: kinds.to_vec(),
+            offsets: vec![5; partitions],
+            since: vec![since; partitions],
+        };
+        GroupMemory {
+            topics: [("t".to_owned(), positions)].into(),
+            ..GroupMemory::default()
+        }
+    }
+
+    #[test]
+    fn what_kafka_tells_anew_goes_first() {
+        let groups = [
+            ("moves", group(&[], 3, 1)),
+            ("moves, large", group(&[], 3, 9)),
+            ("forgotten", group(&[5], 3, 1)),
+            ("still", group(&[], 3600, 1)),
+        ];
+        let mut memory = Memory::default();
+        let cluster = ClusterMemory {
+            topics: [("t".to_owned(), TopicMemory::default())].into(),
+            groups: groups.map(|(name, g)| (name.to_owned(), g)).into(),
+        };
+        memory.clusters.insert("main".to_owned(), cluster);
+        let order = memory.least_important_first();
+        let names: Vec<_> = order.iter().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(names, ["moves, large", "moves", "still", "forgotten"]);
+        for (cluster, group) in &order {
+            assert!(memory.clusters["main"].topics.contains_key("t"));
+            memory.drop_group(cluster, group);
+        }
+        assert_eq!(memory.clusters["main"], ClusterMemory::default());
+    }
+
+    #[test]
+    fn a_clock_set_back_makes_nothing_that_is_to_come() {
+        assert_eq!(back(10, 1000, Now(500_000)), Stamp(500));
+        assert_eq!(back(10, 1000, Now(2_000_000)), Stamp(990));
+        assert_eq!(back(u32::MAX, 1000, Now(2_000_000)), Stamp(0));
+    }
+}

@@ -1,0 +1,357 @@
+//! Lag in time: how old the first message is that a group has not read.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::model::units::newtypes::Offset;
+
+/// An age in milliseconds, exact or a lower bound; as an `Option` four bytes, since there is one for
+/// every group and partition. What is older than 24 days is "at least 24 days".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age(NonZeroU32);
+
+const LONGEST_MILLIS: u32 = (1 << 31) - 2;
+
+impl Age {
+    /// Exactly so old.
+    #[must_use]
+    pub fn exactly(millis: u64) -> Self {
+        Self::new(millis, false)
+    }
+
+    /// So old or older.
+    #[must_use]
+    pub fn at_least(millis: u64) -> Self {
+        Self::new(millis, true)
+    }
+
+    fn new(millis: u64, is_bound: bool) -> Self {
+        let (millis, is_bound) = match u32::try_from(millis) {
+            Ok(millis) if millis <= LONGEST_MILLIS => (millis, is_bound),
+            _ => (LONGEST_MILLIS, true),
+        };
+        let packed = (millis << 1) | u32::from(is_bound);
+        Self(NonZeroU32::MIN.saturating_add(packed))
+    }
+
+    fn packed(self) -> u32 {
+        self.0.get().saturating_sub(1)
+    }
+
+    /// How old.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        Duration::from_millis(u64::from(self.packed() >> 1))
+    }
+
+    /// Whether it may be older.
+    #[must_use]
+    pub fn is_bound(self) -> bool {
+        self.packed() & 1 == 1
+    }
+
+    /// The age of the older of two: a bound as soon as one of them is.
+    #[must_use]
+    pub fn or_older(self, other: Self) -> Self {
+        let millis = (self.packed() >> 1).max(other.packed() >> 1);
+        Self::new(u64::from(millis), self.is_bound() || other.is_bound())
+    }
+}
+
+/// Samples of a topic at most. Old ones are thinned out, so that few reach far back.
+const SAMPLES_MAX: usize = 12;
+
+/// How far back samples reach at most.
+const REACH_MILLIS: u64 = 24 * 3600 * 1000;
+
+/// Stands for an end that is not known; no log ends there.
+const UNKNOWN: i64 = i64::MIN;
+
+/// Where the partitions of one topic ended at several times. Belongs to the topic: all its groups
+/// read the same one.
+#[derive(Clone, Debug, Default)]
+pub struct EndRing {
+    partitions: usize,
+    /// Milliseconds on one timeline, strictly ascending.
+    times: Vec<u64>,
+    /// The partitions' ends at the first time, then at the second, and so on.
+    ends: Vec<i64>,
+}
+
+impl EndRing {
+    /// Adds what was just read. A time that is not later than the last one is left out.
+    pub fn push(&mut self, at: u64, ends: &[Option<Offset>]) {
+        if self.times.last().is_some_and(|last| *last >= at) {
+            return;
+        }
+        self.grow(ends.len());
+        if self.times.len() >= SAMPLES_MAX {
+            let thinned = self.least_needed(at);
+            self.remove(thinned);
+        }
+        self.insert(self.times.len(), at, ends);
+    }
+
+    /// Adds where the log ended before anything was read, unless that is known.
+    pub fn seed(&mut self, at: u64, ends: &[Option<Offset>]) {
+        if self.times.first().is_some_and(|first| *first <= at) {
+            return;
+        }
+        self.grow(ends.len());
+        if self.times.len() >= SAMPLES_MAX {
+            self.remove(0);
+        }
+        self.insert(0, at, ends);
+    }
+
+    /// Forgets a partition: its log is another one now.
+    pub fn forget(&mut self, partition: usize) {
+        if partition < self.partitions {
+            let ends = self.ends.iter_mut().skip(partition);
+            for end in ends.step_by(self.partitions) {
+                *end = UNKNOWN;
+            }
+        }
+    }
+
+    /// Forgets all partitions.
+    pub fn clear(&mut self) {
+        self.times.clear();
+        self.ends.clear();
+    }
+
+    /// The age at `now` of the message at offset `first_unread` of a partition: the time at which
+    /// the log's end passed it, interpolated. A lower bound where it was there before the first
+    /// sample; zero where it is not there yet; `None` where no end of the partition is known.
+    #[must_use]
+    pub fn age(&self, partition: usize, first_unread: Offset, now: u64) -> Option<Age> {
+        if partition >= self.partitions {
+            return None;
+        }
+        let ends = self.ends.iter().skip(partition).step_by(self.partitions);
+        let known = self.times.iter().zip(ends).filter(|(_, e)| **e != UNKNOWN);
+        let mut later: Option<(u64, i64)> = None;
+        for (time, end) in known.rev() {
+            if *end <= first_unread.0 {
+                let Some((later_time, later_end)) = later else {
+                    return Some(Age::exactly(0));
+                };
+                let passed = interpolated((*time, *end), (later_time, later_end), first_unread.0);
+                return Some(Age::exactly(now.saturating_sub(passed)));
+            }
+            later = Some((*time, *end));
+        }
+        later.map(|(oldest, _)| Age::at_least(now.saturating_sub(oldest)))
+    }
+
+    fn insert(&mut self, index: usize, at: u64, ends: &[Option<Offset>]) {
+        let row = (0..self.partitions).map(|partition| {
+            let end = ends.get(partition).copied().flatten();
+            end.map_or(UNKNOWN, |end| end.0)
+        });
+        if self.times.capacity() == 0 {
+            // As much as there will be and no more: growth by doubling would waste half.
+            self.times.reserve_exact(SAMPLES_MAX);
+            self.ends
+                .reserve_exact(SAMPLES_MAX.saturating_mul(self.partitions));
+        }
+        self.times.insert(index, at);
+        let place = index.saturating_mul(self.partitions);
+        self.ends.splice(place..place, row);
+    }
+
+    fn remove(&mut self, index: usize) {
+        let place = index.saturating_mul(self.partitions);
+        let after = place.saturating_add(self.partitions);
+        self.times.remove(index);
+        self.ends.drain(place..after);
+    }
+
+    /// Makes room for partitions that were added; nothing is known of their past.
+    fn grow(&mut self, partitions: usize) {
+        if partitions <= self.partitions {
+            return;
+        }
+        let before = std::mem::replace(&mut self.partitions, partitions);
+        let old = std::mem::take(&mut self.ends);
+        self.ends
+            .reserve_exact(SAMPLES_MAX.saturating_mul(partitions));
+        if before == 0 {
+            self.times.clear();
+            return;
+        }
+        for row in old.chunks(before) {
+            self.ends.extend_from_slice(row);
+            self.ends.extend((before..partitions).map(|_| UNKNOWN));
+        }
+    }
+
+    /// The sample without which least is lost: one too old, or the one whose gap would be the
+    /// smallest part of its age.
+    fn least_needed(&self, now: u64) -> usize {
+        let since = |index: usize| {
+            let time = self.times.get(index).copied().unwrap_or(now);
+            u128::from(now.saturating_sub(time))
+        };
+        if since(1) >= u128::from(REACH_MILLIS) {
+            return 0;
+        }
+        let mut least = (1, u128::MAX, 1);
+        for index in 1..self.times.len().saturating_sub(1) {
+            let age = since(index.saturating_sub(1));
+            let gap = age.saturating_sub(since(index.saturating_add(1)));
+            let (_, least_gap, least_age) = least;
+            // gap / age < least_gap / least_age
+            if gap.saturating_mul(least_age) < least_gap.saturating_mul(age) {
+                least = (index, gap, age);
+            }
+        }
+        least.0
+    }
+}
+
+fn interpolated(earlier: (u64, i64), later: (u64, i64), offset: i64) -> u64 {
+    let part = u128::from(offset.abs_diff(earlier.1));
+    let whole = u128::from(later.1.abs_diff(earlier.1)).max(1);
+    let took = u128::from(later.0.saturating_sub(earlier.0));
+    let passed = took.saturating_mul(part).checked_div(whole).unwrap_or(0);
+    earlier
+        .0
+        .saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ends(ends: &[i64]) -> Vec<Option<Offset>> {
+        ends.iter().map(|end| Some(Offset(*end))).collect()
+    }
+
+    fn ring(samples: &[(u64, i64)]) -> EndRing {
+        let mut ring = EndRing::default();
+        for (at, end) in samples {
+            ring.push(*at, &ends(&[*end]));
+        }
+        ring
+    }
+
+    #[test]
+    fn an_age_is_interpolated_between_two_samples() {
+        let ring = ring(&[(1000, 0), (2000, 100), (3000, 100), (4000, 200)]);
+        for (offset, age) in [
+            (0, Age::exactly(4000)),
+            (50, Age::exactly(3500)),
+            (99, Age::exactly(3010)),
+            // Nothing came between 2000 and 3000.
+            (100, Age::exactly(2000)),
+            (150, Age::exactly(1500)),
+            (200, Age::exactly(0)),
+            (999, Age::exactly(0)),
+        ] {
+            assert_eq!(ring.age(0, Offset(offset), 5000), Some(age), "{offset}");
+        }
+    }
+
+    #[test]
+    fn before_the_first_sample_it_is_a_bound() {
+        let mut ring = ring(&[(1000, 50), (2000, 100)]);
+        let age = |ring: &EndRing| ring.age(0, Offset(20), 3000);
+        assert_eq!(age(&ring), Some(Age::at_least(2000)));
+        ring.seed(500, &ends(&[10]));
+        assert_eq!(age(&ring), Some(Age::exactly(2375)));
+        ring.seed(700, &ends(&[0]));
+        assert_eq!(age(&ring), Some(Age::exactly(2375)), "known already");
+        assert_eq!(ring.age(1, Offset(20), 3000), None);
+    }
+
+    #[test]
+    fn partitions_that_are_added_have_no_past() {
+        let mut ring = ring(&[(1000, 50)]);
+        ring.push(2000, &ends(&[60, 9]));
+        assert_eq!(ring.age(0, Offset(55), 2000), Some(Age::exactly(500)));
+        assert_eq!(ring.age(1, Offset(0), 2500), Some(Age::at_least(500)));
+        ring.push(3000, &[None, Some(Offset(10))]);
+        assert_eq!(ring.age(0, Offset(55), 3000), Some(Age::exactly(1500)));
+    }
+
+    #[test]
+    fn a_partition_whose_log_is_another_one_starts_anew() {
+        let mut ring = EndRing::default();
+        ring.push(1000, &ends(&[50, 50]));
+        ring.forget(1);
+        ring.push(2000, &ends(&[60, 5]));
+        assert_eq!(ring.age(0, Offset(50), 2000), Some(Age::exactly(1000)));
+        assert_eq!(ring.age(1, Offset(0), 3000), Some(Age::at_least(1000)));
+    }
+
+    #[test]
+    fn few_samples_reach_far_back_and_are_dense_where_it_is_recent() {
+        let mut ring = EndRing::default();
+        let day = 24 * 3600;
+        for second in (0..2 * day).step_by(5) {
+            // One message a second, so that an offset is the time at which it came.
+            ring.push(second * 1000, &ends(&[i64::try_from(second).unwrap()]));
+        }
+        assert!(ring.times.len() <= SAMPLES_MAX);
+        assert_eq!(ring.ends.capacity(), SAMPLES_MAX);
+        let now = (2 * day - 5) * 1000;
+        assert!(now - ring.times[0] >= REACH_MILLIS / 2, "{:?}", ring.times);
+        let ages: Vec<u64> = ring.times.iter().map(|time| (now - time) / 1000).collect();
+        for pair in ages.windows(2).take(SAMPLES_MAX - 2) {
+            assert!(pair[0] <= 6 * pair[1].max(5), "{ages:?}");
+        }
+        for behind in [3, 60, 600, 3600, 6 * 3600_u64] {
+            let offset = i64::try_from(2 * day - 5 - behind).unwrap();
+            assert_eq!(
+                ring.age(0, Offset(offset), now),
+                Some(Age::exactly(behind * 1000))
+            );
+        }
+    }
+
+    #[test]
+    fn a_bound_among_ages_makes_a_bound() {
+        let (short, long) = (Age::at_least(5), Age::exactly(9));
+        assert_eq!(short.or_older(long), Age::at_least(9));
+        assert_eq!(long.or_older(Age::exactly(2)), long);
+        assert!(Age::exactly(u64::MAX).is_bound());
+        assert_eq!(size_of::<Option<Age>>(), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_never_older_than_the_samples(
+            samples in proptest::collection::vec((0u64..100_000, any::<i64>()), 0..40),
+            offset: i64,
+            now: u64,
+        ) {
+            let mut sorted = samples;
+            sorted.sort_unstable();
+            let ring = ring(&sorted);
+            if let Some(age) = ring.age(0, Offset(offset), now) {
+                let oldest = now.saturating_sub(ring.times[0]);
+                prop_assert!(age.duration().as_millis() <= u128::from(oldest));
+            }
+        }
+
+        #[test]
+        fn further_on_is_never_older(
+            steps in proptest::collection::vec((1u64..60_000, 0i64..1000), 1..60),
+            at in 0i64..30_000,
+            more in 0i64..1000,
+        ) {
+            let mut ring = EndRing::default();
+            let (mut time, mut end) = (0, 0);
+            for (passed, came) in steps {
+                time += passed;
+                end += came;
+                ring.push(time, &ends(&[end]));
+            }
+            let age = |offset| ring.age(0, Offset(offset), time).unwrap().duration();
+            prop_assert!(age(at + more) <= age(at));
+        }
+    }
+}

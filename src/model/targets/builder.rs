@@ -1,0 +1,322 @@
+//! HPAs, the configuration and requests -> targets, and what is odd about them.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{
+    HpaCap, Interest, Origin, StaticTarget, Target, Targets, UnpickedCluster, groups_of, topics_of,
+};
+use crate::model::findings::Finding;
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, asks_others, own_mode};
+use crate::model::hpa::label;
+use crate::model::hpa::selector::Selector;
+use crate::model::settings::annotations::{Annotated, Annotations};
+use crate::model::settings::{GroupSettings, Settings};
+use crate::model::units::metric::Metric;
+use crate::model::units::newtypes::{ClusterName, GroupId, Moment};
+use crate::model::units::quantity::Milli;
+use crate::model::units::spelling::did_you_mean;
+
+impl Targets {
+    /// Merges everything that asks.
+    #[must_use]
+    pub fn merge<H: Borrow<HpaFacts>>(
+        clusters: &[ClusterName],
+        fixed: &[StaticTarget],
+        hpas: &[H],
+        interests: BTreeSet<Interest>,
+    ) -> Self {
+        let mut merged = Self {
+            clusters: clusters.to_vec(),
+            interests,
+            ..Self::default()
+        };
+        for target in fixed {
+            merged.all.push(Target {
+                origin: Origin::Config {
+                    name: Arc::clone(&target.name),
+                    namespaces: target.namespaces.clone(),
+                },
+                selector: None,
+                metric: Metric::Lag,
+                index: 0,
+                label: target.group.to_string(),
+                interest: Arc::new(Interest {
+                    cluster: target.cluster.clone(),
+                    group: target.group.clone(),
+                    topics: target.settings.named_topics(),
+                }),
+                wanted: target.per_replica.map(MetricTarget::AverageValue),
+                settings: Arc::new(target.settings.clone()),
+                cap: None,
+            });
+        }
+        for hpa in hpas.iter().map(Borrow::borrow) {
+            Merging {
+                targets: &mut merged,
+                hpa,
+                shown: format!("{}/{}", hpa.namespace, hpa.name),
+            }
+            .add();
+        }
+        for (place, target) in merged.all.iter().enumerate() {
+            if let Some(selector) = &target.selector {
+                let places = merged.by_selector.entry(selector.clone());
+                places.or_default().push(place);
+            }
+        }
+        merged.note_conflicts();
+        merged
+    }
+
+    /// Keeps since when each interest is wanted, from `before`; those that are new are so `now`.
+    #[must_use]
+    pub fn since(mut self, before: &Targets, now: Moment) -> Self {
+        let wanted = self.all.iter().map(|target| Arc::clone(&target.interest));
+        let asked = self.interests.iter().map(|i| Arc::new(i.clone()));
+        let since = |interest: &Interest| before.since.get(interest).copied().unwrap_or(now);
+        self.since = wanted
+            .chain(asked)
+            .map(|i| (Arc::clone(&i), since(&i)))
+            .collect();
+        self
+    }
+
+    /// Notes the groups for which targets set different things.
+    fn note_conflicts(&mut self) {
+        let mut groups: BTreeMap<(&ClusterName, &GroupId), GroupSettings> = BTreeMap::new();
+        for Target {
+            interest, settings, ..
+        } in &self.all
+        {
+            let group = groups.entry((&interest.cluster, &interest.group));
+            group.or_default().add(settings);
+        }
+        let conflicts = groups.into_iter().flat_map(|((cluster, group), settings)| {
+            let finding = move |setting| Finding::ConflictingSettings {
+                cluster: cluster.clone(),
+                group: group.clone(),
+                setting,
+            };
+            settings.conflicts.into_iter().map(finding)
+        });
+        let conflicts: Vec<_> = conflicts.collect();
+        self.findings.extend(conflicts);
+    }
+}
+
+/// A metric of ours on an HPA.
+#[derive(Clone, Copy)]
+struct Asks<'a> {
+    /// Which of its External metrics it is.
+    index: usize,
+    serves: Metric,
+    selector: &'a Selector,
+    target: Option<MetricTarget>,
+}
+
+impl<'a> Asks<'a> {
+    /// `None` for a metric of others.
+    fn of((index, metric): (usize, &'a ExternalMetric)) -> Option<Self> {
+        Some(Self {
+            index,
+            serves: Metric::named(&metric.name)?,
+            selector: &metric.selector,
+            target: metric.target,
+        })
+    }
+}
+
+/// The merging of one HPA.
+struct Merging<'a> {
+    targets: &'a mut Targets,
+    hpa: &'a HpaFacts,
+    /// `namespace/name`.
+    shown: String,
+}
+
+impl Merging<'_> {
+    fn add(mut self) {
+        let metrics = self.hpa.metrics.iter().enumerate();
+        let mut ours = metrics.filter_map(Asks::of).peekable();
+        if ours.peek().is_none() {
+            // Whatever its annotations say, they are about nothing of ours.
+            return;
+        }
+        let findings = &mut self.targets.findings;
+        let annotations = Annotations::read(&self.shown, &self.hpa.annotations, findings);
+        let mut names = BTreeSet::new();
+        for asks in ours {
+            for key in [label::GROUP, label::TARGET] {
+                names.extend(asks.selector.values(key).unwrap_or(&[]).iter().cloned());
+            }
+            self.add_metric(asks, &annotations);
+        }
+        if annotations.scale_to_zero()
+            && let Some(metric) = asks_others(self.hpa)
+        {
+            let metric = metric.to_owned();
+            self.note(|hpa| Finding::NoZeroWithOthers { hpa, metric });
+        }
+        for stray in annotations.strays(&names) {
+            let finding = Finding::StrayAnnotation {
+                hpa: self.shown.clone(),
+                annotation: stray.clone(),
+            };
+            self.targets.findings.insert(finding);
+        }
+    }
+
+    fn note(&mut self, finding: impl FnOnce(String) -> Finding) {
+        let finding = finding(self.shown.clone());
+        self.targets.findings.insert(finding);
+    }
+
+    fn add_metric(&mut self, asks: Asks<'_>, annotations: &Annotations) {
+        match (asks.serves, asks.target) {
+            (Metric::Lag, Some(MetricTarget::Value(_))) => {
+                self.note(|hpa| Finding::ValueTarget { hpa });
+            }
+            (Metric::DesiredReplicas, target)
+                if target != Some(MetricTarget::AverageValue(Milli::ONE)) =>
+            {
+                self.note(|hpa| Finding::DesiredNotOne { hpa });
+            }
+            _ => {}
+        }
+        for key in asks.selector.keys().filter(|key| !label::ALL.contains(key)) {
+            let meant = did_you_mean(key, label::ALL).map(str::to_owned);
+            let label = key.to_owned();
+            self.note(|hpa| Finding::UnknownLabel { hpa, label, meant });
+        }
+        if asks.selector.mentions(label::TARGET) {
+            self.add_configured(asks, annotations);
+            return;
+        }
+        let clusters = match self.targets.pick_clusters(asks.selector) {
+            Ok(clusters) => clusters,
+            Err(UnpickedCluster::Unknown(cluster)) => {
+                self.note(|hpa| Finding::UnknownCluster { hpa, cluster });
+                return;
+            }
+            Err(UnpickedCluster::Ambiguous) => {
+                self.note(|hpa| Finding::AmbiguousCluster { hpa });
+                return;
+            }
+        };
+        let labels: Vec<Option<&str>> = match groups_of(asks.selector) {
+            Some(groups) => groups.iter().map(|group| Some(group.as_str())).collect(),
+            None if asks.selector.mentions(label::GROUP) => Vec::new(),
+            None => vec![None],
+        };
+        let mut wanted: Vec<(GroupId, &str, Annotated)> = Vec::new();
+        for label in &labels {
+            let annotated = annotations.of(*label);
+            let named = annotated.group.clone();
+            let Some(group) = named.or_else(|| label.map(GroupId::from)) else {
+                continue;
+            };
+            if wanted.iter().any(|(known, ..)| *known == group) {
+                self.note(|hpa| Finding::OneGroupForAll { hpa });
+            } else {
+                wanted.push((group, label.unwrap_or_default(), annotated));
+            }
+        }
+        if wanted.is_empty() {
+            self.note(|hpa| Finding::NoGroup { hpa });
+        }
+        for cluster in clusters {
+            for (group, label, annotated) in &wanted {
+                let Annotated { settings, .. } = annotated;
+                let topics = match topics_of(asks.selector) {
+                    open if open.is_empty() => settings.named_topics(),
+                    pinned => pinned,
+                };
+                let interest = Interest {
+                    cluster: cluster.clone(),
+                    group: group.clone(),
+                    topics,
+                };
+                self.push(asks, label, interest, settings.clone());
+            }
+            self.note_fallback(annotations, &labels);
+        }
+    }
+
+    /// The configuration says what to read; the HPA brings its own wanted lag to it, and settings
+    /// that go before the configuration's.
+    fn add_configured(&mut self, asks: Asks<'_>, annotations: &Annotations) {
+        let names = asks.selector.values(label::TARGET).unwrap_or(&[]).to_vec();
+        let named: Vec<_> = self
+            .targets
+            .configured(&self.hpa.namespace, asks.selector)
+            .map(|t| (t.origin.clone(), t.interest.clone(), t.settings.clone()))
+            .collect();
+        for name in &names {
+            let is_this = |origin: &Origin| matches!(origin, Origin::Config { name: of, .. } if **of == **name);
+            let mut found = false;
+            for (_, interest, base) in named.iter().filter(|(origin, ..)| is_this(origin)) {
+                found = true;
+                let settings = annotations.of(Some(name)).settings.over(base);
+                let topics = settings.named_topics();
+                let interest = Interest {
+                    topics,
+                    ..(**interest).clone()
+                };
+                let label = interest.group.to_string();
+                self.push(asks, &label, interest, settings);
+            }
+            if !found {
+                let target = name.clone();
+                self.note(|hpa| Finding::UnknownTarget { hpa, target });
+            }
+        }
+        if names.is_empty() {
+            self.note(|hpa| Finding::NoGroup { hpa });
+        }
+        let labels: Vec<_> = names.iter().map(|name| Some(name.as_str())).collect();
+        self.note_fallback(annotations, &labels);
+    }
+
+    fn note_fallback(&mut self, annotations: &Annotations, labels: &[Option<&str>]) {
+        let lacks = |label: &Option<&str>| annotations.lacks_fallback_replicas(*label);
+        if labels.iter().any(lacks) {
+            self.note(|hpa| Finding::NoFallbackReplicas { hpa });
+        }
+    }
+
+    fn push(&mut self, asks: Asks<'_>, label: &str, interest: Interest, settings: Settings) {
+        let wanted = match asks.serves {
+            Metric::Lag => asks.target,
+            Metric::DesiredReplicas => settings.lag_per_replica.map(MetricTarget::AverageValue),
+        };
+        if asks.serves == Metric::DesiredReplicas && wanted.is_none() {
+            self.note(|hpa| Finding::NoLagPerReplica { hpa });
+        }
+        // Hardly any HPA sets much, and those of one HPA set the same: neighbours share it.
+        let last = self.targets.all.last().map(|target| &target.settings);
+        let settings = match last.filter(|last| ***last == settings) {
+            Some(last) => Arc::clone(last),
+            None => Arc::new(settings),
+        };
+        self.targets.all.push(Target {
+            origin: Origin::Hpa {
+                namespace: Arc::clone(&self.hpa.namespace),
+                name: Arc::clone(&self.hpa.name),
+            },
+            selector: Some(asks.selector.clone()),
+            metric: asks.serves,
+            index: asks.index,
+            label: label.to_owned(),
+            interest: Arc::new(interest),
+            wanted,
+            settings,
+            cap: Some(HpaCap {
+                mode: own_mode(self.hpa),
+                max_replicas: self.hpa.max_replicas,
+                tolerance_up: self.hpa.tolerance_up(),
+            }),
+        });
+    }
+}

@@ -1,0 +1,227 @@
+//! What a request is about: a request does not say which HPA asks, so its target is found by the
+//! selector.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter::repeat_n;
+use std::sync::Arc;
+
+use super::metric_query::Question;
+use super::no_value_reason::Refusal;
+use super::{HpaCap, Interest, Origin, Target, Targets, UnpickedCluster, groups_of, topics_of};
+use crate::model::hpa::facts::MetricTarget;
+use crate::model::hpa::key::HpaName;
+use crate::model::hpa::label;
+use crate::model::settings::Settings;
+use crate::model::units::metric::Metric;
+use crate::model::units::newtypes::{ClusterName, GroupId};
+
+/// A group that a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// What is to be read.
+    pub interest: Arc<Interest>,
+    /// What the selector calls the group.
+    pub label: String,
+    /// What is set for it.
+    pub settings: Arc<Settings>,
+}
+
+/// What a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// What is to be served.
+    pub metric: Metric,
+    /// The groups, whose lag is summed.
+    pub asked: Vec<Asked>,
+    /// The lag wanted per replica, or in all, by the HPA that asks or else the configuration.
+    pub wanted: Option<MetricTarget>,
+    /// The HPAs that ask so and may be scaled to zero: none is served nothing before all have been
+    /// without work for long enough.
+    pub sleepers: Vec<HpaName>,
+    /// How the HPAs that ask so are bounded themselves.
+    pub caps: Vec<HpaCap>,
+}
+
+impl Resolved {
+    /// What has to be read to answer.
+    pub fn interests(&self) -> impl Iterator<Item = &Interest> {
+        self.asked.iter().map(|asked| &*asked.interest)
+    }
+}
+
+impl<'a> Question<'a> {
+    /// What the HPA of a target asks for it, with the HPA's namespace and name; `None` for a target from
+    /// the configuration, which asks nothing.
+    #[must_use]
+    pub fn of(target: &'a Target) -> Option<(&'a Arc<str>, &'a Arc<str>, Self)> {
+        let (Origin::Hpa { namespace, name }, Some(selector)) = (&target.origin, &target.selector)
+        else {
+            return None;
+        };
+        let question = Self {
+            namespace,
+            metric: target.metric.name(),
+            selector,
+        };
+        Some((namespace, name, question))
+    }
+}
+
+/// Finds out what a request is about.
+///
+/// # Errors
+/// A question that no reading answers.
+pub fn resolve(question: &Question<'_>, targets: &Targets) -> Result<Resolved, Refusal> {
+    let metric = Metric::named(question.metric).ok_or_else(|| Refusal::UnknownMetric {
+        metric: question.metric.to_owned(),
+    })?;
+    let found = match by_hpa(question, metric, targets)? {
+        Some(found) => found,
+        None => by_selector(question, metric, targets)?,
+    };
+    if metric == Metric::DesiredReplicas && found.wanted.is_none() {
+        if targets.hpas_unlisted {
+            return Err(Refusal::HpasUnlisted);
+        }
+        return Err(Refusal::NoLagPerReplica {
+            selector: question.selector.to_string(),
+        });
+    }
+    Ok(found)
+}
+
+/// What nobody has asked for so far: no HPA, or one that is not known yet.
+fn by_selector(
+    question: &Question<'_>,
+    metric: Metric,
+    targets: &Targets,
+) -> Result<Resolved, Refusal> {
+    let asked = if question.selector.mentions(label::TARGET) {
+        by_target(question, targets)?
+    } else {
+        by_group(question, targets)?
+    };
+    let mut configured = targets.configured(question.namespace, question.selector);
+    Ok(Resolved {
+        metric,
+        asked,
+        wanted: configured.find_map(|target| target.wanted),
+        sleepers: Vec::new(),
+        caps: Vec::new(),
+    })
+}
+
+fn asked(target: &Target) -> Asked {
+    Asked {
+        interest: Arc::clone(&target.interest),
+        label: target.label.clone(),
+        settings: Arc::clone(&target.settings),
+    }
+}
+
+/// The metric of the HPA that asks so. Two that ask alike and want different things are told apart
+/// by the label `hpa` alone.
+fn by_hpa(
+    question: &Question<'_>,
+    asks: Metric,
+    targets: &Targets,
+) -> Result<Option<Resolved>, Refusal> {
+    let named = question.selector.values(label::HPA);
+    let mut metrics: BTreeMap<(&Arc<str>, usize), Resolved> = BTreeMap::new();
+    let (mut sleepers, mut caps) = (Vec::new(), Vec::new());
+    for target in targets.selecting(question.namespace, asks, question.selector) {
+        let Origin::Hpa { name, namespace } = &target.origin else {
+            continue;
+        };
+        if named.is_none_or(|names| names.iter().any(|n| **n == **name)) {
+            caps.extend(target.cap);
+            if target.settings.scale_to_zero() {
+                sleepers.push((Arc::clone(namespace), Arc::clone(name)));
+            }
+            let metric = metrics.entry((name, target.index)).or_insert(Resolved {
+                metric: asks,
+                asked: Vec::new(),
+                wanted: target.wanted,
+                sleepers: Vec::new(),
+                caps: Vec::new(),
+            });
+            metric.asked.push(asked(target));
+        }
+    }
+    // An HPA whose target cannot be read wants nothing that another could contradict.
+    if metrics.values().any(|metric| metric.wanted.is_some()) {
+        metrics.retain(|_, metric| metric.wanted.is_some());
+    }
+    let mut all = metrics.values();
+    let first = all.next();
+    if all.any(|other| Some(other) != first) {
+        let hpas: BTreeSet<&str> = metrics.keys().map(|(name, _)| &***name).collect();
+        return Err(Refusal::ConflictingTargets {
+            hpas: hpas.into_iter().collect::<Vec<_>>().join(", "),
+            namespace: question.namespace.to_owned(),
+            selector: question.selector.to_string(),
+        });
+    }
+    let mut found = first.cloned();
+    if let Some(found) = &mut found {
+        found.sleepers = sleepers;
+        found.caps = caps;
+        if found.wanted.is_none() {
+            let mut configured = targets.configured(question.namespace, question.selector);
+            found.wanted = configured.find_map(|target| target.wanted);
+        }
+    }
+    Ok(found)
+}
+
+fn by_target(question: &Question<'_>, targets: &Targets) -> Result<Vec<Asked>, Refusal> {
+    let configured = targets.configured(question.namespace, question.selector);
+    let found: Vec<_> = configured.map(asked).collect();
+    if found.is_empty() {
+        return Err(Refusal::UnknownTarget {
+            selector: question.selector.to_string(),
+            namespace: question.namespace.to_owned(),
+        });
+    }
+    Ok(found)
+}
+
+fn by_group(question: &Question<'_>, targets: &Targets) -> Result<Vec<Asked>, Refusal> {
+    let selector = question.selector;
+    let groups = groups_of(selector).ok_or_else(|| Refusal::NoGroup {
+        selector: selector.to_string(),
+    })?;
+    let clusters = targets
+        .pick_clusters(selector)
+        .map_err(|unpicked| match unpicked {
+            UnpickedCluster::Unknown(cluster) => Refusal::UnknownCluster {
+                cluster,
+                known: listed(&targets.clusters),
+            },
+            UnpickedCluster::Ambiguous => Refusal::AmbiguousCluster {
+                known: listed(&targets.clusters),
+            },
+        })?;
+    let topics = topics_of(selector);
+    let pairs = clusters
+        .iter()
+        .flat_map(|cluster| groups.iter().map(move |group| (cluster, group)));
+    let count = clusters.len().saturating_mul(groups.len());
+    Ok(pairs
+        .zip(repeat_n(topics, count))
+        .map(|((cluster, group), topics)| Asked {
+            interest: Arc::new(Interest {
+                cluster: cluster.clone(),
+                group: GroupId::from(group.as_str()),
+                topics,
+            }),
+            label: group.clone(),
+            settings: Settings::unset(),
+        })
+        .collect())
+}
+
+fn listed(clusters: &[ClusterName]) -> String {
+    let names: Vec<_> = clusters.iter().map(ClusterName::as_str).collect();
+    names.join(", ")
+}

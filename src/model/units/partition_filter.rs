@@ -1,0 +1,137 @@
+//! Which partitions of its topics a target is about.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+/// What a list of partitions is written as.
+pub const PARTITIONS: &str = "partition numbers and ranges, such as 0-5,9";
+
+/// Some partitions, the same of every topic; the text it was read from is its canonical form.
+///
+/// It shrinks lag and useful parallelism together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionFilter(Vec<(u32, u32)>);
+
+impl PartitionFilter {
+    /// Reads `0-5,9`: numbers and ranges that include both ends, between commas.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut ranges = text
+            .split(',')
+            .map(|part| range(part.trim()))
+            .collect::<Result<Vec<_>, _>>()?;
+        ranges.sort_unstable();
+        let mut joined: Vec<(u32, u32)> = Vec::new();
+        for (first, last) in ranges {
+            match joined.last_mut() {
+                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                _ => joined.push((first, last)),
+            }
+        }
+        Ok(Self(joined))
+    }
+
+    /// Whether it has this partition.
+    #[must_use]
+    pub fn has(&self, partition: usize) -> bool {
+        u32::try_from(partition).is_ok_and(|p| self.ranges().any(|range| range.contains(&p)))
+    }
+
+    /// How many of a topic's partitions it has, where the topic has `partitions`.
+    #[must_use]
+    pub fn count(&self, partitions: u32) -> u32 {
+        let below = |(first, last): &(u32, u32)| {
+            let end = last.saturating_add(1).min(partitions);
+            end.saturating_sub(*first)
+        };
+        self.0.iter().map(below).fold(0, u32::saturating_add)
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u32>> {
+        self.0.iter().map(|(first, last)| *first..=*last)
+    }
+}
+
+fn range(part: &str) -> Result<(u32, u32), String> {
+    let number = |text: &str| {
+        let digits = text.trim();
+        // Kafka counts partitions in a signed 32-bit number.
+        match digits.parse::<u32>() {
+            Ok(n) if i32::try_from(n).is_ok() && digits.starts_with(|c: char| c != '+') => Ok(n),
+            _ => Err(format!("{digits:?} is no partition's number")),
+        }
+    };
+    let (first, last) = match part.split_once('-') {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(part)?, number(part)?),
+    };
+    if first > last {
+        return Err(format!("{part:?} ends before it begins"));
+    }
+    Ok((first, last))
+}
+
+impl fmt::Display for PartitionFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (first, last)) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            match first == last {
+                true => write!(f, "{first}"),
+                false => write!(f, "{first}-{last}"),
+            }?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_and_joined() {
+        for (text, canonical) in [
+            ("0-5,9", "0-5,9"),
+            ("9, 0 - 5", "0-5,9"),
+            ("3", "3"),
+            ("0-2,2-4,5,7", "0-5,7"),
+            ("2147483647", "2147483647"),
+        ] {
+            assert_eq!(PartitionFilter::parse(text).unwrap().to_string(), canonical);
+        }
+        for bad in [
+            "",
+            ",",
+            "1,",
+            "a",
+            "-1",
+            "5-2",
+            "1-",
+            "2147483648",
+            "+1",
+            "1-2-3",
+        ] {
+            assert!(PartitionFilter::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_count_is_that_of_the_partitions_it_has(
+            ranges in proptest::collection::vec((0u32..40, 0u32..10), 1..6),
+            partitions in 0u32..60,
+        ) {
+            let parts: Vec<_> = ranges.iter().map(|(a, n)| format!("{a}-{}", a + n)).collect();
+            let filter = PartitionFilter::parse(&parts.join(",")).unwrap();
+            let had = (0..partitions as usize).filter(|p| filter.has(*p)).count();
+            prop_assert_eq!(filter.count(partitions) as usize, had);
+            prop_assert_eq!(PartitionFilter::parse(&filter.to_string()).unwrap(), filter);
+        }
+    }
+}

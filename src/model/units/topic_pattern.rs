@@ -1,0 +1,123 @@
+//! Topics by a regular expression.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use regex::{Regex, RegexBuilder};
+
+use super::newtypes::TopicName;
+
+/// What a pattern is written as.
+pub const PATTERN: &str = "a regular expression for the topic's whole name, such as orders-.*";
+
+/// The memory that a compiled pattern may take; what needs more is refused.
+const BYTES_MAX: usize = 1 << 20;
+
+/// A regular expression that a topic's whole name has to match, as with a consumer that subscribes
+/// by pattern. Matching takes time linear in the name.
+#[derive(Clone)]
+pub struct TopicPattern {
+    text: String,
+    whole: Regex,
+}
+
+impl TopicPattern {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        // First by itself: inside the group below, what closes it would be taken for ours.
+        let compiled = |text: &str| RegexBuilder::new(text).size_limit(BYTES_MAX).build();
+        let whole = compiled(text)
+            .and_then(|_| compiled(&format!("^(?:{text})$")))
+            .map_err(|error| {
+                let told = error.to_string();
+                let last = told.lines().last().unwrap_or_default();
+                last.trim_start_matches("error: ").to_owned()
+            })?;
+        Ok(Self {
+            text: text.to_owned(),
+            whole,
+        })
+    }
+
+    /// Whether the topic's name matches.
+    #[must_use]
+    pub fn matches(&self, topic: &TopicName) -> bool {
+        self.whole.is_match(topic.as_str())
+    }
+
+    /// As it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Debug for TopicPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+impl fmt::Display for TopicPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+// Two that are written the same are the same.
+impl PartialEq for TopicPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for TopicPattern {}
+
+impl PartialOrd for TopicPattern {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TopicPattern {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for TopicPattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_name_has_to_match() {
+        let pattern = TopicPattern::parse("orders|orders-.*").unwrap();
+        for (topic, expected) in [
+            ("orders", true),
+            ("orders-eu", true),
+            ("orders2", false),
+            ("my-orders", false),
+            ("orders\n", false),
+        ] {
+            assert_eq!(pattern.matches(&topic.into()), expected, "{topic:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_told_in_one_line() {
+        for bad in ["(", "a)|(b", "*", "[z-a]", "(?P<n", r"\w{1000}{1000}"] {
+            let error = TopicPattern::parse(bad).unwrap_err();
+            assert!(!error.is_empty() && !error.contains('\n'), "{bad}: {error}");
+        }
+    }
+}

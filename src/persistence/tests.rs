@@ -1,0 +1,132 @@
+//! That what is kept comes back, and that nothing else is taken for it.
+
+use super::*;
+use crate::model::fixtures;
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+
+/// A memory of so many groups on one partition each.
+fn memory(groups: usize) -> Memory {
+    let mut history = ClusterHistory::default();
+    for group in 0..groups {
+        let rows = [(0, Ok(Some(5)), Ok(9))];
+        let read = fixtures::read(Duration::ZERO, &format!("g{group:04}"), "t", &rows);
+        history.take_in(read, Scope::Some);
+    }
+    let exported = history.export(&fixtures::at(Duration::from_secs(1)));
+    Memory {
+        saved: 1_714_979_290,
+        clusters: [("main".to_owned(), exported)].into(),
+        ..Memory::default()
+    }
+}
+
+#[test]
+fn what_is_kept_comes_back() {
+    let memory = memory(3);
+    let (text, dropped) = encode(&memory, usize::MAX);
+    assert_eq!((decode(&text).unwrap(), dropped), (memory, 0));
+}
+
+#[test]
+fn too_much_is_cut_group_by_group_and_counted() {
+    let memory = memory(100);
+    let (whole, _) = encode(&memory, usize::MAX);
+    for bytes_max in [whole.len() - 1, whole.len() / 2, 200] {
+        let (text, dropped) = encode(&memory, bytes_max);
+        assert!(text.len() <= bytes_max, "{} of {bytes_max}", text.len());
+        let left = decode(&text).unwrap();
+        assert_eq!(left.clusters["main"].groups.len(), 100 - dropped);
+        assert!(dropped > 0);
+    }
+    let (nothing, dropped) = encode(&memory, 1);
+    assert_eq!(
+        (decode(&nothing).unwrap(), dropped),
+        (Memory::default(), 100)
+    );
+}
+
+#[test]
+fn another_version_and_garbage_are_refused() {
+    for (text, reason) in [
+        ("", "EOF while parsing"),
+        ("[]", "invalid"),
+        ("{\"version\":2,\"saved\":\"new\"}", "it is of version 2"),
+        ("{\"version\":1}", "missing field"),
+        ("\u{fffd}\u{fffd}", "expected value"),
+    ] {
+        let error = decode(text).unwrap_err();
+        assert!(error.contains(reason), "{text}: {error}");
+    }
+}
+
+struct Kept {
+    memories: watch::Sender<Option<Arc<Memory>>>,
+    recalled: oneshot::Receiver<Memory>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn keeping(path: &Path) -> Kept {
+    let (memories, told) = watch::channel(None);
+    let (recall, recalled) = oneshot::channel();
+    let task = tokio::spawn(keep(
+        StateFile::new(path),
+        recall,
+        told,
+        Leadership::alone(),
+    ));
+    Kept {
+        memories,
+        recalled,
+        task,
+    }
+}
+
+#[tokio::test]
+async fn a_file_outlives_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    let first = keeping(&path);
+    assert_eq!(first.recalled.await.unwrap(), Memory::default());
+    first.memories.send_replace(Some(Arc::new(memory(1))));
+    first.memories.send_replace(Some(Arc::new(memory(2))));
+    // What was said last is kept also when the poller is gone right after.
+    drop(first.memories);
+    first.task.await.unwrap();
+    assert_eq!(keeping(&path).recalled.await.unwrap(), memory(2));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn garbage_is_ignored_and_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    fs::write(&path, b"\xff\xfe not ours").unwrap();
+    let kept = keeping(&path);
+    assert_eq!(kept.recalled.await.unwrap(), Memory::default());
+    kept.memories.send_replace(Some(Arc::new(memory(1))));
+    drop(kept.memories);
+    kept.task.await.unwrap();
+    assert_eq!(decode(&fs::read_to_string(&path).unwrap()), Ok(memory(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_cannot_be_written_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = keeping(&folder.path().join("missing").join("state.json"));
+    assert_eq!(kept.recalled.await.unwrap(), Memory::default());
+    kept.memories.send_replace(Some(Arc::new(memory(1))));
+    drop(kept.memories);
+    kept.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_cannot_be_read_is_tried_until_the_poller_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    // A directory has a size and no text.
+    let kept = keeping(folder.path());
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(!kept.task.is_finished());
+    drop(kept.memories);
+    kept.task.await.unwrap();
+    assert!(kept.recalled.await.is_err());
+}

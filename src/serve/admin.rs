@@ -1,0 +1,66 @@
+//! `/metrics` for Prometheus, `/explain` and `/status` for people, `/livez` and `/readyz`, over plain
+//! HTTP.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::TextEncoder;
+
+use super::health::Readiness;
+use super::{BuildInfo, explain_endpoint, exposition, status_endpoint};
+use crate::leader_election::Leadership;
+use crate::model::evaluation::Rules;
+use crate::model::units::newtypes::Moment;
+use crate::snapshot_channel::Reader;
+use crate::telemetry::REGISTRY;
+
+/// What the HTTP side answers from.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// The snapshots.
+    pub reader: Reader,
+    /// The rules that values follow.
+    pub rules: Rules,
+    /// Whether this daemon is the one that decides.
+    pub leadership: Leadership,
+    /// For `/readyz`.
+    pub readiness: Readiness,
+    /// For `lagwise_build_info`.
+    pub build: BuildInfo,
+}
+
+/// The HTTP side's router.
+pub fn router(options: HttpOptions) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/explain", get(explain_endpoint::answer))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route(status_endpoint::PATH, get(status_endpoint::show))
+        .with_state(Arc::new(options))
+}
+
+async fn ready(State(options): State<Arc<HttpOptions>>) -> Response {
+    match options.readiness.check(Instant::now()) {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn scrape(State(options): State<Arc<HttpOptions>>) -> Response {
+    // Of several daemons one tells of Kafka, or every sum would be double.
+    let latest = options.reader.latest();
+    let leads = options.leadership.holds(latest.term, Instant::now());
+    let snapshot = leads.map_or_else(Arc::default, |_| latest);
+    let mut text = exposition::render(&snapshot, &Moment::now(), &options.rules, &options.build);
+    if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut text) {
+        return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
+    }
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}

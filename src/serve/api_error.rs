@@ -1,0 +1,247 @@
+//! Refusals as Kubernetes writes them: a `Status` object with the HTTP code.
+
+use std::borrow::Cow;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::model::targets::no_value_reason::Refusal;
+
+/// A request that gets no answer but a reason. Its text reaches the HPA's condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    code: StatusCode,
+    reason: &'static str,
+    message: Cow<'static, str>,
+}
+
+impl Failure {
+    pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    pub(super) fn unauthorized(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", message)
+    }
+
+    pub(super) fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
+    }
+
+    pub(super) fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message)
+    }
+
+    pub(super) fn not_allowed(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+    }
+
+    pub(super) fn not_acceptable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
+    pub(super) fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            message,
+        )
+    }
+
+    pub(super) fn too_many(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+    }
+
+    pub(super) fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServiceUnavailable",
+            message,
+        )
+    }
+
+    pub(super) fn internal(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    }
+
+    fn new(code: StatusCode, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::UnknownMetric { .. }
+            | Refusal::UnknownTarget { .. }
+            | Refusal::UnknownCluster { .. }
+            | Refusal::TopicMissing { .. }
+            | Refusal::NothingSelected { .. }
+            | Refusal::NothingMatches { .. }
+            | Refusal::NoPartition { .. }
+            | Refusal::NothingCommitted { .. } => Failure::not_found(message),
+            Refusal::NoGroup { .. }
+            | Refusal::AmbiguousCluster { .. }
+            | Refusal::NoLagPerReplica { .. }
+            | Refusal::ConflictingTargets { .. } => Failure::bad_request(message),
+            Refusal::NamespaceNotWatched { .. } => Failure::forbidden(message),
+            Refusal::HpasUnlisted
+            | Refusal::NotYetRead(_)
+            | Refusal::Unknown { .. }
+            | Refusal::Stale { .. } => Failure::unavailable(message),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: serde_json::Map<String, serde_json::Value>,
+    status: &'static str,
+    message: &'a str,
+    reason: &'static str,
+    code: u16,
+}
+
+impl IntoResponse for Failure {
+    /// Never with `Retry-After`: the HPA's client would hold up one of its few workers for it.
+    fn into_response(self) -> Response {
+        let body = Status {
+            kind: "Status",
+            api_version: "v1",
+            metadata: serde_json::Map::new(),
+            status: "Failure",
+            message: &self.message,
+            reason: self.reason,
+            code: self.code.as_u16(),
+        };
+        let mut response = json(self.code, serde_json::to_vec(&body).unwrap_or_default());
+        if self.code == StatusCode::METHOD_NOT_ALLOWED {
+            let get = HeaderValue::from_static("GET");
+            response.headers_mut().insert(header::ALLOW, get);
+        }
+        response
+    }
+}
+
+/// A JSON answer that nobody may keep.
+pub(super) fn json(code: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_is_a_status_object() {
+        let response = Failure::not_found("no such thing").into_response();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+        let body = axum::body::to_bytes(response.into_body(), 4096)
+            .await
+            .unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let expected = serde_json::json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "no such thing", "reason": "NotFound", "code": 404,
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn refusals_become_codes() {
+        let text = String::new;
+        for (refusal, code) in [
+            (Refusal::UnknownMetric { metric: text() }, 404),
+            (
+                Refusal::UnknownTarget {
+                    selector: text(),
+                    namespace: text(),
+                },
+                404,
+            ),
+            (
+                Refusal::UnknownCluster {
+                    cluster: text(),
+                    known: text(),
+                },
+                404,
+            ),
+            (
+                Refusal::TopicMissing {
+                    topic: "t".into(),
+                    cluster: "c".into(),
+                },
+                404,
+            ),
+            (
+                Refusal::NothingCommitted {
+                    group: "g".into(),
+                    cluster: "c".into(),
+                },
+                404,
+            ),
+            (
+                Refusal::NothingSelected {
+                    selector: text(),
+                    group: "g".into(),
+                },
+                404,
+            ),
+            (Refusal::NoGroup { selector: text() }, 400),
+            (Refusal::AmbiguousCluster { known: text() }, 400),
+            (
+                Refusal::ConflictingTargets {
+                    hpas: text(),
+                    namespace: text(),
+                    selector: text(),
+                },
+                400,
+            ),
+            (Refusal::NamespaceNotWatched { namespace: text() }, 403),
+            (Refusal::HpasUnlisted, 503),
+            (Refusal::NotYetRead(Vec::new()), 503),
+            (
+                Refusal::Unknown {
+                    group: "g".into(),
+                    cluster: "c".into(),
+                    cause: text(),
+                },
+                503,
+            ),
+            (
+                Refusal::Stale {
+                    group: "g".into(),
+                    cluster: "c".into(),
+                    since: text(),
+                    cause: text(),
+                },
+                503,
+            ),
+        ] {
+            let shown = format!("{refusal:?}");
+            assert_eq!(Failure::from(refusal).code.as_u16(), code, "{shown}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! `/explain`: what lagwise makes of Kafka for one HPA or group, as JSON for `lagwise explain`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use form_urlencoded::parse;
+use serde::Serialize;
+use serde_json::json;
+
+use super::admin::HttpOptions;
+use crate::model::diagnostics::explain::{Subject, derive};
+use crate::model::targets::{Interest, Targets};
+use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
+
+/// Partitions in one answer: of a larger topic those with the most lag.
+const PARTITIONS_MAX: usize = 5_000;
+
+/// Answers for `namespace` and `hpa`, or for `group` with perhaps `cluster` and `topic`.
+pub(super) async fn answer(
+    State(options): State<Arc<HttpOptions>>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let snapshot = options.reader.latest();
+    let leads = options.leadership.holds(snapshot.term, Instant::now());
+    if leads.is_none() {
+        return refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this daemon does not lead, so it does not read Kafka: ask the one that does",
+        );
+    }
+    let subject = match subject(query.as_deref().unwrap_or_default(), &snapshot.targets) {
+        Ok(subject) => subject,
+        Err(problem) => return refuse(StatusCode::BAD_REQUEST, problem),
+    };
+    match derive(&subject, &snapshot, &Moment::now(), &options.rules) {
+        Some(explanation) => as_json(StatusCode::OK, &explanation.bounded(PARTITIONS_MAX)),
+        None => refuse(
+            StatusCode::NOT_FOUND,
+            "no such HPA asks for a metric of lagwise",
+        ),
+    }
+}
+
+fn refuse(code: StatusCode, problem: &str) -> Response {
+    as_json(code, &json!({"error": problem}))
+}
+
+fn as_json(code: StatusCode, value: &impl Serialize) -> Response {
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    match serde_json::to_vec(value) {
+        Ok(text) => (code, content_type, text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// What a query is about.
+fn subject(query: &str, targets: &Targets) -> Result<Subject, &'static str> {
+    let of = |key: &str| {
+        let mut pairs = parse(query.as_bytes());
+        let value = pairs.find(|(k, _)| k == key).map(|(_, value)| value);
+        value.filter(|value| !value.is_empty())
+    };
+    match (of("namespace"), of("hpa"), of("group")) {
+        (Some(namespace), Some(name), None) => Ok(Subject::Hpa {
+            namespace: namespace.into_owned(),
+            name: name.into_owned(),
+        }),
+        (None, None, Some(group)) => {
+            let cluster = match (of("cluster"), targets.clusters.as_slice()) {
+                (Some(name), known) => {
+                    let name = ClusterName::from(&*name);
+                    if !known.contains(&name) {
+                        return Err("no such cluster is configured");
+                    }
+                    name
+                }
+                (None, [only]) => only.clone(),
+                (None, _) => return Err("not exactly one cluster is configured: add cluster="),
+            };
+            let topics: BTreeSet<_> = parse(query.as_bytes())
+                .filter(|(key, _)| key == "topic")
+                .map(|(_, topic)| TopicName::from(&*topic))
+                .collect();
+            Ok(Subject::Group(Interest {
+                cluster,
+                group: GroupId::from(&*group),
+                topics,
+            }))
+        }
+        _ => Err("ask with ?namespace=NAMESPACE&hpa=NAME, or ?group=GROUP"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use tokio::sync::watch;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::leader_election::Leadership;
+    use crate::model::diagnostics::explain::Explanation;
+    use crate::model::evaluation::Rules;
+    use crate::model::fixtures;
+    use crate::model::settings::cap_mode::CapMode;
+    use crate::model::snapshot::LagSnapshot;
+    use crate::serve::BuildInfo;
+    use crate::serve::admin::router;
+    use crate::serve::health::Readiness;
+    use crate::snapshot_channel;
+
+    #[test]
+    fn what_a_query_is_about() {
+        let targets = |clusters: &[&str]| Targets {
+            clusters: clusters
+                .iter()
+                .map(|name| ClusterName::from(*name))
+                .collect(),
+            ..Targets::default()
+        };
+        let one = targets(&["main"]);
+        let hpa = Subject::Hpa {
+            namespace: "shop".into(),
+            name: "orders".into(),
+        };
+        assert_eq!(subject("namespace=shop&hpa=orders", &one), Ok(hpa));
+        let group = |topics: &[&str]| {
+            Subject::Group(Interest {
+                cluster: "main".into(),
+                group: "a&b c".into(),
+                topics: topics.iter().map(|topic| TopicName::from(*topic)).collect(),
+            })
+        };
+        assert_eq!(subject("group=a%26b+c", &one), Ok(group(&[])));
+        let both = subject("group=a%26b+c&topic=x&topic=y&cluster=main", &one);
+        assert_eq!(both, Ok(group(&["x", "y"])));
+        for (query, clusters, problem) in [
+            ("", &["main"][..], "ask with"),
+            ("hpa=orders", &["main"], "ask with"),
+            ("namespace=shop&hpa=", &["main"], "ask with"),
+            ("namespace=shop&hpa=orders&group=g", &["main"], "ask with"),
+            ("group=g&cluster=other", &["main"], "no such cluster"),
+            ("group=g", &["main", "other"], "not exactly one"),
+        ] {
+            let found = subject(query, &targets(clusters)).unwrap_err();
+            assert!(found.starts_with(problem), "{query}: {found}");
+        }
+    }
+
+    /// A GET of the HTTP side: its code and its text.
+    async fn get(leadership: Leadership, query: &str) -> (StatusCode, String) {
+        let targets = Targets {
+            clusters: vec!["main".into()],
+            ..Targets::default()
+        };
+        let snapshot = LagSnapshot {
+            targets: Arc::new(targets),
+            ..fixtures::snapshot()
+        };
+        let (_publisher, reader) = snapshot_channel::channel(snapshot);
+        let options = HttpOptions {
+            reader: reader.clone(),
+            rules: Rules {
+                clamp: true,
+                cap: CapMode::Advise,
+                max_staleness: Duration::from_secs(60),
+                namespaces: Vec::new(),
+            },
+            leadership,
+            readiness: Readiness::new(reader, Instant::now(), watch::channel(false).1),
+            build: BuildInfo {
+                version: String::new(),
+                librdkafka: String::new(),
+            },
+        };
+        let request = Request::get(format!("/explain{query}"));
+        let request = request.body(Body::empty()).unwrap();
+        let answer = router(options).oneshot(request).await.unwrap();
+        let code = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (code, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_leader_tells_and_a_follower_says_that_it_cannot() {
+        let leads = Leadership::alone;
+        let follows = Leadership::new(watch::channel(None).1);
+        let (code, text) = get(leads(), "?group=partial&topic=refunds").await;
+        assert_eq!(code, StatusCode::OK, "{text}");
+        let told: Explanation = serde_json::from_str(&text).unwrap();
+        assert_eq!(told.of, "group partial on cluster main");
+        for (leadership, query, code, problem) in [
+            (leads(), "", StatusCode::BAD_REQUEST, "ask with"),
+            (
+                leads(),
+                "?namespace=a&hpa=b",
+                StatusCode::NOT_FOUND,
+                "no such HPA",
+            ),
+            (
+                follows,
+                "?group=orders",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "this daemon does not lead",
+            ),
+        ] {
+            let (found, text) = get(leadership, query).await;
+            assert_eq!(found, code, "{query}: {text}");
+            assert!(
+                text.starts_with(&format!("{{\"error\":\"{problem}")),
+                "{text}"
+            );
+        }
+    }
+}

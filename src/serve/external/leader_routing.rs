@@ -1,0 +1,149 @@
+//! Who answers a request for a metric: this daemon while it leads, else the one that does.
+
+use std::time::Instant;
+
+use axum::response::{IntoResponse, Response};
+
+use super::{Api, Asked};
+use crate::authentication::access::Caller;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::metric_query::Question;
+use crate::model::units::newtypes::Moment;
+use crate::serve::api_error::Failure;
+use crate::serve::forward::{self, HANDED_OVER_WITHIN, LED_WITHIN, Role, Unled};
+use crate::serve::route::Route;
+use crate::serve::value_list;
+use crate::telemetry::api::ValueServed;
+
+impl Api {
+    /// Whether another daemon of the installation has passed the request on.
+    pub(super) async fn is_forwarded(
+        &self,
+        caller: &Caller,
+        asked: &Asked<'_>,
+    ) -> Result<bool, Failure> {
+        let is_metric = matches!(asked.route, Route::Metric { .. });
+        if !is_metric || !forward::is_forwarded(&asked.parts.headers) {
+            return Ok(false);
+        }
+        // Who cannot tell must not pass it on: two of them would do so for ever.
+        let is_peer = self.access.is_peer(caller).await;
+        is_peer.map_err(|error| {
+            Failure::unavailable(format!(
+                "whether another lagwise daemon asks cannot be checked: {error}"
+            ))
+        })
+    }
+
+    /// The answer to a request for a metric, from this daemon's snapshot or the leader's. On the way from
+    /// one leader to the next it waits, but not long.
+    pub(super) async fn metric(
+        &self,
+        question: &Question<'_>,
+        asked: &Asked<'_>,
+        is_forwarded: bool,
+    ) -> Result<Response, Failure> {
+        match self.own(question, is_forwarded).await {
+            Some(answer) => answer,
+            // Rare and large: boxed, so that the other answers need not make room for it.
+            None => Box::pin(self.led(question, asked, is_forwarded)).await,
+        }
+    }
+
+    /// As [`metric`](Self::metric), where this daemon does not lead or has just begun to.
+    async fn led(
+        &self,
+        question: &Question<'_>,
+        asked: &Asked<'_>,
+        is_forwarded: bool,
+    ) -> Result<Response, Failure> {
+        let deadline = tokio::time::Instant::now() + LED_WITHIN;
+        // From here on no change is missed: so it has to be looked again.
+        let (mut leading, mut reader) = (self.leading.from_now_on(), self.reader.from_now_on());
+        loop {
+            if let Some(answer) = self.own(question, is_forwarded).await {
+                return answer;
+            }
+            let why = match self.ask_leader(asked, is_forwarded).await {
+                Ok(answer) => return Ok(answer),
+                Err(why) => why,
+            };
+            let now = tokio::time::Instant::now();
+            let until = match why {
+                Unled::NoLeader | Unled::Beginning => deadline,
+                Unled::NotLeading | Unled::Unreachable => deadline.min(now + HANDED_OVER_WITHIN),
+                // It has had its time, and perhaps it is about to.
+                Unled::NoAnswer if now < deadline => continue,
+                _ => now,
+            };
+            let changed = async {
+                tokio::select! {
+                    () = leading.changed() => {}
+                    _ = reader.changed() => {}
+                }
+            };
+            if tokio::time::timeout_at(until, changed).await.is_err() {
+                let failure = Failure::from(why);
+                return match is_forwarded {
+                    true => Ok(forward::mark(failure.into_response(), Role::Other)),
+                    false => Err(failure),
+                };
+            }
+        }
+    }
+
+    /// Whether this daemon leads at `now`, and did when the snapshot was made.
+    fn decides(&self, snapshot: &LagSnapshot, now: Instant) -> bool {
+        self.leading.own.holds(snapshot.term, now).is_some()
+    }
+
+    /// An answer of this daemon's own, marked for one that has passed the request on; `None` where it does
+    /// not lead.
+    async fn own(
+        &self,
+        question: &Question<'_>,
+        is_forwarded: bool,
+    ) -> Option<Result<Response, Failure>> {
+        let snapshot = self.reader.latest();
+        let now = Moment::now();
+        if !self.decides(&snapshot, now.monotonic) {
+            return None;
+        }
+        let value = self.value(question, &snapshot, &now).await;
+        let answered = value.and_then(|answer| {
+            ValueServed {
+                age: now.since(&answer.read),
+            }
+            .emit();
+            value_list::response(question, &answer)
+        });
+        // A process that was held up has perhaps been overtaken since.
+        if !self.decides(&snapshot, Instant::now()) {
+            return None;
+        }
+        Some(match answered {
+            _ if !is_forwarded => answered,
+            Ok(response) => Ok(forward::mark(response, Role::Leader)),
+            Err(failure) => Ok(forward::mark(failure.into_response(), Role::Leader)),
+        })
+    }
+
+    async fn ask_leader(&self, asked: &Asked<'_>, is_forwarded: bool) -> Result<Response, Unled> {
+        if self.leading.own.term(Instant::now()).is_some() {
+            return Err(Unled::Beginning);
+        }
+        let leader = self.leading.others.borrow().clone();
+        let (Some(leader), Some(forwarder)) = (leader, &self.forwarder) else {
+            return Err(Unled::NoLeader);
+        };
+        if is_forwarded {
+            return Err(Unled::NotLeading);
+        }
+        let path = asked.parts.uri.path_and_query();
+        let path = path.map_or("/", |path| path.as_str());
+        forwarder.ask(&leader, path).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

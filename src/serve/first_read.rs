@@ -1,0 +1,184 @@
+//! Groups that nobody watched before a request asked for them: read while the request waits, and
+//! bounded in every way, since anybody who may ask may ask for any name.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::time::Instant;
+
+use super::api_error::Failure;
+use super::token_bucket::Bucket;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::Interest;
+
+/// Requests that wait for a first read at the same time at most.
+pub(super) const MAX_WAITING: usize = 256;
+
+/// New groups that one namespace may ask for: a burst, then one each ten seconds. So it cannot
+/// push those of others out of what the poller remembers, before they expire there.
+const OF_ONE: (Duration, u32) = (Duration::from_secs(10), 32);
+
+/// New groups that all together may ask for.
+const OF_ALL: (Duration, u32) = (Duration::from_secs(2), 128);
+
+/// Namespaces that are told apart at most.
+const MAX_NAMESPACES: usize = 1024;
+
+/// The longest name of a namespace.
+const NAMESPACE_BYTES: usize = 63;
+
+/// Passes on what requests ask for.
+#[derive(Debug)]
+pub(super) struct Asking {
+    interests: mpsc::Sender<Interest>,
+    waiting: Semaphore,
+    rates: Mutex<Rates>,
+}
+
+#[derive(Debug)]
+struct Rates {
+    all: Bucket,
+    namespaces: HashMap<String, Bucket>,
+}
+
+impl Asking {
+    pub(super) fn new(interests: mpsc::Sender<Interest>) -> Self {
+        Self {
+            interests,
+            waiting: Semaphore::new(MAX_WAITING),
+            rates: Mutex::new(Rates {
+                all: Bucket::new(OF_ALL.0, OF_ALL.1, Instant::now()),
+                namespaces: HashMap::new(),
+            }),
+        }
+    }
+
+    /// A place to wait for a first read. Taken before anything is asked of Kafka, so that refused
+    /// requests cost it nothing.
+    pub(super) fn place(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.waiting
+            .try_acquire()
+            .map_err(|_| Failure::too_many("too many requests wait for a first read"))
+    }
+
+    /// Asks for what no HPA and no configuration already has read.
+    pub(super) fn ask_for(
+        &self,
+        namespace: &str,
+        unread: &[Interest],
+        snapshot: &LagSnapshot,
+    ) -> Result<(), Failure> {
+        let targets = &snapshot.targets;
+        let wanted = |i: &&Interest| !targets.all.iter().any(|target| *target.interest == **i);
+        let unread: Vec<_> = unread.iter().filter(wanted).collect();
+        let is_new = |i: &&&Interest| !targets.interests.contains(**i);
+        let new = u32::try_from(unread.iter().filter(is_new).count()).unwrap_or(u32::MAX);
+        self.rates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(namespace, new, Instant::now())?;
+        for interest in unread {
+            self.interests.try_send(interest.clone()).map_err(|_| {
+                Failure::unavailable("too many new consumer groups are asked for at once")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Says again that a group is asked for, so that it is not forgotten. These messages leave
+    /// half of the channel to groups that are new.
+    pub(super) fn keep_watched<'i>(
+        &self,
+        interests: impl Iterator<Item = &'i Interest>,
+        snapshot: &LagSnapshot,
+    ) {
+        let has_room = || self.interests.capacity() > self.interests.max_capacity() / 2;
+        for interest in interests {
+            if snapshot.targets.interests.contains(interest) && has_room() {
+                // Full or closed: the next request says it again.
+                let _ = self.interests.try_send(interest.clone());
+            }
+        }
+    }
+}
+
+impl Rates {
+    fn take(&mut self, namespace: &str, count: u32, now: Instant) -> Result<(), Failure> {
+        if count == 0 {
+            return Ok(());
+        }
+        let ends = namespace.char_indices().map(|(at, c)| at + c.len_utf8());
+        let end = ends.take_while(|end| *end <= NAMESPACE_BYTES).last();
+        let name = namespace.get(..end.unwrap_or(0)).unwrap_or_default();
+        if !self.namespaces.contains_key(name) && self.namespaces.len() >= MAX_NAMESPACES {
+            self.namespaces.retain(|_, bucket| !bucket.is_full(now));
+        }
+        if self.namespaces.len() >= MAX_NAMESPACES && !self.namespaces.contains_key(name) {
+            return Err(too_many());
+        }
+        let own = self
+            .namespaces
+            .entry(name.to_owned())
+            .or_insert_with(|| Bucket::new(OF_ONE.0, OF_ONE.1, now));
+        if !own.take(count, now) {
+            return Err(Failure::too_many(format!(
+                "namespace {name:?} asks for too many new consumer groups in a short time: \
+                 those of HPAs and of targets in the configuration of lagwise do not count"
+            )));
+        }
+        if self.all.take(count, now) {
+            Ok(())
+        } else {
+            Err(too_many())
+        }
+    }
+}
+
+fn too_many() -> Failure {
+    Failure::too_many("too many new consumer groups are asked for in a short time")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(now: Instant) -> Rates {
+        Rates {
+            all: Bucket::new(OF_ALL.0, OF_ALL.1, now),
+            namespaces: HashMap::new(),
+        }
+    }
+
+    #[test]
+    fn one_namespace_does_not_take_the_others_share() {
+        let now = Instant::now();
+        let mut rates = rates(now);
+        let asked = (0..1000).filter(|_| rates.take("greedy", 1, now).is_ok());
+        assert_eq!(asked.count(), 32);
+        assert!(rates.take("shop", 32, now).is_ok());
+        assert!(rates.take("shop", 1, now).is_err());
+        assert!(rates.take("shop", 0, now).is_ok());
+        let later = now + OF_ONE.0;
+        assert!(rates.take("greedy", 1, later).is_ok());
+        assert!(rates.take("greedy", 1, later).is_err());
+    }
+
+    #[test]
+    fn all_together_are_bounded_and_so_is_what_is_remembered_of_them() {
+        let now = Instant::now();
+        let mut rates = rates(now);
+        let asked = (0..3 * MAX_NAMESPACES).filter(|n| {
+            let refused = rates.take(&format!("namespace-{n}"), 1, now).is_err();
+            assert!(rates.namespaces.len() <= MAX_NAMESPACES);
+            !refused
+        });
+        assert_eq!(asked.count(), 128);
+        let long = "n".repeat(100_000);
+        let later = now + Duration::from_secs(600);
+        assert!(rates.take(&long, 1, later).is_ok());
+        assert!(rates.take("ö".repeat(64).as_str(), 1, later).is_ok());
+        assert!(rates.namespaces.keys().all(|name| name.len() <= 63));
+    }
+}

@@ -1,0 +1,371 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::Request;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::*;
+use crate::authentication::access::{ClusterTrust, FrontProxyTrust};
+use crate::leader_election::Leading;
+use crate::model::evaluation::Rules;
+use crate::model::fixtures;
+use crate::serve::BuildInfo;
+use crate::serve::admin::{self, HttpOptions};
+use crate::serve::auth::AuthMode;
+use crate::serve::auth::testing::Pretended;
+use crate::serve::external::{self, ExternalOptions};
+use crate::serve::health::Readiness;
+use crate::serve::tls::testing::{Identity, Issuer};
+use crate::snapshot_channel;
+
+const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+const DISCOVERY: &str = "/apis/external.metrics.k8s.io/v1beta1";
+
+struct Server {
+    address: SocketAddr,
+    tls: ServerTls,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<io::Result<()>>,
+    _keep: Box<dyn std::any::Any + Send>,
+}
+
+impl Server {
+    fn start(auth: AuthMode) -> Self {
+        let tls =
+            ServerTls::self_signed(&["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let bound = bind(LOOPBACK, "server.external_metrics.listen").unwrap();
+        let address = bound.address();
+        let (publisher, reader) = snapshot_channel::channel(fixtures::snapshot());
+        let (interests, receiver) = mpsc::channel(8);
+        let (drain, draining) = watch::channel(false);
+        let router = external::router(ExternalOptions {
+            leading: Leading::alone(),
+            forwarder: None,
+            readiness: Readiness::new(reader.clone(), Instant::now(), draining),
+            reader,
+            tenancy: Default::default(),
+            access_log: Default::default(),
+            rules: rules(),
+            interests,
+            auth,
+            build: BuildInfo {
+                version: "1.2.3".to_owned(),
+                librdkafka: "2".to_owned(),
+            },
+        });
+        let (stop, stopped) = oneshot::channel();
+        let server_tls = tls.clone();
+        let task = tokio::spawn(async move {
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            bound.serve_tls(router, &server_tls, shutdown).await
+        });
+        Self {
+            address,
+            tls,
+            stop,
+            task,
+            _keep: Box::new((publisher, receiver, drain)),
+        }
+    }
+
+    async fn connect(&self, identity: Option<Identity>, alpn: &[u8]) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(self.tls.ca_pem().unwrap().as_bytes()).unwrap();
+        roots.add(ca).unwrap();
+        let builder = rustls::ClientConfig::builder_with_provider(crate::serve::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match identity {
+            Some(identity) => builder
+                .with_client_auth_cert(vec![identity.certificate.into()], identity.key)
+                .unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name, stream).await.unwrap()
+    }
+
+    async fn ask(&self, identity: Option<Identity>, path: &str, user: Option<&str>) -> u16 {
+        let stream = self.connect(identity, b"http/1.1").await;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::get(path).header("host", "localhost");
+        if let Some(user) = user {
+            request = request.header("x-remote-user", user);
+        }
+        let response = sender.send_request(request.body(Body::empty()).unwrap());
+        response.await.unwrap().status().as_u16()
+    }
+
+    /// Asks to stop and returns how long it took.
+    async fn stop(self) -> Duration {
+        let began = Instant::now();
+        self.stop.send(()).unwrap();
+        self.task.await.unwrap().unwrap();
+        began.elapsed()
+    }
+}
+
+/// A cluster with this front proxy, in which everybody who is known may see what is served.
+fn front_proxy(ca: &Issuer) -> (watch::Sender<Option<ClusterTrust>>, AuthMode) {
+    let (sender, trust) = watch::channel(Some(ClusterTrust {
+        front_proxy: Some(FrontProxyTrust {
+            client_ca_pem: ca.pem(),
+            allowed_names: vec!["front-proxy-client".to_owned()],
+            username_headers: vec!["X-Remote-User".to_owned()],
+            group_headers: vec!["X-Remote-Group".to_owned()],
+            ..FrontProxyTrust::default()
+        }),
+        client_ca_pem: None,
+    }));
+    let reviewer = Arc::new(Pretended::default());
+    reviewer.allow("system:authenticated", "get", DISCOVERY);
+    (sender, AuthMode::Kubernetes { trust, reviewer })
+}
+
+#[tokio::test]
+async fn only_the_front_proxy_speaks_for_users() {
+    let (ca, other) = (Issuer::new("front-proxy-ca"), Issuer::new("other"));
+    let (_trust, auth) = front_proxy(&ca);
+    let server = Server::start(auth);
+    let proxy = || Some(ca.client("front-proxy-client"));
+    for (case, identity, user, code) in [
+        ("the front proxy", proxy(), Some("mary"), 200),
+        ("the front proxy, naming nobody", proxy(), None, 401),
+        ("no certificate", None, None, 403),
+        ("no certificate, forged headers", None, Some("mary"), 403),
+        (
+            "wrong CA",
+            Some(other.client("front-proxy-client")),
+            Some("mary"),
+            401,
+        ),
+        ("wrong name", Some(ca.client("someone")), Some("mary"), 401),
+        (
+            "expired",
+            Some(ca.expired_client("front-proxy-client")),
+            Some("mary"),
+            401,
+        ),
+    ] {
+        assert_eq!(server.ask(identity, DISCOVERY, user).await, code, "{case}");
+    }
+    assert_eq!(server.ask(None, "/livez", None).await, 200);
+    assert_eq!(
+        server.ask(Some(other.client("x")), "/livez", None).await,
+        200
+    );
+    assert!(server.stop().await < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn headers_are_bounded_and_many_groups_are_not_too_many() {
+    let ca = Issuer::new("front-proxy-ca");
+    let (_trust, auth) = front_proxy(&ca);
+    let server = Server::start(auth);
+    for (groups, bytes, code) in [
+        (1, 5, 200),
+        (400, 5, 200),
+        (1, 60_000, 200),
+        (1, 70_000, 431),
+    ] {
+        let identity = Some(ca.client("front-proxy-client"));
+        let stream = server.connect(identity, b"http/1.1").await;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::get(DISCOVERY).header("x-remote-user", "mary");
+        for group in 0..groups {
+            request = request.header("x-remote-group", format!("group-{group}"));
+        }
+        request = request.header("x-other", "x".repeat(bytes));
+        let response = sender.send_request(request.body(Body::empty()).unwrap());
+        let found = response.await.unwrap().status().as_u16();
+        assert_eq!(found, code, "{groups} groups, {bytes} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_without_its_key_fails_the_handshake() {
+    let ca = Issuer::new("front-proxy-ca");
+    let (_trust, auth) = front_proxy(&ca);
+    let server = Server::start(auth);
+    let stolen = Identity {
+        certificate: ca.client("front-proxy-client").certificate,
+        key: ca.client("front-proxy-client").key,
+    };
+    // rustls itself refuses such a pair, so it is put together behind its back.
+    let provider = crate::serve::tls::provider();
+    let key = provider.key_provider.load_private_key(stolen.key).unwrap();
+    let pair = rustls::sign::CertifiedKey::new(vec![stolen.certificate.into()], key);
+    let mut roots = RootCertStore::empty();
+    let pem = server.tls.ca_pem().unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+        .unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair)));
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = match TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+    {
+        Ok(stream) => stream,
+        Err(_) => return,
+    };
+    // In TLS 1.3 the client is done before the server has judged its certificate.
+    let request = format!("GET {DISCOVERY} HTTP/1.1\r\nhost: x\r\nx-remote-user: mary\r\n\r\n");
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer).await;
+    assert!(read.is_err() && answer.is_empty(), "{read:?} {answer:?}");
+}
+
+#[tokio::test]
+async fn ends_within_seconds_whatever_is_connected() {
+    let server = Server::start(AuthMode::None);
+    // Idle after a request, on HTTP/1 and HTTP/2.
+    let stream = server.connect(None, b"http/1.1").await;
+    let (mut one, connection) = http1::handshake::<_, Body>(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = |path: &str| Request::get(path).body(Body::empty()).unwrap();
+    assert_eq!(
+        one.send_request(request("/livez")).await.unwrap().status(),
+        200
+    );
+    let stream = server.connect(None, b"h2").await;
+    let handshake = http2::handshake::<_, _, Body>(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut two, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let url = "https://localhost/livez";
+    assert_eq!(two.send_request(request(url)).await.unwrap().status(), 200);
+    // A request half sent, an HTTP/2 peer that never answers, a handshake that never comes.
+    let mut half = server.connect(None, b"http/1.1").await;
+    half.write_all(b"GET /livez HTTP/1.1\r\nhos").await.unwrap();
+    let mut mute = server.connect(None, b"h2").await;
+    mute.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    let _silent = TcpStream::connect(server.address).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let address = server.address;
+    let took = server.stop().await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_answered_before_the_end() {
+    let bound = bind(LOOPBACK, "server.http.listen").unwrap();
+    let address = bound.address();
+    let slow = axum::routing::get(async || {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        "done"
+    });
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(
+        bound.serve_plain(Router::new().route("/slow", slow), async {
+            let _ = stopped.await;
+        }),
+    );
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stop.send(()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("done"), "{answer}");
+    server.await.unwrap().unwrap();
+}
+
+fn rules() -> Rules {
+    Rules {
+        clamp: true,
+        cap: crate::model::settings::cap_mode::CapMode::Advise,
+        max_staleness: Duration::from_secs(3600),
+        namespaces: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn the_plain_side_serves_metrics_and_health() {
+    let bound = bind(LOOPBACK, "server.http.listen").unwrap();
+    let address = bound.address();
+    let (_publisher, reader) = snapshot_channel::channel(fixtures::snapshot());
+    let (drain, draining) = watch::channel(false);
+    let router = admin::router(HttpOptions {
+        leadership: crate::leader_election::Leadership::alone(),
+        readiness: Readiness::new(reader.clone(), Instant::now(), draining),
+        reader,
+        rules: rules(),
+        build: BuildInfo {
+            version: "1.2.3".to_owned(),
+            librdkafka: "2".to_owned(),
+        },
+    });
+    tokio::spawn(bound.serve_plain(router, std::future::pending()));
+    let ask = async |path: &str| {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(path).header("host", "x").body(Body::empty());
+        let response = sender.send_request(request.unwrap()).await.unwrap();
+        let code = response.status().as_u16();
+        let body = Body::new(response.into_body());
+        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        (code, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let (code, text) = ask("/metrics").await;
+    assert_eq!(code, 200);
+    for part in [
+        "kafka_consumergroup_lag_sum{cluster=\"main\",consumergroup=\"orders\",topic=\"payments\"} 100\n",
+        "lagwise_build_info{version=\"1.2.3\",librdkafka=\"2\"} 1\n",
+        "process_resident_memory_bytes ",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    assert_eq!(ask("/livez").await.0, 200);
+    assert_eq!(ask("/readyz").await.0, 200);
+    assert_eq!(ask("/nothing").await.0, 404);
+    drain.send_replace(true);
+    assert_eq!(ask("/readyz").await, (503, "shutting down\n".to_owned()));
+    assert_eq!(ask("/livez").await.0, 200);
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let first = bind(LOOPBACK, "server.http.listen").unwrap();
+    let error = bind(first.address(), "server.http.listen")
+        .unwrap_err()
+        .to_string();
+    let expected = format!(
+        "cannot listen on {} (server.http.listen): ",
+        first.address()
+    );
+    assert!(error.starts_with(&expected), "{error}");
+}

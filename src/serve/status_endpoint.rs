@@ -1,0 +1,111 @@
+//! `/status`: where each HPA stands, for `lagwise status --daemon`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::admin::HttpOptions;
+use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
+use crate::model::units::newtypes::Moment;
+
+/// Where it is.
+pub(super) const PATH: &str = "/status";
+
+/// What a daemon says that does not lead.
+const FOLLOWER: &str =
+    "this daemon does not lead, and does not know: ask the one that holds the Lease\n";
+
+#[derive(Debug, Serialize)]
+struct Overview {
+    hpas: Vec<HpaStatus>,
+}
+
+/// All HPAs, from the latest snapshot.
+pub(super) async fn show(State(options): State<Arc<HttpOptions>>) -> Response {
+    if options.leadership.term(Instant::now()).is_none() {
+        return (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER).into_response();
+    }
+    let snapshot = options.reader.latest();
+    let hpas = statuses(&snapshot, &Moment::now(), &options.rules);
+    match serde_json::to_vec(&Overview { hpas }) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::leader_election::Leadership;
+    use crate::model::evaluation::Rules;
+    use crate::model::fixtures;
+    use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
+    use crate::model::hpa::selector::Selector;
+    use crate::model::settings::cap_mode::CapMode;
+    use crate::model::targets::Targets;
+    use crate::model::units::metric::LAG_METRIC;
+    use crate::serve::BuildInfo;
+    use crate::serve::health::Readiness;
+    use crate::snapshot_channel;
+
+    async fn shown(leadership: Leadership) -> (StatusCode, String) {
+        let hpa = HpaFacts {
+            namespace: "shop".into(),
+            name: "billing".into(),
+            max_replicas: 6,
+            metrics: vec![ExternalMetric {
+                name: LAG_METRIC.into(),
+                selector: Selector::parse("cluster=main,group=orders,topic=payments").unwrap(),
+                target: None,
+            }],
+            ..HpaFacts::default()
+        };
+        let clusters = ["main".into(), "down".into()];
+        let mut snapshot = fixtures::snapshot();
+        snapshot.targets = Arc::new(Targets::merge(&clusters, &[], &[hpa], BTreeSet::new()));
+        let (_publisher, reader) = snapshot_channel::channel(snapshot);
+        let draining = watch::channel(false).1;
+        let options = HttpOptions {
+            readiness: Readiness::new(reader.clone(), Instant::now(), draining),
+            reader,
+            rules: Rules {
+                clamp: true,
+                cap: CapMode::Advise,
+                max_staleness: Duration::from_secs(3600),
+                namespaces: Vec::new(),
+            },
+            leadership,
+            build: BuildInfo {
+                version: "0".into(),
+                librdkafka: "0".into(),
+            },
+        };
+        let answer = show(State(Arc::new(options))).await;
+        let code = answer.status();
+        let body = axum::body::to_bytes(answer.into_body(), 65536)
+            .await
+            .unwrap();
+        (code, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_leader_tells_and_the_others_say_that_they_do_not_know() {
+        let (code, body) = shown(Leadership::alone()).await;
+        assert_eq!(code, StatusCode::OK);
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let hpas: Vec<HpaStatus> = serde_json::from_value(body["hpas"].clone()).unwrap();
+        assert_eq!((&*hpas[0].hpa, hpas[0].lag), ("billing", Some(100)));
+        let follower = Leadership::new(watch::channel(None).1);
+        let expected = (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER.to_owned());
+        assert_eq!(shown(follower).await, expected);
+    }
+}
