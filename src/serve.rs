@@ -25,6 +25,17 @@ pub mod tls;
 mod token_bucket;
 mod value_list;
 
+use crate::telemetry::family::Family;
+
+/// Describes every metric of `/metrics`, but for those about the process that Prometheus's library adds.
+#[must_use]
+pub fn metric_families() -> Vec<Family> {
+    let of_snapshots = exposition::families::ALL
+        .iter()
+        .map(|family| (*family).clone());
+    of_snapshots.chain(crate::telemetry::families()).collect()
+}
+
 /// Which build answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildInfo {

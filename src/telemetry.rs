@@ -4,6 +4,7 @@
 pub mod api;
 pub mod cap;
 pub mod certificates;
+pub mod family;
 pub mod forward;
 pub mod lease;
 pub mod notice;
@@ -12,12 +13,14 @@ pub mod zero;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 
 use crate::model::diagnostics::incidents::LagEvent;
 use crate::model::findings::{Finding, Severity};
 use crate::model::kafka::fault::ConnectionFault;
 use crate::model::units::newtypes::ClusterName;
+use family::Family;
 
 /// The daemon's own counters, in the process's one registry.
 pub static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
@@ -33,7 +36,7 @@ pub static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
 static POLLS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_polls_total",
-        "Sweeps of a Kafka cluster that are over, by outcome",
+        "Finished sweeps of a Kafka cluster, by outcome",
         &["cluster", "outcome"],
     )
 });
@@ -43,12 +46,13 @@ static POLL_SECONDS: LazyLock<Histogram> = LazyLock::new(|| {
     ];
     let options = HistogramOpts::new(
         "lagwise_poll_duration_seconds",
-        "Time that a sweep of a Kafka cluster takes",
+        "Duration of a sweep of a Kafka cluster, in seconds",
     );
     register(Histogram::with_opts(options.buckets(buckets)))
 });
 static CONNECTION_FAULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Times that a Kafka cluster stopped answering, or did so for another cause, by kind";
+    let help =
+        "Times that a Kafka cluster stopped answering, or stayed so for a new reason, by kind";
     counter(
         "lagwise_connection_faults_total",
         help,
@@ -58,28 +62,28 @@ static CONNECTION_FAULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 static FINDINGS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_findings_total",
-        "Findings on HPAs that were new, by kind",
+        "New findings about HPAs, groups and workloads, by kind",
         &["kind"],
     )
 });
 static LAG_EVENTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_lag_events_total",
-        "Times that something befell a group's lag, by kind",
+        "Incidents in a group's lag, by kind: offsets lost, topic replaced, commits vanished, partition or group stuck",
         &["cluster", "kind"],
     )
 });
 static STATE_SAVES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_state_saves_total",
-        "Times that what has to survive a restart was saved, by outcome",
+        "Saves of the state that survives a restart, by outcome",
         &["outcome"],
     )
 });
 static WATCH_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_kubernetes_watch_failures_total",
-        "Times that a watch on the Kubernetes API was lost, or stayed so for another cause",
+        "Times that a watch on the Kubernetes API failed, or stayed so for a new reason",
         &["watch"],
     )
 });
@@ -96,6 +100,37 @@ fn register<M: prometheus::core::Collector + Clone + 'static>(metric: prometheus
         .register(Box::new(metric.clone()))
         .expect("a metric name used once");
     metric
+}
+
+/// Describes every metric that the process counts, also those without a sample yet.
+#[must_use]
+pub fn families() -> Vec<Family> {
+    collectors()
+        .into_iter()
+        .filter_map(Family::describe)
+        .collect()
+}
+
+/// Every collector of this module and of those below it.
+fn collectors() -> Vec<&'static dyn Collector> {
+    let mut all: Vec<&'static dyn Collector> = vec![
+        &*POLLS,
+        &*POLL_SECONDS,
+        &*CONNECTION_FAULTS,
+        &*FINDINGS,
+        &*LAG_EVENTS,
+        &*STATE_SAVES,
+        &*WATCH_FAILURES,
+        &*cap::WRITES,
+        &*zero::SCALES,
+        &*notice::EVENTS,
+        &*certificates::CHANGES,
+        &*certificates::BUNDLES,
+        &*lease::LEADS,
+        &*forward::SECONDS,
+    ];
+    all.extend(api::collectors());
+    all
 }
 
 /// A sweep of a cluster is over.
@@ -365,25 +400,12 @@ impl TrustUnusable<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn every_metric_registers_once() {
-        for vector in [
-            &POLLS,
-            &CONNECTION_FAULTS,
-            &FINDINGS,
-            &LAG_EVENTS,
-            &STATE_SAVES,
-            &WATCH_FAILURES,
-            &cap::WRITES,
-            &certificates::CHANGES,
-            &notice::EVENTS,
-            &zero::SCALES,
-        ] {
-            LazyLock::force(vector);
-        }
-        LazyLock::force(&POLL_SECONDS);
-        LazyLock::force(&certificates::BUNDLES);
-        LazyLock::force(&lease::LEADS);
+        // Registering one twice panics.
+        let names: BTreeSet<_> = families().iter().map(|family| family.name).collect();
+        assert_eq!(names.len(), collectors().len());
     }
 }

@@ -4,6 +4,7 @@
 //! An unknown reading has no sample: a 0 or a -1 would be taken for a lag. So a series that ends
 //! means that nothing is known, and `lagwise_partition_faults` says why.
 
+pub(crate) mod families;
 mod targets;
 mod text;
 
@@ -36,7 +37,7 @@ pub(super) fn render(
     freshness(&mut text, snapshot, now);
     clusters(&mut text, snapshot);
     traffic(&mut text, snapshot);
-    text.family("lagwise_build_info", GAUGE, "Which build this is; always 1");
+    text.family(&families::BUILD_INFO);
     let labels = Labels::default()
         .with("version", &build.version)
         .with("librdkafka", &build.librdkafka);
@@ -44,15 +45,8 @@ pub(super) fn render(
     text.0
 }
 
-const GAUGE: &str = "gauge";
-const COUNTER: &str = "counter";
-
 fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
-    text.family(
-        "kafka_consumergroup_lag",
-        GAUGE,
-        "Messages that the group has yet to read on the partition",
-    );
+    text.family(&families::GROUP_LAG);
     for (labels, lag) in latest(snapshot) {
         for (partition, lag) in lag.lags.iter().enumerate() {
             if let Ok(lag) = lag {
@@ -60,23 +54,13 @@ fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
             }
         }
     }
-    // kafka_exporter says gauge; but a gauge whose name ends in _sum fails Prometheus's own lint,
-    // since histograms have such names. The name is what queries use.
-    text.family(
-        "kafka_consumergroup_lag_sum",
-        "untyped",
-        "Messages that the group has yet to read on the topic; absent while any partition is unknown",
-    );
+    text.family(&families::GROUP_LAG_SUM);
     for (labels, lag) in latest(snapshot) {
         if let Ok(total) = lag.messages() {
             text.sample(&labels, total);
         }
     }
-    text.family(
-        "kafka_consumergroup_current_offset",
-        GAUGE,
-        "The group's committed offset on the partition; absent where it has none",
-    );
+    text.family(&families::GROUP_CURRENT_OFFSET);
     for (labels, lag) in latest(snapshot) {
         for (partition, committed) in lag.committed.iter().enumerate() {
             if let Ok(Some(committed)) = committed {
@@ -89,31 +73,19 @@ fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
 /// Lag in time, and the rules that made the lags.
 fn ages_and_rules(text: &mut Text, snapshot: &LagSnapshot) {
     let seconds = |age: Age| age.duration().as_secs_f64();
-    text.family(
-        "lagwise_consumergroup_lag_seconds",
-        GAUGE,
-        "Age of the oldest message of the topic that the group has yet to read; absent while any partition is unknown",
-    );
+    text.family(&families::GROUP_LAG_SECONDS);
     for (labels, lag) in latest(snapshot) {
         if let Some(age) = lag.age() {
             text.sample(&labels, seconds(age));
         }
     }
-    text.family(
-        "lagwise_consumergroup_lag_seconds_is_lower_bound",
-        GAUGE,
-        "1 while the age of the oldest message is only known to be at least that",
-    );
+    text.family(&families::GROUP_LAG_SECONDS_IS_LOWER_BOUND);
     for (labels, lag) in latest(snapshot) {
         if let Some(age) = lag.age() {
             text.sample(&labels, u8::from(age.is_bound()));
         }
     }
-    text.family(
-        "lagwise_consumergroup_partition_lag_seconds",
-        GAUGE,
-        "Age of the oldest message of the partition that the group has yet to read, or a lower bound of it",
-    );
+    text.family(&families::GROUP_PARTITION_LAG_SECONDS);
     for (labels, lag) in latest(snapshot) {
         for (partition, age) in lag.ages.iter().enumerate() {
             if let Some(age) = age {
@@ -121,11 +93,7 @@ fn ages_and_rules(text: &mut Text, snapshot: &LagSnapshot) {
             }
         }
     }
-    text.family(
-        "lagwise_consumergroup_partitions",
-        GAUGE,
-        "Partitions of the topic by the rule that made the group's lag on them",
-    );
+    text.family(&families::GROUP_PARTITIONS);
     for (labels, lag) in latest(snapshot) {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for lag in lag.lags.iter().flatten() {
@@ -136,11 +104,7 @@ fn ages_and_rules(text: &mut Text, snapshot: &LagSnapshot) {
             text.sample(&labels.clone().with("rule", rule), count);
         }
     }
-    text.family(
-        "lagwise_consumergroup_stuck",
-        GAUGE,
-        "1 while no partition of the group that is behind gets any further; absent otherwise",
-    );
+    text.family(&families::GROUP_STUCK);
     for (name, cluster) in &snapshot.clusters {
         for (id, _) in cluster.groups.iter().filter(|(_, group)| group.stuck) {
             text.sample(&in_cluster(name).with("consumergroup", id.as_str()), 1);
@@ -149,11 +113,7 @@ fn ages_and_rules(text: &mut Text, snapshot: &LagSnapshot) {
 }
 
 fn members(text: &mut Text, snapshot: &LagSnapshot) {
-    text.family(
-        "kafka_consumergroup_members",
-        GAUGE,
-        "Members of the group, as its coordinator last told; absent where it never did",
-    );
+    text.family(&families::GROUP_MEMBERS);
     for (name, cluster) in &snapshot.clusters {
         for (id, group) in &cluster.groups {
             if let Some(description) = &group.description {
@@ -175,15 +135,11 @@ fn topics(text: &mut Text, snapshot: &LagSnapshot) {
             topics_read(cluster).into_iter().map(labelled)
         })
         .collect();
-    text.family("kafka_topic_partitions", GAUGE, "Partitions of the topic");
+    text.family(&families::TOPIC_PARTITIONS);
     for (labels, offsets) in &read {
         text.sample(labels, offsets.ends.len());
     }
-    text.family(
-        "kafka_topic_partition_current_offset",
-        GAUGE,
-        "The end of the partition's log: the offset that its next message gets",
-    );
+    text.family(&families::TOPIC_PARTITION_CURRENT_OFFSET);
     for (labels, offsets) in &read {
         for (partition, end) in offsets.ends.iter().enumerate() {
             if let Ok(end) = end {
@@ -191,11 +147,7 @@ fn topics(text: &mut Text, snapshot: &LagSnapshot) {
             }
         }
     }
-    text.family(
-        "kafka_topic_partition_oldest_offset",
-        GAUGE,
-        "The start of the partition's log: the offset of its oldest message",
-    );
+    text.family(&families::TOPIC_PARTITION_OLDEST_OFFSET);
     for (labels, offsets) in &read {
         for (partition, start) in offsets.starts.iter().enumerate() {
             if let Ok(start) = start {
@@ -206,11 +158,7 @@ fn topics(text: &mut Text, snapshot: &LagSnapshot) {
 }
 
 fn freshness(text: &mut Text, snapshot: &LagSnapshot, now: &Moment) {
-    text.family(
-        "lagwise_data_age_seconds",
-        GAUGE,
-        "Age of the last complete reading of the group on the topic, from which values are served",
-    );
+    text.family(&families::DATA_AGE_SECONDS);
     for (name, id, topic, group_topic) in group_topics(snapshot) {
         if let Some(complete) = &group_topic.complete {
             let age = now.since(&complete.read).as_secs_f64();
@@ -220,31 +168,19 @@ fn freshness(text: &mut Text, snapshot: &LagSnapshot, now: &Moment) {
 }
 
 fn clusters(text: &mut Text, snapshot: &LagSnapshot) {
-    text.family(
-        "lagwise_partition_faults",
-        GAUGE,
-        "Partitions of group-topics whose lag is unknown, by cause; a group-topic or a group that was never read counts once",
-    );
+    text.family(&families::PARTITION_FAULTS);
     for (name, cluster) in &snapshot.clusters {
         for (kind, count) in faults(cluster) {
             text.sample(&in_cluster(name).with("kind", kind), count);
         }
     }
-    text.family(
-        "lagwise_cluster_up",
-        GAUGE,
-        "Whether the Kafka cluster answered the last sweep; absent before the first",
-    );
+    text.family(&families::CLUSTER_UP);
     for (name, cluster) in &snapshot.clusters {
         if cluster.sweep.is_some() || cluster.connection.is_some() {
             text.sample(&in_cluster(name), u8::from(cluster.connection.is_none()));
         }
     }
-    text.family(
-        "lagwise_cluster_fault",
-        GAUGE,
-        "1 while this keeps the Kafka cluster from answering",
-    );
+    text.family(&families::CLUSTER_FAULT);
     for (name, cluster) in &snapshot.clusters {
         if let Some(fault) = &cluster.connection {
             let labels = in_cluster(name)
@@ -261,35 +197,19 @@ fn traffic(text: &mut Text, snapshot: &LagSnapshot) {
         .iter()
         .filter_map(|(name, cluster)| Some((in_cluster(name), cluster.traffic?)))
         .collect();
-    text.family(
-        "lagwise_kafka_requests_total",
-        COUNTER,
-        "Requests sent to the Kafka cluster, logins not counted; absent where the client does not count",
-    );
+    text.family(&families::KAFKA_REQUESTS_TOTAL);
     for (labels, traffic) in &counted {
         text.sample(labels, traffic.requests);
     }
-    text.family(
-        "lagwise_kafka_received_bytes_total",
-        COUNTER,
-        "Bytes of the Kafka cluster's answers, before encryption",
-    );
+    text.family(&families::KAFKA_RECEIVED_BYTES_TOTAL);
     for (labels, traffic) in &counted {
         text.sample(labels, traffic.received_bytes);
     }
-    text.family(
-        "lagwise_kafka_connections",
-        GAUGE,
-        "Connections to the Kafka cluster that are open",
-    );
+    text.family(&families::KAFKA_CONNECTIONS);
     for (labels, traffic) in &counted {
         text.sample(labels, traffic.connections);
     }
-    text.family(
-        "lagwise_kafka_throttled_seconds_total",
-        COUNTER,
-        "How long the Kafka cluster's brokers wanted to be left alone, by their quotas",
-    );
+    text.family(&families::KAFKA_THROTTLED_SECONDS_TOTAL);
     for (labels, traffic) in &counted {
         let seconds = traffic.throttled.as_secs_f64();
         text.sample(labels, format_args!("{seconds:.3}"));
@@ -409,8 +329,8 @@ mod tests {
         insta::assert_snapshot!(render(&fixtures::snapshot(), &now, &rules(), &build()));
     }
 
-    #[test]
-    fn targets_have_their_value_and_ceiling_with_their_rules() {
+    /// The fixture's snapshot, with HPAs that ask for it.
+    fn with_targets() -> LagSnapshot {
         let mut snapshot = fixtures::snapshot();
         let hpa = |group: &str, annotations: &[(&str, &str)]| HpaFacts {
             namespace: "shop".into(),
@@ -434,8 +354,34 @@ mod tests {
         let clusters = snapshot.targets.clusters.clone();
         let targets = Targets::merge(&clusters, &[], &hpas, BTreeSet::new());
         snapshot.targets = Arc::new(targets);
+        snapshot
+    }
+
+    #[test]
+    fn samples_have_the_labels_of_their_family() {
         let now = fixtures::at(Duration::from_secs(7));
-        let text = render(&snapshot, &now, &rules(), &build());
+        let text = render(&with_targets(), &now, &rules(), &build());
+        let key = regex::Regex::new(r#"[{,](\w+)=""#).unwrap();
+        let mut seen = BTreeSet::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split('{').next().unwrap();
+            let family = families::ALL.iter().find(|family| family.name == name);
+            let family = family.unwrap_or_else(|| panic!("{name} is not in the list"));
+            let labels: Vec<&str> = key
+                .captures_iter(line)
+                .map(|found| found.extract::<1>().1[0])
+                .collect();
+            assert_eq!(labels, *family.labels, "{line}");
+            seen.insert(name);
+        }
+        // The fixture has no member and nothing stuck.
+        assert_eq!(seen.len(), families::ALL.len() - 2, "{seen:?}");
+    }
+
+    #[test]
+    fn targets_have_their_value_and_ceiling_with_their_rules() {
+        let now = fixtures::at(Duration::from_secs(7));
+        let text = render(&with_targets(), &now, &rules(), &build());
         let lines = text
             .lines()
             .filter(|line| line.starts_with("lagwise_target"));

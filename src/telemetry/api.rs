@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
 };
@@ -14,7 +15,7 @@ use crate::authentication::ReviewError;
 static REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_api_requests_total",
-        "Answers of the external metrics API, by kind of request, verb, metric and status code",
+        "Responses of the external metrics API, by kind of request, verb, metric and status code",
         &["request", "verb", "metric", "code"],
     )
 });
@@ -22,7 +23,7 @@ static SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
     let buckets = vec![0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0];
     let options = HistogramOpts::new(
         "lagwise_api_request_duration_seconds",
-        "Time that an answer of the external metrics API takes",
+        "Duration of a request to the external metrics API, in seconds",
     );
     register(HistogramVec::new(options.buckets(buckets), &["request"]))
 });
@@ -37,7 +38,7 @@ static SERVED_AGE: LazyLock<Histogram> = LazyLock::new(|| {
 static REVIEWS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_api_reviews_total",
-        "Questions to the Kubernetes API server about callers, by kind and outcome; those answered from memory are not counted",
+        "Token and access reviews sent to the Kubernetes API server, by kind and outcome; cached answers are not counted",
         &["kind", "outcome"],
     )
 });
@@ -48,16 +49,29 @@ static CONNECTIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
 static CONNECTIONS_CUT: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_connections_cut_total",
-        "Connections that were cut, by listener and reason",
+        "Connections that lagwise closed, by listener and reason",
         &["listener", "reason"],
     )
 });
 static CERTIFICATE_ENDS: LazyLock<IntGauge> = LazyLock::new(|| {
     register(IntGauge::new(
         "lagwise_api_certificate_expiry_timestamp_seconds",
-        "When the certificate of the external metrics API ends, in seconds since 1970",
+        "Time at which the certificate of the external metrics API expires, in seconds since 1970",
     ))
 });
+
+/// Every collector of this file.
+pub(super) fn collectors() -> [&'static dyn Collector; 7] {
+    [
+        &*REQUESTS,
+        &*SECONDS,
+        &*SERVED_AGE,
+        &*REVIEWS,
+        &*CONNECTIONS,
+        &*CONNECTIONS_CUT,
+        &*CERTIFICATE_ENDS,
+    ]
+}
 
 /// How much of a text from outside is logged.
 const LOGGED_CHARS: usize = 200;

@@ -10,7 +10,7 @@ use super::counter;
 pub(super) static WRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_cap_writes_total",
-        "Times that the ceiling was written to an HPA, by outcome",
+        "Writes of the ceiling to HPAs, by outcome: written, failed, or fought where somebody else keeps undoing it",
         &["outcome"],
     )
 });

@@ -10,7 +10,7 @@ use super::{counter, register};
 pub(super) static CHANGES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_certificate_changes_total",
-        "Changes to the certificates that all replicas share, made by this daemon, by kind",
+        "Changes that this daemon made to the certificates that all replicas share, by kind: made, renewed, restored",
         &["change"],
     )
 });
@@ -18,7 +18,7 @@ pub(super) static CHANGES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 pub(super) static BUNDLES: LazyLock<prometheus::IntCounter> = LazyLock::new(|| {
     register(prometheus::IntCounter::new(
         "lagwise_ca_bundle_writes_total",
-        "Times that this daemon set the APIService's caBundle",
+        "Writes of the APIService's caBundle by this daemon",
     ))
 });
 

@@ -8,11 +8,11 @@ use prometheus::{HistogramOpts, HistogramVec};
 
 use super::register;
 
-static SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+pub(super) static SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
     let buckets = vec![0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0];
     let options = HistogramOpts::new(
         "lagwise_api_forward_duration_seconds",
-        "Time until the daemon that leads has answered a request that this one passed on, by outcome",
+        "Duration of a request that this daemon forwarded to the leader, in seconds, by outcome",
     );
     register(HistogramVec::new(options.buckets(buckets), &["outcome"]))
 });

@@ -10,7 +10,7 @@ use super::register;
 pub(super) static LEADS: LazyLock<IntGauge> = LazyLock::new(|| {
     register(IntGauge::new(
         "lagwise_leader",
-        "Whether this daemon holds the Lease; absent where there is none",
+        "1 while this daemon holds the Lease, otherwise 0; absent without a Lease",
     ))
 });
 

@@ -10,7 +10,7 @@ use super::counter;
 pub(super) static EVENTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_kubernetes_events_total",
-        "Times that an event was to be written on an HPA, by outcome",
+        "Events on HPAs, by outcome: written, repeated (counted up), failed, or left_out because too many waited",
         &["outcome"],
     )
 });

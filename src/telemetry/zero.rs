@@ -10,7 +10,7 @@ use super::counter;
 pub(super) static SCALES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_zero_scales_total",
-        "Times that a workload was set to zero replicas, was woken, or could be neither, by outcome",
+        "Workloads scaled to zero, woken, or neither because of a failure, by outcome",
         &["outcome"],
     )
 });

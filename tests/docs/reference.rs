@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::CommandFactory;
 use lagwise::cli::Cli;
 use lagwise::config::json_schema;
-use lagwise::model::finding::Kind;
+use lagwise::model::findings::Kind;
 use serde_json::Value;
 
 /// Where the generated part of a page begins.
@@ -22,6 +22,7 @@ pub(crate) const PAGES: &[Generated] = &[
     ("findings.md", findings),
     ("cli.md", command_line),
     ("configuration.md", configuration),
+    ("metrics.md", metrics),
 ];
 
 /// A text as the cell of a table.
@@ -47,6 +48,21 @@ fn findings() -> String {
             kind.reason(),
             kind.why(),
             kind.fix()
+        );
+    }
+    page
+}
+
+fn metrics() -> String {
+    let mut page = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+    for family in lagwise::serve::metric_families() {
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {} |",
+            family.name,
+            family.kind,
+            family.labels.join(", "),
+            cell(family.help)
         );
     }
     page

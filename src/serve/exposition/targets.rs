@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::text::{Labels, Text};
-use super::{GAUGE, in_cluster};
+use super::{families, in_cluster};
 use crate::model::evaluation::metric_evaluation::{Standing, standings};
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::topic_selection::whole_parallelism;
@@ -13,11 +13,7 @@ use crate::model::units::newtypes::Moment;
 
 /// What bounds each group's members.
 pub(super) fn parallelism(text: &mut Text, snapshot: &LagSnapshot) {
-    text.family(
-        "lagwise_consumergroup_useful_parallelism",
-        GAUGE,
-        "The most members of the group that can have work, by the rule that says so; +Inf without a limit",
-    );
+    text.family(&families::GROUP_USEFUL_PARALLELISM);
     for (name, cluster) in &snapshot.clusters {
         for (id, group) in &cluster.groups {
             if let Some(useful) = whole_parallelism(group) {
@@ -40,11 +36,7 @@ pub(super) fn targets(text: &mut Text, snapshot: &LagSnapshot, now: &Moment, rul
             .with("metric", standing.metric.name())
             .with("selector", &standing.selector.to_string())
     };
-    text.family(
-        "lagwise_target_value",
-        GAUGE,
-        "What the HPA's metric is answered, by the rule that made it; absent while that is an error",
-    );
+    text.family(&families::TARGET_VALUE);
     for standing in &standings {
         if let Ok(answer) = &standing.outcome {
             let labels = labelled(standing).with("rule", answer.rule.label());
@@ -53,33 +45,21 @@ pub(super) fn targets(text: &mut Text, snapshot: &LagSnapshot, now: &Moment, rul
             text.sample(&labels, format_args!("{units}.{rest:03}"));
         }
     }
-    text.family(
-        "lagwise_target_desired_replicas",
-        GAUGE,
-        "The replicas wanted for the HPA's metric, at most its ceiling",
-    );
+    text.family(&families::TARGET_DESIRED_REPLICAS);
     for standing in &standings {
         let known = standing.outcome.as_ref().ok();
         if let Some(desired) = known.and_then(|answer| answer.desired) {
             text.sample(&labelled(standing), desired);
         }
     }
-    text.family(
-        "lagwise_target_ceiling",
-        GAUGE,
-        "The most replicas that can have work for the HPA's metric, by the rule of its useful parallelism; +Inf without a limit",
-    );
+    text.family(&families::TARGET_CEILING);
     for standing in &standings {
         if let Some(ceiling) = standing.outcome.as_ref().ok().and_then(|a| a.ceiling) {
             let labels = labelled(standing).with("rule", ceiling.useful.rule.label());
             text.sample(&labels, Bound(ceiling.replicas));
         }
     }
-    text.family(
-        "lagwise_target_fallback",
-        GAUGE,
-        "Whether lag has been unknown for so long that the HPA's fallback is served",
-    );
+    text.family(&families::TARGET_FALLBACK);
     for standing in &standings {
         let is_fallback = |rule| rule == ValueRule::Fallback;
         let served = standing.outcome.as_ref().map(|answer| answer.rule);

@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Write as _};
 
+use crate::telemetry::family::Family;
+
 /// Labels, escaped once and written many times.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Labels(pub(super) String);
@@ -32,7 +34,10 @@ pub(super) struct Text(pub(super) String, &'static str);
 
 impl Text {
     /// Begins a family. All its samples follow before the next one begins.
-    pub(super) fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, family: &Family) {
+        let Family {
+            name, kind, help, ..
+        } = family;
         self.1 = name;
         // Writing into a String does not fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");

@@ -1,0 +1,48 @@
+//! Names, types and meanings of metrics, for the exposition and for the documentation.
+
+use std::borrow::Cow;
+
+use prometheus::core::Collector;
+use prometheus::proto::MetricType;
+
+pub(crate) const COUNTER: &str = "counter";
+pub(crate) const GAUGE: &str = "gauge";
+pub(crate) const HISTOGRAM: &str = "histogram";
+pub(crate) const UNTYPED: &str = "untyped";
+
+/// A metric family: samples that share a name and differ in their labels.
+#[derive(Clone, Debug)]
+pub struct Family {
+    /// Its name, as queries use it.
+    pub name: &'static str,
+    /// The type, as Prometheus's text format writes it.
+    pub kind: &'static str,
+    /// What its samples mean.
+    pub help: &'static str,
+    /// The labels of its samples.
+    pub labels: Cow<'static, [&'static str]>,
+}
+
+impl Family {
+    /// Describes a collector of the process; `None` if it describes no metric.
+    pub(super) fn describe(collector: &'static dyn Collector) -> Option<Self> {
+        let described = collector.desc().into_iter().next()?;
+        let collected = collector.collect();
+        let kind = match collected.first()?.get_field_type() {
+            MetricType::COUNTER => COUNTER,
+            MetricType::GAUGE => GAUGE,
+            MetricType::HISTOGRAM => HISTOGRAM,
+            _ => UNTYPED,
+        };
+        Some(Self {
+            name: &described.fq_name,
+            kind,
+            help: &described.help,
+            labels: described
+                .variable_labels
+                .iter()
+                .map(String::as_str)
+                .collect(),
+        })
+    }
+}
