@@ -19,11 +19,19 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::kafka::librdkafka_version;
+use crate::kafka::{Feature, librdkafka_version};
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let built_in = Feature::ALL
+        .into_iter()
+        .filter(|feature| feature.is_built_in());
+    let built_in: Vec<_> = built_in.map(Feature::name).collect();
+    let features = match built_in.as_slice() {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    };
     format!(
-        "{} (librdkafka {})",
+        "{} (librdkafka {}; features: {features})",
         env!("CARGO_PKG_VERSION"),
         librdkafka_version()
     )

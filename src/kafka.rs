@@ -7,6 +7,7 @@
 mod codes;
 mod credential_reload;
 pub mod embedded;
+mod features;
 mod health;
 pub mod librdkafka;
 mod log_start_cache;
@@ -22,6 +23,7 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use self::credential_reload::Renewal;
+pub use self::features::Feature;
 use self::login::TokenSettings;
 use self::wire::Support;
 use crate::model::kafka::fault::ConnectionFault;
@@ -98,26 +100,8 @@ impl Source {
     ///
     /// # Errors
     /// A property that the client refuses; a token source that lacks what it needs.
-    pub fn connect(mut settings: Settings) -> Result<Self, SetupError> {
-        if settings.token.is_some() {
-            require_oauthbearer(&mut settings)?;
-        }
-        let client = match (settings.client, Support::of(&settings.properties)) {
-            (Client::Auto | Client::Wire, Support::Wire) => Client::Wire,
-            (Client::Wire, Support::Librdkafka(reasons)) => {
-                return Err(settings.refused(format!(
-                    "client: wire does not support {}; auto and librdkafka do",
-                    reasons.join(", ")
-                )));
-            }
-            (Client::Auto, Support::Librdkafka(reasons)) => {
-                let because = reasons.join(", ");
-                tracing::info!(cluster = %settings.name, because, "read by librdkafka");
-                Client::Librdkafka
-            }
-            (Client::Librdkafka, _) => Client::Librdkafka,
-        };
-        Renewal::start(Settings { client, ..settings }).map(Self)
+    pub fn connect(settings: Settings) -> Result<Self, SetupError> {
+        Renewal::start(with_client(settings)?).map(Self)
     }
 
     /// The names of all the cluster's groups, as far as brokers tell by `deadline`.
@@ -136,6 +120,39 @@ impl Source {
             Asking::Wire(_) => Client::Wire,
         }
     }
+}
+
+/// Checks what [`Source::connect`] refuses before it connects: a client that does not support the properties, or a
+/// login that is not built into this binary.
+///
+/// # Errors
+/// The property or the cargo feature.
+pub fn check(settings: Settings) -> Result<(), SetupError> {
+    with_client(settings).map(drop)
+}
+
+/// The settings with the client that is to ask: never [`Client::Auto`].
+fn with_client(mut settings: Settings) -> Result<Settings, SetupError> {
+    if settings.token.is_some() {
+        require_oauthbearer(&mut settings)?;
+    }
+    let client = match (settings.client, Support::of(&settings.properties)) {
+        (Client::Auto | Client::Wire, Support::Wire) => Client::Wire,
+        (Client::Wire, Support::Librdkafka(reasons)) => {
+            return Err(settings.refused(format!(
+                "client: wire does not support {}; auto and librdkafka do",
+                reasons.join(", ")
+            )));
+        }
+        (Client::Auto, Support::Librdkafka(reasons)) => {
+            let because = reasons.join(", ");
+            tracing::info!(cluster = %settings.name, because, "read by librdkafka");
+            Client::Librdkafka
+        }
+        (Client::Librdkafka, _) => Client::Librdkafka,
+    };
+    features::check(&settings, client).map_err(|reason| settings.refused(reason))?;
+    Ok(Settings { client, ..settings })
 }
 
 impl OffsetSource for Source {

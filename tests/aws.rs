@@ -2,6 +2,7 @@
 //! environment that the service gives one, and a local server in the service's place that checks what
 //! it is asked.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+#![cfg(feature = "aws-msk-iam")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -8,7 +8,8 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::config::{Config, ConfigError, SystemEnvironment, json_schema};
+use crate::config::{Config, ConfigError, Problem, SystemEnvironment, json_schema};
+use crate::kafka;
 
 /// The arguments of `lagwise config`.
 #[derive(Debug, Args)]
@@ -87,6 +88,7 @@ struct Printed {
 
 fn check(args: &CheckArgs) -> anyhow::Result<Printed> {
     let (name, result) = read(&args.file)?;
+    let result = result.and_then(|config| check_clients(&config, &name).map(|()| config));
     let mut printed = Printed {
         failed: result.is_err(),
         ..Printed::default()
@@ -113,6 +115,22 @@ fn read(file: &Path) -> anyhow::Result<(String, Result<Config, ConfigError>)> {
         .context("cannot read standard input")?;
     let result = Config::parse(&text, &SystemEnvironment).map_err(|error| error.in_file(&name));
     Ok((name, result))
+}
+
+/// Checks that this binary can ask the clusters: their client supports their properties, and their logins are built in.
+fn check_clients(config: &Config, name: &str) -> Result<(), ConfigError> {
+    let clusters = config.clusters.iter().enumerate();
+    let problems = clusters.filter_map(|(at, cluster)| {
+        let refused = kafka::check(cluster.into()).err()?;
+        Some(Problem {
+            key: format!("clusters[{at}]"),
+            ..Problem::of_file(refused.reason)
+        })
+    });
+    match ConfigError::of(problems.collect()) {
+        Some(error) => Err(error.in_file(name)),
+        None => Ok(()),
+    }
 }
 
 fn summary(config: &Config) -> String {
@@ -153,6 +171,7 @@ fn write_all(mut to: impl Write, text: &str) -> io::Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::kafka::Feature;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -194,6 +213,32 @@ mod tests {
         assert!(invalid.failed && invalid.stderr.ends_with('\n') && invalid.stdout.is_empty());
         let json = checked(&["check", "-o", "json", path]);
         assert!(json.failed && json.stderr.is_empty() && json.stdout.starts_with('{'));
+    }
+
+    #[test]
+    fn what_the_clients_lack_is_a_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lagwise.yaml");
+        let cluster = |more: &str| {
+            let text = format!("clusters: [{{name: a, {more}}}]");
+            std::fs::write(&file, text).unwrap();
+            checked(&["check", file.to_str().unwrap()])
+        };
+        let unsupported =
+            cluster("client: wire, properties: {bootstrap.servers: b, ssl.crl.location: c}");
+        assert!(unsupported.failed);
+        assert!(
+            unsupported.stderr.contains("clusters[0]: client: wire"),
+            "{}",
+            unsupported.stderr
+        );
+        let kerberos =
+            cluster("properties: {bootstrap.servers: b, security.protocol: SASL_PLAINTEXT}");
+        assert_eq!(kerberos.failed, !Feature::Gssapi.is_built_in());
+        assert_eq!(
+            kerberos.stderr.contains("--features gssapi"),
+            kerberos.failed
+        );
     }
 
     #[test]

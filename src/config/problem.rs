@@ -27,7 +27,8 @@ pub struct Problem {
 
 impl Problem {
     /// A problem of the file as a whole.
-    pub(super) fn of_file(problem: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn of_file(problem: impl Into<String>) -> Self {
         Self {
             line: None,
             column: None,
@@ -63,6 +64,15 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
+    /// The error for these problems; `None` where there are none.
+    #[must_use]
+    pub fn of(problems: Vec<Problem>) -> Option<Self> {
+        (!problems.is_empty()).then_some(Self {
+            file: None,
+            problems,
+        })
+    }
+
     /// The same problems, shown as those of `file`.
     #[must_use]
     pub fn in_file(self, file: impl Into<String>) -> Self {
@@ -121,10 +131,7 @@ impl Problems {
     pub(super) fn into_error(self) -> Option<ConfigError> {
         let mut problems = self.0.into_inner();
         problems.sort_by_key(|problem| problem.line);
-        (!problems.is_empty()).then_some(ConfigError {
-            file: None,
-            problems,
-        })
+        ConfigError::of(problems)
     }
 }
 

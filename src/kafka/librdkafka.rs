@@ -11,7 +11,7 @@ mod client;
 mod faults;
 mod ffi;
 mod groups;
-mod kerberos;
+pub(super) mod kerberos;
 mod logs;
 mod topics;
 

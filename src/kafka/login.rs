@@ -5,6 +5,7 @@
 //! not. [`Tokens`] repeats it before the token expires, and shares the outcome among all connections
 //! of a cluster. Neither a token nor a secret is in any reason, log line or `Debug`.
 
+#[cfg(feature = "aws-msk-iam")]
 mod aws;
 mod azure;
 mod file;

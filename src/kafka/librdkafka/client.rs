@@ -118,9 +118,6 @@ pub(super) fn client(
         reason,
     };
     let by_kerberos = kerberos::is_asked_for(settings);
-    if by_kerberos && let Some(missing) = kerberos::missing() {
-        return Err(refused(missing.to_owned()));
-    }
     let mut config = ClientConfig::new();
     // Defaults that a property of the configuration may override.
     config.set("client.id", "lagwise");
@@ -136,7 +133,9 @@ pub(super) fn client(
         // The OpenSSL that is linked in knows no distribution's paths; librdkafka does.
         config.set("ssl.ca.location", "probe");
     }
-    for (name, value) in &settings.properties {
+    // Nothing is produced, and a codec for it may not be built in.
+    let is_used = |name: &str| !name.starts_with("compression.");
+    for (name, value) in settings.properties.iter().filter(|(name, _)| is_used(name)) {
         config.set(name, value);
     }
     // What keeps reading free of side effects is not up to the configuration.

@@ -38,20 +38,12 @@ const LINE: u64 = 500;
 const LATE: Duration = Duration::from_millis(500);
 
 /// Whether the properties ask for Kerberos, which is librdkafka's default for SASL.
-pub(super) fn is_asked_for(settings: &Settings) -> bool {
+pub(in crate::kafka) fn is_asked_for(settings: &Settings) -> bool {
     let get = |name: &str| settings.properties.get(name);
     let protocol = get("security.protocol").map(|protocol| protocol.to_ascii_uppercase());
     let mechanism = get("sasl.mechanisms").or_else(|| get("sasl.mechanism"));
     protocol.is_some_and(|protocol| protocol.starts_with("SASL"))
         && mechanism.is_none_or(|mechanism| mechanism == "GSSAPI")
-}
-
-/// What is missing from this binary for Kerberos, where something is.
-pub(super) fn missing() -> Option<&'static str> {
-    (!cfg!(feature = "gssapi")).then_some(
-        "Kerberos (sasl.mechanism GSSAPI) is not built into this lagwise: \
-         build it with cargo's --features gssapi, which needs the headers of libsasl2 (Debian: libsasl2-dev)",
-    )
 }
 
 /// Hears what the commands of one client say, and holds a failure against the cluster's login.
@@ -263,24 +255,6 @@ mod tests {
         ] {
             let told = without_command(FACILITY, message);
             assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");
-        }
-    }
-
-    #[cfg(not(feature = "gssapi"))]
-    #[test]
-    fn a_binary_without_kerberos_says_so() {
-        let properties = [
-            ("bootstrap.servers", "127.0.0.1:1"),
-            ("security.protocol", "SASL_PLAINTEXT"),
-            ("sasl.kerberos.keytab", "hunter2"),
-        ];
-        for client in [Client::Auto, Client::Librdkafka] {
-            let mut settings = settings(&properties);
-            settings.client = client;
-            let refused = crate::kafka::Source::connect(settings).err().unwrap();
-            let refused = refused.to_string();
-            assert!(refused.contains("--features gssapi"), "{refused}");
-            assert!(!refused.contains("hunter2"), "{refused}");
         }
     }
 }

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+#[cfg(feature = "aws-msk-iam")]
 use super::aws::Aws;
 use super::azure::Azure;
 use super::gcp::Gcp;
 use super::oidc::Oidc;
 use super::{Fetched, Tokens, file};
+#[cfg(not(feature = "aws-msk-iam"))]
+use crate::kafka::Feature;
 use crate::model::units::newtypes::ClusterName;
 
 /// Where tokens come from.
@@ -75,8 +78,13 @@ impl TokenSource {
         Ok(match self {
             Self::File(path) => Exchange::File(path.clone()),
             Self::Oidc(oidc) => Exchange::Oidc(oidc.clone()),
+            #[cfg(feature = "aws-msk-iam")]
             Self::AwsMskIam { region, role_arn } => {
                 Exchange::Aws(Box::new(Aws::new(region.clone(), role_arn.clone())))
+            }
+            #[cfg(not(feature = "aws-msk-iam"))]
+            Self::AwsMskIam { .. } => {
+                return Err(Feature::AwsMskIam.missing());
             }
             Self::AzureWorkloadIdentity { scope } => {
                 Exchange::Azure(Azure::new(scope.as_deref(), bootstrap, variable)?)
@@ -90,6 +98,7 @@ impl TokenSource {
 pub(super) enum Exchange {
     File(PathBuf),
     Oidc(Oidc),
+    #[cfg(feature = "aws-msk-iam")]
     Aws(Box<Aws>),
     Azure(Azure),
     Gcp(Gcp),
@@ -100,6 +109,7 @@ impl Exchange {
         match self {
             Self::File(path) => file::fetch(path).await,
             Self::Oidc(oidc) => oidc.fetch().await,
+            #[cfg(feature = "aws-msk-iam")]
             Self::Aws(aws) => aws.fetch().await,
             Self::Azure(azure) => azure.fetch().await,
             Self::Gcp(gcp) => gcp.fetch().await,

@@ -1,0 +1,246 @@
+//! Optional parts of this binary, which are cargo features, and the error for settings that need one that is left out.
+
+use super::librdkafka::kerberos;
+use super::login::TokenSource;
+use super::{Client, Settings};
+
+/// An optional part of the binary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Logins to Amazon MSK by IAM.
+    AwsMskIam,
+    /// TLS, SCRAM and OAUTHBEARER in librdkafka; the wire client always has them.
+    LibrdkafkaTls,
+    /// Kerberos in librdkafka.
+    Gssapi,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::AwsMskIam, Self::LibrdkafkaTls, Self::Gssapi];
+
+    /// Cargo's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AwsMskIam => "aws-msk-iam",
+            Self::LibrdkafkaTls => "librdkafka-tls",
+            Self::Gssapi => "gssapi",
+        }
+    }
+
+    /// Whether this binary has it.
+    #[must_use]
+    pub fn is_built_in(self) -> bool {
+        match self {
+            Self::AwsMskIam => cfg!(feature = "aws-msk-iam"),
+            Self::LibrdkafkaTls => cfg!(feature = "librdkafka-tls"),
+            Self::Gssapi => cfg!(feature = "gssapi"),
+        }
+    }
+
+    /// The error for settings that need it where it is left out.
+    pub(super) fn missing(self) -> String {
+        let (what, more) = match self {
+            Self::AwsMskIam => ("the token source aws_msk_iam", ""),
+            Self::LibrdkafkaTls => (
+                "TLS, SCRAM or OAUTHBEARER with librdkafka",
+                "; the wire client (client: auto or wire) needs no feature for them",
+            ),
+            Self::Gssapi => (
+                "Kerberos (sasl.mechanism GSSAPI)",
+                ", which needs the headers of libsasl2 (Debian: libsasl2-dev)",
+            ),
+        };
+        let name = self.name();
+        format!(
+            "{what} is not built into this lagwise: build it with cargo's --features {name}{more}"
+        )
+    }
+}
+
+/// Checks that this binary has what the settings need with that client.
+///
+/// # Errors
+/// The feature to build it with.
+pub(super) fn check(settings: &Settings, client: Client) -> Result<(), String> {
+    check_in(settings, client, Feature::is_built_in)
+}
+
+fn check_in(
+    settings: &Settings,
+    client: Client,
+    is_built_in: fn(Feature) -> bool,
+) -> Result<(), String> {
+    let needed = needed(settings, client);
+    match needed.into_iter().find(|feature| !is_built_in(*feature)) {
+        Some(feature) => Err(feature.missing()),
+        None => Ok(()),
+    }
+}
+
+fn needed(settings: &Settings, client: Client) -> Vec<Feature> {
+    let mut needed = Vec::new();
+    let source = settings.token.as_ref().map(|token| &token.source);
+    if matches!(source, Some(TokenSource::AwsMskIam { .. })) {
+        needed.push(Feature::AwsMskIam);
+    }
+    if client == Client::Librdkafka {
+        if kerberos::is_asked_for(settings) {
+            needed.push(Feature::Gssapi);
+        }
+        if needs_openssl(settings) {
+            needed.push(Feature::LibrdkafkaTls);
+        }
+    }
+    needed
+}
+
+/// Whether librdkafka does with OpenSSL what these settings ask for. SASL PLAIN and Kerberos without TLS are the
+/// logins for which it does not need it.
+fn needs_openssl(settings: &Settings) -> bool {
+    let get = |name: &str| {
+        settings
+            .properties
+            .get(name)
+            .map(|value| value.to_ascii_uppercase())
+    };
+    let protocol = get("security.protocol").unwrap_or_default();
+    let mechanism = get("sasl.mechanisms").or_else(|| get("sasl.mechanism"));
+    protocol.ends_with("SSL")
+        || protocol.starts_with("SASL")
+            && mechanism.is_some_and(|name| name.starts_with("SCRAM") || name == "OAUTHBEARER")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::login::TokenSettings;
+
+    fn settings(properties: &[(&str, &str)], token: Option<TokenSource>) -> Settings {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Settings {
+            name: "main".into(),
+            properties: properties.iter().map(owned).collect(),
+            max_groups: 1,
+            token: token.map(TokenSettings::new),
+            renew: None,
+            client: Client::Auto,
+        }
+    }
+
+    /// Properties, a token source, and the features that librdkafka needs for them.
+    type Case<'a> = (
+        &'a [(&'a str, &'a str)],
+        Option<&'a TokenSource>,
+        &'a [Feature],
+    );
+
+    #[test]
+    fn settings_need_what_their_client_does_with_it() {
+        use Feature::{AwsMskIam, Gssapi, LibrdkafkaTls};
+        let aws = TokenSource::AwsMskIam {
+            region: "eu-central-1".into(),
+            role_arn: None,
+        };
+        let ssl = ("security.protocol", "ssl");
+        let sasl = ("security.protocol", "SASL_PLAINTEXT");
+        let sasl_ssl = ("security.protocol", "sasl_ssl");
+        let cases: [Case<'_>; 9] = [
+            (&[], None, &[]),
+            (&[("security.protocol", "plaintext")], None, &[]),
+            (&[ssl], None, &[LibrdkafkaTls]),
+            (&[sasl, ("sasl.mechanism", "PLAIN")], None, &[]),
+            (
+                &[sasl_ssl, ("sasl.mechanism", "PLAIN")],
+                None,
+                &[LibrdkafkaTls],
+            ),
+            (
+                &[sasl, ("sasl.mechanisms", "SCRAM-SHA-256")],
+                None,
+                &[LibrdkafkaTls],
+            ),
+            (&[sasl], None, &[Gssapi]),
+            (
+                &[sasl_ssl, ("sasl.mechanism", "GSSAPI")],
+                None,
+                &[Gssapi, LibrdkafkaTls],
+            ),
+            (
+                &[sasl_ssl, ("sasl.mechanism", "OAUTHBEARER")],
+                Some(&aws),
+                &[AwsMskIam, LibrdkafkaTls],
+            ),
+        ];
+        for (properties, token, expected) in cases {
+            let settings = settings(properties, token.cloned());
+            assert_eq!(
+                needed(&settings, Client::Librdkafka),
+                expected,
+                "{properties:?}"
+            );
+            // The wire client brings its own TLS and logins.
+            let expected = if token.is_some() {
+                &[AwsMskIam][..]
+            } else {
+                &[]
+            };
+            assert_eq!(needed(&settings, Client::Wire), expected, "{properties:?}");
+        }
+    }
+
+    #[test]
+    fn a_binary_without_a_feature_says_which() {
+        let kerberos = [
+            ("security.protocol", "SASL_PLAINTEXT"),
+            ("sasl.kerberos.keytab", "hunter2"),
+        ];
+        let kerberos = settings(&kerberos, None);
+        let tls = settings(&[("security.protocol", "SSL")], None);
+        let aws = TokenSource::AwsMskIam {
+            region: "eu-central-1".into(),
+            role_arn: None,
+        };
+        let aws = settings(&[("security.protocol", "SASL_SSL")], Some(aws));
+        let refused = [
+            (&aws, Client::Wire),
+            (&tls, Client::Librdkafka),
+            (&kerberos, Client::Librdkafka),
+        ]
+        .map(|(settings, client)| check_in(settings, client, |_| false).unwrap_err());
+        insta::assert_snapshot!(refused.join("\n"), @"
+        the token source aws_msk_iam is not built into this lagwise: build it with cargo's --features aws-msk-iam
+        TLS, SCRAM or OAUTHBEARER with librdkafka is not built into this lagwise: build it with cargo's --features librdkafka-tls; the wire client (client: auto or wire) needs no feature for them
+        Kerberos (sasl.mechanism GSSAPI) is not built into this lagwise: build it with cargo's --features gssapi, which needs the headers of libsasl2 (Debian: libsasl2-dev)
+        ");
+        assert!(!refused.concat().contains("hunter2"));
+        for settings in [&kerberos, &tls, &aws] {
+            let all = check_in(settings, Client::Librdkafka, |_| true);
+            assert_eq!(all, Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_source_is_refused_where_its_feature_is_left_out() {
+        let sasl = settings(
+            &[
+                ("bootstrap.servers", "127.0.0.1:1"),
+                ("security.protocol", "SASL_PLAINTEXT"),
+            ],
+            None,
+        );
+        for client in [Client::Auto, Client::Librdkafka] {
+            let settings = Settings {
+                client,
+                ..sasl.clone()
+            };
+            let checked = crate::kafka::check(settings).map_err(|error| error.to_string());
+            let expected = match Feature::Gssapi.is_built_in() {
+                true => Ok(()),
+                false => Err(format!("cluster \"main\": {}", Feature::Gssapi.missing())),
+            };
+            assert_eq!(checked, expected, "{client:?}");
+        }
+    }
+}
