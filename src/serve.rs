@@ -11,6 +11,7 @@ pub mod auth;
 mod client_certs;
 mod connections;
 mod discovery;
+pub mod endpoints;
 mod explain_endpoint;
 mod exposition;
 pub mod external;

@@ -12,7 +12,7 @@ use axum::routing::get;
 use prometheus::TextEncoder;
 
 use super::health::Readiness;
-use super::{BuildInfo, explain_endpoint, exposition, status_endpoint};
+use super::{BuildInfo, endpoints, explain_endpoint, exposition, status_endpoint};
 use crate::leader_election::Leadership;
 use crate::model::evaluation::Rules;
 use crate::model::units::newtypes::Moment;
@@ -37,11 +37,11 @@ pub struct HttpOptions {
 /// The HTTP side's router.
 pub fn router(options: HttpOptions) -> Router {
     Router::new()
-        .route("/metrics", get(scrape))
-        .route("/explain", get(explain_endpoint::answer))
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route(status_endpoint::PATH, get(status_endpoint::show))
+        .route(endpoints::METRICS.path, get(scrape))
+        .route(endpoints::EXPLAIN.path, get(explain_endpoint::answer))
+        .route(endpoints::LIVEZ.path, get(async || "ok\n"))
+        .route(endpoints::READYZ.path, get(ready))
+        .route(endpoints::STATUS.path, get(status_endpoint::show))
         .with_state(Arc::new(options))
 }
 

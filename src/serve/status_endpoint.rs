@@ -12,9 +12,6 @@ use super::admin::HttpOptions;
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::units::newtypes::Moment;
 
-/// Where it is.
-pub(super) const PATH: &str = "/status";
-
 /// What a daemon says that does not lead.
 const FOLLOWER: &str =
     "this daemon does not lead, and does not know: ask the one that holds the Lease\n";

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use lagwise::cli::Cli;
 use lagwise::config::json_schema;
 use lagwise::model::findings::Kind;
+use lagwise::serve::endpoints::{ADMIN, EXTERNAL_METRICS, Endpoint};
 use serde_json::Value;
 
 /// Where the generated part of a page begins.
@@ -23,6 +24,7 @@ pub(crate) const PAGES: &[Generated] = &[
     ("cli.md", command_line),
     ("configuration.md", configuration),
     ("metrics.md", metrics),
+    ("http.md", endpoints),
 ];
 
 /// A text as the cell of a table.
@@ -31,18 +33,22 @@ fn cell(text: &str) -> String {
 }
 
 fn findings() -> String {
-    let mut page = String::from("| code | severity | kind |\n|---|---|---|\n");
+    let mut page = String::from("| code | severity | kind | what |\n|---|---|---|---|\n");
     for kind in Kind::ALL {
         let (code, anchor) = (kind.code(), kind.code().to_lowercase());
-        let (severity, label) = (kind.severity(), kind.label());
+        let (severity, label, what) = (kind.severity(), kind.label(), cell(kind.what()));
         // Writing to a String cannot fail.
-        let _ = writeln!(page, "| [{code}](#{anchor}) | {severity} | `{label}` |");
+        let _ = writeln!(
+            page,
+            "| [{code}](#{anchor}) | {severity} | `{label}` | {what} |"
+        );
     }
     for kind in Kind::ALL {
         let _ = write!(
             page,
-            "\n### {}\n\n`{}`, {}. Reason of its events: `{}`.\n\n- **Why:** {}\n- **Fix:** {}\n",
+            "\n### {}\n\n{}\n\n`{}`, {}. Reason of its events: `{}`.\n\n- **Why:** {}\n- **Fix:** {}\n",
             kind.code(),
+            kind.what(),
             kind.label(),
             kind.severity(),
             kind.reason(),
@@ -64,6 +70,24 @@ fn metrics() -> String {
             family.labels.join(", "),
             cell(family.help)
         );
+    }
+    page
+}
+
+fn endpoints() -> String {
+    let mut page = String::new();
+    for (heading, listed) in [
+        ("Admin listener", ADMIN),
+        ("External metrics API", EXTERNAL_METRICS),
+    ] {
+        let blank = if page.is_empty() { "" } else { "\n" };
+        let _ = write!(
+            page,
+            "{blank}### {heading}\n\n| path | answer |\n|---|---|\n"
+        );
+        for Endpoint { path, answer } in listed {
+            let _ = writeln!(page, "| `{path}` | {} |", cell(answer));
+        }
     }
     page
 }

@@ -17,7 +17,7 @@ fn codes_labels_and_reasons_are_unique_and_in_order() {
     }
     for (i, kind) in kinds.iter().enumerate() {
         assert_eq!(kind.code(), format!("LW{:03}", i + 1), "{kind:?}");
-        for text in [kind.why(), kind.fix()] {
+        for text in [kind.what(), kind.why(), kind.fix()] {
             assert!(text.ends_with('.') && text.len() > 20, "{kind:?}: {text}");
         }
         // Prometheus labels and events' reasons have their own ways of writing.

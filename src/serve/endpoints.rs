@@ -1,0 +1,92 @@
+//! The paths of the two listeners, as the admin router and the documentation have them.
+
+/// A path and what it answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint {
+    /// The path; capitals and the query stand for what the caller fills in.
+    pub path: &'static str,
+    /// What it answers.
+    pub answer: &'static str,
+}
+
+pub(super) const METRICS: Endpoint = Endpoint {
+    path: "/metrics",
+    answer: "Metrics in Prometheus's text format. A follower exports none about Kafka.",
+};
+pub(super) const LIVEZ: Endpoint = Endpoint {
+    path: "/livez",
+    answer: "200 while the process lives.",
+};
+pub(super) const READYZ: Endpoint = Endpoint {
+    path: "/readyz",
+    answer: "200 once requests may be sent: after the first sweep, but at the latest 10 seconds after \
+             the start, until the process is told to end. It never depends on Kafka.",
+};
+pub(super) const STATUS: Endpoint = Endpoint {
+    path: "/status",
+    answer: "All HPAs as JSON, for `lagwise status --daemon`. A follower answers 503.",
+};
+pub(super) const EXPLAIN: Endpoint = Endpoint {
+    path: "/explain",
+    answer: "The derivation of a replica count as JSON, for `lagwise explain --daemon`. Ask with \
+             `?namespace=NAMESPACE&hpa=NAME` for an HPA, or with `?group=GROUP` for a consumer group, \
+             with `&cluster=NAME` if there are several and `&topic=TOPIC` as often as needed. A \
+             follower answers 503.",
+};
+
+/// The admin listener, `server.http.listen`.
+pub const ADMIN: &[Endpoint] = &[METRICS, LIVEZ, READYZ, STATUS, EXPLAIN];
+
+/// The external metrics API, `server.external_metrics.listen`.
+pub const EXTERNAL_METRICS: &[Endpoint] = &[
+    Endpoint {
+        path: "/apis/external.metrics.k8s.io/v1beta1/namespaces/NAMESPACE/METRIC?labelSelector=SELECTOR",
+        answer: "The value of a metric, as `ExternalMetricValueList`.",
+    },
+    Endpoint {
+        path: "/apis/external.metrics.k8s.io/v1beta1",
+        answer: "Discovery: the resources of the version.",
+    },
+    Endpoint {
+        path: "/apis/external.metrics.k8s.io",
+        answer: "Discovery: the API group.",
+    },
+    Endpoint {
+        path: "/apis",
+        answer: "Discovery: all groups, also in the aggregated form.",
+    },
+    Endpoint {
+        path: "/version",
+        answer: "The version of lagwise.",
+    },
+    Endpoint {
+        path: "/livez",
+        answer: "As on the admin listener, without a login.",
+    },
+    Endpoint {
+        path: "/healthz",
+        answer: "The same as `/livez`.",
+    },
+    Endpoint {
+        path: "/readyz",
+        answer: "As on the admin listener, without a login.",
+    },
+    Endpoint {
+        path: "/openapi/v2",
+        answer: "404: there is no OpenAPI document. `/openapi/v3` is the same.",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::route::Route;
+    use super::*;
+
+    #[test]
+    fn every_documented_path_of_the_api_is_a_route() {
+        for endpoint in EXTERNAL_METRICS {
+            let path = endpoint.path.split('?').next().unwrap();
+            assert_ne!(Route::of(path), Route::Nothing, "{path}");
+        }
+    }
+}
