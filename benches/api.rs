@@ -25,9 +25,9 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use lagwise::authentication::access::{Action, Caller, ClusterTrust, FrontProxyTrust};
-use lagwise::authentication::{ReviewError, Reviewer};
+use lagwise::authentication::{Authenticator, ReviewError};
 use lagwise::leader_election::Leading;
-use lagwise::model::evaluation::Rules;
+use lagwise::model::evaluation::ServingPolicy;
 use lagwise::model::hpa::facts::HpaFacts;
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
@@ -61,7 +61,7 @@ const OPEN_RATE: u32 = 200;
 #[derive(Debug)]
 struct Yes;
 
-impl Reviewer for Yes {
+impl Authenticator for Yes {
     fn own_name(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
         Box::pin(async { Ok("lagwise".to_owned()) })
     }
@@ -121,7 +121,7 @@ fn api(auth: AuthMode) -> (Router, Box<dyn std::any::Any>) {
         forwarder: None,
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
-        rules: Rules {
+        rules: ServingPolicy {
             clamp: true,
             cap: lagwise::model::settings::cap_mode::CapMode::Advise,
             max_staleness: Duration::from_secs(3600),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use lagwise::model::evaluation::{self, Rules};
+use lagwise::model::evaluation::{self, ServingPolicy};
 use lagwise::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use lagwise::model::hpa::selector::Selector;
 use lagwise::model::kafka::fault::Fault;
@@ -19,7 +19,7 @@ use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::{ClusterHistory, Scope};
 use lagwise::model::snapshot::LagSnapshot;
 use lagwise::model::targets::Targets;
-use lagwise::model::targets::metric_query::Question;
+use lagwise::model::targets::metric_query::MetricQuery;
 use lagwise::model::units::metric::LAG_METRIC;
 use lagwise::model::units::newtypes::{Moment, Offset, TopicName};
 use lagwise::model::units::quantity::Milli;
@@ -126,12 +126,12 @@ fn bench(criterion: &mut Criterion) {
             ..LagSnapshot::default()
         };
         let selector = selector(7, topics);
-        let question = Question {
+        let question = MetricQuery {
             namespace: "default",
             metric: LAG_METRIC,
             selector: &selector,
         };
-        let rules = Rules {
+        let rules = ServingPolicy {
             clamp: true,
             cap: lagwise::model::settings::cap_mode::CapMode::Advise,
             max_staleness: Duration::from_secs(3600),

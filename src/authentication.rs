@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use crate::authentication::access::{Action, Caller};
 
 /// Whom to ask about callers.
-pub trait Reviewer: Debug + Send + Sync + 'static {
+pub trait Authenticator: Debug + Send + Sync + 'static {
     /// Whose token this is; `None` where it is nobody's.
     fn who(&self, token: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>>;
 

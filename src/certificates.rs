@@ -16,9 +16,10 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-pub use authority::{Authority, Signed, validity_of};
+pub use authority::{CertificateAuthority, Signed, validity_of};
 pub use manager::{
-    CertificateStore, Keeping, KeepingError, Registered, Registration, Stored, keep,
+    CertificateManagerOptions, CertificateStore, CertificateStoreError, Registered, Registration,
+    Stored, keep,
 };
 pub use set::{CertificateSet, Data, Unusable};
 

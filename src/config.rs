@@ -31,7 +31,10 @@ mod token;
 use std::io::Read;
 use std::path::Path;
 
+use node::Node;
+use problem::Problems;
 use schemars::JsonSchema;
+use section::Section;
 use serde::Serialize;
 
 pub use cap::{CapConfig, CapDefault};
@@ -47,13 +50,9 @@ pub use schema::json_schema;
 pub use secrets::{Environment, SystemEnvironment};
 pub use server::{AuthMode, ExternalMetricsConfig, HttpConfig, ServerConfig, TlsFiles};
 pub use state::StateConfig;
-pub use target::StaticTarget;
+pub use target::TargetConfig;
 pub use tenancy::TenancyGrant;
 pub use token::{OidcConfig, TokenSource};
-
-use node::Node;
-use problem::Problems;
-use section::Section;
 
 /// A configuration file's size is bounded, so that a wrong path (a device, a log) fails at once.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -74,7 +73,7 @@ pub struct Config {
     /// Consumer groups to watch without an HPA that asks for them, and names for groups whose own
     /// name is no valid label value.
     #[schemars(default)]
-    pub targets: Vec<StaticTarget>,
+    pub targets: Vec<TargetConfig>,
     /// Which namespaces may name which consumer groups and topics of which cluster. A request has to
     /// fit one entry; without any entry every namespace may name everything.
     #[schemars(default)]

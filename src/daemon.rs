@@ -23,14 +23,14 @@ use tokio::task::JoinSet;
 
 use crate::config::{AccessLogMode, Config};
 use crate::k8s;
-use crate::k8s::write_guard::Writing;
+use crate::k8s::write_guard::WriteGuard;
 use crate::kafka::librdkafka_version;
 use crate::leader_election::Leading;
 use crate::model::hpa::facts::HpaFacts;
 use crate::poller::Inputs;
 use crate::serve::access_log::AccessLog;
 use crate::serve::{self, BuildInfo};
-use crate::snapshot_channel::{self, Reader};
+use crate::snapshot_channel::{self, SnapshotReader};
 
 pub use logging::init_logging;
 
@@ -64,7 +64,7 @@ pub struct App {
     /// The certificate (PEM) that vouches for the API's own, where that is self-signed.
     pub ca_pem: Option<String>,
     /// The snapshots.
-    pub reader: Reader,
+    pub reader: SnapshotReader,
     tasks: Tasks,
     is_elected: bool,
     stop: watch::Sender<bool>,
@@ -117,7 +117,7 @@ impl App {
         let rules = answers::rules(config);
         if let Some(client) = client.clone() {
             let (notices, told) = k8s::events::channel();
-            let writing = Writing {
+            let writing = WriteGuard {
                 client,
                 reader: reader.clone(),
                 hpas: hpas.clone(),

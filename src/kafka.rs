@@ -1,6 +1,6 @@
-//! Asking Kafka. The only place that knows its protocol and its client libraries.
+//! PendingSweep Kafka. The only place that knows its protocol and its client libraries.
 //!
-//! [`Source`] is one Kafka cluster as an [`OffsetSource`]; which client is behind it is nobody
+//! [`KafkaSource`] is one Kafka cluster as an [`OffsetSource`]; which client is behind it is nobody
 //! else's concern. There are two: [`wire`], at one connection per broker whatever the number of
 //! groups, and [`librdkafka`], for any login and any broker, at a client per group.
 
@@ -22,8 +22,7 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use self::credential_reload::Renewal;
-pub use self::features::Feature;
+use self::credential_reload::CredentialReload;
 use self::login::TokenSettings;
 use self::wire::Support;
 use crate::model::kafka::fault::ConnectionFault;
@@ -32,9 +31,11 @@ use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::{ClusterName, GroupId};
 use crate::poller::OffsetSource;
 
+pub use self::features::Feature;
+
 /// What a client needs to know of a cluster.
 #[derive(Clone)]
-pub struct Settings {
+pub struct ClientSettings {
     /// Its configured name.
     pub name: ClusterName,
     /// librdkafka properties, secrets resolved. Never logged, hence no `Debug`.
@@ -53,10 +54,10 @@ pub struct Settings {
 /// be read.
 pub type Renew = Arc<dyn Fn() -> Result<Renewed, String> + Send + Sync>;
 
-/// What files may change of a cluster's [`Settings`].
+/// What files may change of a cluster's [`ClientSettings`].
 pub type Renewed = (BTreeMap<String, String>, Option<TokenSettings>);
 
-impl Settings {
+impl ClientSettings {
     fn refused(&self, reason: String) -> SetupError {
         SetupError {
             cluster: self.name.clone(),
@@ -93,22 +94,22 @@ pub struct SetupError {
 }
 
 /// One Kafka cluster. Credentials that change in their files are used from then on.
-pub struct Source(Arc<Renewal>);
+pub struct KafkaSource(Arc<CredentialReload>);
 
-impl Source {
+impl KafkaSource {
     /// Sets up the client. Does not wait for the cluster, which may be unreachable for long.
     ///
     /// # Errors
     /// A property that the client refuses; a token source that lacks what it needs.
-    pub fn connect(settings: Settings) -> Result<Self, SetupError> {
-        Renewal::start(with_client(settings)?).map(Self)
+    pub fn connect(settings: ClientSettings) -> Result<Self, SetupError> {
+        CredentialReload::start(with_client(settings)?).map(Self)
     }
 
     /// The names of all the cluster's groups, as far as brokers tell by `deadline`.
     pub async fn list_groups(&self, deadline: Instant) -> GroupList {
         match self.0.asking().as_ref() {
-            Asking::Librdkafka(source) => source.list_groups(deadline).await,
-            Asking::Wire(source) => source.list_groups(deadline).await,
+            PendingSweep::Librdkafka(source) => source.list_groups(deadline).await,
+            PendingSweep::Wire(source) => source.list_groups(deadline).await,
         }
     }
 
@@ -116,23 +117,23 @@ impl Source {
     #[must_use]
     pub fn client(&self) -> Client {
         match self.0.asking().as_ref() {
-            Asking::Librdkafka(_) => Client::Librdkafka,
-            Asking::Wire(_) => Client::Wire,
+            PendingSweep::Librdkafka(_) => Client::Librdkafka,
+            PendingSweep::Wire(_) => Client::Wire,
         }
     }
 }
 
-/// Checks what [`Source::connect`] refuses before it connects: a client that does not support the properties, or a
+/// Checks what [`KafkaSource::connect`] refuses before it connects: a client that does not support the properties, or a
 /// login that is not built into this binary.
 ///
 /// # Errors
 /// The property or the cargo feature.
-pub fn check(settings: Settings) -> Result<(), SetupError> {
+pub fn check(settings: ClientSettings) -> Result<(), SetupError> {
     with_client(settings).map(drop)
 }
 
 /// The settings with the client that is to ask: never [`Client::Auto`].
-fn with_client(mut settings: Settings) -> Result<Settings, SetupError> {
+fn with_client(mut settings: ClientSettings) -> Result<ClientSettings, SetupError> {
     if settings.token.is_some() {
         require_oauthbearer(&mut settings)?;
     }
@@ -152,27 +153,30 @@ fn with_client(mut settings: Settings) -> Result<Settings, SetupError> {
         (Client::Librdkafka, _) => Client::Librdkafka,
     };
     features::check(&settings, client).map_err(|reason| settings.refused(reason))?;
-    Ok(Settings { client, ..settings })
+    Ok(ClientSettings { client, ..settings })
 }
 
-impl OffsetSource for Source {
+impl OffsetSource for KafkaSource {
     async fn observe(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         match self.0.asking().as_ref() {
-            Asking::Librdkafka(source) => source.observe(plan, deadline).await,
-            Asking::Wire(source) => source.observe(plan, deadline).await,
+            PendingSweep::Librdkafka(source) => source.observe(plan, deadline).await,
+            PendingSweep::Wire(source) => source.observe(plan, deadline).await,
         }
     }
 }
 
-/// The client behind a [`Source`].
-enum Asking {
+/// The client behind a [`KafkaSource`].
+enum PendingSweep {
     Librdkafka(librdkafka::Librdkafka),
     Wire(wire::Wire),
 }
 
 /// The settings that a client is set up with: tokens started, or those of before where their source is
 /// the same, and without the properties that say where tokens come from.
-fn log_in(mut settings: Settings, before: Option<&Settings>) -> Result<Settings, SetupError> {
+fn log_in(
+    mut settings: ClientSettings,
+    before: Option<&ClientSettings>,
+) -> Result<ClientSettings, SetupError> {
     let of = TokenSettings::of(settings.token.take(), &settings.properties);
     let wanted = of.map_err(|reason| settings.refused(reason))?;
     let Some(wanted) = wanted else {
@@ -195,7 +199,7 @@ fn log_in(mut settings: Settings, before: Option<&Settings>) -> Result<Settings,
 }
 
 /// A token source is no use without the login that takes tokens.
-fn require_oauthbearer(settings: &mut Settings) -> Result<(), SetupError> {
+fn require_oauthbearer(settings: &mut ClientSettings) -> Result<(), SetupError> {
     let get = |name: &str| settings.properties.get(name).map(String::as_str);
     let protocol = get("security.protocol").unwrap_or("plaintext");
     if !protocol.to_ascii_lowercase().starts_with("sasl_") {

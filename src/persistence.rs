@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::sync::{oneshot, watch};
 
 use crate::leader_election::Leadership;
-use crate::model::lag::history::memory::{Memory, VERSION};
+use crate::model::lag::history::memory::{SavedHistory, VERSION};
 use crate::telemetry::{StateSaved, StateUnread, StateUnusable, StateUnwritten};
 
 /// A place that keeps one text.
@@ -45,8 +45,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// the poller is gone.
 pub async fn keep<S: StateStore>(
     store: S,
-    recalled: oneshot::Sender<Memory>,
-    mut memories: watch::Receiver<Option<Arc<Memory>>>,
+    recalled: oneshot::Sender<SavedHistory>,
+    mut memories: watch::Receiver<Option<Arc<SavedHistory>>>,
     leadership: Leadership,
 ) {
     let place = store.place();
@@ -94,16 +94,16 @@ pub async fn keep<S: StateStore>(
     }
 }
 
-async fn gone(memories: &mut watch::Receiver<Option<Arc<Memory>>>) {
+async fn gone(memories: &mut watch::Receiver<Option<Arc<SavedHistory>>>) {
     while memories.changed().await.is_ok() {}
 }
 
-async fn load<S: StateStore>(store: &S, place: &str) -> Memory {
+async fn load<S: StateStore>(store: &S, place: &str) -> SavedHistory {
     let mut pause = RETRY.0;
     let mut told = None;
     loop {
         match store.load().await {
-            Ok(None) => return Memory::default(),
+            Ok(None) => return SavedHistory::default(),
             Ok(Some(text)) => match decode(&text) {
                 Ok(memory) => return memory,
                 Err(reason) => {
@@ -112,7 +112,7 @@ async fn load<S: StateStore>(store: &S, place: &str) -> Memory {
                         reason: &reason,
                     }
                     .emit();
-                    return Memory::default();
+                    return SavedHistory::default();
                 }
             },
             Err(error) => {
@@ -133,7 +133,7 @@ async fn load<S: StateStore>(store: &S, place: &str) -> Memory {
 
 /// What is remembered as a text of at most so many bytes, and how many groups were left out for it.
 #[must_use]
-pub fn encode(memory: &Memory, bytes_max: usize) -> (String, usize) {
+pub fn encode(memory: &SavedHistory, bytes_max: usize) -> (String, usize) {
     let mut text = json(memory);
     if text.len() <= bytes_max {
         return (text, 0);
@@ -155,7 +155,7 @@ pub fn encode(memory: &Memory, bytes_max: usize) -> (String, usize) {
         }
         if dropped == before {
             // Not even nothing fits.
-            return (json(&Memory::default()), dropped);
+            return (json(&SavedHistory::default()), dropped);
         }
         text = json(&left);
     }
@@ -171,7 +171,7 @@ fn json<T: serde::Serialize>(value: &T) -> String {
 ///
 /// # Errors
 /// Why it cannot be used: another version's, or none of ours.
-pub fn decode(text: &str) -> Result<Memory, String> {
+pub fn decode(text: &str) -> Result<SavedHistory, String> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,

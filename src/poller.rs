@@ -15,25 +15,25 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use self::findings_tracker::Telling;
-use self::saved_state::{Remembered, Told};
+use self::findings_tracker::FindingsTracker;
+use self::saved_state::{HistoryWriter, LoadedHistory};
 use self::sweep_task::{spawn, spawn_new};
-use crate::model::evaluation::Rules;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
-use crate::model::lag::history::memory::Memory;
+use crate::model::lag::history::memory::SavedHistory;
 use crate::model::settings::lag_thresholds::LagRules;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::{Interest, StaticTarget, Targets};
+use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
 use crate::model::units::newtypes::{ClusterName, Moment};
 use crate::snapshot_channel::Publisher;
 use crate::telemetry::{FindingRaised, PollFinished};
 
-pub use self::saved_state::Remembering;
+pub use self::saved_state::HistoryStore;
 
 /// Where offsets come from: one Kafka cluster, by whatever client.
 pub trait OffsetSource: Send + Sync + 'static {
@@ -61,7 +61,7 @@ pub struct Inputs {
     /// The HPAs of the Kubernetes cluster, always all of them; `None` until they have been listed.
     pub hpas: watch::Receiver<Option<Vec<Arc<HpaFacts>>>>,
     /// Groups that requests ask for: a bounded channel, so that no flood of requests grows memory.
-    pub interests: mpsc::Receiver<Interest>,
+    pub interests: mpsc::Receiver<WatchKey>,
 }
 
 /// When to poll.
@@ -76,21 +76,21 @@ pub struct Cadence {
 /// The poller and its state.
 #[derive(Debug)]
 pub struct Poller<S> {
-    clusters: BTreeMap<ClusterName, Cluster<S>>,
+    clusters: BTreeMap<ClusterName, PolledCluster<S>>,
     names: Vec<ClusterName>,
-    fixed: Vec<StaticTarget>,
+    fixed: Vec<ConfiguredTarget>,
     cadence: Cadence,
     publisher: Publisher,
     targets: Arc<Targets>,
-    interests: BTreeMap<Interest, Instant>,
+    interests: BTreeMap<WatchKey, Instant>,
     rules: LagRules,
-    remembered: Option<Remembered>,
-    telling: Telling,
+    remembered: Option<LoadedHistory>,
+    telling: FindingsTracker,
     idle: Arc<IdleSince>,
 }
 
 #[derive(Debug)]
-struct Cluster<S> {
+struct PolledCluster<S> {
     source: Arc<S>,
     history: ClusterHistory,
     latest: Arc<ClusterSnapshot>,
@@ -103,12 +103,12 @@ impl<S: OffsetSource> Poller<S> {
     /// A poller over `sources`, in the configuration's order.
     pub fn new(
         sources: Vec<(ClusterName, S)>,
-        fixed: Vec<StaticTarget>,
+        fixed: Vec<ConfiguredTarget>,
         cadence: Cadence,
         publisher: Publisher,
     ) -> Self {
         let names: Vec<_> = sources.iter().map(|(name, _)| name.clone()).collect();
-        let cluster = |source| Cluster {
+        let cluster = |source| PolledCluster {
             source: Arc::new(source),
             history: ClusterHistory::default(),
             latest: Arc::default(),
@@ -127,16 +127,16 @@ impl<S: OffsetSource> Poller<S> {
             interests: BTreeMap::new(),
             rules: LagRules::default(),
             remembered: None,
-            telling: Telling::by_default(cadence.interval.saturating_mul(6)),
+            telling: FindingsTracker::by_default(cadence.interval.saturating_mul(6)),
             idle: Arc::default(),
         }
     }
 
     /// The same, with the rules by which requests are answered.
     #[must_use]
-    pub fn with_answers(self, rules: Rules) -> Self {
+    pub fn with_answers(self, rules: ServingPolicy) -> Self {
         Self {
-            telling: Telling::new(rules),
+            telling: FindingsTracker::new(rules),
             ..self
         }
     }
@@ -149,9 +149,9 @@ impl<S: OffsetSource> Poller<S> {
 
     /// The same, remembering over a restart.
     #[must_use]
-    pub fn with_memory(self, ends: Remembering) -> Self {
+    pub fn with_memory(self, ends: HistoryStore) -> Self {
         Self {
-            remembered: Some(Remembered::new(ends)),
+            remembered: Some(LoadedHistory::new(ends)),
             ..self
         }
     }
@@ -177,9 +177,9 @@ impl<S: OffsetSource> Poller<S> {
         let mut asked = Vec::new();
         self.merge(inputs);
         self.publish();
-        match Remembered::first(&mut self.remembered).await {
-            Some(Told::Stop) => return Ok(()),
-            Some(Told::Recalled(memory)) => self.recall(&memory),
+        match LoadedHistory::first(&mut self.remembered).await {
+            Some(HistoryWriter::Stop) => return Ok(()),
+            Some(HistoryWriter::Recalled(memory)) => self.recall(&memory),
             None => {}
         }
         loop {
@@ -193,13 +193,13 @@ impl<S: OffsetSource> Poller<S> {
                         self.merge(inputs);
                     }
                     self.sweep_all(&before, &mut sweeps);
-                    if self.remembered.as_ref().is_some_and(Remembered::is_due) {
+                    if self.remembered.as_ref().is_some_and(LoadedHistory::is_due) {
                         self.keep();
                     }
                 }
-                told = Remembered::told(&mut self.remembered) => match told {
-                    Told::Recalled(memory) => self.recall(&memory),
-                    Told::Stop => {
+                told = LoadedHistory::told(&mut self.remembered) => match told {
+                    HistoryWriter::Recalled(memory) => self.recall(&memory),
+                    HistoryWriter::Stop => {
                         self.keep();
                         return Ok(());
                     }
@@ -256,7 +256,7 @@ impl<S: OffsetSource> Poller<S> {
         }
     }
 
-    fn recall(&mut self, memory: &Memory) {
+    fn recall(&mut self, memory: &SavedHistory) {
         let now = Moment::now();
         for (name, cluster) in &mut self.clusters {
             if let Some(known) = memory.clusters.get(name.as_str()) {
@@ -272,12 +272,12 @@ impl<S: OffsetSource> Poller<S> {
         let now = Moment::now();
         let since_1970 = now.wall.duration_since(SystemTime::UNIX_EPOCH);
         let clusters = self.clusters.iter_mut();
-        remembered.keep(Memory {
+        remembered.keep(SavedHistory {
             saved: since_1970.map_or(0, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX)),
             clusters: clusters
                 .map(|(name, cluster)| (name.to_string(), cluster.history.export(&now)))
                 .collect(),
-            ..Memory::default()
+            ..SavedHistory::default()
         });
     }
 
@@ -373,7 +373,7 @@ impl<S: OffsetSource> Poller<S> {
     }
 
     /// Whether it is new.
-    fn remember(&mut self, interest: Interest) -> bool {
+    fn remember(&mut self, interest: WatchKey) -> bool {
         let is_new = !self.interests.contains_key(&interest);
         if is_new && self.interests.len() >= MAX_INTERESTS {
             let oldest = self
@@ -411,7 +411,7 @@ mod tests {
     use crate::model::kafka::observation::{GroupObservation, TopicOffsets};
     use crate::model::units::metric::LAG_METRIC;
     use crate::model::units::newtypes::{GroupId, Offset, TopicName};
-    use crate::snapshot_channel::{self, Reader};
+    use crate::snapshot_channel::{self, SnapshotReader};
 
     /// Answers every plan at once with a lag of 7 per group, and records the plans.
     #[derive(Debug)]
@@ -489,13 +489,13 @@ mod tests {
     }
 
     struct Running {
-        reader: Reader,
+        reader: SnapshotReader,
         hpas: watch::Sender<Option<Vec<Arc<HpaFacts>>>>,
-        interests: mpsc::Sender<Interest>,
+        interests: mpsc::Sender<WatchKey>,
         plans: Arc<Mutex<Vec<SweepPlan>>>,
     }
 
-    fn fake(held: Option<watch::Receiver<bool>>) -> (Poller<Fake>, Reader) {
+    fn fake(held: Option<watch::Receiver<bool>>) -> (Poller<Fake>, SnapshotReader) {
         let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
         let source = Fake {
             name: "main".into(),
@@ -542,7 +542,10 @@ mod tests {
         }
     }
 
-    async fn until(reader: &Reader, condition: impl Fn(&LagSnapshot) -> bool) -> Arc<LagSnapshot> {
+    async fn until(
+        reader: &SnapshotReader,
+        condition: impl Fn(&LagSnapshot) -> bool,
+    ) -> Arc<LagSnapshot> {
         let mut reader = reader.clone();
         let found = async {
             loop {
@@ -558,8 +561,8 @@ mod tests {
             .expect("the condition did not come true")
     }
 
-    fn interest(group: &str) -> Interest {
-        Interest {
+    fn interest(group: &str) -> WatchKey {
+        WatchKey {
             cluster: "main".into(),
             group: group.into(),
             topics: ["t".into()].into(),
@@ -581,7 +584,7 @@ mod tests {
         let (recall, recalled) = tokio::sync::oneshot::channel();
         let (keep, mut kept) = watch::channel(None);
         let (stop, stopping) = watch::channel(false);
-        let poller = poller.with_memory(Remembering {
+        let poller = poller.with_memory(HistoryStore {
             recalled,
             keep,
             stop: stopping,
@@ -591,7 +594,7 @@ mod tests {
         let running = tokio::spawn(poller.run(Inputs { hpas, interests }));
         let known = r#"{"version":1,"saved":1000,"clusters":{"main":{"topics":{},"groups":
             {"g":{"assignor":"sticky","topics":{"t":{"offsets":[0],"since":[500]}}}}}}}"#;
-        let known: Memory = serde_json::from_str(known).unwrap();
+        let known: SavedHistory = serde_json::from_str(known).unwrap();
         assert!(recall.send(known).is_ok());
         let snapshot = until(&reader, knows("g")).await;
         let assignor = snapshot.clusters["main"].groups["g"]
@@ -614,7 +617,7 @@ mod tests {
         let (_recall, recalled) = tokio::sync::oneshot::channel();
         let (keep, kept) = watch::channel(None);
         let (stop, stopping) = watch::channel(false);
-        let poller = poller.with_memory(Remembering {
+        let poller = poller.with_memory(HistoryStore {
             recalled,
             keep,
             stop: stopping,

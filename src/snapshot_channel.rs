@@ -28,17 +28,17 @@ pub struct Publisher {
 
 /// Reads the latest snapshot. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Reader(watch::Receiver<Arc<LagSnapshot>>);
+pub struct SnapshotReader(watch::Receiver<Arc<LagSnapshot>>);
 
 /// A stream of snapshots that begins with `first`.
 #[must_use]
-pub fn channel(first: LagSnapshot) -> (Publisher, Reader) {
+pub fn channel(first: LagSnapshot) -> (Publisher, SnapshotReader) {
     let (sender, receiver) = watch::channel(Arc::new(first));
     let publisher = Publisher {
         snapshots: sender,
         term: 0,
     };
-    (publisher, Reader(receiver))
+    (publisher, SnapshotReader(receiver))
 }
 
 impl Publisher {
@@ -62,7 +62,7 @@ impl Publisher {
     }
 }
 
-impl Reader {
+impl SnapshotReader {
     /// The latest snapshot. It does not change while it is held, nor does holding it hold up anyone.
     #[must_use]
     pub fn latest(&self) -> Arc<LagSnapshot> {

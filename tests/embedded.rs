@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lagwise::kafka::embedded::Embedded;
-use lagwise::kafka::{Client, Settings, Source};
+use lagwise::kafka::{Client, ClientSettings, KafkaSource};
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::Observation;
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
@@ -59,7 +59,7 @@ fn commit(bootstrap: &str, group: &str, topic: &str, offsets: &[(i32, i64)]) {
     consumer.commit(&list, CommitMode::Sync).unwrap();
 }
 
-async fn observe(source: &Source, plan: SweepPlan) -> Observation {
+async fn observe(source: &KafkaSource, plan: SweepPlan) -> Observation {
     source
         .observe(plan, Instant::now() + Duration::from_secs(20))
         .await
@@ -74,7 +74,7 @@ async fn reads_commits_and_ends_partition_by_partition() {
     produce(&bootstrap, "orders", 5, 3);
     commit(&bootstrap, "workers", "orders", &[(0, 4), (1, 0)]);
 
-    let source = Source::connect(broker.settings()).unwrap();
+    let source = KafkaSource::connect(broker.settings()).unwrap();
     let observation = observe(&source, plan("workers", &["orders"])).await;
     let topic = observation.topics["orders"].as_ref().unwrap();
     let ends: Vec<_> = topic.ends.iter().map(|end| end.unwrap()).collect();
@@ -103,7 +103,7 @@ async fn the_wire_client_reads_the_same() {
     produce(&bootstrap, "orders", 0, 10);
     commit(&bootstrap, "workers", "orders", &[(0, 4), (1, 0)]);
     let [wire, librdkafka] = [Client::Wire, Client::Librdkafka].map(|client| {
-        Source::connect(Settings {
+        KafkaSource::connect(ClientSettings {
             client,
             ..broker.settings()
         })
@@ -126,7 +126,7 @@ async fn finds_the_topics_that_a_group_committed_on() {
         broker.create_topic(topic, 2).unwrap();
     }
     commit(&broker.bootstrap(), "workers", "b", &[(0, 0)]);
-    let source = Source::connect(broker.settings()).unwrap();
+    let source = KafkaSource::connect(broker.settings()).unwrap();
     let observation = observe(&source, plan("workers", &[])).await;
     let topics: Vec<_> = observation.groups[0]
         .committed
@@ -141,7 +141,7 @@ async fn finds_the_topics_that_a_group_committed_on() {
 #[tokio::test]
 async fn a_name_that_no_topic_can_have_is_a_missing_topic() {
     let broker = Embedded::start("main", 1).unwrap();
-    let source = Source::connect(broker.settings()).unwrap();
+    let source = KafkaSource::connect(broker.settings()).unwrap();
     let long = "t".repeat(600);
     for name in ["", ".", "a b", "nul\0", long.as_str()] {
         let observation = observe(&source, plan("workers", &[name])).await;
@@ -153,7 +153,7 @@ async fn a_name_that_no_topic_can_have_is_a_missing_topic() {
 #[tokio::test]
 async fn a_cluster_that_is_asked_nothing_is_not_silent() {
     let broker = Embedded::start("main", 1).unwrap();
-    let source = Source::connect(broker.settings()).unwrap();
+    let source = KafkaSource::connect(broker.settings()).unwrap();
     for plan in [plan("g", &["nowhere"]), plan("idle", &[])] {
         for sweep in ["with new metadata", "with kept metadata"] {
             let observation = observe(&source, plan.clone()).await;
@@ -166,7 +166,7 @@ async fn a_cluster_that_is_asked_nothing_is_not_silent() {
 async fn more_groups_than_allowed_are_a_fault_not_a_zero() {
     let broker = Embedded::start("main", 1).unwrap();
     broker.create_topic("orders", 1).unwrap();
-    let source = Source::connect(Settings {
+    let source = KafkaSource::connect(ClientSettings {
         max_groups: 1,
         token: None,
         renew: None,
@@ -189,7 +189,7 @@ async fn an_unreachable_cluster_is_a_fault_by_the_deadline() {
         .local_addr()
         .unwrap()
         .port();
-    let settings = Settings {
+    let settings = ClientSettings {
         name: "gone".into(),
         properties: [("bootstrap.servers".to_owned(), format!("127.0.0.1:{port}"))].into(),
         max_groups: 50,
@@ -197,7 +197,7 @@ async fn an_unreachable_cluster_is_a_fault_by_the_deadline() {
         renew: None,
         client: Client::Librdkafka,
     };
-    let source = Source::connect(settings).unwrap();
+    let source = KafkaSource::connect(settings).unwrap();
     let observation = source
         .observe(plan("g", &["t"]), Instant::now() + Duration::from_secs(2))
         .await;
@@ -213,7 +213,7 @@ async fn an_unreachable_cluster_is_a_fault_by_the_deadline() {
 
 #[test]
 fn a_property_that_librdkafka_refuses_is_named_without_its_value() {
-    let settings = Settings {
+    let settings = ClientSettings {
         name: "main".into(),
         properties: [("no.such.property".to_owned(), "secret".to_owned())].into(),
         max_groups: 50,
@@ -221,7 +221,7 @@ fn a_property_that_librdkafka_refuses_is_named_without_its_value() {
         renew: None,
         client: Client::Librdkafka,
     };
-    let error = Source::connect(settings).err().unwrap().to_string();
+    let error = KafkaSource::connect(settings).err().unwrap().to_string();
     assert!(
         error.contains("no.such.property") && !error.contains("secret"),
         "{error}"

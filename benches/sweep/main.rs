@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use figures::{Figures, Meter};
-use lagwise::kafka::{Client, Settings, Source};
+use lagwise::kafka::{Client, ClientSettings, KafkaSource};
 use lagwise::model::kafka::observation::{Observation, Traffic};
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use lagwise::poller::OffsetSource;
@@ -261,7 +261,7 @@ async fn source(
     workload: Workload,
     rounds: usize,
 ) -> Result<Figures> {
-    let settings = Settings {
+    let settings = ClientSettings {
         name: "sweep".into(),
         properties: [("bootstrap.servers".to_owned(), bootstrap.to_owned())].into(),
         max_groups: 1000,
@@ -269,7 +269,7 @@ async fn source(
         renew: None,
         client,
     };
-    let source = Source::connect(settings)?;
+    let source = KafkaSource::connect(settings)?;
     let plan = workload.plan();
     // The first sweep connects and looks up what later ones know.
     complete(

@@ -33,14 +33,14 @@ const NAME: &str = "lagwise CA";
 
 /// An authority: its certificate and its key.
 #[derive(Clone)]
-pub struct Authority {
+pub struct CertificateAuthority {
     certificate_pem: String,
     key_pem: String,
 }
 
-impl fmt::Debug for Authority {
+impl fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority")
+        f.debug_struct("CertificateAuthority")
             .field("certificate_pem", &self.certificate_pem)
             .finish_non_exhaustive()
     }
@@ -59,7 +59,7 @@ impl Signed {
     /// Both, as a TLS library wants them.
     ///
     /// # Errors
-    /// None for what [`Authority::sign`] made.
+    /// None for what [`CertificateAuthority::sign`] made.
     pub fn parts(
         &self,
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), rustls::pki_types::pem::Error>
@@ -71,7 +71,7 @@ impl Signed {
     }
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// A new one.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn what_it_signs_is_due_within_its_time_and_not_at_once() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let authority = Authority::generate(now).unwrap();
+        let authority = CertificateAuthority::generate(now).unwrap();
         let signed = authority.sign(&["localhost".to_owned()], now).unwrap();
         let validity = validity_of(&signed.parts().unwrap().0).unwrap();
         assert_eq!(validity.ends, now + SIGNED_LASTS);
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn its_key_is_not_shown() {
-        let authority = Authority::generate(SystemTime::now()).unwrap();
+        let authority = CertificateAuthority::generate(SystemTime::now()).unwrap();
         let shown = format!("{authority:?}");
         assert!(shown.contains("BEGIN CERTIFICATE") && !shown.contains("PRIVATE"));
     }
@@ -201,12 +201,14 @@ mod tests {
     fn kept_it_signs_on_and_nothing_else_is_taken_for_one() {
         let now = SystemTime::now();
         let (one, other) = (
-            Authority::generate(now).unwrap(),
-            Authority::generate(now).unwrap(),
+            CertificateAuthority::generate(now).unwrap(),
+            CertificateAuthority::generate(now).unwrap(),
         );
-        let kept = Authority::from_pem(one.certificate_pem(), one.key_pem()).unwrap();
+        let kept = CertificateAuthority::from_pem(one.certificate_pem(), one.key_pem()).unwrap();
         assert_eq!(kept.certificate_pem(), one.certificate_pem());
-        let of = |certificate: &str, key: &str| Authority::from_pem(certificate, key).is_some();
+        let of = |certificate: &str, key: &str| {
+            CertificateAuthority::from_pem(certificate, key).is_some()
+        };
         assert!(!of(one.certificate_pem(), other.key_pem()));
         assert!(!of(one.certificate_pem(), ""));
         assert!(!of("", one.key_pem()));

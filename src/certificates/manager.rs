@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::rotation::{self, Publication, Step};
+use super::rotation::{self, Publication, RotationStep};
 use super::set::{CertificateSet, Data, Unusable};
 use crate::leader_election::Leadership;
 use crate::telemetry::certificates::{
@@ -38,7 +38,7 @@ pub struct Stored {
 
 /// Why something could not be read or written, in words that stay the same while the cause does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeepingError {
+pub enum CertificateStoreError {
     /// Somebody else wrote in between: whoever wants to write has to look again.
     #[error("it was changed meanwhile")]
     Changed,
@@ -56,7 +56,7 @@ pub trait CertificateStore: Send + Sync + 'static {
     fn load(
         &self,
         within: Duration,
-    ) -> impl Future<Output = Result<Option<Stored>, KeepingError>> + Send;
+    ) -> impl Future<Output = Result<Option<Stored>, CertificateStoreError>> + Send;
 
     /// Keeps this instead of what was found (`None`: nothing), if that is still so.
     fn save(
@@ -64,7 +64,7 @@ pub trait CertificateStore: Send + Sync + 'static {
         data: &Data,
         over: Option<&Stored>,
         within: Duration,
-    ) -> impl Future<Output = Result<(), KeepingError>> + Send;
+    ) -> impl Future<Output = Result<(), CertificateStoreError>> + Send;
 }
 
 /// What became of the bundle.
@@ -87,12 +87,12 @@ pub trait Registration: Send + Sync + 'static {
         &self,
         bundle: &str,
         within: Duration,
-    ) -> impl Future<Output = Result<Registered, KeepingError>> + Send;
+    ) -> impl Future<Output = Result<Registered, CertificateStoreError>> + Send;
 }
 
 /// What the keeper works with.
 #[derive(Debug)]
-pub struct Keeping<S, R> {
+pub struct CertificateManagerOptions<S, R> {
     /// Where the certificates are kept.
     pub store: S,
     /// Whom to tell of the authorities; `None` where somebody else does.
@@ -107,10 +107,10 @@ pub struct Keeping<S, R> {
 
 /// Keeps the certificates for ever. `clock` is the wall clock.
 pub async fn keep<S: CertificateStore, R: Registration>(
-    keeping: Keeping<S, R>,
+    keeping: CertificateManagerOptions<S, R>,
     clock: impl Fn() -> SystemTime + Send,
 ) {
-    let mut keeper = Keeper::new(keeping);
+    let mut keeper = CertificateManager::new(keeping);
     let mut pause = FIRST;
     loop {
         keeper.turn(clock()).await;
@@ -121,8 +121,8 @@ pub async fn keep<S: CertificateStore, R: Registration>(
     }
 }
 
-struct Keeper<S, R> {
-    with: Keeping<S, R>,
+struct CertificateManager<S, R> {
+    with: CertificateManagerOptions<S, R>,
     place: String,
     /// What is served with: the last that could be.
     known: Option<Arc<CertificateSet>>,
@@ -130,27 +130,27 @@ struct Keeper<S, R> {
     published: Option<(String, Instant)>,
     /// Whether nobody is registered here who could be told.
     is_unseen: bool,
-    told: Told,
+    told: LastReported,
 }
 
 /// What was said last, so that it is said once.
 #[derive(Default)]
-struct Told {
-    unread: Option<KeepingError>,
-    unwritten: Option<KeepingError>,
+struct LastReported {
+    unread: Option<CertificateStoreError>,
+    unwritten: Option<CertificateStoreError>,
     unusable: Option<Option<Unusable>>,
     unpublished: Option<String>,
 }
 
-impl<S: CertificateStore, R: Registration> Keeper<S, R> {
-    fn new(with: Keeping<S, R>) -> Self {
+impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
+    fn new(with: CertificateManagerOptions<S, R>) -> Self {
         Self {
             place: with.store.place(),
             is_unseen: with.registration.is_none(),
             with,
             known: None,
             published: None,
-            told: Told::default(),
+            told: LastReported::default(),
         }
     }
 
@@ -237,7 +237,7 @@ impl<S: CertificateStore, R: Registration> Keeper<S, R> {
         };
         let data = match data {
             Ok(data) => data,
-            Err(error) => return self.unwritten(KeepingError::Told(error.to_string())),
+            Err(error) => return self.unwritten(CertificateStoreError::Told(error.to_string())),
         };
         let Some(within) = self.within() else {
             return;
@@ -247,7 +247,7 @@ impl<S: CertificateStore, R: Registration> Keeper<S, R> {
                 self.told.unwritten = None;
                 CertificatesChanged {
                     place: &self.place,
-                    change: step.map_or("restore", Step::label),
+                    change: step.map_or("restore", RotationStep::label),
                 }
                 .emit();
                 if let (set, None) = self.read(&data, now) {
@@ -256,7 +256,7 @@ impl<S: CertificateStore, R: Registration> Keeper<S, R> {
                 }
             }
             // Looked at again the next time.
-            Err(KeepingError::Changed) => {}
+            Err(CertificateStoreError::Changed) => {}
             Err(error) => self.unwritten(error),
         }
     }
@@ -295,8 +295,8 @@ impl<S: CertificateStore, R: Registration> Keeper<S, R> {
             Ok(Registered::Another(service)) => {
                 format!("it is registered for another server, the Service {service}")
             }
-            Err(KeepingError::Changed) => return,
-            Err(KeepingError::Told(reason)) => reason,
+            Err(CertificateStoreError::Changed) => return,
+            Err(CertificateStoreError::Told(reason)) => reason,
         };
         self.published = None;
         if self.told.unpublished.as_ref() != Some(&unpublished) {
@@ -324,7 +324,7 @@ impl<S: CertificateStore, R: Registration> Keeper<S, R> {
         Some(left.min(REQUEST_WITHIN))
     }
 
-    fn unread(&mut self, error: KeepingError) {
+    fn unread(&mut self, error: CertificateStoreError) {
         if self.told.unread.as_ref() != Some(&error) {
             CertificatesUnread {
                 place: &self.place,
@@ -335,7 +335,7 @@ impl<S: CertificateStore, R: Registration> Keeper<S, R> {
         self.told.unread = Some(error);
     }
 
-    fn unwritten(&mut self, error: KeepingError) {
+    fn unwritten(&mut self, error: CertificateStoreError) {
         if self.told.unwritten.as_ref() != Some(&error) {
             CertificatesUnwritten {
                 place: &self.place,

@@ -83,7 +83,7 @@ pub enum Publication {
 
 /// What to do about the shared certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum RotationStep {
     /// Everything anew: nobody can use what is there.
     Begin,
     /// A new authority joins the bundle; what is served stays.
@@ -94,7 +94,7 @@ pub enum Step {
     DropOver,
 }
 
-impl Step {
+impl RotationStep {
     /// Its name in metrics and logs.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -109,23 +109,23 @@ impl Step {
 
 /// The next step at `now`, if there is any to take.
 #[must_use]
-pub fn next(usable: &Usable, publication: Publication, now: SystemTime) -> Option<Step> {
+pub fn next(usable: &Usable, publication: Publication, now: SystemTime) -> Option<RotationStep> {
     let signer = usable.signer.filter(|signer| !signer.is_over(now));
     let Some(leaf) = usable.leaf else {
         // Nothing can be served with that any client trusts: there is nobody to wait for.
-        return Some(signer.map_or(Step::Begin, |_| Step::NewLeaf));
+        return Some(signer.map_or(RotationStep::Begin, |_| RotationStep::NewLeaf));
     };
     let Some(signer) = signer.filter(|signer| !signer.is_due(now)) else {
-        return Some(Step::NewAuthority);
+        return Some(RotationStep::NewAuthority);
     };
     if leaf.is_of_signer {
         if leaf.validity.is_due(now) {
-            return Some(Step::NewLeaf);
+            return Some(RotationStep::NewLeaf);
         }
     } else if has_spread(publication, signer, now) {
-        return Some(Step::NewLeaf);
+        return Some(RotationStep::NewLeaf);
     }
-    usable.has_over.then_some(Step::DropOver)
+    usable.has_over.then_some(RotationStep::DropOver)
 }
 
 fn has_spread(publication: Publication, signer: Validity, now: SystemTime) -> bool {

@@ -11,8 +11,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error as TlsError, RootCertStore};
 
-use super::authority::{Authority, validity_of};
-use super::rotation::{Leaf, Step, Usable, Validity};
+use super::authority::{CertificateAuthority, validity_of};
+use super::rotation::{Leaf, RotationStep, Usable, Validity};
 use super::{belongs_to, provider};
 
 /// The bundle of authorities that clients trust, in PEM: the newest one, which signs, comes first.
@@ -35,7 +35,7 @@ pub type Data = BTreeMap<String, String>;
 /// The shared certificates, read.
 pub struct CertificateSet {
     authorities: Vec<Trusted>,
-    signer: Option<Authority>,
+    signer: Option<CertificateAuthority>,
     leaf: Option<Served>,
 }
 
@@ -101,7 +101,7 @@ impl CertificateSet {
         let authorities = authorities(data.get(BUNDLE).map_or("", String::as_str));
         let signer = authorities.first().and_then(|newest| {
             let key = data.get(SIGNER_KEY)?;
-            Authority::from_pem(&newest.pem, key)
+            CertificateAuthority::from_pem(&newest.pem, key)
         });
         let leaf = leaf(data, &authorities, host, now);
         let reason = leaf.as_ref().err().copied();
@@ -154,17 +154,22 @@ impl CertificateSet {
     /// A name that no certificate can bear, or no randomness to make a key of.
     pub fn after(
         &self,
-        step: Step,
+        step: RotationStep,
         names: &[String],
         now: SystemTime,
     ) -> Result<Data, rcgen::Error> {
         let (signer, is_new) = match (step, &self.signer) {
-            (Step::NewLeaf | Step::DropOver, Some(signer)) => (Some(signer.clone()), false),
-            (Step::DropOver, None) => (None, false),
-            _ => (Some(Authority::generate(now)?), true),
+            (RotationStep::NewLeaf | RotationStep::DropOver, Some(signer)) => {
+                (Some(signer.clone()), false)
+            }
+            (RotationStep::DropOver, None) => (None, false),
+            _ => (Some(CertificateAuthority::generate(now)?), true),
         };
         let newest = signer.as_ref().filter(|_| is_new);
-        let mut bundle: Vec<&str> = newest.map(Authority::certificate_pem).into_iter().collect();
+        let mut bundle: Vec<&str> = newest
+            .map(CertificateAuthority::certificate_pem)
+            .into_iter()
+            .collect();
         let vouching = self.leaf.as_ref().map(|leaf| leaf.authority);
         for (place, authority) in self.authorities.iter().enumerate() {
             let has_room = bundle.len() < AUTHORITIES_MAX || vouching == Some(place);
@@ -173,7 +178,7 @@ impl CertificateSet {
             }
         }
         let (certificate, key) = match (&self.leaf, &signer) {
-            (Some(leaf), _) if !matches!(step, Step::Begin | Step::NewLeaf) => {
+            (Some(leaf), _) if !matches!(step, RotationStep::Begin | RotationStep::NewLeaf) => {
                 (leaf.certificate_pem.clone(), leaf.key_pem.clone())
             }
             (_, Some(signer)) => {

@@ -20,13 +20,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use api::Api;
+use api::ApiClient;
 use clap::Args;
-use consumers::{Fleet, Job, Work};
-use hpa::Hpa;
+use consumers::{ConsumerWork, Fleet, Job};
+use hpa::SimulatedHpa;
 use plan::Plan;
 use producer::Producer;
-use reading::{Place, Reading};
+use reading::{DemoReading, PartitionPlace};
 use report::Report;
 use screen::{Frame, Links};
 use terminal::View;
@@ -39,13 +39,13 @@ use super::run::Signals;
 use crate::config::{AuthMode, ClusterConfig, Config, LogConfig, PollConfig};
 use crate::daemon::{self, App, Hpas};
 use crate::kafka::embedded::Embedded;
-use crate::model::evaluation::Rules;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
-use crate::model::targets::metric_query::Question;
+use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::Moment;
-use crate::snapshot_channel::Reader;
+use crate::snapshot_channel::SnapshotReader;
 
 const CLUSTER: &str = "embedded";
 const NAMESPACE: &str = "demo";
@@ -125,18 +125,18 @@ struct Stage {
     plan: Plan,
     start: Instant,
     embedded: Embedded,
-    reader: Reader,
-    question: Asked,
+    reader: SnapshotReader,
+    question: ScaleDecision,
     links: Links,
     producer: Producer,
-    work: Arc<Work>,
+    work: Arc<ConsumerWork>,
     scaling: watch::Receiver<Scaling>,
-    daemon: Part<()>,
-    controller: Part<Fleet>,
+    daemon: DemoPart<()>,
+    controller: DemoPart<Fleet>,
 }
 
 /// A task that runs until told to stop.
-struct Part<T> {
+struct DemoPart<T> {
     stop: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<T>>,
 }
@@ -149,10 +149,10 @@ struct Scaling {
 }
 
 /// The HPA's question, to look at its answer without asking.
-struct Asked {
+struct ScaleDecision {
     selector: Selector,
-    rules: Rules,
-    place: Place,
+    rules: ServingPolicy,
+    place: PartitionPlace,
 }
 
 impl Stage {
@@ -181,8 +181,8 @@ impl Stage {
             .ca_pem
             .clone()
             .context("the daemon has no certificate of its own")?;
-        let api = Api::new(app.external, path, &trust)?;
-        let daemon = Part::start(|stopped| async move {
+        let api = ApiClient::new(app.external, path, &trust)?;
+        let daemon = DemoPart::start(|stopped| async move {
             app.run_until(async { drop(stopped.await) }).await?;
             drop(facts_in);
             Ok(())
@@ -212,16 +212,16 @@ impl Stage {
             replicas: 1,
             desired: 1,
         });
-        let controller = Part::start(|stopped| control(plan, api, fleet, scaling_in, stopped));
-        let question = Asked {
+        let controller = DemoPart::start(|stopped| control(plan, api, fleet, scaling_in, stopped));
+        let question = ScaleDecision {
             selector,
-            rules: Rules {
+            rules: ServingPolicy {
                 clamp: config.cap.clamp,
                 cap: crate::model::settings::cap_mode::CapMode::Advise,
                 max_staleness: config.poll.max_staleness,
                 namespaces: Vec::new(),
             },
-            place: Place {
+            place: PartitionPlace {
                 cluster: CLUSTER.into(),
                 group: GROUP.into(),
                 topic: TOPIC.into(),
@@ -281,13 +281,13 @@ impl Stage {
         report.take_in(self.start.elapsed(), self.read(), replicas, desired)
     }
 
-    fn read(&self) -> Reading {
-        let Asked {
+    fn read(&self) -> DemoReading {
+        let ScaleDecision {
             selector,
             rules,
             place,
         } = &self.question;
-        let question = Question {
+        let question = MetricQuery {
             namespace: NAMESPACE,
             metric: LAG_METRIC,
             selector,
@@ -324,7 +324,7 @@ impl Stage {
     }
 }
 
-impl<T: Send + 'static> Part<T> {
+impl<T: Send + 'static> DemoPart<T> {
     fn start<F>(run: impl FnOnce(oneshot::Receiver<()>) -> F) -> Self
     where
         F: Future<Output = anyhow::Result<T>> + Send + 'static,
@@ -340,12 +340,12 @@ impl<T: Send + 'static> Part<T> {
 /// The HPA's controller: reads the metric, decides, sets the replicas; gives the fleet at its end.
 async fn control(
     plan: Plan,
-    api: Api,
+    api: ApiClient,
     mut fleet: Fleet,
     scaling: watch::Sender<Scaling>,
     mut stopped: oneshot::Receiver<()>,
 ) -> anyhow::Result<Fleet> {
-    let mut hpa = Hpa::new(plan.hpa(), std::time::Instant::now());
+    let mut hpa = SimulatedHpa::new(plan.hpa(), std::time::Instant::now());
     let mut syncs = tokio::time::interval(plan.sync_period());
     syncs.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

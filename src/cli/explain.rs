@@ -13,13 +13,13 @@ use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 
 use super::kube_args::KubeArgs;
-use super::look::{HpaLook, look, look_at_hpas};
+use super::look::{HpaReading, look, look_at_hpas};
 use super::{Output, hpa_name, print, timeout};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::live_hpa;
 use crate::model::diagnostics::explain::{Explanation, Subject, derive, outcome};
-use crate::model::targets::Interest;
+use crate::model::targets::WatchKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
 /// The arguments of `lagwise explain`.
@@ -97,7 +97,7 @@ async fn by_look(args: &ExplainArgs, path: &Path) -> anyhow::Result<Explanation>
         return derived.context("nothing to explain");
     };
     // All of its namespace: another HPA that asks alike has a say in what it is served.
-    let HpaLook { client, look, .. } =
+    let HpaReading { client, look, .. } =
         look_at_hpas(&config, &args.kube, Some(namespace), args.timeout).await?;
     let subject = Subject::Hpa {
         namespace: namespace.clone(),
@@ -178,7 +178,7 @@ fn group(args: &ExplainArgs, config: &Config) -> anyhow::Result<Subject> {
         .iter()
         .map(|t| TopicName::from(t.as_str()))
         .collect();
-    Ok(Subject::Group(Interest {
+    Ok(Subject::Group(WatchKey {
         cluster: cluster.clone(),
         group: GroupId::from(args.group.as_deref().unwrap_or_default()),
         topics,

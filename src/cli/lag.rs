@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 
-use self::table::{Row, bounds, row, table};
+use self::table::{TableRow, bounds, row, table};
 use super::Output;
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
-use crate::kafka::{Client, Settings, Source};
+use crate::kafka::{Client, ClientSettings, KafkaSource};
 use crate::model::evaluation::topic_selection::whole_parallelism;
 use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::model::lag::assembly::{ClusterHistory, Scope};
@@ -76,7 +76,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 /// What one reading found.
 #[derive(Debug, Default)]
-struct Found {
+struct LagResult {
     /// Cluster by cluster, batch by batch of groups.
     read: Vec<(String, std::sync::Arc<ClusterSnapshot>)>,
     /// What was asked for and is unknown as a whole.
@@ -90,7 +90,7 @@ struct Found {
 pub async fn run(args: LagArgs) -> anyhow::Result<ExitCode> {
     let clusters = clusters(&args)?;
     loop {
-        let mut found = Found::default();
+        let mut found = LagResult::default();
         for settings in &clusters {
             read(settings, &args, &mut found).await?;
         }
@@ -105,7 +105,7 @@ pub async fn run(args: LagArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn clusters(args: &LagArgs) -> anyhow::Result<Vec<Settings>> {
+fn clusters(args: &LagArgs) -> anyhow::Result<Vec<ClientSettings>> {
     let mut configured = match (&args.config, &args.bootstrap) {
         (Some(path), _) => Config::load(path)?.clusters,
         (None, bootstrap) => {
@@ -141,16 +141,20 @@ fn clusters(args: &LagArgs) -> anyhow::Result<Vec<Settings>> {
             }
         }
     }
-    let settings = configured.iter().map(|cluster| Settings {
+    let settings = configured.iter().map(|cluster| ClientSettings {
         max_groups: BATCH,
-        ..Settings::from(cluster)
+        ..ClientSettings::from(cluster)
     });
     Ok(settings.collect())
 }
 
-async fn read(settings: &Settings, args: &LagArgs, found: &mut Found) -> anyhow::Result<()> {
+async fn read(
+    settings: &ClientSettings,
+    args: &LagArgs,
+    found: &mut LagResult,
+) -> anyhow::Result<()> {
     let name = settings.name.to_string();
-    let mut source = Source::connect(settings.clone())?;
+    let mut source = KafkaSource::connect(settings.clone())?;
     let mut groups: Vec<GroupId> = args
         .group
         .iter()
@@ -172,7 +176,7 @@ async fn read(settings: &Settings, args: &LagArgs, found: &mut Found) -> anyhow:
     for (i, batch) in groups.chunks(at_once).enumerate() {
         if i > 0 {
             // A fresh source lets go of the clients of the batch before.
-            source = Source::connect(settings.clone())?;
+            source = KafkaSource::connect(settings.clone())?;
         }
         let topics: BTreeSet<_> = args
             .topic
@@ -223,7 +227,7 @@ fn unknown(
     }
 }
 
-fn rows<'a>(args: &LagArgs, found: &'a Found) -> Vec<Row<'a>> {
+fn rows<'a>(args: &LagArgs, found: &'a LagResult) -> Vec<TableRow<'a>> {
     let groups = found
         .read
         .iter()
@@ -240,7 +244,7 @@ fn rows<'a>(args: &LagArgs, found: &'a Found) -> Vec<Row<'a>> {
             let Ok(lag) = &read.latest else {
                 continue;
             };
-            rows.extend((0..lag.lags.len()).map(|partition| Row {
+            rows.extend((0..lag.lags.len()).map(|partition| TableRow {
                 useful_parallelism: useful,
                 ..row(cluster, group, topic, lag, partition)
             }));
@@ -249,7 +253,7 @@ fn rows<'a>(args: &LagArgs, found: &'a Found) -> Vec<Row<'a>> {
     rows
 }
 
-fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
+fn show(args: &LagArgs, found: &LagResult) -> anyhow::Result<ExitCode> {
     let rows = rows(args, found);
     let text = match args.output.written(&rows)? {
         Some(text) => text,
@@ -269,7 +273,7 @@ fn show(args: &LagArgs, found: &Found) -> anyhow::Result<ExitCode> {
         // Standard error may be closed; the exit code says it, too.
         let _ = writeln!(stderr, "lagwise: {unknown}");
     }
-    let faulty = |row: &Row<'_>| {
+    let faulty = |row: &TableRow<'_>| {
         row.lag.is_none()
             && (row.committed_offset.is_some() || row.note.as_deref() != Some("no commit"))
     };
@@ -292,12 +296,12 @@ mod tests {
     fn a_named_group_is_told_what_bounds_it() {
         let rows = [(0, Ok(Some(3)), Ok(8)), (0, Ok(Some(3)), Ok(8))];
         let read = fixtures::read(Duration::ZERO, "g", "orders", &rows);
-        let found = Found {
+        let found = LagResult {
             read: vec![(
                 "main".into(),
                 ClusterHistory::default().take_in(read, Scope::Some),
             )],
-            ..Found::default()
+            ..LagResult::default()
         };
         let args = clap::Command::new("lag");
         let args = LagArgs::augment_args(args).get_matches_from([
@@ -336,9 +340,9 @@ mod tests {
             history.take_in(read, Scope::Some);
         }
         let nothing = fixtures::nothing(Duration::ZERO, "idle");
-        let found = Found {
+        let found = LagResult {
             read: vec![("main".into(), history.take_in(nothing, Scope::Some))],
-            ..Found::default()
+            ..LagResult::default()
         };
         for (flags, expected) in [
             (&["--topic", "orders"][..], &["reads"][..]),

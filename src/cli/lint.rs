@@ -13,12 +13,12 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use self::report::{Reported, codes, table};
 use super::kube_args::KubeArgs;
-use super::look::{HpaLook, Look, look_at_hpas};
+use super::look::{ClusterReading, HpaReading, look_at_hpas};
 use super::{Output, print};
 use crate::config::Config;
 use crate::k8s::workload::fetch;
 use crate::model::diagnostics::workload_findings::of_workload;
-use crate::model::evaluation::metric_evaluation::{Standing, hpa_ceilings, standings};
+use crate::model::evaluation::metric_evaluation::{MetricEvaluation, hpa_ceilings, standings};
 use crate::model::findings::{Finding, Severity};
 use crate::model::hpa::facts::{HpaFacts, is_ours};
 use crate::model::kafka::group::GroupDescription;
@@ -88,7 +88,7 @@ impl FailOn {
 
 /// What there was to find, and what could not be read.
 #[derive(Debug, Default)]
-struct Found {
+struct LintResult {
     findings: BTreeSet<Finding>,
     unread: BTreeSet<String>,
 }
@@ -129,7 +129,7 @@ fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "lagwise: {text}");
 }
 
-fn exit(found: &Found, fail_on: FailOn) -> ExitCode {
+fn exit(found: &LintResult, fail_on: FailOn) -> ExitCode {
     let least = fail_on.severity();
     let mut findings = found.findings.iter();
     if findings.any(|finding| finding.kind().severity() >= least) {
@@ -141,12 +141,12 @@ fn exit(found: &Found, fail_on: FailOn) -> ExitCode {
     }
 }
 
-async fn on_the_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Result<Found> {
+async fn on_the_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Result<LintResult> {
     let config = Config::load(config)?;
     let namespace = args.namespace.as_ref();
-    let HpaLook { client, hpas, look } =
+    let HpaReading { client, hpas, look } =
         look_at_hpas(&config, &args.kube, namespace, args.timeout).await?;
-    let Look { snapshot, rules } = look;
+    let ClusterReading { snapshot, rules } = look;
     let standings = standings(&snapshot.targets, &snapshot, &Moment::now(), &rules);
     let ours: Vec<&HpaFacts> = hpas
         .facts
@@ -155,7 +155,7 @@ async fn on_the_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Re
         .filter(|hpa| is_ours(hpa))
         .collect();
     let (workloads, unread) = fetch(&client, &ours, args.timeout).await;
-    let mut found = Found {
+    let mut found = LintResult {
         findings: snapshot.all_findings().cloned().collect(),
         unread,
     };
@@ -192,7 +192,7 @@ fn groups_of<'a>(
 }
 
 /// What Kafka did not tell.
-fn unknown(snapshot: &LagSnapshot, standings: &[Standing<'_>]) -> BTreeSet<String> {
+fn unknown(snapshot: &LagSnapshot, standings: &[MetricEvaluation<'_>]) -> BTreeSet<String> {
     let clusters = snapshot.clusters.iter();
     let silent = clusters.filter_map(|(name, cluster)| {
         let fault = cluster.connection.as_ref()?;

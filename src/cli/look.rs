@@ -14,35 +14,35 @@ use super::kube_args::KubeArgs;
 use crate::config::Config;
 use crate::daemon::{answers, clusters};
 use crate::k8s::client::{Client, connect};
-use crate::k8s::hpa::{Listed, list};
-use crate::model::diagnostics::current_findings::{Looking, findings};
-use crate::model::evaluation::Rules;
+use crate::k8s::hpa::{HpaList, list};
+use crate::model::diagnostics::current_findings::{FindingOptions, findings};
+use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::metric_evaluation::standings;
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::Interest;
-use crate::model::targets::no_value_reason::Refusal;
+use crate::model::targets::WatchKey;
+use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::units::newtypes::Moment;
 use crate::poller::{Inputs, Poller};
 use crate::snapshot_channel;
 
 /// What there was to see.
 #[derive(Clone, Debug)]
-pub(super) struct Look {
+pub(super) struct ClusterReading {
     /// What is known.
     pub(super) snapshot: Arc<LagSnapshot>,
     /// The rules that answers follow.
-    pub(super) rules: Rules,
+    pub(super) rules: ServingPolicy,
 }
 
 /// HPAs of a cluster, and what there was to see of what they ask for.
-pub(super) struct HpaLook {
+pub(super) struct HpaReading {
     /// The cluster's client.
     pub(super) client: Client,
     /// The HPAs.
-    pub(super) hpas: Listed,
+    pub(super) hpas: HpaList,
     /// What there was to see.
-    pub(super) look: Look,
+    pub(super) look: ClusterReading,
 }
 
 /// Looks at all HPAs of a namespace, or else of those that the configuration watches.
@@ -54,7 +54,7 @@ pub(super) async fn look_at_hpas(
     kube: &KubeArgs,
     namespace: Option<&String>,
     within: Duration,
-) -> anyhow::Result<HpaLook> {
+) -> anyhow::Result<HpaReading> {
     let client = connect(&kube.options_over(&config.kubernetes)).await?;
     let namespaces = match namespace {
         Some(namespace) => std::slice::from_ref(namespace),
@@ -66,7 +66,7 @@ pub(super) async fn look_at_hpas(
         None => "cannot list the HPAs".to_owned(),
     })?;
     let look = look(config, hpas.facts.clone(), Vec::new(), within).await?;
-    Ok(HpaLook { client, hpas, look })
+    Ok(HpaReading { client, hpas, look })
 }
 
 /// Looks at everything that the HPAs, the configuration's targets and these interests are about. What
@@ -77,9 +77,9 @@ pub(super) async fn look_at_hpas(
 pub(super) async fn look(
     config: &Config,
     hpas: Vec<Arc<HpaFacts>>,
-    asked: Vec<Interest>,
+    asked: Vec<WatchKey>,
     within: Duration,
-) -> anyhow::Result<Look> {
+) -> anyhow::Result<ClusterReading> {
     let rules = answers::rules(config);
     let sources = clusters::sources(config)?;
     let (publisher, mut reader) = snapshot_channel::channel(LagSnapshot::default());
@@ -116,7 +116,7 @@ pub(super) async fn look(
     polling.abort();
     let mut snapshot = LagSnapshot::clone(&reader.latest());
     // The poller's own are as of a sweep that may have known less, and want to see things last.
-    let looking = Looking {
+    let looking = FindingOptions {
         cap: rules.cap,
         members_within: Duration::ZERO,
     };
@@ -124,17 +124,18 @@ pub(super) async fn look(
     let found = findings(&snapshot, &standings, &hpas, looking);
     snapshot.findings = Arc::new(found);
     let snapshot = Arc::new(snapshot);
-    Ok(Look { snapshot, rules })
+    Ok(ClusterReading { snapshot, rules })
 }
 
 /// Whether there is nothing left that was not read yet. What Kafka refuses to tell is read.
-fn is_whole(snapshot: &LagSnapshot, asked: &[Interest], rules: &Rules) -> bool {
-    let is_read = |interest: &Interest| {
+fn is_whole(snapshot: &LagSnapshot, asked: &[WatchKey], rules: &ServingPolicy) -> bool {
+    let is_read = |interest: &WatchKey| {
         let cluster = snapshot.clusters.get(&interest.cluster);
         cluster.is_some_and(|cluster| cluster.groups.contains_key(&interest.group))
     };
     let standings = standings(&snapshot.targets, snapshot, &Moment::now(), rules);
-    let is_open = |outcome: &Result<_, Refusal>| matches!(outcome, Err(Refusal::NotYetRead(_)));
+    let is_open =
+        |outcome: &Result<_, NoValueReason>| matches!(outcome, Err(NoValueReason::NotYetRead(_)));
     snapshot.is_swept()
         && asked.iter().all(is_read)
         && !standings.iter().any(|standing| is_open(&standing.outcome))

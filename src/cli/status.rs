@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use self::lines::table;
 use super::kube_args::KubeArgs;
-use super::look::{Look, look_at_hpas};
+use super::look::{ClusterReading, look_at_hpas};
 use super::{Output, print};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
@@ -50,7 +50,7 @@ pub struct StatusArgs {
     /// Only this namespace
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
-    /// Look and print again every two seconds, until interrupted
+    /// ClusterReading and print again every two seconds, until interrupted
     #[arg(short, long)]
     watch: bool,
     /// How the lines are printed
@@ -87,16 +87,16 @@ async fn own_look(args: &StatusArgs, config: &Path) -> anyhow::Result<Vec<HpaSta
     let config = Config::load(config)?;
     let namespace = args.namespace.as_ref();
     let seen = look_at_hpas(&config, &args.kube, namespace, args.timeout).await?;
-    let Look { snapshot, rules } = seen.look;
+    let ClusterReading { snapshot, rules } = seen.look;
     let mut hpas = statuses(&snapshot, &Moment::now(), &rules);
     add_replicas(&mut hpas, &seen.hpas.replicas);
     Ok(hpas)
 }
 
 /// By namespace and name of an HPA.
-type Replicas = BTreeMap<(String, String), u32>;
+type ReplicaCounts = BTreeMap<(String, String), u32>;
 
-fn add_replicas(hpas: &mut [HpaStatus], known: &Replicas) {
+fn add_replicas(hpas: &mut [HpaStatus], known: &ReplicaCounts) {
     for hpa in hpas {
         let key = (hpa.namespace.clone(), hpa.hpa.clone());
         hpa.replicas = known.get(&key).copied();
@@ -105,7 +105,7 @@ fn add_replicas(hpas: &mut [HpaStatus], known: &Replicas) {
 
 /// What a daemon answers.
 #[derive(Debug, Deserialize)]
-struct Overview {
+struct StatusRows {
     hpas: Vec<HpaStatus>,
 }
 
@@ -114,7 +114,7 @@ async fn of_daemon(args: &StatusArgs, url: &str) -> anyhow::Result<Vec<HpaStatus
     let body = asked(&url, args.timeout)
         .await
         .with_context(|| format!("cannot ask {url}"))?;
-    let overview: Overview = serde_json::from_slice(&body)
+    let overview: StatusRows = serde_json::from_slice(&body)
         .with_context(|| format!("{url} is no daemon of this version: give its HTTP side's URL"))?;
     let mut hpas = overview.hpas;
     match replicas(args).await {
@@ -149,7 +149,7 @@ async fn asked(url: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
 }
 
 /// The replicas that the cluster's HPAs have seen.
-async fn replicas(args: &StatusArgs) -> anyhow::Result<Replicas> {
+async fn replicas(args: &StatusArgs) -> anyhow::Result<ReplicaCounts> {
     let client: Client = connect(&args.kube.options()).await?;
     let namespaces = args.namespace.as_slice();
     let listed = list(&client, namespaces, args.timeout).await?;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::node::Value;
+use super::node::ScalarValue;
 use super::properties::Properties;
 use super::secrets::Environment;
 use super::section::{Field, Section};
@@ -103,7 +103,7 @@ pub(super) fn read_all(
         return (clusters, known);
     };
     let items = list.list();
-    if items.is_empty() && matches!(list.node.value, Value::List(_)) {
+    if items.is_empty() && matches!(list.node.value, ScalarValue::List(_)) {
         list.refuse("empty", "at least one {name, properties}");
     }
     for item in &items {

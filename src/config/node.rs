@@ -13,11 +13,11 @@ use super::problem::{ConfigError, Problem};
 pub(super) struct Node {
     /// From 1.
     pub(super) line: u64,
-    pub(super) value: Value,
+    pub(super) value: ScalarValue,
 }
 
 #[derive(Debug)]
-pub(super) enum Value {
+pub(super) enum ScalarValue {
     Null,
     /// With the spelling, as in `True`.
     Bool(bool, String),
@@ -25,11 +25,11 @@ pub(super) enum Value {
     Number(Option<i128>, String),
     Text(String),
     List(Vec<Node>),
-    Mapping(Vec<Entry>),
+    Mapping(Vec<NodeEntry>),
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct NodeEntry {
     pub(super) key: String,
     /// The key's line, from 1.
     pub(super) line: u64,
@@ -57,7 +57,7 @@ impl Node {
     }
 
     pub(super) fn is_null(&self) -> bool {
-        matches!(self.value, Value::Null)
+        matches!(self.value, ScalarValue::Null)
     }
 
     fn from_parsed(parsed: Spanned<Parsed>, text: &str) -> Self {
@@ -71,21 +71,21 @@ impl Node {
             spelling().map_or_else(|| value.to_string(), |spelling| spelling.trim().to_owned())
         };
         let value = match parsed.value {
-            Parsed::Null => Value::Null,
-            Parsed::Bool(flag) => Value::Bool(flag, spelled(&flag)),
-            Parsed::Whole(number) => Value::Number(Some(number), spelled(&number)),
-            Parsed::Float(number) => Value::Number(None, spelled(&number)),
-            Parsed::Text(written) => Value::Text(written),
-            Parsed::List(items) => Value::List(
+            Parsed::Null => ScalarValue::Null,
+            Parsed::Bool(flag) => ScalarValue::Bool(flag, spelled(&flag)),
+            Parsed::Whole(number) => ScalarValue::Number(Some(number), spelled(&number)),
+            Parsed::Float(number) => ScalarValue::Number(None, spelled(&number)),
+            Parsed::Text(written) => ScalarValue::Text(written),
+            Parsed::List(items) => ScalarValue::List(
                 items
                     .into_iter()
                     .map(|item| Self::from_parsed(item, text))
                     .collect(),
             ),
-            Parsed::Mapping(entries) => Value::Mapping(
+            Parsed::Mapping(entries) => ScalarValue::Mapping(
                 entries
                     .into_iter()
-                    .map(|(key, value)| Entry {
+                    .map(|(key, value)| NodeEntry {
                         line: key.referenced.line(),
                         key: key.value,
                         node: Self::from_parsed(value, text),
@@ -100,7 +100,7 @@ impl Node {
     }
 }
 
-impl Value {
+impl ScalarValue {
     /// In words, for "is a list, not a ...".
     pub(super) fn kind(&self) -> &'static str {
         match self {

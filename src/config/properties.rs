@@ -7,7 +7,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
-use super::node::Value;
+use super::node::ScalarValue;
 use super::problem::Problem;
 use super::secrets::{Environment, expand, refers_to_file};
 use super::section::{Field, Section};
@@ -116,7 +116,7 @@ impl Properties {
         text: &str,
         environment: &dyn Environment,
     ) -> Result<(), Vec<Problem>> {
-        let problem = |value, (problem, allowed): Refusal| Problem {
+        let problem = |value, (problem, allowed): PropertyRefusal| Problem {
             key: plain_part(name).into_owned(),
             value,
             allowed: Some(allowed),
@@ -198,7 +198,7 @@ impl JsonSchema for Properties {
 }
 
 /// What is wrong, and what is allowed.
-type Refusal = (String, String);
+type PropertyRefusal = (String, String);
 
 const SERVERS: &str = "HOST:PORT of one or more brokers, separated by commas";
 
@@ -271,7 +271,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
 ];
 
-fn check_name(name: &str) -> Result<(), Refusal> {
+fn check_name(name: &str) -> Result<(), PropertyRefusal> {
     if name.is_empty() || plain_part(name) != name {
         let allowed = "a property of librdkafka: lower-case letters, digits, . _";
         return Err(("not a property's name".into(), allowed.into()));
@@ -307,23 +307,23 @@ pub(super) fn read_value(
 ) -> Option<PropertyValue> {
     const ALLOWED: &str = "a text, a number, true or false";
     let text = match &field.node.value {
-        Value::Text(text) => text,
-        Value::Bool(_, spelling) | Value::Number(_, spelling) => spelling,
-        Value::Null => {
+        ScalarValue::Text(text) => text,
+        ScalarValue::Bool(_, spelling) | ScalarValue::Number(_, spelling) => spelling,
+        ScalarValue::Null => {
             // A missing bootstrap.servers is noted already.
             if name != "bootstrap.servers" {
                 field.refuse_unseen("has no value", "a value, or leaving the property out");
             }
             return None;
         }
-        Value::List(_) => {
+        ScalarValue::List(_) => {
             field.refuse_unseen(
                 "a list, not a text",
                 "one text, its parts separated by commas",
             );
             return None;
         }
-        Value::Mapping(_) => {
+        ScalarValue::Mapping(_) => {
             field.refuse_unseen(
                 "a mapping, not a text",
                 format!("{ALLOWED}; a name with dots is one key, such as {name}.x: y"),
@@ -347,7 +347,7 @@ fn read_text(
     name: &str,
     text: &str,
     environment: &dyn Environment,
-) -> Result<PropertyValue, Vec<(Option<String>, Refusal)>> {
+) -> Result<PropertyValue, Vec<(Option<String>, PropertyRefusal)>> {
     let expanded = expand(text, environment).map_err(|bad| {
         let refusal =
             |bad: super::secrets::BadReference| (Some(bad.reference), (bad.problem, bad.allowed));

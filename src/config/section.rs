@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::node::{Entry, Node, Value};
+use super::node::{Node, NodeEntry, ScalarValue};
 use super::problem::{Problem, Problems, did_you_mean};
 use super::secrets::{Environment, holds_reference};
 
@@ -13,7 +13,7 @@ use super::secrets::{Environment, holds_reference};
 pub(super) struct Section<'a> {
     path: String,
     line: Option<u64>,
-    entries: &'a [Entry],
+    entries: &'a [NodeEntry],
     known: Vec<&'static str>,
     problems: &'a Problems,
 }
@@ -120,7 +120,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn field(&self, entry: &'a Entry) -> Field<'a> {
+    fn field(&self, entry: &'a NodeEntry) -> Field<'a> {
         Field {
             path: join(&self.path, &entry.key),
             line: entry.line,
@@ -178,7 +178,7 @@ impl<'a> Field<'a> {
 
     /// The value as a mapping.
     pub(super) fn section(&self) -> Option<Section<'a>> {
-        let Value::Mapping(entries) = &self.node.value else {
+        let ScalarValue::Mapping(entries) = &self.node.value else {
             self.refuse_container("a mapping", "key: value pairs");
             return None;
         };
@@ -193,7 +193,7 @@ impl<'a> Field<'a> {
 
     /// The value's items; none, with a problem, where it is no list.
     pub(super) fn list(&self) -> Vec<Field<'a>> {
-        let Value::List(items) = &self.node.value else {
+        let ScalarValue::List(items) = &self.node.value else {
             self.refuse_container(
                 "a list",
                 "a list: [a, b], or a line that begins with - for each item",
@@ -229,7 +229,7 @@ impl<'a> Field<'a> {
     /// The value as a text that is not empty.
     pub(super) fn text(&self, allowed: &str) -> Option<&'a str> {
         match &self.node.value {
-            Value::Text(text) if holds_reference(text) => {
+            ScalarValue::Text(text) if holds_reference(text) => {
                 self.refuse(
                     "a reference has no meaning here",
                     format!(
@@ -238,12 +238,12 @@ impl<'a> Field<'a> {
                 );
                 None
             }
-            Value::Text(text) if text.trim().is_empty() => {
+            ScalarValue::Text(text) if text.trim().is_empty() => {
                 self.refuse("empty", allowed);
                 None
             }
-            Value::Text(text) => Some(text),
-            Value::Bool(_, spelling) | Value::Number(_, spelling) => {
+            ScalarValue::Text(text) => Some(text),
+            ScalarValue::Bool(_, spelling) | ScalarValue::Number(_, spelling) => {
                 let problem = format!("{}, not a text", self.node.value.kind());
                 self.refuse(problem, format!("{allowed} (in quotes: \"{spelling}\")"));
                 None
@@ -268,7 +268,7 @@ impl<'a> Field<'a> {
 
     /// True or false.
     pub(super) fn flag(&self) -> Option<bool> {
-        if let Value::Bool(flag, _) = self.node.value {
+        if let ScalarValue::Bool(flag, _) = self.node.value {
             return Some(flag);
         }
         self.refuse_kind("true or false", "true, false");
@@ -281,7 +281,7 @@ impl<'a> Field<'a> {
             u64::MAX => format!("a whole number from {min}"),
             _ => format!("a whole number from {min} to {max}"),
         };
-        let Value::Number(whole, _) = &self.node.value else {
+        let ScalarValue::Number(whole, _) = &self.node.value else {
             self.refuse_kind("a number", &allowed);
             return None;
         };
@@ -307,7 +307,7 @@ impl<'a> Field<'a> {
             shown(min),
             shown(max)
         );
-        if let Value::Number(_, spelling) = &self.node.value {
+        if let ScalarValue::Number(_, spelling) = &self.node.value {
             self.refuse(
                 "a number without its unit",
                 format!("{allowed} (perhaps {spelling}s)"),

@@ -22,7 +22,7 @@ const FALLBACK_AFTER_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// A consumer group to watch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct StaticTarget {
+pub struct TargetConfig {
     /// The name an HPA may ask by (label `target`); a valid label value, unlike many a group's name.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
@@ -99,7 +99,7 @@ fn serialize_text<T: std::fmt::Display, S: serde::Serializer>(
     }
 }
 
-impl StaticTarget {
+impl TargetConfig {
     /// What is set for it.
     #[must_use]
     pub fn settings(&self) -> Settings {
@@ -165,7 +165,7 @@ enum OffsetResetSchema {
 }
 
 /// Reads all targets.
-pub(super) fn read_all(root: &mut Section<'_>, clusters: &KnownClusters) -> Vec<StaticTarget> {
+pub(super) fn read_all(root: &mut Section<'_>, clusters: &KnownClusters) -> Vec<TargetConfig> {
     let mut names = Vec::new();
     root.get("targets")
         .map(|field| field.list())
@@ -180,7 +180,7 @@ fn read(
     mut section: Section<'_>,
     clusters: &KnownClusters,
     taken: &mut Vec<String>,
-) -> Option<StaticTarget> {
+) -> Option<TargetConfig> {
     let name = section
         .required("name", names::LABEL_VALUE)
         .and_then(|field| {
@@ -241,7 +241,7 @@ fn read(
         field.duration((shortest, ""), (FALLBACK_AFTER_MAX, ""))
     });
     section.finish();
-    Some(StaticTarget {
+    Some(TargetConfig {
         name: name?,
         namespaces: namespaces.unwrap_or_default(),
         cluster: cluster?,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::node::Value;
+use super::node::ScalarValue;
 use super::properties::{self, PropertyValue};
 use super::secrets::Environment;
 use super::section::{Field, Section};
@@ -86,13 +86,13 @@ impl TokenSource {
     /// Reads the source; notes whatever is wrong with it.
     pub(super) fn read(field: &Field<'_>, environment: &dyn Environment) -> Option<Self> {
         match &field.node.value {
-            Value::Text(text) if text == "none" => return Some(Self::None),
-            Value::Text(text) if SOURCES.contains(&text.as_str()) => {
+            ScalarValue::Text(text) if text == "none" => return Some(Self::None),
+            ScalarValue::Text(text) if SOURCES.contains(&text.as_str()) => {
                 let written = format!("{{{text}: {{}}}}, with what the source needs inside");
                 field.refuse("a token source is a mapping", written);
                 return None;
             }
-            Value::Mapping(entries) if entries.len() == 1 => {}
+            ScalarValue::Mapping(entries) if entries.len() == 1 => {}
             // It may be the token itself.
             _ => {
                 field.refuse_unseen("not a token source", ALLOWED);
@@ -119,7 +119,7 @@ impl TokenSource {
             _ => Some(Self::Gcp {}),
         };
         match (name, inner.node) {
-            ("gcp", node) if matches!(&node.value, Value::Mapping(entries) if !entries.is_empty()) =>
+            ("gcp", node) if matches!(&node.value, ScalarValue::Mapping(entries) if !entries.is_empty()) =>
             {
                 inner.refuse_unseen("has nothing to set", "{}");
                 return None;

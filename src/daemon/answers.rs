@@ -1,18 +1,18 @@
 //! What the configuration says of answers: which targets there are, by which rules they are answered,
 //! and who may name what.
 
-use crate::config::{CapDefault, Config, StaticTarget, TenancyGrant};
-use crate::model::evaluation::Rules;
+use crate::config::{CapDefault, Config, TargetConfig, TenancyGrant};
+use crate::model::evaluation::ServingPolicy;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::targets;
 use crate::model::targets::tenancy::{Grant, Tenancy};
-use crate::model::units::glob::Pattern;
+use crate::model::units::glob::Glob;
 use crate::model::units::quantity::Milli;
 use crate::poller::Cadence;
 
 /// The rules by which requests are answered.
-pub(crate) fn rules(config: &Config) -> Rules {
-    Rules {
+pub(crate) fn rules(config: &Config) -> ServingPolicy {
+    ServingPolicy {
         clamp: config.cap.clamp,
         cap: match config.cap.default {
             CapDefault::Advise => CapMode::Advise,
@@ -28,7 +28,7 @@ pub(crate) fn rules(config: &Config) -> Rules {
 }
 
 /// The targets of the configuration.
-pub(crate) fn fixed_targets(config: &Config) -> Vec<targets::StaticTarget> {
+pub(crate) fn fixed_targets(config: &Config) -> Vec<targets::ConfiguredTarget> {
     config.targets.iter().map(fixed_target).collect()
 }
 
@@ -46,7 +46,7 @@ pub(super) fn tenancy(config: &Config) -> Tenancy {
 }
 
 fn grant(grant: &TenancyGrant) -> Grant {
-    let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
+    let patterns = |texts: &[String]| texts.iter().map(Glob::new).collect();
     Grant {
         namespaces: patterns(&grant.namespaces),
         clusters: patterns(&grant.clusters),
@@ -55,8 +55,8 @@ fn grant(grant: &TenancyGrant) -> Grant {
     }
 }
 
-fn fixed_target(target: &StaticTarget) -> targets::StaticTarget {
-    targets::StaticTarget {
+fn fixed_target(target: &TargetConfig) -> targets::ConfiguredTarget {
+    targets::ConfiguredTarget {
         name: target.name.as_str().into(),
         namespaces: target.namespaces.clone(),
         cluster: target.cluster.clone(),

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use super::{Tasks, in_pod};
-use crate::certificates::{self, Keeping};
+use crate::certificates::{self, CertificateManagerOptions};
 use crate::config::Config;
 use crate::k8s;
 use crate::k8s::certificates::{CertificateSecret, ServiceRegistration};
@@ -38,7 +38,7 @@ pub(super) fn of(
     };
     let (served, shared) = watch::channel(None);
     let registration = ServiceRegistration::new(client.clone(), external.service.clone());
-    let keeping = Keeping {
+    let keeping = CertificateManagerOptions {
         store: CertificateSecret::new(client.clone(), secret),
         registration: external.ca_bundle.then_some(registration),
         names,

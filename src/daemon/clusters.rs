@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use crate::config::{ClientKind, ClusterConfig, Config, SystemEnvironment, TokenSource};
 use crate::kafka::login::{self, TokenSettings};
-use crate::kafka::{Client, Renew, Renewed, Settings, SetupError, Source};
+use crate::kafka::{Client, ClientSettings, KafkaSource, Renew, Renewed, SetupError};
 use crate::model::units::newtypes::ClusterName;
 
 /// A client for each cluster, in the configuration's order. None has to be reachable.
 ///
 /// # Errors
 /// What a client cannot work with, however long one waits.
-pub(crate) fn sources(config: &Config) -> Result<Vec<(ClusterName, Source)>, SetupError> {
+pub(crate) fn sources(config: &Config) -> Result<Vec<(ClusterName, KafkaSource)>, SetupError> {
     let clusters = config.clusters.iter();
     clusters
-        .map(|cluster| Ok((cluster.name.clone(), Source::connect(cluster.into())?)))
+        .map(|cluster| Ok((cluster.name.clone(), KafkaSource::connect(cluster.into())?)))
         .collect()
 }
 
-impl From<&ClusterConfig> for Settings {
+impl From<&ClusterConfig> for ClientSettings {
     fn from(cluster: &ClusterConfig) -> Self {
         let (properties, token) = login_of(cluster);
         let renew = cluster.refers_to_files().then(|| {

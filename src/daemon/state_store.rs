@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::k8s;
 use crate::k8s::state_config_map::StateConfigMap;
 use crate::leader_election::Leadership;
-use crate::model::lag::history::memory::Memory;
+use crate::model::lag::history::memory::SavedHistory;
 use crate::persistence::{self, StateFile};
 
 /// The ConfigMap of the state, where the configuration names none.
@@ -41,8 +41,8 @@ impl Store {
     /// Hands the poller what is kept there now, and keeps what it says until it is gone.
     pub(super) async fn keep(
         self,
-        recall: oneshot::Sender<Memory>,
-        memories: watch::Receiver<Option<Arc<Memory>>>,
+        recall: oneshot::Sender<SavedHistory>,
+        memories: watch::Receiver<Option<Arc<SavedHistory>>>,
         leadership: Leadership,
     ) {
         match self {

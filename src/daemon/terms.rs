@@ -9,11 +9,11 @@ use tokio::sync::{oneshot, watch};
 use super::state_store::Store;
 use super::{answers, clusters, told};
 use crate::config::Config;
-use crate::kafka::Source;
+use crate::kafka::KafkaSource;
 use crate::leader_election::{Leadership, Term};
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::ClusterName;
-use crate::poller::{Inputs, Poller, Remembering};
+use crate::poller::{HistoryStore, Inputs, Poller};
 use crate::snapshot_channel::Publisher;
 
 /// What every term is begun with.
@@ -28,7 +28,7 @@ pub(super) struct Terms {
     pub(super) stop: watch::Receiver<bool>,
 }
 
-type Sources = Vec<(ClusterName, Arc<Source>)>;
+type Sources = Vec<(ClusterName, Arc<KafkaSource>)>;
 
 impl Terms {
     /// Polls in every term until told to stop; then what the poller remembers is kept by the end.
@@ -88,7 +88,7 @@ impl Terms {
         };
         let (recall, recalled) = oneshot::channel();
         let (keep, memories) = watch::channel(None);
-        let poller = poller.with_memory(Remembering {
+        let poller = poller.with_memory(HistoryStore {
             recalled,
             keep,
             stop: self.stop.clone(),

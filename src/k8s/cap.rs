@@ -15,16 +15,17 @@ use kube::{Api, Client};
 use serde_json::{Map, Value, json};
 
 use super::hpa::facts_of;
-use super::scale::{ScaleError, in_time};
-use super::write_guard::Writing;
+use super::scale::{ApiError, in_time};
+use super::write_guard::WriteGuard;
 use crate::model::decisions::cap::{
-    Change, Follow, Keeper, Live, Mark, Patience, Seen, enforce, release,
+    AnnotationChange, CapPatch, CeilingHysteresis, FieldOwner, HpaFields, LastSeen, WriteBackoff,
+    enforce, release,
 };
 use crate::model::decisions::enforceable::complete_reads;
 use crate::model::decisions::fencing::EPOCH;
 use crate::model::diagnostics::hpa_events::Cause;
 use crate::model::hpa::facts::{self, HpaFacts, has_our_metric, is_paused};
-use crate::model::hpa::key::HpaName;
+use crate::model::hpa::key::HpaKey;
 use crate::model::settings::annotation_keys::{CEILING, USER_MAX};
 use crate::model::settings::cap_mode::{CapMode, NO_CEILING};
 use crate::model::units::newtypes::Moment;
@@ -40,9 +41,9 @@ const FIELD_MANAGER: &str = "lagwise";
 const LOOK_FOR_POLICY: Duration = Duration::from_secs(60);
 
 /// Follows the snapshots until there are no more.
-pub async fn keep(writing: Writing) {
+pub async fn keep(writing: WriteGuard) {
     let mut reader = writing.reader.clone();
-    let mut writer = Writer {
+    let mut writer = CapReconciler {
         writing,
         policy: None,
         hpas: BTreeMap::new(),
@@ -53,10 +54,10 @@ pub async fn keep(writing: Writing) {
     }
 }
 
-struct Writer {
-    writing: Writing,
-    policy: Option<(Keeper, Instant)>,
-    hpas: BTreeMap<HpaName, Capped>,
+struct CapReconciler {
+    writing: WriteGuard,
+    policy: Option<(FieldOwner, Instant)>,
+    hpas: BTreeMap<HpaKey, Capped>,
     /// The clusters' last sweeps, as they were looked at.
     swept: Vec<Instant>,
 }
@@ -66,11 +67,11 @@ struct Writer {
 struct Capped {
     uid: Arc<str>,
     /// The HPA at the last look, for writes that say nothing of the user's number.
-    seen: Option<Seen>,
-    follow: Follow,
-    patience: Patience,
+    seen: Option<LastSeen>,
+    follow: CeilingHysteresis,
+    patience: WriteBackoff,
     fought: bool,
-    failing: Option<ScaleError>,
+    failing: Option<ApiError>,
 }
 
 impl Capped {
@@ -82,7 +83,7 @@ impl Capped {
     }
 
     /// Whether the field is still what the cap has made it, though every mark of it was taken away.
-    fn owes(&self, hpa: &HpaFacts, live: Live) -> bool {
+    fn owes(&self, hpa: &HpaFacts, live: HpaFields) -> bool {
         self.uid == hpa.uid && self.seen.is_some_and(|_| live.seen(self.seen).is_capped())
     }
 }
@@ -97,7 +98,7 @@ enum Goal {
 }
 
 impl Goal {
-    fn change(self, live: Live, seen: Option<Seen>, keeper: Keeper) -> Change {
+    fn change(self, live: HpaFields, seen: Option<LastSeen>, keeper: FieldOwner) -> CapPatch {
         match self {
             Goal::Hold(ceiling) => enforce(live, seen, ceiling, keeper),
             Goal::Release => release(live, seen, keeper).unwrap_or_default(),
@@ -112,7 +113,7 @@ impl Goal {
     }
 }
 
-impl Writer {
+impl CapReconciler {
     async fn turn(&mut self) {
         let Some(snapshot) = self.writing.begin() else {
             self.hpas.clear();
@@ -133,11 +134,11 @@ impl Writer {
             |hpa: &HpaFacts| facts::mode(hpa, rules.cap) == CapMode::Enforce && has_our_metric(hpa);
         let mut hpas = all;
         hpas.retain(|hpa| {
-            let live = Live::of(hpa);
+            let live = HpaFields::of(hpa);
             let owed = || self.hpas.get(&key(hpa)).is_some_and(|c| c.owes(hpa, live));
             !is_paused(hpa) && (is_enforced(hpa) || live.is_marked() || owed())
         });
-        let keys: BTreeSet<HpaName> = hpas.iter().map(|hpa| key(hpa)).collect();
+        let keys: BTreeSet<HpaKey> = hpas.iter().map(|hpa| key(hpa)).collect();
         self.hpas.retain(|key, _| keys.contains(key));
         if hpas.is_empty() {
             return;
@@ -145,7 +146,7 @@ impl Writer {
         let reads = complete_reads(&snapshot, &Moment::now(), &rules, |hpa| keys.contains(hpa));
         for hpa in hpas {
             let key = key(&hpa);
-            let live = Live::of(&hpa);
+            let live = HpaFields::of(&hpa);
             let capped = self.hpas.entry(key.clone()).or_default();
             if capped.uid != hpa.uid {
                 *capped = Capped::of(&hpa.uid);
@@ -164,10 +165,10 @@ impl Writer {
         }
     }
 
-    async fn apply(&mut self, key: &HpaName, hpa: &HpaFacts, goal: Goal) -> Result<(), ScaleError> {
+    async fn apply(&mut self, key: &HpaKey, hpa: &HpaFacts, goal: Goal) -> Result<(), ApiError> {
         let keeper = self.keeper().await?;
         let seen = self.hpas.get(key).and_then(|capped| capped.seen);
-        if goal.change(Live::of(hpa), seen, keeper).is_empty() {
+        if goal.change(HpaFields::of(hpa), seen, keeper).is_empty() {
             return Ok(());
         }
         let now = Instant::now();
@@ -180,9 +181,9 @@ impl Writer {
         let object = in_time(self.writing.within()?, api.get(&hpa.name)).await?;
         let is = facts_of(&object);
         if is.uid != hpa.uid || is_paused(&is) {
-            return Err(ScaleError::Changed);
+            return Err(ApiError::Changed);
         }
-        let change = goal.change(Live::of(&is), seen, keeper);
+        let change = goal.change(HpaFields::of(&is), seen, keeper);
         if change.is_empty() {
             return Ok(());
         }
@@ -190,7 +191,7 @@ impl Writer {
         let within = self.writing.within()?;
         let written = write(&api, &metadata, &change, within).await?;
         if let Some(capped) = self.hpas.get_mut(key) {
-            capped.seen = Some(Live::of(&facts_of(&written)).seen(seen));
+            capped.seen = Some(HpaFields::of(&facts_of(&written)).seen(seen));
             capped.patience.wrote(now);
             let fought = capped.patience.is_tried();
             if fought && !capped.fought {
@@ -201,14 +202,14 @@ impl Writer {
         }
         let ceiling = goal.ceiling();
         CapWritten { hpa: key, ceiling }.emit();
-        if let Some(cause) = told(ceiling, Live::of(&is)) {
+        if let Some(cause) = told(ceiling, HpaFields::of(&is)) {
             self.writing.tell(key, cause);
         }
         Ok(())
     }
 
     /// Who keeps the account of users' numbers.
-    async fn keeper(&mut self) -> Result<Keeper, ScaleError> {
+    async fn keeper(&mut self) -> Result<FieldOwner, ApiError> {
         if let Some((keeper, looked)) = self.policy
             && looked.elapsed() < LOOK_FOR_POLICY
         {
@@ -219,11 +220,11 @@ impl Writer {
         Ok(keeper)
     }
 
-    fn tell(&mut self, key: &HpaName, error: Option<ScaleError>) {
+    fn tell(&mut self, key: &HpaKey, error: Option<ApiError>) {
         let Some(capped) = self.hpas.get_mut(key) else {
             return;
         };
-        let error = error.filter(|error| *error != ScaleError::Changed);
+        let error = error.filter(|error| *error != ApiError::Changed);
         if let Some(reason) = error.as_ref().filter(|_| capped.failing != error) {
             CapFailed { hpa: key, reason }.emit();
         }
@@ -233,7 +234,7 @@ impl Writer {
 
 /// What a person is told of a write; nothing of one that leaves the ceiling as it was, and of the second
 /// step of a release.
-fn told(ceiling: Option<u32>, was: Live) -> Option<Cause> {
+fn told(ceiling: Option<u32>, was: HpaFields) -> Option<Cause> {
     let held = was.ceiling.filter(|held| *held != NO_CEILING);
     match (ceiling, held) {
         (Some(now), Some(before)) if now > before => Some(Cause::CapRaised(now)),
@@ -243,7 +244,7 @@ fn told(ceiling: Option<u32>, was: Live) -> Option<Cause> {
     }
 }
 
-fn key(hpa: &HpaFacts) -> HpaName {
+fn key(hpa: &HpaFacts) -> HpaKey {
     (Arc::clone(&hpa.namespace), Arc::clone(&hpa.name))
 }
 
@@ -252,7 +253,7 @@ fn key(hpa: &HpaFacts) -> HpaName {
 ///
 /// # Errors
 /// The API server's, but for that it knows no such thing.
-pub async fn keeper(client: &Client, within: Duration) -> Result<Keeper, ScaleError> {
+pub async fn keeper(client: &Client, within: Duration) -> Result<FieldOwner, ApiError> {
     for kind in ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"] {
         let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
         let resource = ApiResource::from_gvk_with_plural(
@@ -265,10 +266,10 @@ pub async fn keeper(client: &Client, within: Duration) -> Result<Keeper, ScaleEr
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         match in_time(within, api.get_metadata_opt(POLICY)).await? {
             Some(_) => {}
-            None => return Ok(Keeper::Lagwise),
+            None => return Ok(FieldOwner::Lagwise),
         }
     }
-    Ok(Keeper::Policy)
+    Ok(FieldOwner::Policy)
 }
 
 /// Writes a change, if nobody has changed anything since `read`; what became of the HPA.
@@ -278,15 +279,15 @@ pub async fn keeper(client: &Client, within: Duration) -> Result<Keeper, ScaleEr
 pub async fn write(
     api: &Api<HorizontalPodAutoscaler>,
     read: &ObjectMeta,
-    change: &Change,
+    change: &CapPatch,
     within: Duration,
-) -> Result<HorizontalPodAutoscaler, ScaleError> {
+) -> Result<HorizontalPodAutoscaler, ApiError> {
     let mut annotations = Map::new();
     for (key, mark) in [(CEILING, change.ceiling), (USER_MAX, change.user)] {
         let value = match mark {
             None => continue,
-            Some(Mark::Set(number)) => Value::String(number.to_string()),
-            Some(Mark::Remove) => Value::Null,
+            Some(AnnotationChange::Set(number)) => Value::String(number.to_string()),
+            Some(AnnotationChange::Remove) => Value::Null,
         };
         annotations.insert(key.to_owned(), value);
     }

@@ -12,8 +12,10 @@ use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use serde_json::json;
 
-use super::scale::{ScaleError as RequestError, in_time};
-use crate::certificates::{CertificateStore, Data, KeepingError, Registered, Registration, Stored};
+use super::scale::{ApiError as RequestError, in_time};
+use crate::certificates::{
+    CertificateStore, CertificateStoreError, Data, Registered, Registration, Stored,
+};
 
 /// The label by which a Secret is known as lagwise's own.
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lagwise");
@@ -49,7 +51,7 @@ impl CertificateStore for CertificateSecret {
         format!("Secret {}/{}", self.namespace, self.name)
     }
 
-    async fn load(&self, within: Duration) -> Result<Option<Stored>, KeepingError> {
+    async fn load(&self, within: Duration) -> Result<Option<Stored>, CertificateStoreError> {
         let found = in_time(within, self.api.get_opt(&self.name)).await;
         Ok(found.map_err(told)?.map(stored))
     }
@@ -59,7 +61,7 @@ impl CertificateStore for CertificateSecret {
         data: &Data,
         over: Option<&Stored>,
         within: Duration,
-    ) -> Result<(), KeepingError> {
+    ) -> Result<(), CertificateStoreError> {
         let bytes = |text: &String| ByteString(text.clone().into_bytes());
         let data: BTreeMap<_, _> = data.iter().map(|(k, v)| (k.clone(), bytes(v))).collect();
         let written = match over {
@@ -126,7 +128,11 @@ impl ServiceRegistration {
 }
 
 impl Registration for ServiceRegistration {
-    async fn publish(&self, bundle: &str, within: Duration) -> Result<Registered, KeepingError> {
+    async fn publish(
+        &self,
+        bundle: &str,
+        within: Duration,
+    ) -> Result<Registered, CertificateStoreError> {
         let found = in_time(within, self.api.get_opt(API_SERVICE)).await;
         let Some(found) = found.map_err(told)? else {
             return Ok(Registered::Absent);
@@ -156,9 +162,9 @@ impl Registration for ServiceRegistration {
     }
 }
 
-fn told(error: RequestError) -> KeepingError {
+fn told(error: RequestError) -> CertificateStoreError {
     match error {
-        RequestError::Changed => KeepingError::Changed,
-        other => KeepingError::Told(other.to_string()),
+        RequestError::Changed => CertificateStoreError::Changed,
+        other => CertificateStoreError::Told(other.to_string()),
     }
 }

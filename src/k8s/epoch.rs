@@ -4,16 +4,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::scale::{ScaleError, in_time};
-use super::write_guard::Writing;
+use super::scale::{ApiError, in_time};
+use super::write_guard::WriteGuard;
 use crate::model::decisions::fencing::is_managed;
 use crate::model::hpa::facts::HpaFacts;
 use crate::telemetry::lease::{EpochUnwritten, EpochWritten};
 
 /// Follows the snapshots until there are no more.
-pub async fn keep(writing: Writing) {
+pub async fn keep(writing: WriteGuard) {
     let mut reader = writing.reader.clone();
-    let mut keeper = Keeper {
+    let mut keeper = EpochWriter {
         writing,
         term: 0,
         claimed: BTreeSet::new(),
@@ -24,15 +24,15 @@ pub async fn keep(writing: Writing) {
     }
 }
 
-struct Keeper {
-    writing: Writing,
+struct EpochWriter {
+    writing: WriteGuard,
     term: u64,
     /// The HPAs that carry the term, by their uids.
     claimed: BTreeSet<Arc<str>>,
-    failing: Option<ScaleError>,
+    failing: Option<ApiError>,
 }
 
-impl Keeper {
+impl EpochWriter {
     async fn turn(&mut self) {
         let Some(snapshot) = self.writing.begin().filter(|snapshot| snapshot.term > 0) else {
             return;
@@ -65,7 +65,7 @@ impl Keeper {
                     self.claimed.insert(Arc::clone(&hpa.uid));
                 }
                 // Somebody else wrote, or there is another leader: the next turn sees.
-                Err(ScaleError::Changed) => {}
+                Err(ApiError::Changed) => {}
                 Err(error) => failed = Some(error),
             }
         }
@@ -83,11 +83,11 @@ impl Keeper {
         self.failing = failed;
     }
 
-    async fn claim(&self, hpa: &HpaFacts) -> Result<(), ScaleError> {
+    async fn claim(&self, hpa: &HpaFacts) -> Result<(), ApiError> {
         let api = self.writing.api(hpa);
         let read = in_time(self.writing.within()?, api.get_metadata(&hpa.name)).await?;
         if read.metadata.uid.as_deref() != Some(&*hpa.uid) {
-            return Err(ScaleError::Changed);
+            return Err(ApiError::Changed);
         }
         self.writing.claim(&api, read.metadata).await.map(drop)
     }

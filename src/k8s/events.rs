@@ -17,12 +17,12 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::scale::{ScaleError, in_time};
-use super::write_guard::Writing;
+use super::scale::{ApiError, in_time};
+use super::write_guard::WriteGuard;
 use crate::model::diagnostics::hpa_events::{Ledger, Notice, befallen, lasting};
 use crate::model::diagnostics::incidents::events;
 use crate::model::hpa::facts::HpaFacts;
-use crate::model::hpa::key::HpaName;
+use crate::model::hpa::key::HpaKey;
 use crate::model::snapshot::LagSnapshot;
 use crate::telemetry::notice::{EventLeftOut, EventUnwritten, EventWritten};
 
@@ -40,16 +40,16 @@ const NOTE_MAX: usize = 1024;
 
 /// Takes what the writers of HPAs and scale targets have done. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Notices(mpsc::Sender<Notice>);
+pub struct PendingEvents(mpsc::Sender<Notice>);
 
 /// A way for notices, and its end for [`keep`].
 #[must_use]
-pub fn channel() -> (Notices, mpsc::Receiver<Notice>) {
+pub fn channel() -> (PendingEvents, mpsc::Receiver<Notice>) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    (Notices(sender), receiver)
+    (PendingEvents(sender), receiver)
 }
 
-impl Notices {
+impl PendingEvents {
     /// Hands it over, without waiting.
     pub(super) fn tell(&self, notice: Notice) {
         if self.0.try_send(notice).is_err() {
@@ -59,9 +59,9 @@ impl Notices {
 }
 
 /// Writes events on HPAs until there are no more snapshots.
-pub async fn keep(writing: Writing, mut told: mpsc::Receiver<Notice>) {
+pub async fn keep(writing: WriteGuard, mut told: mpsc::Receiver<Notice>) {
     let mut reader = writing.reader.clone();
-    let mut keeper = Keeper {
+    let mut keeper = EventWriter {
         writing,
         ledger: Ledger::default(),
         seen: None,
@@ -82,17 +82,17 @@ pub async fn keep(writing: Writing, mut told: mpsc::Receiver<Notice>) {
     }
 }
 
-struct Keeper {
-    writing: Writing,
+struct EventWriter {
+    writing: WriteGuard,
     ledger: Ledger,
     /// The last snapshot that was looked at.
     seen: Option<Arc<LagSnapshot>>,
     /// Until when nothing is written.
     paused: Option<Instant>,
-    failing: Option<ScaleError>,
+    failing: Option<ApiError>,
 }
 
-impl Keeper {
+impl EventWriter {
     fn observe(&mut self) {
         let Some(latest) = self.writing.begin() else {
             // Whoever leads tells; what is found then may be told again, and is counted up.
@@ -135,7 +135,7 @@ impl Keeper {
         let Some(hpas) = self.writing.hpas.borrow().clone() else {
             return;
         };
-        let mut by_name: Option<BTreeMap<HpaName, &HpaFacts>> = None;
+        let mut by_name: Option<BTreeMap<HpaKey, &HpaFacts>> = None;
         while let Some(notice) = self.ledger.next(now) {
             let by_name = by_name.get_or_insert_with(|| named(&hpas));
             // One that is gone by now has nobody to tell.
@@ -148,7 +148,7 @@ impl Keeper {
                     EventWritten { again }.emit();
                 }
                 // Another leads.
-                Err(ScaleError::Changed) => return self.ledger.untold(&notice),
+                Err(ApiError::Changed) => return self.ledger.untold(&notice),
                 Err(error) => {
                     self.ledger.untold(&notice);
                     self.paused = Instant::now().checked_add(PAUSE);
@@ -163,7 +163,7 @@ impl Keeper {
     }
 
     /// Whether it was there already.
-    async fn post(&self, hpa: &HpaFacts, notice: &Notice) -> Result<bool, ScaleError> {
+    async fn post(&self, hpa: &HpaFacts, notice: &Notice) -> Result<bool, ApiError> {
         let api: Api<Event> = Api::namespaced(self.writing.client.clone(), &hpa.namespace);
         let event = event(hpa, notice, Timestamp::now());
         let name = event.metadata.name.clone().unwrap_or_default();
@@ -171,7 +171,7 @@ impl Keeper {
         match in_time(within, api.create(&PostParams::default(), &event)).await {
             Ok(_) => return Ok(false),
             // The only conflict of a creation is that it is there.
-            Err(ScaleError::Changed) => {}
+            Err(ApiError::Changed) => {}
             Err(error) => return Err(error),
         }
         // Nobody else writes it, and how often exactly matters to nobody: it is there twice or more.
@@ -185,7 +185,7 @@ impl Keeper {
     }
 }
 
-fn named(hpas: &[Arc<HpaFacts>]) -> BTreeMap<HpaName, &HpaFacts> {
+fn named(hpas: &[Arc<HpaFacts>]) -> BTreeMap<HpaKey, &HpaFacts> {
     let key = |hpa: &HpaFacts| (Arc::clone(&hpa.namespace), Arc::clone(&hpa.name));
     hpas.iter().map(|hpa| (key(hpa), &**hpa)).collect()
 }

@@ -18,7 +18,7 @@ use kube::{Api, Client};
 use tokio::sync::watch::Sender;
 
 use super::resilient_watch;
-use super::scale::{ScaleError, in_time};
+use super::scale::{ApiError, in_time};
 use crate::model::decisions::fencing::EPOCH;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
 use crate::model::hpa::selector::{Operator, Requirement, Selector, is_label_value};
@@ -43,7 +43,7 @@ pub async fn watch(
         let one = |namespace: &String| Api::namespaced(client.clone(), namespace);
         namespaces.iter().map(one).collect()
     };
-    let mut known: Vec<Known> = apis.iter().map(|_| Known::default()).collect();
+    let mut known: Vec<KnownHpas> = apis.iter().map(|_| KnownHpas::default()).collect();
     let mut events = select_all(apis.into_iter().enumerate().map(|(scope, api)| {
         let config = watcher::Config::default().page_size(PAGE);
         resilient_watch::events(api, config, "HorizontalPodAutoscalers")
@@ -72,7 +72,7 @@ pub async fn watch(
 
 /// HPAs as they are now.
 #[derive(Clone, Debug, Default)]
-pub struct Listed {
+pub struct HpaList {
     /// What they ask for, in the order of namespaces and names.
     pub facts: Vec<Arc<HpaFacts>>,
     /// The replicas that each scales, as it last saw them, by namespace and name; nothing of one that has
@@ -88,7 +88,7 @@ pub async fn list(
     client: &Client,
     namespaces: &[String],
     within: Duration,
-) -> Result<Listed, ScaleError> {
+) -> Result<HpaList, ApiError> {
     let apis: Vec<Api<HorizontalPodAutoscaler>> = if namespaces.is_empty() {
         vec![Api::all(client.clone())]
     } else {
@@ -112,24 +112,24 @@ pub async fn list(
         (of.namespace.clone(), of.name.clone())
     };
     all.sort_by_key(key);
-    Ok(Listed {
+    Ok(HpaList {
         facts: all.iter().map(|hpa| Arc::new(facts_of(hpa))).collect(),
         replicas: current_replicas(&all),
     })
 }
 
-type Key = (Arc<str>, Arc<str>);
+type TranslationKey = (Arc<str>, Arc<str>);
 
 /// The HPAs of one watch. While everything is listed anew the old set holds, so that no target is
 /// lost on the way.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownHpas {
     listed: bool,
-    current: BTreeMap<Key, Arc<HpaFacts>>,
-    listing: BTreeMap<Key, Arc<HpaFacts>>,
+    current: BTreeMap<TranslationKey, Arc<HpaFacts>>,
+    listing: BTreeMap<TranslationKey, Arc<HpaFacts>>,
 }
 
-impl Known {
+impl KnownHpas {
     /// Whether that may have changed what is known.
     fn take_in(&mut self, event: Event<HorizontalPodAutoscaler>) -> bool {
         let key = |facts: &HpaFacts| (Arc::clone(&facts.namespace), Arc::clone(&facts.name));
@@ -163,7 +163,7 @@ impl Known {
 }
 
 /// The HPAs of all watches; `None` while one of them has still to list its own.
-fn union(known: &[Known]) -> Option<Vec<Arc<HpaFacts>>> {
+fn union(known: &[KnownHpas]) -> Option<Vec<Arc<HpaFacts>>> {
     if !known.iter().all(|known| known.listed) {
         return None;
     }
@@ -492,8 +492,8 @@ mod tests {
     #[test]
     fn a_new_listing_replaces_the_set_only_once_complete() {
         let one = |name: &str| hpa("shop", name, json!([]));
-        let mut known = Known::default();
-        let names = |known: &Known| {
+        let mut known = KnownHpas::default();
+        let names = |known: &KnownHpas| {
             let all = union(std::slice::from_ref(known))?;
             Some(all.iter().map(|f| f.name.to_string()).collect::<Vec<_>>())
         };
@@ -524,7 +524,7 @@ mod tests {
 
     #[test]
     fn watches_of_several_namespaces_make_one_sorted_set() {
-        let mut known = [Known::default(), Known::default()];
+        let mut known = [KnownHpas::default(), KnownHpas::default()];
         known[0].take_in(Event::InitDone);
         known[0].take_in(Event::Apply(hpa("z", "a", json!([]))));
         assert_eq!(union(&known), None, "the other has not listed its own");

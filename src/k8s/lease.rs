@@ -16,7 +16,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 
 use super::resilient_watch;
-use super::scale::{ScaleError as RequestError, in_time};
+use super::scale::{ApiError as RequestError, in_time};
 use crate::leader_election::rules::{Candidate, LeaseRules, Record, Turn};
 use crate::leader_election::{Leader, Term};
 use crate::telemetry::lease::{LeadershipGained, LeadershipLost, LeaseFailed};

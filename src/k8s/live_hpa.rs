@@ -10,10 +10,12 @@ use k8s_openapi::api::autoscaling::v2::{
 use kube::{Api, Client};
 
 use super::hpa::{external_metric, facts_of, target_of};
-use super::scale::{ScaleError, Scales, in_time};
+use super::scale::{ApiError, Scales, in_time};
 use crate::model::diagnostics::explain::live::{Condition, LiveHpa, LiveMetric};
-use crate::model::hpa::controller::outlook::Past;
-use crate::model::hpa::controller::{Behavior, Change, Policy, Rules, Select, Source, Spec};
+use crate::model::hpa::controller::outlook::KnownHistory;
+use crate::model::hpa::controller::{
+    Behavior, HpaSpec, MetricSource, Policy, PolicyKind, ScalingRules, Select,
+};
 use crate::model::units::quantity::Milli;
 
 /// How often the two are read at most until they are of one moment.
@@ -29,7 +31,7 @@ pub async fn read(
     namespace: &str,
     name: &str,
     within: Duration,
-) -> Result<Option<LiveHpa>, ScaleError> {
+) -> Result<Option<LiveHpa>, ApiError> {
     let api: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), namespace);
     let mut scales = Scales::new(client.clone());
     let Some(mut hpa) = in_time(within, api.get_opt(name)).await? else {
@@ -63,8 +65,8 @@ pub async fn read(
 
 /// An HPA's spec as the controller reads it, with the defaults that the API server fills in.
 #[must_use]
-pub fn spec_of(hpa: &HorizontalPodAutoscaler) -> Spec {
-    Spec {
+pub fn spec_of(hpa: &HorizontalPodAutoscaler) -> HpaSpec {
+    HpaSpec {
         min: hpa.spec.min_replicas.map_or(1, count),
         max: count(hpa.spec.max_replicas),
         metrics: hpa.spec.metrics.iter().flatten().map(source_of).collect(),
@@ -76,12 +78,14 @@ fn count(number: i32) -> u32 {
     u32::try_from(number).unwrap_or(0)
 }
 
-fn source_of(metric: &MetricSpec) -> Source {
+fn source_of(metric: &MetricSpec) -> MetricSource {
     match (&metric.external, &metric.object) {
         // A target that says nothing cannot be in the cluster: the API server refuses it.
-        (Some(external), _) => target_of(&external.target).map_or(Source::Object, Source::External),
-        (None, Some(_)) => Source::Object,
-        (None, None) => Source::Pods,
+        (Some(external), _) => {
+            target_of(&external.target).map_or(MetricSource::Object, MetricSource::External)
+        }
+        (None, Some(_)) => MetricSource::Object,
+        (None, None) => MetricSource::Pods,
     }
 }
 
@@ -133,17 +137,17 @@ fn current_of(status: &MetricStatus) -> Option<String> {
 
 fn behavior_of(behavior: &HorizontalPodAutoscalerBehavior) -> Behavior {
     Behavior {
-        up: rules_of(behavior.scale_up.as_ref(), Rules::up()),
-        down: rules_of(behavior.scale_down.as_ref(), Rules::down()),
+        up: rules_of(behavior.scale_up.as_ref(), ScalingRules::up()),
+        down: rules_of(behavior.scale_down.as_ref(), ScalingRules::down()),
     }
 }
 
-fn rules_of(rules: Option<&HPAScalingRules>, default: Rules) -> Rules {
+fn rules_of(rules: Option<&HPAScalingRules>, default: ScalingRules) -> ScalingRules {
     let Some(rules) = rules else {
         return default;
     };
     let policies = rules.policies.as_ref();
-    Rules {
+    ScalingRules {
         window_seconds: rules
             .stabilization_window_seconds
             .map(count)
@@ -160,8 +164,8 @@ fn rules_of(rules: Option<&HPAScalingRules>, default: Rules) -> Rules {
 
 fn policy_of(policy: &HPAScalingPolicy) -> Policy {
     let change = match policy.type_.as_str() {
-        "Percent" => Change::Percent,
-        _ => Change::Pods,
+        "Percent" => PolicyKind::Percent,
+        _ => PolicyKind::Pods,
     };
     Policy {
         change: change(count(policy.value)),
@@ -171,9 +175,9 @@ fn policy_of(policy: &HPAScalingPolicy) -> Policy {
 
 /// What an HPA's status tells of the syncs before.
 #[must_use]
-pub fn past_of(hpa: &HorizontalPodAutoscaler, now: SystemTime) -> Past {
+pub fn past_of(hpa: &HorizontalPodAutoscaler, now: SystemTime) -> KnownHistory {
     let Some(status) = &hpa.status else {
-        return Past::default();
+        return KnownHistory::default();
     };
     let since = |at: SystemTime| now.duration_since(at).unwrap_or_default();
     let holds = |condition: &str, status: &str, reasons: &[&str]| {
@@ -191,7 +195,7 @@ pub fn past_of(hpa: &HorizontalPodAutoscaler, now: SystemTime) -> Past {
             "True",
             &["ReadyForNewScale", "ScaleDownStabilized"],
         );
-    Past {
+    KnownHistory {
         since_scaled: status
             .last_scale_time
             .as_ref()

@@ -12,11 +12,11 @@ use serde_json::json;
 
 use super::cap;
 use super::hpa::facts_of;
-use super::scale::{ScaleError, Scales, in_time};
-use crate::model::decisions::cap::{Live, release};
+use super::scale::{ApiError, Scales, in_time};
+use crate::model::decisions::cap::{HpaFields, release};
 use crate::model::decisions::fencing::EPOCH;
 use crate::model::hpa::facts::{HpaFacts, own_mode};
-use crate::model::settings::annotation_keys::MARK;
+use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 
 /// The longest that one request may take.
@@ -68,7 +68,7 @@ impl Release {
     ///
     /// # Errors
     /// Why they cannot be listed.
-    pub async fn marked(&self) -> Result<Vec<(String, String)>, ScaleError> {
+    pub async fn marked(&self) -> Result<Vec<(String, String)>, ApiError> {
         let api: Api<HorizontalPodAutoscaler> = Api::all(self.client.clone());
         let mut marked = Vec::new();
         let mut page = ListParams::default().limit(PAGE);
@@ -76,7 +76,7 @@ impl Release {
             let listed = in_time(REQUEST_WITHIN, api.list(&page)).await?;
             let facts = listed.items.iter().map(|object| (facts_of(object), object));
             let ours = facts.filter(|(hpa, object)| {
-                Live::of(hpa).is_marked() || is_asleep(hpa) || has_epoch(object)
+                HpaFields::of(hpa).is_marked() || is_asleep(hpa) || has_epoch(object)
             });
             marked.extend(ours.map(|(hpa, _)| (hpa.namespace.to_string(), hpa.name.to_string())));
             match listed.metadata.continue_ {
@@ -94,13 +94,13 @@ impl Release {
         &mut self,
         namespace: &str,
         name: &str,
-    ) -> Result<Option<Released>, ScaleError> {
+    ) -> Result<Option<Released>, ApiError> {
         let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), namespace);
         let mut first: Option<Released> = None;
         for _ in 0..ATTEMPTS {
             let object = in_time(REQUEST_WITHIN, api.get(name)).await?;
             let hpa = facts_of(&object);
-            let live = Live::of(&hpa);
+            let live = HpaFields::of(&hpa);
             if !live.is_marked() && !is_asleep(&hpa) && !has_epoch(&object) {
                 return Ok(first);
             }
@@ -117,11 +117,11 @@ impl Release {
                 return Ok(first);
             }
             match self.step(&api, &hpa, &object.metadata).await {
-                Ok(()) | Err(ScaleError::Changed) => {}
+                Ok(()) | Err(ApiError::Changed) => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(ScaleError::Changed)
+        Err(ApiError::Changed)
     }
 
     async fn step(
@@ -129,29 +129,29 @@ impl Release {
         api: &Api<HorizontalPodAutoscaler>,
         hpa: &HpaFacts,
         read: &ObjectMeta,
-    ) -> Result<(), ScaleError> {
+    ) -> Result<(), ApiError> {
         let keeper = cap::keeper(&self.client, REQUEST_WITHIN).await?;
-        if let Some(change) = release(Live::of(hpa), None, keeper) {
+        if let Some(change) = release(HpaFields::of(hpa), None, keeper) {
             let written = cap::write(api, read, &change, REQUEST_WITHIN).await;
             return written.map(drop);
         }
         if is_asleep(hpa) {
             match self.wake(hpa).await {
                 // What it scaled is gone: there is nothing to wake.
-                Err(ScaleError::Gone(_) | ScaleError::NoKind { .. }) => {}
+                Err(ApiError::Gone(_) | ApiError::NoKind { .. }) => {}
                 other => other?,
             }
         }
         let patch = Patch::Merge(json!({"metadata": {
             "resourceVersion": read.resource_version,
-            "annotations": {MARK: null, EPOCH: null},
+            "annotations": {ZEROED_SINCE: null, EPOCH: null},
         }}));
         let params = PatchParams::default();
         let patched = api.patch_metadata(&hpa.name, &params, &patch);
         in_time(REQUEST_WITHIN, patched).await.map(drop)
     }
 
-    async fn wake(&mut self, hpa: &HpaFacts) -> Result<(), ScaleError> {
+    async fn wake(&mut self, hpa: &HpaFacts) -> Result<(), ApiError> {
         let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
         let scale = self.scales.read(namespace, target, REQUEST_WITHIN).await?;
         if scale.replicas > 0 {
@@ -170,5 +170,5 @@ fn has_epoch(object: &HorizontalPodAutoscaler) -> bool {
 }
 
 fn is_asleep(hpa: &HpaFacts) -> bool {
-    hpa.annotations.contains_key(MARK)
+    hpa.annotations.contains_key(ZEROED_SINCE)
 }

@@ -32,7 +32,7 @@ pub(super) fn events<K>(
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let start = Watching {
+    let start = ResilientWatch {
         api,
         config: config.timeout(WATCH_SECONDS),
         watched,
@@ -47,7 +47,7 @@ where
     })
 }
 
-struct Watching<K> {
+struct ResilientWatch<K> {
     api: Api<K>,
     config: watcher::Config,
     watched: &'static str,
@@ -60,19 +60,19 @@ struct Watching<K> {
 /// An outage.
 struct Lost {
     since: Instant,
-    kind: Kind,
+    kind: WatchedKind,
 }
 
 /// What kind of failure it is. The text of one kind may differ each time, and is logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum WatchedKind {
     /// The API server answers with this HTTP status code.
     Refused(u16),
     /// No answer.
     NoAnswer,
 }
 
-impl<K> Watching<K>
+impl<K> ResilientWatch<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -99,7 +99,9 @@ where
                 Ok(Some(Err(error))) if is_expired(&error) => self.list_anew().await,
                 Ok(Some(Err(error))) => self.fail(kind(&error), &reason(&error)).await,
                 Ok(None) => self.list_anew().await,
-                Err(_) if self.listing => self.fail(Kind::NoAnswer, "no answer in time").await,
+                Err(_) if self.listing => {
+                    self.fail(WatchedKind::NoAnswer, "no answer in time").await
+                }
                 Err(_) => self.settle(),
             }
         }
@@ -131,7 +133,7 @@ where
         tokio::time::sleep(pause).await;
     }
 
-    async fn fail(&mut self, kind: Kind, reason: &str) {
+    async fn fail(&mut self, kind: WatchedKind, reason: &str) {
         if self.lost.as_ref().is_none_or(|lost| lost.kind != kind) {
             WatchLost {
                 watched: self.watched,
@@ -148,11 +150,13 @@ where
 /// The API server no longer keeps what happened since the last event: every watch meets that now
 /// and then, and listing anew is the answer.
 fn is_expired(error: &watcher::Error) -> bool {
-    matches!(kind(error), Kind::Refused(410))
+    matches!(kind(error), WatchedKind::Refused(410))
 }
 
-fn kind(error: &watcher::Error) -> Kind {
-    status(error).map_or(Kind::NoAnswer, |status| Kind::Refused(status.code))
+fn kind(error: &watcher::Error) -> WatchedKind {
+    status(error).map_or(WatchedKind::NoAnswer, |status| {
+        WatchedKind::Refused(status.code)
+    })
 }
 
 /// The API server's own words where it answered; else every cause, since the outermost error of a
@@ -200,7 +204,7 @@ mod tests {
 
     /// What the API server does with one request.
     #[derive(Clone, Copy, Debug)]
-    enum Step {
+    enum WatchStep {
         /// Refuses it.
         Refuse(u16),
         /// Lists one object of this name.
@@ -229,15 +233,15 @@ mod tests {
     }
 
     /// A client of an API server that takes these steps, then hangs.
-    fn client(steps: &'static [Step]) -> Client {
+    fn client(steps: &'static [WatchStep]) -> Client {
         let next = Arc::new(AtomicUsize::new(0));
         let serve = move |request: Request<Body>| {
             let step = steps.get(next.fetch_add(1, Ordering::SeqCst)).copied();
             let watches = request.uri().query().is_some_and(|q| q.contains("watch="));
             async move {
-                let (code, body) = match step.unwrap_or(Step::Hang) {
-                    Step::Refuse(code) => (code, refusal(code)),
-                    Step::List(name) => {
+                let (code, body) = match step.unwrap_or(WatchStep::Hang) {
+                    WatchStep::Refuse(code) => (code, refusal(code)),
+                    WatchStep::List(name) => {
                         assert!(!watches);
                         let list = json!({
                             "kind": "ConfigMapList", "apiVersion": "v1",
@@ -245,15 +249,15 @@ mod tests {
                         });
                         (200, list)
                     }
-                    Step::Change(name) => {
+                    WatchStep::Change(name) => {
                         assert!(watches);
                         (200, json!({"type": "MODIFIED", "object": map(name)}))
                     }
-                    Step::Expire => {
+                    WatchStep::Expire => {
                         assert!(watches);
                         (200, json!({"type": "ERROR", "object": refusal(410)}))
                     }
-                    Step::Hang => std::future::pending().await,
+                    WatchStep::Hang => std::future::pending().await,
                 };
                 let mut response = Response::new(Body::from(format!("{body}\n").into_bytes()));
                 *response.status_mut() = StatusCode::from_u16(code).unwrap();
@@ -264,7 +268,7 @@ mod tests {
     }
 
     /// The first events, in short.
-    async fn first(steps: &'static [Step], count: usize) -> Vec<String> {
+    async fn first(steps: &'static [WatchStep], count: usize) -> Vec<String> {
         let api: Api<ConfigMap> = Api::namespaced(client(steps), "n");
         let events = events(api, watcher::Config::default(), "test");
         let short = |event| match event {
@@ -285,9 +289,21 @@ mod tests {
     async fn goes_on_after_every_kind_of_failure() {
         let listed_anew = ["init", "listed a", "done", "init", "listed b", "done"];
         for steps in [
-            &[Step::List("a"), Step::Refuse(500), Step::List("b")] as &'static [Step],
-            &[Step::List("a"), Step::Refuse(403), Step::List("b")],
-            &[Step::List("a"), Step::Expire, Step::List("b")],
+            &[
+                WatchStep::List("a"),
+                WatchStep::Refuse(500),
+                WatchStep::List("b"),
+            ] as &'static [WatchStep],
+            &[
+                WatchStep::List("a"),
+                WatchStep::Refuse(403),
+                WatchStep::List("b"),
+            ],
+            &[
+                WatchStep::List("a"),
+                WatchStep::Expire,
+                WatchStep::List("b"),
+            ],
         ] {
             assert_eq!(first(steps, 6).await, listed_anew, "{steps:?}");
         }
@@ -296,7 +312,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_listed_anew_without_a_pause() {
         let began = tokio::time::Instant::now();
-        let steps = &[Step::Refuse(410), Step::Refuse(410), Step::List("a")];
+        let steps = &[
+            WatchStep::Refuse(410),
+            WatchStep::Refuse(410),
+            WatchStep::List("a"),
+        ];
         assert_eq!(first(steps, 4).await, ["init", "init", "init", "listed a"]);
         assert!(
             began.elapsed() > Duration::from_secs(1),
@@ -308,15 +328,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_is_always_refused_is_asked_for_ever_more_seldom() {
         let steps = &[
-            Step::List("a"),
-            Step::Refuse(429),
-            Step::List("a"),
-            Step::Refuse(429),
-            Step::List("a"),
-            Step::Refuse(429),
-            Step::List("a"),
-            Step::Refuse(429),
-            Step::List("b"),
+            WatchStep::List("a"),
+            WatchStep::Refuse(429),
+            WatchStep::List("a"),
+            WatchStep::Refuse(429),
+            WatchStep::List("a"),
+            WatchStep::Refuse(429),
+            WatchStep::List("a"),
+            WatchStep::Refuse(429),
+            WatchStep::List("b"),
         ];
         let began = tokio::time::Instant::now();
         let events = first(steps, 15).await;
@@ -331,20 +351,32 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refused_listing_is_tried_again() {
-        let steps = &[Step::Refuse(403), Step::Refuse(429), Step::List("a")];
+        let steps = &[
+            WatchStep::Refuse(403),
+            WatchStep::Refuse(429),
+            WatchStep::List("a"),
+        ];
         assert_eq!(first(steps, 4).await, ["init", "init", "init", "listed a"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_listing_that_never_ends_is_given_up() {
-        let steps = &[Step::Hang, Step::List("a"), Step::Change("a")];
+        let steps = &[
+            WatchStep::Hang,
+            WatchStep::List("a"),
+            WatchStep::Change("a"),
+        ];
         let events = first(steps, 5).await;
         assert_eq!(events, ["init", "init", "listed a", "done", "changed a"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_ends_in_order_goes_on_where_it_was() {
-        let steps = &[Step::List("a"), Step::Change("b"), Step::Change("c")];
+        let steps = &[
+            WatchStep::List("a"),
+            WatchStep::Change("b"),
+            WatchStep::Change("c"),
+        ];
         let events = first(steps, 5).await;
         assert_eq!(
             events,
@@ -356,11 +388,11 @@ mod tests {
     fn reasons_are_the_servers_own_words_or_every_cause() {
         let answered = |code| serde_json::from_value::<Status>(refusal(code)).unwrap();
         let refused = watcher::Error::WatchError(Box::new(answered(403)));
-        assert_eq!(kind(&refused), Kind::Refused(403));
+        assert_eq!(kind(&refused), WatchedKind::Refused(403));
         assert_eq!(reason(&refused), "not now");
         let cause = std::io::Error::other("connection refused");
         let silent = watcher::Error::WatchFailed(kube::Error::Service(Box::new(cause)));
-        assert_eq!(kind(&silent), Kind::NoAnswer);
+        assert_eq!(kind(&silent), WatchedKind::NoAnswer);
         assert!(
             reason(&silent).ends_with("connection refused"),
             "{}",

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::authentication::access::{Action, Caller, Object};
-use crate::authentication::{ReviewError, Reviewer};
+use crate::authentication::{Authenticator, ReviewError};
 
 /// How long one answer may take, the second try included: the HPA controller has five workers, and
 /// none of them is to wait for long.
@@ -42,7 +42,7 @@ impl Debug for ClusterReviewer {
     }
 }
 
-impl Reviewer for ClusterReviewer {
+impl Authenticator for ClusterReviewer {
     fn who(&self, token: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
         let review = TokenReview {
             spec: TokenReviewSpec {

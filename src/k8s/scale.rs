@@ -25,7 +25,7 @@ pub struct Scale {
 
 /// Why a scale target could not be read or set, in words that stay the same while the cause does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ScaleError {
+pub enum ApiError {
     /// Somebody else wrote in between: whoever wants to write has to look again.
     #[error("it was changed meanwhile")]
     Changed,
@@ -74,7 +74,7 @@ impl Scales {
         namespace: &str,
         target: &ScaleTarget,
         within: Duration,
-    ) -> Result<Scale, ScaleError> {
+    ) -> Result<Scale, ApiError> {
         let api = self.api(namespace, target, within).await?;
         let scale = in_time(within, api.get_scale(&target.name)).await?;
         let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
@@ -97,7 +97,7 @@ impl Scales {
         read: &Scale,
         replicas: u32,
         within: Duration,
-    ) -> Result<(), ScaleError> {
+    ) -> Result<(), ApiError> {
         let api = self.api(namespace, target, within).await?;
         let patch = Patch::Merge(json!({
             "metadata": {"resourceVersion": read.version},
@@ -113,7 +113,7 @@ impl Scales {
         namespace: &str,
         target: &ScaleTarget,
         within: Duration,
-    ) -> Result<Api<DynamicObject>, ScaleError> {
+    ) -> Result<Api<DynamicObject>, ApiError> {
         let key = (target.api_version.to_string(), target.kind.to_string());
         let resource = match self.resources.get(&key) {
             Some(resource) => resource.clone(),
@@ -130,22 +130,18 @@ impl Scales {
         ))
     }
 
-    async fn find(
-        &self,
-        target: &ScaleTarget,
-        within: Duration,
-    ) -> Result<ApiResource, ScaleError> {
+    async fn find(&self, target: &ScaleTarget, within: Duration) -> Result<ApiResource, ApiError> {
         let (group, version) = target
             .api_version
             .split_once('/')
             .unwrap_or(("", &target.api_version));
         let kind = GroupVersionKind::gvk(group, version, &target.kind);
-        let unknown = || ScaleError::NoKind {
+        let unknown = || ApiError::NoKind {
             api_version: target.api_version.to_string(),
             kind: target.kind.to_string(),
         };
         let found = tokio::time::timeout(within, pinned_kind(&self.client, &kind)).await;
-        match found.map_err(|_| ScaleError::NoAnswer)? {
+        match found.map_err(|_| ApiError::NoAnswer)? {
             Ok((resource, _)) => Ok(resource),
             Err(Error::Discovery(_)) => Err(unknown()),
             Err(Error::Api(status)) if status.code == 404 => Err(unknown()),
@@ -158,21 +154,21 @@ impl Scales {
 pub(super) async fn in_time<T>(
     within: Duration,
     request: impl Future<Output = kube::Result<T>>,
-) -> Result<T, ScaleError> {
+) -> Result<T, ApiError> {
     let answer = tokio::time::timeout(within, request).await;
-    answer.map_err(|_| ScaleError::NoAnswer)?.map_err(told)
+    answer.map_err(|_| ApiError::NoAnswer)?.map_err(told)
 }
 
-fn told(error: Error) -> ScaleError {
+fn told(error: Error) -> ApiError {
     match error {
-        Error::Api(status) if status.code == 409 => ScaleError::Changed,
+        Error::Api(status) if status.code == 409 => ApiError::Changed,
         Error::Api(status) if status.code == 404 && !status.message.is_empty() => {
-            ScaleError::Gone(status.message.clone())
+            ApiError::Gone(status.message.clone())
         }
         Error::Api(status) if status.message.is_empty() => {
-            ScaleError::Refused(format!("status {}", status.code))
+            ApiError::Refused(format!("status {}", status.code))
         }
-        Error::Api(status) => ScaleError::Refused(status.message.clone()),
-        _ => ScaleError::NoAnswer,
+        Error::Api(status) => ApiError::Refused(status.message.clone()),
+        _ => ApiError::NoAnswer,
     }
 }

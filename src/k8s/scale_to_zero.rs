@@ -13,13 +13,15 @@ use std::time::{Duration, Instant, SystemTime};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::scale::{Scale, ScaleError, Scales, in_time};
-use super::write_guard::Writing;
-use crate::model::decisions::scale_to_zero::{Situation, Sleeper, Step, Work, sleepers, step};
+use super::scale::{ApiError, Scale, Scales, in_time};
+use super::write_guard::WriteGuard;
+use crate::model::decisions::scale_to_zero::{
+    Candidate, Demand, WorkloadState, ZeroAction, sleepers, step,
+};
 use crate::model::diagnostics::hpa_events::Cause;
 use crate::model::hpa::facts::{HpaFacts, asks_others, is_native, is_paused};
-use crate::model::hpa::key::HpaName;
-use crate::model::settings::annotation_keys::MARK;
+use crate::model::hpa::key::HpaKey;
+use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::units::newtypes::Moment;
 use crate::telemetry::zero::{ScaledToZero, WakeUp, ZeroFailed};
 
@@ -27,9 +29,9 @@ use crate::telemetry::zero::{ScaledToZero, WakeUp, ZeroFailed};
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Follows the snapshots until there are no more.
-pub async fn keep(writing: Writing) {
+pub async fn keep(writing: WriteGuard) {
     let mut reader = writing.reader.clone();
-    let mut keeper = Keeper {
+    let mut keeper = ZeroReconciler {
         scales: Scales::new(writing.client.clone()),
         writing,
         workloads: BTreeMap::new(),
@@ -39,15 +41,15 @@ pub async fn keep(writing: Writing) {
     }
 }
 
-struct Keeper {
-    writing: Writing,
+struct ZeroReconciler {
+    writing: WriteGuard,
     scales: Scales,
-    workloads: BTreeMap<HpaName, Workload>,
+    workloads: BTreeMap<HpaKey, ManagedWorkload>,
 }
 
 /// What is remembered of a workload.
 #[derive(Debug, Default)]
-struct Workload {
+struct ManagedWorkload {
     uid: Arc<str>,
     /// When it was last looked at.
     looked: Option<Instant>,
@@ -55,17 +57,17 @@ struct Workload {
     up: Option<Instant>,
     /// When it was set to zero here.
     zeroed: Option<Instant>,
-    failing: Option<ScaleError>,
+    failing: Option<ApiError>,
 }
 
 /// What a look at a workload shows.
-struct Seen {
+struct ObservedWorkload {
     marked: bool,
     version: Option<String>,
     scale: Scale,
 }
 
-impl Keeper {
+impl ZeroReconciler {
     async fn turn(&mut self) {
         let Some(snapshot) = self.writing.begin() else {
             self.workloads.clear();
@@ -78,7 +80,8 @@ impl Keeper {
         };
         let is_ours = |hpa: &&Arc<HpaFacts>| {
             let key = (Arc::clone(&hpa.namespace), Arc::clone(&hpa.name));
-            (sleepers.contains_key(&key) || hpa.annotations.contains_key(MARK)) && may_write(hpa)
+            (sleepers.contains_key(&key) || hpa.annotations.contains_key(ZEROED_SINCE))
+                && may_write(hpa)
         };
         let mut kept = BTreeSet::new();
         for hpa in hpas.iter().filter(is_ours) {
@@ -86,9 +89,9 @@ impl Keeper {
             kept.insert(key.clone());
             let workload = self.workloads.entry(key.clone()).or_default();
             if workload.uid != hpa.uid {
-                *workload = Workload {
+                *workload = ManagedWorkload {
                     uid: Arc::clone(&hpa.uid),
-                    ..Workload::default()
+                    ..ManagedWorkload::default()
                 };
             }
             let sleeper = sleepers.get(&key).filter(|_| asks_others(hpa).is_none());
@@ -105,11 +108,11 @@ impl Keeper {
 
     async fn look_after(
         &mut self,
-        key: &HpaName,
+        key: &HpaKey,
         hpa: &HpaFacts,
-        sleeper: Option<&Sleeper>,
+        sleeper: Option<&Candidate>,
         idle: Option<Duration>,
-    ) -> Result<(), ScaleError> {
+    ) -> Result<(), ApiError> {
         let seen = self.look(hpa).await?;
         let Some(workload) = self.workloads.get_mut(key) else {
             return Ok(());
@@ -122,24 +125,24 @@ impl Keeper {
         let most = sleeper
             .and_then(|s| s.ceiling)
             .map_or(most, |c| c.min(most));
-        let situation = Situation {
+        let situation = WorkloadState {
             wanted: sleeper.is_some() && !is_native(hpa),
             marked: seen.marked,
             replicas: seen.scale.replicas,
-            work: sleeper.map_or(Work::Unknown, |sleeper| sleeper.work),
+            work: sleeper.map_or(Demand::Unknown, |sleeper| sleeper.work),
             idle: idle.zip(up).map(|(idle, up)| idle.min(up.elapsed())),
             cooldown: sleeper.map_or(Duration::MAX, |sleeper| sleeper.cooldown),
             zeroed: workload.zeroed.map(|zeroed| zeroed.elapsed()),
             bounds: (fewest, most),
         };
         match step(&situation) {
-            Step::Rest => Ok(()),
-            Step::Zero => {
+            ZeroAction::Rest => Ok(()),
+            ZeroAction::Zero => {
                 let version = self.mark(hpa, &seen, true).await?;
                 let set = self.set(hpa, &seen.scale, 0).await;
-                if set == Err(ScaleError::Changed) && !seen.marked {
+                if set == Err(ApiError::Changed) && !seen.marked {
                     // Somebody else was first: were theirs a zero, the mark would make it ours.
-                    let marked = Seen {
+                    let marked = ObservedWorkload {
                         marked: true,
                         version,
                         ..seen
@@ -155,7 +158,7 @@ impl Keeper {
                 self.writing.tell(key, Cause::ScaledToZero);
                 Ok(())
             }
-            Step::Wake(replicas) => {
+            ZeroAction::Wake(replicas) => {
                 self.set(hpa, &seen.scale, replicas).await?;
                 if let Some(workload) = self.workloads.get_mut(key) {
                     workload.zeroed = None;
@@ -165,7 +168,7 @@ impl Keeper {
                 self.writing.tell(key, Cause::Woken(replicas));
                 self.mark(hpa, &seen, false).await.map(drop)
             }
-            Step::Unmark => {
+            ZeroAction::Unmark => {
                 if let Some(workload) = self.workloads.get_mut(key) {
                     workload.zeroed = None;
                 }
@@ -174,12 +177,12 @@ impl Keeper {
         }
     }
 
-    async fn look(&mut self, hpa: &HpaFacts) -> Result<Seen, ScaleError> {
+    async fn look(&mut self, hpa: &HpaFacts) -> Result<ObservedWorkload, ApiError> {
         let within = self.writing.within()?;
         let api = self.writing.api(hpa);
         let object = in_time(within, api.get_metadata(&hpa.name)).await?;
         if object.metadata.uid.as_deref() != Some(&*hpa.uid) {
-            return Err(ScaleError::Changed);
+            return Err(ApiError::Changed);
         }
         let metadata = self.writing.claim(&api, object.metadata).await?;
         let annotations = metadata.annotations.unwrap_or_default();
@@ -187,8 +190,8 @@ impl Keeper {
             .scales
             .read(&hpa.namespace, &hpa.scale_target, within)
             .await?;
-        Ok(Seen {
-            marked: annotations.contains_key(MARK),
+        Ok(ObservedWorkload {
+            marked: annotations.contains_key(ZEROED_SINCE),
             version: metadata.resource_version,
             scale,
         })
@@ -198,9 +201,9 @@ impl Keeper {
     async fn mark(
         &self,
         hpa: &HpaFacts,
-        seen: &Seen,
+        seen: &ObservedWorkload,
         marked: bool,
-    ) -> Result<Option<String>, ScaleError> {
+    ) -> Result<Option<String>, ApiError> {
         if marked == seen.marked {
             return Ok(seen.version.clone());
         }
@@ -208,7 +211,7 @@ impl Keeper {
             marked.then(|| humantime::format_rfc3339_seconds(SystemTime::now()).to_string());
         let patch = Patch::Merge(json!({"metadata": {
             "resourceVersion": seen.version,
-            "annotations": {MARK: since},
+            "annotations": {ZEROED_SINCE: since},
         }}));
         let params = PatchParams::default();
         let api = self.writing.api(hpa);
@@ -217,7 +220,7 @@ impl Keeper {
         Ok(is.metadata.resource_version)
     }
 
-    async fn set(&mut self, hpa: &HpaFacts, read: &Scale, replicas: u32) -> Result<(), ScaleError> {
+    async fn set(&mut self, hpa: &HpaFacts, read: &Scale, replicas: u32) -> Result<(), ApiError> {
         let within = self.writing.within()?;
         let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
         self.scales
@@ -225,12 +228,12 @@ impl Keeper {
             .await
     }
 
-    fn tell(&mut self, key: &HpaName, error: Option<ScaleError>) {
+    fn tell(&mut self, key: &HpaKey, error: Option<ApiError>) {
         let Some(workload) = self.workloads.get_mut(key) else {
             return;
         };
         // Somebody else's write is no failure: the next look sees it, and need not wait.
-        if error == Some(ScaleError::Changed) {
+        if error == Some(ApiError::Changed) {
             workload.looked = None;
             return;
         }
@@ -244,12 +247,12 @@ impl Keeper {
 /// Whether a workload has to be looked at now: at once where something waits to be woken, now and
 /// then where there is nothing to do.
 fn is_due(
-    workload: &Workload,
+    workload: &ManagedWorkload,
     hpa: &HpaFacts,
-    sleeper: Option<&Sleeper>,
+    sleeper: Option<&Candidate>,
     idle: Option<Duration>,
 ) -> bool {
-    let sleeps = hpa.annotations.contains_key(MARK) || workload.zeroed.is_some();
+    let sleeps = hpa.annotations.contains_key(ZEROED_SINCE) || workload.zeroed.is_some();
     let was_looked_at = |within| {
         let looked = workload.looked;
         looked.is_some_and(|looked| looked.elapsed() < within)
@@ -257,8 +260,8 @@ fn is_due(
     match sleeper {
         // Nobody wants it to sleep any more, or it goes to zero by itself.
         _ if sleeper.is_none() || is_native(hpa) => sleeps && !was_looked_at(LOOK_EVERY),
-        Some(Sleeper {
-            work: Work::Waiting(_) | Work::NeverRan,
+        Some(Candidate {
+            work: Demand::Waiting(_) | Demand::NeverRan,
             ..
         }) => sleeps && (workload.failing.is_none() || !was_looked_at(LOOK_EVERY)),
         // Before the cooldown is over, too, so that a start by hand is seen as one.

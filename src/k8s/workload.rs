@@ -13,7 +13,7 @@ use kube::core::Selector;
 use kube::{Api, Client};
 use serde_json::Value;
 
-use super::scale::{ScaleError, in_time};
+use super::scale::{ApiError, in_time};
 use crate::model::diagnostics::workload_findings::{Surge, WorkloadFacts};
 use crate::model::hpa::facts::HpaFacts;
 
@@ -120,7 +120,7 @@ async fn one(
     client: &Client,
     hpa: &HpaFacts,
     within: Duration,
-) -> Result<Option<(WorkloadFacts, LabelSelector)>, ScaleError> {
+) -> Result<Option<(WorkloadFacts, LabelSelector)>, ApiError> {
     let target = &hpa.scale_target;
     let (namespace, name) = (&*hpa.namespace, &*target.name);
     match (&*target.api_version, &*target.kind) {
@@ -146,8 +146,8 @@ async fn pods(
     namespace: &str,
     selector: &LabelSelector,
     within: Duration,
-) -> Result<Option<BTreeSet<IpAddr>>, ScaleError> {
-    let refused = |error: kube::core::ParseExpressionError| ScaleError::Refused(error.to_string());
+) -> Result<Option<BTreeSet<IpAddr>>, ApiError> {
+    let refused = |error: kube::core::ParseExpressionError| ApiError::Refused(error.to_string());
     let picks: Selector = selector.clone().try_into().map_err(refused)?;
     if picks.selects_all() {
         return Ok(None);

@@ -11,16 +11,16 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::events::Notices;
-use super::scale::{ScaleError, in_time};
+use super::events::PendingEvents;
+use super::scale::{ApiError, in_time};
 use crate::leader_election::Leadership;
 use crate::model::decisions::fencing::{self, EPOCH};
 use crate::model::diagnostics::hpa_events::{Cause, Notice};
-use crate::model::evaluation::Rules;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::hpa::facts::HpaFacts;
-use crate::model::hpa::key::HpaName;
+use crate::model::hpa::key::HpaKey;
 use crate::model::snapshot::LagSnapshot;
-use crate::snapshot_channel::Reader;
+use crate::snapshot_channel::SnapshotReader;
 
 /// The longest that one request may take.
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
@@ -28,24 +28,24 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// What a writer works with.
 #[derive(Clone)]
 #[allow(missing_debug_implementations, reason = "the client has none")]
-pub struct Writing {
+pub struct WriteGuard {
     /// The Kubernetes cluster.
     pub client: Client,
     /// The snapshots.
-    pub reader: Reader,
+    pub reader: SnapshotReader,
     /// The HPAs.
     pub hpas: watch::Receiver<Option<Vec<Arc<HpaFacts>>>>,
     /// Whether this process may write.
     pub leadership: Leadership,
     /// The rules by which requests are answered.
-    pub rules: Rules,
+    pub rules: ServingPolicy,
     /// The snapshot that is decided by; at first nothing is.
     pub from: Arc<LagSnapshot>,
     /// Takes what is done that a person should know of.
-    pub notices: Notices,
+    pub notices: PendingEvents,
 }
 
-impl Writing {
+impl WriteGuard {
     /// The latest snapshot, which is decided by from now on; `None` where this process does not lead, or
     /// did not when it was made, or knows no HPAs yet.
     pub(super) fn begin(&mut self) -> Option<Arc<LagSnapshot>> {
@@ -59,8 +59,8 @@ impl Writing {
     ///
     /// # Errors
     /// It may be so by now: whatever was read has to be read again.
-    pub(super) fn within(&self) -> Result<Duration, ScaleError> {
-        self.left().ok_or(ScaleError::Changed)
+    pub(super) fn within(&self) -> Result<Duration, ApiError> {
+        self.left().ok_or(ApiError::Changed)
     }
 
     fn left(&self) -> Option<Duration> {
@@ -79,7 +79,7 @@ impl Writing {
         &self,
         api: &Api<HorizontalPodAutoscaler>,
         read: ObjectMeta,
-    ) -> Result<ObjectMeta, ScaleError> {
+    ) -> Result<ObjectMeta, ApiError> {
         let Some(epoch) = fencing::to_claim(read.annotations.as_ref(), self.from.term) else {
             return Ok(read);
         };
@@ -106,15 +106,15 @@ impl Writing {
     ///
     /// # Errors
     /// It does not.
-    pub(super) fn within_term(&self) -> Result<Duration, ScaleError> {
+    pub(super) fn within_term(&self) -> Result<Duration, ApiError> {
         let now = Instant::now();
         let term = self.leadership.holds(self.from.term, now);
         let left = term.and_then(|term| term.left(now));
-        Ok(left.ok_or(ScaleError::Changed)?.min(REQUEST_WITHIN))
+        Ok(left.ok_or(ApiError::Changed)?.min(REQUEST_WITHIN))
     }
 
     /// Has a person told what was done about an HPA.
-    pub(super) fn tell(&self, hpa: &HpaName, cause: Cause) {
+    pub(super) fn tell(&self, hpa: &HpaKey, cause: Cause) {
         let hpa = hpa.clone();
         self.notices.tell(Notice { hpa, cause });
     }
@@ -137,9 +137,9 @@ mod tests {
     use crate::snapshot_channel::{self, Publisher};
 
     /// An API server with one HPA: its version and its annotations.
-    type Hpa = Arc<Mutex<(u64, BTreeMap<String, String>)>>;
+    type PatchedHpa = Arc<Mutex<(u64, BTreeMap<String, String>)>>;
 
-    fn client(hpa: &Hpa) -> Client {
+    fn client(hpa: &PatchedHpa) -> Client {
         let hpa = Arc::clone(hpa);
         let serve = move |request: Request<Body>| {
             let hpa = Arc::clone(&hpa);
@@ -177,22 +177,22 @@ mod tests {
         })
     }
 
-    fn read(hpa: &Hpa) -> ObjectMeta {
+    fn read(hpa: &PatchedHpa) -> ObjectMeta {
         serde_json::from_value(shown(&hpa.lock().unwrap())["metadata"].clone()).unwrap()
     }
 
     /// A leader of that term, for so long from now on.
-    fn leader(hpa: &Hpa, number: u64, lasts: Duration) -> (Writing, Publisher) {
+    fn leader(hpa: &PatchedHpa, number: u64, lasts: Duration) -> (WriteGuard, Publisher) {
         let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
         publisher.of_term(number).publish(fixtures::snapshot());
         let until = Some(Instant::now() + lasts);
         let term = watch::channel(Some(Term { number, until })).1;
-        let writing = Writing {
+        let writing = WriteGuard {
             client: client(hpa),
             reader,
             hpas: watch::channel(None).1,
             leadership: Leadership::new(term),
-            rules: Rules {
+            rules: ServingPolicy {
                 clamp: true,
                 cap: CapMode::Enforce,
                 // The fixture's readings were made when the test began.
@@ -209,11 +209,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_leader_that_was_held_up_still_writes_meets_a_newer_version() {
-        let hpa = Hpa::default();
+        let hpa = PatchedHpa::default();
         let (mut old, _old) = leader(&hpa, 1, LONG);
         let (mut new, _new) = leader(&hpa, 2, LONG);
         assert!(old.begin().is_some() && new.begin().is_some());
-        let api = |writing: &Writing| Api::namespaced(writing.client.clone(), "shop");
+        let api = |writing: &WriteGuard| Api::namespaced(writing.client.clone(), "shop");
         let before = old.claim(&api(&old), read(&hpa)).await.unwrap();
         assert_eq!(before.annotations.unwrap()[EPOCH], "1");
         // It has read, and stands still; the new one has nothing else to write.
@@ -227,30 +227,30 @@ mod tests {
         let mut late = known;
         late.annotations = None;
         let refused = old.claim(&api(&old), late).await;
-        assert_eq!(refused.err(), Some(ScaleError::Changed));
+        assert_eq!(refused.err(), Some(ApiError::Changed));
         assert_eq!(read(&hpa), claimed);
     }
 
     #[tokio::test]
     async fn nothing_is_written_without_a_term_and_a_fresh_snapshot_of_it() {
-        let hpa = Hpa::default();
+        let hpa = PatchedHpa::default();
         let (mut writing, publisher) = leader(&hpa, 3, LONG);
         // Nothing is decided by yet.
-        assert_eq!(writing.within(), Err(ScaleError::Changed));
+        assert_eq!(writing.within(), Err(ApiError::Changed));
         assert!(writing.begin().is_some());
         assert_eq!(writing.within(), Ok(REQUEST_WITHIN));
         writing.rules.max_staleness = Duration::ZERO;
-        assert_eq!(writing.within(), Err(ScaleError::Changed));
+        assert_eq!(writing.within(), Err(ApiError::Changed));
         writing.rules.max_staleness = LONG;
         // A snapshot of an earlier term.
         publisher.of_term(2).publish(fixtures::snapshot());
         assert!(writing.begin().is_none());
-        assert_eq!(writing.within(), Err(ScaleError::Changed));
+        assert_eq!(writing.within(), Err(ApiError::Changed));
         let (mut over, _keep) = leader(&hpa, 4, Duration::ZERO);
         assert!(over.begin().is_none());
         let api = Api::namespaced(over.client.clone(), "shop");
         let refused = over.claim(&api, read(&hpa)).await;
-        assert_eq!(refused.err(), Some(ScaleError::Changed));
+        assert_eq!(refused.err(), Some(ApiError::Changed));
         assert_eq!(read(&hpa).resource_version.as_deref(), Some("0"));
     }
 }

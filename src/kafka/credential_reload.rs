@@ -3,7 +3,7 @@
 //!
 //! One design for both clients: every few seconds the settings are read again; where they differ and
 //! stay so, the wire client gets them for its next connections and makes the old ones anew, while
-//! librdkafka's clients are replaced. Settings that cannot be read or that the client refuses, such as
+//! librdkafka's clients are replaced. ClientSettings that cannot be read or that the client refuses, such as
 //! a certificate whose key has not been written yet, leave everything as it is, and are told once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::librdkafka::Librdkafka;
 use super::wire::Wire;
-use super::{Asking, Client, Renewed, Settings, SetupError, log_in};
+use super::{Client, ClientSettings, PendingSweep, Renewed, SetupError, log_in};
 
 /// How often files are looked at.
 const EVERY: Duration = Duration::from_secs(3);
@@ -33,39 +33,39 @@ const FILES: [&str; 6] = [
 ];
 
 /// A client, replaced or told when its credentials change.
-pub(super) struct Renewal {
+pub(super) struct CredentialReload {
     /// As configured.
-    settings: Settings,
-    current: Mutex<Current>,
+    settings: ClientSettings,
+    current: Mutex<CurrentClient>,
 }
 
-struct Current {
-    asking: Arc<Asking>,
+struct CurrentClient {
+    asking: Arc<PendingSweep>,
     /// What it was set up with.
-    settings: Settings,
+    settings: ClientSettings,
 }
 
 /// What the settings are made of at one time.
 #[derive(PartialEq, Eq)]
-struct Look {
+struct FileCheck {
     renewed: Renewed,
     /// The texts of the files that properties name.
     files: u64,
 }
 
-impl Renewal {
+impl CredentialReload {
     /// Sets up the client, and looks after its files where it has some.
-    pub(super) fn start(settings: Settings) -> Result<Arc<Self>, SetupError> {
+    pub(super) fn start(settings: ClientSettings) -> Result<Arc<Self>, SetupError> {
         let seen = look(&settings).ok();
         let used = log_in(settings.clone(), None)?;
         let asking = match settings.client {
-            Client::Librdkafka => Asking::Librdkafka(Librdkafka::connect(used.clone())?),
-            Client::Auto | Client::Wire => Asking::Wire(Wire::connect(&used)?),
+            Client::Librdkafka => PendingSweep::Librdkafka(Librdkafka::connect(used.clone())?),
+            Client::Auto | Client::Wire => PendingSweep::Wire(Wire::connect(&used)?),
         };
         let has_files = settings.renew.is_some() || !files_of(&settings).is_empty();
         let renewal = Arc::new(Self {
             settings,
-            current: Mutex::new(Current {
+            current: Mutex::new(CurrentClient {
                 asking: Arc::new(asking),
                 settings: used,
             }),
@@ -77,18 +77,18 @@ impl Renewal {
         Ok(renewal)
     }
 
-    fn current(&self) -> MutexGuard<'_, Current> {
+    fn current(&self) -> MutexGuard<'_, CurrentClient> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The client as it is now.
-    pub(super) fn asking(&self) -> Arc<Asking> {
+    pub(super) fn asking(&self) -> Arc<PendingSweep> {
         Arc::clone(&self.current().asking)
     }
 
     /// Has the client use these.
     fn renew(&self, (properties, token): Renewed) -> Result<(), SetupError> {
-        let settings = Settings {
+        let settings = ClientSettings {
             properties,
             token,
             ..self.settings.clone()
@@ -96,12 +96,12 @@ impl Renewal {
         let mut current = self.current();
         let settings = log_in(settings, Some(&current.settings))?;
         let replaced = match current.asking.as_ref() {
-            Asking::Wire(wire) => {
+            PendingSweep::Wire(wire) => {
                 wire.renew(&settings)?;
                 None
             }
-            Asking::Librdkafka(_) => {
-                let new = Asking::Librdkafka(Librdkafka::connect(settings.clone())?);
+            PendingSweep::Librdkafka(_) => {
+                let new = PendingSweep::Librdkafka(Librdkafka::connect(settings.clone())?);
                 Some(std::mem::replace(&mut current.asking, Arc::new(new)))
             }
         };
@@ -114,7 +114,7 @@ impl Renewal {
 }
 
 /// Looks at the files for as long as the client lives.
-async fn watch(renewal: Weak<Renewal>, mut seen: Option<Look>) {
+async fn watch(renewal: Weak<CredentialReload>, mut seen: Option<FileCheck>) {
     let mut told = None;
     loop {
         sleep(EVERY).await;
@@ -160,7 +160,10 @@ async fn watch(renewal: Weak<Renewal>, mut seen: Option<Look>) {
 }
 
 /// The settings as they are now, where they are others and stay so.
-async fn changed(settings: Settings, seen: Option<&Look>) -> Result<Option<Look>, String> {
+async fn changed(
+    settings: ClientSettings,
+    seen: Option<&FileCheck>,
+) -> Result<Option<FileCheck>, String> {
     let settings = Arc::new(settings);
     let read = || {
         let settings = Arc::clone(&settings);
@@ -180,7 +183,7 @@ async fn changed(settings: Settings, seen: Option<&Look>) -> Result<Option<Look>
     Ok((again == new).then_some(again))
 }
 
-fn look(settings: &Settings) -> Result<Look, String> {
+fn look(settings: &ClientSettings) -> Result<FileCheck, String> {
     let renewed = match &settings.renew {
         Some(renew) => renew()?,
         None => (settings.properties.clone(), settings.token.clone()),
@@ -191,13 +194,13 @@ fn look(settings: &Settings) -> Result<Look, String> {
             std::fs::read(path).map_err(|error| format!("property {property}: {path}: {error}"))?;
         text.hash(&mut hasher);
     }
-    Ok(Look {
+    Ok(FileCheck {
         renewed,
         files: hasher.finish(),
     })
 }
 
-fn files_of(settings: &Settings) -> Vec<(&'static str, &str)> {
+fn files_of(settings: &ClientSettings) -> Vec<(&'static str, &str)> {
     let named = FILES.iter().filter_map(|name| {
         let path = settings.properties.get(*name)?.as_str();
         // librdkafka's word for the system's roots; a folder of certificates is not looked into.

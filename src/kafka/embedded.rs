@@ -8,7 +8,7 @@ use std::time::Duration;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
-use super::{Client, Settings, SetupError};
+use super::{Client, ClientSettings, SetupError};
 use crate::model::units::newtypes::ClusterName;
 
 /// Mock brokers on loopback ports, gone when dropped.
@@ -66,8 +66,8 @@ impl Embedded {
 
     /// What a client needs to know.
     #[must_use]
-    pub fn settings(&self) -> Settings {
-        Settings {
+    pub fn settings(&self) -> ClientSettings {
+        ClientSettings {
             name: self.name.clone(),
             properties: BTreeMap::from([("bootstrap.servers".into(), self.bootstrap())]),
             max_groups: 50,

@@ -2,7 +2,7 @@
 
 use super::librdkafka::kerberos;
 use super::login::TokenSource;
-use super::{Client, Settings};
+use super::{Client, ClientSettings};
 
 /// An optional part of the binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +63,12 @@ impl Feature {
 ///
 /// # Errors
 /// The feature to build it with.
-pub(super) fn check(settings: &Settings, client: Client) -> Result<(), String> {
+pub(super) fn check(settings: &ClientSettings, client: Client) -> Result<(), String> {
     check_in(settings, client, Feature::is_built_in)
 }
 
 fn check_in(
-    settings: &Settings,
+    settings: &ClientSettings,
     client: Client,
     is_built_in: fn(Feature) -> bool,
 ) -> Result<(), String> {
@@ -79,7 +79,7 @@ fn check_in(
     }
 }
 
-fn needed(settings: &Settings, client: Client) -> Vec<Feature> {
+fn needed(settings: &ClientSettings, client: Client) -> Vec<Feature> {
     let mut needed = Vec::new();
     let source = settings.token.as_ref().map(|token| &token.source);
     if matches!(source, Some(TokenSource::AwsMskIam { .. })) {
@@ -98,7 +98,7 @@ fn needed(settings: &Settings, client: Client) -> Vec<Feature> {
 
 /// Whether librdkafka does with OpenSSL what these settings ask for. SASL PLAIN and Kerberos without TLS are the
 /// logins for which it does not need it.
-fn needs_openssl(settings: &Settings) -> bool {
+fn needs_openssl(settings: &ClientSettings) -> bool {
     let get = |name: &str| {
         settings
             .properties
@@ -117,9 +117,9 @@ mod tests {
     use super::*;
     use crate::kafka::login::TokenSettings;
 
-    fn settings(properties: &[(&str, &str)], token: Option<TokenSource>) -> Settings {
+    fn settings(properties: &[(&str, &str)], token: Option<TokenSource>) -> ClientSettings {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        Settings {
+        ClientSettings {
             name: "main".into(),
             properties: properties.iter().map(owned).collect(),
             max_groups: 1,
@@ -231,7 +231,7 @@ mod tests {
             None,
         );
         for client in [Client::Auto, Client::Librdkafka] {
-            let settings = Settings {
+            let settings = ClientSettings {
                 client,
                 ..sasl.clone()
             };

@@ -14,16 +14,16 @@ const REMEMBERED: Duration = Duration::from_secs(90);
 /// What a cluster's clients have said of their connections. Shared by the clients' callbacks and
 /// the sweeps of one source, and by nothing else.
 #[derive(Debug, Default)]
-pub(super) struct Health(Mutex<State>);
+pub(super) struct Health(Mutex<HealthState>);
 
 #[derive(Debug, Default)]
-struct State {
-    seen: Vec<Seen>,
+struct HealthState {
+    seen: Vec<SeenFault>,
     current: Option<ConnectionFault>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct SeenFault {
     kind: Fault,
     reason: Arc<str>,
     last: Instant,
@@ -41,7 +41,7 @@ pub(super) fn rank(kind: Fault) -> u8 {
 }
 
 impl Health {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HealthState> {
         // A panic while it was held left at worst one report out.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,7 +54,7 @@ impl Health {
         let mut state = self.state();
         match state.seen.iter_mut().find(|seen| seen.kind == kind) {
             Some(seen) => seen.last = now,
-            None => state.seen.push(Seen {
+            None => state.seen.push(SeenFault {
                 kind,
                 reason: reason.into(),
                 last: now,
@@ -64,7 +64,7 @@ impl Health {
 
     /// The cluster answered.
     pub(super) fn answered(&self) {
-        *self.state() = State::default();
+        *self.state() = HealthState::default();
     }
 
     /// What keeps the cluster from answering, as of the last sweep that asked it something.

@@ -20,14 +20,14 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::client::Client;
+use self::client::LibrdkafkaClient;
 use self::faults::fault_of;
 use self::groups::GroupClients;
-use self::logs::Logs;
+use self::logs::LogReader;
 use self::topics::TopicCache;
 use super::health::Health;
-use super::reachability::{Heard, heard, unheard};
-use super::{GroupList, Settings, SetupError};
+use super::reachability::{Reachability, heard, unheard};
+use super::{ClientSettings, GroupList, SetupError};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
@@ -38,12 +38,12 @@ use crate::poller::OffsetSource;
 pub struct Librdkafka(Arc<Inner>);
 
 struct Inner {
-    settings: Settings,
+    settings: ClientSettings,
     health: Arc<Health>,
-    client: Client,
+    client: LibrdkafkaClient,
     groups: GroupClients,
     topics: TopicCache,
-    logs: Logs,
+    logs: LogReader,
 }
 
 impl Librdkafka {
@@ -51,7 +51,7 @@ impl Librdkafka {
     ///
     /// # Errors
     /// A property that librdkafka refuses, extensions beside a token.
-    pub(super) fn connect(settings: Settings) -> Result<Self, SetupError> {
+    pub(super) fn connect(settings: ClientSettings) -> Result<Self, SetupError> {
         if client::trusts_system_roots(&settings) {
             tracing::info!(cluster = %settings.name, "no ssl.ca.location: brokers are checked against the system's roots");
         }
@@ -69,7 +69,7 @@ impl Librdkafka {
             client: client::client(&settings, &health, None)?,
             groups: GroupClients::default(),
             topics: TopicCache::default(),
-            logs: Logs::default(),
+            logs: LogReader::default(),
             health,
             settings,
         });
@@ -145,8 +145,8 @@ impl Inner {
             self.topics.forget();
         }
         let is_silent = match heard(&groups) {
-            Heard::NothingAsked if !is_new => None,
-            Heard::Silence if !is_new => {
+            Reachability::NothingAsked if !is_new => None,
+            Reachability::Silence if !is_new => {
                 // Only kept metadata speaks for the cluster: a coordinator is gone, or all of it.
                 // New metadata tells.
                 self.topics.forget();

@@ -13,20 +13,20 @@ const LAST: Duration = Duration::from_secs(60);
 
 /// The log starts of a cluster's topics.
 #[derive(Debug, Default)]
-pub(super) struct Starts(Mutex<HashMap<TopicName, Kept>>);
+pub(super) struct LogStartCache(Mutex<HashMap<TopicName, CachedStart>>);
 
 #[derive(Debug)]
-struct Kept {
+struct CachedStart {
     since: Instant,
     topic: Option<TopicId>,
     starts: OffsetColumn,
 }
 
-impl Starts {
+impl LogStartCache {
     /// Keeps what was read just now.
     pub(super) fn keep(&self, name: TopicName, topic: Option<TopicId>, starts: OffsetColumn) {
         let since = Instant::now();
-        let kept = Kept {
+        let kept = CachedStart {
             since,
             topic,
             starts,
@@ -69,7 +69,7 @@ impl Starts {
         usable.then(|| kept.starts.clone())
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<TopicName, Kept>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<TopicName, CachedStart>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,7 +10,7 @@ use crate::model::units::newtypes::{ClusterName, Isolation, Moment, TopicName};
 
 /// What a sweep's commits say of the cluster as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Reachability {
     /// Nobody was asked anything: there are no groups, or of topics that have no partitions only.
     NothingAsked,
     /// Nobody answered.
@@ -20,12 +20,12 @@ pub(super) enum Heard {
 }
 
 /// What the brokers said of the groups, taken together.
-pub(super) fn heard(groups: &[GroupObservation]) -> Heard {
+pub(super) fn heard(groups: &[GroupObservation]) -> Reachability {
     // Nor do the two faults of our own that no broker was asked for.
     let is_silence = |fault: &Fault| {
         fault.is_connection() || matches!(fault, Fault::Client | Fault::TooManyGroups)
     };
-    let mut all = Heard::NothingAsked;
+    let mut all = Reachability::NothingAsked;
     for group in groups {
         let (whole, readings) = match &group.committed {
             Err(fault) => (Some(is_silence(fault)), None),
@@ -35,9 +35,9 @@ pub(super) fn heard(groups: &[GroupObservation]) -> Heard {
         let silences = readings.map(|committed| committed.as_ref().is_err_and(is_silence));
         for silence in whole.into_iter().chain(silences) {
             if !silence {
-                return Heard::Something;
+                return Reachability::Something;
             }
-            all = Heard::Silence;
+            all = Reachability::Silence;
         }
     }
     all
@@ -69,7 +69,7 @@ pub(super) fn unheard(
 
 /// What is needed of a topic's log besides its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted<'a> {
+pub(super) struct AwaitedAnswer<'a> {
     /// What its groups have committed.
     pub(super) commits: Vec<&'a CommittedColumn>,
     /// Its last stable offset.
@@ -77,8 +77,8 @@ pub(super) struct Wanted<'a> {
 }
 
 /// The topics whose log offsets are needed.
-pub(super) fn wanted(groups: &[GroupObservation]) -> BTreeMap<&TopicName, Wanted<'_>> {
-    let mut wanted: BTreeMap<_, Wanted<'_>> = BTreeMap::new();
+pub(super) fn wanted(groups: &[GroupObservation]) -> BTreeMap<&TopicName, AwaitedAnswer<'_>> {
+    let mut wanted: BTreeMap<_, AwaitedAnswer<'_>> = BTreeMap::new();
     for group in groups {
         let stable = group.plan.isolation == Isolation::ReadCommitted;
         for (topic, column) in group.committed.as_ref().ok().into_iter().flatten() {
@@ -106,15 +106,18 @@ mod tests {
 
     #[test]
     fn who_was_not_asked_is_not_silent() {
-        assert_eq!(heard(&[]), Heard::NothingAsked);
+        assert_eq!(heard(&[]), Reachability::NothingAsked);
         let missing = || group(Ok(Vec::new()));
-        assert_eq!(heard(&[missing()]), Heard::NothingAsked);
+        assert_eq!(heard(&[missing()]), Reachability::NothingAsked);
         let silent = || group(Ok(vec![Err(Fault::NoAnswer); 2]));
-        assert_eq!(heard(&[missing(), silent()]), Heard::Silence);
-        assert_eq!(heard(&[group(Err(Fault::Unreachable))]), Heard::Silence);
+        assert_eq!(heard(&[missing(), silent()]), Reachability::Silence);
+        assert_eq!(
+            heard(&[group(Err(Fault::Unreachable))]),
+            Reachability::Silence
+        );
         let answer = group(Ok(vec![Err(Fault::NoAnswer), Ok(Some(Offset(1)))]));
-        assert_eq!(heard(&[silent(), answer]), Heard::Something);
+        assert_eq!(heard(&[silent(), answer]), Reachability::Something);
         let denied = group(Err(Fault::GroupDenied));
-        assert_eq!(heard(&[silent(), denied]), Heard::Something);
+        assert_eq!(heard(&[silent(), denied]), Reachability::Something);
     }
 }

@@ -22,15 +22,15 @@ const PATIENCE: u32 = 10;
 pub(super) const NO_RECORD: Offset = Offset(i64::MAX);
 
 /// What a sweep has read of each topic so far.
-pub(super) type Logs = BTreeMap<TopicName, Result<TopicOffsets, Fault>>;
+pub(super) type LogsToAsk = BTreeMap<TopicName, Result<TopicOffsets, Fault>>;
 
 /// The topics that were asked about, and when each was last read.
 #[derive(Debug, Default)]
-pub(super) struct Past(Mutex<HashMap<TopicName, (Option<TopicId>, Instant)>>);
+pub(super) struct TimeLookup(Mutex<HashMap<TopicName, (Option<TopicId>, Instant)>>);
 
-impl Past {
+impl TimeLookup {
     /// The next topics to ask about, each for the first time under its ID; none when all were.
-    pub(super) fn next(&self, logs: &Logs) -> Vec<TopicName> {
+    pub(super) fn next(&self, logs: &LogsToAsk) -> Vec<TopicName> {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let mut batch = Vec::new();
@@ -100,8 +100,8 @@ mod tests {
 
     #[test]
     fn each_topic_is_asked_about_once_under_its_id() {
-        let past = Past::default();
-        let mut logs: Logs = [
+        let past = TimeLookup::default();
+        let mut logs: LogsToAsk = [
             ("a".into(), log(1, &[Ok(5)])),
             ("down".into(), log(1, &[Err(Fault::NoAnswer)])),
             ("gone".into(), Err(Fault::TopicMissing)),
@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn batches_are_small() {
-        let past = Past::default();
-        let logs: Logs = [("big", 600), ("c", 200), ("d", 200), ("e", 200)]
+        let past = TimeLookup::default();
+        let logs: LogsToAsk = [("big", 600), ("c", 200), ("d", 200), ("e", 200)]
             .map(|(name, partitions)| (name.into(), log(1, &vec![Ok(1); partitions])))
             .into();
         assert_eq!(names(&past.next(&logs)), ["big"]);

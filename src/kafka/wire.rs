@@ -39,17 +39,17 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use self::broker::{Pace, Shared};
+use self::broker::{BrokerState, Pace};
 use self::cluster::Cluster;
 use self::describe::Descriptions;
-use self::options::Options;
+use self::options::WireOptions;
 use self::stats::Counters;
 use self::sweep::Discovered;
 use super::health::Health;
-use super::log_start_cache::Starts;
+use super::log_start_cache::LogStartCache;
 use super::login::TokenSettings;
-use super::time_lookup::Past;
-use super::{GroupList, Settings, SetupError};
+use super::time_lookup::TimeLookup;
+use super::{ClientSettings, GroupList, SetupError};
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::ClusterName;
@@ -66,8 +66,8 @@ struct Inner {
     cluster: Cluster,
     discovered: Discovered,
     descriptions: Descriptions,
-    starts: Starts,
-    past: Past,
+    starts: LogStartCache,
+    past: TimeLookup,
 }
 
 impl Wire {
@@ -75,14 +75,14 @@ impl Wire {
     ///
     /// # Errors
     /// A property that cannot be read, or a file of certificates.
-    pub(super) fn connect(settings: &Settings) -> Result<Self, SetupError> {
+    pub(super) fn connect(settings: &ClientSettings) -> Result<Self, SetupError> {
         let options = options(settings)?;
         if options.tls.as_ref().is_some_and(|tls| tls.system_roots) {
             tracing::info!(cluster = %settings.name, "no ssl.ca.location: brokers are checked against the system's roots");
         }
         Ok(Self(Box::new(Inner {
             bootstrap: settings.bootstrap().to_owned(),
-            cluster: Cluster::new(Shared {
+            cluster: Cluster::new(BrokerState {
                 options: watch::Sender::new(Arc::new(options)),
                 health: Arc::new(Health::default()),
                 pace: Pace::new(),
@@ -90,8 +90,8 @@ impl Wire {
             }),
             discovered: Discovered::default(),
             descriptions: Descriptions::default(),
-            starts: Starts::default(),
-            past: Past::default(),
+            starts: LogStartCache::default(),
+            past: TimeLookup::default(),
             name: settings.name.clone(),
         })))
     }
@@ -100,7 +100,7 @@ impl Wire {
     ///
     /// # Errors
     /// A property that cannot be read, or a file of certificates: then nothing has changed.
-    pub(super) fn renew(&self, settings: &Settings) -> Result<(), SetupError> {
+    pub(super) fn renew(&self, settings: &ClientSettings) -> Result<(), SetupError> {
         let options = options(settings)?;
         self.0
             .cluster
@@ -123,9 +123,9 @@ impl OffsetSource for Wire {
 }
 
 /// Reads the properties, and the files that they name.
-fn options(settings: &Settings) -> Result<Options, SetupError> {
+fn options(settings: &ClientSettings) -> Result<WireOptions, SetupError> {
     let tokens = settings.token.as_ref().and_then(TokenSettings::tokens);
-    Options::read(&settings.properties, tokens).map_err(|reason| settings.refused(reason))
+    WireOptions::read(&settings.properties, tokens).map_err(|reason| settings.refused(reason))
 }
 
 impl Inner {

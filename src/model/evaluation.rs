@@ -13,24 +13,24 @@ use std::time::Duration;
 
 use self::parallelism::{Limit, Parallelism, TopicWork};
 use self::series_match::{group_of, series, unknown};
-use self::sizing::{Bound, Sizing, in_milli};
+use self::sizing::{ClampRule, Sizing, in_milli};
 use super::hpa::facts::MetricTarget;
 use super::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot};
 use super::settings::cap_mode::CapMode;
 use super::snapshot::LagSnapshot;
 use super::targets::HpaCap;
-use super::targets::lookup::{Asked, Resolved, resolve};
-use super::targets::no_value_reason::Refusal;
+use super::targets::lookup::{GroupQuery, Resolved, resolve};
+use super::targets::no_value_reason::NoValueReason;
 use super::units::metric::Metric;
 use super::units::newtypes::{Lag, Moment, Replicas, TopicName};
 use super::units::quantity::Milli;
-use crate::model::targets::metric_query::Question;
+use crate::model::targets::metric_query::MetricQuery;
 
 pub use self::sizing::ValueRule;
 
 /// The rules that answers follow.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct ServingPolicy {
     /// Whether the value served never exceeds ceiling x wanted lag per replica.
     pub clamp: bool,
     /// What is done about the ceiling of an HPA that does not say.
@@ -66,7 +66,7 @@ impl Ceiling {
 
 /// A value and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct MetricValue {
     /// What it is the value of.
     pub metric: Metric,
     /// What is served.
@@ -91,11 +91,11 @@ pub struct Answer {
 /// # Errors
 /// Why there is none; never a zero instead.
 pub fn answer(
-    question: &Question<'_>,
+    question: &MetricQuery<'_>,
     snapshot: &LagSnapshot,
     now: &Moment,
-    rules: &Rules,
-) -> Result<Answer, Refusal> {
+    rules: &ServingPolicy,
+) -> Result<MetricValue, NoValueReason> {
     let resolved = resolve(question, &snapshot.targets)?;
     answer_resolved(question, &resolved, snapshot, now, rules)
 }
@@ -105,13 +105,13 @@ pub fn answer(
 /// # Errors
 /// Why there is no value; never a zero instead.
 pub fn answer_resolved(
-    question: &Question<'_>,
+    question: &MetricQuery<'_>,
     resolved: &Resolved,
     snapshot: &LagSnapshot,
     now: &Moment,
-    rules: &Rules,
-) -> Result<Answer, Refusal> {
-    let asking = Asking {
+    rules: &ServingPolicy,
+) -> Result<MetricValue, NoValueReason> {
+    let asking = Evaluator {
         question,
         snapshot,
         now,
@@ -135,8 +135,8 @@ pub fn answer_resolved(
 }
 
 /// What is known of one group that a question is about.
-struct Part<'a> {
-    asked: &'a Asked,
+struct GroupMeasurement<'a> {
+    asked: &'a GroupQuery,
     lag: Lag,
     ceiling: Ceiling,
     read: Moment,
@@ -144,20 +144,20 @@ struct Part<'a> {
 }
 
 /// A question, and what it is answered from.
-pub(super) struct Asking<'a> {
-    pub(super) question: &'a Question<'a>,
+pub(super) struct Evaluator<'a> {
+    pub(super) question: &'a MetricQuery<'a>,
     pub(super) snapshot: &'a LagSnapshot,
     pub(super) now: &'a Moment,
-    pub(super) rules: &'a Rules,
+    pub(super) rules: &'a ServingPolicy,
 }
 
-impl Asking<'_> {
+impl Evaluator<'_> {
     /// Whether the HPAs of the namespace are watched: the value can only be clamped by what they want.
-    fn watched(&self) -> Result<(), Refusal> {
+    fn watched(&self) -> Result<(), NoValueReason> {
         let watched = &self.rules.namespaces;
         let is_watched = watched.is_empty() || watched.iter().any(|w| w == self.question.namespace);
         if self.rules.clamp && !is_watched {
-            return Err(Refusal::NamespaceNotWatched {
+            return Err(NoValueReason::NamespaceNotWatched {
                 namespace: self.question.namespace.to_owned(),
             });
         }
@@ -165,14 +165,17 @@ impl Asking<'_> {
     }
 
     /// Whether what the HPAs want is known by now: without it there is nothing to clamp by.
-    fn listed(&self) -> Result<(), Refusal> {
+    fn listed(&self) -> Result<(), NoValueReason> {
         if self.rules.clamp && self.snapshot.targets.hpas_unlisted {
-            return Err(Refusal::HpasUnlisted);
+            return Err(NoValueReason::HpasUnlisted);
         }
         Ok(())
     }
 
-    fn measure<'r>(&self, resolved: &'r Resolved) -> Result<Vec<Part<'r>>, Refusal> {
+    fn measure<'r>(
+        &self,
+        resolved: &'r Resolved,
+    ) -> Result<Vec<GroupMeasurement<'r>>, NoValueReason> {
         let mut unread = Vec::new();
         let mut found = Vec::new();
         for asked in &resolved.asked {
@@ -182,7 +185,7 @@ impl Asking<'_> {
             }
         }
         if !unread.is_empty() {
-            return Err(Refusal::NotYetRead(unread));
+            return Err(NoValueReason::NotYetRead(unread));
         }
         let parts = found.into_iter();
         parts
@@ -192,10 +195,10 @@ impl Asking<'_> {
 
     fn part<'r>(
         &self,
-        asked: &'r Asked,
+        asked: &'r GroupQuery,
         cluster: &ClusterSnapshot,
         group: &GroupSnapshot,
-    ) -> Result<Part<'r>, Refusal> {
+    ) -> Result<GroupMeasurement<'r>, NoValueReason> {
         let filter = asked.settings.partitions.as_ref();
         let picked = series(self.question.selector, asked, cluster, group)?;
         let mut lag = Lag::default();
@@ -219,12 +222,12 @@ impl Asking<'_> {
         if let Some(filter) = filter
             && works.iter().all(|(_, work)| work.partitions == 0)
         {
-            return Err(Refusal::NoPartition {
+            return Err(NoValueReason::NoPartition {
                 filter: filter.to_string(),
                 group: asked.interest.group.clone(),
             });
         }
-        Ok(Part {
+        Ok(GroupMeasurement {
             asked,
             lag,
             ceiling: ceiling(asked, group, &works),
@@ -233,7 +236,7 @@ impl Asking<'_> {
         })
     }
 
-    fn value(&self, resolved: &Resolved, parts: &[Part<'_>]) -> Answer {
+    fn value(&self, resolved: &Resolved, parts: &[GroupMeasurement<'_>]) -> MetricValue {
         let lag: Lag = parts.iter().map(|part| part.lag).sum();
         let ceiling = parts.iter().map(|part| part.ceiling).reduce(Ceiling::max);
         let reads = parts.iter().map(|part| part.read);
@@ -254,7 +257,8 @@ impl Asking<'_> {
         };
         let desired = match resolved.wanted {
             Some(MetricTarget::AverageValue(per_replica)) => {
-                let (worth, rule) = sized(MetricTarget::AverageValue(per_replica), Bound::Clamp);
+                let (worth, rule) =
+                    sized(MetricTarget::AverageValue(per_replica), ClampRule::Clamp);
                 let replicas = worth.ceil_div(per_replica).unwrap_or(0);
                 Some((u32::try_from(replicas).unwrap_or(u32::MAX), rule))
             }
@@ -265,10 +269,10 @@ impl Asking<'_> {
                 in_replicas(replicas, rule, limit, bound)
             }
             (_, _, Some(wanted)) if self.rules.clamp => sized(wanted, bound),
-            (_, _, Some(wanted)) => sized(wanted, Bound::None),
+            (_, _, Some(wanted)) => sized(wanted, ClampRule::None),
             _ => (measured, ValueRule::AsMeasured),
         };
-        Answer {
+        MetricValue {
             metric: resolved.metric,
             value,
             desired: desired.map(|(replicas, _)| replicas),
@@ -282,7 +286,7 @@ impl Asking<'_> {
 
     /// Whether an HPA that may go to zero has had no work for less than its cooldown. An HPA whose
     /// `minReplicas` is zero has none of its own.
-    fn cools(&self, resolved: &Resolved, parts: &[Part<'_>], lag: Lag) -> bool {
+    fn cools(&self, resolved: &Resolved, parts: &[GroupMeasurement<'_>], lag: Lag) -> bool {
         let cooldowns = parts.iter().map(|part| part.asked.settings.cooldown());
         let cooldown = cooldowns.max().unwrap_or_default();
         let is_short =
@@ -293,23 +297,28 @@ impl Asking<'_> {
 
     /// How the value is bounded: by itself, but where every HPA that asks so is seen to be bounded by
     /// its own maximum.
-    fn bound(&self, ceiling: Limit, caps: &[HpaCap]) -> Bound {
+    fn bound(&self, ceiling: Limit, caps: &[HpaCap]) -> ClampRule {
         let most = ceiling.bounded().unwrap_or(u32::MAX);
         let is_observed = |cap: &HpaCap| {
             cap.mode.unwrap_or(self.rules.cap) == CapMode::Enforce && cap.max_replicas <= most
         };
         if caps.is_empty() || !caps.iter().all(is_observed) {
-            return Bound::Clamp;
+            return ClampRule::Clamp;
         }
         let tolerances = caps.iter().map(|cap| cap.tolerance_up);
-        Bound::Observed {
+        ClampRule::Observed {
             tolerance: tolerances.max().unwrap_or_default(),
         }
     }
 }
 
 /// Each group's lag by its own ceiling, then the sum by the largest.
-fn sized(wanted: Milli, limit: Limit, parts: &[Part<'_>], bound: Bound) -> (Milli, ValueRule) {
+fn sized(
+    wanted: Milli,
+    limit: Limit,
+    parts: &[GroupMeasurement<'_>],
+    bound: ClampRule,
+) -> (Milli, ValueRule) {
     let sizing = |ceiling, even, bound| Sizing {
         per_replica: wanted,
         ceiling,
@@ -320,8 +329,8 @@ fn sized(wanted: Milli, limit: Limit, parts: &[Part<'_>], bound: Bound) -> (Mill
     let mut strictest = ValueRule::AsMeasured;
     for part in parts {
         let own = match bound {
-            Bound::None => Bound::None,
-            Bound::Clamp | Bound::Observed { .. } => Bound::Clamp,
+            ClampRule::None => ClampRule::None,
+            ClampRule::Clamp | ClampRule::Observed { .. } => ClampRule::Clamp,
         };
         let own = sizing(part.ceiling.replicas, false, own);
         let (value, rule) = own.value(in_milli(part.lag));
@@ -338,7 +347,12 @@ fn sized(wanted: Milli, limit: Limit, parts: &[Part<'_>], bound: Bound) -> (Mill
 
 /// Replicas as the value of a metric that the HPA compares with one. They are capped already; where the
 /// HPA's own maximum holds it, the value carries it over its tolerance as lag does.
-fn in_replicas(replicas: u32, rule: ValueRule, limit: Limit, bound: Bound) -> (Milli, ValueRule) {
+fn in_replicas(
+    replicas: u32,
+    rule: ValueRule,
+    limit: Limit,
+    bound: ClampRule,
+) -> (Milli, ValueRule) {
     let value = Milli::from_units(replicas.into());
     let sizing = Sizing {
         per_replica: Milli::ONE,
@@ -354,11 +368,11 @@ fn in_replicas(replicas: u32, rule: ValueRule, limit: Limit, bound: Bound) -> (M
 
 /// The most replicas that can have work on what a target reads of a group.
 pub(super) fn ceiling(
-    asked: &Asked,
+    asked: &GroupQuery,
     group: &GroupSnapshot,
     works: &[(&TopicName, TopicWork)],
 ) -> Ceiling {
-    let Asked { settings, .. } = asked;
+    let GroupQuery { settings, .. } = asked;
     let filter = settings.partitions.as_ref();
     let useful = topic_selection::parallelism(group, works, filter, settings.by());
     Ceiling {

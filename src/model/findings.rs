@@ -8,7 +8,7 @@ use std::fmt;
 use super::evaluation::parallelism::ParallelismRule;
 use super::units::newtypes::{ClusterName, GroupId, Replicas, TopicName};
 
-pub use self::kind::{Kind, Severity};
+pub use self::kind::{FindingKind, Severity};
 
 /// Something about an HPA, the configuration or a group that a person should know. `hpa` is always
 /// its `namespace/name`. Texts stay the same while the cause does.
@@ -188,46 +188,46 @@ pub enum Window {
 impl Finding {
     /// What all findings of its kind have in common.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> FindingKind {
         match self {
-            Finding::NoGroup { .. } => Kind::NoGroup,
-            Finding::UnknownCluster { .. } => Kind::UnknownCluster,
-            Finding::AmbiguousCluster { .. } => Kind::AmbiguousCluster,
-            Finding::ValueTarget { .. } => Kind::ValueTarget,
-            Finding::DesiredNotOne { .. } => Kind::DesiredNotOne,
-            Finding::NoLagPerReplica { .. } => Kind::NoLagPerReplica,
-            Finding::UnknownLabel { .. } => Kind::UnknownLabel,
-            Finding::UnknownTarget { .. } => Kind::UnknownTarget,
-            Finding::UnknownAnnotation { .. } => Kind::UnknownAnnotation,
-            Finding::BadAnnotation { .. } => Kind::BadAnnotation,
-            Finding::StrayAnnotation { .. } => Kind::StrayAnnotation,
-            Finding::TopicsTwice { .. } => Kind::TopicsTwice,
-            Finding::OneGroupForAll { .. } => Kind::OneGroupForAll,
-            Finding::NoFallbackReplicas { .. } => Kind::NoFallbackReplicas,
-            Finding::ConflictingSettings { .. } => Kind::ConflictingSettings,
-            Finding::MembersBeyond { .. } => Kind::MembersBeyond,
-            Finding::MixedSubscriptions { .. } => Kind::MixedSubscriptions,
-            Finding::ToleranceAbove { .. } => Kind::ToleranceAbove,
-            Finding::ToleranceBelow { .. } => Kind::ToleranceBelow,
-            Finding::FallbackServed { .. } => Kind::FallbackServed,
-            Finding::NoZeroWithOthers { .. } => Kind::NoZeroWithOthers,
-            Finding::MaxAboveCeiling { .. } => Kind::MaxAboveCeiling,
-            Finding::MinAboveCeiling { .. } => Kind::MinAboveCeiling,
-            Finding::OthersAbove { .. } => Kind::OthersAbove,
-            Finding::ConflictingTargets { .. } => Kind::ConflictingTargets,
-            Finding::SharedScaleTarget { .. } => Kind::SharedScaleTarget,
-            Finding::TopicMissing { .. } => Kind::TopicMissing,
-            Finding::NothingToRead { .. } => Kind::NothingToRead,
-            Finding::NoMembers { .. } => Kind::NoMembers,
-            Finding::OffsetsExpire { .. } => Kind::OffsetsExpire,
-            Finding::ForeignMembers { .. } => Kind::ForeignMembers,
-            Finding::UnevenPartitions { .. } => Kind::UnevenPartitions,
-            Finding::Stabilised { .. } => Kind::Stabilised,
-            Finding::ControllerOwned { .. } => Kind::ControllerOwned,
-            Finding::ReplicasInManifest { .. } => Kind::ReplicasInManifest,
-            Finding::OrderedReady { .. } => Kind::OrderedReady,
-            Finding::SurgeAboveCeiling { .. } => Kind::SurgeAboveCeiling,
-            Finding::ToleranceLeft { .. } => Kind::ToleranceLeft,
+            Finding::NoGroup { .. } => FindingKind::NoGroup,
+            Finding::UnknownCluster { .. } => FindingKind::UnknownCluster,
+            Finding::AmbiguousCluster { .. } => FindingKind::AmbiguousCluster,
+            Finding::ValueTarget { .. } => FindingKind::ValueTarget,
+            Finding::DesiredNotOne { .. } => FindingKind::DesiredNotOne,
+            Finding::NoLagPerReplica { .. } => FindingKind::NoLagPerReplica,
+            Finding::UnknownLabel { .. } => FindingKind::UnknownLabel,
+            Finding::UnknownTarget { .. } => FindingKind::UnknownTarget,
+            Finding::UnknownAnnotation { .. } => FindingKind::UnknownAnnotation,
+            Finding::BadAnnotation { .. } => FindingKind::BadAnnotation,
+            Finding::StrayAnnotation { .. } => FindingKind::StrayAnnotation,
+            Finding::TopicsTwice { .. } => FindingKind::TopicsTwice,
+            Finding::OneGroupForAll { .. } => FindingKind::OneGroupForAll,
+            Finding::NoFallbackReplicas { .. } => FindingKind::NoFallbackReplicas,
+            Finding::ConflictingSettings { .. } => FindingKind::ConflictingSettings,
+            Finding::MembersBeyond { .. } => FindingKind::MembersBeyond,
+            Finding::MixedSubscriptions { .. } => FindingKind::MixedSubscriptions,
+            Finding::ToleranceAbove { .. } => FindingKind::ToleranceAbove,
+            Finding::ToleranceBelow { .. } => FindingKind::ToleranceBelow,
+            Finding::FallbackServed { .. } => FindingKind::FallbackServed,
+            Finding::NoZeroWithOthers { .. } => FindingKind::NoZeroWithOthers,
+            Finding::MaxAboveCeiling { .. } => FindingKind::MaxAboveCeiling,
+            Finding::MinAboveCeiling { .. } => FindingKind::MinAboveCeiling,
+            Finding::OthersAbove { .. } => FindingKind::OthersAbove,
+            Finding::ConflictingTargets { .. } => FindingKind::ConflictingTargets,
+            Finding::SharedScaleTarget { .. } => FindingKind::SharedScaleTarget,
+            Finding::TopicMissing { .. } => FindingKind::TopicMissing,
+            Finding::NothingToRead { .. } => FindingKind::NothingToRead,
+            Finding::NoMembers { .. } => FindingKind::NoMembers,
+            Finding::OffsetsExpire { .. } => FindingKind::OffsetsExpire,
+            Finding::ForeignMembers { .. } => FindingKind::ForeignMembers,
+            Finding::UnevenPartitions { .. } => FindingKind::UnevenPartitions,
+            Finding::Stabilised { .. } => FindingKind::Stabilised,
+            Finding::ControllerOwned { .. } => FindingKind::ControllerOwned,
+            Finding::ReplicasInManifest { .. } => FindingKind::ReplicasInManifest,
+            Finding::OrderedReady { .. } => FindingKind::OrderedReady,
+            Finding::SurgeAboveCeiling { .. } => FindingKind::SurgeAboveCeiling,
+            Finding::ToleranceLeft { .. } => FindingKind::ToleranceLeft,
         }
     }
 
@@ -239,13 +239,13 @@ impl Finding {
 
     /// What it is about: an HPA, or a group of a cluster.
     #[must_use]
-    pub fn about(&self) -> About<'_> {
+    pub fn about(&self) -> FindingSubject<'_> {
         match self {
             Finding::ConflictingSettings { cluster, group, .. }
             | Finding::MembersBeyond { cluster, group, .. }
             | Finding::MixedSubscriptions { cluster, group, .. }
             | Finding::NoMembers { cluster, group, .. }
-            | Finding::OffsetsExpire { cluster, group } => About::Group(cluster, group),
+            | Finding::OffsetsExpire { cluster, group } => FindingSubject::Group(cluster, group),
             Finding::NoGroup { hpa, .. }
             | Finding::UnknownCluster { hpa, .. }
             | Finding::AmbiguousCluster { hpa, .. }
@@ -278,25 +278,25 @@ impl Finding {
             | Finding::ReplicasInManifest { hpa, .. }
             | Finding::OrderedReady { hpa, .. }
             | Finding::SurgeAboveCeiling { hpa, .. }
-            | Finding::ToleranceLeft { hpa, .. } => About::Hpa(hpa),
+            | Finding::ToleranceLeft { hpa, .. } => FindingSubject::Hpa(hpa),
         }
     }
 }
 
 /// What a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum About<'a> {
+pub enum FindingSubject<'a> {
     /// This HPA, as `namespace/name`.
     Hpa(&'a str),
     /// This group, of this cluster.
     Group(&'a ClusterName, &'a GroupId),
 }
 
-impl fmt::Display for About<'_> {
+impl fmt::Display for FindingSubject<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            About::Hpa(hpa) => write!(f, "hpa/{hpa}"),
-            About::Group(cluster, group) => write!(f, "group/{cluster}/{group}"),
+            FindingSubject::Hpa(hpa) => write!(f, "hpa/{hpa}"),
+            FindingSubject::Group(cluster, group) => write!(f, "group/{cluster}/{group}"),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::hpa::label;
 use super::hpa::selector::Selector;
 use super::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use super::lag::cluster_snapshot::ClusterSnapshot;
-use super::lag::subscription::Reads;
+use super::lag::subscription::Subscription;
 use super::settings::cap_mode::CapMode;
 use super::settings::lag_thresholds::LagRules;
 use super::settings::{GroupSettings, Settings};
@@ -26,7 +26,7 @@ use crate::model::units::metric::Metric;
 
 /// A target from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaticTarget {
+pub struct ConfiguredTarget {
     /// Its name, for the label `target`.
     pub name: Arc<str>,
     /// The namespaces that may ask for it by name; empty = all.
@@ -43,7 +43,7 @@ pub struct StaticTarget {
 
 /// A group that a request named and no HPA or configuration does (yet).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Interest {
+pub struct WatchKey {
     /// The cluster.
     pub cluster: ClusterName,
     /// The group.
@@ -96,7 +96,7 @@ pub struct Target {
     /// What the selector calls the group; a configured group's own name.
     pub label: String,
     /// What is to be read for it.
-    pub interest: Arc<Interest>,
+    pub interest: Arc<WatchKey>,
     /// The lag wanted per replica, or in all: what an HPA compares [`LAG_METRIC`] with, and what is set
     /// where it asks for [`DESIRED_METRIC`].
     pub wanted: Option<MetricTarget>,
@@ -114,13 +114,13 @@ pub struct Targets {
     /// From HPAs and the configuration.
     pub all: Vec<Target>,
     /// From requests.
-    pub interests: BTreeSet<Interest>,
+    pub interests: BTreeSet<WatchKey>,
     /// Which lags are no work, where no target wants other rules.
     pub rules: LagRules,
     /// Whether the HPAs are still to be listed, so that one of them may want what is not in `all`.
     pub hpas_unlisted: bool,
     /// Since when each of their interests is wanted: what was never read is unknown since then.
-    pub since: BTreeMap<Arc<Interest>, Moment>,
+    pub since: BTreeMap<Arc<WatchKey>, Moment>,
     /// What is odd about them.
     pub findings: BTreeSet<Finding>,
     /// Places in `all` of the metrics with a selector.
@@ -209,7 +209,10 @@ impl Targets {
             plan.topics.extend(interest.topics.iter().cloned());
             if interest.topics.is_empty() {
                 plan.discover = true;
-                let reads = known.groups.get(id).map(|group| Reads::of_group(group));
+                let reads = known
+                    .groups
+                    .get(id)
+                    .map(|group| Subscription::of_group(group));
                 let topics = reads.unwrap_or_default().topics.into_iter();
                 let pattern = settings.pattern();
                 plan.topics

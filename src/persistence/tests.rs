@@ -5,7 +5,7 @@ use crate::model::fixtures;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 
 /// A memory of so many groups on one partition each.
-fn memory(groups: usize) -> Memory {
+fn memory(groups: usize) -> SavedHistory {
     let mut history = ClusterHistory::default();
     for group in 0..groups {
         let rows = [(0, Ok(Some(5)), Ok(9))];
@@ -13,10 +13,10 @@ fn memory(groups: usize) -> Memory {
         history.take_in(read, Scope::Some);
     }
     let exported = history.export(&fixtures::at(Duration::from_secs(1)));
-    Memory {
+    SavedHistory {
         saved: 1_714_979_290,
         clusters: [("main".to_owned(), exported)].into(),
-        ..Memory::default()
+        ..SavedHistory::default()
     }
 }
 
@@ -41,7 +41,7 @@ fn too_much_is_cut_group_by_group_and_counted() {
     let (nothing, dropped) = encode(&memory, 1);
     assert_eq!(
         (decode(&nothing).unwrap(), dropped),
-        (Memory::default(), 100)
+        (SavedHistory::default(), 100)
     );
 }
 
@@ -60,8 +60,8 @@ fn another_version_and_garbage_are_refused() {
 }
 
 struct Kept {
-    memories: watch::Sender<Option<Arc<Memory>>>,
-    recalled: oneshot::Receiver<Memory>,
+    memories: watch::Sender<Option<Arc<SavedHistory>>>,
+    recalled: oneshot::Receiver<SavedHistory>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -86,7 +86,7 @@ async fn a_file_outlives_the_process() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
     let first = keeping(&path);
-    assert_eq!(first.recalled.await.unwrap(), Memory::default());
+    assert_eq!(first.recalled.await.unwrap(), SavedHistory::default());
     first.memories.send_replace(Some(Arc::new(memory(1))));
     first.memories.send_replace(Some(Arc::new(memory(2))));
     // What was said last is kept also when the poller is gone right after.
@@ -102,7 +102,7 @@ async fn garbage_is_ignored_and_replaced() {
     let path = folder.path().join("state.json");
     fs::write(&path, b"\xff\xfe not ours").unwrap();
     let kept = keeping(&path);
-    assert_eq!(kept.recalled.await.unwrap(), Memory::default());
+    assert_eq!(kept.recalled.await.unwrap(), SavedHistory::default());
     kept.memories.send_replace(Some(Arc::new(memory(1))));
     drop(kept.memories);
     kept.task.await.unwrap();
@@ -113,7 +113,7 @@ async fn garbage_is_ignored_and_replaced() {
 async fn a_place_that_cannot_be_written_ends_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let kept = keeping(&folder.path().join("missing").join("state.json"));
-    assert_eq!(kept.recalled.await.unwrap(), Memory::default());
+    assert_eq!(kept.recalled.await.unwrap(), SavedHistory::default());
     kept.memories.send_replace(Some(Arc::new(memory(1))));
     drop(kept.memories);
     kept.task.await.unwrap();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::decisions::scale_to_zero;
-use crate::model::diagnostics::current_findings::{Looking, findings};
-use crate::model::evaluation::Rules;
+use crate::model::diagnostics::current_findings::{FindingOptions, findings};
+use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::evaluation::metric_evaluation::standings;
 use crate::model::findings::Finding;
@@ -21,22 +21,22 @@ const MEMBERS_WITHIN: Duration = Duration::from_secs(120);
 /// What has been told, and the rules by which requests are answered: what is odd about an answer is
 /// told before anybody asks.
 #[derive(Debug)]
-pub(super) struct Telling {
+pub(super) struct FindingsTracker {
     told: Arc<BTreeSet<Finding>>,
-    rules: Rules,
+    rules: ServingPolicy,
 }
 
-impl Telling {
-    pub(super) fn new(rules: Rules) -> Self {
+impl FindingsTracker {
+    pub(super) fn new(rules: ServingPolicy) -> Self {
         Self {
             told: Arc::default(),
             rules,
         }
     }
 
-    /// Rules for a poller that nobody gave any.
+    /// ServingPolicy for a poller that nobody gave any.
     pub(super) fn by_default(max_staleness: Duration) -> Self {
-        Self::new(Rules {
+        Self::new(ServingPolicy {
             clamp: true,
             cap: crate::model::settings::cap_mode::CapMode::Advise,
             max_staleness,
@@ -62,7 +62,7 @@ impl Telling {
     /// Finds what is odd now, and tells what of it was not before.
     pub(super) fn find(&mut self, snapshot: &LagSnapshot, hpas: &[Arc<HpaFacts>]) {
         let standings = standings(&snapshot.targets, snapshot, &Moment::now(), &self.rules);
-        let looking = Looking {
+        let looking = FindingOptions {
             cap: self.rules.cap,
             members_within: MEMBERS_WITHIN,
         };

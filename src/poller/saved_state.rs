@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use crate::model::lag::history::memory::Memory;
+use crate::model::lag::history::memory::SavedHistory;
 
 /// How often at most the poller says what it remembers.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
@@ -16,32 +16,32 @@ const RECALL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where the poller hears what an earlier process remembered, and says what it does.
 #[derive(Debug)]
-pub struct Remembering {
+pub struct HistoryStore {
     /// Resolves to what was remembered; until then nothing is said.
-    pub recalled: oneshot::Receiver<Memory>,
+    pub recalled: oneshot::Receiver<SavedHistory>,
     /// Takes what is to be remembered; the latest counts.
-    pub keep: watch::Sender<Option<Arc<Memory>>>,
+    pub keep: watch::Sender<Option<Arc<SavedHistory>>>,
     /// Becomes true when the poller has to end: it says once more what it remembers.
     pub stop: watch::Receiver<bool>,
 }
 
 /// What the poller makes of it.
 #[derive(Debug)]
-pub(super) struct Remembered {
-    ends: Remembering,
+pub(super) struct LoadedHistory {
+    ends: HistoryStore,
     is_recalled: bool,
     kept: Instant,
 }
 
 /// What happened first.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(super) enum HistoryWriter {
     Stop,
-    Recalled(Memory),
+    Recalled(SavedHistory),
 }
 
-impl Remembered {
-    pub(super) fn new(ends: Remembering) -> Self {
+impl LoadedHistory {
+    pub(super) fn new(ends: HistoryStore) -> Self {
         Self {
             ends,
             is_recalled: false,
@@ -50,14 +50,14 @@ impl Remembered {
     }
 
     /// What the poller is told before its first sweep; `None` where nothing comes in good time.
-    pub(super) async fn first(remembered: &mut Option<Self>) -> Option<Told> {
+    pub(super) async fn first(remembered: &mut Option<Self>) -> Option<HistoryWriter> {
         remembered.as_ref()?;
         let told = Self::told(remembered);
         tokio::time::timeout(RECALL_WITHIN, told).await.ok()
     }
 
     /// Waits until the poller is told something; for ever where nothing is remembered.
-    pub(super) async fn told(remembered: &mut Option<Self>) -> Told {
+    pub(super) async fn told(remembered: &mut Option<Self>) -> HistoryWriter {
         let Some(Self {
             ends, is_recalled, ..
         }) = remembered
@@ -67,11 +67,11 @@ impl Remembered {
         loop {
             tokio::select! {
                 // Whoever could say so is gone, which is a reason to stop as well.
-                _ = ends.stop.wait_for(|stop| *stop) => return Told::Stop,
+                _ = ends.stop.wait_for(|stop| *stop) => return HistoryWriter::Stop,
                 recalled = &mut ends.recalled, if !*is_recalled => {
                     *is_recalled = true;
                     if let Ok(memory) = recalled {
-                        return Told::Recalled(memory);
+                        return HistoryWriter::Recalled(memory);
                     }
                 }
             }
@@ -88,7 +88,7 @@ impl Remembered {
     }
 
     /// Says it. What was remembered before must be known by then, or it would be lost.
-    pub(super) fn keep(&mut self, memory: Memory) {
+    pub(super) fn keep(&mut self, memory: SavedHistory) {
         if self.is_recalled {
             self.kept = Instant::now();
             self.ends.keep.send_replace(Some(Arc::new(memory)));

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Cluster, OffsetSource, Sweeps};
+use super::{OffsetSource, PolledCluster, Sweeps};
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::lag::assembly::Scope;
@@ -24,7 +24,7 @@ impl<S: OffsetSource> OffsetSource for Arc<S> {
 /// Spawns a sweep of the groups that were not in the plan before. Plans are in the order of groups.
 pub(super) fn spawn_new<S: OffsetSource>(
     sweeps: &mut Sweeps,
-    cluster: &Cluster<S>,
+    cluster: &PolledCluster<S>,
     mut plan: SweepPlan,
     before: Option<&SweepPlan>,
     deadline: Duration,
@@ -44,7 +44,7 @@ pub(super) fn spawn_new<S: OffsetSource>(
 /// Spawns a sweep.
 pub(super) fn spawn<S: OffsetSource>(
     sweeps: &mut Sweeps,
-    cluster: &Cluster<S>,
+    cluster: &PolledCluster<S>,
     mut plan: SweepPlan,
     scope: Scope,
     deadline: Duration,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::token_bucket::Bucket;
+use super::token_bucket::TokenBucket;
 
 /// How much of the access log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,13 +28,13 @@ const REFUSED: (Duration, u32) = (Duration::from_secs(1), 30);
 #[derive(Debug)]
 pub(super) struct Sampler {
     mode: AccessLog,
-    served: Mutex<Kind>,
-    refused: Mutex<Kind>,
+    served: Mutex<AccessOutcome>,
+    refused: Mutex<AccessOutcome>,
 }
 
 #[derive(Debug)]
-struct Kind {
-    bucket: Bucket,
+struct AccessOutcome {
+    bucket: TokenBucket,
     omitted: u64,
 }
 
@@ -42,8 +42,8 @@ impl Sampler {
     pub(super) fn new(mode: AccessLog) -> Self {
         let now = Instant::now();
         let kind = |(every, burst)| {
-            let bucket = Bucket::new(every, burst, now);
-            Mutex::new(Kind { bucket, omitted: 0 })
+            let bucket = TokenBucket::new(every, burst, now);
+            Mutex::new(AccessOutcome { bucket, omitted: 0 })
         };
         Self {
             mode,

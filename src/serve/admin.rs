@@ -14,18 +14,18 @@ use prometheus::TextEncoder;
 use super::health::Readiness;
 use super::{BuildInfo, endpoints, explain_endpoint, exposition, status_endpoint};
 use crate::leader_election::Leadership;
-use crate::model::evaluation::Rules;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::units::newtypes::Moment;
-use crate::snapshot_channel::Reader;
+use crate::snapshot_channel::SnapshotReader;
 use crate::telemetry::REGISTRY;
 
 /// What the HTTP side answers from.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
     /// The snapshots.
-    pub reader: Reader,
+    pub reader: SnapshotReader,
     /// The rules that values follow.
-    pub rules: Rules,
+    pub rules: ServingPolicy,
     /// Whether this daemon is the one that decides.
     pub leadership: Leadership,
     /// For `/readyz`.

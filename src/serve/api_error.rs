@@ -7,17 +7,17 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::model::targets::no_value_reason::Refusal;
+use crate::model::targets::no_value_reason::NoValueReason;
 
 /// A request that gets no answer but a reason. Its text reaches the HPA's condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct ApiFailure {
     code: StatusCode,
     reason: &'static str,
     message: Cow<'static, str>,
 }
 
-impl Failure {
+impl ApiFailure {
     pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
@@ -75,27 +75,27 @@ impl Failure {
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
+impl From<NoValueReason> for ApiFailure {
+    fn from(refusal: NoValueReason) -> Self {
         let message = refusal.to_string();
         match refusal {
-            Refusal::UnknownMetric { .. }
-            | Refusal::UnknownTarget { .. }
-            | Refusal::UnknownCluster { .. }
-            | Refusal::TopicMissing { .. }
-            | Refusal::NothingSelected { .. }
-            | Refusal::NothingMatches { .. }
-            | Refusal::NoPartition { .. }
-            | Refusal::NothingCommitted { .. } => Failure::not_found(message),
-            Refusal::NoGroup { .. }
-            | Refusal::AmbiguousCluster { .. }
-            | Refusal::NoLagPerReplica { .. }
-            | Refusal::ConflictingTargets { .. } => Failure::bad_request(message),
-            Refusal::NamespaceNotWatched { .. } => Failure::forbidden(message),
-            Refusal::HpasUnlisted
-            | Refusal::NotYetRead(_)
-            | Refusal::Unknown { .. }
-            | Refusal::Stale { .. } => Failure::unavailable(message),
+            NoValueReason::UnknownMetric { .. }
+            | NoValueReason::UnknownTarget { .. }
+            | NoValueReason::UnknownCluster { .. }
+            | NoValueReason::TopicMissing { .. }
+            | NoValueReason::NothingSelected { .. }
+            | NoValueReason::NothingMatches { .. }
+            | NoValueReason::NoPartition { .. }
+            | NoValueReason::NothingCommitted { .. } => ApiFailure::not_found(message),
+            NoValueReason::NoGroup { .. }
+            | NoValueReason::AmbiguousCluster { .. }
+            | NoValueReason::NoLagPerReplica { .. }
+            | NoValueReason::ConflictingTargets { .. } => ApiFailure::bad_request(message),
+            NoValueReason::NamespaceNotWatched { .. } => ApiFailure::forbidden(message),
+            NoValueReason::HpasUnlisted
+            | NoValueReason::NotYetRead(_)
+            | NoValueReason::Unknown { .. }
+            | NoValueReason::Stale { .. } => ApiFailure::unavailable(message),
         }
     }
 }
@@ -112,14 +112,14 @@ struct Status<'a> {
     code: u16,
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ApiFailure {
     /// Never with `Retry-After`: the HPA's client would hold up one of its few workers for it.
     fn into_response(self) -> Response {
         let body = Status {
             kind: "Status",
             api_version: "v1",
             metadata: serde_json::Map::new(),
-            status: "Failure",
+            status: "ApiFailure",
             message: &self.message,
             reason: self.reason,
             code: self.code.as_u16(),
@@ -155,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_a_status_object() {
-        let response = Failure::not_found("no such thing").into_response();
+        let response = ApiFailure::not_found("no such thing").into_response();
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
         let body = axum::body::to_bytes(response.into_body(), 4096)
@@ -163,7 +163,7 @@ mod tests {
             .unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let expected = serde_json::json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "ApiFailure",
             "message": "no such thing", "reason": "NotFound", "code": 404,
         });
         assert_eq!(body, expected);
@@ -173,57 +173,60 @@ mod tests {
     fn refusals_become_codes() {
         let text = String::new;
         for (refusal, code) in [
-            (Refusal::UnknownMetric { metric: text() }, 404),
+            (NoValueReason::UnknownMetric { metric: text() }, 404),
             (
-                Refusal::UnknownTarget {
+                NoValueReason::UnknownTarget {
                     selector: text(),
                     namespace: text(),
                 },
                 404,
             ),
             (
-                Refusal::UnknownCluster {
+                NoValueReason::UnknownCluster {
                     cluster: text(),
                     known: text(),
                 },
                 404,
             ),
             (
-                Refusal::TopicMissing {
+                NoValueReason::TopicMissing {
                     topic: "t".into(),
                     cluster: "c".into(),
                 },
                 404,
             ),
             (
-                Refusal::NothingCommitted {
+                NoValueReason::NothingCommitted {
                     group: "g".into(),
                     cluster: "c".into(),
                 },
                 404,
             ),
             (
-                Refusal::NothingSelected {
+                NoValueReason::NothingSelected {
                     selector: text(),
                     group: "g".into(),
                 },
                 404,
             ),
-            (Refusal::NoGroup { selector: text() }, 400),
-            (Refusal::AmbiguousCluster { known: text() }, 400),
+            (NoValueReason::NoGroup { selector: text() }, 400),
+            (NoValueReason::AmbiguousCluster { known: text() }, 400),
             (
-                Refusal::ConflictingTargets {
+                NoValueReason::ConflictingTargets {
                     hpas: text(),
                     namespace: text(),
                     selector: text(),
                 },
                 400,
             ),
-            (Refusal::NamespaceNotWatched { namespace: text() }, 403),
-            (Refusal::HpasUnlisted, 503),
-            (Refusal::NotYetRead(Vec::new()), 503),
             (
-                Refusal::Unknown {
+                NoValueReason::NamespaceNotWatched { namespace: text() },
+                403,
+            ),
+            (NoValueReason::HpasUnlisted, 503),
+            (NoValueReason::NotYetRead(Vec::new()), 503),
+            (
+                NoValueReason::Unknown {
                     group: "g".into(),
                     cluster: "c".into(),
                     cause: text(),
@@ -231,7 +234,7 @@ mod tests {
                 503,
             ),
             (
-                Refusal::Stale {
+                NoValueReason::Stale {
                     group: "g".into(),
                     cluster: "c".into(),
                     since: text(),
@@ -241,7 +244,7 @@ mod tests {
             ),
         ] {
             let shown = format!("{refusal:?}");
-            assert_eq!(Failure::from(refusal).code.as_u16(), code, "{shown}");
+            assert_eq!(ApiFailure::from(refusal).code.as_u16(), code, "{shown}");
         }
     }
 }

@@ -17,7 +17,7 @@ use reviews::Reviews;
 use tokio::sync::{OnceCell, watch};
 
 use crate::authentication::access::{Action, Caller, ClusterTrust};
-use crate::authentication::{ReviewError, Reviewer};
+use crate::authentication::{Authenticator, ReviewError};
 
 pub(super) use certificates::Presented;
 
@@ -31,7 +31,7 @@ pub enum AuthMode {
         /// Whose certificates it vouches for; `None` until that has been read.
         trust: watch::Receiver<Option<ClusterTrust>>,
         /// What it says about tokens and access.
-        reviewer: Arc<dyn Reviewer>,
+        reviewer: Arc<dyn Authenticator>,
     },
 }
 
@@ -84,14 +84,14 @@ impl Unauthenticated {
 #[derive(Debug)]
 pub(super) struct Access {
     /// Who knows; `None` where anybody may ask.
-    cluster: Option<Cluster>,
+    cluster: Option<ClusterAuth>,
     /// The caller of whom nothing is known.
     anonymous: Arc<Caller>,
 }
 
 #[derive(Debug)]
-struct Cluster {
-    judging: RwLock<Judging>,
+struct ClusterAuth {
+    judging: RwLock<Authorizer>,
     reviews: Reviews,
     /// By what the cluster knows this daemon: asked for once.
     own_name: OnceCell<String>,
@@ -100,12 +100,12 @@ struct Cluster {
 /// Whose certificates the cluster vouches for, and what was made of it when it was last looked at: that
 /// parses certificates.
 #[derive(Debug)]
-struct Judging {
+struct Authorizer {
     trust: watch::Receiver<Option<ClusterTrust>>,
     certificates: Option<Arc<Certificates>>,
 }
 
-impl Judging {
+impl Authorizer {
     fn new(trust: watch::Receiver<Option<ClusterTrust>>) -> Self {
         let mut judging = Self {
             trust,
@@ -133,8 +133,8 @@ impl Access {
     pub(super) fn new(mode: AuthMode) -> Self {
         let cluster = match mode {
             AuthMode::None => None,
-            AuthMode::Kubernetes { trust, reviewer } => Some(Cluster {
-                judging: RwLock::new(Judging::new(trust)),
+            AuthMode::Kubernetes { trust, reviewer } => Some(ClusterAuth {
+                judging: RwLock::new(Authorizer::new(trust)),
                 reviews: Reviews::new(reviewer),
                 own_name: OnceCell::new(),
             }),
@@ -209,7 +209,7 @@ impl Access {
     }
 }
 
-impl Cluster {
+impl ClusterAuth {
     fn certificates(&self) -> Option<Arc<Certificates>> {
         let judging = self.judging.read().unwrap_or_else(PoisonError::into_inner);
         if !judging.is_old() {
@@ -301,7 +301,7 @@ pub(super) mod testing {
         }
     }
 
-    impl Reviewer for Pretended {
+    impl Authenticator for Pretended {
         fn who(&self, token: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
             self.ask(|state| {
                 let user = state.tokens.get(&token)?.clone();

@@ -16,15 +16,15 @@ use super::auth::Presented;
 /// Adds to each request of a TLS connection the certificates that the client has presented, as
 /// `Arc<Presented>`; nothing where there are none.
 #[derive(Clone, Debug)]
-pub(super) struct Presenting<A>(pub(super) A);
+pub(super) struct ClientCertAcceptor<A>(pub(super) A);
 
-impl<A, I, S> Accept<TcpStream, S> for Presenting<A>
+impl<A, I, S> Accept<TcpStream, S> for ClientCertAcceptor<A>
 where
     A: Accept<TcpStream, S, Stream = TlsStream<I>>,
     A::Future: Send + 'static,
 {
     type Stream = TlsStream<I>;
-    type Service = Shown<A::Service>;
+    type Service = ClientCertService<A::Service>;
     type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
@@ -34,19 +34,19 @@ where
             let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
             let chain: Vec<_> = chain.iter().map(|der| der.clone().into_owned()).collect();
             let presented = (!chain.is_empty()).then(|| Arc::new(Presented::new(chain)));
-            Ok((stream, Shown { inner, presented }))
+            Ok((stream, ClientCertService { inner, presented }))
         })
     }
 }
 
 /// A service of one connection.
 #[derive(Clone, Debug)]
-pub(super) struct Shown<S> {
+pub(super) struct ClientCertService<S> {
     inner: S,
     presented: Option<Arc<Presented>>,
 }
 
-impl<S: Service<Request<B>>, B> Service<Request<B>> for Shown<S> {
+impl<S: Service<Request<B>>, B> Service<Request<B>> for ClientCertService<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;

@@ -30,22 +30,22 @@ const READ_WITHIN: Duration = Duration::from_secs(20);
 
 /// Lets connections in, and counts them.
 #[derive(Clone, Debug)]
-pub(super) struct Connections(Arc<Shared>);
+pub(super) struct Connections(Arc<ConnectionCounts>);
 
 #[derive(Debug)]
-struct Shared {
+struct ConnectionCounts {
     listener: &'static str,
     keepalive: Duration,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenConnections {
     all: usize,
     of: HashMap<IpAddr, usize>,
 }
 
-impl Open {
+impl OpenConnections {
     /// Takes a place, where there is one.
     fn enter(&mut self, peer: IpAddr) -> Result<(), &'static str> {
         if self.all >= MOST {
@@ -74,14 +74,14 @@ impl Open {
 impl Connections {
     /// For a listener of this name; a silent peer is asked after `keepalive` whether it is there.
     pub(super) fn new(listener: &'static str, keepalive: Duration) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(ConnectionCounts {
             listener,
             keepalive,
             open: Mutex::default(),
         }))
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn open(&self) -> MutexGuard<'_, OpenConnections> {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,7 +96,7 @@ impl Connections {
             io::Error::other(reason)
         })?;
         // From here on, so that whatever goes wrong gives the place back.
-        let place = Place {
+        let place = ConnectionPermit {
             connections: self.clone(),
             peer,
         };
@@ -129,12 +129,12 @@ impl<S> Accept<TcpStream, S> for Connections {
 }
 
 #[derive(Debug)]
-struct Place {
+struct ConnectionPermit {
     connections: Connections,
     peer: IpAddr,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let open = {
             let mut open = self.connections.open();
@@ -150,7 +150,7 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
-    place: Place,
+    place: ConnectionPermit,
     /// Runs while the other side makes no room.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -222,14 +222,16 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::net::Ipv4Addr;
+
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
+    use super::*;
+
     #[test]
     fn places_are_bounded_together_and_for_each() {
-        let mut open = Open::default();
+        let mut open = OpenConnections::default();
         let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
         let entered = (0..2000).filter(|_| open.enter(address(1)).is_ok()).count();
         assert_eq!(entered, MOST_OF_ONE);

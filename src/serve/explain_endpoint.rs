@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::admin::HttpOptions;
 use crate::model::diagnostics::explain::{Subject, derive};
-use crate::model::targets::{Interest, Targets};
+use crate::model::targets::{Targets, WatchKey};
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
 /// Partitions in one answer: of a larger topic those with the most lag.
@@ -85,7 +85,7 @@ fn subject(query: &str, targets: &Targets) -> Result<Subject, &'static str> {
                 .filter(|(key, _)| key == "topic")
                 .map(|(_, topic)| TopicName::from(&*topic))
                 .collect();
-            Ok(Subject::Group(Interest {
+            Ok(Subject::Group(WatchKey {
                 cluster,
                 group: GroupId::from(&*group),
                 topics,
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::leader_election::Leadership;
     use crate::model::diagnostics::explain::Explanation;
-    use crate::model::evaluation::Rules;
+    use crate::model::evaluation::ServingPolicy;
     use crate::model::fixtures;
     use crate::model::settings::cap_mode::CapMode;
     use crate::model::snapshot::LagSnapshot;
@@ -133,7 +133,7 @@ mod tests {
         };
         assert_eq!(subject("namespace=shop&hpa=orders", &one), Ok(hpa));
         let group = |topics: &[&str]| {
-            Subject::Group(Interest {
+            Subject::Group(WatchKey {
                 cluster: "main".into(),
                 group: "a&b c".into(),
                 topics: topics.iter().map(|topic| TopicName::from(*topic)).collect(),
@@ -168,7 +168,7 @@ mod tests {
         let (_publisher, reader) = snapshot_channel::channel(snapshot);
         let options = HttpOptions {
             reader: reader.clone(),
-            rules: Rules {
+            rules: ServingPolicy {
                 clamp: true,
                 cap: CapMode::Advise,
                 max_staleness: Duration::from_secs(60),

@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 
 use self::text::{Labels, Text};
 use super::BuildInfo;
-use crate::model::evaluation::Rules;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::TopicOffsets;
 use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupTopic, TopicLag};
-use crate::model::lag::lag_age::Age;
+use crate::model::lag::lag_age::LagAge;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
@@ -24,7 +24,7 @@ use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 pub(super) fn render(
     snapshot: &LagSnapshot,
     now: &Moment,
-    rules: &Rules,
+    rules: &ServingPolicy,
     build: &BuildInfo,
 ) -> String {
     let mut text = Text::default();
@@ -72,7 +72,7 @@ fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
 
 /// Lag in time, and the rules that made the lags.
 fn ages_and_rules(text: &mut Text, snapshot: &LagSnapshot) {
-    let seconds = |age: Age| age.duration().as_secs_f64();
+    let seconds = |age: LagAge| age.duration().as_secs_f64();
     text.family(&families::GROUP_LAG_SECONDS);
     for (labels, lag) in latest(snapshot) {
         if let Some(age) = lag.age() {
@@ -314,8 +314,8 @@ mod tests {
         }
     }
 
-    fn rules() -> Rules {
-        Rules {
+    fn rules() -> ServingPolicy {
+        ServingPolicy {
             clamp: true,
             cap: crate::model::settings::cap_mode::CapMode::Advise,
             max_staleness: Duration::from_secs(30),

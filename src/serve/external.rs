@@ -18,9 +18,9 @@ use tokio::time::timeout_at;
 use tower::service_fn;
 
 use super::access_log::{AccessLog, Sampler};
-use super::api_error::Failure;
+use super::api_error::ApiFailure;
 use super::auth::{Access, AuthMode, Presented};
-use super::first_read::Asking;
+use super::first_read::FirstReadLimiter;
 use super::forward::Forwarder;
 use super::health::Readiness;
 use super::request::{Parameters, only_get, small_enough, takes_json};
@@ -28,16 +28,16 @@ use super::route::Route;
 use super::{BuildInfo, discovery};
 use crate::authentication::access::Caller;
 use crate::leader_election::Leading;
-use crate::model::evaluation::{self, Answer, Rules};
+use crate::model::evaluation::{self, MetricValue, ServingPolicy};
 use crate::model::hpa::selector::Selector;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::Interest;
+use crate::model::targets::WatchKey;
 use crate::model::targets::lookup::resolve;
-use crate::model::targets::metric_query::Question;
-use crate::model::targets::no_value_reason::Refusal;
+use crate::model::targets::metric_query::MetricQuery;
+use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::targets::tenancy::Tenancy;
 use crate::model::units::newtypes::Moment;
-use crate::snapshot_channel::Reader;
+use crate::snapshot_channel::SnapshotReader;
 use crate::telemetry::api::ApiAnswered;
 
 /// The longest that a request waits for a first read.
@@ -54,9 +54,9 @@ const MAX_UNDER_WAY: usize = 1024;
 #[derive(Debug)]
 pub struct ExternalOptions {
     /// The snapshots.
-    pub reader: Reader,
+    pub reader: SnapshotReader,
     /// The rules that values follow.
-    pub rules: Rules,
+    pub rules: ServingPolicy,
     /// Which namespaces may name what.
     pub tenancy: Tenancy,
     /// Who leads, and so answers.
@@ -64,7 +64,7 @@ pub struct ExternalOptions {
     /// How requests are passed on to another daemon that leads.
     pub forwarder: Option<Forwarder>,
     /// Where to say which groups requests ask for. Never waited for.
-    pub interests: mpsc::Sender<Interest>,
+    pub interests: mpsc::Sender<WatchKey>,
     /// Who may ask.
     pub auth: AuthMode,
     /// How much of who asked is logged.
@@ -76,13 +76,13 @@ pub struct ExternalOptions {
 }
 
 #[derive(Debug)]
-struct Api {
-    reader: Reader,
-    rules: Rules,
+struct ExternalMetricsApi {
+    reader: SnapshotReader,
+    rules: ServingPolicy,
     tenancy: Tenancy,
     leading: Leading,
     forwarder: Option<Forwarder>,
-    asking: Asking,
+    asking: FirstReadLimiter,
     under_way: Semaphore,
     access: Access,
     sampler: Sampler,
@@ -92,13 +92,13 @@ struct Api {
 
 /// The API's router. It expects client certificates as the TLS listener leaves them.
 pub fn router(options: ExternalOptions) -> Router {
-    let api = Arc::new(Api {
+    let api = Arc::new(ExternalMetricsApi {
         reader: options.reader,
         rules: options.rules,
         tenancy: options.tenancy,
         leading: options.leading,
         forwarder: options.forwarder,
-        asking: Asking::new(options.interests),
+        asking: FirstReadLimiter::new(options.interests),
         under_way: Semaphore::new(MAX_UNDER_WAY),
         access: Access::new(options.auth),
         sampler: Sampler::new(options.access_log),
@@ -113,13 +113,13 @@ pub fn router(options: ExternalOptions) -> Router {
 }
 
 /// The answer to a request, and its trace.
-async fn respond(api: &Api, parts: &Parts) -> Response {
+async fn respond(api: &ExternalMetricsApi, parts: &Parts) -> Response {
     let began = Instant::now();
     let path = parts.uri.path();
     let route = Route::of(path);
     let parameters = Parameters::of(parts.uri.query());
     let verb = route.verb(&parts.method, parameters.watch);
-    let asked = Asked {
+    let asked = ApiRequest {
         route,
         verb,
         parameters,
@@ -127,7 +127,7 @@ async fn respond(api: &Api, parts: &Parts) -> Response {
     };
     let mut caller = None;
     let answered = api.respond(&asked, &mut caller).await;
-    let response = answered.unwrap_or_else(Failure::into_response);
+    let response = answered.unwrap_or_else(ApiFailure::into_response);
     let (code, took) = (response.status(), began.elapsed());
     let logged = match asked.route {
         Route::Live | Route::Ready => None,
@@ -148,19 +148,19 @@ async fn respond(api: &Api, parts: &Parts) -> Response {
 }
 
 /// A request, read.
-struct Asked<'a> {
+struct ApiRequest<'a> {
     route: Route<'a>,
     verb: &'static str,
     parameters: Parameters<'a>,
     parts: &'a Parts,
 }
 
-impl Api {
+impl ExternalMetricsApi {
     async fn respond(
         &self,
-        asked: &Asked<'_>,
+        asked: &ApiRequest<'_>,
         caller: &mut Option<Arc<Caller>>,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, ApiFailure> {
         let (route, method) = (&asked.route, &asked.parts.method);
         match route {
             Route::Live => {
@@ -171,7 +171,7 @@ impl Api {
                 only_get(method)?;
                 return match self.readiness.check(Instant::now()) {
                     Ok(()) => Ok("ok".into_response()),
-                    Err(reason) => Err(Failure::unavailable(reason.to_string())),
+                    Err(reason) => Err(ApiFailure::unavailable(reason.to_string())),
                 };
             }
             // The aggregator asks for these documents for ever where the answer is another.
@@ -179,7 +179,7 @@ impl Api {
             _ => {}
         }
         let Ok(_under_way) = self.under_way.try_acquire() else {
-            return Err(Failure::too_many("too many requests are under way"));
+            return Err(ApiFailure::too_many("too many requests are under way"));
         };
         small_enough(&asked.parts.headers)?;
         let known = self.authenticate(asked.parts).await?;
@@ -198,11 +198,13 @@ impl Api {
             Route::ResourceList => Ok(discovery::resource_list()),
             Route::Metric { namespace, metric } => {
                 if asked.parameters.watch {
-                    return Err(Failure::not_allowed("external metrics cannot be watched"));
+                    return Err(ApiFailure::not_allowed(
+                        "external metrics cannot be watched",
+                    ));
                 }
                 let selector = Selector::parse(&asked.parameters.label_selector)
-                    .map_err(|error| Failure::bad_request(error.to_string()))?;
-                let question = Question {
+                    .map_err(|error| ApiFailure::bad_request(error.to_string()))?;
+                let question = MetricQuery {
                     namespace,
                     metric,
                     selector: &selector,
@@ -213,28 +215,28 @@ impl Api {
         }
     }
 
-    async fn authenticate(&self, parts: &Parts) -> Result<Arc<Caller>, Failure> {
+    async fn authenticate(&self, parts: &Parts) -> Result<Arc<Caller>, ApiFailure> {
         let presented = parts.extensions.get::<Arc<Presented>>().map(Arc::as_ref);
         let found = self.access.authenticate(presented, &parts.headers).await;
         found.map_err(|unknown| {
             let text = unknown.to_string();
             if unknown.is_passing() {
-                Failure::unavailable(text)
+                ApiFailure::unavailable(text)
             } else {
-                Failure::unauthorized(text)
+                ApiFailure::unauthorized(text)
             }
         })
     }
 
-    async fn authorise(&self, caller: &Caller, asked: &Asked<'_>) -> Result<(), Failure> {
+    async fn authorise(&self, caller: &Caller, asked: &ApiRequest<'_>) -> Result<(), ApiFailure> {
         let action = asked.route.action(asked.verb, asked.parts.uri.path());
         match self.access.may(caller, &action).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::forbidden(format!(
+            Ok(false) => Err(ApiFailure::forbidden(format!(
                 "user {:?} may not {action}: no role of the cluster lets them",
                 caller.user
             ))),
-            Err(error) => Err(Failure::unavailable(format!(
+            Err(error) => Err(ApiFailure::unavailable(format!(
                 "whether user {:?} may {action} cannot be checked: {error}",
                 caller.user
             ))),
@@ -244,10 +246,10 @@ impl Api {
     /// The value at `now`, after a first read where there was none.
     async fn value(
         &self,
-        question: &Question<'_>,
+        question: &MetricQuery<'_>,
         snapshot: &LagSnapshot,
         now: &Moment,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<MetricValue, ApiFailure> {
         let reading = match self.known(question, snapshot, now)? {
             Ok(answer) => return Ok(answer),
             // Rare and large: boxed, so that the other answers need not make room for it.
@@ -259,22 +261,22 @@ impl Api {
     /// The value at `now`, or what has to be read before there is one.
     fn known(
         &self,
-        question: &Question<'_>,
+        question: &MetricQuery<'_>,
         snapshot: &LagSnapshot,
         now: &Moment,
-    ) -> Result<Result<Answer, Vec<Interest>>, Failure> {
+    ) -> Result<Result<MetricValue, Vec<WatchKey>>, ApiFailure> {
         let resolved = resolve(question, &snapshot.targets)?;
         if resolved.asked.len() > MAX_INTERESTS {
-            return Err(Failure::bad_request(format!(
+            return Err(ApiFailure::bad_request(format!(
                 "the selector names {} consumer groups: at most {MAX_INTERESTS} per metric",
                 resolved.asked.len()
             )));
         }
         self.tenancy
             .check(question.namespace, resolved.interests())
-            .map_err(|barred| Failure::forbidden(barred.to_string()))?;
+            .map_err(|barred| ApiFailure::forbidden(barred.to_string()))?;
         match evaluation::answer_resolved(question, &resolved, snapshot, now, &self.rules) {
-            Err(Refusal::NotYetRead(unread)) => Ok(Err(unread)),
+            Err(NoValueReason::NotYetRead(unread)) => Ok(Err(unread)),
             answered => {
                 self.asking.keep_watched(resolved.interests(), snapshot);
                 Ok(Ok(answered?))
@@ -284,10 +286,10 @@ impl Api {
 
     async fn first_read(
         &self,
-        question: &Question<'_>,
-        mut unread: Vec<Interest>,
+        question: &MetricQuery<'_>,
+        mut unread: Vec<WatchKey>,
         snapshot: &LagSnapshot,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<MetricValue, ApiFailure> {
         let _place = self.asking.place()?;
         self.asking.ask_for(question.namespace, &unread, snapshot)?;
         let deadline = tokio::time::Instant::now() + FIRST_READ_WITHIN;
@@ -295,7 +297,7 @@ impl Api {
         while let Ok(true) = timeout_at(deadline, reader.changed()).await {
             let snapshot = reader.latest();
             match evaluation::answer(question, &snapshot, &Moment::now(), &self.rules) {
-                Err(Refusal::NotYetRead(still)) => unread = still,
+                Err(NoValueReason::NotYetRead(still)) => unread = still,
                 answered => return Ok(answered?),
             }
         }
@@ -304,23 +306,23 @@ impl Api {
 }
 
 /// Why a first read did not come: what keeps the cluster from answering, where that is known.
-fn unread_cause(unread: Vec<Interest>, snapshot: &LagSnapshot) -> Refusal {
+fn unread_cause(unread: Vec<WatchKey>, snapshot: &LagSnapshot) -> NoValueReason {
     let cause = unread.iter().find_map(|interest| {
         let cluster = snapshot.clusters.get(&interest.cluster)?;
         Some((interest, cluster.connection.as_ref()?))
     });
     match cause {
-        Some((interest, fault)) => Refusal::Unknown {
+        Some((interest, fault)) => NoValueReason::Unknown {
             group: interest.group.clone(),
             cluster: interest.cluster.clone(),
             cause: fault.reason.to_string(),
         },
-        None => Refusal::NotYetRead(unread),
+        None => NoValueReason::NotYetRead(unread),
     }
 }
 
-fn no_such_path() -> Failure {
-    Failure::not_found("the server could not find the requested resource")
+fn no_such_path() -> ApiFailure {
+    ApiFailure::not_found("the server could not find the requested resource")
 }
 
 #[cfg(test)]

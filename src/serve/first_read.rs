@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::Instant;
 
-use super::api_error::Failure;
-use super::token_bucket::Bucket;
+use super::api_error::ApiFailure;
+use super::token_bucket::TokenBucket;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::Interest;
+use crate::model::targets::WatchKey;
 
 /// Requests that wait for a first read at the same time at most.
 pub(super) const MAX_WAITING: usize = 256;
@@ -31,25 +31,25 @@ const NAMESPACE_BYTES: usize = 63;
 
 /// Passes on what requests ask for.
 #[derive(Debug)]
-pub(super) struct Asking {
-    interests: mpsc::Sender<Interest>,
+pub(super) struct FirstReadLimiter {
+    interests: mpsc::Sender<WatchKey>,
     waiting: Semaphore,
     rates: Mutex<Rates>,
 }
 
 #[derive(Debug)]
 struct Rates {
-    all: Bucket,
-    namespaces: HashMap<String, Bucket>,
+    all: TokenBucket,
+    namespaces: HashMap<String, TokenBucket>,
 }
 
-impl Asking {
-    pub(super) fn new(interests: mpsc::Sender<Interest>) -> Self {
+impl FirstReadLimiter {
+    pub(super) fn new(interests: mpsc::Sender<WatchKey>) -> Self {
         Self {
             interests,
             waiting: Semaphore::new(MAX_WAITING),
             rates: Mutex::new(Rates {
-                all: Bucket::new(OF_ALL.0, OF_ALL.1, Instant::now()),
+                all: TokenBucket::new(OF_ALL.0, OF_ALL.1, Instant::now()),
                 namespaces: HashMap::new(),
             }),
         }
@@ -57,23 +57,23 @@ impl Asking {
 
     /// A place to wait for a first read. Taken before anything is asked of Kafka, so that refused
     /// requests cost it nothing.
-    pub(super) fn place(&self) -> Result<SemaphorePermit<'_>, Failure> {
+    pub(super) fn place(&self) -> Result<SemaphorePermit<'_>, ApiFailure> {
         self.waiting
             .try_acquire()
-            .map_err(|_| Failure::too_many("too many requests wait for a first read"))
+            .map_err(|_| ApiFailure::too_many("too many requests wait for a first read"))
     }
 
     /// Asks for what no HPA and no configuration already has read.
     pub(super) fn ask_for(
         &self,
         namespace: &str,
-        unread: &[Interest],
+        unread: &[WatchKey],
         snapshot: &LagSnapshot,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ApiFailure> {
         let targets = &snapshot.targets;
-        let wanted = |i: &&Interest| !targets.all.iter().any(|target| *target.interest == **i);
+        let wanted = |i: &&WatchKey| !targets.all.iter().any(|target| *target.interest == **i);
         let unread: Vec<_> = unread.iter().filter(wanted).collect();
-        let is_new = |i: &&&Interest| !targets.interests.contains(**i);
+        let is_new = |i: &&&WatchKey| !targets.interests.contains(**i);
         let new = u32::try_from(unread.iter().filter(is_new).count()).unwrap_or(u32::MAX);
         self.rates
             .lock()
@@ -81,7 +81,7 @@ impl Asking {
             .take(namespace, new, Instant::now())?;
         for interest in unread {
             self.interests.try_send(interest.clone()).map_err(|_| {
-                Failure::unavailable("too many new consumer groups are asked for at once")
+                ApiFailure::unavailable("too many new consumer groups are asked for at once")
             })?;
         }
         Ok(())
@@ -91,7 +91,7 @@ impl Asking {
     /// half of the channel to groups that are new.
     pub(super) fn keep_watched<'i>(
         &self,
-        interests: impl Iterator<Item = &'i Interest>,
+        interests: impl Iterator<Item = &'i WatchKey>,
         snapshot: &LagSnapshot,
     ) {
         let has_room = || self.interests.capacity() > self.interests.max_capacity() / 2;
@@ -105,7 +105,7 @@ impl Asking {
 }
 
 impl Rates {
-    fn take(&mut self, namespace: &str, count: u32, now: Instant) -> Result<(), Failure> {
+    fn take(&mut self, namespace: &str, count: u32, now: Instant) -> Result<(), ApiFailure> {
         if count == 0 {
             return Ok(());
         }
@@ -121,9 +121,9 @@ impl Rates {
         let own = self
             .namespaces
             .entry(name.to_owned())
-            .or_insert_with(|| Bucket::new(OF_ONE.0, OF_ONE.1, now));
+            .or_insert_with(|| TokenBucket::new(OF_ONE.0, OF_ONE.1, now));
         if !own.take(count, now) {
-            return Err(Failure::too_many(format!(
+            return Err(ApiFailure::too_many(format!(
                 "namespace {name:?} asks for too many new consumer groups in a short time: \
                  those of HPAs and of targets in the configuration of lagwise do not count"
             )));
@@ -136,8 +136,8 @@ impl Rates {
     }
 }
 
-fn too_many() -> Failure {
-    Failure::too_many("too many new consumer groups are asked for in a short time")
+fn too_many() -> ApiFailure {
+    ApiFailure::too_many("too many new consumer groups are asked for in a short time")
 }
 
 #[cfg(test)]
@@ -146,7 +146,7 @@ mod tests {
 
     fn rates(now: Instant) -> Rates {
         Rates {
-            all: Bucket::new(OF_ALL.0, OF_ALL.1, now),
+            all: TokenBucket::new(OF_ALL.0, OF_ALL.1, now),
             namespaces: HashMap::new(),
         }
     }

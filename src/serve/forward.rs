@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
 
-use super::api_error::{Failure, json};
+use super::api_error::{ApiFailure, json};
 use super::tls::{ServerTls, TlsError};
 use crate::authentication::Credential;
 use crate::leader_election::Leader;
@@ -46,7 +46,7 @@ const TOKEN_LASTS: Duration = Duration::from_secs(10);
 
 /// Why nobody who leads has answered. `Display` is constant text: it reaches the HPA's condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unled {
+pub(super) enum LeaderUnavailable {
     /// Nobody holds the Lease, as far as is known.
     #[error("no lagwise daemon leads at present, so that the lag is not known")]
     NoLeader,
@@ -73,7 +73,7 @@ pub(super) enum Unled {
     Refused,
 }
 
-impl Unled {
+impl LeaderUnavailable {
     fn label(self) -> &'static str {
         match self {
             Self::NoLeader => "no_leader",
@@ -88,9 +88,9 @@ impl Unled {
     }
 }
 
-impl From<Unled> for Failure {
-    fn from(why: Unled) -> Self {
-        Failure::unavailable(why.to_string())
+impl From<LeaderUnavailable> for ApiFailure {
+    fn from(why: LeaderUnavailable) -> Self {
+        ApiFailure::unavailable(why.to_string())
     }
 }
 
@@ -114,7 +114,7 @@ pub struct Forwarder {
     client: reqwest::Client,
     credential: Credential,
     token: Mutex<Option<(Instant, HeaderValue)>>,
-    failing: Mutex<Option<Unled>>,
+    failing: Mutex<Option<LeaderUnavailable>>,
 }
 
 impl Forwarder {
@@ -152,8 +152,15 @@ impl Forwarder {
     }
 
     /// The leader's answer to this path and query, whatever its code.
-    pub(super) async fn ask(&self, leader: &Leader, path: &str) -> Result<Response, Unled> {
-        let address = leader.address.as_deref().ok_or(Unled::NoAddress)?;
+    pub(super) async fn ask(
+        &self,
+        leader: &Leader,
+        path: &str,
+    ) -> Result<Response, LeaderUnavailable> {
+        let address = leader
+            .address
+            .as_deref()
+            .ok_or(LeaderUnavailable::NoAddress)?;
         let began = Instant::now();
         let asked = self.ask_at(address, path).await;
         let outcome = match &asked {
@@ -169,7 +176,11 @@ impl Forwarder {
         asked.map_err(|(why, _)| why)
     }
 
-    async fn ask_at(&self, address: &str, path: &str) -> Result<Response, (Unled, String)> {
+    async fn ask_at(
+        &self,
+        address: &str,
+        path: &str,
+    ) -> Result<Response, (LeaderUnavailable, String)> {
         let mut request = self
             .client
             .get(format!("https://{address}{path}"))
@@ -182,9 +193,11 @@ impl Forwarder {
         let code = answer.status();
         let why = match (answer.headers().get(FORWARDED), code) {
             (Some(role), _) if role == Role::Leader.text() => None,
-            (Some(_), _) => Some(Unled::NotLeading),
-            (None, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Some(Unled::Refused),
-            (None, _) => Some(Unled::Unable),
+            (Some(_), _) => Some(LeaderUnavailable::NotLeading),
+            (None, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Some(LeaderUnavailable::Refused)
+            }
+            (None, _) => Some(LeaderUnavailable::Unable),
         };
         if let Some(why) = why {
             return Err((why, format!("status {}", code.as_u16())));
@@ -193,7 +206,10 @@ impl Forwarder {
         while let Some(chunk) = answer.chunk().await.map_err(|error| told(&error))? {
             body.extend_from_slice(&chunk);
             if body.len() > BODY_BYTES_MAX {
-                return Err((Unled::NoAnswer, "its answer is too long".to_owned()));
+                return Err((
+                    LeaderUnavailable::NoAnswer,
+                    "its answer is too long".to_owned(),
+                ));
             }
         }
         Ok(json(code, body))
@@ -220,9 +236,9 @@ impl Forwarder {
     }
 
     /// Tells once what begins or ends. That somebody else leads by now is no failure.
-    fn tell(&self, leader: &str, failed: Option<&(Unled, String)>) {
+    fn tell(&self, leader: &str, failed: Option<&(LeaderUnavailable, String)>) {
         let now = failed.map(|(why, _)| *why);
-        if now == Some(Unled::NotLeading) {
+        if now == Some(LeaderUnavailable::NotLeading) {
             return;
         }
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -242,7 +258,7 @@ impl Forwarder {
 }
 
 /// Why there was no answer, and the causes in words. None of them shows a header.
-fn told(error: &reqwest::Error) -> (Unled, String) {
+fn told(error: &reqwest::Error) -> (LeaderUnavailable, String) {
     let mut words = Vec::new();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
@@ -252,9 +268,9 @@ fn told(error: &reqwest::Error) -> (Unled, String) {
     words.dedup();
     // One that hangs is connected to within the deadline or not at all.
     let why = if error.is_timeout() {
-        Unled::NoAnswer
+        LeaderUnavailable::NoAnswer
     } else {
-        Unled::Unreachable
+        LeaderUnavailable::Unreachable
     };
     (why, words.join(": "))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::leader_election::Leading;
-use crate::snapshot_channel::Reader;
+use crate::snapshot_channel::SnapshotReader;
 
 /// How long to wait for the first sweep before being ready without it. While the API is not
 /// available no namespace of the Kubernetes cluster can be deleted, so Kafka must not decide it.
@@ -15,7 +15,7 @@ const READY_AFTER: Duration = Duration::from_secs(10);
 /// another daemon leads, which is asked; or 10 s have passed; and the process is not about to end.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    reader: Reader,
+    reader: SnapshotReader,
     leading: Leading,
     started: Instant,
     draining: watch::Receiver<bool>,
@@ -35,7 +35,7 @@ pub enum NotReady {
 impl Readiness {
     /// Readiness of a process that was started at `started` and ends soon once `draining` is true.
     #[must_use]
-    pub fn new(reader: Reader, started: Instant, draining: watch::Receiver<bool>) -> Self {
+    pub fn new(reader: SnapshotReader, started: Instant, draining: watch::Receiver<bool>) -> Self {
         Self {
             reader,
             leading: Leading::alone(),

@@ -14,7 +14,7 @@ use axum_server::tls_rustls::RustlsAcceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::client_certs::Presenting;
+use super::client_certs::ClientCertAcceptor;
 use super::connections::Connections;
 use super::tls::ServerTls;
 
@@ -44,7 +44,7 @@ const KEEPALIVE_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// A listener that has its address and accepts nobody yet.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundListener {
     listener: TcpListener,
     address: SocketAddr,
 }
@@ -62,11 +62,11 @@ pub struct BindError {
 ///
 /// # Errors
 /// An address that is not this machine's, or taken.
-pub fn bind(address: SocketAddr, config_key: &'static str) -> Result<Bound, BindError> {
+pub fn bind(address: SocketAddr, config_key: &'static str) -> Result<BoundListener, BindError> {
     TcpListener::bind(address)
         .and_then(|listener| {
             let address = listener.local_addr()?;
-            Ok(Bound { listener, address })
+            Ok(BoundListener { listener, address })
         })
         .map_err(|source| BindError {
             address,
@@ -75,7 +75,7 @@ pub fn bind(address: SocketAddr, config_key: &'static str) -> Result<Bound, Bind
         })
 }
 
-impl Bound {
+impl BoundListener {
     /// The address, with the port that was taken.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -109,7 +109,13 @@ impl Bound {
         let acceptor = RustlsAcceptor::new(tls.config())
             .handshake_timeout(FIRST_REQUEST_WITHIN)
             .acceptor(Connections::new("api", KEEPALIVE_EVERY));
-        serve(self.listener, Presenting(acceptor), router, shutdown).await
+        serve(
+            self.listener,
+            ClientCertAcceptor(acceptor),
+            router,
+            shutdown,
+        )
+        .await
     }
 }
 

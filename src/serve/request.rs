@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderMap, Method, header};
 
-use super::api_error::Failure;
+use super::api_error::ApiFailure;
 
 /// The largest body that a request may announce. None is read: there is nothing to say in one.
 const MAX_BODY_BYTES: u64 = 64 * 1024;
@@ -39,22 +39,22 @@ impl<'a> Parameters<'a> {
     }
 }
 
-pub(super) fn only_get(method: &Method) -> Result<(), Failure> {
+pub(super) fn only_get(method: &Method) -> Result<(), ApiFailure> {
     if method == Method::GET {
         Ok(())
     } else {
-        Err(Failure::not_allowed("only GET is served here"))
+        Err(ApiFailure::not_allowed("only GET is served here"))
     }
 }
 
 /// Refuses a body that is announced to be large. One of unknown length is not read either, and ends
 /// the connection.
-pub(super) fn small_enough(headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn small_enough(headers: &HeaderMap) -> Result<(), ApiFailure> {
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     match length {
         Some(length) if length > MAX_BODY_BYTES => {
-            Err(Failure::too_large("a request needs no body here"))
+            Err(ApiFailure::too_large("a request needs no body here"))
         }
         _ => Ok(()),
     }
@@ -62,7 +62,7 @@ pub(super) fn small_enough(headers: &HeaderMap) -> Result<(), Failure> {
 
 /// Refuses a client that can read no JSON. Protobuf, which clients of Kubernetes name first, is not
 /// spoken here, and they name something else after it.
-pub(super) fn takes_json(headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn takes_json(headers: &HeaderMap) -> Result<(), ApiFailure> {
     let mut ranges = headers
         .get_all(header::ACCEPT)
         .iter()
@@ -75,7 +75,7 @@ pub(super) fn takes_json(headers: &HeaderMap) -> Result<(), Failure> {
     if ranges.peek().is_none() || ranges.any(|r| known.iter().any(|k| r.eq_ignore_ascii_case(k))) {
         return Ok(());
     }
-    Err(Failure::not_acceptable(
+    Err(ApiFailure::not_acceptable(
         "only application/json is served here",
     ))
 }

@@ -17,7 +17,7 @@ const FOLLOWER: &str =
     "this daemon does not lead, and does not know: ask the one that holds the Lease\n";
 
 #[derive(Debug, Serialize)]
-struct Overview {
+struct StatusDocument {
     hpas: Vec<HpaStatus>,
 }
 
@@ -28,7 +28,7 @@ pub(super) async fn show(State(options): State<Arc<HttpOptions>>) -> Response {
     }
     let snapshot = options.reader.latest();
     let hpas = statuses(&snapshot, &Moment::now(), &options.rules);
-    match serde_json::to_vec(&Overview { hpas }) {
+    match serde_json::to_vec(&StatusDocument { hpas }) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -43,7 +43,7 @@ mod tests {
 
     use super::*;
     use crate::leader_election::Leadership;
-    use crate::model::evaluation::Rules;
+    use crate::model::evaluation::ServingPolicy;
     use crate::model::fixtures;
     use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
     use crate::model::hpa::selector::Selector;
@@ -74,7 +74,7 @@ mod tests {
         let options = HttpOptions {
             readiness: Readiness::new(reader.clone(), Instant::now(), draining),
             reader,
-            rules: Rules {
+            rules: ServingPolicy {
                 clamp: true,
                 cap: CapMode::Advise,
                 max_staleness: Duration::from_secs(3600),

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::certificates::rotation::Validity;
-use crate::certificates::{Authority, CertificateSet, validity_of};
+use crate::certificates::{CertificateAuthority, CertificateSet, validity_of};
 use crate::telemetry::api::{CertificateServed, CertificateUnusable};
 
 pub(super) use crate::certificates::provider;
@@ -36,7 +36,7 @@ const AUTHORITY_FILE: &str = "ca.crt";
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     live: RustlsConfig,
-    origin: Origin,
+    origin: CertificateOrigin,
     served: Validity,
     ca: Arc<watch::Sender<Option<String>>>,
     shared: Option<SharedCertificates>,
@@ -47,7 +47,7 @@ pub type SharedCertificates = watch::Receiver<Option<Arc<CertificateSet>>>;
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug)]
-enum Origin {
+enum CertificateOrigin {
     Files {
         cert: PathBuf,
         key: PathBuf,
@@ -55,7 +55,7 @@ enum Origin {
         known: Fingerprint,
     },
     Own {
-        authority: Authority,
+        authority: CertificateAuthority,
         names: Vec<String>,
     },
     /// What all replicas share; it is renewed by whoever keeps it.
@@ -122,7 +122,7 @@ impl ServerTls {
         // Before they are read, so that a change meanwhile is seen as one later.
         let known = fingerprint(cert_file, key_file);
         let (config, served) = read(cert_file, key_file)?;
-        let origin = Origin::Files {
+        let origin = CertificateOrigin::Files {
             cert: cert_file.to_owned(),
             key: key_file.to_owned(),
             known,
@@ -138,7 +138,7 @@ impl ServerTls {
     /// A name that no certificate can bear.
     pub fn self_signed(names: &[String]) -> Result<Self, TlsError> {
         let now = SystemTime::now();
-        let authority = Authority::generate(now).map_err(not_for(names))?;
+        let authority = CertificateAuthority::generate(now).map_err(not_for(names))?;
         Self::signed_by(authority, names, now)
     }
 
@@ -147,20 +147,25 @@ impl ServerTls {
     /// # Errors
     /// A name that no certificate can bear, or an authority that cannot sign.
     pub fn signed_by(
-        authority: Authority,
+        authority: CertificateAuthority,
         names: &[String],
         now: SystemTime,
     ) -> Result<Self, TlsError> {
         let (config, served) = sign(&authority, names, now)?;
         let ca = Some(authority.certificate_pem().to_owned());
-        let origin = Origin::Own {
+        let origin = CertificateOrigin::Own {
             authority,
             names: names.to_owned(),
         };
         Ok(Self::new(config, origin, served, ca))
     }
 
-    fn new(config: ServerConfig, origin: Origin, served: Validity, ca: Option<String>) -> Self {
+    fn new(
+        config: ServerConfig,
+        origin: CertificateOrigin,
+        served: Validity,
+        ca: Option<String>,
+    ) -> Self {
         let tls = Self {
             live: RustlsConfig::from_config(Arc::new(config)),
             origin,
@@ -202,17 +207,17 @@ impl ServerTls {
         let mut refused = None;
         loop {
             let pause = match &self.origin {
-                Origin::Files { .. } => LOOK_EVERY,
-                Origin::Own { .. } | Origin::Shared { .. } => CLOCK_EVERY,
+                CertificateOrigin::Files { .. } => LOOK_EVERY,
+                CertificateOrigin::Own { .. } | CertificateOrigin::Shared { .. } => CLOCK_EVERY,
             };
             let (renewed, ca) = tokio::select! {
                 set = next(&mut self.shared) => {
                     let Some((chain, key, validity)) = set.served() else {
                         continue;
                     };
-                    if let Origin::Own { names, .. } = &self.origin {
+                    if let CertificateOrigin::Own { names, .. } = &self.origin {
                         let names = names.clone();
-                        self.origin = Origin::Shared { names };
+                        self.origin = CertificateOrigin::Shared { names };
                     }
                     let renewed = config(chain, key).map(|config| (config, validity));
                     (renewed, Some(set.bundle()))
@@ -246,13 +251,13 @@ impl ServerTls {
         now: SystemTime,
     ) -> Option<(Result<(ServerConfig, Validity), TlsError>, Option<String>)> {
         match &mut self.origin {
-            Origin::Shared { .. } => None,
-            Origin::Own { .. } if !self.served.is_due(now) => None,
-            Origin::Own { authority, names } => {
+            CertificateOrigin::Shared { .. } => None,
+            CertificateOrigin::Own { .. } if !self.served.is_due(now) => None,
+            CertificateOrigin::Own { authority, names } => {
                 let ca = authority.certificate_pem().to_owned();
                 Some((sign(authority, names, now), Some(ca)))
             }
-            Origin::Files { cert, key, known } => {
+            CertificateOrigin::Files { cert, key, known } => {
                 let found = fingerprint(cert, key);
                 if found == *known || Some(found) == *refused {
                     return None;
@@ -275,9 +280,9 @@ impl ServerTls {
 
     fn say(&self) {
         let origin = match &self.origin {
-            Origin::Files { cert, .. } => cert.display().to_string(),
-            Origin::Own { names, .. } => format!("made for {}", names.join(", ")),
-            Origin::Shared { names } => {
+            CertificateOrigin::Files { cert, .. } => cert.display().to_string(),
+            CertificateOrigin::Own { names, .. } => format!("made for {}", names.join(", ")),
+            CertificateOrigin::Shared { names } => {
                 format!("shared by all replicas, for {}", names.join(", "))
             }
         };
@@ -358,7 +363,7 @@ fn not_for(names: &[String]) -> impl FnOnce(rcgen::Error) -> TlsError {
 }
 
 fn sign(
-    authority: &Authority,
+    authority: &CertificateAuthority,
     names: &[String],
     now: SystemTime,
 ) -> Result<(ServerConfig, Validity), TlsError> {

@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 /// Lets one through per `every`, and up to `burst` at once after a quiet time.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(super) struct TokenBucket {
     every: Duration,
     burst: u32,
     /// When everything that was taken is made up for.
     full: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     pub(super) fn new(every: Duration, burst: u32, now: Instant) -> Self {
         Self {
             every,
@@ -46,7 +46,7 @@ mod tests {
     fn a_burst_and_then_the_rate() {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
-        let mut bucket = Bucket::new(Duration::from_secs(10), 3, began);
+        let mut bucket = TokenBucket::new(Duration::from_secs(10), 3, began);
         assert!((0..3).all(|_| bucket.take(1, began)));
         assert!(!bucket.take(1, began) && !bucket.take(1, at(9)));
         assert!(bucket.take(1, at(10)) && !bucket.take(1, at(19)));

@@ -7,12 +7,12 @@ use axum::response::Response;
 use humantime::Rfc3339Timestamp;
 use serde::{Serialize, Serializer};
 
-use super::api_error::{Failure, json};
+use super::api_error::{ApiFailure, json};
 use super::route::GROUP_VERSION;
-use crate::model::evaluation::Answer;
+use crate::model::evaluation::MetricValue;
 use crate::model::hpa::label;
 use crate::model::hpa::selector::Selector;
-use crate::model::targets::metric_query::Question;
+use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::quantity::Milli;
 
 /// Room for a list with names of the usual length; it grows where they are longer.
@@ -31,7 +31,10 @@ const LABELS: [&str; 5] = [
 ///
 /// # Errors
 /// A list that cannot be written.
-pub(super) fn response(question: &Question<'_>, answer: &Answer) -> Result<Response, Failure> {
+pub(super) fn response(
+    question: &MetricQuery<'_>,
+    answer: &MetricValue,
+) -> Result<Response, ApiFailure> {
     let list = ExternalMetricValueList {
         kind: "ExternalMetricValueList",
         api_version: &GROUP_VERSION,
@@ -45,7 +48,7 @@ pub(super) fn response(question: &Question<'_>, answer: &Answer) -> Result<Respo
     };
     let mut body = Vec::with_capacity(USUAL_BYTES);
     serde_json::to_writer(&mut body, &list)
-        .map_err(|error| Failure::internal(error.to_string()))?;
+        .map_err(|error| ApiFailure::internal(error.to_string()))?;
     Ok(json(StatusCode::OK, body))
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::CommandFactory;
 use lagwise::cli::Cli;
 use lagwise::config::json_schema;
-use lagwise::model::findings::Kind;
+use lagwise::model::findings::FindingKind;
 use lagwise::serve::endpoints::{ADMIN, EXTERNAL_METRICS, Endpoint};
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ fn cell(text: &str) -> String {
 
 fn findings() -> String {
     let mut page = String::from("| code | severity | kind | what |\n|---|---|---|---|\n");
-    for kind in Kind::ALL {
+    for kind in FindingKind::ALL {
         let (code, anchor) = (kind.code(), kind.code().to_lowercase());
         let (severity, label, what) = (kind.severity(), kind.label(), cell(kind.what()));
         // Writing to a String cannot fail.
@@ -43,7 +43,7 @@ fn findings() -> String {
             "| [{code}](#{anchor}) | {severity} | `{label}` | {what} |"
         );
     }
-    for kind in Kind::ALL {
+    for kind in FindingKind::ALL {
         let _ = write!(
             page,
             "\n### {}\n\n{}\n\n`{}`, {}. Reason of its events: `{}`.\n\n- **Why:** {}\n- **Fix:** {}\n",

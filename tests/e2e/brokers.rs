@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lagwise::kafka::{Client, Settings, Source};
+use lagwise::kafka::{Client, ClientSettings, KafkaSource};
 use lagwise::model::kafka::observation::Observation;
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use lagwise::model::units::newtypes::Offset;
@@ -31,7 +31,7 @@ const TOPICS: usize = 9;
 struct Watch<'a> {
     kafka: &'a KafkaCluster,
     runtime: &'a Runtime,
-    source: Source,
+    source: KafkaSource,
     plan: SweepPlan,
 }
 
@@ -153,7 +153,7 @@ fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {
     let watch = Watch {
         kafka: &kafka,
         runtime: &runtime,
-        source: Source::connect(Settings {
+        source: KafkaSource::connect(ClientSettings {
             name: "main".into(),
             properties: [("bootstrap.servers".to_owned(), kafka.bootstrap())].into(),
             max_groups: 1,

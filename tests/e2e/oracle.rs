@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use lagwise::k8s::live_hpa::past_of;
-use lagwise::model::hpa::controller::outlook::{Past, Range, outlook};
+use lagwise::model::hpa::controller::outlook::{KnownHistory, Range, outlook};
 use lagwise::model::hpa::controller::stage::Verdict;
 use serde::Deserialize;
 use serde_json::json;
@@ -182,7 +182,7 @@ impl Status {
     }
 
     /// As it is read of a real HPA.
-    fn past(&self, now: Duration) -> Result<Past> {
+    fn past(&self, now: Duration) -> Result<KnownHistory> {
         let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(1_714_979_289);
         let conditions: Vec<_> = self
             .conditions

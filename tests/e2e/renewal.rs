@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lagwise::config::{ClusterConfig, Properties, SystemEnvironment};
 use lagwise::kafka::login::{TokenSettings, TokenSource};
-use lagwise::kafka::{Client, Settings};
+use lagwise::kafka::{Client, ClientSettings};
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::sweep_plan::SweepPlan;
 
@@ -67,18 +67,21 @@ fn work(kafka: &KafkaCluster) -> Result<Work> {
 }
 
 /// The settings of a cluster whose properties are as in a configuration file, references and all.
-fn settings(bootstrap: &str, properties: &[(&str, &str)]) -> Result<Settings> {
+fn settings(bootstrap: &str, properties: &[(&str, &str)]) -> Result<ClientSettings> {
     let mut all = Properties::default();
     all.insert("bootstrap.servers", bootstrap);
     for (name, text) in properties {
         let set = all.set(name, text, &SystemEnvironment);
         set.map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
     }
-    Ok(Settings::from(&ClusterConfig::new("main".into(), all)))
+    Ok(ClientSettings::from(&ClusterConfig::new(
+        "main".into(),
+        all,
+    )))
 }
 
-fn by_token(bootstrap: &str, file: &Path) -> Result<Settings> {
-    Ok(Settings {
+fn by_token(bootstrap: &str, file: &Path) -> Result<ClientSettings> {
+    Ok(ClientSettings {
         token: Some(TokenSettings::new(TokenSource::File(file.to_owned()))),
         ..settings(bootstrap, &[("security.protocol", "SASL_PLAINTEXT")])?
     })

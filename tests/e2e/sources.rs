@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lagwise::kafka::{Client, GroupList, Settings, Source};
+use lagwise::kafka::{Client, ClientSettings, GroupList, KafkaSource};
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::group::{GroupKind, Member};
 use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
@@ -32,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// One client's source, and what has become known by it.
 pub(crate) struct Subject {
     pub(crate) client: Client,
-    pub(crate) source: Source,
+    pub(crate) source: KafkaSource,
     history: ClusterHistory,
     /// What is known after the last sweep.
     pub(crate) known: Arc<ClusterSnapshot>,
@@ -63,7 +63,7 @@ impl Sources {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
-        let settings = Settings {
+        let settings = ClientSettings {
             name: "main".into(),
             properties,
             max_groups: 100,
@@ -75,7 +75,7 @@ impl Sources {
     }
 
     /// Of these clients, whatever the settings say of that.
-    pub(crate) fn of_settings(clients: &[Client], settings: &Settings) -> Result<Self> {
+    pub(crate) fn of_settings(clients: &[Client], settings: &ClientSettings) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -84,7 +84,7 @@ impl Sources {
             let _inside = runtime.enter();
             Ok(Subject {
                 client,
-                source: Source::connect(Settings {
+                source: KafkaSource::connect(ClientSettings {
                     client,
                     ..settings.clone()
                 })?,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use fake::{Fake, Twist};
 use kafka_protocol::messages::ApiKey;
-use lagwise::kafka::{Client, Settings, Source};
+use lagwise::kafka::{Client, ClientSettings, KafkaSource};
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::{LOOK_BACK, Observation, Traffic};
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
@@ -20,12 +20,12 @@ use lagwise::model::units::newtypes::{Isolation, Offset};
 use lagwise::poller::OffsetSource;
 
 /// A source for the brokers; responses over a megabyte are refused, and dead connections found early.
-fn source(fake: &Fake) -> Source {
+fn source(fake: &Fake) -> KafkaSource {
     source_with(fake, &[])
 }
 
 /// With these properties besides, or instead.
-fn source_with(fake: &Fake, more: &[(&str, &str)]) -> Source {
+fn source_with(fake: &Fake, more: &[(&str, &str)]) -> KafkaSource {
     let mut properties = vec![
         ("bootstrap.servers", fake.bootstrap()),
         ("receive.message.max.bytes", "1000000"),
@@ -34,7 +34,7 @@ fn source_with(fake: &Fake, more: &[(&str, &str)]) -> Source {
     ];
     properties.extend(more);
     let properties = properties.into_iter();
-    Source::connect(Settings {
+    KafkaSource::connect(ClientSettings {
         name: "main".into(),
         properties: properties
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
@@ -51,7 +51,7 @@ fn group(name: &str, topics: &[&str]) -> GroupPlan {
     GroupPlan::new(name, topics.iter().map(|t| (*t).into()).collect())
 }
 
-async fn observe(source: &Source, groups: &[GroupPlan]) -> Observation {
+async fn observe(source: &KafkaSource, groups: &[GroupPlan]) -> Observation {
     let plan = SweepPlan {
         groups: groups.to_vec(),
     };
@@ -292,7 +292,7 @@ async fn a_broken_answer_while_connecting_is_told_and_survived() {
 }
 
 /// Brokers that are themselves again are read again, over one connection each.
-async fn recovers(fake: &Fake, source: &Source, groups: &[GroupPlan]) {
+async fn recovers(fake: &Fake, source: &KafkaSource, groups: &[GroupPlan]) {
     fake.straighten();
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_right(&observe(source, groups).await);
@@ -423,7 +423,7 @@ async fn a_wire_source_refuses_what_only_librdkafka_does() {
     let connect = |properties: &[(&str, &str)], client| {
         let mut all = vec![("bootstrap.servers", "127.0.0.1:1")];
         all.extend(properties);
-        Source::connect(Settings {
+        KafkaSource::connect(ClientSettings {
             name: "main".into(),
             properties: all
                 .iter()

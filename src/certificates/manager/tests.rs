@@ -53,8 +53,8 @@ impl Cluster {
         });
     }
 
-    fn keeper(&self, leadership: Leadership) -> Keeper<Cluster, Cluster> {
-        Keeper::new(Keeping {
+    fn keeper(&self, leadership: Leadership) -> CertificateManager<Cluster, Cluster> {
+        CertificateManager::new(CertificateManagerOptions {
             store: self.clone(),
             registration: Some(self.clone()),
             names: [HOST, "localhost"].map(str::to_owned).into(),
@@ -63,17 +63,17 @@ impl Cluster {
         })
     }
 
-    fn leader(&self) -> Keeper<Cluster, Cluster> {
+    fn leader(&self) -> CertificateManager<Cluster, Cluster> {
         self.keeper(Leadership::alone())
     }
 
-    fn follower(&self) -> Keeper<Cluster, Cluster> {
+    fn follower(&self) -> CertificateManager<Cluster, Cluster> {
         self.keeper(Leadership::new(watch::channel(None::<Term>).1))
     }
 
-    fn refused(&self) -> Result<(), KeepingError> {
+    fn refused(&self) -> Result<(), CertificateStoreError> {
         match self.lock().fails {
-            true => Err(KeepingError::Told("not now".into())),
+            true => Err(CertificateStoreError::Told("not now".into())),
             false => Ok(()),
         }
     }
@@ -84,7 +84,7 @@ impl CertificateStore for Cluster {
         "Secret shop/lagwise-tls".into()
     }
 
-    async fn load(&self, _: Duration) -> Result<Option<Stored>, KeepingError> {
+    async fn load(&self, _: Duration) -> Result<Option<Stored>, CertificateStoreError> {
         self.refused()?;
         Ok(self.lock().secret.clone())
     }
@@ -94,14 +94,14 @@ impl CertificateStore for Cluster {
         data: &Data,
         over: Option<&Stored>,
         _: Duration,
-    ) -> Result<(), KeepingError> {
+    ) -> Result<(), CertificateStoreError> {
         self.refused()?;
         {
             let mut state = self.lock();
             let known = over.map(|over| over.version.clone());
             let is_as_found = known == state.secret.as_ref().map(|s| s.version.clone());
             if std::mem::take(&mut state.races) || !is_as_found {
-                return Err(KeepingError::Changed);
+                return Err(CertificateStoreError::Changed);
             }
             state.writes += 1;
         }
@@ -111,7 +111,11 @@ impl CertificateStore for Cluster {
 }
 
 impl Registration for Cluster {
-    async fn publish(&self, bundle: &str, _: Duration) -> Result<Registered, KeepingError> {
+    async fn publish(
+        &self,
+        bundle: &str,
+        _: Duration,
+    ) -> Result<Registered, CertificateStoreError> {
         self.refused()?;
         let mut state = self.lock();
         if state.another {
@@ -126,13 +130,17 @@ impl Registration for Cluster {
 }
 
 /// Whether who trusts this bundle takes what the keeper serves with.
-fn is_trusted(keeper: &Keeper<Cluster, Cluster>, bundle: &str, now: SystemTime) -> bool {
+fn is_trusted(
+    keeper: &CertificateManager<Cluster, Cluster>,
+    bundle: &str,
+    now: SystemTime,
+) -> bool {
     let mut data = keeper.with.served.borrow().clone().unwrap().data();
     data.insert("ca.crt".into(), bundle.into());
     CertificateSet::read(&data, HOST, now).1.is_none()
 }
 
-fn leaf(keeper: &Keeper<Cluster, Cluster>) -> String {
+fn leaf(keeper: &CertificateManager<Cluster, Cluster>) -> String {
     keeper.with.served.borrow().clone().unwrap().data()["tls.crt"].clone()
 }
 

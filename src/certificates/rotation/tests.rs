@@ -51,49 +51,55 @@ fn steps_by_what_is_there() {
     let since = |seconds| Publication::Since(Duration::from_secs(seconds));
     for (signer, leaf, has_over, publication, expected) in [
         // Nothing that can be served with: whoever can sign does, at once.
-        (None, None, false, unseen, Some(Step::Begin)),
-        (over, None, false, since(99), Some(Step::Begin)),
-        (fresh, None, false, pending, Some(Step::NewLeaf)),
-        (due, None, true, pending, Some(Step::NewLeaf)),
+        (None, None, false, unseen, Some(RotationStep::Begin)),
+        (over, None, false, since(99), Some(RotationStep::Begin)),
+        (fresh, None, false, pending, Some(RotationStep::NewLeaf)),
+        (due, None, true, pending, Some(RotationStep::NewLeaf)),
         // No authority for long: a new one, and what is served stays.
         (
             None,
             leaf(young, false),
             false,
             since(99),
-            Some(Step::NewAuthority),
+            Some(RotationStep::NewAuthority),
         ),
         (
             over,
             leaf(young, true),
             false,
             since(99),
-            Some(Step::NewAuthority),
+            Some(RotationStep::NewAuthority),
         ),
         (
             due,
             leaf(young, true),
             false,
             pending,
-            Some(Step::NewAuthority),
+            Some(RotationStep::NewAuthority),
         ),
         (
             due,
             leaf(old, true),
             true,
             since(99),
-            Some(Step::NewAuthority),
+            Some(RotationStep::NewAuthority),
         ),
         // Signed by the one before: until clients have had the bundle for long enough.
         (fresh, leaf(old, false), false, pending, None),
-        (fresh, leaf(old, false), true, pending, Some(Step::DropOver)),
+        (
+            fresh,
+            leaf(old, false),
+            true,
+            pending,
+            Some(RotationStep::DropOver),
+        ),
         (fresh, leaf(young, false), false, since(0), None),
         (
             fresh,
             leaf(young, false),
             false,
             since(15),
-            Some(Step::NewLeaf),
+            Some(RotationStep::NewLeaf),
         ),
         (fresh, leaf(young, false), false, unseen, None),
         (
@@ -101,17 +107,23 @@ fn steps_by_what_is_there() {
             leaf(young, false),
             false,
             unseen,
-            Some(Step::NewLeaf),
+            Some(RotationStep::NewLeaf),
         ),
         // In time before its end, whoever knows of it.
         (fresh, leaf(young, true), false, pending, None),
-        (fresh, leaf(old, true), false, pending, Some(Step::NewLeaf)),
+        (
+            fresh,
+            leaf(old, true),
+            false,
+            pending,
+            Some(RotationStep::NewLeaf),
+        ),
         (
             fresh,
             leaf(young, true),
             true,
             pending,
-            Some(Step::DropOver),
+            Some(RotationStep::DropOver),
         ),
         // A clock that was set back.
         (
@@ -119,7 +131,7 @@ fn steps_by_what_is_there() {
             leaf(young, true),
             false,
             since(99),
-            Some(Step::NewAuthority),
+            Some(RotationStep::NewAuthority),
         ),
     ] {
         let usable = Usable {
@@ -166,23 +178,25 @@ impl Pretended {
         }
     }
 
-    fn take(&mut self, step: Step, next_id: u32, now: SystemTime) {
+    fn take(&mut self, step: RotationStep, next_id: u32, now: SystemTime) {
         let lasting = |days| Validity {
             begins: now,
             ends: now + DAY * days,
         };
         match step {
-            Step::Begin | Step::NewAuthority => {
+            RotationStep::Begin | RotationStep::NewAuthority => {
                 self.bundle.retain(|(_, v)| !v.is_over(now));
                 self.bundle.insert(0, (next_id, lasting(3650)));
                 self.has_key = true;
             }
-            Step::NewLeaf | Step::DropOver => {}
+            RotationStep::NewLeaf | RotationStep::DropOver => {}
         }
         match step {
-            Step::Begin | Step::NewLeaf => self.leaf = (self.bundle[0].0, lasting(90)),
-            Step::DropOver => self.bundle.retain(|(_, v)| !v.is_over(now)),
-            Step::NewAuthority => {}
+            RotationStep::Begin | RotationStep::NewLeaf => {
+                self.leaf = (self.bundle[0].0, lasting(90))
+            }
+            RotationStep::DropOver => self.bundle.retain(|(_, v)| !v.is_over(now)),
+            RotationStep::NewAuthority => {}
         }
     }
 }

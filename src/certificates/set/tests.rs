@@ -11,7 +11,7 @@ fn names() -> Vec<String> {
 
 fn begun(now: SystemTime) -> Data {
     let nothing = CertificateSet::read(&Data::new(), HOST, now).0;
-    nothing.after(Step::Begin, &names(), now).unwrap()
+    nothing.after(RotationStep::Begin, &names(), now).unwrap()
 }
 
 fn read(data: &Data, now: SystemTime) -> CertificateSet {
@@ -33,7 +33,7 @@ fn what_is_made_can_be_served_with_and_renewed() {
     assert!(usable.signer.is_some() && usable.leaf.unwrap().is_of_signer && !usable.has_over);
     assert_eq!((set.data(), count(&set.bundle())), (data.clone(), 1));
     let later = now + DAY * 70;
-    let renewed = set.after(Step::NewLeaf, &names(), later).unwrap();
+    let renewed = set.after(RotationStep::NewLeaf, &names(), later).unwrap();
     assert_eq!(renewed[BUNDLE], data[BUNDLE]);
     assert_eq!(renewed[SIGNER_KEY], data[SIGNER_KEY]);
     assert_ne!(renewed[CERTIFICATE], data[CERTIFICATE]);
@@ -44,13 +44,18 @@ fn what_is_made_can_be_served_with_and_renewed() {
 fn a_new_authority_joins_first_and_signs_later() {
     let now = SystemTime::now();
     let first = read(&begun(now), now);
-    let joined = first.after(Step::NewAuthority, &names(), now).unwrap();
+    let joined = first
+        .after(RotationStep::NewAuthority, &names(), now)
+        .unwrap();
     let joined = read(&joined, now);
     assert!(joined.bundle().ends_with(&first.bundle()) && count(&joined.bundle()) == 2);
     assert_eq!(joined.data()[CERTIFICATE], first.data()[CERTIFICATE]);
     assert_ne!(joined.data()[SIGNER_KEY], first.data()[SIGNER_KEY]);
     assert!(!joined.usable(now).leaf.unwrap().is_of_signer);
-    let signed = read(&joined.after(Step::NewLeaf, &names(), now).unwrap(), now);
+    let signed = read(
+        &joined.after(RotationStep::NewLeaf, &names(), now).unwrap(),
+        now,
+    );
     assert!(signed.usable(now).leaf.unwrap().is_of_signer);
     assert_eq!(signed.bundle(), joined.bundle());
     // Who had the old bundle only takes the new certificate no more; who has the new one takes both.
@@ -66,19 +71,21 @@ fn an_authority_that_is_over_leaves() {
     let first = read(&begun(long_ago), long_ago);
     let at_two_thirds = long_ago + DAY * 2500;
     let joined = first
-        .after(Step::NewAuthority, &names(), at_two_thirds)
+        .after(RotationStep::NewAuthority, &names(), at_two_thirds)
         .unwrap();
     let (joined, _) = CertificateSet::read(&joined, HOST, at_two_thirds);
     let signed = read(
         &joined
-            .after(Step::NewLeaf, &names(), at_two_thirds)
+            .after(RotationStep::NewLeaf, &names(), at_two_thirds)
             .unwrap(),
         at_two_thirds,
     );
     assert!(!signed.usable(at_two_thirds).has_over);
     let after = long_ago + DAY * 3651;
     // The certificate is over by then, too, were it not renewed meanwhile.
-    let signed = signed.after(Step::NewLeaf, &names(), after).unwrap();
+    let signed = signed
+        .after(RotationStep::NewLeaf, &names(), after)
+        .unwrap();
     let signed = read(&signed, after);
     assert_eq!(count(&signed.bundle()), 1);
     assert!(!signed.usable(after).has_over);
@@ -91,7 +98,11 @@ fn a_bundle_stays_short_and_keeps_who_vouches() {
     let vouching = first.bundle();
     let mut set = first;
     for _ in 0..10 {
-        set = read(&set.after(Step::NewAuthority, &names(), now).unwrap(), now);
+        set = read(
+            &set.after(RotationStep::NewAuthority, &names(), now)
+                .unwrap(),
+            now,
+        );
     }
     assert!(set.bundle().ends_with(&vouching));
     assert!(

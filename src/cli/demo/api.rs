@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// One metric of the API.
-pub(super) struct Api {
+pub(super) struct ApiClient {
     address: SocketAddr,
     path: String,
     tls: TlsConnector,
@@ -33,21 +33,21 @@ pub(super) struct Api {
 /// `ExternalMetricValueList`, as far as the HPA's arithmetic needs it.
 #[derive(Debug, Deserialize)]
 struct Values {
-    items: Vec<Value>,
+    items: Vec<MetricItem>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Value {
+struct MetricItem {
     value: String,
 }
 
-/// `Status`.
+/// `ErrorStatus`.
 #[derive(Debug, Deserialize)]
-struct Status {
+struct ErrorStatus {
     message: String,
 }
 
-impl Api {
+impl ApiClient {
     /// The metric at `path`, from the server at `address` that has one of the certificates in `trust`.
     ///
     /// # Errors
@@ -99,8 +99,8 @@ impl Api {
 /// The sum of the values, as the HPA adds them.
 fn value(status: StatusCode, body: &[u8]) -> anyhow::Result<Milli> {
     if status != StatusCode::OK {
-        match serde_json::from_slice::<Status>(body) {
-            Ok(Status { message }) => bail!(message),
+        match serde_json::from_slice::<ErrorStatus>(body) {
+            Ok(ErrorStatus { message }) => bail!(message),
             Err(_) => bail!("the external metrics API answered {status}"),
         }
     }

@@ -26,7 +26,7 @@ pub(super) struct Job {
 
 /// What the consumers did.
 #[derive(Debug, Default)]
-pub(super) struct Work {
+pub(super) struct ConsumerWork {
     /// Records handled; those handled again after a rebalance count again.
     pub(super) handled: AtomicU64,
     /// Assignments that the first consumer got: one for each rebalance, since it never leaves.
@@ -36,7 +36,7 @@ pub(super) struct Work {
 /// The consumers that run.
 pub(super) struct Fleet {
     job: Job,
-    work: Arc<Work>,
+    work: Arc<ConsumerWork>,
     running: Vec<Worker>,
     leaving: Vec<Worker>,
 }
@@ -57,7 +57,7 @@ impl Fleet {
         }
     }
 
-    pub(super) fn work(&self) -> Arc<Work> {
+    pub(super) fn work(&self) -> Arc<ConsumerWork> {
         Arc::clone(&self.work)
     }
 
@@ -120,9 +120,9 @@ impl Fleet {
     }
 }
 
-/// Handles records until told to stop. Work is simulated by time, so that a consumer handles so many
+/// Handles records until told to stop. ConsumerWork is simulated by time, so that a consumer handles so many
 /// records a second whatever the machine.
-fn consume(job: &Job, consumer: BaseConsumer<Watched>, work: &Work, stop: &AtomicBool) {
+fn consume(job: &Job, consumer: BaseConsumer<Watched>, work: &ConsumerWork, stop: &AtomicBool) {
     let pause = Duration::from_secs(1) / job.per_second.max(1);
     let mut due = Instant::now();
     while !stop.load(Ordering::Relaxed) {
@@ -144,7 +144,7 @@ fn consume(job: &Job, consumer: BaseConsumer<Watched>, work: &Work, stop: &Atomi
 }
 
 struct Watched {
-    work: Arc<Work>,
+    work: Arc<ConsumerWork>,
     is_first: bool,
 }
 

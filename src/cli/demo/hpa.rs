@@ -3,9 +3,9 @@
 
 use std::time::Instant;
 
-use crate::model::hpa::controller::memory::Memory;
+use crate::model::hpa::controller::memory::Recommendations;
 use crate::model::hpa::controller::stage::{Proposal, proposals};
-use crate::model::hpa::controller::{Reading, Seen, Spec};
+use crate::model::hpa::controller::{HpaSpec, MetricReading, ObservedScale};
 use crate::model::units::quantity::Milli;
 
 /// What one sync came to.
@@ -18,37 +18,37 @@ pub(super) struct Decision {
 }
 
 /// What the metric alone wants, within the HPA's own bounds; what there is where it is an error.
-pub(super) fn desired(spec: &Spec, value: Option<Milli>, current: u32) -> u32 {
+pub(super) fn desired(spec: &HpaSpec, value: Option<Milli>, current: u32) -> u32 {
     match proposals(spec, &seen(value, current)).first() {
         Some(Proposal::Replicas { replicas, .. }) => (*replicas).max(spec.min).min(spec.max),
         _ => current,
     }
 }
 
-fn seen(value: Option<Milli>, current: u32) -> Seen {
-    Seen {
+fn seen(value: Option<Milli>, current: u32) -> ObservedScale {
+    ObservedScale {
         spec_replicas: current,
         // The demo's pods are there at once.
         status_replicas: current,
         pods: None,
-        readings: vec![value.map_or(Reading::Failed, Reading::Value)],
+        readings: vec![value.map_or(MetricReading::Failed, MetricReading::Value)],
         scaled_to_zero: false,
     }
 }
 
 /// An HPA: its spec and what its controller remembers from one sync to the next.
 #[derive(Clone, Debug)]
-pub(super) struct Hpa {
-    spec: Spec,
-    memory: Memory,
+pub(super) struct SimulatedHpa {
+    spec: HpaSpec,
+    memory: Recommendations,
     started: Instant,
 }
 
-impl Hpa {
-    pub(super) fn new(spec: Spec, started: Instant) -> Self {
+impl SimulatedHpa {
+    pub(super) fn new(spec: HpaSpec, started: Instant) -> Self {
         Self {
             spec,
-            memory: Memory::default(),
+            memory: Recommendations::default(),
             started,
         }
     }
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn an_unknown_metric_holds_and_desired_is_told_before_behavior() {
         let started = Instant::now();
-        let mut hpa = Hpa::new(plan().hpa(), started);
+        let mut hpa = SimulatedHpa::new(plan().hpa(), started);
         let mut sync = |seconds, current, value: Option<u64>| {
             let now = started + Duration::from_secs(seconds);
             let decision = hpa.sync(now, current, value.map(Milli::from_units));

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::model::hpa::controller::{Behavior, Change, Policy, Rules, Source, Spec};
+use crate::model::hpa::controller::{
+    Behavior, HpaSpec, MetricSource, Policy, PolicyKind, ScalingRules,
+};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::units::quantity::Milli;
 
@@ -105,7 +107,7 @@ impl Plan {
     }
 
     /// The HPA.
-    pub(super) fn hpa(&self) -> Spec {
+    pub(super) fn hpa(&self) -> HpaSpec {
         let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
         let period_seconds = seconds(self.sync_period());
         let policy = |change| Policy {
@@ -113,22 +115,25 @@ impl Plan {
             period_seconds,
         };
         let tolerance = Some(Milli::default());
-        Spec {
+        HpaSpec {
             min: 1,
             max: self.partitions + MAX_ABOVE,
-            metrics: vec![Source::External(MetricTarget::AverageValue(
+            metrics: vec![MetricSource::External(MetricTarget::AverageValue(
                 Self::per_replica(),
             ))],
             behavior: Some(Behavior {
-                up: Rules {
-                    policies: vec![policy(Change::Percent(100)), policy(Change::Pods(4))],
+                up: ScalingRules {
+                    policies: vec![
+                        policy(PolicyKind::Percent(100)),
+                        policy(PolicyKind::Pods(4)),
+                    ],
                     tolerance,
-                    ..Rules::up()
+                    ..ScalingRules::up()
                 },
-                down: Rules {
+                down: ScalingRules {
                     window_seconds: Some(seconds(self.down_window())),
                     tolerance,
-                    ..Rules::down()
+                    ..ScalingRules::down()
                 },
             }),
         }

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::model::evaluation::{self, Rules, ValueRule};
+use crate::model::evaluation::{self, ServingPolicy, ValueRule};
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::TopicLag;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::metric_query::Question;
+use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Moment, Offset, TopicName};
 
 /// One partition; `None` where unknown, or nothing is committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Row {
+pub(super) struct PartitionRow {
     pub(super) committed: Option<Offset>,
     pub(super) end: Option<Offset>,
     pub(super) lag: Option<Lag>,
@@ -19,8 +19,8 @@ pub(super) struct Row {
 
 /// One look at the group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reading {
-    pub(super) rows: Vec<Row>,
+pub(super) struct DemoReading {
+    pub(super) rows: Vec<PartitionRow>,
     /// Messages behind, in all.
     pub(super) lag: Option<Lag>,
     /// The most replicas that can be useful.
@@ -32,7 +32,7 @@ pub(super) struct Reading {
 }
 
 /// Where the group is found in a snapshot.
-pub(super) struct Place {
+pub(super) struct PartitionPlace {
     pub(super) cluster: ClusterName,
     pub(super) group: GroupId,
     pub(super) topic: TopicName,
@@ -41,12 +41,12 @@ pub(super) struct Place {
 /// Looks at the group at `place`, and at the answer to the HPA's `question`.
 pub(super) fn read(
     snapshot: &LagSnapshot,
-    place: &Place,
-    question: &Question<'_>,
-    rules: &Rules,
+    place: &PartitionPlace,
+    question: &MetricQuery<'_>,
+    rules: &ServingPolicy,
     now: &Moment,
     partitions: usize,
-) -> Reading {
+) -> DemoReading {
     let found = snapshot
         .clusters
         .get(&place.cluster)
@@ -57,26 +57,26 @@ pub(super) fn read(
         .map(|partition| row(found, partition))
         .collect();
     match evaluation::answer(question, snapshot, now, rules) {
-        Ok(answer) => Reading {
+        Ok(answer) => DemoReading {
             rows,
             lag: answer.lag,
             ceiling: answer.ceiling.and_then(|c| c.replicas.bounded()),
             capped: answer.rule == ValueRule::Clamped,
             unknown: None,
         },
-        Err(refusal) => Reading {
+        Err(refusal) => DemoReading {
             rows,
             unknown: Some(refusal.to_string()),
-            ..Reading::default()
+            ..DemoReading::default()
         },
     }
 }
 
-fn row(lag: Option<&Arc<TopicLag>>, partition: usize) -> Row {
+fn row(lag: Option<&Arc<TopicLag>>, partition: usize) -> PartitionRow {
     let Some(read) = lag else {
-        return Row::default();
+        return PartitionRow::default();
     };
-    Row {
+    PartitionRow {
         committed: read
             .committed
             .get(partition)

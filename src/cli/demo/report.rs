@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::hpa;
 use super::plan::{LAG_PER_REPLICA, Plan};
-use super::reading::Reading;
+use super::reading::DemoReading;
 use super::screen::{Frame, Links};
 use crate::model::units::newtypes::Lag;
 use crate::model::units::quantity::Milli;
@@ -79,7 +79,7 @@ impl Report {
     pub(super) fn take_in(
         &mut self,
         at: Duration,
-        reading: Reading,
+        reading: DemoReading,
         replicas: u32,
         desired: u32,
     ) -> Frame {
@@ -194,7 +194,7 @@ impl Summary {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::cli::demo::reading::Row;
+    use crate::cli::demo::reading::PartitionRow;
 
     fn report() -> Report {
         let plan = Plan {
@@ -209,13 +209,13 @@ mod tests {
         Report::new(plan, links)
     }
 
-    fn reading(lag: u64) -> Reading {
-        let row = |lag| Row {
+    fn reading(lag: u64) -> DemoReading {
+        let row = |lag| PartitionRow {
             lag: Some(Lag(lag)),
-            ..Row::default()
+            ..PartitionRow::default()
         };
-        Reading {
-            rows: vec![row(lag), Row::default()],
+        DemoReading {
+            rows: vec![row(lag), PartitionRow::default()],
             lag: Some(Lag(lag)),
             ceiling: Some(2),
             capped: lag > 200,
@@ -230,9 +230,9 @@ mod tests {
             frame.json().unwrap(),
             r#"{"t_seconds":1.2,"phase":"base load","lag":350,"replicas":2,"desired":2,"uncapped":4,"ceiling":2,"capped":true,"partitions":[350,null]}"#
         );
-        let unknown = Reading {
+        let unknown = DemoReading {
             unknown: Some("why".into()),
-            ..Reading::default()
+            ..DemoReading::default()
         };
         let frame = report().take_in(Duration::ZERO, unknown, 3, 3);
         assert_eq!(
@@ -247,7 +247,7 @@ mod tests {
         for (lag, replicas) in [(0, 1), (5000, 2), (30, 2), (7, 1)] {
             report.take_in(Duration::from_secs(1), reading(lag), replicas, replicas);
         }
-        report.take_in(Duration::from_secs(1), Reading::default(), 1, 1);
+        report.take_in(Duration::from_secs(1), DemoReading::default(), 1, 1);
         let summary = report.summary(6000, 6010, 3);
         assert_eq!(
             summary.json().unwrap(),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::plan::Phase;
-use super::reading::Reading;
+use super::reading::DemoReading;
 
 /// What the terminal can show.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Frame {
     pub(super) at: Duration,
     pub(super) length: Duration,
     pub(super) phase: Phase,
-    pub(super) reading: Reading,
+    pub(super) reading: DemoReading,
     /// Consumers that run.
     pub(super) replicas: u32,
     /// What the HPA wants of the metric, before `behavior`.
@@ -214,28 +214,28 @@ fn sparkline(samples: &[u64], length: Duration, at: Duration, unicode: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::demo::reading::Row;
+    use crate::cli::demo::reading::PartitionRow;
     use crate::model::units::newtypes::{Lag, Offset};
 
     fn frame() -> Frame {
         let row = |partition: u64| {
             let end = 900 + i64::try_from(partition % 3).unwrap_or(0) * 90;
             let lag = u64::try_from(end - 350).unwrap_or(0);
-            Row {
+            PartitionRow {
                 committed: Some(Offset(350)),
                 end: Some(Offset(end)),
                 lag: Some(Lag(lag)),
             }
         };
-        let mut rows: Vec<Row> = (0..12).map(row).collect();
-        rows[3] = Row::default();
+        let mut rows: Vec<PartitionRow> = (0..12).map(row).collect();
+        rows[3] = PartitionRow::default();
         rows[4].lag = Some(Lag(1));
         rows[5].lag = Some(Lag(0));
         Frame {
             at: Duration::from_secs(31),
             length: Duration::from_secs(90),
             phase: Phase::Quiet,
-            reading: Reading {
+            reading: DemoReading {
                 rows,
                 lag: Some(Lag(7320)),
                 ceiling: Some(12),

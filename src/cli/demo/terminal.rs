@@ -19,7 +19,7 @@ const WIDTH: u16 = 80;
 /// Where the demo shows itself.
 pub(super) enum View {
     /// A terminal, redrawn.
-    Live(Live),
+    Live(LiveTerminal),
     /// A line a tick.
     Lines,
     /// A JSON object a tick, after this.
@@ -27,7 +27,7 @@ pub(super) enum View {
 }
 
 /// A terminal that has been taken over, given back when dropped.
-pub(super) struct Live {
+pub(super) struct LiveTerminal {
     style: Style,
     entered: bool,
 }
@@ -47,7 +47,7 @@ impl View {
             // JSON is YAML, but for what tells one document from the next.
             Output::Yaml => View::Json("---\n"),
             Output::Table if io::stdout().is_terminal() => {
-                let mut live = Live {
+                let mut live = LiveTerminal {
                     style: style(),
                     entered: false,
                 };
@@ -118,7 +118,7 @@ impl View {
     }
 }
 
-impl Live {
+impl LiveTerminal {
     fn enter(&mut self) {
         self.entered = true;
         // Where it cannot be written, the first frame says so.
@@ -143,7 +143,7 @@ impl Live {
     }
 }
 
-impl Drop for Live {
+impl Drop for LiveTerminal {
     fn drop(&mut self) {
         self.leave();
     }

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::diagnostics::current_findings::{Looking, findings};
+use crate::model::diagnostics::current_findings::{FindingOptions, findings};
 use crate::model::diagnostics::explain::live::{Condition, LiveHpa, LiveMetric};
 use crate::model::evaluation::metric_evaluation::standings;
-use crate::model::hpa::controller::outlook::Past;
-use crate::model::hpa::controller::{Behavior, Rules, Source, Spec};
+use crate::model::hpa::controller::outlook::KnownHistory;
+use crate::model::hpa::controller::{Behavior, HpaSpec, MetricSource, ScalingRules};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
-use crate::model::settings::annotation_keys::{CEILING, MODE, USER_MAX};
+use crate::model::settings::annotation_keys::{CAP, CEILING, USER_MAX};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
@@ -41,10 +41,10 @@ fn facts(selector: &str) -> HpaFacts {
 fn live(facts: HpaFacts, replicas: u32) -> LiveHpa {
     let external = facts.metrics[0].clone();
     LiveHpa {
-        spec: Spec {
+        spec: HpaSpec {
             min: 1,
             max: facts.max_replicas,
-            metrics: vec![Source::External(external.target.unwrap())],
+            metrics: vec![MetricSource::External(external.target.unwrap())],
             behavior: None,
         },
         metrics: vec![LiveMetric {
@@ -52,7 +52,7 @@ fn live(facts: HpaFacts, replicas: u32) -> LiveHpa {
             external: Some(external),
             current: None,
         }],
-        past: Past::default(),
+        past: KnownHistory::default(),
         conditions: Vec::new(),
         scale: Ok((replicas, replicas)),
         facts,
@@ -68,8 +68,8 @@ fn condition(kind: &str, status: &str, reason: &str) -> Condition {
     }
 }
 
-fn rules() -> evaluation::Rules {
-    evaluation::Rules {
+fn rules() -> evaluation::ServingPolicy {
+    evaluation::ServingPolicy {
         clamp: true,
         cap: CapMode::Advise,
         max_staleness: SECOND * 60,
@@ -87,7 +87,7 @@ fn derived(facts: &HpaFacts, after: Duration) -> Explanation {
     };
     let now = fixtures::at(after);
     let standings = standings(&snapshot.targets, &snapshot, &now, &rules());
-    let looking = Looking {
+    let looking = FindingOptions {
         cap: CapMode::Advise,
         members_within: Duration::ZERO,
     };
@@ -131,7 +131,7 @@ fn a_clamped_value_and_an_hpa_without_behavior() {
 
 #[test]
 fn an_observed_cap_and_the_users_own_number() {
-    let marks = [(MODE, "enforce"), (CEILING, "2"), (USER_MAX, "20")];
+    let marks = [(CAP, "enforce"), (CEILING, "2"), (USER_MAX, "20")];
     let marks = marks.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let facts = HpaFacts {
         max_replicas: 2,
@@ -144,15 +144,15 @@ fn an_observed_cap_and_the_users_own_number() {
 #[test]
 fn other_metrics_and_a_memory_that_nobody_sees() {
     let mut hpa = live(facts(ORDERS), 12);
-    hpa.spec.metrics.push(Source::Pods);
+    hpa.spec.metrics.push(MetricSource::Pods);
     hpa.metrics.push(LiveMetric {
         name: "Resource cpu".into(),
         external: None,
         current: Some("43 %".into()),
     });
     hpa.spec.behavior = Some(Behavior {
-        up: Rules::up(),
-        down: Rules::down(),
+        up: ScalingRules::up(),
+        down: ScalingRules::down(),
     });
     hpa.past.since_scaled = Some(SECOND * 7);
     hpa.scale = Ok((12, 13));
@@ -189,7 +189,7 @@ fn a_scale_that_cannot_be_read_and_a_group_that_was_not() {
 
 #[test]
 fn a_group_without_an_hpa() {
-    let subject = Subject::Group(Interest {
+    let subject = Subject::Group(WatchKey {
         cluster: "main".into(),
         group: "we\"ird\\group".into(),
         topics: BTreeSet::new(),
@@ -199,7 +199,7 @@ fn a_group_without_an_hpa() {
     let explained = derive(&subject, &snapshot, &now, &rules()).unwrap();
     assert_eq!(explained.metrics[0].ceiling, Some(2));
     let ask = |topic: &str| {
-        let subject = Subject::Group(Interest {
+        let subject = Subject::Group(WatchKey {
             cluster: "main".into(),
             group: "orders".into(),
             topics: [TopicName::from(topic)].into(),

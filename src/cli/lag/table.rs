@@ -9,12 +9,12 @@ use crate::model::evaluation::parallelism::{Limit, Parallelism};
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::TopicLag;
-use crate::model::lag::lag_age::Age;
+use crate::model::lag::lag_age::LagAge;
 use crate::model::units::newtypes::{GroupId, Lag, Offset, TopicName};
 
 /// One partition of a group, as printed.
 #[derive(Debug, Serialize)]
-pub(super) struct Row<'a> {
+pub(super) struct TableRow<'a> {
     pub(super) cluster: &'a str,
     pub(super) group: &'a str,
     pub(super) topic: &'a str,
@@ -40,7 +40,7 @@ pub(super) fn row<'a>(
     topic: &'a TopicName,
     read: &TopicLag,
     partition: usize,
-) -> Row<'a> {
+) -> TableRow<'a> {
     let of =
         |column: &[Result<Offset, Fault>]| column.get(partition).and_then(|offset| offset.ok());
     let committed = read.committed.get(partition);
@@ -60,7 +60,7 @@ pub(super) fn row<'a>(
     };
     let age = read.ages.get(partition).copied().flatten();
     let age = age.filter(|_| lag.is_some());
-    Row {
+    TableRow {
         cluster,
         group: group.as_str(),
         topic: topic.as_str(),
@@ -70,7 +70,7 @@ pub(super) fn row<'a>(
         log_end_offset: of(&read.offsets.ends),
         lag,
         lag_seconds: age.map(|age| age.duration().as_secs_f64()),
-        lag_seconds_is_lower_bound: age.is_some_and(Age::is_bound),
+        lag_seconds_is_lower_bound: age.is_some_and(LagAge::is_bound),
         rule: match found {
             Ok(lag) => lag.label(),
             Err(fault) => fault.label(),
@@ -81,7 +81,7 @@ pub(super) fn row<'a>(
 }
 
 /// All partitions as a table, and their sum.
-pub(super) fn table(rows: &[Row<'_>]) -> String {
+pub(super) fn table(rows: &[TableRow<'_>]) -> String {
     if rows.is_empty() {
         return "no committed offsets\n".into();
     }
@@ -144,7 +144,7 @@ pub(super) fn table(rows: &[Row<'_>]) -> String {
 }
 
 /// What bounds the members that can have work, a line for each group.
-pub(super) fn bounds(rows: &[Row<'_>]) -> String {
+pub(super) fn bounds(rows: &[TableRow<'_>]) -> String {
     let mut groups: Vec<_> = rows
         .iter()
         .filter_map(|row| Some((row.cluster, row.group, row.useful_parallelism?)))
@@ -163,7 +163,7 @@ pub(super) fn bounds(rows: &[Row<'_>]) -> String {
 }
 
 /// The lag in time, to the second, with `>` before a lower bound; a single reading mostly knows no more.
-fn time(row: &Row<'_>) -> String {
+fn time(row: &TableRow<'_>) -> String {
     let Some(seconds) = row.lag_seconds else {
         return "-".into();
     };

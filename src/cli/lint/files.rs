@@ -10,14 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use super::Found;
+use super::LintResult;
 use crate::config::{Config, SystemEnvironment};
 use crate::daemon::answers;
 use crate::k8s::manifests::Manifests;
-use crate::model::diagnostics::current_findings::{Looking, findings};
+use crate::model::diagnostics::current_findings::{FindingOptions, findings};
 use crate::model::diagnostics::hpa_findings::of_tolerance_alone;
 use crate::model::diagnostics::workload_findings::of_workload;
-use crate::model::evaluation::Rules;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::metric_evaluation::standings;
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::HpaFacts;
@@ -44,7 +44,7 @@ pub(super) fn judge(
     files: &[PathBuf],
     config: Option<&Path>,
     namespace: Option<&str>,
-) -> anyhow::Result<Found> {
+) -> anyhow::Result<LintResult> {
     let mut config = config.map(Config::load).transpose()?;
     let mut manifests = Manifests::default();
     for file in files {
@@ -67,7 +67,7 @@ pub(super) fn judge(
             }
         }
     }
-    Ok(Found {
+    Ok(LintResult {
         findings: judged(&manifests, config.as_ref()),
         unread: BTreeSet::new(),
     })
@@ -154,7 +154,7 @@ fn judged(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<Finding> {
         targets: Arc::new(targets),
         ..LagSnapshot::default()
     };
-    let looking = Looking {
+    let looking = FindingOptions {
         cap: rules.cap,
         members_within: Duration::ZERO,
     };
@@ -192,8 +192,8 @@ fn clusters_named(hpas: &[HpaFacts]) -> Vec<ClusterName> {
 }
 
 /// The daemon's, where nobody has configured any.
-fn rules_by_default() -> Rules {
-    Rules {
+fn rules_by_default() -> ServingPolicy {
+    ServingPolicy {
         clamp: true,
         cap: CapMode::Advise,
         max_staleness: Duration::from_secs(30),

@@ -8,7 +8,7 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::cli::Output;
-use crate::model::findings::{Finding, Kind, Severity};
+use crate::model::findings::{Finding, FindingKind, Severity};
 
 /// One finding.
 #[derive(Debug, Serialize)]
@@ -82,14 +82,14 @@ struct Code {
 
 /// The table of codes.
 pub(super) fn codes(output: Output) -> anyhow::Result<String> {
-    let of = |kind: &Kind| Code {
+    let of = |kind: &FindingKind| Code {
         code: kind.code(),
         kind: kind.label(),
         severity: kind.severity(),
         why: kind.why(),
         fix: kind.fix(),
     };
-    let all: Vec<_> = Kind::ALL.iter().map(of).collect();
+    let all: Vec<_> = FindingKind::ALL.iter().map(of).collect();
     if let Some(text) = output.written(&all)? {
         return Ok(text);
     }

@@ -71,7 +71,7 @@ fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
-fn judged(files: &[(&str, &str)]) -> anyhow::Result<Found> {
+fn judged(files: &[(&str, &str)]) -> anyhow::Result<LintResult> {
     let folder = written(files);
     files::judge(&[folder.path().to_owned()], None, None)
 }
@@ -133,7 +133,7 @@ fn what_cannot_be_read_is_an_error_that_names_the_file() {
 
 #[test]
 fn the_exit_code_says_how_bad_it_is() {
-    let found = |findings: &[Finding], unread: &[&str]| Found {
+    let found = |findings: &[Finding], unread: &[&str]| LintResult {
         findings: findings.iter().cloned().collect(),
         unread: unread.iter().map(|text| (*text).to_owned()).collect(),
     };

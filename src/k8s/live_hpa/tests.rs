@@ -25,12 +25,12 @@ fn what_is_left_out_has_the_defaults_of_the_api_server() {
         "policies": [{"type": "Percent", "value": 50, "periodSeconds": 3}]}}});
     let spec = spec_of(&hpa(&given, &json!({})));
     let behavior = spec.behavior.unwrap();
-    assert_eq!((spec.min, behavior.down), (0, Rules::down()));
+    assert_eq!((spec.min, behavior.down), (0, ScalingRules::down()));
     let policies = vec![Policy {
-        change: Change::Percent(50),
+        change: PolicyKind::Percent(50),
         period_seconds: 3,
     }];
-    let up = Rules {
+    let up = ScalingRules {
         window_seconds: Some(7),
         select: Select::Min,
         policies,
@@ -39,9 +39,9 @@ fn what_is_left_out_has_the_defaults_of_the_api_server() {
     assert_eq!(behavior.up, up);
     let disabled = json!({"behavior": {"scaleDown": {"selectPolicy": "Disabled"}}});
     let down = spec_of(&hpa(&disabled, &json!({}))).behavior.unwrap().down;
-    let expected = Rules {
+    let expected = ScalingRules {
         select: Select::Disabled,
-        ..Rules::down()
+        ..ScalingRules::down()
     };
     assert_eq!(down, expected);
 }
@@ -58,10 +58,10 @@ fn metrics_of_every_kind() {
     ]});
     let hpa = hpa(&metrics, &json!({}));
     let expected = [
-        Source::External(MetricTarget::AverageValue(Milli::from_units(1000))),
-        Source::External(MetricTarget::Value(Milli::from_units(5))),
-        Source::Pods,
-        Source::Object,
+        MetricSource::External(MetricTarget::AverageValue(Milli::from_units(1000))),
+        MetricSource::External(MetricTarget::Value(Milli::from_units(5))),
+        MetricSource::Pods,
+        MetricSource::Object,
     ];
     assert_eq!(spec_of(&hpa).metrics, expected);
     let names: Vec<_> = hpa.spec.metrics.iter().flatten().map(metric_of).collect();
@@ -103,5 +103,5 @@ fn only_a_sync_that_settled_tells_the_highest_recommendation() {
         assert_eq!(past.highest, highest, "{able} {limited:?}");
     }
     let none = past_of(&hpa(&json!({}), &json!({})), at);
-    assert_eq!(none, Past::default());
+    assert_eq!(none, KnownHistory::default());
 }

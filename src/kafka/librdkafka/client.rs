@@ -14,7 +14,7 @@ use super::faults;
 use super::kerberos::{self, Words};
 use crate::kafka::health::Health;
 use crate::kafka::login::{TokenSettings, Tokens};
-use crate::kafka::{Settings, SetupError};
+use crate::kafka::{ClientSettings, SetupError};
 
 /// How long the first token is waited for: as long as its source may take. librdkafka asks again only
 /// ten seconds after it got none.
@@ -87,7 +87,7 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {}
 
 /// A consumer that never subscribes: it reads offsets, metadata and watermarks, no messages.
-pub(super) type Client = BaseConsumer<Context>;
+pub(super) type LibrdkafkaClient = BaseConsumer<Context>;
 
 /// librdkafka's code for a login that failed (`RD_KAFKA_RESP_ERR__AUTHENTICATION`).
 const AUTHENTICATION: i32 = -169;
@@ -100,7 +100,7 @@ pub(super) fn code_of(error: &KafkaError) -> i32 {
 
 /// Whether brokers are authenticated by the system's certificates, since the configuration names
 /// none of its own.
-pub(super) fn trusts_system_roots(settings: &Settings) -> bool {
+pub(super) fn trusts_system_roots(settings: &ClientSettings) -> bool {
     let has = |name: &str| settings.properties.contains_key(name);
     let protocol = settings.properties.get("security.protocol");
     let is_tls = protocol.is_some_and(|protocol| protocol.to_ascii_uppercase().contains("SSL"));
@@ -109,10 +109,10 @@ pub(super) fn trusts_system_roots(settings: &Settings) -> bool {
 
 /// Sets up a client for the cluster, as a member-to-be of `group` where one is given.
 pub(super) fn client(
-    settings: &Settings,
+    settings: &ClientSettings,
     health: &Arc<Health>,
     group: Option<&str>,
-) -> Result<Client, SetupError> {
+) -> Result<LibrdkafkaClient, SetupError> {
     let refused = |reason| SetupError {
         cluster: settings.name.clone(),
         reason,

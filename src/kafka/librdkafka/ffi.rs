@@ -23,7 +23,7 @@ pub(super) const TIMED_OUT: i32 = -185;
 
 /// Which offset of a log is asked for; the numbers are the protocol's (`ListOffsets`, KIP-79).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Spec {
+pub(super) enum OffsetSpec {
     /// The log start offset.
     Earliest,
     /// The high watermark.
@@ -34,12 +34,12 @@ pub(super) enum Spec {
     At(i64),
 }
 
-impl Spec {
+impl OffsetSpec {
     fn timestamp(self) -> i64 {
         match self {
-            Spec::Earliest => -2,
-            Spec::Latest | Spec::Stable => -1,
-            Spec::At(millis) => millis,
+            OffsetSpec::Earliest => -2,
+            OffsetSpec::Latest | OffsetSpec::Stable => -1,
+            OffsetSpec::At(millis) => millis,
         }
     }
 }
@@ -47,13 +47,13 @@ impl Spec {
 /// Partitions asked for together, and what is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Chunk<'a> {
-    pub(super) spec: Spec,
+    pub(super) spec: OffsetSpec,
     pub(super) partitions: Vec<(&'a str, Partition)>,
 }
 
 /// An entry of a topic-partition list: the offset and the error code, 0 for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry<'a> {
+pub(super) struct OffsetEntry<'a> {
     pub(super) topic: &'a str,
     pub(super) partition: Partition,
     pub(super) offset: i64,
@@ -80,10 +80,10 @@ impl Queue {
     }
 
     /// The next event, or `None` at the deadline.
-    fn next(&self, deadline: Instant) -> Option<Event> {
+    fn next(&self, deadline: Instant) -> Option<FfiEvent> {
         let left = milliseconds(deadline.saturating_duration_since(Instant::now()));
         // SAFETY: the queue is valid until dropped; the event is owned by the caller.
-        NonNull::new(unsafe { rd::rd_kafka_queue_poll(self.0.as_ptr(), left) }).map(Event)
+        NonNull::new(unsafe { rd::rd_kafka_queue_poll(self.0.as_ptr(), left) }).map(FfiEvent)
     }
 }
 
@@ -96,9 +96,9 @@ impl Drop for Queue {
 }
 
 /// An event taken from a queue.
-struct Event(NonNull<rd::rd_kafka_event_t>);
+struct FfiEvent(NonNull<rd::rd_kafka_event_t>);
 
-impl Event {
+impl FfiEvent {
     /// The error code of the request as a whole; 0 for none.
     fn code(&self) -> i32 {
         // SAFETY: the event is valid until dropped.
@@ -106,22 +106,22 @@ impl Event {
     }
 
     fn opaque(&self) -> usize {
-        // SAFETY: as above. The pointer is a number that was set by `Options`, never dereferenced.
+        // SAFETY: as above. The pointer is a number that was set by `AdminOptions`, never dereferenced.
         unsafe { rd::rd_kafka_event_opaque(self.0.as_ptr()) }.addr()
     }
 }
 
-impl Drop for Event {
+impl Drop for FfiEvent {
     fn drop(&mut self) {
         // SAFETY: taken from a queue, destroyed once; nothing borrowed from it outlives it.
         unsafe { rd::rd_kafka_event_destroy(self.0.as_ptr()) }
     }
 }
 
-/// Options of one admin request.
-struct Options(NonNull<rd::rd_kafka_AdminOptions_t>);
+/// AdminOptions of one admin request.
+struct AdminOptions(NonNull<rd::rd_kafka_AdminOptions_t>);
 
-impl Options {
+impl AdminOptions {
     fn new<C: ConsumerContext>(
         consumer: &BaseConsumer<C>,
         operation: rd::rd_kafka_admin_op_t,
@@ -151,7 +151,7 @@ impl Options {
     }
 }
 
-impl Options {
+impl AdminOptions {
     /// Asks for the last stable offset where it would be the high watermark.
     fn read_committed(&self) {
         // SAFETY: the options are valid. The error that may be returned, null for none, is destroyed
@@ -165,7 +165,7 @@ impl Options {
     }
 }
 
-impl Drop for Options {
+impl Drop for AdminOptions {
     fn drop(&mut self) {
         // SAFETY: made by rd_kafka_AdminOptions_new, destroyed once; requests copy them.
         unsafe { rd::rd_kafka_AdminOptions_destroy(self.0.as_ptr()) }
@@ -201,10 +201,10 @@ pub(super) fn list_offsets<C: ConsumerContext>(
     let mut waiting: usize = 0;
     for (i, chunk) in chunks.iter().enumerate() {
         let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
-        let Some(options) = Options::new(consumer, operation, lasts, i) else {
+        let Some(options) = AdminOptions::new(consumer, operation, lasts, i) else {
             continue;
         };
-        if chunk.spec == Spec::Stable {
+        if chunk.spec == OffsetSpec::Stable {
             options.read_committed();
         }
         let mut list = TopicPartitionList::with_capacity(chunk.partitions.len());
@@ -238,7 +238,7 @@ pub(super) fn list_offsets<C: ConsumerContext>(
     results
 }
 
-fn offsets_of(event: &Event, chunk: &[(&str, Partition)], result: &mut [Result<i64, i32>]) {
+fn offsets_of(event: &FfiEvent, chunk: &[(&str, Partition)], result: &mut [Result<i64, i32>]) {
     let code = event.code();
     if code != 0 {
         result.fill(Err(code));
@@ -279,11 +279,11 @@ fn offsets_of(event: &Event, chunk: &[(&str, Partition)], result: &mut [Result<i
 ///
 /// # Safety
 /// `at` points to a valid entry that lives, unchanged, for `'a`.
-unsafe fn entry<'a>(at: *const rd::rd_kafka_topic_partition_t) -> Entry<'a> {
+unsafe fn entry<'a>(at: *const rd::rd_kafka_topic_partition_t) -> OffsetEntry<'a> {
     // SAFETY: promised by the caller. The code is read as an integer, since it may be one that the
     // enum lacks; topic names are ASCII by Kafka's own rule, and anything else reads as "".
     unsafe {
-        Entry {
+        OffsetEntry {
             topic: CStr::from_ptr((*at).topic).to_str().unwrap_or(""),
             partition: (*at).partition,
             offset: (*at).offset,
@@ -293,7 +293,7 @@ unsafe fn entry<'a>(at: *const rd::rd_kafka_topic_partition_t) -> Entry<'a> {
 }
 
 /// The entries of a list, in its order.
-pub(super) fn entries(list: &TopicPartitionList) -> impl Iterator<Item = Entry<'_>> {
+pub(super) fn entries(list: &TopicPartitionList) -> impl Iterator<Item = OffsetEntry<'_>> {
     let at = list.ptr();
     (0..list.count()).map(move |i| {
         // SAFETY: a list of the crate is never null and holds `count` entries, which nothing
@@ -313,7 +313,7 @@ pub(super) fn list_groups<C: ConsumerContext>(
     let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS;
     let (Some(queue), Some(options)) = (
         Queue::new(consumer),
-        Options::new(consumer, operation, timeout, 0),
+        AdminOptions::new(consumer, operation, timeout, 0),
     ) else {
         return (Vec::new(), vec![TIMED_OUT]);
     };
@@ -378,7 +378,7 @@ mod tests {
         let found: Vec<_> = entries(&list).collect();
         assert_eq!(
             found[0],
-            Entry {
+            OffsetEntry {
                 topic: "t",
                 partition: 3,
                 offset: 7,
@@ -387,7 +387,7 @@ mod tests {
         );
         assert_eq!(
             found[1],
-            Entry {
+            OffsetEntry {
                 topic: "u",
                 partition: 0,
                 offset: -1001,

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 
-use super::client::{self, Client, code_of};
+use super::client::{self, LibrdkafkaClient, code_of};
 use super::faults::fault_of;
 use super::ffi;
-use super::topics::Topics;
-use crate::kafka::Settings;
+use super::topics::TopicReader;
+use crate::kafka::ClientSettings;
 use crate::kafka::health::Health;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{CommittedColumn, GroupObservation};
@@ -36,9 +36,9 @@ const ASKED_AGAIN: Duration = Duration::from_millis(500);
 pub(super) struct GroupClients(Mutex<HashMap<GroupId, GroupClient>>);
 
 struct GroupClient {
-    client: Arc<Client>,
+    client: Arc<LibrdkafkaClient>,
     used: Instant,
-    /// Topics found to have commits, and when.
+    /// TopicReader found to have commits, and when.
     discovered: Option<(Instant, BTreeSet<TopicName>)>,
     /// Why a broker does not let the group be read.
     refused: Option<Fault>,
@@ -83,8 +83,8 @@ impl GroupClients {
     pub(super) fn committed(
         &self,
         plan: SweepPlan,
-        known: &Topics,
-        settings: &Settings,
+        known: &TopicReader,
+        settings: &ClientSettings,
         health: &Arc<Health>,
         deadline: Instant,
     ) -> Vec<GroupObservation> {
@@ -123,9 +123,9 @@ impl GroupClients {
     fn client(
         &self,
         group: &GroupId,
-        settings: &Settings,
+        settings: &ClientSettings,
         health: &Arc<Health>,
-    ) -> Result<Arc<Client>, Fault> {
+    ) -> Result<Arc<LibrdkafkaClient>, Fault> {
         let mut all = self.all();
         if let Some(found) = all.get_mut(group) {
             found.used = Instant::now();
@@ -166,8 +166,8 @@ impl GroupClients {
     fn read(
         &self,
         plan: &GroupPlan,
-        client: &Client,
-        known: &Topics,
+        client: &LibrdkafkaClient,
+        known: &TopicReader,
         deadline: Instant,
     ) -> Result<BTreeMap<TopicName, CommittedColumn>, Fault> {
         let discovered = if plan.discover {
@@ -211,7 +211,7 @@ impl GroupClients {
     fn ask(
         &self,
         group: &GroupId,
-        client: &Client,
+        client: &LibrdkafkaClient,
         list: TopicPartitionList,
         left: Duration,
     ) -> Result<TopicPartitionList, Fault> {
@@ -259,13 +259,13 @@ fn slot<'a>(
         .get_mut(usize::try_from(partition).ok()?)
 }
 
-fn committed(entry: ffi::Entry<'_>) -> Result<Option<Offset>, Fault> {
+fn committed(entry: ffi::OffsetEntry<'_>) -> Result<Option<Offset>, Fault> {
     match entry {
-        ffi::Entry {
+        ffi::OffsetEntry {
             code: 0, offset, ..
         } if offset >= 0 => Ok(Some(Offset(offset))),
         // librdkafka's "invalid" (-1001) is the protocol's -1: no commit.
-        ffi::Entry { code: 0, .. } => Ok(None),
-        ffi::Entry { code, .. } => Err(fault_of(code)),
+        ffi::OffsetEntry { code: 0, .. } => Ok(None),
+        ffi::OffsetEntry { code, .. } => Err(fault_of(code)),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::kafka::Settings;
+use crate::kafka::ClientSettings;
 use crate::kafka::health::Health;
 use crate::model::kafka::fault::Fault;
 
@@ -38,7 +38,7 @@ const LINE: u64 = 500;
 const LATE: Duration = Duration::from_millis(500);
 
 /// Whether the properties ask for Kerberos, which is librdkafka's default for SASL.
-pub(in crate::kafka) fn is_asked_for(settings: &Settings) -> bool {
+pub(in crate::kafka) fn is_asked_for(settings: &ClientSettings) -> bool {
     let get = |name: &str| settings.properties.get(name);
     let protocol = get("security.protocol").map(|protocol| protocol.to_ascii_uppercase());
     let mechanism = get("sasl.mechanisms").or_else(|| get("sasl.mechanism"));
@@ -55,7 +55,7 @@ pub(super) struct Words {
 
 impl Words {
     /// Begins to listen; `None` where the system has no means for that.
-    pub(super) fn listen(settings: &Settings, health: &Arc<Health>) -> Option<Self> {
+    pub(super) fn listen(settings: &ClientSettings, health: &Arc<Health>) -> Option<Self> {
         let (heard, pipe) = std::io::pipe().ok()?;
         let (mark, marks) = sync_channel(1);
         let cluster = settings.name.clone();
@@ -83,7 +83,7 @@ impl Words {
 
     /// The command of these properties, or librdkafka's own, so that what it says is heard, and said
     /// as before where it cannot be. `None` where there is none.
-    pub(super) fn command(&self, settings: &Settings) -> Option<String> {
+    pub(super) fn command(&self, settings: &ClientSettings) -> Option<String> {
         let given = settings.properties.get(COMMAND);
         let command = given.map_or(DEFAULT, String::as_str);
         if command.trim().is_empty() {
@@ -158,8 +158,8 @@ mod tests {
     use crate::kafka::Client;
     use crate::model::units::newtypes::Moment;
 
-    fn settings(properties: &[(&str, &str)]) -> Settings {
-        Settings {
+    fn settings(properties: &[(&str, &str)]) -> ClientSettings {
+        ClientSettings {
             name: "main".into(),
             properties: properties
                 .iter()

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::client::Client;
+use super::client::LibrdkafkaClient;
 use super::faults::fault_of;
-use super::ffi::{self, Chunk, Spec};
-use super::topics::Topics;
-use crate::kafka::log_start_cache::Starts;
+use super::ffi::{self, Chunk, OffsetSpec};
+use super::topics::TopicReader;
+use crate::kafka::log_start_cache::LogStartCache;
 use crate::kafka::reachability::wanted;
-use crate::kafka::time_lookup::{self, NO_RECORD, Past};
+use crate::kafka::time_lookup::{self, NO_RECORD, TimeLookup};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{GroupObservation, OffsetColumn, TopicOffsets};
 use crate::model::units::newtypes::{Moment, Offset, Partition, TopicName};
@@ -23,45 +23,45 @@ const CHUNK: usize = 400;
 const LOOK_BACK_LASTS: Duration = Duration::from_secs(30);
 
 /// What is known of each topic's log.
-type ByTopic = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
+type OffsetsByTopic = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
 
 /// Reads logs and keeps what changes slowly.
 #[derive(Debug, Default)]
-pub(super) struct Logs {
-    starts: Starts,
-    past: Past,
+pub(super) struct LogReader {
+    starts: LogStartCache,
+    past: TimeLookup,
 }
 
 /// What one reading asks the brokers, and their answers so far.
 #[derive(Default)]
-struct Reading<'a> {
-    by_leader: BTreeMap<(i32, Spec), Vec<(&'a str, Partition)>>,
-    columns: BTreeMap<(&'a str, Spec), OffsetColumn>,
+struct LogReading<'a> {
+    by_leader: BTreeMap<(i32, OffsetSpec), Vec<(&'a str, Partition)>>,
+    columns: BTreeMap<(&'a str, OffsetSpec), OffsetColumn>,
     /// Whether an answer says that a leader has moved.
     moved: bool,
 }
 
-impl Logs {
+impl LogReader {
     /// The logs of the topics that the groups' observations name; and whether a leader has moved.
     /// Blocks until the deadline at most.
     pub(super) fn read(
         &self,
-        client: &Client,
-        known: &Topics,
+        client: &LibrdkafkaClient,
+        known: &TopicReader,
         groups: &[GroupObservation],
         started: &Moment,
         deadline: Instant,
-    ) -> (ByTopic, bool) {
+    ) -> (OffsetsByTopic, bool) {
         let wanted = wanted(groups);
-        let mut reading = Reading::default();
+        let mut reading = LogReading::default();
         let mut kept = BTreeMap::new();
         for (topic, wanted) in &wanted {
             let Ok(leaders) = known.leaders(topic.as_str()) else {
                 continue;
             };
-            reading.ask(topic.as_str(), Spec::Latest, leaders);
+            reading.ask(topic.as_str(), OffsetSpec::Latest, leaders);
             if wanted.stable {
-                reading.ask(topic.as_str(), Spec::Stable, leaders);
+                reading.ask(topic.as_str(), OffsetSpec::Stable, leaders);
             }
             let commits = &wanted.commits;
             let starts = self.starts.kept(topic, None, leaders.len(), commits);
@@ -69,26 +69,26 @@ impl Logs {
                 Some(starts) => {
                     kept.insert(*topic, starts);
                 }
-                None => reading.ask(topic.as_str(), Spec::Earliest, leaders),
+                None => reading.ask(topic.as_str(), OffsetSpec::Earliest, leaders),
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
         reading.run(client, deadline, left);
-        let mut logs = time_lookup::Logs::new();
+        let mut logs = time_lookup::LogsToAsk::new();
         for (topic, wanted) in wanted {
             let log = known.leaders(topic.as_str()).map(|_| {
                 let starts = kept.remove(topic).unwrap_or_else(|| {
-                    let starts = reading.take(topic.as_str(), Spec::Earliest);
+                    let starts = reading.take(topic.as_str(), OffsetSpec::Earliest);
                     self.starts.keep(topic.clone(), None, starts.clone());
                     starts
                 });
                 TopicOffsets {
                     id: None,
                     starts,
-                    ends: reading.take(topic.as_str(), Spec::Latest),
+                    ends: reading.take(topic.as_str(), OffsetSpec::Latest),
                     stable: wanted
                         .stable
-                        .then(|| reading.take(topic.as_str(), Spec::Stable)),
+                        .then(|| reading.take(topic.as_str(), OffsetSpec::Stable)),
                     past: None,
                 }
             });
@@ -105,14 +105,14 @@ impl Logs {
     /// Asks where logs ended a while ago, for topics that were not asked about before.
     fn look_back(
         &self,
-        client: &Client,
-        known: &Topics,
-        logs: &mut time_lookup::Logs,
+        client: &LibrdkafkaClient,
+        known: &TopicReader,
+        logs: &mut time_lookup::LogsToAsk,
         started: &Moment,
         deadline: Instant,
     ) {
         let patience = time_lookup::patience(deadline);
-        let Some(then) = time_lookup::timestamp(started).map(Spec::At) else {
+        let Some(then) = time_lookup::timestamp(started).map(OffsetSpec::At) else {
             return;
         };
         while Instant::now() < patience {
@@ -120,7 +120,7 @@ impl Logs {
             if batch.is_empty() {
                 return;
             }
-            let mut reading = Reading::default();
+            let mut reading = LogReading::default();
             for name in &batch {
                 if let Ok(leaders) = known.leaders(name.as_str()) {
                     reading.ask(name.as_str(), then, leaders);
@@ -137,8 +137,8 @@ impl Logs {
     }
 }
 
-impl<'a> Reading<'a> {
-    fn ask(&mut self, topic: &'a str, spec: Spec, leaders: &[Option<i32>]) {
+impl<'a> LogReading<'a> {
+    fn ask(&mut self, topic: &'a str, spec: OffsetSpec, leaders: &[Option<i32>]) {
         for (partition, leader) in (0..).zip(leaders) {
             if let Some(leader) = leader {
                 self.by_leader
@@ -153,7 +153,7 @@ impl<'a> Reading<'a> {
         );
     }
 
-    fn run(&mut self, client: &Client, deadline: Instant, lasts: Duration) {
+    fn run(&mut self, client: &LibrdkafkaClient, deadline: Instant, lasts: Duration) {
         let mut chunks = Vec::new();
         for ((_, spec), partitions) in &self.by_leader {
             let of = |chunk: &[_]| Chunk {
@@ -167,7 +167,7 @@ impl<'a> Reading<'a> {
             for ((topic, partition), result) in chunk.partitions.iter().zip(results) {
                 let result = match result {
                     Ok(offset) if offset >= 0 => Ok(Offset(offset)),
-                    Ok(-1) if matches!(chunk.spec, Spec::At(_)) => Ok(NO_RECORD),
+                    Ok(-1) if matches!(chunk.spec, OffsetSpec::At(_)) => Ok(NO_RECORD),
                     // The broker answered without an offset, which is no offset of 0.
                     Ok(_) => Err(Fault::NoAnswer),
                     Err(code) => Err(fault_of(code)),
@@ -184,7 +184,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn take(&mut self, topic: &'a str, spec: Spec) -> OffsetColumn {
+    fn take(&mut self, topic: &'a str, spec: OffsetSpec) -> OffsetColumn {
         self.columns.remove(&(topic, spec)).unwrap_or_default()
     }
 }

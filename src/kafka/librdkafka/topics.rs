@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer;
 use rdkafka::metadata::MetadataTopic;
 
-use super::client::{Client, code_of};
+use super::client::{LibrdkafkaClient, code_of};
 use super::faults::fault_of;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::TopicName;
@@ -20,12 +20,12 @@ pub(super) type Leaders = Vec<Option<i32>>;
 
 /// The topics of a cluster as of one moment.
 #[derive(Debug)]
-pub(super) struct Topics {
+pub(super) struct TopicReader {
     fetched: Instant,
     all: BTreeMap<TopicName, Result<Leaders, Fault>>,
 }
 
-impl Topics {
+impl TopicReader {
     pub(super) fn leaders(&self, topic: &str) -> Result<&Leaders, Fault> {
         match self.all.get(topic) {
             Some(Ok(leaders)) => Ok(leaders),
@@ -44,19 +44,19 @@ impl Topics {
     }
 }
 
-/// Keeps [`Topics`].
+/// Keeps [`TopicReader`].
 #[derive(Debug, Default)]
-pub(super) struct TopicCache(Mutex<Option<Arc<Topics>>>);
+pub(super) struct TopicCache(Mutex<Option<Arc<TopicReader>>>);
 
 impl TopicCache {
     /// The topics, asked anew when the kept ones are old or lack one of `wanted`, and whether they
     /// were. Blocks until the deadline at most.
     pub(super) fn current(
         &self,
-        client: &Client,
+        client: &LibrdkafkaClient,
         wanted: &BTreeSet<&TopicName>,
         deadline: Instant,
-    ) -> Result<(Arc<Topics>, bool), Fault> {
+    ) -> Result<(Arc<TopicReader>, bool), Fault> {
         let kept = self.kept().clone();
         if let Some(topics) = kept
             && topics.fetched.elapsed() < LASTS
@@ -74,16 +74,16 @@ impl TopicCache {
         *self.kept() = None;
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Option<Arc<Topics>>> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Option<Arc<TopicReader>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn fetch(
-    client: &Client,
+    client: &LibrdkafkaClient,
     wanted: &BTreeSet<&TopicName>,
     deadline: Instant,
-) -> Result<Topics, Fault> {
+) -> Result<TopicReader, Fault> {
     let left = || deadline.saturating_duration_since(Instant::now());
     let fetched = Instant::now();
     let found = client
@@ -113,7 +113,7 @@ fn fetch(
             all.insert((*topic).clone(), result);
         }
     }
-    Ok(Topics { fetched, all })
+    Ok(TopicReader { fetched, all })
 }
 
 /// Whether a topic can have this name at all, by Kafka's own rule.

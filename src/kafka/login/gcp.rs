@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::http::{self, Answer, Trust};
+use super::http::{self, HttpAnswer, Trust};
 use super::{Fetched, Token, oidc};
 
 /// The address that the name `metadata.google.internal` always has.
@@ -63,7 +63,7 @@ impl Gcp {
             .map_err(about)
     }
 
-    async fn ask(&self, client: &reqwest::Client, what: &str) -> Result<Answer, String> {
+    async fn ask(&self, client: &reqwest::Client, what: &str) -> Result<HttpAnswer, String> {
         let url = format!("http://{}/{ACCOUNT}/{what}", self.host);
         let request = client.get(url).header("Metadata-Flavor", "Google");
         let answer = http::send(request).await?;

@@ -50,14 +50,14 @@ pub(super) fn client(trust: &Trust<'_>) -> Result<Client, String> {
 }
 
 /// An endpoint's answer, whatever its status.
-pub(super) struct Answer {
+pub(super) struct HttpAnswer {
     pub(super) status: StatusCode,
     pub(super) headers: reqwest::header::HeaderMap,
     pub(super) body: Vec<u8>,
 }
 
 /// Sends the request and reads the whole answer.
-pub(super) async fn send(request: RequestBuilder) -> Result<Answer, String> {
+pub(super) async fn send(request: RequestBuilder) -> Result<HttpAnswer, String> {
     let mut response = request.send().await.map_err(|error| told(&error))?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| told(&error))? {
@@ -66,7 +66,7 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Answer, String> {
             return Err(format!("its answer is longer than {BODY_BYTES_MAX} bytes"));
         }
     }
-    Ok(Answer {
+    Ok(HttpAnswer {
         status: response.status(),
         headers: response.headers().clone(),
         body,
@@ -87,7 +87,7 @@ pub(super) fn shown(url: &str) -> String {
 }
 
 /// The JSON of a successful answer; else what the endpoint says is wrong (RFC 6749, section 5.2).
-pub(super) fn json(answer: &Answer, secrets: &[&str]) -> Result<Value, String> {
+pub(super) fn json(answer: &HttpAnswer, secrets: &[&str]) -> Result<Value, String> {
     let parsed = serde_json::from_slice::<Value>(&answer.body).ok();
     if answer.status.is_success() {
         return parsed.ok_or_else(|| "its answer is no JSON".into());

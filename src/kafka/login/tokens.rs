@@ -32,7 +32,7 @@ pub struct NoToken {
 
 /// What is known of the source.
 #[derive(Clone, Debug, Default)]
-struct State {
+struct TokenState {
     /// The last token that it gave.
     token: Option<Arc<Token>>,
     /// Why it gave none the last time it was asked.
@@ -44,7 +44,7 @@ struct State {
 #[derive(Debug)]
 pub struct Tokens {
     source: &'static str,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<TokenState>,
     refused: Arc<Notify>,
 }
 
@@ -64,9 +64,9 @@ impl Tokens {
             .source
             .exchange(bootstrap)
             .map_err(|reason| format!("token source {source}: {reason}"))?;
-        let (state_in, state) = watch::channel(State::default());
+        let (state_in, state) = watch::channel(TokenState::default());
         let refused = Arc::new(Notify::new());
-        let keeper = Keeper {
+        let keeper = TokenRefresher {
             exchange,
             settings: settings.clone(),
             cluster: cluster.clone(),
@@ -138,21 +138,21 @@ impl Tokens {
     }
 }
 
-fn valid(state: &State) -> Option<Arc<Token>> {
+fn valid(state: &TokenState) -> Option<Arc<Token>> {
     let token = state.token.as_ref()?;
     (!token.left(SystemTime::now()).is_zero()).then(|| Arc::clone(token))
 }
 
 /// Asks the source.
-struct Keeper {
+struct TokenRefresher {
     exchange: Exchange,
     settings: TokenSettings,
     cluster: ClusterName,
-    state: watch::Sender<State>,
+    state: watch::Sender<TokenState>,
     refused: Arc<Notify>,
 }
 
-impl Keeper {
+impl TokenRefresher {
     async fn run(self) {
         let mut failures = 0;
         loop {

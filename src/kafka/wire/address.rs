@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::handshake::Broken;
-use super::options::{Family, Options};
+use super::options::{Family, WireOptions};
 use crate::model::kafka::fault::Fault;
 
 /// A broker's host and port.
@@ -64,7 +64,7 @@ impl Address {
     /// A TCP connection to the first of the name's addresses that takes one, by the deadline.
     pub(super) async fn connect(
         &self,
-        options: &Options,
+        options: &WireOptions,
         deadline: Instant,
     ) -> Result<TcpStream, Broken> {
         let unresolved = |error: &dyn fmt::Display| {

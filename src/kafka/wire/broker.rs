@@ -13,9 +13,9 @@ use super::address::Address;
 use super::connection::{self, Call, Ended, Watcher};
 use super::frame::Request;
 use super::handshake::{self, Broken};
-use super::options::Options;
+use super::options::WireOptions;
 use super::stats::Counters;
-use super::versions::{Api, Versions};
+use super::versions::{ApiVersions, Versions};
 use crate::kafka::health::Health;
 use crate::model::kafka::fault::Fault;
 
@@ -29,16 +29,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// What brokers of one cluster share.
-pub(super) struct Shared {
+pub(super) struct BrokerState {
     /// As of now: credentials may change.
-    pub(super) options: watch::Sender<Arc<Options>>,
+    pub(super) options: watch::Sender<Arc<WireOptions>>,
     pub(super) health: Arc<Health>,
     pub(super) pace: Pace,
     pub(super) traffic: Counters,
 }
 
-impl Shared {
-    pub(super) fn options(&self) -> Arc<Options> {
+impl BrokerState {
+    pub(super) fn options(&self) -> Arc<WireOptions> {
         Arc::clone(&self.options.borrow())
     }
 }
@@ -101,12 +101,12 @@ pub(super) struct Broker {
 
 impl Broker {
     /// Starts the task that owns the connection; connects when first asked something.
-    pub(super) fn start(address: Address, shared: Arc<Shared>) -> Self {
+    pub(super) fn start(address: Address, shared: Arc<BrokerState>) -> Self {
         let (state, link) = watch::channel(Link::Idle);
         let (calls, calls_in) = mpsc::channel(WAITING);
         let (wanted, wanted_in) = mpsc::channel(1);
         let client_id = shared.options().client_id.clone();
-        let keeper = Keeper {
+        let keeper = ConnectionMaintainer {
             address,
             shared,
             state,
@@ -158,7 +158,7 @@ impl Broker {
     /// again once: it may have been closed for its age just then.
     pub(super) async fn ask<R: Encodable + HeaderVersion>(
         &self,
-        api: Api,
+        api: ApiVersions,
         version: i16,
         body: &R,
         deadline: Instant,
@@ -205,14 +205,14 @@ impl Broker {
 }
 
 /// Owns the connection.
-struct Keeper {
+struct ConnectionMaintainer {
     address: Address,
-    shared: Arc<Shared>,
+    shared: Arc<BrokerState>,
     state: watch::Sender<Link>,
     failures: u32,
 }
 
-impl Keeper {
+impl ConnectionMaintainer {
     async fn run(mut self, mut calls: mpsc::Receiver<Call>, mut wanted: mpsc::Receiver<()>) {
         let mut before = None;
         // Ends when the broker is dropped.
@@ -301,7 +301,7 @@ fn backoff(least: Duration, most: Duration, failures: u32) -> Duration {
     least.saturating_mul(factor).min(most)
 }
 
-impl Watcher for Keeper {
+impl Watcher for ConnectionMaintainer {
     fn late(&self, late: bool) {
         self.state.send_if_modified(|link| match link {
             Link::Up { late: now, .. } if *now != late => {

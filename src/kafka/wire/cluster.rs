@@ -10,10 +10,10 @@ use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::Address;
-use super::broker::{Broker, Shared};
+use super::broker::{Broker, BrokerState};
 use super::coordinators::Coordinators;
 use super::cursor::Malformed;
-use super::topics::{self, Topics};
+use super::topics::{self, TopicCatalog};
 use crate::kafka::health::rank;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::TopicName;
@@ -26,14 +26,14 @@ const MAX_BROKERS: usize = 10_000;
 
 /// One cluster.
 pub(super) struct Cluster {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<BrokerState>,
     brokers: Mutex<HashMap<Address, Arc<Broker>>>,
-    topics: Mutex<Arc<Topics>>,
+    topics: Mutex<Arc<TopicCatalog>>,
     pub(super) coordinators: Coordinators,
 }
 
 impl Cluster {
-    pub(super) fn new(shared: Shared) -> Self {
+    pub(super) fn new(shared: BrokerState) -> Self {
         Self {
             shared: Arc::new(shared),
             brokers: Mutex::default(),
@@ -46,7 +46,7 @@ impl Cluster {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Arc<Topics>> {
+    fn kept(&self) -> MutexGuard<'_, Arc<TopicCatalog>> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -120,7 +120,7 @@ impl Cluster {
         &self,
         wanted: &BTreeSet<TopicName>,
         deadline: Instant,
-    ) -> Result<(Arc<Topics>, bool), Fault> {
+    ) -> Result<(Arc<TopicCatalog>, bool), Fault> {
         let kept = Arc::clone(&self.kept());
         let is_young = |at: Instant| at.elapsed() < LASTS;
         if kept.fetched.is_some_and(is_young)
@@ -138,7 +138,7 @@ impl Cluster {
         &self,
         wanted: &BTreeSet<TopicName>,
         deadline: Instant,
-    ) -> Result<Arc<Topics>, Fault> {
+    ) -> Result<Arc<TopicCatalog>, Fault> {
         let asked = Instant::now();
         let ask = |broker: Arc<Broker>, address: Address| async move {
             let (version, body) = topics::ask(&broker, wanted, deadline).await?;

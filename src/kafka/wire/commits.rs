@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::address::Address;
 use super::broker::Broker;
 use super::cluster::Cluster;
-use super::offset_fetch::{Asked, Found, request};
+use super::offset_fetch::{FetchedOffsets, OffsetFetchQuery, request};
 use super::responses;
-use super::versions::Api;
+use super::versions::ApiVersions;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::GroupId;
@@ -31,9 +31,9 @@ const AT_ONCE: usize = 16;
 const ATTEMPTS: u32 = 6;
 
 /// One group's result, by its place among those asked about.
-struct Outcome {
+struct CommitOutcome {
     group: usize,
-    result: Result<Found, Fault>,
+    result: Result<FetchedOffsets, Fault>,
     again: Again,
 }
 
@@ -51,25 +51,25 @@ enum Again {
 }
 
 /// Groups on their way: to a coordinator that is to be found, or that is known.
-enum Step {
+enum CommitStep {
     Located(Vec<(usize, Result<Address, Fault>, Again)>),
-    Fetched(Address, Vec<Outcome>),
+    Fetched(Address, Vec<CommitOutcome>),
 }
 
 /// One sweep's committed offsets.
-pub(super) struct Sweep<'a> {
+pub(super) struct CommitSweep<'a> {
     pub(super) cluster: &'a Cluster,
-    pub(super) asked: &'a [Asked],
+    pub(super) asked: &'a [OffsetFetchQuery],
     pub(super) deadline: Instant,
 }
 
-impl<'a> Sweep<'a> {
+impl<'a> CommitSweep<'a> {
     /// Asks about every group; one result for each, by the deadline. Groups of one coordinator wait
     /// for no other's.
-    pub(super) async fn run(&self) -> Vec<Result<Found, Fault>> {
+    pub(super) async fn run(&self) -> Vec<Result<FetchedOffsets, Fault>> {
         let mut results: Vec<_> = self.asked.iter().map(|_| Err(Fault::NoAnswer)).collect();
         let mut attempts = vec![0_u32; self.asked.len()];
-        let mut steps: FuturesUnordered<BoxFuture<'_, Step>> = FuturesUnordered::new();
+        let mut steps: FuturesUnordered<BoxFuture<'_, CommitStep>> = FuturesUnordered::new();
         let everyone = (0..self.asked.len())
             .filter(|&group| self.group(group).is_some())
             .map(|group| {
@@ -92,7 +92,7 @@ impl<'a> Sweep<'a> {
                 }
             };
             match step {
-                Step::Located(found) => {
+                CommitStep::Located(found) => {
                     let mut known = Vec::new();
                     for (group, address, again) in found {
                         match address {
@@ -107,7 +107,7 @@ impl<'a> Sweep<'a> {
                     }
                     self.send(known.into_iter(), Duration::ZERO, &mut steps);
                 }
-                Step::Fetched(address, outcomes) => {
+                CommitStep::Fetched(address, outcomes) => {
                     for outcome in outcomes {
                         set(&mut results, outcome.group, outcome.result);
                         match outcome.again {
@@ -141,7 +141,7 @@ impl<'a> Sweep<'a> {
         &'s self,
         groups: impl Iterator<Item = (usize, Option<Address>)>,
         pause: Duration,
-        steps: &mut FuturesUnordered<BoxFuture<'s, Step>>,
+        steps: &mut FuturesUnordered<BoxFuture<'s, CommitStep>>,
     ) {
         let mut lost = Vec::new();
         let mut by_address: BTreeMap<Address, Vec<usize>> = BTreeMap::new();
@@ -154,7 +154,7 @@ impl<'a> Sweep<'a> {
         if !lost.is_empty() {
             let locate = async move {
                 sleep(pause).await;
-                Step::Located(self.locate(&lost).await)
+                CommitStep::Located(self.locate(&lost).await)
             };
             steps.push(locate.boxed());
         }
@@ -162,7 +162,7 @@ impl<'a> Sweep<'a> {
             let fetch = async move {
                 sleep(pause).await;
                 let outcomes = self.fetch(&address, &groups).await;
-                Step::Fetched(address, outcomes)
+                CommitStep::Fetched(address, outcomes)
             };
             steps.push(fetch.boxed());
         }
@@ -186,10 +186,10 @@ impl<'a> Sweep<'a> {
     }
 
     /// Asks one coordinator about its groups.
-    async fn fetch(&self, address: &Address, groups: &[usize]) -> Vec<Outcome> {
+    async fn fetch(&self, address: &Address, groups: &[usize]) -> Vec<CommitOutcome> {
         let broker = self.cluster.broker(address);
         let version = broker.versions(self.deadline).await;
-        let version = match version.and_then(|versions| versions.of(Api::OffsetFetch)) {
+        let version = match version.and_then(|versions| versions.of(ApiVersions::OffsetFetch)) {
             Ok(version) => version,
             Err(fault) => return all(groups, fault),
         };
@@ -209,7 +209,10 @@ impl<'a> Sweep<'a> {
         let mut batches = vec![Vec::new()];
         let mut partitions = 0_usize;
         for &group in groups {
-            let more = self.asked.get(group).map_or(0, Asked::partitions);
+            let more = self
+                .asked
+                .get(group)
+                .map_or(0, OffsetFetchQuery::partitions);
             partitions = partitions.saturating_add(more);
             let is_full = |batch: &Vec<usize>| {
                 !batch.is_empty() && (batch.len() >= GROUPS || partitions > PARTITIONS)
@@ -231,14 +234,14 @@ impl<'a> Sweep<'a> {
         address: &Address,
         version: i16,
         batch: Vec<usize>,
-    ) -> Vec<Outcome> {
+    ) -> Vec<CommitOutcome> {
         let asked: Vec<_> = batch
             .iter()
             .filter_map(|&group| Some((group, self.asked.get(group)?)))
             .collect();
         let request = request(asked.iter().map(|(_, asked)| *asked), version);
         let answer = broker
-            .ask(Api::OffsetFetch, version, &request, self.deadline)
+            .ask(ApiVersions::OffsetFetch, version, &request, self.deadline)
             .await;
         let body = match answer {
             Ok(body) => body,
@@ -258,11 +261,11 @@ impl<'a> Sweep<'a> {
         let outcome = |(name, code, topics): (_, i16, _)| {
             let &(group, asked) = places.get(&name)?;
             let result = if code == codes::NONE {
-                Ok(Found::new(asked, topics))
+                Ok(FetchedOffsets::new(asked, topics))
             } else {
                 Err(codes::fault_of(code.into()))
             };
-            Some(Outcome {
+            Some(CommitOutcome {
                 group,
                 result,
                 again: again(code),
@@ -272,7 +275,11 @@ impl<'a> Sweep<'a> {
     }
 }
 
-fn set(results: &mut [Result<Found, Fault>], group: usize, result: Result<Found, Fault>) {
+fn set(
+    results: &mut [Result<FetchedOffsets, Fault>],
+    group: usize,
+    result: Result<FetchedOffsets, Fault>,
+) {
     if let Some(slot) = results.get_mut(group) {
         *slot = result;
     }
@@ -280,13 +287,13 @@ fn set(results: &mut [Result<Found, Fault>], group: usize, result: Result<Found,
 
 /// The same fault for all. A connection that failed may mean that the groups' coordinator is another
 /// one now.
-fn all(groups: &[usize], fault: Fault) -> Vec<Outcome> {
+fn all(groups: &[usize], fault: Fault) -> Vec<CommitOutcome> {
     let again = if fault.is_connection() && fault != Fault::NoAnswer {
         Again::Moved
     } else {
         Again::No
     };
-    let outcome = |&group: &usize| Outcome {
+    let outcome = |&group: &usize| CommitOutcome {
         group,
         result: Err(fault),
         again,

@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::frame::{self, Garbled, Request};
-use super::handshake::{Broken, Exchange, Ready};
-use super::options::Options;
+use super::handshake::{Broken, HandshakeExchange, Ready};
+use super::options::WireOptions;
 use super::sasl;
 use crate::model::kafka::fault::Fault;
 
@@ -71,8 +71,8 @@ pub(super) trait Watcher {
 pub(super) async fn serve(
     ready: Ready,
     calls: &mut mpsc::Receiver<Call>,
-    options: &Options,
-    mut renewed: watch::Receiver<Arc<Options>>,
+    options: &WireOptions,
+    mut renewed: watch::Receiver<Arc<WireOptions>>,
     watcher: &impl Watcher,
 ) -> Ended {
     let mut line = Line {
@@ -117,11 +117,11 @@ const BETWEEN_LOGINS: Duration = Duration::from_millis(1100);
 /// Within this time, connections that were made with old credentials end one by one.
 const RENEWED_WITHIN: Duration = Duration::from_secs(5);
 
-async fn log_in_again(line: Line, options: &Options) -> Result<Line, Broken> {
+async fn log_in_again(line: Line, options: &WireOptions) -> Result<Line, Broken> {
     let none = || Broken::new(Fault::Login, "there is no valid token at hand");
     let proof = options.login.proof_now().ok_or_else(none)?;
     let mut ready = line.ready;
-    let mut exchange = Exchange::new(ready.stream, ready.responses, &options.client_id);
+    let mut exchange = HandshakeExchange::new(ready.stream, ready.responses, &options.client_id);
     let logging_in = sasl::log_in(&proof, &mut exchange, &ready.versions);
     let lasts = match timeout(options.setup_timeout, logging_in).await {
         Ok(lasts) => lasts?,
@@ -137,8 +137,8 @@ async fn log_in_again(line: Line, options: &Options) -> Result<Line, Broken> {
 async fn work(
     line: Line,
     calls: &mut mpsc::Receiver<Call>,
-    options: &Options,
-    renewed: &mut watch::Receiver<Arc<Options>>,
+    options: &WireOptions,
+    renewed: &mut watch::Receiver<Arc<WireOptions>>,
     watcher: &impl Watcher,
 ) -> Stopped {
     let Line {
@@ -285,7 +285,7 @@ async fn write(
 }
 
 /// When an unanswered request means that the connection is dead.
-fn stuck_at(oldest: &Sent, options: &Options) -> Instant {
+fn stuck_at(oldest: &Sent, options: &WireOptions) -> Instant {
     oldest
         .call
         .deadline

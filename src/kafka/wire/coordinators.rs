@@ -12,7 +12,7 @@ use super::address::Address;
 use super::broker::Broker;
 use super::cluster::Cluster;
 use super::responses::{self, CoordinatorEntry};
-use super::versions::Api;
+use super::versions::ApiVersions;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::GroupId;
@@ -73,8 +73,11 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<Vec<Location>, Fault> {
         let ask = |broker: Arc<Broker>, address: Address| async move {
-            let version = broker.versions(deadline).await?.of(Api::FindCoordinator)?;
-            let asked = &Asked {
+            let version = broker
+                .versions(deadline)
+                .await?
+                .of(ApiVersions::FindCoordinator)?;
+            let asked = &CoordinatorQuery {
                 cluster: self,
                 broker: &broker,
                 address: &address,
@@ -106,7 +109,7 @@ impl Cluster {
 }
 
 /// One broker, asked for coordinators.
-struct Asked<'a> {
+struct CoordinatorQuery<'a> {
     cluster: &'a Cluster,
     broker: &'a Broker,
     address: &'a Address,
@@ -114,7 +117,7 @@ struct Asked<'a> {
     deadline: Instant,
 }
 
-impl Asked<'_> {
+impl CoordinatorQuery<'_> {
     /// Of these groups; below version 4, of one.
     async fn find(&self, groups: &[GroupId]) -> Result<Vec<Location>, Fault> {
         let mut keys = groups
@@ -129,7 +132,12 @@ impl Asked<'_> {
         };
         let body = self
             .broker
-            .ask(Api::FindCoordinator, self.version, &request, self.deadline)
+            .ask(
+                ApiVersions::FindCoordinator,
+                self.version,
+                &request,
+                self.deadline,
+            )
             .await?;
         let found = responses::find_coordinator(&body, self.version)
             .map_err(|error| self.cluster.garbled(self.address, &error))?;

@@ -8,13 +8,13 @@ pub(super) struct Malformed;
 
 /// Reads one response from its start to its end.
 #[derive(Debug)]
-pub(super) struct Cursor<'a> {
+pub(super) struct FrameCursor<'a> {
     rest: &'a [u8],
     /// Whether lengths are varints and structures end in tagged fields (KIP-482).
     flexible: bool,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> FrameCursor<'a> {
     pub(super) fn new(bytes: &'a [u8], flexible: bool) -> Self {
         Self {
             rest: bytes,
@@ -158,61 +158,65 @@ type Length = Result<Option<usize>, Malformed>;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn a_count_is_not_believed_beyond_the_bytes_that_are_there() {
         let mut plain = 0x7fff_ffff_i32.to_be_bytes().to_vec();
         plain.extend([0; 5]);
-        assert_eq!(Cursor::new(&plain, false).count(1), Err(Malformed));
+        assert_eq!(FrameCursor::new(&plain, false).count(1), Err(Malformed));
         let compact = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0];
-        assert_eq!(Cursor::new(&compact, true).count(1), Err(Malformed));
-        assert_eq!(Cursor::new(&compact, true).bytes(), Err(Malformed));
-        assert_eq!(Cursor::new(&[3, 1, 2], true).count(1), Ok(2));
-        assert_eq!(Cursor::new(&[3, 1, 2], true).count(2), Err(Malformed));
+        assert_eq!(FrameCursor::new(&compact, true).count(1), Err(Malformed));
+        assert_eq!(FrameCursor::new(&compact, true).bytes(), Err(Malformed));
+        assert_eq!(FrameCursor::new(&[3, 1, 2], true).count(1), Ok(2));
+        assert_eq!(FrameCursor::new(&[3, 1, 2], true).count(2), Err(Malformed));
     }
 
     #[test]
     fn texts_and_nulls_in_both_forms() {
-        assert_eq!(Cursor::new(&[0, 2, b'o', b'k'], false).string(), Ok("ok"));
-        assert_eq!(Cursor::new(&[3, b'o', b'k'], true).string(), Ok("ok"));
         assert_eq!(
-            Cursor::new(&[0xff, 0xff], false).nullable_string(),
+            FrameCursor::new(&[0, 2, b'o', b'k'], false).string(),
+            Ok("ok")
+        );
+        assert_eq!(FrameCursor::new(&[3, b'o', b'k'], true).string(), Ok("ok"));
+        assert_eq!(
+            FrameCursor::new(&[0xff, 0xff], false).nullable_string(),
             Ok(None)
         );
-        assert_eq!(Cursor::new(&[0], true).nullable_string(), Ok(None));
+        assert_eq!(FrameCursor::new(&[0], true).nullable_string(), Ok(None));
         assert_eq!(
-            Cursor::new(&[0xff, 0xfe], false).nullable_string(),
+            FrameCursor::new(&[0xff, 0xfe], false).nullable_string(),
             Err(Malformed)
         );
-        assert_eq!(Cursor::new(&[2, 0xff], true).string(), Err(Malformed));
+        assert_eq!(FrameCursor::new(&[2, 0xff], true).string(), Err(Malformed));
         assert_eq!(
-            Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0x1f], true).varint(),
+            FrameCursor::new(&[0xff, 0xff, 0xff, 0xff, 0x1f], true).varint(),
             Err(Malformed)
         );
         assert_eq!(
-            Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0x0f], true).varint(),
+            FrameCursor::new(&[0xff, 0xff, 0xff, 0xff, 0x0f], true).varint(),
             Ok(u32::MAX)
         );
     }
 
     #[test]
     fn tagged_fields_are_passed_over_and_bounded() {
-        let mut cursor = Cursor::new(&[2, 7, 1, 9, 0, 0, 42], true);
+        let mut cursor = FrameCursor::new(&[2, 7, 1, 9, 0, 0, 42], true);
         assert_eq!(cursor.tags(), Ok(()));
         assert_eq!(cursor.rest, [42]);
         assert_eq!(
-            Cursor::new(&[0xff, 0xff, 0xff, 0xff, 0x0f, 1], true).tags(),
+            FrameCursor::new(&[0xff, 0xff, 0xff, 0xff, 0x0f, 1], true).tags(),
             Err(Malformed)
         );
-        assert_eq!(Cursor::new(&[9], false).tags(), Ok(()));
+        assert_eq!(FrameCursor::new(&[9], false).tags(), Ok(()));
     }
 
     proptest! {
         #[test]
         fn any_bytes_in_any_order_of_calls(bytes: Vec<u8>, flexible: bool, calls: Vec<u8>) {
-            let mut cursor = Cursor::new(&bytes, flexible);
+            let mut cursor = FrameCursor::new(&bytes, flexible);
             for call in calls {
                 let before = cursor.rest.len();
                 match call % 11 {

@@ -24,8 +24,8 @@ use self::decode::Entry;
 use super::address::Address;
 use super::broker::Broker;
 use super::cluster::Cluster;
-use super::topics::Topics;
-use super::versions::{Api, Versions};
+use super::topics::TopicCatalog;
+use super::versions::{ApiVersions, Versions};
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
@@ -63,10 +63,10 @@ const KINDS: [GroupKind; 4] = [
 
 /// Groups as they were last described.
 #[derive(Debug, Default)]
-pub(super) struct Descriptions(Mutex<HashMap<GroupId, Kept>>);
+pub(super) struct Descriptions(Mutex<HashMap<GroupId, CachedDescription>>);
 
 #[derive(Debug)]
-struct Kept {
+struct CachedDescription {
     asked: Instant,
     /// How often in a row the question has failed.
     failures: u32,
@@ -76,7 +76,7 @@ struct Kept {
     told: Option<Result<Arc<GroupDescription>, Fault>>,
 }
 
-impl Kept {
+impl CachedDescription {
     fn is_due(&self) -> bool {
         let pause = match &self.told {
             None => return true,
@@ -93,7 +93,7 @@ impl Kept {
 }
 
 impl Descriptions {
-    fn all(&self) -> MutexGuard<'_, HashMap<GroupId, Kept>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<GroupId, CachedDescription>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -104,7 +104,7 @@ impl Descriptions {
 
     /// Takes note of what a list of groups tells.
     pub(super) fn learn(&self, group: &GroupId, kind: GroupKind) {
-        let kept = Kept {
+        let kept = CachedDescription {
             asked: Instant::now(),
             failures: 0,
             kind: None,
@@ -146,13 +146,13 @@ impl Descriptions {
             (Err(_), None) => 1,
         };
         let told = told.map(|new| match &before {
-            Some(Kept {
+            Some(CachedDescription {
                 told: Some(Ok(old)),
                 ..
             }) if **old == new => Arc::clone(old),
             _ => Arc::new(new),
         });
-        let kept = Kept {
+        let kept = CachedDescription {
             asked: Instant::now(),
             failures,
             kind: kind.or(before.and_then(|before| before.kind)),
@@ -169,7 +169,7 @@ impl Descriptions {
 
 /// What a coordinator says of a group, asked as one of a kind.
 #[derive(Debug)]
-enum Answer {
+enum DescribeAnswer {
     Is(GroupDescription),
     /// It is of that kind, or this has nothing to do with its kind, and more is not told.
     Fault(Fault),
@@ -182,7 +182,7 @@ enum Answer {
 /// Asks about groups.
 pub(super) struct Describing<'a> {
     pub(super) cluster: &'a Cluster,
-    pub(super) known: &'a Topics,
+    pub(super) known: &'a TopicCatalog,
     pub(super) descriptions: &'a Descriptions,
     pub(super) deadline: Instant,
 }
@@ -234,11 +234,11 @@ impl Describing<'_> {
         let asked_as = |group: &GroupId| first(group).filter(can).or(likely);
         let at_first = |kind, group: &GroupId| asked_as(group) == Some(kind);
         let then = |kind, group: &GroupId| can(&kind) && asked_as(group) != Some(kind);
-        let mut said: HashMap<GroupId, Vec<(GroupKind, Answer)>> = HashMap::new();
+        let mut said: HashMap<GroupId, Vec<(GroupKind, DescribeAnswer)>> = HashMap::new();
         let mut left: BTreeSet<&GroupId> = groups.iter().collect();
-        for wanted in [&at_first as &Wanted<'_>, &then] {
+        for wanted in [&at_first as &DescribeRequest<'_>, &then] {
             for (group, kind, answer) in coordinator.ask(&left, wanted).await {
-                if matches!(answer, Answer::Is(_) | Answer::Fault(_)) {
+                if matches!(answer, DescribeAnswer::Is(_) | DescribeAnswer::Fault(_)) {
                     left.remove(&group);
                 }
                 said.entry(group).or_default().push((kind, answer));
@@ -256,18 +256,20 @@ impl Describing<'_> {
 /// is.
 fn conclude(
     known: Option<GroupKind>,
-    said: Vec<(GroupKind, Answer)>,
+    said: Vec<(GroupKind, DescribeAnswer)>,
 ) -> (Option<GroupKind>, Result<GroupDescription, Fault>) {
     let mut fault = Fault::Untold;
     let mut is_absent = false;
     for (kind, answer) in said {
         match answer {
-            Answer::Is(description) => return (Some(kind), Ok(description)),
+            DescribeAnswer::Is(description) => return (Some(kind), Ok(description)),
             // Whether its topics may be seen is looked at once the group is found.
-            Answer::Fault(Fault::TopicDenied) => return (Some(kind), Err(Fault::TopicDenied)),
-            Answer::Fault(found) => fault = found,
-            Answer::Not => is_absent = true,
-            Answer::Unsupported => {}
+            DescribeAnswer::Fault(Fault::TopicDenied) => {
+                return (Some(kind), Err(Fault::TopicDenied));
+            }
+            DescribeAnswer::Fault(found) => fault = found,
+            DescribeAnswer::Not => is_absent = true,
+            DescribeAnswer::Unsupported => {}
         }
     }
     if fault != Fault::Untold || !is_absent {
@@ -283,17 +285,17 @@ fn conclude(
     (known, Ok(description))
 }
 
-fn api(kind: GroupKind) -> Api {
+fn api(kind: GroupKind) -> ApiVersions {
     match kind {
-        GroupKind::Classic => Api::DescribeGroups,
-        GroupKind::Consumer => Api::ConsumerGroupDescribe,
-        GroupKind::Share => Api::ShareGroupDescribe,
-        GroupKind::Streams => Api::StreamsGroupDescribe,
+        GroupKind::Classic => ApiVersions::DescribeGroups,
+        GroupKind::Consumer => ApiVersions::ConsumerGroupDescribe,
+        GroupKind::Share => ApiVersions::ShareGroupDescribe,
+        GroupKind::Streams => ApiVersions::StreamsGroupDescribe,
     }
 }
 
 /// Whether a group is asked about as one of a kind.
-type Wanted<'a> = dyn Fn(GroupKind, &GroupId) -> bool + Sync + 'a;
+type DescribeRequest<'a> = dyn Fn(GroupKind, &GroupId) -> bool + Sync + 'a;
 
 /// One coordinator.
 struct Coordinator<'a> {
@@ -308,8 +310,8 @@ impl Coordinator<'_> {
     async fn ask(
         &self,
         groups: &BTreeSet<&GroupId>,
-        wanted: &Wanted<'_>,
-    ) -> Vec<(GroupId, GroupKind, Answer)> {
+        wanted: &DescribeRequest<'_>,
+    ) -> Vec<(GroupId, GroupKind, DescribeAnswer)> {
         let each = KINDS.into_iter().filter_map(|kind| {
             let some = groups.iter().filter(|group| wanted(kind, group));
             let some: Vec<_> = some.map(|group| (*group).clone()).collect();
@@ -322,15 +324,15 @@ impl Coordinator<'_> {
         &self,
         kind: GroupKind,
         groups: Vec<GroupId>,
-    ) -> Vec<(GroupId, GroupKind, Answer)> {
+    ) -> Vec<(GroupId, GroupKind, DescribeAnswer)> {
         let mut answers = self.answers(kind, &groups).await;
         let each = groups.into_iter().map(|group| {
             let answer = match &mut answers {
                 Ok(answers) => answers.remove(group.as_str()),
-                Err(Fault::Untold) => Some(Answer::Unsupported),
-                Err(fault) => Some(Answer::Fault(*fault)),
+                Err(Fault::Untold) => Some(DescribeAnswer::Unsupported),
+                Err(fault) => Some(DescribeAnswer::Fault(*fault)),
             };
-            let answer = answer.unwrap_or(Answer::Fault(Fault::NoAnswer));
+            let answer = answer.unwrap_or(DescribeAnswer::Fault(Fault::NoAnswer));
             (group, kind, answer)
         });
         each.collect()
@@ -340,7 +342,7 @@ impl Coordinator<'_> {
         &self,
         kind: GroupKind,
         groups: &[GroupId],
-    ) -> Result<HashMap<String, Answer>, Fault> {
+    ) -> Result<HashMap<String, DescribeAnswer>, Fault> {
         let api = api(kind);
         let version = self.versions.of(api).map_err(|_| Fault::Untold)?;
         let names = groups
@@ -372,12 +374,12 @@ impl Coordinator<'_> {
     }
 }
 
-fn answer(entry: Entry<'_>) -> Answer {
+fn answer(entry: Entry<'_>) -> DescribeAnswer {
     match entry.code {
-        codes::NONE => Answer::Is(entry.description),
-        codes::GROUP_ID_NOT_FOUND | codes::INVALID_GROUP_ID => Answer::Not,
-        codes::UNSUPPORTED_VERSION => Answer::Unsupported,
-        code => Answer::Fault(codes::fault_of(code.into())),
+        codes::NONE => DescribeAnswer::Is(entry.description),
+        codes::GROUP_ID_NOT_FOUND | codes::INVALID_GROUP_ID => DescribeAnswer::Not,
+        codes::UNSUPPORTED_VERSION => DescribeAnswer::Unsupported,
+        code => DescribeAnswer::Fault(codes::fault_of(code.into())),
     }
 }
 
@@ -398,20 +400,24 @@ mod tests {
     #[test]
     fn answers_of_several_kinds_come_to_one() {
         use GroupKind::{Classic, Consumer, Share};
-        let not = || (Consumer, Answer::Not);
+        let not = || (Consumer, DescribeAnswer::Not);
         let absent = |kind| some(kind, GroupState::NotReady);
         let share = || some(Share, GroupState::Stable);
         let cases = [
             (None, vec![], None, Err(Fault::Untold)),
             (
                 None,
-                vec![(Classic, Answer::Unsupported)],
+                vec![(Classic, DescribeAnswer::Unsupported)],
                 None,
                 Err(Fault::Untold),
             ),
             (
                 None,
-                vec![not(), (Classic, Answer::Not), (Share, Answer::Unsupported)],
+                vec![
+                    not(),
+                    (Classic, DescribeAnswer::Not),
+                    (Share, DescribeAnswer::Unsupported),
+                ],
                 None,
                 Ok(absent(Classic)),
             ),
@@ -420,21 +426,21 @@ mod tests {
                 None,
                 vec![
                     not(),
-                    (Classic, Answer::Fault(Fault::NoAnswer)),
-                    (Share, Answer::Is(share())),
+                    (Classic, DescribeAnswer::Fault(Fault::NoAnswer)),
+                    (Share, DescribeAnswer::Is(share())),
                 ],
                 Some(Share),
                 Ok(share()),
             ),
             (
                 None,
-                vec![not(), (Classic, Answer::Fault(Fault::GroupDenied))],
+                vec![not(), (Classic, DescribeAnswer::Fault(Fault::GroupDenied))],
                 None,
                 Err(Fault::GroupDenied),
             ),
             (
                 None,
-                vec![(Share, Answer::Fault(Fault::TopicDenied))],
+                vec![(Share, DescribeAnswer::Fault(Fault::TopicDenied))],
                 Some(Share),
                 Err(Fault::TopicDenied),
             ),

@@ -5,8 +5,8 @@ use kafka_protocol::messages::RequestHeader;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::cursor::Cursor;
-use super::versions::Api;
+use super::cursor::FrameCursor;
+use super::versions::ApiVersions;
 
 /// The bytes that a request's correlation id takes in its frame: after the length, the API's key and
 /// the version.
@@ -19,7 +19,7 @@ const READ: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Request {
     bytes: Vec<u8>,
-    api: Api,
+    api: ApiVersions,
     version: i16,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Unwritable(String);
 
 impl Request {
     pub(super) fn new<R: Encodable + HeaderVersion>(
-        api: Api,
+        api: ApiVersions,
         version: i16,
         client_id: &str,
         body: &R,
@@ -56,7 +56,7 @@ impl Request {
         })
     }
 
-    pub(super) fn api(&self) -> Api {
+    pub(super) fn api(&self) -> ApiVersions {
         self.api
     }
 
@@ -143,11 +143,11 @@ impl Responses {
 pub(super) fn body(
     mut response: Bytes,
     correlation: i32,
-    api: Api,
+    api: ApiVersions,
     version: i16,
 ) -> Result<Bytes, Garbled> {
     let flexible = api.has_flexible_header(version);
-    let mut cursor = Cursor::new(&response, flexible);
+    let mut cursor = FrameCursor::new(&response, flexible);
     let found = cursor.i32().map_err(|_| Garbled::NoKafka("too short"))?;
     if found != correlation {
         return Err(Garbled::NoKafka("it answers another request"));

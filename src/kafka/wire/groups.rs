@@ -7,7 +7,7 @@ use futures::future::join_all;
 use kafka_protocol::messages::ListGroupsRequest;
 
 use super::address::Address;
-use super::versions::Api;
+use super::versions::ApiVersions;
 use super::{Inner, responses};
 use crate::kafka::{GroupList, codes};
 use crate::model::kafka::fault::Fault;
@@ -48,10 +48,13 @@ impl Inner {
         deadline: tokio::time::Instant,
     ) -> Result<Vec<GroupId>, Fault> {
         let broker = self.cluster.broker(address);
-        let version = broker.versions(deadline).await?.of(Api::ListGroups)?;
+        let version = broker
+            .versions(deadline)
+            .await?
+            .of(ApiVersions::ListGroups)?;
         let request = ListGroupsRequest::default();
         let body = broker
-            .ask(Api::ListGroups, version, &request, deadline)
+            .ask(ApiVersions::ListGroups, version, &request, deadline)
             .await?;
         let (code, names) = responses::list_groups(&body, version)
             .map_err(|error| self.cluster.garbled(address, &error))?;

@@ -14,11 +14,11 @@ use tokio_rustls::TlsConnector;
 use super::address::Address;
 use super::cursor::Malformed;
 use super::frame::{self, Garbled, Request, Responses, Unwritable};
-use super::options::Options;
+use super::options::WireOptions;
 use super::responses;
 use super::sasl::{self, Proof};
 use super::tls::Tls;
-use super::versions::{Api, Versions};
+use super::versions::{ApiVersions, Versions};
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 
@@ -69,13 +69,13 @@ impl From<Unwritable> for Broken {
 }
 
 /// A byte stream to a broker, encrypted or not.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait BrokerStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> BrokerStream for S {}
 
 /// A connection that is ready for requests.
 pub(super) struct Ready {
-    pub(super) stream: Box<dyn Stream>,
+    pub(super) stream: Box<dyn BrokerStream>,
     pub(super) responses: Responses,
     pub(super) versions: Versions,
     /// How long the login lasts, where it does not last for ever (KIP-368).
@@ -85,7 +85,7 @@ pub(super) struct Ready {
 /// Connects to a broker, by the deadline.
 pub(super) async fn open(
     address: &Address,
-    options: &Options,
+    options: &WireOptions,
     deadline: Instant,
 ) -> Result<Ready, Broken> {
     // Without a token there is nothing to connect for.
@@ -102,17 +102,17 @@ pub(super) async fn open(
 
 async fn connect(
     address: &Address,
-    options: &Options,
+    options: &WireOptions,
     proof: &Proof,
     deadline: Instant,
 ) -> Result<Ready, Broken> {
     let tcp = address.connect(options, deadline).await?;
-    let stream: Box<dyn Stream> = match &options.tls {
+    let stream: Box<dyn BrokerStream> = match &options.tls {
         None => Box::new(tcp),
         Some(tls) => Box::new(encrypt(address, tls, tcp).await?),
     };
     let responses = Responses::new(options.max_response_bytes);
-    let mut exchange = Exchange::new(stream, responses, &options.client_id);
+    let mut exchange = HandshakeExchange::new(stream, responses, &options.client_id);
     let versions = exchange.versions().await?;
     let lasts = sasl::log_in(proof, &mut exchange, &versions).await?;
     let (stream, responses) = exchange.into_parts();
@@ -128,7 +128,7 @@ async fn encrypt(
     address: &Address,
     tls: &Tls,
     tcp: tokio::net::TcpStream,
-) -> Result<impl Stream + use<>, Broken> {
+) -> Result<impl BrokerStream + use<>, Broken> {
     let failed = |reason: String| Broken::new(Fault::Tls, reason);
     let name = ServerName::try_from(address.host.to_string())
         .map_err(|_| failed("the host is no name that a certificate can bear".into()))?;
@@ -139,15 +139,19 @@ async fn encrypt(
 }
 
 /// One request at a time: before the connection is ready, and while it logs in again.
-pub(super) struct Exchange<'a> {
-    stream: Box<dyn Stream>,
+pub(super) struct HandshakeExchange<'a> {
+    stream: Box<dyn BrokerStream>,
     responses: Responses,
     client_id: &'a str,
     correlation: i32,
 }
 
-impl<'a> Exchange<'a> {
-    pub(super) fn new(stream: Box<dyn Stream>, responses: Responses, client_id: &'a str) -> Self {
+impl<'a> HandshakeExchange<'a> {
+    pub(super) fn new(
+        stream: Box<dyn BrokerStream>,
+        responses: Responses,
+        client_id: &'a str,
+    ) -> Self {
         Self {
             stream,
             responses,
@@ -156,14 +160,14 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    pub(super) fn into_parts(self) -> (Box<dyn Stream>, Responses) {
+    pub(super) fn into_parts(self) -> (Box<dyn BrokerStream>, Responses) {
         (self.stream, self.responses)
     }
 
     /// Sends a request and gives its response's body.
     pub(super) async fn ask<R: Encodable + HeaderVersion>(
         &mut self,
-        api: Api,
+        api: ApiVersions,
         version: i16,
         body: &R,
     ) -> Result<Bytes, Broken> {
@@ -185,11 +189,11 @@ impl<'a> Exchange<'a> {
         let asked = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("lagwise"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-        let body = self.ask(Api::ApiVersions, 3, &asked).await?;
+        let body = self.ask(ApiVersions::ApiVersions, 3, &asked).await?;
         let refused = body.first_chunk() == Some(&codes::UNSUPPORTED_VERSION.to_be_bytes());
         let (code, ranges) = if refused {
             let body = self
-                .ask(Api::ApiVersions, 0, &ApiVersionsRequest::default())
+                .ask(ApiVersions::ApiVersions, 0, &ApiVersionsRequest::default())
                 .await?;
             responses::api_versions(&body, 0)?
         } else {

@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::cluster::Cluster;
 use super::responses;
-use super::topics::{Leader, Topics};
-use super::versions::Api;
+use super::topics::{PartitionLeader, TopicCatalog};
+use super::versions::ApiVersions;
 use crate::kafka::codes;
 use crate::kafka::time_lookup::NO_RECORD;
 use crate::model::kafka::fault::Fault;
@@ -65,29 +65,29 @@ impl End {
 
 /// One partition's end, by its topic's place among those asked about.
 #[derive(Clone, Copy, Debug)]
-struct Item {
+struct ListItem {
     topic: usize,
     end: End,
     partition: Partition,
-    leader: Leader,
+    leader: PartitionLeader,
 }
 
 /// What became of an item.
-struct Outcome {
-    item: Item,
+struct ListOutcome {
+    item: ListItem,
     result: Result<Offset, Fault>,
     /// Whether its leader is to be looked up again.
     again: bool,
 }
 
-enum Step {
-    Answered(Vec<Outcome>),
+enum ListStep {
+    Answered(Vec<ListOutcome>),
     /// Items whose leaders were looked up again, and the new leaders.
-    Found(Vec<Item>, Result<Arc<Topics>, Fault>),
+    Found(Vec<ListItem>, Result<Arc<TopicCatalog>, Fault>),
 }
 
 /// One sweep's log ends: topics, and for each which ends.
-pub(super) struct Sweep<'a> {
+pub(super) struct ListSweep<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) topics: &'a [(TopicName, Vec<End>)],
     /// When what has come counts.
@@ -117,23 +117,23 @@ impl Columns {
     }
 }
 
-impl Sweep<'_> {
+impl ListSweep<'_> {
     /// Asks about every partition; what has come in time, and whether some leader is no more what it was.
     /// Partitions of one leader wait for no other's.
-    pub(super) async fn run(&self, known: &Topics) -> (Vec<Columns>, bool) {
+    pub(super) async fn run(&self, known: &TopicCatalog) -> (Vec<Columns>, bool) {
         let mut columns = vec![Columns::default(); self.topics.len()];
         let mut items = Vec::new();
         for (place, ((name, ends), columns)) in self.topics.iter().zip(&mut columns).enumerate() {
             let leaders = known.topic(name).map_or(&[][..], |topic| &topic.leaders);
             for &end in ends {
                 // What has a leader has no answer so far.
-                let start = |leader: &Option<Leader>| match leader {
+                let start = |leader: &Option<PartitionLeader>| match leader {
                     Some(_) => Err(Fault::NoAnswer),
                     None => Err(Fault::LeaderUnknown),
                 };
                 *columns.of(end) = leaders.iter().map(start).collect();
                 items.extend((0..).zip(leaders).filter_map(|(partition, leader)| {
-                    Some(Item {
+                    Some(ListItem {
                         topic: place,
                         end,
                         partition,
@@ -143,11 +143,11 @@ impl Sweep<'_> {
             }
         }
         let mut attempt = 0;
-        let mut steps: FuturesUnordered<BoxFuture<'_, Step>> = FuturesUnordered::new();
+        let mut steps: FuturesUnordered<BoxFuture<'_, ListStep>> = FuturesUnordered::new();
         self.send(known, items, &mut steps);
         while let Ok(Some(step)) = timeout_at(self.until, steps.next()).await {
             match step {
-                Step::Answered(outcomes) => {
+                ListStep::Answered(outcomes) => {
                     let mut lost = Vec::new();
                     for outcome in outcomes {
                         set(&mut columns, outcome.item, outcome.result);
@@ -161,12 +161,12 @@ impl Sweep<'_> {
                         steps.push(self.look_up(lost, pause).boxed());
                     }
                 }
-                Step::Found(items, Ok(known)) => {
+                ListStep::Found(items, Ok(known)) => {
                     let items = self.moved(items, &known);
                     self.send(&known, items, &mut steps);
                 }
                 // Their faults stand.
-                Step::Found(_, Err(_)) => {}
+                ListStep::Found(_, Err(_)) => {}
             }
         }
         let is_stale = |result: &Result<Offset, Fault>| matches!(result, Err(fault) if fault.is_connection() || *fault == Fault::PartitionMissing);
@@ -180,11 +180,11 @@ impl Sweep<'_> {
     /// Sends items on to their leaders.
     fn send<'s>(
         &'s self,
-        known: &Topics,
-        items: Vec<Item>,
-        steps: &mut FuturesUnordered<BoxFuture<'s, Step>>,
+        known: &TopicCatalog,
+        items: Vec<ListItem>,
+        steps: &mut FuturesUnordered<BoxFuture<'s, ListStep>>,
     ) {
-        let mut by_leader: BTreeMap<(i32, End), Vec<Item>> = BTreeMap::new();
+        let mut by_leader: BTreeMap<(i32, End), Vec<ListItem>> = BTreeMap::new();
         for item in items {
             by_leader
                 .entry((item.leader.node, item.end))
@@ -197,53 +197,53 @@ impl Sweep<'_> {
             let address = known.nodes.get(&node).cloned();
             let ask = async move {
                 let Some(address) = address else {
-                    return Step::Answered(all(&items, Fault::LeaderUnknown));
+                    return ListStep::Answered(all(&items, Fault::LeaderUnknown));
                 };
                 let mut chunks = Vec::new();
                 for chunk in items.chunks(CHUNK) {
                     chunks.push(self.ask(&address, chunk));
                 }
                 let answers: Vec<_> = stream::iter(chunks).buffered(AT_ONCE).collect().await;
-                Step::Answered(answers.into_iter().flatten().collect())
+                ListStep::Answered(answers.into_iter().flatten().collect())
             };
             steps.push(ask.boxed());
         }
     }
 
-    async fn look_up(&self, items: Vec<Item>, pause: Duration) -> Step {
+    async fn look_up(&self, items: Vec<ListItem>, pause: Duration) -> ListStep {
         sleep(pause).await;
         let names: BTreeSet<_> = items
             .iter()
             .filter_map(|item| self.topics.get(item.topic).map(|(name, _)| name.clone()))
             .collect();
         let known = self.cluster.refresh(&names, self.deadline).await;
-        Step::Found(items, known)
+        ListStep::Found(items, known)
     }
 
     /// The items with their leaders of now. One whose broker gave no answer, and still leads, is not
     /// asked about again.
-    fn moved(&self, items: Vec<Item>, known: &Topics) -> Vec<Item> {
-        let now = |item: Item| {
+    fn moved(&self, items: Vec<ListItem>, known: &TopicCatalog) -> Vec<ListItem> {
+        let now = |item: ListItem| {
             let (name, _) = self.topics.get(item.topic)?;
             let partition = usize::try_from(item.partition).ok()?;
             let leader = (*known.topic(name).ok()?.leaders.get(partition)?)?;
             let address = known.nodes.get(&leader.node)?;
             let answers = leader != item.leader || self.cluster.broker(address).is_up();
-            answers.then_some(Item { leader, ..item })
+            answers.then_some(ListItem { leader, ..item })
         };
         items.into_iter().filter_map(now).collect()
     }
 
-    async fn ask(&self, address: &super::address::Address, items: &[Item]) -> Vec<Outcome> {
+    async fn ask(&self, address: &super::address::Address, items: &[ListItem]) -> Vec<ListOutcome> {
         let broker = self.cluster.broker(address);
         let version = broker.versions(self.deadline).await;
-        let version = match version.and_then(|versions| versions.of(Api::ListOffsets)) {
+        let version = match version.and_then(|versions| versions.of(ApiVersions::ListOffsets)) {
             Ok(version) => version,
             Err(fault) => return all(items, fault),
         };
         let request = self.request(items, version);
         let answer = broker
-            .ask(Api::ListOffsets, version, &request, self.deadline)
+            .ask(ApiVersions::ListOffsets, version, &request, self.deadline)
             .await;
         let body = match answer {
             Ok(body) => body,
@@ -254,7 +254,7 @@ impl Sweep<'_> {
             Err(error) => return all(items, self.cluster.garbled(address, &error)),
         };
         // Items come topic by topic, each topic's in the order of its partitions.
-        let mut places: HashMap<&str, &[Item]> = HashMap::new();
+        let mut places: HashMap<&str, &[ListItem]> = HashMap::new();
         for topic in items.chunk_by(|a, b| a.topic == b.topic) {
             let place = topic.first().and_then(|item| self.topics.get(item.topic));
             if let Some((name, _)) = place {
@@ -278,7 +278,7 @@ impl Sweep<'_> {
                     (codes::NONE, _) => Err(Fault::NoAnswer),
                     (code, _) => Err(codes::fault_of(code.into())),
                 };
-                outcomes.push(Outcome {
+                outcomes.push(ListOutcome {
                     item,
                     result,
                     again: codes::has_moved(entry.code),
@@ -288,7 +288,7 @@ impl Sweep<'_> {
         outcomes
     }
 
-    fn request(&self, items: &[Item], version: i16) -> ListOffsetsRequest {
+    fn request(&self, items: &[ListItem], version: i16) -> ListOffsetsRequest {
         let mut topics: Vec<(usize, ListOffsetsTopic)> = Vec::new();
         // Items come topic by topic.
         for item in items {
@@ -324,7 +324,7 @@ impl Sweep<'_> {
     }
 }
 
-fn set(columns: &mut [Columns], item: Item, result: Result<Offset, Fault>) {
+fn set(columns: &mut [Columns], item: ListItem, result: Result<Offset, Fault>) {
     let column = columns.get_mut(item.topic).map(|c| c.of(item.end));
     let slot = usize::try_from(item.partition)
         .ok()
@@ -335,8 +335,8 @@ fn set(columns: &mut [Columns], item: Item, result: Result<Offset, Fault>) {
 }
 
 /// The same fault for all. A broker that cannot be reached may lead no more.
-fn all(items: &[Item], fault: Fault) -> Vec<Outcome> {
-    let outcome = |&item: &Item| Outcome {
+fn all(items: &[ListItem], fault: Fault) -> Vec<ListOutcome> {
+    let outcome = |&item: &ListItem| ListOutcome {
         item,
         result: Err(fault),
         again: fault.is_connection() && fault != Fault::NoAnswer,

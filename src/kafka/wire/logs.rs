@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use super::Inner;
 use super::list_offsets::{self, End};
-use super::topics::Topics;
+use super::topics::TopicCatalog;
 use crate::kafka::reachability::wanted;
-use crate::kafka::time_lookup::{self, Logs};
+use crate::kafka::time_lookup::{self, LogsToAsk};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{GroupObservation, TopicOffsets};
 use crate::model::units::newtypes::{Moment, TopicName};
@@ -20,14 +20,14 @@ impl Inner {
     /// what it was.
     pub(super) async fn logs(
         &self,
-        known: &Topics,
+        known: &TopicCatalog,
         groups: &[GroupObservation],
         started: &Moment,
         deadline: Instant,
     ) -> (BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>, bool) {
         let mut kept = HashMap::new();
         let mut asked = Vec::new();
-        let mut logs = Logs::new();
+        let mut logs = LogsToAsk::new();
         for (name, wanted) in wanted(groups) {
             let topic = match known.topic(name) {
                 Ok(topic) => topic,
@@ -50,7 +50,7 @@ impl Inner {
             }
             asked.push((name.clone(), ends));
         }
-        let sweep = list_offsets::Sweep {
+        let sweep = list_offsets::ListSweep {
             cluster: &self.cluster,
             topics: &asked,
             until: deadline.into(),
@@ -83,8 +83,8 @@ impl Inner {
     /// Asks where logs ended a while ago, for topics that were not asked about before.
     async fn look_back(
         &self,
-        known: &Topics,
-        logs: &mut Logs,
+        known: &TopicCatalog,
+        logs: &mut LogsToAsk,
         started: &Moment,
         deadline: Instant,
     ) {
@@ -100,7 +100,7 @@ impl Inner {
             if asked.is_empty() {
                 return;
             }
-            let sweep = list_offsets::Sweep {
+            let sweep = list_offsets::ListSweep {
                 cluster: &self.cluster,
                 topics: &asked,
                 until: patience.into(),

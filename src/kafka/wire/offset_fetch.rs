@@ -16,14 +16,14 @@ use crate::model::units::newtypes::{GroupId, Offset, Partition, TopicName};
 
 /// A group and what is asked of it.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct OffsetFetchQuery {
     pub(super) group: GroupId,
     /// The topics, in their order, and their numbers of partitions; one that has none is not asked
     /// about. `None` asks for all that have a commit.
     pub(super) topics: Option<Vec<(TopicName, usize)>>,
 }
 
-impl Asked {
+impl OffsetFetchQuery {
     /// The topics that are asked about by name.
     pub(super) fn readable(&self) -> Option<impl Iterator<Item = &(TopicName, usize)>> {
         let topics = self.topics.as_ref()?;
@@ -41,7 +41,7 @@ impl Asked {
 
 /// What a broker said of a group's partitions.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum FetchedOffsets {
     /// Of the topics that were named: of each of them.
     Named(BTreeMap<TopicName, CommittedColumn>),
     /// Of all that have a commit, as they came.
@@ -51,10 +51,10 @@ pub(super) enum Found {
 /// One partition of a topic that was not known before.
 pub(super) type Commit = (Partition, Result<Option<Offset>, Fault>);
 
-impl Found {
+impl FetchedOffsets {
     /// Takes in what the answer says of the group that this was asked of.
     pub(super) fn new<'a>(
-        asked: &Asked,
+        asked: &OffsetFetchQuery,
         answered: impl Iterator<Item = (&'a str, &'a [PartitionEntry])>,
     ) -> Self {
         let Some(topics) = &asked.topics else {
@@ -111,7 +111,7 @@ fn indexes(partitions: usize) -> Vec<Partition> {
 
 /// The question about these groups; below version 8, about the first.
 pub(super) fn request<'a>(
-    groups: impl Iterator<Item = &'a Asked>,
+    groups: impl Iterator<Item = &'a OffsetFetchQuery>,
     version: i16,
 ) -> OffsetFetchRequest {
     let request = OffsetFetchRequest::default();
@@ -121,7 +121,7 @@ pub(super) fn request<'a>(
                 .with_name(name(topic.as_str()).into())
                 .with_partition_indexes(indexes(*partitions))
         };
-        let group = |asked: &Asked| {
+        let group = |asked: &OffsetFetchQuery| {
             OffsetFetchRequestGroup::default()
                 .with_group_id(name(asked.group.as_str()).into())
                 .with_topics(asked.readable().map(|topics| topics.map(topic).collect()))

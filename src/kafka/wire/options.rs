@@ -10,7 +10,7 @@ use super::tls::{Tls, TlsOptions};
 use crate::kafka::login::Tokens;
 
 /// How a broker is spoken to. Holds secrets, hence no `Debug`.
-pub(super) struct Options {
+pub(super) struct WireOptions {
     pub(super) bootstrap: Vec<Address>,
     pub(super) client_id: String,
     pub(super) tls: Option<Tls>,
@@ -44,9 +44,9 @@ pub(super) struct Security {
 }
 
 /// Reads properties one at a time; the error names the property and never shows its value.
-pub(super) struct Reader<'a>(&'a BTreeMap<String, String>);
+pub(super) struct PropertyReader<'a>(&'a BTreeMap<String, String>);
 
-impl<'a> Reader<'a> {
+impl<'a> PropertyReader<'a> {
     pub(super) fn new(properties: &'a BTreeMap<String, String>) -> Self {
         Self(properties)
     }
@@ -127,14 +127,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Options {
+impl WireOptions {
     /// Reads the properties, and the files of certificates among them; the error names one of them.
     pub(super) fn read(
         properties: &BTreeMap<String, String>,
         tokens: Option<&Arc<Tokens>>,
     ) -> Result<Self, String> {
         const DAY: Duration = Duration::from_secs(24 * 3600);
-        let reader = Reader(properties);
+        let reader = PropertyReader(properties);
         let servers = reader.text("bootstrap.servers").unwrap_or_default();
         let entries = servers.split(',').filter(|entry| !entry.trim().is_empty());
         let bootstrap: Option<Vec<_>> = entries.map(Address::written).collect();
@@ -199,14 +199,14 @@ impl Options {
 mod tests {
     use super::*;
 
-    fn read(pairs: &[(&str, &str)]) -> Result<Options, String> {
+    fn read(pairs: &[(&str, &str)]) -> Result<WireOptions, String> {
         let mut properties = BTreeMap::from([("bootstrap.servers".to_owned(), "a:1,b".to_owned())]);
         properties.extend(
             pairs
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
         );
-        Options::read(&properties, None)
+        WireOptions::read(&properties, None)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::options::Reader;
+use super::options::PropertyReader;
 
 /// What a property means for the choice of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl Support {
             .iter()
             .filter_map(|(name, value)| reason(name, value))
             .collect();
-        reasons.extend(mechanism(&Reader::new(properties)));
+        reasons.extend(mechanism(&PropertyReader::new(properties)));
         if reasons.is_empty() {
             Self::Wire
         } else {
@@ -184,7 +184,7 @@ fn reason(name: &str, value: &str) -> Option<String> {
     }
 }
 
-fn mechanism(reader: &Reader<'_>) -> Option<String> {
+fn mechanism(reader: &PropertyReader<'_>) -> Option<String> {
     // What cannot be read is for the wire client to refuse.
     if !reader.security().ok()?.sasl {
         return None;

@@ -6,14 +6,14 @@
 
 use std::ops::Range;
 
-use super::cursor::{Cursor, Malformed};
+use super::cursor::{FrameCursor, Malformed};
 
 /// What a broker can do: an API's key, its lowest and its highest version.
 pub(super) type ApiRange = (i16, i16, i16);
 
 /// `ApiVersions`. The error's code comes with the ranges, since code 35 tells them too (KIP-511).
 pub(super) fn api_versions(body: &[u8], version: i16) -> Result<(i16, Vec<ApiRange>), Malformed> {
-    let mut cursor = Cursor::new(body, version >= 3);
+    let mut cursor = FrameCursor::new(body, version >= 3);
     let code = cursor.i16()?;
     let count = cursor.count(6)?;
     let mut ranges = Vec::with_capacity(count);
@@ -30,7 +30,7 @@ pub(super) fn api_versions(body: &[u8], version: i16) -> Result<(i16, Vec<ApiRan
 
 /// `SaslHandshake`: an error code, and the mechanisms that the broker takes.
 pub(super) fn sasl_handshake(body: &[u8]) -> Result<(i16, Vec<&str>), Malformed> {
-    let mut cursor = Cursor::new(body, false);
+    let mut cursor = FrameCursor::new(body, false);
     let code = cursor.i16()?;
     let count = cursor.count(2)?;
     let mut mechanisms = Vec::with_capacity(count);
@@ -52,7 +52,7 @@ pub(super) struct Authenticated<'a> {
 }
 
 pub(super) fn sasl_authenticate(body: &[u8], version: i16) -> Result<Authenticated<'_>, Malformed> {
-    let mut cursor = Cursor::new(body, version >= 2);
+    let mut cursor = FrameCursor::new(body, version >= 2);
     let found = Authenticated {
         code: cursor.i16()?,
         message: cursor.nullable_string()?,
@@ -94,7 +94,7 @@ pub(super) struct LeaderEntry {
 }
 
 pub(super) fn metadata(body: &[u8], version: i16) -> Result<Metadata<'_>, Malformed> {
-    let mut cursor = Cursor::new(body, version >= 9);
+    let mut cursor = FrameCursor::new(body, version >= 9);
     if version >= 3 {
         cursor.i32()?;
     }
@@ -133,7 +133,7 @@ pub(super) fn metadata(body: &[u8], version: i16) -> Result<Metadata<'_>, Malfor
     Ok(Metadata { brokers, topics })
 }
 
-fn topic<'a>(cursor: &mut Cursor<'a>, version: i16) -> Result<TopicEntry<'a>, Malformed> {
+fn topic<'a>(cursor: &mut FrameCursor<'a>, version: i16) -> Result<TopicEntry<'a>, Malformed> {
     let code = cursor.i16()?;
     let name = cursor.nullable_string()?;
     let id = if version >= 10 {
@@ -186,7 +186,7 @@ pub(super) fn find_coordinator(
     body: &[u8],
     version: i16,
 ) -> Result<Vec<CoordinatorEntry<'_>>, Malformed> {
-    let mut cursor = Cursor::new(body, version >= 3);
+    let mut cursor = FrameCursor::new(body, version >= 3);
     if version >= 1 {
         cursor.i32()?;
     }
@@ -254,13 +254,13 @@ impl<'a> Offsets<'a> {
 
 /// `OffsetFetch`: many groups' offsets.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Commits<'a> {
+pub(super) struct CommittedResponses<'a> {
     /// The group (absent below version 8, which answers for one only), its error code, its topics.
     groups: Vec<(Option<&'a str>, i16, Range<usize>)>,
     offsets: Offsets<'a>,
 }
 
-impl<'a> Commits<'a> {
+impl<'a> CommittedResponses<'a> {
     /// Each group with its error code and its topics.
     pub(super) fn groups(
         &self,
@@ -277,9 +277,9 @@ impl<'a> Commits<'a> {
     }
 }
 
-pub(super) fn offset_fetch(body: &[u8], version: i16) -> Result<Commits<'_>, Malformed> {
-    let mut cursor = Cursor::new(body, version >= 6);
-    let mut found = Commits::default();
+pub(super) fn offset_fetch(body: &[u8], version: i16) -> Result<CommittedResponses<'_>, Malformed> {
+    let mut cursor = FrameCursor::new(body, version >= 6);
+    let mut found = CommittedResponses::default();
     if version >= 3 {
         cursor.i32()?;
     }
@@ -301,7 +301,7 @@ pub(super) fn offset_fetch(body: &[u8], version: i16) -> Result<Commits<'_>, Mal
 }
 
 fn committed_topics<'a>(
-    cursor: &mut Cursor<'a>,
+    cursor: &mut FrameCursor<'a>,
     version: i16,
     into: &mut Offsets<'a>,
 ) -> Result<Range<usize>, Malformed> {
@@ -335,7 +335,7 @@ fn committed_topics<'a>(
 
 /// `ListOffsets`, from version 1.
 pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<Offsets<'_>, Malformed> {
-    let mut cursor = Cursor::new(body, version >= 6);
+    let mut cursor = FrameCursor::new(body, version >= 6);
     let mut found = Offsets::default();
     if version >= 2 {
         cursor.i32()?;
@@ -368,8 +368,11 @@ pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<Offsets<'_>, Mal
 
 /// `ListGroups`: an error code, and the groups that are consumers' by their protocol, or that only
 /// commit and so have none; with their type from version 5.
-pub(super) fn list_groups(body: &[u8], version: i16) -> Result<(i16, Vec<Listed<'_>>), Malformed> {
-    let mut cursor = Cursor::new(body, version >= 3);
+pub(super) fn list_groups(
+    body: &[u8],
+    version: i16,
+) -> Result<(i16, Vec<ListedGroups<'_>>), Malformed> {
+    let mut cursor = FrameCursor::new(body, version >= 3);
     if version >= 1 {
         cursor.i32()?;
     }
@@ -391,7 +394,7 @@ pub(super) fn list_groups(body: &[u8], version: i16) -> Result<(i16, Vec<Listed<
 }
 
 /// A group's name, and its type in the broker's words.
-type Listed<'a> = (&'a str, &'a str);
+type ListedGroups<'a> = (&'a str, &'a str);
 
 #[cfg(test)]
 mod tests;

@@ -12,9 +12,9 @@ use rsasl::prelude::{Mechname, MessageSent, SASLClient, SASLConfig, Session, Ses
 use rsasl::property::{AuthId, OAuthBearerKV, OAuthBearerToken, Password};
 use tokio::time::Instant;
 
-use super::handshake::{Broken, Exchange};
+use super::handshake::{Broken, HandshakeExchange};
 use super::responses;
-use super::versions::{Api, Versions};
+use super::versions::{ApiVersions, Versions};
 use crate::kafka::codes;
 use crate::kafka::login::{Token, Tokens};
 use crate::model::kafka::fault::Fault;
@@ -91,16 +91,16 @@ impl Proof {
     }
 
     /// What rsasl is to ask for it.
-    fn answers(&self) -> Option<Answers> {
+    fn answers(&self) -> Option<SaslResponses> {
         match self {
             Proof::None => None,
             Proof::Password {
                 username, password, ..
-            } => Some(Answers::Password {
+            } => Some(SaslResponses::Password {
                 username: username.clone(),
                 password: password.clone(),
             }),
-            Proof::Token(token, _) => Some(Answers::Token(Arc::clone(token))),
+            Proof::Token(token, _) => Some(SaslResponses::Token(Arc::clone(token))),
         }
     }
 }
@@ -124,12 +124,12 @@ impl Mechanism {
 }
 
 /// What rsasl asks for on the way.
-enum Answers {
+enum SaslResponses {
     Password { username: String, password: String },
     Token(Arc<Token>),
 }
 
-impl SessionCallback for Answers {
+impl SessionCallback for SaslResponses {
     fn callback(
         &self,
         _session: &SessionData,
@@ -145,12 +145,12 @@ impl SessionCallback for Answers {
             ));
         }
         match self {
-            Answers::Password { username, password } => {
+            SaslResponses::Password { username, password } => {
                 request
                     .satisfy::<AuthId>(username)?
                     .satisfy::<Password>(password.as_bytes())?;
             }
-            Answers::Token(token) => {
+            SaslResponses::Token(token) => {
                 let pairs = token.extensions.iter();
                 let pairs: Vec<_> = pairs.map(|(k, v)| (k.as_str(), v.as_str())).collect();
                 request
@@ -166,15 +166,17 @@ impl SessionCallback for Answers {
 /// does not last for ever.
 pub(super) async fn log_in(
     proof: &Proof,
-    exchange: &mut Exchange<'_>,
+    exchange: &mut HandshakeExchange<'_>,
     versions: &Versions,
 ) -> Result<Option<Duration>, Broken> {
     let (Some(name), Some(answers)) = (proof.mechanism(), proof.answers()) else {
         return Ok(None);
     };
     let body = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(name));
-    let version = supported(versions, Api::SaslHandshake)?;
-    let answer = exchange.ask(Api::SaslHandshake, version, &body).await?;
+    let version = supported(versions, ApiVersions::SaslHandshake)?;
+    let answer = exchange
+        .ask(ApiVersions::SaslHandshake, version, &body)
+        .await?;
     let (code, offered) = responses::sasl_handshake(&answer)?;
     if code != codes::NONE {
         return Err(refused(format!(
@@ -183,7 +185,7 @@ pub(super) async fn log_in(
         )));
     }
     let mut session = start(answers, name)?;
-    let version = supported(versions, Api::SaslAuthenticate)?;
+    let version = supported(versions, ApiVersions::SaslAuthenticate)?;
     let (mut input, mut lasts) = (None::<Vec<u8>>, None);
     for _ in 0..MAX_STEPS {
         let (output, state) = match (proof, input.as_deref()) {
@@ -203,7 +205,9 @@ pub(super) async fn log_in(
             return Ok(lasts);
         }
         let body = SaslAuthenticateRequest::default().with_auth_bytes(output.into());
-        let answer = exchange.ask(Api::SaslAuthenticate, version, &body).await?;
+        let answer = exchange
+            .ask(ApiVersions::SaslAuthenticate, version, &body)
+            .await?;
         let found = responses::sasl_authenticate(&answer, version)?;
         if found.code != codes::NONE {
             if let Proof::Token(token, tokens) = proof {
@@ -231,12 +235,12 @@ fn refused(reason: String) -> Broken {
     Broken::new(Fault::Login, reason)
 }
 
-fn supported(versions: &Versions, api: Api) -> Result<i16, Broken> {
+fn supported(versions: &Versions, api: ApiVersions) -> Result<i16, Broken> {
     let refusal = |_| refused(format!("the broker is too old: it lacks {api:?}"));
     versions.of(api).map_err(refusal)
 }
 
-fn start(answers: Answers, name: &str) -> Result<Session, Broken> {
+fn start(answers: SaslResponses, name: &str) -> Result<Session, Broken> {
     let defect = |error: &dyn std::fmt::Display| Broken::new(Fault::Client, error.to_string());
     let config = SASLConfig::builder()
         .with_default_mechanisms()

@@ -17,10 +17,10 @@ use tokio::time::Instant;
 
 use super::address::Address;
 use super::cluster::Cluster;
-use super::cursor::{Cursor, Malformed};
-use super::offset_fetch::{Asked, Found};
+use super::cursor::{FrameCursor, Malformed};
+use super::offset_fetch::{FetchedOffsets, OffsetFetchQuery};
 use super::responses::PartitionEntry;
-use super::versions::Api;
+use super::versions::ApiVersions;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::TopicName;
@@ -34,10 +34,10 @@ impl Cluster {
     /// error for each that is not.
     pub(super) async fn share_offsets(
         &self,
-        asked: &[&Asked],
+        asked: &[&OffsetFetchQuery],
         deadline: Instant,
-    ) -> Vec<Result<Found, Fault>> {
-        let mut by_address: BTreeMap<Address, Vec<(usize, &Asked)>> = BTreeMap::new();
+    ) -> Vec<Result<FetchedOffsets, Fault>> {
+        let mut by_address: BTreeMap<Address, Vec<(usize, &OffsetFetchQuery)>> = BTreeMap::new();
         for (place, asked) in asked.iter().enumerate() {
             if let Some(address) = self.coordinators.get(&asked.group) {
                 by_address.entry(address).or_default().push((place, asked));
@@ -62,11 +62,11 @@ impl Cluster {
     async fn shares_of(
         &self,
         address: &Address,
-        batch: &[(usize, &Asked)],
+        batch: &[(usize, &OffsetFetchQuery)],
         deadline: Instant,
-    ) -> Vec<(usize, Result<Found, Fault>)> {
+    ) -> Vec<(usize, Result<FetchedOffsets, Fault>)> {
         let broker = self.broker(address);
-        let api = Api::DescribeShareGroupOffsets;
+        let api = ApiVersions::DescribeShareGroupOffsets;
         let answer = async {
             let versions = broker.versions(deadline).await?;
             let version = versions.of(api).map_err(|_| Fault::Untold)?;
@@ -78,7 +78,7 @@ impl Cluster {
             Ok(body) => share_offsets(body).map_err(|error| self.garbled(address, &error)),
             Err(fault) => Err(*fault),
         };
-        let of = |asked: &Asked| {
+        let of = |asked: &OffsetFetchQuery| {
             let groups = groups.as_ref().map_err(|fault| *fault)?;
             let found = groups.get(asked.group.as_str());
             match found.ok_or(Fault::NoAnswer)? {
@@ -86,7 +86,7 @@ impl Cluster {
                     let topics = topics
                         .iter()
                         .map(|(name, entries)| (*name, entries.as_slice()));
-                    Ok(Found::new(asked, topics))
+                    Ok(FetchedOffsets::new(asked, topics))
                 }
                 (code, _) => Err(codes::fault_of((*code).into())),
             }
@@ -96,14 +96,16 @@ impl Cluster {
     }
 }
 
-fn request<'a>(asked: impl Iterator<Item = &'a Asked>) -> DescribeShareGroupOffsetsRequest {
+fn request<'a>(
+    asked: impl Iterator<Item = &'a OffsetFetchQuery>,
+) -> DescribeShareGroupOffsetsRequest {
     let name = |text: &str| StrBytes::from_string(text.to_owned());
     let topic = |(topic, partitions): &(TopicName, usize)| {
         DescribeShareGroupOffsetsRequestTopic::default()
             .with_topic_name(name(topic.as_str()).into())
             .with_partitions((0..).take(*partitions).collect())
     };
-    let group = |asked: &Asked| {
+    let group = |asked: &OffsetFetchQuery| {
         let topics = asked.readable();
         DescribeShareGroupOffsetsRequestGroup::default()
             .with_group_id(name(asked.group.as_str()).into())
@@ -113,10 +115,10 @@ fn request<'a>(asked: impl Iterator<Item = &'a Asked>) -> DescribeShareGroupOffs
 }
 
 /// A group's error code, and where it stands on each topic: -1 where it has not begun.
-type Starts<'a> = (i16, Vec<(&'a str, Vec<PartitionEntry>)>);
+type ShareStarts<'a> = (i16, Vec<(&'a str, Vec<PartitionEntry>)>);
 
-pub(super) fn share_offsets(body: &[u8]) -> Result<HashMap<&str, Starts<'_>>, Malformed> {
-    let mut cursor = Cursor::new(body, true);
+pub(super) fn share_offsets(body: &[u8]) -> Result<HashMap<&str, ShareStarts<'_>>, Malformed> {
+    let mut cursor = FrameCursor::new(body, true);
     cursor.i32()?;
     let mut groups = HashMap::new();
     for _ in 0..cursor.count(6)? {
@@ -142,7 +144,7 @@ pub(super) fn share_offsets(body: &[u8]) -> Result<HashMap<&str, Starts<'_>>, Ma
     Ok(groups)
 }
 
-fn partition(cursor: &mut Cursor<'_>) -> Result<PartitionEntry, Malformed> {
+fn partition(cursor: &mut FrameCursor<'_>) -> Result<PartitionEntry, Malformed> {
     let (partition, offset) = (cursor.i32()?, cursor.i64()?);
     cursor.i32()?;
     let code = cursor.i16()?;

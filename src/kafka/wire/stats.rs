@@ -33,9 +33,9 @@ impl Counters {
     }
 
     /// A connection, open for as long as what this gives lives.
-    pub(super) fn connection(&self) -> Open<'_> {
+    pub(super) fn connection(&self) -> OpenConnection<'_> {
         self.connections.fetch_add(1, Relaxed);
-        Open(self)
+        OpenConnection(self)
     }
 
     pub(super) fn now(&self) -> Traffic {
@@ -50,9 +50,9 @@ impl Counters {
 
 /// A connection that is open.
 #[derive(Debug)]
-pub(super) struct Open<'a>(&'a Counters);
+pub(super) struct OpenConnection<'a>(&'a Counters);
 
-impl Drop for Open<'_> {
+impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Relaxed);
     }

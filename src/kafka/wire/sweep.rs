@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::describe::Describing;
-use super::offset_fetch::{Asked, Commit, Found, fill};
-use super::topics::Topics;
+use super::offset_fetch::{Commit, FetchedOffsets, OffsetFetchQuery, fill};
+use super::topics::TopicCatalog;
 use super::{Inner, commits};
-use crate::kafka::reachability::{Heard, heard, unheard};
+use crate::kafka::reachability::{Reachability, heard, unheard};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupKind;
 use crate::model::kafka::observation::{CommittedColumn, GroupObservation, Observation, Traffic};
@@ -73,7 +73,7 @@ impl Inner {
             .zip(named)
             .map(|(group, named)| asked(group, named, &known))
             .collect();
-        let commits = commits::Sweep {
+        let commits = commits::CommitSweep {
             cluster: &self.cluster,
             asked: &asked,
             deadline: by(3),
@@ -91,10 +91,12 @@ impl Inner {
             .zip(found)
             .map(|(plan, found)| {
                 let committed = match (found, unknown) {
-                    (Ok(Found::Named(columns)), _) => Ok(columns),
+                    (Ok(FetchedOffsets::Named(columns)), _) => Ok(columns),
                     // Without their partitions nothing can be said of topics that were discovered.
-                    (Ok(Found::Discovered(_)), Some(fault)) => Err(fault),
-                    (Ok(Found::Discovered(found)), None) => Ok(columns(&plan, found, &known)),
+                    (Ok(FetchedOffsets::Discovered(_)), Some(fault)) => Err(fault),
+                    (Ok(FetchedOffsets::Discovered(found)), None) => {
+                        Ok(columns(&plan, found, &known))
+                    }
                     (Err(fault), _) => Err(fault),
                 };
                 GroupObservation {
@@ -114,8 +116,8 @@ impl Inner {
             self.cluster.forget_topics();
         }
         let is_silent = match heard(&groups) {
-            Heard::NothingAsked if !is_new => None,
-            Heard::Silence if !is_new => {
+            Reachability::NothingAsked if !is_new => None,
+            Reachability::Silence if !is_new => {
                 // Only kept metadata speaks for the cluster: a coordinator is gone, or all of it.
                 // New metadata tells.
                 let asked_anew = self
@@ -157,13 +159,23 @@ impl Inner {
     }
 
     /// The groups that are to be described, of those that have answered.
-    fn due(&self, asked: &[Asked], found: &[Result<Found, Fault>], has_kind: bool) -> Vec<GroupId> {
+    fn due(
+        &self,
+        asked: &[OffsetFetchQuery],
+        found: &[Result<FetchedOffsets, Fault>],
+        has_kind: bool,
+    ) -> Vec<GroupId> {
         let heard = asked.iter().zip(found).filter(|(_, found)| found.is_ok());
         let groups = heard.map(|(asked, _)| &asked.group);
         self.descriptions.due(groups, has_kind)
     }
 
-    async fn describe(&self, groups: Vec<GroupId>, known: &Topics, deadline: tokio::time::Instant) {
+    async fn describe(
+        &self,
+        groups: Vec<GroupId>,
+        known: &TopicCatalog,
+        deadline: tokio::time::Instant,
+    ) {
         let describing = Describing {
             cluster: &self.cluster,
             known,
@@ -189,8 +201,8 @@ impl Inner {
     /// Replaces the commits of share groups, which have none, by where they stand.
     async fn share_offsets(
         &self,
-        asked: &[Asked],
-        found: &mut [Result<Found, Fault>],
+        asked: &[OffsetFetchQuery],
+        found: &mut [Result<FetchedOffsets, Fault>],
         deadline: tokio::time::Instant,
     ) {
         let is_share = |group| self.descriptions.kind(group) == Some(GroupKind::Share);
@@ -220,14 +232,14 @@ impl Inner {
     /// are unknown, where they are.
     async fn discover(
         &self,
-        known: Arc<Topics>,
-        found: &[Result<Found, Fault>],
+        known: Arc<TopicCatalog>,
+        found: &[Result<FetchedOffsets, Fault>],
         deadline: tokio::time::Instant,
-    ) -> (Arc<Topics>, Option<Fault>) {
+    ) -> (Arc<TopicCatalog>, Option<Fault>) {
         let mut names: BTreeSet<TopicName> = found
             .iter()
             .filter_map(|found| match found {
-                Ok(Found::Discovered(topics)) => Some(topics),
+                Ok(FetchedOffsets::Discovered(topics)) => Some(topics),
                 _ => None,
             })
             .flatten()
@@ -244,7 +256,7 @@ impl Inner {
         }
     }
 
-    fn remember(&self, asked: &[Asked], groups: &[GroupObservation]) {
+    fn remember(&self, asked: &[OffsetFetchQuery], groups: &[GroupObservation]) {
         let found = asked.iter().zip(groups).filter_map(|(asked, group)| {
             let columns = group.committed.as_ref().ok()?;
             asked
@@ -261,9 +273,13 @@ fn is_read(name: &str) -> bool {
     !name.starts_with("__")
 }
 
-fn asked(plan: &GroupPlan, named: Option<Cow<'_, BTreeSet<TopicName>>>, known: &Topics) -> Asked {
+fn asked(
+    plan: &GroupPlan,
+    named: Option<Cow<'_, BTreeSet<TopicName>>>,
+    known: &TopicCatalog,
+) -> OffsetFetchQuery {
     let sized = |name: &TopicName| (name.clone(), known.partitions(name));
-    Asked {
+    OffsetFetchQuery {
         group: plan.group.clone(),
         topics: named.map(|names| names.iter().map(sized).collect()),
     }
@@ -273,7 +289,7 @@ fn asked(plan: &GroupPlan, named: Option<Cow<'_, BTreeSet<TopicName>>>, known: &
 fn columns(
     plan: &GroupPlan,
     found: Vec<(String, Vec<Commit>)>,
-    known: &Topics,
+    known: &TopicCatalog,
 ) -> BTreeMap<TopicName, CommittedColumn> {
     // An answer about all topics leaves out what has no commit.
     let empty = |name: &TopicName| vec![Ok(None); known.partitions(name)];

@@ -13,7 +13,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-use super::options::Reader;
+use super::options::PropertyReader;
 
 /// TLS, ready for connections.
 pub(super) struct Tls {
@@ -53,7 +53,11 @@ enum Check {
 }
 
 impl Pem {
-    fn read(reader: &Reader<'_>, location: &'static str, inline: &'static str) -> Option<Self> {
+    fn read(
+        reader: &PropertyReader<'_>,
+        location: &'static str,
+        inline: &'static str,
+    ) -> Option<Self> {
         let (property, source) = match (reader.text(inline), reader.text(location)) {
             (Some(text), _) => (inline, PemSource::Inline(text.to_owned())),
             (None, Some(path)) => (location, PemSource::File(path.to_owned())),
@@ -93,7 +97,7 @@ impl Pem {
 }
 
 impl TlsOptions {
-    pub(super) fn read(reader: &Reader<'_>) -> Result<Self, String> {
+    pub(super) fn read(reader: &PropertyReader<'_>) -> Result<Self, String> {
         let certificate = Pem::read(reader, "ssl.certificate.location", "ssl.certificate.pem");
         let key = Pem::read(reader, "ssl.key.location", "ssl.key.pem");
         let identity = match (certificate, key) {

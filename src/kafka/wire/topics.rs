@@ -1,4 +1,4 @@
-//! Topics and their leaders, from `Metadata`.
+//! TopicCatalog and their leaders, from `Metadata`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use super::broker::Broker;
 use super::cluster::few;
 use super::cursor::Malformed;
 use super::responses::{self, TopicEntry};
-use super::versions::Api;
+use super::versions::ApiVersions;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::{TopicId, TopicName};
 
 /// Who leads a partition, and since which election (KIP-320).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Leader {
+pub(super) struct PartitionLeader {
     pub(super) node: i32,
     pub(super) epoch: i32,
 }
@@ -32,21 +32,21 @@ pub(super) struct Leader {
 pub(super) struct Topic {
     pub(super) id: Option<TopicId>,
     /// By partition; `None` where nobody leads it.
-    pub(super) leaders: Vec<Option<Leader>>,
+    pub(super) leaders: Vec<Option<PartitionLeader>>,
 }
 
 /// What is known of a topic, and since when.
-type Known = (Instant, Result<Arc<Topic>, Fault>);
+type CatalogState = (Instant, Result<Arc<Topic>, Fault>);
 
 /// The cluster's brokers, and some of its topics.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Topics {
+pub(super) struct TopicCatalog {
     pub(super) fetched: Option<Instant>,
     pub(super) nodes: BTreeMap<i32, Address>,
-    all: BTreeMap<TopicName, Known>,
+    all: BTreeMap<TopicName, CatalogState>,
 }
 
-impl Topics {
+impl TopicCatalog {
     pub(super) fn topic(&self, name: &TopicName) -> Result<&Arc<Topic>, Fault> {
         match self.all.get(name) {
             Some((_, Ok(topic))) => Ok(topic),
@@ -80,15 +80,15 @@ impl Topics {
     }
 
     /// Only the brokers of these.
-    pub(super) fn without_topics(&self) -> Topics {
-        Topics {
+    pub(super) fn without_topics(&self) -> TopicCatalog {
+        TopicCatalog {
             nodes: self.nodes.clone(),
-            ..Topics::default()
+            ..TopicCatalog::default()
         }
     }
 
     /// Takes over what the older one knows and this one does not, up to an age.
-    pub(super) fn keep_from(&mut self, older: &Topics, age: Duration) {
+    pub(super) fn keep_from(&mut self, older: &TopicCatalog, age: Duration) {
         for (name, known) in &older.all {
             if known.0.elapsed() < age && !self.all.contains_key(name) {
                 self.all.insert(name.clone(), known.clone());
@@ -104,7 +104,7 @@ pub(super) async fn ask(
     wanted: &BTreeSet<TopicName>,
     deadline: Instant,
 ) -> Result<(i16, Bytes), Fault> {
-    let version = broker.versions(deadline).await?.of(Api::Metadata)?;
+    let version = broker.versions(deadline).await?.of(ApiVersions::Metadata)?;
     let named = |name: &TopicName| {
         let name = StrBytes::from_string(name.as_str().to_owned());
         MetadataRequestTopic::default().with_name(Some(name.into()))
@@ -117,13 +117,13 @@ pub(super) async fn ask(
             .with_allow_auto_topic_creation(false),
     };
     let body = broker
-        .ask(Api::Metadata, version, &request, deadline)
+        .ask(ApiVersions::Metadata, version, &request, deadline)
         .await?;
     Ok((version, body))
 }
 
 /// Reads the answer.
-pub(super) fn read(body: &[u8], version: i16, asked: Instant) -> Result<Topics, Malformed> {
+pub(super) fn read(body: &[u8], version: i16, asked: Instant) -> Result<TopicCatalog, Malformed> {
     let found = responses::metadata(body, version)?;
     let mut nodes = BTreeMap::new();
     for broker in &found.brokers {
@@ -137,7 +137,7 @@ pub(super) fn read(body: &[u8], version: i16, asked: Instant) -> Result<Topics, 
         let name = TopicName::from(entry.name?);
         Some((name, (asked, topic(entry).map(Arc::new))))
     });
-    Ok(Topics {
+    Ok(TopicCatalog {
         fetched: Some(asked),
         nodes,
         all: all.collect(),
@@ -160,7 +160,7 @@ fn topic(entry: &TopicEntry<'_>) -> Result<Topic, Fault> {
             .ok()
             .and_then(|partition| leaders.get_mut(partition));
         if let Some(slot) = slot {
-            let leader = Leader {
+            let leader = PartitionLeader {
                 node: found.leader,
                 epoch: found.epoch,
             };

@@ -18,7 +18,7 @@ use crate::model::kafka::fault::Fault;
 /// The requests that are made here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::enum_variant_names, reason = "the names are Kafka's")]
-pub(super) enum Api {
+pub(super) enum ApiVersions {
     ListOffsets,
     Metadata,
     OffsetFetch,
@@ -34,39 +34,39 @@ pub(super) enum Api {
     DescribeShareGroupOffsets,
 }
 
-impl Api {
+impl ApiVersions {
     /// All of them.
     pub(super) const ALL: [Self; 13] = [
-        Api::ListOffsets,
-        Api::Metadata,
-        Api::OffsetFetch,
-        Api::FindCoordinator,
-        Api::ListGroups,
-        Api::SaslHandshake,
-        Api::ApiVersions,
-        Api::SaslAuthenticate,
-        Api::DescribeGroups,
-        Api::ConsumerGroupDescribe,
-        Api::ShareGroupDescribe,
-        Api::StreamsGroupDescribe,
-        Api::DescribeShareGroupOffsets,
+        ApiVersions::ListOffsets,
+        ApiVersions::Metadata,
+        ApiVersions::OffsetFetch,
+        ApiVersions::FindCoordinator,
+        ApiVersions::ListGroups,
+        ApiVersions::SaslHandshake,
+        ApiVersions::ApiVersions,
+        ApiVersions::SaslAuthenticate,
+        ApiVersions::DescribeGroups,
+        ApiVersions::ConsumerGroupDescribe,
+        ApiVersions::ShareGroupDescribe,
+        ApiVersions::StreamsGroupDescribe,
+        ApiVersions::DescribeShareGroupOffsets,
     ];
 
     pub(super) fn key(self) -> i16 {
         match self {
-            Api::ListOffsets => 2,
-            Api::Metadata => 3,
-            Api::OffsetFetch => 9,
-            Api::FindCoordinator => 10,
-            Api::DescribeGroups => 15,
-            Api::ListGroups => 16,
-            Api::SaslHandshake => 17,
-            Api::ApiVersions => 18,
-            Api::SaslAuthenticate => 36,
-            Api::ConsumerGroupDescribe => 69,
-            Api::ShareGroupDescribe => 77,
-            Api::StreamsGroupDescribe => 89,
-            Api::DescribeShareGroupOffsets => 90,
+            ApiVersions::ListOffsets => 2,
+            ApiVersions::Metadata => 3,
+            ApiVersions::OffsetFetch => 9,
+            ApiVersions::FindCoordinator => 10,
+            ApiVersions::DescribeGroups => 15,
+            ApiVersions::ListGroups => 16,
+            ApiVersions::SaslHandshake => 17,
+            ApiVersions::ApiVersions => 18,
+            ApiVersions::SaslAuthenticate => 36,
+            ApiVersions::ConsumerGroupDescribe => 69,
+            ApiVersions::ShareGroupDescribe => 77,
+            ApiVersions::StreamsGroupDescribe => 89,
+            ApiVersions::DescribeShareGroupOffsets => 90,
         }
     }
 
@@ -74,21 +74,23 @@ impl Api {
     /// is not asked: it claims versions that its types do not have.
     pub(super) fn ours(self) -> VersionRange {
         let (library, min, max) = match self {
-            Api::ListOffsets => (ListOffsetsRequest::VERSIONS, 1, 10),
-            Api::Metadata => (MetadataRequest::VERSIONS, 0, 13),
-            Api::OffsetFetch => (OffsetFetchRequest::VERSIONS, 1, 9),
-            Api::FindCoordinator => (FindCoordinatorRequest::VERSIONS, 0, 6),
-            Api::DescribeGroups => (DescribeGroupsRequest::VERSIONS, 0, 6),
-            Api::ListGroups => (ListGroupsRequest::VERSIONS, 0, 5),
+            ApiVersions::ListOffsets => (ListOffsetsRequest::VERSIONS, 1, 10),
+            ApiVersions::Metadata => (MetadataRequest::VERSIONS, 0, 13),
+            ApiVersions::OffsetFetch => (OffsetFetchRequest::VERSIONS, 1, 9),
+            ApiVersions::FindCoordinator => (FindCoordinatorRequest::VERSIONS, 0, 6),
+            ApiVersions::DescribeGroups => (DescribeGroupsRequest::VERSIONS, 0, 6),
+            ApiVersions::ListGroups => (ListGroupsRequest::VERSIONS, 0, 5),
             // Version 0 sends what follows without Kafka's framing.
-            Api::SaslHandshake => (SaslHandshakeRequest::VERSIONS, 1, 1),
-            Api::ApiVersions => (ApiVersionsRequest::VERSIONS, 0, 3),
-            Api::SaslAuthenticate => (SaslAuthenticateRequest::VERSIONS, 0, 2),
-            Api::ConsumerGroupDescribe => (ConsumerGroupDescribeRequest::VERSIONS, 0, 1),
-            Api::ShareGroupDescribe => (ShareGroupDescribeRequest::VERSIONS, 1, 1),
+            ApiVersions::SaslHandshake => (SaslHandshakeRequest::VERSIONS, 1, 1),
+            ApiVersions::ApiVersions => (ApiVersionsRequest::VERSIONS, 0, 3),
+            ApiVersions::SaslAuthenticate => (SaslAuthenticateRequest::VERSIONS, 0, 2),
+            ApiVersions::ConsumerGroupDescribe => (ConsumerGroupDescribeRequest::VERSIONS, 0, 1),
+            ApiVersions::ShareGroupDescribe => (ShareGroupDescribeRequest::VERSIONS, 1, 1),
             // The library lacks it; its request is that of `ConsumerGroupDescribe`.
-            Api::StreamsGroupDescribe => (ConsumerGroupDescribeRequest::VERSIONS, 0, 0),
-            Api::DescribeShareGroupOffsets => (DescribeShareGroupOffsetsRequest::VERSIONS, 0, 0),
+            ApiVersions::StreamsGroupDescribe => (ConsumerGroupDescribeRequest::VERSIONS, 0, 0),
+            ApiVersions::DescribeShareGroupOffsets => {
+                (DescribeShareGroupOffsetsRequest::VERSIONS, 0, 0)
+            }
         };
         library.intersect(&VersionRange { min, max })
     }
@@ -96,20 +98,20 @@ impl Api {
     /// Whether the response's header ends in tagged fields.
     pub(super) fn has_flexible_header(self, version: i16) -> bool {
         let header = match self {
-            Api::ListOffsets => ListOffsetsResponse::header_version(version),
-            Api::Metadata => MetadataResponse::header_version(version),
-            Api::OffsetFetch => OffsetFetchResponse::header_version(version),
-            Api::FindCoordinator => FindCoordinatorResponse::header_version(version),
-            Api::DescribeGroups => DescribeGroupsResponse::header_version(version),
-            Api::ListGroups => ListGroupsResponse::header_version(version),
-            Api::SaslHandshake => SaslHandshakeResponse::header_version(version),
-            Api::ApiVersions => ApiVersionsResponse::header_version(version),
-            Api::SaslAuthenticate => SaslAuthenticateResponse::header_version(version),
-            Api::ConsumerGroupDescribe | Api::StreamsGroupDescribe => {
+            ApiVersions::ListOffsets => ListOffsetsResponse::header_version(version),
+            ApiVersions::Metadata => MetadataResponse::header_version(version),
+            ApiVersions::OffsetFetch => OffsetFetchResponse::header_version(version),
+            ApiVersions::FindCoordinator => FindCoordinatorResponse::header_version(version),
+            ApiVersions::DescribeGroups => DescribeGroupsResponse::header_version(version),
+            ApiVersions::ListGroups => ListGroupsResponse::header_version(version),
+            ApiVersions::SaslHandshake => SaslHandshakeResponse::header_version(version),
+            ApiVersions::ApiVersions => ApiVersionsResponse::header_version(version),
+            ApiVersions::SaslAuthenticate => SaslAuthenticateResponse::header_version(version),
+            ApiVersions::ConsumerGroupDescribe | ApiVersions::StreamsGroupDescribe => {
                 ConsumerGroupDescribeResponse::header_version(version)
             }
-            Api::ShareGroupDescribe => ShareGroupDescribeResponse::header_version(version),
-            Api::DescribeShareGroupOffsets => {
+            ApiVersions::ShareGroupDescribe => ShareGroupDescribeResponse::header_version(version),
+            ApiVersions::DescribeShareGroupOffsets => {
                 DescribeShareGroupOffsetsResponse::header_version(version)
             }
         };
@@ -119,14 +121,18 @@ impl Api {
     /// Whether the body begins with the time for which the broker wants to be left alone (KIP-219).
     pub(super) fn begins_with_throttle(self, version: i16) -> bool {
         match self {
-            Api::ListOffsets => version >= 2,
-            Api::Metadata | Api::OffsetFetch => version >= 3,
-            Api::FindCoordinator | Api::DescribeGroups | Api::ListGroups => version >= 1,
-            Api::ConsumerGroupDescribe
-            | Api::ShareGroupDescribe
-            | Api::StreamsGroupDescribe
-            | Api::DescribeShareGroupOffsets => true,
-            Api::SaslHandshake | Api::ApiVersions | Api::SaslAuthenticate => false,
+            ApiVersions::ListOffsets => version >= 2,
+            ApiVersions::Metadata | ApiVersions::OffsetFetch => version >= 3,
+            ApiVersions::FindCoordinator
+            | ApiVersions::DescribeGroups
+            | ApiVersions::ListGroups => version >= 1,
+            ApiVersions::ConsumerGroupDescribe
+            | ApiVersions::ShareGroupDescribe
+            | ApiVersions::StreamsGroupDescribe
+            | ApiVersions::DescribeShareGroupOffsets => true,
+            ApiVersions::SaslHandshake
+            | ApiVersions::ApiVersions
+            | ApiVersions::SaslAuthenticate => false,
         }
     }
 }
@@ -138,19 +144,19 @@ pub(super) struct Versions(Vec<ApiRange>);
 impl Versions {
     /// Keeps what is of use here.
     pub(super) fn new(ranges: &[ApiRange]) -> Self {
-        let used = |range: &&ApiRange| Api::ALL.iter().any(|api| api.key() == range.0);
+        let used = |range: &&ApiRange| ApiVersions::ALL.iter().any(|api| api.key() == range.0);
         Self(
             ranges
                 .iter()
                 .filter(used)
-                .take(Api::ALL.len())
+                .take(ApiVersions::ALL.len())
                 .copied()
                 .collect(),
         )
     }
 
     /// The highest version of `api` that both sides know.
-    pub(super) fn of(&self, api: Api) -> Result<i16, Fault> {
+    pub(super) fn of(&self, api: ApiVersions) -> Result<i16, Fault> {
         let theirs = self.0.iter().find(|range| range.0 == api.key());
         let common = theirs.map(|&(_, min, max)| api.ours().intersect(&VersionRange { min, max }));
         match common {
@@ -167,10 +173,13 @@ mod tests {
     #[test]
     fn the_highest_common_version_or_a_fault() {
         let versions = Versions::new(&[(9, 1, 99), (2, 0, 4), (10, 7, 9), (77, 0, 1)]);
-        assert_eq!(versions.of(Api::OffsetFetch), Ok(9));
-        assert_eq!(versions.of(Api::ListOffsets), Ok(4));
-        assert_eq!(versions.of(Api::FindCoordinator), Err(Fault::Code(35)));
-        assert_eq!(versions.of(Api::Metadata), Err(Fault::Code(35)));
+        assert_eq!(versions.of(ApiVersions::OffsetFetch), Ok(9));
+        assert_eq!(versions.of(ApiVersions::ListOffsets), Ok(4));
+        assert_eq!(
+            versions.of(ApiVersions::FindCoordinator),
+            Err(Fault::Code(35))
+        );
+        assert_eq!(versions.of(ApiVersions::Metadata), Err(Fault::Code(35)));
     }
 
     #[test]
@@ -181,7 +190,7 @@ mod tests {
             let mut bytes = Vec::new();
             let response = FindCoordinatorResponse::default().with_throttle_time_ms(0x0102_0304);
             response.encode(&mut bytes, version).unwrap();
-            assert!(Api::FindCoordinator.begins_with_throttle(version));
+            assert!(ApiVersions::FindCoordinator.begins_with_throttle(version));
             assert_eq!(bytes[..4], [1, 2, 3, 4]);
         }
     }

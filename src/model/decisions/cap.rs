@@ -24,7 +24,7 @@ fn number(annotations: &BTreeMap<String, String>, key: &str) -> Option<u32> {
 
 /// An HPA's fields that the cap is about, as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Live {
+pub struct HpaFields {
     /// `spec.maxReplicas`.
     pub max: u32,
     /// `spec.minReplicas`; one where it does not say.
@@ -37,7 +37,7 @@ pub struct Live {
     pub explicit: Option<u32>,
 }
 
-impl Live {
+impl HpaFields {
     /// Reads them.
     #[must_use]
     pub fn of(hpa: &HpaFacts) -> Self {
@@ -65,7 +65,7 @@ impl Live {
     /// The user's number: said outright, or what the field was changed to, or what is remembered: on
     /// the HPA, or as it was `seen` before.
     #[must_use]
-    pub fn user_max(self, seen: Option<Seen>) -> u32 {
+    pub fn user_max(self, seen: Option<LastSeen>) -> u32 {
         let marked = self.user.filter(|user| {
             let ceiling = self.ceiling.unwrap_or(NO_CEILING);
             self.max == self.capped(*user, ceiling)
@@ -79,8 +79,8 @@ impl Live {
 
     /// What is to be remembered of it.
     #[must_use]
-    pub fn seen(self, before: Option<Seen>) -> Seen {
-        Seen {
+    pub fn seen(self, before: Option<LastSeen>) -> LastSeen {
+        LastSeen {
             max: self.max,
             user: self.user_max(before),
         }
@@ -90,14 +90,14 @@ impl Live {
 /// An HPA's `maxReplicas` as it was last seen, and the user's number that it stood for. A write that
 /// leaves the field as it was says nothing of that number, whatever else it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct LastSeen {
     /// `spec.maxReplicas`.
     pub max: u32,
     /// The user's number.
     pub user: u32,
 }
 
-impl Seen {
+impl LastSeen {
     /// Whether the cap held the field down.
     #[must_use]
     pub fn is_capped(self) -> bool {
@@ -107,25 +107,25 @@ impl Seen {
 
 /// Fields to write; `None` = as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct CapPatch {
     /// `spec.maxReplicas`.
     pub max: Option<u32>,
     /// [`CEILING`].
-    pub ceiling: Option<Mark>,
+    pub ceiling: Option<AnnotationChange>,
     /// [`USER_MAX`].
-    pub user: Option<Mark>,
+    pub user: Option<AnnotationChange>,
 }
 
 /// What becomes of an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
+pub enum AnnotationChange {
     /// It gets this value.
     Set(u32),
     /// It goes.
     Remove,
 }
 
-impl Change {
+impl CapPatch {
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -135,13 +135,13 @@ impl Change {
     /// Whether the HPA is the user's alone afterwards.
     #[must_use]
     pub fn is_last(&self) -> bool {
-        [self.ceiling, self.user].contains(&Some(Mark::Remove))
+        [self.ceiling, self.user].contains(&Some(AnnotationChange::Remove))
     }
 }
 
 /// Who keeps the account of the user's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeper {
+pub enum FieldOwner {
     /// The admission policy, at every write to the HPA (Kubernetes 1.36 and later).
     Policy,
     /// lagwise, by a patch of the field.
@@ -150,25 +150,31 @@ pub enum Keeper {
 
 /// What to write so that `ceiling` is enforced, whatever the HPA was when it was `seen` before.
 #[must_use]
-pub fn enforce(live: Live, seen: Option<Seen>, ceiling: u32, keeper: Keeper) -> Change {
-    let mark = |is: Option<u32>, wanted| (is != Some(wanted)).then_some(Mark::Set(wanted));
+pub fn enforce(
+    live: HpaFields,
+    seen: Option<LastSeen>,
+    ceiling: u32,
+    keeper: FieldOwner,
+) -> CapPatch {
+    let mark =
+        |is: Option<u32>, wanted| (is != Some(wanted)).then_some(AnnotationChange::Set(wanted));
     let user = live.user_max(seen);
     let capped = live.capped(user, ceiling);
     match keeper {
         // The policy would take what the field is for the user's number.
-        Keeper::Policy if live.user_max(None) != user => Change {
+        FieldOwner::Policy if live.user_max(None) != user => CapPatch {
             max: Some(user),
             ceiling: mark(live.ceiling, ceiling),
             user: None,
         },
-        Keeper::Policy => Change {
+        FieldOwner::Policy => CapPatch {
             // The policy acts on writes alone: the mark is written again where the field is not what
             // it should be, as on an HPA that was there before the policy.
             ceiling: (live.ceiling != Some(ceiling) || live.max != capped)
-                .then_some(Mark::Set(ceiling)),
-            ..Change::default()
+                .then_some(AnnotationChange::Set(ceiling)),
+            ..CapPatch::default()
         },
-        Keeper::Lagwise => Change {
+        FieldOwner::Lagwise => CapPatch {
             max: (live.max != capped).then_some(capped),
             ceiling: mark(live.ceiling, ceiling),
             user: mark(live.user, user),
@@ -179,31 +185,31 @@ pub fn enforce(live: Live, seen: Option<Seen>, ceiling: u32, keeper: Keeper) -> 
 /// What to write next so that the HPA is the user's alone; `None` when it is. First the field goes
 /// back, while it is still known what to, then the marks go.
 #[must_use]
-pub fn release(live: Live, seen: Option<Seen>, keeper: Keeper) -> Option<Change> {
+pub fn release(live: HpaFields, seen: Option<LastSeen>, keeper: FieldOwner) -> Option<CapPatch> {
     let user = live.user_max(seen);
     if live.max == user && !live.is_marked() {
         return None;
     }
     if live.max == user {
-        return Some(Change {
+        return Some(CapPatch {
             max: None,
-            ceiling: live.ceiling.map(|_| Mark::Remove),
-            user: live.user.map(|_| Mark::Remove),
+            ceiling: live.ceiling.map(|_| AnnotationChange::Remove),
+            user: live.user.map(|_| AnnotationChange::Remove),
         });
     }
-    let keeps = keeper == Keeper::Policy && live.user_max(None) == user;
+    let keeps = keeper == FieldOwner::Policy && live.user_max(None) == user;
     let frees = keeps && live.ceiling != Some(NO_CEILING);
     Some(if frees {
         // The policy puts the number back, so that the field stays the user's own.
-        Change {
-            ceiling: Some(Mark::Set(NO_CEILING)),
-            ..Change::default()
+        CapPatch {
+            ceiling: Some(AnnotationChange::Set(NO_CEILING)),
+            ..CapPatch::default()
         }
     } else {
-        Change {
+        CapPatch {
             max: Some(user),
-            ceiling: Some(Mark::Set(NO_CEILING)),
-            user: Some(Mark::Set(user)),
+            ceiling: Some(AnnotationChange::Set(NO_CEILING)),
+            user: Some(AnnotationChange::Set(user)),
         }
     })
 }
@@ -211,20 +217,20 @@ pub fn release(live: Live, seen: Option<Seen>, keeper: Keeper) -> Option<Change>
 /// Follows one HPA's ceiling from read to read: raised at once, lowered only when several complete
 /// reads in a row agree, frozen while anything is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Follow {
-    lower: Option<Lower>,
+pub struct CeilingHysteresis {
+    lower: Option<PendingDecrease>,
 }
 
 /// Complete reads in a row that were below what is enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lower {
+struct PendingDecrease {
     count: u32,
     /// The largest of them: what was read once and no more may have been a glimpse.
     most: u32,
     last: Instant,
 }
 
-impl Follow {
+impl CeilingHysteresis {
     /// The ceiling to enforce after a read, `None` to leave everything as it is. `read` is the
     /// ceiling of a complete read, `None` of any other; `enforced` is the one that holds now. One
     /// read counts once, however often it is shown.
@@ -241,12 +247,12 @@ impl Follow {
         }
         let lower = match self.lower {
             Some(before) if before.last >= at => return None,
-            Some(before) => Lower {
+            Some(before) => PendingDecrease {
                 count: before.count.saturating_add(1),
                 most: before.most.max(ceiling),
                 last: at,
             },
-            None => Lower {
+            None => PendingDecrease {
                 count: 1,
                 most: ceiling,
                 last: at,
@@ -263,12 +269,12 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_sec
 /// Keeps lagwise from fighting over a field: every write that does not last doubles the time to the
 /// next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Patience {
+pub struct WriteBackoff {
     last: Option<Instant>,
     pause: Duration,
 }
 
-impl Patience {
+impl WriteBackoff {
     /// Whether a write may be made at `now`.
     #[must_use]
     pub fn allows(&self, now: Instant) -> bool {

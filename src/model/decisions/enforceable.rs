@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::model::evaluation::parallelism::Limit;
-use crate::model::evaluation::{Answer, Rules, answer};
-use crate::model::hpa::key::HpaName;
+use crate::model::evaluation::{MetricValue, ServingPolicy, answer};
+use crate::model::hpa::key::HpaKey;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Target;
-use crate::model::targets::metric_query::Question;
+use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::newtypes::Moment;
 
 /// A complete read of every metric of ours on an HPA.
@@ -26,12 +26,12 @@ pub struct CompleteRead {
 pub fn complete_reads(
     snapshot: &LagSnapshot,
     now: &Moment,
-    rules: &Rules,
-    wanted: impl Fn(&HpaName) -> bool,
-) -> BTreeMap<HpaName, CompleteRead> {
-    let mut all: BTreeMap<HpaName, Option<CompleteRead>> = BTreeMap::new();
+    rules: &ServingPolicy,
+    wanted: impl Fn(&HpaKey) -> bool,
+) -> BTreeMap<HpaKey, CompleteRead> {
+    let mut all: BTreeMap<HpaKey, Option<CompleteRead>> = BTreeMap::new();
     for target in &snapshot.targets.all {
-        let Some((namespace, name, question)) = Question::of(target) else {
+        let Some((namespace, name, question)) = MetricQuery::of(target) else {
             continue;
         };
         let hpa = (namespace.clone(), name.clone());
@@ -60,7 +60,7 @@ pub fn complete_reads(
 
 /// Whether the answer is as of its cluster's last sweep. One that is served on while a broker is
 /// down says nothing of now.
-pub(super) fn is_current(answer: &Answer, target: &Target, snapshot: &LagSnapshot) -> bool {
+pub(super) fn is_current(answer: &MetricValue, target: &Target, snapshot: &LagSnapshot) -> bool {
     let cluster = snapshot.clusters.get(&target.interest.cluster);
     let sweep = cluster.and_then(|cluster| cluster.sweep);
     sweep.is_some_and(|sweep| answer.read.monotonic >= sweep.started.monotonic)

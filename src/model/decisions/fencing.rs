@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::cap::Live;
+use super::cap::HpaFields;
 use crate::model::hpa::facts::{self, HpaFacts, is_native, is_paused};
-use crate::model::settings::annotation_keys::{MARK, PREFIX};
+use crate::model::settings::annotation_keys::{PREFIX, ZEROED_SINCE};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
 
@@ -61,8 +61,8 @@ pub fn is_managed(hpa: &HpaFacts, default: CapMode) -> bool {
     });
     let sleeps = hpa.controller.is_none() && asks_for_zero && !is_native(hpa);
     facts::mode(hpa, default) == CapMode::Enforce
-        || Live::of(hpa).is_marked()
-        || hpa.annotations.contains_key(MARK)
+        || HpaFields::of(hpa).is_marked()
+        || hpa.annotations.contains_key(ZEROED_SINCE)
         || sleeps
 }
 

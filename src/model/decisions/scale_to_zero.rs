@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use super::enforceable::is_current;
 use crate::model::evaluation::idle::IdleSince;
-use crate::model::evaluation::{Answer, Rules, ValueRule, answer};
-use crate::model::hpa::key::HpaName;
+use crate::model::evaluation::{MetricValue, ServingPolicy, ValueRule, answer};
+use crate::model::hpa::key::HpaKey;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::metric_query::Question;
+use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::newtypes::{Lag, Moment};
 
 /// How long after the write replicas above zero are taken for the HPA's own, written from what it
@@ -23,7 +23,7 @@ pub const REWRITES_WITHIN: Duration = Duration::from_secs(60);
 
 /// What there is to do for a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
+pub enum Demand {
     /// Nobody knows, or not as of the last sweep.
     Unknown,
     /// Its group has not run yet: without a commit nothing says what it has missed.
@@ -34,24 +34,24 @@ pub enum Work {
     Waiting(u32),
 }
 
-impl Work {
+impl Demand {
     /// What several metrics have together: the HPA follows the largest.
     fn and(self, other: Self) -> Self {
         match (self, other) {
-            (Work::Waiting(a), Work::Waiting(b)) => Work::Waiting(a.max(b)),
-            (Work::Waiting(n), _) | (_, Work::Waiting(n)) => Work::Waiting(n),
-            (Work::Unknown, _) | (_, Work::Unknown) => Work::Unknown,
-            (Work::NeverRan, _) | (_, Work::NeverRan) => Work::NeverRan,
-            (Work::None, Work::None) => Work::None,
+            (Demand::Waiting(a), Demand::Waiting(b)) => Demand::Waiting(a.max(b)),
+            (Demand::Waiting(n), _) | (_, Demand::Waiting(n)) => Demand::Waiting(n),
+            (Demand::Unknown, _) | (_, Demand::Unknown) => Demand::Unknown,
+            (Demand::NeverRan, _) | (_, Demand::NeverRan) => Demand::NeverRan,
+            (Demand::None, Demand::None) => Demand::None,
         }
     }
 }
 
 /// What is wished of one workload, and what there is to do for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sleeper {
+pub struct Candidate {
     /// What there is to do.
-    pub work: Work,
+    pub work: Demand,
     /// How long there has to be nothing before it is scaled to zero.
     pub cooldown: Duration,
     /// The replica ceiling, where there is one.
@@ -60,18 +60,22 @@ pub struct Sleeper {
 
 /// The HPAs with a metric of ours that may be scaled to zero.
 #[must_use]
-pub fn sleepers(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> BTreeMap<HpaName, Sleeper> {
-    let mut sleepers: BTreeMap<HpaName, Sleeper> = BTreeMap::new();
+pub fn sleepers(
+    snapshot: &LagSnapshot,
+    now: &Moment,
+    rules: &ServingPolicy,
+) -> BTreeMap<HpaKey, Candidate> {
+    let mut sleepers: BTreeMap<HpaKey, Candidate> = BTreeMap::new();
     let may = snapshot.targets.all.iter();
     for target in may.filter(|target| target.settings.scale_to_zero()) {
-        let Some((namespace, name, question)) = Question::of(target) else {
+        let Some((namespace, name, question)) = MetricQuery::of(target) else {
             continue;
         };
         let answered = answer(&question, snapshot, now, rules).ok();
         let known = answered.as_ref();
         let limit = known.and_then(|answer| answer.ceiling);
-        let own = Sleeper {
-            work: known.map_or(Work::Unknown, |answer| {
+        let own = Candidate {
+            work: known.map_or(Demand::Unknown, |answer| {
                 work(answer, is_current(answer, target, snapshot))
             }),
             cooldown: target.settings.cooldown(),
@@ -80,7 +84,7 @@ pub fn sleepers(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> BTreeMap
         sleepers
             .entry((Arc::clone(namespace), Arc::clone(name)))
             .and_modify(|all| {
-                *all = Sleeper {
+                *all = Candidate {
                     work: all.work.and(own.work),
                     cooldown: all.cooldown.max(own.cooldown),
                     // Without one somewhere there is none.
@@ -92,16 +96,16 @@ pub fn sleepers(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> BTreeMap
     sleepers
 }
 
-fn work(answer: &Answer, is_current: bool) -> Work {
-    let needed = Work::Waiting(answer.desired.unwrap_or(1).max(1));
+fn work(answer: &MetricValue, is_current: bool) -> Demand {
+    let needed = Demand::Waiting(answer.desired.unwrap_or(1).max(1));
     match (answer.rule, answer.lag) {
         // Whoever set a fallback prefers its number to not knowing.
         (ValueRule::Fallback, _) => needed,
-        (_, None) => Work::Unknown,
+        (_, None) => Demand::Unknown,
         (_, Some(lag)) if lag > Lag(0) => needed,
-        _ if !is_current => Work::Unknown,
-        (ValueRule::NeverRan, _) => Work::NeverRan,
-        _ => Work::None,
+        _ if !is_current => Demand::Unknown,
+        (ValueRule::NeverRan, _) => Demand::NeverRan,
+        _ => Demand::None,
     }
 }
 
@@ -110,18 +114,18 @@ fn work(answer: &Answer, is_current: bool) -> Work {
 #[must_use]
 pub fn idle_since(
     before: &IdleSince,
-    sleepers: &BTreeMap<HpaName, Sleeper>,
+    sleepers: &BTreeMap<HpaKey, Candidate>,
     now: &Moment,
 ) -> IdleSince {
     let sleepers = sleepers.iter();
-    let idle = sleepers.filter(|(_, sleeper)| sleeper.work == Work::None);
+    let idle = sleepers.filter(|(_, sleeper)| sleeper.work == Demand::None);
     idle.map(|(hpa, _)| (hpa.clone(), before.get(hpa).copied().unwrap_or(*now)))
         .collect()
 }
 
 /// What is wished of a workload, and what is seen of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Situation {
+pub struct WorkloadState {
     /// Whether lagwise is to scale it to zero.
     pub wanted: bool,
     /// Whether its zero replicas would be lagwise's doing.
@@ -129,7 +133,7 @@ pub struct Situation {
     /// Its `.spec.replicas`.
     pub replicas: u32,
     /// What there is to do for it.
-    pub work: Work,
+    pub work: Demand,
     /// How long there has been nothing, while it had replicas; `None` where there is something.
     pub idle: Option<Duration>,
     /// How long that has to be.
@@ -142,7 +146,7 @@ pub struct Situation {
 
 /// What to do about a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ZeroAction {
     /// Nothing.
     Rest,
     /// Mark it, then set it to zero replicas.
@@ -156,8 +160,8 @@ pub enum Step {
 /// What to do. Level-triggered: the same situation asks for the same step, whatever was done before,
 /// so that a write that was lost is made up for.
 #[must_use]
-pub fn step(situation: &Situation) -> Step {
-    let Situation {
+pub fn step(situation: &WorkloadState) -> ZeroAction {
+    let WorkloadState {
         wanted,
         marked,
         replicas,
@@ -166,19 +170,19 @@ pub fn step(situation: &Situation) -> Step {
     } = *situation;
     match (replicas, marked) {
         // A person's off switch.
-        (0, false) => Step::Rest,
+        (0, false) => ZeroAction::Rest,
         (0, true) => match work {
-            _ if !wanted => Step::Wake(situation.start(1)),
-            Work::Waiting(needed) => Step::Wake(situation.start(needed)),
+            _ if !wanted => ZeroAction::Wake(situation.start(1)),
+            Demand::Waiting(needed) => ZeroAction::Wake(situation.start(needed)),
             // Only a consumer that runs commits, and only then does a lag say anything.
-            Work::NeverRan => Step::Wake(situation.start(1)),
-            Work::None | Work::Unknown => Step::Rest,
+            Demand::NeverRan => ZeroAction::Wake(situation.start(1)),
+            Demand::None | Demand::Unknown => ZeroAction::Rest,
         },
         (_, true) => {
             let rewritten = situation.zeroed.is_some_and(|ago| ago < REWRITES_WITHIN);
             match work {
-                Work::None if wanted && rewritten => Step::Zero,
-                _ => Step::Unmark,
+                Demand::None if wanted && rewritten => ZeroAction::Zero,
+                _ => ZeroAction::Unmark,
             }
         }
         (_, false) => {
@@ -186,14 +190,14 @@ pub fn step(situation: &Situation) -> Step {
                 .idle
                 .is_some_and(|idle| idle >= situation.cooldown);
             match work {
-                Work::None if wanted && idle => Step::Zero,
-                _ => Step::Rest,
+                Demand::None if wanted && idle => ZeroAction::Zero,
+                _ => ZeroAction::Rest,
             }
         }
     }
 }
 
-impl Situation {
+impl WorkloadState {
     fn start(&self, needed: u32) -> u32 {
         let (fewest, most) = self.bounds;
         let fewest = fewest.max(1);

@@ -5,24 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::hpa_findings::{of_ceiling, of_hpas};
-use crate::model::evaluation::metric_evaluation::{Standing, hpa_ceilings};
+use crate::model::evaluation::metric_evaluation::{MetricEvaluation, hpa_ceilings};
 use crate::model::evaluation::parallelism::{Limit, ParallelismRule};
 use crate::model::evaluation::{ValueRule, topic_selection};
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::{HpaFacts, shown};
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
 use crate::model::lag::cluster_snapshot::GroupSnapshot;
-use crate::model::lag::lag_age::Age;
+use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::By;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::no_value_reason::Refusal;
+use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::targets::{Origin, Targets};
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas};
 
 /// How findings are looked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Looking {
+pub struct FindingOptions {
     /// What is done about the ceiling of an HPA that does not say.
     pub cap: CapMode,
     /// How old the oldest message has to be before a group without members is one that nobody runs:
@@ -35,9 +35,9 @@ pub struct Looking {
 #[must_use]
 pub fn findings<H: Borrow<HpaFacts>>(
     snapshot: &LagSnapshot,
-    standings: &[Standing<'_>],
+    standings: &[MetricEvaluation<'_>],
     hpas: &[H],
-    looking: Looking,
+    looking: FindingOptions,
 ) -> BTreeSet<Finding> {
     let mut found: BTreeSet<Finding> = of_hpas(hpas).collect();
     found.extend(standings.iter().filter_map(of_outcome));
@@ -94,15 +94,15 @@ pub fn of_tolerance(hpa: &HpaFacts, ceiling: Replicas) -> Vec<Finding> {
 
 /// How an HPA's ceiling is to be taken.
 #[derive(Clone, Copy, Debug, Default)]
-struct Manner {
+struct CeilingUse {
     /// It follows the lag, so that nothing of the HPA can be compared with it.
     moves: bool,
     /// Only what shares it evenly is wanted.
     even: bool,
 }
 
-fn manners(targets: &Targets) -> BTreeMap<(&str, &str), Manner> {
-    let mut all: BTreeMap<(&str, &str), Manner> = BTreeMap::new();
+fn manners(targets: &Targets) -> BTreeMap<(&str, &str), CeilingUse> {
+    let mut all: BTreeMap<(&str, &str), CeilingUse> = BTreeMap::new();
     for target in &targets.all {
         let Origin::Hpa { namespace, name } = &target.origin else {
             continue;
@@ -132,7 +132,7 @@ fn of_group(
     id: &GroupId,
     group: &GroupSnapshot,
     may_sleep: bool,
-    looking: Looking,
+    looking: FindingOptions,
 ) -> Vec<Finding> {
     let names = || (cluster.clone(), id.clone());
     let mut found = Vec::new();
@@ -172,7 +172,7 @@ fn of_group(
 }
 
 /// What an answer, or the want of one, says.
-fn of_outcome(standing: &Standing<'_>) -> Option<Finding> {
+fn of_outcome(standing: &MetricEvaluation<'_>) -> Option<Finding> {
     let hpa = format!("{}/{}", standing.namespace, standing.hpa);
     let refusal = match &standing.outcome {
         Ok(answer) if answer.rule == ValueRule::Fallback => {
@@ -182,34 +182,34 @@ fn of_outcome(standing: &Standing<'_>) -> Option<Finding> {
         Err(refusal) => refusal,
     };
     match refusal {
-        Refusal::TopicMissing { topic, cluster } => Some(Finding::TopicMissing {
+        NoValueReason::TopicMissing { topic, cluster } => Some(Finding::TopicMissing {
             hpa,
             cluster: cluster.clone(),
             topic: topic.clone(),
         }),
-        Refusal::ConflictingTargets { .. } => Some(Finding::ConflictingTargets {
+        NoValueReason::ConflictingTargets { .. } => Some(Finding::ConflictingTargets {
             hpa,
             reason: refusal.to_string(),
         }),
-        Refusal::NothingSelected { .. }
-        | Refusal::NothingCommitted { .. }
-        | Refusal::NothingMatches { .. }
-        | Refusal::NoPartition { .. }
-        | Refusal::NamespaceNotWatched { .. } => Some(Finding::NothingToRead {
+        NoValueReason::NothingSelected { .. }
+        | NoValueReason::NothingCommitted { .. }
+        | NoValueReason::NothingMatches { .. }
+        | NoValueReason::NoPartition { .. }
+        | NoValueReason::NamespaceNotWatched { .. } => Some(Finding::NothingToRead {
             hpa,
             reason: refusal.to_string(),
         }),
         // Told by what made the targets, or no mistake of anybody's.
-        Refusal::UnknownMetric { .. }
-        | Refusal::NoGroup { .. }
-        | Refusal::UnknownTarget { .. }
-        | Refusal::UnknownCluster { .. }
-        | Refusal::AmbiguousCluster { .. }
-        | Refusal::NoLagPerReplica { .. }
-        | Refusal::HpasUnlisted
-        | Refusal::NotYetRead(_)
-        | Refusal::Unknown { .. }
-        | Refusal::Stale { .. } => None,
+        NoValueReason::UnknownMetric { .. }
+        | NoValueReason::NoGroup { .. }
+        | NoValueReason::UnknownTarget { .. }
+        | NoValueReason::UnknownCluster { .. }
+        | NoValueReason::AmbiguousCluster { .. }
+        | NoValueReason::NoLagPerReplica { .. }
+        | NoValueReason::HpasUnlisted
+        | NoValueReason::NotYetRead(_)
+        | NoValueReason::Unknown { .. }
+        | NoValueReason::Stale { .. } => None,
     }
 }
 
@@ -225,7 +225,7 @@ fn waits(group: &GroupSnapshot, at_least: Duration) -> bool {
         let Ok(lag) = &topic.latest else {
             return false;
         };
-        let age = lag.age().map(Age::duration).unwrap_or_default();
+        let age = lag.age().map(LagAge::duration).unwrap_or_default();
         topic.may_have_commits() && lag.total().is_ok_and(|total| total > Lag(0)) && age >= at_least
     })
 }

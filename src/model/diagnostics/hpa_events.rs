@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::incidents::{LagEvent, LagEventKind};
-use crate::model::findings::{About, Finding, Severity};
-use crate::model::hpa::key::HpaName;
+use crate::model::findings::{Finding, FindingSubject, Severity};
+use crate::model::hpa::key::HpaKey;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::{Origin, Targets};
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
@@ -155,7 +155,7 @@ impl fmt::Display for Cause {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Notice {
     /// The HPA.
-    pub hpa: HpaName,
+    pub hpa: HpaKey,
     /// Why.
     pub cause: Cause,
 }
@@ -175,17 +175,17 @@ pub fn lasting(snapshot: &LagSnapshot) -> BTreeSet<Notice> {
     let mut all = BTreeSet::new();
     for finding in serious {
         let cause = Cause::Finding(finding.clone());
-        let notice = |hpa: HpaName| Notice {
+        let notice = |hpa: HpaKey| Notice {
             hpa,
             cause: cause.clone(),
         };
         match finding.about() {
-            About::Hpa(shown) => all.extend(
+            FindingSubject::Hpa(shown) => all.extend(
                 shown
                     .split_once('/')
                     .map(|(namespace, name)| notice((Arc::from(namespace), Arc::from(name)))),
             ),
-            About::Group(cluster, group) => {
+            FindingSubject::Group(cluster, group) => {
                 let hpas = by_group.get(&(cluster, group));
                 all.extend(hpas.into_iter().flatten().cloned().map(notice));
             }
@@ -220,8 +220,8 @@ pub fn befallen(cluster: &ClusterName, events: &[LagEvent], targets: &Targets) -
     notices.collect()
 }
 
-fn by_group(targets: &Targets) -> BTreeMap<(&ClusterName, &GroupId), BTreeSet<HpaName>> {
-    let mut all: BTreeMap<_, BTreeSet<HpaName>> = BTreeMap::new();
+fn by_group(targets: &Targets) -> BTreeMap<(&ClusterName, &GroupId), BTreeSet<HpaKey>> {
+    let mut all: BTreeMap<_, BTreeSet<HpaKey>> = BTreeMap::new();
     for target in &targets.all {
         if let Origin::Hpa { namespace, name } = &target.origin {
             let group = (&target.interest.cluster, &target.interest.group);
@@ -248,7 +248,7 @@ pub struct Ledger {
     told: BTreeSet<Notice>,
     waiting: VecDeque<Notice>,
     of_all: Rate,
-    of_one: BTreeMap<HpaName, Rate>,
+    of_one: BTreeMap<HpaKey, Rate>,
 }
 
 impl Ledger {

@@ -9,7 +9,7 @@ use crate::model::hpa::facts::{
     self, HpaFacts, asks_others, is_native, is_ours, is_paused, scales, shown,
 };
 use crate::model::settings::COOLDOWN;
-use crate::model::settings::annotation_keys::{MODE, PREFIX};
+use crate::model::settings::annotation_keys::{CAP, PREFIX};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::Replicas;
@@ -63,7 +63,7 @@ fn cooldown(hpa: &HpaFacts) -> Option<Duration> {
 fn of_controller(hpa: &HpaFacts) -> Option<Finding> {
     let controller = hpa.controller.as_ref()?;
     let says = |key: &str, value: &str| hpa.annotations.get(key).is_some_and(|v| v.trim() == value);
-    let enforces = says(MODE, "enforce");
+    let enforces = says(CAP, "enforce");
     let sleeps = says(&format!("{PREFIX}scale-to-zero"), "true") && !is_native(hpa);
     (enforces || sleeps).then(|| Finding::ControllerOwned {
         hpa: shown(hpa),

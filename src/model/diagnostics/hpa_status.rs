@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::evaluation::metric_evaluation::{Standing, hpa_ceilings, standings};
+use crate::model::evaluation::metric_evaluation::{MetricEvaluation, hpa_ceilings, standings};
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::series_match::{group_of, series};
-use crate::model::evaluation::{Rules, topic_selection};
-use crate::model::findings::{About, Finding};
+use crate::model::evaluation::{ServingPolicy, topic_selection};
+use crate::model::findings::{Finding, FindingSubject};
 use crate::model::hpa::selector::Selector;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::TopicLag;
-use crate::model::lag::lag_age::Age;
+use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::lookup::Asked;
+use crate::model::targets::lookup::GroupQuery;
 use crate::model::targets::{HpaCap, Origin, Target};
 use crate::model::units::newtypes::{Lag, Moment};
 use crate::model::units::partition_filter::PartitionFilter;
@@ -56,7 +56,7 @@ pub struct HpaStatus {
 
 /// Every HPA with a metric of ours, in the order of namespaces and names.
 #[must_use]
-pub fn statuses(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> Vec<HpaStatus> {
+pub fn statuses(snapshot: &LagSnapshot, now: &Moment, rules: &ServingPolicy) -> Vec<HpaStatus> {
     let standings = standings(&snapshot.targets, snapshot, now, rules);
     let ceilings = hpa_ceilings(&standings);
     let mut all: BTreeMap<(&str, &str), Gathered<'_>> = BTreeMap::new();
@@ -73,12 +73,12 @@ pub fn statuses(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> Vec<HpaS
     for finding in snapshot.all_findings() {
         match finding.about() {
             // An HPA whose only metric cannot be used has no target, and is one all the same.
-            About::Hpa(shown) => {
+            FindingSubject::Hpa(shown) => {
                 if let Some(key) = shown.split_once('/') {
                     all.entry(key).or_default().findings.push(finding);
                 }
             }
-            About::Group(cluster, group) => {
+            FindingSubject::Group(cluster, group) => {
                 for gathered in all.values_mut() {
                     let is_of =
                         |t: &&Target| t.interest.cluster == *cluster && t.interest.group == *group;
@@ -99,7 +99,7 @@ pub fn statuses(snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> Vec<HpaS
 /// What there is about one HPA.
 #[derive(Default)]
 struct Gathered<'a> {
-    standings: Vec<&'a Standing<'a>>,
+    standings: Vec<&'a MetricEvaluation<'a>>,
     targets: Vec<&'a Target>,
     findings: Vec<&'a Finding>,
 }
@@ -111,7 +111,7 @@ impl Gathered<'_> {
         ceiling: Option<Limit>,
         snapshot: &LagSnapshot,
         now: &Moment,
-        rules: &Rules,
+        rules: &ServingPolicy,
     ) -> HpaStatus {
         let measured = self.measured(snapshot, now, rules);
         let answers: Option<Vec<_>> = self
@@ -144,7 +144,7 @@ impl Gathered<'_> {
             hpa: hpa.to_owned(),
             lag: measured.as_ref().map(|m| m.lag.0),
             lag_millis: age.map(|age| millis(age.duration())),
-            lag_millis_is_lower_bound: age.is_some_and(Age::is_bound),
+            lag_millis_is_lower_bound: age.is_some_and(LagAge::is_bound),
             replicas: None,
             desired,
             ceiling,
@@ -179,7 +179,12 @@ impl Gathered<'_> {
 
     /// All that it reads, each once, however many of its metrics ask for it; `None` while any of it is
     /// unknown.
-    fn measured(&self, snapshot: &LagSnapshot, now: &Moment, rules: &Rules) -> Option<Measured> {
+    fn measured(
+        &self,
+        snapshot: &LagSnapshot,
+        now: &Moment,
+        rules: &ServingPolicy,
+    ) -> Option<Measured> {
         let mut seen: Vec<(&Arc<_>, Option<&PartitionFilter>)> = Vec::new();
         let mut all: Option<Measured> = None;
         for target in &self.targets {
@@ -214,7 +219,7 @@ fn millis(duration: std::time::Duration) -> u64 {
 struct Measured {
     lag: Lag,
     /// `None` where it is not known of some partition.
-    age: Option<Age>,
+    age: Option<LagAge>,
     partitions: u32,
 }
 
@@ -233,10 +238,10 @@ fn measure(
     selector: &Selector,
     snapshot: &LagSnapshot,
     now: &Moment,
-    rules: &Rules,
+    rules: &ServingPolicy,
 ) -> Option<Measured> {
     let (cluster, group) = group_of(snapshot, &target.interest)?;
-    let asked = Asked {
+    let asked = GroupQuery {
         interest: Arc::clone(&target.interest),
         label: target.label.clone(),
         settings: Arc::clone(&target.settings),
@@ -245,7 +250,7 @@ fn measure(
     let picked = series(selector, &asked, cluster, group).ok()?;
     let mut all = Measured {
         lag: Lag::default(),
-        age: Some(Age::exactly(0)),
+        age: Some(LagAge::exactly(0)),
         partitions: 0,
     };
     for (_, topic) in picked.topics {
@@ -260,10 +265,10 @@ fn measure(
 }
 
 /// The age of the oldest message that is behind on the partitions that count.
-fn age(lag: &TopicLag, filter: Option<&PartitionFilter>) -> Option<Age> {
+fn age(lag: &TopicLag, filter: Option<&PartitionFilter>) -> Option<LagAge> {
     let all = lag.ages.iter().zip(&lag.lags).enumerate();
     let mut counted = all.filter(|(partition, _)| filter.is_none_or(|f| f.has(*partition)));
-    counted.try_fold(Age::exactly(0), |oldest, (_, (age, lag))| match lag {
+    counted.try_fold(LagAge::exactly(0), |oldest, (_, (age, lag))| match lag {
         // Who has never run has nothing behind, and no age of it.
         Ok(PartitionLag::NeverRan) => Some(oldest),
         _ => Some(oldest.or_older((*age)?)),

@@ -2,17 +2,17 @@
 
 use super::parallelism::Limit;
 use super::series_match::group_of;
-use super::{Answer, Asking, Ceiling, ValueRule, ceiling, topic_selection};
+use super::{Ceiling, Evaluator, MetricValue, ValueRule, ceiling, topic_selection};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::settings::Fallback;
-use crate::model::targets::lookup::{Asked, Resolved};
+use crate::model::targets::lookup::{GroupQuery, Resolved};
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::Moment;
 use crate::model::units::quantity::Milli;
 
-impl Asking<'_> {
+impl Evaluator<'_> {
     /// What is served instead, where lag has been unknown for as long as was set.
-    pub(super) fn fallback(&self, resolved: &Resolved) -> Option<Answer> {
+    pub(super) fn fallback(&self, resolved: &Resolved) -> Option<MetricValue> {
         let Some(MetricTarget::AverageValue(wanted)) = resolved.wanted else {
             return None;
         };
@@ -33,7 +33,7 @@ impl Asking<'_> {
             .and_then(|all| all.into_iter().reduce(Ceiling::max));
         let most = ceiling.map_or(Limit::Unbounded, |ceiling| ceiling.replicas);
         let replicas = most.cut(fallback.replicas.get());
-        Some(Answer {
+        Some(MetricValue {
             metric: resolved.metric,
             value: match resolved.metric {
                 Metric::Lag => wanted.times(replicas),
@@ -49,7 +49,7 @@ impl Asking<'_> {
     }
 
     /// Since when something of a group is unknown; `None` where nothing is.
-    fn unknown_since(&self, asked: &Asked) -> Option<Moment> {
+    fn unknown_since(&self, asked: &GroupQuery) -> Option<Moment> {
         let first_wanted = self.snapshot.targets.since.get(&asked.interest).copied();
         let Some((_, group)) = group_of(self.snapshot, &asked.interest) else {
             return first_wanted;
@@ -72,7 +72,7 @@ impl Asking<'_> {
     }
 
     /// A group's ceiling by its last complete readings, however old.
-    fn last_ceiling(&self, asked: &Asked) -> Option<Ceiling> {
+    fn last_ceiling(&self, asked: &GroupQuery) -> Option<Ceiling> {
         let (_, group) = group_of(self.snapshot, &asked.interest)?;
         let filter = asked.settings.partitions.as_ref();
         let picked = topic_selection::pick(group, &asked.interest.topics, asked.settings.pattern());

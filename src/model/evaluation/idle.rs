@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::hpa::key::HpaName;
+use crate::model::hpa::key::HpaKey;
 use crate::model::units::newtypes::Moment;
 
 /// Since when each HPA that may be scaled to zero has had no work.
-pub type IdleSince = BTreeMap<HpaName, Moment>;
+pub type IdleSince = BTreeMap<HpaKey, Moment>;

@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::parallelism::Limit;
-use super::{Answer, Rules, answer};
+use super::{MetricValue, ServingPolicy, answer};
 use crate::model::hpa::selector::Selector;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
-use crate::model::targets::metric_query::Question;
-use crate::model::targets::no_value_reason::Refusal;
+use crate::model::targets::metric_query::MetricQuery;
+use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::Moment;
 
 /// One metric of an HPA, as the HPA would be answered now.
 #[derive(Clone, Debug)]
-pub struct Standing<'a> {
+pub struct MetricEvaluation<'a> {
     /// The HPA's namespace.
     pub namespace: &'a str,
     /// The HPA's name.
@@ -26,7 +26,7 @@ pub struct Standing<'a> {
     /// The metric's selector.
     pub selector: &'a Selector,
     /// Its value, or why it has none.
-    pub outcome: Result<Answer, Refusal>,
+    pub outcome: Result<MetricValue, NoValueReason>,
 }
 
 /// Every metric of ours on every HPA, in the order of the targets.
@@ -35,8 +35,8 @@ pub fn standings<'a>(
     targets: &'a Targets,
     snapshot: &LagSnapshot,
     now: &Moment,
-    rules: &Rules,
-) -> Vec<Standing<'a>> {
+    rules: &ServingPolicy,
+) -> Vec<MetricEvaluation<'a>> {
     standings_of(targets, snapshot, now, rules, |_, _| true)
 }
 
@@ -46,19 +46,19 @@ pub fn standings_of<'a>(
     targets: &'a Targets,
     snapshot: &LagSnapshot,
     now: &Moment,
-    rules: &Rules,
+    rules: &ServingPolicy,
     wanted: impl Fn(&Arc<str>, &Arc<str>) -> bool,
-) -> Vec<Standing<'a>> {
+) -> Vec<MetricEvaluation<'a>> {
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
     for target in &targets.all {
-        let Some((namespace, name, question)) = Question::of(target) else {
+        let Some((namespace, name, question)) = MetricQuery::of(target) else {
             continue;
         };
         if !wanted(namespace, name) || !seen.insert((namespace, name, target.index)) {
             continue;
         }
-        all.push(Standing {
+        all.push(MetricEvaluation {
             namespace,
             hpa: name,
             metric: target.metric,
@@ -72,7 +72,7 @@ pub fn standings_of<'a>(
 /// Each HPA's ceiling, by namespace and name: the largest over its metrics of ours. An HPA of which
 /// one is unknown has none: another metric might have allowed more.
 #[must_use]
-pub fn hpa_ceilings<'a>(standings: &[Standing<'a>]) -> BTreeMap<(&'a str, &'a str), Limit> {
+pub fn hpa_ceilings<'a>(standings: &[MetricEvaluation<'a>]) -> BTreeMap<(&'a str, &'a str), Limit> {
     let mut all: BTreeMap<(&str, &str), Option<Limit>> = BTreeMap::new();
     for standing in standings {
         let known = standing.outcome.as_ref().ok().and_then(|a| a.ceiling);

@@ -1,20 +1,20 @@
 //! Which of a group's topics a selector is about, or why none.
 
-use super::topic_selection::{self, Picked};
+use super::topic_selection::{self, TopicSelection};
 use crate::model::hpa::label;
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic};
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::Interest;
-use crate::model::targets::lookup::Asked;
-use crate::model::targets::no_value_reason::Refusal;
+use crate::model::targets::WatchKey;
+use crate::model::targets::lookup::GroupQuery;
+use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::units::newtypes::TopicName;
 
 /// A group as it was read, with its cluster; `None` where what is wanted of it was not read yet.
 pub(crate) fn group_of<'a>(
     snapshot: &'a LagSnapshot,
-    interest: &Interest,
+    interest: &WatchKey,
 ) -> Option<(&'a ClusterSnapshot, &'a GroupSnapshot)> {
     let cluster = snapshot.clusters.get(&interest.cluster)?;
     let group = cluster.groups.get(&interest.group)?;
@@ -35,14 +35,14 @@ pub(crate) fn group_of<'a>(
 /// Why there are none, or not all.
 pub(crate) fn series<'a>(
     selector: &Selector,
-    asked: &Asked,
+    asked: &GroupQuery,
     cluster: &ClusterSnapshot,
     group: &'a GroupSnapshot,
-) -> Result<Picked<'a>, Refusal> {
-    let Asked {
+) -> Result<TopicSelection<'a>, NoValueReason> {
+    let GroupQuery {
         interest, settings, ..
     } = asked;
-    let unknown = |fault| Refusal::Unknown {
+    let unknown = |fault| NoValueReason::Unknown {
         group: interest.group.clone(),
         cluster: interest.cluster.clone(),
         cause: cluster.cause(fault),
@@ -73,10 +73,10 @@ pub(crate) fn series<'a>(
     picked.topics.retain(|(topic, _)| matches(topic));
     picked.unread.retain(matches);
     if !picked.unread.is_empty() {
-        let Picked { unread, .. } = picked;
+        let TopicSelection { unread, .. } = picked;
         return Err(match group.fault {
             Some(fault) => unknown(fault),
-            None => Refusal::NotYetRead(vec![Interest {
+            None => NoValueReason::NotYetRead(vec![WatchKey {
                 topics: unread,
                 ..(**interest).clone()
             }]),
@@ -84,18 +84,18 @@ pub(crate) fn series<'a>(
     }
     match (picked.topics.is_empty(), group.fault) {
         (false, _) => Ok(picked),
-        (true, _) if has_topics => Err(Refusal::NothingSelected {
+        (true, _) if has_topics => Err(NoValueReason::NothingSelected {
             selector: selector.to_string(),
             group: interest.group.clone(),
         }),
         (true, Some(fault)) => Err(unknown(fault)),
         (true, None) => Err(match settings.pattern() {
-            Some(pattern) => Refusal::NothingMatches {
+            Some(pattern) => NoValueReason::NothingMatches {
                 pattern: pattern.to_string(),
                 group: interest.group.clone(),
                 cluster: interest.cluster.clone(),
             },
-            None => Refusal::NothingCommitted {
+            None => NoValueReason::NothingCommitted {
                 group: interest.group.clone(),
                 cluster: interest.cluster.clone(),
             },
@@ -105,28 +105,28 @@ pub(crate) fn series<'a>(
 
 /// Why a topic has no reading that may be served.
 pub(crate) fn unknown(
-    interest: &Interest,
+    interest: &WatchKey,
     cluster: &ClusterSnapshot,
     topic: &TopicName,
     group_topic: &GroupTopic,
-) -> Refusal {
+) -> NoValueReason {
     let fault = group_topic.fault().unwrap_or(Fault::NoAnswer);
     let (group, name) = (interest.group.clone(), interest.cluster.clone());
     if fault == Fault::TopicMissing {
-        return Refusal::TopicMissing {
+        return NoValueReason::TopicMissing {
             topic: topic.clone(),
             cluster: name,
         };
     }
     let cause = cluster.cause(fault);
     match &group_topic.complete {
-        Some(complete) => Refusal::Stale {
+        Some(complete) => NoValueReason::Stale {
             group,
             cluster: name,
             since: humantime::format_rfc3339_seconds(complete.read.wall).to_string(),
             cause,
         },
-        None => Refusal::Unknown {
+        None => NoValueReason::Unknown {
             group,
             cluster: name,
             cause,

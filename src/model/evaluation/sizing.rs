@@ -47,7 +47,7 @@ impl ValueRule {
 
 /// How the ceiling bounds the value served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bound {
+pub enum ClampRule {
     /// Not at all: the lag is served as it is.
     None,
     /// The value is at most ceiling x wanted lag per replica. An HPA with a tolerance may then stop
@@ -71,7 +71,7 @@ pub struct Sizing {
     /// Whether only numbers of replicas are wanted that share the partitions evenly.
     pub even: bool,
     /// How the ceiling bounds the value.
-    pub bound: Bound,
+    pub bound: ClampRule,
 }
 
 impl Sizing {
@@ -109,12 +109,12 @@ impl Sizing {
             .bounded()
             .map(|ceiling| self.per_replica.times(ceiling));
         match (most, self.bound) {
-            (Some(most), Bound::Observed { tolerance })
+            (Some(most), ClampRule::Observed { tolerance })
                 if lag >= most && lag > Milli::default() =>
             {
                 self.lifted(most, tolerance)
             }
-            (Some(most), Bound::Clamp) if lag > most => (most, ValueRule::Clamped),
+            (Some(most), ClampRule::Clamp) if lag > most => (most, ValueRule::Clamped),
             (Some(most), _) if lag > most => (lag, ValueRule::AsMeasured),
             (Some(_), _) if self.even => {
                 (self.per_replica.times(self.replicas(lag)), ValueRule::Even)
@@ -159,7 +159,7 @@ mod tests {
             per_replica: Milli::from_units(per),
             ceiling: Limit::Bounded(Replicas(ceiling)),
             even,
-            bound: Bound::Clamp,
+            bound: ClampRule::Clamp,
         }
     }
 
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn without_the_clamp_what_passes_the_ceiling_is_served_as_it_is() {
         let open = Sizing {
-            bound: Bound::None,
+            bound: ClampRule::None,
             ..sizing(13, 10, true)
         };
         let value = |lag| open.value(Milli::from_units(lag));
@@ -231,7 +231,7 @@ mod tests {
         fn while_its_own_maximum_holds_it_the_hpa_is_carried_to_the_ceiling(
             ceiling in 2u32..2_000, per in 1u64..1_000_000_000, excess: u32, tolerance in 0u64..500,
         ) {
-            let sizing = Sizing { bound: Bound::Observed { tolerance }, ..sizing(ceiling, per, false) };
+            let sizing = Sizing { bound: ClampRule::Observed { tolerance }, ..sizing(ceiling, per, false) };
             let most = sizing.per_replica.times(ceiling);
             let (value, _) = sizing.value(most.plus(Milli::from_units(excess.into())));
             prop_assert!(value >= most);

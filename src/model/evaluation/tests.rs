@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::parallelism::ParallelismRule;
 use super::*;
-use crate::model::diagnostics::current_findings::{Looking, findings, of_tolerance};
+use crate::model::diagnostics::current_findings::{FindingOptions, findings, of_tolerance};
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::{HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
@@ -26,14 +26,14 @@ use crate::model::kafka::observation::{
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::settings::annotation_keys::PREFIX;
-use crate::model::targets::metric_query::Question;
-use crate::model::targets::{Interest, StaticTarget, Targets};
+use crate::model::targets::metric_query::MetricQuery;
+use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::{Offset, Partition};
 
 pub(super) use crate::model::fixtures::hpa;
 
-pub(super) const RULES: Rules = Rules {
+pub(super) const RULES: ServingPolicy = ServingPolicy {
     clamp: true,
     cap: crate::model::settings::cap_mode::CapMode::Advise,
     max_staleness: Duration::from_secs(30),
@@ -124,10 +124,10 @@ fn ask_at(
     seconds: u64,
     snapshot: &LagSnapshot,
     selector: &str,
-    rules: &Rules,
-) -> Result<Answer, Refusal> {
+    rules: &ServingPolicy,
+) -> Result<MetricValue, NoValueReason> {
     let selector = Selector::parse(selector).unwrap();
-    let question = Question {
+    let question = MetricQuery {
         namespace: "shop",
         metric: LAG_METRIC,
         selector: &selector,
@@ -135,7 +135,7 @@ fn ask_at(
     answer(&question, snapshot, &at(seconds), rules)
 }
 
-fn ask(snapshot: &LagSnapshot, selector: &str) -> Result<Answer, Refusal> {
+fn ask(snapshot: &LagSnapshot, selector: &str) -> Result<MetricValue, NoValueReason> {
     ask_at(0, snapshot, selector, &RULES)
 }
 
@@ -231,7 +231,7 @@ impl Row<'_> {
         snapshot(vec![observation(0, &topics)], &hpas)
     }
 
-    fn answer(&self) -> Answer {
+    fn answer(&self) -> MetricValue {
         let snapshot = self.snapshot();
         let selector = snapshot.targets.all[0].selector.clone().unwrap();
         ask(&snapshot, &selector.to_string()).unwrap()

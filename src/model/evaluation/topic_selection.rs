@@ -8,20 +8,20 @@ use super::parallelism::{GroupWork, Parallelism, TopicWork, useful_parallelism};
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
-use crate::model::lag::subscription::Reads;
+use crate::model::lag::subscription::Subscription;
 use crate::model::settings::By;
 use crate::model::units::newtypes::{Lag, Moment, TopicName};
 use crate::model::units::partition_filter::PartitionFilter;
 use crate::model::units::topic_pattern::TopicPattern;
 
 /// A group's topic, and what is known of it.
-pub type Read<'a> = (&'a TopicName, &'a GroupTopic);
+pub type SelectedTopic<'a> = (&'a TopicName, &'a GroupTopic);
 
 /// The topics of a group that count.
 #[derive(Debug, Default)]
-pub struct Picked<'a> {
+pub struct TopicSelection<'a> {
     /// Those, in the order of names.
-    pub topics: Vec<Read<'a>>,
+    pub topics: Vec<SelectedTopic<'a>>,
     /// Those that the group's members read and that nobody has asked Kafka about yet.
     pub unread: BTreeSet<TopicName>,
 }
@@ -33,17 +33,17 @@ pub fn pick<'a>(
     group: &'a GroupSnapshot,
     named: &BTreeSet<TopicName>,
     pattern: Option<&TopicPattern>,
-) -> Picked<'a> {
+) -> TopicSelection<'a> {
     let all = group.topics.iter();
     if !named.is_empty() {
-        return Picked {
+        return TopicSelection {
             topics: all.filter(|(topic, _)| named.contains(*topic)).collect(),
             unread: BTreeSet::new(),
         };
     }
-    let mut reads = Reads::of_group(group);
+    let mut reads = Subscription::of_group(group);
     let matches = |topic: &TopicName| pattern.is_none_or(|p| p.matches(topic));
-    let counts = |(topic, read): &Read<'_>| {
+    let counts = |(topic, read): &SelectedTopic<'_>| {
         // One that was deleted has no lag, and its members still have it on their list.
         let exists = read.latest.as_ref().err() != Some(&Fault::TopicMissing);
         let is_read = exists && reads.topics.contains(*topic);
@@ -53,7 +53,7 @@ pub fn pick<'a>(
     reads
         .topics
         .retain(|topic| matches(topic) && !group.topics.contains_key(topic));
-    Picked {
+    TopicSelection {
         topics,
         unread: reads.topics,
     }

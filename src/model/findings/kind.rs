@@ -42,54 +42,54 @@ macro_rules! kinds {
     ($($kind:ident $code:literal $label:literal $severity:ident $what:literal $why:literal $fix:literal;)*) => {
         /// A kind of finding.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Kind {
+        pub enum FindingKind {
             $(#[doc = $what] $kind,)*
         }
 
-        impl Kind {
+        impl FindingKind {
             /// All of them, in the order of their codes.
-            pub const ALL: &'static [Kind] = &[$(Kind::$kind,)*];
+            pub const ALL: &'static [FindingKind] = &[$(FindingKind::$kind,)*];
 
             /// Its code. A code is never given to another kind, even when its own is gone.
             #[must_use]
             pub fn code(self) -> &'static str {
-                match self { $(Kind::$kind => $code,)* }
+                match self { $(FindingKind::$kind => $code,)* }
             }
 
             /// Its name in labels.
             #[must_use]
             pub fn label(self) -> &'static str {
-                match self { $(Kind::$kind => $label,)* }
+                match self { $(FindingKind::$kind => $label,)* }
             }
 
             /// Its name as the reason of an event.
             #[must_use]
             pub fn reason(self) -> &'static str {
-                match self { $(Kind::$kind => stringify!($kind),)* }
+                match self { $(FindingKind::$kind => stringify!($kind),)* }
             }
 
             /// How bad it is.
             #[must_use]
             pub fn severity(self) -> Severity {
-                match self { $(Kind::$kind => Severity::$severity,)* }
+                match self { $(FindingKind::$kind => Severity::$severity,)* }
             }
 
             /// What was found.
             #[must_use]
             pub fn what(self) -> &'static str {
-                match self { $(Kind::$kind => $what,)* }
+                match self { $(FindingKind::$kind => $what,)* }
             }
 
             /// Why it matters.
             #[must_use]
             pub fn why(self) -> &'static str {
-                match self { $(Kind::$kind => $why,)* }
+                match self { $(FindingKind::$kind => $why,)* }
             }
 
             /// What to do.
             #[must_use]
             pub fn fix(self) -> &'static str {
-                match self { $(Kind::$kind => $fix,)* }
+                match self { $(FindingKind::$kind => $fix,)* }
             }
         }
     };

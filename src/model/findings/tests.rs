@@ -6,11 +6,11 @@ use super::*;
 
 #[test]
 fn codes_labels_and_reasons_are_unique_and_in_order() {
-    let kinds = Kind::ALL;
+    let kinds = FindingKind::ALL;
     for (name, of) in [
-        ("code", Kind::code as fn(Kind) -> &'static str),
-        ("label", Kind::label),
-        ("reason", Kind::reason),
+        ("code", FindingKind::code as fn(FindingKind) -> &'static str),
+        ("label", FindingKind::label),
+        ("reason", FindingKind::reason),
     ] {
         let all: BTreeSet<_> = kinds.iter().map(|kind| of(*kind)).collect();
         assert_eq!(all.len(), kinds.len(), "{name}");

@@ -5,7 +5,7 @@
 //! outside the controller knows its memory, so that one look from there may end in a range
 //! ([`outlook`]).
 //!
-//! Source: `pkg/controller/podautoscaler/{horizontal,replica_calculator}.go` of Kubernetes 1.36. The
+//! MetricSource: `pkg/controller/podautoscaler/{horizontal,replica_calculator}.go` of Kubernetes 1.36. The
 //! oracle of the end-to-end tests compares every sync with that code.
 
 pub mod memory;
@@ -29,22 +29,22 @@ pub const TOLERANCE: u64 = 100;
 
 /// An HPA's `spec`, with the API server's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spec {
+pub struct HpaSpec {
     /// `minReplicas`.
     pub min: u32,
     /// `maxReplicas`.
     pub max: u32,
     /// `metrics`, in its order.
-    pub metrics: Vec<Source>,
+    pub metrics: Vec<MetricSource>,
     /// `behavior`, where there is one.
     pub behavior: Option<Behavior>,
 }
 
-impl Spec {
+impl HpaSpec {
     /// The tolerances downwards and upwards, in thousandths.
     #[must_use]
     pub fn tolerances(&self) -> (u64, u64) {
-        let of = |rules: &Rules| rules.tolerance.map_or(TOLERANCE, Milli::thousandths);
+        let of = |rules: &ScalingRules| rules.tolerance.map_or(TOLERANCE, Milli::thousandths);
         let behavior = self.behavior.as_ref();
         behavior.map_or((TOLERANCE, TOLERANCE), |b| (of(&b.down), of(&b.up)))
     }
@@ -52,13 +52,13 @@ impl Spec {
     /// Whether one of its metrics can be told at no replicas.
     fn wakes_by_a_metric(&self) -> bool {
         let mut metrics = self.metrics.iter();
-        metrics.any(|source| !matches!(source, Source::Pods))
+        metrics.any(|source| !matches!(source, MetricSource::Pods))
     }
 }
 
 /// What one of an HPA's metrics is read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum MetricSource {
     /// An External metric.
     External(MetricTarget),
     /// A metric of one object of the cluster.
@@ -71,14 +71,14 @@ pub enum Source {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Behavior {
     /// `scaleUp`.
-    pub up: Rules,
+    pub up: ScalingRules,
     /// `scaleDown`.
-    pub down: Rules,
+    pub down: ScalingRules,
 }
 
 /// How replicas change in one direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Rules {
+pub struct ScalingRules {
     /// `stabilizationWindowSeconds`; `None` = the controller's own, [`DOWNSCALE_STABILISATION`].
     pub window_seconds: Option<u32>,
     /// `selectPolicy`.
@@ -89,7 +89,7 @@ pub struct Rules {
     pub tolerance: Option<Milli>,
 }
 
-impl Rules {
+impl ScalingRules {
     /// What the API server fills in for `scaleUp` (`pkg/apis/autoscaling/v2/defaults.go`).
     #[must_use]
     pub fn up() -> Self {
@@ -100,7 +100,10 @@ impl Rules {
         Self {
             window_seconds: Some(0),
             select: Select::Max,
-            policies: vec![policy(Change::Pods(4)), policy(Change::Percent(100))],
+            policies: vec![
+                policy(PolicyKind::Pods(4)),
+                policy(PolicyKind::Percent(100)),
+            ],
             tolerance: None,
         }
     }
@@ -109,7 +112,7 @@ impl Rules {
     #[must_use]
     pub fn down() -> Self {
         let all = Policy {
-            change: Change::Percent(100),
+            change: PolicyKind::Percent(100),
             period_seconds: 15,
         };
         Self {
@@ -151,7 +154,7 @@ pub enum Select {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Policy {
     /// How much.
-    pub change: Change,
+    pub change: PolicyKind,
     /// `periodSeconds`.
     pub period_seconds: u32,
 }
@@ -165,7 +168,7 @@ impl Policy {
 /// How much one policy allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Change {
+pub enum PolicyKind {
     /// So many pods.
     Pods(u32),
     /// So many per cent of what there was when the period began.
@@ -174,7 +177,7 @@ pub enum Change {
 
 /// What the controller sees at a sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct ObservedScale {
     /// The scale's `spec.replicas`.
     pub spec_replicas: u32,
     /// The scale's `status.replicas`: more than its spec while a rollout surges.
@@ -182,7 +185,7 @@ pub struct Seen {
     /// The pods that the scale's selector finds; `None` where they were not looked at.
     pub pods: Option<PodCount>,
     /// What each metric of the spec came to, in its order.
-    pub readings: Vec<Reading>,
+    pub readings: Vec<MetricReading>,
     /// Whether the HPA's condition `ScaledToZero` holds: it went to zero by itself. Never where the
     /// feature `HPAScaleToZero` is off.
     pub scaled_to_zero: bool,
@@ -199,7 +202,7 @@ pub struct PodCount {
 
 /// What one metric came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum MetricReading {
     /// The sum of its items.
     Value(Milli),
     /// An error, or no items.
@@ -224,7 +227,7 @@ pub enum Case {
 
 /// Which part decides.
 #[must_use]
-pub fn case(spec: &Spec, seen: &Seen) -> Case {
+pub fn case(spec: &HpaSpec, seen: &ObservedScale) -> Case {
     let current = seen.spec_replicas;
     if current == 0 {
         // Raising minReplicas wakes what the HPA has put to sleep; else only a metric does that exists

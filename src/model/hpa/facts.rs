@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::selector::Selector;
-use crate::model::settings::annotation_keys::{MODE, PAUSED};
+use crate::model::settings::annotation_keys::{CAP, PAUSED};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::metric::Metric;
 use crate::model::units::quantity::Milli;
@@ -124,7 +124,7 @@ pub fn own_mode(hpa: &HpaFacts) -> Option<CapMode> {
     if hpa.controller.is_some() {
         return Some(CapMode::Advise);
     }
-    CapMode::parse(hpa.annotations.get(MODE)?)
+    CapMode::parse(hpa.annotations.get(CAP)?)
 }
 
 /// What an HPA's own annotation says, else the `default`; that is for HPAs which nobody's controller

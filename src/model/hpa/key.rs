@@ -3,4 +3,4 @@
 use std::sync::Arc;
 
 /// An HPA's namespace and name.
-pub type HpaName = (Arc<str>, Arc<str>);
+pub type HpaKey = (Arc<str>, Arc<str>);

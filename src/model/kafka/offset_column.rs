@@ -5,7 +5,7 @@ use crate::model::units::newtypes::Offset;
 
 /// Committed offsets of a group on a topic, indexed by partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Commits(Box<[i64]>);
+pub struct CommittedOffsets(Box<[i64]>);
 
 /// Stands for no commit. Offsets are never negative; a negative one from a broker means this, too.
 const NONE: i64 = -1;
@@ -35,9 +35,9 @@ const NAMED: [Fault; 16] = [
     Fault::Untold,
 ];
 
-type Reading = Result<Option<Offset>, Fault>;
+type Cell = Result<Option<Offset>, Fault>;
 
-impl Commits {
+impl CommittedOffsets {
     /// The number of partitions.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -62,13 +62,13 @@ impl Commits {
     }
 }
 
-impl FromIterator<Reading> for Commits {
-    fn from_iter<I: IntoIterator<Item = Reading>>(readings: I) -> Self {
+impl FromIterator<Cell> for CommittedOffsets {
+    fn from_iter<I: IntoIterator<Item = Cell>>(readings: I) -> Self {
         Self(readings.into_iter().map(packed).collect())
     }
 }
 
-fn packed(reading: Reading) -> i64 {
+fn packed(reading: Cell) -> i64 {
     let down = |first: i64, steps: i64| first.saturating_sub(steps);
     match reading {
         Ok(Some(Offset(at))) if at >= 0 => at,
@@ -85,7 +85,7 @@ fn packed(reading: Reading) -> i64 {
     }
 }
 
-fn unpacked(packed: i64) -> Reading {
+fn unpacked(packed: i64) -> Cell {
     match packed {
         0.. => Ok(Some(Offset(packed))),
         NONE => Ok(None),
@@ -108,19 +108,19 @@ mod tests {
 
     #[test]
     fn what_goes_in_comes_out() {
-        let mut readings: Vec<Reading> = NAMED.iter().map(|fault| Err(*fault)).collect();
+        let mut readings: Vec<Cell> = NAMED.iter().map(|fault| Err(*fault)).collect();
         for code in [i32::MIN, -1, 0, 1, 7, i32::MAX] {
             readings.push(Err(Fault::Code(code)));
         }
         readings.extend([Ok(None), Ok(Some(Offset(0))), Ok(Some(Offset(i64::MAX)))]);
-        let column: Commits = readings.iter().copied().collect();
+        let column: CommittedOffsets = readings.iter().copied().collect();
         assert_eq!(column.iter().collect::<Vec<_>>(), readings);
         assert_eq!(column.get(readings.len()), None);
     }
 
     #[test]
     fn a_negative_offset_is_none() {
-        let column: Commits = [Ok(Some(Offset(-1001))), Ok(Some(Offset(i64::MIN)))]
+        let column: CommittedOffsets = [Ok(Some(Offset(-1001))), Ok(Some(Offset(i64::MIN)))]
             .into_iter()
             .collect();
         assert!(column.iter().all(|commit| commit == Ok(None)));

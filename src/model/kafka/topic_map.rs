@@ -8,15 +8,15 @@ use crate::model::units::newtypes::TopicName;
 
 /// Values by topic, in the order of names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ByTopic<V>(Vec<(TopicName, V)>);
+pub struct TopicMap<V>(Vec<(TopicName, V)>);
 
-impl<V> Default for ByTopic<V> {
+impl<V> Default for TopicMap<V> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<V> ByTopic<V> {
+impl<V> TopicMap<V> {
     /// An empty one with room for so many, and no more.
     #[must_use]
     pub fn with_capacity(topics: usize) -> Self {
@@ -127,7 +127,7 @@ fn split<V>(entry: &(TopicName, V)) -> (&TopicName, &V) {
     (&entry.0, &entry.1)
 }
 
-impl<'a, V> IntoIterator for &'a ByTopic<V> {
+impl<'a, V> IntoIterator for &'a TopicMap<V> {
     type Item = (&'a TopicName, &'a V);
     type IntoIter = Iter<'a, V>;
 
@@ -136,7 +136,7 @@ impl<'a, V> IntoIterator for &'a ByTopic<V> {
     }
 }
 
-impl<V> IntoIterator for ByTopic<V> {
+impl<V> IntoIterator for TopicMap<V> {
     type Item = (TopicName, V);
     type IntoIter = std::vec::IntoIter<(TopicName, V)>;
 
@@ -145,7 +145,7 @@ impl<V> IntoIterator for ByTopic<V> {
     }
 }
 
-impl<V> FromIterator<(TopicName, V)> for ByTopic<V> {
+impl<V> FromIterator<(TopicName, V)> for TopicMap<V> {
     fn from_iter<I: IntoIterator<Item = (TopicName, V)>>(entries: I) -> Self {
         let mut map = Self::default();
         for (topic, value) in entries {
@@ -155,7 +155,7 @@ impl<V> FromIterator<(TopicName, V)> for ByTopic<V> {
     }
 }
 
-impl<Q: Ord + ?Sized, V> Index<&Q> for ByTopic<V>
+impl<Q: Ord + ?Sized, V> Index<&Q> for TopicMap<V>
 where
     TopicName: Borrow<Q>,
 {
@@ -180,7 +180,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_a_map(steps in proptest::collection::vec((0u8..20, any::<bool>()), 0..60)) {
-            let (mut map, mut tree) = (ByTopic::default(), BTreeMap::new());
+            let (mut map, mut tree) = (TopicMap::default(), BTreeMap::new());
             for (i, (name, removes)) in steps.into_iter().enumerate() {
                 let name = TopicName::from(format!("t{name}"));
                 if removes {

@@ -11,8 +11,8 @@ use super::cluster_snapshot::{ClusterSnapshot, GroupSnapshot, Sweep, TopicLag};
 use super::history::clock::{Now, Stamp, Timeline};
 use super::history::group::GroupHistory;
 use super::history::log::LogHistory;
-use super::history::memory::{ClusterMemory, GroupMemory, TopicMemory};
-use super::history::partition::{Kind, PartitionState};
+use super::history::memory::{SavedCluster, SavedGroup, SavedTopic};
+use super::history::partition::{PartitionState, PartitionStateKind};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{Observation, TopicOffsets};
 use crate::model::kafka::sweep_plan::GroupPlan;
@@ -48,7 +48,7 @@ pub struct ClusterHistory {
     tidied: Stamp,
 }
 
-type Topics = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
+type SharedTopics = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
 
 impl ClusterHistory {
     /// Takes in what a sweep brought and returns what is known now.
@@ -131,7 +131,10 @@ impl ClusterHistory {
                 let commits = |lag: &TopicLag| lag.committed.iter().any(|c| c != Ok(None));
                 let is_found = found.is_some_and(|t| t.latest.as_ref().is_ok_and(|l| commits(l)));
                 let had_commit = |state: &PartitionState| {
-                    matches!(state.kind(), Kind::Committed | Kind::Forgotten)
+                    matches!(
+                        state.kind(),
+                        PartitionStateKind::Committed | PartitionStateKind::Forgotten
+                    )
                 };
                 if !is_found && states.iter().any(had_commit) {
                     plan.topics.insert(topic.clone());
@@ -141,25 +144,25 @@ impl ClusterHistory {
     }
 
     /// What has to survive a restart, at `now`.
-    pub fn export(&mut self, now: &Moment) -> ClusterMemory {
+    pub fn export(&mut self, now: &Moment) -> SavedCluster {
         let now = Stamp::from(self.timeline.at(now));
         let groups = self.groups.iter();
         let worth = groups.filter(|(_, g)| !g.topics.is_empty() || !g.remembered.is_nothing());
         let named: BTreeSet<_> = self.groups.values().flat_map(|g| g.topics.keys()).collect();
         let logs = self.logs.iter().filter(|(topic, _)| named.contains(topic));
-        ClusterMemory {
+        SavedCluster {
             topics: logs
-                .map(|(topic, log)| (topic.to_string(), TopicMemory::of(log, now)))
+                .map(|(topic, log)| (topic.to_string(), SavedTopic::of(log, now)))
                 .collect(),
             groups: worth
-                .map(|(id, group)| (id.to_string(), GroupMemory::of(group, now)))
+                .map(|(id, group)| (id.to_string(), SavedGroup::of(group, now)))
                 .collect(),
         }
     }
 
     /// Recalls what an earlier process exported at `saved`, in seconds since 1970. What was read
     /// since counts where the two disagree.
-    pub fn import(&mut self, memory: &ClusterMemory, saved: u32, now: &Moment) {
+    pub fn import(&mut self, memory: &SavedCluster, saved: u32, now: &Moment) {
         let now = self.timeline.at(now);
         let mut others = BTreeSet::new();
         for (name, topic) in &memory.topics {
@@ -193,7 +196,7 @@ impl ClusterHistory {
     }
 
     /// Forgets what nobody asks about, and topics that are gone.
-    fn tidy(&mut self, read: &Topics, now: Now) {
+    fn tidy(&mut self, read: &SharedTopics, now: Now) {
         let (logs, current) = (&self.logs, &self.current);
         let is_gone = |topic: &TopicName| {
             let missing = logs.get(topic).and_then(|log| log.missing);

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::PartitionLag;
-use super::lag_age::Age;
+use super::lag_age::LagAge;
 use super::subscription::RememberedGroup;
 use crate::model::kafka::fault::{ConnectionFault, Fault};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::kafka::observation::{TopicOffsets, Traffic};
-use crate::model::kafka::offset_column::Commits;
-use crate::model::kafka::topic_map::ByTopic;
+use crate::model::kafka::offset_column::CommittedOffsets;
+use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Lag, Moment};
 
 /// The times of one sweep.
@@ -77,7 +77,7 @@ pub struct GroupSnapshot {
     /// Whether it is stuck as a whole: some partition is, and none that is behind gets anywhere.
     pub stuck: bool,
     /// Its topics.
-    pub topics: ByTopic<GroupTopic>,
+    pub topics: TopicMap<GroupTopic>,
 }
 
 impl GroupSnapshot {
@@ -135,11 +135,11 @@ pub struct TopicLag {
     /// The topic's own offsets, shared with its other groups.
     pub offsets: Arc<TopicOffsets>,
     /// Committed offsets.
-    pub committed: Commits,
+    pub committed: CommittedOffsets,
     /// Lag.
     pub lags: Box<[Result<PartitionLag, Fault>]>,
     /// Lag in time; `None` where it is not known.
-    pub ages: Box<[Option<Age>]>,
+    pub ages: Box<[Option<LagAge>]>,
 }
 
 impl TopicLag {
@@ -177,11 +177,13 @@ impl TopicLag {
     /// The age of the oldest message that the group has not read; `None` while a partition is
     /// unknown.
     #[must_use]
-    pub fn age(&self) -> Option<Age> {
+    pub fn age(&self) -> Option<LagAge> {
         self.ages
             .iter()
             .copied()
-            .try_fold(Age::exactly(0), |oldest, age| Some(oldest.or_older(age?)))
+            .try_fold(LagAge::exactly(0), |oldest, age| {
+                Some(oldest.or_older(age?))
+            })
     }
 
     /// How many messages of a partition are gone unread, where retention overtook the group.

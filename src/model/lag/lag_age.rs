@@ -8,11 +8,11 @@ use crate::model::units::newtypes::Offset;
 /// An age in milliseconds, exact or a lower bound; as an `Option` four bytes, since there is one for
 /// every group and partition. What is older than 24 days is "at least 24 days".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Age(NonZeroU32);
+pub struct LagAge(NonZeroU32);
 
 const LONGEST_MILLIS: u32 = (1 << 31) - 2;
 
-impl Age {
+impl LagAge {
     /// Exactly so old.
     #[must_use]
     pub fn exactly(millis: u64) -> Self {
@@ -124,7 +124,7 @@ impl EndRing {
     /// the log's end passed it, interpolated. A lower bound where it was there before the first
     /// sample; zero where it is not there yet; `None` where no end of the partition is known.
     #[must_use]
-    pub fn age(&self, partition: usize, first_unread: Offset, now: u64) -> Option<Age> {
+    pub fn age(&self, partition: usize, first_unread: Offset, now: u64) -> Option<LagAge> {
         if partition >= self.partitions {
             return None;
         }
@@ -134,14 +134,14 @@ impl EndRing {
         for (time, end) in known.rev() {
             if *end <= first_unread.0 {
                 let Some((later_time, later_end)) = later else {
-                    return Some(Age::exactly(0));
+                    return Some(LagAge::exactly(0));
                 };
                 let passed = interpolated((*time, *end), (later_time, later_end), first_unread.0);
-                return Some(Age::exactly(now.saturating_sub(passed)));
+                return Some(LagAge::exactly(now.saturating_sub(passed)));
             }
             later = Some((*time, *end));
         }
-        later.map(|(oldest, _)| Age::at_least(now.saturating_sub(oldest)))
+        later.map(|(oldest, _)| LagAge::at_least(now.saturating_sub(oldest)))
     }
 
     fn insert(&mut self, index: usize, at: u64, ends: &[Option<Offset>]) {
@@ -242,14 +242,14 @@ mod tests {
     fn an_age_is_interpolated_between_two_samples() {
         let ring = ring(&[(1000, 0), (2000, 100), (3000, 100), (4000, 200)]);
         for (offset, age) in [
-            (0, Age::exactly(4000)),
-            (50, Age::exactly(3500)),
-            (99, Age::exactly(3010)),
+            (0, LagAge::exactly(4000)),
+            (50, LagAge::exactly(3500)),
+            (99, LagAge::exactly(3010)),
             // Nothing came between 2000 and 3000.
-            (100, Age::exactly(2000)),
-            (150, Age::exactly(1500)),
-            (200, Age::exactly(0)),
-            (999, Age::exactly(0)),
+            (100, LagAge::exactly(2000)),
+            (150, LagAge::exactly(1500)),
+            (200, LagAge::exactly(0)),
+            (999, LagAge::exactly(0)),
         ] {
             assert_eq!(ring.age(0, Offset(offset), 5000), Some(age), "{offset}");
         }
@@ -259,11 +259,11 @@ mod tests {
     fn before_the_first_sample_it_is_a_bound() {
         let mut ring = ring(&[(1000, 50), (2000, 100)]);
         let age = |ring: &EndRing| ring.age(0, Offset(20), 3000);
-        assert_eq!(age(&ring), Some(Age::at_least(2000)));
+        assert_eq!(age(&ring), Some(LagAge::at_least(2000)));
         ring.seed(500, &ends(&[10]));
-        assert_eq!(age(&ring), Some(Age::exactly(2375)));
+        assert_eq!(age(&ring), Some(LagAge::exactly(2375)));
         ring.seed(700, &ends(&[0]));
-        assert_eq!(age(&ring), Some(Age::exactly(2375)), "known already");
+        assert_eq!(age(&ring), Some(LagAge::exactly(2375)), "known already");
         assert_eq!(ring.age(1, Offset(20), 3000), None);
     }
 
@@ -271,10 +271,10 @@ mod tests {
     fn partitions_that_are_added_have_no_past() {
         let mut ring = ring(&[(1000, 50)]);
         ring.push(2000, &ends(&[60, 9]));
-        assert_eq!(ring.age(0, Offset(55), 2000), Some(Age::exactly(500)));
-        assert_eq!(ring.age(1, Offset(0), 2500), Some(Age::at_least(500)));
+        assert_eq!(ring.age(0, Offset(55), 2000), Some(LagAge::exactly(500)));
+        assert_eq!(ring.age(1, Offset(0), 2500), Some(LagAge::at_least(500)));
         ring.push(3000, &[None, Some(Offset(10))]);
-        assert_eq!(ring.age(0, Offset(55), 3000), Some(Age::exactly(1500)));
+        assert_eq!(ring.age(0, Offset(55), 3000), Some(LagAge::exactly(1500)));
     }
 
     #[test]
@@ -283,8 +283,8 @@ mod tests {
         ring.push(1000, &ends(&[50, 50]));
         ring.forget(1);
         ring.push(2000, &ends(&[60, 5]));
-        assert_eq!(ring.age(0, Offset(50), 2000), Some(Age::exactly(1000)));
-        assert_eq!(ring.age(1, Offset(0), 3000), Some(Age::at_least(1000)));
+        assert_eq!(ring.age(0, Offset(50), 2000), Some(LagAge::exactly(1000)));
+        assert_eq!(ring.age(1, Offset(0), 3000), Some(LagAge::at_least(1000)));
     }
 
     #[test]
@@ -307,18 +307,18 @@ mod tests {
             let offset = i64::try_from(2 * day - 5 - behind).unwrap();
             assert_eq!(
                 ring.age(0, Offset(offset), now),
-                Some(Age::exactly(behind * 1000))
+                Some(LagAge::exactly(behind * 1000))
             );
         }
     }
 
     #[test]
     fn a_bound_among_ages_makes_a_bound() {
-        let (short, long) = (Age::at_least(5), Age::exactly(9));
-        assert_eq!(short.or_older(long), Age::at_least(9));
-        assert_eq!(long.or_older(Age::exactly(2)), long);
-        assert!(Age::exactly(u64::MAX).is_bound());
-        assert_eq!(size_of::<Option<Age>>(), 4);
+        let (short, long) = (LagAge::at_least(5), LagAge::exactly(9));
+        assert_eq!(short.or_older(long), LagAge::at_least(9));
+        assert_eq!(long.or_older(LagAge::exactly(2)), long);
+        assert!(LagAge::exactly(u64::MAX).is_bound());
+        assert_eq!(size_of::<Option<LagAge>>(), 4);
     }
 
     proptest! {

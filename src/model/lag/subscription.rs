@@ -10,7 +10,7 @@ use crate::model::units::newtypes::TopicName;
 
 /// The topics that a group's members read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reads {
+pub struct Subscription {
     /// Those that are known.
     pub topics: BTreeSet<TopicName>,
     /// Whether these are all; not so where a member does not tell its subscription, as one that
@@ -18,7 +18,7 @@ pub struct Reads {
     pub is_all: bool,
 }
 
-impl Reads {
+impl Subscription {
     /// What the members subscribe to and have been given.
     #[must_use]
     pub fn of(description: &GroupDescription) -> Self {
@@ -96,7 +96,7 @@ impl RememberedGroup {
     pub fn after(&self, description: &GroupDescription) -> Self {
         let has_members = !description.members.is_empty();
         let assignor = description.assignor.as_deref();
-        let reads = Reads::of(description);
+        let reads = Subscription::of(description);
         Self {
             kind: Some(description.kind),
             assignor: assignor

@@ -4,10 +4,10 @@
 pub const PREFIX: &str = "lagwise.dev/";
 
 /// The annotation that marks an HPA whose workload lagwise has set to zero; its value is the time.
-pub const MARK: &str = "lagwise.dev/zeroed-since";
+pub const ZEROED_SINCE: &str = "lagwise.dev/zeroed-since";
 
 /// `enforce` or `advise`.
-pub const MODE: &str = "lagwise.dev/cap";
+pub const CAP: &str = "lagwise.dev/cap";
 
 /// The ceiling that is enforced, as lagwise writes it.
 pub const CEILING: &str = "lagwise.dev/ceiling";

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::cap_mode::CapMode;
 use super::{By, Settings, THREADS_MAX, TopicChoice};
 use crate::model::findings::Finding;
-use crate::model::settings::annotation_keys::{CEILING, MARK, PREFIX, USER_MAX};
+use crate::model::settings::annotation_keys::{CEILING, PREFIX, USER_MAX, ZEROED_SINCE};
 use crate::model::settings::cap_mode::NO_CEILING;
 use crate::model::units::names;
 use crate::model::units::newtypes::{GroupId, Isolation, Lag, OffsetReset, TopicName};
@@ -22,7 +22,7 @@ use crate::model::units::spelling::did_you_mean;
 use crate::model::units::topic_pattern::{PATTERN, TopicPattern};
 
 /// The annotations that lagwise writes itself, which set nothing.
-const OWN: [&str; 3] = [CEILING, USER_MAX, MARK];
+const OWN: [&str; 3] = [CEILING, USER_MAX, ZEROED_SINCE];
 
 /// What an annotation's value is written into, and how it is read.
 struct Key {

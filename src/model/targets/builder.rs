@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{
-    HpaCap, Interest, Origin, StaticTarget, Target, Targets, UnpickedCluster, groups_of, topics_of,
+    ConfiguredTarget, HpaCap, Origin, Target, Targets, UnpickedCluster, WatchKey, groups_of,
+    topics_of,
 };
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, asks_others, own_mode};
@@ -23,9 +24,9 @@ impl Targets {
     #[must_use]
     pub fn merge<H: Borrow<HpaFacts>>(
         clusters: &[ClusterName],
-        fixed: &[StaticTarget],
+        fixed: &[ConfiguredTarget],
         hpas: &[H],
-        interests: BTreeSet<Interest>,
+        interests: BTreeSet<WatchKey>,
     ) -> Self {
         let mut merged = Self {
             clusters: clusters.to_vec(),
@@ -42,7 +43,7 @@ impl Targets {
                 metric: Metric::Lag,
                 index: 0,
                 label: target.group.to_string(),
-                interest: Arc::new(Interest {
+                interest: Arc::new(WatchKey {
                     cluster: target.cluster.clone(),
                     group: target.group.clone(),
                     topics: target.settings.named_topics(),
@@ -53,7 +54,7 @@ impl Targets {
             });
         }
         for hpa in hpas.iter().map(Borrow::borrow) {
-            Merging {
+            HpaTargetBuilder {
                 targets: &mut merged,
                 hpa,
                 shown: format!("{}/{}", hpa.namespace, hpa.name),
@@ -75,7 +76,7 @@ impl Targets {
     pub fn since(mut self, before: &Targets, now: Moment) -> Self {
         let wanted = self.all.iter().map(|target| Arc::clone(&target.interest));
         let asked = self.interests.iter().map(|i| Arc::new(i.clone()));
-        let since = |interest: &Interest| before.since.get(interest).copied().unwrap_or(now);
+        let since = |interest: &WatchKey| before.since.get(interest).copied().unwrap_or(now);
         self.since = wanted
             .chain(asked)
             .map(|i| (Arc::clone(&i), since(&i)))
@@ -108,7 +109,7 @@ impl Targets {
 
 /// A metric of ours on an HPA.
 #[derive(Clone, Copy)]
-struct Asks<'a> {
+struct RequestedMetric<'a> {
     /// Which of its External metrics it is.
     index: usize,
     serves: Metric,
@@ -116,7 +117,7 @@ struct Asks<'a> {
     target: Option<MetricTarget>,
 }
 
-impl<'a> Asks<'a> {
+impl<'a> RequestedMetric<'a> {
     /// `None` for a metric of others.
     fn of((index, metric): (usize, &'a ExternalMetric)) -> Option<Self> {
         Some(Self {
@@ -129,17 +130,17 @@ impl<'a> Asks<'a> {
 }
 
 /// The merging of one HPA.
-struct Merging<'a> {
+struct HpaTargetBuilder<'a> {
     targets: &'a mut Targets,
     hpa: &'a HpaFacts,
     /// `namespace/name`.
     shown: String,
 }
 
-impl Merging<'_> {
+impl HpaTargetBuilder<'_> {
     fn add(mut self) {
         let metrics = self.hpa.metrics.iter().enumerate();
-        let mut ours = metrics.filter_map(Asks::of).peekable();
+        let mut ours = metrics.filter_map(RequestedMetric::of).peekable();
         if ours.peek().is_none() {
             // Whatever its annotations say, they are about nothing of ours.
             return;
@@ -173,7 +174,7 @@ impl Merging<'_> {
         self.targets.findings.insert(finding);
     }
 
-    fn add_metric(&mut self, asks: Asks<'_>, annotations: &Annotations) {
+    fn add_metric(&mut self, asks: RequestedMetric<'_>, annotations: &Annotations) {
         match (asks.serves, asks.target) {
             (Metric::Lag, Some(MetricTarget::Value(_))) => {
                 self.note(|hpa| Finding::ValueTarget { hpa });
@@ -233,7 +234,7 @@ impl Merging<'_> {
                     open if open.is_empty() => settings.named_topics(),
                     pinned => pinned,
                 };
-                let interest = Interest {
+                let interest = WatchKey {
                     cluster: cluster.clone(),
                     group: group.clone(),
                     topics,
@@ -246,7 +247,7 @@ impl Merging<'_> {
 
     /// The configuration says what to read; the HPA brings its own wanted lag to it, and settings
     /// that go before the configuration's.
-    fn add_configured(&mut self, asks: Asks<'_>, annotations: &Annotations) {
+    fn add_configured(&mut self, asks: RequestedMetric<'_>, annotations: &Annotations) {
         let names = asks.selector.values(label::TARGET).unwrap_or(&[]).to_vec();
         let named: Vec<_> = self
             .targets
@@ -260,7 +261,7 @@ impl Merging<'_> {
                 found = true;
                 let settings = annotations.of(Some(name)).settings.over(base);
                 let topics = settings.named_topics();
-                let interest = Interest {
+                let interest = WatchKey {
                     topics,
                     ..(**interest).clone()
                 };
@@ -286,7 +287,13 @@ impl Merging<'_> {
         }
     }
 
-    fn push(&mut self, asks: Asks<'_>, label: &str, interest: Interest, settings: Settings) {
+    fn push(
+        &mut self,
+        asks: RequestedMetric<'_>,
+        label: &str,
+        interest: WatchKey,
+        settings: Settings,
+    ) {
         let wanted = match asks.serves {
             Metric::Lag => asks.target,
             Metric::DesiredReplicas => settings.lag_per_replica.map(MetricTarget::AverageValue),

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::iter::repeat_n;
 use std::sync::Arc;
 
-use super::metric_query::Question;
-use super::no_value_reason::Refusal;
-use super::{HpaCap, Interest, Origin, Target, Targets, UnpickedCluster, groups_of, topics_of};
+use super::metric_query::MetricQuery;
+use super::no_value_reason::NoValueReason;
+use super::{HpaCap, Origin, Target, Targets, UnpickedCluster, WatchKey, groups_of, topics_of};
 use crate::model::hpa::facts::MetricTarget;
-use crate::model::hpa::key::HpaName;
+use crate::model::hpa::key::HpaKey;
 use crate::model::hpa::label;
 use crate::model::settings::Settings;
 use crate::model::units::metric::Metric;
@@ -17,9 +17,9 @@ use crate::model::units::newtypes::{ClusterName, GroupId};
 
 /// A group that a request is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct GroupQuery {
     /// What is to be read.
-    pub interest: Arc<Interest>,
+    pub interest: Arc<WatchKey>,
     /// What the selector calls the group.
     pub label: String,
     /// What is set for it.
@@ -32,24 +32,24 @@ pub struct Resolved {
     /// What is to be served.
     pub metric: Metric,
     /// The groups, whose lag is summed.
-    pub asked: Vec<Asked>,
+    pub asked: Vec<GroupQuery>,
     /// The lag wanted per replica, or in all, by the HPA that asks or else the configuration.
     pub wanted: Option<MetricTarget>,
     /// The HPAs that ask so and may be scaled to zero: none is served nothing before all have been
     /// without work for long enough.
-    pub sleepers: Vec<HpaName>,
+    pub sleepers: Vec<HpaKey>,
     /// How the HPAs that ask so are bounded themselves.
     pub caps: Vec<HpaCap>,
 }
 
 impl Resolved {
     /// What has to be read to answer.
-    pub fn interests(&self) -> impl Iterator<Item = &Interest> {
+    pub fn interests(&self) -> impl Iterator<Item = &WatchKey> {
         self.asked.iter().map(|asked| &*asked.interest)
     }
 }
 
-impl<'a> Question<'a> {
+impl<'a> MetricQuery<'a> {
     /// What the HPA of a target asks for it, with the HPA's namespace and name; `None` for a target from
     /// the configuration, which asks nothing.
     #[must_use]
@@ -71,8 +71,8 @@ impl<'a> Question<'a> {
 ///
 /// # Errors
 /// A question that no reading answers.
-pub fn resolve(question: &Question<'_>, targets: &Targets) -> Result<Resolved, Refusal> {
-    let metric = Metric::named(question.metric).ok_or_else(|| Refusal::UnknownMetric {
+pub fn resolve(question: &MetricQuery<'_>, targets: &Targets) -> Result<Resolved, NoValueReason> {
+    let metric = Metric::named(question.metric).ok_or_else(|| NoValueReason::UnknownMetric {
         metric: question.metric.to_owned(),
     })?;
     let found = match by_hpa(question, metric, targets)? {
@@ -81,9 +81,9 @@ pub fn resolve(question: &Question<'_>, targets: &Targets) -> Result<Resolved, R
     };
     if metric == Metric::DesiredReplicas && found.wanted.is_none() {
         if targets.hpas_unlisted {
-            return Err(Refusal::HpasUnlisted);
+            return Err(NoValueReason::HpasUnlisted);
         }
-        return Err(Refusal::NoLagPerReplica {
+        return Err(NoValueReason::NoLagPerReplica {
             selector: question.selector.to_string(),
         });
     }
@@ -92,10 +92,10 @@ pub fn resolve(question: &Question<'_>, targets: &Targets) -> Result<Resolved, R
 
 /// What nobody has asked for so far: no HPA, or one that is not known yet.
 fn by_selector(
-    question: &Question<'_>,
+    question: &MetricQuery<'_>,
     metric: Metric,
     targets: &Targets,
-) -> Result<Resolved, Refusal> {
+) -> Result<Resolved, NoValueReason> {
     let asked = if question.selector.mentions(label::TARGET) {
         by_target(question, targets)?
     } else {
@@ -111,8 +111,8 @@ fn by_selector(
     })
 }
 
-fn asked(target: &Target) -> Asked {
-    Asked {
+fn asked(target: &Target) -> GroupQuery {
+    GroupQuery {
         interest: Arc::clone(&target.interest),
         label: target.label.clone(),
         settings: Arc::clone(&target.settings),
@@ -122,10 +122,10 @@ fn asked(target: &Target) -> Asked {
 /// The metric of the HPA that asks so. Two that ask alike and want different things are told apart
 /// by the label `hpa` alone.
 fn by_hpa(
-    question: &Question<'_>,
+    question: &MetricQuery<'_>,
     asks: Metric,
     targets: &Targets,
-) -> Result<Option<Resolved>, Refusal> {
+) -> Result<Option<Resolved>, NoValueReason> {
     let named = question.selector.values(label::HPA);
     let mut metrics: BTreeMap<(&Arc<str>, usize), Resolved> = BTreeMap::new();
     let (mut sleepers, mut caps) = (Vec::new(), Vec::new());
@@ -156,7 +156,7 @@ fn by_hpa(
     let first = all.next();
     if all.any(|other| Some(other) != first) {
         let hpas: BTreeSet<&str> = metrics.keys().map(|(name, _)| &***name).collect();
-        return Err(Refusal::ConflictingTargets {
+        return Err(NoValueReason::ConflictingTargets {
             hpas: hpas.into_iter().collect::<Vec<_>>().join(", "),
             namespace: question.namespace.to_owned(),
             selector: question.selector.to_string(),
@@ -174,11 +174,14 @@ fn by_hpa(
     Ok(found)
 }
 
-fn by_target(question: &Question<'_>, targets: &Targets) -> Result<Vec<Asked>, Refusal> {
+fn by_target(
+    question: &MetricQuery<'_>,
+    targets: &Targets,
+) -> Result<Vec<GroupQuery>, NoValueReason> {
     let configured = targets.configured(question.namespace, question.selector);
     let found: Vec<_> = configured.map(asked).collect();
     if found.is_empty() {
-        return Err(Refusal::UnknownTarget {
+        return Err(NoValueReason::UnknownTarget {
             selector: question.selector.to_string(),
             namespace: question.namespace.to_owned(),
         });
@@ -186,19 +189,22 @@ fn by_target(question: &Question<'_>, targets: &Targets) -> Result<Vec<Asked>, R
     Ok(found)
 }
 
-fn by_group(question: &Question<'_>, targets: &Targets) -> Result<Vec<Asked>, Refusal> {
+fn by_group(
+    question: &MetricQuery<'_>,
+    targets: &Targets,
+) -> Result<Vec<GroupQuery>, NoValueReason> {
     let selector = question.selector;
-    let groups = groups_of(selector).ok_or_else(|| Refusal::NoGroup {
+    let groups = groups_of(selector).ok_or_else(|| NoValueReason::NoGroup {
         selector: selector.to_string(),
     })?;
     let clusters = targets
         .pick_clusters(selector)
         .map_err(|unpicked| match unpicked {
-            UnpickedCluster::Unknown(cluster) => Refusal::UnknownCluster {
+            UnpickedCluster::Unknown(cluster) => NoValueReason::UnknownCluster {
                 cluster,
                 known: listed(&targets.clusters),
             },
-            UnpickedCluster::Ambiguous => Refusal::AmbiguousCluster {
+            UnpickedCluster::Ambiguous => NoValueReason::AmbiguousCluster {
                 known: listed(&targets.clusters),
             },
         })?;
@@ -209,8 +215,8 @@ fn by_group(question: &Question<'_>, targets: &Targets) -> Result<Vec<Asked>, Re
     let count = clusters.len().saturating_mul(groups.len());
     Ok(pairs
         .zip(repeat_n(topics, count))
-        .map(|((cluster, group), topics)| Asked {
-            interest: Arc::new(Interest {
+        .map(|((cluster, group), topics)| GroupQuery {
+            interest: Arc::new(WatchKey {
                 cluster: cluster.clone(),
                 group: GroupId::from(group.as_str()),
                 topics,

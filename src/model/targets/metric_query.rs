@@ -4,7 +4,7 @@ use crate::model::hpa::selector::Selector;
 
 /// What is asked: one external metric, as an HPA of `namespace` asks for it.
 #[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
+pub struct MetricQuery<'a> {
     /// The namespace of the request.
     pub namespace: &'a str,
     /// The metric's name.

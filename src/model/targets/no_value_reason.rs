@@ -1,13 +1,13 @@
 //! Why a question has no value, in the words that the HPA's condition will show.
 
-use super::Interest;
+use super::WatchKey;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 
 /// Why a question has no value. `Display` is the text for the HPA's condition, so it stays the
 /// same while the cause does: it tells since when, not for how long.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum NoValueReason {
     /// No metric of ours.
     #[error(
         "the metric {metric:?} is not served here: lagwise serves {LAG_METRIC} and {DESIRED_METRIC}"
@@ -86,7 +86,7 @@ pub enum Refusal {
     },
     /// Nothing was read for it yet.
     #[error("the first read of {} is not complete", shown(.0))]
-    NotYetRead(Vec<Interest>),
+    NotYetRead(Vec<WatchKey>),
     /// A topic that does not exist.
     #[error("topic {topic:?} does not exist on Kafka cluster {cluster:?}")]
     TopicMissing {
@@ -160,18 +160,20 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl NoValueReason {
     /// Whether lag is not known at present, and will be again without anybody's doing.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(
             self,
-            Refusal::NotYetRead(_) | Refusal::Unknown { .. } | Refusal::Stale { .. }
+            NoValueReason::NotYetRead(_)
+                | NoValueReason::Unknown { .. }
+                | NoValueReason::Stale { .. }
         )
     }
 }
 
-fn shown(interests: &[Interest]) -> String {
-    let one = |i: &Interest| format!("group {:?} on Kafka cluster {:?}", i.group, i.cluster);
+fn shown(interests: &[WatchKey]) -> String {
+    let one = |i: &WatchKey| format!("group {:?} on Kafka cluster {:?}", i.group, i.cluster);
     interests.iter().map(one).collect::<Vec<_>>().join(", ")
 }

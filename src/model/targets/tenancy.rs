@@ -1,38 +1,38 @@
 //! Which namespaces may name which consumer groups and topics: so that one tenant of the cluster
 //! does not read another's lag.
 
-use super::Interest;
-use crate::model::units::glob::Pattern;
+use super::WatchKey;
+use crate::model::units::glob::Glob;
 
 /// What some namespaces may name. An empty list of patterns fits everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// The namespaces.
-    pub namespaces: Vec<Pattern>,
+    pub namespaces: Vec<Glob>,
     /// The Kafka clusters.
-    pub clusters: Vec<Pattern>,
+    pub clusters: Vec<Glob>,
     /// The consumer groups.
-    pub groups: Vec<Pattern>,
+    pub groups: Vec<Glob>,
     /// The topics.
-    pub topics: Vec<Pattern>,
+    pub topics: Vec<Glob>,
 }
 
 impl Grant {
-    fn is_for(&self, namespace: &str, interest: &Interest) -> bool {
+    fn is_for(&self, namespace: &str, interest: &WatchKey) -> bool {
         any(&self.namespaces, namespace)
             && any(&self.clusters, interest.cluster.as_str())
             && any(&self.groups, interest.group.as_str())
     }
 
-    fn covers_topics(&self, interest: &Interest) -> bool {
-        let unbounded = self.topics.is_empty() || self.topics.iter().any(Pattern::is_any);
+    fn covers_topics(&self, interest: &WatchKey) -> bool {
+        let unbounded = self.topics.is_empty() || self.topics.iter().any(Glob::is_any);
         let mut named = interest.topics.iter();
         unbounded
             || (!interest.topics.is_empty() && named.all(|topic| any(&self.topics, topic.as_str())))
     }
 }
 
-fn any(patterns: &[Pattern], name: &str) -> bool {
+fn any(patterns: &[Glob], name: &str) -> bool {
     patterns.is_empty() || patterns.iter().any(|pattern| pattern.fits(name))
 }
 
@@ -42,7 +42,7 @@ pub struct Tenancy(pub Vec<Grant>);
 
 /// Why a namespace may not ask.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Barred {
+pub enum TenancyError {
     /// No grant is for the group.
     #[error(
         "namespace {namespace:?} may not ask for group {group:?} on Kafka cluster {cluster:?}: \
@@ -77,8 +77,8 @@ impl Tenancy {
     pub fn check<'i>(
         &self,
         namespace: &str,
-        interests: impl IntoIterator<Item = &'i Interest>,
-    ) -> Result<(), Barred> {
+        interests: impl IntoIterator<Item = &'i WatchKey>,
+    ) -> Result<(), TenancyError> {
         if self.0.is_empty() {
             return Ok(());
         }
@@ -89,14 +89,14 @@ impl Tenancy {
                 .filter(|g| g.is_for(namespace, interest))
                 .peekable();
             if grants.peek().is_none() {
-                return Err(Barred::Group {
+                return Err(TenancyError::Group {
                     namespace: namespace.to_owned(),
                     group: interest.group.to_string(),
                     cluster: interest.cluster.to_string(),
                 });
             }
             if !grants.any(|grant| grant.covers_topics(interest)) {
-                return Err(Barred::Topics {
+                return Err(TenancyError::Topics {
                     namespace: namespace.to_owned(),
                     group: interest.group.to_string(),
                 });
@@ -135,22 +135,22 @@ mod tests {
             ("", "x", false),
             ("größe*", "größe.1", true),
         ] {
-            assert_eq!(Pattern::new(pattern).fits(name), fits, "{pattern} {name}");
+            assert_eq!(Glob::new(pattern).fits(name), fits, "{pattern} {name}");
         }
-        assert!(Pattern::new("*").is_any() && Pattern::new("**").is_any());
-        assert!(!Pattern::new("").is_any() && !Pattern::new("a*").is_any());
+        assert!(Glob::new("*").is_any() && Glob::new("**").is_any());
+        assert!(!Glob::new("").is_any() && !Glob::new("a*").is_any());
     }
 
-    fn interest(cluster: &str, group: &str, topics: &[&str]) -> Interest {
-        Interest {
+    fn interest(cluster: &str, group: &str, topics: &[&str]) -> WatchKey {
+        WatchKey {
             cluster: cluster.into(),
             group: group.into(),
             topics: topics.iter().map(|t| (*t).into()).collect(),
         }
     }
 
-    fn list(patterns: &[&str]) -> Vec<Pattern> {
-        patterns.iter().copied().map(Pattern::new).collect()
+    fn list(patterns: &[&str]) -> Vec<Glob> {
+        patterns.iter().copied().map(Glob::new).collect()
     }
 
     #[test]
@@ -169,8 +169,8 @@ mod tests {
         ]);
         let group = |code| match code {
             Ok(()) => "ok",
-            Err(Barred::Group { .. }) => "group",
-            Err(Barred::Topics { .. }) => "topics",
+            Err(TenancyError::Group { .. }) => "group",
+            Err(TenancyError::Topics { .. }) => "topics",
         };
         for (namespace, wanted, expected) in [
             ("platform", interest("any", "any", &[]), "ok"),
@@ -215,7 +215,7 @@ mod tests {
                 }
             }
             let expected = naive(pattern.as_bytes(), name.as_bytes());
-            prop_assert_eq!(Pattern::new(pattern).fits(&name), expected);
+            prop_assert_eq!(Glob::new(pattern).fits(&name), expected);
         }
     }
 }

@@ -92,7 +92,7 @@ fn metrics_of_others_are_none_of_ours() {
 
 #[test]
 fn a_configured_target_is_found_by_name_where_its_namespaces_allow() {
-    let fixed = StaticTarget {
+    let fixed = ConfiguredTarget {
         name: "orders".into(),
         namespaces: vec!["shop".into()],
         cluster: "m".into(),

@@ -2,9 +2,9 @@
 
 /// A name with `*` for any characters, none included.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(String);
+pub struct Glob(String);
 
-impl Pattern {
+impl Glob {
     /// The pattern as written.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {

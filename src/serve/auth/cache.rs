@@ -13,9 +13,9 @@ const MOST: usize = 4096;
 
 /// A digest of what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key([u8; 32]);
+pub(super) struct CacheKey([u8; 32]);
 
-impl Key {
+impl CacheKey {
     /// The digest of these parts, in this order, each told from its neighbours.
     pub(super) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut key = KeyParts::default();
@@ -39,8 +39,8 @@ impl KeyParts {
     }
 
     /// The digest of all of them.
-    pub(super) fn finish(self) -> Key {
-        Key(self.0.finalize().into())
+    pub(super) fn finish(self) -> CacheKey {
+        CacheKey(self.0.finalize().into())
     }
 }
 
@@ -48,7 +48,7 @@ impl KeyParts {
 #[derive(Debug)]
 pub(super) struct Cache<V> {
     lasts: Duration,
-    entries: Mutex<HashMap<Key, (Instant, V)>>,
+    entries: Mutex<HashMap<CacheKey, (Instant, V)>>,
 }
 
 impl<V: Clone> Cache<V> {
@@ -60,7 +60,7 @@ impl<V: Clone> Cache<V> {
     }
 
     /// The value of a key, made where there is none or only one that is too old.
-    pub(super) fn get_or_make(&self, key: Key, now: Instant, make: impl FnOnce() -> V) -> V {
+    pub(super) fn get_or_make(&self, key: CacheKey, now: Instant, make: impl FnOnce() -> V) -> V {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = |made: &Instant| now.saturating_duration_since(*made) < self.lasts;
         if let Some((made, value)) = entries.get(&key)
@@ -93,8 +93,8 @@ impl<V: Clone> Cache<V> {
 mod tests {
     use super::*;
 
-    fn key(n: usize) -> Key {
-        Key::of([&n.to_be_bytes()[..]])
+    fn key(n: usize) -> CacheKey {
+        CacheKey::of([&n.to_be_bytes()[..]])
     }
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn parts_are_told_apart() {
-        let of = |parts: &[&str]| Key::of(parts.iter().map(|p| p.as_bytes()));
+        let of = |parts: &[&str]| CacheKey::of(parts.iter().map(|p| p.as_bytes()));
         assert_eq!(of(&["a", "b"]), of(&["a", "b"]));
         for other in [&["ab", ""][..], &["", "ab"], &["ab"], &["b", "a"]] {
             assert_ne!(of(&["a", "b"]), of(other), "{other:?}");

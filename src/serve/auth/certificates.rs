@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Unauthenticated;
-use super::cache::{Cache, Key};
+use super::cache::{Cache, CacheKey};
 use crate::authentication::access::{Caller, ClusterTrust, FrontProxyTrust};
 use crate::serve::tls;
 
@@ -37,12 +37,12 @@ enum Bearer {
 pub(in crate::serve) struct Presented {
     chain: Vec<CertificateDer<'static>>,
     /// Made once for all requests of a connection.
-    key: Key,
+    key: CacheKey,
 }
 
 impl Presented {
     pub(in crate::serve) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
-        let key = Key::of(chain.iter().map(AsRef::as_ref));
+        let key = CacheKey::of(chain.iter().map(AsRef::as_ref));
         Self { chain, key }
     }
 }

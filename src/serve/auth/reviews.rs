@@ -1,4 +1,4 @@
-//! Answers of the cluster about callers, each asked for once and remembered for ten seconds.
+//! ReviewCache of the cluster about callers, each asked for once and remembered for ten seconds.
 //!
 //! When the API server fails, what is remembered goes on to hold for its time; beyond it nobody is
 //! let in on a guess.
@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::cache::{Cache, Key, KeyParts};
+use super::cache::{Cache, CacheKey, KeyParts};
 use crate::authentication::access::{Action, Caller, Object};
-use crate::authentication::{ReviewError, Reviewer};
+use crate::authentication::{Authenticator, ReviewError};
 use crate::telemetry::api::{ReviewAnswered, ReviewsFailing, ReviewsRestored};
 
 /// How long an answer holds, a refusal as well as a consent.
@@ -24,21 +24,21 @@ const WITHIN: Duration = Duration::from_millis(2500);
 /// Questions to the API server at the same time at most, of each kind.
 const AT_ONCE: usize = 32;
 
-type Answers<V> = Cache<Arc<OnceCell<V>>>;
+type ReviewCache<V> = Cache<Arc<OnceCell<V>>>;
 
 /// The cluster's answers.
 #[derive(Debug)]
 pub(super) struct Reviews {
-    reviewer: Arc<dyn Reviewer>,
-    tokens: Answers<Option<Arc<Caller>>>,
+    reviewer: Arc<dyn Authenticator>,
+    tokens: ReviewCache<Option<Arc<Caller>>>,
     token_places: Semaphore,
-    actions: Answers<bool>,
+    actions: ReviewCache<bool>,
     action_places: Semaphore,
     failing: AtomicBool,
 }
 
 impl Reviews {
-    pub(super) fn new(reviewer: Arc<dyn Reviewer>) -> Self {
+    pub(super) fn new(reviewer: Arc<dyn Authenticator>) -> Self {
         Self {
             reviewer,
             tokens: Cache::new(LASTS),
@@ -51,7 +51,7 @@ impl Reviews {
 
     /// Whose token it is; `None` where it is nobody's.
     pub(super) async fn who(&self, token: &str) -> Result<Option<Arc<Caller>>, ReviewError> {
-        let key = Key::of([token.as_bytes()]);
+        let key = CacheKey::of([token.as_bytes()]);
         let answer = self.tokens.get_or_make(key, Instant::now(), Arc::default);
         self.ask("token", &answer, &self.token_places, || async {
             let caller = self.reviewer.who(token.to_owned()).await?;
@@ -119,7 +119,7 @@ impl Reviews {
     }
 }
 
-fn action_key(caller: &Caller, action: &Action) -> Key {
+fn action_key(caller: &Caller, action: &Action) -> CacheKey {
     let mut key = KeyParts::default();
     key.add(&caller.user);
     key.add(&caller.uid);

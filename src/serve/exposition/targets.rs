@@ -4,10 +4,10 @@ use std::fmt::{self, Display};
 
 use super::text::{Labels, Text};
 use super::{families, in_cluster};
-use crate::model::evaluation::metric_evaluation::{Standing, standings};
+use crate::model::evaluation::metric_evaluation::{MetricEvaluation, standings};
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::topic_selection::whole_parallelism;
-use crate::model::evaluation::{Rules, ValueRule};
+use crate::model::evaluation::{ServingPolicy, ValueRule};
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::Moment;
 
@@ -20,16 +20,21 @@ pub(super) fn parallelism(text: &mut Text, snapshot: &LagSnapshot) {
                 let labels = in_cluster(name)
                     .with("consumergroup", id.as_str())
                     .with("rule", useful.rule.label());
-                text.sample(&labels, Bound(useful.limit));
+                text.sample(&labels, CeilingSeries(useful.limit));
             }
         }
     }
 }
 
 /// Where each HPA's metric stands.
-pub(super) fn targets(text: &mut Text, snapshot: &LagSnapshot, now: &Moment, rules: &Rules) {
+pub(super) fn targets(
+    text: &mut Text,
+    snapshot: &LagSnapshot,
+    now: &Moment,
+    rules: &ServingPolicy,
+) {
     let standings = standings(&snapshot.targets, snapshot, now, rules);
-    let labelled = |standing: &Standing<'_>| {
+    let labelled = |standing: &MetricEvaluation<'_>| {
         Labels::default()
             .with("namespace", standing.namespace)
             .with("hpa", standing.hpa)
@@ -56,7 +61,7 @@ pub(super) fn targets(text: &mut Text, snapshot: &LagSnapshot, now: &Moment, rul
     for standing in &standings {
         if let Some(ceiling) = standing.outcome.as_ref().ok().and_then(|a| a.ceiling) {
             let labels = labelled(standing).with("rule", ceiling.useful.rule.label());
-            text.sample(&labels, Bound(ceiling.replicas));
+            text.sample(&labels, CeilingSeries(ceiling.replicas));
         }
     }
     text.family(&families::TARGET_FALLBACK);
@@ -68,9 +73,9 @@ pub(super) fn targets(text: &mut Text, snapshot: &LagSnapshot, now: &Moment, rul
 }
 
 /// A limit as a sample.
-struct Bound(Limit);
+struct CeilingSeries(Limit);
 
-impl Display for Bound {
+impl Display for CeilingSeries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Limit::Bounded(most) => most.fmt(f),

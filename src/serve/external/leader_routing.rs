@@ -4,24 +4,24 @@ use std::time::Instant;
 
 use axum::response::{IntoResponse, Response};
 
-use super::{Api, Asked};
+use super::{ApiRequest, ExternalMetricsApi};
 use crate::authentication::access::Caller;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::metric_query::Question;
+use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::newtypes::Moment;
-use crate::serve::api_error::Failure;
-use crate::serve::forward::{self, HANDED_OVER_WITHIN, LED_WITHIN, Role, Unled};
+use crate::serve::api_error::ApiFailure;
+use crate::serve::forward::{self, HANDED_OVER_WITHIN, LED_WITHIN, LeaderUnavailable, Role};
 use crate::serve::route::Route;
 use crate::serve::value_list;
 use crate::telemetry::api::ValueServed;
 
-impl Api {
+impl ExternalMetricsApi {
     /// Whether another daemon of the installation has passed the request on.
     pub(super) async fn is_forwarded(
         &self,
         caller: &Caller,
-        asked: &Asked<'_>,
-    ) -> Result<bool, Failure> {
+        asked: &ApiRequest<'_>,
+    ) -> Result<bool, ApiFailure> {
         let is_metric = matches!(asked.route, Route::Metric { .. });
         if !is_metric || !forward::is_forwarded(&asked.parts.headers) {
             return Ok(false);
@@ -29,7 +29,7 @@ impl Api {
         // Who cannot tell must not pass it on: two of them would do so for ever.
         let is_peer = self.access.is_peer(caller).await;
         is_peer.map_err(|error| {
-            Failure::unavailable(format!(
+            ApiFailure::unavailable(format!(
                 "whether another lagwise daemon asks cannot be checked: {error}"
             ))
         })
@@ -39,10 +39,10 @@ impl Api {
     /// one leader to the next it waits, but not long.
     pub(super) async fn metric(
         &self,
-        question: &Question<'_>,
-        asked: &Asked<'_>,
+        question: &MetricQuery<'_>,
+        asked: &ApiRequest<'_>,
         is_forwarded: bool,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, ApiFailure> {
         match self.own(question, is_forwarded).await {
             Some(answer) => answer,
             // Rare and large: boxed, so that the other answers need not make room for it.
@@ -53,10 +53,10 @@ impl Api {
     /// As [`metric`](Self::metric), where this daemon does not lead or has just begun to.
     async fn led(
         &self,
-        question: &Question<'_>,
-        asked: &Asked<'_>,
+        question: &MetricQuery<'_>,
+        asked: &ApiRequest<'_>,
         is_forwarded: bool,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, ApiFailure> {
         let deadline = tokio::time::Instant::now() + LED_WITHIN;
         // From here on no change is missed: so it has to be looked again.
         let (mut leading, mut reader) = (self.leading.from_now_on(), self.reader.from_now_on());
@@ -70,10 +70,12 @@ impl Api {
             };
             let now = tokio::time::Instant::now();
             let until = match why {
-                Unled::NoLeader | Unled::Beginning => deadline,
-                Unled::NotLeading | Unled::Unreachable => deadline.min(now + HANDED_OVER_WITHIN),
+                LeaderUnavailable::NoLeader | LeaderUnavailable::Beginning => deadline,
+                LeaderUnavailable::NotLeading | LeaderUnavailable::Unreachable => {
+                    deadline.min(now + HANDED_OVER_WITHIN)
+                }
                 // It has had its time, and perhaps it is about to.
-                Unled::NoAnswer if now < deadline => continue,
+                LeaderUnavailable::NoAnswer if now < deadline => continue,
                 _ => now,
             };
             let changed = async {
@@ -83,7 +85,7 @@ impl Api {
                 }
             };
             if tokio::time::timeout_at(until, changed).await.is_err() {
-                let failure = Failure::from(why);
+                let failure = ApiFailure::from(why);
                 return match is_forwarded {
                     true => Ok(forward::mark(failure.into_response(), Role::Other)),
                     false => Err(failure),
@@ -101,9 +103,9 @@ impl Api {
     /// not lead.
     async fn own(
         &self,
-        question: &Question<'_>,
+        question: &MetricQuery<'_>,
         is_forwarded: bool,
-    ) -> Option<Result<Response, Failure>> {
+    ) -> Option<Result<Response, ApiFailure>> {
         let snapshot = self.reader.latest();
         let now = Moment::now();
         if !self.decides(&snapshot, now.monotonic) {
@@ -128,16 +130,20 @@ impl Api {
         })
     }
 
-    async fn ask_leader(&self, asked: &Asked<'_>, is_forwarded: bool) -> Result<Response, Unled> {
+    async fn ask_leader(
+        &self,
+        asked: &ApiRequest<'_>,
+        is_forwarded: bool,
+    ) -> Result<Response, LeaderUnavailable> {
         if self.leading.own.term(Instant::now()).is_some() {
-            return Err(Unled::Beginning);
+            return Err(LeaderUnavailable::Beginning);
         }
         let leader = self.leading.others.borrow().clone();
         let (Some(leader), Some(forwarder)) = (leader, &self.forwarder) else {
-            return Err(Unled::NoLeader);
+            return Err(LeaderUnavailable::NoLeader);
         };
         if is_forwarded {
-            return Err(Unled::NotLeading);
+            return Err(LeaderUnavailable::NotLeading);
         }
         let path = asked.parts.uri.path_and_query();
         let path = path.map_or("/", |path| path.as_str());

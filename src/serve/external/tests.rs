@@ -19,7 +19,7 @@ use crate::model::fixtures;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::targets::Targets;
 use crate::model::targets::tenancy::Grant;
-use crate::model::units::glob::Pattern;
+use crate::model::units::glob::Glob;
 use crate::model::units::newtypes::{GroupId, OffsetReset};
 use crate::serve::auth::testing::Pretended;
 use crate::serve::first_read::MAX_WAITING;
@@ -28,7 +28,7 @@ use crate::snapshot_channel::{self, Publisher};
 pub(super) const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";
 const LAG: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag";
 
-const RULES: Rules = Rules {
+const RULES: ServingPolicy = ServingPolicy {
     clamp: true,
     cap: crate::model::settings::cap_mode::CapMode::Advise,
     // The fixture's readings were made when the test began.
@@ -36,7 +36,7 @@ const RULES: Rules = Rules {
     namespaces: Vec::new(),
 };
 
-pub(super) fn rules() -> Rules {
+pub(super) fn rules() -> ServingPolicy {
     RULES
 }
 
@@ -44,7 +44,7 @@ pub(super) fn rules() -> Rules {
 pub(super) struct Rig {
     pub(super) router: Router,
     pub(super) publisher: Publisher,
-    pub(super) interests: mpsc::Receiver<Interest>,
+    pub(super) interests: mpsc::Receiver<WatchKey>,
     pub(super) _drain: watch::Sender<bool>,
 }
 
@@ -130,7 +130,7 @@ pub(super) fn with_selector(path: &str, selector: &str) -> String {
 pub(super) async fn healthy(
     mut snapshot: LagSnapshot,
     publisher: Publisher,
-    mut interests: mpsc::Receiver<Interest>,
+    mut interests: mpsc::Receiver<WatchKey>,
 ) {
     let mut history = ClusterHistory::default();
     while let Some(interest) = interests.recv().await {

@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 use super::*;
 use crate::authentication::access::{ClusterTrust, FrontProxyTrust};
 use crate::leader_election::Leading;
-use crate::model::evaluation::Rules;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::fixtures;
 use crate::serve::BuildInfo;
 use crate::serve::admin::{self, HttpOptions};
@@ -303,8 +303,8 @@ async fn a_request_under_way_is_answered_before_the_end() {
     server.await.unwrap().unwrap();
 }
 
-fn rules() -> Rules {
-    Rules {
+fn rules() -> ServingPolicy {
+    ServingPolicy {
         clamp: true,
         cap: crate::model::settings::cap_mode::CapMode::Advise,
         max_staleness: Duration::from_secs(3600),

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Origin, ServerTls, TlsError, provider};
+use super::{CertificateOrigin, ServerTls, TlsError, provider};
 
 /// A client's own certificate, followed by its issuers, and its key.
 pub(in crate::serve) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -52,8 +52,10 @@ impl ServerTls {
         Peer {
             provider: provider(),
             own: match &self.origin {
-                Origin::Files { cert, .. } => Own::File(cert.clone()),
-                Origin::Own { names, .. } | Origin::Shared { names } => Own::Names(names.clone()),
+                CertificateOrigin::Files { cert, .. } => OwnIdentity::File(cert.clone()),
+                CertificateOrigin::Own { names, .. } | CertificateOrigin::Shared { names } => {
+                    OwnIdentity::Names(names.clone())
+                }
             },
             ca_pem: self.ca_pem_changes(),
         }
@@ -62,24 +64,26 @@ impl ServerTls {
 
 /// What is known of this daemon's own certificate.
 #[derive(Clone, Debug)]
-enum Own {
+enum OwnIdentity {
     /// It is in this file.
     File(PathBuf),
     /// It is made for these names.
     Names(Vec<String>),
 }
 
-impl Own {
+impl OwnIdentity {
     /// The certificate, where it is one that others may have, too, and its names. Read at each handshake,
     /// of which there is one for many requests: the file may have changed.
     fn look(&self) -> (Option<CertificateDer<'static>>, Vec<ServerName<'static>>) {
         match self {
-            Own::File(cert) => {
+            OwnIdentity::File(cert) => {
                 let leaf = CertificateDer::from_pem_file(cert).ok();
                 let names = leaf.as_ref().map(names_of).unwrap_or_default();
                 (leaf, names)
             }
-            Own::Names(names) => (None, names.iter().filter_map(|name| dns(name)).collect()),
+            OwnIdentity::Names(names) => {
+                (None, names.iter().filter_map(|name| dns(name)).collect())
+            }
         }
     }
 }
@@ -88,7 +92,7 @@ impl Own {
 #[derive(Debug)]
 struct Peer {
     provider: Arc<CryptoProvider>,
-    own: Own,
+    own: OwnIdentity,
     ca_pem: watch::Receiver<Option<String>>,
 }
 
@@ -182,13 +186,14 @@ fn names_of(certificate: &CertificateDer<'static>) -> Vec<ServerName<'static>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     use tempfile::TempDir;
 
-    struct Authority(Issuer<'static, KeyPair>, String);
+    use super::*;
 
-    impl Authority {
+    struct PeerAuthority(Issuer<'static, KeyPair>, String);
+
+    impl PeerAuthority {
         fn new() -> Self {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::default();
@@ -232,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_peer_has_the_same_certificate_or_one_of_the_same_authority_for_the_same_name() {
-        let (ours, theirs) = (Authority::new(), Authority::new());
+        let (ours, theirs) = (PeerAuthority::new(), PeerAuthority::new());
         let names = ["lagwise.shop.svc", "localhost", "127.0.0.1"];
         let folder = ours.signs(&names, true);
         let own = served(&folder);

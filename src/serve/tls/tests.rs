@@ -1,7 +1,7 @@
 use rustls::pki_types::UnixTime;
 
 use super::*;
-use crate::certificates::rotation::Step;
+use crate::certificates::rotation::RotationStep;
 
 fn write(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -136,7 +136,11 @@ async fn what_all_replicas_share_is_served_with_once_it_is_known() {
 
     let nothing = CertificateSet::read(&Default::default(), "localhost", now).0;
     let mut set = nothing;
-    for step in [Step::Begin, Step::NewAuthority, Step::NewLeaf] {
+    for step in [
+        RotationStep::Begin,
+        RotationStep::NewAuthority,
+        RotationStep::NewLeaf,
+    ] {
         let data = set.after(step, &names, now).unwrap();
         set = CertificateSet::read(&data, "localhost", now).0;
         let given = CertificateSet::read(&data, "localhost", now).0;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::ByteString;
-use lagwise::certificates::{Authority, CertificateSet, Data};
+use lagwise::certificates::{CertificateAuthority, CertificateSet, Data};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -165,8 +165,8 @@ pub(super) fn is_renewed_under_readers(testbed: &Testbed) -> Result<()> {
         asked()?;
         // A certificate that was made long ago: renewed, by the same authority.
         let now = SystemTime::now();
-        let authority =
-            Authority::from_pem(&made["ca.crt"], &made["ca.key"]).context("no authority")?;
+        let authority = CertificateAuthority::from_pem(&made["ca.crt"], &made["ca.key"])
+            .context("no authority")?;
         let old = authority.sign(&shared.names(), now - DAY * 80)?;
         shared.put(&[("tls.crt", &old.certificate_pem), ("tls.key", &old.key_pem)])?;
         let renewed = shared

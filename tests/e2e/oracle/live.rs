@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lagwise::k8s::live_hpa::spec_of;
 use lagwise::model::diagnostics::explain::Explanation;
-use lagwise::model::hpa::controller::memory::Memory;
+use lagwise::model::hpa::controller::memory::Recommendations;
 use lagwise::model::hpa::controller::stage::Verdict;
-use lagwise::model::hpa::controller::{Reading, Seen, Spec};
+use lagwise::model::hpa::controller::{HpaSpec, MetricReading, ObservedScale};
 use lagwise::model::units::quantity::Milli;
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ const COMMITTED: [i64; 4] = [60, 44, 11, 55];
 struct One {
     name: String,
     group: String,
-    spec: Spec,
+    spec: HpaSpec,
     /// What is served in each phase.
     values: Vec<Milli>,
     /// What was explained, and how many syncs there had been.
@@ -350,16 +350,16 @@ struct Replayed {
 fn replay(one: &One, all: &[Sync]) -> Result<Replayed> {
     let mut replayed = Replayed::default();
     // What the controller may remember: of a change it notes when that is written, which is between the times logged.
-    let mut memories = vec![Memory::default()];
+    let mut memories = vec![Recommendations::default()];
     let (mut current, mut before, mut phase) = (1, 1, 0);
     for (number, sync) in all.iter().enumerate() {
-        let seen = |status: u32, phase: usize| Seen {
+        let seen = |status: u32, phase: usize| ObservedScale {
             spec_replicas: current,
             status_replicas: status,
             pods: None,
             readings: vec![match sync.failed {
-                true => Reading::Failed,
-                false => Reading::Value(one.values[phase]),
+                true => MetricReading::Failed,
+                false => MetricReading::Value(one.values[phase]),
             }],
             scaled_to_zero: false,
         };
@@ -367,7 +367,8 @@ fn replay(one: &One, all: &[Sync]) -> Result<Replayed> {
         let mut candidates =
             (phase..one.values.len()).flat_map(|phase| [(current, phase), (before, phase)]);
         let wants = |(status, phase): &(u32, usize)| {
-            let looked = Memory::default().sync(&one.spec, &seen(*status, *phase), Duration::ZERO);
+            let looked =
+                Recommendations::default().sync(&one.spec, &seen(*status, *phase), Duration::ZERO);
             match looked.verdict {
                 Some(Verdict::Wants { replicas, .. }) => Some(replicas) == sync.stage,
                 _ => sync.failed,
@@ -384,7 +385,7 @@ fn replay(one: &One, all: &[Sync]) -> Result<Replayed> {
             .with_context(|| format!("metric stage: {}", shown()))?;
         let after = sync.after.unwrap_or(current);
         let fitting = |times: &[Duration]| {
-            let mut kept: Vec<Memory> = Vec::new();
+            let mut kept: Vec<Recommendations> = Vec::new();
             for (memory, now) in memories
                 .iter()
                 .flat_map(|m| times.iter().map(move |now| (m, *now)))

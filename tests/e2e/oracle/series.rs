@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use lagwise::k8s::live_hpa::spec_of;
-use lagwise::model::hpa::controller::memory::{Memory, Sync};
-use lagwise::model::hpa::controller::{PodCount, Reading, Seen, Source, Spec};
+use lagwise::model::hpa::controller::memory::{Recommendations, Sync};
+use lagwise::model::hpa::controller::{
+    HpaSpec, MetricReading, MetricSource, ObservedScale, PodCount,
+};
 use lagwise::model::hpa::facts::MetricTarget;
 use lagwise::model::units::quantity::Milli;
 use serde_json::{Map, Value, json};
@@ -13,8 +15,8 @@ use serde_json::{Map, Value, json};
 /// What the model says of one sync.
 #[derive(Debug)]
 pub(super) struct Expected {
-    pub(super) spec: Spec,
-    pub(super) seen: Seen,
+    pub(super) spec: HpaSpec,
+    pub(super) seen: ObservedScale,
     pub(super) sync: Sync,
     /// Whether the spec is another than at the sync before.
     pub(super) edited: bool,
@@ -40,7 +42,7 @@ impl Series {
         let first = spec(dice, metrics, to_zero);
         let start = dice.below(12);
         let mut given = read(&first);
-        let (mut memory, mut current, mut asleep) = (Memory::default(), start, false);
+        let (mut memory, mut current, mut asleep) = (Recommendations::default(), start, false);
         let (mut steps, mut expected) = (Vec::new(), Vec::new());
         for number in 1..=dice.below(30) + 15 {
             let mut step = Map::new();
@@ -70,10 +72,10 @@ impl Series {
             let readings = given.metrics.iter().zip(0..).map(|(source, place)| {
                 let items = items(dice, source, status, given.tolerances());
                 let reading = match items.as_slice() {
-                    [] => Reading::Failed,
-                    items => {
-                        Reading::Value(items.iter().copied().fold(Milli::default(), Milli::plus))
-                    }
+                    [] => MetricReading::Failed,
+                    items => MetricReading::Value(
+                        items.iter().copied().fold(Milli::default(), Milli::plus),
+                    ),
                 };
                 // Nothing at all is an error, and so is an answer without items.
                 if !items.is_empty() || dice.one_in(2) {
@@ -85,7 +87,7 @@ impl Series {
                 }
                 reading
             });
-            let seen = Seen {
+            let seen = ObservedScale {
                 spec_replicas: current,
                 status_replicas: status,
                 pods: Some(PodCount { all, ready }),
@@ -123,7 +125,7 @@ impl Series {
 }
 
 /// A spec as lagwise reads it of the cluster.
-fn read(spec: &Value) -> Spec {
+fn read(spec: &Value) -> HpaSpec {
     let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {}, "spec": spec});
     let hpa: HorizontalPodAutoscaler = serde_json::from_value(hpa).unwrap();
     spec_of(&hpa)
@@ -195,8 +197,13 @@ fn rules(dice: &mut Dice) -> Value {
 }
 
 /// The items of an answer; none is an error.
-fn items(dice: &mut Dice, source: &Source, status: u32, (down, up): (u64, u64)) -> Vec<Milli> {
-    let Source::External(target) = source else {
+fn items(
+    dice: &mut Dice,
+    source: &MetricSource,
+    status: u32,
+    (down, up): (u64, u64),
+) -> Vec<Milli> {
+    let MetricSource::External(target) = source else {
         return Vec::new();
     };
     let (target, per_replica) = match target {

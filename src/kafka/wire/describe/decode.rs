@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::streams;
 use crate::kafka::codes;
-use crate::kafka::wire::cursor::{Cursor, Malformed};
-use crate::kafka::wire::topics::Topics;
+use crate::kafka::wire::cursor::{FrameCursor, Malformed};
+use crate::kafka::wire::topics::TopicCatalog;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
 use crate::model::units::newtypes::{Partition, TopicName};
 
@@ -29,10 +29,10 @@ pub(in crate::kafka::wire) fn described<'a>(
     kind: GroupKind,
     body: &'a [u8],
     version: i16,
-    topics: &Topics,
+    topics: &TopicCatalog,
 ) -> Result<Vec<Entry<'a>>, Malformed> {
     let is_classic = kind == GroupKind::Classic;
-    let mut cursor = Cursor::new(body, !is_classic || version >= 5);
+    let mut cursor = FrameCursor::new(body, !is_classic || version >= 5);
     if !is_classic || version >= 1 {
         cursor.i32()?;
     }
@@ -68,8 +68,8 @@ fn named(name: &str) -> Option<Arc<str>> {
 }
 
 pub(super) fn names(
-    cursor: &mut Cursor<'_>,
-    topics: &Topics,
+    cursor: &mut FrameCursor<'_>,
+    topics: &TopicCatalog,
 ) -> Result<BTreeSet<TopicName>, Malformed> {
     let mut names = BTreeSet::new();
     for _ in 0..cursor.count(1)? {
@@ -79,7 +79,9 @@ pub(super) fn names(
 }
 
 /// Code, group and state, with which every kind but the classic one begins.
-pub(super) fn head<'a>(cursor: &mut Cursor<'a>) -> Result<(i16, &'a str, GroupState), Malformed> {
+pub(super) fn head<'a>(
+    cursor: &mut FrameCursor<'a>,
+) -> Result<(i16, &'a str, GroupState), Malformed> {
     let code = cursor.i16()?;
     cursor.skip_string()?;
     let head = (code, cursor.string()?, state(cursor.string()?));
@@ -90,9 +92,9 @@ pub(super) fn head<'a>(cursor: &mut Cursor<'a>) -> Result<(i16, &'a str, GroupSt
 
 fn with_assignor<'a>(
     kind: GroupKind,
-    cursor: &mut Cursor<'a>,
+    cursor: &mut FrameCursor<'a>,
     version: i16,
-    topics: &Topics,
+    topics: &TopicCatalog,
 ) -> Result<Entry<'a>, Malformed> {
     let (code, group, state) = head(cursor)?;
     let assignor = named(cursor.string()?);
@@ -119,9 +121,9 @@ fn with_assignor<'a>(
 
 fn member(
     kind: GroupKind,
-    cursor: &mut Cursor<'_>,
+    cursor: &mut FrameCursor<'_>,
     version: i16,
-    topics: &Topics,
+    topics: &TopicCatalog,
 ) -> Result<Member, Malformed> {
     let is_consumer = kind == GroupKind::Consumer;
     let id = cursor.string()?.into();
@@ -158,7 +160,7 @@ fn member(
     })
 }
 
-fn assignment(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<Assigned, Malformed> {
+fn assignment(cursor: &mut FrameCursor<'_>, topics: &TopicCatalog) -> Result<Assigned, Malformed> {
     let mut assigned = Vec::new();
     for _ in 0..cursor.count(19)? {
         cursor.uuid()?;
@@ -171,9 +173,9 @@ fn assignment(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<Assigned, Malf
 }
 
 fn classic<'a>(
-    cursor: &mut Cursor<'a>,
+    cursor: &mut FrameCursor<'a>,
     version: i16,
-    topics: &Topics,
+    topics: &TopicCatalog,
 ) -> Result<Entry<'a>, Malformed> {
     let code = cursor.i16()?;
     if version >= 6 {
@@ -241,16 +243,19 @@ fn classic<'a>(
 }
 
 /// What a classic consumer subscribes to; empty bytes, as while a group rebalances, are none.
-fn consumers_subscription(bytes: &[u8], topics: &Topics) -> Result<BTreeSet<TopicName>, Malformed> {
-    let mut cursor = Cursor::new(bytes, false);
+fn consumers_subscription(
+    bytes: &[u8],
+    topics: &TopicCatalog,
+) -> Result<BTreeSet<TopicName>, Malformed> {
+    let mut cursor = FrameCursor::new(bytes, false);
     // Later versions add fields at the end only.
     cursor.i16()?;
     names(&mut cursor, topics)
 }
 
 /// What a classic group's leader gave a member.
-fn consumers_assignment(bytes: &[u8], topics: &Topics) -> Result<Assigned, Malformed> {
-    let mut cursor = Cursor::new(bytes, false);
+fn consumers_assignment(bytes: &[u8], topics: &TopicCatalog) -> Result<Assigned, Malformed> {
+    let mut cursor = FrameCursor::new(bytes, false);
     cursor.i16()?;
     let mut assigned = Vec::new();
     for _ in 0..cursor.count(6)? {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::decode::{Assigned, Entry, head, names};
-use crate::kafka::wire::cursor::{Cursor, Malformed};
-use crate::kafka::wire::topics::Topics;
+use crate::kafka::wire::cursor::{FrameCursor, Malformed};
+use crate::kafka::wire::topics::TopicCatalog;
 use crate::model::kafka::group::{GroupDescription, GroupKind, Member, Subtopology};
 use crate::model::units::newtypes::{Partition, TopicName};
 
@@ -13,8 +13,8 @@ pub(super) const ROOM: usize = 12;
 
 /// A group; its tasks' partitions take so many bytes at most.
 pub(super) fn group<'a>(
-    cursor: &mut Cursor<'a>,
-    topics: &Topics,
+    cursor: &mut FrameCursor<'a>,
+    topics: &TopicCatalog,
     room: usize,
 ) -> Result<Entry<'a>, Malformed> {
     let (code, group, state) = head(cursor)?;
@@ -30,7 +30,7 @@ pub(super) fn group<'a>(
         cursor.tags()?;
         found
     };
-    let mut work = Work {
+    let mut work = TaskCount {
         subtopologies: &subtopologies,
         room,
     };
@@ -55,7 +55,10 @@ pub(super) fn group<'a>(
     })
 }
 
-fn subtopology(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<Subtopology, Malformed> {
+fn subtopology(
+    cursor: &mut FrameCursor<'_>,
+    topics: &TopicCatalog,
+) -> Result<Subtopology, Malformed> {
     let known = |topic: &TopicName| match topics.partitions(topic) {
         0 => None,
         partitions => u32::try_from(partitions).ok(),
@@ -82,8 +85,8 @@ fn subtopology(cursor: &mut Cursor<'_>, topics: &Topics) -> Result<Subtopology, 
 }
 
 fn topic_infos(
-    cursor: &mut Cursor<'_>,
-    topics: &Topics,
+    cursor: &mut FrameCursor<'_>,
+    topics: &TopicCatalog,
 ) -> Result<Vec<(TopicName, i32)>, Malformed> {
     let mut infos = Vec::new();
     for _ in 0..cursor.count(9)? {
@@ -96,7 +99,7 @@ fn topic_infos(
     Ok(infos)
 }
 
-fn skip_pairs(cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
+fn skip_pairs(cursor: &mut FrameCursor<'_>) -> Result<(), Malformed> {
     for _ in 0..cursor.count(3)? {
         cursor.skip_string()?;
         cursor.skip_string()?;
@@ -105,7 +108,7 @@ fn skip_pairs(cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
     Ok(())
 }
 
-fn member(cursor: &mut Cursor<'_>, work: &mut Work<'_>) -> Result<Member, Malformed> {
+fn member(cursor: &mut FrameCursor<'_>, work: &mut TaskCount<'_>) -> Result<Member, Malformed> {
     let id = cursor.string()?.into();
     cursor.i32()?;
     let instance = cursor.nullable_string()?.map(Arc::from);
@@ -151,14 +154,14 @@ fn member(cursor: &mut Cursor<'_>, work: &mut Work<'_>) -> Result<Member, Malfor
 }
 
 /// What tasks are parts of.
-struct Work<'a> {
+struct TaskCount<'a> {
     subtopologies: &'a [Subtopology],
     /// The bytes that partitions may take. A task is told by one number and stands for a partition
     /// of every source, so that a short answer could stand for any number of them.
     room: usize,
 }
 
-impl Work<'_> {
+impl TaskCount<'_> {
     /// The sources under which so many tasks of a sub-topology are listed: all, or the first where
     /// all would take too much.
     fn sources(&mut self, id: &str, tasks: usize) -> &[(TopicName, Option<u32>)] {
@@ -179,7 +182,7 @@ impl Work<'_> {
 
 /// The partitions of a member's active tasks: a task reads its number's partition of every source
 /// that has it.
-fn tasks(cursor: &mut Cursor<'_>, work: &mut Work<'_>) -> Result<Assigned, Malformed> {
+fn tasks(cursor: &mut FrameCursor<'_>, work: &mut TaskCount<'_>) -> Result<Assigned, Malformed> {
     let mut assigned = Assigned::new();
     for _ in 0..cursor.count(3)? {
         let id = cursor.string()?;

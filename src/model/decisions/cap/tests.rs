@@ -3,12 +3,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::hpa::facts::{HpaFacts, mode};
-use crate::model::settings::annotation_keys::MODE;
+use crate::model::settings::annotation_keys::CAP;
 use crate::model::settings::cap_mode::{CapMode, NO_CEILING};
 use crate::model::units::newtypes::Replicas;
 
-fn live(max: u32) -> Live {
-    Live {
+fn live(max: u32) -> HpaFields {
+    HpaFields {
         max,
         min: 1,
         ceiling: None,
@@ -18,8 +18,8 @@ fn live(max: u32) -> Live {
 }
 
 /// An HPA of a user's 20, capped at 6.
-fn capped() -> Live {
-    Live {
+fn capped() -> HpaFields {
+    HpaFields {
         max: 6,
         ceiling: Some(6),
         user: Some(20),
@@ -35,7 +35,7 @@ fn complete_read(ceiling: Limit, at: Instant) -> CompleteRead {
 fn who_says_what_mode() {
     let hpa = |own: Option<&str>, controller: bool| HpaFacts {
         annotations: own
-            .map(|own| (MODE.to_owned(), own.to_owned()))
+            .map(|own| (CAP.to_owned(), own.to_owned()))
             .into_iter()
             .collect(),
         controller: controller.then(|| "ScaledObject/x".into()),
@@ -61,9 +61,9 @@ fn the_users_number_is_told_from_ours() {
         (live(20), 20),
         (capped(), 20),
         // Changed by the user while capped.
-        (Live { max: 4, ..capped() }, 4),
+        (HpaFields { max: 4, ..capped() }, 4),
         (
-            Live {
+            HpaFields {
                 max: 30,
                 ..capped()
             },
@@ -71,7 +71,7 @@ fn the_users_number_is_told_from_ours() {
         ),
         // Somebody has taken the ceiling away.
         (
-            Live {
+            HpaFields {
                 max: 20,
                 ceiling: None,
                 ..capped()
@@ -79,7 +79,7 @@ fn the_users_number_is_told_from_ours() {
             20,
         ),
         (
-            Live {
+            HpaFields {
                 max: 6,
                 ceiling: None,
                 ..capped()
@@ -88,14 +88,14 @@ fn the_users_number_is_told_from_ours() {
         ),
         // Said outright.
         (
-            Live {
+            HpaFields {
                 explicit: Some(6),
                 ..capped()
             },
             6,
         ),
         (
-            Live {
+            HpaFields {
                 explicit: Some(9),
                 ..live(50)
             },
@@ -103,7 +103,7 @@ fn the_users_number_is_told_from_ours() {
         ),
         // minReplicas holds it above the ceiling.
         (
-            Live {
+            HpaFields {
                 max: 8,
                 min: 8,
                 ..capped()
@@ -117,8 +117,8 @@ fn the_users_number_is_told_from_ours() {
 
 #[test]
 fn what_was_seen_before_counts_while_the_field_is_as_it_was() {
-    let seen = Some(Seen { max: 6, user: 20 });
-    let bare = Live {
+    let seen = Some(LastSeen { max: 6, user: 20 });
+    let bare = HpaFields {
         ceiling: None,
         user: None,
         ..capped()
@@ -128,17 +128,17 @@ fn what_was_seen_before_counts_while_the_field_is_as_it_was() {
         (bare, seen, 20),
         (bare, None, 6),
         // With another number.
-        (Live { max: 9, ..bare }, seen, 9),
+        (HpaFields { max: 9, ..bare }, seen, 9),
         // minReplicas was lowered that held the field up, which is no new number.
         (
-            Live { max: 8, ..capped() },
-            Some(Seen { max: 8, user: 20 }),
+            HpaFields { max: 8, ..capped() },
+            Some(LastSeen { max: 8, user: 20 }),
             20,
         ),
-        (Live { max: 8, ..capped() }, seen, 8),
+        (HpaFields { max: 8, ..capped() }, seen, 8),
         // What the HPA itself says goes before it, as does what is said outright.
         (
-            Live {
+            HpaFields {
                 user: Some(30),
                 ..capped()
             },
@@ -146,7 +146,7 @@ fn what_was_seen_before_counts_while_the_field_is_as_it_was() {
             30,
         ),
         (
-            Live {
+            HpaFields {
                 explicit: Some(7),
                 ..bare
             },
@@ -156,7 +156,7 @@ fn what_was_seen_before_counts_while_the_field_is_as_it_was() {
     ] {
         assert_eq!(now.user_max(seen), expected, "{now:?} after {seen:?}");
     }
-    for keeper in [Keeper::Policy, Keeper::Lagwise] {
+    for keeper in [FieldOwner::Policy, FieldOwner::Lagwise] {
         // Enforced again, with the right account; or given back.
         let held = write(bare, enforce(bare, seen, 6, keeper), keeper);
         assert_eq!(held, capped(), "{keeper:?}");
@@ -172,10 +172,10 @@ fn what_was_seen_before_counts_while_the_field_is_as_it_was() {
 
 #[test]
 fn with_the_policy_only_the_ceiling_is_written() {
-    let change = |now, ceiling| enforce(now, None, ceiling, Keeper::Policy);
-    let set = |ceiling| Change {
-        ceiling: Some(Mark::Set(ceiling)),
-        ..Change::default()
+    let change = |now, ceiling| enforce(now, None, ceiling, FieldOwner::Policy);
+    let set = |ceiling| CapPatch {
+        ceiling: Some(AnnotationChange::Set(ceiling)),
+        ..CapPatch::default()
     };
     assert_eq!(change(live(20), 6), set(6));
     assert_eq!(change(capped(), 12), set(12));
@@ -183,7 +183,7 @@ fn with_the_policy_only_the_ceiling_is_written() {
     // The policy was not there when the field was written.
     assert_eq!(
         change(
-            Live {
+            HpaFields {
                 max: 30,
                 ..capped()
             },
@@ -195,17 +195,20 @@ fn with_the_policy_only_the_ceiling_is_written() {
 
 #[test]
 fn without_it_the_field_and_the_account_are() {
-    let change = |now, ceiling| enforce(now, None, ceiling, Keeper::Lagwise);
-    let all = |max, ceiling, user| Change {
+    let change = |now, ceiling| enforce(now, None, ceiling, FieldOwner::Lagwise);
+    let all = |max, ceiling, user| CapPatch {
         max,
-        ceiling: Some(Mark::Set(ceiling)),
-        user: Some(Mark::Set(user)),
+        ceiling: Some(AnnotationChange::Set(ceiling)),
+        user: Some(AnnotationChange::Set(user)),
     };
     assert_eq!(change(live(20), 6), all(Some(6), 6, 20));
     assert_eq!(change(live(4), 6), all(None, 6, 4));
-    assert_eq!(change(Live { min: 8, ..live(20) }, 6), all(Some(8), 6, 20));
+    assert_eq!(
+        change(HpaFields { min: 8, ..live(20) }, 6),
+        all(Some(8), 6, 20)
+    );
     assert!(change(capped(), 6).is_empty());
-    let raised = Change {
+    let raised = CapPatch {
         user: None,
         ..all(Some(12), 12, 20)
     };
@@ -213,13 +216,13 @@ fn without_it_the_field_and_the_account_are() {
 }
 
 /// The HPA after a write of lagwise's, and after the policy where there is one.
-fn write(now: Live, change: Change, keeper: Keeper) -> Live {
+fn write(now: HpaFields, change: CapPatch, keeper: FieldOwner) -> HpaFields {
     let marked = |is, mark| match mark {
         None => is,
-        Some(Mark::Set(number)) => Some(number),
-        Some(Mark::Remove) => None,
+        Some(AnnotationChange::Set(number)) => Some(number),
+        Some(AnnotationChange::Remove) => None,
     };
-    let after = Live {
+    let after = HpaFields {
         max: change.max.unwrap_or(now.max),
         ceiling: marked(now.ceiling, change.ceiling),
         user: marked(now.user, change.user),
@@ -229,23 +232,23 @@ fn write(now: Live, change: Change, keeper: Keeper) -> Live {
 }
 
 /// What the policy makes of a write (`charts/lagwise/files/cap-policy.yaml`).
-fn admit(before: Live, after: Live, keeper: Keeper) -> Live {
-    if keeper == Keeper::Lagwise || !(before.is_marked() || after.is_marked()) {
+fn admit(before: HpaFields, after: HpaFields, keeper: FieldOwner) -> HpaFields {
+    if keeper == FieldOwner::Lagwise || !(before.is_marked() || after.is_marked()) {
         return after;
     }
     let changed = after.max != before.max;
     let remembered = after.user.or(before.user).filter(|_| !changed);
     let user = after.explicit.or(remembered).unwrap_or(after.max);
     let ceiling = after.ceiling.unwrap_or(NO_CEILING).max(after.min);
-    Live {
+    HpaFields {
         max: user.min(ceiling),
         user: after.is_marked().then_some(user),
         ..after
     }
 }
 
-fn any_keeper() -> impl Strategy<Value = Keeper> {
-    prop_oneof![Just(Keeper::Policy), Just(Keeper::Lagwise)]
+fn any_keeper() -> impl Strategy<Value = FieldOwner> {
+    prop_oneof![Just(FieldOwner::Policy), Just(FieldOwner::Lagwise)]
 }
 
 #[derive(Clone, Debug)]
@@ -275,7 +278,7 @@ proptest! {
         turns in proptest::collection::vec(any_turn(), 0..30),
     ) {
         let first = first.max(min);
-        let mut now = Live { min, ..live(first) };
+        let mut now = HpaFields { min, ..live(first) };
         let (mut user, mut ceiling) = (first, NO_CEILING);
         let mut seen = Some(now.seen(None));
         for turn in turns {
@@ -286,19 +289,19 @@ proptest! {
                     if to != now.max || now.user.is_none() {
                         user = to;
                     }
-                    now = admit(now, Live { max: to, ..now }, keeper);
+                    now = admit(now, HpaFields { max: to, ..now }, keeper);
                 }
                 Turn::Ceiling(to) => ceiling = to,
                 Turn::Explicit(to) => {
                     let to = to.map(|to| to.max(now.min));
                     user = to.unwrap_or(user);
-                    now = admit(now, Live { explicit: to, ..now }, keeper);
+                    now = admit(now, HpaFields { explicit: to, ..now }, keeper);
                 }
-                Turn::Bare => now = admit(now, Live { ceiling: None, user: None, ..now }, keeper),
+                Turn::Bare => now = admit(now, HpaFields { ceiling: None, user: None, ..now }, keeper),
                 Turn::Min(to) => {
                     // The API server refuses more than maxReplicas; without the policy that is what is capped.
-                    let most = if keeper == Keeper::Policy { user } else { now.max };
-                    now = admit(now, Live { min: to.min(most), ..now }, keeper);
+                    let most = if keeper == FieldOwner::Policy { user } else { now.max };
+                    now = admit(now, HpaFields { min: to.min(most), ..now }, keeper);
                 }
             }
             if let Some(said) = now.explicit {
@@ -326,7 +329,7 @@ proptest! {
     fn the_ceiling_is_lowered_only_after_reads_that_agree(
         reads in proptest::collection::vec(proptest::option::weighted(0.9, 1u32..30), 1..60),
     ) {
-        let (mut follow, mut enforced) = (Follow::default(), None::<u32>);
+        let (mut follow, mut enforced) = (CeilingHysteresis::default(), None::<u32>);
         let mut at = Instant::now();
         let mut complete: Vec<u32> = Vec::new();
         for read in reads {
@@ -360,7 +363,7 @@ proptest! {
 
 #[test]
 fn no_limit_is_the_most_there_can_be() {
-    let mut follow = Follow::default();
+    let mut follow = CeilingHysteresis::default();
     let read = Some(complete_read(Limit::Unbounded, Instant::now()));
     assert_eq!(follow.next(read, Some(6)), Some(NO_CEILING));
     assert_eq!(follow.next(read, None), Some(NO_CEILING));
@@ -369,7 +372,7 @@ fn no_limit_is_the_most_there_can_be() {
 #[test]
 fn who_keeps_undoing_is_met_ever_more_rarely() {
     let start = Instant::now();
-    let mut patience = Patience::default();
+    let mut patience = WriteBackoff::default();
     let mut writes = Vec::new();
     for second in 0..3600 {
         let now = start + Duration::from_secs(second);
@@ -381,7 +384,7 @@ fn who_keeps_undoing_is_met_ever_more_rarely() {
     assert!(writes.len() < 20, "{writes:?}");
     assert!(patience.is_tried());
     // After a time in which what was written lasted, a write is made at once again.
-    let mut calm = Patience::default();
+    let mut calm = WriteBackoff::default();
     for second in [0, 100, 200] {
         let now = start + Duration::from_secs(second);
         assert!(calm.allows(now));

@@ -38,7 +38,7 @@ fn reads(sweeps: Vec<(&'static str, u64, Vec<Row>)>) -> Vec<Option<(Limit, u64)>
         targets: targets(),
         ..LagSnapshot::default()
     };
-    let rules = Rules {
+    let rules = ServingPolicy {
         clamp: true,
         cap: CapMode::Advise,
         max_staleness: Duration::from_secs(30),

@@ -6,7 +6,7 @@ use super::*;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::fixtures::{self, Row};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
-use crate::model::hpa::key::HpaName;
+use crate::model::hpa::key::HpaKey;
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
@@ -17,12 +17,12 @@ use crate::model::units::quantity::Milli;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A workload of three replicas that has been idle for longer than its cooldown.
-fn idle() -> Situation {
-    Situation {
+fn idle() -> WorkloadState {
+    WorkloadState {
         wanted: true,
         marked: false,
         replicas: 3,
-        work: Work::None,
+        work: Demand::None,
         idle: Some(6 * MINUTE),
         cooldown: 5 * MINUTE,
         zeroed: None,
@@ -31,8 +31,8 @@ fn idle() -> Situation {
 }
 
 /// One that lagwise has set to zero.
-fn asleep() -> Situation {
-    Situation {
+fn asleep() -> WorkloadState {
+    WorkloadState {
         marked: true,
         replicas: 0,
         idle: None,
@@ -42,70 +42,70 @@ fn asleep() -> Situation {
 
 #[test]
 fn to_zero_only_after_the_cooldown_and_with_nothing_to_do() {
-    assert_eq!(step(&idle()), Step::Zero);
+    assert_eq!(step(&idle()), ZeroAction::Zero);
     for (idle_for, work) in [
-        (Some(4 * MINUTE), Work::None),
-        (None, Work::None),
-        (Some(6 * MINUTE), Work::Unknown),
-        (Some(6 * MINUTE), Work::NeverRan),
-        (Some(6 * MINUTE), Work::Waiting(1)),
+        (Some(4 * MINUTE), Demand::None),
+        (None, Demand::None),
+        (Some(6 * MINUTE), Demand::Unknown),
+        (Some(6 * MINUTE), Demand::NeverRan),
+        (Some(6 * MINUTE), Demand::Waiting(1)),
     ] {
-        let situation = Situation {
+        let situation = WorkloadState {
             idle: idle_for,
             work,
             ..idle()
         };
-        assert_eq!(step(&situation), Step::Rest, "{situation:?}");
+        assert_eq!(step(&situation), ZeroAction::Rest, "{situation:?}");
     }
-    let unwanted = Situation {
+    let unwanted = WorkloadState {
         wanted: false,
         ..idle()
     };
-    assert_eq!(step(&unwanted), Step::Rest);
+    assert_eq!(step(&unwanted), ZeroAction::Rest);
 }
 
 #[test]
 fn it_wakes_what_it_put_to_sleep_and_nothing_else() {
     for (work, expected) in [
-        (Work::None, Step::Rest),
-        (Work::Unknown, Step::Rest),
-        (Work::NeverRan, Step::Wake(2)),
-        (Work::Waiting(1), Step::Wake(2)),
-        (Work::Waiting(7), Step::Wake(7)),
-        (Work::Waiting(99), Step::Wake(10)),
+        (Demand::None, ZeroAction::Rest),
+        (Demand::Unknown, ZeroAction::Rest),
+        (Demand::NeverRan, ZeroAction::Wake(2)),
+        (Demand::Waiting(1), ZeroAction::Wake(2)),
+        (Demand::Waiting(7), ZeroAction::Wake(7)),
+        (Demand::Waiting(99), ZeroAction::Wake(10)),
     ] {
-        let marked = Situation { work, ..asleep() };
+        let marked = WorkloadState { work, ..asleep() };
         assert_eq!(step(&marked), expected, "{work:?}");
-        let by_hand = Situation {
+        let by_hand = WorkloadState {
             marked: false,
             ..marked
         };
-        assert_eq!(step(&by_hand), Step::Rest, "{work:?}");
+        assert_eq!(step(&by_hand), ZeroAction::Rest, "{work:?}");
     }
 }
 
 #[test]
 fn who_no_longer_wants_it_gets_the_replicas_back() {
-    let unwanted = Situation {
+    let unwanted = WorkloadState {
         wanted: false,
         ..asleep()
     };
-    assert_eq!(step(&unwanted), Step::Wake(2));
-    let awake = Situation {
+    assert_eq!(step(&unwanted), ZeroAction::Wake(2));
+    let awake = WorkloadState {
         replicas: 1,
         ..unwanted
     };
-    assert_eq!(step(&awake), Step::Unmark);
+    assert_eq!(step(&awake), ZeroAction::Unmark);
 }
 
 #[test]
 fn replicas_right_after_the_write_are_the_hpas_and_later_ones_a_persons() {
     for (zeroed, expected) in [
-        (Some(Duration::from_secs(2)), Step::Zero),
-        (Some(2 * MINUTE), Step::Unmark),
-        (None, Step::Unmark),
+        (Some(Duration::from_secs(2)), ZeroAction::Zero),
+        (Some(2 * MINUTE), ZeroAction::Unmark),
+        (None, ZeroAction::Unmark),
     ] {
-        let rewritten = Situation {
+        let rewritten = WorkloadState {
             replicas: 3,
             zeroed,
             ..asleep()
@@ -116,29 +116,29 @@ fn replicas_right_after_the_write_are_the_hpas_and_later_ones_a_persons() {
 
 #[test]
 fn bounds_without_room_between_them_give_the_fewest() {
-    let narrow = Situation {
-        work: Work::Waiting(50),
+    let narrow = WorkloadState {
+        work: Demand::Waiting(50),
         bounds: (4, 2),
         ..asleep()
     };
-    assert_eq!(step(&narrow), Step::Wake(4));
-    let none = Situation {
+    assert_eq!(step(&narrow), ZeroAction::Wake(4));
+    let none = WorkloadState {
         bounds: (0, 0),
         ..narrow
     };
-    assert_eq!(step(&none), Step::Wake(1));
+    assert_eq!(step(&none), ZeroAction::Wake(1));
 }
 
 #[test]
 fn one_metric_with_work_is_enough_and_one_unknown_too() {
-    let (some, more) = (Work::Waiting(2), Work::Waiting(5));
+    let (some, more) = (Demand::Waiting(2), Demand::Waiting(5));
     for (a, b, expected) in [
         (some, more, more),
-        (some, Work::Unknown, some),
-        (Work::None, Work::Unknown, Work::Unknown),
-        (Work::None, Work::NeverRan, Work::NeverRan),
-        (Work::NeverRan, Work::Unknown, Work::Unknown),
-        (Work::None, Work::None, Work::None),
+        (some, Demand::Unknown, some),
+        (Demand::None, Demand::Unknown, Demand::Unknown),
+        (Demand::None, Demand::NeverRan, Demand::NeverRan),
+        (Demand::NeverRan, Demand::Unknown, Demand::Unknown),
+        (Demand::None, Demand::None, Demand::None),
     ] {
         assert_eq!((a.and(b), b.and(a)), (expected, expected));
     }
@@ -150,7 +150,7 @@ fn after(
     sweeps: Vec<(u64, Vec<Row>)>,
     now: u64,
     annotations: &[(&str, &str)],
-) -> BTreeMap<HpaName, Sleeper> {
+) -> BTreeMap<HpaKey, Candidate> {
     let hpa = HpaFacts {
         namespace: "shop".into(),
         name: "orders".into(),
@@ -180,7 +180,7 @@ fn after(
         let latest = history.take_in(read, Scope::Whole);
         snapshot.clusters = [("main".into(), latest)].into();
     }
-    let rules = Rules {
+    let rules = ServingPolicy {
         clamp: true,
         cap: crate::model::settings::cap_mode::CapMode::Advise,
         max_staleness: Duration::from_secs(30),
@@ -196,25 +196,25 @@ fn what_there_is_to_do_is_read_off_the_last_sweep() {
         |committed, end: Result<i64, Fault>| vec![(0, Ok(committed), end), (0, Ok(Some(0)), Ok(0))];
     let down = (5, row(Some(7), Err(Fault::NoAnswer)));
     for (sweeps, now, expected) in [
-        (vec![(0, row(Some(7), Ok(7)))], 0, Work::None),
-        (vec![(0, row(Some(7), Ok(8)))], 0, Work::Waiting(1)),
-        (vec![(0, row(Some(7), Ok(157)))], 0, Work::Waiting(2)),
+        (vec![(0, row(Some(7), Ok(7)))], 0, Demand::None),
+        (vec![(0, row(Some(7), Ok(8)))], 0, Demand::Waiting(1)),
+        (vec![(0, row(Some(7), Ok(157)))], 0, Demand::Waiting(2)),
         // Two partitions, whatever the lag.
-        (vec![(0, row(Some(7), Ok(99_999)))], 0, Work::Waiting(2)),
+        (vec![(0, row(Some(7), Ok(99_999)))], 0, Demand::Waiting(2)),
         // What was read before the broker went down is still served, and is no reason to sleep.
         (
             vec![(0, row(Some(7), Ok(7))), down.clone()],
             5,
-            Work::Unknown,
+            Demand::Unknown,
         ),
         (
             vec![(0, row(Some(7), Ok(157))), down.clone()],
             5,
-            Work::Waiting(2),
+            Demand::Waiting(2),
         ),
-        (vec![(0, row(Some(7), Ok(157))), down], 60, Work::Unknown),
-        (vec![], 0, Work::Unknown),
-        (vec![(0, vec![(0, Ok(None), Ok(9))])], 0, Work::NeverRan),
+        (vec![(0, row(Some(7), Ok(157))), down], 60, Demand::Unknown),
+        (vec![], 0, Demand::Unknown),
+        (vec![(0, vec![(0, Ok(None), Ok(9))])], 0, Demand::NeverRan),
     ] {
         let found = after(sweeps.clone(), now, &on);
         let [sleeper] = found.into_values().collect::<Vec<_>>()[..] else {
@@ -259,11 +259,11 @@ fn a_metric_of_others_is_a_finding_where_zero_is_wanted() {
 
 #[test]
 fn the_time_without_work_begins_anew_after_whatever_is_not_none() {
-    let hpa: HpaName = ("n".into(), "h".into());
+    let hpa: HpaKey = ("n".into(), "h".into());
     let at = |seconds| fixtures::at(Duration::from_secs(seconds));
     let mut idle = IdleSince::new();
     let mut turn = |seconds, work| {
-        let sleeper = Sleeper {
+        let sleeper = Candidate {
             work,
             cooldown: MINUTE,
             ceiling: None,
@@ -272,25 +272,25 @@ fn the_time_without_work_begins_anew_after_whatever_is_not_none() {
         idle.get(&hpa)
             .map(|since| at(seconds).since(since).as_secs())
     };
-    assert_eq!(turn(0, Work::None), Some(0));
-    assert_eq!(turn(5, Work::None), Some(5));
+    assert_eq!(turn(0, Demand::None), Some(0));
+    assert_eq!(turn(5, Demand::None), Some(5));
     for (seconds, work) in [
-        (10, Work::Unknown),
-        (20, Work::Waiting(1)),
-        (30, Work::NeverRan),
+        (10, Demand::Unknown),
+        (20, Demand::Waiting(1)),
+        (30, Demand::NeverRan),
     ] {
         assert_eq!(turn(seconds, work), None);
-        assert_eq!(turn(seconds + 5, Work::None), Some(0));
-        assert_eq!(turn(seconds + 8, Work::None), Some(3));
+        assert_eq!(turn(seconds + 5, Demand::None), Some(0));
+        assert_eq!(turn(seconds + 8, Demand::None), Some(3));
     }
 }
 
-fn any_work() -> impl Strategy<Value = Work> {
+fn any_work() -> impl Strategy<Value = Demand> {
     prop_oneof![
-        Just(Work::Unknown),
-        Just(Work::NeverRan),
-        Just(Work::None),
-        (1u32..50).prop_map(Work::Waiting),
+        Just(Demand::Unknown),
+        Just(Demand::NeverRan),
+        Just(Demand::None),
+        (1u32..50).prop_map(Demand::Waiting),
     ]
 }
 
@@ -298,7 +298,7 @@ fn any_work() -> impl Strategy<Value = Work> {
 #[derive(Clone, Debug)]
 enum Turn {
     /// So much time passes with this to do.
-    Passes(u64, Work),
+    Passes(u64, Demand),
     /// A person sets the replicas.
     Hand(u32),
     /// The HPA writes what it had worked out from an older reading.
@@ -324,14 +324,14 @@ proptest! {
     ) {
         let (mut replicas, mut marked, mut by_hand) = (3u32, false, false);
         let (mut idle, mut zeroed) = (None::<Duration>, None::<Duration>);
-        let mut work = Work::None;
+        let mut work = Demand::None;
         for turn in turns {
             let mut half_way = false;
             match turn {
                 Turn::Passes(seconds, now) => {
                     let passed = Duration::from_secs(seconds);
                     work = now;
-                    idle = (work == Work::None && replicas > 0)
+                    idle = (work == Demand::None && replicas > 0)
                         .then(|| idle.unwrap_or_default() + passed);
                     zeroed = zeroed.map(|ago| ago + passed);
                 }
@@ -349,29 +349,29 @@ proptest! {
                     idle = None;
                 }
             }
-            let situation = Situation { marked, replicas, work, idle, zeroed, ..idle_by_default() };
+            let situation = WorkloadState { marked, replicas, work, idle, zeroed, ..idle_by_default() };
             let had = replicas;
             match step(&situation) {
-                Step::Rest => {}
-                Step::Zero => {
-                    prop_assert_eq!(work, Work::None);
+                ZeroAction::Rest => {}
+                ZeroAction::Zero => {
+                    prop_assert_eq!(work, Demand::None);
                     marked = true;
                     if !half_way {
                         replicas = 0;
                         zeroed = Some(Duration::ZERO);
                     }
                 }
-                Step::Wake(to) => {
+                ZeroAction::Wake(to) => {
                     prop_assert!(!by_hand, "woken although a person had switched it off");
                     prop_assert!((2..=10).contains(&to));
                     replicas = to;
                     idle = None;
                     marked = half_way;
                 }
-                Step::Unmark => marked = false,
+                ZeroAction::Unmark => marked = false,
             }
             by_hand &= replicas == 0;
-            if matches!(work, Work::Waiting(_)) {
+            if matches!(work, Demand::Waiting(_)) {
                 prop_assert!(replicas > 0 || by_hand, "work waits at zero replicas");
                 prop_assert!(replicas >= had.min(2), "work took replicas away");
             }
@@ -380,6 +380,6 @@ proptest! {
 }
 
 /// By another name, where `idle` is one already.
-fn idle_by_default() -> Situation {
+fn idle_by_default() -> WorkloadState {
     idle()
 }

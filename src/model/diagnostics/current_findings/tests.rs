@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::model::evaluation::Rules;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::metric_evaluation::standings;
 use crate::model::fixtures;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
@@ -17,7 +17,7 @@ use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::TopicName;
 use crate::model::units::quantity::Milli;
 
-const LOOKING: Looking = Looking {
+const LOOKING: FindingOptions = FindingOptions {
     cap: CapMode::Advise,
     members_within: Duration::ZERO,
 };
@@ -210,7 +210,7 @@ fn without_members(
         .into(),
         ..LagSnapshot::default()
     };
-    let looking = Looking {
+    let looking = FindingOptions {
         members_within,
         ..LOOKING
     };
@@ -300,7 +300,7 @@ fn refusals_that_somebody_has_to_mend() {
             .into(),
             ..LagSnapshot::default()
         };
-        let rules = Rules {
+        let rules = ServingPolicy {
             clamp: true,
             cap: CapMode::Advise,
             max_staleness: Duration::from_secs(30),

@@ -5,19 +5,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Cap, Derivation, Explanation, GroupPart, PartitionPart, TopicPart};
-use crate::model::evaluation::metric_evaluation::{Standing, hpa_ceilings, standings_of};
+use crate::model::evaluation::metric_evaluation::{MetricEvaluation, hpa_ceilings, standings_of};
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::series_match::{group_of, series};
-use crate::model::evaluation::{self, Answer, Rules, ValueRule, topic_selection};
-use crate::model::findings::{About, Finding};
+use crate::model::evaluation::{self, MetricValue, ServingPolicy, ValueRule, topic_selection};
+use crate::model::findings::{Finding, FindingSubject};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic, TopicLag};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::lookup::{Asked, resolve};
-use crate::model::targets::metric_query::Question;
-use crate::model::targets::{HpaCap, Interest, Origin};
+use crate::model::targets::lookup::{GroupQuery, resolve};
+use crate::model::targets::metric_query::MetricQuery;
+use crate::model::targets::{HpaCap, Origin, WatchKey};
 use crate::model::units::newtypes::{Moment, TopicName};
 use crate::model::units::partition_filter::PartitionFilter;
 
@@ -32,7 +32,7 @@ pub enum Subject {
         name: String,
     },
     /// A group's, without any HPA.
-    Group(Interest),
+    Group(WatchKey),
 }
 
 /// Derives the numbers of an HPA or a group; `None` where no metric of lagwise is asked for by such an
@@ -42,9 +42,9 @@ pub fn derive(
     subject: &Subject,
     snapshot: &LagSnapshot,
     now: &Moment,
-    rules: &Rules,
+    rules: &ServingPolicy,
 ) -> Option<Explanation> {
-    let look = Look {
+    let look = ExplainInput {
         snapshot,
         now,
         rules,
@@ -55,13 +55,13 @@ pub fn derive(
     }
 }
 
-struct Look<'a> {
+struct ExplainInput<'a> {
     snapshot: &'a LagSnapshot,
     now: &'a Moment,
-    rules: &'a Rules,
+    rules: &'a ServingPolicy,
 }
 
-impl Look<'_> {
+impl ExplainInput<'_> {
     fn hpa(&self, namespace: &str, name: &str) -> Option<Explanation> {
         let targets = &self.snapshot.targets;
         let wanted = |ns: &Arc<str>, n: &Arc<str>| **ns == *namespace && **n == *name;
@@ -98,12 +98,12 @@ impl Look<'_> {
         })
     }
 
-    fn group(&self, interest: &Interest) -> Explanation {
+    fn group(&self, interest: &WatchKey) -> Explanation {
         let targets = &self.snapshot.targets;
         let mut same = targets.all.iter().filter(|target| {
             target.interest.cluster == interest.cluster && target.interest.group == interest.group
         });
-        let asked = Asked {
+        let asked = GroupQuery {
             interest: Arc::new(interest.clone()),
             label: interest.group.to_string(),
             settings: same
@@ -155,8 +155,8 @@ impl Look<'_> {
         }
     }
 
-    fn metric(&self, standing: &Standing<'_>) -> Derivation {
-        let question = Question {
+    fn metric(&self, standing: &MetricEvaluation<'_>) -> Derivation {
+        let question = MetricQuery {
             namespace: standing.namespace,
             metric: standing.metric.name(),
             selector: standing.selector,
@@ -183,8 +183,8 @@ impl Look<'_> {
         }
     }
 
-    fn part(&self, selector: &Selector, asked: &Asked) -> GroupPart {
-        let Asked {
+    fn part(&self, selector: &Selector, asked: &GroupQuery) -> GroupPart {
+        let GroupQuery {
             interest, settings, ..
         } = asked;
         let threads = settings.threads();
@@ -225,7 +225,7 @@ impl Look<'_> {
     fn add_topics(
         &self,
         part: &mut GroupPart,
-        asked: &Asked,
+        asked: &GroupQuery,
         cluster: &ClusterSnapshot,
         group: &GroupSnapshot,
         topics: &[(&TopicName, &GroupTopic)],
@@ -300,7 +300,7 @@ fn oldest(partitions: &[PartitionPart]) -> Option<f64> {
 }
 
 /// Why a value is what it is.
-fn because(answer: &Answer) -> String {
+fn because(answer: &MetricValue) -> String {
     let per = answer.wanted.map(|wanted| wanted.to_string());
     let per = per.as_deref().unwrap_or("unknown");
     let ceiling = answer.ceiling.and_then(|c| c.replicas.bounded());
@@ -330,8 +330,10 @@ fn because(answer: &Answer) -> String {
 /// Whether a finding is about this HPA, or about one of its groups.
 fn is_about(finding: &Finding, hpa: &str, groups: &BTreeSet<(String, String)>) -> bool {
     match finding.about() {
-        About::Group(cluster, group) => groups.contains(&(cluster.to_string(), group.to_string())),
-        About::Hpa(of) => of == hpa,
+        FindingSubject::Group(cluster, group) => {
+            groups.contains(&(cluster.to_string(), group.to_string()))
+        }
+        FindingSubject::Hpa(of) => of == hpa,
     }
 }
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::hpa::controller::Spec;
-use crate::model::hpa::controller::outlook::Past;
+use crate::model::hpa::controller::HpaSpec;
+use crate::model::hpa::controller::outlook::KnownHistory;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
 
 /// One HPA: what it asks for, what it scales, and what its controller says.
@@ -12,11 +12,11 @@ pub struct LiveHpa {
     /// What somebody wrote into it.
     pub facts: HpaFacts,
     /// Its spec, as its controller reads it.
-    pub spec: Spec,
+    pub spec: HpaSpec,
     /// Its metrics, in the order of the spec.
     pub metrics: Vec<LiveMetric>,
     /// What its status tells of the syncs before.
-    pub past: Past,
+    pub past: KnownHistory,
     /// Its conditions.
     pub conditions: Vec<Condition>,
     /// What it scales: the replicas that it is to have and those that it has, or why they are not known.

@@ -3,11 +3,12 @@
 
 use super::live::{LiveHpa, LiveMetric};
 use super::{Explanation, MetricProposal, Outcome};
-use crate::model::decisions::cap::Live;
-use crate::model::hpa::controller::outlook::{Open, Outlook, Range, outlook};
+use crate::model::decisions::cap::HpaFields;
+use crate::model::hpa::controller::outlook::{Outlook, Range, UnknownHistory, outlook};
 use crate::model::hpa::controller::stage::{Proposal, Verdict};
 use crate::model::hpa::controller::{
-    Behavior, Case, Change, Reading, Rules, Seen, Select, Source, Spec,
+    Behavior, Case, HpaSpec, MetricReading, MetricSource, ObservedScale, PolicyKind, ScalingRules,
+    Select,
 };
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::units::quantity::Milli;
@@ -15,14 +16,14 @@ use crate::model::units::quantity::Milli;
 /// Adds what the HPA itself comes to.
 #[must_use]
 pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
-    let readings: Vec<Reading> = hpa
+    let readings: Vec<MetricReading> = hpa
         .metrics
         .iter()
         .map(|metric| reading(&explanation, metric))
         .collect();
     if let Some(cap) = &mut explanation.cap {
         cap.max_replicas = hpa.facts.max_replicas;
-        cap.user_max_replicas = Some(Live::of(&hpa.facts).user_max(None));
+        cap.user_max_replicas = Some(HpaFields::of(&hpa.facts).user_max(None));
         let ceiling = explanation.ceiling;
         let is_held = ceiling.is_some_and(|ceiling| cap.max_replicas <= ceiling);
         cap.observed = cap.mode == "enforce" && is_held;
@@ -40,22 +41,22 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
 }
 
 /// What a metric of the HPA came to, if lagwise serves it.
-fn reading(explanation: &Explanation, metric: &LiveMetric) -> Reading {
+fn reading(explanation: &Explanation, metric: &LiveMetric) -> MetricReading {
     let Some(external) = &metric.external else {
-        return Reading::Elsewhere;
+        return MetricReading::Elsewhere;
     };
     let selector = external.selector.to_string();
     let mut ours = explanation.metrics.iter();
     match ours.find(|d| d.metric == external.name && d.selector == selector) {
-        None => Reading::Elsewhere,
+        None => MetricReading::Elsewhere,
         Some(found) => {
             let value = found.value.as_deref().and_then(Milli::parse);
-            value.map_or(Reading::Failed, Reading::Value)
+            value.map_or(MetricReading::Failed, MetricReading::Value)
         }
     }
 }
 
-fn of(hpa: &LiveHpa, readings: Vec<Reading>) -> Outcome {
+fn of(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
     let spec = &hpa.spec;
     let (down, up) = spec.tolerances();
     let tolerance = |thousandths| Milli::ONE.scaled(thousandths, 1000).to_string();
@@ -85,7 +86,7 @@ fn of(hpa: &LiveHpa, readings: Vec<Reading>) -> Outcome {
         }
     };
     let is_asleep = |c: &super::live::Condition| c.kind == "ScaledToZero" && c.status == "True";
-    let seen = Seen {
+    let seen = ObservedScale {
         spec_replicas,
         status_replicas,
         pods: None,
@@ -122,10 +123,10 @@ fn of(hpa: &LiveHpa, readings: Vec<Reading>) -> Outcome {
 /// How a metric came to what it proposes.
 fn proposed(
     proposal: Proposal,
-    source: Source,
-    reading: Reading,
+    source: MetricSource,
+    reading: MetricReading,
     metric: &LiveMetric,
-    seen: &Seen,
+    seen: &ObservedScale,
 ) -> String {
     let status = seen.status_replicas;
     match (proposal, source, reading) {
@@ -134,19 +135,23 @@ fn proposed(
                 within_tolerance: true,
                 ..
             },
-            Source::External(MetricTarget::AverageValue(target)),
-            Reading::Value(value),
+            MetricSource::External(MetricTarget::AverageValue(target)),
+            MetricReading::Value(value),
         ) => format!("{value} is within the tolerance of {status} x {target}"),
         (
             Proposal::Replicas { .. },
-            Source::External(MetricTarget::AverageValue(target)),
-            Reading::Value(value),
+            MetricSource::External(MetricTarget::AverageValue(target)),
+            MetricReading::Value(value),
         ) => format!("{value} / {target}, rounded up"),
-        (Proposal::Replicas { .. }, Source::External(MetricTarget::Value(target)), _) => {
+        (Proposal::Replicas { .. }, MetricSource::External(MetricTarget::Value(target)), _) => {
             format!("within the tolerance of {target}")
         }
         (Proposal::Failed, ..) => "an error: lagwise refuses the value".to_owned(),
-        (Proposal::Unknown, Source::External(MetricTarget::Value(_)), Reading::Value(value)) => {
+        (
+            Proposal::Unknown,
+            MetricSource::External(MetricTarget::Value(_)),
+            MetricReading::Value(value),
+        ) => {
             format!("{value} by the target, times the pods that are ready")
         }
         _ => match &metric.current {
@@ -181,7 +186,7 @@ fn stage(verdict: Verdict, hpa: &LiveHpa) -> String {
 }
 
 /// Why the next sync sets what it sets.
-fn because(looked: &Outlook, spec: &Spec) -> Vec<String> {
+fn because(looked: &Outlook, spec: &HpaSpec) -> Vec<String> {
     let plain = |text: &str| vec![text.to_owned()];
     match looked.case {
         Case::Disabled => {
@@ -219,24 +224,24 @@ fn because(looked: &Outlook, spec: &Spec) -> Vec<String> {
     all
 }
 
-fn open_text(open: Open, spec: &Spec) -> String {
-    let window = |of: fn(&Behavior) -> &Rules, default: &Rules| {
+fn open_text(open: UnknownHistory, spec: &HpaSpec) -> String {
+    let window = |of: fn(&Behavior) -> &ScalingRules, default: &ScalingRules| {
         let rules = spec.behavior.as_ref().map_or(default, of);
         rules.window().as_secs()
     };
     match open {
-        Open::OtherMetrics => {
+        UnknownHistory::OtherMetrics => {
             "metrics that are not known here may want more, or be errors".to_owned()
         }
-        Open::LowestRecommendation => format!(
+        UnknownHistory::LowestRecommendation => format!(
             "it scales up to the lowest recommendation of its last {} s, which only it remembers",
-            window(|b| &b.up, &Rules::up())
+            window(|b| &b.up, &ScalingRules::up())
         ),
-        Open::HighestRecommendation => format!(
+        UnknownHistory::HighestRecommendation => format!(
             "it scales down to the highest recommendation of its last {} s, which only it remembers",
-            window(|b| &b.down, &Rules::down())
+            window(|b| &b.down, &ScalingRules::down())
         ),
-        Open::RecentChanges => {
+        UnknownHistory::RecentChanges => {
             "its policies count what it added and removed within their periods, which only it remembers"
                 .to_owned()
         }
@@ -257,10 +262,10 @@ fn behavior(behavior: Option<&Behavior>) -> Vec<String> {
     }
 }
 
-fn side(direction: &str, sign: char, which: &str, rules: &Rules) -> String {
-    let policy = |change: &Change, seconds: u32| match change {
-        Change::Pods(pods) => format!("{sign}{pods} in {seconds} s"),
-        Change::Percent(percent) => format!("{sign}{percent} % in {seconds} s"),
+fn side(direction: &str, sign: char, which: &str, rules: &ScalingRules) -> String {
+    let policy = |change: &PolicyKind, seconds: u32| match change {
+        PolicyKind::Pods(pods) => format!("{sign}{pods} in {seconds} s"),
+        PolicyKind::Percent(percent) => format!("{sign}{percent} % in {seconds} s"),
     };
     let policies: Vec<_> = rules
         .policies

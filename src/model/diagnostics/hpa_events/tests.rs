@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
-use crate::model::hpa::key::HpaName;
+use crate::model::hpa::key::HpaKey;
 use crate::model::hpa::selector::Selector;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::Lag;
 
-fn hpa(name: &str) -> HpaName {
+fn hpa(name: &str) -> HpaKey {
     ("shop".into(), name.into())
 }
 

@@ -53,7 +53,7 @@ fn told(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
         clusters: [("main".into(), read)].into(),
         ..LagSnapshot::default()
     };
-    let rules = Rules {
+    let rules = ServingPolicy {
         clamp: true,
         cap: CapMode::Advise,
         max_staleness: Duration::from_secs(30),

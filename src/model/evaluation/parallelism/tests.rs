@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::kafka::group::Member;
-use crate::model::lag::subscription::{REMEMBERED_TOPICS, Reads, RememberedGroup};
+use crate::model::lag::subscription::{REMEMBERED_TOPICS, RememberedGroup, Subscription};
 
 fn member(subscribed: Option<&[&str]>, assigned: &[&str]) -> Member {
     let name = |topic: &&str| TopicName::from(*topic);
@@ -268,7 +268,7 @@ fn what_is_remembered_outlives_a_restart() {
 #[test]
 fn what_members_read_is_all_only_where_each_of_them_tells() {
     let mut told = description(Consumer, Some("uniform"), 0);
-    assert_eq!(Reads::of(&told), Reads::default());
+    assert_eq!(Subscription::of(&told), Subscription::default());
     for (members, topics, is_all) in [
         (
             vec![member(Some(&["a"]), &[]), member(Some(&["b"]), &["b"])],
@@ -284,11 +284,11 @@ fn what_members_read_is_all_only_where_each_of_them_tells() {
         (vec![member(Some(&[]), &["c"])], &["c"], false),
     ] {
         told.members = members;
-        let expected = Reads {
+        let expected = Subscription {
             topics: topics.iter().map(|t| TopicName::from(*t)).collect(),
             is_all,
         };
-        assert_eq!(Reads::of(&told), expected);
+        assert_eq!(Subscription::of(&told), expected);
         let remembered = RememberedGroup::default().after(&told);
         assert_eq!(remembered.reads.is_some(), is_all);
     }

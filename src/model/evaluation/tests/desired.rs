@@ -7,7 +7,7 @@ use crate::model::findings::Finding;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::targets::Targets;
-use crate::model::targets::metric_query::Question;
+use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 
 /// An HPA that asks for the replicas wanted, and one of the same settings that divides lag itself.
@@ -23,9 +23,13 @@ fn both(annotations: &[(&str, &str)], per: &str) -> [HpaFacts; 2] {
     ]
 }
 
-fn ask_for(metric: &str, snapshot: &LagSnapshot, rules: &Rules) -> Result<Answer, Refusal> {
+fn ask_for(
+    metric: &str,
+    snapshot: &LagSnapshot,
+    rules: &ServingPolicy,
+) -> Result<MetricValue, NoValueReason> {
     let selector = Selector::parse("group=g").unwrap();
-    let question = Question {
+    let question = MetricQuery {
         namespace: "shop",
         metric,
         selector: &selector,
@@ -63,7 +67,7 @@ fn replicas_are_those_that_the_lag_is_worth() {
         let of_lag = ask_for(LAG_METRIC, &snapshot, &RULES).unwrap();
         assert_eq!(of_lag.desired, answer.desired);
         // It is capped in any case.
-        let unclamped = Rules {
+        let unclamped = ServingPolicy {
             clamp: false,
             ..RULES
         };
@@ -113,7 +117,7 @@ fn without_the_lag_wanted_per_replica_it_says_what_to_write() {
     targets.hpas_unlisted = true;
     unlisted.targets = std::sync::Arc::new(targets);
     let refusal = ask_for(DESIRED_METRIC, &unlisted, &RULES);
-    assert_eq!(refusal, Err(Refusal::HpasUnlisted));
+    assert_eq!(refusal, Err(NoValueReason::HpasUnlisted));
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn after_long_unknown_the_fallback_is_served_where_one_is_set() {
         Ok((40, ValueRule::Fallback, None))
     );
     let standing = standings(&snapshot.targets, &snapshot, &at(120), &RULES);
-    let looking = Looking {
+    let looking = FindingOptions {
         cap: CapMode::Advise,
         members_within: Duration::ZERO,
     };
@@ -61,7 +61,7 @@ fn what_was_never_read_is_unknown_since_it_is_wanted() {
     snapshot.targets = Arc::new(targets);
     snapshot.clusters = BTreeMap::new();
     let served = |seconds| ask_at(seconds, &snapshot, "group=g,topic=t", &RULES);
-    assert!(matches!(served(219), Err(Refusal::NotYetRead(_))));
+    assert!(matches!(served(219), Err(NoValueReason::NotYetRead(_))));
     assert_eq!(served(220).unwrap().value, Milli::from_units(30));
     assert_eq!(served(220).unwrap().ceiling, None);
 }
@@ -82,5 +82,8 @@ fn a_fallback_is_no_way_around_what_the_hpas_want() {
     );
     let snapshot = self::snapshot(vec![gone], &[facts]);
     let refusal = ask_at(500, &snapshot, "group=g,topic=t", &RULES).unwrap_err();
-    assert!(matches!(refusal, Refusal::TopicMissing { .. }), "{refusal}");
+    assert!(
+        matches!(refusal, NoValueReason::TopicMissing { .. }),
+        "{refusal}"
+    );
 }

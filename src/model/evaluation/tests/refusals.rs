@@ -9,8 +9,8 @@ fn nothing_is_served_unclamped_while_the_hpas_are_not_known() {
     unlisted.hpas_unlisted = true;
     assert_eq!(ask(&snapshot, "group=g").unwrap().lag, Some(Lag(1800)));
     snapshot.targets = Arc::new(unlisted);
-    assert_eq!(ask(&snapshot, "group=g"), Err(Refusal::HpasUnlisted));
-    let raw = Rules {
+    assert_eq!(ask(&snapshot, "group=g"), Err(NoValueReason::HpasUnlisted));
+    let raw = ServingPolicy {
         clamp: false,
         ..RULES
     };
@@ -55,7 +55,10 @@ fn topics_that_others_named_are_not_the_whole_group() {
     let snapshot = snapshot(vec![named, failed], &[]);
     assert_eq!(ask(&snapshot, "group=g,topic=t").unwrap().lag, Some(Lag(5)));
     let refusal = ask(&snapshot, "group=g").unwrap_err();
-    assert!(matches!(refusal, Refusal::Unknown { .. }), "{refusal}");
+    assert!(
+        matches!(refusal, NoValueReason::Unknown { .. }),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -65,7 +68,7 @@ fn a_missing_topic_is_named() {
     let refusal = ask(&snapshot(vec![read], &[]), "group=g,topic=t").unwrap_err();
     assert_eq!(
         refusal,
-        Refusal::TopicMissing {
+        NoValueReason::TopicMissing {
             topic: "t".into(),
             cluster: "main".into()
         }
@@ -75,7 +78,7 @@ fn a_missing_topic_is_named() {
 #[test]
 fn what_was_never_read_is_asked_for() {
     let snapshot = snapshot(vec![observation(0, &[("t", &behind(1, 1))])], &[]);
-    let interest = |group: &str, topic: &str| Interest {
+    let interest = |group: &str, topic: &str| WatchKey {
         cluster: "main".into(),
         group: group.into(),
         topics: [topic.into()].into(),
@@ -86,7 +89,7 @@ fn what_was_never_read_is_asked_for() {
     ] {
         assert_eq!(
             ask(&snapshot, selector).unwrap_err(),
-            Refusal::NotYetRead(vec![unread]),
+            NoValueReason::NotYetRead(vec![unread]),
             "{selector}"
         );
     }
@@ -149,7 +152,7 @@ fn two_hpas_that_want_different_lag_have_to_say_who_they_are() {
 #[test]
 fn namespaces_whose_hpas_are_not_watched_are_refused() {
     let snapshot = snapshot(vec![observation(0, &[("t", &behind(2, 9))])], &[]);
-    let only = |namespace: &str| Rules {
+    let only = |namespace: &str| ServingPolicy {
         namespaces: vec![namespace.to_owned()],
         ..RULES
     };
@@ -161,7 +164,7 @@ fn namespaces_whose_hpas_are_not_watched_are_refused() {
     for selector in ["group=g", "group=another"] {
         assert_eq!(
             ask_at(0, &snapshot, selector, &only("other")).unwrap_err(),
-            Refusal::NamespaceNotWatched {
+            NoValueReason::NamespaceNotWatched {
                 namespace: "shop".into()
             }
         );
@@ -177,7 +180,7 @@ fn one_hpa_that_wants_two_things_of_one_selector_is_refused() {
     let snapshot = snapshot(vec![observation(0, &[("t", &behind(2, 90))])], &[twice]);
     let refusal = ask(&snapshot, "group=g").unwrap_err();
     assert!(
-        matches!(refusal, Refusal::ConflictingTargets { .. }),
+        matches!(refusal, NoValueReason::ConflictingTargets { .. }),
         "{refusal}"
     );
 }

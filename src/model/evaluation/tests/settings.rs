@@ -70,7 +70,10 @@ fn partitions_shrink_lag_and_ceiling_together() {
         BTreeSet::new(),
     ));
     let refusal = ask(&snapshot, "group=g,topic=t").unwrap_err();
-    assert!(matches!(refusal, Refusal::NoPartition { .. }), "{refusal}");
+    assert!(
+        matches!(refusal, NoValueReason::NoPartition { .. }),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -92,7 +95,10 @@ fn an_unknown_partition_that_does_not_count_makes_nothing_unknown() {
     assert_eq!(ask(&known, "group=g,topic=t").unwrap().lag, Some(Lag(7)));
     let unknown = snapshot(vec![read], &[facts("0-1")]);
     let refusal = ask(&unknown, "group=g,topic=t").unwrap_err();
-    assert!(matches!(refusal, Refusal::Unknown { .. }), "{refusal}");
+    assert!(
+        matches!(refusal, NoValueReason::Unknown { .. }),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -129,7 +135,7 @@ fn a_topic_that_members_read_is_read_before_anything_is_said() {
     let working = told(described(Some("range"), &[&["new", "t"]]), &read);
     let snapshot = snapshot(vec![working], &[hpa("h", "group=g", average(10))]);
     let refusal = ask(&snapshot, "group=g").unwrap_err();
-    let Refusal::NotYetRead(unread) = refusal else {
+    let NoValueReason::NotYetRead(unread) = refusal else {
         panic!("{refusal}");
     };
     assert_eq!(unread[0].topics, ["new".into()].into());
@@ -151,7 +157,7 @@ fn a_topic_that_was_deleted_under_its_members_has_no_lag() {
     assert_eq!(ask(&snapshot, "group=g").unwrap().lag, Some(Lag(5)));
     assert!(matches!(
         ask(&snapshot, "group=g,topic=gone"),
-        Err(Refusal::TopicMissing { .. })
+        Err(NoValueReason::TopicMissing { .. })
     ));
 }
 
@@ -174,7 +180,7 @@ fn a_regex_picks_from_what_the_group_reads() {
     let snapshot = snapshot(vec![observation(0, &read)], &[facts("orders")]);
     let refusal = ask(&snapshot, "group=g").unwrap_err();
     assert!(
-        matches!(refusal, Refusal::NothingMatches { .. }),
+        matches!(refusal, NoValueReason::NothingMatches { .. }),
         "{refusal}"
     );
 }
@@ -287,7 +293,7 @@ fn a_group_whose_name_is_no_label_is_named_by_an_annotation() {
     }
     assert!(matches!(
         ask(&snapshot, "group=other"),
-        Err(Refusal::NotYetRead(_))
+        Err(NoValueReason::NotYetRead(_))
     ));
 }
 
@@ -305,7 +311,7 @@ fn hpas_that_select_alike_and_set_other_things_have_to_say_who_they_are() {
     let snapshot = snapshot(vec![observation(0, &[("t", &behind(4, 900))])], &hpas);
     let refusal = ask(&snapshot, "group=g").unwrap_err();
     assert!(
-        matches!(refusal, Refusal::ConflictingTargets { .. }),
+        matches!(refusal, NoValueReason::ConflictingTargets { .. }),
         "{refusal}"
     );
     for (selector, value) in [("group=g,hpa=c", 20), ("group=g,hpa=d", 40)] {
@@ -318,7 +324,7 @@ fn hpas_that_select_alike_and_set_other_things_have_to_say_who_they_are() {
 
 #[test]
 fn a_configured_target_brings_its_settings_and_the_hpa_goes_before_it() {
-    let fixed = StaticTarget {
+    let fixed = ConfiguredTarget {
         name: "orders".into(),
         namespaces: Vec::new(),
         cluster: "main".into(),

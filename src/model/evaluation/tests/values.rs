@@ -16,7 +16,7 @@ fn without_the_clamp_it_serves_what_it_measures() {
         0,
         &snapshot,
         "group=g",
-        &Rules {
+        &ServingPolicy {
             clamp: false,
             ..RULES
         },
@@ -55,7 +55,7 @@ fn the_value_passes_the_clamp_only_while_the_maximum_is_seen_to_hold() {
         let mode = mode.map(|mode| ("lagwise.dev/cap".to_owned(), mode.to_owned()));
         capped.annotations = mode.into_iter().collect();
         let read = observation(0, &[("t", &behind(24, lag))]);
-        let rules = Rules {
+        let rules = ServingPolicy {
             cap: default,
             ..RULES
         };
@@ -101,7 +101,7 @@ fn who_may_go_to_zero_is_served_one_replicas_worth_until_the_cooldown_is_over() 
     let mut expect = |since: Option<u64>, now, expected, rule| {
         let hpa = || (Arc::from("shop"), Arc::from("h"));
         idle.idle = Arc::new(since.map(|since| (hpa(), at(since))).into_iter().collect());
-        let rules = Rules {
+        let rules = ServingPolicy {
             max_staleness: Duration::from_secs(3600),
             ..RULES
         };
@@ -130,7 +130,7 @@ fn a_group_that_never_ran_is_served_one_replicas_worth() {
     // Somebody who wants nothing per replica is told the lag as it is.
     assert_eq!(
         ask(&snapshot, "group=g").unwrap_err(),
-        Refusal::NothingCommitted {
+        NoValueReason::NothingCommitted {
             group: "g".into(),
             cluster: "main".into()
         }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::policies::{Event, Events, default_up_limit};
+use super::policies::{ScaleEvent, ScaleEvents, default_up_limit};
 use super::stage::{Proposal, Verdict, proposals, verdict};
-use super::{Behavior, Case, DOWNSCALE_STABILISATION, Rules, Seen, Spec, case};
+use super::{Behavior, Case, DOWNSCALE_STABILISATION, HpaSpec, ObservedScale, ScalingRules, case};
 
 /// What bounded the number that the metrics want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -43,16 +43,16 @@ pub struct Sync {
 
 /// What the controller remembers of one HPA. Times are of any one clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
+pub struct Recommendations {
     /// What was wanted and when, in the controller's own order; `None` before the first sync.
     recommendations: Option<Vec<(Duration, u32)>>,
-    ups: Vec<Event>,
-    downs: Vec<Event>,
+    ups: Vec<ScaleEvent>,
+    downs: Vec<ScaleEvent>,
 }
 
-impl Memory {
+impl Recommendations {
     /// One sync at `now`, whose write succeeds (`reconcileAutoscaler`).
-    pub fn sync(&mut self, spec: &Spec, seen: &Seen, now: Duration) -> Sync {
+    pub fn sync(&mut self, spec: &HpaSpec, seen: &ObservedScale, now: Duration) -> Sync {
         let current = seen.spec_replicas;
         // A controller that knows nothing of the HPA takes its present size for wanted.
         self.recommendations
@@ -78,7 +78,7 @@ impl Memory {
         sync
     }
 
-    fn by_metrics(&mut self, spec: &Spec, seen: &Seen, now: Duration) -> Sync {
+    fn by_metrics(&mut self, spec: &HpaSpec, seen: &ObservedScale, now: Duration) -> Sync {
         let current = seen.spec_replicas;
         let proposals = proposals(spec, seen);
         let verdict = verdict(&proposals, current);
@@ -99,7 +99,7 @@ impl Memory {
             }
             Some(behavior) => {
                 let stabilised = self.stabilise_by(behavior, current, replicas, now);
-                let events = Events {
+                let events = ScaleEvents {
                     ups: &self.ups,
                     downs: &self.downs,
                 };
@@ -163,7 +163,7 @@ impl Memory {
 
     /// Keeps what a sync changed for as long as a policy may ask (`storeScaleEvent`).
     fn store(&mut self, behavior: &Behavior, before: u32, after: u32, now: Duration) {
-        let (events, rules): (_, &Rules) = match after.cmp(&before) {
+        let (events, rules): (_, &ScalingRules) = match after.cmp(&before) {
             std::cmp::Ordering::Equal => return,
             std::cmp::Ordering::Greater => (&mut self.ups, &behavior.up),
             std::cmp::Ordering::Less => (&mut self.downs, &behavior.down),
@@ -175,7 +175,7 @@ impl Memory {
                 old = Some(place);
             }
         }
-        let event = Event {
+        let event = ScaleEvent {
             at: now,
             change: after.abs_diff(before),
             outdated: false,
@@ -193,7 +193,7 @@ fn put<T>(all: &mut Vec<T>, old: Option<usize>, new: T) {
 }
 
 /// Bounds without behavior (`convertDesiredReplicasWithRules`).
-pub(super) fn bounded(spec: &Spec, current: u32, wanted: u32) -> (u32, Limited) {
+pub(super) fn bounded(spec: &HpaSpec, current: u32, wanted: u32) -> (u32, Limited) {
     let limit = default_up_limit(current);
     if wanted < spec.min {
         (spec.min, Limited::TooFewReplicas)
@@ -216,7 +216,12 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn of(behavior: &Behavior, events: Events<'_>, current: u32, now: Duration) -> Self {
+    pub(super) fn of(
+        behavior: &Behavior,
+        events: ScaleEvents<'_>,
+        current: u32,
+        now: Duration,
+    ) -> Self {
         Self {
             up: events.up_limit(&behavior.up, current, now),
             down: events.down_limit(&behavior.down, current, now),
@@ -224,7 +229,7 @@ impl Limits {
     }
 
     /// Bounds by behavior (`convertDesiredReplicasWithBehaviorRate`).
-    pub(super) fn bounded(self, spec: &Spec, current: u32, wanted: u32) -> (u32, Limited) {
+    pub(super) fn bounded(self, spec: &HpaSpec, current: u32, wanted: u32) -> (u32, Limited) {
         if wanted > current && wanted > spec.max.min(self.up) {
             let limited = match spec.max > self.up {
                 true => Limited::ScaleUpLimit,
@@ -244,7 +249,7 @@ impl Limits {
 }
 
 /// What wakes from zero wakes to `minReplicas` at least.
-pub(super) fn from_zero(spec: &Spec, seen: &Seen, replicas: u32) -> u32 {
+pub(super) fn from_zero(spec: &HpaSpec, seen: &ObservedScale, replicas: u32) -> u32 {
     match seen.spec_replicas == 0 && seen.scaled_to_zero {
         true => replicas.max(spec.min),
         false => replicas,

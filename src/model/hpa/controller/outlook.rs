@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::memory::{Limits, bounded, from_zero};
-use super::policies::Events;
+use super::policies::ScaleEvents;
 use super::stage::{Proposal, Verdict, proposals, verdict};
-use super::{Behavior, Case, Rules, Seen, Select, Spec, case};
+use super::{Behavior, Case, HpaSpec, ObservedScale, ScalingRules, Select, case};
 
 /// From the fewest to the most replicas; alike where the number is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,7 +52,7 @@ impl Range {
 
 /// What an HPA's status tells of the syncs before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Past {
+pub struct KnownHistory {
     /// The time since it last changed the replicas; `None` where it never has.
     pub since_scaled: Option<Duration>,
     /// The highest recommendation of the controller's window, where its last sync says so: it was
@@ -63,7 +63,7 @@ pub struct Past {
 /// Why a number is not known exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Open {
+pub enum UnknownHistory {
     /// Metrics that are not known here may want more, or be errors.
     OtherMetrics,
     /// The lowest recommendation of the window upwards.
@@ -86,12 +86,12 @@ pub struct Outlook {
     /// The replicas that it sets.
     pub replicas: Range,
     /// What keeps that from being exact.
-    pub open: BTreeSet<Open>,
+    pub open: BTreeSet<UnknownHistory>,
 }
 
 /// What an HPA will come to.
 #[must_use]
-pub fn outlook(spec: &Spec, seen: &Seen, past: &Past) -> Outlook {
+pub fn outlook(spec: &HpaSpec, seen: &ObservedScale, past: &KnownHistory) -> Outlook {
     let current = seen.spec_replicas;
     let case = case(spec, seen);
     let plain = |replicas| Outlook {
@@ -127,7 +127,7 @@ pub fn outlook(spec: &Spec, seen: &Seen, past: &Past) -> Outlook {
         }
     };
     if matches!(verdict, Verdict::AtLeast { .. }) {
-        open.insert(Open::OtherMetrics);
+        open.insert(UnknownHistory::OtherMetrics);
     }
     if replicas.known().is_some() {
         // What is not known makes no difference.
@@ -143,13 +143,19 @@ pub fn outlook(spec: &Spec, seen: &Seen, past: &Past) -> Outlook {
 }
 
 /// Where the number that the metrics want may end.
-fn reach(spec: &Spec, seen: &Seen, past: &Past, wanted: u32, open: &mut BTreeSet<Open>) -> Range {
+fn reach(
+    spec: &HpaSpec,
+    seen: &ObservedScale,
+    past: &KnownHistory,
+    wanted: u32,
+    open: &mut BTreeSet<UnknownHistory>,
+) -> Range {
     let current = seen.spec_replicas;
     let (low, high) = match &spec.behavior {
         None => {
             let highest = past.highest.unwrap_or(u32::MAX).max(wanted);
             if highest > wanted {
-                open.insert(Open::HighestRecommendation);
+                open.insert(UnknownHistory::HighestRecommendation);
             }
             let bounded = |wanted| bounded(spec, current, wanted).0;
             (bounded(wanted), bounded(highest))
@@ -170,7 +176,7 @@ fn reach(spec: &Spec, seen: &Seen, past: &Past, wanted: u32, open: &mut BTreeSet
                 down: allowed(&behavior.down, current, 0),
             });
             if limits.is_none() && wanted != current {
-                open.insert(Open::RecentChanges);
+                open.insert(UnknownHistory::RecentChanges);
             }
             // Upwards the least change is the fewest, downwards it is the most.
             let ends = |wanted| {
@@ -192,13 +198,13 @@ fn stabilised(
     behavior: &Behavior,
     current: u32,
     wanted: u32,
-    open: &mut BTreeSet<Open>,
+    open: &mut BTreeSet<UnknownHistory>,
 ) -> (u32, u32) {
     if wanted > current && !behavior.up.window().is_zero() {
-        open.insert(Open::LowestRecommendation);
+        open.insert(UnknownHistory::LowestRecommendation);
         (current, wanted)
     } else if wanted < current && !behavior.down.window().is_zero() {
-        open.insert(Open::HighestRecommendation);
+        open.insert(UnknownHistory::HighestRecommendation);
         (wanted, current)
     } else {
         (wanted, wanted)
@@ -206,12 +212,17 @@ fn stabilised(
 }
 
 /// What the policies allow, where nothing happened that those of this direction would count.
-fn limits(behavior: &Behavior, rules: &Rules, past: &Past, current: u32) -> Option<Limits> {
+fn limits(
+    behavior: &Behavior,
+    rules: &ScalingRules,
+    past: &KnownHistory,
+    current: u32,
+) -> Option<Limits> {
     // The status tells whole seconds.
     let longest = rules
         .longest_period()
         .saturating_add(Duration::from_secs(1));
-    let none = Events {
+    let none = ScaleEvents {
         ups: &[],
         downs: &[],
     };
@@ -220,7 +231,7 @@ fn limits(behavior: &Behavior, rules: &Rules, past: &Past, current: u32) -> Opti
         .then(|| Limits::of(behavior, none, current, Duration::ZERO))
 }
 
-fn allowed(rules: &Rules, current: u32, most: u32) -> u32 {
+fn allowed(rules: &ScalingRules, current: u32, most: u32) -> u32 {
     match rules.select {
         Select::Disabled => current,
         Select::Max | Select::Min => most,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Change, Policy, Rules, Select};
+use super::{Policy, PolicyKind, ScalingRules, Select};
 
 /// What a sync changed, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Event {
+pub(super) struct ScaleEvent {
     pub(super) at: Duration,
     pub(super) change: u32,
     /// Older than every policy: the next event takes its place.
@@ -20,15 +20,15 @@ pub(super) fn default_up_limit(current: u32) -> u32 {
 
 /// What was added and what was removed lately, by somebody's account.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Events<'a> {
-    pub(super) ups: &'a [Event],
-    pub(super) downs: &'a [Event],
+pub(super) struct ScaleEvents<'a> {
+    pub(super) ups: &'a [ScaleEvent],
+    pub(super) downs: &'a [ScaleEvent],
 }
 
-impl Events<'_> {
+impl ScaleEvents<'_> {
     /// What there was when the policy's period began.
     fn start(&self, policy: &Policy, current: u32, now: Duration) -> i64 {
-        let changed = |events: &[Event]| {
+        let changed = |events: &[ScaleEvent]| {
             let recent = events.iter().filter(|event| {
                 // Exactly a period ago is over.
                 event.at.saturating_add(policy.period()) > now
@@ -42,12 +42,12 @@ impl Events<'_> {
 
     /// The most replicas that `rules` allow, never fewer than there are
     /// (`calculateScaleUpLimitWithScalingRules`).
-    pub(super) fn up_limit(&self, rules: &Rules, current: u32, now: Duration) -> u32 {
+    pub(super) fn up_limit(&self, rules: &ScalingRules, current: u32, now: Duration) -> u32 {
         let allowed = rules.policies.iter().map(|policy| {
             let start = self.start(policy, current, now);
             match policy.change {
-                Change::Pods(pods) => start.saturating_add(i64::from(pods)),
-                Change::Percent(percent) => {
+                PolicyKind::Pods(pods) => start.saturating_add(i64::from(pods)),
+                PolicyKind::Percent(percent) => {
                     whole((float(start) * (1.0 + f64::from(percent) / 100.0)).ceil())
                 }
             }
@@ -62,12 +62,12 @@ impl Events<'_> {
 
     /// The fewest replicas that `rules` allow, never more than there are
     /// (`calculateScaleDownLimitWithBehaviors`).
-    pub(super) fn down_limit(&self, rules: &Rules, current: u32, now: Duration) -> u32 {
+    pub(super) fn down_limit(&self, rules: &ScalingRules, current: u32, now: Duration) -> u32 {
         let allowed = rules.policies.iter().map(|policy| {
             let start = self.start(policy, current, now);
             match policy.change {
-                Change::Pods(pods) => start.saturating_sub(i64::from(pods)),
-                Change::Percent(percent) => {
+                PolicyKind::Pods(pods) => start.saturating_sub(i64::from(pods)),
+                PolicyKind::Percent(percent) => {
                     whole((float(start) * (1.0 - f64::from(percent) / 100.0)).trunc())
                 }
             }

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::{PodCount, Reading, Seen, Source, Spec};
+use super::{HpaSpec, MetricReading, MetricSource, ObservedScale, PodCount};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::units::quantity::Milli;
 
@@ -53,22 +53,22 @@ pub enum Verdict {
 
 /// What each metric proposes (`computeReplicasForMetric`).
 #[must_use]
-pub fn proposals(spec: &Spec, seen: &Seen) -> Vec<Proposal> {
+pub fn proposals(spec: &HpaSpec, seen: &ObservedScale) -> Vec<Proposal> {
     let readings = seen.readings.iter().copied();
-    let readings = readings.chain(std::iter::repeat(Reading::Elsewhere));
+    let readings = readings.chain(std::iter::repeat(MetricReading::Elsewhere));
     let metrics = spec.metrics.iter().zip(readings);
     metrics
         .map(|(source, reading)| match (source, reading) {
-            (_, Reading::Failed) => Proposal::Failed,
-            (Source::External(MetricTarget::AverageValue(target)), Reading::Value(value)) => {
-                by_average(value, *target, seen.status_replicas, spec.tolerances())
-            }
-            (Source::External(MetricTarget::Value(target)), Reading::Value(value)) => {
+            (_, MetricReading::Failed) => Proposal::Failed,
+            (
+                MetricSource::External(MetricTarget::AverageValue(target)),
+                MetricReading::Value(value),
+            ) => by_average(value, *target, seen.status_replicas, spec.tolerances()),
+            (MetricSource::External(MetricTarget::Value(target)), MetricReading::Value(value)) => {
                 by_value(value, *target, seen, spec.tolerances())
             }
-            (Source::Object | Source::Pods, Reading::Value(_)) | (_, Reading::Elsewhere) => {
-                Proposal::Unknown
-            }
+            (MetricSource::Object | MetricSource::Pods, MetricReading::Value(_))
+            | (_, MetricReading::Elsewhere) => Proposal::Unknown,
         })
         .collect()
 }
@@ -131,7 +131,7 @@ fn by_average(value: Milli, target: Milli, status: u32, tolerances: (u64, u64)) 
 }
 
 /// `GetExternalMetricReplicas`: the ratio times the pods that are ready; without replicas, the ratio.
-fn by_value(value: Milli, target: Milli, seen: &Seen, tolerances: (u64, u64)) -> Proposal {
+fn by_value(value: Milli, target: Milli, seen: &ObservedScale, tolerances: (u64, u64)) -> Proposal {
     let ratio = float(value) / float(target);
     let beyond = |number: f64| Proposal::Replicas {
         replicas: replicas(number.ceil()),

@@ -1,18 +1,18 @@
 use proptest::prelude::*;
 
-use super::memory::{Limited, Memory};
-use super::outlook::{Open, Outlook, Past, Range, outlook};
+use super::memory::{Limited, Recommendations};
+use super::outlook::{KnownHistory, Outlook, Range, UnknownHistory, outlook};
 use super::stage::Verdict;
 use super::*;
 use crate::model::hpa::facts::MetricTarget;
 
-fn average(units: u64) -> Source {
-    Source::External(MetricTarget::AverageValue(Milli::from_units(units)))
+fn average(units: u64) -> MetricSource {
+    MetricSource::External(MetricTarget::AverageValue(Milli::from_units(units)))
 }
 
 /// An HPA on one External metric with that average, from 1 to 20.
-fn spec() -> Spec {
-    Spec {
+fn spec() -> HpaSpec {
+    HpaSpec {
         min: 1,
         max: 20,
         metrics: vec![average(100)],
@@ -21,34 +21,34 @@ fn spec() -> Spec {
 }
 
 /// Tolerances of nothing, the default policies with a period of `up` seconds, a window downwards.
-fn swift(up: u32, window: u32) -> Spec {
+fn swift(up: u32, window: u32) -> HpaSpec {
     let zero = Some(Milli::default());
     let policy = |change, period_seconds| Policy {
         change,
         period_seconds,
     };
-    Spec {
+    HpaSpec {
         behavior: Some(Behavior {
-            up: Rules {
+            up: ScalingRules {
                 tolerance: zero,
                 policies: vec![
-                    policy(Change::Percent(100), up),
-                    policy(Change::Pods(4), up),
+                    policy(PolicyKind::Percent(100), up),
+                    policy(PolicyKind::Pods(4), up),
                 ],
-                ..Rules::up()
+                ..ScalingRules::up()
             },
-            down: Rules {
+            down: ScalingRules {
                 tolerance: zero,
                 window_seconds: Some(window),
-                ..Rules::down()
+                ..ScalingRules::down()
             },
         }),
         ..spec()
     }
 }
 
-fn seen(replicas: u32, readings: &[Reading]) -> Seen {
-    Seen {
+fn seen(replicas: u32, readings: &[MetricReading]) -> ObservedScale {
+    ObservedScale {
         spec_replicas: replicas,
         status_replicas: replicas,
         pods: None,
@@ -57,17 +57,17 @@ fn seen(replicas: u32, readings: &[Reading]) -> Seen {
     }
 }
 
-fn units(units: u64) -> Reading {
-    Reading::Value(Milli::from_units(units))
+fn units(units: u64) -> MetricReading {
+    MetricReading::Value(Milli::from_units(units))
 }
 
 /// Syncs a second apart, each from where the one before left off.
-fn series(spec: &Spec, values: &[Option<u64>]) -> Vec<u32> {
-    let mut memory = Memory::default();
+fn series(spec: &HpaSpec, values: &[Option<u64>]) -> Vec<u32> {
+    let mut memory = Recommendations::default();
     let mut current = 1;
     let times = (0..).map(Duration::from_secs);
     let syncs = times.zip(values).map(|(at, value)| {
-        let reading = value.map_or(Reading::Failed, units);
+        let reading = value.map_or(MetricReading::Failed, units);
         let sync = memory.sync(spec, &seen(current, &[reading]), at);
         current = sync.replicas.unwrap();
         current
@@ -87,7 +87,7 @@ fn wants_the_ceiling_of_value_by_target() {
         (1201, 12, 13),
         (u64::MAX, 1, 92_233_720_368_548),
     ] {
-        let sync = Memory::default().sync(
+        let sync = Recommendations::default().sync(
             &swift(1, 0),
             &seen(current, &[units(value)]),
             Duration::ZERO,
@@ -112,12 +112,13 @@ fn a_tolerance_holds_what_is_near() {
         (9_000, 10, 10),
         (8_999, 10, 9),
     ] {
-        let spec = Spec {
+        let spec = HpaSpec {
             metrics: vec![average(1000)],
             max: 50,
             ..spec()
         };
-        let sync = Memory::default().sync(&spec, &seen(current, &[units(value)]), Duration::ZERO);
+        let sync =
+            Recommendations::default().sync(&spec, &seen(current, &[units(value)]), Duration::ZERO);
         let Some(Verdict::Wants { replicas, .. }) = sync.verdict else {
             panic!("{sync:?}")
         };
@@ -128,12 +129,12 @@ fn a_tolerance_holds_what_is_near() {
 #[test]
 fn a_surge_is_compared_with_all_pods() {
     // A rollout of 24 with a pod more: within the tolerance it proposes 25.
-    let seen = Seen {
+    let seen = ObservedScale {
         status_replicas: 25,
         ..seen(24, &[units(2400)])
     };
-    let wide = Spec { max: 50, ..spec() };
-    let sync = Memory::default().sync(&wide, &seen, Duration::ZERO);
+    let wide = HpaSpec { max: 50, ..spec() };
+    let sync = Recommendations::default().sync(&wide, &seen, Duration::ZERO);
     assert_eq!(sync.replicas, Some(25));
 }
 
@@ -164,27 +165,27 @@ fn the_window_keeps_the_most_that_was_wanted_in_it() {
 fn an_error_holds_unless_another_metric_scales_up() {
     let values = [Some(500), None, None, Some(500)];
     assert_eq!(series(&swift(1, 10), &values), [5, 5, 5, 5]);
-    let two = Spec {
+    let two = HpaSpec {
         metrics: vec![average(100), average(100)],
         ..swift(1, 0)
     };
-    let sync = |readings: &[Reading]| {
-        let mut memory = Memory::default();
+    let sync = |readings: &[MetricReading]| {
+        let mut memory = Recommendations::default();
         memory.sync(&two, &seen(5, readings), Duration::ZERO)
     };
-    let down = sync(&[Reading::Failed, units(300)]);
+    let down = sync(&[MetricReading::Failed, units(300)]);
     assert_eq!(
         (down.verdict, down.replicas),
         (Some(Verdict::Frozen), Some(5))
     );
-    let up = sync(&[Reading::Failed, units(700)]);
+    let up = sync(&[MetricReading::Failed, units(700)]);
     let wants = Verdict::Wants {
         replicas: 7,
         metric: 1,
     };
     assert_eq!((up.verdict, up.replicas), (Some(wants), Some(7)));
     // What others read is no error, and no number either.
-    let other = sync(&[Reading::Elsewhere, units(300)]);
+    let other = sync(&[MetricReading::Elsewhere, units(300)]);
     assert_eq!(other.replicas, None);
 }
 
@@ -195,51 +196,60 @@ fn limits_come_before_the_metrics() {
         (2, 3, 20, (Case::BelowMin, 3, Limited::TooFewReplicas)),
         (0, 1, 20, (Case::Disabled, 0, Limited::No)),
     ] {
-        let spec = Spec { min, max, ..spec() };
-        let sync = Memory::default().sync(&spec, &seen(replicas, &[units(900)]), Duration::ZERO);
+        let spec = HpaSpec { min, max, ..spec() };
+        let sync =
+            Recommendations::default().sync(&spec, &seen(replicas, &[units(900)]), Duration::ZERO);
         let found = (sync.case, sync.replicas.unwrap(), sync.limited);
         assert_eq!(found, expected);
-        let looked = outlook(&spec, &seen(replicas, &[units(900)]), &Past::default());
+        let looked = outlook(
+            &spec,
+            &seen(replicas, &[units(900)]),
+            &KnownHistory::default(),
+        );
         assert_eq!(looked.replicas, Range::exactly(expected.1));
     }
 }
 
 #[test]
 fn only_its_own_zero_is_woken() {
-    let zero = Spec { min: 0, ..spec() };
-    let own = Seen {
+    let zero = HpaSpec { min: 0, ..spec() };
+    let own = ObservedScale {
         scaled_to_zero: true,
         ..seen(0, &[units(250)])
     };
-    let woken = |spec: &Spec| Memory::default().sync(spec, &own, Duration::ZERO).replicas;
+    let woken = |spec: &HpaSpec| {
+        Recommendations::default()
+            .sync(spec, &own, Duration::ZERO)
+            .replicas
+    };
     assert_eq!(woken(&zero), Some(3));
     // minReplicas was raised meanwhile.
-    assert_eq!(woken(&Spec { min: 4, ..spec() }), Some(4));
+    assert_eq!(woken(&HpaSpec { min: 4, ..spec() }), Some(4));
     // What is read from pods cannot be told without them.
-    let of_pods = Spec {
-        metrics: vec![Source::Pods],
+    let of_pods = HpaSpec {
+        metrics: vec![MetricSource::Pods],
         ..zero
     };
     assert_eq!(case(&of_pods, &own), Case::Disabled);
 }
 
-fn looked(spec: &Spec, replicas: u32, reading: Reading, past: Past) -> Outlook {
+fn looked(spec: &HpaSpec, replicas: u32, reading: MetricReading, past: KnownHistory) -> Outlook {
     outlook(spec, &seen(replicas, &[reading]), &past)
 }
 
 #[test]
 fn what_the_memory_leaves_open_is_said() {
     let range = |low, high| Range { low, high };
-    let recent = Past {
+    let recent = KnownHistory {
         since_scaled: Some(Duration::from_secs(3)),
         highest: None,
     };
-    let open = |open: &[Open]| open.iter().copied().collect::<BTreeSet<_>>();
+    let open = |open: &[UnknownHistory]| open.iter().copied().collect::<BTreeSet<_>>();
     // Without behavior: up to what was wanted lately, as far as one sync may go.
     let down = looked(&spec(), 6, units(200), recent);
     assert_eq!(down.replicas, range(2, 12));
-    assert_eq!(down.open, open(&[Open::HighestRecommendation]));
-    let settled = Past {
+    assert_eq!(down.open, open(&[UnknownHistory::HighestRecommendation]));
+    let settled = KnownHistory {
         highest: Some(6),
         ..recent
     };
@@ -252,36 +262,36 @@ fn what_the_memory_leaves_open_is_said() {
         Range::exactly(9)
     );
     // With it, never past what there is.
-    let down = looked(&swift(5, 60), 6, units(200), Past::default());
+    let down = looked(&swift(5, 60), 6, units(200), KnownHistory::default());
     assert_eq!(down.replicas, range(2, 6));
     // The policies count what happened within their periods.
     let up = looked(&swift(5, 60), 6, units(900), recent);
     assert_eq!(
         (up.replicas, up.open),
-        (range(6, 9), open(&[Open::RecentChanges]))
+        (range(6, 9), open(&[UnknownHistory::RecentChanges]))
     );
     let up = looked(&swift(1, 60), 6, units(900), recent);
     assert_eq!((up.replicas, up.open), (Range::exactly(9), open(&[])));
     // Other metrics may want more; never less.
-    let two = Spec {
-        metrics: vec![average(100), Source::Pods],
+    let two = HpaSpec {
+        metrics: vec![average(100), MetricSource::Pods],
         ..swift(1, 0)
     };
-    let other = looked(&two, 6, units(200), Past::default());
+    let other = looked(&two, 6, units(200), KnownHistory::default());
     assert_eq!(
         (other.replicas, other.open),
-        (range(2, 12), open(&[Open::OtherMetrics]))
+        (range(2, 12), open(&[UnknownHistory::OtherMetrics]))
     );
-    let up = looked(&two, 6, units(900), Past::default());
+    let up = looked(&two, 6, units(900), KnownHistory::default());
     assert_eq!(up.replicas, range(9, 12));
 }
 
 use std::collections::BTreeSet;
 
-fn arbitrary_rules() -> impl Strategy<Value = Rules> {
+fn arbitrary_rules() -> impl Strategy<Value = ScalingRules> {
     let change = prop_oneof![
-        (1u32..8).prop_map(Change::Pods),
-        (1u32..150).prop_map(Change::Percent)
+        (1u32..8).prop_map(PolicyKind::Pods),
+        (1u32..150).prop_map(PolicyKind::Percent)
     ];
     let policy = (change, 1u32..40).prop_map(|(change, period_seconds)| Policy {
         change,
@@ -292,7 +302,7 @@ fn arbitrary_rules() -> impl Strategy<Value = Rules> {
     let tolerance = proptest::option::of((0u64..300).prop_map(|m| Milli::ONE.scaled(m, 1000)));
     let policies = proptest::collection::vec(policy, 1..4);
     (select, window, tolerance, policies).prop_map(
-        |(select, window_seconds, tolerance, policies)| Rules {
+        |(select, window_seconds, tolerance, policies)| ScalingRules {
             window_seconds,
             select,
             policies,
@@ -310,10 +320,10 @@ proptest! {
         steps in proptest::collection::vec((0u64..3500, 1u64..30, 0usize..12, 0u32..30), 1..40),
     ) {
         // Upwards the window is never the controller's own.
-        let up = |rules: Rules| Rules { window_seconds: rules.window_seconds.or(Some(0)), ..rules };
+        let up = |rules: ScalingRules| ScalingRules { window_seconds: rules.window_seconds.or(Some(0)), ..rules };
         let behavior = behavior.map(|(a, b)| Behavior { up: up(a), down: b });
-        let spec = Spec { max, behavior, ..spec() };
-        let mut memory = Memory::default();
+        let spec = HpaSpec { max, behavior, ..spec() };
+        let mut memory = Recommendations::default();
         let mut now = Duration::from_secs(1000);
         let (mut current, mut scaled) = (1, None);
         for (lag, pause, what, by_hand) in steps {
@@ -321,9 +331,9 @@ proptest! {
             if what == 0 {
                 current = by_hand;
             }
-            let reading = if what == 1 { Reading::Failed } else { units(lag) };
+            let reading = if what == 1 { MetricReading::Failed } else { units(lag) };
             let seen = seen(current, &[reading]);
-            let past = Past { since_scaled: scaled.map(|at| now - at), highest: None };
+            let past = KnownHistory { since_scaled: scaled.map(|at| now - at), highest: None };
             let looked = outlook(&spec, &seen, &past);
             let sync = memory.sync(&spec, &seen, now);
             let replicas = sync.replicas.unwrap();

@@ -4,20 +4,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{MISSED_FOR, Topics};
+use super::{MISSED_FOR, SharedTopics};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupDescription;
 use crate::model::kafka::observation::{
     CommittedColumn, GroupObservation, OffsetColumn, TopicOffsets,
 };
 use crate::model::kafka::sweep_plan::GroupPlan;
-use crate::model::kafka::topic_map::ByTopic;
+use crate::model::kafka::topic_map::TopicMap;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
 use crate::model::lag::history::clock::Now;
-use crate::model::lag::history::group::{GroupHistory, Owned, Standing};
+use crate::model::lag::history::group::{Assignment, GroupHistory, LagClassifier};
 use crate::model::lag::history::log::{LogHistory, LogPartition};
-use crate::model::lag::history::partition::{PartitionState, Reading};
-use crate::model::lag::lag_age::Age;
+use crate::model::lag::history::partition::{PartitionReading, PartitionState};
+use crate::model::lag::lag_age::LagAge;
 use crate::model::lag::{Log, PartitionLag};
 use crate::model::units::newtypes::{Isolation, Moment, Offset, TopicName};
 
@@ -25,7 +25,7 @@ use crate::model::units::newtypes::{Isolation, Moment, Offset, TopicName};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Assembly<'a> {
     pub(super) logs: &'a BTreeMap<TopicName, LogHistory>,
-    pub(super) topics: &'a Topics,
+    pub(super) topics: &'a SharedTopics,
     pub(super) read: Moment,
     pub(super) now: Now,
 }
@@ -37,7 +37,7 @@ struct Draft {
     committed: CommittedColumn,
     states: Vec<PartitionState>,
     lags: Box<[Result<PartitionLag, Fault>]>,
-    ages: Box<[Option<Age>]>,
+    ages: Box<[Option<LagAge>]>,
 }
 
 impl Assembly<'_> {
@@ -63,7 +63,7 @@ impl Assembly<'_> {
             remembered: Arc::clone(&history.remembered),
             empty_for: history.empty.map(|since| since.elapsed(self.now)),
             stuck: before.is_some_and(|b| b.stuck),
-            topics: ByTopic::default(),
+            topics: TopicMap::default(),
         };
         let committed = match group.committed {
             Ok(committed) => committed,
@@ -94,10 +94,10 @@ impl Assembly<'_> {
                 .map(|offsets| self.draft(&plan, history, &described, &topic, offsets, column));
             drafts.insert(topic, draft);
         }
-        let standing = Standing::of(history, &described, plan.rules, self.now);
+        let standing = LagClassifier::of(history, &described, plan.rules, self.now);
         for (topic, draft) in &mut drafts {
             if let Ok(draft) = draft {
-                let owned = Owned::of(&described, topic, draft.states.len());
+                let owned = Assignment::of(&described, topic, draft.states.len());
                 self.judge(topic, draft, &standing, &owned);
             }
         }
@@ -105,7 +105,7 @@ impl Assembly<'_> {
             Ok(draft) => draft.lags.to_vec(),
             Err(fault) => vec![Err(*fault)],
         }));
-        snapshot.topics = ByTopic::with_capacity(drafts.len());
+        snapshot.topics = TopicMap::with_capacity(drafts.len());
         for (topic, draft) in drafts {
             let latest = draft.map(|draft| {
                 let (lag, states) = self.topic_lag(draft, snapshot.stuck);
@@ -145,7 +145,7 @@ impl Assembly<'_> {
         let partitions = offsets.ends.len().max(committed.len());
         committed.resize(partitions, Err(Fault::NoAnswer));
         let mut states = history.states(topic, partitions);
-        let owned = Owned::of(described, topic, partitions);
+        let owned = Assignment::of(described, topic, partitions);
         let runs = committed.iter().any(|c| matches!(c, Ok(Some(_))));
         let known = self.logs.get(topic);
         let mut lags = Vec::with_capacity(partitions);
@@ -154,7 +154,7 @@ impl Assembly<'_> {
             let (lag, age) = committed.map_or_else(
                 |fault| (Err(fault), None),
                 |committed| {
-                    let reading = Reading {
+                    let reading = PartitionReading {
                         committed,
                         log: log(&offsets, known, index, plan.isolation),
                         has_id: known.is_some_and(|log| log.id.is_some()),
@@ -176,9 +176,9 @@ impl Assembly<'_> {
                     match read {
                         Ok((lag, Some(unread))) => {
                             let age = known.and_then(|k| k.ring.age(index, unread, self.now.0));
-                            (Ok(lag), Some(age.unwrap_or(Age::at_least(0))))
+                            (Ok(lag), Some(age.unwrap_or(LagAge::at_least(0))))
                         }
-                        Ok((lag, None)) => (Ok(lag), Some(Age::exactly(0))),
+                        Ok((lag, None)) => (Ok(lag), Some(LagAge::exactly(0))),
                         Err(fault) => (Err(fault), None),
                     }
                 },
@@ -196,7 +196,13 @@ impl Assembly<'_> {
     }
 
     /// Looks at the lags again in the light of what the whole group does.
-    fn judge(&self, topic: &TopicName, draft: &mut Draft, standing: &Standing, owned: &Owned) {
+    fn judge(
+        &self,
+        topic: &TopicName,
+        draft: &mut Draft,
+        standing: &LagClassifier,
+        owned: &Assignment,
+    ) {
         let logs = self.logs.get(topic).map(|log| log.partitions.as_slice());
         let columns = draft.lags.iter_mut().zip(&mut draft.ages);
         for (index, ((lag, age), state)) in columns.zip(&draft.states).enumerate() {
@@ -208,7 +214,7 @@ impl Assembly<'_> {
             *lag = standing.judge(*lag, state, moved, owned.has(index));
             if matches!(lag, PartitionLag::Residual(_)) {
                 // Nothing waits, so nothing gets older.
-                *age = Some(Age::exactly(0));
+                *age = Some(LagAge::exactly(0));
             }
         }
     }

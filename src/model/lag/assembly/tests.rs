@@ -8,7 +8,7 @@ use crate::model::kafka::observation::{GroupObservation, PastEnds};
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupTopic};
-use crate::model::lag::lag_age::Age;
+use crate::model::lag::lag_age::LagAge;
 use crate::model::units::newtypes::{Isolation, Lag, Offset, TopicId};
 
 fn at(seconds: u64) -> Moment {
@@ -306,7 +306,7 @@ fn a_residue_counts_nothing_and_is_not_old() {
     assert_eq!(rules(&after), (vec!["residual", "measured"], Ok(Lag(0))));
     let latest = topic(&after).latest.as_ref().unwrap();
     assert_eq!(latest.messages(), Ok(Lag(2)));
-    assert_eq!(latest.age(), Some(Age::exactly(0)));
+    assert_eq!(latest.age(), Some(LagAge::exactly(0)));
     let more = history.take_in(
         live(305, &[Ok(Some(98)), Ok(Some(100))], &[101, 100]),
         Scope::Whole,
@@ -509,9 +509,9 @@ fn lag_in_time_is_known_once_the_samples_reach_back() {
     };
     let age = |snapshot: &ClusterSnapshot| topic(snapshot).latest.as_ref().unwrap().age();
     let bound = sweeps(&mut history, 100..=105, read);
-    assert_eq!(age(&bound), Some(Age::at_least(5000)));
+    assert_eq!(age(&bound), Some(LagAge::at_least(5000)));
     let exact = sweeps(&mut history, 110..=120, read);
-    assert_eq!(age(&exact), Some(Age::exactly(10_000)));
+    assert_eq!(age(&exact), Some(LagAge::exactly(10_000)));
 }
 
 #[test]
@@ -525,7 +525,7 @@ fn where_the_log_ended_a_while_ago_makes_lag_in_time_known_at_once() {
     read.topics.insert("t".into(), Ok(Arc::new(offsets)));
     let snapshot = ClusterHistory::default().take_in(read, Scope::Whole);
     let age = topic(&snapshot).latest.as_ref().unwrap().age();
-    assert_eq!(age, Some(Age::exactly(300_000)));
+    assert_eq!(age, Some(LagAge::exactly(300_000)));
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Now, Stamp};
-use super::partition::{Kind, PartitionState};
+use super::partition::{PartitionState, PartitionStateKind};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupState};
-use crate::model::kafka::topic_map::ByTopic;
+use crate::model::kafka::topic_map::TopicMap;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::subscription::RememberedGroup;
 use crate::model::settings::lag_thresholds::LagRules;
@@ -31,7 +31,7 @@ pub(in crate::model) struct GroupHistory {
     /// The description that it was last learned from: the same one comes with many sweeps.
     pub(in crate::model) learned: Option<Arc<GroupDescription>>,
     /// Its partitions, of the topics on which there is something to remember.
-    pub(in crate::model) topics: ByTopic<Box<[PartitionState]>>,
+    pub(in crate::model) topics: TopicMap<Box<[PartitionState]>>,
 }
 
 /// An assignment that holds.
@@ -116,7 +116,10 @@ impl GroupHistory {
 
     /// Puts the states back, where they say anything.
     pub(in crate::model) fn keep(&mut self, topic: &TopicName, states: Vec<PartitionState>) {
-        if states.iter().any(|state| state.kind() != Kind::Unseen) {
+        if states
+            .iter()
+            .any(|state| state.kind() != PartitionStateKind::Unseen)
+        {
             self.topics.insert(topic.clone(), states.into());
         } else {
             self.topics.remove(topic);
@@ -134,14 +137,14 @@ fn print(description: &GroupDescription) -> u64 {
 
 /// Which members are on which partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::model) struct Owned {
+pub(in crate::model) struct Assignment {
     /// By partition; `None` where nobody tells.
     owned: Option<Vec<bool>>,
     /// Whether a member reads the topic, though it may have no partition yet.
     pub(in crate::model) subscribed: bool,
 }
 
-impl Owned {
+impl Assignment {
     pub(in crate::model) fn of(
         described: &Result<Arc<GroupDescription>, Fault>,
         topic: &TopicName,
@@ -181,7 +184,7 @@ impl Owned {
 
 /// What decides whether a lag of the group is no work.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::model) struct Standing {
+pub(in crate::model) struct LagClassifier {
     pub(in crate::model) rules: LagRules,
     /// For how long the present assignment has held; `None` where it does not, or nobody tells.
     pub(in crate::model) steady: Option<Duration>,
@@ -192,7 +195,7 @@ pub(in crate::model) struct Standing {
     pub(in crate::model) now: Now,
 }
 
-impl Standing {
+impl LagClassifier {
     /// The group's own, from what is remembered of it.
     pub(in crate::model) fn of(
         history: &GroupHistory,
@@ -289,8 +292,8 @@ mod tests {
 
     const MINUTE: u64 = 60;
 
-    fn standing(now: u64) -> Standing {
-        Standing {
+    fn standing(now: u64) -> LagClassifier {
+        LagClassifier {
             rules: LagRules::default(),
             steady: Some(Duration::from_secs(now)),
             has_members: Some(true),
@@ -300,7 +303,7 @@ mod tests {
     }
 
     fn since(seconds: u32) -> PartitionState {
-        PartitionState::restored(Kind::Committed, Offset(0), Stamp(seconds))
+        PartitionState::restored(PartitionStateKind::Committed, Offset(0), Stamp(seconds))
     }
 
     fn measured(lag: u64) -> PartitionLag {
@@ -319,11 +322,11 @@ mod tests {
         let later = 60 * MINUTE;
         let (still, now) = (since(0), standing(later));
         let moving = Stamp(3400);
-        let rebalancing = Standing {
+        let rebalancing = LagClassifier {
             steady: None,
             ..now
         };
-        let just_joined = Standing {
+        let just_joined = LagClassifier {
             steady: Some(Duration::from_secs(9)),
             ..now
         };
@@ -350,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_poison_partition_is_stuck_while_others_move() {
-        let at = |now: u64| Standing {
+        let at = |now: u64| LagClassifier {
             last_move: Some(Stamp(u32::try_from(now).unwrap())),
             ..standing(now)
         };
@@ -375,14 +378,14 @@ mod tests {
 
     #[test]
     fn a_group_without_members_is_not_stuck_unless_it_commits() {
-        let away = Standing {
+        let away = LagClassifier {
             has_members: Some(false),
             ..standing(60 * MINUTE)
         };
         let judged =
-            |standing: Standing| standing.judge(measured(50), &since(10), Stamp(3000), false);
+            |standing: LagClassifier| standing.judge(measured(50), &since(10), Stamp(3000), false);
         assert_eq!(judged(away), measured(50));
-        let commits = |moved| Standing {
+        let commits = |moved| LagClassifier {
             last_move: Some(Stamp(moved)),
             ..away
         };
@@ -397,7 +400,7 @@ mod tests {
             sized: true,
         });
         let is_stuck = |last_move: Option<u32>, lags: &[Result<PartitionLag, Fault>]| {
-            let standing = Standing {
+            let standing = LagClassifier {
                 last_move: last_move.map(Stamp),
                 ..standing(60 * MINUTE)
             };
@@ -450,7 +453,7 @@ mod tests {
 
     #[test]
     fn who_owns_what_is_as_the_description_says() {
-        let owned = Owned::of(
+        let owned = Assignment::of(
             &description(GroupState::Stable, &[1, 7, -1]),
             &"t".into(),
             2,
@@ -460,9 +463,9 @@ mod tests {
             (false, true, false)
         );
         assert!(owned.subscribed);
-        let other = Owned::of(&description(GroupState::Stable, &[1]), &"u".into(), 2);
+        let other = Assignment::of(&description(GroupState::Stable, &[1]), &"u".into(), 2);
         assert!(!other.has(1) && !other.subscribed);
-        let untold = Owned::of(&Err(Fault::Untold), &"t".into(), 2);
+        let untold = Assignment::of(&Err(Fault::Untold), &"t".into(), 2);
         assert!(!untold.has(1));
     }
 }

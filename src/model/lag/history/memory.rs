@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::{Now, Stamp};
 use super::group::{GroupHistory, Steady};
 use super::log::{LogHistory, LogPartition};
-use super::partition::{Kind, PartitionState};
+use super::partition::{PartitionState, PartitionStateKind};
 use crate::model::lag::subscription::RememberedGroup;
 use crate::model::units::newtypes::{ClusterName, Offset, TopicId};
 
@@ -17,27 +17,27 @@ pub const VERSION: u32 = 1;
 
 /// All that is remembered over a restart. Times are in seconds before `saved`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct SavedHistory {
     /// Which form it has.
     pub version: u32,
     /// When it was made, in seconds since 1970.
     pub saved: u32,
     /// By cluster.
-    pub clusters: BTreeMap<String, ClusterMemory>,
+    pub clusters: BTreeMap<String, SavedCluster>,
 }
 
 /// What is remembered of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterMemory {
+pub struct SavedCluster {
     /// The logs of the topics that the groups read.
-    pub topics: BTreeMap<String, TopicMemory>,
+    pub topics: BTreeMap<String, SavedTopic>,
     /// The groups.
-    pub groups: BTreeMap<String, GroupMemory>,
+    pub groups: BTreeMap<String, SavedGroup>,
 }
 
 /// A topic's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TopicMemory {
+pub struct SavedTopic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     /// By partition; -1 where it is not known.
@@ -47,7 +47,7 @@ pub struct TopicMemory {
 
 /// A group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupMemory {
+pub struct SavedGroup {
     #[serde(flatten)]
     remembered: RememberedGroup,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,12 +56,12 @@ pub struct GroupMemory {
     steady: Option<(u64, u32)>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     empty: Option<u32>,
-    topics: BTreeMap<String, PositionsMemory>,
+    topics: BTreeMap<String, SavedPositions>,
 }
 
 /// A group on a topic, by partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct PositionsMemory {
+struct SavedPositions {
     /// What the offsets are; left out where they are all commits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     kinds: Vec<u8>,
@@ -69,7 +69,7 @@ struct PositionsMemory {
     since: Vec<u32>,
 }
 
-impl Default for Memory {
+impl Default for SavedHistory {
     fn default() -> Self {
         Self {
             version: VERSION,
@@ -79,7 +79,7 @@ impl Default for Memory {
     }
 }
 
-impl Memory {
+impl SavedHistory {
     /// The groups, least important first: those whose commits were all seen to move lately are read
     /// anew in no time, while a commit that vanished is known nowhere else. Among equals, those that
     /// take the most room.
@@ -122,7 +122,7 @@ impl Memory {
 /// How long a commit stands still before it is worth more than one that moves, in seconds.
 const STILL: u32 = 120;
 
-impl GroupMemory {
+impl SavedGroup {
     fn partitions(&self) -> usize {
         let counts = self.topics.values().map(|topic| topic.offsets.len());
         counts.fold(0, usize::saturating_add)
@@ -152,17 +152,19 @@ fn back(ago: u32, saved: u32, now: Now) -> Stamp {
     Stamp(saved.saturating_sub(ago)).min(now.into())
 }
 
-fn code(kind: Kind) -> u8 {
-    let index = Kind::ALL.iter().position(|known| *known == kind);
+fn code(kind: PartitionStateKind) -> u8 {
+    let index = PartitionStateKind::ALL
+        .iter()
+        .position(|known| *known == kind);
     index.and_then(|i| u8::try_from(i).ok()).unwrap_or(0)
 }
 
-fn kind(code: u8) -> Kind {
-    let known = Kind::ALL.get(usize::from(code));
+fn kind(code: u8) -> PartitionStateKind {
+    let known = PartitionStateKind::ALL.get(usize::from(code));
     known.copied().unwrap_or_default()
 }
 
-impl TopicMemory {
+impl SavedTopic {
     pub(in crate::model) fn of(log: &LogHistory, saved: Stamp) -> Self {
         let end = |log: &LogPartition| log.end().map_or(-1, |end| end.0);
         Self {
@@ -183,13 +185,15 @@ impl TopicMemory {
     }
 }
 
-impl GroupMemory {
+impl SavedGroup {
     pub(in crate::model) fn of(group: &GroupHistory, saved: Stamp) -> Self {
         let steady = |steady: Steady| (steady.print, ago(steady.since, saved));
         let topics = group.topics.iter().map(|(topic, states)| {
-            let all_commits = states.iter().all(|s| s.kind() == Kind::Committed);
+            let all_commits = states
+                .iter()
+                .all(|s| s.kind() == PartitionStateKind::Committed);
             let kinds = states.iter().map(|s| code(s.kind()));
-            let memory = PositionsMemory {
+            let memory = SavedPositions {
                 kinds: if all_commits {
                     Vec::new()
                 } else {
@@ -213,9 +217,9 @@ impl GroupMemory {
         let topics = self.topics.iter().map(|(topic, memory)| {
             let kinds = memory.kinds.iter().copied().map(kind);
             let kinds = kinds.chain(std::iter::repeat(if memory.kinds.is_empty() {
-                Kind::Committed
+                PartitionStateKind::Committed
             } else {
-                Kind::Unseen
+                PartitionStateKind::Unseen
             }));
             let offsets = memory.offsets.iter().zip(&memory.since).zip(kinds);
             let states = offsets.map(|((offset, since), kind)| {
@@ -263,15 +267,15 @@ mod tests {
         assert_eq!(unhex(&"x".repeat(32)), None);
     }
 
-    fn group(kinds: &[u8], since: u32, partitions: usize) -> GroupMemory {
-        let positions = PositionsMemory {
+    fn group(kinds: &[u8], since: u32, partitions: usize) -> SavedGroup {
+        let positions = SavedPositions {
             kinds: kinds.to_vec(),
             offsets: vec![5; partitions],
             since: vec![since; partitions],
         };
-        GroupMemory {
+        SavedGroup {
             topics: [("t".to_owned(), positions)].into(),
-            ..GroupMemory::default()
+            ..SavedGroup::default()
         }
     }
 
@@ -283,9 +287,9 @@ mod tests {
             ("forgotten", group(&[5], 3, 1)),
             ("still", group(&[], 3600, 1)),
         ];
-        let mut memory = Memory::default();
-        let cluster = ClusterMemory {
-            topics: [("t".to_owned(), TopicMemory::default())].into(),
+        let mut memory = SavedHistory::default();
+        let cluster = SavedCluster {
+            topics: [("t".to_owned(), SavedTopic::default())].into(),
             groups: groups.map(|(name, g)| (name.to_owned(), g)).into(),
         };
         memory.clusters.insert("main".to_owned(), cluster);
@@ -296,7 +300,7 @@ mod tests {
             assert!(memory.clusters["main"].topics.contains_key("t"));
             memory.drop_group(cluster, group);
         }
-        assert_eq!(memory.clusters["main"], ClusterMemory::default());
+        assert_eq!(memory.clusters["main"], SavedCluster::default());
     }
 
     #[test]

@@ -19,14 +19,14 @@ pub(in crate::model) struct PartitionState {
     offset: i64,
     /// Since when it is so.
     since: Stamp,
-    kind: Kind,
+    kind: PartitionStateKind,
     /// The log that `offset` is of: [`LogPartition::epoch`].
     epoch: u8,
 }
 
 /// What the offset of a [`PartitionState`] is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::model) enum Kind {
+pub(in crate::model) enum PartitionStateKind {
     /// Nothing: no commit was ever seen.
     #[default]
     Unseen,
@@ -43,21 +43,21 @@ pub(in crate::model) enum Kind {
     Forgotten,
 }
 
-impl Kind {
+impl PartitionStateKind {
     /// As it is remembered over a restart.
-    pub(in crate::model) const ALL: [Kind; 6] = [
-        Kind::Unseen,
-        Kind::Committed,
-        Kind::Unsettled,
-        Kind::Suspended,
-        Kind::FirstSeen,
-        Kind::Forgotten,
+    pub(in crate::model) const ALL: [PartitionStateKind; 6] = [
+        PartitionStateKind::Unseen,
+        PartitionStateKind::Committed,
+        PartitionStateKind::Unsettled,
+        PartitionStateKind::Suspended,
+        PartitionStateKind::FirstSeen,
+        PartitionStateKind::Forgotten,
     ];
 }
 
 /// What one sweep says of a group on a partition.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::model) struct Reading {
+pub(in crate::model) struct PartitionReading {
     pub(in crate::model) committed: Option<Offset>,
     /// The log, and what is remembered of it. Without, a commit is only remembered.
     pub(in crate::model) log: Result<(Log, LogPartition), Fault>,
@@ -72,7 +72,7 @@ pub(in crate::model) struct Reading {
 
 /// Where the group stands by a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::model) struct Step {
+pub(in crate::model) struct StateTransition {
     pub(in crate::model) position: Result<Position, Fault>,
     /// Whether its commit moved since the last reading.
     pub(in crate::model) moved: bool,
@@ -80,7 +80,11 @@ pub(in crate::model) struct Step {
 
 impl PartitionState {
     /// As remembered from an earlier process.
-    pub(in crate::model) fn restored(kind: Kind, offset: Offset, since: Stamp) -> Self {
+    pub(in crate::model) fn restored(
+        kind: PartitionStateKind,
+        offset: Offset,
+        since: Stamp,
+    ) -> Self {
         Self {
             offset: offset.0,
             since,
@@ -94,7 +98,7 @@ impl PartitionState {
         Self { epoch, ..self }
     }
 
-    pub(in crate::model) fn kind(&self) -> Kind {
+    pub(in crate::model) fn kind(&self) -> PartitionStateKind {
         self.kind
     }
 
@@ -110,28 +114,36 @@ impl PartitionState {
     pub(in crate::model) fn recall(&mut self, earlier: Self, now: Now) {
         let same = self.offset == earlier.offset && self.epoch == earlier.epoch;
         match (self.kind, earlier.kind) {
-            (Kind::Unseen, _) => *self = earlier,
-            (Kind::Committed, Kind::Committed) if same => self.since = earlier.since,
-            (Kind::Committed, Kind::Unsettled | Kind::Suspended) if same => *self = earlier,
-            (Kind::Committed, Kind::Committed)
+            (PartitionStateKind::Unseen, _) => *self = earlier,
+            (PartitionStateKind::Committed, PartitionStateKind::Committed) if same => {
+                self.since = earlier.since
+            }
+            (
+                PartitionStateKind::Committed,
+                PartitionStateKind::Unsettled | PartitionStateKind::Suspended,
+            ) if same => *self = earlier,
+            (PartitionStateKind::Committed, PartitionStateKind::Committed)
                 if self.offset == earlier.offset && self.epoch != earlier.epoch =>
             {
                 *self = earlier;
             }
-            (Kind::FirstSeen, Kind::Committed) => {
+            (PartitionStateKind::FirstSeen, PartitionStateKind::Committed) => {
                 *self = Self {
-                    kind: Kind::Forgotten,
+                    kind: PartitionStateKind::Forgotten,
                     since: now.into(),
                     ..earlier
                 }
             }
-            (Kind::FirstSeen, Kind::Forgotten | Kind::FirstSeen) => *self = earlier,
+            (
+                PartitionStateKind::FirstSeen,
+                PartitionStateKind::Forgotten | PartitionStateKind::FirstSeen,
+            ) => *self = earlier,
             _ => {}
         }
     }
 
     /// Takes in a reading.
-    pub(in crate::model) fn step(&mut self, reading: &Reading) -> Step {
+    pub(in crate::model) fn step(&mut self, reading: &PartitionReading) -> StateTransition {
         let (log, held) = match reading.log {
             Ok((log, known)) => {
                 self.follow(&known, &log, reading.now);
@@ -139,7 +151,7 @@ impl PartitionState {
             }
             Err(fault) => {
                 let moved = self.overhear(reading);
-                return Step {
+                return StateTransition {
                     position: Err(fault),
                     moved,
                 };
@@ -147,27 +159,27 @@ impl PartitionState {
         };
         match reading.committed {
             // Where the log's end is in doubt for one poll, so is what lies beyond it.
-            Some(at) if held && at > log.high => Step {
+            Some(at) if held && at > log.high => StateTransition {
                 position: Err(Fault::CommitBeyondEnd),
                 moved: false,
             },
             Some(at) => self.committed(at, &log, reading),
-            None => Step {
+            None => StateTransition {
                 position: Ok(self.uncommitted(&log, reading)),
                 moved: false,
             },
         }
     }
 
-    fn become_(&mut self, kind: Kind, offset: Offset, now: Now) {
+    fn become_(&mut self, kind: PartitionStateKind, offset: Offset, now: Now) {
         (self.kind, self.offset, self.since) = (kind, offset.0, now.into());
     }
 
     /// A commit that is seen while the log is not: it moved, if it did.
-    fn overhear(&mut self, reading: &Reading) -> bool {
+    fn overhear(&mut self, reading: &PartitionReading) -> bool {
         match reading.committed {
-            Some(at) if self.kind == Kind::Committed && at != self.offset() => {
-                self.become_(Kind::Committed, at, reading.now);
+            Some(at) if self.kind == PartitionStateKind::Committed && at != self.offset() => {
+                self.become_(PartitionStateKind::Committed, at, reading.now);
                 true
             }
             _ => false,
@@ -182,19 +194,29 @@ impl PartitionState {
         let same_topic = known.truncated && self.epoch.wrapping_add(1) == known.epoch;
         self.epoch = known.epoch;
         match (self.kind, same_topic) {
-            (Kind::Committed | Kind::Suspended, true) => {
-                self.become_(Kind::Suspended, self.offset(), now);
+            (PartitionStateKind::Committed | PartitionStateKind::Suspended, true) => {
+                self.become_(PartitionStateKind::Suspended, self.offset(), now);
             }
-            (Kind::Committed | Kind::Suspended | Kind::Unsettled, _) => {
-                self.become_(Kind::Unsettled, self.offset(), now);
+            (
+                PartitionStateKind::Committed
+                | PartitionStateKind::Suspended
+                | PartitionStateKind::Unsettled,
+                _,
+            ) => {
+                self.become_(PartitionStateKind::Unsettled, self.offset(), now);
             }
-            (Kind::FirstSeen, true) => self.offset = self.offset.min(log.end.0),
-            (Kind::Forgotten, true) => {}
-            (Kind::FirstSeen | Kind::Forgotten | Kind::Unseen, _) => self.kind = Kind::Unseen,
+            (PartitionStateKind::FirstSeen, true) => self.offset = self.offset.min(log.end.0),
+            (PartitionStateKind::Forgotten, true) => {}
+            (
+                PartitionStateKind::FirstSeen
+                | PartitionStateKind::Forgotten
+                | PartitionStateKind::Unseen,
+                _,
+            ) => self.kind = PartitionStateKind::Unseen,
         }
     }
 
-    fn committed(&mut self, at: Offset, log: &Log, reading: &Reading) -> Step {
+    fn committed(&mut self, at: Offset, log: &Log, reading: &PartitionReading) -> StateTransition {
         let is_beyond = at > log.high;
         let same = at == self.offset();
         let mut moved = false;
@@ -204,57 +226,68 @@ impl PartitionState {
             Fault::LogReplaced
         };
         match self.kind {
-            Kind::Unsettled if same => {}
-            Kind::Suspended if same => {
+            PartitionStateKind::Unsettled if same => {}
+            PartitionStateKind::Suspended if same => {
                 if !is_beyond && self.since.elapsed(reading.now) >= CONFIRMED_AFTER {
-                    self.become_(Kind::Committed, at, reading.now);
+                    self.become_(PartitionStateKind::Committed, at, reading.now);
                 }
             }
             // The same ID says that it is the same log, and that its end is what lags.
-            Kind::Committed if same && is_beyond && !reading.has_id => {
-                self.become_(Kind::Unsettled, at, reading.now);
+            PartitionStateKind::Committed if same && is_beyond && !reading.has_id => {
+                self.become_(PartitionStateKind::Unsettled, at, reading.now);
             }
-            Kind::Committed if same => {}
-            Kind::Forgotten if same && !is_beyond => {
-                self.become_(Kind::Committed, at, reading.now);
+            PartitionStateKind::Committed if same => {}
+            PartitionStateKind::Forgotten if same && !is_beyond => {
+                self.become_(PartitionStateKind::Committed, at, reading.now);
             }
             before => {
-                moved = before != Kind::Unseen;
-                let is_of_this_log = !is_beyond || (before == Kind::Committed && reading.has_id);
+                moved = before != PartitionStateKind::Unseen;
+                let is_of_this_log =
+                    !is_beyond || (before == PartitionStateKind::Committed && reading.has_id);
                 let kind = if is_of_this_log {
-                    Kind::Committed
+                    PartitionStateKind::Committed
                 } else {
-                    Kind::Unsettled
+                    PartitionStateKind::Unsettled
                 };
                 self.become_(kind, at, reading.now);
             }
         }
-        let position = if self.kind == Kind::Committed {
+        let position = if self.kind == PartitionStateKind::Committed {
             Ok(Position::Committed(at))
         } else {
             Err(unknown)
         };
-        Step { position, moved }
+        StateTransition { position, moved }
     }
 
-    fn uncommitted(&mut self, log: &Log, reading: &Reading) -> Position {
+    fn uncommitted(&mut self, log: &Log, reading: &PartitionReading) -> Position {
         match self.kind {
-            Kind::Committed => self.become_(Kind::Forgotten, self.offset(), reading.now),
-            Kind::Unsettled | Kind::Suspended => self.kind = Kind::Unseen,
-            Kind::Forgotten if self.since.elapsed(reading.now) >= reading.forget_after => {
-                self.kind = Kind::Unseen;
+            PartitionStateKind::Committed => {
+                self.become_(PartitionStateKind::Forgotten, self.offset(), reading.now)
             }
-            Kind::Forgotten | Kind::FirstSeen | Kind::Unseen => {}
+            PartitionStateKind::Unsettled | PartitionStateKind::Suspended => {
+                self.kind = PartitionStateKind::Unseen
+            }
+            PartitionStateKind::Forgotten
+                if self.since.elapsed(reading.now) >= reading.forget_after =>
+            {
+                self.kind = PartitionStateKind::Unseen;
+            }
+            PartitionStateKind::Forgotten
+            | PartitionStateKind::FirstSeen
+            | PartitionStateKind::Unseen => {}
         }
         match (self.kind, reading.reset) {
-            (Kind::Forgotten, _) => Position::Forgotten(self.offset()),
+            (PartitionStateKind::Forgotten, _) => Position::Forgotten(self.offset()),
             (_, OffsetReset::Earliest) => {
-                self.kind = Kind::Unseen;
+                self.kind = PartitionStateKind::Unseen;
                 Position::AtStart
             }
-            (Kind::FirstSeen, OffsetReset::Latest) => Position::SinceSeen(self.offset()),
+            (PartitionStateKind::FirstSeen, OffsetReset::Latest) => {
+                Position::SinceSeen(self.offset())
+            }
             (_, OffsetReset::Latest) if reading.runs => {
-                self.become_(Kind::FirstSeen, log.end, reading.now);
+                self.become_(PartitionStateKind::FirstSeen, log.end, reading.now);
                 Position::SinceSeen(log.end)
             }
             (_, OffsetReset::Latest) => Position::Nowhere,

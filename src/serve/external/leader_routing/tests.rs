@@ -164,7 +164,7 @@ async fn a_follower_passes_the_leaders_answer_on() {
     let leader = Daemon::new(&tls, "ours");
     let loopback = "127.0.0.1:0".parse().unwrap();
     let bound = listen::bind(loopback, "server.external_metrics.listen").unwrap();
-    let known = |bound: &listen::Bound| {
+    let known = |bound: &listen::BoundListener| {
         Some(Leader {
             term: 1,
             address: Some(bound.address().to_string()),

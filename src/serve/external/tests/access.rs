@@ -120,7 +120,7 @@ async fn who_cannot_be_checked_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn tenancy_bounds_what_a_namespace_may_name() {
-    let list = |patterns: &[&str]| patterns.iter().copied().map(Pattern::new).collect();
+    let list = |patterns: &[&str]| patterns.iter().copied().map(Glob::new).collect();
     let tenancy = Tenancy(vec![Grant {
         namespaces: list(&["shop*"]),
         groups: list(&["orders", "new"]),

@@ -3,8 +3,8 @@
 use super::*;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 
-fn interest(group: &str, topics: &[&str]) -> Interest {
-    Interest {
+fn interest(group: &str, topics: &[&str]) -> WatchKey {
+    WatchKey {
         cluster: "main".into(),
         group: group.into(),
         topics: topics.iter().map(|t| (*t).into()).collect(),

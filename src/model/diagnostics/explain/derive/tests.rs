@@ -12,7 +12,7 @@ use crate::model::units::quantity::Milli;
 #[test]
 fn every_rule_says_why() {
     let limit = Limit::Bounded(Replicas(24));
-    let answer = |rule| Answer {
+    let answer = |rule| MetricValue {
         metric: Metric::Lag,
         value: Milli::from_units(2400),
         desired: Some(24),

@@ -58,7 +58,7 @@ impl One {
             high: end,
             end,
         };
-        let step = self.state.step(&Reading {
+        let step = self.state.step(&PartitionReading {
             committed: committed.map(Offset),
             log: Ok((log, known)),
             has_id: self.log.id.is_some(),
@@ -266,7 +266,7 @@ fn commits_move_when_they_change_and_not_when_they_are_first_seen() {
 fn a_commit_that_moves_while_the_log_is_unknown_moves() {
     let mut one = One::default();
     assert_eq!(one.read(0, Some(10), 100), measured(90));
-    let step = one.state.step(&Reading {
+    let step = one.state.step(&PartitionReading {
         committed: Some(Offset(20)),
         log: Err(Fault::LeaderUnknown),
         has_id: false,
@@ -288,39 +288,39 @@ fn what_an_earlier_process_knew_counts_where_it_agrees() {
     let now = Now(100_000);
     for (present, earlier, expected) in [
         (
-            of(Kind::Unseen, 0, 0),
-            of(Kind::Committed, 5, 1),
-            of(Kind::Committed, 5, 1),
+            of(PartitionStateKind::Unseen, 0, 0),
+            of(PartitionStateKind::Committed, 5, 1),
+            of(PartitionStateKind::Committed, 5, 1),
         ),
         (
-            of(Kind::Committed, 5, 90),
-            of(Kind::Committed, 5, 1),
-            of(Kind::Committed, 5, 1),
+            of(PartitionStateKind::Committed, 5, 90),
+            of(PartitionStateKind::Committed, 5, 1),
+            of(PartitionStateKind::Committed, 5, 1),
         ),
         (
-            of(Kind::Committed, 6, 90),
-            of(Kind::Committed, 5, 1),
-            of(Kind::Committed, 6, 90),
+            of(PartitionStateKind::Committed, 6, 90),
+            of(PartitionStateKind::Committed, 5, 1),
+            of(PartitionStateKind::Committed, 6, 90),
         ),
         (
-            of(Kind::Committed, 5, 90),
-            of(Kind::Unsettled, 5, 1),
-            of(Kind::Unsettled, 5, 1),
+            of(PartitionStateKind::Committed, 5, 90),
+            of(PartitionStateKind::Unsettled, 5, 1),
+            of(PartitionStateKind::Unsettled, 5, 1),
         ),
         (
-            of(Kind::FirstSeen, 9, 90),
-            of(Kind::Committed, 5, 1),
-            of(Kind::Forgotten, 5, 100),
+            of(PartitionStateKind::FirstSeen, 9, 90),
+            of(PartitionStateKind::Committed, 5, 1),
+            of(PartitionStateKind::Forgotten, 5, 100),
         ),
         (
-            of(Kind::FirstSeen, 9, 90),
-            of(Kind::FirstSeen, 5, 1),
-            of(Kind::FirstSeen, 5, 1),
+            of(PartitionStateKind::FirstSeen, 9, 90),
+            of(PartitionStateKind::FirstSeen, 5, 1),
+            of(PartitionStateKind::FirstSeen, 5, 1),
         ),
         (
-            of(Kind::FirstSeen, 9, 90),
-            of(Kind::Forgotten, 5, 1),
-            of(Kind::Forgotten, 5, 1),
+            of(PartitionStateKind::FirstSeen, 9, 90),
+            of(PartitionStateKind::Forgotten, 5, 1),
+            of(PartitionStateKind::Forgotten, 5, 1),
         ),
     ] {
         let mut found = present;
