@@ -98,7 +98,7 @@ fn snapshot() -> LagSnapshot {
         connection: None,
         traffic: None,
     };
-    let main = ClusterHistory::default().take_in(observed, Scope::Whole);
+    let main = ClusterHistory::default().apply(observed, Scope::Whole);
     LagSnapshot {
         targets: Arc::new(Targets::merge::<HpaFacts>(
             &["main".into()],

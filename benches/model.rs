@@ -75,13 +75,13 @@ fn bench(criterion: &mut Criterion) {
     ] {
         let observed = observation(groups, each, topics);
         let mut history = ClusterHistory::default();
-        history.take_in(observed.clone(), Scope::Whole);
+        history.apply(observed.clone(), Scope::Whole);
         criterion.bench_function(&format!("assemble {name}"), |bencher| {
             bencher.iter_batched(
                 || observed.clone(),
                 |mut observed| {
                     observed.started = Moment::now();
-                    history.take_in(observed, Scope::Whole)
+                    history.apply(observed, Scope::Whole)
                 },
                 BatchSize::LargeInput,
             );
@@ -114,7 +114,7 @@ fn bench(criterion: &mut Criterion) {
             )),
             clusters: [(
                 "main".into(),
-                history.take_in(
+                history.apply(
                     Observation {
                         started: Moment::now(),
                         ..observed

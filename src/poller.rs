@@ -228,7 +228,7 @@ impl<S: OffsetSource> Poller<S> {
                     let (observation, scope) = done?;
                     // What it tells of a group's members may be topics that nobody has named.
                     let before = self.targets.leave_topics_open().then(|| self.plans());
-                    self.take_in(observation, scope, inputs);
+                    self.apply(observation, scope, inputs);
                     if let Some(before) = before {
                         self.sweep_new(&before, &mut sweeps);
                     }
@@ -341,7 +341,7 @@ impl<S: OffsetSource> Poller<S> {
         }
     }
 
-    fn take_in(&mut self, observation: Observation, scope: Scope, inputs: &Inputs) {
+    fn apply(&mut self, observation: Observation, scope: Scope, inputs: &Inputs) {
         let name = observation.cluster.clone();
         let Some(cluster) = self.clusters.get_mut(&name) else {
             return;
@@ -349,7 +349,7 @@ impl<S: OffsetSource> Poller<S> {
         let took = observation.finished.since(&observation.started);
         let finished = observation.finished;
         let before = Arc::clone(&cluster.latest);
-        cluster.latest = cluster.history.take_in(observation, scope);
+        cluster.latest = cluster.history.apply(observation, scope);
         if scope == Scope::Whole {
             cluster.sweeping = false;
             let groups = cluster.latest.groups.values();

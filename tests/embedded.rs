@@ -85,7 +85,7 @@ async fn reads_commits_and_ends_partition_by_partition() {
         [Ok(Some(Offset(4))), Ok(Some(Offset(0))), Ok(None)]
     );
 
-    let snapshot = ClusterHistory::default().take_in(observation, Scope::Whole);
+    let snapshot = ClusterHistory::default().apply(observation, Scope::Whole);
     let lag = snapshot.groups["workers"].topics["orders"]
         .complete
         .as_ref()

@@ -109,7 +109,7 @@ fn every_group_and_partition_costs_little() {
         for poll in 0..30 {
             drop(snapshot.take());
             let observed = workload.observation(&zero, poll);
-            snapshot = Some(history.take_in(observed, Scope::Whole));
+            snapshot = Some(history.apply(observed, Scope::Whole));
         }
         let per = workload.group_partitions();
         let all = held(&region) / per;

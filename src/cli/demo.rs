@@ -278,7 +278,7 @@ impl Stage {
 
     fn look(&self, report: &mut Report) -> Frame {
         let Scaling { replicas, desired } = *self.scaling.borrow();
-        report.take_in(self.start.elapsed(), self.read(), replicas, desired)
+        report.record(self.start.elapsed(), self.read(), replicas, desired)
     }
 
     fn read(&self) -> DemoReading {

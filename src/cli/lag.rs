@@ -188,7 +188,7 @@ async fn read(
             groups: batch.iter().map(plan).collect(),
         };
         let observation = source.observe(plan, Instant::now() + args.timeout).await;
-        let snapshot = ClusterHistory::default().take_in(observation, Scope::Whole);
+        let snapshot = ClusterHistory::default().apply(observation, Scope::Whole);
         for (group, read) in &snapshot.groups {
             found
                 .unknown
@@ -299,7 +299,7 @@ mod tests {
         let found = LagResult {
             read: vec![(
                 "main".into(),
-                ClusterHistory::default().take_in(read, Scope::Some),
+                ClusterHistory::default().apply(read, Scope::Some),
             )],
             ..LagResult::default()
         };
@@ -337,11 +337,11 @@ mod tests {
         for (group, committed) in [("reads", Some(3)), ("other", None)] {
             let rows = [(0, Ok(committed), Ok(8))];
             let read = fixtures::read(Duration::ZERO, group, "orders", &rows);
-            history.take_in(read, Scope::Some);
+            history.apply(read, Scope::Some);
         }
         let nothing = fixtures::nothing(Duration::ZERO, "idle");
         let found = LagResult {
-            read: vec![("main".into(), history.take_in(nothing, Scope::Some))],
+            read: vec![("main".into(), history.apply(nothing, Scope::Some))],
             ..LagResult::default()
         };
         for (flags, expected) in [

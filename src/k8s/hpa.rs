@@ -52,10 +52,7 @@ pub async fn watch(
     }));
     while let Some((scope, event)) = events.next().await {
         // Most events are the HPA controller's own writes to a status.
-        if !known
-            .get_mut(scope)
-            .is_some_and(|known| known.take_in(event))
-        {
+        if !known.get_mut(scope).is_some_and(|known| known.apply(event)) {
             continue;
         }
         let all = union(&known);
@@ -131,7 +128,7 @@ struct KnownHpas {
 
 impl KnownHpas {
     /// Whether that may have changed what is known.
-    fn take_in(&mut self, event: Event<HorizontalPodAutoscaler>) -> bool {
+    fn apply(&mut self, event: Event<HorizontalPodAutoscaler>) -> bool {
         let key = |facts: &HpaFacts| (Arc::clone(&facts.namespace), Arc::clone(&facts.name));
         match event {
             Event::Init => {
@@ -502,12 +499,12 @@ mod tests {
             Event::InitApply(one("b")),
             Event::InitApply(one("a")),
         ] {
-            known.take_in(event);
+            known.apply(event);
             assert_eq!(names(&known), None);
         }
         let mut step = |event, expected: &[&str]| {
             let shown = format!("{event:?}");
-            known.take_in(event);
+            known.apply(event);
             let expected = expected.iter().map(|name| (*name).to_owned()).collect();
             assert_eq!(names(&known), Some(expected), "{shown}");
         };
@@ -525,11 +522,11 @@ mod tests {
     #[test]
     fn watches_of_several_namespaces_make_one_sorted_set() {
         let mut known = [KnownHpas::default(), KnownHpas::default()];
-        known[0].take_in(Event::InitDone);
-        known[0].take_in(Event::Apply(hpa("z", "a", json!([]))));
+        known[0].apply(Event::InitDone);
+        known[0].apply(Event::Apply(hpa("z", "a", json!([]))));
         assert_eq!(union(&known), None, "the other has not listed its own");
-        known[1].take_in(Event::InitDone);
-        known[1].take_in(Event::Apply(hpa("a", "b", json!([]))));
+        known[1].apply(Event::InitDone);
+        known[1].apply(Event::Apply(hpa("a", "b", json!([]))));
         let all = union(&known).unwrap();
         let shown: Vec<_> = all.iter().map(|f| (&*f.namespace, &*f.name)).collect();
         assert_eq!(shown, [("a", "b"), ("z", "a")]);

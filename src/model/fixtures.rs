@@ -134,7 +134,7 @@ pub(crate) fn snapshot() -> LagSnapshot {
         ),
         failed(zero, "mute", "refunds", Fault::NoAnswer),
     ] {
-        main.take_in(observation, Scope::Some);
+        main.apply(observation, Scope::Some);
     }
     let mut sweep = nothing(zero, "");
     sweep.groups.clear();
@@ -145,7 +145,7 @@ pub(crate) fn snapshot() -> LagSnapshot {
         throttled: Duration::from_millis(1500),
     });
     // Nobody wants the groups any more after a whole sweep without them, unless asked since.
-    let mut main = (*main.take_in(sweep, Scope::Some)).clone();
+    let mut main = (*main.apply(sweep, Scope::Some)).clone();
     main.sweep = Some(super::lag::cluster_snapshot::Sweep {
         started: at(zero),
         finished: at(zero),
@@ -157,7 +157,7 @@ pub(crate) fn snapshot() -> LagSnapshot {
         reason: "broker said \"no\":\nSASL authentication failed".into(),
         since: at(zero),
     });
-    let down = ClusterHistory::default().take_in(lost, Scope::Whole);
+    let down = ClusterHistory::default().apply(lost, Scope::Whole);
     LagSnapshot {
         sequence: 0,
         term: 0,

@@ -1,4 +1,4 @@
-//! Where a group stands in the log of one partition -> its lag, and by which rule.
+//! The lag of a consumer group on one partition, and everything a snapshot of a cluster is made of.
 
 pub mod assembly;
 pub mod cluster_snapshot;
@@ -11,42 +11,43 @@ use serde::Serialize;
 use super::kafka::fault::Fault;
 use super::units::newtypes::{Lag, Offset};
 
-/// How far a group is behind on one partition, and by which rule.
+/// Lag of a group on one partition, by the rule that determined it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartitionLag {
-    /// Log end minus committed offset.
+    /// Log-end offset minus committed offset.
     Measured(Lag),
-    /// The committed offset lies between the last stable offset and the high watermark: of what
-    /// the group may read, nothing is left.
+    /// The committed offset is between the last stable offset and the high watermark: a read-committed
+    /// consumer has nothing left to read.
     BeyondStable,
-    /// The group has no commit here and its consumers begin at the log's start: all of it.
+    /// No committed offset, and consumers start at the beginning: the whole log.
     FromStart(Lag),
-    /// The group has no commit here, runs, and begins at the end: what came since it was first seen so.
+    /// No committed offset, consumers start at the end, and the group runs: messages written since it was
+    /// first seen so.
     SinceSeen(Lag),
-    /// The group has no commit here and its consumers begin at the end: nothing is behind, but it
-    /// is not known to run either.
+    /// No committed offset, consumers start at the end, and the group was never seen to run: no lag, but
+    /// no proof of zero lag either.
     NeverRan,
-    /// Retention overtook the group: this much can still be read. What is lost is in
+    /// Retention deleted messages that the group had not read. This many are left; the deleted ones are in
     /// [`TopicLag::lost`](self::cluster_snapshot::TopicLag::lost).
     Lost(Lag),
-    /// The group's commit vanished, as of services that forget idle groups: log end minus the last
-    /// known one.
+    /// The committed offset disappeared (some services delete those of idle groups): log-end offset minus
+    /// the last known committed offset.
     Forgotten(Lag),
-    /// So few messages that stood still so long under a live member that they are taken for what is no
-    /// message to read: transaction markers, gaps of compaction.
+    /// A small lag that has not changed for long although a member owns the partition. It consists of
+    /// records that consumers never see: transaction markers and gaps left by compaction.
     Residual(Lag),
-    /// The group makes no progress here, while it does elsewhere or the log grows.
+    /// The group makes no progress here, while it does on other partitions or the log grows.
     Stuck {
-        /// Log end minus committed offset.
+        /// Log-end offset minus committed offset.
         lag: Lag,
-        /// Whether it counts for the number of replicas.
+        /// Whether the lag counts towards the number of replicas.
         sized: bool,
     },
 }
 
 impl PartitionLag {
-    /// Messages between the group and the log's end, whatever they count for: for people.
+    /// Messages up to the log end, whether or not they count for scaling; for display.
     #[must_use]
     pub fn messages(self) -> Lag {
         match self {
@@ -61,7 +62,7 @@ impl PartitionLag {
         }
     }
 
-    /// The messages that replicas are wanted for.
+    /// Messages that count for scaling.
     #[must_use]
     pub fn for_scaling(self) -> Lag {
         match self {
@@ -70,7 +71,7 @@ impl PartitionLag {
         }
     }
 
-    /// The rule's name, for metrics, tables and JSON.
+    /// Name of the rule in metrics, tables and JSON.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -87,35 +88,35 @@ impl PartitionLag {
     }
 }
 
-/// One partition's log.
+/// Offsets of one partition's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// Its start (low watermark).
+    /// Log-start offset (low watermark).
     pub start: Offset,
-    /// Its end (high watermark).
+    /// High watermark.
     pub high: Offset,
-    /// The end that the group's consumers read up to: `high`, or the last stable offset.
+    /// The offset that the group's consumers read up to: `high`, or the last stable offset for
+    /// read-committed consumers.
     pub end: Offset,
 }
 
-/// Where a group stands on a partition.
+/// Position of a group in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// It committed this offset, read before the log's end.
+    /// The committed offset, read before the log-end offset.
     Committed(Offset),
-    /// It committed this offset once, and its commit is gone.
+    /// The last known committed offset, which has disappeared.
     Forgotten(Offset),
-    /// It has no commit, runs, and begins at the end, which was this when it was first seen so.
+    /// No committed offset; the log-end offset when the group was first seen to run without one.
     SinceSeen(Offset),
-    /// It has no commit and begins at the log's start.
+    /// No committed offset; consumers start at the beginning.
     AtStart,
-    /// It has no commit, begins at the end, and is not known to run.
+    /// No committed offset, consumers start at the end, and the group was never seen to run.
     Nowhere,
 }
 
 impl Position {
-    /// The first offset that is still there and that the group has not read; `None` where it will
-    /// begin at the end.
+    /// First retained offset that the group has not read; `None` if it will start at the end.
     #[must_use]
     pub fn first_unread(self, log: &Log) -> Option<Offset> {
         match self {
@@ -127,14 +128,15 @@ impl Position {
         }
     }
 
-    /// The lag that follows from it, before time is looked at.
+    /// Lag at this position, before it is classified as residual or stuck.
     ///
     /// # Errors
-    /// [`Fault::CommitBeyondEnd`] where the commit belongs to another log than the one read, and
-    /// [`Fault::LogReplaced`] where the log's own offsets belong to two: unknown, never zero.
+    /// [`Fault::CommitBeyondEnd`] if the committed offset belongs to another log than the one read, and
+    /// [`Fault::LogReplaced`] if the offsets of the log contradict each other. The lag is then unknown,
+    /// never zero.
     pub fn lag(self, log: &Log) -> Result<PartitionLag, Fault> {
-        // A log whose end lies before its start is answered by no healthy broker. The last stable
-        // offset, though, may be overtaken by deleted records.
+        // No healthy broker reports a log end below the log start. The last stable offset may be below it,
+        // though, after records were deleted.
         log.high
             .distance_from(log.start)
             .ok_or(Fault::LogReplaced)?;

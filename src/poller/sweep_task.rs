@@ -49,7 +49,7 @@ pub(super) fn spawn<S: OffsetSource>(
     scope: Scope,
     deadline: Duration,
 ) {
-    cluster.history.name_remembered(&mut plan.groups);
+    cluster.history.add_forgotten_topics(&mut plan.groups);
     let source = Arc::clone(&cluster.source);
     // Which of two sweeps has the later plan is told by this, not by when their threads begin:
     // the later one may be the first to get going.

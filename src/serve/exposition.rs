@@ -417,10 +417,10 @@ mod tests {
             subtopologies: Vec::new(),
         }));
         let mut history = ClusterHistory::default();
-        history.take_in(told, Scope::Some);
+        history.apply(told, Scope::Some);
         let untold = fixtures::nothing(Duration::ZERO, "untold");
         let mut snapshot = fixtures::snapshot();
-        let cluster = history.take_in(untold, Scope::Some);
+        let cluster = history.apply(untold, Scope::Some);
         snapshot.clusters = [("main".into(), cluster)].into();
         let text = render(&snapshot, &fixtures::at(Duration::ZERO), &rules(), &build());
         let samples = text
@@ -454,7 +454,7 @@ mod tests {
     fn a_group_of_which_nothing_is_known_is_a_fault() {
         let mut mute = fixtures::nothing(Duration::ZERO, "mute");
         mute.groups[0].committed = Err(Fault::Login);
-        let read = ClusterHistory::default().take_in(mute, Scope::Whole);
+        let read = ClusterHistory::default().apply(mute, Scope::Whole);
         assert_eq!(faults(&read), [("login", 1)].into());
     }
 

@@ -109,7 +109,7 @@ impl<'a> Route<'a> {
     /// The metric asked for, for labels: those of others are one.
     pub(super) fn metric_label(&self) -> &'static str {
         match self {
-            Route::Metric { metric, .. } => Metric::named(metric).map_or("other", Metric::name),
+            Route::Metric { metric, .. } => Metric::from_name(metric).map_or("other", Metric::name),
             _ => "",
         }
     }

@@ -159,7 +159,7 @@ fn compare(series: &Series, decided: &[Sync]) -> Result<usize> {
             ensure!(looked.replicas.has(sync.after), "{looked:?} {}", shown());
             exact += usize::from(looked.replicas == Range::exactly(sync.after));
         }
-        status.take_in(expected, sync, at);
+        status.apply(expected, sync, at);
     }
     Ok(exact)
 }

@@ -141,7 +141,7 @@ impl Sources {
             moment.monotonic += self.passed;
             moment.wall += self.passed;
         }
-        subject.known = subject.history.take_in(later, Scope::Whole);
+        subject.known = subject.history.apply(later, Scope::Whole);
         Ok((Arc::clone(&subject.known), observation))
     }
 

@@ -76,7 +76,7 @@ impl Report {
     }
 
     /// Takes in what was seen at `at`, and says what is to be shown.
-    pub(super) fn take_in(
+    pub(super) fn record(
         &mut self,
         at: Duration,
         reading: DemoReading,
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_tick_as_json() {
-        let frame = report().take_in(Duration::from_millis(1234), reading(350), 2, 2);
+        let frame = report().record(Duration::from_millis(1234), reading(350), 2, 2);
         assert_eq!(
             frame.json().unwrap(),
             r#"{"t_seconds":1.2,"phase":"base load","lag":350,"replicas":2,"desired":2,"uncapped":4,"ceiling":2,"capped":true,"partitions":[350,null]}"#
@@ -234,7 +234,7 @@ mod tests {
             unknown: Some("why".into()),
             ..DemoReading::default()
         };
-        let frame = report().take_in(Duration::ZERO, unknown, 3, 3);
+        let frame = report().record(Duration::ZERO, unknown, 3, 3);
         assert_eq!(
             frame.json().unwrap(),
             r#"{"t_seconds":0.0,"phase":"base load","lag":null,"replicas":3,"desired":3,"uncapped":3,"ceiling":null,"capped":false,"partitions":[]}"#
@@ -245,9 +245,9 @@ mod tests {
     fn a_summary_remembers_peaks_and_the_last_known() {
         let mut report = report();
         for (lag, replicas) in [(0, 1), (5000, 2), (30, 2), (7, 1)] {
-            report.take_in(Duration::from_secs(1), reading(lag), replicas, replicas);
+            report.record(Duration::from_secs(1), reading(lag), replicas, replicas);
         }
-        report.take_in(Duration::from_secs(1), DemoReading::default(), 1, 1);
+        report.record(Duration::from_secs(1), DemoReading::default(), 1, 1);
         let summary = report.summary(6000, 6010, 3);
         assert_eq!(
             summary.json().unwrap(),

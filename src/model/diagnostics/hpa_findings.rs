@@ -37,7 +37,7 @@ fn of_stabilisation(hpa: &HpaFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(set(hpa.window_up).map(|seconds| finding(Window::Up, seconds)));
     let mut metrics = hpa.metrics.iter();
-    if metrics.any(|metric| Metric::named(&metric.name) == Some(Metric::DesiredReplicas)) {
+    if metrics.any(|metric| Metric::from_name(&metric.name) == Some(Metric::DesiredReplicas)) {
         found.extend(set(hpa.window_down).map(|seconds| finding(Window::Down, seconds)));
     }
     let down = hpa.window_down.unwrap_or(DOWN_WINDOW_DEFAULT);

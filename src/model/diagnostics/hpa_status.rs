@@ -267,7 +267,7 @@ fn measure(
 /// The age of the oldest message that is behind on the partitions that count.
 fn age(lag: &TopicLag, filter: Option<&PartitionFilter>) -> Option<LagAge> {
     let all = lag.ages.iter().zip(&lag.lags).enumerate();
-    let mut counted = all.filter(|(partition, _)| filter.is_none_or(|f| f.has(*partition)));
+    let mut counted = all.filter(|(partition, _)| filter.is_none_or(|f| f.contains(*partition)));
     counted.try_fold(LagAge::exactly(0), |oldest, (_, (age, lag))| match lag {
         // Who has never run has nothing behind, and no age of it.
         Ok(PartitionLag::NeverRan) => Some(oldest),

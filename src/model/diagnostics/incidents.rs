@@ -182,7 +182,7 @@ mod tests {
         let mut before = Arc::default();
         let mut told = |seconds, rows: &[fixtures::Row]| {
             let read = fixtures::read(Duration::from_secs(seconds), "g", "t", rows);
-            let after = history.take_in(read, Scope::Whole);
+            let after = history.apply(read, Scope::Whole);
             let found = events(&before, &after);
             before = after;
             let one = |e: &LagEvent| (e.kind, e.first, e.partitions);

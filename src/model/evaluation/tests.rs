@@ -108,7 +108,7 @@ pub(super) fn snapshot(observations: Vec<Observation>, hpas: &[HpaFacts]) -> Lag
     let mut history = ClusterHistory::default();
     let mut latest = Arc::default();
     for observation in observations {
-        latest = history.take_in(observation, Scope::Whole);
+        latest = history.apply(observation, Scope::Whole);
     }
     LagSnapshot {
         sequence: 1,

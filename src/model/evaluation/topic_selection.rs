@@ -81,7 +81,7 @@ fn counted<'a>(
     filter: Option<&'a PartitionFilter>,
 ) -> impl Iterator<Item = (usize, Result<PartitionLag, Fault>)> + 'a {
     let all = lag.lags.iter().copied().enumerate();
-    all.filter(move |(partition, _)| filter.is_none_or(|f| f.has(*partition)))
+    all.filter(move |(partition, _)| filter.is_none_or(|f| f.contains(*partition)))
 }
 
 /// Messages behind on the partitions that count; one of them unknown makes the sum unknown.

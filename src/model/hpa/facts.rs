@@ -21,7 +21,7 @@ pub fn is_native(hpa: &HpaFacts) -> bool {
 #[must_use]
 pub fn asks_others(hpa: &HpaFacts) -> Option<&str> {
     let mut names = hpa.metrics.iter().map(|metric| metric.name.as_str());
-    names.find(|name| Metric::named(name).is_none())
+    names.find(|name| Metric::from_name(name).is_none())
 }
 
 /// What an HPA compares the metric with.
@@ -115,7 +115,7 @@ const TOLERANCE_DEFAULT: u64 = 100;
 #[must_use]
 pub fn has_our_metric(hpa: &HpaFacts) -> bool {
     let mut metrics = hpa.metrics.iter();
-    metrics.any(|metric| Metric::named(&metric.name).is_some())
+    metrics.any(|metric| Metric::from_name(&metric.name).is_some())
 }
 
 /// What an HPA itself says; `None` where the default holds.
@@ -145,7 +145,7 @@ pub fn is_paused(hpa: &HpaFacts) -> bool {
 #[must_use]
 pub fn is_ours(hpa: &HpaFacts) -> bool {
     let mut metrics = hpa.metrics.iter();
-    metrics.any(|metric| Metric::named(&metric.name).is_some())
+    metrics.any(|metric| Metric::from_name(&metric.name).is_some())
 }
 
 /// What an HPA scales, for people.

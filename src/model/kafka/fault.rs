@@ -1,5 +1,5 @@
-//! Why something is unknown. An unknown is never a number: wherever a reading can fail, the type
-//! is a `Result` with one of these as its error.
+//! Reasons why a reading is unknown. Wherever a reading can fail, its type is a `Result` with a [`Fault`],
+//! so that unknown is never a number.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use crate::model::units::newtypes::Moment;
 
-/// The cause of an unknown reading. Small and `Copy`, so that a column of readings stays a column.
+/// Reason for an unknown reading. Small and `Copy`, because columns of readings hold one per partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// The answer had not come when the poll's deadline passed.
+    /// No response before the deadline of the poll.
     NoAnswer,
     /// No broker of the cluster can be reached.
     Unreachable,
@@ -22,34 +22,34 @@ pub enum Fault {
     Tls,
     /// A broker's host name could not be resolved.
     NameResolution,
-    /// The partition has no leader at present.
+    /// The partition has no leader.
     LeaderUnknown,
-    /// The group's coordinator is not available at present.
+    /// The coordinator of the group is not available.
     CoordinatorUnavailable,
     /// The topic does not exist.
     TopicMissing,
-    /// The partition does not exist (any more).
+    /// The partition does not exist.
     PartitionMissing,
-    /// The login lacks `Describe` on the topic.
+    /// The principal lacks `Describe` on the topic.
     TopicDenied,
-    /// The login lacks `Describe` on the group.
+    /// The principal lacks `Describe` on the group.
     GroupDenied,
-    /// The committed offset lies beyond the log's end: the topic was recreated or truncated.
+    /// The committed offset is beyond the log end: the topic was recreated or truncated.
     CommitBeyondEnd,
-    /// The topic was recreated or truncated, and what the group committed belongs to the log before.
+    /// The topic was recreated or truncated, and the committed offset belongs to the previous log.
     LogReplaced,
-    /// The client for this cluster reads no more groups than its limit.
+    /// The group exceeds the limit of groups of this cluster (`max_groups`).
     TooManyGroups,
-    /// The client itself failed (a setting it refuses, a resource it lacks).
+    /// The Kafka client could not be created.
     Client,
-    /// Broker or client has no way to tell.
+    /// The broker or the client does not support the request.
     Untold,
-    /// Any other error code of a broker or of the client library.
+    /// Another error code of Kafka or of librdkafka.
     Code(i32),
 }
 
 impl Fault {
-    /// Every named fault's label, for tables and for metrics that list all kinds.
+    /// Name in metric labels and JSON.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -73,8 +73,7 @@ impl Fault {
         }
     }
 
-    /// Whether the fault says that a connection is missing, so that the cluster's connection
-    /// fault, where there is one, tells more than this does.
+    /// Whether it may be due to a lost connection, so that the cluster's connection fault says more.
     #[must_use]
     pub fn is_connection(self) -> bool {
         matches!(
@@ -93,40 +92,46 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::NoAnswer => f.write_str("no answer within the poll's deadline"),
-            Fault::Unreachable => f.write_str("no broker can be reached"),
+            Fault::NoAnswer => f.write_str("no response before the deadline of the poll"),
+            Fault::Unreachable => f.write_str("no broker is reachable"),
             Fault::Login => f.write_str("a broker refused the login"),
             Fault::Tls => f.write_str("the TLS handshake with a broker failed"),
             Fault::NameResolution => f.write_str("a broker's host name could not be resolved"),
             Fault::LeaderUnknown => f.write_str("a partition has no leader"),
-            Fault::CoordinatorUnavailable => f.write_str("the group's coordinator is not available"),
+            Fault::CoordinatorUnavailable => {
+                f.write_str("the group's coordinator is not available")
+            }
             Fault::TopicMissing => f.write_str("the topic does not exist"),
             Fault::PartitionMissing => f.write_str("the partition does not exist"),
-            Fault::TopicDenied => f.write_str("the login lacks Describe on the topic"),
-            Fault::GroupDenied => f.write_str("the login lacks Describe on the group"),
+            Fault::TopicDenied => {
+                f.write_str("not authorized: the principal lacks Describe on the topic")
+            }
+            Fault::GroupDenied => {
+                f.write_str("not authorized: the principal lacks Describe on the group")
+            }
             Fault::CommitBeyondEnd => f.write_str(
-                "the committed offset lies beyond the log's end: the topic was recreated or truncated",
+                "the committed offset is beyond the log end: the topic was recreated or truncated",
             ),
             Fault::LogReplaced => f.write_str(
                 "the topic was recreated or truncated, and the group has not committed since",
             ),
             Fault::TooManyGroups => f.write_str(
-                "the cluster's client reads no more groups: raise max_groups of the cluster",
+                "the limit of groups of this cluster is reached: raise max_groups of the cluster",
             ),
             Fault::Client => f.write_str("the Kafka client could not be set up"),
-            Fault::Untold => f.write_str("the broker or the client has no way to tell"),
+            Fault::Untold => f.write_str("the broker or the client does not support the request"),
             Fault::Code(code) => write!(f, "Kafka error code {code}"),
         }
     }
 }
 
-/// What keeps a whole cluster from answering, in the words of the broker or of the client library.
+/// Why a whole cluster does not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionFault {
-    /// The kind, for labels.
+    /// Kind, for labels.
     pub kind: Fault,
-    /// The reason as given, without secrets, constant while the cause is the same.
+    /// Reason as given by the broker or the client, without secrets; constant while the cause is the same.
     pub reason: Arc<str>,
-    /// When this cause was first seen.
+    /// When the cause was first seen.
     pub since: Moment,
 }

@@ -1,4 +1,4 @@
-//! What a group's coordinator says of the group itself: its members and how work is dealt out.
+//! Description of a consumer group by its coordinator: protocol, state, members, assignments.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,72 +7,68 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::units::newtypes::{Partition, TopicName};
 
-/// Which protocol a group's members speak.
+/// Group protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupKind {
-    /// Clients deal out partitions among themselves.
+    /// Classic: a member assigns the partitions.
     Classic,
-    /// The broker deals out partitions (KIP-848).
+    /// The broker assigns the partitions (KIP-848).
     Consumer,
-    /// Members share partitions, record by record (KIP-932).
+    /// Share group: members share partitions record by record (KIP-932).
     Share,
-    /// The broker deals out the tasks of a Kafka Streams application (KIP-1071).
+    /// Kafka Streams: the broker assigns the tasks (KIP-1071).
     Streams,
 }
 
-/// Where a group stands. States of the protocols that mean the same here are one.
+/// State of a group. Equivalent states of different protocols are merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupState {
-    /// It has no members; its offsets may be there.
+    /// No members; committed offsets may exist.
     Empty,
-    /// It has offsets and no member ever joined: its consumers assign themselves their partitions.
+    /// Committed offsets exist and no member ever joined: consumers use manual assignment.
     Unjoined,
-    /// Its members are being dealt their partitions anew.
+    /// A rebalance is in progress.
     Rebalancing,
-    /// Its members have their partitions.
+    /// All partitions are assigned.
     Stable,
-    /// The coordinator knows nothing of it, or a streams group lacks topics it needs.
+    /// Unknown to the coordinator, or a streams group whose topics are missing.
     NotReady,
 }
 
-/// A group as its coordinator describes it.
+/// Description of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupDescription {
-    /// Its members' protocol.
+    /// Group protocol.
     pub kind: GroupKind,
-    /// Where it stands.
     pub state: GroupState,
-    /// The assignor in use by its protocol's name (`range`, `cooperative-sticky`, `uniform`, ...);
-    /// `None` where it has none, as an empty classic group.
+    /// Assignor in use (`range`, `cooperative-sticky`, `uniform`, ...); `None` for an empty classic group.
     pub assignor: Option<Arc<str>>,
-    /// Its members.
     pub members: Vec<Member>,
-    /// For a streams group, its sub-topologies: each is split into as many tasks as its largest
-    /// source topic has partitions.
+    /// Sub-topologies of a streams group. Each has as many tasks as its largest source topic has partitions.
     pub subtopologies: Vec<Subtopology>,
 }
 
-/// One member.
+/// Member of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its member id, made by the coordinator or the client.
+    /// Member ID.
     pub id: Arc<str>,
-    /// Its `group.instance.id`, for a static member (KIP-345).
+    /// `group.instance.id` of a static member (KIP-345).
     pub instance: Option<Arc<str>>,
-    /// Its `client.id`.
+    /// `client.id`.
     pub client: Arc<str>,
-    /// The host that it was seen from, as the broker writes it.
+    /// Client host, as reported by the broker.
     pub host: Arc<str>,
-    /// The topics that it subscribes to, where the broker tells.
+    /// Subscribed topics, if reported.
     pub subscribed: Option<BTreeSet<TopicName>>,
-    /// Its partitions, by topic.
+    /// Assigned partitions by topic.
     pub assigned: Vec<(TopicName, Vec<Partition>)>,
 }
 
 impl Member {
-    /// How many partitions it has.
+    /// Number of assigned partitions.
     #[must_use]
     pub fn partitions(&self) -> usize {
         let counts = self.assigned.iter().map(|(_, partitions)| partitions.len());
@@ -80,12 +76,11 @@ impl Member {
     }
 }
 
-/// A part of a streams group's topology.
+/// Sub-topology of a streams group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subtopology {
-    /// Its name within the topology.
+    /// Name within the topology.
     pub id: Arc<str>,
-    /// The topics that it reads, repartition topics too, and their numbers of partitions where
-    /// those are known.
+    /// Source topics, including repartition topics, with their number of partitions if known.
     pub sources: Vec<(TopicName, Option<u32>)>,
 }

@@ -1,5 +1,4 @@
-//! What was asked of a Kafka cluster and what it said: raw facts, a `Result` for each partition,
-//! nothing decided yet.
+//! Raw responses of a Kafka cluster to one sweep, with a `Result` per partition and no judgement.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,86 +9,82 @@ use super::group::GroupDescription;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::units::newtypes::{ClusterName, Moment, Offset, TopicId, TopicName};
 
-/// How far back a source asks once where each log ended, so that lag in time is known soon after a
-/// start.
+/// How far back the log-end offset is looked up once per topic, so that lag in seconds is known soon after
+/// a start.
 pub const LOOK_BACK: Duration = Duration::from_secs(600);
 
-/// Committed offsets of a group on a topic, indexed by partition; `None` where there is none.
+/// Committed offsets of a group on a topic, by partition; `None` = no committed offset.
 pub type CommittedColumn = Vec<Result<Option<Offset>, Fault>>;
 
-/// A topic's offsets, indexed by partition.
+/// Offsets of a topic, by partition.
 pub type OffsetColumn = Vec<Result<Offset, Fault>>;
 
-/// One topic's log, shared by all the groups that read it.
+/// Offsets of one topic's log, shared by all groups that read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicOffsets {
-    /// Its ID, where broker and client tell it.
+    /// Topic ID, if known.
     pub id: Option<TopicId>,
-    /// Log start offsets (low watermarks), at most a minute old.
+    /// Log-start offsets (low watermarks), at most a minute old.
     pub starts: OffsetColumn,
-    /// Log-end offsets (high watermarks), read after the committed offsets of the same sweep, so
-    /// that a live consumer cannot make lag negative.
+    /// High watermarks, read after the committed offsets of the same sweep, so that a running consumer
+    /// cannot make lag negative.
     pub ends: OffsetColumn,
-    /// Last stable offsets, where a group of the plan reads committed records only; read with
-    /// `ends`.
+    /// Last stable offsets, read together with `ends` if a group of the plan is read-committed.
     pub stable: Option<OffsetColumn>,
-    /// Where the log ended a while ago, at most once for a topic: soon after it was first read.
+    /// Log-end offsets some time ago, looked up once per topic soon after its first reading.
     pub past: Option<PastEnds>,
 }
 
-/// Where a topic's log ended a while ago, by the timestamps of its records.
+/// Log-end offsets of a topic some time ago, by record timestamps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PastEnds {
-    /// How long before the sweep began.
+    /// Time before the start of the sweep.
     pub ago: Duration,
-    /// By partition: the first offset whose record is not older than that, or the log's end; `None`
-    /// where the broker did not tell.
+    /// By partition: the first offset whose record is not older, or the log end; `None` if unknown.
     pub ends: Vec<Option<Offset>>,
 }
 
-/// What the brokers said of one group.
+/// Responses about one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupObservation {
-    /// The plan that this answers.
+    /// The plan that was executed.
     pub plan: GroupPlan,
-    /// By topic: those named in the plan, and, where the plan discovers, those with a commit.
-    /// `Err` where nothing is known of the group. Of a share group, where each partition's records
-    /// in flight begin.
+    /// Committed offsets by topic: the topics named in the plan and, if it discovers, all topics with a
+    /// committed offset. For a share group, the share-partition start offsets. `Err` if the group could not
+    /// be read.
     pub committed: Result<BTreeMap<TopicName, CommittedColumn>, Fault>,
-    /// Its members and how its work is dealt out, at most half a minute old; [`Fault::Untold`] where
-    /// broker or client cannot tell.
+    /// Description of the group, at most 30 s old; [`Fault::Untold`] if not supported.
     pub description: Result<Arc<GroupDescription>, Fault>,
 }
 
-/// What one sweep of one cluster brought.
+/// Responses of one sweep of one cluster.
 #[derive(Clone, Debug)]
 pub struct Observation {
-    /// The cluster asked.
+    /// The cluster.
     pub cluster: ClusterName,
-    /// When the first request was made, or before: the poller says when it planned the sweep. Lag is
-    /// at most this old.
+    /// When the sweep was planned. The data is no older than that.
     pub started: Moment,
-    /// When the last answer had come, or the deadline had passed.
+    /// When the last response arrived or the deadline passed.
     pub finished: Moment,
-    /// Every topic that a group's observation names.
+    /// Every topic named in `groups`.
     pub topics: BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>,
-    /// One for each group of the plan, in its order.
+    /// One per group of the plan, in its order.
     pub groups: Vec<GroupObservation>,
-    /// What keeps the cluster from answering, where something does.
+    /// Why the cluster does not answer, if it does not.
     pub connection: Option<ConnectionFault>,
-    /// What asking cost, where the client counts it.
+    /// Traffic so far, if the client counts it.
     pub traffic: Option<Traffic>,
 }
 
-/// What asking a cluster has cost since the client was set up.
+/// Traffic with a cluster since the client was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Requests sent, logins not counted.
+    /// Requests sent, without those of logins.
     pub requests: u64,
     /// Bytes received.
     pub received_bytes: u64,
-    /// Connections that are open now.
+    /// Open connections.
     pub connections: u64,
-    /// How long brokers wanted to be left alone, in all (`throttle_time_ms`).
+    /// Total time brokers asked this client to throttle (`throttle_time_ms`).
     pub throttled: Duration,
 }

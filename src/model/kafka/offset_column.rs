@@ -1,19 +1,19 @@
-//! A column of committed offsets, eight bytes each: most of what a snapshot holds.
+//! Compact column of committed offsets, eight bytes each, because they are most of a snapshot.
 
 use super::fault::Fault;
 use crate::model::units::newtypes::Offset;
 
-/// Committed offsets of a group on a topic, indexed by partition.
+/// Committed offsets of a group on a topic, by partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommittedOffsets(Box<[i64]>);
 
-/// Stands for no commit. Offsets are never negative; a negative one from a broker means this, too.
+/// Encodes "no committed offset". Valid offsets are not negative, and brokers use negative ones for this.
 const NONE: i64 = -1;
 
-/// Faults with a name, from here downwards in the order of [`NAMED`].
+/// Encodes the faults of [`NAMED`], in their order downwards from here.
 const FIRST_NAMED: i64 = -2;
 
-/// Faults with an error code, from here downwards.
+/// Encodes error codes, downwards from here.
 const FIRST_CODE: i64 = -1_000_000;
 
 const NAMED: [Fault; 16] = [
@@ -50,25 +50,25 @@ impl CommittedOffsets {
         self.0.is_empty()
     }
 
-    /// What is known of one partition; `None` beyond the last.
+    /// Value of a partition; `None` beyond the last.
     #[must_use]
     pub fn get(&self, partition: usize) -> Option<Result<Option<Offset>, Fault>> {
-        self.0.get(partition).copied().map(unpacked)
+        self.0.get(partition).copied().map(decode)
     }
 
-    /// What is known of each partition, in order.
+    /// Values of all partitions, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<Option<Offset>, Fault>> {
-        self.0.iter().copied().map(unpacked)
+        self.0.iter().copied().map(decode)
     }
 }
 
 impl FromIterator<Cell> for CommittedOffsets {
     fn from_iter<I: IntoIterator<Item = Cell>>(readings: I) -> Self {
-        Self(readings.into_iter().map(packed).collect())
+        Self(readings.into_iter().map(encode).collect())
     }
 }
 
-fn packed(reading: Cell) -> i64 {
+fn encode(reading: Cell) -> i64 {
     let down = |first: i64, steps: i64| first.saturating_sub(steps);
     match reading {
         Ok(Some(Offset(at))) if at >= 0 => at,
@@ -85,7 +85,7 @@ fn packed(reading: Cell) -> i64 {
     }
 }
 
-fn unpacked(packed: i64) -> Cell {
+fn decode(packed: i64) -> Cell {
     match packed {
         0.. => Ok(Some(Offset(packed))),
         NONE => Ok(None),

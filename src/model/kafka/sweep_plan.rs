@@ -1,37 +1,37 @@
-//! What one sweep of a cluster has to read.
+//! Plan of a sweep: the groups and topics to read.
 
 use std::collections::BTreeSet;
 
 use crate::model::settings::lag_thresholds::LagRules;
 use crate::model::units::newtypes::{GroupId, Isolation, OffsetReset, TopicName};
 
-/// What one sweep of a cluster has to read.
+/// Plan of one sweep of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SweepPlan {
-    /// The groups, each once.
+    /// Groups, without duplicates.
     pub groups: Vec<GroupPlan>,
 }
 
 /// What to read of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupPlan {
-    /// The group.
+    /// Group ID.
     pub group: GroupId,
-    /// Topics that are read whether or not the group has committed on them.
+    /// Topics to read, whether or not the group has committed offsets on them.
     pub topics: BTreeSet<TopicName>,
-    /// Whether every topic that the group has committed on is read, too.
+    /// Whether to read every topic with a committed offset as well.
     pub discover: bool,
-    /// Where its consumers start without a committed offset.
+    /// Where consumers start without a committed offset.
     pub reset: OffsetReset,
-    /// Which log end they read up to.
+    /// Up to which offset consumers read.
     pub isolation: Isolation,
-    /// Which of its lags are no work.
+    /// Thresholds that classify lag.
     pub rules: LagRules,
 }
 
 impl GroupPlan {
-    /// Reads these topics of a group, or, where there are none, all that it has committed on; with
-    /// every client's defaults.
+    /// Plan for these topics, or for all topics with a committed offset if there are none, with the
+    /// defaults of Kafka clients.
     pub fn new(group: impl Into<GroupId>, topics: BTreeSet<TopicName>) -> Self {
         Self {
             group: group.into(),

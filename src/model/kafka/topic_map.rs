@@ -1,12 +1,12 @@
-//! A map by topic that is as small as what it holds: most groups read one topic, for which the node of
-//! a tree would take more room than all the rest.
+//! Sorted-vector map keyed by topic. Most groups read one topic, for which a tree node would take more
+//! memory than its contents.
 
 use std::borrow::Borrow;
 use std::ops::Index;
 
 use crate::model::units::newtypes::TopicName;
 
-/// Values by topic, in the order of names.
+/// Map from topic to value, ordered by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicMap<V>(Vec<(TopicName, V)>);
 
@@ -17,7 +17,7 @@ impl<V> Default for TopicMap<V> {
 }
 
 impl<V> TopicMap<V> {
-    /// An empty one with room for so many, and no more.
+    /// Creates an empty map with exactly this capacity.
     #[must_use]
     pub fn with_capacity(topics: usize) -> Self {
         Self(Vec::with_capacity(topics))
@@ -28,7 +28,7 @@ impl<V> TopicMap<V> {
     where
         TopicName: Borrow<Q>,
     {
-        let index = self.place(topic).ok()?;
+        let index = self.position(topic).ok()?;
         self.0.get(index).map(|(_, value)| value)
     }
 
@@ -37,12 +37,12 @@ impl<V> TopicMap<V> {
     where
         TopicName: Borrow<Q>,
     {
-        self.place(topic).is_ok()
+        self.position(topic).is_ok()
     }
 
-    /// Sets the value of a topic and returns the one before.
+    /// Sets the value of a topic and returns the previous one.
     pub fn insert(&mut self, topic: TopicName, value: V) -> Option<V> {
-        match self.place(&topic) {
+        match self.position(&topic) {
             Ok(index) => {
                 let (_, known) = self.0.get_mut(index)?;
                 Some(std::mem::replace(known, value))
@@ -55,36 +55,36 @@ impl<V> TopicMap<V> {
         }
     }
 
-    /// Takes a topic's value out.
+    /// Removes a topic and returns its value.
     pub fn remove<Q: Ord + ?Sized>(&mut self, topic: &Q) -> Option<V>
     where
         TopicName: Borrow<Q>,
     {
-        let index = self.place(topic).ok()?;
+        let index = self.position(topic).ok()?;
         Some(self.0.remove(index).1)
     }
 
-    /// The value of a topic, to be changed in place.
+    /// Mutable value of a topic.
     pub fn get_mut<Q: Ord + ?Sized>(&mut self, topic: &Q) -> Option<&mut V>
     where
         TopicName: Borrow<Q>,
     {
-        let index = self.place(topic).ok()?;
+        let index = self.position(topic).ok()?;
         self.0.get_mut(index).map(|(_, value)| value)
     }
 
-    /// Keeps the topics for which `keep` holds.
+    /// Retains the topics for which `keep` returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(&TopicName, &V) -> bool) {
         self.0.retain(|(topic, value)| keep(topic, value));
     }
 
-    /// How many topics there are.
+    /// Number of topics.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether the map is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -100,7 +100,7 @@ impl<V> TopicMap<V> {
         self.0.iter().map(|(_, value)| value)
     }
 
-    /// The values, to be changed in place.
+    /// Mutable values.
     pub fn values_mut(&mut self) -> impl ExactSizeIterator<Item = &mut V> {
         self.0.iter_mut().map(|(_, value)| value)
     }
@@ -110,7 +110,7 @@ impl<V> TopicMap<V> {
         self.0.iter().map(split)
     }
 
-    fn place<Q: Ord + ?Sized>(&self, topic: &Q) -> Result<usize, usize>
+    fn position<Q: Ord + ?Sized>(&self, topic: &Q) -> Result<usize, usize>
     where
         TopicName: Borrow<Q>,
     {
@@ -161,10 +161,10 @@ where
 {
     type Output = V;
 
-    /// As of a `BTreeMap`: for tests, which know what is there.
+    /// For tests; panics like `BTreeMap` if the topic is absent.
     #[allow(clippy::indexing_slicing, reason = "as documented")]
     fn index(&self, topic: &Q) -> &V {
-        let index = self.place(topic).unwrap_or(usize::MAX);
+        let index = self.position(topic).unwrap_or(usize::MAX);
         &self.0[index].1
     }
 }

@@ -1,4 +1,4 @@
-//! Observations -> snapshots: applies the lag rules, with what is remembered between sweeps.
+//! Turns observations into cluster snapshots by the lag rules and the history of earlier sweeps.
 
 mod group;
 
@@ -18,41 +18,41 @@ use crate::model::kafka::observation::{Observation, TopicOffsets};
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::units::newtypes::{GroupId, Moment, TopicName};
 
-/// How long a topic or partition that a group was seen to read is missed before it is taken to be
-/// gone. The metadata of a broker that has just started may leave some out, and a sum without them
-/// would be too small.
-const MISSED_FOR: Duration = Duration::from_secs(60);
+/// How long a topic or partition may be missing from the metadata before it is taken for deleted. A broker
+/// that has just started may leave some out, and a sum without them would be too small.
+const MISSING_GRACE_PERIOD: Duration = Duration::from_secs(60);
 
-/// How long a group is remembered that nobody asks about: an HPA may be replaced by another.
-const KEPT_UNASKED: Duration = Duration::from_secs(3600);
+/// How long the history of a group is kept that is no longer part of the sweep, since its HPA may be
+/// recreated.
+const KEEP_UNUSED_GROUPS: Duration = Duration::from_secs(3600);
 
-/// How often what is remembered is looked through for what is not needed any more.
-const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// How often histories that are no longer needed are dropped.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
-/// Which groups an observation is about.
+/// Which groups an observation covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All that are wanted: groups it does not name are wanted no more.
+    /// All groups of the sweep plan; groups that it does not contain are dropped.
     Whole,
-    /// Some, read out of turn: the others stay as they are.
+    /// Some groups, read out of turn; the others stay as they are.
     Some,
 }
 
-/// What is remembered of one Kafka cluster between sweeps. One owner, the poller.
+/// History of one Kafka cluster across sweeps. Owned by the poller.
 #[derive(Debug, Default)]
 pub struct ClusterHistory {
     current: Arc<ClusterSnapshot>,
     timeline: Timeline,
     logs: BTreeMap<TopicName, LogHistory>,
     groups: BTreeMap<GroupId, GroupHistory>,
-    tidied: Stamp,
+    pruned: Stamp,
 }
 
 type SharedTopics = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
 
 impl ClusterHistory {
-    /// Takes in what a sweep brought and returns what is known now.
-    pub fn take_in(&mut self, observation: Observation, scope: Scope) -> Arc<ClusterSnapshot> {
+    /// Applies an observation and returns the new snapshot.
+    pub fn apply(&mut self, observation: Observation, scope: Scope) -> Arc<ClusterSnapshot> {
         let Observation {
             started,
             finished,
@@ -66,15 +66,15 @@ impl ClusterHistory {
         for (topic, read) in &topics {
             let read = read.as_deref().map_err(|fault| *fault);
             if let Some(log) = self.logs.get_mut(topic) {
-                log.take_in(&read, now);
+                log.apply(&read, now);
             } else if read.is_ok() {
                 let mut log = LogHistory::default();
-                log.take_in(&read, now);
+                log.apply(&read, now);
                 self.logs.insert(topic.clone(), log);
             }
         }
         let before = Arc::clone(&self.current);
-        // A group that was read out of turn after this sweep had begun is not in its plan.
+        // Keep groups that were read out of turn after this sweep started: its plan does not have them.
         let is_newer = |group: &GroupSnapshot| group.asked.monotonic > started.monotonic;
         let (sweep, mut groups) = match scope {
             Scope::Whole => {
@@ -101,7 +101,7 @@ impl ClusterHistory {
             groups.insert(id, Arc::new(assembly.group(group, history, known)));
         }
         let traffic = match (before.traffic, traffic) {
-            // Of two sweeps at once the one that ends last may have counted first.
+            // Of two overlapping sweeps the one that ends last may carry the older count.
             (Some(known), Some(earlier)) if earlier.requests < known.requests => Some(known),
             (known, counted) => counted.or(known),
         };
@@ -111,16 +111,16 @@ impl ClusterHistory {
             traffic,
             groups,
         });
-        if scope == Scope::Whole && self.tidied.elapsed(now) >= TIDY_EVERY {
-            self.tidied = now.into();
-            self.tidy(&topics, now);
+        if scope == Scope::Whole && self.pruned.elapsed(now) >= PRUNE_EVERY {
+            self.pruned = now.into();
+            self.prune(&topics, now);
         }
         Arc::clone(&self.current)
     }
 
-    /// Names in the plan what its groups once committed on and the last reading did not bring: a
-    /// commit that vanished is not discovered, and its topic's end has to be known all the same.
-    pub fn name_remembered(&self, plan: &mut [GroupPlan]) {
+    /// Adds to the plan the topics whose committed offsets have disappeared. OffsetFetch no longer reports
+    /// these topics, and their log-end offsets are still needed.
+    pub fn add_forgotten_topics(&self, plan: &mut [GroupPlan]) {
         for plan in plan.iter_mut().filter(|plan| plan.discover) {
             let Some(history) = self.groups.get(&plan.group) else {
                 continue;
@@ -143,7 +143,7 @@ impl ClusterHistory {
         }
     }
 
-    /// What has to survive a restart, at `now`.
+    /// The part of the history that has to survive a restart.
     pub fn export(&mut self, now: &Moment) -> SavedCluster {
         let now = Stamp::from(self.timeline.at(now));
         let groups = self.groups.iter();
@@ -160,8 +160,8 @@ impl ClusterHistory {
         }
     }
 
-    /// Recalls what an earlier process exported at `saved`, in seconds since 1970. What was read
-    /// since counts where the two disagree.
+    /// Merges the history that an earlier process exported at `saved` (seconds since 1970). Where the two
+    /// disagree, readings of this process are right.
     pub fn import(&mut self, memory: &SavedCluster, saved: u32, now: &Moment) {
         let now = self.timeline.at(now);
         let mut others = BTreeSet::new();
@@ -185,9 +185,10 @@ impl ClusterHistory {
                 let (log, states) = (self.logs.get(topic), earlier.topics.get_mut(topic));
                 let logs = log.map(|log| log.partitions.as_slice()).unwrap_or_default();
                 for (state, log) in states.into_iter().flatten().zip(logs) {
-                    // Of a log that has come and gone, it is of neither this one nor the last.
+                    // The topic was recreated since: the saved state belongs to neither the present log
+                    // nor the one before.
                     let back = if others.contains(topic) { 2 } else { 0 };
-                    *state = state.of_epoch(log.epoch.wrapping_sub(back));
+                    *state = state.with_epoch(log.epoch.wrapping_sub(back));
                 }
             }
             let id = GroupId::from(id.as_str());
@@ -195,16 +196,16 @@ impl ClusterHistory {
         }
     }
 
-    /// Forgets what nobody asks about, and topics that are gone.
-    fn tidy(&mut self, read: &SharedTopics, now: Now) {
+    /// Drops groups that are no longer part of the sweep, and deleted topics.
+    fn prune(&mut self, read: &SharedTopics, now: Now) {
         let (logs, current) = (&self.logs, &self.current);
         let is_gone = |topic: &TopicName| {
             let missing = logs.get(topic).and_then(|log| log.missing);
-            missing.is_some_and(|since| since.elapsed(now) >= MISSED_FOR)
+            missing.is_some_and(|since| since.elapsed(now) >= MISSING_GRACE_PERIOD)
         };
         self.groups.retain(|id, group| {
             group.topics.retain(|topic, _| !is_gone(topic));
-            current.groups.contains_key(id) || group.asked.elapsed(now) < KEPT_UNASKED
+            current.groups.contains_key(id) || group.asked.elapsed(now) < KEEP_UNUSED_GROUPS
         });
         let named: BTreeSet<_> = self.groups.values().flat_map(|g| g.topics.keys()).collect();
         self.logs

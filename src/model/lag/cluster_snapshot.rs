@@ -1,4 +1,4 @@
-//! What is known of one Kafka cluster at one moment: its groups, their topics and their lag.
+//! Snapshot of one Kafka cluster: its groups, their topics and their lag.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,31 +14,30 @@ use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Lag, Moment};
 
-/// The times of one sweep.
+/// Start and end of one sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sweep {
-    /// When its first request was made.
+    /// When the first request was sent.
     pub started: Moment,
-    /// When it was over.
+    /// When the last response arrived or the deadline passed.
     pub finished: Moment,
 }
 
-/// What is known of one Kafka cluster.
+/// Snapshot of one Kafka cluster.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterSnapshot {
-    /// The last whole sweep; `None` before the first is over.
+    /// The last complete sweep; `None` before the first one ends.
     pub sweep: Option<Sweep>,
-    /// What keeps the cluster from answering, where something does.
+    /// Why the cluster does not answer, if it does not.
     pub connection: Option<ConnectionFault>,
-    /// What asking it has cost, where the client counts that.
+    /// Requests, bytes and connections so far, if the client counts them.
     pub traffic: Option<Traffic>,
-    /// The groups asked about.
+    /// The groups of the sweep plan.
     pub groups: BTreeMap<GroupId, Arc<GroupSnapshot>>,
 }
 
 impl ClusterSnapshot {
-    /// The cause of a fault in words: the connection's own reason where the fault is that nothing
-    /// was heard, the fault's words otherwise.
+    /// Text for a fault: the reason of the connection fault if no broker answered, else the fault's own.
     #[must_use]
     pub fn cause(&self, fault: Fault) -> String {
         match &self.connection {
@@ -47,8 +46,7 @@ impl ClusterSnapshot {
         }
     }
 
-    /// How many readings are not complete: of a group on a topic, or of a group of which no topic
-    /// is known.
+    /// Number of incomplete readings: of a group on a topic, or of a group none of whose topics is known.
     #[must_use]
     pub fn incomplete(&self) -> usize {
         let topics = self.groups.values().flat_map(|g| g.topics.values());
@@ -58,47 +56,46 @@ impl ClusterSnapshot {
     }
 }
 
-/// What is known of one group.
+/// Snapshot of one group.
 #[derive(Clone, Debug)]
 pub struct GroupSnapshot {
-    /// When it was last asked about.
+    /// When it was last read.
     pub asked: Moment,
-    /// Whether all topics with a commit are here, not only those that somebody named.
+    /// Whether all topics with a committed offset are included, not only the named ones.
     pub discovered: bool,
-    /// Why nothing is known of it at present.
+    /// Why the last reading failed as a whole.
     pub fault: Option<Fault>,
-    /// Its members and how its work is dealt out, as last told; `None` where that never was.
+    /// The last known description: members, assignor, assignments. `None` if it was never described.
     pub description: Option<Arc<GroupDescription>>,
-    /// What is remembered of it while it has no members.
+    /// Facts remembered while it has no members.
     pub remembered: Arc<RememberedGroup>,
-    /// For how long it has been seen to have no members, as of the last sweep; `None` where it has some,
-    /// or nobody tells.
+    /// How long it has had no members, as of the last sweep; `None` if it has some or is not described.
     pub empty_for: Option<Duration>,
-    /// Whether it is stuck as a whole: some partition is, and none that is behind gets anywhere.
+    /// Whether the whole group is stuck: one partition is, and no other with lag makes progress.
     pub stuck: bool,
     /// Its topics.
     pub topics: TopicMap<GroupTopic>,
 }
 
 impl GroupSnapshot {
-    /// Whether nothing is known of it, not even a topic.
+    /// Whether nothing at all is known of it.
     #[must_use]
     pub fn is_mute(&self) -> bool {
         self.fault.is_some() && self.topics.is_empty()
     }
 }
 
-/// A group on a topic: the last reading, and the last one in which nothing was unknown.
+/// A group on a topic: the last reading and the last complete one.
 #[derive(Clone, Debug)]
 pub struct GroupTopic {
-    /// The last reading, perhaps with unknown partitions.
+    /// The last reading; partitions may be unknown.
     pub latest: Result<Arc<TopicLag>, Fault>,
-    /// The last reading without an unknown; served until it is too old, then an error is.
+    /// The last reading without an unknown partition. Served until it is stale.
     pub complete: Option<Arc<TopicLag>>,
 }
 
 impl GroupTopic {
-    /// Why the latest reading is not complete.
+    /// Why the last reading is incomplete.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
         match &self.latest {
@@ -107,14 +104,14 @@ impl GroupTopic {
         }
     }
 
-    /// The complete reading where it is young enough.
+    /// The last complete reading, unless it is stale.
     #[must_use]
     pub fn fresh(&self, now: &Moment, max_staleness: Duration) -> Option<&Arc<TopicLag>> {
         let complete = self.complete.as_ref()?;
         (now.since(&complete.read) <= max_staleness).then_some(complete)
     }
 
-    /// Whether the group is known to have committed here, now or once, or may have.
+    /// Whether the group has, had, or may have a committed offset on the topic.
     #[must_use]
     pub fn may_have_commits(&self) -> bool {
         match (&self.latest, &self.complete) {
@@ -127,33 +124,33 @@ impl GroupTopic {
     }
 }
 
-/// One reading of a group on a topic, as columns indexed by partition.
+/// Reading of a group on a topic, as columns indexed by partition.
 #[derive(Clone, Debug)]
 pub struct TopicLag {
-    /// When the sweep that read it began: the data is at most this old.
+    /// Start of the sweep that read it, so the data is no older than that.
     pub read: Moment,
-    /// The topic's own offsets, shared with its other groups.
+    /// Offsets of the topic's log, shared by all groups that read it.
     pub offsets: Arc<TopicOffsets>,
     /// Committed offsets.
     pub committed: CommittedOffsets,
-    /// Lag.
+    /// Lag per partition.
     pub lags: Box<[Result<PartitionLag, Fault>]>,
-    /// Lag in time; `None` where it is not known.
+    /// Age of the first unread message per partition; `None` if unknown.
     pub ages: Box<[Option<LagAge>]>,
 }
 
 impl TopicLag {
-    /// The first unknown, in the order of partitions.
+    /// Fault of the first unknown partition.
     #[must_use]
     pub fn first_fault(&self) -> Option<Fault> {
         self.lags.iter().find_map(|lag| lag.err())
     }
 
-    /// Messages that replicas are wanted for, over all partitions; an unknown partition makes the
-    /// sum unknown. At least one while a partition is stuck, so that its group never goes to zero.
+    /// Sum of the lag that counts for scaling. At least 1 while a partition is stuck, so that the group is
+    /// never scaled to zero.
     ///
     /// # Errors
-    /// The first unknown partition's fault.
+    /// The fault of the first unknown partition: a partial sum is never returned.
     pub fn total(&self) -> Result<Lag, Fault> {
         let sum: Lag = self
             .lags
@@ -165,17 +162,16 @@ impl TopicLag {
         Ok(sum.max(least))
     }
 
-    /// Messages behind over all partitions, whatever they count for: for people.
+    /// Sum of the lag of all partitions, whether or not it counts for scaling; for display.
     ///
     /// # Errors
-    /// The first unknown partition's fault.
+    /// The fault of the first unknown partition: a partial sum is never returned.
     pub fn messages(&self) -> Result<Lag, Fault> {
         let lags = self.lags.iter();
         lags.map(|lag| lag.map(PartitionLag::messages)).sum()
     }
 
-    /// The age of the oldest message that the group has not read; `None` while a partition is
-    /// unknown.
+    /// Age of the oldest unread message; `None` while a partition is unknown.
     #[must_use]
     pub fn age(&self) -> Option<LagAge> {
         self.ages
@@ -186,7 +182,7 @@ impl TopicLag {
             })
     }
 
-    /// How many messages of a partition are gone unread, where retention overtook the group.
+    /// Messages that retention deleted before the group read them; `None` if there are none.
     #[must_use]
     pub fn lost(&self, partition: usize) -> Option<Lag> {
         let start = self.offsets.starts.get(partition)?.ok()?;
@@ -195,14 +191,14 @@ impl TopicLag {
         start.distance_from(committed).filter(|_| is_lost)
     }
 
-    /// Whether a commit is remembered here that Kafka no longer has.
+    /// Whether a committed offset of the group has disappeared from Kafka.
     #[must_use]
     pub fn is_forgotten(&self) -> bool {
         let mut lags = self.lags.iter();
         lags.any(|lag| matches!(lag, Ok(PartitionLag::Forgotten(_))))
     }
 
-    /// Whether the group has no commit on any partition and begins at the end.
+    /// Whether no partition has a committed offset and the group was never seen to run.
     #[must_use]
     pub fn never_ran(&self) -> bool {
         !self.lags.is_empty()
@@ -232,7 +228,7 @@ mod tests {
         assert_eq!(fixtures::snapshot().clusters["main"].incomplete(), 2);
         let mut mute = fixtures::nothing(Duration::ZERO, "mute");
         mute.groups[0].committed = Err(Fault::Login);
-        let snapshot = ClusterHistory::default().take_in(mute, Scope::Whole);
+        let snapshot = ClusterHistory::default().apply(mute, Scope::Whole);
         assert_eq!(snapshot.incomplete(), 1);
     }
 }

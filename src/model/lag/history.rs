@@ -1,10 +1,11 @@
-//! What outlives one sweep of a Kafka cluster: of each topic's log, of each group on it, and in a form
-//! that outlives the process.
+//! State that the lag rules keep from sweep to sweep, per log and per group, and its saved form.
 //!
-//! Invariants: one owner, the poller's task; times are on one [`Timeline`](clock::Timeline), which
-//! never runs backwards while the process lives; what a group stands on belongs to one
-//! [`epoch`](log::LogHistory) of a log, so that a commit of a topic that is gone is never subtracted
-//! from the end of one made anew.
+//! Invariants:
+//! - The poller's task is the only owner.
+//! - All times are on one [`Timeline`](clock::Timeline), which never runs backwards.
+//! - The state of a group on a partition belongs to one epoch of the log
+//!   ([`LogPartition::epoch`](log::LogPartition::epoch)). A committed offset of a deleted topic is never
+//!   subtracted from the log end of a new topic of the same name.
 
 pub(super) mod clock;
 pub(super) mod group;

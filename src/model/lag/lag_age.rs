@@ -1,25 +1,25 @@
-//! Lag in time: how old the first message is that a group has not read.
+//! Lag in time: the age of the first message that a group has not read.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::model::units::newtypes::Offset;
 
-/// An age in milliseconds, exact or a lower bound; as an `Option` four bytes, since there is one for
-/// every group and partition. What is older than 24 days is "at least 24 days".
+/// An age in milliseconds, exact or a lower bound. Four bytes, also as an `Option`, because there is one
+/// for every group and partition. Ages beyond 24 days are stored as "at least 24 days".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LagAge(NonZeroU32);
 
 const LONGEST_MILLIS: u32 = (1 << 31) - 2;
 
 impl LagAge {
-    /// Exactly so old.
+    /// An exact age.
     #[must_use]
     pub fn exactly(millis: u64) -> Self {
         Self::new(millis, false)
     }
 
-    /// So old or older.
+    /// A lower bound.
     #[must_use]
     pub fn at_least(millis: u64) -> Self {
         Self::new(millis, true)
@@ -38,19 +38,19 @@ impl LagAge {
         self.0.get().saturating_sub(1)
     }
 
-    /// How old.
+    /// The age, or its lower bound.
     #[must_use]
     pub fn duration(self) -> Duration {
         Duration::from_millis(u64::from(self.packed() >> 1))
     }
 
-    /// Whether it may be older.
+    /// Whether this is only a lower bound.
     #[must_use]
     pub fn is_bound(self) -> bool {
         self.packed() & 1 == 1
     }
 
-    /// The age of the older of two: a bound as soon as one of them is.
+    /// The larger of two ages; a lower bound if either of them is.
     #[must_use]
     pub fn or_older(self, other: Self) -> Self {
         let millis = (self.packed() >> 1).max(other.packed() >> 1);
@@ -58,28 +58,28 @@ impl LagAge {
     }
 }
 
-/// Samples of a topic at most. Old ones are thinned out, so that few reach far back.
+/// Maximum number of samples per topic. Old ones are thinned out, so that a few of them reach far back.
 const SAMPLES_MAX: usize = 12;
 
-/// How far back samples reach at most.
+/// Maximum age of a sample.
 const REACH_MILLIS: u64 = 24 * 3600 * 1000;
 
-/// Stands for an end that is not known; no log ends there.
+/// Marks an unknown log-end offset; no log ends there.
 const UNKNOWN: i64 = i64::MIN;
 
-/// Where the partitions of one topic ended at several times. Belongs to the topic: all its groups
-/// read the same one.
+/// Log-end offsets of a topic's partitions at several times, shared by all groups that read the topic.
 #[derive(Clone, Debug, Default)]
 pub struct EndRing {
     partitions: usize,
-    /// Milliseconds on one timeline, strictly ascending.
+    /// Sample times in milliseconds on one timeline, strictly ascending.
     times: Vec<u64>,
-    /// The partitions' ends at the first time, then at the second, and so on.
+    /// [`SAMPLES_MAX`] slots per partition, partition after partition: the samples of one partition are
+    /// contiguous, because [`Self::age`] is computed for every group and partition of every sweep.
     ends: Vec<i64>,
 }
 
 impl EndRing {
-    /// Adds what was just read. A time that is not later than the last one is left out.
+    /// Adds the latest sample. A time that is not later than the last one is ignored.
     pub fn push(&mut self, at: u64, ends: &[Option<Offset>]) {
         if self.times.last().is_some_and(|last| *last >= at) {
             return;
@@ -92,7 +92,7 @@ impl EndRing {
         self.insert(self.times.len(), at, ends);
     }
 
-    /// Adds where the log ended before anything was read, unless that is known.
+    /// Adds a sample from before the first one, unless there is one that old.
     pub fn seed(&mut self, at: u64, ends: &[Option<Offset>]) {
         if self.times.first().is_some_and(|first| *first <= at) {
             return;
@@ -104,34 +104,32 @@ impl EndRing {
         self.insert(0, at, ends);
     }
 
-    /// Forgets a partition: its log is another one now.
+    /// Forgets the samples of a partition whose log was replaced.
     pub fn forget(&mut self, partition: usize) {
-        if partition < self.partitions {
-            let ends = self.ends.iter_mut().skip(partition);
-            for end in ends.step_by(self.partitions) {
-                *end = UNKNOWN;
-            }
+        let slots = self.ends.chunks_exact_mut(SAMPLES_MAX);
+        if let Some(slots) = slots.into_iter().nth(partition) {
+            slots.fill(UNKNOWN);
         }
     }
 
-    /// Forgets all partitions.
+    /// Forgets all samples.
     pub fn clear(&mut self) {
         self.times.clear();
-        self.ends.clear();
+        self.ends.fill(UNKNOWN);
     }
 
-    /// The age at `now` of the message at offset `first_unread` of a partition: the time at which
-    /// the log's end passed it, interpolated. A lower bound where it was there before the first
-    /// sample; zero where it is not there yet; `None` where no end of the partition is known.
+    /// Age at `now` of the message at offset `first_unread`: the time since the log-end offset passed
+    /// it, interpolated between two samples. A lower bound if the message is older than the first
+    /// sample, zero if it has not been written yet, and `None` if no end of the partition is known.
     #[must_use]
     pub fn age(&self, partition: usize, first_unread: Offset, now: u64) -> Option<LagAge> {
-        if partition >= self.partitions {
-            return None;
-        }
-        let ends = self.ends.iter().skip(partition).step_by(self.partitions);
-        let known = self.times.iter().zip(ends).filter(|(_, e)| **e != UNKNOWN);
+        let start = partition.checked_mul(SAMPLES_MAX)?;
+        let slots = self.ends.get(start..start.checked_add(self.times.len())?)?;
         let mut later: Option<(u64, i64)> = None;
-        for (time, end) in known.rev() {
+        for (time, end) in self.times.iter().zip(slots).rev() {
+            if *end == UNKNOWN {
+                continue;
+            }
             if *end <= first_unread.0 {
                 let Some((later_time, later_end)) = later else {
                     return Some(LagAge::exactly(0));
@@ -145,49 +143,47 @@ impl EndRing {
     }
 
     fn insert(&mut self, index: usize, at: u64, ends: &[Option<Offset>]) {
-        let row = (0..self.partitions).map(|partition| {
-            let end = ends.get(partition).copied().flatten();
-            end.map_or(UNKNOWN, |end| end.0)
-        });
-        if self.times.capacity() == 0 {
-            // As much as there will be and no more: growth by doubling would waste half.
-            self.times.reserve_exact(SAMPLES_MAX);
-            self.ends
-                .reserve_exact(SAMPLES_MAX.saturating_mul(self.partitions));
-        }
+        let count = self.times.len();
         self.times.insert(index, at);
-        let place = index.saturating_mul(self.partitions);
-        self.ends.splice(place..place, row);
+        let ends = ends.iter().copied().chain(std::iter::repeat(None));
+        for (slots, end) in self.ends.chunks_exact_mut(SAMPLES_MAX).zip(ends) {
+            if index < count {
+                slots.copy_within(index..count, index.saturating_add(1));
+            }
+            if let Some(slot) = slots.get_mut(index) {
+                *slot = end.map_or(UNKNOWN, |end| end.0);
+            }
+        }
     }
 
     fn remove(&mut self, index: usize) {
-        let place = index.saturating_mul(self.partitions);
-        let after = place.saturating_add(self.partitions);
+        let count = self.times.len();
         self.times.remove(index);
-        self.ends.drain(place..after);
+        for slots in self.ends.chunks_exact_mut(SAMPLES_MAX) {
+            slots.copy_within(index.saturating_add(1)..count, index);
+        }
     }
 
-    /// Makes room for partitions that were added; nothing is known of their past.
+    /// Makes room for added partitions, of whose past nothing is known.
     fn grow(&mut self, partitions: usize) {
         if partitions <= self.partitions {
             return;
         }
-        let before = std::mem::replace(&mut self.partitions, partitions);
-        let old = std::mem::take(&mut self.ends);
-        self.ends
-            .reserve_exact(SAMPLES_MAX.saturating_mul(partitions));
-        if before == 0 {
+        if self.partitions == 0 {
             self.times.clear();
-            return;
         }
-        for row in old.chunks(before) {
-            self.ends.extend_from_slice(row);
-            self.ends.extend((before..partitions).map(|_| UNKNOWN));
-        }
+        self.partitions = partitions;
+        let slots = partitions.saturating_mul(SAMPLES_MAX);
+        // Exactly as much as is needed: doubling would waste half.
+        self.times
+            .reserve_exact(SAMPLES_MAX.saturating_sub(self.times.len()));
+        self.ends
+            .reserve_exact(slots.saturating_sub(self.ends.len()));
+        self.ends.resize(slots, UNKNOWN);
     }
 
-    /// The sample without which least is lost: one too old, or the one whose gap would be the
-    /// smallest part of its age.
+    /// Index of the sample whose loss costs least: one beyond the reach, or the one whose gap would be
+    /// the smallest fraction of its age.
     fn least_needed(&self, now: u64) -> usize {
         let since = |index: usize| {
             let time = self.times.get(index).copied().unwrap_or(now);
@@ -210,6 +206,7 @@ impl EndRing {
     }
 }
 
+/// Time at which the log-end offset passed `offset`, if it grew evenly between two samples.
 fn interpolated(earlier: (u64, i64), later: (u64, i64), offset: i64) -> u64 {
     let part = u128::from(offset.abs_diff(earlier.1));
     let whole = u128::from(later.1.abs_diff(earlier.1)).max(1);

@@ -1,4 +1,4 @@
-//! What a group reads: its members' subscriptions and assignments, or what is remembered of them.
+//! The topics that a group reads, from its members' subscriptions and assignments or from memory.
 
 use std::collections::BTreeSet;
 
@@ -8,18 +8,18 @@ use super::cluster_snapshot::GroupSnapshot;
 use crate::model::kafka::group::{GroupDescription, GroupKind};
 use crate::model::units::newtypes::TopicName;
 
-/// The topics that a group's members read.
+/// Topics that the members of a group read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscription {
-    /// Those that are known.
+    /// The known topics.
     pub topics: BTreeSet<TopicName>,
-    /// Whether these are all; not so where a member does not tell its subscription, as one that
-    /// subscribes by a pattern.
+    /// Whether `topics` is complete. It is not if a member does not report its subscription, as one that
+    /// subscribes by pattern.
     pub is_all: bool,
 }
 
 impl Subscription {
-    /// What the members subscribe to and have been given.
+    /// Union of the subscriptions and assignments of all members.
     #[must_use]
     pub fn of(description: &GroupDescription) -> Self {
         let mut reads = Self {
@@ -35,7 +35,7 @@ impl Subscription {
         reads
     }
 
-    /// What a group's members read, or read when there were some.
+    /// What the members of a group read, or read while it had members.
     #[must_use]
     pub fn of_group(group: &GroupSnapshot) -> Self {
         match (&group.description, &group.remembered.reads) {
@@ -49,34 +49,33 @@ impl Subscription {
     }
 }
 
-/// What is remembered of a group over the time in which it has no members, and over restarts: an
-/// empty group tells neither its assignor nor what it reads.
+/// Facts about a group that an empty group does not report; kept while it has no members and across
+/// restarts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RememberedGroup {
-    /// Its members' protocol.
+    /// Group protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<GroupKind>,
-    /// The last assignor seen.
+    /// Last known assignor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub assignor: Option<String>,
-    /// Whether it was ever seen with a member.
+    /// Whether it ever had a member.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub had_members: bool,
-    /// The topics that its members were last seen to read; `None` where none was seen or told, or
-    /// there were more than [`REMEMBERED_TOPICS`].
+    /// Topics that its members last read; `None` if unknown or more than [`REMEMBERED_TOPICS`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reads: Option<BTreeSet<String>>,
 }
 
 impl RememberedGroup {
-    /// Whether it says nothing.
+    /// Whether nothing is remembered.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 
-    /// This, and for what it leaves open what was known `earlier`.
+    /// Fills what is unknown here from `earlier`.
     #[must_use]
     pub fn or(&self, earlier: &Self) -> Self {
         Self {
@@ -91,7 +90,7 @@ impl RememberedGroup {
         }
     }
 
-    /// What is remembered after the group was described so.
+    /// Updates the facts from a description.
     #[must_use]
     pub fn after(&self, description: &GroupDescription) -> Self {
         let has_members = !description.members.is_empty();
@@ -115,5 +114,5 @@ impl RememberedGroup {
     }
 }
 
-/// Topics remembered of one group at most: what is kept over restarts is bounded.
+/// Maximum number of topics remembered per group, which bounds the saved state.
 pub const REMEMBERED_TOPICS: usize = 64;

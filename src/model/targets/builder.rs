@@ -122,7 +122,7 @@ impl<'a> RequestedMetric<'a> {
     fn of((index, metric): (usize, &'a ExternalMetric)) -> Option<Self> {
         Some(Self {
             index,
-            serves: Metric::named(&metric.name)?,
+            serves: Metric::from_name(&metric.name)?,
             selector: &metric.selector,
             target: metric.target,
         })

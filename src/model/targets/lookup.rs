@@ -72,9 +72,10 @@ impl<'a> MetricQuery<'a> {
 /// # Errors
 /// A question that no reading answers.
 pub fn resolve(question: &MetricQuery<'_>, targets: &Targets) -> Result<Resolved, NoValueReason> {
-    let metric = Metric::named(question.metric).ok_or_else(|| NoValueReason::UnknownMetric {
-        metric: question.metric.to_owned(),
-    })?;
+    let metric =
+        Metric::from_name(question.metric).ok_or_else(|| NoValueReason::UnknownMetric {
+            metric: question.metric.to_owned(),
+        })?;
     let found = match by_hpa(question, metric, targets)? {
         Some(found) => found,
         None => by_selector(question, metric, targets)?,

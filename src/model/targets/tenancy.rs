@@ -33,7 +33,7 @@ impl Grant {
 }
 
 fn any(patterns: &[Glob], name: &str) -> bool {
-    patterns.is_empty() || patterns.iter().any(|pattern| pattern.fits(name))
+    patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
 }
 
 /// All grants; without any, every namespace may name everything.
@@ -135,7 +135,7 @@ mod tests {
             ("", "x", false),
             ("größe*", "größe.1", true),
         ] {
-            assert_eq!(Glob::new(pattern).fits(name), fits, "{pattern} {name}");
+            assert_eq!(Glob::new(pattern).matches(name), fits, "{pattern} {name}");
         }
         assert!(Glob::new("*").is_any() && Glob::new("**").is_any());
         assert!(!Glob::new("").is_any() && !Glob::new("a*").is_any());
@@ -215,7 +215,7 @@ mod tests {
                 }
             }
             let expected = naive(pattern.as_bytes(), name.as_bytes());
-            prop_assert_eq!(Glob::new(pattern).fits(&name), expected);
+            prop_assert_eq!(Glob::new(pattern).matches(&name), expected);
         }
     }
 }

@@ -1,19 +1,19 @@
-//! Glob patterns: names with `*` for any characters.
+//! Glob patterns for names.
 
-/// A name with `*` for any characters, none included.
+/// A pattern in which `*` stands for any number of characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob(String);
 
 impl Glob {
-    /// The pattern as written.
+    /// Creates a pattern from its text.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// Whether the whole name fits.
+    /// Whether the whole name matches.
     #[must_use]
-    pub fn fits(&self, name: &str) -> bool {
+    pub fn matches(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
         let first = parts.next().unwrap_or_default();
         let Some(last) = parts.next_back() else {
@@ -25,7 +25,7 @@ impl Glob {
         else {
             return false;
         };
-        // Each part at its first place leaves the most to those after it.
+        // Matching each part as early as possible leaves the most text for those after it.
         for part in parts {
             match rest.split_once(part) {
                 Some((_, after)) => rest = after,
@@ -35,7 +35,7 @@ impl Glob {
         true
     }
 
-    /// Whether every name fits.
+    /// Whether every name matches.
     #[must_use]
     pub fn is_any(&self) -> bool {
         !self.0.is_empty() && self.0.chars().all(|c| c == '*')

@@ -3,16 +3,16 @@
 /// The external metric that serves lag.
 pub const LAG_METRIC: &str = "kafka_lag";
 
-/// The external metric that serves the replicas wanted.
+/// The external metric that serves the desired number of replicas.
 pub const DESIRED_METRIC: &str = "kafka_desired_replicas";
 
-/// A metric that is served here.
+/// An external metric of lagwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
-    /// Messages behind: the HPA divides by the lag wanted per replica itself.
+    /// Lag in messages. The HPA divides it by its target average value.
     #[default]
     Lag,
-    /// The replicas wanted: the HPA is to compare with an average of one.
+    /// Desired replicas. The HPA compares it with a target average value of 1.
     DesiredReplicas,
 }
 
@@ -20,9 +20,9 @@ impl Metric {
     /// All of them.
     pub const ALL: [Metric; 2] = [Metric::Lag, Metric::DesiredReplicas];
 
-    /// The one of this name. Names are exact: whatever else begins alike is somebody else's.
+    /// The metric with exactly this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|metric| metric.name() == name)
     }
 

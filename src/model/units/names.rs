@@ -1,26 +1,26 @@
-//! Which names are valid: Kafka's rules for topics and groups, Kubernetes' for the rest.
+//! Validation of names: topics and groups by Kafka's rules, everything else by Kubernetes'.
 
-/// What a topic may be called.
+/// Valid topic names, for error messages.
 pub const TOPIC: &str = "1 to 249 of letters, digits, . _ -";
-/// What a consumer group may be called.
+/// Valid group IDs.
 pub const GROUP: &str = "a consumer group's group.id, without control characters";
-/// What a value of a Kubernetes label may be: an HPA names clusters and targets by labels.
+/// Valid label values; HPAs refer to clusters and targets by label values.
 pub const LABEL_VALUE: &str =
     "1 to 63 of letters, digits, . _ -, with a letter or digit at both ends";
-/// What a namespace may be called.
+/// Valid namespace names.
 pub const NAMESPACE: &str =
     "a namespace: 1 to 63 of lower-case letters, digits, -, with a letter or digit at both ends";
-/// What a Service may be called.
+/// Valid Service names.
 pub const SERVICE: &str =
     "a Service: 1 to 63 of lower-case letters, digits, -, with a letter or digit at both ends";
-/// What a ConfigMap, a Secret or a Lease may be called.
+/// Valid names of ConfigMaps, Secrets and Leases.
 pub const CONFIG_MAP: &str =
     "1 to 253 of lower-case letters, digits, . -, with a letter or digit at both ends";
 
-/// What an address may be that others reach a server by.
+/// Valid addresses.
 pub const ADDRESS: &str = "a host's name or IP address and a port, as 10.1.2.3:6443 or [::1]:6443";
 
-/// A topic's name, checked.
+/// Checks a topic name.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -34,7 +34,7 @@ pub fn topic(name: &str) -> Result<&str, String> {
     within(name, 249)
 }
 
-/// A consumer group's name, checked.
+/// Checks a group ID.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -44,7 +44,7 @@ pub fn group(name: &str) -> Result<&str, String> {
     within(name, 32_767)
 }
 
-/// A label's value that is not empty, checked.
+/// Checks a non-empty label value.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -56,7 +56,7 @@ pub fn label_value(name: &str) -> Result<&str, String> {
     within(name, 63)
 }
 
-/// A namespace's name, checked.
+/// Checks a namespace name.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -68,7 +68,7 @@ pub fn namespace(name: &str) -> Result<&str, String> {
     within(name, 63)
 }
 
-/// A Service's name, checked: the same rules as for a namespace.
+/// Checks a Service name, which follows the rules of namespaces.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -76,7 +76,7 @@ pub fn service(name: &str) -> Result<&str, String> {
     namespace(name)
 }
 
-/// A ConfigMap's name, checked.
+/// Checks the name of a ConfigMap, Secret or Lease.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -88,7 +88,7 @@ pub fn config_map(name: &str) -> Result<&str, String> {
     within(name, 253)
 }
 
-/// A host and a port, checked.
+/// Checks a host and port.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -1,5 +1,4 @@
-//! The nouns of the field, each its own type, so that a topic is never taken for a group
-//! and an offset never for a lag.
+//! Newtypes for names, offsets, lag, replicas and times, so that none is mistaken for another.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ macro_rules! name_type {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name as written by its owner.
+            /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -61,7 +60,7 @@ macro_rules! name_type {
 }
 
 name_type! {
-    /// The name the configuration gives a Kafka cluster.
+    /// Name of a Kafka cluster in the configuration.
     ClusterName
 }
 name_type! {
@@ -69,26 +68,26 @@ name_type! {
     GroupId
 }
 name_type! {
-    /// A topic's name.
+    /// Name of a topic.
     TopicName
 }
 
 /// A partition's number within its topic, from 0, as on the wire.
 pub type Partition = i32;
 
-/// A position in a partition's log. Signed, as on the wire; the protocol's markers for "none"
-/// never reach this type, they become `None` where the response is read.
+/// An offset in a partition's log. Signed, as on the wire. The protocol's special values (-1, -2, -1001)
+/// never get here: they become `None` or a fault where a response is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Offset(pub i64);
 
 impl Offset {
-    /// Messages from `earlier` up to here; `None` where `earlier` lies beyond.
+    /// Number of messages from `earlier` up to this offset; `None` if `earlier` is larger.
     #[must_use]
     pub fn distance_from(self, earlier: Offset) -> Option<Lag> {
         if self.0 < earlier.0 {
             return None;
         }
-        // Two signed 64-bit numbers in order are never further apart than u64 holds.
+        // The distance of two i64 always fits into u64.
         Some(Lag(self.0.abs_diff(earlier.0)))
     }
 }
@@ -99,12 +98,12 @@ impl fmt::Display for Offset {
     }
 }
 
-/// Messages behind. Comes only from a checked subtraction of offsets; sums saturate.
+/// Lag in messages. Made by checked subtraction of offsets; sums saturate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Lag(pub u64);
 
 impl Lag {
-    /// The sum, saturating: a wrong huge number asks for the maximum, a wrapped one for nothing.
+    /// Saturating sum: too large a number asks for the maximum, a wrapped one would ask for nothing.
     #[must_use]
     pub fn plus(self, other: Lag) -> Lag {
         Lag(self.0.saturating_add(other.0))
@@ -123,35 +122,34 @@ impl fmt::Display for Lag {
     }
 }
 
-/// Where a group's consumers begin on a partition without a committed offset: their client's
-/// `auto.offset.reset`, which no broker knows.
+/// Where consumers start on a partition without a committed offset: the client setting
+/// `auto.offset.reset`, which brokers do not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OffsetReset {
-    /// At the log's end, every client's default.
+    /// At the log end, the default of every client.
     #[default]
     Latest,
-    /// At the log's start.
+    /// At the log start.
     Earliest,
 }
 
-/// Which log end a group's consumers read up to: their client's `isolation.level`, which no broker
-/// knows.
+/// Up to which offset consumers read: the client setting `isolation.level`, which brokers do not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {
-    /// The high watermark, every client's default.
+    /// Up to the high watermark, the default of every client.
     #[default]
     ReadUncommitted,
-    /// The last stable offset: the first record of a transaction that is still open is beyond it.
+    /// Up to the last stable offset, which is where the first open transaction starts.
     ReadCommitted,
 }
 
-/// A topic's ID (KIP-516): a topic of the same name with another ID is another topic.
+/// Topic ID (KIP-516). A topic that is deleted and created again gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId(pub [u8; 16]);
 
-/// A number of pods.
+/// Number of replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Replicas(pub u32);
 
@@ -161,17 +159,17 @@ impl fmt::Display for Replicas {
     }
 }
 
-/// A point in time on both clocks: the monotonic one decides ages, the wall clock is shown to people.
+/// A point in time on both clocks: the monotonic clock for durations, the wall clock for display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// For differences; unaffected by clock changes.
+    /// For durations; unaffected by clock changes.
     pub monotonic: Instant,
-    /// For display and for timestamps in answers.
+    /// For display and timestamps.
     pub wall: SystemTime,
 }
 
 impl Moment {
-    /// Time from `earlier` to here; zero where `earlier` is later.
+    /// Time since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub fn since(&self, earlier: &Moment) -> Duration {
         self.monotonic.saturating_duration_since(earlier.monotonic)

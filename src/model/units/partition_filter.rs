@@ -1,19 +1,18 @@
-//! Which partitions of its topics a target is about.
+//! Selection of partitions by number.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// What a list of partitions is written as.
+/// Syntax of a partition filter, for error messages.
 pub const PARTITIONS: &str = "partition numbers and ranges, such as 0-5,9";
 
-/// Some partitions, the same of every topic; the text it was read from is its canonical form.
-///
-/// It shrinks lag and useful parallelism together.
+/// Set of partition numbers that count, applied to every topic of a target. It reduces lag and useful
+/// parallelism alike. Displayed in canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionFilter(Vec<(u32, u32)>);
 
 impl PartitionFilter {
-    /// Reads `0-5,9`: numbers and ranges that include both ends, between commas.
+    /// Parses comma-separated numbers and inclusive ranges such as `0-5,9`.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -33,13 +32,13 @@ impl PartitionFilter {
         Ok(Self(joined))
     }
 
-    /// Whether it has this partition.
+    /// Whether the partition is selected.
     #[must_use]
-    pub fn has(&self, partition: usize) -> bool {
+    pub fn contains(&self, partition: usize) -> bool {
         u32::try_from(partition).is_ok_and(|p| self.ranges().any(|range| range.contains(&p)))
     }
 
-    /// How many of a topic's partitions it has, where the topic has `partitions`.
+    /// Number of selected partitions of a topic with `partitions` partitions.
     #[must_use]
     pub fn count(&self, partitions: u32) -> u32 {
         let below = |(first, last): &(u32, u32)| {
@@ -129,7 +128,7 @@ mod tests {
         ) {
             let parts: Vec<_> = ranges.iter().map(|(a, n)| format!("{a}-{}", a + n)).collect();
             let filter = PartitionFilter::parse(&parts.join(",")).unwrap();
-            let had = (0..partitions as usize).filter(|p| filter.has(*p)).count();
+            let had = (0..partitions as usize).filter(|p| filter.contains(*p)).count();
             prop_assert_eq!(filter.count(partitions) as usize, had);
             prop_assert_eq!(PartitionFilter::parse(&filter.to_string()).unwrap(), filter);
         }

@@ -1,7 +1,7 @@
-//! Kubernetes quantities, as far as metric targets and metric values need them.
+//! Kubernetes quantities, as metric targets and metric values use them.
 //!
-//! The HPA computes in thousandths as `int64` (`MilliValue`), so this does too: a value of ours
-//! that passed `int64` there would turn negative, and a negative sum scales to the maximum.
+//! The HPA computes in thousandths as `int64` (`MilliValue`), and so does this module. A value beyond
+//! `int64` would overflow there to a negative sum, which scales to the maximum.
 
 use std::fmt;
 
@@ -11,20 +11,20 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Milli(u64);
 
-/// The most thousandths that the HPA's arithmetic holds.
+/// Maximum number of thousandths that the arithmetic of the HPA can hold.
 const MOST: u64 = i64::MAX.unsigned_abs();
 
 impl Milli {
     /// One unit.
     pub const ONE: Milli = Milli(1000);
 
-    /// From whole units, saturating at what the HPA's arithmetic holds.
+    /// Converts whole units, saturating.
     #[must_use]
     pub fn from_units(units: u64) -> Self {
         Self(units.saturating_mul(1000).min(MOST))
     }
 
-    /// The smallest amount that is not zero.
+    /// The smallest positive amount.
     pub const SMALLEST: Milli = Milli(1);
 
     /// The thousandths.
@@ -33,13 +33,13 @@ impl Milli {
         self.0
     }
 
-    /// `n` times this, saturating.
+    /// Saturating product.
     #[must_use]
     pub fn times(self, n: u32) -> Self {
         Self(self.0.saturating_mul(u64::from(n)).min(MOST))
     }
 
-    /// `times` of `parts` parts of this, rounded down, saturating; `parts` is not zero.
+    /// This amount times `times / parts`, rounded down, saturating; `parts` must not be zero.
     #[must_use]
     pub fn scaled(self, times: u64, parts: u64) -> Self {
         let scaled = u128::from(self.0).saturating_mul(u128::from(times));
@@ -47,13 +47,13 @@ impl Milli {
         Self(u64::try_from(scaled).unwrap_or(MOST).min(MOST))
     }
 
-    /// The sum, saturating.
+    /// Saturating sum.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0).min(MOST))
     }
 
-    /// The HPA's own rounding: how many times `per` fits, rounded up; `None` where `per` is zero.
+    /// Division rounded up, as the HPA rounds; `None` if `per` is zero.
     #[must_use]
     pub fn ceil_div(self, per: Self) -> Option<u64> {
         (per.0 > 0).then(|| self.0.div_ceil(per.0))
@@ -61,7 +61,7 @@ impl Milli {
 
     /// Parses a Kubernetes quantity: a decimal number with an SI suffix (`n u m k M G T P E`), a
     /// binary one (`Ki` to `Ei`) or a decimal exponent. Fractions of a thousandth round up, as in
-    /// Kubernetes. `None` for what is no quantity, or negative.
+    /// Kubernetes. `None` if the text is not a quantity or is negative.
     ///
     /// Source: `k8s.io/apimachinery/pkg/api/resource/quantity.go`.
     #[must_use]

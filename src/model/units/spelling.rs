@@ -1,6 +1,6 @@
-//! Which word was probably meant.
+//! Suggestions for misspelled words.
 
-/// The candidate that was probably meant: another spelling of the same letters, or a typing error away.
+/// The candidate closest to `given`, ignoring case and separators; `None` if none is close.
 #[must_use]
 pub fn did_you_mean<'a>(
     given: &str,
@@ -16,7 +16,7 @@ pub fn did_you_mean<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// `maxStaleness`, `max-staleness` and `max_staleness` are the same word.
+/// Normalises a word, so that `maxStaleness`, `max-staleness` and `max_staleness` are equal.
 fn letters(word: &str) -> String {
     word.chars()
         .filter(|c| c.is_alphanumeric() || *c == '.')

@@ -1,4 +1,4 @@
-//! Topics by a regular expression.
+//! Regular expressions for topic names.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,14 +8,14 @@ use regex::{Regex, RegexBuilder};
 
 use super::newtypes::TopicName;
 
-/// What a pattern is written as.
+/// Syntax of a topic pattern, for error messages.
 pub const PATTERN: &str = "a regular expression for the topic's whole name, such as orders-.*";
 
-/// The memory that a compiled pattern may take; what needs more is refused.
+/// Memory limit of a compiled pattern; larger ones are rejected.
 const BYTES_MAX: usize = 1 << 20;
 
-/// A regular expression that a topic's whole name has to match, as with a consumer that subscribes
-/// by pattern. Matching takes time linear in the name.
+/// A regular expression that has to match the whole topic name, as for a consumer that subscribes by
+/// pattern. Matching takes time linear in the length of the name.
 #[derive(Clone)]
 pub struct TopicPattern {
     text: String,
@@ -23,12 +23,12 @@ pub struct TopicPattern {
 }
 
 impl TopicPattern {
-    /// Reads one.
+    /// Compiles a pattern.
     ///
     /// # Errors
     /// What is wrong with it, in one line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // First by itself: inside the group below, what closes it would be taken for ours.
+        // Compile it by itself first: inside the group below, an unbalanced `)` would close the group.
         let compiled = |text: &str| RegexBuilder::new(text).size_limit(BYTES_MAX).build();
         let whole = compiled(text)
             .and_then(|_| compiled(&format!("^(?:{text})$")))
@@ -49,7 +49,7 @@ impl TopicPattern {
         self.whole.is_match(topic.as_str())
     }
 
-    /// As it was written.
+    /// The pattern as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -68,7 +68,7 @@ impl fmt::Display for TopicPattern {
     }
 }
 
-// Two that are written the same are the same.
+// Patterns are equal if their texts are.
 impl PartialEq for TopicPattern {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text

@@ -144,7 +144,7 @@ pub(super) async fn healthy(
         }
         let committed = interest.topics.iter().map(|t| (t.clone(), Vec::new()));
         observation.groups[0].committed = Ok(committed.collect());
-        let read = history.take_in(observation, Scope::Some);
+        let read = history.apply(observation, Scope::Some);
         let mut main = (*snapshot.clusters["main"]).clone();
         let group: &GroupId = &interest.group;
         main.groups

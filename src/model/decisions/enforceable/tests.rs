@@ -48,7 +48,7 @@ fn reads(sweeps: Vec<(&'static str, u64, Vec<Row>)>) -> Vec<Option<(Limit, u64)>
     for (cluster, second, rows) in sweeps {
         let read = fixtures::read(Duration::from_secs(second), "g", "t", &rows);
         let history = histories.entry(cluster).or_default();
-        let latest = history.take_in(read, Scope::Whole);
+        let latest = history.apply(read, Scope::Whole);
         snapshot.clusters.insert(cluster.into(), latest);
         let now = fixtures::at(Duration::from_secs(second));
         let all = complete_reads(&snapshot, &now, &rules, |_| true);

@@ -177,7 +177,7 @@ fn after(
     };
     for (seconds, rows) in sweeps {
         let read = fixtures::read(Duration::from_secs(seconds), "g", "t", &rows);
-        let latest = history.take_in(read, Scope::Whole);
+        let latest = history.apply(read, Scope::Whole);
         snapshot.clusters = [("main".into(), latest)].into();
     }
     let rules = ServingPolicy {

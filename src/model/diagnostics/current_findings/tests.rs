@@ -48,7 +48,7 @@ fn kinds(state: GroupState, kind: GroupKind, members: Vec<Member>) -> Vec<&'stat
     let snapshot = LagSnapshot {
         clusters: [(
             "main".into(),
-            ClusterHistory::default().take_in(read, Scope::Whole),
+            ClusterHistory::default().apply(read, Scope::Whole),
         )]
         .into(),
         ..LagSnapshot::default()
@@ -156,7 +156,7 @@ fn expiry(days: &[(u64, Option<GroupState>, bool)], row: fixtures::Row) -> Vec<b
         let mut read = fixtures::read(after, "g", "t", &[row]);
         read.groups[0].description = state.map(described).ok_or(Fault::NoAnswer);
         let snapshot = LagSnapshot {
-            clusters: [("main".into(), history.take_in(read, Scope::Whole))].into(),
+            clusters: [("main".into(), history.apply(read, Scope::Whole))].into(),
             ..LagSnapshot::default()
         };
         let found = findings::<HpaFacts>(&snapshot, &[], &[], LOOKING);
@@ -205,7 +205,7 @@ fn without_members(
         )),
         clusters: [(
             "main".into(),
-            ClusterHistory::default().take_in(read, Scope::Whole),
+            ClusterHistory::default().apply(read, Scope::Whole),
         )]
         .into(),
         ..LagSnapshot::default()
@@ -295,7 +295,7 @@ fn refusals_that_somebody_has_to_mend() {
             )),
             clusters: [(
                 "main".into(),
-                ClusterHistory::default().take_in(observation, Scope::Whole),
+                ClusterHistory::default().apply(observation, Scope::Whole),
             )]
             .into(),
             ..LagSnapshot::default()

@@ -268,7 +268,7 @@ impl ExplainInput<'_> {
 }
 
 fn partitions(read: &TopicLag, filter: Option<&PartitionFilter>) -> Vec<PartitionPart> {
-    let counted = (0..read.lags.len()).filter(|p| filter.is_none_or(|f| f.has(*p)));
+    let counted = (0..read.lags.len()).filter(|p| filter.is_none_or(|f| f.contains(*p)));
     counted
         .map(|partition| {
             let lag = read.lags.get(partition).copied();

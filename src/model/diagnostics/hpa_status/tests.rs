@@ -41,13 +41,13 @@ fn told(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
     let row = |behind| (0, Ok(Some(0)), Ok(behind));
     let zero = Duration::ZERO;
     let broken = (0, Ok(Some(0)), Err(Fault::LeaderUnknown));
-    history.take_in(
+    history.apply(
         fixtures::read(zero, "g", "t", &[row(250), row(0)]),
         Scope::Some,
     );
-    history.take_in(fixtures::read(zero, "h", "u", &[row(70)]), Scope::Some);
+    history.apply(fixtures::read(zero, "h", "u", &[row(70)]), Scope::Some);
     let last = fixtures::read(zero, "broken", "v", &[row(70), broken]);
-    let read = history.take_in(last, Scope::Some);
+    let read = history.apply(last, Scope::Some);
     let snapshot = LagSnapshot {
         targets: Arc::new(Targets::merge(&["main".into()], &[], hpas, BTreeSet::new())),
         clusters: [("main".into(), read)].into(),

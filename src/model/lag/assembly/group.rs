@@ -1,10 +1,12 @@
-//! One group of a sweep -> its snapshot: first where it stands on each partition, then, in the light
-//! of what the whole group does, which of its lags are no work.
+//! Turns the observation of one group into its snapshot.
+//!
+//! Two passes over its partitions: the first determines position and lag from the offsets alone, the
+//! second classifies lags as residual or stuck, which depends on what the whole group does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{MISSED_FOR, SharedTopics};
+use super::{MISSING_GRACE_PERIOD, SharedTopics};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupDescription;
 use crate::model::kafka::observation::{
@@ -21,7 +23,7 @@ use crate::model::lag::lag_age::LagAge;
 use crate::model::lag::{Log, PartitionLag};
 use crate::model::units::newtypes::{Isolation, Moment, Offset, TopicName};
 
-/// What one sweep has to assemble its groups from.
+/// What the groups of one sweep are assembled from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Assembly<'a> {
     pub(super) logs: &'a BTreeMap<TopicName, LogHistory>,
@@ -30,9 +32,11 @@ pub(super) struct Assembly<'a> {
     pub(super) now: Now,
 }
 
-/// A group on a topic, as far as it goes without the group's other topics.
+/// Result of the first pass over one topic.
 #[derive(Debug)]
-struct Draft {
+struct Draft<'a> {
+    log: Option<&'a LogHistory>,
+    assignment: Assignment,
     offsets: Arc<TopicOffsets>,
     committed: CommittedColumn,
     states: Vec<PartitionState>,
@@ -40,8 +44,8 @@ struct Draft {
     ages: Box<[Option<LagAge>]>,
 }
 
-impl Assembly<'_> {
-    /// The group as this sweep saw it, after `before`.
+impl<'a> Assembly<'a> {
+    /// Builds the snapshot of a group from its observation, its history and its snapshot `before`.
     pub(super) fn group(
         &self,
         group: GroupObservation,
@@ -51,7 +55,7 @@ impl Assembly<'_> {
         let plan = group.plan;
         history.asked = self.now.into();
         history.describe(&group.description, self.now);
-        // Who cannot tell at the moment takes nothing back.
+        // A failed description does not invalidate the last one.
         let described = group
             .description
             .or_else(|fault| before.and_then(|b| b.description.clone()).ok_or(fault));
@@ -86,30 +90,33 @@ impl Assembly<'_> {
                 return snapshot;
             }
         };
-        let mut drafts = BTreeMap::new();
+        let mut drafts = Vec::with_capacity(committed.len());
         for (topic, column) in committed {
             let offsets = self.topics.get(&topic).cloned();
             let draft = offsets
                 .unwrap_or(Err(Fault::NoAnswer))
                 .map(|offsets| self.draft(&plan, history, &described, &topic, offsets, column));
-            drafts.insert(topic, draft);
+            drafts.push((topic, draft));
         }
-        let standing = LagClassifier::of(history, &described, plan.rules, self.now);
-        for (topic, draft) in &mut drafts {
-            if let Ok(draft) = draft {
-                let owned = Assignment::of(&described, topic, draft.states.len());
-                self.judge(topic, draft, &standing, &owned);
-            }
+        let classifier = LagClassifier::of(history, &described, plan.rules, self.now);
+        for draft in drafts
+            .iter_mut()
+            .filter_map(|(_, draft)| draft.as_mut().ok())
+        {
+            self.classify(draft, &classifier);
         }
-        snapshot.stuck = standing.is_stuck(drafts.values().flat_map(|draft| match draft {
-            Ok(draft) => draft.lags.to_vec(),
-            Err(fault) => vec![Err(*fault)],
+        snapshot.stuck = classifier.is_stuck(drafts.iter().flat_map(|(_, draft)| {
+            let (lags, fault) = match draft {
+                Ok(draft) => (&*draft.lags, None),
+                Err(fault) => (&[][..], Some(Err(*fault))),
+            };
+            lags.iter().copied().chain(fault)
         }));
         snapshot.topics = TopicMap::with_capacity(drafts.len());
         for (topic, draft) in drafts {
             let latest = draft.map(|draft| {
                 let (lag, states) = self.topic_lag(draft, snapshot.stuck);
-                history.keep(&topic, states);
+                history.put_states(&topic, states);
                 Arc::new(lag)
             });
             let known = before.and_then(|before| before.topics.get(&topic));
@@ -117,7 +124,7 @@ impl Assembly<'_> {
             snapshot.topics.insert(topic, group_topic(latest, complete));
         }
         if plan.discover {
-            // A topic that the group was just seen to read, and that metadata leaves out now.
+            // Metadata may leave out a topic that the group was reading a moment ago.
             let known = before.into_iter().flat_map(|before| &before.topics);
             for (topic, known) in known.filter(|(_, known)| known.may_have_commits()) {
                 let missed = known.complete.as_ref().filter(|c| is_missed(c, &self.read));
@@ -131,7 +138,7 @@ impl Assembly<'_> {
         snapshot
     }
 
-    /// Where the group stands on each partition of a topic, and the lag that follows from it.
+    /// First pass: position and lag of the group on each partition of a topic.
     fn draft(
         &self,
         plan: &GroupPlan,
@@ -140,14 +147,14 @@ impl Assembly<'_> {
         topic: &TopicName,
         offsets: Arc<TopicOffsets>,
         mut committed: CommittedColumn,
-    ) -> Draft {
-        // A partition that one side knows and the other does not (yet) is unknown, not absent.
+    ) -> Draft<'a> {
+        // A partition that only one of the two answers contains is unknown, not absent.
         let partitions = offsets.ends.len().max(committed.len());
         committed.resize(partitions, Err(Fault::NoAnswer));
-        let mut states = history.states(topic, partitions);
-        let owned = Assignment::of(described, topic, partitions);
+        let mut states = history.take_states(topic, partitions);
+        let assignment = Assignment::of(described, topic, partitions);
         let runs = committed.iter().any(|c| matches!(c, Ok(Some(_))));
-        let known = self.logs.get(topic);
+        let history_of_log = self.logs.get(topic);
         let mut lags = Vec::with_capacity(partitions);
         let mut ages = Vec::with_capacity(partitions);
         for ((index, committed), state) in committed.iter().enumerate().zip(&mut states) {
@@ -156,14 +163,14 @@ impl Assembly<'_> {
                 |committed| {
                     let reading = PartitionReading {
                         committed,
-                        log: log(&offsets, known, index, plan.isolation),
-                        has_id: known.is_some_and(|log| log.id.is_some()),
-                        runs: runs || owned.subscribed || owned.has(index),
+                        log: log(&offsets, history_of_log, index, plan.isolation),
+                        has_id: history_of_log.is_some_and(|log| log.id.is_some()),
+                        runs: runs || assignment.subscribed || assignment.has(index),
                         reset: plan.reset,
                         forget_after: plan.rules.forget_after,
                         now: self.now,
                     };
-                    let step = state.step(&reading);
+                    let step = state.apply(&reading);
                     if step.moved {
                         history.last_move = Some(self.now.into());
                     }
@@ -175,7 +182,8 @@ impl Assembly<'_> {
                     });
                     match read {
                         Ok((lag, Some(unread))) => {
-                            let age = known.and_then(|k| k.ring.age(index, unread, self.now.0));
+                            let age = history_of_log
+                                .and_then(|log| log.ring.age(index, unread, self.now.0));
                             (Ok(lag), Some(age.unwrap_or(LagAge::at_least(0))))
                         }
                         Ok((lag, None)) => (Ok(lag), Some(LagAge::exactly(0))),
@@ -187,6 +195,8 @@ impl Assembly<'_> {
             ages.push(age);
         }
         Draft {
+            log: history_of_log,
+            assignment,
             offsets,
             committed,
             states,
@@ -195,15 +205,9 @@ impl Assembly<'_> {
         }
     }
 
-    /// Looks at the lags again in the light of what the whole group does.
-    fn judge(
-        &self,
-        topic: &TopicName,
-        draft: &mut Draft,
-        standing: &LagClassifier,
-        owned: &Assignment,
-    ) {
-        let logs = self.logs.get(topic).map(|log| log.partitions.as_slice());
+    /// Second pass: classifies measured lags as residual or stuck.
+    fn classify(&self, draft: &mut Draft<'_>, classifier: &LagClassifier) {
+        let logs = draft.log.map(|log| log.partitions.as_slice());
         let columns = draft.lags.iter_mut().zip(&mut draft.ages);
         for (index, ((lag, age), state)) in columns.zip(&draft.states).enumerate() {
             let Ok(lag) = lag else {
@@ -211,15 +215,19 @@ impl Assembly<'_> {
             };
             let log = logs.and_then(|logs| logs.get(index));
             let moved = log.map_or(self.now.into(), |log| log.moved);
-            *lag = standing.judge(*lag, state, moved, owned.has(index));
+            *lag = classifier.classify(*lag, state, moved, draft.assignment.has(index));
             if matches!(lag, PartitionLag::Residual(_)) {
-                // Nothing waits, so nothing gets older.
+                // No message is waiting, so there is no age.
                 *age = Some(LagAge::exactly(0));
             }
         }
     }
 
-    fn topic_lag(&self, mut draft: Draft, group_is_stuck: bool) -> (TopicLag, Vec<PartitionState>) {
+    fn topic_lag(
+        &self,
+        mut draft: Draft<'_>,
+        group_is_stuck: bool,
+    ) -> (TopicLag, Vec<PartitionState>) {
         for lag in &mut draft.lags {
             if let (Ok(PartitionLag::Stuck { sized, .. }), true) = (lag, group_is_stuck) {
                 *sized = true;
@@ -238,7 +246,7 @@ impl Assembly<'_> {
 
 type Described = Result<Arc<GroupDescription>, Fault>;
 
-/// A partition's log as a group reads it, with what is remembered of it.
+/// A partition's log as the group's consumers see it, with its history.
 fn log(
     offsets: &TopicOffsets,
     known: Option<&LogHistory>,
@@ -266,14 +274,14 @@ fn log(
     Ok((Log { start, high, end }, known))
 }
 
-/// Whether something read so lately is rather missed than gone.
+/// Whether a topic or partition that is missing now was read so recently that it is not taken for deleted.
 fn is_missed(complete: &TopicLag, now: &Moment) -> bool {
-    now.since(&complete.read) < MISSED_FOR
+    now.since(&complete.read) < MISSING_GRACE_PERIOD
 }
 
 fn group_topic(latest: Result<Arc<TopicLag>, Fault>, before: Option<Arc<TopicLag>>) -> GroupTopic {
     let complete = match (&latest, before) {
-        // Partitions are never taken away from a topic: some of them are left out.
+        // Kafka never removes partitions from a topic, so this answer is incomplete.
         (Ok(lag), Some(before))
             if lag.partitions() < before.partitions() && is_missed(&before, &lag.read) =>
         {
@@ -283,7 +291,7 @@ fn group_topic(latest: Result<Arc<TopicLag>, Fault>, before: Option<Arc<TopicLag
             };
         }
         (Ok(lag), _) if lag.first_fault().is_none() => Some(Arc::clone(lag)),
-        // What was known of a topic that is gone says nothing of one made anew.
+        // The last reading of a deleted topic must not be served for a new topic of that name.
         (Err(Fault::TopicMissing), _) => None,
         (_, before) => before,
     };

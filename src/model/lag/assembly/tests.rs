@@ -60,11 +60,11 @@ fn topic(snapshot: &ClusterSnapshot) -> &GroupTopic {
 #[test]
 fn a_partial_reading_keeps_the_last_complete_one() {
     let mut history = ClusterHistory::default();
-    history.take_in(
+    history.apply(
         observe(0, "g", &[Ok(Some(5)), Ok(Some(5))], &[10, 10]),
         Scope::Whole,
     );
-    let snapshot = history.take_in(
+    let snapshot = history.apply(
         observe(5, "g", &[Ok(Some(10)), Err(Fault::NoAnswer)], &[10, 10]),
         Scope::Whole,
     );
@@ -78,11 +78,11 @@ fn a_partial_reading_keeps_the_last_complete_one() {
 #[test]
 fn a_fault_of_the_whole_group_keeps_the_last_complete_reading() {
     let mut history = ClusterHistory::default();
-    history.take_in(observe(0, "g", &[Ok(Some(5))], &[10]), Scope::Whole);
+    history.apply(observe(0, "g", &[Ok(Some(5))], &[10]), Scope::Whole);
     let mut failed = observe(5, "g", &[], &[]);
     failed.topics.clear();
     failed.groups[0].committed = Err(Fault::Unreachable);
-    let snapshot = history.take_in(failed, Scope::Whole);
+    let snapshot = history.apply(failed, Scope::Whole);
     assert_eq!(snapshot.groups["g"].fault, Some(Fault::Unreachable));
     assert_eq!(topic(&snapshot).fault(), Some(Fault::Unreachable));
     assert_eq!(
@@ -103,11 +103,11 @@ fn a_description_outlives_sweeps_that_bring_none() {
         subtopologies: Vec::new(),
     });
     told.groups[0].description = Ok(Arc::clone(&description));
-    history.take_in(told, Scope::Whole);
+    history.apply(told, Scope::Whole);
     let mut failed = observe(5, "g", &[], &[]);
     failed.groups[0].committed = Err(Fault::Unreachable);
     for silent in [failed, observe(9, "g", &[Ok(Some(5))], &[10])] {
-        let snapshot = history.take_in(silent, Scope::Whole);
+        let snapshot = history.apply(silent, Scope::Whole);
         let kept = snapshot.groups["g"].description.as_ref();
         assert_eq!(kept, Some(&description));
     }
@@ -118,7 +118,7 @@ fn a_group_that_never_answered_is_unknown_not_absent() {
     let mut history = ClusterHistory::default();
     let mut failed = observe(0, "g", &[], &[]);
     failed.groups[0].committed = Err(Fault::Login);
-    let snapshot = history.take_in(failed, Scope::Whole);
+    let snapshot = history.apply(failed, Scope::Whole);
     assert_eq!(topic(&snapshot).fault(), Some(Fault::Login));
     assert!(topic(&snapshot).complete.is_none());
 }
@@ -127,7 +127,7 @@ fn a_group_that_never_answered_is_unknown_not_absent() {
 fn a_running_group_reads_an_uncommitted_partition_from_where_it_was_first_seen() {
     let mut history = ClusterHistory::default();
     let total = |h: &mut ClusterHistory, o| {
-        topic(&h.take_in(o, Scope::Whole))
+        topic(&h.apply(o, Scope::Whole))
             .complete
             .as_ref()
             .unwrap()
@@ -159,7 +159,7 @@ fn a_running_group_reads_an_uncommitted_partition_from_where_it_was_first_seen()
 #[test]
 fn without_any_commit_it_never_ran() {
     let mut history = ClusterHistory::default();
-    let snapshot = history.take_in(
+    let snapshot = history.apply(
         observe(0, "g", &[Ok(None), Ok(None)], &[10, 70]),
         Scope::Whole,
     );
@@ -169,10 +169,10 @@ fn without_any_commit_it_never_ran() {
 #[test]
 fn a_deleted_topic_forgets_what_was_known() {
     let mut history = ClusterHistory::default();
-    history.take_in(observe(0, "g", &[Ok(Some(5))], &[10]), Scope::Whole);
+    history.apply(observe(0, "g", &[Ok(Some(5))], &[10]), Scope::Whole);
     let mut gone = observe(5, "g", &[], &[]);
     gone.topics.insert("t".into(), Err(Fault::TopicMissing));
-    let snapshot = history.take_in(gone, Scope::Whole);
+    let snapshot = history.apply(gone, Scope::Whole);
     assert_eq!(topic(&snapshot).fault(), Some(Fault::TopicMissing));
     assert!(topic(&snapshot).complete.is_none());
 }
@@ -181,14 +181,14 @@ fn a_deleted_topic_forgets_what_was_known() {
 fn partitions_that_metadata_leaves_out_are_missed_for_a_while() {
     let mut history = ClusterHistory::default();
     let two = [Ok(Some(5)), Ok(Some(5))];
-    history.take_in(observe(0, "g", &two, &[10, 10]), Scope::Whole);
-    let snapshot = history.take_in(observe(5, "g", &two[..1], &[10]), Scope::Whole);
+    history.apply(observe(0, "g", &two, &[10, 10]), Scope::Whole);
+    let snapshot = history.apply(observe(5, "g", &two[..1], &[10]), Scope::Whole);
     let lag = topic(&snapshot).complete.as_ref().unwrap().total();
     assert_eq!(
         (topic(&snapshot).fault(), lag),
         (Some(Fault::NoAnswer), Ok(Lag(10)))
     );
-    let snapshot = history.take_in(observe(60, "g", &two[..1], &[10]), Scope::Whole);
+    let snapshot = history.apply(observe(60, "g", &two[..1], &[10]), Scope::Whole);
     let lag = topic(&snapshot).complete.as_ref().unwrap().total();
     assert_eq!((topic(&snapshot).fault(), lag), (None, Ok(Lag(5))));
 }
@@ -206,30 +206,30 @@ fn a_discovered_topic_that_metadata_leaves_out_is_missed_for_a_while() {
         read
     };
     let mut history = ClusterHistory::default();
-    history.take_in(discover(0, false), Scope::Whole);
-    let snapshot = history.take_in(discover(59, true), Scope::Whole);
+    history.apply(discover(0, false), Scope::Whole);
+    let snapshot = history.apply(discover(59, true), Scope::Whole);
     assert_eq!(topic(&snapshot).fault(), Some(Fault::NoAnswer));
     assert_eq!(
         topic(&snapshot).complete.as_ref().unwrap().total(),
         Ok(Lag(5))
     );
-    let snapshot = history.take_in(discover(60, true), Scope::Whole);
+    let snapshot = history.apply(discover(60, true), Scope::Whole);
     assert!(snapshot.groups["g"].topics.is_empty());
 }
 
 #[test]
 fn a_partition_that_only_one_side_knows_is_unknown() {
     let mut history = ClusterHistory::default();
-    let snapshot = history.take_in(observe(0, "g", &[Ok(Some(5))], &[10, 10]), Scope::Whole);
+    let snapshot = history.apply(observe(0, "g", &[Ok(Some(5))], &[10, 10]), Scope::Whole);
     assert_eq!(topic(&snapshot).fault(), Some(Fault::NoAnswer));
 }
 
 #[test]
 fn a_whole_sweep_drops_groups_nobody_wants_but_not_one_read_since() {
     let mut history = ClusterHistory::default();
-    history.take_in(observe(0, "old", &[Ok(Some(1))], &[1]), Scope::Whole);
-    history.take_in(observe(7, "new", &[Ok(Some(1))], &[1]), Scope::Some);
-    let snapshot = history.take_in(observe(5, "g", &[Ok(Some(1))], &[1]), Scope::Whole);
+    history.apply(observe(0, "old", &[Ok(Some(1))], &[1]), Scope::Whole);
+    history.apply(observe(7, "new", &[Ok(Some(1))], &[1]), Scope::Some);
+    let snapshot = history.apply(observe(5, "g", &[Ok(Some(1))], &[1]), Scope::Whole);
     let names: Vec<_> = snapshot.groups.keys().map(GroupId::as_str).collect();
     assert_eq!(names, ["g", "new"]);
 }
@@ -237,8 +237,8 @@ fn a_whole_sweep_drops_groups_nobody_wants_but_not_one_read_since() {
 #[test]
 fn an_older_reading_never_replaces_a_newer_one() {
     let mut history = ClusterHistory::default();
-    history.take_in(observe(7, "g", &[Ok(Some(9))], &[10]), Scope::Some);
-    let snapshot = history.take_in(observe(5, "g", &[Ok(Some(1))], &[10]), Scope::Whole);
+    history.apply(observe(7, "g", &[Ok(Some(9))], &[10]), Scope::Some);
+    let snapshot = history.apply(observe(5, "g", &[Ok(Some(1))], &[10]), Scope::Whole);
     assert_eq!(
         topic(&snapshot).complete.as_ref().unwrap().total(),
         Ok(Lag(1))
@@ -291,7 +291,7 @@ fn sweeps(
 ) -> Arc<ClusterSnapshot> {
     let mut last = Arc::default();
     for second in seconds.step_by(5) {
-        last = history.take_in(read(second), Scope::Whole);
+        last = history.apply(read(second), Scope::Whole);
     }
     last
 }
@@ -307,7 +307,7 @@ fn a_residue_counts_nothing_and_is_not_old() {
     let latest = topic(&after).latest.as_ref().unwrap();
     assert_eq!(latest.messages(), Ok(Lag(2)));
     assert_eq!(latest.age(), Some(LagAge::exactly(0)));
-    let more = history.take_in(
+    let more = history.apply(
         live(305, &[Ok(Some(98)), Ok(Some(100))], &[101, 100]),
         Scope::Whole,
     );
@@ -360,13 +360,13 @@ fn a_group_that_is_stuck_as_a_whole_counts_in_full() {
 fn a_partition_with_a_member_and_no_commit_counts_from_where_it_was_first_seen() {
     let mut history = ClusterHistory::default();
     let none = [Ok(None), Ok(None)];
-    let away = history.take_in(observe(0, "g", &none, &[10, 70]), Scope::Whole);
+    let away = history.apply(observe(0, "g", &none, &[10, 70]), Scope::Whole);
     assert_eq!(rules(&away).0, ["never_ran"; 2]);
     let mut one = live(5, &none, &[20, 80]);
     one.groups[0].description = Ok(description(GroupState::Stable, &[1]));
-    let there = history.take_in(one, Scope::Whole);
+    let there = history.apply(one, Scope::Whole);
     assert_eq!(rules(&there).0, ["never_ran", "since_seen"]);
-    let later = history.take_in(observe(10, "g", &none, &[30, 95]), Scope::Whole);
+    let later = history.apply(observe(10, "g", &none, &[30, 95]), Scope::Whole);
     assert_eq!(
         rules(&later),
         (vec!["never_ran", "since_seen"], Ok(Lag(15)))
@@ -382,7 +382,7 @@ fn a_reader_of_committed_records_is_measured_by_the_last_stable_offset() {
         let mut offsets = (**read.topics["t"].as_ref().unwrap()).clone();
         offsets.stable = stable.map(|stable| vec![Ok(Offset(stable))]);
         read.topics.insert("t".into(), Ok(Arc::new(offsets)));
-        rules(&history.take_in(read, Scope::Whole))
+        rules(&history.apply(read, Scope::Whole))
     };
     assert_eq!(read(0, Some(60)), (vec!["measured"], Ok(Lag(55))));
     assert_eq!(read(5, Some(4)), (vec!["beyond_stable"], Ok(Lag(0))));
@@ -392,11 +392,11 @@ fn a_reader_of_committed_records_is_measured_by_the_last_stable_offset() {
 #[test]
 fn a_topic_that_another_group_saw_made_anew_is_so_for_all() {
     let mut history = ClusterHistory::default();
-    history.take_in(observe(0, "g", &[Ok(Some(5))], &[100]), Scope::Some);
+    history.apply(observe(0, "g", &[Ok(Some(5))], &[100]), Scope::Some);
     for seconds in [5, 10] {
-        history.take_in(observe(seconds, "other", &[Ok(Some(1))], &[9]), Scope::Some);
+        history.apply(observe(seconds, "other", &[Ok(Some(1))], &[9]), Scope::Some);
     }
-    let after = history.take_in(observe(15, "g", &[Ok(Some(5))], &[9]), Scope::Some);
+    let after = history.apply(observe(15, "g", &[Ok(Some(5))], &[9]), Scope::Some);
     assert_eq!(rules(&after).0, ["log_replaced"]);
     // Its last complete reading is served until it is stale, as with any unknown.
     let complete = topic(&after).fresh(&at(30), Duration::from_secs(30));
@@ -416,18 +416,18 @@ fn a_commit_that_vanished_is_not_discovered_and_yet_asked_for() {
     };
     let mut history = ClusterHistory::default();
     let mut plan = [GroupPlan::new("g", BTreeSet::new())];
-    history.take_in(discover(0, Some(Ok(Some(5)))), Scope::Whole);
-    history.name_remembered(&mut plan);
+    history.apply(discover(0, Some(Ok(Some(5)))), Scope::Whole);
+    history.add_forgotten_topics(&mut plan);
     assert!(plan[0].topics.is_empty());
-    let gone = history.take_in(discover(5, None), Scope::Whole);
+    let gone = history.apply(discover(5, None), Scope::Whole);
     assert_eq!(topic(&gone).fault(), Some(Fault::NoAnswer));
-    history.name_remembered(&mut plan);
+    history.add_forgotten_topics(&mut plan);
     assert!(plan[0].topics.contains("t") && plan[0].discover);
-    let named = history.take_in(discover(10, Some(Ok(None))), Scope::Whole);
+    let named = history.apply(discover(10, Some(Ok(None))), Scope::Whole);
     assert_eq!(rules(&named), (vec!["forgotten"], Ok(Lag(5))));
     assert!(topic(&named).may_have_commits());
     let mut plan = [GroupPlan::new("g", BTreeSet::new())];
-    history.name_remembered(&mut plan);
+    history.add_forgotten_topics(&mut plan);
     assert!(plan[0].topics.contains("t"));
 }
 
@@ -453,9 +453,9 @@ fn after_a_restart_what_is_stuck_is_stuck_and_a_residue_a_residue() {
     let expected = ["stuck", "measured", "residual"];
     assert_eq!(rules(&before).0, expected);
     let mut fresh = ClusterHistory::default();
-    let snapshot = fresh.take_in(read(1360), Scope::Whole);
+    let snapshot = fresh.apply(read(1360), Scope::Whole);
     assert_eq!(rules(&snapshot).0, ["measured"; 3]);
-    let snapshot = restarted(&mut history, 1300).take_in(read(1360), Scope::Whole);
+    let snapshot = restarted(&mut history, 1300).apply(read(1360), Scope::Whole);
     assert_eq!(rules(&snapshot).0, expected);
     assert_eq!(
         snapshot.groups["g"].remembered.assignor.as_deref(),
@@ -463,7 +463,7 @@ fn after_a_restart_what_is_stuck_is_stuck_and_a_residue_a_residue() {
     );
     // What comes to be known after the first sweep counts as well.
     fresh.import(&history.export(&at(1300)), 1300, &at(1362));
-    let snapshot = fresh.take_in(read(1365), Scope::Whole);
+    let snapshot = fresh.apply(read(1365), Scope::Whole);
     assert_eq!(rules(&snapshot).0, expected);
 }
 
@@ -477,25 +477,25 @@ fn after_a_restart_a_forgotten_commit_is_known_and_a_topic_made_anew_is_seen() {
     };
     let read = |seconds, commit| with_id(observe(seconds, "g", &[Ok(commit)], &[10]), 1);
     let mut history = ClusterHistory::default();
-    history.take_in(read(1000, Some(4)), Scope::Whole);
+    history.apply(read(1000, Some(4)), Scope::Whole);
     // The whole sweeps before anybody has asked for the group do not lose it.
     let mut nobody = observe(1060, "g", &[], &[]);
     nobody.groups.clear();
     let mut vanished = restarted(&mut history, 1000);
-    vanished.take_in(nobody, Scope::Whole);
-    let snapshot = vanished.take_in(read(1065, None), Scope::Whole);
+    vanished.apply(nobody, Scope::Whole);
+    let snapshot = vanished.apply(read(1065, None), Scope::Whole);
     assert_eq!(rules(&snapshot), (vec!["forgotten"], Ok(Lag(6))));
     let mut again = restarted(&mut vanished, 1065);
-    let snapshot = again.take_in(read(1130, None), Scope::Whole);
+    let snapshot = again.apply(read(1130, None), Scope::Whole);
     assert_eq!(rules(&snapshot), (vec!["forgotten"], Ok(Lag(6))));
     let anew = with_id(observe(1130, "g", &[Ok(Some(4))], &[10]), 2);
-    let snapshot = restarted(&mut history, 1000).take_in(anew.clone(), Scope::Whole);
+    let snapshot = restarted(&mut history, 1000).apply(anew.clone(), Scope::Whole);
     assert_eq!(rules(&snapshot).0, ["log_replaced"]);
     // Also where the memory comes late.
     let mut late = ClusterHistory::default();
-    late.take_in(anew.clone(), Scope::Whole);
+    late.apply(anew.clone(), Scope::Whole);
     late.import(&history.export(&at(1000)), 1000, &at(1131));
-    let snapshot = late.take_in(anew, Scope::Whole);
+    let snapshot = late.apply(anew, Scope::Whole);
     assert_eq!(rules(&snapshot).0, ["log_replaced"]);
 }
 
@@ -523,7 +523,7 @@ fn where_the_log_ended_a_while_ago_makes_lag_in_time_known_at_once() {
         ends: vec![Some(Offset(50))],
     });
     read.topics.insert("t".into(), Ok(Arc::new(offsets)));
-    let snapshot = ClusterHistory::default().take_in(read, Scope::Whole);
+    let snapshot = ClusterHistory::default().apply(read, Scope::Whole);
     let age = topic(&snapshot).latest.as_ref().unwrap().age();
     assert_eq!(age, Some(LagAge::exactly(300_000)));
 }
@@ -531,12 +531,12 @@ fn where_the_log_ended_a_while_ago_makes_lag_in_time_known_at_once() {
 #[test]
 fn nothing_is_remembered_of_what_nobody_asks_about_for_long() {
     let mut history = ClusterHistory::default();
-    history.take_in(observe(0, "old", &[Ok(Some(1))], &[1]), Scope::Whole);
+    history.apply(observe(0, "old", &[Ok(Some(1))], &[1]), Scope::Whole);
     for (seconds, remembered) in [(3599, true), (3700, false)] {
         let mut nobody = observe(seconds, "g", &[], &[]);
         nobody.groups.clear();
         nobody.topics.clear();
-        history.take_in(nobody, Scope::Whole);
+        history.apply(nobody, Scope::Whole);
         assert_eq!(history.groups.contains_key("old"), remembered, "{seconds}");
         assert_eq!(history.logs.contains_key("t"), remembered, "{seconds}");
     }

@@ -1,4 +1,4 @@
-//! One timeline for all that is remembered.
+//! The timeline of the history.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,13 +8,13 @@ use crate::model::units::newtypes::Moment;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::model) struct Now(pub(in crate::model) u64);
 
-/// A point on the timeline in seconds, rounded up, so that nothing seems to stand still for longer
-/// than it has. Four bytes, since there is one for every group and partition; good until 2106.
+/// A point on the timeline in seconds, rounded up so that nothing appears to stand still for longer than
+/// it has. Four bytes, because there is one for every group and partition. Valid until 2106.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::model) struct Stamp(pub(in crate::model) u32);
 
 impl Stamp {
-    /// How long ago it is; zero where it is to come.
+    /// Time since this point; zero if it is in the future.
     pub(in crate::model) fn elapsed(self, now: Now) -> Duration {
         let then = u64::from(self.0).saturating_mul(1000);
         Duration::from_millis(now.0.saturating_sub(then))
@@ -27,13 +27,13 @@ impl From<Now> for Stamp {
     }
 }
 
-/// Wall time as it was when this process first looked at it, and monotonic time from there: a clock
-/// that is set makes nothing look old or young, and what was remembered before a restart has its place.
+/// Wall-clock time at the first use, continued by the monotonic clock. Setting the clock makes nothing look
+/// older or younger, and times saved before a restart are still comparable.
 #[derive(Debug, Default)]
 pub(in crate::model) struct Timeline(Option<Moment>);
 
 impl Timeline {
-    /// Where a moment lies. The first one asked about lies where the wall clock says.
+    /// Converts a moment. The first one converted defines the offset between the two clocks.
     pub(in crate::model) fn at(&mut self, moment: &Moment) -> Now {
         let zero = self.0.get_or_insert(*moment);
         let wall = zero.wall.duration_since(SystemTime::UNIX_EPOCH);

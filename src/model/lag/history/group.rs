@@ -1,4 +1,4 @@
-//! What is remembered of a group over all its partitions, and which of its lags are no work.
+//! History of a consumer group across sweeps, and the classification of its lags as residual or stuck.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -15,35 +15,36 @@ use crate::model::lag::subscription::RememberedGroup;
 use crate::model::settings::lag_thresholds::LagRules;
 use crate::model::units::newtypes::{Lag, TopicName};
 
-/// One group.
+/// History of one group.
 #[derive(Debug, Default)]
 pub(in crate::model) struct GroupHistory {
-    /// When it was last asked about.
+    /// When it was last part of a sweep.
     pub(in crate::model) asked: Stamp,
     /// When a commit of it was last seen to move.
     pub(in crate::model) last_move: Option<Stamp>,
-    /// How its work is dealt out, and since when it is so; `None` while it is not.
+    /// The current assignment and since when it holds; `None` while the group rebalances.
     pub(in crate::model) steady: Option<Steady>,
-    /// Since when it has had no members; `None` while it has, or was never described.
+    /// Since when it has had no members; `None` if it has some or was never described.
     pub(in crate::model) empty: Option<Stamp>,
-    /// What an empty group does not tell.
+    /// Facts that an empty group does not report.
     pub(in crate::model) remembered: Arc<RememberedGroup>,
-    /// The description that it was last learned from: the same one comes with many sweeps.
+    /// The description that `remembered` and `steady` were last updated from. Descriptions are cached, so
+    /// the same one comes with many sweeps.
     pub(in crate::model) learned: Option<Arc<GroupDescription>>,
-    /// Its partitions, of the topics on which there is something to remember.
+    /// State per partition, for topics that have any.
     pub(in crate::model) topics: TopicMap<Box<[PartitionState]>>,
 }
 
-/// An assignment that holds.
+/// A stable assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::model) struct Steady {
-    /// A hash of members and their partitions: whether it is the same, not what it is.
-    pub(in crate::model) print: u64,
+    /// Hash of the members and their partitions, to detect a change.
+    pub(in crate::model) fingerprint: u64,
     pub(in crate::model) since: Stamp,
 }
 
 impl GroupHistory {
-    /// Takes in how the group is described now; `Err` where nobody tells.
+    /// Updates the history from the current description; an `Err` changes nothing.
     pub(in crate::model) fn describe(
         &mut self,
         described: &Result<Arc<GroupDescription>, Fault>,
@@ -52,60 +53,63 @@ impl GroupHistory {
         let Ok(description) = described else {
             return;
         };
-        if !self
+        if self
             .learned
             .as_ref()
-            .is_some_and(|l| Arc::ptr_eq(l, description))
+            .is_some_and(|learned| Arc::ptr_eq(learned, description))
         {
-            self.remembered = Arc::new(self.remembered.after(description));
-            self.learned = Some(Arc::clone(description));
+            return;
         }
+        self.remembered = Arc::new(self.remembered.after(description));
+        self.learned = Some(Arc::clone(description));
         self.empty = (description.state == GroupState::Empty)
             .then(|| self.empty.unwrap_or_else(|| now.into()));
-        let print = (description.state == GroupState::Stable).then(|| print(description));
-        self.steady = match (print, self.steady) {
-            (Some(print), Some(steady)) if steady.print == print => Some(steady),
-            (Some(print), _) => Some(Steady {
-                print,
+        let is_stable = description.state == GroupState::Stable;
+        let fingerprint = is_stable.then(|| assignment_fingerprint(description));
+        self.steady = match (fingerprint, self.steady) {
+            (Some(fingerprint), Some(steady)) if steady.fingerprint == fingerprint => Some(steady),
+            (Some(fingerprint), _) => Some(Steady {
+                fingerprint,
                 since: now.into(),
             }),
             (None, _) => None,
         };
     }
 
-    /// Recalls what an earlier process knew. What was read since counts where the two disagree.
+    /// Merges the history that an earlier process saved. Where the two disagree, this process is right.
     pub(in crate::model) fn recall(&mut self, earlier: Self, now: Now) {
         self.asked = now.into();
         self.last_move = self.last_move.max(earlier.last_move);
         self.empty = match (self.empty, earlier.empty) {
             (Some(now), Some(then)) => Some(now.min(then)),
-            // A group that nobody has described yet.
+            // Not described yet by this process.
             (None, then) if self.learned.is_none() => then,
             (now, _) => now,
         };
         self.remembered = Arc::new(self.remembered.or(&earlier.remembered));
         self.steady = match (self.steady, earlier.steady) {
-            (Some(now), Some(then)) if now.print == then.print => Some(then),
-            // A group that nobody has described yet.
-            (None, then) if self.topics.is_empty() => then,
+            (Some(now), Some(then)) if now.fingerprint == then.fingerprint => Some(then),
+            // Not described yet by this process.
+            (None, then) if self.learned.is_none() && self.topics.is_empty() => then,
             (now, _) => now,
         };
         for (topic, known) in earlier.topics {
-            let mut states = self.states(&topic, known.len());
+            let mut states = self.take_states(&topic, known.len());
             for (state, earlier) in states.iter_mut().zip(known) {
                 state.recall(earlier, now);
             }
-            self.keep(&topic, states);
+            self.put_states(&topic, states);
         }
     }
 
-    /// The states of a topic's partitions, for as many as there are.
-    pub(in crate::model) fn states(
+    /// Takes the states of a topic's partitions out, one for each partition; [`Self::put_states`] puts
+    /// them back.
+    pub(in crate::model) fn take_states(
         &mut self,
         topic: &TopicName,
         partitions: usize,
     ) -> Vec<PartitionState> {
-        // The place in the map stays: it will be needed again.
+        // The map entry stays, because the states come back to it.
         let known = self.topics.get_mut(topic).map(std::mem::take);
         let mut states = known.map(<[_]>::into_vec).unwrap_or_default();
         if states.len() < partitions {
@@ -114,8 +118,8 @@ impl GroupHistory {
         states
     }
 
-    /// Puts the states back, where they say anything.
-    pub(in crate::model) fn keep(&mut self, topic: &TopicName, states: Vec<PartitionState>) {
+    /// Puts the states of a topic's partitions back, unless all of them are [`PartitionStateKind::Unseen`].
+    pub(in crate::model) fn put_states(&mut self, topic: &TopicName, states: Vec<PartitionState>) {
         if states
             .iter()
             .any(|state| state.kind() != PartitionStateKind::Unseen)
@@ -127,7 +131,7 @@ impl GroupHistory {
     }
 }
 
-fn print(description: &GroupDescription) -> u64 {
+fn assignment_fingerprint(description: &GroupDescription) -> u64 {
     let mut hasher = DefaultHasher::new();
     for member in &description.members {
         (&member.id, &member.assigned).hash(&mut hasher);
@@ -135,12 +139,12 @@ fn print(description: &GroupDescription) -> u64 {
     hasher.finish()
 }
 
-/// Which members are on which partition of a topic.
+/// Which partitions of a topic are assigned to a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::model) struct Assignment {
-    /// By partition; `None` where nobody tells.
+    /// By partition; `None` if the group could not be described.
     owned: Option<Vec<bool>>,
-    /// Whether a member reads the topic, though it may have no partition yet.
+    /// Whether a member subscribes to the topic, even if no partition is assigned yet.
     pub(in crate::model) subscribed: bool,
 }
 
@@ -175,28 +179,28 @@ impl Assignment {
         }
     }
 
-    /// Whether a member is known to be on the partition.
+    /// Whether the partition is known to be assigned to a member.
     pub(in crate::model) fn has(&self, partition: usize) -> bool {
         let owned = self.owned.as_ref().and_then(|owned| owned.get(partition));
         owned.copied().unwrap_or(false)
     }
 }
 
-/// What decides whether a lag of the group is no work.
+/// Classifies measured lags of one group as residual or stuck.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::model) struct LagClassifier {
     pub(in crate::model) rules: LagRules,
-    /// For how long the present assignment has held; `None` where it does not, or nobody tells.
+    /// How long the current assignment has been stable; `None` while rebalancing or unknown.
     pub(in crate::model) steady: Option<Duration>,
-    /// Whether it has members, as far as anybody tells.
+    /// Whether the group has members; `None` if unknown.
     pub(in crate::model) has_members: Option<bool>,
-    /// When a commit of the group last moved.
+    /// When any committed offset of the group last moved.
     pub(in crate::model) last_move: Option<Stamp>,
     pub(in crate::model) now: Now,
 }
 
 impl LagClassifier {
-    /// The group's own, from what is remembered of it.
+    /// Builds the classifier of a group from its history.
     pub(in crate::model) fn of(
         history: &GroupHistory,
         described: &Result<Arc<GroupDescription>, Fault>,
@@ -213,9 +217,9 @@ impl LagClassifier {
         }
     }
 
-    /// A measured lag as what it is in the light of time: `state` is the group's own on the
-    /// partition, `log_moved` tells when the log's end last did.
-    pub(in crate::model) fn judge(
+    /// Classifies one lag. `state` is the group's state on the partition, `log_moved` when the log-end
+    /// offset last moved, `owned` whether the partition is assigned to a member.
+    pub(in crate::model) fn classify(
         &self,
         lag: PartitionLag,
         state: &PartitionState,
@@ -251,12 +255,12 @@ impl LagClassifier {
         }
     }
 
-    /// Whether anything moved after the group came to a stand here: another commit of it, or, while
-    /// it has members, the log.
+    /// Whether anything moved since the group stopped committing here: another of its partitions, or,
+    /// while it has members, the log.
     fn others_move(&self, state: &PartitionState, log_moved: Stamp) -> bool {
         let moved = self.last_move.filter(|moved| *moved > state.since());
         match self.has_members {
-            // Nobody is there to be stuck, unless somebody commits without being a member.
+            // Without members nothing can be stuck, except a consumer that commits without joining.
             Some(false) => {
                 moved.is_some_and(|moved| moved.elapsed(self.now) < self.rules.stuck_after)
             }
@@ -264,8 +268,8 @@ impl LagClassifier {
         }
     }
 
-    /// Whether a group with these lags is stuck as a whole: something is, and nothing that is
-    /// behind gets anywhere.
+    /// Whether the whole group is stuck: at least one partition is, and no other partition with lag makes
+    /// progress.
     pub(in crate::model) fn is_stuck(
         &self,
         lags: impl Iterator<Item = Result<PartitionLag, Fault>>,
@@ -275,7 +279,7 @@ impl LagClassifier {
             match lag {
                 Ok(PartitionLag::Stuck { .. }) => some = true,
                 Ok(other) if other.for_scaling() == Lag(0) => {}
-                // What is not known may well move.
+                // An unknown partition may be making progress.
                 _ => return false,
             }
         }
@@ -312,7 +316,7 @@ mod tests {
 
     #[test]
     fn few_messages_that_stand_still_under_a_live_member_are_a_residue() {
-        let at = |now| standing(now).judge(measured(10), &since(0), Stamp(0), true);
+        let at = |now| standing(now).classify(measured(10), &since(0), Stamp(0), true);
         assert_eq!(at(5 * MINUTE - 1), measured(10));
         assert_eq!(at(5 * MINUTE), PartitionLag::Residual(Lag(10)));
     }
@@ -339,7 +343,7 @@ mod tests {
             ("a rebalance", rebalancing, 3, still, Stamp(0), true),
             ("a new member", just_joined, 3, still, Stamp(0), true),
         ] {
-            let found = standing.judge(measured(lag), &state, log_moved, owned);
+            let found = standing.classify(measured(lag), &state, log_moved, owned);
             assert_eq!(found, measured(lag), "{case}");
         }
     }
@@ -347,7 +351,7 @@ mod tests {
     #[test]
     fn one_long_job_of_half_an_hour_is_no_residue() {
         // Eleven jobs wait behind one that takes half an hour; nothing else happens.
-        let found = standing(30 * MINUTE).judge(measured(12), &since(0), Stamp(0), true);
+        let found = standing(30 * MINUTE).classify(measured(12), &since(0), Stamp(0), true);
         assert_eq!(found, measured(12));
     }
 
@@ -357,7 +361,7 @@ mod tests {
             last_move: Some(Stamp(u32::try_from(now).unwrap())),
             ..standing(now)
         };
-        let judged = |now| at(now).judge(measured(50), &since(10), Stamp(0), true);
+        let judged = |now| at(now).classify(measured(50), &since(10), Stamp(0), true);
         assert_eq!(judged(5 * MINUTE + 9), measured(50));
         let stuck = PartitionLag::Stuck {
             lag: Lag(50),
@@ -370,7 +374,7 @@ mod tests {
     fn a_partition_is_stuck_while_its_log_grows_and_not_while_all_stands_still() {
         let judged = |log_moved| {
             let standing = standing(60 * MINUTE);
-            standing.judge(measured(50), &since(10), log_moved, true)
+            standing.classify(measured(50), &since(10), log_moved, true)
         };
         assert_eq!(judged(Stamp(10)), measured(50));
         assert_eq!(judged(Stamp(11)).label(), "stuck");
@@ -382,8 +386,9 @@ mod tests {
             has_members: Some(false),
             ..standing(60 * MINUTE)
         };
-        let judged =
-            |standing: LagClassifier| standing.judge(measured(50), &since(10), Stamp(3000), false);
+        let judged = |standing: LagClassifier| {
+            standing.classify(measured(50), &since(10), Stamp(3000), false)
+        };
         assert_eq!(judged(away), measured(50));
         let commits = |moved| LagClassifier {
             last_move: Some(Stamp(moved)),

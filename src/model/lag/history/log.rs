@@ -1,4 +1,4 @@
-//! What is remembered of a topic's log, for all its groups: where it ended, and which log it is.
+//! History of a topic's log, shared by all groups: past log-end offsets, and whether it was replaced.
 
 use super::clock::{Now, Stamp};
 use crate::model::kafka::fault::Fault;
@@ -6,35 +6,35 @@ use crate::model::kafka::observation::TopicOffsets;
 use crate::model::lag::lag_age::EndRing;
 use crate::model::units::newtypes::{Offset, TopicId};
 
-/// One topic's log.
+/// History of one topic's log.
 #[derive(Debug, Default)]
 pub(in crate::model) struct LogHistory {
-    /// Its ID, as last told.
+    /// Last known topic ID.
     pub(in crate::model) id: Option<TopicId>,
-    /// Since when the topic is missing.
+    /// Since when the topic has been missing.
     pub(in crate::model) missing: Option<Stamp>,
     pub(in crate::model) partitions: Vec<LogPartition>,
     pub(in crate::model) ring: EndRing,
     read: Now,
 }
 
-/// One partition's log.
+/// History of one partition's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::model) struct LogPartition {
     end: i64,
-    /// When its end was last seen to move, or first seen at all.
+    /// When the log-end offset last moved, or was first seen.
     pub(in crate::model) moved: Stamp,
-    /// Counts the logs that the partition has had. Groups remember theirs by it.
+    /// Counts how often the log was replaced or truncated. Group state refers to a log by this number.
     pub(in crate::model) epoch: u8,
-    /// Whether the present log is the last one truncated, by its topic ID.
+    /// Whether the log was truncated rather than replaced, as the unchanged topic ID shows.
     pub(in crate::model) truncated: bool,
-    /// How many readings in a row were below an earlier one.
+    /// Number of consecutive readings below an earlier one.
     below: u8,
     known: bool,
 }
 
 impl LogPartition {
-    /// As remembered from an earlier process.
+    /// Restores the history of a partition from saved state.
     pub(in crate::model) fn restored(end: Offset, moved: Stamp) -> Self {
         Self {
             end: end.0,
@@ -44,19 +44,19 @@ impl LogPartition {
         }
     }
 
-    /// The end as last taken for true.
+    /// Last accepted log-end offset.
     pub(in crate::model) fn end(&self) -> Option<Offset> {
         self.known.then_some(Offset(self.end))
     }
 
-    /// Whether the last reading fell below an earlier one and the next has to confirm it: a new
-    /// leader may not have heard of the whole high watermark yet.
+    /// Whether the last reading was below an earlier one and has yet to be confirmed by the next. A new
+    /// leader may not know the whole high watermark yet.
     pub(in crate::model) fn is_held(&self) -> bool {
         self.below > 0
     }
 
-    /// Takes in an end; true where the log is another one, or shorter, from now on.
-    fn take_in(&mut self, end: Offset, has_id: bool, now: Now) -> bool {
+    /// Applies a log-end offset; returns true if the log turns out to be replaced or truncated.
+    fn apply(&mut self, end: Offset, has_id: bool, now: Now) -> bool {
         if self.known && end.0 < self.end {
             self.below = self.below.saturating_add(1);
             if self.below < 2 {
@@ -66,7 +66,7 @@ impl LogPartition {
                 end: end.0,
                 moved: now.into(),
                 epoch: self.epoch.wrapping_add(1),
-                // The ID is the same, or there would be another history by now.
+                // If the ID had changed, `replace` would have reset this history.
                 truncated: has_id,
                 below: 0,
                 known: true,
@@ -82,7 +82,7 @@ impl LogPartition {
 }
 
 impl LogHistory {
-    /// As remembered from an earlier process.
+    /// Restores the history of a log from saved state.
     pub(in crate::model) fn restored(id: Option<TopicId>, partitions: Vec<LogPartition>) -> Self {
         Self {
             id,
@@ -91,7 +91,7 @@ impl LogHistory {
         }
     }
 
-    /// Recalls what an earlier process knew of the same log: since when its ends stand still.
+    /// Merges the history that an earlier process saved of the same log: since when it has not moved.
     pub(in crate::model) fn recall(&mut self, earlier: &Self) {
         for (log, earlier) in self.partitions.iter_mut().zip(&earlier.partitions) {
             if log.known && log.end() == earlier.end() {
@@ -100,15 +100,15 @@ impl LogHistory {
         }
     }
 
-    /// Takes in a reading of the topic. One that began before the last one says nothing new.
-    pub(in crate::model) fn take_in(&mut self, read: &Result<&TopicOffsets, Fault>, now: Now) {
+    /// Applies a reading of the topic, unless it started before the last one.
+    pub(in crate::model) fn apply(&mut self, read: &Result<&TopicOffsets, Fault>, now: Now) {
         if now < self.read {
             return;
         }
         match read {
             Ok(offsets) => {
                 self.read = now;
-                self.take_in_offsets(offsets, now);
+                self.apply_offsets(offsets, now);
             }
             Err(Fault::TopicMissing) => {
                 self.missing.get_or_insert(now.into());
@@ -117,12 +117,12 @@ impl LogHistory {
         }
     }
 
-    fn take_in_offsets(&mut self, offsets: &TopicOffsets, now: Now) {
+    fn apply_offsets(&mut self, offsets: &TopicOffsets, now: Now) {
         let was_missing = self.missing.take().is_some();
         match (self.id, offsets.id) {
             (Some(before), Some(told)) if before != told => self.replace(),
             (Some(_), Some(_)) => {}
-            // Whoever comes back without a name is a stranger.
+            // Without an ID nothing proves that it is the same topic.
             _ if was_missing => self.replace(),
             _ => {}
         }
@@ -135,7 +135,7 @@ impl LogHistory {
         }
         for (index, (log, end)) in self.partitions.iter_mut().zip(&offsets.ends).enumerate() {
             if let Ok(end) = end
-                && log.take_in(*end, self.id.is_some(), now)
+                && log.apply(*end, self.id.is_some(), now)
             {
                 self.ring.forget(index);
             }
@@ -153,7 +153,7 @@ impl LogHistory {
         self.ring.push(now.0, &ends);
     }
 
-    /// The topic is another one of the same name.
+    /// Starts over: the topic was deleted and created anew under the same name.
     fn replace(&mut self) {
         self.ring.clear();
         for log in &mut self.partitions {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     fn told(log: &mut LogHistory, seconds: u64, id: Option<u8>, ends: &[i64]) -> Vec<(i64, u8)> {
-        log.take_in(&Ok(&offsets(id, ends)), Now(seconds * 1000));
+        log.apply(&Ok(&offsets(id, ends)), Now(seconds * 1000));
         let one = |log: &LogPartition| (log.end, log.epoch);
         log.partitions.iter().map(one).collect()
     }
@@ -226,7 +226,7 @@ mod tests {
         ] {
             let mut log = LogHistory::default();
             told(&mut log, 0, before, &[100]);
-            log.take_in(&Err(Fault::TopicMissing), Now(5000));
+            log.apply(&Err(Fault::TopicMissing), Now(5000));
             assert!(log.missing.is_some());
             let found = told(&mut log, 10, after, &[100]);
             assert_eq!(found, [(100, epoch)], "{before:?} {after:?}");
@@ -248,7 +248,7 @@ mod tests {
         told(&mut log, 0, None, &[100, 50]);
         let mut partly = offsets(None, &[110, 60]);
         partly.ends[1] = Err(Fault::LeaderUnknown);
-        log.take_in(&Ok(&partly), Now(5000));
+        log.apply(&Ok(&partly), Now(5000));
         assert_eq!(log.partitions[0].end(), Some(Offset(110)));
         assert_eq!(log.partitions[1].end(), Some(Offset(50)));
         assert_eq!(log.partitions[1].moved, Stamp(0));

@@ -1,5 +1,5 @@
-//! What has to survive a restart, as one value: without it a stuck partition would look fresh and a
-//! forgotten commit like none.
+//! Saved form of the history. Without it, after a restart a stuck partition would look healthy and a
+//! committed offset that has disappeared would be unknown.
 
 use std::collections::BTreeMap;
 
@@ -12,21 +12,21 @@ use super::partition::{PartitionState, PartitionStateKind};
 use crate::model::lag::subscription::RememberedGroup;
 use crate::model::units::newtypes::{ClusterName, Offset, TopicId};
 
-/// The form that this build writes, and the only one it reads.
+/// Version of the saved form: the one this build writes, and the only one it reads.
 pub const VERSION: u32 = 1;
 
-/// All that is remembered over a restart. Times are in seconds before `saved`.
+/// Saved history of all clusters. Times are in seconds before `saved`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedHistory {
-    /// Which form it has.
+    /// Version of the form.
     pub version: u32,
-    /// When it was made, in seconds since 1970.
+    /// When it was saved, in seconds since 1970.
     pub saved: u32,
     /// By cluster.
     pub clusters: BTreeMap<String, SavedCluster>,
 }
 
-/// What is remembered of a cluster.
+/// Saved history of one cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedCluster {
     /// The logs of the topics that the groups read.
@@ -35,17 +35,17 @@ pub struct SavedCluster {
     pub groups: BTreeMap<String, SavedGroup>,
 }
 
-/// A topic's log.
+/// Saved history of one topic's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedTopic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
-    /// By partition; -1 where it is not known.
+    /// Log-end offset by partition; -1 if unknown.
     ends: Vec<i64>,
     moved: Vec<u32>,
 }
 
-/// A group.
+/// Saved history of one group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedGroup {
     #[serde(flatten)]
@@ -59,10 +59,10 @@ pub struct SavedGroup {
     topics: BTreeMap<String, SavedPositions>,
 }
 
-/// A group on a topic, by partition.
+/// Saved state of a group on one topic, by partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct SavedPositions {
-    /// What the offsets are; left out where they are all commits.
+    /// Kinds of the offsets; empty if all are committed offsets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     kinds: Vec<u8>,
     offsets: Vec<i64>,
@@ -80,9 +80,10 @@ impl Default for SavedHistory {
 }
 
 impl SavedHistory {
-    /// The groups, least important first: those whose commits were all seen to move lately are read
-    /// anew in no time, while a commit that vanished is known nowhere else. Among equals, those that
-    /// take the most room.
+    /// Groups in the order in which they are dropped when the state is too large. Groups whose committed
+    /// offsets moved recently come first, because they are quickly learned again; groups whose committed
+    /// offsets have disappeared come last, because nothing else knows them. Among equals the larger ones
+    /// come first.
     #[must_use]
     pub fn least_important_first(&self) -> Vec<(ClusterName, String)> {
         let mut groups: Vec<_> = self
@@ -102,7 +103,7 @@ impl SavedHistory {
             .collect()
     }
 
-    /// Leaves a group out, and the topics that only it reads.
+    /// Drops a group and the topics that only it reads.
     pub fn drop_group(&mut self, cluster: &ClusterName, group: &str) {
         let Some(known) = self.clusters.get_mut(cluster.as_str()) else {
             return;
@@ -119,7 +120,7 @@ impl SavedHistory {
     }
 }
 
-/// How long a commit stands still before it is worth more than one that moves, in seconds.
+/// Seconds without a commit after which a group is worth more than one that commits.
 const STILL: u32 = 120;
 
 impl SavedGroup {
@@ -128,7 +129,7 @@ impl SavedGroup {
         counts.fold(0, usize::saturating_add)
     }
 
-    /// 2 where something is known that Kafka no longer tells, 1 where something stands still.
+    /// 2 if Kafka no longer reports some of the state, 1 if a partition has not moved for [`STILL`], else 0.
     fn importance(&self) -> u8 {
         let mut importance = 0;
         for topic in self.topics.values() {
@@ -147,7 +148,7 @@ fn ago(stamp: Stamp, saved: Stamp) -> u32 {
     saved.0.saturating_sub(stamp.0)
 }
 
-/// The point that was so long before `saved`; never one to come, should the clock have been set back.
+/// The point `ago` seconds before `saved`, but never in the future, should the clock have been set back.
 fn back(ago: u32, saved: u32, now: Now) -> Stamp {
     Stamp(saved.saturating_sub(ago)).min(now.into())
 }
@@ -187,7 +188,7 @@ impl SavedTopic {
 
 impl SavedGroup {
     pub(in crate::model) fn of(group: &GroupHistory, saved: Stamp) -> Self {
-        let steady = |steady: Steady| (steady.print, ago(steady.since, saved));
+        let steady = |steady: Steady| (steady.fingerprint, ago(steady.since, saved));
         let topics = group.topics.iter().map(|(topic, states)| {
             let all_commits = states
                 .iter()
@@ -230,8 +231,8 @@ impl SavedGroup {
         GroupHistory {
             asked: now.into(),
             last_move: self.last_move.map(|moved| back(moved, saved, now)),
-            steady: self.steady.map(|(print, since)| Steady {
-                print,
+            steady: self.steady.map(|(fingerprint, since)| Steady {
+                fingerprint,
                 since: back(since, saved, now),
             }),
             empty: self.empty.map(|since| back(since, saved, now)),

@@ -1,4 +1,4 @@
-//! What is remembered of a group on one partition, and what it makes of the next reading.
+//! State machine of a group on one partition: from the last state and a reading to a position.
 
 use std::time::Duration;
 
@@ -8,43 +8,43 @@ use crate::model::kafka::fault::Fault;
 use crate::model::lag::{Log, Position};
 use crate::model::units::newtypes::{Offset, OffsetReset};
 
-/// How long a log that got shorter keeps its topic ID before the ID is believed: clients read it less
-/// often than ends, so that of a topic just made anew it may still be the old one.
+/// How long a truncated log must keep its topic ID before that ID is trusted. Clients refresh IDs less often
+/// than offsets, so right after a topic is recreated the ID may still be the old one.
 const CONFIRMED_AFTER: Duration = Duration::from_secs(120);
 
-/// A group on one partition. Sixteen bytes, since there is one for every group and partition.
+/// State of a group on one partition. Sixteen bytes, because there is one for every group and partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::model) struct PartitionState {
-    /// The commit, or the end when it was first seen without one; by `kind`.
+    /// An offset whose meaning depends on `kind`.
     offset: i64,
-    /// Since when it is so.
+    /// Since when the state has been the same.
     since: Stamp,
     kind: PartitionStateKind,
-    /// The log that `offset` is of: [`LogPartition::epoch`].
+    /// The log that `offset` belongs to: [`LogPartition::epoch`].
     epoch: u8,
 }
 
-/// What the offset of a [`PartitionState`] is.
+/// What the offset of a [`PartitionState`] means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::model) enum PartitionStateKind {
-    /// Nothing: no commit was ever seen.
+    /// Nothing: no committed offset was ever seen.
     #[default]
     Unseen,
-    /// The commit, since it came.
+    /// The committed offset.
     Committed,
-    /// A commit that belongs to a log before this one, or to none that was seen: unknown until the
-    /// next commit.
+    /// A committed offset of an earlier log, or of an unknown one. The lag is unknown until the next commit.
     Unsettled,
-    /// A commit of this log, which got shorter under the same ID: unknown until that is sure.
+    /// A committed offset of this log, which was truncated under the same topic ID. The lag is unknown until
+    /// the ID is confirmed ([`CONFIRMED_AFTER`]).
     Suspended,
-    /// The log's end when the group was first seen to run without a commit.
+    /// The log-end offset when the group was first seen to run without a committed offset.
     FirstSeen,
-    /// The last commit, since it vanished.
+    /// The last committed offset, which has disappeared.
     Forgotten,
 }
 
 impl PartitionStateKind {
-    /// As it is remembered over a restart.
+    /// All kinds; the index is their saved form.
     pub(in crate::model) const ALL: [PartitionStateKind; 6] = [
         PartitionStateKind::Unseen,
         PartitionStateKind::Committed,
@@ -55,31 +55,31 @@ impl PartitionStateKind {
     ];
 }
 
-/// What one sweep says of a group on a partition.
+/// One reading of a group on a partition.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::model) struct PartitionReading {
     pub(in crate::model) committed: Option<Offset>,
-    /// The log, and what is remembered of it. Without, a commit is only remembered.
+    /// The log and its history. If it is unknown, only the committed offset is recorded.
     pub(in crate::model) log: Result<(Log, LogPartition), Fault>,
-    /// Whether the topic's ID is known.
+    /// Whether the topic ID is known.
     pub(in crate::model) has_id: bool,
-    /// Whether the group runs: has a commit on the topic, or a member on the partition.
+    /// Whether the group runs: it has a committed offset on the topic or a member that reads it.
     pub(in crate::model) runs: bool,
     pub(in crate::model) reset: OffsetReset,
     pub(in crate::model) forget_after: Duration,
     pub(in crate::model) now: Now,
 }
 
-/// Where the group stands by a reading.
+/// Result of applying a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::model) struct StateTransition {
     pub(in crate::model) position: Result<Position, Fault>,
-    /// Whether its commit moved since the last reading.
+    /// Whether the committed offset changed since the last reading.
     pub(in crate::model) moved: bool,
 }
 
 impl PartitionState {
-    /// As remembered from an earlier process.
+    /// Restores a state from saved history.
     pub(in crate::model) fn restored(
         kind: PartitionStateKind,
         offset: Offset,
@@ -93,8 +93,8 @@ impl PartitionState {
         }
     }
 
-    /// The same, of another log than the partition has now.
-    pub(in crate::model) fn of_epoch(self, epoch: u8) -> Self {
+    /// The same state, for the log of this epoch.
+    pub(in crate::model) fn with_epoch(self, epoch: u8) -> Self {
         Self { epoch, ..self }
     }
 
@@ -110,7 +110,7 @@ impl PartitionState {
         self.since
     }
 
-    /// What an earlier process knew, found after this one had begun: the older of what agrees.
+    /// Merges the state that an earlier process saved. Where both agree, the older `since` counts.
     pub(in crate::model) fn recall(&mut self, earlier: Self, now: Now) {
         let same = self.offset == earlier.offset && self.epoch == earlier.epoch;
         match (self.kind, earlier.kind) {
@@ -142,15 +142,15 @@ impl PartitionState {
         }
     }
 
-    /// Takes in a reading.
-    pub(in crate::model) fn step(&mut self, reading: &PartitionReading) -> StateTransition {
+    /// Applies a reading.
+    pub(in crate::model) fn apply(&mut self, reading: &PartitionReading) -> StateTransition {
         let (log, held) = match reading.log {
             Ok((log, known)) => {
-                self.follow(&known, &log, reading.now);
+                self.follow_log(&known, &log, reading.now);
                 (log, known.is_held())
             }
             Err(fault) => {
-                let moved = self.overhear(reading);
+                let moved = self.record_commit(reading);
                 return StateTransition {
                     position: Err(fault),
                     moved,
@@ -158,36 +158,36 @@ impl PartitionState {
             }
         };
         match reading.committed {
-            // Where the log's end is in doubt for one poll, so is what lies beyond it.
+            // While a lower log-end offset awaits confirmation, a commit beyond it is in doubt as well.
             Some(at) if held && at > log.high => StateTransition {
                 position: Err(Fault::CommitBeyondEnd),
                 moved: false,
             },
-            Some(at) => self.committed(at, &log, reading),
+            Some(at) => self.apply_commit(at, &log, reading),
             None => StateTransition {
-                position: Ok(self.uncommitted(&log, reading)),
+                position: Ok(self.apply_no_commit(&log, reading)),
                 moved: false,
             },
         }
     }
 
-    fn become_(&mut self, kind: PartitionStateKind, offset: Offset, now: Now) {
+    fn transition_to(&mut self, kind: PartitionStateKind, offset: Offset, now: Now) {
         (self.kind, self.offset, self.since) = (kind, offset.0, now.into());
     }
 
-    /// A commit that is seen while the log is not: it moved, if it did.
-    fn overhear(&mut self, reading: &PartitionReading) -> bool {
+    /// Records a committed offset while the log is unknown; returns whether it moved.
+    fn record_commit(&mut self, reading: &PartitionReading) -> bool {
         match reading.committed {
             Some(at) if self.kind == PartitionStateKind::Committed && at != self.offset() => {
-                self.become_(PartitionStateKind::Committed, at, reading.now);
+                self.transition_to(PartitionStateKind::Committed, at, reading.now);
                 true
             }
             _ => false,
         }
     }
 
-    /// The log may be another one than before.
-    fn follow(&mut self, known: &LogPartition, log: &Log, now: Now) {
+    /// Adjusts the state if the log was replaced or truncated since the last reading.
+    fn follow_log(&mut self, known: &LogPartition, log: &Log, now: Now) {
         if self.epoch == known.epoch {
             return;
         }
@@ -195,7 +195,7 @@ impl PartitionState {
         self.epoch = known.epoch;
         match (self.kind, same_topic) {
             (PartitionStateKind::Committed | PartitionStateKind::Suspended, true) => {
-                self.become_(PartitionStateKind::Suspended, self.offset(), now);
+                self.transition_to(PartitionStateKind::Suspended, self.offset(), now);
             }
             (
                 PartitionStateKind::Committed
@@ -203,7 +203,7 @@ impl PartitionState {
                 | PartitionStateKind::Unsettled,
                 _,
             ) => {
-                self.become_(PartitionStateKind::Unsettled, self.offset(), now);
+                self.transition_to(PartitionStateKind::Unsettled, self.offset(), now);
             }
             (PartitionStateKind::FirstSeen, true) => self.offset = self.offset.min(log.end.0),
             (PartitionStateKind::Forgotten, true) => {}
@@ -216,7 +216,12 @@ impl PartitionState {
         }
     }
 
-    fn committed(&mut self, at: Offset, log: &Log, reading: &PartitionReading) -> StateTransition {
+    fn apply_commit(
+        &mut self,
+        at: Offset,
+        log: &Log,
+        reading: &PartitionReading,
+    ) -> StateTransition {
         let is_beyond = at > log.high;
         let same = at == self.offset();
         let mut moved = false;
@@ -229,16 +234,16 @@ impl PartitionState {
             PartitionStateKind::Unsettled if same => {}
             PartitionStateKind::Suspended if same => {
                 if !is_beyond && self.since.elapsed(reading.now) >= CONFIRMED_AFTER {
-                    self.become_(PartitionStateKind::Committed, at, reading.now);
+                    self.transition_to(PartitionStateKind::Committed, at, reading.now);
                 }
             }
-            // The same ID says that it is the same log, and that its end is what lags.
+            // With a known topic ID the log is the same, and only the reported end is behind.
             PartitionStateKind::Committed if same && is_beyond && !reading.has_id => {
-                self.become_(PartitionStateKind::Unsettled, at, reading.now);
+                self.transition_to(PartitionStateKind::Unsettled, at, reading.now);
             }
             PartitionStateKind::Committed if same => {}
             PartitionStateKind::Forgotten if same && !is_beyond => {
-                self.become_(PartitionStateKind::Committed, at, reading.now);
+                self.transition_to(PartitionStateKind::Committed, at, reading.now);
             }
             before => {
                 moved = before != PartitionStateKind::Unseen;
@@ -249,7 +254,7 @@ impl PartitionState {
                 } else {
                     PartitionStateKind::Unsettled
                 };
-                self.become_(kind, at, reading.now);
+                self.transition_to(kind, at, reading.now);
             }
         }
         let position = if self.kind == PartitionStateKind::Committed {
@@ -260,10 +265,10 @@ impl PartitionState {
         StateTransition { position, moved }
     }
 
-    fn uncommitted(&mut self, log: &Log, reading: &PartitionReading) -> Position {
+    fn apply_no_commit(&mut self, log: &Log, reading: &PartitionReading) -> Position {
         match self.kind {
             PartitionStateKind::Committed => {
-                self.become_(PartitionStateKind::Forgotten, self.offset(), reading.now)
+                self.transition_to(PartitionStateKind::Forgotten, self.offset(), reading.now)
             }
             PartitionStateKind::Unsettled | PartitionStateKind::Suspended => {
                 self.kind = PartitionStateKind::Unseen
@@ -287,7 +292,7 @@ impl PartitionState {
                 Position::SinceSeen(self.offset())
             }
             (_, OffsetReset::Latest) if reading.runs => {
-                self.become_(PartitionStateKind::FirstSeen, log.end, reading.now);
+                self.transition_to(PartitionStateKind::FirstSeen, log.end, reading.now);
                 Position::SinceSeen(log.end)
             }
             (_, OffsetReset::Latest) => Position::Nowhere,

@@ -96,7 +96,7 @@ async fn messages_say_what_to_do() {
         ("group=g,", "unable to parse the label selector"),
         (
             "cluster=main,group=mute,topic=refunds",
-            "no answer within the poll's deadline",
+            "no response before the deadline of the poll",
         ),
     ] {
         let message = lag(&rig.router, selector).await.message();

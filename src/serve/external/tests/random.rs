@@ -195,7 +195,7 @@ fn snapshot() -> LagSnapshot {
             .map(|lag| (0, Ok(Some(100 - lag)), Ok(100)))
             .collect();
         let read = fixtures::read(Duration::ZERO, group, topic, &rows);
-        let read = ClusterHistory::default().take_in(read, Scope::Some);
+        let read = ClusterHistory::default().apply(read, Scope::Some);
         main.groups.extend(read.groups.clone());
     }
     snapshot.clusters.insert("main".into(), Arc::new(main));

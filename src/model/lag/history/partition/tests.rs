@@ -50,7 +50,7 @@ impl One {
             ends: vec![Ok(Offset(end))],
             ..TopicOffsets::default()
         };
-        self.log.take_in(&Ok(&offsets), now);
+        self.log.apply(&Ok(&offsets), now);
         let known = self.log.partitions[0];
         let end = known.end().unwrap();
         let log = Log {
@@ -58,7 +58,7 @@ impl One {
             high: end,
             end,
         };
-        let step = self.state.step(&PartitionReading {
+        let step = self.state.apply(&PartitionReading {
             committed: committed.map(Offset),
             log: Ok((log, known)),
             has_id: self.log.id.is_some(),
@@ -266,7 +266,7 @@ fn commits_move_when_they_change_and_not_when_they_are_first_seen() {
 fn a_commit_that_moves_while_the_log_is_unknown_moves() {
     let mut one = One::default();
     assert_eq!(one.read(0, Some(10), 100), measured(90));
-    let step = one.state.step(&PartitionReading {
+    let step = one.state.apply(&PartitionReading {
         committed: Some(Offset(20)),
         log: Err(Fault::LeaderUnknown),
         has_id: false,
