@@ -1,4 +1,4 @@
-//! PendingSweep Kafka. The only place that knows its protocol and its client libraries.
+//! Asks Kafka. The only place that knows its protocol and its client libraries.
 //!
 //! [`KafkaSource`] is one Kafka cluster as an [`OffsetSource`]; which client is behind it is nobody
 //! else's concern. There are two: [`wire`], at one connection per broker whatever the number of

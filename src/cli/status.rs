@@ -50,7 +50,7 @@ pub struct StatusArgs {
     /// Only this namespace
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
-    /// ClusterReading and print again every two seconds, until interrupted
+    /// Read and print again every two seconds, until interrupted
     #[arg(short, long)]
     watch: bool,
     /// How the lines are printed

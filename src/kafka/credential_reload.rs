@@ -3,7 +3,7 @@
 //!
 //! One design for both clients: every few seconds the settings are read again; where they differ and
 //! stay so, the wire client gets them for its next connections and makes the old ones anew, while
-//! librdkafka's clients are replaced. ClientSettings that cannot be read or that the client refuses, such as
+//! librdkafka's clients are replaced. Settings that cannot be read or that the client refuses, such as
 //! a certificate whose key has not been written yet, leave everything as it is, and are told once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};

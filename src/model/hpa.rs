@@ -5,18 +5,18 @@ pub mod facts;
 pub mod key;
 pub mod selector;
 
-/// The label keys that a selector may use; anything else selects nothing.
+/// Label keys that a selector may use. Any other key matches nothing.
 pub mod label {
-    /// The consumer group; a request must name it, or a configured target.
+    /// Consumer group; required unless `target` is given.
     pub const GROUP: &str = "group";
-    /// A topic; absent = those that the group's members read, or else those it has committed on.
+    /// Topic; if absent, the topics that the members read, or else those with committed offsets.
     pub const TOPIC: &str = "topic";
-    /// The Kafka cluster's configured name; absent = the only one.
+    /// Name of the Kafka cluster in the configuration; may be absent if there is only one.
     pub const CLUSTER: &str = "cluster";
-    /// The HPA that asks, where two of them select alike.
+    /// Name of the HPA, to distinguish HPAs whose selectors are otherwise equal.
     pub const HPA: &str = "hpa";
-    /// A configured target's name, instead of a group whose name is no label value.
+    /// Name of a configured target, for groups whose ID is not a valid label value.
     pub const TARGET: &str = "target";
-    /// All of them.
+    /// All keys.
     pub const ALL: [&str; 5] = [GROUP, TOPIC, CLUSTER, HPA, TARGET];
 }

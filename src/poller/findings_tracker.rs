@@ -34,7 +34,7 @@ impl FindingsTracker {
         }
     }
 
-    /// ServingPolicy for a poller that nobody gave any.
+    /// Rules of a poller that was given none.
     pub(super) fn by_default(max_staleness: Duration) -> Self {
         Self::new(ServingPolicy {
             clamp: true,

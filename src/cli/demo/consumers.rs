@@ -120,7 +120,7 @@ impl Fleet {
     }
 }
 
-/// Handles records until told to stop. ConsumerWork is simulated by time, so that a consumer handles so many
+/// Handles records until told to stop. Work is simulated by time, so that a consumer handles so many
 /// records a second whatever the machine.
 fn consume(job: &Job, consumer: BaseConsumer<Watched>, work: &ConsumerWork, stop: &AtomicBool) {
     let pause = Duration::from_secs(1) / job.per_second.max(1);

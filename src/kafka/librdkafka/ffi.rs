@@ -118,7 +118,7 @@ impl Drop for FfiEvent {
     }
 }
 
-/// AdminOptions of one admin request.
+/// Options of one admin request.
 struct AdminOptions(NonNull<rd::rd_kafka_AdminOptions_t>);
 
 impl AdminOptions {

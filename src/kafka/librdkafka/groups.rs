@@ -38,7 +38,7 @@ pub(super) struct GroupClients(Mutex<HashMap<GroupId, GroupClient>>);
 struct GroupClient {
     client: Arc<LibrdkafkaClient>,
     used: Instant,
-    /// TopicReader found to have commits, and when.
+    /// Topics found to have commits, and when.
     discovered: Option<(Instant, BTreeSet<TopicName>)>,
     /// Why a broker does not let the group be read.
     refused: Option<Fault>,

@@ -1,11 +1,10 @@
-//! The HPA controller's own arithmetic: what it makes of an HPA's spec and of what it sees at a sync.
+//! The arithmetic of the HPA controller: from an HPA's spec and the observed scale to replicas.
 //!
-//! First each metric proposes a number and the largest wins ([`stage`]); then that number is bounded
-//! by the HPA's limits and by what the controller remembers of the syncs before ([`memory`]). Nobody
-//! outside the controller knows its memory, so that one look from there may end in a range
-//! ([`outlook`]).
+//! Each metric proposes a number and the largest wins ([`stage`]). That number is then bounded by the
+//! limits of the HPA and by the controller's recommendations of earlier syncs ([`memory`]). These are not
+//! visible from outside, so a prediction from one look may be a range ([`outlook`]).
 //!
-//! MetricSource: `pkg/controller/podautoscaler/{horizontal,replica_calculator}.go` of Kubernetes 1.36. The
+//! Source: `pkg/controller/podautoscaler/{horizontal,replica_calculator}.go` of Kubernetes 1.36. The
 //! oracle of the end-to-end tests compares every sync with that code.
 
 pub mod memory;
@@ -20,28 +19,28 @@ use serde::Serialize;
 use super::facts::MetricTarget;
 use crate::model::units::quantity::Milli;
 
-/// `--horizontal-pod-autoscaler-downscale-stabilization`, by default: how long the controller
-/// remembers the highest recommendation where the HPA does not say.
+/// Default of `--horizontal-pod-autoscaler-downscale-stabilization`: the window in which the controller
+/// keeps the highest recommendation if the HPA sets none.
 pub const DOWNSCALE_STABILISATION: Duration = Duration::from_secs(300);
 
-/// `--horizontal-pod-autoscaler-tolerance`, by default, in thousandths.
+/// Default of `--horizontal-pod-autoscaler-tolerance`, in thousandths.
 pub const TOLERANCE: u64 = 100;
 
-/// An HPA's `spec`, with the API server's defaults.
+/// `spec` of an HPA, with the defaults of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HpaSpec {
     /// `minReplicas`.
     pub min: u32,
     /// `maxReplicas`.
     pub max: u32,
-    /// `metrics`, in its order.
+    /// `metrics`, in order.
     pub metrics: Vec<MetricSource>,
-    /// `behavior`, where there is one.
+    /// `behavior`, if set.
     pub behavior: Option<Behavior>,
 }
 
 impl HpaSpec {
-    /// The tolerances downwards and upwards, in thousandths.
+    /// Tolerances for scaling down and up, in thousandths.
     #[must_use]
     pub fn tolerances(&self) -> (u64, u64) {
         let of = |rules: &ScalingRules| rules.tolerance.map_or(TOLERANCE, Milli::thousandths);
@@ -49,25 +48,25 @@ impl HpaSpec {
         behavior.map_or((TOLERANCE, TOLERANCE), |b| (of(&b.down), of(&b.up)))
     }
 
-    /// Whether one of its metrics can be told at no replicas.
+    /// Whether one of the metrics has a value without pods, so that it can wake the workload.
     fn wakes_by_a_metric(&self) -> bool {
         let mut metrics = self.metrics.iter();
         metrics.any(|source| !matches!(source, MetricSource::Pods))
     }
 }
 
-/// What one of an HPA's metrics is read from.
+/// Source of a metric of an HPA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricSource {
     /// An External metric.
     External(MetricTarget),
-    /// A metric of one object of the cluster.
+    /// An Object metric.
     Object,
-    /// The pods: `Resource`, `ContainerResource` and `Pods` metrics.
+    /// A metric of the pods: `Resource`, `ContainerResource` or `Pods`.
     Pods,
 }
 
-/// `spec.behavior`, with the API server's defaults.
+/// `spec.behavior`, with the defaults of the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Behavior {
     /// `scaleUp`.
@@ -76,21 +75,21 @@ pub struct Behavior {
     pub down: ScalingRules,
 }
 
-/// How replicas change in one direction.
+/// Scaling rules of one direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScalingRules {
-    /// `stabilizationWindowSeconds`; `None` = the controller's own, [`DOWNSCALE_STABILISATION`].
+    /// `stabilizationWindowSeconds`; `None` = [`DOWNSCALE_STABILISATION`].
     pub window_seconds: Option<u32>,
     /// `selectPolicy`.
     pub select: Select,
     /// `policies`.
     pub policies: Vec<Policy>,
-    /// `tolerance`; `None` = the controller's own, [`TOLERANCE`].
+    /// `tolerance`; `None` = [`TOLERANCE`].
     pub tolerance: Option<Milli>,
 }
 
 impl ScalingRules {
-    /// What the API server fills in for `scaleUp` (`pkg/apis/autoscaling/v2/defaults.go`).
+    /// Default of `scaleUp` (`pkg/apis/autoscaling/v2/defaults.go`).
     #[must_use]
     pub fn up() -> Self {
         let policy = |change| Policy {
@@ -108,7 +107,7 @@ impl ScalingRules {
         }
     }
 
-    /// What the API server fills in for `scaleDown`.
+    /// Default of `scaleDown`.
     #[must_use]
     pub fn down() -> Self {
         let all = Policy {
@@ -130,7 +129,7 @@ impl ScalingRules {
         self.window_seconds.map_or(DOWNSCALE_STABILISATION, seconds)
     }
 
-    /// The longest period of its policies.
+    /// Longest period of the policies.
     #[must_use]
     pub fn longest_period(&self) -> Duration {
         let periods = self.policies.iter().map(Policy::period);
@@ -142,18 +141,18 @@ impl ScalingRules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Select {
-    /// The policy that allows the most change.
+    /// The policy that allows the largest change.
     Max,
-    /// The policy that allows the least change.
+    /// The policy that allows the smallest change.
     Min,
     /// No change.
     Disabled,
 }
 
-/// How much may change within how long.
+/// Limit of the change within a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Policy {
-    /// How much.
+    /// Maximum change.
     pub change: PolicyKind,
     /// `periodSeconds`.
     pub period_seconds: u32,
@@ -165,73 +164,73 @@ impl Policy {
     }
 }
 
-/// How much one policy allows.
+/// Kind of limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyKind {
-    /// So many pods.
+    /// Number of pods.
     Pods(u32),
-    /// So many per cent of what there was when the period began.
+    /// Percentage of the replicas at the start of the period.
     Percent(u32),
 }
 
-/// What the controller sees at a sync.
+/// The scale and the metrics as the controller sees them at a sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedScale {
-    /// The scale's `spec.replicas`.
+    /// `spec.replicas` of the scale.
     pub spec_replicas: u32,
-    /// The scale's `status.replicas`: more than its spec while a rollout surges.
+    /// `status.replicas` of the scale, which exceeds the spec while a rollout surges.
     pub status_replicas: u32,
-    /// The pods that the scale's selector finds; `None` where they were not looked at.
+    /// Pods that the selector of the scale matches; `None` if they were not counted.
     pub pods: Option<PodCount>,
-    /// What each metric of the spec came to, in its order.
+    /// Reading of each metric of the spec, in order.
     pub readings: Vec<MetricReading>,
-    /// Whether the HPA's condition `ScaledToZero` holds: it went to zero by itself. Never where the
-    /// feature `HPAScaleToZero` is off.
+    /// Whether the condition `ScaledToZero` is true: the HPA itself scaled to zero. Never true without the
+    /// feature `HPAScaleToZero`.
     pub scaled_to_zero: bool,
 }
 
-/// How many pods there are.
+/// Number of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PodCount {
-    /// In all.
+    /// All pods.
     pub all: u32,
-    /// Those that run and are ready.
+    /// Running pods that are ready.
     pub ready: u32,
 }
 
-/// What one metric came to.
+/// Reading of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricReading {
-    /// The sum of its items.
+    /// Sum of its items.
     Value(Milli),
     /// An error, or no items.
     Failed,
-    /// It is read by others: what it came to is not known here.
+    /// Served by another metrics API, so its value is unknown here.
     Elsewhere,
 }
 
-/// Which part of the controller decides, before any metric.
+/// Part of the controller that decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Case {
-    /// No replicas, and not by the HPA's own doing: it does nothing (`ScalingDisabled`).
+    /// Zero replicas that the HPA did not set itself: it does nothing (`ScalingDisabled`).
     Disabled,
-    /// More replicas than `maxReplicas`: cut to it at once, whatever the metrics are.
+    /// More replicas than `maxReplicas`: reduced to it at once, whatever the metrics say.
     AboveMax,
-    /// Fewer than `minReplicas`: raised to it at once.
+    /// Fewer replicas than `minReplicas`: raised to it at once.
     BelowMin,
     /// The metrics decide.
     Metrics,
 }
 
-/// Which part decides.
+/// Determines the part of the controller that decides.
 #[must_use]
 pub fn case(spec: &HpaSpec, seen: &ObservedScale) -> Case {
     let current = seen.spec_replicas;
     if current == 0 {
-        // Raising minReplicas wakes what the HPA has put to sleep; else only a metric does that exists
-        // without pods.
+        // A workload that the HPA scaled to zero wakes if minReplicas is raised or if a metric that needs no
+        // pods asks for replicas.
         let is_awake = seen.scaled_to_zero && (spec.min != 0 || spec.wakes_by_a_metric());
         return if is_awake {
             Case::Metrics

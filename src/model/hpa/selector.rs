@@ -1,4 +1,4 @@
-//! Kubernetes label selectors: what an HPA's metric selects by, and what a request asks for.
+//! Kubernetes label selectors, as in HPA metrics and metric requests.
 //!
 //! Source: `k8s.io/apimachinery/pkg/labels/selector.go`.
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::label;
 
-/// Whether a label can have this value: Kubernetes refuses a selector with any other.
+/// Whether a text is a valid label value; Kubernetes rejects selectors with invalid ones.
 #[must_use]
 pub fn is_label_value(text: &str) -> bool {
     let alphanumeric = |end: Option<&u8>| end.is_none_or(u8::is_ascii_alphanumeric);
@@ -20,7 +20,7 @@ pub fn is_label_value(text: &str) -> bool {
         && alphanumeric(bytes.last())
 }
 
-/// How one key is matched.
+/// Operator of a requirement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operator {
     /// `key=value`, `key==value` or `key in (a,b)`: the label is there, with one of these values.
@@ -36,13 +36,13 @@ pub enum Operator {
 /// One requirement on one key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Requirement {
-    /// A label of ours is not copied: nearly every requirement is about one of them.
+    /// Borrowed for the labels of lagwise, which nearly all requirements are about.
     key: Cow<'static, str>,
     operator: Operator,
 }
 
 impl Requirement {
-    /// A requirement; the order and repetition of values make no difference.
+    /// Creates a requirement. Values are sorted and deduplicated.
     #[must_use]
     pub fn new(key: &str, operator: Operator) -> Self {
         let sorted = |mut values: Vec<String>| {
@@ -74,8 +74,8 @@ impl Requirement {
     }
 }
 
-/// Requirements that all hold, in canonical order: two selectors that were written differently
-/// and select the same way by the same keys are equal. Shared: an HPA's is kept in several places.
+/// A conjunction of requirements in canonical order, so that selectors with the same requirements are equal
+/// however they were written. Cloning shares the requirements.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector(Arc<[Requirement]>);
 
@@ -92,7 +92,7 @@ impl Selector {
     /// Parses the `labelSelector` parameter of a request. Empty text selects everything.
     ///
     /// # Errors
-    /// What was expected, and where.
+    /// What was expected, and at which position.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         let mut rest = Cursor { text, at: 0 };
         let mut all = Vec::new();
@@ -114,7 +114,7 @@ impl Selector {
         Ok(all.into_iter().collect())
     }
 
-    /// The values that `key` is pinned to, where a requirement lists them.
+    /// Values of `key`, if a requirement lists them.
     #[must_use]
     pub fn values(&self, key: &str) -> Option<&[String]> {
         self.0.iter().find_map(|r| match &r.operator {
@@ -123,7 +123,7 @@ impl Selector {
         })
     }
 
-    /// The keys that requirements are about, in order, perhaps repeated.
+    /// Keys of the requirements, in order, with repetitions.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|requirement| &*requirement.key)
     }
@@ -162,7 +162,7 @@ impl fmt::Display for Selector {
     }
 }
 
-/// Why a text is no label selector.
+/// Syntax error in a label selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unable to parse the label selector {text:?}: expected {expected} at position {at}")]
 pub struct SelectorError {
@@ -210,7 +210,7 @@ impl<'a> Cursor<'a> {
         found
     }
 
-    /// A run of characters that mean nothing to the grammar.
+    /// Characters up to the next one that has a meaning in the grammar.
     fn word(&mut self) -> &'a str {
         let rest = self.rest();
         let end = rest

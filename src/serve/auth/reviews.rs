@@ -1,4 +1,4 @@
-//! ReviewCache of the cluster about callers, each asked for once and remembered for ten seconds.
+//! Cache of reviews: each question is asked once and its answer is kept for ten seconds.
 //!
 //! When the API server fails, what is remembered goes on to hold for its time; beyond it nobody is
 //! let in on a guess.

@@ -1,4 +1,4 @@
-//! What the controller remembers of an HPA from sync to sync, and what it decides with it.
+//! One sync of the controller, with the recommendations and scale events it keeps between syncs.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use super::policies::{ScaleEvent, ScaleEvents, default_up_limit};
 use super::stage::{Proposal, Verdict, proposals, verdict};
 use super::{Behavior, Case, DOWNSCALE_STABILISATION, HpaSpec, ObservedScale, ScalingRules, case};
 
-/// What bounded the number that the metrics want.
+/// The limit that bounded the replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limited {
-    /// Nothing.
+    /// No limit.
     No,
-    /// As fast as replicas may grow.
+    /// Rate limit of scaling up.
     ScaleUpLimit,
-    /// As fast as replicas may shrink.
+    /// Rate limit of scaling down.
     ScaleDownLimit,
     /// `maxReplicas`.
     TooManyReplicas,
@@ -24,37 +24,37 @@ pub enum Limited {
     TooFewReplicas,
 }
 
-/// What one sync came to.
+/// Result of one sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sync {
-    /// Which part decided.
+    /// Part of the controller that decided.
     pub case: Case,
-    /// What each metric proposed; none where the metrics were not asked.
+    /// Proposal of each metric; empty if the metrics were not read.
     pub proposals: Vec<Proposal>,
-    /// What they came to; `None` where they were not asked.
+    /// Result of the metric stage; `None` if the metrics were not read.
     pub verdict: Option<Verdict>,
-    /// That number after stabilisation; `None` where there is none.
+    /// The number after stabilisation; `None` if there is none.
     pub stabilised: Option<u32>,
-    /// The replicas that there are to be now; `None` where a metric is not known here.
+    /// Replicas after the sync; `None` if a metric is unknown here.
     pub replicas: Option<u32>,
-    /// What bounded them.
+    /// The limit that bounded them.
     pub limited: Limited,
 }
 
-/// What the controller remembers of one HPA. Times are of any one clock.
+/// State that the controller keeps of one HPA. All times are of the same arbitrary clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recommendations {
-    /// What was wanted and when, in the controller's own order; `None` before the first sync.
+    /// Recommendations with their times, in the order of the controller; `None` before the first sync.
     recommendations: Option<Vec<(Duration, u32)>>,
     ups: Vec<ScaleEvent>,
     downs: Vec<ScaleEvent>,
 }
 
 impl Recommendations {
-    /// One sync at `now`, whose write succeeds (`reconcileAutoscaler`).
+    /// Runs one sync at `now` whose write succeeds (`reconcileAutoscaler`).
     pub fn sync(&mut self, spec: &HpaSpec, seen: &ObservedScale, now: Duration) -> Sync {
         let current = seen.spec_replicas;
-        // A controller that knows nothing of the HPA takes its present size for wanted.
+        // For a new HPA the controller records the current replicas as the first recommendation.
         self.recommendations
             .get_or_insert_with(|| vec![(now, current)]);
         let case = case(spec, seen);
@@ -117,7 +117,7 @@ impl Recommendations {
         }
     }
 
-    /// The largest recommendation of the controller's own window (`stabilizeRecommendation`).
+    /// Largest recommendation within the default window (`stabilizeRecommendation`).
     fn stabilise(&mut self, wanted: u32, now: Duration) -> u32 {
         let all = self.recommendations.get_or_insert_default();
         let mut most = wanted;
@@ -133,8 +133,8 @@ impl Recommendations {
         most
     }
 
-    /// What there is, brought between the lowest recommendation of the window upwards and the highest
-    /// of the one downwards (`stabilizeRecommendationWithBehaviors`).
+    /// Current replicas, clamped between the lowest recommendation of the scale-up window and the highest
+    /// of the scale-down window (`stabilizeRecommendationWithBehaviors`).
     fn stabilise_by(
         &mut self,
         behavior: &Behavior,
@@ -161,7 +161,7 @@ impl Recommendations {
         current.max(lowest).min(highest)
     }
 
-    /// Keeps what a sync changed for as long as a policy may ask (`storeScaleEvent`).
+    /// Records a change for the longest period of the policies (`storeScaleEvent`).
     fn store(&mut self, behavior: &Behavior, before: u32, after: u32, now: Duration) {
         let (events, rules): (_, &ScalingRules) = match after.cmp(&before) {
             std::cmp::Ordering::Equal => return,
@@ -184,7 +184,7 @@ impl Recommendations {
     }
 }
 
-/// In the place of what is too old, or else at the end.
+/// Replaces the outdated element, or appends.
 fn put<T>(all: &mut Vec<T>, old: Option<usize>, new: T) {
     match old.and_then(|place| all.get_mut(place)) {
         Some(place) => *place = new,
@@ -192,7 +192,7 @@ fn put<T>(all: &mut Vec<T>, old: Option<usize>, new: T) {
     }
 }
 
-/// Bounds without behavior (`convertDesiredReplicasWithRules`).
+/// Limits of an HPA without `behavior` (`convertDesiredReplicasWithRules`).
 pub(super) fn bounded(spec: &HpaSpec, current: u32, wanted: u32) -> (u32, Limited) {
     let limit = default_up_limit(current);
     if wanted < spec.min {
@@ -208,7 +208,7 @@ pub(super) fn bounded(spec: &HpaSpec, current: u32, wanted: u32) -> (u32, Limite
     }
 }
 
-/// How far the policies let one sync go.
+/// Largest and smallest number of replicas that the policies allow at one sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) up: u32,
@@ -228,7 +228,7 @@ impl Limits {
         }
     }
 
-    /// Bounds by behavior (`convertDesiredReplicasWithBehaviorRate`).
+    /// Applies the limits of `behavior` (`convertDesiredReplicasWithBehaviorRate`).
     pub(super) fn bounded(self, spec: &HpaSpec, current: u32, wanted: u32) -> (u32, Limited) {
         if wanted > current && wanted > spec.max.min(self.up) {
             let limited = match spec.max > self.up {
@@ -248,7 +248,7 @@ impl Limits {
     }
 }
 
-/// What wakes from zero wakes to `minReplicas` at least.
+/// A workload that wakes from zero starts with at least `minReplicas`.
 pub(super) fn from_zero(spec: &HpaSpec, seen: &ObservedScale, replicas: u32) -> u32 {
     match seen.spec_replicas == 0 && seen.scaled_to_zero {
         true => replicas.max(spec.min),

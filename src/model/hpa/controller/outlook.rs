@@ -1,5 +1,5 @@
-//! What an HPA will come to, as far as one look from outside can tell: a number, or the range that its
-//! unknown memory leaves open, and why.
+//! Predicts the next sync of an HPA from one look: a number, or a range with the reasons for the
+//! uncertainty.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use super::policies::ScaleEvents;
 use super::stage::{Proposal, Verdict, proposals, verdict};
 use super::{Behavior, Case, HpaSpec, ObservedScale, ScalingRules, Select, case};
 
-/// From the fewest to the most replicas; alike where the number is known.
+/// Range of replicas; both ends are equal if the number is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Range {
-    /// The fewest.
+    /// Smallest possible number.
     pub low: u32,
-    /// The most.
+    /// Largest possible number.
     pub high: u32,
 }
 
 impl Range {
-    /// A number that is known.
+    /// The range of a known number.
     #[must_use]
     pub fn exactly(replicas: u32) -> Self {
         Self {
@@ -30,13 +30,13 @@ impl Range {
         }
     }
 
-    /// The number, where it is known.
+    /// The number, if it is known.
     #[must_use]
     pub fn known(self) -> Option<u32> {
         (self.low == self.high).then_some(self.low)
     }
 
-    /// Whether a number may be it.
+    /// Whether the range contains a number.
     #[must_use]
     pub fn has(self, replicas: u32) -> bool {
         (self.low..=self.high).contains(&replicas)
@@ -50,38 +50,38 @@ impl Range {
     }
 }
 
-/// What an HPA's status tells of the syncs before.
+/// What the status of an HPA reveals about earlier syncs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KnownHistory {
-    /// The time since it last changed the replicas; `None` where it never has.
+    /// Time since it last changed the replicas; `None` if it never did.
     pub since_scaled: Option<Duration>,
-    /// The highest recommendation of the controller's window, where its last sync says so: it was
-    /// bounded by nothing but that.
+    /// Highest recommendation within the window, if the last sync reveals it because nothing else limited
+    /// the replicas.
     pub highest: Option<u32>,
 }
 
-/// Why a number is not known exactly.
+/// Reason for a range instead of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownHistory {
-    /// Metrics that are not known here may want more, or be errors.
+    /// Metrics that are unknown here may ask for more or fail.
     OtherMetrics,
-    /// The lowest recommendation of the window upwards.
+    /// The lowest recommendation of the scale-up window is unknown.
     LowestRecommendation,
-    /// The highest recommendation of the window downwards.
+    /// The highest recommendation of the scale-down window is unknown.
     HighestRecommendation,
-    /// What the HPA added and removed within the periods of its policies.
+    /// Changes within the periods of the policies are unknown.
     RecentChanges,
 }
 
-/// What an HPA will come to at its next sync, if what it sees stays as it is.
+/// Prediction of the next sync, if nothing that it observes changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Outlook {
-    /// Which part of the controller decides.
+    /// Part of the controller that decides.
     pub case: Case,
-    /// What each metric proposes.
+    /// Proposal of each metric.
     pub proposals: Vec<Proposal>,
-    /// What the metric stage comes to; `None` where the metrics are not asked.
+    /// Result of the metric stage; `None` if the metrics are not read.
     pub verdict: Option<Verdict>,
     /// The replicas that it sets.
     pub replicas: Range,
@@ -89,7 +89,7 @@ pub struct Outlook {
     pub open: BTreeSet<UnknownHistory>,
 }
 
-/// What an HPA will come to.
+/// Predicts the next sync.
 #[must_use]
 pub fn outlook(spec: &HpaSpec, seen: &ObservedScale, past: &KnownHistory) -> Outlook {
     let current = seen.spec_replicas;
@@ -130,7 +130,7 @@ pub fn outlook(spec: &HpaSpec, seen: &ObservedScale, past: &KnownHistory) -> Out
         open.insert(UnknownHistory::OtherMetrics);
     }
     if replicas.known().is_some() {
-        // What is not known makes no difference.
+        // The unknowns make no difference to the result.
         open.clear();
     }
     Outlook {
@@ -142,7 +142,7 @@ pub fn outlook(spec: &HpaSpec, seen: &ObservedScale, past: &KnownHistory) -> Out
     }
 }
 
-/// Where the number that the metrics want may end.
+/// Range in which the number proposed by the metrics may end up.
 fn reach(
     spec: &HpaSpec,
     seen: &ObservedScale,
@@ -178,7 +178,7 @@ fn reach(
             if limits.is_none() && wanted != current {
                 open.insert(UnknownHistory::RecentChanges);
             }
-            // Upwards the least change is the fewest, downwards it is the most.
+            // When scaling up the smaller limit gives the fewer replicas, when scaling down the more.
             let ends = |wanted| {
                 let of = |limits: Limits| limits.bounded(spec, current, wanted).0;
                 (of(least).min(of(most)), of(least).max(of(most)))
@@ -192,8 +192,8 @@ fn reach(
     }
 }
 
-/// Between which numbers stabilisation may leave it: what there is and what is wanted, or exactly that
-/// where the window is empty.
+/// Range after stabilisation: between the current and the proposed number, or exactly the proposed one if
+/// the window is zero.
 fn stabilised(
     behavior: &Behavior,
     current: u32,
@@ -211,14 +211,14 @@ fn stabilised(
     }
 }
 
-/// What the policies allow, where nothing happened that those of this direction would count.
+/// Limits of the policies, if no change happened within their periods; otherwise unknown.
 fn limits(
     behavior: &Behavior,
     rules: &ScalingRules,
     past: &KnownHistory,
     current: u32,
 ) -> Option<Limits> {
-    // The status tells whole seconds.
+    // The status has a resolution of one second.
     let longest = rules
         .longest_period()
         .saturating_add(Duration::from_secs(1));

@@ -1,24 +1,24 @@
-//! How far one sync may go: `behavior`'s policies, or what holds without any.
+//! Rate limits of scaling: the policies of `behavior`, or the default without it.
 
 use std::time::Duration;
 
 use super::{Policy, PolicyKind, ScalingRules, Select};
 
-/// What a sync changed, and when.
+/// A change of replicas by a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ScaleEvent {
     pub(super) at: Duration,
     pub(super) change: u32,
-    /// Older than every policy: the next event takes its place.
+    /// Older than the period of every policy, so the next event replaces it.
     pub(super) outdated: bool,
 }
 
-/// The most replicas that may be wanted next where there is no behavior (`calculateScaleUpLimit`).
+/// Scale-up limit without `behavior` (`calculateScaleUpLimit`).
 pub(super) fn default_up_limit(current: u32) -> u32 {
     current.saturating_mul(2).max(4)
 }
 
-/// What was added and what was removed lately, by somebody's account.
+/// Recent changes in both directions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ScaleEvents<'a> {
     pub(super) ups: &'a [ScaleEvent],
@@ -26,11 +26,11 @@ pub(super) struct ScaleEvents<'a> {
 }
 
 impl ScaleEvents<'_> {
-    /// What there was when the policy's period began.
+    /// Replicas at the start of the period of a policy.
     fn start(&self, policy: &Policy, current: u32, now: Duration) -> i64 {
         let changed = |events: &[ScaleEvent]| {
             let recent = events.iter().filter(|event| {
-                // Exactly a period ago is over.
+                // An event exactly one period ago no longer counts.
                 event.at.saturating_add(policy.period()) > now
             });
             recent.fold(0i64, |sum, e| sum.saturating_add(i64::from(e.change)))
@@ -40,7 +40,7 @@ impl ScaleEvents<'_> {
             .saturating_add(changed(self.downs))
     }
 
-    /// The most replicas that `rules` allow, never fewer than there are
+    /// Largest number of replicas that the rules allow, at least the current one
     /// (`calculateScaleUpLimitWithScalingRules`).
     pub(super) fn up_limit(&self, rules: &ScalingRules, current: u32, now: Duration) -> u32 {
         let allowed = rules.policies.iter().map(|policy| {
@@ -60,7 +60,7 @@ impl ScaleEvents<'_> {
         in_replicas(limit.unwrap_or(i64::from(current))).max(current)
     }
 
-    /// The fewest replicas that `rules` allow, never more than there are
+    /// Smallest number of replicas that the rules allow, at most the current one
     /// (`calculateScaleDownLimitWithBehaviors`).
     pub(super) fn down_limit(&self, rules: &ScalingRules, current: u32, now: Duration) -> u32 {
         let allowed = rules.policies.iter().map(|policy| {

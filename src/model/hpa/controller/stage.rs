@@ -1,7 +1,7 @@
-//! The metric stage: what each metric proposes, and which proposal wins.
+//! The metric stage: the proposal of each metric, and the one that wins.
 //!
-//! Floating point as in the controller, since its results depend on it: a ratio that is on the edge of
-//! the tolerance in decimals may be beyond it there.
+//! It uses floating point exactly as the controller does: a ratio that equals the tolerance in decimals may
+//! exceed it there.
 
 use serde::Serialize;
 
@@ -9,40 +9,40 @@ use super::{HpaSpec, MetricReading, MetricSource, ObservedScale, PodCount};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::units::quantity::Milli;
 
-/// The most replicas that the controller can count.
+/// Maximum number of replicas (`int32`).
 const MOST: u32 = i32::MAX.unsigned_abs();
 
-/// What one metric proposes.
+/// Proposal of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proposal {
-    /// So many replicas.
+    /// A number of replicas.
     Replicas {
         /// The number.
         replicas: u32,
-        /// Whether the ratio is within the tolerance, so that the number is what there is already.
+        /// Whether the ratio is within the tolerance, so that the number stays as it is.
         within_tolerance: bool,
     },
-    /// None: the metric is an error.
+    /// No proposal, because the metric failed.
     Failed,
-    /// Not known here.
+    /// Unknown here.
     Unknown,
 }
 
-/// What the metric stage comes to.
+/// Result of the metric stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// So many replicas.
+    /// A number of replicas.
     Wants {
         /// The number.
         replicas: u32,
-        /// The place of the metric that won.
+        /// Index of the metric that won.
         metric: usize,
     },
-    /// A metric is an error and the others would not scale up: the replicas stay as they are.
+    /// A metric failed and the others would not scale up, so the replicas stay as they are.
     Frozen,
-    /// At least so many, if the metrics that are not known here are no errors.
+    /// At least this number, unless an unknown metric fails.
     AtLeast {
         /// The number.
         replicas: u32,
@@ -51,7 +51,7 @@ pub enum Verdict {
     },
 }
 
-/// What each metric proposes (`computeReplicasForMetric`).
+/// Computes the proposal of each metric (`computeReplicasForMetric`).
 #[must_use]
 pub fn proposals(spec: &HpaSpec, seen: &ObservedScale) -> Vec<Proposal> {
     let readings = seen.readings.iter().copied();
@@ -73,7 +73,7 @@ pub fn proposals(spec: &HpaSpec, seen: &ObservedScale) -> Vec<Proposal> {
         .collect()
 }
 
-/// Which proposal wins (`computeReplicasForMetrics`).
+/// Determines the winning proposal (`computeReplicasForMetrics`).
 #[must_use]
 pub fn verdict(proposals: &[Proposal], spec_replicas: u32) -> Verdict {
     let mut most = 0;
@@ -81,7 +81,7 @@ pub fn verdict(proposals: &[Proposal], spec_replicas: u32) -> Verdict {
     let (mut failed, mut unknown) = (0usize, 0usize);
     for (place, proposal) in proposals.iter().enumerate() {
         match proposal {
-            // The last of those that want nothing, the first of those that want the same.
+            // As in the controller: of several zeros the last, of several equal numbers the first.
             Proposal::Replicas { replicas, .. } if most == 0 || *replicas > most => {
                 most = *replicas;
                 metric = place;
@@ -103,7 +103,7 @@ pub fn verdict(proposals: &[Proposal], spec_replicas: u32) -> Verdict {
             replicas: most,
             metric,
         },
-        // The unknown ones may be errors themselves, or the only ones that are not.
+        // Any of the unknown metrics may have failed, or be the only one that has not.
         _ => Verdict::AtLeast {
             replicas: if failed > 0 {
                 most.max(spec_replicas)
@@ -115,7 +115,7 @@ pub fn verdict(proposals: &[Proposal], spec_replicas: u32) -> Verdict {
     }
 }
 
-/// `GetExternalPerPodMetricReplicas`: compared with what there is, a rollout's surge included.
+/// `GetExternalPerPodMetricReplicas`: uses `status.replicas`, which includes the surge of a rollout.
 fn by_average(value: Milli, target: Milli, status: u32, tolerances: (u64, u64)) -> Proposal {
     let (usage, per) = (float(value), float(target));
     if is_within(usage / (per * f64::from(status)), tolerances) {
@@ -130,7 +130,7 @@ fn by_average(value: Milli, target: Milli, status: u32, tolerances: (u64, u64)) 
     }
 }
 
-/// `GetExternalMetricReplicas`: the ratio times the pods that are ready; without replicas, the ratio.
+/// `GetExternalMetricReplicas`: the ratio times the number of ready pods; at zero replicas the ratio itself.
 fn by_value(value: Milli, target: Milli, seen: &ObservedScale, tolerances: (u64, u64)) -> Proposal {
     let ratio = float(value) / float(target);
     let beyond = |number: f64| Proposal::Replicas {
@@ -157,7 +157,7 @@ fn is_within(ratio: f64, (down, up): (u64, u64)) -> bool {
     1.0 - tolerance(down) <= ratio && ratio <= 1.0 + tolerance(up)
 }
 
-/// As `Quantity.AsApproximateFloat64` has it of a canonical quantity.
+/// Converts as `Quantity.AsApproximateFloat64` does for a canonical quantity.
 fn tolerance(thousandths: u64) -> f64 {
     match (thousandths / 1000, thousandths % 1000) {
         (whole, 0) => as_float(whole),
@@ -177,7 +177,7 @@ fn as_float(number: u64) -> f64 {
     number as f64
 }
 
-/// A number that is already rounded, saturating at what the controller can count; no number is none.
+/// Converts a rounded number, saturating at [`MOST`]; NaN becomes 0.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
