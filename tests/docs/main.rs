@@ -2,8 +2,10 @@
 //!
 //! A fenced block of a page is checked by what stands after its language:
 //! - `yaml file=NAME` is written to NAME in a folder of the page's own;
+//! - `yaml cluster` is an entry of `clusters`, which `lagwise config check` accepts;
 //! - `sh runnable` is run there, with `lagwise` on the path, and must succeed (`exit=N`: end with N);
-//! - `output`, right after it, is what the command prints.
+//! - `output`, right after it, is what the command prints;
+//! - `output snapshot=PATH` is what a snapshot of the unit tests holds, for commands that need a cluster.
 //!
 //! The reference is made from the code. `LAGWISE_UPDATE_DOCS=1 cargo test --test docs` rewrites it, and what
 //! commands print.
@@ -103,7 +105,7 @@ fn the_summary_lists_every_page_once() {
 }
 
 #[test]
-fn runnable_blocks_run_and_print_what_is_shown() {
+fn commands_print_what_is_shown() {
     let mut count = 0;
     let mut problems = Vec::new();
     for path in markdown_files() {
@@ -116,11 +118,18 @@ fn runnable_blocks_run_and_print_what_is_shown() {
             if let Some(name) = block.attribute("file") {
                 fs::write(place.path().join(name), &block.content).unwrap();
             }
+            if block.has("cluster") {
+                problems.extend(refused_cluster(&page, &block, place.path()));
+            }
+            if let Some(snapshot) = block.attribute("snapshot") {
+                let held = repository::snapshot(snapshot);
+                problems.extend(compare(&mut page, &block, &held));
+            }
             if !block.has("runnable") {
                 continue;
             }
             count += 1;
-            let (code, printed) = run(&block, place.path());
+            let (code, printed) = run(&block.content, place.path());
             let wanted = block.attribute("exit").unwrap_or("0");
             if code != wanted {
                 problems.push(format!(
@@ -129,19 +138,8 @@ fn runnable_blocks_run_and_print_what_is_shown() {
                 ));
             }
             let after = page.blocks().into_iter().nth(next);
-            let Some(shown) = after.filter(|after| after.language() == "output") else {
-                continue;
-            };
-            if shown.content == printed {
-                continue;
-            }
-            if is_update() {
-                page.replace(&shown, &printed);
-            } else {
-                problems.push(format!(
-                    "{path}:{}: the command prints something else; {UPDATE}=1 rewrites it:\n{printed}",
-                    shown.line
-                ));
+            if let Some(shown) = after.filter(|after| after.language() == "output") {
+                problems.extend(compare(&mut page, &shown, &printed));
             }
         }
         page.write();
@@ -150,12 +148,37 @@ fn runnable_blocks_run_and_print_what_is_shown() {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
+/// What is wrong with a block that shows an output, if anything is and it is not to be rewritten.
+fn compare(page: &mut Page, shown: &Block, output: &str) -> Option<String> {
+    if shown.content == output {
+        return None;
+    }
+    if is_update() {
+        page.replace(shown, output);
+        return None;
+    }
+    Some(format!(
+        "{}:{}: the output is another one; {UPDATE}=1 rewrites it:\n{output}",
+        page.path, shown.line
+    ))
+}
+
+/// Why `lagwise config check` refuses an entry of `clusters`, if it does.
+fn refused_cluster(page: &Page, block: &Block, place: &Path) -> Option<String> {
+    // What secrets refer to is not there.
+    let reference = Regex::new(r"\$\{(env|file):[^}]*\}").unwrap();
+    let entry = reference.replace_all(&block.content, "secret");
+    fs::write(place.join("cluster.yaml"), format!("clusters:\n{entry}")).unwrap();
+    let (code, printed) = run("lagwise config check cluster.yaml", place);
+    (code != "0").then(|| format!("{}:{}: {printed}", page.path, block.line))
+}
+
 /// Runs a block of shell commands; its exit code and what it printed.
-fn run(block: &Block, place: &Path) -> (String, String) {
+fn run(commands: &str, place: &Path) -> (String, String) {
     let binary = Path::new(env!("CARGO_BIN_EXE_lagwise")).parent().unwrap();
     let path = env::var("PATH").unwrap_or_default();
     let output = Command::new("bash")
-        .args(["-euo", "pipefail", "-c", &block.content])
+        .args(["-euo", "pipefail", "-c", commands])
         .current_dir(place)
         .env("PATH", format!("{}:{path}", binary.display()))
         // No Kubernetes cluster that this machine may know.

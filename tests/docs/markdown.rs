@@ -9,7 +9,7 @@ use crate::repository::folder;
 
 /// A page of the repository.
 pub(crate) struct Page {
-    path: String,
+    pub(crate) path: String,
     /// Its text, with changes that are not written yet.
     pub(crate) text: String,
     is_changed: bool,

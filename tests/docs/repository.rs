@@ -25,6 +25,14 @@ pub(crate) fn rust_text() -> String {
     all
 }
 
+/// What a snapshot of the unit tests holds, below its header.
+pub(crate) fn snapshot(path: &str) -> String {
+    let text =
+        fs::read_to_string(folder().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let body = text.splitn(3, "---\n").nth(2).unwrap();
+    format!("{}\n", body.trim_end())
+}
+
 fn files(ending: &str) -> Vec<String> {
     let mut found = Vec::new();
     walk(&folder(), "", ending, &mut found);
