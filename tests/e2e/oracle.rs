@@ -173,7 +173,7 @@ struct Status {
 }
 
 impl Status {
-    fn take_in(&mut self, expected: &Expected, sync: &Sync, at: Duration) {
+    fn apply(&mut self, expected: &Expected, sync: &Sync, at: Duration) {
         if expected.seen.spec_replicas != sync.after {
             self.scaled = Some(at);
         }
