@@ -196,15 +196,7 @@ impl<'a> Scene<'a> {
     }
 
     fn hpa(&self) -> Result<Value> {
-        let args = [
-            "get",
-            "hpa",
-            "billing",
-            "-o",
-            "json",
-            "--show-managed-fields",
-        ];
-        serde_json::from_str(&self.kubectl(&args)?).context("kubectl's JSON")
+        self.plane.get("hpa", "billing", Some(&self.namespace))
     }
 
     fn max(&self) -> Result<i64> {

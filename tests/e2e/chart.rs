@@ -220,8 +220,7 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
     plane.apply(&namespace, &list.to_string())?;
     let series = ReplicaSeries::record(plane, &namespace, "billing")?;
     poll_until(WITHIN, "six replicas of at most six", || {
-        let text = plane.kubectl(&["get", "hpa", "billing", "-n", &namespace, "-o", "json"])?;
-        let hpa: Value = serde_json::from_str(&text)?;
+        let hpa = plane.get("hpa", "billing", Some(&namespace))?;
         let max = &hpa["spec"]["maxReplicas"];
         ensure!(
             series.now() == 6 && *max == 6,
@@ -319,10 +318,7 @@ struct Installed<'a> {
 
 impl Installed<'_> {
     fn get(&self, what: &str, name: &str) -> Result<Value> {
-        let text = self
-            .plane
-            .kubectl(&["get", what, name, "-n", self.namespace, "-o", "json"])?;
-        serde_json::from_str(&text).context("kubectl's JSON")
+        self.plane.get(what, name, Some(self.namespace))
     }
 
     fn certificate(&self) -> Result<Value> {

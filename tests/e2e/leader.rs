@@ -104,8 +104,7 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
     list["items"][1]["metadata"]["annotations"] = json!({"lagwise.dev/cap": "enforce"});
     plane.apply(&namespace, &list.to_string())?;
     let max = || -> Result<i64> {
-        let text = plane.kubectl(&["get", "hpa", "billing", "-n", &namespace, "-o", "json"])?;
-        serde_json::from_str::<Value>(&text)?["spec"]["maxReplicas"]
+        plane.get("hpa", "billing", Some(&namespace))?["spec"]["maxReplicas"]
             .as_i64()
             .context("no maxReplicas")
     };

@@ -44,8 +44,8 @@ mod told;
 mod zero;
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -87,6 +87,9 @@ fn main() -> ExitCode {
     let long = trials(|lane| lane.long).map(|trial| trial.with_ignored_flag(!full));
     let trials = trials(|lane| lane.cases).chain(long).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        print_slowest();
+    }
 
     let stopped = match Arc::try_unwrap(testbed) {
         Ok(testbed) => testbed.stop(),
@@ -119,13 +122,38 @@ fn start(arguments: &Arguments) -> Result<Arc<Testbed>> {
     Ok(testbed)
 }
 
-fn trial(name: &str, test: Test, testbed: &Arc<Testbed>) -> Trial {
+/// How long each test took, in the order in which they ended.
+static TIMES: Mutex<Vec<(&str, Duration)>> = Mutex::new(Vec::new());
+
+/// Notes how long a test took, however it ends.
+struct Timed(&'static str, Instant);
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
+        times.push((self.0, self.1.elapsed()));
+    }
+}
+
+/// The slowest tests, for whoever wants the run to be shorter.
+fn print_slowest() {
+    let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
+    times.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+    let all: Duration = times.iter().map(|(_, took)| *took).sum();
+    println!("\nslowest of {} tests, {all:.0?} together:", times.len());
+    for (name, took) in times.iter().take(12) {
+        println!("{:>6.1} s  {name}", took.as_secs_f64());
+    }
+}
+
+fn trial(name: &'static str, test: Test, testbed: &Arc<Testbed>) -> Trial {
     // Weak, because the runner keeps a test's closure for longer than the test, and the testbed must end in order.
     let testbed = Arc::downgrade(testbed);
     Trial::test(name, move || {
         let testbed = testbed.upgrade().ok_or("the testbed is gone")?;
         testbed.mend().map_err(|error| format!("{error:#}"))?;
         let started = Instant::now();
+        let _timed = Timed(name, started);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&testbed)));
         let message = match outcome {
             Ok(Ok(())) => return Ok(()),

@@ -49,7 +49,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 ];
 
 const PARTITIONS: i32 = 4;
-const COOLDOWN: Duration = Duration::from_secs(6);
+const COOLDOWN: Duration = Duration::from_secs(4);
 const WITHIN: Duration = Duration::from_secs(120);
 const MARK: &str = "lagwise.dev/zeroed-since";
 
@@ -115,10 +115,7 @@ impl<'a> Scene<'a> {
     }
 
     fn get(&self, what: &str) -> Result<Value> {
-        let text =
-            self.plane
-                .kubectl(&["get", what, "billing", "-n", &self.namespace, "-o", "json"])?;
-        serde_json::from_str(&text).context("kubectl's JSON")
+        self.plane.get(what, "billing", Some(&self.namespace))
     }
 
     fn scale(&self, replicas: u32) -> Result<()> {

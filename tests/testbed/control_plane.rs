@@ -11,6 +11,7 @@ use super::pki::{Authority, Identity};
 use super::poll::poll_until;
 use super::ports::free_port;
 use super::process::Process;
+use super::reader::Reader;
 
 /// How long one program may take to be up, on two busy cores.
 const START: Duration = Duration::from_secs(90);
@@ -50,6 +51,7 @@ pub(crate) struct ControlPlane {
     /// Signs what serves the aggregated API in tests; no part of the control plane knows it beforehand.
     pub(super) serving_authority: Authority,
     admin_kubeconfig: PathBuf,
+    pub(super) reader: Reader,
     // In the order in which they stop: an API server without its etcd hangs on its way out.
     controller_manager: Process,
     api_server: Mutex<Process>,
@@ -86,6 +88,7 @@ impl ControlPlane {
             server,
             pki,
             serving_authority: Authority::new("lagwise testbed serving CA")?,
+            reader: Reader::new(&admin_kubeconfig)?,
             admin_kubeconfig,
             controller_manager,
             api_server: Mutex::new(api_server),

@@ -1,7 +1,7 @@
 //! What tests do with a control plane: namespaces, objects, the aggregated API, identities.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -57,6 +57,14 @@ impl Drop for RegisteredApi<'_> {
             "--ignore-not-found",
         ]);
     }
+}
+
+/// A client for the user of that file.
+pub(super) async fn client(kubeconfig: &Path) -> Result<kube::Client> {
+    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
+    let options = kube::config::KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    Ok(kube::Client::try_from(config)?)
 }
 
 /// The condition of that type in an object's status.
@@ -146,6 +154,9 @@ impl ControlPlane {
 
     /// One object as JSON.
     pub(crate) fn get(&self, kind: &str, name: &str, namespace: Option<&str>) -> Result<Value> {
+        if let Some(read) = self.reader.read(kind, name, namespace) {
+            return read;
+        }
         let mut args = vec!["get", kind, name, "--output=json"];
         if let Some(namespace) = namespace {
             args.extend(["--namespace", namespace]);
@@ -164,10 +175,7 @@ impl ControlPlane {
 
     /// A client for the Rust side, as administrator.
     pub(crate) async fn client(&self) -> Result<kube::Client> {
-        let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig())?;
-        let options = kube::config::KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
-        Ok(kube::Client::try_from(config)?)
+        client(self.kubeconfig()).await
     }
 
     /// Makes a certificate for a server that is reached as that Service, and on localhost.

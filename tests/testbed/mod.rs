@@ -5,7 +5,8 @@
 //!
 //! In reading order: `artifacts` (where the programs are), `process`, `ports`, `poll` (waiting), `pki`, `kafka` (a
 //! cluster of `broker`s) with `topics`, `records` and `layout` (what tests do with it), `secured` (one with logins and
-//! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise),
+//! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise) and
+//! `reader`,
 //! `replicas` (what a number of an object did), `audit` (who wrote what), `pods` (that are ready), `adapter` (a
 //! metric of somebody else) and `api_proxy` (an API server that is busy or broken), `consumers`, `applications` (those
 //! in Java), `http`.
@@ -33,6 +34,7 @@ pub(crate) mod poll;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod proxy;
+mod reader;
 pub(crate) mod records;
 pub(crate) mod replicas;
 pub(crate) mod secured;

@@ -67,3 +67,21 @@ where
         Err(_) => bail!("waited {within:?} for {what}: {last:#}"),
     }
 }
+
+/// Does the same with each of them at once, for what mostly waits; the first failure is the reason.
+pub(crate) fn at_once<T: Send>(
+    each: impl IntoIterator<Item = T>,
+    run: impl Fn(T) -> Result<()> + Sync,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let run = &run;
+        let each = each.into_iter();
+        let running: Vec<_> = each.map(|one| scope.spawn(move || run(one))).collect();
+        let ended = running.into_iter().map(|thread| {
+            let ended = thread.join();
+            ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        // All are waited for, so that none goes on behind the next test's back.
+        ended.collect::<Vec<_>>().into_iter().collect()
+    })
+}

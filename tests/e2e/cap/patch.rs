@@ -76,58 +76,17 @@ pub(crate) fn without_the_policy_a_patch_holds_it(testbed: &Testbed) -> Result<(
 pub(crate) fn without_the_policy_a_fight_is_bounded(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "fight", PARTITIONS)?;
     let (daemon, _api) = scene.daemon(testbed)?;
-    let manifest = |max: u32| {
-        scene.manifest(|hpa| {
-            enforced(hpa);
-            hpa["spec"]["maxReplicas"] = json!(max);
-        })
-    };
-    let apply = |max: u32, force: &[&str]| -> Result<String> {
-        let args = ["apply", "--server-side", "-n", &scene.namespace, "-f", "-"];
-        let args = [&args[..], force].concat();
-        scene.plane.kubectl_with_input(&args, &manifest(max)?)
-    };
-    apply(20, &[])?;
-    scene.until_max(6)?;
-    scene.until_user_max("20")?;
-    // The field is lagwise's while it is capped, and the API server says so.
-    let conflict = apply(30, &[]).err().map(|error| error.to_string());
-    let told =
-        conflict.is_some_and(|text| text.contains("lagwise") && text.contains("maxReplicas"));
-    ensure!(told, "no conflict with lagwise");
-    apply(30, &["--force-conflicts"])?;
-    scene.until_user_max("30")?;
-    scene.until_max(6)?;
-    // minReplicas holds it up, and lowered again it is no new number.
-    scene.patch(r#"{"spec":{"minReplicas":8,"maxReplicas":20}}"#)?;
-    scene.until_max(8)?;
-    scene.until_user_max("20")?;
-    scene.patch(r#"{"spec":{"minReplicas":1}}"#)?;
-    scene.until_max(6)?;
-    scene.until_user_max("20")?;
-    // Both marks gone at once.
-    let bare = ["lagwise.dev/ceiling-", "lagwise.dev/user-max-replicas-"];
-    scene.kubectl(&[&["annotate", "hpa", "billing"], &bare[..]].concat())?;
-    scene.until_user_max("20")?;
-    scene.until_max(6)?;
-
-    // Against an HPA that nobody has edited so far: every edit that has to be answered costs patience.
+    // HPAs of their own, since every edit that has to be answered makes lagwise wait longer before it answers the next
+    // one of the same HPA. The fight goes on beside the edits.
     another(&scene, "contested", |_| {})?;
     until_max_of(&scene, "contested", 6)?;
-    let written = || scene.plane.daemon_writes(&scene.namespace, "contested");
-    let calm = written()?.len();
-    fight(&scene, "contested")?;
-    let writes = written()?.len() - calm;
-    println!(
-        "lagwise's writes: {calm} before, {writes} in half a minute of somebody else's one a second"
-    );
-    ensure!((1..=6).contains(&writes), "{writes} writes");
-    until_max_of(&scene, "contested", 6)?;
-    let contested = scene
-        .plane
-        .get("hpa", "contested", Some(&scene.namespace))?;
-    let user = &contested["metadata"]["annotations"]["lagwise.dev/user-max-replicas"];
-    ensure!(*user == "50", "the user's number is {user}");
+    std::thread::scope(|scope| {
+        let fighting = scope.spawn(|| contest(&scene));
+        let edited = edits_are_answered(&scene).and_then(|()| marks_come_again(&scene));
+        let fought = fighting.join();
+        edited?;
+        fought.map_err(|_| anyhow::anyhow!("the fight panicked"))?
+    })?;
     let fought = "lagwise_cap_writes_total{outcome=\"fought\"}";
     ensure!(daemon.metrics()?.contains(fought), "the fight was not told");
     // Given back, it is nobody's but the user's: an unforced apply of another number goes through.
@@ -139,5 +98,72 @@ pub(crate) fn without_the_policy_a_fight_is_bounded(testbed: &Testbed) -> Result
         !owners.iter().any(|owner| owner.starts_with("lagwise")),
         "{owners:?}"
     );
-    apply(17, &[]).map(drop)
+    apply(&scene, 17, &[]).map(drop)
+}
+
+/// Applies the manifest with that maximum, server-side.
+fn apply(scene: &Scene<'_>, max: u32, more: &[&str]) -> Result<String> {
+    let manifest = scene.manifest(|hpa| {
+        enforced(hpa);
+        hpa["spec"]["maxReplicas"] = json!(max);
+    })?;
+    let args = ["apply", "--server-side", "-n", &scene.namespace, "-f", "-"];
+    let args = [&args[..], more].concat();
+    scene.plane.kubectl_with_input(&args, &manifest)
+}
+
+/// Whoever edits the maximum, and however, has their number kept.
+fn edits_are_answered(scene: &Scene<'_>) -> Result<()> {
+    apply(scene, 20, &[])?;
+    scene.until_max(6)?;
+    scene.until_user_max("20")?;
+    // The field is lagwise's while it is capped, and the API server says so.
+    let conflict = apply(scene, 30, &[]).err().map(|error| error.to_string());
+    let told =
+        conflict.is_some_and(|text| text.contains("lagwise") && text.contains("maxReplicas"));
+    ensure!(told, "no conflict with lagwise");
+    apply(scene, 30, &["--force-conflicts"])?;
+    scene.until_user_max("30")?;
+    scene.until_max(6)?;
+    // minReplicas holds it up, and lowered again it is no new number.
+    scene.patch(r#"{"spec":{"minReplicas":8,"maxReplicas":20}}"#)?;
+    scene.until_max(8)?;
+    scene.until_user_max("20")?;
+    scene.patch(r#"{"spec":{"minReplicas":1}}"#)?;
+    scene.until_max(6)?;
+    scene.until_user_max("20")
+}
+
+/// Both marks taken away at once.
+fn marks_come_again(scene: &Scene<'_>) -> Result<()> {
+    another(scene, "bare", |_| {})?;
+    until_max_of(scene, "bare", 6)?;
+    let bare = ["lagwise.dev/ceiling-", "lagwise.dev/user-max-replicas-"];
+    scene.kubectl(&[&["annotate", "hpa", "bare"], &bare[..]].concat())?;
+    poll_until(WITHIN, "the user's 20 to be kept", || {
+        let hpa = scene.plane.get("hpa", "bare", Some(&scene.namespace))?;
+        let user = &hpa["metadata"]["annotations"]["lagwise.dev/user-max-replicas"];
+        ensure!(*user == "20", "{user}");
+        Ok(())
+    })?;
+    until_max_of(scene, "bare", 6)
+}
+
+/// Somebody else writes the maximum of an HPA that nobody has edited so far once a second.
+fn contest(scene: &Scene<'_>) -> Result<()> {
+    let written = || scene.plane.daemon_writes(&scene.namespace, "contested");
+    let calm = written()?.len();
+    fight(scene, "contested")?;
+    let writes = written()?.len() - calm;
+    println!(
+        "lagwise's writes: {calm} before, {writes} in half a minute of somebody else's one a second"
+    );
+    ensure!((1..=6).contains(&writes), "{writes} writes");
+    until_max_of(scene, "contested", 6)?;
+    let contested = scene
+        .plane
+        .get("hpa", "contested", Some(&scene.namespace))?;
+    let user = &contested["metadata"]["annotations"]["lagwise.dev/user-max-replicas"];
+    ensure!(*user == "50", "the user's number is {user}");
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::odd::{another, until_max_of};
 use super::{PARTITIONS, Policy, Scene, WITHIN, enforced, release};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
@@ -137,7 +138,62 @@ pub(crate) fn every_way_to_write_it_ends_well(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "ways", PARTITIONS)?;
     let _policy = Policy::install(&scene)?;
     let (mut daemon, _api) = scene.daemon(testbed)?;
-    let chart = chart(testbed, &scene)?;
+    another(&scene, "contested", |_| {})?;
+    until_max_of(&scene, "contested", 6)?;
+    // The fight is over an HPA of its own, beside the edits.
+    std::thread::scope(|scope| {
+        let fighting = scope.spawn(|| the_policy_wins_the_fight(&scene));
+        let edited = every_edit_is_kept(testbed, &scene);
+        let fought = fighting.join();
+        edited?;
+        fought.map_err(|_| anyhow::anyhow!("the fight panicked"))?
+    })?;
+    // The marks are taken away, one and all: the account is kept, and the ceiling comes again.
+    for marks in [
+        &["lagwise.dev/ceiling-"][..],
+        &["lagwise.dev/user-max-replicas-"],
+        &["lagwise.dev/ceiling-", "lagwise.dev/user-max-replicas-"],
+        &["lagwise.dev/user-max-replicas=many"],
+    ] {
+        scene.kubectl(&[&["annotate", "--overwrite", "hpa", "billing"], marks].concat())?;
+        poll_until(WITHIN, "the cap to be whole again", || {
+            let hpa = scene.hpa()?;
+            let of = &hpa["metadata"]["annotations"];
+            let now = (
+                &hpa["spec"]["maxReplicas"],
+                &of["lagwise.dev/ceiling"],
+                &of["lagwise.dev/user-max-replicas"],
+            );
+            ensure!(
+                now == (&json!(6), &json!("6"), &json!("25")),
+                "{now:?} after {marks:?}"
+            );
+            Ok(())
+        })?;
+    }
+    // The daemon goes, and the command gives everything back.
+    daemon.process.stop(Duration::from_secs(10))?;
+    let released = release(testbed, scene.plane, &["--all"])?;
+    let ours = released.as_array().into_iter().flatten();
+    let mut ours = ours.filter(|one| one["namespace"] == scene.namespace.as_str());
+    let one = ours.next().context("the HPA was not released")?;
+    ensure!(
+        one["user_max_replicas"] == 25 && one["asks_again"] == true,
+        "{one}"
+    );
+    ensure!(scene.max()? == 25, "{}", scene.hpa()?);
+    scene.until_unmarked()?;
+    let owners = owners(&scene.hpa()?);
+    ensure!(
+        !owners.iter().any(|owner| owner.starts_with("lagwise")),
+        "{owners:?}"
+    );
+    Ok(())
+}
+
+/// Helm, an editor and client-side apply.
+fn every_edit_is_kept(testbed: &Testbed, scene: &Scene<'_>) -> Result<()> {
+    let chart = chart(testbed, scene)?;
     let chart = chart.to_string_lossy();
     let helm = |what: &str, max: u32| {
         let max = format!("max={max}");
@@ -187,64 +243,35 @@ pub(crate) fn every_way_to_write_it_ends_well(testbed: &Testbed) -> Result<()> {
         scene.until_max(live)?;
         scene.until_user_max(&max.to_string())?;
     }
-    // The policy holds it by itself: lagwise has nothing to write.
-    let calm = scene
-        .plane
-        .daemon_writes(&scene.namespace, "billing")?
-        .len();
-    let bound = ReplicaSeries::bound(scene.plane, &scene.namespace, "billing")?;
-    fight(&scene, "billing")?;
+    // The policy holds it by itself. Each change of the ceiling or of who enforces it is a write; there was one ceiling.
+    let writes = scene.plane.daemon_writes(&scene.namespace, "billing")?;
+    ensure!(writes.len() <= 2, "{writes:?}");
+    Ok(())
+}
+
+/// The policy holds the maximum without a write of lagwise's, whoever fights over it.
+fn the_policy_wins_the_fight(scene: &Scene<'_>) -> Result<()> {
+    let written = || scene.plane.daemon_writes(&scene.namespace, "contested");
+    let calm = written()?.len();
+    let bound = ReplicaSeries::bound(scene.plane, &scene.namespace, "contested")?;
+    fight(scene, "contested")?;
     ensure!(bound.values() == [6], "{:?}", bound.timed());
-    scene.until_user_max("50")?;
-    let writes = scene
-        .plane
-        .daemon_writes(&scene.namespace, "billing")?
-        .len();
+    let user = || -> Result<Value> {
+        let hpa = scene
+            .plane
+            .get("hpa", "contested", Some(&scene.namespace))?;
+        Ok(hpa["metadata"]["annotations"]["lagwise.dev/user-max-replicas"].clone())
+    };
+    poll_until(WITHIN, "the user's 50 to be kept", || {
+        let user = user()?;
+        ensure!(user == "50", "{user}");
+        Ok(())
+    })?;
+    let writes = written()?.len();
     println!(
         "lagwise's writes: {calm} before the fight, {} in it",
         writes - calm
     );
-    // Each change of the ceiling or of who enforces it is one; there was one ceiling.
     ensure!(calm <= 2 && writes == calm, "{calm} writes, then {writes}");
-    // The marks are taken away, one and all: the account is kept, and the ceiling comes again.
-    for marks in [
-        &["lagwise.dev/ceiling-"][..],
-        &["lagwise.dev/user-max-replicas-"],
-        &["lagwise.dev/ceiling-", "lagwise.dev/user-max-replicas-"],
-        &["lagwise.dev/user-max-replicas=many"],
-    ] {
-        scene.kubectl(&[&["annotate", "--overwrite", "hpa", "billing"], marks].concat())?;
-        poll_until(WITHIN, "the cap to be whole again", || {
-            let hpa = scene.hpa()?;
-            let of = &hpa["metadata"]["annotations"];
-            let now = (
-                &hpa["spec"]["maxReplicas"],
-                &of["lagwise.dev/ceiling"],
-                &of["lagwise.dev/user-max-replicas"],
-            );
-            ensure!(
-                now == (&json!(6), &json!("6"), &json!("50")),
-                "{now:?} after {marks:?}"
-            );
-            Ok(())
-        })?;
-    }
-    // The daemon goes, and the command gives everything back.
-    daemon.process.stop(Duration::from_secs(10))?;
-    let released = release(testbed, scene.plane, &["--all"])?;
-    let ours = released.as_array().into_iter().flatten();
-    let mut ours = ours.filter(|one| one["namespace"] == scene.namespace.as_str());
-    let one = ours.next().context("the HPA was not released")?;
-    ensure!(
-        one["user_max_replicas"] == 50 && one["asks_again"] == true,
-        "{one}"
-    );
-    ensure!(scene.max()? == 50, "{}", scene.hpa()?);
-    scene.until_unmarked()?;
-    let owners = owners(&scene.hpa()?);
-    ensure!(
-        !owners.iter().any(|owner| owner.starts_with("lagwise")),
-        "{owners:?}"
-    );
     Ok(())
 }

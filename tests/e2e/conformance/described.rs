@@ -10,7 +10,7 @@ use super::capabilities::{Fact, sees};
 use crate::sources::{Sources, plan, plan_of};
 use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::kafka::KafkaCluster;
-use crate::testbed::poll::poll_until;
+use crate::testbed::poll::{at_once, poll_until};
 use crate::testbed::unique;
 
 /// How long a group may take to deal out its partitions and to be described anew, on two busy cores.
@@ -18,23 +18,21 @@ const SETTLE: Duration = Duration::from_secs(90);
 
 /// With assignors of both rebalance protocols, a static member and one that is not.
 pub(crate) fn classic_groups(kafka: &KafkaCluster) -> Result<()> {
-    for assignor in ["range", "cooperative-sticky"] {
+    at_once(["range", "cooperative-sticky"], |assignor| {
         let properties = [("partition.assignment.strategy", assignor)];
-        live(kafka, "classic", assignor, &properties)?;
-    }
-    Ok(())
+        live(kafka, "classic", assignor, &properties)
+    })
 }
 
 /// The same with both assignors that brokers have.
 pub(crate) fn groups_of_the_consumer_protocol(kafka: &KafkaCluster) -> Result<()> {
-    for assignor in ["uniform", "range"] {
+    at_once(["uniform", "range"], |assignor| {
         let properties = [
             ("group.protocol", "consumer"),
             ("group.remote.assignor", assignor),
         ];
-        live(kafka, "consumer", assignor, &properties)?;
-    }
-    Ok(())
+        live(kafka, "consumer", assignor, &properties)
+    })
 }
 
 fn live(

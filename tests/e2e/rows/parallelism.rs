@@ -12,7 +12,7 @@ use super::work::Worker;
 use super::{Row, WITHIN};
 use crate::sources::{Sources, Subject, plan};
 use crate::testbed::kafka::KafkaCluster;
-use crate::testbed::poll::poll_until;
+use crate::testbed::poll::{at_once, poll_until};
 use crate::testbed::unique;
 
 /// Partitions of the two topics.
@@ -82,7 +82,8 @@ pub(super) fn as_many_members_have_work_as_the_assignor_gives_some(
             ("group.remote.assignor", assignor),
         ]
     };
-    for (name, properties, expected) in [
+    // All at once, since descriptions of groups are read every thirty seconds.
+    let members = [
         ("range", classic("range"), "4 largest_topic"),
         ("roundrobin", classic("roundrobin"), "6 all_topics"),
         (
@@ -96,31 +97,49 @@ pub(super) fn as_many_members_have_work_as_the_assignor_gives_some(
             server_side("range"),
             "4 largest_topic",
         ),
-    ] {
+    ];
+    let members = members.map(|(name, properties, expected)| (name, Some(properties), expected));
+    // The last only Kafka's own client has.
+    let all = members
+        .into_iter()
+        .chain([("sticky", None, "6 all_topics")]);
+    at_once(all, |(name, properties, expected)| {
         let group = unique("group");
-        let member = |number: usize| {
-            let instance = format!("static-{number}");
-            let mut properties = properties.clone();
-            // Some of them static.
-            if number.is_multiple_of(2) {
-                properties.push(("group.instance.id", &instance));
+        let found = match properties {
+            Some(properties) => {
+                let members = members_of(kafka, &group, &topics, &properties)?;
+                let found = have_work(kafka, &group, &topics, expected);
+                members.into_iter().try_for_each(Worker::leave)?;
+                found
             }
-            Worker::subscribe(kafka, &group, &topics, &properties)
+            None => {
+                let sticky = "org.apache.kafka.clients.consumer.StickyAssignor";
+                let mut members = kafka.start_members(&group, MEMBERS, sticky, &topics)?;
+                let found = have_work(kafka, &group, &topics, expected);
+                members.stop(Duration::from_secs(20))?;
+                found
+            }
         };
-        let members: Vec<_> = (0..MEMBERS).map(member).collect::<Result<_>>()?;
-        let found = have_work(kafka, &group, &topics, expected);
-        for member in members {
-            member.leave()?;
+        found.with_context(|| name.to_owned())
+    })
+}
+
+/// Members of the group, some of them static.
+fn members_of(
+    kafka: &KafkaCluster,
+    group: &str,
+    topics: &[&str],
+    properties: &[(&str, &str)],
+) -> Result<Vec<Worker>> {
+    let member = |number: usize| {
+        let instance = format!("static-{number}");
+        let mut properties = properties.to_vec();
+        if number.is_multiple_of(2) {
+            properties.push(("group.instance.id", &instance));
         }
-        found.with_context(|| name.to_owned())?;
-    }
-    // This one only Kafka's own client has.
-    let group = unique("group");
-    let sticky = "org.apache.kafka.clients.consumer.StickyAssignor";
-    let mut members = kafka.start_members(&group, MEMBERS, sticky, &topics)?;
-    have_work(kafka, &group, &topics, "6 all_topics").context("sticky")?;
-    members.stop(Duration::from_secs(20))?;
-    Ok(())
+        Worker::subscribe(kafka, group, topics, &properties)
+    };
+    (0..MEMBERS).map(member).collect()
 }
 
 /// The group's parallelism is as expected, and so many of its members have partitions; when they have left, it is what

@@ -1,10 +1,12 @@
 //! Nothing sleeps, and nothing wakes, for what is not known.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::{COOLDOWN, Scene, WITHIN};
-use crate::daemon::{Daemon, Options};
+use crate::daemon::{Daemon, MAX_STALENESS, Options};
 use crate::testbed::Testbed;
 use crate::testbed::poll::poll_until;
 
@@ -17,8 +19,11 @@ pub(crate) fn nothing_sleeps_while_kafka_is_unknown(testbed: &Testbed) -> Result
     };
     let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
     scene.allow()?;
+    // For twice the cooldown, and past the time for which the last complete reading is served.
+    let lasts = (2 * COOLDOWN).max(MAX_STALENESS + Duration::from_secs(2));
     let stays_up = |why: &str| -> Result<()> {
-        daemon.let_it_look(2 * COOLDOWN.as_secs() * 2)?;
+        // Two looks a second.
+        daemon.let_it_look(lasts.as_secs() * 2)?;
         let now = (scene.wanted()?, scene.is_marked()?);
         ensure!(now == (1, false), "{now:?} although {why}");
         Ok(())
