@@ -13,7 +13,7 @@
 //!   partition serves its last complete reading until that is too old, then an error.
 //! - Committed offsets are read before log ends, so that a live consumer has no negative lag.
 //! - Only snapshots leave the poller's task; components share no lock.
-//! - `kafka`, `k8s` and `serve` do not know one another (`tests/layering.rs` checks it).
+//! - `kafka`, `k8s` and `serve` do not know one another (`tests/layering` checks it).
 
 pub mod authentication;
 pub mod certificates;

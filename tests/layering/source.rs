@@ -1,0 +1,197 @@
+//! What the rules look at in a source file.
+
+use std::{collections::BTreeSet, iter};
+
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::visit_mut::{self, VisitMut};
+use syn::{ImplItem, Item, Signature, spanned::Spanned};
+
+/// Words or names, each with its line.
+pub(crate) type Words = Vec<(usize, String)>;
+
+/// A source file. Only `raw` and `words_with_tests` include code for tests.
+#[derive(Default)]
+pub(crate) struct Source {
+    /// Below `src`, with slashes.
+    pub(crate) path: String,
+    pub(crate) raw: String,
+    /// The path of the file's module, which begins with `crate`.
+    pub(crate) module: String,
+    pub(crate) lines: usize,
+    /// Paths and single words. `crate`, `self` and `super` are resolved.
+    pub(crate) words: Words,
+    pub(crate) words_with_tests: Words,
+    /// Types and functions, each after its kind.
+    pub(crate) names: Words,
+    /// The modules of other files that this one imports from. A module and those below it are one.
+    pub(crate) imports: BTreeSet<String>,
+    test_modules: Vec<String>,
+}
+
+/// Parses a crate's files, each a path and its text. Those for tests are left empty.
+pub(crate) fn parse(files: Vec<(String, String)>) -> Vec<Source> {
+    let mut sources = Vec::from_iter(files.into_iter().map(Source::parse));
+    let tests = Vec::from_iter(sources.iter().flat_map(|file| file.test_modules.clone()));
+    for source in &mut sources {
+        if tests.iter().any(|test| is_in(test, &source.module)) {
+            (source.lines, source.words, source.names) = Default::default();
+        }
+    }
+    let modules = BTreeSet::from_iter(sources.iter().map(|source| source.module.clone()));
+    for source in &mut sources {
+        let module_of = |(_, path): &(usize, String)| {
+            let mut up = iter::successors(Some(&path[..]), |path| Some(path.rsplit_once("::")?.0));
+            up.find_map(|path| modules.get(path)).cloned()
+        };
+        source.imports = source.words.iter().filter_map(module_of).collect();
+        let own = &source.module;
+        source
+            .imports
+            .retain(|other| !is_in(other, own) && !is_in(own, other));
+    }
+    sources
+}
+
+impl Source {
+    fn parse((path, raw): (String, String)) -> Self {
+        let mut file = syn::parse_file(&raw).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let module = match path.trim_end_matches(".rs") {
+            "lib" | "main" => "crate".to_owned(),
+            below => format!("crate::{}", below.replace('/', "::")),
+        };
+        let mut source = Self::default();
+        collect_words(
+            file.to_token_stream(),
+            &module,
+            "",
+            &mut source.words_with_tests,
+        );
+        (source.lines, source.module) = (raw.lines().count(), module);
+        source.visit_file_mut(&mut file);
+        collect_words(
+            file.to_token_stream(),
+            &source.module,
+            "",
+            &mut source.words,
+        );
+        Self {
+            path,
+            raw,
+            ..source
+        }
+    }
+
+    fn note(&mut self, kind: &str, name: &Ident) {
+        let line = name.span().start().line;
+        self.names.push((line, format!("{kind} {name}")));
+    }
+
+    /// Whether `node` is for tests only. If so, its lines do not count.
+    fn drop_test(&mut self, node: &impl ToTokens) -> bool {
+        let tokens = Vec::from_iter(node.to_token_stream());
+        let mut attributes = tokens
+            .chunks(2)
+            .take_while(|pair| pair[0].to_string() == "#");
+        let is_test = attributes.any(|pair| pair[1].to_string() == "[cfg (test)]");
+        if is_test {
+            self.lines -= node.span().end().line - node.span().start().line + 1;
+        }
+        is_test
+    }
+}
+
+/// Notes names and removes what is for tests only.
+impl VisitMut for Source {
+    fn visit_item_mut(&mut self, item: &mut Item) {
+        if self.drop_test(item) {
+            if let Item::Mod(module) = item {
+                let module = format!("{}::{}", self.module, module.ident);
+                self.test_modules.push(module);
+            }
+            *item = Item::Verbatim(TokenStream::new());
+        }
+        match item {
+            Item::Struct(item) => self.note("type", &item.ident),
+            Item::Enum(item) => self.note("type", &item.ident),
+            Item::Trait(item) => self.note("type", &item.ident),
+            Item::Type(item) => self.note("type", &item.ident),
+            Item::Fn(item) => self.note("free fn", &item.sig.ident),
+            _ => {}
+        }
+        visit_mut::visit_item_mut(self, item);
+    }
+
+    fn visit_impl_item_mut(&mut self, item: &mut ImplItem) {
+        if self.drop_test(item) {
+            *item = ImplItem::Verbatim(TokenStream::new());
+        }
+        visit_mut::visit_impl_item_mut(self, item);
+    }
+
+    fn visit_signature_mut(&mut self, signature: &mut Signature) {
+        self.note("fn", &signature.ident);
+    }
+}
+
+/// Collects words and paths from code of `module`, including macros. `base` is what a group of a `use` continues.
+fn collect_words(code: TokenStream, module: &str, base: &str, found: &mut Words) {
+    let tokens = Vec::from_iter(code);
+    let text = |i: usize| match tokens.get(i) {
+        None | Some(TokenTree::Group(_)) => String::new(),
+        Some(token) => token.to_string(),
+    };
+    let mut i = 0;
+    while let Some(token) = tokens.get(i) {
+        i += 1;
+        match (token, text(i - 1).as_str()) {
+            (TokenTree::Group(group), _) if i > 2 && text(i - 3) == "mod" => {
+                let module = format!("{module}::{}", text(i - 2));
+                collect_words(group.stream(), &module, "", found);
+            }
+            (TokenTree::Group(group), _) => collect_words(group.stream(), module, "", found),
+            // The new name of an import.
+            (_, "as") if !base.is_empty() => i += 1,
+            (TokenTree::Ident(_), _) | (_, "*") => {
+                let mut path = format!("{base}{}", text(i - 1));
+                while text(i) == ":" && text(i + 1) == ":" && text(i + 2) != "<" {
+                    path += &format!("::{}", text(i + 2));
+                    if let Some(TokenTree::Group(group)) = tokens.get(i + 2) {
+                        collect_words(group.stream(), module, &path, found);
+                    }
+                    i += 3;
+                }
+                if !path.ends_with("::") {
+                    found.push((token.span().start().line, resolve(&path, module)));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn resolve(path: &str, module: &str) -> String {
+    let is_relative = is_in("self", path) || is_in("super", path);
+    let start = if is_relative { module } else { "" };
+    let mut segments = Vec::from_iter(start.split_terminator("::"));
+    for segment in path.split("::") {
+        match segment {
+            "self" => {}
+            "super" => drop(segments.pop()),
+            "lagwise" => segments.push("crate"),
+            name => segments.push(name),
+        }
+    }
+    segments.join("::")
+}
+
+/// Whether `path` is `root` or below it.
+pub(crate) fn is_in(root: &str, path: &str) -> bool {
+    path == root || name_below(root, path).is_some()
+}
+
+/// The segment of `path` that follows `root`.
+pub(crate) fn name_below<'a>(root: &str, path: &'a str) -> Option<&'a str> {
+    let rest = path.strip_prefix(root)?.strip_prefix("::")?;
+    rest.split("::").next()
+}
