@@ -26,9 +26,9 @@ use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 use crate::model::lag::history::memory::SavedHistory;
-use crate::model::settings::lag_thresholds::LagRules;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
+use crate::model::units::lag_thresholds::LagRules;
 use crate::model::units::newtypes::{ClusterName, Moment};
 use crate::snapshot_channel::Publisher;
 use crate::telemetry::{FindingRaised, PollFinished};
@@ -303,14 +303,14 @@ impl<S: OffsetSource> Poller<S> {
             .iter()
             .filter_map(|name| {
                 let known = &self.clusters.get(name)?.latest;
-                Some((name.clone(), self.targets.plan(name, known)))
+                Some((name.clone(), self.targets.plan(name, known.topics_read())))
             })
             .collect()
     }
 
     fn sweep_all(&mut self, before: &BTreeMap<ClusterName, SweepPlan>, sweeps: &mut Sweeps) {
         for (name, cluster) in &mut self.clusters {
-            let plan = self.targets.plan(name, &cluster.latest);
+            let plan = self.targets.plan(name, cluster.latest.topics_read());
             // One sweep at a time: a cluster that takes its whole deadline is asked less often.
             if cluster.sweeping {
                 spawn_new(
@@ -330,7 +330,7 @@ impl<S: OffsetSource> Poller<S> {
     /// Reads at once what is wanted now and was not before, so that nobody waits for a tick.
     fn sweep_new(&mut self, before: &BTreeMap<ClusterName, SweepPlan>, sweeps: &mut Sweeps) {
         for (name, cluster) in &mut self.clusters {
-            let plan = self.targets.plan(name, &cluster.latest);
+            let plan = self.targets.plan(name, cluster.latest.topics_read());
             spawn_new(
                 sweeps,
                 cluster,

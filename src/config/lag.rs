@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::schema::{duration_schema, serialize_duration};
 use super::section::Section;
-use crate::model::settings::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagRules;
 use crate::model::units::newtypes::Lag;
 
 const SHORTEST: Duration = Duration::from_secs(1);

@@ -5,8 +5,8 @@ mod text;
 
 use std::fmt;
 
-use super::evaluation::parallelism::ParallelismRule;
 use super::units::newtypes::{ClusterName, GroupId, Replicas, TopicName};
+use super::units::parallelism_rule::ParallelismRule;
 
 pub use self::kind::{FindingKind, Severity};
 

@@ -4,7 +4,6 @@
 pub mod annotation_keys;
 pub mod annotations;
 pub mod cap_mode;
-pub mod lag_thresholds;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -13,7 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use self::lag_thresholds::LagRuleChanges;
+use super::units::lag_thresholds::LagRuleChanges;
 use super::units::newtypes::{Isolation, Lag, OffsetReset, TopicName};
 use super::units::partition_filter::PartitionFilter;
 use super::units::quantity::Milli;

@@ -14,11 +14,9 @@ use super::findings::Finding;
 use super::hpa::label;
 use super::hpa::selector::Selector;
 use super::kafka::sweep_plan::{GroupPlan, SweepPlan};
-use super::lag::cluster_snapshot::ClusterSnapshot;
-use super::lag::subscription::Subscription;
 use super::settings::cap_mode::CapMode;
-use super::settings::lag_thresholds::LagRules;
 use super::settings::{GroupSettings, Settings};
+use super::units::lag_thresholds::LagRules;
 use super::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 use super::units::quantity::Milli;
 use crate::model::hpa::facts::MetricTarget;
@@ -188,10 +186,14 @@ impl Targets {
     }
 
     /// What to read of one cluster: each group once, with everything that anyone wants of it. Where
-    /// topics are left open, those that the group's members were last `known` to read are read,
-    /// too: a topic without a commit has lag as well.
+    /// topics are left open, those that the group's members were last known to read are read, too:
+    /// a topic without a commit has lag as well.
     #[must_use]
-    pub fn plan(&self, cluster: &ClusterName, known: &ClusterSnapshot) -> SweepPlan {
+    pub fn plan(
+        &self,
+        cluster: &ClusterName,
+        known_topics: impl Fn(&GroupId) -> BTreeSet<TopicName>,
+    ) -> SweepPlan {
         let mut groups: BTreeMap<GroupId, (GroupPlan, GroupSettings)> = BTreeMap::new();
         let open = Settings::default();
         let targets = self.all.iter().map(|t| (&*t.interest, &*t.settings));
@@ -209,11 +211,7 @@ impl Targets {
             plan.topics.extend(interest.topics.iter().cloned());
             if interest.topics.is_empty() {
                 plan.discover = true;
-                let reads = known
-                    .groups
-                    .get(id)
-                    .map(|group| Subscription::of_group(group));
-                let topics = reads.unwrap_or_default().topics.into_iter();
+                let topics = known_topics(id).into_iter();
                 let pattern = settings.pattern();
                 plan.topics
                     .extend(topics.filter(|t| pattern.is_none_or(|p| p.matches(t))));

@@ -1,9 +1,11 @@
 //! Names, numbers and patterns that the rest of the model is written in.
 
 pub mod glob;
+pub mod lag_thresholds;
 pub mod metric;
 pub mod names;
 pub mod newtypes;
+pub mod parallelism_rule;
 pub mod partition_filter;
 pub mod quantity;
 pub mod spelling;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::hpa_findings::{of_ceiling, of_hpas};
 use crate::model::evaluation::metric_evaluation::{MetricEvaluation, hpa_ceilings};
-use crate::model::evaluation::parallelism::{Limit, ParallelismRule};
+use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{ValueRule, topic_selection};
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::{HpaFacts, shown};
@@ -19,6 +19,7 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::targets::{Origin, Targets};
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas};
+use crate::model::units::parallelism_rule::ParallelismRule;
 
 /// How findings are looked for.
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,6 @@ use std::time::{Instant, SystemTime};
 
 use proptest::prelude::*;
 
-use super::parallelism::ParallelismRule;
 use super::*;
 use crate::model::diagnostics::current_findings::{FindingOptions, findings, of_tolerance};
 use crate::model::findings::Finding;
@@ -30,6 +29,7 @@ use crate::model::targets::metric_query::MetricQuery;
 use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::{Offset, Partition};
+use crate::model::units::parallelism_rule::ParallelismRule;
 
 pub(super) use crate::model::fixtures::hpa;
 

@@ -8,7 +8,6 @@ use super::parallelism::{GroupWork, Parallelism, TopicWork, useful_parallelism};
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
-use crate::model::lag::subscription::Subscription;
 use crate::model::settings::By;
 use crate::model::units::newtypes::{Lag, Moment, TopicName};
 use crate::model::units::partition_filter::PartitionFilter;
@@ -41,7 +40,7 @@ pub fn pick<'a>(
             unread: BTreeSet::new(),
         };
     }
-    let mut reads = Subscription::of_group(group);
+    let mut reads = group.subscription();
     let matches = |topic: &TopicName| pattern.is_none_or(|p| p.matches(topic));
     let counts = |(topic, read): &SelectedTopic<'_>| {
         // One that was deleted has no lag, and its members still have it on their list.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::settings::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagRules;
 use crate::model::units::newtypes::{GroupId, Isolation, OffsetReset, TopicName};
 
 /// Plan of one sweep of a cluster.

@@ -1,18 +1,18 @@
 //! Snapshot of one Kafka cluster: its groups, their topics and their lag.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::PartitionLag;
 use super::lag_age::LagAge;
-use super::subscription::RememberedGroup;
+use super::subscription::{RememberedGroup, Subscription};
 use crate::model::kafka::fault::{ConnectionFault, Fault};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::kafka::observation::{TopicOffsets, Traffic};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::topic_map::TopicMap;
-use crate::model::units::newtypes::{GroupId, Lag, Moment};
+use crate::model::units::newtypes::{GroupId, Lag, Moment, TopicName};
 
 /// Start and end of one sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,14 @@ impl ClusterSnapshot {
         match &self.connection {
             Some(connection) if fault.is_connection() => connection.reason.to_string(),
             _ => fault.to_string(),
+        }
+    }
+
+    /// Looks up the topics that a group's members read, or read while it had members.
+    pub fn topics_read(&self) -> impl Fn(&GroupId) -> BTreeSet<TopicName> {
+        |group| {
+            let group = self.groups.get(group);
+            group.map_or_else(BTreeSet::new, |group| group.subscription().topics)
         }
     }
 
@@ -82,6 +90,21 @@ impl GroupSnapshot {
     #[must_use]
     pub fn is_mute(&self) -> bool {
         self.fault.is_some() && self.topics.is_empty()
+    }
+
+    /// What its members read, or read while it had members.
+    #[must_use]
+    pub fn subscription(&self) -> Subscription {
+        match (&self.description, &self.remembered.reads) {
+            (Some(description), _) if !description.members.is_empty() => {
+                Subscription::of(description)
+            }
+            (_, Some(reads)) => Subscription {
+                topics: reads.iter().map(|t| TopicName::from(t.as_str())).collect(),
+                is_all: true,
+            },
+            (_, None) => Subscription::default(),
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::cluster_snapshot::GroupSnapshot;
 use crate::model::kafka::group::{GroupDescription, GroupKind};
 use crate::model::units::newtypes::TopicName;
 
@@ -33,19 +32,6 @@ impl Subscription {
             reads.topics.extend(subscribed.chain(assigned).cloned());
         }
         reads
-    }
-
-    /// What the members of a group read, or read while it had members.
-    #[must_use]
-    pub fn of_group(group: &GroupSnapshot) -> Self {
-        match (&group.description, &group.remembered.reads) {
-            (Some(description), _) if !description.members.is_empty() => Self::of(description),
-            (_, Some(reads)) => Self {
-                topics: reads.iter().map(|t| TopicName::from(t.as_str())).collect(),
-                is_all: true,
-            },
-            (_, None) => Self::default(),
-        }
     }
 }
 

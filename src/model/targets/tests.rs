@@ -3,7 +3,6 @@
 use super::*;
 use crate::model::fixtures::hpa;
 use crate::model::hpa::facts::{HpaFacts, MetricTarget};
-use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 use crate::model::units::newtypes::OffsetReset;
 
 const ONE: MetricTarget = MetricTarget::AverageValue(Milli::ONE);
@@ -23,7 +22,7 @@ fn each_group_is_planned_once() {
         hpa("b", "group=g,topic in (t2,t3)", ONE),
         hpa("c", "group=h", ONE),
     ];
-    let plan = merge(&["main"], &hpas).plan(&"main".into(), &ClusterSnapshot::default());
+    let plan = merge(&["main"], &hpas).plan(&"main".into(), |_| BTreeSet::new());
     let shown: Vec<_> = plan
         .groups
         .iter()
@@ -110,10 +109,7 @@ fn a_configured_target_is_found_by_name_where_its_namespaces_allow() {
     assert_eq!(targets.configured("shop", &selector).count(), 1);
     assert_eq!(targets.configured("other", &selector).count(), 0);
     assert_eq!(
-        targets
-            .plan(&"m".into(), &ClusterSnapshot::default())
-            .groups[0]
-            .reset,
+        targets.plan(&"m".into(), |_| BTreeSet::new()).groups[0].reset,
         OffsetReset::Earliest
     );
 }

@@ -12,7 +12,7 @@ use crate::model::kafka::group::{GroupDescription, GroupState};
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::subscription::RememberedGroup;
-use crate::model::settings::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagRules;
 use crate::model::units::newtypes::{Lag, TopicName};
 
 /// History of one group.

@@ -3,10 +3,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::evaluation::Ceiling;
-use crate::model::evaluation::parallelism::{Parallelism, ParallelismRule};
+use crate::model::evaluation::parallelism::Parallelism;
 use crate::model::fixtures;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{Lag, Replicas};
+use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::model::units::quantity::Milli;
 
 #[test]
