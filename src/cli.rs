@@ -131,18 +131,6 @@ fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// `NAMESPACE/HPA`, as an argument.
-fn hpa_name(text: &str) -> Result<(String, String), String> {
-    match text.split_once('/') {
-        Some((namespace, name))
-            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
-        {
-            Ok((namespace.to_owned(), name.to_owned()))
-        }
-        _ => Err("expected NAMESPACE/HPA, such as shop/billing".into()),
-    }
-}
-
 /// A duration as an argument. No clock reaches as far as what can be written.
 fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text).map(|timeout| timeout.min(Duration::from_secs(3600)))

@@ -188,7 +188,7 @@ impl App {
                 Ok(())
             })
         });
-        let stopped = told(closing.clone());
+        let stopped = wait_for_stop(closing.clone());
         tasks.spawn(async move {
             (
                 EXTERNAL,
@@ -198,7 +198,7 @@ impl App {
                     .map_err(Into::into),
             )
         });
-        let stopped = told(closing);
+        let stopped = wait_for_stop(closing);
         tasks.spawn(async move {
             (
                 SIDE,
@@ -276,7 +276,7 @@ fn in_pod() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
-async fn told(mut stopping: watch::Receiver<bool>) {
+async fn wait_for_stop(mut stopping: watch::Receiver<bool>) {
     // An error means that the daemon itself is gone, which is a reason to stop as well.
     let _ = stopping.wait_for(|stop| *stop).await;
 }

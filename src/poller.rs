@@ -361,7 +361,7 @@ impl<S: OffsetSource> Poller<S> {
             }
             .emit();
         }
-        transitions::tell(&name, &before, &cluster.latest, &finished);
+        transitions::report_transitions(&name, &before, &cluster.latest, &finished);
         if scope == Scope::Whole {
             let snapshot = self.snapshot();
             self.idle = self.telling.idle_since(&snapshot);

@@ -16,7 +16,7 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 
-use crate::model::diagnostics::incidents::LagEvent;
+use crate::model::diagnostics::incidents::{IncidentKind, LagIncident};
 use crate::model::findings::{Finding, Severity};
 use crate::model::kafka::fault::ConnectionFault;
 use crate::model::units::newtypes::ClusterName;
@@ -209,49 +209,54 @@ impl ConnectionRestored<'_> {
     }
 }
 
-/// A finding that was not there before.
+/// A finding that did not exist before.
 #[derive(Debug)]
 pub struct FindingRaised<'a>(pub &'a Finding);
 
 impl FindingRaised<'_> {
     /// Logs and counts.
     pub fn emit(&self) {
-        let kind = self.0.kind();
-        FINDINGS.with_label_values(&[kind.label()]).inc();
-        match kind.severity() {
-            Severity::Info => tracing::info!(code = kind.code(), kind = kind.label(), "{}", self.0),
-            Severity::Warning | Severity::Error => {
-                tracing::warn!(code = kind.code(), kind = kind.label(), "{}", self.0);
-            }
+        let finding = self.0;
+        let (code, kind) = (finding.code.code(), finding.code.label());
+        let fix = finding.code.fix();
+        FINDINGS.with_label_values(&[kind]).inc();
+        match finding.code.severity() {
+            Severity::Info => tracing::info!(code, kind, "{finding}. {fix}"),
+            Severity::Warning | Severity::Error => tracing::warn!(code, kind, "{finding}. {fix}"),
         }
     }
 }
 
-/// Something befell a group's lag.
+/// An incident began.
 #[derive(Debug)]
-pub struct LagEventRaised<'a> {
-    /// The cluster.
-    pub cluster: &'a ClusterName,
-    /// What.
-    pub event: &'a LagEvent,
-}
+pub struct IncidentDetected<'a>(pub &'a LagIncident);
 
-impl LagEventRaised<'_> {
+impl IncidentDetected<'_> {
     /// Logs and counts.
     pub fn emit(&self) {
-        let Self { cluster, event } = self;
-        let kind = event.kind.label();
+        let LagIncident {
+            cluster,
+            group,
+            topic,
+            kind: what,
+            first_partition,
+            partitions,
+            lost,
+        } = self.0;
+        let kind = what.label();
         LAG_EVENTS
             .with_label_values(&[cluster.as_str(), kind])
             .inc();
-        match &event.topic {
-            Some(topic) => tracing::warn!(
-                %cluster, group = %event.group, %topic, kind,
-                first_partition = event.first, partitions = event.partitions,
-                "{event}"
-            ),
-            None => tracing::warn!(%cluster, group = %event.group, kind, "{event}"),
-        }
+        let Some(topic) = topic else {
+            tracing::warn!(%cluster, %group, kind, "{what}");
+            return;
+        };
+        // Absent from the line where it is `None`.
+        let lost_messages = (*what == IncidentKind::OffsetsLost).then_some(lost.0);
+        tracing::warn!(
+            %cluster, %group, %topic, kind, first_partition, partitions, lost_messages,
+            "{what}"
+        );
     }
 }
 

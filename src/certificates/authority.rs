@@ -79,7 +79,7 @@ impl CertificateAuthority {
     pub fn generate(now: SystemTime) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = params();
-        (params.not_before, params.not_after) = lasting(AUTHORITY_LASTS, now);
+        (params.not_before, params.not_after) = validity_period(AUTHORITY_LASTS, now);
         Ok(Self {
             certificate_pem: params.self_signed(&key)?.pem(),
             key_pem: key.serialize_pem(),
@@ -126,7 +126,7 @@ impl CertificateAuthority {
         let issuer = Issuer::new(params(), KeyPair::from_pem(&self.key_pem)?);
         let key = KeyPair::generate()?;
         let mut leaf = CertificateParams::new(names)?;
-        (leaf.not_before, leaf.not_after) = lasting(SIGNED_LASTS, now);
+        (leaf.not_before, leaf.not_after) = validity_period(SIGNED_LASTS, now);
         leaf.distinguished_name.push(DnType::CommonName, "lagwise");
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -149,7 +149,7 @@ fn params() -> CertificateParams {
     params
 }
 
-fn lasting<T: From<SystemTime>>(lasts: Duration, now: SystemTime) -> (T, T) {
+fn validity_period<T: From<SystemTime>>(lasts: Duration, now: SystemTime) -> (T, T) {
     let begins = now.checked_sub(BACKDATED).unwrap_or(now);
     let ends = now.checked_add(lasts).unwrap_or(now);
     (begins.into(), ends.into())

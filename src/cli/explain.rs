@@ -14,12 +14,13 @@ use clap::{ArgGroup, Args};
 
 use super::kube_args::KubeArgs;
 use super::look::{HpaReading, look, look_at_hpas};
-use super::{Output, hpa_name, print, timeout};
+use super::{Output, print, timeout};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::live_hpa;
 use crate::model::diagnostics::explain::{Explanation, Subject, derive, outcome};
 use crate::model::targets::WatchKey;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
 /// The arguments of `lagwise explain`.
@@ -35,8 +36,8 @@ use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
     Exit code: 0; 1 if something that was asked for is unknown (the rest is still printed); 2 for wrong usage.")]
 pub struct ExplainArgs {
     /// The HPA
-    #[arg(value_name = "NAMESPACE/HPA", value_parser = hpa_name)]
-    hpa: Option<(String, String)>,
+    #[arg(value_name = "NAMESPACE/HPA")]
+    hpa: Option<HpaKey>,
     /// A consumer group instead, whether an HPA asks for it or not
     #[arg(short, long, value_name = "GROUP")]
     group: Option<String>,
@@ -86,7 +87,7 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
 /// By a look at Kafka and at the cluster's HPAs.
 async fn by_look(args: &ExplainArgs, path: &Path) -> anyhow::Result<Explanation> {
     let config = Config::load(path)?;
-    let Some((namespace, name)) = &args.hpa else {
+    let Some(hpa) = &args.hpa else {
         let subject = group(args, &config)?;
         let Subject::Group(interest) = &subject else {
             bail!("neither an HPA nor --group");
@@ -98,35 +99,34 @@ async fn by_look(args: &ExplainArgs, path: &Path) -> anyhow::Result<Explanation>
     };
     // All of its namespace: another HPA that asks alike has a say in what it is served.
     let HpaReading { client, look, .. } =
-        look_at_hpas(&config, &args.kube, Some(namespace), args.timeout).await?;
-    let subject = Subject::Hpa {
-        namespace: namespace.clone(),
-        name: name.clone(),
-    };
+        look_at_hpas(&config, &args.kube, Some(&*hpa.namespace), args.timeout).await?;
+    let subject = Subject::Hpa(hpa.clone());
     let derived = derive(&subject, &look.snapshot, &Moment::now(), &look.rules);
-    let derived = derived.with_context(|| {
-        format!("HPA {namespace}/{name} does not exist, or asks for no metric of lagwise")
-    })?;
-    with_outcome(derived, &client, (namespace, name), args.timeout).await
+    let derived = derived
+        .with_context(|| format!("HPA {hpa} does not exist, or uses no metric of lagwise"))?;
+    with_outcome(derived, &client, hpa, args.timeout).await
 }
 
 /// What a running daemon tells, and the HPA as the cluster has it.
 async fn by_daemon(args: &ExplainArgs, url: &str) -> anyhow::Result<Explanation> {
     let mut query = Vec::new();
     match (&args.hpa, &args.group) {
-        (Some((namespace, name)), _) => {
-            query.extend([("namespace", namespace.clone()), ("hpa", name.clone())]);
+        (Some(HpaKey { namespace, name }), _) => {
+            query.extend([
+                ("namespace", namespace.to_string()),
+                ("hpa", name.to_string()),
+            ]);
         }
         (None, group) => query.push(("group", group.clone().unwrap_or_default())),
     }
     query.extend(args.cluster.iter().map(|name| ("cluster", name.clone())));
     query.extend(args.topic.iter().map(|topic| ("topic", topic.clone())));
     let derived = daemon::ask(url, &query, args.timeout).await?;
-    let Some((namespace, name)) = &args.hpa else {
+    let Some(hpa) = &args.hpa else {
         return Ok(derived);
     };
     let looked = match connect(&args.kube.options()).await {
-        Ok(client) => with_outcome(derived.clone(), &client, (namespace, name), args.timeout).await,
+        Ok(client) => with_outcome(derived.clone(), &client, hpa, args.timeout).await,
         Err(error) => Err(error.into()),
     };
     Ok(looked.unwrap_or_else(|error| {
@@ -143,12 +143,12 @@ async fn by_daemon(args: &ExplainArgs, url: &str) -> anyhow::Result<Explanation>
 async fn with_outcome(
     derived: Explanation,
     client: &Client,
-    (namespace, name): (&str, &str),
+    hpa: &HpaKey,
     within: Duration,
 ) -> anyhow::Result<Explanation> {
-    let live = live_hpa::read(client, namespace, name, within).await;
-    let live = live.with_context(|| format!("cannot read HPA {namespace}/{name}"))?;
-    let live = live.with_context(|| format!("HPA {namespace}/{name} does not exist"))?;
+    let live = live_hpa::read(client, hpa, within).await;
+    let live = live.with_context(|| format!("cannot read HPA {hpa}"))?;
+    let live = live.with_context(|| format!("HPA {hpa} does not exist"))?;
     Ok(outcome(derived, &live))
 }
 

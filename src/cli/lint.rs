@@ -1,4 +1,4 @@
-//! `lagwise lint`: what is wrong or unwise, with what to do about it.
+//! `lagwise lint`: checks HPAs, consumer groups and workloads for mistakes and says how to fix them.
 
 mod files;
 mod report;
@@ -11,19 +11,20 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use self::report::{Reported, codes, table};
+use self::report::{FindingReport, render_codes, render_findings};
 use super::kube_args::KubeArgs;
 use super::look::{ClusterReading, HpaReading, look_at_hpas};
 use super::{Output, print};
 use crate::config::Config;
 use crate::k8s::workload::fetch;
-use crate::model::diagnostics::workload_findings::of_workload;
+use crate::model::diagnostics::workload_findings::find_in_workload;
 use crate::model::evaluation::metric_evaluation::{MetricEvaluation, hpa_ceilings, standings};
 use crate::model::findings::{Finding, Severity};
 use crate::model::hpa::facts::{HpaFacts, is_ours};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Origin;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{GroupId, Moment};
 
 /// The exit code where something could not be read.
@@ -68,7 +69,7 @@ pub struct LintArgs {
     codes: bool,
 }
 
-/// From which severity on a finding is a failure.
+/// The lowest severity that makes the command fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FailOn {
     Error,
@@ -86,10 +87,11 @@ impl FailOn {
     }
 }
 
-/// What there was to find, and what could not be read.
+/// The result of a check.
 #[derive(Debug, Default)]
 struct LintResult {
     findings: BTreeSet<Finding>,
+    /// What could not be read, and why.
     unread: BTreeSet<String>,
 }
 
@@ -99,40 +101,40 @@ struct LintResult {
 /// The output cannot be written.
 pub async fn run(args: LintArgs) -> anyhow::Result<ExitCode> {
     if args.codes {
-        return print(codes(args.output)?.as_bytes());
+        return print(render_codes(args.output)?.as_bytes());
     }
     let found = match (args.file.as_slice(), &args.config) {
-        ([], Some(config)) => on_the_cluster(&args, config).await,
-        (files, config) => files::judge(files, config.as_deref(), args.namespace.as_deref()),
+        ([], Some(config)) => check_cluster(&args, config).await,
+        (files, config) => files::check_files(files, config.as_deref(), args.namespace.as_deref()),
     };
     let found = match found {
         Ok(found) => found,
         Err(error) => {
-            tell(&format!("{error:#}"));
+            print_error(&format!("{error:#}"));
             return Ok(ExitCode::from(UNREAD));
         }
     };
-    let reported = Reported::all(&found.findings);
+    let reported = FindingReport::sorted(&found.findings);
     let text = match args.output.written(&reported)? {
         Some(text) => text,
-        None => table(&reported),
+        None => render_findings(&reported),
     };
     print(text.as_bytes())?;
     for unread in &found.unread {
-        tell(unread);
+        print_error(unread);
     }
-    Ok(exit(&found, args.fail_on))
+    Ok(exit_code(&found, args.fail_on))
 }
 
-fn tell(text: &str) {
-    // Where standard error is closed there is nobody left to tell; the exit code says it, too.
+fn print_error(text: &str) {
+    // If standard error is closed, the exit code still reports the failure.
     let _ = writeln!(std::io::stderr().lock(), "lagwise: {text}");
 }
 
-fn exit(found: &LintResult, fail_on: FailOn) -> ExitCode {
+fn exit_code(found: &LintResult, fail_on: FailOn) -> ExitCode {
     let least = fail_on.severity();
     let mut findings = found.findings.iter();
-    if findings.any(|finding| finding.kind().severity() >= least) {
+    if findings.any(|finding| finding.code.severity() >= least) {
         return ExitCode::FAILURE;
     }
     match found.unread.is_empty() {
@@ -141,9 +143,9 @@ fn exit(found: &LintResult, fail_on: FailOn) -> ExitCode {
     }
 }
 
-async fn on_the_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Result<LintResult> {
+async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Result<LintResult> {
     let config = Config::load(config)?;
-    let namespace = args.namespace.as_ref();
+    let namespace = args.namespace.as_deref();
     let HpaReading { client, hpas, look } =
         look_at_hpas(&config, &args.kube, namespace, args.timeout).await?;
     let ClusterReading { snapshot, rules } = look;
@@ -162,24 +164,24 @@ async fn on_the_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Re
     let ceilings = hpa_ceilings(&standings);
     for hpa in ours {
         let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();
-        let groups = groups_of(hpa, &snapshot);
+        let groups = described_groups(hpa, &snapshot);
         for workload in &workloads {
             found
                 .findings
-                .extend(of_workload(hpa, workload, ceiling, &groups));
+                .extend(find_in_workload(hpa, workload, ceiling, &groups));
         }
     }
-    found.unread.extend(unknown(&snapshot, &standings));
+    found.unread.extend(unread_data(&snapshot, &standings));
     Ok(found)
 }
 
-/// The groups that an HPA scales by, as their coordinators describe them.
-fn groups_of<'a>(
+/// The groups that an HPA scales on and whose coordinators have described them.
+fn described_groups<'a>(
     hpa: &HpaFacts,
     snapshot: &'a LagSnapshot,
 ) -> Vec<(&'a GroupId, &'a GroupDescription)> {
-    let is_of = |origin: &Origin| matches!(origin, Origin::Hpa { namespace, name } if *namespace == hpa.namespace && *name == hpa.name);
-    let targets = snapshot.targets.all.iter().filter(|t| is_of(&t.origin));
+    let origin = Origin::Hpa(hpa.key());
+    let targets = snapshot.targets.all.iter().filter(|t| t.origin == origin);
     let wanted: BTreeSet<_> = targets
         .map(|target| (&target.interest.cluster, &target.interest.group))
         .collect();
@@ -191,8 +193,8 @@ fn groups_of<'a>(
     known.collect()
 }
 
-/// What Kafka did not tell.
-fn unknown(snapshot: &LagSnapshot, standings: &[MetricEvaluation<'_>]) -> BTreeSet<String> {
+/// What Kafka did not answer, as messages.
+fn unread_data(snapshot: &LagSnapshot, standings: &[MetricEvaluation<'_>]) -> BTreeSet<String> {
     let clusters = snapshot.clusters.iter();
     let silent = clusters.filter_map(|(name, cluster)| {
         let fault = cluster.connection.as_ref()?;
@@ -200,8 +202,10 @@ fn unknown(snapshot: &LagSnapshot, standings: &[MetricEvaluation<'_>]) -> BTreeS
     });
     let refused = standings.iter().filter_map(|standing| {
         let refusal = standing.outcome.as_ref().err()?;
-        let of = format!("HPA {}/{}", standing.namespace, standing.hpa);
-        refusal.is_unknown().then(|| format!("{of}: {refusal}"))
+        let hpa = HpaKey::new(standing.namespace, standing.hpa);
+        refusal
+            .is_unknown()
+            .then(|| format!("HPA {hpa}: {refusal}"))
     });
     silent.chain(refused).collect()
 }

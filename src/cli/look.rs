@@ -52,11 +52,12 @@ pub(super) struct HpaReading {
 pub(super) async fn look_at_hpas(
     config: &Config,
     kube: &KubeArgs,
-    namespace: Option<&String>,
+    namespace: Option<&str>,
     within: Duration,
 ) -> anyhow::Result<HpaReading> {
     let client = connect(&kube.options_over(&config.kubernetes)).await?;
-    let namespaces = match namespace {
+    let own = namespace.map(str::to_owned);
+    let namespaces = match &own {
         Some(namespace) => std::slice::from_ref(namespace),
         None => &config.kubernetes.namespaces,
     };

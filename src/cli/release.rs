@@ -8,9 +8,10 @@ use clap::{ArgGroup, Args};
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::kube_args::KubeArgs;
-use super::{Output, hpa_name, print};
+use super::{Output, print};
 use crate::k8s::client::connect;
 use crate::k8s::release::{Release, Released};
+use crate::model::units::hpa_key::HpaKey;
 
 /// The arguments of `lagwise release`.
 #[derive(Debug, Args)]
@@ -27,8 +28,8 @@ pub struct ReleaseArgs {
     #[arg(long)]
     all: bool,
     /// These HPAs
-    #[arg(value_name = "NAMESPACE/HPA", value_parser = hpa_name)]
-    hpa: Vec<(String, String)>,
+    #[arg(value_name = "NAMESPACE/HPA")]
+    hpa: Vec<HpaKey>,
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -52,14 +53,14 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
     };
     let mut released = Vec::new();
     let mut failed = false;
-    for (namespace, name) in hpas {
-        match release.give_back(&namespace, &name).await {
+    for hpa in hpas {
+        match release.give_back(&hpa).await {
             Ok(done) => released.extend(done),
             Err(error) => {
                 failed = true;
                 let mut err = std::io::stderr().lock();
                 // Where standard error is closed there is nobody left to tell.
-                let _ = writeln!(err, "lagwise: HPA {namespace}/{name}: {error}");
+                let _ = writeln!(err, "lagwise: HPA {hpa}: {error}");
             }
         }
     }
@@ -144,9 +145,5 @@ mod tests {
             "2 given back",
         ];
         assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
-        assert!(hpa_name("shop/billing").is_ok());
-        for bad in ["billing", "/billing", "shop/", ""] {
-            assert!(hpa_name(bad).is_err(), "{bad}");
-        }
     }
 }

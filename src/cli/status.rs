@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::list;
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 
 /// How often `--watch` looks.
@@ -70,8 +71,8 @@ pub struct StatusArgs {
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     loop {
         let mut hpas = match (&args.config, &args.daemon) {
-            (Some(config), _) => own_look(&args, config).await?,
-            (None, Some(url)) => of_daemon(&args, url).await?,
+            (Some(config), _) => read_clusters(&args, config).await?,
+            (None, Some(url)) => ask_daemon(&args, url).await?,
             (None, None) => bail!("give --config or --daemon"),
         };
         hpas.retain(|hpa| args.namespace.as_ref().is_none_or(|n| *n == hpa.namespace));
@@ -83,9 +84,9 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn own_look(args: &StatusArgs, config: &Path) -> anyhow::Result<Vec<HpaStatus>> {
+async fn read_clusters(args: &StatusArgs, config: &Path) -> anyhow::Result<Vec<HpaStatus>> {
     let config = Config::load(config)?;
-    let namespace = args.namespace.as_ref();
+    let namespace = args.namespace.as_deref();
     let seen = look_at_hpas(&config, &args.kube, namespace, args.timeout).await?;
     let ClusterReading { snapshot, rules } = seen.look;
     let mut hpas = statuses(&snapshot, &Moment::now(), &rules);
@@ -93,12 +94,11 @@ async fn own_look(args: &StatusArgs, config: &Path) -> anyhow::Result<Vec<HpaSta
     Ok(hpas)
 }
 
-/// By namespace and name of an HPA.
-type ReplicaCounts = BTreeMap<(String, String), u32>;
+type ReplicaCounts = BTreeMap<HpaKey, u32>;
 
 fn add_replicas(hpas: &mut [HpaStatus], known: &ReplicaCounts) {
     for hpa in hpas {
-        let key = (hpa.namespace.clone(), hpa.hpa.clone());
+        let key = HpaKey::new(&*hpa.namespace, &*hpa.hpa);
         hpa.replicas = known.get(&key).copied();
     }
 }
@@ -109,9 +109,9 @@ struct StatusRows {
     hpas: Vec<HpaStatus>,
 }
 
-async fn of_daemon(args: &StatusArgs, url: &str) -> anyhow::Result<Vec<HpaStatus>> {
+async fn ask_daemon(args: &StatusArgs, url: &str) -> anyhow::Result<Vec<HpaStatus>> {
     let url = format!("{}/status", url.trim_end_matches('/'));
-    let body = asked(&url, args.timeout)
+    let body = get(&url, args.timeout)
         .await
         .with_context(|| format!("cannot ask {url}"))?;
     let overview: StatusRows = serde_json::from_slice(&body)
@@ -128,7 +128,7 @@ async fn of_daemon(args: &StatusArgs, url: &str) -> anyhow::Result<Vec<HpaStatus
     Ok(hpas)
 }
 
-async fn asked(url: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
+async fn get(url: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
     let client = reqwest::Client::builder()
         .timeout(within)
         .user_agent(concat!("lagwise/", env!("CARGO_PKG_VERSION")))

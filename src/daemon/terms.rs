@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::sync::{oneshot, watch};
 
 use super::state_store::Store;
-use super::{answers, clusters, told};
+use super::{answers, clusters, wait_for_stop};
 use crate::config::Config;
 use crate::kafka::KafkaSource;
 use crate::leader_election::{Leadership, Term};
@@ -41,7 +41,7 @@ impl Terms {
         loop {
             let term = tokio::select! {
                 term = self.leadership.begun() => term,
-                () = told(self.stop.clone()) => return Ok(()),
+                () = wait_for_stop(self.stop.clone()) => return Ok(()),
             };
             let sources = self.sources()?;
             let mut leadership = self.leadership.clone();
@@ -83,7 +83,7 @@ impl Terms {
         let Some(store) = self.store.clone() else {
             return tokio::select! {
                 polled = poller.run_on(&mut self.inputs) => polled,
-                () = told(self.stop.clone()) => Ok(()),
+                () = wait_for_stop(self.stop.clone()) => Ok(()),
             };
         };
         let (recall, recalled) = oneshot::channel();

@@ -5,13 +5,13 @@ use tokio::sync::mpsc;
 use super::Tasks;
 use crate::k8s;
 use crate::k8s::write_guard::WriteGuard;
-use crate::model::diagnostics::hpa_events::Notice;
+use crate::model::diagnostics::hpa_events::HpaEvent;
 
 /// Starts what tells people of HPAs, and, unless nothing is to be written about HPAs and what they scale,
 /// what does that.
 pub(super) fn spawn(
     writing: WriteGuard,
-    told: mpsc::Receiver<Notice>,
+    told: mpsc::Receiver<HpaEvent>,
     read_only: bool,
     tasks: &mut Tasks,
 ) {

@@ -23,11 +23,11 @@ use crate::model::decisions::cap::{
 };
 use crate::model::decisions::enforceable::complete_reads;
 use crate::model::decisions::fencing::EPOCH;
-use crate::model::diagnostics::hpa_events::Cause;
+use crate::model::diagnostics::hpa_events::EventReason;
 use crate::model::hpa::facts::{self, HpaFacts, has_our_metric, is_paused};
-use crate::model::hpa::key::HpaKey;
 use crate::model::settings::annotation_keys::{CEILING, USER_MAX};
 use crate::model::settings::cap_mode::{CapMode, NO_CEILING};
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 use crate::telemetry::cap::{CapFailed, CapFought, CapWritten};
 
@@ -135,17 +135,17 @@ impl CapReconciler {
         let mut hpas = all;
         hpas.retain(|hpa| {
             let live = HpaFields::of(hpa);
-            let owed = || self.hpas.get(&key(hpa)).is_some_and(|c| c.owes(hpa, live));
+            let owed = || self.hpas.get(&hpa.key()).is_some_and(|c| c.owes(hpa, live));
             !is_paused(hpa) && (is_enforced(hpa) || live.is_marked() || owed())
         });
-        let keys: BTreeSet<HpaKey> = hpas.iter().map(|hpa| key(hpa)).collect();
+        let keys: BTreeSet<HpaKey> = hpas.iter().map(|hpa| hpa.key()).collect();
         self.hpas.retain(|key, _| keys.contains(key));
         if hpas.is_empty() {
             return;
         }
         let reads = complete_reads(&snapshot, &Moment::now(), &rules, |hpa| keys.contains(hpa));
         for hpa in hpas {
-            let key = key(&hpa);
+            let key = hpa.key();
             let live = HpaFields::of(&hpa);
             let capped = self.hpas.entry(key.clone()).or_default();
             if capped.uid != hpa.uid {
@@ -196,7 +196,7 @@ impl CapReconciler {
             let fought = capped.patience.is_tried();
             if fought && !capped.fought {
                 CapFought { hpa: key }.emit();
-                self.writing.tell(key, Cause::CapFought);
+                self.writing.tell(key, EventReason::CapFought);
             }
             capped.fought = fought;
         }
@@ -234,18 +234,14 @@ impl CapReconciler {
 
 /// What a person is told of a write; nothing of one that leaves the ceiling as it was, and of the second
 /// step of a release.
-fn told(ceiling: Option<u32>, was: HpaFields) -> Option<Cause> {
+fn told(ceiling: Option<u32>, was: HpaFields) -> Option<EventReason> {
     let held = was.ceiling.filter(|held| *held != NO_CEILING);
     match (ceiling, held) {
-        (Some(now), Some(before)) if now > before => Some(Cause::CapRaised(now)),
-        (Some(now), before) if before != Some(now) => Some(Cause::CapLowered(now)),
-        (None, Some(_)) => Some(Cause::CapReleased),
+        (Some(now), Some(before)) if now > before => Some(EventReason::CapRaised(now)),
+        (Some(now), before) if before != Some(now) => Some(EventReason::CapLowered(now)),
+        (None, Some(_)) => Some(EventReason::CapReleased),
         _ => None,
     }
-}
-
-fn key(hpa: &HpaFacts) -> HpaKey {
-    (Arc::clone(&hpa.namespace), Arc::clone(&hpa.name))
 }
 
 /// Who keeps the account of users' numbers on this cluster: the admission policy where it is

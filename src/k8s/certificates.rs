@@ -53,7 +53,7 @@ impl CertificateStore for CertificateSecret {
 
     async fn load(&self, within: Duration) -> Result<Option<Stored>, CertificateStoreError> {
         let found = in_time(within, self.api.get_opt(&self.name)).await;
-        Ok(found.map_err(told)?.map(stored))
+        Ok(found.map_err(to_store_error)?.map(stored))
     }
 
     async fn save(
@@ -88,7 +88,7 @@ impl CertificateStore for CertificateSecret {
                 in_time(within, self.api.create(&PostParams::default(), &secret)).await
             }
         };
-        written.map(drop).map_err(told)
+        written.map(drop).map_err(to_store_error)
     }
 }
 
@@ -134,7 +134,7 @@ impl Registration for ServiceRegistration {
         within: Duration,
     ) -> Result<Registered, CertificateStoreError> {
         let found = in_time(within, self.api.get_opt(API_SERVICE)).await;
-        let Some(found) = found.map_err(told)? else {
+        let Some(found) = found.map_err(to_store_error)? else {
             return Ok(Registered::Absent);
         };
         let spec = found.spec.unwrap_or_default();
@@ -158,11 +158,11 @@ impl Registration for ServiceRegistration {
         }));
         let params = PatchParams::default();
         let patched = in_time(within, self.api.patch(API_SERVICE, &params, &patch)).await;
-        patched.map(|_| Registered::Told).map_err(told)
+        patched.map(|_| Registered::Told).map_err(to_store_error)
     }
 }
 
-fn told(error: RequestError) -> CertificateStoreError {
+fn to_store_error(error: RequestError) -> CertificateStoreError {
     match error {
         RequestError::Changed => CertificateStoreError::Changed,
         other => CertificateStoreError::Told(other.to_string()),

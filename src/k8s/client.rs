@@ -113,7 +113,7 @@ async fn config(options: &ClientOptions) -> Result<Config, ClientError> {
     match (found.read(), &options.context) {
         (Some(kubeconfig), context) => {
             let failed = |source| ClientError::Kubeconfig {
-                files: shown(&found.present),
+                files: list_paths(&found.present),
                 source,
             };
             let options = KubeConfigOptions {
@@ -126,10 +126,10 @@ async fn config(options: &ClientOptions) -> Result<Config, ClientError> {
         }
         (None, Some(context)) => Err(ClientError::NoContext {
             context: context.clone(),
-            tried: shown(&found.tried),
+            tried: list_paths(&found.tried),
         }),
         (None, None) => Config::incluster().map_err(|source| ClientError::NotFound {
-            tried: shown(&found.tried),
+            tried: list_paths(&found.tried),
             source,
         }),
     }
@@ -146,7 +146,7 @@ fn bounded(mut config: Config) -> Config {
     config
 }
 
-fn shown(paths: &[PathBuf]) -> String {
+fn list_paths(paths: &[PathBuf]) -> String {
     if paths.is_empty() {
         return "no path is known".to_owned();
     }

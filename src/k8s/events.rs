@@ -19,11 +19,12 @@ use tokio::sync::mpsc;
 
 use super::scale::{ApiError, in_time};
 use super::write_guard::WriteGuard;
-use crate::model::diagnostics::hpa_events::{Ledger, Notice, befallen, lasting};
-use crate::model::diagnostics::incidents::events;
+use crate::model::diagnostics::event_throttle::EventThrottle;
+use crate::model::diagnostics::hpa_events::{HpaEvent, finding_events, incident_events};
+use crate::model::diagnostics::incidents::detect_incidents;
 use crate::model::hpa::facts::HpaFacts;
-use crate::model::hpa::key::HpaKey;
 use crate::model::snapshot::LagSnapshot;
+use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::notice::{EventLeftOut, EventUnwritten, EventWritten};
 
 /// Who writes them.
@@ -40,18 +41,18 @@ const NOTE_MAX: usize = 1024;
 
 /// Takes what the writers of HPAs and scale targets have done. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct PendingEvents(mpsc::Sender<Notice>);
+pub struct PendingEvents(mpsc::Sender<HpaEvent>);
 
 /// A way for notices, and its end for [`keep`].
 #[must_use]
-pub fn channel() -> (PendingEvents, mpsc::Receiver<Notice>) {
+pub fn channel() -> (PendingEvents, mpsc::Receiver<HpaEvent>) {
     let (sender, receiver) = mpsc::channel(WAITING);
     (PendingEvents(sender), receiver)
 }
 
 impl PendingEvents {
     /// Hands it over, without waiting.
-    pub(super) fn tell(&self, notice: Notice) {
+    pub(super) fn tell(&self, notice: HpaEvent) {
         if self.0.try_send(notice).is_err() {
             EventLeftOut.emit();
         }
@@ -59,11 +60,11 @@ impl PendingEvents {
 }
 
 /// Writes events on HPAs until there are no more snapshots.
-pub async fn keep(writing: WriteGuard, mut told: mpsc::Receiver<Notice>) {
+pub async fn keep(writing: WriteGuard, mut told: mpsc::Receiver<HpaEvent>) {
     let mut reader = writing.reader.clone();
     let mut keeper = EventWriter {
         writing,
-        ledger: Ledger::default(),
+        throttle: EventThrottle::default(),
         seen: None,
         paused: None,
         failing: None,
@@ -84,7 +85,7 @@ pub async fn keep(writing: WriteGuard, mut told: mpsc::Receiver<Notice>) {
 
 struct EventWriter {
     writing: WriteGuard,
-    ledger: Ledger,
+    throttle: EventThrottle,
     /// The last snapshot that was looked at.
     seen: Option<Arc<LagSnapshot>>,
     /// Until when nothing is written.
@@ -96,33 +97,35 @@ impl EventWriter {
     fn observe(&mut self) {
         let Some(latest) = self.writing.begin() else {
             // Whoever leads tells; what is found then may be told again, and is counted up.
-            self.ledger = Ledger::default();
+            self.throttle = EventThrottle::default();
             self.seen = None;
             return;
         };
         let Some(seen) = self.seen.replace(Arc::clone(&latest)) else {
-            self.ledger.observe(lasting(&latest));
+            self.throttle
+                .set_lasting(finding_events(latest.all_findings(), &latest.targets));
             return;
         };
         // Most sweeps find what the one before has found.
         let is_same = Arc::ptr_eq(&seen.findings, &latest.findings)
             && Arc::ptr_eq(&seen.targets, &latest.targets);
         if !is_same {
-            self.ledger.observe(lasting(&latest));
+            self.throttle
+                .set_lasting(finding_events(latest.all_findings(), &latest.targets));
         }
         for (name, after) in &latest.clusters {
             let before = seen.clusters.get(name);
             if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, after)) {
-                let began = events(before, after);
-                for notice in befallen(name, &began, &latest.targets) {
-                    self.happened(notice);
+                let incidents = detect_incidents(name, before, after);
+                for event in incident_events(&incidents, &latest.targets) {
+                    self.happened(event);
                 }
             }
         }
     }
 
-    fn happened(&mut self, notice: Notice) {
-        if self.writing.within_term().is_ok() && !self.ledger.happened(notice) {
+    fn happened(&mut self, notice: HpaEvent) {
+        if self.writing.within_term().is_ok() && !self.throttle.enqueue(notice) {
             EventLeftOut.emit();
         }
     }
@@ -136,7 +139,7 @@ impl EventWriter {
             return;
         };
         let mut by_name: Option<BTreeMap<HpaKey, &HpaFacts>> = None;
-        while let Some(notice) = self.ledger.next(now) {
+        while let Some(notice) = self.throttle.next(now) {
             let by_name = by_name.get_or_insert_with(|| named(&hpas));
             // One that is gone by now has nobody to tell.
             let Some(hpa) = by_name.get(&notice.hpa) else {
@@ -148,9 +151,9 @@ impl EventWriter {
                     EventWritten { again }.emit();
                 }
                 // Another leads.
-                Err(ApiError::Changed) => return self.ledger.untold(&notice),
+                Err(ApiError::Changed) => return self.throttle.mark_unpublished(&notice),
                 Err(error) => {
-                    self.ledger.untold(&notice);
+                    self.throttle.mark_unpublished(&notice);
                     self.paused = Instant::now().checked_add(PAUSE);
                     let is_new = self.failing.as_ref() != Some(&error);
                     let reason = is_new.then_some(&error as &dyn std::error::Error);
@@ -163,7 +166,7 @@ impl EventWriter {
     }
 
     /// Whether it was there already.
-    async fn post(&self, hpa: &HpaFacts, notice: &Notice) -> Result<bool, ApiError> {
+    async fn post(&self, hpa: &HpaFacts, notice: &HpaEvent) -> Result<bool, ApiError> {
         let api: Api<Event> = Api::namespaced(self.writing.client.clone(), &hpa.namespace);
         let event = event(hpa, notice, Timestamp::now());
         let name = event.metadata.name.clone().unwrap_or_default();
@@ -186,24 +189,23 @@ impl EventWriter {
 }
 
 fn named(hpas: &[Arc<HpaFacts>]) -> BTreeMap<HpaKey, &HpaFacts> {
-    let key = |hpa: &HpaFacts| (Arc::clone(&hpa.namespace), Arc::clone(&hpa.name));
-    hpas.iter().map(|hpa| (key(hpa), &**hpa)).collect()
+    hpas.iter().map(|hpa| (hpa.key(), &**hpa)).collect()
 }
 
 /// The event, as `events.k8s.io/v1` wants it.
-fn event(hpa: &HpaFacts, notice: &Notice, now: Timestamp) -> Event {
-    let cause = &notice.cause;
+fn event(hpa: &HpaFacts, notice: &HpaEvent, now: Timestamp) -> Event {
+    let cause = &notice.reason;
     let note = shortened(cause.to_string());
     Event {
         action: Some("Observe".to_owned()),
         event_time: Some(MicroTime(now)),
         metadata: ObjectMeta {
-            name: Some(name(hpa, cause.reason(), &note)),
+            name: Some(name(hpa, cause.name(), &note)),
             namespace: Some(hpa.namespace.to_string()),
             ..ObjectMeta::default()
         },
         note: Some(note),
-        reason: Some(cause.reason().to_owned()),
+        reason: Some(cause.name().to_owned()),
         regarding: Some(ObjectReference {
             api_version: Some("autoscaling/v2".to_owned()),
             kind: Some("HorizontalPodAutoscaler".to_owned()),
@@ -258,7 +260,7 @@ fn shortened(mut note: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::diagnostics::hpa_events::Cause;
+    use crate::model::diagnostics::hpa_events::EventReason;
 
     #[test]
     fn an_event_says_of_whom_it_is_and_is_named_by_what_it_says() {
@@ -268,9 +270,9 @@ mod tests {
             uid: uid.into(),
             ..HpaFacts::default()
         };
-        let notice = |replicas| Notice {
-            hpa: ("shop".into(), "billing".into()),
-            cause: Cause::Woken(replicas),
+        let notice = |replicas| HpaEvent {
+            hpa: HpaKey::new("shop", "billing"),
+            reason: EventReason::Woken(replicas),
         };
         let now = Timestamp::now();
         let made = event(&hpa("billing", "u1"), &notice(3), now);

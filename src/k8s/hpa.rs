@@ -23,6 +23,7 @@ use crate::model::decisions::fencing::EPOCH;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
 use crate::model::hpa::selector::{Operator, Requirement, Selector, is_label_value};
 use crate::model::settings::annotation_keys::PREFIX;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
 
 /// HPAs in one page of a listing: their text takes many times what is kept of them, and the memory for
@@ -72,9 +73,8 @@ pub async fn watch(
 pub struct HpaList {
     /// What they ask for, in the order of namespaces and names.
     pub facts: Vec<Arc<HpaFacts>>,
-    /// The replicas that each scales, as it last saw them, by namespace and name; nothing of one that has
-    /// not looked yet.
-    pub replicas: BTreeMap<(String, String), u32>,
+    /// The current replicas in the status of each; an HPA without a status is missing.
+    pub replicas: BTreeMap<HpaKey, u32>,
 }
 
 /// The HPAs of `namespaces` (empty = all).
@@ -115,21 +115,18 @@ pub async fn list(
     })
 }
 
-type TranslationKey = (Arc<str>, Arc<str>);
-
 /// The HPAs of one watch. While everything is listed anew the old set holds, so that no target is
 /// lost on the way.
 #[derive(Debug, Default)]
 struct KnownHpas {
     listed: bool,
-    current: BTreeMap<TranslationKey, Arc<HpaFacts>>,
-    listing: BTreeMap<TranslationKey, Arc<HpaFacts>>,
+    current: BTreeMap<HpaKey, Arc<HpaFacts>>,
+    listing: BTreeMap<HpaKey, Arc<HpaFacts>>,
 }
 
 impl KnownHpas {
     /// Whether that may have changed what is known.
     fn apply(&mut self, event: Event<HorizontalPodAutoscaler>) -> bool {
-        let key = |facts: &HpaFacts| (Arc::clone(&facts.namespace), Arc::clone(&facts.name));
         match event {
             Event::Init => {
                 self.listing.clear();
@@ -137,7 +134,7 @@ impl KnownHpas {
             }
             Event::InitApply(hpa) => {
                 let facts = facts_of(&hpa);
-                self.listing.insert(key(&facts), Arc::new(facts));
+                self.listing.insert(facts.key(), Arc::new(facts));
                 false
             }
             Event::InitDone => {
@@ -147,14 +144,14 @@ impl KnownHpas {
             }
             Event::Apply(hpa) => {
                 let facts = facts_of(&hpa);
-                let before = self.current.get(&key(&facts));
+                let before = self.current.get(&facts.key());
                 let differs = before.is_none_or(|before| **before != facts);
                 if differs {
-                    self.current.insert(key(&facts), Arc::new(facts));
+                    self.current.insert(facts.key(), Arc::new(facts));
                 }
                 differs
             }
-            Event::Delete(hpa) => self.current.remove(&key(&facts_of(&hpa))).is_some(),
+            Event::Delete(hpa) => self.current.remove(&facts_of(&hpa).key()).is_some(),
         }
     }
 }
@@ -230,10 +227,10 @@ fn metrics_of_others(hpa: &HorizontalPodAutoscaler) -> Vec<Arc<str>> {
     hpa.spec.metrics.iter().flatten().filter_map(name).collect()
 }
 
-fn current_replicas(hpas: &[HorizontalPodAutoscaler]) -> BTreeMap<(String, String), u32> {
+fn current_replicas(hpas: &[HorizontalPodAutoscaler]) -> BTreeMap<HpaKey, u32> {
     let known = hpas.iter().filter_map(|hpa| {
         let of = &hpa.metadata;
-        let key = (of.namespace.clone()?, of.name.clone()?);
+        let key = HpaKey::new(of.namespace.as_deref()?, of.name.as_deref()?);
         let seen = hpa.status.as_ref()?.current_replicas?;
         Some((key, u32::try_from(seen).ok()?))
     });
@@ -455,8 +452,8 @@ mod tests {
             BTreeMap::new()
         );
         given.status = serde_json::from_value(json!({"currentReplicas": 3})).unwrap();
-        let of = ("shop".to_owned(), "orders".to_owned());
-        assert_eq!(current_replicas(&[given]), [(of, 3)].into());
+        let key = HpaKey::new("shop", "orders");
+        assert_eq!(current_replicas(&[given]), [(key, 3)].into());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::model::hpa::controller::outlook::KnownHistory;
 use crate::model::hpa::controller::{
     Behavior, HpaSpec, MetricSource, Policy, PolicyKind, ScalingRules, Select,
 };
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
 
 /// How often the two are read at most until they are of one moment.
@@ -28,20 +29,21 @@ const ATTEMPTS: u32 = 5;
 /// Why it could not be read. A scale that cannot be read is told in the result.
 pub async fn read(
     client: &Client,
-    namespace: &str,
-    name: &str,
+    key: &HpaKey,
     within: Duration,
 ) -> Result<Option<LiveHpa>, ApiError> {
-    let api: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), namespace);
+    let api: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), &key.namespace);
     let mut scales = Scales::new(client.clone());
-    let Some(mut hpa) = in_time(within, api.get_opt(name)).await? else {
+    let Some(mut hpa) = in_time(within, api.get_opt(&key.name)).await? else {
         return Ok(None);
     };
     let mut attempts = 1u32;
     loop {
         let facts = facts_of(&hpa);
-        let scale = scales.read(namespace, &facts.scale_target, within).await;
-        let Some(after) = in_time(within, api.get_opt(name)).await? else {
+        let scale = scales
+            .read(&key.namespace, &facts.scale_target, within)
+            .await;
+        let Some(after) = in_time(within, api.get_opt(&key.name)).await? else {
             return Ok(None);
         };
         let is_same = after.metadata.resource_version == hpa.metadata.resource_version;

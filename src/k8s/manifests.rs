@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::hpa::facts_of;
-use super::workload::{of_deployment, of_stateful_set};
+use super::workload::{facts_from_deployment, facts_from_stateful_set};
 use crate::model::diagnostics::workload_findings::WorkloadFacts;
 use crate::model::hpa::facts::HpaFacts;
 
@@ -85,14 +85,14 @@ impl Manifests {
                 metadata
                     .namespace
                     .get_or_insert_with(|| namespace.to_owned());
-                self.push(of_deployment(&deployment), document);
+                self.push(facts_from_deployment(&deployment), document);
             }
             "StatefulSet" if api_version == "apps/v1" => {
                 let mut set: StatefulSet = read(document, kind)?;
                 set.metadata
                     .namespace
                     .get_or_insert_with(|| namespace.to_owned());
-                self.push(of_stateful_set(&set), document);
+                self.push(facts_from_stateful_set(&set), document);
             }
             _ => {}
         }

@@ -18,6 +18,7 @@ use crate::model::decisions::fencing::EPOCH;
 use crate::model::hpa::facts::{HpaFacts, own_mode};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::units::hpa_key::HpaKey;
 
 /// The longest that one request may take.
 const REQUEST_WITHIN: Duration = Duration::from_secs(10);
@@ -68,7 +69,7 @@ impl Release {
     ///
     /// # Errors
     /// Why they cannot be listed.
-    pub async fn marked(&self) -> Result<Vec<(String, String)>, ApiError> {
+    pub async fn marked(&self) -> Result<Vec<HpaKey>, ApiError> {
         let api: Api<HorizontalPodAutoscaler> = Api::all(self.client.clone());
         let mut marked = Vec::new();
         let mut page = ListParams::default().limit(PAGE);
@@ -78,7 +79,7 @@ impl Release {
             let ours = facts.filter(|(hpa, object)| {
                 HpaFields::of(hpa).is_marked() || is_asleep(hpa) || has_epoch(object)
             });
-            marked.extend(ours.map(|(hpa, _)| (hpa.namespace.to_string(), hpa.name.to_string())));
+            marked.extend(ours.map(|(hpa, _)| hpa.key()));
             match listed.metadata.continue_ {
                 Some(rest) if !rest.is_empty() => page = page.continue_token(&rest),
                 _ => return Ok(marked),
@@ -90,15 +91,12 @@ impl Release {
     ///
     /// # Errors
     /// Why it is not, or not whole.
-    pub async fn give_back(
-        &mut self,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<Released>, ApiError> {
-        let api: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), namespace);
+    pub async fn give_back(&mut self, key: &HpaKey) -> Result<Option<Released>, ApiError> {
+        let api: Api<HorizontalPodAutoscaler> =
+            Api::namespaced(self.client.clone(), &key.namespace);
         let mut first: Option<Released> = None;
         for _ in 0..ATTEMPTS {
-            let object = in_time(REQUEST_WITHIN, api.get(name)).await?;
+            let object = in_time(REQUEST_WITHIN, api.get(&key.name)).await?;
             let hpa = facts_of(&object);
             let live = HpaFields::of(&hpa);
             if !live.is_marked() && !is_asleep(&hpa) && !has_epoch(&object) {
@@ -106,8 +104,8 @@ impl Release {
             }
             let start = hpa.min_replicas.unwrap_or(1).max(1);
             first.get_or_insert_with(|| Released {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
+                namespace: key.namespace.to_string(),
+                name: key.name.to_string(),
                 max_replicas: live.max,
                 user_max_replicas: live.user_max(None),
                 woken_replicas: is_asleep(&hpa).then_some(start),

@@ -18,10 +18,10 @@ use super::write_guard::WriteGuard;
 use crate::model::decisions::scale_to_zero::{
     Candidate, Demand, WorkloadState, ZeroAction, sleepers, step,
 };
-use crate::model::diagnostics::hpa_events::Cause;
+use crate::model::diagnostics::hpa_events::EventReason;
 use crate::model::hpa::facts::{HpaFacts, asks_others, is_native, is_paused};
-use crate::model::hpa::key::HpaKey;
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 use crate::telemetry::zero::{ScaledToZero, WakeUp, ZeroFailed};
 
@@ -79,13 +79,13 @@ impl ZeroReconciler {
             return;
         };
         let is_ours = |hpa: &&Arc<HpaFacts>| {
-            let key = (Arc::clone(&hpa.namespace), Arc::clone(&hpa.name));
+            let key = hpa.key();
             (sleepers.contains_key(&key) || hpa.annotations.contains_key(ZEROED_SINCE))
                 && may_write(hpa)
         };
         let mut kept = BTreeSet::new();
         for hpa in hpas.iter().filter(is_ours) {
-            let key = (Arc::clone(&hpa.namespace), Arc::clone(&hpa.name));
+            let key = hpa.key();
             kept.insert(key.clone());
             let workload = self.workloads.entry(key.clone()).or_default();
             if workload.uid != hpa.uid {
@@ -155,7 +155,7 @@ impl ZeroReconciler {
                     workload.up = None;
                 }
                 ScaledToZero { hpa: key }.emit();
-                self.writing.tell(key, Cause::ScaledToZero);
+                self.writing.tell(key, EventReason::ScaledToZero);
                 Ok(())
             }
             ZeroAction::Wake(replicas) => {
@@ -165,7 +165,7 @@ impl ZeroReconciler {
                     workload.up = Some(Instant::now());
                 }
                 WakeUp { hpa: key, replicas }.emit();
-                self.writing.tell(key, Cause::Woken(replicas));
+                self.writing.tell(key, EventReason::Woken(replicas));
                 self.mark(hpa, &seen, false).await.map(drop)
             }
             ZeroAction::Unmark => {

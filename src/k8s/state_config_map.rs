@@ -47,7 +47,7 @@ impl StateStore for StateConfigMap {
     }
 
     async fn load(&self) -> Result<Option<String>, StoreError> {
-        let found = self.api.get_opt(&self.name).await.map_err(told)?;
+        let found = self.api.get_opt(&self.name).await.map_err(to_store_error)?;
         let data = found.and_then(|found| found.data);
         Ok(data.and_then(|mut data| data.remove(KEY)))
     }
@@ -69,12 +69,12 @@ impl StateStore for StateConfigMap {
             }
             other => other,
         };
-        patched.map(drop).map_err(told)
+        patched.map(drop).map_err(to_store_error)
     }
 }
 
 /// The server's own words, without what changes from one attempt to the next.
-fn told(error: Error) -> StoreError {
+fn to_store_error(error: Error) -> StoreError {
     StoreError(match error {
         Error::Api(status) => status.message.clone(),
         other => other.to_string(),

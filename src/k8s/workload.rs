@@ -25,7 +25,7 @@ const SURGE_DEFAULT: Surge = Surge::Percent(25);
 
 /// What a Deployment says.
 #[must_use]
-pub fn of_deployment(deployment: &Deployment) -> WorkloadFacts {
+pub fn facts_from_deployment(deployment: &Deployment) -> WorkloadFacts {
     let strategy = deployment.spec.strategy.as_ref();
     let recreates = strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate");
     let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
@@ -40,21 +40,21 @@ pub fn of_deployment(deployment: &Deployment) -> WorkloadFacts {
     };
     WorkloadFacts {
         surge,
-        ..of_metadata("Deployment", &deployment.metadata)
+        ..facts_from_metadata("Deployment", &deployment.metadata)
     }
 }
 
 /// What a StatefulSet says.
 #[must_use]
-pub fn of_stateful_set(set: &StatefulSet) -> WorkloadFacts {
+pub fn facts_from_stateful_set(set: &StatefulSet) -> WorkloadFacts {
     let policy = set.spec.pod_management_policy.as_deref();
     WorkloadFacts {
         ordered: policy.unwrap_or("OrderedReady") == "OrderedReady",
-        ..of_metadata("StatefulSet", &set.metadata)
+        ..facts_from_metadata("StatefulSet", &set.metadata)
     }
 }
 
-fn of_metadata(kind: &str, metadata: &ObjectMeta) -> WorkloadFacts {
+fn facts_from_metadata(kind: &str, metadata: &ObjectMeta) -> WorkloadFacts {
     WorkloadFacts {
         namespace: metadata.namespace.as_deref().unwrap_or_default().into(),
         kind: kind.into(),
@@ -128,13 +128,13 @@ async fn one(
             let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
             let read = in_time(within, api.get(name)).await?;
             let selector = read.spec.selector.clone();
-            Ok(Some((of_deployment(&read), selector)))
+            Ok(Some((facts_from_deployment(&read), selector)))
         }
         ("apps/v1", "StatefulSet") => {
             let api: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
             let read = in_time(within, api.get(name)).await?;
             let selector = read.spec.selector.clone();
-            Ok(Some((of_stateful_set(&read), selector)))
+            Ok(Some((facts_from_stateful_set(&read), selector)))
         }
         _ => Ok(None),
     }
@@ -177,7 +177,7 @@ mod tests {
         let deployment = |spec: Value| {
             let object =
                 json!({"metadata": {"namespace": "shop", "name": "billing"}, "spec": spec});
-            of_deployment(&serde_json::from_value(object).unwrap())
+            facts_from_deployment(&serde_json::from_value(object).unwrap())
         };
         let rolling = |surge: Value| {
             deployment(
@@ -204,7 +204,7 @@ mod tests {
             (json!({"podManagementPolicy": "Parallel"}), false),
         ] {
             let set = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
-            assert_eq!(of_stateful_set(&set).ordered, ordered);
+            assert_eq!(facts_from_stateful_set(&set).ordered, ordered);
         }
     }
 

@@ -15,11 +15,11 @@ use super::events::PendingEvents;
 use super::scale::{ApiError, in_time};
 use crate::leader_election::Leadership;
 use crate::model::decisions::fencing::{self, EPOCH};
-use crate::model::diagnostics::hpa_events::{Cause, Notice};
+use crate::model::diagnostics::hpa_events::{EventReason, HpaEvent};
 use crate::model::evaluation::ServingPolicy;
 use crate::model::hpa::facts::HpaFacts;
-use crate::model::hpa::key::HpaKey;
 use crate::model::snapshot::LagSnapshot;
+use crate::model::units::hpa_key::HpaKey;
 use crate::snapshot_channel::SnapshotReader;
 
 /// The longest that one request may take.
@@ -114,9 +114,9 @@ impl WriteGuard {
     }
 
     /// Has a person told what was done about an HPA.
-    pub(super) fn tell(&self, hpa: &HpaKey, cause: Cause) {
+    pub(super) fn tell(&self, hpa: &HpaKey, reason: EventReason) {
         let hpa = hpa.clone();
-        self.notices.tell(Notice { hpa, cause });
+        self.notices.tell(HpaEvent { hpa, reason });
     }
 }
 

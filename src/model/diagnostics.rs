@@ -1,6 +1,7 @@
 //! What people are told: findings, incidents, events, explanations, status.
 
 pub mod current_findings;
+pub mod event_throttle;
 pub mod explain;
 pub mod hpa_events;
 pub mod hpa_findings;

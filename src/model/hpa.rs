@@ -2,7 +2,6 @@
 
 pub mod controller;
 pub mod facts;
-pub mod key;
 pub mod selector;
 
 /// Label keys that a selector may use. Any other key matches nothing.

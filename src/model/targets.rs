@@ -16,6 +16,7 @@ use super::hpa::selector::Selector;
 use super::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use super::settings::cap_mode::CapMode;
 use super::settings::{GroupSettings, Settings};
+use super::units::hpa_key::HpaKey;
 use super::units::lag_thresholds::LagRules;
 use super::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 use super::units::quantity::Milli;
@@ -54,12 +55,7 @@ pub struct WatchKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A metric of this HPA.
-    Hpa {
-        /// The HPA's namespace.
-        namespace: Arc<str>,
-        /// The HPA's name.
-        name: Arc<str>,
-    },
+    Hpa(HpaKey),
     /// The configuration.
     Config {
         /// The target's name.
@@ -138,7 +134,7 @@ impl Targets {
                 names.iter().any(|n| **n == **name)
                     && (namespaces.is_empty() || namespaces.iter().any(|n| n == namespace))
             }
-            Origin::Hpa { .. } => false,
+            Origin::Hpa(_) => false,
         })
     }
 
@@ -152,9 +148,8 @@ impl Targets {
         let places = self.by_selector.get(selector).into_iter().flatten();
         let targets = places.filter_map(|place| self.all.get(*place));
         let targets = targets.filter(move |target| target.metric == metric);
-        targets.filter(
-            move |t| matches!(&t.origin, Origin::Hpa { namespace: of, .. } if **of == *namespace),
-        )
+        targets
+            .filter(move |t| matches!(&t.origin, Origin::Hpa(hpa) if *hpa.namespace == *namespace))
     }
 
     /// The clusters that a selector is about: those it names, else the only one there is.

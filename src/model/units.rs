@@ -1,6 +1,7 @@
 //! Names, numbers and patterns that the rest of the model is written in.
 
 pub mod glob;
+pub mod hpa_key;
 pub mod lag_thresholds;
 pub mod metric;
 pub mod names;

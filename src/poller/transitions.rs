@@ -1,19 +1,20 @@
-//! What is told of a cluster when a sweep changed what is known of it.
+//! Reports what changed in a cluster from one sweep to the next.
 
-use crate::model::diagnostics::incidents::events;
+use crate::model::diagnostics::incidents::detect_incidents;
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 use crate::model::units::newtypes::{ClusterName, Moment};
-use crate::telemetry::{ConnectionLost, ConnectionRestored, LagEventRaised};
+use crate::telemetry::{ConnectionLost, ConnectionRestored, IncidentDetected};
 
-/// Tells what began or ended between two snapshots of a cluster, the later of them of `now`.
-pub(super) fn tell(
+/// Logs and counts the incidents that began between two snapshots of a cluster, and whether it stopped or
+/// started to answer. `now` is the time of the later snapshot.
+pub(super) fn report_transitions(
     cluster: &ClusterName,
     before: &ClusterSnapshot,
     after: &ClusterSnapshot,
     now: &Moment,
 ) {
-    for event in &events(before, after) {
-        LagEventRaised { cluster, event }.emit();
+    for incident in &detect_incidents(cluster, before, after) {
+        IncidentDetected(incident).emit();
     }
     match (&before.connection, &after.connection) {
         (was, Some(fault)) if was.as_ref() != Some(fault) => {

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::admin::HttpOptions;
 use crate::model::diagnostics::explain::{Subject, derive};
 use crate::model::targets::{Targets, WatchKey};
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
 /// Partitions in one answer: of a larger topic those with the most lag.
@@ -65,10 +66,7 @@ fn subject(query: &str, targets: &Targets) -> Result<Subject, &'static str> {
         value.filter(|value| !value.is_empty())
     };
     match (of("namespace"), of("hpa"), of("group")) {
-        (Some(namespace), Some(name), None) => Ok(Subject::Hpa {
-            namespace: namespace.into_owned(),
-            name: name.into_owned(),
-        }),
+        (Some(namespace), Some(name), None) => Ok(Subject::Hpa(HpaKey::new(&*namespace, &*name))),
         (None, None, Some(group)) => {
             let cluster = match (of("cluster"), targets.clusters.as_slice()) {
                 (Some(name), known) => {
@@ -127,10 +125,7 @@ mod tests {
             ..Targets::default()
         };
         let one = targets(&["main"]);
-        let hpa = Subject::Hpa {
-            namespace: "shop".into(),
-            name: "orders".into(),
-        };
+        let hpa = Subject::Hpa(HpaKey::new("shop", "orders"));
         assert_eq!(subject("namespace=shop&hpa=orders", &one), Ok(hpa));
         let group = |topics: &[&str]| {
             Subject::Group(WatchKey {

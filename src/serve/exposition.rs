@@ -162,7 +162,7 @@ fn freshness(text: &mut Text, snapshot: &LagSnapshot, now: &Moment) {
     for (name, id, topic, group_topic) in group_topics(snapshot) {
         if let Some(complete) = &group_topic.complete {
             let age = now.since(&complete.read).as_secs_f64();
-            text.sample(&of_topic(name, id, topic), format_args!("{age:.3}"));
+            text.sample(&topic_labels(name, id, topic), format_args!("{age:.3}"));
         }
     }
 }
@@ -220,7 +220,7 @@ fn in_cluster(cluster: &ClusterName) -> Labels {
     Labels::default().with("cluster", cluster.as_str())
 }
 
-fn of_topic(cluster: &ClusterName, group: &GroupId, topic: &TopicName) -> Labels {
+fn topic_labels(cluster: &ClusterName, group: &GroupId, topic: &TopicName) -> Labels {
     in_cluster(cluster)
         .with("consumergroup", group.as_str())
         .with("topic", topic.as_str())
@@ -241,7 +241,7 @@ fn group_topics(
 fn latest(snapshot: &LagSnapshot) -> impl Iterator<Item = (Labels, &TopicLag)> {
     group_topics(snapshot).filter_map(|(name, id, topic, group_topic)| {
         let lag = group_topic.latest.as_ref().ok()?;
-        Some((of_topic(name, id, topic), &**lag))
+        Some((topic_labels(name, id, topic), &**lag))
     })
 }
 

@@ -189,7 +189,10 @@ impl Forwarder {
         if let Some(token) = self.token() {
             request = request.header(header::AUTHORIZATION, token);
         }
-        let mut answer = request.send().await.map_err(|error| told(&error))?;
+        let mut answer = request
+            .send()
+            .await
+            .map_err(|error| describe_failure(&error))?;
         let code = answer.status();
         let why = match (answer.headers().get(FORWARDED), code) {
             (Some(role), _) if role == Role::Leader.text() => None,
@@ -203,7 +206,11 @@ impl Forwarder {
             return Err((why, format!("status {}", code.as_u16())));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| told(&error))? {
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|error| describe_failure(&error))?
+        {
             body.extend_from_slice(&chunk);
             if body.len() > BODY_BYTES_MAX {
                 return Err((
@@ -258,7 +265,7 @@ impl Forwarder {
 }
 
 /// Why there was no answer, and the causes in words. None of them shows a header.
-fn told(error: &reqwest::Error) -> (LeaderUnavailable, String) {
+fn describe_failure(error: &reqwest::Error) -> (LeaderUnavailable, String) {
     let mut words = Vec::new();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

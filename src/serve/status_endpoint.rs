@@ -54,7 +54,7 @@ mod tests {
     use crate::serve::health::Readiness;
     use crate::snapshot_channel;
 
-    async fn shown(leadership: Leadership) -> (StatusCode, String) {
+    async fn get_status(leadership: Leadership) -> (StatusCode, String) {
         let hpa = HpaFacts {
             namespace: "shop".into(),
             name: "billing".into(),
@@ -96,13 +96,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_leader_tells_and_the_others_say_that_they_do_not_know() {
-        let (code, body) = shown(Leadership::alone()).await;
+        let (code, body) = get_status(Leadership::alone()).await;
         assert_eq!(code, StatusCode::OK);
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         let hpas: Vec<HpaStatus> = serde_json::from_value(body["hpas"].clone()).unwrap();
         assert_eq!((&*hpas[0].hpa, hpas[0].lag), ("billing", Some(100)));
         let follower = Leadership::new(watch::channel(None).1);
         let expected = (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER.to_owned());
-        assert_eq!(shown(follower).await, expected);
+        assert_eq!(get_status(follower).await, expected);
     }
 }

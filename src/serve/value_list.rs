@@ -69,7 +69,7 @@ struct ListMeta {}
 struct ExternalMetricValue<'a> {
     metric_name: &'a str,
     metric_labels: Pinned<'a>,
-    #[serde(serialize_with = "shown")]
+    #[serde(serialize_with = "serialize_timestamp")]
     timestamp: Rfc3339Timestamp,
     value: Milli,
 }
@@ -87,7 +87,10 @@ impl Serialize for Pinned<'_> {
     }
 }
 
-fn shown<S: Serializer>(value: &Rfc3339Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_timestamp<S: Serializer>(
+    value: &Rfc3339Timestamp,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 

@@ -1,11 +1,12 @@
 //! What lagwise says of the cap that it writes.
 
 use std::error::Error;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use prometheus::IntCounterVec;
 
 use super::counter;
+use crate::model::units::hpa_key::HpaKey;
 
 pub(super) static WRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
@@ -18,8 +19,7 @@ pub(super) static WRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 /// A ceiling was written to an HPA.
 #[derive(Debug)]
 pub struct CapWritten<'a> {
-    /// The HPA's namespace and name.
-    pub hpa: &'a (Arc<str>, Arc<str>),
+    pub hpa: &'a HpaKey,
     /// The ceiling; `None` where the HPA is given back to its user.
     pub ceiling: Option<u32>,
 }
@@ -28,8 +28,7 @@ impl CapWritten<'_> {
     /// Logs and counts.
     pub fn emit(&self) {
         WRITES.with_label_values(&["written"]).inc();
-        let (namespace, name) = self.hpa;
-        let hpa = format_args!("{namespace}/{name}");
+        let hpa = self.hpa;
         match self.ceiling {
             Some(ceiling) => tracing::info!(%hpa, ceiling, "maxReplicas is held to the ceiling"),
             None => tracing::info!(%hpa, "maxReplicas is the user's alone again"),
@@ -40,8 +39,7 @@ impl CapWritten<'_> {
 /// A ceiling could not be written to an HPA.
 #[derive(Debug)]
 pub struct CapFailed<'a> {
-    /// The HPA's namespace and name.
-    pub hpa: &'a (Arc<str>, Arc<str>),
+    pub hpa: &'a HpaKey,
     /// Why.
     pub reason: &'a dyn Error,
 }
@@ -50,9 +48,8 @@ impl CapFailed<'_> {
     /// Logs and counts.
     pub fn emit(&self) {
         WRITES.with_label_values(&["failed"]).inc();
-        let (namespace, name) = self.hpa;
         tracing::warn!(
-            hpa = format_args!("{namespace}/{name}"),
+            hpa = %self.hpa,
             reason = %self.reason,
             "the ceiling cannot be enforced: the value served is clamped instead"
         );
@@ -62,17 +59,15 @@ impl CapFailed<'_> {
 /// Somebody keeps undoing what is written to an HPA.
 #[derive(Debug)]
 pub struct CapFought<'a> {
-    /// The HPA's namespace and name.
-    pub hpa: &'a (Arc<str>, Arc<str>),
+    pub hpa: &'a HpaKey,
 }
 
 impl CapFought<'_> {
     /// Logs and counts.
     pub fn emit(&self) {
         WRITES.with_label_values(&["fought"]).inc();
-        let (namespace, name) = self.hpa;
         tracing::warn!(
-            hpa = format_args!("{namespace}/{name}"),
+            hpa = %self.hpa,
             "somebody keeps undoing the ceiling: it is written ever more rarely; have them leave \
              spec.maxReplicas alone, or set lagwise.dev/cap: advise"
         );

@@ -1,11 +1,12 @@
 //! What lagwise says of workloads that it sets to zero and wakes.
 
 use std::error::Error;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use prometheus::IntCounterVec;
 
 use super::counter;
+use crate::model::units::hpa_key::HpaKey;
 
 pub(super) static SCALES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
@@ -18,17 +19,15 @@ pub(super) static SCALES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 /// A workload without work was set to zero replicas.
 #[derive(Debug)]
 pub struct ScaledToZero<'a> {
-    /// Its HPA's namespace and name.
-    pub hpa: &'a (Arc<str>, Arc<str>),
+    pub hpa: &'a HpaKey,
 }
 
 impl ScaledToZero<'_> {
     /// Logs and counts.
     pub fn emit(&self) {
         SCALES.with_label_values(&["zeroed"]).inc();
-        let (namespace, name) = self.hpa;
         tracing::info!(
-            hpa = format_args!("{namespace}/{name}"),
+            hpa = %self.hpa,
             "no work for as long as the cooldown: the workload is scaled to zero"
         );
     }
@@ -37,8 +36,7 @@ impl ScaledToZero<'_> {
 /// A workload that was set to zero was woken.
 #[derive(Debug)]
 pub struct WakeUp<'a> {
-    /// Its HPA's namespace and name.
-    pub hpa: &'a (Arc<str>, Arc<str>),
+    pub hpa: &'a HpaKey,
     /// With so many replicas.
     pub replicas: u32,
 }
@@ -47,9 +45,8 @@ impl WakeUp<'_> {
     /// Logs and counts.
     pub fn emit(&self) {
         SCALES.with_label_values(&["woken"]).inc();
-        let (namespace, name) = self.hpa;
         tracing::info!(
-            hpa = format_args!("{namespace}/{name}"),
+            hpa = %self.hpa,
             replicas = self.replicas,
             "the workload is woken from zero"
         );
@@ -59,8 +56,7 @@ impl WakeUp<'_> {
 /// A workload could not be looked at, set to zero or woken.
 #[derive(Debug)]
 pub struct ZeroFailed<'a> {
-    /// Its HPA's namespace and name.
-    pub hpa: &'a (Arc<str>, Arc<str>),
+    pub hpa: &'a HpaKey,
     /// Why.
     pub reason: &'a dyn Error,
 }
@@ -69,9 +65,8 @@ impl ZeroFailed<'_> {
     /// Logs and counts.
     pub fn emit(&self) {
         SCALES.with_label_values(&["failed"]).inc();
-        let (namespace, name) = self.hpa;
         tracing::warn!(
-            hpa = format_args!("{namespace}/{name}"),
+            hpa = %self.hpa,
             reason = %self.reason,
             "scale to zero: the workload cannot be looked after"
         );

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::CommandFactory;
 use lagwise::cli::Cli;
 use lagwise::config::json_schema;
-use lagwise::model::findings::FindingKind;
+use lagwise::model::findings::FindingCode;
 use lagwise::serve::endpoints::{ADMIN, EXTERNAL_METRICS, Endpoint};
 use serde_json::Value;
 
@@ -34,26 +34,26 @@ fn cell(text: &str) -> String {
 
 fn findings() -> String {
     let mut page = String::from("| code | severity | kind | what |\n|---|---|---|---|\n");
-    for kind in FindingKind::ALL {
-        let (code, anchor) = (kind.code(), kind.code().to_lowercase());
-        let (severity, label, what) = (kind.severity(), kind.label(), cell(kind.what()));
+    for finding in FindingCode::ALL {
+        let (code, anchor) = (finding.code(), finding.code().to_lowercase());
+        let (severity, label, what) = (finding.severity(), finding.label(), cell(finding.what()));
         // Writing to a String cannot fail.
         let _ = writeln!(
             page,
             "| [{code}](#{anchor}) | {severity} | `{label}` | {what} |"
         );
     }
-    for kind in FindingKind::ALL {
+    for finding in FindingCode::ALL {
         let _ = write!(
             page,
             "\n### {}\n\n{}\n\n`{}`, {}. Reason of its events: `{}`.\n\n- **Why:** {}\n- **Fix:** {}\n",
-            kind.code(),
-            kind.what(),
-            kind.label(),
-            kind.severity(),
-            kind.reason(),
-            kind.why(),
-            kind.fix()
+            finding.code(),
+            finding.what(),
+            finding.label(),
+            finding.severity(),
+            finding.event_reason(),
+            finding.why(),
+            finding.fix()
         );
     }
     page

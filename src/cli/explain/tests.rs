@@ -93,10 +93,7 @@ fn derived(facts: &HpaFacts, after: Duration) -> Explanation {
     };
     let found = findings(&snapshot, &standings, &[facts], looking);
     snapshot.findings = Arc::new(found);
-    let subject = Subject::Hpa {
-        namespace: "shop".into(),
-        name: "billing".into(),
-    };
+    let subject = Subject::Hpa(HpaKey::new("shop", "billing"));
     derive(&subject, &snapshot, &now, &rules()).unwrap()
 }
 
@@ -209,10 +206,7 @@ fn a_group_without_an_hpa() {
     insta::assert_snapshot!(text::render(&ask("payments")));
     assert!(ask("other").is_unknown());
     // Who asks for no metric of lagwise has nothing to be explained.
-    let hpa = Subject::Hpa {
-        namespace: "shop".into(),
-        name: "other".into(),
-    };
+    let hpa = Subject::Hpa(HpaKey::new("shop", "other"));
     assert_eq!(derive(&hpa, &snapshot, &now, &rules()), None);
 }
 

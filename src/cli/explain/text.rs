@@ -62,7 +62,7 @@ impl Lines<'_> {
             return;
         }
         if metric.groups.len() > 1 {
-            let lag = shown(metric.lag, "unknown");
+            let lag = value_or(metric.lag, "unknown");
             self.add(1, &format!("lag of all groups: {lag}"));
         }
         if let Some(per_replica) = &metric.lag_per_replica {
@@ -88,7 +88,7 @@ impl Lines<'_> {
     }
 
     fn group(&mut self, group: &GroupPart) {
-        let members = shown(group.members, "unknown");
+        let members = value_or(group.members, "unknown");
         let assignor = group.assignor.as_deref().unwrap_or("unknown");
         self.add(
             1,
@@ -107,9 +107,9 @@ impl Lines<'_> {
             self.add(2, &format!("lag that counts: {lag}"));
         }
         if let Some(because) = &group.because {
-            let useful = shown(group.useful_parallelism, "no limit");
+            let useful = value_or(group.useful_parallelism, "no limit");
             self.add(2, &format!("useful parallelism: {useful}: {because}"));
-            let ceiling = shown(group.ceiling, "none");
+            let ceiling = value_or(group.ceiling, "none");
             let threads = match group.threads {
                 1 => "one member in each replica".to_owned(),
                 threads => format!("{threads} members in each replica"),
@@ -123,7 +123,7 @@ impl Lines<'_> {
             || "never read completely".to_owned(),
             |seconds| format!("read {seconds} s ago"),
         );
-        let lag = shown(topic.lag, "unknown");
+        let lag = value_or(topic.lag, "unknown");
         let age = topic
             .lag_seconds
             .map_or_else(String::new, |seconds| format!(", {} behind", age(seconds)));
@@ -144,7 +144,7 @@ impl Lines<'_> {
 
     fn cap(&mut self, cap: &Cap, ceiling: Option<u32>) {
         self.heading("Ceiling");
-        let ceiling = shown(ceiling, "none, or unknown");
+        let ceiling = value_or(ceiling, "none, or unknown");
         self.add(1, &format!("the HPA's replica ceiling: {ceiling}"));
         let held = match (&*cap.mode, cap.observed) {
             ("enforce", true) => "enforce: maxReplicas is seen to hold it",
@@ -161,8 +161,8 @@ impl Lines<'_> {
 
     fn outcome(&mut self, outcome: &Outcome) {
         self.heading("What the HPA makes of it");
-        let spec = shown(outcome.spec_replicas, "unknown");
-        let status = shown(outcome.status_replicas, "unknown");
+        let spec = value_or(outcome.spec_replicas, "unknown");
+        let status = value_or(outcome.status_replicas, "unknown");
         let (min, max) = (outcome.min_replicas, outcome.max_replicas);
         self.add(
             1,
@@ -176,7 +176,7 @@ impl Lines<'_> {
             self.add(1, line);
         }
         for proposal in &outcome.proposals {
-            let replicas = shown(proposal.replicas, "no number");
+            let replicas = value_or(proposal.replicas, "no number");
             self.add(
                 1,
                 &format!(
@@ -210,7 +210,7 @@ impl Lines<'_> {
     }
 }
 
-fn shown<T: ToString>(value: Option<T>, none: &str) -> String {
+fn value_or<T: ToString>(value: Option<T>, none: &str) -> String {
     value.map_or_else(|| none.to_owned(), |value| value.to_string())
 }
 
@@ -241,11 +241,11 @@ fn table(partitions: &[PartitionPart]) -> Vec<String> {
     for partition in partitions {
         table.add_row([
             partition.partition.to_string(),
-            shown(partition.committed_offset, "-"),
-            shown(partition.log_end_offset, "-"),
-            shown(partition.lag, "-"),
-            shown(partition.counts, "-"),
-            shown(partition.lag_seconds.map(age), "-"),
+            value_or(partition.committed_offset, "-"),
+            value_or(partition.log_end_offset, "-"),
+            value_or(partition.lag, "-"),
+            value_or(partition.counts, "-"),
+            value_or(partition.lag_seconds.map(age), "-"),
             partition.rule.clone(),
         ]);
     }

@@ -1,4 +1,4 @@
-//! What can be judged of manifests without Kafka.
+//! Checks manifests in files, without Kafka and without a Kubernetes cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -15,11 +15,11 @@ use crate::config::{Config, SystemEnvironment};
 use crate::daemon::answers;
 use crate::k8s::manifests::Manifests;
 use crate::model::diagnostics::current_findings::{FindingOptions, findings};
-use crate::model::diagnostics::hpa_findings::of_tolerance_alone;
-use crate::model::diagnostics::workload_findings::of_workload;
+use crate::model::diagnostics::hpa_findings::find_tolerance;
+use crate::model::diagnostics::workload_findings::find_in_workload;
 use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::metric_evaluation::standings;
-use crate::model::findings::Finding;
+use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::label;
 use crate::model::settings::cap_mode::CapMode;
@@ -36,11 +36,11 @@ const BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How deep folders are followed.
 const DEPTH_MAX: u32 = 16;
 
-/// Judges the manifests in these files.
+/// Checks the manifests in these files.
 ///
 /// # Errors
 /// The first file that cannot be read, by name.
-pub(super) fn judge(
+pub(super) fn check_files(
     files: &[PathBuf],
     config: Option<&Path>,
     namespace: Option<&str>,
@@ -48,8 +48,8 @@ pub(super) fn judge(
     let mut config = config.map(Config::load).transpose()?;
     let mut manifests = Manifests::default();
     for file in files {
-        for (name, text) in texts(file)? {
-            let documents = documents(&text).with_context(|| name.clone())?;
+        for (name, text) in read_texts(file)? {
+            let documents = parse_documents(&text).with_context(|| name.clone())?;
             if let [only] = documents.as_slice()
                 && is_config(only)
             {
@@ -68,7 +68,7 @@ pub(super) fn judge(
         }
     }
     Ok(LintResult {
-        findings: judged(&manifests, config.as_ref()),
+        findings: check_manifests(&manifests, config.as_ref()),
         unread: BTreeSet::new(),
     })
 }
@@ -78,7 +78,7 @@ fn is_config(document: &Value) -> bool {
 }
 
 /// The documents of a YAML or JSON text; empty ones are left out.
-fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
+fn parse_documents(text: &str) -> anyhow::Result<Vec<Value>> {
     let options = serde_saphyr::options! {
         with_snippet: false,
         emit_comments: false,
@@ -90,14 +90,14 @@ fn documents(text: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 /// A file's text; those of all `.yaml`, `.yml` and `.json` files of a folder, in the order of names.
-fn texts(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+fn read_texts(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let mut texts = BTreeMap::new();
     if path == Path::new("-") {
         let name = "standard input".to_owned();
-        let text = bounded(io::stdin().lock()).with_context(|| name.clone())?;
+        let text = read_bounded(io::stdin().lock()).with_context(|| name.clone())?;
         texts.insert(name, text);
     } else {
-        collect(path, DEPTH_MAX, &mut texts)?;
+        collect_files(path, DEPTH_MAX, &mut texts)?;
         ensure!(
             !texts.is_empty(),
             "{}: no .yaml, .yml or .json file in it",
@@ -107,12 +107,16 @@ fn texts(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(texts)
 }
 
-fn collect(path: &Path, depth: u32, texts: &mut BTreeMap<String, String>) -> anyhow::Result<()> {
+fn collect_files(
+    path: &Path,
+    depth: u32,
+    texts: &mut BTreeMap<String, String>,
+) -> anyhow::Result<()> {
     let name = path.display().to_string();
     let metadata = std::fs::metadata(path).with_context(|| name.clone())?;
     if !metadata.is_dir() {
         let file = File::open(path).with_context(|| name.clone())?;
-        let text = bounded(file).with_context(|| name.clone())?;
+        let text = read_bounded(file).with_context(|| name.clone())?;
         texts.insert(name, text);
         return Ok(());
     }
@@ -123,13 +127,13 @@ fn collect(path: &Path, depth: u32, texts: &mut BTreeMap<String, String>) -> any
         let path = entry.with_context(|| name.clone())?.path();
         let extension = path.extension().and_then(|e| e.to_str());
         if path.is_dir() || matches!(extension, Some("yaml" | "yml" | "json")) {
-            collect(&path, depth, texts)?;
+            collect_files(&path, depth, texts)?;
         }
     }
     Ok(())
 }
 
-fn bounded(from: impl Read) -> anyhow::Result<String> {
+fn read_bounded(from: impl Read) -> anyhow::Result<String> {
     let mut text = String::new();
     from.take(BYTES_MAX.saturating_add(1))
         .read_to_string(&mut text)
@@ -139,7 +143,7 @@ fn bounded(from: impl Read) -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn judged(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<Finding> {
+fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<Finding> {
     let hpas = &manifests.hpas;
     let (clusters, fixed, rules) = match config {
         Some(config) => (
@@ -147,7 +151,7 @@ fn judged(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<Finding> {
             answers::fixed_targets(config),
             answers::rules(config),
         ),
-        None => (clusters_named(hpas), Vec::new(), rules_by_default()),
+        None => (named_clusters(hpas), Vec::new(), default_policy()),
     };
     let targets = Targets::merge(&clusters, &fixed, hpas, BTreeSet::new());
     let snapshot = LagSnapshot {
@@ -161,27 +165,27 @@ fn judged(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<Finding> {
     let standings = standings(&snapshot.targets, &snapshot, &Moment::now(), &rules);
     let mut found = findings(&snapshot, &standings, hpas, looking);
     found.extend(snapshot.targets.findings.iter().cloned());
-    // What is configured only a configuration says.
+    // Without a configuration nobody knows which clusters and targets are configured.
     let is_known = |finding: &Finding| {
         config.is_some()
             || !matches!(
-                finding,
-                Finding::UnknownCluster { .. }
-                    | Finding::AmbiguousCluster { .. }
-                    | Finding::UnknownTarget { .. }
+                finding.code,
+                FindingCode::UnknownCluster
+                    | FindingCode::AmbiguousCluster
+                    | FindingCode::UnknownTarget
             )
     };
     found.retain(is_known);
-    found.extend(hpas.iter().filter_map(of_tolerance_alone));
+    found.extend(hpas.iter().filter_map(find_tolerance));
     for hpa in hpas {
         let workloads = manifests.workloads.iter();
-        found.extend(workloads.flat_map(|workload| of_workload(hpa, workload, None, &[])));
+        found.extend(workloads.flat_map(|workload| find_in_workload(hpa, workload, None, &[])));
     }
     found
 }
 
 /// The Kafka clusters that selectors name; one that has no name, where none does.
-fn clusters_named(hpas: &[HpaFacts]) -> Vec<ClusterName> {
+fn named_clusters(hpas: &[HpaFacts]) -> Vec<ClusterName> {
     let metrics = hpas.iter().flat_map(|hpa| &hpa.metrics);
     let named = metrics.flat_map(|metric| metric.selector.values(label::CLUSTER).unwrap_or(&[]));
     let named: BTreeSet<ClusterName> = named.map(|name| name.as_str().into()).collect();
@@ -192,7 +196,7 @@ fn clusters_named(hpas: &[HpaFacts]) -> Vec<ClusterName> {
 }
 
 /// The daemon's, where nobody has configured any.
-fn rules_by_default() -> ServingPolicy {
+fn default_policy() -> ServingPolicy {
     ServingPolicy {
         clamp: true,
         cap: CapMode::Advise,

@@ -1,4 +1,4 @@
-//! Findings and their table of codes, as they are printed.
+//! Prints findings and the table of their codes.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -8,11 +8,11 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::cli::Output;
-use crate::model::findings::{Finding, FindingKind, Severity};
+use crate::model::findings::{Finding, FindingCode, Severity};
 
-/// One finding.
+/// One finding, as it is printed.
 #[derive(Debug, Serialize)]
-pub(super) struct Reported {
+pub(super) struct FindingReport {
     code: &'static str,
     kind: &'static str,
     severity: Severity,
@@ -22,33 +22,33 @@ pub(super) struct Reported {
     fix: &'static str,
 }
 
-impl Reported {
-    /// All of them, the worst first, then by what they are about.
-    pub(super) fn all(findings: &BTreeSet<Finding>) -> Vec<Self> {
+impl FindingReport {
+    /// Reports of all findings, the worst first, then in the order of their objects.
+    pub(super) fn sorted(findings: &BTreeSet<Finding>) -> Vec<Self> {
         let mut sorted: Vec<_> = findings.iter().collect();
         sorted.sort_by_cached_key(|finding| {
-            let kind = finding.kind();
-            (Reverse(kind.severity()), finding.about().to_string(), kind)
+            let Finding { code, subject, .. } = finding;
+            (Reverse(code.severity()), subject.path(), *code)
         });
-        sorted.into_iter().map(Self::of).collect()
+        sorted.into_iter().map(Self::new).collect()
     }
 
-    fn of(finding: &Finding) -> Self {
-        let kind = finding.kind();
+    fn new(finding: &Finding) -> Self {
+        let code = finding.code;
         Self {
-            code: kind.code(),
-            kind: kind.label(),
-            severity: kind.severity(),
-            object: finding.about().to_string(),
+            code: code.code(),
+            kind: code.label(),
+            severity: code.severity(),
+            object: finding.subject.path(),
             message: finding.to_string(),
-            why: kind.why(),
-            fix: kind.fix(),
+            why: code.why(),
+            fix: code.fix(),
         }
     }
 }
 
-/// Findings for people.
-pub(super) fn table(findings: &[Reported]) -> String {
+/// Renders findings as text.
+pub(super) fn render_findings(findings: &[FindingReport]) -> String {
     let mut text = String::new();
     for one in findings {
         // Writing to a String cannot fail.
@@ -72,7 +72,7 @@ pub(super) fn table(findings: &[Reported]) -> String {
 
 /// A row of the table of codes.
 #[derive(Debug, Serialize)]
-struct Code {
+struct CodeRow {
     code: &'static str,
     kind: &'static str,
     severity: Severity,
@@ -80,16 +80,16 @@ struct Code {
     fix: &'static str,
 }
 
-/// The table of codes.
-pub(super) fn codes(output: Output) -> anyhow::Result<String> {
-    let of = |kind: &FindingKind| Code {
-        code: kind.code(),
-        kind: kind.label(),
-        severity: kind.severity(),
-        why: kind.why(),
-        fix: kind.fix(),
+/// Renders the table of codes.
+pub(super) fn render_codes(output: Output) -> anyhow::Result<String> {
+    let row = |code: &FindingCode| CodeRow {
+        code: code.code(),
+        kind: code.label(),
+        severity: code.severity(),
+        why: code.why(),
+        fix: code.fix(),
     };
-    let all: Vec<_> = FindingKind::ALL.iter().map(of).collect();
+    let all: Vec<_> = FindingCode::ALL.iter().map(row).collect();
     if let Some(text) = output.written(&all)? {
         return Ok(text);
     }

@@ -1,8 +1,9 @@
-//! What is judged of files, and how it is printed.
+//! Checks of files, and how findings are printed.
 
 use clap::Parser;
 
 use super::*;
+use crate::model::findings::FindingCode;
 
 #[derive(Parser)]
 struct Cli {
@@ -71,41 +72,46 @@ fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
-fn judged(files: &[(&str, &str)]) -> anyhow::Result<LintResult> {
+fn check(files: &[(&str, &str)]) -> anyhow::Result<LintResult> {
     let folder = written(files);
-    files::judge(&[folder.path().to_owned()], None, None)
+    files::check_files(&[folder.path().to_owned()], None, None)
 }
 
 #[test]
-fn files_are_judged_by_what_they_say() {
-    let found = judged(&[("hpa.yaml", MANIFESTS)]).unwrap();
-    insta::assert_snapshot!("files", table(&Reported::all(&found.findings)));
+fn files_are_checked_by_their_content() {
+    let found = check(&[("hpa.yaml", MANIFESTS)]).unwrap();
+    insta::assert_snapshot!(
+        "files",
+        render_findings(&FindingReport::sorted(&found.findings))
+    );
     let yaml = Output::Yaml
-        .written(&Reported::all(&found.findings))
+        .written(&FindingReport::sorted(&found.findings))
         .unwrap();
     insta::assert_snapshot!("files_as_yaml", yaml.unwrap());
-    assert_eq!(exit(&found, FailOn::Error), ExitCode::FAILURE);
+    assert_eq!(exit_code(&found, FailOn::Error), ExitCode::FAILURE);
 }
 
 #[test]
 fn the_table_of_codes() {
-    insta::assert_snapshot!("codes", codes(Output::Table).unwrap());
+    insta::assert_snapshot!("codes", render_codes(Output::Table).unwrap());
 }
 
 #[test]
 fn a_configuration_among_them_says_which_clusters_there_are() {
     let labels = |files: &[(&str, &str)]| {
-        let found = judged(files).unwrap().findings;
+        let found = check(files).unwrap().findings;
         let of_mail = found
             .into_iter()
-            .filter(|f| f.about().to_string() == "hpa/default/mail");
-        of_mail.map(|finding| finding.label()).collect::<Vec<_>>()
+            .filter(|f| f.subject.path() == "hpa/default/mail");
+        of_mail
+            .map(|finding| finding.code.label())
+            .collect::<Vec<_>>()
     };
     let manifests = ("a/hpa.yml", MANIFESTS);
     assert_eq!(labels(&[manifests]), [""; 0]);
     let configured = labels(&[manifests, ("b/c/lagwise.yaml", CONFIG)]);
     assert_eq!(configured, ["unknown_cluster"]);
-    let two = judged(&[("a.yaml", CONFIG), ("b.yaml", CONFIG)]).unwrap_err();
+    let two = check(&[("a.yaml", CONFIG), ("b.yaml", CONFIG)]).unwrap_err();
     assert!(two.to_string().contains("second configuration"), "{two}");
 }
 
@@ -122,13 +128,13 @@ fn what_cannot_be_read_is_an_error_that_names_the_file() {
         ("a.yaml", "clusters: []", "a.yaml"),
         ("a.txt", "", "no .yaml, .yml or .json file"),
     ] {
-        let error = format!("{:#}", judged(&[(name, text)]).unwrap_err());
+        let error = format!("{:#}", check(&[(name, text)]).unwrap_err());
         assert!(error.contains(expected), "{text}: {error}");
     }
-    let missing = files::judge(&["/nowhere/hpa.yaml".into()], None, None).unwrap_err();
+    let missing = files::check_files(&["/nowhere/hpa.yaml".into()], None, None).unwrap_err();
     assert!(format!("{missing:#}").starts_with("/nowhere/hpa.yaml: "));
     // Nothing to say is not the same as nothing read.
-    assert!(judged(&[("a.yaml", "")]).unwrap().findings.is_empty());
+    assert!(check(&[("a.yaml", "")]).unwrap().findings.is_empty());
 }
 
 #[test]
@@ -137,10 +143,10 @@ fn the_exit_code_says_how_bad_it_is() {
         findings: findings.iter().cloned().collect(),
         unread: unread.iter().map(|text| (*text).to_owned()).collect(),
     };
-    let hpa = || "n/h".to_owned();
-    let error = Finding::ValueTarget { hpa: hpa() };
-    let warning = Finding::TopicsTwice { hpa: hpa() };
-    let info = Finding::ToleranceLeft { hpa: hpa() };
+    let finding = |code| Finding::new(code, HpaKey::new("n", "h"), "m");
+    let error = finding(FindingCode::ValueTarget);
+    let warning = finding(FindingCode::TopicsTwice);
+    let info = finding(FindingCode::ToleranceLeft);
     let (ok, bad, unread) = (ExitCode::SUCCESS, ExitCode::FAILURE, ExitCode::from(2));
     for (found, fail_on, expected) in [
         (found(&[], &[]), FailOn::Info, ok),
@@ -161,7 +167,11 @@ fn the_exit_code_says_how_bad_it_is() {
         (found(&[info], &["pods: forbidden"]), FailOn::Error, unread),
         (found(&[error], &["pods: forbidden"]), FailOn::Error, bad),
     ] {
-        assert_eq!(exit(&found, fail_on), expected, "{found:?} {fail_on:?}");
+        assert_eq!(
+            exit_code(&found, fail_on),
+            expected,
+            "{found:?} {fail_on:?}"
+        );
     }
 }
 

@@ -37,18 +37,18 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
         table.add_row([
             hpa.namespace.clone(),
             hpa.hpa.clone(),
-            known(hpa.lag),
+            value_or_dash(hpa.lag),
             time(hpa),
-            known(hpa.replicas),
-            known(hpa.desired),
+            value_or_dash(hpa.replicas),
+            value_or_dash(hpa.desired),
             match hpa.ceiling {
                 None => "-".to_owned(),
                 Some(Limit::Bounded(most)) => most.to_string(),
                 Some(Limit::Unbounded) => "none".to_owned(),
             },
-            known(hpa.partitions),
+            value_or_dash(hpa.partitions),
             cap(hpa),
-            known(hpa.age_millis.map(shown)),
+            value_or_dash(hpa.age_millis.map(format_age)),
             match hpa.findings.as_slice() {
                 [] => "-".to_owned(),
                 codes => codes.join(","),
@@ -61,7 +61,7 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
     lines.fold(String::new(), |text, line| text + &line + "\n")
 }
 
-fn known(value: Option<impl ToString>) -> String {
+fn value_or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
@@ -73,12 +73,12 @@ fn time(hpa: &HpaStatus) -> String {
     match hpa.lag_millis_is_lower_bound {
         // At least nothing says nothing.
         true if millis < 1000 => "-".to_owned(),
-        true => format!(">{}", shown(millis)),
-        false => shown(millis),
+        true => format!(">{}", format_age(millis)),
+        false => format_age(millis),
     }
 }
 
-fn shown(millis: u64) -> String {
+fn format_age(millis: u64) -> String {
     let seconds = Duration::from_secs(millis.div_ceil(1000));
     humantime::format_duration(seconds)
         .to_string()

@@ -167,7 +167,7 @@ impl HttpConnector for Connector {
 async fn exchange(client: &reqwest::Client, request: HttpRequest) -> Result<HttpResponse, String> {
     let method = reqwest::Method::from_bytes(request.method().as_bytes());
     let method = method.map_err(|error| error.to_string())?;
-    let asked = http::shown(request.uri());
+    let asked = http::redact_url(request.uri());
     let mut out = client.request(method, request.uri());
     for (name, value) in request.headers() {
         out = out.header(name, value);

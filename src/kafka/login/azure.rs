@@ -58,7 +58,7 @@ impl Azure {
     }
 
     pub(super) async fn fetch(&self) -> Result<Fetched, String> {
-        let asked = http::shown(&self.token_url);
+        let asked = http::redact_url(&self.token_url);
         let about = |reason: String| format!("{asked}: {reason}");
         // Read each time: the kubelet renews it.
         let assertion = file::read(&self.token_file).await?;

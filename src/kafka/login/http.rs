@@ -58,9 +58,16 @@ pub(super) struct HttpAnswer {
 
 /// Sends the request and reads the whole answer.
 pub(super) async fn send(request: RequestBuilder) -> Result<HttpAnswer, String> {
-    let mut response = request.send().await.map_err(|error| told(&error))?;
+    let mut response = request
+        .send()
+        .await
+        .map_err(|error| describe_error(&error))?;
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| told(&error))? {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| describe_error(&error))?
+    {
         body.extend_from_slice(&chunk);
         if body.len() > BODY_BYTES_MAX {
             return Err(format!("its answer is longer than {BODY_BYTES_MAX} bytes"));
@@ -74,7 +81,7 @@ pub(super) async fn send(request: RequestBuilder) -> Result<HttpAnswer, String> 
 }
 
 /// A URL without what may be a secret in it.
-pub(super) fn shown(url: &str) -> String {
+pub(super) fn redact_url(url: &str) -> String {
     let Ok(mut url) = Url::parse(url) else {
         return "a URL that cannot be read".into();
     };
@@ -125,7 +132,7 @@ fn plain(words: &str, secrets: &[&str]) -> String {
 }
 
 /// Why there was no answer. The URL, which may hold a secret, is left out.
-fn told(error: &reqwest::Error) -> String {
+fn describe_error(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".into();
     }
@@ -169,7 +176,7 @@ mod tests {
 
     #[test]
     fn urls_lose_what_may_be_secret() {
-        assert_eq!(shown("https://a:b@h/p?q=r#s"), "https://h/p");
-        assert_eq!(shown("no url"), "a URL that cannot be read");
+        assert_eq!(redact_url("https://a:b@h/p?q=r#s"), "https://h/p");
+        assert_eq!(redact_url("no url"), "a URL that cannot be read");
     }
 }

@@ -32,7 +32,7 @@ pub struct Oidc {
 
 impl Oidc {
     pub(super) async fn fetch(&self) -> Result<Fetched, String> {
-        let asked = http::shown(&self.token_url);
+        let asked = http::redact_url(&self.token_url);
         let about = |reason: String| format!("{asked}: {reason}");
         let pem = match &self.ca_file {
             None => None,

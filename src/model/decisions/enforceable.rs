@@ -1,14 +1,15 @@
 //! The ceilings that may be enforced: those of HPAs of which everything was read in the last sweep.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{MetricValue, ServingPolicy, answer};
-use crate::model::hpa::key::HpaKey;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Target;
 use crate::model::targets::metric_query::MetricQuery;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 
 /// A complete read of every metric of ours on an HPA.
@@ -34,7 +35,7 @@ pub fn complete_reads(
         let Some((namespace, name, question)) = MetricQuery::of(target) else {
             continue;
         };
-        let hpa = (namespace.clone(), name.clone());
+        let hpa = HpaKey::new(Arc::clone(namespace), Arc::clone(name));
         if !wanted(&hpa) {
             continue;
         }

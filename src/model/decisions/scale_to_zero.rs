@@ -12,9 +12,9 @@ use std::time::Duration;
 use super::enforceable::is_current;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::evaluation::{MetricValue, ServingPolicy, ValueRule, answer};
-use crate::model::hpa::key::HpaKey;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::metric_query::MetricQuery;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{Lag, Moment};
 
 /// How long after the write replicas above zero are taken for the HPA's own, written from what it
@@ -82,7 +82,7 @@ pub fn sleepers(
             ceiling: limit.and_then(|ceiling| ceiling.replicas.bounded()),
         };
         sleepers
-            .entry((Arc::clone(namespace), Arc::clone(name)))
+            .entry(HpaKey::new(Arc::clone(namespace), Arc::clone(name)))
             .and_modify(|all| {
                 *all = Candidate {
                     work: all.work.and(own.work),

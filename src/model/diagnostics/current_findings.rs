@@ -1,15 +1,15 @@
-//! Findings about HPAs and groups as they are now.
+//! Findings about HPAs and groups that need a snapshot: what their metrics, ceilings and members are now.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::hpa_findings::{of_ceiling, of_hpas};
+use super::hpa_findings::{find_against_ceiling, find_in_hpas};
 use crate::model::evaluation::metric_evaluation::{MetricEvaluation, hpa_ceilings};
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{ValueRule, topic_selection};
-use crate::model::findings::Finding;
-use crate::model::hpa::facts::{HpaFacts, shown};
+use crate::model::findings::{Finding, FindingCode};
+use crate::model::hpa::facts::HpaFacts;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
 use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::lag::lag_age::LagAge;
@@ -18,6 +18,7 @@ use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::targets::{Origin, Targets};
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas};
 use crate::model::units::parallelism_rule::ParallelismRule;
 
@@ -40,8 +41,8 @@ pub fn findings<H: Borrow<HpaFacts>>(
     hpas: &[H],
     looking: FindingOptions,
 ) -> BTreeSet<Finding> {
-    let mut found: BTreeSet<Finding> = of_hpas(hpas).collect();
-    found.extend(standings.iter().filter_map(of_outcome));
+    let mut found: BTreeSet<Finding> = find_in_hpas(hpas).collect();
+    found.extend(standings.iter().filter_map(find_in_outcome));
     let ceilings = hpa_ceilings(standings);
     let manner = manners(&snapshot.targets);
     for hpa in hpas.iter().map(Borrow::borrow) {
@@ -49,46 +50,56 @@ pub fn findings<H: Borrow<HpaFacts>>(
         let Some(Limit::Bounded(ceiling)) = ceilings.get(&key) else {
             continue;
         };
-        found.extend(of_tolerance(hpa, *ceiling));
+        found.extend(find_tolerance_against_ceiling(hpa, *ceiling));
         let manner = manner.get(&key).copied().unwrap_or_default();
         if !manner.moves {
-            found.extend(of_ceiling(hpa, *ceiling, looking.cap, manner.even));
+            found.extend(find_against_ceiling(
+                hpa,
+                *ceiling,
+                looking.cap,
+                manner.even,
+            ));
         }
     }
     let sleepers = sleeping_groups(&snapshot.targets);
     for (cluster, read) in &snapshot.clusters {
         for (id, group) in &read.groups {
             let may_sleep = sleepers.contains(&(cluster, id));
-            found.extend(of_group(cluster, id, group, may_sleep, looking));
+            found.extend(find_in_group(cluster, id, group, may_sleep, looking));
         }
     }
     found
 }
 
-/// What an HPA's tolerance does to the ceiling. Within it the HPA proposes the replicas there are:
-/// those that a rollout or another metric brought above the ceiling, or one too few below it.
+/// Finds a tolerance that makes the HPA miss its ceiling. Within its tolerance the HPA keeps the replicas that
+/// run: too many after a rollout or because of another metric, or too few just below the ceiling.
 #[must_use]
-pub fn of_tolerance(hpa: &HpaFacts, ceiling: Replicas) -> Vec<Finding> {
+pub fn find_tolerance_against_ceiling(hpa: &HpaFacts, ceiling: Replicas) -> Vec<Finding> {
     let (up, down) = (hpa.tolerance_up(), hpa.tolerance_down());
-    let name = || shown(hpa);
     let mut found = Vec::new();
     if hpa.max_replicas > ceiling.0 && up.max(down) > 0 {
-        found.push(Finding::ToleranceAbove {
-            hpa: name(),
-            ceiling,
-            max_replicas: hpa.max_replicas,
-        });
+        let message = format!(
+            "within its tolerance it may keep more replicas than the replica ceiling {ceiling}, up to maxReplicas {}",
+            hpa.max_replicas
+        );
+        found.push(Finding::new(
+            FindingCode::ToleranceAbove,
+            hpa.key(),
+            message,
+        ));
     }
     // The clamp serves at most ceiling x T, so from here on the ratio is within the tolerance.
     let scaled = u64::from(ceiling.0).saturating_mul(1000);
     let from = u32::try_from(scaled.div_ceil(up.saturating_add(1000))).unwrap_or(u32::MAX);
     let goal = ceiling.0.min(hpa.max_replicas);
     if from < goal {
-        found.push(Finding::ToleranceBelow {
-            hpa: name(),
-            from,
-            goal,
-        });
+        let message =
+            format!("its tolerance may stop it at {from} replicas, before it reaches {goal}");
+        found.push(Finding::new(
+            FindingCode::ToleranceBelow,
+            hpa.key(),
+            message,
+        ));
     }
     found
 }
@@ -105,10 +116,10 @@ struct CeilingUse {
 fn manners(targets: &Targets) -> BTreeMap<(&str, &str), CeilingUse> {
     let mut all: BTreeMap<(&str, &str), CeilingUse> = BTreeMap::new();
     for target in &targets.all {
-        let Origin::Hpa { namespace, name } = &target.origin else {
+        let Origin::Hpa(hpa) = &target.origin else {
             continue;
         };
-        let manner = all.entry((namespace, name)).or_default();
+        let manner = all.entry((&hpa.namespace, &hpa.name)).or_default();
         manner.moves |= target.settings.by() == By::Lagging;
         manner.even |= target.settings.even();
     }
@@ -128,79 +139,83 @@ fn sleeping_groups(targets: &Targets) -> BTreeSet<(&ClusterName, &GroupId)> {
 /// member leaves (KIP-211).
 const EXPIRES_AFTER: Duration = Duration::from_secs(5 * 24 * 3600);
 
-fn of_group(
+fn find_in_group(
     cluster: &ClusterName,
     id: &GroupId,
     group: &GroupSnapshot,
     may_sleep: bool,
     looking: FindingOptions,
 ) -> Vec<Finding> {
-    let names = || (cluster.clone(), id.clone());
     let mut found = Vec::new();
-    let Some(told) = group.description.as_deref() else {
+    let mut note = |code, message: &str| found.push(Finding::new(code, (cluster, id), message));
+    let Some(description) = group.description.as_deref() else {
         return found;
     };
-    if told.state == GroupState::Empty && !may_sleep && waits(group, looking.members_within) {
-        let (cluster, group) = names();
-        found.push(Finding::NoMembers { cluster, group });
+    if description.state == GroupState::Empty
+        && !may_sleep
+        && has_lag(group, looking.members_within)
+    {
+        note(FindingCode::NoMembers, "it has lag and no members");
     }
     if group.empty_for.is_some_and(|empty| empty >= EXPIRES_AFTER) && has_commits(group) {
-        let (cluster, group) = names();
-        found.push(Finding::OffsetsExpire { cluster, group });
+        note(
+            FindingCode::OffsetsExpire,
+            "it has had no members for five days, and brokers delete the offsets of such a group after seven by default",
+        );
     }
-    if told.state != GroupState::Stable {
+    if description.state != GroupState::Stable {
         return found;
     }
-    if is_mixed(told) {
-        let (cluster, group) = names();
-        found.push(Finding::MixedSubscriptions { cluster, group });
+    if is_mixed(description) {
+        note(
+            FindingCode::MixedSubscriptions,
+            "its members subscribe to different topics",
+        );
     }
     let known = topic_selection::whole_parallelism(group);
     if let Some((useful, rule)) = known.and_then(|p| {
         let most = p.limit.bounded()?;
         Some((Replicas(most), p.rule))
-    }) && has_more(told, useful, rule)
+    }) && has_idle_members(description, useful, rule)
     {
-        let (cluster, group) = names();
-        found.push(Finding::MembersBeyond {
-            cluster,
-            group,
-            useful,
-            rule,
-        });
+        let message = format!("it has more members than the {useful} that can have work ({rule})");
+        note(FindingCode::MembersBeyond, &message);
     }
     found
 }
 
-/// What an answer, or the want of one, says.
-fn of_outcome(standing: &MetricEvaluation<'_>) -> Option<Finding> {
-    let hpa = format!("{}/{}", standing.namespace, standing.hpa);
+/// Finds mistakes behind the value of a metric, or behind the reason why it has none.
+fn find_in_outcome(standing: &MetricEvaluation<'_>) -> Option<Finding> {
+    let finding = |code, message: String| {
+        let hpa = HpaKey::new(standing.namespace, standing.hpa);
+        Some(Finding::new(code, hpa, message))
+    };
     let refusal = match &standing.outcome {
         Ok(answer) if answer.rule == ValueRule::Fallback => {
-            return Some(Finding::FallbackServed { hpa });
+            return finding(
+                FindingCode::FallbackServed,
+                "lag has been unknown for longer than fallback-after, so fallback-replicas are served"
+                    .to_owned(),
+            );
         }
         Ok(_) => return None,
         Err(refusal) => refusal,
     };
     match refusal {
-        NoValueReason::TopicMissing { topic, cluster } => Some(Finding::TopicMissing {
-            hpa,
-            cluster: cluster.clone(),
-            topic: topic.clone(),
-        }),
-        NoValueReason::ConflictingTargets { .. } => Some(Finding::ConflictingTargets {
-            hpa,
-            reason: refusal.to_string(),
-        }),
+        NoValueReason::TopicMissing { .. } => {
+            finding(FindingCode::TopicMissing, refusal.to_string())
+        }
+        NoValueReason::ConflictingTargets { .. } => {
+            finding(FindingCode::ConflictingTargets, refusal.to_string())
+        }
         NoValueReason::NothingSelected { .. }
         | NoValueReason::NothingCommitted { .. }
         | NoValueReason::NothingMatches { .. }
         | NoValueReason::NoPartition { .. }
-        | NoValueReason::NamespaceNotWatched { .. } => Some(Finding::NothingToRead {
-            hpa,
-            reason: refusal.to_string(),
-        }),
-        // Told by what made the targets, or no mistake of anybody's.
+        | NoValueReason::NamespaceNotWatched { .. } => {
+            finding(FindingCode::NothingToRead, refusal.to_string())
+        }
+        // Found while the targets were built, or not a mistake.
         NoValueReason::UnknownMetric { .. }
         | NoValueReason::NoGroup { .. }
         | NoValueReason::UnknownTarget { .. }
@@ -220,8 +235,8 @@ fn has_commits(group: &GroupSnapshot) -> bool {
     topics.any(|topic| topic.latest.is_ok() && topic.may_have_commits())
 }
 
-/// Whether messages wait that are at least so old. Where their age cannot be told they are new.
-fn waits(group: &GroupSnapshot, at_least: Duration) -> bool {
+/// Whether the group has lag that is at least so old. Lag of unknown age counts as new.
+fn has_lag(group: &GroupSnapshot, at_least: Duration) -> bool {
     group.topics.values().any(|topic| {
         let Ok(lag) = &topic.latest else {
             return false;
@@ -231,17 +246,17 @@ fn waits(group: &GroupSnapshot, at_least: Duration) -> bool {
     })
 }
 
-/// Whether members subscribe to different topics, which the broker has to have told of each. Not of
-/// a share group: there each member may read what it likes.
+/// Whether members subscribe to different topics, of those whose subscription the broker reports. In a share
+/// group they may.
 fn is_mixed(group: &GroupDescription) -> bool {
-    let mut told = group.members.iter().filter_map(|m| m.subscribed.as_ref());
-    let first = told.next();
-    group.kind != GroupKind::Share && told.any(|other| Some(other) != first)
+    let mut known = group.members.iter().filter_map(|m| m.subscribed.as_ref());
+    let first = known.next();
+    group.kind != GroupKind::Share && known.any(|other| Some(other) != first)
 }
 
-/// Whether there are more members than can have work. Where the assignor is not known, only where
-/// some are seen to have none.
-fn has_more(group: &GroupDescription, useful: Replicas, rule: ParallelismRule) -> bool {
+/// Whether there are more members than can have work. If the assignor is not known, some members must also be
+/// seen without a partition.
+fn has_idle_members(group: &GroupDescription, useful: Replicas, rule: ParallelismRule) -> bool {
     let members = u32::try_from(group.members.len()).unwrap_or(u32::MAX);
     let some_are_idle = group.members.iter().any(|m| m.partitions() == 0);
     members > useful.0 && (rule != ParallelismRule::AssignorUnknown || some_are_idle)

@@ -1,50 +1,60 @@
-//! What is odd about HPAs by what they say themselves, and against their ceilings.
+//! Findings about HPAs from their own fields, and from comparing these with their ceilings.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::model::findings::{Finding, Window};
+use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::{
-    self, HpaFacts, asks_others, is_native, is_ours, is_paused, scales, shown,
+    self, HpaFacts, asks_others, is_native, is_ours, is_paused, scales,
 };
 use crate::model::settings::COOLDOWN;
 use crate::model::settings::annotation_keys::{CAP, PREFIX};
 use crate::model::settings::cap_mode::CapMode;
-use crate::model::units::metric::Metric;
+use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::newtypes::Replicas;
 
 /// How long the HPA follows the most that was wanted where it does not say
 /// (`--horizontal-pod-autoscaler-downscale-stabilization`).
 const DOWN_WINDOW_DEFAULT: u32 = 300;
 
-/// What is odd about HPAs with a metric of ours, whatever Kafka says.
-pub fn of_hpas<H: Borrow<HpaFacts>>(hpas: &[H]) -> impl Iterator<Item = Finding> {
+/// Finds mistakes in HPAs with a metric of lagwise that can be seen without Kafka.
+pub fn find_in_hpas<H: Borrow<HpaFacts>>(hpas: &[H]) -> impl Iterator<Item = Finding> {
     let ours = hpas.iter().map(Borrow::borrow).filter(|hpa| is_ours(hpa));
-    let own = ours.flat_map(|hpa| of_stabilisation(hpa).into_iter().chain(of_controller(hpa)));
-    own.chain(sharing(hpas))
+    let own = ours.flat_map(|hpa| {
+        find_stabilization(hpa)
+            .into_iter()
+            .chain(find_ignored_writes(hpa))
+    });
+    own.chain(find_shared_scale_targets(hpas))
 }
 
-/// Windows that hold up what a metric of ours says. The HPA's own default of 300 s downwards is no
-/// finding: it is what everybody has, and evens out what `kafka_lag` says.
-fn of_stabilisation(hpa: &HpaFacts) -> Vec<Finding> {
-    let finding = |window, seconds| Finding::Stabilised {
-        hpa: shown(hpa),
-        window,
-        seconds,
-    };
+/// Finds stabilization windows that delay what a metric of lagwise has decided. The controller's default of
+/// 300 s downwards is not a finding: every HPA has it, and it smooths `kafka_lag`.
+fn find_stabilization(hpa: &HpaFacts) -> Vec<Finding> {
+    let finding = |message: String| Finding::new(FindingCode::Stabilised, hpa.key(), message);
     let set = |window: Option<u32>| window.filter(|seconds| *seconds > 0);
     let mut found = Vec::new();
-    found.extend(set(hpa.window_up).map(|seconds| finding(Window::Up, seconds)));
+    found.extend(set(hpa.window_up).map(|seconds| {
+        finding(format!(
+            "behavior.scaleUp.stabilizationWindowSeconds is {seconds}, so new lag waits that long for more replicas"
+        ))
+    }));
     let mut metrics = hpa.metrics.iter();
     if metrics.any(|metric| Metric::from_name(&metric.name) == Some(Metric::DesiredReplicas)) {
-        found.extend(set(hpa.window_down).map(|seconds| finding(Window::Down, seconds)));
+        found.extend(set(hpa.window_down).map(|seconds| {
+            finding(format!(
+                "behavior.scaleDown.stabilizationWindowSeconds is {seconds}, so replicas stay that long after {DESIRED_METRIC} has decided on fewer"
+            ))
+        }));
     }
     let down = hpa.window_down.unwrap_or(DOWN_WINDOW_DEFAULT);
     if let Some(cooldown) = cooldown(hpa).filter(|_| is_native(hpa))
         && Duration::from_secs(down.into()) > cooldown
     {
-        found.push(finding(Window::Cooldown, down));
+        found.push(finding(format!(
+            "its scale-down stabilization window of {down} s is longer than lagwise.dev/cooldown, so it goes to zero that much later"
+        )));
     }
     found
 }
@@ -59,20 +69,23 @@ fn cooldown(hpa: &HpaFacts) -> Option<Duration> {
     }
 }
 
-/// Writes that are asked for and not made.
-fn of_controller(hpa: &HpaFacts) -> Option<Finding> {
+/// Finds writes that an annotation asks for and lagwise does not make, because a controller owns the HPA.
+fn find_ignored_writes(hpa: &HpaFacts) -> Option<Finding> {
     let controller = hpa.controller.as_ref()?;
     let says = |key: &str, value: &str| hpa.annotations.get(key).is_some_and(|v| v.trim() == value);
     let enforces = says(CAP, "enforce");
     let sleeps = says(&format!("{PREFIX}scale-to-zero"), "true") && !is_native(hpa);
-    (enforces || sleeps).then(|| Finding::ControllerOwned {
-        hpa: shown(hpa),
-        controller: controller.to_string(),
+    (enforces || sleeps).then(|| {
+        let message = format!(
+            "{controller} owns it, so lagwise does not write to it although an annotation asks for that"
+        );
+        Finding::new(FindingCode::ControllerOwned, hpa.key(), message)
     })
 }
 
-/// HPAs that scale the same, one of them by a metric of ours. Told of each of them.
-fn sharing<H: Borrow<HpaFacts>>(hpas: &[H]) -> Vec<Finding> {
+/// Finds HPAs that scale the same workload, at least one of them on a metric of lagwise. Each of them gets a
+/// finding.
+fn find_shared_scale_targets<H: Borrow<HpaFacts>>(hpas: &[H]) -> Vec<Finding> {
     let mut by_target: BTreeMap<(&str, &str, &str, &str), Vec<&HpaFacts>> = BTreeMap::new();
     for hpa in hpas.iter().map(Borrow::borrow) {
         let target = &hpa.scale_target;
@@ -86,66 +99,81 @@ fn sharing<H: Borrow<HpaFacts>>(hpas: &[H]) -> Vec<Finding> {
     for hpas in shared.filter(|hpas| hpas.iter().any(|hpa| is_ours(hpa))) {
         let others = |hpa: &HpaFacts| hpas.iter().copied().find(|h| h.name != hpa.name);
         found.extend(hpas.iter().filter_map(|hpa| {
-            Some(Finding::SharedScaleTarget {
-                hpa: shown(hpa),
-                other: shown(others(hpa)?),
-                scales: scales(hpa),
-            })
+            let message = format!("HPA {} also scales {}", others(hpa)?.key(), scales(hpa));
+            Some(Finding::new(
+                FindingCode::SharedScaleTarget,
+                hpa.key(),
+                message,
+            ))
         }));
     }
     found
 }
 
-/// What is odd about an HPA with this ceiling, which has to be one that only a change of the topic or
-/// the group moves. `even` = only numbers of replicas that share it evenly are wanted anyway.
+/// Compares an HPA with its ceiling, which must be one that only changes with the topic or the group. `even`
+/// means that the HPA only gets numbers of replicas that divide the ceiling.
 #[must_use]
-pub fn of_ceiling(hpa: &HpaFacts, ceiling: Replicas, default: CapMode, even: bool) -> Vec<Finding> {
+pub fn find_against_ceiling(
+    hpa: &HpaFacts,
+    ceiling: Replicas,
+    default: CapMode,
+    even: bool,
+) -> Vec<Finding> {
+    let finding = |code, message: String| Finding::new(code, hpa.key(), message);
     let mut found = Vec::new();
     let max_replicas = hpa.max_replicas;
     let is_held = facts::mode(hpa, default) == CapMode::Enforce && !is_paused(hpa);
     if max_replicas > ceiling.0 && !is_held {
-        let hpa_name = shown(hpa);
         found.push(match metric_of_others(hpa) {
-            Some(metric) => Finding::OthersAbove {
-                hpa: hpa_name,
-                metric: metric.to_owned(),
-                ceiling,
-                max_replicas,
-            },
-            None => Finding::MaxAboveCeiling {
-                hpa: hpa_name,
-                ceiling,
-                max_replicas,
-            },
+            Some(metric) => finding(
+                FindingCode::OthersAbove,
+                format!(
+                    "its metric {metric}, which lagwise does not serve, may scale it above the replica ceiling {ceiling}, up to maxReplicas {max_replicas}"
+                ),
+            ),
+            None => finding(
+                FindingCode::MaxAboveCeiling,
+                format!(
+                    "maxReplicas {max_replicas} is above the replica ceiling {ceiling}, and the value served never asks for more than the ceiling"
+                ),
+            ),
         });
     }
     let min_replicas = hpa.min_replicas.unwrap_or(1);
     if min_replicas > ceiling.0.max(1) {
-        found.push(Finding::MinAboveCeiling {
-            hpa: shown(hpa),
-            ceiling,
-            min_replicas,
-        });
+        found.push(finding(
+            FindingCode::MinAboveCeiling,
+            format!(
+                "minReplicas {min_replicas} is above the replica ceiling {ceiling}, so some replicas never have work"
+            ),
+        ));
     }
     let rest = ceiling.0.checked_rem(max_replicas);
     if !even && max_replicas < ceiling.0 && rest.is_some_and(|rest| rest > 0) {
-        found.push(Finding::UnevenPartitions {
-            hpa: shown(hpa),
-            ceiling,
-            max_replicas,
-        });
+        found.push(finding(
+            FindingCode::UnevenPartitions,
+            format!(
+                "maxReplicas {max_replicas} does not divide the replica ceiling {ceiling}, so at the maximum some replicas have more work than others"
+            ),
+        ));
     }
     found
 }
 
-/// What is odd about a tolerance where no ceiling is known to hold it against.
+/// Finds a tolerance that is not zero, for use where the ceiling is not known.
 #[must_use]
-pub fn of_tolerance_alone(hpa: &HpaFacts) -> Option<Finding> {
+pub fn find_tolerance(hpa: &HpaFacts) -> Option<Finding> {
     let blurs = hpa.tolerance_up().max(hpa.tolerance_down()) > 0;
-    (blurs && is_ours(hpa)).then(|| Finding::ToleranceLeft { hpa: shown(hpa) })
+    (blurs && is_ours(hpa)).then(|| {
+        Finding::new(
+            FindingCode::ToleranceLeft,
+            hpa.key(),
+            "its tolerance is not \"0\", so it may stop below the replica ceiling or keep replicas above it",
+        )
+    })
 }
 
-/// A metric that somebody else serves, External or of another type.
+/// A metric that lagwise does not serve, External or of another type.
 fn metric_of_others(hpa: &HpaFacts) -> Option<&str> {
     let other = || hpa.other_metrics.first().map(|name| &**name);
     asks_others(hpa).or_else(other)

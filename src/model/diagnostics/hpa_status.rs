@@ -65,20 +65,19 @@ pub fn statuses(snapshot: &LagSnapshot, now: &Moment, rules: &ServingPolicy) -> 
         all.entry(key).or_default().standings.push(standing);
     }
     for target in &snapshot.targets.all {
-        if let Origin::Hpa { namespace, name } = &target.origin {
-            let gathered = all.entry((namespace, name)).or_default();
+        if let Origin::Hpa(hpa) = &target.origin {
+            let gathered = all.entry((&hpa.namespace, &hpa.name)).or_default();
             gathered.targets.push(target);
         }
     }
     for finding in snapshot.all_findings() {
-        match finding.about() {
+        match &finding.subject {
             // An HPA whose only metric cannot be used has no target, and is one all the same.
-            FindingSubject::Hpa(shown) => {
-                if let Some(key) = shown.split_once('/') {
-                    all.entry(key).or_default().findings.push(finding);
-                }
+            FindingSubject::Hpa(hpa) => {
+                let key = (&*hpa.namespace, &*hpa.name);
+                all.entry(key).or_default().findings.push(finding);
             }
-            FindingSubject::Group(cluster, group) => {
+            FindingSubject::Group { cluster, group } => {
                 for gathered in all.values_mut() {
                     let is_of =
                         |t: &&Target| t.interest.cluster == *cluster && t.interest.group == *group;
@@ -135,7 +134,7 @@ impl Gathered<'_> {
         let mut findings: Vec<_> = self
             .findings
             .iter()
-            .map(|f| f.kind().code().to_owned())
+            .map(|f| f.code.code().to_owned())
             .collect();
         findings.sort_unstable();
         findings.dedup();
@@ -173,7 +172,7 @@ impl Gathered<'_> {
         if let Some(most) = answers.max_by_key(|answer| answer.desired) {
             return most.rule.label().to_owned();
         }
-        let worst = self.findings.iter().max_by_key(|f| f.kind().severity());
+        let worst = self.findings.iter().max_by_key(|f| f.code.severity());
         worst.map(ToString::to_string).unwrap_or_default()
     }
 

@@ -1,4 +1,4 @@
-//! What happened to a group's lag that a person should hear of, from two snapshots in a row.
+//! What went wrong with a group's lag between two snapshots of a cluster.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,166 +6,211 @@ use std::sync::Arc;
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic, TopicLag};
-use crate::model::units::newtypes::{GroupId, Lag, Partition, TopicName};
+use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Partition, TopicName};
 
-/// Something that began with the latest reading of a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LagEvent {
-    /// The group.
+/// A problem with a group's lag that began with the latest reading. `Display` says what happened, and to what.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LagIncident {
+    pub cluster: ClusterName,
     pub group: GroupId,
-    /// The topic; `None` where it is about the whole group.
+    /// `None` where the whole group is affected.
     pub topic: Option<TopicName>,
-    /// What happened.
-    pub kind: LagEventKind,
-    /// The first partition of those where it did.
-    pub first: Partition,
-    /// On how many partitions it did.
+    pub kind: IncidentKind,
+    /// The first of the affected partitions.
+    pub first_partition: Partition,
+    /// How many partitions of the topic are affected.
     pub partitions: usize,
+    /// Messages that retention deleted before the group read them, on all affected partitions.
+    pub lost: Lag,
 }
 
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LagEventKind {
-    /// Retention overtook the group: so much is gone unread in all.
-    Lost(Lag),
-    /// The topic was recreated or truncated under the group's commits.
-    Replaced,
-    /// The group's commits vanished.
-    Forgotten,
-    /// Partitions do not get on.
-    Stuck,
-    /// No partition that is behind gets on.
+impl fmt::Display for LagIncident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cluster, group, .. } = self;
+        write!(f, "group {group:?} on Kafka cluster {cluster:?}")?;
+        if let Some(topic) = &self.topic {
+            write!(f, ", topic {topic:?}")?;
+        }
+        write!(f, ": {}", self.kind)
+    }
+}
+
+/// What happened. `Display` is a sentence without names and numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IncidentKind {
+    OffsetsLost,
+    TopicRecreated,
+    CommitsVanished,
+    /// Some partitions are stuck while the group progresses on others, or while their log grows.
+    PartitionsStuck,
+    /// Every partition with lag is stuck.
     GroupStuck,
 }
 
-impl LagEventKind {
-    /// The kind, for labels.
+impl IncidentKind {
+    /// All kinds.
+    pub const ALL: [IncidentKind; 5] = [
+        IncidentKind::OffsetsLost,
+        IncidentKind::TopicRecreated,
+        IncidentKind::CommitsVanished,
+        IncidentKind::PartitionsStuck,
+        IncidentKind::GroupStuck,
+    ];
+
+    /// The name in metric labels and log fields.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
-            LagEventKind::Lost(_) => "lost",
-            LagEventKind::Replaced => "replaced",
-            LagEventKind::Forgotten => "forgotten",
-            LagEventKind::Stuck => "stuck",
-            LagEventKind::GroupStuck => "group_stuck",
+            IncidentKind::OffsetsLost => "lost",
+            IncidentKind::TopicRecreated => "replaced",
+            IncidentKind::CommitsVanished => "forgotten",
+            IncidentKind::PartitionsStuck => "stuck",
+            IncidentKind::GroupStuck => "group_stuck",
         }
     }
 
-    fn of(lag: &Result<PartitionLag, Fault>) -> Option<Self> {
+    /// The reason of a Kubernetes event, in camel case.
+    #[must_use]
+    pub fn event_reason(self) -> &'static str {
+        match self {
+            IncidentKind::OffsetsLost => "OffsetsLost",
+            IncidentKind::TopicRecreated => "TopicRecreated",
+            IncidentKind::CommitsVanished => "CommitsVanished",
+            IncidentKind::PartitionsStuck => "PartitionsStuck",
+            IncidentKind::GroupStuck => "GroupStuck",
+        }
+    }
+
+    /// Whether it is published as an event on the HPAs that scale on the group. A problem of single partitions
+    /// is only logged.
+    #[must_use]
+    pub fn concerns_hpas(self) -> bool {
+        self != IncidentKind::PartitionsStuck
+    }
+
+    fn from_reading(lag: &Result<PartitionLag, Fault>) -> Option<Self> {
         match lag {
-            Ok(PartitionLag::Lost(_)) => Some(LagEventKind::Lost(Lag(0))),
-            Ok(PartitionLag::Forgotten(_)) => Some(LagEventKind::Forgotten),
-            Ok(PartitionLag::Stuck { .. }) => Some(LagEventKind::Stuck),
-            Err(Fault::LogReplaced | Fault::CommitBeyondEnd) => Some(LagEventKind::Replaced),
+            Ok(PartitionLag::Lost(_)) => Some(IncidentKind::OffsetsLost),
+            Ok(PartitionLag::Forgotten(_)) => Some(IncidentKind::CommitsVanished),
+            Ok(PartitionLag::Stuck { .. }) => Some(IncidentKind::PartitionsStuck),
+            Err(Fault::LogReplaced | Fault::CommitBeyondEnd) => Some(IncidentKind::TopicRecreated),
             _ => None,
         }
     }
 }
 
-impl fmt::Display for LagEvent {
+impl fmt::Display for IncidentKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            LagEventKind::Lost(lost) => {
-                write!(f, "retention overtook the group: {lost} messages are gone unread")
+        f.write_str(match self {
+            IncidentKind::OffsetsLost => {
+                "retention deleted messages before the group read them; speed up the consumers or keep messages longer"
             }
-            LagEventKind::Replaced => f.write_str(
-                "the topic was recreated or truncated: lag is unknown until the group commits again",
-            ),
-            LagEventKind::Forgotten => f.write_str(
-                "the group's commits vanished: lag is measured from the last ones known",
-            ),
-            LagEventKind::Stuck => {
-                f.write_str("the group gets no further here, while it does elsewhere or the log grows")
+            IncidentKind::TopicRecreated => {
+                "the topic was recreated or truncated, and lag is unknown until the group commits again"
             }
-            LagEventKind::GroupStuck => {
-                f.write_str("the group gets no further on any partition that is behind")
+            IncidentKind::CommitsVanished => {
+                "the committed offsets were deleted or expired, and lag is measured from the last known ones"
             }
-        }
+            IncidentKind::PartitionsStuck => {
+                "the group makes no progress on these partitions, while it does on others or their log grows; look for a message that fails again and again"
+            }
+            IncidentKind::GroupStuck => {
+                "the group makes no progress on any partition with lag; look at the consumers' logs"
+            }
+        })
     }
 }
 
-/// What began between two snapshots of a cluster.
+/// The incidents that began between two snapshots of a cluster.
 #[must_use]
-pub fn events(before: &ClusterSnapshot, after: &ClusterSnapshot) -> Vec<LagEvent> {
-    let mut events = Vec::new();
+pub fn detect_incidents(
+    cluster: &ClusterName,
+    before: &ClusterSnapshot,
+    after: &ClusterSnapshot,
+) -> Vec<LagIncident> {
+    let mut incidents = Vec::new();
     for (id, group) in &after.groups {
         let known = before.groups.get(id);
+        // A group that was not read again is shared by both snapshots.
         if known.is_none_or(|known| !Arc::ptr_eq(known, group)) {
-            of_group(id, known.map(|known| &**known), group, &mut events);
+            let known = known.map(|known| &**known);
+            detect_in_group((cluster, id), known, group, &mut incidents);
         }
     }
-    events
+    incidents
 }
 
-fn of_group(
-    id: &GroupId,
+fn detect_in_group(
+    id: (&ClusterName, &GroupId),
     before: Option<&GroupSnapshot>,
     after: &GroupSnapshot,
-    events: &mut Vec<LagEvent>,
+    incidents: &mut Vec<LagIncident>,
 ) {
     for (topic, read) in &after.topics {
         let Ok(lag) = &read.latest else {
             continue;
         };
         let known = before.and_then(|before| before.topics.get(topic));
-        of_topic(id, topic, known, lag, events);
+        detect_in_topic(id, topic, known, lag, incidents);
     }
     if after.stuck && before.is_none_or(|before| !before.stuck) {
-        events.push(LagEvent {
-            group: id.clone(),
+        incidents.push(LagIncident {
+            cluster: id.0.clone(),
+            group: id.1.clone(),
             topic: None,
-            kind: LagEventKind::GroupStuck,
-            first: 0,
+            kind: IncidentKind::GroupStuck,
+            first_partition: 0,
             partitions: 0,
+            lost: Lag(0),
         });
     }
 }
 
-fn of_topic(
-    id: &GroupId,
+/// Adds one incident per kind, however many partitions of the topic it began on.
+fn detect_in_topic(
+    (cluster, group): (&ClusterName, &GroupId),
     topic: &TopicName,
     before: Option<&GroupTopic>,
     after: &TopicLag,
-    events: &mut Vec<LagEvent>,
+    incidents: &mut Vec<LagIncident>,
 ) {
-    let first_of_topic = events.len();
+    let first_of_topic = incidents.len();
     for (index, lag) in after.lags.iter().enumerate() {
-        let Some(mut kind) = LagEventKind::of(lag) else {
+        let Some(kind) = IncidentKind::from_reading(lag) else {
             continue;
         };
-        // A reading without an answer for the partition says nothing of what was before it.
-        let was = |lag: &TopicLag| LagEventKind::of(lag.lags.get(index)?);
-        let latest = before.and_then(|before| before.latest.as_ref().ok());
-        let complete = before.and_then(|before| before.complete.as_ref());
-        let is_answered = latest.is_some_and(|latest| {
-            let lag = latest.lags.get(index);
-            was(latest).is_some() || lag.is_some_and(|lag| lag.is_ok())
-        });
-        let known = if is_answered { latest } else { complete };
-        if known.and_then(|known| was(known)) == Some(kind) {
+        if kind_before(before, index) == Some(kind) {
             continue;
         }
         let lost = after.lost(index).unwrap_or_default();
-        let of_topic = events.get_mut(first_of_topic..).unwrap_or_default();
-        let same = of_topic.iter_mut().find(|e| e.kind.label() == kind.label());
-        if let Some(event) = same {
-            event.partitions = event.partitions.saturating_add(1);
-            if let LagEventKind::Lost(sum) = &mut event.kind {
-                *sum = sum.plus(lost);
-            }
+        let of_topic = incidents.get_mut(first_of_topic..).unwrap_or_default();
+        if let Some(incident) = of_topic.iter_mut().find(|i| i.kind == kind) {
+            incident.partitions = incident.partitions.saturating_add(1);
+            incident.lost = incident.lost.plus(lost);
             continue;
         }
-        if let LagEventKind::Lost(sum) = &mut kind {
-            *sum = lost;
-        }
-        events.push(LagEvent {
-            group: id.clone(),
+        incidents.push(LagIncident {
+            cluster: cluster.clone(),
+            group: group.clone(),
             topic: Some(topic.clone()),
             kind,
-            first: Partition::try_from(index).unwrap_or(Partition::MAX),
+            first_partition: Partition::try_from(index).unwrap_or(Partition::MAX),
             partitions: 1,
+            lost,
         });
     }
+}
+
+/// What was wrong with a partition before. The latest reading says so only if it has an answer for the partition;
+/// otherwise the last complete reading does.
+fn kind_before(before: Option<&GroupTopic>, index: usize) -> Option<IncidentKind> {
+    let before = before?;
+    let latest = before.latest.as_ref().ok().and_then(|l| l.lags.get(index));
+    let kind = latest.and_then(IncidentKind::from_reading);
+    if kind.is_some() || latest.is_some_and(Result::is_ok) {
+        return kind;
+    }
+    IncidentKind::from_reading(before.complete.as_ref()?.lags.get(index)?)
 }
 
 #[cfg(test)]
@@ -177,27 +222,28 @@ mod tests {
     use crate::model::lag::assembly::{ClusterHistory, Scope};
 
     #[test]
-    fn what_begins_is_told_once_and_again_when_it_begins_again() {
+    fn an_incident_is_detected_once_and_again_when_it_begins_again() {
         let mut history = ClusterHistory::default();
         let mut before = Arc::default();
-        let mut told = |seconds, rows: &[fixtures::Row]| {
+        let mut detect = |seconds, rows: &[fixtures::Row]| {
             let read = fixtures::read(Duration::from_secs(seconds), "g", "t", rows);
             let after = history.apply(read, Scope::Whole);
-            let found = events(&before, &after);
+            let found = detect_incidents(&"main".into(), &before, &after);
             before = after;
-            let one = |e: &LagEvent| (e.kind, e.first, e.partitions);
+            let one = |i: &LagIncident| (i.kind, i.lost.0, i.first_partition, i.partitions);
             found.iter().map(one).collect::<Vec<_>>()
         };
-        let lost = |n| LagEventKind::Lost(Lag(n));
         let rows = |at, commit: Option<i64>| [(at, Ok(Some(5)), Ok(50)), (at, Ok(commit), Ok(50))];
-        assert_eq!(told(0, &rows(0, Some(9))), []);
-        assert_eq!(told(5, &rows(20, Some(9))), [(lost(26), 0, 2)]);
-        assert_eq!(told(10, &rows(20, Some(9))), []);
-        assert_eq!(told(15, &rows(20, None)), [(LagEventKind::Forgotten, 1, 1)]);
+        assert_eq!(detect(0, &rows(0, Some(9))), []);
+        let lost = (IncidentKind::OffsetsLost, 26, 0, 2);
+        assert_eq!(detect(5, &rows(20, Some(9))), [lost]);
+        assert_eq!(detect(10, &rows(20, Some(9))), []);
+        let vanished = (IncidentKind::CommitsVanished, 0, 1, 1);
+        assert_eq!(detect(15, &rows(20, None)), [vanished]);
         let unknown = (0, Ok(Some(5)), Err(Fault::LeaderUnknown));
-        assert_eq!(told(20, &[unknown, rows(20, None)[1]]), []);
-        let replaced = (LagEventKind::Replaced, 1, 1);
-        assert_eq!(told(25, &rows(20, Some(60))), [replaced]);
-        assert_eq!(told(30, &rows(20, Some(60))), []);
+        assert_eq!(detect(20, &[unknown, rows(20, None)[1]]), []);
+        let recreated = (IncidentKind::TopicRecreated, 0, 1, 1);
+        assert_eq!(detect(25, &rows(20, Some(60))), [recreated]);
+        assert_eq!(detect(30, &rows(20, Some(60))), []);
     }
 }

@@ -1,13 +1,13 @@
-//! What an HPA scales, and what of it a person should know. For commands only: the daemon has no
-//! right to read it.
+//! Findings about the workloads that HPAs scale. Only commands look for them, because the daemon has no
+//! permission to read workloads.
 
 use core::net::IpAddr;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::model::evaluation::parallelism::Limit;
-use crate::model::findings::Finding;
-use crate::model::hpa::facts::{HpaFacts, is_ours, scales, shown};
+use crate::model::findings::{Finding, FindingCode};
+use crate::model::hpa::facts::{HpaFacts, is_ours, scales};
 use crate::model::kafka::group::{GroupDescription, GroupState};
 use crate::model::units::newtypes::GroupId;
 
@@ -66,10 +66,10 @@ impl WorkloadFacts {
     }
 }
 
-/// What is odd about a workload that an HPA scales by a metric of ours, with its ceiling where that is
-/// known, and the groups whose lag it scales by.
+/// Finds mistakes in a workload that an HPA scales on a metric of lagwise: `ceiling` is the HPA's, if known, and
+/// `groups` are those whose lag it scales on.
 #[must_use]
-pub fn of_workload(
+pub fn find_in_workload(
     hpa: &HpaFacts,
     workload: &WorkloadFacts,
     ceiling: Option<Limit>,
@@ -79,18 +79,21 @@ pub fn of_workload(
     if !is_ours(hpa) || !workload.is_of(hpa) {
         return found;
     }
+    let mut note = |code, message: String| found.push(Finding::new(code, hpa.key(), message));
+    let name = scales(hpa);
     if let Some(owner) = &workload.replicas_owner {
-        found.push(Finding::ReplicasInManifest {
-            hpa: shown(hpa),
-            scales: scales(hpa),
-            owner: owner.clone(),
-        });
+        note(
+            FindingCode::ReplicasInManifest,
+            format!(
+                "{owner} also sets spec.replicas of {name}: every time that is applied it undoes the HPA"
+            ),
+        );
     }
     if workload.ordered {
-        found.push(Finding::OrderedReady {
-            hpa: shown(hpa),
-            scales: scales(hpa),
-        });
+        note(
+            FindingCode::OrderedReady,
+            format!("{name} starts its pods one after another (podManagementPolicy OrderedReady)"),
+        );
     }
     if let Some(Limit::Bounded(ceiling)) = ceiling
         && ceiling.0 > 0
@@ -98,36 +101,35 @@ pub fn of_workload(
     {
         let surge = workload.surge.of(ceiling.0);
         if surge > 0 {
-            found.push(Finding::SurgeAboveCeiling {
-                hpa: shown(hpa),
-                scales: scales(hpa),
-                surge,
-                ceiling,
-            });
+            note(
+                FindingCode::SurgeAboveCeiling,
+                format!(
+                    "at the replica ceiling {ceiling} a rollout of {name} starts up to {surge} more pods, which join the group and have no work"
+                ),
+            );
         }
     }
     if let Some(pods) = &workload.pods {
         for (group, description) in groups {
-            let members = foreign(description, pods);
+            let members = count_foreign_members(description, pods);
             if members > 0 {
-                found.push(Finding::ForeignMembers {
-                    hpa: shown(hpa),
-                    group: (*group).clone(),
-                    members,
-                });
+                note(
+                    FindingCode::ForeignMembers,
+                    format!("group {group:?} has members that are not pods of {name}: {members}"),
+                );
             }
         }
     }
     found
 }
 
-/// Members that are none of the pods, where others are. Where none is, the brokers see other addresses
-/// than the pods' own (behind NAT), which says nothing.
-fn foreign(group: &GroupDescription, pods: &BTreeSet<IpAddr>) -> u32 {
+/// Counts the members that are not among the pods. If no member is, the brokers see other addresses than the
+/// pods' own (behind NAT), and the count is zero.
+fn count_foreign_members(group: &GroupDescription, pods: &BTreeSet<IpAddr>) -> u32 {
     if group.state != GroupState::Stable {
         return 0;
     }
-    let hosts = group.members.iter().map(|member| address(&member.host));
+    let hosts = group.members.iter().map(|member| parse_host(&member.host));
     let (own, other): (Vec<_>, Vec<_>) =
         hosts.partition(|host| host.is_some_and(|host| pods.contains(&host)));
     if own.is_empty() {
@@ -138,8 +140,8 @@ fn foreign(group: &GroupDescription, pods: &BTreeSet<IpAddr>) -> u32 {
     u32::try_from(other).unwrap_or(u32::MAX)
 }
 
-/// A member's host as brokers write it, such as `/10.0.0.7`.
-fn address(host: &str) -> Option<IpAddr> {
+/// Parses a member's host as brokers report it, such as `/10.0.0.7`.
+fn parse_host(host: &str) -> Option<IpAddr> {
     let host = host.rsplit('/').next().unwrap_or_default();
     host.parse()
         .ok()
@@ -184,7 +186,7 @@ mod tests {
     }
 
     fn labels(found: &[Finding]) -> Vec<&'static str> {
-        found.iter().map(Finding::label).collect()
+        found.iter().map(|finding| finding.code.label()).collect()
     }
 
     #[test]
@@ -229,7 +231,7 @@ mod tests {
                 &[],
             ),
         ] {
-            let found = of_workload(&hpa(max), &workload, ceiling, &[]);
+            let found = find_in_workload(&hpa(max), &workload, ceiling, &[]);
             assert_eq!(labels(&found), expected, "{workload:?} {max}");
         }
         let strange = HpaFacts {
@@ -240,7 +242,7 @@ mod tests {
             ordered: true,
             ..workload()
         };
-        assert_eq!(of_workload(&strange, &ordered, None, &[]), []);
+        assert_eq!(find_in_workload(&strange, &ordered, None, &[]), []);
         assert_eq!(Surge::Percent(25).of(9), 3);
     }
 
@@ -274,12 +276,12 @@ mod tests {
                 members: hosts.iter().map(|host| member(host)).collect(),
                 subtopologies: Vec::new(),
             };
-            let found = of_workload(&hpa(12), &billing, None, &[(&"g".into(), &group)]);
-            let members = found.first().map_or(0, |finding| match finding {
-                Finding::ForeignMembers { members, .. } => *members,
-                other => panic!("{other}"),
+            let found = find_in_workload(&hpa(12), &billing, None, &[(&"g".into(), &group)]);
+            let messages: Vec<_> = found.into_iter().map(|finding| finding.message).collect();
+            let expected = (expected > 0).then(|| {
+                format!("group \"g\" has members that are not pods of Deployment shop/billing: {expected}")
             });
-            assert_eq!(members, expected, "{hosts:?}");
+            assert_eq!(messages, Vec::from_iter(expected), "{hosts:?}");
         }
         let unknown = workload();
         let nobody = GroupDescription {
@@ -290,7 +292,7 @@ mod tests {
             subtopologies: Vec::new(),
         };
         assert_eq!(
-            of_workload(&hpa(12), &unknown, None, &[(&"g".into(), &nobody)]),
+            find_in_workload(&hpa(12), &unknown, None, &[(&"g".into(), &nobody)]),
             []
         );
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::hpa::key::HpaKey;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 
 /// Since when each HPA that may be scaled to zero has had no work.

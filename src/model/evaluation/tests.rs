@@ -13,8 +13,10 @@ use std::time::{Instant, SystemTime};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::diagnostics::current_findings::{FindingOptions, findings, of_tolerance};
-use crate::model::findings::Finding;
+use crate::model::diagnostics::current_findings::{
+    FindingOptions, find_tolerance_against_ceiling, findings,
+};
+use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::{HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::{ConnectionFault, Fault};
@@ -27,6 +29,7 @@ use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::{Offset, Partition};
 use crate::model::units::parallelism_rule::ParallelismRule;

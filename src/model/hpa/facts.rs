@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::selector::Selector;
 use crate::model::settings::annotation_keys::{CAP, PAUSED};
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::quantity::Milli;
 
@@ -92,6 +93,11 @@ pub struct HpaFacts {
 }
 
 impl HpaFacts {
+    #[must_use]
+    pub fn key(&self) -> HpaKey {
+        HpaKey::new(Arc::clone(&self.namespace), Arc::clone(&self.name))
+    }
+
     /// Its tolerance upwards, in thousandths.
     #[must_use]
     pub fn tolerance_up(&self) -> u64 {
@@ -153,8 +159,4 @@ pub fn is_ours(hpa: &HpaFacts) -> bool {
 pub fn scales(hpa: &HpaFacts) -> String {
     let target = &hpa.scale_target;
     format!("{} {}/{}", target.kind, hpa.namespace, target.name)
-}
-
-pub(in crate::model) fn shown(hpa: &HpaFacts) -> String {
-    format!("{}/{}", hpa.namespace, hpa.name)
 }

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use super::cap_mode::CapMode;
 use super::{By, Settings, THREADS_MAX, TopicChoice};
-use crate::model::findings::Finding;
+use crate::model::findings::{Finding, FindingCode, suggestion};
 use crate::model::settings::annotation_keys::{CEILING, PREFIX, USER_MAX, ZEROED_SINCE};
 use crate::model::settings::cap_mode::NO_CEILING;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::names;
 use crate::model::units::newtypes::{GroupId, Isolation, Lag, OffsetReset, TopicName};
 use crate::model::units::partition_filter::{PARTITIONS, PartitionFilter};
@@ -264,7 +265,7 @@ impl Annotations {
     /// default applies.
     #[must_use]
     pub fn read(
-        hpa: &str,
+        hpa: &HpaKey,
         annotations: &BTreeMap<String, String>,
         findings: &mut BTreeSet<Finding>,
     ) -> Self {
@@ -281,11 +282,11 @@ impl Annotations {
             };
             let Some(key) = KEYS.iter().find(|key| key.name == name) else {
                 let meant = did_you_mean(name, KEYS.iter().map(|key| key.name));
-                findings.insert(Finding::UnknownAnnotation {
-                    hpa: hpa.to_owned(),
-                    annotation: annotation.clone(),
-                    meant: meant.map(str::to_owned),
-                });
+                let message = format!(
+                    "unknown annotation {annotation}{}",
+                    suggestion(PREFIX, meant)
+                );
+                findings.insert(Finding::new(FindingCode::UnknownAnnotation, hpa, message));
                 continue;
             };
             let into = match suffix {
@@ -296,20 +297,22 @@ impl Annotations {
                 None => &mut read.every,
             };
             if (key.read)(value.trim(), into).is_none() {
-                findings.insert(Finding::BadAnnotation {
-                    hpa: hpa.to_owned(),
-                    annotation: annotation.clone(),
-                    value: shortened(value),
-                    allowed: key.allowed,
-                });
+                let message = format!(
+                    "annotation {annotation}: {:?} is invalid, so the default applies; allowed: {}",
+                    shortened(value),
+                    key.allowed
+                );
+                findings.insert(Finding::new(FindingCode::BadAnnotation, hpa, message));
             }
         }
         let all = read.named.values_mut().chain([&mut read.every]);
         for annotated in all {
             if annotated.topics.is_some() && annotated.pattern.is_some() {
-                findings.insert(Finding::TopicsTwice {
-                    hpa: hpa.to_owned(),
-                });
+                findings.insert(Finding::new(
+                    FindingCode::TopicsTwice,
+                    hpa,
+                    "annotations lagwise.dev/topics and lagwise.dev/topic-regex are both set; only the list of topics applies",
+                ));
             }
             let named = annotated.topics.take().map(TopicChoice::Named);
             let matching = annotated.pattern.take().map(TopicChoice::Matching);
@@ -377,7 +380,7 @@ mod tests {
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
         let mut findings = BTreeSet::new();
-        let read = Annotations::read("shop/a", &map, &mut findings);
+        let read = Annotations::read(&HpaKey::new("shop", "a"), &map, &mut findings);
         (read, findings.iter().map(ToString::to_string).collect())
     }
 
@@ -509,12 +512,12 @@ mod tests {
     #[test]
     fn an_unknown_key_is_a_finding_that_says_what_was_meant() {
         for (key, meant) in [
-            ("lagwise.dev/evenn", ", did you mean lagwise.dev/even?"),
+            ("lagwise.dev/evenn", " (did you mean lagwise.dev/even?)"),
             (
                 "lagwise.dev/threads_per_replica",
-                ", did you mean lagwise.dev/threads-per-replica?",
+                " (did you mean lagwise.dev/threads-per-replica?)",
             ),
-            ("lagwise.dev/evn.g", ", did you mean lagwise.dev/even?"),
+            ("lagwise.dev/evn.g", " (did you mean lagwise.dev/even?)"),
             ("lagwise.dev/", ""),
             ("lagwise.dev/colour", ""),
         ] {
@@ -549,7 +552,7 @@ mod tests {
             let mut pairs = pairs;
             pairs.insert(format!("{PREFIX}{}", KEYS[key].name), value);
             let mut findings = BTreeSet::new();
-            let read = Annotations::read("n/h", &pairs, &mut findings);
+            let read = Annotations::read(&HpaKey::new("n", "h"), &pairs, &mut findings);
             let _ = read.of(Some("g"));
             prop_assert!(findings.iter().all(|f| !f.to_string().is_empty()));
         }

@@ -8,13 +8,14 @@ use super::{
     ConfiguredTarget, HpaCap, Origin, Target, Targets, UnpickedCluster, WatchKey, groups_of,
     topics_of,
 };
-use crate::model::findings::Finding;
+use crate::model::findings::{Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, asks_others, own_mode};
 use crate::model::hpa::label;
 use crate::model::hpa::selector::Selector;
 use crate::model::settings::annotations::{Annotated, Annotations};
 use crate::model::settings::{GroupSettings, Settings};
-use crate::model::units::metric::Metric;
+use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment};
 use crate::model::units::quantity::Milli;
 use crate::model::units::spelling::did_you_mean;
@@ -57,7 +58,7 @@ impl Targets {
             HpaTargetBuilder {
                 targets: &mut merged,
                 hpa,
-                shown: format!("{}/{}", hpa.namespace, hpa.name),
+                key: hpa.key(),
             }
             .add();
         }
@@ -95,12 +96,12 @@ impl Targets {
             group.or_default().add(settings);
         }
         let conflicts = groups.into_iter().flat_map(|((cluster, group), settings)| {
-            let finding = move |setting| Finding::ConflictingSettings {
-                cluster: cluster.clone(),
-                group: group.clone(),
-                setting,
-            };
-            settings.conflicts.into_iter().map(finding)
+            settings.conflicts.into_iter().map(move |setting| {
+                let message = format!(
+                    "targets set {setting} differently; the value that counts more lag applies to all of them"
+                );
+                Finding::new(FindingCode::ConflictingSettings, (cluster, group), message)
+            })
         });
         let conflicts: Vec<_> = conflicts.collect();
         self.findings.extend(conflicts);
@@ -129,12 +130,13 @@ impl<'a> RequestedMetric<'a> {
     }
 }
 
+const NO_GROUP: &str = "the selector of its Kafka metric names no consumer group";
+
 /// The merging of one HPA.
 struct HpaTargetBuilder<'a> {
     targets: &'a mut Targets,
     hpa: &'a HpaFacts,
-    /// `namespace/name`.
-    shown: String,
+    key: HpaKey,
 }
 
 impl HpaTargetBuilder<'_> {
@@ -146,7 +148,7 @@ impl HpaTargetBuilder<'_> {
             return;
         }
         let findings = &mut self.targets.findings;
-        let annotations = Annotations::read(&self.shown, &self.hpa.annotations, findings);
+        let annotations = Annotations::read(&self.key, &self.hpa.annotations, findings);
         let mut names = BTreeSet::new();
         for asks in ours {
             for key in [label::GROUP, label::TARGET] {
@@ -157,39 +159,48 @@ impl HpaTargetBuilder<'_> {
         if annotations.scale_to_zero()
             && let Some(metric) = asks_others(self.hpa)
         {
-            let metric = metric.to_owned();
-            self.note(|hpa| Finding::NoZeroWithOthers { hpa, metric });
+            let message = format!(
+                "lagwise.dev/scale-to-zero has no effect: at zero replicas the HPA would not ask for its External metric {metric}, which lagwise does not serve"
+            );
+            self.note(FindingCode::NoZeroWithOthers, message);
         }
         for stray in annotations.strays(&names) {
-            let finding = Finding::StrayAnnotation {
-                hpa: self.shown.clone(),
-                annotation: stray.clone(),
-            };
-            self.targets.findings.insert(finding);
+            let message = format!(
+                "annotation {stray} is for a group or target that none of its metrics selects"
+            );
+            self.note(FindingCode::StrayAnnotation, message);
         }
     }
 
-    fn note(&mut self, finding: impl FnOnce(String) -> Finding) {
-        let finding = finding(self.shown.clone());
+    fn note(&mut self, code: FindingCode, message: impl Into<String>) {
+        let finding = Finding::new(code, &self.key, message);
         self.targets.findings.insert(finding);
     }
 
     fn add_metric(&mut self, asks: RequestedMetric<'_>, annotations: &Annotations) {
         match (asks.serves, asks.target) {
             (Metric::Lag, Some(MetricTarget::Value(_))) => {
-                self.note(|hpa| Finding::ValueTarget { hpa });
+                self.note(
+                    FindingCode::ValueTarget,
+                    "its Kafka metric has a target of type Value, so the HPA multiplies lag by its ready pods at every sync",
+                );
             }
             (Metric::DesiredReplicas, target)
                 if target != Some(MetricTarget::AverageValue(Milli::ONE)) =>
             {
-                self.note(|hpa| Finding::DesiredNotOne { hpa });
+                self.note(
+                    FindingCode::DesiredNotOne,
+                    format!("the target of {DESIRED_METRIC} is not averageValue \"1\""),
+                );
             }
             _ => {}
         }
         for key in asks.selector.keys().filter(|key| !label::ALL.contains(key)) {
-            let meant = did_you_mean(key, label::ALL).map(str::to_owned);
-            let label = key.to_owned();
-            self.note(|hpa| Finding::UnknownLabel { hpa, label, meant });
+            let meant = suggestion("", did_you_mean(key, label::ALL));
+            self.note(
+                FindingCode::UnknownLabel,
+                format!("the selector of its Kafka metric has the unknown label {key}{meant}"),
+            );
         }
         if asks.selector.mentions(label::TARGET) {
             self.add_configured(asks, annotations);
@@ -198,11 +209,17 @@ impl HpaTargetBuilder<'_> {
         let clusters = match self.targets.pick_clusters(asks.selector) {
             Ok(clusters) => clusters,
             Err(UnpickedCluster::Unknown(cluster)) => {
-                self.note(|hpa| Finding::UnknownCluster { hpa, cluster });
+                self.note(
+                    FindingCode::UnknownCluster,
+                    format!("the Kafka cluster {cluster:?} is not configured"),
+                );
                 return;
             }
             Err(UnpickedCluster::Ambiguous) => {
-                self.note(|hpa| Finding::AmbiguousCluster { hpa });
+                self.note(
+                    FindingCode::AmbiguousCluster,
+                    "several Kafka clusters are configured, and its selector names none of them",
+                );
                 return;
             }
         };
@@ -219,13 +236,16 @@ impl HpaTargetBuilder<'_> {
                 continue;
             };
             if wanted.iter().any(|(known, ..)| *known == group) {
-                self.note(|hpa| Finding::OneGroupForAll { hpa });
+                self.note(
+                    FindingCode::OneGroupForAll,
+                    "annotation lagwise.dev/consumer-group replaces several groups of the selector by one, whose lag counts once",
+                );
             } else {
                 wanted.push((group, label.unwrap_or_default(), annotated));
             }
         }
         if wanted.is_empty() {
-            self.note(|hpa| Finding::NoGroup { hpa });
+            self.note(FindingCode::NoGroup, NO_GROUP);
         }
         for cluster in clusters {
             for (group, label, annotated) in &wanted {
@@ -269,12 +289,14 @@ impl HpaTargetBuilder<'_> {
                 self.push(asks, &label, interest, settings);
             }
             if !found {
-                let target = name.clone();
-                self.note(|hpa| Finding::UnknownTarget { hpa, target });
+                self.note(
+                    FindingCode::UnknownTarget,
+                    format!("no target {name:?} is configured for its namespace"),
+                );
             }
         }
         if names.is_empty() {
-            self.note(|hpa| Finding::NoGroup { hpa });
+            self.note(FindingCode::NoGroup, NO_GROUP);
         }
         let labels: Vec<_> = names.iter().map(|name| Some(name.as_str())).collect();
         self.note_fallback(annotations, &labels);
@@ -283,7 +305,10 @@ impl HpaTargetBuilder<'_> {
     fn note_fallback(&mut self, annotations: &Annotations, labels: &[Option<&str>]) {
         let lacks = |label: &Option<&str>| annotations.lacks_fallback_replicas(*label);
         if labels.iter().any(lacks) {
-            self.note(|hpa| Finding::NoFallbackReplicas { hpa });
+            self.note(
+                FindingCode::NoFallbackReplicas,
+                "annotation lagwise.dev/fallback-after has no effect without lagwise.dev/fallback-replicas",
+            );
         }
     }
 
@@ -299,7 +324,12 @@ impl HpaTargetBuilder<'_> {
             Metric::DesiredReplicas => settings.lag_per_replica.map(MetricTarget::AverageValue),
         };
         if asks.serves == Metric::DesiredReplicas && wanted.is_none() {
-            self.note(|hpa| Finding::NoLagPerReplica { hpa });
+            self.note(
+                FindingCode::NoLagPerReplica,
+                format!(
+                    "{DESIRED_METRIC} needs to know the lag per replica, and no annotation lagwise.dev/lag-per-replica sets it"
+                ),
+            );
         }
         // Hardly any HPA sets much, and those of one HPA set the same: neighbours share it.
         let last = self.targets.all.last().map(|target| &target.settings);
@@ -308,10 +338,7 @@ impl HpaTargetBuilder<'_> {
             None => Arc::new(settings),
         };
         self.targets.all.push(Target {
-            origin: Origin::Hpa {
-                namespace: Arc::clone(&self.hpa.namespace),
-                name: Arc::clone(&self.hpa.name),
-            },
+            origin: Origin::Hpa(self.key.clone()),
             selector: Some(asks.selector.clone()),
             metric: asks.serves,
             index: asks.index,

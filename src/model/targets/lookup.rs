@@ -9,9 +9,9 @@ use super::metric_query::MetricQuery;
 use super::no_value_reason::NoValueReason;
 use super::{HpaCap, Origin, Target, Targets, UnpickedCluster, WatchKey, groups_of, topics_of};
 use crate::model::hpa::facts::MetricTarget;
-use crate::model::hpa::key::HpaKey;
 use crate::model::hpa::label;
 use crate::model::settings::Settings;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, GroupId};
 
@@ -54,7 +54,8 @@ impl<'a> MetricQuery<'a> {
     /// the configuration, which asks nothing.
     #[must_use]
     pub fn of(target: &'a Target) -> Option<(&'a Arc<str>, &'a Arc<str>, Self)> {
-        let (Origin::Hpa { namespace, name }, Some(selector)) = (&target.origin, &target.selector)
+        let (Origin::Hpa(HpaKey { namespace, name }), Some(selector)) =
+            (&target.origin, &target.selector)
         else {
             return None;
         };
@@ -131,21 +132,23 @@ fn by_hpa(
     let mut metrics: BTreeMap<(&Arc<str>, usize), Resolved> = BTreeMap::new();
     let (mut sleepers, mut caps) = (Vec::new(), Vec::new());
     for target in targets.selecting(question.namespace, asks, question.selector) {
-        let Origin::Hpa { name, namespace } = &target.origin else {
+        let Origin::Hpa(hpa) = &target.origin else {
             continue;
         };
-        if named.is_none_or(|names| names.iter().any(|n| **n == **name)) {
+        if named.is_none_or(|names| names.iter().any(|n| **n == *hpa.name)) {
             caps.extend(target.cap);
             if target.settings.scale_to_zero() {
-                sleepers.push((Arc::clone(namespace), Arc::clone(name)));
+                sleepers.push(hpa.clone());
             }
-            let metric = metrics.entry((name, target.index)).or_insert(Resolved {
-                metric: asks,
-                asked: Vec::new(),
-                wanted: target.wanted,
-                sleepers: Vec::new(),
-                caps: Vec::new(),
-            });
+            let metric = metrics
+                .entry((&hpa.name, target.index))
+                .or_insert(Resolved {
+                    metric: asks,
+                    asked: Vec::new(),
+                    wanted: target.wanted,
+                    sleepers: Vec::new(),
+                    caps: Vec::new(),
+                });
             metric.asked.push(asked(target));
         }
     }

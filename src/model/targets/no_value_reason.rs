@@ -9,16 +9,14 @@ use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoValueReason {
     /// No metric of ours.
-    #[error(
-        "the metric {metric:?} is not served here: lagwise serves {LAG_METRIC} and {DESIRED_METRIC}"
-    )]
+    #[error("lagwise does not serve the metric {metric:?}, only {LAG_METRIC} and {DESIRED_METRIC}")]
     UnknownMetric {
         /// Its name.
         metric: String,
     },
     /// The selector names no group.
     #[error(
-        "the selector {selector:?} names no consumer group: write for example \
+        "the selector {selector:?} names no consumer group; set for example \
          matchLabels: {{group: my-group, topic: my-topic}}"
     )]
     NoGroup {
@@ -26,7 +24,10 @@ pub enum NoValueReason {
         selector: String,
     },
     /// The selector names no target that is configured for the namespace.
-    #[error("no target of the configuration matches {selector:?} for namespace {namespace:?}")]
+    #[error(
+        "no target of the configuration matches {selector:?} for namespace {namespace:?}; \
+         configure the target, or add the namespace to it"
+    )]
     UnknownTarget {
         /// The selector.
         selector: String,
@@ -35,8 +36,8 @@ pub enum NoValueReason {
     },
     /// The selector leaves out every topic of the group.
     #[error(
-        "the selector {selector:?} leaves out every topic of group {group:?}: the labels that can be \
-         matched are group, topic, cluster, hpa and target"
+        "the selector {selector:?} matches no topic of group {group:?}; it may use the labels group, \
+         topic, cluster, hpa and target"
     )]
     NothingSelected {
         /// The selector.
@@ -45,7 +46,7 @@ pub enum NoValueReason {
         group: GroupId,
     },
     /// The selector names a cluster that is not configured.
-    #[error("the Kafka cluster {cluster:?} is not configured: known are {known}")]
+    #[error("the Kafka cluster {cluster:?} is not configured; the configured ones are {known}")]
     UnknownCluster {
         /// The name.
         cluster: String,
@@ -53,15 +54,15 @@ pub enum NoValueReason {
         known: String,
     },
     /// Several clusters are configured and the selector names none.
-    #[error("several Kafka clusters are configured ({known}): name one with the label cluster")]
+    #[error("several Kafka clusters are configured ({known}); name one with the label cluster")]
     AmbiguousCluster {
         /// The configured ones.
         known: String,
     },
     /// HPAs with the same selector want different lag per replica.
     #[error(
-        "HPAs {hpas} of namespace {namespace:?} select {selector:?} with different targets: \
-         give each selector the label hpa with the HPA's name"
+        "HPAs {hpas} of namespace {namespace:?} use the selector {selector:?} with different targets; \
+         add the label hpa with the HPA's name to each selector"
     )]
     ConflictingTargets {
         /// Their names.
@@ -73,19 +74,19 @@ pub enum NoValueReason {
     },
     /// The HPAs are not known yet, so that nobody can say how much lag one replica may have.
     #[error(
-        "the HPAs of the cluster have not been listed yet, so the lag wanted per replica is not known"
+        "lagwise has not listed the HPAs of the cluster yet, so the lag per replica is not known"
     )]
     HpasUnlisted,
     /// HPAs of the namespace are not watched, so that what they want is not known.
     #[error(
-        "HPAs of namespace {namespace:?} are not watched: add it to kubernetes.namespaces of the configuration"
+        "lagwise does not watch the HPAs of namespace {namespace:?}; add it to kubernetes.namespaces of the configuration"
     )]
     NamespaceNotWatched {
         /// The namespace of the request.
         namespace: String,
     },
     /// Nothing was read for it yet.
-    #[error("the first read of {} is not complete", shown(.0))]
+    #[error("the first read of {} is not complete yet", list_groups(.0))]
     NotYetRead(Vec<WatchKey>),
     /// A topic that does not exist.
     #[error("topic {topic:?} does not exist on Kafka cluster {cluster:?}")]
@@ -98,7 +99,7 @@ pub enum NoValueReason {
     /// No topic is named and the group has none.
     #[error(
         "group {group:?} has committed no offset on Kafka cluster {cluster:?}, so its topics are \
-         not known: name them with the label topic"
+         not known; name them with the label topic"
     )]
     NothingCommitted {
         /// The group.
@@ -119,7 +120,9 @@ pub enum NoValueReason {
         cluster: ClusterName,
     },
     /// The topics have none of the partitions that were set.
-    #[error("no topic of group {group:?} has any of the partitions {filter} that are set for it")]
+    #[error(
+        "no topic of group {group:?} has any of the partitions {filter} that are configured for it"
+    )]
     NoPartition {
         /// The partitions.
         filter: String,
@@ -128,7 +131,7 @@ pub enum NoValueReason {
     },
     /// Replicas wanted, and nobody says how much lag each may have.
     #[error(
-        "{DESIRED_METRIC} of {selector:?} cannot be told without the lag wanted per replica: add the annotation lagwise.dev/lag-per-replica to the HPA"
+        "{DESIRED_METRIC} of {selector:?} needs to know the lag per replica; add the annotation lagwise.dev/lag-per-replica to the HPA"
     )]
     NoLagPerReplica {
         /// The selector.
@@ -173,7 +176,85 @@ impl NoValueReason {
     }
 }
 
-fn shown(interests: &[WatchKey]) -> String {
+fn list_groups(interests: &[WatchKey]) -> String {
     let one = |i: &WatchKey| format!("group {:?} on Kafka cluster {:?}", i.group, i.cluster);
     interests.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_every_reason() {
+        let (selector, namespace) = ("group=g,topic=t".to_owned(), "shop".to_owned());
+        let known = "main, other".to_owned();
+        let (group, cluster) = (GroupId::from("g"), ClusterName::from("main"));
+        let cause = "leader not available".to_owned();
+        let key = |group: &str| WatchKey {
+            cluster: "main".into(),
+            group: group.into(),
+            topics: std::collections::BTreeSet::new(),
+        };
+        let all = [
+            NoValueReason::UnknownMetric {
+                metric: "queue_length".into(),
+            },
+            NoValueReason::NoGroup {
+                selector: "topic=t".into(),
+            },
+            NoValueReason::UnknownTarget {
+                selector: "target=orders".into(),
+                namespace: namespace.clone(),
+            },
+            NoValueReason::NothingSelected {
+                selector: selector.clone(),
+                group: group.clone(),
+            },
+            NoValueReason::UnknownCluster {
+                cluster: "mian".into(),
+                known: known.clone(),
+            },
+            NoValueReason::AmbiguousCluster { known },
+            NoValueReason::ConflictingTargets {
+                hpas: "billing, mail".into(),
+                namespace: namespace.clone(),
+                selector: selector.clone(),
+            },
+            NoValueReason::HpasUnlisted,
+            NoValueReason::NamespaceNotWatched { namespace },
+            NoValueReason::NotYetRead(vec![key("g"), key("h")]),
+            NoValueReason::TopicMissing {
+                topic: "t".into(),
+                cluster: cluster.clone(),
+            },
+            NoValueReason::NothingCommitted {
+                group: group.clone(),
+                cluster: cluster.clone(),
+            },
+            NoValueReason::NothingMatches {
+                pattern: "orders-.*".into(),
+                group: group.clone(),
+                cluster: cluster.clone(),
+            },
+            NoValueReason::NoPartition {
+                filter: "7-9".into(),
+                group: group.clone(),
+            },
+            NoValueReason::NoLagPerReplica { selector },
+            NoValueReason::Unknown {
+                group: group.clone(),
+                cluster: cluster.clone(),
+                cause: cause.clone(),
+            },
+            NoValueReason::Stale {
+                group,
+                cluster,
+                since: "2024-05-06T07:08:09Z".into(),
+                cause,
+            },
+        ];
+        let texts: Vec<_> = all.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(texts.join("\n"));
+    }
 }

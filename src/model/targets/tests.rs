@@ -1,6 +1,7 @@
 //! Targets out of HPAs, the configuration and requests.
 
 use super::*;
+use crate::model::findings::{FindingCode, FindingSubject};
 use crate::model::fixtures::hpa;
 use crate::model::hpa::facts::{HpaFacts, MetricTarget};
 use crate::model::units::newtypes::OffsetReset;
@@ -42,28 +43,44 @@ fn each_group_is_planned_once() {
 
 #[test]
 fn odd_metrics_are_findings_and_plan_nothing() {
-    let shown = || "shop/a".to_owned();
-    for (names, selector, finding) in [
-        (vec!["m"], "topic=t", Finding::NoGroup { hpa: shown() }),
-        (vec!["m"], "group=", Finding::NoGroup { hpa: shown() }),
+    for (names, selector, (code, message)) in [
+        (
+            vec!["m"],
+            "topic=t",
+            (
+                FindingCode::NoGroup,
+                "the selector of its Kafka metric names no consumer group",
+            ),
+        ),
+        (
+            vec!["m"],
+            "group=",
+            (
+                FindingCode::NoGroup,
+                "the selector of its Kafka metric names no consumer group",
+            ),
+        ),
         (
             vec!["m"],
             "group=g,cluster=x",
-            Finding::UnknownCluster {
-                hpa: shown(),
-                cluster: "x".into(),
-            },
+            (
+                FindingCode::UnknownCluster,
+                "the Kafka cluster \"x\" is not configured",
+            ),
         ),
         (
             vec!["m", "n"],
             "group=g",
-            Finding::AmbiguousCluster { hpa: shown() },
+            (
+                FindingCode::AmbiguousCluster,
+                "several Kafka clusters are configured, and its selector names none of them",
+            ),
         ),
     ] {
         let targets = merge(&names, &[hpa("a", selector, ONE)]);
         assert_eq!(
             targets.findings.into_iter().collect::<Vec<_>>(),
-            [finding],
+            [Finding::new(code, HpaKey::new("shop", "a"), message)],
             "{selector}"
         );
         assert!(targets.all.is_empty(), "{selector}");
@@ -77,9 +94,9 @@ fn a_value_target_is_a_finding_and_still_read() {
         &[hpa("a", "group=g", MetricTarget::Value(Milli::ONE))],
     );
     assert_eq!(targets.all.len(), 1);
-    assert!(targets.findings.contains(&Finding::ValueTarget {
-        hpa: "shop/a".into()
-    }));
+    let subject = FindingSubject::Hpa(HpaKey::new("shop", "a"));
+    let mut findings = targets.findings.iter();
+    assert!(findings.any(|f| f.code == FindingCode::ValueTarget && f.subject == subject));
 }
 
 #[test]

@@ -6,11 +6,11 @@ use super::*;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::fixtures::{self, Row};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
-use crate::model::hpa::key::HpaKey;
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::targets::Targets;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::quantity::Milli;
 
@@ -247,7 +247,7 @@ fn a_metric_of_others_is_a_finding_where_zero_is_wanted() {
         };
         let targets = Targets::merge(&["main".into()], &[], &[hpa], BTreeSet::new());
         let findings = targets.findings.iter();
-        findings.map(|f| f.label()).collect::<Vec<_>>()
+        findings.map(|f| f.code.label()).collect::<Vec<_>>()
     };
     assert_eq!(found(&[]), [""; 0]);
     assert_eq!(found(&[("scale-to-zero", "true")]), ["no_zero_with_others"]);
@@ -259,7 +259,7 @@ fn a_metric_of_others_is_a_finding_where_zero_is_wanted() {
 
 #[test]
 fn the_time_without_work_begins_anew_after_whatever_is_not_none() {
-    let hpa: HpaKey = ("n".into(), "h".into());
+    let hpa = HpaKey::new("n", "h");
     let at = |seconds| fixtures::at(Duration::from_secs(seconds));
     let mut idle = IdleSince::new();
     let mut turn = |seconds, work| {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::metric_evaluation::standings;
+use crate::model::findings::FindingSubject;
 use crate::model::fixtures;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
@@ -54,8 +55,9 @@ fn kinds(state: GroupState, kind: GroupKind, members: Vec<Member>) -> Vec<&'stat
         ..LagSnapshot::default()
     };
     let found = findings::<HpaFacts>(&snapshot, &[], &[], LOOKING);
-    assert!(found.iter().all(|f| f.to_string().contains("\"g\"")));
-    found.iter().map(Finding::label).collect()
+    let subject = FindingSubject::from((&ClusterName::from("main"), &GroupId::from("g")));
+    assert!(found.iter().all(|finding| finding.subject == subject));
+    found.iter().map(|finding| finding.code.label()).collect()
 }
 
 #[test]
@@ -122,8 +124,8 @@ fn tolerances_that_pass_or_miss_the_ceiling() {
             vec!["tolerance_above", "tolerance_below"],
         ),
     ] {
-        let found = of_tolerance(&facts(max, up, down), Replicas(ceiling));
-        let labels: Vec<_> = found.iter().map(Finding::label).collect();
+        let found = find_tolerance_against_ceiling(&facts(max, up, down), Replicas(ceiling));
+        let labels: Vec<_> = found.iter().map(|finding| finding.code.label()).collect();
         assert_eq!(labels, expected, "{max} {up:?} {down:?} {ceiling}");
     }
 }
@@ -160,7 +162,7 @@ fn expiry(days: &[(u64, Option<GroupState>, bool)], row: fixtures::Row) -> Vec<b
             ..LagSnapshot::default()
         };
         let found = findings::<HpaFacts>(&snapshot, &[], &[], LOOKING);
-        told.push(found.iter().any(|f| f.label() == "offsets_expire"));
+        told.push(found.iter().any(|f| f.code == FindingCode::OffsetsExpire));
     }
     told
 }
@@ -215,7 +217,7 @@ fn without_members(
         ..LOOKING
     };
     let found = findings::<HpaFacts>(&snapshot, &[], &[], looking);
-    found.iter().map(Finding::label).collect()
+    found.iter().map(|finding| finding.code.label()).collect()
 }
 
 fn hpa(name: &str, selector: &str, per: &str, annotations: &[(&str, &str)]) -> HpaFacts {
@@ -311,7 +313,10 @@ fn refusals_that_somebody_has_to_mend() {
         // Without the facts of the HPAs, whose maximum is none of this test's.
         let found = findings::<HpaFacts>(&snapshot, &standings, &[], LOOKING);
         assert_eq!(
-            found.iter().map(Finding::label).collect::<Vec<_>>(),
+            found
+                .iter()
+                .map(|finding| finding.code.label())
+                .collect::<Vec<_>>(),
             expected
         );
     }

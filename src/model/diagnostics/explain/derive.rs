@@ -18,6 +18,7 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::lookup::{GroupQuery, resolve};
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::targets::{HpaCap, Origin, WatchKey};
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{Moment, TopicName};
 use crate::model::units::partition_filter::PartitionFilter;
 
@@ -25,12 +26,7 @@ use crate::model::units::partition_filter::PartitionFilter;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// An HPA's.
-    Hpa {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
+    Hpa(HpaKey),
     /// A group's, without any HPA.
     Group(WatchKey),
 }
@@ -50,7 +46,7 @@ pub fn derive(
         rules,
     };
     match subject {
-        Subject::Hpa { namespace, name } => look.hpa(namespace, name),
+        Subject::Hpa(hpa) => look.hpa(hpa),
         Subject::Group(interest) => Some(look.group(interest)),
     }
 }
@@ -62,19 +58,15 @@ struct ExplainInput<'a> {
 }
 
 impl ExplainInput<'_> {
-    fn hpa(&self, namespace: &str, name: &str) -> Option<Explanation> {
+    fn hpa(&self, hpa: &HpaKey) -> Option<Explanation> {
         let targets = &self.snapshot.targets;
-        let wanted = |ns: &Arc<str>, n: &Arc<str>| **ns == *namespace && **n == *name;
+        let wanted = |ns: &Arc<str>, n: &Arc<str>| *ns == hpa.namespace && *n == hpa.name;
         let standings = standings_of(targets, self.snapshot, self.now, self.rules, wanted);
         let mut of_hpa = targets.all.iter().filter(|target| match &target.origin {
-            Origin::Hpa {
-                namespace: ns,
-                name: n,
-            } => wanted(ns, n),
+            Origin::Hpa(origin) => origin == hpa,
             Origin::Config { .. } => false,
         });
         let cap = of_hpa.find_map(|target| target.cap);
-        let shown = format!("{namespace}/{name}");
         if standings.is_empty() {
             return None;
         }
@@ -85,14 +77,14 @@ impl ExplainInput<'_> {
         let groups = groups.map(|g| (g.cluster.clone(), g.group.clone()));
         let groups: BTreeSet<_> = groups.collect();
         let known = self.snapshot.all_findings();
-        let known = known.filter(|f| is_about(f, &shown, &groups));
+        let known = known.filter(|f| is_about(f, hpa, &groups));
         Some(Explanation {
-            of: format!("HPA {shown}"),
+            of: format!("HPA {hpa}"),
             at: self.time(),
             ceiling,
             cap: cap.map(|cap| self.cap(cap, ceiling)),
             outcome: None,
-            findings: known.map(|f| format!("{} {f}", f.kind().code())).collect(),
+            findings: known.map(|f| format!("{} {f}", f.code.code())).collect(),
             not_knowable: not_knowable(&metrics),
             metrics,
         })
@@ -328,9 +320,9 @@ fn because(answer: &MetricValue) -> String {
 }
 
 /// Whether a finding is about this HPA, or about one of its groups.
-fn is_about(finding: &Finding, hpa: &str, groups: &BTreeSet<(String, String)>) -> bool {
-    match finding.about() {
-        FindingSubject::Group(cluster, group) => {
+fn is_about(finding: &Finding, hpa: &HpaKey, groups: &BTreeSet<(String, String)>) -> bool {
+    match &finding.subject {
+        FindingSubject::Group { cluster, group } => {
             groups.contains(&(cluster.to_string(), group.to_string()))
         }
         FindingSubject::Hpa(of) => of == hpa,

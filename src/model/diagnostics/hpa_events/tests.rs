@@ -1,109 +1,15 @@
-//! What is told, how often, and of whom.
+//! On which HPAs events are published, and with which text.
 
 use super::*;
+use crate::model::diagnostics::incidents::IncidentKind;
+use crate::model::findings::FindingCode;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
-use crate::model::hpa::key::HpaKey;
 use crate::model::hpa::selector::Selector;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::Lag;
 
 fn hpa(name: &str) -> HpaKey {
-    ("shop".into(), name.into())
-}
-
-fn finding(name: &str) -> Notice {
-    Notice {
-        hpa: hpa(name),
-        cause: Cause::Finding(Finding::ValueTarget {
-            hpa: format!("shop/{name}"),
-        }),
-    }
-}
-
-fn woken(name: &str, replicas: u32) -> Notice {
-    Notice {
-        hpa: hpa(name),
-        cause: Cause::Woken(replicas),
-    }
-}
-
-fn drained(ledger: &mut Ledger, now: Instant) -> Vec<Notice> {
-    std::iter::from_fn(|| ledger.next(now)).collect()
-}
-
-#[test]
-fn what_lasts_is_told_once_and_again_when_it_begins_again() {
-    let began = Instant::now();
-    let mut ledger = Ledger::default();
-    let both = || BTreeSet::from([finding("a"), finding("b")]);
-    for sweep in 0..1000 {
-        ledger.observe(both());
-        let now = began + Duration::from_secs(5 * sweep);
-        let told = drained(&mut ledger, now);
-        assert_eq!(told.len(), if sweep == 0 { 2 } else { 0 }, "{sweep}");
-    }
-    let now = began + Duration::from_secs(5000);
-    ledger.observe([finding("b")].into());
-    assert_eq!(drained(&mut ledger, now), []);
-    ledger.observe(both());
-    assert_eq!(drained(&mut ledger, now), [finding("a")]);
-    // What could not be told is told later, while it lasts.
-    ledger.untold(&finding("a"));
-    assert_eq!(drained(&mut ledger, now), [finding("a")]);
-    ledger.untold(&finding("a"));
-    ledger.observe(BTreeSet::new());
-    assert_eq!(drained(&mut ledger, now), []);
-}
-
-#[test]
-fn one_that_flaps_uses_up_its_own_rate_and_nobody_elses() {
-    let began = Instant::now();
-    let mut ledger = Ledger::default();
-    let mut told = 0;
-    for second in 0..600 {
-        let now = began + Duration::from_secs(second);
-        ledger.observe(BTreeSet::new());
-        told += drained(&mut ledger, now).len();
-        ledger.observe([finding("a")].into());
-        told += drained(&mut ledger, now).len();
-    }
-    // A burst of ten, and one a minute.
-    assert!((18..=20).contains(&told), "{told}");
-    // One of its own would fit again a second later.
-    let now = began + Duration::from_secs(599);
-    assert!(ledger.happened(woken("b", 2)));
-    assert_eq!(drained(&mut ledger, now), [woken("b", 2)]);
-}
-
-#[test]
-fn of_thousands_some_are_told_at_once_and_all_in_time() {
-    let began = Instant::now();
-    let mut ledger = Ledger::default();
-    let all: BTreeSet<_> = (0..200).map(|n| finding(&format!("h{n}"))).collect();
-    ledger.observe(all.clone());
-    let mut told = drained(&mut ledger, began);
-    assert_eq!(told.len(), 50);
-    for second in 1..=150 {
-        let more = drained(&mut ledger, began + Duration::from_secs(second));
-        assert_eq!(more.len(), 1, "{second}");
-        told.extend(more);
-    }
-    assert_eq!(told.into_iter().collect::<BTreeSet<_>>(), all);
-}
-
-#[test]
-fn what_happens_waits_its_turn_and_not_without_bound() {
-    let began = Instant::now();
-    let mut ledger = Ledger::default();
-    let fits = (0..600).filter(|n| ledger.happened(woken("a", *n))).count();
-    assert_eq!(fits, WAITING_MAX);
-    // Those of another do not wait behind them.
-    let told = drained(&mut ledger, began);
-    assert_eq!(told, (0..10).map(|n| woken("a", n)).collect::<Vec<_>>());
-    assert!(ledger.happened(woken("b", 1)));
-    assert_eq!(drained(&mut ledger, began), [woken("b", 1)]);
-    let later = began + Duration::from_secs(60);
-    assert_eq!(drained(&mut ledger, later), [woken("a", 10)]);
+    HpaKey::new("shop", name)
 }
 
 fn targets() -> Targets {
@@ -122,89 +28,83 @@ fn targets() -> Targets {
 }
 
 #[test]
-fn findings_are_told_of_every_hpa_that_they_are_about() {
-    let mixed = Finding::MixedSubscriptions {
-        cluster: "main".into(),
-        group: "g".into(),
-    };
-    let own = Finding::TopicsTwice {
-        hpa: "shop/c".into(),
-    };
-    let info = Finding::ToleranceLeft {
-        hpa: "shop/c".into(),
-    };
-    let snapshot = LagSnapshot {
-        targets: Arc::new(targets()),
-        findings: Arc::new([mixed.clone(), own.clone(), info].into()),
-        ..LagSnapshot::default()
-    };
-    let notice = |name: &str, finding: &Finding| Notice {
+fn findings_are_published_on_every_hpa_that_they_are_about() {
+    let (cluster, group) = (ClusterName::from("main"), GroupId::from("g"));
+    let mixed = Finding::new(FindingCode::MixedSubscriptions, (&cluster, &group), "m");
+    let own = Finding::new(FindingCode::TopicsTwice, hpa("c"), "m");
+    let info = Finding::new(FindingCode::ToleranceLeft, hpa("c"), "m");
+    let event = |name: &str, finding: &Finding| HpaEvent {
         hpa: hpa(name),
-        cause: Cause::Finding(finding.clone()),
+        reason: EventReason::Finding(finding.clone()),
     };
-    let expected = [notice("a", &mixed), notice("b", &mixed), notice("c", &own)];
-    assert_eq!(lasting(&snapshot), expected.into());
-    assert_eq!(lasting(&LagSnapshot::default()), BTreeSet::new());
-}
-
-#[test]
-fn what_befalls_a_group_is_told_of_those_who_scale_by_it() {
-    let event = |group: &str, kind| LagEvent {
-        group: group.into(),
-        topic: Some("t".into()),
-        kind,
-        first: 0,
-        partitions: 1,
-    };
-    let events = [
-        event("g", LagEventKind::Lost(Lag(7))),
-        event("other", LagEventKind::Stuck),
-        event("nobody", LagEventKind::GroupStuck),
-    ];
-    let told = befallen(&"main".into(), &events, &targets());
-    let shown: Vec<_> = told.iter().map(|n| (&*n.hpa.1, n.cause.reason())).collect();
-    assert_eq!(shown, [("a", "OffsetsLost"), ("b", "OffsetsLost")]);
-    assert!(befallen(&"elsewhere".into(), &events, &targets()).is_empty());
-    // However many messages are gone, the text is the same.
-    let more = befallen(
-        &"main".into(),
-        &[event("g", LagEventKind::Lost(Lag(8)))],
-        &targets(),
+    let expected = [event("a", &mixed), event("b", &mixed), event("c", &own)];
+    let found = finding_events([&mixed, &own, &info].into_iter(), &targets());
+    assert_eq!(found, expected.into());
+    assert_eq!(
+        finding_events(std::iter::empty(), &Targets::default()),
+        BTreeSet::new()
     );
-    assert_eq!(told[0].cause.to_string(), more[0].cause.to_string());
+}
+
+fn incident(cluster: &str, group: &str, kind: IncidentKind) -> LagIncident {
+    LagIncident {
+        cluster: cluster.into(),
+        group: group.into(),
+        topic: (kind != IncidentKind::GroupStuck).then(|| "t".into()),
+        kind,
+        first_partition: 0,
+        partitions: 1,
+        lost: Lag(7),
+    }
 }
 
 #[test]
-fn texts_are_what_events_may_have() {
-    let lag = |what| Cause::Lag {
-        cluster: "main".into(),
-        group: "g".into(),
-        topic: Some("t".into()),
-        what,
-    };
-    let causes = [
-        finding("a").cause,
-        lag(Befallen::OffsetsLost),
-        lag(Befallen::TopicRecreated),
-        lag(Befallen::CommitsVanished),
-        lag(Befallen::GroupStuck),
-        Cause::CapRaised(6),
-        Cause::CapLowered(5),
-        Cause::CapReleased,
-        Cause::CapFought,
-        Cause::ScaledToZero,
-        Cause::Woken(3),
+fn incidents_are_published_on_the_hpas_that_scale_on_the_group() {
+    let lost = incident("main", "g", IncidentKind::OffsetsLost);
+    let incidents = [
+        lost.clone(),
+        incident("main", "other", IncidentKind::PartitionsStuck),
+        incident("main", "nobody", IncidentKind::GroupStuck),
+        incident("elsewhere", "g", IncidentKind::GroupStuck),
     ];
-    let text: Vec<_> = causes
+    let events = incident_events(&incidents, &targets());
+    let found: Vec<_> = events
         .iter()
-        .map(|cause| {
-            let weight = if cause.is_warning() {
-                "Warning"
-            } else {
-                "Normal"
-            };
-            format!("{weight} {}: {cause}", cause.reason())
-        })
+        .map(|event| (&*event.hpa.name, event.reason.name()))
         .collect();
-    insta::assert_snapshot!(text.join("\n"));
+    assert_eq!(found, [("a", "OffsetsLost"), ("b", "OffsetsLost")]);
+    // However many messages are lost, the text is the same.
+    let more = LagIncident {
+        lost: Lag(8),
+        ..lost
+    };
+    let more = EventReason::Incident(more);
+    assert_eq!(events[0].reason.to_string(), more.to_string());
+}
+
+#[test]
+fn the_text_of_every_event() {
+    let finding = Finding::new(FindingCode::TopicsTwice, hpa("a"), "what is wrong");
+    let incidents = IncidentKind::ALL
+        .iter()
+        .filter(|kind| kind.concerns_hpas())
+        .map(|kind| EventReason::Incident(incident("main", "g", *kind)));
+    let others = [
+        EventReason::CapRaised(6),
+        EventReason::CapLowered(5),
+        EventReason::CapReleased,
+        EventReason::CapFought,
+        EventReason::ScaledToZero,
+        EventReason::Woken(3),
+    ];
+    let lines = [EventReason::Finding(finding)]
+        .into_iter()
+        .chain(incidents)
+        .chain(others)
+        .map(|reason| {
+            let is_warning = reason.is_warning();
+            let event_type = if is_warning { "Warning" } else { "Normal" };
+            format!("{event_type} {}: {reason}", reason.name())
+        });
+    insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
 }

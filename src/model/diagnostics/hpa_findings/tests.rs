@@ -4,7 +4,7 @@ use super::*;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::settings::cap_mode::CapMode;
-use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
+use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::quantity::Milli;
 
 fn hpa(metrics: &[&str]) -> HpaFacts {
@@ -36,7 +36,10 @@ fn with(mut hpa: HpaFacts, annotations: &[(&str, &str)]) -> HpaFacts {
 }
 
 fn labels(found: impl IntoIterator<Item = Finding>) -> Vec<&'static str> {
-    found.into_iter().map(|f| f.label()).collect()
+    found
+        .into_iter()
+        .map(|finding| finding.code.label())
+        .collect()
 }
 
 #[test]
@@ -80,15 +83,15 @@ fn against_the_ceiling() {
         (bounds(1, 8), false, &["uneven_partitions"]),
         (bounds(1, 0), false, &[]),
     ] {
-        let found = of_ceiling(&hpa, Replicas(12), CapMode::Advise, even);
+        let found = find_against_ceiling(&hpa, Replicas(12), CapMode::Advise, even);
         assert_eq!(labels(found), expected, "{hpa:?}");
     }
     // By default of the cluster; a group of which nothing is read has no replica to spare, either.
     assert_eq!(
-        of_ceiling(&bounds(1, 20), Replicas(12), CapMode::Enforce, false),
+        find_against_ceiling(&bounds(1, 20), Replicas(12), CapMode::Enforce, false),
         []
     );
-    let none = of_ceiling(&bounds(1, 20), Replicas(0), CapMode::Enforce, false);
+    let none = find_against_ceiling(&bounds(1, 20), Replicas(0), CapMode::Enforce, false);
     assert_eq!(none, []);
 }
 
@@ -108,33 +111,40 @@ fn windows_that_hold_up_what_is_decided() {
     for (hpa, expected) in [
         (windows(LAG_METRIC, None, None), &[][..]),
         (windows(LAG_METRIC, Some(0), Some(0)), &[]),
-        (windows(LAG_METRIC, Some(60), None), &[Window::Up]),
+        (
+            windows(LAG_METRIC, Some(60), None),
+            &["behavior.scaleUp.stabilizationWindowSeconds is 60"],
+        ),
         (windows(LAG_METRIC, None, Some(300)), &[]),
-        (windows(DESIRED_METRIC, None, Some(300)), &[Window::Down]),
+        (
+            windows(DESIRED_METRIC, None, Some(300)),
+            &["behavior.scaleDown.stabilizationWindowSeconds is 300"],
+        ),
         // Everybody has it, and nobody has said it.
         (windows(DESIRED_METRIC, None, None), &[]),
         (windows("queue_length", Some(60), Some(60)), &[]),
         (native(None, &[zero]), &[]),
         (
             native(None, &[zero, ("cooldown", "2m")]),
-            &[Window::Cooldown],
+            &["scale-down stabilization window of 300 s is longer than lagwise.dev/cooldown"],
         ),
         (native(Some(60), &[zero, ("cooldown", "2m")]), &[]),
         (native(Some(600), &[]), &[]),
         (native(Some(600), &[zero, ("cooldown", "soon")]), &[]),
     ] {
-        let found = of_hpas(std::slice::from_ref(&hpa)).map(|finding| match finding {
-            Finding::Stabilised { window, .. } => window,
-            other => panic!("{other}"),
-        });
-        assert_eq!(found.collect::<Vec<_>>(), expected, "{hpa:?}");
+        let found: Vec<_> = find_in_hpas(std::slice::from_ref(&hpa)).collect();
+        assert_eq!(found.len(), expected.len(), "{found:?} {hpa:?}");
+        for (finding, part) in found.iter().zip(expected) {
+            assert_eq!(finding.code, FindingCode::Stabilised);
+            assert!(finding.message.contains(part), "{finding} {hpa:?}");
+        }
     }
     // lagwise's own way to zero asks no window.
     let ours = HpaFacts {
         window_down: Some(600),
         ..with(hpa(&[LAG_METRIC]), &[zero])
     };
-    assert_eq!(of_hpas(&[ours]).count(), 0);
+    assert_eq!(find_in_hpas(&[ours]).count(), 0);
 }
 
 #[test]
@@ -149,7 +159,7 @@ fn who_owns_and_who_shares() {
         (&[("cap", "enforce")], &["controller_owned"]),
         (&[("scale-to-zero", "true")], &["controller_owned"]),
     ] {
-        assert_eq!(labels(of_hpas(&[owned(annotations)])), expected);
+        assert_eq!(labels(find_in_hpas(&[owned(annotations)])), expected);
     }
     let other = |name: &str, kind: &str, metric: &str| {
         let mut other = hpa(&[metric]);
@@ -157,7 +167,7 @@ fn who_owns_and_who_shares() {
         other.scale_target.kind = kind.into();
         other
     };
-    let found = |second: HpaFacts| labels(of_hpas(&[hpa(&[LAG_METRIC]), second]));
+    let found = |second: HpaFacts| labels(find_in_hpas(&[hpa(&[LAG_METRIC]), second]));
     let both = ["shared_scale_target"; 2];
     assert_eq!(found(other("i", "Deployment", LAG_METRIC)), both);
     assert_eq!(found(other("i", "Deployment", "queue_length")), both);
@@ -169,5 +179,5 @@ fn who_owns_and_who_shares() {
     assert_eq!(found(elsewhere), [""; 0]);
     // Neither is any of our business.
     let strangers = ["a", "b"].map(|name| other(name, "Deployment", "queue_length"));
-    assert_eq!(of_hpas(&strangers).count(), 0);
+    assert_eq!(find_in_hpas(&strangers).count(), 0);
 }

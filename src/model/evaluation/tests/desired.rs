@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::findings::Finding;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::targets::Targets;
@@ -103,12 +102,14 @@ fn without_the_lag_wanted_per_replica_it_says_what_to_write() {
         refusal.to_string().contains("lagwise.dev/lag-per-replica"),
         "{refusal}"
     );
-    let hpa = || "shop/h".to_owned();
+    let subject = HpaKey::new("shop", "h").into();
     let expected = [
-        Finding::DesiredNotOne { hpa: hpa() },
-        Finding::NoLagPerReplica { hpa: hpa() },
+        (FindingCode::DesiredNotOne, &subject),
+        (FindingCode::NoLagPerReplica, &subject),
     ];
-    assert_eq!(snapshot.targets.findings, expected.into());
+    let found = snapshot.targets.findings.iter();
+    let found: Vec<_> = found.map(|f| (f.code, &f.subject)).collect();
+    assert_eq!(found, expected);
     // As long as no HPA is known, theirs are not either.
     let mut unlisted = snapshot.clone();
     let mut targets = Targets::clone(&unlisted.targets);

@@ -46,10 +46,9 @@ fn after_long_unknown_the_fallback_is_served_where_one_is_set() {
         members_within: Duration::ZERO,
     };
     let found = findings::<HpaFacts>(&snapshot, &standing, &[], looking);
-    let expected = Finding::FallbackServed {
-        hpa: "shop/h".into(),
-    };
-    assert_eq!(found, [expected].into());
+    let found: Vec<_> = found.iter().map(|f| (f.code, &f.subject)).collect();
+    let subject = HpaKey::new("shop", "h").into();
+    assert_eq!(found, [(FindingCode::FallbackServed, &subject)]);
 }
 
 #[test]

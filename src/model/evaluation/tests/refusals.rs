@@ -101,27 +101,27 @@ fn questions_without_an_answer_say_what_to_write() {
     for (selector, text) in [
         (
             "topic=t",
-            "the selector \"topic=t\" names no consumer group: write for example matchLabels: {group: my-group, topic: my-topic}",
+            "the selector \"topic=t\" names no consumer group; set for example matchLabels: {group: my-group, topic: my-topic}",
         ),
         (
             "group in (,g)",
-            "the selector \"group in (,g)\" names no consumer group: write for example matchLabels: {group: my-group, topic: my-topic}",
+            "the selector \"group in (,g)\" names no consumer group; set for example matchLabels: {group: my-group, topic: my-topic}",
         ),
         (
             "group=g,cluster=x",
-            "the Kafka cluster \"x\" is not configured: known are main",
+            "the Kafka cluster \"x\" is not configured; the configured ones are main",
         ),
         (
             "group=g,topics=t",
-            "the selector \"group=g,topics=t\" leaves out every topic of group \"g\": the labels that can be matched are group, topic, cluster, hpa and target",
+            "the selector \"group=g,topics=t\" matches no topic of group \"g\"; it may use the labels group, topic, cluster, hpa and target",
         ),
         (
             "group=g,topic!=t",
-            "the selector \"group=g,topic!=t\" leaves out every topic of group \"g\": the labels that can be matched are group, topic, cluster, hpa and target",
+            "the selector \"group=g,topic!=t\" matches no topic of group \"g\"; it may use the labels group, topic, cluster, hpa and target",
         ),
         (
             "target=x",
-            "no target of the configuration matches \"target=x\" for namespace \"shop\"",
+            "no target of the configuration matches \"target=x\" for namespace \"shop\"; configure the target, or add the namespace to it",
         ),
     ] {
         assert_eq!(ask(&snapshot, selector).unwrap_err().to_string(), text);

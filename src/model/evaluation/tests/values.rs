@@ -99,7 +99,7 @@ fn who_may_go_to_zero_is_served_one_replicas_worth_until_the_cooldown_is_over() 
     let none = observation(0, &[("t", &[(Some(5), 5)])]);
     let mut idle = snapshot(vec![none], &[sleeper]);
     let mut expect = |since: Option<u64>, now, expected, rule| {
-        let hpa = || (Arc::from("shop"), Arc::from("h"));
+        let hpa = || HpaKey::new("shop", "h");
         idle.idle = Arc::new(since.map(|since| (hpa(), at(since))).into_iter().collect());
         let rules = ServingPolicy {
             max_staleness: Duration::from_secs(3600),
@@ -176,14 +176,17 @@ fn row_twenty_four_partitions_are_reached_without_tolerance_and_a_finding_says_s
     assert_eq!(row.proposed(0.1), 22);
     let mut facts = hpa("h", "group=g", average(1000));
     facts.max_replicas = 24;
-    let expected = [Finding::ToleranceBelow {
-        hpa: "shop/h".into(),
-        from: 22,
-        goal: 24,
-    }];
-    assert_eq!(of_tolerance(&facts, Replicas(24)), expected);
+    let expected = [Finding::new(
+        FindingCode::ToleranceBelow,
+        HpaKey::new("shop", "h"),
+        "its tolerance may stop it at 22 replicas, before it reaches 24",
+    )];
+    assert_eq!(
+        find_tolerance_against_ceiling(&facts, Replicas(24)),
+        expected
+    );
     facts.tolerance_up = Milli::parse("0");
-    assert_eq!(of_tolerance(&facts, Replicas(24)), []);
+    assert_eq!(find_tolerance_against_ceiling(&facts, Replicas(24)), []);
 }
 
 #[test]
@@ -292,7 +295,7 @@ proptest! {
         let answer = ask(&snapshot, "group=g").unwrap();
         let ceiling = answer.ceiling.unwrap().replicas.bounded().unwrap();
         prop_assert!(u64::from(ceiling) <= all);
-        let told_of = !of_tolerance(&facts, Replicas(ceiling)).is_empty();
+        let told_of = !find_tolerance_against_ceiling(&facts, Replicas(ceiling)).is_empty();
         for now in 0..=u64::from(max) {
             // Both tolerances 0: at most the ceiling, wherever it stands.
             let exact = hpa_proposes(answer.value, target, now, 0.0);

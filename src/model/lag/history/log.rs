@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    fn told(log: &mut LogHistory, seconds: u64, id: Option<u8>, ends: &[i64]) -> Vec<(i64, u8)> {
+    fn read(log: &mut LogHistory, seconds: u64, id: Option<u8>, ends: &[i64]) -> Vec<(i64, u8)> {
         log.apply(&Ok(&offsets(id, ends)), Now(seconds * 1000));
         let one = |log: &LogPartition| (log.end, log.epoch);
         log.partitions.iter().map(one).collect()
@@ -186,21 +186,21 @@ mod tests {
     #[test]
     fn an_end_that_falls_once_is_held_one_poll() {
         let mut log = LogHistory::default();
-        assert_eq!(told(&mut log, 0, None, &[100]), [(100, 0)]);
-        assert_eq!(told(&mut log, 5, None, &[90]), [(100, 0)]);
+        assert_eq!(read(&mut log, 0, None, &[100]), [(100, 0)]);
+        assert_eq!(read(&mut log, 5, None, &[90]), [(100, 0)]);
         assert!(log.partitions[0].is_held());
-        assert_eq!(told(&mut log, 10, None, &[101]), [(101, 0)]);
+        assert_eq!(read(&mut log, 10, None, &[101]), [(101, 0)]);
         assert!(!log.partitions[0].is_held());
-        assert_eq!(told(&mut log, 15, None, &[90]), [(101, 0)]);
+        assert_eq!(read(&mut log, 15, None, &[90]), [(101, 0)]);
     }
 
     #[test]
     fn an_end_that_falls_twice_is_of_another_log() {
         for (id, truncated) in [(None, false), (Some(1), true)] {
             let mut log = LogHistory::default();
-            told(&mut log, 0, id, &[100, 7]);
-            told(&mut log, 5, id, &[90, 7]);
-            assert_eq!(told(&mut log, 10, id, &[95, 8]), [(95, 1), (8, 0)]);
+            read(&mut log, 0, id, &[100, 7]);
+            read(&mut log, 5, id, &[90, 7]);
+            assert_eq!(read(&mut log, 10, id, &[95, 8]), [(95, 1), (8, 0)]);
             assert_eq!(log.partitions[0].truncated, truncated);
         }
     }
@@ -208,10 +208,10 @@ mod tests {
     #[test]
     fn another_id_is_another_log_at_once() {
         let mut log = LogHistory::default();
-        assert_eq!(told(&mut log, 0, Some(1), &[100]), [(100, 0)]);
-        assert_eq!(told(&mut log, 5, None, &[100]), [(100, 0)]);
-        assert_eq!(told(&mut log, 10, Some(1), &[100]), [(100, 0)]);
-        assert_eq!(told(&mut log, 15, Some(2), &[300]), [(300, 1)]);
+        assert_eq!(read(&mut log, 0, Some(1), &[100]), [(100, 0)]);
+        assert_eq!(read(&mut log, 5, None, &[100]), [(100, 0)]);
+        assert_eq!(read(&mut log, 10, Some(1), &[100]), [(100, 0)]);
+        assert_eq!(read(&mut log, 15, Some(2), &[300]), [(300, 1)]);
         assert!(log.ring.age(0, Offset(100), 15_000).unwrap().is_bound());
     }
 
@@ -225,10 +225,10 @@ mod tests {
             (Some(1), Some(2), 1),
         ] {
             let mut log = LogHistory::default();
-            told(&mut log, 0, before, &[100]);
+            read(&mut log, 0, before, &[100]);
             log.apply(&Err(Fault::TopicMissing), Now(5000));
             assert!(log.missing.is_some());
-            let found = told(&mut log, 10, after, &[100]);
+            let found = read(&mut log, 10, after, &[100]);
             assert_eq!(found, [(100, epoch)], "{before:?} {after:?}");
             assert!(log.missing.is_none());
         }
@@ -237,15 +237,15 @@ mod tests {
     #[test]
     fn an_older_reading_says_nothing_new() {
         let mut log = LogHistory::default();
-        told(&mut log, 10, None, &[100]);
-        told(&mut log, 5, None, &[90]);
+        read(&mut log, 10, None, &[100]);
+        read(&mut log, 5, None, &[90]);
         assert!(!log.partitions[0].is_held());
     }
 
     #[test]
     fn a_partition_without_an_answer_keeps_what_was_known() {
         let mut log = LogHistory::default();
-        told(&mut log, 0, None, &[100, 50]);
+        read(&mut log, 0, None, &[100, 50]);
         let mut partly = offsets(None, &[110, 60]);
         partly.ends[1] = Err(Fault::LeaderUnknown);
         log.apply(&Ok(&partly), Now(5000));

@@ -91,7 +91,7 @@ async fn every_path_and_code() {
 async fn messages_say_what_to_do() {
     let rig = rig(fixtures::snapshot());
     for (selector, part) in [
-        ("topic=payments", "write for example"),
+        ("topic=payments", "set for example"),
         ("group=orders", "name one with the label cluster"),
         ("group=g,", "unable to parse the label selector"),
         (

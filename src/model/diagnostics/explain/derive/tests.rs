@@ -4,9 +4,10 @@ use std::time::Duration;
 use super::*;
 use crate::model::evaluation::Ceiling;
 use crate::model::evaluation::parallelism::Parallelism;
+use crate::model::findings::FindingCode;
 use crate::model::fixtures;
 use crate::model::units::metric::Metric;
-use crate::model::units::newtypes::{Lag, Replicas};
+use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas};
 use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::model::units::quantity::Milli;
 
@@ -47,21 +48,18 @@ fn every_rule_says_why() {
 #[test]
 fn a_finding_is_about_the_hpa_or_one_of_its_groups() {
     let groups = [("main".to_owned(), "g".to_owned())].into();
-    let mixed = |group: &str| Finding::MixedSubscriptions {
-        cluster: "main".into(),
-        group: group.into(),
+    let mixed = |group: &str| {
+        let (cluster, group) = (ClusterName::from("main"), GroupId::from(group));
+        Finding::new(FindingCode::MixedSubscriptions, (&cluster, &group), "m")
     };
-    let no_group = |hpa: &str| Finding::NoGroup { hpa: hpa.into() };
+    let no_group = |name: &str| Finding::new(FindingCode::NoGroup, HpaKey::new("shop", name), "m");
+    let orders = HpaKey::new("shop", "orders");
     for (finding, expected) in [
         (mixed("g"), true),
         (mixed("h"), false),
-        (no_group("shop/orders"), true),
-        (no_group("shop/orders-2"), false),
+        (no_group("orders"), true),
+        (no_group("orders-2"), false),
     ] {
-        assert_eq!(
-            is_about(&finding, "shop/orders", &groups),
-            expected,
-            "{finding}"
-        );
+        assert_eq!(is_about(&finding, &orders, &groups), expected, "{finding}");
     }
 }

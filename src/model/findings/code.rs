@@ -1,0 +1,345 @@
+//! The table of findings: for each its stable code, its label in metrics, its severity, what was
+//! found, why it matters and what to do.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// How bad a finding is, from harmless to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know; it may be intended.
+    Info,
+    /// Something does not work as it was probably intended.
+    Warning,
+    /// The HPA cannot scale on its metric.
+    Error,
+}
+
+impl Severity {
+    /// All severities, the worst first.
+    pub const ALL: [Severity; 3] = [Severity::Error, Severity::Warning, Severity::Info];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The columns of the table.
+struct Row {
+    code: &'static str,
+    label: &'static str,
+    event_reason: &'static str,
+    severity: Severity,
+    what: &'static str,
+    why: &'static str,
+    fix: &'static str,
+}
+
+macro_rules! finding_codes {
+    ($($name:ident $code:literal $label:literal $severity:ident { what: $what:literal, why: $why:literal, fix: $fix:literal $(,)? })*) => {
+        /// What kind of mistake or risk a finding is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum FindingCode {
+            $(#[doc = $what] $name,)*
+        }
+
+        impl FindingCode {
+            /// All of them, in the order of their codes.
+            pub const ALL: &'static [FindingCode] = &[$(FindingCode::$name,)*];
+
+            fn row(self) -> Row {
+                match self {
+                    $(FindingCode::$name => Row {
+                        code: $code,
+                        label: $label,
+                        event_reason: stringify!($name),
+                        severity: Severity::$severity,
+                        what: $what,
+                        why: $why,
+                        fix: $fix,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+impl FindingCode {
+    /// The stable code, such as `LW004`. A code is never reused, even when its finding is removed.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        self.row().code
+    }
+
+    /// The name in metric labels, log fields and the output of `lagwise lint`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        self.row().label
+    }
+
+    /// The reason of a Kubernetes event about it.
+    #[must_use]
+    pub fn event_reason(self) -> &'static str {
+        self.row().event_reason
+    }
+
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        self.row().severity
+    }
+
+    /// What was found, in general.
+    #[must_use]
+    pub fn what(self) -> &'static str {
+        self.row().what
+    }
+
+    /// Why it matters.
+    #[must_use]
+    pub fn why(self) -> &'static str {
+        self.row().why
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn fix(self) -> &'static str {
+        self.row().fix
+    }
+}
+
+finding_codes! {
+    NoGroup "LW001" "no_group" Error {
+        what: "The selector of a metric names no consumer group.",
+        why: "lagwise answers a metric without a consumer group with an error, and the HPA keeps its replicas.",
+        fix: "Add matchLabels.group, or matchLabels.target for a target of the configuration.",
+    }
+    UnknownCluster "LW002" "unknown_cluster" Error {
+        what: "The selector names a Kafka cluster that is not configured.",
+        why: "lagwise answers a metric of a Kafka cluster that is not configured with an error.",
+        fix: "Set matchLabels.cluster to a configured cluster, or add this cluster to the configuration.",
+    }
+    AmbiguousCluster "LW003" "ambiguous_cluster" Error {
+        what: "The selector names no Kafka cluster, and several are configured.",
+        why: "With several Kafka clusters lagwise cannot know which of them has the group.",
+        fix: "Add matchLabels.cluster.",
+    }
+    ValueTarget "LW004" "value_target" Error {
+        what: "A lag metric has a target of type Value.",
+        why: "For a target of type Value the HPA multiplies by its ready pods: constant lag doubles the replicas at every sync, past any ceiling, and without ready pods the HPA scales to its minimum.",
+        fix: "Use type: AverageValue with averageValue.",
+    }
+    DesiredNotOne "LW005" "desired_not_one" Error {
+        what: "The target of kafka_desired_replicas is not averageValue: \"1\".",
+        why: "The HPA divides kafka_desired_replicas by its target, so any target but one gives another number of replicas.",
+        fix: "Use type: AverageValue with averageValue: \"1\".",
+    }
+    NoLagPerReplica "LW006" "no_lag_per_replica" Error {
+        what: "kafka_desired_replicas is used without the lag per replica.",
+        why: "Without the lag that one replica can handle lagwise cannot compute replicas, and the metric is an error.",
+        fix: "Add the annotation lagwise.dev/lag-per-replica.",
+    }
+    UnknownLabel "LW007" "unknown_label" Error {
+        what: "The selector has a label that no series has.",
+        why: "No series has this label, so the selector matches nothing.",
+        fix: "Use only the labels group, topic, cluster, hpa and target.",
+    }
+    UnknownTarget "LW008" "unknown_target" Error {
+        what: "The selector names a target that is not configured for the namespace.",
+        why: "lagwise answers a target that is not configured for the HPA's namespace with an error.",
+        fix: "Add the target to the configuration, or the namespace to the target.",
+    }
+    UnknownAnnotation "LW009" "unknown_annotation" Warning {
+        what: "An annotation lagwise.dev/... does not exist.",
+        why: "lagwise ignores an annotation that it does not know.",
+        fix: "Correct its name, or remove it.",
+    }
+    BadAnnotation "LW010" "bad_annotation" Warning {
+        what: "An annotation has an invalid value.",
+        why: "lagwise ignores an invalid value and uses the default.",
+        fix: "Set an allowed value.",
+    }
+    StrayAnnotation "LW011" "stray_annotation" Warning {
+        what: "An annotation is for a name that no metric of the HPA selects.",
+        why: "lagwise ignores an annotation for a name that no metric of the HPA selects.",
+        fix: "After the dot, use the value of the selector's label group or target.",
+    }
+    TopicsTwice "LW012" "topics_twice" Warning {
+        what: "Topics are set both by a list and by a regular expression.",
+        why: "The list of topics applies, and lagwise ignores the regular expression.",
+        fix: "Remove one of the two annotations.",
+    }
+    OneGroupForAll "LW013" "one_group_for_all" Warning {
+        what: "One annotation consumer-group is set for several groups of the selector.",
+        why: "One annotation replaces several groups of the selector by the same group, whose lag counts once.",
+        fix: "Set the annotation for each group, as in lagwise.dev/consumer-group.LABEL.",
+    }
+    NoFallbackReplicas "LW014" "no_fallback_replicas" Warning {
+        what: "fallback-after is set without fallback-replicas.",
+        why: "Without a number of replicas there is no fallback.",
+        fix: "Add lagwise.dev/fallback-replicas, or remove lagwise.dev/fallback-after.",
+    }
+    ConflictingSettings "LW015" "conflicting_settings" Warning {
+        what: "Settings of one group differ between HPAs or targets.",
+        why: "lagwise measures the lag of a group by one setting: where targets differ, the value that counts more lag applies to all of them.",
+        fix: "Set the same value on every HPA and target of the group.",
+    }
+    MembersBeyond "LW016" "members_beyond" Warning {
+        what: "The group has more members than can have work.",
+        why: "Members beyond the useful parallelism get no partition, cost memory and cause rebalances.",
+        fix: "Lower the replicas, or the threads of each (set lagwise.dev/threads-per-replica to their number), or add partitions.",
+    }
+    MixedSubscriptions "LW017" "mixed_subscriptions" Warning {
+        what: "Members of the group subscribe to different topics.",
+        why: "Only some of the members share each topic's partitions, so the ceiling is too high. Often two applications use the same group by mistake.",
+        fix: "Give each application its own group.",
+    }
+    ToleranceAbove "LW018" "tolerance_above" Warning {
+        what: "Within its tolerance the HPA may keep replicas above the ceiling.",
+        why: "Within its tolerance the HPA keeps the replicas that run, including those above the ceiling that come from a rollout or from another metric.",
+        fix: "Set behavior.scaleUp.tolerance and behavior.scaleDown.tolerance to \"0\", or lagwise.dev/cap: enforce.",
+    }
+    ToleranceBelow "LW019" "tolerance_below" Warning {
+        what: "Within its tolerance the HPA may stop below the ceiling.",
+        why: "lagwise serves at most what the ceiling is worth. Shortly below the ceiling that is within the HPA's tolerance, so the HPA stops there.",
+        fix: "Set behavior.scaleUp.tolerance to \"0\", or lagwise.dev/cap: enforce.",
+    }
+    FallbackServed "LW020" "fallback_served" Warning {
+        what: "Lag has been unknown for longer than fallback-after.",
+        why: "The HPA gets a fixed number of replicas that does not follow the lag.",
+        fix: "Find out why the lag is unknown: run lagwise lag, or read the daemon's log.",
+    }
+    NoZeroWithOthers "LW021" "no_zero_with_others" Warning {
+        what: "Scale to zero is set on an HPA with an External metric that lagwise does not serve.",
+        why: "At zero replicas the HPA asks for no metric, so work that only the other metric shows would wait forever.",
+        fix: "Remove the other metric or lagwise.dev/scale-to-zero.",
+    }
+    MaxAboveCeiling "LW022" "max_above_ceiling" Info {
+        what: "maxReplicas is above the ceiling, under cap: advise.",
+        why: "The group cannot use more members than its useful parallelism, so this metric never scales the HPA to its maximum.",
+        fix: "Nothing if you plan to add partitions. Otherwise lower maxReplicas, or set lagwise.dev/cap: enforce.",
+    }
+    MinAboveCeiling "LW023" "min_above_ceiling" Warning {
+        what: "minReplicas is above the ceiling.",
+        why: "Replicas that can never have work run all the time. The cap never goes below minReplicas.",
+        fix: "Lower minReplicas to the ceiling, or add partitions.",
+    }
+    OthersAbove "LW024" "others_above" Warning {
+        what: "Another metric of the HPA may scale it above the ceiling, under cap: advise.",
+        why: "The HPA follows the largest of its metrics, and the ceiling limits only those of lagwise.",
+        fix: "Set lagwise.dev/cap: enforce, or lower maxReplicas to the ceiling.",
+    }
+    ConflictingTargets "LW025" "conflicting_targets" Error {
+        what: "HPAs use the same selector with different lag per replica.",
+        why: "A metric request carries the selector but not the name of the HPA, so lagwise cannot know which of the HPAs it should answer.",
+        fix: "Add the label hpa with the HPA's own name to each selector.",
+    }
+    SharedScaleTarget "LW026" "shared_scale_target" Error {
+        what: "Two HPAs scale the same workload.",
+        why: "Two HPAs of one workload undo each other's replicas; the HPA controller stops both (AmbiguousSelector).",
+        fix: "Keep one HPA with the metrics of both.",
+    }
+    TopicMissing "LW027" "topic_missing" Error {
+        what: "A topic does not exist.",
+        why: "A topic that does not exist has no lag, and the metric is an error.",
+        fix: "Create the topic, or correct its name. lagwise never creates a topic.",
+    }
+    NothingToRead "LW028" "nothing_to_read" Error {
+        what: "There is nothing to measure: no commit, or no topic or partition that matches.",
+        why: "There is no lag to measure, and the metric is an error.",
+        fix: "Name the topics with the label topic, or start the consumers once so that they commit.",
+    }
+    NoMembers "LW029" "no_members" Warning {
+        what: "The group has lag and, for two minutes, no members.",
+        why: "Nobody consumes: the pods do not run, cannot reach Kafka, or use another group.id.",
+        fix: "Compare the consumers' group.id with the selector, and read their logs.",
+    }
+    ForeignMembers "LW030" "foreign_members" Warning {
+        what: "The group has members that are not pods of this workload.",
+        why: "Members elsewhere (another Deployment, another cluster, a blue-green twin) take partitions that the ceiling counts for this workload.",
+        fix: "Give each workload its own group, or accept that fewer replicas have work.",
+    }
+    UnevenPartitions "LW031" "uneven_partitions" Info {
+        what: "maxReplicas does not divide the ceiling.",
+        why: "At the maximum some replicas have one partition more than others, and the slowest of them limits the group.",
+        fix: "Use a maxReplicas that divides the ceiling, or set lagwise.dev/even: \"true\".",
+    }
+    Stabilised "LW032" "stabilised" Info {
+        what: "A stabilization window of the HPA delays what the metric has decided: upwards with any metric, downwards with kafka_desired_replicas, or longer than the cooldown with minReplicas: 0.",
+        why: "A stabilization window delays the HPA after the metric has decided.",
+        fix: "Remove the window or set it to 0, unless you want the delay.",
+    }
+    ControllerOwned "LW033" "controller_owned" Warning {
+        what: "An HPA that a controller owns asks for cap: enforce or scale to zero, and lagwise does not write to it.",
+        why: "The controller that owns the HPA writes it from its own object and would undo every write of lagwise.",
+        fix: "Configure it in the object that the controller makes the HPA from, or remove the annotation.",
+    }
+    ReplicasInManifest "LW034" "replicas_in_manifest" Warning {
+        what: "A manifest or program sets spec.replicas of the scale target.",
+        why: "Every apply of the manifest sets the replicas back until the next sync of the HPA.",
+        fix: "Remove spec.replicas from the manifest (with server-side apply, transfer its ownership first).",
+    }
+    OrderedReady "LW035" "ordered_ready" Info {
+        what: "A StatefulSet starts its pods one after another.",
+        why: "Each pod waits until the one before it is ready. Scaling up takes long, and one pod that never becomes ready blocks the rest.",
+        fix: "Set podManagementPolicy: Parallel if the pods do not depend on each other.",
+    }
+    SurgeAboveCeiling "LW036" "surge_above_ceiling" Info {
+        what: "A rollout at the ceiling starts pods that have no work.",
+        why: "Each surge pod joins the group and causes a rebalance, and has no work while the old pods hold the partitions.",
+        fix: "Set maxSurge: 0 and maxUnavailable: 1, or use static members (group.instance.id).",
+    }
+    ToleranceLeft "LW037" "tolerance_left" Info {
+        what: "The tolerance of the HPA is not \"0\".",
+        why: "lagwise cuts the lag it serves to exactly what the ceiling is worth; a tolerance makes the HPA miss the ceiling in both directions.",
+        fix: "Set behavior.scaleUp.tolerance and behavior.scaleDown.tolerance to \"0\" (Kubernetes 1.35 and later), or lagwise.dev/cap: enforce.",
+    }
+    OffsetsExpire "LW038" "offsets_expire" Warning {
+        what: "The group has had no members for five days and has offsets that brokers will delete.",
+        why: "Brokers delete the offsets of a group without members after offsets.retention.minutes (seven days by default); its consumers then start at auto.offset.reset.",
+        fix: "Start a consumer of the group for a moment, or raise offsets.retention.minutes on the brokers.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_labels_and_reasons_are_unique_and_in_order() {
+        let codes = FindingCode::ALL;
+        for (name, read) in [
+            ("code", FindingCode::code as fn(FindingCode) -> &'static str),
+            ("label", FindingCode::label),
+            ("reason", FindingCode::event_reason),
+        ] {
+            let all: BTreeSet<_> = codes.iter().map(|code| read(*code)).collect();
+            assert_eq!(all.len(), codes.len(), "{name}");
+        }
+        for (i, code) in codes.iter().enumerate() {
+            assert_eq!(code.code(), format!("LW{:03}", i + 1), "{code:?}");
+            for text in [code.what(), code.why(), code.fix()] {
+                assert!(text.ends_with('.') && text.len() > 20, "{code:?}: {text}");
+            }
+            // Metric labels are snake case, reasons of events are camel case.
+            let is_snake = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            assert!(is_snake(code.label()), "{code:?}");
+            let reason = code.event_reason().to_lowercase();
+            assert_eq!(reason, code.label().replace('_', ""));
+        }
+    }
+}
