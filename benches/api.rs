@@ -109,26 +109,26 @@ fn snapshot() -> LagSnapshot {
         clusters: [("main".into(), main)].into(),
         ..LagSnapshot::default()
     }
+    .evaluated(&ServingPolicy {
+        max_staleness: Duration::from_secs(3600),
+        ..ServingPolicy::default()
+    })
 }
 
 /// The API's router, with what must not be dropped while it answers.
 fn api(auth: AuthMode) -> (Router, Box<dyn std::any::Any>) {
     let (publisher, reader) = snapshot_channel::channel(snapshot());
     let (interests, receiver) = mpsc::channel(8);
+    let (queries, queries_in) = mpsc::channel(8);
     let (drain, draining) = watch::channel(false);
     let api = router(ExternalOptions {
         leading: Leading::alone(),
         forwarder: None,
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
-        rules: ServingPolicy {
-            clamp: true,
-            cap: lagwise::model::settings::cap_mode::CapMode::Advise,
-            max_staleness: Duration::from_secs(3600),
-            namespaces: Vec::new(),
-        },
         tenancy: Default::default(),
         interests,
+        queries,
         auth,
         access_log: AccessLog::Sampled,
         build: BuildInfo {
@@ -136,7 +136,7 @@ fn api(auth: AuthMode) -> (Router, Box<dyn std::any::Any>) {
             librdkafka: "0".to_owned(),
         },
     });
-    (api, Box::new((publisher, receiver, drain)))
+    (api, Box::new((publisher, receiver, queries_in, drain)))
 }
 
 /// A front proxy: what makes it known, and its certificate.

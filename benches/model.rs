@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use lagwise::model::evaluation::{self, ServingPolicy};
+use lagwise::model::evaluation::{Evaluations, ServingPolicy};
 use lagwise::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use lagwise::model::hpa::selector::Selector;
 use lagwise::model::kafka::fault::Fault;
@@ -131,15 +131,26 @@ fn bench(criterion: &mut Criterion) {
             metric: LAG_METRIC,
             selector: &selector,
         };
-        let rules = ServingPolicy {
+        let policy = ServingPolicy {
             clamp: true,
             cap: lagwise::model::settings::cap_mode::CapMode::Advise,
             max_staleness: Duration::from_secs(3600),
             namespaces: Vec::new(),
         };
         let now = Moment::now();
+        let none = Arc::new(Evaluations::new(policy.clone()));
+        criterion.bench_function(&format!("evaluate {name}"), |bencher| {
+            bencher.iter(|| {
+                none.next(
+                    black_box(&snapshot.clusters),
+                    &snapshot.targets,
+                    std::iter::empty(),
+                )
+            });
+        });
+        let snapshot = snapshot.evaluated(&policy);
         criterion.bench_function(&format!("answer one of {name}"), |bencher| {
-            bencher.iter(|| evaluation::answer(black_box(&question), &snapshot, &now, &rules));
+            bencher.iter(|| snapshot.at(&now).answer(black_box(&question)));
         });
     }
 }

@@ -37,6 +37,9 @@ pub use logging::init_logging;
 /// Requests' interests that may wait for the poller.
 const INTERESTS_WAITING: usize = 256;
 
+/// Queries that may wait for the poller.
+const QUERIES_WAITING: usize = 64;
+
 /// How long the parts may take to end after they were told to. With the time a sweep may still
 /// hold a thread, the process is gone within five seconds.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -112,9 +115,9 @@ impl App {
             true => Some(leader::forwarder(config, &tls).await?),
             false => None,
         };
-        let (publisher, reader) = snapshot_channel::channel(terms::unknown());
+        let (publisher, reader) = snapshot_channel::channel(terms::unknown(config));
         let (interests, interests_in) = mpsc::channel(INTERESTS_WAITING);
-        let rules = answers::rules(config);
+        let (queries, queries_in) = mpsc::channel(QUERIES_WAITING);
         if let Some(client) = client.clone() {
             let (notices, told) = k8s::events::channel();
             let writing = WriteGuard {
@@ -122,7 +125,7 @@ impl App {
                 reader: reader.clone(),
                 hpas: hpas.clone(),
                 leadership: leading.own.clone(),
-                rules: rules.clone(),
+                rules: answers::rules(config),
                 from: Arc::default(),
                 notices,
             };
@@ -136,6 +139,7 @@ impl App {
             inputs: Inputs {
                 hpas,
                 interests: interests_in,
+                queries: queries_in,
             },
             stop: stopping.clone(),
         };
@@ -160,10 +164,10 @@ impl App {
         };
         let api = serve::external::router(serve::external::ExternalOptions {
             reader: reader.clone(),
-            rules: rules.clone(),
             leading: leading.clone(),
             forwarder,
             interests,
+            queries,
             tenancy: answers::tenancy(config),
             auth,
             access_log: match config.log.access {
@@ -176,7 +180,6 @@ impl App {
         });
         let side = serve::admin::router(serve::admin::HttpOptions {
             reader,
-            rules,
             leadership: leading.own,
             readiness,
             build,

@@ -39,7 +39,6 @@ use super::run::Signals;
 use crate::config::{AuthMode, ClusterConfig, Config, LogConfig, PollConfig};
 use crate::daemon::{self, App, Hpas};
 use crate::kafka::embedded::Embedded;
-use crate::model::evaluation::ServingPolicy;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::targets::metric_query::MetricQuery;
@@ -151,7 +150,6 @@ struct Scaling {
 /// The HPA's question, to look at its answer without asking.
 struct ScaleDecision {
     selector: Selector,
-    rules: ServingPolicy,
     place: PartitionPlace,
 }
 
@@ -215,12 +213,6 @@ impl Stage {
         let controller = DemoPart::start(|stopped| control(plan, api, fleet, scaling_in, stopped));
         let question = ScaleDecision {
             selector,
-            rules: ServingPolicy {
-                clamp: config.cap.clamp,
-                cap: crate::model::settings::cap_mode::CapMode::Advise,
-                max_staleness: config.poll.max_staleness,
-                namespaces: Vec::new(),
-            },
             place: PartitionPlace {
                 cluster: CLUSTER.into(),
                 group: GROUP.into(),
@@ -282,11 +274,7 @@ impl Stage {
     }
 
     fn read(&self) -> DemoReading {
-        let ScaleDecision {
-            selector,
-            rules,
-            place,
-        } = &self.question;
+        let ScaleDecision { selector, place } = &self.question;
         let question = MetricQuery {
             namespace: NAMESPACE,
             metric: LAG_METRIC,
@@ -294,14 +282,7 @@ impl Stage {
         };
         let partitions = usize::try_from(self.plan.partitions).unwrap_or(usize::MAX);
         let snapshot = self.reader.latest();
-        reading::read(
-            &snapshot,
-            place,
-            &question,
-            rules,
-            &Moment::now(),
-            partitions,
-        )
+        reading::read(&snapshot, place, &question, &Moment::now(), partitions)
     }
 
     /// Ends everything, in bounded time: what has not ended by then ends with the process.

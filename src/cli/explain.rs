@@ -93,15 +93,18 @@ async fn by_look(args: &ExplainArgs, path: &Path) -> anyhow::Result<Explanation>
             bail!("neither an HPA nor --group");
         };
         let asked = vec![interest.clone()];
-        let look = look(&config, Vec::new(), asked, args.timeout).await?;
-        let derived = derive(&subject, &look.snapshot, &Moment::now(), &look.rules);
+        let snapshot = look(&config, Vec::new(), asked, args.timeout).await?;
+        let now = Moment::now();
+        let derived = derive(&subject, snapshot.at(&now), snapshot.all_findings());
         return derived.context("nothing to explain");
     };
     // All of its namespace: another HPA that asks alike has a say in what it is served.
-    let HpaReading { client, look, .. } =
-        look_at_hpas(&config, &args.kube, Some(&*hpa.namespace), args.timeout).await?;
+    let HpaReading {
+        client, snapshot, ..
+    } = look_at_hpas(&config, &args.kube, Some(&*hpa.namespace), args.timeout).await?;
     let subject = Subject::Hpa(hpa.clone());
-    let derived = derive(&subject, &look.snapshot, &Moment::now(), &look.rules);
+    let now = Moment::now();
+    let derived = derive(&subject, snapshot.at(&now), snapshot.all_findings());
     let derived = derived
         .with_context(|| format!("HPA {hpa} does not exist, or uses no metric of lagwise"))?;
     with_outcome(derived, &client, hpa, args.timeout).await

@@ -13,12 +13,12 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use self::report::{FindingReport, render_codes, render_findings};
 use super::kube_args::KubeArgs;
-use super::look::{ClusterReading, HpaReading, look_at_hpas};
+use super::look::{HpaReading, look_at_hpas};
 use super::{Output, print};
 use crate::config::Config;
 use crate::k8s::workload::fetch;
 use crate::model::diagnostics::workload_findings::find_in_workload;
-use crate::model::evaluation::metric_evaluation::{MetricEvaluation, hpa_ceilings, standings};
+use crate::model::evaluation::{HpaMetric, hpa_ceilings};
 use crate::model::findings::{Finding, Severity};
 use crate::model::hpa::facts::{HpaFacts, is_ours};
 use crate::model::kafka::group::GroupDescription;
@@ -146,10 +146,13 @@ fn exit_code(found: &LintResult, fail_on: FailOn) -> ExitCode {
 async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Result<LintResult> {
     let config = Config::load(config)?;
     let namespace = args.namespace.as_deref();
-    let HpaReading { client, hpas, look } =
-        look_at_hpas(&config, &args.kube, namespace, args.timeout).await?;
-    let ClusterReading { snapshot, rules } = look;
-    let standings = standings(&snapshot.targets, &snapshot, &Moment::now(), &rules);
+    let HpaReading {
+        client,
+        hpas,
+        snapshot,
+    } = look_at_hpas(&config, &args.kube, namespace, args.timeout).await?;
+    let now = Moment::now();
+    let metrics = snapshot.at(&now).hpa_metrics();
     let ours: Vec<&HpaFacts> = hpas
         .facts
         .iter()
@@ -161,7 +164,7 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
         findings: snapshot.all_findings().cloned().collect(),
         unread,
     };
-    let ceilings = hpa_ceilings(&standings);
+    let ceilings = hpa_ceilings(&metrics);
     for hpa in ours {
         let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();
         let groups = described_groups(hpa, &snapshot);
@@ -171,7 +174,7 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
                 .extend(find_in_workload(hpa, workload, ceiling, &groups));
         }
     }
-    found.unread.extend(unread_data(&snapshot, &standings));
+    found.unread.extend(unread_data(&snapshot, &metrics));
     Ok(found)
 }
 
@@ -194,15 +197,15 @@ fn described_groups<'a>(
 }
 
 /// What Kafka did not answer, as messages.
-fn unread_data(snapshot: &LagSnapshot, standings: &[MetricEvaluation<'_>]) -> BTreeSet<String> {
+fn unread_data(snapshot: &LagSnapshot, metrics: &[HpaMetric<'_>]) -> BTreeSet<String> {
     let clusters = snapshot.clusters.iter();
     let silent = clusters.filter_map(|(name, cluster)| {
         let fault = cluster.connection.as_ref()?;
         Some(format!("Kafka cluster {name}: {}", fault.reason))
     });
-    let refused = standings.iter().filter_map(|standing| {
-        let refusal = standing.outcome.as_ref().err()?;
-        let hpa = HpaKey::new(standing.namespace, standing.hpa);
+    let refused = metrics.iter().filter_map(|metric| {
+        let refusal = metric.outcome.as_ref().err()?;
+        let hpa = HpaKey::new(metric.namespace, metric.hpa);
         refusal
             .is_unknown()
             .then(|| format!("HPA {hpa}: {refusal}"))

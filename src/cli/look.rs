@@ -16,8 +16,6 @@ use crate::daemon::{answers, clusters};
 use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::{HpaList, list};
 use crate::model::diagnostics::current_findings::{FindingOptions, findings};
-use crate::model::evaluation::ServingPolicy;
-use crate::model::evaluation::metric_evaluation::standings;
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::WatchKey;
@@ -26,15 +24,6 @@ use crate::model::units::newtypes::Moment;
 use crate::poller::{Inputs, Poller};
 use crate::snapshot_channel;
 
-/// What there was to see.
-#[derive(Clone, Debug)]
-pub(super) struct ClusterReading {
-    /// What is known.
-    pub(super) snapshot: Arc<LagSnapshot>,
-    /// The rules that answers follow.
-    pub(super) rules: ServingPolicy,
-}
-
 /// HPAs of a cluster, and what there was to see of what they ask for.
 pub(super) struct HpaReading {
     /// The cluster's client.
@@ -42,7 +31,7 @@ pub(super) struct HpaReading {
     /// The HPAs.
     pub(super) hpas: HpaList,
     /// What there was to see.
-    pub(super) look: ClusterReading,
+    pub(super) snapshot: Arc<LagSnapshot>,
 }
 
 /// Looks at all HPAs of a namespace, or else of those that the configuration watches.
@@ -66,8 +55,12 @@ pub(super) async fn look_at_hpas(
         Some(namespace) => format!("cannot list the HPAs of namespace {namespace}"),
         None => "cannot list the HPAs".to_owned(),
     })?;
-    let look = look(config, hpas.facts.clone(), Vec::new(), within).await?;
-    Ok(HpaReading { client, hpas, look })
+    let snapshot = look(config, hpas.facts.clone(), Vec::new(), within).await?;
+    Ok(HpaReading {
+        client,
+        hpas,
+        snapshot,
+    })
 }
 
 /// Looks at everything that the HPAs, the configuration's targets and these interests are about. What
@@ -80,7 +73,7 @@ pub(super) async fn look(
     hpas: Vec<Arc<HpaFacts>>,
     asked: Vec<WatchKey>,
     within: Duration,
-) -> anyhow::Result<ClusterReading> {
+) -> anyhow::Result<Arc<LagSnapshot>> {
     let rules = answers::rules(config);
     let sources = clusters::sources(config)?;
     let (publisher, mut reader) = snapshot_channel::channel(LagSnapshot::default());
@@ -92,14 +85,16 @@ pub(super) async fn look(
     let fixed = answers::fixed_targets(config);
     let poller = Poller::new(sources, fixed, answers::cadence(config), publisher)
         .with_rules(config.lag.rules())
-        .with_answers(rules.clone());
+        .with_policy(rules);
     let inputs = Inputs {
         hpas: watch::channel(Some(hpas.clone())).1,
         interests: interests_in,
+        // Nothing is asked a second time.
+        queries: mpsc::channel(1).1,
     };
     let polling = tokio::spawn(poller.run(inputs));
     let deadline = Instant::now() + within;
-    while !is_whole(&reader.latest(), &asked, &rules) {
+    while !is_whole(&reader.latest(), &asked) {
         match timeout_at(deadline, reader.changed()).await {
             Ok(true) => {}
             Ok(false) => {
@@ -117,27 +112,29 @@ pub(super) async fn look(
     polling.abort();
     let mut snapshot = LagSnapshot::clone(&reader.latest());
     // The poller's own are as of a sweep that may have known less, and want to see things last.
+    let now = Moment::now();
+    let evaluations = snapshot.at(&now);
     let looking = FindingOptions {
-        cap: rules.cap,
+        cap: evaluations.policy().cap,
         members_within: Duration::ZERO,
     };
-    let standings = standings(&snapshot.targets, &snapshot, &Moment::now(), &rules);
-    let found = findings(&snapshot, &standings, &hpas, looking);
+    let metrics = evaluations.hpa_metrics();
+    let found = findings(&snapshot.evaluations, &metrics, &hpas, looking);
     snapshot.findings = Arc::new(found);
-    let snapshot = Arc::new(snapshot);
-    Ok(ClusterReading { snapshot, rules })
+    Ok(Arc::new(snapshot))
 }
 
 /// Whether there is nothing left that was not read yet. What Kafka refuses to tell is read.
-fn is_whole(snapshot: &LagSnapshot, asked: &[WatchKey], rules: &ServingPolicy) -> bool {
+fn is_whole(snapshot: &LagSnapshot, asked: &[WatchKey]) -> bool {
     let is_read = |interest: &WatchKey| {
         let cluster = snapshot.clusters.get(&interest.cluster);
         cluster.is_some_and(|cluster| cluster.groups.contains_key(&interest.group))
     };
-    let standings = standings(&snapshot.targets, snapshot, &Moment::now(), rules);
+    let now = Moment::now();
+    let metrics = snapshot.at(&now).hpa_metrics();
     let is_open =
         |outcome: &Result<_, NoValueReason>| matches!(outcome, Err(NoValueReason::NotYetRead(_)));
     snapshot.is_swept()
         && asked.iter().all(is_read)
-        && !standings.iter().any(|standing| is_open(&standing.outcome))
+        && !metrics.iter().any(|metric| is_open(&metric.outcome))
 }

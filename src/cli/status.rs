@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use self::lines::table;
 use super::kube_args::KubeArgs;
-use super::look::{ClusterReading, look_at_hpas};
+use super::look::look_at_hpas;
 use super::{Output, print};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
@@ -88,8 +88,9 @@ async fn read_clusters(args: &StatusArgs, config: &Path) -> anyhow::Result<Vec<H
     let config = Config::load(config)?;
     let namespace = args.namespace.as_deref();
     let seen = look_at_hpas(&config, &args.kube, namespace, args.timeout).await?;
-    let ClusterReading { snapshot, rules } = seen.look;
-    let mut hpas = statuses(&snapshot, &Moment::now(), &rules);
+    let snapshot = seen.snapshot;
+    let now = Moment::now();
+    let mut hpas = statuses(snapshot.at(&now), snapshot.all_findings());
     add_replicas(&mut hpas, &seen.hpas.replicas);
     Ok(hpas)
 }

@@ -54,7 +54,9 @@ impl Terms {
             if *stop.borrow_and_update() {
                 return Ok(());
             }
-            self.publisher.of_term(term.number).publish(unknown());
+            self.publisher
+                .of_term(term.number)
+                .publish(unknown(&self.config));
         }
     }
 
@@ -79,7 +81,7 @@ impl Terms {
             self.publisher.of_term(term.number),
         )
         .with_rules(config.lag.rules())
-        .with_answers(answers::rules(config));
+        .with_policy(answers::rules(config));
         let Some(store) = self.store.clone() else {
             return tokio::select! {
                 polled = poller.run_on(&mut self.inputs) => polled,
@@ -102,8 +104,8 @@ impl Terms {
 }
 
 /// What is known where nobody polls: nothing, the HPAs neither.
-pub(super) fn unknown() -> LagSnapshot {
+pub(super) fn unknown(config: &Config) -> LagSnapshot {
     let mut snapshot = LagSnapshot::default();
     Arc::make_mut(&mut snapshot.targets).hpas_unlisted = true;
-    snapshot
+    snapshot.evaluated(&answers::rules(config))
 }

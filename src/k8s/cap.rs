@@ -143,7 +143,8 @@ impl CapReconciler {
         if hpas.is_empty() {
             return;
         }
-        let reads = complete_reads(&snapshot, &Moment::now(), &rules, |hpa| keys.contains(hpa));
+        let now = Moment::now();
+        let reads = complete_reads(snapshot.at(&now), |hpa| keys.contains(hpa));
         for hpa in hpas {
             let key = hpa.key();
             let live = HpaFields::of(&hpa);

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::scale::{ApiError, Scale, Scales, in_time};
 use super::write_guard::WriteGuard;
 use crate::model::decisions::scale_to_zero::{
-    Candidate, Demand, WorkloadState, ZeroAction, sleepers, step,
+    Candidate, Demand, WorkloadState, ZeroAction, candidates, step,
 };
 use crate::model::diagnostics::hpa_events::EventReason;
 use crate::model::hpa::facts::{HpaFacts, asks_others, is_native, is_paused};
@@ -74,13 +74,13 @@ impl ZeroReconciler {
             return;
         };
         let now = Moment::now();
-        let sleepers = sleepers(&snapshot, &now, &self.writing.rules);
+        let candidates = candidates(snapshot.at(&now));
         let Some(hpas) = self.writing.hpas.borrow().clone() else {
             return;
         };
         let is_ours = |hpa: &&Arc<HpaFacts>| {
             let key = hpa.key();
-            (sleepers.contains_key(&key) || hpa.annotations.contains_key(ZEROED_SINCE))
+            (candidates.contains_key(&key) || hpa.annotations.contains_key(ZEROED_SINCE))
                 && may_write(hpa)
         };
         let mut kept = BTreeSet::new();
@@ -94,7 +94,7 @@ impl ZeroReconciler {
                     ..ManagedWorkload::default()
                 };
             }
-            let sleeper = sleepers.get(&key).filter(|_| asks_others(hpa).is_none());
+            let sleeper = candidates.get(&key).filter(|_| asks_others(hpa).is_none());
             let idle = snapshot.idle.get(&key).map(|since| now.since(since));
             if !is_due(workload, hpa, sleeper, idle) {
                 continue;

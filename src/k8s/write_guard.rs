@@ -66,7 +66,7 @@ impl WriteGuard {
     fn left(&self) -> Option<Duration> {
         let now = Instant::now();
         let term = self.leadership.holds(self.from.term, now)?;
-        let fresh = fencing::time_left(&self.from, now, self.rules.max_staleness)?;
+        let fresh = fencing::time_left(&self.from.clusters, now, self.rules.max_staleness)?;
         Some(term.left(now)?.min(fresh).min(REQUEST_WITHIN))
     }
 

@@ -166,7 +166,6 @@ pub(crate) fn snapshot() -> LagSnapshot {
             ..Targets::default()
         }),
         clusters: [("main".into(), Arc::new(main)), ("down".into(), down)].into(),
-        idle: Arc::default(),
-        findings: Arc::default(),
+        ..LagSnapshot::default()
     }
 }

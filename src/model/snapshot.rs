@@ -1,12 +1,14 @@
-//! What is known at one moment, immutable: all answers, metrics and decisions read one of these.
+//! What is known at one moment, immutable. The external metrics API, Prometheus, `status`, `explain` and the
+//! reconcilers all read one of these.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::evaluation::idle::IdleSince;
+use super::evaluation::{Evaluations, EvaluationsAt, ServingPolicy};
 use super::findings::Finding;
 use super::targets::Targets;
-use super::units::newtypes::ClusterName;
+use super::units::newtypes::{ClusterName, Moment};
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 
 /// Everything that is known, of every cluster.
@@ -14,14 +16,16 @@ use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 pub struct LagSnapshot {
     /// Counts up with every publication.
     pub sequence: u64,
-    /// The term of leadership that it was made in: in no other does it answer for anything. 0 where
-    /// nobody is elected.
+    /// The term of leadership in which it was made; in no other term may it be used. 0 where nobody is
+    /// elected.
     pub term: u64,
     /// Who wants to know what.
     pub targets: Arc<Targets>,
-    /// By cluster, in the order of names.
+    /// What was read, by cluster, in the order of names.
     pub clusters: BTreeMap<ClusterName, Arc<ClusterSnapshot>>,
-    /// Since when HPAs that may be scaled to zero have had no work.
+    /// What the readings come to for each target.
+    pub evaluations: Arc<Evaluations>,
+    /// Since when HPAs that may be scaled to zero have had no demand.
     pub idle: Arc<IdleSince>,
     /// What a person should know, as of the last whole sweep; what the targets themselves say is in
     /// [`Targets::findings`].
@@ -29,6 +33,22 @@ pub struct LagSnapshot {
 }
 
 impl LagSnapshot {
+    /// The same with every target evaluated by this policy.
+    #[must_use]
+    pub fn evaluated(self, policy: &ServingPolicy) -> Self {
+        let none = Arc::new(Evaluations::new(policy.clone()));
+        Self {
+            evaluations: none.next(&self.clusters, &self.targets, std::iter::empty()),
+            ..self
+        }
+    }
+
+    /// The evaluations as they read at `now`.
+    #[must_use]
+    pub fn at<'a>(&'a self, now: &'a Moment) -> EvaluationsAt<'a> {
+        EvaluationsAt::new(&self.evaluations, &self.idle, now)
+    }
+
     /// Everything that a person should know.
     pub fn all_findings(&self) -> impl Iterator<Item = &Finding> {
         self.targets.findings.iter().chain(&*self.findings)

@@ -100,6 +100,17 @@ pub struct Target {
     pub cap: Option<HpaCap>,
 }
 
+impl Target {
+    /// Its HPA; `None` for a target of the configuration.
+    #[must_use]
+    pub fn hpa(&self) -> Option<&HpaKey> {
+        match &self.origin {
+            Origin::Hpa(hpa) => Some(hpa),
+            Origin::Config { .. } => None,
+        }
+    }
+}
+
 /// All that is wanted now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
@@ -122,6 +133,12 @@ pub struct Targets {
 }
 
 impl Targets {
+    /// The targets of the configuration, which come first.
+    pub fn all_configured(&self) -> impl Iterator<Item = &Target> {
+        let is_configured = |target: &&Target| matches!(target.origin, Origin::Config { .. });
+        self.all.iter().take_while(is_configured)
+    }
+
     /// The configured targets that a selector names and that `namespace` may ask for.
     pub fn configured<'a>(
         &'a self,
@@ -129,27 +146,41 @@ impl Targets {
         selector: &'a Selector,
     ) -> impl Iterator<Item = &'a Target> {
         let names = selector.values(label::TARGET).unwrap_or(&[]);
-        self.all.iter().filter(move |target| match &target.origin {
-            Origin::Config { name, namespaces } => {
-                names.iter().any(|n| **n == **name)
-                    && (namespaces.is_empty() || namespaces.iter().any(|n| n == namespace))
-            }
-            Origin::Hpa(_) => false,
-        })
+        self.all_configured()
+            .filter(move |target| match &target.origin {
+                Origin::Config { name, namespaces } => {
+                    names.iter().any(|n| **n == **name)
+                        && (namespaces.is_empty() || namespaces.iter().any(|n| n == namespace))
+                }
+                Origin::Hpa(_) => false,
+            })
     }
 
-    /// The targets of HPAs of `namespace` that ask for this metric and select so.
+    /// The targets of HPAs of `namespace` that ask for this metric by this selector.
     pub fn selecting<'a>(
         &'a self,
         namespace: &'a str,
         metric: Metric,
         selector: &Selector,
     ) -> impl Iterator<Item = &'a Target> {
+        let places = self.places_selecting(namespace, metric, selector);
+        places.filter_map(|place| self.all.get(place))
+    }
+
+    /// The places in `all` of the targets of HPAs of `namespace` that ask for this metric by this
+    /// selector.
+    pub fn places_selecting<'a>(
+        &'a self,
+        namespace: &'a str,
+        metric: Metric,
+        selector: &Selector,
+    ) -> impl Iterator<Item = usize> + use<'a> {
         let places = self.by_selector.get(selector).into_iter().flatten();
-        let targets = places.filter_map(|place| self.all.get(*place));
-        let targets = targets.filter(move |target| target.metric == metric);
-        targets
-            .filter(move |t| matches!(&t.origin, Origin::Hpa(hpa) if *hpa.namespace == *namespace))
+        places.copied().filter(move |place| {
+            let target = self.all.get(*place).filter(|t| t.metric == metric);
+            let hpa = target.and_then(Target::hpa);
+            hpa.is_some_and(|hpa| *hpa.namespace == *namespace)
+        })
     }
 
     /// The clusters that a selector is about: those it names, else the only one there is.

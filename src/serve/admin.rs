@@ -14,7 +14,6 @@ use prometheus::TextEncoder;
 use super::health::Readiness;
 use super::{BuildInfo, endpoints, explain_endpoint, exposition, status_endpoint};
 use crate::leader_election::Leadership;
-use crate::model::evaluation::ServingPolicy;
 use crate::model::units::newtypes::Moment;
 use crate::snapshot_channel::SnapshotReader;
 use crate::telemetry::REGISTRY;
@@ -24,8 +23,6 @@ use crate::telemetry::REGISTRY;
 pub struct HttpOptions {
     /// The snapshots.
     pub reader: SnapshotReader,
-    /// The rules that values follow.
-    pub rules: ServingPolicy,
     /// Whether this daemon is the one that decides.
     pub leadership: Leadership,
     /// For `/readyz`.
@@ -57,7 +54,7 @@ async fn scrape(State(options): State<Arc<HttpOptions>>) -> Response {
     let latest = options.reader.latest();
     let leads = options.leadership.holds(latest.term, Instant::now());
     let snapshot = leads.map_or_else(Arc::default, |_| latest);
-    let mut text = exposition::render(&snapshot, &Moment::now(), &options.rules, &options.build);
+    let mut text = exposition::render(&snapshot, &Moment::now(), &options.build);
     if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut text) {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
     }

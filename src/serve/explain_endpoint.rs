@@ -37,7 +37,8 @@ pub(super) async fn answer(
         Ok(subject) => subject,
         Err(problem) => return refuse(StatusCode::BAD_REQUEST, problem),
     };
-    match derive(&subject, &snapshot, &Moment::now(), &options.rules) {
+    let now = Moment::now();
+    match derive(&subject, snapshot.at(&now), snapshot.all_findings()) {
         Some(explanation) => as_json(StatusCode::OK, &explanation.bounded(PARTITIONS_MAX)),
         None => refuse(
             StatusCode::NOT_FOUND,
@@ -108,7 +109,6 @@ mod tests {
     use crate::model::diagnostics::explain::Explanation;
     use crate::model::evaluation::ServingPolicy;
     use crate::model::fixtures;
-    use crate::model::settings::cap_mode::CapMode;
     use crate::model::snapshot::LagSnapshot;
     use crate::serve::BuildInfo;
     use crate::serve::admin::router;
@@ -160,15 +160,13 @@ mod tests {
             targets: Arc::new(targets),
             ..fixtures::snapshot()
         };
-        let (_publisher, reader) = snapshot_channel::channel(snapshot);
+        let policy = ServingPolicy {
+            max_staleness: Duration::from_secs(60),
+            ..ServingPolicy::default()
+        };
+        let (_publisher, reader) = snapshot_channel::channel(snapshot.evaluated(&policy));
         let options = HttpOptions {
             reader: reader.clone(),
-            rules: ServingPolicy {
-                clamp: true,
-                cap: CapMode::Advise,
-                max_staleness: Duration::from_secs(60),
-                namespaces: Vec::new(),
-            },
             leadership,
             readiness: Readiness::new(reader, Instant::now(), watch::channel(false).1),
             build: BuildInfo {

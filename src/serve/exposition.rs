@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 
 use self::text::{Labels, Text};
 use super::BuildInfo;
-use crate::model::evaluation::ServingPolicy;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::TopicOffsets;
 use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupTopic, TopicLag};
@@ -21,19 +20,14 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
 /// Renders everything that the snapshot holds.
-pub(super) fn render(
-    snapshot: &LagSnapshot,
-    now: &Moment,
-    rules: &ServingPolicy,
-    build: &BuildInfo,
-) -> String {
+pub(super) fn render(snapshot: &LagSnapshot, now: &Moment, build: &BuildInfo) -> String {
     let mut text = Text::default();
     consumer_groups(&mut text, snapshot);
     ages_and_rules(&mut text, snapshot);
     members(&mut text, snapshot);
     topics(&mut text, snapshot);
     targets::parallelism(&mut text, snapshot);
-    targets::targets(&mut text, snapshot, now, rules);
+    targets::targets(&mut text, snapshot, now);
     freshness(&mut text, snapshot, now);
     clusters(&mut text, snapshot);
     traffic(&mut text, snapshot);
@@ -299,6 +293,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::evaluation::ServingPolicy;
     use crate::model::fixtures;
     use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
     use crate::model::hpa::selector::Selector;
@@ -314,19 +309,11 @@ mod tests {
         }
     }
 
-    fn rules() -> ServingPolicy {
-        ServingPolicy {
-            clamp: true,
-            cap: crate::model::settings::cap_mode::CapMode::Advise,
-            max_staleness: Duration::from_secs(30),
-            namespaces: Vec::new(),
-        }
-    }
-
     #[test]
     fn rendering() {
         let now = fixtures::at(Duration::from_secs(7));
-        insta::assert_snapshot!(render(&fixtures::snapshot(), &now, &rules(), &build()));
+        let snapshot = fixtures::snapshot().evaluated(&ServingPolicy::default());
+        insta::assert_snapshot!(render(&snapshot, &now, &build()));
     }
 
     /// The fixture's snapshot, with HPAs that ask for it.
@@ -354,13 +341,13 @@ mod tests {
         let clusters = snapshot.targets.clusters.clone();
         let targets = Targets::merge(&clusters, &[], &hpas, BTreeSet::new());
         snapshot.targets = Arc::new(targets);
-        snapshot
+        snapshot.evaluated(&ServingPolicy::default())
     }
 
     #[test]
     fn samples_have_the_labels_of_their_family() {
         let now = fixtures::at(Duration::from_secs(7));
-        let text = render(&with_targets(), &now, &rules(), &build());
+        let text = render(&with_targets(), &now, &build());
         let key = regex::Regex::new(r#"[{,](\w+)=""#).unwrap();
         let mut seen = BTreeSet::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -381,7 +368,7 @@ mod tests {
     #[test]
     fn targets_have_their_value_and_ceiling_with_their_rules() {
         let now = fixtures::at(Duration::from_secs(7));
-        let text = render(&with_targets(), &now, &rules(), &build());
+        let text = render(&with_targets(), &now, &build());
         let lines = text
             .lines()
             .filter(|line| line.starts_with("lagwise_target"));
@@ -422,7 +409,7 @@ mod tests {
         let mut snapshot = fixtures::snapshot();
         let cluster = history.apply(untold, Scope::Some);
         snapshot.clusters = [("main".into(), cluster)].into();
-        let text = render(&snapshot, &fixtures::at(Duration::ZERO), &rules(), &build());
+        let text = render(&snapshot, &fixtures::at(Duration::ZERO), &build());
         let samples = text
             .lines()
             .filter(|line| line.starts_with("kafka_consumergroup_members"));
@@ -435,7 +422,6 @@ mod tests {
         let text = render(
             &fixtures::snapshot(),
             &fixtures::at(Duration::ZERO),
-            &rules(),
             &build(),
         );
         let lines = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();

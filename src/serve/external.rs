@@ -28,12 +28,12 @@ use super::route::Route;
 use super::{BuildInfo, discovery};
 use crate::authentication::access::Caller;
 use crate::leader_election::Leading;
-use crate::model::evaluation::{self, MetricValue, ServingPolicy};
+use crate::model::evaluation::MetricValue;
 use crate::model::hpa::selector::Selector;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::WatchKey;
 use crate::model::targets::lookup::resolve;
-use crate::model::targets::metric_query::MetricQuery;
+use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::targets::tenancy::Tenancy;
 use crate::model::units::newtypes::Moment;
@@ -50,13 +50,11 @@ const MAX_INTERESTS: usize = 32;
 /// for the API server's word on the caller take longer than a moment.
 const MAX_UNDER_WAY: usize = 1024;
 
-/// What the API answers from and by which rules.
+/// What the API answers from.
 #[derive(Debug)]
 pub struct ExternalOptions {
     /// The snapshots.
     pub reader: SnapshotReader,
-    /// The rules that values follow.
-    pub rules: ServingPolicy,
     /// Which namespaces may name what.
     pub tenancy: Tenancy,
     /// Who leads, and so answers.
@@ -65,6 +63,8 @@ pub struct ExternalOptions {
     pub forwarder: Option<Forwarder>,
     /// Where to say which groups requests ask for. Never waited for.
     pub interests: mpsc::Sender<WatchKey>,
+    /// Where to say which queries are answered that no HPA asks. Never waited for.
+    pub queries: mpsc::Sender<AdHocQuery>,
     /// Who may ask.
     pub auth: AuthMode,
     /// How much of who asked is logged.
@@ -78,7 +78,6 @@ pub struct ExternalOptions {
 #[derive(Debug)]
 struct ExternalMetricsApi {
     reader: SnapshotReader,
-    rules: ServingPolicy,
     tenancy: Tenancy,
     leading: Leading,
     forwarder: Option<Forwarder>,
@@ -94,11 +93,10 @@ struct ExternalMetricsApi {
 pub fn router(options: ExternalOptions) -> Router {
     let api = Arc::new(ExternalMetricsApi {
         reader: options.reader,
-        rules: options.rules,
         tenancy: options.tenancy,
         leading: options.leading,
         forwarder: options.forwarder,
-        asking: FirstReadLimiter::new(options.interests),
+        asking: FirstReadLimiter::new(options.interests, options.queries),
         under_way: Semaphore::new(MAX_UNDER_WAY),
         access: Access::new(options.auth),
         sampler: Sampler::new(options.access_log),
@@ -246,14 +244,14 @@ impl ExternalMetricsApi {
     /// The value at `now`, after a first read where there was none.
     async fn value(
         &self,
-        question: &MetricQuery<'_>,
+        query: &MetricQuery<'_>,
         snapshot: &LagSnapshot,
         now: &Moment,
     ) -> Result<MetricValue, ApiFailure> {
-        let reading = match self.known(question, snapshot, now)? {
+        let reading = match self.known(query, snapshot, now)? {
             Ok(answer) => return Ok(answer),
             // Rare and large: boxed, so that the other answers need not make room for it.
-            Err(unread) => Box::pin(self.first_read(question, unread, snapshot)),
+            Err(unread) => Box::pin(self.first_read(query, unread, snapshot)),
         };
         reading.await
     }
@@ -261,24 +259,41 @@ impl ExternalMetricsApi {
     /// The value at `now`, or what has to be read before there is one.
     fn known(
         &self,
-        question: &MetricQuery<'_>,
+        query: &MetricQuery<'_>,
         snapshot: &LagSnapshot,
         now: &Moment,
     ) -> Result<Result<MetricValue, Vec<WatchKey>>, ApiFailure> {
-        let resolved = resolve(question, &snapshot.targets)?;
-        if resolved.asked.len() > MAX_INTERESTS {
+        let evaluations = &snapshot.evaluations;
+        let of_hpa = evaluations.of_hpa(query);
+        let known = of_hpa.or_else(|| evaluations.of_ad_hoc(query));
+        let resolved = match known {
+            Some(evaluation) => evaluation.resolved.clone()?,
+            None => Arc::new(resolve(query, &snapshot.targets)?),
+        };
+        if resolved.groups.len() > MAX_INTERESTS {
             return Err(ApiFailure::bad_request(format!(
                 "the selector names {} consumer groups: at most {MAX_INTERESTS} per metric",
-                resolved.asked.len()
+                resolved.groups.len()
             )));
         }
         self.tenancy
-            .check(question.namespace, resolved.interests())
+            .check(query.namespace, resolved.watch_keys())
             .map_err(|barred| ApiFailure::forbidden(barred.to_string()))?;
-        match evaluation::answer_resolved(question, &resolved, snapshot, now, &self.rules) {
+        let evaluations = snapshot.at(now);
+        let value = match known {
+            Some(evaluation) => evaluations.value(evaluation),
+            None => {
+                let evaluation = snapshot.evaluations.evaluate(query, Arc::clone(&resolved));
+                evaluations.value(&evaluation)
+            }
+        };
+        match value {
             Err(NoValueReason::NotYetRead(unread)) => Ok(Err(unread)),
             answered => {
-                self.asking.keep_watched(resolved.interests(), snapshot);
+                self.asking.keep_watched(resolved.watch_keys(), snapshot);
+                if of_hpa.is_none() {
+                    self.asking.keep_evaluated(query, resolved.metric);
+                }
                 Ok(Ok(answered?))
             }
         }
@@ -286,17 +301,17 @@ impl ExternalMetricsApi {
 
     async fn first_read(
         &self,
-        question: &MetricQuery<'_>,
+        query: &MetricQuery<'_>,
         mut unread: Vec<WatchKey>,
         snapshot: &LagSnapshot,
     ) -> Result<MetricValue, ApiFailure> {
         let _place = self.asking.place()?;
-        self.asking.ask_for(question.namespace, &unread, snapshot)?;
+        self.asking.ask_for(query.namespace, &unread, snapshot)?;
         let deadline = tokio::time::Instant::now() + FIRST_READ_WITHIN;
         let mut reader = self.reader.clone();
         while let Ok(true) = timeout_at(deadline, reader.changed()).await {
             let snapshot = reader.latest();
-            match evaluation::answer(question, &snapshot, &Moment::now(), &self.rules) {
+            match snapshot.at(&Moment::now()).answer(query) {
                 Err(NoValueReason::NotYetRead(still)) => unread = still,
                 answered => return Ok(answered?),
             }

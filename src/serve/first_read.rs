@@ -12,6 +12,8 @@ use super::api_error::ApiFailure;
 use super::token_bucket::TokenBucket;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::WatchKey;
+use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
+use crate::model::units::metric::Metric;
 
 /// Requests that wait for a first read at the same time at most.
 pub(super) const MAX_WAITING: usize = 256;
@@ -33,6 +35,7 @@ const NAMESPACE_BYTES: usize = 63;
 #[derive(Debug)]
 pub(super) struct FirstReadLimiter {
     interests: mpsc::Sender<WatchKey>,
+    queries: mpsc::Sender<AdHocQuery>,
     waiting: Semaphore,
     rates: Mutex<Rates>,
 }
@@ -44,9 +47,13 @@ struct Rates {
 }
 
 impl FirstReadLimiter {
-    pub(super) fn new(interests: mpsc::Sender<WatchKey>) -> Self {
+    pub(super) fn new(
+        interests: mpsc::Sender<WatchKey>,
+        queries: mpsc::Sender<AdHocQuery>,
+    ) -> Self {
         Self {
             interests,
+            queries,
             waiting: Semaphore::new(MAX_WAITING),
             rates: Mutex::new(Rates {
                 all: TokenBucket::new(OF_ALL.0, OF_ALL.1, Instant::now()),
@@ -101,6 +108,12 @@ impl FirstReadLimiter {
                 let _ = self.interests.try_send(interest.clone());
             }
         }
+    }
+
+    /// Says that a query was answered which no HPA asks, so that it is evaluated with every snapshot.
+    pub(super) fn keep_evaluated(&self, query: &MetricQuery<'_>, metric: Metric) {
+        // Full or closed: the next request says it again, and until then evaluates it itself.
+        let _ = self.queries.try_send(query.to_ad_hoc(metric));
     }
 }
 

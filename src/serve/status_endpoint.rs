@@ -27,7 +27,8 @@ pub(super) async fn show(State(options): State<Arc<HttpOptions>>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER).into_response();
     }
     let snapshot = options.reader.latest();
-    let hpas = statuses(&snapshot, &Moment::now(), &options.rules);
+    let now = Moment::now();
+    let hpas = statuses(snapshot.at(&now), snapshot.all_findings());
     match serde_json::to_vec(&StatusDocument { hpas }) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -47,7 +48,6 @@ mod tests {
     use crate::model::fixtures;
     use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
     use crate::model::hpa::selector::Selector;
-    use crate::model::settings::cap_mode::CapMode;
     use crate::model::targets::Targets;
     use crate::model::units::metric::LAG_METRIC;
     use crate::serve::BuildInfo;
@@ -69,17 +69,15 @@ mod tests {
         let clusters = ["main".into(), "down".into()];
         let mut snapshot = fixtures::snapshot();
         snapshot.targets = Arc::new(Targets::merge(&clusters, &[], &[hpa], BTreeSet::new()));
-        let (_publisher, reader) = snapshot_channel::channel(snapshot);
+        let policy = ServingPolicy {
+            max_staleness: Duration::from_secs(3600),
+            ..ServingPolicy::default()
+        };
+        let (_publisher, reader) = snapshot_channel::channel(snapshot.evaluated(&policy));
         let draining = watch::channel(false).1;
         let options = HttpOptions {
             readiness: Readiness::new(reader.clone(), Instant::now(), draining),
             reader,
-            rules: ServingPolicy {
-                clamp: true,
-                cap: CapMode::Advise,
-                max_staleness: Duration::from_secs(3600),
-                namespaces: Vec::new(),
-            },
             leadership,
             build: BuildInfo {
                 version: "0".into(),

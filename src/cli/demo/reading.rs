@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::evaluation::{self, ServingPolicy, ValueRule};
+use crate::model::evaluation::ValueRule;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::TopicLag;
 use crate::model::snapshot::LagSnapshot;
@@ -43,7 +43,6 @@ pub(super) fn read(
     snapshot: &LagSnapshot,
     place: &PartitionPlace,
     question: &MetricQuery<'_>,
-    rules: &ServingPolicy,
     now: &Moment,
     partitions: usize,
 ) -> DemoReading {
@@ -56,7 +55,7 @@ pub(super) fn read(
     let rows = (0..partitions)
         .map(|partition| row(found, partition))
         .collect();
-    match evaluation::answer(question, snapshot, now, rules) {
+    match snapshot.at(now).answer(question) {
         Ok(answer) => DemoReading {
             rows,
             lag: answer.lag,

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use super::*;
 use crate::model::diagnostics::current_findings::{FindingOptions, findings};
 use crate::model::diagnostics::explain::live::{Condition, LiveHpa, LiveMetric};
-use crate::model::evaluation::metric_evaluation::standings;
 use crate::model::hpa::controller::outlook::KnownHistory;
 use crate::model::hpa::controller::{Behavior, HpaSpec, MetricSource, ScalingRules};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
@@ -86,15 +85,16 @@ fn derived(facts: &HpaFacts, after: Duration) -> Explanation {
         ..fixtures::snapshot()
     };
     let now = fixtures::at(after);
-    let standings = standings(&snapshot.targets, &snapshot, &now, &rules());
+    snapshot = snapshot.evaluated(&rules());
+    let metrics = snapshot.at(&now).hpa_metrics();
     let looking = FindingOptions {
         cap: CapMode::Advise,
         members_within: Duration::ZERO,
     };
-    let found = findings(&snapshot, &standings, &[facts], looking);
+    let found = findings(&snapshot.evaluations, &metrics, &[facts], looking);
     snapshot.findings = Arc::new(found);
     let subject = Subject::Hpa(HpaKey::new("shop", "billing"));
-    derive(&subject, &snapshot, &now, &rules()).unwrap()
+    derive(&subject, snapshot.at(&now), snapshot.all_findings()).unwrap()
 }
 
 fn explained(hpa: &LiveHpa, after: Duration) -> Explanation {
@@ -191,9 +191,10 @@ fn a_group_without_an_hpa() {
         group: "we\"ird\\group".into(),
         topics: BTreeSet::new(),
     });
-    let snapshot = fixtures::snapshot();
+    let snapshot = fixtures::snapshot().evaluated(&rules());
     let now = fixtures::at(SECOND * 12);
-    let explained = derive(&subject, &snapshot, &now, &rules()).unwrap();
+    let derived = |subject: &Subject| derive(subject, snapshot.at(&now), snapshot.all_findings());
+    let explained = derived(&subject).unwrap();
     assert_eq!(explained.metrics[0].ceiling, Some(2));
     let ask = |topic: &str| {
         let subject = Subject::Group(WatchKey {
@@ -201,13 +202,13 @@ fn a_group_without_an_hpa() {
             group: "orders".into(),
             topics: [TopicName::from(topic)].into(),
         });
-        derive(&subject, &snapshot, &now, &rules()).unwrap()
+        derived(&subject).unwrap()
     };
     insta::assert_snapshot!(text::render(&ask("payments")));
     assert!(ask("other").is_unknown());
     // Who asks for no metric of lagwise has nothing to be explained.
     let hpa = Subject::Hpa(HpaKey::new("shop", "other"));
-    assert_eq!(derive(&hpa, &snapshot, &now, &rules()), None);
+    assert_eq!(derived(&hpa), None);
 }
 
 #[test]

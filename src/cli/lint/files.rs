@@ -18,11 +18,9 @@ use crate::model::diagnostics::current_findings::{FindingOptions, findings};
 use crate::model::diagnostics::hpa_findings::find_tolerance;
 use crate::model::diagnostics::workload_findings::find_in_workload;
 use crate::model::evaluation::ServingPolicy;
-use crate::model::evaluation::metric_evaluation::standings;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::label;
-use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
 use crate::model::units::newtypes::{ClusterName, Moment};
@@ -151,19 +149,21 @@ fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<F
             answers::fixed_targets(config),
             answers::rules(config),
         ),
-        None => (named_clusters(hpas), Vec::new(), default_policy()),
+        None => (named_clusters(hpas), Vec::new(), ServingPolicy::default()),
     };
     let targets = Targets::merge(&clusters, &fixed, hpas, BTreeSet::new());
     let snapshot = LagSnapshot {
         targets: Arc::new(targets),
         ..LagSnapshot::default()
-    };
+    }
+    .evaluated(&rules);
     let looking = FindingOptions {
         cap: rules.cap,
         members_within: Duration::ZERO,
     };
-    let standings = standings(&snapshot.targets, &snapshot, &Moment::now(), &rules);
-    let mut found = findings(&snapshot, &standings, hpas, looking);
+    let now = Moment::now();
+    let metrics = snapshot.at(&now).hpa_metrics();
+    let mut found = findings(&snapshot.evaluations, &metrics, hpas, looking);
     found.extend(snapshot.targets.findings.iter().cloned());
     // Without a configuration nobody knows which clusters and targets are configured.
     let is_known = |finding: &Finding| {
@@ -193,14 +193,4 @@ fn named_clusters(hpas: &[HpaFacts]) -> Vec<ClusterName> {
         return vec!["default".into()];
     }
     named.into_iter().collect()
-}
-
-/// The daemon's, where nobody has configured any.
-fn default_policy() -> ServingPolicy {
-    ServingPolicy {
-        clamp: true,
-        cap: CapMode::Advise,
-        max_staleness: Duration::from_secs(30),
-        namespaces: Vec::new(),
-    }
 }

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::cap::HpaFields;
+use crate::model::evaluation::Clusters;
 use crate::model::hpa::facts::{self, HpaFacts, is_native, is_paused};
 use crate::model::settings::annotation_keys::{PREFIX, ZEROED_SINCE};
 use crate::model::settings::cap_mode::CapMode;
-use crate::model::snapshot::LagSnapshot;
 
 /// The annotation of an HPA that lagwise manages: the term of the leader that does.
 pub const EPOCH: &str = "lagwise.dev/epoch";
@@ -20,16 +20,12 @@ pub const EPOCH: &str = "lagwise.dev/epoch";
 /// The annotation by which an HPA asks for scale to zero, below [`PREFIX`]; a suffix names a group.
 const SCALE_TO_ZERO: &str = "scale-to-zero";
 
-/// For how long after `now` a write may still be decided by this snapshot: until the latest sweep in it is
-/// older than `max_staleness`. `None` where it is, or there is none: what each reading in it is worth is
-/// decided where it is used.
+/// For how long after `now` these readings may still decide a write: until the latest sweep among them is
+/// older than `max_staleness`. `None` where it is, or where there was no sweep. Whether a single reading
+/// is too old is decided where it is used.
 #[must_use]
-pub fn time_left(
-    snapshot: &LagSnapshot,
-    now: Instant,
-    max_staleness: Duration,
-) -> Option<Duration> {
-    let sweeps = snapshot.clusters.values().filter_map(|c| c.sweep);
+pub fn time_left(clusters: &Clusters, now: Instant, max_staleness: Duration) -> Option<Duration> {
+    let sweeps = clusters.values().filter_map(|c| c.sweep);
     let latest = sweeps.map(|sweep| sweep.finished.monotonic).max()?;
     let age = now.saturating_duration_since(latest);
     let left = max_staleness.checked_sub(age)?;
@@ -77,12 +73,12 @@ mod tests {
         let sweeps = snapshot.clusters.values().filter_map(|c| c.sweep);
         let latest = sweeps.map(|sweep| sweep.finished.monotonic).max().unwrap();
         let second = Duration::from_secs(1);
-        let left = |after| time_left(&snapshot, latest + after, 10 * second);
+        let left = |after| time_left(&snapshot.clusters, latest + after, 10 * second);
         assert_eq!(left(Duration::ZERO), Some(10 * second));
         assert_eq!(left(9 * second), Some(second));
         assert_eq!(left(10 * second), None);
         assert_eq!(left(3600 * second), None);
-        let nothing = LagSnapshot::default();
+        let nothing = Clusters::new();
         assert_eq!(time_left(&nothing, latest, 10 * second), None);
     }
 

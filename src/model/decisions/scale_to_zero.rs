@@ -6,14 +6,11 @@
 //! person's off switch, and nobody wakes them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::enforceable::is_current;
 use crate::model::evaluation::idle::IdleSince;
-use crate::model::evaluation::{MetricValue, ServingPolicy, ValueRule, answer};
-use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::metric_query::MetricQuery;
+use crate::model::evaluation::{EvaluationsAt, MetricValue, ValueRule};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{Lag, Moment};
 
@@ -60,45 +57,39 @@ pub struct Candidate {
 
 /// The HPAs with a metric of ours that may be scaled to zero.
 #[must_use]
-pub fn sleepers(
-    snapshot: &LagSnapshot,
-    now: &Moment,
-    rules: &ServingPolicy,
-) -> BTreeMap<HpaKey, Candidate> {
-    let mut sleepers: BTreeMap<HpaKey, Candidate> = BTreeMap::new();
-    let may = snapshot.targets.all.iter();
-    for target in may.filter(|target| target.settings.scale_to_zero()) {
-        let Some((namespace, name, question)) = MetricQuery::of(target) else {
+pub fn candidates(evaluations: EvaluationsAt<'_>) -> BTreeMap<HpaKey, Candidate> {
+    let mut all: BTreeMap<HpaKey, Candidate> = BTreeMap::new();
+    let targets = evaluations.hpa_targets();
+    for (target, evaluation) in targets.filter(|(target, _)| target.settings.scale_to_zero()) {
+        let Some(hpa) = target.hpa() else {
             continue;
         };
-        let answered = answer(&question, snapshot, now, rules).ok();
-        let known = answered.as_ref();
-        let limit = known.and_then(|answer| answer.ceiling);
+        let value = evaluations.value(&evaluation.metric).ok();
+        let ceiling = value.as_ref().and_then(|value| value.ceiling);
         let own = Candidate {
-            work: known.map_or(Demand::Unknown, |answer| {
-                work(answer, is_current(answer, target, snapshot))
+            work: value.map_or(Demand::Unknown, |value| {
+                demand(&value, is_current(&value, target, evaluations.clusters()))
             }),
             cooldown: target.settings.cooldown(),
-            ceiling: limit.and_then(|ceiling| ceiling.replicas.bounded()),
+            ceiling: ceiling.and_then(|ceiling| ceiling.replicas.bounded()),
         };
-        sleepers
-            .entry(HpaKey::new(Arc::clone(namespace), Arc::clone(name)))
+        all.entry(hpa.clone())
             .and_modify(|all| {
                 *all = Candidate {
                     work: all.work.and(own.work),
                     cooldown: all.cooldown.max(own.cooldown),
-                    // Without one somewhere there is none.
+                    // An unknown or unbounded ceiling of one metric leaves the HPA without one.
                     ceiling: all.ceiling.zip(own.ceiling).map(|(a, b)| a.max(b)),
                 };
             })
             .or_insert(own);
     }
-    sleepers
+    all
 }
 
-fn work(answer: &MetricValue, is_current: bool) -> Demand {
-    let needed = Demand::Waiting(answer.desired.unwrap_or(1).max(1));
-    match (answer.rule, answer.lag) {
+fn demand(value: &MetricValue, is_current: bool) -> Demand {
+    let needed = Demand::Waiting(value.desired.unwrap_or(1).max(1));
+    match (value.rule, value.lag) {
         // Whoever set a fallback prefers its number to not knowing.
         (ValueRule::Fallback, _) => needed,
         (_, None) => Demand::Unknown,
@@ -109,16 +100,16 @@ fn work(answer: &MetricValue, is_current: bool) -> Demand {
     }
 }
 
-/// Since when there has been no work, as of `now`. What is unknown meanwhile counts as work, so that
-/// the time begins anew.
+/// Since when each candidate has had no demand, as of `now`. A demand that is unknown meanwhile counts as
+/// one, so that the time begins anew.
 #[must_use]
 pub fn idle_since(
     before: &IdleSince,
-    sleepers: &BTreeMap<HpaKey, Candidate>,
+    candidates: &BTreeMap<HpaKey, Candidate>,
     now: &Moment,
 ) -> IdleSince {
-    let sleepers = sleepers.iter();
-    let idle = sleepers.filter(|(_, sleeper)| sleeper.work == Demand::None);
+    let candidates = candidates.iter();
+    let idle = candidates.filter(|(_, candidate)| candidate.work == Demand::None);
     idle.map(|(hpa, _)| (hpa.clone(), before.get(hpa).copied().unwrap_or(*now)))
         .collect()
 }

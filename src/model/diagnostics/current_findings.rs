@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::hpa_findings::{find_against_ceiling, find_in_hpas};
-use crate::model::evaluation::metric_evaluation::{MetricEvaluation, hpa_ceilings};
-use crate::model::evaluation::parallelism::Limit;
-use crate::model::evaluation::{ValueRule, topic_selection};
+use crate::model::evaluation::parallelism::{Limit, Parallelism};
+use crate::model::evaluation::{Evaluations, HpaMetric, ValueRule, hpa_ceilings};
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
@@ -15,7 +14,6 @@ use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::By;
 use crate::model::settings::cap_mode::CapMode;
-use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::targets::{Origin, Targets};
 use crate::model::units::hpa_key::HpaKey;
@@ -36,15 +34,16 @@ pub struct FindingOptions {
 /// [`Targets::findings`](crate::model::targets::Targets::findings) says.
 #[must_use]
 pub fn findings<H: Borrow<HpaFacts>>(
-    snapshot: &LagSnapshot,
-    standings: &[MetricEvaluation<'_>],
+    evaluations: &Evaluations,
+    metrics: &[HpaMetric<'_>],
     hpas: &[H],
     looking: FindingOptions,
 ) -> BTreeSet<Finding> {
     let mut found: BTreeSet<Finding> = find_in_hpas(hpas).collect();
-    found.extend(standings.iter().filter_map(find_in_outcome));
-    let ceilings = hpa_ceilings(standings);
-    let manner = manners(&snapshot.targets);
+    found.extend(metrics.iter().filter_map(find_in_outcome));
+    let ceilings = hpa_ceilings(metrics);
+    let targets = evaluations.targets();
+    let manner = manners(targets);
     for hpa in hpas.iter().map(Borrow::borrow) {
         let key = (&*hpa.namespace, &*hpa.name);
         let Some(Limit::Bounded(ceiling)) = ceilings.get(&key) else {
@@ -61,11 +60,13 @@ pub fn findings<H: Borrow<HpaFacts>>(
             ));
         }
     }
-    let sleepers = sleeping_groups(&snapshot.targets);
-    for (cluster, read) in &snapshot.clusters {
+    let sleepers = sleeping_groups(targets);
+    for (cluster, read) in evaluations.clusters() {
         for (id, group) in &read.groups {
             let may_sleep = sleepers.contains(&(cluster, id));
-            found.extend(find_in_group(cluster, id, group, may_sleep, looking));
+            let useful = evaluations.parallelism(cluster, id);
+            let id = (cluster, id);
+            found.extend(find_in_group(id, group, useful, may_sleep, looking));
         }
     }
     found
@@ -140,9 +141,9 @@ fn sleeping_groups(targets: &Targets) -> BTreeSet<(&ClusterName, &GroupId)> {
 const EXPIRES_AFTER: Duration = Duration::from_secs(5 * 24 * 3600);
 
 fn find_in_group(
-    cluster: &ClusterName,
-    id: &GroupId,
+    (cluster, id): (&ClusterName, &GroupId),
     group: &GroupSnapshot,
+    useful: Option<Parallelism>,
     may_sleep: bool,
     looking: FindingOptions,
 ) -> Vec<Finding> {
@@ -172,8 +173,7 @@ fn find_in_group(
             "its members subscribe to different topics",
         );
     }
-    let known = topic_selection::whole_parallelism(group);
-    if let Some((useful, rule)) = known.and_then(|p| {
+    if let Some((useful, rule)) = useful.and_then(|p| {
         let most = p.limit.bounded()?;
         Some((Replicas(most), p.rule))
     }) && has_idle_members(description, useful, rule)
@@ -185,13 +185,13 @@ fn find_in_group(
 }
 
 /// Finds mistakes behind the value of a metric, or behind the reason why it has none.
-fn find_in_outcome(standing: &MetricEvaluation<'_>) -> Option<Finding> {
+fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
     let finding = |code, message: String| {
-        let hpa = HpaKey::new(standing.namespace, standing.hpa);
+        let hpa = HpaKey::new(metric.namespace, metric.hpa);
         Some(Finding::new(code, hpa, message))
     };
-    let refusal = match &standing.outcome {
-        Ok(answer) if answer.rule == ValueRule::Fallback => {
+    let refusal = match &metric.outcome {
+        Ok(value) if value.rule == ValueRule::Fallback => {
             return finding(
                 FindingCode::FallbackServed,
                 "lag has been unknown for longer than fallback-after, so fallback-replicas are served"

@@ -5,20 +5,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::evaluation::metric_evaluation::{MetricEvaluation, hpa_ceilings, standings};
 use crate::model::evaluation::parallelism::Limit;
-use crate::model::evaluation::series_match::{group_of, series};
-use crate::model::evaluation::{ServingPolicy, topic_selection};
+use crate::model::evaluation::{
+    EvaluationsAt, GroupEvaluation, HpaMetric, hpa_ceilings, is_cap_observed,
+};
 use crate::model::findings::{Finding, FindingSubject};
-use crate::model::hpa::selector::Selector;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::TopicLag;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::cap_mode::CapMode;
-use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::lookup::GroupQuery;
-use crate::model::targets::{HpaCap, Origin, Target};
-use crate::model::units::newtypes::{Lag, Moment};
+use crate::model::targets::Target;
+use crate::model::units::newtypes::Lag;
 use crate::model::units::partition_filter::PartitionFilter;
 
 /// Where one HPA stands. What is unknown is `None`, never zero.
@@ -56,80 +53,82 @@ pub struct HpaStatus {
 
 /// Every HPA with a metric of ours, in the order of namespaces and names.
 #[must_use]
-pub fn statuses(snapshot: &LagSnapshot, now: &Moment, rules: &ServingPolicy) -> Vec<HpaStatus> {
-    let standings = standings(&snapshot.targets, snapshot, now, rules);
-    let ceilings = hpa_ceilings(&standings);
-    let mut all: BTreeMap<(&str, &str), Gathered<'_>> = BTreeMap::new();
-    for standing in &standings {
-        let key = (standing.namespace, standing.hpa);
-        all.entry(key).or_default().standings.push(standing);
+pub fn statuses<'f>(
+    evaluations: EvaluationsAt<'_>,
+    findings: impl Iterator<Item = &'f Finding>,
+) -> Vec<HpaStatus> {
+    let metrics = evaluations.hpa_metrics();
+    let ceilings = hpa_ceilings(&metrics);
+    let mut all: BTreeMap<(&str, &str), HpaParts<'_>> = BTreeMap::new();
+    for metric in &metrics {
+        let key = (metric.namespace, metric.hpa);
+        all.entry(key).or_default().metrics.push(metric);
     }
-    for target in &snapshot.targets.all {
-        if let Origin::Hpa(hpa) = &target.origin {
-            let gathered = all.entry((&hpa.namespace, &hpa.name)).or_default();
-            gathered.targets.push(target);
+    for (target, evaluation) in evaluations.hpa_targets() {
+        if let Some(hpa) = target.hpa() {
+            let parts = all.entry((&hpa.namespace, &hpa.name)).or_default();
+            parts.targets.push((target, &evaluation.group));
         }
     }
-    for finding in snapshot.all_findings() {
+    for finding in findings {
         match &finding.subject {
-            // An HPA whose only metric cannot be used has no target, and is one all the same.
+            // An HPA whose only metric cannot be used has no target, and is listed all the same.
             FindingSubject::Hpa(hpa) => {
                 let key = (&*hpa.namespace, &*hpa.name);
                 all.entry(key).or_default().findings.push(finding);
             }
             FindingSubject::Group { cluster, group } => {
-                for gathered in all.values_mut() {
-                    let is_of =
-                        |t: &&Target| t.interest.cluster == *cluster && t.interest.group == *group;
-                    if gathered.targets.iter().any(is_of) {
-                        gathered.findings.push(finding);
+                for parts in all.values_mut() {
+                    let is_of = |(t, _): &(&Target, _)| {
+                        t.interest.cluster == *cluster && t.interest.group == *group
+                    };
+                    if parts.targets.iter().any(is_of) {
+                        parts.findings.push(finding);
                     }
                 }
             }
         }
     }
-    let status = |(key, gathered): ((&str, &str), Gathered<'_>)| {
+    let status = |(key, parts): ((&str, &str), HpaParts<'_>)| {
         let ceiling = ceilings.get(&key).copied();
-        gathered.status(key, ceiling, snapshot, now, rules)
+        parts.status(key, ceiling, evaluations)
     };
     all.into_iter().map(status).collect()
 }
 
-/// What there is about one HPA.
+/// What the status of one HPA is made of.
 #[derive(Default)]
-struct Gathered<'a> {
-    standings: Vec<&'a MetricEvaluation<'a>>,
-    targets: Vec<&'a Target>,
+struct HpaParts<'a> {
+    metrics: Vec<&'a HpaMetric<'a>>,
+    targets: Vec<(&'a Target, &'a Arc<GroupEvaluation>)>,
     findings: Vec<&'a Finding>,
 }
 
-impl Gathered<'_> {
+impl HpaParts<'_> {
     fn status(
         &self,
         (namespace, hpa): (&str, &str),
         ceiling: Option<Limit>,
-        snapshot: &LagSnapshot,
-        now: &Moment,
-        rules: &ServingPolicy,
+        evaluations: EvaluationsAt<'_>,
     ) -> HpaStatus {
-        let measured = self.measured(snapshot, now, rules);
-        let answers: Option<Vec<_>> = self
-            .standings
+        let measured = self.measure(evaluations);
+        let values: Option<Vec<_>> = self
+            .metrics
             .iter()
-            .map(|s| s.outcome.as_ref().ok())
+            .map(|metric| metric.outcome.as_ref().ok())
             .collect();
-        let answers = answers.filter(|answers| !answers.is_empty());
-        let desired = answers.as_ref().and_then(|answers| {
-            let wanted: Option<Vec<u32>> = answers.iter().map(|answer| answer.desired).collect();
+        let values = values.filter(|values| !values.is_empty());
+        let desired = values.as_ref().and_then(|values| {
+            let wanted: Option<Vec<u32>> = values.iter().map(|value| value.desired).collect();
             wanted?.into_iter().max()
         });
-        let oldest = answers
+        let oldest = values
             .iter()
             .flatten()
-            .map(|answer| now.since(&answer.read))
+            .map(|value| evaluations.now().since(&value.read))
             .max();
-        let cap = self.targets.iter().find_map(|target| target.cap);
-        let mode = cap.and_then(|cap| cap.mode).unwrap_or(rules.cap);
+        let cap = self.targets.iter().find_map(|(target, _)| target.cap);
+        let default = evaluations.policy().cap;
         let age = measured.as_ref().and_then(|m| m.age);
         let mut findings: Vec<_> = self
             .findings
@@ -148,52 +147,42 @@ impl Gathered<'_> {
             desired,
             ceiling,
             partitions: measured.as_ref().map(|m| m.partitions),
-            cap: mode,
-            cap_observed: mode == CapMode::Enforce && is_observed(cap, ceiling),
+            cap: cap.and_then(|cap| cap.mode).unwrap_or(default),
+            cap_observed: cap
+                .zip(ceiling)
+                .is_some_and(|(cap, ceiling)| is_cap_observed(&cap, default, ceiling)),
             reason: self.reason(),
             age_millis: oldest.map(millis),
             findings,
         }
     }
 
-    /// The first refusal; the rule of the metric that wants most where there is none.
+    /// The first reason why a metric has no value; where all have one, the rule of the metric that wants
+    /// most.
     fn reason(&self) -> String {
-        let mut refusals = self
-            .standings
-            .iter()
-            .filter_map(|s| s.outcome.as_ref().err());
-        if let Some(refusal) = refusals.next() {
-            return refusal.to_string();
+        let outcomes = || self.metrics.iter().map(|metric| metric.outcome.as_ref());
+        if let Some(reason) = outcomes().find_map(Result::err) {
+            return reason.to_string();
         }
-        let answers = self
-            .standings
-            .iter()
-            .filter_map(|s| s.outcome.as_ref().ok());
-        if let Some(most) = answers.max_by_key(|answer| answer.desired) {
+        if let Some(most) = outcomes().flatten().max_by_key(|value| value.desired) {
             return most.rule.label().to_owned();
         }
         let worst = self.findings.iter().max_by_key(|f| f.code.severity());
         worst.map(ToString::to_string).unwrap_or_default()
     }
 
-    /// All that it reads, each once, however many of its metrics ask for it; `None` while any of it is
-    /// unknown.
-    fn measured(
-        &self,
-        snapshot: &LagSnapshot,
-        now: &Moment,
-        rules: &ServingPolicy,
-    ) -> Option<Measured> {
+    /// Everything that the HPA reads, each once, however many of its metrics ask for it; `None` while any
+    /// of it is unknown.
+    fn measure(&self, evaluations: EvaluationsAt<'_>) -> Option<HpaMeasure> {
         let mut seen: Vec<(&Arc<_>, Option<&PartitionFilter>)> = Vec::new();
-        let mut all: Option<Measured> = None;
-        for target in &self.targets {
+        let mut all: Option<HpaMeasure> = None;
+        for (target, group) in &self.targets {
             let filter = target.settings.partitions.as_ref();
             if seen.contains(&(&target.interest, filter)) {
                 continue;
             }
             seen.push((&target.interest, filter));
-            let selector = target.selector.as_ref()?;
-            let own = measure(target, selector, snapshot, now, rules)?;
+            let own = HpaMeasure::new(group, evaluations)?;
             all = Some(match all {
                 Some(all) => all.and(&own),
                 None => own,
@@ -203,26 +192,34 @@ impl Gathered<'_> {
     }
 }
 
-/// Whether the HPA's own maximum is seen to hold its ceiling.
-fn is_observed(cap: Option<HpaCap>, ceiling: Option<Limit>) -> bool {
-    let most = ceiling.map(|limit| limit.bounded().unwrap_or(u32::MAX));
-    cap.zip(most)
-        .is_some_and(|(cap, most)| cap.max_replicas <= most)
-}
-
 fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What an HPA reads.
-struct Measured {
+struct HpaMeasure {
     lag: Lag,
     /// `None` where it is not known of some partition.
     age: Option<LagAge>,
     partitions: u32,
 }
 
-impl Measured {
+impl HpaMeasure {
+    fn new(group: &GroupEvaluation, evaluations: EvaluationsAt<'_>) -> Option<Self> {
+        let max_staleness = evaluations.policy().max_staleness;
+        let measure = group.fresh_measure(evaluations.now(), max_staleness)?;
+        let filter = group.query.settings.partitions.as_ref();
+        let mut readings = group.topics.iter().map(|topic| topic.reading.as_ref());
+        let age = readings.try_fold(LagAge::exactly(0), |oldest, reading| {
+            Some(oldest.or_older(age(reading?, filter)?))
+        });
+        Some(Self {
+            lag: measure.lag,
+            age,
+            partitions: measure.partitions,
+        })
+    }
+
     fn and(&self, other: &Self) -> Self {
         Self {
             lag: self.lag.plus(other.lag),
@@ -230,37 +227,6 @@ impl Measured {
             partitions: self.partitions.saturating_add(other.partitions),
         }
     }
-}
-
-fn measure(
-    target: &Target,
-    selector: &Selector,
-    snapshot: &LagSnapshot,
-    now: &Moment,
-    rules: &ServingPolicy,
-) -> Option<Measured> {
-    let (cluster, group) = group_of(snapshot, &target.interest)?;
-    let asked = GroupQuery {
-        interest: Arc::clone(&target.interest),
-        label: target.label.clone(),
-        settings: Arc::clone(&target.settings),
-    };
-    let filter = target.settings.partitions.as_ref();
-    let picked = series(selector, &asked, cluster, group).ok()?;
-    let mut all = Measured {
-        lag: Lag::default(),
-        age: Some(LagAge::exactly(0)),
-        partitions: 0,
-    };
-    for (_, topic) in picked.topics {
-        let lag = topic_selection::usable(topic, filter, now, rules.max_staleness)?;
-        all = all.and(&Measured {
-            lag: topic_selection::total(lag, filter).ok()?,
-            age: age(lag, filter),
-            partitions: topic_selection::work(lag, filter).partitions,
-        });
-    }
-    Some(all)
 }
 
 /// The age of the oldest message that is behind on the partitions that count.

@@ -1,92 +1,119 @@
 //! What is served where lag has been unknown for so long that somebody prefers a number to a hold.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::group_evaluation::GroupEvaluation;
 use super::parallelism::Limit;
-use super::series_match::group_of;
-use super::{Ceiling, Evaluator, MetricValue, ValueRule, ceiling, topic_selection};
+use super::{Ceiling, MetricValue, ValueRule};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::settings::Fallback;
-use crate::model::targets::lookup::{GroupQuery, Resolved};
+use crate::model::targets::Targets;
+use crate::model::targets::lookup::ResolvedQuery;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::Moment;
 use crate::model::units::quantity::Milli;
 
-impl Evaluator<'_> {
-    /// What is served instead, where lag has been unknown for as long as was set.
-    pub(super) fn fallback(&self, resolved: &Resolved) -> Option<MetricValue> {
-        let Some(MetricTarget::AverageValue(wanted)) = resolved.wanted else {
+/// The fallback of a metric, as far as it does not depend on the moment of asking.
+#[derive(Clone, Debug)]
+pub(super) struct FallbackEvaluation {
+    /// How long lag has to be unknown.
+    after: Duration,
+    metric: Metric,
+    lag_per_replica: Milli,
+    /// The replicas served, at most the ceiling.
+    replicas: u32,
+    ceiling: Option<Ceiling>,
+    /// Everything whose lag may become unknown.
+    sources: Vec<LagSource>,
+}
+
+/// Lag that may be unknown: of a topic, or of a group of which no topic is known.
+#[derive(Clone, Copy, Debug)]
+struct LagSource {
+    /// When the reading was made that is served until it is stale.
+    reading: Option<Moment>,
+    /// Since when the lag is unknown once there is no such reading.
+    unknown_since: Option<Moment>,
+}
+
+impl FallbackEvaluation {
+    /// The fallback of a metric; `None` where nobody asks for one.
+    pub(super) fn new(
+        resolved: &ResolvedQuery,
+        groups: &[Arc<GroupEvaluation>],
+        targets: &Targets,
+    ) -> Option<Self> {
+        let Some(MetricTarget::AverageValue(lag_per_replica)) = resolved.wanted else {
             return None;
         };
-        let set = resolved.asked.iter().filter_map(|a| a.settings.fallback());
+        let set = groups.iter().filter_map(|g| g.query.settings.fallback());
         let fallback = set.reduce(|a, b| Fallback {
             replicas: a.replicas.max(b.replicas),
             after: a.after.max(b.after),
         })?;
-        let unknown = resolved.asked.iter().filter_map(|a| self.unknown_since(a));
-        let since = unknown.min_by_key(|since| since.monotonic)?;
-        if self.now.since(&since) < fallback.after {
-            return None;
-        }
-        // Partitions do not go away: what was known of them last still bounds.
-        let known = resolved.asked.iter().map(|a| self.last_ceiling(a));
-        let ceiling = known
+        let ceilings = groups.iter().map(|group| group.last_ceiling());
+        let ceiling = ceilings
             .collect::<Option<Vec<_>>>()
             .and_then(|all| all.into_iter().reduce(Ceiling::max));
         let most = ceiling.map_or(Limit::Unbounded, |ceiling| ceiling.replicas);
-        let replicas = most.cut(fallback.replicas.get());
-        Some(MetricValue {
+        Some(Self {
+            after: fallback.after,
             metric: resolved.metric,
-            value: match resolved.metric {
-                Metric::Lag => wanted.times(replicas),
-                Metric::DesiredReplicas => Milli::from_units(replicas.into()),
-            },
-            desired: Some(replicas),
-            lag: None,
+            lag_per_replica,
+            replicas: most.cut(fallback.replicas.get()),
             ceiling,
-            wanted: Some(wanted),
+            sources: groups.iter().flat_map(|g| sources(g, targets)).collect(),
+        })
+    }
+
+    /// What is served at `now`; `None` where lag is known, or not unknown for long enough.
+    pub(super) fn value_at(&self, max_staleness: Duration, now: &Moment) -> Option<MetricValue> {
+        let is_fresh = |read: Moment| now.since(&read) <= max_staleness;
+        let unknown = self
+            .sources
+            .iter()
+            .filter(|s| !s.reading.is_some_and(is_fresh));
+        let since = unknown
+            .filter_map(|source| source.unknown_since)
+            .min_by_key(|since| since.monotonic)?;
+        if now.since(&since) < self.after {
+            return None;
+        }
+        Some(MetricValue {
+            metric: self.metric,
+            value: match self.metric {
+                Metric::Lag => self.lag_per_replica.times(self.replicas),
+                Metric::DesiredReplicas => Milli::from_units(self.replicas.into()),
+            },
+            desired: Some(self.replicas),
+            lag: None,
+            ceiling: self.ceiling,
+            wanted: Some(self.lag_per_replica),
             rule: ValueRule::Fallback,
             read: since,
         })
     }
+}
 
-    /// Since when something of a group is unknown; `None` where nothing is.
-    fn unknown_since(&self, asked: &GroupQuery) -> Option<Moment> {
-        let first_wanted = self.snapshot.targets.since.get(&asked.interest).copied();
-        let Some((_, group)) = group_of(self.snapshot, &asked.interest) else {
-            return first_wanted;
-        };
-        let filter = asked.settings.partitions.as_ref();
-        let picked = topic_selection::pick(group, &asked.interest.topics, asked.settings.pattern());
-        if picked.topics.is_empty() {
-            return first_wanted;
-        }
-        let usable = |read| {
-            topic_selection::usable(read, filter, self.now, self.rules.max_staleness).is_some()
-        };
-        let unusable = picked.topics.into_iter().filter(|(_, read)| !usable(read));
-        unusable
-            .filter_map(|(_, read)| match &read.complete {
-                Some(complete) => Some(complete.read),
-                None => first_wanted,
-            })
-            .min_by_key(|since| since.monotonic)
-    }
-
-    /// A group's ceiling by its last complete readings, however old.
-    fn last_ceiling(&self, asked: &GroupQuery) -> Option<Ceiling> {
-        let (_, group) = group_of(self.snapshot, &asked.interest)?;
-        let filter = asked.settings.partitions.as_ref();
-        let picked = topic_selection::pick(group, &asked.interest.topics, asked.settings.pattern());
-        let works: Option<Vec<_>> = picked
-            .topics
-            .into_iter()
-            .map(|(topic, read)| {
-                Some((
-                    topic,
-                    topic_selection::work(read.complete.as_ref()?, filter),
-                ))
-            })
-            .collect();
-        let works = works.filter(|works| works.iter().any(|(_, work)| work.partitions > 0))?;
-        Some(ceiling(asked, group, &works))
-    }
+/// The lags of a group that may be unknown. What was never read is unknown since it is wanted.
+fn sources(group: &GroupEvaluation, targets: &Targets) -> Vec<LagSource> {
+    let first_wanted = targets.since.get(&group.query.key).copied();
+    let Some(read) = group.group.as_ref().filter(|_| !group.topics.is_empty()) else {
+        return vec![LagSource {
+            reading: None,
+            unknown_since: first_wanted,
+        }];
+    };
+    let topics = group.topics.iter();
+    topics
+        .map(|topic| {
+            let known = read.topics.get(&topic.topic);
+            let complete = known.and_then(|known| known.complete.as_ref());
+            LagSource {
+                reading: topic.reading.as_ref().map(|reading| reading.read),
+                unknown_since: complete.map(|complete| complete.read).or(first_wanted),
+            }
+        })
+        .collect()
 }

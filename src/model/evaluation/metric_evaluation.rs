@@ -1,90 +1,291 @@
-//! Where each target stands: its value and ceiling by the rules that answer requests, and what of
-//! that a person should know.
+//! One metric as one query asks for it: its groups, its value, and the rule that made the value or the
+//! reason why there is none.
+//!
+//! An evaluation holds for as long as the readings and the targets it was made from. Only what depends on
+//! the moment of asking is decided on reading, by [`MetricEvaluation::value_at`]: whether the readings are
+//! stale, whether the fallback is due, and whether the cooldown before zero is over.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::fallback::FallbackEvaluation;
+use super::group_evaluation::{Clusters, GroupEvaluation};
+use super::idle::IdleSince;
 use super::parallelism::Limit;
-use super::{MetricValue, ServingPolicy, answer};
-use crate::model::hpa::selector::Selector;
-use crate::model::snapshot::LagSnapshot;
+use super::sizing::{ClampRule, in_milli};
+use super::valuation::{MeasuredGroup, ServedValue, Valuation};
+use super::{Ceiling, MetricValue, ServingPolicy, is_cap_observed};
+use crate::model::hpa::facts::MetricTarget;
 use crate::model::targets::Targets;
-use crate::model::targets::metric_query::MetricQuery;
+use crate::model::targets::lookup::ResolvedQuery;
 use crate::model::targets::no_value_reason::NoValueReason;
-use crate::model::units::metric::Metric;
-use crate::model::units::newtypes::Moment;
+use crate::model::units::newtypes::{Lag, Moment, Replicas};
+use crate::model::units::quantity::Milli;
 
-/// One metric of an HPA, as the HPA would be answered now.
+/// The evaluation of one metric.
 #[derive(Clone, Debug)]
-pub struct MetricEvaluation<'a> {
-    /// The HPA's namespace.
-    pub namespace: &'a str,
-    /// The HPA's name.
-    pub hpa: &'a str,
-    /// The metric.
-    pub metric: Metric,
-    /// The metric's selector.
-    pub selector: &'a Selector,
-    /// Its value, or why it has none.
-    pub outcome: Result<MetricValue, NoValueReason>,
+pub struct MetricEvaluation {
+    /// What the query asks for, or why that is not known.
+    pub resolved: Result<Arc<ResolvedQuery>, NoValueReason>,
+    /// The groups whose lag is summed, in the order of the query.
+    pub groups: Vec<Arc<GroupEvaluation>>,
+    /// What the groups come to, or why that is unknown. What is read of it may be stale by now.
+    pub outcome: Result<MetricMeasure, NoValueReason>,
+    /// When the oldest reading was made that decides the outcome.
+    oldest: Option<Moment>,
+    /// How many of the groups decide the outcome.
+    decisive: usize,
+    /// Why no value is served even where one is known.
+    withheld: Option<NoValueReason>,
+    /// What is served instead of an unknown lag, where an HPA asks for that.
+    fallback: Option<Box<FallbackEvaluation>>,
 }
 
-/// Every metric of ours on every HPA, in the order of the targets.
-#[must_use]
-pub fn standings<'a>(
-    targets: &'a Targets,
-    snapshot: &LagSnapshot,
-    now: &Moment,
-    rules: &ServingPolicy,
-) -> Vec<MetricEvaluation<'a>> {
-    standings_of(targets, snapshot, now, rules, |_, _| true)
+/// What the groups of a metric come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricMeasure {
+    /// Messages that replicas are wanted for, over all groups.
+    pub lag: Lag,
+    /// The most replicas that can have work.
+    pub ceiling: Option<Ceiling>,
+    /// The replicas that the lag is worth, whatever the ceiling; `None` without a lag per replica.
+    pub uncapped: Option<u32>,
+    /// Whether the HPA's own maximum is seen to hold the ceiling.
+    pub cap_observed: bool,
+    /// What is served.
+    pub served: ServedValue,
+    /// What is served instead until the cooldown before zero is over; `None` where there is none.
+    pub cooling: Option<ServedValue>,
 }
 
-/// The same, of those HPAs alone whose namespace and name are `wanted`.
-#[must_use]
-pub fn standings_of<'a>(
-    targets: &'a Targets,
-    snapshot: &LagSnapshot,
-    now: &Moment,
-    rules: &ServingPolicy,
-    wanted: impl Fn(&Arc<str>, &Arc<str>) -> bool,
-) -> Vec<MetricEvaluation<'a>> {
-    let mut seen = BTreeSet::new();
-    let mut all = Vec::new();
-    for target in &targets.all {
-        let Some((namespace, name, question)) = MetricQuery::of(target) else {
-            continue;
-        };
-        if !wanted(namespace, name) || !seen.insert((namespace, name, target.index)) {
-            continue;
+impl MetricEvaluation {
+    /// The evaluation of a query that is about nothing that could be read.
+    pub(super) fn unresolved(reason: NoValueReason) -> Self {
+        Self {
+            resolved: Err(reason.clone()),
+            groups: Vec::new(),
+            outcome: Err(reason),
+            oldest: None,
+            decisive: 0,
+            withheld: None,
+            fallback: None,
         }
-        all.push(MetricEvaluation {
-            namespace,
-            hpa: name,
-            metric: target.metric,
-            selector: question.selector,
-            outcome: answer(&question, snapshot, now, rules),
-        });
     }
-    all
+
+    /// Evaluates what a query of `namespace` is about, from its groups.
+    pub(super) fn new(
+        namespace: &str,
+        resolved: Arc<ResolvedQuery>,
+        groups: Vec<Arc<GroupEvaluation>>,
+        targets: &Targets,
+        policy: &ServingPolicy,
+    ) -> Self {
+        let (decisive, measured) = measured(&groups);
+        let outcome = measured.map(|parts| measure(&resolved, &parts, policy));
+        let readings = groups.iter().take(decisive);
+        let readings = readings.flat_map(|group| group.decisive_topics());
+        let oldest = readings
+            .filter_map(|topic| Some(topic.reading.as_ref()?.read))
+            .min_by_key(|read| read.monotonic);
+        let fallback = FallbackEvaluation::new(&resolved, &groups, targets);
+        Self {
+            withheld: withheld(namespace, targets, policy),
+            fallback: fallback.map(Box::new),
+            resolved: Ok(resolved),
+            groups,
+            outcome,
+            oldest,
+            decisive,
+        }
+    }
+
+    /// The value at `now`, or why there is none; never a zero instead of an unknown one.
+    ///
+    /// # Errors
+    /// Why there is no value.
+    pub(super) fn value_at(
+        &self,
+        clusters: &Clusters,
+        idle: &IdleSince,
+        max_staleness: Duration,
+        now: &Moment,
+    ) -> Result<MetricValue, NoValueReason> {
+        let resolved = self.resolved.as_ref().map_err(Clone::clone)?;
+        let stale = self.stale_reason(clusters, max_staleness, now);
+        let reason = match (stale, &self.outcome) {
+            (None, Ok(measure)) => {
+                return match &self.withheld {
+                    Some(withheld) => Err(withheld.clone()),
+                    None => Ok(self.value(resolved, measure, idle, now)),
+                };
+            }
+            (Some(stale), _) => stale,
+            (None, Err(reason)) => reason.clone(),
+        };
+        match &self.withheld {
+            _ if !reason.is_unknown() => Err(reason),
+            // No first read is made for a namespace to which nothing is served.
+            Some(withheld @ NoValueReason::NamespaceNotWatched { .. }) => Err(withheld.clone()),
+            Some(_) => Err(reason),
+            None => {
+                let fallback = self.fallback.as_ref();
+                let due = fallback.and_then(|f| f.value_at(max_staleness, now));
+                due.ok_or(reason)
+            }
+        }
+    }
+
+    /// Whether a fallback may be served.
+    pub(super) fn has_fallback(&self) -> bool {
+        self.fallback.is_some()
+    }
+
+    /// Why the lag is unknown because a reading is stale: the first such reading, in the order in which
+    /// the outcome was decided.
+    fn stale_reason(
+        &self,
+        clusters: &Clusters,
+        max_staleness: Duration,
+        now: &Moment,
+    ) -> Option<NoValueReason> {
+        if now.since(&self.oldest?) <= max_staleness {
+            return None;
+        }
+        self.groups.iter().take(self.decisive).find_map(|group| {
+            let mut topics = group.decisive_topics();
+            let stale = topics.find(|topic| topic.is_unusable(now, max_staleness))?;
+            Some(group.stale_reason(&stale.topic, clusters))
+        })
+    }
+
+    fn value(
+        &self,
+        resolved: &ResolvedQuery,
+        measure: &MetricMeasure,
+        idle: &IdleSince,
+        now: &Moment,
+    ) -> MetricValue {
+        let cooling = measure.cooling.as_ref();
+        let cooling = cooling.filter(|_| self.is_cooling(resolved, idle, now));
+        let ServedValue {
+            value,
+            rule,
+            desired,
+        } = *cooling.unwrap_or(&measure.served);
+        MetricValue {
+            metric: resolved.metric,
+            value,
+            desired,
+            lag: Some(measure.lag),
+            ceiling: measure.ceiling,
+            wanted: lag_per_replica(resolved),
+            rule,
+            read: self.oldest.unwrap_or(*now),
+        }
+    }
+
+    /// Whether an HPA that may go to zero has had no work for less than its cooldown. An HPA whose
+    /// `minReplicas` is zero has no cooldown of its own.
+    fn is_cooling(&self, resolved: &ResolvedQuery, idle: &IdleSince, now: &Moment) -> bool {
+        let cooldowns = self.groups.iter().map(|g| g.query.settings.cooldown());
+        let cooldown = cooldowns.max().unwrap_or_default();
+        resolved.may_sleep.iter().any(|hpa| {
+            let since = idle.get(hpa);
+            since.is_none_or(|since| now.since(since) < cooldown)
+        })
+    }
 }
 
-/// Each HPA's ceiling, by namespace and name: the largest over its metrics of ours. An HPA of which
-/// one is unknown has none: another metric might have allowed more.
-#[must_use]
-pub fn hpa_ceilings<'a>(standings: &[MetricEvaluation<'a>]) -> BTreeMap<(&'a str, &'a str), Limit> {
-    let mut all: BTreeMap<(&str, &str), Option<Limit>> = BTreeMap::new();
-    for standing in standings {
-        let known = standing.outcome.as_ref().ok().and_then(|a| a.ceiling);
-        let own = known.map(|ceiling| ceiling.replicas);
-        all.entry((standing.namespace, standing.hpa))
-            .and_modify(|so_far| {
-                *so_far = so_far.zip(own).map(|(a, b)| a.max(b));
-            })
-            .or_insert(own);
+/// The measures of all groups, or the first reason why there is none; and how many groups decide that.
+fn measured(
+    groups: &[Arc<GroupEvaluation>],
+) -> (usize, Result<Vec<MeasuredGroup<'_>>, NoValueReason>) {
+    let unread = groups.iter().filter(|group| group.group.is_none());
+    let unread: Vec<_> = unread.map(|g| (*g.query.key).clone()).collect();
+    if !unread.is_empty() {
+        return (0, Err(NoValueReason::NotYetRead(unread)));
     }
-    let known = all.into_iter();
-    known
-        .filter_map(|(hpa, limit)| Some((hpa, limit?)))
-        .collect()
+    let mut parts = Vec::with_capacity(groups.len());
+    for (index, group) in groups.iter().enumerate() {
+        let settings = &group.query.settings;
+        let reason = match (&group.measure, &settings.partitions) {
+            (Err(unmeasured), _) => unmeasured.reason().clone(),
+            (Ok(measure), Some(filter)) if measure.partitions == 0 => NoValueReason::NoPartition {
+                filter: filter.to_string(),
+                group: group.query.key.group.clone(),
+            },
+            (Ok(measure), _) => {
+                let even = settings.even();
+                parts.push(MeasuredGroup { measure, even });
+                continue;
+            }
+        };
+        return (index.saturating_add(1), Err(reason));
+    }
+    (groups.len(), Ok(parts))
+}
+
+/// Why nothing is served to a namespace: what its HPAs want is not known, so nothing could be clamped.
+fn withheld(namespace: &str, targets: &Targets, policy: &ServingPolicy) -> Option<NoValueReason> {
+    let watched = &policy.namespaces;
+    let is_watched = watched.is_empty() || watched.iter().any(|w| w == namespace);
+    if !policy.clamp {
+        None
+    } else if !is_watched {
+        Some(NoValueReason::NamespaceNotWatched {
+            namespace: namespace.to_owned(),
+        })
+    } else {
+        targets.hpas_unlisted.then_some(NoValueReason::HpasUnlisted)
+    }
+}
+
+pub(super) fn lag_per_replica(resolved: &ResolvedQuery) -> Option<Milli> {
+    resolved
+        .wanted
+        .map(|(MetricTarget::AverageValue(wanted) | MetricTarget::Value(wanted))| wanted)
+}
+
+fn measure(
+    resolved: &ResolvedQuery,
+    groups: &[MeasuredGroup<'_>],
+    policy: &ServingPolicy,
+) -> MetricMeasure {
+    let lag: Lag = groups.iter().map(|group| group.measure.lag).sum();
+    let ceilings = groups.iter().map(|group| group.measure.ceiling);
+    let ceiling = ceilings.reduce(Ceiling::max);
+    let limit = ceiling.map_or(Limit::Bounded(Replicas(0)), |ceiling| ceiling.replicas);
+    let caps = &resolved.caps;
+    let cap_observed = !caps.is_empty()
+        && caps
+            .iter()
+            .all(|cap| is_cap_observed(cap, policy.cap, limit));
+    let tolerance = caps.iter().map(|cap| cap.tolerance_up).max();
+    let valuation = Valuation {
+        resolved,
+        groups,
+        lag: in_milli(lag),
+        limit,
+        clamp: match cap_observed {
+            true => ClampRule::Observed {
+                tolerance: tolerance.unwrap_or_default(),
+            },
+            false => ClampRule::Clamp,
+        },
+        clamps_lag: policy.clamp,
+    };
+    let per_replica = match resolved.wanted {
+        Some(MetricTarget::AverageValue(per_replica)) => Some(per_replica),
+        _ => None,
+    };
+    let may_cool = lag == Lag(0) && !resolved.may_sleep.is_empty() && per_replica.is_some();
+    let uncapped = per_replica.and_then(|per| in_milli(lag).ceil_div(per));
+    MetricMeasure {
+        lag,
+        ceiling,
+        uncapped: uncapped.map(|replicas| u32::try_from(replicas).unwrap_or(u32::MAX)),
+        cap_observed,
+        served: valuation.served(false),
+        cooling: may_cool.then(|| valuation.served(true)),
+    }
 }

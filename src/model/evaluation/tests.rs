@@ -3,6 +3,7 @@
 mod desired;
 mod fallback;
 mod refusals;
+mod reuse;
 mod settings;
 mod values;
 
@@ -27,11 +28,13 @@ use crate::model::kafka::observation::{
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::settings::annotation_keys::PREFIX;
+use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::metric_query::MetricQuery;
+use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::LAG_METRIC;
-use crate::model::units::newtypes::{Offset, Partition};
+use crate::model::units::newtypes::{Offset, Partition, Replicas};
 use crate::model::units::parallelism_rule::ParallelismRule;
 
 pub(super) use crate::model::fixtures::hpa;
@@ -118,8 +121,7 @@ pub(super) fn snapshot(observations: Vec<Observation>, hpas: &[HpaFacts]) -> Lag
         term: 0,
         targets: Arc::new(Targets::merge(&["main".into()], &[], hpas, BTreeSet::new())),
         clusters: [("main".into(), latest)].into(),
-        idle: Arc::default(),
-        findings: Arc::default(),
+        ..LagSnapshot::default()
     }
 }
 
@@ -135,7 +137,8 @@ fn ask_at(
         metric: LAG_METRIC,
         selector: &selector,
     };
-    answer(&question, snapshot, &at(seconds), rules)
+    let snapshot = snapshot.clone().evaluated(rules);
+    snapshot.at(&at(seconds)).answer(&question)
 }
 
 fn ask(snapshot: &LagSnapshot, selector: &str) -> Result<MetricValue, NoValueReason> {

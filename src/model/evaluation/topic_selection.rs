@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::parallelism::{GroupWork, Parallelism, TopicWork, useful_parallelism};
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
 use crate::model::settings::By;
-use crate::model::units::newtypes::{Lag, Moment, TopicName};
+use crate::model::units::newtypes::{Lag, TopicName};
 use crate::model::units::partition_filter::PartitionFilter;
 use crate::model::units::topic_pattern::TopicPattern;
 
@@ -58,20 +57,18 @@ pub fn pick<'a>(
     }
 }
 
-/// The reading of a topic that may be served: the last complete one, or, where only some partitions
-/// count, one in which these are known.
+/// The reading of a topic that is served until it is stale: the last complete one, or, where only some
+/// partitions count, the latest one in which these are known.
 #[must_use]
 pub fn usable<'a>(
     topic: &'a GroupTopic,
     filter: Option<&PartitionFilter>,
-    now: &Moment,
-    max_staleness: Duration,
 ) -> Option<&'a Arc<TopicLag>> {
-    let is_fresh = |lag: &&Arc<TopicLag>| now.since(&lag.read) <= max_staleness;
-    let latest = topic.latest.as_ref().ok().filter(is_fresh);
+    let latest = topic.latest.as_ref().ok();
+    // The latest reading is never older than the last complete one.
     latest
         .filter(|lag| filter.is_some() && total(lag, filter).is_ok())
-        .or_else(|| topic.fresh(now, max_staleness))
+        .or(topic.complete.as_ref())
 }
 
 /// The partitions that count.

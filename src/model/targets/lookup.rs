@@ -1,5 +1,5 @@
-//! What a request is about: a request does not say which HPA asks, so its target is found by the
-//! selector.
+//! Resolves a query to the groups it is about. A query does not say which HPA asks, so its target is found
+//! by its selector.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::repeat_n;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::metric_query::MetricQuery;
 use super::no_value_reason::NoValueReason;
-use super::{HpaCap, Origin, Target, Targets, UnpickedCluster, WatchKey, groups_of, topics_of};
+use super::{HpaCap, Target, Targets, UnpickedCluster, WatchKey, groups_of, topics_of};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::label;
 use crate::model::settings::Settings;
@@ -15,146 +15,145 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, GroupId};
 
-/// A group that a request is about.
+/// A group that a query is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupQuery {
     /// What is to be read.
-    pub interest: Arc<WatchKey>,
+    pub key: Arc<WatchKey>,
     /// What the selector calls the group.
     pub label: String,
     /// What is set for it.
     pub settings: Arc<Settings>,
 }
 
-/// What a request is about.
+impl From<&Target> for GroupQuery {
+    fn from(target: &Target) -> Self {
+        Self {
+            key: Arc::clone(&target.interest),
+            label: target.label.clone(),
+            settings: Arc::clone(&target.settings),
+        }
+    }
+}
+
+/// What a query is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolved {
+pub struct ResolvedQuery {
     /// What is to be served.
     pub metric: Metric,
     /// The groups, whose lag is summed.
-    pub asked: Vec<GroupQuery>,
+    pub groups: Vec<Arc<GroupQuery>>,
     /// The lag wanted per replica, or in all, by the HPA that asks or else the configuration.
     pub wanted: Option<MetricTarget>,
-    /// The HPAs that ask so and may be scaled to zero: none is served nothing before all have been
-    /// without work for long enough.
-    pub sleepers: Vec<HpaKey>,
-    /// How the HPAs that ask so are bounded themselves.
+    /// The HPAs that ask this query and may be scaled to zero. None of them is served a zero before all
+    /// of them have had no demand for their cooldown.
+    pub may_sleep: Vec<HpaKey>,
+    /// How the HPAs that ask this query are bounded by their own maximum.
     pub caps: Vec<HpaCap>,
 }
 
-impl Resolved {
+impl ResolvedQuery {
     /// What has to be read to answer.
-    pub fn interests(&self) -> impl Iterator<Item = &WatchKey> {
-        self.asked.iter().map(|asked| &*asked.interest)
+    pub fn watch_keys(&self) -> impl Iterator<Item = &WatchKey> {
+        self.groups.iter().map(|group| &*group.key)
     }
 }
 
 impl<'a> MetricQuery<'a> {
-    /// What the HPA of a target asks for it, with the HPA's namespace and name; `None` for a target from
-    /// the configuration, which asks nothing.
+    /// The query by which the HPA of a target asks for it; `None` for a target of the configuration.
     #[must_use]
-    pub fn of(target: &'a Target) -> Option<(&'a Arc<str>, &'a Arc<str>, Self)> {
-        let (Origin::Hpa(HpaKey { namespace, name }), Some(selector)) =
-            (&target.origin, &target.selector)
-        else {
-            return None;
-        };
-        let question = Self {
+    pub fn from_target(target: &'a Target) -> Option<Self> {
+        let HpaKey { namespace, .. } = target.hpa()?;
+        Some(Self {
             namespace,
             metric: target.metric.name(),
-            selector,
-        };
-        Some((namespace, name, question))
+            selector: target.selector.as_ref()?,
+        })
     }
 }
 
-/// Finds out what a request is about.
+/// Finds out what a query is about.
 ///
 /// # Errors
-/// A question that no reading answers.
-pub fn resolve(question: &MetricQuery<'_>, targets: &Targets) -> Result<Resolved, NoValueReason> {
-    let metric =
-        Metric::from_name(question.metric).ok_or_else(|| NoValueReason::UnknownMetric {
-            metric: question.metric.to_owned(),
-        })?;
-    let found = match by_hpa(question, metric, targets)? {
+/// Why no reading answers it.
+pub fn resolve(query: &MetricQuery<'_>, targets: &Targets) -> Result<ResolvedQuery, NoValueReason> {
+    let metric = Metric::from_name(query.metric).ok_or_else(|| NoValueReason::UnknownMetric {
+        metric: query.metric.to_owned(),
+    })?;
+    let found = match by_hpa(query, metric, targets)? {
         Some(found) => found,
-        None => by_selector(question, metric, targets)?,
+        None => by_selector(query, metric, targets)?,
     };
     if metric == Metric::DesiredReplicas && found.wanted.is_none() {
         if targets.hpas_unlisted {
             return Err(NoValueReason::HpasUnlisted);
         }
         return Err(NoValueReason::NoLagPerReplica {
-            selector: question.selector.to_string(),
+            selector: query.selector.to_string(),
         });
     }
     Ok(found)
 }
 
-/// What nobody has asked for so far: no HPA, or one that is not known yet.
+/// Resolves a query that no HPA asks, or only one that is not known yet.
 fn by_selector(
-    question: &MetricQuery<'_>,
+    query: &MetricQuery<'_>,
     metric: Metric,
     targets: &Targets,
-) -> Result<Resolved, NoValueReason> {
-    let asked = if question.selector.mentions(label::TARGET) {
-        by_target(question, targets)?
+) -> Result<ResolvedQuery, NoValueReason> {
+    let groups = if query.selector.mentions(label::TARGET) {
+        by_target(query, targets)?
     } else {
-        by_group(question, targets)?
+        by_group(query, targets)?
     };
-    let mut configured = targets.configured(question.namespace, question.selector);
-    Ok(Resolved {
+    Ok(ResolvedQuery {
         metric,
-        asked,
-        wanted: configured.find_map(|target| target.wanted),
-        sleepers: Vec::new(),
+        groups,
+        wanted: configured_target(query, targets),
+        may_sleep: Vec::new(),
         caps: Vec::new(),
     })
 }
 
-fn asked(target: &Target) -> GroupQuery {
-    GroupQuery {
-        interest: Arc::clone(&target.interest),
-        label: target.label.clone(),
-        settings: Arc::clone(&target.settings),
-    }
+fn configured_target(query: &MetricQuery<'_>, targets: &Targets) -> Option<MetricTarget> {
+    let mut configured = targets.configured(query.namespace, query.selector);
+    configured.find_map(|target| target.wanted)
 }
 
-/// The metric of the HPA that asks so. Two that ask alike and want different things are told apart
-/// by the label `hpa` alone.
+/// Resolves a query to the metric of the HPA that asks it. HPAs that ask the same query and want
+/// different things are told apart by the label `hpa` alone.
 fn by_hpa(
-    question: &MetricQuery<'_>,
-    asks: Metric,
+    query: &MetricQuery<'_>,
+    metric: Metric,
     targets: &Targets,
-) -> Result<Option<Resolved>, NoValueReason> {
-    let named = question.selector.values(label::HPA);
-    let mut metrics: BTreeMap<(&Arc<str>, usize), Resolved> = BTreeMap::new();
-    let (mut sleepers, mut caps) = (Vec::new(), Vec::new());
-    for target in targets.selecting(question.namespace, asks, question.selector) {
-        let Origin::Hpa(hpa) = &target.origin else {
+) -> Result<Option<ResolvedQuery>, NoValueReason> {
+    let named = query.selector.values(label::HPA);
+    let mut metrics: BTreeMap<(&Arc<str>, usize), ResolvedQuery> = BTreeMap::new();
+    let (mut may_sleep, mut caps) = (Vec::new(), Vec::new());
+    for target in targets.selecting(query.namespace, metric, query.selector) {
+        let Some(hpa) = target.hpa() else {
             continue;
         };
         if named.is_none_or(|names| names.iter().any(|n| **n == *hpa.name)) {
             caps.extend(target.cap);
             if target.settings.scale_to_zero() {
-                sleepers.push(hpa.clone());
+                may_sleep.push(hpa.clone());
             }
-            let metric = metrics
+            let of_hpa = metrics
                 .entry((&hpa.name, target.index))
-                .or_insert(Resolved {
-                    metric: asks,
-                    asked: Vec::new(),
+                .or_insert(ResolvedQuery {
+                    metric,
+                    groups: Vec::new(),
                     wanted: target.wanted,
-                    sleepers: Vec::new(),
+                    may_sleep: Vec::new(),
                     caps: Vec::new(),
                 });
-            metric.asked.push(asked(target));
+            of_hpa.groups.push(Arc::new(GroupQuery::from(target)));
         }
     }
     // An HPA whose target cannot be read wants nothing that another could contradict.
-    if metrics.values().any(|metric| metric.wanted.is_some()) {
-        metrics.retain(|_, metric| metric.wanted.is_some());
+    if metrics.values().any(|of_hpa| of_hpa.wanted.is_some()) {
+        metrics.retain(|_, of_hpa| of_hpa.wanted.is_some());
     }
     let mut all = metrics.values();
     let first = all.next();
@@ -162,42 +161,41 @@ fn by_hpa(
         let hpas: BTreeSet<&str> = metrics.keys().map(|(name, _)| &***name).collect();
         return Err(NoValueReason::ConflictingTargets {
             hpas: hpas.into_iter().collect::<Vec<_>>().join(", "),
-            namespace: question.namespace.to_owned(),
-            selector: question.selector.to_string(),
+            namespace: query.namespace.to_owned(),
+            selector: query.selector.to_string(),
         });
     }
     let mut found = first.cloned();
     if let Some(found) = &mut found {
-        found.sleepers = sleepers;
+        found.may_sleep = may_sleep;
         found.caps = caps;
         if found.wanted.is_none() {
-            let mut configured = targets.configured(question.namespace, question.selector);
-            found.wanted = configured.find_map(|target| target.wanted);
+            found.wanted = configured_target(query, targets);
         }
     }
     Ok(found)
 }
 
 fn by_target(
-    question: &MetricQuery<'_>,
+    query: &MetricQuery<'_>,
     targets: &Targets,
-) -> Result<Vec<GroupQuery>, NoValueReason> {
-    let configured = targets.configured(question.namespace, question.selector);
-    let found: Vec<_> = configured.map(asked).collect();
+) -> Result<Vec<Arc<GroupQuery>>, NoValueReason> {
+    let configured = targets.configured(query.namespace, query.selector);
+    let found: Vec<_> = configured.map(|t| Arc::new(GroupQuery::from(t))).collect();
     if found.is_empty() {
         return Err(NoValueReason::UnknownTarget {
-            selector: question.selector.to_string(),
-            namespace: question.namespace.to_owned(),
+            selector: query.selector.to_string(),
+            namespace: query.namespace.to_owned(),
         });
     }
     Ok(found)
 }
 
 fn by_group(
-    question: &MetricQuery<'_>,
+    query: &MetricQuery<'_>,
     targets: &Targets,
-) -> Result<Vec<GroupQuery>, NoValueReason> {
-    let selector = question.selector;
+) -> Result<Vec<Arc<GroupQuery>>, NoValueReason> {
+    let selector = query.selector;
     let groups = groups_of(selector).ok_or_else(|| NoValueReason::NoGroup {
         selector: selector.to_string(),
     })?;
@@ -206,10 +204,10 @@ fn by_group(
         .map_err(|unpicked| match unpicked {
             UnpickedCluster::Unknown(cluster) => NoValueReason::UnknownCluster {
                 cluster,
-                known: listed(&targets.clusters),
+                known: list(&targets.clusters),
             },
             UnpickedCluster::Ambiguous => NoValueReason::AmbiguousCluster {
-                known: listed(&targets.clusters),
+                known: list(&targets.clusters),
             },
         })?;
     let topics = topics_of(selector);
@@ -217,10 +215,9 @@ fn by_group(
         .iter()
         .flat_map(|cluster| groups.iter().map(move |group| (cluster, group)));
     let count = clusters.len().saturating_mul(groups.len());
-    Ok(pairs
-        .zip(repeat_n(topics, count))
-        .map(|((cluster, group), topics)| GroupQuery {
-            interest: Arc::new(WatchKey {
+    let query = |((cluster, group), topics): ((&ClusterName, &String), _)| {
+        Arc::new(GroupQuery {
+            key: Arc::new(WatchKey {
                 cluster: cluster.clone(),
                 group: GroupId::from(group.as_str()),
                 topics,
@@ -228,10 +225,11 @@ fn by_group(
             label: group.clone(),
             settings: Settings::unset(),
         })
-        .collect())
+    };
+    Ok(pairs.zip(repeat_n(topics, count)).map(query).collect())
 }
 
-fn listed(clusters: &[ClusterName]) -> String {
+fn list(clusters: &[ClusterName]) -> String {
     let names: Vec<_> = clusters.iter().map(ClusterName::as_str).collect();
     names.join(", ")
 }

@@ -1,8 +1,9 @@
 //! One external metric, as a request asks for it.
 
 use crate::model::hpa::selector::Selector;
+use crate::model::units::metric::Metric;
 
-/// What is asked: one external metric, as an HPA of `namespace` asks for it.
+/// One external metric, as an HPA of `namespace` asks for it.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricQuery<'a> {
     /// The namespace of the request.
@@ -11,4 +12,36 @@ pub struct MetricQuery<'a> {
     pub metric: &'a str,
     /// The label selector.
     pub selector: &'a Selector,
+}
+
+/// A query that no HPA asks, kept so that its answer is evaluated before it is asked again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AdHocQuery {
+    namespace: String,
+    metric: Metric,
+    selector: Selector,
+}
+
+impl MetricQuery<'_> {
+    /// The query for keeping, of a metric whose name is known.
+    #[must_use]
+    pub fn to_ad_hoc(&self, metric: Metric) -> AdHocQuery {
+        AdHocQuery {
+            namespace: self.namespace.to_owned(),
+            metric,
+            selector: self.selector.clone(),
+        }
+    }
+}
+
+impl AdHocQuery {
+    /// The query as it was asked.
+    #[must_use]
+    pub fn as_query(&self) -> MetricQuery<'_> {
+        MetricQuery {
+            namespace: &self.namespace,
+            metric: self.metric.name(),
+            selector: &self.selector,
+        }
+    }
 }

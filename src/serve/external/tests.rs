@@ -3,6 +3,7 @@
 mod access;
 mod answers;
 mod first_reads;
+mod no_evaluation;
 mod random;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::*;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::fixtures;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::targets::Targets;
@@ -36,8 +38,9 @@ const RULES: ServingPolicy = ServingPolicy {
     namespaces: Vec::new(),
 };
 
-pub(super) fn rules() -> ServingPolicy {
-    RULES
+/// A snapshot as the poller publishes it.
+pub(super) fn evaluated(snapshot: LagSnapshot) -> LagSnapshot {
+    snapshot.evaluated(&RULES)
 }
 
 /// An API over a snapshot, with what feeds it.
@@ -45,6 +48,7 @@ pub(super) struct Rig {
     pub(super) router: Router,
     pub(super) publisher: Publisher,
     pub(super) interests: mpsc::Receiver<WatchKey>,
+    pub(super) queries: mpsc::Receiver<AdHocQuery>,
     pub(super) _drain: watch::Sender<bool>,
 }
 
@@ -53,30 +57,43 @@ fn rig_with(snapshot: LagSnapshot, auth: AuthMode, queue: usize) -> Rig {
 }
 
 fn rig_for(snapshot: LagSnapshot, auth: AuthMode, queue: usize, tenancy: Tenancy) -> Rig {
+    rig_over(evaluated(snapshot), auth, queue, tenancy).0
+}
+
+/// An API over a snapshot that was evaluated, and what reads the snapshot besides.
+fn rig_over(
+    snapshot: LagSnapshot,
+    auth: AuthMode,
+    queue: usize,
+    tenancy: Tenancy,
+) -> (Rig, SnapshotReader) {
     let (publisher, reader) = snapshot_channel::channel(snapshot);
     let (sender, interests) = mpsc::channel(queue);
+    let (queries_in, queries) = mpsc::channel(queue);
     let (drain, draining) = watch::channel(false);
     let router = router(ExternalOptions {
         leading: Leading::alone(),
         forwarder: None,
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
-        reader,
-        rules: RULES,
+        reader: reader.clone(),
         tenancy,
         access_log: AccessLog::All,
         interests: sender,
+        queries: queries_in,
         auth,
         build: BuildInfo {
             version: "1.2.3".to_owned(),
             librdkafka: "2".to_owned(),
         },
     });
-    Rig {
+    let rig = Rig {
         router,
         publisher,
         interests,
+        queries,
         _drain: drain,
-    }
+    };
+    (rig, reader)
 }
 
 pub(super) fn rig(snapshot: LagSnapshot) -> Rig {
@@ -150,7 +167,7 @@ pub(super) async fn healthy(
         main.groups
             .insert(group.clone(), read.groups[group].clone());
         snapshot.clusters.insert("main".into(), Arc::new(main));
-        publisher.publish(snapshot.clone());
+        publisher.publish(evaluated(snapshot.clone()));
     }
 }
 

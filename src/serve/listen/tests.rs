@@ -19,6 +19,7 @@ use crate::authentication::access::{ClusterTrust, FrontProxyTrust};
 use crate::leader_election::Leading;
 use crate::model::evaluation::ServingPolicy;
 use crate::model::fixtures;
+use crate::model::snapshot::LagSnapshot;
 use crate::serve::BuildInfo;
 use crate::serve::admin::{self, HttpOptions};
 use crate::serve::auth::AuthMode;
@@ -46,7 +47,7 @@ impl Server {
             ServerTls::self_signed(&["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let bound = bind(LOOPBACK, "server.external_metrics.listen").unwrap();
         let address = bound.address();
-        let (publisher, reader) = snapshot_channel::channel(fixtures::snapshot());
+        let (publisher, reader) = snapshot_channel::channel(snapshot());
         let (interests, receiver) = mpsc::channel(8);
         let (drain, draining) = watch::channel(false);
         let router = external::router(ExternalOptions {
@@ -56,8 +57,8 @@ impl Server {
             reader,
             tenancy: Default::default(),
             access_log: Default::default(),
-            rules: rules(),
             interests,
+            queries: mpsc::channel(1).0,
             auth,
             build: BuildInfo {
                 version: "1.2.3".to_owned(),
@@ -303,26 +304,26 @@ async fn a_request_under_way_is_answered_before_the_end() {
     server.await.unwrap().unwrap();
 }
 
-fn rules() -> ServingPolicy {
-    ServingPolicy {
-        clamp: true,
-        cap: crate::model::settings::cap_mode::CapMode::Advise,
+/// The fixture's snapshot as the poller publishes it.
+fn snapshot() -> LagSnapshot {
+    // The readings were made when the test began.
+    let policy = ServingPolicy {
         max_staleness: Duration::from_secs(3600),
-        namespaces: Vec::new(),
-    }
+        ..ServingPolicy::default()
+    };
+    fixtures::snapshot().evaluated(&policy)
 }
 
 #[tokio::test]
 async fn the_plain_side_serves_metrics_and_health() {
     let bound = bind(LOOPBACK, "server.http.listen").unwrap();
     let address = bound.address();
-    let (_publisher, reader) = snapshot_channel::channel(fixtures::snapshot());
+    let (_publisher, reader) = snapshot_channel::channel(snapshot());
     let (drain, draining) = watch::channel(false);
     let router = admin::router(HttpOptions {
         leadership: crate::leader_election::Leadership::alone(),
         readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
-        rules: rules(),
         build: BuildInfo {
             version: "1.2.3".to_owned(),
             librdkafka: "2".to_owned(),

@@ -3,12 +3,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::fixtures::{self, Row};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::Replicas;
@@ -38,7 +40,7 @@ fn reads(sweeps: Vec<(&'static str, u64, Vec<Row>)>) -> Vec<Option<(Limit, u64)>
         targets: targets(),
         ..LagSnapshot::default()
     };
-    let rules = ServingPolicy {
+    let policy = ServingPolicy {
         clamp: true,
         cap: CapMode::Advise,
         max_staleness: Duration::from_secs(30),
@@ -51,8 +53,9 @@ fn reads(sweeps: Vec<(&'static str, u64, Vec<Row>)>) -> Vec<Option<(Limit, u64)>
         let latest = history.apply(read, Scope::Whole);
         snapshot.clusters.insert(cluster.into(), latest);
         let now = fixtures::at(Duration::from_secs(second));
-        let all = complete_reads(&snapshot, &now, &rules, |_| true);
-        assert!(complete_reads(&snapshot, &now, &rules, |_| false).is_empty());
+        snapshot = snapshot.evaluated(&policy);
+        let all = complete_reads(snapshot.at(&now), |_| true);
+        assert!(complete_reads(snapshot.at(&now), |_| false).is_empty());
         let start = fixtures::at(Duration::ZERO).monotonic;
         let read = all.into_values().next();
         seen.push(read.map(|read| (read.ceiling, read.at.duration_since(start).as_secs())));

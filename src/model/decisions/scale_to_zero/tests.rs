@@ -1,14 +1,17 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::fixtures::{self, Row};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::LAG_METRIC;
@@ -180,13 +183,14 @@ fn after(
         let latest = history.apply(read, Scope::Whole);
         snapshot.clusters = [("main".into(), latest)].into();
     }
-    let rules = ServingPolicy {
+    let policy = ServingPolicy {
         clamp: true,
         cap: crate::model::settings::cap_mode::CapMode::Advise,
         max_staleness: Duration::from_secs(30),
         namespaces: Vec::new(),
     };
-    sleepers(&snapshot, &fixtures::at(Duration::from_secs(now)), &rules)
+    let now = fixtures::at(Duration::from_secs(now));
+    candidates(snapshot.evaluated(&policy).at(&now))
 }
 
 #[test]

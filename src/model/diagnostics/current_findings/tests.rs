@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::evaluation::ServingPolicy;
-use crate::model::evaluation::metric_evaluation::standings;
 use crate::model::findings::FindingSubject;
 use crate::model::fixtures;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
@@ -14,6 +13,7 @@ use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::Member;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::snapshot::LagSnapshot;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::TopicName;
 use crate::model::units::quantity::Milli;
@@ -53,8 +53,9 @@ fn kinds(state: GroupState, kind: GroupKind, members: Vec<Member>) -> Vec<&'stat
         )]
         .into(),
         ..LagSnapshot::default()
-    };
-    let found = findings::<HpaFacts>(&snapshot, &[], &[], LOOKING);
+    }
+    .evaluated(&ServingPolicy::default());
+    let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], LOOKING);
     let subject = FindingSubject::from((&ClusterName::from("main"), &GroupId::from("g")));
     assert!(found.iter().all(|finding| finding.subject == subject));
     found.iter().map(|finding| finding.code.label()).collect()
@@ -160,8 +161,9 @@ fn expiry(days: &[(u64, Option<GroupState>, bool)], row: fixtures::Row) -> Vec<b
         let snapshot = LagSnapshot {
             clusters: [("main".into(), history.apply(read, Scope::Whole))].into(),
             ..LagSnapshot::default()
-        };
-        let found = findings::<HpaFacts>(&snapshot, &[], &[], LOOKING);
+        }
+        .evaluated(&ServingPolicy::default());
+        let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], LOOKING);
         told.push(found.iter().any(|f| f.code == FindingCode::OffsetsExpire));
     }
     told
@@ -211,12 +213,13 @@ fn without_members(
         )]
         .into(),
         ..LagSnapshot::default()
-    };
+    }
+    .evaluated(&ServingPolicy::default());
     let looking = FindingOptions {
         members_within,
         ..LOOKING
     };
-    let found = findings::<HpaFacts>(&snapshot, &[], &[], looking);
+    let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], looking);
     found.iter().map(|finding| finding.code.label()).collect()
 }
 
@@ -301,17 +304,12 @@ fn refusals_that_somebody_has_to_mend() {
             )]
             .into(),
             ..LagSnapshot::default()
-        };
-        let rules = ServingPolicy {
-            clamp: true,
-            cap: CapMode::Advise,
-            max_staleness: Duration::from_secs(30),
-            namespaces: Vec::new(),
-        };
+        }
+        .evaluated(&ServingPolicy::default());
         let now = fixtures::at(Duration::ZERO);
-        let standings = standings(&snapshot.targets, &snapshot, &now, &rules);
+        let metrics = snapshot.at(&now).hpa_metrics();
         // Without the facts of the HPAs, whose maximum is none of this test's.
-        let found = findings::<HpaFacts>(&snapshot, &standings, &[], LOOKING);
+        let found = findings::<HpaFacts>(&snapshot.evaluations, &metrics, &[], LOOKING);
         assert_eq!(
             found
                 .iter()

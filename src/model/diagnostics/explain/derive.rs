@@ -1,25 +1,24 @@
-//! What lagwise makes of Kafka, from offsets to the value served: by the very functions that answer
+//! Explains what lagwise makes of Kafka, from offsets to the value served, by the evaluations that answer
 //! requests.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Cap, Derivation, Explanation, GroupPart, PartitionPart, TopicPart};
-use crate::model::evaluation::metric_evaluation::{MetricEvaluation, hpa_ceilings, standings_of};
+use crate::model::evaluation::group_evaluation::{TopicReading, Unmeasured};
 use crate::model::evaluation::parallelism::Limit;
-use crate::model::evaluation::series_match::{group_of, series};
-use crate::model::evaluation::{self, MetricValue, ServingPolicy, ValueRule, topic_selection};
+use crate::model::evaluation::{
+    EvaluationsAt, GroupEvaluation, HpaMetric, MetricValue, ValueRule, hpa_ceilings,
+    is_cap_observed, topic_selection,
+};
 use crate::model::findings::{Finding, FindingSubject};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
-use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic, TopicLag};
+use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
 use crate::model::settings::cap_mode::CapMode;
-use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::lookup::{GroupQuery, resolve};
-use crate::model::targets::metric_query::MetricQuery;
-use crate::model::targets::{HpaCap, Origin, WatchKey};
+use crate::model::targets::lookup::GroupQuery;
+use crate::model::targets::{HpaCap, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
-use crate::model::units::newtypes::{Moment, TopicName};
 use crate::model::units::partition_filter::PartitionFilter;
 
 /// What numbers are to be explained.
@@ -31,79 +30,64 @@ pub enum Subject {
     Group(WatchKey),
 }
 
-/// Derives the numbers of an HPA or a group; `None` where no metric of lagwise is asked for by such an
-/// HPA.
+/// Derives the numbers of an HPA or a group; `None` where no such HPA asks for a metric of lagwise.
 #[must_use]
-pub fn derive(
+pub fn derive<'f>(
     subject: &Subject,
-    snapshot: &LagSnapshot,
-    now: &Moment,
-    rules: &ServingPolicy,
+    evaluations: EvaluationsAt<'_>,
+    findings: impl Iterator<Item = &'f Finding>,
 ) -> Option<Explanation> {
-    let look = ExplainInput {
-        snapshot,
-        now,
-        rules,
-    };
+    let derivation = Deriver(evaluations);
     match subject {
-        Subject::Hpa(hpa) => look.hpa(hpa),
-        Subject::Group(interest) => Some(look.group(interest)),
+        Subject::Hpa(hpa) => derivation.hpa(hpa, findings),
+        Subject::Group(key) => Some(derivation.group(key)),
     }
 }
 
-struct ExplainInput<'a> {
-    snapshot: &'a LagSnapshot,
-    now: &'a Moment,
-    rules: &'a ServingPolicy,
-}
+struct Deriver<'a>(EvaluationsAt<'a>);
 
-impl ExplainInput<'_> {
-    fn hpa(&self, hpa: &HpaKey) -> Option<Explanation> {
-        let targets = &self.snapshot.targets;
-        let wanted = |ns: &Arc<str>, n: &Arc<str>| *ns == hpa.namespace && *n == hpa.name;
-        let standings = standings_of(targets, self.snapshot, self.now, self.rules, wanted);
-        let mut of_hpa = targets.all.iter().filter(|target| match &target.origin {
-            Origin::Hpa(origin) => origin == hpa,
-            Origin::Config { .. } => false,
-        });
-        let cap = of_hpa.find_map(|target| target.cap);
-        if standings.is_empty() {
+impl Deriver<'_> {
+    fn hpa<'f>(
+        &self,
+        hpa: &HpaKey,
+        findings: impl Iterator<Item = &'f Finding>,
+    ) -> Option<Explanation> {
+        let metrics = self.0.metrics_of(|key| key == hpa);
+        if metrics.is_empty() {
             return None;
         }
-        let limit = hpa_ceilings(&standings).into_values().next();
-        let ceiling = limit.and_then(Limit::bounded);
-        let metrics: Vec<_> = standings.iter().map(|s| self.metric(s)).collect();
+        let mut targets = self.0.targets().all.iter();
+        let cap = targets.find_map(|target| target.cap.filter(|_| target.hpa() == Some(hpa)));
+        let limit = hpa_ceilings(&metrics).into_values().next();
+        let metrics: Vec<_> = metrics.iter().map(|metric| self.metric(metric)).collect();
         let groups = metrics.iter().flat_map(|metric| &metric.groups);
         let groups = groups.map(|g| (g.cluster.clone(), g.group.clone()));
         let groups: BTreeSet<_> = groups.collect();
-        let known = self.snapshot.all_findings();
-        let known = known.filter(|f| is_about(f, hpa, &groups));
+        let findings = findings.filter(|finding| is_about(finding, hpa, &groups));
         Some(Explanation {
             of: format!("HPA {hpa}"),
             at: self.time(),
-            ceiling,
-            cap: cap.map(|cap| self.cap(cap, ceiling)),
+            ceiling: limit.and_then(Limit::bounded),
+            cap: cap.map(|cap| self.cap(cap, limit)),
             outcome: None,
-            findings: known.map(|f| format!("{} {f}", f.code.code())).collect(),
+            findings: findings.map(|f| format!("{} {f}", f.code.code())).collect(),
             not_knowable: not_knowable(&metrics),
             metrics,
         })
     }
 
-    fn group(&self, interest: &WatchKey) -> Explanation {
-        let targets = &self.snapshot.targets;
-        let mut same = targets.all.iter().filter(|target| {
-            target.interest.cluster == interest.cluster && target.interest.group == interest.group
+    fn group(&self, key: &WatchKey) -> Explanation {
+        let mut same = self.0.targets().all.iter().filter(|target| {
+            target.interest.cluster == key.cluster && target.interest.group == key.group
         });
-        let asked = GroupQuery {
-            interest: Arc::new(interest.clone()),
-            label: interest.group.to_string(),
-            settings: same
-                .next()
-                .map(|t| Arc::clone(&t.settings))
-                .unwrap_or_default(),
-        };
-        let part = self.part(&Selector::default(), &asked);
+        let settings = same.next().map(|target| Arc::clone(&target.settings));
+        let query = Arc::new(GroupQuery {
+            key: Arc::new(key.clone()),
+            label: key.group.to_string(),
+            settings: settings.unwrap_or_default(),
+        });
+        let group = GroupEvaluation::new(&Selector::default(), query, self.0.clusters());
+        let part = self.part(&group);
         let metrics = vec![Derivation {
             metric: String::new(),
             selector: String::new(),
@@ -118,7 +102,7 @@ impl ExplainInput<'_> {
             refusal: None,
         }];
         Explanation {
-            of: format!("group {} on cluster {}", interest.group, interest.cluster),
+            of: format!("group {} on cluster {}", key.group, key.cluster),
             at: self.time(),
             ceiling: metrics.iter().find_map(|metric| metric.ceiling),
             cap: None,
@@ -130,59 +114,45 @@ impl ExplainInput<'_> {
     }
 
     fn time(&self) -> String {
-        humantime::format_rfc3339_seconds(self.now.wall).to_string()
+        humantime::format_rfc3339_seconds(self.0.now().wall).to_string()
     }
 
-    fn cap(&self, cap: HpaCap, ceiling: Option<u32>) -> Cap {
-        let mode = cap.mode.unwrap_or(self.rules.cap);
-        let (mode, enforces) = match mode {
-            CapMode::Advise => ("advise", false),
-            CapMode::Enforce => ("enforce", true),
-        };
+    fn cap(&self, cap: HpaCap, ceiling: Option<Limit>) -> Cap {
+        let default = self.0.policy().cap;
         Cap {
-            mode: mode.into(),
-            observed: enforces && ceiling.is_some_and(|ceiling| cap.max_replicas <= ceiling),
+            mode: match cap.mode.unwrap_or(default) {
+                CapMode::Advise => "advise".into(),
+                CapMode::Enforce => "enforce".into(),
+            },
+            observed: ceiling.is_some_and(|ceiling| is_cap_observed(&cap, default, ceiling)),
             max_replicas: cap.max_replicas,
             user_max_replicas: None,
         }
     }
 
-    fn metric(&self, standing: &MetricEvaluation<'_>) -> Derivation {
-        let question = MetricQuery {
-            namespace: standing.namespace,
-            metric: standing.metric.name(),
-            selector: standing.selector,
-        };
-        let resolved = resolve(&question, &self.snapshot.targets);
-        let asked = resolved.map(|resolved| resolved.asked).unwrap_or_default();
-        let groups: Vec<_> = asked
-            .iter()
-            .map(|asked| self.part(standing.selector, asked))
-            .collect();
-        let answer = standing.outcome.as_ref().ok();
+    fn metric(&self, metric: &HpaMetric<'_>) -> Derivation {
+        let groups = metric.evaluation.groups.iter();
+        let value = metric.outcome.as_ref().ok();
         Derivation {
-            metric: standing.metric.name().to_owned(),
-            selector: standing.selector.to_string(),
-            groups,
-            lag: answer.and_then(|answer| Some(answer.lag?.0)),
-            lag_per_replica: answer.and_then(|answer| Some(answer.wanted?.to_string())),
-            ceiling: answer.and_then(|answer| answer.ceiling?.replicas.bounded()),
-            desired_replicas: answer.and_then(|answer| answer.desired),
-            value: answer.map(|answer| answer.value.to_string()),
-            rule: answer.map(|answer| answer.rule.label().to_owned()),
-            because: answer.map(because),
-            refusal: standing.outcome.as_ref().err().map(ToString::to_string),
+            metric: metric.metric.name().to_owned(),
+            selector: metric.selector.to_string(),
+            groups: groups.map(|group| self.part(group)).collect(),
+            lag: value.and_then(|value| Some(value.lag?.0)),
+            lag_per_replica: value.and_then(|value| Some(value.wanted?.to_string())),
+            ceiling: value.and_then(|value| value.ceiling?.replicas.bounded()),
+            desired_replicas: value.and_then(|value| value.desired),
+            value: value.map(|value| value.value.to_string()),
+            rule: value.map(|value| value.rule.label().to_owned()),
+            because: value.map(because),
+            refusal: metric.outcome.as_ref().err().map(ToString::to_string),
         }
     }
 
-    fn part(&self, selector: &Selector, asked: &GroupQuery) -> GroupPart {
-        let GroupQuery {
-            interest, settings, ..
-        } = asked;
-        let threads = settings.threads();
+    fn part(&self, group: &GroupEvaluation) -> GroupPart {
+        let GroupQuery { key, settings, .. } = &*group.query;
         let mut part = GroupPart {
-            cluster: interest.cluster.to_string(),
-            group: interest.group.to_string(),
+            cluster: key.cluster.to_string(),
+            group: key.group.to_string(),
             members: None,
             assignor: None,
             topics: Vec::new(),
@@ -190,72 +160,71 @@ impl ExplainInput<'_> {
             useful_parallelism: None,
             parallelism_rule: None,
             because: None,
-            threads: threads.get(),
+            threads: settings.threads().get(),
             ceiling: None,
             unknown: None,
         };
-        let Some((cluster, group)) = group_of(self.snapshot, interest) else {
+        let Some(read) = group.group.as_deref() else {
             part.unknown = Some("it was not read yet".into());
             return part;
         };
-        let description = group.description.as_deref();
+        let description = read.description.as_deref();
         part.members = description.map(|described| described.members.len());
         let assignor = description.and_then(|described| described.assignor.as_deref());
         part.assignor = assignor
-            .or(group.remembered.assignor.as_deref())
+            .or(read.remembered.assignor.as_deref())
             .map(str::to_owned);
-        match series(selector, asked, cluster, group) {
-            Err(refusal) => part.unknown = Some(refusal.to_string()),
-            Ok(picked) => {
-                let topics = picked.topics.as_slice();
-                self.add_topics(&mut part, asked, cluster, group, topics);
-            }
+        if let Err(Unmeasured::NoTopics(reason)) = &group.measure {
+            part.unknown = Some(reason.to_string());
+            return part;
         }
+        let topics = group.topics.iter();
+        part.topics = topics.map(|topic| self.topic(topic, group, read)).collect();
+        let max_staleness = self.0.policy().max_staleness;
+        let Some(measure) = group.fresh_measure(self.0.now(), max_staleness) else {
+            part.unknown = Some("a partition that counts is unknown".into());
+            return part;
+        };
+        part.lag = Some(measure.lag.0);
+        let useful = measure.ceiling.useful;
+        part.useful_parallelism = useful.limit.bounded();
+        part.parallelism_rule = Some(useful.rule.label().to_owned());
+        part.because = Some(useful.rule.to_string());
+        part.ceiling = measure.ceiling.replicas.bounded();
         part
     }
 
-    fn add_topics(
+    fn topic(
         &self,
-        part: &mut GroupPart,
-        asked: &GroupQuery,
-        cluster: &ClusterSnapshot,
-        group: &GroupSnapshot,
-        topics: &[(&TopicName, &GroupTopic)],
-    ) {
-        let filter = asked.settings.partitions.as_ref();
-        let mut works = Vec::new();
-        let mut lag = Some(0u64);
-        for (topic, read) in topics.iter().copied() {
-            let usable = topic_selection::usable(read, filter, self.now, self.rules.max_staleness);
-            if let Some(usable) = usable {
-                works.push((topic, topic_selection::work(usable, filter)));
-            }
-            let shown = usable
-                .or(read.latest.as_ref().ok())
-                .or(read.complete.as_ref());
-            let total = usable.and_then(|usable| topic_selection::total(usable, filter).ok());
-            lag = lag.zip(total).map(|(sum, own)| sum.saturating_add(own.0));
-            let partitions: Vec<_> = shown.map(|lag| partitions(lag, filter)).unwrap_or_default();
-            part.topics.push(TopicPart {
-                topic: topic.to_string(),
-                read_seconds_ago: shown.map(|lag| self.now.since(&lag.read).as_secs()),
-                lag: total.map(|lag| lag.0),
-                lag_seconds: oldest(&partitions),
-                incomplete: read.fault().map(|fault| cluster.cause(fault)),
-                partitions,
-                partitions_left_out: 0,
-            });
+        topic: &TopicReading,
+        group: &GroupEvaluation,
+        read: &GroupSnapshot,
+    ) -> TopicPart {
+        let now = self.0.now();
+        let filter = group.query.settings.partitions.as_ref();
+        let max_staleness = self.0.policy().max_staleness;
+        let fresh = topic.reading.as_ref();
+        let fresh = fresh.filter(|_| !topic.is_unusable(now, max_staleness));
+        let known = read.topics.get(&topic.topic);
+        // What is too old or too incomplete to be served is shown all the same.
+        let shown = fresh
+            .or_else(|| known?.latest.as_ref().ok())
+            .or_else(|| known?.complete.as_ref());
+        let total = fresh.and_then(|fresh| topic_selection::total(fresh, filter).ok());
+        let partitions: Vec<_> = shown.map(|lag| partitions(lag, filter)).unwrap_or_default();
+        let cluster = self.0.clusters().get(&group.query.key.cluster);
+        let fault = known.and_then(|known| known.fault());
+        TopicPart {
+            topic: topic.topic.to_string(),
+            read_seconds_ago: shown.map(|lag| now.since(&lag.read).as_secs()),
+            lag: total.map(|lag| lag.0),
+            lag_seconds: oldest(&partitions),
+            incomplete: cluster
+                .zip(fault)
+                .map(|(cluster, fault)| cluster.cause(fault)),
+            partitions,
+            partitions_left_out: 0,
         }
-        part.lag = lag;
-        if lag.is_none() {
-            part.unknown = Some("a partition that counts is unknown".into());
-            return;
-        }
-        let ceiling = evaluation::ceiling(asked, group, &works);
-        part.useful_parallelism = ceiling.useful.limit.bounded();
-        part.parallelism_rule = Some(ceiling.useful.rule.label().to_owned());
-        part.because = Some(ceiling.useful.rule.to_string());
-        part.ceiling = ceiling.replicas.bounded();
     }
 }
 

@@ -24,9 +24,10 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
     if let Some(cap) = &mut explanation.cap {
         cap.max_replicas = hpa.facts.max_replicas;
         cap.user_max_replicas = Some(HpaFields::of(&hpa.facts).user_max(None));
-        let ceiling = explanation.ceiling;
-        let is_held = ceiling.is_some_and(|ceiling| cap.max_replicas <= ceiling);
-        cap.observed = cap.mode == "enforce" && is_held;
+        // The explanation may be a daemon's, and the maximum has changed since.
+        if let Some(ceiling) = explanation.ceiling {
+            cap.observed = cap.mode == "enforce" && cap.max_replicas <= ceiling;
+        }
     }
     explanation.not_knowable.push(
         "what the HPA's controller remembers: its recommendations and scale events are in no status, and end with its process"

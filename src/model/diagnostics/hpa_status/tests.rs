@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::fixtures;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 use crate::model::units::newtypes::Replicas;
@@ -53,13 +56,15 @@ fn told(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
         clusters: [("main".into(), read)].into(),
         ..LagSnapshot::default()
     };
-    let rules = ServingPolicy {
+    let policy = ServingPolicy {
         clamp: true,
         cap: CapMode::Advise,
         max_staleness: Duration::from_secs(30),
         namespaces: Vec::new(),
     };
-    statuses(&snapshot, &fixtures::at(Duration::from_secs(4)), &rules)
+    let now = fixtures::at(Duration::from_secs(4));
+    let snapshot = snapshot.evaluated(&policy);
+    statuses(snapshot.at(&now), snapshot.all_findings())
 }
 
 fn one(hpa: HpaFacts) -> HpaStatus {

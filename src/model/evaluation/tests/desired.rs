@@ -33,7 +33,8 @@ fn ask_for(
         metric,
         selector: &selector,
     };
-    answer(&question, snapshot, &at(0), rules)
+    let snapshot = snapshot.clone().evaluated(rules);
+    snapshot.at(&at(0)).answer(&question)
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What is served after lag has been unknown for long.
 
 use super::*;
-use crate::model::evaluation::metric_evaluation::standings;
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::settings::cap_mode::CapMode;
 
@@ -40,12 +39,14 @@ fn after_long_unknown_the_fallback_is_served_where_one_is_set() {
         served(&out_of_reach(&many), 500),
         Ok((40, ValueRule::Fallback, None))
     );
-    let standing = standings(&snapshot.targets, &snapshot, &at(120), &RULES);
+    let snapshot = snapshot.evaluated(&RULES);
+    let now = at(120);
+    let metrics = snapshot.at(&now).hpa_metrics();
     let looking = FindingOptions {
         cap: CapMode::Advise,
         members_within: Duration::ZERO,
     };
-    let found = findings::<HpaFacts>(&snapshot, &standing, &[], looking);
+    let found = findings::<HpaFacts>(&snapshot.evaluations, &metrics, &[], looking);
     let found: Vec<_> = found.iter().map(|f| (f.code, &f.subject)).collect();
     let subject = HpaKey::new("shop", "h").into();
     assert_eq!(found, [(FindingCode::FallbackServed, &subject)]);

@@ -1,7 +1,6 @@
 //! What is served, by the rows of the table of lag and ceilings, and what the HPA makes of it.
 
 use super::*;
-use crate::model::evaluation::metric_evaluation::{hpa_ceilings, standings};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::settings::cap_mode::CapMode;
 
@@ -250,11 +249,11 @@ fn row_another_metric_of_the_hpa_is_left_to_enforcement() {
         now: 8,
     };
     assert_eq!(row.proposed(0.0), 4);
-    let snapshot = row.snapshot();
+    let snapshot = row.snapshot().evaluated(&RULES);
     let now = at(0);
-    let standing = standings(&snapshot.targets, &snapshot, &now, &RULES);
+    let metrics = snapshot.at(&now).hpa_metrics();
     assert_eq!(
-        hpa_ceilings(&standing),
+        hpa_ceilings(&metrics),
         [(("shop", "h"), Limit::Bounded(Replicas(12)))].into()
     );
 }

@@ -12,7 +12,7 @@ use crate::leader_election::{Leader, Leadership, Leading, Term};
 use crate::model::fixtures;
 use crate::serve::auth::AuthMode;
 use crate::serve::auth::testing::{OWN_NAME, Pretended};
-use crate::serve::external::tests::{Got, rules, send, with_selector};
+use crate::serve::external::tests::{Got, evaluated, send, with_selector};
 use crate::serve::external::{ExternalOptions, router};
 use crate::serve::forward::{FORWARDED, Forwarder};
 use crate::serve::health::Readiness;
@@ -54,10 +54,10 @@ impl Daemon {
             forwarder: Some(Forwarder::new(tls, credential).unwrap()),
             readiness: Readiness::new(reader.clone(), Instant::now(), draining),
             reader,
-            rules: rules(),
             tenancy: Default::default(),
             access_log: Default::default(),
             interests,
+            queries: mpsc::channel(1).0,
             auth: AuthMode::Kubernetes {
                 trust,
                 reviewer: Arc::clone(&cluster) as _,
@@ -81,7 +81,9 @@ impl Daemon {
     fn leads(&self, number: u64, until: Instant) {
         let until = Some(until);
         self.terms.send_replace(Some(Term { number, until }));
-        self.publisher.of_term(number).publish(fixtures::snapshot());
+        self.publisher
+            .of_term(number)
+            .publish(evaluated(fixtures::snapshot()));
     }
 
     async fn ask(&self, token: &str, headers: HeaderMap) -> Got {

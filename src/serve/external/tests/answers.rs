@@ -253,6 +253,6 @@ async fn readiness_follows_the_snapshot() {
     assert_eq!(got.code, 503);
     got.message();
     assert_eq!(get(&rig.router, "/livez").await.code, 200);
-    rig.publisher.publish(fixtures::snapshot());
+    rig.publisher.publish(evaluated(fixtures::snapshot()));
     assert_eq!(get(&rig.router, "/readyz").await.code, 200);
 }

@@ -36,9 +36,9 @@ async fn a_new_group_is_read_while_the_request_waits() {
         interest("new", &["payments"])
     );
     // Something else changes first.
-    rig.publisher.publish(snapshot.clone());
+    rig.publisher.publish(evaluated(snapshot.clone()));
     tokio::task::yield_now().await;
-    rig.publisher.publish(and_read(&snapshot, "new"));
+    rig.publisher.publish(evaluated(and_read(&snapshot, "new")));
     let got = request.await.unwrap();
     assert_eq!(got.code, 200, "{}", got.body);
     assert_eq!(got.json()["items"][0]["value"], "7");

@@ -235,6 +235,7 @@ fn ten_thousand_random_requests() {
         router,
         publisher,
         interests,
+        queries: _queries,
         _drain,
     } = rig;
     runtime.spawn(healthy(snapshot(), publisher, interests));

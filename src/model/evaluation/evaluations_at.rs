@@ -1,0 +1,159 @@
+//! Evaluations as they read at one moment: with what depends on the moment applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::evaluations::TargetEvaluation;
+use super::idle::IdleSince;
+use super::parallelism::Limit;
+use super::{Clusters, Evaluations, MetricEvaluation, MetricValue, ServingPolicy};
+use crate::model::hpa::selector::Selector;
+use crate::model::targets::lookup::resolve;
+use crate::model::targets::metric_query::MetricQuery;
+use crate::model::targets::no_value_reason::NoValueReason;
+use crate::model::targets::{Target, Targets};
+use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::metric::Metric;
+use crate::model::units::newtypes::Moment;
+
+/// Evaluations as they read at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct EvaluationsAt<'a> {
+    evaluations: &'a Evaluations,
+    idle: &'a IdleSince,
+    now: &'a Moment,
+}
+
+/// A metric of an HPA, as the HPA would be answered at one moment.
+#[derive(Clone, Debug)]
+pub struct HpaMetric<'a> {
+    /// The HPA's namespace.
+    pub namespace: &'a str,
+    /// The HPA's name.
+    pub hpa: &'a str,
+    /// The metric.
+    pub metric: Metric,
+    /// The metric's selector.
+    pub selector: &'a Selector,
+    /// The evaluation, which holds for every moment.
+    pub evaluation: &'a MetricEvaluation,
+    /// The value, or why there is none.
+    pub outcome: Result<MetricValue, NoValueReason>,
+}
+
+impl<'a> EvaluationsAt<'a> {
+    /// Evaluations as they read at `now`.
+    #[must_use]
+    pub fn new(evaluations: &'a Evaluations, idle: &'a IdleSince, now: &'a Moment) -> Self {
+        Self {
+            evaluations,
+            idle,
+            now,
+        }
+    }
+
+    /// The moment.
+    #[must_use]
+    pub fn now(self) -> &'a Moment {
+        self.now
+    }
+
+    /// The policy that the evaluations follow.
+    #[must_use]
+    pub fn policy(self) -> &'a ServingPolicy {
+        self.evaluations.policy()
+    }
+
+    /// The targets that were evaluated.
+    #[must_use]
+    pub fn targets(self) -> &'a Targets {
+        self.evaluations.targets()
+    }
+
+    /// The readings that were evaluated.
+    #[must_use]
+    pub fn clusters(self) -> &'a Clusters {
+        self.evaluations.clusters()
+    }
+
+    /// The value of an evaluation.
+    ///
+    /// # Errors
+    /// Why there is none; never a zero instead.
+    pub fn value(self, evaluation: &MetricEvaluation) -> Result<MetricValue, NoValueReason> {
+        let max_staleness = self.policy().max_staleness;
+        evaluation.value_at(self.clusters(), self.idle, max_staleness, self.now)
+    }
+
+    /// The value for a query, which is evaluated where nobody asked it before.
+    ///
+    /// # Errors
+    /// Why there is none; never a zero instead.
+    pub fn answer(self, query: &MetricQuery<'_>) -> Result<MetricValue, NoValueReason> {
+        let evaluations = self.evaluations;
+        let known = evaluations
+            .of_hpa(query)
+            .or_else(|| evaluations.of_ad_hoc(query));
+        match known {
+            Some(evaluation) => self.value(evaluation),
+            None => {
+                let resolved = Arc::new(resolve(query, self.targets())?);
+                self.value(&evaluations.evaluate(query, resolved))
+            }
+        }
+    }
+
+    /// The targets of HPAs with their evaluations, in the order of the targets.
+    pub fn hpa_targets(self) -> impl Iterator<Item = (&'a Target, &'a TargetEvaluation)> {
+        self.evaluations.hpa_targets()
+    }
+
+    /// Every metric of ours on every HPA, in the order of the targets.
+    #[must_use]
+    pub fn hpa_metrics(self) -> Vec<HpaMetric<'a>> {
+        self.metrics_of(|_| true)
+    }
+
+    /// The metrics of the HPAs that are `wanted`.
+    #[must_use]
+    pub fn metrics_of(self, wanted: impl Fn(&HpaKey) -> bool) -> Vec<HpaMetric<'a>> {
+        let mut seen = BTreeSet::new();
+        let mut all = Vec::new();
+        for (target, evaluation) in self.hpa_targets() {
+            let (Some(hpa), Some(selector)) = (target.hpa(), &target.selector) else {
+                continue;
+            };
+            if wanted(hpa) && seen.insert((hpa, target.index)) {
+                all.push(HpaMetric {
+                    namespace: &hpa.namespace,
+                    hpa: &hpa.name,
+                    metric: target.metric,
+                    selector,
+                    evaluation: &evaluation.metric,
+                    outcome: self.value(&evaluation.metric),
+                });
+            }
+        }
+        all
+    }
+}
+
+/// Each HPA's ceiling, by namespace and name: the largest over its metrics of ours. An HPA of which one
+/// ceiling is unknown has none: that metric might allow more.
+#[must_use]
+pub fn hpa_ceilings<'a>(metrics: &[HpaMetric<'a>]) -> BTreeMap<(&'a str, &'a str), Limit> {
+    let mut all: BTreeMap<(&str, &str), Option<Limit>> = BTreeMap::new();
+    for metric in metrics {
+        let value = metric.outcome.as_ref().ok();
+        let own = value.and_then(|value| Some(value.ceiling?.replicas));
+        all.entry((metric.namespace, metric.hpa))
+            .and_modify(|so_far| {
+                *so_far = so_far.zip(own).map(|(a, b)| a.max(b));
+            })
+            .or_insert(own);
+    }
+    let known = all.into_iter();
+    known
+        .filter_map(|(hpa, limit)| Some((hpa, limit?)))
+        .collect()
+}

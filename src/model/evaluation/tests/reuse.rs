@@ -1,0 +1,174 @@
+//! What is evaluated again from one snapshot to the next, and what is not.
+
+use super::*;
+use crate::model::evaluation::{Clusters, Evaluations};
+use crate::model::fixtures;
+use crate::model::targets::metric_query::AdHocQuery;
+use crate::model::units::metric::Metric;
+
+/// A sequence of evaluations, each after the one before.
+struct Sequence {
+    history: ClusterHistory,
+    clusters: Clusters,
+    targets: Arc<Targets>,
+    queries: Vec<AdHocQuery>,
+    evaluations: Arc<Evaluations>,
+}
+
+impl Sequence {
+    fn new(hpas: &[&str]) -> Self {
+        let mut sequence = Self {
+            history: ClusterHistory::default(),
+            clusters: [("main".into(), Arc::default())].into(),
+            targets: Arc::default(),
+            queries: Vec::new(),
+            evaluations: Arc::new(Evaluations::new(RULES)),
+        };
+        sequence.want(hpas);
+        for group in ["a", "b", "c"] {
+            sequence.read(0, group, None);
+        }
+        sequence
+    }
+
+    /// HPAs of these names, each for the group of its name.
+    fn want(&mut self, hpas: &[&str]) {
+        let facts = |name: &&str| hpa(name, &format!("group={name},topic=t"), average(10));
+        let facts: Vec<_> = hpas.iter().map(facts).collect();
+        let merged = Targets::merge(&["main".into()], &[], &facts, BTreeSet::new());
+        self.targets = Arc::new(merged.since(&self.targets, at(0)));
+    }
+
+    fn read(&mut self, seconds: u64, group: &str, connection: Option<ConnectionFault>) {
+        let rows = [(0, Ok(Some(0)), Ok(5))];
+        let mut read = fixtures::read(Duration::from_secs(seconds), group, "t", &rows);
+        read.connection = connection;
+        let latest = self.history.apply(read, Scope::Some);
+        self.clusters.insert("main".into(), latest);
+    }
+
+    /// How many metrics the next evaluations take.
+    fn next(&mut self) -> u64 {
+        let before = self.evaluations.made();
+        let queries = self.queries.iter();
+        self.evaluations = self
+            .evaluations
+            .next(&self.clusters, &self.targets, queries);
+        self.evaluations.made() - before
+    }
+}
+
+#[test]
+fn what_did_not_change_is_not_evaluated_again() {
+    let mut sequence = Sequence::new(&["a", "b"]);
+    assert_eq!(sequence.next(), 2);
+    let before = Arc::clone(&sequence.evaluations);
+    assert_eq!(sequence.next(), 0);
+    assert!(Arc::ptr_eq(&before, &sequence.evaluations));
+}
+
+#[test]
+fn a_group_that_was_read_again_is_evaluated_again() {
+    let mut sequence = Sequence::new(&["a", "b"]);
+    sequence.next();
+    sequence.read(5, "b", None);
+    assert_eq!(sequence.next(), 1);
+    // Nobody wants this one.
+    sequence.read(5, "c", None);
+    assert_eq!(sequence.next(), 0);
+}
+
+#[test]
+fn an_hpa_that_is_new_leaves_the_others_as_they_are() {
+    let mut sequence = Sequence::new(&["a", "b"]);
+    sequence.next();
+    sequence.want(&["a", "b", "c"]);
+    assert_eq!(sequence.next(), 1);
+    sequence.want(&["b", "c"]);
+    assert_eq!(sequence.next(), 0);
+    let unlisted = Targets {
+        hpas_unlisted: true,
+        ..Targets::clone(&sequence.targets)
+    };
+    sequence.targets = Arc::new(unlisted);
+    assert_eq!(sequence.next(), 2);
+}
+
+#[test]
+fn what_keeps_a_cluster_from_answering_is_quoted_as_it_is_now() {
+    let mut sequence = Sequence::new(&["a", "b"]);
+    sequence.next();
+    let fault = ConnectionFault {
+        kind: Fault::Unreachable,
+        reason: "k:9092: refused".into(),
+        since: at(5),
+    };
+    sequence.read(5, "c", Some(fault));
+    assert_eq!(sequence.next(), 2);
+}
+
+#[test]
+fn hpas_that_ask_the_same_share_one_evaluation() {
+    let mut sequence = Sequence::new(&["a"]);
+    let facts = ["x", "y"].map(|name| hpa(name, "group=a,topic=t", average(10)));
+    let merged = Targets::merge(&["main".into()], &[], &facts, BTreeSet::new());
+    sequence.targets = Arc::new(merged);
+    assert_eq!(sequence.next(), 1);
+    let (idle, now) = (Default::default(), at(0));
+    let metrics = EvaluationsAt::new(&sequence.evaluations, &idle, &now).hpa_metrics();
+    assert!(std::ptr::eq(metrics[0].evaluation, metrics[1].evaluation));
+}
+
+#[test]
+fn a_query_that_no_hpa_asks_is_evaluated_with_the_others_while_it_is_kept() {
+    let mut sequence = Sequence::new(&["a"]);
+    sequence.next();
+    let selector = Selector::parse("group=c,topic=t").unwrap();
+    let query = MetricQuery {
+        namespace: "shop",
+        metric: LAG_METRIC,
+        selector: &selector,
+    };
+    let answer = |sequence: &Sequence| {
+        let (idle, now) = (Default::default(), at(0));
+        let value = EvaluationsAt::new(&sequence.evaluations, &idle, &now).answer(&query);
+        value.unwrap().lag
+    };
+    // Asked for the first time it is evaluated at once, and forgotten.
+    let made = sequence.evaluations.made();
+    assert_eq!(answer(&sequence), Some(Lag(5)));
+    assert_eq!(sequence.evaluations.made() - made, 1);
+    sequence.queries = vec![query.to_ad_hoc(Metric::Lag)];
+    assert_eq!(sequence.next(), 1);
+    let made = sequence.evaluations.made();
+    assert_eq!(answer(&sequence), Some(Lag(5)));
+    assert_eq!(sequence.evaluations.made(), made);
+    assert_eq!(sequence.next(), 0);
+    sequence.read(5, "c", None);
+    assert_eq!(sequence.next(), 1);
+    sequence.queries.clear();
+    assert_eq!(sequence.next(), 0);
+    assert!(sequence.evaluations.of_ad_hoc(&query).is_none());
+}
+
+#[test]
+fn an_evaluation_tells_the_replicas_without_the_ceiling_and_whether_the_cap_is_observed() {
+    for (max_replicas, annotations, observed) in [
+        (6, &[("cap", "enforce")][..], true),
+        (7, &[("cap", "enforce")], false),
+        (6, &[], false),
+    ] {
+        let mut facts = annotated(hpa("h", "group=g", average(100)), annotations);
+        facts.max_replicas = max_replicas;
+        let read = observation(0, &[("t", &behind(6, 1800))]);
+        let snapshot = snapshot(vec![read], &[facts]).evaluated(&RULES);
+        let now = at(0);
+        let metrics = snapshot.at(&now).hpa_metrics();
+        let measure = metrics[0].evaluation.outcome.clone().unwrap();
+        assert_eq!(
+            (measure.uncapped, measure.served.desired),
+            (Some(18), Some(6))
+        );
+        assert_eq!(measure.cap_observed, observed, "{max_replicas}");
+    }
+}

@@ -1,0 +1,124 @@
+//! From the measures of groups to the value that is served.
+
+use super::group_evaluation::GroupMeasure;
+use super::parallelism::Limit;
+use super::sizing::{ClampRule, Sizing, ValueRule, in_milli};
+use crate::model::hpa::facts::MetricTarget;
+use crate::model::targets::lookup::ResolvedQuery;
+use crate::model::units::metric::Metric;
+use crate::model::units::quantity::Milli;
+
+/// A value as it is served, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServedValue {
+    /// The value.
+    pub value: Milli,
+    /// The rule that made it.
+    pub rule: ValueRule,
+    /// The replicas wanted, at most the ceiling; `None` without a lag per replica.
+    pub desired: Option<u32>,
+}
+
+/// A group's measure, and whether only even numbers of replicas are wanted for it.
+pub(super) struct MeasuredGroup<'a> {
+    pub(super) measure: &'a GroupMeasure,
+    pub(super) even: bool,
+}
+
+/// What a value is made of.
+pub(super) struct Valuation<'a> {
+    pub(super) resolved: &'a ResolvedQuery,
+    pub(super) groups: &'a [MeasuredGroup<'a>],
+    /// The lag over all groups.
+    pub(super) lag: Milli,
+    /// The ceiling over all groups.
+    pub(super) limit: Limit,
+    /// How the ceiling bounds the value, where it does.
+    pub(super) clamp: ClampRule,
+    /// Whether a lag is clamped at all; replicas always are.
+    pub(super) clamps_lag: bool,
+}
+
+impl Valuation<'_> {
+    /// The value to serve, while `cooling` down before zero or not.
+    pub(super) fn served(&self, cooling: bool) -> ServedValue {
+        let desired = match self.resolved.wanted {
+            Some(wanted @ MetricTarget::AverageValue(per_replica)) => {
+                let (worth, rule) = self.sized(wanted, ClampRule::Clamp, cooling);
+                let replicas = worth.ceil_div(per_replica).unwrap_or(0);
+                Some((u32::try_from(replicas).unwrap_or(u32::MAX), rule))
+            }
+            _ => None,
+        };
+        let (value, rule) = match (self.resolved.metric, desired, self.resolved.wanted) {
+            (Metric::DesiredReplicas, Some((replicas, rule)), _) => {
+                self.in_replicas(replicas, rule)
+            }
+            (_, _, Some(wanted)) if self.clamps_lag => self.sized(wanted, self.clamp, cooling),
+            (_, _, Some(wanted)) => self.sized(wanted, ClampRule::None, cooling),
+            _ => (self.lag, ValueRule::AsMeasured),
+        };
+        ServedValue {
+            value,
+            rule,
+            desired: desired.map(|(replicas, _)| replicas),
+        }
+    }
+
+    fn sized(&self, wanted: MetricTarget, clamp: ClampRule, cooling: bool) -> (Milli, ValueRule) {
+        match wanted {
+            MetricTarget::AverageValue(wanted) | MetricTarget::Value(wanted)
+                if self.groups.iter().all(|group| group.measure.never_ran) =>
+            {
+                (wanted, ValueRule::NeverRan)
+            }
+            MetricTarget::AverageValue(wanted) if cooling => (wanted, ValueRule::Cooldown),
+            MetricTarget::AverageValue(wanted) => self.summed(wanted, clamp),
+            MetricTarget::Value(_) => (self.lag, ValueRule::AsMeasured),
+        }
+    }
+
+    /// Each group's lag clamped by its own ceiling, then the sum by the largest ceiling.
+    fn summed(&self, per_replica: Milli, clamp: ClampRule) -> (Milli, ValueRule) {
+        let sizing = |ceiling, even, bound| Sizing {
+            per_replica,
+            ceiling,
+            even,
+            bound,
+        };
+        let own = match clamp {
+            ClampRule::None => ClampRule::None,
+            ClampRule::Clamp | ClampRule::Observed { .. } => ClampRule::Clamp,
+        };
+        let mut sum = Milli::default();
+        let mut strictest = ValueRule::AsMeasured;
+        for MeasuredGroup { measure, .. } in self.groups {
+            let own = sizing(measure.ceiling.replicas, false, own);
+            let (value, rule) = own.value(in_milli(measure.lag));
+            sum = sum.plus(value);
+            strictest = strictest.max(rule);
+        }
+        let even = self.groups.iter().any(|group| group.even);
+        match sizing(self.limit, even, clamp).value(sum) {
+            // A sum that a group's own ceiling has cut is not raised to an even number of replicas.
+            (value, _) if value == sum => (value, strictest),
+            sized => sized,
+        }
+    }
+
+    /// Replicas as the value of a metric that the HPA compares with one. They are capped already; where
+    /// the HPA's own maximum holds it, the value carries it over its tolerance as lag does.
+    fn in_replicas(&self, replicas: u32, rule: ValueRule) -> (Milli, ValueRule) {
+        let value = Milli::from_units(replicas.into());
+        let sizing = Sizing {
+            per_replica: Milli::ONE,
+            ceiling: self.limit,
+            even: false,
+            bound: self.clamp,
+        };
+        match sizing.value(value) {
+            (lifted, ValueRule::Lifted) => (lifted, ValueRule::Lifted),
+            _ => (value, rule),
+        }
+    }
+}
