@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use self::findings_tracker::FindingsTracker;
 use self::polled_cluster::PolledCluster;
 use self::recently_asked::RecentlyAsked;
-use self::saved_state::{HistoryWriter, LoadedHistory};
+use self::saved_state::{HistoryEvent, HistoryHandle};
 use crate::model::decisions::scale_to_zero;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::evaluation::{Clusters, Evaluations, EvaluationsAt, ServingPolicy};
@@ -38,13 +38,13 @@ use crate::telemetry::{FindingRaised, PollFinished};
 
 pub use self::saved_state::HistoryStore;
 
-/// Where offsets come from: one Kafka cluster, by whatever client.
+/// A client of one Kafka cluster.
 pub trait OffsetSource: Send + Sync + 'static {
     /// Reads what the plan asks for, committed offsets before log ends.
     ///
-    /// The source keeps `deadline` itself and returns what it has by then, each missing reading
-    /// with its fault: it is never cancelled from outside, since a request abandoned half-way
-    /// would keep its place on a connection.
+    /// The source enforces `deadline` itself and returns what it has by then, with a fault for each missing
+    /// reading. It is never cancelled from outside, because an abandoned request would still occupy its
+    /// connection.
     fn observe(
         &self,
         plan: SweepPlan,
@@ -55,27 +55,27 @@ pub trait OffsetSource: Send + Sync + 'static {
 /// The most groups, and the most queries, that are kept because requests asked for them lately.
 const MAX_AD_HOC: usize = 200;
 
-/// What the poller is told from outside.
+/// The inputs of the poller.
 #[derive(Debug)]
 pub struct Inputs {
     /// The HPAs of the Kubernetes cluster, always all of them; `None` until they have been listed.
     pub hpas: watch::Receiver<Option<Vec<Arc<HpaFacts>>>>,
-    /// Groups that requests ask for: a bounded channel, so that no flood of requests grows memory.
+    /// Groups that requests ask for and no HPA does. Bounded, so that a flood of requests cannot grow memory.
     pub interests: mpsc::Receiver<WatchKey>,
-    /// Queries that were answered and that no HPA asks: also bounded.
+    /// Queries that were answered and that no HPA asks. Bounded as well.
     pub queries: mpsc::Receiver<AdHocQuery>,
 }
 
-/// When to poll.
+/// How often to poll, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Cadence {
-    /// From one sweep's start to the next one's.
+    /// From the start of one sweep to the start of the next.
     pub interval: Duration,
-    /// The longest that a sweep may take.
+    /// The longest time that a sweep may take.
     pub deadline: Duration,
 }
 
-/// The poller and its state.
+/// The poller. Its task owns everything that changes between snapshots.
 #[derive(Debug)]
 pub struct Poller<S> {
     clusters: BTreeMap<ClusterName, PolledCluster<S>>,
@@ -87,7 +87,7 @@ pub struct Poller<S> {
     interests: RecentlyAsked<WatchKey>,
     queries: RecentlyAsked<AdHocQuery>,
     rules: LagRules,
-    remembered: Option<LoadedHistory>,
+    saved_state: Option<HistoryHandle>,
     evaluations: Arc<Evaluations>,
     findings: FindingsTracker,
     idle: Arc<IdleSince>,
@@ -96,7 +96,7 @@ pub struct Poller<S> {
 type Sweeps = JoinSet<(Observation, Scope)>;
 
 impl<S: OffsetSource> Poller<S> {
-    /// A poller over `sources`, in the configuration's order.
+    /// A poller of these clusters, in the order of the configuration.
     pub fn new(
         sources: Vec<(ClusterName, S)>,
         fixed: Vec<ConfiguredTarget>,
@@ -121,14 +121,14 @@ impl<S: OffsetSource> Poller<S> {
             interests: RecentlyAsked::new(MAX_AD_HOC),
             queries: RecentlyAsked::new(MAX_AD_HOC),
             rules: LagRules::default(),
-            remembered: None,
+            saved_state: None,
             evaluations: Arc::new(Evaluations::new(policy)),
             findings: FindingsTracker::default(),
             idle: Arc::default(),
         }
     }
 
-    /// The same, evaluating by this policy.
+    /// Evaluates by this policy.
     #[must_use]
     pub fn with_policy(self, policy: ServingPolicy) -> Self {
         Self {
@@ -137,34 +137,33 @@ impl<S: OffsetSource> Poller<S> {
         }
     }
 
-    /// The same, with these rules for targets that want no others.
+    /// Applies these lag rules to targets that set no others.
     #[must_use]
     pub fn with_rules(self, rules: LagRules) -> Self {
         Self { rules, ..self }
     }
 
-    /// The same, remembering over a restart.
+    /// Loads and saves the history that must survive a restart.
     #[must_use]
-    pub fn with_memory(self, ends: HistoryStore) -> Self {
+    pub fn with_memory(self, store: HistoryStore) -> Self {
         Self {
-            remembered: Some(LoadedHistory::new(ends)),
+            saved_state: Some(HistoryHandle::new(store)),
             ..self
         }
     }
 
-    /// Polls until it is told to stop, for ever where nobody can. Ends when a sweep's task dies,
-    /// which is a defect that must not go unseen.
+    /// Polls until it is told to stop; without [`HistoryStore`] for ever.
     ///
     /// # Errors
-    /// The panic of a sweep.
+    /// A sweep panicked.
     pub async fn run(self, mut inputs: Inputs) -> Result<(), tokio::task::JoinError> {
         self.run_on(&mut inputs).await
     }
 
-    /// As [`run`](Self::run), leaving to the next poller what this one is told from outside.
+    /// As [`run`](Self::run), but leaves the inputs to the next poller.
     ///
     /// # Errors
-    /// The panic of a sweep.
+    /// A sweep panicked.
     pub async fn run_on(mut self, inputs: &mut Inputs) -> Result<(), tokio::task::JoinError> {
         let mut sweeps = Sweeps::new();
         let mut ticks = tokio::time::interval(self.cadence.interval);
@@ -176,9 +175,9 @@ impl<S: OffsetSource> Poller<S> {
         for (name, cluster) in &mut self.clusters {
             cluster.replan(name, &self.targets);
         }
-        match LoadedHistory::first(&mut self.remembered).await {
-            Some(HistoryWriter::Stop) => return Ok(()),
-            Some(HistoryWriter::Recalled(memory)) => self.recall(&memory),
+        match HistoryHandle::first_event(&mut self.saved_state).await {
+            Some(HistoryEvent::Stop) => return Ok(()),
+            Some(HistoryEvent::Loaded(saved)) => self.load(&saved),
             None => {}
         }
         loop {
@@ -190,14 +189,14 @@ impl<S: OffsetSource> Poller<S> {
                         self.merge(inputs);
                     }
                     self.sweep_all(&mut sweeps);
-                    if self.remembered.as_ref().is_some_and(LoadedHistory::is_due) {
-                        self.keep();
+                    if self.saved_state.as_ref().is_some_and(HistoryHandle::is_due) {
+                        self.save();
                     }
                 }
-                told = LoadedHistory::told(&mut self.remembered) => match told {
-                    HistoryWriter::Recalled(memory) => self.recall(&memory),
-                    HistoryWriter::Stop => {
-                        self.keep();
+                event = HistoryHandle::next_event(&mut self.saved_state) => match event {
+                    HistoryEvent::Loaded(saved) => self.load(&saved),
+                    HistoryEvent::Stop => {
+                        self.save();
                         return Ok(());
                     }
                 },
@@ -269,23 +268,23 @@ impl<S: OffsetSource> Poller<S> {
         }
     }
 
-    fn recall(&mut self, memory: &SavedHistory) {
+    fn load(&mut self, saved: &SavedHistory) {
         let now = Moment::now();
         for (name, cluster) in &mut self.clusters {
-            if let Some(known) = memory.clusters.get(name.as_str()) {
-                cluster.history.import(known, memory.saved, &now);
+            if let Some(known) = saved.clusters.get(name.as_str()) {
+                cluster.history.import(known, saved.saved, &now);
             }
         }
     }
 
-    fn keep(&mut self) {
-        let Some(remembered) = self.remembered.as_mut().filter(|r| r.is_recalled()) else {
+    fn save(&mut self) {
+        let Some(saved_state) = self.saved_state.as_mut().filter(|r| r.is_loaded()) else {
             return;
         };
         let now = Moment::now();
         let since_1970 = now.wall.duration_since(SystemTime::UNIX_EPOCH);
         let clusters = self.clusters.iter_mut();
-        remembered.keep(SavedHistory {
+        saved_state.save(SavedHistory {
             saved: since_1970.map_or(0, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX)),
             clusters: clusters
                 .map(|(name, cluster)| (name.to_string(), cluster.history.export(&now)))
@@ -317,7 +316,7 @@ impl<S: OffsetSource> Poller<S> {
     fn sweep_all(&mut self, sweeps: &mut Sweeps) {
         for (name, cluster) in &mut self.clusters {
             let new = cluster.replan(name, &self.targets);
-            // One sweep at a time: a cluster that takes its whole deadline is asked less often.
+            // At most one whole sweep at a time: a slow cluster is swept less often.
             if cluster.sweeping {
                 cluster.sweep_new(new, sweeps, self.cadence.deadline);
             } else {
@@ -327,7 +326,7 @@ impl<S: OffsetSource> Poller<S> {
         }
     }
 
-    /// Reads at once what is wanted now and was not before, so that nobody waits for a tick.
+    /// Reads what is new in the plans at once, so that no request waits for the next tick.
     fn sweep_new(&mut self, sweeps: &mut Sweeps) {
         for (name, cluster) in &mut self.clusters {
             let new = cluster.replan(name, &self.targets);

@@ -1,4 +1,4 @@
-//! The stream of snapshots: one writer, any number of readers, always the latest.
+//! The channel of snapshots: one publisher, any number of readers, each of which sees the latest snapshot.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -9,7 +9,7 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::Moment;
 
 impl Moment {
-    /// Reads both clocks. Here and not in the model, whose functions take the time as an argument.
+    /// Reads both clocks. Defined here because functions of the model take the time as an argument.
     #[must_use]
     pub fn now() -> Self {
         Self {
@@ -19,7 +19,7 @@ impl Moment {
     }
 }
 
-/// Publishes snapshots, those of one term of leadership. The poller of that term owns it.
+/// Publishes the snapshots of one term of leadership. Owned by the poller of that term.
 #[derive(Debug)]
 pub struct Publisher {
     snapshots: watch::Sender<Arc<LagSnapshot>>,
@@ -30,7 +30,7 @@ pub struct Publisher {
 #[derive(Clone, Debug)]
 pub struct SnapshotReader(watch::Receiver<Arc<LagSnapshot>>);
 
-/// A stream of snapshots that begins with `first`.
+/// A channel that begins with `first`.
 #[must_use]
 pub fn channel(first: LagSnapshot) -> (Publisher, SnapshotReader) {
     let (sender, receiver) = watch::channel(Arc::new(first));
@@ -42,8 +42,8 @@ pub fn channel(first: LagSnapshot) -> (Publisher, SnapshotReader) {
 }
 
 impl Publisher {
-    /// For the snapshots of this term, to the same readers. At any time one poller publishes: the one
-    /// before has ended by then.
+    /// A publisher for another term, to the same readers. Only one poller publishes at a time: that of the
+    /// former term has ended by then.
     #[must_use]
     pub fn of_term(&self, term: u64) -> Self {
         Self {
@@ -52,7 +52,7 @@ impl Publisher {
         }
     }
 
-    /// Makes `snapshot` the latest, numbers it and says of which term it is.
+    /// Makes `snapshot` the latest, with the next sequence number and the term of this publisher.
     pub fn publish(&self, mut snapshot: LagSnapshot) {
         snapshot.term = self.term;
         self.snapshots.send_modify(|latest| {
@@ -63,13 +63,13 @@ impl Publisher {
 }
 
 impl SnapshotReader {
-    /// The latest snapshot. It does not change while it is held, nor does holding it hold up anyone.
+    /// The latest snapshot. It is immutable, and holding it blocks nobody.
     #[must_use]
     pub fn latest(&self) -> Arc<LagSnapshot> {
         Arc::clone(&self.0.borrow())
     }
 
-    /// A clone that takes the latest snapshot for seen.
+    /// A clone for which the latest snapshot counts as seen.
     #[must_use]
     pub fn from_now_on(&self) -> Self {
         let mut clone = self.clone();
@@ -77,8 +77,7 @@ impl SnapshotReader {
         clone
     }
 
-    /// Waits for a snapshot later than the last one that this reader waited for; `false` once the
-    /// publisher is gone.
+    /// Waits for a snapshot that this reader has not waited for before; `false` once the publisher is gone.
     pub async fn changed(&mut self) -> bool {
         self.0.changed().await.is_ok()
     }

@@ -1,4 +1,4 @@
-//! What is written because of an evaluation: the cap, scale to zero, fencing.
+//! Decides what to write to Kubernetes: the cap, scale to zero, and whether this leader may write.
 
 pub mod cap;
 pub mod enforceable;

@@ -1,4 +1,4 @@
-//! The poller's end of what is remembered over a restart.
+//! The poller's side of the history that survives a restart.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,91 +7,91 @@ use tokio::sync::{oneshot, watch};
 
 use crate::model::lag::history::memory::SavedHistory;
 
-/// How often at most the poller says what it remembers.
-const KEEP_EVERY: Duration = Duration::from_secs(60);
+/// The shortest time between two saves.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
 
-/// How long the first sweep waits for what was remembered: what comes later counts as well, but until
-/// then a forgotten commit looks like none.
-const RECALL_WITHIN: Duration = Duration::from_secs(5);
+/// How long the first sweep waits for the saved history. History that arrives later is used as well, but
+/// until then a commit that Kafka has forgotten looks like no commit.
+const LOAD_WITHIN: Duration = Duration::from_secs(5);
 
-/// Where the poller hears what an earlier process remembered, and says what it does.
+/// The channels by which the poller loads and saves its history.
 #[derive(Debug)]
 pub struct HistoryStore {
-    /// Resolves to what was remembered; until then nothing is said.
+    /// Resolves to the saved history; nothing is saved before.
     pub recalled: oneshot::Receiver<SavedHistory>,
-    /// Takes what is to be remembered; the latest counts.
+    /// Takes the history to save; a later one replaces an earlier one.
     pub keep: watch::Sender<Option<Arc<SavedHistory>>>,
-    /// Becomes true when the poller has to end: it says once more what it remembers.
+    /// Becomes true when the poller has to end; it saves once more before it does.
     pub stop: watch::Receiver<bool>,
 }
 
-/// What the poller makes of it.
+/// The channels, and what was loaded and saved by them.
 #[derive(Debug)]
-pub(super) struct LoadedHistory {
-    ends: HistoryStore,
-    is_recalled: bool,
-    kept: Instant,
+pub(super) struct HistoryHandle {
+    store: HistoryStore,
+    is_loaded: bool,
+    saved_at: Instant,
 }
 
-/// What happened first.
+/// What the poller waits for.
 #[derive(Debug)]
-pub(super) enum HistoryWriter {
+pub(super) enum HistoryEvent {
     Stop,
-    Recalled(SavedHistory),
+    Loaded(SavedHistory),
 }
 
-impl LoadedHistory {
-    pub(super) fn new(ends: HistoryStore) -> Self {
+impl HistoryHandle {
+    pub(super) fn new(store: HistoryStore) -> Self {
         Self {
-            ends,
-            is_recalled: false,
-            kept: Instant::now(),
+            store,
+            is_loaded: false,
+            saved_at: Instant::now(),
         }
     }
 
-    /// What the poller is told before its first sweep; `None` where nothing comes in good time.
-    pub(super) async fn first(remembered: &mut Option<Self>) -> Option<HistoryWriter> {
-        remembered.as_ref()?;
-        let told = Self::told(remembered);
-        tokio::time::timeout(RECALL_WITHIN, told).await.ok()
+    /// Waits for the saved history before the first sweep, for a bounded time.
+    pub(super) async fn first_event(handle: &mut Option<Self>) -> Option<HistoryEvent> {
+        handle.as_ref()?;
+        let event = Self::next_event(handle);
+        tokio::time::timeout(LOAD_WITHIN, event).await.ok()
     }
 
-    /// Waits until the poller is told something; for ever where nothing is remembered.
-    pub(super) async fn told(remembered: &mut Option<Self>) -> HistoryWriter {
+    /// Waits for the saved history or for the order to stop; for ever where nothing is saved.
+    pub(super) async fn next_event(handle: &mut Option<Self>) -> HistoryEvent {
         let Some(Self {
-            ends, is_recalled, ..
-        }) = remembered
+            store, is_loaded, ..
+        }) = handle
         else {
             return std::future::pending().await;
         };
         loop {
             tokio::select! {
-                // Whoever could say so is gone, which is a reason to stop as well.
-                _ = ends.stop.wait_for(|stop| *stop) => return HistoryWriter::Stop,
-                recalled = &mut ends.recalled, if !*is_recalled => {
-                    *is_recalled = true;
-                    if let Ok(memory) = recalled {
-                        return HistoryWriter::Recalled(memory);
+                // An error means that the daemon is gone, which is a reason to stop as well.
+                _ = store.stop.wait_for(|stop| *stop) => return HistoryEvent::Stop,
+                loaded = &mut store.recalled, if !*is_loaded => {
+                    *is_loaded = true;
+                    if let Ok(history) = loaded {
+                        return HistoryEvent::Loaded(history);
                     }
                 }
             }
         }
     }
 
-    pub(super) fn is_recalled(&self) -> bool {
-        self.is_recalled
+    pub(super) fn is_loaded(&self) -> bool {
+        self.is_loaded
     }
 
-    /// Whether it is time to say what is remembered.
+    /// Whether it is time to save.
     pub(super) fn is_due(&self) -> bool {
-        self.is_recalled && self.kept.elapsed() >= KEEP_EVERY
+        self.is_loaded && self.saved_at.elapsed() >= SAVE_EVERY
     }
 
-    /// Says it. What was remembered before must be known by then, or it would be lost.
-    pub(super) fn keep(&mut self, memory: SavedHistory) {
-        if self.is_recalled {
-            self.kept = Instant::now();
-            self.ends.keep.send_replace(Some(Arc::new(memory)));
+    /// Saves the history. Does nothing before the saved history is loaded, which would be lost otherwise.
+    pub(super) fn save(&mut self, history: SavedHistory) {
+        if self.is_loaded {
+            self.saved_at = Instant::now();
+            self.store.keep.send_replace(Some(Arc::new(history)));
         }
     }
 }

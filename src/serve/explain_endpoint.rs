@@ -1,4 +1,4 @@
-//! `/explain`: what lagwise makes of Kafka for one HPA or group, as JSON for `lagwise explain`.
+//! `/explain`: how the numbers of one HPA or group came about, as JSON for `lagwise explain`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::model::targets::{Targets, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
-/// Partitions in one answer: of a larger topic those with the most lag.
+/// The most partitions in one answer; of larger topics those with the most lag are kept.
 const PARTITIONS_MAX: usize = 5_000;
 
-/// Answers for `namespace` and `hpa`, or for `group` with perhaps `cluster` and `topic`.
+/// Explains `namespace` and `hpa`, or `group` with optional `cluster` and `topic`.
 pub(super) async fn answer(
     State(options): State<Arc<HttpOptions>>,
     RawQuery(query): RawQuery,
@@ -59,7 +59,7 @@ fn as_json(code: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-/// What a query is about.
+/// Parses the query string.
 fn subject(query: &str, targets: &Targets) -> Result<Subject, &'static str> {
     let of = |key: &str| {
         let mut pairs = parse(query.as_bytes());

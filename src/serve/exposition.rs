@@ -1,8 +1,8 @@
-//! A snapshot in Prometheus's text format: `kafka_exporter`'s names, which dashboards and alerts
-//! know, and lagwise's own.
+//! Renders a snapshot in Prometheus's text format: the names of `kafka_exporter`, which dashboards and alerts
+//! use already, and lagwise's own.
 //!
-//! An unknown reading has no sample: a 0 or a -1 would be taken for a lag. So a series that ends
-//! means that nothing is known, and `lagwise_partition_faults` says why.
+//! An unknown reading has no sample, because 0 or -1 would be taken for a lag. A series that ends means that
+//! its value is unknown; `lagwise_partition_faults` has the cause.
 
 pub(crate) mod families;
 mod targets;
@@ -19,7 +19,7 @@ use crate::model::lag::lag_age::LagAge;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
-/// Renders everything that the snapshot holds.
+/// Renders a snapshot.
 pub(super) fn render(snapshot: &LagSnapshot, now: &Moment, build: &BuildInfo) -> String {
     let mut text = Text::default();
     consumer_groups(&mut text, snapshot);
@@ -64,7 +64,7 @@ fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
     }
 }
 
-/// Lag in time, and the rules that made the lags.
+/// Renders lag in seconds, and partitions by the rule of their lag.
 fn ages_and_rules(text: &mut Text, snapshot: &LagSnapshot) {
     let seconds = |age: LagAge| age.duration().as_secs_f64();
     text.family(&families::GROUP_LAG_SECONDS);
@@ -239,8 +239,8 @@ fn latest(snapshot: &LagSnapshot) -> impl Iterator<Item = (Labels, &TopicLag)> {
     })
 }
 
-/// The topics that were read in the groups' latest readings, each as the newest of them has it.
-/// Not the cluster's own list, which keeps what was last known of a topic through an outage.
+/// The topics in the latest readings of the groups, each from the newest reading. Not the list of the
+/// cluster, which keeps the last known offsets of a topic through an outage.
 fn topics_read(cluster: &ClusterSnapshot) -> BTreeMap<&TopicName, &TopicOffsets> {
     let mut newest: BTreeMap<&TopicName, &TopicLag> = BTreeMap::new();
     for (topic, group_topic) in cluster.groups.values().flat_map(|group| &group.topics) {

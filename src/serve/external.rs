@@ -1,7 +1,7 @@
-//! The external metrics API, as the HPA controller and the API aggregator ask it.
+//! The external metrics API, for the HPA controller and the API aggregator.
 //!
-//! Every answer comes from the latest snapshot. Only a group that nobody has asked about before
-//! makes a request wait, for a first read, and not long: the HPA controller has five workers.
+//! Every answer comes from the evaluations of the latest snapshot. Only a request for a group that was never
+//! read waits, for a first read, and only briefly: the HPA controller has five workers.
 
 mod leader_routing;
 
@@ -40,14 +40,14 @@ use crate::model::units::newtypes::Moment;
 use crate::snapshot_channel::SnapshotReader;
 use crate::telemetry::api::ApiAnswered;
 
-/// The longest that a request waits for a first read.
+/// The longest time that a request waits for a first read.
 const FIRST_READ_WITHIN: Duration = Duration::from_secs(2);
 
-/// Groups that one request may name at most, times clusters.
+/// The most groups that one request may name, counted once per cluster.
 const MAX_INTERESTS: usize = 32;
 
-/// Requests that are worked on at the same time at most. Only those that wait for a first read or
-/// for the API server's word on the caller take longer than a moment.
+/// The most requests in flight. Only those that wait for a first read, or for the API server to review
+/// the caller, take longer than a moment.
 const MAX_UNDER_WAY: usize = 1024;
 
 /// What the API answers from.
@@ -55,19 +55,19 @@ const MAX_UNDER_WAY: usize = 1024;
 pub struct ExternalOptions {
     /// The snapshots.
     pub reader: SnapshotReader,
-    /// Which namespaces may name what.
+    /// Which namespaces may ask for which groups.
     pub tenancy: Tenancy,
-    /// Who leads, and so answers.
+    /// Who leads, and therefore answers.
     pub leading: Leading,
-    /// How requests are passed on to another daemon that leads.
+    /// Forwards requests to the leader, where that is another daemon.
     pub forwarder: Option<Forwarder>,
-    /// Where to say which groups requests ask for. Never waited for.
+    /// Takes the groups that requests ask for. Sending never blocks.
     pub interests: mpsc::Sender<WatchKey>,
-    /// Where to say which queries are answered that no HPA asks. Never waited for.
+    /// Takes the queries that were answered and that no HPA asks. Sending never blocks.
     pub queries: mpsc::Sender<AdHocQuery>,
-    /// Who may ask.
+    /// How callers are authenticated and authorized.
     pub auth: AuthMode,
-    /// How much of who asked is logged.
+    /// Which requests are logged.
     pub access_log: AccessLog,
     /// For `/readyz`.
     pub readiness: Readiness,
@@ -89,7 +89,8 @@ struct ExternalMetricsApi {
     build: BuildInfo,
 }
 
-/// The API's router. It expects client certificates as the TLS listener leaves them.
+/// The API's router. It expects the client certificate in the request's extensions, where the TLS listener
+/// puts it.
 pub fn router(options: ExternalOptions) -> Router {
     let api = Arc::new(ExternalMetricsApi {
         reader: options.reader,
@@ -103,14 +104,14 @@ pub fn router(options: ExternalOptions) -> Router {
         readiness: options.readiness,
         build: options.build,
     });
-    // One entry for every path, so that all the rest of the world is a Status object too.
+    // One handler for every path, so that an unknown path gets a Status object as well.
     Router::new().fallback_service(service_fn(move |request: Request| {
         let (api, (parts, _)) = (Arc::clone(&api), request.into_parts());
         async move { Ok::<_, Infallible>(respond(&api, &parts).await) }
     }))
 }
 
-/// The answer to a request, and its trace.
+/// Answers a request and logs it.
 async fn respond(api: &ExternalMetricsApi, parts: &Parts) -> Response {
     let began = Instant::now();
     let path = parts.uri.path();
@@ -145,7 +146,7 @@ async fn respond(api: &ExternalMetricsApi, parts: &Parts) -> Response {
     response
 }
 
-/// A request, read.
+/// A parsed request.
 struct ApiRequest<'a> {
     route: Route<'a>,
     verb: &'static str,
@@ -172,7 +173,7 @@ impl ExternalMetricsApi {
                     Err(reason) => Err(ApiFailure::unavailable(reason.to_string())),
                 };
             }
-            // The aggregator asks for these documents for ever where the answer is another.
+            // The aggregator retries for ever where these documents get any answer but 404.
             Route::OpenApi => return Err(no_such_path()),
             _ => {}
         }
@@ -183,7 +184,7 @@ impl ExternalMetricsApi {
         let known = self.authenticate(asked.parts).await?;
         let caller = caller.insert(known);
         let is_forwarded = self.is_forwarded(caller, asked).await?;
-        // A daemon of ours that passes a request on has authorised the caller for whom it does.
+        // The daemon that forwards a request has authorized its caller.
         if !is_forwarded || self.access.is_open() {
             self.authorise(caller, asked).await?;
         }
@@ -241,7 +242,7 @@ impl ExternalMetricsApi {
         }
     }
 
-    /// The value at `now`, after a first read where there was none.
+    /// The value at `now`, after a first read where the group was never read.
     async fn value(
         &self,
         query: &MetricQuery<'_>,
@@ -250,13 +251,13 @@ impl ExternalMetricsApi {
     ) -> Result<MetricValue, ApiFailure> {
         let reading = match self.known(query, snapshot, now)? {
             Ok(answer) => return Ok(answer),
-            // Rare and large: boxed, so that the other answers need not make room for it.
+            // Rare and large: boxed, so that the futures of the other requests stay small.
             Err(unread) => Box::pin(self.first_read(query, unread, snapshot)),
         };
         reading.await
     }
 
-    /// The value at `now`, or what has to be read before there is one.
+    /// The value at `now`, or what has to be read first.
     fn known(
         &self,
         query: &MetricQuery<'_>,
@@ -320,7 +321,7 @@ impl ExternalMetricsApi {
     }
 }
 
-/// Why a first read did not come: what keeps the cluster from answering, where that is known.
+/// Why a first read did not happen in time: what keeps the cluster from answering, if that is known.
 fn unread_cause(unread: Vec<WatchKey>, snapshot: &LagSnapshot) -> NoValueReason {
     let cause = unread.iter().find_map(|interest| {
         let cluster = snapshot.clusters.get(&interest.cluster)?;

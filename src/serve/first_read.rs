@@ -1,5 +1,5 @@
-//! Groups that nobody watched before a request asked for them: read while the request waits, and
-//! bounded in every way, since anybody who may ask may ask for any name.
+//! Admits first reads of groups that are not watched yet. The request waits for the read. Everything is
+//! bounded, because a caller may ask for any name.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,23 +15,23 @@ use crate::model::targets::WatchKey;
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::units::metric::Metric;
 
-/// Requests that wait for a first read at the same time at most.
+/// The most requests that wait for a first read at the same time.
 pub(super) const MAX_WAITING: usize = 256;
 
-/// New groups that one namespace may ask for: a burst, then one each ten seconds. So it cannot
-/// push those of others out of what the poller remembers, before they expire there.
+/// New groups that one namespace may ask for: one every ten seconds, after a burst. So it cannot displace
+/// the groups of other namespaces from the poller before they expire there.
 const OF_ONE: (Duration, u32) = (Duration::from_secs(10), 32);
 
-/// New groups that all together may ask for.
+/// New groups that all namespaces together may ask for.
 const OF_ALL: (Duration, u32) = (Duration::from_secs(2), 128);
 
-/// Namespaces that are told apart at most.
+/// The most namespaces with a rate of their own.
 const MAX_NAMESPACES: usize = 1024;
 
 /// The longest name of a namespace.
 const NAMESPACE_BYTES: usize = 63;
 
-/// Passes on what requests ask for.
+/// Tells the poller what requests ask for, within limits.
 #[derive(Debug)]
 pub(super) struct FirstReadLimiter {
     interests: mpsc::Sender<WatchKey>,
@@ -62,15 +62,15 @@ impl FirstReadLimiter {
         }
     }
 
-    /// A place to wait for a first read. Taken before anything is asked of Kafka, so that refused
-    /// requests cost it nothing.
+    /// A permit to wait for a first read. Taken before anything is read, so that a refused request costs
+    /// Kafka nothing.
     pub(super) fn place(&self) -> Result<SemaphorePermit<'_>, ApiFailure> {
         self.waiting
             .try_acquire()
             .map_err(|_| ApiFailure::too_many("too many requests wait for a first read"))
     }
 
-    /// Asks for what no HPA and no configuration already has read.
+    /// Asks the poller for the groups that no HPA and no configured target reads.
     pub(super) fn ask_for(
         &self,
         namespace: &str,
@@ -94,8 +94,8 @@ impl FirstReadLimiter {
         Ok(())
     }
 
-    /// Says again that a group is asked for, so that it is not forgotten. These messages leave
-    /// half of the channel to groups that are new.
+    /// Tells the poller that groups are still asked for. These messages leave half of the channel to new
+    /// groups.
     pub(super) fn keep_watched<'i>(
         &self,
         interests: impl Iterator<Item = &'i WatchKey>,
@@ -104,15 +104,15 @@ impl FirstReadLimiter {
         let has_room = || self.interests.capacity() > self.interests.max_capacity() / 2;
         for interest in interests {
             if snapshot.targets.interests.contains(interest) && has_room() {
-                // Full or closed: the next request says it again.
+                // Full or closed: the next request sends it again.
                 let _ = self.interests.try_send(interest.clone());
             }
         }
     }
 
-    /// Says that a query was answered which no HPA asks, so that it is evaluated with every snapshot.
+    /// Tells the poller that a query was answered that no HPA asks, so that it evaluates it from now on.
     pub(super) fn keep_evaluated(&self, query: &MetricQuery<'_>, metric: Metric) {
-        // Full or closed: the next request says it again, and until then evaluates it itself.
+        // Full or closed: the next request evaluates the query itself and sends it again.
         let _ = self.queries.try_send(query.to_ad_hoc(metric));
     }
 }

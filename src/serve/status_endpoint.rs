@@ -1,4 +1,4 @@
-//! `/status`: where each HPA stands, for `lagwise status --daemon`.
+//! `/status`: the status of every HPA, for `lagwise status --daemon`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use super::admin::HttpOptions;
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::units::newtypes::Moment;
 
-/// What a daemon says that does not lead.
+/// The answer of a daemon that does not lead.
 const FOLLOWER: &str =
     "this daemon does not lead, and does not know: ask the one that holds the Lease\n";
 
@@ -21,7 +21,7 @@ struct StatusDocument {
     hpas: Vec<HpaStatus>,
 }
 
-/// All HPAs, from the latest snapshot.
+/// Serves the status of all HPAs, from the latest snapshot.
 pub(super) async fn show(State(options): State<Arc<HttpOptions>>) -> Response {
     if options.leadership.term(Instant::now()).is_none() {
         return (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER).into_response();

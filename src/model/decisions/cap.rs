@@ -1,10 +1,10 @@
-//! The cap, enforced: what is written so that an HPA's `spec.maxReplicas` is the lesser of the user's
-//! number and the replica ceiling, whatever else the HPA scales by.
+//! Enforces the cap: keeps an HPA's `spec.maxReplicas` at the smaller of the user's number and the replica
+//! ceiling, whatever other metrics the HPA scales by.
 //!
-//! The user's number is never lost. It is kept in [`USER_MAX`] while the cap holds the field down, a
-//! change of the field by anyone else is taken for the user's new number, and [`release`] gives it
-//! back. On clusters with the admission policy `lagwise-cap` the policy keeps that account at every
-//! write to the HPA, and lagwise writes only [`CEILING`]; elsewhere lagwise does both.
+//! The user's number is never lost. It is kept in [`USER_MAX`] while the cap lowers the field. A change of
+//! the field by anyone else becomes the user's new number, and [`release`] restores it. On clusters with
+//! the admission policy `lagwise-cap`, the policy maintains [`USER_MAX`] at every write to the HPA and
+//! lagwise writes only [`CEILING`]; elsewhere lagwise writes both.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -22,12 +22,12 @@ fn number(annotations: &BTreeMap<String, String>, key: &str) -> Option<u32> {
     (1..=NO_CEILING).contains(&number).then_some(number)
 }
 
-/// An HPA's fields that the cap is about, as they are.
+/// The fields of an HPA that the cap reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HpaFields {
     /// `spec.maxReplicas`.
     pub max: u32,
-    /// `spec.minReplicas`; one where it does not say.
+    /// `spec.minReplicas`; 1 where it is not set.
     pub min: u32,
     /// [`CEILING`].
     pub ceiling: Option<u32>,
@@ -38,7 +38,7 @@ pub struct HpaFields {
 }
 
 impl HpaFields {
-    /// Reads them.
+    /// Reads the fields of an HPA.
     #[must_use]
     pub fn of(hpa: &HpaFacts) -> Self {
         Self {
@@ -50,34 +50,33 @@ impl HpaFields {
         }
     }
 
-    /// Whether anything of lagwise's is on it.
+    /// Whether the cap has left an annotation on the HPA.
     #[must_use]
     pub fn is_marked(self) -> bool {
         self.ceiling.is_some() || self.user.is_some()
     }
 
-    /// What the cap makes of the user's number. Never below `minReplicas`, which the API server would
-    /// refuse.
+    /// The user's number cut to the ceiling. Never below `minReplicas`: the API server would reject that.
     fn capped(self, user: u32, ceiling: u32) -> u32 {
         user.min(ceiling.max(self.min))
     }
 
-    /// The user's number: said outright, or what the field was changed to, or what is remembered: on
-    /// the HPA, or as it was `seen` before.
+    /// The user's number: from [`EXPLICIT_MAX`], else what is remembered on the HPA or was `seen` before,
+    /// else the field itself.
     #[must_use]
     pub fn user_max(self, seen: Option<LastSeen>) -> u32 {
         let marked = self.user.filter(|user| {
             let ceiling = self.ceiling.unwrap_or(NO_CEILING);
             self.max == self.capped(*user, ceiling)
         });
-        // The marks may have been taken away, or `minReplicas` lowered that held the field up.
+        // The annotations may have been removed, or `minReplicas`, which kept the field higher, lowered.
         let seen = seen
             .filter(|seen| seen.max == self.max && self.user.is_none_or(|user| user == seen.user));
         let remembered = marked.or(seen.map(|seen| seen.user));
         self.explicit.or(remembered).unwrap_or(self.max)
     }
 
-    /// What is to be remembered of it.
+    /// What to remember of the HPA.
     #[must_use]
     pub fn seen(self, before: Option<LastSeen>) -> LastSeen {
         LastSeen {
@@ -87,8 +86,8 @@ impl HpaFields {
     }
 }
 
-/// An HPA's `maxReplicas` as it was last seen, and the user's number that it stood for. A write that
-/// leaves the field as it was says nothing of that number, whatever else it changes.
+/// An HPA's `maxReplicas` as it was last seen, and the user's number behind it. A write that leaves the
+/// field as it was does not change the user's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastSeen {
     /// `spec.maxReplicas`.
@@ -98,14 +97,14 @@ pub struct LastSeen {
 }
 
 impl LastSeen {
-    /// Whether the cap held the field down.
+    /// Whether the cap had lowered the field.
     #[must_use]
     pub fn is_capped(self) -> bool {
         self.max != self.user
     }
 }
 
-/// Fields to write; `None` = as it is.
+/// Fields to write; `None` leaves a field as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CapPatch {
     /// `spec.maxReplicas`.
@@ -116,12 +115,12 @@ pub struct CapPatch {
     pub user: Option<AnnotationChange>,
 }
 
-/// What becomes of an annotation.
+/// A change of an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnnotationChange {
-    /// It gets this value.
+    /// Set it to this value.
     Set(u32),
-    /// It goes.
+    /// Remove it.
     Remove,
 }
 
@@ -132,23 +131,23 @@ impl CapPatch {
         *self == Self::default()
     }
 
-    /// Whether the HPA is the user's alone afterwards.
+    /// Whether the cap leaves nothing on the HPA afterwards.
     #[must_use]
     pub fn is_last(&self) -> bool {
         [self.ceiling, self.user].contains(&Some(AnnotationChange::Remove))
     }
 }
 
-/// Who keeps the account of the user's number.
+/// Who maintains [`USER_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldOwner {
     /// The admission policy, at every write to the HPA (Kubernetes 1.36 and later).
     Policy,
-    /// lagwise, by a patch of the field.
+    /// lagwise, in the patch that changes the field.
     Lagwise,
 }
 
-/// What to write so that `ceiling` is enforced, whatever the HPA was when it was `seen` before.
+/// The patch that enforces `ceiling`. `seen` is the HPA as it was last seen.
 #[must_use]
 pub fn enforce(
     live: HpaFields,
@@ -161,15 +160,15 @@ pub fn enforce(
     let user = live.user_max(seen);
     let capped = live.capped(user, ceiling);
     match keeper {
-        // The policy would take what the field is for the user's number.
+        // The policy would take the present field for the user's number.
         FieldOwner::Policy if live.user_max(None) != user => CapPatch {
             max: Some(user),
             ceiling: mark(live.ceiling, ceiling),
             user: None,
         },
         FieldOwner::Policy => CapPatch {
-            // The policy acts on writes alone: the mark is written again where the field is not what
-            // it should be, as on an HPA that was there before the policy.
+            // The policy acts only on writes. Where the field is not yet capped, as on an HPA older than
+            // the policy, writing the annotation again triggers it.
             ceiling: (live.ceiling != Some(ceiling) || live.max != capped)
                 .then_some(AnnotationChange::Set(ceiling)),
             ..CapPatch::default()
@@ -182,8 +181,8 @@ pub fn enforce(
     }
 }
 
-/// What to write next so that the HPA is the user's alone; `None` when it is. First the field goes
-/// back, while it is still known what to, then the marks go.
+/// The next patch that removes the cap from an HPA; `None` when nothing is left of it. The first patch
+/// restores the field, while the user's number is still there; the second removes the annotations.
 #[must_use]
 pub fn release(live: HpaFields, seen: Option<LastSeen>, keeper: FieldOwner) -> Option<CapPatch> {
     let user = live.user_max(seen);
@@ -200,7 +199,7 @@ pub fn release(live: HpaFields, seen: Option<LastSeen>, keeper: FieldOwner) -> O
     let keeps = keeper == FieldOwner::Policy && live.user_max(None) == user;
     let frees = keeps && live.ceiling != Some(NO_CEILING);
     Some(if frees {
-        // The policy puts the number back, so that the field stays the user's own.
+        // The policy restores the number, so that the user stays the manager of the field.
         CapPatch {
             ceiling: Some(AnnotationChange::Set(NO_CEILING)),
             ..CapPatch::default()
@@ -214,26 +213,26 @@ pub fn release(live: HpaFields, seen: Option<LastSeen>, keeper: FieldOwner) -> O
     })
 }
 
-/// Follows one HPA's ceiling from read to read: raised at once, lowered only when several complete
-/// reads in a row agree, frozen while anything is unknown.
+/// Follows the ceiling of one HPA over its reads: raises it at once, lowers it only after several complete
+/// reads in a row, and leaves it while anything is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CeilingHysteresis {
     lower: Option<PendingDecrease>,
 }
 
-/// Complete reads in a row that were below what is enforced.
+/// Complete reads in a row with a ceiling below the enforced one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PendingDecrease {
     count: u32,
-    /// The largest of them: what was read once and no more may have been a glimpse.
+    /// The largest ceiling among them: a lower one that was read only once may have been transient.
     most: u32,
     last: Instant,
 }
 
 impl CeilingHysteresis {
-    /// The ceiling to enforce after a read, `None` to leave everything as it is. `read` is the
-    /// ceiling of a complete read, `None` of any other; `enforced` is the one that holds now. One
-    /// read counts once, however often it is shown.
+    /// The ceiling to enforce after a read; `None` to change nothing. `read` is `None` where the read was
+    /// not complete, and `enforced` is the present ceiling. The same read counts once, however often it is
+    /// passed.
     pub fn next(&mut self, read: Option<CompleteRead>, enforced: Option<u32>) -> Option<u32> {
         let Some(CompleteRead { ceiling, at }) = read else {
             self.lower = None;
@@ -263,11 +262,11 @@ impl CeilingHysteresis {
     }
 }
 
-/// The shortest time between two writes to one HPA that somebody else keeps undoing, and the longest.
+/// The shortest and the longest time between two writes to an HPA whose cap somebody keeps undoing.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
-/// Keeps lagwise from fighting over a field: every write that does not last doubles the time to the
-/// next.
+/// Backoff between writes to one HPA, so that lagwise does not fight over a field: every write that is
+/// undone doubles the time to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteBackoff {
     last: Option<Instant>,
@@ -275,14 +274,14 @@ pub struct WriteBackoff {
 }
 
 impl WriteBackoff {
-    /// Whether a write may be made at `now`.
+    /// Whether a write is allowed at `now`.
     #[must_use]
     pub fn allows(&self, now: Instant) -> bool {
         let since = |last| now.saturating_duration_since(last);
         self.last.is_none_or(|last| since(last) >= self.pause)
     }
 
-    /// A write is made.
+    /// Records a write.
     pub fn wrote(&mut self, now: Instant) {
         let since = |last: Instant| now.saturating_duration_since(last);
         let soon = |last| since(last) < self.pause.saturating_mul(3).max(PAUSES.0);
@@ -293,7 +292,7 @@ impl WriteBackoff {
         self.last = Some(now);
     }
 
-    /// Whether somebody keeps undoing what is written.
+    /// Whether somebody keeps undoing the writes.
     #[must_use]
     pub fn is_tried(&self) -> bool {
         self.pause >= PAUSES.0.saturating_mul(4)

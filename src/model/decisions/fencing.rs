@@ -1,9 +1,9 @@
-//! What keeps a leader that was held up from writing over what a later one has written.
+//! Fencing: keeps a former leader that was paused from overwriting what its successor has written.
 //!
-//! A leader writes only while its term lasts, on its own clock, and from a snapshot that is not too old.
-//! That leaves the moment between the look at the clock and the write, in which a process may stand still
-//! for any time. So every write names the version that was read, and a new leader first writes its term on
-//! each HPA that it manages ([`EPOCH`]): whatever an earlier one still has to write meets a newer version.
+//! A leader writes only during its term, by its own clock, and from a snapshot that is not too old. A
+//! process may still be paused between checking the clock and writing. So every write carries the
+//! `resourceVersion` that was read, and a new leader first writes its term to each HPA that it manages
+//! ([`EPOCH`]): a delayed write of its predecessor then fails on a newer version.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::model::hpa::facts::{self, HpaFacts, is_native, is_paused};
 use crate::model::settings::annotation_keys::{PREFIX, ZEROED_SINCE};
 use crate::model::settings::cap_mode::CapMode;
 
-/// The annotation of an HPA that lagwise manages: the term of the leader that does.
+/// The annotation with the term of the leader that manages an HPA.
 pub const EPOCH: &str = "lagwise.dev/epoch";
 
 /// The annotation by which an HPA asks for scale to zero, below [`PREFIX`]; a suffix names a group.
@@ -32,11 +32,11 @@ pub fn time_left(clusters: &Clusters, now: Instant, max_staleness: Duration) -> 
     (!left.is_zero()).then_some(left)
 }
 
-/// What to write to an HPA's [`EPOCH`] before anything else is; `None` where it says so already, and
+/// The value to write to an HPA's [`EPOCH`] before any other write; `None` where it is there already, and
 /// where nobody is elected (term 0).
 ///
-/// A higher number is written over, too: the Lease was made anew, or a person wrote it. That a later leader
-/// did is told by the end of one's own term, which is looked at between the read and the write.
+/// A higher number is overwritten: the Lease was recreated, or a person wrote the annotation. It cannot
+/// be a later leader's, because the caller checks its own term between the read and the write.
 #[must_use]
 pub fn to_claim(annotations: Option<&BTreeMap<String, String>>, term: u64) -> Option<String> {
     let wanted = term.to_string();
@@ -44,8 +44,8 @@ pub fn to_claim(annotations: Option<&BTreeMap<String, String>>, term: u64) -> Op
     (term > 0 && is != Some(&wanted)).then_some(wanted)
 }
 
-/// Whether lagwise writes to this HPA or to what it scales, or may: because it asks for that, or because
-/// something was written before.
+/// Whether lagwise writes, or may write, to this HPA or its scale target: because the HPA asks for that, or
+/// because something was written before.
 #[must_use]
 pub fn is_managed(hpa: &HpaFacts, default: CapMode) -> bool {
     if is_paused(hpa) {

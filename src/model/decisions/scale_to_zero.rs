@@ -1,9 +1,8 @@
-//! Scale to zero where the HPA cannot do it: when a workload that has no work is set to zero
-//! replicas, and when it is woken. An HPA whose `minReplicas` is at least one leaves a workload of
-//! zero replicas alone (condition `ScalingDisabled`), so that both ways are ours.
+//! Scales workloads to zero and back where the HPA cannot. An HPA whose `minReplicas` is at least one
+//! ignores a workload of zero replicas (condition `ScalingDisabled`), so that both directions are lagwise's.
 //!
-//! What lagwise has set to zero carries a mark on its HPA ([`MARK`]). Without the mark zero replicas are a
-//! person's off switch, and nobody wakes them.
+//! An HPA whose workload lagwise has set to zero carries the annotation `lagwise.dev/zeroed-since`. Zero
+//! replicas without it are a person's off switch, and lagwise leaves them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,25 +13,25 @@ use crate::model::evaluation::{EvaluationsAt, MetricValue, ValueRule};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{Lag, Moment};
 
-/// How long after the write replicas above zero are taken for the HPA's own, written from what it
-/// had read before; later they are somebody's wish.
+/// How long after the write to zero a higher number is taken for the HPA's, which had decided on an older
+/// scale. Later it is taken for a person's decision.
 pub const REWRITES_WITHIN: Duration = Duration::from_secs(60);
 
-/// What there is to do for a workload.
+/// Whether a workload has something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
-    /// Nobody knows, or not as of the last sweep.
+    /// Unknown, or known only from before the last sweep.
     Unknown,
-    /// Its group has not run yet: without a commit nothing says what it has missed.
+    /// Its group has never run: without a commit its lag is not known.
     NeverRan,
-    /// Nothing: no lag on any metric of ours, nothing stuck.
+    /// No: no lag on any metric of ours, and no stuck partition.
     None,
-    /// Something, for so many replicas; at least one.
+    /// Yes, for this many replicas; at least one.
     Waiting(u32),
 }
 
 impl Demand {
-    /// What several metrics have together: the HPA follows the largest.
+    /// The demand of several metrics together: the HPA follows the largest.
     fn and(self, other: Self) -> Self {
         match (self, other) {
             (Demand::Waiting(a), Demand::Waiting(b)) => Demand::Waiting(a.max(b)),
@@ -44,14 +43,14 @@ impl Demand {
     }
 }
 
-/// What is wished of one workload, and what there is to do for it.
+/// A workload that may be scaled to zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// What there is to do.
+    /// Whether it has something to do.
     pub work: Demand,
-    /// How long there has to be nothing before it is scaled to zero.
+    /// How long it must have no demand before it is scaled to zero.
     pub cooldown: Duration,
-    /// The replica ceiling, where there is one.
+    /// The replica ceiling; `None` where it is unknown or unbounded.
     pub ceiling: Option<u32>,
 }
 
@@ -114,42 +113,42 @@ pub fn idle_since(
         .collect()
 }
 
-/// What is wished of a workload, and what is seen of it.
+/// What is wanted of a workload, and its present state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkloadState {
     /// Whether lagwise is to scale it to zero.
     pub wanted: bool,
-    /// Whether its zero replicas would be lagwise's doing.
+    /// Whether its HPA is marked: lagwise has set it to zero, or is about to.
     pub marked: bool,
     /// Its `.spec.replicas`.
     pub replicas: u32,
-    /// What there is to do for it.
+    /// Whether it has something to do.
     pub work: Demand,
-    /// How long there has been nothing, while it had replicas; `None` where there is something.
+    /// For how long it has had replicas and no demand; `None` while it has demand.
     pub idle: Option<Duration>,
-    /// How long that has to be.
+    /// How long that has to be before it is scaled to zero.
     pub cooldown: Duration,
     /// How long ago this process last set it to zero.
     pub zeroed: Option<Duration>,
-    /// The fewest and the most replicas to wake it with.
+    /// The fewest and the most replicas to start it with.
     pub bounds: (u32, u32),
 }
 
-/// What to do about a workload.
+/// What to do with a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZeroAction {
     /// Nothing.
     Rest,
-    /// Mark it, then set it to zero replicas.
+    /// Mark its HPA, then set it to zero replicas.
     Zero,
-    /// Set it to so many replicas, then take the mark away.
+    /// Set it to this many replicas, then remove the mark.
     Wake(u32),
-    /// Take the mark away: somebody else has woken it.
+    /// Remove the mark: somebody else has started it.
     Unmark,
 }
 
-/// What to do. Level-triggered: the same situation asks for the same step, whatever was done before,
-/// so that a write that was lost is made up for.
+/// Decides what to do with a workload. Level-triggered: the same state gives the same action, so that a
+/// lost write is repeated.
 #[must_use]
 pub fn step(situation: &WorkloadState) -> ZeroAction {
     let WorkloadState {
@@ -160,12 +159,12 @@ pub fn step(situation: &WorkloadState) -> ZeroAction {
         ..
     } = *situation;
     match (replicas, marked) {
-        // A person's off switch.
+        // A person has switched it off.
         (0, false) => ZeroAction::Rest,
         (0, true) => match work {
             _ if !wanted => ZeroAction::Wake(situation.start(1)),
             Demand::Waiting(needed) => ZeroAction::Wake(situation.start(needed)),
-            // Only a consumer that runs commits, and only then does a lag say anything.
+            // Its lag becomes known only after its consumers have run and committed.
             Demand::NeverRan => ZeroAction::Wake(situation.start(1)),
             Demand::None | Demand::Unknown => ZeroAction::Rest,
         },

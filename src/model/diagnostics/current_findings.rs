@@ -20,18 +20,18 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas};
 use crate::model::units::parallelism_rule::ParallelismRule;
 
-/// How findings are looked for.
+/// Options of the search for findings.
 #[derive(Clone, Copy, Debug)]
 pub struct FindingOptions {
     /// What is done about the ceiling of an HPA that does not say.
     pub cap: CapMode,
-    /// How old the oldest message has to be before a group without members is one that nobody runs:
-    /// a rollout, too, leaves it without for a moment. Zero where there is one look only.
+    /// How old the oldest waiting message must be before a group without members is a finding: during a
+    /// rollout a group has no members for a moment. Zero for a single look.
     pub members_within: Duration,
 }
 
-/// What a person should know of HPAs and groups as they are now, beyond what
-/// [`Targets::findings`](crate::model::targets::Targets::findings) says.
+/// Finds what is wrong or unwise about HPAs and groups, beyond what is known from the targets alone
+/// ([`Targets::findings`](crate::model::targets::Targets::findings)).
 #[must_use]
 pub fn findings<H: Borrow<HpaFacts>>(
     evaluations: &Evaluations,
@@ -89,7 +89,7 @@ pub fn find_tolerance_against_ceiling(hpa: &HpaFacts, ceiling: Replicas) -> Vec<
             message,
         ));
     }
-    // The clamp serves at most ceiling x T, so from here on the ratio is within the tolerance.
+    // The clamp serves at most ceiling x T, so from `from` replicas on the ratio is within the tolerance.
     let scaled = u64::from(ceiling.0).saturating_mul(1000);
     let from = u32::try_from(scaled.div_ceil(up.saturating_add(1000))).unwrap_or(u32::MAX);
     let goal = ceiling.0.min(hpa.max_replicas);
@@ -105,12 +105,12 @@ pub fn find_tolerance_against_ceiling(hpa: &HpaFacts, ceiling: Replicas) -> Vec<
     found
 }
 
-/// How an HPA's ceiling is to be taken.
+/// How the ceiling of an HPA behaves.
 #[derive(Clone, Copy, Debug, Default)]
 struct CeilingUse {
-    /// It follows the lag, so that nothing of the HPA can be compared with it.
+    /// It follows the lag, so that no field of the HPA can be compared with it.
     moves: bool,
-    /// Only what shares it evenly is wanted.
+    /// Only numbers of replicas are desired that share the partitions evenly.
     even: bool,
 }
 
@@ -127,7 +127,7 @@ fn manners(targets: &Targets) -> BTreeMap<(&str, &str), CeilingUse> {
     all
 }
 
-/// The groups that have no members while their workload sleeps.
+/// The groups that have no members while their workload is scaled to zero.
 fn sleeping_groups(targets: &Targets) -> BTreeSet<(&ClusterName, &GroupId)> {
     let sleepers = targets.all.iter().filter(|t| t.settings.scale_to_zero());
     sleepers
@@ -135,9 +135,8 @@ fn sleeping_groups(targets: &Targets) -> BTreeSet<(&ClusterName, &GroupId)> {
         .collect()
 }
 
-/// How long a group may be without members before a person is told that its offsets will go: two days
-/// before they do, with Kafka's default of `offsets.retention.minutes`, which counts from when the last
-/// member leaves (KIP-211).
+/// How long a group may be without members before the expiry of its offsets is a finding. Kafka deletes them
+/// seven days after the last member has left, by default of `offsets.retention.minutes` (KIP-211).
 const EXPIRES_AFTER: Duration = Duration::from_secs(5 * 24 * 3600);
 
 fn find_in_group(
@@ -229,7 +228,7 @@ fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
     }
 }
 
-/// Whether there are offsets that could be deleted.
+/// Whether the group has committed offsets that could expire.
 fn has_commits(group: &GroupSnapshot) -> bool {
     let mut topics = group.topics.values();
     topics.any(|topic| topic.latest.is_ok() && topic.may_have_commits())

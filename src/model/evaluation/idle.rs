@@ -5,5 +5,5 @@ use std::collections::BTreeMap;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 
-/// Since when each HPA that may be scaled to zero has had no work.
+/// Since when each HPA that may be scaled to zero has had no demand.
 pub type IdleSince = BTreeMap<HpaKey, Moment>;

@@ -12,18 +12,18 @@ use crate::model::units::newtypes::{Replicas, TopicName};
 use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::model::units::partition_filter::PartitionFilter;
 
-/// A bound that may be none.
+/// An upper limit that may be absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
-    /// No more than so many.
+    /// At most this many.
     Bounded(Replicas),
-    /// As many as one likes.
+    /// No limit.
     Unbounded,
 }
 
 impl Limit {
-    /// The bound, where there is one.
+    /// The number, if there is a limit.
     #[must_use]
     pub fn bounded(self) -> Option<u32> {
         match self {
@@ -32,7 +32,7 @@ impl Limit {
         }
     }
 
-    /// The larger one.
+    /// The larger of two limits.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         match (self, other) {
@@ -41,7 +41,7 @@ impl Limit {
         }
     }
 
-    /// This many, or the bound where that is less.
+    /// Cuts a count to the limit.
     #[must_use]
     pub fn cut(self, count: u32) -> u32 {
         self.bounded().map_or(count, |most| count.min(most))
@@ -57,17 +57,17 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Useful parallelism: the most members that can have work, and the rule that says so.
+/// The most members of a group that can have work, and the rule that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Parallelism {
-    /// So many.
+    /// The number of members.
     pub limit: Limit,
-    /// Why.
+    /// The rule.
     pub rule: ParallelismRule,
 }
 
 impl Parallelism {
-    /// The most replicas that can have work, with so many members in each.
+    /// The most replicas that can have work, with `threads` members in each.
     #[must_use]
     pub fn ceiling(self, threads: NonZeroU32) -> Limit {
         match self.limit {
@@ -79,31 +79,31 @@ impl Parallelism {
     }
 }
 
-/// How much there is to deal out of one topic, after the partition filter.
+/// The partitions of one topic that count, as an assignor sees them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicWork {
-    /// Its partitions.
+    /// All of them.
     pub partitions: u32,
-    /// Those on which the group has a commit.
+    /// Those with a commit of the group.
     pub committed: u32,
     /// Those with lag.
     pub lagging: u32,
 }
 
-/// A group and what it reads.
+/// What the useful parallelism of a group depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupWork<'a> {
-    /// What is remembered of it.
+    /// What is remembered of the group while it has no members.
     pub remembered: &'a RememberedGroup,
-    /// How it was last described.
+    /// The description of the group, as last read.
     pub description: Option<&'a GroupDescription>,
-    /// What it reads.
+    /// The topics that count.
     pub topics: &'a [(&'a TopicName, TopicWork)],
     /// The partitions that count; `None` for all.
     pub filter: Option<&'a PartitionFilter>,
 }
 
-/// Useful parallelism of a group: the most members that can be given work.
+/// Finds the most members that an assignor can give work to.
 #[must_use]
 pub fn useful_parallelism(group: &GroupWork<'_>, by: By) -> Parallelism {
     let sum = |count: fn(&TopicWork) -> u32| {
@@ -162,8 +162,8 @@ fn by_kind(group: &GroupWork<'_>, sum: impl Fn(fn(&TopicWork) -> u32) -> u32) ->
             bounded(sum(|work| work.partitions), ParallelismRule::AllTopics)
         }
         Some("range") => bounded(largest, ParallelismRule::LargestTopic),
-        // The class of a streams application of the classic protocol is such a one, too: its
-        // topology is not told, and joins may make one task of several topics.
+        // So is the assignor class of a streams application on the classic protocol: the broker does
+        // not know its topology, and a join makes one task of several topics.
         Some(_) | None => bounded(largest, ParallelismRule::AssignorUnknown),
     }
 }
@@ -175,7 +175,7 @@ fn is_manual(group: &GroupWork<'_>) -> bool {
     !group.remembered.had_members && group.description.is_some_and(is_unjoined)
 }
 
-/// A streams group's tasks; `None` where the broker does not tell all that it takes.
+/// The tasks of a streams group; `None` where the broker does not describe all of its topology.
 fn tasks(subtopologies: &[Subtopology], group: &GroupWork<'_>) -> Option<u32> {
     let of_source = |(topic, told): &(TopicName, Option<u32>)| {
         let known = group.topics.iter().find(|(name, _)| *name == topic);

@@ -1,7 +1,7 @@
-//! From lag to replicas: the number that is wanted and the value that makes the HPA want it.
+//! From lag to replicas: the number that is desired, and the value that makes the HPA come to it.
 //!
-//! The HPA divides the value served by the lag wanted per replica and rounds up, so everything here
-//! compares with that rounding: a cap that rounded down would let it pass by one.
+//! The HPA divides the value served by the lag per replica and rounds up. Everything here rounds the same
+//! way: a clamp that rounded down would let the HPA pass the ceiling by one.
 
 use serde::Serialize;
 
@@ -9,28 +9,29 @@ use super::parallelism::Limit;
 use crate::model::units::newtypes::Lag;
 use crate::model::units::quantity::Milli;
 
-/// Which rule made the value served.
+/// The rule that made the value served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ValueRule {
-    /// The lag as it is.
+    /// The lag, unchanged.
     AsMeasured,
-    /// Cut to ceiling x wanted lag per replica.
+    /// Cut to ceiling x lag per replica.
     Clamped,
-    /// Cut likewise, and raised by what carries the HPA over its tolerance: its own maximum holds it.
+    /// Cut to the ceiling, then raised just above the HPA's tolerance, because its own `maxReplicas` holds
+    /// it at the ceiling.
     Lifted,
     /// Raised to the next number of replicas that share the partitions evenly.
     Even,
-    /// One replica's worth: the group has never run, so that its lag of nothing says nothing.
+    /// The lag of one replica: the group has never run, so that a lag of zero means nothing.
     NeverRan,
-    /// One replica's worth: there is no work, and not for long enough to go to zero.
+    /// The lag of one replica: there is no lag, but the cooldown before zero is not over.
     Cooldown,
-    /// The replicas wanted where lag has been unknown for long.
+    /// The configured number of replicas, because lag has been unknown for long.
     Fallback,
 }
 
 impl ValueRule {
-    /// The rule's name, for labels.
+    /// The name of the rule, for labels.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -48,15 +49,15 @@ impl ValueRule {
 /// How the ceiling bounds the value served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClampRule {
-    /// Not at all: the lag is served as it is.
+    /// Not at all.
     None,
-    /// The value is at most ceiling x wanted lag per replica. An HPA with a tolerance may then stop
-    /// short of the ceiling.
+    /// The value is at most ceiling x lag per replica. An HPA with a tolerance may then stop short of the
+    /// ceiling.
     Clamp,
-    /// The HPA's own maximum is seen to be at most the ceiling: the value is what has an HPA of this
-    /// tolerance (in thousandths) scale from one replica short of the ceiling, and no more.
+    /// The HPA's own `maxReplicas` is seen to be at most the ceiling. The value is just enough for an HPA of
+    /// this tolerance to scale from one replica short of the ceiling.
     Observed {
-        /// The tolerance.
+        /// The tolerance upwards, in thousandths.
         tolerance: u64,
     },
 }
@@ -64,19 +65,19 @@ pub enum ClampRule {
 /// How a value is made of lag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizing {
-    /// Lag wanted per replica; not zero.
+    /// Lag per replica; not zero.
     pub per_replica: Milli,
     /// The most replicas that can have work.
     pub ceiling: Limit,
-    /// Whether only numbers of replicas are wanted that share the partitions evenly.
+    /// Whether only numbers of replicas are desired that share the partitions evenly.
     pub even: bool,
     /// How the ceiling bounds the value.
     pub bound: ClampRule,
 }
 
 impl Sizing {
-    /// The replicas for a lag: as many as it takes, at most the ceiling; with `even`, the next
-    /// number of the form ceil(ceiling / j). Saturating.
+    /// The replicas for a lag, at most the ceiling; with `even`, the next number of the form
+    /// ceil(ceiling / j). Saturating.
     #[must_use]
     pub fn replicas(&self, lag: Milli) -> u32 {
         let needed = lag.ceil_div(self.per_replica).unwrap_or(0);
@@ -87,9 +88,11 @@ impl Sizing {
         }
     }
 
-    /// The HPA does nothing while |1 - value / (wanted x replicas)| is within its tolerance, compared
-    /// as floating point: a billionth more than that is enough, and never lost in rounding
-    /// (`pkg/controller/podautoscaler/replica_calculator.go`).
+    /// The value that an HPA one replica short of the ceiling acts on.
+    ///
+    /// The HPA does nothing while |1 - value / (lag per replica x replicas)| is within its tolerance, in
+    /// floating point (`pkg/controller/podautoscaler/replica_calculator.go`). A billionth above that is
+    /// enough to act on, and large enough not to be lost in rounding.
     fn lifted(&self, most: Milli, tolerance: u64) -> (Milli, ValueRule) {
         let ceiling = self.ceiling.bounded().unwrap_or(0);
         let short = self.per_replica.times(ceiling.saturating_sub(1));
@@ -124,14 +127,14 @@ impl Sizing {
     }
 }
 
-/// The smallest number of the form ceil(`most` / j) that is not below `at_least`, which is at most
-/// `most`; 0 for 0. With `most` = ceil(U / k) these are the numbers ceil(U / (k j)), too.
+/// The smallest number of the form ceil(`most` / j) that is at least `at_least`; 0 for 0. `at_least` is at
+/// most `most`. With `most` = ceil(U / k) these are also the numbers ceil(U / (k j)).
 #[must_use]
 pub fn even_step(at_least: u32, most: u32) -> u32 {
     match at_least {
         0 => 0,
         1 => 1,
-        // ceil(most / j) >= n exactly where j < most / (n - 1).
+        // ceil(most / j) >= n if and only if j < most / (n - 1).
         n => {
             let below = most.div_ceil(n.saturating_sub(1));
             most.div_ceil(below.saturating_sub(1).max(1))
@@ -139,7 +142,7 @@ pub fn even_step(at_least: u32, most: u32) -> u32 {
     }
 }
 
-/// Lag in the HPA's thousandths, saturating.
+/// A lag as a Kubernetes quantity, saturating.
 #[must_use]
 pub fn in_milli(lag: Lag) -> Milli {
     Milli::from_units(lag.0)

@@ -1,4 +1,4 @@
-//! What a target reads of a group: which topics, which partitions, how far behind they are.
+//! Selects the topics and partitions of a group that count for a target, and adds up their lag.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,20 +12,21 @@ use crate::model::units::newtypes::{Lag, TopicName};
 use crate::model::units::partition_filter::PartitionFilter;
 use crate::model::units::topic_pattern::TopicPattern;
 
-/// A group's topic, and what is known of it.
+/// A topic of a group, and what is known of it.
 pub type SelectedTopic<'a> = (&'a TopicName, &'a GroupTopic);
 
 /// The topics of a group that count.
 #[derive(Debug, Default)]
 pub struct TopicSelection<'a> {
-    /// Those, in the order of names.
+    /// The topics that were read, in the order of names.
     pub topics: Vec<SelectedTopic<'a>>,
-    /// Those that the group's members read and that nobody has asked Kafka about yet.
+    /// Topics to which the group's members subscribe and that were not read yet.
     pub unread: BTreeSet<TopicName>,
 }
 
-/// The topics of a group that count: those `named`, or else what its members read, or else what it
-/// has committed on; of what is not named only what the pattern matches. Never all of the cluster.
+/// Selects the topics of a group that count: those that are `named`; without names those to which its
+/// members subscribe; without members those on which it has committed. The pattern filters topics that
+/// are not named. A topic that the group does not read never counts.
 #[must_use]
 pub fn pick<'a>(
     group: &'a GroupSnapshot,
@@ -42,7 +43,7 @@ pub fn pick<'a>(
     let mut reads = group.subscription();
     let matches = |topic: &TopicName| pattern.is_none_or(|p| p.matches(topic));
     let counts = |(topic, read): &SelectedTopic<'_>| {
-        // One that was deleted has no lag, and its members still have it on their list.
+        // A deleted topic has no lag, though its members still subscribe to it.
         let exists = read.latest.as_ref().err() != Some(&Fault::TopicMissing);
         let is_read = exists && reads.topics.contains(*topic);
         (is_read || (!reads.is_all && read.may_have_commits())) && matches(topic)
@@ -71,7 +72,7 @@ pub fn usable<'a>(
         .or(topic.complete.as_ref())
 }
 
-/// The partitions that count.
+/// The lags of the partitions that count.
 fn counted<'a>(
     lag: &'a TopicLag,
     filter: Option<&'a PartitionFilter>,
@@ -80,7 +81,8 @@ fn counted<'a>(
     all.filter(move |(partition, _)| filter.is_none_or(|f| f.contains(*partition)))
 }
 
-/// Messages behind on the partitions that count; one of them unknown makes the sum unknown.
+/// Sums the messages that replicas are wanted for, over the partitions that count. One unknown partition
+/// makes the sum unknown.
 ///
 /// # Errors
 /// The first unknown partition's fault.
@@ -91,7 +93,7 @@ pub fn total(lag: &TopicLag, filter: Option<&PartitionFilter>) -> Result<Lag, Fa
     let lags = || counted(lag, filter).map(|(_, lag)| lag);
     let sum = lags().map(|lag| lag.map(PartitionLag::for_scaling));
     let is_stuck = |lag| matches!(lag, Ok(PartitionLag::Stuck { .. }));
-    // As of a whole topic: a stuck partition keeps its group from zero.
+    // As in `TopicLag::total`: a stuck partition keeps its group from being scaled to zero.
     let least = Lag(u64::from(lags().any(is_stuck)));
     Ok(sum.sum::<Result<Lag, Fault>>()?.max(least))
 }
@@ -103,7 +105,7 @@ pub fn never_ran(lag: &TopicLag, filter: Option<&PartitionFilter>) -> bool {
     lags.peek().is_some() && lags.all(|lag| lag == Ok(PartitionLag::NeverRan))
 }
 
-/// How much there is to deal out of a topic.
+/// How many partitions of a topic can be assigned, have a commit, and have lag.
 #[must_use]
 pub fn work(lag: &TopicLag, filter: Option<&PartitionFilter>) -> TopicWork {
     let mut work = TopicWork::default();
@@ -117,7 +119,7 @@ pub fn work(lag: &TopicLag, filter: Option<&PartitionFilter>) -> TopicWork {
     work
 }
 
-/// Useful parallelism of a group on what a target reads of it.
+/// The useful parallelism of a group on these topics.
 #[must_use]
 pub fn parallelism(
     group: &GroupSnapshot,
@@ -134,8 +136,8 @@ pub fn parallelism(
     useful_parallelism(&work, by)
 }
 
-/// Useful parallelism of a whole group, by what was last read of its topics; `None` where nothing
-/// is known of one of them, since the others alone would bound too low, or where it reads none.
+/// The useful parallelism of a group on everything that it reads. `None` while one of its topics is
+/// unknown, since the others alone would give too low a limit, and where it reads nothing.
 #[must_use]
 pub fn whole_parallelism(group: &GroupSnapshot) -> Option<Parallelism> {
     let picked = pick(group, &BTreeSet::new(), None);

@@ -4,25 +4,25 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// Which rule made a useful parallelism.
+/// The rule by which a useful parallelism was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ParallelismRule {
     /// One topic: its partitions.
     OneTopic,
-    /// Several topics dealt out one by one, always beginning with the same members (`range`): the
-    /// partitions of the largest.
+    /// Several topics that are assigned one by one, each from the same first member on (`range`): the
+    /// partitions of the largest topic.
     LargestTopic,
-    /// Several topics and an assignor that was never seen, or is not known here: as with `range`,
-    /// every client's default.
+    /// Several topics and an assignor that was never seen, or is not known to lagwise: as with `range`,
+    /// the default of every client.
     AssignorUnknown,
-    /// Several topics dealt out together: all their partitions.
+    /// Several topics that are assigned together: all their partitions.
     AllTopics,
-    /// Commits, and never a member (`assign()`): the partitions with a commit.
+    /// A group that commits and never had a member (`assign()`): the partitions with a commit.
     ManualAssignment,
     /// A streams group: its tasks.
     Tasks,
-    /// A share group: partitions bound nothing.
+    /// A share group: its members share partitions, so that there is no limit.
     Shared,
     /// `by: lagging`: the partitions with lag.
     Lagging,

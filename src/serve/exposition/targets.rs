@@ -1,4 +1,4 @@
-//! Useful parallelism of groups, values and ceilings of targets.
+//! Renders the useful parallelism of groups, and the values and ceilings of HPAs.
 
 use std::fmt::{self, Display};
 
@@ -9,7 +9,7 @@ use crate::model::evaluation::{HpaMetric, ValueRule};
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::Moment;
 
-/// What bounds each group's members.
+/// Renders the useful parallelism of every group.
 pub(super) fn parallelism(text: &mut Text, snapshot: &LagSnapshot) {
     text.family(&families::GROUP_USEFUL_PARALLELISM);
     for (name, cluster) in &snapshot.clusters {
@@ -24,7 +24,7 @@ pub(super) fn parallelism(text: &mut Text, snapshot: &LagSnapshot) {
     }
 }
 
-/// Where each HPA's metric stands.
+/// Renders the value, ceiling and fallback of every metric of an HPA.
 pub(super) fn targets(text: &mut Text, snapshot: &LagSnapshot, now: &Moment) {
     let metrics = snapshot.at(now).hpa_metrics();
     let labelled = |metric: &HpaMetric<'_>| {

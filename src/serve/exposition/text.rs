@@ -1,10 +1,10 @@
-//! Prometheus's text format: families of samples, labels escaped.
+//! Writes Prometheus's text format.
 
 use std::fmt::{Display, Write as _};
 
 use crate::telemetry::family::Family;
 
-/// Labels, escaped once and written many times.
+/// Escaped labels, for several samples.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Labels(pub(super) String);
 
@@ -28,18 +28,18 @@ impl Labels {
     }
 }
 
-/// The text so far, and the name of the family that samples belong to.
+/// The text so far, and the name of the current family.
 #[derive(Debug, Default)]
 pub(super) struct Text(pub(super) String, &'static str);
 
 impl Text {
-    /// Begins a family. All its samples follow before the next one begins.
+    /// Begins a family. All of its samples must follow before the next family begins.
     pub(super) fn family(&mut self, family: &Family) {
         let Family {
             name, kind, help, ..
         } = family;
         self.1 = name;
-        // Writing into a String does not fail.
+        // Writing to a String does not fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 

@@ -1,4 +1,4 @@
-//! Who answers a request for a metric: this daemon while it leads, else the one that does.
+//! Routes a request for a metric to the leader: this daemon, or another one that it forwards to.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::serve::value_list;
 use crate::telemetry::api::ValueServed;
 
 impl ExternalMetricsApi {
-    /// Whether another daemon of the installation has passed the request on.
+    /// Whether another daemon of this installation has forwarded the request.
     pub(super) async fn is_forwarded(
         &self,
         caller: &Caller,
@@ -26,7 +26,7 @@ impl ExternalMetricsApi {
         if !is_metric || !forward::is_forwarded(&asked.parts.headers) {
             return Ok(false);
         }
-        // Who cannot tell must not pass it on: two of them would do so for ever.
+        // Without an answer the request is refused: two daemons might forward it to each other for ever.
         let is_peer = self.access.is_peer(caller).await;
         is_peer.map_err(|error| {
             ApiFailure::unavailable(format!(
@@ -35,8 +35,8 @@ impl ExternalMetricsApi {
         })
     }
 
-    /// The answer to a request for a metric, from this daemon's snapshot or the leader's. On the way from
-    /// one leader to the next it waits, but not long.
+    /// Answers a request for a metric, from this daemon's snapshot or the leader's. While the leadership
+    /// changes hands it waits, for a bounded time.
     pub(super) async fn metric(
         &self,
         question: &MetricQuery<'_>,
@@ -45,7 +45,7 @@ impl ExternalMetricsApi {
     ) -> Result<Response, ApiFailure> {
         match self.own(question, is_forwarded).await {
             Some(answer) => answer,
-            // Rare and large: boxed, so that the other answers need not make room for it.
+            // Rare and large: boxed, so that the futures of the other requests stay small.
             None => Box::pin(self.led(question, asked, is_forwarded)).await,
         }
     }
@@ -58,7 +58,7 @@ impl ExternalMetricsApi {
         is_forwarded: bool,
     ) -> Result<Response, ApiFailure> {
         let deadline = tokio::time::Instant::now() + LED_WITHIN;
-        // From here on no change is missed: so it has to be looked again.
+        // Subscribe before looking again, so that no change is missed.
         let (mut leading, mut reader) = (self.leading.from_now_on(), self.reader.from_now_on());
         loop {
             if let Some(answer) = self.own(question, is_forwarded).await {
@@ -74,7 +74,7 @@ impl ExternalMetricsApi {
                 LeaderUnavailable::NotLeading | LeaderUnavailable::Unreachable => {
                     deadline.min(now + HANDED_OVER_WITHIN)
                 }
-                // It has had its time, and perhaps it is about to.
+                // The leader has used up its timeout; look again at once, for there may be a new one.
                 LeaderUnavailable::NoAnswer if now < deadline => continue,
                 _ => now,
             };
@@ -94,13 +94,13 @@ impl ExternalMetricsApi {
         }
     }
 
-    /// Whether this daemon leads at `now`, and did when the snapshot was made.
+    /// Whether this daemon leads at `now`, in the term in which the snapshot was made.
     fn decides(&self, snapshot: &LagSnapshot, now: Instant) -> bool {
         self.leading.own.holds(snapshot.term, now).is_some()
     }
 
-    /// An answer of this daemon's own, marked for one that has passed the request on; `None` where it does
-    /// not lead.
+    /// The answer of this daemon, marked where the request was forwarded to it; `None` where it does not
+    /// lead.
     async fn own(
         &self,
         question: &MetricQuery<'_>,
@@ -119,7 +119,7 @@ impl ExternalMetricsApi {
             .emit();
             value_list::response(question, &answer)
         });
-        // A process that was held up has perhaps been overtaken since.
+        // Another daemon may have become the leader while this process was paused.
         if !self.decides(&snapshot, Instant::now()) {
             return None;
         }

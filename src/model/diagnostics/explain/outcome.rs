@@ -37,7 +37,7 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
         "the controller's flags: a tolerance of 100m and a downscale stabilisation of 300 s are taken, their defaults"
             .to_owned(),
     );
-    explanation.outcome = Some(of(hpa, readings));
+    explanation.outcome = Some(derive_outcome(hpa, readings));
     explanation
 }
 
@@ -57,7 +57,7 @@ fn reading(explanation: &Explanation, metric: &LiveMetric) -> MetricReading {
     }
 }
 
-fn of(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
+fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
     let spec = &hpa.spec;
     let (down, up) = spec.tolerances();
     let tolerance = |thousandths| Milli::ONE.scaled(thousandths, 1000).to_string();
