@@ -119,7 +119,7 @@ impl IntoResponse for ApiFailure {
             kind: "Status",
             api_version: "v1",
             metadata: serde_json::Map::new(),
-            status: "ApiFailure",
+            status: "Failure",
             message: &self.message,
             reason: self.reason,
             code: self.code.as_u16(),
@@ -163,7 +163,7 @@ mod tests {
             .unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let expected = serde_json::json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "ApiFailure",
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": "no such thing", "reason": "NotFound", "code": 404,
         });
         assert_eq!(body, expected);
