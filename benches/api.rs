@@ -38,7 +38,7 @@ use lagwise::model::targets::Targets;
 use lagwise::model::units::newtypes::{Moment, Offset};
 use lagwise::serve::BuildInfo;
 use lagwise::serve::access_log::AccessLog;
-use lagwise::serve::auth::AuthMode;
+use lagwise::serve::auth::RequestAuth;
 use lagwise::serve::external::{ExternalOptions, router};
 use lagwise::serve::health::Readiness;
 use lagwise::serve::listen::bind;
@@ -62,15 +62,15 @@ const OPEN_RATE: u32 = 200;
 struct Yes;
 
 impl Authenticator for Yes {
-    fn own_name(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
+    fn self_subject(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
         Box::pin(async { Ok("lagwise".to_owned()) })
     }
 
-    fn who(&self, _: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
+    fn authenticate(&self, _: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
         Box::pin(async { Ok(None) })
     }
 
-    fn may(&self, _: Caller, _: Action) -> BoxFuture<'static, Result<bool, ReviewError>> {
+    fn authorize(&self, _: Caller, _: Action) -> BoxFuture<'static, Result<bool, ReviewError>> {
         Box::pin(async { Ok(true) })
     }
 }
@@ -116,7 +116,7 @@ fn snapshot() -> LagSnapshot {
 }
 
 /// The API's router, with what must not be dropped while it answers.
-fn api(auth: AuthMode) -> (Router, Box<dyn std::any::Any>) {
+fn api(auth: RequestAuth) -> (Router, Box<dyn std::any::Any>) {
     let (publisher, reader) = snapshot_channel::channel(snapshot());
     let (interests, receiver) = mpsc::channel(8);
     let (queries, queries_in) = mpsc::channel(8);
@@ -176,9 +176,9 @@ fn main() {
     let plain = client_config(&tls, None);
     let proxy = client_config(&tls, Some((certificate, key)));
     let hello = Router::new().fallback(async || "hello");
-    let (open, _open) = api(AuthMode::None);
+    let (open, _open) = api(RequestAuth::None);
     let reviewer = Arc::new(Yes);
-    let (known, _known) = api(AuthMode::Kubernetes { trust, reviewer });
+    let (known, _known) = api(RequestAuth::Kubernetes { trust, reviewer });
     // A static answer, at the address that the clients ask: what the API costs but for the value.
     let version = {
         let open = open.clone();

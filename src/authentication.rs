@@ -1,5 +1,5 @@
-//! The port through which `serve` asks the Kubernetes cluster who somebody is and what they may
-//! do, and by what this daemon is known to it. `k8s` answers it.
+//! Interface through which `serve` asks the Kubernetes cluster to authenticate and authorize
+//! callers. Implemented by `k8s::reviews`.
 
 pub mod access;
 
@@ -10,33 +10,37 @@ use futures::future::BoxFuture;
 
 use crate::authentication::access::{Action, Caller};
 
-/// Whom to ask about callers.
+/// Token and access reviews.
 pub trait Authenticator: Debug + Send + Sync + 'static {
-    /// Whose token this is; `None` where it is nobody's.
-    fn who(&self, token: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>>;
+    /// Reviews a bearer token; `None` if the cluster rejects it.
+    fn authenticate(
+        &self,
+        token: String,
+    ) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>>;
 
-    /// Whether the caller may do this.
-    fn may(&self, caller: Caller, action: Action) -> BoxFuture<'static, Result<bool, ReviewError>>;
+    /// Whether the caller may perform the action.
+    fn authorize(
+        &self,
+        caller: Caller,
+        action: Action,
+    ) -> BoxFuture<'static, Result<bool, ReviewError>>;
 
-    /// The user name by which the cluster knows this daemon itself.
-    fn own_name(&self) -> BoxFuture<'static, Result<String, ReviewError>>;
+    /// This daemon's own user name in the cluster.
+    fn self_subject(&self) -> BoxFuture<'static, Result<String, ReviewError>>;
 }
 
-/// By what the Kubernetes cluster knows this daemon: it shows it to other daemons of the installation.
+/// This daemon's credential for the Kubernetes API, which it also shows to other replicas.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum Credential {
-    /// Nothing that can be shown.
+    /// None that could be shown.
     #[default]
     None,
-    /// A bearer token.
     Token(String),
-    /// A file with a bearer token that is replaced before it ends.
+    /// A file with a bearer token that is replaced before it expires.
     TokenFile(PathBuf),
-    /// A client certificate, followed by its issuers, and its key, both in PEM.
+    /// A client certificate chain and its key, both in PEM format.
     Certificate {
-        /// The certificates.
         chain_pem: String,
-        /// The key.
         key_pem: String,
     },
 }
@@ -52,28 +56,28 @@ impl Debug for Credential {
     }
 }
 
-/// Why it could not be found out. `Display` is constant text: it reaches the HPA's condition.
+/// Why a review failed. `Display` is constant text, because it appears in the HPA's conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReviewError {
-    /// lagwise itself may not ask.
+    /// lagwise lacks the permission to create reviews.
     #[error(
-        "the Kubernetes API server does not let lagwise ask about access: bind the ClusterRole \
+        "lagwise is not allowed to create token and access reviews: bind the ClusterRole \
          system:auth-delegator to its service account"
     )]
     NoRight,
-    /// The API server refused with this HTTP status code.
-    #[error("the Kubernetes API server answers a question about access with status {0}")]
+    /// The API server answered with this HTTP status.
+    #[error("the Kubernetes API server answered an access review with status {0}")]
     Refused(u16),
-    /// The API server did not answer, or not in time.
-    #[error("the Kubernetes API server does not answer a question about access")]
+    /// The API server did not answer in time.
+    #[error("the Kubernetes API server does not answer access reviews")]
     NoAnswer,
-    /// Too many questions wait already.
-    #[error("too many questions about access wait for the Kubernetes API server")]
+    /// Too many reviews are in progress.
+    #[error("too many access reviews are waiting for the Kubernetes API server")]
     Busy,
 }
 
 impl ReviewError {
-    /// What kind it is, for labels.
+    /// Kind of failure, for metric labels.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {

@@ -1,9 +1,10 @@
-//! The certificates that all replicas share where nobody gives them any: an authority of their own, and
-//! what it signs for the external metrics API. One Secret keeps both; the daemon that leads makes,
-//! renews and repairs them by the rules of [`model::rotation`](crate::certificates::rotation), and tells the
-//! API server which authorities to trust; all others read them and serve with them.
+//! Certificates shared by all replicas, for installations without a certificate of their own: a
+//! certificate authority and a server certificate for the external metrics API, both in one Secret.
+//! The leader creates, renews and repairs them following [`rotation`] and writes the CA bundle to
+//! the APIService; followers only read and use them.
 //!
-//! The Secret and the APIService are behind traits, because only [`k8s`](crate::k8s) knows Kubernetes.
+//! The Secret and the APIService are behind traits, because only [`k8s`](crate::k8s) may use the
+//! Kubernetes client.
 
 mod authority;
 mod manager;
@@ -16,20 +17,20 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-pub use authority::{CertificateAuthority, Signed, validity_of};
+pub use authority::{CertificateAuthority, SignedCertificate, validity_of};
 pub use manager::{
     CertificateManagerOptions, CertificateStore, CertificateStoreError, Registered, Registration,
-    Stored, keep,
+    Stored, maintain,
 };
-pub use set::{CertificateSet, Data, Unusable};
+pub use set::{CertificateProblem, CertificateSet, SecretData};
 
-/// The cryptography used, named so that no other that a dependency brings along is.
+/// The crypto provider, chosen explicitly because dependencies may enable others too.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Whether the key is that of the first certificate.
+/// Whether the key belongs to the first certificate.
 fn belongs_to(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> bool {
     CertifiedKey::from_der(chain, key, &provider()).is_ok_and(|pair| pair.keys_match().is_ok())
 }

@@ -1,4 +1,4 @@
-//! The command line: one file per command. Commands print; what they print is decided elsewhere.
+//! The command line: one file per command. Commands only print; decisions are made elsewhere.
 
 pub mod config;
 pub mod demo;
@@ -50,17 +50,17 @@ pub struct Cli {
 enum Command {
     /// Run the daemon
     Run(run::RunArgs),
-    /// See it at work: the daemon, an embedded Kafka and an HPA's formula in one process
+    /// Run a self-contained demo: the daemon, an embedded Kafka and a simulated HPA in one process
     Demo(demo::DemoArgs),
     /// Show the lag of consumer groups, partition by partition
     Lag(lag::LagArgs),
-    /// Show where each HPA stands, in a line
+    /// Show the state of each HPA in one line
     Status(status::StatusArgs),
-    /// Say what is wrong or unwise about HPAs, groups and workloads, on the cluster or in files
+    /// Check HPAs, consumer groups and workloads for mistakes, on the cluster or in files
     Lint(lint::LintArgs),
-    /// Show how the replicas of an HPA come about, from the offsets on
+    /// Explain how the replicas of an HPA are derived, starting from the offsets
     Explain(explain::ExplainArgs),
-    /// Give HPAs back to their users: undo what the cap and scale to zero have written
+    /// Undo what the cap and scale to zero have written to HPAs
     Release(release::ReleaseArgs),
     /// Check a configuration file, or print its JSON Schema
     Config(config::ConfigArgs),
@@ -72,7 +72,7 @@ enum Command {
     },
 }
 
-/// How a command prints data.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people
@@ -84,8 +84,8 @@ pub enum Output {
 }
 
 impl Output {
-    /// The value for machines; `None` where a person is to read it.
-    fn written(self, value: &impl Serialize) -> anyhow::Result<Option<String>> {
+    /// Serializes the value for machines; `None` for a table.
+    fn serialize(self, value: &impl Serialize) -> anyhow::Result<Option<String>> {
         Ok(match self {
             Output::Table => None,
             Output::Json => Some(format!("{}\n", serde_json::to_string_pretty(value)?)),
@@ -101,7 +101,7 @@ impl Cli {
     /// Runs the command.
     ///
     /// # Errors
-    /// What kept it from running; what a command finds out is its exit code.
+    /// Why it could not run; findings are reported through the exit code.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(args) => run::run(args).await,
@@ -121,7 +121,7 @@ impl Cli {
     }
 }
 
-/// Writes to standard output. A reader that has seen enough (`| head`) ends the command quietly.
+/// Writes to standard output. A closed pipe (`| head`) ends the command quietly.
 fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -131,7 +131,7 @@ fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// A duration as an argument. No clock reaches as far as what can be written.
+/// Parses a timeout, at most an hour: adding an arbitrary duration to a clock could overflow.
 fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text).map(|timeout| timeout.min(Duration::from_secs(3600)))
 }

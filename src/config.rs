@@ -38,7 +38,7 @@ use section::Section;
 use serde::Serialize;
 
 pub use cap::{CapConfig, CapDefault};
-pub use cluster::{ClientKind, ClusterConfig};
+pub use cluster::{ClientChoice, ClusterConfig};
 pub use kubernetes::KubernetesConfig;
 pub use lag::LagConfig;
 pub use leader::LeaderConfig;
@@ -52,7 +52,7 @@ pub use server::{AuthMode, ExternalMetricsConfig, HttpConfig, ServerConfig, TlsF
 pub use state::StateConfig;
 pub use target::TargetConfig;
 pub use tenancy::TenancyGrant;
-pub use token::{OidcConfig, TokenSource};
+pub use token::{OidcConfig, TokenSourceConfig};
 
 /// A configuration file's size is bounded, so that a wrong path (a device, a log) fails at once.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;

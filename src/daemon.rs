@@ -1,6 +1,6 @@
-//! The daemon: builds every part from the configuration, wires them by channels, runs them as
-//! tasks of one set, and drains. A task that ends by itself ends the process: a daemon that lost a
-//! part must not look alive.
+//! The daemon: builds every part from the configuration, connects them by channels, runs them as
+//! tasks of one set, and shuts them down in order. If any task ends by itself, the process exits: a
+//! daemon that lost a part must not look alive.
 
 pub(crate) mod answers;
 mod certificate;
@@ -34,37 +34,37 @@ use crate::snapshot_channel::{self, SnapshotReader};
 
 pub use logging::init_logging;
 
-/// Requests' interests that may wait for the poller.
-const INTERESTS_WAITING: usize = 256;
+/// Capacity of the channel of requested groups.
+const MAX_PENDING_INTERESTS: usize = 256;
 
-/// Queries that may wait for the poller.
-const QUERIES_WAITING: usize = 64;
+/// Capacity of the channel of ad hoc queries.
+const MAX_PENDING_QUERIES: usize = 64;
 
-/// How long the parts may take to end after they were told to. With the time a sweep may still
-/// hold a thread, the process is gone within five seconds.
-const DRAIN: Duration = Duration::from_secs(4);
+/// Total time for shutting down. Together with the time a sweep may still occupy a thread, the
+/// process exits within five seconds.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What of that the poller may take to have kept what it remembers, and then the Lease to be given back.
-const KEPT_WITHIN: Duration = Duration::from_millis(1500);
-const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(1);
+/// Share of it for saving the poller's state.
+const SAVE_TIMEOUT: Duration = Duration::from_millis(1500);
+const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// For how long at least one of several daemons goes on to be asked: for a moment, a Service sends requests
-/// to a pod that is no longer ready.
-const LINGERS: Duration = Duration::from_secs(1);
+/// How long a replica keeps answering at least: a Service sends requests to a pod for a moment
+/// after it stopped being ready.
+const LINGER: Duration = Duration::from_secs(1);
 
-/// The parts that end in order when told to.
+/// Parts that are shut down in order.
 const EXTERNAL: &str = "external metrics API";
-const SIDE: &str = "HTTP server";
+const ADMIN: &str = "HTTP server";
 const POLLER: &str = "poller";
-const LEASE: &str = "keeper of the Lease";
+const LEASE: &str = "leader election";
 
 /// A running daemon.
 pub struct App {
-    /// Where the external metrics API listens.
+    /// Address of the external metrics API.
     pub external: SocketAddr,
-    /// Where /metrics, /livez and /readyz are served.
+    /// Address of the admin endpoints (/metrics, /livez, /readyz).
     pub http: SocketAddr,
-    /// The certificate (PEM) that vouches for the API's own, where that is self-signed.
+    /// CA certificate (PEM) of the API's own, if it is self-signed.
     pub ca_pem: Option<String>,
     /// The snapshots.
     pub reader: SnapshotReader,
@@ -77,11 +77,11 @@ pub struct App {
 
 type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
 
-/// Where the HPAs come from.
+/// Source of the HPAs.
 pub enum Hpas {
-    /// The Kubernetes cluster of the configuration, if that is enabled.
+    /// The configured Kubernetes cluster, if enabled.
     Cluster,
-    /// This channel: for the demo, which has no Kubernetes.
+    /// A channel, for the demo without Kubernetes.
     Given(watch::Receiver<Option<Vec<Arc<HpaFacts>>>>),
 }
 
@@ -89,16 +89,17 @@ impl App {
     /// Starts every part. Neither Kafka nor Kubernetes has to be reachable.
     ///
     /// # Errors
-    /// What cannot work however long one waits: a property that librdkafka refuses, an address
-    /// that is taken, a certificate that cannot be read, no kubeconfig.
+    /// A permanent problem: an unsupported property, an address in use, an unreadable certificate,
+    /// no kubeconfig.
     pub async fn start(config: &Config, hpas: Hpas) -> anyhow::Result<Self> {
-        // Bind first: a port that is taken is the likeliest mistake, and the cheapest to find.
+        // Bind first: a port in use is the most likely mistake, and the cheapest to detect.
         let external = serve::listen::bind(
             config.server.external_metrics.listen,
             "server.external_metrics.listen",
         )?;
         let http = serve::listen::bind(config.server.http.listen, "server.http.listen")?;
-        // Whoever does not lead has no client: what is made now only shows that it can be.
+        // Followers have no Kafka clients. These are created only to validate their settings, and
+        // dropped on a blocking thread because that takes long.
         let sources = clusters::sources(config)?;
         tokio::task::spawn_blocking(move || drop(sources));
         let mut tasks = JoinSet::new();
@@ -110,16 +111,16 @@ impl App {
         let elected = leader::elect(config, client.as_ref(), listens, stepping_down, &mut tasks);
         let is_elected = elected.is_some();
         let leading = elected.unwrap_or_else(Leading::alone);
-        let tls = certificate::of(config, client.as_ref(), &leading.own, &mut tasks)?;
+        let tls = certificate::server_tls(config, client.as_ref(), &leading.own, &mut tasks)?;
         let forwarder = match is_elected {
             true => Some(leader::forwarder(config, &tls).await?),
             false => None,
         };
         let (publisher, reader) = snapshot_channel::channel(terms::unknown(config));
-        let (interests, interests_in) = mpsc::channel(INTERESTS_WAITING);
-        let (queries, queries_in) = mpsc::channel(QUERIES_WAITING);
+        let (interests, interests_in) = mpsc::channel(MAX_PENDING_INTERESTS);
+        let (queries, queries_in) = mpsc::channel(MAX_PENDING_QUERIES);
         if let Some(client) = client.clone() {
-            let (notices, told) = k8s::events::channel();
+            let (notices, pending_events) = k8s::events::channel();
             let writing = WriteGuard {
                 client,
                 reader: reader.clone(),
@@ -129,12 +130,12 @@ impl App {
                 from: Arc::default(),
                 notices,
             };
-            writers::spawn(writing, told, config.cap.read_only, &mut tasks);
+            writers::spawn(writing, pending_events, config.cap.read_only, &mut tasks);
         }
         let polling = terms::Terms {
             config: config.clone(),
             leadership: leading.own.clone(),
-            store: state_store::Store::of(config, client.as_ref()),
+            store: state_store::Store::from_config(config, client.as_ref()),
             publisher,
             inputs: Inputs {
                 hpas,
@@ -146,7 +147,7 @@ impl App {
         tasks.spawn(async move { (POLLER, polling.poll().await) });
 
         let readiness = serve::health::Readiness::new(reader.clone(), Instant::now(), stopping)
-            .led(leading.clone());
+            .with_leadership(leading.clone());
         let build = BuildInfo {
             version: env!("CARGO_PKG_VERSION").into(),
             librdkafka: librdkafka_version(),
@@ -184,10 +185,10 @@ impl App {
             readiness,
             build,
         });
-        let fresh = tls.clone().keep_fresh(SystemTime::now);
+        let renewal = tls.clone().keep_fresh(SystemTime::now);
         tasks.spawn(async move {
-            ("upkeep of the certificate", {
-                fresh.await;
+            ("certificate renewal", {
+                renewal.await;
                 Ok(())
             })
         });
@@ -204,7 +205,7 @@ impl App {
         let stopped = wait_for_stop(closing);
         tasks.spawn(async move {
             (
-                SIDE,
+                ADMIN,
                 http.serve_plain(side, stopped).await.map_err(Into::into),
             )
         });
@@ -219,7 +220,7 @@ impl App {
         Ok(Self { tasks, ..app })
     }
 
-    /// Runs until `shutdown` resolves, then drains.
+    /// Runs until `shutdown` resolves, then shuts down.
     ///
     /// # Errors
     /// A part that ended by itself.
@@ -238,27 +239,28 @@ impl App {
         }
     }
 
-    /// In this order: the poller says for the last time what it remembers, and that is kept; then the
-    /// Lease is given back, and whoever leads next reads what was kept; then the servers, which until
-    /// then pass on what they are asked, end when their last answer is out. Everything else is dropped.
+    /// Shuts down in this order: the poller reports its state a last time and it is saved; the
+    /// Lease is released, so that the next leader reads that state; the servers, which forward
+    /// requests until then, finish their responses. Everything else is dropped.
     async fn drain(mut self) {
-        tracing::info!("stopping");
+        tracing::info!("shutting down");
         let stopped = tokio::time::Instant::now();
         self.stop.send_replace(true);
-        self.ended(&[POLLER], KEPT_WITHIN).await;
+        self.wait_for(&[POLLER], SAVE_TIMEOUT).await;
         self.step_down.send_replace(true);
         if self.is_elected {
-            self.ended(&[LEASE], GIVEN_BACK_WITHIN).await;
-            // Who is not told yet that this one ends still asks it, and is answered by the next leader.
-            tokio::time::sleep_until(stopped + LINGERS).await;
+            self.wait_for(&[LEASE], LEASE_RELEASE_TIMEOUT).await;
+            // Callers that do not know yet that this pod is stopping still send requests; they are
+            // forwarded to the next leader.
+            tokio::time::sleep_until(stopped + LINGER).await;
         }
         self.close.send_replace(true);
-        let left = DRAIN.saturating_sub(stopped.elapsed());
-        self.ended(&[EXTERNAL, SIDE], left).await;
+        let left = DRAIN_TIMEOUT.saturating_sub(stopped.elapsed());
+        self.wait_for(&[EXTERNAL, ADMIN], left).await;
     }
 
-    /// Waits until these have ended, for so long at most.
-    async fn ended(&mut self, parts: &[&'static str], within: Duration) {
+    /// Waits for these parts to end, up to a timeout.
+    async fn wait_for(&mut self, parts: &[&'static str], within: Duration) {
         let mut left = parts.to_vec();
         let ending = async {
             while !left.is_empty() {
@@ -269,17 +271,17 @@ impl App {
             }
         };
         if tokio::time::timeout(within, ending).await.is_err() {
-            tracing::warn!(parts = left.join(", "), "going on before these had ended");
+            tracing::warn!(parts = left.join(", "), "these parts did not stop in time");
         }
     }
 }
 
-/// Whether this is a pod: every pod has the variable, and hardly anything else.
+/// Whether this process runs in a pod, where Kubernetes always sets this variable.
 fn in_pod() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
 async fn wait_for_stop(mut stopping: watch::Receiver<bool>) {
-    // An error means that the daemon itself is gone, which is a reason to stop as well.
+    // An error means that the daemon is gone, which is a reason to stop too.
     let _ = stopping.wait_for(|stop| *stop).await;
 }

@@ -1,8 +1,8 @@
-//! Asks Kafka. The only place that knows its protocol and its client libraries.
+//! The Kafka clients: the only place that knows Kafka's protocol and client libraries.
 //!
-//! [`KafkaSource`] is one Kafka cluster as an [`OffsetSource`]; which client is behind it is nobody
-//! else's concern. There are two: [`wire`], at one connection per broker whatever the number of
-//! groups, and [`librdkafka`], for any login and any broker, at a client per group.
+//! [`KafkaSource`] implements [`OffsetSource`] for one Kafka cluster and hides which client is
+//! behind it. There are two: [`wire`] uses one connection per broker whatever the number of groups;
+//! [`librdkafka`] supports every login and every broker at the price of one client per group.
 
 mod codes;
 mod credential_reload;
@@ -22,9 +22,9 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use self::credential_reload::CredentialReload;
+use self::credential_reload::ReloadingClient;
 use self::login::TokenSettings;
-use self::wire::Support;
+use self::wire::PropertySupport;
 use crate::model::kafka::fault::ConnectionFault;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
@@ -33,32 +33,30 @@ use crate::poller::OffsetSource;
 
 pub use self::features::Feature;
 
-/// What a client needs to know of a cluster.
+/// Everything a client needs to connect to one cluster.
 #[derive(Clone)]
 pub struct ClientSettings {
-    /// Its configured name.
     pub name: ClusterName,
-    /// librdkafka properties, secrets resolved. Never logged, hence no `Debug`.
+    /// librdkafka properties with secrets resolved. Never logged, hence no `Debug`.
     pub properties: BTreeMap<String, String>,
-    /// Where the tokens of an OAUTHBEARER login come from, where the properties do not say.
+    /// Token source of an OAUTHBEARER login, where the properties do not name one.
     pub token: Option<TokenSettings>,
-    /// The most groups that are read at once.
+    /// Maximum number of groups read at once; limits librdkafka's clients.
     pub max_groups: usize,
-    /// Which client asks.
-    pub client: Client,
-    /// Reads the properties and the token source again, where they hold what files say.
-    pub renew: Option<Renew>,
+    pub client: ClientKind,
+    /// Rereads properties and token source from the files they refer to; `None` if they refer to
+    /// none.
+    pub renew: Option<ReloadCredentials>,
 }
 
-/// Gives a cluster's properties and token source as its files have them now; else which file cannot
-/// be read.
-pub type Renew = Arc<dyn Fn() -> Result<Renewed, String> + Send + Sync>;
+/// Reads a cluster's credentials from its files; the error names the file that cannot be read.
+pub type ReloadCredentials = Arc<dyn Fn() -> Result<Credentials, String> + Send + Sync>;
 
-/// What files may change of a cluster's [`ClientSettings`].
-pub type Renewed = (BTreeMap<String, String>, Option<TokenSettings>);
+/// The part of [`ClientSettings`] that changes when files change: properties and token source.
+pub type Credentials = (BTreeMap<String, String>, Option<TokenSettings>);
 
 impl ClientSettings {
-    fn refused(&self, reason: String) -> SetupError {
+    fn setup_error(&self, reason: String) -> SetupError {
         SetupError {
             cluster: self.name.clone(),
             reason,
@@ -71,60 +69,59 @@ impl ClientSettings {
     }
 }
 
-/// Which client asks a cluster.
+/// The client library used for a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Client {
-    /// The wire client where it supports the properties, else librdkafka.
+pub enum ClientKind {
+    /// The wire client if it supports all properties, otherwise librdkafka.
     #[default]
     Auto,
-    /// The wire client: a connection to each broker, whatever the number of groups.
+    /// The wire client: one connection per broker, whatever the number of groups.
     Wire,
-    /// librdkafka: every login it knows, old brokers too, at a client for each group.
+    /// librdkafka: supports Kerberos and old brokers, but needs one client per group.
     Librdkafka,
 }
 
-/// Why a client could not be set up, without the values of its properties.
+/// A client that could not be set up. Never shows the value of a property.
 #[derive(Debug, thiserror::Error)]
 #[error("cluster {cluster:?}: {reason}")]
 pub struct SetupError {
-    /// The cluster.
     pub cluster: ClusterName,
-    /// What the client refuses, naming the property.
+    /// What the client rejects, by property name.
     pub reason: String,
 }
 
-/// One Kafka cluster. Credentials that change in their files are used from then on.
-pub struct KafkaSource(Arc<CredentialReload>);
+/// One Kafka cluster. Changed credential files are picked up without a restart.
+pub struct KafkaSource(Arc<ReloadingClient>);
 
 impl KafkaSource {
-    /// Sets up the client. Does not wait for the cluster, which may be unreachable for long.
+    /// Sets up the client. Does not wait for the cluster, which may stay unreachable for long.
     ///
     /// # Errors
-    /// A property that the client refuses; a token source that lacks what it needs.
+    /// A property that the client rejects, or an incomplete token source.
     pub fn connect(settings: ClientSettings) -> Result<Self, SetupError> {
-        CredentialReload::start(with_client(settings)?).map(Self)
+        ReloadingClient::start(with_client(settings)?).map(Self)
     }
 
-    /// The names of all the cluster's groups, as far as brokers tell by `deadline`.
+    /// Lists the cluster's groups, as far as brokers answer by `deadline`.
     pub async fn list_groups(&self, deadline: Instant) -> GroupList {
-        match self.0.asking().as_ref() {
-            PendingSweep::Librdkafka(source) => source.list_groups(deadline).await,
-            PendingSweep::Wire(source) => source.list_groups(deadline).await,
+        match self.0.active().as_ref() {
+            ActiveClient::Librdkafka(source) => source.list_groups(deadline).await,
+            ActiveClient::Wire(source) => source.list_groups(deadline).await,
         }
     }
 
-    /// The client that asks: never [`Client::Auto`].
+    /// The client in use: never [`ClientKind::Auto`].
     #[must_use]
-    pub fn client(&self) -> Client {
-        match self.0.asking().as_ref() {
-            PendingSweep::Librdkafka(_) => Client::Librdkafka,
-            PendingSweep::Wire(_) => Client::Wire,
+    pub fn client(&self) -> ClientKind {
+        match self.0.active().as_ref() {
+            ActiveClient::Librdkafka(_) => ClientKind::Librdkafka,
+            ActiveClient::Wire(_) => ClientKind::Wire,
         }
     }
 }
 
-/// Checks what [`KafkaSource::connect`] refuses before it connects: a client that does not support the properties, or a
-/// login that is not built into this binary.
+/// Checks what [`KafkaSource::connect`] rejects before it connects: a client that does not support
+/// the properties, or a login that is not built into this binary.
 ///
 /// # Errors
 /// The property or the cargo feature.
@@ -132,53 +129,57 @@ pub fn check(settings: ClientSettings) -> Result<(), SetupError> {
     with_client(settings).map(drop)
 }
 
-/// The settings with the client that is to ask: never [`Client::Auto`].
+/// Replaces [`ClientKind::Auto`] by the client that will be used.
 fn with_client(mut settings: ClientSettings) -> Result<ClientSettings, SetupError> {
     if settings.token.is_some() {
         require_oauthbearer(&mut settings)?;
     }
-    let client = match (settings.client, Support::of(&settings.properties)) {
-        (Client::Auto | Client::Wire, Support::Wire) => Client::Wire,
-        (Client::Wire, Support::Librdkafka(reasons)) => {
-            return Err(settings.refused(format!(
-                "client: wire does not support {}; auto and librdkafka do",
+    let client = match (
+        settings.client,
+        PropertySupport::for_properties(&settings.properties),
+    ) {
+        (ClientKind::Auto | ClientKind::Wire, PropertySupport::Wire) => ClientKind::Wire,
+        (ClientKind::Wire, PropertySupport::Librdkafka(reasons)) => {
+            return Err(settings.setup_error(format!(
+                "client: wire does not support {}; set client: auto or librdkafka",
                 reasons.join(", ")
             )));
         }
-        (Client::Auto, Support::Librdkafka(reasons)) => {
+        (ClientKind::Auto, PropertySupport::Librdkafka(reasons)) => {
             let because = reasons.join(", ");
-            tracing::info!(cluster = %settings.name, because, "read by librdkafka");
-            Client::Librdkafka
+            tracing::info!(cluster = %settings.name, because, "using librdkafka: the wire client does not support some properties");
+            ClientKind::Librdkafka
         }
-        (Client::Librdkafka, _) => Client::Librdkafka,
+        (ClientKind::Librdkafka, _) => ClientKind::Librdkafka,
     };
-    features::check(&settings, client).map_err(|reason| settings.refused(reason))?;
+    features::check(&settings, client).map_err(|reason| settings.setup_error(reason))?;
     Ok(ClientSettings { client, ..settings })
 }
 
 impl OffsetSource for KafkaSource {
     async fn observe(&self, plan: SweepPlan, deadline: Instant) -> Observation {
-        match self.0.asking().as_ref() {
-            PendingSweep::Librdkafka(source) => source.observe(plan, deadline).await,
-            PendingSweep::Wire(source) => source.observe(plan, deadline).await,
+        match self.0.active().as_ref() {
+            ActiveClient::Librdkafka(source) => source.observe(plan, deadline).await,
+            ActiveClient::Wire(source) => source.observe(plan, deadline).await,
         }
     }
 }
 
 /// The client behind a [`KafkaSource`].
-enum PendingSweep {
-    Librdkafka(librdkafka::Librdkafka),
-    Wire(wire::Wire),
+enum ActiveClient {
+    Librdkafka(librdkafka::LibrdkafkaClient),
+    Wire(wire::WireClient),
 }
 
-/// The settings that a client is set up with: tokens started, or those of before where their source is
-/// the same, and without the properties that say where tokens come from.
-fn log_in(
+/// Prepares token logins: starts the token source, or reuses the tokens of `before` if their source
+/// is unchanged, and removes the token source's properties, which librdkafka would try to use
+/// itself.
+fn prepare_login(
     mut settings: ClientSettings,
     before: Option<&ClientSettings>,
 ) -> Result<ClientSettings, SetupError> {
-    let of = TokenSettings::of(settings.token.take(), &settings.properties);
-    let wanted = of.map_err(|reason| settings.refused(reason))?;
+    let of = TokenSettings::from_properties(settings.token.take(), &settings.properties);
+    let wanted = of.map_err(|reason| settings.setup_error(reason))?;
     let Some(wanted) = wanted else {
         return Ok(settings);
     };
@@ -192,19 +193,19 @@ fn log_in(
         None => Handle::try_current()
             .map_err(|error| error.to_string())
             .and_then(|runtime| wanted.start(&settings.name, settings.bootstrap(), &runtime))
-            .map_err(|reason| settings.refused(reason))?,
+            .map_err(|reason| settings.setup_error(reason))?,
     };
     settings.token = Some(started);
     Ok(settings)
 }
 
-/// A token source is no use without the login that takes tokens.
+/// Checks that the login mechanism is OAUTHBEARER, or selects it if none is configured.
 fn require_oauthbearer(settings: &mut ClientSettings) -> Result<(), SetupError> {
     let get = |name: &str| settings.properties.get(name).map(String::as_str);
     let protocol = get("security.protocol").unwrap_or("plaintext");
     if !protocol.to_ascii_lowercase().starts_with("sasl_") {
-        let reason = "token: needs property security.protocol to be SASL_SSL (or SASL_PLAINTEXT)";
-        return Err(settings.refused(reason.into()));
+        let reason = "token: requires property security.protocol: SASL_SSL (or SASL_PLAINTEXT)";
+        return Err(settings.setup_error(reason.into()));
     }
     match get("sasl.mechanism").or_else(|| get("sasl.mechanisms")) {
         Some("OAUTHBEARER") => {}
@@ -213,25 +214,25 @@ fn require_oauthbearer(settings: &mut ClientSettings) -> Result<(), SetupError> 
             settings.properties.insert(name, "OAUTHBEARER".into());
         }
         Some(_) => {
-            let reason = "token: needs property sasl.mechanism to be OAUTHBEARER, or left out";
-            return Err(settings.refused(reason.into()));
+            let reason =
+                "token: requires property sasl.mechanism: OAUTHBEARER; change it or remove it";
+            return Err(settings.setup_error(reason.into()));
         }
     }
     Ok(())
 }
 
-/// The groups of a cluster.
 #[derive(Clone, Debug)]
 pub struct GroupList {
-    /// Their names, sorted.
+    /// Group names, sorted.
     pub groups: Vec<GroupId>,
-    /// What is missing from them and why, in words; empty where every broker answered.
+    /// Why some groups may be missing; empty if every broker answered.
     pub faults: Vec<String>,
-    /// What keeps the cluster from answering, where something does.
+    /// The connection problem, if the cluster does not answer.
     pub connection: Option<ConnectionFault>,
 }
 
-/// The version of librdkafka that this binary carries.
+/// The version of the librdkafka linked into this binary.
 #[must_use]
 pub fn librdkafka_version() -> String {
     rdkafka::util::get_rdkafka_version().1

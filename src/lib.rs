@@ -1,19 +1,22 @@
-//! lagwise: consumer lag of Kafka groups as an external metric for the Kubernetes HPA, never more
-//! than their partitions can use.
+//! lagwise serves the consumer lag of Kafka groups as an external metric for the Kubernetes HPA,
+//! and keeps the HPA from scaling beyond the replicas that the partitions can use.
 //!
-//! Data flows one way. A source in [`kafka`] answers a plan with an observation (what the brokers
-//! said); the [`poller`] turns observations into snapshots by the pure rules of [`model`] and
-//! [`snapshot_channel`]es them; [`serve`] answers from the latest one, and [`k8s`] tells the poller which
-//! HPAs ask for what; [`persistence`] keeps what has to survive a restart, [`leader_election`] says which of
-//! several daemons decides, and [`certificates`] are what they all serve with. [`daemon`] wires them,
-//! [`cli`] prints.
+//! Data flows one way. A client in [`kafka`] answers a sweep plan with an observation (what the
+//! brokers said). The [`poller`] turns observations into snapshots by the pure rules of [`model`]
+//! and publishes them through [`snapshot_channel`]. [`serve`] answers requests from the latest
+//! snapshot; [`k8s`] watches HPAs for the poller and writes decisions back. [`persistence`] stores
+//! what must survive a restart, [`leader_election`] decides which replica polls and writes,
+//! [`certificates`] maintains the replicas' shared certificates, and [`authentication`] is the
+//! interface for access reviews. [`config`] is the validated configuration, [`telemetry`] logs and
+//! counts, [`daemon`] wires everything, and [`cli`] has the commands.
 //!
 //! Invariants:
-//! - An unknown is never a number: every reading is a `Result`, and a group with an unknown
-//!   partition serves its last complete reading until that is too old, then an error.
-//! - Committed offsets are read before log ends, so that a live consumer has no negative lag.
-//! - Only snapshots leave the poller's task; components share no lock.
-//! - `kafka`, `k8s` and `serve` do not know one another (`tests/layering` checks it).
+//! - Unknown is never a number: every reading is a `Result`. A group with an unknown partition
+//!   serves its last complete reading until that is stale, then an error.
+//! - Committed offsets are read before log-end offsets, so that a live consumer has no negative
+//!   lag.
+//! - Only snapshots leave the poller's task; components share no locks.
+//! - `kafka`, `k8s` and `serve` do not depend on one another (checked by `tests/layering`).
 
 pub mod authentication;
 pub mod certificates;

@@ -1,4 +1,4 @@
-//! The binary: parses the command line, runs, turns the outcome into an exit code.
+//! The binary: parses the command line, runs the command, and sets the exit code.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -14,13 +14,12 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     let outcome = runtime.block_on(cli.run());
-    // A read of Kafka may still be waiting for its deadline; nobody waits for it any more.
+    // A blocking read of Kafka may still wait for its deadline; do not wait for it.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome.unwrap_or_else(|error| fail(&error))
 }
 
-/// Two threads do all the work there is. One for each core would have the allocator keep a share of
-/// memory for each.
+/// Two threads suffice. With one per core the allocator would keep memory for each.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2));
     tokio::runtime::Builder::new_multi_thread()
@@ -30,7 +29,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    // Where standard error is closed there is nobody left to tell.
+    // If standard error is closed, nobody is left to inform.
     let _ = writeln!(std::io::stderr(), "lagwise: {error:#}");
     ExitCode::FAILURE
 }

@@ -1,7 +1,8 @@
-//! What lagwise answers over the network, always from the latest snapshot: the external metrics
-//! API ([`external`]) over TLS, by whoever leads ([`forward`]), and Prometheus metrics and health ([`admin`]) over plain HTTP.
+//! HTTP servers. All answers come from the latest snapshot: the external metrics API ([`external`])
+//! over TLS, answered by the leader ([`forward`]), and the admin endpoints for Prometheus and
+//! people ([`admin`]) over plain HTTP.
 //!
-//! Nothing here waits for Kafka, except a first read that a request asked for, and that shortly.
+//! Nothing here waits for Kafka, except for a short first read of a group that a request asks for.
 //! HTTP status codes are decided here and nowhere else.
 
 pub mod access_log;
@@ -37,11 +38,9 @@ pub fn metric_families() -> Vec<Family> {
     of_snapshots.chain(crate::telemetry::families()).collect()
 }
 
-/// Which build answers.
+/// Versions of this build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildInfo {
-    /// The version of lagwise.
     pub version: String,
-    /// The version of librdkafka in it.
     pub librdkafka: String,
 }

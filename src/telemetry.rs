@@ -1,5 +1,5 @@
-//! What lagwise says of itself: each event is one struct, whose `emit` writes the log line and
-//! moves the counter together, so that neither exists without the other.
+//! Log lines and metrics of the process. Each event is a struct whose `emit` writes the log line
+//! and updates the metric together, so that neither exists without the other.
 
 pub mod api;
 pub mod cap;
@@ -22,10 +22,10 @@ use crate::model::kafka::fault::ConnectionFault;
 use crate::model::units::newtypes::ClusterName;
 use family::Family;
 
-/// The daemon's own counters, in the process's one registry.
+/// Registry of the daemon's own metrics.
 pub static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     let registry = Registry::new();
-    // Reads /proc, so it exists on Linux only. Refused only if it were registered twice.
+    // Reads /proc, so Linux only. Registration fails only if repeated.
     #[cfg(target_os = "linux")]
     let _ = registry.register(Box::new(
         prometheus::process_collector::ProcessCollector::for_self(),
@@ -133,21 +133,19 @@ fn collectors() -> Vec<&'static dyn Collector> {
     all
 }
 
-/// A sweep of a cluster is over.
+/// A sweep of a cluster finished.
 #[derive(Debug)]
 pub struct PollFinished<'a> {
-    /// The cluster.
     pub cluster: &'a ClusterName,
-    /// From the first request to the last answer, or the deadline.
+    /// From the first request to the last response, or the deadline.
     pub took: Duration,
-    /// Group-topics asked about.
+    /// Group-topics read.
     pub group_topics: usize,
-    /// Readings with an unknown; a group of which no topic is known counts, too.
+    /// Group-topics with unknown partitions; a group without known topics also counts.
     pub incomplete: usize,
 }
 
 impl PollFinished<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         let outcome = if self.incomplete == 0 {
             "complete"
@@ -168,17 +166,14 @@ impl PollFinished<'_> {
     }
 }
 
-/// A cluster stopped answering, or does so for another cause than before.
+/// A cluster stopped answering, or does not answer for a new reason.
 #[derive(Debug)]
 pub struct ConnectionLost<'a> {
-    /// The cluster.
     pub cluster: &'a ClusterName,
-    /// Why.
     pub fault: &'a ConnectionFault,
 }
 
 impl ConnectionLost<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         CONNECTION_FAULTS
             .with_label_values(&[self.cluster.as_str(), self.fault.kind.label()])
@@ -195,26 +190,23 @@ impl ConnectionLost<'_> {
 /// A cluster answers again.
 #[derive(Debug)]
 pub struct ConnectionRestored<'a> {
-    /// The cluster.
     pub cluster: &'a ClusterName,
-    /// How long it did not.
+    /// How long it was interrupted.
     pub after: Duration,
 }
 
 impl ConnectionRestored<'_> {
-    /// Logs.
     pub fn emit(&self) {
         let after = Duration::from_secs(self.after.as_secs());
         tracing::info!(cluster = %self.cluster, after = %humantime::format_duration(after), "Kafka cluster answers again");
     }
 }
 
-/// A finding that did not exist before.
+/// A new finding.
 #[derive(Debug)]
 pub struct FindingRaised<'a>(pub &'a Finding);
 
 impl FindingRaised<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         let finding = self.0;
         let (code, kind) = (finding.code.code(), finding.code.label());
@@ -260,21 +252,18 @@ impl IncidentDetected<'_> {
     }
 }
 
-/// What has to survive a restart was saved.
+/// The persistent state was saved.
 #[derive(Debug)]
 pub struct StateSaved<'a> {
-    /// Where.
     pub place: &'a str,
-    /// Its size.
     pub bytes: usize,
-    /// Groups that were left out for want of room.
+    /// Groups omitted because of the size limit.
     pub dropped: usize,
-    /// Whether it could not be before.
+    /// Whether the previous save failed.
     pub again: bool,
 }
 
 impl StateSaved<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         let (place, bytes, groups) = (self.place, self.bytes, self.dropped);
         let outcome = if groups == 0 { "saved" } else { "trimmed" };
@@ -284,82 +273,74 @@ impl StateSaved<'_> {
                 place,
                 bytes,
                 groups,
-                "state is too large: saved without the groups that need it least"
+                "state is too large: saved without the groups that matter least"
             );
         } else if self.again {
-            tracing::info!(place, bytes, "state can be saved again");
+            tracing::info!(place, bytes, "saving the state works again");
         } else {
             tracing::debug!(place, bytes, "state saved");
         }
     }
 }
 
-/// The state cannot be saved, for a cause that is new.
+/// Saving the state fails for a new reason.
 #[derive(Debug)]
 pub struct StateUnwritten<'a> {
-    /// Where.
     pub place: &'a str,
-    /// Why.
     pub reason: &'a dyn std::error::Error,
 }
 
 impl StateUnwritten<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         STATE_SAVES.with_label_values(&["failed"]).inc();
-        tracing::warn!(place = self.place, reason = %self.reason, "state cannot be saved: a restart will forget it");
+        tracing::warn!(place = self.place, reason = %self.reason, "cannot save the state: it will be lost on a restart");
     }
 }
 
-/// The state cannot be read, for a cause that is new.
+/// Reading the state fails for a new reason.
 #[derive(Debug)]
 pub struct StateUnread<'a> {
-    /// Where.
     pub place: &'a str,
-    /// Why.
     pub reason: &'a dyn std::error::Error,
 }
 
 impl StateUnread<'_> {
-    /// Logs.
     pub fn emit(&self) {
-        tracing::warn!(place = self.place, reason = %self.reason, "state cannot be read: trying again, and saving nothing until then");
+        tracing::warn!(place = self.place, reason = %self.reason, "cannot read the state: retrying, and not saving until it can be read");
     }
 }
 
-/// The state that was found is none that can be used.
+/// The stored state is not usable.
 #[derive(Debug)]
 pub struct StateUnusable<'a> {
-    /// Where.
     pub place: &'a str,
-    /// Why.
     pub reason: &'a str,
 }
 
 impl StateUnusable<'_> {
-    /// Logs.
     pub fn emit(&self) {
-        tracing::warn!(place = self.place, reason = self.reason, "state ignored");
+        tracing::warn!(
+            place = self.place,
+            reason = self.reason,
+            "ignoring the stored state"
+        );
     }
 }
 
-/// A watch on the Kubernetes API failed, or does so for another cause than before.
+/// A watch on the Kubernetes API failed, or fails for a new reason.
 #[derive(Debug)]
 pub struct WatchLost<'a> {
-    /// What is watched.
     pub watched: &'static str,
-    /// Why.
     pub reason: &'a str,
 }
 
 impl WatchLost<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         WATCH_FAILURES.with_label_values(&[self.watched]).inc();
         tracing::warn!(
             watched = self.watched,
             reason = self.reason,
-            "Kubernetes watch failed: going on with what is known"
+            "Kubernetes watch failed: continuing with the last known objects"
         );
     }
 }
@@ -367,14 +348,12 @@ impl WatchLost<'_> {
 /// A watch on the Kubernetes API works again.
 #[derive(Debug)]
 pub struct WatchRestored {
-    /// What is watched.
     pub watched: &'static str,
-    /// How long it did not.
+    /// How long it was interrupted.
     pub after: Duration,
 }
 
 impl WatchRestored {
-    /// Logs.
     pub fn emit(&self) {
         let after = Duration::from_secs(self.after.as_secs());
         tracing::info!(
@@ -385,19 +364,17 @@ impl WatchRestored {
     }
 }
 
-/// The ConfigMap about the front proxy says nothing that can be used.
+/// The ConfigMap with the trusted certificates is not usable.
 #[derive(Debug)]
 pub struct TrustUnusable<'a> {
-    /// Why.
     pub reason: &'a dyn std::error::Error,
 }
 
 impl TrustUnusable<'_> {
-    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             reason = %self.reason,
-            "ConfigMap kube-system/extension-apiserver-authentication cannot be used"
+            "cannot use ConfigMap kube-system/extension-apiserver-authentication"
         );
     }
 }

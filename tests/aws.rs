@@ -1,4 +1,4 @@
-//! Tokens for Amazon MSK, with the credentials of a pod: each case is a process of its own, with the
+//! TokenCache for Amazon MSK, with the credentials of a pod: each case is a process of its own, with the
 //! environment that the service gives one, and a local server in the service's place that checks what
 //! it is asked.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use lagwise::kafka::login::{TokenSettings, TokenSource, Tokens};
+use lagwise::kafka::login::{TokenCache, TokenSettings, TokenSource};
 
 /// Set in the processes that the tests start: which role they are to take on, or nothing.
 const CHILD: &str = "LAGWISE_TEST_ROLE";
@@ -30,11 +30,11 @@ async fn child() {
         role_arn: (!role.is_empty()).then_some(role),
     });
     let runtime = tokio::runtime::Handle::current();
-    let tokens = Tokens::start(&settings, &"main".into(), "b:9098", &runtime).unwrap();
+    let tokens = TokenCache::start(&settings, &"main".into(), "b:9098", &runtime).unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    match tokens.token(deadline).await {
+    match tokens.wait(deadline).await {
         Ok(token) => {
-            let left = token.left(SystemTime::now()).as_secs();
+            let left = token.remaining(SystemTime::now()).as_secs();
             println!("\ntoken={} left={left}", token.value());
         }
         Err(error) => println!("\nerror={error}"),

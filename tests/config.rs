@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use lagwise::config::{AuthMode, ClientKind, Config, Environment, LogFormat, json_schema};
+use lagwise::config::{AuthMode, ClientChoice, Config, Environment, LogFormat, json_schema};
 use lagwise::model::settings::By;
 use lagwise::model::units::newtypes::{Isolation, OffsetReset};
 use proptest::prelude::*;
@@ -217,7 +217,7 @@ fn the_least_file_has_every_default() {
     let cluster = &config.clusters[0];
     assert_eq!(
         (cluster.name.as_str(), cluster.client, cluster.max_groups),
-        ("main", ClientKind::Auto, 50)
+        ("main", ClientChoice::Auto, 50)
     );
     assert_eq!(config.poll.interval, Duration::from_secs(5));
     assert_eq!(config.poll.deadline, Duration::from_secs(4));
@@ -264,7 +264,7 @@ fn every_key_can_be_set() {
          server:\n  external_metrics: {listen: '[::1]:1', auth: none, tls: {cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  http: {listen: '127.0.0.1:2'}\n\
          log: {format: json, filter: 'warn,lagwise::kafka=debug'}\n",
     );
-    assert_eq!(config.clusters[0].client, ClientKind::Librdkafka);
+    assert_eq!(config.clusters[0].client, ClientChoice::Librdkafka);
     assert_eq!(config.clusters[0].max_groups, 7);
     assert_eq!(config.poll.deadline, Duration::from_millis(900));
     assert_eq!(config.poll.max_staleness, Duration::from_secs(90));

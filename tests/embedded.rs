@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lagwise::kafka::embedded::Embedded;
-use lagwise::kafka::{Client, ClientSettings, KafkaSource};
+use lagwise::kafka::embedded::EmbeddedCluster;
+use lagwise::kafka::{ClientKind, ClientSettings, KafkaSource};
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::Observation;
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
@@ -67,7 +67,7 @@ async fn observe(source: &KafkaSource, plan: SweepPlan) -> Observation {
 
 #[tokio::test]
 async fn reads_commits_and_ends_partition_by_partition() {
-    let broker = Embedded::start("main", 3).unwrap();
+    let broker = EmbeddedCluster::start("main", 3).unwrap();
     broker.create_topic("orders", 6).unwrap();
     let bootstrap = broker.bootstrap();
     produce(&bootstrap, "orders", 0, 10);
@@ -97,12 +97,12 @@ async fn reads_commits_and_ends_partition_by_partition() {
 /// The mock brokers know old versions only, so this is the wire client's way of asking them.
 #[tokio::test]
 async fn the_wire_client_reads_the_same() {
-    let broker = Embedded::start("main", 3).unwrap();
+    let broker = EmbeddedCluster::start("main", 3).unwrap();
     broker.create_topic("orders", 6).unwrap();
     let bootstrap = broker.bootstrap();
     produce(&bootstrap, "orders", 0, 10);
     commit(&bootstrap, "workers", "orders", &[(0, 4), (1, 0)]);
-    let [wire, librdkafka] = [Client::Wire, Client::Librdkafka].map(|client| {
+    let [wire, librdkafka] = [ClientKind::Wire, ClientKind::Librdkafka].map(|client| {
         KafkaSource::connect(ClientSettings {
             client,
             ..broker.settings()
@@ -121,7 +121,7 @@ async fn the_wire_client_reads_the_same() {
 
 #[tokio::test]
 async fn finds_the_topics_that_a_group_committed_on() {
-    let broker = Embedded::start("main", 1).unwrap();
+    let broker = EmbeddedCluster::start("main", 1).unwrap();
     for topic in ["a", "b", "c"] {
         broker.create_topic(topic, 2).unwrap();
     }
@@ -140,7 +140,7 @@ async fn finds_the_topics_that_a_group_committed_on() {
 
 #[tokio::test]
 async fn a_name_that_no_topic_can_have_is_a_missing_topic() {
-    let broker = Embedded::start("main", 1).unwrap();
+    let broker = EmbeddedCluster::start("main", 1).unwrap();
     let source = KafkaSource::connect(broker.settings()).unwrap();
     let long = "t".repeat(600);
     for name in ["", ".", "a b", "nul\0", long.as_str()] {
@@ -152,7 +152,7 @@ async fn a_name_that_no_topic_can_have_is_a_missing_topic() {
 
 #[tokio::test]
 async fn a_cluster_that_is_asked_nothing_is_not_silent() {
-    let broker = Embedded::start("main", 1).unwrap();
+    let broker = EmbeddedCluster::start("main", 1).unwrap();
     let source = KafkaSource::connect(broker.settings()).unwrap();
     for plan in [plan("g", &["nowhere"]), plan("idle", &[])] {
         for sweep in ["with new metadata", "with kept metadata"] {
@@ -164,13 +164,13 @@ async fn a_cluster_that_is_asked_nothing_is_not_silent() {
 
 #[tokio::test]
 async fn more_groups_than_allowed_are_a_fault_not_a_zero() {
-    let broker = Embedded::start("main", 1).unwrap();
+    let broker = EmbeddedCluster::start("main", 1).unwrap();
     broker.create_topic("orders", 1).unwrap();
     let source = KafkaSource::connect(ClientSettings {
         max_groups: 1,
         token: None,
         renew: None,
-        client: Client::Librdkafka,
+        client: ClientKind::Librdkafka,
         ..broker.settings()
     })
     .unwrap();
@@ -195,7 +195,7 @@ async fn an_unreachable_cluster_is_a_fault_by_the_deadline() {
         max_groups: 50,
         token: None,
         renew: None,
-        client: Client::Librdkafka,
+        client: ClientKind::Librdkafka,
     };
     let source = KafkaSource::connect(settings).unwrap();
     let observation = source
@@ -219,7 +219,7 @@ fn a_property_that_librdkafka_refuses_is_named_without_its_value() {
         max_groups: 50,
         token: None,
         renew: None,
-        client: Client::Librdkafka,
+        client: ClientKind::Librdkafka,
     };
     let error = KafkaSource::connect(settings).err().unwrap().to_string();
     assert!(

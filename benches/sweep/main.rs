@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use figures::{Figures, Meter};
-use lagwise::kafka::{Client, ClientSettings, KafkaSource};
+use lagwise::kafka::{ClientKind, ClientSettings, KafkaSource};
 use lagwise::model::kafka::observation::{Observation, Traffic};
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use lagwise::poller::OffsetSource;
@@ -214,9 +214,9 @@ fn contend(kind: &str, bootstrap: &str, workload: Workload, rounds: usize) -> Re
         "limit" => limit(bootstrap, workload, rounds)?,
         kind => {
             let client = if kind == "wire" {
-                Client::Wire
+                ClientKind::Wire
             } else {
-                Client::Librdkafka
+                ClientKind::Librdkafka
             };
             let runtime = tokio::runtime::Runtime::new()?;
             let figures = runtime.block_on(source(client, bootstrap, workload, rounds))?;
@@ -256,7 +256,7 @@ fn limit(bootstrap: &str, workload: Workload, rounds: usize) -> Result<Figures> 
 }
 
 async fn source(
-    client: Client,
+    client: ClientKind,
     bootstrap: &str,
     workload: Workload,
     rounds: usize,
@@ -300,7 +300,7 @@ async fn source(
         traffic = now;
     }
     let mut figures = meter.end()?;
-    if client == Client::Wire {
+    if client == ClientKind::Wire {
         requests.sort_unstable();
         // In some rounds metadata is asked for anew.
         figures.requests_per_round = requests.get(rounds / 2).copied();

@@ -1,36 +1,36 @@
-//! Who asks, for what, and by whose word: the nouns of authentication and authorisation, as
-//! Kubernetes has them.
+//! Types for callers, requested actions and the certificate authorities that the cluster trusts,
+//! modelled after Kubernetes.
 
 use std::collections::BTreeMap;
 
-/// The group that Kubernetes adds to everyone who is known.
+/// Group of all authenticated users; added by Kubernetes.
 pub const AUTHENTICATED: &str = "system:authenticated";
-/// The group of everyone who is not.
+/// Group of anonymous users.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
-/// The user name of everyone who is not known.
+/// User name of anonymous users.
 pub const ANONYMOUS: &str = "system:anonymous";
-/// The group that may do everything, by definition: nobody is asked about it.
+/// Group that may do everything, without any access review.
 pub const MASTERS: &str = "system:masters";
 
-/// Whose certificates the cluster vouches for, as Kubernetes publishes it in the ConfigMap
-/// `kube-system/extension-apiserver-authentication`. At least one of both is there.
+/// Certificate authorities for client certificates, as Kubernetes publishes them in the ConfigMap
+/// `kube-system/extension-apiserver-authentication`. At least one of the two is present.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterTrust {
-    /// The front proxy, which speaks for others.
+    /// Trust in the front proxy, which acts for other users.
     pub front_proxy: Option<FrontProxyTrust>,
-    /// Certificates (PEM, concatenated) that sign those of users (key `client-ca-file`).
+    /// Authorities of users' certificates (PEM, concatenated; key `client-ca-file`).
     pub client_ca_pem: Option<String>,
 }
 
-/// The front proxy's trust (keys `requestheader-*`).
+/// Trust in the front proxy (keys `requestheader-*`).
 ///
-/// A caller whose client certificate chains to `client_ca_pem` and bears an allowed name speaks
-/// for the user named in its headers.
+/// A caller whose client certificate chains to `client_ca_pem` and has an allowed name acts for the
+/// user named in its headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FrontProxyTrust {
-    /// Certificates (PEM, concatenated) that sign the front proxy's client certificate.
+    /// Authorities of the front proxy's client certificate (PEM, concatenated).
     pub client_ca_pem: String,
-    /// Common names that it may bear; empty = any.
+    /// Allowed common names; any if empty.
     pub allowed_names: Vec<String>,
     /// Headers that hold the user's name; the first that is present counts.
     pub username_headers: Vec<String>,
@@ -38,27 +38,25 @@ pub struct FrontProxyTrust {
     pub uid_headers: Vec<String>,
     /// Headers that hold the user's groups, one per value.
     pub group_headers: Vec<String>,
-    /// How headers begin that hold something more about the user.
+    /// Prefixes of headers with extra fields of the user.
     pub extra_prefixes: Vec<String>,
 }
 
-/// Who asks.
+/// The user behind a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The user's name.
     pub user: String,
-    /// The user's identifier, which outlives a name; empty where none is known.
+    /// Unique ID of the user; empty if unknown.
     pub uid: String,
-    /// The user's groups.
     pub groups: Vec<String>,
-    /// What else the one who vouches said, for the authorisers.
+    /// Extra fields from the authenticator, for authorizers.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl Caller {
-    /// Somebody, with the group of the known or the unknown added.
+    /// Adds the group of authenticated users, as Kubernetes does.
     #[must_use]
-    pub fn known(mut self) -> Self {
+    pub fn with_implied_group(mut self) -> Self {
         let has = |group: &str| self.groups.iter().any(|g| g == group);
         if self.user != ANONYMOUS && !has(UNAUTHENTICATED) && !has(AUTHENTICATED) {
             self.groups.push(AUTHENTICATED.to_owned());
@@ -66,7 +64,7 @@ impl Caller {
         self
     }
 
-    /// Nobody in particular.
+    /// The anonymous user.
     #[must_use]
     pub fn anonymous() -> Self {
         Self {
@@ -76,37 +74,32 @@ impl Caller {
         }
     }
 
-    /// Whether nobody need be asked what this caller may do.
+    /// Whether the caller may do everything without an access review.
     #[must_use]
     pub fn is_master(&self) -> bool {
         self.groups.iter().any(|group| group == MASTERS)
     }
 }
 
-/// What somebody wants to do.
+/// An action to authorize.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
-    /// What kind of doing, as a role names it (`list`, `get`, ...).
+    /// RBAC verb (`list`, `get`, ...).
     pub verb: &'static str,
-    /// To what.
     pub object: Object,
 }
 
-/// What is acted on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// A resource of an API group.
     Resource {
-        /// The API group.
         group: &'static str,
-        /// Its version.
         version: &'static str,
-        /// The resource: here, a metric.
+        /// The resource; here, a metric name.
         resource: String,
-        /// The namespace.
         namespace: String,
     },
-    /// A path that is no resource.
+    /// A non-resource path.
     Path(String),
 }
 
@@ -140,14 +133,17 @@ mod tests {
                 groups: groups.iter().map(|g| (*g).to_owned()).collect(),
                 ..Caller::default()
             };
-            caller.known().groups
+            caller.with_implied_group().groups
         };
         assert_eq!(of("mary", &[]), [AUTHENTICATED]);
         assert_eq!(of("mary", &["dev"]), ["dev", AUTHENTICATED]);
         assert_eq!(of("mary", &[AUTHENTICATED]), [AUTHENTICATED]);
         assert_eq!(of(ANONYMOUS, &[UNAUTHENTICATED]), [UNAUTHENTICATED]);
         assert_eq!(of("odd", &[UNAUTHENTICATED]), [UNAUTHENTICATED]);
-        assert_eq!(Caller::anonymous().known(), Caller::anonymous());
+        assert_eq!(
+            Caller::anonymous().with_implied_group(),
+            Caller::anonymous()
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! A certificate authority of our own, for where nobody gives us a certificate.
+//! A self-made certificate authority.
 //!
-//! Clients trust the authority, so its certificate lasts for years while those that it signs are
-//! replaced every few weeks, long before they end. Its PEM texts are all there is to it: whoever
-//! shares them among replicas has all of them trusted alike.
+//! Clients trust the authority, so its certificate lasts for years, while the certificates it signs
+//! are replaced every few weeks, long before they expire. Its state is just two PEM texts, so
+//! replicas share it by sharing a Secret.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -20,18 +20,18 @@ use super::rotation::Validity;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How long an authority lasts.
-const AUTHORITY_LASTS: Duration = DAY.saturating_mul(3650);
+/// Lifetime of an authority.
+const AUTHORITY_LIFETIME: Duration = DAY.saturating_mul(3650);
 
-/// How long a certificate that it signs lasts.
-const SIGNED_LASTS: Duration = DAY.saturating_mul(90);
+/// Lifetime of a server certificate.
+const SIGNED_LIFETIME: Duration = DAY.saturating_mul(90);
 
-/// How far back both begin, for callers whose clocks are late.
+/// Both are backdated, for clients whose clocks are behind.
 const BACKDATED: Duration = Duration::from_secs(3600);
 
 const NAME: &str = "lagwise CA";
 
-/// An authority: its certificate and its key.
+/// A certificate authority: certificate and key.
 #[derive(Clone)]
 pub struct CertificateAuthority {
     certificate_pem: String,
@@ -46,20 +46,18 @@ impl fmt::Debug for CertificateAuthority {
     }
 }
 
-/// A certificate for a server, with its key, both as PEM.
+/// A server certificate and its key, both PEM.
 #[allow(missing_debug_implementations, reason = "it is a secret")]
-pub struct Signed {
-    /// The certificate.
+pub struct SignedCertificate {
     pub certificate_pem: String,
-    /// Its private key.
     pub key_pem: String,
 }
 
-impl Signed {
-    /// Both, as a TLS library wants them.
+impl SignedCertificate {
+    /// Parses both.
     ///
     /// # Errors
-    /// None for what [`CertificateAuthority::sign`] made.
+    /// None for what [`CertificateAuthority::sign`] returned.
     pub fn parts(
         &self,
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), rustls::pki_types::pem::Error>
@@ -72,22 +70,23 @@ impl Signed {
 }
 
 impl CertificateAuthority {
-    /// A new one.
+    /// Generates an authority.
     ///
     /// # Errors
-    /// No randomness to make a key of.
+    /// No randomness for a key.
     pub fn generate(now: SystemTime) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = params();
-        (params.not_before, params.not_after) = validity_period(AUTHORITY_LASTS, now);
+        (params.not_before, params.not_after) = validity_period(AUTHORITY_LIFETIME, now);
         Ok(Self {
             certificate_pem: params.self_signed(&key)?.pem(),
             key_pem: key.serialize_pem(),
         })
     }
 
-    /// One that was kept; `None` where the key is not the certificate's, or another program made them:
-    /// what this one signs bears the name of its own authorities.
+    /// Parses a stored authority. `None` if the key does not belong to the certificate, or if it
+    /// was not made by lagwise: certificates signed here carry the issuer name of our own
+    /// authorities.
     #[must_use]
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Option<Self> {
         let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
@@ -106,41 +105,44 @@ impl CertificateAuthority {
         })
     }
 
-    /// Its private key, in PEM.
+    /// Private key (PEM).
     #[must_use]
     pub fn key_pem(&self) -> &str {
         &self.key_pem
     }
 
-    /// Its certificate, in PEM, for whoever is to trust it.
+    /// Certificate (PEM), for clients to trust.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// A certificate for a server of these names (DNS names and IP addresses), made now.
+    /// Issues a server certificate for these names (DNS names and IP addresses).
     ///
     /// # Errors
-    /// A name that no certificate can bear, or no randomness to make a key of.
-    pub fn sign(&self, names: &[String], now: SystemTime) -> Result<Signed, rcgen::Error> {
+    /// An invalid name, or no randomness for a key.
+    pub fn sign(
+        &self,
+        names: &[String],
+        now: SystemTime,
+    ) -> Result<SignedCertificate, rcgen::Error> {
         let issuer = Issuer::new(params(), KeyPair::from_pem(&self.key_pem)?);
         let key = KeyPair::generate()?;
         let mut leaf = CertificateParams::new(names)?;
-        (leaf.not_before, leaf.not_after) = validity_period(SIGNED_LASTS, now);
+        (leaf.not_before, leaf.not_after) = validity_period(SIGNED_LIFETIME, now);
         leaf.distinguished_name.push(DnType::CommonName, "lagwise");
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         leaf.use_authority_key_identifier_extension = true;
         let certificate = leaf.signed_by(&key, &issuer)?;
-        Ok(Signed {
+        Ok(SignedCertificate {
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
         })
     }
 }
 
-/// What an authority is, but for its time: the same for all, so that the key alone is enough to
-/// sign with.
+/// Parameters common to all our authorities, so that the key alone suffices for signing.
 fn params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, NAME);
@@ -155,7 +157,7 @@ fn validity_period<T: From<SystemTime>>(lasts: Duration, now: SystemTime) -> (T,
     (begins.into(), ends.into())
 }
 
-/// From when to when a certificate in DER holds; `None` where it cannot be read.
+/// Validity of a DER certificate; `None` if it cannot be parsed.
 #[must_use]
 pub fn validity_of(der: &[u8]) -> Option<Validity> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
@@ -180,7 +182,7 @@ mod tests {
         let authority = CertificateAuthority::generate(now).unwrap();
         let signed = authority.sign(&["localhost".to_owned()], now).unwrap();
         let validity = validity_of(&signed.parts().unwrap().0).unwrap();
-        assert_eq!(validity.ends, now + SIGNED_LASTS);
+        assert_eq!(validity.ends, now + SIGNED_LIFETIME);
         assert!(!validity.is_due(now) && !validity.is_due(now + DAY * 59));
         assert!(validity.is_due(now + DAY * 61));
     }

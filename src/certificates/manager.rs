@@ -1,4 +1,5 @@
-//! Keeps the shared certificates: reads them, and while leading makes, renews, repairs and publishes them.
+//! Maintains the shared certificates: reads them and, while leading, creates, renews, repairs and
+//! publishes them.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,81 +9,81 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::rotation::{self, Publication, RotationStep};
-use super::set::{CertificateSet, Data, Unusable};
+use super::set::{CertificateProblem, CertificateSet, SecretData};
 use crate::leader_election::Leadership;
 use crate::telemetry::certificates::{
     BundlePublished, BundleUnpublished, CertificatesChanged, CertificatesUnread,
     CertificatesUnusable, CertificatesUnwritten,
 };
 
-/// How often they are read: a third of what [`rotation::SPREAD`] gives the other replicas.
-const EVERY: Duration = Duration::from_secs(5);
+/// How often they are read: a third of [`rotation::SPREAD`], the time that rotation gives the other
+/// replicas.
+const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The pause after the first look, doubled with each that finds nothing to serve with.
-const FIRST: Duration = Duration::from_millis(500);
+/// First interval, doubled while there is no usable certificate yet.
+const FIRST_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The longest that one request may take.
-const REQUEST_WITHIN: Duration = Duration::from_secs(5);
+/// Maximum duration of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What was found where the certificates are kept.
+/// The stored certificates.
 #[derive(Clone, Default)]
 #[allow(missing_debug_implementations, reason = "it holds keys")]
 pub struct Stored {
-    /// What a write must find unchanged.
+    /// Precondition of the next write (resourceVersion).
     pub version: Option<String>,
-    /// Whether lagwise made it, and may change it.
+    /// Whether lagwise created the Secret, and so may change it.
     pub is_ours: bool,
-    /// What it holds.
-    pub data: Data,
+    pub data: SecretData,
 }
 
-/// Why something could not be read or written, in words that stay the same while the cause does.
+/// Why a read or write failed, in words that stay the same while the cause does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateStoreError {
-    /// Somebody else wrote in between: whoever wants to write has to look again.
-    #[error("it was changed meanwhile")]
+    /// Somebody else wrote in between; read again before the next write.
+    #[error("it was changed by somebody else in the meantime")]
     Changed,
-    /// What the other side says, or that it says nothing.
+    /// The server's error, or that it does not answer.
     #[error("{0}")]
-    Told(String),
+    Failed(String),
 }
 
-/// Where the certificates are kept.
+/// Storage of the certificates.
 pub trait CertificateStore: Send + Sync + 'static {
-    /// What and where it is, for people.
+    /// Kind and name, for log lines.
     fn place(&self) -> String;
 
-    /// What is kept; `None` where nothing is.
+    /// Loads the certificates; `None` if there are none.
     fn load(
         &self,
         within: Duration,
     ) -> impl Future<Output = Result<Option<Stored>, CertificateStoreError>> + Send;
 
-    /// Keeps this instead of what was found (`None`: nothing), if that is still so.
+    /// Replaces what was found (`None`: nothing), if it is unchanged.
     fn save(
         &self,
-        data: &Data,
+        data: &SecretData,
         over: Option<&Stored>,
         within: Duration,
     ) -> impl Future<Output = Result<(), CertificateStoreError>> + Send;
 }
 
-/// What became of the bundle.
+/// Outcome of publishing the CA bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registered {
-    /// Clients had it already.
-    Known,
-    /// They have been given it.
-    Told,
-    /// Nobody is registered whose bundle it could be.
+    /// It was already published.
+    Unchanged,
+    /// It was written.
+    Updated,
+    /// There is no APIService.
     Absent,
-    /// Another server is registered, and stays so: its Service.
-    Another(String),
+    /// The APIService belongs to another Service, named here, and is left alone.
+    OtherService(String),
 }
 
-/// Where clients find which authorities to trust.
+/// Publication of the CA bundle, in the APIService.
 pub trait Registration: Send + Sync + 'static {
-    /// Sees to it that clients trust exactly this bundle.
+    /// Makes clients trust exactly this bundle.
     fn publish(
         &self,
         bundle: &str,
@@ -90,55 +91,55 @@ pub trait Registration: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Registered, CertificateStoreError>> + Send;
 }
 
-/// What the keeper works with.
+/// Options of the manager.
 #[derive(Debug)]
 pub struct CertificateManagerOptions<S, R> {
-    /// Where the certificates are kept.
+    /// Storage of the certificates.
     pub store: S,
-    /// Whom to tell of the authorities; `None` where somebody else does.
+    /// Where to publish the CA bundle; `None` if somebody else does it.
     pub registration: Option<R>,
-    /// The names to serve under: first the one that the API server asks by.
+    /// Server names; the first is the one that the API server uses.
     pub names: Vec<String>,
-    /// Whether this process may write.
+    /// Writes happen only while leading.
     pub leadership: Leadership,
-    /// Where the certificates to serve with are handed on.
+    /// Receives the certificates to serve with.
     pub served: watch::Sender<Option<Arc<CertificateSet>>>,
 }
 
-/// Keeps the certificates for ever. `clock` is the wall clock.
-pub async fn keep<S: CertificateStore, R: Registration>(
-    keeping: CertificateManagerOptions<S, R>,
+/// Maintains the certificates forever. `clock` is the wall clock.
+pub async fn maintain<S: CertificateStore, R: Registration>(
+    options: CertificateManagerOptions<S, R>,
     clock: impl Fn() -> SystemTime + Send,
 ) {
-    let mut keeper = CertificateManager::new(keeping);
-    let mut pause = FIRST;
+    let mut manager = CertificateManager::new(options);
+    let mut pause = FIRST_INTERVAL;
     loop {
-        keeper.turn(clock()).await;
-        let is_settled = keeper.known.is_some();
-        pause = if is_settled { EVERY } else { pause };
+        manager.reconcile(clock()).await;
+        let is_settled = manager.known.is_some();
+        pause = if is_settled { INTERVAL } else { pause };
         tokio::time::sleep(pause).await;
-        pause = EVERY.min(pause.saturating_mul(2));
+        pause = INTERVAL.min(pause.saturating_mul(2));
     }
 }
 
 struct CertificateManager<S, R> {
     with: CertificateManagerOptions<S, R>,
     place: String,
-    /// What is served with: the last that could be.
+    /// The last usable certificates, which are served.
     known: Option<Arc<CertificateSet>>,
-    /// Which bundle clients have, and since when.
+    /// The published bundle, and since when it is published.
     published: Option<(String, Instant)>,
-    /// Whether nobody is registered here who could be told.
+    /// Whether publication cannot be observed: there is no APIService of ours.
     is_unseen: bool,
-    told: LastReported,
+    reported: LastReported,
 }
 
-/// What was said last, so that it is said once.
+/// Last reported problems, so that each is logged once.
 #[derive(Default)]
 struct LastReported {
     unread: Option<CertificateStoreError>,
     unwritten: Option<CertificateStoreError>,
-    unusable: Option<Option<Unusable>>,
+    unusable: Option<Option<CertificateProblem>>,
     unpublished: Option<String>,
 }
 
@@ -150,47 +151,51 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
             with,
             known: None,
             published: None,
-            told: LastReported::default(),
+            reported: LastReported::default(),
         }
     }
 
-    async fn turn(&mut self, now: SystemTime) {
-        let found = match self.with.store.load(REQUEST_WITHIN).await {
+    async fn reconcile(&mut self, now: SystemTime) {
+        let found = match self.with.store.load(REQUEST_TIMEOUT).await {
             Ok(found) => found,
-            Err(error) => return self.unread(error),
+            Err(error) => return self.report_unread(error),
         };
-        self.told.unread = None;
+        self.reported.unread = None;
         if found.as_ref().is_some_and(|found| !found.is_ours) {
-            // Somebody else's, who may need it.
-            return self.unusable(None);
+            // Created by somebody else, who may need it.
+            return self.report_unusable(None);
         }
         let read = found.as_ref().map(|found| self.read(&found.data, now));
         let kept = match read {
             Some((set, None)) => {
-                self.told.unusable = None;
+                self.reported.unusable = None;
                 Some(self.serve(set))
             }
             Some((set, Some(reason))) => {
-                self.unusable(Some(reason));
+                self.report_unusable(Some(reason));
                 Some(Arc::new(set))
             }
             None => None,
         };
-        if self.within().is_some() {
+        if self.request_timeout().is_some() {
             self.renew(found.as_ref(), kept.as_deref(), now).await;
             self.publish().await;
         } else {
-            // Whoever leads sees to it meanwhile.
+            // The leader takes care of publication meanwhile.
             self.published = None;
         }
     }
 
-    fn read(&self, data: &Data, now: SystemTime) -> (CertificateSet, Option<Unusable>) {
+    fn read(
+        &self,
+        data: &SecretData,
+        now: SystemTime,
+    ) -> (CertificateSet, Option<CertificateProblem>) {
         let host = self.with.names.first().map_or("", String::as_str);
         CertificateSet::read(data, host, now)
     }
 
-    /// Serves with them from now on.
+    /// Starts serving these certificates.
     fn serve(&mut self, set: CertificateSet) -> Arc<CertificateSet> {
         if let Some(known) = self
             .known
@@ -205,83 +210,88 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         set
     }
 
-    /// Takes the next step, if there is one.
+    /// Performs the next rotation step, if any.
     async fn renew(
         &mut self,
         found: Option<&Stored>,
         kept: Option<&CertificateSet>,
         now: SystemTime,
     ) {
-        let nothing = CertificateSet::read(&Data::new(), "", now).0;
+        let nothing = CertificateSet::read(&SecretData::new(), "", now).0;
         let known = self.known.clone();
         let known = known.as_deref();
         let is_good = |set: &CertificateSet| set.usable(now).leaf.is_some();
         let (step, data) = match (kept, known) {
-            // Spoilt: what was there before is put back.
-            (Some(kept), Some(known)) if !is_good(kept) && self.still_good(known, now) => {
+            // The stored set became unusable: restore the last good one.
+            (Some(kept), Some(known)) if !is_good(kept) && self.is_still_usable(known, now) => {
                 (None, Ok(known.data()))
             }
             (kept, known) => {
-                let set = kept.or(known.filter(|known| self.still_good(known, now)));
+                let set = kept.or(known.filter(|known| self.is_still_usable(known, now)));
                 let set = set.unwrap_or(&nothing);
                 let mut usable = set.usable(now);
                 if kept.is_none() {
-                    // Taken away: its key is not to sign any more.
+                    // The Secret was deleted, perhaps to revoke it: do not sign with its key again.
                     usable.signer = None;
                 }
-                let Some(step) = rotation::next(&usable, self.publication(set), now) else {
+                let Some(step) = rotation::next_step(&usable, self.publication(set), now) else {
                     return;
                 };
-                (Some(step), set.after(step, &self.with.names, now))
+                (Some(step), set.apply(step, &self.with.names, now))
             }
         };
         let data = match data {
             Ok(data) => data,
-            Err(error) => return self.unwritten(CertificateStoreError::Told(error.to_string())),
+            Err(error) => {
+                return self.report_unwritten(CertificateStoreError::Failed(error.to_string()));
+            }
         };
-        let Some(within) = self.within() else {
+        let Some(within) = self.request_timeout() else {
             return;
         };
         match self.with.store.save(&data, found, within).await {
             Ok(()) => {
-                self.told.unwritten = None;
+                self.reported.unwritten = None;
                 CertificatesChanged {
                     place: &self.place,
                     change: step.map_or("restore", RotationStep::label),
                 }
                 .emit();
                 if let (set, None) = self.read(&data, now) {
-                    self.told.unusable = None;
+                    self.reported.unusable = None;
                     self.serve(set);
                 }
             }
-            // Looked at again the next time.
+            // Read again at the next interval.
             Err(CertificateStoreError::Changed) => {}
-            Err(error) => self.unwritten(error),
+            Err(error) => self.report_unwritten(error),
         }
     }
 
-    fn still_good(&self, known: &CertificateSet, now: SystemTime) -> bool {
+    fn is_still_usable(&self, known: &CertificateSet, now: SystemTime) -> bool {
         self.read(&known.data(), now).1.is_none()
     }
 
-    /// Sees to it that clients trust the authorities of what is served.
+    /// Publishes the CA bundle of the served certificates.
     async fn publish(&mut self) {
         let (Some(registration), Some(known)) = (&self.with.registration, &self.known) else {
             return;
         };
-        let Some(within) = self.within() else {
+        let Some(within) = self.request_timeout() else {
             return;
         };
         let bundle = known.bundle();
         let outcome = registration.publish(&bundle, within).await;
-        self.is_unseen = matches!(&outcome, Ok(Registered::Absent | Registered::Another(_)));
+        self.is_unseen = matches!(
+            &outcome,
+            Ok(Registered::Absent | Registered::OtherService(_))
+        );
         let unpublished = match outcome {
-            Ok(Registered::Known | Registered::Told) => {
-                if outcome == Ok(Registered::Told) {
+            Ok(Registered::Unchanged | Registered::Updated) => {
+                if outcome == Ok(Registered::Updated) {
                     BundlePublished.emit();
                 }
-                self.told.unpublished = None;
+                self.reported.unpublished = None;
                 if self
                     .published
                     .as_ref()
@@ -292,20 +302,20 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
                 return;
             }
             Ok(Registered::Absent) => "it does not exist".to_owned(),
-            Ok(Registered::Another(service)) => {
-                format!("it is registered for another server, the Service {service}")
+            Ok(Registered::OtherService(service)) => {
+                format!("it belongs to another Service, {service}")
             }
             Err(CertificateStoreError::Changed) => return,
-            Err(CertificateStoreError::Told(reason)) => reason,
+            Err(CertificateStoreError::Failed(reason)) => reason,
         };
         self.published = None;
-        if self.told.unpublished.as_ref() != Some(&unpublished) {
+        if self.reported.unpublished.as_ref() != Some(&unpublished) {
             BundleUnpublished {
                 reason: &unpublished,
             }
             .emit();
         }
-        self.told.unpublished = Some(unpublished);
+        self.reported.unpublished = Some(unpublished);
     }
 
     fn publication(&self, set: &CertificateSet) -> Publication {
@@ -316,42 +326,42 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         }
     }
 
-    /// How long a request may take, so that it is over before another process may lead; `None` while
-    /// another may.
-    fn within(&self) -> Option<Duration> {
+    /// Timeout of a request that must end before another process may lead; `None` while another
+    /// may.
+    fn request_timeout(&self) -> Option<Duration> {
         let now = std::time::Instant::now();
         let left = self.with.leadership.term(now)?.left(now)?;
-        Some(left.min(REQUEST_WITHIN))
+        Some(left.min(REQUEST_TIMEOUT))
     }
 
-    fn unread(&mut self, error: CertificateStoreError) {
-        if self.told.unread.as_ref() != Some(&error) {
+    fn report_unread(&mut self, error: CertificateStoreError) {
+        if self.reported.unread.as_ref() != Some(&error) {
             CertificatesUnread {
                 place: &self.place,
                 reason: &error,
             }
             .emit();
         }
-        self.told.unread = Some(error);
+        self.reported.unread = Some(error);
     }
 
-    fn unwritten(&mut self, error: CertificateStoreError) {
-        if self.told.unwritten.as_ref() != Some(&error) {
+    fn report_unwritten(&mut self, error: CertificateStoreError) {
+        if self.reported.unwritten.as_ref() != Some(&error) {
             CertificatesUnwritten {
                 place: &self.place,
                 reason: &error,
             }
             .emit();
         }
-        self.told.unwritten = Some(error);
+        self.reported.unwritten = Some(error);
     }
 
-    /// `None` where it is somebody else's.
-    fn unusable(&mut self, reason: Option<Unusable>) {
-        if self.told.unusable != Some(reason) {
+    /// `None` means that somebody else created the Secret.
+    fn report_unusable(&mut self, reason: Option<CertificateProblem>) {
+        if self.reported.unusable != Some(reason) {
             let text = match reason {
                 Some(reason) => reason.to_string(),
-                None => "it was not made by lagwise: delete it, or name another in \
+                None => "it was not created by lagwise: delete it, or set another name in \
                          server.external_metrics.secret"
                     .to_owned(),
             };
@@ -361,7 +371,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
             }
             .emit();
         }
-        self.told.unusable = Some(reason);
+        self.reported.unusable = Some(reason);
     }
 }
 

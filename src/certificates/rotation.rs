@@ -1,37 +1,37 @@
-//! When the certificates that all replicas share are replaced, and in which order.
+//! Rules for rotating the shared certificates.
 //!
-//! Clients trust authorities and not the server's own certificate, so that one may be replaced at any
-//! time by one of the same authority. An authority is replaced in two steps: first it stands in the
-//! bundle that clients trust, beside the one before; only when they are known to have that bundle does
-//! it sign what is served. The one before stays in the bundle until it is over.
+//! Clients trust authorities, not the server certificate itself, so that one may be replaced at any
+//! time by another of the same authority. An authority is replaced in two steps: first it joins the
+//! bundle that clients trust, next to the old one; only once clients are known to have that bundle
+//! does it sign the server certificate. The old one stays in the bundle until it expires.
 
 use std::time::{Duration, SystemTime};
 
-/// For how long clients must have had a bundle before something is served that only its newest
-/// authority vouches for: more than the API server, and the other replicas, take to read it.
+/// How long a bundle must have been published before its newest authority may sign the served
+/// certificate: longer than the API server and the other replicas take to read it.
 pub const SPREAD: Duration = Duration::from_secs(15);
 
-/// The same where it cannot be seen what clients have: whoever hands the bundle on has so long.
+/// The same if publication cannot be observed: the time for people or tools to pass the bundle on.
 pub const SPREAD_UNSEEN: Duration = Duration::from_secs(24 * 3600);
 
-/// From when to when a certificate holds.
+/// Validity period of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// The first moment.
+    /// First valid moment.
     pub begins: SystemTime,
-    /// The first moment after it.
+    /// First moment after it.
     pub ends: SystemTime,
 }
 
 impl Validity {
-    /// Whether it is over.
+    /// Whether it has expired.
     #[must_use]
-    pub fn is_over(&self, now: SystemTime) -> bool {
+    pub fn is_expired(&self, now: SystemTime) -> bool {
         now >= self.ends
     }
 
-    /// Whether two thirds of its time are over, so that it should be replaced; likewise before it
-    /// begins, for a clock that was set back.
+    /// Whether it should be replaced: two thirds of its period are over, or it has not begun
+    /// because the clock was set back.
     #[must_use]
     pub fn is_due(&self, now: SystemTime) -> bool {
         let lasts = self.ends.duration_since(self.begins).unwrap_or_default();
@@ -42,7 +42,7 @@ impl Validity {
         }
     }
 
-    /// The end in seconds since 1970.
+    /// Expiry in seconds since 1970.
     #[must_use]
     pub fn ends_at(&self) -> i64 {
         let since = self.ends.duration_since(SystemTime::UNIX_EPOCH);
@@ -50,82 +50,85 @@ impl Validity {
     }
 }
 
-/// What of the shared certificates can be used.
+/// The usable parts of the shared certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usable {
-    /// The newest authority, if its key is there.
+pub struct UsableCertificates {
+    /// The newest authority, if its key is present.
     pub signer: Option<Validity>,
-    /// The server's certificate, if whoever trusts the bundle takes it.
+    /// The server certificate, if clients of the bundle accept it.
     pub leaf: Option<Leaf>,
-    /// Whether the bundle has authorities that are over.
-    pub has_over: bool,
+    /// Whether the bundle contains expired authorities.
+    pub has_expired: bool,
 }
 
-/// The server's certificate.
+/// A server certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    /// Its time.
     pub validity: Validity,
     /// Whether the newest authority signed it.
-    pub is_of_signer: bool,
+    pub is_signed_by_newest: bool,
 }
 
-/// Whether clients have the bundle that goes with the shared certificates.
+/// Whether clients have the current bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publication {
-    /// They have, for so long.
+    /// Published for this long.
     Since(Duration),
-    /// They have another.
+    /// Another bundle is published.
     Pending,
-    /// Nobody here tells them, or sees what they have.
+    /// Publication cannot be observed.
     Unseen,
 }
 
-/// What to do about the shared certificates.
+/// A step of the rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotationStep {
-    /// Everything anew: nobody can use what is there.
+    /// Create everything: nothing present is usable.
     Begin,
-    /// A new authority joins the bundle; what is served stays.
+    /// Add a new authority to the bundle; the served certificate stays.
     NewAuthority,
-    /// The newest authority signs a new certificate to serve with.
+    /// Issue a new server certificate from the newest authority.
     NewLeaf,
-    /// Authorities that are over leave the bundle.
-    DropOver,
+    /// Remove expired authorities from the bundle.
+    DropExpired,
 }
 
 impl RotationStep {
-    /// Its name in metrics and logs.
+    /// Name in metrics and logs.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::Begin => "begin",
             Self::NewAuthority => "new_authority",
             Self::NewLeaf => "new_certificate",
-            Self::DropOver => "drop_authority",
+            Self::DropExpired => "drop_authority",
         }
     }
 }
 
-/// The next step at `now`, if there is any to take.
+/// The next step at `now`, if one is due.
 #[must_use]
-pub fn next(usable: &Usable, publication: Publication, now: SystemTime) -> Option<RotationStep> {
-    let signer = usable.signer.filter(|signer| !signer.is_over(now));
+pub fn next_step(
+    usable: &UsableCertificates,
+    publication: Publication,
+    now: SystemTime,
+) -> Option<RotationStep> {
+    let signer = usable.signer.filter(|signer| !signer.is_expired(now));
     let Some(leaf) = usable.leaf else {
-        // Nothing can be served with that any client trusts: there is nobody to wait for.
+        // No certificate that any client trusts: there is nobody to wait for.
         return Some(signer.map_or(RotationStep::Begin, |_| RotationStep::NewLeaf));
     };
     let Some(signer) = signer.filter(|signer| !signer.is_due(now)) else {
         return Some(RotationStep::NewAuthority);
     };
-    if leaf.is_of_signer {
+    if leaf.is_signed_by_newest {
         if leaf.validity.is_due(now) {
             return Some(RotationStep::NewLeaf);
         }
     } else if has_spread(publication, signer, now) {
         return Some(RotationStep::NewLeaf);
     }
-    usable.has_over.then_some(RotationStep::DropOver)
+    usable.has_expired.then_some(RotationStep::DropExpired)
 }
 
 fn has_spread(publication: Publication, signer: Validity, now: SystemTime) -> bool {

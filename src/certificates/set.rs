@@ -1,4 +1,5 @@
-//! The shared certificates as they are kept: what of them can be used, and what follows a step.
+//! The stored form of the shared certificates: parsing, verification, and the result of a rotation
+//! step.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,71 +13,68 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error as TlsError, RootCertStore};
 
 use super::authority::{CertificateAuthority, validity_of};
-use super::rotation::{Leaf, RotationStep, Usable, Validity};
+use super::rotation::{Leaf, RotationStep, UsableCertificates, Validity};
 use super::{belongs_to, provider};
 
-/// The bundle of authorities that clients trust, in PEM: the newest one, which signs, comes first.
+/// CA bundle (PEM) that clients trust; the newest authority, which signs, comes first.
 const BUNDLE: &str = "ca.crt";
-/// The private key of the bundle's first authority.
+/// Private key of the bundle's first authority.
 const SIGNER_KEY: &str = "ca.key";
-/// The certificate that is served with.
+/// Server certificate.
 const CERTIFICATE: &str = "tls.crt";
-/// Its private key.
 const KEY: &str = "tls.key";
 
-/// The most authorities of a bundle: that many follow one another only where a Secret is deleted again
-/// and again.
+/// Maximum authorities in a bundle; only reached if the Secret is deleted again and again.
 const AUTHORITIES_MAX: usize = 4;
 
-/// What is kept, by name: `ca.crt` (all authorities, the newest first), `ca.key` (the newest one's
-/// key), `tls.crt` and `tls.key` (what is served with), each in PEM.
-pub type Data = BTreeMap<String, String>;
+/// Content of the Secret: `ca.crt` (all authorities, newest first), `ca.key` (the newest one's
+/// key), `tls.crt` and `tls.key` (server certificate), each PEM.
+pub type SecretData = BTreeMap<String, String>;
 
-/// The shared certificates, read.
+/// The shared certificates, parsed.
 pub struct CertificateSet {
-    authorities: Vec<Trusted>,
+    authorities: Vec<BundledAuthority>,
     signer: Option<CertificateAuthority>,
-    leaf: Option<Served>,
+    leaf: Option<ServerCertificate>,
 }
 
-/// An authority of the bundle.
-struct Trusted {
+struct BundledAuthority {
     pem: String,
     der: CertificateDer<'static>,
     validity: Validity,
 }
 
-/// What can be served with.
-struct Served {
+/// A usable server certificate.
+struct ServerCertificate {
     certificate_pem: String,
     key_pem: String,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     validity: Validity,
-    /// Whose it is, by place in the bundle.
+    /// Index of its authority in the bundle.
     authority: usize,
 }
 
-/// Why it cannot be served with what is kept, in words that stay the same while the cause does.
+/// Why the stored certificates cannot be used, in words that stay the same while the cause does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
-    /// An entry is missing.
+pub enum CertificateProblem {
+    /// A missing entry.
     #[error("it has no {0}")]
     Missing(&'static str),
-    /// An entry holds something else.
-    #[error("its {0} cannot be read as PEM")]
+    /// An entry that is not PEM.
+    #[error("its {0} is not valid PEM")]
     Unreadable(&'static str),
-    /// The key is another's.
+    /// A key of another certificate.
     #[error("its tls.key does not belong to its tls.crt")]
     WrongKey,
-    /// Nobody takes the certificate any more, or yet.
-    #[error("its tls.crt is over, or not valid yet")]
+    /// Expired or not yet valid.
+    #[error("its tls.crt has expired or is not valid yet")]
     WrongTime,
-    /// The certificate is for other servers.
+    /// A certificate for other names.
     #[error("its tls.crt is not for the configured Service")]
     WrongName,
-    /// Nobody who trusts the bundle takes the certificate.
-    #[error("its tls.crt is not signed by an authority in its ca.crt that still holds")]
+    /// Not signed by an authority of the bundle.
+    #[error("its tls.crt is not signed by a valid authority in its ca.crt")]
     Untrusted,
 }
 
@@ -94,10 +92,14 @@ impl fmt::Debug for CertificateSet {
 }
 
 impl CertificateSet {
-    /// Reads what is kept, as a client would judge it at `now` that wants a server of this name; and
-    /// why it cannot be served with, where that is so.
+    /// Parses the stored certificates and verifies them as a client at `now` that connects to
+    /// `host`. Also returns why they cannot be used, if so.
     #[must_use]
-    pub fn read(data: &Data, host: &str, now: SystemTime) -> (Self, Option<Unusable>) {
+    pub fn read(
+        data: &SecretData,
+        host: &str,
+        now: SystemTime,
+    ) -> (Self, Option<CertificateProblem>) {
         let authorities = authorities(data.get(BUNDLE).map_or("", String::as_str));
         let signer = authorities.first().and_then(|newest| {
             let key = data.get(SIGNER_KEY)?;
@@ -113,13 +115,13 @@ impl CertificateSet {
         (set, reason)
     }
 
-    /// The authorities that clients should trust, in PEM.
+    /// The CA bundle (PEM).
     #[must_use]
     pub fn bundle(&self) -> String {
         self.authorities.iter().map(|a| a.pem.as_str()).collect()
     }
 
-    /// What to serve with and until when it holds; `None` where there is nothing.
+    /// Server certificate chain, key and validity; `None` if there is none.
     #[must_use]
     pub fn served(
         &self,
@@ -132,37 +134,37 @@ impl CertificateSet {
         Some((leaf.chain.clone(), leaf.key.clone_key(), leaf.validity))
     }
 
-    /// What of it can be used at `now`.
+    /// The usable parts at `now`.
     #[must_use]
-    pub fn usable(&self, now: SystemTime) -> Usable {
-        Usable {
+    pub fn usable(&self, now: SystemTime) -> UsableCertificates {
+        UsableCertificates {
             signer: match (&self.signer, self.authorities.first()) {
                 (Some(_), Some(newest)) => Some(newest.validity),
                 _ => None,
             },
             leaf: self.leaf.as_ref().map(|leaf| Leaf {
                 validity: leaf.validity,
-                is_of_signer: leaf.authority == 0 && self.signer.is_some(),
+                is_signed_by_newest: leaf.authority == 0 && self.signer.is_some(),
             }),
-            has_over: self.authorities.iter().any(|a| a.validity.is_over(now)),
+            has_expired: self.authorities.iter().any(|a| a.validity.is_expired(now)),
         }
     }
 
-    /// What is to be kept after a step, for a server of these names.
+    /// The Secret's content after a rotation step, for a server with these names.
     ///
     /// # Errors
-    /// A name that no certificate can bear, or no randomness to make a key of.
-    pub fn after(
+    /// An invalid name, or no randomness for a key.
+    pub fn apply(
         &self,
         step: RotationStep,
         names: &[String],
         now: SystemTime,
-    ) -> Result<Data, rcgen::Error> {
+    ) -> Result<SecretData, rcgen::Error> {
         let (signer, is_new) = match (step, &self.signer) {
-            (RotationStep::NewLeaf | RotationStep::DropOver, Some(signer)) => {
+            (RotationStep::NewLeaf | RotationStep::DropExpired, Some(signer)) => {
                 (Some(signer.clone()), false)
             }
-            (RotationStep::DropOver, None) => (None, false),
+            (RotationStep::DropExpired, None) => (None, false),
             _ => (Some(CertificateAuthority::generate(now)?), true),
         };
         let newest = signer.as_ref().filter(|_| is_new);
@@ -173,7 +175,7 @@ impl CertificateSet {
         let vouching = self.leaf.as_ref().map(|leaf| leaf.authority);
         for (place, authority) in self.authorities.iter().enumerate() {
             let has_room = bundle.len() < AUTHORITIES_MAX || vouching == Some(place);
-            if has_room && !authority.validity.is_over(now) {
+            if has_room && !authority.validity.is_expired(now) {
                 bundle.push(&authority.pem);
             }
         }
@@ -192,9 +194,9 @@ impl CertificateSet {
         Ok(data([bundle, key_of_signer, certificate, key]))
     }
 
-    /// What is to be kept so that it is this set again.
+    /// The Secret's content for this set.
     #[must_use]
-    pub fn data(&self) -> Data {
+    pub fn data(&self) -> SecretData {
         let (certificate, key) = match &self.leaf {
             Some(leaf) => (leaf.certificate_pem.clone(), leaf.key_pem.clone()),
             None => (String::new(), String::new()),
@@ -205,7 +207,7 @@ impl CertificateSet {
     }
 }
 
-fn data([bundle, signer_key, certificate, key]: [String; 4]) -> Data {
+fn data([bundle, signer_key, certificate, key]: [String; 4]) -> SecretData {
     [
         (BUNDLE, bundle),
         (SIGNER_KEY, signer_key),
@@ -217,14 +219,14 @@ fn data([bundle, signer_key, certificate, key]: [String; 4]) -> Data {
     .collect()
 }
 
-/// The certificates of a bundle; what is none is left out.
-fn authorities(bundle: &str) -> Vec<Trusted> {
+/// Parses a bundle; invalid entries are skipped.
+fn authorities(bundle: &str) -> Vec<BundledAuthority> {
     const END: &str = "-----END CERTIFICATE-----";
     let read = |text: &str| {
         let text = text.trim();
         let der = CertificateDer::from_pem_slice(text.as_bytes()).ok()?;
         let validity = validity_of(&der)?;
-        Some(Trusted {
+        Some(BundledAuthority {
             pem: format!("{text}\n"),
             der,
             validity,
@@ -234,17 +236,17 @@ fn authorities(bundle: &str) -> Vec<Trusted> {
 }
 
 fn leaf(
-    data: &Data,
-    authorities: &[Trusted],
+    data: &SecretData,
+    authorities: &[BundledAuthority],
     host: &str,
     now: SystemTime,
-) -> Result<Served, Unusable> {
+) -> Result<ServerCertificate, CertificateProblem> {
     let entry = |name| {
         let text = data.get(name).filter(|text| !text.trim().is_empty());
-        text.ok_or(Unusable::Missing(name))
+        text.ok_or(CertificateProblem::Missing(name))
     };
     let (certificate_pem, key_pem) = (entry(CERTIFICATE)?, entry(KEY)?);
-    let unreadable = Unusable::Unreadable(CERTIFICATE);
+    let unreadable = CertificateProblem::Unreadable(CERTIFICATE);
     let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| unreadable)?;
@@ -252,30 +254,30 @@ fn leaf(
         .first()
         .and_then(|leaf| validity_of(leaf))
         .ok_or(unreadable)?;
-    let key =
-        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| Unusable::Unreadable(KEY))?;
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+        .map_err(|_| CertificateProblem::Unreadable(KEY))?;
     if !belongs_to(chain.clone(), key.clone_key()) {
-        return Err(Unusable::WrongKey);
+        return Err(CertificateProblem::WrongKey);
     }
-    if validity.is_over(now) || now < validity.begins {
-        return Err(Unusable::WrongTime);
+    if validity.is_expired(now) || now < validity.begins {
+        return Err(CertificateProblem::WrongTime);
     }
-    let mut reason = Unusable::Untrusted;
+    let mut reason = CertificateProblem::Untrusted;
     let mut of_authority = None;
     for (place, authority) in authorities.iter().enumerate() {
-        if authority.validity.is_over(now) {
+        if authority.validity.is_expired(now) {
             continue;
         }
-        match vouches(&authority.der, &chain, host, now) {
+        match verify_chain(&authority.der, &chain, host, now) {
             Ok(()) => {
                 of_authority = Some(place);
                 break;
             }
-            Err(unusable) if reason == Unusable::Untrusted => reason = unusable,
+            Err(unusable) if reason == CertificateProblem::Untrusted => reason = unusable,
             Err(_) => {}
         }
     }
-    Ok(Served {
+    Ok(ServerCertificate {
         certificate_pem: certificate_pem.clone(),
         key_pem: key_pem.clone(),
         chain,
@@ -285,21 +287,23 @@ fn leaf(
     })
 }
 
-/// Whether a client that trusts this authority alone takes the chain for a server of that name.
-fn vouches(
+/// Verifies the chain as a client that trusts only this authority and connects to `host`.
+fn verify_chain(
     authority: &CertificateDer<'static>,
     chain: &[CertificateDer<'static>],
     host: &str,
     now: SystemTime,
-) -> Result<(), Unusable> {
+) -> Result<(), CertificateProblem> {
     let mut roots = RootCertStore::empty();
     roots
         .add(authority.clone())
-        .map_err(|_| Unusable::Untrusted)?;
+        .map_err(|_| CertificateProblem::Untrusted)?;
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
-    let verifier = verifier.map_err(|_| Unusable::Untrusted)?;
-    let host = ServerName::try_from(host).map_err(|_| Unusable::WrongName)?;
-    let (leaf, issuers) = chain.split_first().ok_or(Unusable::Missing(CERTIFICATE))?;
+    let verifier = verifier.map_err(|_| CertificateProblem::Untrusted)?;
+    let host = ServerName::try_from(host).map_err(|_| CertificateProblem::WrongName)?;
+    let (leaf, issuers) = chain
+        .split_first()
+        .ok_or(CertificateProblem::Missing(CERTIFICATE))?;
     let since = now
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -308,8 +312,8 @@ fn vouches(
         Ok(_) => Ok(()),
         Err(TlsError::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        )) => Err(Unusable::WrongName),
-        Err(_) => Err(Unusable::Untrusted),
+        )) => Err(CertificateProblem::WrongName),
+        Err(_) => Err(CertificateProblem::Untrusted),
     }
 }
 

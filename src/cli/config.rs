@@ -22,10 +22,10 @@ pub struct ConfigArgs {
 enum ConfigCommand {
     /// Check a configuration file and list all of its problems
     ///
-    /// References to environment variables and files are followed, so check where the daemon will run,
-    /// or set them to something. Nothing is asked of Kafka or Kubernetes.
+    /// References to environment variables and files are resolved, so run this where the daemon
+    /// will run, or set them to dummy values. Neither Kafka nor Kubernetes is contacted.
     ///
-    /// Exit code: 0 the file is valid, 1 it is not or cannot be read, 2 wrong usage.
+    /// Exit code: 0 if the file is valid, 1 if it is invalid or cannot be read, 2 for wrong usage.
     #[command(after_help = "Examples:\n  \
         lagwise config check lagwise.yaml\n  \
         lagwise config check - < lagwise.yaml\n  \
@@ -44,7 +44,7 @@ enum ConfigCommand {
 struct CheckArgs {
     /// The file; - reads standard input
     file: PathBuf,
-    /// How the result is printed
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = CheckOutput::Text)]
     output: CheckOutput,
 }
@@ -78,7 +78,7 @@ pub fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// What a command has to say.
+/// Output of a command.
 #[derive(Default)]
 struct Printed {
     stdout: String,
@@ -117,7 +117,8 @@ fn read(file: &Path) -> anyhow::Result<(String, Result<Config, ConfigError>)> {
     Ok((name, result))
 }
 
-/// Checks that this binary can ask the clusters: their client supports their properties, and their logins are built in.
+/// Checks that this binary can read the clusters: their client supports their properties, and their
+/// logins are built in.
 fn check_clients(config: &Config, name: &str) -> Result<(), ConfigError> {
     let clusters = config.clusters.iter().enumerate();
     let problems = clusters.filter_map(|(at, cluster)| {
@@ -127,7 +128,7 @@ fn check_clients(config: &Config, name: &str) -> Result<(), ConfigError> {
             ..Problem::of_file(refused.reason)
         })
     });
-    match ConfigError::of(problems.collect()) {
+    match ConfigError::from_problems(problems.collect()) {
         Some(error) => Err(error.in_file(name)),
         None => Ok(()),
     }
@@ -159,7 +160,7 @@ fn pretty(value: &serde_json::Value) -> anyhow::Result<String> {
     Ok(format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
-/// Writes everything; a reader that has seen enough (`| head`) is no error.
+/// Writes everything; a closed pipe (`| head`) is not an error.
 fn write_all(mut to: impl Write, text: &str) -> io::Result<()> {
     match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
@@ -175,13 +176,13 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Cli {
+    struct ConfigCli {
         #[command(flatten)]
         config: ConfigArgs,
     }
 
     fn parsed(args: &[&str]) -> Result<ConfigCommand, clap::Error> {
-        Ok(Cli::try_parse_from([&["config"], args].concat())?
+        Ok(ConfigCli::try_parse_from([&["config"], args].concat())?
             .config
             .command)
     }

@@ -1,7 +1,8 @@
-//! `lagwise demo`: the daemon, an embedded Kafka, a load that surges and an HPA in one process.
+//! `lagwise demo`: the daemon, an embedded Kafka, a surging load and an HPA in one process.
 //!
-//! Real are the daemon, its API over HTTPS, the Kafka clients and their group. Played are the brokers
-//! (librdkafka's own for tests), the HPA (its formula, [`hpa`]) and its pods (threads).
+//! The daemon, its API over HTTPS, the Kafka clients and their group are real. The brokers
+//! (librdkafka's mock cluster), the HPA (its arithmetic, [`hpa`]) and its pods (threads) are
+//! simulated.
 
 mod api;
 mod consumers;
@@ -38,7 +39,7 @@ use super::Output;
 use super::run::Signals;
 use crate::config::{AuthMode, ClusterConfig, Config, LogConfig, PollConfig};
 use crate::daemon::{self, App, Hpas};
-use crate::kafka::embedded::Embedded;
+use crate::kafka::embedded::EmbeddedCluster;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::targets::metric_query::MetricQuery;
@@ -52,32 +53,32 @@ const TOPIC: &str = "orders";
 const GROUP: &str = "orders-workers";
 const SELECTOR: &str = "group=orders-workers,topic=orders";
 
-/// How long the first consumer may take to join its group: 3 s on an idle machine.
-const JOIN: Duration = Duration::from_secs(30);
+/// Timeout for the first consumer to join its group; about 3 s on an idle machine.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the brokers take to answer. Once its leader has sent the assignment, the embedded broker
-/// turns a member that asks for its share away, which costs one more rebalance. A leader asks for
-/// metadata first; so where answers take a while, it is the last, also on a busy machine.
-const LATENCY: Duration = Duration::from_millis(100);
+/// Response delay of the brokers. The mock broker rejects a member that asks for its assignment
+/// just after the leader sent it, which costs one more rebalance. A leader requests metadata first,
+/// so with a delay it is the last to ask, even on a busy machine.
+const BROKER_LATENCY: Duration = Duration::from_millis(100);
 
-/// How long everything may take to end.
-const END: Duration = Duration::from_secs(4);
+/// Time limit for shutting everything down.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The arguments of `lagwise demo`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  lagwise demo --for 45s\n\n\
-    Needs neither Kafka nor Kubernetes. Ctrl-C ends it with its summary; a second one ends it at once.")]
+    Needs neither Kafka nor Kubernetes. Ctrl-C ends it with a summary; a second one ends it at once.")]
 pub struct DemoArgs {
-    /// How long it takes, 20s to 30m; everything in it stretches with that
+    /// Length of the demo, 20s to 30m; everything in it scales with that
     #[arg(long = "for", value_name = "DURATION", default_value = "90s", value_parser = length)]
     length: Duration,
-    /// How to show it
+    /// Output format
     #[arg(short, long, default_value = "table", value_parser = terminal::output())]
     output: Output,
-    /// Partitions of the topic, and so the most consumers that can have work
+    /// Partitions of the topic, and so the maximum of useful consumers
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=24))]
     partitions: u32,
-    /// What is logged, to standard error: a level, or directives such as lagwise=debug
+    /// Log filter, to standard error: a level, or directives such as lagwise=debug
     #[arg(
         long,
         value_name = "FILTER",
@@ -92,17 +93,14 @@ fn length(text: &str) -> Result<Duration, String> {
     if (plan::SHORTEST..=plan::LONGEST).contains(&length) {
         Ok(length)
     } else {
-        Err(
-            "allowed are 20s to 30m: replicas need that long to go up and to come down again"
-                .into(),
-        )
+        Err("must be 20s to 30m: scaling up and down again takes that long".into())
     }
 }
 
 /// Runs the demo.
 ///
 /// # Errors
-/// What kept it from running to its end.
+/// What ended it early.
 pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     daemon::init_logging(&LogConfig {
         filter: args.log.clone(),
@@ -111,21 +109,21 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let mut view = View::open(args.output);
     let stage = tokio::select! {
-        stage = Stage::set(args.length, args.partitions) => stage?,
+        stage = Stage::start(args.length, args.partitions) => stage?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
-    let ended = stage.play(&mut view, &mut signals).await;
+    let ended = stage.run(&mut view, &mut signals).await;
     view.close();
     ended
 }
 
-/// Everything that runs.
+/// The running parts of the demo.
 struct Stage {
     plan: Plan,
     start: Instant,
-    embedded: Embedded,
+    embedded: EmbeddedCluster,
     reader: SnapshotReader,
-    question: ScaleDecision,
+    query: ScaleDecision,
     links: Links,
     producer: Producer,
     work: Arc<ConsumerWork>,
@@ -134,35 +132,36 @@ struct Stage {
     controller: DemoPart<Fleet>,
 }
 
-/// A task that runs until told to stop.
+/// A task that runs until it is stopped.
 struct DemoPart<T> {
     stop: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<T>>,
 }
 
-/// What the HPA did last.
+/// The HPA's latest decision.
 #[derive(Clone, Copy, Debug)]
 struct Scaling {
     replicas: u32,
     desired: u32,
 }
 
-/// The HPA's question, to look at its answer without asking.
+/// The HPA's metric query, to evaluate it without a request.
 struct ScaleDecision {
     selector: Selector,
     place: PartitionPlace,
 }
 
 impl Stage {
-    /// Sets up everything; the clock starts when the first consumer has its partitions.
-    async fn set(length: Duration, partitions: u32) -> anyhow::Result<Self> {
+    /// Starts everything; the demo's clock starts when the first consumer has its partitions.
+    async fn start(length: Duration, partitions: u32) -> anyhow::Result<Self> {
         let plan = Plan { length, partitions };
-        let embedded = Embedded::start(CLUSTER, 1)?;
+        let embedded = EmbeddedCluster::start(CLUSTER, 1)?;
         embedded.create_topic(TOPIC, i32::try_from(partitions)?)?;
-        embedded.answer_after(LATENCY)?;
+        embedded.set_latency(BROKER_LATENCY)?;
         let config = config(&embedded);
         let selector = Selector::parse(SELECTOR).map_err(|error| anyhow::anyhow!("{error}"))?;
-        // The sender stays with the task of the daemon: without it, the poller would see an end.
+        // The sender is kept by the daemon's task: without it, the poller would see a closed
+        // channel.
         let (facts_in, facts) = watch::channel(Some(vec![facts(&selector).into()]));
         let app = App::start(&config, Hpas::Given(facts)).await?;
         let reader = app.reader.clone();
@@ -178,7 +177,7 @@ impl Stage {
         let trust = app
             .ca_pem
             .clone()
-            .context("the daemon has no certificate of its own")?;
+            .context("the daemon has no self-signed certificate")?;
         let api = ApiClient::new(app.external, path, &trust)?;
         let daemon = DemoPart::start(|stopped| async move {
             app.run_until(async { drop(stopped.await) }).await?;
@@ -194,12 +193,12 @@ impl Stage {
         });
         let work = fleet.work();
         fleet.scale_to(1)?;
-        let deadline = Instant::now() + JOIN;
+        let deadline = Instant::now() + JOIN_TIMEOUT;
         while work.rebalances.load(Ordering::Relaxed) == 0 {
             if Instant::now() > deadline {
                 bail!(
-                    "the first consumer got no partitions within {} s",
-                    JOIN.as_secs()
+                    "the first consumer was not assigned any partitions within {} s",
+                    JOIN_TIMEOUT.as_secs()
                 );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -211,7 +210,7 @@ impl Stage {
             desired: 1,
         });
         let controller = DemoPart::start(|stopped| control(plan, api, fleet, scaling_in, stopped));
-        let question = ScaleDecision {
+        let query = ScaleDecision {
             selector,
             place: PartitionPlace {
                 cluster: CLUSTER.into(),
@@ -224,7 +223,7 @@ impl Stage {
             start,
             embedded,
             reader,
-            question,
+            query,
             links,
             producer,
             work,
@@ -234,8 +233,8 @@ impl Stage {
         })
     }
 
-    /// Shows what happens until the time is over or a signal comes, then ends everything.
-    async fn play(mut self, view: &mut View, signals: &mut Signals) -> anyhow::Result<ExitCode> {
+    /// Displays the demo until its time is over or a signal arrives, then shuts it down.
+    async fn run(mut self, view: &mut View, signals: &mut Signals) -> anyhow::Result<ExitCode> {
         let mut report = Report::new(self.plan, self.links.clone());
         let mut wanted = view.begin(&self.links)?;
         let mut ticks = tokio::time::interval(view.tick());
@@ -244,7 +243,7 @@ impl Stage {
         tokio::pin!(end);
         while wanted {
             tokio::select! {
-                _ = ticks.tick() => wanted = view.show(&self.look(&mut report))?,
+                _ = ticks.tick() => wanted = view.show(&self.record_frame(&mut report))?,
                 () = &mut end => break,
                 () = signals.next() => break,
                 ended = &mut self.daemon.task => {
@@ -257,24 +256,24 @@ impl Stage {
                 }
             }
         }
-        let last = self.look(&mut report);
+        let last = self.record_frame(&mut report);
         let summary = report.summary(
             self.producer.produced(),
             self.work.handled.load(Ordering::Relaxed),
             self.work.rebalances.load(Ordering::Relaxed),
         );
         view.finish(&last, &summary)?;
-        self.end().await;
+        self.shut_down().await;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn look(&self, report: &mut Report) -> Frame {
+    fn record_frame(&self, report: &mut Report) -> Frame {
         let Scaling { replicas, desired } = *self.scaling.borrow();
         report.record(self.start.elapsed(), self.read(), replicas, desired)
     }
 
     fn read(&self) -> DemoReading {
-        let ScaleDecision { selector, place } = &self.question;
+        let ScaleDecision { selector, place } = &self.query;
         let question = MetricQuery {
             namespace: NAMESPACE,
             metric: LAG_METRIC,
@@ -285,22 +284,22 @@ impl Stage {
         reading::read(&snapshot, place, &question, &Moment::now(), partitions)
     }
 
-    /// Ends everything, in bounded time: what has not ended by then ends with the process.
-    async fn end(self) {
+    /// Shuts everything down in bounded time; the rest ends with the process.
+    async fn shut_down(self) {
         let _ = self.daemon.stop.send(());
         let _ = self.controller.stop.send(());
         let mut threads = vec![self.producer.stop()];
         let embedded = self.embedded;
         let orderly = async move {
             if let Ok(Ok(fleet)) = self.controller.task.await {
-                threads.extend(fleet.disband());
+                threads.extend(fleet.stop_all());
             }
             let _ = self.daemon.task.await;
             while threads.iter().any(|thread| !thread.is_finished()) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let _ = tokio::time::timeout(END, orderly).await;
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, orderly).await;
         drop(embedded);
     }
 }
@@ -318,7 +317,8 @@ impl<T: Send + 'static> DemoPart<T> {
     }
 }
 
-/// The HPA's controller: reads the metric, decides, sets the replicas; gives the fleet at its end.
+/// The HPA controller: reads the metric, decides, and scales the fleet; returns the fleet when
+/// stopped.
 async fn control(
     plan: Plan,
     api: ApiClient,
@@ -337,12 +337,12 @@ async fn control(
         let value = match api.read().await {
             Ok(value) => Some(value),
             Err(error) => {
-                tracing::warn!(%error, "the metric cannot be read: replicas stay");
+                tracing::warn!(%error, "cannot read the metric: keeping the replicas");
                 None
             }
         };
         let current = scaling.borrow().replicas;
-        // Counted from the tick and not from the answer, so that a period of the HPA's behavior is
+        // Measured from the tick, not from the response, so that a period of the HPA's behavior is
         // a whole number of syncs.
         let decision = hpa.sync(now.into_std(), current, value);
         fleet.scale_to(decision.replicas)?;
@@ -353,7 +353,7 @@ async fn control(
     }
 }
 
-fn config(embedded: &Embedded) -> Config {
+fn config(embedded: &EmbeddedCluster) -> Config {
     let properties = embedded.settings().properties.into_iter().collect();
     let mut config = Config::new(vec![ClusterConfig::new(CLUSTER.into(), properties)]);
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -73,7 +73,7 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         (None, Some(url)) => by_daemon(&args, url).await?,
         (None, None) => bail!("neither --config nor --daemon"),
     };
-    let text = args.output.written(&explanation)?;
+    let text = args.output.serialize(&explanation)?;
     print(
         text.unwrap_or_else(|| text::render(&explanation))
             .as_bytes(),

@@ -1,4 +1,4 @@
-//! Which Kubernetes cluster a command asks: the arguments that several commands have.
+//! Arguments that select the Kubernetes cluster.
 
 use std::path::PathBuf;
 
@@ -7,24 +7,26 @@ use clap::Args;
 use crate::config::KubernetesConfig;
 use crate::k8s::client::ClientOptions;
 
-/// Which Kubernetes cluster to ask.
+/// Arguments that select the Kubernetes cluster.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct KubeArgs {
-    /// The kubeconfig file. Left out: the configuration's, where there is one, else those that kubectl would use
+    /// The kubeconfig file [default: the configuration's, if there is one, otherwise as for
+    /// kubectl]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context. Left out: the configuration's, where there is one, else its current one
+    /// The kubeconfig's context [default: the configuration's, if there is one, otherwise the
+    /// current one]
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
 }
 
 impl KubeArgs {
-    /// Whether a cluster was named at all.
+    /// Whether a cluster was named.
     pub(super) fn are_given(&self) -> bool {
         self.kubeconfig.is_some() || self.context.is_some()
     }
 
-    /// The cluster that was named, else the one that kubectl would ask.
+    /// The named cluster, otherwise kubectl's.
     pub(super) fn options(&self) -> ClientOptions {
         ClientOptions {
             kubeconfig: self.kubeconfig.clone(),
@@ -32,7 +34,7 @@ impl KubeArgs {
         }
     }
 
-    /// The cluster that was named, else the configuration's.
+    /// The named cluster, otherwise the configured one.
     pub(super) fn options_over(&self, configured: &KubernetesConfig) -> ClientOptions {
         let Self {
             kubeconfig,

@@ -1,4 +1,4 @@
-//! `lagwise lag`: per-partition lag of whole clusters, as Kafka has it now.
+//! `lagwise lag`: current lag per partition, of whole clusters.
 
 mod table;
 
@@ -14,7 +14,7 @@ use clap::{ArgGroup, Args};
 use self::table::{TableRow, bounds, row, table};
 use super::Output;
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
-use crate::kafka::{Client, ClientSettings, KafkaSource};
+use crate::kafka::{ClientKind, ClientSettings, KafkaSource};
 use crate::model::evaluation::topic_selection::whole_parallelism;
 use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::model::lag::assembly::{ClusterHistory, Scope};
@@ -22,11 +22,11 @@ use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot};
 use crate::model::units::newtypes::{GroupId, TopicName};
 use crate::poller::OffsetSource;
 
-/// The name that a cluster given by its address goes by.
-const UNNAMED: &str = "default";
+/// Name of a cluster given by its address.
+const DEFAULT_CLUSTER: &str = "default";
 
-/// Groups that are read together: each costs a client while it is.
-const BATCH: usize = 50;
+/// Groups read at once with librdkafka, where each costs a client.
+const MAX_GROUPS_AT_ONCE: usize = 50;
 
 /// The arguments of `lagwise lag`.
 #[derive(Debug, Args)]
@@ -36,12 +36,12 @@ const BATCH: usize = 50;
     lagwise lag --bootstrap kafka:9094 -X security.protocol=SSL -X ssl.ca.location=ca.pem --group orders\n  \
     lagwise lag --config lagwise.yaml --cluster main --topic orders -o json | jq 'map(.lag) | add'\n  \
     lagwise lag --config lagwise.yaml --watch\n\n\
-    Exit code: 0; 1 if something that was asked for is unknown (the rest is still printed); 2 for wrong usage.")]
+    Exit code: 0 if all is known, 1 if some requested lag is unknown (the rest is still printed), 2 for wrong usage.")]
 pub struct LagArgs {
-    /// The Kafka cluster's address: HOST:PORT, several with commas
+    /// Address of the Kafka cluster: HOST:PORT, several separated by commas
     #[arg(long, value_name = "HOST:PORT")]
     bootstrap: Option<String>,
-    /// A configuration file whose clusters are read
+    /// Configuration file whose clusters to read
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Only this cluster of the configuration; may be repeated
@@ -56,7 +56,7 @@ pub struct LagArgs {
     /// A librdkafka property; the value may refer to ${env:NAME} or ${file:PATH}
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = key_value)]
     property: Vec<(String, String)>,
-    /// How the lag is printed
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     /// Read and print again every two seconds, until interrupted
@@ -74,19 +74,19 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// What one reading found.
+/// Result of one reading.
 #[derive(Debug, Default)]
 struct LagResult {
-    /// Cluster by cluster, batch by batch of groups.
+    /// Snapshots per cluster and batch of groups.
     read: Vec<(String, std::sync::Arc<ClusterSnapshot>)>,
-    /// What was asked for and is unknown as a whole.
+    /// Requested data that is completely unknown.
     unknown: BTreeSet<String>,
 }
 
 /// Runs `lagwise lag`.
 ///
 /// # Errors
-/// A configuration that cannot be used.
+/// An unusable configuration.
 pub async fn run(args: LagArgs) -> anyhow::Result<ExitCode> {
     let clusters = clusters(&args)?;
     loop {
@@ -111,7 +111,7 @@ fn clusters(args: &LagArgs) -> anyhow::Result<Vec<ClientSettings>> {
         (None, bootstrap) => {
             let mut properties = Properties::default();
             properties.insert("bootstrap.servers", bootstrap.clone().unwrap_or_default());
-            vec![ClusterConfig::new(UNNAMED.into(), properties)]
+            vec![ClusterConfig::new(DEFAULT_CLUSTER.into(), properties)]
         }
     };
     for name in &args.cluster {
@@ -124,7 +124,7 @@ fn clusters(args: &LagArgs) -> anyhow::Result<Vec<ClientSettings>> {
                 .map(|cluster| cluster.name.as_str())
                 .collect();
             bail!(
-                "--cluster {name}: no such cluster in the configuration; there are: {}",
+                "--cluster {name}: not in the configuration; it has: {}",
                 known.join(", ")
             );
         }
@@ -142,7 +142,7 @@ fn clusters(args: &LagArgs) -> anyhow::Result<Vec<ClientSettings>> {
         }
     }
     let settings = configured.iter().map(|cluster| ClientSettings {
-        max_groups: BATCH,
+        max_groups: MAX_GROUPS_AT_ONCE,
         ..ClientSettings::from(cluster)
     });
     Ok(settings.collect())
@@ -171,11 +171,15 @@ async fn read(
         }
         groups = listed.groups;
     }
-    let is_costly = source.client() == Client::Librdkafka;
-    let at_once = if is_costly { BATCH } else { usize::MAX };
+    let is_costly = source.client() == ClientKind::Librdkafka;
+    let at_once = if is_costly {
+        MAX_GROUPS_AT_ONCE
+    } else {
+        usize::MAX
+    };
     for (i, batch) in groups.chunks(at_once).enumerate() {
         if i > 0 {
-            // A fresh source lets go of the clients of the batch before.
+            // A new source drops the clients of the previous batch.
             source = KafkaSource::connect(settings.clone())?;
         }
         let topics: BTreeSet<_> = args
@@ -199,7 +203,7 @@ async fn read(
     Ok(())
 }
 
-/// What was asked for of a group and cannot be told partition by partition.
+/// Requested data of a group that cannot be shown per partition.
 fn unknown(
     args: &LagArgs,
     cluster: &str,
@@ -235,7 +239,7 @@ fn rows<'a>(args: &LagArgs, found: &'a LagResult) -> Vec<TableRow<'a>> {
     let mut rows = Vec::new();
     for (cluster, (group, read)) in groups {
         let useful = whole_parallelism(read);
-        // Of all groups, those that have nothing to do with a named topic are left out.
+        // When listing all groups, omit those unrelated to a requested topic.
         let topics = read
             .topics
             .iter()
@@ -255,10 +259,10 @@ fn rows<'a>(args: &LagArgs, found: &'a LagResult) -> Vec<TableRow<'a>> {
 
 fn show(args: &LagArgs, found: &LagResult) -> anyhow::Result<ExitCode> {
     let rows = rows(args, found);
-    let text = match args.output.written(&rows)? {
+    let text = match args.output.serialize(&rows)? {
         Some(text) => text,
         None if rows.is_empty() && !found.unknown.is_empty() => String::new(),
-        // For whole clusters the table says enough.
+        // For whole clusters the table suffices.
         None if args.group.is_empty() => table(&rows),
         None => table(&rows) + &bounds(&rows),
     };
@@ -270,7 +274,7 @@ fn show(args: &LagArgs, found: &LagResult) -> anyhow::Result<ExitCode> {
     super::print(format!("{clear}{text}").as_bytes())?;
     let mut stderr = io::stderr().lock();
     for unknown in &found.unknown {
-        // Standard error may be closed; the exit code says it, too.
+        // Standard error may be closed; the exit code tells it too.
         let _ = writeln!(stderr, "lagwise: {unknown}");
     }
     let faulty = |row: &TableRow<'_>| {

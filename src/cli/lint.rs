@@ -115,7 +115,7 @@ pub async fn run(args: LintArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let reported = FindingReport::sorted(&found.findings);
-    let text = match args.output.written(&reported)? {
+    let text = match args.output.serialize(&reported)? {
         Some(text) => text,
         None => render_findings(&reported),
     };

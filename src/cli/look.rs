@@ -1,7 +1,8 @@
-//! One look at Kafka as the daemon looks at it, for commands that need no daemon: the same poller over
-//! the same plan, until everything that was asked about is known or cannot be.
+//! Reads Kafka once like the daemon, for commands that need no daemon: the same poller with the
+//! same plan, until everything requested is known or fails.
 //!
-//! One look has no history: what only time tells (residual, stuck, what was forgotten) it cannot see.
+//! A single reading has no history: it cannot see what takes time to observe (residual or stuck
+//! lag, forgotten groups).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,20 +25,18 @@ use crate::model::units::newtypes::Moment;
 use crate::poller::{Inputs, Poller};
 use crate::snapshot_channel;
 
-/// HPAs of a cluster, and what there was to see of what they ask for.
+/// HPAs of a cluster, and the reading of what they need.
 pub(super) struct HpaReading {
-    /// The cluster's client.
     pub(super) client: Client,
-    /// The HPAs.
     pub(super) hpas: HpaList,
     /// What there was to see.
     pub(super) snapshot: Arc<LagSnapshot>,
 }
 
-/// Looks at all HPAs of a namespace, or else of those that the configuration watches.
+/// Reads what all HPAs of a namespace need, or those of the configured namespaces.
 ///
 /// # Errors
-/// HPAs that cannot be listed, or a property that a Kafka client refuses.
+/// HPAs that cannot be listed, or settings that a Kafka client does not support.
 pub(super) async fn look_at_hpas(
     config: &Config,
     kube: &KubeArgs,
@@ -63,11 +62,11 @@ pub(super) async fn look_at_hpas(
     })
 }
 
-/// Looks at everything that the HPAs, the configuration's targets and these interests are about. What
-/// has not answered `within` that time is unknown in the snapshot.
+/// Reads everything that the HPAs, the configured targets and the given keys need. What did not
+/// answer `within` that time is unknown in the snapshot.
 ///
 /// # Errors
-/// A property that a Kafka client refuses.
+/// Settings that a Kafka client does not support.
 pub(super) async fn look(
     config: &Config,
     hpas: Vec<Arc<HpaFacts>>,
@@ -79,7 +78,7 @@ pub(super) async fn look(
     let (publisher, mut reader) = snapshot_channel::channel(LagSnapshot::default());
     let (interests, interests_in) = mpsc::channel(asked.len().max(1));
     for interest in &asked {
-        // There is room for all of them.
+        // The channel has room for all of them.
         let _ = interests.try_send(interest.clone());
     }
     let fixed = answers::fixed_targets(config);
@@ -111,7 +110,8 @@ pub(super) async fn look(
     }
     polling.abort();
     let mut snapshot = LagSnapshot::clone(&reader.latest());
-    // The poller's own are as of a sweep that may have known less, and want to see things last.
+    // Recompute the findings: the poller's belong to a sweep that may have known less, and wait
+    // until a problem lasts.
     let now = Moment::now();
     let evaluations = snapshot.at(&now);
     let looking = FindingOptions {
@@ -124,7 +124,7 @@ pub(super) async fn look(
     Ok(Arc::new(snapshot))
 }
 
-/// Whether there is nothing left that was not read yet. What Kafka refuses to tell is read.
+/// Whether everything was read. What Kafka denies counts as read.
 fn is_whole(snapshot: &LagSnapshot, asked: &[WatchKey]) -> bool {
     let is_read = |interest: &WatchKey| {
         let cluster = snapshot.clusters.get(&interest.cluster);

@@ -1,4 +1,4 @@
-//! `lagwise release`: gives HPAs back to their users.
+//! `lagwise release`: undoes what lagwise has written to HPAs.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -19,21 +19,21 @@ use crate::model::units::hpa_key::HpaKey;
 #[command(after_help = "Examples:\n  \
     lagwise release --all --dry-run\n  \
     lagwise release shop/billing\n\n\
-    maxReplicas goes back to the user's number, workloads that lagwise has set to zero are woken, and \
-    its marks are taken away. A daemon that runs enforces again what still asks for it: set \
-    lagwise.dev/cap: advise, or stop the daemon, before.\n\n\
-    Exit code: 0; 1 if some HPA could not be given back; 2 for wrong usage.")]
+    Restores the user's maxReplicas, wakes workloads that lagwise has scaled to zero, and removes its \
+    annotations. A running daemon enforces the cap again where it is still requested: set \
+    lagwise.dev/cap: advise or stop the daemon first.\n\n\
+    Exit code: 0 on success, 1 if some HPA could not be released, 2 for wrong usage.")]
 pub struct ReleaseArgs {
-    /// Every HPA that carries something of lagwise's
+    /// Every HPA that lagwise has changed
     #[arg(long)]
     all: bool,
     /// These HPAs
     #[arg(value_name = "NAMESPACE/HPA")]
     hpa: Vec<HpaKey>,
-    /// Only say what would be done
+    /// Only print what would be done
     #[arg(long)]
     dry_run: bool,
-    /// How the HPAs are printed
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     #[command(flatten)]
@@ -59,7 +59,7 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
             Err(error) => {
                 failed = true;
                 let mut err = std::io::stderr().lock();
-                // Where standard error is closed there is nobody left to tell.
+                // If standard error is closed, nobody is left to inform.
                 let _ = writeln!(err, "lagwise: HPA {hpa}: {error}");
             }
         }
@@ -69,9 +69,9 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn show(released: &[Released], output: Output, dry_run: bool) -> anyhow::Result<ExitCode> {
-    let text = match output.written(&released)? {
+    let text = match output.serialize(&released)? {
         Some(text) => text,
-        None if released.is_empty() => "nothing of lagwise's is on any of them\n".into(),
+        None if released.is_empty() => "no HPA carries changes of lagwise\n".into(),
         None => table(released, dry_run),
     };
     print(text.as_bytes())
@@ -94,7 +94,7 @@ fn table(released: &[Released], dry_run: bool) -> String {
     }
     for one in released {
         let note = match one.asks_again {
-            true => "still asks for cap: enforce",
+            true => "still requests cap: enforce",
             false => "",
         };
         let woken = one.woken_replicas;
@@ -108,9 +108,9 @@ fn table(released: &[Released], dry_run: bool) -> String {
         ]);
     }
     let done = if dry_run {
-        "would be given back"
+        "would be released"
     } else {
-        "given back"
+        "released"
     };
     let lines: Vec<_> = table
         .lines()
@@ -139,10 +139,10 @@ mod tests {
         );
         let expected = [
             " NAMESPACE  HPA      MAX  USER-MAX  WOKEN  NOTE",
-            " shop       billing    6        20      -  still asks for cap: enforce",
+            " shop       billing    6        20      -  still requests cap: enforce",
             " shop       mail       6        20      2",
             "",
-            "2 given back",
+            "2 released",
         ];
         assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
     }

@@ -13,9 +13,9 @@ use crate::daemon::{self, App, Hpas};
 /// The arguments of `lagwise run`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  lagwise run --config lagwise.yaml\n\n\
-    SIGTERM and SIGINT drain and end it within five seconds; a second one ends it at once.")]
+    SIGTERM and SIGINT shut it down within five seconds; a second signal ends it at once.")]
 pub struct RunArgs {
-    /// The configuration file
+    /// Configuration file
     #[arg(
         short,
         long,
@@ -29,7 +29,7 @@ pub struct RunArgs {
 /// Runs the daemon until a signal.
 ///
 /// # Errors
-/// What keeps it from starting, or the part of it that ended by itself.
+/// Why it cannot start, or which part ended by itself.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     daemon::init_logging(&config.log);
@@ -46,7 +46,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The signals that ask the process to end.
+/// Signals that end the process.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,

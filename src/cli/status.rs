@@ -158,7 +158,7 @@ async fn replicas(args: &StatusArgs) -> anyhow::Result<ReplicaCounts> {
 }
 
 fn show(args: &StatusArgs, hpas: &[HpaStatus]) -> anyhow::Result<ExitCode> {
-    let text = match args.output.written(&hpas)? {
+    let text = match args.output.serialize(&hpas)? {
         Some(text) => text,
         None => table(hpas),
     };

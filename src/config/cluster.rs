@@ -7,7 +7,7 @@ use super::node::ScalarValue;
 use super::properties::Properties;
 use super::secrets::Environment;
 use super::section::{Field, Section};
-use super::token::TokenSource;
+use super::token::TokenSourceConfig;
 use crate::model::units::names;
 use crate::model::units::newtypes::ClusterName;
 
@@ -20,13 +20,13 @@ pub struct ClusterConfig {
     pub name: ClusterName,
     /// Which client asks this cluster.
     #[schemars(default)]
-    pub client: ClientKind,
+    pub client: ClientChoice,
     /// librdkafka's properties, by the names in its CONFIGURATION.md. `${env:NAME}` and `${file:PATH}`
     /// are replaced inside a value; `$${` stands for the characters `${`.
     pub properties: Properties,
     /// Where OAUTHBEARER tokens come from.
     #[schemars(default)]
-    pub token: TokenSource,
+    pub token: TokenSourceConfig,
     /// How many consumer groups of this cluster librdkafka watches at once. Each costs one client: a
     /// connection to each broker it needs, and three threads more. The wire client has no such limit.
     #[schemars(range(min = 1, max = 1000), default = "default_max_groups")]
@@ -39,9 +39,9 @@ impl ClusterConfig {
     pub fn new(name: ClusterName, properties: Properties) -> Self {
         Self {
             name,
-            client: ClientKind::default(),
+            client: ClientChoice::default(),
             properties,
-            token: TokenSource::default(),
+            token: TokenSourceConfig::default(),
             max_groups: default_max_groups(),
         }
     }
@@ -68,7 +68,7 @@ impl ClusterConfig {
 /// Which client asks a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum ClientKind {
+pub enum ClientChoice {
     /// The wire client where it supports the properties, else librdkafka.
     #[default]
     Auto,
@@ -151,7 +151,7 @@ fn read(
         .map(|properties| Properties::read(properties, environment));
     let token = section
         .get("token")
-        .and_then(|field| TokenSource::read(&field, environment))
+        .and_then(|field| TokenSourceConfig::read(&field, environment))
         .unwrap_or_default();
     let max_groups = section
         .get("max_groups")
@@ -167,10 +167,10 @@ fn read(
     })
 }
 
-fn read_client(field: &Field<'_>) -> Option<ClientKind> {
+fn read_client(field: &Field<'_>) -> Option<ClientChoice> {
     field.one_of(&[
-        ("auto", ClientKind::Auto),
-        ("wire", ClientKind::Wire),
-        ("librdkafka", ClientKind::Librdkafka),
+        ("auto", ClientChoice::Auto),
+        ("wire", ClientChoice::Wire),
+        ("librdkafka", ClientChoice::Librdkafka),
     ])
 }

@@ -115,7 +115,7 @@ impl ScalarValue {
 
     /// The value for a message: short, on one line; `None` for lists, mappings and whole documents
     /// (a private key where a path belongs is not for a log).
-    pub(super) fn shown(&self) -> Option<String> {
+    pub(super) fn display_text(&self) -> Option<String> {
         const CHARS_MAX: usize = 60;
         match self {
             Self::Bool(_, spelling) | Self::Number(_, spelling) => Some(spelling.clone()),

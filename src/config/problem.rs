@@ -66,7 +66,7 @@ pub struct ConfigError {
 impl ConfigError {
     /// The error for these problems; `None` where there are none.
     #[must_use]
-    pub fn of(problems: Vec<Problem>) -> Option<Self> {
+    pub fn from_problems(problems: Vec<Problem>) -> Option<Self> {
         (!problems.is_empty()).then_some(Self {
             file: None,
             problems,
@@ -131,7 +131,7 @@ impl Problems {
     pub(super) fn into_error(self) -> Option<ConfigError> {
         let mut problems = self.0.into_inner();
         problems.sort_by_key(|problem| problem.line);
-        ConfigError::of(problems)
+        ConfigError::from_problems(problems)
     }
 }
 

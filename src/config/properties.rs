@@ -1,4 +1,4 @@
-//! librdkafka's properties as the operator writes them, with their secrets kept out of sight.
+//! Configured librdkafka properties, with secrets kept out of logs.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,50 +15,50 @@ use super::servers;
 
 const REDACTED: &str = "[redacted]";
 
-/// Properties of librdkafka by name. `Debug` and `Serialize` show no value that came from a reference
-/// or whose property holds a secret.
+/// librdkafka properties by name. `Debug` and `Serialize` show no value that came from a reference
+/// or that is a secret by its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Properties(BTreeMap<String, PropertyValue>);
 
-/// The value of a property, shown as `[redacted]` where it is a secret.
+/// A property's value, shown as `[redacted]` if secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PropertyValue {
     text: String,
     secret: bool,
-    /// As written, where files are a part of it: they may change.
+    /// The text as configured, if it refers to files, which may change.
     written: Option<String>,
 }
 
 impl fmt::Debug for PropertyValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.shown(), f)
+        fmt::Debug::fmt(self.redacted(), f)
     }
 }
 
 impl Serialize for PropertyValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.shown())
+        serializer.serialize_str(self.redacted())
     }
 }
 
 impl PropertyValue {
-    fn shown(&self) -> &str {
+    fn redacted(&self) -> &str {
         if self.secret { REDACTED } else { &self.text }
     }
 
-    /// The real value, a secret included.
+    /// The real value, even if secret.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether the text of a file is a part of it.
+    /// Whether it refers to files.
     pub(super) fn refers_to_files(&self) -> bool {
         self.written.is_some()
     }
 
-    /// The value of `name` with its files read again; else which of them cannot be.
+    /// Reads the files of the value again; the error names the file that cannot be read.
     pub(super) fn reread(&self, name: &str, environment: &dyn Environment) -> Result<Self, String> {
         let Some(written) = &self.written else {
             return Ok(self.clone());
@@ -72,7 +72,7 @@ impl PropertyValue {
 }
 
 impl Properties {
-    /// The names with their real values, secrets included, in the order of the names.
+    /// Names and real values, including secrets, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0
             .iter()
@@ -85,13 +85,13 @@ impl Properties {
         self.0.get(name).map(|value| value.text.as_str())
     }
 
-    /// The value of `name` for logs and messages: `[redacted]` where it is a secret.
+    /// The value of `name` for logs and messages: `[redacted]` if secret.
     #[must_use]
-    pub fn shown(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(PropertyValue::shown)
+    pub fn redacted(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(PropertyValue::redacted)
     }
 
-    /// Sets `name` to `value` as it is, without a check or a replacement; [`set`](Self::set) has both.
+    /// Sets `name` to `value` without any check or replacement; [`set`](Self::set) does both.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let name = name.into();
         let secret = is_secret(&name);
@@ -105,11 +105,11 @@ impl Properties {
         );
     }
 
-    /// Sets `name` to `text` under the rules of the file: references are replaced, and what lagwise sets
-    /// itself is refused. The key of a problem is the property's name.
+    /// Sets `name` to `text` by the rules of the configuration file: references are replaced and
+    /// properties managed by lagwise are refused. The key of a problem is the property's name.
     ///
     /// # Errors
-    /// Everything that is wrong with it; the properties stay as they were.
+    /// All problems; the properties are unchanged then.
     pub fn set(
         &mut self,
         name: &str,
@@ -136,12 +136,12 @@ impl Properties {
         Ok(())
     }
 
-    /// Whether the text of a file is a part of any value.
+    /// Whether any value refers to files.
     pub(super) fn refers_to_files(&self) -> bool {
         self.0.values().any(PropertyValue::refers_to_files)
     }
 
-    /// The properties with their files read again; else which file cannot be.
+    /// Reads the files of all values again; the error names the file that cannot be read.
     pub(super) fn reread(&self, environment: &dyn Environment) -> Result<Self, String> {
         let reread = |(name, value): (&String, &PropertyValue)| {
             Ok((name.clone(), value.reread(name, environment)?))
@@ -153,7 +153,7 @@ impl Properties {
             .map(Self)
     }
 
-    /// Reads a cluster's properties; notes whatever is wrong with them.
+    /// Reads a cluster's properties; records all problems.
     pub(super) fn read(mut section: Section<'_>, environment: &dyn Environment) -> Self {
         section.required("bootstrap.servers", SERVERS);
         let mut properties = Self::default();
@@ -197,47 +197,43 @@ impl JsonSchema for Properties {
     }
 }
 
-/// What is wrong, and what is allowed.
+/// Problem, and what is allowed instead.
 type PropertyRefusal = (String, String);
 
 const SERVERS: &str = "HOST:PORT of one or more brokers, separated by commas";
 
-/// Properties that have another place or another name here, with what to do instead.
+/// Refused properties: name, reason, and what to do instead.
 const REFUSED: &[(&str, &str, &str)] = &[
     (
         "allow.auto.create.topics",
-        "set by lagwise itself: a question must never create a topic",
-        "leaving it out",
+        "managed by lagwise: reading must never create a topic",
+        "remove it",
     ),
     (
         "enable.auto.commit",
-        "set by lagwise itself: it never commits",
-        "leaving it out",
+        "managed by lagwise: it never commits",
+        "remove it",
     ),
     (
         "enable.auto.offset.store",
-        "set by lagwise itself: it never commits",
-        "leaving it out",
+        "managed by lagwise: it never commits",
+        "remove it",
     ),
-    (
-        "group.id",
-        "set by lagwise itself, one for each group it asks about",
-        "leaving it out",
-    ),
+    ("group.id", "managed by lagwise", "remove it"),
     (
         "isolation.level",
-        "set by lagwise itself: reading committed offsets must not wait for open transactions",
-        "leaving it out",
+        "managed by lagwise: reading committed offsets must not wait for open transactions",
+        "remove it",
     ),
     (
         "metadata.broker.list",
-        "another name of bootstrap.servers",
+        "an alias of bootstrap.servers",
         "bootstrap.servers",
     ),
     (
         "sasl.client.callback.handler.class",
         "a property of the Java client",
-        "leaving it out",
+        "remove it",
     ),
     (
         "sasl.jaas.config",
@@ -247,7 +243,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "sasl.login.callback.handler.class",
         "a property of the Java client",
-        "leaving it out",
+        "remove it",
     ),
     (
         "ssl.keystore.type",
@@ -274,7 +270,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
 fn check_name(name: &str) -> Result<(), PropertyRefusal> {
     if name.is_empty() || plain_part(name) != name {
         let allowed = "a property of librdkafka: lower-case letters, digits, . _";
-        return Err(("not a property's name".into(), allowed.into()));
+        return Err(("not a property name".into(), allowed.into()));
     }
     match REFUSED.iter().find(|(refused, ..)| *refused == name) {
         Some((_, why, instead)) => Err(((*why).into(), (*instead).into())),
@@ -282,7 +278,7 @@ fn check_name(name: &str) -> Result<(), PropertyRefusal> {
     }
 }
 
-/// The name up to its first odd character: after it, a value may follow.
+/// The name up to its first invalid character, since a value may follow it.
 fn plain_part(name: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_');
     match name.find(|c| !plain(c)) {
@@ -293,7 +289,7 @@ fn plain_part(name: &str) -> Cow<'_, str> {
 
 /// Whether a property's value is a secret by its name.
 fn is_secret(name: &str) -> bool {
-    // A Java client's jaas line has its password inside.
+    // A Java client's JAAS line contains the password.
     const PARTS: [&str; 5] = ["password", "passphrase", "secret", "key.pem", "jaas"];
     // The unsecured-token settings may carry a login; ssl_key and the like are its in-memory forms.
     const NAMES: [&str; 2] = ["sasl.oauthbearer.config", "ssl_key"];
@@ -310,9 +306,9 @@ pub(super) fn read_value(
         ScalarValue::Text(text) => text,
         ScalarValue::Bool(_, spelling) | ScalarValue::Number(_, spelling) => spelling,
         ScalarValue::Null => {
-            // A missing bootstrap.servers is noted already.
+            // A missing bootstrap.servers is already reported.
             if name != "bootstrap.servers" {
-                field.refuse_unseen("has no value", "a value, or leaving the property out");
+                field.refuse_unseen("has no value", "a value, or no such property");
             }
             return None;
         }
@@ -342,7 +338,7 @@ pub(super) fn read_value(
     }
 }
 
-/// The value that `text` stands for; else each refusal with what of the text may be shown.
+/// Resolves `text`; the error lists each problem with the part of the text that may be shown.
 fn read_text(
     name: &str,
     text: &str,
@@ -359,7 +355,7 @@ fn read_text(
         written: refers_to_file(text).then(|| text.to_owned()),
     };
     let shown = || (!value.secret).then(|| format!("{:?}", value.text));
-    // librdkafka takes C strings.
+    // librdkafka uses C strings.
     if value.text.contains('\0') {
         return Err(vec![(
             None,
@@ -415,8 +411,8 @@ mod tests {
             .set("sasl.username", "${env:LOGIN}", &environment)
             .unwrap();
         assert_eq!(properties.get("sasl.username"), Some("hunter2"));
-        assert_eq!(properties.shown("sasl.username"), Some("[redacted]"));
-        assert_eq!(properties.shown("client.id"), Some("me"));
+        assert_eq!(properties.redacted("sasl.username"), Some("[redacted]"));
+        assert_eq!(properties.redacted("client.id"), Some("me"));
         assert_eq!(
             properties
                 .iter()
@@ -447,7 +443,7 @@ mod tests {
         };
         assert_eq!(
             refusal("group.id", "x"),
-            "group.id: set by lagwise itself, one for each group it asks about; allowed: leaving it out"
+            "group.id: managed by lagwise; allowed: remove it"
         );
         assert_eq!(
             refusal("sasl.password", "${env:NO}"),
@@ -456,7 +452,7 @@ mod tests {
         );
         assert_eq!(
             refusal("sasl.password=hunter2", "x"),
-            "sasl.password...: not a property's name; \
+            "sasl.password...: not a property name; \
              allowed: a property of librdkafka: lower-case letters, digits, . _"
         );
         assert_eq!(properties, Properties::default());

@@ -134,7 +134,7 @@ impl<'a> Field<'a> {
     /// Notes that the value is wrong, and shows it.
     pub(super) fn refuse(&self, problem: impl Into<String>, allowed: impl Into<String>) {
         self.add(
-            self.node.value.shown(),
+            self.node.value.display_text(),
             problem.into(),
             Some(allowed.into()),
         );

@@ -15,7 +15,7 @@ use super::section::{Field, Section};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(deny_unknown_fields)]
-pub enum TokenSource {
+pub enum TokenSourceConfig {
     /// From nowhere: the login is in the properties, or there is none.
     #[default]
     None,
@@ -82,7 +82,7 @@ const SOURCES: [&str; 5] = [
 ];
 const SECRET: &str = "the client's secret, better as ${env:NAME} or ${file:PATH}";
 
-impl TokenSource {
+impl TokenSourceConfig {
     /// Reads the source; notes whatever is wrong with it.
     pub(super) fn read(field: &Field<'_>, environment: &dyn Environment) -> Option<Self> {
         match &field.node.value {

@@ -1,5 +1,4 @@
-//! What the configuration says of answers: which targets there are, by which rules they are answered,
-//! and who may name what.
+//! Converts the configuration of targets, evaluation and tenancy.
 
 use crate::config::{CapDefault, Config, TargetConfig, TenancyGrant};
 use crate::model::evaluation::ServingPolicy;
@@ -10,7 +9,7 @@ use crate::model::units::glob::Glob;
 use crate::model::units::quantity::Milli;
 use crate::poller::Cadence;
 
-/// The rules by which requests are answered.
+/// How metric values are evaluated when served.
 pub(crate) fn rules(config: &Config) -> ServingPolicy {
     ServingPolicy {
         clamp: config.cap.clamp,
@@ -27,12 +26,12 @@ pub(crate) fn rules(config: &Config) -> ServingPolicy {
     }
 }
 
-/// The targets of the configuration.
+/// The configured targets.
 pub(crate) fn fixed_targets(config: &Config) -> Vec<targets::ConfiguredTarget> {
     config.targets.iter().map(fixed_target).collect()
 }
 
-/// When Kafka is asked.
+/// When Kafka is swept.
 pub(crate) fn cadence(config: &Config) -> Cadence {
     Cadence {
         interval: config.poll.interval,
@@ -40,7 +39,7 @@ pub(crate) fn cadence(config: &Config) -> Cadence {
     }
 }
 
-/// Which namespaces may name what.
+/// Which namespaces may use which groups.
 pub(super) fn tenancy(config: &Config) -> Tenancy {
     Tenancy(config.tenancy.iter().map(grant).collect())
 }

@@ -1,4 +1,4 @@
-//! The certificate of the external metrics API.
+//! Sets up the certificate of the external metrics API.
 
 use std::time::SystemTime;
 
@@ -12,14 +12,14 @@ use crate::k8s::certificates::{CertificateSecret, ServiceRegistration};
 use crate::leader_election::Leadership;
 use crate::serve::tls::{ServerTls, TlsError};
 
-/// The Secret of the certificate, where the configuration names none.
+/// Default name of the Secret.
 const SECRET: &str = "lagwise-tls";
 
-/// The certificate that the configuration says; or one that is made now, until all replicas share one.
+/// The configured certificate; otherwise a generated one, until the replicas share one.
 ///
 /// # Errors
-/// A file that cannot be read, or a name that no certificate can bear.
-pub(super) fn of(
+/// A file that cannot be read, or an invalid name.
+pub(super) fn server_tls(
     config: &Config,
     client: Option<&k8s::client::Client>,
     leadership: &Leadership,
@@ -38,7 +38,7 @@ pub(super) fn of(
     };
     let (served, shared) = watch::channel(None);
     let registration = ServiceRegistration::new(client.clone(), external.service.clone());
-    let keeping = CertificateManagerOptions {
+    let options = CertificateManagerOptions {
         store: CertificateSecret::new(client.clone(), secret),
         registration: external.ca_bundle.then_some(registration),
         names,
@@ -46,16 +46,16 @@ pub(super) fn of(
         served,
     };
     tasks.spawn(async move {
-        certificates::keep(keeping, SystemTime::now).await;
-        ("keeper of the certificates", Ok(()))
+        certificates::maintain(options, SystemTime::now).await;
+        ("certificate manager", Ok(()))
     });
     Ok(own.until_shared(shared))
 }
 
-/// The names a self-signed certificate is for: those that the aggregator and a person ask by.
+/// Names in a self-signed certificate: those used by the aggregator and by people.
 fn certificate_names(service: &str, client: Option<&k8s::client::Client>) -> Vec<String> {
     let namespace = match client {
-        // In a pod, the pod's own.
+        // In a pod, its own namespace.
         Some(client) => client.default_namespace().to_owned(),
         None => std::env::var("POD_NAMESPACE").unwrap_or_else(|_| "lagwise".into()),
     };

@@ -1,16 +1,18 @@
-//! What the configuration says of Kafka clusters, in the words of what asks them.
+//! Converts the configuration of Kafka clusters into client settings.
 
 use std::sync::Arc;
 
-use crate::config::{ClientKind, ClusterConfig, Config, SystemEnvironment, TokenSource};
+use crate::config::{ClientChoice, ClusterConfig, Config, SystemEnvironment, TokenSourceConfig};
 use crate::kafka::login::{self, TokenSettings};
-use crate::kafka::{Client, ClientSettings, KafkaSource, Renew, Renewed, SetupError};
+use crate::kafka::{
+    ClientKind, ClientSettings, Credentials, KafkaSource, ReloadCredentials, SetupError,
+};
 use crate::model::units::newtypes::ClusterName;
 
-/// A client for each cluster, in the configuration's order. None has to be reachable.
+/// Creates a client for each cluster, in the configured order. None has to be reachable.
 ///
 /// # Errors
-/// What a client cannot work with, however long one waits.
+/// Settings that a client does not support.
 pub(crate) fn sources(config: &Config) -> Result<Vec<(ClusterName, KafkaSource)>, SetupError> {
     let clusters = config.clusters.iter();
     clusters
@@ -24,7 +26,7 @@ impl From<&ClusterConfig> for ClientSettings {
         let renew = cluster.refers_to_files().then(|| {
             let cluster = cluster.clone();
             let renew = move || Ok(login_of(&cluster.reread(&SystemEnvironment)?));
-            Arc::new(renew) as Renew
+            Arc::new(renew) as ReloadCredentials
         });
         Self {
             name: cluster.name.clone(),
@@ -32,16 +34,16 @@ impl From<&ClusterConfig> for ClientSettings {
             token,
             max_groups: cluster.max_groups,
             client: match cluster.client {
-                ClientKind::Auto => Client::Auto,
-                ClientKind::Wire => Client::Wire,
-                ClientKind::Librdkafka => Client::Librdkafka,
+                ClientChoice::Auto => ClientKind::Auto,
+                ClientChoice::Wire => ClientKind::Wire,
+                ClientChoice::Librdkafka => ClientKind::Librdkafka,
             },
             renew,
         }
     }
 }
 
-fn login_of(cluster: &ClusterConfig) -> Renewed {
+fn login_of(cluster: &ClusterConfig) -> Credentials {
     let properties = cluster
         .properties
         .iter()
@@ -49,28 +51,30 @@ fn login_of(cluster: &ClusterConfig) -> Renewed {
     (properties.collect(), token_of(&cluster.token))
 }
 
-fn token_of(token: &TokenSource) -> Option<TokenSettings> {
+fn token_of(token: &TokenSourceConfig) -> Option<TokenSettings> {
     let source = match token {
-        TokenSource::None => return None,
-        TokenSource::File { path } => login::TokenSource::File(path.clone()),
-        TokenSource::Oidc(oidc) => login::TokenSource::Oidc(login::Oidc {
+        TokenSourceConfig::None => return None,
+        TokenSourceConfig::File { path } => login::TokenSource::File(path.clone()),
+        TokenSourceConfig::Oidc(oidc) => login::TokenSource::Oidc(login::Oidc {
             token_url: oidc.token_url.clone(),
             client_id: oidc.client_id.clone(),
             client_secret: oidc.client_secret.text().to_owned(),
             scope: oidc.scope.clone(),
             ca_file: oidc.ca_file.clone(),
         }),
-        TokenSource::AwsMskIam { region, role_arn } => login::TokenSource::AwsMskIam {
+        TokenSourceConfig::AwsMskIam { region, role_arn } => login::TokenSource::AwsMskIam {
             region: region.clone(),
             role_arn: role_arn.clone(),
         },
-        TokenSource::AzureWorkloadIdentity { scope } => login::TokenSource::AzureWorkloadIdentity {
-            scope: scope.clone(),
-        },
-        TokenSource::Gcp {} => login::TokenSource::Gcp,
+        TokenSourceConfig::AzureWorkloadIdentity { scope } => {
+            login::TokenSource::AzureWorkloadIdentity {
+                scope: scope.clone(),
+            }
+        }
+        TokenSourceConfig::Gcp {} => login::TokenSource::Gcp,
     };
     let mut settings = TokenSettings::new(source);
-    if let TokenSource::Oidc(oidc) = token {
+    if let TokenSourceConfig::Oidc(oidc) = token {
         settings.extensions.clone_from(&oidc.extensions);
     }
     Some(settings)

@@ -1,4 +1,4 @@
-//! What the daemon has of the Kubernetes cluster: its HPAs, who may ask, and a client.
+//! Connects to Kubernetes: client, HPAs and request authentication.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{k8s, serve};
 
 type KnownHpas = watch::Receiver<Option<Vec<Arc<HpaFacts>>>>;
 
-/// Which cluster the configuration says.
+/// The configured cluster.
 pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
     k8s::client::ClientOptions {
         kubeconfig: config.kubernetes.kubeconfig.clone(),
@@ -20,24 +20,25 @@ pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
     }
 }
 
-/// Watches the Kubernetes cluster, where there is one: its HPAs, and who may ask.
+/// Connects to the Kubernetes cluster, if there is one, and watches its HPAs and trusted
+/// certificates.
 ///
 /// # Errors
-/// No cluster where one is wanted, or nobody to ask who may read what all can reach.
+/// No cluster although one is required, or a public listener without authentication.
 pub(super) async fn connect(
     config: &Config,
     hpas: Hpas,
     tasks: &mut Tasks,
 ) -> anyhow::Result<(
     KnownHpas,
-    serve::auth::AuthMode,
+    serve::auth::RequestAuth,
     Option<k8s::client::Client>,
 )> {
     let api = &config.server.external_metrics;
     let (mut auth, mut connected) = (None, None);
     let facts = match hpas {
         Hpas::Given(facts) => facts,
-        // Where there is no cluster there are none to list.
+        // Without a cluster the list of HPAs is known to be empty.
         Hpas::Cluster if !config.kubernetes.enabled => watch::channel(Some(Vec::new())).1,
         Hpas::Cluster => {
             let (facts_in, facts) = watch::channel(None);
@@ -47,7 +48,7 @@ pub(super) async fn connect(
             let namespaces = config.kubernetes.namespaces.clone();
             let watched = k8s::hpa::watch(client.clone(), namespaces, facts_in);
             tasks.spawn(async move {
-                ("watch of HPAs", {
+                ("HPA watch", {
                     watched.await;
                     Ok(())
                 })
@@ -56,13 +57,13 @@ pub(super) async fn connect(
                 let (trust_in, trust) = watch::channel(None);
                 let watched = k8s::cluster_trust::watch(client.clone(), trust_in);
                 tasks.spawn(async move {
-                    ("watch of the cluster's authorities", {
+                    ("watch of trusted certificates", {
                         watched.await;
                         Ok(())
                     })
                 });
                 let reviewer = Arc::new(k8s::reviews::ClusterReviewer::new(client));
-                auth = Some(serve::auth::AuthMode::Kubernetes { trust, reviewer });
+                auth = Some(serve::auth::RequestAuth::Kubernetes { trust, reviewer });
             }
             facts
         }
@@ -70,15 +71,17 @@ pub(super) async fn connect(
     match (api.auth, auth) {
         (AuthMode::Kubernetes, Some(auth)) => Ok((facts, auth, connected)),
         (AuthMode::Kubernetes, None) => {
-            bail!("server.external_metrics.auth is kubernetes, but there is no cluster to ask")
+            bail!(
+                "server.external_metrics.auth is kubernetes, but there is no Kubernetes cluster; enable kubernetes or set auth: none"
+            )
         }
-        // The configuration says so already; one that was not read from a file has not been asked.
+        // A configuration read from a file was checked for this already; the demo's was not.
         (AuthMode::None, _) if !api.listen.ip().to_canonical().is_loopback() => {
             bail!(
-                "server.external_metrics.auth is none, but {} is no loopback address",
+                "server.external_metrics.auth is none, but {} is not a loopback address: everybody could read the metrics",
                 api.listen
             )
         }
-        (AuthMode::None, _) => Ok((facts, serve::auth::AuthMode::None, connected)),
+        (AuthMode::None, _) => Ok((facts, serve::auth::RequestAuth::None, connected)),
     }
 }

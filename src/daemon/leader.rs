@@ -1,5 +1,4 @@
-//! Which of several daemons leads: by a Lease, where the configuration names one or a pod is expected
-//! to have one.
+//! Sets up leader election by a Lease, if one is configured or the process runs in a pod.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,11 +15,11 @@ use crate::leader_election::{Leadership, Leading};
 use crate::serve::forward::Forwarder;
 use crate::serve::tls::ServerTls;
 
-/// The Lease, where the configuration names none.
+/// Default name of the Lease.
 const LEASE_NAME: &str = "lagwise";
 
-/// Stands for election, where there is anything to be elected by. `listens` is where the external
-/// metrics API does.
+/// Starts leader election, if there is a Lease. `listens` is the address of the external metrics
+/// API.
 pub(super) fn elect(
     config: &Config,
     client: Option<&k8s::client::Client>,
@@ -32,7 +31,7 @@ pub(super) fn elect(
     let name = named.or_else(|| in_pod().then(|| LEASE_NAME.to_owned()))?;
     let client = client?.clone();
     let identity = identity();
-    let (terms, told) = watch::channel(None);
+    let (terms, own_terms) = watch::channel(None);
     let (leaders, known) = watch::channel(None);
     let (seen_in, seen) = watch::channel(None);
     let following = k8s::lease::follow(
@@ -44,9 +43,9 @@ pub(super) fn elect(
     );
     tasks.spawn(async move {
         following.await;
-        ("watch of the Lease", Ok(()))
+        ("Lease watch", Ok(()))
     });
-    let keeping = k8s::lease::keep(LeaseOptions {
+    let election = k8s::lease::keep(LeaseOptions {
         client,
         name,
         identity,
@@ -60,39 +59,39 @@ pub(super) fn elect(
         stop: step_down,
     });
     tasks.spawn(async move {
-        keeping.await;
+        election.await;
         (LEASE, Ok(()))
     });
     Some(Leading {
-        own: Leadership::new(told),
+        own: Leadership::new(own_terms),
         others: known,
     })
 }
 
-/// What passes requests on to the one that leads.
+/// Creates the forwarder to the leader.
 ///
 /// # Errors
-/// A credential or a certificate that cannot be used.
+/// An unusable credential or certificate.
 pub(super) async fn forwarder(config: &Config, tls: &ServerTls) -> anyhow::Result<Forwarder> {
     let credential = match config.server.external_metrics.auth {
         AuthMode::Kubernetes => k8s::client::credential(&kubernetes::options(config)).await?,
-        // Whoever asks nobody for a credential needs none from the others.
+        // Without authentication no credential is needed.
         AuthMode::None => Credential::None,
     };
     Ok(Forwarder::new(tls, credential)?)
 }
 
-/// Where the other daemons reach this one's API.
+/// Address at which other replicas reach this one's API.
 fn address(config: &Config, listens: SocketAddr) -> String {
     let pod = std::env::var("POD_IP").ok();
     let pod = pod.and_then(|ip| ip.trim().parse().ok());
     let configured = config.leader.address.clone();
-    configured.unwrap_or_else(|| reached_at(listens, pod).to_string())
+    configured.unwrap_or_else(|| advertised_address(listens, pod).to_string())
 }
 
-/// The listener's address as others reach it. One that listens everywhere and is in no pod is reached
-/// from this machine only.
-fn reached_at(listens: SocketAddr, pod: Option<IpAddr>) -> SocketAddr {
+/// The listener's address as others reach it. Outside of a pod, a listener on all addresses is
+/// assumed to be reached from this machine only.
+fn advertised_address(listens: SocketAddr, pod: Option<IpAddr>) -> SocketAddr {
     let own = match listens.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -101,7 +100,7 @@ fn reached_at(listens: SocketAddr, pod: Option<IpAddr>) -> SocketAddr {
     SocketAddr::new(pod.unwrap_or(own), listens.port())
 }
 
-/// A name that no other daemon has, nor this one after a restart: a pod keeps its name then.
+/// A unique identity, different after every restart although a pod keeps its name.
 fn identity() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let pod = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME"));
@@ -127,7 +126,7 @@ mod tests {
             ("[::]:6443", None, "[::1]:6443"),
         ] {
             let pod = pod.map(|ip| ip.parse().unwrap());
-            let reached = reached_at(listens.parse().unwrap(), pod);
+            let reached = advertised_address(listens.parse().unwrap(), pod);
             assert_eq!(reached.to_string(), expected);
         }
     }

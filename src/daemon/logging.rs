@@ -1,4 +1,4 @@
-//! Where log lines go, and which.
+//! Sets up logging.
 
 use std::io::IsTerminal;
 
@@ -6,13 +6,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Sends log lines to standard error, as the configuration says; in colour on a terminal only, and
-/// never where `NO_COLOR` is set.
+/// Writes log lines to standard error, as configured; in colour only on a terminal and if
+/// `NO_COLOR` is not set.
 pub fn init_logging(config: &LogConfig) {
-    // kube logs every failed attempt of a watch; ours are told once (`telemetry::WatchLost`). What
-    // speaks HTTP and TLS logs headers at its finer levels, and tokens are among them: so a level
-    // for everything does not reach it. A directive of the configuration for the same target comes
-    // later and wins.
+    // kube logs every failed attempt of a watch; ours are logged once (`telemetry::WatchLost`).
+    // HTTP and TLS libraries log headers, including tokens, at fine levels, so a global level does
+    // not apply to them. A configured directive for the same target comes later and wins.
     let filter = EnvFilter::new(format!(
         "kube_client=off,kube_runtime=off,h2=info,hyper=info,hyper_util=info,rustls=info,\
          tokio_rustls=info,axum=info,tower=info,{}",

@@ -1,4 +1,4 @@
-//! Where what has to survive a restart is kept.
+//! Selects the storage of the persistent state.
 
 use std::sync::Arc;
 
@@ -12,21 +12,24 @@ use crate::leader_election::Leadership;
 use crate::model::lag::history::memory::SavedHistory;
 use crate::persistence::{self, StateFile};
 
-/// The ConfigMap of the state, where the configuration names none.
+/// Default name of the ConfigMap.
 const STATE_CONFIG_MAP: &str = "lagwise-state";
 
-/// The place where the state is kept.
+/// Storage of the state.
 #[derive(Clone, Debug)]
 pub(super) enum Store {
-    /// A file: this daemon's own, whoever leads.
+    /// A file of this process, whoever leads.
     File(StateFile),
-    /// A ConfigMap, which is the leader's.
+    /// A ConfigMap, written by the leader.
     ConfigMap(Box<StateConfigMap>),
 }
 
 impl Store {
-    /// The place that the configuration says, or that a pod is expected to have.
-    pub(super) fn of(config: &Config, client: Option<&k8s::client::Client>) -> Option<Self> {
+    /// The configured storage, or the default ConfigMap in a pod.
+    pub(super) fn from_config(
+        config: &Config,
+        client: Option<&k8s::client::Client>,
+    ) -> Option<Self> {
         if let Some(file) = &config.state.file {
             return Some(Self::File(StateFile::new(file)));
         }
@@ -38,8 +41,8 @@ impl Store {
         ))))
     }
 
-    /// Hands the poller what is kept there now, and keeps what it says until it is gone.
-    pub(super) async fn keep(
+    /// Passes the stored state to the poller and saves what it reports, until it is gone.
+    pub(super) async fn run(
         self,
         recall: oneshot::Sender<SavedHistory>,
         memories: watch::Receiver<Option<Arc<SavedHistory>>>,

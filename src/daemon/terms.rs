@@ -1,5 +1,5 @@
-//! Polls Kafka while this process leads, and only then: each term has clients, a poller and a memory of
-//! its own, so that nothing of an earlier one outlives it.
+//! Polls Kafka while this process leads. Each term has its own clients, poller and state, so that
+//! nothing outlives its term.
 
 use std::sync::Arc;
 
@@ -16,26 +16,26 @@ use crate::model::units::newtypes::ClusterName;
 use crate::poller::{HistoryStore, Inputs, Poller};
 use crate::snapshot_channel::Publisher;
 
-/// What every term is begun with.
+/// Inputs of every term.
 pub(super) struct Terms {
     pub(super) config: Config,
     pub(super) leadership: Leadership,
-    /// Where the poller finds what an earlier term remembered.
+    /// Storage of the state of earlier terms.
     pub(super) store: Option<Store>,
     pub(super) publisher: Publisher,
     pub(super) inputs: Inputs,
-    /// Becomes true when the process has to end.
+    /// Becomes true at shutdown.
     pub(super) stop: watch::Receiver<bool>,
 }
 
 type Sources = Vec<(ClusterName, Arc<KafkaSource>)>;
 
 impl Terms {
-    /// Polls in every term until told to stop; then what the poller remembers is kept by the end.
+    /// Polls in every term until shutdown; returns once the poller's last state is saved.
     ///
     /// # Errors
-    /// A sweep that panicked, which is a defect that must not go unseen; a client that can no longer be
-    /// made.
+    /// A sweep that panicked, which is a bug that must not go unnoticed; a client that cannot be
+    /// created any more.
     pub(super) async fn poll(mut self) -> anyhow::Result<()> {
         let mut stop = self.stop.clone();
         loop {
@@ -49,7 +49,7 @@ impl Terms {
                 polled = self.poll_in(term, sources.clone()) => polled.context("a sweep panicked")?,
                 () = leadership.over(term.number) => {}
             }
-            // Some clients take their time to end.
+            // librdkafka's clients take long to close.
             tokio::task::spawn_blocking(move || drop(sources));
             if *stop.borrow_and_update() {
                 return Ok(());
@@ -60,7 +60,7 @@ impl Terms {
         }
     }
 
-    /// Made anew: whoever does not lead has no connection to Kafka.
+    /// Creates the clients; followers have no connections to Kafka.
     fn sources(&self) -> anyhow::Result<Sources> {
         let sources = clusters::sources(&self.config)?.into_iter();
         Ok(sources
@@ -95,15 +95,15 @@ impl Terms {
             keep,
             stop: self.stop.clone(),
         });
-        // What is kept is read now and not before: until now another leader may have written it. The
-        // keeper ends when the poller has, and what that said last is kept.
-        let keeping = store.keep(recall, memories, self.leadership.clone());
+        // Read the stored state only now: until now another leader may have written it. `run`
+        // returns after the poller has ended and its last state is saved.
+        let keeping = store.run(recall, memories, self.leadership.clone());
         let (polled, ()) = tokio::join!(poller.run_on(&mut self.inputs), keeping);
         polled
     }
 }
 
-/// What is known where nobody polls: nothing, the HPAs neither.
+/// The snapshot of a process that does not poll: nothing is known, not even the HPAs.
 pub(super) fn unknown(config: &Config) -> LagSnapshot {
     let mut snapshot = LagSnapshot::default();
     Arc::make_mut(&mut snapshot.targets).hpas_unlisted = true;

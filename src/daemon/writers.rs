@@ -1,4 +1,4 @@
-//! What writes to the Kubernetes cluster.
+//! Starts the tasks that write to Kubernetes.
 
 use tokio::sync::mpsc;
 
@@ -7,33 +7,32 @@ use crate::k8s;
 use crate::k8s::write_guard::WriteGuard;
 use crate::model::diagnostics::hpa_events::HpaEvent;
 
-/// Starts what tells people of HPAs, and, unless nothing is to be written about HPAs and what they scale,
-/// what does that.
+/// Starts the event writer and, unless `read_only`, the tasks that write to HPAs and workloads.
 pub(super) fn spawn(
     writing: WriteGuard,
-    told: mpsc::Receiver<HpaEvent>,
+    pending_events: mpsc::Receiver<HpaEvent>,
     read_only: bool,
     tasks: &mut Tasks,
 ) {
-    let telling = writing.clone();
+    let event_writer = writing.clone();
     tasks.spawn(async move {
-        k8s::events::keep(telling, told).await;
-        ("writer of events", Ok(()))
+        k8s::events::keep(event_writer, pending_events).await;
+        ("event writer", Ok(()))
     });
     if read_only {
         return;
     }
-    let (capping, zeroing, claiming) = (writing.clone(), writing.clone(), writing);
+    let (cap_writer, zero_writer, term_writer) = (writing.clone(), writing.clone(), writing);
     tasks.spawn(async move {
-        k8s::epoch::keep(claiming).await;
-        ("writer of the term", Ok(()))
+        k8s::epoch::keep(term_writer).await;
+        ("term writer", Ok(()))
     });
     tasks.spawn(async move {
-        k8s::cap::keep(capping).await;
-        ("writer of the cap", Ok(()))
+        k8s::cap::keep(cap_writer).await;
+        ("cap writer", Ok(()))
     });
     tasks.spawn(async move {
-        k8s::scale_to_zero::keep(zeroing).await;
-        ("keeper of what sleeps", Ok(()))
+        k8s::scale_to_zero::keep(zero_writer).await;
+        ("scale to zero", Ok(()))
     });
 }

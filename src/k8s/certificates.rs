@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::scale::{ApiError as RequestError, in_time};
 use crate::certificates::{
-    CertificateStore, CertificateStoreError, Data, Registered, Registration, Stored,
+    CertificateStore, CertificateStoreError, Registered, Registration, SecretData, Stored,
 };
 
 /// The label by which a Secret is known as lagwise's own.
@@ -58,7 +58,7 @@ impl CertificateStore for CertificateSecret {
 
     async fn save(
         &self,
-        data: &Data,
+        data: &SecretData,
         over: Option<&Stored>,
         within: Duration,
     ) -> Result<(), CertificateStoreError> {
@@ -144,11 +144,11 @@ impl Registration for ServiceRegistration {
             reference.name.unwrap_or_default(),
         );
         if namespace != self.namespace || name != self.service {
-            return Ok(Registered::Another(format!("{namespace}/{name}")));
+            return Ok(Registered::OtherService(format!("{namespace}/{name}")));
         }
         let wanted = ByteString(bundle.as_bytes().to_vec());
         if spec.ca_bundle.as_ref() == Some(&wanted) && spec.insecure_skip_tls_verify != Some(true) {
-            return Ok(Registered::Known);
+            return Ok(Registered::Unchanged);
         }
         // The version keeps it from landing on a registration that became another's meanwhile. The API
         // server takes no caBundle beside insecureSkipTLSVerify.
@@ -158,13 +158,13 @@ impl Registration for ServiceRegistration {
         }));
         let params = PatchParams::default();
         let patched = in_time(within, self.api.patch(API_SERVICE, &params, &patch)).await;
-        patched.map(|_| Registered::Told).map_err(to_store_error)
+        patched.map(|_| Registered::Updated).map_err(to_store_error)
     }
 }
 
 fn to_store_error(error: RequestError) -> CertificateStoreError {
     match error {
         RequestError::Changed => CertificateStoreError::Changed,
-        other => CertificateStoreError::Told(other.to_string()),
+        other => CertificateStoreError::Failed(other.to_string()),
     }
 }

@@ -43,7 +43,10 @@ impl Debug for ClusterReviewer {
 }
 
 impl Authenticator for ClusterReviewer {
-    fn who(&self, token: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
+    fn authenticate(
+        &self,
+        token: String,
+    ) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token,
@@ -55,7 +58,11 @@ impl Authenticator for ClusterReviewer {
         Box::pin(async move { Ok(caller(ask(client, review).await?)) })
     }
 
-    fn may(&self, caller: Caller, action: Action) -> BoxFuture<'static, Result<bool, ReviewError>> {
+    fn authorize(
+        &self,
+        caller: Caller,
+        action: Action,
+    ) -> BoxFuture<'static, Result<bool, ReviewError>> {
         let review = SubjectAccessReview {
             spec: question(caller, action),
             ..SubjectAccessReview::default()
@@ -67,7 +74,7 @@ impl Authenticator for ClusterReviewer {
         })
     }
 
-    fn own_name(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
+    fn self_subject(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
         let client = self.0.clone();
         Box::pin(async move {
             let answer = ask(client, SelfSubjectReview::default()).await?;
@@ -262,7 +269,11 @@ mod tests {
             (json!({"error": "expired"}), None),
         ] {
             let server = Server::new(vec![token_review(status.clone())]);
-            let found = server.reviewer().who("secret".to_owned()).await.unwrap();
+            let found = server
+                .reviewer()
+                .authenticate("secret".to_owned())
+                .await
+                .unwrap();
             assert_eq!(found.as_ref().map(|c| &*c.user), user, "{status}");
             if let Some(found) = found {
                 assert_eq!(
@@ -287,12 +298,15 @@ mod tests {
         };
         let server = Server::new(vec![access_review(true), access_review(false)]);
         let reviewer = server.reviewer();
-        assert_eq!(reviewer.may(caller, action()).await, Ok(true));
+        assert_eq!(reviewer.authorize(caller, action()).await, Ok(true));
         let path = Action {
             verb: "get",
             object: Object::Path("/version".to_owned()),
         };
-        assert_eq!(reviewer.may(Caller::anonymous(), path).await, Ok(false));
+        assert_eq!(
+            reviewer.authorize(Caller::anonymous(), path).await,
+            Ok(false)
+        );
         let asked = server.asked.lock().unwrap();
         assert_eq!(
             asked[0].0,
@@ -337,7 +351,10 @@ mod tests {
             let shown = format!("{answers:?}");
             let server = Server::new(answers);
             let began = tokio::time::Instant::now();
-            let found = server.reviewer().may(Caller::anonymous(), action()).await;
+            let found = server
+                .reviewer()
+                .authorize(Caller::anonymous(), action())
+                .await;
             assert_eq!(found, expected, "{shown}");
             assert_eq!(server.count.load(Ordering::SeqCst), asked, "{shown}");
             assert!(began.elapsed() <= WITHIN, "{shown}");

@@ -1,10 +1,11 @@
-//! Credentials in files, used anew when they change: passwords and secrets that properties refer to,
-//! certificates and keys. (A file of tokens is its token source's own matter.)
+//! Reloads credentials when their files change: passwords and secrets that properties refer to,
+//! certificates and keys. (A file with a token is reread by its token source instead.)
 //!
-//! One design for both clients: every few seconds the settings are read again; where they differ and
-//! stay so, the wire client gets them for its next connections and makes the old ones anew, while
-//! librdkafka's clients are replaced. Settings that cannot be read or that the client refuses, such as
-//! a certificate whose key has not been written yet, leave everything as it is, and are told once.
+//! Both clients work the same way: every few seconds the settings are read again. If they differ,
+//! and still do half a second later, the wire client uses them for its next connections and closes
+//! the old ones, while librdkafka's clients are replaced. Settings that cannot be read or that the
+//! client rejects, such as a certificate whose key is not written yet, change nothing and are
+//! logged once.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,16 +14,16 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use super::librdkafka::Librdkafka;
-use super::wire::Wire;
-use super::{Client, ClientSettings, PendingSweep, Renewed, SetupError, log_in};
+use super::librdkafka::LibrdkafkaClient;
+use super::wire::WireClient;
+use super::{ActiveClient, ClientKind, ClientSettings, Credentials, SetupError, prepare_login};
 
-/// How often files are looked at.
-const EVERY: Duration = Duration::from_secs(3);
-/// How long a change has to stay: what writes a file may be in the middle of it.
-const SETTLED: Duration = Duration::from_millis(500);
+/// How often files are checked for changes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(3);
+/// How long a change must be stable, because its writer may be halfway through.
+const SETTLE_TIME: Duration = Duration::from_millis(500);
 
-/// The properties that name files whose text is a part of the login.
+/// Properties that name files whose content is part of the login.
 const FILES: [&str; 6] = [
     "ssl.ca.location",
     "ssl.certificate.location",
@@ -32,115 +33,119 @@ const FILES: [&str; 6] = [
     "https.ca.location",
 ];
 
-/// A client, replaced or told when its credentials change.
-pub(super) struct CredentialReload {
-    /// As configured.
+/// A client that follows changes of its credentials.
+pub(super) struct ReloadingClient {
+    /// As configured: the input of every reload.
     settings: ClientSettings,
     current: Mutex<CurrentClient>,
 }
 
 struct CurrentClient {
-    asking: Arc<PendingSweep>,
-    /// What it was set up with.
+    client: Arc<ActiveClient>,
+    /// As the client uses them now.
     settings: ClientSettings,
 }
 
-/// What the settings are made of at one time.
+/// Credentials as read at one time, to detect changes.
 #[derive(PartialEq, Eq)]
-struct FileCheck {
-    renewed: Renewed,
-    /// The texts of the files that properties name.
+struct CredentialSnapshot {
+    renewed: Credentials,
+    /// Hash of the files that properties name.
     files: u64,
 }
 
-impl CredentialReload {
-    /// Sets up the client, and looks after its files where it has some.
+impl ReloadingClient {
+    /// Sets up the client and, if it has credential files, starts to watch them.
     pub(super) fn start(settings: ClientSettings) -> Result<Arc<Self>, SetupError> {
-        let seen = look(&settings).ok();
-        let used = log_in(settings.clone(), None)?;
-        let asking = match settings.client {
-            Client::Librdkafka => PendingSweep::Librdkafka(Librdkafka::connect(used.clone())?),
-            Client::Auto | Client::Wire => PendingSweep::Wire(Wire::connect(&used)?),
+        let seen = read_credentials(&settings).ok();
+        let used = prepare_login(settings.clone(), None)?;
+        let client = match settings.client {
+            ClientKind::Librdkafka => {
+                ActiveClient::Librdkafka(LibrdkafkaClient::connect(used.clone())?)
+            }
+            ClientKind::Auto | ClientKind::Wire => ActiveClient::Wire(WireClient::connect(&used)?),
         };
-        let has_files = settings.renew.is_some() || !files_of(&settings).is_empty();
-        let renewal = Arc::new(Self {
+        let has_files = settings.renew.is_some() || !credential_files(&settings).is_empty();
+        let reloading = Arc::new(Self {
             settings,
             current: Mutex::new(CurrentClient {
-                asking: Arc::new(asking),
+                client: Arc::new(client),
                 settings: used,
             }),
         });
-        // Without a runtime nothing lives for long enough to see a change.
+        // Without a runtime (a one-off command) no process lives long enough to see a change.
         if has_files && let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(watch(Arc::downgrade(&renewal), seen));
+            runtime.spawn(watch(Arc::downgrade(&reloading), seen));
         }
-        Ok(renewal)
+        Ok(reloading)
     }
 
     fn current(&self) -> MutexGuard<'_, CurrentClient> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client as it is now.
-    pub(super) fn asking(&self) -> Arc<PendingSweep> {
-        Arc::clone(&self.current().asking)
+    /// The current client.
+    pub(super) fn active(&self) -> Arc<ActiveClient> {
+        Arc::clone(&self.current().client)
     }
 
-    /// Has the client use these.
-    fn renew(&self, (properties, token): Renewed) -> Result<(), SetupError> {
+    /// Makes the client use new credentials.
+    fn apply(&self, (properties, token): Credentials) -> Result<(), SetupError> {
         let settings = ClientSettings {
             properties,
             token,
             ..self.settings.clone()
         };
         let mut current = self.current();
-        let settings = log_in(settings, Some(&current.settings))?;
-        let replaced = match current.asking.as_ref() {
-            PendingSweep::Wire(wire) => {
-                wire.renew(&settings)?;
+        let settings = prepare_login(settings, Some(&current.settings))?;
+        let replaced = match current.client.as_ref() {
+            ActiveClient::Wire(wire) => {
+                wire.reload(&settings)?;
                 None
             }
-            PendingSweep::Librdkafka(_) => {
-                let new = PendingSweep::Librdkafka(Librdkafka::connect(settings.clone())?);
-                Some(std::mem::replace(&mut current.asking, Arc::new(new)))
+            ActiveClient::Librdkafka(_) => {
+                let new = ActiveClient::Librdkafka(LibrdkafkaClient::connect(settings.clone())?);
+                Some(std::mem::replace(&mut current.client, Arc::new(new)))
             }
         };
         current.settings = settings;
         drop(current);
-        // librdkafka's clients take their time to end; a sweep may hold this one for a while, too.
+        // Dropped outside of the lock: librdkafka takes long to close a client, and a running sweep
+        // may still hold this one.
         drop(replaced);
         Ok(())
     }
 }
 
-/// Looks at the files for as long as the client lives.
-async fn watch(renewal: Weak<CredentialReload>, mut seen: Option<FileCheck>) {
-    let mut told = None;
+/// Checks the files until the client is dropped.
+async fn watch(reloading: Weak<ReloadingClient>, mut seen: Option<CredentialSnapshot>) {
+    let mut last_failure = None;
     loop {
-        sleep(EVERY).await;
-        let Some(held) = renewal.upgrade() else {
+        sleep(CHECK_INTERVAL).await;
+        let Some(held) = reloading.upgrade() else {
             return;
         };
         let settings = held.settings.clone();
         drop(held);
         let cluster = settings.name.clone();
-        let outcome = match changed(settings, seen.as_ref()).await {
+        let outcome = match read_if_changed(settings, seen.as_ref()).await {
             Ok(None) => {
-                told = None;
+                last_failure = None;
                 continue;
             }
             Ok(Some(new)) => {
-                let (renewal, renewed) = (renewal.clone(), new.renewed.clone());
-                // Certificates are parsed and clients set up, which is not for async threads.
+                let (reloading, renewed) = (reloading.clone(), new.renewed.clone());
+                // Parsing certificates and setting up clients blocks, so it stays off the async
+                // threads.
                 let runtime = Handle::current();
-                let renewing = tokio::task::spawn_blocking(move || {
+                let applying = tokio::task::spawn_blocking(move || {
                     let _inside = runtime.enter();
-                    renewal.upgrade().map(|renewal| renewal.renew(renewed))
+                    reloading.upgrade().map(|client| client.apply(renewed))
                 });
-                match renewing.await {
+                match applying.await {
                     Ok(Some(Ok(()))) => {
                         seen = Some(new);
-                        tracing::info!(%cluster, "credentials have changed and are used from now on");
+                        tracing::info!(%cluster, "credentials changed; using the new ones");
                         Ok(())
                     }
                     Ok(Some(Err(error))) => Err(error.reason),
@@ -151,59 +156,60 @@ async fn watch(renewal: Weak<CredentialReload>, mut seen: Option<FileCheck>) {
         };
         let reason = outcome.err();
         if let Some(reason) = &reason
-            && told.as_ref() != Some(reason)
+            && last_failure.as_ref() != Some(reason)
         {
-            tracing::warn!(%cluster, reason, "credentials have changed and cannot be used; the old ones are kept");
+            tracing::warn!(%cluster, reason, "credentials changed but cannot be used; keeping the old ones");
         }
-        told = reason;
+        last_failure = reason;
     }
 }
 
-/// The settings as they are now, where they are others and stay so.
-async fn changed(
+/// Reads the credentials; returns them only if they changed and are stable.
+async fn read_if_changed(
     settings: ClientSettings,
-    seen: Option<&FileCheck>,
-) -> Result<Option<FileCheck>, String> {
+    seen: Option<&CredentialSnapshot>,
+) -> Result<Option<CredentialSnapshot>, String> {
     let settings = Arc::new(settings);
     let read = || {
         let settings = Arc::clone(&settings);
         async move {
-            let looking = tokio::task::spawn_blocking(move || look(&settings));
+            let looking = tokio::task::spawn_blocking(move || read_credentials(&settings));
             looking
                 .await
-                .unwrap_or_else(|_| Err("reading files ended".into()))
+                .unwrap_or_else(|_| Err("the task that reads the files was cancelled".into()))
         }
     };
     let new = read().await?;
     if Some(&new) == seen {
         return Ok(None);
     }
-    sleep(SETTLED).await;
+    sleep(SETTLE_TIME).await;
     let again = read().await?;
     Ok((again == new).then_some(again))
 }
 
-fn look(settings: &ClientSettings) -> Result<FileCheck, String> {
+fn read_credentials(settings: &ClientSettings) -> Result<CredentialSnapshot, String> {
     let renewed = match &settings.renew {
         Some(renew) => renew()?,
         None => (settings.properties.clone(), settings.token.clone()),
     };
     let mut hasher = DefaultHasher::new();
-    for (property, path) in files_of(settings) {
+    for (property, path) in credential_files(settings) {
         let text =
             std::fs::read(path).map_err(|error| format!("property {property}: {path}: {error}"))?;
         text.hash(&mut hasher);
     }
-    Ok(FileCheck {
+    Ok(CredentialSnapshot {
         renewed,
         files: hasher.finish(),
     })
 }
 
-fn files_of(settings: &ClientSettings) -> Vec<(&'static str, &str)> {
+fn credential_files(settings: &ClientSettings) -> Vec<(&'static str, &str)> {
     let named = FILES.iter().filter_map(|name| {
         let path = settings.properties.get(*name)?.as_str();
-        // librdkafka's word for the system's roots; a folder of certificates is not looked into.
+        // `probe` is librdkafka's name for the system's roots. Directories of certificates are not
+        // watched.
         let is_file = path != "probe" && !std::path::Path::new(path).is_dir();
         is_file.then_some((*name, path))
     });

@@ -1,6 +1,6 @@
-//! The embedded cluster: librdkafka's mock brokers in this process, for the demo and fast tests.
+//! An embedded cluster: librdkafka's mock brokers in this process, for the demo and fast tests.
 //!
-//! What they answer is a part of the protocol only; how Kafka behaves is proven on a real one.
+//! They implement only a part of the protocol; tests of Kafka's behaviour use real brokers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use std::time::Duration;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
-use super::{Client, ClientSettings, SetupError};
+use super::{ClientKind, ClientSettings, SetupError};
 use crate::model::units::newtypes::ClusterName;
 
-/// Mock brokers on loopback ports, gone when dropped.
-pub struct Embedded {
+/// Mock brokers on loopback ports, stopped when dropped.
+pub struct EmbeddedCluster {
     cluster: MockCluster<'static, DefaultProducerContext>,
     name: ClusterName,
 }
 
-impl Embedded {
-    /// Starts `brokers` of them.
+impl EmbeddedCluster {
+    /// Starts a cluster of `brokers` brokers.
     ///
     /// # Errors
-    /// What librdkafka says.
+    /// The error of librdkafka.
     pub fn start(name: &str, brokers: i32) -> Result<Self, SetupError> {
         let name = ClusterName::from(name);
         match MockCluster::new(brokers) {
@@ -36,7 +36,7 @@ impl Embedded {
     /// Creates a topic.
     ///
     /// # Errors
-    /// What librdkafka says.
+    /// The error of librdkafka.
     pub fn create_topic(&self, topic: &str, partitions: i32) -> Result<(), SetupError> {
         let created = self.cluster.create_topic(topic, partitions, 1);
         created.map_err(|error| SetupError {
@@ -45,11 +45,11 @@ impl Embedded {
         })
     }
 
-    /// Lets every answer take at least `latency`.
+    /// Delays every response by `latency`.
     ///
     /// # Errors
-    /// What librdkafka says.
-    pub fn answer_after(&self, latency: Duration) -> Result<(), SetupError> {
+    /// The error of librdkafka.
+    pub fn set_latency(&self, latency: Duration) -> Result<(), SetupError> {
         const ALL: i32 = -1;
         let set = self.cluster.broker_round_trip_time(ALL, latency);
         set.map_err(|error| SetupError {
@@ -58,13 +58,13 @@ impl Embedded {
         })
     }
 
-    /// Where its brokers listen.
+    /// The value for `bootstrap.servers`.
     #[must_use]
     pub fn bootstrap(&self) -> String {
         self.cluster.bootstrap_servers()
     }
 
-    /// What a client needs to know.
+    /// Settings of a client for this cluster.
     #[must_use]
     pub fn settings(&self) -> ClientSettings {
         ClientSettings {
@@ -73,7 +73,7 @@ impl Embedded {
             max_groups: 50,
             token: None,
             renew: None,
-            client: Client::Librdkafka,
+            client: ClientKind::Librdkafka,
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Optional parts of this binary, which are cargo features, and the error for settings that need one that is left out.
+//! Optional parts of this binary (cargo features), and the error for settings that need a part left
+//! out.
 
 use super::librdkafka::kerberos;
 use super::login::TokenSource;
-use super::{Client, ClientSettings};
+use super::{ClientKind, ClientSettings};
 
 /// An optional part of the binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl Feature {
         }
     }
 
-    /// The error for settings that need it where it is left out.
+    /// The error for settings that need this feature in a binary without it.
     pub(super) fn missing(self) -> String {
         let (what, more) = match self {
             Self::AwsMskIam => ("the token source aws_msk_iam", ""),
@@ -63,13 +64,13 @@ impl Feature {
 ///
 /// # Errors
 /// The feature to build it with.
-pub(super) fn check(settings: &ClientSettings, client: Client) -> Result<(), String> {
+pub(super) fn check(settings: &ClientSettings, client: ClientKind) -> Result<(), String> {
     check_in(settings, client, Feature::is_built_in)
 }
 
 fn check_in(
     settings: &ClientSettings,
-    client: Client,
+    client: ClientKind,
     is_built_in: fn(Feature) -> bool,
 ) -> Result<(), String> {
     let needed = needed(settings, client);
@@ -79,13 +80,13 @@ fn check_in(
     }
 }
 
-fn needed(settings: &ClientSettings, client: Client) -> Vec<Feature> {
+fn needed(settings: &ClientSettings, client: ClientKind) -> Vec<Feature> {
     let mut needed = Vec::new();
     let source = settings.token.as_ref().map(|token| &token.source);
     if matches!(source, Some(TokenSource::AwsMskIam { .. })) {
         needed.push(Feature::AwsMskIam);
     }
-    if client == Client::Librdkafka {
+    if client == ClientKind::Librdkafka {
         if kerberos::is_asked_for(settings) {
             needed.push(Feature::Gssapi);
         }
@@ -125,7 +126,7 @@ mod tests {
             max_groups: 1,
             token: token.map(TokenSettings::new),
             renew: None,
-            client: Client::Auto,
+            client: ClientKind::Auto,
         }
     }
 
@@ -176,7 +177,7 @@ mod tests {
         for (properties, token, expected) in cases {
             let settings = settings(properties, token.cloned());
             assert_eq!(
-                needed(&settings, Client::Librdkafka),
+                needed(&settings, ClientKind::Librdkafka),
                 expected,
                 "{properties:?}"
             );
@@ -186,7 +187,11 @@ mod tests {
             } else {
                 &[]
             };
-            assert_eq!(needed(&settings, Client::Wire), expected, "{properties:?}");
+            assert_eq!(
+                needed(&settings, ClientKind::Wire),
+                expected,
+                "{properties:?}"
+            );
         }
     }
 
@@ -204,9 +209,9 @@ mod tests {
         };
         let aws = settings(&[("security.protocol", "SASL_SSL")], Some(aws));
         let refused = [
-            (&aws, Client::Wire),
-            (&tls, Client::Librdkafka),
-            (&kerberos, Client::Librdkafka),
+            (&aws, ClientKind::Wire),
+            (&tls, ClientKind::Librdkafka),
+            (&kerberos, ClientKind::Librdkafka),
         ]
         .map(|(settings, client)| check_in(settings, client, |_| false).unwrap_err());
         insta::assert_snapshot!(refused.join("\n"), @"
@@ -216,7 +221,7 @@ mod tests {
         ");
         assert!(!refused.concat().contains("hunter2"));
         for settings in [&kerberos, &tls, &aws] {
-            let all = check_in(settings, Client::Librdkafka, |_| true);
+            let all = check_in(settings, ClientKind::Librdkafka, |_| true);
             assert_eq!(all, Ok(()));
         }
     }
@@ -230,7 +235,7 @@ mod tests {
             ],
             None,
         );
-        for client in [Client::Auto, Client::Librdkafka] {
+        for client in [ClientKind::Auto, ClientKind::Librdkafka] {
             let settings = ClientSettings {
                 client,
                 ..sasl.clone()

@@ -1,5 +1,5 @@
-//! What keeps a cluster from answering, as its clients report it, in words that stay the same for as
-//! long as the cause does.
+//! Why a cluster does not answer, derived from its clients' connection errors. The reason keeps the
+//! same words for as long as the cause is the same, so that it can be logged and compared.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,30 +7,31 @@ use std::time::{Duration, Instant};
 use crate::model::kafka::fault::{ConnectionFault, Fault};
 use crate::model::units::newtypes::Moment;
 
-/// How long a kind of error is held against a cluster after it was last seen: longer than
-/// librdkafka keeps quiet about an error that repeats.
-const REMEMBERED: Duration = Duration::from_secs(90);
+/// How long a reported error counts as a possible cause. Longer than librdkafka suppresses an error
+/// that repeats.
+const REPORT_MAX_AGE: Duration = Duration::from_secs(90);
 
-/// What a cluster's clients have said of their connections. Shared by the clients' callbacks and
-/// the sweeps of one source, and by nothing else.
+/// Connection errors of one cluster's clients. Shared by the clients' callbacks and the sweeps of
+/// one source only.
 #[derive(Debug, Default)]
-pub(super) struct Health(Mutex<HealthState>);
+pub(super) struct ConnectionHealth(Mutex<HealthState>);
 
 #[derive(Debug, Default)]
 struct HealthState {
-    seen: Vec<SeenFault>,
+    seen: Vec<ReportedFault>,
     current: Option<ConnectionFault>,
 }
 
 #[derive(Debug)]
-struct SeenFault {
+struct ReportedFault {
     kind: Fault,
     reason: Arc<str>,
     last: Instant,
 }
 
-/// Lower explains more: a refused login says why brokers seem unreachable, not the reverse.
-pub(super) fn rank(kind: Fault) -> u8 {
+/// Orders causes by how much they explain, best first: a refused login explains why brokers seem
+/// unreachable, not the reverse.
+pub(super) fn cause_rank(kind: Fault) -> u8 {
     match kind {
         Fault::Login => 0,
         Fault::Tls => 1,
@@ -40,21 +41,21 @@ pub(super) fn rank(kind: Fault) -> u8 {
     }
 }
 
-impl Health {
+impl ConnectionHealth {
     fn state(&self) -> MutexGuard<'_, HealthState> {
-        // A panic while it was held left at worst one report out.
+        // A panic while it was locked can at worst have lost one report.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client reported an error on a connection.
+    /// Records an error on a connection.
     pub(super) fn report(&self, kind: Fault, reason: &str, now: Instant) {
-        if rank(kind) > rank(Fault::Unreachable) {
+        if cause_rank(kind) > cause_rank(Fault::Unreachable) {
             return;
         }
         let mut state = self.state();
         match state.seen.iter_mut().find(|seen| seen.kind == kind) {
             Some(seen) => seen.last = now,
-            None => state.seen.push(SeenFault {
+            None => state.seen.push(ReportedFault {
                 kind,
                 reason: reason.into(),
                 last: now,
@@ -62,43 +63,43 @@ impl Health {
         }
     }
 
-    /// The cluster answered.
-    pub(super) fn answered(&self) {
+    /// Forgets all errors: the cluster answered.
+    pub(super) fn record_answer(&self) {
         *self.state() = HealthState::default();
     }
 
-    /// What keeps the cluster from answering, as of the last sweep that asked it something.
+    /// The connection problem as of the last sweep that asked the cluster something.
     pub(super) fn current(&self) -> Option<ConnectionFault> {
         self.state().current.clone()
     }
 
-    /// What keeps the cluster from answering after a sweep in which it was silent or not; `None`
-    /// where it was asked nothing, which changes nothing.
-    pub(super) fn after_sweep(
+    /// Records the outcome of a sweep and returns the connection problem, if any. `is_silent` is
+    /// `None` for a sweep that asked nothing, which changes nothing.
+    pub(super) fn record_sweep(
         &self,
         is_silent: Option<bool>,
         asked: &str,
     ) -> Option<ConnectionFault> {
         match is_silent {
-            Some(true) => Some(self.silent(asked, Moment::now())),
+            Some(true) => Some(self.record_silence(asked, Moment::now())),
             Some(false) => {
-                self.answered();
+                self.record_answer();
                 None
             }
             None => self.current(),
         }
     }
 
-    /// The cluster did not answer: why, in the same words for as long as the cause is the same.
-    pub(super) fn silent(&self, asked: &str, now: Moment) -> ConnectionFault {
+    /// Records that the cluster did not answer, and returns the most likely cause.
+    pub(super) fn record_silence(&self, asked: &str, now: Moment) -> ConnectionFault {
         let mut state = self.state();
         state
             .seen
-            .retain(|seen| now.monotonic.saturating_duration_since(seen.last) < REMEMBERED);
-        let cause = state.seen.iter().min_by_key(|seen| rank(seen.kind));
+            .retain(|seen| now.monotonic.saturating_duration_since(seen.last) < REPORT_MAX_AGE);
+        let cause = state.seen.iter().min_by_key(|seen| cause_rank(seen.kind));
         let (kind, reason) = match (cause, &state.current) {
             (Some(seen), _) => (seen.kind, Arc::clone(&seen.reason)),
-            // That nothing was heard is no news where a cause is known.
+            // A known cause explains the silence better than "no answer".
             (None, Some(current)) => return current.clone(),
             (None, None) => (Fault::NoAnswer, format!("no answer from {asked}").into()),
         };
@@ -124,28 +125,34 @@ mod tests {
 
     #[test]
     fn a_cause_keeps_its_words_and_the_better_one_wins() {
-        let (health, start) = (Health::default(), Moment::now());
+        let (health, start) = (ConnectionHealth::default(), Moment::now());
         let later = |seconds| Moment {
             monotonic: start.monotonic + Duration::from_secs(seconds),
             ..start
         };
         assert_eq!(
-            health.silent("k:1", start).reason.as_ref(),
+            health.record_silence("k:1", start).reason.as_ref(),
             "no answer from k:1"
         );
         health.report(Fault::Unreachable, "a: refused", start.monotonic);
-        let first = health.silent("k:1", start);
+        let first = health.record_silence("k:1", start);
         assert_eq!(
             (first.kind, first.reason.as_ref()),
             (Fault::Unreachable, "a: refused")
         );
         health.report(Fault::Unreachable, "b: refused", later(1).monotonic);
-        assert_eq!(health.silent("k:1", later(1)), first);
+        assert_eq!(health.record_silence("k:1", later(1)), first);
         health.report(Fault::Login, "a: wrong password", later(2).monotonic);
-        assert_eq!(health.silent("k:1", later(2)).kind, Fault::Login);
+        assert_eq!(health.record_silence("k:1", later(2)).kind, Fault::Login);
         health.report(Fault::Unreachable, "b: refused", later(99).monotonic);
-        assert_eq!(health.silent("k:1", later(100)).kind, Fault::Unreachable);
-        health.answered();
-        assert_eq!(health.silent("k:1", later(101)).kind, Fault::NoAnswer);
+        assert_eq!(
+            health.record_silence("k:1", later(100)).kind,
+            Fault::Unreachable
+        );
+        health.record_answer();
+        assert_eq!(
+            health.record_silence("k:1", later(101)).kind,
+            Fault::NoAnswer
+        );
     }
 }

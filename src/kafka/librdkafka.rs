@@ -1,10 +1,10 @@
-//! The portable source: any login that librdkafka knows, any broker, and its embedded mock
-//! cluster; at the price of one client for each group.
+//! The librdkafka client: supports every login that librdkafka knows, every broker, and its
+//! embedded mock cluster, at the price of one client per group.
 //!
-//! Committed offsets come from a consumer per group that never subscribes, since librdkafka's call
-//! for many groups at once crashes the process when a coordinator moves
+//! Committed offsets are read by one consumer per group that never subscribes, because librdkafka's
+//! call for many groups at once crashes the process when a coordinator moves
 //! (<https://github.com/confluentinc/librdkafka/issues/5040>). Log offsets come from `ListOffsets`,
-//! in chunks by leader. Calls block, so a sweep runs on a thread of its own; a further thread
+//! in chunks by leader. The calls block, so a sweep runs on a blocking thread; another thread
 //! serves the clients' callbacks.
 
 mod client;
@@ -20,13 +20,13 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::client::LibrdkafkaClient;
+use self::client::OffsetConsumer;
 use self::faults::fault_of;
 use self::groups::GroupClients;
 use self::logs::LogReader;
 use self::topics::TopicCache;
-use super::health::Health;
-use super::reachability::{Reachability, heard, unheard};
+use super::health::ConnectionHealth;
+use super::reachability::{Reachability, classify_answers, unreachable_observation};
 use super::{ClientSettings, GroupList, SetupError};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
@@ -34,38 +34,37 @@ use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::{GroupId, Moment, TopicName};
 use crate::poller::OffsetSource;
 
-/// One Kafka cluster through librdkafka.
-pub struct Librdkafka(Arc<Inner>);
+/// The librdkafka client of one Kafka cluster.
+pub struct LibrdkafkaClient(Arc<LibrdkafkaInner>);
 
-struct Inner {
+struct LibrdkafkaInner {
     settings: ClientSettings,
-    health: Arc<Health>,
-    client: LibrdkafkaClient,
+    health: Arc<ConnectionHealth>,
+    client: OffsetConsumer,
     groups: GroupClients,
     topics: TopicCache,
     logs: LogReader,
 }
 
-impl Librdkafka {
+impl LibrdkafkaClient {
     /// Sets up the clients; does not wait for the cluster.
     ///
     /// # Errors
-    /// A property that librdkafka refuses, extensions beside a token.
+    /// A property that librdkafka rejects, or SASL extensions with a token.
     pub(super) fn connect(settings: ClientSettings) -> Result<Self, SetupError> {
         if client::trusts_system_roots(&settings) {
-            tracing::info!(cluster = %settings.name, "no ssl.ca.location: brokers are checked against the system's roots");
+            tracing::info!(cluster = %settings.name, "ssl.ca.location is not set: verifying brokers against the system's root certificates");
         }
         if settings
             .token
             .as_ref()
             .is_some_and(|token| !token.extensions.is_empty())
         {
-            let reason =
-                "client: librdkafka carries no extensions beside a token; wire and auto do";
-            return Err(settings.refused(reason.into()));
+            let reason = "client: librdkafka does not support SASL extensions with a token; set client: wire or auto";
+            return Err(settings.setup_error(reason.into()));
         }
-        let health = Arc::new(Health::default());
-        let inner = Arc::new(Inner {
+        let health = Arc::new(ConnectionHealth::default());
+        let inner = Arc::new(LibrdkafkaInner {
             client: client::client(&settings, &health, None)?,
             groups: GroupClients::default(),
             topics: TopicCache::default(),
@@ -80,12 +79,12 @@ impl Librdkafka {
             .spawn(move || serve_callbacks(&served));
         spawned.map_err(|error| SetupError {
             cluster: inner.settings.name.clone(),
-            reason: format!("cannot start a thread: {error}"),
+            reason: format!("cannot start a thread for librdkafka's callbacks: {error}"),
         })?;
         Ok(Self(inner))
     }
 
-    /// The names of all groups.
+    /// Lists all groups.
     pub async fn list_groups(&self, deadline: Instant) -> GroupList {
         self.blocking(move |inner| inner.list_groups(deadline))
             .await
@@ -93,36 +92,37 @@ impl Librdkafka {
 
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> T + Send + 'static,
+        work: impl FnOnce(&LibrdkafkaInner) -> T + Send + 'static,
     ) -> T {
         let inner = Arc::clone(&self.0);
         match tokio::task::spawn_blocking(move || work(&inner)).await {
             Ok(done) => done,
-            // Blocking tasks are never cancelled, so it panicked: let the panic go on.
+            // Blocking tasks are never cancelled, so the task panicked: propagate the panic.
             Err(died) => std::panic::resume_unwind(died.into_panic()),
         }
     }
 }
 
-impl OffsetSource for Librdkafka {
+impl OffsetSource for LibrdkafkaClient {
     async fn observe(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         self.blocking(move |inner| inner.sweep(plan, deadline))
             .await
     }
 }
 
-/// Callbacks (errors, logs) run inside of polls, so somebody has to poll every client.
-fn serve_callbacks(inner: &Weak<Inner>) {
+/// librdkafka runs callbacks (errors, logs) inside `poll`, so every client must be polled.
+fn serve_callbacks(inner: &Weak<LibrdkafkaInner>) {
     while let Some(inner) = inner.upgrade() {
         let _ = inner.client.poll(Duration::from_millis(100));
         inner.groups.serve_callbacks();
     }
 }
 
-impl Inner {
+impl LibrdkafkaInner {
     fn sweep(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         let started = Moment::now();
-        // A later step gets what earlier ones leave: metadata 2/5 of the time, commits up to 3/5.
+        // Deadlines as shares of the budget: metadata by 2/5, commits by 3/5. A step that ends
+        // early leaves its time to the later ones.
         let budget = deadline.saturating_duration_since(started.monotonic);
         let by = |fifths: u32| started.monotonic + budget / 5 * fifths;
         let named: BTreeSet<&TopicName> =
@@ -130,34 +130,34 @@ impl Inner {
         let (known, is_new) = match self.topics.current(&self.client, &named, by(2)) {
             Ok(known) => known,
             Err(fault) => {
-                let connection = self.health.silent(self.bootstrap(), Moment::now());
+                let connection = self.health.record_silence(self.bootstrap(), Moment::now());
                 let name = self.settings.name.clone();
-                return unheard(name, plan, started, fault, connection);
+                return unreachable_observation(name, plan, started, fault, connection);
             }
         };
         let groups = self
             .groups
-            .committed(plan, &known, &self.settings, &self.health, by(3));
+            .read_all(plan, &known, &self.settings, &self.health, by(3));
         let (topics, moved) = self
             .logs
             .read(&self.client, &known, &groups, &started, deadline);
         if moved {
-            self.topics.forget();
+            self.topics.invalidate();
         }
-        let is_silent = match heard(&groups) {
-            Reachability::NothingAsked if !is_new => None,
-            Reachability::Silence if !is_new => {
-                // Only kept metadata speaks for the cluster: a coordinator is gone, or all of it.
-                // New metadata tells.
-                self.topics.forget();
-                let asked_anew = self
+        let is_silent = match classify_answers(&groups) {
+            Reachability::NotAsked if !is_new => None,
+            Reachability::NoAnswer if !is_new => {
+                // Nobody answered, and the metadata came from the cache: either a coordinator is
+                // down, or the whole cluster. Fetching new metadata tells.
+                self.topics.invalidate();
+                let refetched = self
                     .topics
                     .current(&self.client, &BTreeSet::new(), deadline);
-                Some(asked_anew.is_err())
+                Some(refetched.is_err())
             }
             _ => Some(false),
         };
-        let connection = self.health.after_sweep(is_silent, self.bootstrap());
+        let connection = self.health.record_sweep(is_silent, self.bootstrap());
         Observation {
             cluster: self.settings.name.clone(),
             started,
@@ -185,7 +185,7 @@ impl Inner {
         let silent = groups.is_empty() && faults.iter().any(|fault| fault.is_connection());
         GroupList {
             groups,
-            connection: silent.then(|| self.health.silent(self.bootstrap(), Moment::now())),
+            connection: silent.then(|| self.health.record_silence(self.bootstrap(), Moment::now())),
             faults: faults.iter().map(Fault::to_string).collect(),
         }
     }

@@ -1,4 +1,4 @@
-//! Log start offsets, kept for a while: only retention moves them.
+//! Cache of log start offsets, which change only when retention deletes records.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,48 +8,48 @@ use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{CommittedColumn, OffsetColumn};
 use crate::model::units::newtypes::{Offset, TopicId, TopicName};
 
-/// How long log start offsets are used without asking again.
-const LAST: Duration = Duration::from_secs(60);
+/// How long log start offsets are used before they are read again.
+const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// The log starts of a cluster's topics.
 #[derive(Debug, Default)]
-pub(super) struct LogStartCache(Mutex<HashMap<TopicName, CachedStart>>);
+pub(super) struct LogStartCache(Mutex<HashMap<TopicName, CachedStarts>>);
 
 #[derive(Debug)]
-struct CachedStart {
+struct CachedStarts {
     since: Instant,
     topic: Option<TopicId>,
     starts: OffsetColumn,
 }
 
 impl LogStartCache {
-    /// Keeps what was read just now.
-    pub(super) fn keep(&self, name: TopicName, topic: Option<TopicId>, starts: OffsetColumn) {
+    pub(super) fn insert(&self, name: TopicName, topic: Option<TopicId>, starts: OffsetColumn) {
         let since = Instant::now();
-        let kept = CachedStart {
+        let kept = CachedStarts {
             since,
             topic,
             starts,
         };
-        self.all().insert(name, kept);
+        self.entries().insert(name, kept);
     }
 
-    /// Lets go of topics that nobody reads any more.
-    pub(super) fn let_go(&self) {
-        self.all().retain(|_, kept| kept.since.elapsed() < LAST * 2);
+    /// Evicts topics that are no longer read.
+    pub(super) fn evict_old(&self) {
+        self.entries()
+            .retain(|_, kept| kept.since.elapsed() < MAX_AGE * 2);
     }
 
-    /// The kept log starts, where they can be relied on: whole, young, and not past one of the
-    /// topic's commits, where retention is at work. A partition without a commit may begin at its
-    /// log's start, so there all depends on it.
-    pub(super) fn kept(
+    /// Returns the cached log starts if they are reliable: complete, recent, and not beyond any of
+    /// the topic's committed offsets, which would mean that retention is deleting unread records. A
+    /// partition without a commit may start at its log start, so there the exact value matters and
+    /// nothing cached is used.
+    pub(super) fn get_reliable(
         &self,
         name: &TopicName,
         topic: Option<TopicId>,
         partitions: usize,
         commits: &[&CommittedColumn],
     ) -> Option<OffsetColumn> {
-        let all = self.all();
+        let all = self.entries();
         let kept = all.get(name)?;
         let is_safe = |(start, committed): (
             &Result<Offset, Fault>,
@@ -59,7 +59,7 @@ impl LogStartCache {
             (Ok(start), Ok(Some(committed))) => committed >= start,
             _ => true,
         };
-        let usable = kept.since.elapsed() < LAST
+        let usable = kept.since.elapsed() < MAX_AGE
             && kept.topic == topic
             && kept.starts.len() == partitions
             && kept.starts.iter().all(Result::is_ok)
@@ -69,7 +69,7 @@ impl LogStartCache {
         usable.then(|| kept.starts.clone())
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<TopicName, CachedStart>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<TopicName, CachedStarts>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

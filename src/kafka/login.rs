@@ -1,9 +1,10 @@
-//! Logins by token (OAUTHBEARER), for both clients: where tokens come from, and the one that is valid
-//! now.
+//! Token logins (OAUTHBEARER) for both clients: where tokens come from, and the currently valid
+//! one.
 //!
-//! Each source is a file of this folder and knows one exchange: ask once, give a token or say why
-//! not. [`Tokens`] repeats it before the token expires, and shares the outcome among all connections
-//! of a cluster. Neither a token nor a secret is in any reason, log line or `Debug`.
+//! Each source is a file of this folder and implements one exchange: ask once, return a token or an
+//! error. [`TokenCache`] repeats it before the token expires and shares the token among all
+//! connections of a cluster. Errors, log lines and `Debug` output never contain a token or a
+//! secret.
 
 #[cfg(feature = "aws-msk-iam")]
 mod aws;
@@ -25,15 +26,15 @@ use std::time::{Duration, SystemTime};
 pub use self::oidc::Oidc;
 pub(super) use self::settings::PROPERTIES;
 pub use self::settings::{TokenSettings, TokenSource};
-pub use self::tokens::{NoToken, Tokens};
+pub use self::tokens::{TokenCache, TokenError};
 
-/// A token, with what goes beside it in a login.
+/// A token and its SASL extensions.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     value: String,
-    /// When brokers stop taking it.
+    /// When the token expires.
     pub expires: SystemTime,
-    /// Whom it names; for logs, brokers read it from the token themselves.
+    /// The principal it names. For logs only: brokers read it from the token itself.
     pub principal: String,
     /// SASL extensions, such as Confluent Cloud's `logicalCluster`.
     pub extensions: BTreeMap<String, String>,
@@ -49,14 +50,17 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// Checks that the text is one that a login can carry (RFC 6750, section 2.1).
+    /// Checks that the text is a valid token for a login (RFC 6750, section 2.1).
     fn new(value: String, expires: SystemTime, principal: String) -> Result<Self, String> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
         if value.is_empty() {
-            return Err("it gave an empty token".into());
+            return Err("returned an empty token".into());
         }
         if !value.chars().all(allowed) {
-            return Err("what it gave is no token: it holds characters that no token may".into());
+            return Err(
+                "returned an invalid token: it contains characters that are not allowed in a token"
+                    .into(),
+            );
         }
         // librdkafka takes C strings.
         let principal = principal.replace('\0', "");
@@ -72,30 +76,33 @@ impl Token {
         })
     }
 
-    /// The token itself: for the broker only, never for a log.
+    /// The token itself: for the broker only, never for logs.
     #[must_use]
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// How long it is valid from `now`; zero where it is not any more.
+    /// Remaining validity at `now`; zero if expired.
     #[must_use]
-    pub fn left(&self, now: SystemTime) -> Duration {
+    pub fn remaining(&self, now: SystemTime) -> Duration {
         self.expires.duration_since(now).unwrap_or_default()
     }
 }
 
-/// What one exchange gave.
+/// Result of one exchange.
 #[derive(Debug)]
-struct Fetched {
+struct FetchedToken {
     token: Token,
-    /// When to ask again, where the source has a rhythm of its own.
-    again: Option<Duration>,
+    /// When to fetch again, if the source has an interval of its own.
+    refetch_after: Option<Duration>,
 }
 
-impl From<Token> for Fetched {
+impl From<Token> for FetchedToken {
     fn from(token: Token) -> Self {
-        Self { token, again: None }
+        Self {
+            token,
+            refetch_after: None,
+        }
     }
 }
 

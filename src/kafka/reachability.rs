@@ -1,5 +1,5 @@
-//! What the commits of a sweep say beyond themselves: whether anybody answered, and which logs to
-//! ask about.
+//! What the committed offsets of a sweep imply: whether any broker answered, and which logs to
+//! read.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +8,24 @@ use crate::model::kafka::observation::{CommittedColumn, GroupObservation, Observ
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::{ClusterName, Isolation, Moment, TopicName};
 
-/// What a sweep's commits say of the cluster as a whole.
+/// Whether a cluster answered during a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reachability {
-    /// Nobody was asked anything: there are no groups, or of topics that have no partitions only.
-    NothingAsked,
-    /// Nobody answered.
-    Silence,
-    /// A broker said something, if only that a group may not be read.
-    Something,
+    /// No broker was asked: there are no groups, or only groups whose topics have no partitions.
+    NotAsked,
+    /// No broker answered.
+    NoAnswer,
+    /// At least one broker answered, if only to deny access to a group.
+    Answered,
 }
 
-/// What the brokers said of the groups, taken together.
-pub(super) fn heard(groups: &[GroupObservation]) -> Reachability {
-    // Nor do the two faults of our own that no broker was asked for.
+/// Classifies the answers about all groups together.
+pub(super) fn classify_answers(groups: &[GroupObservation]) -> Reachability {
+    // The last two faults arise in this process without asking a broker.
     let is_silence = |fault: &Fault| {
         fault.is_connection() || matches!(fault, Fault::Client | Fault::TooManyGroups)
     };
-    let mut all = Reachability::NothingAsked;
+    let mut all = Reachability::NotAsked;
     for group in groups {
         let (whole, readings) = match &group.committed {
             Err(fault) => (Some(is_silence(fault)), None),
@@ -35,16 +35,16 @@ pub(super) fn heard(groups: &[GroupObservation]) -> Reachability {
         let silences = readings.map(|committed| committed.as_ref().is_err_and(is_silence));
         for silence in whole.into_iter().chain(silences) {
             if !silence {
-                return Reachability::Something;
+                return Reachability::Answered;
             }
-            all = Reachability::Silence;
+            all = Reachability::NoAnswer;
         }
     }
     all
 }
 
-/// The observation of a cluster that could not be asked: nothing can be said of any group.
-pub(super) fn unheard(
+/// The observation of a cluster that could not be asked: every group has the same fault.
+pub(super) fn unreachable_observation(
     cluster: ClusterName,
     plan: SweepPlan,
     started: Moment,
@@ -67,18 +67,18 @@ pub(super) fn unheard(
     }
 }
 
-/// What is needed of a topic's log besides its end.
+/// What to read of a topic's log besides its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct AwaitedAnswer<'a> {
-    /// What its groups have committed.
+pub(super) struct LogRequest<'a> {
+    /// Committed offsets of the groups that read the topic.
     pub(super) commits: Vec<&'a CommittedColumn>,
-    /// Its last stable offset.
+    /// Whether some group reads committed records only and so needs the last stable offset.
     pub(super) stable: bool,
 }
 
-/// The topics whose log offsets are needed.
-pub(super) fn wanted(groups: &[GroupObservation]) -> BTreeMap<&TopicName, AwaitedAnswer<'_>> {
-    let mut wanted: BTreeMap<_, AwaitedAnswer<'_>> = BTreeMap::new();
+/// The topics whose log offsets are needed, from the groups' committed offsets.
+pub(super) fn logs_to_read(groups: &[GroupObservation]) -> BTreeMap<&TopicName, LogRequest<'_>> {
+    let mut wanted: BTreeMap<_, LogRequest<'_>> = BTreeMap::new();
     for group in groups {
         let stable = group.plan.isolation == Isolation::ReadCommitted;
         for (topic, column) in group.committed.as_ref().ok().into_iter().flatten() {
@@ -106,18 +106,27 @@ mod tests {
 
     #[test]
     fn who_was_not_asked_is_not_silent() {
-        assert_eq!(heard(&[]), Reachability::NothingAsked);
+        assert_eq!(classify_answers(&[]), Reachability::NotAsked);
         let missing = || group(Ok(Vec::new()));
-        assert_eq!(heard(&[missing()]), Reachability::NothingAsked);
+        assert_eq!(classify_answers(&[missing()]), Reachability::NotAsked);
         let silent = || group(Ok(vec![Err(Fault::NoAnswer); 2]));
-        assert_eq!(heard(&[missing(), silent()]), Reachability::Silence);
         assert_eq!(
-            heard(&[group(Err(Fault::Unreachable))]),
-            Reachability::Silence
+            classify_answers(&[missing(), silent()]),
+            Reachability::NoAnswer
+        );
+        assert_eq!(
+            classify_answers(&[group(Err(Fault::Unreachable))]),
+            Reachability::NoAnswer
         );
         let answer = group(Ok(vec![Err(Fault::NoAnswer), Ok(Some(Offset(1)))]));
-        assert_eq!(heard(&[silent(), answer]), Reachability::Something);
+        assert_eq!(
+            classify_answers(&[silent(), answer]),
+            Reachability::Answered
+        );
         let denied = group(Err(Fault::GroupDenied));
-        assert_eq!(heard(&[silent(), denied]), Reachability::Something);
+        assert_eq!(
+            classify_answers(&[silent(), denied]),
+            Reachability::Answered
+        );
     }
 }

@@ -1,8 +1,9 @@
-//! Where logs ended a while ago: asked once for each topic, by the timestamps of its records.
+//! Where logs ended a while ago, looked up once per topic by record timestamps, so that a rate is
+//! known right after a start.
 //!
-//! A broker reads index files to answer, and a connection's other requests wait behind that one. So
-//! topics are asked about in small batches, for as long as the sweep's patience lasts; what is left
-//! waits for the next sweep.
+//! A broker reads index files to answer, and other requests on the connection wait meanwhile. So
+//! topics are looked up in small batches within a share of the sweep's time; the rest waits for the
+//! next sweep.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -12,25 +13,25 @@ use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{LOOK_BACK, OffsetColumn, PastEnds, TopicOffsets};
 use crate::model::units::newtypes::{Moment, Offset, TopicId, TopicName};
 
-/// Partitions that are asked about together, unless one topic has more.
+/// Maximum partitions per batch, unless a single topic has more.
 const BATCH: usize = 500;
 
-/// What of a sweep's time may go into waiting for the answers: one part in this many.
-const PATIENCE: u32 = 10;
+/// One part in this many of a sweep's remaining time may be spent on waiting for the answers.
+const SWEEP_SHARE: u32 = 10;
 
-/// The offset of a record that is yet to be written: the answer where no record is young enough.
+/// Stands for "no record is young enough": the offset of a record yet to be written.
 pub(super) const NO_RECORD: Offset = Offset(i64::MAX);
 
-/// What a sweep has read of each topic so far.
-pub(super) type LogsToAsk = BTreeMap<TopicName, Result<TopicOffsets, Fault>>;
+/// Log offsets that a sweep has read so far.
+pub(super) type TopicLogs = BTreeMap<TopicName, Result<TopicOffsets, Fault>>;
 
-/// The topics that were asked about, and when each was last read.
+/// Topics already looked up, with their IDs and when each was last read.
 #[derive(Debug, Default)]
-pub(super) struct TimeLookup(Mutex<HashMap<TopicName, (Option<TopicId>, Instant)>>);
+pub(super) struct TimeLookups(Mutex<HashMap<TopicName, (Option<TopicId>, Instant)>>);
 
-impl TimeLookup {
-    /// The next topics to ask about, each for the first time under its ID; none when all were.
-    pub(super) fn next(&self, logs: &LogsToAsk) -> Vec<TopicName> {
+impl TimeLookups {
+    /// The next batch of topics to look up, each once per topic ID; empty when all were.
+    pub(super) fn next_batch(&self, logs: &TopicLogs) -> Vec<TopicName> {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let mut batch = Vec::new();
@@ -39,7 +40,7 @@ impl TimeLookup {
             let Ok(log) = log else { continue };
             match asked.get_mut(name) {
                 Some((id, read)) if *id == log.id => *read = now,
-                // What gives no end gives no older one.
+                // A log whose end cannot be read cannot be looked up either.
                 _ if !log.ends.iter().any(Result::is_ok) => {}
                 _ if partitions > 0 && partitions.saturating_add(log.ends.len()) > BATCH => {}
                 _ => {
@@ -54,22 +55,22 @@ impl TimeLookup {
     }
 }
 
-/// Until when a sweep waits for answers.
-pub(super) fn patience(deadline: Instant) -> Instant {
+/// The time until which a sweep waits for answers.
+pub(super) fn answer_deadline(deadline: Instant) -> Instant {
     let now = Instant::now();
-    now + deadline.saturating_duration_since(now) / PATIENCE
+    now + deadline.saturating_duration_since(now) / SWEEP_SHARE
 }
 
-/// The timestamp to ask for, in milliseconds since 1970; `None` where the clock is before that.
-pub(super) fn timestamp(started: &Moment) -> Option<i64> {
+/// The timestamp to look up, in milliseconds since 1970; `None` if the clock is earlier than that.
+pub(super) fn lookup_timestamp(started: &Moment) -> Option<i64> {
     let then = started.wall.checked_sub(LOOK_BACK)?;
     let since = then.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     i64::try_from(since.as_millis()).ok()
 }
 
-/// The answers for a topic, beside the ends that were read before.
+/// Combines a topic's answers with the ends read before.
 pub(super) fn past_ends(found: &OffsetColumn, ends: &OffsetColumn) -> PastEnds {
-    // Records that came since the end was read are none of this sweep's.
+    // Records written after the end was read do not count in this sweep.
     let earlier = |(found, end): (&Result<Offset, _>, &Result<Offset, _>)| match (found, end) {
         (Ok(found), Ok(end)) => Some(*found.min(end)),
         _ => None,
@@ -100,31 +101,31 @@ mod tests {
 
     #[test]
     fn each_topic_is_asked_about_once_under_its_id() {
-        let past = TimeLookup::default();
-        let mut logs: LogsToAsk = [
+        let past = TimeLookups::default();
+        let mut logs: TopicLogs = [
             ("a".into(), log(1, &[Ok(5)])),
             ("down".into(), log(1, &[Err(Fault::NoAnswer)])),
             ("gone".into(), Err(Fault::TopicMissing)),
         ]
         .into();
-        assert_eq!(names(&past.next(&logs)), ["a"]);
-        assert!(past.next(&logs).is_empty());
+        assert_eq!(names(&past.next_batch(&logs)), ["a"]);
+        assert!(past.next_batch(&logs).is_empty());
         logs.insert("down".into(), log(1, &[Err(Fault::NoAnswer), Ok(1)]));
-        assert_eq!(names(&past.next(&logs)), ["down"]);
+        assert_eq!(names(&past.next_batch(&logs)), ["down"]);
         logs.insert("a".into(), log(2, &[Ok(0)]));
-        assert_eq!(names(&past.next(&logs)), ["a"]);
+        assert_eq!(names(&past.next_batch(&logs)), ["a"]);
     }
 
     #[test]
     fn batches_are_small() {
-        let past = TimeLookup::default();
-        let logs: LogsToAsk = [("big", 600), ("c", 200), ("d", 200), ("e", 200)]
+        let past = TimeLookups::default();
+        let logs: TopicLogs = [("big", 600), ("c", 200), ("d", 200), ("e", 200)]
             .map(|(name, partitions)| (name.into(), log(1, &vec![Ok(1); partitions])))
             .into();
-        assert_eq!(names(&past.next(&logs)), ["big"]);
-        assert_eq!(names(&past.next(&logs)), ["c", "d"]);
-        assert_eq!(names(&past.next(&logs)), ["e"]);
-        assert!(past.next(&logs).is_empty());
+        assert_eq!(names(&past.next_batch(&logs)), ["big"]);
+        assert_eq!(names(&past.next_batch(&logs)), ["c", "d"]);
+        assert_eq!(names(&past.next_batch(&logs)), ["e"]);
+        assert!(past.next_batch(&logs).is_empty());
     }
 
     #[test]
@@ -154,8 +155,8 @@ mod tests {
             wall,
         };
         let start = SystemTime::UNIX_EPOCH;
-        assert_eq!(timestamp(&at(start)), None);
+        assert_eq!(lookup_timestamp(&at(start)), None);
         let later = start + LOOK_BACK + Duration::from_millis(7);
-        assert_eq!(timestamp(&at(later)), Some(7));
+        assert_eq!(lookup_timestamp(&at(later)), Some(7));
     }
 }

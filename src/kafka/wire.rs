@@ -1,11 +1,14 @@
-//! The constant-cost source: Kafka's protocol over one pipelined connection to each broker, whatever
-//! the number of groups.
+//! The wire client: Kafka's protocol over one pipelined connection per broker, whatever the number
+//! of groups.
 //!
-//! Requests are written by `kafka-protocol`, whose codecs come from Kafka's own message schemas.
-//! Responses are read by a bounded cursor of our own (the library's decoders believe any count that
-//! a response claims), straight into columns. `setup` makes a connection, `connection` works with
-//! it, `broker` keeps one to each broker; `cluster` knows who leads and coordinates what; `commits`,
-//! `shares`, `describe` and `ends` read, `logs` says which ends, `sweep` puts all in order.
+//! Requests are encoded by `kafka-protocol`, whose codecs are generated from Kafka's message
+//! schemas. Responses are decoded straight into columns by a bounded cursor of our own, because the
+//! library's decoders allocate whatever count a response claims.
+//!
+//! `handshake` sets up a connection, `connection` serves it, `broker` maintains one per broker;
+//! `cluster` knows partition leaders and group coordinators; `commits`, `share_offsets`, `describe`
+//! and `list_offsets` read; `logs` decides which log offsets to read; `sweep` runs all of them in
+//! order.
 
 mod address;
 mod broker;
@@ -39,68 +42,69 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use self::broker::{BrokerState, Pace};
-use self::cluster::Cluster;
-use self::describe::Descriptions;
+use self::broker::{ClusterContext, ConnectPacer};
+use self::cluster::WireCluster;
+use self::describe::DescriptionCache;
 use self::options::WireOptions;
-use self::stats::Counters;
-use self::sweep::Discovered;
-use super::health::Health;
+use self::stats::TrafficCounters;
+use self::sweep::DiscoveryCache;
+use super::health::ConnectionHealth;
 use super::log_start_cache::LogStartCache;
 use super::login::TokenSettings;
-use super::time_lookup::TimeLookup;
+use super::time_lookup::TimeLookups;
 use super::{ClientSettings, GroupList, SetupError};
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::ClusterName;
 use crate::poller::OffsetSource;
 
-pub use self::property_support::Support;
+pub use self::property_support::PropertySupport;
 
-/// One Kafka cluster through our own client.
-pub struct Wire(Box<Inner>);
+/// The wire client of one Kafka cluster.
+pub struct WireClient(Box<WireInner>);
 
-struct Inner {
+struct WireInner {
     name: ClusterName,
     bootstrap: String,
-    cluster: Cluster,
-    discovered: Discovered,
-    descriptions: Descriptions,
+    cluster: WireCluster,
+    discovered: DiscoveryCache,
+    descriptions: DescriptionCache,
     starts: LogStartCache,
-    past: TimeLookup,
+    past: TimeLookups,
 }
 
-impl Wire {
+impl WireClient {
     /// Sets up the client; does not wait for the cluster.
     ///
     /// # Errors
-    /// A property that cannot be read, or a file of certificates.
+    /// A property or certificate file that cannot be read.
     pub(super) fn connect(settings: &ClientSettings) -> Result<Self, SetupError> {
         let options = options(settings)?;
         if options.tls.as_ref().is_some_and(|tls| tls.system_roots) {
-            tracing::info!(cluster = %settings.name, "no ssl.ca.location: brokers are checked against the system's roots");
+            tracing::info!(cluster = %settings.name, "ssl.ca.location is not set: verifying brokers against the system's root certificates");
         }
-        Ok(Self(Box::new(Inner {
+        Ok(Self(Box::new(WireInner {
             bootstrap: settings.bootstrap().to_owned(),
-            cluster: Cluster::new(BrokerState {
+            cluster: WireCluster::new(ClusterContext {
                 options: watch::Sender::new(Arc::new(options)),
-                health: Arc::new(Health::default()),
-                pace: Pace::new(),
-                traffic: Counters::default(),
+                health: Arc::new(ConnectionHealth::default()),
+                pace: ConnectPacer::new(),
+                traffic: TrafficCounters::default(),
             }),
-            discovered: Discovered::default(),
-            descriptions: Descriptions::default(),
+            discovered: DiscoveryCache::default(),
+            descriptions: DescriptionCache::default(),
             starts: LogStartCache::default(),
-            past: TimeLookup::default(),
+            past: TimeLookups::default(),
             name: settings.name.clone(),
         })))
     }
 
-    /// Has every connection from now on log in by these; those that there are end before long.
+    /// Uses new credentials for every new connection; existing connections are closed within
+    /// seconds.
     ///
     /// # Errors
-    /// A property that cannot be read, or a file of certificates: then nothing has changed.
-    pub(super) fn renew(&self, settings: &ClientSettings) -> Result<(), SetupError> {
+    /// A property or certificate file that cannot be read; then nothing changes.
+    pub(super) fn reload(&self, settings: &ClientSettings) -> Result<(), SetupError> {
         let options = options(settings)?;
         self.0
             .cluster
@@ -110,26 +114,26 @@ impl Wire {
         Ok(())
     }
 
-    /// The names of all groups.
+    /// Lists all groups.
     pub async fn list_groups(&self, deadline: Instant) -> GroupList {
         self.0.list_groups(deadline).await
     }
 }
 
-impl OffsetSource for Wire {
+impl OffsetSource for WireClient {
     async fn observe(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         self.0.sweep(plan, deadline).await
     }
 }
 
-/// Reads the properties, and the files that they name.
+/// Parses the properties and reads the files they name.
 fn options(settings: &ClientSettings) -> Result<WireOptions, SetupError> {
     let tokens = settings.token.as_ref().and_then(TokenSettings::tokens);
-    WireOptions::read(&settings.properties, tokens).map_err(|reason| settings.refused(reason))
+    WireOptions::read(&settings.properties, tokens).map_err(|reason| settings.setup_error(reason))
 }
 
-impl Inner {
-    fn health(&self) -> &Health {
+impl WireInner {
+    fn health(&self) -> &ConnectionHealth {
         &self.cluster.shared.health
     }
 }

@@ -1,49 +1,49 @@
-//! Which answers become a line of the access log.
+//! Decides which responses are written to the access log.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::token_bucket::TokenBucket;
+use super::token_bucket::RateLimiter;
 
-/// How much of the access log is written.
+/// Access log mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AccessLog {
-    /// Some of the answers: enough to see who asks, however many do.
+    /// A sample: enough to see who sends requests, however many there are.
     #[default]
     Sampled,
-    /// Every answer.
+    /// Every response.
     All,
-    /// None.
+    /// No response.
     Off,
 }
 
-/// Of the values served: a few at first, then one each ten seconds.
+/// Rate of sampled successes: a burst of 5, then one every ten seconds.
 const SERVED: (Duration, u32) = (Duration::from_secs(10), 5);
-/// Of the refusals: more, since they are what somebody looks for.
+/// Rate of sampled errors: higher, because errors are what people look for.
 const REFUSED: (Duration, u32) = (Duration::from_secs(1), 30);
 
-/// Chooses, and counts what it leaves out.
+/// Samples log lines and counts the omitted ones.
 #[derive(Debug)]
-pub(super) struct Sampler {
+pub(super) struct AccessLogSampler {
     mode: AccessLog,
-    served: Mutex<AccessOutcome>,
-    refused: Mutex<AccessOutcome>,
+    served: Mutex<SampleCounter>,
+    refused: Mutex<SampleCounter>,
 }
 
 #[derive(Debug)]
-struct AccessOutcome {
-    bucket: TokenBucket,
+struct SampleCounter {
+    bucket: RateLimiter,
     omitted: u64,
 }
 
-impl Sampler {
+impl AccessLogSampler {
     pub(super) fn new(mode: AccessLog) -> Self {
         let now = Instant::now();
         let kind = |(every, burst)| {
-            let bucket = TokenBucket::new(every, burst, now);
-            Mutex::new(AccessOutcome { bucket, omitted: 0 })
+            let bucket = RateLimiter::new(every, burst, now);
+            Mutex::new(SampleCounter { bucket, omitted: 0 })
         };
         Self {
             mode,
@@ -52,8 +52,9 @@ impl Sampler {
         }
     }
 
-    /// For an answer that is to be logged: how many of its kind were not since the last one.
-    pub(super) fn choose(&self, code: u16, now: Instant) -> Option<u64> {
+    /// Decides whether to log a response. Returns the number of similar responses omitted since the
+    /// last logged one; `None` to omit this one too.
+    pub(super) fn sample(&self, code: u16, now: Instant) -> Option<u64> {
         match self.mode {
             AccessLog::Off => return None,
             AccessLog::All => return Some(0),
@@ -80,21 +81,24 @@ mod tests {
 
     #[test]
     fn a_sample_says_how_many_it_leaves_out() {
-        let sampler = Sampler::new(AccessLog::Sampled);
+        let sampler = AccessLogSampler::new(AccessLog::Sampled);
         let now = Instant::now() + Duration::from_secs(1);
-        let lines = (0..1000).filter(|_| sampler.choose(200, now).is_some());
+        let lines = (0..1000).filter(|_| sampler.sample(200, now).is_some());
         assert_eq!(lines.count(), 5);
         // Refusals are chosen by themselves.
-        assert_eq!(sampler.choose(403, now), Some(0));
-        assert_eq!(sampler.choose(200, now + SERVED.0), Some(995));
-        assert_eq!(sampler.choose(200, now + SERVED.0 * 2), Some(0));
+        assert_eq!(sampler.sample(403, now), Some(0));
+        assert_eq!(sampler.sample(200, now + SERVED.0), Some(995));
+        assert_eq!(sampler.sample(200, now + SERVED.0 * 2), Some(0));
     }
 
     #[test]
     fn all_or_none() {
         let now = Instant::now();
-        let (all, off) = (Sampler::new(AccessLog::All), Sampler::new(AccessLog::Off));
-        assert!((0..100).all(|_| all.choose(200, now) == Some(0)));
-        assert!((0..100).all(|_| off.choose(500, now).is_none()));
+        let (all, off) = (
+            AccessLogSampler::new(AccessLog::All),
+            AccessLogSampler::new(AccessLog::Off),
+        );
+        assert!((0..100).all(|_| all.sample(200, now) == Some(0)));
+        assert!((0..100).all(|_| off.sample(500, now).is_none()));
     }
 }

@@ -1,5 +1,5 @@
-//! `/metrics` for Prometheus, `/explain` and `/status` for people, `/livez` and `/readyz`, over plain
-//! HTTP.
+//! The admin endpoints, over plain HTTP: `/metrics` for Prometheus, `/explain` and `/status` for
+//! people, `/livez` and `/readyz`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,20 +18,17 @@ use crate::model::units::newtypes::Moment;
 use crate::snapshot_channel::SnapshotReader;
 use crate::telemetry::REGISTRY;
 
-/// What the HTTP side answers from.
+/// What the admin endpoints need.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
-    /// The snapshots.
     pub reader: SnapshotReader,
-    /// Whether this daemon is the one that decides.
+    /// Whether this daemon leads.
     pub leadership: Leadership,
-    /// For `/readyz`.
     pub readiness: Readiness,
-    /// For `lagwise_build_info`.
     pub build: BuildInfo,
 }
 
-/// The HTTP side's router.
+/// Router of the admin endpoints.
 pub fn router(options: HttpOptions) -> Router {
     Router::new()
         .route(endpoints::METRICS.path, get(scrape))
@@ -50,7 +47,7 @@ async fn ready(State(options): State<Arc<HttpOptions>>) -> Response {
 }
 
 async fn scrape(State(options): State<Arc<HttpOptions>>) -> Response {
-    // Of several daemons one tells of Kafka, or every sum would be double.
+    // Only the leader exposes Kafka metrics; otherwise sums over all replicas would be doubled.
     let latest = options.reader.latest();
     let leads = options.leadership.holds(latest.term, Instant::now());
     let snapshot = leads.map_or_else(Arc::default, |_| latest);

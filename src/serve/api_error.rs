@@ -1,4 +1,4 @@
-//! Refusals as Kubernetes writes them: a `Status` object with the HTTP code.
+//! Errors of the external metrics API: a Kubernetes `Status` object with the matching HTTP status.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::model::targets::no_value_reason::NoValueReason;
 
-/// A request that gets no answer but a reason. Its text reaches the HPA's condition.
+/// An error response. Its message appears in the HPA's conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiFailure {
     code: StatusCode,
@@ -102,7 +102,7 @@ impl From<NoValueReason> for ApiFailure {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Status<'a> {
+struct StatusBody<'a> {
     kind: &'static str,
     api_version: &'static str,
     metadata: serde_json::Map<String, serde_json::Value>,
@@ -113,9 +113,9 @@ struct Status<'a> {
 }
 
 impl IntoResponse for ApiFailure {
-    /// Never with `Retry-After`: the HPA's client would hold up one of its few workers for it.
+    /// Never sets `Retry-After`: the HPA's client would block one of its few workers for that time.
     fn into_response(self) -> Response {
-        let body = Status {
+        let body = StatusBody {
             kind: "Status",
             api_version: "v1",
             metadata: serde_json::Map::new(),
@@ -133,7 +133,7 @@ impl IntoResponse for ApiFailure {
     }
 }
 
-/// A JSON answer that nobody may keep.
+/// A JSON response that must not be cached.
 pub(super) fn json(code: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = code;

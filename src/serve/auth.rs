@@ -1,9 +1,10 @@
-//! Who asks, and whether they may.
+//! Authentication and authorization of requests.
 //!
-//! In this order: a client certificate of the cluster's front proxy, whose headers then say for
-//! whom it asks; a client certificate of a user; a bearer token; else nobody in particular. Client
-//! certificates are optional at TLS and judged here, since callers come without one or with one
-//! of another issuer. Headers from anyone but the front proxy mean nothing.
+//! Identities are tried in this order: a client certificate of the cluster's front proxy, whose
+//! headers then name the user; a client certificate of a user; a bearer token; otherwise the
+//! anonymous user. Client certificates are optional in the TLS handshake and verified here, because
+//! callers come without one or with one of an unrelated issuer. User headers from anyone but the
+//! front proxy are ignored.
 
 mod cache;
 mod certificates;
@@ -12,66 +13,68 @@ mod reviews;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, header};
-use certificates::Certificates;
-use reviews::Reviews;
+use certificates::CertificateVerifier;
+use reviews::CachedReviews;
 use tokio::sync::{OnceCell, watch};
 
 use crate::authentication::access::{Action, Caller, ClusterTrust};
 use crate::authentication::{Authenticator, ReviewError};
 
-pub(super) use certificates::Presented;
+pub(super) use certificates::PresentedChain;
 
-/// Whose word is taken for who asks and what they may do.
+/// How requests are authenticated and authorized.
 #[derive(Clone, Debug)]
-pub enum AuthMode {
-    /// Anybody may ask: for loopback listeners.
+pub enum RequestAuth {
+    /// Not at all: for loopback listeners.
     None,
-    /// The Kubernetes cluster's.
+    /// By the Kubernetes cluster.
     Kubernetes {
-        /// Whose certificates it vouches for; `None` until that has been read.
+        /// Certificate authorities that the cluster trusts; `None` until they are read.
         trust: watch::Receiver<Option<ClusterTrust>>,
-        /// What it says about tokens and access.
+        /// Token and access reviews.
         reviewer: Arc<dyn Authenticator>,
     },
 }
 
-/// Why it is not known who asks.
+/// Why a request could not be authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
-    /// The cluster's ConfigMap has not been read yet.
+    /// The ConfigMap with the trusted certificates has not been read yet.
     #[error(
-        "client certificates cannot be judged yet: ConfigMap \
+        "client certificates cannot be verified yet: ConfigMap \
          kube-system/extension-apiserver-authentication has not been read"
     )]
     TrustUnknown,
-    /// The ConfigMap holds no certificate that can be read.
+    /// The ConfigMap contains no valid certificate.
     #[error(
-        "client certificates cannot be judged: requestheader-client-ca-file or client-ca-file in \
+        "client certificates cannot be verified: requestheader-client-ca-file or client-ca-file in \
          ConfigMap kube-system/extension-apiserver-authentication holds no valid certificate"
     )]
     TrustUnreadable,
-    /// A client certificate of somebody else.
-    #[error("the client certificate is not valid for any authority of the cluster")]
+    /// A client certificate of an unknown issuer.
+    #[error(
+        "the client certificate is not signed by any certificate authority that the cluster trusts"
+    )]
     UntrustedCertificate,
-    /// A client certificate of the front proxy's authority, for another purpose.
-    #[error("the client certificate's common name is not an allowed name of the front proxy")]
+    /// A certificate of the front proxy's issuer, but for another name.
+    #[error("the client certificate's common name is not in requestheader-allowed-names")]
     NameNotAllowed,
-    /// A user's certificate without the user's name.
-    #[error("the client certificate names no user")]
+    /// A user's certificate without a user name.
+    #[error("the client certificate has no common name")]
     NamelessCertificate,
-    /// The front proxy named nobody.
-    #[error("the front proxy named no user")]
+    /// A front proxy request without a user.
+    #[error("the front proxy sent no user name")]
     NoUser,
-    /// A token of nobody.
-    #[error("the bearer token is not valid for the cluster")]
+    /// A token that the cluster rejects.
+    #[error("the cluster rejects the bearer token")]
     InvalidToken,
-    /// Whose token it is could not be found out.
-    #[error("the bearer token cannot be checked: {0}")]
+    /// The token could not be reviewed.
+    #[error("cannot check the bearer token: {0}")]
     Unreviewed(ReviewError),
 }
 
 impl Unauthenticated {
-    /// Whether the same request may succeed later.
+    /// Whether the same request may succeed later (503 instead of 401).
     pub(super) fn is_passing(self) -> bool {
         matches!(
             self,
@@ -80,73 +83,73 @@ impl Unauthenticated {
     }
 }
 
-/// Finds out who asks and what they may do.
+/// Authenticates and authorizes requests.
 #[derive(Debug)]
-pub(super) struct Access {
-    /// Who knows; `None` where anybody may ask.
+pub(super) struct AccessControl {
+    /// The cluster's trust and reviews; `None` if everything is allowed.
     cluster: Option<ClusterAuth>,
-    /// The caller of whom nothing is known.
+    /// The anonymous caller.
     anonymous: Arc<Caller>,
 }
 
 #[derive(Debug)]
 struct ClusterAuth {
-    judging: RwLock<Authorizer>,
-    reviews: Reviews,
-    /// By what the cluster knows this daemon: asked for once.
-    own_name: OnceCell<String>,
+    trust_cache: RwLock<TrustCache>,
+    reviews: CachedReviews,
+    /// This daemon's user name in the cluster, asked for once.
+    self_subject: OnceCell<String>,
 }
 
-/// Whose certificates the cluster vouches for, and what was made of it when it was last looked at: that
-/// parses certificates.
+/// The certificate authorities that the cluster trusts, and the verifier built from them. Cached
+/// because building it parses certificates.
 #[derive(Debug)]
-struct Authorizer {
+struct TrustCache {
     trust: watch::Receiver<Option<ClusterTrust>>,
-    certificates: Option<Arc<Certificates>>,
+    certificates: Option<Arc<CertificateVerifier>>,
 }
 
-impl Authorizer {
+impl TrustCache {
     fn new(trust: watch::Receiver<Option<ClusterTrust>>) -> Self {
-        let mut judging = Self {
+        let mut trust_cache = Self {
             trust,
             certificates: None,
         };
-        judging.look();
-        judging
+        trust_cache.reload();
+        trust_cache
     }
 
-    /// Whether the cluster has published something else since.
-    fn is_old(&self) -> bool {
-        // Where nobody is left to publish anything, the last word holds.
+    /// Whether the cluster published other authorities since.
+    fn is_outdated(&self) -> bool {
+        // If the publisher is gone, the last value stays valid.
         self.trust.has_changed().unwrap_or(false)
     }
 
-    fn look(&mut self) {
+    fn reload(&mut self) {
         let trust = self.trust.borrow_and_update();
         self.certificates = trust
             .as_ref()
-            .map(|trust| Arc::new(Certificates::new(trust)));
+            .map(|trust| Arc::new(CertificateVerifier::new(trust)));
     }
 }
 
-impl Access {
-    pub(super) fn new(mode: AuthMode) -> Self {
+impl AccessControl {
+    pub(super) fn new(mode: RequestAuth) -> Self {
         let cluster = match mode {
-            AuthMode::None => None,
-            AuthMode::Kubernetes { trust, reviewer } => Some(ClusterAuth {
-                judging: RwLock::new(Authorizer::new(trust)),
-                reviews: Reviews::new(reviewer),
-                own_name: OnceCell::new(),
+            RequestAuth::None => None,
+            RequestAuth::Kubernetes { trust, reviewer } => Some(ClusterAuth {
+                trust_cache: RwLock::new(TrustCache::new(trust)),
+                reviews: CachedReviews::new(reviewer),
+                self_subject: OnceCell::new(),
             }),
         };
         let anonymous = Arc::new(Caller::anonymous());
         Self { cluster, anonymous }
     }
 
-    /// Who asks, by the connection's client certificate and the request's headers.
+    /// Authenticates a request by the connection's client certificate and the request's headers.
     pub(super) async fn authenticate(
         &self,
-        presented: Option<&Presented>,
+        presented: Option<&PresentedChain>,
         headers: &HeaderMap,
     ) -> Result<Arc<Caller>, Unauthenticated> {
         let Some(cluster) = &self.cluster else {
@@ -160,9 +163,10 @@ impl Access {
                 Err(reason) => refused = Some(reason),
             }
         }
-        // As with Kubernetes' own servers, a token still counts beside a certificate of no use.
+        // As in Kubernetes' own servers, a useless certificate does not prevent a token from
+        // counting.
         if let Some(token) = bearer_token(headers) {
-            match cluster.reviews.who(token).await {
+            match cluster.reviews.authenticate(token).await {
                 Ok(Some(caller)) => return Ok(caller),
                 Ok(None) => refused = refused.or(Some(Unauthenticated::InvalidToken)),
                 Err(error) => return Err(Unauthenticated::Unreviewed(error)),
@@ -174,57 +178,67 @@ impl Access {
         }
     }
 
-    /// Whether everybody may ask.
+    /// Whether everything is allowed without authentication.
     pub(super) fn is_open(&self) -> bool {
         self.cluster.is_none()
     }
 
-    /// Whether the caller is known to the cluster by the same name as this daemon: another one of its
-    /// installation. Where nobody is known, everybody is.
+    /// Whether the caller has the same identity as this daemon, and so is another replica. Always
+    /// true if nothing is authenticated.
     ///
     /// # Errors
-    /// Why it cannot be found out.
+    /// The review of this daemon's own identity failed.
     pub(super) async fn is_peer(&self, caller: &Caller) -> Result<bool, ReviewError> {
         match &self.cluster {
             None => Ok(true),
             Some(cluster) => {
                 let name = cluster
-                    .own_name
-                    .get_or_try_init(|| cluster.reviews.own_name());
+                    .self_subject
+                    .get_or_try_init(|| cluster.reviews.self_subject());
                 Ok(*name.await? == caller.user)
             }
         }
     }
 
-    /// Whether the caller may do this.
+    /// Whether the caller may perform the action.
     ///
     /// # Errors
-    /// Why it cannot be found out.
-    pub(super) async fn may(&self, caller: &Caller, action: &Action) -> Result<bool, ReviewError> {
+    /// The access review failed.
+    pub(super) async fn authorize(
+        &self,
+        caller: &Caller,
+        action: &Action,
+    ) -> Result<bool, ReviewError> {
         match &self.cluster {
             None => Ok(true),
             Some(_) if caller.is_master() => Ok(true),
-            Some(cluster) => cluster.reviews.may(caller, action).await,
+            Some(cluster) => cluster.reviews.authorize(caller, action).await,
         }
     }
 }
 
 impl ClusterAuth {
-    fn certificates(&self) -> Option<Arc<Certificates>> {
-        let judging = self.judging.read().unwrap_or_else(PoisonError::into_inner);
-        if !judging.is_old() {
-            return judging.certificates.clone();
+    fn certificates(&self) -> Option<Arc<CertificateVerifier>> {
+        let trust_cache = self
+            .trust_cache
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !trust_cache.is_outdated() {
+            return trust_cache.certificates.clone();
         }
-        drop(judging);
-        let mut judging = self.judging.write().unwrap_or_else(PoisonError::into_inner);
-        if judging.is_old() {
-            judging.look();
+        drop(trust_cache);
+        let mut trust_cache = self
+            .trust_cache
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if trust_cache.is_outdated() {
+            trust_cache.reload();
         }
-        judging.certificates.clone()
+        trust_cache.certificates.clone()
     }
 }
 
-/// The token of the first `Authorization` header, where that holds one.
+/// The bearer token of the first `Authorization` header, if it holds one.
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.trim().split_once(' ')?;
@@ -232,7 +246,7 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// A cluster whose answers a test sets.
+/// An authenticator whose answers a test sets.
 #[cfg(test)]
 pub(super) mod testing {
     use std::collections::{HashMap, HashSet};
@@ -244,11 +258,11 @@ pub(super) mod testing {
     use super::*;
     use crate::authentication::access::Object;
 
-    /// By what it knows whoever asks it.
+    /// The user name of this daemon.
     pub(in crate::serve) const OWN_NAME: &str = "system:serviceaccount:lagwise:lagwise";
 
     #[derive(Debug, Default)]
-    struct State {
+    struct FakeState {
         tokens: HashMap<String, String>,
         allowed: HashSet<(String, &'static str, String)>,
         fails: Option<ReviewError>,
@@ -257,16 +271,16 @@ pub(super) mod testing {
     }
 
     #[derive(Debug, Default)]
-    pub(in crate::serve) struct Pretended(Mutex<State>);
+    pub(in crate::serve) struct FakeAuthenticator(Mutex<FakeState>);
 
-    impl Pretended {
-        /// A token of that user.
+    impl FakeAuthenticator {
+        /// Adds a token of this user.
         pub(in crate::serve) fn token(&self, token: &str, user: &str) {
             let mut state = self.0.lock().unwrap();
             state.tokens.insert(token.to_owned(), user.to_owned());
         }
 
-        /// Lets the user, or everyone of the group, do this to a path or to `namespace/resource`.
+        /// Allows the user or group this verb on a path or on `namespace/resource`.
         pub(in crate::serve) fn allow(&self, who: &str, verb: &'static str, object: &str) {
             let allowed = (who.to_owned(), verb, object.to_owned());
             self.0.lock().unwrap().allowed.insert(allowed);
@@ -280,13 +294,13 @@ pub(super) mod testing {
             self.0.lock().unwrap().slow = by;
         }
 
-        pub(in crate::serve) fn asked(&self) -> usize {
+        pub(in crate::serve) fn call_count(&self) -> usize {
             self.0.lock().unwrap().asked
         }
 
         fn ask<V: Send + 'static>(
             &self,
-            answer: impl FnOnce(&State) -> V,
+            answer: impl FnOnce(&FakeState) -> V,
         ) -> BoxFuture<'static, Result<V, ReviewError>> {
             let mut state = self.0.lock().unwrap();
             state.asked += 1;
@@ -301,8 +315,11 @@ pub(super) mod testing {
         }
     }
 
-    impl Authenticator for Pretended {
-        fn who(&self, token: String) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
+    impl Authenticator for FakeAuthenticator {
+        fn authenticate(
+            &self,
+            token: String,
+        ) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
             self.ask(|state| {
                 let user = state.tokens.get(&token)?.clone();
                 Some(Caller {
@@ -312,11 +329,11 @@ pub(super) mod testing {
             })
         }
 
-        fn own_name(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
+        fn self_subject(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
             self.ask(|_| OWN_NAME.to_owned())
         }
 
-        fn may(
+        fn authorize(
             &self,
             caller: Caller,
             action: Action,

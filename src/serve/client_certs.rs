@@ -1,4 +1,4 @@
-//! Client certificates, from the TLS handshake to the requests of its connection.
+//! Passes client certificates from the TLS handshake to the requests of the connection.
 
 use std::io;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tower::Service;
 
-use super::auth::Presented;
+use super::auth::PresentedChain;
 
-/// Adds to each request of a TLS connection the certificates that the client has presented, as
-/// `Arc<Presented>`; nothing where there are none.
+/// Adds the client's certificate chain to each request of a TLS connection, as
+/// `Arc<PresentedChain>`; nothing if the client presented none.
 #[derive(Clone, Debug)]
 pub(super) struct ClientCertAcceptor<A>(pub(super) A);
 
@@ -33,17 +33,17 @@ where
             let (stream, inner) = accepting.await?;
             let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
             let chain: Vec<_> = chain.iter().map(|der| der.clone().into_owned()).collect();
-            let presented = (!chain.is_empty()).then(|| Arc::new(Presented::new(chain)));
+            let presented = (!chain.is_empty()).then(|| Arc::new(PresentedChain::new(chain)));
             Ok((stream, ClientCertService { inner, presented }))
         })
     }
 }
 
-/// A service of one connection.
+/// The service of one connection.
 #[derive(Clone, Debug)]
 pub(super) struct ClientCertService<S> {
     inner: S,
-    presented: Option<Arc<Presented>>,
+    presented: Option<Arc<PresentedChain>>,
 }
 
 impl<S: Service<Request<B>>, B> Service<Request<B>> for ClientCertService<S> {

@@ -1,5 +1,5 @@
-//! Connections: bounded in number, all together and of one address, and cut where the other side
-//! does not read what it asked for.
+//! Limits connections, in total and per address, and closes those whose peer does not read its
+//! responses.
 
 use std::collections::HashMap;
 use std::future::{Ready, ready};
@@ -18,19 +18,19 @@ use tokio::time::Sleep;
 
 use crate::telemetry::api::{ConnectionCut, ConnectionsChanged};
 
-/// Connections at the same time at most.
-const MOST: usize = 1024;
+/// Maximum number of connections.
+const MAX_CONNECTIONS: usize = 1024;
 
-/// Those of one address, so that one client leaves room for others: above all for the API server,
+/// Maximum per address, so that one client leaves room for others, above all for the API server,
 /// which needs one or two.
-const MOST_OF_ONE: usize = 768;
+const MAX_PER_ADDRESS: usize = 768;
 
-/// How long the other side may take to make room for more of an answer.
-const READ_WITHIN: Duration = Duration::from_secs(20);
+/// How long a write may stall before the connection is closed.
+const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Lets connections in, and counts them.
+/// Admits and counts connections.
 #[derive(Clone, Debug)]
-pub(super) struct Connections(Arc<ConnectionCounts>);
+pub(super) struct ConnectionLimiter(Arc<ConnectionCounts>);
 
 #[derive(Debug)]
 struct ConnectionCounts {
@@ -42,37 +42,37 @@ struct ConnectionCounts {
 #[derive(Debug, Default)]
 struct OpenConnections {
     all: usize,
-    of: HashMap<IpAddr, usize>,
+    by_address: HashMap<IpAddr, usize>,
 }
 
 impl OpenConnections {
-    /// Takes a place, where there is one.
-    fn enter(&mut self, peer: IpAddr) -> Result<(), &'static str> {
-        if self.all >= MOST {
+    /// Takes a slot, or returns why there is none.
+    fn admit(&mut self, peer: IpAddr) -> Result<(), &'static str> {
+        if self.all >= MAX_CONNECTIONS {
             return Err("too many");
         }
-        let of = self.of.entry(peer).or_default();
-        if *of >= MOST_OF_ONE {
+        let of_peer = self.by_address.entry(peer).or_default();
+        if *of_peer >= MAX_PER_ADDRESS {
             return Err("too many of one address");
         }
-        *of += 1;
+        *of_peer += 1;
         self.all += 1;
         Ok(())
     }
 
-    fn leave(&mut self, peer: IpAddr) {
+    fn release(&mut self, peer: IpAddr) {
         self.all = self.all.saturating_sub(1);
-        if let Some(of) = self.of.get_mut(&peer) {
-            *of = of.saturating_sub(1);
-            if *of == 0 {
-                self.of.remove(&peer);
+        if let Some(of_peer) = self.by_address.get_mut(&peer) {
+            *of_peer = of_peer.saturating_sub(1);
+            if *of_peer == 0 {
+                self.by_address.remove(&peer);
             }
         }
     }
 }
 
-impl Connections {
-    /// For a listener of this name; a silent peer is asked after `keepalive` whether it is there.
+impl ConnectionLimiter {
+    /// A limiter for the listener of this name; `keepalive` is the TCP keepalive time.
     pub(super) fn new(listener: &'static str, keepalive: Duration) -> Self {
         Self(Arc::new(ConnectionCounts {
             listener,
@@ -85,18 +85,18 @@ impl Connections {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, stream: TcpStream) -> io::Result<Connection> {
+    fn admit(&self, stream: TcpStream) -> io::Result<Connection> {
         let peer = stream.peer_addr()?.ip().to_canonical();
-        let entered = {
+        let admitted = {
             let mut open = self.open();
-            open.enter(peer).map(|()| open.all)
+            open.admit(peer).map(|()| open.all)
         };
-        let open = entered.map_err(|reason| {
-            self.cut(reason);
+        let open = admitted.map_err(|reason| {
+            self.report_cut(reason);
             io::Error::other(reason)
         })?;
-        // From here on, so that whatever goes wrong gives the place back.
-        let place = ConnectionPermit {
+        // Created before anything that may fail, so that every path releases the slot.
+        let permit = ConnectionPermit {
             connections: self.clone(),
             peer,
         };
@@ -107,30 +107,30 @@ impl Connections {
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok(Connection {
             stream,
-            place,
+            permit,
             stalled: None,
         })
     }
 
-    fn cut(&self, reason: &'static str) {
+    fn report_cut(&self, reason: &'static str) {
         let listener = self.0.listener;
         ConnectionCut { listener, reason }.emit();
     }
 }
 
-impl<S> Accept<TcpStream, S> for Connections {
+impl<S> Accept<TcpStream, S> for ConnectionLimiter {
     type Stream = Connection;
     type Service = S;
     type Future = Ready<io::Result<(Connection, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        ready(self.enter(stream).map(|connection| (connection, service)))
+        ready(self.admit(stream).map(|connection| (connection, service)))
     }
 }
 
 #[derive(Debug)]
 struct ConnectionPermit {
-    connections: Connections,
+    connections: ConnectionLimiter,
     peer: IpAddr,
 }
 
@@ -138,7 +138,7 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let open = {
             let mut open = self.connections.open();
-            open.leave(self.peer);
+            open.release(self.peer);
             open.all
         };
         let listener = self.connections.0.listener;
@@ -146,18 +146,18 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// A connection that was let in.
+/// An admitted connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
-    place: ConnectionPermit,
-    /// Runs while the other side makes no room.
+    permit: ConnectionPermit,
+    /// Runs while a write is stalled.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    /// Fails where a write has waited for too long.
-    fn progress<T>(
+    /// Fails if a write has stalled for too long.
+    fn check_stall<T>(
         &mut self,
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
@@ -166,14 +166,14 @@ impl Connection {
             self.stalled = None;
             return written;
         }
-        let limit = || Box::pin(tokio::time::sleep(READ_WITHIN));
+        let limit = || Box::pin(tokio::time::sleep(WRITE_STALL_TIMEOUT));
         ready!(
             self.stalled
                 .get_or_insert_with(limit)
                 .as_mut()
                 .poll(context)
         );
-        self.place.connections.cut("does not read");
+        self.permit.connections.report_cut("does not read");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -195,7 +195,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.progress(context, written)
+        self.check_stall(context, written)
     }
 
     fn poll_write_vectored(
@@ -204,7 +204,7 @@ impl AsyncWrite for Connection {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.progress(context, written)
+        self.check_stall(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -233,20 +233,20 @@ mod tests {
     fn places_are_bounded_together_and_for_each() {
         let mut open = OpenConnections::default();
         let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
-        let entered = (0..2000).filter(|_| open.enter(address(1)).is_ok()).count();
-        assert_eq!(entered, MOST_OF_ONE);
-        assert_eq!(open.enter(address(1)), Err("too many of one address"));
-        let entered = (0..2000).filter(|_| open.enter(address(2)).is_ok()).count();
-        assert_eq!(entered, MOST - MOST_OF_ONE);
-        assert_eq!(open.enter(address(3)), Err("too many"));
-        open.leave(address(1));
-        assert_eq!(open.enter(address(3)), Ok(()));
-        open.leave(address(3));
+        let admitted = (0..2000).filter(|_| open.admit(address(1)).is_ok()).count();
+        assert_eq!(admitted, MAX_PER_ADDRESS);
+        assert_eq!(open.admit(address(1)), Err("too many of one address"));
+        let admitted = (0..2000).filter(|_| open.admit(address(2)).is_ok()).count();
+        assert_eq!(admitted, MAX_CONNECTIONS - MAX_PER_ADDRESS);
+        assert_eq!(open.admit(address(3)), Err("too many"));
+        open.release(address(1));
+        assert_eq!(open.admit(address(3)), Ok(()));
+        open.release(address(3));
         for _ in 0..2000 {
-            open.leave(address(1));
-            open.leave(address(2));
+            open.release(address(1));
+            open.release(address(2));
         }
-        assert_eq!((open.all, open.of.len()), (0, 0));
+        assert_eq!((open.all, open.by_address.len()), (0, 0));
     }
 
     async fn pair() -> (TcpStream, TcpStream) {
@@ -258,9 +258,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_read_is_cut() {
-        let connections = Connections::new("test", Duration::from_secs(30));
+        let connections = ConnectionLimiter::new("test", Duration::from_secs(30));
         let (client, server) = pair().await;
-        let mut connection = connections.enter(server).unwrap();
+        let mut connection = connections.admit(server).unwrap();
         assert_eq!(connections.open().all, 1);
         // The kernel takes some megabytes; then time passes.
         tokio::time::pause();

@@ -1,7 +1,7 @@
-//! The documents by which clients and the API aggregator find out what is served.
+//! API discovery documents for clients and the API aggregator.
 //!
-//! They list one placeholder resource and not the metrics: old clients fail on an empty list, and
-//! thousands of entries slow down every `kubectl` of the cluster.
+//! They list one placeholder resource instead of the metrics: old clients fail on an empty list,
+//! and thousands of entries would slow down every `kubectl` in the cluster.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::LazyLock;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::api_error::json as json_response;
 use super::route::{GROUP, GROUP_VERSION, VERSION};
 
-/// The one resource listed.
+/// The only resource listed.
 const PLACEHOLDER: &str = "externalmetrics";
 const KIND: &str = "ExternalMetricValueList";
 
@@ -41,8 +41,12 @@ static RESOURCE_LIST: LazyLock<String> = LazyLock::new(|| {
     })
     .to_string()
 });
-static AGGREGATED: LazyLock<[Aggregated; 2]> =
-    LazyLock::new(|| [Aggregated::new("v2"), Aggregated::new("v2beta1")]);
+static AGGREGATED: LazyLock<[AggregatedDiscovery; 2]> = LazyLock::new(|| {
+    [
+        AggregatedDiscovery::new("v2"),
+        AggregatedDiscovery::new("v2beta1"),
+    ]
+});
 
 /// `/apis/GROUP`.
 pub(super) fn group_document() -> Response {
@@ -54,7 +58,7 @@ pub(super) fn resource_list() -> Response {
     json_response(StatusCode::OK, RESOURCE_LIST.as_str())
 }
 
-/// `/apis`, in the form that the request prefers.
+/// `/apis`, in the format that the request prefers.
 pub(super) fn group_list(headers: &HeaderMap) -> Response {
     let mut response = match preferred(headers) {
         None => json_response(StatusCode::OK, GROUP_LIST.as_str()),
@@ -89,15 +93,15 @@ fn group() -> Value {
     json!({"name": GROUP, "versions": [version], "preferredVersion": version})
 }
 
-/// The whole of discovery in one document, in one version of its format.
-struct Aggregated {
+/// Aggregated discovery in one version of its format.
+struct AggregatedDiscovery {
     format: &'static str,
     body: String,
     content_type: HeaderValue,
     etag: HeaderValue,
 }
 
-impl Aggregated {
+impl AggregatedDiscovery {
     fn new(format: &'static str) -> Self {
         let body = json!({
             "kind": "APIGroupDiscoveryList",
@@ -119,7 +123,7 @@ impl Aggregated {
             }],
         })
         .to_string();
-        // Its keys are fixed, so that all replicas of one build give the same tag.
+        // This hasher's keys are fixed, so all replicas of one build return the same tag.
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
         let header = |text: String| {
@@ -149,7 +153,7 @@ impl Aggregated {
                 .insert(header::CONTENT_TYPE, self.content_type.clone());
             response
         };
-        // Clients may keep it, as long as they ask whether it still holds.
+        // Clients may cache it if they revalidate.
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
         headers.insert(header::ETAG, self.etag.clone());
@@ -157,9 +161,9 @@ impl Aggregated {
     }
 }
 
-/// The aggregated document that the request prefers to the plain one. Preference is the order of
-/// media ranges, as client-go writes it, without weights.
-fn preferred(headers: &HeaderMap) -> Option<&'static Aggregated> {
+/// The aggregated document, if the request prefers one to the plain list. As in client-go,
+/// preference is the order of media ranges; weights are ignored.
+fn preferred(headers: &HeaderMap) -> Option<&'static AggregatedDiscovery> {
     for range in values(headers, &header::ACCEPT) {
         let mut parts = range.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();

@@ -86,7 +86,7 @@ mod tests {
     fn every_documented_path_of_the_api_is_a_route() {
         for endpoint in EXTERNAL_METRICS {
             let path = endpoint.path.split('?').next().unwrap();
-            assert_ne!(Route::of(path), Route::Nothing, "{path}");
+            assert_ne!(Route::parse(path), Route::Nothing, "{path}");
         }
     }
 }

@@ -17,13 +17,13 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout_at;
 use tower::service_fn;
 
-use super::access_log::{AccessLog, Sampler};
+use super::access_log::{AccessLog, AccessLogSampler};
 use super::api_error::ApiFailure;
-use super::auth::{Access, AuthMode, Presented};
+use super::auth::{AccessControl, PresentedChain, RequestAuth};
 use super::first_read::FirstReadLimiter;
 use super::forward::Forwarder;
 use super::health::Readiness;
-use super::request::{Parameters, only_get, small_enough, takes_json};
+use super::request::{Parameters, check_body_size, require_get, require_json};
 use super::route::Route;
 use super::{BuildInfo, discovery};
 use crate::authentication::access::Caller;
@@ -55,7 +55,7 @@ const MAX_UNDER_WAY: usize = 1024;
 pub struct ExternalOptions {
     /// The snapshots.
     pub reader: SnapshotReader,
-    /// Which namespaces may ask for which groups.
+    /// Which namespaces may use which groups.
     pub tenancy: Tenancy,
     /// Who leads, and therefore answers.
     pub leading: Leading,
@@ -66,7 +66,7 @@ pub struct ExternalOptions {
     /// Takes the queries that were answered and that no HPA asks. Sending never blocks.
     pub queries: mpsc::Sender<AdHocQuery>,
     /// How callers are authenticated and authorized.
-    pub auth: AuthMode,
+    pub auth: RequestAuth,
     /// Which requests are logged.
     pub access_log: AccessLog,
     /// For `/readyz`.
@@ -81,10 +81,10 @@ struct ExternalMetricsApi {
     tenancy: Tenancy,
     leading: Leading,
     forwarder: Option<Forwarder>,
-    asking: FirstReadLimiter,
+    first_reads: FirstReadLimiter,
     under_way: Semaphore,
-    access: Access,
-    sampler: Sampler,
+    access: AccessControl,
+    sampler: AccessLogSampler,
     readiness: Readiness,
     build: BuildInfo,
 }
@@ -97,10 +97,10 @@ pub fn router(options: ExternalOptions) -> Router {
         tenancy: options.tenancy,
         leading: options.leading,
         forwarder: options.forwarder,
-        asking: FirstReadLimiter::new(options.interests, options.queries),
+        first_reads: FirstReadLimiter::new(options.interests, options.queries),
         under_way: Semaphore::new(MAX_UNDER_WAY),
-        access: Access::new(options.auth),
-        sampler: Sampler::new(options.access_log),
+        access: AccessControl::new(options.auth),
+        sampler: AccessLogSampler::new(options.access_log),
         readiness: options.readiness,
         build: options.build,
     });
@@ -115,8 +115,8 @@ pub fn router(options: ExternalOptions) -> Router {
 async fn respond(api: &ExternalMetricsApi, parts: &Parts) -> Response {
     let began = Instant::now();
     let path = parts.uri.path();
-    let route = Route::of(path);
-    let parameters = Parameters::of(parts.uri.query());
+    let route = Route::parse(path);
+    let parameters = Parameters::parse(parts.uri.query());
     let verb = route.verb(&parts.method, parameters.watch);
     let asked = ApiRequest {
         route,
@@ -130,7 +130,7 @@ async fn respond(api: &ExternalMetricsApi, parts: &Parts) -> Response {
     let (code, took) = (response.status(), began.elapsed());
     let logged = match asked.route {
         Route::Live | Route::Ready => None,
-        _ => api.sampler.choose(code.as_u16(), (began + took).into()),
+        _ => api.sampler.sample(code.as_u16(), (began + took).into()),
     };
     ApiAnswered {
         request: asked.route.label(),
@@ -163,11 +163,11 @@ impl ExternalMetricsApi {
         let (route, method) = (&asked.route, &asked.parts.method);
         match route {
             Route::Live => {
-                only_get(method)?;
+                require_get(method)?;
                 return Ok("ok".into_response());
             }
             Route::Ready => {
-                only_get(method)?;
+                require_get(method)?;
                 return match self.readiness.check(Instant::now()) {
                     Ok(()) => Ok("ok".into_response()),
                     Err(reason) => Err(ApiFailure::unavailable(reason.to_string())),
@@ -178,9 +178,9 @@ impl ExternalMetricsApi {
             _ => {}
         }
         let Ok(_under_way) = self.under_way.try_acquire() else {
-            return Err(ApiFailure::too_many("too many requests are under way"));
+            return Err(ApiFailure::too_many("too many requests in progress"));
         };
-        small_enough(&asked.parts.headers)?;
+        check_body_size(&asked.parts.headers)?;
         let known = self.authenticate(asked.parts).await?;
         let caller = caller.insert(known);
         let is_forwarded = self.is_forwarded(caller, asked).await?;
@@ -188,8 +188,8 @@ impl ExternalMetricsApi {
         if !is_forwarded || self.access.is_open() {
             self.authorise(caller, asked).await?;
         }
-        only_get(method)?;
-        takes_json(&asked.parts.headers)?;
+        require_get(method)?;
+        require_json(&asked.parts.headers)?;
         match route {
             Route::Version => Ok(discovery::version(&self.build.version)),
             Route::GroupList => Ok(discovery::group_list(&asked.parts.headers)),
@@ -215,7 +215,10 @@ impl ExternalMetricsApi {
     }
 
     async fn authenticate(&self, parts: &Parts) -> Result<Arc<Caller>, ApiFailure> {
-        let presented = parts.extensions.get::<Arc<Presented>>().map(Arc::as_ref);
+        let presented = parts
+            .extensions
+            .get::<Arc<PresentedChain>>()
+            .map(Arc::as_ref);
         let found = self.access.authenticate(presented, &parts.headers).await;
         found.map_err(|unknown| {
             let text = unknown.to_string();
@@ -229,14 +232,14 @@ impl ExternalMetricsApi {
 
     async fn authorise(&self, caller: &Caller, asked: &ApiRequest<'_>) -> Result<(), ApiFailure> {
         let action = asked.route.action(asked.verb, asked.parts.uri.path());
-        match self.access.may(caller, &action).await {
+        match self.access.authorize(caller, &action).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(ApiFailure::forbidden(format!(
-                "user {:?} may not {action}: no role of the cluster lets them",
+                "user {:?} may not {action}: grant it with a Role or ClusterRole and a binding",
                 caller.user
             ))),
             Err(error) => Err(ApiFailure::unavailable(format!(
-                "whether user {:?} may {action} cannot be checked: {error}",
+                "cannot check whether user {:?} may {action}: {error}",
                 caller.user
             ))),
         }
@@ -291,9 +294,10 @@ impl ExternalMetricsApi {
         match value {
             Err(NoValueReason::NotYetRead(unread)) => Ok(Err(unread)),
             answered => {
-                self.asking.keep_watched(resolved.watch_keys(), snapshot);
+                self.first_reads
+                    .keep_watched(resolved.watch_keys(), snapshot);
                 if of_hpa.is_none() {
-                    self.asking.keep_evaluated(query, resolved.metric);
+                    self.first_reads.keep_evaluated(query, resolved.metric);
                 }
                 Ok(Ok(answered?))
             }
@@ -306,8 +310,9 @@ impl ExternalMetricsApi {
         mut unread: Vec<WatchKey>,
         snapshot: &LagSnapshot,
     ) -> Result<MetricValue, ApiFailure> {
-        let _place = self.asking.place()?;
-        self.asking.ask_for(query.namespace, &unread, snapshot)?;
+        let _place = self.first_reads.acquire()?;
+        self.first_reads
+            .request(query.namespace, &unread, snapshot)?;
         let deadline = tokio::time::Instant::now() + FIRST_READ_WITHIN;
         let mut reader = self.reader.clone();
         while let Ok(true) = timeout_at(deadline, reader.changed()).await {

@@ -1,5 +1,5 @@
-//! Admits first reads of groups that are not watched yet. The request waits for the read. Everything is
-//! bounded, because a caller may ask for any name.
+//! First reads: a request for a group that is not watched yet waits for its first read. Bounded in
+//! every way, because any authorized caller can name any group.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,41 +9,41 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::api_error::ApiFailure;
-use super::token_bucket::TokenBucket;
+use super::token_bucket::RateLimiter;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::WatchKey;
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::units::metric::Metric;
 
-/// The most requests that wait for a first read at the same time.
+/// Maximum requests waiting for a first read.
 pub(super) const MAX_WAITING: usize = 256;
 
-/// New groups that one namespace may ask for: one every ten seconds, after a burst. So it cannot displace
-/// the groups of other namespaces from the poller before they expire there.
-const OF_ONE: (Duration, u32) = (Duration::from_secs(10), 32);
+/// Rate of new groups per namespace: a burst, then one every ten seconds. Low enough that one
+/// namespace cannot evict the groups of others from the poller before they expire there.
+const NAMESPACE_RATE: (Duration, u32) = (Duration::from_secs(10), 32);
 
-/// New groups that all namespaces together may ask for.
-const OF_ALL: (Duration, u32) = (Duration::from_secs(2), 128);
+/// Rate of new groups over all namespaces.
+const TOTAL_RATE: (Duration, u32) = (Duration::from_secs(2), 128);
 
-/// The most namespaces with a rate of their own.
+/// Maximum number of namespaces with a rate of their own.
 const MAX_NAMESPACES: usize = 1024;
 
-/// The longest name of a namespace.
-const NAMESPACE_BYTES: usize = 63;
+/// Maximum length of a namespace name in Kubernetes.
+const MAX_NAMESPACE_BYTES: usize = 63;
 
-/// Tells the poller what requests ask for, within limits.
+/// Passes requested groups to the poller within limits.
 #[derive(Debug)]
 pub(super) struct FirstReadLimiter {
     interests: mpsc::Sender<WatchKey>,
     queries: mpsc::Sender<AdHocQuery>,
     waiting: Semaphore,
-    rates: Mutex<Rates>,
+    rates: Mutex<FirstReadRates>,
 }
 
 #[derive(Debug)]
-struct Rates {
-    all: TokenBucket,
-    namespaces: HashMap<String, TokenBucket>,
+struct FirstReadRates {
+    all: RateLimiter,
+    namespaces: HashMap<String, RateLimiter>,
 }
 
 impl FirstReadLimiter {
@@ -55,23 +55,25 @@ impl FirstReadLimiter {
             interests,
             queries,
             waiting: Semaphore::new(MAX_WAITING),
-            rates: Mutex::new(Rates {
-                all: TokenBucket::new(OF_ALL.0, OF_ALL.1, Instant::now()),
+            rates: Mutex::new(FirstReadRates {
+                all: RateLimiter::new(TOTAL_RATE.0, TOTAL_RATE.1, Instant::now()),
                 namespaces: HashMap::new(),
             }),
         }
     }
 
-    /// A permit to wait for a first read. Taken before anything is read, so that a refused request costs
-    /// Kafka nothing.
-    pub(super) fn place(&self) -> Result<SemaphorePermit<'_>, ApiFailure> {
-        self.waiting
-            .try_acquire()
-            .map_err(|_| ApiFailure::too_many("too many requests wait for a first read"))
+    /// Takes a permit to wait for a first read. Taken before Kafka is asked, so that rejected
+    /// requests cost it nothing.
+    pub(super) fn acquire(&self) -> Result<SemaphorePermit<'_>, ApiFailure> {
+        self.waiting.try_acquire().map_err(|_| {
+            ApiFailure::too_many(
+                "too many requests are waiting for a first read of their consumer group",
+            )
+        })
     }
 
-    /// Asks the poller for the groups that no HPA and no configured target reads.
-    pub(super) fn ask_for(
+    /// Asks the poller to read groups that no HPA and no configured target needs.
+    pub(super) fn request(
         &self,
         namespace: &str,
         unread: &[WatchKey],
@@ -88,14 +90,14 @@ impl FirstReadLimiter {
             .take(namespace, new, Instant::now())?;
         for interest in unread {
             self.interests.try_send(interest.clone()).map_err(|_| {
-                ApiFailure::unavailable("too many new consumer groups are asked for at once")
+                ApiFailure::unavailable("too many requests for new consumer groups at once")
             })?;
         }
         Ok(())
     }
 
-    /// Tells the poller that groups are still asked for. These messages leave half of the channel to new
-    /// groups.
+    /// Renews the interest in groups, so that the poller does not drop them. Renewals leave half of
+    /// the channel to new groups.
     pub(super) fn keep_watched<'i>(
         &self,
         interests: impl Iterator<Item = &'i WatchKey>,
@@ -104,7 +106,7 @@ impl FirstReadLimiter {
         let has_room = || self.interests.capacity() > self.interests.max_capacity() / 2;
         for interest in interests {
             if snapshot.targets.interests.contains(interest) && has_room() {
-                // Full or closed: the next request sends it again.
+                // If the channel is full or closed, the next request renews it.
                 let _ = self.interests.try_send(interest.clone());
             }
         }
@@ -117,13 +119,13 @@ impl FirstReadLimiter {
     }
 }
 
-impl Rates {
+impl FirstReadRates {
     fn take(&mut self, namespace: &str, count: u32, now: Instant) -> Result<(), ApiFailure> {
         if count == 0 {
             return Ok(());
         }
         let ends = namespace.char_indices().map(|(at, c)| at + c.len_utf8());
-        let end = ends.take_while(|end| *end <= NAMESPACE_BYTES).last();
+        let end = ends.take_while(|end| *end <= MAX_NAMESPACE_BYTES).last();
         let name = namespace.get(..end.unwrap_or(0)).unwrap_or_default();
         if !self.namespaces.contains_key(name) && self.namespaces.len() >= MAX_NAMESPACES {
             self.namespaces.retain(|_, bucket| !bucket.is_full(now));
@@ -134,11 +136,11 @@ impl Rates {
         let own = self
             .namespaces
             .entry(name.to_owned())
-            .or_insert_with(|| TokenBucket::new(OF_ONE.0, OF_ONE.1, now));
+            .or_insert_with(|| RateLimiter::new(NAMESPACE_RATE.0, NAMESPACE_RATE.1, now));
         if !own.take(count, now) {
             return Err(ApiFailure::too_many(format!(
-                "namespace {name:?} asks for too many new consumer groups in a short time: \
-                 those of HPAs and of targets in the configuration of lagwise do not count"
+                "too many requests for new consumer groups from namespace {name:?}; groups of HPAs \
+                 and of configured targets are not limited"
             )));
         }
         if self.all.take(count, now) {
@@ -150,16 +152,16 @@ impl Rates {
 }
 
 fn too_many() -> ApiFailure {
-    ApiFailure::too_many("too many new consumer groups are asked for in a short time")
+    ApiFailure::too_many("too many requests for new consumer groups")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rates(now: Instant) -> Rates {
-        Rates {
-            all: TokenBucket::new(OF_ALL.0, OF_ALL.1, now),
+    fn rates(now: Instant) -> FirstReadRates {
+        FirstReadRates {
+            all: RateLimiter::new(TOTAL_RATE.0, TOTAL_RATE.1, now),
             namespaces: HashMap::new(),
         }
     }
@@ -173,7 +175,7 @@ mod tests {
         assert!(rates.take("shop", 32, now).is_ok());
         assert!(rates.take("shop", 1, now).is_err());
         assert!(rates.take("shop", 0, now).is_ok());
-        let later = now + OF_ONE.0;
+        let later = now + NAMESPACE_RATE.0;
         assert!(rates.take("greedy", 1, later).is_ok());
         assert!(rates.take("greedy", 1, later).is_err());
     }

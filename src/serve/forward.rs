@@ -1,9 +1,10 @@
-//! Requests for metrics go to the daemon that leads: of several, only that one knows the lag.
+//! Forwards metric requests to the leader, the only replica that knows the lag.
 //!
-//! Whoever does not lead has authenticated and authorised the caller, and shows the leader its own
-//! credential with the header [`FORWARDED`]. The leader takes it for one of its own when the cluster knows
-//! both by the same name, and then does not ask the cluster about the caller again. From anybody else
-//! the header means nothing. What was passed on once is not passed on again.
+//! A follower authenticates and authorizes the caller, then sends its own credential and the header
+//! [`FORWARDED`] to the leader. The leader accepts it as a peer if the cluster knows both under the
+//! same user name, and does not review the caller again. From anyone else the header is ignored. A
+//! forwarded request is never forwarded again, so there are no loops while replicas disagree about
+//! the leader.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -20,56 +21,58 @@ use crate::authentication::Credential;
 use crate::leader_election::Leader;
 use crate::telemetry::forward::{Forwarded, ForwardsFailing, ForwardsRestored};
 
-/// Says that a request is passed on by a daemon that does not lead; and, in an answer, whether it is that
-/// of the one that does.
+/// Marks a request as forwarded by a follower; in a response it says whether the leader answered.
 pub(super) const FORWARDED: HeaderName = HeaderName::from_static("x-lagwise-forwarded");
 
-/// How long the leader may take for an answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// Timeout for the leader's response.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a request for a metric may take on the way from one leader to the next. The HPA controller
-/// has five workers.
-pub(super) const LED_WITHIN: Duration = Duration::from_secs(2);
+/// How long a metric request may wait during a change of leader. Short, because the HPA controller
+/// has only five workers.
+pub(super) const ROUTING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a request waits for another leader when the one that is known cannot be reached: one that
-/// hands over says so within this.
-pub(super) const HANDED_OVER_WITHIN: Duration = Duration::from_millis(300);
+/// How long a request waits for a new leader if the known one cannot be reached; an orderly
+/// handover is announced within this time.
+pub(super) const HANDOVER_WAIT: Duration = Duration::from_millis(300);
 
-/// How often a connection without requests is looked at, and how long the peer has to say something.
+/// HTTP/2 keepalive: interval and timeout.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
-/// The most bytes of an answer.
+/// Maximum size of a response.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// How long the text of a file with a token is not read again.
-const TOKEN_LASTS: Duration = Duration::from_secs(10);
+/// How long a token read from a file is used before the file is read again.
+const TOKEN_MAX_AGE: Duration = Duration::from_secs(10);
 
-/// Why nobody who leads has answered. `Display` is constant text: it reaches the HPA's condition.
+/// Why no leader answered. `Display` is constant text, because it appears in the HPA's conditions
+/// and every change there is a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LeaderUnavailable {
-    /// Nobody holds the Lease, as far as is known.
-    #[error("no lagwise daemon leads at present, so that the lag is not known")]
+    /// Nobody is known to hold the Lease.
+    #[error("no lagwise replica is the leader at present, so the lag is unknown")]
     NoLeader,
-    /// This one leads and has not begun.
-    #[error("the lagwise daemon that leads has just begun to")]
-    Beginning,
-    /// A request that was passed on came to one that does not lead.
-    #[error("the lagwise daemon that was taken for the leader does not lead")]
+    /// This daemon leads but has no snapshot yet.
+    #[error("the lagwise leader has just started and has not read the lag yet")]
+    Starting,
+    /// A forwarded request reached a follower.
+    #[error("the lagwise replica that was taken for the leader does not lead")]
     NotLeading,
-    /// The Lease does not say where the leader is asked.
-    #[error("the lagwise daemon that leads does not say where it can be reached")]
+    /// The Lease has no address of the leader.
+    #[error("the Lease does not contain the address of the lagwise leader")]
     NoAddress,
-    /// No connection to it, or an untrusted one.
-    #[error("the lagwise daemon that leads cannot be reached")]
+    /// The connection failed or is not trusted.
+    #[error("cannot connect to the lagwise leader")]
     Unreachable,
-    /// It did not answer in time.
-    #[error("the lagwise daemon that leads does not answer")]
+    /// The leader did not answer in time.
+    #[error("the lagwise leader does not answer")]
     NoAnswer,
-    /// It answers, but cannot say who asks, or has too much to do.
-    #[error("the lagwise daemon that leads cannot answer at present")]
+    /// The leader answered, but cannot authenticate the request or is overloaded.
+    #[error("the lagwise leader cannot answer at present")]
     Unable,
-    /// It does not know this daemon for one of its own.
-    #[error("the lagwise daemon that leads does not take this one for one of its own")]
+    /// The leader does not accept this daemon as a peer.
+    #[error(
+        "the lagwise leader does not accept this replica as a peer: run all replicas under one service account"
+    )]
     Refused,
 }
 
@@ -77,7 +80,7 @@ impl LeaderUnavailable {
     fn label(self) -> &'static str {
         match self {
             Self::NoLeader => "no_leader",
-            Self::Beginning => "beginning",
+            Self::Starting => "beginning",
             Self::NotLeading => "not_leading",
             Self::NoAddress => "no_address",
             Self::Unreachable => "unreachable",
@@ -94,21 +97,19 @@ impl From<LeaderUnavailable> for ApiFailure {
     }
 }
 
-/// Why nothing can be passed on, whoever leads.
+/// Why forwarding cannot work with any leader.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwarderError {
-    /// The credential cannot be shown.
+    /// The client certificate is invalid.
     #[error("cannot use the client certificate of the kubeconfig: {0}")]
     Credential(rustls::pki_types::pem::Error),
-    /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The HTTP client cannot be made.
-    #[error("cannot make an HTTP client: {0}")]
+    #[error("cannot create an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// Passes requests on.
+/// Forwards requests to the leader.
 #[derive(Debug)]
 pub struct Forwarder {
     client: reqwest::Client,
@@ -118,10 +119,11 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// To daemons whose certificates are as this one's, `tls`, showing them this credential.
+    /// Creates a forwarder to replicas whose certificates match this daemon's, `tls`, identified by
+    /// `credential`.
     ///
     /// # Errors
-    /// What cannot work whoever leads.
+    /// A problem that no leader can solve.
     pub fn new(tls: &ServerTls, credential: Credential) -> Result<Self, ForwarderError> {
         let identity = match &credential {
             Credential::Certificate { chain_pem, key_pem } => {
@@ -135,10 +137,10 @@ impl Forwarder {
             _ => None,
         };
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls.to_peers(identity)?)
+            .tls_backend_preconfigured(tls.peer_client_config(identity)?)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .timeout(ANSWER_WITHIN)
+            .timeout(ANSWER_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE)
             .http2_keep_alive_timeout(KEEPALIVE)
             .http2_keep_alive_while_idle(true)
@@ -151,8 +153,8 @@ impl Forwarder {
         })
     }
 
-    /// The leader's answer to this path and query, whatever its code.
-    pub(super) async fn ask(
+    /// Returns the leader's response to this path and query, whatever its status.
+    pub(super) async fn forward(
         &self,
         leader: &Leader,
         path: &str,
@@ -162,7 +164,7 @@ impl Forwarder {
             .as_deref()
             .ok_or(LeaderUnavailable::NoAddress)?;
         let began = Instant::now();
-        let asked = self.ask_at(address, path).await;
+        let asked = self.send(address, path).await;
         let outcome = match &asked {
             Ok(_) => "answered",
             Err((why, _)) => why.label(),
@@ -172,11 +174,11 @@ impl Forwarder {
             took: began.elapsed(),
         }
         .emit();
-        self.tell(address, asked.as_ref().err());
+        self.log_transition(address, asked.as_ref().err());
         asked.map_err(|(why, _)| why)
     }
 
-    async fn ask_at(
+    async fn send(
         &self,
         address: &str,
         path: &str,
@@ -195,7 +197,7 @@ impl Forwarder {
             .map_err(|error| describe_failure(&error))?;
         let code = answer.status();
         let why = match (answer.headers().get(FORWARDED), code) {
-            (Some(role), _) if role == Role::Leader.text() => None,
+            (Some(role), _) if role == Role::Leader.header_value() => None,
             (Some(_), _) => Some(LeaderUnavailable::NotLeading),
             (None, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 Some(LeaderUnavailable::Refused)
@@ -215,19 +217,19 @@ impl Forwarder {
             if body.len() > BODY_BYTES_MAX {
                 return Err((
                     LeaderUnavailable::NoAnswer,
-                    "its answer is too long".to_owned(),
+                    "the response is too long".to_owned(),
                 ));
             }
         }
         Ok(json(code, body))
     }
 
-    /// The header with the own token. A file is read again every few seconds: it is replaced long before
-    /// its token ends.
+    /// The authorization header. A token file is read again every few seconds, long before its
+    /// token expires.
     fn token(&self) -> Option<HeaderValue> {
         let mut known = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((read, token)) = &*known
-            && read.elapsed() < TOKEN_LASTS
+            && read.elapsed() < TOKEN_MAX_AGE
         {
             return Some(token.clone());
         }
@@ -242,8 +244,9 @@ impl Forwarder {
         Some(token)
     }
 
-    /// Tells once what begins or ends. That somebody else leads by now is no failure.
-    fn tell(&self, leader: &str, failed: Option<&(LeaderUnavailable, String)>) {
+    /// Logs when forwarding starts to fail and when it works again. A changed leader is not a
+    /// failure.
+    fn log_transition(&self, leader: &str, failed: Option<&(LeaderUnavailable, String)>) {
         let now = failed.map(|(why, _)| *why);
         if now == Some(LeaderUnavailable::NotLeading) {
             return;
@@ -264,7 +267,7 @@ impl Forwarder {
     }
 }
 
-/// Why there was no answer, and the causes in words. None of them shows a header.
+/// Classifies a failed request and describes its causes, which contain no headers.
 fn describe_failure(error: &reqwest::Error) -> (LeaderUnavailable, String) {
     let mut words = Vec::new();
     let mut cause = std::error::Error::source(error);
@@ -273,7 +276,8 @@ fn describe_failure(error: &reqwest::Error) -> (LeaderUnavailable, String) {
         cause = inner.source();
     }
     words.dedup();
-    // One that hangs is connected to within the deadline or not at all.
+    // A connection attempt that times out also counts as no answer: the leader may be there and
+    // overloaded.
     let why = if error.is_timeout() {
         LeaderUnavailable::NoAnswer
     } else {
@@ -282,31 +286,33 @@ fn describe_failure(error: &reqwest::Error) -> (LeaderUnavailable, String) {
     (why, words.join(": "))
 }
 
-/// Whether a request says that it was passed on.
+/// Whether a request claims to be forwarded.
 pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(FORWARDED)
 }
 
-/// As what a daemon answers a request that was passed on to it.
+/// The role in which a replica answers a forwarded request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Role {
-    /// As the one that leads.
+    /// As the leader.
     Leader,
-    /// As one that does not.
-    Other,
+    /// As a follower.
+    Follower,
 }
 
 impl Role {
-    fn text(self) -> HeaderValue {
+    fn header_value(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Leader => "by the leader",
-            Self::Other => "not by the leader",
+            Self::Follower => "not by the leader",
         })
     }
 }
 
-/// Says in an answer as what it is given.
-pub(super) fn mark(mut response: Response, role: Role) -> Response {
-    response.headers_mut().insert(FORWARDED, role.text());
+/// Adds the role to a response.
+pub(super) fn mark_role(mut response: Response, role: Role) -> Response {
+    response
+        .headers_mut()
+        .insert(FORWARDED, role.header_value());
     response
 }

@@ -1,4 +1,4 @@
-//! Whether the process lives and may be sent requests.
+//! Readiness of the process.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use crate::leader_election::Leading;
 use crate::snapshot_channel::SnapshotReader;
 
-/// How long to wait for the first sweep before being ready without it. While the API is not
-/// available no namespace of the Kubernetes cluster can be deleted, so Kafka must not decide it.
+/// How long to wait for the first sweep before reporting ready without it. While the API is
+/// unavailable, Kubernetes cannot delete any namespace, so Kafka must not decide about readiness.
 const READY_AFTER: Duration = Duration::from_secs(10);
 
-/// Readiness: every Kafka cluster has been asked once, whatever came of it, and the HPAs are known, or
-/// another daemon leads, which is asked; or 10 s have passed; and the process is not about to end.
+/// Ready when every Kafka cluster was swept once, whatever the outcome, and the HPAs are listed; or
+/// another replica leads, which can be asked; or 10 s have passed. Not ready while shutting down.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     reader: SnapshotReader,
@@ -21,19 +21,18 @@ pub struct Readiness {
     draining: watch::Receiver<bool>,
 }
 
-/// Why the process is not ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
-    /// It was asked to end.
+    /// The process is shutting down.
     #[error("shutting down")]
     Draining,
-    /// It has just started.
-    #[error("the first sweep of a Kafka cluster or the first listing of HPAs is under way")]
+    /// The process has just started.
+    #[error("waiting for the first sweep of every Kafka cluster and the first list of HPAs")]
     Starting,
 }
 
 impl Readiness {
-    /// Readiness of a process that was started at `started` and ends soon once `draining` is true.
+    /// Readiness of a process started at `started`; `draining` becomes true before it shuts down.
     #[must_use]
     pub fn new(reader: SnapshotReader, started: Instant, draining: watch::Receiver<bool>) -> Self {
         Self {
@@ -44,16 +43,16 @@ impl Readiness {
         }
     }
 
-    /// The same, of a process that leads only at times.
+    /// Takes leader election into account.
     #[must_use]
-    pub fn led(self, leading: Leading) -> Self {
+    pub fn with_leadership(self, leading: Leading) -> Self {
         Self { leading, ..self }
     }
 
-    /// Whether requests may be sent.
+    /// Checks readiness at `now`.
     ///
     /// # Errors
-    /// Why not.
+    /// Why the process is not ready.
     pub fn check(&self, now: Instant) -> Result<(), NotReady> {
         if *self.draining.borrow() {
             return Err(NotReady::Draining);

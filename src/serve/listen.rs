@@ -1,4 +1,4 @@
-//! Listeners: bound before anything else starts, and ended within seconds.
+//! TCP listeners: bound before anything else starts, shut down within seconds.
 
 use std::future::Future;
 use std::io;
@@ -15,41 +15,41 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::client_certs::ClientCertAcceptor;
-use super::connections::Connections;
+use super::connections::ConnectionLimiter;
 use super::tls::ServerTls;
 
-/// How long requests under way may still take once the listener is to end. Longer than a first
-/// read may wait, shorter than a pod is given.
+/// Grace period of running requests at shutdown. Longer than a first read may wait, shorter than a
+/// pod's termination grace period.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// How long a TLS handshake may take, and then a connection's first request.
-const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// Timeout of the TLS handshake, and then of a connection's first request.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the next request's headers may take; an idle HTTP/1 connection counts as reading them.
-const HEADERS_WITHIN: Duration = Duration::from_secs(60);
+/// Timeout for the headers of the next request; an idle HTTP/1 connection counts as reading them.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The most bytes of a request's headers.
+/// Maximum size of a request's headers.
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
-/// The most headers of a request. Each group of a user is one, and some have hundreds. Room for all
-/// of them is cleared for each request, so it is no larger than that.
+/// Maximum number of headers. The front proxy sends one per group of the user, and some users have
+/// hundreds. hyper reserves and clears room for all of them per request, so this is not larger.
 const MAX_HEADERS: usize = 512;
 
-/// The most requests under way on one HTTP/2 connection.
+/// Maximum concurrent requests per HTTP/2 connection.
 const MAX_STREAMS: u32 = 250;
 
-/// How often a silent peer is asked whether it is still there, and how long it has to say so.
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
-const KEEPALIVE_ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Keepalive: interval and timeout.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A listener that has its address and accepts nobody yet.
+/// A bound listener that accepts no connections yet.
 #[derive(Debug)]
 pub struct BoundListener {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-/// An address that cannot be listened on.
+/// A failure to bind an address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({config_key}): {source}")]
 pub struct BindError {
@@ -58,10 +58,11 @@ pub struct BindError {
     source: io::Error,
 }
 
-/// Takes `address`; port 0 takes a free one. `config_key` is where the address was configured.
+/// Binds `address`; port 0 selects a free port. `config_key` is the setting that holds the address,
+/// for errors.
 ///
 /// # Errors
-/// An address that is not this machine's, or taken.
+/// The address is in use or not local.
 pub fn bind(address: SocketAddr, config_key: &'static str) -> Result<BoundListener, BindError> {
     TcpListener::bind(address)
         .and_then(|listener| {
@@ -76,30 +77,30 @@ pub fn bind(address: SocketAddr, config_key: &'static str) -> Result<BoundListen
 }
 
 impl BoundListener {
-    /// The address, with the port that was taken.
+    /// The bound address, with the actual port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves over plain HTTP until some seconds after `shutdown`.
+    /// Serves plain HTTP until shortly after `shutdown`.
     ///
     /// # Errors
-    /// A listener that cannot be used.
+    /// The listener fails.
     pub async fn serve_plain(
         self,
         router: Router,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let connections = Connections::new("http", KEEPALIVE_EVERY);
+        let connections = ConnectionLimiter::new("http", KEEPALIVE_INTERVAL);
         serve(self.listener, connections, router, shutdown).await
     }
 
-    /// Serves over TLS until some seconds after `shutdown`. Requests carry the certificates that
-    /// their connection's client presented, not verified.
+    /// Serves TLS until shortly after `shutdown`. Requests carry their client's certificate chain,
+    /// not verified.
     ///
     /// # Errors
-    /// A listener that cannot be used.
+    /// The listener fails.
     pub async fn serve_tls(
         self,
         router: Router,
@@ -107,8 +108,8 @@ impl BoundListener {
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let acceptor = RustlsAcceptor::new(tls.config())
-            .handshake_timeout(FIRST_REQUEST_WITHIN)
-            .acceptor(Connections::new("api", KEEPALIVE_EVERY));
+            .handshake_timeout(FIRST_REQUEST_TIMEOUT)
+            .acceptor(ConnectionLimiter::new("api", KEEPALIVE_INTERVAL));
         serve(
             self.listener,
             ClientCertAcceptor(acceptor),
@@ -135,19 +136,19 @@ where
     let mut server = axum_server::from_tcp(listener)?
         .acceptor(acceptor)
         .handle(handle.clone())
-        .first_request_timeout(FIRST_REQUEST_WITHIN);
+        .first_request_timeout(FIRST_REQUEST_TIMEOUT);
     let builder = server.http_builder();
     builder
         .http1()
-        .header_read_timeout(HEADERS_WITHIN)
+        .header_read_timeout(HEADER_TIMEOUT)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEADER_BYTES as usize);
     builder
         .http2()
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
-        .keep_alive_interval(KEEPALIVE_EVERY)
-        .keep_alive_timeout(KEEPALIVE_ANSWER_WITHIN);
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     let mut serving = pin!(server.serve(router.into_make_service()));
     tokio::select! {
         ended = &mut serving => return ended,

@@ -1,4 +1,4 @@
-//! What of a request counts: its method, its query, what it can read, and how large it is.
+//! Checks and parses requests: method, query, accepted media types, body size.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,10 @@ use axum::http::{HeaderMap, Method, header};
 
 use super::api_error::ApiFailure;
 
-/// The largest body that a request may announce. None is read: there is nothing to say in one.
+/// Maximum announced body size. Bodies are never read.
 const MAX_BODY_BYTES: u64 = 64 * 1024;
 
-/// The query parameters that mean something here; `limit` and `continue` do not.
+/// The supported query parameters; `limit` and `continue` are ignored.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Parameters<'a> {
     pub(super) label_selector: Cow<'a, str>,
@@ -17,9 +17,9 @@ pub(super) struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    /// Reads a query as Kubernetes does: the first of several counts, and a flag that is there is
-    /// true unless it says `0` or `false`.
-    pub(super) fn of(query: Option<&'a str>) -> Self {
+    /// Parses a query as Kubernetes does: the first of several values counts, and a flag is true
+    /// unless it is `0` or `false`.
+    pub(super) fn parse(query: Option<&'a str>) -> Self {
         let (mut label_selector, mut watch) = (None, None);
         for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match &*key {
@@ -39,30 +39,30 @@ impl<'a> Parameters<'a> {
     }
 }
 
-pub(super) fn only_get(method: &Method) -> Result<(), ApiFailure> {
+pub(super) fn require_get(method: &Method) -> Result<(), ApiFailure> {
     if method == Method::GET {
         Ok(())
     } else {
-        Err(ApiFailure::not_allowed("only GET is served here"))
+        Err(ApiFailure::not_allowed("only GET is supported"))
     }
 }
 
-/// Refuses a body that is announced to be large. One of unknown length is not read either, and ends
-/// the connection.
-pub(super) fn small_enough(headers: &HeaderMap) -> Result<(), ApiFailure> {
+/// Rejects a large announced body. A body of unknown length is not read either, and ends the
+/// connection.
+pub(super) fn check_body_size(headers: &HeaderMap) -> Result<(), ApiFailure> {
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     match length {
-        Some(length) if length > MAX_BODY_BYTES => {
-            Err(ApiFailure::too_large("a request needs no body here"))
-        }
+        Some(length) if length > MAX_BODY_BYTES => Err(ApiFailure::too_large(
+            "the request body is too large; requests need no body",
+        )),
         _ => Ok(()),
     }
 }
 
-/// Refuses a client that can read no JSON. Protobuf, which clients of Kubernetes name first, is not
-/// spoken here, and they name something else after it.
-pub(super) fn takes_json(headers: &HeaderMap) -> Result<(), ApiFailure> {
+/// Rejects a client that does not accept JSON. Kubernetes clients list protobuf first, which is not
+/// supported, and JSON after it.
+pub(super) fn require_json(headers: &HeaderMap) -> Result<(), ApiFailure> {
     let mut ranges = headers
         .get_all(header::ACCEPT)
         .iter()
@@ -76,7 +76,7 @@ pub(super) fn takes_json(headers: &HeaderMap) -> Result<(), ApiFailure> {
         return Ok(());
     }
     Err(ApiFailure::not_acceptable(
-        "only application/json is served here",
+        "only application/json is supported",
     ))
 }
 
@@ -105,7 +105,7 @@ mod tests {
                 label_selector: selector.into(),
                 watch,
             };
-            assert_eq!(Parameters::of(query), expected, "{query:?}");
+            assert_eq!(Parameters::parse(query), expected, "{query:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A path of the API -> what it asks for.
+//! Parses request paths.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -9,46 +9,43 @@ use percent_encoding::percent_decode_str;
 use crate::authentication::access::{Action, Object};
 use crate::model::units::metric::Metric;
 
-/// The API group. The HPA's client has it hard-coded, together with the version.
+/// The API group. The HPA controller's client hard-codes it and the version.
 pub(super) const GROUP: &str = "external.metrics.k8s.io";
 
-/// The version of the group.
 pub(super) const VERSION: &str = "v1beta1";
 
-/// Both, as documents name them.
+/// Group and version, as in discovery documents.
 pub(super) static GROUP_VERSION: LazyLock<String> = LazyLock::new(|| format!("{GROUP}/{VERSION}"));
 
-/// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
-    /// Whether the process lives.
+    /// Liveness.
     Live,
-    /// Whether it may be sent requests.
+    /// Readiness.
     Ready,
-    /// The OpenAPI documents, which are not served.
+    /// OpenAPI documents, which are not served.
     OpenApi,
-    /// Which build this is.
+    /// Version of the build.
     Version,
-    /// The groups served.
+    /// API groups.
     GroupList,
-    /// The one group.
+    /// The group's document.
     Group,
-    /// The resources of its version.
+    /// The resources of the group.
     ResourceList,
     /// The value of a metric.
     Metric {
-        /// As whose it is asked for.
+        /// Namespace of the HPA.
         namespace: Cow<'a, str>,
-        /// Its name.
         metric: Cow<'a, str>,
     },
-    /// Nothing that exists.
+    /// An unknown path.
     Nothing,
 }
 
 impl<'a> Route<'a> {
-    /// Reads a path, still percent-encoded.
-    pub(super) fn of(path: &'a str) -> Self {
+    /// Parses a percent-encoded path.
+    pub(super) fn parse(path: &'a str) -> Self {
         if let Some(rest) = path.strip_prefix("/apis") {
             return Self::under_apis(rest);
         }
@@ -94,7 +91,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// The kind of request, for labels.
+    /// Request kind, for metric labels.
     pub(super) fn label(&self) -> &'static str {
         match self {
             Route::Live | Route::Ready => "health",
@@ -106,7 +103,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// The metric asked for, for labels: those of others are one.
+    /// Metric name, for metric labels; unknown ones are "other".
     pub(super) fn metric_label(&self) -> &'static str {
         match self {
             Route::Metric { metric, .. } => Metric::from_name(metric).map_or("other", Metric::name),
@@ -114,7 +111,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// What the request wants to do, in the words of Kubernetes' roles.
+    /// The Kubernetes RBAC verb of the request.
     pub(super) fn verb(&self, method: &Method, watch: bool) -> &'static str {
         let is_metric = matches!(self, Route::Metric { .. });
         match (method.as_str(), is_metric) {
@@ -134,7 +131,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// What to ask the cluster about: a metric is a resource, everything else a path.
+    /// The action to authorize: a metric is a resource, everything else a non-resource path.
     pub(super) fn action(&self, verb: &'static str, path: &str) -> Action {
         let object = match self {
             Route::Metric { namespace, metric } => Object::Resource {
@@ -207,7 +204,7 @@ mod tests {
             ("/apis/external.metrics.k8s.io/v1", Route::Nothing),
             ("/apis/external.metrics.k8s.io//v1beta1", Route::Nothing),
         ] {
-            assert_eq!(Route::of(path), expected, "{path}");
+            assert_eq!(Route::parse(path), expected, "{path}");
         }
         for rest in [
             "/kafka_lag",
@@ -224,7 +221,7 @@ mod tests {
             "x/namespaces/shop/kafka_lag",
         ] {
             assert_eq!(
-                Route::of(&format!("{base}{rest}")),
+                Route::parse(&format!("{base}{rest}")),
                 Route::Nothing,
                 "{rest}"
             );
@@ -234,7 +231,7 @@ mod tests {
     #[test]
     fn actions_are_those_of_kubernetes_roles() {
         let path = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag";
-        let metric = Route::of(path);
+        let metric = Route::parse(path);
         for (method, watch, verb) in [
             (Method::GET, false, "list"),
             (Method::GET, true, "watch"),
@@ -255,11 +252,11 @@ mod tests {
             "list \"kafka_lag\" of API group external.metrics.k8s.io in namespace \"shop\""
         );
         assert_eq!(metric.metric_label(), "kafka_lag");
-        assert_eq!(Route::of("/apis").verb(&Method::GET, true), "get");
-        let action = Route::of("/apis").action("get", "/apis");
+        assert_eq!(Route::parse("/apis").verb(&Method::GET, true), "get");
+        let action = Route::parse("/apis").action("get", "/apis");
         assert_eq!(action.object, Object::Path("/apis".to_owned()));
         assert_eq!(action.to_string(), "get path \"/apis\"");
-        let other = Route::of("/apis/external.metrics.k8s.io/v1beta1/namespaces/a/b");
+        let other = Route::parse("/apis/external.metrics.k8s.io/v1beta1/namespaces/a/b");
         assert_eq!(
             (other.metric_label(), Route::Live.metric_label()),
             ("other", "")
@@ -269,7 +266,7 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(path in "\\PC{0,60}") {
-            let _ = Route::of(&path).label();
+            let _ = Route::parse(&path).label();
         }
     }
 }

@@ -1,5 +1,5 @@
-//! TLS of the external metrics API: the server's certificate, which is replaced without anybody
-//! noticing, and client certificates that are asked for but judged later.
+//! TLS of the external metrics API: the server certificate, which is replaced without interruption.
+//! Client certificates are requested here but verified later, see [`auth`](super::auth).
 
 mod peer;
 mod setup;
@@ -22,17 +22,17 @@ use crate::telemetry::api::{CertificateServed, CertificateUnusable};
 
 pub(super) use crate::certificates::provider;
 
-/// How often files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often certificate files are checked for changes.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often the clock is looked at, where there are no files: it may be set.
-const CLOCK_EVERY: Duration = Duration::from_secs(300);
+/// How often expiry is checked if there are no files; not computed once, because the clock may be
+/// set.
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(300);
 
-/// The file beside the certificate in which the certificate of its authority is looked for, as in a
-/// Secret that cert-manager writes.
+/// File name of the CA certificate next to the server certificate, as in a Secret of cert-manager.
 const AUTHORITY_FILE: &str = "ca.crt";
 
-/// What a TLS listener needs. Clones serve with the same certificate, whichever that is by then.
+/// Server side TLS. Clones share the current certificate.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     live: RustlsConfig,
@@ -42,7 +42,7 @@ pub struct ServerTls {
     shared: Option<SharedCertificates>,
 }
 
-/// The certificates that all replicas share, whenever there are others.
+/// Certificates shared by all replicas, as they change.
 pub type SharedCertificates = watch::Receiver<Option<Arc<CertificateSet>>>;
 
 /// Where the certificate comes from.
@@ -51,101 +51,83 @@ enum CertificateOrigin {
     Files {
         cert: PathBuf,
         key: PathBuf,
-        /// What was in them when they were last served with.
+        /// Content when last loaded.
         known: Fingerprint,
     },
     Own {
         authority: CertificateAuthority,
         names: Vec<String>,
     },
-    /// What all replicas share; it is renewed by whoever keeps it.
+    /// Shared by all replicas; renewed by the certificate manager.
     Shared { names: Vec<String> },
 }
 
-/// Why there is no certificate to serve with.
+/// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file that cannot be read or holds something else.
     #[error("cannot read {what} from {}: {source}", path.display())]
     File {
-        /// What was looked for.
         what: &'static str,
-        /// Where.
         path: PathBuf,
-        /// Why it is not there.
         source: PemError,
     },
-    /// A certificate and a key that cannot be served with.
-    #[error("cannot serve with certificate {} and key {}: {source}", cert.display(), key.display())]
+    /// Certificate and key do not fit or are not supported.
+    #[error("cannot use certificate {} with key {}: {source}", cert.display(), key.display())]
     Unusable {
-        /// The certificate's file.
         cert: PathBuf,
-        /// The key's file.
         key: PathBuf,
-        /// Why.
         source: rustls::Error,
     },
-    /// A certificate that nobody takes any more.
-    #[error("the certificate in {} is over", path.display())]
-    Over {
-        /// Its file.
-        path: PathBuf,
-    },
-    /// A file that holds no certificate.
-    #[error("the certificate in {} cannot be read", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A name that no certificate can bear.
-    #[error("cannot make a certificate for {names}: {source}")]
-    Generate {
-        /// The names asked for.
-        names: String,
-        /// Why.
-        source: rcgen::Error,
-    },
-    /// What was just made cannot be read.
-    #[error("cannot read a certificate that was just made: {0}")]
-    Made(PemError),
-    /// The TLS library refuses its own settings.
+    /// An expired certificate.
+    #[error("the certificate in {} has expired", path.display())]
+    Expired { path: PathBuf },
+    /// A file without a valid certificate.
+    #[error("the certificate in {} is invalid", path.display())]
+    Unreadable { path: PathBuf },
+    /// A name that is not valid in a certificate.
+    #[error("cannot generate a certificate for {names}: {source}")]
+    Generate { names: String, source: rcgen::Error },
+    /// A generated certificate cannot be parsed.
+    #[error("cannot parse a generated certificate: {0}")]
+    Generated(PemError),
+    /// rustls rejects the configuration.
     #[error("cannot set up TLS: {0}")]
     Setup(#[from] rustls::Error),
 }
 
 impl ServerTls {
-    /// Serves with the certificate (followed by its issuers) and key of two PEM files.
+    /// Uses the certificate chain and key of two PEM files.
     ///
     /// # Errors
-    /// A file that cannot be read, or a key that is not the certificate's.
+    /// A file that cannot be read, or a key of another certificate.
     pub fn from_files(cert_file: &Path, key_file: &Path) -> Result<Self, TlsError> {
-        // Before they are read, so that a change meanwhile is seen as one later.
+        // Taken before reading, so that a change in between is noticed later.
         let known = fingerprint(cert_file, key_file);
-        let (config, served) = read(cert_file, key_file)?;
+        let (config, served) = load_files(cert_file, key_file)?;
         let origin = CertificateOrigin::Files {
             cert: cert_file.to_owned(),
             key: key_file.to_owned(),
             known,
         };
-        let ca = authority_beside(cert_file);
+        let ca = ca_file_beside(cert_file);
         Ok(Self::new(config, origin, served, ca))
     }
 
-    /// Serves with a certificate for `names` (DNS names and IP addresses), made now and signed by
-    /// an authority made now.
+    /// Generates a certificate for `names` (DNS names and IP addresses), signed by a new authority.
     ///
     /// # Errors
-    /// A name that no certificate can bear.
+    /// An invalid name.
     pub fn self_signed(names: &[String]) -> Result<Self, TlsError> {
         let now = SystemTime::now();
-        let authority = CertificateAuthority::generate(now).map_err(not_for(names))?;
+        let authority = CertificateAuthority::generate(now).map_err(generate_error(names))?;
         Self::signed_by(authority, names, now)
     }
 
-    /// Serves with a certificate for `names`, made `now` and signed by this authority.
+    /// Generates a certificate for `names` at `now`, signed by this authority.
     ///
     /// # Errors
-    /// A name that no certificate can bear, or an authority that cannot sign.
+    /// An invalid name, or an authority that cannot sign.
     pub fn signed_by(
         authority: CertificateAuthority,
         names: &[String],
@@ -173,45 +155,46 @@ impl ServerTls {
             ca: Arc::new(watch::channel(ca).0),
             shared: None,
         };
-        tls.say();
+        tls.report_served();
         tls
     }
 
-    /// Serves with the certificates that all replicas share from when [`keep_fresh`](Self::keep_fresh)
-    /// learns of any.
+    /// Switches to the shared certificates once [`keep_fresh`](Self::keep_fresh) receives some.
     #[must_use]
     pub fn until_shared(mut self, mut shared: SharedCertificates) -> Self {
-        // Those that are there already count, too.
+        // Also use certificates that were published before.
         shared.mark_changed();
         self.shared = Some(shared);
         self
     }
 
-    /// The certificates (PEM) of the authorities that a client should trust, the server's own among
-    /// them; `None` where they are not known.
+    /// CA certificates (PEM) that clients should trust, including that of the server certificate;
+    /// `None` if unknown.
     #[must_use]
     pub fn ca_pem(&self) -> Option<String> {
         self.ca.borrow().clone()
     }
 
-    /// As [`ca_pem`](Self::ca_pem), and whenever that changes: for whoever has to tell clients.
+    /// Changes of [`ca_pem`](Self::ca_pem), for publishing to clients.
     #[must_use]
     pub fn ca_pem_changes(&self) -> watch::Receiver<Option<String>> {
         self.ca.subscribe()
     }
 
-    /// Replaces the certificate for ever: when its files change, when there are others that all replicas
-    /// share, or before its time is over.
-    /// Connections that are open stay so. A certificate that cannot be served with is not.
+    /// Replaces the certificate whenever its files change, shared certificates change, or it is
+    /// about to expire. Runs forever. Open connections are kept. A certificate that cannot be used
+    /// is not switched to.
     pub async fn keep_fresh(mut self, clock: impl Fn() -> SystemTime + Send) {
         let mut refused = None;
         loop {
             let pause = match &self.origin {
-                CertificateOrigin::Files { .. } => LOOK_EVERY,
-                CertificateOrigin::Own { .. } | CertificateOrigin::Shared { .. } => CLOCK_EVERY,
+                CertificateOrigin::Files { .. } => FILE_CHECK_INTERVAL,
+                CertificateOrigin::Own { .. } | CertificateOrigin::Shared { .. } => {
+                    CLOCK_CHECK_INTERVAL
+                }
             };
             let (renewed, ca) = tokio::select! {
-                set = next(&mut self.shared) => {
+                set = next_shared(&mut self.shared) => {
                     let Some((chain, key, validity)) = set.served() else {
                         continue;
                     };
@@ -222,7 +205,7 @@ impl ServerTls {
                     let renewed = config(chain, key).map(|config| (config, validity));
                     (renewed, Some(set.bundle()))
                 }
-                () = tokio::time::sleep(pause) => match self.look(&mut refused, clock()) {
+                () = tokio::time::sleep(pause) => match self.renew_if_due(&mut refused, clock()) {
                     Some(looked) => looked,
                     None => continue,
                 },
@@ -236,16 +219,16 @@ impl ServerTls {
                         *known = ca;
                         differs
                     });
-                    self.say();
+                    self.report_served();
                 }
                 Err(error) => CertificateUnusable { reason: &error }.emit(),
             }
         }
     }
 
-    /// What to serve with instead, if anything, and the authorities to trust from then on.
+    /// The next certificate, if one is due, and the CA certificates to trust with it.
     #[allow(clippy::type_complexity, reason = "a result and what goes with it")]
-    fn look(
+    fn renew_if_due(
         &mut self,
         refused: &mut Option<Fingerprint>,
         now: SystemTime,
@@ -262,26 +245,26 @@ impl ServerTls {
                 if found == *known || Some(found) == *refused {
                     return None;
                 }
-                let read = read(cert, key).and_then(|(config, validity)| {
-                    if validity.is_over(now) {
-                        return Err(TlsError::Over { path: cert.clone() });
+                let read = load_files(cert, key).and_then(|(config, validity)| {
+                    if validity.is_expired(now) {
+                        return Err(TlsError::Expired { path: cert.clone() });
                     }
                     Ok((config, validity))
                 });
-                // Perhaps only one of them is there so far: they are read again when they change.
+                // Perhaps only one of the two files has been written; try again when they change.
                 match read {
                     Ok(_) => (*known, *refused) = (found, None),
                     Err(_) => *refused = Some(found),
                 }
-                Some((read, authority_beside(cert)))
+                Some((read, ca_file_beside(cert)))
             }
         }
     }
 
-    fn say(&self) {
+    fn report_served(&self) {
         let origin = match &self.origin {
             CertificateOrigin::Files { cert, .. } => cert.display().to_string(),
-            CertificateOrigin::Own { names, .. } => format!("made for {}", names.join(", ")),
+            CertificateOrigin::Own { names, .. } => format!("generated for {}", names.join(", ")),
             CertificateOrigin::Shared { names } => {
                 format!("shared by all replicas, for {}", names.join(", "))
             }
@@ -298,8 +281,8 @@ impl ServerTls {
     }
 }
 
-/// Waits for shared certificates that have not been seen yet; for ever where there are none.
-async fn next(shared: &mut Option<SharedCertificates>) -> Arc<CertificateSet> {
+/// Waits for new shared certificates; forever if there are none.
+async fn next_shared(shared: &mut Option<SharedCertificates>) -> Arc<CertificateSet> {
     if let Some(shared) = shared {
         while shared.changed().await.is_ok() {
             if let Some(set) = shared.borrow_and_update().clone() {
@@ -310,13 +293,13 @@ async fn next(shared: &mut Option<SharedCertificates>) -> Arc<CertificateSet> {
     std::future::pending().await
 }
 
-/// Tells what files hold from what they held, without keeping a key in memory.
+/// Digest of the files, to detect changes without keeping a key in memory.
 type Fingerprint = [u8; 32];
 
 fn fingerprint(cert: &Path, key: &Path) -> Fingerprint {
     let mut digest = Sha256::new();
     for file in [cert, key] {
-        // Small files, seldom: not worth a thread of their own.
+        // Small files, read rarely: not worth a blocking task.
         let content = std::fs::read(file).unwrap_or_default();
         digest.update(content.len().to_be_bytes());
         digest.update(content);
@@ -324,8 +307,8 @@ fn fingerprint(cert: &Path, key: &Path) -> Fingerprint {
     digest.finalize().into()
 }
 
-/// Certificate and key of two files, ready to serve with.
-fn read(cert_file: &Path, key_file: &Path) -> Result<(ServerConfig, Validity), TlsError> {
+/// Loads certificate and key from files.
+fn load_files(cert_file: &Path, key_file: &Path) -> Result<(ServerConfig, Validity), TlsError> {
     let file = |what, path: &Path| {
         let path = path.to_owned();
         move |source| TlsError::File { what, path, source }
@@ -351,13 +334,13 @@ fn read(cert_file: &Path, key_file: &Path) -> Result<(ServerConfig, Validity), T
     Ok((config, validity))
 }
 
-fn authority_beside(cert_file: &Path) -> Option<String> {
+fn ca_file_beside(cert_file: &Path) -> Option<String> {
     let text = std::fs::read_to_string(cert_file.with_file_name(AUTHORITY_FILE)).ok()?;
     let is_one = CertificateDer::from_pem_slice(text.as_bytes()).is_ok();
     is_one.then_some(text)
 }
 
-fn not_for(names: &[String]) -> impl FnOnce(rcgen::Error) -> TlsError {
+fn generate_error(names: &[String]) -> impl FnOnce(rcgen::Error) -> TlsError {
     let names = names.join(", ");
     |source| TlsError::Generate { names, source }
 }
@@ -367,9 +350,9 @@ fn sign(
     names: &[String],
     now: SystemTime,
 ) -> Result<(ServerConfig, Validity), TlsError> {
-    let signed = authority.sign(names, now).map_err(not_for(names))?;
-    let (leaf, key) = signed.parts().map_err(TlsError::Made)?;
-    // What was just made can be read; were it not so, it would be due at once.
+    let signed = authority.sign(names, now).map_err(generate_error(names))?;
+    let (leaf, key) = signed.parts().map_err(TlsError::Generated)?;
+    // A generated certificate can be parsed; if not, it counts as due for renewal at once.
     let validity = validity_of(&leaf).unwrap_or(Validity {
         begins: now,
         ends: now,

@@ -1,19 +1,19 @@
-//! A rate with room for a burst.
+//! Token bucket rate limiter.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Lets one through per `every`, and up to `burst` at once after a quiet time.
+/// Allows one per `every`, and up to `burst` at once after a pause.
 #[derive(Debug)]
-pub(super) struct TokenBucket {
+pub(super) struct RateLimiter {
     every: Duration,
     burst: u32,
-    /// When everything that was taken is made up for.
+    /// When the bucket is full again.
     full: Instant,
 }
 
-impl TokenBucket {
+impl RateLimiter {
     pub(super) fn new(every: Duration, burst: u32, now: Instant) -> Self {
         Self {
             every,
@@ -22,7 +22,7 @@ impl TokenBucket {
         }
     }
 
-    /// Takes so many at once, or none where there are not so many.
+    /// Takes `count` tokens, or none if there are fewer.
     pub(super) fn take(&mut self, count: u32, now: Instant) -> bool {
         let full = self.full.max(now) + self.every.saturating_mul(count);
         let fits = full.saturating_duration_since(now) <= self.every.saturating_mul(self.burst);
@@ -32,7 +32,7 @@ impl TokenBucket {
         fits
     }
 
-    /// Whether nothing of late was taken, so that a new one would do as well.
+    /// Whether the bucket is full, and so equal to a new one.
     pub(super) fn is_full(&self, now: Instant) -> bool {
         self.full <= now
     }
@@ -46,7 +46,7 @@ mod tests {
     fn a_burst_and_then_the_rate() {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
-        let mut bucket = TokenBucket::new(Duration::from_secs(10), 3, began);
+        let mut bucket = RateLimiter::new(Duration::from_secs(10), 3, began);
         assert!((0..3).all(|_| bucket.take(1, began)));
         assert!(!bucket.take(1, began) && !bucket.take(1, at(9)));
         assert!(bucket.take(1, at(10)) && !bucket.take(1, at(19)));

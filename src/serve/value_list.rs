@@ -1,6 +1,6 @@
-//! A value as the HPA reads it: an `ExternalMetricValueList` of one item.
+//! Metric values in the format of the HPA: an `ExternalMetricValueList` of one item.
 //!
-//! It is what is asked for most, so it is written from what is borrowed, into one buffer.
+//! This is the most frequent response, so it is written from borrowed data into one buffer.
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -15,10 +15,10 @@ use crate::model::hpa::selector::Selector;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::quantity::Milli;
 
-/// Room for a list with names of the usual length; it grows where they are longer.
+/// Initial buffer size, enough for names of usual length.
 const USUAL_BYTES: usize = 512;
 
-/// Labels that say what the value is of, in the order of their names.
+/// Selector labels that are returned, sorted.
 const LABELS: [&str; 5] = [
     label::CLUSTER,
     label::GROUP,
@@ -27,12 +27,12 @@ const LABELS: [&str; 5] = [
     label::TOPIC,
 ];
 
-/// The answer to a question.
+/// The response to a metric query.
 ///
 /// # Errors
-/// A list that cannot be written.
+/// Serialization fails.
 pub(super) fn response(
-    question: &MetricQuery<'_>,
+    query: &MetricQuery<'_>,
     answer: &MetricValue,
 ) -> Result<Response, ApiFailure> {
     let list = ExternalMetricValueList {
@@ -40,8 +40,8 @@ pub(super) fn response(
         api_version: &GROUP_VERSION,
         metadata: ListMeta {},
         items: [ExternalMetricValue {
-            metric_name: question.metric,
-            metric_labels: Pinned(question.selector),
+            metric_name: query.metric,
+            metric_labels: PinnedLabels(query.selector),
             timestamp: humantime::format_rfc3339_seconds(answer.read.wall),
             value: answer.value,
         }],
@@ -68,16 +68,16 @@ struct ListMeta {}
 #[serde(rename_all = "camelCase")]
 struct ExternalMetricValue<'a> {
     metric_name: &'a str,
-    metric_labels: Pinned<'a>,
+    metric_labels: PinnedLabels<'a>,
     #[serde(serialize_with = "serialize_timestamp")]
     timestamp: Rfc3339Timestamp,
     value: Milli,
 }
 
-/// The labels that a selector leaves one value.
-struct Pinned<'a>(&'a Selector);
+/// The labels that a selector restricts to a single value.
+struct PinnedLabels<'a>(&'a Selector);
 
-impl Serialize for Pinned<'_> {
+impl Serialize for PinnedLabels<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let pinned = |key: &'static str| match self.0.values(key) {
             Some([value]) => Some((key, value.as_str())),
@@ -107,7 +107,7 @@ mod tests {
     fn only_one_value_is_a_label() {
         let selector = "topic=t,group in (a,b),cluster in (c),hpa!=x,colour=red";
         let selector = Selector::parse(selector).unwrap();
-        let labels = serde_json::to_string(&Pinned(&selector)).unwrap();
+        let labels = serde_json::to_string(&PinnedLabels(&selector)).unwrap();
         assert_eq!(labels, r#"{"cluster":"c","topic":"t"}"#);
     }
 }

@@ -1,4 +1,4 @@
-//! What the external metrics API says of itself.
+//! Events of the external metrics API.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -60,7 +60,7 @@ static CERTIFICATE_ENDS: LazyLock<IntGauge> = LazyLock::new(|| {
     ))
 });
 
-/// Every collector of this file.
+/// All collectors of this file.
 pub(super) fn collectors() -> [&'static dyn Collector; 7] {
     [
         &*REQUESTS,
@@ -73,33 +73,29 @@ pub(super) fn collectors() -> [&'static dyn Collector; 7] {
     ]
 }
 
-/// How much of a text from outside is logged.
+/// Maximum length of logged text from outside.
 const LOGGED_CHARS: usize = 200;
 
-/// The external metrics API answered.
+/// A response of the external metrics API.
 #[derive(Debug)]
 pub struct ApiAnswered<'a> {
-    /// What kind of request it was, from a fixed list.
+    /// Kind of request, from a fixed list.
     pub request: &'static str,
-    /// What it wanted to do, from a fixed list.
+    /// RBAC verb, from a fixed list.
     pub verb: &'static str,
-    /// The metric, one of ours; `other` for any other, empty where none is asked for.
+    /// Metric name; `other` for an unknown one, empty if none is requested.
     pub metric: &'static str,
-    /// The HTTP status code.
     pub code: StatusCode,
-    /// The path asked for, without its query.
+    /// Path without the query.
     pub path: &'a str,
-    /// Who asked, where that is known.
+    /// User name, if authenticated.
     pub user: Option<&'a str>,
-    /// How long it took.
     pub took: Duration,
-    /// Whether it is a line of the access log, and then how many like it were left out since the
-    /// last one.
+    /// For a line of the access log, the number of omitted similar lines since the last one.
     pub logged: Option<u64>,
 }
 
 impl ApiAnswered<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         REQUESTS
             .with_label_values(&[self.request, self.verb, self.metric, self.code.as_str()])
@@ -107,7 +103,7 @@ impl ApiAnswered<'_> {
         SECONDS
             .with_label_values(&[self.request])
             .observe(self.took.as_secs_f64());
-        // Asked for where it is logged only.
+        // Evaluated only if it is logged.
         let user = || cut(self.user.unwrap_or_default());
         match self.logged {
             Some(omitted) => tracing::info!(
@@ -139,10 +135,10 @@ fn cut(text: &str) -> &str {
     }
 }
 
-/// A value was served.
+/// A metric value was served.
 #[derive(Debug)]
 pub struct ValueServed {
-    /// How old its oldest reading is.
+    /// Age of its oldest reading.
     pub age: Duration,
 }
 
@@ -153,7 +149,7 @@ impl ValueServed {
     }
 }
 
-/// The Kubernetes API server was asked about a caller.
+/// A token or access review by the Kubernetes API server.
 #[derive(Debug)]
 pub struct ReviewAnswered {
     /// `token` or `access`.
@@ -163,38 +159,34 @@ pub struct ReviewAnswered {
 }
 
 impl ReviewAnswered {
-    /// Logs and counts.
     pub fn emit(&self) {
         REVIEWS.with_label_values(&[self.kind, self.outcome]).inc();
         tracing::debug!(kind = self.kind, outcome = self.outcome, "access reviewed");
     }
 }
 
-/// Callers can no longer be asked about.
+/// Reviews started to fail.
 #[derive(Debug)]
 pub struct ReviewsFailing<'a> {
-    /// Why.
     pub reason: &'a ReviewError,
 }
 
 impl ReviewsFailing<'_> {
-    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             reason = %self.reason,
-            "access cannot be checked: refusing whom nothing recent is known about"
+            "cannot review access: rejecting callers without a recent review"
         );
     }
 }
 
-/// Callers can be asked about again.
+/// Reviews work again.
 #[derive(Debug)]
 pub struct ReviewsRestored;
 
 impl ReviewsRestored {
-    /// Logs.
     pub fn emit(&self) {
-        tracing::info!("access can be checked again");
+        tracing::info!("access reviews work again");
     }
 }
 
@@ -203,7 +195,7 @@ impl ReviewsRestored {
 pub struct ConnectionsChanged {
     /// `api` or `http`.
     pub listener: &'static str,
-    /// How many there are now.
+    /// Open connections now.
     pub open: usize,
 }
 
@@ -215,17 +207,16 @@ impl ConnectionsChanged {
     }
 }
 
-/// A connection was cut.
+/// A connection was closed by lagwise.
 #[derive(Debug)]
 pub struct ConnectionCut {
     /// `api` or `http`.
     pub listener: &'static str,
-    /// Why, from a fixed list.
+    /// Reason, from a fixed list.
     pub reason: &'static str,
 }
 
 impl ConnectionCut {
-    /// Logs and counts.
     pub fn emit(&self) {
         CONNECTIONS_CUT
             .with_label_values(&[self.listener, self.reason])
@@ -233,45 +224,38 @@ impl ConnectionCut {
         tracing::debug!(
             listener = self.listener,
             reason = self.reason,
-            "connection cut"
+            "connection closed"
         );
     }
 }
 
-/// The API serves with a certificate from now on.
+/// The API started to use a certificate.
 #[derive(Debug)]
 pub struct CertificateServed<'a> {
-    /// Where it is from.
+    /// Where the certificate comes from.
     pub origin: &'a str,
-    /// When it ends, in seconds since 1970.
+    /// Expiry in seconds since 1970.
     pub ends: i64,
 }
 
 impl CertificateServed<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         CERTIFICATE_ENDS.set(self.ends);
-        tracing::info!(
-            origin = self.origin,
-            ends = self.ends,
-            "serving with a certificate"
-        );
+        tracing::info!(origin = self.origin, ends = self.ends, "using certificate");
     }
 }
 
-/// A certificate that was to be served with cannot be.
+/// A new certificate cannot be used.
 #[derive(Debug)]
 pub struct CertificateUnusable<'a> {
-    /// Why.
     pub reason: &'a dyn std::error::Error,
 }
 
 impl CertificateUnusable<'_> {
-    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             reason = %self.reason,
-            "the new certificate cannot be served with: going on with the one before"
+            "cannot use the new certificate: continuing with the old one"
         );
     }
 }

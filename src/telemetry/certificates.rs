@@ -1,4 +1,4 @@
-//! What lagwise says of the certificates that all replicas share.
+//! Events of the shared certificates.
 
 use std::error::Error;
 use std::sync::LazyLock;
@@ -25,20 +25,18 @@ pub(super) static BUNDLES: LazyLock<prometheus::IntCounter> = LazyLock::new(|| {
 /// The shared certificates were changed.
 #[derive(Debug)]
 pub struct CertificatesChanged<'a> {
-    /// Where they are kept.
     pub place: &'a str,
-    /// How, from a fixed list.
+    /// Kind of change, from a fixed list.
     pub change: &'static str,
 }
 
 impl CertificatesChanged<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         CHANGES.with_label_values(&[self.change]).inc();
         tracing::info!(
             place = self.place,
             change = self.change,
-            "the certificates that all replicas share were changed"
+            "shared certificates changed"
         );
     }
 }
@@ -46,19 +44,16 @@ impl CertificatesChanged<'_> {
 /// The shared certificates cannot be read.
 #[derive(Debug)]
 pub struct CertificatesUnread<'a> {
-    /// Where they are kept.
     pub place: &'a str,
-    /// Why.
     pub reason: &'a dyn Error,
 }
 
 impl CertificatesUnread<'_> {
-    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             place = self.place,
             reason = %self.reason,
-            "the certificates that all replicas share cannot be read: going on with the one before"
+            "cannot read the shared certificates: continuing with the current one"
         );
     }
 }
@@ -66,68 +61,59 @@ impl CertificatesUnread<'_> {
 /// The shared certificates cannot be written.
 #[derive(Debug)]
 pub struct CertificatesUnwritten<'a> {
-    /// Where they are kept.
     pub place: &'a str,
-    /// Why.
     pub reason: &'a dyn Error,
 }
 
 impl CertificatesUnwritten<'_> {
-    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             place = self.place,
             reason = %self.reason,
-            "the certificates that all replicas share cannot be made or renewed"
+            "cannot create or renew the shared certificates"
         );
     }
 }
 
-/// What is kept cannot be served with.
+/// The stored certificates cannot be used.
 #[derive(Debug)]
 pub struct CertificatesUnusable<'a> {
-    /// Where they are kept.
     pub place: &'a str,
-    /// Why.
     pub reason: &'a str,
 }
 
 impl CertificatesUnusable<'_> {
-    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             place = self.place,
             reason = self.reason,
-            "the certificates that all replicas share cannot be used: going on with the one before"
+            "cannot use the shared certificates: continuing with the current one"
         );
     }
 }
 
-/// The APIService has been given the authorities to trust.
+/// The CA bundle was written to the APIService.
 #[derive(Clone, Copy, Debug)]
 pub struct BundlePublished;
 
 impl BundlePublished {
-    /// Logs and counts.
     pub fn emit(&self) {
         BUNDLES.inc();
-        tracing::info!("the APIService's caBundle was set");
+        tracing::info!("caBundle of the APIService updated");
     }
 }
 
-/// The APIService does not have the authorities to trust.
+/// The CA bundle cannot be written to the APIService.
 #[derive(Debug)]
 pub struct BundleUnpublished<'a> {
-    /// Why.
     pub reason: &'a str,
 }
 
 impl BundleUnpublished<'_> {
-    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             reason = self.reason,
-            "the caBundle of APIService v1beta1.external.metrics.k8s.io cannot be set"
+            "cannot update the caBundle of APIService v1beta1.external.metrics.k8s.io"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What a daemon says of requests that it passes on to the one that leads.
+//! Events of forwarding requests to the leader.
 
 use std::error::Error;
 use std::sync::LazyLock;
@@ -17,60 +17,53 @@ pub(super) static SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
     register(HistogramVec::new(options.buckets(buckets), &["outcome"]))
 });
 
-/// A request was passed on to the daemon that leads.
+/// A request was forwarded to the leader.
 #[derive(Debug)]
 pub struct Forwarded {
-    /// `answered`, or why it was not, from a fixed list.
+    /// `answered`, or the reason of a failure, from a fixed list.
     pub outcome: &'static str,
-    /// How long it took.
     pub took: Duration,
 }
 
 impl Forwarded {
-    /// Logs and counts.
     pub fn emit(&self) {
         let seconds = self.took.as_secs_f64();
         SECONDS.with_label_values(&[self.outcome]).observe(seconds);
-        tracing::debug!(outcome = self.outcome, took = ?self.took, "passed on to the leader");
+        tracing::debug!(outcome = self.outcome, took = ?self.took, "forwarded to the leader");
     }
 }
 
-/// The daemon that leads does not answer what is passed on to it.
+/// Forwarding started to fail.
 #[derive(Debug)]
 pub struct ForwardsFailing<'a> {
-    /// Where it was asked.
+    /// Address of the leader.
     pub leader: &'a str,
-    /// Why, in few words.
+    /// Reason, in constant text.
     pub reason: &'a dyn Error,
-    /// What the connection says.
+    /// Error of the connection.
     pub detail: &'a str,
 }
 
 impl ForwardsFailing<'_> {
-    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             leader = self.leader,
             reason = %self.reason,
             detail = self.detail,
-            "requests for metrics cannot be passed on to the daemon that leads"
+            "cannot forward metric requests to the leader"
         );
     }
 }
 
-/// It answers again.
+/// Forwarding works again.
 #[derive(Debug)]
 pub struct ForwardsRestored<'a> {
-    /// Where it is asked.
+    /// Address of the leader.
     pub leader: &'a str,
 }
 
 impl ForwardsRestored<'_> {
-    /// Logs.
     pub fn emit(&self) {
-        tracing::info!(
-            leader = self.leader,
-            "the daemon that leads answers what is passed on to it"
-        );
+        tracing::info!(leader = self.leader, "forwarding to the leader works again");
     }
 }

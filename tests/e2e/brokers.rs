@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lagwise::kafka::{Client, ClientSettings, KafkaSource};
+use lagwise::kafka::{ClientKind, ClientSettings, KafkaSource};
 use lagwise::model::kafka::observation::Observation;
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use lagwise::model::units::newtypes::Offset;
@@ -159,7 +159,7 @@ fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {
             max_groups: 1,
             token: None,
             renew: None,
-            client: Client::Wire,
+            client: ClientKind::Wire,
         })?,
         plan: SweepPlan {
             groups: read_by().map(plan).collect(),

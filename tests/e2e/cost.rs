@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 use lagwise::model::kafka::observation::{Observation, Traffic};
 use lagwise::model::kafka::sweep_plan::SweepPlan;
 
@@ -40,7 +40,7 @@ fn a_thousand_groups_cost_no_more_than_one(testbed: &Testbed) -> Result<()> {
         .collect();
     let plan = plan_of(&groups);
     let properties = [("bootstrap.servers", &*kafka.bootstrap())];
-    let mut sources = Sources::with(&[Client::Wire], &properties)?;
+    let mut sources = Sources::with(&[ClientKind::Wire], &properties)?;
     let mut traffic = Traffic::default();
     poll_until(Duration::from_secs(60), "every group to be read", || {
         traffic = sweep(&mut sources, &plan)?;

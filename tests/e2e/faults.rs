@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 use lagwise::model::kafka::sweep_plan::SweepPlan;
 use lagwise::model::units::newtypes::Moment;
 
@@ -109,7 +109,7 @@ impl Scene {
     }
 
     /// One look at which nothing may be said that is not true; what each client sees.
-    pub(crate) fn look(&self, sources: &mut Sources) -> Result<Vec<(Client, String)>> {
+    pub(crate) fn look(&self, sources: &mut Sources) -> Result<Vec<(ClientKind, String)>> {
         let mut all = Vec::new();
         for (client, observation) in sources.look(&self.plan)? {
             let seen = seen_in_outage(&observation);

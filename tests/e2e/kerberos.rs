@@ -199,7 +199,7 @@ pub(crate) fn right_and_wrong_tickets(testbed: &Testbed) -> Result<()> {
     scene.reads(&daemon).context("with the right keytab")?;
     let log = daemon.process.log();
     ensure!(
-        log.contains("read by librdkafka"),
+        log.contains("using librdkafka"),
         "it does not say which client reads: {log}"
     );
     drop(daemon);

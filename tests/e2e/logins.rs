@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::sweep_plan::SweepPlan;
 
@@ -130,7 +130,7 @@ fn refusal(
     login: &Login,
     sources: &mut Sources,
     plan: &SweepPlan,
-) -> Result<Vec<(Client, Arc<str>)>> {
+) -> Result<Vec<(ClientKind, Arc<str>)>> {
     let (kind, reason) = login.refused;
     let mut reasons = Vec::new();
     for (client, observation) in sources.look(plan)? {
@@ -167,7 +167,7 @@ fn connect(properties: &Properties, bootstrap: &str) -> Result<Option<Sources>> 
     all.extend(properties.iter().map(|(key, value)| (*key, value.as_str())));
     let is_token = properties.contains(&("sasl.mechanism", "OAUTHBEARER".to_owned()));
     let mut clients = clients()?;
-    clients.retain(|client| !is_token || *client == Client::Librdkafka);
+    clients.retain(|client| !is_token || *client == ClientKind::Librdkafka);
     if clients.is_empty() {
         return Ok(None);
     }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 use lagwise::model::kafka::fault::Fault;
 
 use crate::Test;
@@ -151,7 +151,7 @@ pub(crate) fn connections_closed_for_their_age_and_listeners_that_move(
         let mut sources = Sources::with(&[client], &[("bootstrap.servers", &bootstrap)])?;
         sources.until(SOON, "the lag", &still.plan(), &still.truth())?;
         for round in 0..3 {
-            if client == Client::Wire {
+            if client == ClientKind::Wire {
                 poll_until(SOON, "the broker to close what is unused", || {
                     ensure!(proxy.open() == 0, "{} are open", proxy.open());
                     Ok(())
@@ -208,7 +208,7 @@ pub(crate) fn a_quota_is_honoured(testbed: &Testbed) -> Result<()> {
         ("bootstrap.servers", bootstrap.as_str()),
         ("client.id", name.as_str()),
     ];
-    let mut sources = Sources::with(&[Client::Wire], &properties)?;
+    let mut sources = Sources::with(&[ClientKind::Wire], &properties)?;
     sources.until(SOON, "the lag", &still.plan(), &still.truth())?;
     let throttled = |sources: &Sources| {
         let traffic = sources.each[0]

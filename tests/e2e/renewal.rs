@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lagwise::config::{ClusterConfig, Properties, SystemEnvironment};
 use lagwise::kafka::login::{TokenSettings, TokenSource};
-use lagwise::kafka::{Client, ClientSettings};
+use lagwise::kafka::{ClientKind, ClientSettings};
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::sweep_plan::SweepPlan;
 
@@ -163,7 +163,7 @@ pub(crate) fn a_token_is_taken_or_refused(testbed: &Testbed) -> Result<()> {
 /// A broker that ends sessions: the wire client logs in again on the one connection that it has, by
 /// token and by password.
 pub(crate) fn logins_are_renewed_in_place(testbed: &Testbed) -> Result<()> {
-    if !clients()?.contains(&Client::Wire) {
+    if !clients()?.contains(&ClientKind::Wire) {
         return Ok(());
     }
     let kafka = testbed.secured_kafka()?;
@@ -182,7 +182,7 @@ pub(crate) fn logins_are_renewed_in_place(testbed: &Testbed) -> Result<()> {
         settings(&proxy.address(), &scram)?,
     ] {
         let before = proxy.accepted();
-        let mut sources = Sources::of_settings(&[Client::Wire], &settings)?;
+        let mut sources = Sources::of_settings(&[ClientKind::Wire], &settings)?;
         sources.until(USED, "the first login", &work.plan, &work.expected)?;
         let started = Instant::now();
         poll_until(SESSION * 20, "four sessions to pass", || {

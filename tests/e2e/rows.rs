@@ -12,7 +12,7 @@ mod work;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use lagwise::model::lag::PartitionLag;
@@ -120,7 +120,10 @@ impl<'a> Row<'a> {
     }
 
     /// As [`Self::expect`], where clients see different things.
-    pub(crate) fn expect_each<'e>(&mut self, expected: impl Fn(Client) -> &'e str) -> Result<()> {
+    pub(crate) fn expect_each<'e>(
+        &mut self,
+        expected: impl Fn(ClientKind) -> &'e str,
+    ) -> Result<()> {
         self.look()?;
         for subject in &self.sources.each {
             let group = subject.known.groups.get(self.group.as_str());
@@ -144,13 +147,13 @@ impl<'a> Row<'a> {
     pub(crate) fn until_each<'e>(
         &mut self,
         what: &str,
-        expected: impl Fn(Client) -> &'e str,
+        expected: impl Fn(ClientKind) -> &'e str,
     ) -> Result<()> {
         poll_until(WITHIN, what, || self.expect_each(&expected))
     }
 
     /// The last reading of each client, where it is known.
-    pub(crate) fn lags(&self) -> Result<Vec<(Client, std::sync::Arc<TopicLag>)>> {
+    pub(crate) fn lags(&self) -> Result<Vec<(ClientKind, std::sync::Arc<TopicLag>)>> {
         let of = |subject: &crate::sources::Subject| {
             let group = subject.known.groups.get(self.group.as_str());
             let topic = group.and_then(|group| group.topics.get(self.topic.as_str()));

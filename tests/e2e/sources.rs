@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lagwise::kafka::{Client, ClientSettings, GroupList, KafkaSource};
+use lagwise::kafka::{ClientKind, ClientSettings, GroupList, KafkaSource};
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::group::{GroupKind, Member};
 use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
@@ -21,7 +21,7 @@ use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 
 /// The clients that every case runs with.
-const CLIENTS: &[Client] = &[Client::Librdkafka, Client::Wire];
+const CLIENTS: &[ClientKind] = &[ClientKind::Librdkafka, ClientKind::Wire];
 
 /// How long one sweep may take, as in lagwise's own defaults.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// One client's source, and what has become known by it.
 pub(crate) struct Subject {
-    pub(crate) client: Client,
+    pub(crate) client: ClientKind,
     pub(crate) source: KafkaSource,
     history: ClusterHistory,
     /// What is known after the last sweep.
@@ -58,7 +58,7 @@ impl Sources {
     }
 
     /// Of these clients.
-    pub(crate) fn with(clients: &[Client], properties: &[(&str, &str)]) -> Result<Self> {
+    pub(crate) fn with(clients: &[ClientKind], properties: &[(&str, &str)]) -> Result<Self> {
         let properties: BTreeMap<String, String> = properties
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -69,13 +69,13 @@ impl Sources {
             max_groups: 100,
             token: None,
             renew: None,
-            client: Client::Auto,
+            client: ClientKind::Auto,
         };
         Self::of_settings(clients, &settings)
     }
 
     /// Of these clients, whatever the settings say of that.
-    pub(crate) fn of_settings(clients: &[Client], settings: &ClientSettings) -> Result<Self> {
+    pub(crate) fn of_settings(clients: &[ClientKind], settings: &ClientSettings) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -102,7 +102,7 @@ impl Sources {
     }
 
     /// Asks every client, one after the other; one that is late is a failure.
-    pub(crate) fn look(&mut self, plan: &SweepPlan) -> Result<Vec<(Client, Observation)>> {
+    pub(crate) fn look(&mut self, plan: &SweepPlan) -> Result<Vec<(ClientKind, Observation)>> {
         (0..self.each.len())
             .map(|place| {
                 let observation = self.look_with(place, plan)?.1;
@@ -176,7 +176,7 @@ impl Sources {
     }
 
     /// The groups that each client finds.
-    pub(crate) fn list_groups(&self) -> Vec<(Client, GroupList)> {
+    pub(crate) fn list_groups(&self) -> Vec<(ClientKind, GroupList)> {
         let list = |subject: &Subject| {
             let listed = subject.source.list_groups(Instant::now() + DEADLINE);
             (subject.client, self.runtime.block_on(listed))
@@ -186,11 +186,11 @@ impl Sources {
 }
 
 /// The clients to run with: all, or the one that `LAGWISE_CLIENT` names.
-pub(crate) fn clients() -> Result<Vec<Client>> {
+pub(crate) fn clients() -> Result<Vec<ClientKind>> {
     let Ok(wanted) = std::env::var("LAGWISE_CLIENT") else {
         return Ok(CLIENTS.to_vec());
     };
-    let named = |client: &&Client| format!("{client:?}").eq_ignore_ascii_case(&wanted);
+    let named = |client: &&ClientKind| format!("{client:?}").eq_ignore_ascii_case(&wanted);
     let client = CLIENTS.iter().find(named);
     Ok(vec![*client.with_context(|| {
         format!("LAGWISE_CLIENT={wanted}: there are {CLIENTS:?}")

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use fake::{Fake, Twist};
 use kafka_protocol::messages::ApiKey;
-use lagwise::kafka::{Client, ClientSettings, KafkaSource};
+use lagwise::kafka::{ClientKind, ClientSettings, KafkaSource};
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::{LOOK_BACK, Observation, Traffic};
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
@@ -42,7 +42,7 @@ fn source_with(fake: &Fake, more: &[(&str, &str)]) -> KafkaSource {
         max_groups: 1,
         token: None,
         renew: None,
-        client: Client::Wire,
+        client: ClientKind::Wire,
     })
     .unwrap()
 }
@@ -436,16 +436,19 @@ async fn a_wire_source_refuses_what_only_librdkafka_does() {
         })
     };
     let kerberos = [("sasl.kerberos.service.name", "hunter2")];
-    let refused = connect(&kerberos, Client::Wire).err().unwrap().to_string();
+    let refused = connect(&kerberos, ClientKind::Wire)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(
         refused.contains("sasl.kerberos.service.name (Kerberos)"),
         "{refused}"
     );
     assert!(!refused.contains("hunter2"), "{refused}");
     for (properties, asked, client) in [
-        (&kerberos[..], Client::Auto, Client::Librdkafka),
-        (&[], Client::Auto, Client::Wire),
-        (&[], Client::Librdkafka, Client::Librdkafka),
+        (&kerberos[..], ClientKind::Auto, ClientKind::Librdkafka),
+        (&[], ClientKind::Auto, ClientKind::Wire),
+        (&[], ClientKind::Librdkafka, ClientKind::Librdkafka),
     ] {
         assert_eq!(connect(properties, asked).ok().unwrap().client(), client);
     }
@@ -453,6 +456,9 @@ async fn a_wire_source_refuses_what_only_librdkafka_does() {
         ("security.protocol", "ssl"),
         ("ssl.ca.location", "/no/such/file"),
     ];
-    let refused = connect(&no_file, Client::Auto).err().unwrap().to_string();
+    let refused = connect(&no_file, ClientKind::Auto)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(refused.contains("ssl.ca.location"), "{refused}");
 }

@@ -31,7 +31,7 @@ impl Cluster {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn data(&self) -> Data {
+    fn data(&self) -> SecretData {
         self.lock().secret.clone().unwrap().data
     }
 
@@ -43,7 +43,7 @@ impl Cluster {
         self.lock().writes
     }
 
-    fn set_data(&self, data: Data, is_ours: bool) {
+    fn set_data(&self, data: SecretData, is_ours: bool) {
         let mut state = self.lock();
         state.version += 1;
         state.secret = Some(Stored {
@@ -73,7 +73,7 @@ impl Cluster {
 
     fn refused(&self) -> Result<(), CertificateStoreError> {
         match self.lock().fails {
-            true => Err(CertificateStoreError::Told("not now".into())),
+            true => Err(CertificateStoreError::Failed("not now".into())),
             false => Ok(()),
         }
     }
@@ -91,7 +91,7 @@ impl CertificateStore for Cluster {
 
     async fn save(
         &self,
-        data: &Data,
+        data: &SecretData,
         over: Option<&Stored>,
         _: Duration,
     ) -> Result<(), CertificateStoreError> {
@@ -119,13 +119,13 @@ impl Registration for Cluster {
         self.refused()?;
         let mut state = self.lock();
         if state.another {
-            return Ok(Registered::Another("other/adapter".into()));
+            return Ok(Registered::OtherService("other/adapter".into()));
         }
         if state.bundle == bundle {
-            return Ok(Registered::Known);
+            return Ok(Registered::Unchanged);
         }
         state.bundle = bundle.to_owned();
-        Ok(Registered::Told)
+        Ok(Registered::Updated)
     }
 }
 
@@ -149,15 +149,15 @@ async fn the_leader_makes_them_and_the_others_serve_with_them() {
     let cluster = Cluster::default();
     let now = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
-    follower.turn(now).await;
+    follower.reconcile(now).await;
     assert!(follower.with.served.borrow().is_none() && cluster.lock().secret.is_none());
-    leader.turn(now).await;
-    follower.turn(now).await;
+    leader.reconcile(now).await;
+    follower.reconcile(now).await;
     assert_eq!(leaf(&leader), leaf(&follower));
     assert_eq!(cluster.data()["ca.crt"], cluster.bundle());
     // And then nothing more is written.
     for _ in 0..5 {
-        leader.turn(now).await;
+        leader.reconcile(now).await;
     }
     assert_eq!(cluster.writes(), 1);
 }
@@ -172,9 +172,9 @@ async fn ten_years_and_more_in_weeks() {
     for week in 0..900 {
         let now = start + DAY * 7 * week;
         // The API server has the bundle of the last turn when the next one begins.
-        leader.turn(now).await;
+        leader.reconcile(now).await;
         let bundle = cluster.bundle();
-        follower.turn(now).await;
+        follower.reconcile(now).await;
         for keeper in [&leader, &follower] {
             assert!(is_trusted(keeper, &bundle, now), "week {week}");
         }
@@ -203,7 +203,7 @@ async fn a_new_authority_signs_only_when_it_has_been_published_for_long_enough()
     let cluster = Cluster::default();
     let start = SystemTime::now();
     let mut leader = cluster.leader();
-    leader.turn(start).await;
+    leader.reconcile(start).await;
     let first = leaf(&leader);
     cluster.lock().another = true;
     let now = start + DAY * 50;
@@ -211,21 +211,21 @@ async fn a_new_authority_signs_only_when_it_has_been_published_for_long_enough()
     let mut data = cluster.data();
     data.insert("ca.key".into(), String::new());
     cluster.set_data(data, true);
-    leader.turn(now).await;
+    leader.reconcile(now).await;
     assert_eq!(cluster.data()["ca.crt"].matches("BEGIN").count(), 2);
     assert_eq!(leaf(&leader), first);
     tokio::time::advance(DAY).await;
     leader
-        .turn(now + Duration::from_secs(23 * 3600) - Duration::from_secs(3601))
+        .reconcile(now + Duration::from_secs(23 * 3600) - Duration::from_secs(3601))
         .await;
     assert_eq!(leaf(&leader), first, "nobody sees what clients have");
     cluster.lock().another = false;
-    leader.turn(now).await;
-    leader.turn(now).await;
+    leader.reconcile(now).await;
+    leader.reconcile(now).await;
     assert_eq!(leaf(&leader), first, "published just now");
     tokio::time::advance(rotation::SPREAD).await;
     cluster.lock().bundle = "somebody's".into();
-    leader.turn(now).await;
+    leader.reconcile(now).await;
     assert_ne!(leaf(&leader), first);
     assert_eq!(cluster.bundle(), cluster.data()["ca.crt"], "corrected");
 }
@@ -235,17 +235,17 @@ async fn spoilt_it_is_put_back_and_deleted_it_is_made_anew() {
     let cluster = Cluster::default();
     let now = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
-    leader.turn(now).await;
-    follower.turn(now).await;
+    leader.reconcile(now).await;
+    follower.reconcile(now).await;
     let good = cluster.data();
     let mut half = good.clone();
     half.insert("tls.crt".into(), good["tls.crt"][..300].into());
-    for spoilt in [half, Data::new()] {
+    for spoilt in [half, SecretData::new()] {
         cluster.set_data(spoilt.clone(), true);
-        follower.turn(now).await;
+        follower.reconcile(now).await;
         assert_eq!(leaf(&follower), good["tls.crt"]);
         assert!(cluster.data() == spoilt, "a follower writes nothing");
-        leader.turn(now).await;
+        leader.reconcile(now).await;
         assert!(cluster.data() == good);
     }
     // One that does not remember makes new ones of what is left: the authority is.
@@ -253,14 +253,14 @@ async fn spoilt_it_is_put_back_and_deleted_it_is_made_anew() {
     without.remove("tls.crt");
     cluster.set_data(without, true);
     let mut new = cluster.leader();
-    new.turn(now).await;
+    new.reconcile(now).await;
     assert_eq!(cluster.data()["ca.crt"], good["ca.crt"]);
     assert_ne!(leaf(&new), good["tls.crt"]);
 
-    leader.turn(now).await;
+    leader.reconcile(now).await;
     let before = cluster.bundle();
     cluster.lock().secret = None;
-    leader.turn(now).await;
+    leader.reconcile(now).await;
     let made = cluster.data();
     assert_ne!(
         made["ca.key"], good["ca.key"],
@@ -275,16 +275,16 @@ async fn somebody_elses_is_neither_served_with_nor_changed() {
     let cluster = Cluster::default();
     let now = SystemTime::now();
     let other = Cluster::default();
-    other.leader().turn(now).await;
+    other.leader().reconcile(now).await;
     cluster.set_data(other.data(), false);
     let mut leader = cluster.leader();
-    leader.turn(now).await;
+    leader.reconcile(now).await;
     assert!(leader.with.served.borrow().is_none());
     assert_eq!((cluster.writes(), cluster.bundle().as_str()), (0, ""));
     // Their registration likewise.
     let cluster = Cluster::default();
     cluster.lock().another = true;
-    cluster.leader().turn(now).await;
+    cluster.leader().reconcile(now).await;
     assert_eq!((cluster.writes(), cluster.bundle().as_str()), (1, ""));
 }
 
@@ -294,22 +294,22 @@ async fn an_outage_or_a_race_changes_nothing() {
     let now = SystemTime::now();
     let mut leader = cluster.leader();
     cluster.lock().races = true;
-    leader.turn(now).await;
+    leader.reconcile(now).await;
     assert!(cluster.lock().secret.is_none() && leader.with.served.borrow().is_none());
-    leader.turn(now).await;
+    leader.reconcile(now).await;
     let first = leaf(&leader);
     let mut changes = leader.with.served.subscribe();
     changes.mark_unchanged();
     cluster.lock().fails = true;
     for _ in 0..3 {
-        leader.turn(now + DAY * 80).await;
+        leader.reconcile(now + DAY * 80).await;
     }
     assert!(!changes.has_changed().unwrap());
     cluster.lock().fails = false;
     cluster.lock().races = true;
-    leader.turn(now + DAY * 80).await;
+    leader.reconcile(now + DAY * 80).await;
     assert_eq!(leaf(&leader), first);
-    leader.turn(now + DAY * 80).await;
+    leader.reconcile(now + DAY * 80).await;
     assert_ne!(leaf(&leader), first);
     let ends = |text: &str| {
         let der = CertificateDer::from_pem_slice(text.as_bytes()).unwrap();

@@ -27,7 +27,7 @@ fn due_at_two_thirds() {
         (1300, true, true),
         (9999, true, true),
     ] {
-        let found = (validity.is_due(at(now)), validity.is_over(at(now)));
+        let found = (validity.is_due(at(now)), validity.is_expired(at(now)));
         assert_eq!(found, (due, over), "{now}");
     }
     assert_eq!(validity.ends_at(), 1300);
@@ -41,15 +41,15 @@ fn steps_by_what_is_there() {
     let over = Some(validity(0, 1_000_000));
     let young = validity(999_999, 1_000_300);
     let old = validity(0, 1_000_300);
-    let leaf = |validity, is_of_signer| {
+    let leaf = |validity, is_signed_by_newest| {
         Some(Leaf {
             validity,
-            is_of_signer,
+            is_signed_by_newest,
         })
     };
     let (pending, unseen) = (Publication::Pending, Publication::Unseen);
     let since = |seconds| Publication::Since(Duration::from_secs(seconds));
-    for (signer, leaf, has_over, publication, expected) in [
+    for (signer, leaf, has_expired, publication, expected) in [
         // Nothing that can be served with: whoever can sign does, at once.
         (None, None, false, unseen, Some(RotationStep::Begin)),
         (over, None, false, since(99), Some(RotationStep::Begin)),
@@ -91,7 +91,7 @@ fn steps_by_what_is_there() {
             leaf(old, false),
             true,
             pending,
-            Some(RotationStep::DropOver),
+            Some(RotationStep::DropExpired),
         ),
         (fresh, leaf(young, false), false, since(0), None),
         (
@@ -123,7 +123,7 @@ fn steps_by_what_is_there() {
             leaf(young, true),
             true,
             pending,
-            Some(RotationStep::DropOver),
+            Some(RotationStep::DropExpired),
         ),
         // A clock that was set back.
         (
@@ -134,13 +134,13 @@ fn steps_by_what_is_there() {
             Some(RotationStep::NewAuthority),
         ),
     ] {
-        let usable = Usable {
+        let usable = UsableCertificates {
             signer,
             leaf,
-            has_over,
+            has_expired,
         };
         assert_eq!(
-            next(&usable, publication, now),
+            next_step(&usable, publication, now),
             expected,
             "{usable:?} {publication:?}"
         );
@@ -149,22 +149,22 @@ fn steps_by_what_is_there() {
 
 /// The shared certificates as numbers: authorities (newest first) with their times, and what is served.
 #[derive(Clone, Debug)]
-struct Pretended {
+struct FakeCertificates {
     bundle: Vec<(u32, Validity)>,
     has_key: bool,
     leaf: (u32, Validity),
 }
 
-impl Pretended {
+impl FakeCertificates {
     fn ids(&self) -> Vec<u32> {
         self.bundle.iter().map(|(id, _)| *id).collect()
     }
 
-    fn usable(&self, now: SystemTime) -> Usable {
+    fn usable(&self, now: SystemTime) -> UsableCertificates {
         let vouches =
-            |(id, validity): &&(u32, Validity)| *id == self.leaf.0 && !validity.is_over(now);
-        let is_good = !self.leaf.1.is_over(now) && self.bundle.iter().any(|a| vouches(&a));
-        Usable {
+            |(id, validity): &&(u32, Validity)| *id == self.leaf.0 && !validity.is_expired(now);
+        let is_good = !self.leaf.1.is_expired(now) && self.bundle.iter().any(|a| vouches(&a));
+        UsableCertificates {
             signer: self
                 .bundle
                 .first()
@@ -172,9 +172,9 @@ impl Pretended {
                 .map(|(_, v)| *v),
             leaf: is_good.then(|| Leaf {
                 validity: self.leaf.1,
-                is_of_signer: self.bundle[0].0 == self.leaf.0,
+                is_signed_by_newest: self.bundle[0].0 == self.leaf.0,
             }),
-            has_over: self.bundle.iter().any(|(_, v)| v.is_over(now)),
+            has_expired: self.bundle.iter().any(|(_, v)| v.is_expired(now)),
         }
     }
 
@@ -185,17 +185,17 @@ impl Pretended {
         };
         match step {
             RotationStep::Begin | RotationStep::NewAuthority => {
-                self.bundle.retain(|(_, v)| !v.is_over(now));
+                self.bundle.retain(|(_, v)| !v.is_expired(now));
                 self.bundle.insert(0, (next_id, lasting(3650)));
                 self.has_key = true;
             }
-            RotationStep::NewLeaf | RotationStep::DropOver => {}
+            RotationStep::NewLeaf | RotationStep::DropExpired => {}
         }
         match step {
             RotationStep::Begin | RotationStep::NewLeaf => {
                 self.leaf = (self.bundle[0].0, lasting(90))
             }
-            RotationStep::DropOver => self.bundle.retain(|(_, v)| !v.is_over(now)),
+            RotationStep::DropExpired => self.bundle.retain(|(_, v)| !v.is_expired(now)),
             RotationStep::NewAuthority => {}
         }
     }
@@ -209,7 +209,7 @@ proptest! {
         turns in proptest::collection::vec((0u32..20, 0u8..10, 0u8..40), 300..900),
     ) {
         let mut now = at(1_800_000_000);
-        let nothing = Pretended { bundle: Vec::new(), has_key: false, leaf: (0, validity(0, 1)) };
+        let nothing = FakeCertificates { bundle: Vec::new(), has_key: false, leaf: (0, validity(0, 1)) };
         let mut certificates = nothing;
         let (mut published, mut since) = (Vec::new(), now);
         let mut excused = true;
@@ -224,14 +224,14 @@ proptest! {
                 Publication::Pending
             };
             let usable = certificates.usable(now);
-            let step = next(&usable, publication, now);
+            let step = next_step(&usable, publication, now);
             if let Some(step) = step {
                 certificates.take(step, id, now);
             }
             excused |= usable.leaf.is_none();
             let is_trusted = published.contains(&certificates.leaf.0);
             prop_assert!(is_trusted || excused, "{step:?}: {certificates:?} {published:?}");
-            prop_assert!(!certificates.leaf.1.is_over(now), "{step:?}: {certificates:?}");
+            prop_assert!(!certificates.leaf.1.is_expired(now), "{step:?}: {certificates:?}");
             if fate > 0 && published != certificates.ids() {
                 (published, since, excused) = (certificates.ids(), now, false);
             }

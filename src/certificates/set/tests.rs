@@ -9,12 +9,12 @@ fn names() -> Vec<String> {
     [HOST, "localhost"].map(str::to_owned).into()
 }
 
-fn begun(now: SystemTime) -> Data {
-    let nothing = CertificateSet::read(&Data::new(), HOST, now).0;
-    nothing.after(RotationStep::Begin, &names(), now).unwrap()
+fn begun(now: SystemTime) -> SecretData {
+    let nothing = CertificateSet::read(&SecretData::new(), HOST, now).0;
+    nothing.apply(RotationStep::Begin, &names(), now).unwrap()
 }
 
-fn read(data: &Data, now: SystemTime) -> CertificateSet {
+fn read(data: &SecretData, now: SystemTime) -> CertificateSet {
     let (set, reason) = CertificateSet::read(data, HOST, now);
     assert_eq!(reason, None);
     set
@@ -30,10 +30,12 @@ fn what_is_made_can_be_served_with_and_renewed() {
     let data = begun(now);
     let set = read(&data, now);
     let usable = set.usable(now);
-    assert!(usable.signer.is_some() && usable.leaf.unwrap().is_of_signer && !usable.has_over);
+    assert!(
+        usable.signer.is_some() && usable.leaf.unwrap().is_signed_by_newest && !usable.has_expired
+    );
     assert_eq!((set.data(), count(&set.bundle())), (data.clone(), 1));
     let later = now + DAY * 70;
-    let renewed = set.after(RotationStep::NewLeaf, &names(), later).unwrap();
+    let renewed = set.apply(RotationStep::NewLeaf, &names(), later).unwrap();
     assert_eq!(renewed[BUNDLE], data[BUNDLE]);
     assert_eq!(renewed[SIGNER_KEY], data[SIGNER_KEY]);
     assert_ne!(renewed[CERTIFICATE], data[CERTIFICATE]);
@@ -45,24 +47,24 @@ fn a_new_authority_joins_first_and_signs_later() {
     let now = SystemTime::now();
     let first = read(&begun(now), now);
     let joined = first
-        .after(RotationStep::NewAuthority, &names(), now)
+        .apply(RotationStep::NewAuthority, &names(), now)
         .unwrap();
     let joined = read(&joined, now);
     assert!(joined.bundle().ends_with(&first.bundle()) && count(&joined.bundle()) == 2);
     assert_eq!(joined.data()[CERTIFICATE], first.data()[CERTIFICATE]);
     assert_ne!(joined.data()[SIGNER_KEY], first.data()[SIGNER_KEY]);
-    assert!(!joined.usable(now).leaf.unwrap().is_of_signer);
+    assert!(!joined.usable(now).leaf.unwrap().is_signed_by_newest);
     let signed = read(
-        &joined.after(RotationStep::NewLeaf, &names(), now).unwrap(),
+        &joined.apply(RotationStep::NewLeaf, &names(), now).unwrap(),
         now,
     );
-    assert!(signed.usable(now).leaf.unwrap().is_of_signer);
+    assert!(signed.usable(now).leaf.unwrap().is_signed_by_newest);
     assert_eq!(signed.bundle(), joined.bundle());
     // Who had the old bundle only takes the new certificate no more; who has the new one takes both.
     let mut trusting_one = signed.data();
     trusting_one.insert(BUNDLE.to_owned(), first.bundle());
     let reason = CertificateSet::read(&trusting_one, HOST, now).1;
-    assert_eq!(reason, Some(Unusable::Untrusted));
+    assert_eq!(reason, Some(CertificateProblem::Untrusted));
 }
 
 #[test]
@@ -71,24 +73,24 @@ fn an_authority_that_is_over_leaves() {
     let first = read(&begun(long_ago), long_ago);
     let at_two_thirds = long_ago + DAY * 2500;
     let joined = first
-        .after(RotationStep::NewAuthority, &names(), at_two_thirds)
+        .apply(RotationStep::NewAuthority, &names(), at_two_thirds)
         .unwrap();
     let (joined, _) = CertificateSet::read(&joined, HOST, at_two_thirds);
     let signed = read(
         &joined
-            .after(RotationStep::NewLeaf, &names(), at_two_thirds)
+            .apply(RotationStep::NewLeaf, &names(), at_two_thirds)
             .unwrap(),
         at_two_thirds,
     );
-    assert!(!signed.usable(at_two_thirds).has_over);
+    assert!(!signed.usable(at_two_thirds).has_expired);
     let after = long_ago + DAY * 3651;
     // The certificate is over by then, too, were it not renewed meanwhile.
     let signed = signed
-        .after(RotationStep::NewLeaf, &names(), after)
+        .apply(RotationStep::NewLeaf, &names(), after)
         .unwrap();
     let signed = read(&signed, after);
     assert_eq!(count(&signed.bundle()), 1);
-    assert!(!signed.usable(after).has_over);
+    assert!(!signed.usable(after).has_expired);
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn a_bundle_stays_short_and_keeps_who_vouches() {
     let mut set = first;
     for _ in 0..10 {
         set = read(
-            &set.after(RotationStep::NewAuthority, &names(), now)
+            &set.apply(RotationStep::NewAuthority, &names(), now)
                 .unwrap(),
             now,
         );
@@ -128,30 +130,70 @@ fn what_cannot_be_served_with_says_why() {
     };
     let half = &good[CERTIFICATE][..200];
     for (data, host, when, expected) in [
-        (Data::new(), HOST, now, Unusable::Missing(CERTIFICATE)),
-        (without(KEY), HOST, now, Unusable::Missing(KEY)),
-        (with(KEY, " \n"), HOST, now, Unusable::Missing(KEY)),
+        (
+            SecretData::new(),
+            HOST,
+            now,
+            CertificateProblem::Missing(CERTIFICATE),
+        ),
+        (without(KEY), HOST, now, CertificateProblem::Missing(KEY)),
+        (
+            with(KEY, " \n"),
+            HOST,
+            now,
+            CertificateProblem::Missing(KEY),
+        ),
         (
             with(CERTIFICATE, half),
             HOST,
             now,
-            Unusable::Unreadable(CERTIFICATE),
+            CertificateProblem::Unreadable(CERTIFICATE),
         ),
         (
             with(CERTIFICATE, "\u{fffd}"),
             HOST,
             now,
-            Unusable::Unreadable(CERTIFICATE),
+            CertificateProblem::Unreadable(CERTIFICATE),
         ),
-        (with(KEY, "none"), HOST, now, Unusable::Unreadable(KEY)),
-        (with(KEY, &other[KEY]), HOST, now, Unusable::WrongKey),
-        (with(BUNDLE, &other[BUNDLE]), HOST, now, Unusable::Untrusted),
-        (without(BUNDLE), HOST, now, Unusable::Untrusted),
-        (with(BUNDLE, "garbage"), HOST, now, Unusable::Untrusted),
-        (good.clone(), "other.shop.svc", now, Unusable::WrongName),
-        (good.clone(), "", now, Unusable::WrongName),
-        (good.clone(), HOST, now + DAY * 91, Unusable::WrongTime),
-        (good.clone(), HOST, now - DAY, Unusable::WrongTime),
+        (
+            with(KEY, "none"),
+            HOST,
+            now,
+            CertificateProblem::Unreadable(KEY),
+        ),
+        (
+            with(KEY, &other[KEY]),
+            HOST,
+            now,
+            CertificateProblem::WrongKey,
+        ),
+        (
+            with(BUNDLE, &other[BUNDLE]),
+            HOST,
+            now,
+            CertificateProblem::Untrusted,
+        ),
+        (without(BUNDLE), HOST, now, CertificateProblem::Untrusted),
+        (
+            with(BUNDLE, "garbage"),
+            HOST,
+            now,
+            CertificateProblem::Untrusted,
+        ),
+        (
+            good.clone(),
+            "other.shop.svc",
+            now,
+            CertificateProblem::WrongName,
+        ),
+        (good.clone(), "", now, CertificateProblem::WrongName),
+        (
+            good.clone(),
+            HOST,
+            now + DAY * 91,
+            CertificateProblem::WrongTime,
+        ),
+        (good.clone(), HOST, now - DAY, CertificateProblem::WrongTime),
     ] {
         let (set, reason) = CertificateSet::read(&data, host, when);
         assert_eq!(reason, Some(expected));

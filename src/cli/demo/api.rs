@@ -1,4 +1,4 @@
-//! The metric as the HPA's controller gets it: over HTTPS, from the API that the daemon serves.
+//! Client of the external metrics API, as used by the HPA controller: over HTTPS, from the daemon.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use tokio_rustls::TlsConnector;
 
 use crate::model::units::quantity::Milli;
 
-/// The longest that one request may take.
+/// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// An answer is some hundred bytes.
+/// Maximum response size; the usual one is some hundred bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// One metric of the API.
+/// Client for one metric.
 pub(super) struct ApiClient {
     address: SocketAddr,
     path: String,
     tls: TlsConnector,
 }
 
-/// `ExternalMetricValueList`, as far as the HPA's arithmetic needs it.
+/// The part of `ExternalMetricValueList` that the HPA's arithmetic needs.
 #[derive(Debug, Deserialize)]
 struct Values {
     items: Vec<MetricItem>,
@@ -41,17 +41,18 @@ struct MetricItem {
     value: String,
 }
 
-/// `ErrorStatus`.
+/// The part of a Kubernetes `Status` that is shown.
 #[derive(Debug, Deserialize)]
 struct ErrorStatus {
     message: String,
 }
 
 impl ApiClient {
-    /// The metric at `path`, from the server at `address` that has one of the certificates in `trust`.
+    /// A client for the metric at `path` on the server at `address`, whose certificate is signed by
+    /// one in `trust`.
     ///
     /// # Errors
-    /// A certificate that cannot be read.
+    /// An invalid certificate.
     pub(super) fn new(address: SocketAddr, path: String, trust: &str) -> anyhow::Result<Self> {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(trust.as_bytes()) {
@@ -66,10 +67,10 @@ impl ApiClient {
         Ok(Self { address, path, tls })
     }
 
-    /// The metric's value.
+    /// Reads the metric.
     ///
     /// # Errors
-    /// What the HPA would show in its condition.
+    /// The message that an HPA would show in its conditions.
     pub(super) async fn read(&self) -> anyhow::Result<Milli> {
         let answered = tokio::time::timeout(TIMEOUT, self.get()).await;
         answered.context("no answer from the external metrics API")?
@@ -96,7 +97,7 @@ impl ApiClient {
     }
 }
 
-/// The sum of the values, as the HPA adds them.
+/// The sum of the values, as computed by the HPA.
 fn value(status: StatusCode, body: &[u8]) -> anyhow::Result<Milli> {
     if status != StatusCode::OK {
         match serde_json::from_slice::<ErrorStatus>(body) {
@@ -104,13 +105,14 @@ fn value(status: StatusCode, body: &[u8]) -> anyhow::Result<Milli> {
             Err(_) => bail!("the external metrics API answered {status}"),
         }
     }
-    let values: Values = serde_json::from_slice(body).context("no list of metric values")?;
+    let values: Values =
+        serde_json::from_slice(body).context("the response is not a list of metric values")?;
     if values.items.is_empty() {
         bail!("no metrics returned from external metrics API");
     }
     values.items.iter().try_fold(Milli::default(), |sum, item| {
         let value = Milli::parse(&item.value)
-            .with_context(|| format!("{:?} is no quantity", item.value))?;
+            .with_context(|| format!("{:?} is not a quantity", item.value))?;
         Ok(sum.plus(value))
     })
 }

@@ -1,5 +1,5 @@
-//! The consumers: real clients, one a thread, each as fast as a slow pod. They stand for the pods of
-//! a Deployment whose replicas the HPA sets.
+//! Consumers: real clients, one per thread, each as slow as a slow pod. They stand for the pods of
+//! a Deployment scaled by the HPA.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,29 +11,29 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 
-/// The longest that a consumer waits before it looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(100);
+/// Maximum wait before a consumer checks whether to stop.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What each consumer does.
+/// Settings of the consumers.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) bootstrap: String,
     pub(super) group: &'static str,
     pub(super) topic: &'static str,
-    /// Records handled in a second.
+    /// Records handled per second.
     pub(super) per_second: u32,
 }
 
-/// What the consumers did.
+/// Counters over all consumers.
 #[derive(Debug, Default)]
 pub(super) struct ConsumerWork {
-    /// Records handled; those handled again after a rebalance count again.
+    /// Records handled, including repeats after a rebalance.
     pub(super) handled: AtomicU64,
-    /// Assignments that the first consumer got: one for each rebalance, since it never leaves.
+    /// Assignments of the first consumer: one per rebalance, since it never leaves.
     pub(super) rebalances: AtomicU64,
 }
 
-/// The consumers that run.
+/// The running consumers.
 pub(super) struct Fleet {
     job: Job,
     work: Arc<ConsumerWork>,
@@ -47,7 +47,7 @@ struct Worker {
 }
 
 impl Fleet {
-    /// Nobody yet.
+    /// A fleet without consumers.
     pub(super) fn new(job: Job) -> Self {
         Self {
             job,
@@ -61,10 +61,10 @@ impl Fleet {
         Arc::clone(&self.work)
     }
 
-    /// Starts and stops consumers until `count` of them run; the newest go first. Waits for nobody.
+    /// Starts or stops consumers until `count` run; the newest are stopped first. Does not wait.
     ///
     /// # Errors
-    /// A client that cannot be made.
+    /// A client that cannot be created.
     pub(super) fn scale_to(&mut self, count: u32) -> anyhow::Result<()> {
         let count = usize::try_from(count)?;
         while self.running.len() < count {
@@ -79,8 +79,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Tells everybody to leave and gives the threads that are still at it.
-    pub(super) fn disband(mut self) -> Vec<JoinHandle<()>> {
+    /// Stops all consumers and returns the threads that are still running.
+    pub(super) fn stop_all(mut self) -> Vec<JoinHandle<()>> {
         self.leaving.append(&mut self.running);
         for worker in &self.leaving {
             worker.stop.store(true, Ordering::Relaxed);
@@ -92,23 +92,23 @@ impl Fleet {
     }
 
     fn start(&self, is_first: bool) -> anyhow::Result<Worker> {
-        let context = Watched {
+        let context = RebalanceCounter {
             work: Arc::clone(&self.work),
             is_first,
         };
-        let consumer: BaseConsumer<Watched> = ClientConfig::new()
+        let consumer: BaseConsumer<RebalanceCounter> = ClientConfig::new()
             .set("bootstrap.servers", &self.job.bootstrap)
             .set("group.id", self.job.group)
             .set("auto.offset.reset", "earliest")
             .set("auto.commit.interval.ms", "500")
             .set("fetch.wait.max.ms", "100")
-            // The embedded broker lets a rebalance take the session's time less one second,
-            // however soon everybody has joined.
+            // The mock broker lets a rebalance take the session timeout less one second, even if
+            // all members have joined.
             .set("session.timeout.ms", "3000")
             .set("heartbeat.interval.ms", "300")
             .set("partition.assignment.strategy", "range")
             .create_with_context(context)
-            .context("cannot make a consumer")?;
+            .context("cannot create a consumer")?;
         consumer.subscribe(&[self.job.topic])?;
         let stop = Arc::new(AtomicBool::new(false));
         let (job, work, stopping) = (self.job.clone(), self.work(), Arc::clone(&stop));
@@ -120,37 +120,42 @@ impl Fleet {
     }
 }
 
-/// Handles records until told to stop. Work is simulated by time, so that a consumer handles so many
-/// records a second whatever the machine.
-fn consume(job: &Job, consumer: BaseConsumer<Watched>, work: &ConsumerWork, stop: &AtomicBool) {
+/// Handles records until stopped. Work is simulated by sleeping, so that the rate is independent of
+/// the machine.
+fn consume(
+    job: &Job,
+    consumer: BaseConsumer<RebalanceCounter>,
+    work: &ConsumerWork,
+    stop: &AtomicBool,
+) {
     let pause = Duration::from_secs(1) / job.per_second.max(1);
     let mut due = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let early = due.saturating_duration_since(Instant::now());
         if !early.is_zero() {
-            thread::sleep(early.min(LOOK));
+            thread::sleep(early.min(POLL_INTERVAL));
             continue;
         }
-        // What goes wrong here goes away by itself: the client tries again.
-        if let Some(Ok(_)) = consumer.poll(LOOK) {
+        // Errors are retried by the client.
+        if let Some(Ok(_)) = consumer.poll(POLL_INTERVAL) {
             work.handled.fetch_add(1, Ordering::Relaxed);
-            // Time lost to a busy machine is made up for, time without records is not.
-            let made_up = Instant::now().checked_sub(LOOK).unwrap_or(due);
+            // Catch up on time lost to a busy machine, but not on time without records.
+            let made_up = Instant::now().checked_sub(POLL_INTERVAL).unwrap_or(due);
             due = due.max(made_up) + pause;
         }
     }
-    // Dropped, it commits what it has handled and leaves the group, which may take a while.
+    // Dropping commits handled records and leaves the group, which may take a while.
     drop(consumer);
 }
 
-struct Watched {
+struct RebalanceCounter {
     work: Arc<ConsumerWork>,
     is_first: bool,
 }
 
-impl ClientContext for Watched {}
+impl ClientContext for RebalanceCounter {}
 
-impl ConsumerContext for Watched {
+impl ConsumerContext for RebalanceCounter {
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if self.is_first && matches!(rebalance, Rebalance::Assign(_)) {
             self.work.rebalances.fetch_add(1, Ordering::Relaxed);

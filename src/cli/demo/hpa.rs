@@ -1,5 +1,5 @@
-//! The demo's HPA: the controller's own arithmetic ([`model::hpa`](crate::model::hpa::controller)) on one External
-//! metric, with a memory that is known from the first sync on.
+//! The demo's HPA: the HPA controller's arithmetic ([`model::hpa`](crate::model::hpa::controller))
+//! on one External metric, with a complete history from the first sync on.
 
 use std::time::Instant;
 
@@ -8,27 +8,27 @@ use crate::model::hpa::controller::stage::{Proposal, proposals};
 use crate::model::hpa::controller::{HpaSpec, MetricReading, ObservedScale};
 use crate::model::units::quantity::Milli;
 
-/// What one sync came to.
+/// Result of a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decision {
-    /// What the metric alone wants, within the HPA's own bounds.
+    /// Replicas proposed by the metric, within the HPA's own bounds.
     pub(super) desired: u32,
-    /// What is set: that number after `behavior`.
+    /// Replicas after applying `behavior`.
     pub(super) replicas: u32,
 }
 
-/// What the metric alone wants, within the HPA's own bounds; what there is where it is an error.
+/// Replicas proposed by the metric, within the HPA's own bounds; `current` if the metric fails.
 pub(super) fn desired(spec: &HpaSpec, value: Option<Milli>, current: u32) -> u32 {
-    match proposals(spec, &seen(value, current)).first() {
+    match proposals(spec, &observe(value, current)).first() {
         Some(Proposal::Replicas { replicas, .. }) => (*replicas).max(spec.min).min(spec.max),
         _ => current,
     }
 }
 
-fn seen(value: Option<Milli>, current: u32) -> ObservedScale {
+fn observe(value: Option<Milli>, current: u32) -> ObservedScale {
     ObservedScale {
         spec_replicas: current,
-        // The demo's pods are there at once.
+        // The demo's pods are ready at once.
         status_replicas: current,
         pods: None,
         readings: vec![value.map_or(MetricReading::Failed, MetricReading::Value)],
@@ -36,7 +36,7 @@ fn seen(value: Option<Milli>, current: u32) -> ObservedScale {
     }
 }
 
-/// An HPA: its spec and what its controller remembers from one sync to the next.
+/// An HPA: its spec and its controller's state between syncs.
 #[derive(Clone, Debug)]
 pub(super) struct SimulatedHpa {
     spec: HpaSpec,
@@ -53,11 +53,11 @@ impl SimulatedHpa {
         }
     }
 
-    /// One sync of the controller at `now`, with `current` replicas. A metric that is an error
-    /// (`None`) leaves the replicas as they are.
+    /// One sync of the controller at `now` with `current` replicas. A failed metric (`None`) keeps
+    /// the replicas.
     pub(super) fn sync(&mut self, now: Instant, current: u32, value: Option<Milli>) -> Decision {
         let at = now.saturating_duration_since(self.started);
-        let sync = self.memory.sync(&self.spec, &seen(value, current), at);
+        let sync = self.memory.sync(&self.spec, &observe(value, current), at);
         Decision {
             desired: desired(&self.spec, value, current),
             replicas: sync.replicas.unwrap_or(current),

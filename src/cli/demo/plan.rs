@@ -1,4 +1,4 @@
-//! What happens when: everything the demo does in time, as shares of its length. Pure.
+//! The schedule of the demo, in shares of its length. Pure.
 
 use std::time::Duration;
 
@@ -8,37 +8,35 @@ use crate::model::hpa::controller::{
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::units::quantity::Milli;
 
-/// Records that one consumer handles in a second.
+/// Records that one consumer handles per second.
 pub(super) const RECORDS_PER_SECOND: u32 = 100;
 
-/// The HPA's target: lag that one replica may have.
+/// The HPA's target: lag per replica.
 pub(super) const LAG_PER_REPLICA: u32 = 100;
 
-/// So far above the partitions is the HPA's own maximum: what holds it at the partitions is not that.
+/// How far the HPA's maximum is above the partitions, so that it is not what limits the replicas.
 const MAX_ABOVE: u32 = 8;
 
-/// The shortest demo in which replicas can go up and come down again: a rebalance takes seconds
-/// whatever the rest does.
+/// Minimum length in which replicas can go up and down again: rebalances take seconds in any case.
 pub(super) const SHORTEST: Duration = Duration::from_secs(20);
 
-/// The longest: the embedded broker keeps 100,000 records of a partition.
+/// Maximum length: the mock broker keeps 100,000 records per partition.
 pub(super) const LONGEST: Duration = Duration::from_secs(30 * 60);
 
-/// What the producer is doing.
+/// Phases of the producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// A load that one consumer keeps up with.
+    /// A load that one consumer can handle.
     Base,
-    /// Far more than all partitions' consumers keep up with.
+    /// Far more than the consumers of all partitions can handle.
     Surge,
     /// A trickle.
     Quiet,
-    /// Nothing, so that what is left is read before the end.
+    /// Nothing, so that the rest is consumed before the end.
     Still,
 }
 
 impl Phase {
-    /// Its name, for people.
     pub(super) fn name(self) -> &'static str {
         match self {
             Phase::Base => "base load",
@@ -49,17 +47,16 @@ impl Phase {
     }
 }
 
-/// The demo's plan.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
-    /// How long it takes from its first record.
+    /// Length from the first record on.
     pub(super) length: Duration,
     /// The topic's partitions.
     pub(super) partitions: u32,
 }
 
 impl Plan {
-    /// What the producer does at `at`.
+    /// The phase at `at`.
     pub(super) fn phase(&self, at: Duration) -> Phase {
         let still = (self.length / 10).max(Duration::from_secs(3));
         if at < self.share(15) {
@@ -73,19 +70,19 @@ impl Plan {
         }
     }
 
-    /// Records produced in a second of `phase`.
+    /// Records produced per second.
     pub(super) fn rate(&self, phase: Phase) -> u32 {
         match phase {
             Phase::Base => RECORDS_PER_SECOND / 2,
-            // In 15 % of the time what takes all useful consumers 20 % of it.
+            // In 15 % of the time, records for 20 % of the time of all useful consumers.
             Phase::Surge => self.partitions * RECORDS_PER_SECOND * 4 / 3,
-            // So little that the pause of a rebalance piles up less than one replica's worth.
+            // So little that a rebalance accumulates less than one replica's worth.
             Phase::Quiet => RECORDS_PER_SECOND / 10,
             Phase::Still => 0,
         }
     }
 
-    /// How often the HPA looks.
+    /// Interval of the HPA's syncs.
     pub(super) fn sync_period(&self) -> Duration {
         let seconds = if self.length < Duration::from_secs(60) {
             1
@@ -100,7 +97,8 @@ impl Plan {
         Milli::from_units(u64::from(LAG_PER_REPLICA))
     }
 
-    /// `behavior.scaleDown.stabilizationWindowSeconds`: down only to the most that was wanted in it.
+    /// `behavior.scaleDown.stabilizationWindowSeconds`: scales down to the highest recommendation
+    /// in this time.
     pub(super) fn down_window(&self) -> Duration {
         let seconds = (self.length / 9).as_secs().clamp(2, 30);
         Duration::from_secs(seconds)

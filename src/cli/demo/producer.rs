@@ -21,10 +21,10 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    /// Produces by `plan`, which begins at `start`.
+    /// Produces following `plan` from `start` on.
     ///
     /// # Errors
-    /// A client that cannot be made.
+    /// A client that cannot be created.
     pub(super) fn start(
         bootstrap: &str,
         topic: &'static str,
@@ -33,10 +33,10 @@ impl Producer {
     ) -> anyhow::Result<Self> {
         let client: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
-            // The embedded broker answers a fetch with one batch, so batches have to be large.
+            // The mock broker returns one batch per fetch, so batches must be large.
             .set("linger.ms", "250")
             .create()
-            .context("cannot make a producer")?;
+            .context("cannot create a producer")?;
         let (produced, stop) = (
             Arc::new(AtomicU64::new(0)),
             Arc::new(AtomicBool::new(false)),
@@ -58,7 +58,7 @@ impl Producer {
         self.produced.load(Ordering::Relaxed)
     }
 
-    /// Tells it to stop and gives its thread.
+    /// Stops producing and returns the thread.
     pub(super) fn stop(self) -> JoinHandle<()> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread
@@ -90,19 +90,19 @@ fn produce(
                 .partition(*partition)
                 .payload("an order");
             if client.send(record).is_err() {
-                // The queue is full: the rest is owed until there is room.
+                // The queue is full: send the rest later.
                 break;
             }
             produced.fetch_add(1, Ordering::Relaxed);
             owed -= 1000;
         }
     }
-    // Nobody waits for what is still on its way.
+    // Do not wait long for records in flight.
     let _ = client.flush(Duration::from_millis(500));
 }
 
-/// The partitions in the order in which records go to them. A little uneven, as keys are: of fifteen
-/// records four, six and five go to a first, second and third partition.
+/// Order of partitions for records. Slightly uneven, as keys are: of 15 records, every three
+/// partitions get 4, 6 and 5.
 fn order(partitions: u32) -> Vec<i32> {
     let all = 0..i32::try_from(partitions).unwrap_or(i32::MAX);
     let weight = |partition: i32| [4, 6, 5][usize::try_from(partition % 3).unwrap_or(0)];

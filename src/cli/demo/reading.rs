@@ -1,4 +1,4 @@
-//! What the daemon's latest snapshot says about the demo's group. Pure.
+//! Reads the demo's group from the daemon's latest snapshot. Pure.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Moment, Offset, TopicName};
 
-/// One partition; `None` where unknown, or nothing is committed.
+/// A partition; `None` where unknown or without a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PartitionRow {
     pub(super) committed: Option<Offset>,
@@ -17,28 +17,28 @@ pub(super) struct PartitionRow {
     pub(super) lag: Option<Lag>,
 }
 
-/// One look at the group.
+/// The group at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct DemoReading {
     pub(super) rows: Vec<PartitionRow>,
-    /// Messages behind, in all.
+    /// Total lag in messages.
     pub(super) lag: Option<Lag>,
-    /// The most replicas that can be useful.
+    /// Useful parallelism.
     pub(super) ceiling: Option<u32>,
-    /// Whether the value served is cut to what the ceiling is worth.
+    /// Whether the served value is clamped to the ceiling.
     pub(super) capped: bool,
-    /// Why the metric is an error, where it is.
+    /// Why the metric fails, if so.
     pub(super) unknown: Option<String>,
 }
 
-/// Where the group is found in a snapshot.
+/// The group's place in a snapshot.
 pub(super) struct PartitionPlace {
     pub(super) cluster: ClusterName,
     pub(super) group: GroupId,
     pub(super) topic: TopicName,
 }
 
-/// Looks at the group at `place`, and at the answer to the HPA's `question`.
+/// Reads the group at `place` and evaluates the HPA's query.
 pub(super) fn read(
     snapshot: &LagSnapshot,
     place: &PartitionPlace,

@@ -1,4 +1,4 @@
-//! What a run came to: its ticks so far, its summary, and both as JSON. Pure.
+//! Report of a run: ticks so far and summary, also as JSON. Pure.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::screen::{Frame, Links};
 use crate::model::units::newtypes::Lag;
 use crate::model::units::quantity::Milli;
 
-/// Ticks that are kept for the drawings: the longest run at two a second.
+/// Maximum ticks kept for the charts: the longest run at two per second.
 const TICKS_MAX: usize = 2 * 60 * 30 + 60;
 
 /// The run so far.
@@ -22,30 +22,30 @@ pub(super) struct Report {
     counts: Vec<u64>,
     partition_peak: u64,
     lag_peak: u64,
-    /// The last that was known; the end may fall on a moment when nothing is.
+    /// The last known lag; at the end it may be unknown.
     lag_last: Option<u64>,
     replicas_last: u32,
     replicas_max: u32,
     uncapped_max: u32,
 }
 
-/// What a run came to.
+/// Summary of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Summary {
     pub(super) partitions: u32,
     pub(super) replicas_max: u32,
     pub(super) replicas_final: u32,
-    /// The most replicas that the HPA would have run without the cap.
+    /// Maximum replicas that the HPA would have run without the cap.
     pub(super) uncapped_max: u32,
     pub(super) lag_peak: u64,
     pub(super) lag_final: Option<u64>,
     pub(super) produced: u64,
-    /// Records handled, those that were handled again after a rebalance too.
+    /// Records handled, including repeats after a rebalance.
     pub(super) consumed: u64,
     pub(super) rebalances: u64,
 }
 
-/// One tick, for machines.
+/// A tick as JSON.
 #[derive(Serialize)]
 struct Tick {
     t_seconds: f64,
@@ -75,7 +75,7 @@ impl Report {
         }
     }
 
-    /// Takes in what was seen at `at`, and says what is to be shown.
+    /// Records a reading at `at` and returns the frame to display.
     pub(super) fn record(
         &mut self,
         at: Duration,
@@ -89,7 +89,7 @@ impl Report {
         self.lag_peak = self.lag_peak.max(lag.unwrap_or(0));
         let of_rows = reading.rows.iter().filter_map(|row| row.lag);
         let highest = of_rows.map(|lag| lag.0).max().unwrap_or(0);
-        // A bar is not full of a handful of records.
+        // Keeps a handful of records from filling a bar.
         let floor = u64::from(LAG_PER_REPLICA);
         self.partition_peak = self.partition_peak.max(highest).max(floor);
         let uncapped = hpa::desired(&spec, lag.map(Milli::from_units), replicas);
@@ -119,7 +119,7 @@ impl Report {
         }
     }
 
-    /// What it came to.
+    /// Returns the summary.
     pub(super) fn summary(&self, produced: u64, consumed: u64, rebalances: u64) -> Summary {
         Summary {
             partitions: self.plan.partitions,
@@ -139,7 +139,7 @@ impl Frame {
     /// One JSON object on one line.
     pub(super) fn json(&self) -> serde_json::Result<String> {
         serde_json::to_string(&Tick {
-            // Tenths are as fine as it is known.
+            // Tenths of a second are precise enough.
             t_seconds: Duration::from_millis(millis(self.at) / 100 * 100).as_secs_f64(),
             phase: self.phase.name(),
             lag: self.reading.lag,
@@ -167,7 +167,6 @@ impl Summary {
         serde_json::to_string(&Last { summary: self })
     }
 
-    /// For people.
     pub(super) fn text(&self) -> String {
         let lag = self
             .lag_final

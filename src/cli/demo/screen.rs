@@ -1,4 +1,4 @@
-//! How the demo looks: a frame for a terminal, a line for a log, from one state. Pure.
+//! Renders the demo: a frame for a terminal, a line for a log. Pure.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -6,51 +6,51 @@ use std::time::Duration;
 use super::plan::Phase;
 use super::reading::DemoReading;
 
-/// What the terminal can show.
+/// Capabilities of the terminal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Style {
-    /// Whether blocks can be shown; else ASCII.
+    /// Whether to use block characters instead of ASCII.
     pub(super) unicode: bool,
     pub(super) colour: bool,
     /// Columns.
     pub(super) width: usize,
 }
 
-/// Everything that is shown at one moment.
+/// Everything displayed at one time.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) at: Duration,
     pub(super) length: Duration,
     pub(super) phase: Phase,
     pub(super) reading: DemoReading,
-    /// Consumers that run.
+    /// Running consumers.
     pub(super) replicas: u32,
-    /// What the HPA wants of the metric, before `behavior`.
+    /// Replicas proposed by the metric, before `behavior`.
     pub(super) desired: u32,
-    /// What it would want of the lag as it is.
+    /// Replicas that the unclamped lag would propose.
     pub(super) uncapped: u32,
     pub(super) min: u32,
     pub(super) max: u32,
     pub(super) per_replica: u32,
-    /// How long the HPA waits before it removes replicas.
+    /// The HPA's stabilization window for scaling down.
     pub(super) down_window: Duration,
-    /// The largest lag of one partition so far: the length of a whole bar.
+    /// Largest lag of a partition so far: the length of a full bar.
     pub(super) partition_peak: u64,
-    /// Total lag so far, one entry a tick.
+    /// Total lag, one entry per tick.
     pub(super) lags: Vec<u64>,
-    /// Replicas so far, one entry a tick.
+    /// Replicas, one entry per tick.
     pub(super) counts: Vec<u64>,
     pub(super) links: Links,
 }
 
-/// Where to look for oneself.
+/// URLs to explore.
 #[derive(Clone, Debug)]
 pub(super) struct Links {
-    /// The metric, from the external metrics API.
+    /// URL of the metric in the external metrics API.
     pub(super) metric: String,
-    /// Prometheus' page.
+    /// URL of the Prometheus metrics.
     pub(super) metrics: String,
-    /// The group, to find in it.
+    /// The group to search for in them.
     pub(super) group: String,
 }
 
@@ -69,11 +69,11 @@ impl Links {
 /// Width of the numbers left of the bars.
 const NUMBERS: usize = 47;
 
-/// Width of the drawings of a whole run.
+/// Width of the charts of a whole run.
 const HISTORY: usize = 44;
 
 impl Frame {
-    /// Why there are as many replicas as there are.
+    /// Explains the current number of replicas.
     pub(super) fn reason(&self) -> String {
         let ceiling = self.reading.ceiling.unwrap_or_default();
         let lag = self.reading.lag.map_or(0, |lag| lag.0);
@@ -96,7 +96,7 @@ impl Frame {
         }
     }
 
-    /// One line, for where there is no terminal.
+    /// One line, for output that is not a terminal.
     pub(super) fn line(&self) -> String {
         let number = |n: Option<u64>| n.map_or_else(|| "-".into(), |n| n.to_string());
         format!(
@@ -111,7 +111,7 @@ impl Frame {
         )
     }
 
-    /// The whole picture.
+    /// Renders the whole frame.
     pub(super) fn render(&self, style: Style) -> String {
         let mut out = String::new();
         let paint = |code: &str, text: String| {
@@ -191,7 +191,7 @@ fn bar(value: u64, whole: u64, width: usize, unicode: bool) -> String {
     format!("{}{part}", full.repeat(length / steps))
 }
 
-/// What `samples` were over the part of a run that has passed, in a line as long as the whole run.
+/// A chart of `samples` over the elapsed part of a run; a whole run fills the width.
 fn sparkline(samples: &[u64], length: Duration, at: Duration, unicode: bool) -> String {
     const BLOCKS: [&str; 8] = ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
     const ASCII: [&str; 8] = ["_", ".", "-", "~", "=", "+", "*", "#"];

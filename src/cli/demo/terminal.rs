@@ -1,4 +1,4 @@
-//! Where the demo shows itself: redrawn in place on a terminal, line by line elsewhere.
+//! Output of the demo: redrawn in place on a terminal, line by line elsewhere.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -9,30 +9,30 @@ use super::report::Summary;
 use super::screen::{Frame, Links, Style};
 use crate::cli::Output;
 
-/// To a screen of its own, without a cursor; and back, with it.
+/// Switches to the alternate screen without a cursor, and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
-/// What a terminal has that says nothing.
+/// Width of a terminal that does not report it.
 const WIDTH: u16 = 80;
 
-/// Where the demo shows itself.
+/// An output of the demo.
 pub(super) enum View {
-    /// A terminal, redrawn.
+    /// A redrawn terminal.
     Live(LiveTerminal),
-    /// A line a tick.
+    /// A line per tick.
     Lines,
-    /// A JSON object a tick, after this.
+    /// A JSON object per tick, preceded by this text.
     Json(&'static str),
 }
 
-/// A terminal that has been taken over, given back when dropped.
+/// A terminal on its alternate screen, restored when dropped.
 pub(super) struct LiveTerminal {
     style: Style,
     entered: bool,
 }
 
-/// A stream of lines: a table for people, or a JSON object each.
+/// Parses the output format: table or JSON lines.
 pub(super) fn output() -> impl TypedValueParser<Value = Output> {
     PossibleValuesParser::new(["table", "json"]).map(|text| match text.as_str() {
         "json" => Output::Json,
@@ -44,7 +44,7 @@ impl View {
     pub(super) fn open(output: Output) -> Self {
         match output {
             Output::Json => View::Json(""),
-            // JSON is YAML, but for what tells one document from the next.
+            // JSON is valid YAML, apart from the document separator.
             Output::Yaml => View::Json("---\n"),
             Output::Table if io::stdout().is_terminal() => {
                 let mut live = LiveTerminal {
@@ -58,18 +58,18 @@ impl View {
         }
     }
 
-    /// Tells where to look for oneself, where the frames do not.
+    /// Prints the URLs where frames do not show them.
     ///
     /// # Errors
     /// Standard output cannot be written.
     pub(super) fn begin(&self, links: &Links) -> anyhow::Result<bool> {
         match self {
             View::Live(_) | View::Json(_) => Ok(true),
-            View::Lines => Ok(written(&format!("{}\n", links.text()))?),
+            View::Lines => Ok(write_stdout(&format!("{}\n", links.text()))?),
         }
     }
 
-    /// How often there is something new to show.
+    /// Interval between frames.
     pub(super) fn tick(&self) -> Duration {
         match self {
             View::Live(_) => Duration::from_millis(500),
@@ -77,7 +77,7 @@ impl View {
         }
     }
 
-    /// Shows a frame. `false` where nobody reads any more.
+    /// Displays a frame. Returns `false` if the reader is gone.
     ///
     /// # Errors
     /// Standard output cannot be written.
@@ -90,10 +90,10 @@ impl View {
             View::Lines => format!("{}\n", frame.line()),
             View::Json(before) => format!("{before}{}\n", frame.json()?),
         };
-        Ok(written(&text)?)
+        Ok(write_stdout(&text)?)
     }
 
-    /// Shows the last frame and the summary.
+    /// Displays the last frame and the summary.
     ///
     /// # Errors
     /// Standard output cannot be written.
@@ -106,11 +106,11 @@ impl View {
             View::Lines => format!("\n{}", summary.text()),
             View::Json(before) => format!("{before}{}\n", summary.json()?),
         };
-        written(&text)?;
+        write_stdout(&text)?;
         Ok(())
     }
 
-    /// Gives the terminal back.
+    /// Restores the terminal.
     pub(super) fn close(&mut self) {
         if let View::Live(live) = self {
             live.leave();
@@ -121,19 +121,20 @@ impl View {
 impl LiveTerminal {
     fn enter(&mut self) {
         self.entered = true;
-        // Where it cannot be written, the first frame says so.
-        let _ = written(&format!(
+        // A failure will show with the first frame.
+        let _ = write_stdout(&format!(
             "{ENTER}\x1b[H\x1b[2Jlagwise demo: starting an embedded Kafka ...\n"
         ));
     }
 
     fn leave(&mut self) {
         if std::mem::take(&mut self.entered) {
-            let _ = written(LEAVE);
+            let _ = write_stdout(LEAVE);
         }
     }
 
-    /// The picture over the one before: line by line, each cleared to its end, so that nothing flickers.
+    /// Draws over the previous picture line by line, clearing each line's end, so that nothing
+    /// flickers.
     fn redraw(&self, picture: &str) -> String {
         let lines: String = picture
             .lines()
@@ -149,8 +150,8 @@ impl Drop for LiveTerminal {
     }
 }
 
-/// Whether there still was a reader.
-fn written(text: &str) -> io::Result<bool> {
+/// Writes to standard output; `false` if the reader is gone.
+fn write_stdout(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),

@@ -113,11 +113,11 @@ fn a_clamped_value_and_an_hpa_without_behavior() {
     let explained = explained(&hpa, SECOND * 12);
     assert!(!explained.is_unknown());
     insta::assert_snapshot!(text::render(&explained));
-    let json = Output::Json.written(&explained).unwrap().unwrap();
+    let json = Output::Json.serialize(&explained).unwrap().unwrap();
     insta::assert_snapshot!("a_clamped_value_json", json);
     insta::assert_snapshot!(
         "a_clamped_value_yaml",
-        Output::Yaml.written(&explained).unwrap().unwrap()
+        Output::Yaml.serialize(&explained).unwrap().unwrap()
     );
     // What a daemon sends is what is read of it.
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What `lagwise lag` prints: a partition as a row, rows as a table.
+//! Output of `lagwise lag`: one row per partition.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::model::lag::cluster_snapshot::TopicLag;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::units::newtypes::{GroupId, Lag, Offset, TopicName};
 
-/// One partition of a group, as printed.
+/// A partition of a group.
 #[derive(Debug, Serialize)]
 pub(super) struct TableRow<'a> {
     pub(super) cluster: &'a str,
@@ -23,17 +23,17 @@ pub(super) struct TableRow<'a> {
     pub(super) committed_offset: Option<Offset>,
     pub(super) log_end_offset: Option<Offset>,
     pub(super) lag: Option<Lag>,
-    /// How old the first message is that the group has not read.
+    /// Age of the oldest unread message.
     pub(super) lag_seconds: Option<f64>,
     pub(super) lag_seconds_is_lower_bound: bool,
-    /// Which rule made the lag, or which fault keeps it unknown.
+    /// The lag rule applied, or the fault.
     pub(super) rule: &'static str,
     pub(super) note: Option<String>,
-    /// Of the group, on all its topics that were read.
+    /// Of the group over all topics that were read.
     pub(super) useful_parallelism: Option<Parallelism>,
 }
 
-/// A partition as printed.
+/// Builds the row of a partition.
 pub(super) fn row<'a>(
     cluster: &'a str,
     group: &'a GroupId,
@@ -49,7 +49,7 @@ pub(super) fn row<'a>(
     let found = found.unwrap_or(Err(Fault::NoAnswer));
     let (lag, note) = match (committed, found) {
         (_, Err(fault)) => (None, Some(fault.to_string())),
-        // What lag it stands for depends on where its consumers begin, which only they know.
+        // The lag depends on where the consumers will start, which only they know.
         (Ok(None), _) => (None, Some("no commit".into())),
         (_, Ok(lag @ PartitionLag::Lost(_))) => {
             let lost = read.lost(partition).unwrap_or_default();
@@ -80,7 +80,7 @@ pub(super) fn row<'a>(
     }
 }
 
-/// All partitions as a table, and their sum.
+/// Formats all partitions as a table with a total.
 pub(super) fn table(rows: &[TableRow<'_>]) -> String {
     if rows.is_empty() {
         return "no committed offsets\n".into();
@@ -143,7 +143,7 @@ pub(super) fn table(rows: &[TableRow<'_>]) -> String {
     text
 }
 
-/// What bounds the members that can have work, a line for each group.
+/// Formats the useful parallelism, one line per group.
 pub(super) fn bounds(rows: &[TableRow<'_>]) -> String {
     let mut groups: Vec<_> = rows
         .iter()
@@ -162,7 +162,8 @@ pub(super) fn bounds(rows: &[TableRow<'_>]) -> String {
     groups.into_iter().map(line).collect()
 }
 
-/// The lag in time, to the second, with `>` before a lower bound; a single reading mostly knows no more.
+/// The lag in time, in seconds; `>` marks a lower bound, which is mostly all that a single reading
+/// can tell.
 fn time(row: &TableRow<'_>) -> String {
     let Some(seconds) = row.lag_seconds else {
         return "-".into();

@@ -90,7 +90,7 @@ pub(super) fn render_codes(output: Output) -> anyhow::Result<String> {
         fix: code.fix(),
     };
     let all: Vec<_> = FindingCode::ALL.iter().map(row).collect();
-    if let Some(text) = output.written(&all)? {
+    if let Some(text) = output.serialize(&all)? {
         return Ok(text);
     }
     let mut table = Table::new();

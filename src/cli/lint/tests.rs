@@ -6,7 +6,7 @@ use super::*;
 use crate::model::findings::FindingCode;
 
 #[derive(Parser)]
-struct Cli {
+struct LintCli {
     #[command(flatten)]
     lint: LintArgs,
 }
@@ -85,7 +85,7 @@ fn files_are_checked_by_their_content() {
         render_findings(&FindingReport::sorted(&found.findings))
     );
     let yaml = Output::Yaml
-        .written(&FindingReport::sorted(&found.findings))
+        .serialize(&FindingReport::sorted(&found.findings))
         .unwrap();
     insta::assert_snapshot!("files_as_yaml", yaml.unwrap());
     assert_eq!(exit_code(&found, FailOn::Error), ExitCode::FAILURE);
@@ -183,7 +183,7 @@ fn it_has_to_be_told_what_to_look_at() {
         &["-f", "a", "--context", "c"],
     ] {
         let args = [&["lint"], args].concat();
-        assert!(Cli::try_parse_from(&args).is_err(), "{args:?}");
+        assert!(LintCli::try_parse_from(&args).is_err(), "{args:?}");
     }
     for args in [
         &["--codes"][..],
@@ -191,6 +191,6 @@ fn it_has_to_be_told_what_to_look_at() {
         &["-f", "a", "-f", "b", "--config", "c"],
     ] {
         let args = [&["lint"], args].concat();
-        assert!(Cli::try_parse_from(&args).is_ok(), "{args:?}");
+        assert!(LintCli::try_parse_from(&args).is_ok(), "{args:?}");
     }
 }

@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn what_is_printed() {
         insta::assert_snapshot!("table", table(&hpas()));
-        insta::assert_snapshot!("json", Output::Json.written(&hpas()).unwrap().unwrap());
+        insta::assert_snapshot!("json", Output::Json.serialize(&hpas()).unwrap().unwrap());
         assert_eq!(table(&[]), "no HPA has a metric of lagwise's\n");
     }
 }

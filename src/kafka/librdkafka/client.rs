@@ -1,4 +1,4 @@
-//! librdkafka clients: how they are set up, and how their callbacks reach us.
+//! Sets up librdkafka clients and receives their callbacks.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -11,49 +11,52 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
 use super::faults;
-use super::kerberos::{self, Words};
-use crate::kafka::health::Health;
-use crate::kafka::login::{TokenSettings, Tokens};
+use super::kerberos::{self, KinitOutput};
+use crate::kafka::health::ConnectionHealth;
+use crate::kafka::login::{TokenCache, TokenSettings};
 use crate::kafka::{ClientSettings, SetupError};
 
-/// How long the first token is waited for: as long as its source may take. librdkafka asks again only
-/// ten seconds after it got none.
-const TOKEN: Duration = Duration::from_secs(10);
-/// How long librdkafka is told that a token lasts, at most. It asks again after four fifths of that,
-/// which costs nothing, and so uses a token that was put right long before the wrong one expires.
-const TOLD: Duration = Duration::from_secs(20);
-/// How often it is looked for meanwhile.
-const LOOK: Duration = Duration::from_millis(50);
+/// How long to wait for the first token: as long as its source may take. If librdkafka gets none,
+/// it asks again only after ten seconds.
+const FIRST_TOKEN_WAIT: Duration = Duration::from_secs(10);
+/// Longest token lifetime reported to librdkafka. It asks again after four fifths of it, which is
+/// cheap, so a corrected token is used long before the wrong one expires.
+const MAX_REPORTED_LIFETIME: Duration = Duration::from_secs(20);
+/// How often to check for the token meanwhile.
+const TOKEN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Receives what a client says outside of calls.
-pub(super) struct Context {
-    health: Arc<Health>,
-    /// Where this client gets tickets of Kerberos.
-    words: Option<Words>,
-    tokens: Option<Arc<Tokens>>,
+/// Callbacks of a client.
+pub(super) struct ClientCallbacks {
+    health: Arc<ConnectionHealth>,
+    /// Output of the Kerberos ticket command, if this client runs it.
+    kinit_output: Option<KinitOutput>,
+    tokens: Option<Arc<TokenCache>>,
 }
 
-impl ClientContext for Context {
+impl ClientContext for ClientCallbacks {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
-    /// Called by the thread that polls, before the token at hand expires.
+    /// Called by the polling thread before the current token expires.
     fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        let tokens = self.tokens.as_ref().ok_or("there is no token source")?;
+        let tokens = self
+            .tokens
+            .as_ref()
+            .ok_or("no token source is configured")?;
         let started = Instant::now();
         let token = loop {
-            if let Some(token) = tokens.now() {
+            if let Some(token) = tokens.current() {
                 break token;
             }
             if let Some(failure) = tokens.failure() {
                 faults::report(&self.health, AUTHENTICATION, &failure.to_string());
                 return Err(failure.into());
             }
-            if started.elapsed() > TOKEN {
+            if started.elapsed() > FIRST_TOKEN_WAIT {
                 return Err("the token source has not answered yet".into());
             }
-            thread::sleep(LOOK);
+            thread::sleep(TOKEN_POLL_INTERVAL);
         };
-        let expires = token.expires.min(SystemTime::now() + TOLD);
+        let expires = token.expires.min(SystemTime::now() + MAX_REPORTED_LIFETIME);
         let expires = expires.duration_since(SystemTime::UNIX_EPOCH)?;
         Ok(OAuthToken {
             token: token.value().to_owned(),
@@ -63,43 +66,44 @@ impl ClientContext for Context {
     }
 
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // What matters of it comes as an error, too; the rest is for whoever turns debug on.
-        let told = kerberos::without_command(facility, message);
-        tracing::debug!(target: "librdkafka", facility, "{told}");
+        // Relevant messages arrive as errors too; the rest is for debugging.
+        let message = kerberos::without_command(facility, message);
+        tracing::debug!(target: "librdkafka", facility, "{message}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if let Some(words) = &self.words {
-            // Why there is no ticket explains more than that there is none.
-            words.hear();
+        if let Some(kinit_output) = &self.kinit_output {
+            // The output of kinit explains more than the error that follows from it, so report it
+            // first.
+            kinit_output.drain();
         }
         let code = code_of(&error);
         faults::report(&self.health, code, reason);
         if code == AUTHENTICATION
             && let Some(tokens) = &self.tokens
-            && let Some(token) = tokens.now()
+            && let Some(token) = tokens.current()
         {
-            tokens.refused(&token);
+            tokens.report_refusal(&token);
         }
     }
 }
 
-impl ConsumerContext for Context {}
+impl ConsumerContext for ClientCallbacks {}
 
-/// A consumer that never subscribes: it reads offsets, metadata and watermarks, no messages.
-pub(super) type LibrdkafkaClient = BaseConsumer<Context>;
+/// A consumer that never subscribes: it reads offsets, metadata and watermarks, not messages.
+pub(super) type OffsetConsumer = BaseConsumer<ClientCallbacks>;
 
-/// librdkafka's code for a login that failed (`RD_KAFKA_RESP_ERR__AUTHENTICATION`).
+/// librdkafka's code for a failed login (`RD_KAFKA_RESP_ERR__AUTHENTICATION`).
 const AUTHENTICATION: i32 = -169;
 
-/// The code of an error; librdkafka's "generic failure" where it has none.
+/// The error code; librdkafka's "generic failure" if there is none.
 pub(super) fn code_of(error: &KafkaError) -> i32 {
-    // The enum's numbers are the protocol's.
+    // The enum's values are the protocol's codes.
     error.rdkafka_error_code().map_or(-196, |code| code as i32)
 }
 
-/// Whether brokers are authenticated by the system's certificates, since the configuration names
-/// none of its own.
+/// Whether brokers are verified against the system's root certificates, because no others are
+/// configured.
 pub(super) fn trusts_system_roots(settings: &ClientSettings) -> bool {
     let has = |name: &str| settings.properties.contains_key(name);
     let protocol = settings.properties.get("security.protocol");
@@ -107,30 +111,30 @@ pub(super) fn trusts_system_roots(settings: &ClientSettings) -> bool {
     is_tls && !has("ssl.ca.location") && !has("ssl.ca.pem") && !has("ssl.ca.certificate.stores")
 }
 
-/// Sets up a client for the cluster, as a member-to-be of `group` where one is given.
+/// Creates a client for the cluster, with the group ID `group` if given.
 pub(super) fn client(
     settings: &ClientSettings,
-    health: &Arc<Health>,
+    health: &Arc<ConnectionHealth>,
     group: Option<&str>,
-) -> Result<LibrdkafkaClient, SetupError> {
+) -> Result<OffsetConsumer, SetupError> {
     let refused = |reason| SetupError {
         cluster: settings.name.clone(),
         reason,
     };
     let by_kerberos = kerberos::is_asked_for(settings);
     let mut config = ClientConfig::new();
-    // Defaults that a property of the configuration may override.
+    // Defaults that the configuration may override.
     config.set("client.id", "lagwise");
     if group.is_none() {
-        // A request that waits for a connection has librdkafka try anew twice in this time, whatever
-        // the backoff has grown to: by its default, every 50 ms. A group's client is asked only once
-        // this one has an answer, and then its first read must not wait.
+        // While a request waits for a connection, librdkafka retries twice per backoff, by default
+        // every 50 ms, whatever the backoff has grown to. A group's client is used only after this
+        // one got an answer, and its first read must not wait, so it keeps the default.
         config.set("reconnect.backoff.ms", "1000");
     }
     config.set("reconnect.backoff.max.ms", "5000");
     config.set("log.connection.close", "false");
     if trusts_system_roots(settings) {
-        // The OpenSSL that is linked in knows no distribution's paths; librdkafka does.
+        // The linked OpenSSL knows no distribution's certificate paths; librdkafka does.
         config.set("ssl.ca.location", "probe");
     }
     // Nothing is produced, and a codec for it may not be built in.
@@ -138,35 +142,37 @@ pub(super) fn client(
     for (name, value) in settings.properties.iter().filter(|(name, _)| is_used(name)) {
         config.set(name, value);
     }
-    // What keeps reading free of side effects is not up to the configuration.
+    // Settings that keep reads free of side effects cannot be overridden.
     config.set("allow.auto.create.topics", "false");
     config.set("enable.auto.commit", "false");
     config.set("enable.auto.offset.store", "false");
-    // Otherwise fetching committed offsets waits for open transactions to end.
+    // Otherwise fetching committed offsets waits for open transactions.
     config.set("isolation.level", "read_uncommitted");
     if let Some(group) = group {
         config.set("group.id", group);
     }
     let listens = by_kerberos && group.is_none();
-    let words = listens.then(|| Words::listen(settings, health)).flatten();
-    if let Some(words) = &words {
-        match words.command(settings) {
+    let kinit_output = listens
+        .then(|| KinitOutput::start(settings, health))
+        .flatten();
+    if let Some(kinit_output) = &kinit_output {
+        match kinit_output.command(settings) {
             Some(command) => config.set(kerberos::COMMAND, command),
-            None => config.set(kerberos::EVERY, "0"),
+            None => config.set(kerberos::RELOGIN_INTERVAL, "0"),
         };
     } else if by_kerberos && group.is_some() {
-        // The process has one ticket for all, and the cluster's own client keeps it fresh.
-        config.set(kerberos::EVERY, "0");
+        // The ticket is shared by the process and refreshed by the cluster's main client.
+        config.set(kerberos::RELOGIN_INTERVAL, "0");
     }
     let tokens = settings.token.as_ref().and_then(TokenSettings::tokens);
-    let made = config.create_with_context(Context {
+    let made = config.create_with_context(ClientCallbacks {
         health: Arc::clone(health),
-        words,
+        kinit_output,
         tokens: tokens.cloned(),
     });
     made.map_err(|error| {
         refused(match error {
-            // Its Display would show the value, which may be a secret.
+            // `Display` would show the value, which may be a secret.
             KafkaError::ClientConfig(_, reason, name, _) => format!("property {name}: {reason}"),
             other => other.to_string(),
         })

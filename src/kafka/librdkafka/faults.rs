@@ -1,12 +1,12 @@
-//! librdkafka's error codes and reasons -> faults.
+//! Maps librdkafka's error codes and reasons to faults.
 
 use std::time::Instant;
 
 use crate::kafka::codes;
-use crate::kafka::health::Health;
+use crate::kafka::health::ConnectionHealth;
 use crate::model::kafka::fault::Fault;
 
-/// The fault for an error code: a broker's where positive, librdkafka's own where negative
+/// Maps an error code to a fault: a broker's code if positive, librdkafka's own if negative
 /// (`rd_kafka_resp_err_t`).
 pub(super) fn fault_of(code: i32) -> Fault {
     match code {
@@ -22,26 +22,30 @@ pub(super) fn fault_of(code: i32) -> Fault {
     }
 }
 
-/// A client reported an error on a connection.
-pub(super) fn report(health: &Health, code: i32, reason: &str) {
-    // "All brokers are down" repeats what each broker's own error said better.
+/// Records an error on a connection.
+pub(super) fn report(health: &ConnectionHealth, code: i32, reason: &str) {
+    // "All brokers are down" adds nothing to the errors of each broker.
     if code != -187 {
-        health.report(kind_of(code, reason), plain(reason), Instant::now());
+        health.report(
+            fault_of_error(code, reason),
+            without_timing(reason),
+            Instant::now(),
+        );
     }
 }
 
-/// The fault for an error on a connection.
-fn kind_of(code: i32, reason: &str) -> Fault {
+/// Maps an error on a connection to a fault.
+fn fault_of_error(code: i32, reason: &str) -> Fault {
     match fault_of(code) {
-        // With TLS 1.3 a broker refuses a client's certificate after the handshake, as the client
-        // sees it; its alert is then a failure to receive.
+        // With TLS 1.3 a broker rejects a client certificate after the handshake, so its alert
+        // appears as a failure to receive.
         Fault::Unreachable if reason.contains("SSL alert number") => Fault::Tls,
         fault => fault,
     }
 }
 
-/// A reason without what changes from one time to the next ("after 3ms in state CONNECT").
-fn plain(reason: &str) -> &str {
+/// Strips the part of a reason that changes every time ("after 3ms in state CONNECT").
+fn without_timing(reason: &str) -> &str {
     let end = reason.find(" (after ").unwrap_or(reason.len());
     reason.get(..end).unwrap_or(reason).trim()
 }
@@ -53,19 +57,19 @@ mod tests {
     #[test]
     fn an_alert_is_a_refusal() {
         let given = "ssl://k:9093/bootstrap: Receive failed: error:0A000412:SSL routines::ssl/tls alert bad certificate: SSL alert number 42 (after 3ms in state APIVERSION_QUERY)";
-        assert_eq!(kind_of(-195, given), Fault::Tls);
+        assert_eq!(fault_of_error(-195, given), Fault::Tls);
         let cut_off = "ssl://k:9093/1: Receive failed: error:0A000126:SSL routines::unexpected eof while reading";
-        assert_eq!(kind_of(-195, cut_off), Fault::Unreachable);
+        assert_eq!(fault_of_error(-195, cut_off), Fault::Unreachable);
     }
 
     #[test]
     fn reasons_lose_what_changes() {
         let given = "sasl_plaintext://k:9093/bootstrap: SASL authentication error: no (after 307ms in state AUTH_REQ, 5 identical error(s) suppressed)";
         assert_eq!(
-            plain(given),
+            without_timing(given),
             "sasl_plaintext://k:9093/bootstrap: SASL authentication error: no"
         );
-        assert_eq!(plain("as it is"), "as it is");
+        assert_eq!(without_timing("as it is"), "as it is");
     }
 
     #[test]

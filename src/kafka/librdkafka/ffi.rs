@@ -1,11 +1,11 @@
-//! The only unsafe code: calls of librdkafka's C interface that the `rdkafka` crate does not wrap.
+//! The only unsafe code: calls of librdkafka's C API that the `rdkafka` crate does not wrap.
 //!
-//! Why they are needed: `rd_kafka_ListOffsets` answers for each partition by itself and costs one
-//! request per leader, where the wrapped calls are all-or-nothing or cost two requests per
-//! partition; `rd_kafka_ListConsumerGroups` answers for each broker by itself.
+//! `rd_kafka_ListOffsets` returns a result per partition with one request per leader, where the
+//! wrapped calls are all-or-nothing or cost two requests per partition;
+//! `rd_kafka_ListConsumerGroups` returns a result per broker.
 //!
-//! Error codes are read as plain integers throughout: a broker may send a code that the generated
-//! Rust enum does not have, and such a value of an enum would be undefined behaviour.
+//! Error codes are read as plain integers: a broker may send a code that the generated Rust enum
+//! lacks, and such an enum value would be undefined behaviour.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -18,10 +18,10 @@ use rdkafka::{TopicPartitionList, bindings as rd};
 
 use crate::model::units::newtypes::Partition;
 
-/// librdkafka's code for "no answer in time" (`RD_KAFKA_RESP_ERR__TIMED_OUT`).
+/// librdkafka's code for a timeout (`RD_KAFKA_RESP_ERR__TIMED_OUT`).
 pub(super) const TIMED_OUT: i32 = -185;
 
-/// Which offset of a log is asked for; the numbers are the protocol's (`ListOffsets`, KIP-79).
+/// Which offset of a log to read; the values are the protocol's (`ListOffsets`, KIP-79).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum OffsetSpec {
     /// The log start offset.
@@ -30,7 +30,7 @@ pub(super) enum OffsetSpec {
     Latest,
     /// The last stable offset.
     Stable,
-    /// The first record that is not older than that, in milliseconds since 1970.
+    /// The first record at or after this time, in milliseconds since 1970.
     At(i64),
 }
 
@@ -44,16 +44,16 @@ impl OffsetSpec {
     }
 }
 
-/// Partitions asked for together, and what is asked.
+/// Partitions to request together, and which offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Chunk<'a> {
+pub(super) struct PartitionChunk<'a> {
     pub(super) spec: OffsetSpec,
     pub(super) partitions: Vec<(&'a str, Partition)>,
 }
 
-/// An entry of a topic-partition list: the offset and the error code, 0 for none.
+/// An entry of a topic-partition list; `code` is 0 for no error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OffsetEntry<'a> {
+pub(super) struct ListEntry<'a> {
     pub(super) topic: &'a str,
     pub(super) partition: Partition,
     pub(super) offset: i64,
@@ -70,24 +70,24 @@ mod raw {
     }
 }
 
-/// A queue that belongs to one call.
-struct Queue(NonNull<rd::rd_kafka_queue_t>);
+/// A queue for the results of one call.
+struct EventQueue(NonNull<rd::rd_kafka_queue_t>);
 
-impl Queue {
+impl EventQueue {
     fn new<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Self> {
         // SAFETY: the handle is valid as long as the consumer that is borrowed here.
         NonNull::new(unsafe { rd::rd_kafka_queue_new(consumer.client().native_ptr()) }).map(Self)
     }
 
-    /// The next event, or `None` at the deadline.
-    fn next(&self, deadline: Instant) -> Option<FfiEvent> {
+    /// Waits for the next event; `None` at the deadline.
+    fn next(&self, deadline: Instant) -> Option<QueueEvent> {
         let left = milliseconds(deadline.saturating_duration_since(Instant::now()));
         // SAFETY: the queue is valid until dropped; the event is owned by the caller.
-        NonNull::new(unsafe { rd::rd_kafka_queue_poll(self.0.as_ptr(), left) }).map(FfiEvent)
+        NonNull::new(unsafe { rd::rd_kafka_queue_poll(self.0.as_ptr(), left) }).map(QueueEvent)
     }
 }
 
-impl Drop for Queue {
+impl Drop for EventQueue {
     fn drop(&mut self) {
         // SAFETY: made by rd_kafka_queue_new and destroyed once. Answers that come later hold
         // their own reference and are discarded by librdkafka.
@@ -95,10 +95,10 @@ impl Drop for Queue {
     }
 }
 
-/// An event taken from a queue.
-struct FfiEvent(NonNull<rd::rd_kafka_event_t>);
+/// An event from a queue.
+struct QueueEvent(NonNull<rd::rd_kafka_event_t>);
 
-impl FfiEvent {
+impl QueueEvent {
     /// The error code of the request as a whole; 0 for none.
     fn code(&self) -> i32 {
         // SAFETY: the event is valid until dropped.
@@ -111,7 +111,7 @@ impl FfiEvent {
     }
 }
 
-impl Drop for FfiEvent {
+impl Drop for QueueEvent {
     fn drop(&mut self) {
         // SAFETY: taken from a queue, destroyed once; nothing borrowed from it outlives it.
         unsafe { rd::rd_kafka_event_destroy(self.0.as_ptr()) }
@@ -152,7 +152,7 @@ impl AdminOptions {
 }
 
 impl AdminOptions {
-    /// Asks for the last stable offset where it would be the high watermark.
+    /// Requests the last stable offset instead of the high watermark.
     fn read_committed(&self) {
         // SAFETY: the options are valid. The error that may be returned, null for none, is destroyed
         // by the call that takes either.
@@ -172,36 +172,38 @@ impl Drop for AdminOptions {
     }
 }
 
-/// At least 1: to librdkafka 0 means "the default" in some places, "do not wait" in others.
+/// Milliseconds, at least 1: to librdkafka 0 means "the default" in some calls and "do not wait" in
+/// others.
 fn milliseconds(duration: Duration) -> c_int {
     c_int::try_from(duration.as_millis())
         .unwrap_or(c_int::MAX)
         .max(1)
 }
 
-/// Asks for an offset of each partition, all chunks at once, and waits for the answers.
+/// Reads an offset of each partition, all chunks in parallel.
 ///
-/// Each chunk should hold partitions of one leader, so that a broker that is down costs its own
-/// partitions only, and at most a few hundred: librdkafka's work is quadratic in a chunk's length.
-/// The result has the chunks' shape; a partition without an answer has [`TIMED_OUT`]. Blocks until
-/// the deadline at most; a broker may take `lasts` to answer before librdkafka doubts its connection.
+/// A chunk should hold partitions of one leader, so that a broker that is down costs only its own
+/// partitions, and at most a few hundred, because librdkafka's work is quadratic in a chunk's
+/// length. The result has the shape of `chunks`; a partition without an answer has [`TIMED_OUT`].
+/// Blocks until the deadline at most; a broker may take `timeout` before librdkafka considers its
+/// connection dead.
 pub(super) fn list_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
-    chunks: &[Chunk<'_>],
+    chunks: &[PartitionChunk<'_>],
     deadline: Instant,
-    lasts: Duration,
+    timeout: Duration,
 ) -> Vec<Vec<Result<i64, i32>>> {
     let mut results: Vec<Vec<_>> = chunks
         .iter()
         .map(|chunk| vec![Err(TIMED_OUT); chunk.partitions.len()])
         .collect();
-    let Some(queue) = Queue::new(consumer) else {
+    let Some(queue) = EventQueue::new(consumer) else {
         return results;
     };
     let mut waiting: usize = 0;
     for (i, chunk) in chunks.iter().enumerate() {
         let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
-        let Some(options) = AdminOptions::new(consumer, operation, lasts, i) else {
+        let Some(options) = AdminOptions::new(consumer, operation, timeout, i) else {
             continue;
         };
         if chunk.spec == OffsetSpec::Stable {
@@ -238,7 +240,7 @@ pub(super) fn list_offsets<C: ConsumerContext>(
     results
 }
 
-fn offsets_of(event: &FfiEvent, chunk: &[(&str, Partition)], result: &mut [Result<i64, i32>]) {
+fn offsets_of(event: &QueueEvent, chunk: &[(&str, Partition)], result: &mut [Result<i64, i32>]) {
     let code = event.code();
     if code != 0 {
         result.fill(Err(code));
@@ -278,12 +280,12 @@ fn offsets_of(event: &FfiEvent, chunk: &[(&str, Partition)], result: &mut [Resul
 /// Reads one entry.
 ///
 /// # Safety
-/// `at` points to a valid entry that lives, unchanged, for `'a`.
-unsafe fn entry<'a>(at: *const rd::rd_kafka_topic_partition_t) -> OffsetEntry<'a> {
+/// `at` points to a valid entry that lives unchanged for `'a`.
+unsafe fn entry<'a>(at: *const rd::rd_kafka_topic_partition_t) -> ListEntry<'a> {
     // SAFETY: promised by the caller. The code is read as an integer, since it may be one that the
     // enum lacks; topic names are ASCII by Kafka's own rule, and anything else reads as "".
     unsafe {
-        OffsetEntry {
+        ListEntry {
             topic: CStr::from_ptr((*at).topic).to_str().unwrap_or(""),
             partition: (*at).partition,
             offset: (*at).offset,
@@ -292,8 +294,8 @@ unsafe fn entry<'a>(at: *const rd::rd_kafka_topic_partition_t) -> OffsetEntry<'a
     }
 }
 
-/// The entries of a list, in its order.
-pub(super) fn entries(list: &TopicPartitionList) -> impl Iterator<Item = OffsetEntry<'_>> {
+/// The entries of a list, in order.
+pub(super) fn entries(list: &TopicPartitionList) -> impl Iterator<Item = ListEntry<'_>> {
     let at = list.ptr();
     (0..list.count()).map(move |i| {
         // SAFETY: a list of the crate is never null and holds `count` entries, which nothing
@@ -302,7 +304,7 @@ pub(super) fn entries(list: &TopicPartitionList) -> impl Iterator<Item = OffsetE
     })
 }
 
-/// The names of the cluster's groups, and the code of each broker that did not tell its own.
+/// Lists the names of all groups, and the error code of each broker that did not list its own.
 ///
 /// Blocks until the deadline at most.
 pub(super) fn list_groups<C: ConsumerContext>(
@@ -312,7 +314,7 @@ pub(super) fn list_groups<C: ConsumerContext>(
     let timeout = deadline.saturating_duration_since(Instant::now());
     let operation = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS;
     let (Some(queue), Some(options)) = (
-        Queue::new(consumer),
+        EventQueue::new(consumer),
         AdminOptions::new(consumer, operation, timeout, 0),
     ) else {
         return (Vec::new(), vec![TIMED_OUT]);
@@ -351,7 +353,7 @@ pub(super) fn list_groups<C: ConsumerContext>(
     }
 }
 
-/// The code of an error object, which librdkafka keeps from its own or a broker's codes.
+/// The code of an error object: librdkafka's own or a broker's.
 ///
 /// # Safety
 /// `error` is a valid error object.
@@ -378,7 +380,7 @@ mod tests {
         let found: Vec<_> = entries(&list).collect();
         assert_eq!(
             found[0],
-            OffsetEntry {
+            ListEntry {
                 topic: "t",
                 partition: 3,
                 offset: 7,
@@ -387,7 +389,7 @@ mod tests {
         );
         assert_eq!(
             found[1],
-            OffsetEntry {
+            ListEntry {
                 topic: "u",
                 partition: 0,
                 offset: -1001,

@@ -1,4 +1,4 @@
-//! Committed offsets: one client for each group, made when first needed and kept while it is.
+//! Reads committed offsets with one client per group, created on demand and kept while used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,41 +8,42 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 
-use super::client::{self, LibrdkafkaClient, code_of};
+use super::client::{self, OffsetConsumer, code_of};
 use super::faults::fault_of;
 use super::ffi;
-use super::topics::TopicReader;
+use super::topics::TopicLeaders;
 use crate::kafka::ClientSettings;
-use crate::kafka::health::Health;
+use crate::kafka::health::ConnectionHealth;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{CommittedColumn, GroupObservation};
 use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::model::units::newtypes::{GroupId, Offset, Partition, TopicName};
 
-/// How long a group's client is kept after the last sweep that asked for the group.
-const KEPT: Duration = Duration::from_secs(120);
+/// How long a group's client is kept after its last use.
+const UNUSED_MAX_AGE: Duration = Duration::from_secs(120);
 
-/// How long a group's client may get no answer while the cluster's does: it never learns of another
-/// address of a coordinator that stays the same broker, and a new client does.
-const STUCK: Duration = Duration::from_secs(15);
+/// How long a group's client may get no answer while the cluster's main client does. A client never
+/// notices that its coordinator, while staying the same broker, moved to another address; a new
+/// client does.
+const STUCK_AFTER: Duration = Duration::from_secs(15);
 
-/// How long the topics found to have commits are taken for all of them.
-const DISCOVERY_LASTS: Duration = Duration::from_secs(30);
+/// How long the discovered topics of a group are used before they are discovered again.
+const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(30);
 
-/// How long a group that a broker has refused is waited for, to learn whether it is refused still.
-const ASKED_AGAIN: Duration = Duration::from_millis(500);
+/// Timeout for a group that was denied, to see whether it still is.
+const REFUSED_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
 pub(super) struct GroupClients(Mutex<HashMap<GroupId, GroupClient>>);
 
 struct GroupClient {
-    client: Arc<LibrdkafkaClient>,
+    client: Arc<OffsetConsumer>,
     used: Instant,
-    /// Topics found to have commits, and when.
+    /// Topics with commits, and when they were discovered.
     discovered: Option<(Instant, BTreeSet<TopicName>)>,
-    /// Why a broker does not let the group be read.
+    /// The fault with which a broker denied access to the group.
     refused: Option<Fault>,
-    /// Since when there is no answer.
+    /// Since when the client gets no answer.
     silent: Option<Instant>,
 }
 
@@ -58,37 +59,37 @@ impl GroupClients {
             .map(|(id, group)| (id.clone(), Arc::clone(&group.client)))
             .collect();
         for (id, client) in clients {
-            // The one place where a client says that its group is denied: the call that asks for
-            // commits waits for a coordinator until its time is over. Said once for each cause.
+            // Only `poll` reports that the group is denied: the call for committed offsets just
+            // waits for a coordinator until it times out. Reported once per cause.
             if let Some(Err(error)) = client.poll(Duration::ZERO)
                 && let refused @ Fault::GroupDenied = fault_of(code_of(&error))
             {
-                self.note(&id, Some(refused));
+                self.set_refusal(&id, Some(refused));
             }
         }
     }
 
-    /// Remembers whether the group is refused.
-    fn note(&self, group: &GroupId, refused: Option<Fault>) {
+    /// Records or clears the denial of a group.
+    fn set_refusal(&self, group: &GroupId, refused: Option<Fault>) {
         if let Some(group) = self.all().get_mut(group) {
             group.refused = refused;
         }
     }
 
-    fn refused(&self, group: &GroupId) -> Option<Fault> {
+    fn refusal(&self, group: &GroupId) -> Option<Fault> {
         self.all().get(group)?.refused
     }
 
-    /// Reads every group of the plan, all at once, each in a thread, by the deadline.
-    pub(super) fn committed(
+    /// Reads every group of the plan by the deadline, each on a thread of its own.
+    pub(super) fn read_all(
         &self,
         plan: SweepPlan,
-        known: &TopicReader,
+        known: &TopicLeaders,
         settings: &ClientSettings,
-        health: &Arc<Health>,
+        health: &Arc<ConnectionHealth>,
         deadline: Instant,
     ) -> Vec<GroupObservation> {
-        self.let_go();
+        self.evict_clients();
         let clients: Vec<_> = plan
             .groups
             .iter()
@@ -101,13 +102,14 @@ impl GroupClients {
                 .zip(clients)
                 .map(|(plan, client)| {
                     scope.spawn(move || {
-                        let committed =
-                            client.and_then(|client| self.read(&plan, &client, known, deadline));
+                        let committed = client
+                            .and_then(|client| self.read_group(&plan, &client, known, deadline));
                         GroupObservation {
                             plan,
                             committed,
-                            // Its call that describes groups may crash, and its list of groups,
-                            // which names members too, asks every broker for every group.
+                            // Describing groups is not possible here: librdkafka's call may crash,
+                            // and its older call, which lists members, asks every broker for every
+                            // group.
                             description: Err(Fault::Untold),
                         }
                     })
@@ -124,8 +126,8 @@ impl GroupClients {
         &self,
         group: &GroupId,
         settings: &ClientSettings,
-        health: &Arc<Health>,
-    ) -> Result<Arc<LibrdkafkaClient>, Fault> {
+        health: &Arc<ConnectionHealth>,
+    ) -> Result<Arc<OffsetConsumer>, Fault> {
         let mut all = self.all();
         if let Some(found) = all.get_mut(group) {
             found.used = Instant::now();
@@ -150,24 +152,26 @@ impl GroupClients {
         Ok(client)
     }
 
-    /// Lets go of clients that nobody asked for lately, and of those that get no answer any more.
-    fn let_go(&self) {
+    /// Closes clients that are unused or stuck.
+    fn evict_clients(&self) {
         let is_over = |_: &GroupId, group: &mut GroupClient| {
-            let is_stuck = group.silent.is_some_and(|since| since.elapsed() > STUCK);
-            group.used.elapsed() > KEPT || is_stuck
+            let is_stuck = group
+                .silent
+                .is_some_and(|since| since.elapsed() > STUCK_AFTER);
+            group.used.elapsed() > UNUSED_MAX_AGE || is_stuck
         };
         let idle: Vec<_> = self.all().extract_if(is_over).collect();
         if !idle.is_empty() {
-            // Closing a client may wait for brokers, and nobody has to wait for that.
+            // Closing a client may wait for brokers, which must not delay the sweep.
             thread::spawn(move || drop(idle));
         }
     }
 
-    fn read(
+    fn read_group(
         &self,
         plan: &GroupPlan,
-        client: &LibrdkafkaClient,
-        known: &TopicReader,
+        client: &OffsetConsumer,
+        known: &TopicLeaders,
         deadline: Instant,
     ) -> Result<BTreeMap<TopicName, CommittedColumn>, Fault> {
         let discovered = if plan.discover {
@@ -190,10 +194,10 @@ impl GroupClients {
         }
         if list.count() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
-            let answer = self.ask(&plan.group, client, list, left)?;
+            let answer = self.fetch_committed(&plan.group, client, list, left)?;
             for entry in ffi::entries(&answer) {
                 if let Some(slot) = slot(&mut columns, entry.topic, entry.partition) {
-                    *slot = committed(entry);
+                    *slot = committed_offset(entry);
                 }
             }
         }
@@ -208,16 +212,17 @@ impl GroupClients {
         Ok(columns)
     }
 
-    fn ask(
+    fn fetch_committed(
         &self,
         group: &GroupId,
-        client: &LibrdkafkaClient,
+        client: &OffsetConsumer,
         list: TopicPartitionList,
         left: Duration,
     ) -> Result<TopicPartitionList, Fault> {
-        // The client itself goes on asking for the coordinator, and finds it once it may.
-        let left = match self.refused(group) {
-            Some(_) => left.min(ASKED_AGAIN),
+        // The client keeps looking for the coordinator by itself, and finds it once access is
+        // granted.
+        let left = match self.refusal(group) {
+            Some(_) => left.min(REFUSED_TIMEOUT),
             None => left,
         };
         let answer = client.committed_offsets(list, left);
@@ -231,11 +236,11 @@ impl GroupClients {
         }
         match answer {
             Ok(answer) => {
-                self.note(group, None);
+                self.set_refusal(group, None);
                 Ok(answer)
             }
             Err(error) => Err(match fault_of(code_of(&error)) {
-                Fault::NoAnswer => self.refused(group).unwrap_or(Fault::NoAnswer),
+                Fault::NoAnswer => self.refusal(group).unwrap_or(Fault::NoAnswer),
                 fault => fault,
             }),
         }
@@ -243,7 +248,7 @@ impl GroupClients {
 
     fn discovered(&self, group: &GroupId) -> Option<BTreeSet<TopicName>> {
         match &self.all().get(group)?.discovered {
-            Some((when, topics)) if when.elapsed() < DISCOVERY_LASTS => Some(topics.clone()),
+            Some((when, topics)) if when.elapsed() < DISCOVERY_MAX_AGE => Some(topics.clone()),
             _ => None,
         }
     }
@@ -259,13 +264,13 @@ fn slot<'a>(
         .get_mut(usize::try_from(partition).ok()?)
 }
 
-fn committed(entry: ffi::OffsetEntry<'_>) -> Result<Option<Offset>, Fault> {
+fn committed_offset(entry: ffi::ListEntry<'_>) -> Result<Option<Offset>, Fault> {
     match entry {
-        ffi::OffsetEntry {
+        ffi::ListEntry {
             code: 0, offset, ..
         } if offset >= 0 => Ok(Some(Offset(offset))),
-        // librdkafka's "invalid" (-1001) is the protocol's -1: no commit.
-        ffi::OffsetEntry { code: 0, .. } => Ok(None),
-        ffi::OffsetEntry { code, .. } => Err(fault_of(code)),
+        // librdkafka reports the protocol's -1, "no commit", as -1001.
+        ffi::ListEntry { code: 0, .. } => Ok(None),
+        ffi::ListEntry { code, .. } => Err(fault_of(code)),
     }
 }

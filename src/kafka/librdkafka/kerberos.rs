@@ -1,5 +1,6 @@
-//! Kerberos (GSSAPI): librdkafka runs a command, `kinit` by default, to get a ticket. That it failed
-//! is no error to librdkafka, since an older ticket may do; what the command said is heard here.
+//! Kerberos (GSSAPI): librdkafka runs a command, by default `kinit`, to get a ticket. It does not
+//! report a failing command as an error, since an older ticket may still work, so this module reads
+//! the command's output itself.
 
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
@@ -9,33 +10,33 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kafka::ClientSettings;
-use crate::kafka::health::Health;
+use crate::kafka::health::ConnectionHealth;
 use crate::model::kafka::fault::Fault;
 
-/// librdkafka's name for what it says of the command.
+/// librdkafka's log facility for the command.
 const FACILITY: &str = "SASLREFRESH";
 
-/// How often the command is run, in milliseconds; 0 for never.
-pub(super) const EVERY: &str = "sasl.kerberos.min.time.before.relogin";
+/// How often the command runs, in milliseconds; 0 for never.
+pub(super) const RELOGIN_INTERVAL: &str = "sasl.kerberos.min.time.before.relogin";
 
-/// The property with the command.
+/// The property that holds the command.
 pub(super) const COMMAND: &str = "sasl.kerberos.kinit.cmd";
 
-/// librdkafka's own.
+/// librdkafka's default.
 const DEFAULT: &str = "kinit -R -t \"%{sasl.kerberos.keytab}\" -k %{sasl.kerberos.principal} || \
                        kinit -t \"%{sasl.kerberos.keytab}\" -k %{sasl.kerberos.principal}";
 
-/// Before the exit code of a command that ended.
+/// Precedes the exit code of a command that ended.
 const ENDED: &str = "lagwise: ended with ";
 
-/// What is sent through after the words of commands to know that they have been heard.
+/// Written to the pipe to learn when everything before it has been read.
 const MARK: &str = "lagwise: heard so far";
 
-/// The longest line that is kept of a command.
-const LINE: u64 = 500;
+/// Longest line kept of a command's output, in bytes.
+const MAX_LINE_BYTES: u64 = 500;
 
-/// How long hearing what was said may take.
-const LATE: Duration = Duration::from_millis(500);
+/// How long to wait for pending output.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Whether the properties ask for Kerberos, which is librdkafka's default for SASL.
 pub(in crate::kafka) fn is_asked_for(settings: &ClientSettings) -> bool {
@@ -46,43 +47,46 @@ pub(in crate::kafka) fn is_asked_for(settings: &ClientSettings) -> bool {
         && mechanism.is_none_or(|mechanism| mechanism == "GSSAPI")
 }
 
-/// Hears what the commands of one client say, and holds a failure against the cluster's login.
-pub(super) struct Words {
-    /// Kept open for the commands, which open it by its place in `/proc`.
+/// Reads the output of a client's ticket commands and reports a failure as a login problem of the
+/// cluster.
+pub(super) struct KinitOutput {
+    /// Kept open for the commands, which open it through `/proc`.
     pipe: PipeWriter,
     marks: Mutex<Receiver<()>>,
 }
 
-impl Words {
-    /// Begins to listen; `None` where the system has no means for that.
-    pub(super) fn listen(settings: &ClientSettings, health: &Arc<Health>) -> Option<Self> {
-        let (heard, pipe) = std::io::pipe().ok()?;
+impl KinitOutput {
+    /// Starts reading; `None` if the system does not support pipes like this.
+    pub(super) fn start(settings: &ClientSettings, health: &Arc<ConnectionHealth>) -> Option<Self> {
+        let (output, pipe) = std::io::pipe().ok()?;
         let (mark, marks) = sync_channel(1);
         let cluster = settings.name.clone();
         let health = Arc::clone(health);
-        let mut told = String::new();
+        let mut last_reason = String::new();
         let report = move |words: Option<&str>| {
             let Some(words) = words else {
-                return told.clear();
+                return last_reason.clear();
             };
-            let reason = format!("the command that gets a ticket of Kerberos failed: {words}");
+            let reason = format!("the Kerberos ticket command (kinit) failed: {words}");
             health.report(Fault::Login, &reason, Instant::now());
-            if told != reason {
-                // Once, while it stays the same.
+            if last_reason != reason {
+                // Log the same failure once.
                 tracing::warn!(cluster = %cluster, "{reason}");
-                told = reason;
+                last_reason = reason;
             }
         };
         let named = thread::Builder::new().name("kinit".to_owned());
-        named.spawn(move || listen(heard, &mark, report)).ok()?;
+        named
+            .spawn(move || read_output(output, &mark, report))
+            .ok()?;
         Some(Self {
             pipe,
             marks: Mutex::new(marks),
         })
     }
 
-    /// The command of these properties, or librdkafka's own, so that what it says is heard, and said
-    /// as before where it cannot be. `None` where there is none.
+    /// The configured or default command, wrapped so that its stderr goes to the pipe, or stays
+    /// where it was if the pipe cannot be opened. `None` if the command is empty.
     pub(super) fn command(&self, settings: &ClientSettings) -> Option<String> {
         let given = settings.properties.get(COMMAND);
         let command = given.map_or(DEFAULT, String::as_str);
@@ -90,8 +94,8 @@ impl Words {
             return None;
         }
         let (process, pipe) = (std::process::id(), self.pipe.as_raw_fd());
-        // The command is in a shell of its own, since it may exit, and on lines of its own, since it
-        // may end in a comment.
+        // The command runs in a subshell because it may call `exit`, and on lines of its own
+        // because it may end in a comment.
         Some(format!(
             "words=/proc/{process}/fd/{pipe}\n\
              if [ -w \"$words\" ]; then exec 3>\"$words\"; else exec 3>&2; fi\n\
@@ -100,22 +104,22 @@ impl Words {
         ))
     }
 
-    /// Waits until all has been heard that commands have said so far.
-    pub(super) fn hear(&self) {
+    /// Waits until all output written so far has been processed.
+    pub(super) fn drain(&self) {
         let Ok(marks) = self.marks.lock() else { return };
-        // One that came too late is none of this time's, and only makes it short.
+        // A mark left over from a timed-out wait only makes this wait shorter.
         let sent = writeln!(&self.pipe, "{MARK}");
-        let _ = sent.map(|()| marks.recv_timeout(LATE));
+        let _ = sent.map(|()| marks.recv_timeout(DRAIN_TIMEOUT));
     }
 }
 
-/// Until the last writer is gone. Reports each command that ended: the last line that one said which
-/// failed, or its exit code where it said nothing; `None` where it did not fail.
-fn listen(heard: PipeReader, mark: &SyncSender<()>, mut report: impl FnMut(Option<&str>)) {
-    let (mut heard, mut last) = (BufReader::new(heard), String::new());
-    while let Some(line) = next_line(&mut heard) {
+/// Reads until the last writer is gone. Reports each command that ended: its last line of output if
+/// it failed, or its exit code if it printed nothing; `None` if it succeeded.
+fn read_output(output: PipeReader, mark: &SyncSender<()>, mut report: impl FnMut(Option<&str>)) {
+    let (mut output, mut last) = (BufReader::new(output), String::new());
+    while let Some(line) = next_line(&mut output) {
         if line == MARK {
-            // Whoever waited may be gone.
+            // The waiter may have given up.
             let _ = mark.try_send(());
             continue;
         }
@@ -135,16 +139,20 @@ fn listen(heard: PipeReader, mark: &SyncSender<()>, mut report: impl FnMut(Optio
     }
 }
 
-/// The next line without its end, or as much of it as is kept; `None` at the end of all.
-fn next_line(heard: &mut impl BufRead) -> Option<String> {
+/// Reads the next line, cut at the maximum length; `None` at the end.
+fn next_line(output: &mut impl BufRead) -> Option<String> {
     let mut line = Vec::new();
-    match heard.by_ref().take(LINE).read_until(b'\n', &mut line) {
+    match output
+        .by_ref()
+        .take(MAX_LINE_BYTES)
+        .read_until(b'\n', &mut line)
+    {
         Ok(1..) => Some(String::from_utf8_lossy(&line).trim().to_owned()),
         _ => None,
     }
 }
 
-/// What librdkafka says, without the command where it is of that: it may hold a password.
+/// librdkafka's message without the command line, which may contain a password.
 pub(super) fn without_command<'a>(facility: &str, message: &'a str) -> &'a str {
     match message.split_once(": ") {
         Some((what, _)) if facility == FACILITY => what,
@@ -155,7 +163,7 @@ pub(super) fn without_command<'a>(facility: &str, message: &'a str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::Client;
+    use crate::kafka::ClientKind;
     use crate::model::units::newtypes::Moment;
 
     fn settings(properties: &[(&str, &str)]) -> ClientSettings {
@@ -168,7 +176,7 @@ mod tests {
             max_groups: 1,
             token: None,
             renew: None,
-            client: Client::Librdkafka,
+            client: ClientKind::Librdkafka,
         }
     }
 
@@ -209,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_commands_last_words_are_heard_and_its_code_is_kept() {
-        for (command, code, told) in [
+        for (command, code, expected) in [
             ("echo first >&2; echo second >&2; exit 3", 3, "second"),
             ("echo '(' >&2; false # a comment", 1, "("),
             ("exit 7", 7, "exit code 7"),
@@ -221,40 +229,46 @@ mod tests {
             ),
         ] {
             let (all, health) = (settings(&[(COMMAND, command)]), Arc::default());
-            let words = Words::listen(&all, &health).unwrap();
+            let words = KinitOutput::start(&all, &health).unwrap();
             assert_eq!(run(&words.command(&all).unwrap()), Some(code), "{command}");
-            words.hear();
-            let fault = health.silent("k", Moment::now());
+            words.drain();
+            let fault = health.record_silence("k", Moment::now());
             assert_eq!(fault.kind, Fault::Login);
-            assert!(fault.reason.ends_with(told), "{}", fault.reason);
+            assert!(fault.reason.ends_with(expected), "{}", fault.reason);
         }
     }
 
     #[test]
     fn what_a_command_says_by_the_way_is_no_failure() {
         let (all, health) = (settings(&[(COMMAND, "echo well >&2")]), Arc::default());
-        let words = Words::listen(&all, &health).unwrap();
+        let words = KinitOutput::start(&all, &health).unwrap();
         assert_eq!(run(&words.command(&all).unwrap()), Some(0));
-        words.hear();
-        assert_eq!(health.silent("k", Moment::now()).kind, Fault::NoAnswer);
+        words.drain();
+        assert_eq!(
+            health.record_silence("k", Moment::now()).kind,
+            Fault::NoAnswer
+        );
         let all = settings(&[(COMMAND, "exit 2")]);
         assert_eq!(run(&words.command(&all).unwrap()), Some(2));
-        words.hear();
-        let reason = health.silent("k", Moment::now()).reason;
+        words.drain();
+        let reason = health.record_silence("k", Moment::now()).reason;
         assert!(reason.ends_with("exit code 2"), "{reason}");
         assert!(words.command(&settings(&[(COMMAND, " ")])).is_none());
         assert!(words.command(&settings(&[])).unwrap().contains(DEFAULT));
     }
 
     #[test]
-    fn commands_are_not_told() {
+    fn command_lines_are_not_logged() {
         for message in [
             "Kerberos ticket refresh failed: echo hunter2: exited with code 1",
             "Refreshing Kerberos ticket with command: echo hunter2",
             "Slow Kerberos ticket refresh: 6000ms: echo hunter2",
         ] {
-            let told = without_command(FACILITY, message);
-            assert!(!told.is_empty() && !told.contains("hunter2"), "{told}");
+            let message = without_command(FACILITY, message);
+            assert!(
+                !message.is_empty() && !message.contains("hunter2"),
+                "{message}"
+            );
         }
     }
 }

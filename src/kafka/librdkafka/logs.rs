@@ -1,135 +1,137 @@
-//! Where logs start and end.
+//! Reads log-start and log-end offsets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::client::LibrdkafkaClient;
+use super::client::OffsetConsumer;
 use super::faults::fault_of;
-use super::ffi::{self, Chunk, OffsetSpec};
-use super::topics::TopicReader;
+use super::ffi::{self, OffsetSpec, PartitionChunk};
+use super::topics::TopicLeaders;
 use crate::kafka::log_start_cache::LogStartCache;
-use crate::kafka::reachability::wanted;
-use crate::kafka::time_lookup::{self, NO_RECORD, TimeLookup};
+use crate::kafka::reachability::logs_to_read;
+use crate::kafka::time_lookup::{self, NO_RECORD, TimeLookups};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{GroupObservation, OffsetColumn, TopicOffsets};
 use crate::model::units::newtypes::{Moment, Offset, Partition, TopicName};
 
-/// Partitions in one `ListOffsets` call: librdkafka's work is quadratic in it.
-const CHUNK: usize = 400;
+/// Maximum partitions in one `ListOffsets` call, because librdkafka's work is quadratic in it.
+const MAX_PARTITIONS: usize = 400;
 
-/// How long a broker may look for where logs ended a while ago before its connection is doubted: far
-/// longer than anybody waits for it.
-const LOOK_BACK_LASTS: Duration = Duration::from_secs(30);
+/// How long a broker may take for a lookup by time before its connection counts as dead: far longer
+/// than the sweep waits for it.
+const TIME_LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is known of each topic's log.
+/// Log offsets by topic.
 type OffsetsByTopic = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
 
-/// Reads logs and keeps what changes slowly.
+/// Reads log offsets and caches those that change slowly.
 #[derive(Debug, Default)]
 pub(super) struct LogReader {
     starts: LogStartCache,
-    past: TimeLookup,
+    past: TimeLookups,
 }
 
-/// What one reading asks the brokers, and their answers so far.
+/// Offsets to read from each leader, and the answers so far.
 #[derive(Default)]
-struct LogReading<'a> {
+struct OffsetQuery<'a> {
     by_leader: BTreeMap<(i32, OffsetSpec), Vec<(&'a str, Partition)>>,
     columns: BTreeMap<(&'a str, OffsetSpec), OffsetColumn>,
-    /// Whether an answer says that a leader has moved.
+    /// Whether an answer shows that a leader moved.
     moved: bool,
 }
 
 impl LogReader {
-    /// The logs of the topics that the groups' observations name; and whether a leader has moved.
-    /// Blocks until the deadline at most.
+    /// Reads the logs of the topics in the groups' observations. Also returns whether a leader
+    /// moved. Blocks until the deadline at most.
     pub(super) fn read(
         &self,
-        client: &LibrdkafkaClient,
-        known: &TopicReader,
+        client: &OffsetConsumer,
+        known: &TopicLeaders,
         groups: &[GroupObservation],
         started: &Moment,
         deadline: Instant,
     ) -> (OffsetsByTopic, bool) {
-        let wanted = wanted(groups);
-        let mut reading = LogReading::default();
+        let wanted = logs_to_read(groups);
+        let mut query = OffsetQuery::default();
         let mut kept = BTreeMap::new();
         for (topic, wanted) in &wanted {
             let Ok(leaders) = known.leaders(topic.as_str()) else {
                 continue;
             };
-            reading.ask(topic.as_str(), OffsetSpec::Latest, leaders);
+            query.add(topic.as_str(), OffsetSpec::Latest, leaders);
             if wanted.stable {
-                reading.ask(topic.as_str(), OffsetSpec::Stable, leaders);
+                query.add(topic.as_str(), OffsetSpec::Stable, leaders);
             }
             let commits = &wanted.commits;
-            let starts = self.starts.kept(topic, None, leaders.len(), commits);
+            let starts = self
+                .starts
+                .get_reliable(topic, None, leaders.len(), commits);
             match starts {
                 Some(starts) => {
                     kept.insert(*topic, starts);
                 }
-                None => reading.ask(topic.as_str(), OffsetSpec::Earliest, leaders),
+                None => query.add(topic.as_str(), OffsetSpec::Earliest, leaders),
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        reading.run(client, deadline, left);
-        let mut logs = time_lookup::LogsToAsk::new();
+        query.run(client, deadline, left);
+        let mut logs = time_lookup::TopicLogs::new();
         for (topic, wanted) in wanted {
             let log = known.leaders(topic.as_str()).map(|_| {
                 let starts = kept.remove(topic).unwrap_or_else(|| {
-                    let starts = reading.take(topic.as_str(), OffsetSpec::Earliest);
-                    self.starts.keep(topic.clone(), None, starts.clone());
+                    let starts = query.take(topic.as_str(), OffsetSpec::Earliest);
+                    self.starts.insert(topic.clone(), None, starts.clone());
                     starts
                 });
                 TopicOffsets {
                     id: None,
                     starts,
-                    ends: reading.take(topic.as_str(), OffsetSpec::Latest),
+                    ends: query.take(topic.as_str(), OffsetSpec::Latest),
                     stable: wanted
                         .stable
-                        .then(|| reading.take(topic.as_str(), OffsetSpec::Stable)),
+                        .then(|| query.take(topic.as_str(), OffsetSpec::Stable)),
                     past: None,
                 }
             });
             logs.insert(topic.clone(), log);
         }
-        self.starts.let_go();
+        self.starts.evict_old();
         self.look_back(client, known, &mut logs, started, deadline);
         let shared = logs
             .into_iter()
             .map(|(name, log)| (name, log.map(Arc::new)));
-        (shared.collect(), reading.moved)
+        (shared.collect(), query.moved)
     }
 
-    /// Asks where logs ended a while ago, for topics that were not asked about before.
+    /// Looks up where logs ended a while ago, for topics not looked up before.
     fn look_back(
         &self,
-        client: &LibrdkafkaClient,
-        known: &TopicReader,
-        logs: &mut time_lookup::LogsToAsk,
+        client: &OffsetConsumer,
+        known: &TopicLeaders,
+        logs: &mut time_lookup::TopicLogs,
         started: &Moment,
         deadline: Instant,
     ) {
-        let patience = time_lookup::patience(deadline);
-        let Some(then) = time_lookup::timestamp(started).map(OffsetSpec::At) else {
+        let until = time_lookup::answer_deadline(deadline);
+        let Some(then) = time_lookup::lookup_timestamp(started).map(OffsetSpec::At) else {
             return;
         };
-        while Instant::now() < patience {
-            let batch = self.past.next(logs);
+        while Instant::now() < until {
+            let batch = self.past.next_batch(logs);
             if batch.is_empty() {
                 return;
             }
-            let mut reading = LogReading::default();
+            let mut query = OffsetQuery::default();
             for name in &batch {
                 if let Ok(leaders) = known.leaders(name.as_str()) {
-                    reading.ask(name.as_str(), then, leaders);
+                    query.add(name.as_str(), then, leaders);
                 }
             }
-            reading.run(client, patience, LOOK_BACK_LASTS);
+            query.run(client, until, TIME_LOOKUP_TIMEOUT);
             for name in &batch {
                 if let Some(Ok(log)) = logs.get_mut(name) {
-                    let found = reading.take(name.as_str(), then);
+                    let found = query.take(name.as_str(), then);
                     log.past = Some(time_lookup::past_ends(&found, &log.ends));
                 }
             }
@@ -137,8 +139,8 @@ impl LogReader {
     }
 }
 
-impl<'a> LogReading<'a> {
-    fn ask(&mut self, topic: &'a str, spec: OffsetSpec, leaders: &[Option<i32>]) {
+impl<'a> OffsetQuery<'a> {
+    fn add(&mut self, topic: &'a str, spec: OffsetSpec, leaders: &[Option<i32>]) {
         for (partition, leader) in (0..).zip(leaders) {
             if let Some(leader) = leader {
                 self.by_leader
@@ -153,22 +155,22 @@ impl<'a> LogReading<'a> {
         );
     }
 
-    fn run(&mut self, client: &LibrdkafkaClient, deadline: Instant, lasts: Duration) {
+    fn run(&mut self, client: &OffsetConsumer, deadline: Instant, timeout: Duration) {
         let mut chunks = Vec::new();
         for ((_, spec), partitions) in &self.by_leader {
-            let of = |chunk: &[_]| Chunk {
+            let of = |chunk: &[_]| PartitionChunk {
                 spec: *spec,
                 partitions: chunk.to_vec(),
             };
-            chunks.extend(partitions.chunks(CHUNK).map(of));
+            chunks.extend(partitions.chunks(MAX_PARTITIONS).map(of));
         }
-        let answers = ffi::list_offsets(client, &chunks, deadline, lasts);
+        let answers = ffi::list_offsets(client, &chunks, deadline, timeout);
         for (chunk, results) in chunks.iter().zip(answers) {
             for ((topic, partition), result) in chunk.partitions.iter().zip(results) {
                 let result = match result {
                     Ok(offset) if offset >= 0 => Ok(Offset(offset)),
                     Ok(-1) if matches!(chunk.spec, OffsetSpec::At(_)) => Ok(NO_RECORD),
-                    // The broker answered without an offset, which is no offset of 0.
+                    // Some brokers answer -1 without an error; that is an unknown offset, not 0.
                     Ok(_) => Err(Fault::NoAnswer),
                     Err(code) => Err(fault_of(code)),
                 };

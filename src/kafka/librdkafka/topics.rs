@@ -1,4 +1,4 @@
-//! The cluster's topics and their leaders, kept for a while.
+//! Caches the cluster's topics and their leaders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer;
 use rdkafka::metadata::MetadataTopic;
 
-use super::client::{LibrdkafkaClient, code_of};
+use super::client::{OffsetConsumer, code_of};
 use super::faults::fault_of;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::TopicName;
 
-/// How long metadata is used without asking again.
-const LASTS: Duration = Duration::from_secs(10);
+/// How long metadata is used before it is fetched again.
+const MAX_AGE: Duration = Duration::from_secs(10);
 
-/// A topic's partitions, each with the broker that leads it where one does.
+/// The leader of each partition, if any.
 pub(super) type Leaders = Vec<Option<i32>>;
 
-/// The topics of a cluster as of one moment.
+/// The topics of a cluster at one time.
 #[derive(Debug)]
-pub(super) struct TopicReader {
+pub(super) struct TopicLeaders {
     fetched: Instant,
     all: BTreeMap<TopicName, Result<Leaders, Fault>>,
 }
 
-impl TopicReader {
+impl TopicLeaders {
     pub(super) fn leaders(&self, topic: &str) -> Result<&Leaders, Fault> {
         match self.all.get(topic) {
             Some(Ok(leaders)) => Ok(leaders),
@@ -34,7 +34,7 @@ impl TopicReader {
         }
     }
 
-    /// Every topic that can be read, without Kafka's own.
+    /// Names of readable topics, without Kafka's internal ones.
     pub(super) fn names(&self) -> impl Iterator<Item = &TopicName> {
         let readable = self
             .all
@@ -44,46 +44,46 @@ impl TopicReader {
     }
 }
 
-/// Keeps [`TopicReader`].
+/// Caches [`TopicLeaders`].
 #[derive(Debug, Default)]
-pub(super) struct TopicCache(Mutex<Option<Arc<TopicReader>>>);
+pub(super) struct TopicCache(Mutex<Option<Arc<TopicLeaders>>>);
 
 impl TopicCache {
-    /// The topics, asked anew when the kept ones are old or lack one of `wanted`, and whether they
-    /// were. Blocks until the deadline at most.
+    /// Returns the topics, fetched again if the cached ones are old or lack one of `wanted`, and
+    /// whether they were fetched. Blocks until the deadline at most.
     pub(super) fn current(
         &self,
-        client: &LibrdkafkaClient,
+        client: &OffsetConsumer,
         wanted: &BTreeSet<&TopicName>,
         deadline: Instant,
-    ) -> Result<(Arc<TopicReader>, bool), Fault> {
-        let kept = self.kept().clone();
+    ) -> Result<(Arc<TopicLeaders>, bool), Fault> {
+        let kept = self.lock().clone();
         if let Some(topics) = kept
-            && topics.fetched.elapsed() < LASTS
+            && topics.fetched.elapsed() < MAX_AGE
             && wanted.iter().all(|topic| topics.all.contains_key(*topic))
         {
             return Ok((topics, false));
         }
         let topics = Arc::new(fetch(client, wanted, deadline)?);
-        *self.kept() = Some(Arc::clone(&topics));
+        *self.lock() = Some(Arc::clone(&topics));
         Ok((topics, true))
     }
 
-    /// Has the next sweep ask anew: a leader has moved.
-    pub(super) fn forget(&self) {
-        *self.kept() = None;
+    /// Makes the next sweep fetch metadata again, because a leader moved.
+    pub(super) fn invalidate(&self) {
+        *self.lock() = None;
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Option<Arc<TopicReader>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<TopicLeaders>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn fetch(
-    client: &LibrdkafkaClient,
+    client: &OffsetConsumer,
     wanted: &BTreeSet<&TopicName>,
     deadline: Instant,
-) -> Result<TopicReader, Fault> {
+) -> Result<TopicLeaders, Fault> {
     let left = || deadline.saturating_duration_since(Instant::now());
     let fetched = Instant::now();
     let found = client
@@ -95,13 +95,13 @@ fn fetch(
         .map(|topic| (TopicName::from(topic.name()), leaders(topic)))
         .collect();
     for topic in wanted {
-        if !may_exist(topic.as_str()) {
-            // librdkafka makes no topic of such a name, on which the crate that wraps it panics.
+        if !is_valid_name(topic.as_str()) {
+            // librdkafka returns no topic handle for an invalid name, and `rdkafka` panics on that.
             all.insert((*topic).clone(), Err(Fault::TopicMissing));
         } else if !all.contains_key(*topic) {
-            // The list of all topics leaves out those that the login may not see; only asking by
-            // name tells a forbidden topic from a missing one. With allow.auto.create.topics off,
-            // that creates nothing.
+            // The list of all topics omits those that the login may not see; only a request by name
+            // distinguishes a forbidden topic from a missing one. With allow.auto.create.topics off
+            // it creates nothing.
             let named = client.fetch_metadata(Some(topic.as_str()), left());
             let result = match &named {
                 Ok(metadata) => metadata
@@ -113,11 +113,11 @@ fn fetch(
             all.insert((*topic).clone(), result);
         }
     }
-    Ok(TopicReader { fetched, all })
+    Ok(TopicLeaders { fetched, all })
 }
 
-/// Whether a topic can have this name at all, by Kafka's own rule.
-fn may_exist(name: &str) -> bool {
+/// Whether this is a valid topic name by Kafka's rules.
+fn is_valid_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=249).contains(&name.len()) && name.chars().all(allowed) && name != "." && name != ".."
 }
@@ -129,7 +129,7 @@ fn leaders(topic: &MetadataTopic) -> Result<Leaders, Fault> {
         Some(
             Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
             | Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
-            // A name that no topic can have.
+            // An invalid topic name.
             | Code::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
         ) => return Err(Fault::TopicMissing),
         Some(code) => return Err(fault_of(code as i32)),

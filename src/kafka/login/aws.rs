@@ -1,9 +1,9 @@
-//! Tokens for Amazon MSK's IAM logins: a presigned URL of the action `kafka-cluster:Connect`, in
-//! base64, is the token
+//! Tokens for IAM logins of Amazon MSK: a presigned URL of the action `kafka-cluster:Connect`, in
+//! base64
 //! (<https://docs.aws.amazon.com/msk/latest/developerguide/configure-clients-for-iam-access-control.html>).
 //!
-//! Credentials are found as all of Amazon's tools find them: variables, profile, a service account's
-//! role (IRSA), Pod Identity, the instance's role. The chain is Amazon's own; its HTTP is ours.
+//! Credentials come from the AWS SDK's default chain: environment variables, profile, a service
+//! account's role (IRSA), Pod Identity, instance role. The SDK uses our HTTP client.
 
 use std::time::{Duration, SystemTime};
 
@@ -27,21 +27,21 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use tokio::sync::OnceCell;
 
 use super::http::{self, Trust};
-use super::{Fetched, Token};
+use super::{FetchedToken, Token};
 
-/// How long MSK takes a token; the longest it may be.
-const LIFE: Duration = Duration::from_secs(900);
+/// Token lifetime; the maximum that MSK accepts.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(900);
 
-/// By what name an assumed role's session shows in Amazon's logs.
+/// Session name of an assumed role, as shown in AWS logs.
 const SESSION: &str = "lagwise";
 
-/// Amazon's credentials in one region.
+/// AWS credentials for one region.
 #[derive(Debug)]
 pub(super) struct Aws {
     region: String,
-    /// A role to take on with those credentials.
+    /// A role to assume with the credentials.
     role_arn: Option<String>,
-    /// Where credentials are found, found out when first needed.
+    /// The credential chain, resolved on first use.
     chain: OnceCell<SdkConfig>,
 }
 
@@ -54,15 +54,15 @@ impl Aws {
         }
     }
 
-    pub(super) async fn fetch(&self) -> Result<Fetched, String> {
+    pub(super) async fn fetch(&self) -> Result<FetchedToken, String> {
         let credentials = self.credentials().await?;
-        presigned(&self.region, credentials, SystemTime::now()).map(Fetched::from)
+        presigned(&self.region, credentials, SystemTime::now()).map(FetchedToken::from)
     }
 
     async fn credentials(&self) -> Result<Credentials, String> {
         let region = Region::new(self.region.clone());
         let load = || async {
-            let client = Http(http::client(&Trust::SystemAnd(None))?);
+            let client = SdkHttpClient(http::client(&Trust::SystemAnd(None))?);
             let loader = aws_config::defaults(BehaviorVersion::latest())
                 .region(region.clone())
                 .http_client(client);
@@ -72,7 +72,7 @@ impl Aws {
         let found = match &self.role_arn {
             None => match chain.credentials_provider() {
                 Some(provider) => provider.provide_credentials().await,
-                None => return Err("there are no credentials".into()),
+                None => return Err("no AWS credentials found".into()),
             },
             Some(role) => {
                 let role = AssumeRoleProvider::builder(role)
@@ -84,19 +84,19 @@ impl Aws {
                 role.provide_credentials().await
             }
         };
-        found.map_err(|error| format!("credentials: {}", http::chain(&error)))
+        found.map_err(|error| format!("credentials: {}", http::error_chain(&error)))
     }
 }
 
-/// The token that these credentials make. It lasts no longer than they do.
+/// Signs a token, which lasts no longer than the credentials.
 fn presigned(region: &str, credentials: Credentials, now: SystemTime) -> Result<Token, String> {
-    let defect = |error: &dyn std::error::Error| format!("signing: {}", http::chain(error));
+    let defect = |error: &dyn std::error::Error| format!("signing: {}", http::error_chain(error));
     let principal = credentials.access_key_id().to_owned();
     let until = credentials.expiry();
     let url = format!("https://kafka.{region}.amazonaws.com/?Action=kafka-cluster%3AConnect");
     let mut settings = SigningSettings::default();
     settings.signature_location = SignatureLocation::QueryParams;
-    settings.expires_in = Some(LIFE);
+    settings.expires_in = Some(TOKEN_LIFETIME);
     let identity = credentials.into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)
@@ -114,42 +114,44 @@ fn presigned(region: &str, credentials: Credentials, now: SystemTime) -> Result<
     let start = url.find('?').map_or(url.len(), |question| question + 1);
     let mut query = form_urlencoded::Serializer::for_suffix(url, start);
     query.extend_pairs(instructions.params());
-    // Not part of what is signed; Amazon's own libraries say who they are in the same place.
+    // Not signed; Amazon's own libraries identify themselves in the same place.
     query.append_pair("User-Agent", concat!("lagwise/", env!("CARGO_PKG_VERSION")));
     let value = BASE64_URL_SAFE_NO_PAD.encode(query.finish());
-    let expires = until.map_or(now + LIFE, |until| until.min(now + LIFE));
+    let expires = until.map_or(now + TOKEN_LIFETIME, |until| {
+        until.min(now + TOKEN_LIFETIME)
+    });
     Token::new(value, expires, principal)
 }
 
-/// Our HTTP client as Amazon's libraries want one.
+/// Our HTTP client as an AWS SDK client.
 #[derive(Clone, Debug)]
-struct Http(reqwest::Client);
+struct SdkHttpClient(reqwest::Client);
 
-impl HttpClient for Http {
+impl HttpClient for SdkHttpClient {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
         _components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        // The instance's metadata server is to be given up early where there is none.
+        // Keep the SDK's short timeouts, so that a missing metadata server is given up early.
         let limit = match (settings.connect_timeout(), settings.read_timeout()) {
             (Some(connect), Some(read)) => connect + read,
-            _ => http::EXCHANGE,
+            _ => http::EXCHANGE_TIMEOUT,
         };
-        SharedHttpConnector::new(Connector {
+        SharedHttpConnector::new(SdkConnector {
             client: self.0.clone(),
-            limit: limit.min(http::EXCHANGE),
+            limit: limit.min(http::EXCHANGE_TIMEOUT),
         })
     }
 }
 
 #[derive(Debug)]
-struct Connector {
+struct SdkConnector {
     client: reqwest::Client,
     limit: Duration,
 }
 
-impl HttpConnector for Connector {
+impl HttpConnector for SdkConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let client = self.client.clone();
         let limit = self.limit;
@@ -179,10 +181,10 @@ async fn exchange(client: &reqwest::Client, request: HttpRequest) -> Result<Http
         .await
         .map_err(|reason| format!("{asked}: {reason}"))?;
     let status = answer.status.as_u16().try_into();
-    let status = status.map_err(|_| format!("{asked}: it answered {}", answer.status))?;
+    let status = status.map_err(|_| format!("{asked}: HTTP status {}", answer.status))?;
     let mut response = HttpResponse::new(status, SdkBody::from(answer.body));
     for (name, value) in &answer.headers {
-        // One that is no text means nothing to Amazon's libraries.
+        // The SDK ignores headers that are not text.
         if let Ok(value) = value.to_str() {
             response
                 .headers_mut()
@@ -245,7 +247,7 @@ mod tests {
         assert!(!String::from_utf8(url).unwrap().contains("secret-key"));
 
         let lasting = presigned("eu-central-1", credentials(None, None), now).unwrap();
-        assert_eq!(lasting.expires, now + LIFE);
+        assert_eq!(lasting.expires, now + TOKEN_LIFETIME);
         assert!(
             query(&lasting)
                 .iter()

@@ -1,7 +1,7 @@
 //! Tokens of Entra ID for a workload identity: the pod's federated token is exchanged for one that
-//! Event Hubs takes
-//! (<https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow>, the
-//! case with a federated credential).
+//! Event Hubs accepts
+//! (<https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow>, third
+//! case: request with a federated credential).
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -10,12 +10,12 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 
 use super::http::{self, Trust};
 use super::oidc::{self, FORM};
-use super::{Fetched, file};
+use super::{FetchedToken, file};
 
 const PUBLIC_CLOUD: &str = "https://login.microsoftonline.com/";
 const ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The identity that the workload identity webhook gives a pod, by environment variables.
+/// The identity that the workload identity webhook assigns to a pod through environment variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Azure {
     token_url: String,
@@ -25,8 +25,8 @@ pub(super) struct Azure {
 }
 
 impl Azure {
-    /// Reads the pod's variables; the scope is that of the namespace among the brokers where none is
-    /// given.
+    /// Reads the pod's environment variables. Without `scope`, the scope is that of the Event Hubs
+    /// namespace in `bootstrap`.
     pub(super) fn new(
         scope: Option<&str>,
         bootstrap: &str,
@@ -57,10 +57,10 @@ impl Azure {
         })
     }
 
-    pub(super) async fn fetch(&self) -> Result<Fetched, String> {
+    pub(super) async fn fetch(&self) -> Result<FetchedToken, String> {
         let asked = http::redact_url(&self.token_url);
         let about = |reason: String| format!("{asked}: {reason}");
-        // Read each time: the kubelet renews it.
+        // Read every time: the kubelet rotates it.
         let assertion = file::read(&self.token_file).await?;
         let form = oidc::form(&[
             ("client_id", &self.client_id),
@@ -79,12 +79,12 @@ impl Azure {
         let answer = http::send(request).await.map_err(about)?;
         let json = http::json(&answer, &[&assertion]).map_err(about)?;
         oidc::read(&json, now, &self.client_id)
-            .map(Fetched::from)
+            .map(FetchedToken::from)
             .map_err(about)
     }
 }
 
-/// The scope of the Event Hubs namespace that the brokers' address names.
+/// The scope of the Event Hubs namespace in the brokers' address.
 fn namespace_scope(bootstrap: &str) -> Result<String, String> {
     let hosts = bootstrap.split(',').map(|address| {
         let address = address.trim();
@@ -94,9 +94,7 @@ fn namespace_scope(bootstrap: &str) -> Result<String, String> {
     let mut namespaces = hosts.filter(|host| host.contains(".servicebus."));
     match namespaces.next() {
         Some(host) => Ok(format!("https://{host}/.default")),
-        None => {
-            Err("bootstrap.servers names no Event Hubs namespace, so scope has to be given".into())
-        }
+        None => Err("bootstrap.servers names no Event Hubs namespace; set scope".into()),
     }
 }
 
@@ -105,7 +103,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kafka::login::testing::{Server, answers, form, jwt};
+    use crate::kafka::login::testing::{TokenServer, answers, form, jwt};
 
     const HUB: &str = "shop.servicebus.windows.net:9093";
 
@@ -123,7 +121,7 @@ mod tests {
         std::fs::write(&file, "federated.token.one\n").unwrap();
         let token = jwt(3600, "app");
         let body = json!({"token_type": "Bearer", "expires_in": 3599, "access_token": token});
-        let server = Server::start(answers(200, &body.to_string())).await;
+        let server = TokenServer::start(answers(200, &body.to_string())).await;
         let pairs = [
             ("AZURE_CLIENT_ID", "11111111-aaaa"),
             ("AZURE_TENANT_ID", "22222222-bbbb"),
@@ -157,21 +155,21 @@ mod tests {
             "error": "invalid_client",
             "error_description": "AADSTS700211: No match for federated.token.two. Trace ID: 5 Timestamp: x",
         });
-        let server = Server::start(answers(401, &refusal.to_string())).await;
+        let server = TokenServer::start(answers(401, &refusal.to_string())).await;
         let azure = Azure {
             token_url: server.url("/t"),
             ..azure
         };
-        let told = azure.fetch().await.unwrap_err();
+        let error = azure.fetch().await.unwrap_err();
         assert!(
-            told.ends_with(
+            error.ends_with(
                 "401 Unauthorized: invalid_client: AADSTS700211: No match for [redacted]."
             ),
-            "{told}"
+            "{error}"
         );
         std::fs::remove_file(&file).unwrap();
-        let told = azure.fetch().await.unwrap_err();
-        assert!(told.contains("cannot be read"), "{told}");
+        let error = azure.fetch().await.unwrap_err();
+        assert!(error.contains("cannot be read"), "{error}");
     }
 
     fn form_of(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -193,8 +191,8 @@ mod tests {
         );
         for (missing, _) in all {
             let rest: Vec<_> = all.into_iter().filter(|(key, _)| *key != missing).collect();
-            let told = Azure::new(None, HUB, variables(&rest)).unwrap_err();
-            assert!(told.contains(missing), "{told}");
+            let error = Azure::new(None, HUB, variables(&rest)).unwrap_err();
+            assert!(error.contains(missing), "{error}");
         }
         assert!(Azure::new(None, "kafka:9093", variables(&all)).is_err());
         let given = Azure::new(Some("s"), "kafka:9093", variables(&all)).unwrap();

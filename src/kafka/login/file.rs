@@ -1,33 +1,35 @@
-//! Tokens from a file that something else keeps fresh, such as a projected service account token.
+//! Tokens from a file that another process refreshes, such as a projected service account token.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{Fetched, Token, jwt};
+use super::{FetchedToken, Token, jwt};
 
-/// How often the file is read. What renews it does so minutes before the old token expires, but a
-/// token that was wrong is put right at any time.
-const EVERY: Duration = Duration::from_secs(5);
+/// How often the file is read. Refreshed tokens appear minutes before the old ones expire, but a
+/// wrong token may be corrected at any time.
+const READ_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a token is taken for valid that does not say; the file is read again long before.
-const UNSAID: Duration = Duration::from_secs(3600);
+/// Assumed lifetime of a token without expiry; the file is read again long before.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Tokens are small; a device or a log in their place must not fill the memory.
+/// Size limit, in case the path is a device or a log.
 const BYTES_MAX: u64 = 256 * 1024;
 
-pub(super) async fn fetch(path: &Path) -> Result<Fetched, String> {
+pub(super) async fn fetch(path: &Path) -> Result<FetchedToken, String> {
     let text = read(path).await?;
     let about = |reason: String| format!("{}: {reason}", path.display());
     let claims = jwt::claims(&text);
-    let expires = claims.expires.unwrap_or_else(|| SystemTime::now() + UNSAID);
+    let expires = claims
+        .expires
+        .unwrap_or_else(|| SystemTime::now() + DEFAULT_LIFETIME);
     let subject = claims.subject.unwrap_or_default();
-    Ok(Fetched {
+    Ok(FetchedToken {
         token: Token::new(text, expires, subject).map_err(about)?,
-        again: Some(EVERY),
+        refetch_after: Some(READ_INTERVAL),
     })
 }
 
-/// The text of the file, without the space around it.
+/// Reads the file, without surrounding whitespace.
 pub(super) async fn read(path: &Path) -> Result<String, String> {
     let owned: PathBuf = path.to_owned();
     let read = tokio::task::spawn_blocking(move || {
@@ -43,7 +45,7 @@ pub(super) async fn read(path: &Path) -> Result<String, String> {
         Ok(Ok(text)) if text.trim().is_empty() => Err(format!("{path}: the file is empty")),
         Ok(Ok(text)) => Ok(text.trim().to_owned()),
         Ok(Err(error)) => Err(format!("{path}: cannot be read: {error}")),
-        Err(_) => Err(format!("{path}: reading it ended")),
+        Err(_) => Err(format!("{path}: the task that reads it was cancelled")),
     }
 }
 
@@ -56,20 +58,24 @@ mod tests {
     async fn a_file_is_a_token_or_says_why_not() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
-        let told = fetch(&file).await.unwrap_err();
-        assert!(told.contains("cannot be read"), "{told}");
-        for (text, reason) in [("", "is empty"), ("\n", "is empty"), ("a b", "no token")] {
+        let error = fetch(&file).await.unwrap_err();
+        assert!(error.contains("cannot be read"), "{error}");
+        for (text, reason) in [
+            ("", "is empty"),
+            ("\n", "is empty"),
+            ("a b", "invalid token"),
+        ] {
             std::fs::write(&file, text).unwrap();
-            let told = fetch(&file).await.unwrap_err();
-            assert!(told.contains(reason), "{told}");
+            let error = fetch(&file).await.unwrap_err();
+            assert!(error.contains(reason), "{error}");
         }
         std::fs::write(&file, format!("{}\n", jwt(600, "me"))).unwrap();
         let token = fetch(&file).await.unwrap().token;
         assert_eq!(token.principal, "me");
-        assert!(token.left(SystemTime::now()) <= Duration::from_secs(600));
+        assert!(token.remaining(SystemTime::now()) <= Duration::from_secs(600));
         std::fs::write(&file, "opaque").unwrap();
         let fetched = fetch(&file).await.unwrap();
         assert_eq!(fetched.token.value(), "opaque");
-        assert_eq!(fetched.again, Some(EVERY));
+        assert_eq!(fetched.refetch_after, Some(READ_INTERVAL));
     }
 }

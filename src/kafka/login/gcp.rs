@@ -1,5 +1,5 @@
-//! Tokens of Google's metadata server (GKE's workload identity answers as it does), in the form that
-//! Google's Managed Kafka takes: an access token inside of what looks like a JSON Web Token.
+//! Tokens of Google's metadata server (GKE's workload identity emulates it), in the format of
+//! Google's Managed Kafka: an access token inside something that looks like a JSON Web Token.
 
 use std::time::SystemTime;
 
@@ -8,9 +8,9 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::http::{self, HttpAnswer, Trust};
-use super::{Fetched, Token, oidc};
+use super::{FetchedToken, Token, oidc};
 
-/// The address that the name `metadata.google.internal` always has.
+/// The metadata server's name, always resolvable on Google Cloud.
 const HOST: &str = "metadata.google.internal";
 const ACCOUNT: &str = "computeMetadata/v1/instance/service-accounts/default";
 
@@ -28,7 +28,7 @@ impl Gcp {
         }
     }
 
-    pub(super) async fn fetch(&self) -> Result<Fetched, String> {
+    pub(super) async fn fetch(&self) -> Result<FetchedToken, String> {
         let about = |reason: String| format!("metadata server {}: {reason}", self.host);
         let client = http::client(&Trust::Local).map_err(about)?;
         let now = SystemTime::now();
@@ -39,7 +39,7 @@ impl Gcp {
         let account = String::from_utf8_lossy(&answer.body).trim().to_owned();
         if !answer.status.is_success() || account.is_empty() {
             return Err(about(format!(
-                "it answered {} when asked for the account's name",
+                "HTTP status {} for the account's name",
                 answer.status
             )));
         }
@@ -59,7 +59,7 @@ impl Gcp {
         let secret = BASE64_URL_SAFE_NO_PAD.encode(access.value());
         let value = format!("{}.{}.{secret}", encode(&header), encode(&claims));
         Token::new(value, access.expires, account)
-            .map(Fetched::from)
+            .map(FetchedToken::from)
             .map_err(about)
     }
 
@@ -67,10 +67,10 @@ impl Gcp {
         let url = format!("http://{}/{ACCOUNT}/{what}", self.host);
         let request = client.get(url).header("Metadata-Flavor", "Google");
         let answer = http::send(request).await?;
-        // Whatever else answers at that address must not be believed.
+        // Do not trust anything else that answers at this address.
         let flavor = answer.headers.get("Metadata-Flavor");
         if flavor.is_none_or(|flavor| flavor != "Google") {
-            return Err("what answers is no metadata server of Google's".into());
+            return Err("the response does not come from Google's metadata server (no Metadata-Flavor header)".into());
         }
         Ok(answer)
     }
@@ -79,9 +79,9 @@ impl Gcp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::login::testing::{Request, Server, response};
+    use crate::kafka::login::testing::{RecordedRequest, TokenServer, response};
 
-    fn metadata(request: &Request) -> String {
+    fn metadata(request: &RecordedRequest) -> String {
         let flavored = [("Metadata-Flavor", "Google")];
         if request.line.contains("/token ") {
             let body = r#"{"access_token":"ya29.c.token","expires_in":3600,"token_type":"Bearer"}"#;
@@ -91,13 +91,13 @@ mod tests {
         }
     }
 
-    fn gcp(server: &Server) -> Gcp {
+    fn gcp(server: &TokenServer) -> Gcp {
         Gcp::new(|name| (name == "GCE_METADATA_HOST").then(|| server.host()))
     }
 
     #[tokio::test]
     async fn the_access_token_is_wrapped() {
-        let server = Server::start(metadata).await;
+        let server = TokenServer::start(metadata).await;
         let token = gcp(&server).fetch().await.unwrap().token;
         let requests = server.requests();
         let lines: Vec<_> = requests.iter().map(|r| r.line.as_str()).collect();
@@ -134,20 +134,20 @@ mod tests {
         for (answer, reason) in [
             (
                 response(200, &[], r#"{"access_token":"x"}"#),
-                "no metadata server",
+                "not come from Google's metadata server",
             ),
             (
                 response(404, &[("Metadata-Flavor", "Google")], "no account"),
-                "it answered 404",
+                "HTTP status 404",
             ),
             (
                 response(200, &[("Metadata-Flavor", "Google")], "?"),
-                "no JSON",
+                "not JSON",
             ),
         ] {
-            let server = Server::start(move |_: &Request| answer.clone()).await;
-            let told = gcp(&server).fetch().await.unwrap_err();
-            assert!(told.contains(reason), "{told}");
+            let server = TokenServer::start(move |_: &RecordedRequest| answer.clone()).await;
+            let error = gcp(&server).fetch().await.unwrap_err();
+            assert!(error.contains(reason), "{error}");
         }
         assert_eq!(Gcp::new(|_| None).host, HOST);
     }

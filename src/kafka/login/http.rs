@@ -1,36 +1,36 @@
-//! HTTP as token endpoints need it: one short exchange, bounded in time and size, and reasons that
-//! show no secret.
+//! HTTP client for token endpoints: one short exchange, bounded in time and size, with errors that
+//! show no secrets.
 
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, RequestBuilder, StatusCode, Url, redirect};
 use serde_json::Value;
 
-/// Connecting takes no longer than this.
-const CONNECT: Duration = Duration::from_secs(3);
-/// Nor a whole exchange than this.
-pub(super) const EXCHANGE: Duration = Duration::from_secs(8);
-/// Answers are small.
+/// Timeout for connecting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Timeout for a whole exchange.
+pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(8);
+/// Maximum size of a response.
 const BODY_BYTES_MAX: usize = 256 * 1024;
-/// What of an endpoint's own words is repeated.
+/// Maximum length of an endpoint's message that is repeated in errors.
 const WORDS_MAX: usize = 200;
 
-/// Whom to trust, and which way to go.
+/// Which certificates to trust, and how to reach the endpoint.
 pub(super) enum Trust<'a> {
-    /// The system's roots, and these certificates (PEM).
+    /// The system's roots plus these certificates (PEM).
     SystemAnd(Option<&'a [u8]>),
-    /// Nobody: plain HTTP to this machine's own metadata server, past every proxy.
+    /// None: plain HTTP to this machine's metadata server, bypassing any proxy.
     Local,
 }
 
-/// A client for one source.
+/// Builds a client for one source.
 pub(super) fn client(trust: &Trust<'_>) -> Result<Client, String> {
     let builder = Client::builder()
-        .connect_timeout(CONNECT)
-        .timeout(EXCHANGE)
-        // A secret goes where the configuration says and nowhere else.
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(EXCHANGE_TIMEOUT)
+        // Never send a secret to another place than configured.
         .redirect(redirect::Policy::none())
-        // Once in a few minutes, so that a kept connection would be a dead one.
+        // Requests are minutes apart, so a pooled connection would be dead.
         .pool_max_idle_per_host(0)
         .user_agent(concat!("lagwise/", env!("CARGO_PKG_VERSION")));
     let builder = match trust {
@@ -39,24 +39,24 @@ pub(super) fn client(trust: &Trust<'_>) -> Result<Client, String> {
         Trust::SystemAnd(Some(pem)) => {
             let found = Certificate::from_pem_bundle(pem).unwrap_or_default();
             if found.is_empty() {
-                return Err("no certificate in PEM form in its CA file".into());
+                return Err("the CA file contains no PEM certificate".into());
             }
             builder.tls_certs_merge(found)
         }
     };
     builder
         .build()
-        .map_err(|error| format!("the HTTP client: {}", chain(&error)))
+        .map_err(|error| format!("cannot create an HTTP client: {}", error_chain(&error)))
 }
 
-/// An endpoint's answer, whatever its status.
+/// A response with any status.
 pub(super) struct HttpAnswer {
     pub(super) status: StatusCode,
     pub(super) headers: reqwest::header::HeaderMap,
     pub(super) body: Vec<u8>,
 }
 
-/// Sends the request and reads the whole answer.
+/// Sends the request and reads the whole response.
 pub(super) async fn send(request: RequestBuilder) -> Result<HttpAnswer, String> {
     let mut response = request
         .send()
@@ -70,7 +70,9 @@ pub(super) async fn send(request: RequestBuilder) -> Result<HttpAnswer, String> 
     {
         body.extend_from_slice(&chunk);
         if body.len() > BODY_BYTES_MAX {
-            return Err(format!("its answer is longer than {BODY_BYTES_MAX} bytes"));
+            return Err(format!(
+                "the response is longer than {BODY_BYTES_MAX} bytes"
+            ));
         }
     }
     Ok(HttpAnswer {
@@ -80,12 +82,12 @@ pub(super) async fn send(request: RequestBuilder) -> Result<HttpAnswer, String> 
     })
 }
 
-/// A URL without what may be a secret in it.
+/// A URL without user info, query and fragment, which may be secret.
 pub(super) fn redact_url(url: &str) -> String {
     let Ok(mut url) = Url::parse(url) else {
-        return "a URL that cannot be read".into();
+        return "an invalid URL".into();
     };
-    // Fails for URLs that have no such parts.
+    // Fails only for URLs without these parts.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.set_query(None);
@@ -93,34 +95,35 @@ pub(super) fn redact_url(url: &str) -> String {
     url.to_string()
 }
 
-/// The JSON of a successful answer; else what the endpoint says is wrong (RFC 6749, section 5.2).
+/// The JSON of a successful response; otherwise an error with the endpoint's explanation (RFC 6749,
+/// section 5.2). `secrets` are removed from it.
 pub(super) fn json(answer: &HttpAnswer, secrets: &[&str]) -> Result<Value, String> {
     let parsed = serde_json::from_slice::<Value>(&answer.body).ok();
     if answer.status.is_success() {
-        return parsed.ok_or_else(|| "its answer is no JSON".into());
+        return parsed.ok_or_else(|| "the response is not JSON".into());
     }
     let text = |key: &str| parsed.as_ref()?.get(key)?.as_str();
     let words: Vec<_> = [text("error"), text("error_description")]
         .into_iter()
         .flatten()
-        .map(|words| plain(words, secrets))
+        .map(|words| sanitize(words, secrets))
         .filter(|words| !words.is_empty())
         .collect();
     let status = answer.status;
     Err(match words.as_slice() {
-        [] => format!("it answered {status}"),
-        words => format!("it answered {status}: {}", words.join(": ")),
+        [] => format!("HTTP status {status}"),
+        words => format!("HTTP status {status}: {}", words.join(": ")),
     })
 }
 
-/// An endpoint's words without secrets it may echo, without what changes from one time to the next,
-/// and of bounded length.
-fn plain(words: &str, secrets: &[&str]) -> String {
+/// An endpoint's message without secrets, without parts that change every time, and of bounded
+/// length.
+fn sanitize(words: &str, secrets: &[&str]) -> String {
     let mut words = words.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         words = words.replace(secret, "[redacted]");
     }
-    // Entra's descriptions end in identifiers of the request and the time.
+    // Entra's descriptions end with a request ID and a timestamp.
     let end = words.find("Trace ID:").unwrap_or(words.len());
     let words = words.get(..end).unwrap_or_default();
     let spaced: String = words
@@ -131,20 +134,20 @@ fn plain(words: &str, secrets: &[&str]) -> String {
     spaced.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Why there was no answer. The URL, which may hold a secret, is left out.
+/// Describes a failed exchange without its URL, which may hold a secret.
 fn describe_error(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".into();
     }
-    // The library's own sentence names the URL; its causes say more.
+    // The outermost error names the URL; its causes say more.
     match std::error::Error::source(error) {
-        Some(cause) => chain(cause),
-        None => "the exchange failed".into(),
+        Some(cause) => error_chain(cause),
+        None => "the request failed".into(),
     }
 }
 
-/// An error with its causes, each said once.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+/// An error and its causes, without repetitions.
+pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -154,7 +157,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    plain(&words, &[])
+    sanitize(&words, &[])
 }
 
 #[cfg(test)]
@@ -170,13 +173,13 @@ mod tests {
             ("AADSTS7000215: no. Trace ID: 1", "AADSTS7000215: no."),
             (&long, &"x".repeat(WORDS_MAX)),
         ] {
-            assert_eq!(plain(given, &["hunter2", ""]), plain_words);
+            assert_eq!(sanitize(given, &["hunter2", ""]), plain_words);
         }
     }
 
     #[test]
     fn urls_lose_what_may_be_secret() {
         assert_eq!(redact_url("https://a:b@h/p?q=r#s"), "https://h/p");
-        assert_eq!(redact_url("no url"), "a URL that cannot be read");
+        assert_eq!(redact_url("no url"), "an invalid URL");
     }
 }

@@ -1,4 +1,4 @@
-//! What a token says of itself, where it is a JSON Web Token. Nothing is verified: brokers do that.
+//! Reads claims of JSON Web Tokens without verifying them; brokers do that.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,14 +6,14 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// The claims that matter here.
+/// The claims used here.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Claims {
     pub(super) expires: Option<SystemTime>,
     pub(super) subject: Option<String>,
 }
 
-/// Reads the claims; none where the token is opaque.
+/// Reads the claims; empty for an opaque token.
 pub(super) fn claims(token: &str) -> Claims {
     let read = || -> Option<Value> {
         let mut parts = token.split('.');
@@ -35,7 +35,7 @@ pub(super) fn claims(token: &str) -> Claims {
     }
 }
 
-/// Seconds that were written with a fraction.
+/// Seconds given as a fraction.
 fn whole(seconds: f64) -> Option<u64> {
     let seconds = Duration::try_from_secs_f64(seconds).ok()?;
     Some(seconds.as_secs())

@@ -1,5 +1,5 @@
-//! Tokens of an OpenID Connect or OAuth 2.0 token endpoint, by client credentials (RFC 6749, section
-//! 4.4).
+//! Tokens of an OpenID Connect or OAuth 2.0 token endpoint, by client credentials (RFC 6749,
+//! section 4.4).
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -8,43 +8,41 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::Value;
 
 use super::http::{self, Trust};
-use super::{Fetched, Token, jwt};
+use super::{FetchedToken, Token, jwt};
 
-/// How long a token counts as valid whose endpoint does not say.
-const UNSAID: Duration = Duration::from_secs(300);
+/// Assumed lifetime of a token whose endpoint states none.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
 
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 
-/// A token endpoint and a client of it. Holds a secret, hence no `Debug`.
+/// A token endpoint and client credentials. Holds a secret, hence no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Oidc {
-    /// Where tokens are asked for.
+    /// URL of the token endpoint.
     pub token_url: String,
-    /// The client's name there.
     pub client_id: String,
-    /// Its secret.
     pub client_secret: String,
-    /// What the token is to allow, where the endpoint wants to know.
+    /// Requested scope, if the endpoint needs one.
     pub scope: Option<String>,
-    /// Authorities (PEM) that the endpoint's certificate may be signed by, besides the system's.
+    /// Certificate authorities (PEM) to trust for the endpoint, in addition to the system's.
     pub ca_file: Option<PathBuf>,
 }
 
 impl Oidc {
-    pub(super) async fn fetch(&self) -> Result<Fetched, String> {
+    pub(super) async fn fetch(&self) -> Result<FetchedToken, String> {
         let asked = http::redact_url(&self.token_url);
         let about = |reason: String| format!("{asked}: {reason}");
         let pem = match &self.ca_file {
             None => None,
             Some(file) => Some(std::fs::read(file).map_err(|error| {
                 let file = file.display();
-                about(format!("its CA file {file} cannot be read: {error}"))
+                about(format!("cannot read CA file {file}: {error}"))
             })?),
         };
         let client = http::client(&Trust::SystemAnd(pem.as_deref())).map_err(about)?;
         let mut pairs = vec![("grant_type", "client_credentials")];
         pairs.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
-        // Kafka's own clients do not encode the two either.
+        // Not form-encoded first, as RFC 6749 asks: Kafka's own clients do not do it either.
         let request = client
             .post(&self.token_url)
             .basic_auth(&self.client_id, Some(&self.client_secret))
@@ -55,36 +53,36 @@ impl Oidc {
         let answer = http::send(request).await.map_err(about)?;
         let json = http::json(&answer, &[&self.client_secret]).map_err(about)?;
         read(&json, now, &self.client_id)
-            .map(Fetched::from)
+            .map(FetchedToken::from)
             .map_err(about)
     }
 }
 
-/// A body of the type [`FORM`].
+/// Encodes a body of the type [`FORM`].
 pub(super) fn form(pairs: &[(&str, &str)]) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.extend_pairs(pairs);
     form.finish()
 }
 
-/// A token endpoint's answer (RFC 6749, section 5.1), to a question of that time.
+/// Reads a token endpoint's response (RFC 6749, section 5.1) to a request sent at `asked`.
 pub(super) fn read(json: &Value, asked: SystemTime, principal: &str) -> Result<Token, String> {
     let token = json
         .get("access_token")
         .and_then(Value::as_str)
-        .ok_or("its answer has no access_token")?;
+        .ok_or("the response has no access_token")?;
     let claims = jwt::claims(token);
-    // Some endpoints write the number as a text.
+    // Some endpoints encode the number as a string.
     let said = json.get("expires_in").and_then(|seconds| {
         let text = || seconds.as_str()?.parse().ok();
         seconds.as_u64().or_else(text)
     });
     let by_answer = said.and_then(|seconds| asked.checked_add(Duration::from_secs(seconds)));
-    // The token's own word is what brokers go by.
+    // Brokers use the token's own expiry, but the earlier one is safe.
     let expires = match (claims.expires, by_answer) {
         (Some(claimed), Some(said)) => claimed.min(said),
         (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => asked + UNSAID,
+        (None, None) => asked + DEFAULT_LIFETIME,
     };
     let subject = claims.subject.unwrap_or_else(|| principal.to_owned());
     Token::new(token.to_owned(), expires, subject)
@@ -95,9 +93,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kafka::login::testing::{Server, answers, jwt};
+    use crate::kafka::login::testing::{TokenServer, answers, jwt};
 
-    fn oidc(server: &Server) -> Oidc {
+    fn oidc(server: &TokenServer) -> Oidc {
         Oidc {
             token_url: server.url("/realms/main/token"),
             client_id: "lag".into(),
@@ -111,7 +109,7 @@ mod tests {
     async fn the_request_is_as_the_standard_has_it() {
         let token = jwt(3600, "svc-lag");
         let body = json!({"access_token": token, "expires_in": 600, "token_type": "Bearer"});
-        let server = Server::start(answers(200, &body.to_string())).await;
+        let server = TokenServer::start(answers(200, &body.to_string())).await;
         let fetched = oidc(&server).fetch().await.unwrap();
         let request = server.last();
         assert_eq!(request.line, "POST /realms/main/token HTTP/1.1");
@@ -124,7 +122,7 @@ mod tests {
         );
         assert_eq!(fetched.token.value(), token);
         assert_eq!(fetched.token.principal, "svc-lag");
-        let left = fetched.token.left(SystemTime::now());
+        let left = fetched.token.remaining(SystemTime::now());
         assert!(left <= Duration::from_secs(600) && left > Duration::from_secs(500));
     }
 
@@ -135,33 +133,33 @@ mod tests {
             (
                 401,
                 refusal,
-                "it answered 401 Unauthorized: invalid_client: no [redacted]",
+                "HTTP status 401 Unauthorized: invalid_client: no [redacted]",
             ),
             (
                 503,
                 "<html>hunter2</html>",
-                "it answered 503 Service Unavailable",
+                "HTTP status 503 Service Unavailable",
             ),
-            (302, "", "it answered 302 Found"),
-            (200, "<html>", "its answer is no JSON"),
-            (200, "{}", "its answer has no access_token"),
-            (200, r#"{"access_token":"a b"}"#, "no token"),
+            (302, "", "HTTP status 302 Found"),
+            (200, "<html>", "the response is not JSON"),
+            (200, "{}", "the response has no access_token"),
+            (200, r#"{"access_token":"a b"}"#, "invalid token"),
             (200, r#"{"access_token":""}"#, "empty token"),
         ] {
-            let server = Server::start(answers(status, body)).await;
-            let told = oidc(&server).fetch().await.unwrap_err();
+            let server = TokenServer::start(answers(status, body)).await;
+            let error = oidc(&server).fetch().await.unwrap_err();
             assert!(
-                told.contains(reason) && told.contains("/realms/main/token"),
-                "{told}"
+                error.contains(reason) && error.contains("/realms/main/token"),
+                "{error}"
             );
-            assert!(!told.contains("hunter2"), "{told}");
+            assert!(!error.contains("hunter2"), "{error}");
         }
         let nobody = Oidc {
             token_url: "http://127.0.0.1:1/t".into(),
-            ..oidc(&Server::start(answers(200, "{}")).await)
+            ..oidc(&TokenServer::start(answers(200, "{}")).await)
         };
-        let told = nobody.fetch().await.unwrap_err();
-        assert!(told.contains("refused"), "{told}");
+        let error = nobody.fetch().await.unwrap_err();
+        assert!(error.contains("refused"), "{error}");
     }
 
     #[test]
@@ -174,7 +172,7 @@ mod tests {
             (json!({"access_token": "x", "expires_in": -5}), 300),
         ] {
             let token = read(&json, now, "me").unwrap();
-            assert_eq!(token.left(now), Duration::from_secs(seconds), "{json}");
+            assert_eq!(token.remaining(now), Duration::from_secs(seconds), "{json}");
         }
     }
 }

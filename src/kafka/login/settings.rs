@@ -1,4 +1,4 @@
-//! What the configuration says of tokens, in its own words or in librdkafka's.
+//! Token sources as configured, in lagwise's own settings or in librdkafka's properties.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::aws::Aws;
 use super::azure::Azure;
 use super::gcp::Gcp;
 use super::oidc::Oidc;
-use super::{Fetched, Tokens, file};
+use super::{FetchedToken, TokenCache, file};
 #[cfg(not(feature = "aws-msk-iam"))]
 use crate::kafka::Feature;
 use crate::model::units::newtypes::ClusterName;
@@ -19,38 +19,37 @@ use crate::model::units::newtypes::ClusterName;
 /// Where tokens come from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum TokenSource {
-    /// A file that something else keeps fresh.
+    /// A file that another process refreshes.
     File(PathBuf),
     /// A token endpoint.
     Oidc(Oidc),
-    /// Amazon's credentials, signed for MSK.
+    /// AWS credentials, signed for MSK.
     AwsMskIam {
-        /// The region of the MSK cluster.
+        /// Region of the MSK cluster.
         region: String,
-        /// A role to take on first.
+        /// A role to assume first.
         role_arn: Option<String>,
     },
-    /// Entra ID, for the workload identity of this pod.
+    /// Entra ID, for this pod's workload identity.
     AzureWorkloadIdentity {
-        /// What the token is to allow; that of the brokers' Event Hubs namespace where absent.
+        /// Requested scope; by default that of the brokers' Event Hubs namespace.
         scope: Option<String>,
     },
     /// Google's metadata server.
     Gcp,
 }
 
-/// Where tokens come from, and what goes beside each of them.
+/// A token source and the SASL extensions sent with each token.
 #[derive(Clone)]
 pub struct TokenSettings {
-    /// Where they come from.
     pub source: TokenSource,
     /// SASL extensions, such as Confluent Cloud's `logicalCluster` and `identityPoolId`.
     pub extensions: BTreeMap<String, String>,
-    /// The tokens, once a client was set up with these settings.
-    tokens: Option<Arc<Tokens>>,
+    /// The running token cache, once a client was set up.
+    tokens: Option<Arc<TokenCache>>,
 }
 
-/// What is configured; whether it is in use already makes no difference.
+/// Compares the configuration only, not whether tokens were started.
 impl PartialEq for TokenSettings {
     fn eq(&self, other: &Self) -> bool {
         (&self.source, &self.extensions) == (&other.source, &other.extensions)
@@ -60,7 +59,7 @@ impl PartialEq for TokenSettings {
 impl Eq for TokenSettings {}
 
 impl TokenSource {
-    /// Its name in the configuration.
+    /// Name of the source in the configuration.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -72,30 +71,30 @@ impl TokenSource {
         }
     }
 
-    /// Gets it ready to ask.
-    pub(super) fn exchange(&self, bootstrap: &str) -> Result<Exchange, String> {
+    /// Prepares fetching.
+    pub(super) fn fetcher(&self, bootstrap: &str) -> Result<TokenFetcher, String> {
         let variable = |name: &str| std::env::var(name).ok();
         Ok(match self {
-            Self::File(path) => Exchange::File(path.clone()),
-            Self::Oidc(oidc) => Exchange::Oidc(oidc.clone()),
+            Self::File(path) => TokenFetcher::File(path.clone()),
+            Self::Oidc(oidc) => TokenFetcher::Oidc(oidc.clone()),
             #[cfg(feature = "aws-msk-iam")]
             Self::AwsMskIam { region, role_arn } => {
-                Exchange::Aws(Box::new(Aws::new(region.clone(), role_arn.clone())))
+                TokenFetcher::Aws(Box::new(Aws::new(region.clone(), role_arn.clone())))
             }
             #[cfg(not(feature = "aws-msk-iam"))]
             Self::AwsMskIam { .. } => {
                 return Err(Feature::AwsMskIam.missing());
             }
             Self::AzureWorkloadIdentity { scope } => {
-                Exchange::Azure(Azure::new(scope.as_deref(), bootstrap, variable)?)
+                TokenFetcher::Azure(Azure::new(scope.as_deref(), bootstrap, variable)?)
             }
-            Self::Gcp => Exchange::Gcp(Gcp::new(variable)),
+            Self::Gcp => TokenFetcher::Gcp(Gcp::new(variable)),
         })
     }
 }
 
-/// A source with all that it needs.
-pub(super) enum Exchange {
+/// A source that is ready to fetch tokens.
+pub(super) enum TokenFetcher {
     File(PathBuf),
     Oidc(Oidc),
     #[cfg(feature = "aws-msk-iam")]
@@ -104,8 +103,8 @@ pub(super) enum Exchange {
     Gcp(Gcp),
 }
 
-impl Exchange {
-    pub(super) async fn fetch(&self) -> Result<Fetched, String> {
+impl TokenFetcher {
+    pub(super) async fn fetch(&self) -> Result<FetchedToken, String> {
         match self {
             Self::File(path) => file::fetch(path).await,
             Self::Oidc(oidc) => oidc.fetch().await,
@@ -117,8 +116,8 @@ impl Exchange {
     }
 }
 
-/// librdkafka's properties that say where tokens come from. The librdkafka that is built in has no
-/// HTTP of its own, so both clients leave them to this module.
+/// librdkafka's properties of the token source. The built-in librdkafka has no HTTP client, so this
+/// module handles them for both clients.
 pub(in crate::kafka) const PROPERTIES: [&str; 7] = [
     METHOD,
     TOKEN_URL,
@@ -147,31 +146,31 @@ impl TokenSettings {
         }
     }
 
-    /// Starts to ask the source; with the tokens from then on.
+    /// Starts fetching tokens and returns the settings with the running cache.
     pub(in crate::kafka) fn start(
         self,
         cluster: &ClusterName,
         bootstrap: &str,
         runtime: &Handle,
     ) -> Result<Self, String> {
-        let tokens = Tokens::start(&self, cluster, bootstrap, runtime)?;
+        let tokens = TokenCache::start(&self, cluster, bootstrap, runtime)?;
         Ok(Self {
             tokens: Some(tokens),
             ..self
         })
     }
 
-    /// The tokens, where they were started.
-    pub(in crate::kafka) fn tokens(&self) -> Option<&Arc<Tokens>> {
+    /// The token cache, if started.
+    pub(in crate::kafka) fn tokens(&self) -> Option<&Arc<TokenCache>> {
         self.tokens.as_ref()
     }
 
-    /// What librdkafka's properties say, where they say `oidc`; extensions among them go beside the
-    /// tokens of the given source as well.
+    /// Reads librdkafka's token properties, if `sasl.oauthbearer.method` is `oidc`. Extensions in
+    /// the properties are added to a given source too.
     ///
     /// # Errors
-    /// A property that is missing or wrong, by its name.
-    pub fn of(
+    /// A missing or invalid property, by name.
+    pub fn from_properties(
         given: Option<Self>,
         properties: &BTreeMap<String, String>,
     ) -> Result<Option<Self>, String> {
@@ -179,13 +178,15 @@ impl TokenSettings {
         let is_oidc = text(METHOD).is_some_and(|method| method.eq_ignore_ascii_case("oidc"));
         let mut settings = match (given, is_oidc) {
             (Some(_), true) => {
-                return Err(format!("property {METHOD}: oidc beside a token source"));
+                return Err(format!(
+                    "property {METHOD}: oidc cannot be combined with token:; remove one of them"
+                ));
             }
             (Some(given), false) => given,
             (None, false) => return Ok(None),
             (None, true) => {
                 let needed = |name: &str| {
-                    let missing = || format!("property {name}: missing beside {METHOD}=oidc");
+                    let missing = || format!("property {name}: required with {METHOD}=oidc");
                     text(name).cloned().ok_or_else(missing)
                 };
                 Self::new(TokenSource::Oidc(Oidc {
@@ -200,7 +201,8 @@ impl TokenSettings {
             }
         };
         if let Some(extensions) = text(EXTENSIONS) {
-            let wrong = || format!("property {EXTENSIONS}: not key=value, separated by commas");
+            let wrong =
+                || format!("property {EXTENSIONS}: must be key=value pairs, separated by commas");
             for pair in extensions.split(',') {
                 let (key, value) = pair.split_once('=').ok_or_else(wrong)?;
                 let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
@@ -214,14 +216,16 @@ impl TokenSettings {
     }
 }
 
-/// Whether a login can carry the extension (RFC 7628, section 3.1).
+/// Checks that a login can carry the extension (RFC 7628, section 3.1).
 fn check_extension(key: &str, value: &str) -> Result<(), String> {
     if key.is_empty() || key == "auth" || !key.chars().all(|c| c.is_ascii_alphabetic()) {
-        return Err("a token's extension has a name that is not letters only, or is auth".into());
+        return Err(
+            "the names of token extensions must consist of letters and must not be auth".into(),
+        );
     }
     if value.is_empty() || !value.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
         return Err(format!(
-            "the token's extension {key} has no value of printable characters"
+            "token extension {key}: the value must consist of printable characters and must not be empty"
         ));
     }
     Ok(())
@@ -231,14 +235,14 @@ fn check_extension(key: &str, value: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn of(
+    fn from_pairs(
         given: Option<TokenSettings>,
         pairs: &[(&str, &str)],
     ) -> Result<Option<TokenSettings>, String> {
         let owned = pairs
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        TokenSettings::of(given, &owned.collect())
+        TokenSettings::from_properties(given, &owned.collect())
     }
 
     #[test]
@@ -250,7 +254,7 @@ mod tests {
             (CLIENT_SECRET, "hunter2"),
             (EXTENSIONS, "logicalCluster=lkc-1, identityPoolId=pool-2"),
         ];
-        let settings = of(None, &all).unwrap().unwrap();
+        let settings = from_pairs(None, &all).unwrap().unwrap();
         let extensions: Vec<_> = settings.extensions.iter().collect();
         assert_eq!(
             extensions,
@@ -262,20 +266,23 @@ mod tests {
         assert_eq!(settings.source.name(), "oidc");
         for missing in [TOKEN_URL, CLIENT_ID, CLIENT_SECRET] {
             let rest: Vec<_> = all.into_iter().filter(|(key, _)| *key != missing).collect();
-            let told = of(None, &rest).err().unwrap();
+            let error = from_pairs(None, &rest).err().unwrap();
             assert!(
-                told.contains(missing) && !told.contains("hunter2"),
-                "{told}"
+                error.contains(missing) && !error.contains("hunter2"),
+                "{error}"
             );
         }
-        assert!(of(None, &all[1..]).unwrap().is_none());
+        assert!(from_pairs(None, &all[1..]).unwrap().is_none());
         let gcp = Some(TokenSettings::new(TokenSource::Gcp));
-        assert!(of(gcp.clone(), &all[..1]).is_err());
-        let beside = of(gcp, &all[4..]).unwrap().unwrap();
+        assert!(from_pairs(gcp.clone(), &all[..1]).is_err());
+        let beside = from_pairs(gcp, &all[4..]).unwrap().unwrap();
         assert_eq!(beside.extensions.len(), 2);
         for wrong in ["a", "auth=x", "a1=x", "=x", "a=", "a=\u{1}"] {
             let gcp = Some(TokenSettings::new(TokenSource::Gcp));
-            assert!(of(gcp, &[(EXTENSIONS, wrong)]).is_err(), "{wrong:?}");
+            assert!(
+                from_pairs(gcp, &[(EXTENSIONS, wrong)]).is_err(),
+                "{wrong:?}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A small HTTP server for the tests of the sources: it keeps what it was asked and answers as told.
+//! A small HTTP server for tests: records requests and returns prepared responses.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -10,31 +10,31 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// What was asked.
 #[derive(Clone, Debug, Default)]
-pub(in crate::kafka) struct Request {
+pub(in crate::kafka) struct RecordedRequest {
     pub(in crate::kafka) line: String,
     headers: Vec<(String, String)>,
     pub(in crate::kafka) body: String,
 }
 
-impl Request {
-    /// A header's value; empty where there is none.
+impl RecordedRequest {
+    /// A header's value; empty if missing.
     pub(in crate::kafka) fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(key, _)| key == name);
         found.map_or("", |(_, value)| value)
     }
 }
 
-/// The server; dropped, it ends.
-pub(in crate::kafka) struct Server {
+/// The server; stops when dropped.
+pub(in crate::kafka) struct TokenServer {
     port: u16,
-    seen: Arc<Mutex<Vec<Request>>>,
+    seen: Arc<Mutex<Vec<RecordedRequest>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Server {
-    /// Answers each request with what `answer` gives, an empty text being silence.
+impl TokenServer {
+    /// Answers each request with the result of `answer`; an empty text means no response.
     pub(in crate::kafka) async fn start(
-        answer: impl Fn(&Request) -> String + Send + Sync + 'static,
+        answer: impl Fn(&RecordedRequest) -> String + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -57,24 +57,24 @@ impl Server {
         format!("http://{}{path}", self.host())
     }
 
-    pub(in crate::kafka) fn requests(&self) -> Vec<Request> {
+    pub(in crate::kafka) fn requests(&self) -> Vec<RecordedRequest> {
         self.seen.lock().unwrap().clone()
     }
 
-    pub(in crate::kafka) fn last(&self) -> Request {
+    pub(in crate::kafka) fn last(&self) -> RecordedRequest {
         self.requests().pop().unwrap()
     }
 }
 
-impl Drop for Server {
+impl Drop for TokenServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn serve<A: Fn(&Request) -> String>(
+async fn serve<A: Fn(&RecordedRequest) -> String>(
     mut stream: TcpStream,
-    seen: Arc<Mutex<Vec<Request>>>,
+    seen: Arc<Mutex<Vec<RecordedRequest>>>,
     answer: Arc<A>,
 ) {
     let mut bytes = Vec::new();
@@ -97,7 +97,7 @@ async fn serve<A: Fn(&Request) -> String>(
     let _ = stream.shutdown().await;
 }
 
-fn whole(bytes: &[u8]) -> Option<Request> {
+fn whole(bytes: &[u8]) -> Option<RecordedRequest> {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n")?;
     let mut lines = head.lines();
@@ -106,7 +106,7 @@ fn whole(bytes: &[u8]) -> Option<Request> {
         let (key, value) = line.split_once(':')?;
         Some((key.to_ascii_lowercase(), value.trim().to_owned()))
     };
-    let request = Request {
+    let request = RecordedRequest {
         line,
         headers: lines.filter_map(header).collect(),
         body: body.to_owned(),
@@ -116,7 +116,10 @@ fn whole(bytes: &[u8]) -> Option<Request> {
 }
 
 /// Always the same answer.
-pub(in crate::kafka) fn answers(status: u16, body: &str) -> impl Fn(&Request) -> String + use<> {
+pub(in crate::kafka) fn answers(
+    status: u16,
+    body: &str,
+) -> impl Fn(&RecordedRequest) -> String + use<> {
     let answer = response(status, &[], body);
     move |_| answer.clone()
 }
@@ -131,7 +134,7 @@ pub(in crate::kafka) fn response(status: u16, headers: &[(&str, &str)], body: &s
     format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
 }
 
-/// A token that expires in so many seconds.
+/// A token that expires after `seconds`.
 pub(in crate::kafka) fn jwt(seconds: u64, subject: &str) -> String {
     let expires = SystemTime::now() + Duration::from_secs(seconds);
     let expires = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap();

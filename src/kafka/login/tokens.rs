@@ -1,4 +1,4 @@
-//! The token that is valid now: fetched before it is needed, shared by all who need it.
+//! Caches the valid token: fetched before it is needed and shared by all connections.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,52 +7,52 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::settings::Exchange;
-use super::{Fetched, Token, TokenSettings};
+use super::settings::TokenFetcher;
+use super::{FetchedToken, Token, TokenSettings};
 use crate::model::units::newtypes::ClusterName;
 
-/// How long one exchange may take, with all its steps.
-const FETCH: Duration = Duration::from_secs(9);
-/// The pauses after failures: the first, and the longest.
+/// Timeout for one exchange, with all its steps.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(9);
+/// Backoff after failures, shortest and longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// The least time between two exchanges, whatever the answers say.
-const LEAST: Duration = Duration::from_secs(1);
-/// The longest: a source that gives tokens for years may still change.
-const MOST: Duration = Duration::from_secs(12 * 3600);
-/// The least time between two exchanges that a broker's refusal leads to.
-const AFTER_REFUSAL: Duration = Duration::from_secs(30);
+/// Minimum time between two exchanges.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum time between two exchanges, since even a source of long-lived tokens may change.
+const MAX_INTERVAL: Duration = Duration::from_secs(12 * 3600);
+/// Minimum time between two exchanges caused by brokers that refuse the token.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Why there is no token: which source, and what it or its endpoint said.
+/// Why there is no token: the source and its error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("token source {source_name}: {reason}")]
-pub struct NoToken {
+pub struct TokenError {
     source_name: &'static str,
     reason: Arc<str>,
 }
 
-/// What is known of the source.
+/// State of the source.
 #[derive(Clone, Debug, Default)]
 struct TokenState {
-    /// The last token that it gave.
+    /// The latest token.
     token: Option<Arc<Token>>,
-    /// Why it gave none the last time it was asked.
+    /// Why the latest fetch failed.
     failure: Option<Arc<str>>,
 }
 
-/// The tokens of one cluster's login. A task asks the source before the token at hand expires, for as
-/// long as this lives; nobody else asks, so that any number of connections costs one exchange.
+/// The token of one cluster's login. A single task fetches it before the current one expires, for
+/// as long as this lives, so any number of connections costs one exchange.
 #[derive(Debug)]
-pub struct Tokens {
+pub struct TokenCache {
     source: &'static str,
     state: watch::Receiver<TokenState>,
     refused: Arc<Notify>,
 }
 
-impl Tokens {
-    /// Starts asking.
+impl TokenCache {
+    /// Starts fetching.
     ///
     /// # Errors
-    /// What the source lacks and will lack for good, such as an environment variable.
+    /// A permanent lack, such as a missing environment variable.
     pub fn start(
         settings: &TokenSettings,
         cluster: &ClusterName,
@@ -60,20 +60,20 @@ impl Tokens {
         runtime: &Handle,
     ) -> Result<Arc<Self>, String> {
         let source = settings.source.name();
-        let exchange = settings
+        let fetcher = settings
             .source
-            .exchange(bootstrap)
+            .fetcher(bootstrap)
             .map_err(|reason| format!("token source {source}: {reason}"))?;
         let (state_in, state) = watch::channel(TokenState::default());
         let refused = Arc::new(Notify::new());
-        let keeper = TokenRefresher {
-            exchange,
+        let refresher = TokenRefresher {
+            fetcher,
             settings: settings.clone(),
             cluster: cluster.clone(),
             state: state_in,
             refused: Arc::clone(&refused),
         };
-        runtime.spawn(keeper.run());
+        runtime.spawn(refresher.run());
         Ok(Arc::new(Self {
             source,
             state,
@@ -81,71 +81,73 @@ impl Tokens {
         }))
     }
 
-    /// The token, where one is valid now.
+    /// The valid token, if any.
     #[must_use]
-    pub fn now(&self) -> Option<Arc<Token>> {
-        valid(&self.state.borrow())
+    pub fn current(&self) -> Option<Arc<Token>> {
+        valid_token(&self.state.borrow())
     }
 
-    /// The token, waited for until the deadline while the source is asked for the first time.
+    /// Waits for a valid token until the deadline, while the source is asked for the first time.
     ///
     /// # Errors
-    /// The source gives none, and why.
-    pub async fn token(&self, deadline: Instant) -> Result<Arc<Token>, NoToken> {
+    /// The source's error.
+    pub async fn wait(&self, deadline: Instant) -> Result<Arc<Token>, TokenError> {
         let mut state = self.state.clone();
         loop {
             {
                 let seen = state.borrow_and_update();
-                if let Some(token) = valid(&seen) {
+                if let Some(token) = valid_token(&seen) {
                     return Ok(token);
                 }
                 if let Some(reason) = &seen.failure {
-                    return Err(self.none(Arc::clone(reason)));
+                    return Err(self.error(Arc::clone(reason)));
                 }
             }
             match timeout_at(deadline, state.changed()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(self.none("it is not asked any more".into())),
-                Err(_) => return Err(self.none("it has not answered yet".into())),
+                Ok(Err(_)) => {
+                    return Err(self.error("the task that fetches tokens has ended".into()));
+                }
+                Err(_) => return Err(self.error("has not answered yet".into())),
             }
         }
     }
 
-    /// Why there is no token, where there is none although the source was asked.
+    /// Why there is no token, if the source was asked and none is valid.
     #[must_use]
-    pub fn failure(&self) -> Option<NoToken> {
+    pub fn failure(&self) -> Option<TokenError> {
         let state = self.state.borrow();
-        match (valid(&state), &state.failure) {
-            (None, Some(reason)) => Some(self.none(Arc::clone(reason))),
+        match (valid_token(&state), &state.failure) {
+            (None, Some(reason)) => Some(self.error(Arc::clone(reason))),
             _ => None,
         }
     }
 
-    /// A broker took the token for wrong. A newer one may be right (keys change, and clocks go
-    /// wrong), so that the source is asked before its time.
-    pub fn refused(&self, token: &Token) {
+    /// Reports that a broker refused the token. A new one may be accepted (keys rotate, clocks
+    /// drift), so the source is asked early.
+    pub fn report_refusal(&self, token: &Token) {
         let is_current = self.state.borrow().token.as_deref() == Some(token);
         if is_current {
             self.refused.notify_one();
         }
     }
 
-    fn none(&self, reason: Arc<str>) -> NoToken {
-        NoToken {
+    fn error(&self, reason: Arc<str>) -> TokenError {
+        TokenError {
             source_name: self.source,
             reason,
         }
     }
 }
 
-fn valid(state: &TokenState) -> Option<Arc<Token>> {
+fn valid_token(state: &TokenState) -> Option<Arc<Token>> {
     let token = state.token.as_ref()?;
-    (!token.left(SystemTime::now()).is_zero()).then(|| Arc::clone(token))
+    (!token.remaining(SystemTime::now()).is_zero()).then(|| Arc::clone(token))
 }
 
-/// Asks the source.
+/// The task that fetches tokens.
 struct TokenRefresher {
-    exchange: Exchange,
+    fetcher: TokenFetcher,
     settings: TokenSettings,
     cluster: ClusterName,
     state: watch::Sender<TokenState>,
@@ -160,19 +162,19 @@ impl TokenRefresher {
             let pause = match self.fetch().await {
                 Ok(fetched) => {
                     failures = 0;
-                    self.keep(fetched)
+                    self.store(fetched)
                 }
                 Err(reason) => {
                     let pause = backoff(failures);
                     failures += 1;
-                    self.failed(reason.into());
+                    self.record_failure(reason.into());
                     pause
                 }
             };
             tokio::select! {
                 () = sleep(pause) => {}
                 () = self.refused.notified() => {
-                    tokio::time::sleep_until(asked + AFTER_REFUSAL).await;
+                    tokio::time::sleep_until(asked + REFUSAL_INTERVAL).await;
                 }
                 () = self.state.closed() => return,
             }
@@ -182,29 +184,29 @@ impl TokenRefresher {
         }
     }
 
-    async fn fetch(&self) -> Result<Fetched, String> {
-        let fetched = timeout(FETCH, self.exchange.fetch()).await;
-        let seconds = FETCH.as_secs();
+    async fn fetch(&self) -> Result<FetchedToken, String> {
+        let fetched = timeout(FETCH_TIMEOUT, self.fetcher.fetch()).await;
+        let seconds = FETCH_TIMEOUT.as_secs();
         let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {seconds} s")))?;
-        if fetched.token.left(SystemTime::now()).is_zero() {
+        if fetched.token.remaining(SystemTime::now()).is_zero() {
             return Err(
-                "the token that it gave has expired (or this machine's clock is wrong)".into(),
+                "returned a token that has expired (or this machine's clock is wrong)".into(),
             );
         }
         Ok(fetched)
     }
 
-    /// Takes a token, and says when to ask for the next.
-    fn keep(&self, fetched: Fetched) -> Duration {
+    /// Stores a token and returns when to fetch the next.
+    fn store(&self, fetched: FetchedToken) -> Duration {
         let mut token = fetched.token;
         token.extensions.clone_from(&self.settings.extensions);
         let pause = fetched
-            .again
-            .unwrap_or_else(|| due(token.left(SystemTime::now()), fastrand::f64()));
+            .refetch_after
+            .unwrap_or_else(|| refresh_delay(token.remaining(SystemTime::now()), fastrand::f64()));
         self.state.send_if_modified(|state| {
             let is_new = state.token.as_deref() != Some(&token);
             if is_new {
-                tracing::debug!(cluster = %self.cluster, principal = token.principal, "new token");
+                tracing::debug!(cluster = %self.cluster, principal = token.principal, "fetched a token");
                 state.token = Some(Arc::new(token));
             }
             state.failure.take().is_some() || is_new
@@ -212,24 +214,25 @@ impl TokenRefresher {
         pause
     }
 
-    /// Notes a failure; a token that is still valid is used up.
-    fn failed(&self, reason: Arc<str>) {
-        // Told once: services put identifiers of each request into their words.
+    /// Records a failure; a token that is still valid stays in use.
+    fn record_failure(&self, reason: Arc<str>) {
+        // Warn once per outage: reasons differ each time, because services include request IDs.
         let is_first = self.state.borrow().failure.is_none();
         let (cluster, source) = (&self.cluster, self.settings.source.name());
         if is_first {
-            tracing::warn!(%cluster, source, %reason, "no new token");
+            tracing::warn!(%cluster, source, %reason, "cannot fetch a token");
         } else {
-            tracing::debug!(%cluster, source, %reason, "no new token");
+            tracing::debug!(%cluster, source, %reason, "cannot fetch a token");
         }
         self.state.send_modify(|state| state.failure = Some(reason));
     }
 }
 
-/// When a token with so much time left is due: after four fifths of it, spread a little, so that many
-/// processes do not ask at once.
-fn due(left: Duration, random: f64) -> Duration {
-    left.mul_f64(0.78 + 0.04 * random).clamp(LEAST, MOST)
+/// When to refresh a token with this remaining validity: after four fifths of it, with jitter, so
+/// that many processes do not ask at once.
+fn refresh_delay(left: Duration, random: f64) -> Duration {
+    left.mul_f64(0.78 + 0.04 * random)
+        .clamp(MIN_INTERVAL, MAX_INTERVAL)
 }
 
 fn backoff(failures: u32) -> Duration {
@@ -245,10 +248,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kafka::login::testing::{Request, Server, jwt, response};
+    use crate::kafka::login::testing::{RecordedRequest, TokenServer, jwt, response};
     use crate::kafka::login::{Oidc, TokenSource};
 
-    fn start(server: &Server) -> Arc<Tokens> {
+    fn start(server: &TokenServer) -> Arc<TokenCache> {
         let mut settings = TokenSettings::new(TokenSource::Oidc(Oidc {
             token_url: server.url("/t"),
             client_id: "lag".into(),
@@ -259,7 +262,7 @@ mod tests {
         settings
             .extensions
             .insert("logicalCluster".into(), "lkc".into());
-        Tokens::start(&settings, &"main".into(), "b:1", &Handle::current()).unwrap()
+        TokenCache::start(&settings, &"main".into(), "b:1", &Handle::current()).unwrap()
     }
 
     fn deadline() -> Instant {
@@ -273,20 +276,20 @@ mod tests {
 
     #[tokio::test]
     async fn many_callers_cost_one_exchange() {
-        let server = Server::start(|_: &Request| token_of(600)).await;
+        let server = TokenServer::start(|_: &RecordedRequest| token_of(600)).await;
         let tokens = start(&server);
-        let all = (0..50).map(|_| tokens.token(deadline()));
+        let all = (0..50).map(|_| tokens.wait(deadline()));
         for token in futures::future::join_all(all).await {
             assert_eq!(token.unwrap().extensions["logicalCluster"], "lkc");
         }
-        assert!(tokens.now().is_some() && tokens.failure().is_none());
+        assert!(tokens.current().is_some() && tokens.failure().is_none());
         assert_eq!(server.requests().len(), 1);
     }
 
     #[tokio::test]
     async fn a_token_is_renewed_before_it_expires() {
         let asked = AtomicU64::new(0);
-        let server = Server::start(move |_: &Request| {
+        let server = TokenServer::start(move |_: &RecordedRequest| {
             let seconds = if asked.fetch_add(1, Ordering::Relaxed) == 0 {
                 3
             } else {
@@ -296,7 +299,7 @@ mod tests {
         })
         .await;
         let tokens = start(&server);
-        let first = tokens.token(deadline()).await.unwrap();
+        let first = tokens.wait(deadline()).await.unwrap();
         let mut state = tokens.state.clone();
         let renewed = state.wait_for(|state| state.token.as_ref().is_some_and(|t| *t != first));
         timeout(Duration::from_secs(30), renewed)
@@ -309,25 +312,24 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_told_at_once_and_passes() {
         let asked = AtomicU64::new(0);
-        let server =
-            Server::start(
-                move |_: &Request| match asked.fetch_add(1, Ordering::Relaxed) {
-                    0 => response(503, &[], "hunter2"),
-                    _ => token_of(600),
-                },
-            )
-            .await;
+        let server = TokenServer::start(move |_: &RecordedRequest| {
+            match asked.fetch_add(1, Ordering::Relaxed) {
+                0 => response(503, &[], "hunter2"),
+                _ => token_of(600),
+            }
+        })
+        .await;
         let tokens = start(&server);
-        let told = tokens.token(deadline()).await.unwrap_err();
-        assert_eq!(Some(&told), tokens.failure().as_ref());
-        let told = told.to_string();
+        let error = tokens.wait(deadline()).await.unwrap_err();
+        assert_eq!(Some(&error), tokens.failure().as_ref());
+        let error = error.to_string();
         assert!(
-            told.starts_with("token source oidc: http://127.0.0.1:"),
-            "{told}"
+            error.starts_with("token source oidc: http://127.0.0.1:"),
+            "{error}"
         );
         assert!(
-            told.ends_with("it answered 503 Service Unavailable"),
-            "{told}"
+            error.ends_with("HTTP status 503 Service Unavailable"),
+            "{error}"
         );
         let mut state = tokens.state.clone();
         let back = state.wait_for(|state| state.token.is_some());
@@ -335,37 +337,37 @@ mod tests {
             .await
             .unwrap()
             .unwrap();
-        assert!(tokens.now().is_some() && tokens.failure().is_none());
+        assert!(tokens.current().is_some() && tokens.failure().is_none());
     }
 
     #[tokio::test]
     async fn an_expired_token_is_a_failure() {
-        let server = Server::start(|_: &Request| token_of(0)).await;
-        let told = start(&server)
-            .token(deadline())
+        let server = TokenServer::start(|_: &RecordedRequest| token_of(0)).await;
+        let error = start(&server)
+            .wait(deadline())
             .await
             .unwrap_err()
             .to_string();
-        assert!(told.contains("has expired"), "{told}");
+        assert!(error.contains("has expired"), "{error}");
     }
 
     #[tokio::test]
     async fn silence_ends() {
-        let server = Server::start(|_: &Request| String::new()).await;
+        let server = TokenServer::start(|_: &RecordedRequest| String::new()).await;
         let tokens = start(&server);
         let soon = Instant::now() + Duration::from_millis(50);
-        let told = tokens.token(soon).await.unwrap_err().to_string();
-        assert!(told.contains("has not answered yet"), "{told}");
-        let told = tokens.token(deadline()).await.unwrap_err().to_string();
-        assert!(told.contains("no answer in time"), "{told}");
+        let error = tokens.wait(soon).await.unwrap_err().to_string();
+        assert!(error.contains("has not answered yet"), "{error}");
+        let error = tokens.wait(deadline()).await.unwrap_err().to_string();
+        assert!(error.contains("no answer in time"), "{error}");
     }
 
     #[tokio::test]
     async fn what_nobody_holds_asks_no_more() {
-        let server = Server::start(|_: &Request| token_of(600)).await;
+        let server = TokenServer::start(|_: &RecordedRequest| token_of(600)).await;
         let tokens = start(&server);
         let mut state = tokens.state.clone();
-        tokens.token(deadline()).await.unwrap();
+        tokens.wait(deadline()).await.unwrap();
         drop(tokens);
         // This clone is the last that keeps it going.
         assert!(state.has_changed().is_ok());
@@ -375,10 +377,10 @@ mod tests {
     #[test]
     fn due_times_and_pauses() {
         let hour = Duration::from_secs(3600);
-        assert_eq!(due(hour, 0.0), hour.mul_f64(0.78));
-        assert_eq!(due(hour, 1.0), hour.mul_f64(0.82));
-        assert_eq!(due(Duration::ZERO, 0.5), LEAST);
-        assert_eq!(due(hour * 10_000, 0.5), MOST);
+        assert_eq!(refresh_delay(hour, 0.0), hour.mul_f64(0.78));
+        assert_eq!(refresh_delay(hour, 1.0), hour.mul_f64(0.82));
+        assert_eq!(refresh_delay(Duration::ZERO, 0.5), MIN_INTERVAL);
+        assert_eq!(refresh_delay(hour * 10_000, 0.5), MAX_INTERVAL);
         assert!(backoff(0) <= BACKOFF.0.mul_f64(1.2));
         assert!(backoff(u32::MAX) >= BACKOFF.1.mul_f64(0.8));
     }

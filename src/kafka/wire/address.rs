@@ -1,4 +1,4 @@
-//! Where brokers are: host and port as written or as advertised, resolved anew at each connect.
+//! Broker addresses: host and port as configured or advertised, resolved again on every connect.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,11 +9,10 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::handshake::Broken;
-use super::options::{Family, WireOptions};
+use super::handshake::ConnectError;
+use super::options::{AddressFamily, WireOptions};
 use crate::model::kafka::fault::Fault;
 
-/// A broker's host and port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Address {
     pub(super) host: Arc<str>,
@@ -31,7 +30,7 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// As a broker advertises it; `None` where there is none.
+    /// The address a broker advertises; `None` if host or port is not usable.
     pub(super) fn advertised(host: &str, port: i32) -> Option<Self> {
         let port = u16::try_from(port).ok().filter(|port| *port > 0)?;
         (!host.is_empty()).then(|| Self {
@@ -40,9 +39,9 @@ impl Address {
         })
     }
 
-    /// One entry of `bootstrap.servers`: a protocol in front is passed over, and the port is 9092
-    /// where there is none, as in librdkafka.
-    pub(super) fn written(entry: &str) -> Option<Self> {
+    /// Parses an entry of `bootstrap.servers`. As in librdkafka, a leading protocol is ignored and
+    /// the port defaults to 9092.
+    pub(super) fn parse(entry: &str) -> Option<Self> {
         let entry = entry.split_once("://").map_or(entry, |(_, rest)| rest);
         let entry = entry.trim();
         let (host, port) = match entry.strip_prefix('[') {
@@ -61,15 +60,15 @@ impl Address {
         Self::advertised(host, port)
     }
 
-    /// A TCP connection to the first of the name's addresses that takes one, by the deadline.
+    /// Connects to the first of the host's addresses that accepts a connection, by the deadline.
     pub(super) async fn connect(
         &self,
         options: &WireOptions,
         deadline: Instant,
-    ) -> Result<TcpStream, Broken> {
+    ) -> Result<TcpStream, ConnectError> {
         let unresolved = |error: &dyn fmt::Display| {
             let reason = format!("failed to resolve {}: {error}", self.host);
-            Broken::new(Fault::NameResolution, reason)
+            ConnectError::new(Fault::NameResolution, reason)
         };
         let resolving = tokio::net::lookup_host((self.host.as_ref(), self.port));
         let found = match tokio::time::timeout_at(deadline, resolving).await {
@@ -78,43 +77,48 @@ impl Address {
             Ok(Ok(found)) => found,
         };
         let suits = |address: &SocketAddr| match options.family {
-            Family::Any => true,
-            Family::V4 => address.is_ipv4(),
-            Family::V6 => address.is_ipv6(),
+            AddressFamily::Any => true,
+            AddressFamily::V4 => address.is_ipv4(),
+            AddressFamily::V6 => address.is_ipv6(),
         };
         let addresses: Vec<_> = found.filter(suits).collect();
         if addresses.is_empty() {
-            return Err(unresolved(&"no address of the family asked for"));
+            return Err(unresolved(
+                &"no address of the family that broker.address.family selects",
+            ));
         }
-        let stream = first_of(&addresses, deadline).await?;
-        // Neither is worth a connection.
+        let stream = connect_first(&addresses, deadline).await?;
+        // Failing to set an option is no reason to give up the connection.
         let _ = stream.set_nodelay(true);
-        let _ = options.keepalive.then(|| keep_alive(&stream));
+        let _ = options.keepalive.then(|| set_keepalive(&stream));
         Ok(stream)
     }
 }
 
-/// A connection to the first address that takes one.
-async fn first_of(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, Broken> {
-    let late = || Broken::new(Fault::Unreachable, "connecting timed out");
+/// Connects to the first address that accepts.
+async fn connect_first(
+    addresses: &[SocketAddr],
+    deadline: Instant,
+) -> Result<TcpStream, ConnectError> {
+    let late = || ConnectError::new(Fault::Unreachable, "connecting timed out");
     let mut last = late();
     for (tried, address) in addresses.iter().enumerate() {
-        // Each gets its share of what is left, so that one that drops packets leaves some for the
-        // next.
+        // Each address gets an equal share of the remaining time, so that one that drops packets
+        // leaves some for the next.
         let waiting = addresses.len().saturating_sub(tried);
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(waiting).unwrap_or(u32::MAX);
         match tokio::time::timeout(share, TcpStream::connect(address)).await {
             Err(_) => last = late(),
-            Ok(Err(error)) => last = Broken::new(Fault::Unreachable, words(&error)),
+            Ok(Err(error)) => last = ConnectError::new(Fault::Unreachable, without_os_code(&error)),
             Ok(Ok(stream)) => return Ok(stream),
         }
     }
     Err(last)
 }
 
-/// The system's words without its number, "Connection refused".
-fn words(error: &io::Error) -> String {
+/// The error's text without the "(os error N)" at its end.
+fn without_os_code(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((words, _)) => words.to_owned(),
@@ -122,9 +126,9 @@ fn words(error: &io::Error) -> String {
     }
 }
 
-/// Has the system find out when the other side is gone without a word, and keeps load balancers from
-/// forgetting the connection.
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+/// Enables TCP keepalive, which detects peers that vanished and keeps load balancers from dropping
+/// idle connections.
+fn set_keepalive(stream: &TcpStream) -> io::Result<()> {
     let every = TcpKeepalive::new()
         .with_time(Duration::from_secs(30))
         .with_interval(Duration::from_secs(10));
@@ -158,18 +162,18 @@ mod tests {
         }
         let soon = || Instant::now() + Duration::from_secs(3);
         let all = [refusing, silent_at, good.0];
-        let stream = first_of(&all, soon()).await.unwrap();
+        let stream = connect_first(&all, soon()).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good.0);
-        let refused = first_of(&[silent_at, refusing], soon())
+        let refused = connect_first(&[silent_at, refusing], soon())
             .await
             .err()
             .unwrap();
         assert_eq!(
             refused,
-            Broken::new(Fault::Unreachable, "Connection refused")
+            ConnectError::new(Fault::Unreachable, "Connection refused")
         );
         let late = Instant::now() + Duration::from_millis(300);
-        let timed_out = first_of(&[silent_at], late).await.err().unwrap();
+        let timed_out = connect_first(&[silent_at], late).await.err().unwrap();
         assert_eq!(timed_out.reason, "connecting timed out");
     }
 
@@ -185,7 +189,7 @@ mod tests {
             ("fe80::1", "[fe80::1]:9092"),
         ] {
             assert_eq!(
-                Address::written(written).unwrap().to_string(),
+                Address::parse(written).unwrap().to_string(),
                 expected,
                 "{written}"
             );
@@ -199,7 +203,7 @@ mod tests {
             "[::1",
             "[]:1",
         ] {
-            assert_eq!(Address::written(written), None, "{written}");
+            assert_eq!(Address::parse(written), None, "{written}");
         }
         assert_eq!(Address::advertised("", -1), None);
         assert_eq!(Address::advertised("h", 70_000), None);

@@ -1,5 +1,5 @@
-//! A broker and the one connection to it: made when needed, kept while used, made again with growing
-//! pauses when it fails.
+//! A broker and its single connection: opened on demand, kept while used, reopened with growing
+//! backoff after failures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,48 +10,49 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::address::Address;
-use super::connection::{self, Call, Ended, Watcher};
+use super::connection::{self, Call, ConnectionEnd, ConnectionObserver};
 use super::frame::Request;
-use super::handshake::{self, Broken};
+use super::handshake::{self, ConnectError};
 use super::options::WireOptions;
-use super::stats::Counters;
-use super::versions::{ApiVersions, Versions};
-use crate::kafka::health::Health;
+use super::stats::TrafficCounters;
+use super::versions::{ApiKey, BrokerVersions};
+use crate::kafka::health::ConnectionHealth;
 use crate::model::kafka::fault::Fault;
 
-/// Calls that may wait for their turn.
-const WAITING: usize = 256;
+/// Capacity of the queue of calls.
+const QUEUED_CALLS: usize = 256;
 
-/// How long a caller waits for a connection to a broker that failed the last time.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a caller waits for the connection attempt of a broker whose last attempt failed.
+const RECONNECT_WAIT: Duration = Duration::from_secs(1);
 
-/// The pauses after a refused login, longer than others: somebody may count them.
+/// Backoff after a refused login, longer than after other failures because some services lock
+/// accounts after repeated failures.
 const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// What brokers of one cluster share.
-pub(super) struct BrokerState {
-    /// As of now: credentials may change.
+/// State shared by the brokers of one cluster.
+pub(super) struct ClusterContext {
+    /// Replaced when credentials are reloaded.
     pub(super) options: watch::Sender<Arc<WireOptions>>,
-    pub(super) health: Arc<Health>,
-    pub(super) pace: Pace,
-    pub(super) traffic: Counters,
+    pub(super) health: Arc<ConnectionHealth>,
+    pub(super) pace: ConnectPacer,
+    pub(super) traffic: TrafficCounters,
 }
 
-impl BrokerState {
+impl ClusterContext {
     pub(super) fn options(&self) -> Arc<WireOptions> {
         Arc::clone(&self.options.borrow())
     }
 }
 
-/// Limits how many connections are made in a second, over all brokers: some services allow few.
+/// Limits the rate of new connections over all brokers of a cluster, since some services limit it.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct ConnectPacer {
     next: Mutex<Instant>,
 }
 
-impl Pace {
-    const EVERY: Duration = Duration::from_millis(100);
-    const AT_ONCE: u32 = 16;
+impl ConnectPacer {
+    const INTERVAL: Duration = Duration::from_millis(100);
+    const BURST: u32 = 16;
 
     pub(super) fn new() -> Self {
         Self {
@@ -59,60 +60,63 @@ impl Pace {
         }
     }
 
-    /// Waits until one more may be made.
+    /// Waits until the next connection may be opened.
     async fn wait(&self) {
         let turn = {
             let mut next = self.next.lock().await;
             let now = Instant::now();
-            // Unused turns are kept, up to a number.
-            let earliest = now.checked_sub(Self::EVERY * Self::AT_ONCE).unwrap_or(now);
+            // Unused slots accumulate up to the burst size.
+            let earliest = now.checked_sub(Self::INTERVAL * Self::BURST).unwrap_or(now);
             let turn = (*next).max(earliest);
-            *next = turn + Self::EVERY;
+            *next = turn + Self::INTERVAL;
             turn
         };
         sleep_until(turn).await;
     }
 }
 
-/// The state of the connection, as callers see it.
+/// State of the connection, as callers see it.
 #[derive(Clone, Debug)]
-enum Link {
-    /// Not needed so far, or not lately.
+enum LinkState {
+    /// Not connected, because nobody needs it.
     Idle,
-    /// It failed; not tried again before that time.
+    /// Failed; not retried before `until`.
     Down { fault: Fault, until: Instant },
-    /// It is being made; how it failed before, if it did.
+    /// Being set up; `before` is the failure of the last attempt, if any.
     Connecting {
         since: Instant,
         before: Option<Fault>,
     },
-    /// It works.
-    Up { versions: Arc<Versions>, late: bool },
+    /// Connected. `late` means that a caller has given up on the oldest request.
+    Up {
+        versions: Arc<BrokerVersions>,
+        late: bool,
+    },
 }
 
-/// A broker. Its connection lives for as long as this does.
+/// Handle to a broker; its connection is closed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Broker {
-    link: watch::Receiver<Link>,
+    link: watch::Receiver<LinkState>,
     calls: mpsc::Sender<Call>,
     wanted: mpsc::Sender<()>,
     client_id: String,
 }
 
 impl Broker {
-    /// Starts the task that owns the connection; connects when first asked something.
-    pub(super) fn start(address: Address, shared: Arc<BrokerState>) -> Self {
-        let (state, link) = watch::channel(Link::Idle);
-        let (calls, calls_in) = mpsc::channel(WAITING);
+    /// Starts the task that owns the connection, which connects on the first request.
+    pub(super) fn start(address: Address, shared: Arc<ClusterContext>) -> Self {
+        let (state, link) = watch::channel(LinkState::Idle);
+        let (calls, calls_in) = mpsc::channel(QUEUED_CALLS);
         let (wanted, wanted_in) = mpsc::channel(1);
         let client_id = shared.options().client_id.clone();
-        let keeper = ConnectionMaintainer {
+        let task = ConnectionTask {
             address,
             shared,
             state,
             failures: 0,
         };
-        tokio::spawn(keeper.run(calls_in, wanted_in));
+        tokio::spawn(task.run(calls_in, wanted_in));
         Self {
             link,
             calls,
@@ -121,28 +125,29 @@ impl Broker {
         }
     }
 
-    /// Whether it is likely to answer at once.
+    /// Whether the broker is connected and answering.
     pub(super) fn is_up(&self) -> bool {
-        matches!(*self.link.borrow(), Link::Up { late: false, .. })
+        matches!(*self.link.borrow(), LinkState::Up { late: false, .. })
     }
 
-    /// What the broker can do, once there is a connection. A broker that just failed, or that leaves
-    /// others without an answer, is not waited for.
-    pub(super) async fn versions(&self, deadline: Instant) -> Result<Arc<Versions>, Fault> {
+    /// Waits for a connection and returns the API versions the broker supports. Fails at once for a
+    /// broker whose last attempt just failed or that leaves other requests unanswered: waiting
+    /// would cost the sweep time that other brokers need.
+    pub(super) async fn versions(&self, deadline: Instant) -> Result<Arc<BrokerVersions>, Fault> {
         let mut link = self.link.clone();
         loop {
             let seen = link.borrow_and_update().clone();
             let (patience, fault) = match seen {
-                Link::Up { late: true, .. } => return Err(Fault::NoAnswer),
-                Link::Up { versions, .. } => return Ok(versions),
-                Link::Down { fault, until } if Instant::now() < until => return Err(fault),
-                Link::Idle | Link::Down { .. } => {
-                    // A full channel means that it is known already.
+                LinkState::Up { late: true, .. } => return Err(Fault::NoAnswer),
+                LinkState::Up { versions, .. } => return Ok(versions),
+                LinkState::Down { fault, until } if Instant::now() < until => return Err(fault),
+                LinkState::Idle | LinkState::Down { .. } => {
+                    // A full channel already asks for a connection.
                     let _ = self.wanted.try_send(());
                     (deadline, Fault::NoAnswer)
                 }
-                Link::Connecting { since, before } => match before {
-                    Some(fault) => (deadline.min(since + PATIENCE), fault),
+                LinkState::Connecting { since, before } => match before {
+                    Some(fault) => (deadline.min(since + RECONNECT_WAIT), fault),
                     None => (deadline, Fault::NoAnswer),
                 },
             };
@@ -154,19 +159,21 @@ impl Broker {
         }
     }
 
-    /// Asks in this version, and gives the response's body. A connection that ends meanwhile is made
-    /// again once: it may have been closed for its age just then.
-    pub(super) async fn ask<R: Encodable + HeaderVersion>(
+    /// Sends a request and returns the response's body. If the connection ends meanwhile, the
+    /// request is retried once on a new one, because a broker may close idle connections at any
+    /// moment.
+    pub(super) async fn send_request<R: Encodable + HeaderVersion>(
         &self,
-        api: ApiVersions,
+        api: ApiKey,
         version: i16,
         body: &R,
         deadline: Instant,
     ) -> Result<Bytes, Fault> {
         let mut again = true;
         loop {
-            if self.versions(deadline).await?.of(api) != Ok(version) {
-                // The broker is another one since: whoever asks finds out what it can do.
+            if self.versions(deadline).await?.highest_common(api) != Ok(version) {
+                // Another broker, or another release, answers at this address now; the caller must
+                // negotiate the version again.
                 return Err(Fault::Unreachable);
             }
             let request = Request::new(api, version, &self.client_id, body);
@@ -190,8 +197,8 @@ impl Broker {
                 tokio::select! {
                     biased;
                     body = replied => body.ok(),
-                    // It may have been sent to a connection that was already gone.
-                    _ = link.wait_for(|link| !matches!(link, Link::Up { .. })) => None,
+                    // The call may have been queued for a connection that was already gone.
+                    _ = link.wait_for(|link| !matches!(link, LinkState::Up { .. })) => None,
                 }
             };
             match timeout_at(deadline, answered).await {
@@ -204,83 +211,89 @@ impl Broker {
     }
 }
 
-/// Owns the connection.
-struct ConnectionMaintainer {
+/// The task that owns the connection to a broker.
+struct ConnectionTask {
     address: Address,
-    shared: Arc<BrokerState>,
-    state: watch::Sender<Link>,
+    shared: Arc<ClusterContext>,
+    state: watch::Sender<LinkState>,
     failures: u32,
 }
 
-impl ConnectionMaintainer {
+impl ConnectionTask {
     async fn run(mut self, mut calls: mpsc::Receiver<Call>, mut wanted: mpsc::Receiver<()>) {
         let mut before = None;
-        // Ends when the broker is dropped.
+        // Ends when the handle is dropped.
         while wanted.recv().await.is_some() {
             let pause = match *self.state.borrow() {
-                Link::Down { until, .. } => Some(until),
+                LinkState::Down { until, .. } => Some(until),
                 _ => None,
             };
             if pause.is_some_and(|until| Instant::now() < until) {
                 continue;
             }
-            self.state.send_replace(Link::Connecting {
+            self.state.send_replace(LinkState::Connecting {
                 since: Instant::now(),
                 before,
             });
             self.shared.pace.wait().await;
-            // Those that come later are news to this connection.
-            let mut renewed = self.shared.options.subscribe();
-            let options = Arc::clone(&renewed.borrow_and_update());
+            // Mark the current options as seen before connecting, so that a reload during the
+            // handshake closes this connection later.
+            let mut reloaded = self.shared.options.subscribe();
+            let options = Arc::clone(&reloaded.borrow_and_update());
             let deadline = Instant::now() + options.setup_timeout;
             let mut worked = false;
             let broken = match handshake::open(&self.address, &options, deadline).await {
                 Ok(ready) => {
                     let versions = Arc::new(ready.versions.clone());
-                    self.state.send_replace(Link::Up {
+                    self.state.send_replace(LinkState::Up {
                         versions,
                         late: false,
                     });
                     let since = Instant::now();
-                    let open = self.shared.traffic.connection();
+                    let open = self.shared.traffic.open_connection();
                     let ended =
-                        connection::serve(ready, &mut calls, &options, renewed, &self).await;
+                        connection::serve(ready, &mut calls, &options, reloaded, &self).await;
                     drop(open);
-                    // One that worked for a while starts anew; one that is closed right after its
-                    // login counts as failing.
+                    // A connection that lasted resets the backoff. One that is closed right after
+                    // its login counts as a failure, or a broker that does so would be hammered.
                     worked = since.elapsed() > options.backoff.1;
                     if worked {
                         self.failures = 0;
                     }
                     tracing::debug!(address = %self.address, ?ended, "connection ended");
                     match ended {
-                        Ended::Unwanted => return,
-                        Ended::Retired => None,
-                        Ended::Stuck => Some(Broken::new(Fault::NoAnswer, "no answer")),
-                        Ended::Garbled(error) => Some(error.into()),
+                        ConnectionEnd::NoCallers => return,
+                        ConnectionEnd::Retired => None,
+                        ConnectionEnd::Unresponsive => {
+                            Some(ConnectError::new(Fault::NoAnswer, "no answer"))
+                        }
+                        ConnectionEnd::Failed(error) => Some(error.into()),
                     }
                 }
                 Err(broken) => Some(broken),
             };
-            // What waits was meant for the connection that is no more.
+            // Queued calls and wake-ups belong to the connection that just ended; dropping a call
+            // makes its caller retry.
             while calls.try_recv().is_ok() {}
             while wanted.try_recv().is_ok() {}
             before = broken.as_ref().map(|broken| broken.kind);
-            let next = broken.map_or(Link::Idle, |broken| self.down(&broken, worked));
+            let next = broken.map_or(LinkState::Idle, |broken| {
+                self.record_failure(&broken, worked)
+            });
             self.state.send_replace(next);
         }
     }
 
-    /// What follows a failure: a pause, unless the connection had `worked` for a while, so that one
-    /// that was merely closed is back at once.
-    fn down(&mut self, broken: &Broken, worked: bool) -> Link {
+    /// Records a failed connection and returns the next state: a backoff, except after a connection
+    /// that `worked` for a while, which is reopened on the next request.
+    fn record_failure(&mut self, broken: &ConnectError, worked: bool) -> LinkState {
         let reason = format!("{}: {}", self.address, broken.reason);
-        tracing::debug!(reason, "no connection");
+        tracing::debug!(reason, "cannot connect to the broker");
         self.shared
             .health
             .report(broken.kind, &reason, std::time::Instant::now());
         if worked {
-            return Link::Idle;
+            return LinkState::Idle;
         }
         let (least, most) = if broken.kind == Fault::Login {
             LOGIN_BACKOFF
@@ -289,7 +302,7 @@ impl ConnectionMaintainer {
         };
         let pause = backoff(least, most, self.failures).mul_f64(0.8 + 0.4 * fastrand::f64());
         self.failures = self.failures.saturating_add(1);
-        Link::Down {
+        LinkState::Down {
             fault: broken.kind,
             until: Instant::now() + pause,
         }
@@ -301,10 +314,10 @@ fn backoff(least: Duration, most: Duration, failures: u32) -> Duration {
     least.saturating_mul(factor).min(most)
 }
 
-impl Watcher for ConnectionMaintainer {
-    fn late(&self, late: bool) {
+impl ConnectionObserver for ConnectionTask {
+    fn set_late(&self, late: bool) {
         self.state.send_if_modified(|link| match link {
-            Link::Up { late: now, .. } if *now != late => {
+            LinkState::Up { late: now, .. } if *now != late => {
                 *now = late;
                 true
             }
@@ -312,17 +325,17 @@ impl Watcher for ConnectionMaintainer {
         });
     }
 
-    fn sent(&self) {
-        self.shared.traffic.sent();
+    fn count_request(&self) {
+        self.shared.traffic.count_request();
     }
 
-    fn received(&self, bytes: usize) {
-        self.shared.traffic.received(bytes);
+    fn count_response(&self, bytes: usize) {
+        self.shared.traffic.count_response(bytes);
     }
 
-    fn throttled(&self, during: Duration) {
-        self.shared.traffic.throttled(during);
-        tracing::debug!(address = %self.address, millis = during.as_millis(), "the broker throttles us");
+    fn count_throttle(&self, during: Duration) {
+        self.shared.traffic.count_throttle(during);
+        tracing::debug!(address = %self.address, millis = during.as_millis(), "throttled by the broker");
     }
 }
 
@@ -342,7 +355,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connections_are_made_at_a_pace() {
-        let pace = Pace::new();
+        let pace = ConnectPacer::new();
         let start = Instant::now();
         for _ in 0..40 {
             pace.wait().await;

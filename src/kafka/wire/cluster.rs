@@ -1,4 +1,5 @@
-//! The cluster as far as it is known: its brokers, its topics' leaders, its groups' coordinators.
+//! What the client knows of a cluster: its brokers, its topics' leaders and its groups'
+//! coordinators.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::future::Future;
@@ -10,49 +11,48 @@ use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::Address;
-use super::broker::{Broker, BrokerState};
-use super::coordinators::Coordinators;
+use super::broker::{Broker, ClusterContext};
+use super::coordinators::CoordinatorCache;
 use super::cursor::Malformed;
-use super::topics::{self, TopicCatalog};
-use crate::kafka::health::rank;
+use super::topics::{self, ClusterMetadata};
+use crate::kafka::health::cause_rank;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::TopicName;
 
-/// How long metadata is used without asking again.
-const LASTS: Duration = Duration::from_secs(10);
+/// How long metadata is used before it is fetched again.
+const METADATA_MAX_AGE: Duration = Duration::from_secs(10);
 
-/// How many brokers a cluster may have.
+/// Limit of brokers accepted from a metadata response.
 const MAX_BROKERS: usize = 10_000;
 
-/// One cluster.
-pub(super) struct Cluster {
-    pub(super) shared: Arc<BrokerState>,
+pub(super) struct WireCluster {
+    pub(super) shared: Arc<ClusterContext>,
     brokers: Mutex<HashMap<Address, Arc<Broker>>>,
-    topics: Mutex<Arc<TopicCatalog>>,
-    pub(super) coordinators: Coordinators,
+    metadata: Mutex<Arc<ClusterMetadata>>,
+    pub(super) coordinators: CoordinatorCache,
 }
 
-impl Cluster {
-    pub(super) fn new(shared: BrokerState) -> Self {
+impl WireCluster {
+    pub(super) fn new(shared: ClusterContext) -> Self {
         Self {
             shared: Arc::new(shared),
             brokers: Mutex::default(),
-            topics: Mutex::default(),
-            coordinators: Coordinators::default(),
+            metadata: Mutex::default(),
+            coordinators: CoordinatorCache::default(),
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<Address, Arc<Broker>>> {
+    fn lock_brokers(&self) -> MutexGuard<'_, HashMap<Address, Arc<Broker>>> {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Arc<TopicCatalog>> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_metadata(&self) -> MutexGuard<'_, Arc<ClusterMetadata>> {
+        self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The broker at that address; its connection is made when it is first asked something.
+    /// The broker at an address. Its connection is opened on the first request.
     pub(super) fn broker(&self, address: &Address) -> Arc<Broker> {
-        let mut all = self.all();
+        let mut all = self.lock_brokers();
         if let Some(broker) = all.get(address) {
             return Arc::clone(broker);
         }
@@ -61,17 +61,17 @@ impl Cluster {
         broker
     }
 
-    /// The brokers that the cluster named last.
+    /// Addresses of the brokers in the latest metadata.
     pub(super) fn nodes(&self) -> Vec<Address> {
-        self.kept().nodes.values().cloned().collect()
+        self.lock_metadata().nodes.values().cloned().collect()
     }
 
-    /// Where to ask what any broker can answer: brokers with a connection first, then the others,
-    /// then the configured addresses.
+    /// Addresses to try for a request that any broker can answer: connected brokers, then other
+    /// known brokers, then the bootstrap servers.
     fn candidates(&self) -> VecDeque<Address> {
         let mut candidates = VecDeque::new();
         let nodes = self.nodes();
-        let all = self.all();
+        let all = self.lock_brokers();
         let (up, down): (Vec<_>, Vec<_>) = nodes
             .into_iter()
             .partition(|node| all.get(node).is_some_and(|broker| broker.is_up()));
@@ -85,9 +85,10 @@ impl Cluster {
         candidates
     }
 
-    /// The first answer that any broker gives. One that takes a quarter of the time is not given up,
-    /// but the next is asked beside it.
-    pub(super) async fn any<T, F: Future<Output = Result<T, Fault>>>(
+    /// Asks brokers in order until one answers. A broker that takes more than a quarter of the time
+    /// is not given up; the next is asked in parallel (a hedged request). Of several failures,
+    /// returns the one that explains most.
+    pub(super) async fn ask_any<T, F: Future<Output = Result<T, Fault>>>(
         &self,
         deadline: Instant,
         ask: impl Fn(Arc<Broker>, Address) -> F,
@@ -107,7 +108,7 @@ impl Cluster {
             };
             match timeout_at(until, asked.next()).await {
                 Ok(Some(Ok(answer))) => return Ok(answer),
-                Ok(Some(Err(found))) if rank(found) < rank(fault) => fault = found,
+                Ok(Some(Err(found))) if cause_rank(found) < cause_rank(fault) => fault = found,
                 Ok(_) => {}
                 Err(_) if Instant::now() >= deadline => return Err(fault),
                 Err(_) => {}
@@ -115,66 +116,71 @@ impl Cluster {
         }
     }
 
-    /// The topics by these names, asked anew when what is kept of one is old, and whether they were.
-    pub(super) async fn topics(
+    /// Returns metadata that covers these topics, fetched again if anything cached is old, and
+    /// whether it was fetched.
+    pub(super) async fn metadata(
         &self,
         wanted: &BTreeSet<TopicName>,
         deadline: Instant,
-    ) -> Result<(Arc<TopicCatalog>, bool), Fault> {
-        let kept = Arc::clone(&self.kept());
-        let is_young = |at: Instant| at.elapsed() < LASTS;
+    ) -> Result<(Arc<ClusterMetadata>, bool), Fault> {
+        let kept = Arc::clone(&self.lock_metadata());
+        let is_young = |at: Instant| at.elapsed() < METADATA_MAX_AGE;
         if kept.fetched.is_some_and(is_young)
             && wanted
                 .iter()
-                .all(|topic| kept.age(topic).is_some_and(is_young))
+                .all(|topic| kept.fetched_at(topic).is_some_and(is_young))
         {
             return Ok((kept, false));
         }
-        self.refresh(wanted, deadline).await.map(|new| (new, true))
+        self.fetch_metadata(wanted, deadline)
+            .await
+            .map(|new| (new, true))
     }
 
-    /// The topics by these names, asked anew.
-    pub(super) async fn refresh(
+    /// Fetches the metadata of these topics and replaces the cached metadata.
+    pub(super) async fn fetch_metadata(
         &self,
         wanted: &BTreeSet<TopicName>,
         deadline: Instant,
-    ) -> Result<Arc<TopicCatalog>, Fault> {
+    ) -> Result<Arc<ClusterMetadata>, Fault> {
         let asked = Instant::now();
         let ask = |broker: Arc<Broker>, address: Address| async move {
-            let (version, body) = topics::ask(&broker, wanted, deadline).await?;
-            topics::read(&body, version, asked).map_err(|error| self.garbled(&address, &error))
+            let (version, body) = topics::request(&broker, wanted, deadline).await?;
+            topics::decode(&body, version, asked)
+                .map_err(|error| self.report_malformed(&address, &error))
         };
-        let mut new = self.any(deadline, ask).await?;
+        let mut new = self.ask_any(deadline, ask).await?;
         for topic in wanted {
-            // A broker answers by name, also for what is missing.
-            new.missing(topic, asked);
+            // Brokers answer for every requested topic; one that is left out anyway is treated as
+            // missing.
+            new.insert_missing(topic, asked);
         }
-        let mut kept = self.kept();
-        new.keep_from(&kept, LASTS * 6);
+        let mut kept = self.lock_metadata();
+        new.merge_older(&kept, METADATA_MAX_AGE * 6);
         let new = Arc::new(new);
         *kept = Arc::clone(&new);
         drop(kept);
-        self.let_go(&new.nodes);
+        self.drop_removed_brokers(&new.nodes);
         Ok(new)
     }
 
-    /// Has the next sweep ask anew: a leader has moved, or does not answer.
-    pub(super) fn forget_topics(&self) {
-        let mut kept = self.kept();
+    /// Makes the next sweep fetch metadata again, because a leader moved or does not answer.
+    pub(super) fn invalidate_topics(&self) {
+        let mut kept = self.lock_metadata();
         *kept = Arc::new(kept.without_topics());
     }
 
-    /// Closes connections to brokers that are the cluster's no more.
-    fn let_go(&self, nodes: &BTreeMap<i32, Address>) {
+    /// Closes connections to brokers that left the cluster.
+    fn drop_removed_brokers(&self, nodes: &BTreeMap<i32, Address>) {
         let options = self.shared.options();
         let known: BTreeSet<_> = nodes.values().chain(&options.bootstrap).collect();
         let coordinators = self.coordinators.addresses();
-        self.all()
+        self.lock_brokers()
             .retain(|address, _| known.contains(address) || coordinators.contains(address));
     }
 
-    /// A broker's answer made no sense.
-    pub(super) fn garbled(&self, address: &Address, error: &Malformed) -> Fault {
+    /// Records a malformed response as a connection problem.
+    pub(super) fn report_malformed(&self, address: &Address, error: &Malformed) -> Fault {
         let reason = format!("{address}: {error}");
         let now = std::time::Instant::now();
         self.shared.health.report(Fault::Unreachable, &reason, now);
@@ -182,7 +188,7 @@ impl Cluster {
     }
 }
 
-/// Bounds what one answer may name.
-pub(super) fn few(nodes: &BTreeMap<i32, Address>) -> bool {
+/// Whether another broker of a metadata response may be kept.
+pub(super) fn has_room(nodes: &BTreeMap<i32, Address>) -> bool {
     nodes.len() < MAX_BROKERS
 }

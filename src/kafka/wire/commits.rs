@@ -1,5 +1,5 @@
-//! Committed offsets: all the groups of a coordinator in one `OffsetFetch` (KIP-709), group by group
-//! where the broker is too old for that.
+//! Reads committed offsets: one `OffsetFetch` for all groups of a coordinator (KIP-709), or one per
+//! group with older brokers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -11,61 +11,61 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::address::Address;
 use super::broker::Broker;
-use super::cluster::Cluster;
+use super::cluster::WireCluster;
 use super::offset_fetch::{FetchedOffsets, OffsetFetchQuery, request};
 use super::responses;
-use super::versions::ApiVersions;
+use super::versions::ApiKey;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::GroupId;
 
-/// Groups, and partitions, of one request at most: the answer stays far below the frame's limit
-/// unless consumers leave kilobytes beside each offset.
-const GROUPS: usize = 1000;
-const PARTITIONS: usize = 20_000;
+/// Limits of one request. They keep the response far below the frame limit, unless consumers store
+/// kilobytes of metadata with each offset.
+const MAX_GROUPS: usize = 1000;
+const MAX_PARTITIONS: usize = 20_000;
 
-/// Requests to one broker under way at once.
-const AT_ONCE: usize = 16;
+/// Maximum concurrent requests to one broker.
+const MAX_IN_FLIGHT: usize = 16;
 
-/// How often a group is asked about in one sweep.
-const ATTEMPTS: u32 = 6;
+/// Maximum attempts per group and sweep.
+const MAX_ATTEMPTS: u32 = 6;
 
-/// One group's result, by its place among those asked about.
+/// Result for one group, by its index in [`CommitSweep::asked`].
 struct CommitOutcome {
     group: usize,
     result: Result<FetchedOffsets, Fault>,
-    again: Again,
+    retry: Retry,
 }
 
-/// Whether a group may be asked about once more.
+/// Whether and where to retry a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Again {
+enum Retry {
     No,
-    /// At the same broker, in a moment.
-    Wait,
-    /// At its coordinator, which is another one by now.
-    Elsewhere,
-    /// At its coordinator, which may be another one by now, but only once: until the cluster finds
-    /// out that a broker is gone, it names that broker.
-    Moved,
+    /// At the same broker, after a pause.
+    SameBroker,
+    /// At the group's new coordinator.
+    NewCoordinator,
+    /// At the group's coordinator, but only once: until the cluster notices that a broker is gone,
+    /// it still names that broker.
+    NewCoordinatorOnce,
 }
 
-/// Groups on their way: to a coordinator that is to be found, or that is known.
+/// Completed step: coordinators were found, or offsets were fetched.
 enum CommitStep {
-    Located(Vec<(usize, Result<Address, Fault>, Again)>),
+    Located(Vec<(usize, Result<Address, Fault>, Retry)>),
     Fetched(Address, Vec<CommitOutcome>),
 }
 
-/// One sweep's committed offsets.
+/// Reads the committed offsets of one sweep.
 pub(super) struct CommitSweep<'a> {
-    pub(super) cluster: &'a Cluster,
+    pub(super) cluster: &'a WireCluster,
     pub(super) asked: &'a [OffsetFetchQuery],
     pub(super) deadline: Instant,
 }
 
 impl<'a> CommitSweep<'a> {
-    /// Asks about every group; one result for each, by the deadline. Groups of one coordinator wait
-    /// for no other's.
+    /// Fetches the offsets of every group; one result per group, in order, by the deadline. Groups
+    /// of different coordinators progress independently, so a slow coordinator delays no other.
     pub(super) async fn run(&self) -> Vec<Result<FetchedOffsets, Fault>> {
         let mut results: Vec<_> = self.asked.iter().map(|_| Err(Fault::NoAnswer)).collect();
         let mut attempts = vec![0_u32; self.asked.len()];
@@ -78,8 +78,8 @@ impl<'a> CommitSweep<'a> {
                     .and_then(|g| self.cluster.coordinators.get(g));
                 (group, kept)
             });
-        self.send(everyone, Duration::ZERO, &mut steps);
-        // By the deadline what has come counts.
+        self.dispatch(everyone, Duration::ZERO, &mut steps);
+        // At the deadline, results so far count and the rest stay `NoAnswer`.
         while let Ok(Some(step)) = timeout_at(self.deadline, steps.next()).await {
             let mut again: BTreeMap<u32, Vec<(usize, Option<Address>)>> = BTreeMap::new();
             let mut retry = |group: usize, address: Option<Address>, most: u32| {
@@ -94,31 +94,33 @@ impl<'a> CommitSweep<'a> {
             match step {
                 CommitStep::Located(found) => {
                     let mut known = Vec::new();
-                    for (group, address, again) in found {
+                    for (group, address, retry_kind) in found {
                         match address {
                             Ok(address) => known.push((group, Some(address))),
                             Err(fault) => {
-                                set(&mut results, group, Err(fault));
-                                if again != Again::No {
-                                    retry(group, None, ATTEMPTS);
+                                set_result(&mut results, group, Err(fault));
+                                if retry_kind != Retry::No {
+                                    retry(group, None, MAX_ATTEMPTS);
                                 }
                             }
                         }
                     }
-                    self.send(known.into_iter(), Duration::ZERO, &mut steps);
+                    self.dispatch(known.into_iter(), Duration::ZERO, &mut steps);
                 }
                 CommitStep::Fetched(address, outcomes) => {
                     for outcome in outcomes {
-                        set(&mut results, outcome.group, outcome.result);
-                        match outcome.again {
-                            Again::No => {}
-                            Again::Wait => retry(outcome.group, Some(address.clone()), ATTEMPTS),
-                            Again::Elsewhere | Again::Moved => {
+                        set_result(&mut results, outcome.group, outcome.result);
+                        match outcome.retry {
+                            Retry::No => {}
+                            Retry::SameBroker => {
+                                retry(outcome.group, Some(address.clone()), MAX_ATTEMPTS)
+                            }
+                            Retry::NewCoordinator | Retry::NewCoordinatorOnce => {
                                 if let Some(group) = self.group(outcome.group) {
                                     self.cluster.coordinators.forget(group, &address);
                                 }
-                                let once = outcome.again == Again::Moved;
-                                retry(outcome.group, None, if once { 1 } else { ATTEMPTS });
+                                let once = outcome.retry == Retry::NewCoordinatorOnce;
+                                retry(outcome.group, None, if once { 1 } else { MAX_ATTEMPTS });
                             }
                         }
                     }
@@ -126,7 +128,7 @@ impl<'a> CommitSweep<'a> {
             }
             for (attempt, groups) in again {
                 let pause = Duration::from_millis(25) * (1 << attempt.min(5));
-                self.send(groups.into_iter(), pause, &mut steps);
+                self.dispatch(groups.into_iter(), pause, &mut steps);
             }
         }
         results
@@ -136,8 +138,9 @@ impl<'a> CommitSweep<'a> {
         self.asked.get(group).map(|asked| &asked.group)
     }
 
-    /// Sends groups on to their coordinators, or has those be found.
-    fn send<'s>(
+    /// Queues the next step of each group: fetch its offsets, or find its coordinator where that is
+    /// not known.
+    fn dispatch<'s>(
         &'s self,
         groups: impl Iterator<Item = (usize, Option<Address>)>,
         pause: Duration,
@@ -154,7 +157,7 @@ impl<'a> CommitSweep<'a> {
         if !lost.is_empty() {
             let locate = async move {
                 sleep(pause).await;
-                CommitStep::Located(self.locate(&lost).await)
+                CommitStep::Located(self.find_coordinators(&lost).await)
             };
             steps.push(locate.boxed());
         }
@@ -168,31 +171,39 @@ impl<'a> CommitSweep<'a> {
         }
     }
 
-    async fn locate(&self, groups: &[usize]) -> Vec<(usize, Result<Address, Fault>, Again)> {
+    async fn find_coordinators(
+        &self,
+        groups: &[usize],
+    ) -> Vec<(usize, Result<Address, Fault>, Retry)> {
         let names: Vec<_> = groups
             .iter()
             .filter_map(|&group| self.group(group).cloned())
             .collect();
-        let found = self.cluster.locate(&names, self.deadline).await;
+        let found = self.cluster.find_coordinators(&names, self.deadline).await;
         let each = |(place, &group): (usize, &usize)| match &found {
-            Err(fault) => (group, Err(*fault), Again::No),
+            Err(fault) => (group, Err(*fault), Retry::No),
             Ok(found) => match found.get(place) {
-                Some(Ok(address)) => (group, Ok(address.clone()), Again::No),
-                Some(Err(code)) => (group, Err(codes::fault_of((*code).into())), again(*code)),
-                None => (group, Err(Fault::NoAnswer), Again::No),
+                Some(Ok(address)) => (group, Ok(address.clone()), Retry::No),
+                Some(Err(code)) => (
+                    group,
+                    Err(codes::fault_of((*code).into())),
+                    retry_for(*code),
+                ),
+                None => (group, Err(Fault::NoAnswer), Retry::No),
             },
         };
         groups.iter().enumerate().map(each).collect()
     }
 
-    /// Asks one coordinator about its groups.
+    /// Fetches the offsets of groups from their coordinator.
     async fn fetch(&self, address: &Address, groups: &[usize]) -> Vec<CommitOutcome> {
         let broker = self.cluster.broker(address);
         let version = broker.versions(self.deadline).await;
-        let version = match version.and_then(|versions| versions.of(ApiVersions::OffsetFetch)) {
-            Ok(version) => version,
-            Err(fault) => return all(groups, fault),
-        };
+        let version =
+            match version.and_then(|versions| versions.highest_common(ApiKey::OffsetFetch)) {
+                Ok(version) => version,
+                Err(fault) => return fail_all(groups, fault),
+            };
         let batches = if version >= 8 {
             self.batches(groups)
         } else {
@@ -200,8 +211,8 @@ impl<'a> CommitSweep<'a> {
         };
         let each = batches
             .into_iter()
-            .map(|batch| self.ask(&broker, address, version, batch));
-        let found: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
+            .map(|batch| self.fetch_batch(&broker, address, version, batch));
+        let found: Vec<_> = stream::iter(each).buffered(MAX_IN_FLIGHT).collect().await;
         found.into_iter().flatten().collect()
     }
 
@@ -212,10 +223,10 @@ impl<'a> CommitSweep<'a> {
             let more = self
                 .asked
                 .get(group)
-                .map_or(0, OffsetFetchQuery::partitions);
+                .map_or(0, OffsetFetchQuery::expected_partitions);
             partitions = partitions.saturating_add(more);
             let is_full = |batch: &Vec<usize>| {
-                !batch.is_empty() && (batch.len() >= GROUPS || partitions > PARTITIONS)
+                !batch.is_empty() && (batch.len() >= MAX_GROUPS || partitions > MAX_PARTITIONS)
             };
             if batches.last().is_some_and(is_full) {
                 batches.push(Vec::new());
@@ -228,7 +239,7 @@ impl<'a> CommitSweep<'a> {
         batches
     }
 
-    async fn ask(
+    async fn fetch_batch(
         &self,
         broker: &Broker,
         address: &Address,
@@ -241,15 +252,15 @@ impl<'a> CommitSweep<'a> {
             .collect();
         let request = request(asked.iter().map(|(_, asked)| *asked), version);
         let answer = broker
-            .ask(ApiVersions::OffsetFetch, version, &request, self.deadline)
+            .send_request(ApiKey::OffsetFetch, version, &request, self.deadline)
             .await;
         let body = match answer {
             Ok(body) => body,
-            Err(fault) => return all(&batch, fault),
+            Err(fault) => return fail_all(&batch, fault),
         };
         let commits = match responses::offset_fetch(&body, version) {
             Ok(commits) => commits,
-            Err(error) => return all(&batch, self.cluster.garbled(address, &error)),
+            Err(error) => return fail_all(&batch, self.cluster.report_malformed(address, &error)),
         };
         let places: HashMap<_, _> = asked
             .iter()
@@ -268,14 +279,14 @@ impl<'a> CommitSweep<'a> {
             Some(CommitOutcome {
                 group,
                 result,
-                again: again(code),
+                retry: retry_for(code),
             })
         };
         commits.groups().filter_map(outcome).collect()
     }
 }
 
-fn set(
+fn set_result(
     results: &mut [Result<FetchedOffsets, Fault>],
     group: usize,
     result: Result<FetchedOffsets, Fault>,
@@ -285,28 +296,27 @@ fn set(
     }
 }
 
-/// The same fault for all. A connection that failed may mean that the groups' coordinator is another
-/// one now.
-fn all(groups: &[usize], fault: Fault) -> Vec<CommitOutcome> {
+/// The same fault for all groups. If the connection failed, the coordinator may have moved.
+fn fail_all(groups: &[usize], fault: Fault) -> Vec<CommitOutcome> {
     let again = if fault.is_connection() && fault != Fault::NoAnswer {
-        Again::Moved
+        Retry::NewCoordinatorOnce
     } else {
-        Again::No
+        Retry::No
     };
     let outcome = |&group: &usize| CommitOutcome {
         group,
         result: Err(fault),
-        again,
+        retry: again,
     };
     groups.iter().map(outcome).collect()
 }
 
-fn again(code: i16) -> Again {
-    if codes::is_elsewhere(code) {
-        Again::Elsewhere
-    } else if codes::is_not_yet(code) {
-        Again::Wait
+fn retry_for(code: i16) -> Retry {
+    if codes::is_coordinator_stale(code) {
+        Retry::NewCoordinator
+    } else if codes::is_retriable_here(code) {
+        Retry::SameBroker
     } else {
-        Again::No
+        Retry::No
     }
 }

@@ -1,5 +1,6 @@
-//! A connection at work: requests go out one after the other, answers come in in their order
-//! (brokers keep it), and nobody's deadline holds up anybody else.
+//! Serves requests on an open connection. Requests are pipelined; brokers answer them in order (a
+//! guarantee of the protocol), so a queue of requests in flight is enough to match responses. No
+//! caller's deadline affects another caller.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,32 +11,34 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::frame::{self, Garbled, Request};
-use super::handshake::{Broken, HandshakeExchange, Ready};
+use super::frame::{self, FrameError, Request};
+use super::handshake::{ConnectError, ReadyConnection, SetupExchange};
 use super::options::WireOptions;
 use super::sasl;
 use crate::model::kafka::fault::Fault;
 
-/// Requests that may be unanswered at once. A broker works on one of a connection's at a time, so
-/// more would only wait there.
-const IN_FLIGHT: usize = 16;
+/// Maximum requests in flight. A broker processes one request of a connection at a time, so more
+/// would only queue up there.
+const MAX_IN_FLIGHT: usize = 16;
 
-/// The longest that a broker's wish to be left alone is granted.
+/// Upper bound of a broker's throttle time (KIP-219), so that a wrong value cannot silence the
+/// client.
 const MAX_THROTTLE: Duration = Duration::from_secs(30);
 
-/// A request on its way to the connection.
+/// A request queued for the connection.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) request: Request,
     /// When its caller stops waiting.
     pub(super) deadline: Instant,
-    /// For the response's body. Dropped where the connection ends first.
+    /// Receives the response's body. Dropped without a value if the connection ends first.
     pub(super) reply: oneshot::Sender<Bytes>,
 }
 
-/// A request that was sent. It keeps its place until it is answered, whoever still waits for it.
+/// A request that was sent. It stays in the queue until it is answered, even if its caller gave up,
+/// because its response still has to be read.
 #[derive(Debug)]
-struct Sent {
+struct InFlight {
     call: Call,
     correlation: i32,
     at: Instant,
@@ -43,221 +46,239 @@ struct Sent {
 
 /// Why a connection ended.
 #[derive(Debug)]
-pub(super) enum Ended {
-    /// Nobody is left to ask.
-    Unwanted,
-    /// Unused for long, or made with a login that is over: the next request makes a new one.
+pub(super) enum ConnectionEnd {
+    /// The broker's handle was dropped.
+    NoCallers,
+    /// Idle for too long, or logged in with outdated credentials. The next request opens a new
+    /// connection.
     Retired,
-    /// An answer stayed out for too long.
-    Stuck,
-    /// Its bytes ended or made no sense.
-    Garbled(Garbled),
+    /// A response is overdue.
+    Unresponsive,
+    /// The stream failed or contained no valid response.
+    Failed(FrameError),
 }
 
-/// What the connection tells of itself while it works.
-pub(super) trait Watcher {
-    /// Whether the oldest request's caller has stopped waiting for it.
-    fn late(&self, late: bool);
-    /// A request is on its way.
-    fn sent(&self);
-    /// A response of so many bytes has come.
-    fn received(&self, bytes: usize);
-    /// The broker wants to be left alone for a while.
-    fn throttled(&self, during: Duration);
+/// Receives the events of a connection.
+pub(super) trait ConnectionObserver {
+    /// Whether the oldest request is past its caller's deadline.
+    fn set_late(&self, late: bool);
+    /// A request was written.
+    fn count_request(&self);
+    /// A response of this size was read.
+    fn count_response(&self, bytes: usize);
+    /// The broker asked for this throttle time.
+    fn count_throttle(&self, during: Duration);
 }
 
-/// Serves calls until the connection ends. Logs in again on the way where a login ends before that
-/// (KIP-368), once all that was asked is answered.
+/// Serves calls until the connection ends. If the login's lifetime ends earlier, reauthenticates on
+/// the same connection (KIP-368) once nothing is in flight.
 pub(super) async fn serve(
-    ready: Ready,
+    ready: ReadyConnection,
     calls: &mut mpsc::Receiver<Call>,
     options: &WireOptions,
-    mut renewed: watch::Receiver<Arc<WireOptions>>,
-    watcher: &impl Watcher,
-) -> Ended {
-    let mut line = Line {
+    mut reloaded: watch::Receiver<Arc<WireOptions>>,
+    observer: &impl ConnectionObserver,
+) -> ConnectionEnd {
+    let mut line = IdleConnection {
         ready,
         used: Instant::now(),
-        quiet_until: Instant::now(),
+        throttled_until: Instant::now(),
     };
     loop {
-        line = match work(line, calls, options, &mut renewed, watcher).await {
-            Stopped::Ended(ended) => return ended,
-            Stopped::LoginEnds(line) => match log_in_again(line, options).await {
+        line = match serve_until_login_expires(line, calls, options, &mut reloaded, observer).await
+        {
+            StopReason::Ended(ended) => return ended,
+            StopReason::LoginExpires(line) => match reauthenticate(line, options).await {
                 Ok(line) => line,
                 Err(broken) => {
-                    // A new connection finds out whether it is the login that is wrong.
-                    tracing::debug!(reason = broken.reason, "no login on the old connection");
-                    return Ended::Retired;
+                    // A new connection will show whether the credentials are wrong.
+                    tracing::debug!(
+                        reason = broken.reason,
+                        "reauthentication failed; closing the connection"
+                    );
+                    return ConnectionEnd::Retired;
                 }
             },
         };
     }
 }
 
-/// A connection between two logins.
-struct Line {
-    ready: Ready,
-    /// When something was last asked or answered.
+/// A connection with nothing in flight, between two logins.
+struct IdleConnection {
+    ready: ReadyConnection,
+    /// Time of the last request or response.
     used: Instant,
-    /// Until when the broker wants to be left alone.
-    quiet_until: Instant,
+    /// No request is sent before this time, as the broker asked.
+    throttled_until: Instant,
 }
 
-/// Why the work stopped.
-enum Stopped {
-    Ended(Ended),
-    /// Nothing is under way, and the login will not last for much longer.
-    LoginEnds(Line),
+/// Why serving stopped.
+enum StopReason {
+    Ended(ConnectionEnd),
+    /// Nothing is in flight and the login is about to expire.
+    LoginExpires(IdleConnection),
 }
 
-/// Brokers pass over a login that follows another within a second.
-const BETWEEN_LOGINS: Duration = Duration::from_millis(1100);
+/// Brokers ignore a reauthentication within a second of the previous login.
+const MIN_LOGIN_INTERVAL: Duration = Duration::from_millis(1100);
 
-/// Within this time, connections that were made with old credentials end one by one.
-const RENEWED_WITHIN: Duration = Duration::from_secs(5);
+/// Connections with outdated credentials are closed at random times within this period, so that a
+/// cluster does not see all of them reconnect at once.
+const RELOAD_SPREAD: Duration = Duration::from_secs(5);
 
-async fn log_in_again(line: Line, options: &WireOptions) -> Result<Line, Broken> {
-    let none = || Broken::new(Fault::Login, "there is no valid token at hand");
-    let proof = options.login.proof_now().ok_or_else(none)?;
+async fn reauthenticate(
+    line: IdleConnection,
+    options: &WireOptions,
+) -> Result<IdleConnection, ConnectError> {
+    let none = || ConnectError::new(Fault::Login, "no valid token is available");
+    let credentials = options.login.available_credentials().ok_or_else(none)?;
     let mut ready = line.ready;
-    let mut exchange = HandshakeExchange::new(ready.stream, ready.responses, &options.client_id);
-    let logging_in = sasl::log_in(&proof, &mut exchange, &ready.versions);
-    let lasts = match timeout(options.setup_timeout, logging_in).await {
-        Ok(lasts) => lasts?,
-        Err(_) => return Err(Broken::new(Fault::NoAnswer, "no answer")),
+    let mut exchange = SetupExchange::new(ready.stream, ready.responses, &options.client_id);
+    let logging_in = sasl::log_in(&credentials, &mut exchange, &ready.versions);
+    let session_lifetime = match timeout(options.setup_timeout, logging_in).await {
+        Ok(session_lifetime) => session_lifetime?,
+        Err(_) => return Err(ConnectError::new(Fault::NoAnswer, "no answer")),
     };
     (ready.stream, ready.responses) = exchange.into_parts();
-    ready.lasts = lasts;
-    tracing::debug!(?lasts, "logged in again");
-    Ok(Line { ready, ..line })
+    ready.session_lifetime = session_lifetime;
+    tracing::debug!(?session_lifetime, "logged in again");
+    Ok(IdleConnection { ready, ..line })
 }
 
-/// Serves calls until the connection or its login ends.
-async fn work(
-    line: Line,
+/// Serves calls until the connection ends or its login is about to expire.
+async fn serve_until_login_expires(
+    line: IdleConnection,
     calls: &mut mpsc::Receiver<Call>,
     options: &WireOptions,
-    renewed: &mut watch::Receiver<Arc<WireOptions>>,
-    watcher: &impl Watcher,
-) -> Stopped {
-    let Line {
+    reloaded: &mut watch::Receiver<Arc<WireOptions>>,
+    observer: &impl ConnectionObserver,
+) -> StopReason {
+    let IdleConnection {
         ready,
         mut used,
-        mut quiet_until,
+        mut throttled_until,
     } = line;
-    let Ready {
+    let ReadyConnection {
         stream,
         mut responses,
         versions,
-        lasts,
+        session_lifetime,
     } = ready;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut out = BytesMut::new();
     let mut flushed = true;
-    let mut sent: VecDeque<Sent> = VecDeque::new();
+    let mut sent: VecDeque<InFlight> = VecDeque::new();
     let mut correlation = 1000_i32;
-    // Not all connections at once.
-    let due = |lasts: Duration| {
-        lasts
+    // Spread over connections, so that they do not reauthenticate all at once.
+    let due = |session_lifetime: Duration| {
+        session_lifetime
             .mul_f64(0.75 + 0.15 * fastrand::f64())
-            .max(BETWEEN_LOGINS)
+            .max(MIN_LOGIN_INTERVAL)
     };
-    let mut retire = lasts.map(|lasts| Instant::now() + due(lasts));
+    let mut retire =
+        session_lifetime.map(|session_lifetime| Instant::now() + due(session_lifetime));
     let mut is_outdated = false;
-    let mut told_late = false;
+    let mut was_late = false;
     loop {
         let now = Instant::now();
         let is_late = sent
             .front()
             .is_some_and(|oldest| oldest.call.deadline <= now);
-        if is_late != told_late {
-            watcher.late(is_late);
-            told_late = is_late;
+        if is_late != was_late {
+            observer.set_late(is_late);
+            was_late = is_late;
         }
+        // Retirement waits for the responses in flight; meanwhile `may_take` below admits no new calls.
         let retiring = retire.is_some_and(|retire| retire <= now);
         if retiring && sent.is_empty() {
             if is_outdated {
                 let _ = writer.shutdown().await;
-                return Stopped::Ended(Ended::Retired);
+                return StopReason::Ended(ConnectionEnd::Retired);
             }
-            let ready = Ready {
+            let ready = ReadyConnection {
                 stream: reader.unsplit(writer),
                 responses,
                 versions,
-                lasts: None,
+                session_lifetime: None,
             };
-            return Stopped::LoginEnds(Line {
+            return StopReason::LoginExpires(IdleConnection {
                 ready,
                 used,
-                quiet_until,
+                throttled_until,
             });
         }
-        // The next moment at which something has to be done although nothing came in.
+        // The next time at which to act even if nothing arrives: the idle timeout or retirement
+        // while nothing is in flight, otherwise the oldest request's deadline, then the time at
+        // which it counts as lost.
         let wake = match sent.front() {
             None => retire.map_or(used + options.idle, |retire| {
                 retire.min(used + options.idle)
             }),
-            Some(oldest) if is_late => stuck_at(oldest, options),
+            Some(oldest) if is_late => unresponsive_at(oldest, options),
             Some(oldest) => oldest.call.deadline,
         };
-        let may_take = sent.len() < IN_FLIGHT && !retiring && out.is_empty();
+        // One request is written at a time: `out` must be empty, so that a call whose caller gave
+        // up while it was queued is dropped instead of sent.
+        let may_take = sent.len() < MAX_IN_FLIGHT && !retiring && out.is_empty();
+        // Every branch is cancel-safe: `responses` and `out` keep partial progress, `recv` loses
+        // nothing. Branches must not wait inside `select!`, or a slow write would delay responses.
         tokio::select! {
             response = responses.next(&mut reader) => {
                 let response = match response {
                     Ok(response) => response,
-                    Err(error) => return Stopped::Ended(Ended::Garbled(error)),
+                    Err(error) => return StopReason::Ended(ConnectionEnd::Failed(error)),
                 };
                 used = Instant::now();
-                watcher.received(response.len());
+                observer.count_response(response.len());
                 let Some(oldest) = sent.pop_front() else {
-                    return Stopped::Ended(Ended::Garbled(Garbled::NoKafka("it was not asked for")));
+                    return StopReason::Ended(ConnectionEnd::Failed(FrameError::NotKafka("no request is in flight")));
                 };
                 let Call { request, reply, .. } = oldest.call;
                 let (api, version) = (request.api(), request.version());
                 let body = match frame::body(response, oldest.correlation, api, version) {
                     Ok(body) => body,
-                    Err(error) => return Stopped::Ended(Ended::Garbled(error)),
+                    Err(error) => return StopReason::Ended(ConnectionEnd::Failed(error)),
                 };
                 if api.begins_with_throttle(version) {
-                    let throttle = throttle(&body);
+                    let throttle = read_throttle(&body);
                     if !throttle.is_zero() {
-                        quiet_until = Instant::now() + throttle;
-                        watcher.throttled(throttle);
+                        throttled_until = Instant::now() + throttle;
+                        observer.count_throttle(throttle);
                     }
                 }
-                // Whoever asked may be gone.
+                // The caller may have given up.
                 let _ = reply.send(body);
             }
-            call = next_call(calls, quiet_until), if may_take => {
+            call = next_call(calls, throttled_until), if may_take => {
                 let Some(mut call) = call else {
                     let _ = writer.shutdown().await;
-                    return Stopped::Ended(Ended::Unwanted);
+                    return StopReason::Ended(ConnectionEnd::NoCallers);
                 };
                 let now = Instant::now();
+                // Its caller has given up already; do not make the broker work for nothing.
                 if call.reply.is_closed() || call.deadline <= now {
                     continue;
                 }
                 correlation = correlation.checked_add(1).unwrap_or(1);
-                out.extend_from_slice(call.request.numbered(correlation));
+                out.extend_from_slice(call.request.with_correlation(correlation));
                 used = now;
-                watcher.sent();
-                sent.push_back(Sent { call, correlation, at: now });
+                observer.count_request();
+                sent.push_back(InFlight { call, correlation, at: now });
             }
-            written = write(&mut writer, &mut out, &mut flushed), if !(out.is_empty() && flushed) => {
+            written = write_some(&mut writer, &mut out, &mut flushed), if !(out.is_empty() && flushed) => {
                 if let Err(error) = written {
-                    return Stopped::Ended(Ended::Garbled(error.into()));
+                    return StopReason::Ended(ConnectionEnd::Failed(error.into()));
                 }
             }
-            Ok(()) = renewed.changed() => {
+            Ok(()) = reloaded.changed() => {
                 is_outdated = true;
-                retire = Some(Instant::now() + RENEWED_WITHIN.mul_f64(fastrand::f64()));
+                retire = Some(Instant::now() + RELOAD_SPREAD.mul_f64(fastrand::f64()));
             }
             () = sleep_until(wake) => match sent.front() {
-                Some(oldest) if Instant::now() >= stuck_at(oldest, options) => return Stopped::Ended(Ended::Stuck),
+                Some(oldest) if Instant::now() >= unresponsive_at(oldest, options) => return StopReason::Ended(ConnectionEnd::Unresponsive),
                 None if used.elapsed() >= options.idle => {
                     let _ = writer.shutdown().await;
-                    return Stopped::Ended(Ended::Retired);
+                    return StopReason::Ended(ConnectionEnd::Retired);
                 }
                 _ => {}
             },
@@ -265,9 +286,9 @@ async fn work(
     }
 }
 
-/// Writes some of what is to go out, or has it sent on where all is written. May be given up at any
-/// point and called again.
-async fn write(
+/// Writes some of the buffer, or flushes once it is empty. Cancel-safe: progress is kept in `out`
+/// and `flushed`.
+async fn write_some(
     writer: &mut (impl AsyncWrite + Unpin),
     out: &mut BytesMut,
     flushed: &mut bool,
@@ -284,21 +305,23 @@ async fn write(
     }
 }
 
-/// When an unanswered request means that the connection is dead.
-fn stuck_at(oldest: &Sent, options: &WireOptions) -> Instant {
+/// When an unanswered request means that the connection is dead. Never before its caller's
+/// deadline, and not before the request timeout either, which may be longer: closing the connection
+/// would also lose the responses that other callers wait for.
+fn unresponsive_at(oldest: &InFlight, options: &WireOptions) -> Instant {
     oldest
         .call
         .deadline
         .max(oldest.at + options.request_timeout)
 }
 
-/// The next call, not before the broker wants to be asked again.
-async fn next_call(calls: &mut mpsc::Receiver<Call>, quiet_until: Instant) -> Option<Call> {
-    sleep_until(quiet_until).await;
+/// Receives the next call, not before the throttle time is over.
+async fn next_call(calls: &mut mpsc::Receiver<Call>, throttled_until: Instant) -> Option<Call> {
+    sleep_until(throttled_until).await;
     calls.recv().await
 }
 
-fn throttle(mut body: &[u8]) -> Duration {
+fn read_throttle(mut body: &[u8]) -> Duration {
     let millis = body.try_get_i32().unwrap_or(0);
     let asked = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
     asked.min(MAX_THROTTLE)

@@ -1,4 +1,4 @@
-//! Which broker coordinates which group.
+//! Finds and caches the coordinators of groups.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,27 +10,27 @@ use tokio::time::Instant;
 
 use super::address::Address;
 use super::broker::Broker;
-use super::cluster::Cluster;
+use super::cluster::WireCluster;
 use super::responses::{self, CoordinatorEntry};
-use super::versions::ApiVersions;
+use super::versions::ApiKey;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::GroupId;
 
-/// Groups asked about in one request.
-const BATCH: usize = 5000;
+/// Maximum groups per request.
+const MAX_GROUPS: usize = 5000;
 
-/// Requests under way at once where each is about one group.
-const AT_ONCE: usize = 16;
+/// Maximum concurrent requests where each names a single group (below version 4).
+const MAX_IN_FLIGHT: usize = 16;
 
-/// Coordinators as they were last found.
+/// Coordinators as last found.
 #[derive(Debug, Default)]
-pub(super) struct Coordinators(Mutex<HashMap<GroupId, Address>>);
+pub(super) struct CoordinatorCache(Mutex<HashMap<GroupId, Address>>);
 
-/// Where a group's coordinator is: an address, or a broker's error code.
+/// A coordinator's address, or the broker's error code.
 pub(super) type Location = Result<Address, i16>;
 
-impl Coordinators {
+impl CoordinatorCache {
     fn all(&self) -> MutexGuard<'_, HashMap<GroupId, Address>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -39,11 +39,11 @@ impl Coordinators {
         self.all().get(group).cloned()
     }
 
-    fn keep(&self, group: GroupId, address: Address) {
+    fn insert(&self, group: GroupId, address: Address) {
         self.all().insert(group, address);
     }
 
-    /// Forgets a coordinator that is none, unless another has been found since.
+    /// Forgets a group's coordinator, unless another has been found since.
     pub(super) fn forget(&self, group: &GroupId, address: &Address) {
         let mut all = self.all();
         if all.get(group) == Some(address) {
@@ -55,7 +55,7 @@ impl Coordinators {
         self.all().len()
     }
 
-    /// Lets go of groups that nobody reads any more.
+    /// Evicts groups that are no longer read.
     pub(super) fn retain(&self, wanted: impl Fn(&GroupId) -> bool) {
         self.all().retain(|group, _| wanted(group));
     }
@@ -65,9 +65,9 @@ impl Coordinators {
     }
 }
 
-impl Cluster {
-    /// Finds the groups' coordinators and keeps them; one result for each group, in their order.
-    pub(super) async fn locate(
+impl WireCluster {
+    /// Finds and caches the coordinators of groups; one result per group, in order.
+    pub(super) async fn find_coordinators(
         &self,
         groups: &[GroupId],
         deadline: Instant,
@@ -76,8 +76,8 @@ impl Cluster {
             let version = broker
                 .versions(deadline)
                 .await?
-                .of(ApiVersions::FindCoordinator)?;
-            let asked = &CoordinatorQuery {
+                .highest_common(ApiKey::FindCoordinator)?;
+            let lookup = &CoordinatorLookup {
                 cluster: self,
                 broker: &broker,
                 address: &address,
@@ -87,38 +87,38 @@ impl Cluster {
             if version < 4 {
                 let mut each = Vec::new();
                 for group in groups.chunks(1) {
-                    each.push(asked.find(group));
+                    each.push(lookup.find(group));
                 }
-                let found: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
+                let found: Vec<_> = stream::iter(each).buffered(MAX_IN_FLIGHT).collect().await;
                 return found.into_iter().collect::<Result<Vec<_>, _>>();
             }
             let mut found = Vec::new();
-            for batch in groups.chunks(BATCH) {
-                found.push(asked.find(batch).await?);
+            for batch in groups.chunks(MAX_GROUPS) {
+                found.push(lookup.find(batch).await?);
             }
             Ok(found)
         };
-        let found: Vec<Location> = self.any(deadline, ask).await?.concat();
+        let found: Vec<Location> = self.ask_any(deadline, ask).await?.concat();
         for (group, location) in groups.iter().zip(&found) {
             if let Ok(address) = location {
-                self.coordinators.keep(group.clone(), address.clone());
+                self.coordinators.insert(group.clone(), address.clone());
             }
         }
         Ok(found)
     }
 }
 
-/// One broker, asked for coordinators.
-struct CoordinatorQuery<'a> {
-    cluster: &'a Cluster,
+/// `FindCoordinator` requests to one broker.
+struct CoordinatorLookup<'a> {
+    cluster: &'a WireCluster,
     broker: &'a Broker,
     address: &'a Address,
     version: i16,
     deadline: Instant,
 }
 
-impl CoordinatorQuery<'_> {
-    /// Of these groups; below version 4, of one.
+impl CoordinatorLookup<'_> {
+    /// Finds the coordinators of these groups; below version 4 there may be only one.
     async fn find(&self, groups: &[GroupId]) -> Result<Vec<Location>, Fault> {
         let mut keys = groups
             .iter()
@@ -132,15 +132,15 @@ impl CoordinatorQuery<'_> {
         };
         let body = self
             .broker
-            .ask(
-                ApiVersions::FindCoordinator,
+            .send_request(
+                ApiKey::FindCoordinator,
                 self.version,
                 &request,
                 self.deadline,
             )
             .await?;
         let found = responses::find_coordinator(&body, self.version)
-            .map_err(|error| self.cluster.garbled(self.address, &error))?;
+            .map_err(|error| self.cluster.report_malformed(self.address, &error))?;
         let by_name: HashMap<_, _> = found
             .iter()
             .map(|entry| (entry.group, location(entry)))

@@ -1,20 +1,20 @@
-//! A bounded reader over one response: no length or count in it is trusted further than the bytes
-//! that are there, so that no answer can make us allocate more than a small multiple of itself.
+//! A bounded reader over one response. No length or count is trusted beyond the bytes that are
+//! present, so a response cannot make us allocate more than a small multiple of its size.
 
-/// The response ends too early, or a length, count or text in it cannot be.
+/// The response ends too early, or contains an impossible length, count or string.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a response that cannot be read")]
+#[error("malformed Kafka response")]
 pub(super) struct Malformed;
 
-/// Reads one response from its start to its end.
+/// Reads a response from start to end.
 #[derive(Debug)]
-pub(super) struct FrameCursor<'a> {
+pub(super) struct ResponseCursor<'a> {
     rest: &'a [u8],
     /// Whether lengths are varints and structures end in tagged fields (KIP-482).
     flexible: bool,
 }
 
-impl<'a> FrameCursor<'a> {
+impl<'a> ResponseCursor<'a> {
     pub(super) fn new(bytes: &'a [u8], flexible: bool) -> Self {
         Self {
             rest: bytes,
@@ -58,7 +58,7 @@ impl<'a> FrameCursor<'a> {
         self.array()
     }
 
-    /// An unsigned varint of 32 bits: five bytes at most.
+    /// Reads an unsigned 32-bit varint, at most five bytes long.
     fn varint(&mut self) -> Result<u32, Malformed> {
         let mut value = 0_u32;
         for shift in [0, 7, 14, 21, 28] {
@@ -75,7 +75,7 @@ impl<'a> FrameCursor<'a> {
         Err(Malformed)
     }
 
-    /// A length or count, `None` for null. Compact ones are one more than they mean.
+    /// Reads a length or count, `None` for null. Compact ones are stored plus one.
     fn length(&mut self, plain: impl FnOnce(&mut Self) -> Result<i32, Malformed>) -> Length {
         if self.flexible {
             let Some(length) = self.varint()?.checked_sub(1) else {
@@ -89,8 +89,8 @@ impl<'a> FrameCursor<'a> {
         }
     }
 
-    /// A count of items that take at least `least` bytes each, so that room for them may be made.
-    /// Null counts none.
+    /// Reads the count of items that take at least `least` bytes each; fails if they cannot fit
+    /// into the rest, so that callers may reserve memory for them. Null counts as zero.
     pub(super) fn count(&mut self, least: usize) -> Result<usize, Malformed> {
         let count = self.length(Self::i32)?.unwrap_or(0);
         match count.checked_mul(least) {
@@ -114,7 +114,7 @@ impl<'a> FrameCursor<'a> {
             .transpose()
     }
 
-    /// Passes over a text that may be null, whatever is in it.
+    /// Skips a nullable string without validating it.
     pub(super) fn skip_string(&mut self) -> Result<(), Malformed> {
         self.text().map(drop)
     }
@@ -129,14 +129,14 @@ impl<'a> FrameCursor<'a> {
         (0..count).map(|_| self.i32()).collect()
     }
 
-    /// Passes over an array of 32-bit numbers.
+    /// Skips an array of 32-bit integers.
     pub(super) fn skip_i32s(&mut self) -> Result<(), Malformed> {
         let count = self.count(4)?;
         self.take(count.saturating_mul(4)).map(drop)
     }
 
-    /// Passes over the tagged fields that end a structure in flexible versions.
-    pub(super) fn tags(&mut self) -> Result<(), Malformed> {
+    /// Skips the tagged fields at the end of a structure, in flexible versions.
+    pub(super) fn skip_tags(&mut self) -> Result<(), Malformed> {
         if !self.flexible {
             return Ok(());
         }
@@ -148,8 +148,8 @@ impl<'a> FrameCursor<'a> {
         Ok(())
     }
 
-    /// How many bytes are left.
-    pub(super) fn left(&self) -> usize {
+    /// Number of unread bytes.
+    pub(super) fn remaining(&self) -> usize {
         self.rest.len()
     }
 }
@@ -166,57 +166,66 @@ mod tests {
     fn a_count_is_not_believed_beyond_the_bytes_that_are_there() {
         let mut plain = 0x7fff_ffff_i32.to_be_bytes().to_vec();
         plain.extend([0; 5]);
-        assert_eq!(FrameCursor::new(&plain, false).count(1), Err(Malformed));
+        assert_eq!(ResponseCursor::new(&plain, false).count(1), Err(Malformed));
         let compact = [0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0];
-        assert_eq!(FrameCursor::new(&compact, true).count(1), Err(Malformed));
-        assert_eq!(FrameCursor::new(&compact, true).bytes(), Err(Malformed));
-        assert_eq!(FrameCursor::new(&[3, 1, 2], true).count(1), Ok(2));
-        assert_eq!(FrameCursor::new(&[3, 1, 2], true).count(2), Err(Malformed));
+        assert_eq!(ResponseCursor::new(&compact, true).count(1), Err(Malformed));
+        assert_eq!(ResponseCursor::new(&compact, true).bytes(), Err(Malformed));
+        assert_eq!(ResponseCursor::new(&[3, 1, 2], true).count(1), Ok(2));
+        assert_eq!(
+            ResponseCursor::new(&[3, 1, 2], true).count(2),
+            Err(Malformed)
+        );
     }
 
     #[test]
     fn texts_and_nulls_in_both_forms() {
         assert_eq!(
-            FrameCursor::new(&[0, 2, b'o', b'k'], false).string(),
+            ResponseCursor::new(&[0, 2, b'o', b'k'], false).string(),
             Ok("ok")
         );
-        assert_eq!(FrameCursor::new(&[3, b'o', b'k'], true).string(), Ok("ok"));
         assert_eq!(
-            FrameCursor::new(&[0xff, 0xff], false).nullable_string(),
+            ResponseCursor::new(&[3, b'o', b'k'], true).string(),
+            Ok("ok")
+        );
+        assert_eq!(
+            ResponseCursor::new(&[0xff, 0xff], false).nullable_string(),
             Ok(None)
         );
-        assert_eq!(FrameCursor::new(&[0], true).nullable_string(), Ok(None));
+        assert_eq!(ResponseCursor::new(&[0], true).nullable_string(), Ok(None));
         assert_eq!(
-            FrameCursor::new(&[0xff, 0xfe], false).nullable_string(),
-            Err(Malformed)
-        );
-        assert_eq!(FrameCursor::new(&[2, 0xff], true).string(), Err(Malformed));
-        assert_eq!(
-            FrameCursor::new(&[0xff, 0xff, 0xff, 0xff, 0x1f], true).varint(),
+            ResponseCursor::new(&[0xff, 0xfe], false).nullable_string(),
             Err(Malformed)
         );
         assert_eq!(
-            FrameCursor::new(&[0xff, 0xff, 0xff, 0xff, 0x0f], true).varint(),
+            ResponseCursor::new(&[2, 0xff], true).string(),
+            Err(Malformed)
+        );
+        assert_eq!(
+            ResponseCursor::new(&[0xff, 0xff, 0xff, 0xff, 0x1f], true).varint(),
+            Err(Malformed)
+        );
+        assert_eq!(
+            ResponseCursor::new(&[0xff, 0xff, 0xff, 0xff, 0x0f], true).varint(),
             Ok(u32::MAX)
         );
     }
 
     #[test]
     fn tagged_fields_are_passed_over_and_bounded() {
-        let mut cursor = FrameCursor::new(&[2, 7, 1, 9, 0, 0, 42], true);
-        assert_eq!(cursor.tags(), Ok(()));
+        let mut cursor = ResponseCursor::new(&[2, 7, 1, 9, 0, 0, 42], true);
+        assert_eq!(cursor.skip_tags(), Ok(()));
         assert_eq!(cursor.rest, [42]);
         assert_eq!(
-            FrameCursor::new(&[0xff, 0xff, 0xff, 0xff, 0x0f, 1], true).tags(),
+            ResponseCursor::new(&[0xff, 0xff, 0xff, 0xff, 0x0f, 1], true).skip_tags(),
             Err(Malformed)
         );
-        assert_eq!(FrameCursor::new(&[9], false).tags(), Ok(()));
+        assert_eq!(ResponseCursor::new(&[9], false).skip_tags(), Ok(()));
     }
 
     proptest! {
         #[test]
         fn any_bytes_in_any_order_of_calls(bytes: Vec<u8>, flexible: bool, calls: Vec<u8>) {
-            let mut cursor = FrameCursor::new(&bytes, flexible);
+            let mut cursor = ResponseCursor::new(&bytes, flexible);
             for call in calls {
                 let before = cursor.rest.len();
                 match call % 11 {
@@ -231,7 +240,7 @@ mod tests {
                         prop_assert!(text.len() <= before);
                     },
                     6 => drop(cursor.bytes()),
-                    7 => drop(cursor.tags()),
+                    7 => drop(cursor.skip_tags()),
                     8 => drop(cursor.i8()),
                     9 => if let Ok(numbers) = cursor.i32s() {
                         prop_assert!(numbers.len() * 4 <= before);

@@ -1,10 +1,10 @@
-//! What groups are: their kind, their members, how their work is dealt out. Asked of their
-//! coordinators, all groups of one in a request, and kept for a while; nothing else of a sweep
-//! depends on the answer but which request tells a group's offsets.
+//! Describes groups: kind, members and assignments. Coordinators describe all their groups in one
+//! request, and descriptions are cached; the sweep needs them only to choose the request that
+//! returns a group's offsets.
 //!
-//! A coordinator answers for groups of one kind at a time and says `GROUP_ID_NOT_FOUND` of the
-//! others, so a group of unknown kind is asked about as one of the consumer protocol first, then as
-//! all others at once.
+//! A coordinator answers a request for one kind of group only and returns `GROUP_ID_NOT_FOUND` for
+//! the others. So a group of unknown kind is first requested as a group of the consumer protocol,
+//! then as all other kinds at once.
 
 mod decode;
 mod streams;
@@ -20,40 +20,40 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
-use self::decode::Entry;
+use self::decode::GroupEntry;
 use super::address::Address;
 use super::broker::Broker;
-use super::cluster::Cluster;
-use super::topics::TopicCatalog;
-use super::versions::{ApiVersions, Versions};
+use super::cluster::WireCluster;
+use super::topics::ClusterMetadata;
+use super::versions::{ApiKey, BrokerVersions};
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
 use crate::model::units::newtypes::GroupId;
 
-pub(super) use self::decode::described;
+pub(super) use self::decode::decode_groups;
 
-/// Groups of one request at most.
-const BATCH: usize = 500;
+/// Maximum groups per request.
+const MAX_GROUPS: usize = 500;
 
-/// How long a description is good for. A little less than so many sweeps take, so that it is not
-/// one more.
-const LASTS: Duration = Duration::from_millis(29_500);
+/// How long a description is used. A little less than a multiple of the usual sweep intervals, so
+/// that jitter does not add another interval.
+const MAX_AGE: Duration = Duration::from_millis(29_500);
 
-/// Likewise while the group deals out its partitions anew.
-const LASTS_REBALANCING: Duration = Duration::from_millis(4_500);
+/// How long a description is used while the group rebalances.
+const REBALANCING_MAX_AGE: Duration = Duration::from_millis(4_500);
 
-/// How long a coordinator that cannot tell is not asked again.
-const UNTOLD_LASTS: Duration = Duration::from_secs(300);
+/// How long a group is not requested again after a coordinator did not support the request.
+const UNSUPPORTED_MAX_AGE: Duration = Duration::from_secs(300);
 
-/// The least and the most time between questions that fail: a broker that closes the connection on
-/// one takes the offsets' answers with it.
-const BACKOFF: (Duration, Duration) = (LASTS_REBALANCING, Duration::from_secs(60));
+/// Backoff of failing requests, shortest and longest. A broker that closes the connection on such a
+/// request also takes the offset requests on it with it.
+const BACKOFF: (Duration, Duration) = (REBALANCING_MAX_AGE, Duration::from_secs(60));
 
-/// How long a description stays without being asked for.
-const KEPT: Duration = Duration::from_secs(600);
+/// How long a description is kept without being refreshed.
+const UNUSED_MAX_AGE: Duration = Duration::from_secs(600);
 
-/// The kinds, in the order in which a group's is looked for.
+/// All kinds, in the order in which they are tried.
 const KINDS: [GroupKind; 4] = [
     GroupKind::Consumer,
     GroupKind::Classic,
@@ -61,28 +61,28 @@ const KINDS: [GroupKind; 4] = [
     GroupKind::Streams,
 ];
 
-/// Groups as they were last described.
+/// Cache of group descriptions.
 #[derive(Debug, Default)]
-pub(super) struct Descriptions(Mutex<HashMap<GroupId, CachedDescription>>);
+pub(super) struct DescriptionCache(Mutex<HashMap<GroupId, CachedDescription>>);
 
 #[derive(Debug)]
 struct CachedDescription {
     asked: Instant,
-    /// How often in a row the question has failed.
+    /// Consecutive failures.
     failures: u32,
-    /// Once it is known, also while the group is gone.
+    /// Stays known while the group does not exist.
     kind: Option<GroupKind>,
-    /// `None` where the kind alone is known.
-    told: Option<Result<Arc<GroupDescription>, Fault>>,
+    /// `None` if only the kind is known.
+    result: Option<Result<Arc<GroupDescription>, Fault>>,
 }
 
 impl CachedDescription {
     fn is_due(&self) -> bool {
-        let pause = match &self.told {
+        let pause = match &self.result {
             None => return true,
-            Some(Ok(group)) if group.state == GroupState::Rebalancing => LASTS_REBALANCING,
-            Some(Ok(_)) => LASTS,
-            Some(Err(Fault::Untold)) => UNTOLD_LASTS,
+            Some(Ok(group)) if group.state == GroupState::Rebalancing => REBALANCING_MAX_AGE,
+            Some(Ok(_)) => MAX_AGE,
+            Some(Err(Fault::Untold)) => UNSUPPORTED_MAX_AGE,
             Some(Err(_)) => {
                 let factor = 1_u32 << self.failures.min(8);
                 BACKOFF.0.saturating_mul(factor / 2).min(BACKOFF.1)
@@ -92,34 +92,34 @@ impl CachedDescription {
     }
 }
 
-impl Descriptions {
+impl DescriptionCache {
     fn all(&self) -> MutexGuard<'_, HashMap<GroupId, CachedDescription>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The group's kind, where that is known.
+    /// The group's kind, if known.
     pub(super) fn kind(&self, group: &GroupId) -> Option<GroupKind> {
         self.all().get(group)?.kind
     }
 
-    /// Takes note of what a list of groups tells.
-    pub(super) fn learn(&self, group: &GroupId, kind: GroupKind) {
+    /// Records a kind learned from `ListGroups`.
+    pub(super) fn record_kind(&self, group: &GroupId, kind: GroupKind) {
         let kept = CachedDescription {
             asked: Instant::now(),
             failures: 0,
             kind: None,
-            told: None,
+            result: None,
         };
         self.all().entry(group.clone()).or_insert(kept).kind = Some(kind);
     }
 
-    /// What was last said of the group, if anything was lately.
-    pub(super) fn told(&self, group: &GroupId) -> Option<Result<Arc<GroupDescription>, Fault>> {
-        self.all().get(group)?.told.clone()
+    /// The latest description or fault, if any.
+    pub(super) fn latest(&self, group: &GroupId) -> Option<Result<Arc<GroupDescription>, Fault>> {
+        self.all().get(group)?.result.clone()
     }
 
-    /// Those of the groups that are to be asked about: whether or not their kind is known.
-    pub(super) fn due<'a>(
+    /// Groups whose description is due, limited to those whose kind is known (`has_kind`) or not.
+    pub(super) fn due_groups<'a>(
         &self,
         groups: impl Iterator<Item = &'a GroupId>,
         has_kind: bool,
@@ -132,22 +132,22 @@ impl Descriptions {
         groups.filter(is_wanted).cloned().collect()
     }
 
-    fn keep(
+    fn record(
         &self,
         group: &GroupId,
         kind: Option<GroupKind>,
-        told: Result<GroupDescription, Fault>,
+        result: Result<GroupDescription, Fault>,
     ) {
         let mut all = self.all();
         let before = all.remove(group);
-        let failures = match (&told, &before) {
+        let failures = match (&result, &before) {
             (Ok(_), _) => 0,
             (Err(_), Some(before)) => before.failures.saturating_add(1),
             (Err(_), None) => 1,
         };
-        let told = told.map(|new| match &before {
+        let result = result.map(|new| match &before {
             Some(CachedDescription {
-                told: Some(Ok(old)),
+                result: Some(Ok(old)),
                 ..
             }) if **old == new => Arc::clone(old),
             _ => Arc::new(new),
@@ -156,39 +156,40 @@ impl Descriptions {
             asked: Instant::now(),
             failures,
             kind: kind.or(before.and_then(|before| before.kind)),
-            told: Some(told),
+            result: Some(result),
         };
         all.insert(group.clone(), kept);
     }
 
-    /// Lets go of groups that nobody asked about lately.
-    pub(super) fn let_go(&self) {
-        self.all().retain(|_, kept| kept.asked.elapsed() < KEPT);
+    /// Evicts groups that were not requested lately.
+    pub(super) fn evict_unused(&self) {
+        self.all()
+            .retain(|_, kept| kept.asked.elapsed() < UNUSED_MAX_AGE);
     }
 }
 
-/// What a coordinator says of a group, asked as one of a kind.
+/// A coordinator's answer about a group requested as one kind.
 #[derive(Debug)]
 enum DescribeAnswer {
-    Is(GroupDescription),
-    /// It is of that kind, or this has nothing to do with its kind, and more is not told.
+    Described(GroupDescription),
+    /// The group has this kind, or the fault is independent of the kind.
     Fault(Fault),
-    /// There is none of that kind.
-    Not,
-    /// The broker does not know of such groups.
+    /// No group of this kind has this name.
+    NotThisKind,
+    /// The broker does not support groups of this kind.
     Unsupported,
 }
 
-/// Asks about groups.
-pub(super) struct Describing<'a> {
-    pub(super) cluster: &'a Cluster,
-    pub(super) known: &'a TopicCatalog,
-    pub(super) descriptions: &'a Descriptions,
+/// Requests descriptions and stores them in the cache.
+pub(super) struct GroupDescriber<'a> {
+    pub(super) cluster: &'a WireCluster,
+    pub(super) known: &'a ClusterMetadata,
+    pub(super) descriptions: &'a DescriptionCache,
     pub(super) deadline: Instant,
 }
 
-impl Describing<'_> {
-    /// Asks about these groups, by the deadline; what is said is kept.
+impl GroupDescriber<'_> {
+    /// Describes these groups by the deadline.
     pub(super) async fn run(&self, groups: Vec<GroupId>) {
         let mut by_address: BTreeMap<Address, Vec<GroupId>> = BTreeMap::new();
         for group in groups {
@@ -196,29 +197,29 @@ impl Describing<'_> {
                 Some(address) => by_address.entry(address).or_default().push(group),
                 None => {
                     let fault = Fault::CoordinatorUnavailable;
-                    self.descriptions.keep(&group, None, Err(fault));
+                    self.descriptions.record(&group, None, Err(fault));
                 }
             }
         }
-        let each = by_address
-            .iter()
-            .flat_map(|(address, groups)| groups.chunks(BATCH).map(move |some| (address, some)));
-        join_all(each.map(|(address, groups)| self.coordinated(address, groups))).await;
+        let each = by_address.iter().flat_map(|(address, groups)| {
+            groups.chunks(MAX_GROUPS).map(move |some| (address, some))
+        });
+        join_all(each.map(|(address, groups)| self.describe_at(address, groups))).await;
     }
 
-    async fn coordinated(&self, address: &Address, groups: &[GroupId]) {
+    async fn describe_at(&self, address: &Address, groups: &[GroupId]) {
         let broker = self.cluster.broker(address);
         let versions = match broker.versions(self.deadline).await {
             Ok(versions) => versions,
             Err(fault) => {
                 for group in groups {
-                    self.descriptions.keep(group, None, Err(fault));
+                    self.descriptions.record(group, None, Err(fault));
                 }
                 return;
             }
         };
-        let coordinator = Coordinator {
-            of: self,
+        let coordinator = CoordinatorSession {
+            describer: self,
             address,
             broker: &broker,
             versions: &versions,
@@ -228,17 +229,20 @@ impl Describing<'_> {
             .map(|group| (group, self.descriptions.kind(group)))
             .collect();
         let first = |group: &GroupId| kinds.get(group).copied().flatten();
-        let can = |kind: &GroupKind| versions.of(api(*kind)).is_ok();
-        // Where nothing is known, the first kind that the broker knows.
+        let can = |kind: &GroupKind| versions.highest_common(api(*kind)).is_ok();
+        // A group of unknown kind is first requested as the first kind that the broker supports.
         let likely = KINDS.into_iter().find(can);
         let asked_as = |group: &GroupId| first(group).filter(can).or(likely);
         let at_first = |kind, group: &GroupId| asked_as(group) == Some(kind);
         let then = |kind, group: &GroupId| can(&kind) && asked_as(group) != Some(kind);
         let mut said: HashMap<GroupId, Vec<(GroupKind, DescribeAnswer)>> = HashMap::new();
         let mut left: BTreeSet<&GroupId> = groups.iter().collect();
-        for wanted in [&at_first as &DescribeRequest<'_>, &then] {
-            for (group, kind, answer) in coordinator.ask(&left, wanted).await {
-                if matches!(answer, DescribeAnswer::Is(_) | DescribeAnswer::Fault(_)) {
+        for wanted in [&at_first as &KindFilter<'_>, &then] {
+            for (group, kind, answer) in coordinator.describe(&left, wanted).await {
+                if matches!(
+                    answer,
+                    DescribeAnswer::Described(_) | DescribeAnswer::Fault(_)
+                ) {
                     left.remove(&group);
                 }
                 said.entry(group).or_default().push((kind, answer));
@@ -246,15 +250,14 @@ impl Describing<'_> {
         }
         for group in groups {
             let said = said.remove(group).unwrap_or_default();
-            let (kind, told) = conclude(first(group), said);
-            self.descriptions.keep(group, kind, told);
+            let (kind, result) = combine_answers(first(group), said);
+            self.descriptions.record(group, kind, result);
         }
     }
 }
 
-/// What the answers to one group's questions come to: its kind, where that is known now, and what it
-/// is.
-fn conclude(
+/// Combines the answers about one group: its kind, if known by now, and its description.
+fn combine_answers(
     known: Option<GroupKind>,
     said: Vec<(GroupKind, DescribeAnswer)>,
 ) -> (Option<GroupKind>, Result<GroupDescription, Fault>) {
@@ -262,13 +265,14 @@ fn conclude(
     let mut is_absent = false;
     for (kind, answer) in said {
         match answer {
-            DescribeAnswer::Is(description) => return (Some(kind), Ok(description)),
-            // Whether its topics may be seen is looked at once the group is found.
+            DescribeAnswer::Described(description) => return (Some(kind), Ok(description)),
+            // Brokers check topic permissions only after they found the group, so the kind is
+            // right.
             DescribeAnswer::Fault(Fault::TopicDenied) => {
                 return (Some(kind), Err(Fault::TopicDenied));
             }
             DescribeAnswer::Fault(found) => fault = found,
-            DescribeAnswer::Not => is_absent = true,
+            DescribeAnswer::NotThisKind => is_absent = true,
             DescribeAnswer::Unsupported => {}
         }
     }
@@ -285,47 +289,47 @@ fn conclude(
     (known, Ok(description))
 }
 
-fn api(kind: GroupKind) -> ApiVersions {
+fn api(kind: GroupKind) -> ApiKey {
     match kind {
-        GroupKind::Classic => ApiVersions::DescribeGroups,
-        GroupKind::Consumer => ApiVersions::ConsumerGroupDescribe,
-        GroupKind::Share => ApiVersions::ShareGroupDescribe,
-        GroupKind::Streams => ApiVersions::StreamsGroupDescribe,
+        GroupKind::Classic => ApiKey::DescribeGroups,
+        GroupKind::Consumer => ApiKey::ConsumerGroupDescribe,
+        GroupKind::Share => ApiKey::ShareGroupDescribe,
+        GroupKind::Streams => ApiKey::StreamsGroupDescribe,
     }
 }
 
-/// Whether a group is asked about as one of a kind.
-type DescribeRequest<'a> = dyn Fn(GroupKind, &GroupId) -> bool + Sync + 'a;
+/// Selects the groups to request as a given kind.
+type KindFilter<'a> = dyn Fn(GroupKind, &GroupId) -> bool + Sync + 'a;
 
-/// One coordinator.
-struct Coordinator<'a> {
-    of: &'a Describing<'a>,
+/// Requests to one coordinator.
+struct CoordinatorSession<'a> {
+    describer: &'a GroupDescriber<'a>,
     address: &'a Address,
     broker: &'a Broker,
-    versions: &'a Versions,
+    versions: &'a BrokerVersions,
 }
 
-impl Coordinator<'_> {
-    /// Asks about groups, for each kind about those that are `wanted` as such, all at once.
-    async fn ask(
+impl CoordinatorSession<'_> {
+    /// Requests groups as every kind that `wanted` selects them for, all kinds in parallel.
+    async fn describe(
         &self,
         groups: &BTreeSet<&GroupId>,
-        wanted: &DescribeRequest<'_>,
+        wanted: &KindFilter<'_>,
     ) -> Vec<(GroupId, GroupKind, DescribeAnswer)> {
         let each = KINDS.into_iter().filter_map(|kind| {
             let some = groups.iter().filter(|group| wanted(kind, group));
             let some: Vec<_> = some.map(|group| (*group).clone()).collect();
-            (!some.is_empty()).then(|| self.ask_as(kind, some))
+            (!some.is_empty()).then(|| self.describe_as(kind, some))
         });
         join_all(each).await.into_iter().flatten().collect()
     }
 
-    async fn ask_as(
+    async fn describe_as(
         &self,
         kind: GroupKind,
         groups: Vec<GroupId>,
     ) -> Vec<(GroupId, GroupKind, DescribeAnswer)> {
-        let mut answers = self.answers(kind, &groups).await;
+        let mut answers = self.request_descriptions(kind, &groups).await;
         let each = groups.into_iter().map(|group| {
             let answer = match &mut answers {
                 Ok(answers) => answers.remove(group.as_str()),
@@ -338,35 +342,42 @@ impl Coordinator<'_> {
         each.collect()
     }
 
-    async fn answers(
+    async fn request_descriptions(
         &self,
         kind: GroupKind,
         groups: &[GroupId],
     ) -> Result<HashMap<String, DescribeAnswer>, Fault> {
         let api = api(kind);
-        let version = self.versions.of(api).map_err(|_| Fault::Untold)?;
+        let version = self
+            .versions
+            .highest_common(api)
+            .map_err(|_| Fault::Untold)?;
         let names = groups
             .iter()
             .map(|group| StrBytes::from_string(group.as_str().to_owned()).into())
             .collect();
-        let (broker, deadline) = (self.broker, self.of.deadline);
+        let (broker, deadline) = (self.broker, self.describer.deadline);
         let body = match kind {
             GroupKind::Classic => {
                 let request = DescribeGroupsRequest::default().with_groups(names);
-                broker.ask(api, version, &request, deadline).await
+                broker.send_request(api, version, &request, deadline).await
             }
-            // The library lacks the latter, whose fields are those of the former.
+            // `kafka-protocol` lacks `StreamsGroupDescribe`; its request has the same fields.
             GroupKind::Consumer | GroupKind::Streams => {
                 let request = ConsumerGroupDescribeRequest::default().with_group_ids(names);
-                broker.ask(api, version, &request, deadline).await
+                broker.send_request(api, version, &request, deadline).await
             }
             GroupKind::Share => {
                 let request = ShareGroupDescribeRequest::default().with_group_ids(names);
-                broker.ask(api, version, &request, deadline).await
+                broker.send_request(api, version, &request, deadline).await
             }
         }?;
-        let entries = described(kind, &body, version, self.of.known)
-            .map_err(|error| self.of.cluster.garbled(self.address, &error))?;
+        let entries =
+            decode_groups(kind, &body, version, self.describer.known).map_err(|error| {
+                self.describer
+                    .cluster
+                    .report_malformed(self.address, &error)
+            })?;
         let each = entries.into_iter();
         Ok(each
             .map(|entry| (entry.group.to_owned(), answer(entry)))
@@ -374,10 +385,10 @@ impl Coordinator<'_> {
     }
 }
 
-fn answer(entry: Entry<'_>) -> DescribeAnswer {
+fn answer(entry: GroupEntry<'_>) -> DescribeAnswer {
     match entry.code {
-        codes::NONE => DescribeAnswer::Is(entry.description),
-        codes::GROUP_ID_NOT_FOUND | codes::INVALID_GROUP_ID => DescribeAnswer::Not,
+        codes::NONE => DescribeAnswer::Described(entry.description),
+        codes::GROUP_ID_NOT_FOUND | codes::INVALID_GROUP_ID => DescribeAnswer::NotThisKind,
         codes::UNSUPPORTED_VERSION => DescribeAnswer::Unsupported,
         code => DescribeAnswer::Fault(codes::fault_of(code.into())),
     }
@@ -400,7 +411,7 @@ mod tests {
     #[test]
     fn answers_of_several_kinds_come_to_one() {
         use GroupKind::{Classic, Consumer, Share};
-        let not = || (Consumer, DescribeAnswer::Not);
+        let not = || (Consumer, DescribeAnswer::NotThisKind);
         let absent = |kind| some(kind, GroupState::NotReady);
         let share = || some(Share, GroupState::Stable);
         let cases = [
@@ -415,7 +426,7 @@ mod tests {
                 None,
                 vec![
                     not(),
-                    (Classic, DescribeAnswer::Not),
+                    (Classic, DescribeAnswer::NotThisKind),
                     (Share, DescribeAnswer::Unsupported),
                 ],
                 None,
@@ -427,7 +438,7 @@ mod tests {
                 vec![
                     not(),
                     (Classic, DescribeAnswer::Fault(Fault::NoAnswer)),
-                    (Share, DescribeAnswer::Is(share())),
+                    (Share, DescribeAnswer::Described(share())),
                 ],
                 Some(Share),
                 Ok(share()),
@@ -445,16 +456,20 @@ mod tests {
                 Err(Fault::TopicDenied),
             ),
         ];
-        for (known, said, kind, told) in cases {
+        for (known, said, kind, result) in cases {
             let context = format!("{known:?} {said:?}");
-            assert_eq!(conclude(known, said), (kind, told), "{context}");
+            assert_eq!(combine_answers(known, said), (kind, result), "{context}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_is_asked_about_again_and_when() {
-        let (descriptions, group) = (Descriptions::default(), GroupId::from("g"));
-        let is_due = |has_kind| !descriptions.due([&group].into_iter(), has_kind).is_empty();
+        let (descriptions, group) = (DescriptionCache::default(), GroupId::from("g"));
+        let is_due = |has_kind| {
+            !descriptions
+                .due_groups([&group].into_iter(), has_kind)
+                .is_empty()
+        };
         let steady = || some(GroupKind::Classic, GroupState::Stable);
         assert!(is_due(false) && !is_due(true), "at first");
         let cases = [
@@ -467,15 +482,15 @@ mod tests {
             (Ok(steady()), 29),
             (Err(Fault::NoAnswer), 4),
         ];
-        for (told, seconds) in cases {
-            descriptions.keep(&group, Some(GroupKind::Classic), told.clone());
+        for (result, seconds) in cases {
+            descriptions.record(&group, Some(GroupKind::Classic), result.clone());
             tokio::time::advance(Duration::from_secs(seconds)).await;
-            assert!(!is_due(true), "{told:?} {seconds}");
+            assert!(!is_due(true), "{result:?} {seconds}");
             tokio::time::advance(Duration::from_secs(1)).await;
-            assert!(is_due(true) && !is_due(false), "{told:?} {seconds}");
+            assert!(is_due(true) && !is_due(false), "{result:?} {seconds}");
         }
-        tokio::time::advance(KEPT).await;
-        descriptions.let_go();
-        assert_eq!(descriptions.told(&group), None);
+        tokio::time::advance(UNUSED_MAX_AGE).await;
+        descriptions.evict_unused();
+        assert_eq!(descriptions.latest(&group), None);
     }
 }

@@ -1,40 +1,39 @@
-//! Frames: a request with its header, and the responses of one connection as they come in.
+//! Framing: encodes requests with their header and splits a stream into responses.
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::RequestHeader;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::cursor::FrameCursor;
-use super::versions::ApiVersions;
+use super::cursor::ResponseCursor;
+use super::versions::ApiKey;
 
-/// The bytes that a request's correlation id takes in its frame: after the length, the API's key and
-/// the version.
+/// Position of the correlation ID in a frame: after length, API key and version.
 const CORRELATION: std::ops::Range<usize> = 8..12;
 
-/// The most that is read at once.
+/// Maximum bytes per read.
 const READ: usize = 64 * 1024;
 
-/// A request, ready but for its correlation id.
+/// An encoded request, complete except for its correlation ID.
 #[derive(Debug)]
 pub(super) struct Request {
     bytes: Vec<u8>,
-    api: ApiVersions,
+    api: ApiKey,
     version: i16,
 }
 
-/// A request that the library cannot write in this version: a defect.
+/// A request that cannot be encoded in the negotiated version, which is a bug.
 #[derive(Debug, thiserror::Error)]
-#[error("a request that cannot be written: {0}")]
-pub(super) struct Unwritable(String);
+#[error("cannot encode a Kafka request: {0}")]
+pub(super) struct EncodeError(String);
 
 impl Request {
     pub(super) fn new<R: Encodable + HeaderVersion>(
-        api: ApiVersions,
+        api: ApiKey,
         version: i16,
         client_id: &str,
         body: &R,
-    ) -> Result<Self, Unwritable> {
+    ) -> Result<Self, EncodeError> {
         let mut bytes = vec![0; 4];
         let header = RequestHeader::default()
             .with_request_api_key(api.key())
@@ -43,9 +42,9 @@ impl Request {
         header
             .encode(&mut bytes, R::header_version(version))
             .and_then(|()| body.encode(&mut bytes, version))
-            .map_err(|error| Unwritable(format!("{api:?} {version}: {error}")))?;
+            .map_err(|error| EncodeError(format!("{api:?} {version}: {error}")))?;
         let length = u32::try_from(bytes.len().saturating_sub(4))
-            .map_err(|_| Unwritable(format!("{api:?} {version}: too long")))?;
+            .map_err(|_| EncodeError(format!("{api:?} {version}: request is too long")))?;
         for (to, from) in bytes.iter_mut().zip(length.to_be_bytes()) {
             *to = from;
         }
@@ -56,7 +55,7 @@ impl Request {
         })
     }
 
-    pub(super) fn api(&self) -> ApiVersions {
+    pub(super) fn api(&self) -> ApiKey {
         self.api
     }
 
@@ -64,8 +63,8 @@ impl Request {
         self.version
     }
 
-    /// The frame under this correlation id.
-    pub(super) fn numbered(&mut self, correlation: i32) -> &[u8] {
+    /// The frame with this correlation ID.
+    pub(super) fn with_correlation(&mut self, correlation: i32) -> &[u8] {
         if let Some(place) = self.bytes.get_mut(CORRELATION) {
             place.copy_from_slice(&correlation.to_be_bytes());
         }
@@ -73,21 +72,28 @@ impl Request {
     }
 }
 
-/// Why a connection's bytes make no response.
+/// Why no response could be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Garbled {
+pub(super) enum FrameError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("the broker closed the connection")]
     Closed,
-    #[error("a response of {length} bytes is announced, over the limit of {limit}")]
+    #[error(
+        "the response is {length} bytes long, over the limit of {limit} bytes (receive.message.max.bytes)"
+    )]
     TooLong { length: i64, limit: usize },
-    #[error("an answer that is none of Kafka's: {0}")]
-    NoKafka(&'static str),
+    #[error(
+        "received a TLS alert instead of a Kafka response: this port speaks TLS; \
+         set security.protocol: SSL or SASL_SSL"
+    )]
+    TlsAlert,
+    #[error("malformed Kafka response: {0}")]
+    NotKafka(&'static str),
 }
 
-/// The responses of one connection. What was read of one is kept between calls, so that waiting for
-/// the next may be given up and taken up again.
+/// Reads the responses of one connection. A partly read response is kept between calls, so that
+/// [`next`](Self::next) is cancel-safe.
 #[derive(Debug)]
 pub(super) struct Responses {
     buffer: BytesMut,
@@ -102,11 +108,11 @@ impl Responses {
         }
     }
 
-    /// The next response from its correlation id on.
+    /// Reads the next response, starting at its correlation ID.
     pub(super) async fn next<R: AsyncRead + Unpin>(
         &mut self,
         stream: &mut R,
-    ) -> Result<Bytes, Garbled> {
+    ) -> Result<Bytes, FrameError> {
         loop {
             let mut wanted = READ;
             if let Some(announced) = self.buffer.first_chunk::<4>() {
@@ -115,47 +121,57 @@ impl Responses {
                     .ok()
                     .filter(|length| *length <= self.limit);
                 let Some(length) = usable else {
+                    // A TLS server answers plaintext with an alert record: type 21, version 3.x.
+                    if announced.starts_with(&[21, 3]) {
+                        return Err(FrameError::TlsAlert);
+                    }
                     let (length, limit) = (i64::from(length), self.limit);
-                    return Err(Garbled::TooLong { length, limit });
+                    return Err(FrameError::TooLong { length, limit });
                 };
                 let whole = length.saturating_add(4);
                 if self.buffer.len() >= whole {
                     let mut frame = self.buffer.split_to(whole);
                     frame.advance(4);
                     if self.buffer.is_empty() {
-                        // Else it would keep the memory of the longest response until the next one.
+                        // Otherwise an idle connection would keep the memory of its longest
+                        // response.
                         self.buffer = BytesMut::new();
                     }
                     return Ok(frame.freeze());
                 }
-                // Room is made as bytes come: an announcement alone costs no memory.
+                // Reserve memory only as bytes arrive, so that a claimed length alone costs
+                // nothing.
                 wanted = whole.saturating_sub(self.buffer.len()).min(READ);
             }
             self.buffer.reserve(wanted);
             if stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(Garbled::Closed);
+                return Err(FrameError::Closed);
             }
         }
     }
 }
 
-/// The body of a response, once its correlation id is the expected one.
+/// Checks the correlation ID and returns the response's body.
 pub(super) fn body(
     mut response: Bytes,
     correlation: i32,
-    api: ApiVersions,
+    api: ApiKey,
     version: i16,
-) -> Result<Bytes, Garbled> {
+) -> Result<Bytes, FrameError> {
     let flexible = api.has_flexible_header(version);
-    let mut cursor = FrameCursor::new(&response, flexible);
-    let found = cursor.i32().map_err(|_| Garbled::NoKafka("too short"))?;
+    let mut cursor = ResponseCursor::new(&response, flexible);
+    let found = cursor
+        .i32()
+        .map_err(|_| FrameError::NotKafka("too short"))?;
     if found != correlation {
-        return Err(Garbled::NoKafka("it answers another request"));
+        return Err(FrameError::NotKafka(
+            "its correlation ID belongs to another request",
+        ));
     }
     cursor
-        .tags()
-        .map_err(|_| Garbled::NoKafka("its header ends early"))?;
-    let header = response.len().saturating_sub(cursor.left());
+        .skip_tags()
+        .map_err(|_| FrameError::NotKafka("its header is truncated"))?;
+    let header = response.len().saturating_sub(cursor.remaining());
     response.advance(header);
     Ok(response)
 }

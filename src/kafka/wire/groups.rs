@@ -1,4 +1,4 @@
-//! The names of a cluster's groups: every broker knows those that it coordinates.
+//! Lists the groups of a cluster. Each broker lists those that it coordinates.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -7,21 +7,21 @@ use futures::future::join_all;
 use kafka_protocol::messages::ListGroupsRequest;
 
 use super::address::Address;
-use super::versions::ApiVersions;
-use super::{Inner, responses};
+use super::versions::ApiKey;
+use super::{WireInner, responses};
 use crate::kafka::{GroupList, codes};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupKind;
 use crate::model::units::newtypes::{GroupId, Moment};
 
-impl Inner {
+impl WireInner {
     pub(super) async fn list_groups(&self, deadline: Instant) -> GroupList {
-        // Which brokers there are is asked with half of the time.
+        // Finding the brokers gets half of the time.
         let budget = deadline.saturating_duration_since(Instant::now());
         let by = (Instant::now() + budget / 2).into();
         let mut groups = BTreeSet::new();
         let mut faults = Vec::new();
-        match self.cluster.refresh(&BTreeSet::new(), by).await {
+        match self.cluster.fetch_metadata(&BTreeSet::new(), by).await {
             Err(fault) => faults.push(fault),
             Ok(known) => {
                 let nodes = known.nodes.values();
@@ -37,7 +37,8 @@ impl Inner {
         let silent = groups.is_empty() && faults.iter().any(|fault| fault.is_connection());
         GroupList {
             groups: groups.into_iter().collect(),
-            connection: silent.then(|| self.health().silent(&self.bootstrap, Moment::now())),
+            connection: silent
+                .then(|| self.health().record_silence(&self.bootstrap, Moment::now())),
             faults: faults.iter().map(Fault::to_string).collect(),
         }
     }
@@ -51,13 +52,13 @@ impl Inner {
         let version = broker
             .versions(deadline)
             .await?
-            .of(ApiVersions::ListGroups)?;
+            .highest_common(ApiKey::ListGroups)?;
         let request = ListGroupsRequest::default();
         let body = broker
-            .ask(ApiVersions::ListGroups, version, &request, deadline)
+            .send_request(ApiKey::ListGroups, version, &request, deadline)
             .await?;
         let (code, names) = responses::list_groups(&body, version)
-            .map_err(|error| self.cluster.garbled(address, &error))?;
+            .map_err(|error| self.cluster.report_malformed(address, &error))?;
         match code {
             codes::NONE => Ok(names
                 .into_iter()
@@ -67,7 +68,7 @@ impl Inner {
         }
     }
 
-    /// The group, whose type is kept: it saves asking for it.
+    /// Records the group's type, which saves a request later.
     fn listed(&self, name: &str, kind: &str) -> GroupId {
         let group = GroupId::from(name);
         let kind = match kind.to_ascii_lowercase().as_str() {
@@ -77,7 +78,7 @@ impl Inner {
             "streams" => GroupKind::Streams,
             _ => return group,
         };
-        self.descriptions.learn(&group, kind);
+        self.descriptions.record_kind(&group, kind);
         group
     }
 }

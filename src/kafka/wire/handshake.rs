@@ -1,4 +1,4 @@
-//! Setting up a connection: TCP, TLS, what the broker can do, the login.
+//! Sets up a connection: TCP, TLS, API versions, login.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use tokio_rustls::TlsConnector;
 
 use super::address::Address;
 use super::cursor::Malformed;
-use super::frame::{self, Garbled, Request, Responses, Unwritable};
+use super::frame::{self, EncodeError, FrameError, Request, Responses};
 use super::options::WireOptions;
 use super::responses;
-use super::sasl::{self, Proof};
+use super::sasl::{self, LoginCredentials};
 use super::tls::Tls;
-use super::versions::{ApiVersions, Versions};
+use super::versions::{ApiKey, BrokerVersions};
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 
-/// Why there is no connection, without secrets.
+/// Why a connection failed. Never contains secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Broken {
+pub(super) struct ConnectError {
     pub(super) kind: Fault,
     pub(super) reason: String,
 }
 
-impl Broken {
+impl ConnectError {
     pub(super) fn new(kind: Fault, reason: impl Into<String>) -> Self {
         Self {
             kind,
@@ -38,17 +38,17 @@ impl Broken {
     }
 }
 
-impl From<Malformed> for Broken {
+impl From<Malformed> for ConnectError {
     fn from(error: Malformed) -> Self {
         Self::new(Fault::Unreachable, error.to_string())
     }
 }
 
-impl From<Garbled> for Broken {
-    fn from(error: Garbled) -> Self {
-        // TLS 1.3 refuses a client's certificate only after the handshake.
+impl From<FrameError> for ConnectError {
+    fn from(error: FrameError) -> Self {
+        // With TLS 1.3 a broker rejects a client certificate only after the handshake.
         let refusal = match &error {
-            Garbled::Io(error) => error
+            FrameError::Io(error) => error
                 .get_ref()
                 .and_then(|e| e.downcast_ref::<rustls::Error>()),
             _ => None,
@@ -62,40 +62,40 @@ impl From<Garbled> for Broken {
     }
 }
 
-impl From<Unwritable> for Broken {
-    fn from(error: Unwritable) -> Self {
+impl From<EncodeError> for ConnectError {
+    fn from(error: EncodeError) -> Self {
         Self::new(Fault::Client, error.to_string())
     }
 }
 
-/// A byte stream to a broker, encrypted or not.
-pub(super) trait BrokerStream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A byte stream to a broker, plain or encrypted.
+pub(super) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> BrokerStream for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 /// A connection that is ready for requests.
-pub(super) struct Ready {
-    pub(super) stream: Box<dyn BrokerStream>,
+pub(super) struct ReadyConnection {
+    pub(super) stream: Box<dyn ByteStream>,
     pub(super) responses: Responses,
-    pub(super) versions: Versions,
-    /// How long the login lasts, where it does not last for ever (KIP-368).
-    pub(super) lasts: Option<Duration>,
+    pub(super) versions: BrokerVersions,
+    /// Lifetime of the login, if limited (KIP-368).
+    pub(super) session_lifetime: Option<Duration>,
 }
 
-/// Connects to a broker, by the deadline.
+/// Connects to a broker by the deadline.
 pub(super) async fn open(
     address: &Address,
     options: &WireOptions,
     deadline: Instant,
-) -> Result<Ready, Broken> {
-    // Without a token there is nothing to connect for.
-    let proof = options.login.proof(deadline).await?;
-    let connecting = connect(address, options, &proof, deadline);
+) -> Result<ReadyConnection, ConnectError> {
+    // Get the token first: without one there is no point in connecting.
+    let credentials = options.login.credentials(deadline).await?;
+    let connecting = connect(address, options, &credentials, deadline);
     match tokio::time::timeout_at(deadline, connecting).await {
         Ok(connected) => connected,
-        Err(_) => Err(Broken::new(
+        Err(_) => Err(ConnectError::new(
             Fault::NoAnswer,
-            "connected, and then no answer",
+            "the TCP connection was accepted, but the broker did not answer",
         )),
     }
 }
@@ -103,24 +103,24 @@ pub(super) async fn open(
 async fn connect(
     address: &Address,
     options: &WireOptions,
-    proof: &Proof,
+    credentials: &LoginCredentials,
     deadline: Instant,
-) -> Result<Ready, Broken> {
+) -> Result<ReadyConnection, ConnectError> {
     let tcp = address.connect(options, deadline).await?;
-    let stream: Box<dyn BrokerStream> = match &options.tls {
+    let stream: Box<dyn ByteStream> = match &options.tls {
         None => Box::new(tcp),
         Some(tls) => Box::new(encrypt(address, tls, tcp).await?),
     };
     let responses = Responses::new(options.max_response_bytes);
-    let mut exchange = HandshakeExchange::new(stream, responses, &options.client_id);
+    let mut exchange = SetupExchange::new(stream, responses, &options.client_id);
     let versions = exchange.versions().await?;
-    let lasts = sasl::log_in(proof, &mut exchange, &versions).await?;
+    let session_lifetime = sasl::log_in(credentials, &mut exchange, &versions).await?;
     let (stream, responses) = exchange.into_parts();
-    Ok(Ready {
+    Ok(ReadyConnection {
         stream,
         responses,
         versions,
-        lasts,
+        session_lifetime,
     })
 }
 
@@ -128,27 +128,28 @@ async fn encrypt(
     address: &Address,
     tls: &Tls,
     tcp: tokio::net::TcpStream,
-) -> Result<impl BrokerStream + use<>, Broken> {
-    let failed = |reason: String| Broken::new(Fault::Tls, reason);
-    let name = ServerName::try_from(address.host.to_string())
-        .map_err(|_| failed("the host is no name that a certificate can bear".into()))?;
+) -> Result<impl ByteStream + use<>, ConnectError> {
+    let failed = |reason: String| ConnectError::new(Fault::Tls, reason);
+    let name = ServerName::try_from(address.host.to_string()).map_err(|_| {
+        failed("the broker's host is not a valid name for a TLS certificate".into())
+    })?;
     TlsConnector::from(Arc::clone(&tls.config))
         .connect(name, tcp)
         .await
-        .map_err(|error| failed(format!("TLS handshake: {error}")))
+        .map_err(|error| failed(format!("TLS handshake failed: {error}")))
 }
 
-/// One request at a time: before the connection is ready, and while it logs in again.
-pub(super) struct HandshakeExchange<'a> {
-    stream: Box<dyn BrokerStream>,
+/// Sends one request at a time: during setup and reauthentication.
+pub(super) struct SetupExchange<'a> {
+    stream: Box<dyn ByteStream>,
     responses: Responses,
     client_id: &'a str,
     correlation: i32,
 }
 
-impl<'a> HandshakeExchange<'a> {
+impl<'a> SetupExchange<'a> {
     pub(super) fn new(
-        stream: Box<dyn BrokerStream>,
+        stream: Box<dyn ByteStream>,
         responses: Responses,
         client_id: &'a str,
     ) -> Self {
@@ -160,22 +161,22 @@ impl<'a> HandshakeExchange<'a> {
         }
     }
 
-    pub(super) fn into_parts(self) -> (Box<dyn BrokerStream>, Responses) {
+    pub(super) fn into_parts(self) -> (Box<dyn ByteStream>, Responses) {
         (self.stream, self.responses)
     }
 
-    /// Sends a request and gives its response's body.
-    pub(super) async fn ask<R: Encodable + HeaderVersion>(
+    /// Sends a request and returns the response's body.
+    pub(super) async fn send_request<R: Encodable + HeaderVersion>(
         &mut self,
-        api: ApiVersions,
+        api: ApiKey,
         version: i16,
         body: &R,
-    ) -> Result<Bytes, Broken> {
+    ) -> Result<Bytes, ConnectError> {
         let mut request = Request::new(api, version, self.client_id, body)?;
         self.correlation = self.correlation.wrapping_add(1);
-        let io = |error: std::io::Error| Broken::from(Garbled::Io(error));
+        let io = |error: std::io::Error| ConnectError::from(FrameError::Io(error));
         self.stream
-            .write_all(request.numbered(self.correlation))
+            .write_all(request.with_correlation(self.correlation))
             .await
             .map_err(io)?;
         self.stream.flush().await.map_err(io)?;
@@ -183,26 +184,26 @@ impl<'a> HandshakeExchange<'a> {
         Ok(frame::body(response, self.correlation, api, version)?)
     }
 
-    /// What the broker can do. One that does not know our version of the question says so in the
-    /// form of version 0 (KIP-511), which every broker knows.
-    async fn versions(&mut self) -> Result<Versions, Broken> {
+    /// Asks for the broker's API versions. A broker that does not support our version of the
+    /// request answers in the format of version 0 (KIP-511), which every broker supports.
+    async fn versions(&mut self) -> Result<BrokerVersions, ConnectError> {
         let asked = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("lagwise"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-        let body = self.ask(ApiVersions::ApiVersions, 3, &asked).await?;
+        let body = self.send_request(ApiKey::ApiVersions, 3, &asked).await?;
         let refused = body.first_chunk() == Some(&codes::UNSUPPORTED_VERSION.to_be_bytes());
         let (code, ranges) = if refused {
             let body = self
-                .ask(ApiVersions::ApiVersions, 0, &ApiVersionsRequest::default())
+                .send_request(ApiKey::ApiVersions, 0, &ApiVersionsRequest::default())
                 .await?;
             responses::api_versions(&body, 0)?
         } else {
             responses::api_versions(&body, 3)?
         };
         if code != codes::NONE {
-            let reason = format!("the broker does not say what it can do: error code {code}");
-            return Err(Broken::new(codes::fault_of(i32::from(code)), reason));
+            let reason = format!("the broker refused ApiVersions with error code {code}");
+            return Err(ConnectError::new(codes::fault_of(i32::from(code)), reason));
         }
-        Ok(Versions::new(&ranges))
+        Ok(BrokerVersions::new(&ranges))
     }
 }

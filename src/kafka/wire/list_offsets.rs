@@ -1,7 +1,7 @@
-//! Where logs end and start: all the partitions of a leader in one `ListOffsets`.
+//! Reads log-end and log-start offsets: one `ListOffsets` for all partitions of a leader.
 //!
-//! A high watermark that is lower than the one before, as after a failover, is passed on as it is:
-//! how long to doubt it is a rule of lag's, and the model's.
+//! A high watermark that went back, as after a failover, is returned as it is. How long to distrust
+//! it is decided by the lag rules in the model.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,40 +15,40 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::cluster::Cluster;
+use super::cluster::WireCluster;
 use super::responses;
-use super::topics::{PartitionLeader, TopicCatalog};
-use super::versions::ApiVersions;
+use super::topics::{ClusterMetadata, PartitionLeader};
+use super::versions::ApiKey;
 use crate::kafka::codes;
 use crate::kafka::time_lookup::NO_RECORD;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::OffsetColumn;
 use crate::model::units::newtypes::{Offset, Partition, TopicName};
 
-/// Partitions in one request at most.
-const CHUNK: usize = 20_000;
+/// Maximum partitions per request.
+const MAX_PARTITIONS: usize = 20_000;
 
-/// Requests to one broker under way at once.
-const AT_ONCE: usize = 8;
+/// Maximum concurrent requests to one broker.
+const MAX_IN_FLIGHT: usize = 8;
 
-/// How often a partition is asked about in one sweep.
-const ATTEMPTS: u32 = 6;
+/// Maximum attempts per sweep.
+const MAX_ATTEMPTS: u32 = 6;
 
-/// Which end of a log.
+/// Which offset of a log to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
-    /// The high watermark.
+    /// The high watermark: the log-end offset that consumers see.
     Latest,
-    /// The low watermark.
+    /// The log-start offset.
     Earliest,
-    /// The last stable offset.
+    /// The last stable offset: the end for consumers that read committed records only.
     Stable,
-    /// The first record that is not older than that, in milliseconds since 1970.
+    /// The first record at or after this time, in milliseconds since 1970.
     At(i64),
 }
 
 impl End {
-    /// The timestamp that stands for it.
+    /// The timestamp that encodes it in a request.
     fn timestamp(self) -> i64 {
         match self {
             End::Latest | End::Stable => -1,
@@ -57,48 +57,48 @@ impl End {
         }
     }
 
-    /// The protocol's number: 1 reads committed records only (KIP-98).
+    /// The isolation level in a request; 1 is read-committed (KIP-98).
     fn isolation(self) -> i8 {
         i8::from(self == End::Stable)
     }
 }
 
-/// One partition's end, by its topic's place among those asked about.
+/// A partition's offset to read; `topic` is an index into [`ListSweep::topics`].
 #[derive(Clone, Copy, Debug)]
-struct ListItem {
+struct PendingPartition {
     topic: usize,
     end: End,
     partition: Partition,
     leader: PartitionLeader,
 }
 
-/// What became of an item.
+/// The result for a partition.
 struct ListOutcome {
-    item: ListItem,
+    item: PendingPartition,
     result: Result<Offset, Fault>,
-    /// Whether its leader is to be looked up again.
-    again: bool,
+    /// Whether to fetch its leader again and retry.
+    retry: bool,
 }
 
 enum ListStep {
     Answered(Vec<ListOutcome>),
-    /// Items whose leaders were looked up again, and the new leaders.
-    Found(Vec<ListItem>, Result<Arc<TopicCatalog>, Fault>),
+    /// Partitions to retry, and the metadata with their new leaders.
+    LeadersFetched(Vec<PendingPartition>, Result<Arc<ClusterMetadata>, Fault>),
 }
 
-/// One sweep's log ends: topics, and for each which ends.
+/// Reads log offsets: a list of topics, and which offsets to read of each.
 pub(super) struct ListSweep<'a> {
-    pub(super) cluster: &'a Cluster,
+    pub(super) cluster: &'a WireCluster,
     pub(super) topics: &'a [(TopicName, Vec<End>)],
-    /// When what has come counts.
+    /// When to stop waiting for answers.
     pub(super) until: Instant,
-    /// When a broker is late, not before that.
+    /// When to treat a broker as unresponsive; not before `until`.
     pub(super) deadline: Instant,
 }
 
-/// What was found, by topic's place. An end that was not asked for is an empty column.
+/// Offsets of one topic, by partition. An offset that was not requested is an empty column.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Columns {
+pub(super) struct OffsetColumns {
     pub(super) latest: OffsetColumn,
     pub(super) earliest: OffsetColumn,
     pub(super) stable: OffsetColumn,
@@ -106,8 +106,8 @@ pub(super) struct Columns {
     pub(super) past: OffsetColumn,
 }
 
-impl Columns {
-    fn of(&mut self, end: End) -> &mut OffsetColumn {
+impl OffsetColumns {
+    fn column_mut(&mut self, end: End) -> &mut OffsetColumn {
         match end {
             End::Latest => &mut self.latest,
             End::Earliest => &mut self.earliest,
@@ -118,22 +118,22 @@ impl Columns {
 }
 
 impl ListSweep<'_> {
-    /// Asks about every partition; what has come in time, and whether some leader is no more what it was.
-    /// Partitions of one leader wait for no other's.
-    pub(super) async fn run(&self, known: &TopicCatalog) -> (Vec<Columns>, bool) {
-        let mut columns = vec![Columns::default(); self.topics.len()];
+    /// Reads the offset of every partition. Returns what arrived in time, and whether any leader
+    /// may have moved. Partitions of different leaders progress independently.
+    pub(super) async fn run(&self, known: &ClusterMetadata) -> (Vec<OffsetColumns>, bool) {
+        let mut columns = vec![OffsetColumns::default(); self.topics.len()];
         let mut items = Vec::new();
         for (place, ((name, ends), columns)) in self.topics.iter().zip(&mut columns).enumerate() {
             let leaders = known.topic(name).map_or(&[][..], |topic| &topic.leaders);
             for &end in ends {
-                // What has a leader has no answer so far.
+                // Until answers arrive: no answer, or no leader to ask.
                 let start = |leader: &Option<PartitionLeader>| match leader {
                     Some(_) => Err(Fault::NoAnswer),
                     None => Err(Fault::LeaderUnknown),
                 };
-                *columns.of(end) = leaders.iter().map(start).collect();
+                *columns.column_mut(end) = leaders.iter().map(start).collect();
                 items.extend((0..).zip(leaders).filter_map(|(partition, leader)| {
-                    Some(ListItem {
+                    Some(PendingPartition {
                         topic: place,
                         end,
                         partition,
@@ -144,29 +144,29 @@ impl ListSweep<'_> {
         }
         let mut attempt = 0;
         let mut steps: FuturesUnordered<BoxFuture<'_, ListStep>> = FuturesUnordered::new();
-        self.send(known, items, &mut steps);
+        self.dispatch(known, items, &mut steps);
         while let Ok(Some(step)) = timeout_at(self.until, steps.next()).await {
             match step {
                 ListStep::Answered(outcomes) => {
                     let mut lost = Vec::new();
                     for outcome in outcomes {
-                        set(&mut columns, outcome.item, outcome.result);
-                        if outcome.again {
+                        set_result(&mut columns, outcome.item, outcome.result);
+                        if outcome.retry {
                             lost.push(outcome.item);
                         }
                     }
-                    if !lost.is_empty() && attempt < ATTEMPTS {
+                    if !lost.is_empty() && attempt < MAX_ATTEMPTS {
                         let pause = Duration::from_millis(25) * (1 << attempt);
                         attempt += 1;
-                        steps.push(self.look_up(lost, pause).boxed());
+                        steps.push(self.fetch_leaders(lost, pause).boxed());
                     }
                 }
-                ListStep::Found(items, Ok(known)) => {
-                    let items = self.moved(items, &known);
-                    self.send(&known, items, &mut steps);
+                ListStep::LeadersFetched(items, Ok(known)) => {
+                    let items = self.with_new_leaders(items, &known);
+                    self.dispatch(&known, items, &mut steps);
                 }
-                // Their faults stand.
-                ListStep::Found(_, Err(_)) => {}
+                // Without new leaders the faults of the first attempt stand.
+                ListStep::LeadersFetched(_, Err(_)) => {}
             }
         }
         let is_stale = |result: &Result<Offset, Fault>| matches!(result, Err(fault) if fault.is_connection() || *fault == Fault::PartitionMissing);
@@ -177,14 +177,14 @@ impl ListSweep<'_> {
         (columns, moved)
     }
 
-    /// Sends items on to their leaders.
-    fn send<'s>(
+    /// Queues requests to the partitions' leaders.
+    fn dispatch<'s>(
         &'s self,
-        known: &TopicCatalog,
-        items: Vec<ListItem>,
+        known: &ClusterMetadata,
+        items: Vec<PendingPartition>,
         steps: &mut FuturesUnordered<BoxFuture<'s, ListStep>>,
     ) {
-        let mut by_leader: BTreeMap<(i32, End), Vec<ListItem>> = BTreeMap::new();
+        let mut by_leader: BTreeMap<(i32, End), Vec<PendingPartition>> = BTreeMap::new();
         for item in items {
             by_leader
                 .entry((item.leader.node, item.end))
@@ -192,69 +192,78 @@ impl ListSweep<'_> {
                 .push(item);
         }
         for ((node, _), mut items) in by_leader {
-            // What is asked again comes in whatever order it was answered.
+            // Retried partitions arrive in any order; `list_chunk` needs them sorted.
             items.sort_by_key(|item| (item.topic, item.partition));
             let address = known.nodes.get(&node).cloned();
             let ask = async move {
                 let Some(address) = address else {
-                    return ListStep::Answered(all(&items, Fault::LeaderUnknown));
+                    return ListStep::Answered(fail_all(&items, Fault::LeaderUnknown));
                 };
                 let mut chunks = Vec::new();
-                for chunk in items.chunks(CHUNK) {
-                    chunks.push(self.ask(&address, chunk));
+                for chunk in items.chunks(MAX_PARTITIONS) {
+                    chunks.push(self.list_chunk(&address, chunk));
                 }
-                let answers: Vec<_> = stream::iter(chunks).buffered(AT_ONCE).collect().await;
+                let answers: Vec<_> = stream::iter(chunks).buffered(MAX_IN_FLIGHT).collect().await;
                 ListStep::Answered(answers.into_iter().flatten().collect())
             };
             steps.push(ask.boxed());
         }
     }
 
-    async fn look_up(&self, items: Vec<ListItem>, pause: Duration) -> ListStep {
+    async fn fetch_leaders(&self, items: Vec<PendingPartition>, pause: Duration) -> ListStep {
         sleep(pause).await;
         let names: BTreeSet<_> = items
             .iter()
             .filter_map(|item| self.topics.get(item.topic).map(|(name, _)| name.clone()))
             .collect();
-        let known = self.cluster.refresh(&names, self.deadline).await;
-        ListStep::Found(items, known)
+        let known = self.cluster.fetch_metadata(&names, self.deadline).await;
+        ListStep::LeadersFetched(items, known)
     }
 
-    /// The items with their leaders of now. One whose broker gave no answer, and still leads, is not
-    /// asked about again.
-    fn moved(&self, items: Vec<ListItem>, known: &TopicCatalog) -> Vec<ListItem> {
-        let now = |item: ListItem| {
+    /// Replaces leaders by those in `known`. A partition whose leader is unchanged and not
+    /// connected is dropped, since asking it again would only fail again.
+    fn with_new_leaders(
+        &self,
+        items: Vec<PendingPartition>,
+        known: &ClusterMetadata,
+    ) -> Vec<PendingPartition> {
+        let now = |item: PendingPartition| {
             let (name, _) = self.topics.get(item.topic)?;
             let partition = usize::try_from(item.partition).ok()?;
             let leader = (*known.topic(name).ok()?.leaders.get(partition)?)?;
             let address = known.nodes.get(&leader.node)?;
             let answers = leader != item.leader || self.cluster.broker(address).is_up();
-            answers.then_some(ListItem { leader, ..item })
+            answers.then_some(PendingPartition { leader, ..item })
         };
         items.into_iter().filter_map(now).collect()
     }
 
-    async fn ask(&self, address: &super::address::Address, items: &[ListItem]) -> Vec<ListOutcome> {
+    async fn list_chunk(
+        &self,
+        address: &super::address::Address,
+        items: &[PendingPartition],
+    ) -> Vec<ListOutcome> {
         let broker = self.cluster.broker(address);
         let version = broker.versions(self.deadline).await;
-        let version = match version.and_then(|versions| versions.of(ApiVersions::ListOffsets)) {
-            Ok(version) => version,
-            Err(fault) => return all(items, fault),
-        };
+        let version =
+            match version.and_then(|versions| versions.highest_common(ApiKey::ListOffsets)) {
+                Ok(version) => version,
+                Err(fault) => return fail_all(items, fault),
+            };
         let request = self.request(items, version);
         let answer = broker
-            .ask(ApiVersions::ListOffsets, version, &request, self.deadline)
+            .send_request(ApiKey::ListOffsets, version, &request, self.deadline)
             .await;
         let body = match answer {
             Ok(body) => body,
-            Err(fault) => return all(items, fault),
+            Err(fault) => return fail_all(items, fault),
         };
         let offsets = match responses::list_offsets(&body, version) {
             Ok(offsets) => offsets,
-            Err(error) => return all(items, self.cluster.garbled(address, &error)),
+            Err(error) => return fail_all(items, self.cluster.report_malformed(address, &error)),
         };
-        // Items come topic by topic, each topic's in the order of its partitions.
-        let mut places: HashMap<&str, &[ListItem]> = HashMap::new();
+        // Partitions are sorted by topic and number.
+        let mut places: HashMap<&str, &[PendingPartition]> = HashMap::new();
         for topic in items.chunk_by(|a, b| a.topic == b.topic) {
             let place = topic.first().and_then(|item| self.topics.get(item.topic));
             if let Some((name, _)) = place {
@@ -274,23 +283,23 @@ impl ListSweep<'_> {
                 let result = match (entry.code, entry.offset) {
                     (codes::NONE, offset) if offset >= 0 => Ok(Offset(offset)),
                     (codes::NONE, -1) if matches!(item.end, End::At(_)) => Ok(NO_RECORD),
-                    // The broker answered without an offset, which is no offset of 0.
+                    // Some brokers answer -1 without an error; that is an unknown offset, not 0.
                     (codes::NONE, _) => Err(Fault::NoAnswer),
                     (code, _) => Err(codes::fault_of(code.into())),
                 };
                 outcomes.push(ListOutcome {
                     item,
                     result,
-                    again: codes::has_moved(entry.code),
+                    retry: codes::is_leader_stale(entry.code),
                 });
             }
         }
         outcomes
     }
 
-    fn request(&self, items: &[ListItem], version: i16) -> ListOffsetsRequest {
+    fn request(&self, items: &[PendingPartition], version: i16) -> ListOffsetsRequest {
         let mut topics: Vec<(usize, ListOffsetsTopic)> = Vec::new();
-        // Items come topic by topic.
+        // Partitions are sorted by topic.
         for item in items {
             let partition = ListOffsetsPartition::default()
                 .with_partition_index(item.partition)
@@ -311,8 +320,8 @@ impl ListSweep<'_> {
         let request = ListOffsetsRequest::default()
             .with_replica_id((-1).into())
             .with_topics(topics.into_iter().map(|(_, topic)| topic).collect());
-        // All of a request ask for the same end. Brokers that know version 1 only have no
-        // transactions.
+        // All partitions of a request read the same kind of offset. Brokers that support only
+        // version 1 have no transactions.
         let end = items.first().map_or(End::Latest, |item| item.end);
         let isolation = if version >= 2 { end.isolation() } else { 0 };
         let request = request.with_isolation_level(isolation);
@@ -324,8 +333,12 @@ impl ListSweep<'_> {
     }
 }
 
-fn set(columns: &mut [Columns], item: ListItem, result: Result<Offset, Fault>) {
-    let column = columns.get_mut(item.topic).map(|c| c.of(item.end));
+fn set_result(
+    columns: &mut [OffsetColumns],
+    item: PendingPartition,
+    result: Result<Offset, Fault>,
+) {
+    let column = columns.get_mut(item.topic).map(|c| c.column_mut(item.end));
     let slot = usize::try_from(item.partition)
         .ok()
         .and_then(|partition| column?.get_mut(partition));
@@ -334,12 +347,13 @@ fn set(columns: &mut [Columns], item: ListItem, result: Result<Offset, Fault>) {
     }
 }
 
-/// The same fault for all. A broker that cannot be reached may lead no more.
-fn all(items: &[ListItem], fault: Fault) -> Vec<ListOutcome> {
-    let outcome = |&item: &ListItem| ListOutcome {
+/// The same fault for all partitions. If the broker cannot be reached, its partitions may have new
+/// leaders.
+fn fail_all(items: &[PendingPartition], fault: Fault) -> Vec<ListOutcome> {
+    let outcome = |&item: &PendingPartition| ListOutcome {
         item,
         result: Err(fault),
-        again: fault.is_connection() && fault != Fault::NoAnswer,
+        retry: fault.is_connection() && fault != Fault::NoAnswer,
     };
     items.iter().map(outcome).collect()
 }

@@ -1,34 +1,33 @@
-//! What is read of each topic's log: where it ends, where it starts when that is not known from a
-//! while ago, its last stable offset where a group reads committed records only, and once where it
-//! ended earlier.
+//! Reads the log offsets of each topic: the end; the start, unless a reliable one is cached; the
+//! last stable offset, if a group reads committed records only; and once, the end some minutes ago.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Inner;
+use super::WireInner;
 use super::list_offsets::{self, End};
-use super::topics::TopicCatalog;
-use crate::kafka::reachability::wanted;
-use crate::kafka::time_lookup::{self, LogsToAsk};
+use super::topics::ClusterMetadata;
+use crate::kafka::reachability::logs_to_read;
+use crate::kafka::time_lookup::{self, TopicLogs};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{GroupObservation, TopicOffsets};
 use crate::model::units::newtypes::{Moment, TopicName};
 
-impl Inner {
-    /// The logs of the topics that the groups' observations name; and whether some leader is no more
-    /// what it was.
+impl WireInner {
+    /// Reads the logs of the topics in the groups' observations. Also returns whether any leader
+    /// may have moved.
     pub(super) async fn logs(
         &self,
-        known: &TopicCatalog,
+        known: &ClusterMetadata,
         groups: &[GroupObservation],
         started: &Moment,
         deadline: Instant,
     ) -> (BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>, bool) {
         let mut kept = HashMap::new();
         let mut asked = Vec::new();
-        let mut logs = LogsToAsk::new();
-        for (name, wanted) in wanted(groups) {
+        let mut logs = TopicLogs::new();
+        for (name, wanted) in logs_to_read(groups) {
             let topic = match known.topic(name) {
                 Ok(topic) => topic,
                 Err(fault) => {
@@ -39,7 +38,7 @@ impl Inner {
             let partitions = topic.leaders.len();
             let starts = self
                 .starts
-                .kept(name, topic.id, partitions, &wanted.commits);
+                .get_reliable(name, topic.id, partitions, &wanted.commits);
             let mut ends = vec![End::Latest];
             if wanted.stable {
                 ends.push(End::Stable);
@@ -60,7 +59,7 @@ impl Inner {
         for (place, ((name, ends), found)) in asked.iter().zip(columns).enumerate() {
             let id = known.topic(name).map_or(None, |topic| topic.id);
             let starts = kept.remove(&place).unwrap_or_else(|| {
-                self.starts.keep(name.clone(), id, found.earliest.clone());
+                self.starts.insert(name.clone(), id, found.earliest.clone());
                 found.earliest
             });
             let log = TopicOffsets {
@@ -72,7 +71,7 @@ impl Inner {
             };
             logs.insert(name.clone(), Ok(log));
         }
-        self.starts.let_go();
+        self.starts.evict_old();
         self.look_back(known, &mut logs, started, deadline).await;
         let shared = logs
             .into_iter()
@@ -80,22 +79,23 @@ impl Inner {
         (shared.collect(), moved)
     }
 
-    /// Asks where logs ended a while ago, for topics that were not asked about before.
+    /// Looks up where logs ended a while ago, for topics not looked up before.
     async fn look_back(
         &self,
-        known: &TopicCatalog,
-        logs: &mut LogsToAsk,
+        known: &ClusterMetadata,
+        logs: &mut TopicLogs,
         started: &Moment,
         deadline: Instant,
     ) {
-        let patience = time_lookup::patience(deadline);
-        let Some(then) = time_lookup::timestamp(started) else {
+        let until = time_lookup::answer_deadline(deadline);
+        let Some(then) = time_lookup::lookup_timestamp(started) else {
             return;
         };
-        // Nobody else may suffer from an answer that is slow.
+        // The sweep stops waiting early, but the broker gets the full request timeout: a slow
+        // lookup must not make the connection count as dead.
         let late = self.cluster.shared.options().request_timeout;
-        while Instant::now() < patience {
-            let batch = self.past.next(logs).into_iter();
+        while Instant::now() < until {
+            let batch = self.past.next_batch(logs).into_iter();
             let asked: Vec<_> = batch.map(|name| (name, vec![End::At(then)])).collect();
             if asked.is_empty() {
                 return;
@@ -103,7 +103,7 @@ impl Inner {
             let sweep = list_offsets::ListSweep {
                 cluster: &self.cluster,
                 topics: &asked,
-                until: patience.into(),
+                until: until.into(),
                 deadline: (Instant::now() + late).into(),
             };
             let (columns, _) = sweep.run(known).await;

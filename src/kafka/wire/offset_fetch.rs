@@ -1,4 +1,4 @@
-//! One `OffsetFetch`: the question about some groups, and its answer as columns.
+//! Encodes `OffsetFetch` requests and turns their responses into columns.
 
 use std::collections::BTreeMap;
 
@@ -14,50 +14,50 @@ use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::CommittedColumn;
 use crate::model::units::newtypes::{GroupId, Offset, Partition, TopicName};
 
-/// A group and what is asked of it.
+/// A group and the topics whose offsets to fetch.
 #[derive(Debug)]
 pub(super) struct OffsetFetchQuery {
     pub(super) group: GroupId,
-    /// The topics, in their order, and their numbers of partitions; one that has none is not asked
-    /// about. `None` asks for all that have a commit.
+    /// Topics, sorted, with their partition counts; topics with 0 partitions are not requested.
+    /// `None` requests all topics with a commit.
     pub(super) topics: Option<Vec<(TopicName, usize)>>,
 }
 
 impl OffsetFetchQuery {
-    /// The topics that are asked about by name.
-    pub(super) fn readable(&self) -> Option<impl Iterator<Item = &(TopicName, usize)>> {
+    /// Topics that are requested by name.
+    pub(super) fn named_topics(&self) -> Option<impl Iterator<Item = &(TopicName, usize)>> {
         let topics = self.topics.as_ref()?;
         Some(topics.iter().filter(|(_, partitions)| *partitions > 0))
     }
 
-    /// How many partitions the answer will have, about.
-    pub(super) fn partitions(&self) -> usize {
-        // A group whose topics are not known may have many.
-        self.readable().map_or(200, |topics| {
+    /// Estimated number of partitions in the response.
+    pub(super) fn expected_partitions(&self) -> usize {
+        // Unknown topics: assume many partitions.
+        self.named_topics().map_or(200, |topics| {
             topics.fold(0, |all, (_, n)| all.saturating_add(*n))
         })
     }
 }
 
-/// What a broker said of a group's partitions.
+/// Committed offsets of a group.
 #[derive(Debug)]
 pub(super) enum FetchedOffsets {
-    /// Of the topics that were named: of each of them.
+    /// For every requested topic.
     Named(BTreeMap<TopicName, CommittedColumn>),
-    /// Of all that have a commit, as they came.
-    Discovered(Vec<(String, Vec<Commit>)>),
+    /// For all topics with a commit, as they appear in the response.
+    Discovered(Vec<(String, Vec<PartitionCommit>)>),
 }
 
-/// One partition of a topic that was not known before.
-pub(super) type Commit = (Partition, Result<Option<Offset>, Fault>);
+/// Partition and committed offset.
+pub(super) type PartitionCommit = (Partition, Result<Option<Offset>, Fault>);
 
 impl FetchedOffsets {
-    /// Takes in what the answer says of the group that this was asked of.
+    /// Collects the response about the group of `query`.
     pub(super) fn new<'a>(
-        asked: &OffsetFetchQuery,
+        query: &OffsetFetchQuery,
         answered: impl Iterator<Item = (&'a str, &'a [PartitionEntry])>,
     ) -> Self {
-        let Some(topics) = &asked.topics else {
+        let Some(topics) = &query.topics else {
             let commit = |entry: &PartitionEntry| (entry.partition, committed(entry));
             let topic = |(name, entries): (&str, &[PartitionEntry])| {
                 (name.to_owned(), entries.iter().map(commit).collect())
@@ -67,7 +67,7 @@ impl FetchedOffsets {
         let mut columns: BTreeMap<_, _> = topics
             .iter()
             .map(|(name, partitions)| {
-                // An answer about named topics leaves out nothing.
+                // Responses contain every requested topic; one that is missing was not answered.
                 (name.clone(), vec![Err(Fault::NoAnswer); *partitions])
             })
             .collect();
@@ -80,8 +80,8 @@ impl FetchedOffsets {
     }
 }
 
-/// Puts commits into their places of a column.
-pub(super) fn fill(column: &mut CommittedColumn, commits: impl Iterator<Item = Commit>) {
+/// Writes commits into a column by partition number.
+pub(super) fn fill(column: &mut CommittedColumn, commits: impl Iterator<Item = PartitionCommit>) {
     for (partition, committed) in commits {
         let slot = usize::try_from(partition)
             .ok()
@@ -95,7 +95,7 @@ pub(super) fn fill(column: &mut CommittedColumn, commits: impl Iterator<Item = C
 fn committed(entry: &PartitionEntry) -> Result<Option<Offset>, Fault> {
     match (entry.code, entry.offset) {
         (codes::NONE, offset) if offset >= 0 => Ok(Some(Offset(offset))),
-        // The protocol's -1: no commit.
+        // The protocol encodes "no commit" as -1.
         (codes::NONE, _) => Ok(None),
         (code, _) => Err(codes::fault_of(code.into())),
     }
@@ -109,7 +109,7 @@ fn indexes(partitions: usize) -> Vec<Partition> {
     (0..).take(partitions).collect()
 }
 
-/// The question about these groups; below version 8, about the first.
+/// Builds the request for these groups; below version 8, for the first only.
 pub(super) fn request<'a>(
     groups: impl Iterator<Item = &'a OffsetFetchQuery>,
     version: i16,
@@ -121,12 +121,16 @@ pub(super) fn request<'a>(
                 .with_name(name(topic.as_str()).into())
                 .with_partition_indexes(indexes(*partitions))
         };
-        let group = |asked: &OffsetFetchQuery| {
+        let group = |query: &OffsetFetchQuery| {
             OffsetFetchRequestGroup::default()
-                .with_group_id(name(asked.group.as_str()).into())
-                .with_topics(asked.readable().map(|topics| topics.map(topic).collect()))
+                .with_group_id(name(query.group.as_str()).into())
+                .with_topics(
+                    query
+                        .named_topics()
+                        .map(|topics| topics.map(topic).collect()),
+                )
         };
-        // The fields of older versions count as set unless they are empty lists.
+        // `kafka-protocol` rejects fields of older versions unless they are empty lists.
         return request
             .with_topics(Some(Vec::new()))
             .with_groups(groups.map(group).collect());
@@ -136,10 +140,14 @@ pub(super) fn request<'a>(
             .with_name(name(topic.as_str()).into())
             .with_partition_indexes(indexes(*partitions))
     };
-    let Some(asked) = groups.into_iter().next() else {
+    let Some(query) = groups.into_iter().next() else {
         return request;
     };
     request
-        .with_group_id(name(asked.group.as_str()).into())
-        .with_topics(asked.readable().map(|topics| topics.map(topic).collect()))
+        .with_group_id(name(query.group.as_str()).into())
+        .with_topics(
+            query
+                .named_topics()
+                .map(|topics| topics.map(topic).collect()),
+        )
 }

@@ -1,49 +1,49 @@
-//! What the wire client takes from librdkafka's properties.
+//! The librdkafka properties that the wire client supports, parsed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::Address;
-use super::sasl::{Login, Mechanism};
+use super::sasl::{LoginMethod, Mechanism};
 use super::tls::{Tls, TlsOptions};
-use crate::kafka::login::Tokens;
+use crate::kafka::login::TokenCache;
 
-/// How a broker is spoken to. Holds secrets, hence no `Debug`.
+/// Connection options of a cluster. Holds secrets, hence no `Debug`.
 pub(super) struct WireOptions {
     pub(super) bootstrap: Vec<Address>,
     pub(super) client_id: String,
     pub(super) tls: Option<Tls>,
-    pub(super) login: Login,
-    pub(super) family: Family,
+    pub(super) login: LoginMethod,
+    pub(super) family: AddressFamily,
     pub(super) keepalive: bool,
-    /// From the first packet to the end of the login.
+    /// Limit for connecting, TLS and login together.
     pub(super) setup_timeout: Duration,
-    /// How old an unanswered request may be before its connection counts as dead.
+    /// Age of an unanswered request at which its connection counts as dead.
     pub(super) request_timeout: Duration,
-    /// How long an unused connection is kept.
+    /// How long an idle connection is kept.
     pub(super) idle: Duration,
     pub(super) backoff: (Duration, Duration),
-    /// The longest response that is read.
+    /// Maximum response size.
     pub(super) max_response_bytes: usize,
 }
 
-/// Which addresses of a name are used.
+/// Address families to use of a host's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum AddressFamily {
     Any,
     V4,
     V6,
 }
 
-/// What `security.protocol` asks for.
+/// The parts of `security.protocol`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Security {
     pub(super) tls: bool,
     pub(super) sasl: bool,
 }
 
-/// Reads properties one at a time; the error names the property and never shows its value.
+/// Reads properties. Errors name the property and never show its value.
 pub(super) struct PropertyReader<'a>(&'a BTreeMap<String, String>);
 
 impl<'a> PropertyReader<'a> {
@@ -60,7 +60,7 @@ impl<'a> PropertyReader<'a> {
             None => Ok(default),
             Some("true" | "t" | "1") => Ok(true),
             Some("false" | "f" | "0") => Ok(false),
-            Some(_) => Err(format!("property {name}: neither true nor false")),
+            Some(_) => Err(format!("property {name}: must be true or false")),
         }
     }
 
@@ -71,7 +71,7 @@ impl<'a> PropertyReader<'a> {
         match text.trim().parse().map(Duration::from_millis) {
             Ok(duration) if duration <= max => Ok(duration),
             _ => Err(format!(
-                "property {name}: not a number of milliseconds up to {}",
+                "property {name}: must be a number of milliseconds, at most {}",
                 max.as_millis()
             )),
         }
@@ -86,7 +86,7 @@ impl<'a> PropertyReader<'a> {
             "sasl_ssl" => (true, true),
             _ => {
                 return Err(
-                    "property security.protocol: none of plaintext, ssl, sasl_plaintext, sasl_ssl"
+                    "property security.protocol: must be plaintext, ssl, sasl_plaintext or sasl_ssl"
                         .into(),
                 );
             }
@@ -94,32 +94,30 @@ impl<'a> PropertyReader<'a> {
         Ok(Security { tls, sasl })
     }
 
-    /// The SASL mechanism by either of its property's names.
+    /// The SASL mechanism, under either name of its property.
     pub(super) fn mechanism(&self) -> Option<&'a str> {
         self.text("sasl.mechanism")
             .or_else(|| self.text("sasl.mechanisms"))
     }
 
-    fn login(&self, tokens: Option<&Arc<Tokens>>) -> Result<Login, String> {
+    fn login(&self, tokens: Option<&Arc<TokenCache>>) -> Result<LoginMethod, String> {
         let mechanism = match self.mechanism() {
             Some("OAUTHBEARER") => {
-                return tokens.map(|tokens| Login::Token(Arc::clone(tokens))).ok_or(
-                    "property sasl.mechanism: OAUTHBEARER needs a token source (token:, beside properties:)"
+                return tokens.map(|tokens| LoginMethod::Token(Arc::clone(tokens))).ok_or(
+                    "property sasl.mechanism: OAUTHBEARER requires a token source; set token: beside properties:"
                         .into(),
                 );
             }
             Some("PLAIN") => Mechanism::Plain,
             Some("SCRAM-SHA-256") => Mechanism::ScramSha256,
             Some("SCRAM-SHA-512") => Mechanism::ScramSha512,
-            _ => return Err("property sasl.mechanism: none that the wire client knows (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER)".into()),
+            _ => return Err("property sasl.mechanism: the wire client supports PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER".into()),
         };
         let needed = |name: &str| match self.text(name) {
             Some(value) if !value.is_empty() => Ok(value.to_owned()),
-            _ => Err(format!(
-                "property {name}: missing, and the mechanism needs it"
-            )),
+            _ => Err(format!("property {name}: required by sasl.mechanism")),
         };
-        Ok(Login::Password {
+        Ok(LoginMethod::Password {
             mechanism,
             username: needed("sasl.username")?,
             password: needed("sasl.password")?,
@@ -128,25 +126,26 @@ impl<'a> PropertyReader<'a> {
 }
 
 impl WireOptions {
-    /// Reads the properties, and the files of certificates among them; the error names one of them.
+    /// Parses the properties and reads the certificate files they name. The error names the
+    /// property.
     pub(super) fn read(
         properties: &BTreeMap<String, String>,
-        tokens: Option<&Arc<Tokens>>,
+        tokens: Option<&Arc<TokenCache>>,
     ) -> Result<Self, String> {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         let reader = PropertyReader(properties);
         let servers = reader.text("bootstrap.servers").unwrap_or_default();
         let entries = servers.split(',').filter(|entry| !entry.trim().is_empty());
-        let bootstrap: Option<Vec<_>> = entries.map(Address::written).collect();
-        let bootstrap = bootstrap.filter(|addresses| !addresses.is_empty()).ok_or(
-            "property bootstrap.servers: not HOST:PORT of one or more brokers, separated by commas",
-        )?;
+        let bootstrap: Option<Vec<_>> = entries.map(Address::parse).collect();
+        let bootstrap = bootstrap
+            .filter(|addresses| !addresses.is_empty())
+            .ok_or("property bootstrap.servers: must be a comma-separated list of HOST:PORT")?;
         let security = reader.security()?;
         let family = match reader.text("broker.address.family").unwrap_or("any") {
-            "any" => Family::Any,
-            "v4" => Family::V4,
-            "v6" => Family::V6,
-            _ => return Err("property broker.address.family: none of any, v4, v6".into()),
+            "any" => AddressFamily::Any,
+            "v4" => AddressFamily::V4,
+            "v6" => AddressFamily::V6,
+            _ => return Err("property broker.address.family: must be any, v4 or v6".into()),
         };
         let max_response_bytes = match reader.text("receive.message.max.bytes") {
             None => 64 * 1024 * 1024,
@@ -155,7 +154,7 @@ impl WireOptions {
                 .ok()
                 .filter(|bytes| (1000..=2_147_483_647).contains(bytes))
                 .ok_or(
-                    "property receive.message.max.bytes: not a number from 1000 to 2147483647",
+                    "property receive.message.max.bytes: must be a number from 1000 to 2147483647",
                 )?,
         };
         let idle = reader.millis("connections.max.idle.ms", Duration::ZERO, DAY)?;
@@ -170,7 +169,7 @@ impl WireOptions {
             login: if security.sasl {
                 reader.login(tokens)?
             } else {
-                Login::None
+                LoginMethod::None
             },
             family,
             keepalive: reader.bool("socket.keepalive.enable", true)?,
@@ -180,7 +179,8 @@ impl WireOptions {
                 DAY,
             )?,
             request_timeout: reader.millis("socket.timeout.ms", default(10_000), DAY)?,
-            // Zero is librdkafka's "never"; load balancers forget connections after 4 minutes.
+            // 0 disables the timeout in librdkafka; load balancers forget connections after 4
+            // minutes.
             idle: if idle.is_zero() {
                 default(180_000)
             } else {
@@ -238,6 +238,6 @@ mod tests {
         assert_eq!(options.idle, Duration::from_secs(180));
         assert_eq!(options.request_timeout, Duration::from_millis(7));
         assert_eq!(options.bootstrap.len(), 2);
-        assert!(options.tls.is_none() && matches!(options.login, Login::None));
+        assert!(options.tls.is_none() && matches!(options.login, LoginMethod::None));
     }
 }

@@ -1,5 +1,5 @@
-//! Which of librdkafka's properties the wire client supports, which mean nothing to it, and which
-//! only librdkafka can do.
+//! Which librdkafka properties the wire client supports or can ignore, and which require
+//! librdkafka.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,24 @@ use super::options::PropertyReader;
 
 /// What a property means for the choice of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
-    /// Read by the wire client.
+enum PropertyUse {
+    /// Implemented by the wire client.
     Supported,
-    /// About what is never done here (producing, consuming, librdkafka's own insides).
+    /// Concerns what lagwise never does (producing, consuming) or librdkafka's internals.
     Irrelevant,
-    /// Only librdkafka does it: what it is.
-    Forces(&'static str),
+    /// Only librdkafka implements it; the text names the feature.
+    RequiresLibrdkafka(&'static str),
 }
 
-use Meaning::{Forces, Irrelevant, Supported};
+use PropertyUse::{Irrelevant, RequiresLibrdkafka, Supported};
 
-const KERBEROS: Meaning = Forces("Kerberos");
-const OAUTH: Meaning = Forces("a setting of librdkafka's own OAUTHBEARER");
-const PKCS12: Meaning = Forces("a PKCS#12 keystore");
-const OPENSSL: Meaning = Forces("a setting of OpenSSL's");
+const KERBEROS: PropertyUse = RequiresLibrdkafka("Kerberos");
+const OAUTH: PropertyUse = RequiresLibrdkafka("librdkafka's own OAUTHBEARER settings");
+const PKCS12: PropertyUse = RequiresLibrdkafka("a PKCS#12 keystore");
+const OPENSSL: PropertyUse = RequiresLibrdkafka("an OpenSSL setting");
 
-/// Names, or with a `*` at the end all that begin so; the first that fits counts.
-const TABLE: &[(&str, Meaning)] = &[
+/// Property names; `*` at the end matches any suffix. The first match counts.
+const TABLE: &[(&str, PropertyUse)] = &[
     ("bootstrap.servers", Supported),
     ("broker.address.family", Supported),
     ("client.id", Supported),
@@ -50,12 +50,15 @@ const TABLE: &[(&str, Meaning)] = &[
     ("ssl.key.pem", Supported),
     (
         "client.dns.lookup",
-        Forces("names resolved by their canonical form"),
+        RequiresLibrdkafka("resolving canonical names"),
     ),
     ("enable.sasl.oauthbearer.unsecure.jwt", OAUTH),
     ("https.ca.location", Supported),
     ("https.ca.*", OAUTH),
-    ("plugin.library.paths", Forces("a plug-in of librdkafka's")),
+    (
+        "plugin.library.paths",
+        RequiresLibrdkafka("librdkafka plugins"),
+    ),
     ("sasl.kerberos.*", KERBEROS),
     ("sasl.oauthbearer.client.id", Supported),
     ("sasl.oauthbearer.client.secret", Supported),
@@ -66,10 +69,13 @@ const TABLE: &[(&str, Meaning)] = &[
     ("sasl.oauthbearer.*", OAUTH),
     ("ssl.ca.certificate.stores", OPENSSL),
     ("ssl.cipher.suites", OPENSSL),
-    ("ssl.crl.location", Forces("a list of revoked certificates")),
+    (
+        "ssl.crl.location",
+        RequiresLibrdkafka("a certificate revocation list"),
+    ),
     ("ssl.curves.list", OPENSSL),
     ("ssl.engine.*", OPENSSL),
-    ("ssl.key.password", Forces("an encrypted key")),
+    ("ssl.key.password", RequiresLibrdkafka("an encrypted key")),
     ("ssl.keystore.*", PKCS12),
     ("ssl.providers", OPENSSL),
     ("ssl.sigalgs.list", OPENSSL),
@@ -132,19 +138,19 @@ const TABLE: &[(&str, Meaning)] = &[
     ("transactional.id", Irrelevant),
 ];
 
-/// Which client suits a cluster's properties.
+/// Which client supports a cluster's properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Support {
-    /// The wire client supports all of them.
+pub enum PropertySupport {
+    /// The wire client supports all properties.
     Wire,
-    /// Only librdkafka does. Each reason names a property and says what of it the wire client lacks.
+    /// Only librdkafka does; each reason names a property and the unsupported feature.
     Librdkafka(Vec<String>),
 }
 
-impl Support {
-    /// Looks at the properties, nothing else.
+impl PropertySupport {
+    /// Decides from the properties alone.
     #[must_use]
-    pub fn of(properties: &BTreeMap<String, String>) -> Self {
+    pub fn for_properties(properties: &BTreeMap<String, String>) -> Self {
         let mut reasons: Vec<_> = properties
             .iter()
             .filter_map(|(name, value)| reason(name, value))
@@ -158,7 +164,7 @@ impl Support {
     }
 }
 
-fn meaning(name: &str) -> Option<Meaning> {
+fn meaning(name: &str) -> Option<PropertyUse> {
     let fits = |pattern: &str| match pattern.strip_suffix('*') {
         Some(start) => name.starts_with(start),
         None => name == pattern,
@@ -171,29 +177,29 @@ fn meaning(name: &str) -> Option<Meaning> {
 
 fn reason(name: &str, value: &str) -> Option<String> {
     match (name, value) {
-        // Their defaults, written out.
+        // These are the defaults, written out.
         ("client.dns.lookup", "use_all_dns_ips") | ("plugin.library.paths", "") => return None,
         ("enable.sasl.oauthbearer.unsecure.jwt", "false") => return None,
         _ => {}
     }
     match meaning(name) {
         Some(Supported | Irrelevant) => None,
-        Some(Forces(what)) => Some(format!("{name} ({what})")),
-        // librdkafka knows whether there is such a property.
-        None => Some(format!("{name} (unknown here)")),
+        Some(RequiresLibrdkafka(what)) => Some(format!("{name} ({what})")),
+        // Leave it to librdkafka to accept or reject an unknown property.
+        None => Some(format!("{name} (not supported)")),
     }
 }
 
 fn mechanism(reader: &PropertyReader<'_>) -> Option<String> {
-    // What cannot be read is for the wire client to refuse.
+    // An invalid security.protocol is reported by the wire client.
     if !reader.security().ok()?.sasl {
         return None;
     }
     match reader.mechanism() {
         Some("PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512" | "OAUTHBEARER") => None,
-        // librdkafka's default.
+        // The default in librdkafka.
         None | Some("GSSAPI") => Some("sasl.mechanism (Kerberos)".into()),
-        Some(_) => Some("sasl.mechanism (unknown here)".into()),
+        Some(_) => Some("sasl.mechanism (not supported)".into()),
     }
 }
 
@@ -205,26 +211,26 @@ mod tests {
 
     use super::*;
 
-    fn of(pairs: &[(&str, &str)]) -> Support {
+    fn support(pairs: &[(&str, &str)]) -> PropertySupport {
         let owned = pairs
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        Support::of(&owned.collect())
+        PropertySupport::for_properties(&owned.collect())
     }
 
     #[test]
     fn the_logins_of_the_known_services() {
         let sasl = ("security.protocol", "SASL_SSL");
-        let forced = |reason: &str| Support::Librdkafka(vec![reason.into()]);
+        let forced = |reason: &str| PropertySupport::Librdkafka(vec![reason.into()]);
         for (pairs, expected) in [
-            (&[("bootstrap.servers", "b:1")][..], Support::Wire),
+            (&[("bootstrap.servers", "b:1")][..], PropertySupport::Wire),
             (
                 &[
                     ("security.protocol", "SSL"),
                     ("ssl.certificate.location", "c"),
                     ("ssl.key.location", "k"),
                 ],
-                Support::Wire,
+                PropertySupport::Wire,
             ),
             (
                 &[
@@ -232,7 +238,7 @@ mod tests {
                     ("sasl.mechanism", "SCRAM-SHA-512"),
                     ("sasl.username", "u"),
                 ],
-                Support::Wire,
+                PropertySupport::Wire,
             ),
             (
                 &[
@@ -240,12 +246,21 @@ mod tests {
                     ("sasl.mechanisms", "PLAIN"),
                     ("metadata.max.age.ms", "180000"),
                 ],
-                Support::Wire,
+                PropertySupport::Wire,
             ),
-            (&[("client.dns.lookup", "use_all_dns_ips")], Support::Wire),
-            (&[("debug", "all"), ("fetch.min.bytes", "1")], Support::Wire),
+            (
+                &[("client.dns.lookup", "use_all_dns_ips")],
+                PropertySupport::Wire,
+            ),
+            (
+                &[("debug", "all"), ("fetch.min.bytes", "1")],
+                PropertySupport::Wire,
+            ),
             (&[sasl], forced("sasl.mechanism (Kerberos)")),
-            (&[sasl, ("sasl.mechanism", "OAUTHBEARER")], Support::Wire),
+            (
+                &[sasl, ("sasl.mechanism", "OAUTHBEARER")],
+                PropertySupport::Wire,
+            ),
             (
                 &[
                     sasl,
@@ -256,17 +271,17 @@ mod tests {
                     ("sasl.oauthbearer.client.secret", "s"),
                     ("sasl.oauthbearer.extensions", "logicalCluster=lkc"),
                 ],
-                Support::Wire,
+                PropertySupport::Wire,
             ),
             (
                 &[("enable.sasl.oauthbearer.unsecure.jwt", "true")],
                 forced(
-                    "enable.sasl.oauthbearer.unsecure.jwt (a setting of librdkafka's own OAUTHBEARER)",
+                    "enable.sasl.oauthbearer.unsecure.jwt (librdkafka's own OAUTHBEARER settings)",
                 ),
             ),
             (
                 &[sasl, ("sasl.mechanism", "hunter2")],
-                forced("sasl.mechanism (unknown here)"),
+                forced("sasl.mechanism (not supported)"),
             ),
             (
                 &[("sasl.kerberos.keytab", "k")],
@@ -282,10 +297,10 @@ mod tests {
             ),
             (
                 &[("no.such.property", "x")],
-                forced("no.such.property (unknown here)"),
+                forced("no.such.property (not supported)"),
             ),
         ] {
-            assert_eq!(of(pairs), expected, "{pairs:?}");
+            assert_eq!(support(pairs), expected, "{pairs:?}");
         }
     }
 

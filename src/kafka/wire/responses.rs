@@ -1,36 +1,35 @@
-//! The responses that are read here, decoded into flat columns: names stay slices of the frame, and
-//! a structure is a range of its parts. Layouts as in Kafka's message schemas
-//! (<https://kafka.apache.org/protocol#protocol_messages>), fields that nobody needs passed over.
-//! Bytes beyond a response's end are none of ours: Kafka's own clients take no offence, and some
-//! brokers that speak the protocol rely on that.
+//! Decodes responses into flat columns: names are slices of the frame, structures are ranges of
+//! their parts. Layouts as in Kafka's message schemas
+//! (<https://kafka.apache.org/protocol#protocol_messages>); unneeded fields are skipped, and so are
+//! trailing bytes, as in Kafka's own clients.
 
 use std::ops::Range;
 
-use super::cursor::{FrameCursor, Malformed};
+use super::cursor::{Malformed, ResponseCursor};
 
-/// What a broker can do: an API's key, its lowest and its highest version.
+/// API key, lowest and highest version that a broker supports.
 pub(super) type ApiRange = (i16, i16, i16);
 
-/// `ApiVersions`. The error's code comes with the ranges, since code 35 tells them too (KIP-511).
+/// Decodes `ApiVersions`: error code, and ranges also with error 35, UNSUPPORTED_VERSION (KIP-511).
 pub(super) fn api_versions(body: &[u8], version: i16) -> Result<(i16, Vec<ApiRange>), Malformed> {
-    let mut cursor = FrameCursor::new(body, version >= 3);
+    let mut cursor = ResponseCursor::new(body, version >= 3);
     let code = cursor.i16()?;
     let count = cursor.count(6)?;
     let mut ranges = Vec::with_capacity(count);
     for _ in 0..count {
         ranges.push((cursor.i16()?, cursor.i16()?, cursor.i16()?));
-        cursor.tags()?;
+        cursor.skip_tags()?;
     }
     if version >= 1 {
         cursor.i32()?;
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok((code, ranges))
 }
 
-/// `SaslHandshake`: an error code, and the mechanisms that the broker takes.
+/// Decodes `SaslHandshake`: error code and the mechanisms that the broker supports.
 pub(super) fn sasl_handshake(body: &[u8]) -> Result<(i16, Vec<&str>), Malformed> {
-    let mut cursor = FrameCursor::new(body, false);
+    let mut cursor = ResponseCursor::new(body, false);
     let code = cursor.i16()?;
     let count = cursor.count(2)?;
     let mut mechanisms = Vec::with_capacity(count);
@@ -40,30 +39,30 @@ pub(super) fn sasl_handshake(body: &[u8]) -> Result<(i16, Vec<&str>), Malformed>
     Ok((code, mechanisms))
 }
 
-/// `SaslAuthenticate`.
+/// A `SaslAuthenticate` response.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Authenticated<'a> {
+pub(super) struct SaslResult<'a> {
     pub(super) code: i16,
-    /// Why the login is refused, in the broker's words.
+    /// The broker's explanation of a refused login.
     pub(super) message: Option<&'a str>,
     pub(super) answer: &'a [u8],
-    /// How long the login lasts (KIP-368); 0 for ever.
+    /// Lifetime of the login in milliseconds (KIP-368); 0 if unlimited.
     pub(super) lifetime_ms: i64,
 }
 
-pub(super) fn sasl_authenticate(body: &[u8], version: i16) -> Result<Authenticated<'_>, Malformed> {
-    let mut cursor = FrameCursor::new(body, version >= 2);
-    let found = Authenticated {
+pub(super) fn sasl_authenticate(body: &[u8], version: i16) -> Result<SaslResult<'_>, Malformed> {
+    let mut cursor = ResponseCursor::new(body, version >= 2);
+    let found = SaslResult {
         code: cursor.i16()?,
         message: cursor.nullable_string()?,
         answer: cursor.bytes()?,
         lifetime_ms: if version >= 1 { cursor.i64()? } else { 0 },
     };
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(found)
 }
 
-/// `Metadata`.
+/// A `Metadata` response.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Metadata<'a> {
     pub(super) brokers: Vec<BrokerEntry<'a>>,
@@ -80,7 +79,7 @@ pub(super) struct BrokerEntry<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TopicEntry<'a> {
     pub(super) code: i16,
-    /// Absent only where a topic was asked for by ID.
+    /// `None` only for a topic requested by ID.
     pub(super) name: Option<&'a str>,
     pub(super) id: Option<[u8; 16]>,
     pub(super) partitions: Vec<LeaderEntry>,
@@ -94,7 +93,7 @@ pub(super) struct LeaderEntry {
 }
 
 pub(super) fn metadata(body: &[u8], version: i16) -> Result<Metadata<'_>, Malformed> {
-    let mut cursor = FrameCursor::new(body, version >= 9);
+    let mut cursor = ResponseCursor::new(body, version >= 9);
     if version >= 3 {
         cursor.i32()?;
     }
@@ -109,7 +108,7 @@ pub(super) fn metadata(body: &[u8], version: i16) -> Result<Metadata<'_>, Malfor
         if version >= 1 {
             cursor.skip_string()?;
         }
-        cursor.tags()?;
+        cursor.skip_tags()?;
     }
     if version >= 2 {
         cursor.skip_string()?;
@@ -118,7 +117,7 @@ pub(super) fn metadata(body: &[u8], version: i16) -> Result<Metadata<'_>, Malfor
         cursor.i32()?;
     }
     let count = cursor.count(4)?;
-    // An entry is larger than the least that it takes in the response, so room is made as they come.
+    // An entry is larger in memory than its minimal encoding, so the list grows as entries arrive.
     let mut topics = Vec::new();
     for _ in 0..count {
         topics.push(topic(&mut cursor, version)?);
@@ -129,11 +128,11 @@ pub(super) fn metadata(body: &[u8], version: i16) -> Result<Metadata<'_>, Malfor
     if version >= 13 {
         cursor.i16()?;
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(Metadata { brokers, topics })
 }
 
-fn topic<'a>(cursor: &mut FrameCursor<'a>, version: i16) -> Result<TopicEntry<'a>, Malformed> {
+fn topic<'a>(cursor: &mut ResponseCursor<'a>, version: i16) -> Result<TopicEntry<'a>, Malformed> {
     let code = cursor.i16()?;
     let name = cursor.nullable_string()?;
     let id = if version >= 10 {
@@ -158,12 +157,12 @@ fn topic<'a>(cursor: &mut FrameCursor<'a>, version: i16) -> Result<TopicEntry<'a
         if version >= 5 {
             cursor.skip_i32s()?;
         }
-        cursor.tags()?;
+        cursor.skip_tags()?;
     }
     if version >= 8 {
         cursor.i32()?;
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(TopicEntry {
         code,
         name,
@@ -172,10 +171,10 @@ fn topic<'a>(cursor: &mut FrameCursor<'a>, version: i16) -> Result<TopicEntry<'a
     })
 }
 
-/// Where a group's coordinator is, from `FindCoordinator`.
+/// A coordinator in a `FindCoordinator` response.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CoordinatorEntry<'a> {
-    /// The group; absent below version 4, which answers one question only.
+    /// The group; `None` below version 4, which answers for one group only.
     pub(super) group: Option<&'a str>,
     pub(super) code: i16,
     pub(super) host: &'a str,
@@ -186,7 +185,7 @@ pub(super) fn find_coordinator(
     body: &[u8],
     version: i16,
 ) -> Result<Vec<CoordinatorEntry<'_>>, Malformed> {
-    let mut cursor = FrameCursor::new(body, version >= 3);
+    let mut cursor = ResponseCursor::new(body, version >= 3);
     if version >= 1 {
         cursor.i32()?;
     }
@@ -198,7 +197,7 @@ pub(super) fn find_coordinator(
             let (host, port) = (cursor.string()?, cursor.i32()?);
             let code = cursor.i16()?;
             cursor.skip_string()?;
-            cursor.tags()?;
+            cursor.skip_tags()?;
             found.push(CoordinatorEntry {
                 group,
                 code,
@@ -219,11 +218,11 @@ pub(super) fn find_coordinator(
             port: cursor.i32()?,
         });
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(found)
 }
 
-/// What a broker says of one partition.
+/// An offset or error for one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PartitionEntry {
     pub(super) partition: i32,
@@ -233,17 +232,17 @@ pub(super) struct PartitionEntry {
 
 /// Offsets by topic.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Offsets<'a> {
+pub(super) struct TopicOffsetRows<'a> {
     topics: Vec<(&'a str, Range<usize>)>,
     partitions: Vec<PartitionEntry>,
 }
 
-impl<'a> Offsets<'a> {
+impl<'a> TopicOffsetRows<'a> {
     pub(super) fn topics(&self) -> impl Iterator<Item = (&'a str, &[PartitionEntry])> {
-        self.of(0..self.topics.len())
+        self.in_range(0..self.topics.len())
     }
 
-    fn of(&self, topics: Range<usize>) -> impl Iterator<Item = (&'a str, &[PartitionEntry])> {
+    fn in_range(&self, topics: Range<usize>) -> impl Iterator<Item = (&'a str, &[PartitionEntry])> {
         let topics = self.topics.get(topics).unwrap_or_default();
         topics.iter().map(|(name, range)| {
             let partitions = self.partitions.get(range.clone());
@@ -252,16 +251,16 @@ impl<'a> Offsets<'a> {
     }
 }
 
-/// `OffsetFetch`: many groups' offsets.
+/// An `OffsetFetch` response.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct CommittedResponses<'a> {
-    /// The group (absent below version 8, which answers for one only), its error code, its topics.
+pub(super) struct OffsetFetchResult<'a> {
+    /// Group (`None` below version 8, which answers for one only), error code, range of its topics.
     groups: Vec<(Option<&'a str>, i16, Range<usize>)>,
-    offsets: Offsets<'a>,
+    offsets: TopicOffsetRows<'a>,
 }
 
-impl<'a> CommittedResponses<'a> {
-    /// Each group with its error code and its topics.
+impl<'a> OffsetFetchResult<'a> {
+    /// Groups with error code and topics.
     pub(super) fn groups(
         &self,
     ) -> impl Iterator<
@@ -273,13 +272,13 @@ impl<'a> CommittedResponses<'a> {
     > {
         self.groups
             .iter()
-            .map(|(name, code, topics)| (*name, *code, self.offsets.of(topics.clone())))
+            .map(|(name, code, topics)| (*name, *code, self.offsets.in_range(topics.clone())))
     }
 }
 
-pub(super) fn offset_fetch(body: &[u8], version: i16) -> Result<CommittedResponses<'_>, Malformed> {
-    let mut cursor = FrameCursor::new(body, version >= 6);
-    let mut found = CommittedResponses::default();
+pub(super) fn offset_fetch(body: &[u8], version: i16) -> Result<OffsetFetchResult<'_>, Malformed> {
+    let mut cursor = ResponseCursor::new(body, version >= 6);
+    let mut found = OffsetFetchResult::default();
     if version >= 3 {
         cursor.i32()?;
     }
@@ -288,7 +287,7 @@ pub(super) fn offset_fetch(body: &[u8], version: i16) -> Result<CommittedRespons
             let group = cursor.string()?;
             let topics = committed_topics(&mut cursor, version, &mut found.offsets)?;
             let code = cursor.i16()?;
-            cursor.tags()?;
+            cursor.skip_tags()?;
             found.groups.push((Some(group), code, topics));
         }
     } else {
@@ -296,14 +295,14 @@ pub(super) fn offset_fetch(body: &[u8], version: i16) -> Result<CommittedRespons
         let code = if version >= 2 { cursor.i16()? } else { 0 };
         found.groups.push((None, code, topics));
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(found)
 }
 
 fn committed_topics<'a>(
-    cursor: &mut FrameCursor<'a>,
+    cursor: &mut ResponseCursor<'a>,
     version: i16,
-    into: &mut Offsets<'a>,
+    into: &mut TopicOffsetRows<'a>,
 ) -> Result<Range<usize>, Malformed> {
     let first = into.topics.len();
     for _ in 0..cursor.count(3)? {
@@ -317,26 +316,26 @@ fn committed_topics<'a>(
             if version >= 5 {
                 cursor.i32()?;
             }
-            // Whatever the group's consumers left beside the offset.
+            // Metadata that the consumer committed with the offset.
             cursor.skip_string()?;
             let code = cursor.i16()?;
-            cursor.tags()?;
+            cursor.skip_tags()?;
             into.partitions.push(PartitionEntry {
                 partition,
                 code,
                 offset,
             });
         }
-        cursor.tags()?;
+        cursor.skip_tags()?;
         into.topics.push((name, start..into.partitions.len()));
     }
     Ok(first..into.topics.len())
 }
 
-/// `ListOffsets`, from version 1.
-pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<Offsets<'_>, Malformed> {
-    let mut cursor = FrameCursor::new(body, version >= 6);
-    let mut found = Offsets::default();
+/// Decodes `ListOffsets`, from version 1.
+pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<TopicOffsetRows<'_>, Malformed> {
+    let mut cursor = ResponseCursor::new(body, version >= 6);
+    let mut found = TopicOffsetRows::default();
     if version >= 2 {
         cursor.i32()?;
     }
@@ -352,27 +351,27 @@ pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<Offsets<'_>, Mal
             if version >= 4 {
                 cursor.i32()?;
             }
-            cursor.tags()?;
+            cursor.skip_tags()?;
             found.partitions.push(PartitionEntry {
                 partition,
                 code,
                 offset,
             });
         }
-        cursor.tags()?;
+        cursor.skip_tags()?;
         found.topics.push((name, start..found.partitions.len()));
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(found)
 }
 
-/// `ListGroups`: an error code, and the groups that are consumers' by their protocol, or that only
-/// commit and so have none; with their type from version 5.
+/// Decodes `ListGroups`: error code, and the groups that consume (protocol type consumer, share or
+/// streams) or only commit (no protocol type). The group type is known from version 5.
 pub(super) fn list_groups(
     body: &[u8],
     version: i16,
-) -> Result<(i16, Vec<ListedGroups<'_>>), Malformed> {
-    let mut cursor = FrameCursor::new(body, version >= 3);
+) -> Result<(i16, Vec<ListedGroup<'_>>), Malformed> {
+    let mut cursor = ResponseCursor::new(body, version >= 3);
     if version >= 1 {
         cursor.i32()?;
     }
@@ -384,17 +383,17 @@ pub(super) fn list_groups(
             cursor.skip_string()?;
         }
         let kind = if version >= 5 { cursor.string()? } else { "" };
-        cursor.tags()?;
+        cursor.skip_tags()?;
         if matches!(protocol, "consumer" | "share" | "streams" | "") {
             groups.push((name, kind));
         }
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok((code, groups))
 }
 
-/// A group's name, and its type in the broker's words.
-type ListedGroups<'a> = (&'a str, &'a str);
+/// Group name, and group type in the broker's spelling.
+type ListedGroup<'a> = (&'a str, &'a str);
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Logging in: `SaslHandshake`, then `SaslAuthenticate` as often as the mechanism asks (KIP-152).
+//! SASL login: `SaslHandshake`, then as many `SaslAuthenticate` as the mechanism needs (KIP-152).
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -12,100 +12,107 @@ use rsasl::prelude::{Mechname, MessageSent, SASLClient, SASLConfig, Session, Ses
 use rsasl::property::{AuthId, OAuthBearerKV, OAuthBearerToken, Password};
 use tokio::time::Instant;
 
-use super::handshake::{Broken, HandshakeExchange};
+use super::handshake::{ConnectError, SetupExchange};
 use super::responses;
-use super::versions::{ApiVersions, Versions};
+use super::versions::{ApiKey, BrokerVersions};
 use crate::kafka::codes;
-use crate::kafka::login::{Token, Tokens};
+use crate::kafka::login::{Token, TokenCache};
 use crate::model::kafka::fault::Fault;
 
-/// The rounds of hashing that a broker may ask for: fewer than Kafka's own least give the password
-/// away, more cost us seconds.
+/// Accepted SCRAM iteration counts. Fewer than Kafka's own minimum would expose the password to a
+/// false broker; more would cost seconds of CPU.
 const SCRAM_ITERATIONS: RangeInclusive<u32> = 4096..=1_000_000;
 
-/// Steps that a login may take; SCRAM takes two.
+/// Maximum round trips of a login; SCRAM needs two.
 const MAX_STEPS: usize = 8;
 
-/// Who we say we are. Holds a secret, hence no `Debug`.
+/// The configured login method. Holds a secret, hence no `Debug`.
 #[derive(Clone)]
-pub(super) enum Login {
-    /// Nobody, or who our certificate says.
+pub(super) enum LoginMethod {
+    /// No SASL; a client certificate may identify us.
     None,
-    /// By name and password.
+    /// Name and password.
     Password {
         mechanism: Mechanism,
         username: String,
         password: String,
     },
-    /// By a token, the one that is valid at the time.
-    Token(Arc<Tokens>),
+    /// The token that is valid at login time.
+    Token(Arc<TokenCache>),
 }
 
-/// All that one login needs. Holds a secret, hence no `Debug`.
-pub(super) enum Proof {
+/// Credentials for one login. Holds a secret, hence no `Debug`.
+pub(super) enum LoginCredentials {
     None,
     Password {
         mechanism: Mechanism,
         username: String,
         password: String,
     },
-    Token(Arc<Token>, Arc<Tokens>),
+    Token(Arc<Token>, Arc<TokenCache>),
 }
 
-impl Login {
-    /// What the login needs; a token is waited for until the deadline.
-    pub(super) async fn proof(&self, deadline: Instant) -> Result<Proof, Broken> {
-        let Login::Token(tokens) = self else {
-            return self.proof_now().ok_or_else(|| refused("no login".into()));
+impl LoginMethod {
+    /// The credentials for a login. Waits for a token until the deadline.
+    pub(super) async fn credentials(
+        &self,
+        deadline: Instant,
+    ) -> Result<LoginCredentials, ConnectError> {
+        let LoginMethod::Token(tokens) = self else {
+            return self
+                .available_credentials()
+                .ok_or_else(|| login_error("no credentials are available".into()));
         };
-        let token = tokens.token(deadline).await;
-        let token = token.map_err(|error| refused(error.to_string()))?;
-        Ok(Proof::Token(token, Arc::clone(tokens)))
+        let token = tokens.wait(deadline).await;
+        let token = token.map_err(|error| login_error(error.to_string()))?;
+        Ok(LoginCredentials::Token(token, Arc::clone(tokens)))
     }
 
-    /// What the login needs, where it is at hand.
-    pub(super) fn proof_now(&self) -> Option<Proof> {
+    /// The credentials for a login, without waiting; `None` if there is no valid token.
+    pub(super) fn available_credentials(&self) -> Option<LoginCredentials> {
         Some(match self {
-            Login::None => Proof::None,
-            Login::Password {
+            LoginMethod::None => LoginCredentials::None,
+            LoginMethod::Password {
                 mechanism,
                 username,
                 password,
-            } => Proof::Password {
+            } => LoginCredentials::Password {
                 mechanism: *mechanism,
                 username: username.clone(),
                 password: password.clone(),
             },
-            Login::Token(tokens) => Proof::Token(tokens.now()?, Arc::clone(tokens)),
+            LoginMethod::Token(tokens) => {
+                LoginCredentials::Token(tokens.current()?, Arc::clone(tokens))
+            }
         })
     }
 }
 
-impl Proof {
+impl LoginCredentials {
     fn mechanism(&self) -> Option<&'static str> {
         match self {
-            Proof::None => None,
-            Proof::Password { mechanism, .. } => Some(mechanism.name()),
-            Proof::Token(..) => Some("OAUTHBEARER"),
+            LoginCredentials::None => None,
+            LoginCredentials::Password { mechanism, .. } => Some(mechanism.name()),
+            LoginCredentials::Token(..) => Some("OAUTHBEARER"),
         }
     }
 
-    /// What rsasl is to ask for it.
-    fn answers(&self) -> Option<SaslResponses> {
+    /// The callback that supplies the credentials to rsasl.
+    fn callback(&self) -> Option<SaslCallback> {
         match self {
-            Proof::None => None,
-            Proof::Password {
+            LoginCredentials::None => None,
+            LoginCredentials::Password {
                 username, password, ..
-            } => Some(SaslResponses::Password {
+            } => Some(SaslCallback::Password {
                 username: username.clone(),
                 password: password.clone(),
             }),
-            Proof::Token(token, _) => Some(SaslResponses::Token(Arc::clone(token))),
+            LoginCredentials::Token(token, _) => Some(SaslCallback::Token(Arc::clone(token))),
         }
     }
 }
 
-/// How a password is proven.
+/// SASL mechanisms with a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mechanism {
     Plain,
@@ -123,13 +130,13 @@ impl Mechanism {
     }
 }
 
-/// What rsasl asks for on the way.
-enum SaslResponses {
+/// Supplies credentials to rsasl.
+enum SaslCallback {
     Password { username: String, password: String },
     Token(Arc<Token>),
 }
 
-impl SessionCallback for SaslResponses {
+impl SessionCallback for SaslCallback {
     fn callback(
         &self,
         _session: &SessionData,
@@ -141,16 +148,16 @@ impl SessionCallback for SaslResponses {
         {
             let (least, most) = (SCRAM_ITERATIONS.start(), SCRAM_ITERATIONS.end());
             return Err(SessionError::Boxed(
-                format!("SCRAM by {iterations} iterations, not by {least} to {most}").into(),
+                format!("the broker asks for {iterations} SCRAM iterations; {least} to {most} are accepted").into(),
             ));
         }
         match self {
-            SaslResponses::Password { username, password } => {
+            SaslCallback::Password { username, password } => {
                 request
                     .satisfy::<AuthId>(username)?
                     .satisfy::<Password>(password.as_bytes())?;
             }
-            SaslResponses::Token(token) => {
+            SaslCallback::Token(token) => {
                 let pairs = token.extensions.iter();
                 let pairs: Vec<_> = pairs.map(|(k, v)| (k.as_str(), v.as_str())).collect();
                 request
@@ -162,37 +169,38 @@ impl SessionCallback for SaslResponses {
     }
 }
 
-/// Logs in, on a new connection or again on one that is quiet (KIP-368); how long that lasts, where it
-/// does not last for ever.
+/// Logs in, on a new connection or as a reauthentication (KIP-368). Returns the login's lifetime,
+/// if limited.
 pub(super) async fn log_in(
-    proof: &Proof,
-    exchange: &mut HandshakeExchange<'_>,
-    versions: &Versions,
-) -> Result<Option<Duration>, Broken> {
-    let (Some(name), Some(answers)) = (proof.mechanism(), proof.answers()) else {
+    credentials: &LoginCredentials,
+    exchange: &mut SetupExchange<'_>,
+    versions: &BrokerVersions,
+) -> Result<Option<Duration>, ConnectError> {
+    let (Some(name), Some(answers)) = (credentials.mechanism(), credentials.callback()) else {
         return Ok(None);
     };
     let body = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(name));
-    let version = supported(versions, ApiVersions::SaslHandshake)?;
+    let version = common_version(versions, ApiKey::SaslHandshake)?;
     let answer = exchange
-        .ask(ApiVersions::SaslHandshake, version, &body)
+        .send_request(ApiKey::SaslHandshake, version, &body)
         .await?;
     let (code, offered) = responses::sasl_handshake(&answer)?;
     if code != codes::NONE {
-        return Err(refused(format!(
-            "the broker does not take {name} here, but {}",
+        return Err(login_error(format!(
+            "the broker does not support SASL {name} on this listener; it offers {}",
             offered.join(", ")
         )));
     }
     let mut session = start(answers, name)?;
-    let version = supported(versions, ApiVersions::SaslAuthenticate)?;
-    let (mut input, mut lasts) = (None::<Vec<u8>>, None);
+    let version = common_version(versions, ApiKey::SaslAuthenticate)?;
+    let (mut input, mut session_lifetime) = (None::<Vec<u8>>, None);
     for _ in 0..MAX_STEPS {
-        let (output, state) = match (proof, input.as_deref()) {
-            // A broker says what it has against a token, and refuses it once that was acknowledged
-            // (RFC 7628, section 3.2.3). Its words come again with the refusal.
-            (Proof::Token(token, tokens), Some([_, ..])) => {
-                tokens.refused(token);
+        let (output, state) = match (credentials, input.as_deref()) {
+            // A broker explains why it rejects a token and expects an acknowledgement before it
+            // fails the login (RFC 7628, section 3.2.3). Its explanation is repeated in the
+            // failure.
+            (LoginCredentials::Token(token, tokens), Some([_, ..])) => {
+                tokens.report_refusal(token);
                 (vec![1], State::Running)
             }
             _ => {
@@ -202,46 +210,53 @@ pub(super) async fn log_in(
             }
         };
         if matches!(state, State::Finished(MessageSent::No)) {
-            return Ok(lasts);
+            return Ok(session_lifetime);
         }
         let body = SaslAuthenticateRequest::default().with_auth_bytes(output.into());
         let answer = exchange
-            .ask(ApiVersions::SaslAuthenticate, version, &body)
+            .send_request(ApiKey::SaslAuthenticate, version, &body)
             .await?;
         let found = responses::sasl_authenticate(&answer, version)?;
         if found.code != codes::NONE {
-            if let Proof::Token(token, tokens) = proof {
-                tokens.refused(token);
+            if let LoginCredentials::Token(token, tokens) = credentials {
+                tokens.report_refusal(token);
             }
             let message = found.message.filter(|message| !message.is_empty());
-            return Err(refused(match message {
+            return Err(login_error(match message {
                 Some(message) => message.to_owned(),
                 None => format!("{name}: error code {}", found.code),
             }));
         }
-        lasts = u64::try_from(found.lifetime_ms)
+        session_lifetime = u64::try_from(found.lifetime_ms)
             .ok()
             .filter(|millis| *millis > 0)
             .map(Duration::from_millis);
         if matches!(state, State::Finished(_)) {
-            return Ok(lasts);
+            return Ok(session_lifetime);
         }
         input = Some(found.answer.to_vec());
     }
-    Err(refused(format!("{name}: the login does not end")))
+    Err(login_error(format!(
+        "{name}: the login did not finish after {MAX_STEPS} round trips"
+    )))
 }
 
-fn refused(reason: String) -> Broken {
-    Broken::new(Fault::Login, reason)
+fn login_error(reason: String) -> ConnectError {
+    ConnectError::new(Fault::Login, reason)
 }
 
-fn supported(versions: &Versions, api: ApiVersions) -> Result<i16, Broken> {
-    let refusal = |_| refused(format!("the broker is too old: it lacks {api:?}"));
-    versions.of(api).map_err(refusal)
+fn common_version(versions: &BrokerVersions, api: ApiKey) -> Result<i16, ConnectError> {
+    let refusal = |_| {
+        login_error(format!(
+            "the broker is too old: it does not support {api:?}"
+        ))
+    };
+    versions.highest_common(api).map_err(refusal)
 }
 
-fn start(answers: SaslResponses, name: &str) -> Result<Session, Broken> {
-    let defect = |error: &dyn std::fmt::Display| Broken::new(Fault::Client, error.to_string());
+fn start(answers: SaslCallback, name: &str) -> Result<Session, ConnectError> {
+    let defect =
+        |error: &dyn std::fmt::Display| ConnectError::new(Fault::Client, error.to_string());
     let config = SASLConfig::builder()
         .with_default_mechanisms()
         .with_callback(answers)
@@ -252,18 +267,18 @@ fn start(answers: SaslResponses, name: &str) -> Result<Session, Broken> {
         .map_err(|error| defect(&error))
 }
 
-struct Stepped {
+struct SaslStep {
     session: Session,
     output: Vec<u8>,
     state: State,
 }
 
-/// One step of the mechanism, on a thread where its hashing keeps nobody waiting.
-async fn step(mut session: Session, input: Option<Vec<u8>>) -> Result<Stepped, Broken> {
+/// Runs one step of the mechanism on a blocking thread, because SCRAM hashes for long.
+async fn step(mut session: Session, input: Option<Vec<u8>>) -> Result<SaslStep, ConnectError> {
     let stepping = tokio::task::spawn_blocking(move || {
         let mut output = Vec::new();
         let state = session.step(input.as_deref(), &mut output);
-        state.map(|state| Stepped {
+        state.map(|state| SaslStep {
             session,
             output,
             state,
@@ -271,8 +286,13 @@ async fn step(mut session: Session, input: Option<Vec<u8>>) -> Result<Stepped, B
     });
     match stepping.await {
         Ok(Ok(stepped)) => Ok(stepped),
-        // What rsasl says names no secret.
-        Ok(Err(error)) => Err(refused(format!("the broker's side of the login: {error}"))),
-        Err(_) => Err(Broken::new(Fault::Client, "the login's hashing ended")),
+        // rsasl's errors contain no secrets.
+        Ok(Err(error)) => Err(login_error(format!(
+            "invalid login response from the broker: {error}"
+        ))),
+        Err(_) => Err(ConnectError::new(
+            Fault::Client,
+            "the login task was cancelled",
+        )),
     }
 }

@@ -1,9 +1,9 @@
-//! Where share groups stand: `DescribeShareGroupOffsets`, all groups of a coordinator in one.
-//! `OffsetFetch` says of such a group that it has committed nothing, without an error.
+//! Reads the positions of share groups: one `DescribeShareGroupOffsets` for all groups of a
+//! coordinator. `OffsetFetch` reports no commits for such a group, without an error.
 //!
-//! A share-partition's start offset is what the broker has written down: up to it, every record is
-//! done with. What is acquired or acknowledged beyond comes with a later write, so a group that is
-//! done may seem a batch behind until it gets the next record (seen on Kafka 4.1).
+//! A share-partition's start offset is what the broker has persisted: all records before it are
+//! done. Records acquired or acknowledged beyond it appear with a later write, so a group that is
+//! done may appear one batch behind until it gets the next record (seen on Kafka 4.1).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,22 +16,23 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::cluster::Cluster;
-use super::cursor::{FrameCursor, Malformed};
+use super::cluster::WireCluster;
+use super::cursor::{Malformed, ResponseCursor};
 use super::offset_fetch::{FetchedOffsets, OffsetFetchQuery};
 use super::responses::PartitionEntry;
-use super::versions::ApiVersions;
+use super::versions::ApiKey;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::TopicName;
 
-/// Groups of one request at most: for each partition the coordinator asks the one of its state.
-const BATCH: usize = 100;
+/// Maximum groups per request, because the coordinator asks another broker for the state of each
+/// partition.
+const MAX_GROUPS: usize = 100;
 
-impl Cluster {
-    /// Where these share groups stand; one result for each, in their order, by the deadline. Only
-    /// for what is known to be a share group, and for partitions that exist: the broker logs an
-    /// error for each that is not.
+impl WireCluster {
+    /// Fetches the start offsets of share groups; one result per group, in order, by the deadline.
+    /// Pass only known share groups and existing partitions: the broker logs an error for each
+    /// other one.
     pub(super) async fn share_offsets(
         &self,
         asked: &[&OffsetFetchQuery],
@@ -44,8 +45,8 @@ impl Cluster {
             }
         }
         let each = by_address.iter().flat_map(|(address, groups)| {
-            let batches = groups.chunks(BATCH);
-            batches.map(move |batch| self.shares_of(address, batch, deadline))
+            let batches = groups.chunks(MAX_GROUPS);
+            batches.map(move |batch| self.fetch_share_offsets(address, batch, deadline))
         });
         let mut results: Vec<_> = asked
             .iter()
@@ -59,23 +60,25 @@ impl Cluster {
         results
     }
 
-    async fn shares_of(
+    async fn fetch_share_offsets(
         &self,
         address: &Address,
         batch: &[(usize, &OffsetFetchQuery)],
         deadline: Instant,
     ) -> Vec<(usize, Result<FetchedOffsets, Fault>)> {
         let broker = self.broker(address);
-        let api = ApiVersions::DescribeShareGroupOffsets;
+        let api = ApiKey::DescribeShareGroupOffsets;
         let answer = async {
             let versions = broker.versions(deadline).await?;
-            let version = versions.of(api).map_err(|_| Fault::Untold)?;
+            let version = versions.highest_common(api).map_err(|_| Fault::Untold)?;
             let request = request(batch.iter().map(|(_, asked)| *asked));
-            broker.ask(api, version, &request, deadline).await
+            broker.send_request(api, version, &request, deadline).await
         };
         let body = answer.await;
         let groups = match &body {
-            Ok(body) => share_offsets(body).map_err(|error| self.garbled(address, &error)),
+            Ok(body) => {
+                decode_share_offsets(body).map_err(|error| self.report_malformed(address, &error))
+            }
             Err(fault) => Err(*fault),
         };
         let of = |asked: &OffsetFetchQuery| {
@@ -106,7 +109,7 @@ fn request<'a>(
             .with_partitions((0..).take(*partitions).collect())
     };
     let group = |asked: &OffsetFetchQuery| {
-        let topics = asked.readable();
+        let topics = asked.named_topics();
         DescribeShareGroupOffsetsRequestGroup::default()
             .with_group_id(name(asked.group.as_str()).into())
             .with_topics(topics.map(|topics| topics.map(topic).collect()))
@@ -114,11 +117,13 @@ fn request<'a>(
     DescribeShareGroupOffsetsRequest::default().with_groups(asked.map(group).collect())
 }
 
-/// A group's error code, and where it stands on each topic: -1 where it has not begun.
-type ShareStarts<'a> = (i16, Vec<(&'a str, Vec<PartitionEntry>)>);
+/// Error code, and start offsets by topic; -1 where the group has not begun.
+type ShareGroupOffsets<'a> = (i16, Vec<(&'a str, Vec<PartitionEntry>)>);
 
-pub(super) fn share_offsets(body: &[u8]) -> Result<HashMap<&str, ShareStarts<'_>>, Malformed> {
-    let mut cursor = FrameCursor::new(body, true);
+pub(super) fn decode_share_offsets(
+    body: &[u8],
+) -> Result<HashMap<&str, ShareGroupOffsets<'_>>, Malformed> {
+    let mut cursor = ResponseCursor::new(body, true);
     cursor.i32()?;
     let mut groups = HashMap::new();
     for _ in 0..cursor.count(6)? {
@@ -132,24 +137,24 @@ pub(super) fn share_offsets(body: &[u8]) -> Result<HashMap<&str, ShareStarts<'_>
             for _ in 0..count {
                 entries.push(partition(&mut cursor)?);
             }
-            cursor.tags()?;
+            cursor.skip_tags()?;
             topics.push((topic, entries));
         }
         let code = cursor.i16()?;
         cursor.skip_string()?;
-        cursor.tags()?;
+        cursor.skip_tags()?;
         groups.insert(group, (code, topics));
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(groups)
 }
 
-fn partition(cursor: &mut FrameCursor<'_>) -> Result<PartitionEntry, Malformed> {
+fn partition(cursor: &mut ResponseCursor<'_>) -> Result<PartitionEntry, Malformed> {
     let (partition, offset) = (cursor.i32()?, cursor.i64()?);
     cursor.i32()?;
     let code = cursor.i16()?;
     cursor.skip_string()?;
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(PartitionEntry {
         partition,
         code,
@@ -206,19 +211,19 @@ mod tests {
         };
         let read = vec![entry(0, 7, 0), entry(1, -1, 0), entry(2, 0, 29)];
         let expected = HashMap::from([("a", (0, vec![("t", read)])), ("b", (30, Vec::new()))]);
-        assert_eq!(share_offsets(&response()), Ok(expected));
+        assert_eq!(decode_share_offsets(&response()), Ok(expected));
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>, cut in 0_usize..80, at in 0_usize..80) {
-            drop(share_offsets(&bytes));
+            drop(decode_share_offsets(&bytes));
             let mut response = response();
             response.truncate(cut);
             if let Some(byte) = response.get_mut(at) {
                 *byte ^= 0x7f;
             }
-            drop(share_offsets(&response));
+            drop(decode_share_offsets(&response));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What asking a cluster costs, counted where it happens and without a lock.
+//! Lock-free counters of the traffic with a cluster.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,39 +6,39 @@ use std::time::Duration;
 
 use crate::model::kafka::observation::Traffic;
 
-/// The counters of one cluster's connections.
+/// Counters of one cluster's connections.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct TrafficCounters {
     requests: AtomicU64,
     received_bytes: AtomicU64,
     connections: AtomicU64,
     throttled_ms: AtomicU64,
 }
 
-impl Counters {
-    pub(super) fn sent(&self) {
+impl TrafficCounters {
+    pub(super) fn count_request(&self) {
         self.requests.fetch_add(1, Relaxed);
     }
 
-    /// A response of so many bytes, its length not counted.
-    pub(super) fn received(&self, bytes: usize) {
+    /// Counts a response; `bytes` excludes its length prefix.
+    pub(super) fn count_response(&self, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.received_bytes
             .fetch_add(bytes.saturating_add(4), Relaxed);
     }
 
-    pub(super) fn throttled(&self, during: Duration) {
+    pub(super) fn count_throttle(&self, during: Duration) {
         let millis = u64::try_from(during.as_millis()).unwrap_or(u64::MAX);
         self.throttled_ms.fetch_add(millis, Relaxed);
     }
 
-    /// A connection, open for as long as what this gives lives.
-    pub(super) fn connection(&self) -> OpenConnection<'_> {
+    /// Counts a connection as open until the guard is dropped.
+    pub(super) fn open_connection(&self) -> ConnectionGuard<'_> {
         self.connections.fetch_add(1, Relaxed);
-        OpenConnection(self)
+        ConnectionGuard(self)
     }
 
-    pub(super) fn now(&self) -> Traffic {
+    pub(super) fn totals(&self) -> Traffic {
         Traffic {
             requests: self.requests.load(Relaxed),
             received_bytes: self.received_bytes.load(Relaxed),
@@ -48,11 +48,11 @@ impl Counters {
     }
 }
 
-/// A connection that is open.
+/// Keeps a connection counted as open.
 #[derive(Debug)]
-pub(super) struct OpenConnection<'a>(&'a Counters);
+pub(super) struct ConnectionGuard<'a>(&'a TrafficCounters);
 
-impl Drop for OpenConnection<'_> {
+impl Drop for ConnectionGuard<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Relaxed);
     }

@@ -1,69 +1,75 @@
-//! One sweep: metadata, commits, log ends, in this order, so that a live consumer has no negative
-//! lag; each step with a share of the time.
+//! One sweep of a cluster: metadata, then committed offsets, then log-end offsets. In this order a
+//! consumer that commits during the sweep cannot appear to be ahead of the log. Each step gets a
+//! share of the time.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::describe::Describing;
-use super::offset_fetch::{Commit, FetchedOffsets, OffsetFetchQuery, fill};
-use super::topics::TopicCatalog;
-use super::{Inner, commits};
-use crate::kafka::reachability::{Reachability, heard, unheard};
+use super::describe::GroupDescriber;
+use super::offset_fetch::{FetchedOffsets, OffsetFetchQuery, PartitionCommit, fill};
+use super::topics::ClusterMetadata;
+use super::{WireInner, commits};
+use crate::kafka::reachability::{Reachability, classify_answers, unreachable_observation};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupKind;
 use crate::model::kafka::observation::{CommittedColumn, GroupObservation, Observation, Traffic};
 use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::model::units::newtypes::{GroupId, Moment, TopicName};
 
-/// How long the topics found to have commits are taken for all of them.
-const DISCOVERY_LASTS: Duration = Duration::from_secs(30);
+/// How long the discovered topics of a group are used before they are discovered again.
+const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(30);
 
-/// What groups have committed on, as last discovered.
+/// Topics on which groups have commits, as last discovered.
 #[derive(Debug, Default)]
-pub(super) struct Discovered(Mutex<HashMap<GroupId, (Instant, BTreeSet<TopicName>)>>);
+pub(super) struct DiscoveryCache(Mutex<HashMap<GroupId, (Instant, BTreeSet<TopicName>)>>);
 
-impl Discovered {
+impl DiscoveryCache {
     fn all(&self) -> MutexGuard<'_, HashMap<GroupId, (Instant, BTreeSet<TopicName>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, group: &GroupId) -> Option<BTreeSet<TopicName>> {
         match self.all().get(group) {
-            Some((when, topics)) if when.elapsed() < DISCOVERY_LASTS => Some(topics.clone()),
+            Some((when, topics)) if when.elapsed() < DISCOVERY_MAX_AGE => Some(topics.clone()),
             _ => None,
         }
     }
 
-    fn keep(&self, found: impl Iterator<Item = (GroupId, BTreeSet<TopicName>)>) {
+    fn insert(&self, found: impl Iterator<Item = (GroupId, BTreeSet<TopicName>)>) {
         let now = Instant::now();
         let mut all = self.all();
-        all.retain(|_, (when, _)| when.elapsed() < DISCOVERY_LASTS);
+        all.retain(|_, (when, _)| when.elapsed() < DISCOVERY_MAX_AGE);
         all.extend(found.map(|(group, topics)| (group, (now, topics))));
     }
 }
 
-impl Inner {
+impl WireInner {
     pub(super) async fn sweep(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         let started = Moment::now();
-        // A later step gets what earlier ones leave: metadata 2/5 of the time, commits up to 3/5.
+        // Deadlines as shares of the budget: metadata by 2/5, commits by 3/5, descriptions by 4/5.
+        // A step that ends early leaves its time to the later ones.
         let budget = deadline.saturating_duration_since(started.monotonic);
         let by = |fifths: u32| (started.monotonic + budget / 5 * fifths).into();
-        self.let_go(&plan);
-        // The topics to name; none where they are to be discovered.
-        let named: Vec<_> = plan.groups.iter().map(|group| self.named(group)).collect();
+        self.prune_coordinators(&plan);
+        // Topics to request by name; `None` where they must be discovered first.
+        let named: Vec<_> = plan
+            .groups
+            .iter()
+            .map(|group| self.topics_to_name(group))
+            .collect();
         let by_name = named.iter().flatten().flat_map(|topics| topics.iter());
         let by_plan = plan.groups.iter().flat_map(|group| &group.topics);
         let names: BTreeSet<_> = by_name.chain(by_plan).collect();
         let names = names.into_iter().cloned().collect();
-        let (known, is_new) = match self.cluster.topics(&names, by(2)).await {
+        let (known, is_new) = match self.cluster.metadata(&names, by(2)).await {
             Ok(known) => known,
             Err(fault) => {
-                let connection = self.health().silent(&self.bootstrap, Moment::now());
+                let connection = self.health().record_silence(&self.bootstrap, Moment::now());
                 return Observation {
                     traffic: Some(self.traffic()),
-                    ..unheard(self.name.clone(), plan, started, fault, connection)
+                    ..unreachable_observation(self.name.clone(), plan, started, fault, connection)
                 };
             }
         };
@@ -71,7 +77,7 @@ impl Inner {
             .groups
             .iter()
             .zip(named)
-            .map(|(group, named)| asked(group, named, &known))
+            .map(|(group, named)| offset_query(group, named, &known))
             .collect();
         let commits = commits::CommitSweep {
             cluster: &self.cluster,
@@ -79,12 +85,13 @@ impl Inner {
             deadline: by(3),
         };
         let mut found = commits.run().await;
-        // What a group is, is asked before the logs where its offsets depend on it, else beside them.
-        let new = self.due(&asked, &found, false);
+        // Groups of unknown kind are described first, because share groups need another request for
+        // their offsets. Groups of known kind are described while the logs are read.
+        let new = self.groups_to_describe(&asked, &found, false);
         self.describe(new, &known, by(4)).await;
         self.share_offsets(&asked, &mut found, by(4)).await;
-        let (known, unknown) = self.discover(known, &found, by(4)).await;
-        let described = self.due(&asked, &found, true);
+        let (known, unknown) = self.resolve_discovered(known, &found, by(4)).await;
+        let described = self.groups_to_describe(&asked, &found, true);
         let mut groups: Vec<_> = plan
             .groups
             .into_iter()
@@ -92,10 +99,10 @@ impl Inner {
             .map(|(plan, found)| {
                 let committed = match (found, unknown) {
                     (Ok(FetchedOffsets::Named(columns)), _) => Ok(columns),
-                    // Without their partitions nothing can be said of topics that were discovered.
+                    // Discovered topics are useless without their partition counts.
                     (Ok(FetchedOffsets::Discovered(_)), Some(fault)) => Err(fault),
                     (Ok(FetchedOffsets::Discovered(found)), None) => {
-                        Ok(columns(&plan, found, &known))
+                        Ok(discovered_columns(&plan, found, &known))
                     }
                     (Err(fault), _) => Err(fault),
                 };
@@ -106,32 +113,32 @@ impl Inner {
                 }
             })
             .collect();
-        self.remember(&asked, &groups);
+        self.cache_discovered(&asked, &groups);
         let ((topics, moved), ()) = futures::join!(
             self.logs(&known, &groups, &started, deadline),
             self.describe(described, &known, deadline.into()),
         );
-        self.fill_in(&mut groups);
+        self.attach_descriptions(&mut groups);
         if moved {
-            self.cluster.forget_topics();
+            self.cluster.invalidate_topics();
         }
-        let is_silent = match heard(&groups) {
-            Reachability::NothingAsked if !is_new => None,
-            Reachability::Silence if !is_new => {
-                // Only kept metadata speaks for the cluster: a coordinator is gone, or all of it.
-                // New metadata tells.
-                let asked_anew = self
+        let is_silent = match classify_answers(&groups) {
+            Reachability::NotAsked if !is_new => None,
+            Reachability::NoAnswer if !is_new => {
+                // Nobody answered, and the metadata came from the cache: either a coordinator is
+                // down, or the whole cluster. Fetching new metadata tells.
+                let refetched = self
                     .cluster
-                    .refresh(&BTreeSet::new(), deadline.into())
+                    .fetch_metadata(&BTreeSet::new(), deadline.into())
                     .await;
-                if asked_anew.is_err() {
-                    self.cluster.forget_topics();
+                if refetched.is_err() {
+                    self.cluster.invalidate_topics();
                 }
-                Some(asked_anew.is_err())
+                Some(refetched.is_err())
             }
             _ => Some(false),
         };
-        let connection = self.health().after_sweep(is_silent, &self.bootstrap);
+        let connection = self.health().record_sweep(is_silent, &self.bootstrap);
         Observation {
             cluster: self.name.clone(),
             started,
@@ -144,11 +151,11 @@ impl Inner {
     }
 
     fn traffic(&self) -> Traffic {
-        self.cluster.shared.traffic.now()
+        self.cluster.shared.traffic.totals()
     }
 
-    /// What is kept of groups that are in no plan any more does not grow without end.
-    fn let_go(&self, plan: &SweepPlan) {
+    /// Evicts coordinators of groups that left the plan, once they are many.
+    fn prune_coordinators(&self, plan: &SweepPlan) {
         let known = self.cluster.coordinators.len();
         if known > plan.groups.len().saturating_mul(2).saturating_add(1000) {
             let wanted: BTreeSet<_> = plan.groups.iter().map(|group| &group.group).collect();
@@ -158,8 +165,8 @@ impl Inner {
         }
     }
 
-    /// The groups that are to be described, of those that have answered.
-    fn due(
+    /// Groups whose description is due, among those whose coordinator answered.
+    fn groups_to_describe(
         &self,
         asked: &[OffsetFetchQuery],
         found: &[Result<FetchedOffsets, Fault>],
@@ -167,16 +174,16 @@ impl Inner {
     ) -> Vec<GroupId> {
         let heard = asked.iter().zip(found).filter(|(_, found)| found.is_ok());
         let groups = heard.map(|(asked, _)| &asked.group);
-        self.descriptions.due(groups, has_kind)
+        self.descriptions.due_groups(groups, has_kind)
     }
 
     async fn describe(
         &self,
         groups: Vec<GroupId>,
-        known: &TopicCatalog,
+        known: &ClusterMetadata,
         deadline: tokio::time::Instant,
     ) {
-        let describing = Describing {
+        let describing = GroupDescriber {
             cluster: &self.cluster,
             known,
             descriptions: &self.descriptions,
@@ -185,20 +192,21 @@ impl Inner {
         describing.run(groups).await;
     }
 
-    /// Gives every group what is known of it.
-    fn fill_in(&self, groups: &mut [GroupObservation]) {
+    /// Adds the latest description to every group.
+    fn attach_descriptions(&self, groups: &mut [GroupObservation]) {
         for group in groups {
-            let told = self.descriptions.told(&group.plan.group);
+            let told = self.descriptions.latest(&group.plan.group);
             group.description = match (told, &group.committed) {
                 (Some(told), _) => told,
                 (None, Err(fault)) => Err(*fault),
                 (None, Ok(_)) => Err(Fault::NoAnswer),
             };
         }
-        self.descriptions.let_go();
+        self.descriptions.evict_unused();
     }
 
-    /// Replaces the commits of share groups, which have none, by where they stand.
+    /// Replaces the committed offsets of share groups, which have none, by their share-partition
+    /// start offsets.
     async fn share_offsets(
         &self,
         asked: &[OffsetFetchQuery],
@@ -217,9 +225,9 @@ impl Inner {
         }
     }
 
-    /// The topics to ask about by name, which alone tells a forbidden topic from one without a
-    /// commit; `None` where the group's topics are to be discovered.
-    fn named<'p>(&self, plan: &'p GroupPlan) -> Option<Cow<'p, BTreeSet<TopicName>>> {
+    /// Topics to request by name; `None` if the group's topics must be discovered. Only a request
+    /// by name distinguishes a forbidden topic from one without a commit.
+    fn topics_to_name<'p>(&self, plan: &'p GroupPlan) -> Option<Cow<'p, BTreeSet<TopicName>>> {
         if !plan.discover {
             return Some(Cow::Borrowed(&plan.topics));
         }
@@ -228,14 +236,14 @@ impl Inner {
         Some(Cow::Owned(topics))
     }
 
-    /// The topics that groups turned out to have commits on, with their partitions; and why those
-    /// are unknown, where they are.
-    async fn discover(
+    /// Fetches the metadata of discovered topics that is not cached; the fault says why it is
+    /// missing.
+    async fn resolve_discovered(
         &self,
-        known: Arc<TopicCatalog>,
+        known: Arc<ClusterMetadata>,
         found: &[Result<FetchedOffsets, Fault>],
         deadline: tokio::time::Instant,
-    ) -> (Arc<TopicCatalog>, Option<Fault>) {
+    ) -> (Arc<ClusterMetadata>, Option<Fault>) {
         let mut names: BTreeSet<TopicName> = found
             .iter()
             .filter_map(|found| match found {
@@ -243,20 +251,20 @@ impl Inner {
                 _ => None,
             })
             .flatten()
-            .filter(|(name, _)| is_read(name))
-            .map(|(name, _)| known.name(name))
+            .filter(|(name, _)| is_user_topic(name))
+            .map(|(name, _)| known.intern(name))
             .collect();
-        names.retain(|name| known.age(name).is_none());
+        names.retain(|name| known.fetched_at(name).is_none());
         if names.is_empty() {
             return (known, None);
         }
-        match self.cluster.refresh(&names, deadline).await {
+        match self.cluster.fetch_metadata(&names, deadline).await {
             Ok(known) => (known, None),
             Err(fault) => (known, Some(fault)),
         }
     }
 
-    fn remember(&self, asked: &[OffsetFetchQuery], groups: &[GroupObservation]) {
+    fn cache_discovered(&self, asked: &[OffsetFetchQuery], groups: &[GroupObservation]) {
         let found = asked.iter().zip(groups).filter_map(|(asked, group)| {
             let columns = group.committed.as_ref().ok()?;
             asked
@@ -264,19 +272,19 @@ impl Inner {
                 .is_none()
                 .then(|| (asked.group.clone(), columns.keys().cloned().collect()))
         });
-        self.discovered.keep(found);
+        self.discovered.insert(found);
     }
 }
 
-/// Kafka's own topics are nobody's work.
-fn is_read(name: &str) -> bool {
+/// Whether a topic is not one of Kafka's internal topics.
+fn is_user_topic(name: &str) -> bool {
     !name.starts_with("__")
 }
 
-fn asked(
+fn offset_query(
     plan: &GroupPlan,
     named: Option<Cow<'_, BTreeSet<TopicName>>>,
-    known: &TopicCatalog,
+    known: &ClusterMetadata,
 ) -> OffsetFetchQuery {
     let sized = |name: &TopicName| (name.clone(), known.partitions(name));
     OffsetFetchQuery {
@@ -285,13 +293,13 @@ fn asked(
     }
 }
 
-/// The columns of a group that discovers: of the topics in its plan, and of those with a commit.
-fn columns(
+/// Columns of a group with discovery: its planned topics and those with a commit.
+fn discovered_columns(
     plan: &GroupPlan,
-    found: Vec<(String, Vec<Commit>)>,
-    known: &TopicCatalog,
+    found: Vec<(String, Vec<PartitionCommit>)>,
+    known: &ClusterMetadata,
 ) -> BTreeMap<TopicName, CommittedColumn> {
-    // An answer about all topics leaves out what has no commit.
+    // A response about all topics omits partitions without a commit.
     let empty = |name: &TopicName| vec![Ok(None); known.partitions(name)];
     let mut columns: BTreeMap<_, _> = plan
         .topics
@@ -299,8 +307,8 @@ fn columns(
         .map(|name| (name.clone(), empty(name)))
         .collect();
     for (name, commits) in found {
-        let name = known.name(&name);
-        let is_new = is_read(name.as_str()) && known.topic(&name).is_ok();
+        let name = known.intern(&name);
+        let is_new = is_user_topic(name.as_str()) && known.topic(&name).is_ok();
         let has_commit = || commits.iter().any(|(_, committed)| *committed != Ok(None));
         if is_new && has_commit() && !columns.contains_key(&name) {
             columns.insert(name.clone(), empty(&name));

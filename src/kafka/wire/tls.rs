@@ -1,5 +1,5 @@
-//! TLS as librdkafka's `ssl.*` properties ask for it, by rustls. Files are read once; `renewal` has
-//! them read again when they change.
+//! TLS with rustls, configured by librdkafka's `ssl.*` properties. Files are read once;
+//! `credential_reload` reads them again when they change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use rustls::{
 
 use super::options::PropertyReader;
 
-/// TLS, ready for connections.
+/// TLS configuration for connections to brokers.
 pub(super) struct Tls {
     pub(super) config: Arc<ClientConfig>,
-    /// Whether brokers are checked against the system's roots.
+    /// Whether brokers are verified against the system's root certificates.
     pub(super) system_roots: bool,
 }
 
-/// What the properties say of TLS. Holds a secret, hence no `Debug`.
+/// The `ssl.*` properties, parsed. Holds a secret, hence no `Debug`.
 pub(super) struct TlsOptions {
-    /// The authorities that brokers are checked against; the system's where absent.
+    /// Certificate authorities that brokers are verified against; the system's if absent.
     authorities: Option<Pem>,
-    /// Our certificate and its key.
+    /// Client certificate and key.
     identity: Option<(Pem, Pem)>,
-    check: Check,
+    verification: VerificationLevel,
 }
 
-/// A text in PEM form and where it comes from.
+/// A PEM property and its source.
 struct Pem {
     property: &'static str,
     source: PemSource,
@@ -42,14 +42,14 @@ enum PemSource {
     Inline(String),
 }
 
-/// What of a broker's certificate is checked.
+/// How much of a broker's certificate is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Check {
-    /// Who signed it and whose name it bears.
-    Name,
-    /// Who signed it.
-    Signer,
-    Nothing,
+enum VerificationLevel {
+    /// Issuer and host name.
+    Full,
+    /// Issuer only.
+    ChainOnly,
+    None,
 }
 
 impl Pem {
@@ -80,7 +80,7 @@ impl Pem {
         match found {
             Ok(found) if !found.is_empty() => Ok(found),
             _ => Err(format!(
-                "property {}: no certificate in PEM form",
+                "property {}: contains no PEM certificate",
                 self.property
             )),
         }
@@ -88,10 +88,10 @@ impl Pem {
 
     fn key(&self) -> Result<PrivateKeyDer<'static>, String> {
         let text = self.text()?;
-        // Its error may show what it read.
+        // The parser's error might show key material.
         PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
             let property = self.property;
-            format!("property {property}: no unencrypted private key in PEM form")
+            format!("property {property}: contains no unencrypted PEM private key")
         })
     }
 }
@@ -104,39 +104,46 @@ impl TlsOptions {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             (Some(_), None) => {
-                return Err("property ssl.key.location: missing beside a certificate".into());
+                return Err(
+                    "property ssl.key.location: required with ssl.certificate.location".into(),
+                );
             }
             (None, Some(_)) => {
-                return Err("property ssl.certificate.location: missing beside a key".into());
+                return Err(
+                    "property ssl.certificate.location: required with ssl.key.location".into(),
+                );
             }
         };
-        let check = match reader
+        let verification = match reader
             .text("ssl.endpoint.identification.algorithm")
             .unwrap_or("https")
         {
-            _ if !reader.bool("enable.ssl.certificate.verification", true)? => Check::Nothing,
-            "https" => Check::Name,
-            "none" | "" => Check::Signer,
+            _ if !reader.bool("enable.ssl.certificate.verification", true)? => {
+                VerificationLevel::None
+            }
+            "https" => VerificationLevel::Full,
+            "none" | "" => VerificationLevel::ChainOnly,
             _ => {
                 return Err(
-                    "property ssl.endpoint.identification.algorithm: neither https nor none".into(),
+                    "property ssl.endpoint.identification.algorithm: must be https or none".into(),
                 );
             }
         };
         Ok(Self {
-            // librdkafka's word for the system's.
+            // `probe` is librdkafka's name for the system's roots.
             authorities: Pem::read(reader, "ssl.ca.location", "ssl.ca.pem")
                 .filter(|pem| !matches!(&pem.source, PemSource::File(path) if path == "probe")),
             identity,
-            check,
+            verification,
         })
     }
 
-    /// Reads the files; the error names the property.
+    /// Reads the files. The error names the property.
     pub(super) fn load(&self) -> Result<Tls, String> {
         Ok(Tls {
             config: Arc::new(self.config()?),
-            system_roots: self.authorities.is_none() && self.check != Check::Nothing,
+            system_roots: self.authorities.is_none()
+                && self.verification != VerificationLevel::None,
         })
     }
 
@@ -145,8 +152,8 @@ impl TlsOptions {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
-        let verified = if self.check == Check::Nothing {
-            let verifier = Arc::new(Lenient {
+        let verified = if self.verification == VerificationLevel::None {
+            let verifier = Arc::new(RelaxedVerifier {
                 provider,
                 inner: None,
             });
@@ -158,11 +165,11 @@ impl TlsOptions {
             let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
                 .build()
                 .map_err(|error| format!("property ssl.ca.location: {error}"))?;
-            if self.check == Check::Name {
+            if self.verification == VerificationLevel::Full {
                 builder.with_webpki_verifier(inner)
             } else {
                 let inner = Some(inner);
-                let verifier = Arc::new(Lenient { provider, inner });
+                let verifier = Arc::new(RelaxedVerifier { provider, inner });
                 builder
                     .dangerous()
                     .with_custom_certificate_verifier(verifier)
@@ -179,12 +186,13 @@ impl TlsOptions {
     fn roots(&self) -> Result<RootCertStore, String> {
         let mut roots = RootCertStore::empty();
         let Some(authorities) = &self.authorities else {
-            // Some of a system's may be unreadable; that none is left is found out below.
+            // Individual system roots may be unreadable; only having none is an error.
             let found = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
                 return Err(
-                    "property ssl.ca.location: missing, and the system has no roots".into(),
+                    "property ssl.ca.location: not set, and the system has no root certificates"
+                        .into(),
                 );
             }
             return Ok(roots);
@@ -198,15 +206,15 @@ impl TlsOptions {
     }
 }
 
-/// Checks less of a broker's certificate than it should, because the properties ask for that.
+/// A verifier that skips checks which the properties turn off.
 #[derive(Debug)]
-struct Lenient {
+struct RelaxedVerifier {
     provider: Arc<CryptoProvider>,
-    /// Checks who signed; absent where nothing is checked.
+    /// Verifies the issuer; `None` if nothing is verified.
     inner: Option<Arc<WebPkiServerVerifier>>,
 }
 
-impl ServerCertVerifier for Lenient {
+impl ServerCertVerifier for RelaxedVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -219,7 +227,7 @@ impl ServerCertVerifier for Lenient {
             return Ok(ServerCertVerified::assertion());
         };
         match inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // The name is the last thing that is checked: all else was right.
+            // rustls checks the name last, so everything else was valid.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),

@@ -1,4 +1,4 @@
-//! TopicCatalog and their leaders, from `Metadata`.
+//! Topic and broker metadata, from `Metadata`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,42 +12,41 @@ use tokio::time::Instant;
 
 use super::address::Address;
 use super::broker::Broker;
-use super::cluster::few;
+use super::cluster::has_room;
 use super::cursor::Malformed;
 use super::responses::{self, TopicEntry};
-use super::versions::ApiVersions;
+use super::versions::ApiKey;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::{TopicId, TopicName};
 
-/// Who leads a partition, and since which election (KIP-320).
+/// A partition's leader and its leader epoch (KIP-320).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PartitionLeader {
     pub(super) node: i32,
     pub(super) epoch: i32,
 }
 
-/// A topic.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Topic {
+pub(super) struct TopicMetadata {
     pub(super) id: Option<TopicId>,
-    /// By partition; `None` where nobody leads it.
+    /// By partition; `None` for a partition without a leader.
     pub(super) leaders: Vec<Option<PartitionLeader>>,
 }
 
-/// What is known of a topic, and since when.
-type CatalogState = (Instant, Result<Arc<Topic>, Fault>);
+/// When a topic was fetched, and the result.
+type CachedTopic = (Instant, Result<Arc<TopicMetadata>, Fault>);
 
-/// The cluster's brokers, and some of its topics.
+/// The cluster's brokers and the topics fetched so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TopicCatalog {
+pub(super) struct ClusterMetadata {
     pub(super) fetched: Option<Instant>,
     pub(super) nodes: BTreeMap<i32, Address>,
-    all: BTreeMap<TopicName, CatalogState>,
+    all: BTreeMap<TopicName, CachedTopic>,
 }
 
-impl TopicCatalog {
-    pub(super) fn topic(&self, name: &TopicName) -> Result<&Arc<Topic>, Fault> {
+impl ClusterMetadata {
+    pub(super) fn topic(&self, name: &TopicName) -> Result<&Arc<TopicMetadata>, Fault> {
         match self.all.get(name) {
             Some((_, Ok(topic))) => Ok(topic),
             Some((_, Err(fault))) => Err(*fault),
@@ -55,8 +54,8 @@ impl TopicCatalog {
         }
     }
 
-    /// The name as it is kept already, so that columns share it.
-    pub(super) fn name(&self, name: &str) -> TopicName {
+    /// Returns the cached instance of a name, so that columns share one allocation.
+    pub(super) fn intern(&self, name: &str) -> TopicName {
         self.all
             .get_key_value(name)
             .map_or_else(|| TopicName::from(name), |(kept, _)| kept.clone())
@@ -66,29 +65,29 @@ impl TopicCatalog {
         self.topic(name).map_or(0, |topic| topic.leaders.len())
     }
 
-    /// When the topic was asked about.
-    pub(super) fn age(&self, name: &TopicName) -> Option<Instant> {
+    /// When the topic was fetched.
+    pub(super) fn fetched_at(&self, name: &TopicName) -> Option<Instant> {
         self.all.get(name).map(|(at, _)| *at)
     }
 
-    /// A topic that was asked for is missing, unless the answer names it.
-    pub(super) fn missing(&mut self, name: &TopicName, asked: Instant) {
+    /// Marks a requested topic as missing, unless the response contained it.
+    pub(super) fn insert_missing(&mut self, name: &TopicName, asked: Instant) {
         if !self.all.contains_key(name) {
             self.all
                 .insert(name.clone(), (asked, Err(Fault::TopicMissing)));
         }
     }
 
-    /// Only the brokers of these.
-    pub(super) fn without_topics(&self) -> TopicCatalog {
-        TopicCatalog {
+    /// The brokers without any topics.
+    pub(super) fn without_topics(&self) -> ClusterMetadata {
+        ClusterMetadata {
             nodes: self.nodes.clone(),
-            ..TopicCatalog::default()
+            ..ClusterMetadata::default()
         }
     }
 
-    /// Takes over what the older one knows and this one does not, up to an age.
-    pub(super) fn keep_from(&mut self, older: &TopicCatalog, age: Duration) {
+    /// Adds the topics of `older` that this metadata lacks, up to an age.
+    pub(super) fn merge_older(&mut self, older: &ClusterMetadata, age: Duration) {
         for (name, known) in &older.all {
             if known.0.elapsed() < age && !self.all.contains_key(name) {
                 self.all.insert(name.clone(), known.clone());
@@ -97,14 +96,17 @@ impl TopicCatalog {
     }
 }
 
-/// Asks about these topics. Below version 4 a question for a name may create the topic, so there
-/// all are asked for.
-pub(super) async fn ask(
+/// Requests these topics. Below version 4 a request by name may create the topic, so all topics are
+/// requested there.
+pub(super) async fn request(
     broker: &Broker,
     wanted: &BTreeSet<TopicName>,
     deadline: Instant,
 ) -> Result<(i16, Bytes), Fault> {
-    let version = broker.versions(deadline).await?.of(ApiVersions::Metadata)?;
+    let version = broker
+        .versions(deadline)
+        .await?
+        .highest_common(ApiKey::Metadata)?;
     let named = |name: &TopicName| {
         let name = StrBytes::from_string(name.as_str().to_owned());
         MetadataRequestTopic::default().with_name(Some(name.into()))
@@ -117,18 +119,22 @@ pub(super) async fn ask(
             .with_allow_auto_topic_creation(false),
     };
     let body = broker
-        .ask(ApiVersions::Metadata, version, &request, deadline)
+        .send_request(ApiKey::Metadata, version, &request, deadline)
         .await?;
     Ok((version, body))
 }
 
-/// Reads the answer.
-pub(super) fn read(body: &[u8], version: i16, asked: Instant) -> Result<TopicCatalog, Malformed> {
+/// Decodes the response.
+pub(super) fn decode(
+    body: &[u8],
+    version: i16,
+    asked: Instant,
+) -> Result<ClusterMetadata, Malformed> {
     let found = responses::metadata(body, version)?;
     let mut nodes = BTreeMap::new();
     for broker in &found.brokers {
         if let Some(address) = Address::advertised(broker.host, broker.port)
-            && few(&nodes)
+            && has_room(&nodes)
         {
             nodes.insert(broker.id, address);
         }
@@ -137,16 +143,16 @@ pub(super) fn read(body: &[u8], version: i16, asked: Instant) -> Result<TopicCat
         let name = TopicName::from(entry.name?);
         Some((name, (asked, topic(entry).map(Arc::new))))
     });
-    Ok(TopicCatalog {
+    Ok(ClusterMetadata {
         fetched: Some(asked),
         nodes,
         all: all.collect(),
     })
 }
 
-fn topic(entry: &TopicEntry<'_>) -> Result<Topic, Fault> {
+fn topic(entry: &TopicEntry<'_>) -> Result<TopicMetadata, Fault> {
     match entry.code {
-        // A partition without a leader is the partition's trouble.
+        // A missing leader is a fault of its partition, not of the topic.
         codes::NONE | codes::LEADER_NOT_AVAILABLE => {}
         codes::UNKNOWN_TOPIC_OR_PARTITION => return Err(Fault::TopicMissing),
         code => return Err(codes::fault_of(i32::from(code))),
@@ -167,8 +173,8 @@ fn topic(entry: &TopicEntry<'_>) -> Result<Topic, Fault> {
             *slot = (found.leader >= 0).then_some(leader);
         }
     }
-    Ok(Topic {
-        // All zeros where the broker has none.
+    Ok(TopicMetadata {
+        // Brokers without topic IDs send zeros.
         id: entry.id.filter(|id| *id != [0; 16]).map(TopicId),
         leaders,
     })

@@ -1,5 +1,5 @@
-//! What was found out a short while ago: bounded in number and in time, keyed by digests, so that
-//! neither long names nor tokens stay in memory.
+//! A cache bounded in size and age. Keys are digests, so that neither long names nor tokens stay in
+//! memory.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,17 +8,18 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-/// What is remembered at most.
-const MOST: usize = 4096;
+/// Maximum number of entries.
+const MAX_ENTRIES: usize = 4096;
 
-/// A digest of what was asked.
+/// Digest of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CacheKey([u8; 32]);
 
 impl CacheKey {
-    /// The digest of these parts, in this order, each told from its neighbours.
-    pub(super) fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut key = KeyParts::default();
+    /// Digest of the parts in order. Part lengths are included, so moving a boundary changes the
+    /// digest.
+    pub(super) fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut key = KeyBuilder::default();
         for part in parts {
             key.add(part);
         }
@@ -26,54 +27,59 @@ impl CacheKey {
     }
 }
 
-/// A key in the making, for who has its parts one after the other.
+/// Builds a key from parts.
 #[derive(Debug, Default)]
-pub(super) struct KeyParts(Sha256);
+pub(super) struct KeyBuilder(Sha256);
 
-impl KeyParts {
-    /// The next part.
+impl KeyBuilder {
+    /// Adds a part.
     pub(super) fn add(&mut self, part: impl AsRef<[u8]>) {
         let part = part.as_ref();
         self.0.update(part.len().to_be_bytes());
         self.0.update(part);
     }
 
-    /// The digest of all of them.
+    /// Returns the key.
     pub(super) fn finish(self) -> CacheKey {
         CacheKey(self.0.finalize().into())
     }
 }
 
-/// Values that hold for a time.
+/// Cached values that expire.
 #[derive(Debug)]
 pub(super) struct Cache<V> {
-    lasts: Duration,
+    max_age: Duration,
     entries: Mutex<HashMap<CacheKey, (Instant, V)>>,
 }
 
 impl<V: Clone> Cache<V> {
-    pub(super) fn new(lasts: Duration) -> Self {
+    pub(super) fn new(max_age: Duration) -> Self {
         Self {
-            lasts,
+            max_age,
             entries: Mutex::new(HashMap::new()),
         }
     }
 
-    /// The value of a key, made where there is none or only one that is too old.
-    pub(super) fn get_or_make(&self, key: CacheKey, now: Instant, make: impl FnOnce() -> V) -> V {
+    /// Returns the value of a key, created by `make` if it is missing or expired.
+    pub(super) fn get_or_insert_with(
+        &self,
+        key: CacheKey,
+        now: Instant,
+        make: impl FnOnce() -> V,
+    ) -> V {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let holds = |made: &Instant| now.saturating_duration_since(*made) < self.lasts;
+        let holds = |made: &Instant| now.saturating_duration_since(*made) < self.max_age;
         if let Some((made, value)) = entries.get(&key)
             && holds(made)
         {
             return value.clone();
         }
-        if entries.len() >= MOST && !entries.contains_key(&key) {
+        if entries.len() >= MAX_ENTRIES && !entries.contains_key(&key) {
             entries.retain(|_, (made, _)| holds(made));
-            // As many who ask at once as that: the oldest tenth goes, so that this is rare.
-            if entries.len() >= MOST {
+            // All entries are fresh: drop the oldest tenth at once, so that this rarely happens.
+            if entries.len() >= MAX_ENTRIES {
                 let mut ages: Vec<Instant> = entries.values().map(|(made, _)| *made).collect();
-                let (_, tenth, _) = ages.select_nth_unstable(MOST / 10);
+                let (_, tenth, _) = ages.select_nth_unstable(MAX_ENTRIES / 10);
                 let tenth = *tenth;
                 entries.retain(|_, (made, _)| *made > tenth);
             }
@@ -94,7 +100,7 @@ mod tests {
     use super::*;
 
     fn key(n: usize) -> CacheKey {
-        CacheKey::of([&n.to_be_bytes()[..]])
+        CacheKey::digest([&n.to_be_bytes()[..]])
     }
 
     #[test]
@@ -102,7 +108,7 @@ mod tests {
         let cache = Cache::new(Duration::from_secs(10));
         let began = Instant::now();
         let after = |seconds, value| {
-            cache.get_or_make(key(1), began + Duration::from_secs(seconds), || value)
+            cache.get_or_insert_with(key(1), began + Duration::from_secs(seconds), || value)
         };
         assert_eq!(after(0, "first"), "first");
         assert_eq!(after(9, "second"), "first");
@@ -114,24 +120,28 @@ mod tests {
     fn is_bounded_whatever_is_asked() {
         let cache = Cache::new(Duration::from_secs(10));
         let began = Instant::now();
-        for n in 0..3 * MOST {
+        for n in 0..3 * MAX_ENTRIES {
             let now = began + Duration::from_millis(u64::try_from(n).unwrap() / 10);
-            cache.get_or_make(key(n), now, || n);
-            assert!(cache.len() <= MOST);
+            cache.get_or_insert_with(key(n), now, || n);
+            assert!(cache.len() <= MAX_ENTRIES);
         }
         // All at the same moment, too.
-        for n in 0..2 * MOST {
-            cache.get_or_make(key(n), began + Duration::from_secs(60), || n);
-            assert!(cache.len() <= MOST);
+        for n in 0..2 * MAX_ENTRIES {
+            cache.get_or_insert_with(key(n), began + Duration::from_secs(60), || n);
+            assert!(cache.len() <= MAX_ENTRIES);
         }
         // The latest is there.
-        let last = cache.get_or_make(key(2 * MOST - 1), began + Duration::from_secs(61), || 0);
-        assert_eq!(last, 2 * MOST - 1);
+        let last = cache.get_or_insert_with(
+            key(2 * MAX_ENTRIES - 1),
+            began + Duration::from_secs(61),
+            || 0,
+        );
+        assert_eq!(last, 2 * MAX_ENTRIES - 1);
     }
 
     #[test]
     fn parts_are_told_apart() {
-        let of = |parts: &[&str]| CacheKey::of(parts.iter().map(|p| p.as_bytes()));
+        let of = |parts: &[&str]| CacheKey::digest(parts.iter().map(|p| p.as_bytes()));
         assert_eq!(of(&["a", "b"]), of(&["a", "b"]));
         for other in [&["ab", ""][..], &["", "ab"], &["ab"], &["b", "a"]] {
             assert_ne!(of(&["a", "b"]), of(other), "{other:?}");

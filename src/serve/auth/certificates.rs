@@ -1,6 +1,6 @@
-//! Whom a client certificate makes known: the front proxy, which speaks for others, or a user of
-//! the cluster. The two have authorities of their own, each checked by itself: a user's
-//! certificate must never pass for the front proxy's.
+//! Identifies callers by client certificate: the front proxy, which names the user in headers, or a
+//! user of the cluster. Each has its own certificate authority and is verified separately, since a
+//! user's certificate must never pass for the front proxy's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,40 +21,41 @@ use super::cache::{Cache, CacheKey};
 use crate::authentication::access::{Caller, ClusterTrust, FrontProxyTrust};
 use crate::serve::tls;
 
-/// How long a certificate that was checked is not checked again. Checking costs as much as some
-/// hundred answers.
-const CHECKED_LASTS: Duration = Duration::from_secs(10);
+/// How long a verified certificate is not verified again; verifying costs as much as some hundred
+/// responses.
+const VERIFIED_MAX_AGE: Duration = Duration::from_secs(10);
 
-/// Whose certificate it is.
+/// Owner of a verified certificate.
 #[derive(Clone, Debug)]
-enum Bearer {
+enum CertificateOwner {
     FrontProxy,
     User(Arc<Caller>),
 }
 
-/// The certificates that a client presented at TLS, at least one, its own first. Not verified.
+/// The certificate chain that a client presented in the TLS handshake, not empty, its own
+/// certificate first. Not verified.
 #[derive(Debug)]
-pub(in crate::serve) struct Presented {
+pub(in crate::serve) struct PresentedChain {
     chain: Vec<CertificateDer<'static>>,
-    /// Made once for all requests of a connection.
+    /// Computed once for all requests of a connection.
     key: CacheKey,
 }
 
-impl Presented {
+impl PresentedChain {
     pub(in crate::serve) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
-        let key = CacheKey::of(chain.iter().map(AsRef::as_ref));
+        let key = CacheKey::digest(chain.iter().map(AsRef::as_ref));
         Self { chain, key }
     }
 }
 
-/// A cluster's trust, ready to verify with.
+/// Verifies client certificates against the authorities that the cluster trusts.
 #[derive(Debug)]
-pub(super) struct Certificates {
+pub(super) struct CertificateVerifier {
     front_proxy: Option<FrontProxy>,
     users: Option<Arc<dyn ClientCertVerifier>>,
-    /// Whether an authority that was published holds no certificate that can be read.
-    is_spoilt: bool,
-    checked: Cache<Result<Bearer, Unauthenticated>>,
+    /// Whether a published authority contains no valid certificate.
+    has_unreadable_ca: bool,
+    checked: Cache<Result<CertificateOwner, Unauthenticated>>,
 }
 
 #[derive(Debug)]
@@ -67,37 +68,37 @@ struct FrontProxy {
     extra_prefixes: Vec<String>,
 }
 
-impl Certificates {
+impl CertificateVerifier {
     pub(super) fn new(trust: &ClusterTrust) -> Self {
         let front_proxy = trust.front_proxy.as_ref().map(FrontProxy::new);
         let users = trust.client_ca_pem.as_deref().map(verifier);
         Self {
-            is_spoilt: matches!(front_proxy, Some(None)) || matches!(users, Some(None)),
+            has_unreadable_ca: matches!(front_proxy, Some(None)) || matches!(users, Some(None)),
             front_proxy: front_proxy.flatten(),
             users: users.flatten(),
-            checked: Cache::new(CHECKED_LASTS),
+            checked: Cache::new(VERIFIED_MAX_AGE),
         }
     }
 
-    /// Who asks, by the certificates that the client presented.
+    /// Identifies the caller by the presented certificates.
     pub(super) fn caller(
         &self,
-        presented: &Presented,
+        presented: &PresentedChain,
         headers: &HeaderMap,
     ) -> Result<Arc<Caller>, Unauthenticated> {
-        let Presented { chain, key } = presented;
-        let bearer = self
+        let PresentedChain { chain, key } = presented;
+        let owner = self
             .checked
-            .get_or_make(*key, Instant::now(), || self.bearer(chain))?;
-        match (bearer, &self.front_proxy) {
-            (Bearer::User(caller), _) => Ok(caller),
-            (Bearer::FrontProxy, Some(proxy)) => proxy.caller(headers).map(Arc::new),
-            (Bearer::FrontProxy, None) => Err(Unauthenticated::UntrustedCertificate),
+            .get_or_insert_with(*key, Instant::now(), || self.owner(chain))?;
+        match (owner, &self.front_proxy) {
+            (CertificateOwner::User(caller), _) => Ok(caller),
+            (CertificateOwner::FrontProxy, Some(proxy)) => proxy.caller(headers).map(Arc::new),
+            (CertificateOwner::FrontProxy, None) => Err(Unauthenticated::UntrustedCertificate),
         }
     }
 
-    fn bearer(&self, chain: &[CertificateDer<'_>]) -> Result<Bearer, Unauthenticated> {
-        let mut refused = if self.is_spoilt {
+    fn owner(&self, chain: &[CertificateDer<'_>]) -> Result<CertificateOwner, Unauthenticated> {
+        let mut refused = if self.has_unreadable_ca {
             Unauthenticated::TrustUnreadable
         } else {
             Unauthenticated::UntrustedCertificate
@@ -106,16 +107,17 @@ impl Certificates {
             && verify(&*proxy.verifier, chain)
         {
             if proxy.allows(chain) {
-                return Ok(Bearer::FrontProxy);
+                return Ok(CertificateOwner::FrontProxy);
             }
             refused = Unauthenticated::NameNotAllowed;
         }
-        // Where one authority signs both, whoever is not the front proxy may still be a user.
+        // One authority may sign both kinds; a certificate with another name than the front proxy's
+        // may still be a user's.
         if let Some(users) = &self.users
             && verify(&**users, chain)
         {
             return match user(chain) {
-                Some(caller) => Ok(Bearer::User(Arc::new(caller))),
+                Some(caller) => Ok(CertificateOwner::User(Arc::new(caller))),
                 None => Err(Unauthenticated::NamelessCertificate),
             };
         }
@@ -141,7 +143,7 @@ fn verify(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>]) -> bo
         .is_ok()
 }
 
-/// The user that a certificate names: its common name, with its organisations as groups.
+/// The user in a certificate: common name, with organizations as groups.
 fn user(chain: &[CertificateDer<'_>]) -> Option<Caller> {
     let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
     let subject = leaf.subject();
@@ -151,7 +153,7 @@ fn user(chain: &[CertificateDer<'_>]) -> Option<Caller> {
         groups: groups.filter_map(Result::ok).map(str::to_owned).collect(),
         ..Caller::default()
     };
-    Some(caller.known())
+    Some(caller.with_implied_group())
 }
 
 fn common_name<'a>(leaf: &'a X509Certificate<'_>) -> Option<&'a str> {
@@ -206,10 +208,11 @@ impl FrontProxy {
                 .collect(),
             extra: self.extra(headers),
         };
-        Ok(caller.known())
+        Ok(caller.with_implied_group())
     }
 
-    /// What else the front proxy tells: the rest of a header's name, escaped as in a URL, is a key.
+    /// The extra fields sent by the front proxy: the rest of the header name, percent-decoded, is
+    /// the key.
     fn extra(&self, headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
         let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in headers {

@@ -1,7 +1,7 @@
-//! Cache of reviews: each question is asked once and its answer is kept for ten seconds.
+//! Token and access reviews by the cluster, cached for ten seconds.
 //!
-//! When the API server fails, what is remembered goes on to hold for its time; beyond it nobody is
-//! let in on a guess.
+//! If the API server fails, cached answers stay valid for their time; after that, requests fail
+//! instead of being guessed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,76 +10,87 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::cache::{Cache, CacheKey, KeyParts};
+use super::cache::{Cache, CacheKey, KeyBuilder};
 use crate::authentication::access::{Action, Caller, Object};
 use crate::authentication::{Authenticator, ReviewError};
 use crate::telemetry::api::{ReviewAnswered, ReviewsFailing, ReviewsRestored};
 
-/// How long an answer holds, a refusal as well as a consent.
-const LASTS: Duration = Duration::from_secs(10);
+/// How long an answer is cached, positive or negative.
+const MAX_AGE: Duration = Duration::from_secs(10);
 
-/// How long somebody waits for an answer, also for one that another has asked for.
-const WITHIN: Duration = Duration::from_millis(2500);
+/// How long a request waits for a review, including one started by another request.
+const TIMEOUT: Duration = Duration::from_millis(2500);
 
-/// Questions to the API server at the same time at most, of each kind.
-const AT_ONCE: usize = 32;
+/// Maximum concurrent reviews of each kind.
+const MAX_CONCURRENT: usize = 32;
 
 type ReviewCache<V> = Cache<Arc<OnceCell<V>>>;
 
-/// The cluster's answers.
+/// Reviews with a cache.
 #[derive(Debug)]
-pub(super) struct Reviews {
+pub(super) struct CachedReviews {
     reviewer: Arc<dyn Authenticator>,
     tokens: ReviewCache<Option<Arc<Caller>>>,
-    token_places: Semaphore,
+    token_permits: Semaphore,
     actions: ReviewCache<bool>,
-    action_places: Semaphore,
+    action_permits: Semaphore,
     failing: AtomicBool,
 }
 
-impl Reviews {
+impl CachedReviews {
     pub(super) fn new(reviewer: Arc<dyn Authenticator>) -> Self {
         Self {
             reviewer,
-            tokens: Cache::new(LASTS),
-            token_places: Semaphore::new(AT_ONCE),
-            actions: Cache::new(LASTS),
-            action_places: Semaphore::new(AT_ONCE),
+            tokens: Cache::new(MAX_AGE),
+            token_permits: Semaphore::new(MAX_CONCURRENT),
+            actions: Cache::new(MAX_AGE),
+            action_permits: Semaphore::new(MAX_CONCURRENT),
             failing: AtomicBool::new(false),
         }
     }
 
-    /// Whose token it is; `None` where it is nobody's.
-    pub(super) async fn who(&self, token: &str) -> Result<Option<Arc<Caller>>, ReviewError> {
-        let key = CacheKey::of([token.as_bytes()]);
-        let answer = self.tokens.get_or_make(key, Instant::now(), Arc::default);
-        self.ask("token", &answer, &self.token_places, || async {
-            let caller = self.reviewer.who(token.to_owned()).await?;
-            Ok(caller.map(|caller| Arc::new(caller.known())))
+    /// Reviews a token; `None` if the cluster rejects it.
+    pub(super) async fn authenticate(
+        &self,
+        token: &str,
+    ) -> Result<Option<Arc<Caller>>, ReviewError> {
+        let key = CacheKey::digest([token.as_bytes()]);
+        let answer = self
+            .tokens
+            .get_or_insert_with(key, Instant::now(), Arc::default);
+        self.get_or_review("token", &answer, &self.token_permits, || async {
+            let caller = self.reviewer.authenticate(token.to_owned()).await?;
+            Ok(caller.map(|caller| Arc::new(caller.with_implied_group())))
         })
         .await
     }
 
-    /// By what the cluster knows this daemon.
-    pub(super) async fn own_name(&self) -> Result<String, ReviewError> {
-        self.reviewer.own_name().await
+    /// This daemon's user name in the cluster.
+    pub(super) async fn self_subject(&self) -> Result<String, ReviewError> {
+        self.reviewer.self_subject().await
     }
 
-    /// Whether the caller may do this.
-    pub(super) async fn may(&self, caller: &Caller, action: &Action) -> Result<bool, ReviewError> {
+    /// Whether the caller may perform the action.
+    pub(super) async fn authorize(
+        &self,
+        caller: &Caller,
+        action: &Action,
+    ) -> Result<bool, ReviewError> {
         let key = action_key(caller, action);
-        let answer = self.actions.get_or_make(key, Instant::now(), Arc::default);
-        self.ask("access", &answer, &self.action_places, || {
-            self.reviewer.may(caller.clone(), action.clone())
+        let answer = self
+            .actions
+            .get_or_insert_with(key, Instant::now(), Arc::default);
+        self.get_or_review("access", &answer, &self.action_permits, || {
+            self.reviewer.authorize(caller.clone(), action.clone())
         })
         .await
     }
 
-    async fn ask<V, F>(
+    async fn get_or_review<V, F>(
         &self,
         kind: &'static str,
         answer: &OnceCell<V>,
-        places: &Semaphore,
+        permits: &Semaphore,
         ask: impl Fn() -> F,
     ) -> Result<V, ReviewError>
     where
@@ -90,21 +101,21 @@ impl Reviews {
             return Ok(known.clone());
         }
         let first = || async {
-            let _place = places.try_acquire().map_err(|_| ReviewError::Busy)?;
+            let _permit = permits.try_acquire().map_err(|_| ReviewError::Busy)?;
             let answered = ask().await;
-            self.note(kind, answered.as_ref().err().copied());
+            self.record_outcome(kind, answered.as_ref().err().copied());
             answered
         };
-        // Others who ask the same meanwhile wait for the first one's answer. Rare and large: boxed, so
-        // that who is known need not make room for it.
-        let answered = timeout(WITHIN, answer.get_or_try_init(first));
+        // Concurrent requests for the same review wait for the first one (single flight). The
+        // future is large and rarely needed, so it is boxed to keep the common path small.
+        let answered = timeout(TIMEOUT, answer.get_or_try_init(first));
         match Box::pin(answered).await {
             Ok(answered) => answered.cloned(),
             Err(_) => Err(ReviewError::NoAnswer),
         }
     }
 
-    fn note(&self, kind: &'static str, error: Option<ReviewError>) {
+    fn record_outcome(&self, kind: &'static str, error: Option<ReviewError>) {
         ReviewAnswered {
             kind,
             outcome: error.map_or("answered", ReviewError::label),
@@ -120,11 +131,11 @@ impl Reviews {
 }
 
 fn action_key(caller: &Caller, action: &Action) -> CacheKey {
-    let mut key = KeyParts::default();
+    let mut key = KeyBuilder::default();
     key.add(&caller.user);
     key.add(&caller.uid);
     key.add(action.verb);
-    // A part that no object has tells lists of different lengths apart.
+    // The kind and the list lengths keep different objects from having the same parts.
     match &action.object {
         Object::Resource {
             group,
@@ -149,7 +160,7 @@ fn action_key(caller: &Caller, action: &Action) -> CacheKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::auth::testing::Pretended;
+    use crate::serve::auth::testing::FakeAuthenticator;
 
     fn caller(user: &str) -> Caller {
         Caller {
@@ -167,14 +178,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_holds_for_ten_seconds_also_while_the_server_fails() {
-        let server = Arc::new(Pretended::default());
-        let reviews = Reviews::new(server.clone());
+        let server = Arc::new(FakeAuthenticator::default());
+        let reviews = CachedReviews::new(server.clone());
         server.allow("mary", "get", "/a");
-        let may = async |user: &str, at: &str| reviews.may(&caller(user), &path(at)).await;
+        let may = async |user: &str, at: &str| reviews.authorize(&caller(user), &path(at)).await;
         assert_eq!(may("mary", "/a").await, Ok(true));
         assert_eq!(may("mary", "/b").await, Ok(false));
         assert_eq!(may("john", "/a").await, Ok(false));
-        assert_eq!(server.asked(), 3);
+        assert_eq!(server.call_count(), 3);
         server.fail(Some(ReviewError::Refused(500)));
         tokio::time::advance(Duration::from_millis(9_900)).await;
         assert_eq!(may("mary", "/a").await, Ok(true));
@@ -189,47 +200,47 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_changes_is_seen_after_ten_seconds() {
-        let server = Arc::new(Pretended::default());
-        let reviews = Reviews::new(server.clone());
-        assert_eq!(reviews.may(&caller("m"), &path("/")).await, Ok(false));
+        let server = Arc::new(FakeAuthenticator::default());
+        let reviews = CachedReviews::new(server.clone());
+        assert_eq!(reviews.authorize(&caller("m"), &path("/")).await, Ok(false));
         server.allow("m", "get", "/");
-        assert_eq!(reviews.may(&caller("m"), &path("/")).await, Ok(false));
-        tokio::time::advance(LASTS).await;
-        assert_eq!(reviews.may(&caller("m"), &path("/")).await, Ok(true));
+        assert_eq!(reviews.authorize(&caller("m"), &path("/")).await, Ok(false));
+        tokio::time::advance(MAX_AGE).await;
+        assert_eq!(reviews.authorize(&caller("m"), &path("/")).await, Ok(true));
     }
 
     #[tokio::test(start_paused = true)]
     async fn many_who_ask_the_same_at_once_ask_once() {
-        let server = Arc::new(Pretended::default());
+        let server = Arc::new(FakeAuthenticator::default());
         server.slow(Duration::from_millis(100));
         server.token("good", "mary");
-        let reviews = Reviews::new(server.clone());
-        let asked = (0..100).map(|_| reviews.who("good"));
+        let reviews = CachedReviews::new(server.clone());
+        let asked = (0..100).map(|_| reviews.authenticate("good"));
         for who in futures::future::join_all(asked).await {
             let mary = who.unwrap().unwrap();
             assert_eq!((&*mary.user, mary.groups.len()), ("mary", 1));
         }
-        assert_eq!(server.asked(), 1);
+        assert_eq!(server.call_count(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_long_and_not_too_many_at_once() {
-        let server = Arc::new(Pretended::default());
+        let server = Arc::new(FakeAuthenticator::default());
         server.slow(Duration::from_secs(3600));
-        let reviews = Reviews::new(server.clone());
+        let reviews = CachedReviews::new(server.clone());
         let began = Instant::now();
-        let tokens: Vec<String> = (0..AT_ONCE + 5).map(|n| format!("t{n}")).collect();
-        let asked = tokens.iter().map(|token| reviews.who(token));
+        let tokens: Vec<String> = (0..MAX_CONCURRENT + 5).map(|n| format!("t{n}")).collect();
+        let asked = tokens.iter().map(|token| reviews.authenticate(token));
         let found = futures::future::join_all(asked).await;
         let busy = found.iter().filter(|f| **f == Err(ReviewError::Busy));
         assert_eq!(busy.count(), 5);
         let silent = found.iter().filter(|f| **f == Err(ReviewError::NoAnswer));
-        assert_eq!(silent.count(), AT_ONCE);
-        assert_eq!(began.elapsed(), WITHIN);
-        // Questions of the other kind have places of their own, and the places come free.
+        assert_eq!(silent.count(), MAX_CONCURRENT);
+        assert_eq!(began.elapsed(), TIMEOUT);
+        // Questions of the other kind have permits of their own, and the permits come free.
         server.slow(Duration::ZERO);
-        assert_eq!(reviews.may(&caller("m"), &path("/")).await, Ok(false));
-        assert_eq!(reviews.who("t99").await, Ok(None));
+        assert_eq!(reviews.authorize(&caller("m"), &path("/")).await, Ok(false));
+        assert_eq!(reviews.authenticate("t99").await, Ok(None));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use axum::http::HeaderName;
 use rustls::pki_types::CertificateDer;
 
-use super::testing::Pretended;
+use super::testing::FakeAuthenticator;
 use super::*;
 use crate::authentication::access::{ANONYMOUS, AUTHENTICATED, FrontProxyTrust, UNAUTHENTICATED};
 use crate::serve::tls::testing::Issuer;
@@ -27,16 +27,16 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 /// A cluster in which the token `good` is Tom's.
 struct Rig {
     trust: watch::Sender<Option<ClusterTrust>>,
-    server: Arc<Pretended>,
-    access: Access,
+    server: Arc<FakeAuthenticator>,
+    access: AccessControl,
 }
 
 impl Rig {
     fn new(trust: Option<ClusterTrust>) -> Self {
-        let server = Arc::new(Pretended::default());
+        let server = Arc::new(FakeAuthenticator::default());
         server.token("good", "tom");
         let (sender, receiver) = watch::channel(trust);
-        let access = Access::new(AuthMode::Kubernetes {
+        let access = AccessControl::new(RequestAuth::Kubernetes {
             trust: receiver,
             reviewer: server.clone(),
         });
@@ -53,7 +53,7 @@ impl Rig {
         pairs: &[(&'static str, &str)],
     ) -> Result<Arc<Caller>, Unauthenticated> {
         let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
-        let presented = (!chain.is_empty()).then(|| Presented::new(chain));
+        let presented = (!chain.is_empty()).then(|| PresentedChain::new(chain));
         let headers = headers(pairs);
         self.access.authenticate(presented.as_ref(), &headers).await
     }
@@ -386,24 +386,24 @@ async fn masters_need_no_review() {
         object: crate::authentication::access::Object::Path("/version".to_owned()),
     };
     let masters = caller("x", &["system:masters"]);
-    assert_eq!(rig.access.may(&masters, &action).await, Ok(true));
-    assert_eq!(rig.server.asked(), 0);
+    assert_eq!(rig.access.authorize(&masters, &action).await, Ok(true));
+    assert_eq!(rig.server.call_count(), 0);
     let mary = caller("mary", &[]);
-    assert_eq!(rig.access.may(&mary, &action).await, Ok(false));
+    assert_eq!(rig.access.authorize(&mary, &action).await, Ok(false));
     rig.server.fail(Some(ReviewError::NoAnswer));
     let john = caller("john", &[]);
-    let found = rig.access.may(&john, &action).await;
+    let found = rig.access.authorize(&john, &action).await;
     assert_eq!(found, Err(ReviewError::NoAnswer));
 }
 
 #[tokio::test]
 async fn without_authentication_everybody_is_anonymous_and_may() {
-    let access = Access::new(AuthMode::None);
+    let access = AccessControl::new(RequestAuth::None);
     let found = access.authenticate(None, &headers(MARY)).await.unwrap();
     assert_eq!(*found, Caller::anonymous());
     let action = Action {
         verb: "list",
         object: crate::authentication::access::Object::Path("/".to_owned()),
     };
-    assert_eq!(access.may(&found, &action).await, Ok(true));
+    assert_eq!(access.authorize(&found, &action).await, Ok(true));
 }

@@ -1,4 +1,4 @@
-//! Routes a request for a metric to the leader: this daemon, or another one that it forwards to.
+//! Routes metric requests: answered by this daemon while it leads, otherwise by the leader.
 
 use std::time::Instant;
 
@@ -10,13 +10,13 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::newtypes::Moment;
 use crate::serve::api_error::ApiFailure;
-use crate::serve::forward::{self, HANDED_OVER_WITHIN, LED_WITHIN, LeaderUnavailable, Role};
+use crate::serve::forward::{self, HANDOVER_WAIT, LeaderUnavailable, ROUTING_TIMEOUT, Role};
 use crate::serve::route::Route;
 use crate::serve::value_list;
 use crate::telemetry::api::ValueServed;
 
 impl ExternalMetricsApi {
-    /// Whether another daemon of this installation has forwarded the request.
+    /// Whether another replica forwarded the request.
     pub(super) async fn is_forwarded(
         &self,
         caller: &Caller,
@@ -26,42 +26,43 @@ impl ExternalMetricsApi {
         if !is_metric || !forward::is_forwarded(&asked.parts.headers) {
             return Ok(false);
         }
-        // Without an answer the request is refused: two daemons might forward it to each other for ever.
+        // If this cannot be checked, the request must fail instead of being forwarded: two replicas
+        // could forward it to each other forever.
         let is_peer = self.access.is_peer(caller).await;
         is_peer.map_err(|error| {
             ApiFailure::unavailable(format!(
-                "whether another lagwise daemon asks cannot be checked: {error}"
+                "cannot check whether the request comes from another lagwise replica: {error}"
             ))
         })
     }
 
-    /// Answers a request for a metric, from this daemon's snapshot or the leader's. While the leadership
-    /// changes hands it waits, for a bounded time.
+    /// Answers a metric request from this daemon's snapshot or through the leader. During a change
+    /// of leader it waits for a short time.
     pub(super) async fn metric(
         &self,
         question: &MetricQuery<'_>,
         asked: &ApiRequest<'_>,
         is_forwarded: bool,
     ) -> Result<Response, ApiFailure> {
-        match self.own(question, is_forwarded).await {
+        match self.answer_as_leader(question, is_forwarded).await {
             Some(answer) => answer,
-            // Rare and large: boxed, so that the futures of the other requests stay small.
-            None => Box::pin(self.led(question, asked, is_forwarded)).await,
+            // Rare and large: boxed to keep the common path small.
+            None => Box::pin(self.answer_via_leader(question, asked, is_forwarded)).await,
         }
     }
 
-    /// As [`metric`](Self::metric), where this daemon does not lead or has just begun to.
-    async fn led(
+    /// Answers through the leader, or waits for this daemon to become ready to lead.
+    async fn answer_via_leader(
         &self,
         question: &MetricQuery<'_>,
         asked: &ApiRequest<'_>,
         is_forwarded: bool,
     ) -> Result<Response, ApiFailure> {
-        let deadline = tokio::time::Instant::now() + LED_WITHIN;
-        // Subscribe before looking again, so that no change is missed.
+        let deadline = tokio::time::Instant::now() + ROUTING_TIMEOUT;
+        // Subscribe before the first look, so that no change between look and wait is missed.
         let (mut leading, mut reader) = (self.leading.from_now_on(), self.reader.from_now_on());
         loop {
-            if let Some(answer) = self.own(question, is_forwarded).await {
+            if let Some(answer) = self.answer_as_leader(question, is_forwarded).await {
                 return answer;
             }
             let why = match self.ask_leader(asked, is_forwarded).await {
@@ -70,11 +71,11 @@ impl ExternalMetricsApi {
             };
             let now = tokio::time::Instant::now();
             let until = match why {
-                LeaderUnavailable::NoLeader | LeaderUnavailable::Beginning => deadline,
+                LeaderUnavailable::NoLeader | LeaderUnavailable::Starting => deadline,
                 LeaderUnavailable::NotLeading | LeaderUnavailable::Unreachable => {
-                    deadline.min(now + HANDED_OVER_WITHIN)
+                    deadline.min(now + HANDOVER_WAIT)
                 }
-                // The leader has used up its timeout; look again at once, for there may be a new one.
+                // The leader used up its timeout; it may still lose its Lease, so look again.
                 LeaderUnavailable::NoAnswer if now < deadline => continue,
                 _ => now,
             };
@@ -87,28 +88,28 @@ impl ExternalMetricsApi {
             if tokio::time::timeout_at(until, changed).await.is_err() {
                 let failure = ApiFailure::from(why);
                 return match is_forwarded {
-                    true => Ok(forward::mark(failure.into_response(), Role::Other)),
+                    true => Ok(forward::mark_role(failure.into_response(), Role::Follower)),
                     false => Err(failure),
                 };
             }
         }
     }
 
-    /// Whether this daemon leads at `now`, in the term in which the snapshot was made.
-    fn decides(&self, snapshot: &LagSnapshot, now: Instant) -> bool {
+    /// Whether this daemon leads at `now` in the same term in which the snapshot was made.
+    fn leads_since(&self, snapshot: &LagSnapshot, now: Instant) -> bool {
         self.leading.own.holds(snapshot.term, now).is_some()
     }
 
-    /// The answer of this daemon, marked where the request was forwarded to it; `None` where it does not
-    /// lead.
-    async fn own(
+    /// Answers from this daemon's snapshot if it leads; `None` otherwise. For a forwarded request
+    /// the response is marked.
+    async fn answer_as_leader(
         &self,
         question: &MetricQuery<'_>,
         is_forwarded: bool,
     ) -> Option<Result<Response, ApiFailure>> {
         let snapshot = self.reader.latest();
         let now = Moment::now();
-        if !self.decides(&snapshot, now.monotonic) {
+        if !self.leads_since(&snapshot, now.monotonic) {
             return None;
         }
         let value = self.value(question, &snapshot, &now).await;
@@ -119,14 +120,15 @@ impl ExternalMetricsApi {
             .emit();
             value_list::response(question, &answer)
         });
-        // Another daemon may have become the leader while this process was paused.
-        if !self.decides(&snapshot, Instant::now()) {
+        // If the process was suspended meanwhile, another one may lead by now: check again after
+        // evaluating.
+        if !self.leads_since(&snapshot, Instant::now()) {
             return None;
         }
         Some(match answered {
             _ if !is_forwarded => answered,
-            Ok(response) => Ok(forward::mark(response, Role::Leader)),
-            Err(failure) => Ok(forward::mark(failure.into_response(), Role::Leader)),
+            Ok(response) => Ok(forward::mark_role(response, Role::Leader)),
+            Err(failure) => Ok(forward::mark_role(failure.into_response(), Role::Leader)),
         })
     }
 
@@ -136,7 +138,7 @@ impl ExternalMetricsApi {
         is_forwarded: bool,
     ) -> Result<Response, LeaderUnavailable> {
         if self.leading.own.term(Instant::now()).is_some() {
-            return Err(LeaderUnavailable::Beginning);
+            return Err(LeaderUnavailable::Starting);
         }
         let leader = self.leading.others.borrow().clone();
         let (Some(leader), Some(forwarder)) = (leader, &self.forwarder) else {
@@ -147,7 +149,7 @@ impl ExternalMetricsApi {
         }
         let path = asked.parts.uri.path_and_query();
         let path = path.map_or("/", |path| path.as_str());
-        forwarder.ask(&leader, path).await
+        forwarder.forward(&leader, path).await
     }
 }
 

@@ -23,7 +23,7 @@ use crate::model::targets::Targets;
 use crate::model::targets::tenancy::Grant;
 use crate::model::units::glob::Glob;
 use crate::model::units::newtypes::{GroupId, OffsetReset};
-use crate::serve::auth::testing::Pretended;
+use crate::serve::auth::testing::FakeAuthenticator;
 use crate::serve::first_read::MAX_WAITING;
 use crate::snapshot_channel::{self, Publisher};
 
@@ -52,18 +52,18 @@ pub(super) struct Rig {
     pub(super) _drain: watch::Sender<bool>,
 }
 
-fn rig_with(snapshot: LagSnapshot, auth: AuthMode, queue: usize) -> Rig {
+fn rig_with(snapshot: LagSnapshot, auth: RequestAuth, queue: usize) -> Rig {
     rig_for(snapshot, auth, queue, Tenancy::default())
 }
 
-fn rig_for(snapshot: LagSnapshot, auth: AuthMode, queue: usize, tenancy: Tenancy) -> Rig {
+fn rig_for(snapshot: LagSnapshot, auth: RequestAuth, queue: usize, tenancy: Tenancy) -> Rig {
     rig_over(evaluated(snapshot), auth, queue, tenancy).0
 }
 
 /// An API over a snapshot that was evaluated, and what reads the snapshot besides.
 fn rig_over(
     snapshot: LagSnapshot,
-    auth: AuthMode,
+    auth: RequestAuth,
     queue: usize,
     tenancy: Tenancy,
 ) -> (Rig, SnapshotReader) {
@@ -97,7 +97,7 @@ fn rig_over(
 }
 
 pub(super) fn rig(snapshot: LagSnapshot) -> Rig {
-    rig_with(snapshot, AuthMode::None, 8)
+    rig_with(snapshot, RequestAuth::None, 8)
 }
 
 pub(super) struct Got {

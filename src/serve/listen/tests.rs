@@ -22,8 +22,8 @@ use crate::model::fixtures;
 use crate::model::snapshot::LagSnapshot;
 use crate::serve::BuildInfo;
 use crate::serve::admin::{self, HttpOptions};
-use crate::serve::auth::AuthMode;
-use crate::serve::auth::testing::Pretended;
+use crate::serve::auth::RequestAuth;
+use crate::serve::auth::testing::FakeAuthenticator;
 use crate::serve::external::{self, ExternalOptions};
 use crate::serve::health::Readiness;
 use crate::serve::tls::testing::{Identity, Issuer};
@@ -33,7 +33,7 @@ const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const DISCOVERY: &str = "/apis/external.metrics.k8s.io/v1beta1";
 
-struct Server {
+struct TestServer {
     address: SocketAddr,
     tls: ServerTls,
     stop: oneshot::Sender<()>,
@@ -41,8 +41,8 @@ struct Server {
     _keep: Box<dyn std::any::Any + Send>,
 }
 
-impl Server {
-    fn start(auth: AuthMode) -> Self {
+impl TestServer {
+    fn start(auth: RequestAuth) -> Self {
         let tls =
             ServerTls::self_signed(&["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let bound = bind(LOOPBACK, "server.external_metrics.listen").unwrap();
@@ -125,7 +125,7 @@ impl Server {
 }
 
 /// A cluster with this front proxy, in which everybody who is known may see what is served.
-fn front_proxy(ca: &Issuer) -> (watch::Sender<Option<ClusterTrust>>, AuthMode) {
+fn front_proxy(ca: &Issuer) -> (watch::Sender<Option<ClusterTrust>>, RequestAuth) {
     let (sender, trust) = watch::channel(Some(ClusterTrust {
         front_proxy: Some(FrontProxyTrust {
             client_ca_pem: ca.pem(),
@@ -136,16 +136,16 @@ fn front_proxy(ca: &Issuer) -> (watch::Sender<Option<ClusterTrust>>, AuthMode) {
         }),
         client_ca_pem: None,
     }));
-    let reviewer = Arc::new(Pretended::default());
+    let reviewer = Arc::new(FakeAuthenticator::default());
     reviewer.allow("system:authenticated", "get", DISCOVERY);
-    (sender, AuthMode::Kubernetes { trust, reviewer })
+    (sender, RequestAuth::Kubernetes { trust, reviewer })
 }
 
 #[tokio::test]
 async fn only_the_front_proxy_speaks_for_users() {
     let (ca, other) = (Issuer::new("front-proxy-ca"), Issuer::new("other"));
     let (_trust, auth) = front_proxy(&ca);
-    let server = Server::start(auth);
+    let server = TestServer::start(auth);
     let proxy = || Some(ca.client("front-proxy-client"));
     for (case, identity, user, code) in [
         ("the front proxy", proxy(), Some("mary"), 200),
@@ -180,7 +180,7 @@ async fn only_the_front_proxy_speaks_for_users() {
 async fn headers_are_bounded_and_many_groups_are_not_too_many() {
     let ca = Issuer::new("front-proxy-ca");
     let (_trust, auth) = front_proxy(&ca);
-    let server = Server::start(auth);
+    let server = TestServer::start(auth);
     for (groups, bytes, code) in [
         (1, 5, 200),
         (400, 5, 200),
@@ -206,7 +206,7 @@ async fn headers_are_bounded_and_many_groups_are_not_too_many() {
 async fn a_certificate_without_its_key_fails_the_handshake() {
     let ca = Issuer::new("front-proxy-ca");
     let (_trust, auth) = front_proxy(&ca);
-    let server = Server::start(auth);
+    let server = TestServer::start(auth);
     let stolen = Identity {
         certificate: ca.client("front-proxy-client").certificate,
         key: ca.client("front-proxy-client").key,
@@ -244,7 +244,7 @@ async fn a_certificate_without_its_key_fails_the_handshake() {
 
 #[tokio::test]
 async fn ends_within_seconds_whatever_is_connected() {
-    let server = Server::start(AuthMode::None);
+    let server = TestServer::start(RequestAuth::None);
     // Idle after a request, on HTTP/1 and HTTP/2.
     let stream = server.connect(None, b"http/1.1").await;
     let (mut one, connection) = http1::handshake::<_, Body>(TokioIo::new(stream))

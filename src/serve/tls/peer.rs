@@ -1,9 +1,9 @@
-//! TLS to another daemon of the same installation.
+//! TLS connections to other replicas.
 //!
-//! It is asked by its IP address, which no certificate names. So its certificate has to be one that
-//! could be this daemon's own: the very same, where all mount one Secret; or, for one of the names of
-//! this daemon's own certificate, of the authority that vouches for that. Either way the peer has to
-//! hold the key.
+//! Replicas are addressed by IP, which no certificate contains. So a peer's certificate is accepted
+//! if it could be this daemon's own: it is identical, because all replicas mount one Secret; or it
+//! is valid for one of the names in this daemon's certificate and signed by the same authority. In
+//! both cases the peer must hold the key.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{CertificateOrigin, ServerTls, TlsError, provider};
 
-/// A client's own certificate, followed by its issuers, and its key.
+/// A client certificate chain and its key.
 pub(in crate::serve) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 impl ServerTls {
-    /// What a client needs that asks another daemon of this installation, over HTTP/2.
+    /// Client configuration for HTTP/2 connections to other replicas.
     ///
     /// # Errors
-    /// An identity whose key is not its certificate's.
-    pub(in crate::serve) fn to_peers(
+    /// The identity's key does not fit its certificate.
+    pub(in crate::serve) fn peer_client_config(
         &self,
         identity: Option<Identity>,
     ) -> Result<ClientConfig, TlsError> {
@@ -48,8 +48,8 @@ impl ServerTls {
         Ok(config)
     }
 
-    fn peer(&self) -> Peer {
-        Peer {
+    fn peer(&self) -> PeerVerifier {
+        PeerVerifier {
             provider: provider(),
             own: match &self.origin {
                 CertificateOrigin::Files { cert, .. } => OwnIdentity::File(cert.clone()),
@@ -62,41 +62,45 @@ impl ServerTls {
     }
 }
 
-/// What is known of this daemon's own certificate.
+/// This daemon's own certificate.
 #[derive(Clone, Debug)]
 enum OwnIdentity {
-    /// It is in this file.
+    /// Loaded from this file.
     File(PathBuf),
-    /// It is made for these names.
+    /// Generated for these names.
     Names(Vec<String>),
 }
 
 impl OwnIdentity {
-    /// The certificate, where it is one that others may have, too, and its names. Read at each handshake,
-    /// of which there is one for many requests: the file may have changed.
-    fn look(&self) -> (Option<CertificateDer<'static>>, Vec<ServerName<'static>>) {
+    /// The certificate, if replicas share it, and its names. Read at every handshake, because the
+    /// file may have changed; one handshake serves many requests.
+    fn load(&self) -> (Option<CertificateDer<'static>>, Vec<ServerName<'static>>) {
         match self {
             OwnIdentity::File(cert) => {
                 let leaf = CertificateDer::from_pem_file(cert).ok();
                 let names = leaf.as_ref().map(names_of).unwrap_or_default();
                 (leaf, names)
             }
-            OwnIdentity::Names(names) => {
-                (None, names.iter().filter_map(|name| dns(name)).collect())
-            }
+            OwnIdentity::Names(names) => (
+                None,
+                names
+                    .iter()
+                    .filter_map(|name| installation_name(name))
+                    .collect(),
+            ),
         }
     }
 }
 
-/// Tells a peer's certificate, by what this daemon serves with by then.
+/// Verifies a replica's certificate against the certificate this daemon uses at that time.
 #[derive(Debug)]
-struct Peer {
+struct PeerVerifier {
     provider: Arc<CryptoProvider>,
     own: OwnIdentity,
     ca_pem: watch::Receiver<Option<String>>,
 }
 
-impl ServerCertVerifier for Peer {
+impl ServerCertVerifier for PeerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -106,7 +110,7 @@ impl ServerCertVerifier for Peer {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let (own, names) = self.own.look();
+        let (own, names) = self.own.load();
         if own.is_some_and(|own| own == *end_entity) {
             return Ok(ServerCertVerified::assertion());
         }
@@ -157,8 +161,8 @@ impl ServerCertVerifier for Peer {
     }
 }
 
-/// A DNS name. An address or the loopback's names stand for no installation.
-fn dns(name: &str) -> Option<ServerName<'static>> {
+/// A DNS name that identifies the installation; IP addresses and `localhost` do not.
+fn installation_name(name: &str) -> Option<ServerName<'static>> {
     let name = ServerName::try_from(name.to_owned()).ok()?;
     let is_local = |name: &str| name.eq_ignore_ascii_case("localhost");
     match &name {
@@ -167,7 +171,7 @@ fn dns(name: &str) -> Option<ServerName<'static>> {
     }
 }
 
-/// The DNS names that a certificate is for.
+/// The DNS names of a certificate.
 fn names_of(certificate: &CertificateDer<'static>) -> Vec<ServerName<'static>> {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return Vec::new();
@@ -178,7 +182,7 @@ fn names_of(certificate: &CertificateDer<'static>) -> Vec<ServerName<'static>> {
     let named = names.value.general_names.iter();
     named
         .filter_map(|name| match name {
-            GeneralName::DNSName(name) => dns(name),
+            GeneralName::DNSName(name) => installation_name(name),
             _ => None,
         })
         .collect()
@@ -225,7 +229,7 @@ mod tests {
         ServerTls::from_files(&file("tls.crt"), &file("tls.key")).unwrap()
     }
 
-    fn takes(own: &ServerTls, peer: &TempDir) -> Result<(), Error> {
+    fn verify_peer(own: &ServerTls, peer: &TempDir) -> Result<(), Error> {
         let leaf = CertificateDer::from_pem_file(peer.path().join("tls.crt")).unwrap();
         let by_address = ServerName::try_from("10.1.2.3").unwrap();
         let now = UnixTime::now();
@@ -241,13 +245,13 @@ mod tests {
         let names = ["lagwise.shop.svc", "localhost", "127.0.0.1"];
         let folder = ours.signs(&names, true);
         let own = served(&folder);
-        assert_eq!(takes(&own, &folder), Ok(()));
-        assert_eq!(takes(&own, &ours.signs(&names[..1], false)), Ok(()));
+        assert_eq!(verify_peer(&own, &folder), Ok(()));
+        assert_eq!(verify_peer(&own, &ours.signs(&names[..1], false)), Ok(()));
         for (authority, names) in [
             (&ours, ["other.shop.svc", "localhost"]),
             (&theirs, ["lagwise.shop.svc", "localhost"]),
         ] {
-            let refused = takes(&own, &authority.signs(&names, false));
+            let refused = verify_peer(&own, &authority.signs(&names, false));
             assert!(
                 matches!(refused, Err(Error::InvalidCertificate(_))),
                 "{refused:?}"
@@ -256,10 +260,10 @@ mod tests {
         // Without the authority only the very same certificate will do.
         let folder = ours.signs(&names, false);
         let own = served(&folder);
-        assert_eq!(takes(&own, &folder), Ok(()));
-        assert!(takes(&own, &ours.signs(&names, false)).is_err());
+        assert_eq!(verify_peer(&own, &folder), Ok(()));
+        assert!(verify_peer(&own, &ours.signs(&names, false)).is_err());
         // One that was made here has names of its own.
         let made = ServerTls::self_signed(&names.map(str::to_owned)).unwrap();
-        assert!(takes(&made, &folder).is_err());
+        assert!(verify_peer(&made, &folder).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! How TLS is served, whatever the certificate: modern versions, and client certificates that are asked
-//! for but judged later.
+//! Server TLS settings, independent of the certificate: modern versions, and client certificates
+//! that are requested but verified later.
 
 use std::sync::Arc;
 
@@ -25,9 +25,9 @@ pub(super) fn config(
     Ok(config)
 }
 
-/// Asks for a client certificate, takes any or none, and checks only that the client holds its
-/// key. Whose it is gets judged per request, against every issuer separately: at TLS a client with
-/// a certificate for something else could not even be told so.
+/// Requests a client certificate, accepts any or none, and only checks that the client holds its
+/// key. Its issuer is verified per request against each authority separately: failing the handshake
+/// would not even tell the client why.
 #[derive(Debug)]
 struct AnyClient(Arc<CryptoProvider>);
 

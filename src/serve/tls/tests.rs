@@ -38,10 +38,7 @@ fn files_that_do_not_fit_are_named() {
     assert!(text(&empty, &key).contains("cannot read a certificate"));
     assert!(text(&cert, &cert).contains("cannot read a private key"));
     let mismatch = text(&cert, &other_key);
-    assert!(
-        mismatch.contains("cannot serve with certificate"),
-        "{mismatch}"
-    );
+    assert!(mismatch.contains("cannot use certificate"), "{mismatch}");
 }
 
 #[test]
@@ -141,7 +138,7 @@ async fn what_all_replicas_share_is_served_with_once_it_is_known() {
         RotationStep::NewAuthority,
         RotationStep::NewLeaf,
     ] {
-        let data = set.after(step, &names, now).unwrap();
+        let data = set.apply(step, &names, now).unwrap();
         set = CertificateSet::read(&data, "localhost", now).0;
         let given = CertificateSet::read(&data, "localhost", now).0;
         sender.send_replace(Some(Arc::new(given)));
@@ -213,7 +210,7 @@ async fn files_that_change_are_read_again_and_only_good_ones_served() {
     assert_eq!(ca.borrow_and_update().as_deref(), Some(&*first[2].1));
     assert_eq!(leaf(&tls, now), der(&first[0].1));
     tokio::spawn(tls.clone().keep_fresh(clock));
-    let look = async || tokio::time::sleep(LOOK_EVERY * 2).await;
+    let look = async || tokio::time::sleep(FILE_CHECK_INTERVAL * 2).await;
 
     mount(folder.path(), "..2", &second);
     look().await;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::ByteString;
-use lagwise::certificates::{CertificateAuthority, CertificateSet, Data};
+use lagwise::certificates::{CertificateAuthority, CertificateSet, SecretData};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -70,7 +70,7 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    fn secret(&self) -> Result<Data> {
+    fn secret(&self) -> Result<SecretData> {
         let secret = self.plane.get("secret", SECRET, Some(&self.namespace))?;
         let data: BTreeMap<String, ByteString> = serde_json::from_value(secret["data"].clone())?;
         let text = |(name, bytes): (String, ByteString)| Ok((name, String::from_utf8(bytes.0)?));
@@ -113,7 +113,11 @@ impl Shared<'_> {
         )
     }
 
-    fn until_published(&self, what: &str, fits: impl Fn(&Data) -> bool) -> Result<Data> {
+    fn until_published(
+        &self,
+        what: &str,
+        fits: impl Fn(&SecretData) -> bool,
+    ) -> Result<SecretData> {
         poll_until(WITHIN, what, || {
             let (secret, bundle) = (self.secret()?, self.bundle()?);
             ensure!(fits(&secret), "not in the Secret");
@@ -240,7 +244,7 @@ fn ends(daemon: &Daemon) -> Result<String> {
 }
 
 /// Whether the daemon serves with what the Secret holds.
-fn serves(daemon: &Daemon, secret: &Data, shared: &Shared<'_>) -> Result<bool> {
+fn serves(daemon: &Daemon, secret: &SecretData, shared: &Shared<'_>) -> Result<bool> {
     let (set, reason) = CertificateSet::read(secret, &shared.names()[0], SystemTime::now());
     ensure!(reason.is_none(), "{reason:?}");
     let (_, _, validity) = set.served().context("nothing to serve with")?;

@@ -1,7 +1,7 @@
 //! What a client cannot see, as data: what a case expects is adapted from it for that client, so a client that begins
 //! to see it, or another that ceases to, fails the case.
 
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 
 /// What there is to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(crate) enum Fact {
 
 /// A client that cannot see something.
 pub(crate) struct Blind {
-    pub(crate) client: Client,
+    pub(crate) client: ClientKind,
     pub(crate) fact: Fact,
     /// What it says instead.
     pub(crate) instead: &'static str,
@@ -27,26 +27,26 @@ pub(crate) struct Blind {
 
 pub(crate) const BLIND: &[Blind] = &[
     Blind {
-        client: Client::Librdkafka,
+        client: ClientKind::Librdkafka,
         fact: Fact::AnyNumberOfGroups,
         instead: "too_many_groups for those beyond max_groups",
         why: "it takes a client for each group",
     },
     Blind {
-        client: Client::Librdkafka,
+        client: ClientKind::Librdkafka,
         fact: Fact::TopicIds,
         instead: "no ID: a topic made anew shows by its offsets alone",
         why: "its metadata has none",
     },
     Blind {
-        client: Client::Librdkafka,
+        client: ClientKind::Librdkafka,
         fact: Fact::Descriptions,
         instead: "untold",
         why: "DescribeConsumerGroups may crash the process; the list of groups that tells members asks every broker for \
               every group, fails whole where one broker does, and has groups of the newer protocols as dead",
     },
     Blind {
-        client: Client::Librdkafka,
+        client: ClientKind::Librdkafka,
         fact: Fact::ShareOffsets,
         instead: "no commit, as brokers answer OffsetFetch for such a group",
         why: "it has no request for them, and cannot tell what kind a group is",
@@ -54,7 +54,7 @@ pub(crate) const BLIND: &[Blind] = &[
 ];
 
 /// What a failure says of the client: what it is known not to see.
-pub(crate) fn known_of(client: Client) -> String {
+pub(crate) fn known_of(client: ClientKind) -> String {
     let of = BLIND.iter().filter(|blind| blind.client == client);
     let lines = of.map(
         |Blind {
@@ -65,14 +65,14 @@ pub(crate) fn known_of(client: Client) -> String {
 }
 
 /// Whether the client sees it.
-pub(crate) fn sees(client: Client, fact: Fact) -> bool {
+pub(crate) fn sees(client: ClientKind, fact: Fact) -> bool {
     !BLIND
         .iter()
         .any(|blind| blind.client == client && blind.fact == fact)
 }
 
 /// What the client has to see where this is the truth, in the lines of [`crate::sources::seen`].
-pub(crate) fn adapted(client: Client, truth: &str) -> String {
+pub(crate) fn adapted(client: ClientKind, truth: &str) -> String {
     let lines = truth.lines().map(str::trim);
     // GROUP is STATE share ...
     let is_share = |line: &&str| line.contains(" is ") && line.contains(" share");

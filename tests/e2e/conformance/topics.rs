@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::Observation;
 use lagwise::model::units::newtypes::TopicId;
@@ -95,7 +95,7 @@ pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
     )?;
     for (client, id) in ids(&sources.look(&plan)?, &topic) {
         // librdkafka tells no topic's ID, so of it there is nothing to say.
-        let is_told = client == Client::Wire;
+        let is_told = client == ClientKind::Wire;
         ensure!(id.is_some() == is_told, "{client:?}: {id:?}");
         ensure!(!is_told || !first.contains(&(client, id)), "{id:?} again");
     }
@@ -110,7 +110,7 @@ pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
     Ok(())
 }
 
-fn ids(seen: &[(Client, Observation)], topic: &str) -> Vec<(Client, Option<TopicId>)> {
+fn ids(seen: &[(ClientKind, Observation)], topic: &str) -> Vec<(ClientKind, Option<TopicId>)> {
     let id = |observation: &Observation| observation.topics[topic].as_ref().ok()?.id;
     seen.iter().map(|(client, o)| (*client, id(o))).collect()
 }

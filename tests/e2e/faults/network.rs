@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 
 use super::{Scene, is_whole};
 use crate::sources::{Sources, clients};
@@ -78,7 +78,7 @@ fn misbehave(testbed: &Testbed, modes: &[Mode]) -> Result<()> {
         sources.expect(&scene.plan, &scene.truth)?;
         let most = match client {
             // The client itself and one for each group, each with one to bootstrap by.
-            Client::Librdkafka => (1 + scene.plan.groups.len()) * 2,
+            ClientKind::Librdkafka => (1 + scene.plan.groups.len()) * 2,
             _ => 1,
         };
         // Those of a source that is gone by now are closed by the client's own threads, a moment later.

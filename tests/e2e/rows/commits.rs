@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 use lagwise::model::units::newtypes::OffsetReset;
 
 use super::Row;
@@ -35,7 +35,7 @@ pub(super) fn a_member_without_a_commit_reads_what_came_since(kafka: &KafkaClust
     })?;
     let by = |wire, librdkafka| {
         move |client| match client {
-            Client::Wire => wire,
+            ClientKind::Wire => wire,
             _ => librdkafka,
         }
     };

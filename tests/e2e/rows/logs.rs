@@ -1,7 +1,7 @@
 //! What happens to logs under a group's commits.
 
 use anyhow::{Result, ensure};
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 use lagwise::model::units::newtypes::Isolation;
 
 use super::Row;
@@ -106,7 +106,7 @@ pub(super) fn partitions_added_under_a_live_group(kafka: &KafkaCluster) -> Resul
     row.expect("measured 0, measured 0, measured 4")?;
     for (client, lag) in row.lags()? {
         ensure!(
-            client == Client::Librdkafka || lag.offsets.id.is_some(),
+            client == ClientKind::Librdkafka || lag.offsets.id.is_some(),
             "no topic ID"
         );
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 use lagwise::model::evaluation::parallelism::Parallelism;
 use lagwise::model::evaluation::topic_selection::whole_parallelism;
 use lagwise::model::kafka::group::{GroupState, Member};
@@ -40,7 +40,7 @@ fn until(
     sources: &mut Sources,
     group: &str,
     topics: &[&str],
-    expected: impl Fn(Client) -> &'static str,
+    expected: impl Fn(ClientKind) -> &'static str,
 ) -> Result<()> {
     let plan = plan(group, topics);
     poll_until(WITHIN, "the group's parallelism", || {
@@ -58,9 +58,9 @@ fn until(
     })
 }
 
-fn by(wire: &'static str, librdkafka: &'static str) -> impl Fn(Client) -> &'static str {
+fn by(wire: &'static str, librdkafka: &'static str) -> impl Fn(ClientKind) -> &'static str {
     move |client| match client {
-        Client::Wire => wire,
+        ClientKind::Wire => wire,
         _ => librdkafka,
     }
 }
@@ -154,7 +154,7 @@ fn have_work(
     let plan = plan(group, topics);
     poll_until(WITHIN, "all members to be described", || {
         sources.look(&plan)?;
-        for subject in sources.each.iter().filter(|s| s.client == Client::Wire) {
+        for subject in sources.each.iter().filter(|s| s.client == ClientKind::Wire) {
             let read = subject.known.groups.get(group).context("no reading")?;
             let told = read.description.as_ref().context("no description")?;
             ensure!(

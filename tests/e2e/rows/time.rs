@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lagwise::kafka::Client;
+use lagwise::kafka::ClientKind;
 
 use super::Row;
 use super::work::Worker;
@@ -24,7 +24,7 @@ pub(super) fn a_transaction_marker_is_a_residue(kafka: &KafkaCluster) -> Result<
     poll_until(super::WITHIN, "the member to be described", || {
         row.look()?;
         let mut each = row.sources.each.iter();
-        let wire = each.find(|subject| subject.client == Client::Wire);
+        let wire = each.find(|subject| subject.client == ClientKind::Wire);
         let Some(wire) = wire else {
             return Ok(());
         };
@@ -39,12 +39,12 @@ pub(super) fn a_transaction_marker_is_a_residue(kafka: &KafkaCluster) -> Result<
     row.expect("measured 1")?;
     row.pass(2 * MINUTE);
     row.expect_each(|client| match client {
-        Client::Wire => "residual 1",
+        ClientKind::Wire => "residual 1",
         _ => "measured 1",
     })?;
     for (client, lag) in row.lags()? {
         ensure!(
-            client != Client::Wire || lag.total().is_ok_and(|lag| lag.0 == 0),
+            client != ClientKind::Wire || lag.total().is_ok_and(|lag| lag.0 == 0),
             "a residue is no work"
         );
     }

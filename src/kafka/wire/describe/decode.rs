@@ -1,44 +1,44 @@
-//! What coordinators say of groups, decoded: `ConsumerGroupDescribe`, `ShareGroupDescribe`,
-//! `StreamsGroupDescribe`, `DescribeGroups`, and the bytes that classic consumers leave for one
-//! another. Layouts as in Kafka's message schemas.
+//! Decodes group descriptions: `ConsumerGroupDescribe`, `ShareGroupDescribe`,
+//! `StreamsGroupDescribe`, `DescribeGroups`, and the subscription and assignment that classic
+//! consumers exchange through the broker. Layouts as in Kafka's message schemas.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::streams;
 use crate::kafka::codes;
-use crate::kafka::wire::cursor::{FrameCursor, Malformed};
-use crate::kafka::wire::topics::TopicCatalog;
+use crate::kafka::wire::cursor::{Malformed, ResponseCursor};
+use crate::kafka::wire::topics::ClusterMetadata;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
 use crate::model::units::newtypes::{Partition, TopicName};
 
-/// A group as one answer has it.
+/// A group in a response.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::kafka::wire) struct Entry<'a> {
+pub(in crate::kafka::wire) struct GroupEntry<'a> {
     pub(in crate::kafka::wire) group: &'a str,
-    /// The error's code. [`codes::GROUP_ID_NOT_FOUND`] also where an old broker says it in other
-    /// words.
+    /// Error code; [`codes::GROUP_ID_NOT_FOUND`] also where old brokers report a missing group as
+    /// `Dead`.
     pub(in crate::kafka::wire) code: i16,
     pub(in crate::kafka::wire) description: GroupDescription,
 }
 
-pub(super) type Assigned = Vec<(TopicName, Vec<Partition>)>;
+pub(super) type AssignedPartitions = Vec<(TopicName, Vec<Partition>)>;
 
-/// The answer to the request that describes groups of this kind.
-pub(in crate::kafka::wire) fn described<'a>(
+/// Decodes the response to the request that describes groups of this kind.
+pub(in crate::kafka::wire) fn decode_groups<'a>(
     kind: GroupKind,
     body: &'a [u8],
     version: i16,
-    topics: &TopicCatalog,
-) -> Result<Vec<Entry<'a>>, Malformed> {
+    topics: &ClusterMetadata,
+) -> Result<Vec<GroupEntry<'a>>, Malformed> {
     let is_classic = kind == GroupKind::Classic;
-    let mut cursor = FrameCursor::new(body, !is_classic || version >= 5);
+    let mut cursor = ResponseCursor::new(body, !is_classic || version >= 5);
     if !is_classic || version >= 1 {
         cursor.i32()?;
     }
     let count = cursor.count(12)?;
     let mut entries = Vec::with_capacity(count);
-    let room = cursor.left().saturating_mul(streams::ROOM);
+    let room = cursor.remaining().saturating_mul(streams::ROOM);
     for _ in 0..count {
         let entry = match kind {
             GroupKind::Classic => classic(&mut cursor, version, topics)?,
@@ -49,7 +49,7 @@ pub(in crate::kafka::wire) fn described<'a>(
         };
         entries.push(entry);
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(entries)
 }
 
@@ -58,7 +58,7 @@ fn state(name: &str) -> GroupState {
         "Empty" => GroupState::Empty,
         "Stable" => GroupState::Stable,
         "Dead" | "NotReady" => GroupState::NotReady,
-        // Preparing, completing, assigning, reconciling; and what nobody knows yet.
+        // Preparing, completing, assigning, reconciling, and any state added later.
         _ => GroupState::Rebalancing,
     }
 }
@@ -68,19 +68,19 @@ fn named(name: &str) -> Option<Arc<str>> {
 }
 
 pub(super) fn names(
-    cursor: &mut FrameCursor<'_>,
-    topics: &TopicCatalog,
+    cursor: &mut ResponseCursor<'_>,
+    topics: &ClusterMetadata,
 ) -> Result<BTreeSet<TopicName>, Malformed> {
     let mut names = BTreeSet::new();
     for _ in 0..cursor.count(1)? {
-        names.insert(topics.name(cursor.string()?));
+        names.insert(topics.intern(cursor.string()?));
     }
     Ok(names)
 }
 
-/// Code, group and state, with which every kind but the classic one begins.
+/// Reads error code, group and state, the common head of all but classic groups.
 pub(super) fn head<'a>(
-    cursor: &mut FrameCursor<'a>,
+    cursor: &mut ResponseCursor<'a>,
 ) -> Result<(i16, &'a str, GroupState), Malformed> {
     let code = cursor.i16()?;
     cursor.skip_string()?;
@@ -92,10 +92,10 @@ pub(super) fn head<'a>(
 
 fn with_assignor<'a>(
     kind: GroupKind,
-    cursor: &mut FrameCursor<'a>,
+    cursor: &mut ResponseCursor<'a>,
     version: i16,
-    topics: &TopicCatalog,
-) -> Result<Entry<'a>, Malformed> {
+    topics: &ClusterMetadata,
+) -> Result<GroupEntry<'a>, Malformed> {
     let (code, group, state) = head(cursor)?;
     let assignor = named(cursor.string()?);
     let count = cursor.count(12)?;
@@ -104,7 +104,7 @@ fn with_assignor<'a>(
         members.push(member(kind, cursor, version, topics)?);
     }
     cursor.i32()?;
-    cursor.tags()?;
+    cursor.skip_tags()?;
     let description = GroupDescription {
         kind,
         state,
@@ -112,7 +112,7 @@ fn with_assignor<'a>(
         members,
         subtopologies: Vec::new(),
     };
-    Ok(Entry {
+    Ok(GroupEntry {
         group,
         code,
         description,
@@ -121,9 +121,9 @@ fn with_assignor<'a>(
 
 fn member(
     kind: GroupKind,
-    cursor: &mut FrameCursor<'_>,
+    cursor: &mut ResponseCursor<'_>,
     version: i16,
-    topics: &TopicCatalog,
+    topics: &ClusterMetadata,
 ) -> Result<Member, Malformed> {
     let is_consumer = kind == GroupKind::Consumer;
     let id = cursor.string()?.into();
@@ -136,7 +136,7 @@ fn member(
     cursor.i32()?;
     let (client, host) = (cursor.string()?.into(), cursor.string()?.into());
     let names = names(cursor, topics)?;
-    // What a pattern comes to is the broker's knowledge.
+    // Only the broker knows which topics a regular expression matches.
     let pattern = if is_consumer {
         cursor.nullable_string()?
     } else {
@@ -149,7 +149,7 @@ fn member(
             cursor.i8()?;
         }
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(Member {
         id,
         instance,
@@ -160,23 +160,26 @@ fn member(
     })
 }
 
-fn assignment(cursor: &mut FrameCursor<'_>, topics: &TopicCatalog) -> Result<Assigned, Malformed> {
+fn assignment(
+    cursor: &mut ResponseCursor<'_>,
+    topics: &ClusterMetadata,
+) -> Result<AssignedPartitions, Malformed> {
     let mut assigned = Vec::new();
     for _ in 0..cursor.count(19)? {
         cursor.uuid()?;
-        let topic = topics.name(cursor.string()?);
+        let topic = topics.intern(cursor.string()?);
         assigned.push((topic, cursor.i32s()?));
-        cursor.tags()?;
+        cursor.skip_tags()?;
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(assigned)
 }
 
 fn classic<'a>(
-    cursor: &mut FrameCursor<'a>,
+    cursor: &mut ResponseCursor<'a>,
     version: i16,
-    topics: &TopicCatalog,
-) -> Result<Entry<'a>, Malformed> {
+    topics: &ClusterMetadata,
+) -> Result<GroupEntry<'a>, Malformed> {
     let code = cursor.i16()?;
     if version >= 6 {
         cursor.skip_string()?;
@@ -196,8 +199,9 @@ fn classic<'a>(
         };
         let (client, host) = (cursor.string()?.into(), cursor.string()?.into());
         let (subscription, assignment) = (cursor.bytes()?, cursor.bytes()?);
-        cursor.tags()?;
-        // Clients write these for one another; one that cannot be read says nothing of the group.
+        cursor.skip_tags()?;
+        // Brokers do not validate these client-written bytes; an unreadable one says nothing about
+        // the group.
         members.push(Member {
             id,
             instance,
@@ -209,18 +213,19 @@ fn classic<'a>(
             assigned: if is_consumers {
                 consumers_assignment(assignment, topics).unwrap_or_default()
             } else {
-                Assigned::new()
+                AssignedPartitions::new()
             },
         });
     }
     if version >= 3 {
         cursor.i32()?;
     }
-    cursor.tags()?;
-    // Below version 6 a group that is not there is dead.
+    cursor.skip_tags()?;
+    // Below version 6 a missing group is reported as dead.
     let is_absent = code == codes::NONE && told == "Dead";
     let state = match state(told) {
-        // The first member brings a protocol, and it stays when all have left.
+        // The protocol is set by the first member and kept when all have left; without one nobody
+        // ever joined.
         GroupState::Empty if protocol.is_empty() => GroupState::Unjoined,
         other => other,
     };
@@ -231,7 +236,7 @@ fn classic<'a>(
         members,
         subtopologies: Vec::new(),
     };
-    Ok(Entry {
+    Ok(GroupEntry {
         group,
         code: if is_absent {
             codes::GROUP_ID_NOT_FOUND
@@ -242,24 +247,27 @@ fn classic<'a>(
     })
 }
 
-/// What a classic consumer subscribes to; empty bytes, as while a group rebalances, are none.
+/// Decodes a classic consumer's subscription. Empty bytes, as during a rebalance, are malformed.
 fn consumers_subscription(
     bytes: &[u8],
-    topics: &TopicCatalog,
+    topics: &ClusterMetadata,
 ) -> Result<BTreeSet<TopicName>, Malformed> {
-    let mut cursor = FrameCursor::new(bytes, false);
-    // Later versions add fields at the end only.
+    let mut cursor = ResponseCursor::new(bytes, false);
+    // Later versions only append fields.
     cursor.i16()?;
     names(&mut cursor, topics)
 }
 
-/// What a classic group's leader gave a member.
-fn consumers_assignment(bytes: &[u8], topics: &TopicCatalog) -> Result<Assigned, Malformed> {
-    let mut cursor = FrameCursor::new(bytes, false);
+/// Decodes the assignment that a classic group's leader gave a member.
+fn consumers_assignment(
+    bytes: &[u8],
+    topics: &ClusterMetadata,
+) -> Result<AssignedPartitions, Malformed> {
+    let mut cursor = ResponseCursor::new(bytes, false);
     cursor.i16()?;
     let mut assigned = Vec::new();
     for _ in 0..cursor.count(6)? {
-        let topic = topics.name(cursor.string()?);
+        let topic = topics.intern(cursor.string()?);
         assigned.push((topic, cursor.i32s()?));
     }
     Ok(assigned)

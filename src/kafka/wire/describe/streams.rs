@@ -1,24 +1,24 @@
-//! Groups of Kafka Streams applications (KIP-1071), from `StreamsGroupDescribe`.
+//! Decodes groups of Kafka Streams applications (KIP-1071), from `StreamsGroupDescribe`.
 
 use std::sync::Arc;
 
-use super::decode::{Assigned, Entry, head, names};
-use crate::kafka::wire::cursor::{FrameCursor, Malformed};
-use crate::kafka::wire::topics::TopicCatalog;
+use super::decode::{AssignedPartitions, GroupEntry, head, names};
+use crate::kafka::wire::cursor::{Malformed, ResponseCursor};
+use crate::kafka::wire::topics::ClusterMetadata;
 use crate::model::kafka::group::{GroupDescription, GroupKind, Member, Subtopology};
 use crate::model::units::newtypes::{Partition, TopicName};
 
-/// The most bytes that partitions of tasks may take, for each byte of the answer.
+/// Bytes that decoded task partitions may take per byte of the response.
 pub(super) const ROOM: usize = 12;
 
-/// A group; its tasks' partitions take so many bytes at most.
+/// Decodes a group; `room` limits the bytes its tasks' partitions may take.
 pub(super) fn group<'a>(
-    cursor: &mut FrameCursor<'a>,
-    topics: &TopicCatalog,
+    cursor: &mut ResponseCursor<'a>,
+    topics: &ClusterMetadata,
     room: usize,
-) -> Result<Entry<'a>, Malformed> {
+) -> Result<GroupEntry<'a>, Malformed> {
     let (code, group, state) = head(cursor)?;
-    // A structure that may be null begins with -1 where it is.
+    // A null structure is encoded as -1.
     let subtopologies = if cursor.i8()? < 0 {
         Vec::new()
     } else {
@@ -27,10 +27,10 @@ pub(super) fn group<'a>(
         for _ in 0..cursor.count(6)? {
             found.push(subtopology(cursor, topics)?);
         }
-        cursor.tags()?;
+        cursor.skip_tags()?;
         found
     };
-    let mut work = TaskCount {
+    let mut work = TaskBudget {
         subtopologies: &subtopologies,
         room,
     };
@@ -40,7 +40,7 @@ pub(super) fn group<'a>(
         members.push(member(cursor, &mut work)?);
     }
     cursor.i32()?;
-    cursor.tags()?;
+    cursor.skip_tags()?;
     let description = GroupDescription {
         kind: GroupKind::Streams,
         state,
@@ -48,7 +48,7 @@ pub(super) fn group<'a>(
         members,
         subtopologies,
     };
-    Ok(Entry {
+    Ok(GroupEntry {
         group,
         code,
         description,
@@ -56,8 +56,8 @@ pub(super) fn group<'a>(
 }
 
 fn subtopology(
-    cursor: &mut FrameCursor<'_>,
-    topics: &TopicCatalog,
+    cursor: &mut ResponseCursor<'_>,
+    topics: &ClusterMetadata,
 ) -> Result<Subtopology, Malformed> {
     let known = |topic: &TopicName| match topics.partitions(topic) {
         0 => None,
@@ -72,43 +72,43 @@ fn subtopology(
     for _ in 0..cursor.count(1)? {
         cursor.skip_string()?;
     }
-    // What it stores its state in is nobody's work.
+    // State changelog topics are not consumed as input.
     topic_infos(cursor, topics)?;
     for (topic, partitions) in topic_infos(cursor, topics)? {
-        // 0 where the number is whatever the topics before it come to.
+        // 0 means that the number follows from upstream topics.
         let told = u32::try_from(partitions).ok().filter(|told| *told > 0);
         let partitions = told.or_else(|| known(&topic));
         sources.push((topic, partitions));
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(Subtopology { id, sources })
 }
 
 fn topic_infos(
-    cursor: &mut FrameCursor<'_>,
-    topics: &TopicCatalog,
+    cursor: &mut ResponseCursor<'_>,
+    topics: &ClusterMetadata,
 ) -> Result<Vec<(TopicName, i32)>, Malformed> {
     let mut infos = Vec::new();
     for _ in 0..cursor.count(9)? {
-        let topic = topics.name(cursor.string()?);
+        let topic = topics.intern(cursor.string()?);
         infos.push((topic, cursor.i32()?));
         cursor.i16()?;
         skip_pairs(cursor)?;
-        cursor.tags()?;
+        cursor.skip_tags()?;
     }
     Ok(infos)
 }
 
-fn skip_pairs(cursor: &mut FrameCursor<'_>) -> Result<(), Malformed> {
+fn skip_pairs(cursor: &mut ResponseCursor<'_>) -> Result<(), Malformed> {
     for _ in 0..cursor.count(3)? {
         cursor.skip_string()?;
         cursor.skip_string()?;
-        cursor.tags()?;
+        cursor.skip_tags()?;
     }
     Ok(())
 }
 
-fn member(cursor: &mut FrameCursor<'_>, work: &mut TaskCount<'_>) -> Result<Member, Malformed> {
+fn member(cursor: &mut ResponseCursor<'_>, work: &mut TaskBudget<'_>) -> Result<Member, Malformed> {
     let id = cursor.string()?.into();
     cursor.i32()?;
     let instance = cursor.nullable_string()?.map(Arc::from);
@@ -117,10 +117,10 @@ fn member(cursor: &mut FrameCursor<'_>, work: &mut TaskCount<'_>) -> Result<Memb
     cursor.i32()?;
     cursor.skip_string()?;
     if cursor.i8()? >= 0 {
-        // Where it answers interactive queries.
+        // Endpoint for interactive queries.
         cursor.skip_string()?;
         cursor.i16()?;
-        cursor.tags()?;
+        cursor.skip_tags()?;
     }
     skip_pairs(cursor)?;
     for _ in 0..2 {
@@ -128,21 +128,21 @@ fn member(cursor: &mut FrameCursor<'_>, work: &mut TaskCount<'_>) -> Result<Memb
             cursor.skip_string()?;
             cursor.i32()?;
             cursor.i64()?;
-            cursor.tags()?;
+            cursor.skip_tags()?;
         }
     }
     let assigned = tasks(cursor, work)?;
-    // What it is to have next.
+    // Target assignment.
     for _ in 0..3 {
         for _ in 0..cursor.count(3)? {
             cursor.skip_string()?;
             cursor.skip_i32s()?;
-            cursor.tags()?;
+            cursor.skip_tags()?;
         }
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     cursor.bool()?;
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(Member {
         id,
         instance,
@@ -153,23 +153,24 @@ fn member(cursor: &mut FrameCursor<'_>, work: &mut TaskCount<'_>) -> Result<Memb
     })
 }
 
-/// What tasks are parts of.
-struct TaskCount<'a> {
+/// The subtopologies that tasks belong to, and the memory their partitions may take.
+struct TaskBudget<'a> {
     subtopologies: &'a [Subtopology],
-    /// The bytes that partitions may take. A task is told by one number and stands for a partition
-    /// of every source, so that a short answer could stand for any number of them.
+    /// Bytes left. A task is encoded as one number but stands for a partition of every source
+    /// topic, so without a limit a short response could expand to any size.
     room: usize,
 }
 
-impl TaskCount<'_> {
-    /// The sources under which so many tasks of a sub-topology are listed: all, or the first where
-    /// all would take too much.
+impl TaskBudget<'_> {
+    /// The source topics to list for this many tasks of a subtopology: all, or only the first if
+    /// all would exceed the limit.
     fn sources(&mut self, id: &str, tasks: usize) -> &[(TopicName, Option<u32>)] {
         let mut all = self.subtopologies.iter();
         let Some(found) = all.find(|subtopology| &*subtopology.id == id) else {
             return &[];
         };
-        // An entry of a list that has doubled just now, and a number for each task.
+        // A list entry, doubled because a growing vector reserves twice its length, and four bytes
+        // per task.
         let each = tasks.saturating_mul(4).saturating_add(128);
         let needed = each.saturating_mul(found.sources.len());
         if needed <= self.room {
@@ -180,14 +181,17 @@ impl TaskCount<'_> {
     }
 }
 
-/// The partitions of a member's active tasks: a task reads its number's partition of every source
-/// that has it.
-fn tasks(cursor: &mut FrameCursor<'_>, work: &mut TaskCount<'_>) -> Result<Assigned, Malformed> {
-    let mut assigned = Assigned::new();
+/// Decodes the partitions of a member's active tasks. Task N reads partition N of every source
+/// topic that has one.
+fn tasks(
+    cursor: &mut ResponseCursor<'_>,
+    work: &mut TaskBudget<'_>,
+) -> Result<AssignedPartitions, Malformed> {
+    let mut assigned = AssignedPartitions::new();
     for _ in 0..cursor.count(3)? {
         let id = cursor.string()?;
         let partitions = cursor.i32s()?;
-        cursor.tags()?;
+        cursor.skip_tags()?;
         for (topic, count) in work.sources(id, partitions.len()) {
             let has = |partition: &Partition| {
                 count.is_none_or(|count| u32::try_from(*partition).is_ok_and(|p| p < count))
@@ -198,14 +202,14 @@ fn tasks(cursor: &mut FrameCursor<'_>, work: &mut TaskCount<'_>) -> Result<Assig
             }
         }
     }
-    // Standby and warm-up tasks read nothing but their own state.
+    // Standby and warm-up tasks only read state changelogs.
     for _ in 0..2 {
         for _ in 0..cursor.count(3)? {
             cursor.skip_string()?;
             cursor.skip_i32s()?;
-            cursor.tags()?;
+            cursor.skip_tags()?;
         }
     }
-    cursor.tags()?;
+    cursor.skip_tags()?;
     Ok(assigned)
 }

@@ -72,7 +72,7 @@ fn sasl_in_every_version() {
             .with_error_message(Some(text("no")))
             .with_auth_bytes(b"x".as_slice().into())
             .with_session_lifetime_ms(lifetime_ms);
-        let expected = Authenticated {
+        let expected = SaslResult {
             code: 58,
             message: Some("no"),
             answer: b"x",

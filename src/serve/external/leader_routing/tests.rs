@@ -10,8 +10,8 @@ use super::*;
 use crate::authentication::Credential;
 use crate::leader_election::{Leader, Leadership, Leading, Term};
 use crate::model::fixtures;
-use crate::serve::auth::AuthMode;
-use crate::serve::auth::testing::{OWN_NAME, Pretended};
+use crate::serve::auth::RequestAuth;
+use crate::serve::auth::testing::{FakeAuthenticator, OWN_NAME};
 use crate::serve::external::tests::{Got, evaluated, send, with_selector};
 use crate::serve::external::{ExternalOptions, router};
 use crate::serve::forward::{FORWARDED, Forwarder};
@@ -24,16 +24,16 @@ const LAG: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_l
 const ORDERS: &str = "cluster=main,group=orders,topic=payments";
 
 /// A daemon of several.
-struct Daemon {
+struct TestDaemon {
     router: axum::Router,
     publisher: Publisher,
     terms: watch::Sender<Option<Term>>,
     leaders: watch::Sender<Option<Leader>>,
-    cluster: Arc<Pretended>,
+    cluster: Arc<FakeAuthenticator>,
     _trust: Box<dyn std::any::Any + Send + Sync>,
 }
 
-impl Daemon {
+impl TestDaemon {
     fn new(tls: &ServerTls, token: &str) -> Self {
         let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
         let (terms, own) = watch::channel(None);
@@ -41,7 +41,7 @@ impl Daemon {
         let (interests, asked) = mpsc::channel(8);
         let (drain, draining) = watch::channel(false);
         let (trust_in, trust) = watch::channel(None);
-        let cluster = Arc::new(Pretended::default());
+        let cluster = Arc::new(FakeAuthenticator::default());
         cluster.token("mary's", "mary");
         cluster.token("ours", OWN_NAME);
         cluster.allow("mary", "list", "shop/kafka_lag");
@@ -58,7 +58,7 @@ impl Daemon {
             access_log: Default::default(),
             interests,
             queries: mpsc::channel(1).0,
-            auth: AuthMode::Kubernetes {
+            auth: RequestAuth::Kubernetes {
                 trust,
                 reviewer: Arc::clone(&cluster) as _,
             },
@@ -112,11 +112,14 @@ fn later() -> Instant {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_told_of_what_was_known_in_another_term() {
-    let daemon = Daemon::new(&tls(), "ours");
+    let daemon = TestDaemon::new(&tls(), "ours");
     let got = daemon.mary().await;
     assert_eq!(got.code, 503);
     let nobody = got.message();
-    assert!(nobody.contains("no lagwise daemon leads"), "{nobody}");
+    assert!(
+        nobody.contains("no lagwise replica is the leader"),
+        "{nobody}"
+    );
     daemon.leads(3, later());
     assert_eq!(daemon.mary().await.code, 200);
     // The term is over, though nobody has said so.
@@ -126,12 +129,12 @@ async fn nothing_is_told_of_what_was_known_in_another_term() {
     let until = Some(later());
     daemon.terms.send_replace(Some(Term { number: 5, until }));
     let got = daemon.mary().await;
-    assert!(got.message().contains("has just begun"), "{}", got.body);
+    assert!(got.message().contains("has just started"), "{}", got.body);
 }
 
 #[tokio::test(start_paused = true)]
 async fn on_the_way_to_the_next_leader_a_request_waits() {
-    let daemon = Arc::new(Daemon::new(&tls(), "ours"));
+    let daemon = Arc::new(TestDaemon::new(&tls(), "ours"));
     let waits = Arc::clone(&daemon);
     let asking = tokio::spawn(async move { waits.mary().await });
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -142,7 +145,7 @@ async fn on_the_way_to_the_next_leader_a_request_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn only_a_daemon_of_ours_asks_for_others() {
-    let leader = Daemon::new(&tls(), "ours");
+    let leader = TestDaemon::new(&tls(), "ours");
     leader.leads(1, later());
     // It may do nothing itself, and has checked whoever it asks for.
     let got = leader.ask("ours", HeaderMap::new()).await;
@@ -163,7 +166,7 @@ async fn only_a_daemon_of_ours_asks_for_others() {
 #[tokio::test]
 async fn a_follower_passes_the_leaders_answer_on() {
     let tls = tls();
-    let leader = Daemon::new(&tls, "ours");
+    let leader = TestDaemon::new(&tls, "ours");
     let loopback = "127.0.0.1:0".parse().unwrap();
     let bound = listen::bind(loopback, "server.external_metrics.listen").unwrap();
     let known = |bound: &listen::BoundListener| {
@@ -179,7 +182,7 @@ async fn a_follower_passes_the_leaders_answer_on() {
             .serve_tls(router, &server, std::future::pending())
             .await
     });
-    let follower = Daemon::new(&tls, "ours");
+    let follower = TestDaemon::new(&tls, "ours");
     follower.leaders.send_replace(at_leader.clone());
 
     leader.leads(1, later());
@@ -200,18 +203,22 @@ async fn a_follower_passes_the_leaders_answer_on() {
     // Nobody of ours: the leader does not let it ask for others.
     leader.leaders.send_replace(None);
     leader.leads(2, later());
-    let stranger = Daemon::new(&tls, "john's");
+    let stranger = TestDaemon::new(&tls, "john's");
     leader.cluster.token("john's", "john");
     stranger.leaders.send_replace(at_leader.clone());
     let got = stranger.mary().await;
     assert_eq!(got.code, 503);
-    assert!(got.message().contains("one of its own"), "{}", got.body);
+    assert!(
+        got.message().contains("does not accept this replica"),
+        "{}",
+        got.body
+    );
 
     // A leader with a certificate of somebody else's authority is not asked.
-    let other = Daemon::new(&self::tls(), "ours");
+    let other = TestDaemon::new(&self::tls(), "ours");
     other.leaders.send_replace(at_leader);
     let got = other.mary().await;
     assert_eq!(got.code, 503);
-    assert!(got.message().contains("cannot be reached"), "{}", got.body);
+    assert!(got.message().contains("cannot connect to"), "{}", got.body);
     serving.abort();
 }

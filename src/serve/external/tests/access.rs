@@ -3,15 +3,15 @@
 use super::*;
 
 /// A cluster that lets these do this (`NAMESPACE/METRIC` or a path), and knows their tokens.
-fn cluster(allowed: &[(&str, &'static str, &str)]) -> (Arc<Pretended>, AuthMode) {
-    let reviewer = Arc::new(Pretended::default());
+fn cluster(allowed: &[(&str, &'static str, &str)]) -> (Arc<FakeAuthenticator>, RequestAuth) {
+    let reviewer = Arc::new(FakeAuthenticator::default());
     for (who, verb, object) in allowed {
         reviewer.token(who, who);
         reviewer.allow(who, verb, object);
     }
     // Without a sender, what was never known stays so.
     let (_, trust) = watch::channel(None);
-    let auth = AuthMode::Kubernetes {
+    let auth = RequestAuth::Kubernetes {
         trust,
         reviewer: reviewer.clone(),
     };
@@ -127,7 +127,7 @@ async fn tenancy_bounds_what_a_namespace_may_name() {
         topics: list(&["pay*"]),
         ..Grant::default()
     }]);
-    let mut rig = rig_for(fixtures::snapshot(), AuthMode::None, 8, tenancy);
+    let mut rig = rig_for(fixtures::snapshot(), RequestAuth::None, 8, tenancy);
     let other = LAG.replace("/shop/", "/hr/");
     for (path, selector, code) in [
         (LAG, "cluster=main,group=orders,topic=payments", 200),

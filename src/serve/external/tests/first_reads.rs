@@ -70,17 +70,20 @@ async fn a_cluster_that_does_not_answer_is_the_cause() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_is_refused_at_once() {
-    let rig = rig_with(fixtures::snapshot(), AuthMode::None, 1);
+    let rig = rig_with(fixtures::snapshot(), RequestAuth::None, 1);
     let began = tokio::time::Instant::now();
     let got = lag(&rig.router, "cluster=main,group in (a,b)").await;
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_eq!(got.code, 503);
-    assert!(got.message().contains("too many new consumer groups"));
+    assert!(
+        got.message()
+            .contains("too many requests for new consumer groups")
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_asks_for_many_new_groups_is_slowed_down() {
-    let mut rig = rig_with(fixtures::snapshot(), AuthMode::None, 256);
+    let mut rig = rig_with(fixtures::snapshot(), RequestAuth::None, 256);
     let asked = (0..40).map(|n| {
         let (router, selector) = (rig.router.clone(), format!("cluster=main,group=g{n}"));
         async move { lag(&router, &selector).await }
@@ -91,7 +94,7 @@ async fn a_namespace_that_asks_for_many_new_groups_is_slowed_down() {
     for got in got.iter().filter(|got| got.code == 429) {
         assert!(
             got.message()
-                .contains("namespace \"shop\" asks for too many new")
+                .contains("new consumer groups from namespace \"shop\"")
         );
         assert!(!got.headers.contains_key(header::RETRY_AFTER));
     }
@@ -118,7 +121,7 @@ async fn what_is_already_asked_for_may_be_asked_for_again() {
     let mut targets = (*snapshot.targets).clone();
     targets.interests.insert(interest("slow", &[]));
     snapshot.targets = Arc::new(targets);
-    let rig = rig_with(snapshot, AuthMode::None, 256);
+    let rig = rig_with(snapshot, RequestAuth::None, 256);
     for _ in 0..40 {
         assert_eq!(lag(&rig.router, "cluster=main,group=slow").await.code, 503);
     }
@@ -130,7 +133,7 @@ async fn who_may_not_wait_has_nothing_read() {
     let mut targets = (*snapshot.targets).clone();
     targets.interests.insert(interest("slow", &[]));
     snapshot.targets = Arc::new(targets);
-    let mut rig = rig_with(snapshot, AuthMode::None, 2 * MAX_WAITING);
+    let mut rig = rig_with(snapshot, RequestAuth::None, 2 * MAX_WAITING);
     let asked = (0..=MAX_WAITING).map(|_| {
         let router = rig.router.clone();
         async move { lag(&router, "cluster=main,group=slow").await }
@@ -138,7 +141,7 @@ async fn who_may_not_wait_has_nothing_read() {
     let got = futures::future::join_all(asked).await;
     let refused = got
         .iter()
-        .filter(|got| got.message().contains("too many requests wait"));
+        .filter(|got| got.message().contains("too many requests are waiting"));
     assert_eq!(refused.count(), 1);
     assert_eq!(
         got.iter().filter(|got| got.code == 503).count(),

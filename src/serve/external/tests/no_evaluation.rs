@@ -43,7 +43,7 @@ async fn requests_scrapes_and_status_evaluate_nothing_anew() {
     let evaluated = snapshot();
     let evaluations = Arc::clone(&evaluated.evaluations);
     assert_eq!(evaluations.made(), 2);
-    let (mut rig, reader) = rig_over(evaluated, AuthMode::None, 8, Tenancy::default());
+    let (mut rig, reader) = rig_over(evaluated, RequestAuth::None, 8, Tenancy::default());
     let admin = admin::router(HttpOptions {
         readiness: Readiness::new(reader.clone(), Instant::now(), watch::channel(false).1),
         reader,

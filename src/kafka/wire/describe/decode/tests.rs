@@ -15,7 +15,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 use proptest::prelude::*;
 
 use super::*;
-use crate::kafka::wire::topics::TopicCatalog;
+use crate::kafka::wire::topics::ClusterMetadata;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member, Subtopology};
 use crate::model::units::newtypes::TopicName;
 
@@ -29,8 +29,8 @@ fn bytes(response: &impl Encodable, version: i16) -> Vec<u8> {
     bytes
 }
 
-fn read(kind: GroupKind, bytes: &[u8], version: i16) -> Vec<Entry<'_>> {
-    described(kind, bytes, version, &TopicCatalog::default()).unwrap()
+fn read(kind: GroupKind, bytes: &[u8], version: i16) -> Vec<GroupEntry<'_>> {
+    decode_groups(kind, bytes, version, &ClusterMetadata::default()).unwrap()
 }
 
 /// A member of client `c` that subscribes to `t` and has its partitions 0 and 2.
@@ -256,7 +256,7 @@ proptest! {
     fn any_bytes_are_read_or_refused(bytes: Vec<u8>, version in 0_i16..7) {
         let kinds = [GroupKind::Classic, GroupKind::Consumer, GroupKind::Share, GroupKind::Streams];
         for kind in kinds {
-            drop(described(kind, &bytes, version, &TopicCatalog::default()));
+            drop(decode_groups(kind, &bytes, version, &ClusterMetadata::default()));
         }
     }
 
@@ -265,16 +265,16 @@ proptest! {
     fn a_changed_response_is_read_or_refused(
         at in 0..STREAMS.len(), to: u8, cut in 0..STREAMS.len(), version in 0_i16..7,
     ) {
-        let topics = TopicCatalog::default();
+        let topics = ClusterMetadata::default();
         let mut streams = STREAMS.to_vec();
         streams[at] = to;
-        drop(described(GroupKind::Streams, &streams, 0, &topics));
-        drop(described(GroupKind::Streams, &streams[..cut], 0, &topics));
+        drop(decode_groups(GroupKind::Streams, &streams, 0, &topics));
+        drop(decode_groups(GroupKind::Streams, &streams[..cut], 0, &topics));
         let told = classic("Stable", "consumer", left(3));
         let response = DescribeGroupsResponse::default().with_groups(vec![told]);
         let mut bytes = bytes(&response, version);
         let place = at % bytes.len();
         bytes[place] = to;
-        drop(described(GroupKind::Classic, &bytes, version, &topics));
+        drop(decode_groups(GroupKind::Classic, &bytes, version, &topics));
     }
 }
