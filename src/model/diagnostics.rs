@@ -8,3 +8,6 @@ pub mod hpa_findings;
 pub mod hpa_status;
 pub mod incidents;
 pub mod workload_findings;
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::model::diagnostics::explain::{
     Cap, Derivation, Explanation, GroupPart, Outcome, PartitionPart, TopicPart,
 };
+use crate::model::evaluation::ValueRule;
+use crate::model::settings::cap_mode::CapMode;
 
 /// The text of an explanation.
 pub(super) fn render(explanation: &Explanation) -> String {
@@ -65,7 +67,7 @@ impl Lines<'_> {
             let lag = value_or(metric.lag, "unknown");
             self.add(1, &format!("lag of all groups: {lag}"));
         }
-        if let Some(per_replica) = &metric.lag_per_replica {
+        if let Some(per_replica) = metric.lag_per_replica {
             self.add(1, &format!("wanted per replica: {per_replica}"));
         }
         if let Some(desired) = metric.desired_replicas {
@@ -76,7 +78,7 @@ impl Lines<'_> {
         }
         match (&metric.value, &metric.refusal) {
             (Some(value), _) => {
-                let rule = metric.rule.as_deref().unwrap_or_default();
+                let rule = metric.rule.map(ValueRule::label).unwrap_or_default();
                 let because = metric.because.as_deref().unwrap_or_default();
                 self.add(1, &format!("value served: {value} ({rule}): {because}"));
             }
@@ -146,10 +148,10 @@ impl Lines<'_> {
         self.heading("Ceiling");
         let ceiling = value_or(ceiling, "none, or unknown");
         self.add(1, &format!("the HPA's replica ceiling: {ceiling}"));
-        let held = match (&*cap.mode, cap.observed) {
-            ("enforce", true) => "enforce: maxReplicas is seen to hold it",
-            ("enforce", false) => "enforce: maxReplicas is not yet at most the ceiling",
-            _ => "advise: only the value is cut, nothing is written",
+        let held = match (cap.mode, cap.observed) {
+            (CapMode::Enforce, true) => "enforce: maxReplicas is seen to hold it",
+            (CapMode::Enforce, false) => "enforce: maxReplicas is not yet at most the ceiling",
+            (CapMode::Advise, _) => "advise: only the value is cut, nothing is written",
         };
         self.add(1, &format!("cap: {held}"));
         let user = match cap.user_max_replicas {

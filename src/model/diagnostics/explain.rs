@@ -14,6 +14,11 @@ use serde::{Deserialize, Serialize};
 pub use derive::{Subject, derive};
 pub use outcome::outcome;
 
+use crate::model::evaluation::ValueRule;
+use crate::model::settings::cap_mode::CapMode;
+use crate::model::units::parallelism_rule::ParallelismRule;
+use crate::model::units::quantity::Milli;
+
 /// The whole derivation of one HPA, or of one group that no HPA asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -81,16 +86,16 @@ pub struct Derivation {
     pub groups: Vec<GroupPart>,
     /// Messages behind that replicas are wanted for, over all groups; `None` where unknown.
     pub lag: Option<u64>,
-    /// Lag wanted per replica, as a Kubernetes quantity.
-    pub lag_per_replica: Option<String>,
+    /// Lag wanted per replica.
+    pub lag_per_replica: Option<Milli>,
     /// The most replicas that can have work; `None` where unknown or unbounded.
     pub ceiling: Option<u32>,
     /// The replicas wanted, at most the ceiling.
     pub desired_replicas: Option<u32>,
-    /// The value served, as a Kubernetes quantity; `None` where it is refused.
-    pub value: Option<String>,
+    /// The value served; `None` where there is none.
+    pub value: Option<Milli>,
     /// The rule that made the value.
-    pub rule: Option<String>,
+    pub rule: Option<ValueRule>,
     /// That rule in words.
     pub because: Option<String>,
     /// Why there is no value.
@@ -115,7 +120,7 @@ pub struct GroupPart {
     /// The most members that can have work; `None` where unknown or unbounded.
     pub useful_parallelism: Option<u32>,
     /// The rule that says so.
-    pub parallelism_rule: Option<String>,
+    pub parallelism_rule: Option<ParallelismRule>,
     /// That rule in words.
     pub because: Option<String>,
     /// Members in each replica.
@@ -168,8 +173,7 @@ pub struct PartitionPart {
 /// What is done about an HPA's ceiling.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cap {
-    /// `advise` or `enforce`.
-    pub mode: String,
+    pub mode: CapMode,
     /// Whether its maximum is seen to be at most the ceiling.
     pub observed: bool,
     /// `spec.maxReplicas`, as it is.

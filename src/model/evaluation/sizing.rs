@@ -3,14 +3,14 @@
 //! The HPA divides the value served by the lag per replica and rounds up. Everything here rounds the same
 //! way: a clamp that rounded down would let the HPA pass the ceiling by one.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::parallelism::Limit;
 use crate::model::units::newtypes::Lag;
 use crate::model::units::quantity::Milli;
 
 /// The rule that made the value served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ValueRule {
     /// The lag, unchanged.

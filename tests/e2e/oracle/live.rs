@@ -287,7 +287,7 @@ fn explain(
         ensure!(before > 0 && count() == before, "a sync came in between");
         Ok((before, explained))
     })?;
-    let value = found.1.metrics[0].value.as_deref().and_then(Milli::parse);
+    let value = found.1.metrics[0].value;
     one.values.push(value.context("no value")?);
     one.explained.push(found);
     Ok(())

@@ -15,10 +15,10 @@ use crate::model::findings::{Finding, FindingSubject};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
-use crate::model::settings::cap_mode::CapMode;
 use crate::model::targets::lookup::GroupQuery;
 use crate::model::targets::{HpaCap, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::model::units::partition_filter::PartitionFilter;
 
 /// What numbers are to be explained.
@@ -120,10 +120,7 @@ impl Deriver<'_> {
     fn cap(&self, cap: HpaCap, ceiling: Option<Limit>) -> Cap {
         let default = self.0.policy().cap;
         Cap {
-            mode: match cap.mode.unwrap_or(default) {
-                CapMode::Advise => "advise".into(),
-                CapMode::Enforce => "enforce".into(),
-            },
+            mode: cap.mode.unwrap_or(default),
             observed: ceiling.is_some_and(|ceiling| is_cap_observed(&cap, default, ceiling)),
             max_replicas: cap.max_replicas,
             user_max_replicas: None,
@@ -138,11 +135,11 @@ impl Deriver<'_> {
             selector: metric.selector.to_string(),
             groups: groups.map(|group| self.part(group)).collect(),
             lag: value.and_then(|value| Some(value.lag?.0)),
-            lag_per_replica: value.and_then(|value| Some(value.wanted?.to_string())),
+            lag_per_replica: value.and_then(|value| value.wanted),
             ceiling: value.and_then(|value| value.ceiling?.replicas.bounded()),
             desired_replicas: value.and_then(|value| value.desired),
-            value: value.map(|value| value.value.to_string()),
-            rule: value.map(|value| value.rule.label().to_owned()),
+            value: value.map(|value| value.value),
+            rule: value.map(|value| value.rule),
             because: value.map(because),
             refusal: metric.outcome.as_ref().err().map(ToString::to_string),
         }
@@ -188,7 +185,7 @@ impl Deriver<'_> {
         part.lag = Some(measure.lag.0);
         let useful = measure.ceiling.useful;
         part.useful_parallelism = useful.limit.bounded();
-        part.parallelism_rule = Some(useful.rule.label().to_owned());
+        part.parallelism_rule = Some(useful.rule);
         part.because = Some(useful.rule.to_string());
         part.ceiling = measure.ceiling.replicas.bounded();
         part
@@ -302,7 +299,7 @@ fn is_about(finding: &Finding, hpa: &HpaKey, groups: &BTreeSet<(String, String)>
 fn not_knowable(metrics: &[Derivation]) -> Vec<String> {
     let parts = || metrics.iter().flat_map(|metric| &metric.groups);
     let mut all = Vec::new();
-    if parts().any(|part| part.parallelism_rule.as_deref() == Some("assignor_unknown")) {
+    if parts().any(|part| part.parallelism_rule == Some(ParallelismRule::AssignorUnknown)) {
         all.push("which assignor the group's consumers use: none of them has been seen".to_owned());
     }
     let is_open = |partition: &PartitionPart| {

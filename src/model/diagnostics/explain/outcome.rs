@@ -11,6 +11,7 @@ use crate::model::hpa::controller::{
     Select,
 };
 use crate::model::hpa::facts::MetricTarget;
+use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::quantity::Milli;
 
 /// Adds what the HPA itself comes to.
@@ -26,7 +27,7 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
         cap.user_max_replicas = Some(HpaFields::of(&hpa.facts).user_max(None));
         // The explanation may be a daemon's, and the maximum has changed since.
         if let Some(ceiling) = explanation.ceiling {
-            cap.observed = cap.mode == "enforce" && cap.max_replicas <= ceiling;
+            cap.observed = cap.mode == CapMode::Enforce && cap.max_replicas <= ceiling;
         }
     }
     explanation.not_knowable.push(
@@ -50,10 +51,9 @@ fn reading(explanation: &Explanation, metric: &LiveMetric) -> MetricReading {
     let mut ours = explanation.metrics.iter();
     match ours.find(|d| d.metric == external.name && d.selector == selector) {
         None => MetricReading::Elsewhere,
-        Some(found) => {
-            let value = found.value.as_deref().and_then(Milli::parse);
-            value.map_or(MetricReading::Failed, MetricReading::Value)
-        }
+        Some(found) => found
+            .value
+            .map_or(MetricReading::Failed, MetricReading::Value),
     }
 }
 

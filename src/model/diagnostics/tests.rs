@@ -1,0 +1,264 @@
+//! Every finding with an example, on one page for reviewers. That each can be raised is part of the test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::current_findings::{FindingOptions, find_tolerance_against_ceiling, findings};
+use super::hpa_findings::{find_against_ceiling, find_in_hpas, find_tolerance};
+use super::workload_findings::{Surge, WorkloadFacts, find_in_workload};
+use crate::model::evaluation::ServingPolicy;
+use crate::model::evaluation::parallelism::Limit;
+use crate::model::findings::{Finding, FindingCode};
+use crate::model::fixtures;
+use crate::model::hpa::facts::{HpaFacts, MetricTarget, ScaleTarget};
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
+use crate::model::kafka::observation::Observation;
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::settings::cap_mode::CapMode;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::Targets;
+use crate::model::units::metric::DESIRED_METRIC;
+use crate::model::units::newtypes::Replicas;
+use crate::model::units::quantity::Milli;
+
+const DAY: u64 = 24 * 3600;
+
+fn hpa(name: &str, selector: &str, annotations: &[(&str, &str)]) -> HpaFacts {
+    let target = MetricTarget::AverageValue(Milli::from_units(100));
+    let pairs = annotations
+        .iter()
+        .map(|(key, value)| (format!("lagwise.dev/{key}"), (*value).to_owned()));
+    HpaFacts {
+        max_replicas: 20,
+        annotations: pairs.collect(),
+        scale_target: ScaleTarget {
+            api_version: "apps/v1".into(),
+            kind: "Deployment".into(),
+            name: name.into(),
+        },
+        ..fixtures::hpa(name, selector, target)
+    }
+}
+
+fn with_metric(mut hpa: HpaFacts, name: &str) -> HpaFacts {
+    let mut other = hpa.metrics[0].clone();
+    other.name = name.into();
+    hpa.metrics.push(other);
+    hpa
+}
+
+/// What the selectors and annotations of HPAs say, where two clusters are configured.
+fn targets() -> Targets {
+    let mut value = hpa("value", "group=g,cluster=main", &[]);
+    value.metrics[0].target = Some(MetricTarget::Value(Milli::from_units(100)));
+    let mut desired = hpa("desired", "group=g,cluster=main", &[]);
+    desired.metrics[0].name = DESIRED_METRIC.into();
+    let zero = hpa("zero", "group=g,cluster=main", &[("scale-to-zero", "true")]);
+    let hpas = [
+        hpa("no-group", "topic=t,cluster=main", &[]),
+        hpa("unknown-cluster", "group=g,cluster=mian", &[]),
+        hpa("no-cluster", "group=g", &[]),
+        hpa("label", "group=g,cluster=main,topics=t", &[]),
+        hpa("target", "target=orders", &[]),
+        hpa("unknown", "group=g,cluster=main", &[("evn", "true")]),
+        hpa("bad", "group=g,cluster=main", &[("even", "yes")]),
+        hpa("stray", "group=g,cluster=main", &[("even.other", "true")]),
+        hpa(
+            "topics",
+            "group=g,cluster=main",
+            &[("topics", "t"), ("topic-regex", "t.*")],
+        ),
+        hpa(
+            "group",
+            "group in (g,h),cluster=main",
+            &[("consumer-group", "i")],
+        ),
+        hpa(
+            "fallback",
+            "group=g,cluster=main",
+            &[("fallback-after", "5m")],
+        ),
+        hpa(
+            "reset",
+            "group=g,cluster=main",
+            &[("offset-reset", "latest")],
+        ),
+        hpa(
+            "set",
+            "group=g,cluster=main",
+            &[("offset-reset", "earliest")],
+        ),
+        with_metric(zero, "queue_length"),
+        value,
+        desired,
+    ];
+    let clusters = ["main".into(), "down".into()];
+    Targets::merge(&clusters, &[], &hpas, BTreeSet::new())
+}
+
+/// What the evaluation of HPAs and groups says, after these observations of cluster `main`.
+fn current(hpas: &[HpaFacts], observations: Vec<Observation>, now: Duration) -> BTreeSet<Finding> {
+    let mut history = ClusterHistory::default();
+    let mut latest = Arc::default();
+    for observation in observations {
+        latest = history.apply(observation, Scope::Whole);
+    }
+    let targets = Targets::merge(&["main".into()], &[], hpas, BTreeSet::new());
+    let snapshot = LagSnapshot {
+        targets: Arc::new(targets),
+        clusters: [("main".into(), latest)].into(),
+        ..LagSnapshot::default()
+    }
+    .evaluated(&ServingPolicy::default());
+    let options = FindingOptions {
+        cap: CapMode::Advise,
+        members_within: Duration::ZERO,
+    };
+    let now = fixtures::at(now);
+    let metrics = snapshot.at(&now).hpa_metrics();
+    findings::<HpaFacts>(&snapshot.evaluations, &metrics, &[], options)
+}
+
+fn member(topics: &[&str], partitions: &[i32]) -> Member {
+    Member {
+        id: "m".into(),
+        instance: None,
+        client: "c".into(),
+        host: "/10.0.0.1".into(),
+        subscribed: Some(topics.iter().map(|topic| (*topic).into()).collect()),
+        assigned: vec![("t".into(), partitions.to_vec())],
+    }
+}
+
+fn described(state: GroupState, members: Vec<Member>) -> GroupDescription {
+    GroupDescription {
+        kind: GroupKind::Classic,
+        state,
+        assignor: Some("range".into()),
+        members,
+        subtopologies: Vec::new(),
+    }
+}
+
+/// A reading of group `g` on topic `t` of one partition with lag.
+fn reading(seconds: u64, state: GroupState, members: Vec<Member>) -> Observation {
+    let row = (0, Ok(Some(5)), Ok(9));
+    let mut read = fixtures::read(Duration::from_secs(seconds), "g", "t", &[row]);
+    read.groups[0].plan.discover = true;
+    read.groups[0].description = Ok(Arc::new(described(state, members)));
+    read
+}
+
+fn group_findings() -> Vec<Finding> {
+    let two = |topics: &[&str]| vec![member(&["t"], &[0]), member(topics, &[])];
+    let stable = |members| reading(0, GroupState::Stable, members);
+    let empty = |seconds| reading(seconds, GroupState::Empty, Vec::new());
+    let mut missing = fixtures::read(Duration::ZERO, "g", "gone", &[(0, Ok(None), Ok(9))]);
+    missing.topics = [("gone".into(), Err(Fault::TopicMissing))].into();
+    let mut unreachable = fixtures::nothing(Duration::from_secs(5), "g");
+    unreachable.groups[0].plan.topics = ["t".into()].into();
+    unreachable.groups[0].committed = Err(Fault::Unreachable);
+    let fallback = [("fallback-replicas", "3"), ("fallback-after", "2m")];
+    let one = |selector: &str| [hpa("billing", selector, &[])];
+    let mut other = hpa("other", "group=g,topic=t", &[]);
+    other.metrics[0].target = Some(MetricTarget::AverageValue(Milli::from_units(200)));
+    [
+        current(&[], vec![stable(two(&["t"]))], Duration::ZERO),
+        current(&[], vec![stable(two(&["t", "u"]))], Duration::ZERO),
+        current(&[], vec![empty(0), empty(5 * DAY)], Duration::ZERO),
+        current(&one("group=g,topic=gone"), vec![missing], Duration::ZERO),
+        current(
+            &one("group=g"),
+            vec![fixtures::nothing(Duration::ZERO, "g")],
+            Duration::ZERO,
+        ),
+        current(
+            &[hpa("billing", "group=g,topic=t", &[]), other],
+            vec![stable(vec![member(&["t"], &[0])])],
+            Duration::ZERO,
+        ),
+        current(
+            &[hpa("billing", "group=g,topic=t", &fallback)],
+            vec![empty(0), unreachable],
+            Duration::from_secs(200),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn hpa_findings() -> Vec<Finding> {
+    let billing = hpa("billing", "group=g", &[]);
+    let mut second = hpa("second", "group=g", &[]);
+    second.scale_target = billing.scale_target.clone();
+    let bounds = |min, max| HpaFacts {
+        min_replicas: Some(min),
+        max_replicas: max,
+        ..billing.clone()
+    };
+    let windows = HpaFacts {
+        window_up: Some(60),
+        ..hpa("up", "group=g", &[])
+    };
+    let owned = HpaFacts {
+        controller: Some("ScaledObject/owned".into()),
+        ..hpa("owned", "group=g", &[("cap", "enforce")])
+    };
+    let hpas = [windows, owned, billing.clone(), second];
+    let ceiling = Replicas(12);
+    let against = |hpa: &HpaFacts| find_against_ceiling(hpa, ceiling, CapMode::Advise, false);
+    let mut found: Vec<Finding> = find_in_hpas(&hpas).collect();
+    found.extend(against(&bounds(13, 20)));
+    found.extend(against(&bounds(1, 5)));
+    found.extend(against(&with_metric(bounds(1, 20), "queue_length")));
+    found.extend(find_tolerance_against_ceiling(&bounds(1, 20), ceiling));
+    found.extend(find_tolerance(&billing));
+    let workload = WorkloadFacts {
+        namespace: "shop".into(),
+        kind: "Deployment".into(),
+        name: "billing".into(),
+        ordered: true,
+        surge: Surge::Percent(25),
+        replicas_owner: Some("argocd".into()),
+        pods: Some(["10.0.0.1".parse().unwrap()].into()),
+    };
+    let foreign = Member {
+        host: "/10.0.0.9".into(),
+        ..member(&["t"], &[1])
+    };
+    let group = described(GroupState::Stable, vec![member(&["t"], &[0]), foreign]);
+    found.extend(find_in_workload(
+        &billing,
+        &workload,
+        Some(Limit::Bounded(ceiling)),
+        &[(&"g".into(), &group)],
+    ));
+    found
+}
+
+#[test]
+fn every_finding_with_an_example() {
+    let mut examples: BTreeMap<FindingCode, Finding> = BTreeMap::new();
+    let targets = targets().findings.into_iter();
+    for finding in targets.chain(group_findings()).chain(hpa_findings()) {
+        examples.entry(finding.code).or_insert(finding);
+    }
+    let all = FindingCode::ALL.iter();
+    let missing: Vec<_> = all.filter(|code| !examples.contains_key(code)).collect();
+    assert!(missing.is_empty(), "no example of {missing:?}");
+    let mut page = String::new();
+    for (code, example) in &examples {
+        let (name, label, severity) = (code.code(), code.label(), code.severity());
+        let (why, fix) = (code.why(), code.fix());
+        writeln!(
+            page,
+            "{name} {label} ({severity})\n  {example}\n  why: {why}\n  fix: {fix}\n"
+        )
+        .unwrap();
+    }
+    insta::assert_snapshot!(page);
+}
