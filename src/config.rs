@@ -23,6 +23,7 @@ mod secrets;
 mod section;
 mod server;
 mod servers;
+mod settings;
 mod state;
 mod target;
 mod tenancy;
@@ -37,7 +38,7 @@ use schemars::JsonSchema;
 use section::Section;
 use serde::Serialize;
 
-pub use cap::{CapConfig, CapDefault};
+pub use cap::CapConfig;
 pub use cluster::{ClientChoice, ClusterConfig};
 pub use kubernetes::KubernetesConfig;
 pub use lag::LagConfig;

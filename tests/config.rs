@@ -11,8 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use lagwise::config::{AuthMode, ClientChoice, Config, Environment, LogFormat, json_schema};
-use lagwise::model::settings::By;
+use lagwise::model::settings::form::Form;
+use lagwise::model::settings::{By, FileSection, Setting, Settings};
 use lagwise::model::units::newtypes::{Isolation, OffsetReset};
+use lagwise::model::units::quantity::Milli;
 use proptest::prelude::*;
 
 const EXAMPLE: &str = include_str!("../config/lagwise.yaml");
@@ -274,28 +276,27 @@ fn every_key_can_be_set() {
         ("us", "the group")
     );
     assert_eq!(
-        target
-            .topics
-            .iter()
-            .map(|topic| topic.as_str())
-            .collect::<Vec<_>>(),
-        ["a", "b"]
+        target.settings.named_topics(),
+        ["a".into(), "b".into()].into()
     );
+    let settings = &target.settings;
     assert_eq!(
-        (target.lag_per_replica, target.offset_reset),
-        (Some(10), Some(OffsetReset::Earliest))
+        (settings.lag_per_replica, settings.offset_reset),
+        (Some(Milli::from_units(10)), Some(OffsetReset::Earliest))
     );
-    let settings = target.settings();
     assert_eq!(settings.isolation, Some(Isolation::ReadCommitted));
     assert_eq!(settings.partitions.as_ref().unwrap().to_string(), "0-5,9");
-    assert_eq!((settings.threads().get(), settings.even()), (4, true));
+    assert_eq!(
+        (settings.threads_per_replica().get(), settings.even()),
+        (4, true)
+    );
     assert_eq!(settings.by(), By::Lagging);
     let fallback = settings.fallback().unwrap();
     assert_eq!(
         (fallback.replicas.get(), fallback.after),
         (3, Duration::from_secs(900))
     );
-    let pattern = config.targets[1].settings();
+    let pattern = &config.targets[1].settings;
     assert_eq!(pattern.pattern().unwrap().as_str(), "orders-.*");
     assert_eq!(target.namespaces, ["shop"]);
     assert!(!config.kubernetes.enabled && !config.cap.clamp);
@@ -438,6 +439,62 @@ fn what_is_serialised_can_be_read_again() {
         "poll: {interval: 1m 30s}\ntargets: [{name: t, group: g, offset_reset: earliest, topic_regex: 'a.*', partitions: '1-2', by: lagging}]",
     ));
     assert_eq!(parse(&serde_saphyr::to_string(&config).unwrap()), config);
+}
+
+/// The text of a YAML value that an annotation would have as `text`.
+fn as_yaml(setting: &Setting, text: &str) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    match setting.form {
+        Form::Flag | Form::Number { .. } | Form::Quantity => text.to_owned(),
+        Form::Topics => {
+            let topics: Vec<_> = text.split(',').map(|topic| quoted(topic.trim())).collect();
+            format!("[{}]", topics.join(", "))
+        }
+        Form::Duration { .. } | Form::Choice(_) | Form::Text { .. } => quoted(text),
+    }
+}
+
+fn value_of_a_setting() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "0|-?[1-9][0-9]{0,6}",
+        "[0-9]{1,4}(s|m|h|d|w|y)",
+        "true|false|partitions|lagging|latest|earliest|read_committed|read_uncommitted",
+        "[a-z]{1,9}(,[a-z.-]{1,9}){0,2}",
+        "[0-9]{1,2}-[0-9]{1,2}(,[0-9]{1,3})?",
+        "[a-z(|)*+.]{1,9}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_file_and_an_annotation_read_a_value_alike(text in value_of_a_setting()) {
+        for (section, file) in [
+            (FileSection::Lag, "lag: {KEY: VALUE}"),
+            (FileSection::Targets, "targets: [{name: t, group: g, KEY: VALUE}]"),
+        ] {
+            for setting in Settings::of_section(section) {
+                // The file has whole numbers in place of quantities, and lists each topic once.
+                let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+                let topics: Vec<_> = text.split(',').collect();
+                let is_list = topics.iter().collect::<BTreeSet<_>>().len() == topics.len();
+                if matches!((setting.form, is_number, is_list), (Form::Quantity, false, _) | (Form::Topics, _, false)) {
+                    continue;
+                }
+                let mut annotated = Settings::default();
+                let annotation = setting.parse(&text, &mut annotated).map(|()| setting.print(&annotated));
+                let file = file.replace("KEY", setting.file_key).replace("VALUE", &as_yaml(setting, &text));
+                let config = Config::parse(&with(&file), &Pretended);
+                let in_file = config.map(|config| {
+                    let settings = match section {
+                        FileSection::Lag => config.lag.settings().clone(),
+                        FileSection::Targets => config.targets[0].settings.clone(),
+                    };
+                    setting.print(&settings)
+                });
+                prop_assert_eq!(annotation.ok(), in_file.ok(), "{}: {}", setting.key, text);
+            }
+        }
+    }
 }
 
 #[test]

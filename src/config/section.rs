@@ -41,7 +41,9 @@ impl<'a> Section<'a> {
 
     /// The value of `key`; `None` where the key is left out or has no value.
     pub(super) fn get(&mut self, key: &'static str) -> Option<Field<'a>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         (!entry.node.is_null()).then(|| self.field(entry))
     }

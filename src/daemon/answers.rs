@@ -1,22 +1,17 @@
 //! Converts the configuration of targets, evaluation and tenancy.
 
-use crate::config::{CapDefault, Config, TargetConfig, TenancyGrant};
+use crate::config::{Config, TargetConfig, TenancyGrant};
 use crate::model::evaluation::ServingPolicy;
-use crate::model::settings::cap_mode::CapMode;
 use crate::model::targets;
 use crate::model::targets::tenancy::{Grant, Tenancy};
 use crate::model::units::glob::Glob;
-use crate::model::units::quantity::Milli;
 use crate::poller::Cadence;
 
 /// How metric values are evaluated when served.
 pub(crate) fn rules(config: &Config) -> ServingPolicy {
     ServingPolicy {
         clamp: config.cap.clamp,
-        cap: match config.cap.default {
-            CapDefault::Advise => CapMode::Advise,
-            CapDefault::Enforce => CapMode::Enforce,
-        },
+        cap: config.cap.default,
         max_staleness: config.poll.max_staleness,
         namespaces: if config.kubernetes.enabled {
             config.kubernetes.namespaces.clone()
@@ -60,7 +55,7 @@ fn fixed_target(target: &TargetConfig) -> targets::ConfiguredTarget {
         namespaces: target.namespaces.clone(),
         cluster: target.cluster.clone(),
         group: target.group.clone(),
-        per_replica: target.lag_per_replica.map(Milli::from_units),
-        settings: target.settings(),
+        per_replica: target.settings.lag_per_replica,
+        settings: target.settings.clone(),
     }
 }

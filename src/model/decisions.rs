@@ -4,3 +4,6 @@ pub mod cap;
 pub mod enforceable;
 pub mod fencing;
 pub mod scale_to_zero;
+
+#[cfg(test)]
+mod tests;

@@ -83,9 +83,9 @@ impl Ceiling {
         let filter = settings.partitions.as_ref();
         let useful = topic_selection::parallelism(group, works, filter, settings.by());
         Self {
-            replicas: useful.ceiling(settings.threads()),
+            replicas: useful.ceiling(settings.threads_per_replica()),
             useful,
-            threads: settings.threads(),
+            threads: settings.threads_per_replica(),
         }
     }
 

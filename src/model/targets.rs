@@ -245,9 +245,9 @@ impl Targets {
             group.add(settings);
         }
         let planned = groups.into_values().map(|(plan, group)| GroupPlan {
-            reset: group.reset.unwrap_or_default(),
-            isolation: group.isolation.unwrap_or_default(),
-            rules: self.rules.with(&group.lag),
+            reset: group.settings.offset_reset.unwrap_or_default(),
+            isolation: group.settings.isolation.unwrap_or_default(),
+            rules: group.settings.lag_rules(self.rules),
             ..plan
         });
         SweepPlan {

@@ -21,6 +21,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use lagwise::model::settings::FileSection;
 use markdown::{Block, Page};
 use regex::Regex;
 use repository::{folder, markdown_files, rust_text};
@@ -216,6 +217,32 @@ fn the_reference_is_up_to_date() {
         "out of date: {}; {UPDATE}=1 cargo test --test docs rewrites them",
         outdated.join(", ")
     );
+}
+
+#[test]
+fn the_example_file_describes_every_setting() {
+    let path = folder().join("config/lagwise.yaml");
+    let mut text = fs::read_to_string(&path).unwrap();
+    for (section, line_before) in [
+        (FileSection::Lag, "\nlag:\n"),
+        (FileSection::Targets, "\n    #group: orders-service\n"),
+    ] {
+        let start = text.find(line_before).unwrap() + line_before.len();
+        let end = start + text[start..].find("\n\n").unwrap() + 1;
+        let made = reference::example(section);
+        if is_update() {
+            text.replace_range(start..end, &made);
+        } else {
+            assert_eq!(
+                text[start..end],
+                made,
+                "{UPDATE}=1 cargo test --test docs rewrites it"
+            );
+        }
+    }
+    if is_update() {
+        fs::write(&path, text).unwrap();
+    }
 }
 
 #[test]

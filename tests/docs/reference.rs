@@ -6,6 +6,9 @@ use clap::CommandFactory;
 use lagwise::cli::Cli;
 use lagwise::config::json_schema;
 use lagwise::model::findings::FindingCode;
+use lagwise::model::settings::annotation_keys::{PREFIX, WRITTEN};
+use lagwise::model::settings::form::Form;
+use lagwise::model::settings::{FileSection, SETTINGS, Setting, SettingScope, Settings};
 use lagwise::serve::endpoints::{ADMIN, EXTERNAL_METRICS, Endpoint};
 use serde_json::Value;
 
@@ -25,6 +28,7 @@ pub(crate) const PAGES: &[Generated] = &[
     ("configuration.md", configuration),
     ("metrics.md", metrics),
     ("http.md", endpoints),
+    ("annotations.md", annotations),
 ];
 
 /// A text as the cell of a table.
@@ -72,6 +76,119 @@ fn metrics() -> String {
         );
     }
     page
+}
+
+fn annotations() -> String {
+    let mut page = String::new();
+    for (heading, note, scope) in [
+        (
+            "Settings of a metric",
+            "`.NAME` may follow the key.",
+            SettingScope::Metric,
+        ),
+        (
+            "Settings of the whole HPA",
+            "`.NAME` must not follow the key: that is an error, and `lagwise lint` reports it.",
+            SettingScope::Hpa,
+        ),
+    ] {
+        let _ = write!(
+            page,
+            "### {heading}\n\n{note}\n\n| `{PREFIX}...` | value | default | meaning |\n|---|---|---|---|\n"
+        );
+        for setting in SETTINGS.iter().filter(|setting| setting.scope == scope) {
+            let (value, meaning) = values(setting);
+            let default = match (setting.file, setting.default()) {
+                (Some(FileSection::Lag), _) => format!("`lag.{}`", setting.file_key),
+                (_, Some(default)) => format!("`{default}`"),
+                (_, None) => setting.unset.unwrap_or_default().to_owned(),
+            };
+            let _ = writeln!(
+                page,
+                "| `{}` | {} | {} | {} |",
+                setting.key,
+                cell(&value),
+                cell(&default),
+                cell(&meaning)
+            );
+        }
+        page.push('\n');
+    }
+    let _ = write!(
+        page,
+        "### Annotations that lagwise writes\n\nDo not set these.\n\n| annotation | meaning |\n|---|---|\n"
+    );
+    for (key, description) in WRITTEN {
+        let _ = writeln!(page, "| `{key}` | {description} |");
+    }
+    page
+}
+
+/// The allowed values of a setting, and its meaning with that of each named value.
+fn values(setting: &Setting) -> (String, String) {
+    let mut meaning = setting.description().to_owned();
+    let value = match setting.form {
+        Form::Flag => "`true`, `false`".to_owned(),
+        Form::Choice(choices) => {
+            for choice in choices() {
+                let _ = write!(meaning, "<br>`{}`: {}", choice.name, choice.meaning);
+            }
+            let names: Vec<_> = choices().iter().map(|c| format!("`{}`", c.name)).collect();
+            names.join(", ")
+        }
+        form => form.allowed(),
+    };
+    (value, meaning)
+}
+
+/// Width of the comments in the example file.
+const COMMENT_WIDTH: usize = 110;
+
+/// The settings of a section of the example file, each with its comment: those that have a default are in
+/// force, those of a target are commented out.
+pub(crate) fn example(section: FileSection) -> String {
+    let (indent, mark) = match section {
+        FileSection::Lag => ("  ", ""),
+        FileSection::Targets => ("    ", "#"),
+    };
+    let mut text = String::new();
+    for setting in Settings::of_section(section) {
+        let mut comment = setting.description().to_owned();
+        let allowed = match setting.form {
+            Form::Flag | Form::Topics => None,
+            Form::Quantity => Some("a whole number from 1".to_owned()),
+            form => Some(form.allowed()),
+        };
+        if let Some(allowed) = allowed {
+            // The value below the comment is an example.
+            let allowed = allowed.split(", such as").next().unwrap_or_default();
+            let _ = write!(comment, " Allowed: {allowed}.");
+        }
+        if let Some(unset) = setting.unset {
+            let _ = write!(comment, " Default: {unset}.");
+        }
+        for line in wrapped(&comment, COMMENT_WIDTH - indent.len() - 2) {
+            let _ = writeln!(text, "{indent}# {line}");
+        }
+        let example = setting.example.map(str::to_owned);
+        let value = setting.default().or(example).unwrap_or_default();
+        let _ = writeln!(text, "{indent}{mark}{}: {value}", setting.file_key);
+    }
+    text
+}
+
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn endpoints() -> String {

@@ -6,7 +6,7 @@ use crate::model::diagnostics::explain::live::{Condition, LiveHpa, LiveMetric};
 use crate::model::hpa::controller::outlook::KnownHistory;
 use crate::model::hpa::controller::{Behavior, HpaSpec, MetricSource, ScalingRules};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
-use crate::model::settings::annotation_keys::{CAP, CEILING, USER_MAX};
+use crate::model::settings::annotation_keys::{CEILING, USER_MAX};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
@@ -128,7 +128,11 @@ fn a_clamped_value_and_an_hpa_without_behavior() {
 
 #[test]
 fn an_observed_cap_and_the_users_own_number() {
-    let marks = [(CAP, "enforce"), (CEILING, "2"), (USER_MAX, "20")];
+    let marks = [
+        ("lagwise.dev/cap", "enforce"),
+        (CEILING, "2"),
+        (USER_MAX, "20"),
+    ];
     let marks = marks.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let facts = HpaFacts {
         max_replicas: 2,

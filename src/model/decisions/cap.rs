@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::enforceable::CompleteRead;
-use crate::model::hpa::facts::HpaFacts;
-use crate::model::settings::annotation_keys::{CEILING, EXPLICIT_MAX, USER_MAX};
+use crate::model::hpa::facts::{self, HpaFacts};
+use crate::model::settings::annotation_keys::{CEILING, USER_MAX};
 use crate::model::settings::cap_mode::NO_CEILING;
 
 /// Complete reads in a row after which the ceiling may be lowered.
 pub const LOWER_AFTER: u32 = 3;
 
+/// Reads a number of replicas that lagwise wrote.
 fn number(annotations: &BTreeMap<String, String>, key: &str) -> Option<u32> {
     let number: u32 = annotations.get(key)?.trim().parse().ok()?;
     (1..=NO_CEILING).contains(&number).then_some(number)
@@ -33,7 +34,7 @@ pub struct HpaFields {
     pub ceiling: Option<u32>,
     /// [`USER_MAX`].
     pub user: Option<u32>,
-    /// [`EXPLICIT_MAX`].
+    /// The annotation `lagwise.dev/max-replicas`.
     pub explicit: Option<u32>,
 }
 
@@ -46,7 +47,7 @@ impl HpaFields {
             min: hpa.min_replicas.unwrap_or(1),
             ceiling: number(&hpa.annotations, CEILING),
             user: number(&hpa.annotations, USER_MAX),
-            explicit: number(&hpa.annotations, EXPLICIT_MAX),
+            explicit: facts::settings(hpa).max_replicas,
         }
     }
 

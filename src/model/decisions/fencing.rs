@@ -11,14 +11,10 @@ use std::time::{Duration, Instant};
 use super::cap::HpaFields;
 use crate::model::evaluation::Clusters;
 use crate::model::hpa::facts::{self, HpaFacts, is_native, is_paused};
-use crate::model::settings::annotation_keys::{PREFIX, ZEROED_SINCE};
+use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 
-/// The annotation with the term of the leader that manages an HPA.
-pub const EPOCH: &str = "lagwise.dev/epoch";
-
-/// The annotation by which an HPA asks for scale to zero, below [`PREFIX`]; a suffix names a group.
-const SCALE_TO_ZERO: &str = "scale-to-zero";
+pub use crate::model::settings::annotation_keys::EPOCH;
 
 /// For how long after `now` these readings may still decide a write: until the latest sweep among them is
 /// older than `max_staleness`. `None` where it is, or where there was no sweep. Whether a single reading
@@ -51,10 +47,7 @@ pub fn is_managed(hpa: &HpaFacts, default: CapMode) -> bool {
     if is_paused(hpa) {
         return false;
     }
-    let asks_for_zero = hpa.annotations.iter().any(|(key, value)| {
-        let key = key.strip_prefix(PREFIX);
-        key.is_some_and(|key| key.starts_with(SCALE_TO_ZERO)) && value.trim() == "true"
-    });
+    let asks_for_zero = facts::settings(hpa).scale_to_zero();
     let sleeps = hpa.controller.is_none() && asks_for_zero && !is_native(hpa);
     facts::mode(hpa, default) == CapMode::Enforce
         || HpaFields::of(hpa).is_marked()
@@ -120,7 +113,7 @@ mod tests {
                 true,
             ),
             (&[("lagwise.dev/scale-to-zero", "true")], true),
-            (&[("lagwise.dev/scale-to-zero.g", "true")], true),
+            (&[("lagwise.dev/scale-to-zero.g", "true")], false),
             (&[("lagwise.dev/scale-to-zero", "false")], false),
             (
                 &[

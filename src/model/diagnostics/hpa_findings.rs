@@ -8,8 +8,6 @@ use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::{
     self, HpaFacts, asks_others, is_native, is_ours, is_paused, scales,
 };
-use crate::model::settings::COOLDOWN;
-use crate::model::settings::annotation_keys::{CAP, PREFIX};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::newtypes::Replicas;
@@ -59,22 +57,18 @@ fn find_stabilization(hpa: &HpaFacts) -> Vec<Finding> {
     found
 }
 
-/// The cooldown of an HPA that is to go to zero; `None` where it is not to, or does not say it plainly.
+/// The cooldown of an HPA that is scaled to zero; `None` for any other.
 fn cooldown(hpa: &HpaFacts) -> Option<Duration> {
-    let value = |key: &str| hpa.annotations.get(&format!("{PREFIX}{key}"));
-    value("scale-to-zero").filter(|on| on.trim() == "true")?;
-    match value("cooldown") {
-        None => Some(COOLDOWN),
-        Some(text) => humantime::parse_duration(text.trim()).ok(),
-    }
+    let settings = facts::settings(hpa);
+    settings.scale_to_zero().then(|| settings.cooldown())
 }
 
 /// Finds writes that an annotation asks for and lagwise does not make, because a controller owns the HPA.
 fn find_ignored_writes(hpa: &HpaFacts) -> Option<Finding> {
     let controller = hpa.controller.as_ref()?;
-    let says = |key: &str, value: &str| hpa.annotations.get(key).is_some_and(|v| v.trim() == value);
-    let enforces = says(CAP, "enforce");
-    let sleeps = says(&format!("{PREFIX}scale-to-zero"), "true") && !is_native(hpa);
+    let settings = facts::settings(hpa);
+    let enforces = settings.cap == Some(CapMode::Enforce);
+    let sleeps = settings.scale_to_zero() && !is_native(hpa);
     (enforces || sleeps).then(|| {
         let message = format!(
             "{controller} owns it, so lagwise does not write to it although an annotation asks for that"

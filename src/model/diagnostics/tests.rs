@@ -66,6 +66,8 @@ fn targets() -> Targets {
         hpa("unknown", "group=g,cluster=main", &[("evn", "true")]),
         hpa("bad", "group=g,cluster=main", &[("even", "yes")]),
         hpa("stray", "group=g,cluster=main", &[("even.other", "true")]),
+        hpa("suffix", "group=g,cluster=main", &[("cap.g", "enforce")]),
+        hpa("paused", "group=g,cluster=main", &[("paused", "yes")]),
         hpa(
             "topics",
             "group=g,cluster=main",

@@ -311,6 +311,16 @@ finding_codes! {
         why: "Brokers delete the offsets of a group without members after offsets.retention.minutes (seven days by default); its consumers then start at auto.offset.reset.",
         fix: "Start a consumer of the group for a moment, or raise offsets.retention.minutes on the brokers.",
     }
+    SuffixOnHpaSetting "LW039" "suffix_on_hpa_setting" Error {
+        what: "An annotation that applies to the whole HPA has .NAME after its key.",
+        why: "paused, cap, max-replicas, scale-to-zero and cooldown apply to the whole HPA. With .NAME after the key they do nothing, except that paused still stops all writes to the HPA, to be safe.",
+        fix: "Remove .NAME from the key of the annotation.",
+    }
+    UnclearPause "LW040" "unclear_pause" Warning {
+        what: "An annotation may mean lagwise.dev/paused: \"true\", but is not spelled so.",
+        why: "A pause that goes unnoticed does harm: lagwise writes nothing to the HPA and to its scale target, to be safe.",
+        fix: "Write lagwise.dev/paused: \"true\" to pause, or remove the annotation.",
+    }
 }
 
 #[cfg(test)]

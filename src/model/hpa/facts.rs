@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::selector::Selector;
-use crate::model::settings::annotation_keys::{CAP, PAUSED};
+use crate::model::settings::Settings;
+use crate::model::settings::annotations::whole_hpa_settings;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
@@ -124,27 +125,32 @@ pub fn has_our_metric(hpa: &HpaFacts) -> bool {
     metrics.any(|metric| Metric::from_name(&metric.name).is_some())
 }
 
-/// What an HPA itself says; `None` where the default holds.
+/// The settings of the whole HPA that its annotations make.
+#[must_use]
+pub fn settings(hpa: &HpaFacts) -> Settings {
+    whole_hpa_settings(&hpa.annotations)
+}
+
+/// The cap mode of the HPA itself; `None` where the default applies. Always `advise` for an HPA that a
+/// controller owns, since the two would undo each other's writes.
 #[must_use]
 pub fn own_mode(hpa: &HpaFacts) -> Option<CapMode> {
     if hpa.controller.is_some() {
         return Some(CapMode::Advise);
     }
-    CapMode::parse(hpa.annotations.get(CAP)?)
+    settings(hpa).cap
 }
 
-/// What an HPA's own annotation says, else the `default`; that is for HPAs which nobody's controller
-/// writes, since the two would undo each other's writes.
+/// The cap mode of the HPA itself, else the `default`.
 #[must_use]
 pub fn mode(hpa: &HpaFacts, default: CapMode) -> CapMode {
     own_mode(hpa).unwrap_or(default)
 }
 
-/// Whether a person has stopped every write about the HPA.
+/// Whether a person has stopped the writes to the HPA and to its scale target.
 #[must_use]
 pub fn is_paused(hpa: &HpaFacts) -> bool {
-    let paused = hpa.annotations.get(PAUSED);
-    paused.is_some_and(|value| value.trim() == "true")
+    settings(hpa).paused()
 }
 
 /// Whether the HPA has a metric of ours.

@@ -1,23 +1,31 @@
-//! The keys of the annotations that lagwise reads and writes on HPAs.
+//! Keys of the annotations that lagwise writes on HPAs. The keys that a person writes are those of
+//! [`SETTINGS`](super::SETTINGS).
 
-/// What every annotation of ours begins with.
+/// Prefix of every annotation of lagwise.
 pub const PREFIX: &str = "lagwise.dev/";
 
-/// The annotation that marks an HPA whose workload lagwise has set to zero; its value is the time.
+/// Time at which lagwise scaled the workload of the HPA to zero, while it is at zero.
 pub const ZEROED_SINCE: &str = "lagwise.dev/zeroed-since";
 
-/// `enforce` or `advise`.
-pub const CAP: &str = "lagwise.dev/cap";
-
-/// The ceiling that is enforced, as lagwise writes it.
+/// The replica ceiling that is enforced.
 pub const CEILING: &str = "lagwise.dev/ceiling";
 
-/// The `maxReplicas` that the HPA has without the cap.
+/// The user's `maxReplicas`, while the HPA is capped.
 pub const USER_MAX: &str = "lagwise.dev/user-max-replicas";
 
-/// The user's number, said outright. Needed for one thing only: to lower `maxReplicas` to exactly
-/// what the cap has made it, which no API server can tell from not touching it.
-pub const EXPLICIT_MAX: &str = "lagwise.dev/max-replicas";
+/// Term of the leader that manages the HPA.
+pub const EPOCH: &str = "lagwise.dev/epoch";
 
-/// While it is `true` nothing is written about the HPA or what it scales.
-pub const PAUSED: &str = "lagwise.dev/paused";
+/// Every annotation that lagwise writes, with its description.
+pub const WRITTEN: [(&str, &str); 4] = [
+    (
+        CEILING,
+        "Replica ceiling that the admission policy applies.",
+    ),
+    (USER_MAX, "Your own `maxReplicas`, while the HPA is capped."),
+    (
+        ZEROED_SINCE,
+        "Time at which lagwise scaled the workload to zero.",
+    ),
+    (EPOCH, "Term of the leader that last took over the HPA."),
+];

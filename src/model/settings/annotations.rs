@@ -1,341 +1,201 @@
-//! An HPA's annotations `lagwise.dev/...` -> settings of its metrics, and what is odd about them.
+//! Reads the annotations `lagwise.dev/...` of an HPA as settings, and reports mistakes in them as findings.
 //!
-//! `lagwise.dev/KEY` is for every metric of ours on the HPA. `lagwise.dev/KEY.NAME` is for those
-//! whose selector names the group or the configured target `NAME`, and goes before it. A `NAME` that
-//! does not fit (the part of an annotation's key after the slash has at most 63 characters) is given
-//! a short one as a target of the configuration.
+//! `lagwise.dev/KEY` applies to every lagwise metric of the HPA. `lagwise.dev/KEY.NAME` applies to the
+//! metrics whose selector names the group or configured target `NAME`, and takes precedence. A setting
+//! of the whole HPA has no `.NAME`. Kubernetes allows 63 characters after the slash: a group with a
+//! longer name needs a configured target with a short name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
-use std::time::Duration;
 
-use super::cap_mode::CapMode;
-use super::{By, Settings, THREADS_MAX, TopicChoice};
+use super::{SETTINGS, Setting, SettingScope, Settings};
 use crate::model::findings::{Finding, FindingCode, suggestion};
-use crate::model::settings::annotation_keys::{CEILING, PREFIX, USER_MAX, ZEROED_SINCE};
-use crate::model::settings::cap_mode::NO_CEILING;
+use crate::model::settings::annotation_keys::{PREFIX, WRITTEN};
 use crate::model::units::hpa_key::HpaKey;
-use crate::model::units::names;
-use crate::model::units::newtypes::{GroupId, Isolation, Lag, OffsetReset, TopicName};
-use crate::model::units::partition_filter::{PARTITIONS, PartitionFilter};
-use crate::model::units::quantity::Milli;
 use crate::model::units::spelling::did_you_mean;
-use crate::model::units::topic_pattern::{PATTERN, TopicPattern};
 
-/// The annotations that lagwise writes itself, which set nothing.
-const OWN: [&str; 3] = [CEILING, USER_MAX, ZEROED_SINCE];
+/// Key of the setting that stops all writes.
+const PAUSED: &str = "paused";
 
-/// What an annotation's value is written into, and how it is read.
-struct Key {
-    name: &'static str,
-    allowed: &'static str,
-    read: fn(&str, &mut Annotated) -> Option<()>,
+/// Reads the settings of the whole HPA. What cannot be read is not set; [`Annotations::read`] reports it.
+#[must_use]
+pub fn whole_hpa_settings(annotations: &BTreeMap<String, String>) -> Settings {
+    let mut settings = Settings::default();
+    for (full, value) in annotations {
+        let key = Key::parse(full).filter(|key| key.suffix.is_none());
+        let setting = key.and_then(|key| key.setting());
+        if let Some(setting) = setting.filter(|setting| setting.scope == SettingScope::Hpa) {
+            // An error leaves the setting as it was.
+            let _ = setting.parse(value.trim(), &mut settings);
+        }
+    }
+    if is_paused(annotations) {
+        settings.paused = Some(true);
+    }
+    settings
 }
 
-/// What is set for one metric of ours, or for one group of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Annotated {
-    /// The settings.
-    pub settings: Settings,
-    /// The group that is meant, where its name is no label value.
-    pub group: Option<GroupId>,
-    topics: Option<BTreeSet<TopicName>>,
-    pattern: Option<TopicPattern>,
+/// Whether a person stopped the writes: fails safe, since a pause that goes unnoticed does harm, and
+/// a write too few does not. So any value except a clear no counts, with `.NAME` after the key or
+/// with a typing error in it.
+fn is_paused(annotations: &BTreeMap<String, String>) -> bool {
+    let pauses = |(key, value): (&String, &String)| {
+        let key = Key::parse(key);
+        key.is_some_and(|key| key.is_meant_as_paused()) && stops_writes(value)
+    };
+    annotations.iter().any(pauses)
 }
 
-const DURATION: &str = "a duration with its unit, such as 90s, 10m or 7d";
-const FLAG: &str = "true, false";
-const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-
-const KEYS: [Key; 22] = [
-    Key {
-        name: "lag-per-replica",
-        allowed: "a quantity above zero, such as 100 or 5k",
-        read: |text, to| {
-            let lag = Milli::parse(text).filter(|lag| *lag > Milli::default())?;
-            to.settings.lag_per_replica = Some(lag);
-            Some(())
-        },
-    },
-    Key {
-        name: "threads-per-replica",
-        allowed: "a whole number from 1 to 10000",
-        read: |text, to| {
-            let threads = text
-                .parse()
-                .ok()
-                .filter(|n: &NonZeroU32| n.get() <= THREADS_MAX)?;
-            to.settings.threads = Some(threads);
-            Some(())
-        },
-    },
-    Key {
-        name: "even",
-        allowed: FLAG,
-        read: |text, to| {
-            to.settings.even = Some(flag(text)?);
-            Some(())
-        },
-    },
-    Key {
-        name: "by",
-        allowed: "partitions, lagging",
-        read: |text, to| {
-            to.settings.by = Some(match text {
-                "partitions" => By::Partitions,
-                "lagging" => By::Lagging,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "topics",
-        allowed: "topics between commas",
-        read: |text, to| {
-            let one = |topic: &str| {
-                let name = names::topic(topic.trim()).ok()?;
-                (!name.is_empty()).then(|| TopicName::from(name))
-            };
-            to.topics = Some(text.split(',').map(one).collect::<Option<_>>()?);
-            Some(())
-        },
-    },
-    Key {
-        name: "topic-regex",
-        allowed: PATTERN,
-        read: |text, to| {
-            to.pattern = Some(TopicPattern::parse(text).ok()?);
-            Some(())
-        },
-    },
-    Key {
-        name: "partitions",
-        allowed: PARTITIONS,
-        read: |text, to| {
-            to.settings.partitions = Some(PartitionFilter::parse(text).ok()?);
-            Some(())
-        },
-    },
-    Key {
-        name: "offset-reset",
-        allowed: "latest, earliest",
-        read: |text, to| {
-            to.settings.reset = Some(match text {
-                "latest" => OffsetReset::Latest,
-                "earliest" => OffsetReset::Earliest,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "isolation",
-        allowed: "read_uncommitted, read_committed",
-        read: |text, to| {
-            to.settings.isolation = Some(match text {
-                "read_uncommitted" => Isolation::ReadUncommitted,
-                "read_committed" => Isolation::ReadCommitted,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "residual-max",
-        allowed: "a whole number of messages",
-        read: |text, to| {
-            to.settings.lag.residual_max = Some(Lag(text.parse().ok()?));
-            Some(())
-        },
-    },
-    Key {
-        name: "residual-after",
-        allowed: DURATION,
-        read: |text, to| {
-            to.settings.lag.residual_after = Some(duration(text)?);
-            Some(())
-        },
-    },
-    Key {
-        name: "stuck-after",
-        allowed: DURATION,
-        read: |text, to| {
-            to.settings.lag.stuck_after = Some(duration(text)?);
-            Some(())
-        },
-    },
-    Key {
-        name: "stuck-counts",
-        allowed: FLAG,
-        read: |text, to| {
-            to.settings.lag.stuck_counts = Some(flag(text)?);
-            Some(())
-        },
-    },
-    Key {
-        name: "forget-after",
-        allowed: DURATION,
-        read: |text, to| {
-            to.settings.lag.forget_after = Some(duration(text)?);
-            Some(())
-        },
-    },
-    Key {
-        name: "fallback-replicas",
-        allowed: "a whole number from 1",
-        read: |text, to| {
-            to.settings.fallback_replicas = Some(text.parse().ok()?);
-            Some(())
-        },
-    },
-    Key {
-        name: "fallback-after",
-        allowed: DURATION,
-        read: |text, to| {
-            to.settings.fallback_after = Some(duration(text)?);
-            Some(())
-        },
-    },
-    Key {
-        name: "scale-to-zero",
-        allowed: FLAG,
-        read: |text, to| {
-            to.settings.scale_to_zero = Some(flag(text)?);
-            Some(())
-        },
-    },
-    Key {
-        name: "cooldown",
-        allowed: DURATION,
-        read: |text, to| {
-            to.settings.cooldown = Some(duration(text)?);
-            Some(())
-        },
-    },
-    Key {
-        name: "paused",
-        allowed: FLAG,
-        // Read where something is written (see `cap`), as the next two: it sets nothing for a metric.
-        read: |text, _| flag(text).map(drop),
-    },
-    Key {
-        name: "cap",
-        allowed: "advise, enforce",
-        read: |text, _| CapMode::parse(text).map(drop),
-    },
-    Key {
-        name: "max-replicas",
-        allowed: "a whole number from 1 to 2147483647",
-        read: |text, _| {
-            let most = text.parse().ok()?;
-            (1..=NO_CEILING).contains(&most).then_some(())
-        },
-    },
-    Key {
-        name: "consumer-group",
-        allowed: names::GROUP,
-        read: |text, to| {
-            let name = names::group(text).ok().filter(|name| !name.is_empty())?;
-            to.group = Some(GroupId::from(name));
-            Some(())
-        },
-    },
-];
-
-fn flag(text: &str) -> Option<bool> {
-    text.parse().ok()
+/// Whether the value of `paused` stops the writes.
+fn stops_writes(value: &str) -> bool {
+    let value = value.trim();
+    !["false", "no", "off", "0"]
+        .iter()
+        .any(|no| value.eq_ignore_ascii_case(no))
 }
 
-fn duration(text: &str) -> Option<Duration> {
-    let duration = humantime::parse_duration(text).ok()?;
-    (duration > Duration::ZERO && duration <= DURATION_MAX).then_some(duration)
+/// The key of an annotation of lagwise that a person writes.
+#[derive(Clone, Copy)]
+struct Key<'a> {
+    full: &'a str,
+    name: &'a str,
+    suffix: Option<&'a str>,
 }
 
-/// An HPA's annotations of ours, read.
+impl<'a> Key<'a> {
+    /// `None` for annotations of others, and for those that lagwise writes.
+    fn parse(full: &'a str) -> Option<Self> {
+        let rest = full.strip_prefix(PREFIX)?;
+        if WRITTEN.iter().any(|(written, _)| *written == full) {
+            return None;
+        }
+        // No key of a setting has a dot, and the name of a group may have some.
+        let (name, suffix) = match rest.split_once('.') {
+            Some((name, suffix)) => (name, Some(suffix)),
+            None => (rest, None),
+        };
+        Some(Self { full, name, suffix })
+    }
+
+    fn setting(&self) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.key == self.name)
+    }
+
+    /// The key that was probably meant, where there is no setting of this one.
+    fn suggestion(&self) -> Option<&'static str> {
+        did_you_mean(self.name, SETTINGS.iter().map(|setting| setting.key))
+    }
+
+    fn is_meant_as_paused(&self) -> bool {
+        match self.setting() {
+            Some(setting) => setting.key == PAUSED,
+            None => self.suggestion() == Some(PAUSED),
+        }
+    }
+}
+
+/// The settings that the annotations of an HPA make.
 #[derive(Debug, Default)]
 pub struct Annotations {
-    every: Annotated,
-    named: BTreeMap<String, Annotated>,
+    every: Settings,
+    named: BTreeMap<String, Settings>,
+    /// An annotation of each name, for findings.
     keys: BTreeMap<String, String>,
 }
 
 impl Annotations {
-    /// Reads those that begin with [`PREFIX`]. What cannot be used is a finding about `hpa`, and the
-    /// default applies.
+    /// Reads the annotations of the HPA `hpa`. A value that cannot be read is reported,
+    /// and the default applies.
     #[must_use]
     pub fn read(
         hpa: &HpaKey,
         annotations: &BTreeMap<String, String>,
         findings: &mut BTreeSet<Finding>,
     ) -> Self {
-        let mut read = Self::default();
-        let ours = annotations
-            .iter()
-            .filter(|(key, _)| !OWN.contains(&key.as_str()))
-            .filter_map(|(key, value)| Some((key, key.strip_prefix(PREFIX)?, value)));
-        for (annotation, rest, value) in ours {
-            // No key of ours has a dot, and a group's name may.
-            let (name, suffix) = match rest.split_once('.') {
-                Some((name, suffix)) => (name, Some(suffix)),
-                None => (rest, None),
-            };
-            let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-                let meant = did_you_mean(name, KEYS.iter().map(|key| key.name));
-                let message = format!(
-                    "unknown annotation {annotation}{}",
-                    suggestion(PREFIX, meant)
-                );
-                findings.insert(Finding::new(FindingCode::UnknownAnnotation, hpa, message));
+        let mut read = Self {
+            every: whole_hpa_settings(annotations),
+            ..Self::default()
+        };
+        for (full, value) in annotations {
+            let Some(key) = Key::parse(full) else {
                 continue;
             };
-            let into = match suffix {
-                Some(suffix) => {
-                    read.keys.insert(suffix.to_owned(), annotation.clone());
-                    read.named.entry(suffix.to_owned()).or_default()
-                }
-                None => &mut read.every,
-            };
-            if (key.read)(value.trim(), into).is_none() {
-                let message = format!(
-                    "annotation {annotation}: {:?} is invalid, so the default applies; allowed: {}",
-                    shortened(value),
-                    key.allowed
-                );
-                findings.insert(Finding::new(FindingCode::BadAnnotation, hpa, message));
-            }
+            let problem = read.add(key, value);
+            findings.extend(problem.map(|(code, message)| Finding::new(code, hpa, message)));
         }
-        let all = read.named.values_mut().chain([&mut read.every]);
-        for annotated in all {
-            if annotated.topics.is_some() && annotated.pattern.is_some() {
+        for settings in read.named.values_mut().chain([&mut read.every]) {
+            if settings.topics.is_some() && settings.topic_regex.take().is_some() {
                 findings.insert(Finding::new(
                     FindingCode::TopicsTwice,
                     hpa,
                     "annotations lagwise.dev/topics and lagwise.dev/topic-regex are both set; only the list of topics applies",
                 ));
             }
-            let named = annotated.topics.take().map(TopicChoice::Named);
-            let matching = annotated.pattern.take().map(TopicChoice::Matching);
-            annotated.settings.topics = named.or(matching);
         }
         read
     }
 
-    /// What is set for a metric, of which the selector names the group or target `name`.
-    #[must_use]
-    pub fn of(&self, name: Option<&str>) -> Annotated {
-        let Some(named) = name.and_then(|name| self.named.get(name)) else {
-            return self.every.clone();
+    /// Adds one annotation. Returns what is wrong with it.
+    fn add(&mut self, key: Key<'_>, value: &str) -> Option<(FindingCode, String)> {
+        let annotation = key.full;
+        let pauses = key.is_meant_as_paused() && stops_writes(value);
+        let unclear_pause = || {
+            let value = shortened(value);
+            let message = format!(
+                "annotation {annotation}: {value:?} may mean {PREFIX}{PAUSED}: \"true\", so all writes to the HPA are stopped"
+            );
+            Some((FindingCode::UnclearPause, message))
         };
-        let named = named.clone();
-        Annotated {
-            settings: named.settings.over(&self.every.settings),
-            group: named.group.or_else(|| self.every.group.clone()),
-            ..Annotated::default()
+        let Some(setting) = key.setting() else {
+            if pauses {
+                return unclear_pause();
+            }
+            let meant = suggestion(PREFIX, key.suggestion());
+            let message = format!("unknown annotation {annotation}{meant}");
+            return Some((FindingCode::UnknownAnnotation, message));
+        };
+        let settings = match (setting.scope, key.suffix) {
+            (SettingScope::Hpa, Some(_)) => {
+                let effect = match pauses {
+                    true => "all writes to the HPA are stopped",
+                    false => "it is ignored",
+                };
+                let message = format!(
+                    "annotation {annotation}: {} applies to the whole HPA and takes no .NAME, so {effect}; use {PREFIX}{}",
+                    setting.key, setting.key
+                );
+                return Some((FindingCode::SuffixOnHpaSetting, message));
+            }
+            // Read already; parsed again for what is wrong with the value.
+            (SettingScope::Hpa, None) => &mut Settings::default(),
+            (SettingScope::Metric, None) => &mut self.every,
+            (SettingScope::Metric, Some(suffix)) => {
+                self.keys.insert(suffix.to_owned(), annotation.to_owned());
+                self.named.entry(suffix.to_owned()).or_default()
+            }
+        };
+        match setting.parse(value.trim(), settings) {
+            Ok(()) => None,
+            Err(_) if pauses => unclear_pause(),
+            Err(_) => {
+                let (value, allowed) = (shortened(value), setting.form.allowed());
+                let message = format!(
+                    "annotation {annotation}: {value:?} is invalid, so the default applies; allowed: {allowed}"
+                );
+                Some((FindingCode::BadAnnotation, message))
+            }
         }
     }
 
-    /// The annotations for names that are not among these.
+    /// The settings of a metric whose selector names the group or configured target `name`.
+    #[must_use]
+    pub fn of(&self, name: Option<&str>) -> Settings {
+        match name.and_then(|name| self.named.get(name)) {
+            Some(named) => named.clone().over(&self.every),
+            None => self.every.clone(),
+        }
+    }
+
+    /// The annotations with a name that is not among `names`.
     pub fn strays<'a>(&'a self, names: &'a BTreeSet<String>) -> impl Iterator<Item = &'a String> {
         let strays = self
             .keys
@@ -344,22 +204,21 @@ impl Annotations {
         strays.map(|(_, annotation)| annotation)
     }
 
-    /// Whether some metric is to have its workload scaled to zero.
+    /// Whether the workload is to be scaled to zero.
     #[must_use]
     pub fn scale_to_zero(&self) -> bool {
-        let mut all = self.named.values().chain([&self.every]);
-        all.any(|annotated| annotated.settings.scale_to_zero())
+        self.every.scale_to_zero()
     }
 
-    /// Whether a fallback's time is set and its replicas are not, for the metrics of `name`.
+    /// Whether the metrics of `name` have the time of a fallback, but not its replicas.
     #[must_use]
     pub fn lacks_fallback_replicas(&self, name: Option<&str>) -> bool {
-        let settings = self.of(name).settings;
+        let settings = self.of(name);
         settings.fallback_after.is_some() && settings.fallback_replicas.is_none()
     }
 }
 
-/// The beginning of a value, so that no finding grows with it.
+/// The start of a value, so that a finding has a bounded length.
 fn shortened(value: &str) -> String {
     let mut short: String = value.chars().take(60).collect();
     if short.len() < value.len() {
@@ -369,192 +228,4 @@ fn shortened(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn read(annotations: &[(&str, &str)]) -> (Annotations, Vec<String>) {
-        let map = annotations
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
-        let mut findings = BTreeSet::new();
-        let read = Annotations::read(&HpaKey::new("shop", "a"), &map, &mut findings);
-        (read, findings.iter().map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn every_key_is_read() {
-        let (annotations, findings) = read(&[
-            ("lagwise.dev/lag-per-replica", "5k"),
-            ("lagwise.dev/threads-per-replica", "4"),
-            ("lagwise.dev/even", "true"),
-            ("lagwise.dev/by", "lagging"),
-            ("lagwise.dev/topics", "orders, payments"),
-            ("lagwise.dev/topic-regex.b", "orders-.*"),
-            ("lagwise.dev/partitions", "0-5,9"),
-            ("lagwise.dev/offset-reset", "earliest"),
-            ("lagwise.dev/isolation", "read_committed"),
-            ("lagwise.dev/residual-max", "0"),
-            ("lagwise.dev/residual-after", "1m"),
-            ("lagwise.dev/stuck-after", "2m"),
-            ("lagwise.dev/stuck-counts", "false"),
-            ("lagwise.dev/forget-after", "7d"),
-            ("lagwise.dev/fallback-replicas", "3"),
-            ("lagwise.dev/fallback-after", "15m"),
-            ("lagwise.dev/scale-to-zero", "true"),
-            ("lagwise.dev/cooldown", "90s"),
-            ("lagwise.dev/cap", "enforce"),
-            ("lagwise.dev/max-replicas", "30"),
-            ("lagwise.dev/ceiling", "6"),
-            ("lagwise.dev/user-max-replicas", "30"),
-            ("lagwise.dev/consumer-group", "Orders Group/1"),
-            ("lagwise.dev/zeroed-since", "2026-01-01T00:00:00Z"),
-            ("other.dev/even", "maybe"),
-            ("kubectl.kubernetes.io/last-applied-configuration", "{}"),
-        ]);
-        assert!(findings.is_empty(), "{findings:?}");
-        let Annotated {
-            settings, group, ..
-        } = annotations.of(None);
-        assert_eq!(settings.lag_per_replica, Some(Milli::from_units(5000)));
-        assert_eq!((settings.threads().get(), settings.even()), (4, true));
-        assert_eq!(settings.by(), By::Lagging);
-        assert_eq!(
-            (settings.scale_to_zero(), settings.cooldown()),
-            (true, Duration::from_secs(90))
-        );
-        assert_eq!(
-            settings.named_topics(),
-            ["orders".into(), "payments".into()].into()
-        );
-        assert_eq!(settings.partitions.unwrap().to_string(), "0-5,9");
-        assert_eq!(settings.reset, Some(OffsetReset::Earliest));
-        assert_eq!(settings.isolation, Some(Isolation::ReadCommitted));
-        assert_eq!(settings.lag.residual_max, Some(Lag(0)));
-        assert_eq!(settings.lag.residual_after, Some(Duration::from_secs(60)));
-        assert_eq!(settings.lag.stuck_after, Some(Duration::from_secs(120)));
-        assert_eq!(settings.lag.stuck_counts, Some(false));
-        assert_eq!(
-            settings.lag.forget_after,
-            Some(Duration::from_secs(7 * 86_400))
-        );
-        assert_eq!(settings.fallback_replicas.map(NonZeroU32::get), Some(3));
-        assert_eq!(settings.fallback_after, Some(Duration::from_secs(900)));
-        assert_eq!(group, Some("Orders Group/1".into()));
-        let of_b = annotations.of(Some("b")).settings;
-        assert_eq!(of_b.pattern().unwrap().as_str(), "orders-.*");
-    }
-
-    #[test]
-    fn what_names_a_group_goes_before_what_is_for_all() {
-        let (annotations, findings) = read(&[
-            ("lagwise.dev/even", "true"),
-            ("lagwise.dev/threads-per-replica", "2"),
-            ("lagwise.dev/even.my.group_v2", "false"),
-        ]);
-        assert!(findings.is_empty());
-        let even = |name| {
-            let settings = annotations.of(name).settings;
-            (settings.even(), settings.threads().get())
-        };
-        assert_eq!(even(None), (true, 2));
-        assert_eq!(even(Some("other")), (true, 2));
-        assert_eq!(even(Some("my.group_v2")), (false, 2));
-        let names: BTreeSet<String> = ["other".to_owned()].into();
-        assert_eq!(
-            annotations.strays(&names).collect::<Vec<_>>(),
-            ["lagwise.dev/even.my.group_v2"]
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_used_is_a_finding_and_the_default_applies() {
-        for (key, value) in [
-            ("threads-per-replica", "0"),
-            ("threads-per-replica", "-1"),
-            ("threads-per-replica", "10001"),
-            ("even", "yes"),
-            ("by", "lag"),
-            ("topics", ""),
-            ("topics", "a,,b"),
-            ("topics", "a/b"),
-            ("topic-regex", "("),
-            ("partitions", "5-2"),
-            ("offset-reset", "smallest"),
-            ("isolation", "committed"),
-            ("residual-max", "many"),
-            ("residual-after", "5"),
-            ("stuck-after", "0s"),
-            ("forget-after", "999y"),
-            ("fallback-replicas", "0"),
-            ("fallback-after", ""),
-            ("consumer-group", ""),
-            ("scale-to-zero", "1"),
-            ("paused", "yes"),
-            ("cap", "enforced"),
-            ("max-replicas", "0"),
-            ("cooldown", "300"),
-        ] {
-            let (annotations, findings) = read(&[(&format!("{PREFIX}{key}"), value)]);
-            let [finding] = findings.as_slice() else {
-                panic!("{key}: {findings:?}");
-            };
-            let named = format!("annotation lagwise.dev/{key}: {value:?}");
-            assert!(finding.contains(&named), "{finding}");
-            assert_eq!(annotations.of(None), Annotated::default(), "{key}");
-        }
-        let (_, findings) = read(&[("lagwise.dev/even", &"x".repeat(100_000))]);
-        assert!(findings[0].len() < 300);
-    }
-
-    #[test]
-    fn an_unknown_key_is_a_finding_that_says_what_was_meant() {
-        for (key, meant) in [
-            ("lagwise.dev/evenn", " (did you mean lagwise.dev/even?)"),
-            (
-                "lagwise.dev/threads_per_replica",
-                " (did you mean lagwise.dev/threads-per-replica?)",
-            ),
-            ("lagwise.dev/evn.g", " (did you mean lagwise.dev/even?)"),
-            ("lagwise.dev/", ""),
-            ("lagwise.dev/colour", ""),
-        ] {
-            let (_, findings) = read(&[(key, "true")]);
-            assert_eq!(findings.len(), 1);
-            assert!(
-                findings[0].ends_with(&format!("{key}{meant}")),
-                "{findings:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_list_goes_before_a_pattern() {
-        let (annotations, findings) = read(&[
-            ("lagwise.dev/topics", "a"),
-            ("lagwise.dev/topic-regex", "b.*"),
-        ]);
-        assert_eq!(findings.len(), 1);
-        assert_eq!(
-            annotations.of(None).settings.named_topics(),
-            ["a".into()].into()
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_annotation_makes_it_panic(
-            pairs in proptest::collection::btree_map("(lagwise\\.dev/)?[a-z.-]{0,24}", "\\PC{0,20}", 0..6),
-            key in 0usize..KEYS.len(), value in "\\PC{0,20}|[0-9a-z,_ -]{0,12}",
-        ) {
-            let mut pairs = pairs;
-            pairs.insert(format!("{PREFIX}{}", KEYS[key].name), value);
-            let mut findings = BTreeSet::new();
-            let read = Annotations::read(&HpaKey::new("n", "h"), &pairs, &mut findings);
-            let _ = read.of(Some("g"));
-            prop_assert!(findings.iter().all(|f| !f.to_string().is_empty()));
-        }
-    }
-}
+mod tests;

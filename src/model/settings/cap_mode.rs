@@ -1,27 +1,15 @@
-//! What is done about the replica ceiling: `advise` or `enforce`.
+//! What lagwise does about the replica ceiling of an HPA.
 
-/// What is done about the ceiling.
+/// What lagwise does about the replica ceiling of an HPA.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CapMode {
-    /// The value served is clamped, and nothing is written.
+    /// Clamps the value served, and writes nothing.
     #[default]
     Advise,
-    /// `maxReplicas` is held to the ceiling.
+    /// Holds `maxReplicas` at the ceiling.
     Enforce,
 }
 
-impl CapMode {
-    /// Reads the value of [`MODE`].
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.trim() {
-            "advise" => Some(CapMode::Advise),
-            "enforce" => Some(CapMode::Enforce),
-            _ => None,
-        }
-    }
-}
-
-/// A ceiling that bounds nothing: the most that `maxReplicas` can be.
+/// A ceiling that bounds nothing: the largest `maxReplicas`.
 pub const NO_CEILING: u32 = 2_147_483_647;

@@ -12,7 +12,7 @@ use crate::model::findings::{Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, asks_others, own_mode};
 use crate::model::hpa::label;
 use crate::model::hpa::selector::Selector;
-use crate::model::settings::annotations::{Annotated, Annotations};
+use crate::model::settings::annotations::Annotations;
 use crate::model::settings::{GroupSettings, Settings};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
@@ -228,10 +228,10 @@ impl HpaTargetBuilder<'_> {
             None if asks.selector.mentions(label::GROUP) => Vec::new(),
             None => vec![None],
         };
-        let mut wanted: Vec<(GroupId, &str, Annotated)> = Vec::new();
+        let mut wanted: Vec<(GroupId, &str, Settings)> = Vec::new();
         for label in &labels {
-            let annotated = annotations.of(*label);
-            let named = annotated.group.clone();
+            let settings = annotations.of(*label);
+            let named = settings.consumer_group.clone();
             let Some(group) = named.or_else(|| label.map(GroupId::from)) else {
                 continue;
             };
@@ -241,15 +241,14 @@ impl HpaTargetBuilder<'_> {
                     "annotation lagwise.dev/consumer-group replaces several groups of the selector by one, whose lag counts once",
                 );
             } else {
-                wanted.push((group, label.unwrap_or_default(), annotated));
+                wanted.push((group, label.unwrap_or_default(), settings));
             }
         }
         if wanted.is_empty() {
             self.note(FindingCode::NoGroup, NO_GROUP);
         }
         for cluster in clusters {
-            for (group, label, annotated) in &wanted {
-                let Annotated { settings, .. } = annotated;
+            for (group, label, settings) in &wanted {
                 let topics = match topics_of(asks.selector) {
                     open if open.is_empty() => settings.named_topics(),
                     pinned => pinned,
@@ -279,7 +278,7 @@ impl HpaTargetBuilder<'_> {
             let mut found = false;
             for (_, interest, base) in named.iter().filter(|(origin, ..)| is_this(origin)) {
                 found = true;
-                let settings = annotations.of(Some(name)).settings.over(base);
+                let settings = annotations.of(Some(name)).over(base);
                 let topics = settings.named_topics();
                 let interest = WatchKey {
                     topics,
@@ -331,6 +330,7 @@ impl HpaTargetBuilder<'_> {
                 ),
             );
         }
+        let settings = settings.for_value();
         // Hardly any HPA sets much, and those of one HPA set the same: neighbours share it.
         let last = self.targets.all.last().map(|target| &target.settings);
         let settings = match last.filter(|last| ***last == settings) {

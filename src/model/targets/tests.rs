@@ -115,7 +115,7 @@ fn a_configured_target_is_found_by_name_where_its_namespaces_allow() {
         group: "Orders Group/1".into(),
         per_replica: None,
         settings: Settings {
-            reset: Some(OffsetReset::Earliest),
+            offset_reset: Some(OffsetReset::Earliest),
             ..Settings::default()
         },
     };

@@ -3,7 +3,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::hpa::facts::{HpaFacts, mode};
-use crate::model::settings::annotation_keys::CAP;
 use crate::model::settings::cap_mode::{CapMode, NO_CEILING};
 use crate::model::units::newtypes::Replicas;
 
@@ -35,7 +34,7 @@ fn complete_read(ceiling: Limit, at: Instant) -> CompleteRead {
 fn who_says_what_mode() {
     let hpa = |own: Option<&str>, controller: bool| HpaFacts {
         annotations: own
-            .map(|own| (CAP.to_owned(), own.to_owned()))
+            .map(|own| ("lagwise.dev/cap".to_owned(), own.to_owned()))
             .into_iter()
             .collect(),
         controller: controller.then(|| "ScaledObject/x".into()),

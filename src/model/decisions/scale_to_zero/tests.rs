@@ -257,7 +257,7 @@ fn a_metric_of_others_is_a_finding_where_zero_is_wanted() {
     assert_eq!(found(&[("scale-to-zero", "true")]), ["no_zero_with_others"]);
     assert_eq!(
         found(&[("scale-to-zero.g", "true")]),
-        ["no_zero_with_others"]
+        ["suffix_on_hpa_setting"]
     );
 }
 

@@ -157,7 +157,7 @@ impl Deriver<'_> {
             useful_parallelism: None,
             parallelism_rule: None,
             because: None,
-            threads: settings.threads().get(),
+            threads: settings.threads_per_replica().get(),
             ceiling: None,
             unknown: None,
         };

@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
 use crate::model::hpa::selector::Selector;
+use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::quantity::Milli;
@@ -130,7 +131,11 @@ fn windows_that_hold_up_what_is_decided() {
         ),
         (native(Some(60), &[zero, ("cooldown", "2m")]), &[]),
         (native(Some(600), &[]), &[]),
-        (native(Some(600), &[zero, ("cooldown", "soon")]), &[]),
+        // A cooldown that cannot be read is the default of five minutes.
+        (
+            native(Some(600), &[zero, ("cooldown", "soon")]),
+            &["scale-down stabilization window of 600 s is longer than lagwise.dev/cooldown"],
+        ),
     ] {
         let found: Vec<_> = find_in_hpas(std::slice::from_ref(&hpa)).collect();
         assert_eq!(found.len(), expected.len(), "{found:?} {hpa:?}");

@@ -322,6 +322,21 @@ fn hpas_that_select_alike_and_set_other_things_have_to_say_who_they_are() {
 }
 
 #[test]
+fn hpas_that_select_alike_may_differ_in_what_is_written() {
+    for annotation in [
+        ("paused", "true"),
+        ("cap", "enforce"),
+        ("max-replicas", "5"),
+        ("consumer-group", "g"),
+    ] {
+        let plain = |name| hpa(name, "group=g", average(10));
+        let hpas = [annotated(plain("a"), &[annotation]), plain("b")];
+        let snapshot = snapshot(vec![observation(0, &[("t", &behind(4, 900))])], &hpas);
+        assert!(ask(&snapshot, "group=g").is_ok(), "{annotation:?}");
+    }
+}
+
+#[test]
 fn a_configured_target_brings_its_settings_and_the_hpa_goes_before_it() {
     let fixed = ConfiguredTarget {
         name: "orders".into(),
@@ -330,7 +345,7 @@ fn a_configured_target_brings_its_settings_and_the_hpa_goes_before_it() {
         group: "g".into(),
         per_replica: Some(Milli::from_units(10)),
         settings: crate::model::settings::Settings {
-            threads: NonZeroU32::new(2),
+            threads_per_replica: NonZeroU32::new(2),
             ..Default::default()
         },
     };

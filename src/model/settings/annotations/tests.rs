@@ -1,0 +1,237 @@
+use proptest::prelude::*;
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::*;
+use crate::model::settings::By;
+use crate::model::units::newtypes::{Isolation, Lag, OffsetReset};
+use crate::model::units::quantity::Milli;
+
+fn hpa() -> HpaKey {
+    HpaKey::new("shop", "a")
+}
+
+fn read(annotations: &[(&str, &str)]) -> (Annotations, Vec<String>) {
+    let map = annotations
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    let mut findings = BTreeSet::new();
+    let read = Annotations::read(&hpa(), &map, &mut findings);
+    (read, findings.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn every_key_is_read() {
+    let (annotations, findings) = read(&[
+        ("lagwise.dev/lag-per-replica", "5k"),
+        ("lagwise.dev/threads-per-replica", "4"),
+        ("lagwise.dev/even", "true"),
+        ("lagwise.dev/by", "lagging"),
+        ("lagwise.dev/topics", "orders, payments"),
+        ("lagwise.dev/topic-regex.b", "orders-.*"),
+        ("lagwise.dev/partitions", "0-5,9"),
+        ("lagwise.dev/offset-reset", "earliest"),
+        ("lagwise.dev/isolation", "read_committed"),
+        ("lagwise.dev/residual-max", "0"),
+        ("lagwise.dev/residual-after", "1m"),
+        ("lagwise.dev/stuck-after", "2m"),
+        ("lagwise.dev/stuck-counts", "false"),
+        ("lagwise.dev/forget-after", "7d"),
+        ("lagwise.dev/fallback-replicas", "3"),
+        ("lagwise.dev/fallback-after", "15m"),
+        ("lagwise.dev/scale-to-zero", "true"),
+        ("lagwise.dev/cooldown", "90s"),
+        ("lagwise.dev/cap", "enforce"),
+        ("lagwise.dev/max-replicas", "30"),
+        ("lagwise.dev/ceiling", "6"),
+        ("lagwise.dev/user-max-replicas", "30"),
+        ("lagwise.dev/consumer-group", "Orders Group/1"),
+        ("lagwise.dev/zeroed-since", "2026-01-01T00:00:00Z"),
+        ("other.dev/even", "maybe"),
+        ("kubectl.kubernetes.io/last-applied-configuration", "{}"),
+    ]);
+    assert!(findings.is_empty(), "{findings:?}");
+    let settings = annotations.of(None);
+    assert_eq!(settings.lag_per_replica, Some(Milli::from_units(5000)));
+    assert_eq!(
+        (settings.threads_per_replica().get(), settings.even()),
+        (4, true)
+    );
+    assert_eq!(settings.by(), By::Lagging);
+    assert_eq!(
+        (settings.scale_to_zero(), settings.cooldown()),
+        (true, Duration::from_secs(90))
+    );
+    assert_eq!(
+        settings.named_topics(),
+        ["orders".into(), "payments".into()].into()
+    );
+    assert_eq!(settings.partitions.unwrap().to_string(), "0-5,9");
+    assert_eq!(settings.offset_reset, Some(OffsetReset::Earliest));
+    assert_eq!(settings.isolation, Some(Isolation::ReadCommitted));
+    assert_eq!(settings.residual_max, Some(Lag(0)));
+    assert_eq!(settings.residual_after, Some(Duration::from_secs(60)));
+    assert_eq!(settings.stuck_after, Some(Duration::from_secs(120)));
+    assert_eq!(settings.stuck_counts, Some(false));
+    assert_eq!(settings.forget_after, Some(Duration::from_secs(7 * 86_400)));
+    assert_eq!(settings.fallback_replicas.map(NonZeroU32::get), Some(3));
+    assert_eq!(settings.fallback_after, Some(Duration::from_secs(900)));
+    assert_eq!(settings.consumer_group, Some("Orders Group/1".into()));
+    let of_b = annotations.of(Some("b"));
+    assert_eq!(of_b.pattern().unwrap().as_str(), "orders-.*");
+}
+
+#[test]
+fn what_names_a_group_goes_before_what_is_for_all() {
+    let (annotations, findings) = read(&[
+        ("lagwise.dev/even", "true"),
+        ("lagwise.dev/threads-per-replica", "2"),
+        ("lagwise.dev/even.my.group_v2", "false"),
+    ]);
+    assert!(findings.is_empty());
+    let even = |name| {
+        let settings = annotations.of(name);
+        (settings.even(), settings.threads_per_replica().get())
+    };
+    assert_eq!(even(None), (true, 2));
+    assert_eq!(even(Some("other")), (true, 2));
+    assert_eq!(even(Some("my.group_v2")), (false, 2));
+    let names: BTreeSet<String> = ["other".to_owned()].into();
+    assert_eq!(
+        annotations.strays(&names).collect::<Vec<_>>(),
+        ["lagwise.dev/even.my.group_v2"]
+    );
+}
+
+#[test]
+fn what_cannot_be_used_is_a_finding_and_the_default_applies() {
+    for (key, value) in [
+        ("threads-per-replica", "0"),
+        ("threads-per-replica", "-1"),
+        ("threads-per-replica", "10001"),
+        ("even", "yes"),
+        ("by", "lag"),
+        ("topics", ""),
+        ("topics", "a,,b"),
+        ("topics", "a/b"),
+        ("topic-regex", "("),
+        ("partitions", "5-2"),
+        ("offset-reset", "smallest"),
+        ("isolation", "committed"),
+        ("residual-max", "many"),
+        ("residual-after", "5"),
+        ("stuck-after", "0s"),
+        ("forget-after", "999y"),
+        ("fallback-replicas", "0"),
+        ("fallback-after", ""),
+        ("consumer-group", ""),
+        ("scale-to-zero", "1"),
+        ("cap", "enforced"),
+        ("max-replicas", "0"),
+        ("cooldown", "300"),
+    ] {
+        let (annotations, findings) = read(&[(&format!("{PREFIX}{key}"), value)]);
+        let [finding] = findings.as_slice() else {
+            panic!("{key}: {findings:?}");
+        };
+        let named = format!("annotation lagwise.dev/{key}: {value:?}");
+        assert!(finding.contains(&named), "{finding}");
+        assert_eq!(annotations.of(None), Settings::default(), "{key}");
+    }
+    let (_, findings) = read(&[("lagwise.dev/even", &"x".repeat(100_000))]);
+    assert!(findings[0].len() < 300);
+}
+
+#[test]
+fn an_unknown_key_is_a_finding_that_says_what_was_meant() {
+    for (key, meant) in [
+        ("lagwise.dev/evenn", " (did you mean lagwise.dev/even?)"),
+        (
+            "lagwise.dev/threads_per_replica",
+            " (did you mean lagwise.dev/threads-per-replica?)",
+        ),
+        ("lagwise.dev/evn.g", " (did you mean lagwise.dev/even?)"),
+        ("lagwise.dev/", ""),
+        ("lagwise.dev/colour", ""),
+    ] {
+        let (_, findings) = read(&[(key, "true")]);
+        assert_eq!(findings.len(), 1);
+        assert!(
+            findings[0].ends_with(&format!("{key}{meant}")),
+            "{findings:?}"
+        );
+    }
+}
+
+#[test]
+fn a_list_goes_before_a_pattern() {
+    let (annotations, findings) = read(&[
+        ("lagwise.dev/topics", "a"),
+        ("lagwise.dev/topic-regex", "b.*"),
+    ]);
+    assert_eq!(findings.len(), 1);
+    assert_eq!(annotations.of(None).named_topics(), ["a".into()].into());
+}
+
+/// Whether the value of an annotation pauses, and the code of the finding about it.
+#[test]
+fn paused_fails_safe() {
+    for (key, value, is_paused, code) in [
+        ("paused", "true", true, None),
+        ("paused", " true ", true, None),
+        ("paused", "True", true, Some("LW040")),
+        ("paused", "TRUE", true, Some("LW040")),
+        ("paused", "yes", true, Some("LW040")),
+        ("paused", "1", true, Some("LW040")),
+        ("paused", "on", true, Some("LW040")),
+        ("paused", "", true, Some("LW040")),
+        ("paused", "until monday", true, Some("LW040")),
+        ("paused", "false", false, None),
+        ("paused", "False", false, Some("LW010")),
+        ("paused", "no", false, Some("LW010")),
+        ("paused", "off", false, Some("LW010")),
+        ("paused", "0", false, Some("LW010")),
+        ("paused.g", "true", true, Some("LW039")),
+        ("paused.g", "yes", true, Some("LW039")),
+        ("paused.g", "false", false, Some("LW039")),
+        ("Paused", "true", true, Some("LW040")),
+        ("pause", "true", true, Some("LW040")),
+        ("pause.g", "yes", true, Some("LW040")),
+        ("pause", "false", false, Some("LW009")),
+        ("pausing", "true", false, Some("LW009")),
+    ] {
+        let annotations = [(format!("{PREFIX}{key}"), value.to_owned())].into();
+        let settings = whole_hpa_settings(&annotations);
+        assert_eq!(settings.paused(), is_paused, "{key}: {value}");
+        let mut findings = BTreeSet::new();
+        let read = Annotations::read(&hpa(), &annotations, &mut findings);
+        assert_eq!(read.of(Some("g")).paused(), is_paused, "{key}: {value}");
+        let codes: Vec<_> = findings.iter().map(|f| f.code.code()).collect();
+        assert_eq!(
+            codes,
+            code.into_iter().collect::<Vec<_>>(),
+            "{key}: {value}"
+        );
+    }
+    // One that says no does not undo another that says yes.
+    let both = [("paused", "false"), ("paused.g", "true")];
+    let both = both.map(|(key, value)| (format!("{PREFIX}{key}"), value.to_owned()));
+    assert!(whole_hpa_settings(&both.into()).paused());
+}
+
+proptest! {
+    #[test]
+    fn no_annotation_makes_it_panic(
+        pairs in proptest::collection::btree_map("(lagwise\\.dev/)?[a-z.-]{0,24}", "\\PC{0,20}", 0..6),
+        key in 0usize..SETTINGS.len(), value in "\\PC{0,20}|[0-9a-z,_ -]{0,12}",
+    ) {
+        let mut pairs = pairs;
+        pairs.insert(format!("{PREFIX}{}", SETTINGS[key].key), value);
+        let mut findings = BTreeSet::new();
+        let read = Annotations::read(&hpa(), &pairs, &mut findings);
+        let _ = read.of(Some("g"));
+        prop_assert!(findings.iter().all(|f| !f.to_string().is_empty()));
+    }
+}

@@ -1,0 +1,352 @@
+//! The table of settings: every setting is declared here, once.
+//!
+//! An entry makes a field of [`Settings`] and a row of [`SETTINGS`]. From these two come the reading of
+//! annotations (`annotations`), the reading and the JSON Schema of the configuration file
+//! (`config::settings`), the example file, and the reference page. The doc comment of an entry is the
+//! description that users read.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::By;
+use super::cap_mode::{CapMode, NO_CEILING};
+use super::form::{Form, SettingValue};
+use super::group_settings::GroupSettings;
+use super::setting::{FileSection, Setting, SettingScope};
+use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::names;
+use crate::model::units::newtypes::{GroupId, Isolation, Lag, OffsetReset, TopicName};
+use crate::model::units::partition_filter::{PARTITIONS, PartitionFilter};
+use crate::model::units::quantity::Milli;
+use crate::model::units::topic_pattern::{PATTERN, TopicPattern};
+
+/// Declares the settings: for each its description, field and type, and the rest of its row.
+///
+/// - `default`: the value where it is not set, which adds a method of the field's name to [`Settings`].
+/// - `unset`: in place of `default`, what applies then, for the documentation.
+/// - `safer`: for a setting of a consumer group, of which there can be one only: chooses from two
+///   values that targets of the group set.
+macro_rules! settings {
+    ($(
+        $(#[doc = $description:literal])+
+        $field:ident: $type:ty {
+            key: $key:literal,
+            scope: $scope:expr,
+            file: $file:expr,
+            form: $form:expr,
+            $(default: $default:expr,)?
+            $(unset: $unset:literal,)?
+            $(example: $example:literal,)?
+            $(safer: $safer:expr,)?
+        }
+    )*) => {
+        /// The settings of one target; a setting that is `None` is not set, and its default applies.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Settings {
+            $($(#[doc = $description])+ pub $field: Option<$type>,)*
+        }
+
+        impl Settings {
+            $($(
+                #[doc = concat!("The value of `", $key, "`, or its default.")]
+                #[must_use]
+                pub fn $field(&self) -> $type {
+                    self.$field.unwrap_or($default)
+                }
+            )?)*
+
+            /// Each setting of its own, without regard to the others.
+            pub(super) fn each_over(self, base: &Settings) -> Settings {
+                Settings {
+                    $($field: self.$field.or_else(|| base.$field.clone()),)*
+                }
+            }
+        }
+
+        impl GroupSettings {
+            /// Adds what one more target sets.
+            pub fn add(&mut self, settings: &Settings) {
+                $($(
+                    let conflict = GroupSettings::join(&mut self.settings.$field, settings.$field, $safer);
+                    self.conflicts.extend(conflict.then_some($key));
+                )?)*
+            }
+        }
+
+        /// All settings, in the order of the documentation.
+        pub static SETTINGS: &[Setting] = &[$(Setting {
+            key: $key,
+            file_key: stringify!($field),
+            file: $file,
+            scope: $scope,
+            form: $form,
+            unset: settings!(@optional $($unset)?),
+            example: settings!(@optional $($example)?),
+            description: concat!($($description),+),
+            default: || settings!(@optional $(<$type as SettingValue>::print(&$default))?),
+            parse: |form, text, settings| {
+                settings.$field = Some(form.parse(text)?);
+                Ok(())
+            },
+            print: |settings| settings.$field.as_ref().map(SettingValue::print),
+        },)*];
+    };
+    (@optional) => { None };
+    (@optional $value:expr) => { Some($value) };
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
+
+settings! {
+    /// Consumer group, where its name is no valid label value. The label `group` is then any name.
+    consumer_group: GroupId {
+        key: "consumer-group",
+        scope: SettingScope::Metric,
+        file: None,
+        form: Form::Text { allowed: names::GROUP },
+        unset: "the label `group`",
+    }
+
+    /// Topics whose lag counts, where the metric's selector has no label `topic`.
+    topics: BTreeSet<TopicName> {
+        key: "topics",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::Topics,
+        unset: "the topics that the group's members subscribe to; where that is unknown, the topics with a committed offset",
+        example: "[]",
+    }
+
+    /// Regular expression, in place of `topics`: the topics of the group whose whole name matches count.
+    topic_regex: TopicPattern {
+        key: "topic-regex",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::Text { allowed: PATTERN },
+        unset: "all topics of the group",
+        example: "orders-.*",
+    }
+
+    /// Partitions that count in every topic, for lag and replica ceiling alike.
+    partitions: PartitionFilter {
+        key: "partitions",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::Text { allowed: PARTITIONS },
+        unset: "all partitions",
+        example: "0-5,9",
+    }
+
+    /// Where the group's consumers start on a partition without a committed offset: their own
+    /// `auto.offset.reset`. Where targets of one group differ, `earliest` applies.
+    offset_reset: OffsetReset {
+        key: "offset-reset",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::choice_of::<OffsetReset>(),
+        unset: "`latest`",
+        example: "latest",
+        safer: |a, b| match (a, b) {
+            (OffsetReset::Latest, OffsetReset::Latest) => OffsetReset::Latest,
+            _ => OffsetReset::Earliest,
+        },
+    }
+
+    /// Which records the group's consumers read: their own `isolation.level`. Where targets of one group
+    /// differ, `read_uncommitted` applies.
+    isolation: Isolation {
+        key: "isolation",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::choice_of::<Isolation>(),
+        unset: "`read_uncommitted`",
+        example: "read_uncommitted",
+        safer: |a, b| match (a, b) {
+            (Isolation::ReadCommitted, Isolation::ReadCommitted) => Isolation::ReadCommitted,
+            _ => Isolation::ReadUncommitted,
+        },
+    }
+
+    /// Largest lag of a partition that can be residual: transaction markers and compaction gaps, which no
+    /// consumer ever reads. With 0 no lag is residual.
+    residual_max: Lag {
+        key: "residual-max",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Lag),
+        form: Form::Number { min: 0, max: 1_000_000, format: "uint64" },
+        default: LagRules::DEFAULT.residual_max,
+        safer: Lag::min,
+    }
+
+    /// How long the committed offset and the log end must stand still, under an assigned member, before
+    /// such a small lag is residual and no longer counts.
+    residual_after: Duration {
+        key: "residual-after",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Lag),
+        form: Form::Duration { min: SECOND, max: WEEK },
+        default: LagRules::DEFAULT.residual_after,
+        safer: Duration::max,
+    }
+
+    /// How long the committed offset of a partition with a larger lag must stand still before the
+    /// partition is stuck, while other partitions of the group move or its log grows.
+    stuck_after: Duration {
+        key: "stuck-after",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Lag),
+        form: Form::Duration { min: SECOND, max: WEEK },
+        default: LagRules::DEFAULT.stuck_after,
+        safer: Duration::max,
+    }
+
+    /// Whether the lag of stuck partitions counts for the number of replicas. If not, it still keeps the
+    /// group from zero, and a group of which every partition is stuck counts in full.
+    stuck_counts: bool {
+        key: "stuck-counts",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Lag),
+        form: Form::Flag,
+        default: LagRules::DEFAULT.stuck_counts,
+        safer: |a, b| a || b,
+    }
+
+    /// How long the last committed offsets of a group are remembered after they vanished, as on services
+    /// that delete the offsets of idle groups.
+    forget_after: Duration {
+        key: "forget-after",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Lag),
+        form: Form::Duration { min: Duration::ZERO, max: YEAR },
+        default: LagRules::DEFAULT.forget_after,
+        safer: Duration::max,
+    }
+
+    /// Messages of lag that one replica is meant to handle, for `kafka_desired_replicas`.
+    lag_per_replica: Milli {
+        key: "lag-per-replica",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::Quantity,
+        unset: "none",
+        example: "100",
+    }
+
+    /// Members of the group in one replica, such as consumer threads.
+    threads_per_replica: NonZeroU32 {
+        key: "threads-per-replica",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::count(1, 10_000),
+        default: NonZeroU32::MIN,
+    }
+
+    /// Whether to use only replica counts that share the partitions evenly: with 24 partitions 1, 2, 3, 4,
+    /// 5, 6, 8, 12 and 24.
+    even: bool {
+        key: "even",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::Flag,
+        default: false,
+    }
+
+    /// Partitions that limit the number of useful replicas.
+    by: By {
+        key: "by",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::choice_of::<By>(),
+        default: By::Partitions,
+    }
+
+    /// Replicas wanted once lag has been unknown for too long, in place of an error that makes the HPA
+    /// hold its replicas.
+    fallback_replicas: NonZeroU32 {
+        key: "fallback-replicas",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::count(1, u32::MAX),
+        unset: "none",
+        example: "3",
+    }
+
+    /// How long lag must be unknown before the fallback replicas are wanted.
+    fallback_after: Duration {
+        key: "fallback-after",
+        scope: SettingScope::Metric,
+        file: Some(FileSection::Targets),
+        form: Form::Duration { min: SECOND, max: YEAR },
+        default: MINUTE.saturating_mul(10),
+    }
+
+    /// Whether lagwise holds `maxReplicas` of the HPA at the replica ceiling.
+    cap: CapMode {
+        key: "cap",
+        scope: SettingScope::Hpa,
+        file: None,
+        form: Form::choice_of::<CapMode>(),
+        unset: "`cap.default`",
+    }
+
+    /// Your own `maxReplicas`, stated outright. Needed only to lower `maxReplicas` to exactly the number
+    /// that the cap has set, which no API server can tell from leaving it alone.
+    max_replicas: u32 {
+        key: "max-replicas",
+        scope: SettingScope::Hpa,
+        file: None,
+        form: Form::count(1, NO_CEILING),
+        unset: "`spec.maxReplicas`",
+    }
+
+    /// Whether lagwise scales the workload to zero while there is no work.
+    scale_to_zero: bool {
+        key: "scale-to-zero",
+        scope: SettingScope::Hpa,
+        file: None,
+        form: Form::Flag,
+        default: false,
+    }
+
+    /// How long there must be no work before the workload is scaled to zero.
+    cooldown: Duration {
+        key: "cooldown",
+        scope: SettingScope::Hpa,
+        file: None,
+        form: Form::Duration { min: SECOND, max: YEAR },
+        default: MINUTE.saturating_mul(5),
+    }
+
+    /// Whether lagwise stops writing to the HPA and to its scale target. Any value except `false`, `no`,
+    /// `off` and `0` stops the writes.
+    paused: bool {
+        key: "paused",
+        scope: SettingScope::Hpa,
+        file: None,
+        form: Form::Flag,
+        default: false,
+    }
+}
+
+impl Settings {
+    /// The section's settings in the configuration file.
+    pub fn of_section(section: FileSection) -> impl Iterator<Item = &'static Setting> {
+        SETTINGS
+            .iter()
+            .filter(move |setting| setting.file == Some(section))
+    }
+
+    /// Sets the default of each setting of the section that has no value.
+    pub fn set_defaults(&mut self, section: FileSection) {
+        for setting in Self::of_section(section) {
+            if let (None, Some(default)) = (setting.print(self), setting.default()) {
+                // A test reads every default.
+                let _ = setting.parse(&default, self);
+            }
+        }
+    }
+}

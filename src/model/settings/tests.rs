@@ -1,0 +1,144 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::units::newtypes::{Isolation, Lag, OffsetReset};
+
+#[test]
+fn what_is_set_holds_over_what_lies_below() {
+    let base = Settings {
+        even: Some(true),
+        threads_per_replica: NonZeroU32::new(4),
+        residual_max: Some(Lag(3)),
+        ..Settings::default()
+    };
+    let above = Settings {
+        even: Some(false),
+        offset_reset: Some(OffsetReset::Earliest),
+        ..Settings::default()
+    };
+    let both = above.over(&base);
+    assert_eq!((both.even(), both.threads_per_replica().get()), (false, 4));
+    assert_eq!(both.offset_reset, Some(OffsetReset::Earliest));
+    assert_eq!(both.residual_max, Some(Lag(3)));
+    assert_eq!(both.fallback(), None);
+}
+
+#[test]
+fn a_fallback_needs_its_replicas() {
+    let after = |replicas, after| {
+        let settings = Settings {
+            fallback_replicas: NonZeroU32::new(replicas),
+            fallback_after: after,
+            ..Settings::default()
+        };
+        settings.fallback().map(|f| (f.replicas.get(), f.after))
+    };
+    let minute = Duration::from_secs(60);
+    assert_eq!(after(0, Some(minute)), None);
+    assert_eq!(after(3, Some(minute)), Some((3, minute)));
+    assert_eq!(after(3, None), Some((3, 10 * minute)));
+}
+
+#[test]
+fn where_targets_differ_the_safer_one_holds() {
+    let one = Settings {
+        offset_reset: Some(OffsetReset::Latest),
+        isolation: Some(Isolation::ReadCommitted),
+        residual_max: Some(Lag(10)),
+        residual_after: Some(Duration::from_secs(5)),
+        stuck_after: Some(Duration::from_secs(5)),
+        stuck_counts: Some(false),
+        forget_after: Some(Duration::from_secs(5)),
+        ..Settings::default()
+    };
+    let other = Settings {
+        offset_reset: Some(OffsetReset::Earliest),
+        isolation: Some(Isolation::ReadUncommitted),
+        residual_max: Some(Lag(2)),
+        residual_after: Some(Duration::from_secs(9)),
+        stuck_after: Some(Duration::from_secs(9)),
+        stuck_counts: Some(true),
+        forget_after: Some(Duration::from_secs(9)),
+        ..Settings::default()
+    };
+    for pair in [[&one, &other], [&other, &one]] {
+        let mut group = GroupSettings::default();
+        group.add(&Settings::default());
+        pair.iter().for_each(|settings| group.add(settings));
+        assert_eq!(group.settings, other);
+        assert_eq!(group.conflicts.len(), 7);
+    }
+    // Who leaves it open disagrees with nobody.
+    let mut group = GroupSettings::default();
+    for settings in [&one, &Settings::default(), &one] {
+        group.add(settings);
+    }
+    assert_eq!(group.settings, one);
+    assert!(group.conflicts.is_empty());
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_targets_makes_no_difference(
+        set in proptest::collection::vec((proptest::option::of(0u64..4), proptest::option::of(any::<bool>())), 0..6),
+    ) {
+        let settings = |&(most, earliest): &(Option<u64>, Option<bool>)| Settings {
+            offset_reset: earliest.map(|e| if e { OffsetReset::Earliest } else { OffsetReset::Latest }),
+            residual_max: most.map(Lag),
+            ..Settings::default()
+        };
+        let (mut there, mut back) = (GroupSettings::default(), GroupSettings::default());
+        set.iter().for_each(|s| there.add(&settings(s)));
+        set.iter().rev().for_each(|s| back.add(&settings(s)));
+        prop_assert_eq!(there, back);
+    }
+}
+
+#[test]
+fn every_default_can_be_read() {
+    for setting in SETTINGS {
+        let Some(default) = setting.default() else {
+            assert!(setting.unset.is_some(), "{}", setting.key);
+            continue;
+        };
+        let mut settings = Settings::default();
+        assert_eq!(
+            setting.parse(&default, &mut settings),
+            Ok(()),
+            "{}",
+            setting.key
+        );
+        assert_eq!(setting.print(&settings), Some(default), "{}", setting.key);
+    }
+}
+
+#[test]
+fn keys_are_spelled_alike_in_annotations_and_in_the_file() {
+    for setting in SETTINGS {
+        assert_eq!(setting.key, setting.file_key.replace('_', "-"));
+        assert!(
+            !setting.key.contains('.'),
+            "a dot begins the name of a group"
+        );
+        assert_eq!(
+            setting.description(),
+            setting.description().trim_end_matches(' ')
+        );
+        assert!(setting.description().ends_with('.'), "{}", setting.key);
+    }
+}
+
+#[test]
+fn topics_and_pattern_replace_each_other() {
+    let topics = Settings {
+        topics: Some(["a".into()].into()),
+        ..Settings::default()
+    };
+    let pattern = Settings {
+        topic_regex: Some(TopicPattern::parse("b.*").unwrap()),
+        ..Settings::default()
+    };
+    assert_eq!(topics.clone().over(&pattern), topics);
+    assert_eq!(pattern.clone().over(&topics), pattern);
+    assert_eq!(Settings::default().over(&pattern), pattern);
+}
