@@ -368,7 +368,7 @@ fn theirs_is_left_alone(shared: &Shared<'_>, leader: &Daemon) -> Result<()> {
     poll_until(WITHIN, "the leader to say that it is another's", || {
         let log = leader.process.log();
         ensure!(
-            log.contains("registered for another server"),
+            log.contains("it belongs to another Service"),
             "it says nothing"
         );
         Ok(())
