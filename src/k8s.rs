@@ -1,6 +1,6 @@
 //! The only place that knows the Kubernetes API: what HPAs ask for ([`hpa`]) and come to ([`live_hpa`]), whose
 //! certificates the cluster vouches for ([`cluster_trust`]), who may do what ([`reviews`]), what lagwise
-//! keeps there ([`state_config_map`], [`certificates`]), which of several daemons leads ([`lease`], and [`epoch`]
+//! keeps there ([`state_config_map`], [`certificates`]), which of several daemons leads ([`lease_store`], and [`epoch`]
 //! marks what it manages), what bounds HPAs ([`cap`], and what gives them back, [`release`]), what sleeps
 //! and wakes ([`scale_to_zero`], [`scale`]), and how to reach it ([`client`]).
 //!
@@ -14,7 +14,7 @@ pub mod cluster_trust;
 pub mod epoch;
 pub mod events;
 pub mod hpa;
-pub mod lease;
+pub mod lease_store;
 pub mod live_hpa;
 pub mod manifests;
 pub mod release;

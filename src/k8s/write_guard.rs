@@ -50,7 +50,8 @@ impl WriteGuard {
     /// did not when it was made, or knows no HPAs yet.
     pub(super) fn begin(&mut self) -> Option<Arc<LagSnapshot>> {
         self.from = self.reader.latest();
-        self.leadership.holds(self.from.term, Instant::now())?;
+        self.leadership
+            .current_term(self.from.term, Instant::now())?;
         (!self.from.targets.hpas_unlisted).then(|| Arc::clone(&self.from))
     }
 
@@ -65,9 +66,9 @@ impl WriteGuard {
 
     fn left(&self) -> Option<Duration> {
         let now = Instant::now();
-        let term = self.leadership.holds(self.from.term, now)?;
+        let term = self.leadership.current_term(self.from.term, now)?;
         let fresh = fencing::time_left(&self.from.clusters, now, self.rules.max_staleness)?;
-        Some(term.left(now)?.min(fresh).min(REQUEST_WITHIN))
+        Some(term.time_left(now)?.min(fresh).min(REQUEST_WITHIN))
     }
 
     /// Writes on an HPA, as it was read, that this term manages it; to be called before anything else is
@@ -108,8 +109,8 @@ impl WriteGuard {
     /// It does not.
     pub(super) fn within_term(&self) -> Result<Duration, ApiError> {
         let now = Instant::now();
-        let term = self.leadership.holds(self.from.term, now);
-        let left = term.and_then(|term| term.left(now));
+        let term = self.leadership.current_term(self.from.term, now);
+        let left = term.and_then(|term| term.time_left(now));
         Ok(left.ok_or(ApiError::Changed)?.min(REQUEST_WITHIN))
     }
 
