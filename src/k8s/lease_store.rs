@@ -13,8 +13,8 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use super::api_error::{ApiError, in_time};
 use super::resilient_watch;
-use super::scale::{ApiError, in_time};
 use crate::leader_election::Leader;
 use crate::leader_election::lease_loop::{LeaseError, LeaseStore, StoredLease, publish_leader};
 use crate::leader_election::rules::LeaseRecord;
