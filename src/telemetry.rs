@@ -4,7 +4,6 @@
 pub mod api;
 pub mod cap;
 pub mod certificates;
-pub mod failure_log;
 pub mod family;
 pub mod forward;
 pub mod lease;

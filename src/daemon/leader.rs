@@ -9,8 +9,7 @@ use super::{LEASE, Tasks, in_pod, kubernetes};
 use crate::authentication::Credential;
 use crate::config::{AuthMode, Config};
 use crate::k8s;
-use crate::k8s::lease_store::KubernetesLease;
-use crate::leader_election::lease_loop::LeaseLoop;
+use crate::k8s::lease::LeaseOptions;
 use crate::leader_election::rules::LeaseRules;
 use crate::leader_election::{Leadership, Leading};
 use crate::serve::forward::Forwarder;
@@ -32,22 +31,22 @@ pub(super) fn elect(
     let name = named.or_else(|| in_pod().then(|| LEASE_NAME.to_owned()))?;
     let client = client?.clone();
     let identity = identity();
-    let (terms, own) = watch::channel(None);
-    let (leaders, others) = watch::channel(None);
-    let (watched_in, watched) = watch::channel(None);
-    let watch = k8s::lease_store::watch_lease(
+    let (terms, own_terms) = watch::channel(None);
+    let (leaders, known) = watch::channel(None);
+    let (seen_in, seen) = watch::channel(None);
+    let following = k8s::lease::follow(
         client.clone(),
         name.clone(),
         identity.clone(),
         leaders.clone(),
-        watched_in,
+        seen_in,
     );
     tasks.spawn(async move {
-        watch.await;
+        following.await;
         ("Lease watch", Ok(()))
     });
-    let lease_loop = LeaseLoop {
-        store: KubernetesLease::new(client, name.clone()),
+    let election = k8s::lease::keep(LeaseOptions {
+        client,
         name,
         identity,
         address: address(config, listens),
@@ -56,16 +55,16 @@ pub(super) fn elect(
         },
         terms,
         leaders,
-        watched,
+        seen,
         stop: step_down,
-    };
+    });
     tasks.spawn(async move {
-        lease_loop.run().await;
+        election.await;
         (LEASE, Ok(()))
     });
     Some(Leading {
-        own: Leadership::new(own),
-        others,
+        own: Leadership::new(own_terms),
+        others: known,
     })
 }
 

@@ -10,8 +10,7 @@ use crate::k8s;
 use crate::k8s::state_config_map::StateConfigMap;
 use crate::leader_election::Leadership;
 use crate::model::lag::history::memory::SavedHistory;
-use crate::persistence::location::StateFile;
-use crate::persistence::store;
+use crate::persistence::{self, StateFile};
 
 /// Default name of the ConfigMap.
 const STATE_CONFIG_MAP: &str = "lagwise-state";
@@ -45,13 +44,15 @@ impl Store {
     /// Passes the stored state to the poller and saves what it reports, until it is gone.
     pub(super) async fn run(
         self,
-        loaded: oneshot::Sender<SavedHistory>,
-        histories: watch::Receiver<Option<Arc<SavedHistory>>>,
+        recall: oneshot::Sender<SavedHistory>,
+        memories: watch::Receiver<Option<Arc<SavedHistory>>>,
         leadership: Leadership,
     ) {
         match self {
-            Self::File(file) => store::run(file, loaded, histories, Leadership::alone()).await,
-            Self::ConfigMap(map) => store::run(*map, loaded, histories, leadership).await,
+            Self::File(file) => {
+                persistence::keep(file, recall, memories, Leadership::alone()).await
+            }
+            Self::ConfigMap(map) => persistence::keep(*map, recall, memories, leadership).await,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Authenticates tokens and authorizes requests by the API server's reviews. The ClusterRole
+//! Asks the API server who a token belongs to and what somebody may do. The ClusterRole
 //! `system:auth-delegator` grants both.
 
 use std::fmt::Debug;
@@ -17,18 +17,19 @@ use serde::de::DeserializeOwned;
 use crate::authentication::access::{Action, Caller, Object};
 use crate::authentication::{Authenticator, ReviewError};
 
-/// Timeout for one review, including a retry. The HPA controller has only five workers, which wait for it.
-const REVIEW_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one answer may take, the second try included: the HPA controller has five workers, and
+/// none of them is to wait for long.
+const WITHIN: Duration = Duration::from_secs(2);
 
-/// The pause before the retry after the API server was busy.
-const RETRY_AFTER: Duration = Duration::from_millis(150);
+/// How long to wait before the second try, where the API server was merely busy.
+const PAUSE: Duration = Duration::from_millis(150);
 
-/// Reviews by the API server.
+/// The API server as the one who knows.
 #[derive(Clone)]
 pub struct ClusterReviewer(Client);
 
 impl ClusterReviewer {
-    /// Uses this client.
+    /// Asks by this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self(client)
@@ -97,13 +98,13 @@ where
     let asked = async {
         match once().await {
             Err(ReviewError::Refused(429 | 500..)) => {
-                tokio::time::sleep(RETRY_AFTER).await;
+                tokio::time::sleep(PAUSE).await;
                 once().await
             }
             answered => answered,
         }
     };
-    match tokio::time::timeout(REVIEW_TIMEOUT, asked).await {
+    match tokio::time::timeout(WITHIN, asked).await {
         Ok(answered) => answered,
         Err(_) => Err(ReviewError::NoAnswer),
     }
@@ -111,7 +112,7 @@ where
 
 fn problem(error: &kube::Error) -> ReviewError {
     match error {
-        // 401: lagwise's own account is gone or its token has expired.
+        // 401: the own account is gone, or its token no longer holds.
         kube::Error::Api(status) if matches!(status.code, 401 | 403) => ReviewError::NoRight,
         kube::Error::Api(status) => ReviewError::Refused(status.code),
         _ => ReviewError::NoAnswer,
@@ -356,7 +357,7 @@ mod tests {
                 .await;
             assert_eq!(found, expected, "{shown}");
             assert_eq!(server.count.load(Ordering::SeqCst), asked, "{shown}");
-            assert!(began.elapsed() <= REVIEW_TIMEOUT, "{shown}");
+            assert!(began.elapsed() <= WITHIN, "{shown}");
         }
     }
 }

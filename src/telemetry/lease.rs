@@ -1,4 +1,4 @@
-//! Leader election.
+//! What lagwise says of who leads.
 
 use std::error::Error;
 use std::sync::LazyLock;
@@ -14,23 +14,22 @@ pub(super) static LEADS: LazyLock<IntGauge> = LazyLock::new(|| {
     ))
 });
 
-/// This daemon has become the leader.
+/// This daemon leads.
 #[derive(Clone, Copy, Debug)]
 pub struct LeadershipGained {
+    /// The term's number.
     pub term: u64,
 }
 
 impl LeadershipGained {
+    /// Logs.
     pub fn emit(&self) {
         LEADS.set(1);
-        tracing::info!(
-            term = self.term,
-            "became the leader: this daemon decides and writes"
-        );
+        tracing::info!(term = self.term, "this daemon leads: it decides and writes");
     }
 }
 
-/// This daemon is no longer the leader.
+/// This daemon leads no longer.
 #[derive(Clone, Copy, Debug)]
 pub struct LeadershipLost {
     /// The number of the term that is over.
@@ -38,58 +37,66 @@ pub struct LeadershipLost {
 }
 
 impl LeadershipLost {
+    /// Logs.
     pub fn emit(&self) {
         LEADS.set(0);
-        tracing::info!(term = self.term, "no longer the leader");
+        tracing::info!(term = self.term, "this daemon leads no longer");
     }
 }
 
-/// The Lease could not be read or written, for a new reason.
+/// The Lease could not be read or written.
 #[derive(Debug)]
 pub struct LeaseFailed<'a> {
+    /// Its name.
     pub lease: &'a str,
+    /// Why.
     pub reason: &'a dyn Error,
 }
 
 impl LeaseFailed<'_> {
+    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             lease = self.lease,
             reason = %self.reason,
-            "cannot read or write the Lease of leader election: nothing is decided or written without it"
+            "the Lease that says who leads cannot be used: without it nothing is written"
         );
     }
 }
 
-/// The term of a new leader was written to the HPAs that it manages.
+/// The term of a new leader was written on the HPAs that it manages.
 #[derive(Clone, Copy, Debug)]
 pub struct EpochWritten {
+    /// The term's number.
     pub term: u64,
-    /// The number of HPAs.
+    /// On how many HPAs.
     pub hpas: usize,
 }
 
 impl EpochWritten {
+    /// Logs.
     pub fn emit(&self) {
         tracing::info!(
             term = self.term,
             hpas = self.hpas,
-            "wrote this leader's term to the HPAs that it manages"
+            "HPAs that this daemon manages carry its term"
         );
     }
 }
 
-/// The term could not be written to an HPA, for a new reason.
+/// The term could not be written on an HPA.
 #[derive(Debug)]
 pub struct EpochUnwritten<'a> {
+    /// Why.
     pub reason: &'a dyn Error,
 }
 
 impl EpochUnwritten<'_> {
+    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             reason = %self.reason,
-            "cannot write this leader's term to an HPA: trying again"
+            "an HPA cannot be given the term of this leader: it is tried again"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Workloads that lagwise scales to zero and wakes.
+//! What lagwise says of workloads that it sets to zero and wakes.
 
 use std::error::Error;
 use std::sync::LazyLock;
@@ -16,55 +16,59 @@ pub(super) static SCALES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
 });
 
-/// A workload without demand was scaled to zero.
+/// A workload without work was set to zero replicas.
 #[derive(Debug)]
 pub struct ScaledToZero<'a> {
     pub hpa: &'a HpaKey,
 }
 
 impl ScaledToZero<'_> {
+    /// Logs and counts.
     pub fn emit(&self) {
         SCALES.with_label_values(&["zeroed"]).inc();
         tracing::info!(
             hpa = %self.hpa,
-            "scaled the workload to zero: there was no demand for the whole cooldown"
+            "no work for as long as the cooldown: the workload is scaled to zero"
         );
     }
 }
 
-/// A workload was woken from zero.
+/// A workload that was set to zero was woken.
 #[derive(Debug)]
 pub struct WakeUp<'a> {
     pub hpa: &'a HpaKey,
-    /// The replicas that it was given.
+    /// With so many replicas.
     pub replicas: u32,
 }
 
 impl WakeUp<'_> {
+    /// Logs and counts.
     pub fn emit(&self) {
         SCALES.with_label_values(&["woken"]).inc();
         tracing::info!(
             hpa = %self.hpa,
             replicas = self.replicas,
-            "woke the workload from zero"
+            "the workload is woken from zero"
         );
     }
 }
 
-/// A workload could not be read, scaled to zero or woken, for a new reason.
+/// A workload could not be looked at, set to zero or woken.
 #[derive(Debug)]
 pub struct ZeroFailed<'a> {
     pub hpa: &'a HpaKey,
+    /// Why.
     pub reason: &'a dyn Error,
 }
 
 impl ZeroFailed<'_> {
+    /// Logs and counts.
     pub fn emit(&self) {
         SCALES.with_label_values(&["failed"]).inc();
         tracing::warn!(
             hpa = %self.hpa,
             reason = %self.reason,
-            "cannot scale the workload to zero or wake it: trying again"
+            "scale to zero: the workload cannot be looked after"
         );
     }
 }

@@ -5,7 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::hpa_events::HpaEvent;
 use crate::model::units::hpa_key::HpaKey;
-use crate::model::units::token_bucket::{RateLimit, TokenBucket};
+
+/// A burst of events, and the interval in which one more is allowed after it.
+#[derive(Clone, Copy, Debug)]
+struct RateLimit {
+    burst: u32,
+    interval: Duration,
+}
 
 const LIMIT_PER_HPA: RateLimit = RateLimit {
     burst: 10,
@@ -21,7 +27,7 @@ const LIMIT_IN_ALL: RateLimit = RateLimit {
 const QUEUE_MAX: usize = 500;
 
 /// Decides which event is published next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EventThrottle {
     /// Events whose cause lasts.
     lasting: BTreeSet<HpaEvent>,
@@ -29,21 +35,8 @@ pub struct EventThrottle {
     published: BTreeSet<HpaEvent>,
     /// Events about something that happened once.
     queue: VecDeque<HpaEvent>,
-    bucket_of_all: TokenBucket,
-    /// Those that are not full.
-    buckets: BTreeMap<HpaKey, TokenBucket>,
-}
-
-impl Default for EventThrottle {
-    fn default() -> Self {
-        Self {
-            lasting: BTreeSet::new(),
-            published: BTreeSet::new(),
-            queue: VecDeque::new(),
-            bucket_of_all: TokenBucket::full(LIMIT_IN_ALL),
-            buckets: BTreeMap::new(),
-        }
-    }
+    used_in_all: TokenBucket,
+    used_per_hpa: BTreeMap<HpaKey, TokenBucket>,
 }
 
 impl EventThrottle {
@@ -64,14 +57,14 @@ impl EventThrottle {
 
     /// Takes the next event to publish, if one is pending and the rate limits allow it.
     pub fn next(&mut self, now: Instant) -> Option<HpaEvent> {
-        self.buckets.retain(|_, bucket| !bucket.is_full(now));
-        if !self.bucket_of_all.has_token(now) {
+        self.used_per_hpa.retain(|_, bucket| !bucket.is_full(now));
+        if !self.used_in_all.allows(LIMIT_IN_ALL, now) {
             return None;
         }
-        let buckets = &self.buckets;
+        let used = &self.used_per_hpa;
         let is_allowed = |event: &HpaEvent| {
-            let bucket = buckets.get(&event.hpa);
-            bucket.is_none_or(|bucket| bucket.has_token(now))
+            let bucket = used.get(&event.hpa);
+            bucket.is_none_or(|bucket| bucket.allows(LIMIT_PER_HPA, now))
         };
         let next = match self.queue.iter().position(is_allowed) {
             Some(position) => self.queue.remove(position)?,
@@ -82,16 +75,43 @@ impl EventThrottle {
                 next
             }
         };
-        self.bucket_of_all.take(1, now);
-        let bucket = self.buckets.entry(next.hpa.clone());
-        let bucket = bucket.or_insert_with(|| TokenBucket::full(LIMIT_PER_HPA));
-        bucket.take(1, now);
+        self.used_in_all.take(LIMIT_IN_ALL, now);
+        let bucket = self.used_per_hpa.entry(next.hpa.clone()).or_default();
+        bucket.take(LIMIT_PER_HPA, now);
         Some(next)
     }
 
     /// Notes that an event could not be published: it is published later if its cause lasts.
     pub fn mark_unpublished(&mut self, event: &HpaEvent) {
         self.published.remove(event);
+    }
+}
+
+/// The used part of a [`RateLimit`], as the time at which everything taken is paid back.
+#[derive(Clone, Copy, Debug, Default)]
+struct TokenBucket {
+    full_at: Option<Instant>,
+}
+
+impl TokenBucket {
+    fn full_after_one_more(self, limit: RateLimit, now: Instant) -> Option<Instant> {
+        self.full_at
+            .map_or(now, |full_at| full_at.max(now))
+            .checked_add(limit.interval)
+    }
+
+    fn allows(self, limit: RateLimit, now: Instant) -> bool {
+        self.full_after_one_more(limit, now).is_some_and(|full_at| {
+            full_at.saturating_duration_since(now) <= limit.interval.saturating_mul(limit.burst)
+        })
+    }
+
+    fn take(&mut self, limit: RateLimit, now: Instant) {
+        self.full_at = self.full_after_one_more(limit, now);
+    }
+
+    fn is_full(self, now: Instant) -> bool {
+        self.full_at.is_none_or(|full_at| full_at <= now)
     }
 }
 
