@@ -22,7 +22,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::{AccessLogMode, Config};
-use crate::k8s;
 use crate::k8s::write_guard::WriteGuard;
 use crate::kafka::librdkafka_version;
 use crate::leader_election::Leading;
@@ -120,17 +119,15 @@ impl App {
         let (interests, interests_in) = mpsc::channel(MAX_PENDING_INTERESTS);
         let (queries, queries_in) = mpsc::channel(MAX_PENDING_QUERIES);
         if let Some(client) = client.clone() {
-            let (notices, pending_events) = k8s::events::channel();
-            let writing = WriteGuard {
+            let guard = WriteGuard {
                 client,
                 reader: reader.clone(),
                 hpas: hpas.clone(),
                 leadership: leading.own.clone(),
                 rules: answers::rules(config),
                 from: Arc::default(),
-                notices,
             };
-            writers::spawn(writing, pending_events, config.cap.read_only, &mut tasks);
+            writers::spawn(guard, config.cap.read_only, &mut tasks);
         }
         let polling = terms::Terms {
             config: config.clone(),

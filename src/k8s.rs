@@ -1,27 +1,32 @@
-//! The only place that knows the Kubernetes API: what HPAs ask for ([`hpa`]) and come to ([`live_hpa`]), whose
-//! certificates the cluster vouches for ([`cluster_trust`]), who may do what ([`reviews`]), what lagwise
-//! keeps there ([`state_config_map`], [`certificates`]), which of several daemons leads ([`lease`], and [`epoch`]
-//! marks what it manages), what bounds HPAs ([`cap`], and what gives them back, [`release`]), what sleeps
-//! and wakes ([`scale_to_zero`], [`scale`]), and how to reach it ([`client`]).
+//! The only place that knows the Kubernetes API.
 //!
-//! Both watches keep what they know through an outage of the API server: old facts serve metrics
-//! better than none.
+//! - Reads: the HPAs ([`hpa`]), one HPA with its status ([`live_hpa`]), workloads ([`workload`]), the CAs that
+//!   the cluster trusts for the front proxy ([`cluster_trust`]), and HPAs in manifests ([`manifests`]).
+//! - Writes: the [`reconciler`] caps HPAs, scales workloads to zero and publishes [`events`]; [`release`]
+//!   undoes that without the daemon. A [`write_guard`] bounds every write by the leader's term.
+//! - Stores: the Lease ([`lease_store`]), the saved state ([`state_config_map`]) and the serving
+//!   certificate ([`certificates`]).
+//! - Authentication and authorization of callers: [`reviews`].
+//!
+//! Watches keep the last known objects through an outage of the API server (`resilient_watch`): metrics
+//! from old facts are better than none.
 
-pub mod cap;
+pub mod api_error;
 pub mod certificates;
 pub mod client;
 pub mod cluster_trust;
-pub mod epoch;
 pub mod events;
+mod field_owner;
 pub mod hpa;
-pub mod lease;
+mod hpa_patch;
+pub mod lease_store;
 pub mod live_hpa;
 pub mod manifests;
+pub mod reconciler;
 pub mod release;
 mod resilient_watch;
 pub mod reviews;
 pub mod scale;
-pub mod scale_to_zero;
 pub mod state_config_map;
 pub mod workload;
 pub mod write_guard;

@@ -24,7 +24,6 @@ mod request;
 mod route;
 mod status_endpoint;
 pub mod tls;
-mod token_bucket;
 mod value_list;
 
 use crate::telemetry::family::Family;

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod cap;
 pub mod certificates;
+pub mod failure_log;
 pub mod family;
 pub mod forward;
 pub mod lease;

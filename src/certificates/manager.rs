@@ -330,7 +330,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
     /// may.
     fn request_timeout(&self) -> Option<Duration> {
         let now = std::time::Instant::now();
-        let left = self.with.leadership.term(now)?.left(now)?;
+        let left = self.with.leadership.term(now)?.time_left(now)?;
         Some(left.min(REQUEST_TIMEOUT))
     }
 

@@ -46,7 +46,7 @@ pub struct ReleaseArgs {
 /// No cluster, or HPAs that cannot be listed.
 pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
     let client = connect(&args.kube.options()).await?;
-    let mut release = Release::new(client, args.dry_run);
+    let release = Release::new(client, args.dry_run);
     let hpas = match args.all {
         true => release.marked().await.context("cannot list the HPAs")?,
         false => args.hpa.clone(),
@@ -54,7 +54,7 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
     let mut released = Vec::new();
     let mut failed = false;
     for hpa in hpas {
-        match release.give_back(&hpa).await {
+        match release.release(&hpa).await {
             Ok(done) => released.extend(done),
             Err(error) => {
                 failed = true;

@@ -9,7 +9,8 @@ use super::{LEASE, Tasks, in_pod, kubernetes};
 use crate::authentication::Credential;
 use crate::config::{AuthMode, Config};
 use crate::k8s;
-use crate::k8s::lease::LeaseOptions;
+use crate::k8s::lease_store::KubernetesLease;
+use crate::leader_election::lease_loop::LeaseLoop;
 use crate::leader_election::rules::LeaseRules;
 use crate::leader_election::{Leadership, Leading};
 use crate::serve::forward::Forwarder;
@@ -31,22 +32,22 @@ pub(super) fn elect(
     let name = named.or_else(|| in_pod().then(|| LEASE_NAME.to_owned()))?;
     let client = client?.clone();
     let identity = identity();
-    let (terms, own_terms) = watch::channel(None);
-    let (leaders, known) = watch::channel(None);
-    let (seen_in, seen) = watch::channel(None);
-    let following = k8s::lease::follow(
+    let (terms, own) = watch::channel(None);
+    let (leaders, others) = watch::channel(None);
+    let (watched_in, watched) = watch::channel(None);
+    let watch = k8s::lease_store::watch_lease(
         client.clone(),
         name.clone(),
         identity.clone(),
         leaders.clone(),
-        seen_in,
+        watched_in,
     );
     tasks.spawn(async move {
-        following.await;
+        watch.await;
         ("Lease watch", Ok(()))
     });
-    let election = k8s::lease::keep(LeaseOptions {
-        client,
+    let lease_loop = LeaseLoop {
+        store: KubernetesLease::new(client, name.clone()),
         name,
         identity,
         address: address(config, listens),
@@ -55,16 +56,16 @@ pub(super) fn elect(
         },
         terms,
         leaders,
-        seen,
+        watched,
         stop: step_down,
-    });
+    };
     tasks.spawn(async move {
-        election.await;
+        lease_loop.run().await;
         (LEASE, Ok(()))
     });
     Some(Leading {
-        own: Leadership::new(own_terms),
-        others: known,
+        own: Leadership::new(own),
+        others,
     })
 }
 

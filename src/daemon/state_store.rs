@@ -10,7 +10,8 @@ use crate::k8s;
 use crate::k8s::state_config_map::StateConfigMap;
 use crate::leader_election::Leadership;
 use crate::model::lag::history::memory::SavedHistory;
-use crate::persistence::{self, StateFile};
+use crate::persistence::location::StateFile;
+use crate::persistence::store;
 
 /// Default name of the ConfigMap.
 const STATE_CONFIG_MAP: &str = "lagwise-state";
@@ -44,15 +45,13 @@ impl Store {
     /// Passes the stored state to the poller and saves what it reports, until it is gone.
     pub(super) async fn run(
         self,
-        recall: oneshot::Sender<SavedHistory>,
-        memories: watch::Receiver<Option<Arc<SavedHistory>>>,
+        loaded: oneshot::Sender<SavedHistory>,
+        histories: watch::Receiver<Option<Arc<SavedHistory>>>,
         leadership: Leadership,
     ) {
         match self {
-            Self::File(file) => {
-                persistence::keep(file, recall, memories, Leadership::alone()).await
-            }
-            Self::ConfigMap(map) => persistence::keep(*map, recall, memories, leadership).await,
+            Self::File(file) => store::run(file, loaded, histories, Leadership::alone()).await,
+            Self::ConfigMap(map) => store::run(*map, loaded, histories, leadership).await,
         }
     }
 }

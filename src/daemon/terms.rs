@@ -40,14 +40,14 @@ impl Terms {
         let mut stop = self.stop.clone();
         loop {
             let term = tokio::select! {
-                term = self.leadership.begun() => term,
+                term = self.leadership.wait_for_term() => term,
                 () = wait_for_stop(self.stop.clone()) => return Ok(()),
             };
             let sources = self.sources()?;
             let mut leadership = self.leadership.clone();
             tokio::select! {
                 polled = self.poll_in(term, sources.clone()) => polled.context("a sweep panicked")?,
-                () = leadership.over(term.number) => {}
+                () = leadership.wait_for_end(term.number) => {}
             }
             // librdkafka's clients take long to close.
             tokio::task::spawn_blocking(move || drop(sources));
@@ -88,17 +88,17 @@ impl Terms {
                 () = wait_for_stop(self.stop.clone()) => Ok(()),
             };
         };
-        let (recall, recalled) = oneshot::channel();
-        let (keep, memories) = watch::channel(None);
+        let (loaded_in, recalled) = oneshot::channel();
+        let (keep, histories) = watch::channel(None);
         let poller = poller.with_memory(HistoryStore {
             recalled,
             keep,
             stop: self.stop.clone(),
         });
-        // Read the stored state only now: until now another leader may have written it. `run`
-        // returns after the poller has ended and its last state is saved.
-        let keeping = store.run(recall, memories, self.leadership.clone());
-        let (polled, ()) = tokio::join!(poller.run_on(&mut self.inputs), keeping);
+        // The state is loaded now and not before, since until now another leader may have saved it. The
+        // store ends after the poller, so that the poller's last history is saved.
+        let storing = store.run(loaded_in, histories, self.leadership.clone());
+        let (polled, ()) = tokio::join!(poller.run_on(&mut self.inputs), storing);
         polled
     }
 }

@@ -1,5 +1,5 @@
-//! Where the certificates that all replicas share are kept, a Secret of lagwise's own namespace, and who
-//! has to trust them: the one APIService of the external metrics API.
+//! The Secret that stores the certificates all replicas share, and the APIService whose `caBundle` has to
+//! trust them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use serde_json::json;
 
-use super::scale::{ApiError as RequestError, in_time};
+use super::api_error::{ApiError as RequestError, in_time};
 use crate::certificates::{
     CertificateStore, CertificateStoreError, Registered, Registration, SecretData, Stored,
 };
 
-/// The label by which a Secret is known as lagwise's own.
+/// The label that marks a Secret as lagwise's.
 const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lagwise");
 
-/// What the API server wants of a Secret with a certificate and its key.
+/// The type of a Secret with a certificate and its key.
 const TYPE: &str = "kubernetes.io/tls";
 
-/// The cluster has one external metrics API, and this is its registration.
+/// The only registration of the external metrics API in a cluster.
 const API_SERVICE: &str = "v1beta1.external.metrics.k8s.io";
 
-/// A Secret. Needs the right to get and patch it, and to create Secrets where it is not there yet.
+/// A Secret. Needs the right to get and patch it, and to create Secrets if it does not exist.
 #[derive(Clone, Debug)]
 pub struct CertificateSecret {
     api: Api<Secret>,

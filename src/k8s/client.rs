@@ -1,4 +1,4 @@
-//! A client of the Kubernetes API, found as kubectl finds it, else as a pod's own.
+//! Clients of the Kubernetes API: from a kubeconfig as kubectl finds it, else from the pod's service account.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,16 +15,16 @@ use crate::authentication::Credential;
 
 pub use kube::Client;
 
-/// Which cluster to use, where the environment does not say it all.
+/// Which cluster to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientOptions {
-    /// The kubeconfig file, instead of those that kubectl would use.
+    /// The kubeconfig file; `None` = those that kubectl would use.
     pub kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context, instead of its current one.
+    /// The kubeconfig's context; `None` = its current one.
     pub context: Option<String>,
 }
 
-/// Why there is no client.
+/// Why a client cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// A kubeconfig that cannot be used.
@@ -53,34 +53,32 @@ pub enum ClientError {
         /// Where a kubeconfig was looked for.
         tried: String,
     },
-    /// A client cannot be made of what the kubeconfig says.
-    #[error("cannot make a Kubernetes client: {0}; {HINT}")]
+    /// A client cannot be built from the kubeconfig.
+    #[error("cannot build a Kubernetes client: {0}; {HINT}")]
     Unusable(#[from] kube::Error),
 }
 
-const HINT: &str =
-    "set kubernetes.kubeconfig and kubernetes.context, or kubernetes.enabled: false to do without";
+const HINT: &str = "set kubernetes.kubeconfig and kubernetes.context, or kubernetes.enabled: false to run without Kubernetes";
 
-/// How long a watch lasts, in seconds, before it is asked for again where it was.
+/// How long the API server keeps a watch open, in seconds, before it has to be resumed.
 pub(super) const WATCH_SECONDS: u32 = 120;
 
-/// How long a connection may be silent while something is awaited on it. Longer than a watch, which
-/// the API server ends by then: what is silent for longer has lost its other end, and a network that
-/// drops packets tells nobody.
-const SILENT_FOR: Duration = Duration::from_secs(135);
+/// Read timeout of a connection. Longer than a watch, which the API server ends by then: after a longer
+/// silence the connection is broken, even if the network did not report it.
+const READ_TIMEOUT: Duration = Duration::from_secs(135);
 
-/// Makes a client. Reads files and asks nobody: whether the API server answers shows later.
+/// Builds a client. Reads files only, so that the API server need not be reachable.
 ///
 /// # Errors
-/// What was tried, and why it did not do.
+/// What was tried, and why it cannot be used.
 pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
     Ok(Client::try_from(bounded(config(options).await?))?)
 }
 
-/// By what a client made with these options is known to the cluster.
+/// The credential that a client with these options presents.
 ///
 /// # Errors
-/// What was tried, and why it did not do.
+/// What was tried, and why it cannot be used.
 pub async fn credential(options: &ClientOptions) -> Result<Credential, ClientError> {
     let login = config(options).await?.auth_info;
     let text = |data: Option<String>, file: Option<String>| match (data, file) {
@@ -135,26 +133,26 @@ async fn config(options: &ClientOptions) -> Result<Config, ClientError> {
     }
 }
 
-/// No request waits for longer than whoever asks wants it to.
+/// Leaves retries and timeouts to the callers.
 fn bounded(mut config: Config) -> Config {
-    // Each asks again at a pace of its own. By itself the client would do so unseen, up to 15
-    // times, and each time as late as a `Retry-After` says.
+    // Callers retry at their own pace. The client would retry silently, up to 15 times, each after as long as
+    // `Retry-After` says.
     config.default_retry = false;
-    config.read_timeout = Some(SILENT_FOR);
-    // Silence before the request does not count.
+    config.read_timeout = Some(READ_TIMEOUT);
+    // The timeout starts with the request, not with the last response.
     config.reset_reader_on_write = true;
     config
 }
 
 fn list_paths(paths: &[PathBuf]) -> String {
     if paths.is_empty() {
-        return "no path is known".to_owned();
+        return "no path".to_owned();
     }
     let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
     paths.join(", ")
 }
 
-/// Where kubeconfigs may be, and where they are.
+/// The places to look for kubeconfigs, and the files that exist.
 #[derive(Debug, PartialEq, Eq)]
 struct Kubeconfigs {
     tried: Vec<PathBuf>,
@@ -162,8 +160,7 @@ struct Kubeconfigs {
 }
 
 impl Kubeconfigs {
-    /// A file that was configured must be there; of those that the environment names, kubectl
-    /// leaves out the ones that are not.
+    /// A configured file must exist. Of those in `KUBECONFIG`, kubectl skips the ones that do not.
     fn find(configured: Option<&Path>, variable: Option<&OsStr>, home: Option<&Path>) -> Self {
         if let Some(file) = configured {
             return Self {
@@ -185,7 +182,7 @@ impl Kubeconfigs {
         Self { tried, present }
     }
 
-    /// All of them, merged as kubectl merges them; `None` where there are none.
+    /// Reads and merges all of them as kubectl does; `None` if there are none.
     fn read(&self) -> Option<Result<Kubeconfig, KubeconfigError>> {
         if self.present.is_empty() {
             return None;

@@ -1,5 +1,5 @@
-//! Whose client certificates the cluster vouches for: the ConfigMap in which the API server
-//! publishes it.
+//! The CAs and names of client certificates that the cluster trusts, from the ConfigMap in which the API
+//! server publishes them.
 //!
 //! The role `extension-apiserver-authentication-reader` in `kube-system` grants get, list and
 //! watch on this one object; list and watch hold because the field selector names it.
@@ -21,8 +21,8 @@ use crate::telemetry::TrustUnusable;
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
 
-/// Follows the ConfigMap for ever and publishes what it says. What was once read holds until
-/// something else is: neither an outage nor a ConfigMap that is gone or spoilt clears it.
+/// Watches the ConfigMap for ever and publishes its content. The last usable content stays through an outage
+/// and while the ConfigMap is missing or malformed.
 pub async fn watch(client: Client, trust: Sender<Option<ClusterTrust>>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
     let api: Api<ConfigMap> = Api::namespaced(client, NAMESPACE);
@@ -52,7 +52,7 @@ pub async fn watch(client: Client, trust: Sender<Option<ClusterTrust>>) {
     }
 }
 
-/// What the watch now knows of the object, where an event says: that it is there, or not.
+/// What an event of the watch says about the object: that it exists, or that it does not.
 fn take_in(event: Event<ConfigMap>, listed: &mut Option<ConfigMap>) -> Option<Option<ConfigMap>> {
     match event {
         Event::Init => {
@@ -69,7 +69,7 @@ fn take_in(event: Event<ConfigMap>, listed: &mut Option<ConfigMap>) -> Option<Op
     }
 }
 
-/// Why the ConfigMap says nothing that can be used.
+/// Why the content of the ConfigMap cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum TrustProblem {
     #[error("it does not exist")]

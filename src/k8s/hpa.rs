@@ -1,4 +1,4 @@
-//! What the cluster's HPAs ask for.
+//! Watches and lists HPAs, and converts them to [`HpaFacts`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -17,8 +17,8 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch::Sender;
 
+use super::api_error::{ApiError, in_time};
 use super::resilient_watch;
-use super::scale::{ApiError, in_time};
 use crate::model::decisions::fencing::EPOCH;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
 use crate::model::hpa::selector::{Operator, Requirement, Selector, is_label_value};
@@ -26,12 +26,12 @@ use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
 
-/// HPAs in one page of a listing: their text takes many times what is kept of them, and the memory for
-/// it would never be given back.
+/// HPAs in one page of a listing. The JSON of an HPA takes many times the memory of its facts, and the
+/// allocator would not return it to the system.
 const PAGE: u32 = 100;
 
-/// Follows the HPAs of `namespaces` (empty = all) for ever and publishes all of them at every
-/// change, in the order of namespaces and names; nothing before all of them are known.
+/// Watches the HPAs of `namespaces` (empty = all) for ever. Publishes all of them at every change, sorted
+/// by namespace and name, once all are listed.
 pub async fn watch(
     client: Client,
     namespaces: Vec<String>,
@@ -52,13 +52,13 @@ pub async fn watch(
             .boxed()
     }));
     while let Some((scope, event)) = events.next().await {
-        // Most events are the HPA controller's own writes to a status.
+        // Most events are the HPA controller's writes to the status, which change no facts.
         if !known.get_mut(scope).is_some_and(|known| known.apply(event)) {
             continue;
         }
         let all = union(&known);
         facts.send_if_modified(|facts| {
-            // Once listed they stay so: a new listing replaces the old set when it is whole.
+            // A new listing replaces the old one when it is complete, so this never goes back to `None`.
             let differs = all.is_some() && *facts != all;
             if differs {
                 *facts = all;
@@ -68,19 +68,19 @@ pub async fn watch(
     }
 }
 
-/// HPAs as they are now.
+/// HPAs as they were listed.
 #[derive(Clone, Debug, Default)]
 pub struct HpaList {
-    /// What they ask for, in the order of namespaces and names.
+    /// Sorted by namespace and name.
     pub facts: Vec<Arc<HpaFacts>>,
     /// The current replicas in the status of each; an HPA without a status is missing.
     pub replicas: BTreeMap<HpaKey, u32>,
 }
 
-/// The HPAs of `namespaces` (empty = all).
+/// Lists the HPAs of `namespaces` (empty = all).
 ///
 /// # Errors
-/// Why they cannot be listed.
+/// The API server's.
 pub async fn list(
     client: &Client,
     namespaces: &[String],
@@ -89,8 +89,8 @@ pub async fn list(
     let apis: Vec<Api<HorizontalPodAutoscaler>> = if namespaces.is_empty() {
         vec![Api::all(client.clone())]
     } else {
-        let of = |namespace: &String| Api::namespaced(client.clone(), namespace);
-        namespaces.iter().map(of).collect()
+        let one = |namespace: &String| Api::namespaced(client.clone(), namespace);
+        namespaces.iter().map(one).collect()
     };
     let mut all = Vec::new();
     for api in apis {
@@ -115,8 +115,8 @@ pub async fn list(
     })
 }
 
-/// The HPAs of one watch. While everything is listed anew the old set holds, so that no target is
-/// lost on the way.
+/// The HPAs of one watch. The old set stays until a new listing is complete, so that no target is lost
+/// meanwhile.
 #[derive(Debug, Default)]
 struct KnownHpas {
     listed: bool,
@@ -125,7 +125,7 @@ struct KnownHpas {
 }
 
 impl KnownHpas {
-    /// Whether that may have changed what is known.
+    /// Takes in an event. Returns whether it may have changed the facts.
     fn apply(&mut self, event: Event<HorizontalPodAutoscaler>) -> bool {
         match event {
             Event::Init => {
@@ -156,7 +156,7 @@ impl KnownHpas {
     }
 }
 
-/// The HPAs of all watches; `None` while one of them has still to list its own.
+/// The HPAs of all watches; `None` until each has listed its own.
 fn union(known: &[KnownHpas]) -> Option<Vec<Arc<HpaFacts>>> {
     if !known.iter().all(|known| known.listed) {
         return None;
@@ -169,7 +169,7 @@ fn union(known: &[KnownHpas]) -> Option<Vec<Arc<HpaFacts>>> {
     Some(all)
 }
 
-/// What an HPA asks for.
+/// Extracts the facts of an HPA.
 #[must_use]
 pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
     let text = |text: &Option<String>| Arc::from(text.as_deref().unwrap_or_default());
@@ -195,13 +195,13 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
             .flatten()
             .filter_map(|metric| external_metric(metric.external.as_ref()?))
             .collect(),
-        // Only ours: what others write at every turn is no change to us.
+        // Only lagwise's: other controllers may write theirs at every sync.
         annotations: hpa
             .metadata
             .annotations
             .iter()
             .flatten()
-            // A new leader's term is nothing that anybody wants, and no reason to merge anew.
+            // The leader's term is no setting, and no reason to rebuild the targets.
             .filter(|(key, _)| key.starts_with(PREFIX) && *key != EPOCH)
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
@@ -263,8 +263,8 @@ pub(super) fn external_metric(source: &ExternalMetricSource) -> Option<ExternalM
     })
 }
 
-/// `None` for a selector by which the HPA controller cannot ask: it refuses such an operator, or
-/// a value that no label can have, itself.
+/// Converts a selector. `None` if the HPA controller itself rejects it: for its operator, or for a value that
+/// no label can have.
 fn selector_of(selector: &LabelSelector) -> Option<Selector> {
     let labels = selector.match_labels.iter().flatten();
     let equal = labels.map(|(key, value)| {
@@ -290,7 +290,8 @@ fn requirement_of(requirement: &LabelSelectorRequirement) -> Option<Requirement>
     Some(Requirement::new(&requirement.key, operator))
 }
 
-/// As the HPA controller reads it: an average value goes before a value, whatever `type` says.
+/// Converts a target as the HPA controller does: an average value takes precedence over a value, whatever
+/// `type` says.
 pub(super) fn target_of(target: &HpaMetricTarget) -> Option<MetricTarget> {
     let positive = |quantity: &Quantity| Milli::parse(&quantity.0).filter(|m| m.thousandths() > 0);
     match (&target.average_value, &target.value) {

@@ -1,5 +1,5 @@
-//! One HPA as it is at this moment: its spec as the controller reads it, what its status tells of the
-//! syncs before, and the scale of what it scales.
+//! One HPA at this moment: its spec as the HPA controller reads it, what its status says about earlier
+//! syncs, and the scale of its target.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,8 +9,9 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use kube::{Api, Client};
 
+use super::api_error::{ApiError, in_time};
 use super::hpa::{external_metric, facts_of, target_of};
-use super::scale::{ApiError, Scales, in_time};
+use super::scale::Scales;
 use crate::model::diagnostics::explain::live::{Condition, LiveHpa, LiveMetric};
 use crate::model::hpa::controller::outlook::KnownHistory;
 use crate::model::hpa::controller::{
@@ -19,21 +20,21 @@ use crate::model::hpa::controller::{
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
 
-/// How often the two are read at most until they are of one moment.
+/// Attempts to read the HPA and its scale at one moment.
 const ATTEMPTS: u32 = 5;
 
-/// Reads an HPA and the scale of its target, with no sync of the controller in between; `None` where
-/// there is no such HPA.
+/// Reads an HPA and the scale of its target with no sync of the controller in between. `None` if there is
+/// no such HPA.
 ///
 /// # Errors
-/// Why it could not be read. A scale that cannot be read is told in the result.
+/// The API server's about the HPA. A scale that cannot be read is part of the result.
 pub async fn read(
     client: &Client,
     key: &HpaKey,
     within: Duration,
 ) -> Result<Option<LiveHpa>, ApiError> {
     let api: Api<HorizontalPodAutoscaler> = Api::namespaced(client.clone(), &key.namespace);
-    let mut scales = Scales::new(client.clone());
+    let scales = Scales::new(client.clone());
     let Some(mut hpa) = in_time(within, api.get_opt(&key.name)).await? else {
         return Ok(None);
     };
@@ -65,7 +66,7 @@ pub async fn read(
     }
 }
 
-/// An HPA's spec as the controller reads it, with the defaults that the API server fills in.
+/// Converts an HPA's spec, with the defaults that the API server fills in.
 #[must_use]
 pub fn spec_of(hpa: &HorizontalPodAutoscaler) -> HpaSpec {
     HpaSpec {
@@ -82,7 +83,7 @@ fn count(number: i32) -> u32 {
 
 fn source_of(metric: &MetricSpec) -> MetricSource {
     match (&metric.external, &metric.object) {
-        // A target that says nothing cannot be in the cluster: the API server refuses it.
+        // The API server rejects a target without a value, so that none is in the cluster.
         (Some(external), _) => {
             target_of(&external.target).map_or(MetricSource::Object, MetricSource::External)
         }
@@ -91,7 +92,7 @@ fn source_of(metric: &MetricSpec) -> MetricSource {
     }
 }
 
-/// Its metrics, each with what its status says of it: the two are in the same order.
+/// The metrics, each with its value in the status, which has the same order.
 fn metrics_of(hpa: &HorizontalPodAutoscaler) -> Vec<LiveMetric> {
     let status = hpa.status.as_ref();
     let current = status.and_then(|status| status.current_metrics.as_deref());
@@ -105,7 +106,7 @@ fn metrics_of(hpa: &HorizontalPodAutoscaler) -> Vec<LiveMetric> {
         .collect()
 }
 
-/// A metric as the HPA names it, and as it asks for it.
+/// A metric's name, and the External metric that it asks for.
 fn metric_of(metric: &MetricSpec) -> LiveMetric {
     let named = |name: Option<&String>| name.cloned().unwrap_or_default();
     let external = metric.external.as_ref();
@@ -175,7 +176,7 @@ fn policy_of(policy: &HPAScalingPolicy) -> Policy {
     }
 }
 
-/// What an HPA's status tells of the syncs before.
+/// What an HPA's status says about earlier syncs.
 #[must_use]
 pub fn past_of(hpa: &HorizontalPodAutoscaler, now: SystemTime) -> KnownHistory {
     let Some(status) = &hpa.status else {

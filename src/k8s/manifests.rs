@@ -1,4 +1,4 @@
-//! Manifests: what is about to be applied, as far as it is about scaling.
+//! HPAs and workloads in manifests, for checks before they are applied.
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -15,14 +15,14 @@ use crate::model::hpa::facts::HpaFacts;
 pub struct Manifests {
     /// The HPAs.
     pub hpas: Vec<HpaFacts>,
-    /// What they may scale.
+    /// The workloads.
     pub workloads: Vec<WorkloadFacts>,
 }
 
 /// Why a manifest cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// An HPA of an API version without the fields that are judged.
+    /// An HPA of an API version that lacks the checked fields.
     #[error("{kind} {name:?} is of {api_version}: write it as autoscaling/v2")]
     OldVersion {
         /// Its kind.
@@ -32,7 +32,7 @@ pub enum ManifestError {
         /// Its API group and version.
         api_version: String,
     },
-    /// Not what its kind says.
+    /// An object that does not match its kind.
     #[error("{kind} {name:?} cannot be read: {reason}")]
     Unreadable {
         /// Its kind.
@@ -45,8 +45,8 @@ pub enum ManifestError {
 }
 
 impl Manifests {
-    /// Takes in one document, which may be a List; kinds that have nothing to do with scaling are left
-    /// out. What names no namespace is in `namespace`.
+    /// Adds one document, which may be a List. Other kinds are skipped. An object without a namespace is in
+    /// `namespace`.
     ///
     /// # Errors
     /// An HPA or workload that cannot be read.

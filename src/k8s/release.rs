@@ -1,29 +1,31 @@
-//! Gives HPAs back to their users: what the cap and scale to zero have written is undone, without the
-//! daemon. For a person, and for the chart's uninstallation.
+//! Undoes what the cap and scale to zero have written, without the daemon: for `lagwise release` and for the
+//! uninstallation of the chart.
 
 use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use kube::{Api, Client};
 use serde::Serialize;
-use serde_json::json;
 
-use super::cap;
+use super::api_error::{ApiError, in_time};
+use super::field_owner::find_field_owner;
 use super::hpa::facts_of;
-use super::scale::{ApiError, Scales, in_time};
-use crate::model::decisions::cap::{HpaFields, release};
+use super::hpa_patch::patch_hpa;
+use super::scale::Scales;
+use crate::model::decisions::cap::{AnnotationChange, CapPatch, HpaFields, release};
 use crate::model::decisions::fencing::EPOCH;
+use crate::model::decisions::hpa_write::HpaPatch;
 use crate::model::hpa::facts::{HpaFacts, own_mode};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 
-/// The longest that one request may take.
-const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// Timeout for one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Attempts at one HPA: somebody else may write at the same time, and a release takes two writes.
+/// Attempts at one HPA. A release takes two writes, and somebody else may write at the same time.
 const ATTEMPTS: u32 = 10;
 
 /// HPAs in one page of a listing.
@@ -38,11 +40,11 @@ pub struct Released {
     pub name: String,
     /// `spec.maxReplicas` before.
     pub max_replicas: u32,
-    /// The user's own, which it is now.
+    /// The user's number, which it is afterwards.
     pub user_max_replicas: u32,
-    /// The replicas with which its workload is woken, where lagwise has set that to zero.
+    /// The replicas with which its workload is woken, if lagwise has scaled it to zero.
     pub woken_replicas: Option<u32>,
-    /// Whether it still asks for enforcement, so that a daemon that runs does it again.
+    /// Whether it still asks for the cap, so that a running daemon caps it again.
     pub asks_again: bool,
 }
 
@@ -55,7 +57,7 @@ pub struct Release {
 }
 
 impl Release {
-    /// Through this client; nothing is written in a dry run.
+    /// Uses this client. A dry run writes nothing.
     #[must_use]
     pub fn new(client: Client, dry_run: bool) -> Self {
         Self {
@@ -65,16 +67,16 @@ impl Release {
         }
     }
 
-    /// The HPAs that carry something of lagwise's, of all namespaces.
+    /// Lists the HPAs of all namespaces that carry anything of lagwise's.
     ///
     /// # Errors
-    /// Why they cannot be listed.
+    /// The API server's.
     pub async fn marked(&self) -> Result<Vec<HpaKey>, ApiError> {
         let api: Api<HorizontalPodAutoscaler> = Api::all(self.client.clone());
         let mut marked = Vec::new();
         let mut page = ListParams::default().limit(PAGE);
         loop {
-            let listed = in_time(REQUEST_WITHIN, api.list(&page)).await?;
+            let listed = in_time(REQUEST_TIMEOUT, api.list(&page)).await?;
             let facts = listed.items.iter().map(|object| (facts_of(object), object));
             let ours = facts.filter(|(hpa, object)| {
                 HpaFields::of(hpa).is_marked() || is_asleep(hpa) || has_epoch(object)
@@ -87,16 +89,16 @@ impl Release {
         }
     }
 
-    /// Gives one HPA back; `None` where nothing of lagwise's is on it.
+    /// Releases one HPA. `None` if it carries nothing of lagwise's.
     ///
     /// # Errors
-    /// Why it is not, or not whole.
-    pub async fn give_back(&mut self, key: &HpaKey) -> Result<Option<Released>, ApiError> {
+    /// Why it was not released, or not completely.
+    pub async fn release(&self, key: &HpaKey) -> Result<Option<Released>, ApiError> {
         let api: Api<HorizontalPodAutoscaler> =
             Api::namespaced(self.client.clone(), &key.namespace);
         let mut first: Option<Released> = None;
         for _ in 0..ATTEMPTS {
-            let object = in_time(REQUEST_WITHIN, api.get(&key.name)).await?;
+            let object = in_time(REQUEST_TIMEOUT, api.get(&key.name)).await?;
             let hpa = facts_of(&object);
             let live = HpaFields::of(&hpa);
             if !live.is_marked() && !is_asleep(&hpa) && !has_epoch(&object) {
@@ -114,7 +116,7 @@ impl Release {
             if self.dry_run {
                 return Ok(first);
             }
-            match self.step(&api, &hpa, &object.metadata).await {
+            match self.write_next(&api, &hpa, &object.metadata).await {
                 Ok(()) | Err(ApiError::Changed) => {}
                 Err(error) => return Err(error),
             }
@@ -122,42 +124,50 @@ impl Release {
         Err(ApiError::Changed)
     }
 
-    async fn step(
-        &mut self,
+    /// Makes the next write of a release.
+    async fn write_next(
+        &self,
         api: &Api<HorizontalPodAutoscaler>,
         hpa: &HpaFacts,
         read: &ObjectMeta,
     ) -> Result<(), ApiError> {
-        let keeper = cap::keeper(&self.client, REQUEST_WITHIN).await?;
-        if let Some(change) = release(HpaFields::of(hpa), None, keeper) {
-            let written = cap::write(api, read, &change, REQUEST_WITHIN).await;
+        let owner = find_field_owner(&self.client, REQUEST_TIMEOUT).await?;
+        if let Some(cap) = release(HpaFields::of(hpa), None, owner) {
+            let patch = HpaPatch {
+                // The last of these writes leaves nothing of lagwise on the HPA.
+                epoch: cap.is_last().then_some(AnnotationChange::Remove),
+                cap,
+                zeroed: None,
+            };
+            let written = patch_hpa(api, read, &patch, REQUEST_TIMEOUT).await;
             return written.map(drop);
         }
         if is_asleep(hpa) {
             match self.wake(hpa).await {
-                // What it scaled is gone: there is nothing to wake.
+                // The workload is gone: there is nothing to wake.
                 Err(ApiError::Gone(_) | ApiError::NoKind { .. }) => {}
                 other => other?,
             }
         }
-        let patch = Patch::Merge(json!({"metadata": {
-            "resourceVersion": read.resource_version,
-            "annotations": {ZEROED_SINCE: null, EPOCH: null},
-        }}));
-        let params = PatchParams::default();
-        let patched = api.patch_metadata(&hpa.name, &params, &patch);
-        in_time(REQUEST_WITHIN, patched).await.map(drop)
+        let patch = HpaPatch {
+            epoch: Some(AnnotationChange::Remove),
+            cap: CapPatch::default(),
+            zeroed: Some(AnnotationChange::Remove),
+        };
+        let written = patch_hpa(api, read, &patch, REQUEST_TIMEOUT).await;
+        written.map(drop)
     }
 
-    async fn wake(&mut self, hpa: &HpaFacts) -> Result<(), ApiError> {
+    async fn wake(&self, hpa: &HpaFacts) -> Result<(), ApiError> {
         let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
-        let scale = self.scales.read(namespace, target, REQUEST_WITHIN).await?;
+        let scale = self.scales.read(namespace, target, REQUEST_TIMEOUT).await?;
         if scale.replicas > 0 {
             return Ok(());
         }
         let start = hpa.min_replicas.unwrap_or(1).max(1);
-        let scales = &mut self.scales;
-        let set = scales.set(namespace, target, &scale, start, REQUEST_WITHIN);
+        let set = self
+            .scales
+            .set(namespace, target, &scale, start, REQUEST_TIMEOUT);
         set.await
     }
 }

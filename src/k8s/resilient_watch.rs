@@ -1,4 +1,4 @@
-//! Watches that outlive the API server's outages, and say so in the log.
+//! Watches that continue after an outage of the API server, and log it.
 
 use std::error::Error as _;
 use std::fmt::Debug;
@@ -11,19 +11,20 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
 use super::client::WATCH_SECONDS;
+use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::{WatchLost, WatchRestored};
 
-/// How long the API server may take for the next page or event while everything is listed. Once
-/// only changes are awaited, silence is no fault.
-const LISTED_WITHIN: Duration = Duration::from_secs(30);
+/// Timeout for the next page or event of a listing. Afterwards only changes are awaited, and silence is
+/// no failure.
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a watch must go without a failure after one: an API server may answer a listing and then
-/// refuse the watch, each time.
-const SETTLED_AFTER: Duration = Duration::from_secs(5);
+/// How long a watch must run after a failure before that counts as over: an API server may answer every
+/// listing and then refuse the watch.
+const RESTORED_AFTER: Duration = Duration::from_secs(5);
 
-/// Events of a watch that never ends. After a failure everything is listed anew, with the default
-/// backoff: the listing is what shows that the API server is back, where a watch that was merely
-/// resumed would keep silent until something changes.
+/// Events of a watch that never ends. After a failure it lists everything again, with kube's default
+/// backoff. A watch that was merely resumed would stay silent until something changes; a listing shows at
+/// once that the API server is back.
 pub(super) fn events<K>(
     api: Api<K>,
     config: watcher::Config,
@@ -37,9 +38,10 @@ where
         config: config.timeout(WATCH_SECONDS),
         watched,
         stream: None,
-        listing: false,
+        is_listing: false,
         backoff: DefaultBackoff::default(),
-        lost: None,
+        failures: FailureLog::default(),
+        failing_since: None,
     };
     stream::unfold(start, |mut watching| async move {
         let event = watching.next().await;
@@ -52,23 +54,19 @@ struct ResilientWatch<K> {
     config: watcher::Config,
     watched: &'static str,
     stream: Option<BoxStream<'static, watcher::Result<Event<K>>>>,
-    listing: bool,
+    /// Whether the listing is not complete yet.
+    is_listing: bool,
     backoff: DefaultBackoff,
-    lost: Option<Lost>,
-}
-
-/// An outage.
-struct Lost {
-    since: Instant,
-    kind: WatchedKind,
+    failures: FailureLog<FailureKind>,
+    failing_since: Option<Instant>,
 }
 
 /// What kind of failure it is. The text of one kind may differ each time, and is logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WatchedKind {
+enum FailureKind {
     /// The API server answers with this HTTP status code.
     Refused(u16),
-    /// No answer.
+    /// The API server does not answer.
     NoAnswer,
 }
 
@@ -79,88 +77,90 @@ where
     async fn next(&mut self) -> Event<K> {
         loop {
             let stream = self.stream.get_or_insert_with(|| {
-                self.listing = true;
+                self.is_listing = true;
                 watcher(self.api.clone(), self.config.clone()).boxed()
             });
-            let patience = match (self.listing, &self.lost) {
-                (true, _) => Some(LISTED_WITHIN),
-                (false, Some(_)) => Some(SETTLED_AFTER),
-                (false, None) => None,
+            let timeout = match (self.is_listing, self.failures.is_failing()) {
+                (true, _) => Some(LIST_TIMEOUT),
+                (false, true) => Some(RESTORED_AFTER),
+                (false, false) => None,
             };
-            let next = match patience {
-                Some(patience) => tokio::time::timeout(patience, stream.next()).await,
+            let next = match timeout {
+                Some(timeout) => tokio::time::timeout(timeout, stream.next()).await,
                 None => Ok(stream.next().await),
             };
             match next {
                 Ok(Some(Ok(event))) => {
-                    self.see(&event);
+                    self.took_event(&event);
                     return event;
                 }
-                Ok(Some(Err(error))) if is_expired(&error) => self.list_anew().await,
-                Ok(Some(Err(error))) => self.fail(kind(&error), &reason(&error)).await,
-                Ok(None) => self.list_anew().await,
-                Err(_) if self.listing => {
-                    self.fail(WatchedKind::NoAnswer, "no answer in time").await
+                Ok(Some(Err(error))) if is_expired(&error) => self.list_again().await,
+                Ok(Some(Err(error))) => self.failed(kind(&error), &reason(&error)).await,
+                Ok(None) => self.list_again().await,
+                Err(_) if self.is_listing => {
+                    let reason = "the API server did not answer in time";
+                    self.failed(FailureKind::NoAnswer, reason).await;
                 }
-                Err(_) => self.settle(),
+                Err(_) => self.restored(),
             }
         }
     }
 
-    fn see(&mut self, event: &Event<K>) {
-        self.listing = matches!(event, Event::Init | Event::InitApply(_));
-        // Only a watch tells of these, so it works.
+    fn took_event(&mut self, event: &Event<K>) {
+        self.is_listing = matches!(event, Event::Init | Event::InitApply(_));
+        // These come from the watch itself, so it works.
         if matches!(event, Event::Apply(_) | Event::Delete(_)) {
-            self.settle();
+            self.restored();
         }
     }
 
-    fn settle(&mut self) {
+    fn restored(&mut self) {
         self.backoff = DefaultBackoff::default();
-        if let Some(lost) = self.lost.take() {
+        self.failures.succeeded();
+        if let Some(since) = self.failing_since.take() {
             WatchRestored {
                 watched: self.watched,
-                after: lost.since.elapsed(),
+                after: since.elapsed(),
             }
             .emit();
         }
     }
 
-    /// After a pause, or an API server that expires every listing would be asked without end.
-    async fn list_anew(&mut self) {
+    /// Starts over with a listing, after a pause: an API server that expires every listing would otherwise
+    /// be asked without end.
+    async fn list_again(&mut self) {
         self.stream = None;
-        let pause = self.backoff.next().unwrap_or(LISTED_WITHIN);
+        let pause = self.backoff.next().unwrap_or(LIST_TIMEOUT);
         tokio::time::sleep(pause).await;
     }
 
-    async fn fail(&mut self, kind: WatchedKind, reason: &str) {
-        if self.lost.as_ref().is_none_or(|lost| lost.kind != kind) {
+    async fn failed(&mut self, kind: FailureKind, reason: &str) {
+        if self.failures.failed(kind).is_some() {
             WatchLost {
                 watched: self.watched,
                 reason,
             }
             .emit();
         }
-        let since = self.lost.as_ref().map_or_else(Instant::now, |l| l.since);
-        self.lost = Some(Lost { since, kind });
-        self.list_anew().await;
+        self.failing_since.get_or_insert_with(Instant::now);
+        self.list_again().await;
     }
 }
 
-/// The API server no longer keeps what happened since the last event: every watch meets that now
-/// and then, and listing anew is the answer.
+/// Whether the API server no longer keeps the changes since the last event. That happens to every watch
+/// now and then, and is no failure: the watch lists again.
 fn is_expired(error: &watcher::Error) -> bool {
-    matches!(kind(error), WatchedKind::Refused(410))
+    matches!(kind(error), FailureKind::Refused(410))
 }
 
-fn kind(error: &watcher::Error) -> WatchedKind {
-    status(error).map_or(WatchedKind::NoAnswer, |status| {
-        WatchedKind::Refused(status.code)
+fn kind(error: &watcher::Error) -> FailureKind {
+    status(error).map_or(FailureKind::NoAnswer, |status| {
+        FailureKind::Refused(status.code)
     })
 }
 
-/// The API server's own words where it answered; else every cause, since the outermost error of a
-/// failed connection does not say which it is.
+/// The API server's message if it answered; else every cause, since the outermost error of a failed
+/// connection does not say what failed.
 fn reason(error: &watcher::Error) -> String {
     if let Some(status) = status(error).filter(|status| !status.message.is_empty()) {
         return status.message.clone();
@@ -388,11 +388,11 @@ mod tests {
     fn reasons_are_the_servers_own_words_or_every_cause() {
         let answered = |code| serde_json::from_value::<Status>(refusal(code)).unwrap();
         let refused = watcher::Error::WatchError(Box::new(answered(403)));
-        assert_eq!(kind(&refused), WatchedKind::Refused(403));
+        assert_eq!(kind(&refused), FailureKind::Refused(403));
         assert_eq!(reason(&refused), "not now");
         let cause = std::io::Error::other("connection refused");
         let silent = watcher::Error::WatchFailed(kube::Error::Service(Box::new(cause)));
-        assert_eq!(kind(&silent), WatchedKind::NoAnswer);
+        assert_eq!(kind(&silent), FailureKind::NoAnswer);
         assert!(
             reason(&silent).ends_with("connection refused"),
             "{}",

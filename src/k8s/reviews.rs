@@ -1,4 +1,4 @@
-//! Asks the API server who a token belongs to and what somebody may do. The ClusterRole
+//! Authenticates tokens and authorizes requests by the API server's reviews. The ClusterRole
 //! `system:auth-delegator` grants both.
 
 use std::fmt::Debug;
@@ -17,19 +17,18 @@ use serde::de::DeserializeOwned;
 use crate::authentication::access::{Action, Caller, Object};
 use crate::authentication::{Authenticator, ReviewError};
 
-/// How long one answer may take, the second try included: the HPA controller has five workers, and
-/// none of them is to wait for long.
-const WITHIN: Duration = Duration::from_secs(2);
+/// Timeout for one review, including a retry. The HPA controller has only five workers, which wait for it.
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long to wait before the second try, where the API server was merely busy.
-const PAUSE: Duration = Duration::from_millis(150);
+/// The pause before the retry after the API server was busy.
+const RETRY_AFTER: Duration = Duration::from_millis(150);
 
-/// The API server as the one who knows.
+/// Reviews by the API server.
 #[derive(Clone)]
 pub struct ClusterReviewer(Client);
 
 impl ClusterReviewer {
-    /// Asks by this client.
+    /// Uses this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self(client)
@@ -98,13 +97,13 @@ where
     let asked = async {
         match once().await {
             Err(ReviewError::Refused(429 | 500..)) => {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_AFTER).await;
                 once().await
             }
             answered => answered,
         }
     };
-    match tokio::time::timeout(WITHIN, asked).await {
+    match tokio::time::timeout(REVIEW_TIMEOUT, asked).await {
         Ok(answered) => answered,
         Err(_) => Err(ReviewError::NoAnswer),
     }
@@ -112,7 +111,7 @@ where
 
 fn problem(error: &kube::Error) -> ReviewError {
     match error {
-        // 401: the own account is gone, or its token no longer holds.
+        // 401: lagwise's own account is gone or its token has expired.
         kube::Error::Api(status) if matches!(status.code, 401 | 403) => ReviewError::NoRight,
         kube::Error::Api(status) => ReviewError::Refused(status.code),
         _ => ReviewError::NoAnswer,
@@ -357,7 +356,7 @@ mod tests {
                 .await;
             assert_eq!(found, expected, "{shown}");
             assert_eq!(server.count.load(Ordering::SeqCst), asked, "{shown}");
-            assert!(began.elapsed() <= WITHIN, "{shown}");
+            assert!(began.elapsed() <= REVIEW_TIMEOUT, "{shown}");
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Scale targets of any kind: what an HPA scales is asked and set by its `/scale` subresource, so
-//! that whatever has one works (Deployments, StatefulSets, Argo Rollouts).
+//! Scale targets of any kind, by their `/scale` subresource: Deployments, StatefulSets, Argo Rollouts and
+//! every other kind that has one.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
@@ -10,67 +11,45 @@ use kube::discovery::pinned_kind;
 use kube::{Api, Client, Error};
 use serde_json::json;
 
+use super::api_error::{ApiError, in_time};
 use crate::model::hpa::facts::ScaleTarget;
 
-/// How many replicas a scale target is to have and has, as last read.
+/// The scale of a workload as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scale {
-    /// Its `.spec.replicas`.
+    /// `.spec.replicas`.
     pub replicas: u32,
-    /// Its `.status.replicas`: the pods that there are.
+    /// `.status.replicas`: the number of pods.
     pub status_replicas: u32,
-    /// What a write must find unchanged.
+    /// The resource version, which a write must find unchanged.
     version: Option<String>,
 }
 
-/// Why a scale target could not be read or set, in words that stay the same while the cause does.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ApiError {
-    /// Somebody else wrote in between: whoever wants to write has to look again.
-    #[error("it was changed meanwhile")]
-    Changed,
-    /// There is no such object.
-    #[error("{0}")]
-    Gone(String),
-    /// The API server says no.
-    #[error("{0}")]
-    Refused(String),
-    /// No answer, or not in time.
-    #[error("the Kubernetes API server does not answer")]
-    NoAnswer,
-    /// Not a kind that the cluster knows.
-    #[error("the cluster knows no {kind} of {api_version}")]
-    NoKind {
-        /// The API group and version.
-        api_version: String,
-        /// The kind.
-        kind: String,
-    },
-}
-
-/// Reads and sets scale targets. Remembers which resource a kind is, which costs a request once.
+/// Reads and sets the scale of workloads of any kind. Clones share what was discovered.
+#[derive(Clone)]
 #[allow(missing_debug_implementations, reason = "the client has none")]
 pub struct Scales {
     client: Client,
-    resources: HashMap<(String, String), ApiResource>,
+    /// The resource of each kind (API version and kind), which costs a request to find.
+    resources: Arc<Mutex<HashMap<(String, String), ApiResource>>>,
 }
 
 impl Scales {
-    /// Through this client.
+    /// Uses this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            resources: HashMap::new(),
+            resources: Arc::default(),
         }
     }
 
-    /// How many replicas it is to have.
+    /// Reads the scale of a workload.
     ///
     /// # Errors
-    /// Why that is not known.
+    /// The API server's, or [`ApiError::NoKind`].
     pub async fn read(
-        &mut self,
+        &self,
         namespace: &str,
         target: &ScaleTarget,
         within: Duration,
@@ -86,12 +65,12 @@ impl Scales {
         })
     }
 
-    /// Sets the replicas, if nobody has changed anything since it was `read`.
+    /// Sets the replicas of a workload if nobody has changed it since it was `read`.
     ///
     /// # Errors
-    /// Why they may not be set.
+    /// [`ApiError::Changed`] if somebody has; else the API server's.
     pub async fn set(
-        &mut self,
+        &self,
         namespace: &str,
         target: &ScaleTarget,
         read: &Scale,
@@ -109,17 +88,23 @@ impl Scales {
     }
 
     async fn api(
-        &mut self,
+        &self,
         namespace: &str,
         target: &ScaleTarget,
         within: Duration,
     ) -> Result<Api<DynamicObject>, ApiError> {
         let key = (target.api_version.to_string(), target.kind.to_string());
-        let resource = match self.resources.get(&key) {
-            Some(resource) => resource.clone(),
+        let resources = || {
+            self.resources
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let known = resources().get(&key).cloned();
+        let resource = match known {
+            Some(resource) => resource,
             None => {
                 let found = self.find(target, within).await?;
-                self.resources.insert(key, found.clone());
+                resources().insert(key, found.clone());
                 found
             }
         };
@@ -145,30 +130,7 @@ impl Scales {
             Ok((resource, _)) => Ok(resource),
             Err(Error::Discovery(_)) => Err(unknown()),
             Err(Error::Api(status)) if status.code == 404 => Err(unknown()),
-            Err(error) => Err(told(error)),
+            Err(error) => Err(error.into()),
         }
-    }
-}
-
-/// A request's answer, if it comes in time.
-pub(super) async fn in_time<T>(
-    within: Duration,
-    request: impl Future<Output = kube::Result<T>>,
-) -> Result<T, ApiError> {
-    let answer = tokio::time::timeout(within, request).await;
-    answer.map_err(|_| ApiError::NoAnswer)?.map_err(told)
-}
-
-fn told(error: Error) -> ApiError {
-    match error {
-        Error::Api(status) if status.code == 409 => ApiError::Changed,
-        Error::Api(status) if status.code == 404 && !status.message.is_empty() => {
-            ApiError::Gone(status.message.clone())
-        }
-        Error::Api(status) if status.message.is_empty() => {
-            ApiError::Refused(format!("status {}", status.code))
-        }
-        Error::Api(status) => ApiError::Refused(status.message.clone()),
-        _ => ApiError::NoAnswer,
     }
 }

@@ -1,4 +1,4 @@
-//! What is remembered over a restart, in one ConfigMap of lagwise's own namespace.
+//! The saved state in a ConfigMap of lagwise's own namespace.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use kube::core::ObjectMeta;
 use kube::{Api, Client, Error};
 use serde_json::json;
 
-use crate::persistence::{StateStore, StoreError};
+use crate::persistence::location::{StateLocation, StorageError};
 
-/// The ConfigMap's one key.
+/// The ConfigMap's only key.
 const KEY: &str = "state.json";
 
-/// The API server takes 1 MiB of data, keys included; quotes take more room on the way than here.
-const BYTES_MAX: usize = 900 * 1024;
+/// The API server accepts 1 MiB of data, keys included. The rest is room for the escaped quotes in a
+/// request.
+const MAX_BYTES: usize = 900 * 1024;
 
-/// A ConfigMap. Needs the right to get and patch it, and to create ConfigMaps where it is not there
-/// yet.
+/// A ConfigMap. Needs the right to get and patch it, and to create ConfigMaps if it does not exist.
 #[derive(Clone, Debug)]
 pub struct StateConfigMap {
     api: Api<ConfigMap>,
@@ -37,22 +37,22 @@ impl StateConfigMap {
     }
 }
 
-impl StateStore for StateConfigMap {
-    fn place(&self) -> String {
+impl StateLocation for StateConfigMap {
+    fn description(&self) -> String {
         format!("ConfigMap {}/{}", self.namespace, self.name)
     }
 
-    fn bytes_max(&self) -> usize {
-        BYTES_MAX
+    fn max_bytes(&self) -> usize {
+        MAX_BYTES
     }
 
-    async fn load(&self) -> Result<Option<String>, StoreError> {
-        let found = self.api.get_opt(&self.name).await.map_err(to_store_error)?;
+    async fn load(&self) -> Result<Option<String>, StorageError> {
+        let found = self.api.get_opt(&self.name).await.map_err(storage_error)?;
         let data = found.and_then(|found| found.data);
         Ok(data.and_then(|mut data| data.remove(KEY)))
     }
 
-    async fn save(&self, text: String) -> Result<(), StoreError> {
+    async fn save(&self, text: String) -> Result<(), StorageError> {
         let patch = Patch::Merge(json!({"data": {KEY: &text}}));
         let params = PatchParams::default();
         let patched = match self.api.patch(&self.name, &params, &patch).await {
@@ -69,13 +69,13 @@ impl StateStore for StateConfigMap {
             }
             other => other,
         };
-        patched.map(drop).map_err(to_store_error)
+        patched.map(drop).map_err(storage_error)
     }
 }
 
-/// The server's own words, without what changes from one attempt to the next.
-fn to_store_error(error: Error) -> StoreError {
-    StoreError(match error {
+/// The API server's message, without what differs between attempts.
+fn storage_error(error: Error) -> StorageError {
+    StorageError(match error {
         Error::Api(status) => status.message.clone(),
         other => other.to_string(),
     })

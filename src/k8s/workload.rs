@@ -1,4 +1,4 @@
-//! What HPAs scale, as Deployments and StatefulSets say it.
+//! Facts of the Deployments and StatefulSets that HPAs scale.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,17 +13,17 @@ use kube::core::Selector;
 use kube::{Api, Client};
 use serde_json::Value;
 
-use super::scale::{ApiError, in_time};
+use super::api_error::{ApiError, in_time};
 use crate::model::diagnostics::workload_findings::{Surge, WorkloadFacts};
 use crate::model::hpa::facts::HpaFacts;
 
-/// Where `kubectl apply` keeps what it was last given.
+/// The annotation in which `kubectl apply` stores the manifest that was last applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// A Deployment's surge where it does not say.
+/// The surge of a Deployment that does not set one.
 const SURGE_DEFAULT: Surge = Surge::Percent(25);
 
-/// What a Deployment says.
+/// Extracts the facts of a Deployment.
 #[must_use]
 pub fn facts_from_deployment(deployment: &Deployment) -> WorkloadFacts {
     let strategy = deployment.spec.strategy.as_ref();
@@ -44,7 +44,7 @@ pub fn facts_from_deployment(deployment: &Deployment) -> WorkloadFacts {
     }
 }
 
-/// What a StatefulSet says.
+/// Extracts the facts of a StatefulSet.
 #[must_use]
 pub fn facts_from_stateful_set(set: &StatefulSet) -> WorkloadFacts {
     let policy = set.spec.pod_management_policy.as_deref();
@@ -64,8 +64,8 @@ fn facts_from_metadata(kind: &str, metadata: &ObjectMeta) -> WorkloadFacts {
     }
 }
 
-/// Who applies `spec.replicas`. Whoever merely updates the object owns the fields that the API server
-/// has filled in, too, so that only an apply tells what a manifest says.
+/// The field manager that applies `spec.replicas`. A manager that updates the object also owns the defaults
+/// that the API server has filled in, so only an apply shows what a manifest sets.
 fn replicas_owner(metadata: &ObjectMeta) -> Option<String> {
     let mut entries = metadata.managed_fields.iter().flatten();
     let applies = entries.find(|entry| {
@@ -84,8 +84,8 @@ fn replicas_owner(metadata: &ObjectMeta) -> Option<String> {
     (!replicas.is_null()).then(|| "kubectl apply".to_owned())
 }
 
-/// What the Deployments and StatefulSets say that these HPAs scale, and why some could not be looked
-/// at. Their pods are listed where they may be.
+/// Reads the Deployments and StatefulSets that these HPAs scale, and their pods. Also returns which could
+/// not be read and why.
 pub async fn fetch(
     client: &Client,
     hpas: &[&HpaFacts],
@@ -96,7 +96,7 @@ pub async fn fetch(
     for hpa in hpas {
         let target = &hpa.scale_target;
         let shown = format!("{} {}/{}", target.kind, hpa.namespace, target.name);
-        match one(client, hpa, within).await {
+        match fetch_one(client, hpa, within).await {
             Ok(None) => {}
             Ok(Some((mut facts, selector))) => {
                 match pods(client, &hpa.namespace, &selector, within).await {
@@ -115,8 +115,8 @@ pub async fn fetch(
     (found, unread)
 }
 
-/// A scale target of a kind that is known here.
-async fn one(
+/// Reads a scale target; `None` if it is of another kind.
+async fn fetch_one(
     client: &Client,
     hpa: &HpaFacts,
     within: Duration,
@@ -140,7 +140,7 @@ async fn one(
     }
 }
 
-/// The addresses of the pods that a workload's selector picks; `None` for one that picks all.
+/// The addresses of the pods that a workload's selector matches; `None` if it matches all pods.
 async fn pods(
     client: &Client,
     namespace: &str,

@@ -1,58 +1,59 @@
-//! Who leads: the rules by which several daemons share one Lease, so that at most one of them believes
-//! to lead at any time.
+//! The rules by which several daemons share one Lease, so that at most one leads at any time.
 //!
-//! Machines' wall clocks are never compared. Whoever does not hold the Lease measures on its own clock
-//! for how long it has not changed, and takes it after its whole duration; whoever holds it stops
-//! leading, on its own clock, after two thirds of that since it last asked for a renewal that was
-//! granted. The third between the two is for clocks that run at different rates, and for a write that
-//! is under way. (client-go's `leaderelection` follows the first rule, too.)
+//! Wall clocks of machines are never compared. A daemon that does not hold the Lease measures on its
+//! own monotonic clock for how long the Lease has not changed, and takes it after the Lease's duration.
+//! The holder stops leading, on its own clock, two thirds of the duration after it sent the last renewal
+//! that was granted. The third in between allows for clocks that run at different rates and for a write
+//! under way. client-go's `leaderelection` follows the first rule, too.
 
 use std::time::{Duration, Instant};
 
-/// What the Lease says.
+/// The Lease, as far as the rules depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
-    /// Who holds it; `None` where it was given back.
+pub struct LeaseRecord {
+    /// The holder's identity; `None` if it was released.
     pub holder: Option<String>,
-    /// How often it has changed hands: the number of the term.
+    /// How often it has changed hands, which is the number of the term.
     pub transitions: u32,
-    /// When it was last renewed, by the holder's own clock: only whether it changes counts.
+    /// The holder's wall clock when it last renewed the Lease. Compared for equality only.
     pub renewed: Option<String>,
-    /// For how long it holds unless it is renewed.
+    /// For how long it is valid unless it is renewed.
     pub duration: Duration,
+    /// The host and port of the holder's external metrics API, if it published them.
+    pub address: Option<String>,
 }
 
-/// How long things take.
+/// Durations derived from the Lease's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseRules {
-    /// For how long the Lease holds unless it is renewed.
+    /// For how long the Lease is valid unless it is renewed.
     pub duration: Duration,
 }
 
 impl LeaseRules {
-    /// For how long a leader leads after it asked for a renewal that was granted.
+    /// For how long a leader leads after it sent a renewal that was granted.
     #[must_use]
     pub fn term(self) -> Duration {
         parts(self.duration, 2, 3)
     }
 
-    /// The time between two attempts.
+    /// The time between two attempts to take or renew the Lease.
     #[must_use]
     pub fn retry(self) -> Duration {
         parts(self.duration, 2, 15)
     }
 }
 
-/// `some` of `all` parts of it.
+/// The fraction `some / all` of a duration.
 fn parts(duration: Duration, some: u32, all: u32) -> Duration {
     let whole = duration.saturating_mul(some);
     whole.checked_div(all).unwrap_or(whole)
 }
 
-/// What to do about the Lease.
+/// What to do with the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// Hold it, as this term: take it, or renew it.
+pub enum LeaseAction {
+    /// Take or renew it, as this term.
     Hold {
         /// The term's number.
         term: u32,
@@ -61,63 +62,66 @@ pub enum Turn {
     Wait,
 }
 
-/// One who would lead.
+/// A daemon that takes part in the election, and what it has seen of the Lease.
 #[derive(Clone, Debug)]
-pub struct Candidate {
-    me: String,
-    seen: Option<(Record, Instant)>,
+pub struct LeaseCandidate {
+    identity: String,
+    seen: Option<(LeaseRecord, Instant)>,
 }
 
-impl Candidate {
-    /// Known by this name, which no other has, nor had before.
+impl LeaseCandidate {
+    /// A daemon with this identity, which no other has, nor had before.
     #[must_use]
-    pub fn new(me: String) -> Self {
-        Self { me, seen: None }
+    pub fn new(identity: String) -> Self {
+        Self {
+            identity,
+            seen: None,
+        }
     }
 
-    /// Its name.
+    /// Its identity.
     #[must_use]
-    pub fn name(&self) -> &str {
-        &self.me
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
-    /// Takes in what the Lease was found to say at `now`; `None` where there is no Lease.
-    pub fn see(&mut self, record: Option<Record>, now: Instant) {
-        let is_known = |seen: &(Record, Instant)| record.as_ref() == Some(&seen.0);
+    /// Takes in the Lease as it was read at `now`; `None` if there is none.
+    pub fn observe(&mut self, record: Option<LeaseRecord>, now: Instant) {
+        let is_known = |seen: &(LeaseRecord, Instant)| record.as_ref() == Some(&seen.0);
         if !self.seen.as_ref().is_some_and(is_known) {
             self.seen = record.map(|record| (record, now));
         }
     }
 
-    /// What to do at `now`.
+    /// Decides what to do at `now`.
     #[must_use]
-    pub fn turn(&self, now: Instant) -> Turn {
+    pub fn decide(&self, now: Instant) -> LeaseAction {
         let Some((record, since)) = &self.seen else {
-            return Turn::Hold { term: 1 };
+            return LeaseAction::Hold { term: 1 };
         };
-        let next = Turn::Hold {
+        let next = LeaseAction::Hold {
             term: record.transitions.saturating_add(1),
         };
         match &record.holder {
             None => next,
-            Some(holder) if *holder == self.me => Turn::Hold {
+            Some(holder) if *holder == self.identity => LeaseAction::Hold {
                 term: record.transitions,
             },
             Some(_) if now.saturating_duration_since(*since) >= record.duration => next,
-            Some(_) => Turn::Wait,
+            Some(_) => LeaseAction::Wait,
         }
     }
 
-    /// How long after `now` the Lease of somebody else is over unless it is renewed; `None` where nobody
-    /// else holds it.
+    /// How long after `now` the Lease of another daemon expires unless it is renewed; `None` if no other
+    /// holds it.
     #[must_use]
-    pub fn over_in(&self, now: Instant) -> Option<Duration> {
+    pub fn expires_in(&self, now: Instant) -> Option<Duration> {
         let (record, since) = self.seen.as_ref()?;
         let holder = record.holder.as_deref()?;
         let left = record
             .duration
             .saturating_sub(now.saturating_duration_since(*since));
-        (holder != self.me).then_some(left)
+        (holder != self.identity).then_some(left)
     }
 }
 
@@ -131,12 +135,13 @@ mod tests {
         duration: Duration::from_secs(15),
     };
 
-    fn held(holder: Option<&str>, transitions: u32, renewed: &str) -> Record {
-        Record {
+    fn held(holder: Option<&str>, transitions: u32, renewed: &str) -> LeaseRecord {
+        LeaseRecord {
             holder: holder.map(str::to_owned),
             transitions,
             renewed: Some(renewed.to_owned()),
             duration: RULES.duration,
+            address: None,
         }
     }
 
@@ -144,16 +149,19 @@ mod tests {
     fn when_the_lease_of_another_is_over() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        let mut candidate = Candidate::new("me".into());
-        assert_eq!(candidate.over_in(start), None);
-        candidate.see(Some(held(Some("other"), 3, "1")), start);
-        assert_eq!(candidate.over_in(start + 4 * second), Some(11 * second));
-        assert_eq!(candidate.over_in(start + 20 * second), Some(Duration::ZERO));
-        candidate.see(Some(held(Some("other"), 3, "2")), start + 4 * second);
-        assert_eq!(candidate.over_in(start + 4 * second), Some(15 * second));
+        let mut candidate = LeaseCandidate::new("me".into());
+        assert_eq!(candidate.expires_in(start), None);
+        candidate.observe(Some(held(Some("other"), 3, "1")), start);
+        assert_eq!(candidate.expires_in(start + 4 * second), Some(11 * second));
+        assert_eq!(
+            candidate.expires_in(start + 20 * second),
+            Some(Duration::ZERO)
+        );
+        candidate.observe(Some(held(Some("other"), 3, "2")), start + 4 * second);
+        assert_eq!(candidate.expires_in(start + 4 * second), Some(15 * second));
         for holder in [None, Some("me")] {
-            candidate.see(Some(held(holder, 4, "3")), start);
-            assert_eq!(candidate.over_in(start), None, "{holder:?}");
+            candidate.observe(Some(held(holder, 4, "3")), start);
+            assert_eq!(candidate.expires_in(start), None, "{holder:?}");
         }
     }
 
@@ -161,19 +169,19 @@ mod tests {
     fn who_may_hold_it() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut me = Candidate::new("me".into());
-        me.see(None, at(0));
-        assert_eq!(me.turn(at(0)), Turn::Hold { term: 1 });
-        me.see(Some(held(Some("me"), 1, "a")), at(1));
-        assert_eq!(me.turn(at(100)), Turn::Hold { term: 1 });
-        me.see(Some(held(Some("other"), 2, "b")), at(100));
-        assert_eq!(me.turn(at(114)), Turn::Wait);
+        let mut me = LeaseCandidate::new("me".into());
+        me.observe(None, at(0));
+        assert_eq!(me.decide(at(0)), LeaseAction::Hold { term: 1 });
+        me.observe(Some(held(Some("me"), 1, "a")), at(1));
+        assert_eq!(me.decide(at(100)), LeaseAction::Hold { term: 1 });
+        me.observe(Some(held(Some("other"), 2, "b")), at(100));
+        assert_eq!(me.decide(at(114)), LeaseAction::Wait);
         // A renewal begins the time anew, whatever its own clock says.
-        me.see(Some(held(Some("other"), 2, "1970")), at(114));
-        assert_eq!(me.turn(at(128)), Turn::Wait);
-        assert_eq!(me.turn(at(129)), Turn::Hold { term: 3 });
-        me.see(Some(held(None, 3, "d")), at(130));
-        assert_eq!(me.turn(at(130)), Turn::Hold { term: 4 });
+        me.observe(Some(held(Some("other"), 2, "1970")), at(114));
+        assert_eq!(me.decide(at(128)), LeaseAction::Wait);
+        assert_eq!(me.decide(at(129)), LeaseAction::Hold { term: 3 });
+        me.observe(Some(held(None, 3, "d")), at(130));
+        assert_eq!(me.decide(at(130)), LeaseAction::Hold { term: 4 });
     }
 
     #[test]
@@ -185,7 +193,7 @@ mod tests {
     /// A daemon among others, in true milliseconds; its clock runs at its own rate.
     #[derive(Clone, Debug)]
     struct Daemon {
-        candidate: Candidate,
+        candidate: LeaseCandidate,
         /// Thousandths of a true millisecond that pass on its clock in one.
         rate: u64,
         /// The version that it has read, and until when it believes to lead, on its own clock.
@@ -204,13 +212,13 @@ mod tests {
         ) {
             let start = Instant::now();
             let mut daemons: Vec<Daemon> = rates.iter().enumerate().map(|(i, rate)| Daemon {
-                candidate: Candidate::new(format!("daemon-{i}")),
+                candidate: LeaseCandidate::new(format!("daemon-{i}")),
                 rate: *rate,
                 version: 0,
                 until: None,
                 paused_until: 0,
             }).collect();
-            let (mut lease, mut version, mut time) = (None::<Record>, 0u64, 0u64);
+            let (mut lease, mut version, mut time) = (None::<LeaseRecord>, 0u64, 0u64);
             let mut terms = Vec::new();
             for (turn, (who, passes, fate, pause)) in turns.into_iter().enumerate() {
                 time += passes;
@@ -221,9 +229,9 @@ mod tests {
                 }
                 let clock = |at: u64, rate: u64| start + Duration::from_micros(at * rate);
                 let now = clock(time, daemon.rate);
-                daemon.candidate.see(lease.clone(), now);
+                daemon.candidate.observe(lease.clone(), now);
                 daemon.version = version;
-                if let Turn::Hold { term } = daemon.candidate.turn(now) {
+                if let LeaseAction::Hold { term } = daemon.candidate.decide(now) {
                     // The request is on its way for as long as the pause, and nobody knows where.
                     let asked = now;
                     if fate == 0 {
@@ -234,7 +242,7 @@ mod tests {
                     if taken {
                         terms.push(term);
                     }
-                    let record = Record { duration: RULES.duration, ..held(Some(daemon.candidate.name()), term, &turn.to_string()) };
+                    let record = LeaseRecord { duration: RULES.duration, ..held(Some(daemon.candidate.identity()), term, &turn.to_string()) };
                     lease = Some(record.clone());
                     version += 1;
                     if fate == 1 {
@@ -242,7 +250,7 @@ mod tests {
                         daemon.paused_until = time + pause;
                         continue;
                     }
-                    daemon.candidate.see(Some(record), now);
+                    daemon.candidate.observe(Some(record), now);
                     daemon.until = Some(asked + RULES.term());
                     if fate == 2 {
                         daemon.paused_until = time + pause;

@@ -3,6 +3,7 @@
 pub mod cap;
 pub mod enforceable;
 pub mod fencing;
+pub mod hpa_write;
 pub mod scale_to_zero;
 
 #[cfg(test)]

@@ -10,4 +10,5 @@ pub mod parallelism_rule;
 pub mod partition_filter;
 pub mod quantity;
 pub mod spelling;
+pub mod token_bucket;
 pub mod topic_pattern;

@@ -1,8 +1,19 @@
-//! That what is kept comes back, and that nothing else is taken for it.
+//! That what is saved comes back, and that nothing else is taken for it.
 
-use super::*;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use super::format::{decode, encode};
+use super::location::StateFile;
+use super::store::run;
+use crate::leader_election::Leadership;
 use crate::model::fixtures;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::lag::history::memory::SavedHistory;
 
 /// A memory of so many groups on one partition each.
 fn memory(groups: usize) -> SavedHistory {
@@ -31,9 +42,9 @@ fn what_is_kept_comes_back() {
 fn too_much_is_cut_group_by_group_and_counted() {
     let memory = memory(100);
     let (whole, _) = encode(&memory, usize::MAX);
-    for bytes_max in [whole.len() - 1, whole.len() / 2, 200] {
-        let (text, dropped) = encode(&memory, bytes_max);
-        assert!(text.len() <= bytes_max, "{} of {bytes_max}", text.len());
+    for max_bytes in [whole.len() - 1, whole.len() / 2, 200] {
+        let (text, dropped) = encode(&memory, max_bytes);
+        assert!(text.len() <= max_bytes, "{} of {max_bytes}", text.len());
         let left = decode(&text).unwrap();
         assert_eq!(left.clusters["main"].groups.len(), 100 - dropped);
         assert!(dropped > 0);
@@ -50,7 +61,7 @@ fn another_version_and_garbage_are_refused() {
     for (text, reason) in [
         ("", "EOF while parsing"),
         ("[]", "invalid"),
-        ("{\"version\":2,\"saved\":\"new\"}", "it is of version 2"),
+        ("{\"version\":2,\"saved\":\"new\"}", "it has version 2"),
         ("{\"version\":1}", "missing field"),
         ("\u{fffd}\u{fffd}", "expected value"),
     ] {
@@ -68,12 +79,7 @@ struct Kept {
 fn keeping(path: &Path) -> Kept {
     let (memories, told) = watch::channel(None);
     let (recall, recalled) = oneshot::channel();
-    let task = tokio::spawn(keep(
-        StateFile::new(path),
-        recall,
-        told,
-        Leadership::alone(),
-    ));
+    let task = tokio::spawn(run(StateFile::new(path), recall, told, Leadership::alone()));
     Kept {
         memories,
         recalled,

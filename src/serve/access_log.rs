@@ -1,11 +1,9 @@
 //! Decides which responses are written to the access log.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::Instant;
-
-use super::token_bucket::RateLimiter;
+use crate::model::units::token_bucket::{RateLimit, TokenBucket};
 
 /// Access log mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,9 +18,15 @@ pub enum AccessLog {
 }
 
 /// Rate of sampled successes: a burst of 5, then one every ten seconds.
-const SERVED: (Duration, u32) = (Duration::from_secs(10), 5);
+const SERVED: RateLimit = RateLimit {
+    interval: Duration::from_secs(10),
+    burst: 5,
+};
 /// Rate of sampled errors: higher, because errors are what people look for.
-const REFUSED: (Duration, u32) = (Duration::from_secs(1), 30);
+const REFUSED: RateLimit = RateLimit {
+    interval: Duration::from_secs(1),
+    burst: 30,
+};
 
 /// Samples log lines and counts the omitted ones.
 #[derive(Debug)]
@@ -34,15 +38,14 @@ pub(super) struct AccessLogSampler {
 
 #[derive(Debug)]
 struct SampleCounter {
-    bucket: RateLimiter,
+    bucket: TokenBucket,
     omitted: u64,
 }
 
 impl AccessLogSampler {
     pub(super) fn new(mode: AccessLog) -> Self {
-        let now = Instant::now();
-        let kind = |(every, burst)| {
-            let bucket = RateLimiter::new(every, burst, now);
+        let kind = |limit| {
+            let bucket = TokenBucket::full(limit);
             Mutex::new(SampleCounter { bucket, omitted: 0 })
         };
         Self {
@@ -87,8 +90,8 @@ mod tests {
         assert_eq!(lines.count(), 5);
         // Refusals are chosen by themselves.
         assert_eq!(sampler.sample(403, now), Some(0));
-        assert_eq!(sampler.sample(200, now + SERVED.0), Some(995));
-        assert_eq!(sampler.sample(200, now + SERVED.0 * 2), Some(0));
+        assert_eq!(sampler.sample(200, now + SERVED.interval), Some(995));
+        assert_eq!(sampler.sample(200, now + SERVED.interval * 2), Some(0));
     }
 
     #[test]

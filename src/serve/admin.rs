@@ -49,7 +49,7 @@ async fn ready(State(options): State<Arc<HttpOptions>>) -> Response {
 async fn scrape(State(options): State<Arc<HttpOptions>>) -> Response {
     // Only the leader exposes Kafka metrics; otherwise sums over all replicas would be doubled.
     let latest = options.reader.latest();
-    let leads = options.leadership.holds(latest.term, Instant::now());
+    let leads = options.leadership.current_term(latest.term, Instant::now());
     let snapshot = leads.map_or_else(Arc::default, |_| latest);
     let mut text = exposition::render(&snapshot, &Moment::now(), &options.build);
     if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut text) {

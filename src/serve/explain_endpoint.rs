@@ -26,7 +26,9 @@ pub(super) async fn answer(
     RawQuery(query): RawQuery,
 ) -> Response {
     let snapshot = options.reader.latest();
-    let leads = options.leadership.holds(snapshot.term, Instant::now());
+    let leads = options
+        .leadership
+        .current_term(snapshot.term, Instant::now());
     if leads.is_none() {
         return refuse(
             StatusCode::SERVICE_UNAVAILABLE,

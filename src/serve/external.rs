@@ -130,7 +130,7 @@ async fn respond(api: &ExternalMetricsApi, parts: &Parts) -> Response {
     let (code, took) = (response.status(), began.elapsed());
     let logged = match asked.route {
         Route::Live | Route::Ready => None,
-        _ => api.sampler.sample(code.as_u16(), (began + took).into()),
+        _ => api.sampler.sample(code.as_u16(), began + took),
     };
     ApiAnswered {
         request: asked.route.label(),

@@ -3,27 +3,32 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
-use tokio::time::Instant;
 
 use super::api_error::ApiFailure;
-use super::token_bucket::RateLimiter;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::WatchKey;
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::units::metric::Metric;
+use crate::model::units::token_bucket::{RateLimit, TokenBucket};
 
 /// Maximum requests waiting for a first read.
 pub(super) const MAX_WAITING: usize = 256;
 
 /// Rate of new groups per namespace: a burst, then one every ten seconds. Low enough that one
 /// namespace cannot evict the groups of others from the poller before they expire there.
-const NAMESPACE_RATE: (Duration, u32) = (Duration::from_secs(10), 32);
+const NAMESPACE_RATE: RateLimit = RateLimit {
+    interval: Duration::from_secs(10),
+    burst: 32,
+};
 
 /// Rate of new groups over all namespaces.
-const TOTAL_RATE: (Duration, u32) = (Duration::from_secs(2), 128);
+const TOTAL_RATE: RateLimit = RateLimit {
+    interval: Duration::from_secs(2),
+    burst: 128,
+};
 
 /// Maximum number of namespaces with a rate of their own.
 const MAX_NAMESPACES: usize = 1024;
@@ -42,8 +47,8 @@ pub(super) struct FirstReadLimiter {
 
 #[derive(Debug)]
 struct FirstReadRates {
-    all: RateLimiter,
-    namespaces: HashMap<String, RateLimiter>,
+    all: TokenBucket,
+    namespaces: HashMap<String, TokenBucket>,
 }
 
 impl FirstReadLimiter {
@@ -56,7 +61,7 @@ impl FirstReadLimiter {
             queries,
             waiting: Semaphore::new(MAX_WAITING),
             rates: Mutex::new(FirstReadRates {
-                all: RateLimiter::new(TOTAL_RATE.0, TOTAL_RATE.1, Instant::now()),
+                all: TokenBucket::full(TOTAL_RATE),
                 namespaces: HashMap::new(),
             }),
         }
@@ -87,7 +92,7 @@ impl FirstReadLimiter {
         self.rates
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .take(namespace, new, Instant::now())?;
+            .take(namespace, new, tokio::time::Instant::now().into_std())?;
         for interest in unread {
             self.interests.try_send(interest.clone()).map_err(|_| {
                 ApiFailure::unavailable("too many requests for new consumer groups at once")
@@ -136,7 +141,7 @@ impl FirstReadRates {
         let own = self
             .namespaces
             .entry(name.to_owned())
-            .or_insert_with(|| RateLimiter::new(NAMESPACE_RATE.0, NAMESPACE_RATE.1, now));
+            .or_insert_with(|| TokenBucket::full(NAMESPACE_RATE));
         if !own.take(count, now) {
             return Err(ApiFailure::too_many(format!(
                 "too many requests for new consumer groups from namespace {name:?}; groups of HPAs \
@@ -159,9 +164,9 @@ fn too_many() -> ApiFailure {
 mod tests {
     use super::*;
 
-    fn rates(now: Instant) -> FirstReadRates {
+    fn rates() -> FirstReadRates {
         FirstReadRates {
-            all: RateLimiter::new(TOTAL_RATE.0, TOTAL_RATE.1, now),
+            all: TokenBucket::full(TOTAL_RATE),
             namespaces: HashMap::new(),
         }
     }
@@ -169,13 +174,13 @@ mod tests {
     #[test]
     fn one_namespace_does_not_take_the_others_share() {
         let now = Instant::now();
-        let mut rates = rates(now);
+        let mut rates = rates();
         let asked = (0..1000).filter(|_| rates.take("greedy", 1, now).is_ok());
         assert_eq!(asked.count(), 32);
         assert!(rates.take("shop", 32, now).is_ok());
         assert!(rates.take("shop", 1, now).is_err());
         assert!(rates.take("shop", 0, now).is_ok());
-        let later = now + NAMESPACE_RATE.0;
+        let later = now + NAMESPACE_RATE.interval;
         assert!(rates.take("greedy", 1, later).is_ok());
         assert!(rates.take("greedy", 1, later).is_err());
     }
@@ -183,7 +188,7 @@ mod tests {
     #[test]
     fn all_together_are_bounded_and_so_is_what_is_remembered_of_them() {
         let now = Instant::now();
-        let mut rates = rates(now);
+        let mut rates = rates();
         let asked = (0..3 * MAX_NAMESPACES).filter(|n| {
             let refused = rates.take(&format!("namespace-{n}"), 1, now).is_err();
             assert!(rates.namespaces.len() <= MAX_NAMESPACES);

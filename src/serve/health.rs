@@ -59,7 +59,7 @@ impl Readiness {
         }
         let waited = now.saturating_duration_since(self.started);
         let latest = self.reader.latest();
-        let leads = self.leading.own.holds(latest.term, now).is_some();
+        let leads = self.leading.own.current_term(latest.term, now).is_some();
         let knows = latest.is_swept() && !latest.targets.hpas_unlisted;
         let asks = self.leading.others.borrow().is_some();
         if waited >= READY_AFTER || (leads && knows) || asks {

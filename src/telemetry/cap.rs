@@ -1,4 +1,4 @@
-//! What lagwise says of the cap that it writes.
+//! Writes of the cap to HPAs.
 
 use std::error::Error;
 use std::sync::LazyLock;
@@ -20,56 +20,52 @@ pub(super) static WRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 #[derive(Debug)]
 pub struct CapWritten<'a> {
     pub hpa: &'a HpaKey,
-    /// The ceiling; `None` where the HPA is given back to its user.
+    /// The ceiling; `None` if the HPA was released to its user.
     pub ceiling: Option<u32>,
 }
 
 impl CapWritten<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         WRITES.with_label_values(&["written"]).inc();
         let hpa = self.hpa;
         match self.ceiling {
-            Some(ceiling) => tracing::info!(%hpa, ceiling, "maxReplicas is held to the ceiling"),
-            None => tracing::info!(%hpa, "maxReplicas is the user's alone again"),
+            Some(ceiling) => tracing::info!(%hpa, ceiling, "maxReplicas is capped at the ceiling"),
+            None => tracing::info!(%hpa, "maxReplicas is no longer capped"),
         }
     }
 }
 
-/// A ceiling could not be written to an HPA.
+/// A ceiling could not be written to an HPA, for a new reason.
 #[derive(Debug)]
 pub struct CapFailed<'a> {
     pub hpa: &'a HpaKey,
-    /// Why.
     pub reason: &'a dyn Error,
 }
 
 impl CapFailed<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         WRITES.with_label_values(&["failed"]).inc();
         tracing::warn!(
             hpa = %self.hpa,
             reason = %self.reason,
-            "the ceiling cannot be enforced: the value served is clamped instead"
+            "cannot write the cap to the HPA: trying again, and clamping the served value meanwhile"
         );
     }
 }
 
-/// Somebody keeps undoing what is written to an HPA.
+/// Somebody keeps undoing the cap of an HPA.
 #[derive(Debug)]
 pub struct CapFought<'a> {
     pub hpa: &'a HpaKey,
 }
 
 impl CapFought<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         WRITES.with_label_values(&["fought"]).inc();
         tracing::warn!(
             hpa = %self.hpa,
-            "somebody keeps undoing the ceiling: it is written ever more rarely; have them leave \
-             spec.maxReplicas alone, or set lagwise.dev/cap: advise"
+            "another writer keeps undoing the cap, so lagwise writes it less and less often: stop the other \
+             writer from setting spec.maxReplicas, or set the annotation lagwise.dev/cap: advise"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What lagwise says of who leads.
+//! Leader election.
 
 use std::error::Error;
 use std::sync::LazyLock;
@@ -14,22 +14,23 @@ pub(super) static LEADS: LazyLock<IntGauge> = LazyLock::new(|| {
     ))
 });
 
-/// This daemon leads.
+/// This daemon has become the leader.
 #[derive(Clone, Copy, Debug)]
 pub struct LeadershipGained {
-    /// The term's number.
     pub term: u64,
 }
 
 impl LeadershipGained {
-    /// Logs.
     pub fn emit(&self) {
         LEADS.set(1);
-        tracing::info!(term = self.term, "this daemon leads: it decides and writes");
+        tracing::info!(
+            term = self.term,
+            "became the leader: this daemon decides and writes"
+        );
     }
 }
 
-/// This daemon leads no longer.
+/// This daemon is no longer the leader.
 #[derive(Clone, Copy, Debug)]
 pub struct LeadershipLost {
     /// The number of the term that is over.
@@ -37,66 +38,58 @@ pub struct LeadershipLost {
 }
 
 impl LeadershipLost {
-    /// Logs.
     pub fn emit(&self) {
         LEADS.set(0);
-        tracing::info!(term = self.term, "this daemon leads no longer");
+        tracing::info!(term = self.term, "no longer the leader");
     }
 }
 
-/// The Lease could not be read or written.
+/// The Lease could not be read or written, for a new reason.
 #[derive(Debug)]
 pub struct LeaseFailed<'a> {
-    /// Its name.
     pub lease: &'a str,
-    /// Why.
     pub reason: &'a dyn Error,
 }
 
 impl LeaseFailed<'_> {
-    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             lease = self.lease,
             reason = %self.reason,
-            "the Lease that says who leads cannot be used: without it nothing is written"
+            "cannot read or write the Lease of leader election: nothing is decided or written without it"
         );
     }
 }
 
-/// The term of a new leader was written on the HPAs that it manages.
+/// The term of a new leader was written to the HPAs that it manages.
 #[derive(Clone, Copy, Debug)]
 pub struct EpochWritten {
-    /// The term's number.
     pub term: u64,
-    /// On how many HPAs.
+    /// The number of HPAs.
     pub hpas: usize,
 }
 
 impl EpochWritten {
-    /// Logs.
     pub fn emit(&self) {
         tracing::info!(
             term = self.term,
             hpas = self.hpas,
-            "HPAs that this daemon manages carry its term"
+            "wrote this leader's term to the HPAs that it manages"
         );
     }
 }
 
-/// The term could not be written on an HPA.
+/// The term could not be written to an HPA, for a new reason.
 #[derive(Debug)]
 pub struct EpochUnwritten<'a> {
-    /// Why.
     pub reason: &'a dyn Error,
 }
 
 impl EpochUnwritten<'_> {
-    /// Logs.
     pub fn emit(&self) {
         tracing::warn!(
             reason = %self.reason,
-            "an HPA cannot be given the term of this leader: it is tried again"
+            "cannot write this leader's term to an HPA: trying again"
         );
     }
 }

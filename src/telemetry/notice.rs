@@ -1,4 +1,4 @@
-//! What lagwise says of the events that it writes on HPAs.
+//! Kubernetes events on HPAs.
 
 use std::error::Error;
 use std::sync::LazyLock;
@@ -15,44 +15,41 @@ pub(super) static EVENTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
 });
 
-/// An event was written.
+/// An event was published.
 #[derive(Clone, Copy, Debug)]
 pub struct EventWritten {
-    /// Whether it was there already and was counted up.
+    /// Whether it existed and was counted up.
     pub again: bool,
 }
 
 impl EventWritten {
-    /// Counts.
     pub fn emit(self) {
         let outcome = if self.again { "repeated" } else { "written" };
         EVENTS.with_label_values(&[outcome]).inc();
     }
 }
 
-/// An event could not be written.
+/// An event could not be published.
 #[derive(Debug)]
 pub struct EventUnwritten<'a> {
-    /// Why, where that is another cause than the last time.
+    /// Why, if that differs from the last time.
     pub reason: Option<&'a dyn Error>,
 }
 
 impl EventUnwritten<'_> {
-    /// Counts, and logs what is new.
     pub fn emit(&self) {
         EVENTS.with_label_values(&["failed"]).inc();
         if let Some(reason) = self.reason {
-            tracing::warn!(%reason, "events cannot be written on HPAs: the log says the same");
+            tracing::warn!(%reason, "cannot publish events on HPAs: the log has the same messages");
         }
     }
 }
 
-/// An event was left out, since too many wait.
+/// An event was dropped, since too many are waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct EventLeftOut;
 
 impl EventLeftOut {
-    /// Counts.
     pub fn emit(self) {
         EVENTS.with_label_values(&["left_out"]).inc();
     }

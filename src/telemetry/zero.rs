@@ -1,4 +1,4 @@
-//! What lagwise says of workloads that it sets to zero and wakes.
+//! Workloads that lagwise scales to zero and wakes.
 
 use std::error::Error;
 use std::sync::LazyLock;
@@ -16,59 +16,55 @@ pub(super) static SCALES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
 });
 
-/// A workload without work was set to zero replicas.
+/// A workload without demand was scaled to zero.
 #[derive(Debug)]
 pub struct ScaledToZero<'a> {
     pub hpa: &'a HpaKey,
 }
 
 impl ScaledToZero<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         SCALES.with_label_values(&["zeroed"]).inc();
         tracing::info!(
             hpa = %self.hpa,
-            "no work for as long as the cooldown: the workload is scaled to zero"
+            "scaled the workload to zero: there was no demand for the whole cooldown"
         );
     }
 }
 
-/// A workload that was set to zero was woken.
+/// A workload was woken from zero.
 #[derive(Debug)]
 pub struct WakeUp<'a> {
     pub hpa: &'a HpaKey,
-    /// With so many replicas.
+    /// The replicas that it was given.
     pub replicas: u32,
 }
 
 impl WakeUp<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         SCALES.with_label_values(&["woken"]).inc();
         tracing::info!(
             hpa = %self.hpa,
             replicas = self.replicas,
-            "the workload is woken from zero"
+            "woke the workload from zero"
         );
     }
 }
 
-/// A workload could not be looked at, set to zero or woken.
+/// A workload could not be read, scaled to zero or woken, for a new reason.
 #[derive(Debug)]
 pub struct ZeroFailed<'a> {
     pub hpa: &'a HpaKey,
-    /// Why.
     pub reason: &'a dyn Error,
 }
 
 impl ZeroFailed<'_> {
-    /// Logs and counts.
     pub fn emit(&self) {
         SCALES.with_label_values(&["failed"]).inc();
         tracing::warn!(
             hpa = %self.hpa,
             reason = %self.reason,
-            "scale to zero: the workload cannot be looked after"
+            "cannot scale the workload to zero or wake it: trying again"
         );
     }
 }

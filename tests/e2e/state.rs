@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lagwise::k8s::state_config_map::StateConfigMap;
-use lagwise::persistence::StateStore;
+use lagwise::persistence::location::StateLocation;
 use serde_json::json;
 
 use crate::Test;
@@ -69,7 +69,7 @@ fn a_config_map_keeps_it(testbed: &Testbed) -> Result<()> {
             let loaded = store.load().await?.context("nothing was saved")?;
             ensure!(loaded == text, "{loaded}");
         }
-        let largest = "\"".repeat(store.bytes_max());
+        let largest = "\"".repeat(store.max_bytes());
         store.save(largest).await.context("the largest state")
     })
 }

@@ -118,9 +118,9 @@ pub struct CapPatch {
 
 /// A change of an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnnotationChange {
+pub enum AnnotationChange<T = u32> {
     /// Set it to this value.
-    Set(u32),
+    Set(T),
     /// Remove it.
     Remove,
 }
@@ -148,19 +148,50 @@ pub enum FieldOwner {
     Lagwise,
 }
 
+/// What is to become of an HPA's `maxReplicas`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CapTarget {
+    /// Limit it to this ceiling.
+    Hold(u32),
+    /// Remove the cap.
+    Release,
+}
+
+/// What the cap wants of an HPA, and what it needs to know in order to write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapGoal {
+    pub target: CapTarget,
+    /// The HPA as it was last seen.
+    pub last_seen: Option<LastSeen>,
+    pub owner: FieldOwner,
+    /// Whether the last attempt failed. Then it is not combined with other writes, which would fail with it.
+    pub was_refused: bool,
+}
+
+impl CapGoal {
+    /// The next patch of the HPA as it is now.
+    #[must_use]
+    pub fn patch(&self, hpa: HpaFields) -> CapPatch {
+        match self.target {
+            CapTarget::Hold(ceiling) => enforce(hpa, self.last_seen, ceiling, self.owner),
+            CapTarget::Release => release(hpa, self.last_seen, self.owner).unwrap_or_default(),
+        }
+    }
+}
+
 /// The patch that enforces `ceiling`. `seen` is the HPA as it was last seen.
 #[must_use]
 pub fn enforce(
     live: HpaFields,
     seen: Option<LastSeen>,
     ceiling: u32,
-    keeper: FieldOwner,
+    owner: FieldOwner,
 ) -> CapPatch {
     let mark =
         |is: Option<u32>, wanted| (is != Some(wanted)).then_some(AnnotationChange::Set(wanted));
     let user = live.user_max(seen);
     let capped = live.capped(user, ceiling);
-    match keeper {
+    match owner {
         // The policy would take the present field for the user's number.
         FieldOwner::Policy if live.user_max(None) != user => CapPatch {
             max: Some(user),
@@ -185,7 +216,7 @@ pub fn enforce(
 /// The next patch that removes the cap from an HPA; `None` when nothing is left of it. The first patch
 /// restores the field, while the user's number is still there; the second removes the annotations.
 #[must_use]
-pub fn release(live: HpaFields, seen: Option<LastSeen>, keeper: FieldOwner) -> Option<CapPatch> {
+pub fn release(live: HpaFields, seen: Option<LastSeen>, owner: FieldOwner) -> Option<CapPatch> {
     let user = live.user_max(seen);
     if live.max == user && !live.is_marked() {
         return None;
@@ -197,9 +228,9 @@ pub fn release(live: HpaFields, seen: Option<LastSeen>, keeper: FieldOwner) -> O
             user: live.user.map(|_| AnnotationChange::Remove),
         });
     }
-    let keeps = keeper == FieldOwner::Policy && live.user_max(None) == user;
-    let frees = keeps && live.ceiling != Some(NO_CEILING);
-    Some(if frees {
+    let policy_restores = owner == FieldOwner::Policy && live.user_max(None) == user;
+    let is_first_step = policy_restores && live.ceiling != Some(NO_CEILING);
+    Some(if is_first_step {
         // The policy restores the number, so that the user stays the manager of the field.
         CapPatch {
             ceiling: Some(AnnotationChange::Set(NO_CEILING)),
@@ -295,7 +326,7 @@ impl WriteBackoff {
 
     /// Whether somebody keeps undoing the writes.
     #[must_use]
-    pub fn is_tried(&self) -> bool {
+    pub fn is_contested(&self) -> bool {
         self.pause >= PAUSES.0.saturating_mul(4)
     }
 }

@@ -5,13 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::hpa_events::HpaEvent;
 use crate::model::units::hpa_key::HpaKey;
-
-/// A burst of events, and the interval in which one more is allowed after it.
-#[derive(Clone, Copy, Debug)]
-struct RateLimit {
-    burst: u32,
-    interval: Duration,
-}
+use crate::model::units::token_bucket::{RateLimit, TokenBucket};
 
 const LIMIT_PER_HPA: RateLimit = RateLimit {
     burst: 10,
@@ -27,7 +21,7 @@ const LIMIT_IN_ALL: RateLimit = RateLimit {
 const QUEUE_MAX: usize = 500;
 
 /// Decides which event is published next.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct EventThrottle {
     /// Events whose cause lasts.
     lasting: BTreeSet<HpaEvent>,
@@ -35,8 +29,21 @@ pub struct EventThrottle {
     published: BTreeSet<HpaEvent>,
     /// Events about something that happened once.
     queue: VecDeque<HpaEvent>,
-    used_in_all: TokenBucket,
-    used_per_hpa: BTreeMap<HpaKey, TokenBucket>,
+    bucket_of_all: TokenBucket,
+    /// Those that are not full.
+    buckets: BTreeMap<HpaKey, TokenBucket>,
+}
+
+impl Default for EventThrottle {
+    fn default() -> Self {
+        Self {
+            lasting: BTreeSet::new(),
+            published: BTreeSet::new(),
+            queue: VecDeque::new(),
+            bucket_of_all: TokenBucket::full(LIMIT_IN_ALL),
+            buckets: BTreeMap::new(),
+        }
+    }
 }
 
 impl EventThrottle {
@@ -57,14 +64,14 @@ impl EventThrottle {
 
     /// Takes the next event to publish, if one is pending and the rate limits allow it.
     pub fn next(&mut self, now: Instant) -> Option<HpaEvent> {
-        self.used_per_hpa.retain(|_, bucket| !bucket.is_full(now));
-        if !self.used_in_all.allows(LIMIT_IN_ALL, now) {
+        self.buckets.retain(|_, bucket| !bucket.is_full(now));
+        if !self.bucket_of_all.has_token(now) {
             return None;
         }
-        let used = &self.used_per_hpa;
+        let buckets = &self.buckets;
         let is_allowed = |event: &HpaEvent| {
-            let bucket = used.get(&event.hpa);
-            bucket.is_none_or(|bucket| bucket.allows(LIMIT_PER_HPA, now))
+            let bucket = buckets.get(&event.hpa);
+            bucket.is_none_or(|bucket| bucket.has_token(now))
         };
         let next = match self.queue.iter().position(is_allowed) {
             Some(position) => self.queue.remove(position)?,
@@ -75,43 +82,16 @@ impl EventThrottle {
                 next
             }
         };
-        self.used_in_all.take(LIMIT_IN_ALL, now);
-        let bucket = self.used_per_hpa.entry(next.hpa.clone()).or_default();
-        bucket.take(LIMIT_PER_HPA, now);
+        self.bucket_of_all.take(1, now);
+        let bucket = self.buckets.entry(next.hpa.clone());
+        let bucket = bucket.or_insert_with(|| TokenBucket::full(LIMIT_PER_HPA));
+        bucket.take(1, now);
         Some(next)
     }
 
     /// Notes that an event could not be published: it is published later if its cause lasts.
     pub fn mark_unpublished(&mut self, event: &HpaEvent) {
         self.published.remove(event);
-    }
-}
-
-/// The used part of a [`RateLimit`], as the time at which everything taken is paid back.
-#[derive(Clone, Copy, Debug, Default)]
-struct TokenBucket {
-    full_at: Option<Instant>,
-}
-
-impl TokenBucket {
-    fn full_after_one_more(self, limit: RateLimit, now: Instant) -> Option<Instant> {
-        self.full_at
-            .map_or(now, |full_at| full_at.max(now))
-            .checked_add(limit.interval)
-    }
-
-    fn allows(self, limit: RateLimit, now: Instant) -> bool {
-        self.full_after_one_more(limit, now).is_some_and(|full_at| {
-            full_at.saturating_duration_since(now) <= limit.interval.saturating_mul(limit.burst)
-        })
-    }
-
-    fn take(&mut self, limit: RateLimit, now: Instant) {
-        self.full_at = self.full_after_one_more(limit, now);
-    }
-
-    fn is_full(self, now: Instant) -> bool {
-        self.full_at.is_none_or(|full_at| full_at <= now)
     }
 }
 

@@ -97,7 +97,7 @@ impl ExternalMetricsApi {
 
     /// Whether this daemon leads at `now` in the same term in which the snapshot was made.
     fn leads_since(&self, snapshot: &LagSnapshot, now: Instant) -> bool {
-        self.leading.own.holds(snapshot.term, now).is_some()
+        self.leading.own.current_term(snapshot.term, now).is_some()
     }
 
     /// Answers from this daemon's snapshot if it leads; `None` otherwise. For a forwarded request

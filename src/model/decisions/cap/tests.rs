@@ -381,7 +381,7 @@ fn who_keeps_undoing_is_met_ever_more_rarely() {
         }
     }
     assert!(writes.len() < 20, "{writes:?}");
-    assert!(patience.is_tried());
+    assert!(patience.is_contested());
     // After a time in which what was written lasted, a write is made at once again.
     let mut calm = WriteBackoff::default();
     for second in [0, 100, 200] {
@@ -389,5 +389,5 @@ fn who_keeps_undoing_is_met_ever_more_rarely() {
         assert!(calm.allows(now));
         calm.wrote(now);
     }
-    assert!(!calm.is_tried());
+    assert!(!calm.is_contested());
 }

@@ -1,0 +1,335 @@
+//! One pass over one HPA: reads it, plans its writes and makes them.
+//!
+//! Every write is decided from what was read in the same pass and names the version that was read, so
+//! that it is refused if anybody has written in between. It is made only while the term lasts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+
+use crate::k8s::api_error::{ApiError, in_time};
+use crate::k8s::hpa::facts_of;
+use crate::k8s::hpa_patch::patch_hpa;
+use crate::k8s::scale::{Scale, Scales};
+use crate::k8s::write_guard::WriteGuard;
+use crate::model::decisions::cap::{AnnotationChange, CapGoal, HpaFields};
+use crate::model::decisions::fencing::EPOCH;
+use crate::model::decisions::hpa_write::{
+    HpaGoals, HpaPatch, HpaWritePlan, ObservedHpa, plan_hpa_write,
+};
+use crate::model::decisions::scale_to_zero::{Candidate, Demand, WorkloadState, ZeroAction, step};
+use crate::model::hpa::facts::{HpaFacts, is_native, is_paused};
+use crate::model::settings::annotation_keys::ZEROED_SINCE;
+
+/// What a pass works with.
+pub(super) struct Pass {
+    pub(super) guard: WriteGuard,
+    pub(super) scales: Scales,
+    /// The HPA as the watch shows it.
+    pub(super) hpa: Arc<HpaFacts>,
+    /// What the cap wants, if it has something to write.
+    pub(super) cap: Option<CapGoal>,
+    /// What scale to zero knows of the workload, if that has to be looked at.
+    pub(super) zero: Option<ZeroInput>,
+}
+
+/// What scale to zero knows of a workload before it looks at its scale.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ZeroInput {
+    /// What the HPA asks for; `None` if it does not ask for scale to zero.
+    pub(super) candidate: Option<Candidate>,
+    /// How long there has been no demand.
+    pub(super) idle: Option<Duration>,
+    /// Since when it has replicas, as far as was seen.
+    pub(super) up_since: Option<Instant>,
+    /// When this process set it to zero.
+    pub(super) zeroed_at: Option<Instant>,
+}
+
+/// What came of a pass.
+#[derive(Debug)]
+pub(super) struct PassReport {
+    pub(super) hpa: Arc<HpaFacts>,
+    pub(super) term: u64,
+    /// Whether the HPA carries the term, or needs none.
+    pub(super) claim: Result<(), ApiError>,
+    /// `None` if the cap was not attempted.
+    pub(super) cap: Option<Result<Option<CapWrite>, ApiError>>,
+    /// `None` if the workload was not looked at.
+    pub(super) zero: Option<ZeroReport>,
+}
+
+/// A write of the cap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CapWrite {
+    pub(super) goal: CapGoal,
+    pub(super) before: HpaFields,
+    pub(super) after: HpaFields,
+}
+
+/// What was seen of a workload and done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ZeroReport {
+    /// Since when it has replicas, as far as was seen.
+    pub(super) up_since: Option<Instant>,
+    /// What was done; also if something failed afterwards.
+    pub(super) done: Option<ZeroAction>,
+    pub(super) error: Option<ApiError>,
+}
+
+impl Pass {
+    pub(super) async fn run(self) -> PassReport {
+        let api = self.guard.hpa_api(&self.hpa);
+        match self.read(&api).await {
+            Ok(object) => self.reconcile(&api, object).await,
+            Err(error) => self.all_failed(&error),
+        }
+    }
+
+    /// The HPA as it is now: the watch may be behind, behind lagwise's own last write even.
+    async fn read(
+        &self,
+        api: &Api<HorizontalPodAutoscaler>,
+    ) -> Result<HorizontalPodAutoscaler, ApiError> {
+        let within = self.guard.time_for_write()?;
+        let object = in_time(within, api.get(&self.hpa.name)).await?;
+        let facts = facts_of(&object);
+        if facts.uid != self.hpa.uid || is_paused(&facts) {
+            return Err(ApiError::Changed);
+        }
+        Ok(object)
+    }
+
+    async fn reconcile(
+        &self,
+        api: &Api<HorizontalPodAutoscaler>,
+        object: HorizontalPodAutoscaler,
+    ) -> PassReport {
+        let facts = facts_of(&object);
+        let looked = match self.zero {
+            Some(input) => Some(self.look_at_workload(&facts, input).await),
+            None => None,
+        };
+        let found = looked.as_ref().and_then(|look| look.found.as_ref().ok());
+        let action = found.map_or(ZeroAction::Rest, |(action, _)| *action);
+        let annotations = object.metadata.annotations.as_ref();
+        let epoch = annotations.and_then(|all| all.get(EPOCH));
+        let observed = ObservedHpa {
+            facts: &facts,
+            epoch: epoch.map(String::as_str),
+        };
+        let plan = plan_hpa_write(
+            observed,
+            &HpaGoals {
+                term: self.guard.from.term,
+                default_mode: self.guard.rules.cap,
+                cap: self.cap,
+                zero: action,
+                now: SystemTime::now(),
+            },
+        );
+        let mut metadata = object.metadata.clone();
+        let first = self.write(api, &mut metadata, &plan.first).await;
+        let scaled = match (&first, plan.scale, found) {
+            (Ok(_), Some(replicas), Some((_, scale))) => {
+                self.set_replicas(&facts, scale, replicas).await
+            }
+            (Err(error), Some(_), _) => Err(error.clone()),
+            _ => Ok(()),
+        };
+        let mut rest = plan.last;
+        if let Err(error) = &scaled {
+            // The mark stays while the workload may be at zero. But if somebody else has scaled it right
+            // after it was marked, theirs may be a zero of their own, which the mark would make lagwise's.
+            let was_marked = matches!(plan.first.zeroed, Some(AnnotationChange::Set(_)));
+            rest.zeroed = (was_marked && *error == ApiError::Changed && first.is_ok())
+                .then_some(AnnotationChange::Remove);
+        }
+        let last = match &first {
+            Ok(_) => self.write(api, &mut metadata, &rest).await,
+            Err(error) => Err(error.clone()),
+        };
+        let writes = Writes {
+            plan,
+            first,
+            scaled,
+            last,
+            rest,
+        };
+        PassReport {
+            claim: writes.claim(),
+            cap: self.cap.and_then(|goal| writes.cap(goal, &facts)),
+            zero: looked.map(|look| writes.zero(look, action)),
+            ..self.report()
+        }
+    }
+
+    /// Writes a patch, if there is anything in it, of the version in `metadata`, which is then the new one.
+    async fn write(
+        &self,
+        api: &Api<HorizontalPodAutoscaler>,
+        metadata: &mut ObjectMeta,
+        patch: &HpaPatch,
+    ) -> Result<Option<HpaFields>, ApiError> {
+        if patch.is_empty() {
+            return Ok(None);
+        }
+        let within = self.guard.time_for_write()?;
+        let written = patch_hpa(api, metadata, patch, within).await?;
+        let fields = HpaFields::of(&facts_of(&written));
+        *metadata = written.metadata;
+        Ok(Some(fields))
+    }
+
+    /// Reads the workload's scale and decides what to do about it.
+    async fn look_at_workload(&self, facts: &HpaFacts, input: ZeroInput) -> Look {
+        let scale = match self.guard.time_for_write() {
+            Ok(within) => {
+                let (namespace, target) = (&facts.namespace, &facts.scale_target);
+                self.scales.read(namespace, target, within).await
+            }
+            Err(error) => Err(error),
+        };
+        let scale = match scale {
+            Ok(scale) => scale,
+            Err(error) => {
+                return Look {
+                    up_since: input.up_since,
+                    found: Err(error),
+                };
+            }
+        };
+        // Nobody knows since when a workload that was found with replicas has had them; one that was
+        // seen at zero before has them since this look at the earliest.
+        let now = Instant::now();
+        let up_since = (scale.replicas > 0).then(|| input.up_since.unwrap_or(now));
+        let max = facts.max_replicas;
+        let ceiling = input.candidate.and_then(|candidate| candidate.ceiling);
+        let idle = input.idle.zip(up_since);
+        let state = WorkloadState {
+            wanted: input.candidate.is_some() && !is_native(facts),
+            marked: facts.annotations.contains_key(ZEROED_SINCE),
+            replicas: scale.replicas,
+            work: input.candidate.map_or(Demand::Unknown, |c| c.work),
+            idle: idle.map(|(idle, up)| idle.min(now.saturating_duration_since(up))),
+            cooldown: input.candidate.map_or(Duration::MAX, |c| c.cooldown),
+            zeroed: input.zeroed_at.map(|at| now.saturating_duration_since(at)),
+            bounds: (
+                facts.min_replicas.unwrap_or(1),
+                ceiling.map_or(max, |ceiling| ceiling.min(max)),
+            ),
+        };
+        Look {
+            up_since,
+            found: Ok((step(&state), scale)),
+        }
+    }
+
+    async fn set_replicas(
+        &self,
+        facts: &HpaFacts,
+        read: &Scale,
+        replicas: u32,
+    ) -> Result<(), ApiError> {
+        let within = self.guard.time_for_write()?;
+        let (namespace, target) = (&facts.namespace, &facts.scale_target);
+        let set = self.scales.set(namespace, target, read, replicas, within);
+        set.await
+    }
+
+    fn report(&self) -> PassReport {
+        PassReport {
+            hpa: Arc::clone(&self.hpa),
+            term: self.guard.from.term,
+            claim: Ok(()),
+            cap: None,
+            zero: None,
+        }
+    }
+
+    fn all_failed(&self, error: &ApiError) -> PassReport {
+        PassReport {
+            claim: Err(error.clone()),
+            cap: self.cap.map(|_| Err(error.clone())),
+            zero: self.zero.map(|input| ZeroReport {
+                up_since: input.up_since,
+                done: None,
+                error: Some(error.clone()),
+            }),
+            ..self.report()
+        }
+    }
+}
+
+/// What a look at a workload has shown.
+struct Look {
+    up_since: Option<Instant>,
+    found: Result<(ZeroAction, Scale), ApiError>,
+}
+
+/// The writes of a pass and what came of each.
+struct Writes {
+    plan: HpaWritePlan,
+    first: Result<Option<HpaFields>, ApiError>,
+    scaled: Result<(), ApiError>,
+    /// The last patch as it was written: the planned one, unless the workload could not be scaled.
+    rest: HpaPatch,
+    last: Result<Option<HpaFields>, ApiError>,
+}
+
+impl Writes {
+    fn claim(&self) -> Result<(), ApiError> {
+        let patch = match (self.plan.first.epoch, self.plan.last.epoch) {
+            (Some(_), _) => &self.first,
+            (None, Some(_)) => &self.last,
+            (None, None) => return Ok(()),
+        };
+        patch.as_ref().map(|_| ()).map_err(Clone::clone)
+    }
+
+    fn cap(&self, goal: CapGoal, facts: &HpaFacts) -> Option<Result<Option<CapWrite>, ApiError>> {
+        let before = HpaFields::of(facts);
+        let patch = if !self.plan.first.cap.is_empty() {
+            &self.first
+        } else if !self.plan.last.cap.is_empty() {
+            &self.last
+        } else {
+            // Nothing to write, or left for the next pass.
+            return goal.patch(before).is_empty().then_some(Ok(None));
+        };
+        let written = |after: HpaFields| CapWrite {
+            goal,
+            before,
+            after,
+        };
+        Some(patch.clone().map(|after| after.map(written)))
+    }
+
+    fn zero(self, look: Look, action: ZeroAction) -> ZeroReport {
+        let mut report = ZeroReport {
+            up_since: look.up_since,
+            done: None,
+            error: look.found.err(),
+        };
+        let first_error = self.plan.first.zeroed.and(self.first.err());
+        let last_error = self.rest.zeroed.and(self.last.err());
+        let is_done = match action {
+            ZeroAction::Rest => return report,
+            ZeroAction::Zero | ZeroAction::Wake(_) => self.scaled.is_ok(),
+            ZeroAction::Unmark => first_error.is_none(),
+        };
+        if is_done {
+            report.done = Some(action);
+            report.up_since = match action {
+                ZeroAction::Zero => None,
+                ZeroAction::Wake(_) => Some(Instant::now()),
+                ZeroAction::Rest | ZeroAction::Unmark => report.up_since,
+            };
+        }
+        report.error = last_error.or(first_error).or(self.scaled.err());
+        report
+    }
+}

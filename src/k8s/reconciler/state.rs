@@ -1,0 +1,340 @@
+//! What the reconciler remembers of one HPA between passes, and whether the HPA has something to do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::LONGEST_PAUSE;
+use super::event_publisher::EventPublisher;
+use super::pass::{CapWrite, PassReport, ZeroInput, ZeroReport};
+use super::retry::Attempts;
+use crate::k8s::api_error::ApiError;
+use crate::model::decisions::cap::{
+    CapGoal, CapTarget, CeilingHysteresis, FieldOwner, HpaFields, LastSeen, WriteBackoff,
+};
+use crate::model::decisions::enforceable::CompleteRead;
+use crate::model::decisions::fencing::is_managed;
+use crate::model::decisions::scale_to_zero::{Candidate, Demand, ZeroAction};
+use crate::model::diagnostics::hpa_events::EventReason;
+use crate::model::hpa::facts::{self, HpaFacts, asks_others, has_our_metric, is_native};
+use crate::model::settings::annotation_keys::ZEROED_SINCE;
+use crate::model::settings::cap_mode::{CapMode, NO_CEILING};
+use crate::model::units::hpa_key::HpaKey;
+use crate::telemetry::cap::{CapFailed, CapFought, CapWritten};
+use crate::telemetry::zero::{ScaledToZero, WakeUp, ZeroFailed};
+
+/// How often a workload is looked at that has no demand. Also the longest pause after a failed look.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// One HPA.
+#[derive(Debug, Default)]
+pub(super) struct HpaState {
+    /// The HPA as the watch last showed it.
+    pub(super) facts: Arc<HpaFacts>,
+    /// Whether the HPA has to carry the term of this leader.
+    pub(super) is_managed: bool,
+    /// The term that it carries; 0 if it is not known to carry one.
+    pub(super) claimed: u64,
+    pub(super) claim: Attempts,
+    pub(super) cap: CapState,
+    pub(super) zero: ZeroState,
+}
+
+/// What is remembered for the cap.
+#[derive(Debug, Default)]
+pub(super) struct CapState {
+    /// What the last sweep asked for; `None` to leave everything as it is.
+    pub(super) target: Option<CapTarget>,
+    /// The field at the last look, for writes that say nothing of the user's number.
+    pub(super) last_seen: Option<LastSeen>,
+    pub(super) hysteresis: CeilingHysteresis,
+    pub(super) backoff: WriteBackoff,
+    pub(super) is_contested: bool,
+    pub(super) attempts: Attempts,
+}
+
+/// What is remembered for scale to zero.
+#[derive(Debug, Default)]
+pub(super) struct ZeroState {
+    /// What the HPA asks for; `None` if it does not ask for scale to zero.
+    candidate: Option<Candidate>,
+    /// How long there has been no demand.
+    idle: Option<Duration>,
+    looked_at: Option<Instant>,
+    up_since: Option<Instant>,
+    zeroed_at: Option<Instant>,
+    pub(super) attempts: Attempts,
+}
+
+/// How soon an HPA has to have its pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Urgency {
+    /// Demand waits for a workload at zero replicas.
+    Wake,
+    /// Everything else.
+    Normal,
+}
+
+impl HpaState {
+    /// Takes in the HPA as the watch shows it, what it asks of scale to zero, and for how long it has been
+    /// idle. Another HPA of the same name starts anew. Returns whether lagwise has or may have something to
+    /// write for it, so that it is to be remembered.
+    pub(super) fn update(
+        &mut self,
+        hpa: &Arc<HpaFacts>,
+        default: CapMode,
+        candidate: Option<Candidate>,
+        idle: Option<Duration>,
+    ) -> bool {
+        if self.facts.uid != hpa.uid {
+            *self = Self::default();
+        }
+        self.facts = Arc::clone(hpa);
+        self.is_managed = is_managed(hpa, default);
+        if !self.is_managed {
+            // It may lose the annotation meanwhile: once lagwise manages it again, it gets the term again.
+            self.claimed = 0;
+        }
+        let is_zero_relevant = self.zero.update(hpa, candidate, idle);
+        is_zero_relevant || self.is_managed || self.cap.is_relevant(hpa, default)
+    }
+
+    /// Whether the HPA has something to do, and how soon. `owner` is who keeps the account of users'
+    /// numbers; the cap waits until that is known.
+    pub(super) fn urgency(
+        &self,
+        term: u64,
+        owner: Option<FieldOwner>,
+        now: Instant,
+    ) -> Option<Urgency> {
+        if self.zero.is_due(&self.facts, now) {
+            let waits = self.zero.has_demand() && self.zero.is_at_zero(&self.facts);
+            return Some(if waits {
+                Urgency::Wake
+            } else {
+                Urgency::Normal
+            });
+        }
+        let has_to_claim = term > 0 && self.is_managed && self.claimed != term;
+        let is_due = has_to_claim && self.claim.may_start(now)
+            || self.cap.goal(&self.facts, owner, now).is_some();
+        is_due.then_some(Urgency::Normal)
+    }
+}
+
+/// What follows from a pass.
+impl HpaState {
+    pub(super) fn took_cap(
+        &mut self,
+        report: &PassReport,
+        key: &HpaKey,
+        events: &mut EventPublisher,
+    ) {
+        let write = match &report.cap {
+            None => return,
+            Some(Err(error)) => return self.cap_failed(key, error.clone()),
+            Some(Ok(write)) => write,
+        };
+        self.cap.attempts.succeeded();
+        let Some(write) = write else {
+            return;
+        };
+        let ceiling = match write.goal.target {
+            CapTarget::Hold(ceiling) => Some(ceiling),
+            CapTarget::Release => None,
+        };
+        if self.cap.wrote(write, Instant::now()) {
+            CapFought { hpa: key }.emit();
+            events.record(key, EventReason::CapFought);
+        }
+        CapWritten { hpa: key, ceiling }.emit();
+        if let Some(reason) = cap_event(ceiling, write.before) {
+            events.record(key, reason);
+        }
+    }
+
+    pub(super) fn cap_failed(&mut self, key: &HpaKey, error: ApiError) {
+        let now = Instant::now();
+        if let Some(reason) = self.cap.attempts.failed(error, LONGEST_PAUSE, now) {
+            CapFailed { hpa: key, reason }.emit();
+        }
+    }
+
+    pub(super) fn took_zero(
+        &mut self,
+        report: &PassReport,
+        key: &HpaKey,
+        events: &mut EventPublisher,
+    ) {
+        let Some(report) = &report.zero else {
+            return;
+        };
+        let now = Instant::now();
+        self.zero.took_pass(report, now);
+        match report.done {
+            Some(ZeroAction::Zero) => {
+                ScaledToZero { hpa: key }.emit();
+                events.record(key, EventReason::ScaledToZero);
+            }
+            Some(ZeroAction::Wake(replicas)) => {
+                WakeUp { hpa: key, replicas }.emit();
+                events.record(key, EventReason::Woken(replicas));
+            }
+            Some(ZeroAction::Rest | ZeroAction::Unmark) | None => {}
+        }
+        match report.error.clone() {
+            None => self.zero.attempts.succeeded(),
+            Some(error) => {
+                if let Some(reason) = self.zero.attempts.failed(error, LOOK_EVERY, now) {
+                    ZeroFailed { hpa: key, reason }.emit();
+                }
+            }
+        }
+    }
+}
+
+/// The event about a write of the cap; none about one that leaves the ceiling as it was, nor about the
+/// second step of a release.
+fn cap_event(ceiling: Option<u32>, before: HpaFields) -> Option<EventReason> {
+    let held = before.ceiling.filter(|held| *held != NO_CEILING);
+    match (ceiling, held) {
+        (Some(now), Some(before)) if now > before => Some(EventReason::CapRaised(now)),
+        (Some(now), before) if before != Some(now) => Some(EventReason::CapLowered(now)),
+        (None, Some(_)) => Some(EventReason::CapReleased),
+        _ => None,
+    }
+}
+
+impl CapState {
+    fn is_relevant(&self, hpa: &HpaFacts, default: CapMode) -> bool {
+        let fields = HpaFields::of(hpa);
+        // The field may still be what the cap has made it, though somebody took every mark away.
+        let is_owed = || self.last_seen.is_some() && fields.seen(self.last_seen).is_capped();
+        is_enforced(hpa, default) || fields.is_marked() || is_owed()
+    }
+
+    /// Decides from the HPA's complete read in the last sweep what the cap wants.
+    pub(super) fn decide(&mut self, hpa: &HpaFacts, default: CapMode, read: Option<CompleteRead>) {
+        if !self.is_relevant(hpa, default) {
+            *self = Self::default();
+            return;
+        }
+        let fields = HpaFields::of(hpa);
+        self.last_seen = Some(fields.seen(self.last_seen));
+        self.target = if is_enforced(hpa, default) {
+            let ceiling = self.hysteresis.next(read, fields.ceiling);
+            ceiling.map(CapTarget::Hold)
+        } else {
+            Some(CapTarget::Release)
+        };
+    }
+
+    /// What the next pass has to write for the cap, if there is anything and it may be tried.
+    pub(super) fn goal(
+        &self,
+        hpa: &HpaFacts,
+        owner: Option<FieldOwner>,
+        now: Instant,
+    ) -> Option<CapGoal> {
+        let goal = CapGoal {
+            target: self.target?,
+            last_seen: self.last_seen,
+            owner: owner?,
+            was_refused: self.attempts.is_failing(),
+        };
+        let may = self.backoff.allows(now) && self.attempts.may_start(now);
+        (may && !goal.patch(HpaFields::of(hpa)).is_empty()).then_some(goal)
+    }
+
+    /// Takes in a write. Returns whether it shows that somebody keeps undoing what is written, if that
+    /// is news.
+    pub(super) fn wrote(&mut self, write: &CapWrite, now: Instant) -> bool {
+        self.last_seen = Some(write.after.seen(write.goal.last_seen));
+        self.backoff.wrote(now);
+        let before = self.is_contested;
+        self.is_contested = self.backoff.is_contested();
+        self.is_contested && !before
+    }
+}
+
+impl ZeroState {
+    /// Takes in what the HPA asks for and how long its workload has been idle. Returns whether scale to zero
+    /// may write the HPA: not one that another controller owns.
+    fn update(
+        &mut self,
+        hpa: &HpaFacts,
+        candidate: Option<Candidate>,
+        idle: Option<Duration>,
+    ) -> bool {
+        let wants = candidate.is_some() || hpa.annotations.contains_key(ZEROED_SINCE);
+        if hpa.controller.is_some() || !wants {
+            *self = Self::default();
+            return false;
+        }
+        // Nobody asks for a metric of others at zero replicas, so such a workload is not put to zero.
+        self.candidate = candidate.filter(|_| asks_others(hpa).is_none());
+        self.idle = idle;
+        true
+    }
+
+    /// Whether the workload is at zero replicas by lagwise's doing.
+    fn is_at_zero(&self, hpa: &HpaFacts) -> bool {
+        hpa.annotations.contains_key(ZEROED_SINCE) || self.zeroed_at.is_some()
+    }
+
+    fn has_demand(&self) -> bool {
+        let demand = self.candidate.map(|candidate| candidate.work);
+        matches!(demand, Some(Demand::Waiting(_) | Demand::NeverRan))
+    }
+
+    /// Whether the workload has to be looked at now: at once if demand waits for it, else every
+    /// [`LOOK_EVERY`].
+    fn is_due(&self, hpa: &HpaFacts, now: Instant) -> bool {
+        let is_at_zero = self.is_at_zero(hpa);
+        let was_looked_at = self
+            .looked_at
+            .is_some_and(|looked_at| now.saturating_duration_since(looked_at) < LOOK_EVERY);
+        if !self.attempts.may_start(now) {
+            return false;
+        }
+        match self.candidate {
+            Some(_) if !is_native(hpa) && self.has_demand() => is_at_zero,
+            // Also before the cooldown is over, so that a start by hand is seen as one.
+            Some(_) if !is_native(hpa) => (is_at_zero || self.idle.is_some()) && !was_looked_at,
+            // Nobody asks for it any more, or the HPA goes to zero by itself.
+            _ => is_at_zero && !was_looked_at,
+        }
+    }
+
+    /// What the next pass needs in order to look at the workload, if it has to.
+    pub(super) fn input(&mut self, hpa: &HpaFacts, now: Instant) -> Option<ZeroInput> {
+        if !self.is_due(hpa, now) {
+            return None;
+        }
+        self.looked_at = Some(now);
+        Some(ZeroInput {
+            candidate: self.candidate,
+            idle: self.idle,
+            up_since: self.up_since,
+            zeroed_at: self.zeroed_at,
+        })
+    }
+
+    /// Takes in what was seen and done.
+    pub(super) fn took_pass(&mut self, report: &ZeroReport, now: Instant) {
+        self.up_since = report.up_since;
+        match report.done {
+            Some(ZeroAction::Zero) => self.zeroed_at = Some(now),
+            Some(ZeroAction::Wake(_) | ZeroAction::Unmark) => self.zeroed_at = None,
+            Some(ZeroAction::Rest) | None => {}
+        }
+        // Somebody else's write is no failure: the next snapshot looks again at once.
+        if report.error == Some(ApiError::Changed) {
+            self.looked_at = None;
+        }
+    }
+}
+
+/// Without a metric of lagwise's there is no ceiling, and never will be.
+fn is_enforced(hpa: &HpaFacts, default: CapMode) -> bool {
+    facts::mode(hpa, default) == CapMode::Enforce && has_our_metric(hpa)
+}

@@ -1,0 +1,409 @@
+//! Takes, renews and releases the Lease.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::rules::{LeaseAction, LeaseCandidate, LeaseRecord, LeaseRules};
+use super::term::{Leader, Term};
+use crate::telemetry::failure_log::FailureLog;
+use crate::telemetry::lease::{LeadershipGained, LeadershipLost, LeaseFailed};
+
+/// Timeout for one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Timeout for releasing the Lease at shutdown.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where the Lease is kept.
+pub trait LeaseStore: Send + Sync + 'static {
+    /// What a write has to name so that it fails if anybody has written since.
+    type Version: Send + Sync;
+
+    /// Reads the Lease; `None` if there is none.
+    fn read(
+        &self,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Option<StoredLease<Self::Version>>, LeaseError>> + Send;
+
+    /// Writes this holder, term, duration and address, and the present time, over what was `found`.
+    fn write(
+        &self,
+        found: Option<&Self::Version>,
+        wanted: &LeaseRecord,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<StoredLease<Self::Version>, LeaseError>> + Send;
+
+    /// Releases the Lease, so that another daemon takes it at once.
+    fn release(
+        &self,
+        held: &Self::Version,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<(), LeaseError>> + Send;
+}
+
+/// A Lease as it was read or written.
+#[derive(Clone, Debug)]
+pub struct StoredLease<V> {
+    /// What it says.
+    pub record: LeaseRecord,
+    /// Which version of it that was.
+    pub version: V,
+}
+
+/// Why the Lease could not be read or written. The text stays the same while the cause does.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// Somebody else has written it.
+    #[error("the Lease was changed by another daemon")]
+    Conflict,
+    /// Any other cause.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What the lease loop works with.
+#[derive(Debug)]
+pub struct LeaseLoop<S> {
+    /// Where the Lease is kept.
+    pub store: S,
+    /// The Lease's name, for the log.
+    pub name: String,
+    /// This daemon's identity, which no other has.
+    pub identity: String,
+    /// The host and port at which the other daemons reach this one's external metrics API.
+    pub address: String,
+    /// Durations.
+    pub rules: LeaseRules,
+    /// Says whether this daemon leads.
+    pub terms: watch::Sender<Option<Term>>,
+    /// Says which other daemon leads.
+    pub leaders: watch::Sender<Option<Leader>>,
+    /// The Lease as a watch last showed it; nothing comes without the right to watch it.
+    pub watched: watch::Receiver<Option<LeaseRecord>>,
+    /// Becomes true when this daemon has to step down.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl<S: LeaseStore> LeaseLoop<S> {
+    /// Takes and renews the Lease until told to stop; then releases it, so that another daemon leads at
+    /// once.
+    pub async fn run(self) {
+        let (mut watched, mut stop) = (self.watched, self.stop);
+        let mut elector = Elector {
+            store: self.store,
+            name: self.name,
+            address: self.address,
+            rules: self.rules,
+            candidate: LeaseCandidate::new(self.identity),
+            held: None,
+            terms: self.terms,
+            leaders: self.leaders,
+            failures: FailureLog::default(),
+        };
+        loop {
+            let outcome = elector.take_or_renew().await;
+            elector.took_outcome(outcome);
+            // When another's Lease is about to expire, wake up at that moment.
+            let retry = self.rules.retry();
+            let expires = elector.candidate.expires_in(Instant::now());
+            let pause = expires
+                .filter(|expires| !expires.is_zero())
+                .map_or(retry, |expires| expires.min(retry));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = elector.lease_is_open(&mut watched) => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        elector.step_down().await;
+    }
+}
+
+struct Elector<S: LeaseStore> {
+    store: S,
+    name: String,
+    address: String,
+    rules: LeaseRules,
+    candidate: LeaseCandidate,
+    /// The Lease as this daemon last wrote it.
+    held: Option<StoredLease<S::Version>>,
+    terms: watch::Sender<Option<Term>>,
+    leaders: watch::Sender<Option<Leader>>,
+    failures: FailureLog<LeaseError>,
+}
+
+/// Publishes which daemon holds the Lease, if it is not the one with this identity.
+pub fn publish_leader(
+    leaders: &watch::Sender<Option<Leader>>,
+    lease: Option<&LeaseRecord>,
+    identity: &str,
+) {
+    let leader = lease.and_then(|lease| {
+        let holder = lease.holder.as_deref();
+        holder.filter(|holder| *holder != identity).map(|_| Leader {
+            term: lease.transitions.into(),
+            address: lease.address.clone(),
+        })
+    });
+    leaders.send_if_modified(|known| {
+        let differs = *known != leader;
+        *known = leader;
+        differs
+    });
+}
+
+impl<S: LeaseStore> Elector<S> {
+    /// Waits until the watch shows that the Lease was released, or taken from this daemon.
+    async fn lease_is_open(&mut self, watched: &mut watch::Receiver<Option<LeaseRecord>>) {
+        loop {
+            if watched.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            let record = watched.borrow_and_update().clone();
+            if self.held.is_none() && record.is_some() {
+                // The Lease's duration counts from its renewal, not from the next read. A renewal that
+                // the watch shows late only makes this daemon wait longer.
+                self.candidate.observe(record.clone(), Instant::now());
+            }
+            let held = self.held.as_ref().map(|held| &held.record);
+            if record.is_some_and(|record| is_open(&record, held)) {
+                // It is no longer what this daemon last wrote, so it has to be read.
+                self.held = None;
+                return;
+            }
+        }
+    }
+
+    async fn take_or_renew(&mut self) -> Result<(), LeaseError> {
+        let timeout = REQUEST_TIMEOUT.min(self.rules.term());
+        let found = match self.held.take() {
+            // If anybody else has written it since, the renewal fails.
+            Some(held) => Some(held),
+            None => self.store.read(timeout).await?,
+        };
+        let now = Instant::now();
+        let record = found.as_ref().map(|found| found.record.clone());
+        publish_leader(&self.leaders, record.as_ref(), self.candidate.identity());
+        self.candidate.observe(record, now);
+        let LeaseAction::Hold { term } = self.candidate.decide(now) else {
+            self.publish(None);
+            return Ok(());
+        };
+        let wanted = LeaseRecord {
+            holder: Some(self.candidate.identity().to_owned()),
+            transitions: term,
+            renewed: None,
+            duration: self.rules.duration,
+            address: Some(self.address.clone()),
+        };
+        // The term counts from before the request: whenever that arrives, the Lease is valid for longer.
+        let sent = Instant::now();
+        let version = found.as_ref().map(|found| &found.version);
+        let written = match self.store.write(version, &wanted, timeout).await {
+            // Another daemon was quicker.
+            Err(LeaseError::Conflict) => return Ok(()),
+            other => other?,
+        };
+        let record = written.record.clone();
+        publish_leader(&self.leaders, Some(&record), self.candidate.identity());
+        self.candidate.observe(Some(record), Instant::now());
+        self.held = Some(written);
+        self.publish(Some(Term {
+            number: term.into(),
+            until: Some(sent + self.rules.term()),
+        }));
+        Ok(())
+    }
+
+    fn publish(&self, term: Option<Term>) {
+        let before = self.terms.send_replace(term);
+        match (before.map(|t| t.number), term.map(|t| t.number)) {
+            (was, Some(number)) if was != Some(number) => LeadershipGained { term: number }.emit(),
+            (Some(number), None) => LeadershipLost { term: number }.emit(),
+            _ => {}
+        }
+    }
+
+    async fn step_down(&mut self) {
+        self.publish(None);
+        if let Some(held) = self.held.take() {
+            let released = self.store.release(&held.version, RELEASE_TIMEOUT).await;
+            self.took_outcome(released);
+        }
+    }
+
+    fn took_outcome(&mut self, outcome: Result<(), LeaseError>) {
+        let Err(error) = outcome else {
+            self.failures.succeeded();
+            return;
+        };
+        if let Some(reason) = self.failures.failed(error) {
+            LeaseFailed {
+                lease: &self.name,
+                reason,
+            }
+            .emit();
+        }
+        // A term that could not be renewed in time is over.
+        if !self.leads() {
+            self.publish(None);
+        }
+    }
+
+    fn leads(&self) -> bool {
+        let term = *self.terms.borrow();
+        term.is_some_and(|term| term.time_left(Instant::now()).is_some())
+    }
+}
+
+/// Whether a Lease that the watch shows has to be read: it was released, or taken from this daemon, which
+/// `held` it. A watch may be late and show the Lease as it was before this daemon took it.
+fn is_open(shown: &LeaseRecord, held: Option<&LeaseRecord>) -> bool {
+    match held {
+        None => shown.holder.is_none(),
+        Some(held) => shown.holder != held.holder && shown.transitions >= held.transitions,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    fn record(holder: Option<&str>, transitions: u32) -> LeaseRecord {
+        LeaseRecord {
+            holder: holder.map(str::to_owned),
+            transitions,
+            ..LeaseRecord::default()
+        }
+    }
+
+    #[test]
+    fn a_lease_that_is_free_or_lost_has_to_be_read() {
+        let mine = record(Some("me"), 4);
+        for (shown, held, expected) in [
+            (record(None, 4), None, true),
+            (record(Some("other"), 4), None, false),
+            (record(Some("me"), 4), Some(&mine), false),
+            (record(Some("other"), 5), Some(&mine), true),
+            (record(None, 4), Some(&mine), true),
+            // From before it was taken.
+            (record(None, 3), Some(&mine), false),
+            (record(Some("other"), 3), Some(&mine), false),
+        ] {
+            assert_eq!(is_open(&shown, held), expected, "{shown:?} {held:?}");
+        }
+    }
+
+    #[test]
+    fn others_are_published_with_their_address_and_this_daemon_is_not() {
+        let (leaders, published) = watch::channel(None);
+        let lease = |holder: Option<&str>, address: Option<&str>| LeaseRecord {
+            address: address.map(str::to_owned),
+            ..record(holder, 7)
+        };
+        for (shown, expected) in [
+            (
+                Some(lease(Some("other"), Some("10.0.0.1:6443"))),
+                Some(Some("10.0.0.1:6443")),
+            ),
+            (Some(lease(Some("other"), None)), Some(None)),
+            (Some(lease(Some("me"), Some("10.0.0.2:6443"))), None),
+            (Some(lease(None, Some("10.0.0.1:6443"))), None),
+            (None, None),
+        ] {
+            publish_leader(&leaders, shown.as_ref(), "me");
+            let leader = published.borrow().clone();
+            let expected = expected.map(|address| Leader {
+                term: 7,
+                address: address.map(str::to_owned),
+            });
+            assert_eq!(leader, expected);
+        }
+    }
+
+    /// A Lease in memory, with a version that counts its writes.
+    #[derive(Clone, Default)]
+    struct MemoryStore(Arc<Mutex<(Option<LeaseRecord>, u64)>>);
+
+    impl LeaseStore for MemoryStore {
+        type Version = u64;
+
+        async fn read(&self, _: Duration) -> Result<Option<StoredLease<u64>>, LeaseError> {
+            let (record, version) = self.0.lock().unwrap().clone();
+            Ok(record.map(|record| StoredLease { record, version }))
+        }
+
+        async fn write(
+            &self,
+            found: Option<&u64>,
+            wanted: &LeaseRecord,
+            _: Duration,
+        ) -> Result<StoredLease<u64>, LeaseError> {
+            let mut lease = self.0.lock().unwrap();
+            if found.copied().unwrap_or(0) != lease.1 {
+                return Err(LeaseError::Conflict);
+            }
+            lease.1 += 1;
+            let record = LeaseRecord {
+                renewed: Some(lease.1.to_string()),
+                ..wanted.clone()
+            };
+            lease.0 = Some(record.clone());
+            let version = lease.1;
+            Ok(StoredLease { record, version })
+        }
+
+        async fn release(&self, held: &u64, _: Duration) -> Result<(), LeaseError> {
+            let mut lease = self.0.lock().unwrap();
+            if *held != lease.1 {
+                return Err(LeaseError::Conflict);
+            }
+            lease.1 += 1;
+            if let Some(record) = &mut lease.0 {
+                record.holder = None;
+            }
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn one_leads_and_hands_over_when_it_stops() {
+        let store = MemoryStore::default();
+        let start = |identity: &str| {
+            let (terms, term) = watch::channel(None);
+            let (leaders, leader) = watch::channel(None);
+            let (stop, stopping) = watch::channel(false);
+            let (_, watched) = watch::channel(None);
+            let running = LeaseLoop {
+                store: store.clone(),
+                name: "lagwise".into(),
+                identity: identity.into(),
+                address: format!("{identity}:6443"),
+                rules: LeaseRules {
+                    duration: Duration::from_millis(300),
+                },
+                terms,
+                leaders,
+                watched,
+                stop: stopping,
+            };
+            let task = tokio::spawn(running.run());
+            (term, leader, stop, task)
+        };
+        let (mut first, _, stop, task) = start("a");
+        let term = first.wait_for(Option::is_some).await.unwrap().unwrap();
+        assert_eq!(term.number, 1);
+        let (mut second, mut leader, _stop, _task) = start("b");
+        let known = leader.wait_for(Option::is_some).await.unwrap().clone();
+        assert_eq!(known.unwrap().address.as_deref(), Some("a:6443"));
+        assert!(second.borrow().is_none());
+        stop.send_replace(true);
+        task.await.unwrap();
+        let term = second.wait_for(Option::is_some).await.unwrap().unwrap();
+        assert_eq!(term.number, 2);
+    }
+}

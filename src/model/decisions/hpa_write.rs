@@ -1,0 +1,142 @@
+//! What one pass of the reconciler writes to an HPA and to the workload that it scales.
+//!
+//! Three decisions meet on one object: the term of the leader that manages it ([`fencing`]), the cap
+//! ([`cap`](super::cap)) and the mark of scale to zero ([`scale_to_zero`](super::scale_to_zero)). They
+//! go into one patch wherever the order of the writes allows that.
+
+use std::time::SystemTime;
+
+use super::cap::{AnnotationChange, CapGoal, CapPatch, HpaFields};
+use super::fencing::{self, is_managed, is_managed_for_zero};
+use super::scale_to_zero::ZeroAction;
+use crate::model::hpa::facts::HpaFacts;
+use crate::model::settings::annotation_keys::ZEROED_SINCE;
+use crate::model::settings::cap_mode::CapMode;
+
+/// An HPA as it was just read.
+#[derive(Clone, Copy, Debug)]
+pub struct ObservedHpa<'a> {
+    /// What somebody wrote into it.
+    pub facts: &'a HpaFacts,
+    /// Its [`EPOCH`](fencing::EPOCH) annotation.
+    pub epoch: Option<&'a str>,
+}
+
+/// What is to become of an HPA.
+#[derive(Clone, Copy, Debug)]
+pub struct HpaGoals {
+    /// The term of this leader; 0 if nobody is elected.
+    pub term: u64,
+    /// The cap mode of HPAs that do not set one.
+    pub default_mode: CapMode,
+    /// What the cap wants; `None` to leave it as it is.
+    pub cap: Option<CapGoal>,
+    /// What scale to zero wants.
+    pub zero: ZeroAction,
+    /// The time that the mark of scale to zero carries.
+    pub now: SystemTime,
+}
+
+/// The writes of one pass, in this order. Each part may be empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HpaWritePlan {
+    /// The patch before the workload is scaled.
+    pub first: HpaPatch,
+    /// The replicas to set on the workload.
+    pub scale: Option<u32>,
+    /// The patch after the workload was scaled.
+    pub last: HpaPatch,
+}
+
+/// Changes to one HPA; `None` leaves a field as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HpaPatch {
+    /// The annotation [`EPOCH`](fencing::EPOCH).
+    pub epoch: Option<AnnotationChange<u64>>,
+    /// What the cap changes.
+    pub cap: CapPatch,
+    /// The annotation [`ZEROED_SINCE`].
+    pub zeroed: Option<AnnotationChange<SystemTime>>,
+}
+
+impl HpaPatch {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Plans the writes of one pass.
+///
+/// The order keeps two promises, also if the process dies between any two writes:
+///
+/// - An HPA carries the mark of scale to zero for as long as lagwise has its workload at zero. So the
+///   mark is written before the workload is set to zero, and removed after it was woken. The other way
+///   round, a crash would leave zero replicas that look like a person's choice, which nobody wakes.
+/// - An HPA carries the leader's term before the leader writes anything else for it, to its workload
+///   neither: see [`fencing`]. This is why waking a workload takes two patches in the pass that writes
+///   the term, one before and one after; every other pass takes one at most.
+#[must_use]
+pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals) -> HpaWritePlan {
+    let is_marked = hpa.facts.annotations.contains_key(ZEROED_SINCE);
+    let zeroed = match goals.zero {
+        ZeroAction::Rest => None,
+        ZeroAction::Zero => (!is_marked).then_some(AnnotationChange::Set(goals.now)),
+        ZeroAction::Wake(_) | ZeroAction::Unmark => is_marked.then_some(AnnotationChange::Remove),
+    };
+    let scale = match goals.zero {
+        ZeroAction::Rest | ZeroAction::Unmark => None,
+        ZeroAction::Zero => Some(0),
+        ZeroAction::Wake(replicas) => Some(replicas),
+    };
+    let fields = HpaFields::of(hpa.facts);
+    let cap = goals
+        .cap
+        .map_or_else(CapPatch::default, |goal| goal.patch(fields));
+    let writes = !cap.is_empty() || zeroed.is_some() || scale.is_some();
+    let claim = (writes || is_managed(hpa.facts, goals.default_mode))
+        .then(|| fencing::epoch_to_write(hpa.epoch, goals.term))
+        .flatten();
+    // Whoever writes an HPA that the API server refuses to have capped can still wake its workload.
+    let is_held_back =
+        goals.cap.is_some_and(|goal| goal.was_refused) && (claim.is_some() || zeroed.is_some());
+    let cap = if is_held_back {
+        CapPatch::default()
+    } else {
+        cap
+    };
+    // The last write of the cap leaves nothing of lagwise on the HPA, unless scale to zero needs it.
+    let epoch = if cap.is_last() && !is_managed_for_zero(hpa.facts) {
+        hpa.epoch.map(|_| AnnotationChange::Remove)
+    } else {
+        claim.map(AnnotationChange::Set)
+    };
+    match goals.zero {
+        ZeroAction::Wake(_) if claim.is_some() => HpaWritePlan {
+            first: HpaPatch {
+                epoch,
+                cap,
+                zeroed: None,
+            },
+            scale,
+            last: HpaPatch {
+                zeroed,
+                ..HpaPatch::default()
+            },
+        },
+        ZeroAction::Wake(_) => HpaWritePlan {
+            first: HpaPatch::default(),
+            scale,
+            last: HpaPatch { epoch, cap, zeroed },
+        },
+        ZeroAction::Rest | ZeroAction::Unmark | ZeroAction::Zero => HpaWritePlan {
+            first: HpaPatch { epoch, cap, zeroed },
+            scale,
+            last: HpaPatch::default(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

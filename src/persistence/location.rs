@@ -1,0 +1,89 @@
+//! Where the state is stored.
+
+use std::fs::{self, File};
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// A place that stores one text.
+pub trait StateLocation: Send + Sync + 'static {
+    /// What and where it is, for the log.
+    fn description(&self) -> String;
+
+    /// The longest text that it stores, in bytes.
+    fn max_bytes(&self) -> usize;
+
+    /// Reads the text that was stored last; `None` if there is none.
+    fn load(&self) -> impl Future<Output = Result<Option<String>, StorageError>> + Send;
+
+    /// Replaces the stored text, as a whole or not at all.
+    fn save(&self, text: String) -> impl Future<Output = Result<(), StorageError>> + Send;
+}
+
+/// Why a location cannot be read or written. The text stays the same while the cause does.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StorageError(pub String);
+
+/// A file.
+#[derive(Clone, Debug)]
+pub struct StateFile(PathBuf);
+
+/// Far more than the state of any daemon takes. A wrong path (a device, a log) fails at once.
+const FILE_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+impl StateFile {
+    /// The file at `path`, which need not exist.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl StateLocation for StateFile {
+    fn description(&self) -> String {
+        format!("file {}", self.0.display())
+    }
+
+    fn max_bytes(&self) -> usize {
+        FILE_MAX_BYTES
+    }
+
+    async fn load(&self) -> Result<Option<String>, StorageError> {
+        let path = self.0.clone();
+        let read = move || match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(found) if usize::try_from(found.len()).is_ok_and(|n| n <= FILE_MAX_BYTES) => {
+                // Bytes that are not UTF-8 are reported when the text is decoded.
+                let bytes = fs::read(&path)?;
+                Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+            }
+            Ok(_) => Err(io::Error::other("the file is too large to be a state file")),
+            Err(error) => Err(error),
+        };
+        run_blocking(read).await
+    }
+
+    async fn save(&self, text: String) -> Result<(), StorageError> {
+        let path = self.0.clone();
+        run_blocking(move || replace(&path, &text)).await
+    }
+}
+
+/// Writes another file beside this one and renames it, so that a crash leaves the old text or the new one.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let mut file = File::create(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)
+}
+
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, StorageError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StorageError(error.to_string()))?
+        .map_err(|error| StorageError(error.to_string()))
+}

@@ -1,0 +1,94 @@
+//! Loads the state when a term begins and saves it while the term lasts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use super::format::{decode, encode};
+use super::location::{StateLocation, StorageError};
+use crate::leader_election::Leadership;
+use crate::model::lag::history::memory::SavedHistory;
+use crate::telemetry::failure_log::FailureLog;
+use crate::telemetry::{StateSaved, StateUnread, StateUnusable, StateUnwritten};
+
+/// The first and the longest pause before a location that could not be read is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Loads the saved history for the poller, then saves every history that the poller sends, until the
+/// poller is gone.
+pub async fn run<S: StateLocation>(
+    location: S,
+    loaded: oneshot::Sender<SavedHistory>,
+    mut histories: watch::Receiver<Option<Arc<SavedHistory>>>,
+    leadership: Leadership,
+) {
+    let place = location.description();
+    let mut poller = histories.clone();
+    let history = tokio::select! {
+        history = load(&location, &place) => history,
+        // The poller sends nothing before it has the loaded history, so nothing is lost here.
+        () = is_gone(&mut poller) => return,
+    };
+    if loaded.send(history).is_err() {
+        return;
+    }
+    let mut failures = FailureLog::<StorageError>::default();
+    while histories.changed().await.is_ok() {
+        let Some(history) = histories.borrow_and_update().clone() else {
+            continue;
+        };
+        // Do not overwrite the state of a daemon that leads by now.
+        if leadership.term(Instant::now()).is_none() {
+            continue;
+        }
+        let (text, dropped) = encode(&history, location.max_bytes());
+        let bytes = text.len();
+        match location.save(text).await {
+            Ok(()) => StateSaved {
+                place: &place,
+                bytes,
+                dropped,
+                again: failures.succeeded().is_some(),
+            }
+            .emit(),
+            Err(error) => {
+                if let Some(reason) = failures.failed(error) {
+                    let place = &place;
+                    StateUnwritten { place, reason }.emit();
+                }
+            }
+        }
+    }
+}
+
+async fn is_gone(histories: &mut watch::Receiver<Option<Arc<SavedHistory>>>) {
+    while histories.changed().await.is_ok() {}
+}
+
+/// Loads the history, however long the location cannot be read. A text that is no state is reported and
+/// taken for none.
+async fn load<S: StateLocation>(location: &S, place: &str) -> SavedHistory {
+    let mut pause = RETRY.0;
+    let mut failures = FailureLog::<StorageError>::default();
+    loop {
+        match location.load().await {
+            Ok(None) => return SavedHistory::default(),
+            Ok(Some(text)) => match decode(&text) {
+                Ok(history) => return history,
+                Err(reason) => {
+                    let reason = &reason;
+                    StateUnusable { place, reason }.emit();
+                    return SavedHistory::default();
+                }
+            },
+            Err(error) => {
+                if let Some(reason) = failures.failed(error) {
+                    StateUnread { place, reason }.emit();
+                }
+                tokio::time::sleep(pause).await;
+                pause = RETRY.1.min(pause.saturating_mul(2));
+            }
+        }
+    }
+}
