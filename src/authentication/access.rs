@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_known_are_told_from_the_unknown() {
+    fn adds_the_implied_group() {
         let of = |user: &str, groups: &[&str]| {
             let caller = Caller {
                 user: user.to_owned(),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_group_makes_a_master() {
+    fn only_the_masters_group_is_trusted() {
         let of = |user: &str, group: &str| {
             let groups = vec![group.to_owned()];
             let user = user.to_owned();

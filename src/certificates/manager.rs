@@ -15,6 +15,7 @@ use crate::telemetry::certificates::{
     BundlePublished, BundleUnpublished, CertificatesChanged, CertificatesUnread,
     CertificatesUnusable, CertificatesUnwritten,
 };
+use crate::telemetry::failure_log::FailureLog;
 
 /// How often they are read: a third of [`rotation::SPREAD`], the time that rotation gives the other
 /// replicas.
@@ -131,16 +132,17 @@ struct CertificateManager<S, R> {
     published: Option<(String, Instant)>,
     /// Whether publication cannot be observed: there is no APIService of ours.
     is_unseen: bool,
-    reported: LastReported,
+    failures: Failures,
 }
 
-/// Last reported problems, so that each is logged once.
+/// The last failure of each step.
 #[derive(Default)]
-struct LastReported {
-    unread: Option<CertificateStoreError>,
-    unwritten: Option<CertificateStoreError>,
-    unusable: Option<Option<CertificateProblem>>,
-    unpublished: Option<String>,
+struct Failures {
+    read: FailureLog<CertificateStoreError>,
+    write: FailureLog<CertificateStoreError>,
+    /// What is wrong with the stored certificates; `None` if somebody else created the Secret.
+    contents: FailureLog<Option<CertificateProblem>>,
+    publish: FailureLog<String>,
 }
 
 impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
@@ -151,7 +153,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
             with,
             known: None,
             published: None,
-            reported: LastReported::default(),
+            failures: Failures::default(),
         }
     }
 
@@ -160,7 +162,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
             Ok(found) => found,
             Err(error) => return self.report_unread(error),
         };
-        self.reported.unread = None;
+        self.failures.read.succeeded();
         if found.as_ref().is_some_and(|found| !found.is_ours) {
             // Created by somebody else, who may need it.
             return self.report_unusable(None);
@@ -168,7 +170,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         let read = found.as_ref().map(|found| self.read(&found.data, now));
         let kept = match read {
             Some((set, None)) => {
-                self.reported.unusable = None;
+                self.failures.contents.succeeded();
                 Some(self.serve(set))
             }
             Some((set, Some(reason))) => {
@@ -251,14 +253,14 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         };
         match self.with.store.save(&data, found, within).await {
             Ok(()) => {
-                self.reported.unwritten = None;
+                self.failures.write.succeeded();
                 CertificatesChanged {
                     place: &self.place,
                     change: step.map_or("restore", RotationStep::label),
                 }
                 .emit();
                 if let (set, None) = self.read(&data, now) {
-                    self.reported.unusable = None;
+                    self.failures.contents.succeeded();
                     self.serve(set);
                 }
             }
@@ -291,7 +293,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
                 if outcome == Ok(Registered::Updated) {
                     BundlePublished.emit();
                 }
-                self.reported.unpublished = None;
+                self.failures.publish.succeeded();
                 if self
                     .published
                     .as_ref()
@@ -309,13 +311,9 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
             Err(CertificateStoreError::Failed(reason)) => reason,
         };
         self.published = None;
-        if self.reported.unpublished.as_ref() != Some(&unpublished) {
-            BundleUnpublished {
-                reason: &unpublished,
-            }
-            .emit();
+        if let Some(reason) = self.failures.publish.failed(unpublished) {
+            BundleUnpublished { reason }.emit();
         }
-        self.reported.unpublished = Some(unpublished);
     }
 
     fn publication(&self, set: &CertificateSet) -> Publication {
@@ -335,43 +333,35 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
     }
 
     fn report_unread(&mut self, error: CertificateStoreError) {
-        if self.reported.unread.as_ref() != Some(&error) {
-            CertificatesUnread {
-                place: &self.place,
-                reason: &error,
-            }
-            .emit();
+        if let Some(reason) = self.failures.read.failed(error) {
+            let place = &self.place;
+            CertificatesUnread { place, reason }.emit();
         }
-        self.reported.unread = Some(error);
     }
 
     fn report_unwritten(&mut self, error: CertificateStoreError) {
-        if self.reported.unwritten.as_ref() != Some(&error) {
-            CertificatesUnwritten {
-                place: &self.place,
-                reason: &error,
-            }
-            .emit();
+        if let Some(reason) = self.failures.write.failed(error) {
+            let place = &self.place;
+            CertificatesUnwritten { place, reason }.emit();
         }
-        self.reported.unwritten = Some(error);
     }
 
     /// `None` means that somebody else created the Secret.
     fn report_unusable(&mut self, reason: Option<CertificateProblem>) {
-        if self.reported.unusable != Some(reason) {
-            let text = match reason {
-                Some(reason) => reason.to_string(),
-                None => "it was not created by lagwise: delete it, or set another name in \
-                         server.external_metrics.secret"
-                    .to_owned(),
-            };
-            CertificatesUnusable {
-                place: &self.place,
-                reason: &text,
-            }
-            .emit();
+        if self.failures.contents.failed(reason).is_none() {
+            return;
         }
-        self.reported.unusable = Some(reason);
+        let reason = match reason {
+            Some(reason) => reason.to_string(),
+            None => "it was not created by lagwise: delete it, or set another name in \
+                     server.external_metrics.secret"
+                .to_owned(),
+        };
+        CertificatesUnusable {
+            place: &self.place,
+            reason: &reason,
+        }
+        .emit();
     }
 }
 

@@ -12,7 +12,7 @@ use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use serde_json::json;
 
-use super::api_error::{ApiError as RequestError, in_time};
+use super::api_error::{ApiError, in_time};
 use crate::certificates::{
     CertificateStore, CertificateStoreError, Registered, Registration, SecretData, Stored,
 };
@@ -74,11 +74,11 @@ impl CertificateStore for CertificateSecret {
                 in_time(within, self.api.patch(&self.name, &params, &patch)).await
             }
             None => {
-                let (label, ours) = MANAGED_BY;
+                let (label, manager) = MANAGED_BY;
                 let secret = Secret {
                     metadata: ObjectMeta {
                         name: Some(self.name.clone()),
-                        labels: Some(BTreeMap::from([(label.to_owned(), ours.to_owned())])),
+                        labels: Some(BTreeMap::from([(label.to_owned(), manager.to_owned())])),
                         ..ObjectMeta::default()
                     },
                     type_: Some(TYPE.to_owned()),
@@ -93,13 +93,13 @@ impl CertificateStore for CertificateSecret {
 }
 
 fn stored(secret: Secret) -> Stored {
-    let (label, ours) = MANAGED_BY;
+    let (label, manager) = MANAGED_BY;
     let labels = secret.metadata.labels.unwrap_or_default();
     let data = secret.data.unwrap_or_default().into_iter();
     Stored {
         version: secret.metadata.resource_version,
-        is_ours: labels.get(label).is_some_and(|by| by == ours),
-        // What is no text is no PEM: that is told where it is read.
+        is_ours: labels.get(label).is_some_and(|by| by == manager),
+        // Bytes that are not UTF-8 are not PEM either, which is reported where the PEM is parsed.
         data: data
             .map(|(name, bytes)| (name, String::from_utf8_lossy(&bytes.0).into_owned()))
             .collect(),
@@ -162,9 +162,9 @@ impl Registration for ServiceRegistration {
     }
 }
 
-fn to_store_error(error: RequestError) -> CertificateStoreError {
+fn to_store_error(error: ApiError) -> CertificateStoreError {
     match error {
-        RequestError::Changed => CertificateStoreError::Changed,
+        ApiError::Changed => CertificateStoreError::Changed,
         other => CertificateStoreError::Failed(other.to_string()),
     }
 }

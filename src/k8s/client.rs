@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_what_kubectl_finds() {
+    fn finds_the_same_kubeconfig_as_kubectl() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| {
             let path = folder.path().join(name);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn errors_say_what_was_tried() {
+    async fn errors_list_every_source_tried() {
         let missing = PathBuf::from("/nowhere/kubeconfig");
         let options = ClientOptions {
             kubeconfig: Some(missing),

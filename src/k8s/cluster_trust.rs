@@ -132,7 +132,7 @@ mod tests {
     const CA: (&str, &str) = ("requestheader-client-ca-file", "PEM");
 
     #[test]
-    fn reads_what_the_api_server_writes() {
+    fn reads_quantities_written_by_the_api_server() {
         let found = trust_of(&map(&[
             CA,
             ("client-ca-file", "USERS"),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_missing() {
+    fn missing_configuration_is_an_error_that_names_it() {
         let error = |data: &[(&str, &str)]| trust_of(&map(data)).unwrap_err().to_string();
         assert!(error(&[]).contains("neither requestheader-client-ca-file nor client-ca-file"));
         assert!(error(&[("requestheader-client-ca-file", " ")]).contains("it has neither"));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn either_authority_will_do() {
+    fn one_certificate_authority_is_enough() {
         let proxy = trust_of(&map(&[CA])).unwrap();
         assert!(proxy.client_ca_pem.is_none());
         assert!(proxy.front_proxy.unwrap().allowed_names.is_empty());
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_counts_once_complete() {
+    fn uses_a_listing_once_it_is_complete() {
         let mut listed = None;
         let mut step = |event| take_in(event, &mut listed);
         assert_eq!(step(Event::Init), None);

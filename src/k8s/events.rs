@@ -133,7 +133,7 @@ mod tests {
     use crate::model::units::hpa_key::HpaKey;
 
     #[test]
-    fn an_event_says_of_whom_it_is_and_is_named_by_what_it_says() {
+    fn event_has_its_subject_and_a_stable_name() {
         let hpa = |name: &str, uid: &str| HpaFacts {
             namespace: "shop".into(),
             name: name.into(),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_as_long_as_it_may_be() {
+    fn truncates_event_notes() {
         assert_eq!(shortened("short".into()), "short");
         for text in ["x".repeat(1024), "x".repeat(1025), "é".repeat(900)] {
             let note = shortened(text.clone());

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn selectors_and_targets() {
+    fn reads_selectors_and_targets() {
         let average = |milli| Some(MetricTarget::AverageValue(Milli::parse(milli).unwrap()));
         let value = |milli| Some(MetricTarget::Value(Milli::parse(milli).unwrap()));
         for (selector, target, expected_selector, expected_target) in [
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_external_metric_is_left_out() {
+    fn omits_other_metric_types() {
         let mut metrics = external(
             json!({"name": "other", "selector": {"matchLabels": {"a": "b"}}}),
             json!({"type": "Value", "value": "1"}),
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_of_ours_and_what_bounds_the_hpa() {
+    fn reads_annotations_and_replica_bounds() {
         let mut given = hpa("shop", "orders", json!([]));
         given.metadata.annotations = Some(
             [("lagwise.dev/even", "true"), ("other.dev/even", "x")]
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_scales_and_who_owns_it() {
+    fn reads_scale_target_and_controller() {
         let mut given = hpa("shop", "orders", json!([]));
         let facts = facts_of(&given);
         assert_eq!((facts.min_replicas, facts.controller), (None, None));
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_listing_replaces_the_set_only_once_complete() {
+    fn new_listing_replaces_the_set_once_complete() {
         let one = |name: &str| hpa("shop", name, json!([]));
         let mut known = KnownHpas::default();
         let names = |known: &KnownHpas| {
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn watches_of_several_namespaces_make_one_sorted_set() {
+    fn joins_watches_of_several_namespaces_in_order() {
         let mut known = [KnownHpas::default(), KnownHpas::default()];
         known[0].apply(Event::InitDone);
         known[0].apply(Event::Apply(hpa("z", "a", json!([]))));

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn one_patch_carries_every_change_and_names_what_was_read() {
+    fn patch_has_every_change_and_the_version_read() {
         let patch = HpaPatch {
             epoch: Some(AnnotationChange::Set(3)),
             cap: CapPatch {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_write_of_the_cap_gives_up_the_fields() {
+    fn last_write_of_the_cap_gives_up_field_ownership() {
         let patch = HpaPatch {
             epoch: Some(AnnotationChange::Remove),
             cap: CapPatch {

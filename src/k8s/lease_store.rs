@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_is_read_back_and_a_renewal_keeps_the_time_of_acquisition() {
+    fn renewal_keeps_the_acquire_time() {
         let wanted = |holder: &str, transitions| LeaseRecord {
             holder: Some(holder.to_owned()),
             transitions,
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_holder_is_none() {
+    fn empty_holder_is_none() {
         let spec = LeaseSpec {
             holder_identity: Some(String::new()),
             ..LeaseSpec::default()

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_and_namespaces_and_what_is_left_out() {
+    fn reads_lists_and_namespaces_and_skips_other_kinds() {
         let hpa = |metadata: Value| {
             json!({
                 "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata,
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_judged_is_an_error_that_names_it() {
+    fn unreadable_manifest_is_an_error_that_names_it() {
         let mut manifests = Manifests::default();
         let old = json!({"apiVersion": "autoscaling/v2beta2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"}});
         let error = manifests.add(&old, "shop").unwrap_err().to_string();

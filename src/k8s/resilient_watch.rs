@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn goes_on_after_every_kind_of_failure() {
+    async fn continues_after_every_kind_of_failure() {
         let listed_anew = ["init", "listed a", "done", "init", "listed b", "done"];
         for steps in [
             &[
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_listed_anew_without_a_pause() {
+    async fn pauses_before_listing_again() {
         let began = tokio::time::Instant::now();
         let steps = &[
             WatchStep::Refuse(410),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_watch_that_is_always_refused_is_asked_for_ever_more_seldom() {
+    async fn backs_off_while_a_watch_is_refused() {
         let steps = &[
             WatchStep::List("a"),
             WatchStep::Refuse(429),
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_listing_is_tried_again() {
+    async fn retries_a_refused_listing() {
         let steps = &[
             WatchStep::Refuse(403),
             WatchStep::Refuse(429),
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_listing_that_never_ends_is_given_up() {
+    async fn gives_up_a_listing_that_never_ends() {
         let steps = &[
             WatchStep::Hang,
             WatchStep::List("a"),
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_watch_that_ends_in_order_goes_on_where_it_was() {
+    async fn resumes_a_watch_that_ended_normally() {
         let steps = &[
             WatchStep::List("a"),
             WatchStep::Change("b"),
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_the_servers_own_words_or_every_cause() {
+    fn failure_reason_is_the_servers_message_or_every_cause() {
         let answered = |code| serde_json::from_value::<Status>(refusal(code)).unwrap();
         let refused = watcher::Error::WatchError(Box::new(answered(403)));
         assert_eq!(kind(&refused), FailureKind::Refused(403));

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_is_somebodys_or_nobodys() {
+    async fn authenticates_a_token_or_rejects_it() {
         let mary =
             json!({"username": "mary", "uid": "7", "groups": ["dev"], "extra": {"a": ["b"]}});
         for (status, user) in [
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn access_is_asked_for_as_kubernetes_names_it() {
+    async fn builds_the_access_review() {
         let caller = Caller {
             user: "mary".to_owned(),
             uid: "7".to_owned(),
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn errors_are_told_apart_and_a_busy_server_is_asked_twice() {
+    async fn classifies_errors_and_retries_a_busy_server_once() {
         for (answers, expected, asked) in [
             (vec![refused(403)], Err(ReviewError::NoRight), 1),
             (vec![refused(401)], Err(ReviewError::NoRight), 1),

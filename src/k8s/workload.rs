@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_they_say() {
+    fn reads_replicas_and_strategy() {
         let deployment = |spec: Value| {
             let object =
                 json!({"metadata": {"namespace": "shop", "name": "billing"}, "spec": spec});
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn who_applies_replicas() {
+    fn finds_who_applies_replicas() {
         let entry = |operation: &str, subresource: &str, spec: Value| {
             json!({
                 "manager": "argocd", "operation": operation, "subresource": subresource,

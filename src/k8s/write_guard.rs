@@ -133,7 +133,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(600);
 
     #[tokio::test]
-    async fn nothing_is_written_without_a_term_and_a_fresh_snapshot_of_it() {
+    async fn refuses_writes_without_a_term_and_a_fresh_snapshot() {
         let (mut guard, publisher) = leader(client(), 3, LONG);
         // Nothing is decided from yet.
         assert_eq!(guard.time_for_write(), Err(ApiError::Changed));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_is_over_before_the_term_is() {
+    async fn request_timeout_ends_before_the_term() {
         let second = Duration::from_secs(1);
         let (mut guard, _keep) = leader(client(), 3, second);
         guard.take_snapshot();

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_is_free_or_lost_has_to_be_read() {
+    fn reads_a_lease_that_is_free_or_was_lost() {
         let mine = record(Some("me"), 4);
         for (shown, held, expected) in [
             (record(None, 4), None, true),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_published_with_their_address_and_this_daemon_is_not() {
+    fn publishes_other_leaders_with_their_address() {
         let (leaders, published) = watch::channel(None);
         let lease = |holder: Option<&str>, address: Option<&str>| LeaseRecord {
             address: address.map(str::to_owned),
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_leads_and_hands_over_when_it_stops() {
+    async fn leader_hands_over_when_it_stops() {
         let store = MemoryStore::default();
         let start = |identity: &str| {
             let (terms, term) = watch::channel(None);

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn when_the_lease_of_another_is_over() {
+    fn lease_of_another_expires() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let mut candidate = LeaseCandidate::new("me".into());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_hold_it() {
+    fn decides_who_may_hold_the_lease() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut me = LeaseCandidate::new("me".into());
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_times_are_those_that_are_usual() {
+    fn default_durations_match_kubernetes() {
         assert_eq!(RULES.term(), Duration::from_secs(10));
         assert_eq!(RULES.retry(), Duration::from_secs(2));
     }

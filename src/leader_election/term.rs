@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_term_ends_by_itself() {
+    fn term_expires() {
         let now = Instant::now();
         let second = Duration::from_secs(1);
         let (terms, told) = watch::channel(None);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_term_is_waited_for_and_so_is_its_end() {
+    async fn waits_for_a_term_and_for_its_end() {
         let (terms, told) = watch::channel(None);
         let mut leadership = Leadership::new(told);
         let second = Duration::from_secs(1);

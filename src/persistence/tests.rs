@@ -32,14 +32,14 @@ fn memory(groups: usize) -> SavedHistory {
 }
 
 #[test]
-fn what_is_kept_comes_back() {
+fn saved_state_round_trips() {
     let memory = memory(3);
     let (text, dropped) = encode(&memory, usize::MAX);
     assert_eq!((decode(&text).unwrap(), dropped), (memory, 0));
 }
 
 #[test]
-fn too_much_is_cut_group_by_group_and_counted() {
+fn drops_whole_groups_beyond_the_size_limit() {
     let memory = memory(100);
     let (whole, _) = encode(&memory, usize::MAX);
     for max_bytes in [whole.len() - 1, whole.len() / 2, 200] {
@@ -57,7 +57,7 @@ fn too_much_is_cut_group_by_group_and_counted() {
 }
 
 #[test]
-fn another_version_and_garbage_are_refused() {
+fn rejects_other_versions_and_garbage() {
     for (text, reason) in [
         ("", "EOF while parsing"),
         ("[]", "invalid"),
@@ -88,7 +88,7 @@ fn keeping(path: &Path) -> Kept {
 }
 
 #[tokio::test]
-async fn a_file_outlives_the_process() {
+async fn state_file_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
     let first = keeping(&path);
@@ -103,7 +103,7 @@ async fn a_file_outlives_the_process() {
 }
 
 #[tokio::test]
-async fn garbage_is_ignored_and_replaced() {
+async fn ignores_and_replaces_unreadable_state() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
     fs::write(&path, b"\xff\xfe not ours").unwrap();
@@ -116,7 +116,7 @@ async fn garbage_is_ignored_and_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_cannot_be_written_ends_nothing() {
+async fn continues_after_a_failed_save() {
     let folder = tempfile::tempdir().unwrap();
     let kept = keeping(&folder.path().join("missing").join("state.json"));
     assert_eq!(kept.recalled.await.unwrap(), SavedHistory::default());
@@ -126,7 +126,7 @@ async fn a_place_that_cannot_be_written_ends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_cannot_be_read_is_tried_until_the_poller_is_gone() {
+async fn retries_loading_until_the_poller_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     // A directory has a size and no text.
     let kept = keeping(folder.path());

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_reported_until_it_changes_or_ends() {
+    fn reports_a_failure_once_until_it_changes_or_ends() {
         let mut log = FailureLog::default();
         assert_eq!(log.succeeded(), None);
         assert_eq!(log.failed("forbidden"), Some(&"forbidden"));

@@ -17,7 +17,7 @@ fn hpa(spec: &Value, status: &Value) -> HorizontalPodAutoscaler {
 }
 
 #[test]
-fn what_is_left_out_has_the_defaults_of_the_api_server() {
+fn absent_fields_have_the_api_servers_defaults() {
     let bare = spec_of(&hpa(&json!({}), &json!({})));
     assert_eq!((bare.min, bare.max, bare.behavior), (1, 9, None));
     let given = json!({"minReplicas": 0, "behavior": {"scaleUp": {
@@ -47,7 +47,7 @@ fn what_is_left_out_has_the_defaults_of_the_api_server() {
 }
 
 #[test]
-fn metrics_of_every_kind() {
+fn reads_metrics_of_every_kind() {
     let external = |target: Value| json!({"type": "External", "external": {"metric": {"name": "kafka_lag"}, "target": target}});
     let cpu = json!({"type": "Utilization", "averageUtilization": 80});
     let metrics = json!({"metrics": [
@@ -78,7 +78,7 @@ fn metrics_of_every_kind() {
 }
 
 #[test]
-fn only_a_sync_that_settled_tells_the_highest_recommendation() {
+fn only_a_settled_sync_bounds_the_highest_recommendation() {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_714_979_289);
     for (able, limited, highest) in [
         ("ReadyForNewScale", ("False", "DesiredWithinRange"), Some(6)),

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pause_doubles_up_to_the_longest_and_ends_with_a_success() {
+    fn pause_doubles_to_a_maximum_and_resets_on_success() {
         let mut attempts = Attempts::default();
         let start = Instant::now();
         let longest = Duration::from_secs(10);

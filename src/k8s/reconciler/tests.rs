@@ -216,7 +216,7 @@ fn asleep() -> Value {
 }
 
 #[tokio::test]
-async fn the_term_the_cap_and_the_mark_are_one_patch() {
+async fn term_cap_and_mark_are_one_patch() {
     let cluster = cluster(asks_for_zero(), 3);
     let report = pass(&cluster, 7, Some(HOLD), zero(Demand::None)).await;
     let expected = ["GET hpa", "GET scale", "PATCH hpa", "PATCH scale"];
@@ -233,7 +233,7 @@ async fn the_term_the_cap_and_the_mark_are_one_patch() {
 }
 
 #[tokio::test]
-async fn a_workload_is_woken_before_the_mark_is_removed() {
+async fn wakes_a_workload_before_removing_the_mark() {
     let cluster = cluster(asleep(), 0);
     let report = pass(&cluster, 0, None, zero(Demand::Waiting(3))).await;
     let expected = ["GET hpa", "GET scale", "PATCH scale", "PATCH hpa"];
@@ -249,7 +249,7 @@ async fn a_workload_is_woken_before_the_mark_is_removed() {
 }
 
 #[tokio::test]
-async fn a_new_leader_writes_its_term_before_it_wakes_a_workload() {
+async fn new_leader_writes_its_term_before_waking_a_workload() {
     let cluster = cluster(asleep(), 0);
     pass(&cluster, 7, None, zero(Demand::Waiting(3))).await;
     let expected = [
@@ -266,7 +266,7 @@ async fn a_new_leader_writes_its_term_before_it_wakes_a_workload() {
 }
 
 #[tokio::test]
-async fn a_write_that_was_overtaken_changes_nothing() {
+async fn conflicting_write_changes_nothing() {
     for zero_input in [None, zero(Demand::None)] {
         let cluster = cluster(asks_for_zero(), 3);
         cluster.lock().unwrap().hpa_is_contested = true;
@@ -285,7 +285,7 @@ async fn a_write_that_was_overtaken_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_workload_that_somebody_else_scales_is_not_marked() {
+async fn does_not_mark_a_workload_scaled_by_others() {
     let cluster = cluster(asks_for_zero(), 3);
     cluster.lock().unwrap().scale_is_contested = true;
     let report = pass(&cluster, 7, Some(HOLD), zero(Demand::None)).await;
@@ -302,7 +302,7 @@ async fn a_workload_that_somebody_else_scales_is_not_marked() {
 }
 
 #[tokio::test]
-async fn a_workload_that_could_not_be_woken_keeps_its_mark() {
+async fn keeps_the_mark_of_a_workload_it_could_not_wake() {
     let cluster = cluster(asleep(), 0);
     cluster.lock().unwrap().scale_is_contested = true;
     let report = pass(&cluster, 0, Some(HOLD), zero(Demand::Waiting(3))).await;
@@ -315,7 +315,7 @@ async fn a_workload_that_could_not_be_woken_keeps_its_mark() {
 }
 
 #[tokio::test]
-async fn a_refused_cap_fails_with_its_patch_and_then_alone() {
+async fn refused_cap_is_retried_without_other_changes() {
     let cluster = cluster(asks_for_zero(), 3);
     cluster.lock().unwrap().refuses_spec = true;
     let refused = ApiError::Refused("spec is not yours".into());
@@ -333,7 +333,7 @@ async fn a_refused_cap_fails_with_its_patch_and_then_alone() {
 }
 
 #[tokio::test]
-async fn an_hpa_of_the_same_name_or_a_paused_one_is_left_alone() {
+async fn skips_a_paused_or_recreated_hpa() {
     let paused = json!({"lagwise.dev/cap": "enforce", "lagwise.dev/paused": "true"});
     let cluster = cluster(paused, 3);
     let report = pass(&cluster, 7, Some(HOLD), zero(Demand::None)).await;

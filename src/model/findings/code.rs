@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_labels_and_reasons_are_unique_and_in_order() {
+    fn codes_labels_and_reasons_are_unique_and_sorted() {
         let codes = FindingCode::ALL;
         for (name, read) in [
             ("code", FindingCode::code as fn(FindingCode) -> &'static str),

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_malformed() {
+    fn rejects_malformed_input() {
         for text in [
             "=",
             ",",

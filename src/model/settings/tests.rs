@@ -4,7 +4,7 @@ use super::*;
 use crate::model::units::newtypes::{Isolation, Lag, OffsetReset};
 
 #[test]
-fn what_is_set_holds_over_what_lies_below() {
+fn set_values_override_the_base() {
     let base = Settings {
         even: Some(true),
         threads_per_replica: NonZeroU32::new(4),
@@ -24,7 +24,7 @@ fn what_is_set_holds_over_what_lies_below() {
 }
 
 #[test]
-fn a_fallback_needs_its_replicas() {
+fn fallback_after_needs_fallback_replicas() {
     let after = |replicas, after| {
         let settings = Settings {
             fallback_replicas: NonZeroU32::new(replicas),
@@ -40,7 +40,7 @@ fn a_fallback_needs_its_replicas() {
 }
 
 #[test]
-fn where_targets_differ_the_safer_one_holds() {
+fn safer_value_of_conflicting_targets_applies() {
     let one = Settings {
         offset_reset: Some(OffsetReset::Latest),
         isolation: Some(Isolation::ReadCommitted),
@@ -95,7 +95,7 @@ proptest! {
 }
 
 #[test]
-fn every_default_can_be_read() {
+fn every_default_parses() {
     for setting in SETTINGS {
         let Some(default) = setting.default() else {
             assert!(setting.unset.is_some(), "{}", setting.key);
@@ -113,7 +113,7 @@ fn every_default_can_be_read() {
 }
 
 #[test]
-fn keys_are_spelled_alike_in_annotations_and_in_the_file() {
+fn annotation_and_file_keys_have_one_spelling() {
     for setting in SETTINGS {
         assert_eq!(setting.key, setting.file_key.replace('_', "-"));
         assert!(
@@ -129,7 +129,7 @@ fn keys_are_spelled_alike_in_annotations_and_in_the_file() {
 }
 
 #[test]
-fn topics_and_pattern_replace_each_other() {
+fn topics_and_pattern_override_each_other() {
     let topics = Settings {
         topics: Some(["a".into()].into()),
         ..Settings::default()

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_their_owners_rules() {
+    fn names_follow_kafka_and_kubernetes_rules() {
         let (longest_topic, longest_label) = ("t".repeat(249), "l".repeat(63));
         for good in [
             "orders",

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_read_and_joined() {
+    fn parses_and_joins_ranges() {
         for (text, canonical) in [
             ("0-5,9", "0-5,9"),
             ("9, 0 - 5", "0-5,9"),

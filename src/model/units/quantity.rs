@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn never_beyond_what_the_hpa_holds() {
+    fn saturates_at_the_largest_value_an_hpa_accepts() {
         assert_eq!(Milli::from_units(u64::MAX).thousandths(), MOST);
         assert_eq!(Milli::from_units(u64::MAX).times(7).thousandths(), MOST);
         assert_eq!(

@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn near_words_are_suggested_and_far_ones_are_not() {
+    fn suggests_similar_words_only() {
         let keys = ["interval", "deadline", "max_staleness"];
         for (given, meant) in [
             ("intervall", Some("interval")),

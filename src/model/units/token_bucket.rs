@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_and_then_the_rate() {
+    fn allows_a_burst_then_the_steady_rate() {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
         let limit = RateLimit {

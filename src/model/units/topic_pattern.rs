@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_name_has_to_match() {
+    fn pattern_matches_the_whole_name() {
         let pattern = TopicPattern::parse("orders|orders-.*").unwrap();
         for (topic, expected) in [
             ("orders", true),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_told_in_one_line() {
+    fn invalid_pattern_is_a_one_line_error() {
         for bad in ["(", "a)|(b", "*", "[z-a]", "(?P<n", r"\w{1000}{1000}"] {
             let error = TopicPattern::parse(bad).unwrap_err();
             assert!(!error.is_empty() && !error.contains('\n'), "{bad}: {error}");

@@ -76,7 +76,7 @@ fn series(spec: &HpaSpec, values: &[Option<u64>]) -> Vec<u32> {
 }
 
 #[test]
-fn wants_the_ceiling_of_value_by_target() {
+fn divides_by_the_target_and_rounds_up() {
     for (value, current, expected) in [
         (0, 1, 0),
         (1, 3, 1),
@@ -102,7 +102,7 @@ fn wants_the_ceiling_of_value_by_target() {
 }
 
 #[test]
-fn a_tolerance_holds_what_is_near() {
+fn tolerance_keeps_small_changes_from_scaling() {
     for (value, current, expected) in [
         // 24 partitions at 1000 each: the default tolerance of a tenth sticks at 22.
         (24_000, 22, 22),
@@ -127,7 +127,7 @@ fn a_tolerance_holds_what_is_near() {
 }
 
 #[test]
-fn a_surge_is_compared_with_all_pods() {
+fn compares_with_all_pods_during_a_surge() {
     // A rollout of 24 with a pod more: within the tolerance it proposes 25.
     let seen = ObservedScale {
         status_replicas: 25,
@@ -148,13 +148,13 @@ fn grows_by_the_larger_of_pods_and_percent() {
 }
 
 #[test]
-fn a_period_counts_from_its_beginning() {
+fn scaling_period_counts_from_its_start() {
     let all = [Some(1200); 8];
     assert_eq!(series(&swift(3, 10), &all), [5, 5, 5, 10, 10, 10, 12, 12]);
 }
 
 #[test]
-fn the_window_keeps_the_most_that_was_wanted_in_it() {
+fn stabilization_window_keeps_the_highest_recommendation() {
     let falls = [1200, 1200, 1200, 50, 50, 50, 50].map(Some);
     assert_eq!(series(&swift(1, 3), &falls), [5, 10, 12, 12, 12, 1, 1]);
     let steps = [1200, 1200, 1200, 700, 300, 0, 0, 0].map(Some);
@@ -162,7 +162,7 @@ fn the_window_keeps_the_most_that_was_wanted_in_it() {
 }
 
 #[test]
-fn an_error_holds_unless_another_metric_scales_up() {
+fn metric_error_blocks_scaling_down_only() {
     let values = [Some(500), None, None, Some(500)];
     assert_eq!(series(&swift(1, 10), &values), [5, 5, 5, 5]);
     let two = HpaSpec {
@@ -190,7 +190,7 @@ fn an_error_holds_unless_another_metric_scales_up() {
 }
 
 #[test]
-fn limits_come_before_the_metrics() {
+fn replica_limits_apply_before_metrics() {
     for (replicas, min, max, expected) in [
         (30, 1, 20, (Case::AboveMax, 20, Limited::TooManyReplicas)),
         (2, 3, 20, (Case::BelowMin, 3, Limited::TooFewReplicas)),
@@ -211,7 +211,7 @@ fn limits_come_before_the_metrics() {
 }
 
 #[test]
-fn only_its_own_zero_is_woken() {
+fn wakes_only_workloads_it_scaled_to_zero() {
     let zero = HpaSpec { min: 0, ..spec() };
     let own = ObservedScale {
         scaled_to_zero: true,
@@ -238,7 +238,7 @@ fn looked(spec: &HpaSpec, replicas: u32, reading: MetricReading, past: KnownHist
 }
 
 #[test]
-fn what_the_memory_leaves_open_is_said() {
+fn reports_what_memory_leaves_open() {
     let range = |low, high| Range { low, high };
     let recent = KnownHistory {
         since_scaled: Some(Duration::from_secs(3)),

@@ -23,7 +23,7 @@ fn read(annotations: &[(&str, &str)]) -> (Annotations, Vec<String>) {
 }
 
 #[test]
-fn every_key_is_read() {
+fn reads_every_key() {
     let (annotations, findings) = read(&[
         ("lagwise.dev/lag-per-replica", "5k"),
         ("lagwise.dev/threads-per-replica", "4"),
@@ -84,7 +84,7 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn what_names_a_group_goes_before_what_is_for_all() {
+fn group_suffix_overrides_the_plain_key() {
     let (annotations, findings) = read(&[
         ("lagwise.dev/even", "true"),
         ("lagwise.dev/threads-per-replica", "2"),
@@ -106,7 +106,7 @@ fn what_names_a_group_goes_before_what_is_for_all() {
 }
 
 #[test]
-fn what_cannot_be_used_is_a_finding_and_the_default_applies() {
+fn unusable_value_is_a_finding_and_the_default_applies() {
     for (key, value) in [
         ("threads-per-replica", "0"),
         ("threads-per-replica", "-1"),
@@ -145,7 +145,7 @@ fn what_cannot_be_used_is_a_finding_and_the_default_applies() {
 }
 
 #[test]
-fn an_unknown_key_is_a_finding_that_says_what_was_meant() {
+fn unknown_key_is_a_finding_with_a_suggestion() {
     for (key, meant) in [
         ("lagwise.dev/evenn", " (did you mean lagwise.dev/even?)"),
         (
@@ -166,7 +166,7 @@ fn an_unknown_key_is_a_finding_that_says_what_was_meant() {
 }
 
 #[test]
-fn a_list_goes_before_a_pattern() {
+fn list_of_topics_overrides_a_pattern() {
     let (annotations, findings) = read(&[
         ("lagwise.dev/topics", "a"),
         ("lagwise.dev/topic-regex", "b.*"),
@@ -177,7 +177,7 @@ fn a_list_goes_before_a_pattern() {
 
 /// Whether the value of an annotation pauses, and the code of the finding about it.
 #[test]
-fn paused_fails_safe() {
+fn unclear_paused_value_stops_writes() {
     for (key, value, is_paused, code) in [
         ("paused", "true", true, None),
         ("paused", " true ", true, None),
