@@ -60,14 +60,14 @@ enum Command {
     Lint(lint::LintArgs),
     /// Explain how the replicas of an HPA are derived, starting from the offsets
     Explain(explain::ExplainArgs),
-    /// Undo what the cap and scale to zero have written to HPAs
+    /// Undo what the cap and scale to zero have written to HPAs and workloads
     Release(release::ReleaseArgs),
     /// Check a configuration file, or print its JSON Schema
     Config(config::ConfigArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  lagwise completions bash > /etc/bash_completion.d/lagwise")]
     Completions {
-        /// The shell
+        /// Shell to print the script for
         shell: clap_complete::Shell,
     },
 }
@@ -75,11 +75,11 @@ enum Command {
 /// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people
+    /// Text for people
     Table,
-    /// For machines
+    /// JSON
     Json,
-    /// For both
+    /// YAML
     Yaml,
 }
 

@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_it_signs_is_due_within_its_time_and_not_at_once() {
+    fn signed_certificate_is_due_after_two_thirds() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let authority = CertificateAuthority::generate(now).unwrap();
         let signed = authority.sign(&["localhost".to_owned()], now).unwrap();
@@ -188,19 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn its_key_is_not_shown() {
+    fn debug_hides_the_key() {
         let authority = CertificateAuthority::generate(SystemTime::now()).unwrap();
         let shown = format!("{authority:?}");
         assert!(shown.contains("BEGIN CERTIFICATE") && !shown.contains("PRIVATE"));
     }
 
     #[test]
-    fn what_is_no_certificate_has_no_validity() {
+    fn garbage_has_no_validity() {
         assert_eq!(validity_of(&[1, 2, 3]), None);
     }
 
     #[test]
-    fn kept_it_signs_on_and_nothing_else_is_taken_for_one() {
+    fn loads_only_its_own_authorities() {
         let now = SystemTime::now();
         let (one, other) = (
             CertificateAuthority::generate(now).unwrap(),

@@ -1,4 +1,4 @@
-//! `lagwise config`: check a configuration file, or print the schema of all of them.
+//! `lagwise config`: checks a configuration file, or prints its JSON Schema.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ enum ConfigCommand {
 
 #[derive(Debug, Args)]
 struct CheckArgs {
-    /// The file; - reads standard input
+    /// File to check, or - for standard input
     file: PathBuf,
     /// Output format
     #[arg(short, long, value_enum, default_value_t = CheckOutput::Text)]
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_result_goes_where_it_belongs() {
+    fn prints_results_to_stdout_and_problems_to_stderr() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lagwise.yaml");
         let path = file.to_str().unwrap();
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_clients_lack_is_a_problem() {
+    fn reports_properties_that_the_client_lacks() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lagwise.yaml");
         let cluster = |more: &str| {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn usage_is_checked() {
+    fn checks_usage() {
         assert!(matches!(parsed(&["schema"]), Ok(ConfigCommand::Schema)));
         assert!(matches!(
             parsed(&["check", "-"]),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn results_are_counted_and_listed() {
+    fn counts_clusters_and_lists_problems() {
         let text = "clusters: [{name: a, properties: {bootstrap.servers: b}}]\n\
                     targets: [{name: t, group: g}, {name: u, group: g}]";
         let result = Config::parse(text, &SystemEnvironment);

@@ -123,7 +123,7 @@ struct Stage {
     start: Instant,
     embedded: EmbeddedCluster,
     reader: SnapshotReader,
-    query: ScaleDecision,
+    query: HpaQuery,
     links: Links,
     producer: Producer,
     work: Arc<ConsumerWork>,
@@ -145,8 +145,8 @@ struct Scaling {
     desired: u32,
 }
 
-/// The HPA's metric query, to evaluate it without a request.
-struct ScaleDecision {
+/// The HPA's metric query, for evaluating it without a request.
+struct HpaQuery {
     selector: Selector,
     place: PartitionPlace,
 }
@@ -210,7 +210,7 @@ impl Stage {
             desired: 1,
         });
         let controller = DemoPart::start(|stopped| control(plan, api, fleet, scaling_in, stopped));
-        let query = ScaleDecision {
+        let query = HpaQuery {
             selector,
             place: PartitionPlace {
                 cluster: CLUSTER.into(),
@@ -273,15 +273,15 @@ impl Stage {
     }
 
     fn read(&self) -> DemoReading {
-        let ScaleDecision { selector, place } = &self.query;
-        let question = MetricQuery {
+        let HpaQuery { selector, place } = &self.query;
+        let query = MetricQuery {
             namespace: NAMESPACE,
             metric: LAG_METRIC,
             selector,
         };
         let partitions = usize::try_from(self.plan.partitions).unwrap_or(usize::MAX);
         let snapshot = self.reader.latest();
-        reading::read(&snapshot, place, &question, &Moment::now(), partitions)
+        reading::read(&snapshot, place, &query, &Moment::now(), partitions)
     }
 
     /// Shuts everything down in bounded time; the rest ends with the process.

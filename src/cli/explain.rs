@@ -1,4 +1,4 @@
-//! `lagwise explain`: how the replicas of an HPA come about, from the offsets on.
+//! `lagwise explain`: derives the replicas of an HPA from the offsets.
 
 mod daemon;
 mod text;
@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 
 use super::kube_args::KubeArgs;
-use super::look::{HpaReading, look, look_at_hpas};
+use super::look::{HpaReading, read_hpas, read_once};
 use super::{Output, print, timeout};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
@@ -31,34 +31,35 @@ use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
     lagwise explain shop/billing --config lagwise.yaml\n  \
     lagwise explain shop/billing --daemon http://localhost:8080 -o json | jq .outcome.next\n  \
     lagwise explain --group orders --topic payments --config lagwise.yaml\n\n\
-    With --config it looks at Kafka itself, once: what only time tells (residual, stuck) it cannot see; \
-    a running daemon can. The HPA and its scale target are read from the cluster that kubectl would use.\n\n\
-    Exit code: 0; 1 if something that was asked for is unknown (the rest is still printed); 2 for wrong usage.")]
+    With --config the command reads Kafka itself, once. It cannot tell what takes time to observe (residual \
+    or stuck lag); a running daemon can. The HPA and its scale target are read from the cluster that kubectl \
+    would use.\n\n\
+    Exit code: 0 if all is known, 1 if some of it is unknown (the rest is still printed), 2 for wrong usage.")]
 pub struct ExplainArgs {
-    /// The HPA
+    /// The HPA to explain
     #[arg(value_name = "NAMESPACE/HPA")]
     hpa: Option<HpaKey>,
-    /// A consumer group instead, whether an HPA asks for it or not
+    /// Explain a consumer group instead, with or without an HPA
     #[arg(short, long, value_name = "GROUP")]
     group: Option<String>,
-    /// Of the group only this topic; may be repeated
+    /// Only this topic of the group; may be repeated
     #[arg(short, long, value_name = "TOPIC", requires = "group")]
     topic: Vec<String>,
-    /// The group's Kafka cluster, where the configuration has several
+    /// Kafka cluster of the group, if the configuration has several
     #[arg(long, value_name = "NAME", requires = "group")]
     cluster: Option<String>,
-    /// The configuration file whose Kafka clusters are looked at
+    /// Configuration file of the daemon, to read its Kafka clusters
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The address of a running daemon's HTTP side, which tells what it knows instead
+    /// URL of a running daemon's admin endpoints, to use its snapshot instead
     #[arg(long, value_name = "URL")]
     daemon: Option<String>,
     #[command(flatten)]
     kube: KubeArgs,
-    /// How the explanation is printed
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// How long Kafka, Kubernetes and the daemon may each take to answer
+    /// Timeout of each of Kafka, Kubernetes and the daemon
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = timeout)]
     timeout: Duration,
 }
@@ -66,11 +67,11 @@ pub struct ExplainArgs {
 /// Runs `lagwise explain`.
 ///
 /// # Errors
-/// A configuration that cannot be used, or nobody who answers.
+/// An invalid configuration, or a cluster or daemon that does not answer.
 pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let explanation = match (&args.config, &args.daemon) {
-        (Some(path), _) => by_look(&args, path).await?,
-        (None, Some(url)) => by_daemon(&args, url).await?,
+        (Some(path), _) => explain_by_reading(&args, path).await?,
+        (None, Some(url)) => explain_by_daemon(&args, url).await?,
         (None, None) => bail!("neither --config nor --daemon"),
     };
     let text = args.output.serialize(&explanation)?;
@@ -84,24 +85,24 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// By a look at Kafka and at the cluster's HPAs.
-async fn by_look(args: &ExplainArgs, path: &Path) -> anyhow::Result<Explanation> {
+/// Reads Kafka and the HPAs of the cluster once.
+async fn explain_by_reading(args: &ExplainArgs, path: &Path) -> anyhow::Result<Explanation> {
     let config = Config::load(path)?;
     let Some(hpa) = &args.hpa else {
         let subject = group(args, &config)?;
         let Subject::Group(interest) = &subject else {
             bail!("neither an HPA nor --group");
         };
-        let asked = vec![interest.clone()];
-        let snapshot = look(&config, Vec::new(), asked, args.timeout).await?;
+        let groups = vec![interest.clone()];
+        let snapshot = read_once(&config, Vec::new(), groups, args.timeout).await?;
         let now = Moment::now();
         let derived = derive(&subject, snapshot.at(&now), snapshot.all_findings());
         return derived.context("nothing to explain");
     };
-    // All of its namespace: another HPA that asks alike has a say in what it is served.
+    // Read all HPAs of the namespace: one with the same selector affects the value.
     let HpaReading {
         client, snapshot, ..
-    } = look_at_hpas(&config, &args.kube, Some(&*hpa.namespace), args.timeout).await?;
+    } = read_hpas(&config, &args.kube, Some(&*hpa.namespace), args.timeout).await?;
     let subject = Subject::Hpa(hpa.clone());
     let now = Moment::now();
     let derived = derive(&subject, snapshot.at(&now), snapshot.all_findings());
@@ -110,8 +111,8 @@ async fn by_look(args: &ExplainArgs, path: &Path) -> anyhow::Result<Explanation>
     with_outcome(derived, &client, hpa, args.timeout).await
 }
 
-/// What a running daemon tells, and the HPA as the cluster has it.
-async fn by_daemon(args: &ExplainArgs, url: &str) -> anyhow::Result<Explanation> {
+/// Takes the derivation from a running daemon, and the HPA from the cluster.
+async fn explain_by_daemon(args: &ExplainArgs, url: &str) -> anyhow::Result<Explanation> {
     let mut query = Vec::new();
     match (&args.hpa, &args.group) {
         (Some(HpaKey { namespace, name }), _) => {
@@ -124,20 +125,20 @@ async fn by_daemon(args: &ExplainArgs, url: &str) -> anyhow::Result<Explanation>
     }
     query.extend(args.cluster.iter().map(|name| ("cluster", name.clone())));
     query.extend(args.topic.iter().map(|topic| ("topic", topic.clone())));
-    let derived = daemon::ask(url, &query, args.timeout).await?;
+    let derived = daemon::fetch(url, &query, args.timeout).await?;
     let Some(hpa) = &args.hpa else {
         return Ok(derived);
     };
-    let looked = match connect(&args.kube.options()).await {
+    let complete = match connect(&args.kube.options()).await {
         Ok(client) => with_outcome(derived.clone(), &client, hpa, args.timeout).await,
         Err(error) => Err(error.into()),
     };
-    Ok(looked.unwrap_or_else(|error| {
+    Ok(complete.unwrap_or_else(|error| {
         let mut err = io::stderr().lock();
-        // Where standard error is closed there is nobody left to tell.
+        // If standard error is closed, nobody is left to inform.
         let _ = writeln!(
             err,
-            "lagwise: what the HPA itself makes of it is not known: {error:#}"
+            "lagwise: cannot read the HPA, so the HPA controller's part is missing: {error:#}"
         );
         derived
     }))
@@ -166,13 +167,13 @@ fn group(args: &ExplainArgs, config: &Config) -> anyhow::Result<Subject> {
             .find(|known| known.as_str() == name)
             .with_context(|| {
                 format!(
-                    "--cluster {name}: no such cluster in the configuration; there are: {}",
+                    "--cluster {name}: not in the configuration; it has: {}",
                     known()
                 )
             })?,
         (None, [only]) => &only.name,
         (None, _) => bail!(
-            "name one of the configuration's clusters with --cluster: {}",
+            "the configuration has several Kafka clusters; choose one with --cluster: {}",
             known()
         ),
     };

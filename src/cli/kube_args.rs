@@ -10,23 +10,21 @@ use crate::k8s::client::ClientOptions;
 /// Arguments that select the Kubernetes cluster.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct KubeArgs {
-    /// The kubeconfig file [default: the configuration's, if there is one, otherwise as for
-    /// kubectl]
+    /// Kubeconfig file [default: that of the configuration, otherwise as in kubectl]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context [default: the configuration's, if there is one, otherwise the
-    /// current one]
+    /// Context of the kubeconfig [default: that of the configuration, otherwise the current one]
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
 }
 
 impl KubeArgs {
-    /// Whether a cluster was named.
+    /// Whether a cluster was given explicitly.
     pub(super) fn are_given(&self) -> bool {
         self.kubeconfig.is_some() || self.context.is_some()
     }
 
-    /// The named cluster, otherwise kubectl's.
+    /// The given cluster, otherwise that of kubectl.
     pub(super) fn options(&self) -> ClientOptions {
         ClientOptions {
             kubeconfig: self.kubeconfig.clone(),
@@ -34,7 +32,7 @@ impl KubeArgs {
         }
     }
 
-    /// The named cluster, otherwise the configured one.
+    /// The given cluster, otherwise the configured one.
     pub(super) fn options_over(&self, configured: &KubernetesConfig) -> ClientOptions {
         let Self {
             kubeconfig,

@@ -62,7 +62,7 @@ pub struct LagArgs {
     /// Read and print again every two seconds, until interrupted
     #[arg(short, long)]
     watch: bool,
-    /// How long Kafka may take to answer
+    /// Timeout of Kafka
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
     timeout: Duration,
 }
@@ -94,7 +94,7 @@ pub async fn run(args: LagArgs) -> anyhow::Result<ExitCode> {
         for settings in &clusters {
             read(settings, &args, &mut found).await?;
         }
-        let exit = show(&args, &found)?;
+        let exit = print_result(&args, &found)?;
         if !args.watch {
             return Ok(exit);
         }
@@ -165,7 +165,7 @@ async fn read(
         match listed.connection {
             Some(fault) => found.unknown.extend([format!("{name}: {}", fault.reason)]),
             None => {
-                let missing = |fault: &String| format!("{name}: some of the groups: {fault}");
+                let missing = |fault: &String| format!("{name}: some groups are missing: {fault}");
                 found.unknown.extend(listed.faults.iter().map(missing));
             }
         }
@@ -257,7 +257,7 @@ fn rows<'a>(args: &LagArgs, found: &'a LagResult) -> Vec<TableRow<'a>> {
     rows
 }
 
-fn show(args: &LagArgs, found: &LagResult) -> anyhow::Result<ExitCode> {
+fn print_result(args: &LagArgs, found: &LagResult) -> anyhow::Result<ExitCode> {
     let rows = rows(args, found);
     let text = match args.output.serialize(&rows)? {
         Some(text) => text,
@@ -274,7 +274,7 @@ fn show(args: &LagArgs, found: &LagResult) -> anyhow::Result<ExitCode> {
     super::print(format!("{clear}{text}").as_bytes())?;
     let mut stderr = io::stderr().lock();
     for unknown in &found.unknown {
-        // Standard error may be closed; the exit code tells it too.
+        // Standard error may be closed; the exit code also reports it.
         let _ = writeln!(stderr, "lagwise: {unknown}");
     }
     let faulty = |row: &TableRow<'_>| {
@@ -297,7 +297,7 @@ mod tests {
     use crate::model::fixtures;
 
     #[test]
-    fn a_named_group_is_told_what_bounds_it() {
+    fn named_group_shows_its_useful_parallelism() {
         let rows = [(0, Ok(Some(3)), Ok(8)), (0, Ok(Some(3)), Ok(8))];
         let read = fixtures::read(Duration::ZERO, "g", "orders", &rows);
         let found = LagResult {
@@ -318,7 +318,7 @@ mod tests {
         let rows = super::rows(&LagArgs::from_arg_matches(&args).unwrap(), &found);
         assert_eq!(
             bounds(&rows),
-            "group g: at most 2 members have work: the topic's partitions\n"
+            "group g: at most 2 members can have work: the topic's partitions\n"
         );
         let shown = serde_json::to_value(&rows[0]).unwrap();
         let expected = serde_json::json!({"limit": {"bounded": 2}, "rule": "one_topic"});
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn no_timeout_is_too_long_for_the_clock() {
+    fn timeout_is_capped_at_an_hour() {
         assert_eq!(
             crate::cli::timeout("500000000000y"),
             Ok(Duration::from_secs(3600))
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn every_group_means_those_with_commits_on_the_topic() {
+    fn topic_filter_keeps_groups_with_commits_on_it() {
         let mut history = ClusterHistory::default();
         for (group, committed) in [("reads", Some(3)), ("other", None)] {
             let rows = [(0, Ok(committed), Ok(8))];

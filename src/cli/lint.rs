@@ -13,21 +13,21 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use self::report::{FindingReport, render_codes, render_findings};
 use super::kube_args::KubeArgs;
-use super::look::{HpaReading, look_at_hpas};
+use super::look::{HpaReading, read_hpas};
 use super::{Output, print};
 use crate::config::Config;
 use crate::k8s::workload::fetch;
 use crate::model::diagnostics::workload_findings::find_in_workload;
 use crate::model::evaluation::{HpaMetric, hpa_ceilings};
 use crate::model::findings::{Finding, Severity};
-use crate::model::hpa::facts::{HpaFacts, is_ours};
+use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Origin;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{GroupId, Moment};
 
-/// The exit code where something could not be read.
+/// Exit code if something could not be read.
 const UNREAD: u8 = 2;
 
 /// The arguments of `lagwise lint`.
@@ -38,30 +38,30 @@ const UNREAD: u8 = 2;
     lagwise lint --config lagwise.yaml --namespace shop -o json | jq '.[].code'\n  \
     lagwise lint -f manifests/ --fail-on warning\n  \
     helm template . | lagwise lint -f -\n\n\
-    On the cluster it reads HPAs, the Deployments and StatefulSets that they scale and their pods, as far as \
-    you may, and looks at Kafka once. With -f it judges files alone, by what they say; other kinds in them are \
-    passed over.\n\n\
-    Exit code: 0; 1 if there is a finding as bad as --fail-on says; 2 for wrong usage, or if something could \
-    not be read.")]
+    With --config the command reads Kafka once, and from Kubernetes the HPAs, their Deployments and \
+    StatefulSets, and the pods of these, as far as you have the rights. With -f it reads only the files; \
+    objects of other kinds in them are ignored.\n\n\
+    Exit code: 0 without findings of the severity of --fail-on or above, 1 with some, 2 for wrong usage or if \
+    something could not be read.")]
 pub struct LintArgs {
-    /// The daemon's configuration file: its clusters, its targets, its Kubernetes cluster
+    /// Configuration file of the daemon, to read its Kafka clusters, targets and Kubernetes cluster
     #[arg(long, value_name = "FILE", conflicts_with = "codes")]
     config: Option<PathBuf>,
-    /// Manifests instead of the cluster: a file, a folder, or - for standard input; may be repeated
+    /// Check manifests instead of a cluster: a file, a folder, or - for standard input; may be repeated
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["codes", "kubeconfig", "context"])]
     file: Vec<PathBuf>,
-    /// Only this namespace; with --file, that of what names none
+    /// Only this namespace; with --file, the namespace of manifests that set none
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
     #[command(flatten)]
     kube: KubeArgs,
-    /// How the findings are printed
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// From which severity on the exit code is 1
+    /// Lowest severity that makes the exit code 1
     #[arg(long, value_enum, default_value_t = FailOn::Error)]
     fail_on: FailOn,
-    /// How long Kafka and Kubernetes may take to answer
+    /// Timeout of each of Kafka and Kubernetes
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
     timeout: Duration,
     /// Print the table of codes
@@ -150,22 +150,22 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
         client,
         hpas,
         snapshot,
-    } = look_at_hpas(&config, &args.kube, namespace, args.timeout).await?;
+    } = read_hpas(&config, &args.kube, namespace, args.timeout).await?;
     let now = Moment::now();
     let metrics = snapshot.at(&now).hpa_metrics();
-    let ours: Vec<&HpaFacts> = hpas
+    let served: Vec<&HpaFacts> = hpas
         .facts
         .iter()
         .map(|hpa| &**hpa)
-        .filter(|hpa| is_ours(hpa))
+        .filter(|hpa| has_lagwise_metric(hpa))
         .collect();
-    let (workloads, unread) = fetch(&client, &ours, args.timeout).await;
+    let (workloads, unread) = fetch(&client, &served, args.timeout).await;
     let mut found = LintResult {
         findings: snapshot.all_findings().cloned().collect(),
         unread,
     };
     let ceilings = hpa_ceilings(&metrics);
-    for hpa in ours {
+    for hpa in served {
         let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();
         let groups = described_groups(hpa, &snapshot);
         for workload in &workloads {
@@ -178,25 +178,25 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
     Ok(found)
 }
 
-/// The groups that an HPA scales on and whose coordinators have described them.
+/// The groups that an HPA scales on, as far as their coordinators have described them.
 fn described_groups<'a>(
     hpa: &HpaFacts,
     snapshot: &'a LagSnapshot,
 ) -> Vec<(&'a GroupId, &'a GroupDescription)> {
     let origin = Origin::Hpa(hpa.key());
     let targets = snapshot.targets.all.iter().filter(|t| t.origin == origin);
-    let wanted: BTreeSet<_> = targets
+    let groups: BTreeSet<_> = targets
         .map(|target| (&target.interest.cluster, &target.interest.group))
         .collect();
-    let known = wanted.into_iter().filter_map(|(cluster, group)| {
+    let described = groups.into_iter().filter_map(|(cluster, group)| {
         let read = snapshot.clusters.get(cluster)?;
         let (id, read) = read.groups.get_key_value(group)?;
         Some((id, read.description.as_deref()?))
     });
-    known.collect()
+    described.collect()
 }
 
-/// What Kafka did not answer, as messages.
+/// Messages about what Kafka did not answer.
 fn unread_data(snapshot: &LagSnapshot, metrics: &[HpaMetric<'_>]) -> BTreeSet<String> {
     let clusters = snapshot.clusters.iter();
     let silent = clusters.filter_map(|(name, cluster)| {

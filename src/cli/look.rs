@@ -1,8 +1,8 @@
-//! Reads Kafka once like the daemon, for commands that need no daemon: the same poller with the
-//! same plan, until everything requested is known or fails.
+//! Reads Kafka once, for commands that need no daemon: the daemon's poller with the same plan, until
+//! everything requested is known or fails.
 //!
-//! A single reading has no history: it cannot see what takes time to observe (residual or stuck
-//! lag, forgotten groups).
+//! One reading has no history, so it cannot see what takes time to observe: residual or stuck lag,
+//! forgotten groups.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,19 +25,18 @@ use crate::model::units::newtypes::Moment;
 use crate::poller::{Inputs, Poller};
 use crate::snapshot_channel;
 
-/// HPAs of a cluster, and the reading of what they need.
+/// HPAs of a cluster, and a snapshot with the lag that they need.
 pub(super) struct HpaReading {
     pub(super) client: Client,
     pub(super) hpas: HpaList,
-    /// What there was to see.
     pub(super) snapshot: Arc<LagSnapshot>,
 }
 
-/// Reads what all HPAs of a namespace need, or those of the configured namespaces.
+/// Lists the HPAs of a namespace, or of the configured namespaces, and reads the lag that they need.
 ///
 /// # Errors
 /// HPAs that cannot be listed, or settings that a Kafka client does not support.
-pub(super) async fn look_at_hpas(
+pub(super) async fn read_hpas(
     config: &Config,
     kube: &KubeArgs,
     namespace: Option<&str>,
@@ -54,7 +53,7 @@ pub(super) async fn look_at_hpas(
         Some(namespace) => format!("cannot list the HPAs of namespace {namespace}"),
         None => "cannot list the HPAs".to_owned(),
     })?;
-    let snapshot = look(config, hpas.facts.clone(), Vec::new(), within).await?;
+    let snapshot = read_once(config, hpas.facts.clone(), Vec::new(), within).await?;
     Ok(HpaReading {
         client,
         hpas,
@@ -62,22 +61,22 @@ pub(super) async fn look_at_hpas(
     })
 }
 
-/// Reads everything that the HPAs, the configured targets and the given keys need. What did not
-/// answer `within` that time is unknown in the snapshot.
+/// Reads the lag that the HPAs, the configured targets and `groups` need. What does not answer `within`
+/// that time is unknown in the snapshot.
 ///
 /// # Errors
 /// Settings that a Kafka client does not support.
-pub(super) async fn look(
+pub(super) async fn read_once(
     config: &Config,
     hpas: Vec<Arc<HpaFacts>>,
-    asked: Vec<WatchKey>,
+    groups: Vec<WatchKey>,
     within: Duration,
 ) -> anyhow::Result<Arc<LagSnapshot>> {
     let rules = answers::rules(config);
     let sources = clusters::sources(config)?;
     let (publisher, mut reader) = snapshot_channel::channel(LagSnapshot::default());
-    let (interests, interests_in) = mpsc::channel(asked.len().max(1));
-    for interest in &asked {
+    let (interests, interests_in) = mpsc::channel(groups.len().max(1));
+    for interest in &groups {
         // The channel has room for all of them.
         let _ = interests.try_send(interest.clone());
     }
@@ -88,21 +87,21 @@ pub(super) async fn look(
     let inputs = Inputs {
         hpas: watch::channel(Some(hpas.clone())).1,
         interests: interests_in,
-        // Nothing is asked a second time.
+        // Queries are reported for later sweeps only.
         queries: mpsc::channel(1).1,
     };
     let polling = tokio::spawn(poller.run(inputs));
     let deadline = Instant::now() + within;
-    while !is_whole(&reader.latest(), &asked) {
+    while !is_complete(&reader.latest(), &groups) {
         match timeout_at(deadline, reader.changed()).await {
             Ok(true) => {}
             Ok(false) => {
                 return Err(anyhow::Error::from(
                     polling
                         .await
-                        .context("the look panicked")?
+                        .context("reading Kafka panicked")?
                         .err()
-                        .context("the look ended")?,
+                        .context("reading Kafka ended early")?,
                 ));
             }
             Err(_) => break,
@@ -110,31 +109,31 @@ pub(super) async fn look(
     }
     polling.abort();
     let mut snapshot = LagSnapshot::clone(&reader.latest());
-    // Recompute the findings: the poller's belong to a sweep that may have known less, and wait
-    // until a problem lasts.
+    // Recompute the findings: those of the poller come from a sweep that may have known less, and
+    // include a group without members only after some time.
     let now = Moment::now();
     let evaluations = snapshot.at(&now);
-    let looking = FindingOptions {
+    let options = FindingOptions {
         cap: evaluations.policy().cap,
         members_within: Duration::ZERO,
     };
     let metrics = evaluations.hpa_metrics();
-    let found = findings(&snapshot.evaluations, &metrics, &hpas, looking);
+    let found = findings(&snapshot.evaluations, &metrics, &hpas, options);
     snapshot.findings = Arc::new(found);
     Ok(Arc::new(snapshot))
 }
 
-/// Whether everything was read. What Kafka denies counts as read.
-fn is_whole(snapshot: &LagSnapshot, asked: &[WatchKey]) -> bool {
+/// Whether everything was read. A group or topic that Kafka refuses counts as read.
+fn is_complete(snapshot: &LagSnapshot, groups: &[WatchKey]) -> bool {
     let is_read = |interest: &WatchKey| {
         let cluster = snapshot.clusters.get(&interest.cluster);
         cluster.is_some_and(|cluster| cluster.groups.contains_key(&interest.group))
     };
     let now = Moment::now();
     let metrics = snapshot.at(&now).hpa_metrics();
-    let is_open =
+    let is_unread =
         |outcome: &Result<_, NoValueReason>| matches!(outcome, Err(NoValueReason::NotYetRead(_)));
     snapshot.is_swept()
-        && asked.iter().all(is_read)
-        && !metrics.iter().any(|metric| is_open(&metric.outcome))
+        && groups.iter().all(is_read)
+        && !metrics.iter().any(|metric| is_unread(&metric.outcome))
 }

@@ -24,10 +24,10 @@ use crate::model::units::hpa_key::HpaKey;
     lagwise.dev/cap: advise or stop the daemon first.\n\n\
     Exit code: 0 on success, 1 if some HPA could not be released, 2 for wrong usage.")]
 pub struct ReleaseArgs {
-    /// Every HPA that lagwise has changed
+    /// Release every HPA that lagwise has changed
     #[arg(long)]
     all: bool,
-    /// These HPAs
+    /// The HPAs to release
     #[arg(value_name = "NAMESPACE/HPA")]
     hpa: Vec<HpaKey>,
     /// Only print what would be done
@@ -64,14 +64,18 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    let printed = show(&released, args.output, args.dry_run)?;
+    let printed = print_released(&released, args.output, args.dry_run)?;
     Ok(if failed { ExitCode::FAILURE } else { printed })
 }
 
-fn show(released: &[Released], output: Output, dry_run: bool) -> anyhow::Result<ExitCode> {
+fn print_released(
+    released: &[Released],
+    output: Output,
+    dry_run: bool,
+) -> anyhow::Result<ExitCode> {
     let text = match output.serialize(&released)? {
         Some(text) => text,
-        None if released.is_empty() => "no HPA carries changes of lagwise\n".into(),
+        None if released.is_empty() => "lagwise has changed no HPA\n".into(),
         None => table(released, dry_run),
     };
     print(text.as_bytes())
@@ -124,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed() {
+    fn prints_a_table() {
         let one = |name: &str, woken, asks_again| Released {
             namespace: "shop".into(),
             name: name.into(),

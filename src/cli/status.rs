@@ -1,4 +1,4 @@
-//! `lagwise status`: where each HPA stands, in a line.
+//! `lagwise status`: the state of each HPA in one line.
 
 mod lines;
 
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use self::lines::table;
 use super::kube_args::KubeArgs;
-use super::look::look_at_hpas;
+use super::look::read_hpas;
 use super::{Output, print};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
@@ -23,11 +23,11 @@ use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 
-/// How often `--watch` looks.
-const EVERY: Duration = Duration::from_secs(2);
+/// Interval of `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// An answer of a daemon has at most so many bytes.
-const BODY_MAX: usize = 64 * 1024 * 1024;
+/// Maximum size of a daemon's response.
+const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The arguments of `lagwise status`.
 #[derive(Debug, Args)]
@@ -36,16 +36,17 @@ const BODY_MAX: usize = 64 * 1024 * 1024;
     lagwise status --config lagwise.yaml\n  \
     kubectl -n lagwise port-forward svc/lagwise 8080 & lagwise status --daemon http://localhost:8080 --watch\n  \
     lagwise status --config lagwise.yaml -n shop -o json | jq '.[] | select(.lag == null)'\n\n\
-    With --config it looks at Kafka once itself, and cannot see what only time tells (TIME, a residual, what is \
-    stuck); with --daemon it asks the one that leads. REPLICAS is what the HPA last saw, where the Kubernetes \
-    cluster can be reached. CAP is followed by * while maxReplicas is seen to hold the ceiling.\n\n\
-    Exit code: 0; 1 if the lag of an HPA is unknown (the rest is still printed), or nothing can be told; 2 for \
-    wrong usage.")]
+    With --config the command reads Kafka itself, once. It cannot tell what takes time to observe (TIME, \
+    residual or stuck lag). With --daemon it asks a running daemon, which must be the leader. REPLICAS comes \
+    from the HPA's status, if the Kubernetes cluster can be reached. CAP is followed by * while maxReplicas is \
+    at most the ceiling.\n\n\
+    Exit code: 0 if all is known, 1 if the lag of an HPA is unknown (the rest is still printed) or nothing \
+    could be read, 2 for wrong usage.")]
 pub struct StatusArgs {
-    /// The daemon's configuration file: its clusters, its targets, its Kubernetes cluster
+    /// Configuration file of the daemon, to read its Kafka clusters, targets and Kubernetes cluster
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A running daemon's HTTP side
+    /// URL of a running daemon's admin endpoints, to use its snapshot instead
     #[arg(long, value_name = "URL")]
     daemon: Option<String>,
     /// Only this namespace
@@ -54,12 +55,12 @@ pub struct StatusArgs {
     /// Read and print again every two seconds, until interrupted
     #[arg(short, long)]
     watch: bool,
-    /// How the lines are printed
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     #[command(flatten)]
     kube: KubeArgs,
-    /// How long Kafka, Kubernetes and the daemon may take to answer
+    /// Timeout of each of Kafka, Kubernetes and the daemon
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
     timeout: Duration,
 }
@@ -67,31 +68,31 @@ pub struct StatusArgs {
 /// Runs `lagwise status`.
 ///
 /// # Errors
-/// A configuration that cannot be used, HPAs that cannot be listed, a daemon that does not tell.
+/// An invalid configuration, HPAs that cannot be listed, or a daemon that does not answer.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     loop {
         let mut hpas = match (&args.config, &args.daemon) {
             (Some(config), _) => read_clusters(&args, config).await?,
-            (None, Some(url)) => ask_daemon(&args, url).await?,
+            (None, Some(url)) => query_daemon(&args, url).await?,
             (None, None) => bail!("give --config or --daemon"),
         };
         hpas.retain(|hpa| args.namespace.as_ref().is_none_or(|n| *n == hpa.namespace));
-        let exit = show(&args, &hpas)?;
+        let exit = print_statuses(&args, &hpas)?;
         if !args.watch {
             return Ok(exit);
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(WATCH_INTERVAL).await;
     }
 }
 
 async fn read_clusters(args: &StatusArgs, config: &Path) -> anyhow::Result<Vec<HpaStatus>> {
     let config = Config::load(config)?;
     let namespace = args.namespace.as_deref();
-    let seen = look_at_hpas(&config, &args.kube, namespace, args.timeout).await?;
-    let snapshot = seen.snapshot;
+    let reading = read_hpas(&config, &args.kube, namespace, args.timeout).await?;
+    let snapshot = reading.snapshot;
     let now = Moment::now();
     let mut hpas = statuses(snapshot.at(&now), snapshot.all_findings());
-    add_replicas(&mut hpas, &seen.hpas.replicas);
+    add_replicas(&mut hpas, &reading.hpas.replicas);
     Ok(hpas)
 }
 
@@ -104,25 +105,31 @@ fn add_replicas(hpas: &mut [HpaStatus], known: &ReplicaCounts) {
     }
 }
 
-/// What a daemon answers.
+/// The response of a daemon.
 #[derive(Debug, Deserialize)]
 struct StatusRows {
     hpas: Vec<HpaStatus>,
 }
 
-async fn ask_daemon(args: &StatusArgs, url: &str) -> anyhow::Result<Vec<HpaStatus>> {
+async fn query_daemon(args: &StatusArgs, url: &str) -> anyhow::Result<Vec<HpaStatus>> {
     let url = format!("{}/status", url.trim_end_matches('/'));
     let body = get(&url, args.timeout)
         .await
-        .with_context(|| format!("cannot ask {url}"))?;
-    let overview: StatusRows = serde_json::from_slice(&body)
-        .with_context(|| format!("{url} is no daemon of this version: give its HTTP side's URL"))?;
-    let mut hpas = overview.hpas;
+        .with_context(|| format!("cannot get {url}"))?;
+    let rows: StatusRows = serde_json::from_slice(&body).with_context(|| {
+        format!(
+            "cannot parse the response of {url}; check that it is the URL of lagwise's admin endpoints, and that the daemon has the version of this command"
+        )
+    })?;
+    let mut hpas = rows.hpas;
     match replicas(args).await {
         Ok(known) => add_replicas(&mut hpas, &known),
-        // Whoever names a cluster wants to hear why it does not answer; nobody else needs one.
+        // The replicas are optional, so an error matters only if a cluster was given explicitly.
         Err(error) if args.kube.are_given() => {
-            let _ = writeln!(io::stderr().lock(), "lagwise: replicas: {error:#}");
+            let _ = writeln!(
+                io::stderr().lock(),
+                "lagwise: cannot read replicas: {error:#}"
+            );
         }
         Err(_) => {}
     }
@@ -138,8 +145,8 @@ async fn get(url: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await? {
         body.extend_from_slice(&chunk);
-        if body.len() > BODY_MAX {
-            bail!("its answer is longer than {BODY_MAX} bytes");
+        if body.len() > RESPONSE_BYTES_MAX {
+            bail!("the response is longer than {RESPONSE_BYTES_MAX} bytes");
         }
     }
     if !answer.status().is_success() {
@@ -149,7 +156,7 @@ async fn get(url: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// The replicas that the cluster's HPAs have seen.
+/// The current replicas in the status of the cluster's HPAs.
 async fn replicas(args: &StatusArgs) -> anyhow::Result<ReplicaCounts> {
     let client: Client = connect(&args.kube.options()).await?;
     let namespaces = args.namespace.as_slice();
@@ -157,7 +164,7 @@ async fn replicas(args: &StatusArgs) -> anyhow::Result<ReplicaCounts> {
     Ok(listed.replicas)
 }
 
-fn show(args: &StatusArgs, hpas: &[HpaStatus]) -> anyhow::Result<ExitCode> {
+fn print_statuses(args: &StatusArgs, hpas: &[HpaStatus]) -> anyhow::Result<ExitCode> {
     let text = match args.output.serialize(&hpas)? {
         Some(text) => text,
         None => table(hpas),

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn others_reach_the_pod_else_the_listener() {
+    fn advertises_the_pod_address_or_the_listener() {
         for (listens, pod, expected) in [
             ("0.0.0.0:6443", Some("10.1.2.3"), "10.1.2.3:6443"),
             ("[::]:6443", Some("fd00::7"), "[fd00::7]:6443"),

@@ -159,8 +159,8 @@ mod tests {
             .map(|w| (&*w.namespace, &*w.kind, w.replicas_owner.is_some()));
         let expected = [("shop", "Deployment", true), ("shop", "StatefulSet", false)];
         assert_eq!(owners.collect::<Vec<_>>(), expected);
-        assert!(manifests.workloads[0].is_of(&manifests.hpas[0]));
-        assert!(!manifests.workloads[0].is_of(&manifests.hpas[1]));
+        assert!(manifests.workloads[0].is_target_of(&manifests.hpas[0]));
+        assert!(!manifests.workloads[0].is_target_of(&manifests.hpas[1]));
     }
 
     #[test]

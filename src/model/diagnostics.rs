@@ -1,4 +1,4 @@
-//! What people are told: findings, incidents, events, explanations, status.
+//! Output for people: findings, incidents, Kubernetes events, explanations and status.
 
 pub mod current_findings;
 pub mod event_throttle;

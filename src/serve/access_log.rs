@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_says_how_many_it_leaves_out() {
+    fn sample_counts_omitted_lines() {
         let sampler = AccessLogSampler::new(AccessLog::Sampled);
         let now = Instant::now() + Duration::from_secs(1);
         let lines = (0..1000).filter(|_| sampler.sample(200, now).is_some());
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn all_or_none() {
+    fn logs_all_or_none() {
         let now = Instant::now();
         let (all, off) = (
             AccessLogSampler::new(AccessLog::All),

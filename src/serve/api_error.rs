@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_failure_is_a_status_object() {
+    async fn failure_is_a_kubernetes_status() {
         let response = ApiFailure::not_found("no such thing").into_response();
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_become_codes() {
+    fn no_value_reasons_map_to_status_codes() {
         let text = String::new;
         for (refusal, code) in [
             (NoValueReason::UnknownMetric { metric: text() }, 404),

@@ -75,7 +75,7 @@ pub enum Unauthenticated {
 
 impl Unauthenticated {
     /// Whether the same request may succeed later (503 instead of 401).
-    pub(super) fn is_passing(self) -> bool {
+    pub(super) fn is_temporary(self) -> bool {
         matches!(
             self,
             Self::TrustUnknown | Self::TrustUnreadable | Self::Unreviewed(_)
@@ -267,7 +267,7 @@ pub(super) mod testing {
         allowed: HashSet<(String, &'static str, String)>,
         fails: Option<ReviewError>,
         slow: Duration,
-        asked: usize,
+        calls: usize,
     }
 
     #[derive(Debug, Default)]
@@ -295,15 +295,15 @@ pub(super) mod testing {
         }
 
         pub(in crate::serve) fn call_count(&self) -> usize {
-            self.0.lock().unwrap().asked
+            self.0.lock().unwrap().calls
         }
 
-        fn ask<V: Send + 'static>(
+        fn review<V: Send + 'static>(
             &self,
             answer: impl FnOnce(&FakeState) -> V,
         ) -> BoxFuture<'static, Result<V, ReviewError>> {
             let mut state = self.0.lock().unwrap();
-            state.asked += 1;
+            state.calls += 1;
             let (slow, answer) = (
                 state.slow,
                 state.fails.map_or_else(|| Ok(answer(&state)), Err),
@@ -320,7 +320,7 @@ pub(super) mod testing {
             &self,
             token: String,
         ) -> BoxFuture<'static, Result<Option<Caller>, ReviewError>> {
-            self.ask(|state| {
+            self.review(|state| {
                 let user = state.tokens.get(&token)?.clone();
                 Some(Caller {
                     user,
@@ -330,7 +330,7 @@ pub(super) mod testing {
         }
 
         fn self_subject(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
-            self.ask(|_| OWN_NAME.to_owned())
+            self.review(|_| OWN_NAME.to_owned())
         }
 
         fn authorize(
@@ -338,7 +338,7 @@ pub(super) mod testing {
             caller: Caller,
             action: Action,
         ) -> BoxFuture<'static, Result<bool, ReviewError>> {
-            self.ask(|state| {
+            self.review(|state| {
                 let object = match action.object {
                     Object::Path(path) => path,
                     Object::Resource {

@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded_together_and_for_each() {
+    fn limits_connections_in_total_and_per_address() {
         let mut open = OpenConnections::default();
         let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
         let admitted = (0..2000).filter(|_| open.admit(address(1)).is_ok()).count();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_read_is_cut() {
+    async fn closes_connection_of_peer_that_does_not_read() {
         let connections = ConnectionLimiter::new("test", Duration::from_secs(30));
         let (client, server) = pair().await;
         let mut connection = connections.admit(server).unwrap();

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_form_that_is_known_wins() {
+    fn prefers_the_first_supported_format() {
         for (text, expected) in [
             (V2.to_owned(), Some("v2")),
             (format!("{V2}, {BETA}, application/json"), Some("v2")),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_it_gets_304() {
+    fn matching_etag_returns_304() {
         let mut headers = accept(V2);
         let first = group_list(&headers);
         assert_eq!(first.status(), StatusCode::OK);

@@ -1,11 +1,11 @@
-//! The paths of the two listeners, as the admin router and the documentation have them.
+//! The paths of the two listeners, for the admin router and the documentation.
 
-/// A path and what it answers.
+/// A path and its response.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint {
-    /// The path; capitals and the query stand for what the caller fills in.
+    /// The path; words in capitals are placeholders.
     pub path: &'static str,
-    /// What it answers.
+    /// The response, for the documentation.
     pub answer: &'static str,
 }
 
@@ -19,8 +19,8 @@ pub(super) const LIVEZ: Endpoint = Endpoint {
 };
 pub(super) const READYZ: Endpoint = Endpoint {
     path: "/readyz",
-    answer: "200 once requests may be sent: after the first sweep, but at the latest 10 seconds after \
-             the start, until the process is told to end. It never depends on Kafka.",
+    answer: "200 while the process accepts requests: from the first sweep, or from 10 seconds after \
+             the start if that is earlier, until it shuts down. It never depends on Kafka.",
 };
 pub(super) const STATUS: Endpoint = Endpoint {
     path: "/status",
@@ -29,9 +29,9 @@ pub(super) const STATUS: Endpoint = Endpoint {
 pub(super) const EXPLAIN: Endpoint = Endpoint {
     path: "/explain",
     answer: "The derivation of a replica count as JSON, for `lagwise explain --daemon`. Ask with \
-             `?namespace=NAMESPACE&hpa=NAME` for an HPA, or with `?group=GROUP` for a consumer group, \
-             with `&cluster=NAME` if there are several and `&topic=TOPIC` as often as needed. A \
-             follower answers 503.",
+             `?namespace=NAMESPACE&hpa=NAME` for an HPA, or with `?group=GROUP` for a consumer group. \
+             For a group, add `&cluster=NAME` if there are several Kafka clusters; `&topic=TOPIC` \
+             limits the topics and may be repeated. A follower answers 503.",
 };
 
 /// The admin listener, `server.http.listen`.
@@ -53,7 +53,7 @@ pub const EXTERNAL_METRICS: &[Endpoint] = &[
     },
     Endpoint {
         path: "/apis",
-        answer: "Discovery: all groups, also in the aggregated form.",
+        answer: "Discovery: all groups, as a list or as an aggregated discovery document.",
     },
     Endpoint {
         path: "/version",
@@ -61,7 +61,7 @@ pub const EXTERNAL_METRICS: &[Endpoint] = &[
     },
     Endpoint {
         path: "/livez",
-        answer: "As on the admin listener, without a login.",
+        answer: "As on the admin listener, without authentication.",
     },
     Endpoint {
         path: "/healthz",
@@ -69,7 +69,7 @@ pub const EXTERNAL_METRICS: &[Endpoint] = &[
     },
     Endpoint {
         path: "/readyz",
-        answer: "As on the admin listener, without a login.",
+        answer: "As on the admin listener, without authentication.",
     },
     Endpoint {
         path: "/openapi/v2",

@@ -1,4 +1,4 @@
-//! `/explain`: how the numbers of one HPA or group came about, as JSON for `lagwise explain`.
+//! `/explain`: the derivation of a replica count as JSON, for `lagwise explain --daemon`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::model::targets::{Targets, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
-/// The most partitions in one answer; of larger topics those with the most lag are kept.
+/// Maximum partitions in one response; of larger topics those with the most lag are kept.
 const PARTITIONS_MAX: usize = 5_000;
 
 /// Explains `namespace` and `hpa`, or `group` with optional `cluster` and `topic`.
@@ -30,26 +30,26 @@ pub(super) async fn answer(
         .leadership
         .current_term(snapshot.term, Instant::now());
     if leads.is_none() {
-        return refuse(
+        return failure(
             StatusCode::SERVICE_UNAVAILABLE,
-            "this daemon does not lead, so it does not read Kafka: ask the one that does",
+            "this daemon does not lead, so it does not read Kafka; ask the holder of the Lease",
         );
     }
     let subject = match subject(query.as_deref().unwrap_or_default(), &snapshot.targets) {
         Ok(subject) => subject,
-        Err(problem) => return refuse(StatusCode::BAD_REQUEST, problem),
+        Err(problem) => return failure(StatusCode::BAD_REQUEST, problem),
     };
     let now = Moment::now();
     match derive(&subject, snapshot.at(&now), snapshot.all_findings()) {
         Some(explanation) => as_json(StatusCode::OK, &explanation.bounded(PARTITIONS_MAX)),
-        None => refuse(
+        None => failure(
             StatusCode::NOT_FOUND,
-            "no such HPA asks for a metric of lagwise",
+            "there is no such HPA, or it uses no metric of lagwise",
         ),
     }
 }
 
-fn refuse(code: StatusCode, problem: &str) -> Response {
+fn failure(code: StatusCode, problem: &str) -> Response {
     as_json(code, &json!({"error": problem}))
 }
 
@@ -63,24 +63,26 @@ fn as_json(code: StatusCode, value: &impl Serialize) -> Response {
 
 /// Parses the query string.
 fn subject(query: &str, targets: &Targets) -> Result<Subject, &'static str> {
-    let of = |key: &str| {
+    let value_of = |key: &str| {
         let mut pairs = parse(query.as_bytes());
         let value = pairs.find(|(k, _)| k == key).map(|(_, value)| value);
         value.filter(|value| !value.is_empty())
     };
-    match (of("namespace"), of("hpa"), of("group")) {
+    match (value_of("namespace"), value_of("hpa"), value_of("group")) {
         (Some(namespace), Some(name), None) => Ok(Subject::Hpa(HpaKey::new(&*namespace, &*name))),
         (None, None, Some(group)) => {
-            let cluster = match (of("cluster"), targets.clusters.as_slice()) {
+            let cluster = match (value_of("cluster"), targets.clusters.as_slice()) {
                 (Some(name), known) => {
                     let name = ClusterName::from(&*name);
                     if !known.contains(&name) {
-                        return Err("no such cluster is configured");
+                        return Err("the Kafka cluster is not configured");
                     }
                     name
                 }
                 (None, [only]) => only.clone(),
-                (None, _) => return Err("not exactly one cluster is configured: add cluster="),
+                (None, _) => {
+                    return Err("several Kafka clusters are configured; add &cluster=NAME");
+                }
             };
             let topics: BTreeSet<_> = parse(query.as_bytes())
                 .filter(|(key, _)| key == "topic")
@@ -92,7 +94,7 @@ fn subject(query: &str, targets: &Targets) -> Result<Subject, &'static str> {
                 topics,
             }))
         }
-        _ => Err("ask with ?namespace=NAMESPACE&hpa=NAME, or ?group=GROUP"),
+        _ => Err("use ?namespace=NAMESPACE&hpa=NAME for an HPA, or ?group=GROUP for a group"),
     }
 }
 
@@ -118,7 +120,7 @@ mod tests {
     use crate::snapshot_channel;
 
     #[test]
-    fn what_a_query_is_about() {
+    fn parses_the_query() {
         let targets = |clusters: &[&str]| Targets {
             clusters: clusters
                 .iter()
@@ -140,19 +142,23 @@ mod tests {
         let both = subject("group=a%26b+c&topic=x&topic=y&cluster=main", &one);
         assert_eq!(both, Ok(group(&["x", "y"])));
         for (query, clusters, problem) in [
-            ("", &["main"][..], "ask with"),
-            ("hpa=orders", &["main"], "ask with"),
-            ("namespace=shop&hpa=", &["main"], "ask with"),
-            ("namespace=shop&hpa=orders&group=g", &["main"], "ask with"),
-            ("group=g&cluster=other", &["main"], "no such cluster"),
-            ("group=g", &["main", "other"], "not exactly one"),
+            ("", &["main"][..], "use ?namespace"),
+            ("hpa=orders", &["main"], "use ?namespace"),
+            ("namespace=shop&hpa=", &["main"], "use ?namespace"),
+            (
+                "namespace=shop&hpa=orders&group=g",
+                &["main"],
+                "use ?namespace",
+            ),
+            ("group=g&cluster=other", &["main"], "the Kafka cluster"),
+            ("group=g", &["main", "other"], "several Kafka clusters"),
         ] {
             let found = subject(query, &targets(clusters)).unwrap_err();
             assert!(found.starts_with(problem), "{query}: {found}");
         }
     }
 
-    /// A GET of the HTTP side: its code and its text.
+    /// Status code and body of a GET of `/explain`.
     async fn get(leadership: Leadership, query: &str) -> (StatusCode, String) {
         let targets = Targets {
             clusters: vec!["main".into()],
@@ -185,20 +191,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_leader_tells_and_a_follower_says_that_it_cannot() {
+    async fn leader_answers_and_follower_returns_503() {
         let leads = Leadership::alone;
         let follows = Leadership::new(watch::channel(None).1);
         let (code, text) = get(leads(), "?group=partial&topic=refunds").await;
         assert_eq!(code, StatusCode::OK, "{text}");
-        let told: Explanation = serde_json::from_str(&text).unwrap();
-        assert_eq!(told.of, "group partial on cluster main");
+        let explanation: Explanation = serde_json::from_str(&text).unwrap();
+        assert_eq!(explanation.of, "group partial on cluster main");
         for (leadership, query, code, problem) in [
-            (leads(), "", StatusCode::BAD_REQUEST, "ask with"),
+            (leads(), "", StatusCode::BAD_REQUEST, "use ?namespace"),
             (
                 leads(),
                 "?namespace=a&hpa=b",
                 StatusCode::NOT_FOUND,
-                "no such HPA",
+                "there is no such HPA",
             ),
             (
                 follows,

@@ -1,7 +1,7 @@
 //! The external metrics API, for the HPA controller and the API aggregator.
 //!
-//! Every answer comes from the evaluations of the latest snapshot. Only a request for a group that was never
-//! read waits, for a first read, and only briefly: the HPA controller has five workers.
+//! Every response comes from the evaluations of the latest snapshot. Only a request for a group that was never
+//! read waits for a first read, and only briefly, because the HPA controller has just five workers.
 
 mod leader_routing;
 
@@ -40,34 +40,31 @@ use crate::model::units::newtypes::Moment;
 use crate::snapshot_channel::SnapshotReader;
 use crate::telemetry::api::ApiAnswered;
 
-/// The longest time that a request waits for a first read.
-const FIRST_READ_WITHIN: Duration = Duration::from_secs(2);
+/// How long a request waits for a first read.
+const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The most groups that one request may name, counted once per cluster.
-const MAX_INTERESTS: usize = 32;
+/// Maximum number of groups in one request, counted per cluster.
+const MAX_GROUPS_PER_QUERY: usize = 32;
 
-/// The most requests in flight. Only those that wait for a first read, or for the API server to review
-/// the caller, take longer than a moment.
-const MAX_UNDER_WAY: usize = 1024;
+/// Maximum concurrent requests. Only those that wait for a first read, or for an access review by the API
+/// server, take longer than a moment.
+const MAX_CONCURRENT: usize = 1024;
 
-/// What the API answers from.
+/// Dependencies and settings of the API.
 #[derive(Debug)]
 pub struct ExternalOptions {
-    /// The snapshots.
     pub reader: SnapshotReader,
     /// Which namespaces may use which groups.
     pub tenancy: Tenancy,
-    /// Who leads, and therefore answers.
+    /// Whether this daemon leads, and who else does.
     pub leading: Leading,
-    /// Forwards requests to the leader, where that is another daemon.
+    /// Forwards requests to the leader if that is another daemon; `None` without leader election.
     pub forwarder: Option<Forwarder>,
-    /// Takes the groups that requests ask for. Sending never blocks.
+    /// Receives the groups that requests name. Sending never blocks.
     pub interests: mpsc::Sender<WatchKey>,
-    /// Takes the queries that were answered and that no HPA asks. Sending never blocks.
+    /// Receives answered queries that belong to no HPA. Sending never blocks.
     pub queries: mpsc::Sender<AdHocQuery>,
-    /// How callers are authenticated and authorized.
     pub auth: RequestAuth,
-    /// Which requests are logged.
     pub access_log: AccessLog,
     /// For `/readyz`.
     pub readiness: Readiness,
@@ -82,14 +79,14 @@ struct ExternalMetricsApi {
     leading: Leading,
     forwarder: Option<Forwarder>,
     first_reads: FirstReadLimiter,
-    under_way: Semaphore,
+    request_permits: Semaphore,
     access: AccessControl,
     sampler: AccessLogSampler,
     readiness: Readiness,
     build: BuildInfo,
 }
 
-/// The API's router. It expects the client certificate in the request's extensions, where the TLS listener
+/// Router of the API. It expects the client certificate in the request's extensions, where the TLS listener
 /// puts it.
 pub fn router(options: ExternalOptions) -> Router {
     let api = Arc::new(ExternalMetricsApi {
@@ -98,13 +95,13 @@ pub fn router(options: ExternalOptions) -> Router {
         leading: options.leading,
         forwarder: options.forwarder,
         first_reads: FirstReadLimiter::new(options.interests, options.queries),
-        under_way: Semaphore::new(MAX_UNDER_WAY),
+        request_permits: Semaphore::new(MAX_CONCURRENT),
         access: AccessControl::new(options.auth),
         sampler: AccessLogSampler::new(options.access_log),
         readiness: options.readiness,
         build: options.build,
     });
-    // One handler for every path, so that an unknown path gets a Status object as well.
+    // One handler for all paths, so that an unknown path also gets a Status object.
     Router::new().fallback_service(service_fn(move |request: Request| {
         let (api, (parts, _)) = (Arc::clone(&api), request.into_parts());
         async move { Ok::<_, Infallible>(respond(&api, &parts).await) }
@@ -118,24 +115,24 @@ async fn respond(api: &ExternalMetricsApi, parts: &Parts) -> Response {
     let route = Route::parse(path);
     let parameters = Parameters::parse(parts.uri.query());
     let verb = route.verb(&parts.method, parameters.watch);
-    let asked = ApiRequest {
+    let request = ApiRequest {
         route,
         verb,
         parameters,
         parts,
     };
     let mut caller = None;
-    let answered = api.respond(&asked, &mut caller).await;
+    let answered = api.respond(&request, &mut caller).await;
     let response = answered.unwrap_or_else(ApiFailure::into_response);
     let (code, took) = (response.status(), began.elapsed());
-    let logged = match asked.route {
+    let logged = match request.route {
         Route::Live | Route::Ready => None,
         _ => api.sampler.sample(code.as_u16(), began + took),
     };
     ApiAnswered {
-        request: asked.route.label(),
+        request: request.route.label(),
         verb,
-        metric: asked.route.metric_label(),
+        metric: request.route.metric_label(),
         code,
         path,
         user: caller.as_ref().map(|caller| caller.user.as_str()),
@@ -157,10 +154,10 @@ struct ApiRequest<'a> {
 impl ExternalMetricsApi {
     async fn respond(
         &self,
-        asked: &ApiRequest<'_>,
+        request: &ApiRequest<'_>,
         caller: &mut Option<Arc<Caller>>,
     ) -> Result<Response, ApiFailure> {
-        let (route, method) = (&asked.route, &asked.parts.method);
+        let (route, method) = (&request.route, &request.parts.method);
         match route {
             Route::Live => {
                 require_get(method)?;
@@ -173,42 +170,42 @@ impl ExternalMetricsApi {
                     Err(reason) => Err(ApiFailure::unavailable(reason.to_string())),
                 };
             }
-            // The aggregator retries for ever where these documents get any answer but 404.
+            // On any other status than 404 the aggregator retries these documents forever.
             Route::OpenApi => return Err(no_such_path()),
             _ => {}
         }
-        let Ok(_under_way) = self.under_way.try_acquire() else {
+        let Ok(_permit) = self.request_permits.try_acquire() else {
             return Err(ApiFailure::too_many("too many requests in progress"));
         };
-        check_body_size(&asked.parts.headers)?;
-        let known = self.authenticate(asked.parts).await?;
-        let caller = caller.insert(known);
-        let is_forwarded = self.is_forwarded(caller, asked).await?;
-        // The daemon that forwards a request has authorized its caller.
+        check_body_size(&request.parts.headers)?;
+        let authenticated = self.authenticate(request.parts).await?;
+        let caller = caller.insert(authenticated);
+        let is_forwarded = self.is_forwarded(caller, request).await?;
+        // The follower that forwards a request has authorized its caller.
         if !is_forwarded || self.access.is_open() {
-            self.authorise(caller, asked).await?;
+            self.authorize(caller, request).await?;
         }
         require_get(method)?;
-        require_json(&asked.parts.headers)?;
+        require_json(&request.parts.headers)?;
         match route {
             Route::Version => Ok(discovery::version(&self.build.version)),
-            Route::GroupList => Ok(discovery::group_list(&asked.parts.headers)),
+            Route::GroupList => Ok(discovery::group_list(&request.parts.headers)),
             Route::Group => Ok(discovery::group_document()),
             Route::ResourceList => Ok(discovery::resource_list()),
             Route::Metric { namespace, metric } => {
-                if asked.parameters.watch {
+                if request.parameters.watch {
                     return Err(ApiFailure::not_allowed(
                         "external metrics cannot be watched",
                     ));
                 }
-                let selector = Selector::parse(&asked.parameters.label_selector)
+                let selector = Selector::parse(&request.parameters.label_selector)
                     .map_err(|error| ApiFailure::bad_request(error.to_string()))?;
-                let question = MetricQuery {
+                let query = MetricQuery {
                     namespace,
                     metric,
                     selector: &selector,
                 };
-                self.metric(&question, asked, is_forwarded).await
+                self.metric(&query, request, is_forwarded).await
             }
             Route::Live | Route::Ready | Route::OpenApi | Route::Nothing => Err(no_such_path()),
         }
@@ -220,9 +217,9 @@ impl ExternalMetricsApi {
             .get::<Arc<PresentedChain>>()
             .map(Arc::as_ref);
         let found = self.access.authenticate(presented, &parts.headers).await;
-        found.map_err(|unknown| {
-            let text = unknown.to_string();
-            if unknown.is_passing() {
+        found.map_err(|error| {
+            let text = error.to_string();
+            if error.is_temporary() {
                 ApiFailure::unavailable(text)
             } else {
                 ApiFailure::unauthorized(text)
@@ -230,8 +227,9 @@ impl ExternalMetricsApi {
         })
     }
 
-    async fn authorise(&self, caller: &Caller, asked: &ApiRequest<'_>) -> Result<(), ApiFailure> {
-        let action = asked.route.action(asked.verb, asked.parts.uri.path());
+    async fn authorize(&self, caller: &Caller, request: &ApiRequest<'_>) -> Result<(), ApiFailure> {
+        let path = request.parts.uri.path();
+        let action = request.route.action(request.verb, path);
         match self.access.authorize(caller, &action).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(ApiFailure::forbidden(format!(
@@ -245,28 +243,27 @@ impl ExternalMetricsApi {
         }
     }
 
-    /// The value at `now`, after a first read where the group was never read.
+    /// The value at `now`, after a first read if a group was never read.
     async fn value(
         &self,
         query: &MetricQuery<'_>,
         snapshot: &LagSnapshot,
         now: &Moment,
     ) -> Result<MetricValue, ApiFailure> {
-        let reading = match self.known(query, snapshot, now)? {
-            Ok(answer) => return Ok(answer),
+        let reading = match self.look_up(query, snapshot, now)? {
+            Lookup::Value(value) => return Ok(value),
             // Rare and large: boxed, so that the futures of the other requests stay small.
-            Err(unread) => Box::pin(self.first_read(query, unread, snapshot)),
+            Lookup::Unread(unread) => Box::pin(self.first_read(query, unread, snapshot)),
         };
         reading.await
     }
 
-    /// The value at `now`, or what has to be read first.
-    fn known(
+    fn look_up(
         &self,
         query: &MetricQuery<'_>,
         snapshot: &LagSnapshot,
         now: &Moment,
-    ) -> Result<Result<MetricValue, Vec<WatchKey>>, ApiFailure> {
+    ) -> Result<Lookup, ApiFailure> {
         let evaluations = &snapshot.evaluations;
         let of_hpa = evaluations.of_hpa(query);
         let known = of_hpa.or_else(|| evaluations.of_ad_hoc(query));
@@ -274,15 +271,15 @@ impl ExternalMetricsApi {
             Some(evaluation) => evaluation.resolved.clone()?,
             None => Arc::new(resolve(query, &snapshot.targets)?),
         };
-        if resolved.groups.len() > MAX_INTERESTS {
+        if resolved.groups.len() > MAX_GROUPS_PER_QUERY {
             return Err(ApiFailure::bad_request(format!(
-                "the selector names {} consumer groups: at most {MAX_INTERESTS} per metric",
+                "the selector names {} consumer groups: at most {MAX_GROUPS_PER_QUERY} per metric",
                 resolved.groups.len()
             )));
         }
         self.tenancy
             .check(query.namespace, resolved.watch_keys())
-            .map_err(|barred| ApiFailure::forbidden(barred.to_string()))?;
+            .map_err(|error| ApiFailure::forbidden(error.to_string()))?;
         let evaluations = snapshot.at(now);
         let value = match known {
             Some(evaluation) => evaluations.value(evaluation),
@@ -292,14 +289,14 @@ impl ExternalMetricsApi {
             }
         };
         match value {
-            Err(NoValueReason::NotYetRead(unread)) => Ok(Err(unread)),
-            answered => {
+            Err(NoValueReason::NotYetRead(unread)) => Ok(Lookup::Unread(unread)),
+            value => {
                 self.first_reads
                     .keep_watched(resolved.watch_keys(), snapshot);
                 if of_hpa.is_none() {
                     self.first_reads.keep_evaluated(query, resolved.metric);
                 }
-                Ok(Ok(answered?))
+                Ok(Lookup::Value(value?))
             }
         }
     }
@@ -310,23 +307,30 @@ impl ExternalMetricsApi {
         mut unread: Vec<WatchKey>,
         snapshot: &LagSnapshot,
     ) -> Result<MetricValue, ApiFailure> {
-        let _place = self.first_reads.acquire()?;
+        let _permit = self.first_reads.acquire()?;
         self.first_reads
             .request(query.namespace, &unread, snapshot)?;
-        let deadline = tokio::time::Instant::now() + FIRST_READ_WITHIN;
+        let deadline = tokio::time::Instant::now() + FIRST_READ_TIMEOUT;
         let mut reader = self.reader.clone();
         while let Ok(true) = timeout_at(deadline, reader.changed()).await {
             let snapshot = reader.latest();
             match snapshot.at(&Moment::now()).answer(query) {
-                Err(NoValueReason::NotYetRead(still)) => unread = still,
-                answered => return Ok(answered?),
+                Err(NoValueReason::NotYetRead(remaining)) => unread = remaining,
+                value => return Ok(value?),
             }
         }
         Err(unread_cause(unread, &self.reader.latest()).into())
     }
 }
 
-/// Why a first read did not happen in time: what keeps the cluster from answering, if that is known.
+/// Result of looking up a query in a snapshot.
+enum Lookup {
+    Value(MetricValue),
+    /// These groups must be read first.
+    Unread(Vec<WatchKey>),
+}
+
+/// Why a first read did not finish in time: the fault of the cluster, if it has one.
 fn unread_cause(unread: Vec<WatchKey>, snapshot: &LagSnapshot) -> NoValueReason {
     let cause = unread.iter().find_map(|interest| {
         let cluster = snapshot.clusters.get(&interest.cluster)?;

@@ -85,8 +85,8 @@ impl FirstReadLimiter {
         snapshot: &LagSnapshot,
     ) -> Result<(), ApiFailure> {
         let targets = &snapshot.targets;
-        let wanted = |i: &&WatchKey| !targets.all.iter().any(|target| *target.interest == **i);
-        let unread: Vec<_> = unread.iter().filter(wanted).collect();
+        let is_ad_hoc = |i: &&WatchKey| !targets.all.iter().any(|target| *target.interest == **i);
+        let unread: Vec<_> = unread.iter().filter(is_ad_hoc).collect();
         let is_new = |i: &&&WatchKey| !targets.interests.contains(**i);
         let new = u32::try_from(unread.iter().filter(is_new).count()).unwrap_or(u32::MAX);
         self.rates
@@ -117,7 +117,7 @@ impl FirstReadLimiter {
         }
     }
 
-    /// Tells the poller that a query was answered that no HPA asks, so that it evaluates it from now on.
+    /// Reports an answered query that belongs to no HPA, so that the poller evaluates it from now on.
     pub(super) fn keep_evaluated(&self, query: &MetricQuery<'_>, metric: Metric) {
         // Full or closed: the next request evaluates the query itself and sends it again.
         let _ = self.queries.try_send(query.to_ad_hoc(metric));
@@ -172,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn one_namespace_does_not_take_the_others_share() {
+    fn limits_each_namespace_separately() {
         let now = Instant::now();
         let mut rates = rates();
-        let asked = (0..1000).filter(|_| rates.take("greedy", 1, now).is_ok());
-        assert_eq!(asked.count(), 32);
+        let admitted = (0..1000).filter(|_| rates.take("greedy", 1, now).is_ok());
+        assert_eq!(admitted.count(), 32);
         assert!(rates.take("shop", 32, now).is_ok());
         assert!(rates.take("shop", 1, now).is_err());
         assert!(rates.take("shop", 0, now).is_ok());
@@ -186,15 +186,15 @@ mod tests {
     }
 
     #[test]
-    fn all_together_are_bounded_and_so_is_what_is_remembered_of_them() {
+    fn bounds_the_total_rate_and_the_number_of_namespaces() {
         let now = Instant::now();
         let mut rates = rates();
-        let asked = (0..3 * MAX_NAMESPACES).filter(|n| {
-            let refused = rates.take(&format!("namespace-{n}"), 1, now).is_err();
+        let admitted = (0..3 * MAX_NAMESPACES).filter(|n| {
+            let taken = rates.take(&format!("namespace-{n}"), 1, now);
             assert!(rates.namespaces.len() <= MAX_NAMESPACES);
-            !refused
+            taken.is_ok()
         });
-        assert_eq!(asked.count(), 128);
+        assert_eq!(admitted.count(), 128);
         let long = "n".repeat(100_000);
         let later = now + Duration::from_secs(600);
         assert!(rates.take(&long, 1, later).is_ok());

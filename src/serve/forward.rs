@@ -55,7 +55,7 @@ pub(super) enum LeaderUnavailable {
     #[error("the lagwise leader has just started and has not read the lag yet")]
     Starting,
     /// A forwarded request reached a follower.
-    #[error("the lagwise replica that was taken for the leader does not lead")]
+    #[error("the lagwise replica that the Lease names as the leader does not lead")]
     NotLeading,
     /// The Lease has no address of the leader.
     #[error("the Lease does not contain the address of the lagwise leader")]
@@ -164,8 +164,8 @@ impl Forwarder {
             .as_deref()
             .ok_or(LeaderUnavailable::NoAddress)?;
         let began = Instant::now();
-        let asked = self.send(address, path).await;
-        let outcome = match &asked {
+        let sent = self.send(address, path).await;
+        let outcome = match &sent {
             Ok(_) => "answered",
             Err((why, _)) => why.label(),
         };
@@ -174,8 +174,8 @@ impl Forwarder {
             took: began.elapsed(),
         }
         .emit();
-        self.log_transition(address, asked.as_ref().err());
-        asked.map_err(|(why, _)| why)
+        self.log_transition(address, sent.as_ref().err());
+        sent.map_err(|(why, _)| why)
     }
 
     async fn send(

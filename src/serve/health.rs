@@ -12,7 +12,7 @@ use crate::snapshot_channel::SnapshotReader;
 const READY_AFTER: Duration = Duration::from_secs(10);
 
 /// Ready when every Kafka cluster was swept once, whatever the outcome, and the HPAs are listed; or
-/// another replica leads, which can be asked; or 10 s have passed. Not ready while shutting down.
+/// another replica leads, to which requests are forwarded; or 10 s have passed. Not ready while shutting down.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     reader: SnapshotReader,
@@ -61,8 +61,8 @@ impl Readiness {
         let latest = self.reader.latest();
         let leads = self.leading.own.current_term(latest.term, now).is_some();
         let knows = latest.is_swept() && !latest.targets.hpas_unlisted;
-        let asks = self.leading.others.borrow().is_some();
-        if waited >= READY_AFTER || (leads && knows) || asks {
+        let forwards = self.leading.others.borrow().is_some();
+        if waited >= READY_AFTER || (leads && knows) || forwards {
             Ok(())
         } else {
             Err(NotReady::Starting)

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_as_kubernetes_reads_them() {
+    fn parses_parameters_as_kubernetes_does() {
         for (query, selector, watch) in [
             (None, "", false),
             (Some(""), "", false),

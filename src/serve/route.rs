@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table() {
+    fn parses_paths() {
         let metric = |namespace: &'static str, metric: &'static str| Route::Metric {
             namespace: namespace.into(),
             metric: metric.into(),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn actions_are_those_of_kubernetes_roles() {
+    fn maps_methods_to_rbac_verbs() {
         let path = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag";
         let metric = Route::parse(path);
         for (method, watch, verb) in [

@@ -12,9 +12,9 @@ use super::admin::HttpOptions;
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::units::newtypes::Moment;
 
-/// The answer of a daemon that does not lead.
+/// The response of a follower.
 const FOLLOWER: &str =
-    "this daemon does not lead, and does not know: ask the one that holds the Lease\n";
+    "this daemon does not lead, so it does not read Kafka; ask the holder of the Lease\n";
 
 #[derive(Debug, Serialize)]
 struct StatusDocument {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_leader_tells_and_the_others_say_that_they_do_not_know() {
+    async fn leader_answers_and_follower_returns_503() {
         let (code, body) = get_status(Leadership::alone()).await;
         assert_eq!(code, StatusCode::OK);
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();

@@ -99,12 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_in_the_order_of_their_names() {
+    fn labels_are_sorted() {
         assert!(LABELS.is_sorted(), "{LABELS:?}");
     }
 
     #[test]
-    fn only_one_value_is_a_label() {
+    fn returns_only_labels_pinned_to_one_value() {
         let selector = "topic=t,group in (a,b),cluster in (c),hpa!=x,colour=red";
         let selector = Selector::parse(selector).unwrap();
         let labels = serde_json::to_string(&PinnedLabels(&selector)).unwrap();

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_cut_between_characters() {
+    fn truncates_long_texts_between_characters() {
         assert_eq!(cut("größe"), "größe");
         assert_eq!(cut(&"ö".repeat(300)).chars().count(), LOGGED_CHARS);
     }

@@ -41,7 +41,7 @@ const UNSAFE_FILE: &str = "kafka/librdkafka/ffi.rs";
 const MAX_LINES: usize = 400;
 
 /// Names that more than one type may have; at most eight.
-const SHARED_NAMES: &str = "AuthMode Candidate Family Inner KnownHpas TokenSource";
+const SHARED_NAMES: &str = "AuthMode Family Inner KnownHpas TokenSource";
 
 /// Finds what is wrong with one of a crate's files.
 type Check = fn(&Source, &[Source]) -> Vec<String>;

@@ -145,7 +145,7 @@ fn leaf(keeper: &CertificateManager<Cluster, Cluster>) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_leader_makes_them_and_the_others_serve_with_them() {
+async fn leader_creates_and_followers_serve() {
     let cluster = Cluster::default();
     let now = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
@@ -163,7 +163,7 @@ async fn the_leader_makes_them_and_the_others_serve_with_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_years_and_more_in_weeks() {
+async fn rotates_without_distrust_for_twelve_years() {
     let cluster = Cluster::default();
     let start = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
@@ -199,7 +199,7 @@ async fn ten_years_and_more_in_weeks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_authority_signs_only_when_it_has_been_published_for_long_enough() {
+async fn new_authority_signs_only_after_its_bundle_has_spread() {
     let cluster = Cluster::default();
     let start = SystemTime::now();
     let mut leader = cluster.leader();
@@ -231,7 +231,7 @@ async fn a_new_authority_signs_only_when_it_has_been_published_for_long_enough()
 }
 
 #[tokio::test(start_paused = true)]
-async fn spoilt_it_is_put_back_and_deleted_it_is_made_anew() {
+async fn restores_damaged_secret_and_recreates_deleted_one() {
     let cluster = Cluster::default();
     let now = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
@@ -271,7 +271,7 @@ async fn spoilt_it_is_put_back_and_deleted_it_is_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_elses_is_neither_served_with_nor_changed() {
+async fn leaves_secrets_of_others_alone() {
     let cluster = Cluster::default();
     let now = SystemTime::now();
     let other = Cluster::default();
@@ -289,7 +289,7 @@ async fn somebody_elses_is_neither_served_with_nor_changed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_or_a_race_changes_nothing() {
+async fn keeps_certificates_through_outages_and_conflicts() {
     let cluster = Cluster::default();
     let now = SystemTime::now();
     let mut leader = cluster.leader();

@@ -34,7 +34,7 @@ fn due_at_two_thirds() {
 }
 
 #[test]
-fn steps_by_what_is_there() {
+fn next_step_follows_from_the_usable_parts() {
     let now = at(1_000_000);
     let fresh = Some(validity(999_000, 1_100_000));
     let due = Some(validity(0, 1_100_000));
@@ -205,7 +205,7 @@ proptest! {
     /// Years in which publishing fails now and then, and keys get lost: who trusts what was published
     /// last always trusts what is served, unless nothing could be served otherwise.
     #[test]
-    fn who_has_the_bundle_published_last_trusts_what_is_served(
+    fn last_published_bundle_always_trusts_the_served_certificate(
         turns in proptest::collection::vec((0u32..20, 0u8..10, 0u8..40), 300..900),
     ) {
         let mut now = at(1_800_000_000);

@@ -25,7 +25,7 @@ fn count(pem: &str) -> usize {
 }
 
 #[test]
-fn what_is_made_can_be_served_with_and_renewed() {
+fn created_set_is_usable_and_renewable() {
     let now = SystemTime::now();
     let data = begun(now);
     let set = read(&data, now);
@@ -43,7 +43,7 @@ fn what_is_made_can_be_served_with_and_renewed() {
 }
 
 #[test]
-fn a_new_authority_joins_first_and_signs_later() {
+fn new_authority_joins_before_it_signs() {
     let now = SystemTime::now();
     let first = read(&begun(now), now);
     let joined = first
@@ -68,7 +68,7 @@ fn a_new_authority_joins_first_and_signs_later() {
 }
 
 #[test]
-fn an_authority_that_is_over_leaves() {
+fn drops_expired_authorities() {
     let long_ago = SystemTime::now();
     let first = read(&begun(long_ago), long_ago);
     let at_two_thirds = long_ago + DAY * 2500;
@@ -94,7 +94,7 @@ fn an_authority_that_is_over_leaves() {
 }
 
 #[test]
-fn a_bundle_stays_short_and_keeps_who_vouches() {
+fn bundle_is_bounded_and_keeps_the_signer() {
     let now = SystemTime::now();
     let first = read(&begun(now), now);
     let vouching = first.bundle();
@@ -115,7 +115,7 @@ fn a_bundle_stays_short_and_keeps_who_vouches() {
 }
 
 #[test]
-fn what_cannot_be_served_with_says_why() {
+fn unusable_set_says_why() {
     let now = SystemTime::now();
     let (good, other) = (begun(now), begun(now));
     let with = |name: &str, text: &str| {
@@ -213,7 +213,7 @@ fn what_cannot_be_served_with_says_why() {
 }
 
 #[test]
-fn no_key_is_shown() {
+fn debug_hides_keys() {
     let now = SystemTime::now();
     let set = read(&begun(now), now);
     let shown = format!("{set:?}");

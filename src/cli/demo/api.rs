@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_the_hpa_reads() {
+    fn sums_values_like_the_hpa() {
         let ok = |body: &str| value(StatusCode::OK, body.as_bytes());
         let sum = ok(r#"{"items":[{"value":"1200"},{"value":"500m"}]}"#).unwrap();
         assert_eq!(sum, Milli::parse("1200.5").unwrap());

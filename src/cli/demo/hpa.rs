@@ -80,12 +80,12 @@ mod tests {
     }
 
     #[test]
-    fn bounds_hold() {
+    fn stays_within_min_and_max_replicas() {
         let spec = plan().hpa();
         for (lag, current, expected) in [
             (0, 5, 1),
             (50_000, 5, 20),
-            // The clamp is worth a ceiling of 12: nothing of the HPA's own stops at 12.
+            // Only the clamp of the value limits replicas to 12, not the HPA.
             (1200, 12, 12),
             (1201, 12, 13),
         ] {
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_metric_holds_and_desired_is_told_before_behavior() {
+    fn unknown_metric_keeps_replicas_and_desired_ignores_behavior() {
         let started = Instant::now();
         let mut hpa = SimulatedHpa::new(plan().hpa(), started);
         let mut sync = |seconds, current, value: Option<u64>| {

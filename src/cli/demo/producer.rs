@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_partition_gets_its_share() {
+    fn distributes_records_over_partitions() {
         let order = order(12);
         assert_eq!(order.len(), 60);
         let of = |partition| order.iter().filter(|p| **p == partition).count();

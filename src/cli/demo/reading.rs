@@ -42,7 +42,7 @@ pub(super) struct PartitionPlace {
 pub(super) fn read(
     snapshot: &LagSnapshot,
     place: &PartitionPlace,
-    question: &MetricQuery<'_>,
+    query: &MetricQuery<'_>,
     now: &Moment,
     partitions: usize,
 ) -> DemoReading {
@@ -55,7 +55,7 @@ pub(super) fn read(
     let rows = (0..partitions)
         .map(|partition| row(found, partition))
         .collect();
-    match snapshot.at(now).answer(question) {
+    match snapshot.at(now).answer(query) {
         Ok(answer) => DemoReading {
             rows,
             lag: answer.lag,

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_remembers_peaks_and_the_last_known() {
+    fn summary_has_peaks_and_last_known_lag() {
         let mut report = report();
         for (lag, replicas) in [(0, 1), (5000, 2), (30, 2), (7, 1)] {
             report.record(Duration::from_secs(1), reading(lag), replicas, replicas);

@@ -1,4 +1,4 @@
-//! What a running daemon tells over its HTTP side.
+//! Client for `/explain` of a running daemon.
 
 use std::time::Duration;
 
@@ -7,44 +7,48 @@ use serde::Deserialize;
 
 use crate::model::diagnostics::explain::Explanation;
 
-/// The largest answer that is read.
-const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Maximum size of a response.
+const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 #[derive(Debug, Deserialize)]
-struct Refused {
+struct ErrorBody {
     error: String,
 }
 
-/// Asks the daemon at `url` for what it knows.
-pub(super) async fn ask(
+/// Gets an explanation from the daemon at `url`.
+pub(super) async fn fetch(
     url: &str,
     query: &[(&str, String)],
     within: Duration,
 ) -> anyhow::Result<Explanation> {
-    let asked = form_urlencoded::Serializer::new(String::new())
+    let query = form_urlencoded::Serializer::new(String::new())
         .extend_pairs(query)
         .finish();
-    let address = format!("{}/explain?{asked}", url.trim_end_matches('/'));
+    let address = format!("{}/explain?{query}", url.trim_end_matches('/'));
     let client = reqwest::Client::builder().timeout(within).build()?;
-    let answer = client.get(&address).send().await;
-    let mut answer = answer.with_context(|| format!("the daemon at {url} does not answer"))?;
-    let code = answer.status();
+    let response = client.get(&address).send().await;
+    let mut response = response.with_context(|| format!("the daemon at {url} does not answer"))?;
+    let code = response.status();
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
+    while let Some(chunk) = response.chunk().await? {
         body.extend_from_slice(&chunk);
-        if body.len() > ANSWER_BYTES_MAX {
-            bail!("the daemon at {url} answers too much: is it lagwise's HTTP side?");
+        if body.len() > RESPONSE_BYTES_MAX {
+            bail!(
+                "the response of {url} is longer than {RESPONSE_BYTES_MAX} bytes; check that it is the URL of lagwise's admin endpoints"
+            );
         }
     }
     if code.is_success() {
         return serde_json::from_slice(&body).with_context(|| {
-            format!("the answer of {url} is not lagwise's: is it its HTTP side?")
+            format!(
+                "cannot parse the response of {url}; check that it is the URL of lagwise's admin endpoints, and that the daemon has the version of this command"
+            )
         });
     }
-    match serde_json::from_slice::<Refused>(&body) {
-        Ok(refused) => bail!("the daemon at {url}: {}", refused.error),
+    match serde_json::from_slice::<ErrorBody>(&body) {
+        Ok(body) => bail!("the daemon at {url}: {}", body.error),
         Err(_) => bail!(
-            "the daemon at {url} answers {code}: is it lagwise's HTTP side, and as new as this?"
+            "{url} answered {code}; check that it is the URL of lagwise's admin endpoints, and that the daemon has the version of this command"
         ),
     }
 }

@@ -104,7 +104,7 @@ fn explained(hpa: &LiveHpa, after: Duration) -> Explanation {
 const ORDERS: &str = "cluster=main,group=orders,topic=payments";
 
 #[test]
-fn a_clamped_value_and_an_hpa_without_behavior() {
+fn clamped_value_and_default_behavior() {
     let mut hpa = live(facts(ORDERS), 1);
     hpa.conditions = vec![
         condition("AbleToScale", "True", "SucceededRescale"),
@@ -114,9 +114,9 @@ fn a_clamped_value_and_an_hpa_without_behavior() {
     assert!(!explained.is_unknown());
     insta::assert_snapshot!(text::render(&explained));
     let json = Output::Json.serialize(&explained).unwrap().unwrap();
-    insta::assert_snapshot!("a_clamped_value_json", json);
+    insta::assert_snapshot!("clamped_value_json", json);
     insta::assert_snapshot!(
-        "a_clamped_value_yaml",
+        "clamped_value_yaml",
         Output::Yaml.serialize(&explained).unwrap().unwrap()
     );
     // What a daemon sends is what is read of it.
@@ -127,7 +127,7 @@ fn a_clamped_value_and_an_hpa_without_behavior() {
 }
 
 #[test]
-fn an_observed_cap_and_the_users_own_number() {
+fn observed_cap_and_the_users_maximum() {
     let marks = [
         ("lagwise.dev/cap", "enforce"),
         (CEILING, "2"),
@@ -143,7 +143,7 @@ fn an_observed_cap_and_the_users_own_number() {
 }
 
 #[test]
-fn other_metrics_and_a_memory_that_nobody_sees() {
+fn other_metrics_and_hidden_controller_state() {
     let mut hpa = live(facts(ORDERS), 12);
     hpa.spec.metrics.push(MetricSource::Pods);
     hpa.metrics.push(LiveMetric {
@@ -161,7 +161,7 @@ fn other_metrics_and_a_memory_that_nobody_sees() {
 }
 
 #[test]
-fn a_partition_that_is_unknown() {
+fn unknown_partition() {
     let selector = "cluster=main,group=partial,topic=refunds";
     // The last complete reading is served for as long as it may be.
     let served = explained(&live(facts(selector), 3), SECOND * 12);
@@ -173,14 +173,14 @@ fn a_partition_that_is_unknown() {
 }
 
 #[test]
-fn a_group_that_never_ran_and_a_target_that_is_off() {
+fn group_that_never_ran_and_workload_switched_off() {
     let mut hpa = live(facts("cluster=main,group=idle,topic=payments"), 0);
     hpa.conditions = vec![condition("ScalingActive", "False", "ScalingDisabled")];
     insta::assert_snapshot!(text::render(&explained(&hpa, SECOND * 12)));
 }
 
 #[test]
-fn a_scale_that_cannot_be_read_and_a_group_that_was_not() {
+fn unreadable_scale_and_unread_group() {
     let mut hpa = live(facts("cluster=main,group=nowhere"), 1);
     hpa.scale = Err("deployments.apps \"billing\" not found".into());
     let explained = explained(&hpa, SECOND * 12);
@@ -189,7 +189,7 @@ fn a_scale_that_cannot_be_read_and_a_group_that_was_not() {
 }
 
 #[test]
-fn a_group_without_an_hpa() {
+fn group_without_an_hpa() {
     let subject = Subject::Group(WatchKey {
         cluster: "main".into(),
         group: "we\"ird\\group".into(),
@@ -216,7 +216,7 @@ fn a_group_without_an_hpa() {
 }
 
 #[test]
-fn of_too_many_partitions_those_with_the_most_lag_are_told() {
+fn keeps_partitions_with_the_most_lag() {
     let whole = derived(&facts(ORDERS), SECOND * 12);
     let topic = |explanation: &Explanation| explanation.metrics[0].groups[0].topics[0].clone();
     assert_eq!(topic(&whole.clone().bounded(2)), topic(&whole));

@@ -1,4 +1,4 @@
-//! An explanation as text: top-down, from the offsets to the replicas.
+//! Renders an explanation as text, from the offsets down to the replicas.
 
 use std::fmt::Write;
 
@@ -25,7 +25,7 @@ pub(super) fn render(explanation: &Explanation) -> String {
         lines.outcome(outcome);
     }
     lines.list("Findings", &explanation.findings);
-    lines.list("Not knowable", &explanation.not_knowable);
+    lines.list("Not visible from outside", &explanation.not_knowable);
     out
 }
 
@@ -68,12 +68,12 @@ impl Lines<'_> {
             self.add(1, &format!("lag of all groups: {lag}"));
         }
         if let Some(per_replica) = metric.lag_per_replica {
-            self.add(1, &format!("wanted per replica: {per_replica}"));
+            self.add(1, &format!("lag per replica: {per_replica}"));
         }
         if let Some(desired) = metric.desired_replicas {
             self.add(
                 1,
-                &format!("replicas wanted, at most the ceiling: {desired}"),
+                &format!("desired replicas, at most the ceiling: {desired}"),
             );
         }
         match (&metric.value, &metric.refusal) {
@@ -84,7 +84,7 @@ impl Lines<'_> {
             }
             (None, refusal) => {
                 let why = refusal.as_deref().unwrap_or("unknown");
-                self.add(1, &format!("value served: none, an error: {why}"));
+                self.add(1, &format!("value served: none, but an error: {why}"));
             }
         }
     }
@@ -133,43 +133,46 @@ impl Lines<'_> {
         if let Some(incomplete) = &topic.incomplete {
             self.add(
                 3,
-                &format!("the latest reading is not complete: {incomplete}"),
+                &format!("the latest reading is incomplete: {incomplete}"),
             );
         }
         for line in table(&topic.partitions) {
             self.add(3, &line);
         }
         if topic.partitions_left_out > 0 {
-            self.add(3, &format!("and {} more", topic.partitions_left_out));
+            self.add(
+                3,
+                &format!("and {} more partitions", topic.partitions_left_out),
+            );
         }
     }
 
     fn cap(&mut self, cap: &Cap, ceiling: Option<u32>) {
         self.heading("Ceiling");
         let ceiling = value_or(ceiling, "none, or unknown");
-        self.add(1, &format!("the HPA's replica ceiling: {ceiling}"));
-        let held = match (cap.mode, cap.observed) {
-            (CapMode::Enforce, true) => "enforce: maxReplicas is seen to hold it",
-            (CapMode::Enforce, false) => "enforce: maxReplicas is not yet at most the ceiling",
-            (CapMode::Advise, _) => "advise: only the value is cut, nothing is written",
+        self.add(1, &format!("replica ceiling of the HPA: {ceiling}"));
+        let mode = match (cap.mode, cap.observed) {
+            (CapMode::Enforce, true) => "enforce: maxReplicas is at most the ceiling",
+            (CapMode::Enforce, false) => "enforce: maxReplicas is still above the ceiling",
+            (CapMode::Advise, _) => "advise: only the value served is limited, nothing is written",
         };
-        self.add(1, &format!("cap: {held}"));
+        self.add(1, &format!("cap: {mode}"));
         let user = match cap.user_max_replicas {
-            Some(user) if user != cap.max_replicas => format!(", the user's own is {user}"),
+            Some(user) if user != cap.max_replicas => format!(", set by the user to {user}"),
             _ => String::new(),
         };
         self.add(1, &format!("maxReplicas: {}{user}", cap.max_replicas));
     }
 
     fn outcome(&mut self, outcome: &Outcome) {
-        self.heading("What the HPA makes of it");
+        self.heading("HPA controller");
         let spec = value_or(outcome.spec_replicas, "unknown");
         let status = value_or(outcome.status_replicas, "unknown");
         let (min, max) = (outcome.min_replicas, outcome.max_replicas);
         self.add(
             1,
             &format!(
-                "replicas: {spec} wanted, {status} there; minReplicas {min}, maxReplicas {max}"
+                "replicas: spec {spec}, status {status}; minReplicas {min}, maxReplicas {max}"
             ),
         );
         let (down, up) = &outcome.tolerances;
@@ -200,7 +203,7 @@ impl Lines<'_> {
             self.add(2, &format!("because {line}"));
         }
         for condition in &outcome.conditions {
-            let note = if condition.blocks() { "blocks: " } else { "" };
+            let note = if condition.blocks() { "blocking: " } else { "" };
             self.add(
                 1,
                 &format!(
@@ -216,7 +219,7 @@ fn value_or<T: ToString>(value: Option<T>, none: &str) -> String {
     value.map_or_else(|| none.to_owned(), |value| value.to_string())
 }
 
-/// A lag in time, to the tenth of a second.
+/// A duration to the tenth of a second.
 fn age(seconds: f64) -> String {
     format!("{seconds:.1} s")
 }

@@ -12,7 +12,7 @@ use crate::model::lag::cluster_snapshot::TopicLag;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::units::newtypes::{GroupId, Lag, Offset, TopicName};
 
-/// A partition of a group.
+/// One partition of a group.
 #[derive(Debug, Serialize)]
 pub(super) struct TableRow<'a> {
     pub(super) cluster: &'a str,
@@ -29,7 +29,7 @@ pub(super) struct TableRow<'a> {
     /// The lag rule applied, or the fault.
     pub(super) rule: &'static str,
     pub(super) note: Option<String>,
-    /// Of the group over all topics that were read.
+    /// Useful parallelism of the group over all topics that were read.
     pub(super) useful_parallelism: Option<Parallelism>,
 }
 
@@ -41,7 +41,7 @@ pub(super) fn row<'a>(
     read: &TopicLag,
     partition: usize,
 ) -> TableRow<'a> {
-    let of =
+    let offset =
         |column: &[Result<Offset, Fault>]| column.get(partition).and_then(|offset| offset.ok());
     let committed = read.committed.get(partition);
     let committed = committed.unwrap_or(Err(Fault::NoAnswer));
@@ -53,7 +53,7 @@ pub(super) fn row<'a>(
         (Ok(None), _) => (None, Some("no commit".into())),
         (_, Ok(lag @ PartitionLag::Lost(_))) => {
             let lost = read.lost(partition).unwrap_or_default();
-            let note = format!("retention overtook the group: {lost} lost");
+            let note = format!("retention deleted {lost} unread messages");
             (Some(lag.messages()), Some(note))
         }
         (_, Ok(lag)) => (Some(lag.messages()), None),
@@ -65,9 +65,9 @@ pub(super) fn row<'a>(
         group: group.as_str(),
         topic: topic.as_str(),
         partition,
-        log_start_offset: of(&read.offsets.starts),
+        log_start_offset: offset(&read.offsets.starts),
         committed_offset: committed.ok().flatten(),
-        log_end_offset: of(&read.offsets.ends),
+        log_end_offset: offset(&read.offsets.ends),
         lag,
         lag_seconds: age.map(|age| age.duration().as_secs_f64()),
         lag_seconds_is_lower_bound: age.is_some_and(LagAge::is_bound),
@@ -137,7 +137,7 @@ pub(super) fn table(rows: &[TableRow<'_>]) -> String {
     let unknown = rows.iter().filter(|row| row.lag.is_none()).count();
     text.push_str(&format!("\n{} partitions, lag {total}", rows.len()));
     if unknown > 0 {
-        text.push_str(&format!(" and {unknown} without a lag"));
+        text.push_str(&format!(", unknown on {unknown} of them"));
     }
     text.push('\n');
     text
@@ -153,17 +153,20 @@ pub(super) fn bounds(rows: &[TableRow<'_>]) -> String {
     let line = |(_, group, useful): (&str, &str, Parallelism)| match useful.limit {
         Limit::Bounded(most) => {
             format!(
-                "group {group}: at most {most} members have work: {}\n",
+                "group {group}: at most {most} members can have work: {}\n",
                 useful.rule
             )
         }
-        Limit::Unbounded => format!("group {group}: no limit of members: {}\n", useful.rule),
+        Limit::Unbounded => format!(
+            "group {group}: any number of members can have work: {}\n",
+            useful.rule
+        ),
     };
     groups.into_iter().map(line).collect()
 }
 
-/// The lag in time, in seconds; `>` marks a lower bound, which is mostly all that a single reading
-/// can tell.
+/// The age of the oldest unread message. `>` marks a lower bound, which is mostly all that a single
+/// reading shows.
 fn time(row: &TableRow<'_>) -> String {
     let Some(seconds) = row.lag_seconds else {
         return "-".into();

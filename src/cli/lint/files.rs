@@ -25,19 +25,19 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
-/// The namespace of a manifest that names none, as kubectl has it.
+/// The namespace of a manifest that sets none, as in kubectl.
 const NAMESPACE: &str = "default";
 
-/// A file's most bytes, so that a wrong path (a device, a log) fails at once.
+/// Maximum size of a file, so that a wrong path (a device, a log) fails at once.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// How deep folders are followed.
+/// Maximum depth of folders.
 const DEPTH_MAX: u32 = 16;
 
 /// Checks the manifests in these files.
 ///
 /// # Errors
-/// The first file that cannot be read, by name.
+/// The first file that cannot be read or parsed.
 pub(super) fn check_files(
     files: &[PathBuf],
     config: Option<&Path>,
@@ -53,7 +53,7 @@ pub(super) fn check_files(
             {
                 ensure!(
                     config.is_none(),
-                    "{name}: is a second configuration of lagwise"
+                    "{name}: this is a second lagwise configuration; only one is allowed"
                 );
                 let read = Config::parse(&text, &SystemEnvironment);
                 config = Some(read.map_err(|error| error.in_file(name))?);
@@ -75,19 +75,19 @@ fn is_config(document: &Value) -> bool {
     document.get("kind").is_none() && document.get("clusters").is_some_and(Value::is_array)
 }
 
-/// The documents of a YAML or JSON text; empty ones are left out.
+/// The documents of a YAML or JSON text, without empty ones.
 fn parse_documents(text: &str) -> anyhow::Result<Vec<Value>> {
     let options = serde_saphyr::options! {
         with_snippet: false,
         emit_comments: false,
     };
     let mut all: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
-        .context("is no YAML (of a template, lint what it renders)")?;
+        .context("invalid YAML (for a template, lint its rendered output)")?;
     all.retain(|document| !document.is_null());
     Ok(all)
 }
 
-/// A file's text; those of all `.yaml`, `.yml` and `.json` files of a folder, in the order of names.
+/// The text of a file, or of all `.yaml`, `.yml` and `.json` files of a folder, sorted by name.
 fn read_texts(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let mut texts = BTreeMap::new();
     if path == Path::new("-") {
@@ -98,7 +98,7 @@ fn read_texts(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
         collect_files(path, DEPTH_MAX, &mut texts)?;
         ensure!(
             !texts.is_empty(),
-            "{}: no .yaml, .yml or .json file in it",
+            "{}: the folder has no .yaml, .yml or .json file",
             path.display()
         );
     }
@@ -119,7 +119,7 @@ fn collect_files(
         return Ok(());
     }
     let Some(depth) = depth.checked_sub(1) else {
-        bail!("{name}: is more than {DEPTH_MAX} folders deep");
+        bail!("{name}: folders are nested more than {DEPTH_MAX} levels deep");
     };
     for entry in std::fs::read_dir(path).with_context(|| name.clone())? {
         let path = entry.with_context(|| name.clone())?.path();
@@ -137,7 +137,7 @@ fn read_bounded(from: impl Read) -> anyhow::Result<String> {
         .read_to_string(&mut text)
         .context("cannot be read")?;
     let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
-    ensure!(bytes <= BYTES_MAX, "is larger than {BYTES_MAX} bytes");
+    ensure!(bytes <= BYTES_MAX, "larger than {BYTES_MAX} bytes");
     Ok(text)
 }
 
@@ -157,15 +157,15 @@ fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<F
         ..LagSnapshot::default()
     }
     .evaluated(&rules);
-    let looking = FindingOptions {
+    let options = FindingOptions {
         cap: rules.cap,
         members_within: Duration::ZERO,
     };
     let now = Moment::now();
     let metrics = snapshot.at(&now).hpa_metrics();
-    let mut found = findings(&snapshot.evaluations, &metrics, hpas, looking);
+    let mut found = findings(&snapshot.evaluations, &metrics, hpas, options);
     found.extend(snapshot.targets.findings.iter().cloned());
-    // Without a configuration nobody knows which clusters and targets are configured.
+    // Without a configuration the configured clusters and targets are unknown.
     let is_known = |finding: &Finding| {
         config.is_some()
             || !matches!(
@@ -184,7 +184,7 @@ fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<F
     found
 }
 
-/// The Kafka clusters that selectors name; one that has no name, where none does.
+/// The Kafka clusters that selectors name; a default one if none does.
 fn named_clusters(hpas: &[HpaFacts]) -> Vec<ClusterName> {
     let metrics = hpas.iter().flat_map(|hpa| &hpa.metrics);
     let named = metrics.flat_map(|metric| metric.selector.values(label::CLUSTER).unwrap_or(&[]));

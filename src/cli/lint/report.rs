@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cli::Output;
 use crate::model::findings::{Finding, FindingCode, Severity};
 
-/// One finding, as it is printed.
+/// One finding, as printed.
 #[derive(Debug, Serialize)]
 pub(super) struct FindingReport {
     code: &'static str,
@@ -23,7 +23,7 @@ pub(super) struct FindingReport {
 }
 
 impl FindingReport {
-    /// Reports of all findings, the worst first, then in the order of their objects.
+    /// Reports of all findings, sorted by severity, then by object.
     pub(super) fn sorted(findings: &BTreeSet<Finding>) -> Vec<Self> {
         let mut sorted: Vec<_> = findings.iter().collect();
         sorted.sort_by_cached_key(|finding| {

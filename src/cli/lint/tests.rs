@@ -78,7 +78,7 @@ fn check(files: &[(&str, &str)]) -> anyhow::Result<LintResult> {
 }
 
 #[test]
-fn files_are_checked_by_their_content() {
+fn checks_manifests_in_files() {
     let found = check(&[("hpa.yaml", MANIFESTS)]).unwrap();
     insta::assert_snapshot!(
         "files",
@@ -92,12 +92,12 @@ fn files_are_checked_by_their_content() {
 }
 
 #[test]
-fn the_table_of_codes() {
+fn prints_the_table_of_codes() {
     insta::assert_snapshot!("codes", render_codes(Output::Table).unwrap());
 }
 
 #[test]
-fn a_configuration_among_them_says_which_clusters_there_are() {
+fn configuration_among_the_files_sets_clusters() {
     let labels = |files: &[(&str, &str)]| {
         let found = check(files).unwrap().findings;
         let of_mail = found
@@ -112,14 +112,17 @@ fn a_configuration_among_them_says_which_clusters_there_are() {
     let configured = labels(&[manifests, ("b/c/lagwise.yaml", CONFIG)]);
     assert_eq!(configured, ["unknown_cluster"]);
     let two = check(&[("a.yaml", CONFIG), ("b.yaml", CONFIG)]).unwrap_err();
-    assert!(two.to_string().contains("second configuration"), "{two}");
+    assert!(
+        two.to_string().contains("second lagwise configuration"),
+        "{two}"
+    );
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_that_names_the_file() {
+fn error_names_the_unreadable_file() {
     for (name, text, expected) in [
-        ("a.yaml", "spec: {{ .Values.x }}", "a.yaml: is no YAML"),
-        ("a.yaml", "kind: [", "a.yaml: is no YAML"),
+        ("a.yaml", "spec: {{ .Values.x }}", "a.yaml: invalid YAML"),
+        ("a.yaml", "kind: [", "a.yaml: invalid YAML"),
         (
             "a.json",
             r#"{"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"}}"#,
@@ -133,12 +136,12 @@ fn what_cannot_be_read_is_an_error_that_names_the_file() {
     }
     let missing = files::check_files(&["/nowhere/hpa.yaml".into()], None, None).unwrap_err();
     assert!(format!("{missing:#}").starts_with("/nowhere/hpa.yaml: "));
-    // Nothing to say is not the same as nothing read.
+    // An empty file is valid and has no findings.
     assert!(check(&[("a.yaml", "")]).unwrap().findings.is_empty());
 }
 
 #[test]
-fn the_exit_code_says_how_bad_it_is() {
+fn exit_code_follows_severity() {
     let found = |findings: &[Finding], unread: &[&str]| LintResult {
         findings: findings.iter().cloned().collect(),
         unread: unread.iter().map(|text| (*text).to_owned()).collect(),
@@ -163,7 +166,7 @@ fn the_exit_code_says_how_bad_it_is() {
         (found(std::slice::from_ref(&info), &[]), FailOn::Warning, ok),
         (found(&[warning], &[]), FailOn::Warning, bad),
         (found(std::slice::from_ref(&info), &[]), FailOn::Info, bad),
-        // What was not read may be as bad.
+        // Objects that could not be read might have findings.
         (found(&[info], &["pods: forbidden"]), FailOn::Error, unread),
         (found(&[error], &["pods: forbidden"]), FailOn::Error, bad),
     ] {
@@ -176,7 +179,7 @@ fn the_exit_code_says_how_bad_it_is() {
 }
 
 #[test]
-fn it_has_to_be_told_what_to_look_at() {
+fn requires_config_file_or_codes() {
     for args in [
         &[][..],
         &["--codes", "-f", "a"],

@@ -1,4 +1,4 @@
-//! The lines, for people.
+//! Formats statuses as a table.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::settings::cap_mode::CapMode;
 
-/// One line for each HPA. What is unknown is `-`.
+/// One line for each HPA. Unknown values are `-`.
 pub(super) fn table(hpas: &[HpaStatus]) -> String {
     if hpas.is_empty() {
-        return "no HPA has a metric of lagwise's\n".to_owned();
+        return "no HPA uses a metric of lagwise\n".to_owned();
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
@@ -53,7 +53,7 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
                 [] => "-".to_owned(),
                 codes => codes.join(","),
             },
-            // Long where it tells why something is unknown, so last.
+            // Last, because it is long if it explains why the value is unknown.
             hpa.reason.clone(),
         ]);
     }
@@ -65,13 +65,13 @@ fn value_or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// How long the oldest message waits.
+/// Age of the oldest unread message.
 fn time(hpa: &HpaStatus) -> String {
     let Some(millis) = hpa.lag_millis else {
         return "-".to_owned();
     };
     match hpa.lag_millis_is_lower_bound {
-        // At least nothing says nothing.
+        // A lower bound of zero says nothing.
         true if millis < 1000 => "-".to_owned(),
         true => format!(">{}", format_age(millis)),
         false => format_age(millis),
@@ -154,9 +154,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed() {
+    fn prints_table_and_json() {
         insta::assert_snapshot!("table", table(&hpas()));
         insta::assert_snapshot!("json", Output::Json.serialize(&hpas()).unwrap().unwrap());
-        assert_eq!(table(&[]), "no HPA has a metric of lagwise's\n");
+        assert_eq!(table(&[]), "no HPA uses a metric of lagwise\n");
     }
 }

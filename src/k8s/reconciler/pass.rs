@@ -20,8 +20,10 @@ use crate::model::decisions::fencing::EPOCH;
 use crate::model::decisions::hpa_write::{
     HpaGoals, HpaPatch, HpaWritePlan, ObservedHpa, plan_hpa_write,
 };
-use crate::model::decisions::scale_to_zero::{Candidate, Demand, WorkloadState, ZeroAction, step};
-use crate::model::hpa::facts::{HpaFacts, is_native, is_paused};
+use crate::model::decisions::scale_to_zero::{
+    Demand, WorkloadState, ZeroAction, ZeroCandidate, decide,
+};
+use crate::model::hpa::facts::{HpaFacts, is_paused, scales_to_zero_natively};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 
 /// What a pass works with.
@@ -40,7 +42,7 @@ pub(super) struct Pass {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ZeroInput {
     /// What the HPA asks for; `None` if it does not ask for scale to zero.
-    pub(super) candidate: Option<Candidate>,
+    pub(super) candidate: Option<ZeroCandidate>,
     /// How long there has been no demand.
     pub(super) idle: Option<Duration>,
     /// Since when it has replicas, as far as was seen.
@@ -114,7 +116,7 @@ impl Pass {
             None => None,
         };
         let found = looked.as_ref().and_then(|look| look.found.as_ref().ok());
-        let action = found.map_or(ZeroAction::Rest, |(action, _)| *action);
+        let action = found.map_or(ZeroAction::Keep, |(action, _)| *action);
         let annotations = object.metadata.annotations.as_ref();
         let epoch = annotations.and_then(|all| all.get(EPOCH));
         let observed = ObservedHpa {
@@ -210,10 +212,10 @@ impl Pass {
         let ceiling = input.candidate.and_then(|candidate| candidate.ceiling);
         let idle = input.idle.zip(up_since);
         let state = WorkloadState {
-            wanted: input.candidate.is_some() && !is_native(facts),
+            is_enabled: input.candidate.is_some() && !scales_to_zero_natively(facts),
             marked: facts.annotations.contains_key(ZEROED_SINCE),
             replicas: scale.replicas,
-            work: input.candidate.map_or(Demand::Unknown, |c| c.work),
+            demand: input.candidate.map_or(Demand::Unknown, |c| c.demand),
             idle: idle.map(|(idle, up)| idle.min(now.saturating_duration_since(up))),
             cooldown: input.candidate.map_or(Duration::MAX, |c| c.cooldown),
             zeroed: input.zeroed_at.map(|at| now.saturating_duration_since(at)),
@@ -224,7 +226,7 @@ impl Pass {
         };
         Look {
             up_since,
-            found: Ok((step(&state), scale)),
+            found: Ok((decide(&state), scale)),
         }
     }
 
@@ -317,7 +319,7 @@ impl Writes {
         let first_error = self.plan.first.zeroed.and(self.first.err());
         let last_error = self.rest.zeroed.and(self.last.err());
         let is_done = match action {
-            ZeroAction::Rest => return report,
+            ZeroAction::Keep => return report,
             ZeroAction::Zero | ZeroAction::Wake(_) => self.scaled.is_ok(),
             ZeroAction::Unmark => first_error.is_none(),
         };
@@ -326,7 +328,7 @@ impl Writes {
             report.up_since = match action {
                 ZeroAction::Zero => None,
                 ZeroAction::Wake(_) => Some(Instant::now()),
-                ZeroAction::Rest | ZeroAction::Unmark => report.up_since,
+                ZeroAction::Keep | ZeroAction::Unmark => report.up_since,
             };
         }
         report.error = last_error.or(first_error).or(self.scaled.err());

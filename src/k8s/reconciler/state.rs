@@ -13,9 +13,11 @@ use crate::model::decisions::cap::{
 };
 use crate::model::decisions::enforceable::CompleteRead;
 use crate::model::decisions::fencing::is_managed;
-use crate::model::decisions::scale_to_zero::{Candidate, Demand, ZeroAction};
+use crate::model::decisions::scale_to_zero::{Demand, ZeroAction, ZeroCandidate};
 use crate::model::diagnostics::hpa_events::EventReason;
-use crate::model::hpa::facts::{self, HpaFacts, asks_others, has_our_metric, is_native};
+use crate::model::hpa::facts::{
+    self, HpaFacts, has_lagwise_metric, other_external_metric, scales_to_zero_natively,
+};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::{CapMode, NO_CEILING};
 use crate::model::units::hpa_key::HpaKey;
@@ -56,7 +58,7 @@ pub(super) struct CapState {
 #[derive(Debug, Default)]
 pub(super) struct ZeroState {
     /// What the HPA asks for; `None` if it does not ask for scale to zero.
-    candidate: Option<Candidate>,
+    candidate: Option<ZeroCandidate>,
     /// How long there has been no demand.
     idle: Option<Duration>,
     looked_at: Option<Instant>,
@@ -82,7 +84,7 @@ impl HpaState {
         &mut self,
         hpa: &Arc<HpaFacts>,
         default: CapMode,
-        candidate: Option<Candidate>,
+        candidate: Option<ZeroCandidate>,
         idle: Option<Duration>,
     ) -> bool {
         if self.facts.uid != hpa.uid {
@@ -179,7 +181,7 @@ impl HpaState {
                 WakeUp { hpa: key, replicas }.emit();
                 events.record(key, EventReason::Woken(replicas));
             }
-            Some(ZeroAction::Rest | ZeroAction::Unmark) | None => {}
+            Some(ZeroAction::Keep | ZeroAction::Unmark) | None => {}
         }
         match report.error.clone() {
             None => self.zero.attempts.succeeded(),
@@ -262,7 +264,7 @@ impl ZeroState {
     fn update(
         &mut self,
         hpa: &HpaFacts,
-        candidate: Option<Candidate>,
+        candidate: Option<ZeroCandidate>,
         idle: Option<Duration>,
     ) -> bool {
         let wants = candidate.is_some() || hpa.annotations.contains_key(ZEROED_SINCE);
@@ -271,7 +273,7 @@ impl ZeroState {
             return false;
         }
         // Nobody asks for a metric of others at zero replicas, so such a workload is not put to zero.
-        self.candidate = candidate.filter(|_| asks_others(hpa).is_none());
+        self.candidate = candidate.filter(|_| other_external_metric(hpa).is_none());
         self.idle = idle;
         true
     }
@@ -282,7 +284,7 @@ impl ZeroState {
     }
 
     fn has_demand(&self) -> bool {
-        let demand = self.candidate.map(|candidate| candidate.work);
+        let demand = self.candidate.map(|candidate| candidate.demand);
         matches!(demand, Some(Demand::Waiting(_) | Demand::NeverRan))
     }
 
@@ -297,9 +299,11 @@ impl ZeroState {
             return false;
         }
         match self.candidate {
-            Some(_) if !is_native(hpa) && self.has_demand() => is_at_zero,
+            Some(_) if !scales_to_zero_natively(hpa) && self.has_demand() => is_at_zero,
             // Also before the cooldown is over, so that a start by hand is seen as one.
-            Some(_) if !is_native(hpa) => (is_at_zero || self.idle.is_some()) && !was_looked_at,
+            Some(_) if !scales_to_zero_natively(hpa) => {
+                (is_at_zero || self.idle.is_some()) && !was_looked_at
+            }
             // Nobody asks for it any more, or the HPA goes to zero by itself.
             _ => is_at_zero && !was_looked_at,
         }
@@ -325,7 +329,7 @@ impl ZeroState {
         match report.done {
             Some(ZeroAction::Zero) => self.zeroed_at = Some(now),
             Some(ZeroAction::Wake(_) | ZeroAction::Unmark) => self.zeroed_at = None,
-            Some(ZeroAction::Rest) | None => {}
+            Some(ZeroAction::Keep) | None => {}
         }
         // Somebody else's write is no failure: the next snapshot looks again at once.
         if report.error == Some(ApiError::Changed) {
@@ -336,5 +340,5 @@ impl ZeroState {
 
 /// Without a metric of lagwise's there is no ceiling, and never will be.
 fn is_enforced(hpa: &HpaFacts, default: CapMode) -> bool {
-    facts::mode(hpa, default) == CapMode::Enforce && has_our_metric(hpa)
+    facts::mode(hpa, default) == CapMode::Enforce && has_lagwise_metric(hpa)
 }

@@ -13,7 +13,7 @@ use super::pass::{PassReport, ZeroInput};
 use super::*;
 use crate::k8s::write_guard::testing::leader;
 use crate::model::decisions::cap::{CapGoal, CapTarget};
-use crate::model::decisions::scale_to_zero::{Candidate, Demand, ZeroAction};
+use crate::model::decisions::scale_to_zero::{Demand, ZeroAction, ZeroCandidate};
 use crate::model::hpa::facts::HpaFacts;
 
 /// One HPA `orders` in `shop` that scales a Deployment, and what was asked about them.
@@ -169,8 +169,8 @@ const HOLD: CapGoal = CapGoal {
 fn zero(demand: Demand) -> Option<ZeroInput> {
     let long_ago = Instant::now() - Duration::from_secs(60);
     Some(ZeroInput {
-        candidate: Some(Candidate {
-            work: demand,
+        candidate: Some(ZeroCandidate {
+            demand,
             cooldown: Duration::from_secs(6),
             ceiling: None,
         }),

@@ -1,5 +1,5 @@
 //! Enforces the cap: keeps an HPA's `spec.maxReplicas` at the smaller of the user's number and the replica
-//! ceiling, whatever other metrics the HPA scales by.
+//! ceiling, so that no other metric of the HPA can exceed it.
 //!
 //! The user's number is never lost. It is kept in [`USER_MAX`] while the cap lowers the field. A change of
 //! the field by anyone else becomes the user's new number, and [`release`] restores it. On clusters with
@@ -17,7 +17,7 @@ use crate::model::settings::cap_mode::NO_CEILING;
 /// Complete reads in a row after which the ceiling may be lowered.
 pub const LOWER_AFTER: u32 = 3;
 
-/// Reads a number of replicas that lagwise wrote.
+/// Parses a number of replicas that lagwise wrote.
 fn number(annotations: &BTreeMap<String, String>, key: &str) -> Option<u32> {
     let number: u32 = annotations.get(key)?.trim().parse().ok()?;
     (1..=NO_CEILING).contains(&number).then_some(number)
@@ -28,7 +28,7 @@ fn number(annotations: &BTreeMap<String, String>, key: &str) -> Option<u32> {
 pub struct HpaFields {
     /// `spec.maxReplicas`.
     pub max: u32,
-    /// `spec.minReplicas`; 1 where it is not set.
+    /// `spec.minReplicas`; 1 if it is not set.
     pub min: u32,
     /// [`CEILING`].
     pub ceiling: Option<u32>,
@@ -62,22 +62,22 @@ impl HpaFields {
         user.min(ceiling.max(self.min))
     }
 
-    /// The user's number: from [`EXPLICIT_MAX`], else what is remembered on the HPA or was `seen` before,
-    /// else the field itself.
+    /// The user's number: the annotation `lagwise.dev/max-replicas`, else the number remembered on the HPA or
+    /// in `seen`, else the field itself.
     #[must_use]
     pub fn user_max(self, seen: Option<LastSeen>) -> u32 {
         let marked = self.user.filter(|user| {
             let ceiling = self.ceiling.unwrap_or(NO_CEILING);
             self.max == self.capped(*user, ceiling)
         });
-        // The annotations may have been removed, or `minReplicas`, which kept the field higher, lowered.
+        // Somebody may have removed the annotations, or lowered `minReplicas`, which kept the field higher.
         let seen = seen
             .filter(|seen| seen.max == self.max && self.user.is_none_or(|user| user == seen.user));
         let remembered = marked.or(seen.map(|seen| seen.user));
         self.explicit.or(remembered).unwrap_or(self.max)
     }
 
-    /// What to remember of the HPA.
+    /// The state to remember for the next pass.
     #[must_use]
     pub fn seen(self, before: Option<LastSeen>) -> LastSeen {
         LastSeen {
@@ -98,7 +98,7 @@ pub struct LastSeen {
 }
 
 impl LastSeen {
-    /// Whether the cap had lowered the field.
+    /// Whether the field was below the user's number.
     #[must_use]
     pub fn is_capped(self) -> bool {
         self.max != self.user
@@ -132,7 +132,7 @@ impl CapPatch {
         *self == Self::default()
     }
 
-    /// Whether the cap leaves nothing on the HPA afterwards.
+    /// Whether nothing of the cap remains on the HPA after this patch.
     #[must_use]
     pub fn is_last(&self) -> bool {
         [self.ceiling, self.user].contains(&Some(AnnotationChange::Remove))
@@ -148,7 +148,7 @@ pub enum FieldOwner {
     Lagwise,
 }
 
-/// What is to become of an HPA's `maxReplicas`.
+/// The intended state of an HPA's `maxReplicas`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CapTarget {
     /// Limit it to this ceiling.
@@ -157,19 +157,20 @@ pub enum CapTarget {
     Release,
 }
 
-/// What the cap wants of an HPA, and what it needs to know in order to write it.
+/// The intended state of the cap of an HPA, and the inputs of the patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapGoal {
     pub target: CapTarget,
     /// The HPA as it was last seen.
     pub last_seen: Option<LastSeen>,
     pub owner: FieldOwner,
-    /// Whether the last attempt failed. Then it is not combined with other writes, which would fail with it.
+    /// Whether the API server refused the last attempt. Then the cap is not combined with other writes, which
+    /// would fail with it.
     pub was_refused: bool,
 }
 
 impl CapGoal {
-    /// The next patch of the HPA as it is now.
+    /// The next patch of this HPA.
     #[must_use]
     pub fn patch(&self, hpa: HpaFields) -> CapPatch {
         match self.target {
@@ -179,7 +180,7 @@ impl CapGoal {
     }
 }
 
-/// The patch that enforces `ceiling`. `seen` is the HPA as it was last seen.
+/// The patch that enforces `ceiling`. `seen` is the state of the HPA in the last pass.
 #[must_use]
 pub fn enforce(
     live: HpaFields,
@@ -188,19 +189,19 @@ pub fn enforce(
     owner: FieldOwner,
 ) -> CapPatch {
     let mark =
-        |is: Option<u32>, wanted| (is != Some(wanted)).then_some(AnnotationChange::Set(wanted));
+        |found: Option<u32>, goal| (found != Some(goal)).then_some(AnnotationChange::Set(goal));
     let user = live.user_max(seen);
     let capped = live.capped(user, ceiling);
     match owner {
-        // The policy would take the present field for the user's number.
+        // Otherwise the policy would take the capped field for the user's number.
         FieldOwner::Policy if live.user_max(None) != user => CapPatch {
             max: Some(user),
             ceiling: mark(live.ceiling, ceiling),
             user: None,
         },
         FieldOwner::Policy => CapPatch {
-            // The policy acts only on writes. Where the field is not yet capped, as on an HPA older than
-            // the policy, writing the annotation again triggers it.
+            // The policy acts only on writes. If the field is not capped yet, as on an HPA older than the
+            // policy, writing the annotation again triggers it.
             ceiling: (live.ceiling != Some(ceiling) || live.max != capped)
                 .then_some(AnnotationChange::Set(ceiling)),
             ..CapPatch::default()
@@ -256,15 +257,14 @@ pub struct CeilingHysteresis {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PendingDecrease {
     count: u32,
-    /// The largest ceiling among them: a lower one that was read only once may have been transient.
+    /// The largest ceiling among them, because a lower one may have been transient.
     most: u32,
     last: Instant,
 }
 
 impl CeilingHysteresis {
-    /// The ceiling to enforce after a read; `None` to change nothing. `read` is `None` where the read was
-    /// not complete, and `enforced` is the present ceiling. The same read counts once, however often it is
-    /// passed.
+    /// The ceiling to enforce after a read; `None` to change nothing. `read` is `None` if the read was
+    /// incomplete, and `enforced` is the present ceiling. Passing the same read again has no effect.
     pub fn next(&mut self, read: Option<CompleteRead>, enforced: Option<u32>) -> Option<u32> {
         let Some(CompleteRead { ceiling, at }) = read else {
             self.lower = None;
@@ -294,11 +294,11 @@ impl CeilingHysteresis {
     }
 }
 
-/// The shortest and the longest time between two writes to an HPA whose cap somebody keeps undoing.
+/// Shortest and longest pause between writes to an HPA whose cap somebody keeps undoing.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
-/// Backoff between writes to one HPA, so that lagwise does not fight over a field: every write that is
-/// undone doubles the time to the next.
+/// Backoff between writes to one HPA, so that lagwise does not fight over a field: every write that was
+/// undone doubles the pause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteBackoff {
     last: Option<Instant>,

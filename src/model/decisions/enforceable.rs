@@ -1,4 +1,4 @@
-//! The ceilings that may be enforced: those of HPAs of which everything was read in the last sweep.
+//! The ceilings that may be enforced: those of HPAs whose metrics were all read in the last sweep.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -8,28 +8,28 @@ use crate::model::evaluation::{Clusters, EvaluationsAt, MetricValue};
 use crate::model::targets::Target;
 use crate::model::units::hpa_key::HpaKey;
 
-/// A complete read of every metric of ours on an HPA.
+/// A complete read of every metric of an HPA that lagwise serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompleteRead {
     /// The largest ceiling of these metrics.
     pub ceiling: Limit,
-    /// When the oldest reading in it was made.
+    /// Time of the oldest reading in it.
     pub at: Instant,
 }
 
-/// The complete reads of the HPAs that are `wanted`. An HPA of which any metric is unknown, or was not
-/// read in its cluster's last sweep, has none: that metric might allow more.
+/// The complete reads of the HPAs for which `is_included` is true. An HPA with a metric that is unknown, or
+/// was not read in its cluster's last sweep, has none: that metric might allow more replicas.
 #[must_use]
 pub fn complete_reads(
     evaluations: EvaluationsAt<'_>,
-    wanted: impl Fn(&HpaKey) -> bool,
+    is_included: impl Fn(&HpaKey) -> bool,
 ) -> BTreeMap<HpaKey, CompleteRead> {
     let mut all: BTreeMap<HpaKey, Option<CompleteRead>> = BTreeMap::new();
     for (target, evaluation) in evaluations.hpa_targets() {
         let Some(hpa) = target.hpa() else {
             continue;
         };
-        if !wanted(hpa) {
+        if !is_included(hpa) {
             continue;
         }
         let value = evaluations.value(&evaluation.metric).ok();
@@ -53,8 +53,8 @@ pub fn complete_reads(
     known.filter_map(|(hpa, read)| Some((hpa, read?))).collect()
 }
 
-/// Whether a value is as of the last sweep of its cluster. A value that is served on while a broker is
-/// down says nothing of now.
+/// Whether a value comes from the last sweep of its cluster. An older value, which is still served while a
+/// broker is down, does not reflect the present lag.
 pub(super) fn is_current(value: &MetricValue, target: &Target, clusters: &Clusters) -> bool {
     let cluster = clusters.get(&target.interest.cluster);
     let sweep = cluster.and_then(|cluster| cluster.sweep);

@@ -1,23 +1,23 @@
-//! Fencing: keeps a former leader that was paused from overwriting what its successor has written.
+//! Fencing: keeps a former leader whose process was suspended from overwriting the writes of its successor.
 //!
-//! A leader writes only during its term, by its own clock, and from a snapshot that is not too old. A
-//! process may still be paused between checking the clock and writing. So every write carries the
+//! A leader writes only during its term, by its own clock, and from a snapshot that is not stale. Its process
+//! may still be suspended between checking the clock and writing. So every write carries the
 //! `resourceVersion` that was read, and a new leader first writes its term to each HPA that it manages
-//! ([`EPOCH`]): a delayed write of its predecessor then fails on a newer version.
+//! ([`EPOCH`]): a delayed write of its predecessor then fails with a conflict.
 
 use std::time::{Duration, Instant};
 
 use super::cap::HpaFields;
 use crate::model::evaluation::Clusters;
-use crate::model::hpa::facts::{self, HpaFacts, is_native, is_paused};
+use crate::model::hpa::facts::{self, HpaFacts, is_paused, scales_to_zero_natively};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 
 pub use crate::model::settings::annotation_keys::EPOCH;
 
-/// For how long after `now` these readings may still decide a write: until the latest sweep among them is
-/// older than `max_staleness`. `None` where it is, or where there was no sweep. Whether a single reading
-/// is too old is decided where it is used.
+/// How long after `now` writes may still be decided from these snapshots: until the latest sweep among them
+/// is older than `max_staleness`. `None` if it is already, or if there was no sweep. The age of a single
+/// reading is checked where it is used.
 #[must_use]
 pub fn time_left(clusters: &Clusters, now: Instant, max_staleness: Duration) -> Option<Duration> {
     let sweeps = clusters.values().filter_map(|c| c.sweep);
@@ -27,19 +27,19 @@ pub fn time_left(clusters: &Clusters, now: Instant, max_staleness: Duration) -> 
     (!left.is_zero()).then_some(left)
 }
 
-/// The value to write to an HPA's [`EPOCH`] before any other write; `None` where it is there already, and
-/// where nobody is elected (term 0).
+/// The value to write to an HPA's [`EPOCH`] before any other write; `None` if it is there already, or if
+/// there is no leader election (term 0).
 ///
 /// A higher number is overwritten: the Lease was recreated, or a person wrote the annotation. It cannot
-/// be a later leader's, because the caller checks its own term between the read and the write.
+/// come from a later leader, because the caller checks its own term between the read and the write.
 #[must_use]
 pub fn epoch_to_write(found: Option<&str>, term: u64) -> Option<u64> {
     let is_written = found == Some(term.to_string().as_str());
     (term > 0 && !is_written).then_some(term)
 }
 
-/// Whether lagwise writes, or may write, to this HPA or its scale target: because the HPA asks for that, or
-/// because something was written before.
+/// Whether lagwise writes, or may write, to this HPA or its scale target: because its settings ask for that,
+/// or because something was written before.
 #[must_use]
 pub fn is_managed(hpa: &HpaFacts, default: CapMode) -> bool {
     if is_paused(hpa) {
@@ -53,9 +53,9 @@ pub fn is_managed(hpa: &HpaFacts, default: CapMode) -> bool {
 /// Whether lagwise writes, or may write, to this HPA for scale to zero.
 #[must_use]
 pub fn is_managed_for_zero(hpa: &HpaFacts) -> bool {
-    let asks = || facts::settings(hpa).scale_to_zero();
-    let may_be_zeroed = hpa.controller.is_none() && !is_native(hpa);
-    hpa.annotations.contains_key(ZEROED_SINCE) || may_be_zeroed && asks()
+    let is_enabled = || facts::settings(hpa).scale_to_zero();
+    let may_be_zeroed = hpa.controller.is_none() && !scales_to_zero_natively(hpa);
+    hpa.annotations.contains_key(ZEROED_SINCE) || may_be_zeroed && is_enabled()
 }
 
 #[cfg(test)]
@@ -64,7 +64,7 @@ mod tests {
     use crate::model::fixtures;
 
     #[test]
-    fn a_snapshot_may_be_decided_by_until_it_is_too_old() {
+    fn snapshot_allows_decisions_until_it_is_stale() {
         let snapshot = fixtures::snapshot();
         let sweeps = snapshot.clusters.values().filter_map(|c| c.sweep);
         let latest = sweeps.map(|sweep| sweep.finished.monotonic).max().unwrap();
@@ -79,8 +79,8 @@ mod tests {
     }
 
     #[test]
-    fn a_term_is_written_once() {
-        for (is, term, expected) in [
+    fn writes_the_epoch_once() {
+        for (found, term, expected) in [
             (None, 7, Some(7)),
             (Some("6"), 7, Some(7)),
             (Some("7"), 7, None),
@@ -89,12 +89,12 @@ mod tests {
             (None, 0, None),
             (Some("7"), 0, None),
         ] {
-            assert_eq!(epoch_to_write(is, term), expected, "{is:?} {term}");
+            assert_eq!(epoch_to_write(found, term), expected, "{found:?} {term}");
         }
     }
 
     #[test]
-    fn what_is_or_may_be_written_to_is_managed() {
+    fn hpas_with_or_awaiting_writes_are_managed() {
         let hpa = |annotations: &[(&str, &str)]| HpaFacts {
             annotations: annotations
                 .iter()
@@ -127,15 +127,15 @@ mod tests {
             assert_eq!(found, expected, "{annotations:?}");
         }
         assert!(is_managed(&hpa(&[]), CapMode::Enforce));
-        // Those of others are left alone, and those that go to zero by themselves.
-        let asks = hpa(&[("lagwise.dev/scale-to-zero", "true")]);
+        // HPAs with a controller are left alone, and those that scale to zero natively.
+        let zero = hpa(&[("lagwise.dev/scale-to-zero", "true")]);
         let native = HpaFacts {
             min_replicas: Some(0),
-            ..asks.clone()
+            ..zero.clone()
         };
         let owned = HpaFacts {
             controller: Some("ScaledObject shop/orders".into()),
-            ..asks
+            ..zero
         };
         assert!(!is_managed(&native, CapMode::Advise));
         assert!(!is_managed(&owned, CapMode::Enforce));

@@ -1,8 +1,8 @@
-//! What one pass of the reconciler writes to an HPA and to the workload that it scales.
+//! Plans the writes of one reconciler pass to an HPA and to the workload that it scales.
 //!
-//! Three decisions meet on one object: the term of the leader that manages it ([`fencing`]), the cap
-//! ([`cap`](super::cap)) and the mark of scale to zero ([`scale_to_zero`](super::scale_to_zero)). They
-//! go into one patch wherever the order of the writes allows that.
+//! Three decisions affect one object: the leader's term ([`fencing`]), the cap ([`cap`](super::cap)) and the
+//! mark of scale to zero ([`scale_to_zero`](super::scale_to_zero)). They go into one patch where the order
+//! of the writes allows it.
 
 use std::time::SystemTime;
 
@@ -13,27 +13,25 @@ use crate::model::hpa::facts::HpaFacts;
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 
-/// An HPA as it was just read.
+/// An HPA as just read.
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedHpa<'a> {
-    /// What somebody wrote into it.
     pub facts: &'a HpaFacts,
     /// Its [`EPOCH`](fencing::EPOCH) annotation.
     pub epoch: Option<&'a str>,
 }
 
-/// What is to become of an HPA.
+/// The intended state of an HPA.
 #[derive(Clone, Copy, Debug)]
 pub struct HpaGoals {
-    /// The term of this leader; 0 if nobody is elected.
+    /// The term of this leader; 0 without leader election.
     pub term: u64,
     /// The cap mode of HPAs that do not set one.
     pub default_mode: CapMode,
-    /// What the cap wants; `None` to leave it as it is.
+    /// `None` to leave the cap as it is.
     pub cap: Option<CapGoal>,
-    /// What scale to zero wants.
     pub zero: ZeroAction,
-    /// The time that the mark of scale to zero carries.
+    /// The time to write into the mark of scale to zero.
     pub now: SystemTime,
 }
 
@@ -53,7 +51,6 @@ pub struct HpaWritePlan {
 pub struct HpaPatch {
     /// The annotation [`EPOCH`](fencing::EPOCH).
     pub epoch: Option<AnnotationChange<u64>>,
-    /// What the cap changes.
     pub cap: CapPatch,
     /// The annotation [`ZEROED_SINCE`].
     pub zeroed: Option<AnnotationChange<SystemTime>>,
@@ -69,24 +66,24 @@ impl HpaPatch {
 
 /// Plans the writes of one pass.
 ///
-/// The order keeps two promises, also if the process dies between any two writes:
+/// The order keeps two invariants, even if the process crashes between any two writes:
 ///
-/// - An HPA carries the mark of scale to zero for as long as lagwise has its workload at zero. So the
-///   mark is written before the workload is set to zero, and removed after it was woken. The other way
-///   round, a crash would leave zero replicas that look like a person's choice, which nobody wakes.
-/// - An HPA carries the leader's term before the leader writes anything else for it, to its workload
-///   neither: see [`fencing`]. This is why waking a workload takes two patches in the pass that writes
-///   the term, one before and one after; every other pass takes one at most.
+/// - An HPA carries the mark of scale to zero as long as lagwise keeps its workload at zero. So the mark is
+///   written before the workload is scaled to zero, and removed after it is woken. In the other order, a
+///   crash would leave zero replicas that look like a person's choice and are never woken.
+/// - An HPA carries the leader's term before the leader writes anything else to it or to its workload: see
+///   [`fencing`]. So waking a workload takes two patches in the pass that writes the term, one before and
+///   one after; every other pass takes at most one.
 #[must_use]
 pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals) -> HpaWritePlan {
     let is_marked = hpa.facts.annotations.contains_key(ZEROED_SINCE);
     let zeroed = match goals.zero {
-        ZeroAction::Rest => None,
+        ZeroAction::Keep => None,
         ZeroAction::Zero => (!is_marked).then_some(AnnotationChange::Set(goals.now)),
         ZeroAction::Wake(_) | ZeroAction::Unmark => is_marked.then_some(AnnotationChange::Remove),
     };
     let scale = match goals.zero {
-        ZeroAction::Rest | ZeroAction::Unmark => None,
+        ZeroAction::Keep | ZeroAction::Unmark => None,
         ZeroAction::Zero => Some(0),
         ZeroAction::Wake(replicas) => Some(replicas),
     };
@@ -98,10 +95,10 @@ pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals) -> HpaWritePlan {
     let claim = (writes || is_managed(hpa.facts, goals.default_mode))
         .then(|| fencing::epoch_to_write(hpa.epoch, goals.term))
         .flatten();
-    // Whoever writes an HPA that the API server refuses to have capped can still wake its workload.
-    let is_held_back =
+    // A cap that the API server refuses must not block the other writes.
+    let is_deferred =
         goals.cap.is_some_and(|goal| goal.was_refused) && (claim.is_some() || zeroed.is_some());
-    let cap = if is_held_back {
+    let cap = if is_deferred {
         CapPatch::default()
     } else {
         cap
@@ -130,7 +127,7 @@ pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals) -> HpaWritePlan {
             scale,
             last: HpaPatch { epoch, cap, zeroed },
         },
-        ZeroAction::Rest | ZeroAction::Unmark | ZeroAction::Zero => HpaWritePlan {
+        ZeroAction::Keep | ZeroAction::Unmark | ZeroAction::Zero => HpaWritePlan {
             first: HpaPatch { epoch, cap, zeroed },
             scale,
             last: HpaPatch::default(),

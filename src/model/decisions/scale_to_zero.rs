@@ -1,8 +1,8 @@
-//! Scales workloads to zero and back where the HPA cannot. An HPA whose `minReplicas` is at least one
-//! ignores a workload of zero replicas (condition `ScalingDisabled`), so that both directions are lagwise's.
+//! Decides when to scale workloads to zero and back, where the HPA controller cannot. It ignores a workload
+//! of zero replicas if `minReplicas` is at least 1 (condition `ScalingDisabled`), so lagwise does both.
 //!
-//! An HPA whose workload lagwise has set to zero carries the annotation `lagwise.dev/zeroed-since`. Zero
-//! replicas without it are a person's off switch, and lagwise leaves them.
+//! An HPA whose workload lagwise has scaled to zero carries a mark, the annotation
+//! `lagwise.dev/zeroed-since`. Zero replicas without the mark were set by a person, and lagwise leaves them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use crate::model::evaluation::{EvaluationsAt, MetricValue, ValueRule};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{Lag, Moment};
 
-/// How long after the write to zero a higher number is taken for the HPA's, which had decided on an older
-/// scale. Later it is taken for a person's decision.
+/// Time after scaling to zero in which new replicas count as the HPA controller's, which decided from an
+/// older scale. Later they count as a person's decision.
 pub const REWRITES_WITHIN: Duration = Duration::from_secs(60);
 
-/// Whether a workload has something to do.
+/// Whether a workload has work to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
     /// Unknown, or known only from before the last sweep.
     Unknown,
-    /// Its group has never run: without a commit its lag is not known.
+    /// Its group has never committed, so its lag is unknown until its consumers have run.
     NeverRan,
-    /// No: no lag on any metric of ours, and no stuck partition.
+    /// No lag and no stuck partition on any metric.
     None,
-    /// Yes, for this many replicas; at least one.
+    /// Work for this many replicas, at least 1.
     Waiting(u32),
 }
 
 impl Demand {
-    /// The demand of several metrics together: the HPA follows the largest.
+    /// Combines the demand of two metrics: the HPA follows the larger one.
     fn and(self, other: Self) -> Self {
         match (self, other) {
             (Demand::Waiting(a), Demand::Waiting(b)) => Demand::Waiting(a.max(b)),
@@ -45,19 +45,18 @@ impl Demand {
 
 /// A workload that may be scaled to zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Whether it has something to do.
-    pub work: Demand,
-    /// How long it must have no demand before it is scaled to zero.
+pub struct ZeroCandidate {
+    pub demand: Demand,
+    /// How long there must be no demand before it is scaled to zero.
     pub cooldown: Duration,
-    /// The replica ceiling; `None` where it is unknown or unbounded.
+    /// Replica ceiling; `None` if unknown or unbounded.
     pub ceiling: Option<u32>,
 }
 
-/// The HPAs with a metric of ours that may be scaled to zero.
+/// The HPAs whose workload may be scaled to zero.
 #[must_use]
-pub fn candidates(evaluations: EvaluationsAt<'_>) -> BTreeMap<HpaKey, Candidate> {
-    let mut all: BTreeMap<HpaKey, Candidate> = BTreeMap::new();
+pub fn candidates(evaluations: EvaluationsAt<'_>) -> BTreeMap<HpaKey, ZeroCandidate> {
+    let mut all: BTreeMap<HpaKey, ZeroCandidate> = BTreeMap::new();
     let targets = evaluations.hpa_targets();
     for (target, evaluation) in targets.filter(|(target, _)| target.settings.scale_to_zero()) {
         let Some(hpa) = target.hpa() else {
@@ -65,8 +64,8 @@ pub fn candidates(evaluations: EvaluationsAt<'_>) -> BTreeMap<HpaKey, Candidate>
         };
         let value = evaluations.value(&evaluation.metric).ok();
         let ceiling = value.as_ref().and_then(|value| value.ceiling);
-        let own = Candidate {
-            work: value.map_or(Demand::Unknown, |value| {
+        let own = ZeroCandidate {
+            demand: value.map_or(Demand::Unknown, |value| {
                 demand(&value, is_current(&value, target, evaluations.clusters()))
             }),
             cooldown: target.settings.cooldown(),
@@ -74,10 +73,10 @@ pub fn candidates(evaluations: EvaluationsAt<'_>) -> BTreeMap<HpaKey, Candidate>
         };
         all.entry(hpa.clone())
             .and_modify(|all| {
-                *all = Candidate {
-                    work: all.work.and(own.work),
+                *all = ZeroCandidate {
+                    demand: all.demand.and(own.demand),
                     cooldown: all.cooldown.max(own.cooldown),
-                    // An unknown or unbounded ceiling of one metric leaves the HPA without one.
+                    // If the ceiling of one metric is unknown or unbounded, so is that of the HPA.
                     ceiling: all.ceiling.zip(own.ceiling).map(|(a, b)| a.max(b)),
                 };
             })
@@ -89,7 +88,7 @@ pub fn candidates(evaluations: EvaluationsAt<'_>) -> BTreeMap<HpaKey, Candidate>
 fn demand(value: &MetricValue, is_current: bool) -> Demand {
     let needed = Demand::Waiting(value.desired.unwrap_or(1).max(1));
     match (value.rule, value.lag) {
-        // Whoever set a fallback prefers its number to not knowing.
+        // A configured fallback replaces the unknown lag.
         (ValueRule::Fallback, _) => needed,
         (_, None) => Demand::Unknown,
         (_, Some(lag)) if lag > Lag(0) => needed,
@@ -99,96 +98,92 @@ fn demand(value: &MetricValue, is_current: bool) -> Demand {
     }
 }
 
-/// Since when each candidate has had no demand, as of `now`. A demand that is unknown meanwhile counts as
-/// one, so that the time begins anew.
+/// Since when each candidate has had no demand, as of `now`. Unknown demand also restarts the time.
 #[must_use]
 pub fn idle_since(
     before: &IdleSince,
-    candidates: &BTreeMap<HpaKey, Candidate>,
+    candidates: &BTreeMap<HpaKey, ZeroCandidate>,
     now: &Moment,
 ) -> IdleSince {
     let candidates = candidates.iter();
-    let idle = candidates.filter(|(_, candidate)| candidate.work == Demand::None);
+    let idle = candidates.filter(|(_, candidate)| candidate.demand == Demand::None);
     idle.map(|(hpa, _)| (hpa.clone(), before.get(hpa).copied().unwrap_or(*now)))
         .collect()
 }
 
-/// What is wanted of a workload, and its present state.
+/// The state of a workload and its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkloadState {
-    /// Whether lagwise is to scale it to zero.
-    pub wanted: bool,
-    /// Whether its HPA is marked: lagwise has set it to zero, or is about to.
+    /// Whether its HPA sets scale to zero.
+    pub is_enabled: bool,
+    /// Whether its HPA has the mark: lagwise has scaled it to zero, or is about to.
     pub marked: bool,
-    /// Its `.spec.replicas`.
+    /// `spec.replicas`.
     pub replicas: u32,
-    /// Whether it has something to do.
-    pub work: Demand,
-    /// For how long it has had replicas and no demand; `None` while it has demand.
+    pub demand: Demand,
+    /// How long it has had replicas and no demand; `None` while it has demand.
     pub idle: Option<Duration>,
-    /// How long that has to be before it is scaled to zero.
+    /// How long it must be idle before it is scaled to zero.
     pub cooldown: Duration,
-    /// How long ago this process last set it to zero.
+    /// Time since this process last scaled it to zero.
     pub zeroed: Option<Duration>,
-    /// The fewest and the most replicas to start it with.
+    /// Fewest and most replicas to wake it with.
     pub bounds: (u32, u32),
 }
 
 /// What to do with a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZeroAction {
-    /// Nothing.
-    Rest,
-    /// Mark its HPA, then set it to zero replicas.
+    Keep,
+    /// Mark the HPA, then scale the workload to zero.
     Zero,
-    /// Set it to this many replicas, then remove the mark.
+    /// Scale the workload to this many replicas, then remove the mark.
     Wake(u32),
-    /// Remove the mark: somebody else has started it.
+    /// Remove the mark: somebody else has started the workload.
     Unmark,
 }
 
-/// Decides what to do with a workload. Level-triggered: the same state gives the same action, so that a
-/// lost write is repeated.
+/// Decides what to do with a workload. Level-triggered: the same state gives the same action, so a lost
+/// write is repeated.
 #[must_use]
-pub fn step(situation: &WorkloadState) -> ZeroAction {
+pub fn decide(state: &WorkloadState) -> ZeroAction {
     let WorkloadState {
-        wanted,
+        is_enabled,
         marked,
         replicas,
-        work,
+        demand,
         ..
-    } = *situation;
+    } = *state;
     match (replicas, marked) {
-        // A person has switched it off.
-        (0, false) => ZeroAction::Rest,
-        (0, true) => match work {
-            _ if !wanted => ZeroAction::Wake(situation.start(1)),
-            Demand::Waiting(needed) => ZeroAction::Wake(situation.start(needed)),
+        // A person has scaled it to zero.
+        (0, false) => ZeroAction::Keep,
+        (0, true) => match demand {
+            _ if !is_enabled => ZeroAction::Wake(state.wake_replicas(1)),
+            Demand::Waiting(needed) => ZeroAction::Wake(state.wake_replicas(needed)),
             // Its lag becomes known only after its consumers have run and committed.
-            Demand::NeverRan => ZeroAction::Wake(situation.start(1)),
-            Demand::None | Demand::Unknown => ZeroAction::Rest,
+            Demand::NeverRan => ZeroAction::Wake(state.wake_replicas(1)),
+            Demand::None | Demand::Unknown => ZeroAction::Keep,
         },
         (_, true) => {
-            let rewritten = situation.zeroed.is_some_and(|ago| ago < REWRITES_WITHIN);
-            match work {
-                Demand::None if wanted && rewritten => ZeroAction::Zero,
+            let is_rewritten = state.zeroed.is_some_and(|ago| ago < REWRITES_WITHIN);
+            match demand {
+                Demand::None if is_enabled && is_rewritten => ZeroAction::Zero,
                 _ => ZeroAction::Unmark,
             }
         }
         (_, false) => {
-            let idle = situation
-                .idle
-                .is_some_and(|idle| idle >= situation.cooldown);
-            match work {
-                Demand::None if wanted && idle => ZeroAction::Zero,
-                _ => ZeroAction::Rest,
+            let is_idle = state.idle.is_some_and(|idle| idle >= state.cooldown);
+            match demand {
+                Demand::None if is_enabled && is_idle => ZeroAction::Zero,
+                _ => ZeroAction::Keep,
             }
         }
     }
 }
 
 impl WorkloadState {
-    fn start(&self, needed: u32) -> u32 {
+    /// The replicas to wake it with: those that are needed, within its bounds.
+    fn wake_replicas(&self, needed: u32) -> u32 {
         let (fewest, most) = self.bounds;
         let fewest = fewest.max(1);
         needed.clamp(fewest, most.max(fewest))

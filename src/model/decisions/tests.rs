@@ -12,8 +12,8 @@ use crate::model::targets::Targets;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::quantity::Milli;
 
-/// What an annotation changes, in every place that acts on settings: the metric, the cap, the pause, the
-/// user's maximum, scale to zero, and the findings.
+/// The effects of an annotation in all code that acts on settings: the metric, the cap, the pause, the user's
+/// maximum, scale to zero, and the findings.
 fn effects(annotation: &str, value: &str) -> Vec<String> {
     let hpa = HpaFacts {
         namespace: "shop".into(),
@@ -64,7 +64,7 @@ fn effects(annotation: &str, value: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_key_acts_alike_wherever_it_is_read_with_and_without_a_name() {
+fn every_setting_acts_alike_in_all_code_with_and_without_suffix() {
     let of_metric = [
         ("topics", "a,b"),
         ("topic-regex", "a.*"),
@@ -86,7 +86,7 @@ fn every_key_acts_alike_wherever_it_is_read_with_and_without_a_name() {
     let mut tested: BTreeSet<&str> = BTreeSet::new();
     for (key, value) in of_metric {
         let mut expected = vec![format!("metric has {key}={value}")];
-        // A fallback needs its replicas, too.
+        // fallback-after has no effect without fallback-replicas.
         expected.extend((key == "fallback-after").then(|| "LW014".to_owned()));
         assert_eq!(effects(&format!("{PREFIX}{key}"), value), expected);
         assert_eq!(effects(&format!("{PREFIX}{key}.g"), value), expected);
@@ -125,5 +125,5 @@ fn every_key_acts_alike_wherever_it_is_read_with_and_without_a_name() {
         tested.insert(key);
     }
     let keys: BTreeSet<_> = SETTINGS.iter().map(|setting| setting.key).collect();
-    assert_eq!(tested, keys, "each key of the table has its row");
+    assert_eq!(tested, keys, "every setting is tested");
 }

@@ -1,4 +1,4 @@
-//! Findings about HPAs and groups that need a snapshot: what their metrics, ceilings and members are now.
+//! Findings about HPAs and groups that need a snapshot: the present metrics, ceilings and members.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,57 +23,57 @@ use crate::model::units::parallelism_rule::ParallelismRule;
 /// Options of the search for findings.
 #[derive(Clone, Copy, Debug)]
 pub struct FindingOptions {
-    /// What is done about the ceiling of an HPA that does not say.
+    /// The cap mode of HPAs that set none.
     pub cap: CapMode,
-    /// How old the oldest waiting message must be before a group without members is a finding: during a
-    /// rollout a group has no members for a moment. Zero for a single look.
+    /// Age of the oldest unread message from which a group without members is a finding: during a rollout
+    /// a group has no members for a moment. Zero for commands, which read once.
     pub members_within: Duration,
 }
 
-/// Finds what is wrong or unwise about HPAs and groups, beyond what is known from the targets alone
+/// Finds mistakes and risks of HPAs and groups that the targets alone do not show
 /// ([`Targets::findings`](crate::model::targets::Targets::findings)).
 #[must_use]
 pub fn findings<H: Borrow<HpaFacts>>(
     evaluations: &Evaluations,
     metrics: &[HpaMetric<'_>],
     hpas: &[H],
-    looking: FindingOptions,
+    options: FindingOptions,
 ) -> BTreeSet<Finding> {
     let mut found: BTreeSet<Finding> = find_in_hpas(hpas).collect();
     found.extend(metrics.iter().filter_map(find_in_outcome));
     let ceilings = hpa_ceilings(metrics);
     let targets = evaluations.targets();
-    let manner = manners(targets);
+    let uses = ceiling_uses(targets);
     for hpa in hpas.iter().map(Borrow::borrow) {
         let key = (&*hpa.namespace, &*hpa.name);
         let Some(Limit::Bounded(ceiling)) = ceilings.get(&key) else {
             continue;
         };
         found.extend(find_tolerance_against_ceiling(hpa, *ceiling));
-        let manner = manner.get(&key).copied().unwrap_or_default();
-        if !manner.moves {
+        let ceiling_use = uses.get(&key).copied().unwrap_or_default();
+        if !ceiling_use.follows_lag {
             found.extend(find_against_ceiling(
                 hpa,
                 *ceiling,
-                looking.cap,
-                manner.even,
+                options.cap,
+                ceiling_use.even,
             ));
         }
     }
-    let sleepers = sleeping_groups(targets);
+    let zero_groups = groups_with_scale_to_zero(targets);
     for (cluster, read) in evaluations.clusters() {
         for (id, group) in &read.groups {
-            let may_sleep = sleepers.contains(&(cluster, id));
+            let may_be_empty = zero_groups.contains(&(cluster, id));
             let useful = evaluations.parallelism(cluster, id);
             let id = (cluster, id);
-            found.extend(find_in_group(id, group, useful, may_sleep, looking));
+            found.extend(find_in_group(id, group, useful, may_be_empty, options));
         }
     }
     found
 }
 
-/// Finds a tolerance that makes the HPA miss its ceiling. Within its tolerance the HPA keeps the replicas that
-/// run: too many after a rollout or because of another metric, or too few just below the ceiling.
+/// Finds a tolerance that makes the HPA miss its ceiling. Within its tolerance the HPA keeps the current
+/// replicas: too many after a rollout or because of another metric, or too few just below the ceiling.
 #[must_use]
 pub fn find_tolerance_against_ceiling(hpa: &HpaFacts, ceiling: Replicas) -> Vec<Finding> {
     let (up, down) = (hpa.tolerance_up(), hpa.tolerance_down());
@@ -95,7 +95,7 @@ pub fn find_tolerance_against_ceiling(hpa: &HpaFacts, ceiling: Replicas) -> Vec<
     let goal = ceiling.0.min(hpa.max_replicas);
     if from < goal {
         let message =
-            format!("its tolerance may stop it at {from} replicas, before it reaches {goal}");
+            format!("within its tolerance it may stay at {from} replicas and never reach {goal}");
         found.push(Finding::new(
             FindingCode::ToleranceBelow,
             hpa.key(),
@@ -105,46 +105,46 @@ pub fn find_tolerance_against_ceiling(hpa: &HpaFacts, ceiling: Replicas) -> Vec<
     found
 }
 
-/// How the ceiling of an HPA behaves.
+/// Settings of an HPA that affect how its ceiling is used.
 #[derive(Clone, Copy, Debug, Default)]
 struct CeilingUse {
-    /// It follows the lag, so that no field of the HPA can be compared with it.
-    moves: bool,
-    /// Only numbers of replicas are desired that share the partitions evenly.
+    /// The ceiling changes with the lag (`by: lagging`), so comparing fields of the HPA with it is pointless.
+    follows_lag: bool,
+    /// Only replica counts that share the partitions evenly are used.
     even: bool,
 }
 
-fn manners(targets: &Targets) -> BTreeMap<(&str, &str), CeilingUse> {
+fn ceiling_uses(targets: &Targets) -> BTreeMap<(&str, &str), CeilingUse> {
     let mut all: BTreeMap<(&str, &str), CeilingUse> = BTreeMap::new();
     for target in &targets.all {
         let Origin::Hpa(hpa) = &target.origin else {
             continue;
         };
-        let manner = all.entry((&hpa.namespace, &hpa.name)).or_default();
-        manner.moves |= target.settings.by() == By::Lagging;
-        manner.even |= target.settings.even();
+        let ceiling_use = all.entry((&hpa.namespace, &hpa.name)).or_default();
+        ceiling_use.follows_lag |= target.settings.by() == By::Lagging;
+        ceiling_use.even |= target.settings.even();
     }
     all
 }
 
-/// The groups that have no members while their workload is scaled to zero.
-fn sleeping_groups(targets: &Targets) -> BTreeSet<(&ClusterName, &GroupId)> {
-    let sleepers = targets.all.iter().filter(|t| t.settings.scale_to_zero());
-    sleepers
+/// The groups whose workload may be scaled to zero, so that they may have no members.
+fn groups_with_scale_to_zero(targets: &Targets) -> BTreeSet<(&ClusterName, &GroupId)> {
+    let targets = targets.all.iter().filter(|t| t.settings.scale_to_zero());
+    targets
         .map(|target| (&target.interest.cluster, &target.interest.group))
         .collect()
 }
 
-/// How long a group may be without members before the expiry of its offsets is a finding. Kafka deletes them
-/// seven days after the last member has left, by default of `offsets.retention.minutes` (KIP-211).
+/// Time without members after which the expiry of a group's offsets is a finding. Kafka deletes them seven
+/// days after the last member has left, by the default of `offsets.retention.minutes` (KIP-211).
 const EXPIRES_AFTER: Duration = Duration::from_secs(5 * 24 * 3600);
 
 fn find_in_group(
     (cluster, id): (&ClusterName, &GroupId),
     group: &GroupSnapshot,
     useful: Option<Parallelism>,
-    may_sleep: bool,
-    looking: FindingOptions,
+    may_be_empty: bool,
+    options: FindingOptions,
 ) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut note = |code, message: &str| found.push(Finding::new(code, (cluster, id), message));
@@ -152,15 +152,15 @@ fn find_in_group(
         return found;
     };
     if description.state == GroupState::Empty
-        && !may_sleep
-        && has_lag(group, looking.members_within)
+        && !may_be_empty
+        && has_lag(group, options.members_within)
     {
         note(FindingCode::NoMembers, "it has lag and no members");
     }
     if group.empty_for.is_some_and(|empty| empty >= EXPIRES_AFTER) && has_commits(group) {
         note(
             FindingCode::OffsetsExpire,
-            "it has had no members for five days, and brokers delete the offsets of such a group after seven by default",
+            "it has had no members for five days; brokers delete the offsets of such a group after seven days by default",
         );
     }
     if description.state != GroupState::Stable {
@@ -177,7 +177,7 @@ fn find_in_group(
         Some((Replicas(most), p.rule))
     }) && has_idle_members(description, useful, rule)
     {
-        let message = format!("it has more members than the {useful} that can have work ({rule})");
+        let message = format!("it has more members than the {useful} that can have work: {rule}");
         note(FindingCode::MembersBeyond, &message);
     }
     found
@@ -214,7 +214,7 @@ fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
         | NoValueReason::NamespaceNotWatched { .. } => {
             finding(FindingCode::NothingToRead, refusal.to_string())
         }
-        // Found while the targets were built, or not a mistake.
+        // Found already while the targets were built, or not a mistake.
         NoValueReason::UnknownMetric { .. }
         | NoValueReason::NoGroup { .. }
         | NoValueReason::UnknownTarget { .. }
@@ -234,7 +234,7 @@ fn has_commits(group: &GroupSnapshot) -> bool {
     topics.any(|topic| topic.latest.is_ok() && topic.may_have_commits())
 }
 
-/// Whether the group has lag that is at least so old. Lag of unknown age counts as new.
+/// Whether the group has lag of at least this age. Lag of unknown age counts as new.
 fn has_lag(group: &GroupSnapshot, at_least: Duration) -> bool {
     group.topics.values().any(|topic| {
         let Ok(lag) = &topic.latest else {
@@ -245,16 +245,16 @@ fn has_lag(group: &GroupSnapshot, at_least: Duration) -> bool {
     })
 }
 
-/// Whether members subscribe to different topics, of those whose subscription the broker reports. In a share
-/// group they may.
+/// Whether members subscribe to different topics, as far as the broker reports subscriptions. Members of a
+/// share group may.
 fn is_mixed(group: &GroupDescription) -> bool {
     let mut known = group.members.iter().filter_map(|m| m.subscribed.as_ref());
     let first = known.next();
     group.kind != GroupKind::Share && known.any(|other| Some(other) != first)
 }
 
-/// Whether there are more members than can have work. If the assignor is not known, some members must also be
-/// seen without a partition.
+/// Whether there are more members than can have work. If the assignor is unknown, a member must also be seen
+/// without a partition.
 fn has_idle_members(group: &GroupDescription, useful: Replicas, rule: ParallelismRule) -> bool {
     let members = u32::try_from(group.members.len()).unwrap_or(u32::MAX);
     let some_are_idle = group.members.iter().any(|m| m.partitions() == 0);

@@ -12,7 +12,7 @@ const LIMIT_PER_HPA: RateLimit = RateLimit {
     interval: Duration::from_secs(60),
 };
 
-const LIMIT_IN_ALL: RateLimit = RateLimit {
+const TOTAL_LIMIT: RateLimit = RateLimit {
     burst: 50,
     interval: Duration::from_secs(1),
 };
@@ -25,12 +25,12 @@ const QUEUE_MAX: usize = 500;
 pub struct EventThrottle {
     /// Events whose cause lasts.
     lasting: BTreeSet<HpaEvent>,
-    /// Those of them that were published.
+    /// Lasting events that were published.
     published: BTreeSet<HpaEvent>,
-    /// Events about something that happened once.
+    /// One-time events that wait.
     queue: VecDeque<HpaEvent>,
-    bucket_of_all: TokenBucket,
-    /// Those that are not full.
+    total_bucket: TokenBucket,
+    /// Buckets per HPA; full ones are dropped.
     buckets: BTreeMap<HpaKey, TokenBucket>,
 }
 
@@ -40,7 +40,7 @@ impl Default for EventThrottle {
             lasting: BTreeSet::new(),
             published: BTreeSet::new(),
             queue: VecDeque::new(),
-            bucket_of_all: TokenBucket::full(LIMIT_IN_ALL),
+            total_bucket: TokenBucket::full(TOTAL_LIMIT),
             buckets: BTreeMap::new(),
         }
     }
@@ -53,7 +53,7 @@ impl EventThrottle {
         self.lasting = lasting;
     }
 
-    /// Adds an event about something that happened once. Returns `false` and drops it if too many wait.
+    /// Adds a one-time event. Returns `false` and drops it if too many wait.
     pub fn enqueue(&mut self, event: HpaEvent) -> bool {
         let fits = self.queue.len() < QUEUE_MAX;
         if fits {
@@ -65,7 +65,7 @@ impl EventThrottle {
     /// Takes the next event to publish, if one is pending and the rate limits allow it.
     pub fn next(&mut self, now: Instant) -> Option<HpaEvent> {
         self.buckets.retain(|_, bucket| !bucket.is_full(now));
-        if !self.bucket_of_all.has_token(now) {
+        if !self.total_bucket.has_token(now) {
             return None;
         }
         let buckets = &self.buckets;
@@ -82,14 +82,14 @@ impl EventThrottle {
                 next
             }
         };
-        self.bucket_of_all.take(1, now);
+        self.total_bucket.take(1, now);
         let bucket = self.buckets.entry(next.hpa.clone());
         let bucket = bucket.or_insert_with(|| TokenBucket::full(LIMIT_PER_HPA));
         bucket.take(1, now);
         Some(next)
     }
 
-    /// Notes that an event could not be published: it is published later if its cause lasts.
+    /// Records that publishing an event failed: it is retried while its cause lasts.
     pub fn mark_unpublished(&mut self, event: &HpaEvent) {
         self.published.remove(event);
     }

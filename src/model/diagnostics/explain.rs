@@ -1,8 +1,8 @@
-//! Every number explained: from offsets to the replicas that an HPA comes to, as one value that
-//! people read as text and machines as JSON.
+//! Explains a replica count: the derivation from offsets to replicas, as one value that is printed as text
+//! and as JSON.
 //!
-//! [`derive()`] tells what lagwise makes of Kafka, which a running daemon can tell of itself; [`outcome()`]
-//! what the HPA makes of that, from one look at it.
+//! [`derive()`] covers the part from Kafka's offsets to the value served, which a running daemon knows.
+//! [`outcome()`] adds what the HPA controller computes from that value, which needs the HPA object.
 
 pub mod derive;
 pub mod live;
@@ -19,29 +19,29 @@ use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::model::units::quantity::Milli;
 
-/// The whole derivation of one HPA, or of one group that no HPA asks for.
+/// The whole derivation of one HPA, or of one consumer group without an HPA.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// Whose numbers these are: `namespace/name` of the HPA, or the group.
+    /// What is explained: `HPA namespace/name`, or the group.
     pub of: String,
-    /// When this was put together, by the wall clock of who did, in RFC 3339.
+    /// Time of the explanation, in RFC 3339, by the clock of the process that made it.
     pub at: String,
-    /// The metrics of lagwise, in the HPA's order.
+    /// The metrics that lagwise serves, in the HPA's order.
     pub metrics: Vec<Derivation>,
-    /// The HPA's own ceiling: the largest over its metrics; `None` where it is unknown or nothing bounds it.
+    /// The HPA's replica ceiling: the largest over its metrics; `None` if unknown or unbounded.
     pub ceiling: Option<u32>,
-    /// What is done about the ceiling; `None` without an HPA.
+    /// `None` without an HPA.
     pub cap: Option<Cap>,
-    /// What the HPA itself comes to; `None` without an HPA, or where it was not looked at.
+    /// What the HPA controller computes; `None` without an HPA, or if the HPA was not read.
     pub outcome: Option<Outcome>,
-    /// What a person should know of it.
+    /// Findings about the HPA and its groups.
     pub findings: Vec<String>,
-    /// What nobody outside Kubernetes and Kafka can know, in words.
+    /// What neither Kafka nor the Kubernetes API exposes, as sentences.
     pub not_knowable: Vec<String>,
 }
 
 impl Explanation {
-    /// The same with at most so many partitions in all: those with the most lag of each topic.
+    /// Keeps at most `most` partitions in total: of a topic with more, those with the most lag.
     #[must_use]
     pub fn bounded(mut self, most: usize) -> Self {
         let mut left = most;
@@ -52,7 +52,7 @@ impl Explanation {
         for topic in groups.flat_map(|group| &mut group.topics) {
             let all = topic.partitions.len();
             if all > left {
-                // An unknown one says more than any that is known.
+                // Unknown partitions come first: they are the likely reason for the question.
                 let lag = |partition: &PartitionPart| partition.lag.unwrap_or(u64::MAX);
                 topic.partitions.sort_by_key(|p| std::cmp::Reverse(lag(p)));
                 topic.partitions.truncate(left);
@@ -66,7 +66,7 @@ impl Explanation {
         self
     }
 
-    /// Whether something that was asked about is unknown.
+    /// Whether a metric has no value or a group is unknown.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         let refused = self.metrics.iter().any(|metric| metric.refusal.is_some());
@@ -75,149 +75,142 @@ impl Explanation {
     }
 }
 
-/// How one metric came about.
+/// The derivation of one metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Derivation {
-    /// The metric's name.
     pub metric: String,
-    /// The selector it is asked for by.
+    /// The selector of the HPA's metric.
     pub selector: String,
-    /// What was read of each group.
     pub groups: Vec<GroupPart>,
-    /// Messages behind that replicas are wanted for, over all groups; `None` where unknown.
+    /// Lag that counts for scaling, over all groups; `None` if unknown.
     pub lag: Option<u64>,
-    /// Lag wanted per replica.
+    /// Target lag per replica.
     pub lag_per_replica: Option<Milli>,
-    /// The most replicas that can have work; `None` where unknown or unbounded.
+    /// Replica ceiling; `None` if unknown or unbounded.
     pub ceiling: Option<u32>,
-    /// The replicas wanted, at most the ceiling.
+    /// Desired replicas, at most the ceiling.
     pub desired_replicas: Option<u32>,
-    /// The value served; `None` where there is none.
+    /// The value served; `None` if the answer is an error.
     pub value: Option<Milli>,
     /// The rule that made the value.
     pub rule: Option<ValueRule>,
-    /// That rule in words.
+    /// That rule, as a sentence.
     pub because: Option<String>,
     /// Why there is no value.
     pub refusal: Option<String>,
 }
 
-/// One group in a metric.
+/// One consumer group of a metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupPart {
-    /// Its Kafka cluster.
     pub cluster: String,
-    /// The group.
     pub group: String,
-    /// Its members; `None` where Kafka did not tell.
+    /// Number of members; `None` if the coordinator did not report it.
     pub members: Option<usize>,
     /// The assignor in use, or the last one seen.
     pub assignor: Option<String>,
-    /// Its topics that count.
+    /// The topics that count.
     pub topics: Vec<TopicPart>,
-    /// Messages behind on them that replicas are wanted for; `None` where unknown.
+    /// Lag that counts for scaling; `None` if unknown.
     pub lag: Option<u64>,
-    /// The most members that can have work; `None` where unknown or unbounded.
+    /// `None` if unknown or unbounded.
     pub useful_parallelism: Option<u32>,
-    /// The rule that says so.
+    /// The rule of the useful parallelism.
     pub parallelism_rule: Option<ParallelismRule>,
-    /// That rule in words.
+    /// That rule, as a sentence.
     pub because: Option<String>,
     /// Members in each replica.
     pub threads: u32,
-    /// The most replicas that can have work; `None` where unknown or unbounded.
+    /// Replica ceiling; `None` if unknown or unbounded.
     pub ceiling: Option<u32>,
-    /// Why it is not known, where it is not.
+    /// Why the lag is unknown, if it is.
     pub unknown: Option<String>,
 }
 
 /// One topic of a group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TopicPart {
-    /// The topic.
     pub topic: String,
-    /// How old the reading is, in seconds.
+    /// Age of the reading that is shown.
     pub read_seconds_ago: Option<u64>,
-    /// Messages behind that replicas are wanted for; `None` where unknown.
+    /// Lag that counts for scaling; `None` if unknown.
     pub lag: Option<u64>,
-    /// How old the oldest message is that the group has not read, in seconds.
+    /// Age of the oldest unread message.
     pub lag_seconds: Option<f64>,
-    /// Why the latest reading is not complete; an older one is shown and served as long as it may be.
+    /// Why the latest reading is incomplete, if it is. Then the last complete one is shown, and served
+    /// until it is stale.
     pub incomplete: Option<String>,
-    /// Its partitions that count.
+    /// The partitions that count.
     pub partitions: Vec<PartitionPart>,
-    /// How many more there are, where an answer had to be bounded.
+    /// Number of partitions omitted by [`Explanation::bounded`].
     #[serde(default)]
     pub partitions_left_out: usize,
 }
 
-/// One partition of a topic, as the group stands on it.
+/// A group's position on one partition.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PartitionPart {
-    /// Its number.
     pub partition: usize,
-    /// The committed offset; `None` where there is none, or it is unknown.
+    /// `None` if there is no commit, or it is unknown.
     pub committed_offset: Option<i64>,
-    /// The log-end offset; `None` where unknown.
+    /// `None` if unknown.
     pub log_end_offset: Option<i64>,
-    /// Messages behind, for people; `None` where unknown.
+    /// Unread messages; `None` if unknown.
     pub lag: Option<u64>,
-    /// Messages that replicas are wanted for; `None` where unknown.
+    /// Lag that counts for scaling; `None` if unknown.
     pub counts: Option<u64>,
-    /// How old the first message is that the group has not read, in seconds.
+    /// Age of the oldest unread message.
     pub lag_seconds: Option<f64>,
-    /// Which rule made the lag, or which fault keeps it unknown.
+    /// The lag rule, or the fault that keeps the lag unknown.
     pub rule: String,
 }
 
-/// What is done about an HPA's ceiling.
+/// The cap of an HPA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cap {
     pub mode: CapMode,
-    /// Whether its maximum is seen to be at most the ceiling.
+    /// Whether `maxReplicas` is at most the ceiling under `enforce`.
     pub observed: bool,
-    /// `spec.maxReplicas`, as it is.
+    /// The current `spec.maxReplicas`.
     pub max_replicas: u32,
-    /// The user's own maximum, as far as it is known; `None` where the HPA was not looked at.
+    /// The user's own `maxReplicas`; `None` if the HPA was not read.
     pub user_max_replicas: Option<u32>,
 }
 
-/// What an HPA itself comes to.
+/// What the HPA controller computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The replicas that its target is to have.
+    /// `spec.replicas` of the scale target.
     pub spec_replicas: Option<u32>,
-    /// The replicas that it has: the HPA compares with these.
+    /// `status.replicas` of the scale target, from which the controller computes.
     pub status_replicas: Option<u32>,
-    /// `spec.minReplicas`.
     pub min_replicas: u32,
-    /// `spec.maxReplicas`.
     pub max_replicas: u32,
-    /// The tolerances downwards and upwards, as quantities.
+    /// The tolerances for scaling down and up, as quantities.
     pub tolerances: (String, String),
-    /// How far and how fast replicas may move, in words.
+    /// The limits of scaling up and down, as sentences.
     pub behavior: Vec<String>,
-    /// What each of its metrics proposes, in its order.
+    /// The proposal of each metric, in the HPA's order.
     pub proposals: Vec<MetricProposal>,
-    /// What the metrics come to, in words.
+    /// The result of all proposals, before `behavior` and the replica bounds, as a sentence.
     pub metric_stage: Option<String>,
-    /// The number that the metrics come to, where it is known.
+    /// That result as a number, if it is known.
     pub metric_stage_replicas: Option<u32>,
-    /// The fewest and the most replicas that the next sync may set; alike where that is known.
+    /// Fewest and most replicas that the next sync may set; equal if the result is certain.
     pub next: Option<(u32, u32)>,
-    /// Why that is what it is, in words.
+    /// Reasons for that range, as sentences.
     pub because: Vec<String>,
-    /// The conditions that its controller has set.
+    /// The HPA's status conditions.
     pub conditions: Vec<Condition>,
 }
 
-/// What one metric of an HPA proposes.
+/// The replicas that one metric of an HPA proposes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricProposal {
-    /// Its type and name.
+    /// Type and name, such as `External kafka_lag`.
     pub metric: String,
-    /// The replicas; `None` where it is an error, or not known here.
+    /// `None` if the metric is an error, or lagwise does not serve it.
     pub replicas: Option<u32>,
-    /// How that came about, in words.
+    /// How the number is computed, as a sentence.
     pub because: String,
 }

@@ -24,16 +24,16 @@ pub enum EventReason {
     Finding(Finding),
     /// A problem with the lag of a group that the HPA scales on.
     Incident(LagIncident),
-    /// `maxReplicas` is limited to this ceiling, which is higher than before.
+    /// `maxReplicas` was raised to this ceiling.
     CapRaised(u32),
-    /// `maxReplicas` is limited to this ceiling, which is lower than before or the first.
+    /// `maxReplicas` was lowered to this ceiling.
     CapLowered(u32),
-    /// `maxReplicas` has the user's value again.
+    /// `maxReplicas` was restored to the user's value.
     CapReleased,
     /// Another writer keeps undoing the cap.
     CapFought,
     ScaledToZero,
-    /// The workload was scaled from zero to so many replicas.
+    /// The workload was scaled from zero to this many replicas.
     Woken(u32),
 }
 
@@ -82,7 +82,7 @@ impl fmt::Display for EventReason {
                 write!(f, "maxReplicas lowered to the replica ceiling {ceiling}")
             }
             EventReason::CapReleased => {
-                f.write_str("cap released: maxReplicas has the user's value again")
+                f.write_str("cap released: maxReplicas is restored to the user's value")
             }
             EventReason::CapFought => f.write_str(
                 "another writer keeps resetting spec.maxReplicas, so lagwise writes the ceiling less and less often; make that writer leave the field alone, or set lagwise.dev/cap: advise",

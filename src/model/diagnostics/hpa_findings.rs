@@ -6,20 +6,22 @@ use std::time::Duration;
 
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::{
-    self, HpaFacts, asks_others, is_native, is_ours, is_paused, scales,
+    self, HpaFacts, has_lagwise_metric, is_paused, other_external_metric, scale_target_name,
+    scales_to_zero_natively,
 };
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::newtypes::Replicas;
 
-/// How long the HPA follows the most that was wanted where it does not say
+/// The scale-down stabilization window of an HPA that sets none, in seconds
 /// (`--horizontal-pod-autoscaler-downscale-stabilization`).
 const DOWN_WINDOW_DEFAULT: u32 = 300;
 
 /// Finds mistakes in HPAs with a metric of lagwise that can be seen without Kafka.
 pub fn find_in_hpas<H: Borrow<HpaFacts>>(hpas: &[H]) -> impl Iterator<Item = Finding> {
-    let ours = hpas.iter().map(Borrow::borrow).filter(|hpa| is_ours(hpa));
-    let own = ours.flat_map(|hpa| {
+    let served = hpas.iter().map(Borrow::borrow);
+    let served = served.filter(|hpa| has_lagwise_metric(hpa));
+    let own = served.flat_map(|hpa| {
         find_stabilization(hpa)
             .into_iter()
             .chain(find_ignored_writes(hpa))
@@ -27,8 +29,8 @@ pub fn find_in_hpas<H: Borrow<HpaFacts>>(hpas: &[H]) -> impl Iterator<Item = Fin
     own.chain(find_shared_scale_targets(hpas))
 }
 
-/// Finds stabilization windows that delay what a metric of lagwise has decided. The controller's default of
-/// 300 s downwards is not a finding: every HPA has it, and it smooths `kafka_lag`.
+/// Finds stabilization windows that delay a change that a metric of lagwise proposes. The controller's default
+/// of 300 s for scaling down is not a finding: every HPA has it, and it smooths `kafka_lag`.
 fn find_stabilization(hpa: &HpaFacts) -> Vec<Finding> {
     let finding = |message: String| Finding::new(FindingCode::Stabilised, hpa.key(), message);
     let set = |window: Option<u32>| window.filter(|seconds| *seconds > 0);
@@ -42,12 +44,12 @@ fn find_stabilization(hpa: &HpaFacts) -> Vec<Finding> {
     if metrics.any(|metric| Metric::from_name(&metric.name) == Some(Metric::DesiredReplicas)) {
         found.extend(set(hpa.window_down).map(|seconds| {
             finding(format!(
-                "behavior.scaleDown.stabilizationWindowSeconds is {seconds}, so replicas stay that long after {DESIRED_METRIC} has decided on fewer"
+                "behavior.scaleDown.stabilizationWindowSeconds is {seconds}, so replicas stay that long after {DESIRED_METRIC} has fallen"
             ))
         }));
     }
     let down = hpa.window_down.unwrap_or(DOWN_WINDOW_DEFAULT);
-    if let Some(cooldown) = cooldown(hpa).filter(|_| is_native(hpa))
+    if let Some(cooldown) = cooldown(hpa).filter(|_| scales_to_zero_natively(hpa))
         && Duration::from_secs(down.into()) > cooldown
     {
         found.push(finding(format!(
@@ -68,10 +70,10 @@ fn find_ignored_writes(hpa: &HpaFacts) -> Option<Finding> {
     let controller = hpa.controller.as_ref()?;
     let settings = facts::settings(hpa);
     let enforces = settings.cap == Some(CapMode::Enforce);
-    let sleeps = settings.scale_to_zero() && !is_native(hpa);
-    (enforces || sleeps).then(|| {
+    let writes_zero = settings.scale_to_zero() && !scales_to_zero_natively(hpa);
+    (enforces || writes_zero).then(|| {
         let message = format!(
-            "{controller} owns it, so lagwise does not write to it although an annotation asks for that"
+            "{controller} owns it, so lagwise ignores the annotation that asks it to write to the HPA"
         );
         Finding::new(FindingCode::ControllerOwned, hpa.key(), message)
     })
@@ -83,17 +85,18 @@ fn find_shared_scale_targets<H: Borrow<HpaFacts>>(hpas: &[H]) -> Vec<Finding> {
     let mut by_target: BTreeMap<(&str, &str, &str, &str), Vec<&HpaFacts>> = BTreeMap::new();
     for hpa in hpas.iter().map(Borrow::borrow) {
         let target = &hpa.scale_target;
-        // The version does not tell one workload from another.
+        // The API version does not distinguish workloads.
         let group = target.api_version.split_once('/').map_or("", |(g, _)| g);
         let key = (&*hpa.namespace, group, &*target.kind, &*target.name);
         by_target.entry(key).or_default().push(hpa);
     }
     let shared = by_target.into_values().filter(|hpas| hpas.len() > 1);
     let mut found = Vec::new();
-    for hpas in shared.filter(|hpas| hpas.iter().any(|hpa| is_ours(hpa))) {
+    for hpas in shared.filter(|hpas| hpas.iter().any(|hpa| has_lagwise_metric(hpa))) {
         let others = |hpa: &HpaFacts| hpas.iter().copied().find(|h| h.name != hpa.name);
         found.extend(hpas.iter().filter_map(|hpa| {
-            let message = format!("HPA {} also scales {}", others(hpa)?.key(), scales(hpa));
+            let target = scale_target_name(hpa);
+            let message = format!("HPA {} also scales {target}", others(hpa)?.key());
             Some(Finding::new(
                 FindingCode::SharedScaleTarget,
                 hpa.key(),
@@ -104,8 +107,8 @@ fn find_shared_scale_targets<H: Borrow<HpaFacts>>(hpas: &[H]) -> Vec<Finding> {
     found
 }
 
-/// Compares an HPA with its ceiling, which must be one that only changes with the topic or the group. `even`
-/// means that the HPA only gets numbers of replicas that divide the ceiling.
+/// Compares the replica bounds of an HPA with its ceiling, which must not depend on the lag. `even` means that
+/// lagwise only uses replica counts that divide the ceiling.
 #[must_use]
 pub fn find_against_ceiling(
     hpa: &HpaFacts,
@@ -116,9 +119,9 @@ pub fn find_against_ceiling(
     let finding = |code, message: String| Finding::new(code, hpa.key(), message);
     let mut found = Vec::new();
     let max_replicas = hpa.max_replicas;
-    let is_held = facts::mode(hpa, default) == CapMode::Enforce && !is_paused(hpa);
-    if max_replicas > ceiling.0 && !is_held {
-        found.push(match metric_of_others(hpa) {
+    let is_capped = facts::mode(hpa, default) == CapMode::Enforce && !is_paused(hpa);
+    if max_replicas > ceiling.0 && !is_capped {
+        found.push(match other_metric(hpa) {
             Some(metric) => finding(
                 FindingCode::OthersAbove,
                 format!(
@@ -154,11 +157,11 @@ pub fn find_against_ceiling(
     found
 }
 
-/// Finds a tolerance that is not zero, for use where the ceiling is not known.
+/// Finds a tolerance that is not zero, for use if the ceiling is unknown.
 #[must_use]
 pub fn find_tolerance(hpa: &HpaFacts) -> Option<Finding> {
-    let blurs = hpa.tolerance_up().max(hpa.tolerance_down()) > 0;
-    (blurs && is_ours(hpa)).then(|| {
+    let is_tolerant = hpa.tolerance_up().max(hpa.tolerance_down()) > 0;
+    (is_tolerant && has_lagwise_metric(hpa)).then(|| {
         Finding::new(
             FindingCode::ToleranceLeft,
             hpa.key(),
@@ -168,9 +171,9 @@ pub fn find_tolerance(hpa: &HpaFacts) -> Option<Finding> {
 }
 
 /// A metric that lagwise does not serve, External or of another type.
-fn metric_of_others(hpa: &HpaFacts) -> Option<&str> {
+fn other_metric(hpa: &HpaFacts) -> Option<&str> {
     let other = || hpa.other_metrics.first().map(|name| &**name);
-    asks_others(hpa).or_else(other)
+    other_external_metric(hpa).or_else(other)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Where each HPA stands, in one line: what is behind, what is wanted, what bounds it, and why.
+//! The status of each HPA in one row: lag, desired replicas, ceiling, cap and findings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,40 +18,37 @@ use crate::model::targets::Target;
 use crate::model::units::newtypes::Lag;
 use crate::model::units::partition_filter::PartitionFilter;
 
-/// Where one HPA stands. What is unknown is `None`, never zero.
+/// The status of one HPA. Unknown values are `None`, never zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HpaStatus {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
+    /// The name of the HPA.
     pub hpa: String,
-    /// Messages that replicas are wanted for, over everything that it reads.
+    /// Lag that counts for scaling, over all its groups and topics.
     pub lag: Option<u64>,
-    /// The age of the oldest of them, in milliseconds.
+    /// Age of the oldest unread message.
     pub lag_millis: Option<u64>,
-    /// Whether it may be older.
     pub lag_millis_is_lower_bound: bool,
-    /// The replicas that there are, as the HPA last saw them; whoever looks at the HPA itself knows.
+    /// Current replicas from the HPA's status. Set by the caller, since the snapshot does not have them.
     pub replicas: Option<u32>,
-    /// The replicas that are wanted: the most over its metrics of ours.
+    /// Desired replicas: the largest over its metrics.
     pub desired: Option<u32>,
-    /// The most replicas that can have work.
+    /// Replica ceiling.
     pub ceiling: Option<Limit>,
-    /// Partitions that count, over everything that it reads.
+    /// Partitions that count, over all its groups and topics.
     pub partitions: Option<u32>,
-    /// What is done about the ceiling.
     pub cap: CapMode,
-    /// Whether `maxReplicas` is seen to hold it.
+    /// Whether `maxReplicas` is at most the ceiling under `enforce`.
     pub cap_observed: bool,
     /// The rule that made the value served, or why there is none.
     pub reason: String,
-    /// The age of the oldest reading in it, in milliseconds.
+    /// Age of the oldest reading in the values.
     pub age_millis: Option<u64>,
-    /// The codes of what is to be said of it and its groups.
+    /// Codes of the findings about the HPA and its groups.
     pub findings: Vec<String>,
 }
 
-/// Every HPA with a metric of ours, in the order of namespaces and names.
+/// The status of every HPA with a metric of lagwise, sorted by namespace and name.
 #[must_use]
 pub fn statuses<'f>(
     evaluations: EvaluationsAt<'_>,
@@ -72,7 +69,7 @@ pub fn statuses<'f>(
     }
     for finding in findings {
         match &finding.subject {
-            // An HPA whose only metric cannot be used has no target, and is listed all the same.
+            // An HPA whose metrics are all invalid has no target. Its finding still lists it.
             FindingSubject::Hpa(hpa) => {
                 let key = (&*hpa.namespace, &*hpa.name);
                 all.entry(key).or_default().findings.push(finding);
@@ -96,7 +93,7 @@ pub fn statuses<'f>(
     all.into_iter().map(status).collect()
 }
 
-/// What the status of one HPA is made of.
+/// The inputs of one HPA's status.
 #[derive(Default)]
 struct HpaParts<'a> {
     metrics: Vec<&'a HpaMetric<'a>>,
@@ -157,8 +154,8 @@ impl HpaParts<'_> {
         }
     }
 
-    /// The first reason why a metric has no value; where all have one, the rule of the metric that wants
-    /// most.
+    /// The first reason why a metric has no value; if all have one, the rule of the metric with the most
+    /// desired replicas.
     fn reason(&self) -> String {
         let outcomes = || self.metrics.iter().map(|metric| metric.outcome.as_ref());
         if let Some(reason) = outcomes().find_map(Result::err) {
@@ -171,8 +168,8 @@ impl HpaParts<'_> {
         worst.map(ToString::to_string).unwrap_or_default()
     }
 
-    /// Everything that the HPA reads, each once, however many of its metrics ask for it; `None` while any
-    /// of it is unknown.
+    /// Adds up the groups and topics of the HPA, each once even if several metrics use it; `None` while any
+    /// is unknown.
     fn measure(&self, evaluations: EvaluationsAt<'_>) -> Option<HpaMeasure> {
         let mut seen: Vec<(&Arc<_>, Option<&PartitionFilter>)> = Vec::new();
         let mut all: Option<HpaMeasure> = None;
@@ -196,10 +193,10 @@ fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What an HPA reads.
+/// Lag and partitions of an HPA, over its groups and topics.
 struct HpaMeasure {
     lag: Lag,
-    /// `None` where it is not known of some partition.
+    /// `None` if it is unknown for a partition.
     age: Option<LagAge>,
     partitions: u32,
 }
@@ -229,12 +226,12 @@ impl HpaMeasure {
     }
 }
 
-/// The age of the oldest message that is behind on the partitions that count.
+/// The age of the oldest unread message on the partitions that count.
 fn age(lag: &TopicLag, filter: Option<&PartitionFilter>) -> Option<LagAge> {
     let all = lag.ages.iter().zip(&lag.lags).enumerate();
     let mut counted = all.filter(|(partition, _)| filter.is_none_or(|f| f.contains(*partition)));
     counted.try_fold(LagAge::exactly(0), |oldest, (_, (age, lag))| match lag {
-        // Who has never run has nothing behind, and no age of it.
+        // A group that never ran has no lag, and so no age of it.
         Ok(PartitionLag::NeverRan) => Some(oldest),
         _ => Some(oldest.or_older((*age)?)),
     })

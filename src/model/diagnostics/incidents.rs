@@ -1,4 +1,4 @@
-//! What went wrong with a group's lag between two snapshots of a cluster.
+//! Incidents: problems with a group's lag that begin between two snapshots of a cluster.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot, GroupTopic, TopicLag};
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Partition, TopicName};
 
-/// A problem with a group's lag that began with the latest reading. `Display` says what happened, and to what.
+/// A problem with a group's lag that began with the latest reading. `Display` gives the subject and the problem.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LagIncident {
     pub cluster: ClusterName,
@@ -35,7 +35,7 @@ impl fmt::Display for LagIncident {
     }
 }
 
-/// What happened. `Display` is a sentence without names and numbers.
+/// Kind of an incident. `Display` is a sentence without names and numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IncidentKind {
     OffsetsLost,
@@ -48,7 +48,6 @@ pub enum IncidentKind {
 }
 
 impl IncidentKind {
-    /// All kinds.
     pub const ALL: [IncidentKind; 5] = [
         IncidentKind::OffsetsLost,
         IncidentKind::TopicRecreated,
@@ -121,7 +120,7 @@ impl fmt::Display for IncidentKind {
     }
 }
 
-/// The incidents that began between two snapshots of a cluster.
+/// Finds the incidents that began between two snapshots of a cluster.
 #[must_use]
 pub fn detect_incidents(
     cluster: &ClusterName,
@@ -201,8 +200,8 @@ fn detect_in_topic(
     }
 }
 
-/// What was wrong with a partition before. The latest reading says so only if it has an answer for the partition;
-/// otherwise the last complete reading does.
+/// The incident of a partition in the earlier snapshot: by its latest reading if that knows the partition, otherwise
+/// by the last complete one.
 fn kind_before(before: Option<&GroupTopic>, index: usize) -> Option<IncidentKind> {
     let before = before?;
     let latest = before.latest.as_ref().ok().and_then(|l| l.lags.get(index));
@@ -222,7 +221,7 @@ mod tests {
     use crate::model::lag::assembly::{ClusterHistory, Scope};
 
     #[test]
-    fn an_incident_is_detected_once_and_again_when_it_begins_again() {
+    fn detects_each_occurrence_of_an_incident_once() {
         let mut history = ClusterHistory::default();
         let mut before = Arc::default();
         let mut detect = |seconds, rows: &[fixtures::Row]| {

@@ -1,4 +1,4 @@
-//! Every finding with an example, on one page for reviewers. That each can be raised is part of the test.
+//! Every finding with an example, on one page for reviewers. The test also shows that each can occur.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -50,7 +50,7 @@ fn with_metric(mut hpa: HpaFacts, name: &str) -> HpaFacts {
     hpa
 }
 
-/// What the selectors and annotations of HPAs say, where two clusters are configured.
+/// Targets with every mistake in selectors and annotations, with two clusters configured.
 fn targets() -> Targets {
     let mut value = hpa("value", "group=g,cluster=main", &[]);
     value.metrics[0].target = Some(MetricTarget::Value(Milli::from_units(100)));
@@ -101,7 +101,7 @@ fn targets() -> Targets {
     Targets::merge(&clusters, &[], &hpas, BTreeSet::new())
 }
 
-/// What the evaluation of HPAs and groups says, after these observations of cluster `main`.
+/// The findings about HPAs and groups after these observations of cluster `main`.
 fn current(hpas: &[HpaFacts], observations: Vec<Observation>, now: Duration) -> BTreeSet<Finding> {
     let mut history = ClusterHistory::default();
     let mut latest = Arc::default();

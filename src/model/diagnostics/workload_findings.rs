@@ -7,45 +7,40 @@ use std::sync::Arc;
 
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::findings::{Finding, FindingCode};
-use crate::model::hpa::facts::{HpaFacts, is_ours, scales};
+use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric, scale_target_name};
 use crate::model::kafka::group::{GroupDescription, GroupState};
 use crate::model::units::newtypes::GroupId;
 
-/// A workload, as far as scaling it goes.
+/// The parts of a workload that matter for scaling it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkloadFacts {
-    /// Its namespace.
     pub namespace: Arc<str>,
-    /// Its kind.
     pub kind: Arc<str>,
-    /// Its name.
     pub name: Arc<str>,
-    /// Whether its pods start one after another.
+    /// Whether its pods start one after another (`podManagementPolicy: OrderedReady`).
     pub ordered: bool,
-    /// How many pods a rollout starts before it ends others.
+    /// Pods that a rollout starts before it ends others.
     pub surge: Surge,
-    /// Who applies `spec.replicas` along with the rest of it.
+    /// The field manager, or the manifest, that sets `spec.replicas`.
     pub replicas_owner: Option<String>,
-    /// The addresses of its pods; `None` where they are not known.
+    /// The addresses of its pods; `None` if unknown.
     pub pods: Option<BTreeSet<IpAddr>>,
 }
 
-/// How many pods a rollout starts beyond the replicas.
+/// Pods that a rollout starts beyond the replicas (`maxSurge`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Surge {
-    /// None.
     #[default]
     None,
-    /// So many.
     Pods(u32),
-    /// So many per cent of the replicas, rounded up.
+    /// Per cent of the replicas, rounded up.
     Percent(u32),
 }
 
 impl Surge {
-    /// How many at so many replicas.
+    /// The number of surge pods of a workload with this many replicas.
     #[must_use]
-    pub fn of(self, replicas: u32) -> u32 {
+    pub fn pods(self, replicas: u32) -> u32 {
         match self {
             Surge::None => 0,
             Surge::Pods(pods) => pods,
@@ -58,9 +53,9 @@ impl Surge {
 }
 
 impl WorkloadFacts {
-    /// Whether it is what the HPA scales.
+    /// Whether it is the scale target of the HPA.
     #[must_use]
-    pub fn is_of(&self, hpa: &HpaFacts) -> bool {
+    pub fn is_target_of(&self, hpa: &HpaFacts) -> bool {
         let target = &hpa.scale_target;
         self.namespace == hpa.namespace && self.kind == target.kind && self.name == target.name
     }
@@ -76,16 +71,16 @@ pub fn find_in_workload(
     groups: &[(&GroupId, &GroupDescription)],
 ) -> Vec<Finding> {
     let mut found = Vec::new();
-    if !is_ours(hpa) || !workload.is_of(hpa) {
+    if !has_lagwise_metric(hpa) || !workload.is_target_of(hpa) {
         return found;
     }
     let mut note = |code, message: String| found.push(Finding::new(code, hpa.key(), message));
-    let name = scales(hpa);
+    let name = scale_target_name(hpa);
     if let Some(owner) = &workload.replicas_owner {
         note(
             FindingCode::ReplicasInManifest,
             format!(
-                "{owner} also sets spec.replicas of {name}: every time that is applied it undoes the HPA"
+                "{owner} also sets spec.replicas of {name}, and every apply undoes the HPA's scaling"
             ),
         );
     }
@@ -99,7 +94,7 @@ pub fn find_in_workload(
         && ceiling.0 > 0
         && hpa.max_replicas >= ceiling.0
     {
-        let surge = workload.surge.of(ceiling.0);
+        let surge = workload.surge.pods(ceiling.0);
         if surge > 0 {
             note(
                 FindingCode::SurgeAboveCeiling,
@@ -115,7 +110,7 @@ pub fn find_in_workload(
             if members > 0 {
                 note(
                     FindingCode::ForeignMembers,
-                    format!("group {group:?} has members that are not pods of {name}: {members}"),
+                    format!("group {group:?} has members ({members}) that are not pods of {name}"),
                 );
             }
         }
@@ -190,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn rollouts_manifests_and_ordered_pods() {
+    fn finds_surge_replicas_in_manifest_and_ordered_pods() {
         let with = |surge| WorkloadFacts {
             surge,
             ..workload()
@@ -206,7 +201,7 @@ mod tests {
             ),
             (with(Surge::Pods(1)), 20, twelve, &["surge_above_ceiling"]),
             (with(Surge::Percent(0)), 12, twelve, &[]),
-            // There is room for it.
+            // maxReplicas leaves room for the surge pods.
             (with(Surge::Percent(25)), 11, twelve, &[]),
             (with(Surge::Percent(25)), 12, Some(Limit::Unbounded), &[]),
             (with(Surge::Percent(25)), 12, None, &[]),
@@ -234,7 +229,7 @@ mod tests {
             let found = find_in_workload(&hpa(max), &workload, ceiling, &[]);
             assert_eq!(labels(&found), expected, "{workload:?} {max}");
         }
-        let strange = HpaFacts {
+        let without_metric = HpaFacts {
             metrics: Vec::new(),
             ..hpa(12)
         };
@@ -242,12 +237,12 @@ mod tests {
             ordered: true,
             ..workload()
         };
-        assert_eq!(find_in_workload(&strange, &ordered, None, &[]), []);
-        assert_eq!(Surge::Percent(25).of(9), 3);
+        assert_eq!(find_in_workload(&without_metric, &ordered, None, &[]), []);
+        assert_eq!(Surge::Percent(25).pods(9), 3);
     }
 
     #[test]
-    fn members_elsewhere() {
+    fn counts_members_outside_the_workload() {
         let member = |host: &str| Member {
             id: "m".into(),
             instance: None,
@@ -263,7 +258,7 @@ mod tests {
             (&["/10.0.0.1", "/10.0.0.1"][..], state, 0),
             (&["/10.0.0.1", "/10.0.0.9", "/10.0.0.8"], state, 2),
             (&["/10.0.0.1", "/fd00:0:0:0:0:0:0:2"], state, 0),
-            // Behind NAT all look foreign.
+            // Behind NAT every member looks foreign.
             (&["/192.168.0.1", "/192.168.0.2"], state, 0),
             (&["/10.0.0.1", "unreadable"], state, 0),
             (&["/10.0.0.1", "/10.0.0.9"], GroupState::Rebalancing, 0),
@@ -279,12 +274,12 @@ mod tests {
             let found = find_in_workload(&hpa(12), &billing, None, &[(&"g".into(), &group)]);
             let messages: Vec<_> = found.into_iter().map(|finding| finding.message).collect();
             let expected = (expected > 0).then(|| {
-                format!("group \"g\" has members that are not pods of Deployment shop/billing: {expected}")
+                format!("group \"g\" has members ({expected}) that are not pods of Deployment shop/billing")
             });
             assert_eq!(messages, Vec::from_iter(expected), "{hosts:?}");
         }
-        let unknown = workload();
-        let nobody = GroupDescription {
+        let unknown_pods = workload();
+        let group = GroupDescription {
             kind: GroupKind::Classic,
             state,
             assignor: None,
@@ -292,7 +287,7 @@ mod tests {
             subtopologies: Vec::new(),
         };
         assert_eq!(
-            find_in_workload(&hpa(12), &unknown, None, &[(&"g".into(), &nobody)]),
+            find_in_workload(&hpa(12), &unknown_pods, None, &[(&"g".into(), &group)]),
             []
         );
     }

@@ -1,4 +1,4 @@
-//! What somebody wrote into an HPA, and what follows from it.
+//! The parts of an HPA's spec and annotations that lagwise uses, and what follows from them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,85 +11,81 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::quantity::Milli;
 
-/// Whether an HPA goes to zero by itself, so that nothing is to be written: its `minReplicas` can be
-/// zero only where the cluster has that.
+/// Whether the HPA controller scales to zero itself, so that lagwise must not: `minReplicas` is 0, which only
+/// clusters with the feature `HPAScaleToZero` accept.
 #[must_use]
-pub fn is_native(hpa: &HpaFacts) -> bool {
+pub fn scales_to_zero_natively(hpa: &HpaFacts) -> bool {
     hpa.min_replicas == Some(0)
 }
 
-/// An HPA's External metric of others, if it has one. What that wants nobody asks at zero replicas, so
-/// the workload is left awake.
+/// An External metric of the HPA that lagwise does not serve. At zero replicas the HPA does not read it, so
+/// lagwise does not scale such a workload to zero.
 #[must_use]
-pub fn asks_others(hpa: &HpaFacts) -> Option<&str> {
+pub fn other_external_metric(hpa: &HpaFacts) -> Option<&str> {
     let mut names = hpa.metrics.iter().map(|metric| metric.name.as_str());
     names.find(|name| Metric::from_name(name).is_none())
 }
 
-/// What an HPA compares the metric with.
+/// Target of an HPA's metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricTarget {
-    /// Lag wanted per replica.
+    /// Target lag per replica.
     AverageValue(Milli),
-    /// Lag wanted in all; cannot be clamped, since the HPA multiplies it by the ready pods.
+    /// Target for the total lag. Cannot be clamped, because the HPA multiplies by its ready pods.
     Value(Milli),
 }
 
 /// One External metric of an HPA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalMetric {
-    /// The metric's name.
     pub name: String,
-    /// Its selector.
     pub selector: Selector,
-    /// What it is compared with; `None` where the HPA says nothing that can be read.
+    /// `None` if it is missing or invalid.
     pub target: Option<MetricTarget>,
 }
 
-/// What an HPA scales: anything with a `/scale` subresource.
+/// The object that an HPA scales: anything with a `/scale` subresource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScaleTarget {
-    /// Its API group and version, such as `apps/v1`.
+    /// API group and version, such as `apps/v1`.
     pub api_version: Arc<str>,
-    /// Its kind, such as `Deployment`.
+    /// Such as `Deployment`.
     pub kind: Arc<str>,
-    /// Its name, in the HPA's namespace.
+    /// Name, in the HPA's namespace.
     pub name: Arc<str>,
 }
 
-/// What is known of one HPA.
+/// The parts of an HPA that lagwise uses.
 ///
-/// Only what somebody wrote into it: its status and resource version change at every turn of the HPA
-/// controller, and whoever needs those reads the object.
+/// Only what its user writes: status and resource version change at every sync of the HPA controller, and
+/// code that needs them reads the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HpaFacts {
-    /// Its namespace, which is also that of its metric requests.
+    /// Also the namespace of its metric requests.
     pub namespace: Arc<str>,
-    /// Its name.
     pub name: Arc<str>,
-    /// What tells it from another of the same name, before it or after it.
+    /// Distinguishes it from earlier and later objects of the same name.
     pub uid: Arc<str>,
-    /// What it scales.
     pub scale_target: ScaleTarget,
-    /// The controller that owns it, as `Kind/name`: it would put back whatever anyone else writes.
+    /// The controller that owns it, as `Kind/name`. It would undo the writes of anyone else.
     pub controller: Option<Arc<str>>,
-    /// The fewest replicas that it may want; `None` where it does not say, which means one.
+    /// `spec.minReplicas`; `None` means 1.
     pub min_replicas: Option<u32>,
-    /// Its External metrics, in its order, those of others too.
+    /// Its External metrics in order, including those that lagwise does not serve.
     pub metrics: Vec<ExternalMetric>,
     /// Its annotations that begin with [`annotations::PREFIX`](crate::model::settings::annotation_keys::PREFIX).
     pub annotations: BTreeMap<String, String>,
-    /// The most replicas it may want.
+    /// `spec.maxReplicas`.
     pub max_replicas: u32,
-    /// `behavior.scaleUp.tolerance`, where the cluster keeps one; otherwise its default applies.
+    /// `behavior.scaleUp.tolerance`; `None` means the controller's default.
     pub tolerance_up: Option<Milli>,
-    /// `behavior.scaleDown.tolerance`, likewise.
+    /// `behavior.scaleDown.tolerance`; `None` means the controller's default.
     pub tolerance_down: Option<Milli>,
-    /// `behavior.scaleUp.stabilizationWindowSeconds`; `None` where it does not say, which means 0.
+    /// `behavior.scaleUp.stabilizationWindowSeconds`; `None` means 0.
     pub window_up: Option<u32>,
-    /// `behavior.scaleDown.stabilizationWindowSeconds`; `None` = the controller's default holds.
+    /// `behavior.scaleDown.stabilizationWindowSeconds`; `None` means the controller's default.
     pub window_down: Option<u32>,
-    /// Its metrics that are not External, as `Type name`, in its order.
+    /// Its metrics that are not External, as `Type name`, in order.
     pub other_metrics: Vec<Arc<str>>,
 }
 
@@ -99,14 +95,14 @@ impl HpaFacts {
         HpaKey::new(Arc::clone(&self.namespace), Arc::clone(&self.name))
     }
 
-    /// Its tolerance upwards, in thousandths.
+    /// The tolerance for scaling up, in thousandths.
     #[must_use]
     pub fn tolerance_up(&self) -> u64 {
         self.tolerance_up
             .map_or(TOLERANCE_DEFAULT, Milli::thousandths)
     }
 
-    /// Its tolerance downwards, in thousandths.
+    /// The tolerance for scaling down, in thousandths.
     #[must_use]
     pub fn tolerance_down(&self) -> u64 {
         self.tolerance_down
@@ -118,21 +114,14 @@ impl HpaFacts {
 /// (`--horizontal-pod-autoscaler-tolerance`).
 const TOLERANCE_DEFAULT: u64 = 100;
 
-/// Whether any of its metrics is ours, so that it can have a ceiling.
-#[must_use]
-pub fn has_our_metric(hpa: &HpaFacts) -> bool {
-    let mut metrics = hpa.metrics.iter();
-    metrics.any(|metric| Metric::from_name(&metric.name).is_some())
-}
-
-/// The settings of the whole HPA that its annotations make.
+/// The settings in the HPA's annotations that apply to the whole HPA.
 #[must_use]
 pub fn settings(hpa: &HpaFacts) -> Settings {
     whole_hpa_settings(&hpa.annotations)
 }
 
-/// The cap mode of the HPA itself; `None` where the default applies. Always `advise` for an HPA that a
-/// controller owns, since the two would undo each other's writes.
+/// The cap mode that the HPA sets; `None` if the default applies. Always `advise` for an HPA that a
+/// controller owns, because the two would undo each other's writes.
 #[must_use]
 pub fn own_mode(hpa: &HpaFacts) -> Option<CapMode> {
     if hpa.controller.is_some() {
@@ -141,28 +130,28 @@ pub fn own_mode(hpa: &HpaFacts) -> Option<CapMode> {
     settings(hpa).cap
 }
 
-/// The cap mode of the HPA itself, else the `default`.
+/// The cap mode that applies to the HPA.
 #[must_use]
 pub fn mode(hpa: &HpaFacts, default: CapMode) -> CapMode {
     own_mode(hpa).unwrap_or(default)
 }
 
-/// Whether a person has stopped the writes to the HPA and to its scale target.
+/// Whether the user has stopped all writes to the HPA and to its scale target.
 #[must_use]
 pub fn is_paused(hpa: &HpaFacts) -> bool {
     settings(hpa).paused()
 }
 
-/// Whether the HPA has a metric of ours.
+/// Whether lagwise serves one of its metrics, so that it can have a ceiling.
 #[must_use]
-pub fn is_ours(hpa: &HpaFacts) -> bool {
+pub fn has_lagwise_metric(hpa: &HpaFacts) -> bool {
     let mut metrics = hpa.metrics.iter();
     metrics.any(|metric| Metric::from_name(&metric.name).is_some())
 }
 
-/// What an HPA scales, for people.
+/// Kind, namespace and name of the HPA's scale target, for messages.
 #[must_use]
-pub fn scales(hpa: &HpaFacts) -> String {
+pub fn scale_target_name(hpa: &HpaFacts) -> String {
     let target = &hpa.scale_target;
     format!("{} {}/{}", target.kind, hpa.namespace, target.name)
 }

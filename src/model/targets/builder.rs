@@ -9,7 +9,9 @@ use super::{
     topics_of,
 };
 use crate::model::findings::{Finding, FindingCode, suggestion};
-use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, asks_others, own_mode};
+use crate::model::hpa::facts::{
+    ExternalMetric, HpaFacts, MetricTarget, other_external_metric, own_mode,
+};
 use crate::model::hpa::label;
 use crate::model::hpa::selector::Selector;
 use crate::model::settings::annotations::Annotations;
@@ -157,7 +159,7 @@ impl HpaTargetBuilder<'_> {
             self.add_metric(asks, &annotations);
         }
         if annotations.scale_to_zero()
-            && let Some(metric) = asks_others(self.hpa)
+            && let Some(metric) = other_external_metric(self.hpa)
         {
             let message = format!(
                 "lagwise.dev/scale-to-zero has no effect: at zero replicas the HPA would not ask for its External metric {metric}, which lagwise does not serve"

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_for_its_time() {
+    fn entries_expire() {
         let cache = Cache::new(Duration::from_secs(10));
         let began = Instant::now();
         let after = |seconds, value| {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn is_bounded_whatever_is_asked() {
+    fn number_of_entries_is_bounded() {
         let cache = Cache::new(Duration::from_secs(10));
         let began = Instant::now();
         for n in 0..3 * MAX_ENTRIES {
@@ -125,12 +125,12 @@ mod tests {
             cache.get_or_insert_with(key(n), now, || n);
             assert!(cache.len() <= MAX_ENTRIES);
         }
-        // All at the same moment, too.
+        // Also if all are inserted at the same time.
         for n in 0..2 * MAX_ENTRIES {
             cache.get_or_insert_with(key(n), began + Duration::from_secs(60), || n);
             assert!(cache.len() <= MAX_ENTRIES);
         }
-        // The latest is there.
+        // The latest entry is kept.
         let last = cache.get_or_insert_with(
             key(2 * MAX_ENTRIES - 1),
             began + Duration::from_secs(61),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_told_apart() {
+    fn digest_distinguishes_parts() {
         let of = |parts: &[&str]| CacheKey::digest(parts.iter().map(|p| p.as_bytes()));
         assert_eq!(of(&["a", "b"]), of(&["a", "b"]));
         for other in [&["ab", ""][..], &["", "ab"], &["ab"], &["b", "a"]] {

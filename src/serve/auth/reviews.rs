@@ -91,7 +91,7 @@ impl CachedReviews {
         kind: &'static str,
         answer: &OnceCell<V>,
         permits: &Semaphore,
-        ask: impl Fn() -> F,
+        review: impl Fn() -> F,
     ) -> Result<V, ReviewError>
     where
         V: Clone,
@@ -102,7 +102,7 @@ impl CachedReviews {
         }
         let first = || async {
             let _permit = permits.try_acquire().map_err(|_| ReviewError::Busy)?;
-            let answered = ask().await;
+            let answered = review().await;
             self.record_outcome(kind, answered.as_ref().err().copied());
             answered
         };
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_holds_for_ten_seconds_also_while_the_server_fails() {
+    async fn caches_answers_for_ten_seconds_and_no_errors() {
         let server = Arc::new(FakeAuthenticator::default());
         let reviews = CachedReviews::new(server.clone());
         server.allow("mary", "get", "/a");
@@ -193,13 +193,13 @@ mod tests {
         assert_eq!(may("john", "/c").await, Err(ReviewError::Refused(500)));
         tokio::time::advance(Duration::from_millis(200)).await;
         assert_eq!(may("mary", "/a").await, Err(ReviewError::Refused(500)));
-        // An error is not remembered.
+        // Errors are not cached.
         server.fail(None);
         assert_eq!(may("mary", "/a").await, Ok(true));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_changes_is_seen_after_ten_seconds() {
+    async fn sees_changed_permissions_after_ten_seconds() {
         let server = Arc::new(FakeAuthenticator::default());
         let reviews = CachedReviews::new(server.clone());
         assert_eq!(reviews.authorize(&caller("m"), &path("/")).await, Ok(false));
@@ -210,13 +210,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_who_ask_the_same_at_once_ask_once() {
+    async fn concurrent_requests_share_one_review() {
         let server = Arc::new(FakeAuthenticator::default());
         server.slow(Duration::from_millis(100));
         server.token("good", "mary");
         let reviews = CachedReviews::new(server.clone());
-        let asked = (0..100).map(|_| reviews.authenticate("good"));
-        for who in futures::future::join_all(asked).await {
+        let requests = (0..100).map(|_| reviews.authenticate("good"));
+        for who in futures::future::join_all(requests).await {
             let mary = who.unwrap().unwrap();
             assert_eq!((&*mary.user, mary.groups.len()), ("mary", 1));
         }
@@ -224,27 +224,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_long_and_not_too_many_at_once() {
+    async fn bounds_review_time_and_concurrency() {
         let server = Arc::new(FakeAuthenticator::default());
         server.slow(Duration::from_secs(3600));
         let reviews = CachedReviews::new(server.clone());
         let began = Instant::now();
         let tokens: Vec<String> = (0..MAX_CONCURRENT + 5).map(|n| format!("t{n}")).collect();
-        let asked = tokens.iter().map(|token| reviews.authenticate(token));
-        let found = futures::future::join_all(asked).await;
+        let requests = tokens.iter().map(|token| reviews.authenticate(token));
+        let found = futures::future::join_all(requests).await;
         let busy = found.iter().filter(|f| **f == Err(ReviewError::Busy));
         assert_eq!(busy.count(), 5);
         let silent = found.iter().filter(|f| **f == Err(ReviewError::NoAnswer));
         assert_eq!(silent.count(), MAX_CONCURRENT);
         assert_eq!(began.elapsed(), TIMEOUT);
-        // Questions of the other kind have permits of their own, and the permits come free.
+        // Access reviews have permits of their own, and permits are released.
         server.slow(Duration::ZERO);
         assert_eq!(reviews.authorize(&caller("m"), &path("/")).await, Ok(false));
         assert_eq!(reviews.authenticate("t99").await, Ok(None));
     }
 
     #[test]
-    fn callers_and_actions_are_told_apart() {
+    fn cache_key_distinguishes_callers_and_actions() {
         let groups = |groups: &[&str]| Caller {
             groups: groups.iter().map(|g| (*g).to_owned()).collect(),
             ..caller("mary")

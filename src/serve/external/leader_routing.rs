@@ -20,10 +20,10 @@ impl ExternalMetricsApi {
     pub(super) async fn is_forwarded(
         &self,
         caller: &Caller,
-        asked: &ApiRequest<'_>,
+        request: &ApiRequest<'_>,
     ) -> Result<bool, ApiFailure> {
-        let is_metric = matches!(asked.route, Route::Metric { .. });
-        if !is_metric || !forward::is_forwarded(&asked.parts.headers) {
+        let is_metric = matches!(request.route, Route::Metric { .. });
+        if !is_metric || !forward::is_forwarded(&request.parts.headers) {
             return Ok(false);
         }
         // If this cannot be checked, the request must fail instead of being forwarded: two replicas
@@ -40,32 +40,32 @@ impl ExternalMetricsApi {
     /// of leader it waits for a short time.
     pub(super) async fn metric(
         &self,
-        question: &MetricQuery<'_>,
-        asked: &ApiRequest<'_>,
+        query: &MetricQuery<'_>,
+        request: &ApiRequest<'_>,
         is_forwarded: bool,
     ) -> Result<Response, ApiFailure> {
-        match self.answer_as_leader(question, is_forwarded).await {
+        match self.answer_as_leader(query, is_forwarded).await {
             Some(answer) => answer,
             // Rare and large: boxed to keep the common path small.
-            None => Box::pin(self.answer_via_leader(question, asked, is_forwarded)).await,
+            None => Box::pin(self.answer_via_leader(query, request, is_forwarded)).await,
         }
     }
 
     /// Answers through the leader, or waits for this daemon to become ready to lead.
     async fn answer_via_leader(
         &self,
-        question: &MetricQuery<'_>,
-        asked: &ApiRequest<'_>,
+        query: &MetricQuery<'_>,
+        request: &ApiRequest<'_>,
         is_forwarded: bool,
     ) -> Result<Response, ApiFailure> {
         let deadline = tokio::time::Instant::now() + ROUTING_TIMEOUT;
         // Subscribe before the first look, so that no change between look and wait is missed.
         let (mut leading, mut reader) = (self.leading.from_now_on(), self.reader.from_now_on());
         loop {
-            if let Some(answer) = self.answer_as_leader(question, is_forwarded).await {
+            if let Some(answer) = self.answer_as_leader(query, is_forwarded).await {
                 return answer;
             }
-            let why = match self.ask_leader(asked, is_forwarded).await {
+            let why = match self.ask_leader(request, is_forwarded).await {
                 Ok(answer) => return Ok(answer),
                 Err(why) => why,
             };
@@ -104,7 +104,7 @@ impl ExternalMetricsApi {
     /// the response is marked.
     async fn answer_as_leader(
         &self,
-        question: &MetricQuery<'_>,
+        query: &MetricQuery<'_>,
         is_forwarded: bool,
     ) -> Option<Result<Response, ApiFailure>> {
         let snapshot = self.reader.latest();
@@ -112,13 +112,13 @@ impl ExternalMetricsApi {
         if !self.leads_since(&snapshot, now.monotonic) {
             return None;
         }
-        let value = self.value(question, &snapshot, &now).await;
+        let value = self.value(query, &snapshot, &now).await;
         let answered = value.and_then(|answer| {
             ValueServed {
                 age: now.since(&answer.read),
             }
             .emit();
-            value_list::response(question, &answer)
+            value_list::response(query, &answer)
         });
         // If the process was suspended meanwhile, another one may lead by now: check again after
         // evaluating.
@@ -134,7 +134,7 @@ impl ExternalMetricsApi {
 
     async fn ask_leader(
         &self,
-        asked: &ApiRequest<'_>,
+        request: &ApiRequest<'_>,
         is_forwarded: bool,
     ) -> Result<Response, LeaderUnavailable> {
         if self.leading.own.term(Instant::now()).is_some() {
@@ -147,7 +147,7 @@ impl ExternalMetricsApi {
         if is_forwarded {
             return Err(LeaderUnavailable::NotLeading);
         }
-        let path = asked.parts.uri.path_and_query();
+        let path = request.parts.uri.path_and_query();
         let path = path.map_or("/", |path| path.as_str());
         forwarder.forward(&leader, path).await
     }

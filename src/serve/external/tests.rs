@@ -1,4 +1,4 @@
-//! The API as a router, over a snapshot that a test sets.
+//! Tests of the API's router with a snapshot set by the test.
 
 mod access;
 mod answers;
@@ -33,7 +33,7 @@ const LAG: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_l
 const RULES: ServingPolicy = ServingPolicy {
     clamp: true,
     cap: crate::model::settings::cap_mode::CapMode::Advise,
-    // The fixture's readings were made when the test began.
+    // The fixture's readings are as old as the test process.
     max_staleness: Duration::from_secs(3600),
     namespaces: Vec::new(),
 };
@@ -43,8 +43,8 @@ pub(super) fn evaluated(snapshot: LagSnapshot) -> LagSnapshot {
     snapshot.evaluated(&RULES)
 }
 
-/// An API over a snapshot, with what feeds it.
-pub(super) struct Rig {
+/// An API with the other ends of its channels.
+pub(super) struct TestApi {
     pub(super) router: Router,
     pub(super) publisher: Publisher,
     pub(super) interests: mpsc::Receiver<WatchKey>,
@@ -52,21 +52,21 @@ pub(super) struct Rig {
     pub(super) _drain: watch::Sender<bool>,
 }
 
-fn rig_with(snapshot: LagSnapshot, auth: RequestAuth, queue: usize) -> Rig {
-    rig_for(snapshot, auth, queue, Tenancy::default())
+fn api_with(snapshot: LagSnapshot, auth: RequestAuth, queue: usize) -> TestApi {
+    api_for(snapshot, auth, queue, Tenancy::default())
 }
 
-fn rig_for(snapshot: LagSnapshot, auth: RequestAuth, queue: usize, tenancy: Tenancy) -> Rig {
-    rig_over(evaluated(snapshot), auth, queue, tenancy).0
+fn api_for(snapshot: LagSnapshot, auth: RequestAuth, queue: usize, tenancy: Tenancy) -> TestApi {
+    api_over(evaluated(snapshot), auth, queue, tenancy).0
 }
 
-/// An API over a snapshot that was evaluated, and what reads the snapshot besides.
-fn rig_over(
+/// An API over an evaluated snapshot, and another reader of the snapshot.
+fn api_over(
     snapshot: LagSnapshot,
     auth: RequestAuth,
     queue: usize,
     tenancy: Tenancy,
-) -> (Rig, SnapshotReader) {
+) -> (TestApi, SnapshotReader) {
     let (publisher, reader) = snapshot_channel::channel(snapshot);
     let (sender, interests) = mpsc::channel(queue);
     let (queries_in, queries) = mpsc::channel(queue);
@@ -86,27 +86,27 @@ fn rig_over(
             librdkafka: "2".to_owned(),
         },
     });
-    let rig = Rig {
+    let api = TestApi {
         router,
         publisher,
         interests,
         queries,
         _drain: drain,
     };
-    (rig, reader)
+    (api, reader)
 }
 
-pub(super) fn rig(snapshot: LagSnapshot) -> Rig {
-    rig_with(snapshot, RequestAuth::None, 8)
+pub(super) fn api(snapshot: LagSnapshot) -> TestApi {
+    api_with(snapshot, RequestAuth::None, 8)
 }
 
-pub(super) struct Got {
+pub(super) struct TestResponse {
     pub(super) code: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
 }
 
-impl Got {
+impl TestResponse {
     pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {}", self.body))
     }
@@ -119,22 +119,22 @@ impl Got {
     }
 }
 
-pub(super) async fn send(router: &Router, request: Request) -> Got {
+pub(super) async fn send(router: &Router, request: Request) -> TestResponse {
     let response = router.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-    Got {
+    TestResponse {
         code: parts.status.as_u16(),
         headers: parts.headers,
         body: String::from_utf8(body.to_vec()).unwrap(),
     }
 }
 
-async fn get(router: &Router, path: &str) -> Got {
+async fn get(router: &Router, path: &str) -> TestResponse {
     send(router, Request::get(path).body(Body::empty()).unwrap()).await
 }
 
-async fn lag(router: &Router, selector: &str) -> Got {
+async fn lag(router: &Router, selector: &str) -> TestResponse {
     get(router, &with_selector(LAG, selector)).await
 }
 
@@ -143,7 +143,7 @@ pub(super) fn with_selector(path: &str, selector: &str) -> String {
     format!("{path}?labelSelector={query}")
 }
 
-/// Answers every interest as a healthy Kafka does that has no such group.
+/// Answers every interest like a healthy Kafka cluster without that group.
 pub(super) async fn healthy(
     mut snapshot: LagSnapshot,
     publisher: Publisher,

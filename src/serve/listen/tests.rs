@@ -103,7 +103,7 @@ impl TestServer {
         connector.connect(name, stream).await.unwrap()
     }
 
-    async fn ask(&self, identity: Option<Identity>, path: &str, user: Option<&str>) -> u16 {
+    async fn get(&self, identity: Option<Identity>, path: &str, user: Option<&str>) -> u16 {
         let stream = self.connect(identity, b"http/1.1").await;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -115,7 +115,7 @@ impl TestServer {
         response.await.unwrap().status().as_u16()
     }
 
-    /// Asks to stop and returns how long it took.
+    /// Stops the server and returns how long that took.
     async fn stop(self) -> Duration {
         let began = Instant::now();
         self.stop.send(()).unwrap();
@@ -124,7 +124,7 @@ impl TestServer {
     }
 }
 
-/// A cluster with this front proxy, in which everybody who is known may see what is served.
+/// A cluster with this front proxy, in which all authenticated users may read the discovery document.
 fn front_proxy(ca: &Issuer) -> (watch::Sender<Option<ClusterTrust>>, RequestAuth) {
     let (sender, trust) = watch::channel(Some(ClusterTrust {
         front_proxy: Some(FrontProxyTrust {
@@ -142,14 +142,14 @@ fn front_proxy(ca: &Issuer) -> (watch::Sender<Option<ClusterTrust>>, RequestAuth
 }
 
 #[tokio::test]
-async fn only_the_front_proxy_speaks_for_users() {
+async fn only_the_front_proxy_acts_for_users() {
     let (ca, other) = (Issuer::new("front-proxy-ca"), Issuer::new("other"));
     let (_trust, auth) = front_proxy(&ca);
     let server = TestServer::start(auth);
     let proxy = || Some(ca.client("front-proxy-client"));
     for (case, identity, user, code) in [
         ("the front proxy", proxy(), Some("mary"), 200),
-        ("the front proxy, naming nobody", proxy(), None, 401),
+        ("the front proxy without a user name", proxy(), None, 401),
         ("no certificate", None, None, 403),
         ("no certificate, forged headers", None, Some("mary"), 403),
         (
@@ -166,18 +166,18 @@ async fn only_the_front_proxy_speaks_for_users() {
             401,
         ),
     ] {
-        assert_eq!(server.ask(identity, DISCOVERY, user).await, code, "{case}");
+        assert_eq!(server.get(identity, DISCOVERY, user).await, code, "{case}");
     }
-    assert_eq!(server.ask(None, "/livez", None).await, 200);
+    assert_eq!(server.get(None, "/livez", None).await, 200);
     assert_eq!(
-        server.ask(Some(other.client("x")), "/livez", None).await,
+        server.get(Some(other.client("x")), "/livez", None).await,
         200
     );
     assert!(server.stop().await < Duration::from_secs(5));
 }
 
 #[tokio::test]
-async fn headers_are_bounded_and_many_groups_are_not_too_many() {
+async fn bounds_headers_but_accepts_many_groups() {
     let ca = Issuer::new("front-proxy-ca");
     let (_trust, auth) = front_proxy(&ca);
     let server = TestServer::start(auth);
@@ -211,7 +211,7 @@ async fn a_certificate_without_its_key_fails_the_handshake() {
         certificate: ca.client("front-proxy-client").certificate,
         key: ca.client("front-proxy-client").key,
     };
-    // rustls itself refuses such a pair, so it is put together behind its back.
+    // rustls refuses to load such a pair, so build it by hand.
     let provider = crate::serve::tls::provider();
     let key = provider.key_provider.load_private_key(stolen.key).unwrap();
     let pair = rustls::sign::CertifiedKey::new(vec![stolen.certificate.into()], key);
@@ -234,7 +234,7 @@ async fn a_certificate_without_its_key_fails_the_handshake() {
         Ok(stream) => stream,
         Err(_) => return,
     };
-    // In TLS 1.3 the client is done before the server has judged its certificate.
+    // In TLS 1.3 the client finishes before the server has verified the client's certificate.
     let request = format!("GET {DISCOVERY} HTTP/1.1\r\nhost: x\r\nx-remote-user: mary\r\n\r\n");
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();
@@ -243,7 +243,7 @@ async fn a_certificate_without_its_key_fails_the_handshake() {
 }
 
 #[tokio::test]
-async fn ends_within_seconds_whatever_is_connected() {
+async fn shuts_down_within_seconds_despite_open_connections() {
     let server = TestServer::start(RequestAuth::None);
     // Idle after a request, on HTTP/1 and HTTP/2.
     let stream = server.connect(None, b"http/1.1").await;
@@ -262,7 +262,7 @@ async fn ends_within_seconds_whatever_is_connected() {
     tokio::spawn(connection);
     let url = "https://localhost/livez";
     assert_eq!(two.send_request(request(url)).await.unwrap().status(), 200);
-    // A request half sent, an HTTP/2 peer that never answers, a handshake that never comes.
+    // An incomplete request, an HTTP/2 peer that never answers, a connection without a handshake.
     let mut half = server.connect(None, b"http/1.1").await;
     half.write_all(b"GET /livez HTTP/1.1\r\nhos").await.unwrap();
     let mut mute = server.connect(None, b"h2").await;
@@ -278,7 +278,7 @@ async fn ends_within_seconds_whatever_is_connected() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_answered_before_the_end() {
+async fn finishes_running_requests_at_shutdown() {
     let bound = bind(LOOPBACK, "server.http.listen").unwrap();
     let address = bound.address();
     let slow = axum::routing::get(async || {
@@ -306,7 +306,7 @@ async fn a_request_under_way_is_answered_before_the_end() {
 
 /// The fixture's snapshot as the poller publishes it.
 fn snapshot() -> LagSnapshot {
-    // The readings were made when the test began.
+    // The fixture's readings are as old as the test process.
     let policy = ServingPolicy {
         max_staleness: Duration::from_secs(3600),
         ..ServingPolicy::default()
@@ -315,7 +315,7 @@ fn snapshot() -> LagSnapshot {
 }
 
 #[tokio::test]
-async fn the_plain_side_serves_metrics_and_health() {
+async fn admin_listener_serves_metrics_and_health() {
     let bound = bind(LOOPBACK, "server.http.listen").unwrap();
     let address = bound.address();
     let (_publisher, reader) = snapshot_channel::channel(snapshot());
@@ -330,7 +330,7 @@ async fn the_plain_side_serves_metrics_and_health() {
         },
     });
     tokio::spawn(bound.serve_plain(router, std::future::pending()));
-    let ask = async |path: &str| {
+    let get = async |path: &str| {
         let stream = TcpStream::connect(address).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -341,7 +341,7 @@ async fn the_plain_side_serves_metrics_and_health() {
         let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
         (code, String::from_utf8(body.to_vec()).unwrap())
     };
-    let (code, text) = ask("/metrics").await;
+    let (code, text) = get("/metrics").await;
     assert_eq!(code, 200);
     for part in [
         "kafka_consumergroup_lag_sum{cluster=\"main\",consumergroup=\"orders\",topic=\"payments\"} 100\n",
@@ -350,16 +350,16 @@ async fn the_plain_side_serves_metrics_and_health() {
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
-    assert_eq!(ask("/livez").await.0, 200);
-    assert_eq!(ask("/readyz").await.0, 200);
-    assert_eq!(ask("/nothing").await.0, 404);
+    assert_eq!(get("/livez").await.0, 200);
+    assert_eq!(get("/readyz").await.0, 200);
+    assert_eq!(get("/nothing").await.0, 404);
     drain.send_replace(true);
-    assert_eq!(ask("/readyz").await, (503, "shutting down\n".to_owned()));
-    assert_eq!(ask("/livez").await.0, 200);
+    assert_eq!(get("/readyz").await, (503, "shutting down\n".to_owned()));
+    assert_eq!(get("/livez").await.0, 200);
 }
 
 #[test]
-fn an_address_that_is_taken_is_named() {
+fn bind_error_names_address_and_setting() {
     let first = bind(LOOPBACK, "server.http.listen").unwrap();
     let error = bind(first.address(), "server.http.listen")
         .unwrap_err()

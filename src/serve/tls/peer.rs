@@ -206,8 +206,8 @@ mod tests {
             Self(Issuer::new(params, key), pem)
         }
 
-        /// Files of a certificate for these names, with that of the authority beside them if wanted.
-        fn signs(&self, names: &[&str], beside: bool) -> TempDir {
+        /// A folder with a certificate for these names and its key, with or without the CA certificate.
+        fn issue(&self, names: &[&str], with_ca: bool) -> TempDir {
             let folder = tempfile::tempdir().unwrap();
             let key = KeyPair::generate().unwrap();
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -217,7 +217,7 @@ mod tests {
                 |name, text: String| std::fs::write(folder.path().join(name), text).unwrap();
             write("tls.crt", signed.pem());
             write("tls.key", key.serialize_pem());
-            if beside {
+            if with_ca {
                 write("ca.crt", self.1.clone());
             }
             folder
@@ -240,29 +240,29 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_has_the_same_certificate_or_one_of_the_same_authority_for_the_same_name() {
-        let (ours, theirs) = (PeerAuthority::new(), PeerAuthority::new());
+    fn accepts_peer_with_same_certificate_or_same_authority_and_name() {
+        let (own_ca, other_ca) = (PeerAuthority::new(), PeerAuthority::new());
         let names = ["lagwise.shop.svc", "localhost", "127.0.0.1"];
-        let folder = ours.signs(&names, true);
+        let folder = own_ca.issue(&names, true);
         let own = served(&folder);
         assert_eq!(verify_peer(&own, &folder), Ok(()));
-        assert_eq!(verify_peer(&own, &ours.signs(&names[..1], false)), Ok(()));
+        assert_eq!(verify_peer(&own, &own_ca.issue(&names[..1], false)), Ok(()));
         for (authority, names) in [
-            (&ours, ["other.shop.svc", "localhost"]),
-            (&theirs, ["lagwise.shop.svc", "localhost"]),
+            (&own_ca, ["other.shop.svc", "localhost"]),
+            (&other_ca, ["lagwise.shop.svc", "localhost"]),
         ] {
-            let refused = verify_peer(&own, &authority.signs(&names, false));
+            let refused = verify_peer(&own, &authority.issue(&names, false));
             assert!(
                 matches!(refused, Err(Error::InvalidCertificate(_))),
                 "{refused:?}"
             );
         }
-        // Without the authority only the very same certificate will do.
-        let folder = ours.signs(&names, false);
+        // Without the CA certificate only the identical certificate is accepted.
+        let folder = own_ca.issue(&names, false);
         let own = served(&folder);
         assert_eq!(verify_peer(&own, &folder), Ok(()));
-        assert!(verify_peer(&own, &ours.signs(&names, false)).is_err());
-        // One that was made here has names of its own.
+        assert!(verify_peer(&own, &own_ca.issue(&names, false)).is_err());
+        // A generated certificate is signed by another authority.
         let made = ServerTls::self_signed(&names.map(str::to_owned)).unwrap();
         assert!(verify_peer(&made, &folder).is_err());
     }

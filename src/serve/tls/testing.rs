@@ -29,7 +29,7 @@ impl Issuer {
         self.issue(name, None, rcgen::date_time_ymd(4000, 1, 1).into())
     }
 
-    /// As Kubernetes reads it: the user, and one group.
+    /// A user's certificate: common name and organization are user and group in Kubernetes.
     pub(in crate::serve) fn user(&self, name: &str, group: &str) -> Identity {
         self.issue(name, Some(group), rcgen::date_time_ymd(4000, 1, 1).into())
     }

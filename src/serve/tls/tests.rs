@@ -24,7 +24,7 @@ fn serves_from_files() {
 }
 
 #[test]
-fn files_that_do_not_fit_are_named() {
+fn error_names_the_unusable_file() {
     let made = |_| rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (one, other) = (made(1), made(2));
     let (_c, cert) = write("cert.pem", &one.cert.pem());
@@ -42,7 +42,7 @@ fn files_that_do_not_fit_are_named() {
 }
 
 #[test]
-fn names_that_no_certificate_bears_are_shown() {
+fn error_names_the_invalid_host_name() {
     let error = ServerTls::self_signed(&["snow☃man".to_owned()]).unwrap_err();
     assert!(error.to_string().contains("snow☃man"), "{error}");
 }
@@ -57,7 +57,7 @@ impl rustls::time_provider::TimeProvider for At {
     }
 }
 
-/// The certificate that is served with at present, as a client sees it that trusts our authority.
+/// The certificate that is served at present, as seen by a client that trusts the CA of `tls`.
 fn leaf(tls: &ServerTls, now: SystemTime) -> CertificateDer<'static> {
     let provider = provider();
     let mut roots = rustls::RootCertStore::empty();
@@ -92,14 +92,14 @@ fn leaf(tls: &ServerTls, now: SystemTime) -> CertificateDer<'static> {
     client.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
-/// The wall clock, as far as tokio's has gone.
+/// A wall clock that follows tokio's paused clock.
 fn clock() -> impl Fn() -> SystemTime + Clone + Send {
     let (wall, began) = (SystemTime::now(), tokio::time::Instant::now());
     move || wall + began.elapsed()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_certificate_of_our_own_is_replaced_before_it_ends() {
+async fn renews_generated_certificate_before_it_expires() {
     let names = ["localhost".to_owned()];
     let tls = ServerTls::self_signed(&names).unwrap();
     let (first, ca) = (leaf(&tls, SystemTime::now()), tls.ca_pem());
@@ -111,7 +111,7 @@ async fn a_certificate_of_our_own_is_replaced_before_it_ends() {
     tokio::time::sleep(days(2)).await;
     let second = leaf(&tls, clock());
     assert_ne!(second, first);
-    // Who trusts the authority goes on to do so.
+    // The CA to trust stays the same.
     assert_eq!(tls.ca_pem(), ca);
     tokio::time::sleep(days(61)).await;
     let third = leaf(&tls, clock());
@@ -119,7 +119,7 @@ async fn a_certificate_of_our_own_is_replaced_before_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_all_replicas_share_is_served_with_once_it_is_known() {
+async fn serves_shared_certificate_once_available() {
     let names = ["localhost".to_owned()];
     let now = SystemTime::now();
     let (sender, shared) = watch::channel(None);
@@ -196,7 +196,7 @@ fn der(pem: &str) -> CertificateDer<'static> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn files_that_change_are_read_again_and_only_good_ones_served() {
+async fn reloads_changed_files_and_serves_only_valid_ones() {
     let folder = tempfile::tempdir().unwrap();
     let (now, clock) = (SystemTime::now(), clock());
     let [first, second, third] = [0, 1, 2].map(|_| secret(now));
@@ -217,12 +217,12 @@ async fn files_that_change_are_read_again_and_only_good_ones_served() {
     assert_eq!(leaf(&tls, now), der(&second[0].1));
     assert_eq!(ca.borrow_and_update().as_deref(), Some(&*second[2].1));
 
-    // Another one's key, one that is over, half of a file, nothing at all: none is served with.
-    let over = secret(now - Duration::from_secs(7200));
+    // The key of another certificate, an expired certificate, a truncated file, no files: none is served.
+    let expired = secret(now - Duration::from_secs(7200));
     let key_of_another = [third[0].clone(), second[1].clone(), third[2].clone()];
     let mut half = third.clone();
     half[0].1.truncate(200);
-    for (version, files) in [("..3", &key_of_another), ("..4", &over), ("..5", &half)] {
+    for (version, files) in [("..3", &key_of_another), ("..4", &expired), ("..5", &half)] {
         mount(folder.path(), version, files);
         look().await;
         assert_eq!(leaf(&tls, now), der(&second[0].1), "{version}");
@@ -239,7 +239,7 @@ async fn files_that_change_are_read_again_and_only_good_ones_served() {
 }
 
 #[test]
-fn only_modern_suites_and_versions_are_offered() {
+fn offers_only_modern_cipher_suites() {
     let tls = ServerTls::self_signed(&["localhost".to_owned()]).unwrap();
     let config = tls.config().get_inner();
     for suite in &config.crypto_provider().cipher_suites {

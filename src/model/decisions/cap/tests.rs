@@ -16,7 +16,7 @@ fn live(max: u32) -> HpaFields {
     }
 }
 
-/// An HPA of a user's 20, capped at 6.
+/// An HPA whose user set 20, capped at 6.
 fn capped() -> HpaFields {
     HpaFields {
         max: 6,
@@ -31,7 +31,7 @@ fn complete_read(ceiling: Limit, at: Instant) -> CompleteRead {
 }
 
 #[test]
-fn who_says_what_mode() {
+fn annotation_controller_and_default_decide_the_mode() {
     let hpa = |own: Option<&str>, controller: bool| HpaFacts {
         annotations: own
             .map(|own| ("lagwise.dev/cap".to_owned(), own.to_owned()))
@@ -55,7 +55,7 @@ fn who_says_what_mode() {
 }
 
 #[test]
-fn the_users_number_is_told_from_ours() {
+fn distinguishes_the_users_maximum_from_the_capped_one() {
     for (now, expected) in [
         (live(20), 20),
         (capped(), 20),
@@ -68,7 +68,7 @@ fn the_users_number_is_told_from_ours() {
             },
             30,
         ),
-        // Somebody has taken the ceiling away.
+        // Somebody has removed the ceiling.
         (
             HpaFields {
                 max: 20,
@@ -85,7 +85,7 @@ fn the_users_number_is_told_from_ours() {
             },
             6,
         ),
-        // Said outright.
+        // Set explicitly.
         (
             HpaFields {
                 explicit: Some(6),
@@ -100,7 +100,7 @@ fn the_users_number_is_told_from_ours() {
             },
             9,
         ),
-        // minReplicas holds it above the ceiling.
+        // minReplicas keeps it above the ceiling.
         (
             HpaFields {
                 max: 8,
@@ -115,7 +115,7 @@ fn the_users_number_is_told_from_ours() {
 }
 
 #[test]
-fn what_was_seen_before_counts_while_the_field_is_as_it_was() {
+fn last_seen_counts_while_the_field_is_unchanged() {
     let seen = Some(LastSeen { max: 6, user: 20 });
     let bare = HpaFields {
         ceiling: None,
@@ -123,19 +123,19 @@ fn what_was_seen_before_counts_while_the_field_is_as_it_was() {
         ..capped()
     };
     for (now, seen, expected) in [
-        // Every mark was taken away.
+        // Every annotation was removed.
         (bare, seen, 20),
         (bare, None, 6),
-        // With another number.
+        // And the field was changed.
         (HpaFields { max: 9, ..bare }, seen, 9),
-        // minReplicas was lowered that held the field up, which is no new number.
+        // minReplicas, which kept the field higher, was lowered: that is no new number of the user.
         (
             HpaFields { max: 8, ..capped() },
             Some(LastSeen { max: 8, user: 20 }),
             20,
         ),
         (HpaFields { max: 8, ..capped() }, seen, 8),
-        // What the HPA itself says goes before it, as does what is said outright.
+        // The HPA's own annotations take precedence.
         (
             HpaFields {
                 user: Some(30),
@@ -155,22 +155,22 @@ fn what_was_seen_before_counts_while_the_field_is_as_it_was() {
     ] {
         assert_eq!(now.user_max(seen), expected, "{now:?} after {seen:?}");
     }
-    for keeper in [FieldOwner::Policy, FieldOwner::Lagwise] {
-        // Enforced again, with the right account; or given back.
-        let held = write(bare, enforce(bare, seen, 6, keeper), keeper);
-        assert_eq!(held, capped(), "{keeper:?}");
-        let mut freed = bare;
+    for owner in [FieldOwner::Policy, FieldOwner::Lagwise] {
+        // Enforcing again restores the user's number; so does releasing.
+        let enforced = write(bare, enforce(bare, seen, 6, owner), owner);
+        assert_eq!(enforced, capped(), "{owner:?}");
+        let mut released = bare;
         for _ in 0..2 {
-            if let Some(change) = release(freed, seen, keeper) {
-                freed = write(freed, change, keeper);
+            if let Some(patch) = release(released, seen, owner) {
+                released = write(released, patch, owner);
             }
         }
-        assert_eq!(freed, live(20), "{keeper:?}");
+        assert_eq!(released, live(20), "{owner:?}");
     }
 }
 
 #[test]
-fn with_the_policy_only_the_ceiling_is_written() {
+fn with_the_policy_writes_only_the_ceiling() {
     let change = |now, ceiling| enforce(now, None, ceiling, FieldOwner::Policy);
     let set = |ceiling| CapPatch {
         ceiling: Some(AnnotationChange::Set(ceiling)),
@@ -179,7 +179,7 @@ fn with_the_policy_only_the_ceiling_is_written() {
     assert_eq!(change(live(20), 6), set(6));
     assert_eq!(change(capped(), 12), set(12));
     assert!(change(capped(), 6).is_empty());
-    // The policy was not there when the field was written.
+    // The policy did not exist yet when the field was written.
     assert_eq!(
         change(
             HpaFields {
@@ -193,7 +193,7 @@ fn with_the_policy_only_the_ceiling_is_written() {
 }
 
 #[test]
-fn without_it_the_field_and_the_account_are() {
+fn without_the_policy_writes_the_field_and_the_users_maximum() {
     let change = |now, ceiling| enforce(now, None, ceiling, FieldOwner::Lagwise);
     let all = |max, ceiling, user| CapPatch {
         max,
@@ -214,25 +214,25 @@ fn without_it_the_field_and_the_account_are() {
     assert_eq!(change(capped(), 12), raised);
 }
 
-/// The HPA after a write of lagwise's, and after the policy where there is one.
-fn write(now: HpaFields, change: CapPatch, keeper: FieldOwner) -> HpaFields {
-    let marked = |is, mark| match mark {
-        None => is,
+/// The HPA after a patch, and after the policy if there is one.
+fn write(now: HpaFields, patch: CapPatch, owner: FieldOwner) -> HpaFields {
+    let annotation = |found, change| match change {
+        None => found,
         Some(AnnotationChange::Set(number)) => Some(number),
         Some(AnnotationChange::Remove) => None,
     };
     let after = HpaFields {
-        max: change.max.unwrap_or(now.max),
-        ceiling: marked(now.ceiling, change.ceiling),
-        user: marked(now.user, change.user),
+        max: patch.max.unwrap_or(now.max),
+        ceiling: annotation(now.ceiling, patch.ceiling),
+        user: annotation(now.user, patch.user),
         ..now
     };
-    admit(now, after, keeper)
+    admit(now, after, owner)
 }
 
-/// What the policy makes of a write (`charts/lagwise/files/cap-policy.yaml`).
-fn admit(before: HpaFields, after: HpaFields, keeper: FieldOwner) -> HpaFields {
-    if keeper == FieldOwner::Lagwise || !(before.is_marked() || after.is_marked()) {
+/// Applies the admission policy to a write (`charts/lagwise/files/cap-policy.yaml`).
+fn admit(before: HpaFields, after: HpaFields, owner: FieldOwner) -> HpaFields {
+    if owner == FieldOwner::Lagwise || !(before.is_marked() || after.is_marked()) {
         return after;
     }
     let changed = after.max != before.max;
@@ -246,89 +246,93 @@ fn admit(before: HpaFields, after: HpaFields, keeper: FieldOwner) -> HpaFields {
     }
 }
 
-fn any_keeper() -> impl Strategy<Value = FieldOwner> {
+fn any_owner() -> impl Strategy<Value = FieldOwner> {
     prop_oneof![Just(FieldOwner::Policy), Just(FieldOwner::Lagwise)]
 }
 
+/// A change between two passes of the reconciler.
 #[derive(Clone, Debug)]
-enum Turn {
+enum CapStep {
     User(u32),
     Ceiling(u32),
     Explicit(Option<u32>),
-    /// All marks are taken away by hand.
-    Bare,
+    /// The user removes all annotations of the cap.
+    RemoveAnnotations,
     Min(u32),
 }
 
-fn any_turn() -> impl Strategy<Value = Turn> {
+fn any_step() -> impl Strategy<Value = CapStep> {
     prop_oneof![
-        (1u32..40).prop_map(Turn::User),
-        (1u32..40).prop_map(Turn::Ceiling),
-        proptest::option::of(1u32..40).prop_map(Turn::Explicit),
-        Just(Turn::Bare),
-        (1u32..9).prop_map(Turn::Min),
+        (1u32..40).prop_map(CapStep::User),
+        (1u32..40).prop_map(CapStep::Ceiling),
+        proptest::option::of(1u32..40).prop_map(CapStep::Explicit),
+        Just(CapStep::RemoveAnnotations),
+        (1u32..9).prop_map(CapStep::Min),
     ]
 }
 
 proptest! {
     #[test]
-    fn whatever_is_written_in_between_the_field_is_the_lesser_and_the_user_gets_theirs_back(
-        first in 9u32..40, min in 1u32..4, keeper in any_keeper(),
-        turns in proptest::collection::vec(any_turn(), 0..30),
+    fn any_sequence_of_writes_holds_the_cap_and_restores_the_users_maximum(
+        first in 9u32..40, min in 1u32..4, owner in any_owner(),
+        steps in proptest::collection::vec(any_step(), 0..30),
     ) {
         let first = first.max(min);
         let mut now = HpaFields { min, ..live(first) };
         let (mut user, mut ceiling) = (first, NO_CEILING);
         let mut seen = Some(now.seen(None));
-        for turn in turns {
-            match turn {
-                Turn::User(to) => {
+        for step in steps {
+            match step {
+                CapStep::User(to) => {
                     let to = to.max(now.min);
-                    // No API server can tell this from not touching it.
+                    // Setting the field to its present value is not visible to the API server.
                     if to != now.max || now.user.is_none() {
                         user = to;
                     }
-                    now = admit(now, HpaFields { max: to, ..now }, keeper);
+                    now = admit(now, HpaFields { max: to, ..now }, owner);
                 }
-                Turn::Ceiling(to) => ceiling = to,
-                Turn::Explicit(to) => {
+                CapStep::Ceiling(to) => ceiling = to,
+                CapStep::Explicit(to) => {
                     let to = to.map(|to| to.max(now.min));
                     user = to.unwrap_or(user);
-                    now = admit(now, HpaFields { explicit: to, ..now }, keeper);
+                    now = admit(now, HpaFields { explicit: to, ..now }, owner);
                 }
-                Turn::Bare => now = admit(now, HpaFields { ceiling: None, user: None, ..now }, keeper),
-                Turn::Min(to) => {
-                    // The API server refuses more than maxReplicas; without the policy that is what is capped.
-                    let most = if keeper == FieldOwner::Policy { user } else { now.max };
-                    now = admit(now, HpaFields { min: to.min(most), ..now }, keeper);
+                CapStep::RemoveAnnotations => {
+                    now = admit(now, HpaFields { ceiling: None, user: None, ..now }, owner);
+                }
+                CapStep::Min(to) => {
+                    // The API server rejects a minReplicas above maxReplicas, which without the policy is the
+                    // capped field.
+                    let most = if owner == FieldOwner::Policy { user } else { now.max };
+                    now = admit(now, HpaFields { min: to.min(most), ..now }, owner);
                 }
             }
-            if let Some(said) = now.explicit {
-                user = said;
+            if let Some(explicit) = now.explicit {
+                user = explicit;
             }
-            // Level-triggered: a few rounds settle it, and then there is nothing to write.
+            // Level-triggered: after two passes there is nothing left to write.
             for _ in 0..2 {
-                now = write(now, enforce(now, seen, ceiling, keeper), keeper);
+                now = write(now, enforce(now, seen, ceiling, owner), owner);
                 seen = Some(now.seen(seen));
             }
-            prop_assert!(enforce(now, seen, ceiling, keeper).is_empty(), "{now:?}");
+            prop_assert!(enforce(now, seen, ceiling, owner).is_empty(), "{now:?}");
             prop_assert_eq!(now.max, user.min(ceiling.max(now.min)), "{:?}", now);
             prop_assert_eq!(now.user_max(None), user);
         }
         for _ in 0..4 {
-            if let Some(change) = release(now, None, keeper) {
-                now = write(now, change, keeper);
+            if let Some(patch) = release(now, None, owner) {
+                now = write(now, patch, owner);
             }
         }
         prop_assert_eq!((now.max, now.ceiling, now.user), (user, None, None));
-        prop_assert_eq!(release(now, None, keeper), None);
+        prop_assert_eq!(release(now, None, owner), None);
     }
 
     #[test]
-    fn the_ceiling_is_lowered_only_after_reads_that_agree(
+    fn lowers_the_ceiling_only_after_three_agreeing_reads(
         reads in proptest::collection::vec(proptest::option::weighted(0.9, 1u32..30), 1..60),
     ) {
-        let (mut follow, mut enforced) = (CeilingHysteresis::default(), None::<u32>);
+        let (mut hysteresis, mut enforced) = (CeilingHysteresis::default(), None::<u32>);
         let mut at = Instant::now();
         let mut complete: Vec<u32> = Vec::new();
         for read in reads {
@@ -338,9 +342,9 @@ proptest! {
                 Some(read) => complete.into_iter().chain([read]).collect(),
                 None => Vec::new(),
             };
-            let next = follow.next(limit, enforced);
-            // Shown again it counts no more.
-            let again = follow.clone().next(limit, next.or(enforced));
+            let next = hysteresis.next(limit, enforced);
+            // The same read again has no effect.
+            let again = hysteresis.clone().next(limit, next.or(enforced));
             prop_assert!(again.is_none_or(|again| next == Some(again)), "{again:?} after {next:?}");
             match next {
                 None => prop_assert!(read.is_none_or(|read| enforced.is_none_or(|e| read < e))),
@@ -361,28 +365,28 @@ proptest! {
 }
 
 #[test]
-fn no_limit_is_the_most_there_can_be() {
-    let mut follow = CeilingHysteresis::default();
+fn unbounded_limit_becomes_no_ceiling() {
+    let mut hysteresis = CeilingHysteresis::default();
     let read = Some(complete_read(Limit::Unbounded, Instant::now()));
-    assert_eq!(follow.next(read, Some(6)), Some(NO_CEILING));
-    assert_eq!(follow.next(read, None), Some(NO_CEILING));
+    assert_eq!(hysteresis.next(read, Some(6)), Some(NO_CEILING));
+    assert_eq!(hysteresis.next(read, None), Some(NO_CEILING));
 }
 
 #[test]
-fn who_keeps_undoing_is_met_ever_more_rarely() {
+fn backs_off_while_writes_are_undone() {
     let start = Instant::now();
-    let mut patience = WriteBackoff::default();
+    let mut backoff = WriteBackoff::default();
     let mut writes = Vec::new();
     for second in 0..3600 {
         let now = start + Duration::from_secs(second);
-        if patience.allows(now) {
-            patience.wrote(now);
+        if backoff.allows(now) {
+            backoff.wrote(now);
             writes.push(second);
         }
     }
     assert!(writes.len() < 20, "{writes:?}");
-    assert!(patience.is_contested());
-    // After a time in which what was written lasted, a write is made at once again.
+    assert!(backoff.is_contested());
+    // Once a write has lasted for a while, the next one is allowed at once.
     let mut calm = WriteBackoff::default();
     for second in [0, 100, 200] {
         let now = start + Duration::from_secs(second);

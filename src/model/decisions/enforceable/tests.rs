@@ -33,7 +33,7 @@ fn targets() -> Arc<Targets> {
     Arc::new(Targets::merge(&clusters, &[], &[hpa], BTreeSet::new()))
 }
 
-/// The complete read of that HPA after each of these sweeps: which cluster, when, its partitions.
+/// The complete read of that HPA after each of these sweeps: cluster, second, and partitions.
 fn reads(sweeps: Vec<(&'static str, u64, Vec<Row>)>) -> Vec<Option<(Limit, u64)>> {
     let mut histories: BTreeMap<&str, ClusterHistory> = BTreeMap::new();
     let mut snapshot = LagSnapshot {
@@ -64,7 +64,7 @@ fn reads(sweeps: Vec<(&'static str, u64, Vec<Row>)>) -> Vec<Option<(Limit, u64)>
 }
 
 #[test]
-fn a_read_is_complete_only_with_every_metric_as_of_its_clusters_last_sweep() {
+fn complete_read_needs_every_metric_from_its_clusters_last_sweep() {
     let whole = |partitions: usize| vec![(0, Ok(Some(1)), Ok(2)); partitions];
     let broken = || {
         vec![
@@ -76,12 +76,11 @@ fn a_read_is_complete_only_with_every_metric_as_of_its_clusters_last_sweep() {
     let seen = reads(vec![
         ("east", 1, whole(2)),
         ("west", 2, whole(6)),
-        // The largest of both; as old as the older one, however often the other is read.
+        // The larger ceiling, and the time of the older reading.
         ("east", 3, whole(2)),
         ("east", 4, whole(2)),
         ("west", 5, whole(6)),
-        // What is served on, with a partition unknown, is no read of now, though the other cluster's
-        // last sweep is older still.
+        // With an unknown partition the old value is still served, but is no complete read.
         ("east", 6, broken()),
         ("west", 7, whole(6)),
         ("east", 8, whole(7)),

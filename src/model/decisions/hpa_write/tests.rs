@@ -1,5 +1,3 @@
-//! One row per situation: what is on the HPA, what is wanted, and the writes in their order.
-
 use AnnotationChange::{Remove, Set};
 
 use super::*;
@@ -7,7 +5,7 @@ use crate::model::decisions::cap::{CapTarget, FieldOwner};
 use crate::model::settings::annotation_keys::{CEILING, USER_MAX};
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
-const ASKS_FOR_ZERO: (&str, &str) = ("lagwise.dev/scale-to-zero", "true");
+const WITH_ZERO: (&str, &str) = ("lagwise.dev/scale-to-zero", "true");
 const MARK: (&str, &str) = (ZEROED_SINCE, "2026-01-01T00:00:00Z");
 const ENFORCED: (&str, &str) = ("lagwise.dev/cap", "enforce");
 
@@ -31,7 +29,7 @@ fn goal(target: CapTarget) -> Option<CapGoal> {
     })
 }
 
-/// In term 7 and without a cap.
+/// Goals in term 7.
 fn goals(cap: Option<CapGoal>, zero: ZeroAction) -> HpaGoals {
     HpaGoals {
         term: 7,
@@ -54,7 +52,7 @@ fn patch(epoch: Option<u64>, zeroed: Option<AnnotationChange<SystemTime>>) -> Hp
     }
 }
 
-/// The first cap of a user's 20 to 6.
+/// The patch that first caps a user's 20 to 6.
 const CAPPED: CapPatch = CapPatch {
     max: Some(6),
     ceiling: Some(Set(6)),
@@ -62,30 +60,23 @@ const CAPPED: CapPatch = CapPatch {
 };
 
 #[test]
-fn scale_to_zero_is_written_in_the_order_that_survives_a_crash() {
+fn orders_zero_writes_to_survive_a_crash() {
     let none = HpaPatch::default();
     for (annotations, epoch, action, first, scale, last) in [
-        // Nothing to do but the term, which is written once.
+        // Only the term, once.
         (
-            &[ASKS_FOR_ZERO][..],
+            &[WITH_ZERO][..],
             None,
-            ZeroAction::Rest,
+            ZeroAction::Keep,
             patch(Some(7), None),
             None,
             none,
         ),
-        (
-            &[ASKS_FOR_ZERO],
-            Some("7"),
-            ZeroAction::Rest,
-            none,
-            None,
-            none,
-        ),
-        (&[], None, ZeroAction::Rest, none, None, none),
+        (&[WITH_ZERO], Some("7"), ZeroAction::Keep, none, None, none),
+        (&[], None, ZeroAction::Keep, none, None, none),
         // To zero: the mark, then the replicas.
         (
-            &[ASKS_FOR_ZERO],
+            &[WITH_ZERO],
             Some("7"),
             ZeroAction::Zero,
             patch(None, Some(Set(NOW))),
@@ -93,16 +84,16 @@ fn scale_to_zero_is_written_in_the_order_that_survives_a_crash() {
             none,
         ),
         (
-            &[ASKS_FOR_ZERO],
+            &[WITH_ZERO],
             Some("6"),
             ZeroAction::Zero,
             patch(Some(7), Some(Set(NOW))),
             Some(0),
             none,
         ),
-        // Marked already: the HPA has written its replicas once more.
+        // Marked already: the HPA controller has set replicas once more.
         (
-            &[ASKS_FOR_ZERO, MARK],
+            &[WITH_ZERO, MARK],
             Some("7"),
             ZeroAction::Zero,
             none,
@@ -111,16 +102,16 @@ fn scale_to_zero_is_written_in_the_order_that_survives_a_crash() {
         ),
         // From zero: the replicas, then the mark.
         (
-            &[ASKS_FOR_ZERO, MARK],
+            &[WITH_ZERO, MARK],
             Some("7"),
             ZeroAction::Wake(3),
             none,
             Some(3),
             patch(None, Some(Remove)),
         ),
-        // But the term of a new leader before either.
+        // The term of a new leader comes first.
         (
-            &[ASKS_FOR_ZERO, MARK],
+            &[WITH_ZERO, MARK],
             Some("6"),
             ZeroAction::Wake(3),
             patch(Some(7), None),
@@ -129,7 +120,7 @@ fn scale_to_zero_is_written_in_the_order_that_survives_a_crash() {
         ),
         // Somebody else has woken it.
         (
-            &[ASKS_FOR_ZERO, MARK],
+            &[WITH_ZERO, MARK],
             Some("6"),
             ZeroAction::Unmark,
             patch(Some(7), Some(Remove)),
@@ -144,8 +135,8 @@ fn scale_to_zero_is_written_in_the_order_that_survives_a_crash() {
 }
 
 #[test]
-fn everything_goes_into_one_patch_where_the_order_allows_it() {
-    let facts = hpa(20, &[ENFORCED, ASKS_FOR_ZERO]);
+fn combines_writes_into_one_patch_where_order_allows() {
+    let facts = hpa(20, &[ENFORCED, WITH_ZERO]);
     let hold = goal(CapTarget::Hold(6));
     let all = HpaPatch {
         epoch: Some(Set(7)),
@@ -155,8 +146,8 @@ fn everything_goes_into_one_patch_where_the_order_allows_it() {
     let found = plan(&facts, None, &goals(hold, ZeroAction::Zero));
     assert_eq!((found.first, found.scale), (all, Some(0)));
     assert!(found.last.is_empty());
-    // Waking: the cap rides on whichever patch there is.
-    let facts = hpa(20, &[ENFORCED, ASKS_FOR_ZERO, MARK]);
+    // Waking: the cap joins the patch that is written anyway.
+    let facts = hpa(20, &[ENFORCED, WITH_ZERO, MARK]);
     let found = plan(&facts, Some("7"), &goals(hold, ZeroAction::Wake(2)));
     assert!(found.first.is_empty());
     assert_eq!((found.last.cap, found.last.zeroed), (CAPPED, Some(Remove)));
@@ -166,7 +157,7 @@ fn everything_goes_into_one_patch_where_the_order_allows_it() {
 }
 
 #[test]
-fn a_cap_that_was_refused_does_not_hold_up_the_rest() {
+fn refused_cap_does_not_block_other_writes() {
     let refused = goal(CapTarget::Hold(6)).map(|goal| CapGoal {
         was_refused: true,
         ..goal
@@ -177,11 +168,11 @@ fn a_cap_that_was_refused_does_not_hold_up_the_rest() {
     };
     for (annotations, epoch, action, expected) in [
         // Alone.
-        (&[ENFORCED][..], Some("7"), ZeroAction::Rest, cap_alone),
+        (&[ENFORCED][..], Some("7"), ZeroAction::Keep, cap_alone),
         // Left for the next pass.
-        (&[ENFORCED], None, ZeroAction::Rest, patch(Some(7), None)),
+        (&[ENFORCED], None, ZeroAction::Keep, patch(Some(7), None)),
         (
-            &[ENFORCED, ASKS_FOR_ZERO],
+            &[ENFORCED, WITH_ZERO],
             Some("7"),
             ZeroAction::Zero,
             patch(None, Some(Set(NOW))),
@@ -193,15 +184,15 @@ fn a_cap_that_was_refused_does_not_hold_up_the_rest() {
 }
 
 #[test]
-fn the_last_write_of_the_cap_removes_the_term_unless_scale_to_zero_needs_it() {
+fn last_cap_write_removes_the_epoch_unless_zero_needs_it() {
     let marks = [(CEILING, "6"), (USER_MAX, "20")];
-    let release = goals(goal(CapTarget::Release), ZeroAction::Rest);
+    let release = goals(goal(CapTarget::Release), ZeroAction::Keep);
     for (more, epoch, expected) in [
         (&[][..], Some("7"), Some(Remove)),
         (&[], Some("6"), Some(Remove)),
         (&[], None, None),
-        (&[ASKS_FOR_ZERO], Some("7"), None),
-        (&[ASKS_FOR_ZERO], Some("6"), Some(Set(7))),
+        (&[WITH_ZERO], Some("7"), None),
+        (&[WITH_ZERO], Some("6"), Some(Set(7))),
         (&[MARK], None, Some(Set(7))),
     ] {
         let facts = hpa(20, &[&marks[..], more].concat());
@@ -209,18 +200,18 @@ fn the_last_write_of_the_cap_removes_the_term_unless_scale_to_zero_needs_it() {
         assert!(first.cap.is_last());
         assert_eq!(first.epoch, expected, "{more:?} {epoch:?}");
     }
-    // The first of the two only gives the number back.
+    // The first of the two patches only restores the number.
     let capped = hpa(6, &marks);
     let first = plan(&capped, Some("6"), &release).first;
     assert_eq!((first.cap.max, first.epoch), (Some(20), Some(Set(7))));
 }
 
 #[test]
-fn without_an_election_there_is_no_term_to_write() {
+fn writes_no_epoch_without_an_election() {
     let facts = hpa(20, &[ENFORCED]);
     let alone = HpaGoals {
         term: 0,
-        ..goals(goal(CapTarget::Hold(6)), ZeroAction::Rest)
+        ..goals(goal(CapTarget::Hold(6)), ZeroAction::Keep)
     };
     let found = plan(&facts, None, &alone);
     let cap = HpaPatch {

@@ -20,12 +20,12 @@ use crate::model::units::quantity::Milli;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A workload of three replicas that has been idle for longer than its cooldown.
-fn idle() -> WorkloadState {
+fn idle_workload() -> WorkloadState {
     WorkloadState {
-        wanted: true,
+        is_enabled: true,
         marked: false,
         replicas: 3,
-        work: Demand::None,
+        demand: Demand::None,
         idle: Some(6 * MINUTE),
         cooldown: 5 * MINUTE,
         zeroed: None,
@@ -33,76 +33,79 @@ fn idle() -> WorkloadState {
     }
 }
 
-/// One that lagwise has set to zero.
-fn asleep() -> WorkloadState {
+/// A workload that lagwise has scaled to zero.
+fn at_zero() -> WorkloadState {
     WorkloadState {
         marked: true,
         replicas: 0,
         idle: None,
-        ..idle()
+        ..idle_workload()
     }
 }
 
 #[test]
-fn to_zero_only_after_the_cooldown_and_with_nothing_to_do() {
-    assert_eq!(step(&idle()), ZeroAction::Zero);
-    for (idle_for, work) in [
+fn scales_to_zero_only_after_the_cooldown_without_demand() {
+    assert_eq!(decide(&idle_workload()), ZeroAction::Zero);
+    for (idle, demand) in [
         (Some(4 * MINUTE), Demand::None),
         (None, Demand::None),
         (Some(6 * MINUTE), Demand::Unknown),
         (Some(6 * MINUTE), Demand::NeverRan),
         (Some(6 * MINUTE), Demand::Waiting(1)),
     ] {
-        let situation = WorkloadState {
-            idle: idle_for,
-            work,
-            ..idle()
+        let state = WorkloadState {
+            idle,
+            demand,
+            ..idle_workload()
         };
-        assert_eq!(step(&situation), ZeroAction::Rest, "{situation:?}");
+        assert_eq!(decide(&state), ZeroAction::Keep, "{state:?}");
     }
-    let unwanted = WorkloadState {
-        wanted: false,
-        ..idle()
+    let opted_out = WorkloadState {
+        is_enabled: false,
+        ..idle_workload()
     };
-    assert_eq!(step(&unwanted), ZeroAction::Rest);
+    assert_eq!(decide(&opted_out), ZeroAction::Keep);
 }
 
 #[test]
-fn it_wakes_what_it_put_to_sleep_and_nothing_else() {
-    for (work, expected) in [
-        (Demand::None, ZeroAction::Rest),
-        (Demand::Unknown, ZeroAction::Rest),
+fn wakes_only_marked_workloads() {
+    for (demand, expected) in [
+        (Demand::None, ZeroAction::Keep),
+        (Demand::Unknown, ZeroAction::Keep),
         (Demand::NeverRan, ZeroAction::Wake(2)),
         (Demand::Waiting(1), ZeroAction::Wake(2)),
         (Demand::Waiting(7), ZeroAction::Wake(7)),
         (Demand::Waiting(99), ZeroAction::Wake(10)),
     ] {
-        let marked = WorkloadState { work, ..asleep() };
-        assert_eq!(step(&marked), expected, "{work:?}");
+        let marked = WorkloadState {
+            demand,
+            ..at_zero()
+        };
+        assert_eq!(decide(&marked), expected, "{demand:?}");
         let by_hand = WorkloadState {
             marked: false,
             ..marked
         };
-        assert_eq!(step(&by_hand), ZeroAction::Rest, "{work:?}");
+        assert_eq!(decide(&by_hand), ZeroAction::Keep, "{demand:?}");
     }
 }
 
 #[test]
-fn who_no_longer_wants_it_gets_the_replicas_back() {
-    let unwanted = WorkloadState {
-        wanted: false,
-        ..asleep()
+fn wakes_workloads_that_opted_out() {
+    let opted_out = WorkloadState {
+        is_enabled: false,
+        ..at_zero()
     };
-    assert_eq!(step(&unwanted), ZeroAction::Wake(2));
-    let awake = WorkloadState {
+    assert_eq!(decide(&opted_out), ZeroAction::Wake(2));
+    let running = WorkloadState {
         replicas: 1,
-        ..unwanted
+        ..opted_out
     };
-    assert_eq!(step(&awake), ZeroAction::Unmark);
+    assert_eq!(decide(&running), ZeroAction::Unmark);
 }
 
 #[test]
-fn replicas_right_after_the_write_are_the_hpas_and_later_ones_a_persons() {
+fn early_replicas_count_as_the_hpas_and_later_ones_as_a_persons() {
     for (zeroed, expected) in [
         (Some(Duration::from_secs(2)), ZeroAction::Zero),
         (Some(2 * MINUTE), ZeroAction::Unmark),
@@ -111,33 +114,33 @@ fn replicas_right_after_the_write_are_the_hpas_and_later_ones_a_persons() {
         let rewritten = WorkloadState {
             replicas: 3,
             zeroed,
-            ..asleep()
+            ..at_zero()
         };
-        assert_eq!(step(&rewritten), expected, "{zeroed:?}");
+        assert_eq!(decide(&rewritten), expected, "{zeroed:?}");
     }
 }
 
 #[test]
-fn bounds_without_room_between_them_give_the_fewest() {
+fn conflicting_bounds_give_the_minimum() {
     let narrow = WorkloadState {
-        work: Demand::Waiting(50),
+        demand: Demand::Waiting(50),
         bounds: (4, 2),
-        ..asleep()
+        ..at_zero()
     };
-    assert_eq!(step(&narrow), ZeroAction::Wake(4));
+    assert_eq!(decide(&narrow), ZeroAction::Wake(4));
     let none = WorkloadState {
         bounds: (0, 0),
         ..narrow
     };
-    assert_eq!(step(&none), ZeroAction::Wake(1));
+    assert_eq!(decide(&none), ZeroAction::Wake(1));
 }
 
 #[test]
-fn one_metric_with_work_is_enough_and_one_unknown_too() {
-    let (some, more) = (Demand::Waiting(2), Demand::Waiting(5));
+fn demand_of_several_metrics_combines() {
+    let (less, more) = (Demand::Waiting(2), Demand::Waiting(5));
     for (a, b, expected) in [
-        (some, more, more),
-        (some, Demand::Unknown, some),
+        (less, more, more),
+        (less, Demand::Unknown, less),
         (Demand::None, Demand::Unknown, Demand::Unknown),
         (Demand::None, Demand::NeverRan, Demand::NeverRan),
         (Demand::NeverRan, Demand::Unknown, Demand::Unknown),
@@ -147,13 +150,13 @@ fn one_metric_with_work_is_enough_and_one_unknown_too() {
     }
 }
 
-/// The snapshot after these sweeps of a group on a topic, and what is to be done at `now` for an HPA
-/// with `annotations` that wants 100 messages per replica.
+/// The candidates at `now` after these sweeps of a group on a topic, for an HPA with `annotations` and a target
+/// of 100 messages per replica.
 fn after(
     sweeps: Vec<(u64, Vec<Row>)>,
     now: u64,
     annotations: &[(&str, &str)],
-) -> BTreeMap<HpaKey, Candidate> {
+) -> BTreeMap<HpaKey, ZeroCandidate> {
     let hpa = HpaFacts {
         namespace: "shop".into(),
         name: "orders".into(),
@@ -194,7 +197,7 @@ fn after(
 }
 
 #[test]
-fn what_there_is_to_do_is_read_off_the_last_sweep() {
+fn demand_comes_from_the_last_sweep() {
     let on = [("scale-to-zero", "true"), ("cooldown", "1m")];
     let row =
         |committed, end: Result<i64, Fault>| vec![(0, Ok(committed), end), (0, Ok(Some(0)), Ok(0))];
@@ -203,9 +206,9 @@ fn what_there_is_to_do_is_read_off_the_last_sweep() {
         (vec![(0, row(Some(7), Ok(7)))], 0, Demand::None),
         (vec![(0, row(Some(7), Ok(8)))], 0, Demand::Waiting(1)),
         (vec![(0, row(Some(7), Ok(157)))], 0, Demand::Waiting(2)),
-        // Two partitions, whatever the lag.
+        // At most one replica for each of the two partitions.
         (vec![(0, row(Some(7), Ok(99_999)))], 0, Demand::Waiting(2)),
-        // What was read before the broker went down is still served, and is no reason to sleep.
+        // Lag read before the broker went down is still served, but does not count as no demand.
         (
             vec![(0, row(Some(7), Ok(7))), down.clone()],
             5,
@@ -221,11 +224,11 @@ fn what_there_is_to_do_is_read_off_the_last_sweep() {
         (vec![(0, vec![(0, Ok(None), Ok(9))])], 0, Demand::NeverRan),
     ] {
         let found = after(sweeps.clone(), now, &on);
-        let [sleeper] = found.into_values().collect::<Vec<_>>()[..] else {
+        let [candidate] = found.into_values().collect::<Vec<_>>()[..] else {
             panic!("{sweeps:?}");
         };
         assert_eq!(
-            (sleeper.work, sleeper.cooldown),
+            (candidate.demand, candidate.cooldown),
             (expected, MINUTE),
             "{sweeps:?}"
         );
@@ -234,7 +237,7 @@ fn what_there_is_to_do_is_read_off_the_last_sweep() {
 }
 
 #[test]
-fn a_metric_of_others_is_a_finding_where_zero_is_wanted() {
+fn finds_foreign_metrics_on_hpas_with_scale_to_zero() {
     let found = |annotations: &[(&str, &str)]| {
         let metric = |name: &str, selector| ExternalMetric {
             name: name.into(),
@@ -262,34 +265,34 @@ fn a_metric_of_others_is_a_finding_where_zero_is_wanted() {
 }
 
 #[test]
-fn the_time_without_work_begins_anew_after_whatever_is_not_none() {
+fn idle_time_restarts_after_any_demand() {
     let hpa = HpaKey::new("n", "h");
     let at = |seconds| fixtures::at(Duration::from_secs(seconds));
     let mut idle = IdleSince::new();
-    let mut turn = |seconds, work| {
-        let sleeper = Candidate {
-            work,
+    let mut idle_seconds = |seconds, demand| {
+        let candidate = ZeroCandidate {
+            demand,
             cooldown: MINUTE,
             ceiling: None,
         };
-        idle = idle_since(&idle, &[(hpa.clone(), sleeper)].into(), &at(seconds));
+        idle = idle_since(&idle, &[(hpa.clone(), candidate)].into(), &at(seconds));
         idle.get(&hpa)
             .map(|since| at(seconds).since(since).as_secs())
     };
-    assert_eq!(turn(0, Demand::None), Some(0));
-    assert_eq!(turn(5, Demand::None), Some(5));
-    for (seconds, work) in [
+    assert_eq!(idle_seconds(0, Demand::None), Some(0));
+    assert_eq!(idle_seconds(5, Demand::None), Some(5));
+    for (seconds, demand) in [
         (10, Demand::Unknown),
         (20, Demand::Waiting(1)),
         (30, Demand::NeverRan),
     ] {
-        assert_eq!(turn(seconds, work), None);
-        assert_eq!(turn(seconds + 5, Demand::None), Some(0));
-        assert_eq!(turn(seconds + 8, Demand::None), Some(3));
+        assert_eq!(idle_seconds(seconds, demand), None);
+        assert_eq!(idle_seconds(seconds + 5, Demand::None), Some(0));
+        assert_eq!(idle_seconds(seconds + 8, Demand::None), Some(3));
     }
 }
 
-fn any_work() -> impl Strategy<Value = Demand> {
+fn any_demand() -> impl Strategy<Value = Demand> {
     prop_oneof![
         Just(Demand::Unknown),
         Just(Demand::NeverRan),
@@ -298,92 +301,88 @@ fn any_work() -> impl Strategy<Value = Demand> {
     ]
 }
 
-/// What happens between two looks.
+/// What happens between two decisions.
 #[derive(Clone, Debug)]
-enum Turn {
-    /// So much time passes with this to do.
+enum ZeroStep {
+    /// Seconds pass with this demand.
     Passes(u64, Demand),
     /// A person sets the replicas.
-    Hand(u32),
-    /// The HPA writes what it had worked out from an older reading.
+    SetByPerson(u32),
+    /// The HPA controller sets replicas that it computed from an older scale.
     Rewrite(u32),
-    /// The daemon dies before its second write.
-    DiesHalfWay,
+    /// The daemon crashes before its second write.
+    Crash,
 }
 
-fn any_turn() -> impl Strategy<Value = Turn> {
+fn any_step() -> impl Strategy<Value = ZeroStep> {
     prop_oneof![
-        6 => (1u64..200, any_work()).prop_map(|(seconds, work)| Turn::Passes(seconds, work)),
-        1 => (0u32..8).prop_map(Turn::Hand),
-        1 => (1u32..8).prop_map(Turn::Rewrite),
-        1 => Just(Turn::DiesHalfWay),
+        6 => (1u64..200, any_demand())
+            .prop_map(|(seconds, demand)| ZeroStep::Passes(seconds, demand)),
+        1 => (0u32..8).prop_map(ZeroStep::SetByPerson),
+        1 => (1u32..8).prop_map(ZeroStep::Rewrite),
+        1 => Just(ZeroStep::Crash),
     ]
 }
 
 proptest! {
-    /// A workload, its mark and its HPA under any turns.
+    /// A workload, its mark and its HPA under any sequence of steps.
     #[test]
-    fn nothing_with_work_sleeps_for_long_and_nothing_switched_off_is_woken(
-        turns in proptest::collection::vec(any_turn(), 1..60),
+    fn wakes_workloads_with_demand_and_never_those_switched_off(
+        steps in proptest::collection::vec(any_step(), 1..60),
     ) {
         let (mut replicas, mut marked, mut by_hand) = (3u32, false, false);
         let (mut idle, mut zeroed) = (None::<Duration>, None::<Duration>);
-        let mut work = Demand::None;
-        for turn in turns {
-            let mut half_way = false;
-            match turn {
-                Turn::Passes(seconds, now) => {
+        let mut demand = Demand::None;
+        for step in steps {
+            let mut crashes = false;
+            match step {
+                ZeroStep::Passes(seconds, now) => {
                     let passed = Duration::from_secs(seconds);
-                    work = now;
-                    idle = (work == Demand::None && replicas > 0)
+                    demand = now;
+                    idle = (demand == Demand::None && replicas > 0)
                         .then(|| idle.unwrap_or_default() + passed);
                     zeroed = zeroed.map(|ago| ago + passed);
                 }
-                Turn::Hand(to) => {
+                ZeroStep::SetByPerson(to) => {
                     by_hand = to == 0 && !marked;
                     replicas = to;
                     idle = None;
                 }
-                // The HPA leaves zero alone.
-                Turn::Rewrite(to) if replicas > 0 => replicas = to,
-                Turn::Rewrite(_) => {}
-                Turn::DiesHalfWay => {
-                    half_way = true;
+                // The HPA controller leaves zero alone.
+                ZeroStep::Rewrite(to) if replicas > 0 => replicas = to,
+                ZeroStep::Rewrite(_) => {}
+                ZeroStep::Crash => {
+                    crashes = true;
                     zeroed = None;
                     idle = None;
                 }
             }
-            let situation = WorkloadState { marked, replicas, work, idle, zeroed, ..idle_by_default() };
-            let had = replicas;
-            match step(&situation) {
-                ZeroAction::Rest => {}
+            let state = WorkloadState { marked, replicas, demand, idle, zeroed, ..idle_workload() };
+            let before = replicas;
+            match decide(&state) {
+                ZeroAction::Keep => {}
                 ZeroAction::Zero => {
-                    prop_assert_eq!(work, Demand::None);
+                    prop_assert_eq!(demand, Demand::None);
                     marked = true;
-                    if !half_way {
+                    if !crashes {
                         replicas = 0;
                         zeroed = Some(Duration::ZERO);
                     }
                 }
                 ZeroAction::Wake(to) => {
-                    prop_assert!(!by_hand, "woken although a person had switched it off");
+                    prop_assert!(!by_hand, "woken although a person had scaled it to zero");
                     prop_assert!((2..=10).contains(&to));
                     replicas = to;
                     idle = None;
-                    marked = half_way;
+                    marked = crashes;
                 }
                 ZeroAction::Unmark => marked = false,
             }
             by_hand &= replicas == 0;
-            if matches!(work, Demand::Waiting(_)) {
-                prop_assert!(replicas > 0 || by_hand, "work waits at zero replicas");
-                prop_assert!(replicas >= had.min(2), "work took replicas away");
+            if matches!(demand, Demand::Waiting(_)) {
+                prop_assert!(replicas > 0 || by_hand, "demand at zero replicas");
+                prop_assert!(replicas >= before.min(2), "demand removed replicas");
             }
         }
     }
-}
-
-/// By another name, where `idle` is one already.
-fn idle_by_default() -> WorkloadState {
-    idle()
 }

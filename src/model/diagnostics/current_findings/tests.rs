@@ -1,5 +1,3 @@
-//! What is found out about groups and HPAs as they are.
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +16,7 @@ use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::TopicName;
 use crate::model::units::quantity::Milli;
 
-const LOOKING: FindingOptions = FindingOptions {
+const OPTIONS: FindingOptions = FindingOptions {
     cap: CapMode::Advise,
     members_within: Duration::ZERO,
 };
@@ -34,7 +32,7 @@ fn member(subscribed: Option<&str>, assigned: &[i32]) -> Member {
     }
 }
 
-/// The kinds of what is found of a group with a commit on each of two partitions.
+/// The labels of the findings about a group with a commit on each of two partitions.
 fn kinds(state: GroupState, kind: GroupKind, members: Vec<Member>) -> Vec<&'static str> {
     let row = (0, Ok(Some(5)), Ok(9));
     let mut read = fixtures::read(Duration::ZERO, "g", "t", &[row, row]);
@@ -55,14 +53,14 @@ fn kinds(state: GroupState, kind: GroupKind, members: Vec<Member>) -> Vec<&'stat
         ..LagSnapshot::default()
     }
     .evaluated(&ServingPolicy::default());
-    let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], LOOKING);
+    let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], OPTIONS);
     let subject = FindingSubject::from((&ClusterName::from("main"), &GroupId::from("g")));
     assert!(found.iter().all(|finding| finding.subject == subject));
     found.iter().map(|finding| finding.code.label()).collect()
 }
 
 #[test]
-fn members_without_work_and_mixed_subscriptions_are_told_of_a_settled_group() {
+fn finds_idle_members_and_mixed_subscriptions_of_stable_groups() {
     use GroupKind::{Classic, Share};
     use GroupState::{Rebalancing, Stable};
     let two = || vec![member(Some("t"), &[0]), member(Some("t"), &[1])];
@@ -91,7 +89,7 @@ fn members_without_work_and_mixed_subscriptions_are_told_of_a_settled_group() {
 }
 
 #[test]
-fn tolerances_that_pass_or_miss_the_ceiling() {
+fn finds_tolerances_that_exceed_or_miss_the_ceiling() {
     let facts = |max, up: Option<&str>, down: Option<&str>| HpaFacts {
         namespace: "n".into(),
         name: "h".into(),
@@ -141,11 +139,11 @@ fn described(state: GroupState) -> Arc<GroupDescription> {
     })
 }
 
-/// Whether a group's offsets are said to go, at each of these days, with the state that it has by then;
-/// a `true` restarts the daemon before.
+/// Whether the expiry of a group's offsets is found on each of these days, with the state of the group by then;
+/// `true` restarts the daemon before.
 fn expiry(days: &[(u64, Option<GroupState>, bool)], row: fixtures::Row) -> Vec<bool> {
     let mut history = ClusterHistory::default();
-    let mut told = Vec::new();
+    let mut is_found = Vec::new();
     for (day, state, is_restarted) in days {
         let after = Duration::from_secs(day * 24 * 3600);
         if *is_restarted {
@@ -163,14 +161,14 @@ fn expiry(days: &[(u64, Option<GroupState>, bool)], row: fixtures::Row) -> Vec<b
             ..LagSnapshot::default()
         }
         .evaluated(&ServingPolicy::default());
-        let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], LOOKING);
-        told.push(found.iter().any(|f| f.code == FindingCode::OffsetsExpire));
+        let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], OPTIONS);
+        is_found.push(found.iter().any(|f| f.code == FindingCode::OffsetsExpire));
     }
-    told
+    is_found
 }
 
 #[test]
-fn offsets_go_when_nobody_has_been_there_for_days() {
+fn finds_offsets_that_expire_after_days_without_members() {
     use GroupState::{Empty, Stable};
     let row = (0, Ok(Some(9)), Ok(9));
     let days = |days: &[(u64, Option<GroupState>, bool)]| expiry(days, row);
@@ -179,18 +177,18 @@ fn offsets_go_when_nobody_has_been_there_for_days() {
         days(&[empty(0), empty(4), empty(5), empty(9)]),
         [false, false, true, true]
     );
-    // Somebody was there in between.
+    // A member joined in between.
     let back = (4, Some(Stable), false);
     assert_eq!(days(&[empty(0), back, empty(5), empty(9)]), [false; 4]);
     assert!(days(&[empty(0), back, empty(5), empty(10)])[3]);
-    // Nobody could tell in between, and the daemon was restarted.
-    let (mute, restarted) = ((3, None, false), (6, Some(Empty), true));
-    assert_eq!(days(&[empty(0), mute, restarted]), [false, false, true]);
+    // The state was unknown in between, and the daemon was restarted.
+    let (unknown, restarted) = ((3, None, false), (6, Some(Empty), true));
+    assert_eq!(days(&[empty(0), unknown, restarted]), [false, false, true]);
     let none = (0, Ok(None), Ok(9));
     assert_eq!(expiry(&[empty(0), empty(9)], none), [false; 2]);
 }
 
-/// The kinds of what is found of a group without members, as one of these settings wants it.
+/// The labels of the findings about a group without members, whose HPA has these annotations.
 fn without_members(
     state: GroupState,
     rows: &[fixtures::Row],
@@ -215,11 +213,11 @@ fn without_members(
         ..LagSnapshot::default()
     }
     .evaluated(&ServingPolicy::default());
-    let looking = FindingOptions {
+    let options = FindingOptions {
         members_within,
-        ..LOOKING
+        ..OPTIONS
     };
-    let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], looking);
+    let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], options);
     found.iter().map(|finding| finding.code.label()).collect()
 }
 
@@ -242,7 +240,7 @@ fn hpa(name: &str, selector: &str, per: &str, annotations: &[(&str, &str)]) -> H
 }
 
 #[test]
-fn nobody_consumes_where_messages_wait_and_nothing_sleeps() {
+fn finds_lag_without_members_unless_scaled_to_zero() {
     use GroupState::{Empty, Rebalancing, Unjoined};
     let none = &[][..];
     let zero = &[("scale-to-zero", "true")][..];
@@ -254,10 +252,10 @@ fn nobody_consumes_where_messages_wait_and_nothing_sleeps() {
         (Empty, &[done], none, now, &[]),
         (Empty, &[behind, unknown], none, now, &[]),
         (Empty, &[behind], zero, now, &[]),
-        // Those that assign themselves their partitions are no members, ever.
+        // Consumers with manual assignment are never members.
         (Unjoined, &[behind], none, now, &[]),
         (Rebalancing, &[behind], none, now, &[]),
-        // How old a message is cannot be told from one reading: perhaps a rollout is under way.
+        // One reading does not reveal the age of the lag; a rollout may be running.
         (Empty, &[behind], none, Duration::from_secs(120), &[]),
     ] {
         let found = without_members(state, rows, annotations, within);
@@ -266,7 +264,7 @@ fn nobody_consumes_where_messages_wait_and_nothing_sleeps() {
 }
 
 #[test]
-fn refusals_that_somebody_has_to_mend() {
+fn finds_mistakes_behind_missing_values() {
     let read = fixtures::read(Duration::ZERO, "g", "t", &[(0, Ok(Some(5)), Ok(9))]);
     let mut missing = fixtures::read(Duration::ZERO, "g", "gone", &[(0, Ok(None), Ok(9))]);
     missing.topics = [("gone".into(), Err(Fault::TopicMissing))].into();
@@ -282,7 +280,7 @@ fn refusals_that_somebody_has_to_mend() {
         (read.clone(), one("group=g,topic=t"), &[][..]),
         (read.clone(), two("100"), &[]),
         (read.clone(), two("200"), &["conflicting_targets"; 2]),
-        // Not read yet is not known, which is no mistake of anybody's.
+        // A group that was not read yet is no mistake.
         (read, one("group=other"), &[]),
         (missing, one("group=g,topic=gone"), &["topic_missing"]),
         (
@@ -308,8 +306,8 @@ fn refusals_that_somebody_has_to_mend() {
         .evaluated(&ServingPolicy::default());
         let now = fixtures::at(Duration::ZERO);
         let metrics = snapshot.at(&now).hpa_metrics();
-        // Without the facts of the HPAs, whose maximum is none of this test's.
-        let found = findings::<HpaFacts>(&snapshot.evaluations, &metrics, &[], LOOKING);
+        // Without the facts of the HPAs, so that their replica bounds add no findings.
+        let found = findings::<HpaFacts>(&snapshot.evaluations, &metrics, &[], OPTIONS);
         assert_eq!(
             found
                 .iter()

@@ -1,5 +1,3 @@
-//! Which events are published next, and how often.
-
 use super::*;
 use crate::model::diagnostics::hpa_events::EventReason;
 use crate::model::findings::{Finding, FindingCode};
@@ -28,7 +26,7 @@ fn drain(throttle: &mut EventThrottle, now: Instant) -> Vec<HpaEvent> {
 }
 
 #[test]
-fn what_lasts_is_published_once_and_again_when_it_begins_again() {
+fn publishes_lasting_event_once_per_occurrence() {
     let began = Instant::now();
     let mut throttle = EventThrottle::default();
     let both = || BTreeSet::from([finding("a"), finding("b")]);
@@ -43,7 +41,7 @@ fn what_lasts_is_published_once_and_again_when_it_begins_again() {
     assert_eq!(drain(&mut throttle, now), []);
     throttle.set_lasting(both());
     assert_eq!(drain(&mut throttle, now), [finding("a")]);
-    // What could not be published is published later, while it lasts.
+    // An event that could not be published is retried while its cause lasts.
     throttle.mark_unpublished(&finding("a"));
     assert_eq!(drain(&mut throttle, now), [finding("a")]);
     throttle.mark_unpublished(&finding("a"));
@@ -52,7 +50,7 @@ fn what_lasts_is_published_once_and_again_when_it_begins_again() {
 }
 
 #[test]
-fn a_flapping_event_uses_up_the_rate_of_its_own_hpa_only() {
+fn flapping_event_exhausts_only_its_own_hpas_rate() {
     let began = Instant::now();
     let mut throttle = EventThrottle::default();
     let mut published = 0;
@@ -65,14 +63,14 @@ fn a_flapping_event_uses_up_the_rate_of_its_own_hpa_only() {
     }
     // A burst of ten, and one a minute.
     assert!((18..=20).contains(&published), "{published}");
-    // One of its own would fit again a second later.
+    // Another HPA still has its own rate.
     let now = began + Duration::from_secs(599);
     assert!(throttle.enqueue(woken("b", 2)));
     assert_eq!(drain(&mut throttle, now), [woken("b", 2)]);
 }
 
 #[test]
-fn many_events_are_published_at_the_limited_rate() {
+fn limits_the_rate_over_all_hpas() {
     let began = Instant::now();
     let mut throttle = EventThrottle::default();
     let all: BTreeSet<_> = (0..200).map(|n| finding(&format!("h{n}"))).collect();
@@ -88,14 +86,14 @@ fn many_events_are_published_at_the_limited_rate() {
 }
 
 #[test]
-fn the_queue_is_bounded_and_no_hpa_waits_for_another() {
+fn queue_is_bounded_and_hpas_do_not_block_one_another() {
     let began = Instant::now();
     let mut throttle = EventThrottle::default();
     let fits = (0..600)
         .filter(|n| throttle.enqueue(woken("a", *n)))
         .count();
     assert_eq!(fits, QUEUE_MAX);
-    // Those of another HPA do not wait behind them.
+    // The next ones exceed the rate of their HPA and do not block another HPA.
     let published = drain(&mut throttle, began);
     assert_eq!(
         published,

@@ -1,5 +1,4 @@
-//! Explains what lagwise makes of Kafka, from offsets to the value served, by the evaluations that answer
-//! requests.
+//! Derives the value served from Kafka's offsets, from the same evaluations that answer requests.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,16 +20,15 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::model::units::partition_filter::PartitionFilter;
 
-/// What numbers are to be explained.
+/// What to explain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// An HPA's.
     Hpa(HpaKey),
-    /// A group's, without any HPA.
+    /// A consumer group, whether an HPA uses it or not.
     Group(WatchKey),
 }
 
-/// Derives the numbers of an HPA or a group; `None` where no such HPA asks for a metric of lagwise.
+/// Derives the numbers of an HPA or a group; `None` if there is no such HPA with a metric of lagwise.
 #[must_use]
 pub fn derive<'f>(
     subject: &Subject,
@@ -162,7 +160,7 @@ impl Deriver<'_> {
             unknown: None,
         };
         let Some(read) = group.group.as_deref() else {
-            part.unknown = Some("it was not read yet".into());
+            part.unknown = Some("the group has not been read yet".into());
             return part;
         };
         let description = read.description.as_deref();
@@ -179,7 +177,7 @@ impl Deriver<'_> {
         part.topics = topics.map(|topic| self.topic(topic, group, read)).collect();
         let max_staleness = self.0.policy().max_staleness;
         let Some(measure) = group.fresh_measure(self.0.now(), max_staleness) else {
-            part.unknown = Some("a partition that counts is unknown".into());
+            part.unknown = Some("the lag of a partition is unknown".into());
             return part;
         };
         part.lag = Some(measure.lag.0);
@@ -203,7 +201,7 @@ impl Deriver<'_> {
         let fresh = topic.reading.as_ref();
         let fresh = fresh.filter(|_| !topic.is_unusable(now, max_staleness));
         let known = read.topics.get(&topic.topic);
-        // What is too old or too incomplete to be served is shown all the same.
+        // A reading that is too old or too incomplete to be served is still shown.
         let shown = fresh
             .or_else(|| known?.latest.as_ref().ok())
             .or_else(|| known?.complete.as_ref());
@@ -250,42 +248,44 @@ fn partitions(read: &TopicLag, filter: Option<&PartitionFilter>) -> Vec<Partitio
         .collect()
 }
 
-/// The longest of the partitions' lags in time; `None` while one is unknown.
+/// The largest lag in seconds of the partitions; `None` while one is unknown.
 fn oldest(partitions: &[PartitionPart]) -> Option<f64> {
     let ages = partitions.iter().map(|partition| partition.lag_seconds);
     let ages: Option<Vec<f64>> = ages.collect();
     ages?.into_iter().reduce(f64::max)
 }
 
-/// Why a value is what it is.
+/// Describes the rule that made a value.
 fn because(answer: &MetricValue) -> String {
     let per = answer.wanted.map(|wanted| wanted.to_string());
     let per = per.as_deref().unwrap_or("unknown");
     let ceiling = answer.ceiling.and_then(|c| c.replicas.bounded());
     let ceiling = ceiling.map_or_else(|| "no".to_owned(), |ceiling| ceiling.to_string());
     match answer.rule {
-        ValueRule::AsMeasured => "as it is: no rule changes it".to_owned(),
-        ValueRule::Clamped => format!("cut to what the ceiling is worth: {ceiling} x {per}"),
+        ValueRule::AsMeasured => "the measured lag, unchanged".to_owned(),
+        ValueRule::Clamped => {
+            format!("limited to ceiling x lag per replica: {ceiling} x {per}")
+        }
         ValueRule::Lifted => format!(
-            "what carries the HPA over its tolerance to the ceiling of {ceiling}, which its own maxReplicas holds"
+            "raised above the HPA's tolerance, so that it reaches the ceiling of {ceiling}; its maxReplicas keeps it from exceeding that"
         ),
         ValueRule::Even => {
             "raised to the next number of replicas that share the partitions evenly".to_owned()
         }
         ValueRule::NeverRan => {
-            "one replica's worth: the group has never committed and begins at the end".to_owned()
+            "the lag of one replica: the group has never committed, and its consumers start at the log end"
+                .to_owned()
         }
         ValueRule::Cooldown => {
-            "one replica's worth: no work, and not for as long as the cooldown".to_owned()
+            "the lag of one replica: there is no lag, but the cooldown is not over yet".to_owned()
         }
         ValueRule::Fallback => {
-            "the fallback's replicas: the lag has been unknown for longer than fallback-after"
-                .to_owned()
+            "fallback-replicas: the lag has been unknown for longer than fallback-after".to_owned()
         }
     }
 }
 
-/// Whether a finding is about this HPA, or about one of its groups.
+/// Whether a finding is about the HPA or one of its groups.
 fn is_about(finding: &Finding, hpa: &HpaKey, groups: &BTreeSet<(String, String)>) -> bool {
     match &finding.subject {
         FindingSubject::Group { cluster, group } => {
@@ -295,12 +295,12 @@ fn is_about(finding: &Finding, hpa: &HpaKey, groups: &BTreeSet<(String, String)>
     }
 }
 
-/// What Kafka itself does not tell.
+/// Facts about the consumers that Kafka does not expose.
 fn not_knowable(metrics: &[Derivation]) -> Vec<String> {
     let parts = || metrics.iter().flat_map(|metric| &metric.groups);
     let mut all = Vec::new();
     if parts().any(|part| part.parallelism_rule == Some(ParallelismRule::AssignorUnknown)) {
-        all.push("which assignor the group's consumers use: none of them has been seen".to_owned());
+        all.push("the assignor of the group: no member has been seen yet".to_owned());
     }
     let is_open = |partition: &PartitionPart| {
         matches!(&*partition.rule, "never_ran" | "from_start" | "since_seen")
@@ -308,7 +308,7 @@ fn not_knowable(metrics: &[Derivation]) -> Vec<String> {
     let topics = || parts().flat_map(|part| &part.topics);
     if topics().any(|topic| topic.partitions.iter().any(is_open)) {
         all.push(
-            "where consumers begin without a commit: only their own auto.offset.reset says; the annotation lagwise.dev/offset-reset tells lagwise"
+            "where consumers start without a commit: that is their own auto.offset.reset; tell lagwise by the annotation lagwise.dev/offset-reset"
                 .to_owned(),
         );
     }

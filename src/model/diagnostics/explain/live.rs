@@ -1,4 +1,4 @@
-//! An HPA as it is at one moment, for those who explain it.
+//! An HPA as read from the Kubernetes API, for explaining its replicas.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,35 +6,33 @@ use crate::model::hpa::controller::HpaSpec;
 use crate::model::hpa::controller::outlook::KnownHistory;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
 
-/// One HPA: what it asks for, what it scales, and what its controller says.
+/// One HPA: its spec, its scale target, and its status.
 #[derive(Clone, Debug)]
 pub struct LiveHpa {
-    /// What somebody wrote into it.
     pub facts: HpaFacts,
-    /// Its spec, as its controller reads it.
+    /// The spec, as the HPA controller reads it.
     pub spec: HpaSpec,
-    /// Its metrics, in the order of the spec.
+    /// The metrics, in the order of the spec.
     pub metrics: Vec<LiveMetric>,
-    /// What its status tells of the syncs before.
+    /// What the status reveals of earlier syncs.
     pub past: KnownHistory,
-    /// Its conditions.
     pub conditions: Vec<Condition>,
-    /// What it scales: the replicas that it is to have and those that it has, or why they are not known.
+    /// `spec.replicas` and `status.replicas` of the scale target, or why they cannot be read.
     pub scale: Result<(u32, u32), String>,
 }
 
 /// One metric of an HPA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveMetric {
-    /// Its type and name, such as `External kafka_lag`.
+    /// Type and name, such as `External kafka_lag`.
     pub name: String,
-    /// How it is asked for, if it is External.
+    /// `None` if it is not External.
     pub external: Option<ExternalMetric>,
-    /// What its controller last read of it, as its status shows it.
+    /// The last value in the HPA's status, for people.
     pub current: Option<String>,
 }
 
-/// One condition of an HPA, in its controller's words.
+/// One status condition of an HPA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
     /// `AbleToScale`, `ScalingActive`, `ScalingLimited` or `ScaledToZero`.
@@ -42,14 +40,13 @@ pub struct Condition {
     pub kind: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// Why, in one word.
+    /// In camel case, such as `SucceededRescale`.
     pub reason: String,
-    /// Why, for people.
     pub message: String,
 }
 
 impl Condition {
-    /// Whether it keeps the HPA from setting the replicas that its metrics want.
+    /// Whether it keeps the HPA from setting the replicas that its metrics propose.
     #[must_use]
     pub fn blocks(&self) -> bool {
         let is = |status: &str| self.status == status;

@@ -1,5 +1,5 @@
-//! What an HPA makes of the values that it is served: the controller's own arithmetic
-//! ([`hpa`](crate::model::hpa::controller)), in numbers and in words.
+//! Explains what the HPA controller computes from the values served, by its own arithmetic
+//! ([`hpa::controller`](crate::model::hpa::controller)).
 
 use super::live::{LiveHpa, LiveMetric};
 use super::{Explanation, MetricProposal, Outcome};
@@ -14,7 +14,7 @@ use crate::model::hpa::facts::MetricTarget;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::quantity::Milli;
 
-/// Adds what the HPA itself comes to.
+/// Adds the outcome of the HPA controller to an explanation.
 #[must_use]
 pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
     let readings: Vec<MetricReading> = hpa
@@ -25,31 +25,31 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
     if let Some(cap) = &mut explanation.cap {
         cap.max_replicas = hpa.facts.max_replicas;
         cap.user_max_replicas = Some(HpaFields::of(&hpa.facts).user_max(None));
-        // The explanation may be a daemon's, and the maximum has changed since.
+        // A daemon may have derived the explanation before `maxReplicas` changed.
         if let Some(ceiling) = explanation.ceiling {
             cap.observed = cap.mode == CapMode::Enforce && cap.max_replicas <= ceiling;
         }
     }
     explanation.not_knowable.push(
-        "what the HPA's controller remembers: its recommendations and scale events are in no status, and end with its process"
+        "earlier recommendations and scale events: the HPA controller keeps them in memory and shows them in no status"
             .to_owned(),
     );
     explanation.not_knowable.push(
-        "the controller's flags: a tolerance of 100m and a downscale stabilisation of 300 s are taken, their defaults"
+        "the flags of the HPA controller: their defaults are assumed, a tolerance of 100m and a downscale stabilization of 300 s"
             .to_owned(),
     );
     explanation.outcome = Some(derive_outcome(hpa, readings));
     explanation
 }
 
-/// What a metric of the HPA came to, if lagwise serves it.
+/// The reading of an HPA's metric, if lagwise serves it.
 fn reading(explanation: &Explanation, metric: &LiveMetric) -> MetricReading {
     let Some(external) = &metric.external else {
         return MetricReading::Elsewhere;
     };
     let selector = external.selector.to_string();
-    let mut ours = explanation.metrics.iter();
-    match ours.find(|d| d.metric == external.name && d.selector == selector) {
+    let mut served = explanation.metrics.iter();
+    match served.find(|d| d.metric == external.name && d.selector == selector) {
         None => MetricReading::Elsewhere,
         Some(found) => found
             .value
@@ -86,13 +86,13 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
             return outcome;
         }
     };
-    let is_asleep = |c: &super::live::Condition| c.kind == "ScaledToZero" && c.status == "True";
+    let is_at_zero = |c: &super::live::Condition| c.kind == "ScaledToZero" && c.status == "True";
     let seen = ObservedScale {
         spec_replicas,
         status_replicas,
         pods: None,
         readings,
-        scaled_to_zero: hpa.conditions.iter().any(is_asleep),
+        scaled_to_zero: hpa.conditions.iter().any(is_at_zero),
     };
     let looked = outlook(spec, &seen, &hpa.past);
     outcome.spec_replicas = Some(spec_replicas);
@@ -108,21 +108,20 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
                 Proposal::Replicas { replicas, .. } => Some(*replicas),
                 Proposal::Failed | Proposal::Unknown => None,
             },
-            because: proposed(*proposal, *source, *reading, metric, &seen),
+            because: explain_proposal(*proposal, *source, *reading, metric, &seen),
         })
         .collect();
-    outcome.metric_stage = looked.verdict.map(|verdict| stage(verdict, hpa));
+    outcome.metric_stage = looked.verdict.map(|verdict| explain_stage(verdict, hpa));
     outcome.metric_stage_replicas = match looked.verdict {
         Some(Verdict::Wants { replicas, .. }) => Some(replicas),
         Some(Verdict::Frozen) | Some(Verdict::AtLeast { .. }) | None => None,
     };
     outcome.next = Some((looked.replicas.low, looked.replicas.high));
-    outcome.because = because(&looked, spec);
+    outcome.because = explain_next(&looked, spec);
     outcome
 }
 
-/// How a metric came to what it proposes.
-fn proposed(
+fn explain_proposal(
     proposal: Proposal,
     source: MetricSource,
     reading: MetricReading,
@@ -147,59 +146,64 @@ fn proposed(
         (Proposal::Replicas { .. }, MetricSource::External(MetricTarget::Value(target)), _) => {
             format!("within the tolerance of {target}")
         }
-        (Proposal::Failed, ..) => "an error: lagwise refuses the value".to_owned(),
+        (Proposal::Failed, ..) => "lagwise answers with an error".to_owned(),
         (
             Proposal::Unknown,
             MetricSource::External(MetricTarget::Value(_)),
             MetricReading::Value(value),
         ) => {
-            format!("{value} by the target, times the pods that are ready")
+            format!("{value} divided by the target, times the ready pods")
         }
         _ => match &metric.current {
             Some(current) => {
-                format!("not known here: not lagwise's; the HPA last read {current}")
+                format!(
+                    "unknown, since lagwise does not serve this metric; the HPA last read {current}"
+                )
             }
-            None => "not known here: not lagwise's".to_owned(),
+            None => "unknown, since lagwise does not serve this metric".to_owned(),
         },
     }
 }
 
-fn stage(verdict: Verdict, hpa: &LiveHpa) -> String {
+fn explain_stage(verdict: Verdict, hpa: &LiveHpa) -> String {
     match verdict {
         Verdict::Wants { replicas, metric } => {
             let name = hpa.metrics.get(metric).map_or("", |metric| &metric.name);
             format!("{replicas}, by {name}")
         }
         Verdict::Frozen => {
-            "none: a metric is an error and no other scales up, so replicas stay".to_owned()
+            "none: a metric is an error and no other metric scales up, so the replicas stay"
+                .to_owned()
         }
         Verdict::AtLeast {
             replicas,
             may_freeze,
         } => {
             let frozen = match may_freeze {
-                true => ", and an error of theirs would keep the replicas as they are",
+                true => "; if one of them fails, the replicas stay",
                 false => "",
             };
-            format!("at least {replicas}: metrics that are not known here may want more{frozen}")
+            format!(
+                "at least {replicas}: metrics that lagwise does not serve may propose more{frozen}"
+            )
         }
     }
 }
 
-/// Why the next sync sets what it sets.
-fn because(looked: &Outlook, spec: &HpaSpec) -> Vec<String> {
+/// Explains the range of replicas that the next sync may set.
+fn explain_next(looked: &Outlook, spec: &HpaSpec) -> Vec<String> {
     let plain = |text: &str| vec![text.to_owned()];
     match looked.case {
         Case::Disabled => {
             return plain(
-                "the target has no replicas, and not by the HPA's own doing: it does nothing",
+                "the scale target has 0 replicas, and the HPA did not set that, so it does nothing",
             );
         }
         Case::AboveMax => {
-            return plain("there are more replicas than maxReplicas: it cuts to that at once");
+            return plain("there are more replicas than maxReplicas, so it lowers them at once");
         }
         Case::BelowMin => {
-            return plain("there are fewer replicas than minReplicas: it raises to that at once");
+            return plain("there are fewer replicas than minReplicas, so it raises them at once");
         }
         Case::Metrics => {}
     }
@@ -208,16 +212,16 @@ fn because(looked: &Outlook, spec: &HpaSpec) -> Vec<String> {
     if let Some(Verdict::Wants { replicas, .. }) = looked.verdict {
         if replicas > high {
             all.push(if high == spec.max {
-                format!("maxReplicas holds it at {high}")
+                format!("maxReplicas limits it to {high}")
             } else {
-                format!("one sync adds no more than to {high}")
+                format!("one sync may scale up to {high} at most")
             });
         }
         if replicas < low {
             all.push(if low == spec.min {
-                format!("minReplicas holds it at {low}")
+                format!("minReplicas keeps it at {low}")
             } else {
-                format!("one sync removes no more than to {low}")
+                format!("one sync may scale down to {low} at most")
             });
         }
     }
@@ -232,24 +236,24 @@ fn open_text(open: UnknownHistory, spec: &HpaSpec) -> String {
     };
     match open {
         UnknownHistory::OtherMetrics => {
-            "metrics that are not known here may want more, or be errors".to_owned()
+            "metrics that lagwise does not serve may propose more, or fail".to_owned()
         }
         UnknownHistory::LowestRecommendation => format!(
-            "it scales up to the lowest recommendation of its last {} s, which only it remembers",
+            "it scales up to the lowest recommendation of the last {} s, which only the controller knows",
             window(|b| &b.up, &ScalingRules::up())
         ),
         UnknownHistory::HighestRecommendation => format!(
-            "it scales down to the highest recommendation of its last {} s, which only it remembers",
+            "it scales down to the highest recommendation of the last {} s, which only the controller knows",
             window(|b| &b.down, &ScalingRules::down())
         ),
         UnknownHistory::RecentChanges => {
-            "its policies count what it added and removed within their periods, which only it remembers"
+            "its policies count the replicas added and removed in their periods, which only the controller knows"
                 .to_owned()
         }
     }
 }
 
-/// How far and how fast replicas may move.
+/// Describes the limits of scaling up and down.
 fn behavior(behavior: Option<&Behavior>) -> Vec<String> {
     match behavior {
         None => vec![

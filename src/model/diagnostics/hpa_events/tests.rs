@@ -1,5 +1,3 @@
-//! On which HPAs events are published, and with which text.
-
 use super::*;
 use crate::model::diagnostics::incidents::IncidentKind;
 use crate::model::findings::FindingCode;
@@ -28,7 +26,7 @@ fn targets() -> Targets {
 }
 
 #[test]
-fn findings_are_published_on_every_hpa_that_they_are_about() {
+fn publishes_findings_on_every_affected_hpa() {
     let (cluster, group) = (ClusterName::from("main"), GroupId::from("g"));
     let mixed = Finding::new(FindingCode::MixedSubscriptions, (&cluster, &group), "m");
     let own = Finding::new(FindingCode::TopicsTwice, hpa("c"), "m");
@@ -59,7 +57,7 @@ fn incident(cluster: &str, group: &str, kind: IncidentKind) -> LagIncident {
 }
 
 #[test]
-fn incidents_are_published_on_the_hpas_that_scale_on_the_group() {
+fn publishes_incidents_on_the_hpas_of_the_group() {
     let lost = incident("main", "g", IncidentKind::OffsetsLost);
     let incidents = [
         lost.clone(),

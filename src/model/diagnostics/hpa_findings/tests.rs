@@ -1,5 +1,3 @@
-//! When HPAs are odd by what they say, and when not.
-
 use super::*;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
 use crate::model::hpa::selector::Selector;
@@ -44,7 +42,7 @@ fn labels(found: impl IntoIterator<Item = Finding>) -> Vec<&'static str> {
 }
 
 #[test]
-fn against_the_ceiling() {
+fn compares_replica_bounds_with_the_ceiling() {
     let bounds = |min, max| HpaFacts {
         min_replicas: Some(min),
         max_replicas: max,
@@ -67,7 +65,7 @@ fn against_the_ceiling() {
         (bounds(1, 13), false, &["max_above_ceiling"]),
         (cpu.clone(), false, &["others_above"]),
         (other, false, &["others_above"]),
-        // What holds maxReplicas down binds every metric.
+        // A capped maxReplicas limits every metric.
         (enforced(cpu), false, &[]),
         (enforced(bounds(1, 20)), false, &[]),
         (paused, false, &["max_above_ceiling"]),
@@ -87,7 +85,7 @@ fn against_the_ceiling() {
         let found = find_against_ceiling(&hpa, Replicas(12), CapMode::Advise, even);
         assert_eq!(labels(found), expected, "{hpa:?}");
     }
-    // By default of the cluster; a group of which nothing is read has no replica to spare, either.
+    // With `cap.default: enforce`, also if the ceiling is 0.
     assert_eq!(
         find_against_ceiling(&bounds(1, 20), Replicas(12), CapMode::Enforce, false),
         []
@@ -97,7 +95,7 @@ fn against_the_ceiling() {
 }
 
 #[test]
-fn windows_that_hold_up_what_is_decided() {
+fn finds_stabilization_windows_that_delay_decisions() {
     let windows = |metric, up, down| HpaFacts {
         window_up: up,
         window_down: down,
@@ -121,7 +119,7 @@ fn windows_that_hold_up_what_is_decided() {
             windows(DESIRED_METRIC, None, Some(300)),
             &["behavior.scaleDown.stabilizationWindowSeconds is 300"],
         ),
-        // Everybody has it, and nobody has said it.
+        // The controller's default window.
         (windows(DESIRED_METRIC, None, None), &[]),
         (windows("queue_length", Some(60), Some(60)), &[]),
         (native(None, &[zero]), &[]),
@@ -144,16 +142,16 @@ fn windows_that_hold_up_what_is_decided() {
             assert!(finding.message.contains(part), "{finding} {hpa:?}");
         }
     }
-    // lagwise's own way to zero asks no window.
-    let ours = HpaFacts {
+    // If lagwise scales to zero itself, the window does not matter.
+    let zeroed_by_lagwise = HpaFacts {
         window_down: Some(600),
         ..with(hpa(&[LAG_METRIC]), &[zero])
     };
-    assert_eq!(find_in_hpas(&[ours]).count(), 0);
+    assert_eq!(find_in_hpas(&[zeroed_by_lagwise]).count(), 0);
 }
 
 #[test]
-fn who_owns_and_who_shares() {
+fn finds_owned_hpas_and_shared_scale_targets() {
     let owned = |annotations: &[(&str, &str)]| HpaFacts {
         controller: Some("ScaledObject/billing".into()),
         ..with(hpa(&[LAG_METRIC]), annotations)
@@ -182,7 +180,7 @@ fn who_owns_and_who_shares() {
         ..other("i", "Deployment", LAG_METRIC)
     };
     assert_eq!(found(elsewhere), [""; 0]);
-    // Neither is any of our business.
-    let strangers = ["a", "b"].map(|name| other(name, "Deployment", "queue_length"));
-    assert_eq!(find_in_hpas(&strangers).count(), 0);
+    // Neither uses a metric of lagwise.
+    let unrelated = ["a", "b"].map(|name| other(name, "Deployment", "queue_length"));
+    assert_eq!(find_in_hpas(&unrelated).count(), 0);
 }

@@ -1,5 +1,3 @@
-//! What one line says.
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -39,7 +37,7 @@ fn hpa(name: &str, metrics: Vec<ExternalMetric>, annotations: &[(&str, &str)]) -
     }
 }
 
-fn told(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
+fn read_statuses(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
     let mut history = ClusterHistory::default();
     let row = |behind| (0, Ok(Some(0)), Ok(behind));
     let zero = Duration::ZERO;
@@ -68,13 +66,13 @@ fn told(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
 }
 
 fn one(hpa: HpaFacts) -> HpaStatus {
-    let mut all = told(&[hpa]);
+    let mut all = read_statuses(&[hpa]);
     assert_eq!(all.len(), 1, "{all:?}");
     all.remove(0)
 }
 
 #[test]
-fn a_line_says_what_is_behind_and_what_is_wanted_of_it() {
+fn status_has_lag_and_desired_replicas() {
     let status = one(hpa(
         "a",
         vec![metric(LAG_METRIC, "group=g,topic=t", "100")],
@@ -84,7 +82,7 @@ fn a_line_says_what_is_behind_and_what_is_wanted_of_it() {
         namespace: "shop".into(),
         hpa: "a".into(),
         lag: Some(250),
-        // One reading does not tell how old a message is.
+        // A single reading does not reveal the age of a message.
         lag_millis: status.lag_millis,
         lag_millis_is_lower_bound: status.lag_millis_is_lower_bound,
         replicas: None,
@@ -103,7 +101,7 @@ fn a_line_says_what_is_behind_and_what_is_wanted_of_it() {
 }
 
 #[test]
-fn several_metrics_are_one_line_and_count_once_what_they_share() {
+fn merges_metrics_and_counts_shared_lag_once() {
     let of_group = |name: &str, selector: &str| {
         metric(name, selector, if name == LAG_METRIC { "100" } else { "1" })
     };
@@ -146,7 +144,7 @@ fn several_metrics_are_one_line_and_count_once_what_they_share() {
 }
 
 #[test]
-fn what_is_unknown_is_nothing_and_says_why() {
+fn unknown_lag_is_none_with_a_reason() {
     let known = || metric(LAG_METRIC, "group=g,topic=t", "100");
     let broken = || metric(LAG_METRIC, "group=broken,topic=v", "100");
     for (metrics, reason) in [
@@ -176,7 +174,7 @@ fn what_is_unknown_is_nothing_and_says_why() {
 }
 
 #[test]
-fn the_cap_is_observed_only_where_the_maximum_holds_it() {
+fn cap_is_observed_only_while_max_replicas_is_at_the_ceiling() {
     let with = |max_replicas, mode| {
         let metrics = vec![metric(LAG_METRIC, "group=g,topic=t", "100")];
         let status = one(HpaFacts {

@@ -178,7 +178,7 @@ fn row_twenty_four_partitions_are_reached_without_tolerance_and_a_finding_says_s
     let expected = [Finding::new(
         FindingCode::ToleranceBelow,
         HpaKey::new("shop", "h"),
-        "its tolerance may stop it at 22 replicas, before it reaches 24",
+        "within its tolerance it may stay at 22 replicas and never reach 24",
     )];
     assert_eq!(
         find_tolerance_against_ceiling(&facts, Replicas(24)),

@@ -12,7 +12,7 @@ use crate::leader_election::{Leader, Leadership, Leading, Term};
 use crate::model::fixtures;
 use crate::serve::auth::RequestAuth;
 use crate::serve::auth::testing::{FakeAuthenticator, OWN_NAME};
-use crate::serve::external::tests::{Got, evaluated, send, with_selector};
+use crate::serve::external::tests::{TestResponse, evaluated, send, with_selector};
 use crate::serve::external::{ExternalOptions, router};
 use crate::serve::forward::{FORWARDED, Forwarder};
 use crate::serve::health::Readiness;
@@ -23,7 +23,7 @@ use crate::snapshot_channel::{self, Publisher};
 const LAG: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag";
 const ORDERS: &str = "cluster=main,group=orders,topic=payments";
 
-/// A daemon of several.
+/// One of several daemons.
 struct TestDaemon {
     router: axum::Router,
     publisher: Publisher,
@@ -43,7 +43,7 @@ impl TestDaemon {
         let (trust_in, trust) = watch::channel(None);
         let cluster = Arc::new(FakeAuthenticator::default());
         cluster.token("mary's", "mary");
-        cluster.token("ours", OWN_NAME);
+        cluster.token("peer's", OWN_NAME);
         cluster.allow("mary", "list", "shop/kafka_lag");
         let credential = Credential::Token(token.to_owned());
         let router = router(ExternalOptions {
@@ -77,8 +77,8 @@ impl TestDaemon {
         }
     }
 
-    /// It leads, with the fixture for its snapshot.
-    fn leads(&self, number: u64, until: Instant) {
+    /// Makes it the leader with the fixture's snapshot.
+    fn lead(&self, number: u64, until: Instant) {
         let until = Some(until);
         self.terms.send_replace(Some(Term { number, until }));
         self.publisher
@@ -86,19 +86,19 @@ impl TestDaemon {
             .publish(evaluated(fixtures::snapshot()));
     }
 
-    async fn ask(&self, token: &str, headers: HeaderMap) -> Got {
+    async fn get_as(&self, token: &str, headers: HeaderMap) -> TestResponse {
         let mut request = Request::get(with_selector(LAG, ORDERS))
             .header("authorization", format!("Bearer {token}"));
         request.headers_mut().unwrap().extend(headers);
         send(&self.router, request.body(Body::empty()).unwrap()).await
     }
 
-    async fn mary(&self) -> Got {
-        self.ask("mary's", HeaderMap::new()).await
+    async fn get_as_mary(&self) -> TestResponse {
+        self.get_as("mary's", HeaderMap::new()).await
     }
 }
 
-fn passed_on() -> HeaderMap {
+fn forwarded() -> HeaderMap {
     [(FORWARDED, "1".parse().unwrap())].into_iter().collect()
 }
 
@@ -111,62 +111,62 @@ fn later() -> Instant {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_told_of_what_was_known_in_another_term() {
-    let daemon = TestDaemon::new(&tls(), "ours");
-    let got = daemon.mary().await;
+async fn serves_nothing_from_another_term() {
+    let daemon = TestDaemon::new(&tls(), "peer's");
+    let got = daemon.get_as_mary().await;
     assert_eq!(got.code, 503);
-    let nobody = got.message();
+    let no_leader = got.message();
     assert!(
-        nobody.contains("no lagwise replica is the leader"),
-        "{nobody}"
+        no_leader.contains("no lagwise replica is the leader"),
+        "{no_leader}"
     );
-    daemon.leads(3, later());
-    assert_eq!(daemon.mary().await.code, 200);
-    // The term is over, though nobody has said so.
-    daemon.leads(3, Instant::now());
-    assert_eq!(daemon.mary().await.message(), nobody);
-    // It leads again, and has not asked Kafka since.
+    daemon.lead(3, later());
+    assert_eq!(daemon.get_as_mary().await.code, 200);
+    // The term is over by the clock, although no new term was published.
+    daemon.lead(3, Instant::now());
+    assert_eq!(daemon.get_as_mary().await.message(), no_leader);
+    // It leads again, but has not read Kafka in this term.
     let until = Some(later());
     daemon.terms.send_replace(Some(Term { number: 5, until }));
-    let got = daemon.mary().await;
+    let got = daemon.get_as_mary().await;
     assert!(got.message().contains("has just started"), "{}", got.body);
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_the_way_to_the_next_leader_a_request_waits() {
-    let daemon = Arc::new(TestDaemon::new(&tls(), "ours"));
+async fn request_waits_for_the_next_leader() {
+    let daemon = Arc::new(TestDaemon::new(&tls(), "peer's"));
     let waits = Arc::clone(&daemon);
-    let asking = tokio::spawn(async move { waits.mary().await });
+    let asking = tokio::spawn(async move { waits.get_as_mary().await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!asking.is_finished());
-    daemon.leads(4, later());
+    daemon.lead(4, later());
     assert_eq!(asking.await.unwrap().code, 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_daemon_of_ours_asks_for_others() {
-    let leader = TestDaemon::new(&tls(), "ours");
-    leader.leads(1, later());
-    // It may do nothing itself, and has checked whoever it asks for.
-    let got = leader.ask("ours", HeaderMap::new()).await;
+async fn accepts_forwarded_requests_only_from_peers() {
+    let leader = TestDaemon::new(&tls(), "peer's");
+    leader.lead(1, later());
+    // A peer may not read metrics itself, but its forwarded requests are authorized already.
+    let got = leader.get_as("peer's", HeaderMap::new()).await;
     assert_eq!(got.code, 403, "{}", got.body);
-    let got = leader.ask("ours", passed_on()).await;
+    let got = leader.get_as("peer's", forwarded()).await;
     assert_eq!(got.code, 200, "{}", got.body);
     assert!(got.headers.contains_key(FORWARDED));
-    // From anybody else the header means nothing.
+    // From anyone else the header is ignored.
     leader.cluster.token("john's", "john");
-    let got = leader.ask("john's", passed_on()).await;
+    let got = leader.get_as("john's", forwarded()).await;
     assert_eq!(got.code, 403, "{}", got.body);
-    let got = leader.ask("mary's", passed_on()).await;
+    let got = leader.get_as("mary's", forwarded()).await;
     assert_eq!(got.code, 200, "{}", got.body);
     assert!(!got.headers.contains_key(FORWARDED));
-    assert_eq!(leader.ask("nobody's", passed_on()).await.code, 401);
+    assert_eq!(leader.get_as("nobody's", forwarded()).await.code, 401);
 }
 
 #[tokio::test]
-async fn a_follower_passes_the_leaders_answer_on() {
+async fn follower_returns_the_leaders_response() {
     let tls = tls();
-    let leader = TestDaemon::new(&tls, "ours");
+    let leader = TestDaemon::new(&tls, "peer's");
     let loopback = "127.0.0.1:0".parse().unwrap();
     let bound = listen::bind(loopback, "server.external_metrics.listen").unwrap();
     let known = |bound: &listen::BoundListener| {
@@ -182,31 +182,34 @@ async fn a_follower_passes_the_leaders_answer_on() {
             .serve_tls(router, &server, std::future::pending())
             .await
     });
-    let follower = TestDaemon::new(&tls, "ours");
+    let follower = TestDaemon::new(&tls, "peer's");
     follower.leaders.send_replace(at_leader.clone());
 
-    leader.leads(1, later());
-    let got = follower.mary().await;
+    leader.lead(1, later());
+    let got = follower.get_as_mary().await;
     assert_eq!(got.code, 200, "{}", got.body);
     assert_eq!(got.json()["items"][0]["value"], "100");
     assert!(!got.headers.contains_key(FORWARDED));
-    // Whom the follower does not let in is not asked for.
-    assert_eq!(follower.ask("nobody's", HeaderMap::new()).await.code, 401);
-    assert_eq!(follower.ask("ours", HeaderMap::new()).await.code, 403);
+    // The follower does not forward requests that it rejects.
+    assert_eq!(
+        follower.get_as("nobody's", HeaderMap::new()).await.code,
+        401
+    );
+    assert_eq!(follower.get_as("peer's", HeaderMap::new()).await.code, 403);
 
-    // One that is no longer the leader says so, and passes nothing on.
+    // A former leader says so, and does not forward again.
     leader.terms.send_replace(None);
     leader.leaders.send_replace(at_leader.clone());
-    let got = follower.mary().await;
+    let got = follower.get_as_mary().await;
     assert!(got.message().contains("does not lead"), "{}", got.body);
 
-    // Nobody of ours: the leader does not let it ask for others.
+    // A daemon with another user name is no peer, so the leader rejects what it forwards.
     leader.leaders.send_replace(None);
-    leader.leads(2, later());
+    leader.lead(2, later());
     let stranger = TestDaemon::new(&tls, "john's");
     leader.cluster.token("john's", "john");
     stranger.leaders.send_replace(at_leader.clone());
-    let got = stranger.mary().await;
+    let got = stranger.get_as_mary().await;
     assert_eq!(got.code, 503);
     assert!(
         got.message().contains("does not accept this replica"),
@@ -214,10 +217,10 @@ async fn a_follower_passes_the_leaders_answer_on() {
         got.body
     );
 
-    // A leader with a certificate of somebody else's authority is not asked.
-    let other = TestDaemon::new(&self::tls(), "ours");
+    // A leader whose certificate is signed by another authority is not trusted.
+    let other = TestDaemon::new(&self::tls(), "peer's");
     other.leaders.send_replace(at_leader);
-    let got = other.mary().await;
+    let got = other.get_as_mary().await;
     assert_eq!(got.code, 503);
     assert!(got.message().contains("cannot connect to"), "{}", got.body);
     serving.abort();

@@ -1,15 +1,16 @@
-//! Who may ask for what.
+//! Authentication, authorization and tenancy.
 
 use super::*;
 
-/// A cluster that lets these do this (`NAMESPACE/METRIC` or a path), and knows their tokens.
+/// A cluster that allows these users a verb on an object (`NAMESPACE/METRIC` or a path). A user's token is the
+/// user's name.
 fn cluster(allowed: &[(&str, &'static str, &str)]) -> (Arc<FakeAuthenticator>, RequestAuth) {
     let reviewer = Arc::new(FakeAuthenticator::default());
     for (who, verb, object) in allowed {
         reviewer.token(who, who);
         reviewer.allow(who, verb, object);
     }
-    // Without a sender, what was never known stays so.
+    // Without a sender, the trusted certificates stay unknown.
     let (_, trust) = watch::channel(None);
     let auth = RequestAuth::Kubernetes {
         trust,
@@ -18,16 +19,16 @@ fn cluster(allowed: &[(&str, &'static str, &str)]) -> (Arc<FakeAuthenticator>, R
     (reviewer, auth)
 }
 
-async fn get_as(router: &Router, token: &str, method: &str, path: &str) -> Got {
+async fn get_as(router: &Router, token: &str, method: &str, path: &str) -> TestResponse {
     let request = Request::builder().method(method).uri(path);
     let request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     send(router, request.body(Body::empty()).unwrap()).await
 }
 
 #[tokio::test]
-async fn strangers_see_health_and_absence_only() {
+async fn unauthenticated_callers_see_only_health_and_404() {
     let (_, auth) = cluster(&[]);
-    let rig = rig_with(fixtures::snapshot(), auth, 8);
+    let api = api_with(fixtures::snapshot(), auth, 8);
     for (path, anonymous, unknown) in [
         ("/livez", 200, 200),
         ("/healthz", 200, 200),
@@ -40,11 +41,11 @@ async fn strangers_see_health_and_absence_only() {
         (LAG, 403, 401),
         ("/nothing", 403, 401),
     ] {
-        assert_eq!(get(&rig.router, path).await.code, anonymous, "{path}");
-        let got = get_as(&rig.router, "nobody's", "GET", path).await;
+        assert_eq!(get(&api.router, path).await.code, anonymous, "{path}");
+        let got = get_as(&api.router, "nobody's", "GET", path).await;
         assert_eq!(got.code, unknown, "{path}");
     }
-    let got = get(&rig.router, LAG).await;
+    let got = get(&api.router, LAG).await;
     assert_eq!(got.json()["reason"], "Forbidden");
     let message = got.message();
     for part in [
@@ -54,15 +55,15 @@ async fn strangers_see_health_and_absence_only() {
     ] {
         assert!(message.contains(part), "{message}");
     }
-    let got = get_as(&rig.router, "nobody's", "GET", LAG).await;
+    let got = get_as(&api.router, "nobody's", "GET", LAG).await;
     assert_eq!(got.json()["reason"], "Unauthorized");
     assert!(!got.body.contains("nobody"), "{}", got.body);
     let request = Request::delete(LAG).body(Body::empty()).unwrap();
-    assert_eq!(send(&rig.router, request).await.code, 403);
+    assert_eq!(send(&api.router, request).await.code, 403);
 }
 
 #[tokio::test]
-async fn roles_are_for_a_verb_a_metric_and_a_namespace() {
+async fn authorizes_by_verb_metric_and_namespace() {
     let (_, auth) = cluster(&[
         ("hpa", "list", "shop/kafka_lag"),
         ("admin", "list", "shop/kafka_lag"),
@@ -71,7 +72,7 @@ async fn roles_are_for_a_verb_a_metric_and_a_namespace() {
         ("admin", "get", "/version"),
         ("admin", "get", "/nothing"),
     ]);
-    let rig = rig_with(fixtures::snapshot(), auth, 8);
+    let api = api_with(fixtures::snapshot(), auth, 8);
     let good = with_selector(LAG, "cluster=main,group=orders,topic=payments");
     let other = good.replace("/shop/", "/hr/");
     let unknown = good.replace("kafka_lag", "other_metric");
@@ -91,21 +92,21 @@ async fn roles_are_for_a_verb_a_metric_and_a_namespace() {
         ("admin", "POST", "/version", 403),
         ("admin", "GET", "/nothing", 404),
     ] {
-        let got = get_as(&rig.router, who, method, path).await;
+        let got = get_as(&api.router, who, method, path).await;
         assert_eq!(got.code, code, "{who} {method} {path}: {}", got.body);
         assert!(!got.headers.contains_key(header::RETRY_AFTER), "{path}");
     }
 }
 
 #[tokio::test]
-async fn who_cannot_be_checked_is_refused_with_the_reason() {
+async fn failed_review_returns_503_with_the_reason() {
     let (reviewer, auth) = cluster(&[("hpa", "list", "shop/kafka_lag")]);
-    let rig = rig_with(fixtures::snapshot(), auth, 8);
+    let api = api_with(fixtures::snapshot(), auth, 8);
     let good = with_selector(LAG, "cluster=main,group=orders,topic=payments");
     reviewer.fail(Some(crate::authentication::ReviewError::NoRight));
     for got in [
-        get_as(&rig.router, "hpa", "GET", &good).await,
-        get(&rig.router, &good).await,
+        get_as(&api.router, "hpa", "GET", &good).await,
+        get(&api.router, &good).await,
     ] {
         assert_eq!(got.code, 503, "{}", got.body);
         assert!(
@@ -114,12 +115,12 @@ async fn who_cannot_be_checked_is_refused_with_the_reason() {
         );
     }
     reviewer.fail(None);
-    let got = get_as(&rig.router, "hpa", "GET", &good).await;
+    let got = get_as(&api.router, "hpa", "GET", &good).await;
     assert_eq!(got.code, 200, "{}", got.body);
 }
 
 #[tokio::test]
-async fn tenancy_bounds_what_a_namespace_may_name() {
+async fn tenancy_limits_groups_and_topics_per_namespace() {
     let list = |patterns: &[&str]| patterns.iter().copied().map(Glob::new).collect();
     let tenancy = Tenancy(vec![Grant {
         namespaces: list(&["shop*"]),
@@ -127,7 +128,7 @@ async fn tenancy_bounds_what_a_namespace_may_name() {
         topics: list(&["pay*"]),
         ..Grant::default()
     }]);
-    let mut rig = rig_for(fixtures::snapshot(), RequestAuth::None, 8, tenancy);
+    let mut api = api_for(fixtures::snapshot(), RequestAuth::None, 8, tenancy);
     let other = LAG.replace("/shop/", "/hr/");
     for (path, selector, code) in [
         (LAG, "cluster=main,group=orders,topic=payments", 200),
@@ -142,12 +143,12 @@ async fn tenancy_bounds_what_a_namespace_may_name() {
         (&other, "cluster=main,group=orders,topic=payments", 403),
         (LAG, "cluster=main,group=secret,topic=payments", 403),
     ] {
-        let got = get(&rig.router, &with_selector(path, selector)).await;
+        let got = get(&api.router, &with_selector(path, selector)).await;
         assert_eq!(got.code, code, "{path} {selector}: {}", got.body);
         if code == 403 {
             assert!(got.message().contains("tenancy"), "{}", got.body);
         }
     }
-    // What may not be named is not read either.
-    assert!(rig.interests.try_recv().is_err());
+    // A rejected group is not read either.
+    assert!(api.interests.try_recv().is_err());
 }

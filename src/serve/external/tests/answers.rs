@@ -1,12 +1,12 @@
-//! What is answered on each path, and in which form.
+//! Status codes and bodies of every path.
 
 use super::*;
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 
 #[tokio::test]
-async fn a_known_metric_has_one_item() {
-    let rig = rig(fixtures::snapshot());
-    let got = lag(&rig.router, "cluster=main,group=orders,topic=payments").await;
+async fn metric_value_list_has_one_item() {
+    let api = api(fixtures::snapshot());
+    let got = lag(&api.router, "cluster=main,group=orders,topic=payments").await;
     assert_eq!(got.code, 200, "{}", got.body);
     assert_eq!(got.headers[header::CONTENT_TYPE], "application/json");
     let expected = json!({
@@ -24,21 +24,21 @@ async fn a_known_metric_has_one_item() {
 }
 
 #[tokio::test]
-async fn the_selector_picks_one_of_two() {
-    let rig = rig(fixtures::snapshot());
+async fn selector_chooses_the_group() {
+    let api = api(fixtures::snapshot());
     for (selector, value) in [
         ("cluster=main,group=orders,topic=payments", "100"),
         ("cluster=main,group=idle,topic=payments", "0"),
         ("cluster=main,group in (orders,idle),topic=payments", "100"),
     ] {
-        let got = lag(&rig.router, selector).await;
+        let got = lag(&api.router, selector).await;
         assert_eq!(got.json()["items"][0]["value"], value, "{selector}");
     }
 }
 
 #[tokio::test]
-async fn every_path_and_code() {
-    let rig = rig(fixtures::snapshot());
+async fn paths_have_their_status_codes() {
+    let api = api(fixtures::snapshot());
     let openapi = "/openapi/v2".to_owned();
     let good = with_selector(LAG, "cluster=main,group=orders,topic=payments");
     for (path, code) in [
@@ -78,7 +78,7 @@ async fn every_path_and_code() {
             503,
         ),
     ] {
-        let got = get(&rig.router, &path).await;
+        let got = get(&api.router, &path).await;
         assert_eq!(got.code, code, "{path}: {}", got.body);
         assert!(!got.headers.contains_key(header::RETRY_AFTER), "{path}");
         if code != 200 {
@@ -88,8 +88,8 @@ async fn every_path_and_code() {
 }
 
 #[tokio::test]
-async fn messages_say_what_to_do() {
-    let rig = rig(fixtures::snapshot());
+async fn error_messages_say_what_to_do() {
+    let api = api(fixtures::snapshot());
     for (selector, part) in [
         ("topic=payments", "set for example"),
         ("group=orders", "name one with the label cluster"),
@@ -99,18 +99,18 @@ async fn messages_say_what_to_do() {
             "no response before the deadline of the poll",
         ),
     ] {
-        let message = lag(&rig.router, selector).await.message();
+        let message = lag(&api.router, selector).await.message();
         assert!(message.contains(part), "{selector}: {message}");
     }
 }
 
 #[tokio::test]
 async fn only_get_is_served() {
-    let rig = rig(fixtures::snapshot());
+    let api = api(fixtures::snapshot());
     for method in ["POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"] {
         for path in [LAG, BASE, "/apis", "/livez", "/nothing"] {
             let request = Request::builder().method(method).uri(path);
-            let got = send(&rig.router, request.body(Body::empty()).unwrap()).await;
+            let got = send(&api.router, request.body(Body::empty()).unwrap()).await;
             assert_eq!(got.code, 405, "{method} {path}");
             assert_eq!(got.headers[header::ALLOW], "GET");
         }
@@ -118,20 +118,20 @@ async fn only_get_is_served() {
 }
 
 #[tokio::test]
-async fn protobuf_first_is_answered_in_json() {
-    let rig = rig(fixtures::snapshot());
+async fn answers_json_to_clients_that_prefer_protobuf() {
+    let api = api(fixtures::snapshot());
     let path = with_selector(LAG, "cluster=main,group=orders,topic=payments");
     let request = Request::get(path)
         .header(header::ACCEPT, "application/vnd.kubernetes.protobuf, */*")
         .body(Body::empty());
-    let got = send(&rig.router, request.unwrap()).await;
+    let got = send(&api.router, request.unwrap()).await;
     assert_eq!(got.code, 200);
     assert_eq!(got.headers[header::CONTENT_TYPE], "application/json");
 }
 
 #[tokio::test]
 async fn discovery_documents() {
-    let rig = rig(fixtures::snapshot());
+    let api = api(fixtures::snapshot());
     let version = json!({
         "groupVersion": "external.metrics.k8s.io/v1beta1", "version": "v1beta1",
     });
@@ -140,12 +140,12 @@ async fn discovery_documents() {
         "versions": [version],
         "preferredVersion": version,
     });
-    let groups = get(&rig.router, "/apis").await.json();
+    let groups = get(&api.router, "/apis").await.json();
     assert_eq!(
         groups,
         json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group]})
     );
-    let one = get(&rig.router, "/apis/external.metrics.k8s.io")
+    let one = get(&api.router, "/apis/external.metrics.k8s.io")
         .await
         .json();
     assert_eq!(
@@ -165,23 +165,23 @@ async fn discovery_documents() {
             "verbs": ["get"],
         }],
     });
-    assert_eq!(get(&rig.router, BASE).await.json(), resources);
+    assert_eq!(get(&api.router, BASE).await.json(), resources);
     assert_eq!(
-        get(&rig.router, &format!("{BASE}/")).await.json(),
+        get(&api.router, &format!("{BASE}/")).await.json(),
         resources
     );
-    let git = get(&rig.router, "/version").await.json()["gitVersion"].clone();
+    let git = get(&api.router, "/version").await.json()["gitVersion"].clone();
     assert_eq!(git, "v1.2.3");
 }
 
 #[tokio::test]
 async fn aggregated_discovery() {
-    let rig = rig(fixtures::snapshot());
+    let api = api(fixtures::snapshot());
     let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
     let request = Request::get("/apis")
         .header(header::ACCEPT, media)
         .body(Body::empty());
-    let got = send(&rig.router, request.unwrap()).await;
+    let got = send(&api.router, request.unwrap()).await;
     assert_eq!(got.headers[header::CONTENT_TYPE], media);
     assert_eq!(got.headers[header::VARY], "Accept");
     let body = got.json();
@@ -193,13 +193,13 @@ async fn aggregated_discovery() {
         .header(header::ACCEPT, media)
         .header(header::IF_NONE_MATCH, &got.headers[header::ETAG])
         .body(Body::empty());
-    let again = send(&rig.router, again.unwrap()).await;
+    let again = send(&api.router, again.unwrap()).await;
     assert_eq!((again.code, again.body.as_str()), (304, ""));
 }
 
 #[tokio::test]
-async fn only_json_is_spoken() {
-    let rig = rig(fixtures::snapshot());
+async fn rejects_clients_that_do_not_accept_json() {
+    let api = api(fixtures::snapshot());
     let path = with_selector(LAG, "cluster=main,group=orders,topic=payments");
     for (accept, code) in [
         ("application/json", 200),
@@ -218,7 +218,7 @@ async fn only_json_is_spoken() {
     ] {
         for path in [path.as_str(), BASE, "/apis", "/version"] {
             let request = Request::get(path).header(header::ACCEPT, accept);
-            let got = send(&rig.router, request.body(Body::empty()).unwrap()).await;
+            let got = send(&api.router, request.body(Body::empty()).unwrap()).await;
             assert_eq!(got.code, code, "{accept} {path}");
             if code == 406 {
                 got.message();
@@ -228,8 +228,8 @@ async fn only_json_is_spoken() {
 }
 
 #[tokio::test]
-async fn a_large_body_is_refused_and_a_small_one_left_alone() {
-    let rig = rig(fixtures::snapshot());
+async fn rejects_large_bodies_and_ignores_small_ones() {
+    let api = api(fixtures::snapshot());
     for (length, code) in [
         ("0", 200),
         ("65536", 200),
@@ -237,7 +237,7 @@ async fn a_large_body_is_refused_and_a_small_one_left_alone() {
         ("99999999999", 413),
     ] {
         let request = Request::get(BASE).header(header::CONTENT_LENGTH, length);
-        let got = send(&rig.router, request.body(Body::empty()).unwrap()).await;
+        let got = send(&api.router, request.body(Body::empty()).unwrap()).await;
         assert_eq!(got.code, code, "{length}");
     }
 }
@@ -248,11 +248,11 @@ async fn readiness_follows_the_snapshot() {
         clusters: [("main".into(), Arc::new(ClusterSnapshot::default()))].into(),
         ..LagSnapshot::default()
     };
-    let rig = rig(unswept);
-    let got = get(&rig.router, "/readyz").await;
+    let api = api(unswept);
+    let got = get(&api.router, "/readyz").await;
     assert_eq!(got.code, 503);
     got.message();
-    assert_eq!(get(&rig.router, "/livez").await.code, 200);
-    rig.publisher.publish(evaluated(fixtures::snapshot()));
-    assert_eq!(get(&rig.router, "/readyz").await.code, 200);
+    assert_eq!(get(&api.router, "/livez").await.code, 200);
+    api.publisher.publish(evaluated(fixtures::snapshot()));
+    assert_eq!(get(&api.router, "/readyz").await.code, 200);
 }

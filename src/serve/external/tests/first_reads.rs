@@ -1,4 +1,4 @@
-//! Groups that nobody asked for before.
+//! First reads of groups that were not watched before.
 
 use super::*;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
@@ -25,40 +25,40 @@ fn and_read(snapshot: &LagSnapshot, group: &str) -> LagSnapshot {
 }
 
 #[tokio::test]
-async fn a_new_group_is_read_while_the_request_waits() {
+async fn request_for_new_group_waits_for_its_first_read() {
     let snapshot = fixtures::snapshot();
-    let mut rig = rig(snapshot.clone());
-    let router = rig.router.clone();
+    let mut api = api(snapshot.clone());
+    let router = api.router.clone();
     let request =
         tokio::spawn(async move { lag(&router, "cluster=main,group=new,topic=payments").await });
     assert_eq!(
-        rig.interests.recv().await.unwrap(),
+        api.interests.recv().await.unwrap(),
         interest("new", &["payments"])
     );
-    // Something else changes first.
-    rig.publisher.publish(evaluated(snapshot.clone()));
+    // A snapshot without the group does not end the wait.
+    api.publisher.publish(evaluated(snapshot.clone()));
     tokio::task::yield_now().await;
-    rig.publisher.publish(evaluated(and_read(&snapshot, "new")));
+    api.publisher.publish(evaluated(and_read(&snapshot, "new")));
     let got = request.await.unwrap();
     assert_eq!(got.code, 200, "{}", got.body);
     assert_eq!(got.json()["items"][0]["value"], "7");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_read_that_does_not_come_is_refused_in_time() {
-    let mut rig = rig(fixtures::snapshot());
+async fn first_read_times_out() {
+    let mut api = api(fixtures::snapshot());
     let began = tokio::time::Instant::now();
-    let got = lag(&rig.router, "cluster=main,group=new").await;
-    assert_eq!(began.elapsed(), FIRST_READ_WITHIN);
+    let got = lag(&api.router, "cluster=main,group=new").await;
+    assert_eq!(began.elapsed(), FIRST_READ_TIMEOUT);
     assert_eq!(got.code, 503);
     assert!(got.message().contains("the first read of group \"new\""));
-    assert_eq!(rig.interests.try_recv().unwrap(), interest("new", &[]));
+    assert_eq!(api.interests.try_recv().unwrap(), interest("new", &[]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_that_does_not_answer_is_the_cause() {
-    let rig = rig(fixtures::snapshot());
-    let got = lag(&rig.router, "cluster=down,group=new").await;
+async fn error_names_the_cluster_that_does_not_answer() {
+    let api = api(fixtures::snapshot());
+    let got = lag(&api.router, "cluster=down,group=new").await;
     assert_eq!(got.code, 503);
     let message = got.message();
     assert!(
@@ -69,10 +69,10 @@ async fn a_cluster_that_does_not_answer_is_the_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_is_refused_at_once() {
-    let rig = rig_with(fixtures::snapshot(), RequestAuth::None, 1);
+async fn rejects_at_once_when_the_queue_is_full() {
+    let api = api_with(fixtures::snapshot(), RequestAuth::None, 1);
     let began = tokio::time::Instant::now();
-    let got = lag(&rig.router, "cluster=main,group in (a,b)").await;
+    let got = lag(&api.router, "cluster=main,group in (a,b)").await;
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_eq!(got.code, 503);
     assert!(
@@ -82,13 +82,13 @@ async fn a_full_queue_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_namespace_that_asks_for_many_new_groups_is_slowed_down() {
-    let mut rig = rig_with(fixtures::snapshot(), RequestAuth::None, 256);
-    let asked = (0..40).map(|n| {
-        let (router, selector) = (rig.router.clone(), format!("cluster=main,group=g{n}"));
+async fn limits_new_groups_per_namespace() {
+    let mut api = api_with(fixtures::snapshot(), RequestAuth::None, 256);
+    let requests = (0..40).map(|n| {
+        let (router, selector) = (api.router.clone(), format!("cluster=main,group=g{n}"));
         async move { lag(&router, &selector).await }
     });
-    let got = futures::future::join_all(asked).await;
+    let got = futures::future::join_all(requests).await;
     let count = |code| got.iter().filter(|got| got.code == code).count();
     assert_eq!((count(503), count(429)), (32, 8));
     for got in got.iter().filter(|got| got.code == 429) {
@@ -99,46 +99,46 @@ async fn a_namespace_that_asks_for_many_new_groups_is_slowed_down() {
         assert!(!got.headers.contains_key(header::RETRY_AFTER));
     }
     let mut read = 0;
-    while rig.interests.try_recv().is_ok() {
+    while api.interests.try_recv().is_ok() {
         read += 1;
     }
     assert_eq!(read, 32);
-    // Others go on, and what is already known costs nothing.
+    // Other namespaces and groups that are watched are not limited.
     let other = LAG.replace("/shop/", "/hr/");
     let got = get(
-        &rig.router,
+        &api.router,
         &with_selector(&other, "cluster=main,group=new"),
     )
     .await;
     assert_eq!(got.code, 503, "{}", got.body);
-    let got = lag(&rig.router, "cluster=main,group=orders,topic=payments").await;
+    let got = lag(&api.router, "cluster=main,group=orders,topic=payments").await;
     assert_eq!(got.code, 200, "{}", got.body);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_already_asked_for_may_be_asked_for_again() {
+async fn does_not_limit_groups_that_are_watched() {
     let mut snapshot = fixtures::snapshot();
     let mut targets = (*snapshot.targets).clone();
     targets.interests.insert(interest("slow", &[]));
     snapshot.targets = Arc::new(targets);
-    let rig = rig_with(snapshot, RequestAuth::None, 256);
+    let api = api_with(snapshot, RequestAuth::None, 256);
     for _ in 0..40 {
-        assert_eq!(lag(&rig.router, "cluster=main,group=slow").await.code, 503);
+        assert_eq!(lag(&api.router, "cluster=main,group=slow").await.code, 503);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_may_not_wait_has_nothing_read() {
+async fn rejected_requests_cause_no_read() {
     let mut snapshot = fixtures::snapshot();
     let mut targets = (*snapshot.targets).clone();
     targets.interests.insert(interest("slow", &[]));
     snapshot.targets = Arc::new(targets);
-    let mut rig = rig_with(snapshot, RequestAuth::None, 2 * MAX_WAITING);
-    let asked = (0..=MAX_WAITING).map(|_| {
-        let router = rig.router.clone();
+    let mut api = api_with(snapshot, RequestAuth::None, 2 * MAX_WAITING);
+    let requests = (0..=MAX_WAITING).map(|_| {
+        let router = api.router.clone();
         async move { lag(&router, "cluster=main,group=slow").await }
     });
-    let got = futures::future::join_all(asked).await;
+    let got = futures::future::join_all(requests).await;
     let refused = got
         .iter()
         .filter(|got| got.message().contains("too many requests are waiting"));
@@ -148,51 +148,51 @@ async fn who_may_not_wait_has_nothing_read() {
         MAX_WAITING
     );
     let mut read = 0;
-    while rig.interests.try_recv().is_ok() {
+    while api.interests.try_recv().is_ok() {
         read += 1;
     }
     assert_eq!(read, MAX_WAITING);
 }
 
 #[tokio::test]
-async fn too_many_groups_in_one_selector_are_refused() {
-    let mut rig = rig(fixtures::snapshot());
+async fn rejects_selector_with_too_many_groups() {
+    let mut api = api(fixtures::snapshot());
     let groups: Vec<_> = (0..33).map(|n| format!("g{n}")).collect();
     let selector = format!("cluster=main,group in ({})", groups.join(","));
-    let got = lag(&rig.router, &selector).await;
+    let got = lag(&api.router, &selector).await;
     assert_eq!(got.code, 400);
     assert!(got.message().contains("names 33 consumer groups"));
-    assert!(rig.interests.try_recv().is_err());
+    assert!(api.interests.try_recv().is_err());
 }
 
 #[tokio::test]
-async fn what_requests_ask_for_stays_watched() {
+async fn requests_renew_the_watch_of_their_groups() {
     let mut snapshot = fixtures::snapshot();
     let known = interest("orders", &["payments"]);
     let mut targets = (*snapshot.targets).clone();
     targets.interests.insert(known.clone());
     snapshot.targets = Arc::new(targets);
-    let mut rig = rig(snapshot);
+    let mut api = api(snapshot);
     let selector = "cluster=main,group=orders,topic=payments";
     for _ in 0..9 {
-        assert_eq!(lag(&rig.router, selector).await.code, 200);
+        assert_eq!(lag(&api.router, selector).await.code, 200);
     }
-    assert_eq!(rig.interests.try_recv().unwrap(), known);
+    assert_eq!(api.interests.try_recv().unwrap(), known);
     // Half of the queue stays free for groups that are new.
-    assert_eq!(rig.interests.len(), 3);
+    assert_eq!(api.interests.len(), 3);
     assert_eq!(
-        lag(&rig.router, "cluster=main,group=idle,topic=payments")
+        lag(&api.router, "cluster=main,group=idle,topic=payments")
             .await
             .code,
         200
     );
-    while let Ok(sent) = rig.interests.try_recv() {
+    while let Ok(sent) = api.interests.try_recv() {
         assert_eq!(sent, known);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_hpa_asks_for_is_not_asked_for_again() {
+async fn groups_of_hpas_are_not_requested_again() {
     let mut snapshot = fixtures::snapshot();
     let hpa = HpaFacts {
         namespace: "shop".into(),
@@ -208,7 +208,7 @@ async fn what_an_hpa_asks_for_is_not_asked_for_again() {
     };
     let clusters = snapshot.targets.clusters.clone();
     snapshot.targets = Arc::new(Targets::merge(&clusters, &[], &[hpa], BTreeSet::new()));
-    let mut rig = rig(snapshot);
-    assert_eq!(lag(&rig.router, "cluster=main,group=soon").await.code, 503);
-    assert!(rig.interests.try_recv().is_err());
+    let mut api = api(snapshot);
+    assert_eq!(lag(&api.router, "cluster=main,group=soon").await.code, 503);
+    assert!(api.interests.try_recv().is_err());
 }

@@ -1,4 +1,4 @@
-//! Whoever reads a snapshot evaluates nothing anew.
+//! Reading a snapshot makes no new evaluations.
 
 use super::*;
 use crate::model::evaluation::Evaluations;
@@ -11,7 +11,7 @@ use crate::serve::admin::{self, HttpOptions};
 const OF_HPA: &str = "cluster=main,group=orders,topic=payments";
 const AD_HOC: &str = "cluster=main,group=idle,topic=payments";
 
-/// A snapshot with an HPA, and a query that was asked before and that no HPA asks.
+/// A snapshot with an HPA, and an earlier query that belongs to no HPA.
 fn snapshot() -> LagSnapshot {
     let mut snapshot = fixtures::snapshot();
     let hpa = HpaFacts {
@@ -32,9 +32,9 @@ fn snapshot() -> LagSnapshot {
         metric: LAG_METRIC,
         selector: &selector,
     };
-    let asked = [query.to_ad_hoc(Metric::Lag)];
+    let queries = [query.to_ad_hoc(Metric::Lag)];
     let none = Arc::new(Evaluations::new(RULES));
-    snapshot.evaluations = none.next(&snapshot.clusters, &snapshot.targets, asked.iter());
+    snapshot.evaluations = none.next(&snapshot.clusters, &snapshot.targets, queries.iter());
     snapshot
 }
 
@@ -43,7 +43,7 @@ async fn requests_scrapes_and_status_evaluate_nothing_anew() {
     let evaluated = snapshot();
     let evaluations = Arc::clone(&evaluated.evaluations);
     assert_eq!(evaluations.made(), 2);
-    let (mut rig, reader) = rig_over(evaluated, RequestAuth::None, 8, Tenancy::default());
+    let (mut api, reader) = api_over(evaluated, RequestAuth::None, 8, Tenancy::default());
     let admin = admin::router(HttpOptions {
         readiness: Readiness::new(reader.clone(), Instant::now(), watch::channel(false).1),
         reader,
@@ -55,7 +55,7 @@ async fn requests_scrapes_and_status_evaluate_nothing_anew() {
     });
     for _ in 0..3 {
         for selector in [OF_HPA, AD_HOC] {
-            let got = lag(&rig.router, selector).await;
+            let got = lag(&api.router, selector).await;
             assert_eq!(got.code, 200, "{}", got.body);
         }
         for path in ["/metrics", "/status", "/explain?namespace=shop&hpa=orders"] {
@@ -65,11 +65,11 @@ async fn requests_scrapes_and_status_evaluate_nothing_anew() {
         }
     }
     assert_eq!(evaluations.made(), 2);
-    // The query of no HPA is kept, and nobody else's is.
-    let kept: Vec<_> = std::iter::from_fn(|| rig.queries.try_recv().ok()).collect();
+    // Only the ad hoc query is reported to the poller.
+    let kept: Vec<_> = std::iter::from_fn(|| api.queries.try_recv().ok()).collect();
     assert_eq!(kept.len(), 3);
-    // What was never asked is evaluated for whoever asks it first.
-    let got = lag(&rig.router, "cluster=main,group=orders").await;
+    // A new query is evaluated for its first request.
+    let got = lag(&api.router, "cluster=main,group=orders").await;
     assert_eq!(got.code, 200, "{}", got.body);
     assert_eq!(evaluations.made(), 3);
 }

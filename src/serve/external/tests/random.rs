@@ -1,5 +1,5 @@
-//! Ten thousand random requests to one API on a healthy Kafka: none is answered 5xx, and those of which an oracle
-//! knows the answer get it.
+//! Ten thousand random requests on a healthy Kafka cluster: none gets a 5xx, and each gets the response that an
+//! oracle predicts, where it predicts one.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::model::units::quantity::Milli;
 
 const REQUESTS: u32 = 10_000;
 
-/// What is so: groups, each with its topic and the lags of its partitions.
+/// The groups, each with its topic and the lags of its partitions.
 const FACTS: [(&str, &str, &[i64]); 4] = [
     ("alpha", "invoices", &[10, 20, 30]),
     ("bravo", "invoices", &[0, 0, 5]),
@@ -24,62 +24,64 @@ const FACTS: [(&str, &str, &[i64]); 4] = [
     ("gamma", "shipments", &[7]),
 ];
 
-/// What the HPA `web` of `shop` wants per replica, of `alpha` on `invoices`.
-const WANTED: i64 = 15;
+/// The target lag per replica of HPA `web` in namespace `shop`, for `alpha` on `invoices`.
+const LAG_PER_REPLICA: i64 = 15;
 
-/// A requirement on one key.
+/// A requirement of a selector on one key. The first text is the operator.
 #[derive(Clone, Debug)]
-enum Says {
-    Nothing,
-    Is(&'static str, Vec<&'static str>),
-    IsNot(&'static str, Vec<&'static str>),
+enum Requirement {
+    None,
+    In(&'static str, Vec<&'static str>),
+    NotIn(&'static str, Vec<&'static str>),
     Exists,
-    Lacks,
+    DoesNotExist,
 }
 
-impl Says {
+impl Requirement {
     fn text(&self, key: &str) -> Option<String> {
         match self {
-            Says::Nothing => None,
-            Says::Is("in", values) => Some(format!("{key} in ( {} )", values.join(" ,"))),
-            Says::IsNot("notin", values) => Some(format!("{key} notin ({})", values.join(","))),
-            Says::Is(operator, values) | Says::IsNot(operator, values) => {
+            Requirement::None => None,
+            Requirement::In("in", values) => Some(format!("{key} in ( {} )", values.join(" ,"))),
+            Requirement::NotIn("notin", values) => {
+                Some(format!("{key} notin ({})", values.join(",")))
+            }
+            Requirement::In(operator, values) | Requirement::NotIn(operator, values) => {
                 Some(format!("{key} {operator}{}", values[0]))
             }
-            Says::Exists => Some(key.to_owned()),
-            Says::Lacks => Some(format!("! {key}")),
+            Requirement::Exists => Some(key.to_owned()),
+            Requirement::DoesNotExist => Some(format!("! {key}")),
         }
     }
 
-    /// Whether a thing with this value of the key is meant.
+    /// Whether a series with this value of the key matches.
     fn fits(&self, value: Option<&str>) -> bool {
         match self {
-            Says::Nothing => true,
-            Says::Is(_, values) => value.is_some_and(|value| values.contains(&value)),
-            Says::IsNot(_, values) => value.is_none_or(|value| !values.contains(&value)),
-            Says::Exists => value.is_some(),
-            Says::Lacks => value.is_none(),
+            Requirement::None => true,
+            Requirement::In(_, values) => value.is_some_and(|value| values.contains(&value)),
+            Requirement::NotIn(_, values) => value.is_none_or(|value| !values.contains(&value)),
+            Requirement::Exists => value.is_some(),
+            Requirement::DoesNotExist => value.is_none(),
         }
     }
 }
 
 #[derive(Clone, Debug)]
-struct Wish {
-    group: Says,
-    topic: Says,
-    cluster: Says,
+struct TestQuery {
+    group: Requirement,
+    topic: Requirement,
+    cluster: Requirement,
     hpa: bool,
-    other: Says,
+    other: Requirement,
     order: usize,
     namespace: &'static str,
 }
 
-impl Wish {
+impl TestQuery {
     fn selector(&self) -> String {
         let hpa = if self.hpa {
-            Says::Is("=", vec!["web"])
+            Requirement::In("=", vec!["web"])
         } else {
-            Says::Nothing
+            Requirement::None
         };
         let keys = [
             ("group", &self.group),
@@ -90,18 +92,18 @@ impl Wish {
         ];
         let mut parts: Vec<_> = keys
             .iter()
-            .filter_map(|(key, says)| says.text(key))
+            .filter_map(|(key, requirement)| requirement.text(key))
             .collect();
         let by = self.order % parts.len();
         parts.rotate_left(by);
         parts.join(", ")
     }
 
-    /// The code, and the value where there is one.
-    fn answer(&self) -> (u16, Option<String>) {
+    /// The predicted status code, and the value if there is one.
+    fn predict(&self) -> (u16, Option<String>) {
         let groups: BTreeSet<&str> = match &self.group {
-            Says::Is("in", values) => values.iter().copied().collect(),
-            Says::Is(_, values) => [values[0]].into(),
+            Requirement::In("in", values) => values.iter().copied().collect(),
+            Requirement::In(_, values) => [values[0]].into(),
             _ => return (400, None),
         };
         let mut sum = 0;
@@ -112,17 +114,19 @@ impl Wish {
             }
             sum += lags.iter().sum::<i64>();
         }
-        // A list of one is the same selector.
-        let is =
-            |says: &Says, value| matches!(says, Says::Is(_, v) if v.iter().all(|v| *v == value));
+        // A list of one value is the same requirement.
+        let is = |requirement: &Requirement, value| matches!(requirement, Requirement::In(_, v) if v.iter().all(|v| *v == value));
         let is_the_hpas = is(&self.group, "alpha")
             && is(&self.topic, "invoices")
             && self.hpa
-            && matches!((&self.cluster, &self.other), (Says::Nothing, Says::Nothing))
+            && matches!(
+                (&self.cluster, &self.other),
+                (Requirement::None, Requirement::None)
+            )
             && self.namespace == "shop";
-        // Three partitions, so that three replicas are the most that can be useful.
+        // Three partitions, so at most three replicas are useful.
         let value = if is_the_hpas {
-            sum.min(3 * WANTED)
+            sum.min(3 * LAG_PER_REPLICA)
         } else {
             sum
         };
@@ -130,8 +134,8 @@ impl Wish {
     }
 }
 
-/// Wishes whose topics, where they are named, are those of the groups: others would have to be read first.
-fn wish() -> impl Strategy<Value = Wish> {
+/// Queries that name only topics of their groups: others would need a first read.
+fn any_query() -> impl Strategy<Value = TestQuery> {
     let equals = || prop_oneof![Just("="), Just("==")];
     let one =
         |values: &'static [&'static str]| proptest::sample::select(values).prop_map(|v| vec![v]);
@@ -140,16 +144,16 @@ fn wish() -> impl Strategy<Value = Wish> {
     };
     let of = move |groups: &'static [&'static str], topic: &'static [&'static str]| {
         let group = prop_oneof![
-            8 => (equals(), one(groups)).prop_map(|(o, v)| Says::Is(o, v)),
-            8 => some(groups).prop_map(|v| Says::Is("in", v)),
-            1 => one(groups).prop_map(|v| Says::IsNot("!=", v)),
-            1 => some(groups).prop_map(|v| Says::IsNot("notin", v)),
-            1 => Just(Says::Exists),
-            1 => Just(Says::Lacks),
+            8 => (equals(), one(groups)).prop_map(|(o, v)| Requirement::In(o, v)),
+            8 => some(groups).prop_map(|v| Requirement::In("in", v)),
+            1 => one(groups).prop_map(|v| Requirement::NotIn("!=", v)),
+            1 => some(groups).prop_map(|v| Requirement::NotIn("notin", v)),
+            1 => Just(Requirement::Exists),
+            1 => Just(Requirement::DoesNotExist),
         ];
         let topic = prop_oneof![
-            (equals(), one(topic)).prop_map(|(o, v)| Says::Is(o, v)),
-            some(topic).prop_map(|v| Says::Is("in", v)),
+            (equals(), one(topic)).prop_map(|(o, v)| Requirement::In(o, v)),
+            some(topic).prop_map(|v| Requirement::In("in", v)),
         ];
         (group, topic)
     };
@@ -158,22 +162,22 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => of(&["gamma"], &["shipments"]),
     ];
     let cluster = prop_oneof![
-        4 => Just(Says::Nothing),
-        1 => Just(Says::Is("=", vec!["main"])),
-        1 => Just(Says::Is("in", vec!["main"])),
-        1 => Just(Says::IsNot("!=", vec!["other"])),
-        1 => Just(Says::Exists),
+        4 => Just(Requirement::None),
+        1 => Just(Requirement::In("=", vec!["main"])),
+        1 => Just(Requirement::In("in", vec!["main"])),
+        1 => Just(Requirement::NotIn("!=", vec!["other"])),
+        1 => Just(Requirement::Exists),
     ];
     let other = prop_oneof![
-        8 => Just(Says::Nothing),
-        1 => Just(Says::Is("=", vec!["red"])),
-        1 => Just(Says::IsNot("!=", vec!["red"])),
-        1 => Just(Says::Exists),
-        1 => Just(Says::Lacks),
+        8 => Just(Requirement::None),
+        1 => Just(Requirement::In("=", vec!["red"])),
+        1 => Just(Requirement::NotIn("!=", vec!["red"])),
+        1 => Just(Requirement::Exists),
+        1 => Just(Requirement::DoesNotExist),
     ];
     let namespace = prop_oneof![Just("shop"), Just("hr")];
     (pair, cluster, any::<bool>(), other, 0..5_usize, namespace).prop_map(
-        |((group, topic), cluster, hpa, other, order, namespace)| Wish {
+        |((group, topic), cluster, hpa, other, order, namespace)| TestQuery {
             group,
             topic,
             cluster,
@@ -185,7 +189,7 @@ fn wish() -> impl Strategy<Value = Wish> {
     )
 }
 
-/// The facts, as read.
+/// A snapshot of the groups.
 fn snapshot() -> LagSnapshot {
     let mut snapshot = fixtures::snapshot();
     let mut main = (*snapshot.clusters["main"]).clone();
@@ -207,7 +211,7 @@ fn snapshot() -> LagSnapshot {
             name: "kafka_lag".to_owned(),
             selector: Selector::parse("group=alpha,topic=invoices,hpa=web").unwrap(),
             target: Some(MetricTarget::AverageValue(Milli::from_units(
-                u64::try_from(WANTED).unwrap(),
+                u64::try_from(LAG_PER_REPLICA).unwrap(),
             ))),
         }],
         max_replicas: u32::MAX,
@@ -219,29 +223,30 @@ fn snapshot() -> LagSnapshot {
 }
 
 #[derive(Clone, Debug)]
-enum Sent {
-    Wish(Wish),
-    Anything(String, String),
+enum TestRequest {
+    Query(TestQuery),
+    /// Method and path.
+    Random(String, String),
 }
 
 #[test]
-fn ten_thousand_random_requests() {
+fn random_requests_match_the_oracle_without_5xx() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .unwrap();
-    let rig = runtime.block_on(async { rig(snapshot()) });
-    let Rig {
+    let api = runtime.block_on(async { api(snapshot()) });
+    let TestApi {
         router,
         publisher,
         interests,
         queries: _queries,
         _drain,
-    } = rig;
+    } = api;
     runtime.spawn(healthy(snapshot(), publisher, interests));
     let sent = prop_oneof![
-        wish().prop_map(Sent::Wish),
-        request().prop_map(|(method, path)| Sent::Anything(method, path)),
+        any_query().prop_map(TestRequest::Query),
+        request().prop_map(|(method, path)| TestRequest::Random(method, path)),
     ];
     let known = std::cell::Cell::new(0);
     let config = Config {
@@ -250,15 +255,15 @@ fn ten_thousand_random_requests() {
     };
     let outcome = TestRunner::new(config).run(&sent, |sent| {
         let (method, path, expected) = match &sent {
-            Sent::Wish(wish) => {
-                let path = format!("{BASE}/namespaces/{}/kafka_lag", wish.namespace);
-                let path = with_selector(&path, &wish.selector());
-                ("GET".to_owned(), path, Some(wish.answer()))
+            TestRequest::Query(query) => {
+                let path = format!("{BASE}/namespaces/{}/kafka_lag", query.namespace);
+                let path = with_selector(&path, &query.selector());
+                ("GET".to_owned(), path, Some(query.predict()))
             }
-            Sent::Anything(method, path) => (method.clone(), path.clone(), None),
+            TestRequest::Random(method, path) => (method.clone(), path.clone(), None),
         };
         let request = Request::builder().method(&*method).uri(&path);
-        // What is no URI does not get as far as this.
+        // An invalid URI cannot be sent.
         let Ok(request) = request.body(Body::empty()) else {
             return Ok(());
         };

@@ -12,7 +12,7 @@ use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::model::units::quantity::Milli;
 
 #[test]
-fn every_rule_says_why() {
+fn every_value_rule_has_an_explanation() {
     let limit = Limit::Bounded(Replicas(24));
     let answer = |rule| MetricValue {
         metric: Metric::Lag,
@@ -32,21 +32,21 @@ fn every_rule_says_why() {
         read: fixtures::at(Duration::ZERO),
     };
     for (rule, words) in [
-        (ValueRule::AsMeasured, "no rule changes it"),
-        (ValueRule::Clamped, "ceiling is worth: 24 x 100"),
-        (ValueRule::Lifted, "over its tolerance to the ceiling of 24"),
+        (ValueRule::AsMeasured, "unchanged"),
+        (ValueRule::Clamped, "ceiling x lag per replica: 24 x 100"),
+        (ValueRule::Lifted, "reaches the ceiling of 24"),
         (ValueRule::Even, "share the partitions evenly"),
         (ValueRule::NeverRan, "has never committed"),
-        (ValueRule::Cooldown, "not for as long as the cooldown"),
+        (ValueRule::Cooldown, "the cooldown is not over yet"),
         (ValueRule::Fallback, "longer than fallback-after"),
     ] {
-        let said = because(&answer(rule));
-        assert!(said.contains(words), "{rule:?}: {said}");
+        let text = because(&answer(rule));
+        assert!(text.contains(words), "{rule:?}: {text}");
     }
 }
 
 #[test]
-fn a_finding_is_about_the_hpa_or_one_of_its_groups() {
+fn selects_findings_of_the_hpa_and_its_groups() {
     let groups = [("main".to_owned(), "g".to_owned())].into();
     let mixed = |group: &str| {
         let (cluster, group) = (ClusterName::from("main"), GroupId::from(group));
