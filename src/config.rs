@@ -1,12 +1,12 @@
-//! What the operator writes, turned into a [`Config`] that is always valid.
+//! Parses the configuration file into a [`Config`] that is always valid.
 //!
-//! YAML -> `node` (values with their lines, nothing lost) -> one reader per section, each beside the
-//! type it fills -> [`Config`]. A reader never stops at a mistake: it notes a [`Problem`] and goes on,
-//! so that one run shows everything there is to mend. Only broken YAML ends the reading at once.
+//! YAML -> `node` (values with their lines) -> one reader per section, each beside the type it fills ->
+//! [`Config`]. A reader does not stop at the first mistake: it records a [`Problem`] and continues, so that
+//! one run reports all problems. Only invalid YAML ends parsing at once.
 //!
-//! Invariants: a `Config` made by [`Config::load`] or [`Config::parse`] obeys every rule that the
-//! keys document; the keys a reader accepts are those of [`json_schema`] (a test compares them);
-//! a secret's value is in no error, no `Debug` and no serialised form.
+//! Invariants: a `Config` made by [`Config::load`] or [`Config::parse`] obeys every documented rule; the
+//! accepted keys are those of [`json_schema`] (checked by a test); no error, `Debug` output or serialized
+//! form contains the value of a secret.
 
 mod cap;
 mod cluster;
@@ -55,7 +55,7 @@ pub use target::TargetConfig;
 pub use tenancy::TenancyGrant;
 pub use token::{OidcConfig, TokenSourceConfig};
 
-/// A configuration file's size is bounded, so that a wrong path (a device, a log) fails at once.
+/// Maximum size of a configuration file, so that a wrong path (a device, a log) fails at once.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The configuration of lagwise.
@@ -65,41 +65,41 @@ pub struct Config {
     /// The Kafka clusters to read; at least one.
     #[schemars(length(min = 1))]
     pub clusters: Vec<ClusterConfig>,
-    /// How often Kafka is asked, and how old an answer may be.
+    /// How often Kafka is read, and how old the lag may be that is served.
     #[schemars(default)]
     pub poll: PollConfig,
-    /// Which lags are no work, and how long a commit that vanished is remembered.
+    /// Thresholds that classify lag as residual, stuck or forgotten.
     #[schemars(default)]
     pub lag: LagConfig,
-    /// Consumer groups to watch without an HPA that asks for them, and names for groups whose own
-    /// name is no valid label value.
+    /// Consumer groups to watch without an HPA, and short names for groups whose own name is not a valid
+    /// label value.
     #[schemars(default)]
     pub targets: Vec<TargetConfig>,
-    /// Which namespaces may name which consumer groups and topics of which cluster. A request has to
-    /// fit one entry; without any entry every namespace may name everything.
+    /// Which namespaces may use which consumer groups and topics of which Kafka cluster. A request must
+    /// match one entry in full; without any entry, every namespace may use everything.
     #[schemars(default)]
     pub tenancy: Vec<TenancyGrant>,
     /// The Kubernetes cluster whose HPAs are served.
     #[schemars(default)]
     pub kubernetes: KubernetesConfig,
-    /// How the replica ceiling is applied to what is served.
+    /// How HPAs are kept at or below the replica ceiling.
     #[schemars(default)]
     pub cap: CapConfig,
-    /// Which of several daemons decides and writes.
+    /// Leader election: only the leader reads Kafka, decides and writes.
     pub leader: LeaderConfig,
-    /// Where is kept what has to survive a restart.
+    /// Storage of the state that survives a restart.
     #[schemars(default)]
     pub state: StateConfig,
     /// The two listeners.
     #[schemars(default)]
     pub server: ServerConfig,
-    /// What is logged, and how.
+    /// Logging.
     #[schemars(default)]
     pub log: LogConfig,
 }
 
 impl Config {
-    /// These clusters, and the default of everything else: for commands that need no file.
+    /// A configuration with these clusters and the defaults of everything else, for commands that need no file.
     #[must_use]
     pub fn new(clusters: Vec<ClusterConfig>) -> Self {
         Self {
@@ -117,10 +117,10 @@ impl Config {
         }
     }
 
-    /// Reads the file at `path`, with the process's own environment variables and files.
+    /// Reads the file at `path`. References are resolved from the environment variables and files of the process.
     ///
     /// # Errors
-    /// All the problems of the file, or why it could not be read.
+    /// All problems of the file, or why it cannot be read.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         read_bounded(path)
@@ -131,10 +131,10 @@ impl Config {
             .map_err(|error| error.in_file(name))
     }
 
-    /// Reads `text`; `environment` answers its references to variables and files.
+    /// Parses `text`; `environment` resolves its references to variables and files.
     ///
     /// # Errors
-    /// All the problems of the text.
+    /// All problems of the text.
     pub fn parse(text: &str, environment: &dyn Environment) -> Result<Self, ConfigError> {
         let root = Node::parse(text)?;
         let problems = Problems::default();

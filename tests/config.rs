@@ -195,7 +195,7 @@ fn deep_nesting_ends_at_a_limit() {
     let error = Config::parse(&"[".repeat(100_000), &Pretended)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("no valid YAML"), "{error}");
+    assert!(error.contains("invalid YAML"), "{error}");
 }
 
 proptest! {

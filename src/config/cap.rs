@@ -7,18 +7,18 @@ use super::section::Section;
 use super::settings;
 use crate::model::settings::cap_mode::CapMode;
 
-/// How the replica ceiling is applied, to what is served and to the HPAs themselves.
+/// How HPAs are kept at or below the replica ceiling.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct CapConfig {
-    /// Whether `kafka_lag` is clamped to ceiling x target value, so that the HPA never asks for more
-    /// replicas than are useful. false serves the lag as it is.
+    /// Whether `kafka_lag` is limited to ceiling x target value, so that the metric proposes no more
+    /// replicas than can have work. false serves the measured lag.
     pub clamp: bool,
-    /// Cap mode of HPAs without the annotation lagwise.dev/cap. HPAs that a controller owns are never
-    /// written.
+    /// Cap mode of HPAs without the annotation lagwise.dev/cap. lagwise never writes to HPAs that a
+    /// controller owns.
     #[schemars(schema_with = "mode_schema")]
     pub default: CapMode,
-    /// Whether lagwise writes nothing to HPAs and their scale targets, whatever their annotations say.
+    /// Stops all writes to HPAs and their scale targets, regardless of their annotations.
     pub read_only: bool,
 }
 

@@ -15,26 +15,27 @@ use crate::model::units::newtypes::ClusterName;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct ClusterConfig {
-    /// The name that targets, HPAs (label `cluster`) and metrics call it by; a valid label value.
+    /// Name of the Kafka cluster in targets, selectors of HPAs (label `cluster`) and metrics; a valid label
+    /// value.
     #[schemars(with = "String", length(min = 1, max = 63))]
     pub name: ClusterName,
-    /// Which client asks this cluster.
+    /// The Kafka client.
     #[schemars(default)]
     pub client: ClientChoice,
-    /// librdkafka's properties, by the names in its CONFIGURATION.md. `${env:NAME}` and `${file:PATH}`
-    /// are replaced inside a value; `$${` stands for the characters `${`.
+    /// Properties with the names of librdkafka's CONFIGURATION.md. In a value, `${env:NAME}` and
+    /// `${file:PATH}` are replaced; `$${` stands for the characters `${`.
     pub properties: Properties,
-    /// Where OAUTHBEARER tokens come from.
+    /// Source of OAUTHBEARER tokens.
     #[schemars(default)]
     pub token: TokenSourceConfig,
-    /// How many consumer groups of this cluster librdkafka watches at once. Each costs one client: a
-    /// connection to each broker it needs, and three threads more. The wire client has no such limit.
+    /// Maximum number of consumer groups with the client `librdkafka`. Each group needs a client of its
+    /// own, with its connections and three more threads. The client `wire` has no such limit.
     #[schemars(range(min = 1, max = 1000), default = "default_max_groups")]
     pub max_groups: usize,
 }
 
 impl ClusterConfig {
-    /// A cluster with these properties and the default of everything else.
+    /// A cluster with these properties and the defaults of everything else.
     #[must_use]
     pub fn new(name: ClusterName, properties: Properties) -> Self {
         Self {
@@ -46,7 +47,7 @@ impl ClusterConfig {
         }
     }
 
-    /// Whether its login holds the text of files, which may change while lagwise runs.
+    /// Whether its login contains the text of files, which may change while lagwise runs.
     #[must_use]
     pub fn refers_to_files(&self) -> bool {
         self.properties.refers_to_files() || self.token.refers_to_files()
@@ -55,7 +56,7 @@ impl ClusterConfig {
     /// The cluster with every `${file:PATH}` read again.
     ///
     /// # Errors
-    /// The key whose file cannot be read, and why.
+    /// Which key has a file that cannot be read, and why.
     pub fn reread(&self, environment: &dyn Environment) -> Result<Self, String> {
         Ok(Self {
             properties: self.properties.reread(environment)?,
@@ -65,16 +66,16 @@ impl ClusterConfig {
     }
 }
 
-/// Which client asks a cluster.
+/// The Kafka client of a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientChoice {
-    /// The wire client where it supports the properties, else librdkafka.
+    /// `wire` if it supports all properties, otherwise `librdkafka`.
     #[default]
     Auto,
-    /// lagwise's own: one connection to each broker, whatever the number of groups.
+    /// lagwise's own client: one connection to each broker, for any number of groups.
     Wire,
-    /// librdkafka: every login it knows, old brokers too; a client for each group.
+    /// librdkafka: supports every login and old brokers, but needs a client for each group.
     Librdkafka,
 }
 
@@ -82,10 +83,10 @@ fn default_max_groups() -> usize {
     50
 }
 
-/// The names of the clusters, for what refers to them.
+/// The names of the clusters, for checking references to them.
 pub(super) struct KnownClusters {
     pub(super) names: Vec<ClusterName>,
-    /// Every cluster's name could be read: only then is a name that is not here a mistake.
+    /// Whether the name of every cluster is valid. Only then is an unknown name a mistake of its own.
     pub(super) complete: bool,
 }
 

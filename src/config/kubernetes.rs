@@ -13,15 +13,15 @@ use crate::model::units::names;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct KubernetesConfig {
-    /// Whether there is one: false watches no HPAs and asks nobody who may read the metrics.
+    /// false watches no HPAs and does not authorize callers.
     pub enabled: bool,
     /// The namespaces whose HPAs are watched; empty means all.
     pub namespaces: Vec<String>,
-    /// The kubeconfig file. Left out: found as kubectl finds it (`KUBECONFIG`, then `~/.kube/config`),
-    /// else the pod's own service account.
+    /// The kubeconfig file. Default: that of kubectl (`KUBECONFIG`, then `~/.kube/config`), otherwise the
+    /// service account of the pod.
     #[schemars(with = "Option<String>")]
     pub kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context. Left out: its current one.
+    /// The context of the kubeconfig. Default: its current context.
     pub context: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `lag`: thresholds that classify lag, where a target sets none.
+//! `lag`: thresholds that classify lag, for targets that set none.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::settings;
 use crate::model::settings::{FileSection, Settings};
 use crate::model::units::lag_thresholds::LagRules;
 
-/// Thresholds that classify lag as residual, stuck or forgotten, where a target sets none.
+/// Thresholds that classify lag as residual, stuck or forgotten, for targets that set none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LagConfig(Settings);
 

@@ -1,4 +1,4 @@
-//! `leader`: which of several daemons decides and writes.
+//! `leader`: leader election.
 
 use std::time::Duration;
 
@@ -13,18 +13,19 @@ const DURATION: Duration = Duration::from_secs(15);
 const DURATION_MIN: Duration = Duration::from_secs(3);
 const DURATION_MAX: Duration = Duration::from_secs(300);
 
-/// Which of several daemons on one Kubernetes cluster decides and writes: the one that holds a Lease.
+/// Leader election by a Lease: only the leader reads Kafka, decides and writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct LeaderConfig {
-    /// The name of the Lease in lagwise's own namespace (needs get, list, watch and update on it, and
-    /// create). Left out: lagwise in a pod; none elsewhere, where a daemon is taken to be the only one.
+    /// Name of the Lease in lagwise's own namespace (needs get, list, watch and update on it, and create).
+    /// Default: `lagwise` in a pod. Outside of a pod there is none, and the daemon assumes to be the only
+    /// one.
     pub lease: Option<String>,
-    /// Where the other daemons reach the external metrics API of this one while it leads: host and port.
-    /// Left out: the pod's address (variable `POD_IP`), else that of the listener.
+    /// Host and port at which the other daemons reach the external metrics API of this one. Default: the
+    /// address of the pod (variable `POD_IP`), otherwise that of the listener.
     pub address: Option<String>,
-    /// For how long the Lease holds unless it is renewed, in whole seconds: 3s to 5m. So long at most
-    /// nobody leads after a leader died.
+    /// How long the Lease is valid without renewal, in whole seconds: 3s to 5m. After a leader has crashed,
+    /// it takes up to this time until another one leads.
     #[serde(serialize_with = "serialize_duration")]
     #[schemars(schema_with = "duration_schema")]
     pub duration: Duration,
@@ -59,7 +60,7 @@ impl LeaderConfig {
         Self {
             lease,
             address,
-            // The Lease has room for seconds only.
+            // A Lease stores whole seconds.
             duration: Duration::from_secs(duration.unwrap_or(DURATION).as_secs()),
         }
     }

@@ -1,4 +1,4 @@
-//! `log`: what is logged, and how.
+//! `log`: logging.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,18 +10,17 @@ use super::section::Section;
 const FILTER: &str = "error, warn, info, debug, trace or off, and directives such as lagwise=debug, \
                       separated by commas";
 
-/// What is logged, and how.
+/// Logging.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// How a line looks.
+    /// Format of the log lines.
     pub format: LogFormat,
     /// A level (`error`, `warn`, `info`, `debug`, `trace`, `off`), and directives for parts of the program
     /// such as `lagwise::kafka=debug`, separated by commas.
     #[schemars(length(min = 1))]
     pub filter: String,
-    /// How much of the access log of the external metrics API is written (at level info, part
-    /// `lagwise::access`).
+    /// Access log of the external metrics API (level info, log target `lagwise::access`).
     pub access: AccessLogMode,
 }
 
@@ -29,23 +28,23 @@ pub struct LogConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessLogMode {
-    /// A few lines, each with the number of those left out: refusals more often than values.
+    /// Some lines, each with the number of omitted ones; errors more often than values.
     #[default]
     Sampled,
-    /// A line for every answer.
+    /// A line for every response.
     All,
-    /// None.
+    /// No lines.
     Off,
 }
 
-/// How a log line looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object in each line.
     Json,
 }
 
@@ -84,11 +83,11 @@ impl LogConfig {
     }
 }
 
-/// The filter syntax takes any bare word for a part of the program: `debgu` would silently log nothing.
-/// So a word that is nearly a level, or means one elsewhere, is refused.
+/// Checks a filter. Its syntax takes any bare word for a part of the program, so `debgu` would silently log
+/// nothing. Words that resemble a level, or are levels in other programs, are therefore rejected.
 fn check_filter(filter: &str) -> Result<String, String> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-    const ELSEWHERE: [(&str, &str); 5] = [
+    const LEVELS_OF_OTHERS: [(&str, &str); 5] = [
         ("warning", "warn"),
         ("verbose", "debug"),
         ("fatal", "error"),
@@ -100,7 +99,7 @@ fn check_filter(filter: &str) -> Result<String, String> {
         if LEVELS.contains(&level.as_str()) {
             continue;
         }
-        let meant = ELSEWHERE
+        let meant = LEVELS_OF_OTHERS
             .iter()
             .find(|(other, _)| *other == level)
             .map(|(_, meant)| *meant);
@@ -119,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_are_levels_and_directives() {
+    fn accepts_levels_and_directives() {
         for good in [
             "info",
             "INFO",

@@ -1,5 +1,5 @@
-//! YAML as it was written: every value with its line, numbers with their own spelling, repeated keys
-//! kept, so that the readers can judge it all and name the place.
+//! The YAML file as written: each value with its line, numbers with their spelling, and repeated keys, so
+//! that the readers can report problems precisely.
 
 use std::fmt;
 
@@ -46,9 +46,9 @@ impl Node {
             strict_booleans: true,
             non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
             reject_unsupported_tags: true,
-            // Kept, they may be too many: a long explanation would be an error.
+            // The parser limits the number of comments if it emits them.
             emit_comments: false,
-            // Reading recurses; the deepest key of ours is at four.
+            // Reading recurses; the deepest key of the configuration is at level four.
             budget: serde_saphyr::budget! { max_depth: 32 },
         };
         serde_saphyr::from_str_with_options::<Spanned<Parsed>>(text, options)
@@ -101,7 +101,7 @@ impl Node {
 }
 
 impl ScalarValue {
-    /// In words, for "is a list, not a ...".
+    /// Kind of the value with its article, for messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
@@ -113,8 +113,8 @@ impl ScalarValue {
         }
     }
 
-    /// The value for a message: short, on one line; `None` for lists, mappings and whole documents
-    /// (a private key where a path belongs is not for a log).
+    /// The value for a message, short and on one line; `None` for lists, mappings and texts of several lines,
+    /// which may be a private key in the place of a path.
     pub(super) fn display_text(&self) -> Option<String> {
         const CHARS_MAX: usize = 60;
         match self {
@@ -136,22 +136,22 @@ fn syntax_error(error: &serde_saphyr::Error) -> Problem {
         (Some((message, _)), Some(_)) => message,
         _ => rendered.as_str(),
     };
-    // A message about a tag may quote it, and a password that starts with ! and has no quotes is one.
+    // A message about a tag may quote it. A password that starts with ! and has no quotes is parsed as a tag.
     let message = if message.contains("tag") {
         "a value that starts with ! must be in quotes".to_owned()
     } else if message.starts_with("unexpected character") {
-        format!("{message}, a value that starts with it must be in quotes")
+        format!("{message}; a value that starts with it must be in quotes")
     } else {
         message.to_owned()
     };
     Problem {
         line: error.location().map(|at| at.line()),
         column: error.location().map(|at| at.column()),
-        ..Problem::of_file(format!("no valid YAML: {message}"))
+        ..Problem::of_file(format!("invalid YAML: {message}"))
     }
 }
 
-/// What the YAML library hands over, before numbers get their spelling back.
+/// A value as the YAML library parses it, before numbers get their spelling back.
 enum Parsed {
     Null,
     Bool(bool),

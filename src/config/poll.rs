@@ -1,4 +1,4 @@
-//! `poll`: how often Kafka is asked, and how old an answer may be.
+//! `poll`: how often Kafka is read, and how old the lag may be that is served.
 
 use std::time::Duration;
 
@@ -15,22 +15,21 @@ const DEADLINE_MIN: Duration = Duration::from_millis(10);
 const STALENESS: Duration = Duration::from_secs(30);
 const STALENESS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How often Kafka is asked, and how old an answer may be.
+/// How often Kafka is read, and how old the lag may be that is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct PollConfig {
-    /// Time from the start of one sweep over all groups to the start of the next: 100ms to 1h.
+    /// Time from the start of one sweep (a reading of all groups) to the start of the next: 100ms to 1h.
     #[serde(serialize_with = "serialize_duration")]
     #[schemars(schema_with = "duration_schema")]
     pub interval: Duration,
-    /// Time one sweep may take; what has not answered by then is unknown for this sweep: 10ms to the
-    /// interval. Left out: four fifths of the interval.
+    /// Time limit of one sweep: 10ms to the interval. Data that has not arrived by then is unknown in this
+    /// sweep. Default: four fifths of the interval.
     #[serde(serialize_with = "serialize_duration")]
     #[schemars(schema_with = "duration_schema")]
     pub deadline: Duration,
-    /// Age at which a lag is no longer served, and its metric becomes an error: interval and deadline
-    /// together, since that old a healthy one may become, to 24h.
-    /// Left out: six intervals, but at least 30s.
+    /// Age from which lag is no longer served: the sum of interval and deadline, to 24h. The metric is then
+    /// an error, and the HPA keeps its replicas. Default: six intervals, but at least 30s.
     #[serde(serialize_with = "serialize_duration")]
     #[schemars(schema_with = "duration_schema")]
     pub max_staleness: Duration,
@@ -43,8 +42,8 @@ impl Default for PollConfig {
 }
 
 impl PollConfig {
-    /// This interval, and the deadline and staleness that follow from it: a changed interval alone must
-    /// not make the defaults of the others invalid.
+    /// This interval, with the defaults of deadline and staleness that follow from it, so that changing the
+    /// interval alone does not make the others invalid.
     #[must_use]
     pub fn every(interval: Duration) -> Self {
         Self {
@@ -60,7 +59,7 @@ impl PollConfig {
         let interval =
             interval_field.and_then(|field| field.duration((INTERVAL_MIN, ""), (INTERVAL_MAX, "")));
         let mut poll = Self::every(interval.unwrap_or(INTERVAL));
-        // An interval that could not be read says nothing about the other two.
+        // If the interval is invalid, the other two cannot be checked against it.
         let is_known = interval.is_some() || !interval_given;
         let longest_deadline = if is_known {
             (poll.interval, " (poll.interval)")
@@ -70,7 +69,7 @@ impl PollConfig {
         let deadline = section
             .get("deadline")
             .and_then(|field| field.duration((DEADLINE_MIN, ""), longest_deadline));
-        // A reading is as old as that when the sweep after it is over, and has to last until then.
+        // A reading reaches this age before the next sweep replaces it.
         let healthy = poll
             .interval
             .saturating_add(deadline.unwrap_or(poll.deadline));

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, collected until everything has been read.
+//! Problems of a configuration, collected until everything has been read.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -7,26 +7,26 @@ use serde::Serialize;
 
 pub(super) use crate::model::units::spelling::did_you_mean;
 
-/// One thing to mend.
+/// One problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The line of the file, from 1; none where a thing is missing from the whole file.
+    /// Line, from 1; `None` for a problem of the whole file.
     pub line: Option<u64>,
-    /// The column, from 1, where the YAML itself is broken.
+    /// Column, from 1, if the YAML is invalid.
     pub column: Option<u64>,
-    /// The key's path from the root, such as `clusters[1].properties.bootstrap.servers`; empty where
-    /// the file as a whole is meant.
+    /// Path of the key from the root, such as `clusters[1].properties.bootstrap.servers`; empty for a problem
+    /// of the whole file.
     pub key: String,
-    /// The value as written; none where there is none or where it may hold a secret.
+    /// The value as written; `None` if there is none, or if it may contain a secret.
     pub value: Option<String>,
-    /// What is wrong with it.
+    /// What is wrong.
     pub problem: String,
-    /// What would be right.
+    /// What is allowed instead.
     pub allowed: Option<String>,
 }
 
 impl Problem {
-    /// A problem of the file as a whole.
+    /// A problem of the whole file.
     #[must_use]
     pub fn of_file(problem: impl Into<String>) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration: one line for each problem, in the file's order.
+/// All problems of a configuration. `Display` has one line for each, in the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     file: Option<String>,
@@ -64,7 +64,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The error for these problems; `None` where there are none.
+    /// The error for these problems; `None` if there are none.
     #[must_use]
     pub fn from_problems(problems: Vec<Problem>) -> Option<Self> {
         (!problems.is_empty()).then_some(Self {
@@ -82,7 +82,7 @@ impl ConfigError {
         }
     }
 
-    /// The problems in the file's order; never empty.
+    /// The problems, in the order of the file; never empty.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
@@ -105,7 +105,7 @@ impl fmt::Display for ConfigError {
             if index > 0 {
                 writeln!(f)?;
             }
-            // `file:line:` is what editors and CI annotations turn into a link.
+            // Editors and CI annotations turn `file:line:` into a link.
             f.write_str(file)?;
             for number in [problem.line, problem.column].into_iter().flatten() {
                 write!(f, ":{number}")?;
@@ -118,7 +118,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Where the readers of all sections leave what they find.
+/// Collects the problems that the readers of all sections find.
 #[derive(Default)]
 pub(super) struct Problems(RefCell<Vec<Problem>>);
 
@@ -127,7 +127,7 @@ impl Problems {
         self.0.borrow_mut().push(problem);
     }
 
-    /// All problems in the file's order, or `None` where there are none.
+    /// All problems, in the order of the file; `None` if there are none.
     pub(super) fn into_error(self) -> Option<ConfigError> {
         let mut problems = self.0.into_inner();
         problems.sort_by_key(|problem| problem.line);
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn problems_come_in_the_order_of_the_file() {
+    fn sorts_problems_by_line() {
         let problems = Problems::default();
         for line in [Some(9), None, Some(2)] {
             problems.add(Problem {

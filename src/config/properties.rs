@@ -308,14 +308,14 @@ pub(super) fn read_value(
         ScalarValue::Null => {
             // A missing bootstrap.servers is already reported.
             if name != "bootstrap.servers" {
-                field.refuse_unseen("has no value", "a value, or no such property");
+                field.refuse_unseen("has no value", "a value; or remove the property");
             }
             return None;
         }
         ScalarValue::List(_) => {
             field.refuse_unseen(
                 "a list, not a text",
-                "one text, its parts separated by commas",
+                "one text with its parts separated by commas",
             );
             return None;
         }
@@ -359,7 +359,10 @@ fn read_text(
     if value.text.contains('\0') {
         return Err(vec![(
             None,
-            ("holds a NUL character".into(), "a text without it".into()),
+            (
+                "contains a NUL character".into(),
+                "a text without it".into(),
+            ),
         )]);
     }
     if name == "bootstrap.servers" {
@@ -376,7 +379,7 @@ mod tests {
     use crate::config::secrets::tests::Pretended;
 
     #[test]
-    fn secrets_are_known_by_their_names() {
+    fn recognizes_secrets_by_name() {
         for name in [
             "sasl.password",
             "ssl.key.pem",
@@ -399,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_for_the_client_only() {
+    fn redacts_secrets_everywhere_but_for_the_client() {
         let environment = Pretended {
             variables: [("LOGIN", "hunter2")].into(),
             ..Pretended::default()
@@ -433,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn setting_follows_the_rules_of_the_file() {
+    fn set_applies_the_rules_of_the_file() {
         let mut properties = Properties::default();
         let mut refusal = |name: &str, text: &str| {
             properties

@@ -21,7 +21,7 @@ pub fn json_schema() -> serde_json::Value {
     schema.to_value()
 }
 
-/// The descriptions are doc comments, whose line breaks mean nothing.
+/// Joins the lines of descriptions, which come from doc comments.
 fn unwrap_lines(schema: &mut Schema) {
     if let Some(serde_json::Value::String(description)) = schema.get_mut("description") {
         *description = description.replace('\n', " ");

@@ -1,11 +1,10 @@
-//! References to secrets inside property values: `${env:NAME}` and `${file:PATH}`; `$${` is a plain `${`.
+//! References in values, for secrets: `${env:NAME}` and `${file:PATH}`. `$${` is a literal `${`.
 
 use std::env::VarError;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Where references are looked up, and where files are checked: the process's own environment, or a
-/// made-up one in tests.
+/// Resolves references and checks files: the environment of the process, or a fake one in tests.
 pub trait Environment {
     /// The environment variable `name`.
     ///
@@ -16,7 +15,7 @@ pub trait Environment {
     /// The whole text of the file at `path`.
     ///
     /// # Errors
-    /// It cannot be read, or is no text.
+    /// It cannot be read, or is not text.
     fn read_file(&self, path: &Path) -> io::Result<String>;
 
     /// Whether the file at `path` can be opened for reading.
@@ -30,7 +29,7 @@ pub trait Environment {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemEnvironment;
 
-/// A secret is small; a device or a log in its place must not fill the memory.
+/// Maximum size of a file with a secret, so that a wrong path (a device, a log) does not fill the memory.
 const SECRET_BYTES_MAX: u64 = 1024 * 1024;
 
 impl Environment for SystemEnvironment {
@@ -64,14 +63,14 @@ impl Environment for SystemEnvironment {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Expanded {
     pub(super) text: String,
-    /// Something in it came from outside, so it is not to be shown.
+    /// Whether it has a replaced reference, so that it must not be shown.
     pub(super) referred: bool,
 }
 
-/// A reference that leads nowhere.
+/// A reference that cannot be resolved.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadReference {
-    /// As written; names no secret.
+    /// As written; contains no secret.
     pub(super) reference: String,
     pub(super) problem: String,
     pub(super) allowed: String,
@@ -79,7 +78,7 @@ pub(super) struct BadReference {
 
 const SYNTAX: &str = "${env:NAME}, ${file:PATH}, or $${ for the characters ${ themselves";
 
-/// Whether `text` has a reference of the kinds known here.
+/// Whether `text` has a reference.
 pub(super) fn holds_reference(text: &str) -> bool {
     text.contains("${env:") || text.contains("${file:")
 }
@@ -89,8 +88,10 @@ pub(super) fn refers_to_file(text: &str) -> bool {
     text.contains("${file:")
 }
 
-/// Replaces every reference of `text`, or tells of all that lead nowhere. What a reference brings in is
-/// not looked at again.
+/// Replaces all references in `text`. References in the replaced values are not resolved.
+///
+/// # Errors
+/// All references that cannot be resolved.
 pub(super) fn expand(
     text: &str,
     environment: &dyn Environment,
@@ -112,7 +113,7 @@ pub(super) fn expand(
         expanded.text.push_str(before);
         let Some(end) = from_here.find('}') else {
             bad.push(BadReference {
-                // What follows an unclosed brace may be the secret itself.
+                // Do not show what follows an unclosed brace: it may be the secret itself.
                 reference: "${".into(),
                 problem: "a reference without its closing }".into(),
                 allowed: SYNTAX.into(),
@@ -125,7 +126,7 @@ pub(super) fn expand(
         match resolve(inside, environment) {
             Ok(value) => expanded.text.push_str(&value),
             Err((problem, allowed)) => {
-                // Only what has a known form is safe to repeat.
+                // Only a reference of a known form is safe to show.
                 let known = variable_name(inside).is_some() || file_path(inside).is_some();
                 bad.push(BadReference {
                     reference: if known { reference } else { "${...}" }.into(),
@@ -153,14 +154,14 @@ fn variable_name(inside: &str) -> Option<&str> {
         .filter(|name| !name.is_empty() && name.chars().all(plain))
 }
 
-/// The path in `file:PATH`. One with a `${` in it belongs to two references, the first of them open.
+/// The path in `file:PATH`. `None` if it contains `${`: then an unclosed reference precedes another one.
 fn file_path(inside: &str) -> Option<&str> {
     inside
         .strip_prefix("file:")
         .filter(|path| !path.is_empty() && !path.contains("${") && !path.contains(char::is_control))
 }
 
-/// The value of `env:NAME` or `file:PATH`; else what is wrong, and what to do.
+/// Resolves `env:NAME` or `file:PATH`. The error is the problem and what is allowed instead.
 fn resolve(inside: &str, environment: &dyn Environment) -> Result<String, (String, String)> {
     if let Some(name) = variable_name(inside) {
         let (problem, allowed) = match environment.variable(name) {
@@ -251,7 +252,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn references_are_replaced_and_the_rest_is_left_alone() {
+    fn replaces_references_only() {
         for (text, expected, referred) in [
             ("plain", "plain", false),
             ("$ConnectionString", "$ConnectionString", false),
@@ -279,7 +280,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_reference_that_leads_nowhere_is_told() {
+    fn reports_every_unresolved_reference() {
         let problems = |text: &str| -> Vec<String> {
             let bad = expand(text, &environment()).unwrap_err();
             bad.into_iter()
@@ -312,7 +313,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_system_reads_files_and_refuses_what_is_none() {
+    fn reads_regular_files_only() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
         std::fs::write(&file, "s\n").unwrap();

@@ -1,5 +1,5 @@
-//! Reading a mapping key by key: each question notes the key as known, and each answer that does not
-//! fit becomes a problem with its path, value and what is allowed.
+//! Reads a mapping key by key. Each key that is read counts as known; each invalid value becomes a problem
+//! with its path, its value and what is allowed.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use super::node::{Node, NodeEntry, ScalarValue};
 use super::problem::{Problem, Problems, did_you_mean};
 use super::secrets::{Environment, holds_reference};
 
-/// A mapping of the file, or the place where one was left out.
+/// A mapping of the file, or the position of one that was left out.
 pub(super) struct Section<'a> {
     path: String,
     line: Option<u64>,
@@ -18,7 +18,7 @@ pub(super) struct Section<'a> {
     problems: &'a Problems,
 }
 
-/// A value of the file that is there, and its place.
+/// A value of the file, with its position.
 #[derive(Clone)]
 pub(super) struct Field<'a> {
     pub(super) path: String,
@@ -28,7 +28,7 @@ pub(super) struct Field<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The whole file; `None`, with a problem, where it is no mapping.
+    /// The whole file; `None`, with a problem, if it is not a mapping.
     pub(super) fn root(node: &'a Node, problems: &'a Problems) -> Option<Self> {
         let field = Field {
             path: String::new(),
@@ -39,7 +39,7 @@ impl<'a> Section<'a> {
         field.section()
     }
 
-    /// The value of `key`; `None` where the key is left out or has no value.
+    /// The value of `key`; `None` if the key is left out or has no value.
     pub(super) fn get(&mut self, key: &'static str) -> Option<Field<'a>> {
         if !self.known.contains(&key) {
             self.known.push(key);
@@ -48,7 +48,7 @@ impl<'a> Section<'a> {
         (!entry.node.is_null()).then(|| self.field(entry))
     }
 
-    /// As [`get`](Self::get), but leaving it out is a problem.
+    /// Like [`get`](Self::get), but leaving it out is a problem.
     pub(super) fn required(&mut self, key: &'static str, allowed: &str) -> Option<Field<'a>> {
         let field = self.get(key);
         if field.is_none() {
@@ -57,7 +57,7 @@ impl<'a> Section<'a> {
         field
     }
 
-    /// The mapping at `key`; an empty one where it is left out or is something else (noted).
+    /// The mapping at `key`; an empty one if it is left out or, with a problem, not a mapping.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let left_out = Section {
             path: join(&self.path, key),
@@ -71,7 +71,7 @@ impl<'a> Section<'a> {
             .unwrap_or(left_out)
     }
 
-    /// Notes a problem of `key`, whether it is written or left to its default.
+    /// Records a problem of `key`, whether it is set or has its default.
     pub(super) fn refuse_key(&self, key: &str, problem: &str, allowed: &str) {
         let written = self.entries.iter().find(|entry| entry.key == key);
         self.problems.add(Problem {
@@ -82,9 +82,9 @@ impl<'a> Section<'a> {
         });
     }
 
-    /// Every entry, for a mapping with free keys. Repeated keys come once.
+    /// All entries, for a mapping with arbitrary keys. Of repeated keys, the first.
     pub(super) fn free_entries(self) -> Vec<(&'a str, Field<'a>)> {
-        self.note_repeated_keys();
+        self.record_repeated_keys();
         let first = |index: usize, key: &str| !self.entries[..index].iter().any(|e| e.key == key);
         self.entries
             .iter()
@@ -94,9 +94,9 @@ impl<'a> Section<'a> {
             .collect()
     }
 
-    /// Notes the keys that nobody asked for, and those given twice. The last call on a section.
+    /// Records unknown and repeated keys. Must be the last call on a section.
     pub(super) fn finish(mut self) {
-        self.note_repeated_keys();
+        self.record_repeated_keys();
         self.known.sort_unstable();
         for entry in self
             .entries
@@ -112,10 +112,10 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn note_repeated_keys(&self) {
+    fn record_repeated_keys(&self) {
         for (index, entry) in self.entries.iter().enumerate() {
             if let Some(earlier) = self.entries[..index].iter().find(|e| e.key == entry.key) {
-                let problem = format!("given twice, first in line {}", earlier.line);
+                let problem = format!("repeated key, first in line {}", earlier.line);
                 self.field(entry)
                     .add(None, problem, Some("each key once".into()));
             }
@@ -133,7 +133,7 @@ impl<'a> Section<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Notes that the value is wrong, and shows it.
+    /// Records that the value is invalid, and shows it.
     pub(super) fn refuse(&self, problem: impl Into<String>, allowed: impl Into<String>) {
         self.add(
             self.node.value.display_text(),
@@ -142,12 +142,12 @@ impl<'a> Field<'a> {
         );
     }
 
-    /// As [`refuse`](Self::refuse), without showing the value.
+    /// Like [`refuse`](Self::refuse), without showing the value.
     pub(super) fn refuse_unseen(&self, problem: impl Into<String>, allowed: impl Into<String>) {
         self.add(None, problem.into(), Some(allowed.into()));
     }
 
-    /// As [`refuse`](Self::refuse), showing `value` instead of the whole value.
+    /// Like [`refuse`](Self::refuse), showing only `value`.
     pub(super) fn refuse_showing(&self, value: Option<String>, problem: String, allowed: String) {
         self.add(value, problem, Some(allowed));
     }
@@ -163,18 +163,18 @@ impl<'a> Field<'a> {
         });
     }
 
-    fn refuse_kind(&self, wanted: &str, allowed: &str) {
-        let problem = format!("{}, not {wanted}", self.node.value.kind());
+    fn refuse_kind(&self, expected: &str, allowed: &str) {
+        let problem = format!("{}, not {expected}", self.node.value.kind());
         self.refuse(problem, allowed);
     }
 
-    fn refuse_container(&self, wanted: &str, allowed: &str) {
-        // A text in such a place, at the root or under a cluster, may be a login written the wrong way.
+    fn refuse_container(&self, expected: &str, allowed: &str) {
+        // A text at the root or under a cluster may be a misplaced secret, so do not show it.
         if self.path.is_empty() || self.path.starts_with("clusters") {
-            let problem = format!("{}, not {wanted}", self.node.value.kind());
+            let problem = format!("{}, not {expected}", self.node.value.kind());
             self.refuse_unseen(problem, allowed);
         } else {
-            self.refuse_kind(wanted, allowed);
+            self.refuse_kind(expected, allowed);
         }
     }
 
@@ -193,7 +193,7 @@ impl<'a> Field<'a> {
         })
     }
 
-    /// The value's items; none, with a problem, where it is no list.
+    /// The items of the value; none, with a problem, if it is not a list.
     pub(super) fn list(&self) -> Vec<Field<'a>> {
         let ScalarValue::List(items) = &self.node.value else {
             self.refuse_container(
@@ -211,7 +211,7 @@ impl<'a> Field<'a> {
         items.iter().enumerate().map(item).collect()
     }
 
-    /// A list of texts that `check` accepts, each once.
+    /// A list of distinct texts that `check` accepts.
     pub(super) fn texts<T: PartialEq>(
         &self,
         allowed: &str,
@@ -220,7 +220,9 @@ impl<'a> Field<'a> {
         let mut texts = Vec::new();
         for item in self.list() {
             match item.checked(allowed, &check) {
-                Some(text) if texts.contains(&text) => item.refuse("given twice", "each once"),
+                Some(text) if texts.contains(&text) => {
+                    item.refuse("repeated", "each value once");
+                }
                 Some(text) => texts.push(text),
                 None => {}
             }
@@ -233,7 +235,7 @@ impl<'a> Field<'a> {
         match &self.node.value {
             ScalarValue::Text(text) if holds_reference(text) => {
                 self.refuse(
-                    "a reference has no meaning here",
+                    "a reference is not supported here",
                     format!(
                         "{allowed} (${{env:..}} and ${{file:..}} work in clusters[].properties)"
                     ),
@@ -257,7 +259,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A text that `check` accepts; its error says what is wrong with the text.
+    /// A text that `check` accepts; the error of `check` becomes the problem.
     pub(super) fn checked<T>(
         &self,
         allowed: &str,
@@ -295,7 +297,8 @@ impl<'a> Field<'a> {
         None
     }
 
-    /// A duration from `min` to `max`, each with what sets it (such as `" (poll.interval)"`, or empty).
+    /// A duration from `min` to `max`. Each bound has the name of its origin, such as `" (poll.interval)"`, or
+    /// an empty text.
     pub(super) fn duration(
         &self,
         min: (Duration, &str),
@@ -311,8 +314,8 @@ impl<'a> Field<'a> {
         );
         if let ScalarValue::Number(_, spelling) = &self.node.value {
             self.refuse(
-                "a number without its unit",
-                format!("{allowed} (perhaps {spelling}s)"),
+                "a number without a unit",
+                format!("{allowed}, such as {spelling}s"),
             );
             return None;
         }
@@ -370,8 +373,8 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The path of `key` below `path`. A key that is no plain word is cut at its first odd character: what
-/// follows may be a value, as in `sasl.password=hunter2:`.
+/// The path of `key` below `path`. The key is cut at its first unusual character, because what follows may be
+/// a secret value, as in `sasl.password=hunter2:`.
 fn join(path: &str, key: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-');
     let key = match key.find(|c| !plain(c)) {

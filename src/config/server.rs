@@ -17,7 +17,7 @@ use crate::model::units::names;
 pub struct ServerConfig {
     /// The external metrics API, over TLS, for the Kubernetes API server.
     pub external_metrics: ExternalMetricsConfig,
-    /// `/metrics`, `/livez` and `/readyz`, over plain HTTP.
+    /// The admin endpoints `/metrics`, `/livez`, `/readyz`, `/status` and `/explain`, over plain HTTP.
     pub http: HttpConfig,
 }
 
@@ -25,24 +25,24 @@ pub struct ServerConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct ExternalMetricsConfig {
-    /// IP address and port; port 0 takes a free one.
+    /// IP address and port; port 0 selects a free port.
     #[schemars(schema_with = "address_schema")]
     pub listen: SocketAddr,
-    /// The server's certificate, read again when its files change. Left out: a self-signed one, which the
-    /// leader makes and renews for all replicas in the Secret below, where there is one; else one of this
-    /// process, made at every start and renewed in time.
+    /// Certificate of the server; read again when its files change. Default: a self-signed certificate,
+    /// which the leader creates and renews for all replicas in the Secret below. Without a Secret, each
+    /// process creates one of its own at start and renews it.
     pub tls: Option<TlsFiles>,
-    /// The name of the Secret in lagwise's own namespace that holds the self-signed certificate and its
-    /// authority (needs get and patch on it, and create); tls goes before it. Left out: `lagwise-tls` in a
-    /// pod, none elsewhere.
+    /// Name of the Secret in lagwise's own namespace with the self-signed certificate and its CA (needs get
+    /// and patch on it, and create). Not used if `tls` is set. Default: `lagwise-tls` in a pod, otherwise
+    /// none.
     pub secret: Option<String>,
-    /// The Service by which the API server reaches lagwise: its certificate is for
-    /// `<service>.<namespace>.svc`, and an APIService that names another is not touched.
+    /// The Service by which the API server reaches lagwise. The self-signed certificate is valid for
+    /// `<service>.<namespace>.svc`, and lagwise does not change an APIService of another Service.
     pub service: String,
-    /// Whether the leader writes the authorities of the certificate in the Secret into the caBundle of the
-    /// APIService (needs get and patch on it). false leaves that to others.
+    /// Whether the leader writes the CA of the certificate in the Secret to the caBundle of the APIService
+    /// (needs get and patch on it). With false you have to do that.
     pub ca_bundle: bool,
-    /// Who may ask.
+    /// How callers are authorized.
     pub auth: AuthMode,
 }
 
@@ -50,22 +50,22 @@ pub struct ExternalMetricsConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct TlsFiles {
-    /// The file with the certificate, and after it those of its issuers.
+    /// The file with the certificate, followed by those of its issuers.
     #[schemars(with = "String")]
     pub cert_file: PathBuf,
-    /// The file with the certificate's private key.
+    /// The file with the private key of the certificate.
     #[schemars(with = "String")]
     pub key_file: PathBuf,
 }
 
-/// Who may ask the external metrics API.
+/// How callers of the external metrics API are authorized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
-    /// Whom the Kubernetes cluster lets.
+    /// By RBAC of the Kubernetes cluster.
     #[default]
     Kubernetes,
-    /// Anybody; only on a loopback address.
+    /// Everyone may read; only on a loopback address.
     None,
 }
 
@@ -73,7 +73,7 @@ pub enum AuthMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// IP address and port; port 0 takes a free one.
+    /// IP address and port; port 0 selects a free port.
     #[schemars(schema_with = "address_schema")]
     pub listen: SocketAddr,
 }
@@ -120,7 +120,7 @@ impl ServerConfig {
         section.finish();
         if let Some(http) = &http
             && collide(http.listen, external_metrics.listen)
-            // Where both are defaults they differ, so at least one was written.
+            // The defaults differ, so at least one address was set.
             && let Some(field) = http_field.or(api_field)
         {
             field.refuse(
@@ -136,7 +136,7 @@ impl ServerConfig {
 }
 
 impl ExternalMetricsConfig {
-    /// Also gives the field of the address, where there is one.
+    /// Also returns the field of the address, if it is set.
     fn read<'a>(
         mut section: Section<'a>,
         kubernetes_enabled: bool,
@@ -173,12 +173,12 @@ impl ExternalMetricsConfig {
         };
         match (auth, &auth_field) {
             (Some(AuthMode::None), Some(field)) if listen.is_some_and(|at| !is_loopback(at)) => field.refuse(
-                "would let anybody who reaches the port read the metrics",
+                "would let everyone who reaches the port read the metrics",
                 "kubernetes, or none with a loopback server.external_metrics.listen such as 127.0.0.1:6443",
             ),
             (Some(AuthMode::Kubernetes), _) if !kubernetes_enabled => section.refuse_key(
                 "auth",
-                "is kubernetes, but kubernetes.enabled is false, so nobody can be asked who may read",
+                "is kubernetes, but kubernetes.enabled is false, so callers cannot be authorized",
                 "none, with a loopback server.external_metrics.listen such as 127.0.0.1:6443; or kubernetes.enabled: true",
             ),
             _ => {}
@@ -222,7 +222,7 @@ fn is_loopback(address: SocketAddr) -> bool {
 
 /// Whether both addresses claim the same port of the same interface.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    // [::] usually takes IPv4's ports too.
+    // [::] usually binds the ports of IPv4 too.
     let covers = |wide: IpAddr, narrow: IpAddr| {
         wide.is_unspecified() && (wide.is_ipv6() || narrow.to_canonical().is_ipv4())
     };
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_known_in_every_form() {
+    fn recognizes_every_form_of_loopback() {
         for address in [
             "127.0.0.1:1",
             "127.9.9.9:1",

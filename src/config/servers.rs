@@ -1,21 +1,21 @@
-//! `bootstrap.servers`: where a cluster's brokers are.
+//! `bootstrap.servers`: the addresses of a cluster's brokers.
 
-/// Checks the servers; the problem shows none where they are a secret.
+/// Checks the addresses. The problem does not show them if they are a secret.
 pub(super) fn check(servers: &str, secret: bool) -> Result<(), String> {
     if servers.trim().is_empty() {
         return Err("empty".into());
     }
     for (index, server) in servers.split(',').map(str::trim).enumerate() {
         let about = |problem: &str| match secret {
-            true => format!("its entry {} {problem}", index + 1),
+            true => format!("entry {} {problem}", index + 1),
             false => format!("{server:?} {problem}"),
         };
-        // librdkafka allows a protocol in front, and 9092 where there is no port.
+        // librdkafka allows a protocol prefix, and a missing port (9092).
         let address = server
             .split_once("://")
             .map_or(server, |(_, address)| address);
         if address.contains(|c: char| c.is_whitespace() || c == '/' || c == ';') {
-            return Err(about("is not one HOST:PORT"));
+            return Err(about("is not a single HOST:PORT"));
         }
         let (host, port) = match address.rsplit_once(':') {
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
@@ -64,6 +64,6 @@ mod tests {
             assert!(check(bad, false).is_err(), "{bad}");
         }
         let hidden = check("ok:9092,hunter2:x", true).unwrap_err();
-        assert_eq!(hidden, "its entry 2 has no port from 1 to 65535");
+        assert_eq!(hidden, "entry 2 has no port from 1 to 65535");
     }
 }

@@ -1,4 +1,4 @@
-//! The settings of the table in the configuration file: reading, serialised form and JSON Schema.
+//! The settings of the table in the configuration file: reading, serialized form and JSON Schema.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Serializer;
@@ -26,8 +26,8 @@ pub(super) fn read(section: &mut Section<'_>, kind: FileSection) -> Settings {
     settings
 }
 
-/// A value of the file as an annotation would have it, so that one parser reads both. `None` where it has
-/// a problem (noted) or is an empty list.
+/// A value of the file in the text form of an annotation, so that one parser reads both. `None` if it has a
+/// problem, which is recorded, or is an empty list.
 fn text(field: &Field<'_>, form: &Form) -> Option<String> {
     match form {
         Form::Flag => field.flag().map(|flag| flag.to_string()),
@@ -58,7 +58,7 @@ pub(super) fn variant<T: Choices>(field: &Field<'_>) -> Option<T> {
     field.one_of(&named.collect::<Vec<_>>())
 }
 
-/// Serialises the settings of a section: each value, else its default, else null.
+/// Serializes the settings of a section: each value, or its default, or null.
 pub(super) fn serialize<S: Serializer>(
     settings: &Settings,
     kind: FileSection,
@@ -71,7 +71,7 @@ pub(super) fn serialize<S: Serializer>(
     serializer.collect_map(Settings::of_section(kind).map(entry))
 }
 
-/// A value as the file has it; without `text` the default.
+/// A value in the form of the file; without `text` the default.
 fn value(setting: &Setting, text: Option<String>) -> Value {
     let text = text.or_else(|| setting.default());
     match (&setting.form, text) {

@@ -1,4 +1,4 @@
-//! `state`: where is kept what has to survive a restart.
+//! `state`: storage of the state that survives a restart.
 
 use std::path::PathBuf;
 
@@ -8,17 +8,17 @@ use serde::Serialize;
 use super::section::Section;
 use crate::model::units::names;
 
-/// Where is kept what has to survive a restart: the last commits known, and since when they stand
-/// still.
+/// Storage of the state that survives a restart: the last known commits, and since when they have not
+/// moved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct StateConfig {
-    /// A file, which goes before a ConfigMap; it is replaced as a whole, so its directory has to be
-    /// writable. Left out: the ConfigMap below where there is one, else nothing is kept.
+    /// A file. It is replaced as a whole, so its directory must be writable. Default: the ConfigMap below if
+    /// there is one, otherwise nothing is saved.
     #[schemars(with = "Option<String>")]
     pub file: Option<PathBuf>,
-    /// The name of a ConfigMap in lagwise's own namespace. Left out: `lagwise-state` in a pod, none
-    /// elsewhere.
+    /// Name of a ConfigMap in lagwise's own namespace. Used if no file is set. Default: `lagwise-state` in a
+    /// pod, otherwise none.
     pub config_map: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `targets[]`: consumer groups watched without an HPA that asks for them.
+//! `targets[]`: consumer groups that are watched without an HPA.
 
 use schemars::{JsonSchema, Schema};
 use serde::{Serialize, Serializer};
@@ -16,20 +16,18 @@ use crate::model::units::newtypes::{ClusterName, GroupId};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, transform = add_settings)]
 pub struct TargetConfig {
-    /// Name that an HPA selects the target by (label `target`): a valid label value, which the name of a
-    /// group may not be.
+    /// Name by which an HPA selects the target (label `target`): a valid label value.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
     /// Namespaces whose HPAs may select the target. Empty: all.
     #[schemars(default)]
     pub namespaces: Vec<String>,
-    /// Name of its Kafka cluster. Needed only with several clusters.
+    /// Name of its Kafka cluster. Required if there are several.
     #[schemars(with = "Option<String>")]
     pub cluster: ClusterName,
     /// The consumer group's `group.id`.
     #[schemars(with = "String", length(min = 1))]
     pub group: GroupId,
-    /// Its settings.
     #[serde(flatten, serialize_with = "serialize_settings")]
     #[schemars(skip)]
     pub settings: Settings,
@@ -110,8 +108,8 @@ fn read(
     })
 }
 
-/// Reads the cluster of a target; the only cluster is the default. While the clusters have problems of
-/// their own, no problem of the name is noted: it could only follow from them.
+/// Reads the cluster of a target; the default is the only cluster. If the clusters themselves have problems,
+/// no problem of the name is recorded, because it could be a consequence of those.
 fn read_cluster(section: &mut Section<'_>, clusters: &KnownClusters) -> Option<ClusterName> {
     let known = || clusters.names.iter().map(ClusterName::as_str);
     let allowed = known().collect::<Vec<_>>().join(", ");

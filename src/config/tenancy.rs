@@ -1,26 +1,26 @@
-//! `tenancy[]`: which namespaces may name which consumer groups and topics.
+//! `tenancy[]`: which namespaces may use which consumer groups and topics.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::section::{Field, Section};
 
-/// What patterns of other kinds have, and no name.
-const ODD: &[char] = &['?', '[', ']', '{', '}'];
+/// Characters that occur in no valid name, and are wildcards in other kinds of patterns.
+const FOREIGN_WILDCARDS: &[char] = &['?', '[', ']', '{', '}'];
 
-const PATTERN: &str = "a name, or a pattern in which * stands for any characters";
+const PATTERN: &str = "a name, or a pattern in which * matches any characters";
 
-/// What some namespaces may name. Each of the four lists may be left out, and then fits everything.
+/// What some namespaces may use. A list that is left out matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct TenancyGrant {
     /// The namespaces (patterns with `*`).
     pub namespaces: Vec<String>,
-    /// The Kafka clusters that they may name (patterns with `*`).
+    /// The Kafka clusters that they may use (patterns with `*`).
     pub clusters: Vec<String>,
-    /// The consumer groups that they may name (patterns with `*`).
+    /// The consumer groups that they may use (patterns with `*`).
     pub groups: Vec<String>,
-    /// The topics that they may name (patterns with `*`). Unless every topic fits, a request has to
+    /// The topics that they may use (patterns with `*`). If this does not match every topic, a request must
     /// name its topics.
     pub topics: Vec<String>,
 }
@@ -39,14 +39,18 @@ pub(super) fn read_all(root: &mut Section<'_>) -> Vec<TenancyGrant> {
 fn read(mut section: Section<'_>) -> TenancyGrant {
     let mut patterns = |key| {
         let field = section.get(key)?;
-        // A group may be called anything.
-        let odd: &[char] = if key == "groups" { &[] } else { ODD };
-        let patterns = field.texts(PATTERN, |text| pattern(text, odd));
+        // The name of a group may have any characters.
+        let invalid: &[char] = if key == "groups" {
+            &[]
+        } else {
+            FOREIGN_WILDCARDS
+        };
+        let patterns = field.texts(PATTERN, |text| pattern(text, invalid));
         if field.list().is_empty() {
-            // An empty list fits everything, which is not what an empty list looks like.
+            // It would match everything, although it looks as if it matched nothing.
             field.refuse(
                 "empty",
-                "at least one pattern, or no such key for everything",
+                "at least one pattern; leave the key out to match everything",
             );
         }
         Some(patterns)
@@ -61,9 +65,9 @@ fn read(mut section: Section<'_>) -> TenancyGrant {
     grant
 }
 
-fn pattern(text: &str, odd: &[char]) -> Result<String, String> {
-    match text.chars().find(|c| c.is_control() || odd.contains(c)) {
-        Some(odd) => Err(format!("{odd:?} has no meaning in a pattern")),
+fn pattern(text: &str, invalid: &[char]) -> Result<String, String> {
+    match text.chars().find(|c| c.is_control() || invalid.contains(c)) {
+        Some(found) => Err(format!("{found:?} is not allowed in a pattern")),
         None => Ok(text.to_owned()),
     }
 }

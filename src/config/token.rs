@@ -1,4 +1,4 @@
-//! `clusters[].token`: where OAUTHBEARER tokens come from.
+//! `clusters[].token`: the source of OAUTHBEARER tokens.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,62 +11,61 @@ use super::properties::{self, PropertyValue};
 use super::secrets::Environment;
 use super::section::{Field, Section};
 
-/// Where OAUTHBEARER tokens come from.
+/// Source of OAUTHBEARER tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(deny_unknown_fields)]
 pub enum TokenSourceConfig {
-    /// From nowhere: the login is in the properties, or there is none.
+    /// No tokens: the login is in the properties, or there is none.
     #[default]
     None,
-    /// From a file that something else keeps fresh, such as a projected service account token.
+    /// A file that another program renews, such as a projected service account token.
     File {
-        /// The file; what is in it is the token. It is read again every few seconds.
+        /// The file that contains the token. It is read again every few seconds.
         #[schemars(with = "String")]
         path: PathBuf,
     },
-    /// From a token endpoint (OpenID Connect, OAuth 2.0), by client credentials.
+    /// A token endpoint (OpenID Connect, OAuth 2.0), with client credentials.
     Oidc(OidcConfig),
-    /// Amazon MSK's IAM login, with the credentials that Amazon's tools find: a service account's
-    /// role, Pod Identity, the instance's role, variables.
+    /// IAM login of Amazon MSK, with the credentials that AWS tools find: the role of the service account,
+    /// Pod Identity, the instance's role, environment variables.
     AwsMskIam {
-        /// The MSK cluster's region.
+        /// Region of the MSK cluster.
         region: String,
-        /// A role to take on with those credentials first.
+        /// A role to assume with these credentials.
         #[schemars(default)]
         role_arn: Option<String>,
     },
-    /// Entra ID, for the pod's workload identity (the variables AZURE_CLIENT_ID, AZURE_TENANT_ID,
+    /// Entra ID, with the workload identity of the pod (variables AZURE_CLIENT_ID, AZURE_TENANT_ID,
     /// AZURE_FEDERATED_TOKEN_FILE and AZURE_AUTHORITY_HOST).
     AzureWorkloadIdentity {
-        /// What the token is to allow. Left out: that of the Event Hubs namespace in
-        /// bootstrap.servers.
+        /// Scope of the token. Default: that of the Event Hubs namespace in bootstrap.servers.
         #[schemars(default)]
         scope: Option<String>,
     },
-    /// Google's metadata server, for Managed Service for Apache Kafka.
+    /// Metadata server of Google Cloud, for Managed Service for Apache Kafka.
     Gcp {},
 }
 
-/// A token endpoint and a client of it.
+/// A token endpoint and its client credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct OidcConfig {
-    /// Where tokens are asked for: a URL.
+    /// URL of the token endpoint.
     pub token_url: String,
-    /// The client's name there.
+    /// Client ID.
     pub client_id: String,
-    /// The client's secret; `${env:NAME}` and `${file:PATH}` are replaced.
+    /// Client secret; may use `${env:NAME}` and `${file:PATH}`.
     #[schemars(with = "String")]
     pub client_secret: PropertyValue,
-    /// What the token is to allow, where the endpoint wants to know.
+    /// Scope of the token, if the endpoint requires one.
     #[schemars(default)]
     pub scope: Option<String>,
-    /// Authorities (PEM) for the endpoint's certificate, besides the system's.
+    /// CA certificates (PEM) for the endpoint, in addition to those of the system.
     #[schemars(default, with = "Option<String>")]
     pub ca_file: Option<PathBuf>,
-    /// SASL extensions that go beside the token, such as Confluent Cloud's logicalCluster and
-    /// identityPoolId.
+    /// SASL extensions that are sent with the token, such as logicalCluster and identityPoolId of Confluent
+    /// Cloud.
     #[schemars(default)]
     pub extensions: BTreeMap<String, String>,
 }
@@ -80,20 +79,20 @@ const SOURCES: [&str; 5] = [
     "azure_workload_identity",
     "gcp",
 ];
-const SECRET: &str = "the client's secret, better as ${env:NAME} or ${file:PATH}";
+const SECRET: &str = "a client secret, preferably as ${env:NAME} or ${file:PATH}";
 
 impl TokenSourceConfig {
-    /// Reads the source; notes whatever is wrong with it.
+    /// Reads the source; records all problems.
     pub(super) fn read(field: &Field<'_>, environment: &dyn Environment) -> Option<Self> {
         match &field.node.value {
             ScalarValue::Text(text) if text == "none" => return Some(Self::None),
             ScalarValue::Text(text) if SOURCES.contains(&text.as_str()) => {
-                let written = format!("{{{text}: {{}}}}, with what the source needs inside");
-                field.refuse("a token source is a mapping", written);
+                let allowed = format!("{{{text}: {{...}}}}, with the keys of this source");
+                field.refuse("a token source is a mapping", allowed);
                 return None;
             }
             ScalarValue::Mapping(entries) if entries.len() == 1 => {}
-            // It may be the token itself.
+            // Do not show the value: it may be the token itself.
             _ => {
                 field.refuse_unseen("not a token source", ALLOWED);
                 return None;
@@ -121,7 +120,7 @@ impl TokenSourceConfig {
         match (name, inner.node) {
             ("gcp", node) if matches!(&node.value, ScalarValue::Mapping(entries) if !entries.is_empty()) =>
             {
-                inner.refuse_unseen("has nothing to set", "{}");
+                inner.refuse_unseen("has no keys", "{}");
                 return None;
             }
             _ => section.finish(),
@@ -146,7 +145,7 @@ impl TokenSourceConfig {
             })
         });
         let region = region?.checked(REGION, |text| {
-            // It becomes a part of a host name.
+            // The region becomes part of a host name.
             let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             match text.chars().all(plain) {
                 true => Ok(text.to_owned()),
@@ -159,12 +158,15 @@ impl TokenSourceConfig {
         })
     }
 
-    /// Whether a file's text is a part of it that [`reread`](Self::reread) reads again.
+    /// Whether it contains the text of a file, which [`reread`](Self::reread) reads again.
     pub(super) fn refers_to_files(&self) -> bool {
         matches!(self, Self::Oidc(oidc) if oidc.client_secret.refers_to_files())
     }
 
-    /// The source with its references to files read again; else which cannot be.
+    /// The source with every `${file:PATH}` read again.
+    ///
+    /// # Errors
+    /// Which key has a file that cannot be read, and why.
     pub(super) fn reread(&self, environment: &dyn Environment) -> Result<Self, String> {
         let Self::Oidc(oidc) = self else {
             return Ok(self.clone());
@@ -180,7 +182,7 @@ impl TokenSourceConfig {
 impl OidcConfig {
     fn read(section: &mut Section<'_>, environment: &dyn Environment) -> Option<Self> {
         const URL: &str = "a URL, such as https://login.example.com/realms/main/token";
-        const ID: &str = "the client's name, as a text";
+        const ID: &str = "a client ID, as a text";
         let token_url = section.required("token_url", URL).and_then(|field| {
             field.checked(URL, |text| {
                 match text.starts_with("https://") || text.starts_with("http://") {
@@ -228,7 +230,10 @@ fn read_extensions(field: &Field<'_>) -> BTreeMap<String, String> {
     let mut extensions = BTreeMap::new();
     for (name, field) in section.free_entries() {
         if name == "auth" || !name.chars().all(|c| c.is_ascii_alphabetic()) {
-            field.refuse_unseen("not an extension's name", "letters only, and not auth");
+            field.refuse_unseen(
+                "not the name of a SASL extension",
+                "letters only, and not auth",
+            );
         } else if let Some(text) = field.text(ALLOWED) {
             extensions.insert(name.to_owned(), text.to_owned());
         }

@@ -102,7 +102,7 @@ const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 settings! {
-    /// Consumer group, where its name is no valid label value. The label `group` is then any name.
+    /// Consumer group, if its name is not a valid label value. The label `group` may then be any name.
     consumer_group: GroupId {
         key: "consumer-group",
         scope: SettingScope::Metric,
@@ -111,17 +111,17 @@ settings! {
         unset: "the label `group`",
     }
 
-    /// Topics whose lag counts, where the metric's selector has no label `topic`.
+    /// Topics whose lag counts, if the metric's selector has no label `topic`.
     topics: BTreeSet<TopicName> {
         key: "topics",
         scope: SettingScope::Metric,
         file: Some(FileSection::Targets),
         form: Form::Topics,
-        unset: "the topics that the group's members subscribe to; where that is unknown, the topics with a committed offset",
+        unset: "the topics that the group's members subscribe to; if these are unknown, the topics with a committed offset",
         example: "[]",
     }
 
-    /// Regular expression, in place of `topics`: the topics of the group whose whole name matches count.
+    /// Regular expression instead of `topics`: the topics of the group whose whole name matches it count.
     topic_regex: TopicPattern {
         key: "topic-regex",
         scope: SettingScope::Metric,
@@ -131,7 +131,7 @@ settings! {
         example: "orders-.*",
     }
 
-    /// Partitions that count in every topic, for lag and replica ceiling alike.
+    /// Partitions that count in every topic, for the lag and for the replica ceiling.
     partitions: PartitionFilter {
         key: "partitions",
         scope: SettingScope::Metric,
@@ -141,8 +141,8 @@ settings! {
         example: "0-5,9",
     }
 
-    /// Where the group's consumers start on a partition without a committed offset: their own
-    /// `auto.offset.reset`. Where targets of one group differ, `earliest` applies.
+    /// Where the group's consumers start on a partition without a committed offset. Set it to their
+    /// `auto.offset.reset`. If targets of one group differ, `earliest` applies.
     offset_reset: OffsetReset {
         key: "offset-reset",
         scope: SettingScope::Metric,
@@ -156,7 +156,7 @@ settings! {
         },
     }
 
-    /// Which records the group's consumers read: their own `isolation.level`. Where targets of one group
+    /// Which records the group's consumers read. Set it to their `isolation.level`. If targets of one group
     /// differ, `read_uncommitted` applies.
     isolation: Isolation {
         key: "isolation",
@@ -182,8 +182,8 @@ settings! {
         safer: Lag::min,
     }
 
-    /// How long the committed offset and the log end must stand still, under an assigned member, before
-    /// such a small lag is residual and no longer counts.
+    /// How long the committed offset and the log end must not move, while a member is assigned, before such a
+    /// small lag is residual and no longer counts.
     residual_after: Duration {
         key: "residual-after",
         scope: SettingScope::Metric,
@@ -193,8 +193,8 @@ settings! {
         safer: Duration::max,
     }
 
-    /// How long the committed offset of a partition with a larger lag must stand still before the
-    /// partition is stuck, while other partitions of the group move or its log grows.
+    /// How long the committed offset of a partition with a larger lag must not move before the partition is
+    /// stuck, while other partitions of the group progress or its log grows.
     stuck_after: Duration {
         key: "stuck-after",
         scope: SettingScope::Metric,
@@ -204,8 +204,8 @@ settings! {
         safer: Duration::max,
     }
 
-    /// Whether the lag of stuck partitions counts for the number of replicas. If not, it still keeps the
-    /// group from zero, and a group of which every partition is stuck counts in full.
+    /// Whether the lag of stuck partitions counts for the number of replicas. If not, it still prevents scale
+    /// to zero, and the lag of a group still counts in full if all its partitions are stuck.
     stuck_counts: bool {
         key: "stuck-counts",
         scope: SettingScope::Metric,
@@ -215,8 +215,8 @@ settings! {
         safer: |a, b| a || b,
     }
 
-    /// How long the last committed offsets of a group are remembered after they vanished, as on services
-    /// that delete the offsets of idle groups.
+    /// How long the last committed offsets of a group are used after they vanished, as on services that delete
+    /// the offsets of idle groups.
     forget_after: Duration {
         key: "forget-after",
         scope: SettingScope::Metric,
@@ -226,7 +226,7 @@ settings! {
         safer: Duration::max,
     }
 
-    /// Messages of lag that one replica is meant to handle, for `kafka_desired_replicas`.
+    /// Messages of lag that one replica may have, for `kafka_desired_replicas`.
     lag_per_replica: Milli {
         key: "lag-per-replica",
         scope: SettingScope::Metric,
@@ -264,8 +264,8 @@ settings! {
         default: By::Partitions,
     }
 
-    /// Replicas wanted once lag has been unknown for too long, in place of an error that makes the HPA
-    /// hold its replicas.
+    /// Number of replicas to run once the lag has been unknown for `fallback-after`. Without it, the metric is
+    /// an error, and the HPA keeps its replicas.
     fallback_replicas: NonZeroU32 {
         key: "fallback-replicas",
         scope: SettingScope::Metric,
@@ -275,7 +275,7 @@ settings! {
         example: "3",
     }
 
-    /// How long lag must be unknown before the fallback replicas are wanted.
+    /// How long the lag must be unknown before the fallback replicas apply.
     fallback_after: Duration {
         key: "fallback-after",
         scope: SettingScope::Metric,
@@ -284,7 +284,7 @@ settings! {
         default: MINUTE.saturating_mul(10),
     }
 
-    /// Whether lagwise holds `maxReplicas` of the HPA at the replica ceiling.
+    /// Whether lagwise keeps `maxReplicas` of the HPA at the replica ceiling.
     cap: CapMode {
         key: "cap",
         scope: SettingScope::Hpa,
@@ -293,8 +293,8 @@ settings! {
         unset: "`cap.default`",
     }
 
-    /// Your own `maxReplicas`, stated outright. Needed only to lower `maxReplicas` to exactly the number
-    /// that the cap has set, which no API server can tell from leaving it alone.
+    /// Your own `maxReplicas`, set explicitly. Needed only to lower it to exactly the capped number: then the
+    /// field does not change, so lagwise cannot notice your intention.
     max_replicas: u32 {
         key: "max-replicas",
         scope: SettingScope::Hpa,
@@ -303,7 +303,7 @@ settings! {
         unset: "`spec.maxReplicas`",
     }
 
-    /// Whether lagwise scales the workload to zero while there is no work.
+    /// Whether lagwise scales the workload to zero while there is no lag.
     scale_to_zero: bool {
         key: "scale-to-zero",
         scope: SettingScope::Hpa,
@@ -312,7 +312,7 @@ settings! {
         default: false,
     }
 
-    /// How long there must be no work before the workload is scaled to zero.
+    /// How long there must be no lag before the workload is scaled to zero.
     cooldown: Duration {
         key: "cooldown",
         scope: SettingScope::Hpa,
