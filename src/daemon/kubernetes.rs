@@ -10,7 +10,7 @@ use crate::config::{AuthMode, Config};
 use crate::model::hpa::facts::HpaFacts;
 use crate::{k8s, serve};
 
-type KnownHpas = watch::Receiver<Option<Vec<Arc<HpaFacts>>>>;
+type HpaReceiver = watch::Receiver<Option<Vec<Arc<HpaFacts>>>>;
 
 /// The configured cluster.
 pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
@@ -30,7 +30,7 @@ pub(super) async fn connect(
     hpas: Hpas,
     tasks: &mut Tasks,
 ) -> anyhow::Result<(
-    KnownHpas,
+    HpaReceiver,
     serve::auth::RequestAuth,
     Option<k8s::client::Client>,
 )> {
