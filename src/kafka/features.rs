@@ -138,7 +138,7 @@ mod tests {
     );
 
     #[test]
-    fn settings_need_what_their_client_does_with_it() {
+    fn settings_need_the_features_that_their_client_uses() {
         use Feature::{AwsMskIam, Gssapi, LibrdkafkaTls};
         let aws = TokenSource::AwsMskIam {
             region: "eu-central-1".into(),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_refused_where_its_feature_is_left_out() {
+    fn a_token_source_is_refused_if_its_feature_is_missing() {
         let sasl = settings(
             &[
                 ("bootstrap.servers", "127.0.0.1:1"),

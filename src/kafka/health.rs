@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_keeps_its_words_and_the_better_one_wins() {
+    fn a_cause_keeps_its_text_and_the_more_specific_one_wins() {
         let (health, start) = (ConnectionHealth::default(), Moment::now());
         let later = |seconds| Moment {
             monotonic: start.monotonic + Duration::from_secs(seconds),

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_shown_to_nobody() {
+    fn a_token_is_not_printed() {
         let token = Token::new("aaa.bbb-_~+/=".into(), SystemTime::now(), "me".into()).unwrap();
         let shown = format!("{token:?}");
         assert!(shown.contains("me") && !shown.contains("aaa"), "{shown}");

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_not_asked_is_not_silent() {
+    fn groups_without_partitions_do_not_count_as_silent() {
         assert_eq!(classify_answers(&[]), Reachability::NotAsked);
         let missing = || group(Ok(Vec::new()));
         assert_eq!(classify_answers(&[missing()]), Reachability::NotAsked);

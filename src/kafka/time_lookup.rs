@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn each_topic_is_asked_about_once_under_its_id() {
+    fn each_topic_id_is_looked_up_once() {
         let past = TimeLookups::default();
         let mut logs: TopicLogs = [
             ("a".into(), log(1, &[Ok(5)])),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_small() {
+    fn a_batch_has_a_bounded_number_of_partitions() {
         let past = TimeLookups::default();
         let logs: TopicLogs = [("big", 600), ("c", 200), ("d", 200), ("e", 200)]
             .map(|(name, partitions)| (name.into(), log(1, &vec![Ok(1); partitions])))
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn no_young_record_means_the_end_and_no_answer_nothing() {
+    fn no_recent_record_yields_the_end_and_no_answer_yields_none() {
         let found = vec![
             Ok(Offset(3)),
             Ok(NO_RECORD),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_before_1970_asks_nothing() {
+    fn a_clock_before_1970_requests_nothing() {
         let at = |wall| Moment {
             monotonic: Instant::now(),
             wall,

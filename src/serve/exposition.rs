@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_counted_where_they_are_told() {
+    fn members_are_exported_once_described() {
         use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
         let mut told = fixtures::nothing(Duration::ZERO, "told");
         told.groups[0].description = Ok(std::sync::Arc::new(GroupDescription {
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_that_is_unknown_has_no_sample() {
+    fn an_unknown_partition_has_no_sample() {
         let text = render(
             &fixtures::snapshot(),
             &fixtures::at(Duration::ZERO),
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_of_which_nothing_is_known_is_a_fault() {
+    fn a_group_that_was_never_read_counts_as_a_fault() {
         let mut mute = fixtures::nothing(Duration::ZERO, "mute");
         mute.groups[0].committed = Err(Fault::Login);
         let read = ClusterHistory::default().apply(mute, Scope::Whole);
@@ -462,7 +462,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn labels_survive(value in "[\\PC\\\\\"\n\r\t]{0,30}") {
+        fn label_values_survive_escaping(value in "[\\PC\\\\\"\n\r\t]{0,30}") {
             let labels = Labels::default().with("key", &value).0;
             let inner = labels.strip_prefix("key=\"").unwrap().strip_suffix('"').unwrap();
             prop_assert!(!inner.contains('\n'));

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_alert_is_a_refusal() {
+    fn a_tls_alert_is_a_refused_login() {
         let given = "ssl://k:9093/bootstrap: Receive failed: error:0A000412:SSL routines::ssl/tls alert bad certificate: SSL alert number 42 (after 3ms in state APIVERSION_QUERY)";
         assert_eq!(fault_of_error(-195, given), Fault::Tls);
         let cut_off = "ssl://k:9093/1: Receive failed: error:0A000126:SSL routines::unexpected eof while reading";
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_lose_what_changes() {
+    fn reasons_contain_nothing_that_changes() {
         let given = "sasl_plaintext://k:9093/bootstrap: SASL authentication error: no (after 307ms in state AUTH_REQ, 5 identical error(s) suppressed)";
         assert_eq!(
             without_timing(given),
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_is_a_fault() {
+    fn every_code_maps_to_a_fault() {
         for code in -300..200 {
             assert!(!fault_of(code).to_string().is_empty());
         }

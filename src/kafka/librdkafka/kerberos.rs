@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn kerberos_is_what_sasl_means_by_itself() {
+    fn kerberos_is_the_default_sasl_mechanism() {
         for (properties, expected) in [
             (&[][..], false),
             (&[("sasl.mechanism", "GSSAPI")], false),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commands_last_words_are_heard_and_its_code_is_kept() {
+    fn a_failed_command_reports_its_last_line_and_exit_code() {
         for (command, code, expected) in [
             ("echo first >&2; echo second >&2; exit 3", 3, "second"),
             ("echo '(' >&2; false # a comment", 1, "("),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_command_says_by_the_way_is_no_failure() {
+    fn output_of_a_successful_command_is_no_failure() {
         let (all, health) = (settings(&[(COMMAND, "echo well >&2")]), Arc::default());
         let words = KinitOutput::start(&all, &health).unwrap();
         assert_eq!(run(&words.command(&all).unwrap()), Some(0));

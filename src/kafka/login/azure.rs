@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn missing_settings_are_named() {
         let all = [
             ("AZURE_CLIENT_ID", "c"),
             ("AZURE_TENANT_ID", "t"),

@@ -55,7 +55,7 @@ mod tests {
     use crate::kafka::login::testing::jwt;
 
     #[tokio::test]
-    async fn a_file_is_a_token_or_says_why_not() {
+    async fn a_token_file_yields_a_token_or_a_reason() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         let error = fetch(&file).await.unwrap_err();

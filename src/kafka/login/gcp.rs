@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_is_not_believed() {
+    async fn foreign_and_malformed_responses_are_refused() {
         for (answer, reason) in [
             (
                 response(200, &[], r#"{"access_token":"x"}"#),

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_short_and_without_secrets() {
+    fn error_texts_are_short_and_without_secrets() {
         let long = "x".repeat(1000);
         for (given, plain_words) in [
             ("bad hunter2", "bad [redacted]"),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_lose_what_may_be_secret() {
+    fn urls_are_shown_without_secrets() {
         assert_eq!(redact_url("https://a:b@h/p?q=r#s"), "https://h/p");
         assert_eq!(redact_url("no url"), "an invalid URL");
     }

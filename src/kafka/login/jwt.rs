@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_read_where_there_are_some() {
+    fn claims_are_optional() {
         let at = |s| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(s));
         let subject = Some("me".to_owned());
         for (text, expires, subject) in [

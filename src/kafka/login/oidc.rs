@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_request_is_as_the_standard_has_it() {
+    async fn the_request_follows_the_standard() {
         let token = jwt(3600, "svc-lag");
         let body = json!({"access_token": token, "expires_in": 600, "token_type": "Bearer"});
         let server = TokenServer::start(answers(200, &body.to_string())).await;
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refusals_and_nonsense_are_told_without_secrets() {
+    async fn refused_and_malformed_responses_are_reported_without_secrets() {
         let refusal = r#"{"error":"invalid_client","error_description":"no hunter2"}"#;
         for (status, body, reason) in [
             (
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn how_long_a_token_lasts() {
+    fn the_lifetime_of_a_token_comes_from_the_response() {
         let now = SystemTime::now();
         for (json, seconds) in [
             (json!({"access_token": "x", "expires_in": 60}), 60),

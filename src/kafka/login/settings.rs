@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn librdkafkas_properties_make_a_source() {
+    fn librdkafka_properties_define_a_source() {
         let all = [
             (METHOD, "OIDC"),
             (TOKEN_URL, "https://id/t"),

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn many_callers_cost_one_exchange() {
+    async fn concurrent_callers_share_one_exchange() {
         let server = TokenServer::start(|_: &RecordedRequest| token_of(600)).await;
         let tokens = start(&server);
         let all = (0..50).map(|_| tokens.wait(deadline()));
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_told_at_once_and_passes() {
+    async fn a_failure_is_reported_at_once_and_retried() {
         let asked = AtomicU64::new(0);
         let server = TokenServer::start(move |_: &RecordedRequest| {
             match asked.fetch_add(1, Ordering::Relaxed) {
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silence_ends() {
+    async fn a_silent_endpoint_times_out() {
         let server = TokenServer::start(|_: &RecordedRequest| String::new()).await;
         let tokens = start(&server);
         let soon = Instant::now() + Duration::from_millis(50);
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_holds_asks_no_more() {
+    async fn an_unused_source_makes_no_requests() {
         let server = TokenServer::start(|_: &RecordedRequest| token_of(600)).await;
         let tokens = start(&server);
         let mut state = tokens.state.clone();
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn due_times_and_pauses() {
+    fn renewal_times_and_backoff_follow_the_lifetime() {
         let hour = Duration::from_secs(3600);
         assert_eq!(refresh_delay(hour, 0.0), hour.mul_f64(0.78));
         assert_eq!(refresh_delay(hour, 1.0), hour.mul_f64(0.82));

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_as_written() {
+    fn addresses_parse_and_print_as_written() {
         for (written, expected) in [
             ("kafka:9093", "kafka:9093"),
             ("kafka", "kafka:9092"),

@@ -344,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_up_to_a_limit() {
+    fn the_backoff_grows_up_to_a_limit() {
         let (least, most) = (Duration::from_millis(100), Duration::from_secs(2));
         let pauses: Vec<_> = (0..7)
             .map(|n| backoff(least, most, n).as_millis())
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn connections_are_made_at_a_pace() {
+    async fn connections_are_opened_at_a_limited_rate() {
         let pace = ConnectPacer::new();
         let start = Instant::now();
         for _ in 0..40 {

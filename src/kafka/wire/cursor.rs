@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_not_believed_beyond_the_bytes_that_are_there() {
+    fn a_count_beyond_the_bytes_present_is_refused() {
         let mut plain = 0x7fff_ffff_i32.to_be_bytes().to_vec();
         plain.extend([0; 5]);
         assert_eq!(ResponseCursor::new(&plain, false).count(1), Err(Malformed));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_and_nulls_in_both_forms() {
+    fn strings_and_nulls_decode_in_both_forms() {
         assert_eq!(
             ResponseCursor::new(&[0, 2, b'o', b'k'], false).string(),
             Ok("ok")
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn tagged_fields_are_passed_over_and_bounded() {
+    fn tagged_fields_are_skipped_and_bounded() {
         let mut cursor = ResponseCursor::new(&[2, 7, 1, 9, 0, 0, 42], true);
         assert_eq!(cursor.skip_tags(), Ok(()));
         assert_eq!(cursor.rest, [42]);
@@ -224,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_in_any_order_of_calls(bytes: Vec<u8>, flexible: bool, calls: Vec<u8>) {
+        fn any_bytes_are_safe_in_any_order_of_calls(bytes: Vec<u8>, flexible: bool, calls: Vec<u8>) {
             let mut cursor = ResponseCursor::new(&bytes, flexible);
             for call in calls {
                 let before = cursor.rest.len();

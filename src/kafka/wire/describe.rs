@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_several_kinds_come_to_one() {
+    fn answers_of_several_kinds_combine_to_one() {
         use GroupKind::{Classic, Consumer, Share};
         let not = || (Consumer, DescribeAnswer::NotThisKind);
         let absent = |kind| some(kind, GroupState::NotReady);
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_asked_about_again_and_when() {
+    async fn descriptions_are_refreshed_when_due() {
         let (descriptions, group) = (DescriptionCache::default(), GroupId::from("g"));
         let is_due = |has_kind| {
             !descriptions

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_and_what_is_set() {
+    fn options_have_defaults_and_can_be_set() {
         let options =
             read(&[("connections.max.idle.ms", "0"), ("socket.timeout.ms", "7")]).unwrap();
         assert_eq!(options.idle, Duration::from_secs(180));

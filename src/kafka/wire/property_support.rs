@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_logins_of_the_known_services() {
+    fn logins_of_known_services_are_supported() {
         let sasl = ("security.protocol", "SASL_SSL");
         let forced = |reason: &str| PropertySupport::Librdkafka(vec![reason.into()]);
         for (pairs, expected) in [
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_is_there_twice() {
+    fn no_property_is_listed_twice() {
         for (i, (name, _)) in TABLE.iter().enumerate() {
             assert!(
                 TABLE[i + 1..].iter().all(|(other, _)| other != name),

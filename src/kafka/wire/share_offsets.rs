@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn start_offsets_and_faults() {
+    fn share_offsets_decode_to_start_offsets_and_faults() {
         let entry = |partition, offset, code| PartitionEntry {
             partition,
             code,

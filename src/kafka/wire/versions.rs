@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_begins_with_a_throttle_time_is_known_by_its_version() {
+    fn the_version_says_whether_a_response_begins_with_a_throttle_time() {
         use kafka_protocol::messages::FindCoordinatorResponse;
         use kafka_protocol::protocol::Encodable;
         for version in 1..=6 {

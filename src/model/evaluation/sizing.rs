@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lag_just_above_the_ceilings_worth_gives_the_ceiling() {
+    fn lag_just_above_the_ceiling_yields_the_ceiling() {
         for lag in 26..=29 {
             let sizing = sizing(5, 5, false);
             let lag = Milli::from_units(lag);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn no_lag_wants_no_replica_even_evenly() {
+    fn zero_lag_needs_no_replica_with_even_steps_either() {
         for even in [false, true] {
             let sizing = sizing(13, 10, even);
             assert_eq!(sizing.replicas(Milli::default()), 0);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_there_is_neither_cut_nor_step() {
+    fn without_a_limit_nothing_is_clamped_or_rounded() {
         let shared = Sizing {
             ceiling: Limit::Unbounded,
             ..sizing(0, 10, true)
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_clamp_what_passes_the_ceiling_is_served_as_it_is() {
+    fn without_the_clamp_values_above_the_ceiling_are_served() {
         let open = Sizing {
             bound: ClampRule::None,
             ..sizing(13, 10, true)
@@ -231,7 +231,7 @@ mod tests {
         /// As the HPA computes it, from any number of replicas short of the ceiling.
         #[test]
         #[allow(clippy::cast_precision_loss)]
-        fn while_its_own_maximum_holds_it_the_hpa_is_carried_to_the_ceiling(
+        fn an_hpa_held_by_its_own_maximum_is_carried_to_the_ceiling(
             ceiling in 2u32..2_000, per in 1u64..1_000_000_000, excess: u32, tolerance in 0u64..500,
         ) {
             let sizing = Sizing { bound: ClampRule::Observed { tolerance }, ..sizing(ceiling, per, false) };
@@ -250,7 +250,7 @@ mod tests {
         }
 
         #[test]
-        fn even_steps_are_exactly_those_of_the_form(most in 1u32..2_000, wanted in 1u32..2_000) {
+        fn even_steps_match_the_formula(most in 1u32..2_000, wanted in 1u32..2_000) {
             let wanted = wanted.min(most);
             let all = steps(most);
             let expected = all.range(wanted..).next().copied().unwrap();
@@ -265,7 +265,7 @@ mod tests {
         }
 
         #[test]
-        fn plain_is_the_smallest_that_is_enough(
+        fn the_plain_count_is_the_smallest_that_suffices(
             lag in prop_oneof![0u64..100_000, Just(u64::MAX), 0..u64::MAX],
             per in 1u64..10_000_000,
             ceiling in 1u32..3_000,
@@ -283,7 +283,7 @@ mod tests {
         }
 
         #[test]
-        fn the_value_served_evenly_is_worth_the_step(
+        fn the_value_served_for_an_even_step_yields_that_step(
             lag: u64, per in 1u64..1_000, ceiling in 1u32..3_000,
         ) {
             let sizing = sizing(ceiling, per, true);

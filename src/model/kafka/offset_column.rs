@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn readings_survive_the_encoding() {
         let mut readings: Vec<Cell> = NAMED.iter().map(|fault| Err(*fault)).collect();
         for code in [i32::MIN, -1, 0, 1, 7, i32::MAX] {
             readings.push(Err(Fault::Code(code)));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_has_its_place() {
+    fn every_fault_has_an_encoding() {
         // One that is added has to be given one: this match does not compile without it.
         for fault in NAMED {
             match fault {

@@ -179,7 +179,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_map(steps in proptest::collection::vec((0u8..20, any::<bool>()), 0..60)) {
+        fn topic_map_behaves_like_a_btree_map(steps in proptest::collection::vec((0u8..20, any::<bool>()), 0..60)) {
             let (mut map, mut tree) = (TopicMap::default(), BTreeMap::new());
             for (i, (name, removes)) in steps.into_iter().enumerate() {
                 let name = TopicName::from(format!("t{name}"));

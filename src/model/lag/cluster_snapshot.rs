@@ -247,7 +247,7 @@ mod tests {
     use crate::model::lag::assembly::{ClusterHistory, Scope};
 
     #[test]
-    fn a_group_of_which_nothing_is_known_is_an_incomplete_reading() {
+    fn a_group_that_was_never_read_counts_as_an_incomplete_reading() {
         assert_eq!(fixtures::snapshot().clusters["main"].incomplete(), 2);
         let mut mute = fixtures::nothing(Duration::ZERO, "mute");
         mute.groups[0].committed = Err(Fault::Login);

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_sample_it_is_a_bound() {
+    fn an_age_before_the_first_sample_is_a_lower_bound() {
         let mut ring = ring(&[(1000, 50), (2000, 100)]);
         let age = |ring: &EndRing| ring.age(0, Offset(20), 3000);
         assert_eq!(age(&ring), Some(LagAge::at_least(2000)));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn partitions_that_are_added_have_no_past() {
+    fn added_partitions_have_no_samples_before() {
         let mut ring = ring(&[(1000, 50)]);
         ring.push(2000, &ends(&[60, 9]));
         assert_eq!(ring.age(0, Offset(55), 2000), Some(LagAge::exactly(500)));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_whose_log_is_another_one_starts_anew() {
+    fn a_partition_whose_log_was_replaced_starts_over() {
         let mut ring = EndRing::default();
         ring.push(1000, &ends(&[50, 50]));
         ring.forget(1);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn few_samples_reach_far_back_and_are_dense_where_it_is_recent() {
+    fn samples_are_dense_recently_and_reach_a_day_back() {
         let mut ring = EndRing::default();
         let day = 24 * 3600;
         for second in (0..2 * day).step_by(5) {
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_among_ages_makes_a_bound() {
+    fn the_maximum_of_ages_is_a_bound_if_one_of_them_is() {
         let (short, long) = (LagAge::at_least(5), LagAge::exactly(9));
         assert_eq!(short.or_older(long), LagAge::at_least(9));
         assert_eq!(long.or_older(LagAge::exactly(2)), long);
@@ -320,7 +320,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_and_never_older_than_the_samples(
+        fn an_age_never_exceeds_the_oldest_sample(
             samples in proptest::collection::vec((0u64..100_000, any::<i64>()), 0..40),
             offset: i64,
             now: u64,
@@ -335,7 +335,7 @@ mod tests {
         }
 
         #[test]
-        fn further_on_is_never_older(
+        fn a_later_offset_is_never_older(
             steps in proptest::collection::vec((1u64..60_000, 0i64..1000), 1..60),
             at in 0i64..30_000,
             more in 0i64..1000,

@@ -41,7 +41,7 @@ fn entry(partition: i32, code: i16, offset: i64) -> PartitionEntry {
 }
 
 #[test]
-fn api_versions_in_every_version() {
+fn api_versions_decode_in_every_version() {
     let range = ApiVersion::default()
         .with_api_key(3)
         .with_min_version(1)
@@ -57,7 +57,7 @@ fn api_versions_in_every_version() {
 }
 
 #[test]
-fn sasl_in_every_version() {
+fn sasl_responses_decode_in_every_version() {
     let response = SaslHandshakeResponse::default()
         .with_error_code(33)
         .with_mechanisms(vec![text("PLAIN"), text("GSSAPI")]);
@@ -88,7 +88,7 @@ fn sasl_in_every_version() {
 }
 
 #[test]
-fn metadata_in_every_version() {
+fn metadata_decodes_in_every_version() {
     for version in 0..=13 {
         let mut partition = MetadataResponsePartition::default()
             .with_partition_index(1)
@@ -137,7 +137,7 @@ fn metadata_in_every_version() {
 }
 
 #[test]
-fn coordinators_in_every_version() {
+fn coordinators_decode_in_every_version() {
     for version in 0..=3 {
         let response = FindCoordinatorResponse::default()
             .with_error_code(15)
@@ -172,7 +172,7 @@ fn coordinators_in_every_version() {
 }
 
 #[test]
-fn commits_in_every_version() {
+fn committed_offsets_decode_in_every_version() {
     let given = [entry(0, 0, 42), entry(3, 29, -1)];
     for version in 1..=7 {
         let partition = |entry: &PartitionEntry| {
@@ -231,7 +231,7 @@ fn commits_in_every_version() {
 }
 
 #[test]
-fn log_offsets_in_every_version() {
+fn log_offsets_decode_in_every_version() {
     let given = [entry(0, 0, 42), entry(3, 6, -1)];
     for version in 1..=10 {
         let partition = |entry: &PartitionEntry| {
@@ -251,7 +251,7 @@ fn log_offsets_in_every_version() {
 }
 
 #[test]
-fn groups_in_every_version() {
+fn listed_groups_decode_in_every_version() {
     for version in 0..=5 {
         let kind = if version >= 5 { "classic" } else { "" };
         let group = |name, protocol| {

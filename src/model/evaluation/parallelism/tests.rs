@@ -82,7 +82,7 @@ use ParallelismRule::{
 };
 
 #[test]
-fn one_topic_has_its_partitions() {
+fn one_topic_allows_its_partitions() {
     for told in [
         vec![],
         vec![description(Classic, Some("range"), 2)],
@@ -97,7 +97,7 @@ fn one_topic_has_its_partitions() {
 }
 
 #[test]
-fn several_topics_by_range_have_the_largest_ones_partitions() {
+fn several_topics_under_range_allow_the_largest_partition_count() {
     let both = [topic(12), topic(4)];
     for kind in [Classic, Consumer] {
         let told = [description(kind, Some("range"), 2)];
@@ -109,7 +109,7 @@ fn several_topics_by_range_have_the_largest_ones_partitions() {
 }
 
 #[test]
-fn several_topics_by_an_assignor_never_seen_are_taken_as_by_range() {
+fn an_unknown_assignor_counts_as_range() {
     let both = [topic(12), topic(4)];
     for told in [
         vec![],
@@ -124,7 +124,7 @@ fn several_topics_by_an_assignor_never_seen_are_taken_as_by_range() {
 }
 
 #[test]
-fn several_topics_dealt_out_together_have_the_sum() {
+fn assignors_that_spread_all_topics_allow_the_sum_of_partitions() {
     for (kind, assignor) in [
         (Classic, "roundrobin"),
         (Classic, "sticky"),
@@ -142,7 +142,7 @@ fn several_topics_dealt_out_together_have_the_sum() {
 }
 
 #[test]
-fn manual_assignment_has_the_partitions_with_commits() {
+fn manual_assignment_allows_the_partitions_with_commits() {
     let some = TopicWork {
         committed: 3,
         ..topic(12)
@@ -177,7 +177,7 @@ fn manual_assignment_has_the_partitions_with_commits() {
 }
 
 #[test]
-fn a_streams_group_has_its_tasks() {
+fn a_streams_group_allows_its_tasks() {
     for (parts, expected) in [
         (
             vec![&[Some(6), Some(4)][..], &[Some(8)]],
@@ -219,7 +219,7 @@ fn a_share_group_has_no_limit() {
 }
 
 #[test]
-fn by_lagging_has_the_partitions_with_lag_and_at_least_one() {
+fn by_lagging_allows_the_partitions_with_lag_and_at_least_one() {
     let lagging = |n| TopicWork {
         lagging: n,
         ..topic(8)
@@ -252,7 +252,7 @@ fn the_last_assignor_seen_is_remembered() {
 }
 
 #[test]
-fn what_is_remembered_outlives_a_restart() {
+fn remembered_facts_survive_a_restart() {
     let mut seen = description(Classic, Some("sticky"), 1);
     seen.members = vec![member(Some(&["a", "b"]), &["a"])];
     let remembered = RememberedGroup::default().after(&seen);
@@ -266,7 +266,7 @@ fn what_is_remembered_outlives_a_restart() {
 }
 
 #[test]
-fn what_members_read_is_all_only_where_each_of_them_tells() {
+fn a_subscription_is_complete_only_if_every_member_reports_its_own() {
     let mut told = description(Consumer, Some("uniform"), 0);
     assert_eq!(Subscription::of(&told), Subscription::default());
     for (members, topics, is_all) in [
@@ -326,7 +326,7 @@ fn described() -> impl Strategy<Value = GroupDescription> {
 
 proptest! {
     #[test]
-    fn never_above_all_partitions_nor_below_those_of_the_rules(
+    fn parallelism_stays_between_the_largest_topic_and_all_partitions(
         told in proptest::collection::vec(described(), 0..3),
         topics in proptest::collection::vec((1u32..500, 0u32..500, 0u32..500), 1..5),
         threads in 1u32..9,

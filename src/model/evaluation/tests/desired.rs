@@ -38,7 +38,7 @@ fn ask_for(
 }
 
 #[test]
-fn replicas_are_those_that_the_lag_is_worth() {
+fn desired_replicas_follow_the_lag() {
     for (annotations, lag, expected, rule) in [
         (&[][..], 0, 0, ValueRule::AsMeasured),
         (&[], 1, 1, ValueRule::AsMeasured),
@@ -77,7 +77,7 @@ fn replicas_are_those_that_the_lag_is_worth() {
 }
 
 #[test]
-fn a_group_that_never_ran_is_one_replica() {
+fn a_group_that_never_ran_desires_one_replica() {
     let never: &[_] = &[(None, 500), (None, 0)];
     let snapshot = snapshot(
         vec![observation(0, &[("t", never)])],
@@ -89,7 +89,7 @@ fn a_group_that_never_ran_is_one_replica() {
 }
 
 #[test]
-fn without_the_lag_wanted_per_replica_it_says_what_to_write() {
+fn without_lag_per_replica_the_refusal_says_what_to_write() {
     let mut bare = hpa(
         "h",
         "group=g",
@@ -123,7 +123,7 @@ fn without_the_lag_wanted_per_replica_it_says_what_to_write() {
 }
 
 #[test]
-fn an_hpa_may_ask_for_both_by_one_selector() {
+fn an_hpa_may_use_both_metrics_with_one_selector() {
     let [mut hpa, other] = both(&[], "1000");
     hpa.metrics.push(ExternalMetric {
         name: LAG_METRIC.into(),
@@ -138,7 +138,7 @@ fn an_hpa_may_ask_for_both_by_one_selector() {
 }
 
 #[test]
-fn where_the_maximum_holds_it_carries_the_hpa_over_its_tolerance() {
+fn an_observed_cap_carries_the_hpa_over_its_tolerance() {
     for (partitions, from) in [(24, 22), (100, 91), (2, 1)] {
         let [mut hpa, _] = both(&[("cap", "enforce")], "1000");
         hpa.max_replicas = u32::try_from(partitions).unwrap();
@@ -156,7 +156,7 @@ fn where_the_maximum_holds_it_carries_the_hpa_over_its_tolerance() {
 proptest! {
     /// Whichever of the two an HPA asks for, it proposes the same.
     #[test]
-    fn it_is_what_the_hpa_makes_of_the_lag(
+    fn desired_replicas_equal_what_the_hpa_computes_from_lag(
         lag in 0i64..1_000_000, partitions in 1usize..60, per in 1u64..100_000, even: bool, threads in 1u32..5,
     ) {
         let threads = threads.to_string();

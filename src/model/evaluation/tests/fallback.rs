@@ -16,7 +16,7 @@ fn out_of_reach(annotations: &[(&str, &str)]) -> LagSnapshot {
 }
 
 #[test]
-fn after_long_unknown_the_fallback_is_served_where_one_is_set() {
+fn the_fallback_is_served_once_lag_has_been_unknown_for_long() {
     let set = [("fallback-replicas", "3"), ("fallback-after", "2m")];
     let served = |snapshot: &LagSnapshot, seconds| {
         let answer = ask_at(seconds, snapshot, "group=g,topic=t", &RULES);
@@ -53,7 +53,7 @@ fn after_long_unknown_the_fallback_is_served_where_one_is_set() {
 }
 
 #[test]
-fn what_was_never_read_is_unknown_since_it_is_wanted() {
+fn lag_that_was_never_read_is_unknown_since_it_was_wanted() {
     let set = [("fallback-replicas", "3"), ("fallback-after", "2m")];
     let mut snapshot = out_of_reach(&set);
     let mut targets = (*snapshot.targets).clone();
@@ -67,7 +67,7 @@ fn what_was_never_read_is_unknown_since_it_is_wanted() {
 }
 
 #[test]
-fn a_fallback_is_no_way_around_what_the_hpas_want() {
+fn no_fallback_is_served_before_the_hpas_are_listed_or_for_a_missing_topic() {
     let mut snapshot = out_of_reach(&[("fallback-replicas", "3"), ("fallback-after", "2m")]);
     let mut targets = (*snapshot.targets).clone();
     targets.hpas_unlisted = true;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn nothing_is_served_unclamped_while_the_hpas_are_not_known() {
+fn no_value_is_served_before_the_hpas_are_listed() {
     let mut snapshot = snapshot(vec![observation(0, &[("t", &behind(6, 1800))])], &[]);
     let mut unlisted = Targets::clone(&snapshot.targets);
     unlisted.hpas_unlisted = true;
@@ -21,7 +21,7 @@ fn nothing_is_served_unclamped_while_the_hpas_are_not_known() {
 }
 
 #[test]
-fn stale_readings_are_refused_in_constant_words() {
+fn the_refusal_of_stale_readings_does_not_change_from_sweep_to_sweep() {
     let mut down = observation(5, &[]);
     down.groups[0].committed = Err(Fault::Unreachable);
     down.connection = Some(ConnectionFault {
@@ -47,7 +47,7 @@ fn stale_readings_are_refused_in_constant_words() {
 }
 
 #[test]
-fn topics_that_others_named_are_not_the_whole_group() {
+fn topics_named_by_other_targets_are_not_the_whole_group() {
     let mut named = observation(0, &[("t", &behind(1, 5))]);
     named.groups[0].plan.discover = false;
     let mut failed = observation(5, &[]);
@@ -76,7 +76,7 @@ fn a_missing_topic_is_named() {
 }
 
 #[test]
-fn what_was_never_read_is_asked_for() {
+fn a_group_that_was_never_read_is_requested() {
     let snapshot = snapshot(vec![observation(0, &[("t", &behind(1, 1))])], &[]);
     let interest = |group: &str, topic: &str| WatchKey {
         cluster: "main".into(),
@@ -96,7 +96,7 @@ fn what_was_never_read_is_asked_for() {
 }
 
 #[test]
-fn questions_without_an_answer_say_what_to_write() {
+fn refusals_say_what_to_write_instead() {
     let snapshot = snapshot(vec![observation(0, &[("t", &behind(1, 1))])], &[]);
     for (selector, text) in [
         (
@@ -129,7 +129,7 @@ fn questions_without_an_answer_say_what_to_write() {
 }
 
 #[test]
-fn two_hpas_that_want_different_lag_have_to_say_who_they_are() {
+fn hpas_with_the_same_selector_and_different_targets_must_add_a_label() {
     let hpas = [
         hpa("a", "group=g", average(10)),
         hpa("b", "group=g", average(20)),
@@ -150,7 +150,7 @@ fn two_hpas_that_want_different_lag_have_to_say_who_they_are() {
 }
 
 #[test]
-fn namespaces_whose_hpas_are_not_watched_are_refused() {
+fn queries_from_unwatched_namespaces_are_refused() {
     let snapshot = snapshot(vec![observation(0, &[("t", &behind(2, 9))])], &[]);
     let only = |namespace: &str| ServingPolicy {
         namespaces: vec![namespace.to_owned()],
@@ -172,7 +172,7 @@ fn namespaces_whose_hpas_are_not_watched_are_refused() {
 }
 
 #[test]
-fn one_hpa_that_wants_two_things_of_one_selector_is_refused() {
+fn an_hpa_with_two_targets_for_one_selector_is_refused() {
     let mut twice = hpa("a", "group=g", average(10));
     twice
         .metrics

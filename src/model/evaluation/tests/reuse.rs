@@ -59,7 +59,7 @@ impl Sequence {
 }
 
 #[test]
-fn what_did_not_change_is_not_evaluated_again() {
+fn unchanged_groups_are_not_evaluated_again() {
     let mut sequence = Sequence::new(&["a", "b"]);
     assert_eq!(sequence.next(), 2);
     let before = Arc::clone(&sequence.evaluations);
@@ -79,7 +79,7 @@ fn a_group_that_was_read_again_is_evaluated_again() {
 }
 
 #[test]
-fn an_hpa_that_is_new_leaves_the_others_as_they_are() {
+fn a_new_hpa_keeps_the_evaluations_of_the_others() {
     let mut sequence = Sequence::new(&["a", "b"]);
     sequence.next();
     sequence.want(&["a", "b", "c"]);
@@ -95,7 +95,7 @@ fn an_hpa_that_is_new_leaves_the_others_as_they_are() {
 }
 
 #[test]
-fn what_keeps_a_cluster_from_answering_is_quoted_as_it_is_now() {
+fn refusals_quote_the_current_connection_fault() {
     let mut sequence = Sequence::new(&["a", "b"]);
     sequence.next();
     let fault = ConnectionFault {
@@ -108,7 +108,7 @@ fn what_keeps_a_cluster_from_answering_is_quoted_as_it_is_now() {
 }
 
 #[test]
-fn hpas_that_ask_the_same_share_one_evaluation() {
+fn hpas_with_the_same_query_share_one_evaluation() {
     let mut sequence = Sequence::new(&["a"]);
     let facts = ["x", "y"].map(|name| hpa(name, "group=a,topic=t", average(10)));
     let merged = Targets::merge(&["main".into()], &[], &facts, BTreeSet::new());
@@ -120,7 +120,7 @@ fn hpas_that_ask_the_same_share_one_evaluation() {
 }
 
 #[test]
-fn a_query_that_no_hpa_asks_is_evaluated_with_the_others_while_it_is_kept() {
+fn an_ad_hoc_query_is_evaluated_with_every_snapshot_while_it_is_kept() {
     let mut sequence = Sequence::new(&["a"]);
     sequence.next();
     let selector = Selector::parse("group=c,topic=t").unwrap();
@@ -152,7 +152,7 @@ fn a_query_that_no_hpa_asks_is_evaluated_with_the_others_while_it_is_kept() {
 }
 
 #[test]
-fn an_evaluation_tells_the_replicas_without_the_ceiling_and_whether_the_cap_is_observed() {
+fn an_evaluation_has_the_uncapped_replicas_and_whether_the_cap_is_observed() {
     for (max_replicas, annotations, observed) in [
         (6, &[("cap", "enforce")][..], true),
         (7, &[("cap", "enforce")], false),

@@ -5,7 +5,7 @@ use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::selector::Selector;
 
 #[test]
-fn six_partitions() {
+fn six_partitions_allow_six_replicas() {
     for (lag, now, expected) in [(1_800, 1, 6), (601, 6, 6), (0, 6, 0)] {
         let row = Row {
             topics: vec![behind(6, lag)],
@@ -77,7 +77,7 @@ fn partitions_shrink_lag_and_ceiling_together() {
 }
 
 #[test]
-fn an_unknown_partition_that_does_not_count_makes_nothing_unknown() {
+fn an_unknown_partition_that_does_not_count_is_ignored() {
     let mut read = observation(0, &[("t", &[(Some(0), 7), (Some(0), 5)])]);
     let offsets = TopicOffsets {
         starts: vec![Ok(Offset(0)); 2],
@@ -102,7 +102,7 @@ fn an_unknown_partition_that_does_not_count_makes_nothing_unknown() {
 }
 
 #[test]
-fn left_open_topics_are_those_that_members_read() {
+fn without_named_topics_those_that_members_read_count() {
     let read: [Read<'_>; 3] = [
         ("new", &[(None, 9)]),
         ("old", &[(Some(0), 1000)]),
@@ -130,7 +130,7 @@ fn left_open_topics_are_those_that_members_read() {
 }
 
 #[test]
-fn a_topic_that_members_read_is_read_before_anything_is_said() {
+fn no_value_is_served_before_every_subscribed_topic_was_read() {
     let read: [Read<'_>; 1] = [("t", &[(Some(0), 5)])];
     let working = told(described(Some("range"), &[&["new", "t"]]), &read);
     let snapshot = snapshot(vec![working], &[hpa("h", "group=g", average(10))]);
@@ -146,7 +146,7 @@ fn a_topic_that_members_read_is_read_before_anything_is_said() {
 }
 
 #[test]
-fn a_topic_that_was_deleted_under_its_members_has_no_lag() {
+fn a_deleted_topic_that_members_still_subscribe_to_has_no_lag() {
     let read: [Read<'_>; 2] = [("gone", &[]), ("t", &[(Some(0), 5)])];
     let mut working = told(described(Some("range"), &[&["gone", "t"]]), &read);
     working
@@ -161,7 +161,7 @@ fn a_topic_that_was_deleted_under_its_members_has_no_lag() {
 }
 
 #[test]
-fn a_regex_picks_from_what_the_group_reads() {
+fn a_pattern_selects_from_the_topics_that_the_group_reads() {
     let read: [Read<'_>; 3] = [
         ("orders-eu", &[(Some(0), 5)]),
         ("orders-us", &[(Some(0), 70)]),
@@ -185,7 +185,7 @@ fn a_regex_picks_from_what_the_group_reads() {
 }
 
 #[test]
-fn partitions_added_and_assignors_seen_move_the_ceiling() {
+fn added_partitions_and_a_newly_seen_assignor_change_the_ceiling() {
     let hpas = [hpa("h", "group=g", average(10))];
     let few: [Read<'_>; 2] = [("a", &[(Some(0), 0); 6]), ("b", &[(Some(0), 0); 2])];
     let more: [Read<'_>; 2] = [("a", &[(Some(0), 0); 12]), ("b", &[(Some(0), 0); 2])];
@@ -220,7 +220,7 @@ fn partitions_added_and_assignors_seen_move_the_ceiling() {
 }
 
 #[test]
-fn a_share_group_is_not_clamped_and_a_streams_group_has_its_tasks() {
+fn a_share_group_is_not_clamped_and_a_streams_group_is_clamped_to_its_tasks() {
     let read: [Read<'_>; 1] = [("t", &[(Some(0), 900), (Some(0), 0)])];
     let kind = |kind, subtopologies| {
         let mut description = (*described(None, &[&["t"]])).clone();
@@ -273,7 +273,7 @@ fn a_selector_of_several_groups_sums_what_each_can_use() {
 }
 
 #[test]
-fn a_group_whose_name_is_no_label_is_named_by_an_annotation() {
+fn a_group_whose_name_is_no_label_value_is_named_by_an_annotation() {
     let mut read = observation(0, &[("t", &[(Some(0), 5)])]);
     read.groups[0].plan.group = "Orders Group/1".into();
     let facts = annotated(
@@ -297,7 +297,7 @@ fn a_group_whose_name_is_no_label_is_named_by_an_annotation() {
 }
 
 #[test]
-fn hpas_that_select_alike_and_set_other_things_have_to_say_who_they_are() {
+fn hpas_with_the_same_selector_and_different_settings_must_add_a_label() {
     let set = |name, selector, annotations: &[(&str, &str)]| {
         annotated(hpa(name, selector, average(10)), annotations)
     };
@@ -322,7 +322,7 @@ fn hpas_that_select_alike_and_set_other_things_have_to_say_who_they_are() {
 }
 
 #[test]
-fn hpas_that_select_alike_may_differ_in_what_is_written() {
+fn hpas_with_the_same_selector_may_differ_in_settings_of_writes() {
     for annotation in [
         ("paused", "true"),
         ("cap", "enforce"),
@@ -337,7 +337,7 @@ fn hpas_that_select_alike_may_differ_in_what_is_written() {
 }
 
 #[test]
-fn a_configured_target_brings_its_settings_and_the_hpa_goes_before_it() {
+fn the_settings_of_an_hpa_override_those_of_a_configured_target() {
     let fixed = ConfiguredTarget {
         name: "orders".into(),
         namespaces: Vec::new(),

@@ -5,7 +5,7 @@ use crate::model::hpa::facts::MetricTarget;
 use crate::model::settings::cap_mode::CapMode;
 
 #[test]
-fn without_the_clamp_it_serves_what_it_measures() {
+fn without_the_clamp_the_measured_lag_is_served() {
     let snapshot = snapshot(
         vec![observation(0, &[("t", &behind(6, 1800))])],
         &[hpa("h", "group=g", average(100))],
@@ -89,7 +89,7 @@ fn the_value_passes_the_clamp_only_while_the_maximum_is_seen_to_hold() {
 }
 
 #[test]
-fn who_may_go_to_zero_is_served_one_replicas_worth_until_the_cooldown_is_over() {
+fn an_hpa_that_may_go_to_zero_is_served_one_replica_until_the_cooldown_ends() {
     let mut sleeper = hpa("h", "group=g", average(100));
     for (key, value) in [("scale-to-zero", "true"), ("cooldown", "2m")] {
         let key = format!("lagwise.dev/{key}");
@@ -115,7 +115,7 @@ fn who_may_go_to_zero_is_served_one_replicas_worth_until_the_cooldown_is_over() 
 }
 
 #[test]
-fn a_group_that_never_ran_is_served_one_replicas_worth() {
+fn a_group_that_never_ran_is_served_the_lag_of_one_replica() {
     let never: &[_] = &[(None, 500), (None, 0)];
     let snapshot = snapshot(
         vec![observation(0, &[("t", never)])],

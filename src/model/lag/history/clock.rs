@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_set_moves_nothing() {
+    fn setting_the_wall_clock_does_not_move_the_timeline() {
         let (zero, second) = (Instant::now(), Duration::from_secs(1));
         let wall = SystemTime::UNIX_EPOCH + 1000 * second;
         let at = |monotonic, wall| Moment { monotonic, wall };
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stands_still_for_longer_than_it_has() {
+    fn elapsed_time_is_never_overestimated() {
         let stamp = Stamp::from(Now(1_500));
         assert_eq!(stamp.elapsed(Now(1_900)), Duration::ZERO);
         assert_eq!(stamp.elapsed(Now(3_500)), Duration::from_millis(1_500));

@@ -315,14 +315,14 @@ mod tests {
     }
 
     #[test]
-    fn few_messages_that_stand_still_under_a_live_member_are_a_residue() {
+    fn few_unchanged_messages_of_an_assigned_partition_are_residual() {
         let at = |now| standing(now).classify(measured(10), &since(0), Stamp(0), true);
         assert_eq!(at(5 * MINUTE - 1), measured(10));
         assert_eq!(at(5 * MINUTE), PartitionLag::Residual(Lag(10)));
     }
 
     #[test]
-    fn a_residue_needs_all_its_conditions() {
+    fn residual_lag_needs_every_condition() {
         let later = 60 * MINUTE;
         let (still, now) = (since(0), standing(later));
         let moving = Stamp(3400);
@@ -349,14 +349,14 @@ mod tests {
     }
 
     #[test]
-    fn one_long_job_of_half_an_hour_is_no_residue() {
+    fn more_messages_than_the_threshold_are_never_residual() {
         // Eleven jobs wait behind one that takes half an hour; nothing else happens.
         let found = standing(30 * MINUTE).classify(measured(12), &since(0), Stamp(0), true);
         assert_eq!(found, measured(12));
     }
 
     #[test]
-    fn a_poison_partition_is_stuck_while_others_move() {
+    fn a_partition_without_commits_is_stuck_while_others_progress() {
         let at = |now: u64| LagClassifier {
             last_move: Some(Stamp(u32::try_from(now).unwrap())),
             ..standing(now)
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_stuck_while_its_log_grows_and_not_while_all_stands_still() {
+    fn a_partition_is_stuck_only_if_its_log_grows_or_others_progress() {
         let judged = |log_moved| {
             let standing = standing(60 * MINUTE);
             standing.classify(measured(50), &since(10), log_moved, true)
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_without_members_is_not_stuck_unless_it_commits() {
+    fn a_group_without_members_is_stuck_only_if_it_commits() {
         let away = LagClassifier {
             has_members: Some(false),
             ..standing(60 * MINUTE)
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_stuck_when_all_that_is_behind_is() {
+    fn a_group_is_stuck_if_every_partition_with_lag_is_stuck() {
         let stuck = Ok(PartitionLag::Stuck {
             lag: Lag(50),
             sized: true,
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_is_steady_from_when_it_was_first_seen() {
+    fn an_assignment_is_stable_from_when_it_was_first_seen() {
         let mut history = GroupHistory::default();
         let mut at = |seconds: u64, described: &Result<_, _>| {
             history.describe(described, Now(seconds * 1000));
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn who_owns_what_is_as_the_description_says() {
+    fn assigned_partitions_come_from_the_description() {
         let owned = Assignment::of(
             &description(GroupState::Stable, &[1, 7, -1]),
             &"t".into(),

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_falls_once_is_held_one_poll() {
+    fn a_log_end_that_falls_once_is_held_for_one_sweep() {
         let mut log = LogHistory::default();
         assert_eq!(read(&mut log, 0, None, &[100]), [(100, 0)]);
         assert_eq!(read(&mut log, 5, None, &[90]), [(100, 0)]);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_falls_twice_is_of_another_log() {
+    fn a_log_end_that_falls_twice_means_another_log() {
         for (id, truncated) in [(None, false), (Some(1), true)] {
             let mut log = LogHistory::default();
             read(&mut log, 0, id, &[100, 7]);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn another_id_is_another_log_at_once() {
+    fn a_changed_topic_id_means_another_log_at_once() {
         let mut log = LogHistory::default();
         assert_eq!(read(&mut log, 0, Some(1), &[100]), [(100, 0)]);
         assert_eq!(read(&mut log, 5, None, &[100]), [(100, 0)]);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_was_missing_is_the_same_only_by_its_id() {
+    fn a_topic_that_was_missing_is_the_same_only_if_its_id_is() {
         for (before, after, epoch) in [
             (None, None, 1),
             (Some(1), None, 1),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_reading_says_nothing_new() {
+    fn an_older_reading_is_ignored() {
         let mut log = LogHistory::default();
         read(&mut log, 10, None, &[100]);
         read(&mut log, 5, None, &[90]);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_without_an_answer_keeps_what_was_known() {
+    fn a_partition_without_an_answer_keeps_its_last_end() {
         let mut log = LogHistory::default();
         read(&mut log, 0, None, &[100, 50]);
         let mut partly = offsets(None, &[110, 60]);

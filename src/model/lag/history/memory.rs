@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_survive() {
+    fn topic_ids_survive_a_round_trip() {
         let id = TopicId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0xfe, 13, 14, 0xff]);
         assert_eq!(unhex(&hex(&id)), Some(id));
         assert_eq!(unhex("12"), None);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kafka_tells_anew_goes_first() {
+    fn groups_whose_state_kafka_reports_again_are_dropped_first() {
         let groups = [
             ("moves", group(&[], 3, 1)),
             ("moves, large", group(&[], 3, 9)),
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_makes_nothing_that_is_to_come() {
+    fn a_clock_set_back_puts_no_time_into_the_future() {
         assert_eq!(back(10, 1000, Now(500_000)), Stamp(500));
         assert_eq!(back(10, 1000, Now(2_000_000)), Stamp(990));
         assert_eq!(back(u32::MAX, 1000, Now(2_000_000)), Stamp(0));

@@ -56,7 +56,7 @@ fn group(kind: GroupKind, state: GroupState, members: Vec<Member>) -> GroupDescr
 }
 
 #[test]
-fn groups_of_the_consumer_protocol_in_every_version() {
+fn consumer_groups_decode_in_every_version() {
     let topics = consumer::TopicPartitions::default()
         .with_topic_name(text("t").into())
         .with_partitions(vec![0, 2]);
@@ -102,7 +102,7 @@ fn groups_of_the_consumer_protocol_in_every_version() {
 }
 
 #[test]
-fn share_groups() {
+fn share_groups_decode() {
     let topics = share::TopicPartitions::default()
         .with_topic_name(text("t").into())
         .with_partitions(vec![0, 2]);
@@ -154,7 +154,7 @@ fn classic(state: &'static str, protocol: &'static str, left: (Bytes, Bytes)) ->
 }
 
 #[test]
-fn classic_groups_in_every_version() {
+fn classic_groups_decode_in_every_version() {
     let silent = || Member {
         subscribed: None,
         assigned: Vec::new(),
@@ -195,7 +195,7 @@ fn classic_groups_in_every_version() {
 }
 
 #[test]
-fn a_classic_group_that_is_dead_is_none() {
+fn a_dead_classic_group_is_not_found() {
     for (version, code, expected) in [(0, 0, 69), (5, 0, 69), (6, 69, 69), (5, 30, 30)] {
         let told = DescribedGroup::default()
             .with_error_code(code)
@@ -223,7 +223,7 @@ const STREAMS: &[u8] = b"\x00\x00\x00\x00\x03\x00\x00\x00\x04app\x07Stable\x00\x
 \x00\x00\x00\x00";
 
 #[test]
-fn streams_groups() {
+fn streams_groups_decode() {
     let entries = read(GroupKind::Streams, STREAMS, 0);
     let codes: Vec<_> = entries.iter().map(|e| (e.group, e.code)).collect();
     assert_eq!(codes, [("app", 0), ("nobody", 69)]);
@@ -262,7 +262,7 @@ proptest! {
 
     /// Bytes that begin as a response does, with any byte in it changed.
     #[test]
-    fn a_changed_response_is_read_or_refused(
+    fn a_mutated_response_is_read_or_refused(
         at in 0..STREAMS.len(), to: u8, cut in 0..STREAMS.len(), version in 0_i16..7,
     ) {
         let topics = ClusterMetadata::default();

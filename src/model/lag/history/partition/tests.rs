@@ -101,7 +101,7 @@ fn a_commit_beyond_the_end_is_unknown_until_the_next_commit() {
 }
 
 #[test]
-fn a_commit_beyond_the_end_is_settled_by_the_topic_id() {
+fn a_known_topic_id_settles_a_commit_beyond_the_end() {
     let mut one = One::with_id(1);
     assert_eq!(one.read(0, Some(50), 60), measured(10));
     assert_eq!(one.read(5, Some(65), 60), BEYOND);
@@ -114,7 +114,7 @@ fn a_commit_beyond_the_end_is_settled_by_the_topic_id() {
 }
 
 #[test]
-fn an_end_that_falls_once_changes_nothing() {
+fn a_log_end_that_falls_once_changes_nothing() {
     let mut one = One::default();
     assert_eq!(one.read(0, Some(50), 100), measured(50));
     assert_eq!(one.read(5, Some(50), 90), measured(50));
@@ -125,7 +125,7 @@ fn an_end_that_falls_once_changes_nothing() {
 }
 
 #[test]
-fn an_end_that_falls_twice_is_unknown_until_the_next_commit() {
+fn a_log_end_that_falls_twice_makes_lag_unknown_until_the_next_commit() {
     let mut one = One::default();
     assert_eq!(one.read(0, Some(50), 100), measured(50));
     assert_eq!(one.read(5, Some(50), 90), measured(50));
@@ -136,7 +136,7 @@ fn an_end_that_falls_twice_is_unknown_until_the_next_commit() {
 }
 
 #[test]
-fn a_truncated_log_is_settled_by_its_topic_id() {
+fn an_unchanged_topic_id_settles_a_truncated_log() {
     let mut one = One::with_id(1);
     assert_eq!(one.read(0, Some(50), 100), measured(50));
     assert_eq!(one.read(5, Some(50), 90), measured(50));
@@ -146,7 +146,7 @@ fn a_truncated_log_is_settled_by_its_topic_id() {
 }
 
 #[test]
-fn another_topic_id_is_unknown_until_the_next_commit() {
+fn a_changed_topic_id_makes_lag_unknown_until_the_next_commit() {
     let mut one = One::with_id(1);
     assert_eq!(one.read(0, Some(50), 100), measured(50));
     one.id = Some(2);
@@ -156,7 +156,7 @@ fn another_topic_id_is_unknown_until_the_next_commit() {
 }
 
 #[test]
-fn a_topic_made_anew_whose_commits_went_with_it_never_ran() {
+fn a_recreated_topic_without_commits_never_ran() {
     let mut one = One::with_id(1);
     assert_eq!(one.read(0, Some(50), 100), measured(50));
     one.id = Some(2);
@@ -164,7 +164,7 @@ fn a_topic_made_anew_whose_commits_went_with_it_never_ran() {
 }
 
 #[test]
-fn without_a_commit_from_the_start_it_is_the_whole_log() {
+fn without_a_commit_and_reset_to_earliest_lag_is_the_whole_log() {
     for runs in [false, true] {
         let mut one = One {
             earliest: true,
@@ -177,7 +177,7 @@ fn without_a_commit_from_the_start_it_is_the_whole_log() {
 }
 
 #[test]
-fn without_a_commit_nor_a_member_it_never_ran() {
+fn without_a_commit_and_a_member_the_group_never_ran() {
     let mut one = One::default();
     for end in [100, 200] {
         assert_eq!(one.read(0, None, end), Ok(PartitionLag::NeverRan));
@@ -185,7 +185,7 @@ fn without_a_commit_nor_a_member_it_never_ran() {
 }
 
 #[test]
-fn without_a_commit_but_with_a_member_it_is_what_came_since() {
+fn without_a_commit_but_with_a_member_lag_counts_from_the_first_sweep() {
     let mut one = One::default();
     let since = |lag| Ok(PartitionLag::SinceSeen(Lag(lag)));
     assert_eq!(one.read(0, None, 70), Ok(PartitionLag::NeverRan));
@@ -198,7 +198,7 @@ fn without_a_commit_but_with_a_member_it_is_what_came_since() {
 }
 
 #[test]
-fn what_was_first_seen_of_a_log_does_not_outlive_it() {
+fn the_end_first_seen_does_not_outlive_its_log() {
     let mut one = One {
         runs: true,
         ..One::default()
@@ -216,7 +216,7 @@ fn what_was_first_seen_of_a_log_does_not_outlive_it() {
 }
 
 #[test]
-fn a_forgotten_commit_counts_until_it_is_forgotten_here_too() {
+fn a_forgotten_commit_counts_until_forget_after() {
     let mut one = One::default();
     let forgotten = |lag| Ok(PartitionLag::Forgotten(Lag(lag)));
     let week = WEEK.as_secs();
@@ -232,7 +232,7 @@ fn a_forgotten_commit_counts_until_it_is_forgotten_here_too() {
 }
 
 #[test]
-fn a_forgotten_commit_that_comes_back_is_a_commit() {
+fn a_forgotten_commit_that_reappears_is_committed() {
     let mut one = One::default();
     assert_eq!(one.read(0, Some(40), 100), measured(60));
     assert!(one.read(5, None, 100).is_ok());
@@ -242,14 +242,14 @@ fn a_forgotten_commit_that_comes_back_is_a_commit() {
 }
 
 #[test]
-fn a_commit_of_a_log_in_doubt_is_not_remembered_when_it_goes() {
+fn an_unsettled_commit_that_disappears_is_not_forgotten() {
     let mut one = One::default();
     assert_eq!(one.read(0, Some(50), 40), BEYOND);
     assert_eq!(one.read(5, None, 60), Ok(PartitionLag::NeverRan));
 }
 
 #[test]
-fn commits_move_when_they_change_and_not_when_they_are_first_seen() {
+fn a_commit_moves_when_it_changes_not_when_first_seen() {
     let mut one = One::default();
     let moved = |one: &mut One, seconds, committed| one.step(seconds, committed, 0, 100).1;
     assert!(!moved(&mut one, 0, Some(10)));
@@ -263,7 +263,7 @@ fn commits_move_when_they_change_and_not_when_they_are_first_seen() {
 }
 
 #[test]
-fn a_commit_that_moves_while_the_log_is_unknown_moves() {
+fn a_commit_that_changes_while_the_log_is_unknown_moves() {
     let mut one = One::default();
     assert_eq!(one.read(0, Some(10), 100), measured(90));
     let step = one.state.apply(&PartitionReading {
@@ -283,7 +283,7 @@ fn a_commit_that_moves_while_the_log_is_unknown_moves() {
 }
 
 #[test]
-fn what_an_earlier_process_knew_counts_where_it_agrees() {
+fn saved_state_counts_where_it_agrees_with_this_process() {
     let of = |kind, offset, since| PartitionState::restored(kind, Offset(offset), Stamp(since));
     let now = Now(100_000);
     for (present, earlier, expected) in [
@@ -330,7 +330,7 @@ fn what_an_earlier_process_knew_counts_where_it_agrees() {
 }
 
 #[test]
-fn it_is_small() {
+fn a_state_takes_sixteen_bytes() {
     assert_eq!(size_of::<PartitionState>(), 16);
     assert_eq!(size_of::<LogPartition>(), 16);
 }
@@ -338,7 +338,7 @@ fn it_is_small() {
 proptest! {
     /// Whatever the brokers say, in whatever order: no panic, and no lag beyond the log.
     #[test]
-    fn no_offsets_make_a_lag_beyond_the_log(
+    fn lag_never_exceeds_the_log(
         polls in proptest::collection::vec(
             (any::<Option<i64>>(), any::<i64>(), any::<i64>(), any::<bool>(), any::<Option<bool>>()),
             1..30,
