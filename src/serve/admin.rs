@@ -1,14 +1,17 @@
 //! The admin endpoints, over plain HTTP: `/metrics` for Prometheus, `/explain` and `/status` for
 //! people, `/livez` and `/readyz`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::StreamExt;
 use prometheus::TextEncoder;
 
 use super::health::Readiness;
@@ -51,10 +54,14 @@ async fn scrape(State(options): State<Arc<HttpOptions>>) -> Response {
     let latest = options.reader.latest();
     let leads = options.leadership.current_term(latest.term, Instant::now());
     let snapshot = leads.map_or_else(Arc::default, |_| latest);
-    let mut text = exposition::render(&snapshot, &Moment::now(), &options.build);
-    if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut text) {
+    // Encoded before the response begins, while an error can still be its status.
+    let mut of_process = String::new();
+    if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut of_process) {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
     }
+    // The snapshot's metrics may take tens of megabytes, so they are sent while they are written.
+    let chunks = exposition::stream(snapshot, Moment::now(), options.build.clone(), of_process);
+    let body = Body::from_stream(chunks.map(Ok::<_, Infallible>));
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+    ([(header::CONTENT_TYPE, content_type)], body).into_response()
 }

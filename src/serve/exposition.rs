@@ -1,4 +1,4 @@
-//! Renders a snapshot in Prometheus's text format: the names of `kafka_exporter`, which dashboards and alerts
+//! Streams a snapshot in Prometheus's text format: the names of `kafka_exporter`, which dashboards and alerts
 //! use already, and lagwise's own.
 //!
 //! An unknown reading has no sample, because 0 or -1 would be taken for a lag. A series that ends means that
@@ -9,8 +9,14 @@ mod targets;
 mod text;
 
 use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::Arc;
 
-use self::text::{Labels, Text};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::mpsc;
+
+use self::text::{Labels, ScraperGone, TextWriter};
 use super::BuildInfo;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::TopicOffsets;
@@ -19,32 +25,74 @@ use crate::model::lag::lag_age::LagAge;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
-/// Renders a snapshot.
-pub(super) fn render(snapshot: &LagSnapshot, now: &Moment, build: &BuildInfo) -> String {
-    let mut text = Text::default();
-    consumer_groups(&mut text, snapshot);
-    ages_and_rules(&mut text, snapshot);
-    members(&mut text, snapshot);
-    topics(&mut text, snapshot);
-    targets::parallelism(&mut text, snapshot);
-    targets::targets(&mut text, snapshot, now);
-    freshness(&mut text, snapshot, now);
-    clusters(&mut text, snapshot);
-    traffic(&mut text, snapshot);
+/// Size of a chunk. Only a few chunks are in memory at once, however long the exposition is.
+const CHUNK_BYTES: usize = 32 * 1024;
+
+/// Streams the metrics of a snapshot, followed by `rest`.
+pub(super) fn stream(
+    snapshot: Arc<LagSnapshot>,
+    now: Moment,
+    build: BuildInfo,
+    rest: String,
+) -> impl Stream<Item = Bytes> + Send + 'static {
+    stream_in_chunks(CHUNK_BYTES, snapshot, now, build, rest)
+}
+
+fn stream_in_chunks(
+    chunk_bytes: usize,
+    snapshot: Arc<LagSnapshot>,
+    now: Moment,
+    build: BuildInfo,
+    rest: String,
+) -> impl Stream<Item = Bytes> + Send + 'static {
+    let (chunks, received) = mpsc::channel(1);
+    let received = stream::unfold(received, async |mut received: mpsc::Receiver<Bytes>| {
+        let chunk = received.recv().await?;
+        Some((chunk, received))
+    });
+    // Runs while the scraper reads, and is dropped with the response.
+    let writing = async move {
+        let mut text = TextWriter::new(chunk_bytes, chunks.clone());
+        let written = write(&mut text, &snapshot, &now, &build).await;
+        if written.is_ok() && !rest.is_empty() {
+            // An error means that there is no reader.
+            let _ = chunks.send(rest.into()).await;
+        }
+    };
+    let writing = stream::once(writing).filter_map(|()| ready(None));
+    stream::select(received, writing)
+}
+
+async fn write(
+    text: &mut TextWriter,
+    snapshot: &LagSnapshot,
+    now: &Moment,
+    build: &BuildInfo,
+) -> Result<(), ScraperGone> {
+    consumer_groups(text, snapshot).await?;
+    ages_and_rules(text, snapshot).await?;
+    members(text, snapshot).await?;
+    topics(text, snapshot).await?;
+    targets::parallelism(text, snapshot).await?;
+    targets::targets(text, snapshot, now).await?;
+    freshness(text, snapshot, now).await?;
+    clusters(text, snapshot).await?;
+    traffic(text, snapshot).await?;
     text.family(&families::BUILD_INFO);
     let labels = Labels::default()
         .with("version", &build.version)
         .with("librdkafka", &build.librdkafka);
     text.sample(&labels, 1);
-    text.0
+    text.flush().await
 }
 
-fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
+async fn consumer_groups(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
     text.family(&families::GROUP_LAG);
     for (labels, lag) in latest(snapshot) {
         for (partition, lag) in lag.lags.iter().enumerate() {
             if let Ok(lag) = lag {
-                text.partition(&labels, partition, lag.messages());
+                text.partition_sample(&labels, partition, lag.messages());
+                text.flush_if_full().await?;
             }
         }
     }
@@ -52,38 +100,44 @@ fn consumer_groups(text: &mut Text, snapshot: &LagSnapshot) {
     for (labels, lag) in latest(snapshot) {
         if let Ok(total) = lag.messages() {
             text.sample(&labels, total);
+            text.flush_if_full().await?;
         }
     }
     text.family(&families::GROUP_CURRENT_OFFSET);
     for (labels, lag) in latest(snapshot) {
         for (partition, committed) in lag.committed.iter().enumerate() {
             if let Ok(Some(committed)) = committed {
-                text.partition(&labels, partition, committed);
+                text.partition_sample(&labels, partition, committed);
+                text.flush_if_full().await?;
             }
         }
     }
+    Ok(())
 }
 
-/// Renders lag in seconds, and partitions by the rule of their lag.
-fn ages_and_rules(text: &mut Text, snapshot: &LagSnapshot) {
+/// Writes lag in seconds, and partitions by the rule of their lag.
+async fn ages_and_rules(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
     let seconds = |age: LagAge| age.duration().as_secs_f64();
     text.family(&families::GROUP_LAG_SECONDS);
     for (labels, lag) in latest(snapshot) {
         if let Some(age) = lag.age() {
             text.sample(&labels, seconds(age));
+            text.flush_if_full().await?;
         }
     }
     text.family(&families::GROUP_LAG_SECONDS_IS_LOWER_BOUND);
     for (labels, lag) in latest(snapshot) {
         if let Some(age) = lag.age() {
             text.sample(&labels, u8::from(age.is_bound()));
+            text.flush_if_full().await?;
         }
     }
     text.family(&families::GROUP_PARTITION_LAG_SECONDS);
     for (labels, lag) in latest(snapshot) {
         for (partition, age) in lag.ages.iter().enumerate() {
             if let Some(age) = age {
-                text.partition(&labels, partition, seconds(*age));
+                text.partition_sample(&labels, partition, seconds(*age));
+                text.flush_if_full().await?;
             }
         }
     }
@@ -96,82 +150,102 @@ fn ages_and_rules(text: &mut Text, snapshot: &LagSnapshot) {
         }
         for (rule, count) in counts {
             text.sample(&labels.clone().with("rule", rule), count);
+            text.flush_if_full().await?;
         }
     }
     text.family(&families::GROUP_STUCK);
     for (name, cluster) in &snapshot.clusters {
         for (id, _) in cluster.groups.iter().filter(|(_, group)| group.stuck) {
             text.sample(&in_cluster(name).with("consumergroup", id.as_str()), 1);
+            text.flush_if_full().await?;
         }
     }
+    Ok(())
 }
 
-fn members(text: &mut Text, snapshot: &LagSnapshot) {
+async fn members(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
     text.family(&families::GROUP_MEMBERS);
     for (name, cluster) in &snapshot.clusters {
         for (id, group) in &cluster.groups {
             if let Some(description) = &group.description {
                 let labels = in_cluster(name).with("consumergroup", id.as_str());
                 text.sample(&labels, description.members.len());
+                text.flush_if_full().await?;
             }
         }
     }
+    Ok(())
 }
 
-fn topics(text: &mut Text, snapshot: &LagSnapshot) {
+async fn topics(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
     let read: Vec<_> = snapshot
         .clusters
         .iter()
         .flat_map(|(name, cluster)| {
-            let labelled = move |(topic, offsets): (&TopicName, _)| {
-                (in_cluster(name).with("topic", topic.as_str()), offsets)
-            };
-            topics_read(cluster).into_iter().map(labelled)
+            let read = topics_read(cluster).into_iter();
+            read.map(move |(topic, offsets)| (name, topic, offsets))
         })
         .collect();
+    let read = || {
+        let labels = |name, topic: &TopicName| in_cluster(name).with("topic", topic.as_str());
+        let read = read.iter();
+        read.map(move |(name, topic, offsets)| (labels(name, topic), *offsets))
+    };
     text.family(&families::TOPIC_PARTITIONS);
-    for (labels, offsets) in &read {
-        text.sample(labels, offsets.ends.len());
+    for (labels, offsets) in read() {
+        text.sample(&labels, offsets.ends.len());
+        text.flush_if_full().await?;
     }
     text.family(&families::TOPIC_PARTITION_CURRENT_OFFSET);
-    for (labels, offsets) in &read {
+    for (labels, offsets) in read() {
         for (partition, end) in offsets.ends.iter().enumerate() {
             if let Ok(end) = end {
-                text.partition(labels, partition, end);
+                text.partition_sample(&labels, partition, end);
+                text.flush_if_full().await?;
             }
         }
     }
     text.family(&families::TOPIC_PARTITION_OLDEST_OFFSET);
-    for (labels, offsets) in &read {
+    for (labels, offsets) in read() {
         for (partition, start) in offsets.starts.iter().enumerate() {
             if let Ok(start) = start {
-                text.partition(labels, partition, start);
+                text.partition_sample(&labels, partition, start);
+                text.flush_if_full().await?;
             }
         }
     }
+    Ok(())
 }
 
-fn freshness(text: &mut Text, snapshot: &LagSnapshot, now: &Moment) {
+async fn freshness(
+    text: &mut TextWriter,
+    snapshot: &LagSnapshot,
+    now: &Moment,
+) -> Result<(), ScraperGone> {
     text.family(&families::DATA_AGE_SECONDS);
     for (name, id, topic, group_topic) in group_topics(snapshot) {
         if let Some(complete) = &group_topic.complete {
             let age = now.since(&complete.read).as_secs_f64();
             text.sample(&topic_labels(name, id, topic), format_args!("{age:.3}"));
+            text.flush_if_full().await?;
         }
     }
+    Ok(())
 }
 
-fn clusters(text: &mut Text, snapshot: &LagSnapshot) {
+async fn clusters(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
     text.family(&families::PARTITION_FAULTS);
     for (name, cluster) in &snapshot.clusters {
         for (kind, count) in faults(cluster) {
             text.sample(&in_cluster(name).with("kind", kind), count);
+            text.flush_if_full().await?;
         }
     }
     text.family(&families::CLUSTER_UP);
     for (name, cluster) in &snapshot.clusters {
         if cluster.sweep.is_some() || cluster.connection.is_some() {
             text.sample(&in_cluster(name), u8::from(cluster.connection.is_none()));
+            text.flush_if_full().await?;
         }
     }
     text.family(&families::CLUSTER_FAULT);
@@ -181,11 +255,13 @@ fn clusters(text: &mut Text, snapshot: &LagSnapshot) {
                 .with("kind", fault.kind.label())
                 .with("reason", &fault.reason);
             text.sample(&labels, 1);
+            text.flush_if_full().await?;
         }
     }
+    Ok(())
 }
 
-fn traffic(text: &mut Text, snapshot: &LagSnapshot) {
+async fn traffic(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
     let counted: Vec<_> = snapshot
         .clusters
         .iter()
@@ -194,20 +270,25 @@ fn traffic(text: &mut Text, snapshot: &LagSnapshot) {
     text.family(&families::KAFKA_REQUESTS_TOTAL);
     for (labels, traffic) in &counted {
         text.sample(labels, traffic.requests);
+        text.flush_if_full().await?;
     }
     text.family(&families::KAFKA_RECEIVED_BYTES_TOTAL);
     for (labels, traffic) in &counted {
         text.sample(labels, traffic.received_bytes);
+        text.flush_if_full().await?;
     }
     text.family(&families::KAFKA_CONNECTIONS);
     for (labels, traffic) in &counted {
         text.sample(labels, traffic.connections);
+        text.flush_if_full().await?;
     }
     text.family(&families::KAFKA_THROTTLED_SECONDS_TOTAL);
     for (labels, traffic) in &counted {
         let seconds = traffic.throttled.as_secs_f64();
         text.sample(labels, format_args!("{seconds:.3}"));
+        text.flush_if_full().await?;
     }
+    Ok(())
 }
 
 fn in_cluster(cluster: &ClusterName) -> Labels {
@@ -287,7 +368,6 @@ fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::sync::Arc;
     use std::time::Duration;
 
     use proptest::prelude::*;
@@ -302,6 +382,36 @@ mod tests {
     use crate::model::units::metric::LAG_METRIC;
     use crate::model::units::quantity::Milli;
 
+    /// Collects the exposition, sent in chunks of about this size.
+    fn render_in_chunks(chunk_bytes: usize, snapshot: &LagSnapshot, now: &Moment) -> Vec<String> {
+        let snapshot = Arc::new(snapshot.clone());
+        let chunks = stream_in_chunks(chunk_bytes, snapshot, *now, build(), String::new());
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let chunks: Vec<Bytes> = runtime.unwrap().block_on(chunks.collect());
+        let text = |chunk: Bytes| String::from_utf8(chunk.to_vec()).unwrap();
+        chunks.into_iter().map(text).collect()
+    }
+
+    fn render(snapshot: &LagSnapshot, now: &Moment) -> String {
+        render_in_chunks(CHUNK_BYTES, snapshot, now).concat()
+    }
+
+    #[test]
+    fn chunks_are_bounded_and_add_up_to_the_exposition() {
+        let now = fixtures::at(Duration::from_secs(7));
+        let whole = render(&with_targets(), &now);
+        let (headers, samples): (Vec<&str>, Vec<&str>) =
+            whole.lines().partition(|line| line.starts_with('#'));
+        let headers: usize = headers.iter().map(|line| line.len() + 1).sum();
+        let sample = samples.iter().map(|line| line.len() + 1).max().unwrap();
+        for chunk_bytes in [1, 200, 1000] {
+            let chunks = render_in_chunks(chunk_bytes, &with_targets(), &now);
+            assert_eq!(chunks.concat(), whole);
+            let bound = chunk_bytes + headers + sample;
+            assert!(chunks.iter().all(|chunk| chunk.len() <= bound));
+        }
+    }
+
     fn build() -> BuildInfo {
         BuildInfo {
             version: "1.2.3".to_owned(),
@@ -313,7 +423,7 @@ mod tests {
     fn rendering() {
         let now = fixtures::at(Duration::from_secs(7));
         let snapshot = fixtures::snapshot().evaluated(&ServingPolicy::default());
-        insta::assert_snapshot!(render(&snapshot, &now, &build()));
+        insta::assert_snapshot!(render(&snapshot, &now));
     }
 
     /// The fixture's snapshot, with HPAs that ask for it.
@@ -347,7 +457,7 @@ mod tests {
     #[test]
     fn samples_have_the_labels_of_their_family() {
         let now = fixtures::at(Duration::from_secs(7));
-        let text = render(&with_targets(), &now, &build());
+        let text = render(&with_targets(), &now);
         let key = regex::Regex::new(r#"[{,](\w+)=""#).unwrap();
         let mut seen = BTreeSet::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -368,7 +478,7 @@ mod tests {
     #[test]
     fn targets_have_their_value_and_ceiling_with_their_rules() {
         let now = fixtures::at(Duration::from_secs(7));
-        let text = render(&with_targets(), &now, &build());
+        let text = render(&with_targets(), &now);
         let lines = text
             .lines()
             .filter(|line| line.starts_with("lagwise_target"));
@@ -409,7 +519,7 @@ mod tests {
         let mut snapshot = fixtures::snapshot();
         let cluster = history.apply(untold, Scope::Some);
         snapshot.clusters = [("main".into(), cluster)].into();
-        let text = render(&snapshot, &fixtures::at(Duration::ZERO), &build());
+        let text = render(&snapshot, &fixtures::at(Duration::ZERO));
         let samples = text
             .lines()
             .filter(|line| line.starts_with("kafka_consumergroup_members"));
@@ -419,11 +529,7 @@ mod tests {
 
     #[test]
     fn an_unknown_partition_has_no_sample() {
-        let text = render(
-            &fixtures::snapshot(),
-            &fixtures::at(Duration::ZERO),
-            &build(),
-        );
+        let text = render(&fixtures::snapshot(), &fixtures::at(Duration::ZERO));
         let lines = |prefix: &str| text.lines().filter(|line| line.starts_with(prefix)).count();
         assert_eq!(
             lines("kafka_consumergroup_lag{cluster=\"main\",consumergroup=\"partial\""),

@@ -24,6 +24,19 @@ pub struct EvaluationsAt<'a> {
     now: &'a Moment,
 }
 
+/// A metric of an HPA with its evaluation, which holds for every moment.
+#[derive(Clone, Copy, Debug)]
+pub struct EvaluatedMetric<'a> {
+    /// The HPA.
+    pub hpa: &'a HpaKey,
+    /// The metric.
+    pub metric: Metric,
+    /// The metric's selector.
+    pub selector: &'a Selector,
+    /// The evaluation.
+    pub evaluation: &'a MetricEvaluation,
+}
+
 /// A metric of an HPA, as the HPA would be answered at one moment.
 #[derive(Clone, Debug)]
 pub struct HpaMetric<'a> {
@@ -117,24 +130,34 @@ impl<'a> EvaluationsAt<'a> {
     /// The metrics of the HPAs that are `wanted`.
     #[must_use]
     pub fn metrics_of(self, wanted: impl Fn(&HpaKey) -> bool) -> Vec<HpaMetric<'a>> {
+        let metrics = self.evaluated_metrics(wanted).into_iter();
+        let with_value = |metric: EvaluatedMetric<'a>| HpaMetric {
+            namespace: &metric.hpa.namespace,
+            hpa: &metric.hpa.name,
+            metric: metric.metric,
+            selector: metric.selector,
+            evaluation: metric.evaluation,
+            outcome: self.value(metric.evaluation),
+        };
+        metrics.map(with_value).collect()
+    }
+
+    /// The metrics of the HPAs that are `wanted`, without their values.
+    #[must_use]
+    pub fn evaluated_metrics(self, wanted: impl Fn(&HpaKey) -> bool) -> Vec<EvaluatedMetric<'a>> {
+        // A metric has a target for each of its groups.
         let mut seen = BTreeSet::new();
-        let mut all = Vec::new();
-        for (target, evaluation) in self.hpa_targets() {
-            let (Some(hpa), Some(selector)) = (target.hpa(), &target.selector) else {
-                continue;
-            };
-            if wanted(hpa) && seen.insert((hpa, target.index)) {
-                all.push(HpaMetric {
-                    namespace: &hpa.namespace,
-                    hpa: &hpa.name,
-                    metric: target.metric,
-                    selector,
-                    evaluation: &evaluation.metric,
-                    outcome: self.value(&evaluation.metric),
-                });
-            }
-        }
-        all
+        let metrics = self.hpa_targets().filter_map(|(target, evaluation)| {
+            let (hpa, selector) = (target.hpa()?, target.selector.as_ref()?);
+            let is_new = wanted(hpa) && seen.insert((hpa, target.index));
+            is_new.then_some(EvaluatedMetric {
+                hpa,
+                metric: target.metric,
+                selector,
+                evaluation: &evaluation.metric,
+            })
+        });
+        metrics.collect()
     }
 }
 

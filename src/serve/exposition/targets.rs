@@ -1,16 +1,19 @@
-//! Renders the useful parallelism of groups, and the values and ceilings of HPAs.
+//! Writes the useful parallelism of groups, and the values and ceilings of HPAs.
 
 use std::fmt::{self, Display};
 
-use super::text::{Labels, Text};
+use super::text::{Labels, ScraperGone, TextWriter};
 use super::{families, in_cluster};
 use crate::model::evaluation::parallelism::Limit;
-use crate::model::evaluation::{HpaMetric, ValueRule};
+use crate::model::evaluation::{EvaluatedMetric, ValueRule};
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::Moment;
 
-/// Renders the useful parallelism of every group.
-pub(super) fn parallelism(text: &mut Text, snapshot: &LagSnapshot) {
+/// Writes the useful parallelism of every group.
+pub(super) async fn parallelism(
+    text: &mut TextWriter,
+    snapshot: &LagSnapshot,
+) -> Result<(), ScraperGone> {
     text.family(&families::GROUP_USEFUL_PARALLELISM);
     for (name, cluster) in &snapshot.clusters {
         for id in cluster.groups.keys() {
@@ -18,57 +21,73 @@ pub(super) fn parallelism(text: &mut Text, snapshot: &LagSnapshot) {
                 let labels = in_cluster(name)
                     .with("consumergroup", id.as_str())
                     .with("rule", useful.rule.label());
-                text.sample(&labels, CeilingSeries(useful.limit));
+                text.sample(&labels, CeilingSample(useful.limit));
+                text.flush_if_full().await?;
             }
         }
     }
+    Ok(())
 }
 
-/// Renders the value, ceiling and fallback of every metric of an HPA.
-pub(super) fn targets(text: &mut Text, snapshot: &LagSnapshot, now: &Moment) {
-    let metrics = snapshot.at(now).hpa_metrics();
-    let labelled = |metric: &HpaMetric<'_>| {
-        Labels::default()
-            .with("namespace", metric.namespace)
-            .with("hpa", metric.hpa)
-            .with("metric", metric.metric.name())
-            .with("selector", &metric.selector.to_string())
+/// Writes the value, ceiling and fallback of every metric of an HPA.
+pub(super) async fn targets(
+    text: &mut TextWriter,
+    snapshot: &LagSnapshot,
+    now: &Moment,
+) -> Result<(), ScraperGone> {
+    let evaluations = snapshot.at(now);
+    // Values are computed for each family anew: keeping them all would take more memory than a chunk.
+    let metrics = evaluations.evaluated_metrics(|_| true);
+    let metrics = || {
+        let with_value = |m| (labels(m), evaluations.value(m.evaluation));
+        metrics.iter().map(with_value)
     };
     text.family(&families::TARGET_VALUE);
-    for metric in &metrics {
-        if let Ok(answer) = &metric.outcome {
-            let labels = labelled(metric).with("rule", answer.rule.label());
+    for (labels, outcome) in metrics() {
+        if let Ok(answer) = outcome {
+            let labels = labels.with("rule", answer.rule.label());
             let thousandths = answer.value.thousandths();
             let (units, rest) = (thousandths / 1000, thousandths % 1000);
             text.sample(&labels, format_args!("{units}.{rest:03}"));
+            text.flush_if_full().await?;
         }
     }
     text.family(&families::TARGET_DESIRED_REPLICAS);
-    for metric in &metrics {
-        let known = metric.outcome.as_ref().ok();
-        if let Some(desired) = known.and_then(|answer| answer.desired) {
-            text.sample(&labelled(metric), desired);
+    for (labels, outcome) in metrics() {
+        if let Some(desired) = outcome.ok().and_then(|answer| answer.desired) {
+            text.sample(&labels, desired);
+            text.flush_if_full().await?;
         }
     }
     text.family(&families::TARGET_CEILING);
-    for metric in &metrics {
-        if let Some(ceiling) = metric.outcome.as_ref().ok().and_then(|a| a.ceiling) {
-            let labels = labelled(metric).with("rule", ceiling.useful.rule.label());
-            text.sample(&labels, CeilingSeries(ceiling.replicas));
+    for (labels, outcome) in metrics() {
+        if let Some(ceiling) = outcome.ok().and_then(|answer| answer.ceiling) {
+            let labels = labels.with("rule", ceiling.useful.rule.label());
+            text.sample(&labels, CeilingSample(ceiling.replicas));
+            text.flush_if_full().await?;
         }
     }
     text.family(&families::TARGET_FALLBACK);
-    for metric in &metrics {
-        let is_fallback = |rule| rule == ValueRule::Fallback;
-        let served = metric.outcome.as_ref().map(|answer| answer.rule);
-        text.sample(&labelled(metric), u8::from(served.is_ok_and(is_fallback)));
+    for (labels, outcome) in metrics() {
+        let is_fallback = outcome.is_ok_and(|answer| answer.rule == ValueRule::Fallback);
+        text.sample(&labels, u8::from(is_fallback));
+        text.flush_if_full().await?;
     }
+    Ok(())
+}
+
+fn labels(metric: &EvaluatedMetric<'_>) -> Labels {
+    Labels::default()
+        .with("namespace", &metric.hpa.namespace)
+        .with("hpa", &metric.hpa.name)
+        .with("metric", metric.metric.name())
+        .with("selector", &metric.selector.to_string())
 }
 
 /// A limit as a sample.
-struct CeilingSeries(Limit);
+struct CeilingSample(Limit);
 
-impl Display for CeilingSeries {
+impl Display for CeilingSample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Limit::Bounded(most) => most.fmt(f),

@@ -2,6 +2,9 @@
 
 use std::fmt::{Display, Write as _};
 
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
 use crate::telemetry::family::Family;
 
 /// Escaped labels, for several samples.
@@ -28,30 +31,76 @@ impl Labels {
     }
 }
 
-/// The text so far, and the name of the current family.
-#[derive(Debug, Default)]
-pub(super) struct Text(pub(super) String, &'static str);
+/// The scraper closed the connection.
+#[derive(Debug)]
+pub(super) struct ScraperGone;
 
-impl Text {
+/// Writes samples and sends them in chunks.
+#[derive(Debug)]
+pub(super) struct TextWriter {
+    chunk: String,
+    chunk_bytes: usize,
+    chunks: mpsc::Sender<Bytes>,
+    /// Name of the current family.
+    family: &'static str,
+}
+
+impl TextWriter {
+    /// A writer of chunks of `chunk_bytes`, which one sample and the headers of families may exceed.
+    pub(super) fn new(chunk_bytes: usize, chunks: mpsc::Sender<Bytes>) -> Self {
+        Self {
+            chunk: String::new(),
+            chunk_bytes,
+            chunks,
+            family: "",
+        }
+    }
+
     /// Begins a family. All of its samples must follow before the next family begins.
     pub(super) fn family(&mut self, family: &Family) {
         let Family {
             name, kind, help, ..
         } = family;
-        self.1 = name;
+        self.family = name;
         // Writing to a String does not fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        let _ = writeln!(self.chunk, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     pub(super) fn sample(&mut self, labels: &Labels, value: impl Display) {
-        let _ = writeln!(self.0, "{}{{{}}} {value}", self.1, labels.0);
+        let _ = writeln!(self.chunk, "{}{{{}}} {value}", self.family, labels.0);
     }
 
-    pub(super) fn partition(&mut self, labels: &Labels, partition: usize, value: impl Display) {
+    pub(super) fn partition_sample(
+        &mut self,
+        labels: &Labels,
+        partition: usize,
+        value: impl Display,
+    ) {
         let _ = writeln!(
-            self.0,
+            self.chunk,
             "{}{{{},partition=\"{partition}\"}} {value}",
-            self.1, labels.0
+            self.family, labels.0
         );
+    }
+
+    /// Sends the chunk if it is full, and waits while the scraper is slower than this writer. To be called
+    /// after each sample.
+    pub(super) async fn flush_if_full(&mut self) -> Result<(), ScraperGone> {
+        if self.chunk.len() < self.chunk_bytes {
+            return Ok(());
+        }
+        self.flush().await
+    }
+
+    /// Sends what has been written since the last chunk.
+    pub(super) async fn flush(&mut self) -> Result<(), ScraperGone> {
+        // As long as this one, which allocates once for each of the chunks to come.
+        let next = String::with_capacity(self.chunk.capacity());
+        let chunk = std::mem::replace(&mut self.chunk, next);
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let sent = self.chunks.send(chunk.into()).await;
+        sent.map_err(|_| ScraperGone)
     }
 }
