@@ -31,6 +31,7 @@ use lagwise::model::evaluation::ServingPolicy;
 use lagwise::model::hpa::facts::HpaFacts;
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::{ClusterHistory, Scope};
 use lagwise::model::snapshot::LagSnapshot;
@@ -92,7 +93,11 @@ fn snapshot() -> LagSnapshot {
             .map(|i| GroupObservation {
                 plan: GroupPlan::new(format!("group-{i}"), ["topic".into()].into()),
                 description: Err(Fault::Untold),
-                committed: Ok([("topic".into(), vec![Ok(Some(Offset(900))); 12])].into()),
+                committed: Ok([(
+                    "topic".into(),
+                    CommittedOffsets::filled(12, Ok(Some(Offset(900)))),
+                )]
+                .into()),
             })
             .collect(),
         connection: None,

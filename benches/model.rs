@@ -15,6 +15,7 @@ use lagwise::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use lagwise::model::hpa::selector::Selector;
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::{ClusterHistory, Scope};
 use lagwise::model::snapshot::LagSnapshot;
@@ -58,7 +59,12 @@ fn observation(groups: usize, each: usize, topics: usize) -> Observation {
                 description: Err(Fault::Untold),
                 committed: Ok(of_group(i)
                     .into_iter()
-                    .map(|t| (t, vec![Ok(Some(Offset(900))); PARTITIONS]))
+                    .map(|t| {
+                        (
+                            t,
+                            CommittedOffsets::filled(PARTITIONS, Ok(Some(Offset(900)))),
+                        )
+                    })
                     .collect()),
             })
             .collect(),

@@ -1,5 +1,5 @@
-//! What the model costs in memory for every group on every partition, counted by the allocator: with
-//! what is shared between groups dealt out to them.
+//! Memory of the model for every group on every partition, counted by the allocator, where groups share
+//! the cost of what they have in common; and memory that a scrape needs.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,19 +8,37 @@
     reason = "figures for whoever runs it"
 )]
 
-use std::alloc::System;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use axum::body::Body;
+use axum::http::Request;
+use http_body_util::BodyExt;
+use lagwise::leader_election::Leadership;
+use lagwise::model::evaluation::ServingPolicy;
+use lagwise::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use lagwise::model::hpa::selector::Selector;
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::{ClusterHistory, Scope};
+use lagwise::model::snapshot::LagSnapshot;
+use lagwise::model::targets::Targets;
+use lagwise::model::units::metric::LAG_METRIC;
 use lagwise::model::units::newtypes::{Moment, Offset, TopicName};
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use lagwise::model::units::quantity::Milli;
+use lagwise::serve::BuildInfo;
+use lagwise::serve::admin::{HttpOptions, router};
+use lagwise::serve::health::Readiness;
+use lagwise::snapshot_channel;
+use peak_alloc::PeakAlloc;
+use tokio::sync::watch;
+use tower::ServiceExt;
 
 #[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const PARTITIONS: usize = 12;
 
@@ -55,6 +73,7 @@ impl Workload {
             })
         };
         let commit = i64::try_from(900 + 50 * poll).unwrap();
+        let commits = || CommittedOffsets::filled(PARTITIONS, Ok(Some(Offset(commit))));
         let of_group = |i: usize| (0..self.each).map(move |j| (i * self.each + j) % self.topics);
         Observation {
             cluster: "main".into(),
@@ -68,9 +87,7 @@ impl Workload {
                         of_group(i).map(|t| names[t].clone()).collect(),
                     ),
                     description: Err(Fault::Untold),
-                    committed: Ok(of_group(i)
-                        .map(|t| (names[t].clone(), vec![Ok(Some(Offset(commit))); PARTITIONS]))
-                        .collect()),
+                    committed: Ok(of_group(i).map(|t| (names[t].clone(), commits())).collect()),
                 })
                 .collect(),
             connection: None,
@@ -79,19 +96,25 @@ impl Workload {
     }
 }
 
-/// Bytes that are held more than when the region began.
-fn held(region: &Region<'_, System>) -> f64 {
-    let change = region.change();
-    change.bytes_allocated as f64 - change.bytes_deallocated as f64
+/// Bytes allocated since there were `before`.
+fn held(before: usize) -> f64 {
+    ALLOCATOR.current_usage() as f64 - before as f64
 }
 
+/// One test, because the allocator counts for the whole process.
 #[test]
+fn memory_stays_within_bounds() {
+    every_group_and_partition_costs_little();
+    a_scrape_needs_little_memory_however_long_it_is();
+}
+
 fn every_group_and_partition_costs_little() {
-    // Of the last, no two groups share a topic: each pays alone for the topic's offsets and samples.
+    // Of the last, no two groups share a topic: each pays alone for the topic's offsets and samples. A snapshot
+    // keeps the samples, which it shares with the history.
     let workloads = [
-        ("W2", 1000, 3, 500, 64.0, 200.0),
-        ("W3", 100, 100, 100, 64.0, 200.0),
-        ("unshared", 500, 1, 500, 120.0, 320.0),
+        ("W2", 1000, 3, 500, 80.0, 110.0),
+        ("W3", 100, 100, 100, 64.0, 64.0),
+        ("unshared", 500, 1, 500, 240.0, 300.0),
     ];
     for (name, groups, each, topics, snapshot_max, all_max) in workloads {
         let workload = Workload {
@@ -103,7 +126,7 @@ fn every_group_and_partition_costs_little() {
             monotonic: Instant::now(),
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         };
-        let region = Region::new(ALLOCATOR);
+        let before = ALLOCATOR.current_usage();
         let mut history = ClusterHistory::default();
         let mut snapshot = None;
         for poll in 0..30 {
@@ -112,11 +135,11 @@ fn every_group_and_partition_costs_little() {
             snapshot = Some(history.apply(observed, Scope::Whole));
         }
         let per = workload.group_partitions();
-        let all = held(&region) / per;
+        let all = held(before) / per;
         drop(history);
-        let snapshot_only = held(&region) / per;
+        let snapshot_only = held(before) / per;
         drop(snapshot);
-        let left = held(&region) / per;
+        let left = held(before) / per;
         eprintln!(
             "{name}: {all:.1} bytes, of which the snapshot {snapshot_only:.1}; left {left:.1}"
         );
@@ -124,4 +147,70 @@ fn every_group_and_partition_costs_little() {
         assert!(snapshot_only < snapshot_max, "{name}: {snapshot_only}");
         assert!(all < all_max, "{name}: {all}");
     }
+}
+
+/// Memory that a scrape of W2 with an HPA for each group may need at once. The exposition is longer.
+const SCRAPE_MAX_BYTES: usize = 512 * 1024;
+
+fn a_scrape_needs_little_memory_however_long_it_is() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.unwrap();
+    let (_publisher, reader) = snapshot_channel::channel(snapshot());
+    let (_drain, draining) = watch::channel(false);
+    let router = router(HttpOptions {
+        leadership: Leadership::alone(),
+        readiness: Readiness::new(reader.clone(), Instant::now(), draining),
+        reader,
+        build: BuildInfo {
+            version: "1.2.3".to_owned(),
+            librdkafka: "2".to_owned(),
+        },
+    });
+    for _ in 0..2 {
+        let before = ALLOCATOR.current_usage();
+        ALLOCATOR.reset_peak_usage();
+        let request = Request::get("/metrics").body(Body::empty()).unwrap();
+        let length = runtime.block_on(async {
+            let response = router.clone().oneshot(request).await.unwrap();
+            let (mut body, mut length) = (response.into_body(), 0);
+            while let Some(frame) = body.frame().await {
+                length += frame.unwrap().into_data().unwrap().len();
+            }
+            length
+        });
+        let peak = ALLOCATOR.peak_usage() - before;
+        eprintln!("a scrape of {length} bytes needs {peak} at once");
+        assert!(length > 10 * SCRAPE_MAX_BYTES, "{length}");
+        assert!(peak < SCRAPE_MAX_BYTES, "{peak}");
+    }
+}
+
+/// A snapshot of W2, with an HPA for each group.
+fn snapshot() -> LagSnapshot {
+    let workload = Workload {
+        groups: 1000,
+        each: 3,
+        topics: 500,
+    };
+    let observed = workload.observation(&Moment::now(), 0);
+    let hpas: Vec<_> = (0..workload.groups)
+        .map(|i| HpaFacts {
+            namespace: "default".into(),
+            name: format!("hpa-{i}").into(),
+            metrics: vec![ExternalMetric {
+                name: LAG_METRIC.into(),
+                selector: Selector::parse(&format!("group=group-{i:04}")).unwrap(),
+                target: Some(MetricTarget::AverageValue(Milli::from_units(100))),
+            }],
+            ..HpaFacts::default()
+        })
+        .collect();
+    let targets = Targets::merge(&["main".into()], &[], &hpas, BTreeSet::new());
+    let cluster = ClusterHistory::default().apply(observed, Scope::Whole);
+    LagSnapshot {
+        targets: Arc::new(targets),
+        clusters: [("main".into(), cluster)].into(),
+        ..LagSnapshot::default()
+    }
+    .evaluated(&ServingPolicy::default())
 }

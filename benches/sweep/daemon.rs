@@ -1,4 +1,4 @@
-//! What a whole daemon keeps in memory while it watches the workload.
+//! CPU time and resident memory of a whole daemon that watches the workload.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,38 +6,60 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::figures::{judge, resident_mb};
+use crate::figures::{cpu, judge, resident_mb};
 use crate::testbed::Testbed;
 use crate::testbed::http::http_get;
 use crate::testbed::poll::poll_until;
 use crate::testbed::ports::free_port;
 use crate::{PARTITIONS, Workload};
 
-/// Sweeps before it is weighed.
-const POLLS: u32 = 20;
+/// Sweeps before and during the measurement of CPU time.
+const WARM_UP_POLLS: u32 = 10;
+const POLLS: u32 = 30;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// More than this W2 should not take.
-const MOST_MB: f64 = 40.0;
+/// Scrapes between the two measurements of memory.
+const SCRAPES: u32 = 5;
 
-/// Runs the daemon with a target for each group of the workload, then with an HPA for each, and prints what it weighs
-/// before and after a scrape.
-pub(crate) fn measure(testbed: &Testbed, workload: Workload, bootstrap: &str) -> Result<()> {
-    weigh(testbed, workload, bootstrap, None)?;
+/// Bound of resident memory on W2.
+const MAX_MB: f64 = 45.0;
+
+/// Bound of what scrapes leave behind.
+const MAX_SCRAPES_MB: f64 = 2.0;
+
+/// Bound of the CPU time of a sweep, in raw exchanges.
+const MAX_CPU: f64 = 4.0;
+
+/// Runs the daemon with a target for each group of the workload, then with an HPA for each, and prints its CPU time
+/// per sweep and its resident memory before and after scrapes.
+pub(crate) fn measure(
+    testbed: &Testbed,
+    workload: Workload,
+    bootstrap: &str,
+    limit_cpu_ms: Option<f64>,
+) -> Result<()> {
+    weigh(testbed, workload, bootstrap, limit_cpu_ms, None)?;
     let plane = testbed.control_plane()?;
     let namespace = plane.namespace("sweep")?;
     let hpas: Vec<_> = workload.all().iter().map(hpa).collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": hpas}).to_string();
     plane.kubectl_with_input(&["create", "--namespace", &namespace, "-f", "-"], &list)?;
     let kubeconfig = plane.daemon_kubeconfig(&namespace)?;
-    weigh(testbed, workload, bootstrap, Some(&kubeconfig))
+    weigh(
+        testbed,
+        workload,
+        bootstrap,
+        limit_cpu_ms,
+        Some(&kubeconfig),
+    )
 }
 
 fn weigh(
     testbed: &Testbed,
     workload: Workload,
     bootstrap: &str,
+    limit_cpu_ms: Option<f64>,
     kubeconfig: Option<&Path>,
 ) -> Result<()> {
     let watched = if kubeconfig.is_some() {
@@ -72,9 +94,12 @@ fn weigh(
         ensure!(code == 200, "{code}: {body}");
         Ok(())
     })?;
-    // Counting the polls would be a scrape.
-    std::thread::sleep(INTERVAL * (POLLS + 1));
+    // By time, because reading the number of polls would be a scrape.
+    std::thread::sleep(INTERVAL * WARM_UP_POLLS);
     let process = daemon.pid().to_string();
+    let began_cpu = cpu(&process)?;
+    std::thread::sleep(INTERVAL * POLLS);
+    let spent = (cpu(&process)?.saturating_sub(began_cpu) / POLLS).as_secs_f64() * 1000.0;
     let before = resident_mb(&process)?;
     let (_, metrics) = http_get(http_port, "/metrics")?;
     let complete = metrics
@@ -83,7 +108,12 @@ fn weigh(
             line.strip_prefix("lagwise_polls_total{cluster=\"main\",outcome=\"complete\"} ")
         })
         .context("no poll was complete")?;
-    println!("`lagwise run` with {watched} is weighed after {complete} complete polls");
+    println!(
+        "`lagwise run` with {watched}, after {complete} complete polls: {spent:.1} ms of CPU a sweep"
+    );
+    if let Some(limit) = limit_cpu_ms {
+        judge("CPU time of a sweep, in limits", spent / limit, MAX_CPU);
+    }
     let partitions = metrics
         .lines()
         .filter(|line| line.starts_with("kafka_consumergroup_lag{"))
@@ -93,27 +123,27 @@ fn weigh(
         partitions == expected,
         "lag of {partitions} partitions, not of {expected} ({PARTITIONS} a topic)"
     );
+    for _ in 1..SCRAPES {
+        http_get(http_port, "/metrics")?;
+    }
     std::thread::sleep(INTERVAL * 2);
+    let grown = resident_mb(&process)? - before;
+    judge(&format!("MB with {watched}"), before, MAX_MB);
     judge(
-        &format!("MB with {watched}, never scraped"),
-        before,
-        MOST_MB,
-    );
-    judge(
-        &format!("MB with {watched}, after a scrape"),
-        resident_mb(&process)?,
-        MOST_MB,
+        &format!("MB more after {SCRAPES} scrapes"),
+        grown,
+        MAX_SCRAPES_MB,
     );
     daemon.stop(Duration::from_secs(10))?;
     Ok(())
 }
 
-/// The group and its topics as the configuration names them.
+/// Configured target for a group on its topics.
 fn target((group, topics): &(String, Vec<String>)) -> Value {
     json!({"name": group, "group": group, "topics": topics})
 }
 
-/// An HPA on the lag of the group on each of these topics, for a Deployment that is not there.
+/// An HPA on the lag of the group on each of its topics, for a Deployment that does not exist.
 fn hpa((group, topics): &(String, Vec<String>)) -> Value {
     let metric = |topic: &String| {
         json!({

@@ -1,11 +1,11 @@
-//! What a contender used, by the operating system's own accounts.
+//! What a contender used, as the operating system counts it.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// Medians over the rounds, and what the process had at their end.
+/// Medians over the rounds, and the process's state after them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub(crate) wall_ms: f64,
@@ -17,7 +17,7 @@ pub(crate) struct Figures {
     pub(crate) bytes_per_round: Option<u64>,
 }
 
-/// Takes the time and the CPU of rounds.
+/// Measures wall and CPU time of rounds.
 pub(crate) struct Meter {
     ports: Vec<u16>,
     wall: Vec<Duration>,
@@ -25,7 +25,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// For rounds that ask the brokers at `bootstrap`.
+    /// A meter of rounds whose brokers are at `bootstrap`.
     pub(crate) fn start(bootstrap: &str) -> Result<Self> {
         let port = |address: &str| -> Result<u16> {
             let (_, port) = address.rsplit_once(':').context("no port")?;
@@ -34,7 +34,7 @@ impl Meter {
         Ok(Self {
             ports: bootstrap.split(',').map(port).collect::<Result<_>>()?,
             wall: Vec::new(),
-            began_cpu: cpu()?,
+            began_cpu: cpu("self")?,
         })
     }
 
@@ -54,8 +54,9 @@ impl Meter {
     }
 
     pub(crate) fn end(mut self) -> Result<Figures> {
-        // Shared out: what a round leaves to do counts, too.
-        let spent = cpu()?.saturating_sub(self.began_cpu) / u32::try_from(self.wall.len().max(1))?;
+        // The mean: work that a round leaves to background tasks counts as well.
+        let spent =
+            cpu("self")?.saturating_sub(self.began_cpu) / u32::try_from(self.wall.len().max(1))?;
         self.wall.sort();
         let median = self.wall.get(self.wall.len() / 2).context("no round")?;
         Ok(Figures {
@@ -70,10 +71,10 @@ impl Meter {
     }
 }
 
-/// The time that this process's threads have run; threads that have ended are left out.
-fn cpu() -> Result<Duration> {
+/// CPU time of a process's threads, except those that have ended.
+pub(crate) fn cpu(process: &str) -> Result<Duration> {
     let mut nanos = 0;
-    for thread in std::fs::read_dir("/proc/self/task")? {
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
         let stat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
         let ran = stat.split(' ').next().context("no field")?;
         nanos += ran.parse::<u64>()?;
@@ -81,7 +82,7 @@ fn cpu() -> Result<Duration> {
     Ok(Duration::from_nanos(nanos))
 }
 
-/// What a process has in memory.
+/// Resident memory of a process.
 pub(crate) fn resident_mb(process: &str) -> Result<f64> {
     Ok(status(process, "VmRSS:")? as f64 / 1024.0)
 }
@@ -99,7 +100,7 @@ fn status(process: &str, key: &str) -> Result<u64> {
         .context("no number")
 }
 
-/// Sockets of this process that are connected to those ports.
+/// Number of this process's connections to these ports.
 fn connections(ports: &[u16]) -> Result<usize> {
     let mut own = std::collections::HashSet::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
@@ -128,17 +129,17 @@ fn connections(ports: &[u16]) -> Result<usize> {
     Ok(lines.iter().filter(is_ours).count())
 }
 
-/// Prints a figure beside what it should be at most.
+/// Prints a figure beside its bound.
 pub(crate) fn judge(what: &str, figure: f64, most: f64) {
     let verdict = if figure <= most {
-        "as it should"
+        "within the bound"
     } else {
         "TOO MUCH"
     };
     println!("{what:<44} {figure:>7.2} of {most:>5.2}  {verdict}");
 }
 
-/// Prints the table, with ratios to the limit, which is the first row.
+/// Prints the table, with ratios to the first row, the limit.
 pub(crate) fn print(table: &[(&str, Figures)]) {
     println!(
         "{:<12} {:>10} {:>7} {:>10} {:>7} {:>9} {:>6} {:>8} {:>9} {:>10}",

@@ -1,4 +1,4 @@
-//! What one sweep of lag costs on a real broker, for each source, beside the limit: the same requests sent raw on one
+//! Cost of one sweep of lag on a real broker for each client, beside the limit: the same requests sent raw on one
 //! connection and decoded, nothing else.
 //!
 //! ```sh
@@ -8,7 +8,7 @@
 //! cargo bench --bench sweep -- W2 20 3             # the same on three brokers
 //! ```
 //!
-//! Below the table stand the figures that have a bound, among them what a whole `lagwise run` keeps in memory.
+//! Below the table are the figures that have a bound, among them CPU time and resident memory of a whole `lagwise run`.
 //!
 //! Each contender runs in a process of its own, so that its memory, CPU and connections are its own. W1 is 200 groups
 //! x 1 topic x 12 partitions on 100 topics, W2 is 1,000 groups x 3 topics x 12 on 500. librdkafka takes part in W1 only:
@@ -37,17 +37,18 @@ use anyhow::{Context, Result, bail, ensure};
 use figures::{Figures, Meter};
 use lagwise::kafka::{ClientKind, ClientSettings, KafkaSource};
 use lagwise::model::kafka::observation::{Observation, Traffic};
+use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use lagwise::poller::OffsetSource;
 use testbed::Testbed;
 use testbed::kafka::KafkaOptions;
 
-/// The first argument under which this binary is one contender.
+/// First argument that makes this binary run as one contender.
 const CONTENDER: &str = "contender-of-the-sweep";
 
 const PARTITIONS: i32 = 12;
 
-/// What is swept.
+/// A set of groups and topics to sweep.
 #[derive(Clone, Copy)]
 struct Workload {
     name: &'static str,
@@ -133,7 +134,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Brings the brokers up, loads the workload, lets every contender sweep it, prints the table.
+/// Starts the brokers, loads the workload, lets every contender sweep it, and prints the table.
 fn compare(workload: Workload, rounds: usize, brokers: u16) -> Result<()> {
     let testbed = Testbed::new()?;
     let options = KafkaOptions {
@@ -151,7 +152,7 @@ fn compare(workload: Workload, rounds: usize, brokers: u16) -> Result<()> {
             PARTITIONS,
         )?;
     }
-    // Kafka makes the topic of offsets when a client looks for a coordinator, which the raw one does not.
+    // Kafka creates the offsets topic when a client looks up a coordinator, which the raw client does not do.
     kafka.commit("sweep-first", &topics[0], &[(0, 0)])?;
     let mut raw = bootstrap
         .split(',')
@@ -203,12 +204,13 @@ fn compare(workload: Workload, rounds: usize, brokers: u16) -> Result<()> {
         figures::judge("requests in a sweep", requests as f64, 3.0 * brokers);
         figures::judge("connections", wire.connections as f64, brokers + 1.0);
     }
-    daemon::measure(&testbed, workload, &bootstrap)?;
+    let limit_cpu_ms = of("limit").map(|(_, limit)| limit.cpu_ms);
+    daemon::measure(&testbed, workload, &bootstrap, limit_cpu_ms)?;
     kafka.stop_all()?;
     testbed.stop()
 }
 
-/// One contender: prints its figures as JSON.
+/// Runs one contender and prints its figures as JSON.
 fn contend(kind: &str, bootstrap: &str, workload: Workload, rounds: usize) -> Result<()> {
     let figures = match kind {
         "limit" => limit(bootstrap, workload, rounds)?,
@@ -225,7 +227,7 @@ fn contend(kind: &str, bootstrap: &str, workload: Workload, rounds: usize) -> Re
         }
     };
     println!("{}", serde_json::to_string(&figures)?);
-    // Closing hundreds of clients in order is not what is measured.
+    // Do not wait until hundreds of clients are closed.
     std::process::exit(0);
 }
 
@@ -271,14 +273,14 @@ async fn source(
     };
     let source = KafkaSource::connect(settings)?;
     let plan = workload.plan();
-    // The first sweep connects and looks up what later ones know.
+    // The first sweep connects and fills the caches.
     complete(
         &source
             .observe(plan.clone(), Instant::now() + Duration::from_secs(60))
             .await,
         workload,
     )?;
-    // More of them, until it is known where all logs ended a while ago.
+    // Further ones look up where the logs ended a while ago.
     let mut traffic = Traffic::default();
     for _ in 0..10 {
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -302,7 +304,7 @@ async fn source(
     let mut figures = meter.end()?;
     if client == ClientKind::Wire {
         requests.sort_unstable();
-        // In some rounds metadata is asked for anew.
+        // The median, because some rounds also fetch metadata.
         figures.requests_per_round = requests.get(rounds / 2).copied();
         let bytes = traffic.received_bytes - before.received_bytes;
         figures.bytes_per_round = Some(bytes / u64::try_from(rounds)?);
@@ -310,15 +312,15 @@ async fn source(
     Ok(figures)
 }
 
-/// A sweep that left something out would look fast.
+/// Fails if a sweep left something out, since it would look fast.
 fn complete(observation: &Observation, workload: Workload) -> Result<()> {
     let columns = observation
         .groups
         .iter()
         .filter_map(|group| group.committed.as_ref().ok())
-        .flat_map(|t| t.values());
+        .flat_map(|topics| topics.values());
     let commits = columns
-        .flatten()
+        .flat_map(CommittedOffsets::iter)
         .filter(|committed| matches!(committed, Ok(Some(_))))
         .count();
     ensure!(

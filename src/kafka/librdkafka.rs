@@ -125,8 +125,11 @@ impl LibrdkafkaInner {
         // early leaves its time to the later ones.
         let budget = deadline.saturating_duration_since(started.monotonic);
         let by = |fifths: u32| started.monotonic + budget / 5 * fifths;
-        let named: BTreeSet<&TopicName> =
-            plan.groups.iter().flat_map(|group| &group.topics).collect();
+        let named: BTreeSet<&TopicName> = plan
+            .groups
+            .iter()
+            .flat_map(|group| &*group.topics)
+            .collect();
         let (known, is_new) = match self.topics.current(&self.client, &named, by(2)) {
             Ok(known) => known,
             Err(fault) => {

@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::kafka::fault::Fault;
-use crate::model::kafka::observation::{CommittedColumn, OffsetColumn};
+use crate::model::kafka::observation::OffsetColumn;
+use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::units::newtypes::{Offset, TopicId, TopicName};
 
 /// How long log start offsets are used before they are read again.
@@ -47,16 +48,16 @@ impl LogStartCache {
         name: &TopicName,
         topic: Option<TopicId>,
         partitions: usize,
-        commits: &[&CommittedColumn],
+        commits: &[&CommittedOffsets],
     ) -> Option<OffsetColumn> {
         let all = self.entries();
         let kept = all.get(name)?;
         let is_safe = |(start, committed): (
             &Result<Offset, Fault>,
-            &Result<Option<Offset>, Fault>,
+            Result<Option<Offset>, Fault>,
         )| match (start, committed) {
             (_, Ok(None)) => false,
-            (Ok(start), Ok(Some(committed))) => committed >= start,
+            (Ok(start), Ok(Some(committed))) => committed >= *start,
             _ => true,
         };
         let usable = kept.since.elapsed() < MAX_AGE
@@ -65,7 +66,7 @@ impl LogStartCache {
             && kept.starts.iter().all(Result::is_ok)
             && commits
                 .iter()
-                .all(|column| kept.starts.iter().zip(*column).all(is_safe));
+                .all(|column| kept.starts.iter().zip(column.iter()).all(is_safe));
         usable.then(|| kept.starts.clone())
     }
 

@@ -1,10 +1,11 @@
 //! What the committed offsets of a sweep imply: whether any broker answered, and which logs to
 //! read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::model::kafka::fault::{ConnectionFault, Fault};
-use crate::model::kafka::observation::{CommittedColumn, GroupObservation, Observation};
+use crate::model::kafka::observation::{GroupObservation, Observation};
+use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::{ClusterName, Isolation, Moment, TopicName};
 
@@ -29,10 +30,10 @@ pub(super) fn classify_answers(groups: &[GroupObservation]) -> Reachability {
     for group in groups {
         let (whole, readings) = match &group.committed {
             Err(fault) => (Some(is_silence(fault)), None),
-            Ok(topics) => (None, Some(topics.values().flatten())),
+            Ok(topics) => (None, Some(topics.values().flat_map(CommittedOffsets::iter))),
         };
         let readings = readings.into_iter().flatten();
-        let silences = readings.map(|committed| committed.as_ref().is_err_and(is_silence));
+        let silences = readings.map(|committed| committed.is_err_and(|fault| is_silence(&fault)));
         for silence in whole.into_iter().chain(silences) {
             if !silence {
                 return Reachability::Answered;
@@ -71,14 +72,15 @@ pub(super) fn unreachable_observation(
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogRequest<'a> {
     /// Committed offsets of the groups that read the topic.
-    pub(super) commits: Vec<&'a CommittedColumn>,
+    pub(super) commits: Vec<&'a CommittedOffsets>,
     /// Whether some group reads committed records only and so needs the last stable offset.
     pub(super) stable: bool,
 }
 
 /// The topics whose log offsets are needed, from the groups' committed offsets.
 pub(super) fn logs_to_read(groups: &[GroupObservation]) -> BTreeMap<&TopicName, LogRequest<'_>> {
-    let mut wanted: BTreeMap<_, LogRequest<'_>> = BTreeMap::new();
+    // Collected by hash, because there is an entry for every topic of every group.
+    let mut wanted: HashMap<_, LogRequest<'_>> = HashMap::new();
     for group in groups {
         let stable = group.plan.isolation == Isolation::ReadCommitted;
         for (topic, column) in group.committed.as_ref().ok().into_iter().flatten() {
@@ -87,7 +89,7 @@ pub(super) fn logs_to_read(groups: &[GroupObservation]) -> BTreeMap<&TopicName, 
             wanted.stable |= stable;
         }
     }
-    wanted
+    wanted.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -96,10 +98,10 @@ mod tests {
     use crate::model::kafka::sweep_plan::GroupPlan;
     use crate::model::units::newtypes::Offset;
 
-    fn group(committed: Result<CommittedColumn, Fault>) -> GroupObservation {
+    fn group(committed: Result<Vec<Result<Option<Offset>, Fault>>, Fault>) -> GroupObservation {
         GroupObservation {
             plan: GroupPlan::new("g", ["t".into()].into()),
-            committed: committed.map(|column| [("t".into(), column)].into()),
+            committed: committed.map(|column| [("t".into(), column.into_iter().collect())].into()),
             description: Err(Fault::Untold),
         }
     }

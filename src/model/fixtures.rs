@@ -11,6 +11,7 @@ use super::hpa::selector::Selector;
 use super::kafka::fault::{ConnectionFault, Fault};
 use super::kafka::observation::{GroupObservation, Observation, TopicOffsets, Traffic};
 use super::kafka::sweep_plan::GroupPlan;
+use super::kafka::topic_map::TopicMap;
 use super::lag::assembly::{ClusterHistory, Scope};
 use super::snapshot::LagSnapshot;
 use super::targets::Targets;
@@ -56,7 +57,7 @@ pub(crate) fn read(after: Duration, group: &str, topic: &str, rows: &[Row]) -> O
     };
     let mut observation = nothing(after, group);
     observation.topics = [(topic.into(), Ok(Arc::new(offsets)))].into();
-    observation.groups[0].plan.topics = [topic.into()].into();
+    observation.groups[0].plan.topics = Arc::new([topic.into()].into());
     observation.groups[0].committed = Ok([(topic.into(), committed)].into());
     observation
 }
@@ -70,7 +71,7 @@ pub(crate) fn nothing(after: Duration, group: &str) -> Observation {
         topics: BTreeMap::new(),
         groups: vec![GroupObservation {
             plan: GroupPlan::new(group, BTreeSet::new()),
-            committed: Ok(BTreeMap::new()),
+            committed: Ok(TopicMap::default()),
             description: Err(Fault::Untold),
         }],
         connection: None,
@@ -81,7 +82,7 @@ pub(crate) fn nothing(after: Duration, group: &str) -> Observation {
 /// A sweep whose questions about a group all failed.
 pub(crate) fn failed(after: Duration, group: &str, topic: &str, fault: Fault) -> Observation {
     let mut observation = nothing(after, group);
-    observation.groups[0].plan.topics = [topic.into()].into();
+    observation.groups[0].plan.topics = Arc::new([topic.into()].into());
     observation.groups[0].committed = Err(fault);
     observation
 }

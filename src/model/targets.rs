@@ -234,13 +234,13 @@ impl Targets {
                 };
                 (plan, GroupSettings::default())
             });
-            plan.topics.extend(interest.topics.iter().cloned());
+            let topics = Arc::make_mut(&mut plan.topics);
+            topics.extend(interest.topics.iter().cloned());
             if interest.topics.is_empty() {
                 plan.discover = true;
-                let topics = known_topics(id).into_iter();
+                let known = known_topics(id).into_iter();
                 let pattern = settings.pattern();
-                plan.topics
-                    .extend(topics.filter(|t| pattern.is_none_or(|p| p.matches(t))));
+                topics.extend(known.filter(|t| pattern.is_none_or(|p| p.matches(t))));
             }
             group.add(settings);
         }

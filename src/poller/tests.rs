@@ -33,8 +33,11 @@ impl OffsetSource for Fake {
         }
         // A sweep that was held up on its way to its thread begins this late.
         let started = Moment::now();
-        let topics: BTreeSet<TopicName> =
-            plan.groups.iter().flat_map(|g| g.topics.clone()).collect();
+        let topics: BTreeSet<TopicName> = plan
+            .groups
+            .iter()
+            .flat_map(|g| (*g.topics).clone())
+            .collect();
         let offsets = |end| TopicOffsets {
             starts: vec![Ok(Offset(0))],
             ends: vec![Ok(Offset(end))],
@@ -55,7 +58,7 @@ impl OffsetSource for Fake {
                     committed: Ok(plan
                         .topics
                         .iter()
-                        .map(|t| (t.clone(), vec![Ok(Some(Offset(0)))]))
+                        .map(|t| (t.clone(), [Ok(Some(Offset(0)))].into_iter().collect()))
                         .collect()),
                     description: describe(&plan.group),
                     plan,

@@ -134,9 +134,9 @@ async fn ages_and_rules(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result
     }
     text.family(&families::GROUP_PARTITION_LAG_SECONDS);
     for (labels, lag) in latest(snapshot) {
-        for (partition, age) in lag.ages.iter().enumerate() {
+        for (partition, age) in lag.partition_ages().enumerate() {
             if let Some(age) = age {
-                text.partition_sample(&labels, partition, seconds(*age));
+                text.partition_sample(&labels, partition, seconds(age));
                 text.flush_if_full().await?;
             }
         }

@@ -111,12 +111,12 @@ impl Watch<'_> {
 /// A group's commit and the log's end, where both are known.
 fn reading(observation: &Observation, group: usize, topic: &str) -> Option<(i64, i64)> {
     let committed = observation.groups[group].committed.as_ref().ok()?;
-    let Ok(Some(Offset(committed))) = committed.get(topic)?.first()? else {
+    let Ok(Some(Offset(committed))) = committed.get(topic)?.get(0)? else {
         return None;
     };
     let ends = &observation.topics.get(topic)?.as_ref().ok()?.ends;
     let Offset(end) = (*ends.first()?).ok()?;
-    Some((*committed, end))
+    Some((committed, end))
 }
 
 fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {

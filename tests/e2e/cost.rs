@@ -74,7 +74,11 @@ fn unread(observation: &Observation) -> usize {
     let groups = observation.groups.iter();
     groups
         .map(|group| match &group.committed {
-            Ok(topics) => topics.values().flatten().filter(|c| c.is_err()).count(),
+            Ok(topics) => topics
+                .values()
+                .flat_map(|column| column.iter())
+                .filter(Result::is_err)
+                .count(),
             Err(_) => 1,
         })
         .sum()

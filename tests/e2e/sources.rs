@@ -367,7 +367,7 @@ fn lines(observation: &Observation, fault: &dyn Fn(Fault) -> String) -> BTreeSet
             let column = column.iter().map(|committed| match committed {
                 Ok(Some(offset)) => offset.to_string(),
                 Ok(None) => "-".to_owned(),
-                Err(unknown) => fault(*unknown),
+                Err(unknown) => fault(unknown),
             });
             let column = column.collect::<Vec<_>>().join(" ");
             lines.insert(format!("{id} {topic}: {column}"));

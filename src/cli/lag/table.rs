@@ -58,7 +58,7 @@ pub(super) fn row<'a>(
         }
         (_, Ok(lag)) => (Some(lag.messages()), None),
     };
-    let age = read.ages.get(partition).copied().flatten();
+    let age = read.partition_age(partition);
     let age = age.filter(|_| lag.is_some());
     TableRow {
         cluster,

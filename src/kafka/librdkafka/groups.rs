@@ -1,6 +1,6 @@
 //! Reads committed offsets with one client per group, created on demand and kept while used.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,9 +15,11 @@ use super::topics::TopicLeaders;
 use crate::kafka::ClientSettings;
 use crate::kafka::health::ConnectionHealth;
 use crate::model::kafka::fault::Fault;
-use crate::model::kafka::observation::{CommittedColumn, GroupObservation};
+use crate::model::kafka::observation::GroupObservation;
+use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
-use crate::model::units::newtypes::{GroupId, Offset, Partition, TopicName};
+use crate::model::kafka::topic_map::TopicMap;
+use crate::model::units::newtypes::{GroupId, Offset, TopicName};
 
 /// How long a group's client is kept after its last use.
 const UNUSED_MAX_AGE: Duration = Duration::from_secs(120);
@@ -173,7 +175,7 @@ impl GroupClients {
         client: &OffsetConsumer,
         known: &TopicLeaders,
         deadline: Instant,
-    ) -> Result<BTreeMap<TopicName, CommittedColumn>, Fault> {
+    ) -> Result<TopicMap<CommittedOffsets>, Fault> {
         let discovered = if plan.discover {
             self.discovered(&plan.group)
         } else {
@@ -183,27 +185,30 @@ impl GroupClients {
         let mut asked: BTreeSet<TopicName> =
             discovered.unwrap_or_else(|| known.names().cloned().collect());
         asked.extend(plan.topics.iter().cloned());
-        let mut columns: BTreeMap<TopicName, CommittedColumn> = BTreeMap::new();
+        let mut columns = TopicMap::with_capacity(asked.len());
         let mut list = TopicPartitionList::new();
         for topic in asked {
             let partitions = known.leaders(topic.as_str()).map_or(0, Vec::len);
             for partition in (0..).take(partitions) {
                 list.add_partition(topic.as_str(), partition);
             }
-            columns.insert(topic, vec![Err(Fault::NoAnswer); partitions]);
+            let unanswered = CommittedOffsets::filled(partitions, Err(Fault::NoAnswer));
+            columns.insert(topic, unanswered);
         }
         if list.count() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             let answer = self.fetch_committed(&plan.group, client, list, left)?;
             for entry in ffi::entries(&answer) {
-                if let Some(slot) = slot(&mut columns, entry.topic, entry.partition) {
-                    *slot = committed_offset(entry);
+                if let Some(column) = columns.get_mut(entry.topic)
+                    && let Ok(partition) = usize::try_from(entry.partition)
+                {
+                    column.set(partition, committed_offset(entry));
                 }
             }
         }
         if is_discovery {
             let has_commits =
-                |column: &CommittedColumn| column.iter().any(|c| !matches!(c, Ok(None)));
+                |column: &CommittedOffsets| column.iter().any(|c| !matches!(c, Ok(None)));
             columns.retain(|topic, column| plan.topics.contains(topic) || has_commits(column));
         }
         if is_discovery && let Some(group) = self.all().get_mut(&plan.group) {
@@ -252,16 +257,6 @@ impl GroupClients {
             _ => None,
         }
     }
-}
-
-fn slot<'a>(
-    columns: &'a mut BTreeMap<TopicName, CommittedColumn>,
-    topic: &str,
-    partition: Partition,
-) -> Option<&'a mut Result<Option<Offset>, Fault>> {
-    columns
-        .get_mut(topic)?
-        .get_mut(usize::try_from(partition).ok()?)
 }
 
 fn committed_offset(entry: ffi::ListEntry<'_>) -> Result<Option<Offset>, Fault> {

@@ -1,7 +1,7 @@
 //! What the client knows of a cluster: its brokers, its topics' leaders and its groups'
 //! coordinators.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -120,11 +120,12 @@ impl WireCluster {
     /// whether it was fetched.
     pub(super) async fn metadata(
         &self,
-        wanted: &BTreeSet<TopicName>,
+        wanted: &HashSet<&TopicName>,
         deadline: Instant,
     ) -> Result<(Arc<ClusterMetadata>, bool), Fault> {
         let kept = Arc::clone(&self.lock_metadata());
-        let is_young = |at: Instant| at.elapsed() < METADATA_MAX_AGE;
+        let now = Instant::now();
+        let is_young = |at: Instant| now.saturating_duration_since(at) < METADATA_MAX_AGE;
         if kept.fetched.is_some_and(is_young)
             && wanted
                 .iter()
@@ -132,7 +133,8 @@ impl WireCluster {
         {
             return Ok((kept, false));
         }
-        self.fetch_metadata(wanted, deadline)
+        let wanted = wanted.iter().map(|name| (*name).clone()).collect();
+        self.fetch_metadata(&wanted, deadline)
             .await
             .map(|new| (new, true))
     }

@@ -77,7 +77,7 @@ struct CachedDescription {
 }
 
 impl CachedDescription {
-    fn is_due(&self) -> bool {
+    fn is_due(&self, now: Instant) -> bool {
         let pause = match &self.result {
             None => return true,
             Some(Ok(group)) if group.state == GroupState::Rebalancing => REBALANCING_MAX_AGE,
@@ -88,7 +88,7 @@ impl CachedDescription {
                 BACKOFF.0.saturating_mul(factor / 2).min(BACKOFF.1)
             }
         };
-        self.asked.elapsed() >= pause
+        now.saturating_duration_since(self.asked) >= pause
     }
 }
 
@@ -124,9 +124,9 @@ impl DescriptionCache {
         groups: impl Iterator<Item = &'a GroupId>,
         has_kind: bool,
     ) -> Vec<GroupId> {
-        let all = self.all();
+        let (all, now) = (self.all(), Instant::now());
         let is_wanted = |group: &&GroupId| match all.get(*group) {
-            Some(kept) => kept.kind.is_some() == has_kind && kept.is_due(),
+            Some(kept) => kept.kind.is_some() == has_kind && kept.is_due(now),
             None => !has_kind,
         };
         groups.filter(is_wanted).cloned().collect()
@@ -163,8 +163,10 @@ impl DescriptionCache {
 
     /// Evicts groups that were not requested lately.
     pub(super) fn evict_unused(&self) {
-        self.all()
-            .retain(|_, kept| kept.asked.elapsed() < UNUSED_MAX_AGE);
+        let now = Instant::now();
+        let is_used =
+            |kept: &CachedDescription| now.saturating_duration_since(kept.asked) < UNUSED_MAX_AGE;
+        self.all().retain(|_, kept| is_used(kept));
     }
 }
 

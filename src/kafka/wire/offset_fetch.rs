@@ -1,7 +1,5 @@
 //! Encodes `OffsetFetch` requests and turns their responses into columns.
 
-use std::collections::BTreeMap;
-
 use kafka_protocol::messages::OffsetFetchRequest;
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
@@ -11,7 +9,8 @@ use kafka_protocol::protocol::StrBytes;
 use super::responses::PartitionEntry;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
-use crate::model::kafka::observation::CommittedColumn;
+use crate::model::kafka::offset_column::CommittedOffsets;
+use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Offset, Partition, TopicName};
 
 /// A group and the topics whose offsets to fetch.
@@ -43,7 +42,7 @@ impl OffsetFetchQuery {
 #[derive(Debug)]
 pub(super) enum FetchedOffsets {
     /// For every requested topic.
-    Named(BTreeMap<TopicName, CommittedColumn>),
+    Named(TopicMap<CommittedOffsets>),
     /// For all topics with a commit, as they appear in the response.
     Discovered(Vec<(String, Vec<PartitionCommit>)>),
 }
@@ -64,11 +63,12 @@ impl FetchedOffsets {
             };
             return Self::Discovered(answered.map(topic).collect());
         };
-        let mut columns: BTreeMap<_, _> = topics
+        let mut columns: TopicMap<_> = topics
             .iter()
             .map(|(name, partitions)| {
                 // Responses contain every requested topic; one that is missing was not answered.
-                (name.clone(), vec![Err(Fault::NoAnswer); *partitions])
+                let column = CommittedOffsets::filled(*partitions, Err(Fault::NoAnswer));
+                (name.clone(), column)
             })
             .collect();
         for (name, entries) in answered {
@@ -81,13 +81,10 @@ impl FetchedOffsets {
 }
 
 /// Writes commits into a column by partition number.
-pub(super) fn fill(column: &mut CommittedColumn, commits: impl Iterator<Item = PartitionCommit>) {
+pub(super) fn fill(column: &mut CommittedOffsets, commits: impl Iterator<Item = PartitionCommit>) {
     for (partition, committed) in commits {
-        let slot = usize::try_from(partition)
-            .ok()
-            .and_then(|partition| column.get_mut(partition));
-        if let Some(slot) = slot {
-            *slot = committed;
+        if let Ok(partition) = usize::try_from(partition) {
+            column.set(partition, committed);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! share of the time.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,10 @@ use super::{WireInner, commits};
 use crate::kafka::reachability::{Reachability, classify_answers, unreachable_observation};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupKind;
-use crate::model::kafka::observation::{CommittedColumn, GroupObservation, Observation, Traffic};
+use crate::model::kafka::observation::{GroupObservation, Observation, Traffic};
+use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Moment, TopicName};
 
 /// How long the discovered topics of a group are used before they are discovered again.
@@ -59,10 +61,12 @@ impl WireInner {
             .iter()
             .map(|group| self.topics_to_name(group))
             .collect();
-        let by_name = named.iter().flatten().flat_map(|topics| topics.iter());
-        let by_plan = plan.groups.iter().flat_map(|group| &group.topics);
-        let names: BTreeSet<_> = by_name.chain(by_plan).collect();
-        let names = names.into_iter().cloned().collect();
+        let names: HashSet<_> = plan
+            .groups
+            .iter()
+            .zip(&named)
+            .flat_map(|(group, named)| named.as_deref().unwrap_or(&group.topics))
+            .collect();
         let (known, is_new) = match self.cluster.metadata(&names, by(2)).await {
             Ok(known) => known,
             Err(fault) => {
@@ -298,10 +302,10 @@ fn discovered_columns(
     plan: &GroupPlan,
     found: Vec<(String, Vec<PartitionCommit>)>,
     known: &ClusterMetadata,
-) -> BTreeMap<TopicName, CommittedColumn> {
+) -> TopicMap<CommittedOffsets> {
     // A response about all topics omits partitions without a commit.
-    let empty = |name: &TopicName| vec![Ok(None); known.partitions(name)];
-    let mut columns: BTreeMap<_, _> = plan
+    let empty = |name: &TopicName| CommittedOffsets::filled(known.partitions(name), Ok(None));
+    let mut columns: TopicMap<_> = plan
         .topics
         .iter()
         .map(|name| (name.clone(), empty(name)))

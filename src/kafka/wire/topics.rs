@@ -1,6 +1,6 @@
 //! Topic and broker metadata, from `Metadata`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ type CachedTopic = (Instant, Result<Arc<TopicMetadata>, Fault>);
 pub(super) struct ClusterMetadata {
     pub(super) fetched: Option<Instant>,
     pub(super) nodes: BTreeMap<i32, Address>,
-    all: BTreeMap<TopicName, CachedTopic>,
+    all: HashMap<TopicName, CachedTopic>,
 }
 
 impl ClusterMetadata {

@@ -228,12 +228,12 @@ impl HpaMeasure {
 
 /// The age of the oldest unread message on the partitions that count.
 fn age(lag: &TopicLag, filter: Option<&PartitionFilter>) -> Option<LagAge> {
-    let all = lag.ages.iter().zip(&lag.lags).enumerate();
+    let all = lag.partition_ages().zip(&lag.lags).enumerate();
     let mut counted = all.filter(|(partition, _)| filter.is_none_or(|f| f.contains(*partition)));
     counted.try_fold(LagAge::exactly(0), |oldest, (_, (age, lag))| match lag {
         // A group that never ran has no lag, and so no age of it.
         Ok(PartitionLag::NeverRan) => Some(oldest),
-        _ => Some(oldest.or_older((*age)?)),
+        _ => Some(oldest.or_older(age?)),
     })
 }
 

@@ -161,7 +161,7 @@ fn group_findings() -> Vec<Finding> {
     let mut missing = fixtures::read(Duration::ZERO, "g", "gone", &[(0, Ok(None), Ok(9))]);
     missing.topics = [("gone".into(), Err(Fault::TopicMissing))].into();
     let mut unreachable = fixtures::nothing(Duration::from_secs(5), "g");
-    unreachable.groups[0].plan.topics = ["t".into()].into();
+    unreachable.groups[0].plan.topics = Arc::new(["t".into()].into());
     unreachable.groups[0].committed = Err(Fault::Unreachable);
     let fallback = [("fallback-replicas", "3"), ("fallback-after", "2m")];
     let one = |selector: &str| [hpa("billing", selector, &[])];

@@ -22,9 +22,7 @@ use crate::model::hpa::facts::{HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::{ConnectionFault, Fault};
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member, Subtopology};
-use crate::model::kafka::observation::{
-    CommittedColumn, GroupObservation, Observation, TopicOffsets,
-};
+use crate::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::settings::annotation_keys::PREFIX;
@@ -95,9 +93,8 @@ pub(super) fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
             committed: Ok(topics
                 .iter()
                 .map(|(name, partitions)| {
-                    let column: CommittedColumn =
-                        partitions.iter().map(|(c, _)| Ok(c.map(Offset))).collect();
-                    (TopicName::from(*name), column)
+                    let column = partitions.iter().map(|(c, _)| Ok(c.map(Offset)));
+                    (TopicName::from(*name), column.collect())
                 })
                 .collect()),
         }],

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use super::fault::{ConnectionFault, Fault};
 use super::group::GroupDescription;
+use super::offset_column::CommittedOffsets;
+use super::topic_map::TopicMap;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::units::newtypes::{ClusterName, Moment, Offset, TopicId, TopicName};
 
 /// How far back the log-end offset is looked up once per topic, so that lag in seconds is known soon after
 /// a start.
 pub const LOOK_BACK: Duration = Duration::from_secs(600);
-
-/// Committed offsets of a group on a topic, by partition; `None` = no committed offset.
-pub type CommittedColumn = Vec<Result<Option<Offset>, Fault>>;
 
 /// Offsets of a topic, by partition.
 pub type OffsetColumn = Vec<Result<Offset, Fault>>;
@@ -52,7 +51,7 @@ pub struct GroupObservation {
     /// Committed offsets by topic: the topics named in the plan and, if it discovers, all topics with a
     /// committed offset. For a share group, the share-partition start offsets. `Err` if the group could not
     /// be read.
-    pub committed: Result<BTreeMap<TopicName, CommittedColumn>, Fault>,
+    pub committed: Result<TopicMap<CommittedOffsets>, Fault>,
     /// Description of the group, at most 30 s old; [`Fault::Untold`] if not supported.
     pub description: Result<Arc<GroupDescription>, Fault>,
 }

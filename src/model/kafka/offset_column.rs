@@ -1,4 +1,5 @@
-//! Compact column of committed offsets, eight bytes each, because they are most of a snapshot.
+//! Compact column of committed offsets, eight bytes each, because they are most of a snapshot. Decoders
+//! write into it, and the snapshot keeps the same allocation.
 
 use super::fault::Fault;
 use crate::model::units::newtypes::Offset;
@@ -38,6 +39,28 @@ const NAMED: [Fault; 16] = [
 type Cell = Result<Option<Offset>, Fault>;
 
 impl CommittedOffsets {
+    /// A column with the same value for every partition.
+    #[must_use]
+    pub fn filled(partitions: usize, reading: Result<Option<Offset>, Fault>) -> Self {
+        Self(vec![encode(reading); partitions].into())
+    }
+
+    /// Sets the value of a partition; ignores one beyond the last.
+    pub fn set(&mut self, partition: usize, reading: Result<Option<Offset>, Fault>) {
+        if let Some(cell) = self.0.get_mut(partition) {
+            *cell = encode(reading);
+        }
+    }
+
+    /// Adds partitions with this value until there are so many.
+    pub fn grow(&mut self, partitions: usize, reading: Result<Option<Offset>, Fault>) {
+        if self.0.len() < partitions {
+            let mut cells = std::mem::take(&mut self.0).into_vec();
+            cells.resize(partitions, encode(reading));
+            self.0 = cells.into();
+        }
+    }
+
     /// The number of partitions.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -116,6 +139,23 @@ mod tests {
         let column: CommittedOffsets = readings.iter().copied().collect();
         assert_eq!(column.iter().collect::<Vec<_>>(), readings);
         assert_eq!(column.get(readings.len()), None);
+    }
+
+    #[test]
+    fn partitions_can_be_set_and_added() {
+        let mut column = CommittedOffsets::filled(2, Err(Fault::NoAnswer));
+        column.set(1, Ok(Some(Offset(7))));
+        column.set(2, Ok(None));
+        column.grow(3, Err(Fault::PartitionMissing));
+        column.grow(1, Ok(None));
+        assert_eq!(
+            column.iter().collect::<Vec<_>>(),
+            [
+                Err(Fault::NoAnswer),
+                Ok(Some(Offset(7))),
+                Err(Fault::PartitionMissing)
+            ]
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Plan of a sweep: the groups and topics to read.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::model::units::lag_thresholds::LagRules;
 use crate::model::units::newtypes::{GroupId, Isolation, OffsetReset, TopicName};
@@ -17,8 +18,9 @@ pub struct SweepPlan {
 pub struct GroupPlan {
     /// Group ID.
     pub group: GroupId,
-    /// Topics to read, whether or not the group has committed offsets on them.
-    pub topics: BTreeSet<TopicName>,
+    /// Topics to read, whether or not the group has committed offsets on them. Shared by the copies of the
+    /// plan that each sweep is given.
+    pub topics: Arc<BTreeSet<TopicName>>,
     /// Whether to read every topic with a committed offset as well.
     pub discover: bool,
     /// Where consumers start without a committed offset.
@@ -36,7 +38,7 @@ impl GroupPlan {
         Self {
             group: group.into(),
             discover: topics.is_empty(),
-            topics,
+            topics: Arc::new(topics),
             reset: OffsetReset::default(),
             isolation: Isolation::default(),
             rules: LagRules::default(),

@@ -147,11 +147,20 @@ impl<V> IntoIterator for TopicMap<V> {
 
 impl<V> FromIterator<(TopicName, V)> for TopicMap<V> {
     fn from_iter<I: IntoIterator<Item = (TopicName, V)>>(entries: I) -> Self {
-        let mut map = Self::default();
-        for (topic, value) in entries {
-            map.insert(topic, value);
+        let mut entries: Vec<_> = entries.into_iter().collect();
+        if !entries.is_sorted_by(|(before, _), (topic, _)| before < topic) {
+            // Of several values of a topic the last one counts, as in a `BTreeMap`.
+            entries.reverse();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            entries.dedup_by(|(topic, _), (before, _)| topic == before);
         }
-        map
+        Self(entries)
+    }
+}
+
+impl<V, const N: usize> From<[(TopicName, V); N]> for TopicMap<V> {
+    fn from(entries: [(TopicName, V); N]) -> Self {
+        entries.into_iter().collect()
     }
 }
 
@@ -192,6 +201,13 @@ mod tests {
             prop_assert_eq!(map.len(), tree.len());
             prop_assert!(map.iter().eq(tree.iter()));
             prop_assert!(tree.keys().all(|name| map[name] == tree[name] && map.contains_key(name)));
+        }
+
+        #[test]
+        fn collecting_keeps_the_last_value_of_a_topic(names in proptest::collection::vec(0u8..9, 0..20)) {
+            let entries = || names.iter().enumerate().map(|(i, n)| (TopicName::from(format!("t{n}")), i));
+            let (map, tree): (TopicMap<_>, BTreeMap<_, _>) = (entries().collect(), entries().collect());
+            prop_assert!(map.iter().eq(tree.iter()));
         }
     }
 }

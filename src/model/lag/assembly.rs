@@ -2,7 +2,7 @@
 
 mod group;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,17 +73,15 @@ impl ClusterHistory {
                 self.logs.insert(topic.clone(), log);
             }
         }
+        // Looked up for every topic of every group.
+        let logs: HashMap<_, _> = topics
+            .iter()
+            .map(|(topic, read)| (topic, (read.as_ref(), self.logs.get(topic))))
+            .collect();
         let before = Arc::clone(&self.current);
         // Keep groups that were read out of turn after this sweep started: its plan does not have them.
         let is_newer = |group: &GroupSnapshot| group.asked.monotonic > started.monotonic;
-        let (sweep, mut groups) = match scope {
-            Scope::Whole => {
-                let newer = before.groups.iter().filter(|(_, group)| is_newer(group));
-                let newer = newer.map(|(id, group)| (id.clone(), Arc::clone(group)));
-                (Some(Sweep { started, finished }), newer.collect())
-            }
-            Scope::Some => (before.sweep, before.groups.clone()),
-        };
+        let mut assembled = Vec::with_capacity(observed.len());
         for group in observed {
             let known = before.groups.get(&group.plan.group);
             if known.is_some_and(|known| is_newer(known)) {
@@ -92,14 +90,30 @@ impl ClusterHistory {
             let id = group.plan.group.clone();
             let history = self.groups.entry(id.clone()).or_default();
             let assembly = Assembly {
-                logs: &self.logs,
-                topics: &topics,
+                logs: &logs,
                 read: started,
                 now,
             };
             let known = known.map(|known| &**known);
-            groups.insert(id, Arc::new(assembly.group(group, history, known)));
+            assembled.push((id, Arc::new(assembly.group(group, history, known))));
         }
+        drop(logs);
+        let (sweep, groups) = match scope {
+            Scope::Whole => {
+                let newer = before.groups.iter().filter(|(_, group)| is_newer(group));
+                assembled.extend(newer.map(|(id, group)| (id.clone(), Arc::clone(group))));
+                // From a sorted list the map is built without a search for each group.
+                (
+                    Some(Sweep { started, finished }),
+                    assembled.into_iter().collect(),
+                )
+            }
+            Scope::Some => {
+                let mut groups = before.groups.clone();
+                groups.extend(assembled);
+                (before.sweep, groups)
+            }
+        };
         let traffic = match (before.traffic, traffic) {
             // Of two overlapping sweeps the one that ends last may carry the older count.
             (Some(known), Some(earlier)) if earlier.requests < known.requests => Some(known),
@@ -137,7 +151,7 @@ impl ClusterHistory {
                     )
                 };
                 if !is_found && states.iter().any(had_commit) {
-                    plan.topics.insert(topic.clone());
+                    Arc::make_mut(&mut plan.topics).insert(topic.clone());
                 }
             }
         }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::PartitionLag;
-use super::lag_age::LagAge;
+use super::history::clock::Now;
+use super::lag_age::{EndRing, LagAge};
 use super::subscription::{RememberedGroup, Subscription};
 use crate::model::kafka::fault::{ConnectionFault, Fault};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::kafka::observation::{TopicOffsets, Traffic};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::topic_map::TopicMap;
-use crate::model::units::newtypes::{GroupId, Lag, Moment, TopicName};
+use crate::model::units::newtypes::{GroupId, Lag, Moment, Offset, TopicName};
 
 /// Start and end of one sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,13 +128,6 @@ impl GroupTopic {
         }
     }
 
-    /// The last complete reading, unless it is stale.
-    #[must_use]
-    pub fn fresh(&self, now: &Moment, max_staleness: Duration) -> Option<&Arc<TopicLag>> {
-        let complete = self.complete.as_ref()?;
-        (now.since(&complete.read) <= max_staleness).then_some(complete)
-    }
-
     /// Whether the group has, had, or may have a committed offset on the topic.
     #[must_use]
     pub fn may_have_commits(&self) -> bool {
@@ -158,8 +152,21 @@ pub struct TopicLag {
     pub committed: CommittedOffsets,
     /// Lag per partition.
     pub lags: Box<[Result<PartitionLag, Fault>]>,
-    /// Age of the first unread message per partition; `None` if unknown.
-    pub ages: Box<[Option<LagAge>]>,
+    /// Basis of the ages of the lag, which are computed when they are asked for: few readers need them,
+    /// and not after every sweep.
+    pub(super) age_basis: LagAgeBasis,
+}
+
+/// What the ages of a topic's lag are computed from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LagAgeBasis {
+    /// When the topic was read.
+    pub(super) now: Now,
+    /// Past log-end offsets of the topic; `None` if there are none.
+    pub(super) ends: Option<Arc<EndRing>>,
+    /// First unread offset of the partitions where the committed offset and the log start do not tell it;
+    /// `None` if there is no such partition.
+    pub(super) first_unread: Option<Box<[Option<Offset>]>>,
 }
 
 impl TopicLag {
@@ -197,12 +204,46 @@ impl TopicLag {
     /// Age of the oldest unread message; `None` while a partition is unknown.
     #[must_use]
     pub fn age(&self) -> Option<LagAge> {
-        self.ages
-            .iter()
-            .copied()
+        self.partition_ages()
             .try_fold(LagAge::exactly(0), |oldest, age| {
                 Some(oldest.or_older(age?))
             })
+    }
+
+    /// Age of the first unread message of every partition; `None` where it is unknown.
+    pub fn partition_ages(&self) -> impl ExactSizeIterator<Item = Option<LagAge>> {
+        (0..self.lags.len()).map(|partition| self.partition_age(partition))
+    }
+
+    /// Age of the first unread message of a partition; `None` if it is unknown.
+    #[must_use]
+    pub fn partition_age(&self, partition: usize) -> Option<LagAge> {
+        let lag = self.lags.get(partition)?.ok()?;
+        if lag.messages() == Lag(0) || matches!(lag, PartitionLag::Residual(_)) {
+            // No message is waiting.
+            return Some(LagAge::exactly(0));
+        }
+        let basis = &self.age_basis;
+        let ends = basis.ends.as_ref();
+        let age = ends.zip(self.first_unread(partition, lag));
+        let age = age.and_then(|(ends, unread)| ends.age(partition, unread, basis.now.0));
+        Some(age.unwrap_or(LagAge::at_least(0)))
+    }
+
+    /// First offset that the group has yet to read on a partition where it is behind.
+    fn first_unread(&self, partition: usize, lag: PartitionLag) -> Option<Offset> {
+        match lag {
+            PartitionLag::Measured(_) | PartitionLag::Residual(_) | PartitionLag::Stuck { .. } => {
+                self.committed.get(partition)?.ok()?
+            }
+            PartitionLag::FromStart(_) | PartitionLag::Lost(_) => {
+                self.offsets.starts.get(partition)?.ok()
+            }
+            PartitionLag::SinceSeen(_) | PartitionLag::Forgotten(_) => {
+                *self.age_basis.first_unread.as_ref()?.get(partition)?
+            }
+            PartitionLag::BeyondStable | PartitionLag::NeverRan => None,
+        }
     }
 
     /// Messages that retention deleted before the group read them; `None` if there are none.

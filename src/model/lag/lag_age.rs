@@ -74,13 +74,13 @@ pub struct EndRing {
     /// Sample times in milliseconds on one timeline, strictly ascending.
     times: Vec<u64>,
     /// [`SAMPLES_MAX`] slots per partition, partition after partition: the samples of one partition are
-    /// contiguous, because [`Self::age`] is computed for every group and partition of every sweep.
+    /// contiguous, because a scrape computes [`Self::age`] for every group and partition.
     ends: Vec<i64>,
 }
 
 impl EndRing {
     /// Adds the latest sample. A time that is not later than the last one is ignored.
-    pub fn push(&mut self, at: u64, ends: &[Option<Offset>]) {
+    pub fn push(&mut self, at: u64, ends: impl ExactSizeIterator<Item = Option<Offset>>) {
         if self.times.last().is_some_and(|last| *last >= at) {
             return;
         }
@@ -93,7 +93,7 @@ impl EndRing {
     }
 
     /// Adds a sample from before the first one, unless there is one that old.
-    pub fn seed(&mut self, at: u64, ends: &[Option<Offset>]) {
+    pub fn seed(&mut self, at: u64, ends: impl ExactSizeIterator<Item = Option<Offset>>) {
         if self.times.first().is_some_and(|first| *first <= at) {
             return;
         }
@@ -142,10 +142,12 @@ impl EndRing {
         later.map(|(oldest, _)| LagAge::at_least(now.saturating_sub(oldest)))
     }
 
-    fn insert(&mut self, index: usize, at: u64, ends: &[Option<Offset>]) {
+    fn insert(&mut self, index: usize, at: u64, ends: impl Iterator<Item = Option<Offset>>) {
         let count = self.times.len();
+        // A copy of the ring has no room to spare, and doubling would waste half.
+        self.times.reserve_exact(1);
         self.times.insert(index, at);
-        let ends = ends.iter().copied().chain(std::iter::repeat(None));
+        let ends = ends.chain(std::iter::repeat(None));
         for (slots, end) in self.ends.chunks_exact_mut(SAMPLES_MAX).zip(ends) {
             if index < count {
                 slots.copy_within(index..count, index.saturating_add(1));
@@ -174,9 +176,7 @@ impl EndRing {
         }
         self.partitions = partitions;
         let slots = partitions.saturating_mul(SAMPLES_MAX);
-        // Exactly as much as is needed: doubling would waste half.
-        self.times
-            .reserve_exact(SAMPLES_MAX.saturating_sub(self.times.len()));
+        // Exactly as much as is needed, as above.
         self.ends
             .reserve_exact(slots.saturating_sub(self.ends.len()));
         self.ends.resize(slots, UNKNOWN);
@@ -223,14 +223,14 @@ mod tests {
 
     use super::*;
 
-    fn ends(ends: &[i64]) -> Vec<Option<Offset>> {
-        ends.iter().map(|end| Some(Offset(*end))).collect()
+    fn ends(ends: &[i64]) -> impl ExactSizeIterator<Item = Option<Offset>> {
+        ends.iter().map(|end| Some(Offset(*end)))
     }
 
     fn ring(samples: &[(u64, i64)]) -> EndRing {
         let mut ring = EndRing::default();
         for (at, end) in samples {
-            ring.push(*at, &ends(&[*end]));
+            ring.push(*at, ends(&[*end]));
         }
         ring
     }
@@ -257,9 +257,9 @@ mod tests {
         let mut ring = ring(&[(1000, 50), (2000, 100)]);
         let age = |ring: &EndRing| ring.age(0, Offset(20), 3000);
         assert_eq!(age(&ring), Some(LagAge::at_least(2000)));
-        ring.seed(500, &ends(&[10]));
+        ring.seed(500, ends(&[10]));
         assert_eq!(age(&ring), Some(LagAge::exactly(2375)));
-        ring.seed(700, &ends(&[0]));
+        ring.seed(700, ends(&[0]));
         assert_eq!(age(&ring), Some(LagAge::exactly(2375)), "known already");
         assert_eq!(ring.age(1, Offset(20), 3000), None);
     }
@@ -267,19 +267,19 @@ mod tests {
     #[test]
     fn added_partitions_have_no_samples_before() {
         let mut ring = ring(&[(1000, 50)]);
-        ring.push(2000, &ends(&[60, 9]));
+        ring.push(2000, ends(&[60, 9]));
         assert_eq!(ring.age(0, Offset(55), 2000), Some(LagAge::exactly(500)));
         assert_eq!(ring.age(1, Offset(0), 2500), Some(LagAge::at_least(500)));
-        ring.push(3000, &[None, Some(Offset(10))]);
+        ring.push(3000, [None, Some(Offset(10))].into_iter());
         assert_eq!(ring.age(0, Offset(55), 3000), Some(LagAge::exactly(1500)));
     }
 
     #[test]
     fn a_partition_whose_log_was_replaced_starts_over() {
         let mut ring = EndRing::default();
-        ring.push(1000, &ends(&[50, 50]));
+        ring.push(1000, ends(&[50, 50]));
         ring.forget(1);
-        ring.push(2000, &ends(&[60, 5]));
+        ring.push(2000, ends(&[60, 5]));
         assert_eq!(ring.age(0, Offset(50), 2000), Some(LagAge::exactly(1000)));
         assert_eq!(ring.age(1, Offset(0), 3000), Some(LagAge::at_least(1000)));
     }
@@ -290,7 +290,7 @@ mod tests {
         let day = 24 * 3600;
         for second in (0..2 * day).step_by(5) {
             // One message a second, so that an offset is the time at which it came.
-            ring.push(second * 1000, &ends(&[i64::try_from(second).unwrap()]));
+            ring.push(second * 1000, ends(&[i64::try_from(second).unwrap()]));
         }
         assert!(ring.times.len() <= SAMPLES_MAX);
         assert_eq!(ring.ends.capacity(), SAMPLES_MAX);
@@ -345,7 +345,7 @@ mod tests {
             for (passed, came) in steps {
                 time += passed;
                 end += came;
-                ring.push(time, &ends(&[end]));
+                ring.push(time, ends(&[end]));
             }
             let age = |offset| ring.age(0, Offset(offset), time).unwrap().duration();
             prop_assert!(age(at + more) <= age(at));

@@ -153,13 +153,18 @@ pub(super) async fn healthy(
     while let Some(interest) = interests.recv().await {
         let mut observation = fixtures::nothing(Duration::ZERO, interest.group.as_str());
         let plan = &mut observation.groups[0].plan;
-        plan.topics = interest.topics.clone();
+        plan.topics = Arc::new(interest.topics.clone());
         plan.reset = OffsetReset::Latest;
         for topic in &interest.topics {
             let missing = Err(crate::model::kafka::fault::Fault::TopicMissing);
             observation.topics.insert(topic.clone(), missing);
         }
-        let committed = interest.topics.iter().map(|t| (t.clone(), Vec::new()));
+        let committed = interest.topics.iter().map(|t| {
+            (
+                t.clone(),
+                crate::model::kafka::offset_column::CommittedOffsets::default(),
+            )
+        });
         observation.groups[0].committed = Ok(committed.collect());
         let read = history.apply(observation, Scope::Some);
         let mut main = (*snapshot.clusters["main"]).clone();

@@ -231,7 +231,7 @@ fn partitions(read: &TopicLag, filter: Option<&PartitionFilter>) -> Vec<Partitio
             let lag = lag.unwrap_or(Err(Fault::NoAnswer));
             let committed = read.committed.get(partition);
             let end = read.offsets.ends.get(partition);
-            let age = read.ages.get(partition).copied().flatten();
+            let age = read.partition_age(partition);
             PartitionPart {
                 partition,
                 committed_offset: committed.and_then(|c| Some(c.ok()??.0)),

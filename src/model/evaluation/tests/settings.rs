@@ -141,7 +141,7 @@ fn no_value_is_served_before_every_subscribed_topic_was_read() {
     assert_eq!(unread[0].topics, ["new".into()].into());
     let known = &snapshot.clusters["main"];
     let plan = snapshot.targets.plan(&"main".into(), known.topics_read());
-    assert_eq!(plan.groups[0].topics, ["new".into(), "t".into()].into());
+    assert_eq!(*plan.groups[0].topics, ["new".into(), "t".into()].into());
     assert!(plan.groups[0].discover);
 }
 

@@ -3,34 +3,38 @@
 //! Two passes over its partitions: the first determines position and lag from the offsets alone, the
 //! second classifies lags as residual or stuck, which depends on what the whole group does.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{MISSING_GRACE_PERIOD, SharedTopics};
+use super::MISSING_GRACE_PERIOD;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupDescription;
-use crate::model::kafka::observation::{
-    CommittedColumn, GroupObservation, OffsetColumn, TopicOffsets,
-};
+use crate::model::kafka::observation::{GroupObservation, OffsetColumn, TopicOffsets};
+use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::kafka::topic_map::TopicMap;
-use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
+use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, LagAgeBasis, TopicLag};
 use crate::model::lag::history::clock::Now;
 use crate::model::lag::history::group::{Assignment, GroupHistory, LagClassifier};
 use crate::model::lag::history::log::{LogHistory, LogPartition};
 use crate::model::lag::history::partition::{PartitionReading, PartitionState};
-use crate::model::lag::lag_age::LagAge;
 use crate::model::lag::{Log, PartitionLag};
 use crate::model::units::newtypes::{Isolation, Moment, Offset, TopicName};
 
 /// What the groups of one sweep are assembled from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Assembly<'a> {
-    pub(super) logs: &'a BTreeMap<TopicName, LogHistory>,
-    pub(super) topics: &'a SharedTopics,
+    /// The logs that the sweep read, with their history.
+    pub(super) logs: &'a HashMap<&'a TopicName, LogReading<'a>>,
     pub(super) read: Moment,
     pub(super) now: Now,
 }
+
+/// Offsets of a topic's log, and its history if there is any.
+pub(super) type LogReading<'a> = (
+    Result<&'a Arc<TopicOffsets>, &'a Fault>,
+    Option<&'a LogHistory>,
+);
 
 /// Result of the first pass over one topic.
 #[derive(Debug)]
@@ -38,10 +42,10 @@ struct Draft<'a> {
     log: Option<&'a LogHistory>,
     assignment: Assignment,
     offsets: Arc<TopicOffsets>,
-    committed: CommittedColumn,
+    committed: CommittedOffsets,
     states: Vec<PartitionState>,
     lags: Box<[Result<PartitionLag, Fault>]>,
-    ages: Box<[Option<LagAge>]>,
+    first_unread: Option<Box<[Option<Offset>]>>,
 }
 
 impl<'a> Assembly<'a> {
@@ -73,7 +77,7 @@ impl<'a> Assembly<'a> {
             Ok(committed) => committed,
             Err(fault) => {
                 let mut known = before.map(|b| b.topics.clone()).unwrap_or_default();
-                for topic in &plan.topics {
+                for topic in &*plan.topics {
                     if !known.contains_key(topic) {
                         let unknown = GroupTopic {
                             latest: Err(fault),
@@ -92,10 +96,14 @@ impl<'a> Assembly<'a> {
         };
         let mut drafts = Vec::with_capacity(committed.len());
         for (topic, column) in committed {
-            let offsets = self.topics.get(&topic).cloned();
-            let draft = offsets
-                .unwrap_or(Err(Fault::NoAnswer))
-                .map(|offsets| self.draft(&plan, history, &described, &topic, offsets, column));
+            let draft = match self.logs.get(&topic) {
+                Some((Ok(offsets), log)) => {
+                    let log = (Arc::clone(offsets), *log);
+                    Ok(self.draft(&plan, history, &described, &topic, log, column))
+                }
+                Some((Err(fault), _)) => Err(**fault),
+                None => Err(Fault::NoAnswer),
+            };
             drafts.push((topic, draft));
         }
         let classifier = LagClassifier::of(history, &described, plan.rules, self.now);
@@ -145,54 +153,44 @@ impl<'a> Assembly<'a> {
         history: &mut GroupHistory,
         described: &Described,
         topic: &TopicName,
-        offsets: Arc<TopicOffsets>,
-        mut committed: CommittedColumn,
+        (offsets, history_of_log): (Arc<TopicOffsets>, Option<&'a LogHistory>),
+        mut committed: CommittedOffsets,
     ) -> Draft<'a> {
         // A partition that only one of the two answers contains is unknown, not absent.
         let partitions = offsets.ends.len().max(committed.len());
-        committed.resize(partitions, Err(Fault::NoAnswer));
+        committed.grow(partitions, Err(Fault::NoAnswer));
         let mut states = history.take_states(topic, partitions);
         let assignment = Assignment::of(described, topic, partitions);
         let runs = committed.iter().any(|c| matches!(c, Ok(Some(_))));
-        let history_of_log = self.logs.get(topic);
         let mut lags = Vec::with_capacity(partitions);
-        let mut ages = Vec::with_capacity(partitions);
+        let mut first_unread: Option<Box<[Option<Offset>]>> = None;
         for ((index, committed), state) in committed.iter().enumerate().zip(&mut states) {
-            let (lag, age) = committed.map_or_else(
-                |fault| (Err(fault), None),
-                |committed| {
-                    let reading = PartitionReading {
-                        committed,
-                        log: log(&offsets, history_of_log, index, plan.isolation),
-                        has_id: history_of_log.is_some_and(|log| log.id.is_some()),
-                        runs: runs || assignment.subscribed || assignment.has(index),
-                        reset: plan.reset,
-                        forget_after: plan.rules.forget_after,
-                        now: self.now,
-                    };
-                    let step = state.apply(&reading);
-                    if step.moved {
-                        history.last_move = Some(self.now.into());
+            let lag = committed.and_then(|committed| {
+                let reading = PartitionReading {
+                    committed,
+                    log: log(&offsets, history_of_log, index, plan.isolation),
+                    has_id: history_of_log.is_some_and(|log| log.id.is_some()),
+                    runs: runs || assignment.subscribed || assignment.has(index),
+                    reset: plan.reset,
+                    forget_after: plan.rules.forget_after,
+                    now: self.now,
+                };
+                let step = state.apply(&reading);
+                if step.moved {
+                    history.last_move = Some(self.now.into());
+                }
+                let position = step.position?;
+                let (log, _) = reading.log?;
+                let lag = position.lag(&log)?;
+                if matches!(lag, PartitionLag::SinceSeen(_) | PartitionLag::Forgotten(_)) {
+                    let all = first_unread.get_or_insert_with(|| vec![None; partitions].into());
+                    if let Some(unread) = all.get_mut(index) {
+                        *unread = position.first_unread(&log);
                     }
-                    let read = step.position.and_then(|position| {
-                        let (log, _) = reading.log?;
-                        let lag = position.lag(&log)?;
-                        let first_unread = position.first_unread(&log);
-                        Ok((lag, first_unread.filter(|_| lag.messages().0 > 0)))
-                    });
-                    match read {
-                        Ok((lag, Some(unread))) => {
-                            let age = history_of_log
-                                .and_then(|log| log.ring.age(index, unread, self.now.0));
-                            (Ok(lag), Some(age.unwrap_or(LagAge::at_least(0))))
-                        }
-                        Ok((lag, None)) => (Ok(lag), Some(LagAge::exactly(0))),
-                        Err(fault) => (Err(fault), None),
-                    }
-                },
-            );
+                }
+                Ok(lag)
+            });
             lags.push(lag);
-            ages.push(age);
         }
         Draft {
             log: history_of_log,
@@ -201,25 +199,20 @@ impl<'a> Assembly<'a> {
             committed,
             states,
             lags: lags.into(),
-            ages: ages.into(),
+            first_unread,
         }
     }
 
     /// Second pass: classifies measured lags as residual or stuck.
     fn classify(&self, draft: &mut Draft<'_>, classifier: &LagClassifier) {
         let logs = draft.log.map(|log| log.partitions.as_slice());
-        let columns = draft.lags.iter_mut().zip(&mut draft.ages);
-        for (index, ((lag, age), state)) in columns.zip(&draft.states).enumerate() {
+        for (index, (lag, state)) in draft.lags.iter_mut().zip(&draft.states).enumerate() {
             let Ok(lag) = lag else {
                 continue;
             };
             let log = logs.and_then(|logs| logs.get(index));
             let moved = log.map_or(self.now.into(), |log| log.moved);
             *lag = classifier.classify(*lag, state, moved, draft.assignment.has(index));
-            if matches!(lag, PartitionLag::Residual(_)) {
-                // No message is waiting, so there is no age.
-                *age = Some(LagAge::exactly(0));
-            }
         }
     }
 
@@ -236,9 +229,13 @@ impl<'a> Assembly<'a> {
         let lag = TopicLag {
             read: self.read,
             offsets: draft.offsets,
-            committed: draft.committed.into_iter().collect(),
+            committed: draft.committed,
             lags: draft.lags,
-            ages: draft.ages,
+            age_basis: LagAgeBasis {
+                now: self.now,
+                ends: draft.log.map(|log| Arc::clone(&log.ring)),
+                first_unread: draft.first_unread,
+            },
         };
         (lag, draft.states)
     }

@@ -142,8 +142,8 @@ fn assignment_fingerprint(description: &GroupDescription) -> u64 {
 /// Which partitions of a topic are assigned to a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::model) struct Assignment {
-    /// By partition; `None` if the group could not be described.
-    owned: Option<Vec<bool>>,
+    /// By partition; empty if no partition is known to be assigned.
+    owned: Vec<bool>,
     /// Whether a member subscribes to the topic, even if no partition is assigned yet.
     pub(in crate::model) subscribed: bool,
 }
@@ -156,14 +156,15 @@ impl Assignment {
     ) -> Self {
         let Ok(description) = described else {
             return Self {
-                owned: None,
+                owned: Vec::new(),
                 subscribed: false,
             };
         };
-        let mut owned = vec![false; partitions];
+        let mut owned = Vec::new();
         let members = &description.members;
         let assigned = members.iter().flat_map(|member| &member.assigned);
         for partition in assigned.filter(|(of, _)| of == topic).flat_map(|(_, p)| p) {
+            owned.resize(partitions, false);
             let index = usize::try_from(*partition).ok();
             if let Some(owned) = index.and_then(|index| owned.get_mut(index)) {
                 *owned = true;
@@ -173,16 +174,12 @@ impl Assignment {
             let topics = member.subscribed.as_ref();
             topics.is_some_and(|topics| topics.contains(topic))
         });
-        Self {
-            owned: Some(owned),
-            subscribed,
-        }
+        Self { owned, subscribed }
     }
 
     /// Whether the partition is known to be assigned to a member.
     pub(in crate::model) fn has(&self, partition: usize) -> bool {
-        let owned = self.owned.as_ref().and_then(|owned| owned.get(partition));
-        owned.copied().unwrap_or(false)
+        self.owned.get(partition).copied().unwrap_or(false)
     }
 }
 

@@ -1,5 +1,7 @@
 //! History of a topic's log, shared by all groups: past log-end offsets, and whether it was replaced.
 
+use std::sync::Arc;
+
 use super::clock::{Now, Stamp};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::TopicOffsets;
@@ -14,7 +16,9 @@ pub(in crate::model) struct LogHistory {
     /// Since when the topic has been missing.
     pub(in crate::model) missing: Option<Stamp>,
     pub(in crate::model) partitions: Vec<LogPartition>,
-    pub(in crate::model) ring: EndRing,
+    /// Past log-end offsets. Shared with the snapshots, which compute ages from it; hence copied when it
+    /// changes.
+    pub(in crate::model) ring: Arc<EndRing>,
     read: Now,
 }
 
@@ -133,29 +137,29 @@ impl LogHistory {
             self.partitions
                 .resize_with(offsets.ends.len(), LogPartition::default);
         }
+        let ring = Arc::make_mut(&mut self.ring);
         for (index, (log, end)) in self.partitions.iter_mut().zip(&offsets.ends).enumerate() {
             if let Ok(end) = end
                 && log.apply(*end, self.id.is_some(), now)
             {
-                self.ring.forget(index);
+                ring.forget(index);
             }
         }
         if let Some(past) = &offsets.past {
             let ago = u64::try_from(past.ago.as_millis()).unwrap_or(u64::MAX);
-            self.ring.seed(now.0.saturating_sub(ago), &past.ends);
+            ring.seed(now.0.saturating_sub(ago), past.ends.iter().copied());
         }
-        let ends: Vec<_> = self
+        let ends = self
             .partitions
             .iter()
             .zip(&offsets.ends)
-            .map(|(log, end)| end.ok().and(log.end()))
-            .collect();
-        self.ring.push(now.0, &ends);
+            .map(|(log, end)| end.ok().and(log.end()));
+        ring.push(now.0, ends);
     }
 
     /// Starts over: the topic was deleted and created anew under the same name.
     fn replace(&mut self) {
-        self.ring.clear();
+        Arc::make_mut(&mut self.ring).clear();
         for log in &mut self.partitions {
             *log = LogPartition {
                 epoch: log.epoch.wrapping_add(1),

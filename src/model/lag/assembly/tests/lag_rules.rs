@@ -1,0 +1,153 @@
+//! The rules of lag as they follow from several sweeps.
+
+use super::*;
+
+#[test]
+fn a_running_group_starts_at_the_end_first_seen_of_a_partition_without_a_commit() {
+    let mut history = ClusterHistory::default();
+    let total = |h: &mut ClusterHistory, o| {
+        topic(&h.apply(o, Scope::Whole))
+            .complete
+            .as_ref()
+            .unwrap()
+            .total()
+    };
+    assert_eq!(
+        total(
+            &mut history,
+            observe(0, "g", &[Ok(Some(10)), Ok(None)], &[10, 70])
+        ),
+        Ok(Lag(0))
+    );
+    assert_eq!(
+        total(
+            &mut history,
+            observe(5, "g", &[Ok(Some(10)), Ok(None)], &[10, 100])
+        ),
+        Ok(Lag(30))
+    );
+    assert_eq!(
+        total(
+            &mut history,
+            observe(9, "g", &[Ok(Some(10)), Ok(Some(90))], &[10, 100])
+        ),
+        Ok(Lag(10))
+    );
+}
+
+#[test]
+fn a_group_without_any_commit_never_ran() {
+    let mut history = ClusterHistory::default();
+    let snapshot = history.apply(
+        observe(0, "g", &[Ok(None), Ok(None)], &[10, 70]),
+        Scope::Whole,
+    );
+    assert!(topic(&snapshot).complete.as_ref().unwrap().never_ran());
+}
+
+#[test]
+fn residual_lag_counts_as_zero_and_has_no_age() {
+    let mut history = ClusterHistory::default();
+    let read = |seconds| live(seconds, &[Ok(Some(98)), Ok(Some(100))], &[100, 100]);
+    let before = sweeps(&mut history, 0..=295, read);
+    assert_eq!(rules(&before), (vec!["measured"; 2], Ok(Lag(2))));
+    let after = sweeps(&mut history, 300..=300, read);
+    assert_eq!(rules(&after), (vec!["residual", "measured"], Ok(Lag(0))));
+    let latest = topic(&after).latest.as_ref().unwrap();
+    assert_eq!(latest.messages(), Ok(Lag(2)));
+    assert_eq!(latest.age(), Some(LagAge::exactly(0)));
+    let more = history.apply(
+        live(305, &[Ok(Some(98)), Ok(Some(100))], &[101, 100]),
+        Scope::Whole,
+    );
+    assert_eq!(rules(&more), (vec!["measured"; 2], Ok(Lag(3))));
+}
+
+#[test]
+fn lag_behind_one_long_job_is_not_residual() {
+    let mut history = ClusterHistory::default();
+    let read = |seconds| live(seconds, &[Ok(Some(5))], &[20]);
+    let after = sweeps(&mut history, 0..=1800, read);
+    assert_eq!(rules(&after), (vec!["measured"], Ok(Lag(15))));
+    assert!(!after.groups["g"].stuck);
+}
+
+#[test]
+fn a_partition_without_progress_beside_healthy_ones_is_stuck() {
+    for (counts, lag) in [(true, 40), (false, 1)] {
+        let mut history = ClusterHistory::default();
+        let read = |seconds: u64| {
+            let healthy = i64::try_from(seconds).unwrap() + 50;
+            let mut read = live(seconds, &[Ok(Some(10)), Ok(Some(healthy))], &[50, healthy]);
+            read.groups[0].plan.rules.stuck_counts = counts;
+            read
+        };
+        let before = sweeps(&mut history, 0..=295, read);
+        assert_eq!(rules(&before), (vec!["measured"; 2], Ok(Lag(40))));
+        let after = sweeps(&mut history, 300..=300, read);
+        // It never lets the group go to zero.
+        assert_eq!(rules(&after), (vec!["stuck", "measured"], Ok(Lag(lag))));
+        assert!(!after.groups["g"].stuck);
+    }
+}
+
+#[test]
+fn a_group_that_is_stuck_as_a_whole_counts_its_whole_lag() {
+    let mut history = ClusterHistory::default();
+    let read = |seconds: u64| {
+        let end = i64::try_from(seconds).unwrap() + 50;
+        let mut read = live(seconds, &[Ok(Some(10)), Ok(Some(10))], &[end, end]);
+        read.groups[0].plan.rules.stuck_counts = false;
+        read
+    };
+    let after = sweeps(&mut history, 0..=300, read);
+    assert!(after.groups["g"].stuck);
+    assert_eq!(rules(&after), (vec!["stuck"; 2], Ok(Lag(680))));
+}
+
+#[test]
+fn an_assigned_partition_without_a_commit_counts_from_the_end_first_seen() {
+    let mut history = ClusterHistory::default();
+    let none = [Ok(None), Ok(None)];
+    let away = history.apply(observe(0, "g", &none, &[10, 70]), Scope::Whole);
+    assert_eq!(rules(&away).0, ["never_ran"; 2]);
+    let mut one = live(5, &none, &[20, 80]);
+    one.groups[0].description = Ok(description(GroupState::Stable, &[1]));
+    let there = history.apply(one, Scope::Whole);
+    assert_eq!(rules(&there).0, ["never_ran", "since_seen"]);
+    let later = history.apply(observe(10, "g", &none, &[30, 95]), Scope::Whole);
+    assert_eq!(
+        rules(&later),
+        (vec!["never_ran", "since_seen"], Ok(Lag(15)))
+    );
+}
+
+#[test]
+fn a_read_committed_group_is_measured_by_the_last_stable_offset() {
+    let mut history = ClusterHistory::default();
+    let mut read = |seconds, stable: Option<i64>| {
+        let mut read = observe(seconds, "g", &[Ok(Some(5))], &[100]);
+        read.groups[0].plan.isolation = Isolation::ReadCommitted;
+        let mut offsets = (**read.topics["t"].as_ref().unwrap()).clone();
+        offsets.stable = stable.map(|stable| vec![Ok(Offset(stable))]);
+        read.topics.insert("t".into(), Ok(Arc::new(offsets)));
+        rules(&history.apply(read, Scope::Whole))
+    };
+    assert_eq!(read(0, Some(60)), (vec!["measured"], Ok(Lag(55))));
+    assert_eq!(read(5, Some(4)), (vec!["beyond_stable"], Ok(Lag(0))));
+    assert_eq!(read(10, None), (vec!["untold"], Err(Fault::Untold)));
+}
+
+#[test]
+fn a_topic_recreation_seen_with_one_group_holds_for_all_groups() {
+    let mut history = ClusterHistory::default();
+    history.apply(observe(0, "g", &[Ok(Some(5))], &[100]), Scope::Some);
+    for seconds in [5, 10] {
+        history.apply(observe(seconds, "other", &[Ok(Some(1))], &[9]), Scope::Some);
+    }
+    let after = history.apply(observe(15, "g", &[Ok(Some(5))], &[9]), Scope::Some);
+    assert_eq!(rules(&after).0, ["log_replaced"]);
+    // Its last complete reading is served until it is stale, as with any unknown.
+    let complete = topic(&after).complete.as_ref();
+    assert_eq!(complete.unwrap().total(), Ok(Lag(95)));
+}
