@@ -314,9 +314,10 @@ impl ExternalMetricsApi {
         let mut reader = self.reader.clone();
         while let Ok(true) = timeout_at(deadline, reader.changed()).await {
             let snapshot = reader.latest();
-            match snapshot.at(&Moment::now()).answer(query) {
-                Err(NoValueReason::NotYetRead(remaining)) => unread = remaining,
-                value => return Ok(value?),
+            // Each snapshot is checked anew: an HPA that came in meanwhile may give the selector another group.
+            match self.look_up(query, &snapshot, &Moment::now())? {
+                Lookup::Value(value) => return Ok(value),
+                Lookup::Unread(remaining) => unread = remaining,
             }
         }
         Err(unread_cause(unread, &self.reader.latest()).into())

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use crate::model::units::quantity::Milli;
 
 fn interest(group: &str, topics: &[&str]) -> WatchKey {
     WatchKey {
@@ -200,9 +201,7 @@ async fn groups_of_hpas_are_not_requested_again() {
         metrics: vec![ExternalMetric {
             name: "kafka_lag".to_owned(),
             selector: Selector::parse("cluster=main,group=soon").unwrap(),
-            target: Some(MetricTarget::AverageValue(
-                crate::model::units::quantity::Milli::ONE,
-            )),
+            target: Some(MetricTarget::AverageValue(Milli::ONE)),
         }],
         ..HpaFacts::default()
     };
@@ -211,4 +210,44 @@ async fn groups_of_hpas_are_not_requested_again() {
     let mut api = api(snapshot);
     assert_eq!(lag(&api.router, "cluster=main,group=soon").await.code, 503);
     assert!(api.interests.try_recv().is_err());
+}
+
+/// The race: while a request for a group of its own namespace waits, an HPA gives its selector a group that
+/// the namespace may not use, and that has been read.
+#[tokio::test]
+async fn checks_tenancy_of_the_snapshot_that_answers() {
+    for (allowed, code) in [("new", 403), ("*", 200)] {
+        let tenancy = Tenancy(vec![Grant {
+            namespaces: vec![Glob::new("shop")],
+            groups: vec![Glob::new(allowed)],
+            ..Grant::default()
+        }]);
+        let snapshot = fixtures::snapshot();
+        let mut api = api_for(snapshot.clone(), RequestAuth::None, 8, tenancy);
+        let selector = "cluster=main,group=new,topic=payments";
+        let router = api.router.clone();
+        let request = tokio::spawn(async move { lag(&router, selector).await });
+        api.interests.recv().await.unwrap();
+        let hpa = HpaFacts {
+            namespace: "shop".into(),
+            name: "thief".into(),
+            metrics: vec![ExternalMetric {
+                name: "kafka_lag".into(),
+                selector: Selector::parse(selector).unwrap(),
+                target: Some(MetricTarget::AverageValue(Milli::from_units(1))),
+            }],
+            annotations: [("lagwise.dev/consumer-group".to_owned(), "orders".to_owned())].into(),
+            ..HpaFacts::default()
+        };
+        let mut next = snapshot.clone();
+        next.targets = Arc::new(Targets::merge(
+            &snapshot.targets.clusters,
+            &[],
+            &[hpa],
+            BTreeSet::new(),
+        ));
+        api.publisher.publish(evaluated(next));
+        let got = request.await.unwrap();
+        assert_eq!(got.code, code, "{allowed}: {}", got.body);
+    }
 }
