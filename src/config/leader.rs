@@ -7,11 +7,10 @@ use serde::Serialize;
 
 use super::schema::{duration_schema, serialize_duration};
 use super::section::Section;
+use crate::model::units::lease::{LEASE_DURATION_MAX, LEASE_DURATION_MIN};
 use crate::model::units::names;
 
 const DURATION: Duration = Duration::from_secs(15);
-const DURATION_MIN: Duration = Duration::from_secs(3);
-const DURATION_MAX: Duration = Duration::from_secs(300);
 
 /// Leader election by a Lease: only the leader reads Kafka, decides and writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -55,7 +54,7 @@ impl LeaderConfig {
         });
         let duration = section
             .get("duration")
-            .and_then(|field| field.duration((DURATION_MIN, ""), (DURATION_MAX, "")));
+            .and_then(|field| field.duration((LEASE_DURATION_MIN, ""), (LEASE_DURATION_MAX, "")));
         section.finish();
         Self {
             lease,

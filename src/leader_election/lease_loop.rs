@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::rules::{LeaseAction, LeaseCandidate, LeaseRecord, LeaseRules};
 use super::term::{Leader, Term};
 use crate::telemetry::failure_log::FailureLog;
-use crate::telemetry::lease::{LeadershipGained, LeadershipLost, LeaseFailed};
+use crate::telemetry::lease::{LeadershipGained, LeadershipLost, LeaseFailed, LeaseTooLong};
 
 /// Timeout for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -101,6 +101,7 @@ impl<S: LeaseStore> LeaseLoop<S> {
             terms: self.terms,
             leaders: self.leaders,
             failures: FailureLog::default(),
+            odd_durations: FailureLog::default(),
         };
         loop {
             let outcome = elector.take_or_renew().await;
@@ -132,6 +133,8 @@ struct Elector<S: LeaseStore> {
     terms: watch::Sender<Option<Term>>,
     leaders: watch::Sender<Option<Leader>>,
     failures: FailureLog<LeaseError>,
+    /// The duration of another holder's Lease that is longer than any daemon claims.
+    odd_durations: FailureLog<Duration>,
 }
 
 /// Publishes which daemon holds the Lease, if it is not the one with this identity.
@@ -186,6 +189,7 @@ impl<S: LeaseStore> Elector<S> {
         let now = Instant::now();
         let record = found.as_ref().map(|found| found.record.clone());
         publish_leader(&self.leaders, record.as_ref(), self.candidate.identity());
+        self.report_odd_duration(record.as_ref());
         self.candidate.observe(record, now);
         let LeaseAction::Hold { term } = self.candidate.decide(now) else {
             self.publish(None);
@@ -215,6 +219,22 @@ impl<S: LeaseStore> Elector<S> {
             until: Some(sent + self.rules.term()),
         }));
         Ok(())
+    }
+
+    fn report_odd_duration(&mut self, lease: Option<&LeaseRecord>) {
+        let odd = lease.filter(|lease| lease.holder.is_some() && lease.duration > lease.validity());
+        let Some(odd) = odd else {
+            self.odd_durations.succeeded();
+            return;
+        };
+        if let Some(claimed) = self.odd_durations.failed(odd.duration) {
+            LeaseTooLong {
+                lease: &self.name,
+                claimed: *claimed,
+                respected: odd.validity(),
+            }
+            .emit();
+        }
     }
 
     fn publish(&self, term: Option<Term>) {

@@ -8,6 +8,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::model::units::lease::LEASE_DURATION_MAX;
+
 /// The Lease, as far as the rules depend on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseRecord {
@@ -21,6 +23,15 @@ pub struct LeaseRecord {
     pub duration: Duration,
     /// The host and port of the holder's external metrics API, if it published them.
     pub address: Option<String>,
+}
+
+impl LeaseRecord {
+    /// For how long another daemon respects it after it last changed. Bounded, or whoever may write the Lease could
+    /// keep every daemon from leading, for decades and in silence.
+    #[must_use]
+    pub fn validity(&self) -> Duration {
+        self.duration.min(LEASE_DURATION_MAX)
+    }
 }
 
 /// Durations derived from the Lease's.
@@ -107,7 +118,7 @@ impl LeaseCandidate {
             Some(holder) if *holder == self.identity => LeaseAction::Hold {
                 term: record.transitions,
             },
-            Some(_) if now.saturating_duration_since(*since) >= record.duration => next,
+            Some(_) if now.saturating_duration_since(*since) >= record.validity() => next,
             Some(_) => LeaseAction::Wait,
         }
     }
@@ -119,7 +130,7 @@ impl LeaseCandidate {
         let (record, since) = self.seen.as_ref()?;
         let holder = record.holder.as_deref()?;
         let left = record
-            .duration
+            .validity()
             .saturating_sub(now.saturating_duration_since(*since));
         (holder != self.identity).then_some(left)
     }
@@ -162,6 +173,23 @@ mod tests {
         for holder in [None, Some("me")] {
             candidate.observe(Some(held(holder, 4, "3")), start);
             assert_eq!(candidate.expires_in(start), None, "{holder:?}");
+        }
+    }
+
+    #[test]
+    fn takes_over_a_lease_of_decades_after_the_longest_duration() {
+        let start = Instant::now();
+        for seconds in [301, 1 << 31, u64::MAX] {
+            let mut candidate = LeaseCandidate::new("me".into());
+            let lease = LeaseRecord {
+                duration: Duration::from_secs(seconds),
+                ..held(Some("other"), 7, "1")
+            };
+            candidate.observe(Some(lease), start);
+            let expired = start + LEASE_DURATION_MAX;
+            assert_eq!(candidate.expires_in(start), Some(LEASE_DURATION_MAX));
+            assert_eq!(candidate.decide(start), LeaseAction::Wait);
+            assert_eq!(candidate.decide(expired), LeaseAction::Hold { term: 8 });
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod glob;
 pub mod hpa_key;
 pub mod lag_thresholds;
+pub mod lease;
 pub mod metric;
 pub mod names;
 pub mod newtypes;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use prometheus::IntGauge;
 
@@ -57,6 +58,26 @@ impl LeaseFailed<'_> {
             lease = self.lease,
             reason = %self.reason,
             "cannot read or write the Lease of leader election: nothing is decided or written without it"
+        );
+    }
+}
+
+/// Another holder's Lease claims to be valid for longer than any daemon may configure.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseTooLong<'a> {
+    pub lease: &'a str,
+    pub claimed: Duration,
+    pub respected: Duration,
+}
+
+impl LeaseTooLong<'_> {
+    pub fn emit(&self) {
+        tracing::warn!(
+            lease = self.lease,
+            claimed_seconds = self.claimed.as_secs(),
+            respected_seconds = self.respected.as_secs(),
+            "the Lease claims a longer duration than lagwise ever writes: somebody else has written it; \
+             it is taken over once it has not changed for the time that is respected"
         );
     }
 }

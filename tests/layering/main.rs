@@ -14,7 +14,7 @@ const DIRECTION: &str = "
     authentication: model
     telemetry: authentication model
     snapshot_channel: model
-    leader_election: telemetry
+    leader_election: model telemetry
     persistence: leader_election model telemetry
     certificates: leader_election model telemetry
     poller: leader_election model snapshot_channel telemetry
