@@ -43,9 +43,7 @@ impl Default for LeaderConfig {
 impl LeaderConfig {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let lease = section.get("lease").and_then(|field| {
-            field.checked(names::CONFIG_MAP, |text| {
-                names::config_map(text).map(str::to_owned)
-            })
+            field.checked(names::OBJECT, |text| names::object(text).map(str::to_owned))
         });
         let address = section.get("address").and_then(|field| {
             field.checked(names::ADDRESS, |text| {

@@ -153,9 +153,7 @@ impl ExternalMetricsConfig {
             .and_then(|field| field.section())
             .and_then(|section| TlsFiles::read(section, environment));
         let secret = section.get("secret").and_then(|field| {
-            field.checked(names::CONFIG_MAP, |text| {
-                names::config_map(text).map(str::to_owned)
-            })
+            field.checked(names::OBJECT, |text| names::object(text).map(str::to_owned))
         });
         let service = section.get("service").and_then(|field| {
             field.checked(names::SERVICE, |text| {

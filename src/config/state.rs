@@ -29,9 +29,7 @@ impl StateConfig {
             .and_then(|field| field.text("the path of a file, which need not exist yet"))
             .map(PathBuf::from);
         let config_map = section.get("config_map").and_then(|field| {
-            field.checked(names::CONFIG_MAP, |text| {
-                names::config_map(text).map(str::to_owned)
-            })
+            field.checked(names::OBJECT, |text| names::object(text).map(str::to_owned))
         });
         section.finish();
         Self { file, config_map }

@@ -93,6 +93,7 @@ impl Scales {
         target: &ScaleTarget,
         within: Duration,
     ) -> Result<Api<DynamicObject>, ApiError> {
+        target.check().map_err(ApiError::Refused)?;
         let key = (target.api_version.to_string(), target.kind.to_string());
         let resources = || {
             self.resources

@@ -122,6 +122,7 @@ async fn fetch_one(
     within: Duration,
 ) -> Result<Option<(WorkloadFacts, LabelSelector)>, ApiError> {
     let target = &hpa.scale_target;
+    target.check().map_err(ApiError::Refused)?;
     let (namespace, name) = (&*hpa.namespace, &*target.name);
     match (&*target.api_version, &*target.kind) {
         ("apps/v1", "Deployment") => {

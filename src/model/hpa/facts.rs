@@ -9,6 +9,7 @@ use crate::model::settings::annotations::whole_hpa_settings;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
+use crate::model::units::names;
 use crate::model::units::quantity::Milli;
 
 /// Whether the HPA controller scales to zero itself, so that lagwise must not: `minReplicas` is 0, which only
@@ -53,6 +54,35 @@ pub struct ScaleTarget {
     pub kind: Arc<str>,
     /// Name, in the HPA's namespace.
     pub name: Arc<str>,
+}
+
+impl ScaleTarget {
+    /// Checks that every part may stand in a URL. The API server accepts any path segment in an HPA's
+    /// `scaleTargetRef`, so that `billing?dryRun=All&x=` would change the request that names it.
+    ///
+    /// # Errors
+    /// The first part that is wrong, and why.
+    pub fn check(&self) -> Result<(), String> {
+        let (group, version) = self
+            .api_version
+            .split_once('/')
+            .unwrap_or(("", &self.api_version));
+        let alphanumeric = |text: &str| match text {
+            "" => Err("it is empty"),
+            _ if text.chars().all(|c| c.is_ascii_alphanumeric()) => Ok(()),
+            _ => Err("only letters and digits are allowed in it"),
+        };
+        let wrong = |part: &str, value: &str, why: &str| {
+            format!("scaleTargetRef.{part} {value:?} is not valid: {why}")
+        };
+        if !group.is_empty() {
+            names::object(group).map_err(|why| wrong("apiVersion", &self.api_version, &why))?;
+        }
+        alphanumeric(version).map_err(|why| wrong("apiVersion", &self.api_version, why))?;
+        alphanumeric(&self.kind).map_err(|why| wrong("kind", &self.kind, why))?;
+        names::object(&self.name).map_err(|why| wrong("name", &self.name, &why))?;
+        Ok(())
+    }
 }
 
 /// The parts of an HPA that lagwise uses.
@@ -154,4 +184,45 @@ pub fn has_lagwise_metric(hpa: &HpaFacts) -> bool {
 pub fn scale_target_name(hpa: &HpaFacts) -> String {
     let target = &hpa.scale_target;
     format!("{} {}/{}", target.kind, hpa.namespace, target.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejects_scale_targets_that_would_change_a_url() {
+        let check = |api_version: &str, kind: &str, name: &str| {
+            let target = ScaleTarget {
+                api_version: api_version.into(),
+                kind: kind.into(),
+                name: name.into(),
+            };
+            target.check()
+        };
+        for good in [
+            ("apps/v1", "Deployment", "billing"),
+            ("argoproj.io/v1alpha1", "Rollout", "billing.eu-1"),
+            ("v1", "ReplicationController", "b"),
+        ] {
+            assert_eq!(check(good.0, good.1, good.2), Ok(()), "{good:?}");
+        }
+        for (api_version, kind, name, part) in [
+            ("apps/v1", "Deployment", "own?dryRun=All&x=", "name"),
+            ("apps/v1", "Deployment", "a/b", "name"),
+            ("apps/v1", "Deployment", "..", "name"),
+            ("apps/v1", "Deployment", "a%2fb", "name"),
+            ("apps/v1", "Deployment", "", "name"),
+            ("apps/v1", "Deploy?ment", "a", "kind"),
+            ("apps/v1", "", "a", "kind"),
+            ("a?b/v1", "Deployment", "a", "apiVersion"),
+            ("apps/v1/x", "Deployment", "a", "apiVersion"),
+            ("apps/v1?x=", "Deployment", "a", "apiVersion"),
+            ("", "Deployment", "a", "apiVersion"),
+        ] {
+            let error = check(api_version, kind, name).unwrap_err();
+            let expected = format!("scaleTargetRef.{part} ");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
 }

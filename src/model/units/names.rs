@@ -13,8 +13,8 @@ pub const NAMESPACE: &str =
 /// Valid Service names.
 pub const SERVICE: &str =
     "a Service: 1 to 63 of lower-case letters, digits, -, with a letter or digit at both ends";
-/// Valid names of ConfigMaps, Secrets and Leases.
-pub const CONFIG_MAP: &str =
+/// Valid names of most Kubernetes objects: ConfigMaps, Secrets, Leases and everything that can be scaled.
+pub const OBJECT: &str =
     "1 to 253 of lower-case letters, digits, . -, with a letter or digit at both ends";
 
 /// Valid addresses.
@@ -76,11 +76,11 @@ pub fn service(name: &str) -> Result<&str, String> {
     namespace(name)
 }
 
-/// Checks the name of a ConfigMap, Secret or Lease.
+/// Checks the name of a Kubernetes object: a DNS subdomain.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn config_map(name: &str) -> Result<&str, String> {
+pub fn object(name: &str) -> Result<&str, String> {
     chars_of(name, |c| {
         c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-')
     })?;
