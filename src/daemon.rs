@@ -25,7 +25,7 @@ use crate::config::{AccessLogMode, Config};
 use crate::k8s::write_guard::WriteGuard;
 use crate::kafka::librdkafka_version;
 use crate::leader_election::Leading;
-use crate::model::hpa::facts::HpaFacts;
+use crate::model::hpa::facts::HpaMap;
 use crate::poller::Inputs;
 use crate::serve::access_log::AccessLog;
 use crate::serve::{self, BuildInfo};
@@ -81,7 +81,7 @@ pub enum Hpas {
     /// The configured Kubernetes cluster, if enabled.
     Cluster,
     /// A channel, for the demo without Kubernetes.
-    Given(watch::Receiver<Option<Vec<Arc<HpaFacts>>>>),
+    Given(watch::Receiver<Option<HpaMap>>),
 }
 
 impl App {
@@ -136,7 +136,7 @@ impl App {
             publisher,
             inputs: Inputs {
                 hpas,
-                interests: interests_in,
+                watch_keys: interests_in,
                 queries: queries_in,
             },
             stop: stopping.clone(),

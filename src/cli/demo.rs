@@ -40,7 +40,7 @@ use super::run::Signals;
 use crate::config::{AuthMode, ClusterConfig, Config, LogConfig, PollConfig};
 use crate::daemon::{self, App, Hpas};
 use crate::kafka::embedded::EmbeddedCluster;
-use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::metric::LAG_METRIC;
@@ -162,7 +162,8 @@ impl Stage {
         let selector = Selector::parse(SELECTOR).map_err(|error| anyhow::anyhow!("{error}"))?;
         // The sender is kept by the daemon's task: without it, the poller would see a closed
         // channel.
-        let (facts_in, facts) = watch::channel(Some(vec![facts(&selector).into()]));
+        let (facts_in, facts) =
+            watch::channel(Some(HpaMap::from_iter([Arc::new(facts(&selector))])));
         let app = App::start(&config, Hpas::Given(facts)).await?;
         let reader = app.reader.clone();
         let path = format!(

@@ -23,7 +23,6 @@ use crate::model::findings::{Finding, Severity};
 use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::Origin;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{GroupId, Moment};
 
@@ -183,10 +182,9 @@ fn described_groups<'a>(
     hpa: &HpaFacts,
     snapshot: &'a LagSnapshot,
 ) -> Vec<(&'a GroupId, &'a GroupDescription)> {
-    let origin = Origin::Hpa(hpa.key());
-    let targets = snapshot.targets.all.iter().filter(|t| t.origin == origin);
+    let targets = snapshot.targets.of_hpa(&hpa.key()).iter();
     let groups: BTreeSet<_> = targets
-        .map(|target| (&target.interest.cluster, &target.interest.group))
+        .map(|target| (&target.key.cluster, &target.key.group))
         .collect();
     let described = groups.into_iter().filter_map(|(cluster, group)| {
         let read = snapshot.clusters.get(cluster)?;

@@ -80,13 +80,13 @@ pub(super) async fn read_once(
         // The channel has room for all of them.
         let _ = interests.try_send(interest.clone());
     }
-    let fixed = answers::fixed_targets(config);
-    let poller = Poller::new(sources, fixed, answers::cadence(config), publisher)
+    let configured = answers::configured_targets(config);
+    let poller = Poller::new(sources, &configured, answers::cadence(config), publisher)
         .with_rules(config.lag.rules())
         .with_policy(rules);
     let inputs = Inputs {
-        hpas: watch::channel(Some(hpas.clone())).1,
-        interests: interests_in,
+        hpas: watch::channel(Some(hpas.iter().cloned().collect())).1,
+        watch_keys: interests_in,
         // Queries are reported for later sweeps only.
         queries: mpsc::channel(1).1,
     };

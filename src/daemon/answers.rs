@@ -22,8 +22,8 @@ pub(crate) fn rules(config: &Config) -> ServingPolicy {
 }
 
 /// The configured targets.
-pub(crate) fn fixed_targets(config: &Config) -> Vec<targets::ConfiguredTarget> {
-    config.targets.iter().map(fixed_target).collect()
+pub(crate) fn configured_targets(config: &Config) -> Vec<targets::ConfiguredTarget> {
+    config.targets.iter().map(configured_target).collect()
 }
 
 /// When Kafka is swept.
@@ -49,13 +49,13 @@ fn grant(grant: &TenancyGrant) -> Grant {
     }
 }
 
-fn fixed_target(target: &TargetConfig) -> targets::ConfiguredTarget {
+fn configured_target(target: &TargetConfig) -> targets::ConfiguredTarget {
     targets::ConfiguredTarget {
         name: target.name.as_str().into(),
         namespaces: target.namespaces.clone(),
         cluster: target.cluster.clone(),
         group: target.group.clone(),
-        per_replica: target.settings.lag_per_replica,
+        lag_per_replica: target.settings.lag_per_replica,
         settings: target.settings.clone(),
     }
 }

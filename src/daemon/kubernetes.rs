@@ -7,10 +7,10 @@ use tokio::sync::watch;
 
 use super::{Hpas, Tasks};
 use crate::config::{AuthMode, Config};
-use crate::model::hpa::facts::HpaFacts;
+use crate::model::hpa::facts::HpaMap;
 use crate::{k8s, serve};
 
-type HpaReceiver = watch::Receiver<Option<Vec<Arc<HpaFacts>>>>;
+type HpaReceiver = watch::Receiver<Option<HpaMap>>;
 
 /// The configured cluster.
 pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
@@ -39,7 +39,7 @@ pub(super) async fn connect(
     let facts = match hpas {
         Hpas::Given(facts) => facts,
         // Without a cluster the list of HPAs is known to be empty.
-        Hpas::Cluster if !config.kubernetes.enabled => watch::channel(Some(Vec::new())).1,
+        Hpas::Cluster if !config.kubernetes.enabled => watch::channel(Some(HpaMap::default())).1,
         Hpas::Cluster => {
             let (facts_in, facts) = watch::channel(None);
             let options = options(config);

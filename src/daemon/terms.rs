@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::kafka::KafkaSource;
 use crate::leader_election::{Leadership, Term};
 use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::Targets;
 use crate::model::units::newtypes::ClusterName;
 use crate::poller::{HistoryStore, Inputs, Poller};
 use crate::snapshot_channel::Publisher;
@@ -76,7 +77,7 @@ impl Terms {
         let config = &self.config;
         let poller = Poller::new(
             sources,
-            answers::fixed_targets(config),
+            &answers::configured_targets(config),
             answers::cadence(config),
             self.publisher.of_term(term.number),
         )
@@ -90,7 +91,7 @@ impl Terms {
         };
         let (loaded_in, recalled) = oneshot::channel();
         let (keep, histories) = watch::channel(None);
-        let poller = poller.with_memory(HistoryStore {
+        let poller = poller.with_history(HistoryStore {
             recalled,
             keep,
             stop: self.stop.clone(),
@@ -105,7 +106,9 @@ impl Terms {
 
 /// The snapshot of a process that does not poll: nothing is known, not even the HPAs.
 pub(super) fn unknown(config: &Config) -> LagSnapshot {
-    let mut snapshot = LagSnapshot::default();
-    Arc::make_mut(&mut snapshot.targets).hpas_unlisted = true;
+    let snapshot = LagSnapshot {
+        targets: Arc::new(Targets::default().with_hpas_unlisted()),
+        ..LagSnapshot::default()
+    };
     snapshot.evaluated(&answers::rules(config))
 }

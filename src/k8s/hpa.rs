@@ -20,7 +20,7 @@ use tokio::sync::watch::Sender;
 use super::api_error::{ApiError, in_time};
 use super::resilient_watch;
 use crate::model::decisions::fencing::EPOCH;
-use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap, MetricTarget, ScaleTarget};
 use crate::model::hpa::selector::{Operator, Requirement, Selector, is_label_value};
 use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::units::hpa_key::HpaKey;
@@ -30,21 +30,10 @@ use crate::model::units::quantity::Milli;
 /// allocator would not return it to the system.
 const PAGE: u32 = 100;
 
-/// Watches the HPAs of `namespaces` (empty = all) for ever. Publishes all of them at every change, sorted
-/// by namespace and name, once all are listed.
-pub async fn watch(
-    client: Client,
-    namespaces: Vec<String>,
-    facts: Sender<Option<Vec<Arc<HpaFacts>>>>,
-) {
-    let namespaces: BTreeSet<_> = namespaces.into_iter().collect();
-    let apis: Vec<Api<HorizontalPodAutoscaler>> = if namespaces.is_empty() {
-        vec![Api::all(client)]
-    } else {
-        let one = |namespace: &String| Api::namespaced(client.clone(), namespace);
-        namespaces.iter().map(one).collect()
-    };
-    let mut known: Vec<KnownHpas> = apis.iter().map(|_| KnownHpas::default()).collect();
+/// Watches the HPAs of `namespaces` (empty = all) for ever. Publishes them at every change, once all are listed.
+pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Option<HpaMap>>) {
+    let (scopes, apis) = apis(&client, &namespaces);
+    let mut watched = WatchedHpas::new(scopes);
     let mut events = select_all(apis.into_iter().enumerate().map(|(scope, api)| {
         let config = watcher::Config::default().page_size(PAGE);
         resilient_watch::events(api, config, "HorizontalPodAutoscalers")
@@ -53,19 +42,25 @@ pub async fn watch(
     }));
     while let Some((scope, event)) = events.next().await {
         // Most events are the HPA controller's writes to the status, which change no facts.
-        if !known.get_mut(scope).is_some_and(|known| known.apply(event)) {
-            continue;
+        if watched.apply(scope, event) {
+            facts.send_replace(Some(watched.all()));
         }
-        let all = union(&known);
-        facts.send_if_modified(|facts| {
-            // A new listing replaces the old one when it is complete, so this never goes back to `None`.
-            let differs = all.is_some() && *facts != all;
-            if differs {
-                *facts = all;
-            }
-            differs
-        });
     }
+}
+
+type HpaApi = Api<HorizontalPodAutoscaler>;
+
+/// The APIs that together have the HPAs of `namespaces` (empty = all), each with its namespace.
+fn apis(client: &Client, namespaces: &[String]) -> (Vec<Option<String>>, Vec<HpaApi>) {
+    if namespaces.is_empty() {
+        return (vec![None], vec![Api::all(client.clone())]);
+    }
+    let namespaces: BTreeSet<_> = namespaces.iter().collect();
+    let one = |namespace: &String| {
+        let api = Api::namespaced(client.clone(), namespace);
+        (Some(namespace.clone()), api)
+    };
+    namespaces.into_iter().map(one).unzip()
 }
 
 /// HPAs as they were listed.
@@ -86,14 +81,8 @@ pub async fn list(
     namespaces: &[String],
     within: Duration,
 ) -> Result<HpaList, ApiError> {
-    let apis: Vec<Api<HorizontalPodAutoscaler>> = if namespaces.is_empty() {
-        vec![Api::all(client.clone())]
-    } else {
-        let one = |namespace: &String| Api::namespaced(client.clone(), namespace);
-        namespaces.iter().map(one).collect()
-    };
     let mut all = Vec::new();
-    for api in apis {
+    for api in apis(client, namespaces).1 {
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let listed = in_time(within, api.list(&page)).await?;
@@ -115,58 +104,98 @@ pub async fn list(
     })
 }
 
-/// The HPAs of one watch. The old set stays until a new listing is complete, so that no target is lost
-/// meanwhile.
+/// The HPAs of all watches, as their events tell. The HPAs of a watch stay until a new listing is complete, so that
+/// no target is lost meanwhile.
+#[derive(Debug)]
+pub struct WatchedHpas {
+    all: HpaMap,
+    scopes: Vec<WatchScope>,
+}
+
+/// What one watch covers.
 #[derive(Debug, Default)]
-struct KnownHpas {
-    listed: bool,
-    current: BTreeMap<HpaKey, Arc<HpaFacts>>,
+struct WatchScope {
+    /// `None` = all namespaces.
+    namespace: Option<String>,
+    is_listed: bool,
+    /// The listing that is under way.
     listing: BTreeMap<HpaKey, Arc<HpaFacts>>,
 }
 
-impl KnownHpas {
-    /// Takes in an event. Returns whether it may have changed the facts.
-    fn apply(&mut self, event: Event<HorizontalPodAutoscaler>) -> bool {
-        match event {
+impl WatchedHpas {
+    /// Watches of these namespaces, each different; `None` = of all namespaces, by a single watch.
+    #[must_use]
+    pub fn new(namespaces: impl IntoIterator<Item = Option<String>>) -> Self {
+        let scope = |namespace| WatchScope {
+            namespace,
+            ..WatchScope::default()
+        };
+        Self {
+            all: HpaMap::default(),
+            scopes: namespaces.into_iter().map(scope).collect(),
+        }
+    }
+
+    /// The HPAs now. Shares with earlier ones what did not change.
+    #[must_use]
+    pub fn all(&self) -> HpaMap {
+        self.all.clone()
+    }
+
+    /// Takes in an event of one of the watches. Returns whether there is something to publish: all watches have
+    /// listed their HPAs, and the facts may have changed.
+    pub fn apply(&mut self, scope: usize, event: Event<HorizontalPodAutoscaler>) -> bool {
+        let Some(scope) = self.scopes.get_mut(scope) else {
+            return false;
+        };
+        let is_changed = match event {
             Event::Init => {
-                self.listing.clear();
+                scope.listing.clear();
                 false
             }
             Event::InitApply(hpa) => {
                 let facts = facts_of(&hpa);
-                self.listing.insert(facts.key(), Arc::new(facts));
+                scope.listing.insert(facts.key(), Arc::new(facts));
                 false
             }
-            Event::InitDone => {
-                self.current = mem::take(&mut self.listing);
-                self.listed = true;
-                true
-            }
-            Event::Apply(hpa) => {
-                let facts = facts_of(&hpa);
-                let before = self.current.get(&facts.key());
-                let differs = before.is_none_or(|before| **before != facts);
-                if differs {
-                    self.current.insert(facts.key(), Arc::new(facts));
-                }
-                differs
-            }
-            Event::Delete(hpa) => self.current.remove(&facts_of(&hpa).key()).is_some(),
-        }
+            Event::InitDone => replace_scope(&mut self.all, scope),
+            Event::Apply(hpa) => insert(&mut self.all, Arc::new(facts_of(&hpa))),
+            Event::Delete(hpa) => self.all.remove(&facts_of(&hpa).key()).is_some(),
+        };
+        is_changed && self.scopes.iter().all(|scope| scope.is_listed)
     }
 }
 
-/// The HPAs of all watches; `None` until each has listed its own.
-fn union(known: &[KnownHpas]) -> Option<Vec<Arc<HpaFacts>>> {
-    if !known.iter().all(|known| known.listed) {
-        return None;
-    }
-    let mut all: Vec<_> = known
-        .iter()
-        .flat_map(|known| known.current.values().cloned())
+/// Replaces the HPAs of a watch by those that it has listed. Returns whether they differ, or were never listed.
+fn replace_scope(all: &mut HpaMap, scope: &mut WatchScope) -> bool {
+    let listed = mem::take(&mut scope.listing);
+    let is_in_scope = |key: &&HpaKey| {
+        let namespace = scope.namespace.as_deref();
+        namespace.is_none_or(|namespace| namespace == &*key.namespace)
+    };
+    let known = all.keys().filter(is_in_scope);
+    let gone: Vec<_> = known
+        .filter(|key| !listed.contains_key(key))
+        .cloned()
         .collect();
-    all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    Some(all)
+    let mut is_changed = !mem::replace(&mut scope.is_listed, true) || !gone.is_empty();
+    for key in &gone {
+        all.remove(key);
+    }
+    for facts in listed.into_values() {
+        is_changed |= insert(all, facts);
+    }
+    is_changed
+}
+
+/// Returns whether the facts differ from those known before.
+fn insert(all: &mut HpaMap, facts: Arc<HpaFacts>) -> bool {
+    let key = facts.key();
+    let differs = all.get(&key).is_none_or(|known| *known != facts);
+    if differs {
+        all.insert(key, facts);
+    }
+    differs
 }
 
 /// Extracts the facts of an HPA.
@@ -484,49 +513,76 @@ mod tests {
         assert_eq!(shown, ("argoproj.io/v1alpha1", "Rollout", "r"));
     }
 
-    #[test]
-    fn new_listing_replaces_the_set_once_complete() {
-        let one = |name: &str| hpa("shop", name, json!([]));
-        let mut known = KnownHpas::default();
-        let names = |known: &KnownHpas| {
-            let all = union(std::slice::from_ref(known))?;
-            Some(all.iter().map(|f| f.name.to_string()).collect::<Vec<_>>())
+    /// The names of the HPAs that are published after an event; `None` where nothing is.
+    fn published(
+        watched: &mut WatchedHpas,
+        scope: usize,
+        event: Event<HorizontalPodAutoscaler>,
+    ) -> Option<String> {
+        let is_published = watched.apply(scope, event);
+        let names = || {
+            let keys = watched.all();
+            let names: Vec<_> = keys.keys().map(ToString::to_string).collect();
+            names.join(" ")
         };
-        for event in [
-            Event::Init,
-            Event::InitApply(one("b")),
-            Event::InitApply(one("a")),
-        ] {
-            known.apply(event);
-            assert_eq!(names(&known), None);
-        }
-        let mut step = |event, expected: &[&str]| {
-            let shown = format!("{event:?}");
-            known.apply(event);
-            let expected = expected.iter().map(|name| (*name).to_owned()).collect();
-            assert_eq!(names(&known), Some(expected), "{shown}");
-        };
-        step(Event::InitDone, &["a", "b"]);
-        step(Event::Apply(one("c")), &["a", "b", "c"]);
-        step(Event::Delete(one("a")), &["b", "c"]);
-        // Everything is listed anew, fails half-way, and once more.
-        step(Event::Init, &["b", "c"]);
-        step(Event::InitApply(one("z")), &["b", "c"]);
-        step(Event::Init, &["b", "c"]);
-        step(Event::InitApply(one("c")), &["b", "c"]);
-        step(Event::InitDone, &["c"]);
+        is_published.then(names)
     }
 
     #[test]
-    fn joins_watches_of_several_namespaces_in_order() {
-        let mut known = [KnownHpas::default(), KnownHpas::default()];
-        known[0].apply(Event::InitDone);
-        known[0].apply(Event::Apply(hpa("z", "a", json!([]))));
-        assert_eq!(union(&known), None, "the other has not listed its own");
-        known[1].apply(Event::InitDone);
-        known[1].apply(Event::Apply(hpa("a", "b", json!([]))));
-        let all = union(&known).unwrap();
-        let shown: Vec<_> = all.iter().map(|f| (&*f.namespace, &*f.name)).collect();
-        assert_eq!(shown, [("a", "b"), ("z", "a")]);
+    fn a_new_listing_replaces_the_hpas_only_once_complete() {
+        let one = |name: &str| hpa("shop", name, json!([]));
+        let mut changed = one("b");
+        changed.spec.max_replicas = 10;
+        let mut watched = WatchedHpas::new([None]);
+        for (event, expected) in [
+            (Event::Init, None),
+            (Event::InitApply(one("b")), None),
+            (Event::InitApply(one("a")), None),
+            (Event::InitDone, Some("shop/a shop/b")),
+            (Event::Apply(one("c")), Some("shop/a shop/b shop/c")),
+            // As the status changes, the facts do not.
+            (Event::Apply(one("c")), None),
+            (Event::Delete(one("a")), Some("shop/b shop/c")),
+            (Event::Delete(one("a")), None),
+            // The listing starts anew, fails half-way, and starts once more.
+            (Event::Init, None),
+            (Event::InitApply(one("z")), None),
+            (Event::Init, None),
+            (Event::InitApply(one("b")), None),
+            (Event::InitApply(one("c")), None),
+            (Event::InitDone, None),
+            (Event::Init, None),
+            (Event::InitApply(changed), None),
+            (Event::InitDone, Some("shop/b")),
+        ] {
+            let shown = format!("{event:?}");
+            let found = published(&mut watched, 0, event);
+            assert_eq!(found.as_deref(), expected, "{shown}");
+        }
+        assert_eq!(watched.all().values().next().unwrap().max_replicas, 10);
+    }
+
+    #[test]
+    fn nothing_is_published_before_every_namespace_is_listed() {
+        let mut watched = WatchedHpas::new([Some("z".into()), Some("a".into())]);
+        let one = |namespace: &str| hpa(namespace, "h", json!([]));
+        for (scope, event, expected) in [
+            (0, Event::InitDone, None),
+            (0, Event::Apply(one("z")), None),
+            (1, Event::InitDone, Some("z/h")),
+            (1, Event::Apply(one("a")), Some("a/h z/h")),
+            // A new listing of one namespace leaves the other as it is.
+            (0, Event::InitDone, Some("a/h")),
+        ] {
+            assert_eq!(published(&mut watched, scope, event).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn a_cluster_without_hpas_is_published_too() {
+        assert_eq!(
+            published(&mut WatchedHpas::new([None]), 0, Event::InitDone).as_deref(),
+            Some("")
+        );
     }
 }

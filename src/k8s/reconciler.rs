@@ -151,7 +151,7 @@ impl Reconciler {
         let (default, now) = (self.guard.rules.cap, Moment::now());
         let candidates = candidates(snapshot.at(&now));
         let mut before = std::mem::take(&mut self.hpas);
-        for hpa in all.iter() {
+        for hpa in all.values() {
             let key = hpa.key();
             let candidate = candidates.get(&key).copied();
             let known = before.remove(&key);

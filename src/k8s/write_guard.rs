@@ -12,7 +12,7 @@ use super::api_error::ApiError;
 use crate::leader_election::Leadership;
 use crate::model::decisions::fencing;
 use crate::model::evaluation::ServingPolicy;
-use crate::model::hpa::facts::HpaFacts;
+use crate::model::hpa::facts::{HpaFacts, HpaMap};
 use crate::model::snapshot::LagSnapshot;
 use crate::snapshot_channel::SnapshotReader;
 
@@ -28,8 +28,8 @@ pub struct WriteGuard {
     pub client: Client,
     /// The snapshots.
     pub reader: SnapshotReader,
-    /// The HPAs, sorted by namespace and name; `None` until they are listed.
-    pub hpas: watch::Receiver<Option<Vec<Arc<HpaFacts>>>>,
+    /// The HPAs; `None` until they are listed.
+    pub hpas: watch::Receiver<Option<HpaMap>>,
     /// Whether this process leads.
     pub leadership: Leadership,
     /// The policy by which metrics are served.

@@ -162,10 +162,7 @@ pub(crate) fn snapshot() -> LagSnapshot {
     LagSnapshot {
         sequence: 0,
         term: 0,
-        targets: Arc::new(Targets {
-            clusters: vec!["main".into(), "down".into()],
-            ..Targets::default()
-        }),
+        targets: Arc::new(Targets::new(&["main".into(), "down".into()], &[], None)),
         clusters: [("main".into(), Arc::new(main)), ("down".into(), down)].into(),
         ..LagSnapshot::default()
     }

@@ -51,7 +51,7 @@ impl LagSnapshot {
 
     /// Everything that a person should know.
     pub fn all_findings(&self) -> impl Iterator<Item = &Finding> {
-        self.targets.findings.iter().chain(&*self.findings)
+        self.targets.findings().chain(&*self.findings)
     }
 
     /// Whether every cluster has been swept once, whatever came of it. Before the poller has

@@ -1,150 +1,93 @@
-//! Who wants to know which lag: HPAs, the configuration and ad hoc requests, as targets (see
-//! `merge`), and from there what to read.
+//! What HPAs, the configuration and requests ask for, as targets, and from there what to read.
+//!
+//! Targets are immutable. New ones share with those before what did not change, so that one changed HPA among
+//! thousands costs little; comparing two versions of an index tells what a change touched.
 
-pub mod builder;
+mod builder;
+pub mod group_targets;
 pub mod lookup;
 pub mod metric_query;
 pub mod no_value_reason;
+mod target;
 pub mod tenancy;
+mod update;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use self::group_targets::GroupTargets;
 use super::findings::Finding;
+use super::hpa::facts::HpaMap;
 use super::hpa::label;
 use super::hpa::selector::Selector;
-use super::kafka::sweep_plan::{GroupPlan, SweepPlan};
-use super::settings::cap_mode::CapMode;
-use super::settings::{GroupSettings, Settings};
+use super::kafka::sweep_plan::SweepPlan;
 use super::units::hpa_key::HpaKey;
 use super::units::lag_thresholds::LagRules;
+use super::units::metric::Metric;
 use super::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
-use super::units::quantity::Milli;
-use crate::model::hpa::facts::MetricTarget;
-use crate::model::units::metric::Metric;
+use super::units::persistent_map::PersistentMap;
 
-/// A target from the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfiguredTarget {
-    /// Its name, for the label `target`.
-    pub name: Arc<str>,
-    /// The namespaces that may ask for it by name; empty = all.
-    pub namespaces: Vec<String>,
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// The group.
-    pub group: GroupId,
-    /// Lag wanted per replica.
-    pub per_replica: Option<Milli>,
-    /// What is set for it.
-    pub settings: Settings,
-}
+pub use self::target::{ConfiguredTarget, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey};
 
-/// A group that a request named and no HPA or configuration does (yet).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WatchKey {
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// The group.
-    pub group: GroupId,
-    /// Topics named; empty = those that its members read, or else those it has committed on.
-    pub topics: BTreeSet<TopicName>,
-}
+/// A consumer group and its cluster.
+pub type GroupKey = (ClusterName, GroupId);
 
-/// Where a target comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A metric of this HPA.
-    Hpa(HpaKey),
-    /// The configuration.
-    Config {
-        /// The target's name.
-        name: Arc<str>,
-        /// The namespaces that may ask for it by name; empty = all.
-        namespaces: Vec<String>,
-    },
-}
-
-/// How an HPA is bounded by its own maximum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HpaCap {
-    /// What its annotation says of the cap; `None` = the default holds.
-    pub mode: Option<CapMode>,
-    /// Its `spec.maxReplicas`, as it is now.
-    pub max_replicas: u32,
-    /// Its tolerance upwards, in thousandths.
-    pub tolerance_up: u64,
-}
-
-/// A consumer group whose lag somebody wants, and how much of it one replica may have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Who wants it.
-    pub origin: Origin,
-    /// The HPA's selector; `None` for a target from the configuration.
-    pub selector: Option<Selector>,
-    /// What is served for it.
-    pub metric: Metric,
-    /// Which of the HPA's External metrics it is of, from 0.
-    pub index: usize,
-    /// What the selector calls the group; a configured group's own name.
-    pub label: String,
-    /// What is to be read for it.
-    pub interest: Arc<WatchKey>,
-    /// The lag wanted per replica, or in all: what an HPA compares [`LAG_METRIC`] with, and what is set
-    /// where it asks for [`DESIRED_METRIC`].
-    pub wanted: Option<MetricTarget>,
-    /// What is set for it.
-    pub settings: Arc<Settings>,
-    /// How the HPA is bounded by itself.
-    pub cap: Option<HpaCap>,
-}
-
-impl Target {
-    /// Its HPA; `None` for a target of the configuration.
-    #[must_use]
-    pub fn hpa(&self) -> Option<&HpaKey> {
-        match &self.origin {
-            Origin::Hpa(hpa) => Some(hpa),
-            Origin::Config { .. } => None,
-        }
-    }
-}
-
-/// All that is wanted now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Everything that is asked for.
+#[derive(Clone, Debug, Default)]
 pub struct Targets {
     /// The configured clusters, in the configuration's order.
     pub clusters: Vec<ClusterName>,
-    /// From HPAs and the configuration.
-    pub all: Vec<Target>,
-    /// From requests.
-    pub interests: BTreeSet<WatchKey>,
-    /// Which lags are no work, where no target wants other rules.
+    /// Lag rules where a target sets no others.
     pub rules: LagRules,
-    /// Whether the HPAs are still to be listed, so that one of them may want what is not in `all`.
+    /// Whether the HPAs are still to be listed, so that they may ask for more than is here.
     pub hpas_unlisted: bool,
-    /// Since when each of their interests is wanted: what was never read is unknown since then.
-    pub since: BTreeMap<Arc<WatchKey>, Moment>,
-    /// What is odd about them.
-    pub findings: BTreeSet<Finding>,
-    /// Places in `all` of the metrics with a selector.
-    pub by_selector: HashMap<Selector, Vec<usize>>,
+    configured: Arc<[Arc<Target>]>,
+    /// What requests ask for and no HPA does.
+    ad_hoc: Arc<BTreeSet<WatchKey>>,
+    /// The HPAs as they are written.
+    facts: HpaMap,
+    /// Only HPAs that ask for something, or try to.
+    hpas: PersistentMap<HpaKey, Arc<HpaTargets>>,
+    /// Targets of HPAs by the query that these HPAs send.
+    by_query: PersistentMap<QueryHash, Arc<[Arc<Target>]>>,
+    groups: PersistentMap<GroupKey, Arc<GroupTargets>>,
+    findings: PersistentMap<Arc<Finding>, ()>,
 }
 
 impl Targets {
-    /// The targets of the configuration, which come first.
-    pub fn all_configured(&self) -> impl Iterator<Item = &Target> {
-        let is_configured = |target: &&Target| matches!(target.origin, Origin::Config { .. });
-        self.all.iter().take_while(is_configured)
+    /// All targets: first the configured ones, then those of HPAs by namespace, name and metric.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.all_configured().chain(self.of_hpas())
     }
 
-    /// The configured targets that a selector names and that `namespace` may ask for.
+    /// The configured targets, in the configuration's order.
+    pub fn all_configured(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.configured.iter()
+    }
+
+    /// The targets of all HPAs, by namespace, name and metric.
+    pub fn of_hpas(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.hpas.values().flat_map(|hpa| &hpa.targets)
+    }
+
+    /// The targets of one HPA, in the order of its metrics.
+    #[must_use]
+    pub fn of_hpa(&self, hpa: &HpaKey) -> &[Arc<Target>] {
+        self.hpas.get(hpa).map_or(&[], |hpa| &hpa.targets)
+    }
+
+    /// The HPAs as they are written, those without a metric of lagwise too.
+    #[must_use]
+    pub fn facts(&self) -> &HpaMap {
+        &self.facts
+    }
+
+    /// The configured targets that a selector names and that `namespace` may select.
     pub fn configured<'a>(
         &'a self,
         namespace: &'a str,
         selector: &'a Selector,
-    ) -> impl Iterator<Item = &'a Target> {
+    ) -> impl Iterator<Item = &'a Arc<Target>> {
         let names = selector.values(label::TARGET).unwrap_or(&[]);
         self.all_configured()
             .filter(move |target| match &target.origin {
@@ -156,31 +99,79 @@ impl Targets {
             })
     }
 
-    /// The targets of HPAs of `namespace` that ask for this metric by this selector.
+    /// The targets of the HPAs of `namespace` that ask for this metric by this selector.
     pub fn selecting<'a>(
         &'a self,
         namespace: &'a str,
         metric: Metric,
-        selector: &Selector,
-    ) -> impl Iterator<Item = &'a Target> {
-        let places = self.places_selecting(namespace, metric, selector);
-        places.filter_map(|place| self.all.get(place))
+        selector: &'a Selector,
+    ) -> impl Iterator<Item = &'a Arc<Target>> {
+        let hash = QueryHash::new(namespace, metric, selector);
+        let targets = self.by_query.get(&hash).into_iter();
+        let targets = targets.flat_map(|targets| targets.iter());
+        targets.filter(move |target| target.answers(namespace, metric, selector))
     }
 
-    /// The places in `all` of the targets of HPAs of `namespace` that ask for this metric by this
-    /// selector.
-    pub fn places_selecting<'a>(
-        &'a self,
-        namespace: &'a str,
-        metric: Metric,
-        selector: &Selector,
-    ) -> impl Iterator<Item = usize> + use<'a> {
-        let places = self.by_selector.get(selector).into_iter().flatten();
-        places.copied().filter(move |place| {
-            let target = self.all.get(*place).filter(|t| t.metric == metric);
-            let hpa = target.and_then(Target::hpa);
-            hpa.is_some_and(|hpa| *hpa.namespace == *namespace)
-        })
+    /// The targets of HPAs by the query that these HPAs send.
+    #[must_use]
+    pub fn by_query(&self) -> &PersistentMap<QueryHash, Arc<[Arc<Target>]>> {
+        &self.by_query
+    }
+
+    /// What is asked of each consumer group.
+    #[must_use]
+    pub fn groups(&self) -> &PersistentMap<GroupKey, Arc<GroupTargets>> {
+        &self.groups
+    }
+
+    /// What is asked of a consumer group; `None` where nothing is.
+    #[must_use]
+    pub fn group(&self, cluster: &ClusterName, group: &GroupId) -> Option<&GroupTargets> {
+        let key = (cluster.clone(), group.clone());
+        self.groups.get(&key).map(|group| &**group)
+    }
+
+    /// What requests ask for.
+    #[must_use]
+    pub fn ad_hoc(&self) -> &BTreeSet<WatchKey> {
+        &self.ad_hoc
+    }
+
+    /// Whether a configured target or an HPA asks for this key.
+    #[must_use]
+    pub fn has_target_for(&self, key: &WatchKey) -> bool {
+        let group = self.group(&key.cluster, &key.group);
+        group.is_some_and(|group| group.targets().iter().any(|target| *target.key == *key))
+    }
+
+    /// Since when a key is watched: what was never read is unknown since then.
+    #[must_use]
+    pub fn watched_since(&self, key: &WatchKey) -> Option<Moment> {
+        self.group(&key.cluster, &key.group)?.watched_since(key)
+    }
+
+    /// Mistakes in how HPAs ask, in the order of findings.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.keys().map(|finding| &**finding)
+    }
+
+    /// The findings that `before` does not have.
+    #[must_use]
+    pub fn new_findings(&self, before: &Self) -> Vec<Arc<Finding>> {
+        let mut new = Vec::new();
+        before.findings.diff(&self.findings, |finding, _, after| {
+            new.extend(after.map(|()| Arc::clone(finding)));
+        });
+        new
+    }
+
+    /// Whether the other targets differ at most in HPAs and in what requests ask for.
+    #[must_use]
+    pub fn has_same_configuration(&self, other: &Self) -> bool {
+        self.clusters == other.clusters
+            && self.hpas_unlisted == other.hpas_unlisted
+            && (Arc::ptr_eq(&self.configured, &other.configured)
+                || self.configured == other.configured)
     }
 
     /// The clusters that a selector is about: those it names, else the only one there is.
@@ -203,67 +194,18 @@ impl Targets {
         }
     }
 
-    /// Whether what to read depends on what the groups turn out to read.
-    #[must_use]
-    pub fn leave_topics_open(&self) -> bool {
-        let wanted = self.all.iter().map(|target| &*target.interest);
-        let mut wanted = wanted.chain(&self.interests);
-        wanted.any(|interest| interest.topics.is_empty())
-    }
-
-    /// What to read of one cluster: each group once, with everything that anyone wants of it. Where
-    /// topics are left open, those that the group's members were last known to read are read, too:
-    /// a topic without a commit has lag as well.
+    /// Plans what to read of one cluster, where `known_topics` are those that a group's members read.
     #[must_use]
     pub fn plan(
         &self,
         cluster: &ClusterName,
         known_topics: impl Fn(&GroupId) -> BTreeSet<TopicName>,
     ) -> SweepPlan {
-        let mut groups: BTreeMap<GroupId, (GroupPlan, GroupSettings)> = BTreeMap::new();
-        let open = Settings::default();
-        let targets = self.all.iter().map(|t| (&*t.interest, &*t.settings));
-        let asked = self.interests.iter().map(|interest| (interest, &open));
-        let wanted = targets.chain(asked).filter(|(i, _)| i.cluster == *cluster);
-        for (interest, settings) in wanted {
-            let id = &interest.group;
-            let (plan, group) = groups.entry(id.clone()).or_insert_with(|| {
-                let plan = GroupPlan {
-                    discover: false,
-                    ..GroupPlan::new(id.clone(), BTreeSet::new())
-                };
-                (plan, GroupSettings::default())
-            });
-            let topics = Arc::make_mut(&mut plan.topics);
-            topics.extend(interest.topics.iter().cloned());
-            if interest.topics.is_empty() {
-                plan.discover = true;
-                let known = known_topics(id).into_iter();
-                let pattern = settings.pattern();
-                topics.extend(known.filter(|t| pattern.is_none_or(|p| p.matches(t))));
-            }
-            group.add(settings);
-        }
-        let planned = groups.into_values().map(|(plan, group)| GroupPlan {
-            reset: group.settings.offset_reset.unwrap_or_default(),
-            isolation: group.settings.isolation.unwrap_or_default(),
-            rules: group.settings.lag_rules(self.rules),
-            ..plan
-        });
+        let groups = self.groups.iter().filter(|((of, _), _)| of == cluster);
+        let plans = groups.map(|((_, id), group)| group.plan(id, self.rules, &known_topics));
         SweepPlan {
-            groups: planned.collect(),
+            groups: plans.collect(),
         }
-    }
-
-    /// What all targets set for one group together.
-    #[must_use]
-    pub fn group_settings(&self, cluster: &ClusterName, group: &GroupId) -> GroupSettings {
-        let mut settings = GroupSettings::default();
-        let of_group = |t: &&Target| t.interest.cluster == *cluster && t.interest.group == *group;
-        for target in self.all.iter().filter(of_group) {
-            settings.add(&target.settings);
-        }
-        settings
     }
 }
 
@@ -278,14 +220,14 @@ pub enum UnpickedCluster {
 
 /// The groups that a selector names; no group has the empty name.
 #[must_use]
-pub fn groups_of(selector: &Selector) -> Option<&[String]> {
+pub fn group_names(selector: &Selector) -> Option<&[String]> {
     let named = selector.values(label::GROUP)?;
     (!named.iter().any(String::is_empty)).then_some(named)
 }
 
 /// The topics that a selector pins; empty where it leaves them open.
 #[must_use]
-pub fn topics_of(selector: &Selector) -> BTreeSet<TopicName> {
+pub fn pinned_topics(selector: &Selector) -> BTreeSet<TopicName> {
     let named = selector.values(label::TOPIC).unwrap_or(&[]);
     named
         .iter()

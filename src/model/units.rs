@@ -9,6 +9,7 @@ pub mod names;
 pub mod newtypes;
 pub mod parallelism_rule;
 pub mod partition_filter;
+pub mod persistent_map;
 pub mod quantity;
 pub mod spelling;
 pub mod token_bucket;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::model::diagnostics::current_findings::{FindingOptions, findings};
 use crate::model::findings::Finding;
-use crate::model::hpa::facts::HpaFacts;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::Moment;
 use crate::telemetry::FindingRaised;
@@ -27,7 +26,7 @@ impl FindingsTracker {
     }
 
     /// Looks for findings in a snapshot and logs those that are new.
-    pub(super) fn update(&mut self, snapshot: &LagSnapshot, hpas: &[Arc<HpaFacts>]) {
+    pub(super) fn update(&mut self, snapshot: &LagSnapshot) {
         let now = Moment::now();
         let evaluations = snapshot.at(&now);
         let options = FindingOptions {
@@ -35,7 +34,8 @@ impl FindingsTracker {
             members_within: MEMBERS_WITHIN,
         };
         let metrics = evaluations.hpa_metrics();
-        let found = findings(&snapshot.evaluations, &metrics, hpas, options);
+        let hpas: Vec<_> = snapshot.targets.facts().values().cloned().collect();
+        let found = findings(&snapshot.evaluations, &metrics, &hpas, options);
         for finding in found.difference(&self.latest) {
             FindingRaised(finding).emit();
         }

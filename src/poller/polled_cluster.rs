@@ -1,105 +1,48 @@
-//! What is to be read of a cluster, and the tasks that read it.
+//! What is known of one Kafka cluster, and what is read of it.
 
-use std::future::Future;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use super::{OffsetSource, Sweeps};
-use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
-use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::lag::assembly::ClusterHistory;
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 use crate::model::targets::Targets;
-use crate::model::units::newtypes::{ClusterName, Moment};
+use crate::model::units::newtypes::{ClusterName, GroupId};
 
-/// A source that its owner keeps a hold on.
-impl<S: OffsetSource> OffsetSource for Arc<S> {
-    fn observe(
-        &self,
-        plan: SweepPlan,
-        deadline: Instant,
-    ) -> impl Future<Output = Observation> + Send {
-        S::observe(self, plan, deadline)
-    }
-}
-
-/// A Kafka cluster that is polled, and what is known of it.
-#[derive(Debug)]
-pub(super) struct PolledCluster<S> {
-    pub(super) source: Arc<S>,
+/// A Kafka cluster that is polled.
+#[derive(Debug, Default)]
+pub(super) struct PolledCluster {
     pub(super) history: ClusterHistory,
     pub(super) latest: Arc<ClusterSnapshot>,
-    pub(super) sweeping: bool,
-    /// What is to be read of it.
-    pub(super) plan: SweepPlan,
-    /// Whether the plan is that of the present targets and of what is known of the groups.
-    pub(super) is_planned: bool,
+    plan: BTreeMap<GroupId, GroupPlan>,
+    /// The groups whose plan may differ from what is asked and known of them now.
+    pub(super) outdated: BTreeSet<GroupId>,
 }
 
-impl<S: OffsetSource> PolledCluster<S> {
-    pub(super) fn new(source: S) -> Self {
-        Self {
-            source: Arc::new(source),
-            history: ClusterHistory::default(),
-            latest: Arc::default(),
-            sweeping: false,
-            plan: SweepPlan::default(),
-            is_planned: false,
-        }
-    }
-
+impl PolledCluster {
     /// Brings the plan up to date and returns the groups of it that are new or read differently.
     pub(super) fn replan(&mut self, name: &ClusterName, targets: &Targets) -> SweepPlan {
-        if self.is_planned {
-            return SweepPlan::default();
+        let mut changed = SweepPlan::default();
+        for id in std::mem::take(&mut self.outdated) {
+            let group = targets.group(name, &id);
+            let plan = group.map(|g| g.plan(&id, targets.rules, self.latest.topics_read()));
+            let Some(plan) = plan else {
+                self.plan.remove(&id);
+                continue;
+            };
+            if self.plan.get(&id) != Some(&plan) {
+                changed.groups.push(plan.clone());
+                self.plan.insert(id, plan);
+            }
         }
-        self.is_planned = true;
-        let before = std::mem::replace(
-            &mut self.plan,
-            targets.plan(name, self.latest.topics_read()),
-        );
-        // Both plans are in the order of groups.
-        let is_new = |group: &&GroupPlan| {
-            let place = before
-                .groups
-                .binary_search_by(|b| b.group.cmp(&group.group));
-            place.ok().and_then(|place| before.groups.get(place)) != Some(*group)
-        };
-        SweepPlan {
-            groups: self.plan.groups.iter().filter(is_new).cloned().collect(),
-        }
+        self.history.add_forgotten_topics(&mut changed.groups);
+        changed
     }
 
-    /// Spawns a sweep of everything that is planned.
-    pub(super) fn sweep_all(&self, sweeps: &mut Sweeps, deadline: Duration) {
-        spawn(sweeps, self, self.plan.clone(), Scope::Whole, deadline);
+    /// The plan of a sweep of all groups.
+    pub(super) fn whole_plan(&self) -> SweepPlan {
+        let mut groups = Vec::from_iter(self.plan.values().cloned());
+        self.history.add_forgotten_topics(&mut groups);
+        SweepPlan { groups }
     }
-
-    /// Spawns a sweep of groups out of turn, if there are any.
-    pub(super) fn sweep_new(&self, new: SweepPlan, sweeps: &mut Sweeps, deadline: Duration) {
-        if !new.groups.is_empty() {
-            spawn(sweeps, self, new, Scope::Some, deadline);
-        }
-    }
-}
-
-/// Spawns a sweep.
-fn spawn<S: OffsetSource>(
-    sweeps: &mut Sweeps,
-    cluster: &PolledCluster<S>,
-    mut plan: SweepPlan,
-    scope: Scope,
-    deadline: Duration,
-) {
-    cluster.history.add_forgotten_topics(&mut plan.groups);
-    let source = Arc::clone(&cluster.source);
-    // Which of two sweeps has the later plan is told by this, not by when their threads begin:
-    // the later one may be the first to get going.
-    let planned = Moment::now();
-    let deadline = planned.monotonic + deadline;
-    sweeps.spawn(async move {
-        let mut observation = source.observe(plan, deadline).await;
-        observation.started = planned;
-        (observation, scope)
-    });
 }

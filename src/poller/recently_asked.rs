@@ -6,25 +6,25 @@ use std::time::{Duration, Instant};
 /// How long something is kept after the last request for it.
 const KEPT_FOR: Duration = Duration::from_secs(300);
 
-/// What requests asked for lately, bounded: what was asked for longest ago makes room.
+/// What requests asked for lately. Bounded: what was asked for longest ago makes room.
 #[derive(Debug)]
 pub(super) struct RecentlyAsked<T> {
     asked: BTreeMap<T, Instant>,
-    most: usize,
+    max_len: usize,
 }
 
 impl<T: Ord + Clone> RecentlyAsked<T> {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(max_len: usize) -> Self {
         Self {
             asked: BTreeMap::new(),
-            most,
+            max_len,
         }
     }
 
-    /// Notes that something was asked for. Returns whether it was not among these before.
+    /// Inserts something that was asked for now. Returns whether it is new.
     pub(super) fn insert(&mut self, asked: T) -> bool {
         let is_new = !self.asked.contains_key(&asked);
-        if is_new && self.asked.len() >= self.most {
+        if is_new && self.asked.len() >= self.max_len {
             let oldest = self.asked.iter().min_by_key(|(_, at)| **at);
             if let Some(oldest) = oldest.map(|(oldest, _)| oldest.clone()) {
                 self.asked.remove(&oldest);
@@ -34,7 +34,7 @@ impl<T: Ord + Clone> RecentlyAsked<T> {
         is_new
     }
 
-    /// Forgets what was not asked for lately. Returns whether anything was forgotten.
+    /// Removes what was not asked for lately. Returns whether there was anything to remove.
     pub(super) fn expire(&mut self) -> bool {
         let before = self.asked.len();
         self.asked.retain(|_, at| at.elapsed() < KEPT_FOR);

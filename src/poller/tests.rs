@@ -1,29 +1,36 @@
 //! What the poller reads, when, and what it publishes.
 
+mod evaluating;
+mod history;
+mod hpas;
+mod requests;
+
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::model::hpa::facts::ExternalMetric;
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
 use crate::model::kafka::observation::{GroupObservation, TopicOffsets};
-use crate::model::targets::metric_query::MetricQuery;
-use crate::model::units::metric::{LAG_METRIC, Metric};
-use crate::model::units::newtypes::{GroupId, Offset, TopicName};
+use crate::model::snapshot::LagSnapshot;
+use crate::model::units::metric::LAG_METRIC;
+use crate::model::units::newtypes::{GroupId, Moment, Offset, TopicName};
 use crate::snapshot_channel::{self, SnapshotReader};
+
+type Plans = Arc<Mutex<Vec<SweepPlan>>>;
 
 /// Answers every plan at once with a lag of 7 per group, and records the plans.
 #[derive(Debug)]
-struct Fake {
+struct FakeKafka {
     name: ClusterName,
-    plans: Arc<Mutex<Vec<SweepPlan>>>,
-    /// Where given, whole sweeps wait for it.
+    plans: Plans,
+    /// Where given, sweeps of other than one group wait for it.
     held: Option<watch::Receiver<bool>>,
 }
 
-impl OffsetSource for Fake {
+impl OffsetSource for FakeKafka {
     async fn observe(&self, plan: SweepPlan, _deadline: Instant) -> Observation {
         self.plans.lock().unwrap().push(plan.clone());
         if let Some(mut held) = self.held.clone()
@@ -94,71 +101,73 @@ fn describe(group: &GroupId) -> Result<Arc<GroupDescription>, Fault> {
 
 struct Running {
     reader: SnapshotReader,
-    hpas: watch::Sender<Option<Vec<Arc<HpaFacts>>>>,
-    interests: mpsc::Sender<WatchKey>,
+    hpas: watch::Sender<Option<HpaMap>>,
+    watch_keys: mpsc::Sender<WatchKey>,
     queries: mpsc::Sender<AdHocQuery>,
-    plans: Arc<Mutex<Vec<SweepPlan>>>,
+    plans: Plans,
 }
 
-fn fake(held: Option<watch::Receiver<bool>>) -> (Poller<Fake>, SnapshotReader) {
+fn poller(held: Option<watch::Receiver<bool>>) -> (Poller<FakeKafka>, SnapshotReader, Plans) {
     let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
-    let source = Fake {
+    let plans = Plans::default();
+    let source = FakeKafka {
         name: "main".into(),
-        plans: Arc::default(),
+        plans: Arc::clone(&plans),
         held,
     };
-    // Long enough that only what is wanted anew is read after the first tick.
+    // Long enough that after the first tick everything is read out of turn.
     let cadence = Cadence {
         interval: Duration::from_secs(3600),
         deadline: Duration::from_secs(1),
     };
     let sources = vec![("main".into(), source)];
-    let poller = Poller::new(sources, Vec::new(), cadence, publisher);
-    (poller, reader)
+    let poller = Poller::new(sources, &[], cadence, publisher);
+    (poller, reader, plans)
 }
 
-fn inputs(
-    hpas: watch::Receiver<Option<Vec<Arc<HpaFacts>>>>,
-    interests: mpsc::Receiver<WatchKey>,
-) -> Inputs {
+fn inputs(hpas: watch::Receiver<Option<HpaMap>>, watch_keys: mpsc::Receiver<WatchKey>) -> Inputs {
     Inputs {
         hpas,
-        interests,
+        watch_keys,
         queries: mpsc::channel(1).1,
     }
 }
 
 fn start(held: Option<watch::Receiver<bool>>) -> Running {
     let (hpas, hpas_in) = watch::channel(None);
-    let (interests, interests_in) = mpsc::channel(8);
-    let (poller, reader) = fake(held);
-    let plans = Arc::clone(&poller.clusters["main"].source.plans);
+    let (watch_keys, watch_keys_in) = mpsc::channel(8);
+    let (poller, reader, plans) = poller(held);
     let (queries, queries_in) = mpsc::channel(8);
     tokio::spawn(poller.run(Inputs {
         hpas: hpas_in,
-        interests: interests_in,
+        watch_keys: watch_keys_in,
         queries: queries_in,
     }));
     Running {
         reader,
         hpas,
-        interests,
+        watch_keys,
         queries,
         plans,
     }
 }
 
-fn hpa() -> HpaFacts {
-    HpaFacts {
+/// An HPA of this name that asks for topic `t` of a group.
+fn hpa(name: &str, group: &str) -> Arc<HpaFacts> {
+    Arc::new(HpaFacts {
         namespace: "n".into(),
-        name: "h".into(),
+        name: name.into(),
         metrics: vec![ExternalMetric {
             name: LAG_METRIC.into(),
-            selector: Selector::parse("group=g,topic=t").unwrap(),
+            selector: Selector::parse(&format!("group={group},topic=t")).unwrap(),
             target: None,
         }],
         ..HpaFacts::default()
-    }
+    })
+}
+
+fn listed(hpas: impl IntoIterator<Item = Arc<HpaFacts>>) -> Option<HpaMap> {
+    Some(hpas.into_iter().collect())
 }
 
 async fn until(
@@ -180,7 +189,7 @@ async fn until(
         .expect("the condition did not come true")
 }
 
-fn interest(group: &str) -> WatchKey {
+fn watch_key(group: &str) -> WatchKey {
     WatchKey {
         cluster: "main".into(),
         group: group.into(),
@@ -188,226 +197,11 @@ fn interest(group: &str) -> WatchKey {
     }
 }
 
-fn knows(group: &'static str) -> impl Fn(&LagSnapshot) -> bool {
+fn has_read(group: &'static str) -> impl Fn(&LagSnapshot) -> bool {
     move |snapshot| {
         snapshot
             .clusters
             .get("main")
             .is_some_and(|c| c.groups.contains_key(&GroupId::from(group)))
     }
-}
-
-#[tokio::test]
-async fn what_was_remembered_is_recalled_first_and_said_again_at_the_end() {
-    let (poller, reader) = fake(None);
-    let (recall, recalled) = tokio::sync::oneshot::channel();
-    let (keep, mut kept) = watch::channel(None);
-    let (stop, stopping) = watch::channel(false);
-    let poller = poller.with_memory(HistoryStore {
-        recalled,
-        keep,
-        stop: stopping,
-    });
-    let (_hpas, hpas) = watch::channel(Some(vec![hpa().into()]));
-    let (_interests, interests) = mpsc::channel(1);
-    let running = tokio::spawn(poller.run(inputs(hpas, interests)));
-    let known = r#"{"version":1,"saved":1000,"clusters":{"main":{"topics":{},"groups":
-        {"g":{"assignor":"sticky","topics":{"t":{"offsets":[0],"since":[500]}}}}}}}"#;
-    let known: SavedHistory = serde_json::from_str(known).unwrap();
-    assert!(recall.send(known).is_ok());
-    let snapshot = until(&reader, knows("g")).await;
-    let assignor = snapshot.clusters["main"].groups["g"]
-        .remembered
-        .assignor
-        .as_deref();
-    assert_eq!(assignor, Some("sticky"));
-    stop.send_replace(true);
-    running.await.unwrap().unwrap();
-    let said = kept.borrow_and_update().clone().unwrap();
-    let said = serde_json::to_value(&said.clusters["main"].groups["g"]).unwrap();
-    assert_eq!(said["topics"]["t"]["offsets"], serde_json::json!([0]));
-    // It stands still since long before this process: 500 seconds before 1000.
-    assert!(said["topics"]["t"]["since"][0].as_u64().unwrap() > 1_000_000);
-}
-
-#[tokio::test]
-async fn nothing_is_said_before_what_was_remembered_is_known() {
-    let (poller, _reader) = fake(None);
-    let (_recall, recalled) = tokio::sync::oneshot::channel();
-    let (keep, kept) = watch::channel(None);
-    let (stop, stopping) = watch::channel(false);
-    let poller = poller.with_memory(HistoryStore {
-        recalled,
-        keep,
-        stop: stopping,
-    });
-    let (_hpas, hpas) = watch::channel(None);
-    let (_interests, interests) = mpsc::channel(1);
-    let running = tokio::spawn(poller.run(inputs(hpas, interests)));
-    stop.send_replace(true);
-    running.await.unwrap().unwrap();
-    assert!(kept.borrow().is_none());
-}
-
-#[tokio::test]
-async fn it_sweeps_even_when_nothing_is_wanted() {
-    let running = start(None);
-    until(&running.reader, LagSnapshot::is_swept).await;
-}
-
-#[tokio::test]
-async fn a_new_hpa_is_read_at_once() {
-    let running = start(None);
-    until(&running.reader, |snapshot| snapshot.targets.hpas_unlisted).await;
-    running.hpas.send_replace(Some(vec![hpa().into()]));
-    let snapshot = until(&running.reader, knows("g")).await;
-    assert_eq!(snapshot.targets.all.len(), 1);
-    assert!(!snapshot.targets.hpas_unlisted);
-}
-
-#[tokio::test]
-async fn a_topic_that_members_turn_out_to_read_is_read_at_once() {
-    let running = start(None);
-    let mut reads = hpa();
-    reads.metrics[0].selector = Selector::parse("group=reads").unwrap();
-    running.hpas.send_replace(Some(vec![reads.into()]));
-    until(&running.reader, |snapshot| {
-        let cluster = snapshot.clusters.get("main");
-        let group = cluster.and_then(|cluster| cluster.groups.get("reads"));
-        group.is_some_and(|group| group.topics.contains_key("unnamed"))
-    })
-    .await;
-    // And once is enough: only what was not in the plan before is read out of turn.
-    let plans = running.plans.lock().unwrap();
-    let of_group = plans.iter().filter(|plan| !plan.groups.is_empty());
-    assert!(of_group.count() <= 3, "{plans:?}");
-}
-
-#[tokio::test]
-async fn an_hpa_that_a_tick_finds_while_a_sweep_is_under_way_is_read_at_once() {
-    let (mut poller, _reader) = fake(None);
-    let (_interests, interests) = mpsc::channel(1);
-    let (hpas_in, hpas) = watch::channel(None);
-    let (inputs, mut sweeps) = (inputs(hpas, interests), Sweeps::new());
-    for (hpas, under_way) in [
-        (vec![], 1),
-        (vec![hpa().into()], 2),
-        (vec![hpa().into()], 2),
-    ] {
-        hpas_in.send_replace(Some(hpas));
-        poller.merge(&inputs);
-        poller.sweep_all(&mut sweeps);
-        assert_eq!(sweeps.len(), under_way);
-    }
-}
-
-#[tokio::test]
-async fn a_request_is_read_while_a_sweep_is_under_way() {
-    let (open, held) = watch::channel(false);
-    let running = start(Some(held));
-    while running.plans.lock().unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
-    running.interests.send(interest("g")).await.unwrap();
-    let snapshot = until(&running.reader, knows("g")).await;
-    assert!(!snapshot.is_swept());
-    open.send_replace(true);
-    until(&running.reader, |snapshot| {
-        snapshot.is_swept() && knows("g")(snapshot)
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn asking_again_reads_nothing_anew() {
-    let running = start(None);
-    // Its first sweep reads all that was asked for before it.
-    until(&running.reader, LagSnapshot::is_swept).await;
-    running.interests.send(interest("g")).await.unwrap();
-    until(&running.reader, knows("g")).await;
-    running.interests.send(interest("g")).await.unwrap();
-    running.interests.send(interest("h")).await.unwrap();
-    until(&running.reader, knows("h")).await;
-    let plans = running.plans.lock().unwrap();
-    let reads = plans
-        .iter()
-        .filter(|plan| plan.groups.iter().any(|g| g.group.as_str() == "g"))
-        .count();
-    assert_eq!(reads, 1);
-}
-
-#[tokio::test]
-async fn interests_are_bounded_and_the_latest_stay() {
-    let running = start(None);
-    for i in 0..=MAX_AD_HOC {
-        running
-            .interests
-            .send(interest(&format!("g{i:03}")))
-            .await
-            .unwrap();
-    }
-    let last = format!("g{MAX_AD_HOC:03}");
-    let snapshot = until(&running.reader, |snapshot| {
-        snapshot
-            .targets
-            .interests
-            .iter()
-            .any(|i| i.group.as_str() == last)
-    })
-    .await;
-    assert_eq!(snapshot.targets.interests.len(), MAX_AD_HOC);
-    assert!(!snapshot.targets.interests.contains(&interest("g000")));
-}
-
-/// An HPA of a name, for a group of the same name.
-fn named(name: &str) -> Arc<HpaFacts> {
-    let mut facts = hpa();
-    facts.name = name.into();
-    facts.metrics[0].selector = Selector::parse(&format!("group={name},topic=t")).unwrap();
-    facts.into()
-}
-
-#[tokio::test]
-async fn a_publication_evaluates_only_what_changed() {
-    let running = start(None);
-    until(&running.reader, LagSnapshot::is_swept).await;
-    running
-        .hpas
-        .send_replace(Some(vec![named("a"), named("b")]));
-    until(&running.reader, |snapshot| {
-        knows("a")(snapshot) && knows("b")(snapshot)
-    })
-    .await;
-    let before = running.reader.latest().evaluations.made();
-    running
-        .hpas
-        .send_replace(Some(vec![named("a"), named("b"), named("c")]));
-    let snapshot = until(&running.reader, knows("c")).await;
-    // Once as wanted and not yet read, and once as read.
-    assert_eq!(snapshot.evaluations.made() - before, 2);
-}
-
-#[tokio::test]
-async fn what_was_asked_once_is_evaluated_with_every_snapshot() {
-    let running = start(None);
-    until(&running.reader, LagSnapshot::is_swept).await;
-    running.interests.send(interest("g")).await.unwrap();
-    until(&running.reader, knows("g")).await;
-    let selector = Selector::parse("group=g,topic=t").unwrap();
-    let query = MetricQuery {
-        namespace: "n",
-        metric: LAG_METRIC,
-        selector: &selector,
-    };
-    let asked = query.to_ad_hoc(Metric::Lag);
-    running.queries.send(asked).await.unwrap();
-    while running.queries.capacity() < 8 {
-        tokio::task::yield_now().await;
-    }
-    running.hpas.send_replace(Some(Vec::new()));
-    let evaluated = |snapshot: &LagSnapshot| snapshot.evaluations.of_ad_hoc(&query).is_some();
-    let snapshot = until(&running.reader, evaluated).await;
-    let now = Moment::now();
-    let value = snapshot.at(&now).answer(&query).unwrap();
-    assert_eq!(value.lag.map(|lag| lag.0), Some(7));
 }

@@ -121,12 +121,9 @@ mod tests {
 
     #[test]
     fn parses_the_query() {
-        let targets = |clusters: &[&str]| Targets {
-            clusters: clusters
-                .iter()
-                .map(|name| ClusterName::from(*name))
-                .collect(),
-            ..Targets::default()
+        let targets = |clusters: &[&str]| {
+            let clusters = clusters.iter().map(|name| ClusterName::from(*name));
+            Targets::new(&Vec::from_iter(clusters), &[], None)
         };
         let one = targets(&["main"]);
         let hpa = Subject::Hpa(HpaKey::new("shop", "orders"));
@@ -160,10 +157,7 @@ mod tests {
 
     /// Status code and body of a GET of `/explain`.
     async fn get(leadership: Leadership, query: &str) -> (StatusCode, String) {
-        let targets = Targets {
-            clusters: vec!["main".into()],
-            ..Targets::default()
-        };
+        let targets = Targets::new(&["main".into()], &[], None);
         let snapshot = LagSnapshot {
             targets: Arc::new(targets),
             ..fixtures::snapshot()

@@ -444,9 +444,9 @@ mod tests {
             ..HpaFacts::default()
         };
         let hpas = [
+            hpa("mute", &[]),
             hpa("orders", &[("threads-per-replica", "2")]),
             hpa("partial", &[("topics", "refunds")]),
-            hpa("mute", &[]),
         ];
         let clusters = snapshot.targets.clusters.clone();
         let targets = Targets::merge(&clusters, &[], &hpas, BTreeSet::new());
@@ -495,9 +495,9 @@ mod tests {
                 r#"lagwise_target_desired_replicas{"partial",selector="cluster=main,group=partial"} 0"#,
                 r#"lagwise_target_ceiling{"orders",selector="cluster=main,group=orders",rule="one_topic"} 1"#,
                 r#"lagwise_target_ceiling{"partial",selector="cluster=main,group=partial",rule="one_topic"} 2"#,
+                r#"lagwise_target_fallback{"mute",selector="cluster=main,group=mute"} 0"#,
                 r#"lagwise_target_fallback{"orders",selector="cluster=main,group=orders"} 0"#,
                 r#"lagwise_target_fallback{"partial",selector="cluster=main,group=partial"} 0"#,
-                r#"lagwise_target_fallback{"mute",selector="cluster=main,group=mute"} 0"#,
             ]
         );
     }

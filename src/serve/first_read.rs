@@ -85,9 +85,9 @@ impl FirstReadLimiter {
         snapshot: &LagSnapshot,
     ) -> Result<(), ApiFailure> {
         let targets = &snapshot.targets;
-        let is_ad_hoc = |i: &&WatchKey| !targets.all.iter().any(|target| *target.interest == **i);
+        let is_ad_hoc = |key: &&WatchKey| !targets.has_target_for(key);
         let unread: Vec<_> = unread.iter().filter(is_ad_hoc).collect();
-        let is_new = |i: &&&WatchKey| !targets.interests.contains(**i);
+        let is_new = |i: &&&WatchKey| !targets.ad_hoc().contains(**i);
         let new = u32::try_from(unread.iter().filter(is_new).count()).unwrap_or(u32::MAX);
         self.rates
             .lock()
@@ -110,7 +110,7 @@ impl FirstReadLimiter {
     ) {
         let has_room = || self.interests.capacity() > self.interests.max_capacity() / 2;
         for interest in interests {
-            if snapshot.targets.interests.contains(interest) && has_room() {
+            if snapshot.targets.ad_hoc().contains(interest) && has_room() {
                 // If the channel is full or closed, the next request renews it.
                 let _ = self.interests.try_send(interest.clone());
             }

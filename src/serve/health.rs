@@ -96,10 +96,7 @@ mod tests {
         assert_eq!(after(9), Err(NotReady::Starting));
         assert_eq!(after(10), Ok(()));
         let mut swept = fixtures::snapshot();
-        let unlisted = Targets {
-            hpas_unlisted: true,
-            ..Targets::clone(&swept.targets)
-        };
+        let unlisted = Targets::clone(&swept.targets).with_hpas_unlisted();
         let listed = std::mem::replace(&mut swept.targets, Arc::new(unlisted));
         publisher.publish(swept.clone());
         assert_eq!(after(9), Err(NotReady::Starting));

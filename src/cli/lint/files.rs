@@ -23,6 +23,7 @@ use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::label;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
 /// The namespace of a manifest that sets none, as in kubectl.
@@ -141,30 +142,48 @@ fn read_bounded(from: impl Read) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// Parts of which none has two HPAs of one name. Files for several environments often name an HPA alike.
+fn with_distinct_names(hpas: &[HpaFacts]) -> Vec<Vec<&HpaFacts>> {
+    let mut parts: Vec<Vec<&HpaFacts>> = Vec::new();
+    let mut seen: BTreeMap<HpaKey, usize> = BTreeMap::new();
+    for hpa in hpas {
+        let count = seen.entry(hpa.key()).or_default();
+        match parts.get_mut(*count) {
+            Some(part) => part.push(hpa),
+            None => parts.push(vec![hpa]),
+        }
+        *count += 1;
+    }
+    parts
+}
+
 fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<Finding> {
     let hpas = &manifests.hpas;
-    let (clusters, fixed, rules) = match config {
+    let (clusters, configured, rules) = match config {
         Some(config) => (
             config.clusters.iter().map(|c| c.name.clone()).collect(),
-            answers::fixed_targets(config),
+            answers::configured_targets(config),
             answers::rules(config),
         ),
         None => (named_clusters(hpas), Vec::new(), ServingPolicy::default()),
     };
-    let targets = Targets::merge(&clusters, &fixed, hpas, BTreeSet::new());
-    let snapshot = LagSnapshot {
-        targets: Arc::new(targets),
-        ..LagSnapshot::default()
-    }
-    .evaluated(&rules);
     let options = FindingOptions {
         cap: rules.cap,
         members_within: Duration::ZERO,
     };
-    let now = Moment::now();
-    let metrics = snapshot.at(&now).hpa_metrics();
-    let mut found = findings(&snapshot.evaluations, &metrics, hpas, options);
-    found.extend(snapshot.targets.findings.iter().cloned());
+    let mut found = BTreeSet::new();
+    for part in with_distinct_names(hpas) {
+        let targets = Targets::merge(&clusters, &configured, &part, BTreeSet::new());
+        let snapshot = LagSnapshot {
+            targets: Arc::new(targets),
+            ..LagSnapshot::default()
+        }
+        .evaluated(&rules);
+        let now = Moment::now();
+        let metrics = snapshot.at(&now).hpa_metrics();
+        found.extend(findings(&snapshot.evaluations, &metrics, hpas, options));
+        found.extend(snapshot.targets.findings().cloned());
+    }
     // Without a configuration the configured clusters and targets are unknown.
     let is_known = |finding: &Finding| {
         config.is_some()

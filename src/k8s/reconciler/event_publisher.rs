@@ -119,12 +119,8 @@ impl EventPublisher {
         let hpas = self.guard.hpas.borrow();
         let hpas = hpas.as_ref()?;
         while let Some(event) = self.throttle.next(now) {
-            let key = |hpa: &Arc<HpaFacts>| hpa.key();
-            // An HPA that is gone by now needs no event. The watch keeps HPAs sorted.
-            let Ok(index) = hpas.binary_search_by_key(&event.hpa, key) else {
-                continue;
-            };
-            if let Some(hpa) = hpas.get(index) {
+            // An HPA that is gone by now needs no event.
+            if let Some(hpa) = hpas.get(&event.hpa) {
                 self.is_publishing = true;
                 return Some(EventPublication {
                     guard: self.guard.clone(),

@@ -56,7 +56,7 @@ pub fn complete_reads(
 /// Whether a value comes from the last sweep of its cluster. An older value, which is still served while a
 /// broker is down, does not reflect the present lag.
 pub(super) fn is_current(value: &MetricValue, target: &Target, clusters: &Clusters) -> bool {
-    let cluster = clusters.get(&target.interest.cluster);
+    let cluster = clusters.get(&target.key.cluster);
     let sweep = cluster.and_then(|cluster| cluster.sweep);
     sweep.is_some_and(|sweep| value.read.monotonic >= sweep.started.monotonic)
 }

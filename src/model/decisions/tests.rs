@@ -28,7 +28,8 @@ fn effects(annotation: &str, value: &str) -> Vec<String> {
         ..HpaFacts::default()
     };
     let targets = Targets::merge(&["main".into()], &[], &[&hpa], BTreeSet::new());
-    let settings = &targets.all[0].settings;
+    let target = targets.of_hpas().next().unwrap();
+    let settings = &target.settings;
     let mut effects = Vec::new();
     let of_metric = SETTINGS
         .iter()
@@ -38,10 +39,7 @@ fn effects(annotation: &str, value: &str) -> Vec<String> {
         Some(format!("metric has {}={value}", setting.key))
     }));
     let mut note = |is_so: bool, effect: &str| effects.extend(is_so.then(|| effect.to_owned()));
-    note(
-        targets.all[0].interest.group == "other".into(),
-        "reads another group",
-    );
+    note(target.key.group == "other".into(), "reads another group");
     note(own_mode(&hpa) == Some(CapMode::Enforce), "cap is enforced");
     note(is_paused(&hpa), "writes are paused");
     note(
@@ -56,8 +54,7 @@ fn effects(annotation: &str, value: &str) -> Vec<String> {
     note(is_managed(&hpa, CapMode::Advise), "may be written to");
     effects.extend(
         targets
-            .findings
-            .iter()
+            .findings()
             .map(|finding| finding.code.code().to_owned()),
     );
     effects

@@ -116,7 +116,7 @@ struct CeilingUse {
 
 fn ceiling_uses(targets: &Targets) -> BTreeMap<(&str, &str), CeilingUse> {
     let mut all: BTreeMap<(&str, &str), CeilingUse> = BTreeMap::new();
-    for target in &targets.all {
+    for target in targets.of_hpas() {
         let Origin::Hpa(hpa) = &target.origin else {
             continue;
         };
@@ -129,9 +129,9 @@ fn ceiling_uses(targets: &Targets) -> BTreeMap<(&str, &str), CeilingUse> {
 
 /// The groups whose workload may be scaled to zero, so that they may have no members.
 fn groups_with_scale_to_zero(targets: &Targets) -> BTreeSet<(&ClusterName, &GroupId)> {
-    let targets = targets.all.iter().filter(|t| t.settings.scale_to_zero());
+    let targets = targets.all().filter(|t| t.settings.scale_to_zero());
     targets
-        .map(|target| (&target.interest.cluster, &target.interest.group))
+        .map(|target| (&target.key.cluster, &target.key.group))
         .collect()
 }
 

@@ -153,9 +153,9 @@ pub fn incident_events(incidents: &[LagIncident], targets: &Targets) -> Vec<HpaE
 
 fn hpas_by_group(targets: &Targets) -> BTreeMap<(&ClusterName, &GroupId), BTreeSet<&HpaKey>> {
     let mut all: BTreeMap<_, BTreeSet<&HpaKey>> = BTreeMap::new();
-    for target in &targets.all {
+    for target in targets.of_hpas() {
         if let Origin::Hpa(hpa) = &target.origin {
-            let group = (&target.interest.cluster, &target.interest.group);
+            let group = (&target.key.cluster, &target.key.group);
             all.entry(group).or_default().insert(hpa);
         }
     }

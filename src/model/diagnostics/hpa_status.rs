@@ -76,9 +76,8 @@ pub fn statuses<'f>(
             }
             FindingSubject::Group { cluster, group } => {
                 for parts in all.values_mut() {
-                    let is_of = |(t, _): &(&Target, _)| {
-                        t.interest.cluster == *cluster && t.interest.group == *group
-                    };
+                    let is_of =
+                        |(t, _): &(&Target, _)| t.key.cluster == *cluster && t.key.group == *group;
                     if parts.targets.iter().any(is_of) {
                         parts.findings.push(finding);
                     }
@@ -175,10 +174,10 @@ impl HpaParts<'_> {
         let mut all: Option<HpaMeasure> = None;
         for (target, group) in &self.targets {
             let filter = target.settings.partitions.as_ref();
-            if seen.contains(&(&target.interest, filter)) {
+            if seen.contains(&(&target.key, filter)) {
                 continue;
             }
-            seen.push((&target.interest, filter));
+            seen.push((&target.key, filter));
             let own = HpaMeasure::new(group, evaluations)?;
             all = Some(match all {
                 Some(all) => all.and(&own),

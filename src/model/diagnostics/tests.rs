@@ -245,8 +245,9 @@ fn hpa_findings() -> Vec<Finding> {
 #[test]
 fn every_finding_with_an_example() {
     let mut examples: BTreeMap<FindingCode, Finding> = BTreeMap::new();
-    let targets = targets().findings.into_iter();
-    for finding in targets.chain(group_findings()).chain(hpa_findings()) {
+    let targets = targets();
+    let of_targets = targets.findings().cloned();
+    for finding in of_targets.chain(group_findings()).chain(hpa_findings()) {
         examples.entry(finding.code).or_insert(finding);
     }
     let all = FindingCode::ALL.iter();

@@ -2,9 +2,10 @@
 //! that no HPA asks.
 //!
 //! They are made where snapshots are made. From one snapshot to the next only what was read again, or what
-//! is wanted differently, is evaluated again.
+//! is asked for differently, is evaluated again. A snapshot with new targets and no new readings costs what
+//! changed; one with new readings looks at every target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,9 +16,10 @@ use super::metric_evaluation::MetricEvaluation;
 use super::parallelism::Parallelism;
 use crate::model::targets::lookup::{GroupQuery, ResolvedQuery, resolve};
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
-use crate::model::targets::{Target, Targets};
+use crate::model::targets::{QueryHash, Target, Targets};
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, GroupId};
+use crate::model::units::persistent_map::PersistentMap;
 
 /// The evaluations of a snapshot.
 #[derive(Clone, Debug, Default)]
@@ -25,12 +27,20 @@ pub struct Evaluations {
     policy: Arc<ServingPolicy>,
     clusters: Clusters,
     targets: Arc<Targets>,
-    /// By the place of each target; `None` for a target of the configuration.
-    by_target: Vec<Option<TargetEvaluation>>,
+    by_query: ByQuery,
     ad_hoc: BTreeMap<AdHocQuery, Arc<MetricEvaluation>>,
     parallelism: GroupParallelism,
     /// How many metrics were evaluated, for these evaluations and those before them.
     made: Arc<AtomicU64>,
+}
+
+/// As the targets are: [`Targets::by_query`].
+type ByQuery = PersistentMap<QueryHash, Arc<[EvaluatedTarget]>>;
+
+#[derive(Clone, Debug)]
+struct EvaluatedTarget {
+    target: Arc<Target>,
+    evaluation: TargetEvaluation,
 }
 
 /// The evaluations of one target of an HPA.
@@ -76,11 +86,12 @@ impl Evaluations {
             clusters,
             targets,
             same_targets,
-            same_rest: same_targets || have_same_rest(&self.targets, targets),
+            same_clusters,
+            same_configuration: same_targets || self.targets.has_same_configuration(targets),
         };
         Arc::new(Self {
             policy: Arc::clone(&self.policy),
-            by_target: evaluator.by_target(),
+            by_query: evaluator.by_query(),
             ad_hoc: evaluator.ad_hoc(queries),
             parallelism: self.parallelism.next(&self.clusters, clusters),
             clusters: clusters.clone(),
@@ -91,8 +102,14 @@ impl Evaluations {
 
     /// The targets of HPAs with their evaluations, in the order of the targets.
     pub fn hpa_targets(&self) -> impl Iterator<Item = (&Target, &TargetEvaluation)> {
-        let evaluated = self.targets.all.iter().zip(&self.by_target);
-        evaluated.filter_map(|(target, evaluation)| Some((target, evaluation.as_ref()?)))
+        self.targets.of_hpas().filter_map(|target| {
+            let evaluated = self.by_query.get(&target.query_hash?)?;
+            // In the order of HPAs. An HPA may have several targets of one query.
+            let first = evaluated.partition_point(|e| e.target.hpa() < target.hpa());
+            let mut rest = evaluated.iter().skip(first);
+            let found = rest.find(|e| Arc::ptr_eq(&e.target, target))?;
+            Some((&**target, &found.evaluation))
+        })
     }
 
     /// The targets that were evaluated.
@@ -131,11 +148,11 @@ impl Evaluations {
     #[must_use]
     pub fn of_hpa(&self, query: &MetricQuery<'_>) -> Option<&Arc<MetricEvaluation>> {
         let metric = Metric::from_name(query.metric)?;
-        let mut places = self
-            .targets
-            .places_selecting(query.namespace, metric, query.selector);
-        let target = places.find_map(|place| self.by_target.get(place)?.as_ref())?;
-        Some(&target.metric)
+        let hash = QueryHash::new(query.namespace, metric, query.selector);
+        let mut evaluated = self.by_query.get(&hash)?.iter();
+        let is_asked =
+            |e: &&EvaluatedTarget| e.target.answers(query.namespace, metric, query.selector);
+        Some(&evaluated.find(is_asked)?.evaluation.metric)
     }
 
     /// The evaluation of a query that was asked lately, though no HPA asks it.
@@ -171,69 +188,93 @@ impl Evaluations {
     }
 }
 
-/// Whether two sets of targets differ at most in HPAs and watched groups.
-fn have_same_rest(before: &Targets, now: &Targets) -> bool {
-    before.clusters == now.clusters
-        && before.hpas_unlisted == now.hpas_unlisted
-        && before.all_configured().eq(now.all_configured())
-}
-
 /// Makes the evaluations of a snapshot, after those of the one before.
 struct Evaluator<'a> {
     before: &'a Evaluations,
     clusters: &'a Clusters,
     targets: &'a Targets,
     same_targets: bool,
-    /// Whether the targets differ at most in HPAs and watched groups.
-    same_rest: bool,
+    same_clusters: bool,
+    /// Whether the targets differ at most in HPAs and ad hoc keys.
+    same_configuration: bool,
 }
 
-impl<'a> Evaluator<'a> {
-    fn by_target(&self) -> Vec<Option<TargetEvaluation>> {
-        let mut all: Vec<Option<TargetEvaluation>> = vec![None; self.targets.all.len()];
-        for (place, target) in self.targets.all.iter().enumerate() {
-            let is_done = all.get(place).is_some_and(Option::is_some);
+impl Evaluator<'_> {
+    fn by_query(&self) -> ByQuery {
+        let mut all = self.before.by_query.clone();
+        let mut changed = BTreeSet::new();
+        if !self.same_targets {
+            let before = self.before.targets.by_query();
+            before.diff(self.targets.by_query(), |hash, _, targets| match targets {
+                Some(targets) => {
+                    let evaluated = self.evaluate(targets, &[]);
+                    all.insert(*hash, evaluated.into());
+                    changed.insert(*hash);
+                }
+                None => {
+                    all.remove(hash);
+                }
+            });
+        }
+        if self.same_clusters && self.same_configuration {
+            return all;
+        }
+        all.update_values(|hash, before| {
+            if changed.contains(hash) {
+                return None;
+            }
+            let targets: Vec<_> = before.iter().map(|e| Arc::clone(&e.target)).collect();
+            let known: &[_] = if self.same_configuration { before } else { &[] };
+            let evaluated = self.evaluate(&targets, known);
+            // A shared entry of the map keeps its neighbours shared, too.
+            let is_same = |(a, b): (&EvaluatedTarget, &EvaluatedTarget)| {
+                Arc::ptr_eq(&a.evaluation.group, &b.evaluation.group)
+                    && Arc::ptr_eq(&a.evaluation.metric, &b.evaluation.metric)
+            };
+            let is_unchanged = evaluated.iter().zip(before.iter()).all(is_same);
+            (!is_unchanged).then(|| evaluated.into())
+        })
+    }
+
+    /// Evaluates targets whose queries have the same hash. `before` has the evaluations before of the same targets,
+    /// or is empty.
+    fn evaluate(
+        &self,
+        targets: &[Arc<Target>],
+        before: &[EvaluatedTarget],
+    ) -> Vec<EvaluatedTarget> {
+        let mut all: Vec<Option<EvaluatedTarget>> = vec![None; targets.len()];
+        for (index, target) in targets.iter().enumerate() {
+            let is_done = all.get(index).is_some_and(Option::is_some);
             let Some(query) = MetricQuery::from_target(target).filter(|_| !is_done) else {
                 continue;
             };
-            // Every target of the same query, of this HPA or of others, shares one evaluation.
-            let places: Vec<_> = self
-                .targets
-                .places_selecting(query.namespace, target.metric, query.selector)
+            // Every target of the same query, of this HPA or of others, shares one evaluation. Almost always that
+            // is all of them, since hardly any hashes collide.
+            let same = targets.iter().enumerate();
+            let same = same.filter(|(_, other)| other.shares_query_with(target));
+            let known = before.get(index).map(|before| &before.evaluation.metric);
+            let same: Vec<_> = same
+                .map(|(index, target)| {
+                    let before = before.get(index).map(|before| &before.evaluation.group);
+                    (index, target, self.group(&query, target, before))
+                })
                 .collect();
-            for (place, evaluation) in places.iter().zip(self.query(&query, target, &places)) {
-                if let Some(entry) = all.get_mut(*place) {
-                    *entry = Some(evaluation);
+            let groups: Vec<_> = same.iter().map(|(.., group)| Arc::clone(group)).collect();
+            let metric = self.metric(&query, known, &groups);
+            for (index, target, group) in same {
+                if let Some(entry) = all.get_mut(index) {
+                    *entry = Some(EvaluatedTarget {
+                        target: Arc::clone(target),
+                        evaluation: TargetEvaluation {
+                            group,
+                            metric: Arc::clone(&metric),
+                        },
+                    });
                 }
             }
         }
-        all
-    }
-
-    /// The evaluations of the targets at `places`, which all ask the same query.
-    fn query(
-        &self,
-        query: &MetricQuery<'_>,
-        target: &Target,
-        places: &[usize],
-    ) -> Vec<TargetEvaluation> {
-        let before = self.before(query, target, places).unwrap_or_default();
-        let targets = places
-            .iter()
-            .filter_map(|place| self.targets.all.get(*place));
-        let groups: Vec<_> = targets
-            .enumerate()
-            .map(|(index, target)| {
-                let before = before.get(index).map(|before| &before.group);
-                self.group(query, target, before)
-            })
-            .collect();
-        let metric = self.metric(query, before.first().map(|b| &b.metric), &groups);
-        let evaluation = |group| TargetEvaluation {
-            group,
-            metric: Arc::clone(&metric),
-        };
-        groups.into_iter().map(evaluation).collect()
+        all.into_iter().flatten().collect()
     }
 
     fn group(
@@ -250,36 +291,6 @@ impl<'a> Evaluator<'a> {
             None => Arc::new(GroupQuery::from(target)),
         };
         Arc::new(GroupEvaluation::new(query.selector, asked, self.clusters))
-    }
-
-    /// The evaluations before of the targets that ask a query; `None` where these targets changed.
-    fn before(
-        &self,
-        query: &MetricQuery<'_>,
-        target: &Target,
-        places: &[usize],
-    ) -> Option<Vec<&'a TargetEvaluation>> {
-        let known: &'a Evaluations = self.before;
-        let evaluation = |place: usize| known.by_target.get(place)?.as_ref();
-        if self.same_targets {
-            return places.iter().map(|place| evaluation(*place)).collect();
-        }
-        if !self.same_rest {
-            return None;
-        }
-        let known = &self.before.targets;
-        let before: Vec<_> = known
-            .places_selecting(query.namespace, target.metric, query.selector)
-            .collect();
-        let is_same =
-            |(before, now): (&usize, &usize)| known.all.get(*before) == self.targets.all.get(*now);
-        let are_same = before.len() == places.len() && before.iter().zip(places).all(is_same);
-        are_same.then_some(())?;
-        let before = before.into_iter().map(evaluation);
-        let before: Vec<_> = before.collect::<Option<_>>()?;
-        // Since when a lag is unknown may have changed with the targets.
-        let mut metrics = before.iter().map(|target| &target.metric);
-        (!metrics.any(|metric| metric.has_fallback())).then_some(before)
     }
 
     fn metric(
@@ -329,12 +340,29 @@ impl<'a> Evaluator<'a> {
         &self,
         queries: impl Iterator<Item = &'q AdHocQuery>,
     ) -> BTreeMap<AdHocQuery, Arc<MetricEvaluation>> {
-        let evaluated = queries.map(|query| {
-            let before = self.before.ad_hoc.get(query).filter(|_| self.same_targets);
-            let evaluation = self.metric(&query.as_query(), before, &[]);
-            (query.clone(), evaluation)
+        let evaluated = queries.map(|ad_hoc| {
+            let query = ad_hoc.as_query();
+            let before = self.before.ad_hoc.get(ad_hoc);
+            let before = before.filter(|before| self.same_targets || self.is_kept(&query, before));
+            (ad_hoc.clone(), self.metric(&query, before, &[]))
         });
         evaluated.collect()
+    }
+
+    /// Whether an ad hoc query comes to the same with other targets.
+    fn is_kept(&self, query: &MetricQuery<'_>, before: &MetricEvaluation) -> bool {
+        let is_asked_by_hpa = |targets: &Targets| {
+            let metric = Metric::from_name(query.metric);
+            metric.is_some_and(|metric| {
+                let mut targets = targets.selecting(query.namespace, metric, query.selector);
+                targets.next().is_some()
+            })
+        };
+        // Since when a lag is unknown may have changed with the targets.
+        self.same_configuration
+            && !before.has_fallback()
+            && !is_asked_by_hpa(&self.before.targets)
+            && !is_asked_by_hpa(self.targets)
     }
 
     /// Whether an evaluation of a group before still holds.

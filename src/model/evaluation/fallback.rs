@@ -44,7 +44,7 @@ impl FallbackEvaluation {
         groups: &[Arc<GroupEvaluation>],
         targets: &Targets,
     ) -> Option<Self> {
-        let Some(MetricTarget::AverageValue(lag_per_replica)) = resolved.wanted else {
+        let Some(MetricTarget::AverageValue(lag_per_replica)) = resolved.metric_target else {
             return None;
         };
         let set = groups.iter().filter_map(|g| g.query.settings.fallback());
@@ -96,13 +96,13 @@ impl FallbackEvaluation {
     }
 }
 
-/// The lags of a group that may be unknown. What was never read is unknown since it is wanted.
+/// The lags of a group that may be unknown. What was never read is unknown since it is watched.
 fn sources(group: &GroupEvaluation, targets: &Targets) -> Vec<LagSource> {
-    let first_wanted = targets.since.get(&group.query.key).copied();
+    let watched_since = targets.watched_since(&group.query.key);
     let Some(read) = group.group.as_ref().filter(|_| !group.topics.is_empty()) else {
         return vec![LagSource {
             reading: None,
-            unknown_since: first_wanted,
+            unknown_since: watched_since,
         }];
     };
     let topics = group.topics.iter();
@@ -112,7 +112,7 @@ fn sources(group: &GroupEvaluation, targets: &Targets) -> Vec<LagSource> {
             let complete = known.and_then(|known| known.complete.as_ref());
             LagSource {
                 reading: topic.reading.as_ref().map(|reading| reading.read),
-                unknown_since: complete.map(|complete| complete.read).or(first_wanted),
+                unknown_since: complete.map(|complete| complete.read).or(watched_since),
             }
         })
         .collect()

@@ -242,7 +242,7 @@ fn withheld(namespace: &str, targets: &Targets, policy: &ServingPolicy) -> Optio
 
 pub(super) fn lag_per_replica(resolved: &ResolvedQuery) -> Option<Milli> {
     resolved
-        .wanted
+        .metric_target
         .map(|(MetricTarget::AverageValue(wanted) | MetricTarget::Value(wanted))| wanted)
 }
 
@@ -274,7 +274,7 @@ fn measure(
         },
         clamps_lag: policy.clamp,
     };
-    let per_replica = match resolved.wanted {
+    let per_replica = match resolved.metric_target {
         Some(MetricTarget::AverageValue(per_replica)) => Some(per_replica),
         _ => None,
     };

@@ -236,7 +236,14 @@ impl Row<'_> {
 
     fn answer(&self) -> MetricValue {
         let snapshot = self.snapshot();
-        let selector = snapshot.targets.all[0].selector.clone().unwrap();
+        let selector = snapshot
+            .targets
+            .of_hpas()
+            .next()
+            .unwrap()
+            .selector
+            .clone()
+            .unwrap();
         ask(&snapshot, &selector.to_string()).unwrap()
     }
 

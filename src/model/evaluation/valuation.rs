@@ -42,7 +42,7 @@ pub(super) struct Valuation<'a> {
 impl Valuation<'_> {
     /// The value to serve, while `cooling` down before zero or not.
     pub(super) fn served(&self, cooling: bool) -> ServedValue {
-        let desired = match self.resolved.wanted {
+        let desired = match self.resolved.metric_target {
             Some(wanted @ MetricTarget::AverageValue(per_replica)) => {
                 let (worth, rule) = self.sized(wanted, ClampRule::Clamp, cooling);
                 let replicas = worth.ceil_div(per_replica).unwrap_or(0);
@@ -50,7 +50,7 @@ impl Valuation<'_> {
             }
             _ => None,
         };
-        let (value, rule) = match (self.resolved.metric, desired, self.resolved.wanted) {
+        let (value, rule) = match (self.resolved.metric, desired, self.resolved.metric_target) {
             (Metric::DesiredReplicas, Some((replicas, rule)), _) => {
                 self.in_replicas(replicas, rule)
             }

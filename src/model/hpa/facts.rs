@@ -10,6 +10,7 @@ use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::names;
+use crate::model::units::persistent_map::PersistentMap;
 use crate::model::units::quantity::Milli;
 
 /// Whether the HPA controller scales to zero itself, so that lagwise must not: `minReplicas` is 0, which only
@@ -117,6 +118,15 @@ pub struct HpaFacts {
     pub window_down: Option<u32>,
     /// Its metrics that are not External, as `Type name`, in order.
     pub other_metrics: Vec<Arc<str>>,
+}
+
+/// HPAs by namespace and name. Versions of it share the HPAs that did not change.
+pub type HpaMap = PersistentMap<HpaKey, Arc<HpaFacts>>;
+
+impl FromIterator<Arc<HpaFacts>> for HpaMap {
+    fn from_iter<I: IntoIterator<Item = Arc<HpaFacts>>>(hpas: I) -> Self {
+        hpas.into_iter().map(|hpa| (hpa.key(), hpa)).collect()
+    }
 }
 
 impl HpaFacts {

@@ -1,131 +1,40 @@
-//! HPAs, the configuration and requests -> targets, and what is odd about them.
+//! Builds the targets of one HPA, and finds what is wrong with how it requested.
 
-use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{
-    ConfiguredTarget, HpaCap, Origin, Target, Targets, UnpickedCluster, WatchKey, groups_of,
-    topics_of,
-};
+use super::target::{HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey};
+use super::{Targets, UnpickedCluster, group_names, pinned_topics};
 use crate::model::findings::{Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::{
     ExternalMetric, HpaFacts, MetricTarget, other_external_metric, own_mode,
 };
 use crate::model::hpa::label;
 use crate::model::hpa::selector::Selector;
+use crate::model::settings::Settings;
 use crate::model::settings::annotations::Annotations;
-use crate::model::settings::{GroupSettings, Settings};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
-use crate::model::units::newtypes::{ClusterName, GroupId, Moment};
+use crate::model::units::newtypes::GroupId;
 use crate::model::units::quantity::Milli;
 use crate::model::units::spelling::did_you_mean;
 
-impl Targets {
-    /// Merges everything that asks.
-    #[must_use]
-    pub fn merge<H: Borrow<HpaFacts>>(
-        clusters: &[ClusterName],
-        fixed: &[ConfiguredTarget],
-        hpas: &[H],
-        interests: BTreeSet<WatchKey>,
-    ) -> Self {
-        let mut merged = Self {
-            clusters: clusters.to_vec(),
-            interests,
-            ..Self::default()
-        };
-        for target in fixed {
-            merged.all.push(Target {
-                origin: Origin::Config {
-                    name: Arc::clone(&target.name),
-                    namespaces: target.namespaces.clone(),
-                },
-                selector: None,
-                metric: Metric::Lag,
-                index: 0,
-                label: target.group.to_string(),
-                interest: Arc::new(WatchKey {
-                    cluster: target.cluster.clone(),
-                    group: target.group.clone(),
-                    topics: target.settings.named_topics(),
-                }),
-                wanted: target.per_replica.map(MetricTarget::AverageValue),
-                settings: Arc::new(target.settings.clone()),
-                cap: None,
-            });
-        }
-        for hpa in hpas.iter().map(Borrow::borrow) {
-            HpaTargetBuilder {
-                targets: &mut merged,
-                hpa,
-                key: hpa.key(),
-            }
-            .add();
-        }
-        for (place, target) in merged.all.iter().enumerate() {
-            if let Some(selector) = &target.selector {
-                let places = merged.by_selector.entry(selector.clone());
-                places.or_default().push(place);
-            }
-        }
-        merged.note_conflicts();
-        merged
-    }
-
-    /// Keeps since when each interest is wanted, from `before`; those that are new are so `now`.
-    #[must_use]
-    pub fn since(mut self, before: &Targets, now: Moment) -> Self {
-        let wanted = self.all.iter().map(|target| Arc::clone(&target.interest));
-        let asked = self.interests.iter().map(|i| Arc::new(i.clone()));
-        let since = |interest: &WatchKey| before.since.get(interest).copied().unwrap_or(now);
-        self.since = wanted
-            .chain(asked)
-            .map(|i| (Arc::clone(&i), since(&i)))
-            .collect();
-        self
-    }
-
-    /// Notes the groups for which targets set different things.
-    fn note_conflicts(&mut self) {
-        let mut groups: BTreeMap<(&ClusterName, &GroupId), GroupSettings> = BTreeMap::new();
-        for Target {
-            interest, settings, ..
-        } in &self.all
-        {
-            let group = groups.entry((&interest.cluster, &interest.group));
-            group.or_default().add(settings);
-        }
-        let conflicts = groups.into_iter().flat_map(|((cluster, group), settings)| {
-            settings.conflicts.into_iter().map(move |setting| {
-                let message = format!(
-                    "targets set {setting} differently; the value that counts more lag applies to all of them"
-                );
-                Finding::new(FindingCode::ConflictingSettings, (cluster, group), message)
-            })
-        });
-        let conflicts: Vec<_> = conflicts.collect();
-        self.findings.extend(conflicts);
-    }
-}
-
-/// A metric of ours on an HPA.
+/// A metric that lagwise serves, on an HPA.
 #[derive(Clone, Copy)]
 struct RequestedMetric<'a> {
-    /// Which of its External metrics it is.
+    /// Position among its External metrics.
     index: usize,
-    serves: Metric,
+    metric: Metric,
     selector: &'a Selector,
     target: Option<MetricTarget>,
 }
 
 impl<'a> RequestedMetric<'a> {
-    /// `None` for a metric of others.
-    fn of((index, metric): (usize, &'a ExternalMetric)) -> Option<Self> {
+    /// `None` for a metric of another metrics server.
+    fn from_external((index, metric): (usize, &'a ExternalMetric)) -> Option<Self> {
         Some(Self {
             index,
-            serves: Metric::from_name(&metric.name)?,
+            metric: Metric::from_name(&metric.name)?,
             selector: &metric.selector,
             target: metric.target,
         })
@@ -134,29 +43,49 @@ impl<'a> RequestedMetric<'a> {
 
 const NO_GROUP: &str = "the selector of its Kafka metric names no consumer group";
 
-/// The merging of one HPA.
-struct HpaTargetBuilder<'a> {
-    targets: &'a mut Targets,
+/// Builds the targets of one HPA among configured clusters and targets.
+pub(super) struct HpaTargetBuilder<'a> {
+    configured: &'a Targets,
     hpa: &'a HpaFacts,
     key: HpaKey,
+    targets: Vec<Arc<Target>>,
+    findings: BTreeSet<Finding>,
 }
 
-impl HpaTargetBuilder<'_> {
-    fn add(mut self) {
-        let metrics = self.hpa.metrics.iter().enumerate();
-        let mut ours = metrics.filter_map(RequestedMetric::of).peekable();
-        if ours.peek().is_none() {
-            // Whatever its annotations say, they are about nothing of ours.
-            return;
+impl<'a> HpaTargetBuilder<'a> {
+    /// Of `configured`, only the clusters and configured targets count.
+    pub(super) fn new(configured: &'a Targets, hpa: &'a HpaFacts) -> Self {
+        Self {
+            configured,
+            hpa,
+            key: hpa.key(),
+            targets: Vec::new(),
+            findings: BTreeSet::new(),
         }
-        let findings = &mut self.targets.findings;
-        let annotations = Annotations::read(&self.key, &self.hpa.annotations, findings);
+    }
+
+    /// Empty for an HPA that requested for nothing of lagwise.
+    pub(super) fn build(mut self) -> HpaTargets {
+        let metrics = self.hpa.metrics.iter().enumerate();
+        let requested: Vec<_> = metrics.filter_map(RequestedMetric::from_external).collect();
+        // Annotations mean nothing on an HPA without a metric of lagwise.
+        if !requested.is_empty() {
+            self.add_metrics(&requested);
+        }
+        HpaTargets {
+            targets: self.targets,
+            findings: self.findings.into_iter().map(Arc::new).collect(),
+        }
+    }
+
+    fn add_metrics(&mut self, requested: &[RequestedMetric<'_>]) {
+        let annotations = Annotations::read(&self.key, &self.hpa.annotations, &mut self.findings);
         let mut names = BTreeSet::new();
-        for asks in ours {
+        for metric in requested {
             for key in [label::GROUP, label::TARGET] {
-                names.extend(asks.selector.values(key).unwrap_or(&[]).iter().cloned());
+                names.extend(metric.selector.values(key).unwrap_or(&[]).iter().cloned());
             }
-            self.add_metric(asks, &annotations);
+            self.add_metric(*metric, &annotations);
         }
         if annotations.scale_to_zero()
             && let Some(metric) = other_external_metric(self.hpa)
@@ -176,11 +105,11 @@ impl HpaTargetBuilder<'_> {
 
     fn note(&mut self, code: FindingCode, message: impl Into<String>) {
         let finding = Finding::new(code, &self.key, message);
-        self.targets.findings.insert(finding);
+        self.findings.insert(finding);
     }
 
-    fn add_metric(&mut self, asks: RequestedMetric<'_>, annotations: &Annotations) {
-        match (asks.serves, asks.target) {
+    fn add_metric(&mut self, requested: RequestedMetric<'_>, annotations: &Annotations) {
+        match (requested.metric, requested.target) {
             (Metric::Lag, Some(MetricTarget::Value(_))) => {
                 self.note(
                     FindingCode::ValueTarget,
@@ -197,18 +126,22 @@ impl HpaTargetBuilder<'_> {
             }
             _ => {}
         }
-        for key in asks.selector.keys().filter(|key| !label::ALL.contains(key)) {
+        for key in requested
+            .selector
+            .keys()
+            .filter(|key| !label::ALL.contains(key))
+        {
             let meant = suggestion("", did_you_mean(key, label::ALL));
             self.note(
                 FindingCode::UnknownLabel,
                 format!("the selector of its Kafka metric has the unknown label {key}{meant}"),
             );
         }
-        if asks.selector.mentions(label::TARGET) {
-            self.add_configured(asks, annotations);
+        if requested.selector.mentions(label::TARGET) {
+            self.add_configured(requested, annotations);
             return;
         }
-        let clusters = match self.targets.pick_clusters(asks.selector) {
+        let clusters = match self.configured.pick_clusters(requested.selector) {
             Ok(clusters) => clusters,
             Err(UnpickedCluster::Unknown(cluster)) => {
                 self.note(
@@ -225,69 +158,79 @@ impl HpaTargetBuilder<'_> {
                 return;
             }
         };
-        let labels: Vec<Option<&str>> = match groups_of(asks.selector) {
+        let labels: Vec<Option<&str>> = match group_names(requested.selector) {
             Some(groups) => groups.iter().map(|group| Some(group.as_str())).collect(),
-            None if asks.selector.mentions(label::GROUP) => Vec::new(),
+            None if requested.selector.mentions(label::GROUP) => Vec::new(),
             None => vec![None],
         };
-        let mut wanted: Vec<(GroupId, &str, Settings)> = Vec::new();
+        let mut groups: Vec<(GroupId, &str, Settings)> = Vec::new();
         for label in &labels {
             let settings = annotations.of(*label);
             let named = settings.consumer_group.clone();
             let Some(group) = named.or_else(|| label.map(GroupId::from)) else {
                 continue;
             };
-            if wanted.iter().any(|(known, ..)| *known == group) {
+            if groups.iter().any(|(known, ..)| *known == group) {
                 self.note(
                     FindingCode::OneGroupForAll,
                     "annotation lagwise.dev/consumer-group replaces several groups of the selector by one, whose lag counts once",
                 );
             } else {
-                wanted.push((group, label.unwrap_or_default(), settings));
+                groups.push((group, label.unwrap_or_default(), settings));
             }
         }
-        if wanted.is_empty() {
+        if groups.is_empty() {
             self.note(FindingCode::NoGroup, NO_GROUP);
         }
         for cluster in clusters {
-            for (group, label, settings) in &wanted {
-                let topics = match topics_of(asks.selector) {
+            for (group, label, settings) in &groups {
+                let topics = match pinned_topics(requested.selector) {
                     open if open.is_empty() => settings.named_topics(),
                     pinned => pinned,
                 };
-                let interest = WatchKey {
+                let key = WatchKey {
                     cluster: cluster.clone(),
                     group: group.clone(),
                     topics,
                 };
-                self.push(asks, label, interest, settings.clone());
+                self.push(requested, label, key, settings.clone());
             }
             self.note_fallback(annotations, &labels);
         }
     }
 
-    /// The configuration says what to read; the HPA brings its own wanted lag to it, and settings
-    /// that go before the configuration's.
-    fn add_configured(&mut self, asks: RequestedMetric<'_>, annotations: &Annotations) {
-        let names = asks.selector.values(label::TARGET).unwrap_or(&[]).to_vec();
+    /// Adds configured targets that the HPA selects. The configuration names the group; the metric target and the
+    /// annotations of the HPA take precedence over what is configured.
+    fn add_configured(&mut self, requested: RequestedMetric<'_>, annotations: &Annotations) {
+        let names = requested
+            .selector
+            .values(label::TARGET)
+            .unwrap_or(&[])
+            .to_vec();
         let named: Vec<_> = self
-            .targets
-            .configured(&self.hpa.namespace, asks.selector)
-            .map(|t| (t.origin.clone(), t.interest.clone(), t.settings.clone()))
+            .configured
+            .configured(&self.hpa.namespace, requested.selector)
+            .map(|t| {
+                (
+                    t.origin.clone(),
+                    Arc::clone(&t.key),
+                    Arc::clone(&t.settings),
+                )
+            })
             .collect();
         for name in &names {
             let is_this = |origin: &Origin| matches!(origin, Origin::Config { name: of, .. } if **of == **name);
             let mut found = false;
-            for (_, interest, base) in named.iter().filter(|(origin, ..)| is_this(origin)) {
+            for (_, key, base) in named.iter().filter(|(origin, ..)| is_this(origin)) {
                 found = true;
                 let settings = annotations.of(Some(name)).over(base);
                 let topics = settings.named_topics();
-                let interest = WatchKey {
+                let key = WatchKey {
                     topics,
-                    ..(**interest).clone()
+                    ..(**key).clone()
                 };
-                let label = interest.group.to_string();
-                self.push(asks, &label, interest, settings);
+                let label = key.group.to_string();
+                self.push(requested, &label, key, settings);
             }
             if !found {
                 self.note(
@@ -315,16 +258,16 @@ impl HpaTargetBuilder<'_> {
 
     fn push(
         &mut self,
-        asks: RequestedMetric<'_>,
+        requested: RequestedMetric<'_>,
         label: &str,
-        interest: WatchKey,
+        key: WatchKey,
         settings: Settings,
     ) {
-        let wanted = match asks.serves {
-            Metric::Lag => asks.target,
+        let metric_target = match requested.metric {
+            Metric::Lag => requested.target,
             Metric::DesiredReplicas => settings.lag_per_replica.map(MetricTarget::AverageValue),
         };
-        if asks.serves == Metric::DesiredReplicas && wanted.is_none() {
+        if requested.metric == Metric::DesiredReplicas && metric_target.is_none() {
             self.note(
                 FindingCode::NoLagPerReplica,
                 format!(
@@ -333,26 +276,29 @@ impl HpaTargetBuilder<'_> {
             );
         }
         let settings = settings.for_value();
-        // Hardly any HPA sets much, and those of one HPA set the same: neighbours share it.
-        let last = self.targets.all.last().map(|target| &target.settings);
-        let settings = match last.filter(|last| ***last == settings) {
-            Some(last) => Arc::clone(last),
-            None => Arc::new(settings),
-        };
-        self.targets.all.push(Target {
+        // Most HPAs set nothing, and the targets of one HPA mostly set the same.
+        let last = self.targets.last();
+        let last = last.map_or_else(Settings::unset, |target| Arc::clone(&target.settings));
+        let mut shared = [last, Settings::unset()].into_iter();
+        let shared = shared.find(|shared| **shared == settings);
+        let settings = shared.unwrap_or_else(|| Arc::new(settings));
+        let namespace = &self.key.namespace;
+        let query_hash = QueryHash::new(namespace, requested.metric, requested.selector);
+        self.targets.push(Arc::new(Target {
             origin: Origin::Hpa(self.key.clone()),
-            selector: Some(asks.selector.clone()),
-            metric: asks.serves,
-            index: asks.index,
+            selector: Some(requested.selector.clone()),
+            metric: requested.metric,
+            index: requested.index,
             label: label.to_owned(),
-            interest: Arc::new(interest),
-            wanted,
+            key: Arc::new(key),
+            metric_target,
             settings,
             cap: Some(HpaCap {
                 mode: own_mode(self.hpa),
                 max_replicas: self.hpa.max_replicas,
                 tolerance_up: self.hpa.tolerance_up(),
             }),
-        });
+            query_hash: Some(query_hash),
+        }));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::metric_query::MetricQuery;
 use super::no_value_reason::NoValueReason;
-use super::{HpaCap, Target, Targets, UnpickedCluster, WatchKey, groups_of, topics_of};
+use super::{HpaCap, Target, Targets, UnpickedCluster, WatchKey, group_names, pinned_topics};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::label;
 use crate::model::settings::Settings;
@@ -18,42 +18,41 @@ use crate::model::units::newtypes::{ClusterName, GroupId};
 /// A group that a query is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupQuery {
-    /// What is to be read.
+    /// What is read.
     pub key: Arc<WatchKey>,
-    /// What the selector calls the group.
+    /// The selector's name for the group.
     pub label: String,
-    /// What is set for it.
     pub settings: Arc<Settings>,
 }
 
 impl From<&Target> for GroupQuery {
     fn from(target: &Target) -> Self {
         Self {
-            key: Arc::clone(&target.interest),
+            key: Arc::clone(&target.key),
             label: target.label.clone(),
             settings: Arc::clone(&target.settings),
         }
     }
 }
 
-/// What a query is about.
+/// The groups and settings that a query comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedQuery {
-    /// What is to be served.
+    /// The metric served.
     pub metric: Metric,
     /// The groups, whose lag is summed.
     pub groups: Vec<Arc<GroupQuery>>,
-    /// The lag wanted per replica, or in all, by the HPA that asks or else the configuration.
-    pub wanted: Option<MetricTarget>,
+    /// Lag per replica, or in all, of the HPA that asks or else of the configuration.
+    pub metric_target: Option<MetricTarget>,
     /// The HPAs that ask this query and may be scaled to zero. None of them is served a zero before all
     /// of them have had no demand for their cooldown.
     pub may_sleep: Vec<HpaKey>,
-    /// How the HPAs that ask this query are bounded by their own maximum.
+    /// The bounds that the HPAs that ask this query set for themselves.
     pub caps: Vec<HpaCap>,
 }
 
 impl ResolvedQuery {
-    /// What has to be read to answer.
+    /// The keys whose readings answer the query.
     pub fn watch_keys(&self) -> impl Iterator<Item = &WatchKey> {
         self.groups.iter().map(|group| &*group.key)
     }
@@ -72,10 +71,10 @@ impl<'a> MetricQuery<'a> {
     }
 }
 
-/// Finds out what a query is about.
+/// Finds the groups that a query is about.
 ///
 /// # Errors
-/// Why no reading answers it.
+/// Why no reading can answer it.
 pub fn resolve(query: &MetricQuery<'_>, targets: &Targets) -> Result<ResolvedQuery, NoValueReason> {
     let metric = Metric::from_name(query.metric).ok_or_else(|| NoValueReason::UnknownMetric {
         metric: query.metric.to_owned(),
@@ -84,7 +83,7 @@ pub fn resolve(query: &MetricQuery<'_>, targets: &Targets) -> Result<ResolvedQue
         Some(found) => found,
         None => by_selector(query, metric, targets)?,
     };
-    if metric == Metric::DesiredReplicas && found.wanted.is_none() {
+    if metric == Metric::DesiredReplicas && found.metric_target.is_none() {
         if targets.hpas_unlisted {
             return Err(NoValueReason::HpasUnlisted);
         }
@@ -109,7 +108,7 @@ fn by_selector(
     Ok(ResolvedQuery {
         metric,
         groups,
-        wanted: configured_target(query, targets),
+        metric_target: configured_target(query, targets),
         may_sleep: Vec::new(),
         caps: Vec::new(),
     })
@@ -117,11 +116,11 @@ fn by_selector(
 
 fn configured_target(query: &MetricQuery<'_>, targets: &Targets) -> Option<MetricTarget> {
     let mut configured = targets.configured(query.namespace, query.selector);
-    configured.find_map(|target| target.wanted)
+    configured.find_map(|target| target.metric_target)
 }
 
-/// Resolves a query to the metric of the HPA that asks it. HPAs that ask the same query and want
-/// different things are told apart by the label `hpa` alone.
+/// Resolves a query to the metric of the HPA that asks it. Only the label `hpa` tells HPAs apart that ask the same
+/// query with different metric targets or settings.
 fn by_hpa(
     query: &MetricQuery<'_>,
     metric: Metric,
@@ -144,16 +143,19 @@ fn by_hpa(
                 .or_insert(ResolvedQuery {
                     metric,
                     groups: Vec::new(),
-                    wanted: target.wanted,
+                    metric_target: target.metric_target,
                     may_sleep: Vec::new(),
                     caps: Vec::new(),
                 });
-            of_hpa.groups.push(Arc::new(GroupQuery::from(target)));
+            of_hpa.groups.push(Arc::new(GroupQuery::from(&**target)));
         }
     }
-    // An HPA whose target cannot be read wants nothing that another could contradict.
-    if metrics.values().any(|of_hpa| of_hpa.wanted.is_some()) {
-        metrics.retain(|_, of_hpa| of_hpa.wanted.is_some());
+    // An HPA whose metric target is unreadable has none that could contradict another's.
+    if metrics
+        .values()
+        .any(|of_hpa| of_hpa.metric_target.is_some())
+    {
+        metrics.retain(|_, of_hpa| of_hpa.metric_target.is_some());
     }
     let mut all = metrics.values();
     let first = all.next();
@@ -169,8 +171,8 @@ fn by_hpa(
     if let Some(found) = &mut found {
         found.may_sleep = may_sleep;
         found.caps = caps;
-        if found.wanted.is_none() {
-            found.wanted = configured_target(query, targets);
+        if found.metric_target.is_none() {
+            found.metric_target = configured_target(query, targets);
         }
     }
     Ok(found)
@@ -181,7 +183,9 @@ fn by_target(
     targets: &Targets,
 ) -> Result<Vec<Arc<GroupQuery>>, NoValueReason> {
     let configured = targets.configured(query.namespace, query.selector);
-    let found: Vec<_> = configured.map(|t| Arc::new(GroupQuery::from(t))).collect();
+    let found: Vec<_> = configured
+        .map(|t| Arc::new(GroupQuery::from(&**t)))
+        .collect();
     if found.is_empty() {
         return Err(NoValueReason::UnknownTarget {
             selector: query.selector.to_string(),
@@ -196,7 +200,7 @@ fn by_group(
     targets: &Targets,
 ) -> Result<Vec<Arc<GroupQuery>>, NoValueReason> {
     let selector = query.selector;
-    let groups = groups_of(selector).ok_or_else(|| NoValueReason::NoGroup {
+    let groups = group_names(selector).ok_or_else(|| NoValueReason::NoGroup {
         selector: selector.to_string(),
     })?;
     let clusters = targets
@@ -210,7 +214,7 @@ fn by_group(
                 known: list(&targets.clusters),
             },
         })?;
-    let topics = topics_of(selector);
+    let topics = pinned_topics(selector);
     let pairs = clusters
         .iter()
         .flat_map(|cluster| groups.iter().map(move |group| (cluster, group)));

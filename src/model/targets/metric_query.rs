@@ -6,11 +6,9 @@ use crate::model::units::metric::Metric;
 /// One external metric, as an HPA of `namespace` asks for it.
 #[derive(Clone, Copy, Debug)]
 pub struct MetricQuery<'a> {
-    /// The namespace of the request.
     pub namespace: &'a str,
-    /// The metric's name.
+    /// The metric's name; maybe of none that lagwise serves.
     pub metric: &'a str,
-    /// The label selector.
     pub selector: &'a Selector,
 }
 
@@ -23,7 +21,7 @@ pub struct AdHocQuery {
 }
 
 impl MetricQuery<'_> {
-    /// The query for keeping, of a metric whose name is known.
+    /// An owned query, for a metric whose name is known.
     #[must_use]
     pub fn to_ad_hoc(&self, metric: Metric) -> AdHocQuery {
         AdHocQuery {
@@ -35,7 +33,6 @@ impl MetricQuery<'_> {
 }
 
 impl AdHocQuery {
-    /// The query as it was asked.
     #[must_use]
     pub fn as_query(&self) -> MetricQuery<'_> {
         MetricQuery {

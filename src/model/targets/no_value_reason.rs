@@ -1,99 +1,67 @@
-//! Why a question has no value, in the words that the HPA's condition will show.
+//! Why a query has no value, as the condition of the HPA shows it.
 
 use super::WatchKey;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 
-/// Why a question has no value. `Display` is the text for the HPA's condition, so it stays the
-/// same while the cause does: it tells since when, not for how long.
+/// Why a query has no value. `Display` is the text for the HPA's condition, so it stays the same while the cause does:
+/// it says since when, not for how long.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoValueReason {
-    /// No metric of ours.
+    /// lagwise does not serve the metric.
     #[error("lagwise does not serve the metric {metric:?}, only {LAG_METRIC} and {DESIRED_METRIC}")]
-    UnknownMetric {
-        /// Its name.
-        metric: String,
-    },
+    UnknownMetric { metric: String },
     /// The selector names no group.
     #[error(
         "the selector {selector:?} names no consumer group; set for example \
          matchLabels: {{group: my-group, topic: my-topic}}"
     )]
-    NoGroup {
-        /// The selector.
-        selector: String,
-    },
+    NoGroup { selector: String },
     /// The selector names no target that is configured for the namespace.
     #[error(
         "no target of the configuration matches {selector:?} for namespace {namespace:?}; \
          configure the target, or add the namespace to it"
     )]
-    UnknownTarget {
-        /// The selector.
-        selector: String,
-        /// The namespace.
-        namespace: String,
-    },
+    UnknownTarget { selector: String, namespace: String },
     /// The selector leaves out every topic of the group.
     #[error(
         "the selector {selector:?} matches no topic of group {group:?}; it may use the labels group, \
          topic, cluster, hpa and target"
     )]
-    NothingSelected {
-        /// The selector.
-        selector: String,
-        /// The group.
-        group: GroupId,
-    },
+    NothingSelected { selector: String, group: GroupId },
     /// The selector names a cluster that is not configured.
     #[error("the Kafka cluster {cluster:?} is not configured; the configured ones are {known}")]
-    UnknownCluster {
-        /// The name.
-        cluster: String,
-        /// The configured ones.
-        known: String,
-    },
+    UnknownCluster { cluster: String, known: String },
     /// Several clusters are configured and the selector names none.
     #[error("several Kafka clusters are configured ({known}); name one with the label cluster")]
-    AmbiguousCluster {
-        /// The configured ones.
-        known: String,
-    },
-    /// HPAs with the same selector want different lag per replica.
+    AmbiguousCluster { known: String },
+    /// HPAs with the same selector have different metric targets or settings.
     #[error(
         "HPAs {hpas} of namespace {namespace:?} use the selector {selector:?} with different targets; \
          add the label hpa with the HPA's name to each selector"
     )]
     ConflictingTargets {
-        /// Their names.
         hpas: String,
-        /// Their namespace.
         namespace: String,
-        /// The selector.
         selector: String,
     },
-    /// The HPAs are not known yet, so that nobody can say how much lag one replica may have.
+    /// The HPAs are not listed yet, so that the lag per replica is not known.
     #[error(
         "lagwise has not listed the HPAs of the cluster yet, so the lag per replica is not known"
     )]
     HpasUnlisted,
-    /// HPAs of the namespace are not watched, so that what they want is not known.
+    /// HPAs of the namespace are not watched, so that their metric targets are not known.
     #[error(
         "lagwise does not watch the HPAs of namespace {namespace:?}; add it to kubernetes.namespaces of the configuration"
     )]
-    NamespaceNotWatched {
-        /// The namespace of the request.
-        namespace: String,
-    },
-    /// Nothing was read for it yet.
+    NamespaceNotWatched { namespace: String },
+    /// The first reading is not complete.
     #[error("the first read of {} is not complete yet", list_groups(.0))]
     NotYetRead(Vec<WatchKey>),
     /// A topic that does not exist.
     #[error("topic {topic:?} does not exist on Kafka cluster {cluster:?}")]
     TopicMissing {
-        /// The topic.
         topic: TopicName,
-        /// The cluster.
         cluster: ClusterName,
     },
     /// No topic is named and the group has none.
@@ -102,9 +70,7 @@ pub enum NoValueReason {
          not known; name them with the label topic"
     )]
     NothingCommitted {
-        /// The group.
         group: GroupId,
-        /// The cluster.
         cluster: ClusterName,
     },
     /// No topic that the group reads matches the pattern that was set.
@@ -112,39 +78,25 @@ pub enum NoValueReason {
         "no topic that group {group:?} reads on Kafka cluster {cluster:?} matches the topic regex {pattern:?}"
     )]
     NothingMatches {
-        /// The pattern.
         pattern: String,
-        /// The group.
         group: GroupId,
-        /// The cluster.
         cluster: ClusterName,
     },
     /// The topics have none of the partitions that were set.
     #[error(
         "no topic of group {group:?} has any of the partitions {filter} that are configured for it"
     )]
-    NoPartition {
-        /// The partitions.
-        filter: String,
-        /// The group.
-        group: GroupId,
-    },
-    /// Replicas wanted, and nobody says how much lag each may have.
+    NoPartition { filter: String, group: GroupId },
+    /// The desired replicas were asked for, and no lag per replica is set.
     #[error(
         "{DESIRED_METRIC} of {selector:?} needs to know the lag per replica; add the annotation lagwise.dev/lag-per-replica to the HPA"
     )]
-    NoLagPerReplica {
-        /// The selector.
-        selector: String,
-    },
+    NoLagPerReplica { selector: String },
     /// Never read completely.
     #[error("lag of group {group:?} on Kafka cluster {cluster:?} is unknown: {cause}")]
     Unknown {
-        /// The group.
         group: GroupId,
-        /// The cluster.
         cluster: ClusterName,
-        /// Why.
         cause: String,
     },
     /// Read completely, but too long ago.
@@ -152,19 +104,16 @@ pub enum NoValueReason {
         "lag of group {group:?} on Kafka cluster {cluster:?} is unknown since {since}: {cause}"
     )]
     Stale {
-        /// The group.
         group: GroupId,
-        /// The cluster.
         cluster: ClusterName,
         /// When it was last read completely, RFC 3339 in UTC.
         since: String,
-        /// Why.
         cause: String,
     },
 }
 
 impl NoValueReason {
-    /// Whether lag is not known at present, and will be again without anybody's doing.
+    /// Whether lag is unknown for now, and will be known again without a change of the HPA or the configuration.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(
@@ -176,9 +125,9 @@ impl NoValueReason {
     }
 }
 
-fn list_groups(interests: &[WatchKey]) -> String {
-    let one = |i: &WatchKey| format!("group {:?} on Kafka cluster {:?}", i.group, i.cluster);
-    interests.iter().map(one).collect::<Vec<_>>().join(", ")
+fn list_groups(keys: &[WatchKey]) -> String {
+    let one = |key: &WatchKey| format!("group {:?} on Kafka cluster {:?}", key.group, key.cluster);
+    keys.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -1,34 +1,30 @@
-//! Which namespaces may name which consumer groups and topics: so that one tenant of the cluster
+//! Tenancy: the namespaces that may ask for a consumer group and its topics, so that one tenant of the cluster
 //! does not read another's lag.
 
 use super::WatchKey;
 use crate::model::units::glob::Glob;
 
-/// What some namespaces may name. An empty list of patterns fits everything.
+/// What some namespaces may ask for. An empty list of patterns matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// The namespaces.
     pub namespaces: Vec<Glob>,
-    /// The Kafka clusters.
     pub clusters: Vec<Glob>,
-    /// The consumer groups.
     pub groups: Vec<Glob>,
-    /// The topics.
     pub topics: Vec<Glob>,
 }
 
 impl Grant {
-    fn is_for(&self, namespace: &str, interest: &WatchKey) -> bool {
+    fn is_for(&self, namespace: &str, key: &WatchKey) -> bool {
         any(&self.namespaces, namespace)
-            && any(&self.clusters, interest.cluster.as_str())
-            && any(&self.groups, interest.group.as_str())
+            && any(&self.clusters, key.cluster.as_str())
+            && any(&self.groups, key.group.as_str())
     }
 
-    fn covers_topics(&self, interest: &WatchKey) -> bool {
+    fn covers_topics(&self, key: &WatchKey) -> bool {
         let unbounded = self.topics.is_empty() || self.topics.iter().any(Glob::is_any);
-        let mut named = interest.topics.iter();
+        let mut named = key.topics.iter();
         unbounded
-            || (!interest.topics.is_empty() && named.all(|topic| any(&self.topics, topic.as_str())))
+            || (!key.topics.is_empty() && named.all(|topic| any(&self.topics, topic.as_str())))
     }
 }
 
@@ -36,11 +32,11 @@ fn any(patterns: &[Glob], name: &str) -> bool {
     patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
 }
 
-/// All grants; without any, every namespace may name everything.
+/// All grants; without any, every namespace may ask for everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tenancy(pub Vec<Grant>);
 
-/// Why a namespace may not ask.
+/// Why a namespace may not ask for a group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TenancyError {
     /// No grant is for the group.
@@ -49,56 +45,48 @@ pub enum TenancyError {
          no entry of tenancy in the configuration of lagwise lets it"
     )]
     Group {
-        /// The namespace.
         namespace: String,
-        /// The group.
         group: String,
-        /// The cluster.
         cluster: String,
     },
-    /// A grant is for the group, but for some topics only, and others were or might be meant.
+    /// A grant covers some topics of the group only, and the request names others or none.
     #[error(
         "namespace {namespace:?} may ask for group {group:?} on some topics only: name them with \
          the label topic, as tenancy in the configuration of lagwise allows"
     )]
-    Topics {
-        /// The namespace.
-        namespace: String,
-        /// The group.
-        group: String,
-    },
+    Topics { namespace: String, group: String },
 }
 
 impl Tenancy {
-    /// Whether the namespace may ask for all of these; each by one grant.
+    /// Checks that the namespace may ask for all of these keys. One grant has to cover a key whole.
     ///
     /// # Errors
-    /// The first that it may not ask for.
+    /// The first key that it may not ask for.
     pub fn check<'i>(
         &self,
         namespace: &str,
-        interests: impl IntoIterator<Item = &'i WatchKey>,
+        keys: impl IntoIterator<Item = &'i WatchKey>,
     ) -> Result<(), TenancyError> {
         if self.0.is_empty() {
             return Ok(());
         }
-        for interest in interests {
+        for key in keys {
             let mut grants = self
                 .0
                 .iter()
-                .filter(|g| g.is_for(namespace, interest))
+                .filter(|g| g.is_for(namespace, key))
                 .peekable();
             if grants.peek().is_none() {
                 return Err(TenancyError::Group {
                     namespace: namespace.to_owned(),
-                    group: interest.group.to_string(),
-                    cluster: interest.cluster.to_string(),
+                    group: key.group.to_string(),
+                    cluster: key.cluster.to_string(),
                 });
             }
-            if !grants.any(|grant| grant.covers_topics(interest)) {
+            if !grants.any(|grant| grant.covers_topics(key)) {
                 return Err(TenancyError::Topics {
                     namespace: namespace.to_owned(),
-                    group: interest.group.to_string(),
+                    group: key.group.to_string(),
                 });
             }
         }
@@ -113,8 +101,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns() {
-        for (pattern, name, fits) in [
+    fn a_pattern_matches_whole_names() {
+        for (pattern, name, matches) in [
             ("shop", "shop", true),
             ("shop", "shop2", false),
             ("shop*", "shop", true),
@@ -135,13 +123,17 @@ mod tests {
             ("", "x", false),
             ("größe*", "größe.1", true),
         ] {
-            assert_eq!(Glob::new(pattern).matches(name), fits, "{pattern} {name}");
+            assert_eq!(
+                Glob::new(pattern).matches(name),
+                matches,
+                "{pattern} {name}"
+            );
         }
         assert!(Glob::new("*").is_any() && Glob::new("**").is_any());
         assert!(!Glob::new("").is_any() && !Glob::new("a*").is_any());
     }
 
-    fn interest(cluster: &str, group: &str, topics: &[&str]) -> WatchKey {
+    fn key(cluster: &str, group: &str, topics: &[&str]) -> WatchKey {
         WatchKey {
             cluster: cluster.into(),
             group: group.into(),
@@ -149,21 +141,21 @@ mod tests {
         }
     }
 
-    fn list(patterns: &[&str]) -> Vec<Glob> {
+    fn globs(patterns: &[&str]) -> Vec<Glob> {
         patterns.iter().copied().map(Glob::new).collect()
     }
 
     #[test]
-    fn grants() {
+    fn a_grant_covers_its_groups_and_topics() {
         let tenancy = Tenancy(vec![
             Grant {
-                namespaces: list(&["shop", "shop-*"]),
-                clusters: list(&["main"]),
-                groups: list(&["shop.*"]),
-                topics: list(&["orders", "pay*"]),
+                namespaces: globs(&["shop", "shop-*"]),
+                clusters: globs(&["main"]),
+                groups: globs(&["shop.*"]),
+                topics: globs(&["orders", "pay*"]),
             },
             Grant {
-                namespaces: list(&["platform"]),
+                namespaces: globs(&["platform"]),
                 ..Grant::default()
             },
         ]);
@@ -172,39 +164,35 @@ mod tests {
             Err(TenancyError::Group { .. }) => "group",
             Err(TenancyError::Topics { .. }) => "topics",
         };
-        for (namespace, wanted, expected) in [
-            ("platform", interest("any", "any", &[]), "ok"),
-            ("shop", interest("main", "shop.a", &["orders"]), "ok"),
+        for (namespace, asked, expected) in [
+            ("platform", key("any", "any", &[]), "ok"),
+            ("shop", key("main", "shop.a", &["orders"]), "ok"),
             (
                 "shop-eu",
-                interest("main", "shop.a", &["orders", "payments"]),
+                key("main", "shop.a", &["orders", "payments"]),
                 "ok",
             ),
-            (
-                "shop",
-                interest("main", "shop.a", &["orders", "hr"]),
-                "topics",
-            ),
+            ("shop", key("main", "shop.a", &["orders", "hr"]), "topics"),
             // Every topic of the group would be more than what it may see.
-            ("shop", interest("main", "shop.a", &[]), "topics"),
-            ("shop", interest("main", "hr.a", &["orders"]), "group"),
-            ("shop", interest("other", "shop.a", &["orders"]), "group"),
-            ("hr", interest("main", "shop.a", &["orders"]), "group"),
+            ("shop", key("main", "shop.a", &[]), "topics"),
+            ("shop", key("main", "hr.a", &["orders"]), "group"),
+            ("shop", key("other", "shop.a", &["orders"]), "group"),
+            ("hr", key("main", "shop.a", &["orders"]), "group"),
         ] {
-            let found = tenancy.check(namespace, std::slice::from_ref(&wanted));
-            assert_eq!(group(found), expected, "{namespace} {wanted:?}");
-            assert_eq!(Tenancy::default().check(namespace, &[wanted]), Ok(()));
+            let found = tenancy.check(namespace, std::slice::from_ref(&asked));
+            assert_eq!(group(found), expected, "{namespace} {asked:?}");
+            assert_eq!(Tenancy::default().check(namespace, &[asked]), Ok(()));
         }
         let mixed = [
-            interest("main", "shop.a", &["orders"]),
-            interest("main", "hr", &["orders"]),
+            key("main", "shop.a", &["orders"]),
+            key("main", "hr", &["orders"]),
         ];
         assert_eq!(group(tenancy.check("shop", &mixed)), "group");
     }
 
     proptest! {
         #[test]
-        fn fits_as_a_naive_match_does(pattern in "[ab*]{0,6}", name in "[ab]{0,8}") {
+        fn a_pattern_matches_as_a_naive_match_does(pattern in "[ab*]{0,6}", name in "[ab]{0,8}") {
             fn naive(pattern: &[u8], name: &[u8]) -> bool {
                 match (pattern.split_first(), name.split_first()) {
                     (None, None) => true,

@@ -1,10 +1,14 @@
-//! Targets out of HPAs, the configuration and requests.
+//! Targets of HPAs, the configuration and requests.
+
+mod incremental;
 
 use super::*;
 use crate::model::findings::{FindingCode, FindingSubject};
 use crate::model::fixtures::hpa;
 use crate::model::hpa::facts::{HpaFacts, MetricTarget};
+use crate::model::settings::Settings;
 use crate::model::units::newtypes::OffsetReset;
+use crate::model::units::quantity::Milli;
 
 const ONE: MetricTarget = MetricTarget::AverageValue(Milli::ONE);
 
@@ -42,7 +46,7 @@ fn each_group_is_planned_once() {
 }
 
 #[test]
-fn odd_metrics_are_findings_and_plan_nothing() {
+fn a_metric_without_a_known_group_is_a_finding_and_no_target() {
     for (names, selector, (code, message)) in [
         (
             vec!["m"],
@@ -79,11 +83,11 @@ fn odd_metrics_are_findings_and_plan_nothing() {
     ] {
         let targets = merge(&names, &[hpa("a", selector, ONE)]);
         assert_eq!(
-            targets.findings.into_iter().collect::<Vec<_>>(),
+            targets.findings().cloned().collect::<Vec<_>>(),
             [Finding::new(code, HpaKey::new("shop", "a"), message)],
             "{selector}"
         );
-        assert!(targets.all.is_empty(), "{selector}");
+        assert_eq!(targets.all().count(), 0, "{selector}");
     }
 }
 
@@ -93,35 +97,35 @@ fn a_value_target_is_a_finding_and_still_read() {
         &["m"],
         &[hpa("a", "group=g", MetricTarget::Value(Milli::ONE))],
     );
-    assert_eq!(targets.all.len(), 1);
+    assert_eq!(targets.all().count(), 1);
     let subject = FindingSubject::Hpa(HpaKey::new("shop", "a"));
-    let mut findings = targets.findings.iter();
+    let mut findings = targets.findings();
     assert!(findings.any(|f| f.code == FindingCode::ValueTarget && f.subject == subject));
 }
 
 #[test]
-fn metrics_of_others_are_none_of_ours() {
+fn metrics_of_other_servers_are_left_out() {
     let mut other = hpa("a", "group=g", ONE);
     other.metrics[0].name = "kafka_lag_total".into();
-    assert!(merge(&["m"], &[other]).all.is_empty());
+    assert_eq!(merge(&["m"], &[other]).all().count(), 0);
 }
 
 #[test]
 fn a_configured_target_is_found_by_name_where_its_namespaces_allow() {
-    let fixed = ConfiguredTarget {
+    let configured = ConfiguredTarget {
         name: "orders".into(),
         namespaces: vec!["shop".into()],
         cluster: "m".into(),
         group: "Orders Group/1".into(),
-        per_replica: None,
+        lag_per_replica: None,
         settings: Settings {
             offset_reset: Some(OffsetReset::Earliest),
             ..Settings::default()
         },
     };
     let hpas = [hpa("a", "target=orders", ONE)];
-    let targets = Targets::merge(&clusters(&["m"]), &[fixed], &hpas, BTreeSet::new());
-    assert_eq!(targets.all.len(), 2);
+    let targets = Targets::merge(&clusters(&["m"]), &[configured], &hpas, BTreeSet::new());
+    assert_eq!(targets.all().count(), 2);
     let selector = Selector::parse("target=orders").unwrap();
     assert_eq!(targets.configured("shop", &selector).count(), 1);
     assert_eq!(targets.configured("other", &selector).count(), 0);

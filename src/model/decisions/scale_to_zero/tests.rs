@@ -253,7 +253,7 @@ fn finds_foreign_metrics_on_hpas_with_scale_to_zero() {
             ..HpaFacts::default()
         };
         let targets = Targets::merge(&["main".into()], &[], &[hpa], BTreeSet::new());
-        let findings = targets.findings.iter();
+        let findings = targets.findings();
         findings.map(|f| f.code.label()).collect::<Vec<_>>()
     };
     assert_eq!(found(&[]), [""; 0]);

@@ -54,8 +54,8 @@ impl Deriver<'_> {
         if metrics.is_empty() {
             return None;
         }
-        let mut targets = self.0.targets().all.iter();
-        let cap = targets.find_map(|target| target.cap.filter(|_| target.hpa() == Some(hpa)));
+        let cap = self.0.targets().of_hpa(hpa).iter();
+        let cap = cap.filter_map(|target| target.cap).next();
         let limit = hpa_ceilings(&metrics).into_values().next();
         let metrics: Vec<_> = metrics.iter().map(|metric| self.metric(metric)).collect();
         let groups = metrics.iter().flat_map(|metric| &metric.groups);
@@ -75,10 +75,9 @@ impl Deriver<'_> {
     }
 
     fn group(&self, key: &WatchKey) -> Explanation {
-        let mut same = self.0.targets().all.iter().filter(|target| {
-            target.interest.cluster == key.cluster && target.interest.group == key.group
-        });
-        let settings = same.next().map(|target| Arc::clone(&target.settings));
+        let group = self.0.targets().group(&key.cluster, &key.group);
+        let first = group.and_then(|group| group.targets().first());
+        let settings = first.map(|target| Arc::clone(&target.settings));
         let query = Arc::new(GroupQuery {
             key: Arc::new(key.clone()),
             label: key.group.to_string(),

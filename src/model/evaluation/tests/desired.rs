@@ -108,15 +108,12 @@ fn without_lag_per_replica_the_refusal_says_what_to_write() {
         (FindingCode::DesiredNotOne, &subject),
         (FindingCode::NoLagPerReplica, &subject),
     ];
-    let found = snapshot.targets.findings.iter();
+    let found = snapshot.targets.findings();
     let found: Vec<_> = found.map(|f| (f.code, &f.subject)).collect();
     assert_eq!(found, expected);
     // As long as no HPA is known, theirs are not either.
     let mut unlisted = snapshot.clone();
-    let mut targets = Targets::clone(&unlisted.targets);
-    targets.all.clear();
-    targets.by_selector.clear();
-    targets.hpas_unlisted = true;
+    let targets = Targets::new(&["main".into()], &[], None).with_hpas_unlisted();
     unlisted.targets = std::sync::Arc::new(targets);
     let refusal = ask_for(DESIRED_METRIC, &unlisted, &RULES);
     assert_eq!(refusal, Err(NoValueReason::HpasUnlisted));
@@ -131,7 +128,7 @@ fn an_hpa_may_use_both_metrics_with_one_selector() {
     });
     let read = observation(0, &[("t", &behind(24, 5_500))]);
     let snapshot = snapshot(vec![read], &[hpa]);
-    assert!(snapshot.targets.findings.is_empty());
+    assert!(snapshot.targets.findings().next().is_none());
     let value = |metric| ask_for(metric, &snapshot, &RULES).unwrap().value;
     assert_eq!(value(DESIRED_METRIC), Milli::from_units(6));
     assert_eq!(value(LAG_METRIC), Milli::from_units(5_500));

@@ -1,5 +1,7 @@
 //! What is evaluated again from one snapshot to the next, and what is not.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::model::evaluation::{Clusters, Evaluations};
 use crate::model::fixtures;
@@ -20,23 +22,22 @@ impl Sequence {
         let mut sequence = Self {
             history: ClusterHistory::default(),
             clusters: [("main".into(), Arc::default())].into(),
-            targets: Arc::default(),
+            targets: Arc::new(Targets::new(&["main".into()], &[], None)),
             queries: Vec::new(),
             evaluations: Arc::new(Evaluations::new(RULES)),
         };
-        sequence.want(hpas);
+        sequence.set_hpas(hpas);
         for group in ["a", "b", "c"] {
             sequence.read(0, group, None);
         }
         sequence
     }
 
-    /// HPAs of these names, each for the group of its name.
-    fn want(&mut self, hpas: &[&str]) {
+    /// Replaces the HPAs by those of these names, each for the group of its name.
+    fn set_hpas(&mut self, hpas: &[&str]) {
         let facts = |name: &&str| hpa(name, &format!("group={name},topic=t"), average(10));
-        let facts: Vec<_> = hpas.iter().map(facts).collect();
-        let merged = Targets::merge(&["main".into()], &[], &facts, BTreeSet::new());
-        self.targets = Arc::new(merged.since(&self.targets, at(0)));
+        let facts = hpas.iter().map(facts).map(Arc::new).collect();
+        self.targets = Arc::new(self.targets.with_hpas(&facts, Some(at(0))));
     }
 
     fn read(&mut self, seconds: u64, group: &str, connection: Option<ConnectionFault>) {
@@ -82,14 +83,11 @@ fn a_group_that_was_read_again_is_evaluated_again() {
 fn a_new_hpa_keeps_the_evaluations_of_the_others() {
     let mut sequence = Sequence::new(&["a", "b"]);
     sequence.next();
-    sequence.want(&["a", "b", "c"]);
+    sequence.set_hpas(&["a", "b", "c"]);
     assert_eq!(sequence.next(), 1);
-    sequence.want(&["b", "c"]);
+    sequence.set_hpas(&["b", "c"]);
     assert_eq!(sequence.next(), 0);
-    let unlisted = Targets {
-        hpas_unlisted: true,
-        ..Targets::clone(&sequence.targets)
-    };
+    let unlisted = Targets::clone(&sequence.targets).with_hpas_unlisted();
     sequence.targets = Arc::new(unlisted);
     assert_eq!(sequence.next(), 2);
 }
@@ -170,5 +168,88 @@ fn an_evaluation_has_the_uncapped_replicas_and_whether_the_cap_is_observed() {
             (Some(18), Some(6))
         );
         assert_eq!(measure.cap_observed, observed, "{max_replicas}");
+    }
+}
+
+/// One step of a series.
+#[derive(Clone, Debug)]
+enum Step {
+    Hpas(Vec<(usize, usize, u32)>),
+    Read(usize),
+    Queries(Vec<usize>),
+}
+
+const GROUPS: [&str; 3] = ["a", "b", "c"];
+
+fn step() -> impl Strategy<Value = Step> {
+    let hpa = (0..5usize, 0..GROUPS.len(), 1..3u32);
+    prop_oneof![
+        prop::collection::vec(hpa, 0..6).prop_map(Step::Hpas),
+        (0..GROUPS.len()).prop_map(Step::Read),
+        prop::collection::vec(0..GROUPS.len(), 0..3).prop_map(Step::Queries),
+    ]
+}
+
+/// Everything that evaluations answer, as text.
+fn answers(evaluations: &Arc<Evaluations>, queries: &[AdHocQuery]) -> Vec<String> {
+    let (idle, now) = (Default::default(), at(1000));
+    let at = EvaluationsAt::new(evaluations, &idle, &now);
+    let metrics = at.hpa_metrics();
+    let metrics = metrics.iter().map(|metric| {
+        let answered = at.answer(&MetricQuery {
+            namespace: metric.namespace,
+            metric: metric.metric.name(),
+            selector: metric.selector,
+        });
+        assert_eq!(answered, metric.outcome);
+        let measure = metric.evaluation.outcome.as_ref();
+        format!("{} {:?} {measure:?}", metric.hpa, metric.outcome)
+    });
+    let ad_hoc = queries.iter().map(|query| {
+        let known = evaluations.of_ad_hoc(&query.as_query()).unwrap();
+        format!("{:?}", at.value(known))
+    });
+    metrics.chain(ad_hoc).collect()
+}
+
+proptest! {
+    #[test]
+    fn evaluations_after_any_series_of_changes_equal_new_ones(
+        steps in prop::collection::vec(step(), 1..16),
+    ) {
+        let mut sequence = Sequence::new(&[]);
+        for (seconds, step) in (1..).zip(steps) {
+            match step {
+                Step::Hpas(hpas) => {
+                    let facts = hpas.into_iter().map(|(name, group, max_replicas)| {
+                        let selector = format!("group={},topic=t", GROUPS[group]);
+                        let hpa = hpa(&format!("h{name}"), &selector, average(10));
+                        let set = [("fallback-replicas", "3"), ("cap", "enforce")];
+                        let facts = annotated(hpa, &set[..max_replicas as usize - 1]);
+                        Arc::new(HpaFacts { max_replicas, ..facts })
+                    });
+                    let targets = sequence.targets.with_hpas(&facts.collect(), Some(at(seconds)));
+                    sequence.targets = Arc::new(targets);
+                }
+                Step::Read(group) => sequence.read(seconds, GROUPS[group], None),
+                Step::Queries(groups) => {
+                    let queries = groups.into_iter().map(|group| {
+                        let text = format!("group={},topic=t", GROUPS[group]);
+                        let selector = Selector::parse(&text).unwrap();
+                        let query = MetricQuery { namespace: "shop", metric: LAG_METRIC, selector: &selector };
+                        query.to_ad_hoc(Metric::Lag)
+                    });
+                    sequence.queries = queries.collect();
+                }
+            }
+            sequence.next();
+            let queries = sequence.queries.iter();
+            let none = Arc::new(Evaluations::new(RULES));
+            let new = none.next(&sequence.clusters, &sequence.targets, queries);
+            prop_assert_eq!(
+                answers(&sequence.evaluations, &sequence.queries),
+                answers(&new, &sequence.queries)
+            );
+        }
     }
 }

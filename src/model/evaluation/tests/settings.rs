@@ -280,7 +280,10 @@ fn a_group_whose_name_is_no_label_value_is_named_by_an_annotation() {
         hpa("h", "group=orders", average(10)),
         &[("consumer-group", "Orders Group/1")],
     );
-    let mut without = facts.clone();
+    let mut without = HpaFacts {
+        name: "without".into(),
+        ..facts.clone()
+    };
     without.metrics[0].selector = Selector::parse("topic=t").unwrap();
     let snapshot = snapshot(vec![read], &[facts, without]);
     for selector in ["group=orders", "topic=t"] {
@@ -343,7 +346,7 @@ fn the_settings_of_an_hpa_override_those_of_a_configured_target() {
         namespaces: Vec::new(),
         cluster: "main".into(),
         group: "g".into(),
-        per_replica: Some(Milli::from_units(10)),
+        lag_per_replica: Some(Milli::from_units(10)),
         settings: crate::model::settings::Settings {
             threads_per_replica: NonZeroU32::new(2),
             ..Default::default()

@@ -119,8 +119,9 @@ async fn limits_new_groups_per_namespace() {
 #[tokio::test(start_paused = true)]
 async fn does_not_limit_groups_that_are_watched() {
     let mut snapshot = fixtures::snapshot();
-    let mut targets = (*snapshot.targets).clone();
-    targets.interests.insert(interest("slow", &[]));
+    let targets = snapshot
+        .targets
+        .with_ad_hoc([interest("slow", &[])].into(), None);
     snapshot.targets = Arc::new(targets);
     let api = api_with(snapshot, RequestAuth::None, 256);
     for _ in 0..40 {
@@ -131,8 +132,9 @@ async fn does_not_limit_groups_that_are_watched() {
 #[tokio::test(start_paused = true)]
 async fn rejected_requests_cause_no_read() {
     let mut snapshot = fixtures::snapshot();
-    let mut targets = (*snapshot.targets).clone();
-    targets.interests.insert(interest("slow", &[]));
+    let targets = snapshot
+        .targets
+        .with_ad_hoc([interest("slow", &[])].into(), None);
     snapshot.targets = Arc::new(targets);
     let mut api = api_with(snapshot, RequestAuth::None, 2 * MAX_WAITING);
     let requests = (0..=MAX_WAITING).map(|_| {
@@ -170,8 +172,7 @@ async fn rejects_selector_with_too_many_groups() {
 async fn requests_renew_the_watch_of_their_groups() {
     let mut snapshot = fixtures::snapshot();
     let known = interest("orders", &["payments"]);
-    let mut targets = (*snapshot.targets).clone();
-    targets.interests.insert(known.clone());
+    let targets = snapshot.targets.with_ad_hoc([known.clone()].into(), None);
     snapshot.targets = Arc::new(targets);
     let mut api = api(snapshot);
     let selector = "cluster=main,group=orders,topic=payments";

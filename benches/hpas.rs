@@ -1,0 +1,210 @@
+//! One changed HPA among 100 and among 10,000: from the event of the watch to the published snapshot, with a plan for
+//! what is to be read anew. Beside it, the reading of its group to the snapshot after.
+//!
+//! `cargo bench --bench hpas`
+//!
+//! Every iteration is about another HPA, so that with many HPAs the caches of the processor are as cold as in a daemon.
+#![allow(missing_docs, reason = "the macros of the harness have none")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use k8s_openapi::api::autoscaling::v2::{
+    ExternalMetricSource, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricIdentifier,
+    MetricSpec, MetricTarget,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use kube::runtime::watcher::Event;
+use lagwise::k8s::hpa::WatchedHpas;
+use lagwise::model::evaluation::ServingPolicy;
+use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::sweep_plan::GroupPlan;
+use lagwise::model::lag::assembly::Scope;
+use lagwise::model::settings::cap_mode::CapMode;
+use lagwise::model::snapshot::LagSnapshot;
+use lagwise::model::units::lag_thresholds::LagRules;
+use lagwise::model::units::metric::LAG_METRIC;
+use lagwise::model::units::newtypes::{Moment, Offset, TopicName};
+use lagwise::poller::PollerState;
+use lagwise::snapshot_channel::{self, SnapshotReader};
+
+const PARTITIONS: usize = 12;
+const TOPICS: usize = 100;
+const NAMESPACES: usize = 20;
+
+/// Far from neighbours in the order of names, and without a common factor with any count below.
+const STRIDE: usize = 7919;
+
+/// What the daemon keeps between events.
+struct Rig {
+    watched: WatchedHpas,
+    state: PollerState,
+    reader: SnapshotReader,
+}
+
+impl Rig {
+    /// HPAs that have all been listed, and whose groups have all been read.
+    fn new(count: usize) -> Self {
+        let policy = ServingPolicy {
+            clamp: true,
+            cap: CapMode::Advise,
+            max_staleness: Duration::from_secs(3600),
+            namespaces: Vec::new(),
+        };
+        let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
+        let rules = LagRules::default();
+        let state = PollerState::new(&["main".into()], &[], rules, policy, publisher);
+        let mut rig = Self {
+            watched: WatchedHpas::new([None]),
+            state,
+            reader,
+        };
+        rig.handle(Event::Init);
+        for i in 0..count {
+            rig.handle(Event::InitApply(hpa(i, i, 100)));
+        }
+        rig.handle(Event::InitDone);
+        rig.state.apply(observe(0..count), Scope::Whole);
+        assert_eq!(rig.reader.latest().targets.all().count(), count);
+        rig
+    }
+
+    /// What the watch and the poller do for an event. Returns the number of groups to read at once.
+    fn handle(&mut self, event: Event<HorizontalPodAutoscaler>) -> usize {
+        if !self.watched.apply(0, event) {
+            return 0;
+        }
+        self.state.update_hpas(Some(&self.watched.all()));
+        self.state.publish();
+        let plans = self.state.replan();
+        plans.iter().map(|(_, plan)| plan.groups.len()).sum()
+    }
+}
+
+/// The HPA of a number, for a group and with a lag per replica.
+fn hpa(i: usize, group: usize, per_replica: usize) -> HorizontalPodAutoscaler {
+    let labels = [
+        ("group".to_owned(), format!("group-{group}")),
+        ("topic".to_owned(), format!("topic-{}", group % TOPICS)),
+    ];
+    let metric = ExternalMetricSource {
+        metric: MetricIdentifier {
+            name: LAG_METRIC.to_owned(),
+            selector: Some(LabelSelector {
+                match_labels: Some(labels.into()),
+                ..LabelSelector::default()
+            }),
+        },
+        target: MetricTarget {
+            type_: "AverageValue".to_owned(),
+            average_value: Some(Quantity(per_replica.to_string())),
+            ..MetricTarget::default()
+        },
+    };
+    HorizontalPodAutoscaler {
+        metadata: ObjectMeta {
+            namespace: Some(format!("namespace-{}", i % NAMESPACES)),
+            name: Some(format!("hpa-{i}")),
+            uid: Some(format!("uid-{i}")),
+            ..ObjectMeta::default()
+        },
+        spec: HorizontalPodAutoscalerSpec {
+            max_replicas: 10,
+            metrics: Some(vec![MetricSpec {
+                type_: "External".to_owned(),
+                external: Some(metric),
+                ..MetricSpec::default()
+            }]),
+            ..HorizontalPodAutoscalerSpec::default()
+        },
+        ..HorizontalPodAutoscaler::default()
+    }
+}
+
+fn observe(groups: impl Iterator<Item = usize>) -> Observation {
+    let mut observation = Observation {
+        cluster: "main".into(),
+        started: Moment::now(),
+        finished: Moment::now(),
+        topics: Default::default(),
+        groups: Vec::new(),
+        connection: None,
+        traffic: None,
+    };
+    let offsets = |offset| vec![Ok(Offset(offset)); PARTITIONS];
+    for i in groups {
+        let topic = TopicName::from(format!("topic-{}", i % TOPICS));
+        let read = TopicOffsets {
+            starts: offsets(0),
+            ends: offsets(1000),
+            ..TopicOffsets::default()
+        };
+        observation
+            .topics
+            .entry(topic.clone())
+            .or_insert_with(|| Ok(Arc::new(read)));
+        observation.groups.push(GroupObservation {
+            plan: GroupPlan::new(format!("group-{i}"), [topic.clone()].into()),
+            description: Err(Fault::Untold),
+            committed: Ok([(topic, vec![Ok(Some(Offset(900))); PARTITIONS])].into()),
+        });
+    }
+    observation
+}
+
+fn bench(criterion: &mut Criterion) {
+    for count in [100, 10_000] {
+        let mut rig = Rig::new(count);
+        let mut iteration = 0;
+        // The next HPA, and how often it was changed before.
+        let mut next = || {
+            iteration += 1;
+            (iteration * STRIDE % count, iteration / count)
+        };
+        criterion.bench_function(
+            &format!("change the lag per replica of 1 of {count} HPAs"),
+            |bencher| {
+                let change = || {
+                    let (i, round) = next();
+                    Event::Apply(hpa(i, i, 101 + round % 7))
+                };
+                bencher.iter_batched(change, |event| rig.handle(event), BatchSize::SmallInput);
+            },
+        );
+        criterion.bench_function(
+            &format!("give 1 of {count} HPAs another group"),
+            |bencher| {
+                let change = || {
+                    let (i, round) = next();
+                    let group = i + (1 + round % 7) * count;
+                    Event::Apply(hpa(i, group, 100))
+                };
+                bencher.iter_batched(change, |event| rig.handle(event), BatchSize::SmallInput);
+            },
+        );
+        criterion.bench_function(&format!("delete and create 1 of {count} HPAs"), |bencher| {
+            let change = || {
+                let (i, _) = next();
+                let hpa = hpa(i, i, 100);
+                (Event::Delete(hpa.clone()), Event::Apply(hpa))
+            };
+            bencher.iter_batched(
+                change,
+                |(delete, create)| rig.handle(delete) + rig.handle(create),
+                BatchSize::SmallInput,
+            );
+        });
+        let mut rig = Rig::new(count);
+        criterion.bench_function(&format!("read the group of 1 of {count} HPAs"), |bencher| {
+            let read = || observe([next().0].into_iter());
+            let apply = |observation| rig.state.apply(observation, Scope::Some);
+            bencher.iter_batched(read, apply, BatchSize::SmallInput);
+        });
+    }
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

@@ -1,0 +1,149 @@
+//! Everything that is asked of one consumer group.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+
+use super::target::{Target, WatchKey};
+use crate::model::findings::{Finding, FindingCode};
+use crate::model::kafka::sweep_plan::GroupPlan;
+use crate::model::settings::{GroupSettings, Settings};
+use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
+
+/// Everything that is asked of one consumer group, and what follows for reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupTargets {
+    targets: Vec<Arc<Target>>,
+    ad_hoc: Vec<Arc<WatchKey>>,
+    /// Sorted, without duplicates.
+    watched: Vec<Watched>,
+    settings: Arc<GroupSettings>,
+}
+
+/// A key that is watched, and since when; `None` where nobody recorded that.
+type Watched = (Arc<WatchKey>, Option<Moment>);
+
+impl GroupTargets {
+    /// Joins targets, in their order, and ad hoc keys of one group. A key keeps the time since when it is watched
+    /// from `before`, and is watched since `now` otherwise.
+    pub(super) fn new(
+        targets: Vec<Arc<Target>>,
+        ad_hoc: Vec<Arc<WatchKey>>,
+        before: Option<&Self>,
+        now: Option<Moment>,
+    ) -> Self {
+        let mut settings = GroupSettings::default();
+        for target in &targets {
+            settings.add(&target.settings);
+        }
+        let keys = targets.iter().map(|target| &target.key).chain(&ad_hoc);
+        let mut keys: Vec<_> = keys.map(Arc::clone).collect();
+        keys.sort();
+        keys.dedup();
+        let since = |key: &WatchKey| match before.and_then(|before| before.find(key)) {
+            Some((_, since)) => *since,
+            None => now,
+        };
+        let watched = keys.into_iter().map(|key| {
+            let since = since(&key);
+            (key, since)
+        });
+        // Most groups have no settings of their own.
+        static UNSET: LazyLock<Arc<GroupSettings>> = LazyLock::new(Arc::default);
+        let is_unset = settings == **UNSET;
+        Self {
+            watched: watched.collect(),
+            targets,
+            ad_hoc,
+            settings: match is_unset {
+                true => Arc::clone(&UNSET),
+                false => Arc::new(settings),
+            },
+        }
+    }
+
+    fn find(&self, key: &WatchKey) -> Option<&Watched> {
+        let index = self
+            .watched
+            .binary_search_by(|(known, _)| (**known).cmp(key));
+        self.watched.get(index.ok()?)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.targets.is_empty() && self.ad_hoc.is_empty()
+    }
+
+    /// The targets of this group, in the order of all targets.
+    #[must_use]
+    pub fn targets(&self) -> &[Arc<Target>] {
+        &self.targets
+    }
+
+    /// What all targets set for the group together.
+    #[must_use]
+    pub fn settings(&self) -> &GroupSettings {
+        &self.settings
+    }
+
+    /// Since when a key of this group is watched.
+    #[must_use]
+    pub fn watched_since(&self, key: &WatchKey) -> Option<Moment> {
+        self.find(key)?.1
+    }
+
+    /// Whether what to read depends on what the group's members read.
+    #[must_use]
+    pub fn has_open_topics(&self) -> bool {
+        self.watched.iter().any(|(key, _)| key.topics.is_empty())
+    }
+
+    /// Plans what to read of the group: everything that anyone asks for. Where topics are left open, those that the
+    /// group's members were last known to read are read as well, since a topic without a commit has lag too.
+    #[must_use]
+    pub fn plan(
+        &self,
+        id: &GroupId,
+        base: LagRules,
+        known_topics: impl Fn(&GroupId) -> BTreeSet<TopicName>,
+    ) -> GroupPlan {
+        let Settings {
+            offset_reset,
+            isolation,
+            ..
+        } = &self.settings.settings;
+        let discover = self.has_open_topics();
+        let topics = self.watched.iter().flat_map(|(key, _)| &key.topics);
+        let mut topics = BTreeSet::from_iter(topics.cloned());
+        if discover {
+            let known = known_topics(id);
+            let open = self.targets.iter().filter(|t| t.key.topics.is_empty());
+            let patterns = open.map(|target| target.settings.pattern());
+            let unfiltered = self.ad_hoc.iter().filter(|key| key.topics.is_empty());
+            for pattern in patterns.chain(unfiltered.map(|_| None)) {
+                let matching = known.iter().filter(|t| pattern.is_none_or(|p| p.matches(t)));
+                topics.extend(matching.cloned());
+            }
+        }
+        GroupPlan {
+            discover,
+            reset: offset_reset.unwrap_or_default(),
+            isolation: isolation.unwrap_or_default(),
+            rules: self.settings.settings.lag_rules(base),
+            ..GroupPlan::new(id.clone(), topics)
+        }
+    }
+
+    /// Finds the settings that targets set differently.
+    pub(super) fn conflicts<'a>(
+        &'a self,
+        cluster: &'a ClusterName,
+        group: &'a GroupId,
+    ) -> impl Iterator<Item = Finding> + 'a {
+        self.settings.conflicts.iter().map(move |setting| {
+            let message = format!(
+                "targets set {setting} differently; the value that counts more lag applies to all of them"
+            );
+            Finding::new(FindingCode::ConflictingSettings, (cluster, group), message)
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! Types for what HPAs, the configuration and requests ask for.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Arc, LazyLock};
+
+use crate::model::findings::Finding;
+use crate::model::hpa::facts::MetricTarget;
+use crate::model::hpa::selector::Selector;
+use crate::model::settings::Settings;
+use crate::model::settings::cap_mode::CapMode;
+use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::metric::Metric;
+use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
+use crate::model::units::quantity::Milli;
+
+/// A target from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfiguredTarget {
+    /// Value of the label `target` that selects it.
+    pub name: Arc<str>,
+    /// The namespaces that may select it; empty = all.
+    pub namespaces: Vec<String>,
+    pub cluster: ClusterName,
+    pub group: GroupId,
+    /// Lag per replica where no HPA brings its own.
+    pub lag_per_replica: Option<Milli>,
+    pub settings: Settings,
+}
+
+/// What the poller reads of a consumer group for a target or an ad hoc request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WatchKey {
+    pub cluster: ClusterName,
+    pub group: GroupId,
+    /// Topics named; empty = those that its members read, or else those it has committed on.
+    pub topics: BTreeSet<TopicName>,
+}
+
+/// Source of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A metric of this HPA.
+    Hpa(HpaKey),
+    /// The configuration.
+    Config {
+        /// The target's name.
+        name: Arc<str>,
+        /// The namespaces that may select it; empty = all.
+        namespaces: Vec<String>,
+    },
+}
+
+/// The bounds that an HPA sets for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HpaCap {
+    /// Cap mode of its annotation; `None` = the default applies.
+    pub mode: Option<CapMode>,
+    /// Its present `spec.maxReplicas`.
+    pub max_replicas: u32,
+    /// Its tolerance upwards, in thousandths.
+    pub tolerance_up: u64,
+}
+
+/// A consumer group that one metric of an HPA, or the configuration, asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub origin: Origin,
+    /// The HPA's selector; `None` for a configured target.
+    pub selector: Option<Selector>,
+    /// The metric served.
+    pub metric: Metric,
+    /// Position among the HPA's External metrics, from 0.
+    pub index: usize,
+    /// The selector's name for the group; the group itself for a configured target.
+    pub label: String,
+    /// What is read.
+    pub key: Arc<WatchKey>,
+    /// Lag per replica, or in all: the metric target of the HPA for [`LAG_METRIC`], and what is set where it asks
+    /// for [`DESIRED_METRIC`].
+    ///
+    /// [`LAG_METRIC`]: crate::model::units::metric::LAG_METRIC
+    /// [`DESIRED_METRIC`]: crate::model::units::metric::DESIRED_METRIC
+    pub metric_target: Option<MetricTarget>,
+    pub settings: Arc<Settings>,
+    /// `None` for a configured target.
+    pub cap: Option<HpaCap>,
+    /// Hash of the request that its HPA sends; `None` for a configured target.
+    pub query_hash: Option<QueryHash>,
+}
+
+impl Target {
+    /// Its HPA; `None` for a configured target.
+    #[must_use]
+    pub fn hpa(&self) -> Option<&HpaKey> {
+        match &self.origin {
+            Origin::Hpa(hpa) => Some(hpa),
+            Origin::Config { .. } => None,
+        }
+    }
+
+    /// Whether a request of `namespace` for this metric and selector is what its HPA sends.
+    #[must_use]
+    pub fn answers(&self, namespace: &str, metric: Metric, selector: &Selector) -> bool {
+        self.metric == metric
+            && self.selector.as_ref() == Some(selector)
+            && self.hpa().is_some_and(|hpa| *hpa.namespace == *namespace)
+    }
+
+    /// Whether the HPAs of both send the same request.
+    #[must_use]
+    pub fn shares_query_with(&self, other: &Target) -> bool {
+        let query = other.hpa().zip(other.selector.as_ref());
+        query.is_some_and(|(hpa, selector)| self.answers(&hpa.namespace, other.metric, selector))
+    }
+}
+
+/// Hash of a metric request. Different requests may share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueryHash(u64);
+
+impl QueryHash {
+    #[must_use]
+    pub fn new(namespace: &str, metric: Metric, selector: &Selector) -> Self {
+        // Keyed anew in each process, so that nobody can choose selectors that collide.
+        static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Self(KEYS.hash_one((namespace, metric, selector)))
+    }
+}
+
+/// What one HPA asks for, and what is wrong with how it asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HpaTargets {
+    /// In the order of its metrics.
+    pub targets: Vec<Arc<Target>>,
+    /// In their order, without duplicates.
+    pub findings: Vec<Arc<Finding>>,
+}
+
+impl HpaTargets {
+    /// Whether the HPA has nothing to do with lagwise.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty() && self.findings.is_empty()
+    }
+}

@@ -1,0 +1,314 @@
+//! Targets that were brought up to date step by step equal those that a scan of all HPAs gives.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::fixtures::at;
+use crate::model::hpa::facts::{ExternalMetric, HpaMap};
+use crate::model::kafka::sweep_plan::GroupPlan;
+use crate::model::settings::GroupSettings;
+use crate::model::targets::builder::HpaTargetBuilder;
+use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
+
+/// One step of a series.
+#[derive(Clone, Debug)]
+enum Step {
+    /// HPAs that are inserted or changed; `None` for one that is removed.
+    Hpas(Vec<(usize, Option<HpaFacts>)>),
+    /// What requests ask for from now on.
+    Requests(BTreeSet<WatchKey>),
+}
+
+const HPAS: [(&str, &str); 6] = [
+    ("a", "x"),
+    ("a", "y"),
+    ("b", "x"),
+    ("b", "z"),
+    ("c", "x"),
+    ("c", "z"),
+];
+
+const SELECTORS: [&str; 9] = [
+    "group=g,topic=t,cluster=main",
+    "group=g,cluster=main",
+    "group in (g,h),topic in (t,u),cluster=main",
+    "group=h,topic=u,cluster=main",
+    "group=h,cluster=down",
+    "group=g,cluster in (main,down)",
+    "group=g,cluster=unknown",
+    "target=orders",
+    "topic=t",
+];
+
+const ANNOTATIONS: [(&str, &str); 8] = [
+    ("offset-reset", "earliest"),
+    ("offset-reset", "latest"),
+    ("isolation", "read_committed"),
+    ("stuck-after", "5m"),
+    ("consumer-group", "h"),
+    ("topic-regex", "t.*"),
+    ("scale-to-zero", "true"),
+    ("max-replicas", "7"),
+];
+
+fn facts() -> impl Strategy<Value = HpaFacts> {
+    let metrics = vec((0..SELECTORS.len(), any::<bool>(), 1..3u64), 0..3);
+    let annotations = vec(0..ANNOTATIONS.len(), 0..3);
+    (metrics, annotations, 1..3u32).prop_map(|(metrics, annotations, max_replicas)| {
+        let metric = |(selector, is_lag, target): (usize, bool, u64)| ExternalMetric {
+            name: if is_lag { LAG_METRIC } else { DESIRED_METRIC }.into(),
+            selector: Selector::parse(SELECTORS[selector]).unwrap(),
+            target: Some(MetricTarget::AverageValue(Milli::from_units(target))),
+        };
+        let annotation = |index: usize| {
+            let (key, value) = ANNOTATIONS[index];
+            (format!("lagwise.dev/{key}"), value.to_owned())
+        };
+        HpaFacts {
+            metrics: metrics.into_iter().map(metric).collect(),
+            annotations: annotations.into_iter().map(annotation).collect(),
+            max_replicas,
+            ..HpaFacts::default()
+        }
+    })
+}
+
+fn watch_key() -> impl Strategy<Value = WatchKey> {
+    let topics = btree_set(prop_oneof![Just("t"), Just("v")], 0..2);
+    let cluster = prop_oneof![Just("main"), Just("down")];
+    let group = prop_oneof![Just("g"), Just("h"), Just("i")];
+    (cluster, group, topics).prop_map(|(cluster, group, topics)| WatchKey {
+        cluster: cluster.into(),
+        group: group.into(),
+        topics: topics.into_iter().map(TopicName::from).collect(),
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let hpas = vec((0..HPAS.len(), prop::option::weighted(0.7, facts())), 1..4);
+    let requests = btree_set(watch_key(), 0..3);
+    prop_oneof![
+        4 => hpas.prop_map(Step::Hpas),
+        1 => requests.prop_map(Step::Requests),
+    ]
+}
+
+fn configuration() -> (Vec<ClusterName>, Vec<ConfiguredTarget>) {
+    let orders = ConfiguredTarget {
+        name: "orders".into(),
+        namespaces: vec!["a".into(), "b".into()],
+        cluster: "main".into(),
+        group: "h".into(),
+        lag_per_replica: Some(Milli::from_units(2)),
+        settings: Settings {
+            offset_reset: Some(OffsetReset::Earliest),
+            ..Settings::default()
+        },
+    };
+    (clusters(&["main", "down"]), vec![orders])
+}
+
+/// What all HPAs and requests come to, found by scanning all of them.
+struct Scan {
+    targets: Vec<Arc<Target>>,
+    findings: BTreeSet<Finding>,
+    requests: BTreeSet<WatchKey>,
+}
+
+impl Scan {
+    fn new(hpas: &HpaMap, requests: &BTreeSet<WatchKey>) -> Self {
+        let (clusters, configured) = configuration();
+        let configured = Targets::new(&clusters, &configured, None);
+        let mut scan = Self {
+            targets: configured.all().cloned().collect(),
+            findings: BTreeSet::new(),
+            requests: requests.clone(),
+        };
+        for hpa in hpas.values() {
+            let built = HpaTargetBuilder::new(&configured, hpa).build();
+            scan.targets.extend(built.targets);
+            scan.findings
+                .extend(built.findings.iter().map(|f| (**f).clone()));
+        }
+        let mut groups: BTreeMap<GroupKey, GroupSettings> = BTreeMap::new();
+        for target in &scan.targets {
+            let key = (target.key.cluster.clone(), target.key.group.clone());
+            groups.entry(key).or_default().add(&target.settings);
+        }
+        for ((cluster, group), settings) in &groups {
+            scan.findings.extend(settings.conflicts.iter().map(|setting| {
+                let message = format!("targets set {setting} differently; the value that counts more lag applies to all of them");
+                Finding::new(FindingCode::ConflictingSettings, (cluster, group), message)
+            }));
+        }
+        scan
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &WatchKey> {
+        let targets = self.targets.iter().map(|target| &*target.key);
+        targets.chain(&self.requests)
+    }
+
+    fn plan(&self, cluster: &str) -> Vec<GroupPlan> {
+        let unset = Settings::unset();
+        let targets = self.targets.iter().map(|t| (&*t.key, &t.settings));
+        let asked = targets.chain(self.requests.iter().map(|key| (key, &unset)));
+        let mut groups: BTreeMap<GroupId, (GroupPlan, GroupSettings)> = BTreeMap::new();
+        for (key, settings) in asked.filter(|(key, _)| key.cluster.as_str() == cluster) {
+            let (plan, joined) = groups.entry(key.group.clone()).or_insert_with(|| {
+                let mut plan = GroupPlan::new(key.group.clone(), BTreeSet::new());
+                plan.discover = false;
+                (plan, GroupSettings::default())
+            });
+            let topics = Arc::make_mut(&mut plan.topics);
+            topics.extend(key.topics.clone());
+            if key.topics.is_empty() {
+                plan.discover = true;
+                let known = known_topics(&key.group).into_iter();
+                let pattern = settings.pattern();
+                let matching = known.filter(|t| pattern.is_none_or(|p| p.matches(t)));
+                topics.extend(matching);
+            }
+            joined.add(settings);
+        }
+        let plans = groups.into_values().map(|(plan, joined)| GroupPlan {
+            reset: joined.settings.offset_reset.unwrap_or_default(),
+            isolation: joined.settings.isolation.unwrap_or_default(),
+            rules: joined.settings.lag_rules(LagRules::default()),
+            ..plan
+        });
+        plans.collect()
+    }
+}
+
+fn known_topics(group: &GroupId) -> BTreeSet<TopicName> {
+    ["tea", "tin", "water"]
+        .map(|topic| format!("{topic}-{group}").as_str().into())
+        .into()
+}
+
+/// Compares targets with a scan, and when each key began to be watched with `watched`.
+fn check(
+    targets: &Targets,
+    scan: &Scan,
+    watched: &BTreeMap<WatchKey, Moment>,
+) -> Result<(), TestCaseError> {
+    prop_assert!(targets.all().eq(&scan.targets));
+    prop_assert!(targets.findings().eq(&scan.findings));
+    for cluster in ["main", "down"] {
+        let plan = targets.plan(&cluster.into(), known_topics);
+        prop_assert_eq!(plan.groups, scan.plan(cluster));
+    }
+    for selector in SELECTORS.map(|text| Selector::parse(text).unwrap()) {
+        for (namespace, metric) in [
+            ("a", Metric::Lag),
+            ("b", Metric::Lag),
+            ("c", Metric::Lag),
+            ("a", Metric::DesiredReplicas),
+        ] {
+            let found = targets.selecting(namespace, metric, &selector);
+            let all = scan.targets.iter();
+            prop_assert!(found.eq(all.filter(|t| t.answers(namespace, metric, &selector))));
+        }
+    }
+    for (namespace, name) in HPAS {
+        let key = HpaKey::new(namespace, name);
+        let all = scan.targets.iter();
+        prop_assert!(
+            targets
+                .of_hpa(&key)
+                .iter()
+                .eq(all.filter(|t| t.hpa() == Some(&key)))
+        );
+    }
+    let since = scan.keys().map(|key| targets.watched_since(key));
+    prop_assert!(since.eq(scan.keys().map(|key| watched.get(key).copied())));
+    let is_target = |key: &WatchKey| scan.targets.iter().any(|target| *target.key == *key);
+    prop_assert!(
+        watched
+            .keys()
+            .all(|key| targets.has_target_for(key) == is_target(key))
+    );
+    let group_count = |(cluster, group): &GroupKey| {
+        let keys = scan.keys();
+        keys.filter(|key| key.cluster == *cluster && key.group == *group)
+            .count()
+    };
+    prop_assert!(targets.groups().keys().all(|key| group_count(key) > 0));
+    Ok(())
+}
+
+/// What changed from one version to another, by the diffs that the poller goes by.
+fn check_diffs(before: &Targets, after: &Targets) -> Result<(), TestCaseError> {
+    let known: BTreeSet<_> = before.findings().collect();
+    let new = after.new_findings(before);
+    let expected: Vec<_> = after.findings().filter(|f| !known.contains(f)).collect();
+    prop_assert_eq!(new.iter().map(|f| &**f).collect::<Vec<_>>(), expected);
+    let mut replanned = BTreeSet::new();
+    let groups = before.groups();
+    groups.diff(after.groups(), |key, _, _| {
+        replanned.insert(key.clone());
+    });
+    for cluster in ["main", "down"].map(ClusterName::from) {
+        let plans = |targets: &Targets| -> BTreeMap<GroupId, GroupPlan> {
+            let plan = targets.plan(&cluster, known_topics).groups.into_iter();
+            plan.map(|plan| (plan.group.clone(), plan)).collect()
+        };
+        let (before, after) = (plans(before), plans(after));
+        let all = before.keys().chain(after.keys());
+        for group in all.filter(|group| before.get(*group) != after.get(*group)) {
+            prop_assert!(replanned.contains(&(cluster.clone(), group.clone())));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn targets_after_any_series_of_changes_equal_a_scan(steps in vec(step(), 1..24)) {
+        let (clusters, configured) = configuration();
+        let begun = at(Duration::ZERO);
+        let mut targets = Targets::new(&clusters, &configured, Some(begun));
+        let (mut hpas, mut requests) = (HpaMap::default(), BTreeSet::new());
+        let mut scan = Scan::new(&hpas, &requests);
+        let mut watched: BTreeMap<_, _> = scan.keys().map(|key| (key.clone(), begun)).collect();
+        let mut seconds = 0;
+        for step in steps {
+            seconds += 1;
+            let now = at(Duration::from_secs(seconds));
+            let before = targets.clone();
+            match step {
+                Step::Hpas(changes) => {
+                    for (index, facts) in changes {
+                        let (namespace, name) = HPAS[index];
+                        let key = HpaKey::new(namespace, name);
+                        match facts {
+                            Some(facts) => {
+                                let (namespace, name) = (namespace.into(), name.into());
+                                let facts = HpaFacts { namespace, name, ..facts };
+                                hpas.insert(key, Arc::new(facts));
+                            }
+                            None => {
+                                hpas.remove(&key);
+                            }
+                        }
+                    }
+                    targets = targets.with_hpas(&hpas, Some(now));
+                }
+                Step::Requests(keys) => {
+                    requests = keys;
+                    targets = targets.with_ad_hoc(requests.clone(), Some(now));
+                }
+            }
+            scan = Scan::new(&hpas, &requests);
+            let since = |key: &WatchKey| (key.clone(), watched.get(key).copied().unwrap_or(now));
+            watched = scan.keys().map(since).collect();
+            check(&targets, &scan, &watched)?;
+            check_diffs(&before, &targets)?;
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Builds [`Targets`], and brings them up to date at the cost of what changed.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::builder::HpaTargetBuilder;
+use super::group_targets::GroupTargets;
+use super::target::{ConfiguredTarget, HpaTargets, Origin, QueryHash, Target, WatchKey};
+use super::{GroupKey, Targets};
+use crate::model::findings::Finding;
+use crate::model::hpa::facts::MetricTarget;
+use crate::model::hpa::facts::{HpaFacts, HpaMap};
+use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::metric::Metric;
+use crate::model::units::newtypes::{ClusterName, Moment};
+
+impl Targets {
+    /// The configured targets, watched since `now`.
+    #[must_use]
+    pub fn new(
+        clusters: &[ClusterName],
+        configured: &[ConfiguredTarget],
+        now: Option<Moment>,
+    ) -> Self {
+        let configured = configured.iter().map(|target| Arc::new(convert(target)));
+        let mut targets = Self {
+            clusters: clusters.to_vec(),
+            configured: configured.collect(),
+            ..Self::default()
+        };
+        let mut changes = Changes::default();
+        for target in targets.configured.iter() {
+            changes.add(target);
+        }
+        targets.update_indexes(changes, now);
+        targets
+    }
+
+    /// Targets of a program that looks once, so that since when each key is watched does not matter.
+    #[must_use]
+    pub fn merge<H: Borrow<HpaFacts>>(
+        clusters: &[ClusterName],
+        configured: &[ConfiguredTarget],
+        hpas: &[H],
+        ad_hoc: BTreeSet<WatchKey>,
+    ) -> Self {
+        let hpas = hpas.iter().map(|hpa| Arc::new(hpa.borrow().clone()));
+        Self::new(clusters, configured, None)
+            .with_ad_hoc(ad_hoc, None)
+            .with_hpas(&hpas.collect(), None)
+    }
+
+    /// The same targets with those of `hpas` instead of the present HPAs. Keys that are new are watched since `now`.
+    #[must_use]
+    pub fn with_hpas(&self, hpas: &HpaMap, now: Option<Moment>) -> Self {
+        let mut targets = self.clone();
+        let mut changes = Changes::default();
+        self.facts.diff(hpas, |key, _, facts| {
+            let built = facts.map(|facts| HpaTargetBuilder::new(self, facts).build());
+            targets.replace(key, built.unwrap_or_default(), &mut changes);
+        });
+        targets.facts = hpas.clone();
+        targets.hpas_unlisted = false;
+        targets.update_indexes(changes, now);
+        targets
+    }
+
+    /// The same targets while the HPAs are still to be listed.
+    #[must_use]
+    pub fn with_hpas_unlisted(self) -> Self {
+        Self {
+            hpas_unlisted: true,
+            ..self
+        }
+    }
+
+    /// The same targets with these keys of requests instead of the present ones. Keys that are new are watched since
+    /// `now`.
+    #[must_use]
+    pub fn with_ad_hoc(&self, keys: BTreeSet<WatchKey>, now: Option<Moment>) -> Self {
+        let mut changes = Changes::default();
+        for key in self.ad_hoc.symmetric_difference(&keys) {
+            changes.groups.entry(group_key(key)).or_default();
+        }
+        let mut targets = Self {
+            ad_hoc: Arc::new(keys),
+            ..self.clone()
+        };
+        targets.update_indexes(changes, now);
+        targets
+    }
+
+    /// Replaces what one HPA asks for, and notes what that changes.
+    fn replace(&mut self, key: &HpaKey, mut built: HpaTargets, changes: &mut Changes) {
+        let before = match self.hpas.get(key) {
+            Some(before) => Arc::clone(before),
+            None => Arc::default(),
+        };
+        self.replace_findings(&before.findings, &built.findings);
+        if before.targets == built.targets {
+            // Sharing them keeps the evaluations that hold them.
+            built.targets.clone_from(&before.targets);
+        } else {
+            changes.hpas.insert(key.clone());
+            for target in &before.targets {
+                changes.touch(target);
+            }
+            for target in &built.targets {
+                changes.add(target);
+            }
+        }
+        if built.is_empty() {
+            self.hpas.remove(key);
+        } else {
+            self.hpas.insert(key.clone(), Arc::new(built));
+        }
+    }
+
+    fn replace_findings(&mut self, before: &[Arc<Finding>], after: &[Arc<Finding>]) {
+        for finding in before.iter().filter(|finding| !after.contains(finding)) {
+            self.findings.remove(finding);
+        }
+        for finding in after.iter().filter(|finding| !before.contains(finding)) {
+            self.findings.insert(Arc::clone(finding), ());
+        }
+    }
+
+    /// Brings the targets by query and by group up to date.
+    fn update_indexes(&mut self, changes: Changes, now: Option<Moment>) {
+        let Changes {
+            hpas,
+            groups,
+            queries,
+        } = changes;
+        let merge = |known: &[Arc<Target>], new: Vec<Arc<Target>>| {
+            let is_changed = |target: &Target| target.hpa().is_some_and(|hpa| hpas.contains(hpa));
+            let kept = known.iter().filter(|target| !is_changed(target));
+            let mut all: Vec<_> = kept.cloned().chain(new).collect();
+            // Stable: the targets of one HPA stay in the order of its metrics. Configured ones come first.
+            all.sort_by(|a, b| a.hpa().cmp(&b.hpa()));
+            all
+        };
+        for (hash, new) in queries {
+            let known = self.by_query.get(&hash);
+            let all = merge(known.map_or(&[], |known| known), new);
+            if all.is_empty() {
+                self.by_query.remove(&hash);
+            } else {
+                self.by_query.insert(hash, all.into());
+            }
+        }
+        for (key, new) in groups {
+            let before = self.groups.get(&key).map(Arc::clone);
+            let known = before.as_ref().map_or(&[][..], |before| before.targets());
+            let ad_hoc = self.ad_hoc_keys(&key).map(|key| Arc::new(key.clone()));
+            let group =
+                GroupTargets::new(merge(known, new), ad_hoc.collect(), before.as_deref(), now);
+            let conflicts = |group: &GroupTargets| -> Vec<_> {
+                group.conflicts(&key.0, &key.1).map(Arc::new).collect()
+            };
+            let conflicts_before = before.as_deref().map(conflicts).unwrap_or_default();
+            self.replace_findings(&conflicts_before, &conflicts(&group));
+            if group.is_empty() {
+                self.groups.remove(&key);
+            } else {
+                self.groups.insert(key, Arc::new(group));
+            }
+        }
+    }
+
+    /// The keys of requests for one group.
+    fn ad_hoc_keys<'a>(
+        &'a self,
+        (cluster, group): &'a GroupKey,
+    ) -> impl Iterator<Item = &'a WatchKey> {
+        let first = WatchKey {
+            cluster: cluster.clone(),
+            group: group.clone(),
+            topics: BTreeSet::new(),
+        };
+        self.ad_hoc
+            .range(first..)
+            .take_while(move |key| key.cluster == *cluster && key.group == *group)
+    }
+}
+
+/// What a change of HPAs or of requests touches.
+#[derive(Default)]
+struct Changes {
+    /// The HPAs whose targets changed.
+    hpas: BTreeSet<HpaKey>,
+    /// The groups that are asked for differently, each with its new targets.
+    groups: BTreeMap<GroupKey, Vec<Arc<Target>>>,
+    /// The queries that are asked by others, each with its new targets.
+    queries: BTreeMap<QueryHash, Vec<Arc<Target>>>,
+}
+
+impl Changes {
+    /// Notes that a target goes away.
+    fn touch(&mut self, target: &Target) {
+        self.groups.entry(group_key(&target.key)).or_default();
+        if let Some(hash) = target.query_hash {
+            self.queries.entry(hash).or_default();
+        }
+    }
+
+    /// Notes a new target.
+    fn add(&mut self, target: &Arc<Target>) {
+        let group = self.groups.entry(group_key(&target.key));
+        group.or_default().push(Arc::clone(target));
+        if let Some(hash) = target.query_hash {
+            let query = self.queries.entry(hash);
+            query.or_default().push(Arc::clone(target));
+        }
+    }
+}
+
+fn group_key(key: &WatchKey) -> GroupKey {
+    (key.cluster.clone(), key.group.clone())
+}
+
+fn convert(target: &ConfiguredTarget) -> Target {
+    Target {
+        origin: Origin::Config {
+            name: Arc::clone(&target.name),
+            namespaces: target.namespaces.clone(),
+        },
+        selector: None,
+        metric: Metric::Lag,
+        index: 0,
+        label: target.group.to_string(),
+        key: Arc::new(WatchKey {
+            cluster: target.cluster.clone(),
+            group: target.group.clone(),
+            topics: target.settings.named_topics(),
+        }),
+        metric_target: target.lag_per_replica.map(MetricTarget::AverageValue),
+        settings: Arc::new(target.settings.clone()),
+        cap: None,
+        query_hash: None,
+    }
+}

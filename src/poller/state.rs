@@ -1,0 +1,263 @@
+//! Everything that changes between snapshots: what is asked for, what was read, and what both come to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::findings_tracker::FindingsTracker;
+use super::polled_cluster::PolledCluster;
+use super::recently_asked::RecentlyAsked;
+use super::transitions;
+use crate::model::decisions::scale_to_zero;
+use crate::model::evaluation::idle::IdleSince;
+use crate::model::evaluation::{Clusters, Evaluations, EvaluationsAt, ServingPolicy};
+use crate::model::hpa::facts::HpaMap;
+use crate::model::kafka::observation::Observation;
+use crate::model::kafka::sweep_plan::SweepPlan;
+use crate::model::lag::assembly::Scope;
+use crate::model::lag::history::memory::SavedHistory;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::metric_query::AdHocQuery;
+use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
+use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::newtypes::{ClusterName, Moment};
+use crate::snapshot_channel::Publisher;
+use crate::telemetry::{FindingRaised, PollFinished};
+
+/// The most groups, and the most queries, that are kept because requests asked for them lately.
+pub(super) const MAX_AD_HOC: usize = 200;
+
+/// The state of a poller, without the tasks that read from Kafka.
+///
+/// A change of the HPAs costs as much as what changed, up to the published snapshot.
+#[derive(Debug)]
+pub struct PollerState {
+    publisher: Publisher,
+    clusters: BTreeMap<ClusterName, PolledCluster>,
+    targets: Arc<Targets>,
+    watch_keys: RecentlyAsked<WatchKey>,
+    queries: RecentlyAsked<AdHocQuery>,
+    evaluations: Arc<Evaluations>,
+    findings: FindingsTracker,
+    idle: Arc<IdleSince>,
+}
+
+impl PollerState {
+    /// The state before anything was read and the HPAs were listed.
+    #[must_use]
+    pub fn new(
+        clusters: &[ClusterName],
+        configured: &[ConfiguredTarget],
+        rules: LagRules,
+        policy: ServingPolicy,
+        publisher: Publisher,
+    ) -> Self {
+        let polled = clusters.iter();
+        let mut state = Self {
+            publisher,
+            clusters: polled
+                .map(|c| (c.clone(), PolledCluster::default()))
+                .collect(),
+            targets: Arc::default(),
+            watch_keys: RecentlyAsked::new(MAX_AD_HOC),
+            queries: RecentlyAsked::new(MAX_AD_HOC),
+            evaluations: Arc::new(Evaluations::new(policy)),
+            findings: FindingsTracker::default(),
+            idle: Arc::default(),
+        };
+        let mut targets = Targets::new(clusters, configured, Some(Moment::now()));
+        targets.rules = rules;
+        state.set_targets(targets.with_hpas_unlisted());
+        state
+    }
+
+    /// The same, with targets evaluated by another policy.
+    #[must_use]
+    pub(super) fn with_policy(self, policy: ServingPolicy) -> Self {
+        Self {
+            evaluations: Arc::new(Evaluations::new(policy)),
+            ..self
+        }
+    }
+
+    /// The same, with other lag rules where a target sets none.
+    #[must_use]
+    pub(super) fn with_rules(mut self, rules: LagRules) -> Self {
+        Arc::make_mut(&mut self.targets).rules = rules;
+        self
+    }
+
+    /// Takes in the HPAs; `None` while they are not listed, which changes nothing.
+    pub fn update_hpas(&mut self, hpas: Option<&HpaMap>) {
+        if let Some(hpas) = hpas {
+            self.set_targets(self.targets.with_hpas(hpas, Some(Moment::now())));
+        }
+    }
+
+    /// Takes in what requests ask for. Returns whether any of it is new.
+    pub(super) fn watch(&mut self, keys: impl Iterator<Item = WatchKey>) -> bool {
+        let mut is_new = false;
+        for key in keys {
+            is_new |= self.watch_keys.insert(key);
+        }
+        if is_new {
+            self.update_ad_hoc();
+        }
+        is_new
+    }
+
+    /// Takes in a query that was answered and that no HPA asks. It is evaluated with the next snapshot; until then
+    /// requests evaluate it themselves.
+    pub(super) fn keep_query(&mut self, query: AdHocQuery) {
+        self.queries.insert(query);
+    }
+
+    /// Forgets what requests have not asked for lately.
+    pub(super) fn expire(&mut self) {
+        self.queries.expire();
+        if self.watch_keys.expire() {
+            self.update_ad_hoc();
+        }
+    }
+
+    fn update_ad_hoc(&mut self) {
+        let keys = self.watch_keys.iter().cloned().collect();
+        self.set_targets(self.targets.with_ad_hoc(keys, Some(Moment::now())));
+    }
+
+    /// Replaces the targets, reports findings that are new and notes which groups have to be planned anew.
+    fn set_targets(&mut self, targets: Targets) {
+        for finding in targets.new_findings(&self.targets) {
+            FindingRaised(&finding).emit();
+        }
+        let clusters = &mut self.clusters;
+        let groups = self.targets.groups();
+        groups.diff(targets.groups(), |(cluster, group), _, _| {
+            if let Some(cluster) = clusters.get_mut(cluster) {
+                cluster.outdated.insert(group.clone());
+            }
+        });
+        self.targets = Arc::new(targets);
+    }
+
+    /// Brings the plan of every cluster up to date. Returns for each cluster the groups that are new or read
+    /// differently.
+    pub fn replan(&mut self) -> Vec<(ClusterName, SweepPlan)> {
+        let clusters = self.clusters.iter_mut();
+        let plans = clusters.map(|(name, cluster)| {
+            let changed = cluster.replan(name, &self.targets);
+            (name.clone(), changed)
+        });
+        plans.collect()
+    }
+
+    /// The plan of a sweep of all groups of a cluster.
+    pub(super) fn whole_plan(&self, cluster: &ClusterName) -> SweepPlan {
+        let cluster = self.clusters.get(cluster);
+        cluster.map_or_else(SweepPlan::default, PolledCluster::whole_plan)
+    }
+
+    /// Applies what was read of a cluster, and publishes.
+    pub fn apply(&mut self, observation: Observation, scope: Scope) {
+        let name = observation.cluster.clone();
+        let Some(cluster) = self.clusters.get_mut(&name) else {
+            return;
+        };
+        let took = observation.finished.since(&observation.started);
+        let finished = observation.finished;
+        // The members of a group may turn out to read topics that nobody has named.
+        let read = observation.groups.iter().map(|group| &group.plan.group);
+        let open = read.filter(|id| {
+            let group = self.targets.group(&name, id);
+            group.is_some_and(|group| group.has_open_topics())
+        });
+        cluster.outdated.extend(open.cloned());
+        let before = Arc::clone(&cluster.latest);
+        cluster.latest = cluster.history.apply(observation, scope);
+        if scope == Scope::Whole {
+            let groups = cluster.latest.groups.values();
+            PollFinished {
+                cluster: &name,
+                took,
+                group_topics: groups.map(|group| group.topics.len()).sum(),
+                incomplete: cluster.latest.incomplete(),
+            }
+            .emit();
+        }
+        transitions::report_transitions(&name, &before, &cluster.latest, &finished);
+        if scope == Scope::Whole {
+            self.evaluate();
+            self.update_idle();
+            let snapshot = self.snapshot();
+            self.findings.update(&snapshot);
+        }
+        self.publish();
+    }
+
+    /// Evaluates what was read and asked for since, and publishes the result.
+    pub fn publish(&mut self) {
+        self.evaluate();
+        self.publisher.publish(self.snapshot());
+    }
+
+    fn evaluate(&mut self) {
+        let queries = self.queries.iter();
+        self.evaluations = self
+            .evaluations
+            .next(&self.latest(), &self.targets, queries);
+    }
+
+    /// The latest readings of every cluster.
+    fn latest(&self) -> Clusters {
+        let clusters = self.clusters.iter();
+        clusters
+            .map(|(name, cluster)| (name.clone(), Arc::clone(&cluster.latest)))
+            .collect()
+    }
+
+    fn snapshot(&self) -> LagSnapshot {
+        LagSnapshot {
+            sequence: 0,
+            term: 0,
+            targets: Arc::clone(&self.targets),
+            clusters: self.latest(),
+            evaluations: Arc::clone(&self.evaluations),
+            idle: Arc::clone(&self.idle),
+            findings: self.findings.latest(),
+        }
+    }
+
+    fn update_idle(&mut self) {
+        let now = Moment::now();
+        let candidates =
+            scale_to_zero::candidates(EvaluationsAt::new(&self.evaluations, &self.idle, &now));
+        if !candidates.is_empty() || !self.idle.is_empty() {
+            let idle = scale_to_zero::idle_since(&self.idle, &candidates, &now);
+            self.idle = Arc::new(idle);
+        }
+    }
+
+    /// Takes in the history that an earlier process saved.
+    pub(super) fn load(&mut self, saved: &SavedHistory) {
+        let now = Moment::now();
+        for (name, cluster) in &mut self.clusters {
+            if let Some(known) = saved.clusters.get(name.as_str()) {
+                cluster.history.import(known, saved.saved, &now);
+            }
+        }
+    }
+
+    /// The history to save.
+    pub(super) fn export(&mut self) -> SavedHistory {
+        let now = Moment::now();
+        let since_1970 = now.wall.duration_since(SystemTime::UNIX_EPOCH);
+        let clusters = self.clusters.iter_mut();
+        SavedHistory {
+            saved: since_1970.map_or(0, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX)),
+            clusters: clusters
+                .map(|(name, cluster)| (name.to_string(), cluster.history.export(&now)))
+                .collect(),
+            ..SavedHistory::default()
+        }
+    }
+}

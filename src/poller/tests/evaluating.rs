@@ -1,0 +1,48 @@
+//! What is evaluated for a snapshot.
+
+use super::*;
+use crate::model::targets::metric_query::MetricQuery;
+use crate::model::units::metric::Metric;
+
+#[tokio::test]
+async fn a_publication_evaluates_only_what_changed() {
+    let running = start(None);
+    until(&running.reader, LagSnapshot::is_swept).await;
+    let two = [hpa("a", "a"), hpa("b", "b")];
+    running.hpas.send_replace(listed(two.clone()));
+    until(&running.reader, |snapshot| {
+        has_read("a")(snapshot) && has_read("b")(snapshot)
+    })
+    .await;
+    let before = running.reader.latest().evaluations.made();
+    let three = two.into_iter().chain([hpa("c", "c")]);
+    running.hpas.send_replace(listed(three));
+    let snapshot = until(&running.reader, has_read("c")).await;
+    // Once as asked for and not yet read, and once as read.
+    assert_eq!(snapshot.evaluations.made() - before, 2);
+}
+
+#[tokio::test]
+async fn a_query_that_was_answered_once_is_evaluated_with_every_snapshot() {
+    let running = start(None);
+    until(&running.reader, LagSnapshot::is_swept).await;
+    running.watch_keys.send(watch_key("g")).await.unwrap();
+    until(&running.reader, has_read("g")).await;
+    let selector = Selector::parse("group=g,topic=t").unwrap();
+    let query = MetricQuery {
+        namespace: "n",
+        metric: LAG_METRIC,
+        selector: &selector,
+    };
+    let asked = query.to_ad_hoc(Metric::Lag);
+    running.queries.send(asked).await.unwrap();
+    while running.queries.capacity() < 8 {
+        tokio::task::yield_now().await;
+    }
+    running.hpas.send_replace(listed([]));
+    let evaluated = |snapshot: &LagSnapshot| snapshot.evaluations.of_ad_hoc(&query).is_some();
+    let snapshot = until(&running.reader, evaluated).await;
+    let now = Moment::now();
+    let value = snapshot.at(&now).answer(&query).unwrap();
+    assert_eq!(value.lag.map(|lag| lag.0), Some(7));
+}

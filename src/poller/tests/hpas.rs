@@ -1,0 +1,97 @@
+//! Groups that HPAs ask for.
+
+use super::*;
+
+#[tokio::test]
+async fn a_cluster_without_any_group_is_swept_too() {
+    let running = start(None);
+    until(&running.reader, LagSnapshot::is_swept).await;
+}
+
+#[tokio::test]
+async fn a_new_hpa_is_read_at_once() {
+    let running = start(None);
+    until(&running.reader, |snapshot| snapshot.targets.hpas_unlisted).await;
+    running.hpas.send_replace(listed([hpa("h", "g")]));
+    let snapshot = until(&running.reader, has_read("g")).await;
+    assert_eq!(snapshot.targets.all().count(), 1);
+    assert!(!snapshot.targets.hpas_unlisted);
+}
+
+#[tokio::test]
+async fn an_hpa_that_is_gone_is_no_longer_read() {
+    let (mut poller, ..) = poller(None);
+    let main = ClusterName::from("main");
+    for (hpas, read) in [
+        (vec![hpa("a", "g"), hpa("b", "h")], vec!["g", "h"]),
+        (vec![hpa("b", "h")], vec!["h"]),
+        (vec![], vec![]),
+    ] {
+        poller.state.update_hpas(listed(hpas).as_ref());
+        poller.state.replan();
+        let plan = poller.state.whole_plan(&main).groups;
+        let groups: Vec<_> = plan.iter().map(|group| group.group.as_str()).collect();
+        assert_eq!(groups, read);
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_members_turn_out_to_read_is_read_at_once() {
+    let running = start(None);
+    let mut reads = HpaFacts::clone(&hpa("h", "reads"));
+    reads.metrics[0].selector = Selector::parse("group=reads").unwrap();
+    running.hpas.send_replace(listed([Arc::new(reads)]));
+    until(&running.reader, |snapshot| {
+        let cluster = snapshot.clusters.get("main");
+        let group = cluster.and_then(|cluster| cluster.groups.get("reads"));
+        group.is_some_and(|group| group.topics.contains_key("unnamed"))
+    })
+    .await;
+    // And once is enough: only what was not in the plan before is read out of turn.
+    let plans = running.plans.lock().unwrap();
+    let of_group = plans.iter().filter(|plan| !plan.groups.is_empty());
+    assert!(of_group.count() <= 3, "{plans:?}");
+}
+
+#[tokio::test]
+async fn an_hpa_that_a_tick_finds_during_a_sweep_is_read_at_once() {
+    let (mut poller, ..) = poller(None);
+    for (hpas, under_way) in [
+        (vec![], 1),
+        (vec![hpa("h", "g")], 2),
+        (vec![hpa("h", "g")], 2),
+    ] {
+        poller.state.update_hpas(listed(hpas).as_ref());
+        poller.sweep_all();
+        assert_eq!(poller.sweeps.len(), under_way);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_changes_is_published_together_after_the_first() {
+    let running = start(None);
+    until(&running.reader, LagSnapshot::is_swept).await;
+    let begun = tokio::time::Instant::now();
+    let names: Vec<_> = (0..100).map(|i| format!("h{i}")).collect();
+    let mut hpas = HpaMap::default();
+    let mut seen = running.reader.from_now_on();
+    let mut published_at = Vec::new();
+    for name in &names {
+        // All ask for one group, which is read after the first of them.
+        hpas.extend([(hpa(name, "g").key(), hpa(name, "g"))]);
+        running.hpas.send_replace(Some(hpas.clone()));
+        tokio::task::yield_now().await;
+    }
+    while seen.latest().targets.all().count() < names.len() {
+        assert!(seen.changed().await);
+        published_at.push(begun.elapsed());
+    }
+    // The first change waits for nothing.
+    assert_eq!(published_at[0], Duration::ZERO);
+    let delayed: Vec<_> = published_at.iter().filter(|at| !at.is_zero()).collect();
+    assert!(delayed.len() <= 1, "{published_at:?}");
+    assert!(
+        begun.elapsed() <= Duration::from_millis(60),
+        "{published_at:?}"
+    );
+}
