@@ -23,6 +23,7 @@ use crate::model::hpa::facts::HpaMap;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::targets::metric_query::AdHocQuery;
+use crate::model::targets::tenancy::Tenancy;
 use crate::model::targets::{ConfiguredTarget, WatchKey};
 use crate::model::units::lag_thresholds::LagRules;
 use crate::model::units::newtypes::ClusterName;
@@ -114,6 +115,15 @@ impl<S: OffsetSource> Poller<S> {
     pub fn with_rules(self, rules: LagRules) -> Self {
         Self {
             state: self.state.with_rules(rules),
+            ..self
+        }
+    }
+
+    /// Refuses HPAs what their namespace may not ask for. To be called before the HPAs are known.
+    #[must_use]
+    pub fn with_tenancy(self, tenancy: Tenancy) -> Self {
+        Self {
+            state: self.state.with_tenancy(tenancy),
             ..self
         }
     }

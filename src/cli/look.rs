@@ -83,7 +83,8 @@ pub(super) async fn read_once(
     let configured = answers::configured_targets(config);
     let poller = Poller::new(sources, &configured, answers::cadence(config), publisher)
         .with_rules(config.lag.rules())
-        .with_policy(rules);
+        .with_policy(rules)
+        .with_tenancy(answers::tenancy(config));
     let inputs = Inputs {
         hpas: watch::channel(Some(hpas.iter().cloned().collect())).1,
         watch_keys: interests_in,

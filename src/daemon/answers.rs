@@ -35,7 +35,7 @@ pub(crate) fn cadence(config: &Config) -> Cadence {
 }
 
 /// Which namespaces may use which groups.
-pub(super) fn tenancy(config: &Config) -> Tenancy {
+pub(crate) fn tenancy(config: &Config) -> Tenancy {
     Tenancy(config.tenancy.iter().map(grant).collect())
 }
 

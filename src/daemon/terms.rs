@@ -82,7 +82,8 @@ impl Terms {
             self.publisher.of_term(term.number),
         )
         .with_rules(config.lag.rules())
-        .with_policy(answers::rules(config));
+        .with_policy(answers::rules(config))
+        .with_tenancy(answers::tenancy(config));
         let Some(store) = self.store.clone() else {
             return tokio::select! {
                 polled = poller.run_on(&mut self.inputs) => polled,

@@ -12,10 +12,11 @@ mod target;
 pub mod tenancy;
 mod update;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::group_targets::GroupTargets;
+use self::tenancy::{Tenancy, TenancyError};
 use super::findings::Finding;
 use super::hpa::facts::HpaMap;
 use super::hpa::label;
@@ -27,7 +28,9 @@ use super::units::metric::Metric;
 use super::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 use super::units::persistent_map::PersistentMap;
 
-pub use self::target::{ConfiguredTarget, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey};
+pub use self::target::{
+    BarredQuery, ConfiguredTarget, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey,
+};
 
 /// A consumer group and its cluster.
 pub type GroupKey = (ClusterName, GroupId);
@@ -41,6 +44,8 @@ pub struct Targets {
     pub rules: LagRules,
     /// Whether the HPAs are still to be listed, so that they may ask for more than is here.
     pub hpas_unlisted: bool,
+    /// What each namespace may ask for. HPAs that ask for more get no target.
+    tenancy: Arc<Tenancy>,
     configured: Arc<[Arc<Target>]>,
     /// What requests ask for and no HPA does.
     ad_hoc: Arc<BTreeSet<WatchKey>>,
@@ -50,6 +55,8 @@ pub struct Targets {
     hpas: PersistentMap<HpaKey, Arc<HpaTargets>>,
     /// Targets of HPAs by the query that these HPAs send.
     by_query: PersistentMap<QueryHash, Arc<[Arc<Target>]>>,
+    /// Why the requests of HPAs are refused that have no target, by HPA.
+    barred: PersistentMap<QueryHash, Arc<BTreeMap<HpaKey, TenancyError>>>,
     groups: PersistentMap<GroupKey, Arc<GroupTargets>>,
     findings: PersistentMap<Arc<Finding>, ()>,
 }
@@ -110,6 +117,25 @@ impl Targets {
         let targets = self.by_query.get(&hash).into_iter();
         let targets = targets.flat_map(|targets| targets.iter());
         targets.filter(move |target| target.answers(namespace, metric, selector))
+    }
+
+    /// Why `namespace` may not ask for this metric by this selector, if an HPA of it does and has no target for that
+    /// reason.
+    #[must_use]
+    pub fn why_barred(
+        &self,
+        namespace: &str,
+        metric: Metric,
+        selector: &Selector,
+    ) -> Option<&TenancyError> {
+        let barred = self
+            .barred
+            .get(&QueryHash::new(namespace, metric, selector))?;
+        // Another namespace may have a query of the same hash.
+        let mut reasons = barred
+            .iter()
+            .filter(|(hpa, _)| *hpa.namespace == *namespace);
+        reasons.next().map(|(_, reason)| reason)
     }
 
     /// The targets of HPAs by the query that these HPAs send.

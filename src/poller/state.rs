@@ -18,6 +18,7 @@ use crate::model::lag::assembly::Scope;
 use crate::model::lag::history::memory::SavedHistory;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::metric_query::AdHocQuery;
+use crate::model::targets::tenancy::Tenancy;
 use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
 use crate::model::units::lag_thresholds::LagRules;
 use crate::model::units::newtypes::{ClusterName, Moment};
@@ -84,6 +85,14 @@ impl PollerState {
     #[must_use]
     pub(super) fn with_rules(mut self, rules: LagRules) -> Self {
         Arc::make_mut(&mut self.targets).rules = rules;
+        self
+    }
+
+    /// The same, with what each namespace may ask for.
+    #[must_use]
+    pub(super) fn with_tenancy(mut self, tenancy: Tenancy) -> Self {
+        let targets = (*self.targets).clone().with_tenancy(tenancy);
+        self.targets = Arc::new(targets);
         self
     }
 

@@ -91,7 +91,9 @@ impl From<NoValueReason> for ApiFailure {
             | NoValueReason::AmbiguousCluster { .. }
             | NoValueReason::NoLagPerReplica { .. }
             | NoValueReason::ConflictingTargets { .. } => ApiFailure::bad_request(message),
-            NoValueReason::NamespaceNotWatched { .. } => ApiFailure::forbidden(message),
+            NoValueReason::NamespaceNotWatched { .. } | NoValueReason::NotAllowed(_) => {
+                ApiFailure::forbidden(message)
+            }
             NoValueReason::HpasUnlisted
             | NoValueReason::NotYetRead(_)
             | NoValueReason::Unknown { .. }
@@ -152,6 +154,7 @@ pub(super) fn json(code: StatusCode, body: impl Into<Body>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::targets::tenancy::TenancyError;
 
     #[tokio::test]
     async fn failure_is_a_kubernetes_status() {
@@ -221,6 +224,13 @@ mod tests {
             ),
             (
                 NoValueReason::NamespaceNotWatched { namespace: text() },
+                403,
+            ),
+            (
+                NoValueReason::NotAllowed(TenancyError::Topics {
+                    namespace: text(),
+                    group: text(),
+                }),
                 403,
             ),
             (NoValueReason::HpasUnlisted, 503),

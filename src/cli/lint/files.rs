@@ -23,6 +23,7 @@ use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::label;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
+use crate::model::targets::tenancy::Tenancy;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
@@ -159,13 +160,19 @@ fn with_distinct_names(hpas: &[HpaFacts]) -> Vec<Vec<&HpaFacts>> {
 
 fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<Finding> {
     let hpas = &manifests.hpas;
-    let (clusters, configured, rules) = match config {
+    let (clusters, configured, rules, tenancy) = match config {
         Some(config) => (
             config.clusters.iter().map(|c| c.name.clone()).collect(),
             answers::configured_targets(config),
             answers::rules(config),
+            answers::tenancy(config),
         ),
-        None => (named_clusters(hpas), Vec::new(), ServingPolicy::default()),
+        None => (
+            named_clusters(hpas),
+            Vec::new(),
+            ServingPolicy::default(),
+            Tenancy::default(),
+        ),
     };
     let options = FindingOptions {
         cap: rules.cap,
@@ -173,7 +180,9 @@ fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<F
     };
     let mut found = BTreeSet::new();
     for part in with_distinct_names(hpas) {
-        let targets = Targets::merge(&clusters, &configured, &part, BTreeSet::new());
+        let targets = Targets::new(&clusters, &configured, None)
+            .with_tenancy(tenancy.clone())
+            .with_hpas(&part.into_iter().cloned().map(Arc::new).collect(), None);
         let snapshot = LagSnapshot {
             targets: Arc::new(targets),
             ..LagSnapshot::default()

@@ -221,6 +221,7 @@ fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
         | NoValueReason::UnknownCluster { .. }
         | NoValueReason::AmbiguousCluster { .. }
         | NoValueReason::NoLagPerReplica { .. }
+        | NoValueReason::NotAllowed(_)
         | NoValueReason::HpasUnlisted
         | NoValueReason::NotYetRead(_)
         | NoValueReason::Unknown { .. }

@@ -321,6 +321,11 @@ finding_codes! {
         why: "A pause that goes unnoticed does harm: lagwise writes nothing to the HPA and to its scale target, to be safe.",
         fix: "Write lagwise.dev/paused: \"true\" to pause, or remove the annotation.",
     }
+    NotAllowed "LW041" "not_allowed" Error {
+        what: "An HPA asks for a group or topic that its namespace may not ask for.",
+        why: "By tenancy in the configuration of lagwise, the namespace may not read it: nothing is read, served or written for the metric.",
+        fix: "Select a group of the namespace, or have an entry added to tenancy.",
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Builds the targets of one HPA, and finds what is wrong with how it requested.
+//! Builds the targets of one HPA, and finds what is wrong with how it asks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::target::{HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey};
+use super::target::{BarredQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey};
 use super::{Targets, UnpickedCluster, group_names, pinned_topics};
 use crate::model::findings::{Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::{
@@ -49,22 +49,24 @@ pub(super) struct HpaTargetBuilder<'a> {
     hpa: &'a HpaFacts,
     key: HpaKey,
     targets: Vec<Arc<Target>>,
+    barred: Vec<BarredQuery>,
     findings: BTreeSet<Finding>,
 }
 
 impl<'a> HpaTargetBuilder<'a> {
-    /// Of `configured`, only the clusters and configured targets count.
+    /// Of `configured`, only the clusters, the configured targets and tenancy count.
     pub(super) fn new(configured: &'a Targets, hpa: &'a HpaFacts) -> Self {
         Self {
             configured,
             hpa,
             key: hpa.key(),
             targets: Vec::new(),
+            barred: Vec::new(),
             findings: BTreeSet::new(),
         }
     }
 
-    /// Empty for an HPA that requested for nothing of lagwise.
+    /// Empty for an HPA that asks for nothing of lagwise.
     pub(super) fn build(mut self) -> HpaTargets {
         let metrics = self.hpa.metrics.iter().enumerate();
         let requested: Vec<_> = metrics.filter_map(RequestedMetric::from_external).collect();
@@ -74,6 +76,7 @@ impl<'a> HpaTargetBuilder<'a> {
         }
         HpaTargets {
             targets: self.targets,
+            barred: self.barred,
             findings: self.findings.into_iter().map(Arc::new).collect(),
         }
     }
@@ -85,7 +88,9 @@ impl<'a> HpaTargetBuilder<'a> {
             for key in [label::GROUP, label::TARGET] {
                 names.extend(metric.selector.values(key).unwrap_or(&[]).iter().cloned());
             }
+            let before = self.targets.len();
             self.add_metric(*metric, &annotations);
+            self.bar_metric(*metric, before);
         }
         if annotations.scale_to_zero()
             && let Some(metric) = other_external_metric(self.hpa)
@@ -101,6 +106,23 @@ impl<'a> HpaTargetBuilder<'a> {
             );
             self.note(FindingCode::StrayAnnotation, message);
         }
+    }
+
+    /// Removes the targets of a metric, those from `begin` on, if the namespace may not ask for one of them: a sum
+    /// without one of its groups would be wrong.
+    fn bar_metric(&mut self, requested: RequestedMetric<'_>, begin: usize) {
+        let namespace = &self.key.namespace;
+        let added = self.targets.get(begin..).unwrap_or_default();
+        let keys = added.iter().map(|target| &*target.key);
+        let Err(reason) = self.configured.tenancy.check(namespace, keys) else {
+            return;
+        };
+        self.targets.truncate(begin);
+        self.note(FindingCode::NotAllowed, reason.to_string());
+        self.barred.push(BarredQuery {
+            query_hash: QueryHash::new(&self.key.namespace, requested.metric, requested.selector),
+            reason,
+        });
     }
 
     fn note(&mut self, code: FindingCode, message: impl Into<String>) {

@@ -81,7 +81,10 @@ pub fn resolve(query: &MetricQuery<'_>, targets: &Targets) -> Result<ResolvedQue
     })?;
     let found = match by_hpa(query, metric, targets)? {
         Some(found) => found,
-        None => by_selector(query, metric, targets)?,
+        None => match targets.why_barred(query.namespace, metric, query.selector) {
+            Some(reason) => return Err(NoValueReason::NotAllowed(reason.clone())),
+            None => by_selector(query, metric, targets)?,
+        },
     };
     if metric == Metric::DesiredReplicas && found.metric_target.is_none() {
         if targets.hpas_unlisted {

@@ -1,6 +1,7 @@
 //! Why a query has no value, as the condition of the HPA shows it.
 
 use super::WatchKey;
+use super::tenancy::TenancyError;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 
@@ -55,6 +56,9 @@ pub enum NoValueReason {
         "lagwise does not watch the HPAs of namespace {namespace:?}; add it to kubernetes.namespaces of the configuration"
     )]
     NamespaceNotWatched { namespace: String },
+    /// An HPA asks for a group that its namespace may not ask for.
+    #[error(transparent)]
+    NotAllowed(TenancyError),
     /// The first reading is not complete.
     #[error("the first read of {} is not complete yet", list_groups(.0))]
     NotYetRead(Vec<WatchKey>),
@@ -171,7 +175,14 @@ mod tests {
                 selector: selector.clone(),
             },
             NoValueReason::HpasUnlisted,
-            NoValueReason::NamespaceNotWatched { namespace },
+            NoValueReason::NamespaceNotWatched {
+                namespace: namespace.clone(),
+            },
+            NoValueReason::NotAllowed(TenancyError::Group {
+                namespace,
+                group: "g".into(),
+                cluster: "main".into(),
+            }),
             NoValueReason::NotYetRead(vec![key("g"), key("h")]),
             NoValueReason::TopicMissing {
                 topic: "t".into(),

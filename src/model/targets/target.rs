@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, LazyLock};
 
+use super::tenancy::TenancyError;
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::selector::Selector;
@@ -128,11 +129,20 @@ impl QueryHash {
     }
 }
 
+/// A request of an HPA that its namespace may not make, by [`Tenancy`](super::tenancy::Tenancy).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BarredQuery {
+    pub query_hash: QueryHash,
+    pub reason: TenancyError,
+}
+
 /// What one HPA asks for, and what is wrong with how it asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HpaTargets {
-    /// In the order of its metrics.
+    /// In the order of its metrics. A metric that is barred has none, so nothing is read or decided for it.
     pub targets: Vec<Arc<Target>>,
+    /// In the order of its metrics.
+    pub barred: Vec<BarredQuery>,
     /// In their order, without duplicates.
     pub findings: Vec<Arc<Finding>>,
 }
@@ -141,6 +151,7 @@ impl HpaTargets {
     /// Whether the HPA has nothing to do with lagwise.
     #[must_use]
     pub fn is_empty(&self) -> bool {
+        // What is barred has a finding.
         self.targets.is_empty() && self.findings.is_empty()
     }
 }

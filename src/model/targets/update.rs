@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use super::builder::HpaTargetBuilder;
 use super::group_targets::GroupTargets;
-use super::target::{ConfiguredTarget, HpaTargets, Origin, QueryHash, Target, WatchKey};
+use super::target::{
+    BarredQuery, ConfiguredTarget, HpaTargets, Origin, QueryHash, Target, WatchKey,
+};
+use super::tenancy::Tenancy;
 use super::{GroupKey, Targets};
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::MetricTarget;
@@ -35,6 +38,15 @@ impl Targets {
         }
         targets.update_indexes(changes, now);
         targets
+    }
+
+    /// The same targets with what each namespace may ask for. To be set before the HPAs are.
+    #[must_use]
+    pub fn with_tenancy(self, tenancy: Tenancy) -> Self {
+        Self {
+            tenancy: Arc::new(tenancy),
+            ..self
+        }
     }
 
     /// Targets of a program that looks once, so that since when each key is watched does not matter.
@@ -98,6 +110,7 @@ impl Targets {
             None => Arc::default(),
         };
         self.replace_findings(&before.findings, &built.findings);
+        self.replace_barred(key, &before.barred, &built.barred);
         if before.targets == built.targets {
             // Sharing them keeps the evaluations that hold them.
             built.targets.clone_from(&before.targets);
@@ -114,6 +127,24 @@ impl Targets {
             self.hpas.remove(key);
         } else {
             self.hpas.insert(key.clone(), Arc::new(built));
+        }
+    }
+
+    fn replace_barred(&mut self, key: &HpaKey, before: &[BarredQuery], after: &[BarredQuery]) {
+        if before == after {
+            return;
+        }
+        for barred in before {
+            let mut reasons = self.barred.remove(&barred.query_hash).unwrap_or_default();
+            Arc::make_mut(&mut reasons).remove(key);
+            if !reasons.is_empty() {
+                self.barred.insert(barred.query_hash, reasons);
+            }
+        }
+        for barred in after {
+            let mut reasons = self.barred.remove(&barred.query_hash).unwrap_or_default();
+            Arc::make_mut(&mut reasons).insert(key.clone(), barred.reason.clone());
+            self.barred.insert(barred.query_hash, reasons);
         }
     }
 

@@ -12,6 +12,8 @@ use crate::model::hpa::facts::{ExternalMetric, HpaMap};
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::settings::GroupSettings;
 use crate::model::targets::builder::HpaTargetBuilder;
+use crate::model::targets::tenancy::{Grant, Tenancy};
+use crate::model::units::glob::Glob;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 
 /// One step of a series.
@@ -97,6 +99,22 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Namespace `c` may ask for group `g` only.
+fn tenancy() -> Tenancy {
+    let globs = |names: &[&str]| names.iter().copied().map(Glob::new).collect();
+    Tenancy(vec![
+        Grant {
+            namespaces: globs(&["a", "b"]),
+            ..Grant::default()
+        },
+        Grant {
+            namespaces: globs(&["c"]),
+            groups: globs(&["g"]),
+            ..Grant::default()
+        },
+    ])
+}
+
 fn configuration() -> (Vec<ClusterName>, Vec<ConfiguredTarget>) {
     let orders = ConfiguredTarget {
         name: "orders".into(),
@@ -115,6 +133,7 @@ fn configuration() -> (Vec<ClusterName>, Vec<ConfiguredTarget>) {
 /// What all HPAs and requests come to, found by scanning all of them.
 struct Scan {
     targets: Vec<Arc<Target>>,
+    barred: Vec<(HpaKey, BarredQuery)>,
     findings: BTreeSet<Finding>,
     requests: BTreeSet<WatchKey>,
 }
@@ -122,15 +141,18 @@ struct Scan {
 impl Scan {
     fn new(hpas: &HpaMap, requests: &BTreeSet<WatchKey>) -> Self {
         let (clusters, configured) = configuration();
-        let configured = Targets::new(&clusters, &configured, None);
+        let configured = Targets::new(&clusters, &configured, None).with_tenancy(tenancy());
         let mut scan = Self {
             targets: configured.all().cloned().collect(),
+            barred: Vec::new(),
             findings: BTreeSet::new(),
             requests: requests.clone(),
         };
         for hpa in hpas.values() {
             let built = HpaTargetBuilder::new(&configured, hpa).build();
             scan.targets.extend(built.targets);
+            let barred = built.barred.into_iter();
+            scan.barred.extend(barred.map(|barred| (hpa.key(), barred)));
             scan.findings
                 .extend(built.findings.iter().map(|f| (**f).clone()));
         }
@@ -208,11 +230,18 @@ fn check(
             ("a", Metric::Lag),
             ("b", Metric::Lag),
             ("c", Metric::Lag),
+            ("c", Metric::DesiredReplicas),
             ("a", Metric::DesiredReplicas),
         ] {
             let found = targets.selecting(namespace, metric, &selector);
             let all = scan.targets.iter();
             prop_assert!(found.eq(all.filter(|t| t.answers(namespace, metric, &selector))));
+            let hash = QueryHash::new(namespace, metric, &selector);
+            let barred = scan.barred.iter();
+            let mut barred = barred
+                .filter(|(hpa, barred)| *hpa.namespace == *namespace && barred.query_hash == hash);
+            let expected = barred.next().map(|(_, barred)| &barred.reason);
+            prop_assert_eq!(targets.why_barred(namespace, metric, &selector), expected);
         }
     }
     for (namespace, name) in HPAS {
@@ -272,7 +301,8 @@ proptest! {
     fn targets_after_any_series_of_changes_equal_a_scan(steps in vec(step(), 1..24)) {
         let (clusters, configured) = configuration();
         let begun = at(Duration::ZERO);
-        let mut targets = Targets::new(&clusters, &configured, Some(begun));
+        let targets = Targets::new(&clusters, &configured, Some(begun));
+        let mut targets = targets.with_tenancy(tenancy());
         let (mut hpas, mut requests) = (HpaMap::default(), BTreeSet::new());
         let mut scan = Scan::new(&hpas, &requests);
         let mut watched: BTreeMap<_, _> = scan.keys().map(|key| (key.clone(), begun)).collect();
