@@ -19,7 +19,7 @@ pub use self::group_settings::GroupSettings;
 pub use self::setting::{FileSection, Setting, SettingScope};
 pub use self::table::{SETTINGS, Settings};
 use super::units::lag_thresholds::LagRules;
-use super::units::newtypes::TopicName;
+use super::units::newtypes::{Isolation, OffsetReset, TopicName};
 use super::units::topic_pattern::TopicPattern;
 
 /// What limits the number of useful replicas.
@@ -94,6 +94,21 @@ impl Settings {
             stuck_after: self.stuck_after.unwrap_or(base.stuck_after),
             forget_after: self.forget_after.unwrap_or(base.forget_after),
             stuck_counts: self.stuck_counts.unwrap_or(base.stuck_counts),
+        }
+    }
+
+    /// The settings of a consumer group where no target sets any: these thresholds, and Kafka's own defaults.
+    #[must_use]
+    pub fn group_defaults(rules: LagRules) -> Self {
+        Self {
+            offset_reset: Some(OffsetReset::default()),
+            isolation: Some(Isolation::default()),
+            residual_max: Some(rules.residual_max),
+            residual_after: Some(rules.residual_after),
+            stuck_after: Some(rules.stuck_after),
+            stuck_counts: Some(rules.stuck_counts),
+            forget_after: Some(rules.forget_after),
+            ..Self::default()
         }
     }
 

@@ -22,6 +22,7 @@ use super::hpa::facts::HpaMap;
 use super::hpa::label;
 use super::hpa::selector::Selector;
 use super::kafka::sweep_plan::SweepPlan;
+use super::settings::GroupSettings;
 use super::units::hpa_key::HpaKey;
 use super::units::lag_thresholds::LagRules;
 use super::units::metric::Metric;
@@ -40,10 +41,12 @@ pub type GroupKey = (ClusterName, GroupId);
 pub struct Targets {
     /// The configured clusters, in the configuration's order.
     pub clusters: Vec<ClusterName>,
-    /// Lag rules where a target sets no others.
-    pub rules: LagRules,
     /// Whether the HPAs are still to be listed, so that they may ask for more than is here.
     pub hpas_unlisted: bool,
+    /// Lag rules where a target sets no others.
+    rules: LagRules,
+    /// The settings of a group where no target sets others.
+    group_defaults: Arc<GroupSettings>,
     /// What each namespace may ask for. HPAs that ask for more get no target.
     tenancy: Arc<Tenancy>,
     configured: Arc<[Arc<Target>]>,
@@ -81,6 +84,12 @@ impl Targets {
     #[must_use]
     pub fn of_hpa(&self, hpa: &HpaKey) -> &[Arc<Target>] {
         self.hpas.get(hpa).map_or(&[], |hpa| &hpa.targets)
+    }
+
+    /// Lag rules where a target sets no others.
+    #[must_use]
+    pub fn rules(&self) -> LagRules {
+        self.rules
     }
 
     /// The HPAs as they are written, those without a metric of lagwise too.

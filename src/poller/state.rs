@@ -66,8 +66,8 @@ impl PollerState {
             findings: FindingsTracker::default(),
             idle: Arc::default(),
         };
-        let mut targets = Targets::new(clusters, configured, Some(Moment::now()));
-        targets.rules = rules;
+        let now = Some(Moment::now());
+        let targets = Targets::new(clusters, configured, now).with_rules(rules, now);
         state.set_targets(targets.with_hpas_unlisted());
         state
     }
@@ -84,7 +84,8 @@ impl PollerState {
     /// The same, with other lag rules where a target sets none.
     #[must_use]
     pub(super) fn with_rules(mut self, rules: LagRules) -> Self {
-        Arc::make_mut(&mut self.targets).rules = rules;
+        let targets = (*self.targets).clone();
+        self.set_targets(targets.with_rules(rules, Some(Moment::now())));
         self
     }
 

@@ -20,6 +20,8 @@ use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
+use crate::model::targets::tenancy::{Grant, Tenancy};
+use crate::model::units::glob::Glob;
 use crate::model::units::metric::DESIRED_METRIC;
 use crate::model::units::newtypes::Replicas;
 use crate::model::units::quantity::Milli;
@@ -96,9 +98,17 @@ fn targets() -> Targets {
         with_metric(zero, "queue_length"),
         value,
         desired,
+        hpa("barred", "group=secret,cluster=main", &[]),
     ];
     let clusters = ["main".into(), "down".into()];
-    Targets::merge(&clusters, &[], &hpas, BTreeSet::new())
+    let groups = ["g", "h", "i"].map(Glob::new).into();
+    let tenancy = Tenancy(vec![Grant {
+        groups,
+        ..Grant::default()
+    }]);
+    Targets::new(&clusters, &[], None)
+        .with_tenancy(tenancy)
+        .with_hpas(&hpas.into_iter().map(Arc::new).collect(), None)
 }
 
 /// The findings about HPAs and groups after these observations of cluster `main`.

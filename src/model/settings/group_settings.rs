@@ -8,6 +8,9 @@ use super::Settings;
 ///
 /// Where targets differ, the safer value applies: the one that leaves more lag counted. An HPA with a
 /// few replicas too many costs money, an HPA that scales down with work left is wrong.
+///
+/// A target that leaves a setting unset means its default. Otherwise an HPA of one team could change what
+/// the HPA of another, which sets nothing, is served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupSettings {
     /// The joined settings; those that belong to a target are not set.

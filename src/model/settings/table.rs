@@ -65,10 +65,12 @@ macro_rules! settings {
         }
 
         impl GroupSettings {
-            /// Adds what one more target sets.
-            pub fn add(&mut self, settings: &Settings) {
+            /// Adds the settings of one more target. What it leaves unset counts as set to `defaults`; what
+            /// `defaults` leave unset, too, is no opinion.
+            pub fn add(&mut self, settings: &Settings, defaults: &Settings) {
                 $($(
-                    let conflict = GroupSettings::join(&mut self.settings.$field, settings.$field, $safer);
+                    let theirs = settings.$field.or(defaults.$field);
+                    let conflict = GroupSettings::join(&mut self.settings.$field, theirs, $safer);
                     self.conflicts.extend(conflict.then_some($key));
                 )?)*
             }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::units::lag_thresholds::LagRules;
 use crate::model::units::newtypes::{Isolation, Lag, OffsetReset};
 
 #[test]
@@ -63,18 +64,26 @@ fn safer_value_of_conflicting_targets_applies() {
     };
     for pair in [[&one, &other], [&other, &one]] {
         let mut group = GroupSettings::default();
-        group.add(&Settings::default());
-        pair.iter().for_each(|settings| group.add(settings));
+        pair.iter().for_each(|settings| group.add(settings, &other));
         assert_eq!(group.settings, other);
         assert_eq!(group.conflicts.len(), 7);
     }
-    // Who leaves it open disagrees with nobody.
-    let mut group = GroupSettings::default();
-    for settings in [&one, &Settings::default(), &one] {
-        group.add(settings);
+    // Unset is the default, in any order.
+    let unset = Settings::default();
+    for targets in [[&one, &unset], [&unset, &one]] {
+        let mut group = GroupSettings::default();
+        targets
+            .iter()
+            .for_each(|settings| group.add(settings, &other));
+        assert_eq!(group.settings, other);
+        assert_eq!(group.conflicts.len(), 7);
+        let mut group = GroupSettings::default();
+        targets
+            .iter()
+            .for_each(|settings| group.add(settings, &one));
+        assert_eq!(group.settings, one);
+        assert!(group.conflicts.is_empty());
     }
-    assert_eq!(group.settings, one);
-    assert!(group.conflicts.is_empty());
 }
 
 proptest! {
@@ -88,8 +97,9 @@ proptest! {
             ..Settings::default()
         };
         let (mut there, mut back) = (GroupSettings::default(), GroupSettings::default());
-        set.iter().for_each(|s| there.add(&settings(s)));
-        set.iter().rev().for_each(|s| back.add(&settings(s)));
+        let defaults = Settings::group_defaults(LagRules::default());
+        set.iter().for_each(|s| there.add(&settings(s), &defaults));
+        set.iter().rev().for_each(|s| back.add(&settings(s), &defaults));
         prop_assert_eq!(there, back);
     }
 }

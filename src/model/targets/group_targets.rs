@@ -1,7 +1,8 @@
 //! Everything that is asked of one consumer group.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, LazyLock};
+use std::iter;
+use std::sync::Arc;
 
 use super::target::{Target, WatchKey};
 use crate::model::findings::{Finding, FindingCode};
@@ -24,18 +25,16 @@ pub struct GroupTargets {
 type Watched = (Arc<WatchKey>, Option<Moment>);
 
 impl GroupTargets {
-    /// Joins targets, in their order, and ad hoc keys of one group. A key keeps the time since when it is watched
-    /// from `before`, and is watched since `now` otherwise.
+    /// Joins targets, in their order, and ad hoc keys of one group. What no target sets is as in `defaults`. A key
+    /// keeps the time since when it is watched from `before`, and is watched since `now` otherwise.
     pub(super) fn new(
         targets: Vec<Arc<Target>>,
         ad_hoc: Vec<Arc<WatchKey>>,
+        defaults: &Arc<GroupSettings>,
         before: Option<&Self>,
         now: Option<Moment>,
     ) -> Self {
-        let mut settings = GroupSettings::default();
-        for target in &targets {
-            settings.add(&target.settings);
-        }
+        let settings = join_settings(&targets, &defaults.settings);
         let keys = targets.iter().map(|target| &target.key).chain(&ad_hoc);
         let mut keys: Vec<_> = keys.map(Arc::clone).collect();
         keys.sort();
@@ -49,14 +48,13 @@ impl GroupTargets {
             (key, since)
         });
         // Most groups have no settings of their own.
-        static UNSET: LazyLock<Arc<GroupSettings>> = LazyLock::new(Arc::default);
-        let is_unset = settings == **UNSET;
+        let is_default = settings == **defaults;
         Self {
             watched: watched.collect(),
             targets,
             ad_hoc,
-            settings: match is_unset {
-                true => Arc::clone(&UNSET),
+            settings: match is_default {
+                true => Arc::clone(defaults),
                 false => Arc::new(settings),
             },
         }
@@ -133,17 +131,44 @@ impl GroupTargets {
         }
     }
 
-    /// Finds the settings that targets set differently.
+    /// Finds the settings that targets set differently: one finding about the group, and one about each of its HPAs.
     pub(super) fn conflicts<'a>(
         &'a self,
         cluster: &'a ClusterName,
         group: &'a GroupId,
     ) -> impl Iterator<Item = Finding> + 'a {
-        self.settings.conflicts.iter().map(move |setting| {
-            let message = format!(
-                "targets set {setting} differently; the value that counts more lag applies to all of them"
+        self.settings.conflicts.iter().flat_map(move |setting| {
+            let code = FindingCode::ConflictingSettings;
+            let about_group = format!(
+                "targets set {setting} differently, or leave it unset; the value that counts more lag applies to all of them"
             );
-            Finding::new(FindingCode::ConflictingSettings, (cluster, group), message)
+            // Without the names of the others, who may belong to another team.
+            let about_hpa = format!(
+                "HPAs or targets of group {group:?} on Kafka cluster {cluster:?} set {setting} differently, or leave it unset; the value that counts more lag applies to all of them"
+            );
+            let hpas = self.targets.iter().filter_map(|target| target.hpa());
+            let of_hpas = hpas.map(move |hpa| Finding::new(code, hpa, about_hpa.clone()));
+            iter::once(Finding::new(code, (cluster, group), about_group)).chain(of_hpas)
         })
     }
+}
+
+/// Joins the settings of a group's targets. What the operator has configured for the group is its default.
+fn join_settings(targets: &[Arc<Target>], defaults: &Settings) -> GroupSettings {
+    if targets.is_empty() {
+        return GroupSettings {
+            settings: defaults.clone(),
+            ..GroupSettings::default()
+        };
+    }
+    let mut configured = GroupSettings::default();
+    for target in targets.iter().filter(|target| target.hpa().is_none()) {
+        configured.add(&target.settings, &Settings::default());
+    }
+    let defaults = configured.settings.over(defaults);
+    let mut joined = GroupSettings::default();
+    for target in targets {
+        joined.add(&target.settings, &defaults);
+    }
+    joined
 }

@@ -14,9 +14,12 @@ use super::{GroupKey, Targets};
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::facts::{HpaFacts, HpaMap};
+use crate::model::settings::{GroupSettings, Settings};
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::lag_thresholds::LagRules;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, Moment};
+use crate::model::units::persistent_map::PersistentMap;
 
 impl Targets {
     /// The configured targets, watched since `now`.
@@ -27,17 +30,29 @@ impl Targets {
         now: Option<Moment>,
     ) -> Self {
         let configured = configured.iter().map(|target| Arc::new(convert(target)));
-        let mut targets = Self {
+        Self {
             clusters: clusters.to_vec(),
             configured: configured.collect(),
             ..Self::default()
-        };
+        }
+        .with_rules(LagRules::default(), now)
+    }
+
+    /// The same targets with other lag rules where a target sets none. To be set before the HPAs are.
+    #[must_use]
+    pub fn with_rules(mut self, rules: LagRules, now: Option<Moment>) -> Self {
+        self.rules = rules;
+        self.group_defaults = Arc::new(GroupSettings {
+            settings: Settings::group_defaults(rules),
+            ..GroupSettings::default()
+        });
         let mut changes = Changes::default();
-        for target in targets.configured.iter() {
+        for target in self.configured.iter() {
             changes.add(target);
         }
-        targets.update_indexes(changes, now);
-        targets
+        self.groups = PersistentMap::default();
+        self.update_indexes(changes, now);
+        self
     }
 
     /// The same targets with what each namespace may ask for. To be set before the HPAs are.
@@ -185,8 +200,13 @@ impl Targets {
             let before = self.groups.get(&key).map(Arc::clone);
             let known = before.as_ref().map_or(&[][..], |before| before.targets());
             let ad_hoc = self.ad_hoc_keys(&key).map(|key| Arc::new(key.clone()));
-            let group =
-                GroupTargets::new(merge(known, new), ad_hoc.collect(), before.as_deref(), now);
+            let group = GroupTargets::new(
+                merge(known, new),
+                ad_hoc.collect(),
+                &self.group_defaults,
+                before.as_deref(),
+                now,
+            );
             let conflicts = |group: &GroupTargets| -> Vec<_> {
                 group.conflicts(&key.0, &key.1).map(Arc::new).collect()
             };

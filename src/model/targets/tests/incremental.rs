@@ -156,18 +156,48 @@ impl Scan {
             scan.findings
                 .extend(built.findings.iter().map(|f| (**f).clone()));
         }
-        let mut groups: BTreeMap<GroupKey, GroupSettings> = BTreeMap::new();
-        for target in &scan.targets {
-            let key = (target.key.cluster.clone(), target.key.group.clone());
-            groups.entry(key).or_default().add(&target.settings);
-        }
-        for ((cluster, group), settings) in &groups {
-            scan.findings.extend(settings.conflicts.iter().map(|setting| {
-                let message = format!("targets set {setting} differently; the value that counts more lag applies to all of them");
-                Finding::new(FindingCode::ConflictingSettings, (cluster, group), message)
-            }));
+        let code = FindingCode::ConflictingSettings;
+        for (key, settings) in scan.settings() {
+            for setting in settings.conflicts {
+                let end = format!(
+                    "set {setting} differently, or leave it unset; the value that counts more lag applies to all of them"
+                );
+                let (cluster, group) = &key;
+                let message = format!("targets {end}");
+                let found = Finding::new(code, (cluster, group), message);
+                scan.findings.insert(found);
+                let of_group =
+                    |t: &&Arc<Target>| t.key.cluster == *cluster && t.key.group == *group;
+                for hpa in scan.targets.iter().filter(of_group).filter_map(|t| t.hpa()) {
+                    let message = format!(
+                        "HPAs or targets of group {group:?} on Kafka cluster {cluster:?} {end}"
+                    );
+                    scan.findings.insert(Finding::new(code, hpa, message));
+                }
+            }
         }
         scan
+    }
+
+    /// The settings of each group: what an HPA leaves unset is as configured for the group, or else the default.
+    fn settings(&self) -> BTreeMap<GroupKey, GroupSettings> {
+        let mut groups: BTreeMap<GroupKey, GroupSettings> = BTreeMap::new();
+        for target in &self.targets {
+            let key = (target.key.cluster.clone(), target.key.group.clone());
+            let is_configured = key.0.as_str() == "main" && key.1.as_str() == "h";
+            let defaults = Settings {
+                offset_reset: Some(match is_configured {
+                    true => OffsetReset::Earliest,
+                    false => OffsetReset::Latest,
+                }),
+                ..Settings::group_defaults(LagRules::default())
+            };
+            groups
+                .entry(key)
+                .or_default()
+                .add(&target.settings, &defaults);
+        }
+        groups
     }
 
     fn keys(&self) -> impl Iterator<Item = &WatchKey> {
@@ -179,12 +209,12 @@ impl Scan {
         let unset = Settings::unset();
         let targets = self.targets.iter().map(|t| (&*t.key, &t.settings));
         let asked = targets.chain(self.requests.iter().map(|key| (key, &unset)));
-        let mut groups: BTreeMap<GroupId, (GroupPlan, GroupSettings)> = BTreeMap::new();
+        let mut groups: BTreeMap<GroupId, GroupPlan> = BTreeMap::new();
         for (key, settings) in asked.filter(|(key, _)| key.cluster.as_str() == cluster) {
-            let (plan, joined) = groups.entry(key.group.clone()).or_insert_with(|| {
+            let plan = groups.entry(key.group.clone()).or_insert_with(|| {
                 let mut plan = GroupPlan::new(key.group.clone(), BTreeSet::new());
                 plan.discover = false;
-                (plan, GroupSettings::default())
+                plan
             });
             let topics = Arc::make_mut(&mut plan.topics);
             topics.extend(key.topics.clone());
@@ -195,13 +225,17 @@ impl Scan {
                 let matching = known.filter(|t| pattern.is_none_or(|p| p.matches(t)));
                 topics.extend(matching);
             }
-            joined.add(settings);
         }
-        let plans = groups.into_values().map(|(plan, joined)| GroupPlan {
-            reset: joined.settings.offset_reset.unwrap_or_default(),
-            isolation: joined.settings.isolation.unwrap_or_default(),
-            rules: joined.settings.lag_rules(LagRules::default()),
-            ..plan
+        let joined = self.settings();
+        let plans = groups.into_iter().map(|(group, plan)| {
+            let joined = joined.get(&(cluster.into(), group));
+            let settings = joined.map_or_else(Settings::default, |j| j.settings.clone());
+            GroupPlan {
+                reset: settings.offset_reset.unwrap_or_default(),
+                isolation: settings.isolation.unwrap_or_default(),
+                rules: settings.lag_rules(LagRules::default()),
+                ..plan
+            }
         });
         plans.collect()
     }
