@@ -55,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) leader: Value,
     /// What it finds in its environment, besides what the tests do.
     pub(crate) environment: Vec<(&'static str, String)>,
+    /// What each namespace may ask for.
+    pub(crate) tenancy: Value,
     /// What is logged, and how.
     pub(crate) log: Value,
     /// The namespaces whose HPAs a registered one watches; empty = all, those of other tests too.
@@ -75,6 +77,7 @@ impl Options {
             state: json!({}),
             leader: json!({}),
             environment: Vec::new(),
+            tenancy: json!([]),
             log: json!({}),
             namespaces: Vec::new(),
         }
@@ -141,6 +144,7 @@ impl Daemon {
             "lag": options.lag,
             "state": options.state,
             "leader": options.leader,
+            "tenancy": options.tenancy,
             "log": options.log,
             "server": {"external_metrics": external, "http": {"listen": format!("127.0.0.1:{http_port}")}},
         });

@@ -7,7 +7,8 @@ use anyhow::{Result, bail};
 use crate::Test;
 use crate::{
     annotations, api, brokers, cap, chart, conformance, cost, faults, lag, leader, live, load,
-    login, logins, network, oracle, outage, renewal, rows, scale, smoke, state, told, zero,
+    login, logins, network, oracle, outage, renewal, rows, scale, smoke, state, tenants, told,
+    zero,
 };
 
 /// The variable that names the lane to run; without it all are run, one after the other.
@@ -72,6 +73,7 @@ pub(crate) const LANES: &[Lane] = &[
             cap::CASES,
             leader::CASES,
             told::CASES,
+            tenants::CASES,
         ],
         long: &[],
     },

@@ -38,6 +38,7 @@ mod scale;
 mod smoke;
 mod sources;
 mod state;
+mod tenants;
 #[path = "../testbed/mod.rs"]
 mod testbed;
 mod told;

@@ -118,7 +118,9 @@ impl GroupTargets {
             let patterns = open.map(|target| target.settings.pattern());
             let unfiltered = self.ad_hoc.iter().filter(|key| key.topics.is_empty());
             for pattern in patterns.chain(unfiltered.map(|_| None)) {
-                let matching = known.iter().filter(|t| pattern.is_none_or(|p| p.matches(t)));
+                let matching = known
+                    .iter()
+                    .filter(|t| pattern.is_none_or(|p| p.matches(t)));
                 topics.extend(matching.cloned());
             }
         }

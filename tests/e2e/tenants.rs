@@ -1,0 +1,103 @@
+//! Namespaces of one cluster that must not reach one another's consumer groups, by what they write on their HPAs.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use crate::Test;
+use crate::daemon::{Daemon, Options, metric_path, value_of};
+use crate::scale::workload;
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "tenants::barred_hpas_read_and_write_nothing",
+    barred_hpas_read_and_write_nothing,
+)];
+
+const PARTITIONS: i32 = 6;
+const LAG: usize = 1_200;
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Two HPAs of another namespace name the group of `owner`: one by its selector, one by an annotation behind a
+/// selector of its own. Both want the cap enforced, and thresholds that would count less lag.
+fn barred_hpas_read_and_write_nothing(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let (owner, thief) = (plane.namespace("owner")?, plane.namespace("thief")?);
+    let (topic, group, own) = (unique("payments"), unique("pay"), unique("bob"));
+    kafka.create_topic(&topic, PARTITIONS)?;
+    let zeros: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
+    kafka.commit(&group, &topic, &zeros)?;
+    kafka.produce_to(&topic, &[(0, LAG)])?;
+    let options = Options {
+        tenancy: json!([
+            {"namespaces": [owner.as_str()], "groups": ["pay*"]},
+            {"namespaces": [thief.as_str()], "groups": ["bob*"]},
+        ]),
+        namespaces: vec![owner.clone(), thief.clone()],
+        ..Options::main(&kafka.bootstrap())
+    };
+    let (daemon, _api) = Daemon::registered(testbed, plane, &owner, &options)?;
+    plane.apply(
+        &owner,
+        &workload("payments", &[("group", &group), ("topic", &topic)]),
+    )?;
+    let by_selector = [("group", group.as_str()), ("topic", topic.as_str())];
+    let by_annotation = [("group", own.as_str()), ("topic", topic.as_str())];
+    plane.apply(&thief, &workload("selector", &by_selector))?;
+    plane.apply(&thief, &workload("annotation", &by_annotation))?;
+    for hpa in ["selector", "annotation"] {
+        let consumer_group = format!("lagwise.dev/consumer-group={group}");
+        let mut args = vec!["annotate", "hpa", hpa, "-n", &thief];
+        args.extend([
+            "lagwise.dev/cap=enforce",
+            "lagwise.dev/stuck-after=1s",
+            "lagwise.dev/stuck-counts=false",
+            "lagwise.dev/residual-after=1s",
+            "lagwise.dev/residual-max=1000000",
+        ]);
+        args.extend((hpa == "annotation").then_some(consumer_group.as_str()));
+        plane.kubectl(&args)?;
+    }
+    let path = |namespace: &str, selector: &[(&str, &str)]| {
+        let labels: Vec<_> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        metric_path(namespace, &labels.join(","))
+    };
+    poll_until(WITHIN, "the owner's lag and the findings", || {
+        let body = plane.get_raw(&path(&owner, &by_selector))?;
+        ensure!(value_of(&body)? == LAG as u64, "{body}");
+        let metrics = daemon.metrics()?;
+        let findings = "lagwise_findings_total{kind=\"not_allowed\"} 2";
+        ensure!(metrics.contains(findings), "no {findings}");
+        Ok(())
+    })?;
+    daemon.let_it_look(6)?;
+    for selector in [&by_selector, &by_annotation] {
+        let refused = plane.get_raw(&path(&thief, selector)).err();
+        let text = refused.map(|error| error.to_string()).unwrap_or_default();
+        ensure!(text.contains("no entry of tenancy"), "not refused: {text}");
+    }
+    for hpa in ["selector", "annotation"] {
+        is_untouched(plane, &thief, hpa)?;
+    }
+    let body = plane.get_raw(&path(&owner, &by_selector))?;
+    ensure!(value_of(&body)? == LAG as u64, "{body}");
+    let metrics = daemon.metrics()?;
+    let of_thief = format!("namespace=\"{thief}\"");
+    let series: Vec<_> = metrics.lines().filter(|l| l.contains(&of_thief)).collect();
+    ensure!(series.is_empty(), "{series:?}");
+    Ok(())
+}
+
+/// Nothing that lagwise writes on an HPA is there, and its maximum is as the user wrote it.
+fn is_untouched(plane: &ControlPlane, namespace: &str, name: &str) -> Result<()> {
+    let hpa: Value = plane.get("hpa", name, Some(namespace))?;
+    let annotations = &hpa["metadata"]["annotations"];
+    for key in ["lagwise.dev/ceiling", "lagwise.dev/user-max-replicas"] {
+        ensure!(annotations[key].is_null(), "{annotations}");
+    }
+    ensure!(hpa["spec"]["maxReplicas"] == 20, "{hpa}");
+    Ok(())
+}
