@@ -127,9 +127,9 @@ impl Scene {
             for place in self.at.iter().filter(|place| place.broker != gone) {
                 let group = &subject.known.groups[place.group.as_str()];
                 let known = &group.topics[place.topic.as_str()];
-                let total = known
-                    .fresh(&Moment::now(), FRESH)
-                    .map(|lag| lag.total().map(|lag| lag.0));
+                let complete = known.complete.as_ref();
+                let fresh = complete.filter(|lag| Moment::now().since(&lag.read) <= FRESH);
+                let total = fresh.map(|lag| lag.total().map(|lag| lag.0));
                 ensure!(
                     total == Some(Ok(place.lag)),
                     "{:?}: broker {}, which is well, has {total:?} instead of {}: {known:?}",

@@ -18,7 +18,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[(
 )];
 
 const PARTITIONS: i32 = 6;
-const LAG: usize = 1_200;
+const LAG: usize = 450;
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// Two HPAs of another namespace name the group of `owner`: one by its selector, one by an annotation behind a
