@@ -21,6 +21,7 @@ use lagwise::k8s::hpa::WatchedHpas;
 use lagwise::model::evaluation::ServingPolicy;
 use lagwise::model::kafka::fault::Fault;
 use lagwise::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
+use lagwise::model::kafka::offset_column::CommittedOffsets;
 use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::Scope;
 use lagwise::model::settings::cap_mode::CapMode;
@@ -149,7 +150,11 @@ fn observe(groups: impl Iterator<Item = usize>) -> Observation {
         observation.groups.push(GroupObservation {
             plan: GroupPlan::new(format!("group-{i}"), [topic.clone()].into()),
             description: Err(Fault::Untold),
-            committed: Ok([(topic, vec![Ok(Some(Offset(900))); PARTITIONS])].into()),
+            committed: Ok([(
+                topic,
+                CommittedOffsets::filled(PARTITIONS, Ok(Some(Offset(900)))),
+            )]
+            .into()),
         });
     }
     observation
