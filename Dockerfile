@@ -1,6 +1,6 @@
 # The daemon on a small image: glibc, no shell, user 65532.
 #   docker build -t lagwise .
-# Both bases can be others, with a toolchain and with glibc of the same or a later version.
+# Both base images can be replaced: the first needs a toolchain, the second glibc of the same or a later version.
 ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
@@ -11,7 +11,7 @@ WORKDIR /src
 RUN apt-get update \
     && apt-get install --no-install-recommends -y cmake g++ make perl pkg-config \
     && rm -rf /var/lib/apt/lists/*
-# The dependencies alone first: their layer stays while the sources change.
+# Build the dependencies first, so that their layer is reused while the sources change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches/sweep tests/e2e tests/wire \
     && for file in src/main.rs benches/api.rs benches/model.rs benches/sweep/main.rs tests/e2e/main.rs tests/wire/main.rs; \
@@ -20,14 +20,14 @@ RUN mkdir -p src benches/sweep tests/e2e tests/wire \
     && cargo build --release --locked --bin lagwise \
     && rm -rf src benches tests
 COPY src ./src
-# Cargo wants the files of all targets to be there, and the stand-ins are older than what they stand for.
+# Cargo requires the source files of all targets. The placeholders must be older than the real files.
 COPY benches ./benches
 COPY tests ./tests
 RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin lagwise
 
 FROM ${RUNTIME_IMAGE}
 COPY --from=build /src/target/release/lagwise /usr/local/bin/lagwise
-# One allocation arena for the few threads there are: a tenth less memory with a thousand HPAs, in the same time.
+# One allocation arena suffices for the few threads. It saves a tenth of the memory with a thousand HPAs.
 ENV MALLOC_ARENA_MAX=1
 USER 65532:65532
 EXPOSE 6443 8080

@@ -92,7 +92,7 @@ fn snapshot() -> LagSnapshot {
         groups: (0..200)
             .map(|i| GroupObservation {
                 plan: GroupPlan::new(format!("group-{i}"), ["topic".into()].into()),
-                description: Err(Fault::Untold),
+                description: Err(Fault::Unsupported),
                 committed: Ok([(
                     "topic".into(),
                     CommittedOffsets::filled(12, Ok(Some(Offset(900)))),

@@ -56,7 +56,7 @@ fn observation(groups: usize, each: usize, topics: usize) -> Observation {
         groups: (0..groups)
             .map(|i| GroupObservation {
                 plan: GroupPlan::new(format!("group-{i:04}"), of_group(i).into_iter().collect()),
-                description: Err(Fault::Untold),
+                description: Err(Fault::Unsupported),
                 committed: Ok(of_group(i)
                     .into_iter()
                     .map(|t| {

@@ -29,10 +29,10 @@ pub trait Authenticator: Debug + Send + Sync + 'static {
     fn self_subject(&self) -> BoxFuture<'static, Result<String, ReviewError>>;
 }
 
-/// This daemon's credential for the Kubernetes API, which it also shows to other replicas.
+/// This daemon's credential for the Kubernetes API, which it also presents to other replicas.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum Credential {
-    /// None that could be shown.
+    /// None that can be presented to other replicas.
     #[default]
     None,
     Token(String),

@@ -47,11 +47,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 const SAVE_TIMEOUT: Duration = Duration::from_millis(1500);
 const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a replica keeps answering at least: a Service sends requests to a pod for a moment
-/// after it stopped being ready.
+/// How long a replica answers requests after it stops being ready: a Service still sends requests to
+/// the pod for a moment.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Parts that are shut down in order.
+/// Names of the parts that are shut down in order.
 const EXTERNAL: &str = "external metrics API";
 const ADMIN: &str = "HTTP server";
 const POLLER: &str = "poller";
@@ -63,9 +63,8 @@ pub struct App {
     pub external: SocketAddr,
     /// Address of the admin endpoints (/metrics, /livez, /readyz).
     pub http: SocketAddr,
-    /// CA certificate (PEM) of the API's own, if it is self-signed.
+    /// CA certificate (PEM) of the API, if its certificate is self-signed.
     pub ca_pem: Option<String>,
-    /// The snapshots.
     pub reader: SnapshotReader,
     tasks: Tasks,
     is_elected: bool,
@@ -76,12 +75,15 @@ pub struct App {
 
 type Tasks = JoinSet<(&'static str, anyhow::Result<()>)>;
 
+/// The HPAs, as they change; `None` until they are listed.
+pub type HpaReceiver = watch::Receiver<Option<HpaMap>>;
+
 /// Source of the HPAs.
-pub enum Hpas {
+pub enum HpaSource {
     /// The configured Kubernetes cluster, if enabled.
     Cluster,
     /// A channel, for the demo without Kubernetes.
-    Given(watch::Receiver<Option<HpaMap>>),
+    Channel(HpaReceiver),
 }
 
 impl App {
@@ -90,7 +92,7 @@ impl App {
     /// # Errors
     /// A permanent problem: an unsupported property, an address in use, an unreadable certificate,
     /// no kubeconfig.
-    pub async fn start(config: &Config, hpas: Hpas) -> anyhow::Result<Self> {
+    pub async fn start(config: &Config, hpas: HpaSource) -> anyhow::Result<Self> {
         // Bind first: a port in use is the most likely mistake, and the cheapest to detect.
         let external = serve::listen::bind(
             config.server.external_metrics.listen,
@@ -124,12 +126,12 @@ impl App {
                 reader: reader.clone(),
                 hpas: hpas.clone(),
                 leadership: leading.own.clone(),
-                rules: answers::rules(config),
+                rules: answers::serving_policy(config),
                 from: Arc::default(),
             };
             writers::spawn(guard, config.cap.read_only, &mut tasks);
         }
-        let polling = terms::Terms {
+        let polling = terms::TermInputs {
             config: config.clone(),
             leadership: leading.own.clone(),
             store: state_store::Store::from_config(config, client.as_ref()),
@@ -236,9 +238,9 @@ impl App {
         }
     }
 
-    /// Shuts down in this order: the poller reports its state a last time and it is saved; the
-    /// Lease is released, so that the next leader reads that state; the servers, which forward
-    /// requests until then, finish their responses. Everything else is dropped.
+    /// Shuts down in this order: the poller's last state is saved; the Lease is released, so that the
+    /// next leader loads that state; the servers, which forward requests meanwhile, finish their
+    /// responses. Everything else is dropped.
     async fn drain(mut self) {
         tracing::info!("shutting down");
         let stopped = tokio::time::Instant::now();

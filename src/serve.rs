@@ -2,7 +2,8 @@
 //! over TLS, answered by the leader ([`forward`]), and the admin endpoints for Prometheus and
 //! people ([`admin`]) over plain HTTP.
 //!
-//! Nothing here waits for Kafka, except for a short first read of a group that a request asks for.
+//! Nothing here waits for Kafka, except a request for a group that is not watched yet: it waits briefly
+//! for the first read.
 //! HTTP status codes are decided here and nowhere else.
 
 pub mod access_log;

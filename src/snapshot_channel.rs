@@ -63,7 +63,7 @@ impl Publisher {
 }
 
 impl SnapshotReader {
-    /// The latest snapshot. It is immutable, and holding it blocks nobody.
+    /// The latest snapshot. It is immutable, so holding it does not block the writer.
     #[must_use]
     pub fn latest(&self) -> Arc<LagSnapshot> {
         Arc::clone(&self.0.borrow())

@@ -86,7 +86,7 @@ impl Workload {
                         format!("group-{i:04}"),
                         of_group(i).map(|t| names[t].clone()).collect(),
                     ),
-                    description: Err(Fault::Untold),
+                    description: Err(Fault::Unsupported),
                     committed: Ok(of_group(i).map(|t| (names[t].clone(), commits())).collect()),
                 })
                 .collect(),

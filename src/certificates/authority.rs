@@ -84,9 +84,8 @@ impl CertificateAuthority {
         })
     }
 
-    /// Parses a stored authority. `None` if the key does not belong to the certificate, or if it
-    /// was not made by lagwise: certificates signed here carry the issuer name of our own
-    /// authorities.
+    /// Parses a stored authority. `None` if the key does not belong to the certificate, or if lagwise
+    /// did not create it: certificates signed here carry the issuer name of lagwise's authorities.
     #[must_use]
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Option<Self> {
         let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
@@ -142,7 +141,7 @@ impl CertificateAuthority {
     }
 }
 
-/// Parameters common to all our authorities, so that the key alone suffices for signing.
+/// Parameters common to all of lagwise's authorities, so that the key alone suffices for signing.
 fn params() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, NAME);
@@ -208,21 +207,21 @@ mod tests {
         );
         let kept = CertificateAuthority::from_pem(one.certificate_pem(), one.key_pem()).unwrap();
         assert_eq!(kept.certificate_pem(), one.certificate_pem());
-        let of = |certificate: &str, key: &str| {
+        let is_loaded = |certificate: &str, key: &str| {
             CertificateAuthority::from_pem(certificate, key).is_some()
         };
-        assert!(!of(one.certificate_pem(), other.key_pem()));
-        assert!(!of(one.certificate_pem(), ""));
-        assert!(!of("", one.key_pem()));
+        assert!(!is_loaded(one.certificate_pem(), other.key_pem()));
+        assert!(!is_loaded(one.certificate_pem(), ""));
+        assert!(!is_loaded("", one.key_pem()));
         let signed = one.sign(&["localhost".to_owned()], now).unwrap();
         assert!(
-            !of(&signed.certificate_pem, &signed.key_pem),
-            "no authority"
+            !is_loaded(&signed.certificate_pem, &signed.key_pem),
+            "a server certificate"
         );
-        let mut strange = CertificateParams::default();
-        strange.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let mut foreign = CertificateParams::default();
+        foreign.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
-        let strange = strange.self_signed(&key).unwrap().pem();
-        assert!(!of(&strange, &key.serialize_pem()), "another's name");
+        let foreign = foreign.self_signed(&key).unwrap().pem();
+        assert!(!is_loaded(&foreign, &key.serialize_pem()), "another name");
     }
 }

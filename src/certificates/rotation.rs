@@ -115,7 +115,7 @@ pub fn next_step(
 ) -> Option<RotationStep> {
     let signer = usable.signer.filter(|signer| !signer.is_expired(now));
     let Some(leaf) = usable.leaf else {
-        // No certificate that any client trusts: there is nobody to wait for.
+        // No client trusts the certificate, so there is no client to wait for.
         return Some(signer.map_or(RotationStep::Begin, |_| RotationStep::NewLeaf));
     };
     let Some(signer) = signer.filter(|signer| !signer.is_due(now)) else {

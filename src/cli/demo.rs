@@ -38,7 +38,7 @@ use tokio::time::MissedTickBehavior;
 use super::Output;
 use super::run::Signals;
 use crate::config::{AuthMode, ClusterConfig, Config, LogConfig, PollConfig};
-use crate::daemon::{self, App, Hpas};
+use crate::daemon::{self, App, HpaSource};
 use crate::kafka::embedded::EmbeddedCluster;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap, MetricTarget};
 use crate::model::hpa::selector::Selector;
@@ -108,17 +108,17 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     });
     let mut signals = Signals::new()?;
     let mut view = View::open(args.output);
-    let stage = tokio::select! {
-        stage = Stage::start(args.length, args.partitions) => stage?,
+    let demo = tokio::select! {
+        demo = RunningDemo::start(args.length, args.partitions) => demo?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
-    let ended = stage.run(&mut view, &mut signals).await;
+    let ended = demo.run(&mut view, &mut signals).await;
     view.close();
     ended
 }
 
 /// The running parts of the demo.
-struct Stage {
+struct RunningDemo {
     plan: Plan,
     start: Instant,
     embedded: EmbeddedCluster,
@@ -127,7 +127,7 @@ struct Stage {
     links: Links,
     producer: Producer,
     work: Arc<ConsumerWork>,
-    scaling: watch::Receiver<Scaling>,
+    scaling: watch::Receiver<ScalingDecision>,
     daemon: DemoPart<()>,
     controller: DemoPart<Fleet>,
 }
@@ -140,7 +140,7 @@ struct DemoPart<T> {
 
 /// The HPA's latest decision.
 #[derive(Clone, Copy, Debug)]
-struct Scaling {
+struct ScalingDecision {
     replicas: u32,
     desired: u32,
 }
@@ -151,7 +151,7 @@ struct HpaQuery {
     place: PartitionPlace,
 }
 
-impl Stage {
+impl RunningDemo {
     /// Starts everything; the demo's clock starts when the first consumer has its partitions.
     async fn start(length: Duration, partitions: u32) -> anyhow::Result<Self> {
         let plan = Plan { length, partitions };
@@ -164,7 +164,7 @@ impl Stage {
         // channel.
         let (facts_in, facts) =
             watch::channel(Some(HpaMap::from_iter([Arc::new(facts(&selector))])));
-        let app = App::start(&config, Hpas::Given(facts)).await?;
+        let app = App::start(&config, HpaSource::Channel(facts)).await?;
         let reader = app.reader.clone();
         let path = format!(
             "/apis/external.metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/{LAG_METRIC}?labelSelector={}",
@@ -206,7 +206,7 @@ impl Stage {
         }
         let start = Instant::now();
         let producer = Producer::start(&embedded.bootstrap(), TOPIC, plan, start)?;
-        let (scaling_in, scaling) = watch::channel(Scaling {
+        let (scaling_in, scaling) = watch::channel(ScalingDecision {
             replicas: 1,
             desired: 1,
         });
@@ -269,7 +269,7 @@ impl Stage {
     }
 
     fn record_frame(&self, report: &mut Report) -> Frame {
-        let Scaling { replicas, desired } = *self.scaling.borrow();
+        let ScalingDecision { replicas, desired } = *self.scaling.borrow();
         report.record(self.start.elapsed(), self.read(), replicas, desired)
     }
 
@@ -324,7 +324,7 @@ async fn control(
     plan: Plan,
     api: ApiClient,
     mut fleet: Fleet,
-    scaling: watch::Sender<Scaling>,
+    scaling: watch::Sender<ScalingDecision>,
     mut stopped: oneshot::Receiver<()>,
 ) -> anyhow::Result<Fleet> {
     let mut hpa = SimulatedHpa::new(plan.hpa(), std::time::Instant::now());
@@ -347,7 +347,7 @@ async fn control(
         // a whole number of syncs.
         let decision = hpa.sync(now.into_std(), current, value);
         fleet.scale_to(decision.replicas)?;
-        scaling.send_replace(Scaling {
+        scaling.send_replace(ScalingDecision {
             replicas: decision.replicas,
             desired: decision.desired,
         });

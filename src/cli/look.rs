@@ -72,7 +72,7 @@ pub(super) async fn read_once(
     groups: Vec<WatchKey>,
     within: Duration,
 ) -> anyhow::Result<Arc<LagSnapshot>> {
-    let rules = answers::rules(config);
+    let policy = answers::serving_policy(config);
     let sources = clusters::sources(config)?;
     let (publisher, mut reader) = snapshot_channel::channel(LagSnapshot::default());
     let (interests, interests_in) = mpsc::channel(groups.len().max(1));
@@ -83,7 +83,7 @@ pub(super) async fn read_once(
     let configured = answers::configured_targets(config);
     let poller = Poller::new(sources, &configured, answers::cadence(config), publisher)
         .with_rules(config.lag.rules())
-        .with_policy(rules)
+        .with_policy(policy)
         .with_tenancy(answers::tenancy(config));
     let inputs = Inputs {
         hpas: watch::channel(Some(hpas.iter().cloned().collect())).1,

@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
-use crate::daemon::{self, App, Hpas};
+use crate::daemon::{self, App, HpaSource};
 
 /// The arguments of `lagwise run`.
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     daemon::init_logging(&config.log);
     let mut signals = Signals::new()?;
-    let app = App::start(&config, Hpas::Cluster).await?;
+    let app = App::start(&config, HpaSource::Cluster).await?;
     app.run_until(async {
         signals.next().await;
         tokio::spawn(async move {

@@ -7,8 +7,8 @@ use crate::model::targets::tenancy::{Grant, Tenancy};
 use crate::model::units::glob::Glob;
 use crate::poller::Cadence;
 
-/// How metric values are evaluated when served.
-pub(crate) fn rules(config: &Config) -> ServingPolicy {
+/// The policy for evaluating metric values.
+pub(crate) fn serving_policy(config: &Config) -> ServingPolicy {
     ServingPolicy {
         clamp: config.cap.clamp,
         cap: config.cap.default,
@@ -26,7 +26,7 @@ pub(crate) fn configured_targets(config: &Config) -> Vec<targets::ConfiguredTarg
     config.targets.iter().map(configured_target).collect()
 }
 
-/// When Kafka is swept.
+/// Interval and deadline of sweeps.
 pub(crate) fn cadence(config: &Config) -> Cadence {
     Cadence {
         interval: config.poll.interval,
@@ -34,7 +34,7 @@ pub(crate) fn cadence(config: &Config) -> Cadence {
     }
 }
 
-/// Which namespaces may use which groups.
+/// The grants of namespaces.
 pub(crate) fn tenancy(config: &Config) -> Tenancy {
     Tenancy(config.tenancy.iter().map(grant).collect())
 }

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use anyhow::bail;
 use tokio::sync::watch;
 
-use super::{Hpas, Tasks};
+use super::{HpaReceiver, HpaSource, Tasks};
 use crate::config::{AuthMode, Config};
 use crate::model::hpa::facts::HpaMap;
 use crate::{k8s, serve};
-
-type HpaReceiver = watch::Receiver<Option<HpaMap>>;
 
 /// The configured cluster.
 pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
@@ -27,7 +25,7 @@ pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
 /// No cluster although one is required, or a public listener without authentication.
 pub(super) async fn connect(
     config: &Config,
-    hpas: Hpas,
+    hpas: HpaSource,
     tasks: &mut Tasks,
 ) -> anyhow::Result<(
     HpaReceiver,
@@ -37,10 +35,12 @@ pub(super) async fn connect(
     let api = &config.server.external_metrics;
     let (mut auth, mut connected) = (None, None);
     let facts = match hpas {
-        Hpas::Given(facts) => facts,
+        HpaSource::Channel(facts) => facts,
         // Without a cluster the list of HPAs is known to be empty.
-        Hpas::Cluster if !config.kubernetes.enabled => watch::channel(Some(HpaMap::default())).1,
-        Hpas::Cluster => {
+        HpaSource::Cluster if !config.kubernetes.enabled => {
+            watch::channel(Some(HpaMap::default())).1
+        }
+        HpaSource::Cluster => {
             let (facts_in, facts) = watch::channel(None);
             let options = options(config);
             let client = k8s::client::connect(&options).await?;
@@ -75,10 +75,10 @@ pub(super) async fn connect(
                 "server.external_metrics.auth is kubernetes, but there is no Kubernetes cluster; enable kubernetes or set auth: none"
             )
         }
-        // A configuration read from a file was checked for this already; the demo's was not.
+        // The parser of the configuration file has checked this already, but the demo builds its own.
         (AuthMode::None, _) if !api.listen.ip().to_canonical().is_loopback() => {
             bail!(
-                "server.external_metrics.auth is none, but {} is not a loopback address: everybody could read the metrics",
+                "server.external_metrics.auth is none, but {} is not a loopback address, so everyone could read the metrics",
                 api.listen
             )
         }

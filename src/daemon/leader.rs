@@ -90,7 +90,7 @@ fn address(config: &Config, listens: SocketAddr) -> String {
     configured.unwrap_or_else(|| advertised_address(listens, pod).to_string())
 }
 
-/// The listener's address as others reach it. Outside of a pod, a listener on all addresses is
+/// The address of the listener for other replicas. Outside of a pod, a listener on all addresses is
 /// assumed to be reached from this machine only.
 fn advertised_address(listens: SocketAddr, pod: Option<IpAddr>) -> SocketAddr {
     let own = match listens.ip() {

@@ -9,7 +9,7 @@ use crate::config::{LogConfig, LogFormat};
 /// Writes log lines to standard error, as configured; in colour only on a terminal and if
 /// `NO_COLOR` is not set.
 pub fn init_logging(config: &LogConfig) {
-    // kube logs every failed attempt of a watch; ours are logged once (`telemetry::WatchLost`).
+    // kube logs every failed attempt of a watch. lagwise logs each failure once (`telemetry::WatchLost`).
     // HTTP and TLS libraries log headers, including tokens, at fine levels, so a global level does
     // not apply to them. A configured directive for the same target comes later and wins.
     let filter = EnvFilter::new(format!(

@@ -16,10 +16,10 @@ use crate::persistence::store;
 /// Default name of the ConfigMap.
 const STATE_CONFIG_MAP: &str = "lagwise-state";
 
-/// Storage of the state.
+/// Storage of the persistent state.
 #[derive(Clone, Debug)]
 pub(super) enum Store {
-    /// A file of this process, whoever leads.
+    /// A file of this process, written also while another replica leads.
     File(StateFile),
     /// A ConfigMap, written by the leader.
     ConfigMap(Box<StateConfigMap>),

@@ -17,8 +17,8 @@ use crate::model::units::newtypes::ClusterName;
 use crate::poller::{HistoryStore, Inputs, Poller};
 use crate::snapshot_channel::Publisher;
 
-/// Inputs of every term.
-pub(super) struct Terms {
+/// Inputs of the poller, the same in every term.
+pub(super) struct TermInputs {
     pub(super) config: Config,
     pub(super) leadership: Leadership,
     /// Storage of the state of earlier terms.
@@ -31,7 +31,7 @@ pub(super) struct Terms {
 
 type Sources = Vec<(ClusterName, Arc<KafkaSource>)>;
 
-impl Terms {
+impl TermInputs {
     /// Polls in every term until shutdown; returns once the poller's last state is saved.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Terms {
             self.publisher.of_term(term.number),
         )
         .with_rules(config.lag.rules())
-        .with_policy(answers::rules(config))
+        .with_policy(answers::serving_policy(config))
         .with_tenancy(answers::tenancy(config));
         let Some(store) = self.store.clone() else {
             return tokio::select! {
@@ -111,5 +111,5 @@ pub(super) fn unknown(config: &Config) -> LagSnapshot {
         targets: Arc::new(Targets::default().with_hpas_unlisted()),
         ..LagSnapshot::default()
     };
-    snapshot.evaluated(&answers::rules(config))
+    snapshot.evaluated(&answers::serving_policy(config))
 }

@@ -102,7 +102,7 @@ mod tests {
         GroupObservation {
             plan: GroupPlan::new("g", ["t".into()].into()),
             committed: committed.map(|column| [("t".into(), column.into_iter().collect())].into()),
-            description: Err(Fault::Untold),
+            description: Err(Fault::Unsupported),
         }
     }
 

@@ -45,10 +45,15 @@ pub(crate) fn hpa(name: &str, selector: &str, target: MetricTarget) -> HpaFacts 
 }
 
 /// A partition: log start, committed offset, log end.
-pub(crate) type Row = (i64, Result<Option<i64>, Fault>, Result<i64, Fault>);
+pub(crate) type PartitionReading = (i64, Result<Option<i64>, Fault>, Result<i64, Fault>);
 
 /// What a sweep `after` brought of one group on one topic.
-pub(crate) fn read(after: Duration, group: &str, topic: &str, rows: &[Row]) -> Observation {
+pub(crate) fn read(
+    after: Duration,
+    group: &str,
+    topic: &str,
+    rows: &[PartitionReading],
+) -> Observation {
     let committed = rows.iter().map(|r| r.1.map(|c| c.map(Offset))).collect();
     let offsets = TopicOffsets {
         starts: rows.iter().map(|r| Ok(Offset(r.0))).collect(),
@@ -72,7 +77,7 @@ pub(crate) fn nothing(after: Duration, group: &str) -> Observation {
         groups: vec![GroupObservation {
             plan: GroupPlan::new(group, BTreeSet::new()),
             committed: Ok(TopicMap::default()),
-            description: Err(Fault::Untold),
+            description: Err(Fault::Unsupported),
         }],
         connection: None,
         traffic: None,

@@ -1,5 +1,5 @@
-//! What is known at one moment, immutable. The external metrics API, Prometheus, `status`, `explain` and the
-//! reconcilers all read one of these.
+//! The snapshot: everything known at one time, immutable. The external metrics API, Prometheus, `status`,
+//! `explain` and the reconciler all read the same one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,29 +11,27 @@ use super::targets::Targets;
 use super::units::newtypes::{ClusterName, Moment};
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 
-/// Everything that is known, of every cluster.
+/// Everything known about all Kafka clusters and targets.
 #[derive(Clone, Debug, Default)]
 pub struct LagSnapshot {
     /// Counts up with every publication.
     pub sequence: u64,
-    /// The term of leadership in which it was made; in no other term may it be used. 0 where nobody is
-    /// elected.
+    /// The leader's term in which it was made. It must not be used in another term. 0 without leader
+    /// election.
     pub term: u64,
-    /// Who wants to know what.
     pub targets: Arc<Targets>,
-    /// What was read, by cluster, in the order of names.
+    /// The readings of each Kafka cluster.
     pub clusters: BTreeMap<ClusterName, Arc<ClusterSnapshot>>,
-    /// What the readings come to for each target.
+    /// The evaluation of each target.
     pub evaluations: Arc<Evaluations>,
     /// Since when HPAs that may be scaled to zero have had no demand.
     pub idle: Arc<IdleSince>,
-    /// What a person should know, as of the last whole sweep; what the targets themselves say is in
-    /// [`Targets::findings`].
+    /// Findings as of the last whole sweep. Those about targets alone are in [`Targets::findings`].
     pub findings: Arc<BTreeSet<Finding>>,
 }
 
 impl LagSnapshot {
-    /// The same with every target evaluated by this policy.
+    /// Evaluates every target by this policy.
     #[must_use]
     pub fn evaluated(self, policy: &ServingPolicy) -> Self {
         let none = Arc::new(Evaluations::new(policy.clone()));
@@ -43,19 +41,19 @@ impl LagSnapshot {
         }
     }
 
-    /// The evaluations as they read at `now`.
+    /// The evaluations as of `now`.
     #[must_use]
     pub fn at<'a>(&'a self, now: &'a Moment) -> EvaluationsAt<'a> {
         EvaluationsAt::new(&self.evaluations, &self.idle, now)
     }
 
-    /// Everything that a person should know.
+    /// All findings, also those about targets alone.
     pub fn all_findings(&self) -> impl Iterator<Item = &Finding> {
         self.targets.findings().chain(&*self.findings)
     }
 
-    /// Whether every cluster has been swept once, whatever came of it. Before the poller has
-    /// published anything there are no clusters, and none was.
+    /// Whether every cluster has been swept once, with any result. `false` before the poller has published
+    /// anything, when there are no clusters yet.
     #[must_use]
     pub fn is_swept(&self) -> bool {
         let mut clusters = self.clusters.values();

@@ -88,7 +88,7 @@ fn describe(group: &GroupId) -> Result<Arc<GroupDescription>, Fault> {
         assigned: Vec::new(),
     };
     if group.as_str() != "reads" {
-        return Err(Fault::Untold);
+        return Err(Fault::Unsupported);
     }
     Ok(Arc::new(GroupDescription {
         kind: GroupKind::Classic,

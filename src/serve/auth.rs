@@ -96,7 +96,7 @@ pub(super) struct AccessControl {
 struct ClusterAuth {
     trust_cache: RwLock<TrustCache>,
     reviews: CachedReviews,
-    /// This daemon's user name in the cluster, asked for once.
+    /// This daemon's user name in the cluster, looked up once.
     self_subject: OnceCell<String>,
 }
 

@@ -515,9 +515,9 @@ mod tests {
         }));
         let mut history = ClusterHistory::default();
         history.apply(told, Scope::Some);
-        let untold = fixtures::nothing(Duration::ZERO, "untold");
+        let unknown = fixtures::nothing(Duration::ZERO, "unknown");
         let mut snapshot = fixtures::snapshot();
-        let cluster = history.apply(untold, Scope::Some);
+        let cluster = history.apply(unknown, Scope::Some);
         snapshot.clusters = [("main".into(), cluster)].into();
         let text = render(&snapshot, &fixtures::at(Duration::ZERO));
         let samples = text

@@ -67,7 +67,7 @@ impl FirstReadLimiter {
         }
     }
 
-    /// Takes a permit to wait for a first read. Taken before Kafka is asked, so that rejected
+    /// Takes a permit to wait for a first read. Taken before Kafka is read, so that rejected
     /// requests cost it nothing.
     pub(super) fn acquire(&self) -> Result<SemaphorePermit<'_>, ApiFailure> {
         self.waiting.try_acquire().map_err(|_| {

@@ -153,7 +153,7 @@ impl Forwarder {
         })
     }
 
-    /// Returns the leader's response to this path and query, whatever its status.
+    /// Returns the leader's response to this path and query, also if its status is an error.
     pub(super) async fn forward(
         &self,
         leader: &Leader,

@@ -11,7 +11,7 @@ use crate::model::units::hpa_key::HpaKey;
 pub(super) static WRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_cap_writes_total",
-        "Writes of the ceiling to HPAs, by outcome: written, failed, or fought where somebody else keeps undoing it",
+        "Writes of the ceiling to HPAs, by outcome: written, failed, or fought (another writer keeps undoing it)",
         &["outcome"],
     )
 });
@@ -53,7 +53,7 @@ impl CapFailed<'_> {
     }
 }
 
-/// Somebody keeps undoing the cap of an HPA.
+/// Another writer keeps undoing the cap of an HPA.
 #[derive(Debug)]
 pub struct CapFought<'a> {
     pub hpa: &'a HpaKey,

@@ -16,7 +16,7 @@ pub(super) static SCALES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     )
 });
 
-/// A workload without demand was scaled to zero.
+/// A workload was scaled to zero.
 #[derive(Debug)]
 pub struct ScaledToZero<'a> {
     pub hpa: &'a HpaKey,

@@ -264,7 +264,7 @@ fn described(group: &GroupObservation) -> Vec<String> {
         Ok(told) => told,
         // Its commits have said so already.
         Err(fault) if group.committed.as_ref().err() == Some(fault) => return Vec::new(),
-        Err(fault) if fault.is_connection() || *fault == Fault::Untold => return Vec::new(),
+        Err(fault) if fault.is_connection() || *fault == Fault::Unsupported => return Vec::new(),
         Err(fault) => return vec![format!("{id} is !{}", fault.label())],
     };
     if told.kind == GroupKind::Classic && told.members.is_empty() {

@@ -52,7 +52,9 @@ const RULES: [(&str, Check); 10] = [
     ("long", find_too_many_lines),
     ("types", find_shared_type_names),
     ("told", |file, _| select(&file.names, |f| f == "fn told")),
-    ("of", |file, _| select(&file.names, |f| f == "free fn of")),
+    ("of", |file, _| {
+        select(&file.names, |f| f == "no conversion, fn of")
+    }),
     ("style", find_other_module_style),
 ];
 

@@ -116,7 +116,7 @@ impl VisitMut for Source {
             Item::Enum(item) => self.note("type", &item.ident),
             Item::Trait(item) => self.note("type", &item.ident),
             Item::Type(item) => self.note("type", &item.ident),
-            Item::Fn(item) => self.note("free fn", &item.sig.ident),
+            Item::Fn(item) => self.note("no conversion, fn", &item.sig.ident),
             _ => {}
         }
         visit_mut::visit_item_mut(self, item);
@@ -129,8 +129,12 @@ impl VisitMut for Source {
         visit_mut::visit_impl_item_mut(self, item);
     }
 
+    /// A conversion `of` is an associated function of one value, perhaps as of a time.
     fn visit_signature_mut(&mut self, signature: &mut Signature) {
         self.note("fn", &signature.ident);
+        if signature.receiver().is_some() || !(1..=2).contains(&signature.inputs.len()) {
+            self.note("no conversion, fn", &signature.ident);
+        }
     }
 }
 

@@ -51,7 +51,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if or .Values.enforce.enabled .Values.scaleToZero.enabled -}}true{{- end -}}
 {{- end -}}
 
-{{- /* The rights to write to HPAs and to what they scale. */ -}}
+{{- /* The rights to write to HPAs and to their scale targets. */ -}}
 {{- define "lagwise.writeRules" -}}
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]

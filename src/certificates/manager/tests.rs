@@ -10,9 +10,9 @@ use crate::leader_election::Term;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOST: &str = "lagwise.shop.svc";
 
-/// A cluster: one Secret and one registration.
+/// A cluster with one Secret and one APIService.
 #[derive(Clone, Default)]
-struct Cluster(Arc<Mutex<State>>);
+struct FakeCluster(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -20,13 +20,14 @@ struct State {
     version: u32,
     writes: usize,
     bundle: String,
-    another: bool,
+    /// The APIService belongs to another Service.
+    is_foreign: bool,
     fails: bool,
-    /// Somebody else writes just before the next write.
+    /// Another client writes just before the next write.
     races: bool,
 }
 
-impl Cluster {
+impl FakeCluster {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,7 +54,7 @@ impl Cluster {
         });
     }
 
-    fn keeper(&self, leadership: Leadership) -> CertificateManager<Cluster, Cluster> {
+    fn manager(&self, leadership: Leadership) -> CertificateManager<FakeCluster, FakeCluster> {
         CertificateManager::new(CertificateManagerOptions {
             store: self.clone(),
             registration: Some(self.clone()),
@@ -63,12 +64,12 @@ impl Cluster {
         })
     }
 
-    fn leader(&self) -> CertificateManager<Cluster, Cluster> {
-        self.keeper(Leadership::alone())
+    fn leader(&self) -> CertificateManager<FakeCluster, FakeCluster> {
+        self.manager(Leadership::alone())
     }
 
-    fn follower(&self) -> CertificateManager<Cluster, Cluster> {
-        self.keeper(Leadership::new(watch::channel(None::<Term>).1))
+    fn follower(&self) -> CertificateManager<FakeCluster, FakeCluster> {
+        self.manager(Leadership::new(watch::channel(None::<Term>).1))
     }
 
     fn refused(&self) -> Result<(), CertificateStoreError> {
@@ -79,7 +80,7 @@ impl Cluster {
     }
 }
 
-impl CertificateStore for Cluster {
+impl CertificateStore for FakeCluster {
     fn place(&self) -> String {
         "Secret shop/lagwise-tls".into()
     }
@@ -110,7 +111,7 @@ impl CertificateStore for Cluster {
     }
 }
 
-impl Registration for Cluster {
+impl Registration for FakeCluster {
     async fn publish(
         &self,
         bundle: &str,
@@ -118,7 +119,7 @@ impl Registration for Cluster {
     ) -> Result<Registered, CertificateStoreError> {
         self.refused()?;
         let mut state = self.lock();
-        if state.another {
+        if state.is_foreign {
             return Ok(Registered::OtherService("other/adapter".into()));
         }
         if state.bundle == bundle {
@@ -129,24 +130,24 @@ impl Registration for Cluster {
     }
 }
 
-/// Whether who trusts this bundle takes what the keeper serves with.
+/// Whether a client that trusts `bundle` accepts the certificate that the manager serves.
 fn is_trusted(
-    keeper: &CertificateManager<Cluster, Cluster>,
+    manager: &CertificateManager<FakeCluster, FakeCluster>,
     bundle: &str,
     now: SystemTime,
 ) -> bool {
-    let mut data = keeper.with.served.borrow().clone().unwrap().data();
+    let mut data = manager.with.served.borrow().clone().unwrap().data();
     data.insert("ca.crt".into(), bundle.into());
     CertificateSet::read(&data, HOST, now).1.is_none()
 }
 
-fn leaf(keeper: &CertificateManager<Cluster, Cluster>) -> String {
-    keeper.with.served.borrow().clone().unwrap().data()["tls.crt"].clone()
+fn leaf(manager: &CertificateManager<FakeCluster, FakeCluster>) -> String {
+    manager.with.served.borrow().clone().unwrap().data()["tls.crt"].clone()
 }
 
 #[tokio::test(start_paused = true)]
 async fn leader_creates_and_followers_serve() {
-    let cluster = Cluster::default();
+    let cluster = FakeCluster::default();
     let now = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
     follower.reconcile(now).await;
@@ -155,7 +156,7 @@ async fn leader_creates_and_followers_serve() {
     follower.reconcile(now).await;
     assert_eq!(leaf(&leader), leaf(&follower));
     assert_eq!(cluster.data()["ca.crt"], cluster.bundle());
-    // And then nothing more is written.
+    // After that nothing is written.
     for _ in 0..5 {
         leader.reconcile(now).await;
     }
@@ -164,19 +165,19 @@ async fn leader_creates_and_followers_serve() {
 
 #[tokio::test(start_paused = true)]
 async fn rotates_without_distrust_for_twelve_years() {
-    let cluster = Cluster::default();
+    let cluster = FakeCluster::default();
     let start = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
     let (mut leaves, mut bundles) = (Vec::new(), Vec::new());
     let mut longest = 0;
     for week in 0..900 {
         let now = start + DAY * 7 * week;
-        // The API server has the bundle of the last turn when the next one begins.
+        // The API server reads the bundle a week before the next step.
         leader.reconcile(now).await;
         let bundle = cluster.bundle();
         follower.reconcile(now).await;
-        for keeper in [&leader, &follower] {
-            assert!(is_trusted(keeper, &bundle, now), "week {week}");
+        for manager in [&leader, &follower] {
+            assert!(is_trusted(manager, &bundle, now), "week {week}");
         }
         let leaf = leaf(&leader);
         if leaves.last() != Some(&leaf) {
@@ -184,7 +185,7 @@ async fn rotates_without_distrust_for_twelve_years() {
         }
         longest = longest.max(bundle.matches("BEGIN").count());
         if bundles.last() != Some(&bundle) {
-            // Who has the bundle before trusts what is served still: two steps.
+            // Clients with the previous bundle still trust the served certificate.
             if let Some(before) = bundles.last() {
                 assert!(is_trusted(&leader, before, now), "week {week}");
             }
@@ -200,14 +201,14 @@ async fn rotates_without_distrust_for_twelve_years() {
 
 #[tokio::test(start_paused = true)]
 async fn new_authority_signs_only_after_its_bundle_has_spread() {
-    let cluster = Cluster::default();
+    let cluster = FakeCluster::default();
     let start = SystemTime::now();
     let mut leader = cluster.leader();
     leader.reconcile(start).await;
     let first = leaf(&leader);
-    cluster.lock().another = true;
+    cluster.lock().is_foreign = true;
     let now = start + DAY * 50;
-    // Its key is lost: another authority joins at once.
+    // The key of the authority is lost, so another authority joins at once.
     let mut data = cluster.data();
     data.insert("ca.key".into(), String::new());
     cluster.set_data(data, true);
@@ -218,13 +219,13 @@ async fn new_authority_signs_only_after_its_bundle_has_spread() {
     leader
         .reconcile(now + Duration::from_secs(23 * 3600) - Duration::from_secs(3601))
         .await;
-    assert_eq!(leaf(&leader), first, "nobody sees what clients have");
-    cluster.lock().another = false;
+    assert_eq!(leaf(&leader), first, "publication cannot be observed");
+    cluster.lock().is_foreign = false;
     leader.reconcile(now).await;
     leader.reconcile(now).await;
     assert_eq!(leaf(&leader), first, "published just now");
     tokio::time::advance(rotation::SPREAD).await;
-    cluster.lock().bundle = "somebody's".into();
+    cluster.lock().bundle = "foreign".into();
     leader.reconcile(now).await;
     assert_ne!(leaf(&leader), first);
     assert_eq!(cluster.bundle(), cluster.data()["ca.crt"], "corrected");
@@ -232,7 +233,7 @@ async fn new_authority_signs_only_after_its_bundle_has_spread() {
 
 #[tokio::test(start_paused = true)]
 async fn restores_damaged_secret_and_recreates_deleted_one() {
-    let cluster = Cluster::default();
+    let cluster = FakeCluster::default();
     let now = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
     leader.reconcile(now).await;
@@ -240,15 +241,15 @@ async fn restores_damaged_secret_and_recreates_deleted_one() {
     let good = cluster.data();
     let mut half = good.clone();
     half.insert("tls.crt".into(), good["tls.crt"][..300].into());
-    for spoilt in [half, SecretData::new()] {
-        cluster.set_data(spoilt.clone(), true);
+    for damaged in [half, SecretData::new()] {
+        cluster.set_data(damaged.clone(), true);
         follower.reconcile(now).await;
         assert_eq!(leaf(&follower), good["tls.crt"]);
-        assert!(cluster.data() == spoilt, "a follower writes nothing");
+        assert!(cluster.data() == damaged, "a follower writes nothing");
         leader.reconcile(now).await;
         assert!(cluster.data() == good);
     }
-    // One that does not remember makes new ones of what is left: the authority is.
+    // A manager without the old certificate issues a new one from the authority that is left.
     let mut without = good.clone();
     without.remove("tls.crt");
     cluster.set_data(without, true);
@@ -264,33 +265,36 @@ async fn restores_damaged_secret_and_recreates_deleted_one() {
     let made = cluster.data();
     assert_ne!(
         made["ca.key"], good["ca.key"],
-        "a key that was taken away signs no more"
+        "the deleted key is not used again"
     );
-    assert!(made["ca.crt"].ends_with(&before), "who trusted goes on to");
+    assert!(
+        made["ca.crt"].ends_with(&before),
+        "the old CA stays trusted"
+    );
     assert_eq!(made["tls.crt"], leaf(&leader));
 }
 
 #[tokio::test(start_paused = true)]
 async fn leaves_secrets_of_others_alone() {
-    let cluster = Cluster::default();
+    let cluster = FakeCluster::default();
     let now = SystemTime::now();
-    let other = Cluster::default();
+    let other = FakeCluster::default();
     other.leader().reconcile(now).await;
     cluster.set_data(other.data(), false);
     let mut leader = cluster.leader();
     leader.reconcile(now).await;
     assert!(leader.with.served.borrow().is_none());
     assert_eq!((cluster.writes(), cluster.bundle().as_str()), (0, ""));
-    // Their registration likewise.
-    let cluster = Cluster::default();
-    cluster.lock().another = true;
+    // An APIService of another Service is left alone too.
+    let cluster = FakeCluster::default();
+    cluster.lock().is_foreign = true;
     cluster.leader().reconcile(now).await;
     assert_eq!((cluster.writes(), cluster.bundle().as_str()), (1, ""));
 }
 
 #[tokio::test(start_paused = true)]
 async fn keeps_certificates_through_outages_and_conflicts() {
-    let cluster = Cluster::default();
+    let cluster = FakeCluster::default();
     let now = SystemTime::now();
     let mut leader = cluster.leader();
     cluster.lock().races = true;

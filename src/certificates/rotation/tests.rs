@@ -50,12 +50,12 @@ fn next_step_follows_from_the_usable_parts() {
     let (pending, unseen) = (Publication::Pending, Publication::Unseen);
     let since = |seconds| Publication::Since(Duration::from_secs(seconds));
     for (signer, leaf, has_expired, publication, expected) in [
-        // Nothing that can be served with: whoever can sign does, at once.
+        // No usable certificate: issue one at once.
         (None, None, false, unseen, Some(RotationStep::Begin)),
         (over, None, false, since(99), Some(RotationStep::Begin)),
         (fresh, None, false, pending, Some(RotationStep::NewLeaf)),
         (due, None, true, pending, Some(RotationStep::NewLeaf)),
-        // No authority for long: a new one, and what is served stays.
+        // The authority is missing or due: add a new one, and keep the served certificate.
         (
             None,
             leaf(young, false),
@@ -84,7 +84,7 @@ fn next_step_follows_from_the_usable_parts() {
             since(99),
             Some(RotationStep::NewAuthority),
         ),
-        // Signed by the one before: until clients have had the bundle for long enough.
+        // Signed by the previous authority: wait until clients have the new bundle.
         (fresh, leaf(old, false), false, pending, None),
         (
             fresh,
@@ -109,7 +109,7 @@ fn next_step_follows_from_the_usable_parts() {
             unseen,
             Some(RotationStep::NewLeaf),
         ),
-        // In time before its end, whoever knows of it.
+        // Signed by the newest authority: renew in time.
         (fresh, leaf(young, true), false, pending, None),
         (
             fresh,
@@ -147,7 +147,8 @@ fn next_step_follows_from_the_usable_parts() {
     }
 }
 
-/// The shared certificates as numbers: authorities (newest first) with their times, and what is served.
+/// The shared certificates as numbers: authorities (newest first) and the served certificate, each with its
+/// validity.
 #[derive(Clone, Debug)]
 struct FakeCertificates {
     bundle: Vec<(u32, Validity)>,
@@ -202,18 +203,18 @@ impl FakeCertificates {
 }
 
 proptest! {
-    /// Years in which publishing fails now and then, and keys get lost: who trusts what was published
-    /// last always trusts what is served, unless nothing could be served otherwise.
+    /// Over years in which publishing sometimes fails and keys get lost, clients that trust the last published
+    /// bundle trust the served certificate, unless no such certificate could be served.
     #[test]
     fn last_published_bundle_always_trusts_the_served_certificate(
-        turns in proptest::collection::vec((0u32..20, 0u8..10, 0u8..40), 300..900),
+        steps in proptest::collection::vec((0u32..20, 0u8..10, 0u8..40), 300..900),
     ) {
         let mut now = at(1_800_000_000);
         let nothing = FakeCertificates { bundle: Vec::new(), has_key: false, leaf: (0, validity(0, 1)) };
         let mut certificates = nothing;
         let (mut published, mut since) = (Vec::new(), now);
         let mut excused = true;
-        for (id, (days, fate, accident)) in (1..).zip(turns) {
+        for (id, (days, fate, accident)) in (1..).zip(steps) {
             now += DAY * days;
             if accident == 0 {
                 certificates.has_key = false;

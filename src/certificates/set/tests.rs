@@ -60,7 +60,7 @@ fn new_authority_joins_before_it_signs() {
     );
     assert!(signed.usable(now).leaf.unwrap().is_signed_by_newest);
     assert_eq!(signed.bundle(), joined.bundle());
-    // Who had the old bundle only takes the new certificate no more; who has the new one takes both.
+    // Clients with only the old bundle reject the new certificate; clients with the new one accept both.
     let mut trusting_one = signed.data();
     trusting_one.insert(BUNDLE.to_owned(), first.bundle());
     let reason = CertificateSet::read(&trusting_one, HOST, now).1;
@@ -84,7 +84,7 @@ fn drops_expired_authorities() {
     );
     assert!(!signed.usable(at_two_thirds).has_expired);
     let after = long_ago + DAY * 3651;
-    // The certificate is over by then, too, were it not renewed meanwhile.
+    // The certificate would have expired by then too, so renew it meanwhile.
     let signed = signed
         .apply(RotationStep::NewLeaf, &names(), after)
         .unwrap();
@@ -199,7 +199,7 @@ fn unusable_set_says_why() {
         assert_eq!(reason, Some(expected));
         assert!(set.served().is_none() && set.usable(when).leaf.is_none());
     }
-    // A signer's key that does not fit is missed later, not now.
+    // A wrong key of the signer does not matter until the next signature.
     for data in [
         with(SIGNER_KEY, &other[SIGNER_KEY]),
         with(SIGNER_KEY, ""),
@@ -207,7 +207,7 @@ fn unusable_set_says_why() {
     ] {
         assert_eq!(read(&data, now).usable(now).signer, None);
     }
-    // What surrounds the authorities does no harm.
+    // Text around the authorities is ignored.
     let text = format!("# ours\n\ngarbage\n{}\n\n{}", good[BUNDLE], other[BUNDLE]);
     assert_eq!(count(&read(&with(BUNDLE, &text), now).bundle()), 2);
 }

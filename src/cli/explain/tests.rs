@@ -210,7 +210,7 @@ fn group_without_an_hpa() {
     };
     insta::assert_snapshot!(text::render(&ask("payments")));
     assert!(ask("other").is_unknown());
-    // Who asks for no metric of lagwise has nothing to be explained.
+    // An HPA without a metric of lagwise cannot be explained.
     let hpa = Subject::Hpa(HpaKey::new("shop", "other"));
     assert_eq!(derived(&hpa), None);
 }
@@ -221,8 +221,8 @@ fn keeps_partitions_with_the_most_lag() {
     let topic = |explanation: &Explanation| explanation.metrics[0].groups[0].topics[0].clone();
     assert_eq!(topic(&whole.clone().bounded(2)), topic(&whole));
     let one = topic(&whole.clone().bounded(1));
-    let told: Vec<_> = one.partitions.iter().map(|p| p.partition).collect();
-    assert_eq!((told, one.partitions_left_out), (vec![0], 1));
+    let kept: Vec<_> = one.partitions.iter().map(|p| p.partition).collect();
+    assert_eq!((kept, one.partitions_left_out), (vec![0], 1));
     assert_eq!(one.lag, Some(100));
     assert_eq!(topic(&whole.bounded(0)).partitions_left_out, 2);
 }

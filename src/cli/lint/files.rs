@@ -164,7 +164,7 @@ fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<F
         Some(config) => (
             config.clusters.iter().map(|c| c.name.clone()).collect(),
             answers::configured_targets(config),
-            answers::rules(config),
+            answers::serving_policy(config),
             answers::tenancy(config),
         ),
         None => (

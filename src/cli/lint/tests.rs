@@ -33,7 +33,7 @@ metadata: {name: billing, namespace: shop}
 spec:
   replicas: 3
 ---
-# Nothing of ours.
+# An object without a metric of lagwise.
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: web, namespace: shop}

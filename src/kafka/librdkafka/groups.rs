@@ -112,7 +112,7 @@ impl GroupClients {
                             // Describing groups is not possible here: librdkafka's call may crash,
                             // and its older call, which lists members, asks every broker for every
                             // group.
-                            description: Err(Fault::Untold),
+                            description: Err(Fault::Unsupported),
                         }
                     })
                 })

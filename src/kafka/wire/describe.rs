@@ -82,7 +82,7 @@ impl CachedDescription {
             None => return true,
             Some(Ok(group)) if group.state == GroupState::Rebalancing => REBALANCING_MAX_AGE,
             Some(Ok(_)) => MAX_AGE,
-            Some(Err(Fault::Untold)) => UNSUPPORTED_MAX_AGE,
+            Some(Err(Fault::Unsupported)) => UNSUPPORTED_MAX_AGE,
             Some(Err(_)) => {
                 let factor = 1_u32 << self.failures.min(8);
                 BACKOFF.0.saturating_mul(factor / 2).min(BACKOFF.1)
@@ -263,7 +263,7 @@ fn combine_answers(
     known: Option<GroupKind>,
     said: Vec<(GroupKind, DescribeAnswer)>,
 ) -> (Option<GroupKind>, Result<GroupDescription, Fault>) {
-    let mut fault = Fault::Untold;
+    let mut fault = Fault::Unsupported;
     let mut is_absent = false;
     for (kind, answer) in said {
         match answer {
@@ -278,7 +278,7 @@ fn combine_answers(
             DescribeAnswer::Unsupported => {}
         }
     }
-    if fault != Fault::Untold || !is_absent {
+    if fault != Fault::Unsupported || !is_absent {
         return (known, Err(fault));
     }
     let description = GroupDescription {
@@ -335,7 +335,7 @@ impl CoordinatorSession<'_> {
         let each = groups.into_iter().map(|group| {
             let answer = match &mut answers {
                 Ok(answers) => answers.remove(group.as_str()),
-                Err(Fault::Untold) => Some(DescribeAnswer::Unsupported),
+                Err(Fault::Unsupported) => Some(DescribeAnswer::Unsupported),
                 Err(fault) => Some(DescribeAnswer::Fault(*fault)),
             };
             let answer = answer.unwrap_or(DescribeAnswer::Fault(Fault::NoAnswer));
@@ -353,7 +353,7 @@ impl CoordinatorSession<'_> {
         let version = self
             .versions
             .highest_common(api)
-            .map_err(|_| Fault::Untold)?;
+            .map_err(|_| Fault::Unsupported)?;
         let names = groups
             .iter()
             .map(|group| StrBytes::from_string(group.as_str().to_owned()).into())
@@ -417,12 +417,12 @@ mod tests {
         let absent = |kind| some(kind, GroupState::NotReady);
         let share = || some(Share, GroupState::Stable);
         let cases = [
-            (None, vec![], None, Err(Fault::Untold)),
+            (None, vec![], None, Err(Fault::Unsupported)),
             (
                 None,
                 vec![(Classic, DescribeAnswer::Unsupported)],
                 None,
-                Err(Fault::Untold),
+                Err(Fault::Unsupported),
             ),
             (
                 None,
@@ -480,7 +480,7 @@ mod tests {
             (Err(Fault::NoAnswer), 4),
             (Err(Fault::NoAnswer), 8),
             (Err(Fault::NoAnswer), 17),
-            (Err(Fault::Untold), 299),
+            (Err(Fault::Unsupported), 299),
             (Ok(steady()), 29),
             (Err(Fault::NoAnswer), 4),
         ];

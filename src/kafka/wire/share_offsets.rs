@@ -70,7 +70,9 @@ impl WireCluster {
         let api = ApiKey::DescribeShareGroupOffsets;
         let answer = async {
             let versions = broker.versions(deadline).await?;
-            let version = versions.highest_common(api).map_err(|_| Fault::Untold)?;
+            let version = versions
+                .highest_common(api)
+                .map_err(|_| Fault::Unsupported)?;
             let request = request(batch.iter().map(|(_, asked)| *asked));
             broker.send_request(api, version, &request, deadline).await
         };

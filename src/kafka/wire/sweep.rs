@@ -113,7 +113,7 @@ impl WireInner {
                 GroupObservation {
                     plan,
                     committed,
-                    description: Err(Fault::Untold),
+                    description: Err(Fault::Unsupported),
                 }
             })
             .collect();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::model::findings::{Finding, FindingCode};
+use crate::model::hpa::controller::DOWNSCALE_STABILISATION;
 use crate::model::hpa::facts::{
     self, HpaFacts, has_lagwise_metric, is_paused, other_external_metric, scale_target_name,
     scales_to_zero_natively,
@@ -12,10 +13,6 @@ use crate::model::hpa::facts::{
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::newtypes::Replicas;
-
-/// The scale-down stabilization window of an HPA that sets none, in seconds
-/// (`--horizontal-pod-autoscaler-downscale-stabilization`).
-const DOWN_WINDOW_DEFAULT: u32 = 300;
 
 /// Finds mistakes in HPAs with a metric of lagwise that can be seen without Kafka.
 pub fn find_in_hpas<H: Borrow<HpaFacts>>(hpas: &[H]) -> impl Iterator<Item = Finding> {
@@ -48,12 +45,16 @@ fn find_stabilization(hpa: &HpaFacts) -> Vec<Finding> {
             ))
         }));
     }
-    let down = hpa.window_down.unwrap_or(DOWN_WINDOW_DEFAULT);
+    let window = hpa
+        .window_down
+        .map(|seconds| Duration::from_secs(seconds.into()));
+    let window = window.unwrap_or(DOWNSCALE_STABILISATION);
     if let Some(cooldown) = cooldown(hpa).filter(|_| scales_to_zero_natively(hpa))
-        && Duration::from_secs(down.into()) > cooldown
+        && window > cooldown
     {
+        let seconds = window.as_secs();
         found.push(finding(format!(
-            "its scale-down stabilization window of {down} s is longer than lagwise.dev/cooldown, so it goes to zero that much later"
+            "its scale-down stabilization window of {seconds} s is longer than lagwise.dev/cooldown, so it scales to zero that much later"
         )));
     }
     found

@@ -224,7 +224,7 @@ mod tests {
     fn detects_each_occurrence_of_an_incident_once() {
         let mut history = ClusterHistory::default();
         let mut before = Arc::default();
-        let mut detect = |seconds, rows: &[fixtures::Row]| {
+        let mut detect = |seconds, rows: &[fixtures::PartitionReading]| {
             let read = fixtures::read(Duration::from_secs(seconds), "g", "t", rows);
             let after = history.apply(read, Scope::Whole);
             let found = detect_incidents(&"main".into(), &before, &after);

@@ -89,7 +89,7 @@ pub(super) fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
                         .collect(),
                 )
             },
-            description: Err(Fault::Untold),
+            description: Err(Fault::Unsupported),
             committed: Ok(topics
                 .iter()
                 .map(|(name, partitions)| {

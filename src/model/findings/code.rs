@@ -37,8 +37,8 @@ impl fmt::Display for Severity {
     }
 }
 
-/// The columns of the table.
-struct Row {
+/// The properties of a code: one row of the table.
+struct CodeProperties {
     code: &'static str,
     label: &'static str,
     event_reason: &'static str,
@@ -60,9 +60,9 @@ macro_rules! finding_codes {
             /// All of them, in the order of their codes.
             pub const ALL: &'static [FindingCode] = &[$(FindingCode::$name,)*];
 
-            fn row(self) -> Row {
+            fn properties(self) -> CodeProperties {
                 match self {
-                    $(FindingCode::$name => Row {
+                    $(FindingCode::$name => CodeProperties {
                         code: $code,
                         label: $label,
                         event_reason: stringify!($name),
@@ -81,42 +81,42 @@ impl FindingCode {
     /// The stable code, such as `LW004`. A code is never reused, even when its finding is removed.
     #[must_use]
     pub fn code(self) -> &'static str {
-        self.row().code
+        self.properties().code
     }
 
     /// The name in metric labels, log fields and the output of `lagwise lint`.
     #[must_use]
     pub fn label(self) -> &'static str {
-        self.row().label
+        self.properties().label
     }
 
     /// The reason of a Kubernetes event about it.
     #[must_use]
     pub fn event_reason(self) -> &'static str {
-        self.row().event_reason
+        self.properties().event_reason
     }
 
     #[must_use]
     pub fn severity(self) -> Severity {
-        self.row().severity
+        self.properties().severity
     }
 
     /// What was found, in general.
     #[must_use]
     pub fn what(self) -> &'static str {
-        self.row().what
+        self.properties().what
     }
 
     /// Why it matters.
     #[must_use]
     pub fn why(self) -> &'static str {
-        self.row().why
+        self.properties().why
     }
 
     /// What to do.
     #[must_use]
     pub fn fix(self) -> &'static str {
-        self.row().fix
+        self.properties().fix
     }
 }
 
@@ -178,7 +178,7 @@ finding_codes! {
     }
     TopicsTwice "LW012" "topics_twice" Warning {
         what: "Topics are set both by a list and by a regular expression.",
-        why: "The list of topics applies, and lagwise ignores the regular expression.",
+        why: "lagwise uses the list of topics and ignores the regular expression.",
         fix: "Remove one of the two annotations.",
     }
     OneGroupForAll "LW013" "one_group_for_all" Warning {
@@ -188,7 +188,7 @@ finding_codes! {
     }
     NoFallbackReplicas "LW014" "no_fallback_replicas" Warning {
         what: "fallback-after is set without fallback-replicas.",
-        why: "Without a number of replicas there is no fallback.",
+        why: "Without fallback-replicas there is no fallback.",
         fix: "Add lagwise.dev/fallback-replicas, or remove lagwise.dev/fallback-after.",
     }
     ConflictingSettings "LW015" "conflicting_settings" Warning {
@@ -213,7 +213,7 @@ finding_codes! {
     }
     ToleranceBelow "LW019" "tolerance_below" Warning {
         what: "Within its tolerance the HPA may stop below the ceiling.",
-        why: "lagwise serves at most what the ceiling is worth. Shortly below the ceiling that is within the HPA's tolerance, so the HPA stops there.",
+        why: "lagwise serves at most ceiling x lag per replica. Slightly below the ceiling the difference is within the HPA's tolerance, so the HPA does not scale up any more.",
         fix: "Set behavior.scaleUp.tolerance to \"0\", or lagwise.dev/cap: enforce.",
     }
     FallbackServed "LW020" "fallback_served" Warning {
@@ -227,7 +227,7 @@ finding_codes! {
         fix: "Remove the other metric or lagwise.dev/scale-to-zero.",
     }
     MaxAboveCeiling "LW022" "max_above_ceiling" Info {
-        what: "maxReplicas is above the ceiling, under cap: advise.",
+        what: "maxReplicas is above the ceiling, with cap: advise.",
         why: "The group cannot use more members than its useful parallelism, so this metric never scales the HPA to its maximum.",
         fix: "Nothing if you plan to add partitions. Otherwise lower maxReplicas, or set lagwise.dev/cap: enforce.",
     }
@@ -237,7 +237,7 @@ finding_codes! {
         fix: "Lower minReplicas to the ceiling, or add partitions.",
     }
     OthersAbove "LW024" "others_above" Warning {
-        what: "Another metric of the HPA may scale it above the ceiling, under cap: advise.",
+        what: "Another metric of the HPA may scale it above the ceiling, with cap: advise.",
         why: "The HPA follows the largest of its metrics, and the ceiling limits only those of lagwise.",
         fix: "Set lagwise.dev/cap: enforce, or lower maxReplicas to the ceiling.",
     }
@@ -262,13 +262,13 @@ finding_codes! {
         fix: "Name the topics with the label topic, or start the consumers once so that they commit.",
     }
     NoMembers "LW029" "no_members" Warning {
-        what: "The group has lag and, for two minutes, no members.",
-        why: "Nobody consumes: the pods do not run, cannot reach Kafka, or use another group.id.",
+        what: "The group has lag and has had no members for two minutes.",
+        why: "No consumer reads the lag: the pods do not run, cannot reach Kafka, or use another group.id.",
         fix: "Compare the consumers' group.id with the selector, and read their logs.",
     }
     ForeignMembers "LW030" "foreign_members" Warning {
         what: "The group has members that are not pods of this workload.",
-        why: "Members elsewhere (another Deployment, another cluster, a blue-green twin) take partitions that the ceiling counts for this workload.",
+        why: "Members outside this workload (another Deployment, another cluster, a blue-green copy) take partitions that the ceiling counts for this workload.",
         fix: "Give each workload its own group, or accept that fewer replicas have work.",
     }
     UnevenPartitions "LW031" "uneven_partitions" Info {
@@ -277,12 +277,12 @@ finding_codes! {
         fix: "Use a maxReplicas that divides the ceiling, or set lagwise.dev/even: \"true\".",
     }
     Stabilised "LW032" "stabilised" Info {
-        what: "A stabilization window of the HPA delays what the metric has decided: upwards with any metric, downwards with kafka_desired_replicas, or longer than the cooldown with minReplicas: 0.",
-        why: "A stabilization window delays the HPA after the metric has decided.",
+        what: "A stabilization window delays the HPA: a window for scaling up; a window for scaling down with kafka_desired_replicas; or, with minReplicas: 0, one that is longer than the cooldown.",
+        why: "The HPA changes its replicas only after the window, although the metric already has the new value.",
         fix: "Remove the window or set it to 0, unless you want the delay.",
     }
     ControllerOwned "LW033" "controller_owned" Warning {
-        what: "An HPA that a controller owns asks for cap: enforce or scale to zero, and lagwise does not write to it.",
+        what: "cap: enforce or scale to zero is set on an HPA that a controller owns, so lagwise ignores it.",
         why: "The controller that owns the HPA writes it from its own object and would undo every write of lagwise.",
         fix: "Configure it in the object that the controller makes the HPA from, or remove the annotation.",
     }
@@ -303,7 +303,7 @@ finding_codes! {
     }
     ToleranceLeft "LW037" "tolerance_left" Info {
         what: "The tolerance of the HPA is not \"0\".",
-        why: "lagwise cuts the lag it serves to exactly what the ceiling is worth; a tolerance makes the HPA miss the ceiling in both directions.",
+        why: "lagwise limits the value to exactly ceiling x lag per replica. With a tolerance the HPA may stop below the ceiling, or keep replicas above it.",
         fix: "Set behavior.scaleUp.tolerance and behavior.scaleDown.tolerance to \"0\" (Kubernetes 1.35 and later), or lagwise.dev/cap: enforce.",
     }
     OffsetsExpire "LW038" "offsets_expire" Warning {
@@ -318,7 +318,7 @@ finding_codes! {
     }
     UnclearPause "LW040" "unclear_pause" Warning {
         what: "An annotation may mean lagwise.dev/paused: \"true\", but is not spelled so.",
-        why: "A pause that goes unnoticed does harm: lagwise writes nothing to the HPA and to its scale target, to be safe.",
+        why: "Ignoring an intended pause could do harm. To be safe, lagwise writes nothing to the HPA and to its scale target.",
         fix: "Write lagwise.dev/paused: \"true\" to pause, or remove the annotation.",
     }
     NotAllowed "LW041" "not_allowed" Error {

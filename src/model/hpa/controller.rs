@@ -16,15 +16,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::facts::MetricTarget;
+use super::facts::{MetricTarget, TOLERANCE_DEFAULT};
 use crate::model::units::quantity::Milli;
 
 /// Default of `--horizontal-pod-autoscaler-downscale-stabilization`: the window in which the controller
 /// keeps the highest recommendation if the HPA sets none.
 pub const DOWNSCALE_STABILISATION: Duration = Duration::from_secs(300);
 
-/// Default of `--horizontal-pod-autoscaler-tolerance`, in thousandths.
-pub const TOLERANCE: u64 = 100;
+/// Maximum number of replicas (`int32`).
+const MAX_REPLICAS: u32 = i32::MAX.unsigned_abs();
 
 /// `spec` of an HPA, with the defaults of the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +43,12 @@ impl HpaSpec {
     /// Tolerances for scaling down and up, in thousandths.
     #[must_use]
     pub fn tolerances(&self) -> (u64, u64) {
-        let of = |rules: &ScalingRules| rules.tolerance.map_or(TOLERANCE, Milli::thousandths);
+        let default = TOLERANCE_DEFAULT;
+        let tolerance = |rules: &ScalingRules| rules.tolerance.map_or(default, Milli::thousandths);
         let behavior = self.behavior.as_ref();
-        behavior.map_or((TOLERANCE, TOLERANCE), |b| (of(&b.down), of(&b.up)))
+        behavior.map_or((default, default), |b| {
+            (tolerance(&b.down), tolerance(&b.up))
+        })
     }
 
     /// Whether one of the metrics has a value without pods, so that it can wake the workload.
@@ -84,7 +87,7 @@ pub struct ScalingRules {
     pub select: Select,
     /// `policies`.
     pub policies: Vec<Policy>,
-    /// `tolerance`; `None` = [`TOLERANCE`].
+    /// `tolerance`; `None` = [`TOLERANCE_DEFAULT`].
     pub tolerance: Option<Milli>,
 }
 
@@ -213,10 +216,10 @@ pub enum MetricReading {
 /// Part of the controller that decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Case {
+pub enum SyncCase {
     /// Zero replicas that the HPA did not set itself: it does nothing (`ScalingDisabled`).
     Disabled,
-    /// More replicas than `maxReplicas`: reduced to it at once, whatever the metrics say.
+    /// More replicas than `maxReplicas`: reduced to it at once, regardless of the metrics.
     AboveMax,
     /// Fewer replicas than `minReplicas`: raised to it at once.
     BelowMin,
@@ -226,25 +229,35 @@ pub enum Case {
 
 /// Determines the part of the controller that decides.
 #[must_use]
-pub fn case(spec: &HpaSpec, seen: &ObservedScale) -> Case {
+pub fn case(spec: &HpaSpec, seen: &ObservedScale) -> SyncCase {
     let current = seen.spec_replicas;
     if current == 0 {
         // A workload that the HPA scaled to zero wakes if minReplicas is raised or if a metric that needs no
         // pods asks for replicas.
         let is_awake = seen.scaled_to_zero && (spec.min != 0 || spec.wakes_by_a_metric());
         return if is_awake {
-            Case::Metrics
+            SyncCase::Metrics
         } else {
-            Case::Disabled
+            SyncCase::Disabled
         };
     }
     if current > spec.max {
-        Case::AboveMax
+        SyncCase::AboveMax
     } else if current < spec.min {
-        Case::BelowMin
+        SyncCase::BelowMin
     } else {
-        Case::Metrics
+        SyncCase::Metrics
     }
+}
+
+/// Converts a rounded number of replicas, saturating at 0 and [`MAX_REPLICAS`]; NaN becomes 0.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "bounded on both sides, and whole"
+)]
+fn to_replicas(number: f64) -> u32 {
+    number.clamp(0.0, f64::from(MAX_REPLICAS)) as u32
 }
 
 #[cfg(test)]

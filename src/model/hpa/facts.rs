@@ -152,7 +152,7 @@ impl HpaFacts {
 
 /// The tolerance of an HPA that sets none, in thousandths: the controller's default
 /// (`--horizontal-pod-autoscaler-tolerance`).
-const TOLERANCE_DEFAULT: u64 = 100;
+pub const TOLERANCE_DEFAULT: u64 = 100;
 
 /// The settings in the HPA's annotations that apply to the whole HPA.
 #[must_use]

@@ -55,9 +55,9 @@ impl Requirement {
             Operator::NotIn(values) => Operator::NotIn(sorted(values)),
             other => other,
         };
-        let ours = label::ALL.into_iter().find(|ours| *ours == key);
+        let known = label::ALL.into_iter().find(|known| *known == key);
         Self {
-            key: ours.map_or_else(|| Cow::Owned(key.to_owned()), Cow::Borrowed),
+            key: known.map_or_else(|| Cow::Owned(key.to_owned()), Cow::Borrowed),
             operator,
         }
     }

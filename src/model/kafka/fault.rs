@@ -43,7 +43,8 @@ pub enum Fault {
     /// The Kafka client could not be created.
     Client,
     /// The broker or the client does not support the request.
-    Untold,
+    #[serde(rename = "untold")]
+    Unsupported,
     /// Another error code of Kafka or of librdkafka.
     Code(i32),
 }
@@ -68,7 +69,7 @@ impl Fault {
             Fault::LogReplaced => "log_replaced",
             Fault::TooManyGroups => "too_many_groups",
             Fault::Client => "client",
-            Fault::Untold => "untold",
+            Fault::Unsupported => "untold",
             Fault::Code(_) => "error_code",
         }
     }
@@ -119,7 +120,9 @@ impl fmt::Display for Fault {
                 "the limit of groups of this cluster is reached: raise max_groups of the cluster",
             ),
             Fault::Client => f.write_str("the Kafka client could not be set up"),
-            Fault::Untold => f.write_str("the broker or the client does not support the request"),
+            Fault::Unsupported => {
+                f.write_str("the broker or the client does not support the request")
+            }
             Fault::Code(code) => write!(f, "Kafka error code {code}"),
         }
     }

@@ -52,7 +52,7 @@ pub struct GroupObservation {
     /// committed offset. For a share group, the share-partition start offsets. `Err` if the group could not
     /// be read.
     pub committed: Result<TopicMap<CommittedOffsets>, Fault>,
-    /// Description of the group, at most 30 s old; [`Fault::Untold`] if not supported.
+    /// Description of the group, at most 30 s old; [`Fault::Unsupported`] if not supported.
     pub description: Result<Arc<GroupDescription>, Fault>,
 }
 

@@ -33,7 +33,7 @@ const NAMED: [Fault; 16] = [
     Fault::LogReplaced,
     Fault::TooManyGroups,
     Fault::Client,
-    Fault::Untold,
+    Fault::Unsupported,
 ];
 
 type Cell = Result<Option<Offset>, Fault>;
@@ -186,7 +186,7 @@ mod tests {
                 | Fault::LogReplaced
                 | Fault::TooManyGroups
                 | Fault::Client
-                | Fault::Untold
+                | Fault::Unsupported
                 | Fault::Code(_) => {}
             }
         }

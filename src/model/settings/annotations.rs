@@ -188,7 +188,7 @@ impl Annotations {
 
     /// The settings of a metric whose selector names the group or configured target `name`.
     #[must_use]
-    pub fn of(&self, name: Option<&str>) -> Settings {
+    pub fn for_name(&self, name: Option<&str>) -> Settings {
         match name.and_then(|name| self.named.get(name)) {
             Some(named) => named.clone().over(&self.every),
             None => self.every.clone(),
@@ -213,7 +213,7 @@ impl Annotations {
     /// Whether the metrics of `name` have the time of a fallback, but not its replicas.
     #[must_use]
     pub fn lacks_fallback_replicas(&self, name: Option<&str>) -> bool {
-        let settings = self.of(name);
+        let settings = self.for_name(name);
         settings.fallback_after.is_some() && settings.fallback_replicas.is_none()
     }
 }

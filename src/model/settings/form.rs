@@ -97,7 +97,7 @@ impl Form {
         }
     }
 
-    /// Whether `max` is no bound, but the largest number that the integer's type has.
+    /// Whether `max` is only the largest number of the integer type.
     #[must_use]
     pub fn is_unbounded(&self, max: u64) -> bool {
         [u64::from(u32::MAX), u64::MAX].contains(&max)
@@ -296,14 +296,11 @@ impl Choices for OffsetReset {
     const CHOICES: &'static [(Self, Choice)] = &[
         (
             OffsetReset::Latest,
-            choice("latest", "At the log's end: no lag."),
+            choice("latest", "At the log end: the lag is 0."),
         ),
         (
             OffsetReset::Earliest,
-            choice(
-                "earliest",
-                "At the oldest record: the whole partition is lag.",
-            ),
+            choice("earliest", "At the log start: the whole partition is lag."),
         ),
     ];
 }
@@ -326,10 +323,13 @@ impl Choices for Isolation {
 
 impl Choices for CapMode {
     const CHOICES: &'static [(Self, Choice)] = &[
-        (CapMode::Advise, choice("advise", "Nothing is written.")),
+        (
+            CapMode::Advise,
+            choice("advise", "Limits the value served, and writes nothing."),
+        ),
         (
             CapMode::Enforce,
-            choice("enforce", "`maxReplicas` is held at the ceiling."),
+            choice("enforce", "Also keeps `maxReplicas` at the ceiling."),
         ),
     ];
 }

@@ -187,7 +187,7 @@ impl<'a> HpaTargetBuilder<'a> {
         };
         let mut groups: Vec<(GroupId, &str, Settings)> = Vec::new();
         for label in &labels {
-            let settings = annotations.of(*label);
+            let settings = annotations.for_name(*label);
             let named = settings.consumer_group.clone();
             let Some(group) = named.or_else(|| label.map(GroupId::from)) else {
                 continue;
@@ -245,7 +245,7 @@ impl<'a> HpaTargetBuilder<'a> {
             let mut found = false;
             for (_, key, base) in named.iter().filter(|(origin, ..)| is_this(origin)) {
                 found = true;
-                let settings = annotations.of(Some(name)).over(base);
+                let settings = annotations.for_name(Some(name)).over(base);
                 let topics = settings.named_topics();
                 let key = WatchKey {
                     topics,

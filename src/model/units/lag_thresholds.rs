@@ -10,9 +10,9 @@ use super::newtypes::Lag;
 pub struct LagRules {
     /// Largest lag that can be residual; a larger one can be stuck.
     pub residual_max: Lag,
-    /// How long committed offset and log end must stand still before such a lag is residual.
+    /// How long the committed offset and the log end must not move before such a lag is residual.
     pub residual_after: Duration,
-    /// How long a committed offset must stand still before its partition is stuck.
+    /// How long a committed offset must not move before its partition is stuck.
     pub stuck_after: Duration,
     /// How long a committed offset that vanished is remembered.
     pub forget_after: Duration,
@@ -22,7 +22,7 @@ pub struct LagRules {
 }
 
 impl LagRules {
-    /// The thresholds where nobody sets others.
+    /// The default thresholds.
     pub const DEFAULT: Self = Self {
         residual_max: Lag(10),
         residual_after: Duration::from_secs(5 * 60),

@@ -96,7 +96,7 @@ pub fn address(text: &str) -> Result<&str, String> {
     let (host, port) = text.rsplit_once(':').ok_or("there is no port in it")?;
     match port.parse::<u16>() {
         Ok(1..) => {}
-        _ => return Err(format!("{port:?} is no port")),
+        _ => return Err(format!("{port:?} is not a port")),
     }
     let is_v6 = host.starts_with('[') && host.ends_with(']');
     chars_of(host, |c| {

@@ -103,7 +103,7 @@ impl fmt::Display for Offset {
 pub struct Lag(pub u64);
 
 impl Lag {
-    /// Saturating sum: too large a number asks for the maximum, a wrapped one would ask for nothing.
+    /// Saturating sum. A sum that wraps around could become zero and remove all replicas.
     #[must_use]
     pub fn plus(self, other: Lag) -> Lag {
         Lag(self.0.saturating_add(other.0))

@@ -59,7 +59,7 @@ fn range(part: &str) -> Result<(u32, u32), String> {
         // Kafka counts partitions in a signed 32-bit number.
         match digits.parse::<u32>() {
             Ok(n) if i32::try_from(n).is_ok() && digits.starts_with(|c: char| c != '+') => Ok(n),
-            _ => Err(format!("{digits:?} is no partition's number")),
+            _ => Err(format!("{digits:?} is not a partition number")),
         }
     };
     let (first, last) = match part.split_once('-') {

@@ -33,8 +33,8 @@ impl TopicPattern {
         let whole = compiled(text)
             .and_then(|_| compiled(&format!("^(?:{text})$")))
             .map_err(|error| {
-                let told = error.to_string();
-                let last = told.lines().last().unwrap_or_default();
+                let text = error.to_string();
+                let last = text.lines().last().unwrap_or_default();
                 last.trim_start_matches("error: ").to_owned()
             })?;
         Ok(Self {

@@ -26,7 +26,7 @@ use crate::serve::auth::RequestAuth;
 use crate::serve::auth::testing::FakeAuthenticator;
 use crate::serve::external::{self, ExternalOptions};
 use crate::serve::health::Readiness;
-use crate::serve::tls::testing::{Identity, Issuer};
+use crate::serve::tls::testing::{Issuer, TestIdentity};
 use crate::snapshot_channel;
 
 const LOOPBACK: SocketAddr =
@@ -82,7 +82,7 @@ impl TestServer {
         }
     }
 
-    async fn connect(&self, identity: Option<Identity>, alpn: &[u8]) -> TlsStream<TcpStream> {
+    async fn connect(&self, identity: Option<TestIdentity>, alpn: &[u8]) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(self.tls.ca_pem().unwrap().as_bytes()).unwrap();
         roots.add(ca).unwrap();
@@ -103,7 +103,7 @@ impl TestServer {
         connector.connect(name, stream).await.unwrap()
     }
 
-    async fn get(&self, identity: Option<Identity>, path: &str, user: Option<&str>) -> u16 {
+    async fn get(&self, identity: Option<TestIdentity>, path: &str, user: Option<&str>) -> u16 {
         let stream = self.connect(identity, b"http/1.1").await;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -207,7 +207,7 @@ async fn a_certificate_without_its_key_fails_the_handshake() {
     let ca = Issuer::new("front-proxy-ca");
     let (_trust, auth) = front_proxy(&ca);
     let server = TestServer::start(auth);
-    let stolen = Identity {
+    let stolen = TestIdentity {
         certificate: ca.client("front-proxy-client").certificate,
         key: ca.client("front-proxy-client").key,
     };

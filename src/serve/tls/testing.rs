@@ -7,7 +7,7 @@ use rustls::pki_types::PrivateKeyDer;
 
 pub(in crate::serve) struct Issuer(rcgen::CertifiedIssuer<'static, KeyPair>);
 
-pub(in crate::serve) struct Identity {
+pub(in crate::serve) struct TestIdentity {
     pub(in crate::serve) certificate: Vec<u8>,
     pub(in crate::serve) key: PrivateKeyDer<'static>,
 }
@@ -25,20 +25,20 @@ impl Issuer {
         self.0.pem()
     }
 
-    pub(in crate::serve) fn client(&self, name: &str) -> Identity {
+    pub(in crate::serve) fn client(&self, name: &str) -> TestIdentity {
         self.issue(name, None, rcgen::date_time_ymd(4000, 1, 1).into())
     }
 
     /// A user's certificate: common name and organization are user and group in Kubernetes.
-    pub(in crate::serve) fn user(&self, name: &str, group: &str) -> Identity {
+    pub(in crate::serve) fn user(&self, name: &str, group: &str) -> TestIdentity {
         self.issue(name, Some(group), rcgen::date_time_ymd(4000, 1, 1).into())
     }
 
-    pub(in crate::serve) fn expired_client(&self, name: &str) -> Identity {
+    pub(in crate::serve) fn expired_client(&self, name: &str) -> TestIdentity {
         self.issue(name, None, rcgen::date_time_ymd(2001, 1, 1).into())
     }
 
-    fn issue(&self, name: &str, group: Option<&str>, ends: SystemTime) -> Identity {
+    fn issue(&self, name: &str, group: Option<&str>, ends: SystemTime) -> TestIdentity {
         let mut params = CertificateParams::default();
         params.not_after = ends.into();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -51,7 +51,7 @@ impl Issuer {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
-        Identity {
+        TestIdentity {
             certificate: certificate.der().to_vec(),
             key: key.into(),
         }

@@ -149,9 +149,9 @@ async fn serves_shared_certificate_once_available() {
         // A client that trusts all of them takes it.
         assert_eq!(leaf(&tls, now), set.served().unwrap().0[0], "{step:?}");
     }
-    // What cannot be served with is not, and nobody else's clock renews it.
-    let spoilt = CertificateSet::read(&Default::default(), "localhost", now).0;
-    sender.send_replace(Some(Arc::new(spoilt)));
+    // An unusable set is not served, and the shared certificate is not renewed by this process.
+    let unusable = CertificateSet::read(&Default::default(), "localhost", now).0;
+    sender.send_replace(Some(Arc::new(unusable)));
     tokio::time::sleep(Duration::from_secs(70 * 24 * 3600)).await;
     assert_eq!(leaf(&tls, now), set.served().unwrap().0[0]);
     assert!(!ca.has_changed().unwrap());

@@ -98,7 +98,7 @@ pub(crate) fn empty_and_unknown_groups(kafka: &KafkaCluster) -> Result<()> {
             [GroupState::Unjoined, GroupState::NotReady]
                 .map(|state| Ok((GroupKind::Classic, state, 0)))
         } else {
-            [Err(Fault::Untold); 2]
+            [Err(Fault::Unsupported); 2]
         };
         ensure!(described == expected, "{client:?}: {described:?}");
     }

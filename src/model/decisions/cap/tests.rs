@@ -47,7 +47,7 @@ fn annotation_controller_and_default_decide_the_mode() {
         (Some("enforce"), Advise, false, Enforce),
         (Some(" advise "), Enforce, false, Advise),
         (Some("Enforce!"), Advise, false, Advise),
-        // The controller would put back whatever is written.
+        // The owning controller would undo the writes.
         (Some("enforce"), Enforce, true, Advise),
     ] {
         assert_eq!(mode(&hpa(own, controller), default), expected, "{own:?}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::evaluation::ServingPolicy;
-use crate::model::fixtures::{self, Row};
+use crate::model::fixtures::{self, PartitionReading};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
@@ -34,7 +34,7 @@ fn targets() -> Arc<Targets> {
 }
 
 /// The complete read of that HPA after each of these sweeps: cluster, second, and partitions.
-fn reads(sweeps: Vec<(&'static str, u64, Vec<Row>)>) -> Vec<Option<(Limit, u64)>> {
+fn reads(sweeps: Vec<(&'static str, u64, Vec<PartitionReading>)>) -> Vec<Option<(Limit, u64)>> {
     let mut histories: BTreeMap<&str, ClusterHistory> = BTreeMap::new();
     let mut snapshot = LagSnapshot {
         targets: targets(),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::idle::IdleSince;
-use crate::model::fixtures::{self, Row};
+use crate::model::fixtures::{self, PartitionReading};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
@@ -153,7 +153,7 @@ fn demand_of_several_metrics_combines() {
 /// The candidates at `now` after these sweeps of a group on a topic, for an HPA with `annotations` and a target
 /// of 100 messages per replica.
 fn after(
-    sweeps: Vec<(u64, Vec<Row>)>,
+    sweeps: Vec<(u64, Vec<PartitionReading>)>,
     now: u64,
     annotations: &[(&str, &str)],
 ) -> BTreeMap<HpaKey, ZeroCandidate> {

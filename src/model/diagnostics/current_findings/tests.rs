@@ -141,7 +141,7 @@ fn described(state: GroupState) -> Arc<GroupDescription> {
 
 /// Whether the expiry of a group's offsets is found on each of these days, with the state of the group by then;
 /// `true` restarts the daemon before.
-fn expiry(days: &[(u64, Option<GroupState>, bool)], row: fixtures::Row) -> Vec<bool> {
+fn expiry(days: &[(u64, Option<GroupState>, bool)], row: fixtures::PartitionReading) -> Vec<bool> {
     let mut history = ClusterHistory::default();
     let mut is_found = Vec::new();
     for (day, state, is_restarted) in days {
@@ -191,7 +191,7 @@ fn finds_offsets_that_expire_after_days_without_members() {
 /// The labels of the findings about a group without members, whose HPA has these annotations.
 fn without_members(
     state: GroupState,
-    rows: &[fixtures::Row],
+    rows: &[fixtures::PartitionReading],
     annotations: &[(&str, &str)],
     members_within: Duration,
 ) -> Vec<&'static str> {

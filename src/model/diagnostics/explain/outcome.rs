@@ -7,8 +7,8 @@ use crate::model::decisions::cap::HpaFields;
 use crate::model::hpa::controller::outlook::{Outlook, Range, UnknownHistory, outlook};
 use crate::model::hpa::controller::stage::{Proposal, Verdict};
 use crate::model::hpa::controller::{
-    Behavior, Case, HpaSpec, MetricReading, MetricSource, ObservedScale, PolicyKind, ScalingRules,
-    Select,
+    Behavior, HpaSpec, MetricReading, MetricSource, ObservedScale, PolicyKind, ScalingRules,
+    Select, SyncCase,
 };
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::settings::cap_mode::CapMode;
@@ -194,18 +194,18 @@ fn explain_stage(verdict: Verdict, hpa: &LiveHpa) -> String {
 fn explain_next(looked: &Outlook, spec: &HpaSpec) -> Vec<String> {
     let plain = |text: &str| vec![text.to_owned()];
     match looked.case {
-        Case::Disabled => {
+        SyncCase::Disabled => {
             return plain(
                 "the scale target has 0 replicas, and the HPA did not set that, so it does nothing",
             );
         }
-        Case::AboveMax => {
+        SyncCase::AboveMax => {
             return plain("there are more replicas than maxReplicas, so it lowers them at once");
         }
-        Case::BelowMin => {
+        SyncCase::BelowMin => {
             return plain("there are fewer replicas than minReplicas, so it raises them at once");
         }
-        Case::Metrics => {}
+        SyncCase::Metrics => {}
     }
     let mut all = Vec::new();
     let Range { low, high } = looked.replicas;

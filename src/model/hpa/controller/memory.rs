@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use super::policies::{ScaleEvent, ScaleEvents, default_up_limit};
 use super::stage::{Proposal, Verdict, proposals, verdict};
-use super::{Behavior, Case, DOWNSCALE_STABILISATION, HpaSpec, ObservedScale, ScalingRules, case};
+use super::{
+    Behavior, DOWNSCALE_STABILISATION, HpaSpec, ObservedScale, ScalingRules, SyncCase, case,
+};
 
 /// The limit that bounded the replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -28,7 +30,7 @@ pub enum Limited {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sync {
     /// Part of the controller that decided.
-    pub case: Case,
+    pub case: SyncCase,
     /// Proposal of each metric; empty if the metrics were not read.
     pub proposals: Vec<Proposal>,
     /// Result of the metric stage; `None` if the metrics were not read.
@@ -67,10 +69,10 @@ impl Recommendations {
             limited,
         };
         let sync = match case {
-            Case::Disabled => plain(0, Limited::No),
-            Case::AboveMax => plain(spec.max, Limited::TooManyReplicas),
-            Case::BelowMin => plain(spec.min, Limited::TooFewReplicas),
-            Case::Metrics => self.by_metrics(spec, seen, now),
+            SyncCase::Disabled => plain(0, Limited::No),
+            SyncCase::AboveMax => plain(spec.max, Limited::TooManyReplicas),
+            SyncCase::BelowMin => plain(spec.min, Limited::TooFewReplicas),
+            SyncCase::Metrics => self.by_metrics(spec, seen, now),
         };
         if let (Some(behavior), Some(replicas)) = (&spec.behavior, sync.replicas) {
             self.store(behavior, current, replicas, now);
@@ -84,7 +86,7 @@ impl Recommendations {
         let verdict = verdict(&proposals, current);
         let Verdict::Wants { replicas, .. } = verdict else {
             return Sync {
-                case: Case::Metrics,
+                case: SyncCase::Metrics,
                 proposals,
                 verdict: Some(verdict),
                 stabilised: None,
@@ -103,12 +105,12 @@ impl Recommendations {
                     ups: &self.ups,
                     downs: &self.downs,
                 };
-                let limits = Limits::of(behavior, events, current, now);
+                let limits = Limits::new(behavior, events, current, now);
                 (stabilised, limits.bounded(spec, current, stabilised))
             }
         };
         Sync {
-            case: Case::Metrics,
+            case: SyncCase::Metrics,
             proposals,
             verdict: Some(verdict),
             stabilised: Some(stabilised),
@@ -216,7 +218,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn of(
+    pub(super) fn new(
         behavior: &Behavior,
         events: ScaleEvents<'_>,
         current: u32,

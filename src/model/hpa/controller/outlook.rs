@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::memory::{Limits, bounded, from_zero};
 use super::policies::ScaleEvents;
 use super::stage::{Proposal, Verdict, proposals, verdict};
-use super::{Behavior, Case, HpaSpec, ObservedScale, ScalingRules, Select, case};
+use super::{Behavior, HpaSpec, ObservedScale, ScalingRules, Select, SyncCase, case};
 
 /// Range of replicas; both ends are equal if the number is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -78,7 +78,7 @@ pub enum UnknownHistory {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Outlook {
     /// Part of the controller that decides.
-    pub case: Case,
+    pub case: SyncCase,
     /// Proposal of each metric.
     pub proposals: Vec<Proposal>,
     /// Result of the metric stage; `None` if the metrics are not read.
@@ -102,10 +102,10 @@ pub fn outlook(spec: &HpaSpec, seen: &ObservedScale, past: &KnownHistory) -> Out
         open: BTreeSet::new(),
     };
     match case {
-        Case::Disabled => return plain(0),
-        Case::AboveMax => return plain(spec.max),
-        Case::BelowMin => return plain(spec.min),
-        Case::Metrics => {}
+        SyncCase::Disabled => return plain(0),
+        SyncCase::AboveMax => return plain(spec.max),
+        SyncCase::BelowMin => return plain(spec.min),
+        SyncCase::Metrics => {}
     }
     let proposals = proposals(spec, seen);
     let verdict = verdict(&proposals, current);
@@ -228,7 +228,7 @@ fn limits(
     };
     past.since_scaled
         .is_none_or(|since| since > longest)
-        .then(|| Limits::of(behavior, none, current, Duration::ZERO))
+        .then(|| Limits::new(behavior, none, current, Duration::ZERO))
 }
 
 fn allowed(rules: &ScalingRules, current: u32, most: u32) -> u32 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Policy, PolicyKind, ScalingRules, Select};
+use super::{Policy, PolicyKind, ScalingRules, Select, to_replicas};
 
 /// A change of replicas by a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl ScaleEvents<'_> {
             match policy.change {
                 PolicyKind::Pods(pods) => start.saturating_add(i64::from(pods)),
                 PolicyKind::Percent(percent) => {
-                    whole((float(start) * (1.0 + f64::from(percent) / 100.0)).ceil())
+                    to_replicas((float(start) * (1.0 + f64::from(percent) / 100.0)).ceil()).into()
                 }
             }
         });
@@ -68,7 +68,7 @@ impl ScaleEvents<'_> {
             match policy.change {
                 PolicyKind::Pods(pods) => start.saturating_sub(i64::from(pods)),
                 PolicyKind::Percent(percent) => {
-                    whole((float(start) * (1.0 - f64::from(percent) / 100.0)).trunc())
+                    to_replicas((float(start) * (1.0 - f64::from(percent) / 100.0)).trunc()).into()
                 }
             }
         });
@@ -91,12 +91,4 @@ fn in_replicas(number: i64) -> u32 {
 )]
 fn float(replicas: i64) -> f64 {
     replicas as f64
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "whole already; beyond the range it saturates"
-)]
-fn whole(number: f64) -> i64 {
-    number as i64
 }

@@ -5,12 +5,9 @@
 
 use serde::Serialize;
 
-use super::{HpaSpec, MetricReading, MetricSource, ObservedScale, PodCount};
+use super::{HpaSpec, MetricReading, MetricSource, ObservedScale, PodCount, to_replicas};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::units::quantity::Milli;
-
-/// Maximum number of replicas (`int32`).
-const MOST: u32 = i32::MAX.unsigned_abs();
 
 /// Proposal of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -125,7 +122,7 @@ fn by_average(value: Milli, target: Milli, status: u32, tolerances: (u64, u64)) 
         };
     }
     Proposal::Replicas {
-        replicas: replicas((usage / per).ceil()),
+        replicas: to_replicas((usage / per).ceil()),
         within_tolerance: false,
     }
 }
@@ -134,7 +131,7 @@ fn by_average(value: Milli, target: Milli, status: u32, tolerances: (u64, u64)) 
 fn by_value(value: Milli, target: Milli, seen: &ObservedScale, tolerances: (u64, u64)) -> Proposal {
     let ratio = float(value) / float(target);
     let beyond = |number: f64| Proposal::Replicas {
-        replicas: replicas(number.ceil()),
+        replicas: to_replicas(number.ceil()),
         within_tolerance: false,
     };
     if seen.spec_replicas == 0 {
@@ -175,14 +172,4 @@ fn float(amount: Milli) -> f64 {
 )]
 fn as_float(number: u64) -> f64 {
     number as f64
-}
-
-/// Converts a rounded number, saturating at [`MOST`]; NaN becomes 0.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "bounded on both sides, and whole"
-)]
-fn replicas(number: f64) -> u32 {
-    number.clamp(0.0, f64::from(MOST)) as u32
 }

@@ -184,7 +184,7 @@ fn metric_error_blocks_scaling_down_only() {
         metric: 1,
     };
     assert_eq!((up.verdict, up.replicas), (Some(wants), Some(7)));
-    // What others read is no error, and no number either.
+    // A metric that lagwise does not serve is neither an error nor a number.
     let other = sync(&[MetricReading::Elsewhere, units(300)]);
     assert_eq!(other.replicas, None);
 }
@@ -192,9 +192,14 @@ fn metric_error_blocks_scaling_down_only() {
 #[test]
 fn replica_limits_apply_before_metrics() {
     for (replicas, min, max, expected) in [
-        (30, 1, 20, (Case::AboveMax, 20, Limited::TooManyReplicas)),
-        (2, 3, 20, (Case::BelowMin, 3, Limited::TooFewReplicas)),
-        (0, 1, 20, (Case::Disabled, 0, Limited::No)),
+        (
+            30,
+            1,
+            20,
+            (SyncCase::AboveMax, 20, Limited::TooManyReplicas),
+        ),
+        (2, 3, 20, (SyncCase::BelowMin, 3, Limited::TooFewReplicas)),
+        (0, 1, 20, (SyncCase::Disabled, 0, Limited::No)),
     ] {
         let spec = HpaSpec { min, max, ..spec() };
         let sync =
@@ -225,12 +230,12 @@ fn wakes_only_workloads_it_scaled_to_zero() {
     assert_eq!(woken(&zero), Some(3));
     // minReplicas was raised meanwhile.
     assert_eq!(woken(&HpaSpec { min: 4, ..spec() }), Some(4));
-    // What is read from pods cannot be told without them.
+    // Metrics of pods have no value without pods.
     let of_pods = HpaSpec {
         metrics: vec![MetricSource::Pods],
         ..zero
     };
-    assert_eq!(case(&of_pods, &own), Case::Disabled);
+    assert_eq!(case(&of_pods, &own), SyncCase::Disabled);
 }
 
 fn looked(spec: &HpaSpec, replicas: u32, reading: MetricReading, past: KnownHistory) -> Outlook {

@@ -106,7 +106,7 @@ impl<'a> Assembly<'a> {
             };
             drafts.push((topic, draft));
         }
-        let classifier = LagClassifier::of(history, &described, plan.rules, self.now);
+        let classifier = LagClassifier::new(history, &described, plan.rules, self.now);
         for draft in drafts
             .iter_mut()
             .filter_map(|(_, draft)| draft.as_mut().ok())
@@ -160,7 +160,7 @@ impl<'a> Assembly<'a> {
         let partitions = offsets.ends.len().max(committed.len());
         committed.grow(partitions, Err(Fault::NoAnswer));
         let mut states = history.take_states(topic, partitions);
-        let assignment = Assignment::of(described, topic, partitions);
+        let assignment = Assignment::new(described, topic, partitions);
         let runs = committed.iter().any(|c| matches!(c, Ok(Some(_))));
         let mut lags = Vec::with_capacity(partitions);
         let mut first_unread: Option<Box<[Option<Offset>]>> = None;
@@ -266,7 +266,7 @@ fn log(
     let end = match (isolation, &offsets.stable) {
         (Isolation::ReadUncommitted, _) => high,
         (Isolation::ReadCommitted, Some(stable)) => of(stable)?.min(high),
-        (Isolation::ReadCommitted, None) => return Err(Fault::Untold),
+        (Isolation::ReadCommitted, None) => return Err(Fault::Unsupported),
     };
     Ok((Log { start, high, end }, known))
 }

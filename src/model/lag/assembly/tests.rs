@@ -52,7 +52,7 @@ fn observe(seconds: u64, group: &str, committed: &[Committed], ends: &[i64]) -> 
         groups: vec![GroupObservation {
             plan: plan(group),
             committed: Ok([("t".into(), committed)].into()),
-            description: Err(Fault::Untold),
+            description: Err(Fault::Unsupported),
         }],
         connection: None,
         traffic: None,

@@ -149,7 +149,7 @@ pub(in crate::model) struct Assignment {
 }
 
 impl Assignment {
-    pub(in crate::model) fn of(
+    pub(in crate::model) fn new(
         described: &Result<Arc<GroupDescription>, Fault>,
         topic: &TopicName,
         partitions: usize,
@@ -198,7 +198,7 @@ pub(in crate::model) struct LagClassifier {
 
 impl LagClassifier {
     /// Builds the classifier of a group from its history.
-    pub(in crate::model) fn of(
+    pub(in crate::model) fn new(
         history: &GroupHistory,
         described: &Result<Arc<GroupDescription>, Fault>,
         rules: LagRules,
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn assigned_partitions_come_from_the_description() {
-        let owned = Assignment::of(
+        let owned = Assignment::new(
             &description(GroupState::Stable, &[1, 7, -1]),
             &"t".into(),
             2,
@@ -465,9 +465,9 @@ mod tests {
             (false, true, false)
         );
         assert!(owned.subscribed);
-        let other = Assignment::of(&description(GroupState::Stable, &[1]), &"u".into(), 2);
+        let other = Assignment::new(&description(GroupState::Stable, &[1]), &"u".into(), 2);
         assert!(!other.has(1) && !other.subscribed);
-        let untold = Assignment::of(&Err(Fault::Untold), &"t".into(), 2);
-        assert!(!untold.has(1));
+        let unknown = Assignment::new(&Err(Fault::Unsupported), &"t".into(), 2);
+        assert!(!unknown.has(1));
     }
 }

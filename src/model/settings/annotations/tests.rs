@@ -53,7 +53,7 @@ fn reads_every_key() {
         ("kubectl.kubernetes.io/last-applied-configuration", "{}"),
     ]);
     assert!(findings.is_empty(), "{findings:?}");
-    let settings = annotations.of(None);
+    let settings = annotations.for_name(None);
     assert_eq!(settings.lag_per_replica, Some(Milli::from_units(5000)));
     assert_eq!(
         (settings.threads_per_replica().get(), settings.even()),
@@ -79,7 +79,7 @@ fn reads_every_key() {
     assert_eq!(settings.fallback_replicas.map(NonZeroU32::get), Some(3));
     assert_eq!(settings.fallback_after, Some(Duration::from_secs(900)));
     assert_eq!(settings.consumer_group, Some("Orders Group/1".into()));
-    let of_b = annotations.of(Some("b"));
+    let of_b = annotations.for_name(Some("b"));
     assert_eq!(of_b.pattern().unwrap().as_str(), "orders-.*");
 }
 
@@ -92,7 +92,7 @@ fn group_suffix_overrides_the_plain_key() {
     ]);
     assert!(findings.is_empty());
     let even = |name| {
-        let settings = annotations.of(name);
+        let settings = annotations.for_name(name);
         (settings.even(), settings.threads_per_replica().get())
     };
     assert_eq!(even(None), (true, 2));
@@ -138,7 +138,7 @@ fn unusable_value_is_a_finding_and_the_default_applies() {
         };
         let named = format!("annotation lagwise.dev/{key}: {value:?}");
         assert!(finding.contains(&named), "{finding}");
-        assert_eq!(annotations.of(None), Settings::default(), "{key}");
+        assert_eq!(annotations.for_name(None), Settings::default(), "{key}");
     }
     let (_, findings) = read(&[("lagwise.dev/even", &"x".repeat(100_000))]);
     assert!(findings[0].len() < 300);
@@ -172,7 +172,10 @@ fn list_of_topics_overrides_a_pattern() {
         ("lagwise.dev/topic-regex", "b.*"),
     ]);
     assert_eq!(findings.len(), 1);
-    assert_eq!(annotations.of(None).named_topics(), ["a".into()].into());
+    assert_eq!(
+        annotations.for_name(None).named_topics(),
+        ["a".into()].into()
+    );
 }
 
 /// Whether the value of an annotation pauses, and the code of the finding about it.
@@ -207,7 +210,11 @@ fn unclear_paused_value_stops_writes() {
         assert_eq!(settings.paused(), is_paused, "{key}: {value}");
         let mut findings = BTreeSet::new();
         let read = Annotations::read(&hpa(), &annotations, &mut findings);
-        assert_eq!(read.of(Some("g")).paused(), is_paused, "{key}: {value}");
+        assert_eq!(
+            read.for_name(Some("g")).paused(),
+            is_paused,
+            "{key}: {value}"
+        );
         let codes: Vec<_> = findings.iter().map(|f| f.code.code()).collect();
         assert_eq!(
             codes,
@@ -231,7 +238,7 @@ proptest! {
         pairs.insert(format!("{PREFIX}{}", SETTINGS[key].key), value);
         let mut findings = BTreeSet::new();
         let read = Annotations::read(&hpa(), &pairs, &mut findings);
-        let _ = read.of(Some("g"));
+        let _ = read.for_name(Some("g"));
         prop_assert!(findings.iter().all(|f| !f.to_string().is_empty()));
     }
 }

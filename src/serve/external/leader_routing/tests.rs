@@ -30,7 +30,7 @@ struct TestDaemon {
     terms: watch::Sender<Option<Term>>,
     leaders: watch::Sender<Option<Leader>>,
     cluster: Arc<FakeAuthenticator>,
-    _trust: Box<dyn std::any::Any + Send + Sync>,
+    _keep: Box<dyn std::any::Any + Send + Sync>,
 }
 
 impl TestDaemon {
@@ -38,7 +38,7 @@ impl TestDaemon {
         let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
         let (terms, own) = watch::channel(None);
         let (leaders, others) = watch::channel(None);
-        let (interests, asked) = mpsc::channel(8);
+        let (interests, receiver) = mpsc::channel(8);
         let (drain, draining) = watch::channel(false);
         let (trust_in, trust) = watch::channel(None);
         let cluster = Arc::new(FakeAuthenticator::default());
@@ -73,7 +73,7 @@ impl TestDaemon {
             terms,
             leaders,
             cluster,
-            _trust: Box::new((trust_in, asked, drain)),
+            _keep: Box::new((trust_in, receiver, drain)),
         }
     }
 
@@ -136,11 +136,11 @@ async fn serves_nothing_from_another_term() {
 async fn request_waits_for_the_next_leader() {
     let daemon = Arc::new(TestDaemon::new(&tls(), "peer's"));
     let waits = Arc::clone(&daemon);
-    let asking = tokio::spawn(async move { waits.get_as_mary().await });
+    let waiting = tokio::spawn(async move { waits.get_as_mary().await });
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(!asking.is_finished());
+    assert!(!waiting.is_finished());
     daemon.lead(4, later());
-    assert_eq!(asking.await.unwrap().code, 200);
+    assert_eq!(waiting.await.unwrap().code, 200);
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,10 +206,10 @@ async fn follower_returns_the_leaders_response() {
     // A daemon with another user name is no peer, so the leader rejects what it forwards.
     leader.leaders.send_replace(None);
     leader.lead(2, later());
-    let stranger = TestDaemon::new(&tls, "john's");
+    let other_user = TestDaemon::new(&tls, "john's");
     leader.cluster.token("john's", "john");
-    stranger.leaders.send_replace(at_leader.clone());
-    let got = stranger.get_as_mary().await;
+    other_user.leaders.send_replace(at_leader.clone());
+    let got = other_user.get_as_mary().await;
     assert_eq!(got.code, 503);
     assert!(
         got.message().contains("does not accept this replica"),
