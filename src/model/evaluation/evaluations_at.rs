@@ -1,4 +1,4 @@
-//! Evaluations as they read at one moment: with what depends on the moment applied.
+//! Evaluations at one moment, with staleness, fallback and cooldown applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::Moment;
 
-/// Evaluations as they read at one moment.
+/// Evaluations at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluationsAt<'a> {
     evaluations: &'a Evaluations,
@@ -24,7 +24,7 @@ pub struct EvaluationsAt<'a> {
     now: &'a Moment,
 }
 
-/// A metric of an HPA with its evaluation, which holds for every moment.
+/// A metric of an HPA with its evaluation, which does not depend on the moment.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluatedMetric<'a> {
     /// The HPA.
@@ -37,7 +37,7 @@ pub struct EvaluatedMetric<'a> {
     pub evaluation: &'a MetricEvaluation,
 }
 
-/// A metric of an HPA, as the HPA would be answered at one moment.
+/// A metric of an HPA with its value at one moment.
 #[derive(Clone, Debug)]
 pub struct HpaMetric<'a> {
     /// The HPA's namespace.
@@ -48,14 +48,14 @@ pub struct HpaMetric<'a> {
     pub metric: Metric,
     /// The metric's selector.
     pub selector: &'a Selector,
-    /// The evaluation, which holds for every moment.
+    /// The evaluation, which does not depend on the moment.
     pub evaluation: &'a MetricEvaluation,
     /// The value, or why there is none.
     pub outcome: Result<MetricValue, NoValueReason>,
 }
 
 impl<'a> EvaluationsAt<'a> {
-    /// Evaluations as they read at `now`.
+    /// Evaluations at `now`.
     #[must_use]
     pub fn new(evaluations: &'a Evaluations, idle: &'a IdleSince, now: &'a Moment) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl<'a> EvaluationsAt<'a> {
         evaluation.value_at(self.clusters(), self.idle, max_staleness, self.now)
     }
 
-    /// The value for a query, which is evaluated where nobody asked it before.
+    /// The value for a query, which is evaluated unless it is among the evaluations.
     ///
     /// # Errors
     /// Why there is none; never a zero instead.
@@ -121,7 +121,7 @@ impl<'a> EvaluationsAt<'a> {
         self.evaluations.hpa_targets()
     }
 
-    /// Every metric of ours on every HPA, in the order of the targets.
+    /// Every lagwise metric of every HPA, in the order of the targets.
     #[must_use]
     pub fn hpa_metrics(self) -> Vec<HpaMetric<'a>> {
         self.metrics_of(|_| true)
@@ -161,8 +161,8 @@ impl<'a> EvaluationsAt<'a> {
     }
 }
 
-/// Each HPA's ceiling, by namespace and name: the largest over its metrics of ours. An HPA of which one
-/// ceiling is unknown has none: that metric might allow more.
+/// Replica ceiling of each HPA by namespace and name: the largest over its lagwise metrics. An HPA with a
+/// metric whose ceiling is unknown has none, since that metric might allow more.
 #[must_use]
 pub fn hpa_ceilings<'a>(metrics: &[HpaMetric<'a>]) -> BTreeMap<(&'a str, &'a str), Limit> {
     let mut all: BTreeMap<(&str, &str), Option<Limit>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What is served where lag has been unknown for so long that somebody prefers a number to a hold.
+//! Fallback: the replicas to serve once lag has been unknown for as long as the HPA sets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,31 +14,31 @@ use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::Moment;
 use crate::model::units::quantity::Milli;
 
-/// The fallback of a metric, as far as it does not depend on the moment of asking.
+/// Fallback of a metric, except for what depends on the time of reading.
 #[derive(Clone, Debug)]
 pub(super) struct FallbackEvaluation {
     /// How long lag has to be unknown.
     after: Duration,
     metric: Metric,
     lag_per_replica: Milli,
-    /// The replicas served, at most the ceiling.
+    /// Replicas to serve, at most the ceiling.
     replicas: u32,
     ceiling: Option<Ceiling>,
-    /// Everything whose lag may become unknown.
+    /// The lags that may be unknown.
     sources: Vec<LagSource>,
 }
 
-/// Lag that may be unknown: of a topic, or of a group of which no topic is known.
+/// A lag that may be unknown: of a topic, or of a group without known topics.
 #[derive(Clone, Copy, Debug)]
 struct LagSource {
-    /// When the reading was made that is served until it is stale.
+    /// When the reading that is served until it is stale was made.
     reading: Option<Moment>,
-    /// Since when the lag is unknown once there is no such reading.
+    /// Since when the lag is unknown without such a reading.
     unknown_since: Option<Moment>,
 }
 
 impl FallbackEvaluation {
-    /// The fallback of a metric; `None` where nobody asks for one.
+    /// Fallback of a metric; `None` if no HPA sets one.
     pub(super) fn new(
         resolved: &ResolvedQuery,
         groups: &[Arc<GroupEvaluation>],
@@ -67,7 +67,7 @@ impl FallbackEvaluation {
         })
     }
 
-    /// What is served at `now`; `None` where lag is known, or not unknown for long enough.
+    /// Value to serve at `now`; `None` if lag is known or has not been unknown for long enough.
     pub(super) fn value_at(&self, max_staleness: Duration, now: &Moment) -> Option<MetricValue> {
         let is_fresh = |read: Moment| now.since(&read) <= max_staleness;
         let unknown = self
@@ -96,7 +96,7 @@ impl FallbackEvaluation {
     }
 }
 
-/// The lags of a group that may be unknown. What was never read is unknown since it is watched.
+/// The lags of a group that may be unknown. One that was never read is unknown since it is watched.
 fn sources(group: &GroupEvaluation, targets: &Targets) -> Vec<LagSource> {
     let watched_since = targets.watched_since(&group.query.key);
     let Some(read) = group.group.as_ref().filter(|_| !group.topics.is_empty()) else {

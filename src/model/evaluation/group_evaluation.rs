@@ -1,5 +1,5 @@
-//! One consumer group as one query reads it: which topics count, how far behind they are, and how many
-//! replicas can have work on them. This is the only place that makes lag of readings.
+//! Evaluation of one consumer group for one query: the topics that count, their lag, and the replica
+//! ceiling. This is the only place that adds up readings to lag.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,55 +14,54 @@ use crate::model::targets::lookup::GroupQuery;
 use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::units::newtypes::{ClusterName, Lag, Moment, TopicName};
 
-/// Every Kafka cluster as it was last read.
+/// Latest snapshot of every Kafka cluster.
 pub type Clusters = BTreeMap<ClusterName, Arc<ClusterSnapshot>>;
 
-/// What a query reads of one consumer group.
+/// Evaluation of one consumer group for one query.
 #[derive(Clone, Debug)]
 pub struct GroupEvaluation {
-    /// Which group is read, by which settings.
+    /// The group and its settings.
     pub query: Arc<GroupQuery>,
-    /// The group as it was read; `None` while what the query asks for was not read.
+    /// Snapshot of the group; `None` until the topics that the query asks for have been read.
     pub group: Option<Arc<GroupSnapshot>>,
-    /// The topics that count, in the order of names.
+    /// The topics that count, sorted by name.
     pub topics: Vec<TopicReading>,
-    /// What the topics add up to, or why that is unknown.
+    /// Sum over the topics, or why it is unknown.
     pub measure: Result<GroupMeasure, Unmeasured>,
 }
 
 /// A topic that counts.
 #[derive(Clone, Debug)]
 pub struct TopicReading {
-    /// The topic.
     pub topic: TopicName,
-    /// The reading that is served until it is stale; `None` while no reading is complete.
+    /// The reading that is served until it is stale; `None` until one is complete.
     pub reading: Option<Arc<TopicLag>>,
 }
 
-/// What a group's topics add up to.
+/// Sum over a group's topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupMeasure {
-    /// Messages that replicas are wanted for.
+    /// Lag for scaling.
     pub lag: Lag,
-    /// The most replicas that can have work.
+    /// Replica ceiling.
     pub ceiling: Ceiling,
-    /// Partitions that count.
+    /// Number of partitions that count.
     pub partitions: u32,
-    /// Whether the group has committed nowhere and begins at the end of every log.
+    /// Whether the group never ran on any of the topics.
     pub never_ran: bool,
 }
 
 /// Why a group has no measure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unmeasured {
-    /// It is not known which topics count, or none does.
+    /// The topics that count are unknown, or none counts.
     NoTopics(NoValueReason),
     /// A topic that counts was never read completely.
     NoReading(NoValueReason),
 }
 
 impl Unmeasured {
-    /// The reason, whatever it is about.
+    /// The reason.
     #[must_use]
     pub fn reason(&self) -> &NoValueReason {
         match self {
@@ -114,8 +113,8 @@ impl GroupEvaluation {
         }
     }
 
-    /// The topics whose readings decide the result, in the order in which they are looked at. One of
-    /// them that is stale makes the lag unknown before anything after it does.
+    /// The topics whose readings decide the result, in order. A stale one makes the lag unknown before any
+    /// later one does.
     pub(super) fn decisive_topics(&self) -> impl Iterator<Item = &TopicReading> {
         let count = match &self.measure {
             Ok(_) => self.topics.len(),
@@ -128,7 +127,7 @@ impl GroupEvaluation {
         self.topics.iter().take(count)
     }
 
-    /// What the topics add up to, while all of their readings may be served.
+    /// The measure, unless a reading is missing or stale.
     #[must_use]
     pub fn fresh_measure(&self, now: &Moment, max_staleness: Duration) -> Option<&GroupMeasure> {
         let measure = self.measure.as_ref().ok()?;
@@ -138,7 +137,7 @@ impl GroupEvaluation {
             .then_some(measure)
     }
 
-    /// Why the lag is unknown now that the reading of a topic is stale.
+    /// Reason why the lag is unknown once the reading of a topic is stale.
     pub(super) fn stale_reason(&self, topic: &TopicName, clusters: &Clusters) -> NoValueReason {
         let key = &self.query.key;
         let cluster = clusters.get(&key.cluster);
@@ -149,9 +148,9 @@ impl GroupEvaluation {
         }
     }
 
-    /// Whether an evaluation by these readings would come to the same. It would unless the group was
-    /// read again, since a snapshot of a group never changes. What the caller has to know besides is
-    /// whether the same keeps the cluster from answering: refusals quote that.
+    /// Whether an evaluation of these readings would have the same result, which is so unless the group was
+    /// read again: group snapshots are immutable. The caller must also compare the connection fault of the
+    /// cluster, which refusals quote.
     pub(super) fn is_current(&self, clusters: &Clusters) -> bool {
         match (&self.group, find_group(clusters, &self.query.key)) {
             (Some(before), Some((_, now))) => Arc::ptr_eq(before, now),
@@ -160,7 +159,7 @@ impl GroupEvaluation {
         }
     }
 
-    /// The ceiling by the last complete readings, however old: partitions do not go away.
+    /// Replica ceiling by the last complete readings of any age, since topics never lose partitions.
     pub(super) fn last_ceiling(&self) -> Option<Ceiling> {
         let group = self.group.as_ref()?;
         let filter = self.query.settings.partitions.as_ref();
@@ -177,7 +176,7 @@ impl GroupEvaluation {
     }
 }
 
-/// A group as it was read, with its cluster; `None` where what the key asks for was not read yet.
+/// Finds a group and its cluster; `None` until the topics of the key have been read.
 fn find_group<'a>(
     clusters: &'a Clusters,
     key: &WatchKey,

@@ -1,4 +1,4 @@
-//! The useful parallelism of every group on everything that it reads, whoever wants it.
+//! Useful parallelism of every group over all topics that it reads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::topic_selection::whole_parallelism;
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 use crate::model::units::newtypes::{ClusterName, GroupId};
 
-/// The useful parallelism of the groups of every cluster, where it is known.
+/// Useful parallelism of the groups of every cluster, where it is known.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GroupParallelism(BTreeMap<ClusterName, Arc<ByGroup>>);
 
@@ -20,8 +20,7 @@ impl GroupParallelism {
         self.0.get(cluster)?.get(group).copied()
     }
 
-    /// The same for later readings than those `before`. A group that was not read again is not looked at
-    /// again.
+    /// Parallelism by the readings of `clusters`. Groups that were not read again since `before` keep theirs.
     pub(super) fn next(&self, before: &Clusters, clusters: &Clusters) -> Self {
         let clusters = clusters.iter().map(|(name, cluster)| {
             let before = before.get(name).zip(self.0.get(name));

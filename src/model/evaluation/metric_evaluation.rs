@@ -1,9 +1,9 @@
-//! One metric as one query asks for it: its groups, its value, and the rule that made the value or the
-//! reason why there is none.
+//! Evaluation of one metric for one query: its groups, its value, and the rule that produced the value or
+//! the reason why there is none.
 //!
-//! An evaluation holds for as long as the readings and the targets it was made from. Only what depends on
-//! the moment of asking is decided on reading, by [`MetricEvaluation::value_at`]: whether the readings are
-//! stale, whether the fallback is due, and whether the cooldown before zero is over.
+//! An evaluation is valid as long as the readings and targets that it was made from. Only what depends on
+//! the time of reading is decided by [`MetricEvaluation::value_at`]: whether the readings are stale, whether
+//! the fallback is due, and whether the cooldown before zero is over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,44 +22,44 @@ use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::units::newtypes::{Lag, Moment, Replicas};
 use crate::model::units::quantity::Milli;
 
-/// The evaluation of one metric.
+/// Evaluation of one metric.
 #[derive(Clone, Debug)]
 pub struct MetricEvaluation {
-    /// What the query asks for, or why that is not known.
+    /// The resolved query, or why it cannot be resolved.
     pub resolved: Result<Arc<ResolvedQuery>, NoValueReason>,
     /// The groups whose lag is summed, in the order of the query.
     pub groups: Vec<Arc<GroupEvaluation>>,
-    /// What the groups come to, or why that is unknown. What is read of it may be stale by now.
+    /// Measure over all groups, or why it is unknown. Its readings may be stale by now.
     pub outcome: Result<MetricMeasure, NoValueReason>,
-    /// When the oldest reading was made that decides the outcome.
+    /// When the oldest of the readings that decide the outcome was made.
     oldest: Option<Moment>,
-    /// How many of the groups decide the outcome.
+    /// Number of leading groups that decide the outcome.
     decisive: usize,
-    /// Why no value is served even where one is known.
+    /// Why no value is served even if one is known.
     withheld: Option<NoValueReason>,
-    /// What is served instead of an unknown lag, where an HPA asks for that.
+    /// What is served while lag is unknown, if an HPA sets a fallback.
     fallback: Option<Box<FallbackEvaluation>>,
 }
 
-/// What the groups of a metric come to.
+/// Measure of a metric over all its groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetricMeasure {
-    /// Messages that replicas are wanted for, over all groups.
+    /// Lag for scaling over all groups.
     pub lag: Lag,
-    /// The most replicas that can have work.
+    /// Replica ceiling.
     pub ceiling: Option<Ceiling>,
-    /// The replicas that the lag is worth, whatever the ceiling; `None` without a lag per replica.
+    /// Replicas for the lag without the ceiling; `None` without a lag per replica.
     pub uncapped: Option<u32>,
-    /// Whether the HPA's own maximum is seen to hold the ceiling.
+    /// Whether `maxReplicas` of every HPA that asks is observed to be at or below the ceiling.
     pub cap_observed: bool,
     /// What is served.
     pub served: ServedValue,
-    /// What is served instead until the cooldown before zero is over; `None` where there is none.
+    /// What is served instead until the cooldown before zero is over; `None` without a cooldown.
     pub cooling: Option<ServedValue>,
 }
 
 impl MetricEvaluation {
-    /// The evaluation of a query that is about nothing that could be read.
+    /// Evaluation of a query that cannot be resolved.
     pub(super) fn unresolved(reason: NoValueReason) -> Self {
         Self {
             resolved: Err(reason.clone()),
@@ -72,7 +72,7 @@ impl MetricEvaluation {
         }
     }
 
-    /// Evaluates what a query of `namespace` is about, from its groups.
+    /// Evaluates a resolved query of `namespace` from the evaluations of its groups.
     pub(super) fn new(
         namespace: &str,
         resolved: Arc<ResolvedQuery>,
@@ -140,8 +140,8 @@ impl MetricEvaluation {
         self.fallback.is_some()
     }
 
-    /// Why the lag is unknown because a reading is stale: the first such reading, in the order in which
-    /// the outcome was decided.
+    /// Reason for the first stale reading, in the order in which the outcome was decided; `None` if none is
+    /// stale.
     fn stale_reason(
         &self,
         clusters: &Clusters,
@@ -184,7 +184,7 @@ impl MetricEvaluation {
         }
     }
 
-    /// Whether an HPA that may go to zero has had no work for less than its cooldown. An HPA whose
+    /// Whether an HPA that may go to zero has been idle for less than its cooldown. An HPA whose
     /// `minReplicas` is zero has no cooldown of its own.
     fn is_cooling(&self, resolved: &ResolvedQuery, idle: &IdleSince, now: &Moment) -> bool {
         let cooldowns = self.groups.iter().map(|g| g.query.settings.cooldown());
@@ -196,7 +196,8 @@ impl MetricEvaluation {
     }
 }
 
-/// The measures of all groups, or the first reason why there is none; and how many groups decide that.
+/// Number of groups that decide the result, and the measures of all groups or the first reason why one is
+/// unknown.
 fn measured(
     groups: &[Arc<GroupEvaluation>],
 ) -> (usize, Result<Vec<MeasuredGroup<'_>>, NoValueReason>) {
@@ -225,7 +226,7 @@ fn measured(
     (groups.len(), Ok(parts))
 }
 
-/// Why nothing is served to a namespace: what its HPAs want is not known, so nothing could be clamped.
+/// Why nothing is served to a namespace: its HPAs are not known, so no value could be clamped.
 fn withheld(namespace: &str, targets: &Targets, policy: &ServingPolicy) -> Option<NoValueReason> {
     let watched = &policy.namespaces;
     let is_watched = watched.is_empty() || watched.iter().any(|w| w == namespace);

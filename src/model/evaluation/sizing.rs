@@ -1,4 +1,4 @@
-//! From lag to replicas: the number that is desired, and the value that makes the HPA come to it.
+//! Sizing: the number of replicas for a lag, and the metric value that makes the HPA choose it.
 //!
 //! The HPA divides the value served by the lag per replica and rounds up. Everything here rounds the same
 //! way: a clamp that rounded down would let the HPA pass the ceiling by one.

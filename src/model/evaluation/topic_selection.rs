@@ -12,7 +12,7 @@ use crate::model::units::newtypes::{Lag, TopicName};
 use crate::model::units::partition_filter::PartitionFilter;
 use crate::model::units::topic_pattern::TopicPattern;
 
-/// A topic of a group, and what is known of it.
+/// A topic of a group with its readings.
 pub type SelectedTopic<'a> = (&'a TopicName, &'a GroupTopic);
 
 /// The topics of a group that count.
@@ -81,7 +81,7 @@ fn counted<'a>(
     all.filter(move |(partition, _)| filter.is_none_or(|f| f.contains(*partition)))
 }
 
-/// Sums the messages that replicas are wanted for, over the partitions that count. One unknown partition
+/// Sums the lag for scaling over the partitions that count. One unknown partition
 /// makes the sum unknown.
 ///
 /// # Errors
@@ -98,14 +98,14 @@ pub fn total(lag: &TopicLag, filter: Option<&PartitionFilter>) -> Result<Lag, Fa
     Ok(sum.sum::<Result<Lag, Fault>>()?.max(least))
 }
 
-/// Whether the group has no commit on any partition that counts and begins at the end.
+/// Whether every partition that counts is [`PartitionLag::NeverRan`].
 #[must_use]
 pub fn never_ran(lag: &TopicLag, filter: Option<&PartitionFilter>) -> bool {
     let mut lags = counted(lag, filter).map(|(_, lag)| lag).peekable();
     lags.peek().is_some() && lags.all(|lag| lag == Ok(PartitionLag::NeverRan))
 }
 
-/// How many partitions of a topic can be assigned, have a commit, and have lag.
+/// Counts the partitions of a topic that can be assigned, that have a commit, and that have lag.
 #[must_use]
 pub fn work(lag: &TopicLag, filter: Option<&PartitionFilter>) -> TopicWork {
     let mut work = TopicWork::default();

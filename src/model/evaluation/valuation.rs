@@ -1,4 +1,4 @@
-//! From the measures of groups to the value that is served.
+//! Valuation: from the measures of groups to the value that is served.
 
 use super::group_evaluation::GroupMeasure;
 use super::parallelism::Limit;
@@ -8,24 +8,24 @@ use crate::model::targets::lookup::ResolvedQuery;
 use crate::model::units::metric::Metric;
 use crate::model::units::quantity::Milli;
 
-/// A value as it is served, and why.
+/// A value to serve, and the rule that produced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServedValue {
     /// The value.
     pub value: Milli,
-    /// The rule that made it.
+    /// The rule that produced it.
     pub rule: ValueRule,
     /// The replicas wanted, at most the ceiling; `None` without a lag per replica.
     pub desired: Option<u32>,
 }
 
-/// A group's measure, and whether only even numbers of replicas are wanted for it.
+/// A group's measure, and whether its replicas must share the partitions evenly.
 pub(super) struct MeasuredGroup<'a> {
     pub(super) measure: &'a GroupMeasure,
     pub(super) even: bool,
 }
 
-/// What a value is made of.
+/// Inputs of a value.
 pub(super) struct Valuation<'a> {
     pub(super) resolved: &'a ResolvedQuery,
     pub(super) groups: &'a [MeasuredGroup<'a>],
@@ -33,9 +33,9 @@ pub(super) struct Valuation<'a> {
     pub(super) lag: Milli,
     /// The ceiling over all groups.
     pub(super) limit: Limit,
-    /// How the ceiling bounds the value, where it does.
+    /// How the ceiling bounds the value.
     pub(super) clamp: ClampRule,
-    /// Whether a lag is clamped at all; replicas always are.
+    /// Whether lag is clamped; replicas always are.
     pub(super) clamps_lag: bool,
 }
 

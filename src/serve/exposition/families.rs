@@ -1,10 +1,10 @@
-//! The families that are written from a snapshot.
+//! Metric families that are written from a snapshot.
 
 use std::borrow::Cow;
 
 use crate::telemetry::family::{COUNTER, Family, GAUGE, UNTYPED};
 
-/// All of them.
+/// All families.
 pub(crate) const ALL: &[&Family] = &[
     &GROUP_LAG,
     &GROUP_LAG_SUM,

@@ -36,7 +36,7 @@ pub(super) async fn targets(
     now: &Moment,
 ) -> Result<(), ScraperGone> {
     let evaluations = snapshot.at(now);
-    // Values are computed for each family anew: keeping them all would take more memory than a chunk.
+    // Values are computed again for each family, because keeping them would take more memory than a chunk.
     let metrics = evaluations.evaluated_metrics(|_| true);
     let metrics = || {
         let with_value = |m| (labels(m), evaluations.value(m.evaluation));

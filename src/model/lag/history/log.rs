@@ -157,7 +157,7 @@ impl LogHistory {
         ring.push(now.0, ends);
     }
 
-    /// Starts over: the topic was deleted and created anew under the same name.
+    /// Starts over because the topic was deleted and recreated under the same name.
     fn replace(&mut self) {
         Arc::make_mut(&mut self.ring).clear();
         for log in &mut self.partitions {
