@@ -226,6 +226,10 @@ impl LagClassifier {
         let PartitionLag::Measured(messages) = lag else {
             return lag;
         };
+        // Most partitions: nothing to classify.
+        if messages == Lag(0) {
+            return lag;
+        }
         let rules = &self.rules;
         let still = state.since().elapsed(self.now);
         if messages > rules.residual_max {
@@ -241,8 +245,7 @@ impl LagClassifier {
         }
         let log_still = log_moved.elapsed(self.now);
         let steady = self.steady.unwrap_or_default();
-        let is_residual = messages > Lag(0)
-            && owned
+        let is_residual = owned
             && self.steady.is_some()
             && still.min(log_still).min(steady) >= rules.residual_after;
         if is_residual {
