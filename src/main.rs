@@ -7,6 +7,11 @@ use std::time::Duration;
 use clap::Parser;
 use lagwise::cli::Cli;
 
+/// How to tune it is in `.cargo/config.toml`.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match runtime() {
