@@ -15,7 +15,7 @@ RUN apt-get update \
 COPY .cargo ./.cargo
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches/sweep tests/e2e tests/wire \
-    && for file in src/main.rs benches/api.rs benches/model.rs benches/sweep/main.rs tests/e2e/main.rs tests/wire/main.rs; \
+    && for file in src/main.rs benches/api.rs benches/hpas.rs benches/model.rs benches/sweep/main.rs tests/e2e/main.rs tests/wire/main.rs; \
         do echo 'fn main() {}' >"$file"; done \
     && touch src/lib.rs \
     && cargo build --release --locked --bin lagwise \

@@ -149,7 +149,7 @@ fn observe(groups: impl Iterator<Item = usize>) -> Observation {
             .or_insert_with(|| Ok(Arc::new(read)));
         observation.groups.push(GroupObservation {
             plan: GroupPlan::new(format!("group-{i}"), [topic.clone()].into()),
-            description: Err(Fault::Untold),
+            description: Err(Fault::Unsupported),
             committed: Ok([(
                 topic,
                 CommittedOffsets::filled(PARTITIONS, Ok(Some(Offset(900)))),
