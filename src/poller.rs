@@ -3,7 +3,7 @@
 
 mod findings_tracker;
 mod polled_cluster;
-mod recently_asked;
+mod recent_requests;
 mod saved_state;
 mod state;
 mod sweeps;
@@ -25,7 +25,7 @@ use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::targets::metric_query::AdHocQuery;
 use crate::model::targets::tenancy::Tenancy;
 use crate::model::targets::{ConfiguredTarget, WatchKey};
-use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::ClusterName;
 use crate::snapshot_channel::Publisher;
 
@@ -92,7 +92,7 @@ impl<S: OffsetSource> Poller<S> {
             max_staleness: cadence.interval.saturating_mul(6),
             ..ServingPolicy::default()
         };
-        let rules = LagRules::default();
+        let rules = LagThresholds::default();
         Self {
             interval: cadence.interval,
             state: PollerState::new(&names, configured, rules, policy, publisher),
@@ -112,7 +112,7 @@ impl<S: OffsetSource> Poller<S> {
 
     /// Applies these lag rules to targets that set no others.
     #[must_use]
-    pub fn with_rules(self, rules: LagRules) -> Self {
+    pub fn with_rules(self, rules: LagThresholds) -> Self {
         Self {
             state: self.state.with_rules(rules),
             ..self

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::section::Section;
 use super::settings;
 use crate::model::settings::{FileSection, Settings};
-use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagThresholds;
 
 /// Thresholds that classify lag as residual, stuck or forgotten, for targets that set none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +42,8 @@ impl LagConfig {
 
     /// The thresholds.
     #[must_use]
-    pub fn rules(&self) -> LagRules {
-        self.0.lag_rules(LagRules::DEFAULT)
+    pub fn rules(&self) -> LagThresholds {
+        self.0.lag_rules(LagThresholds::DEFAULT)
     }
 }
 

@@ -18,7 +18,7 @@ use serde::Serialize;
 pub use self::group_settings::GroupSettings;
 pub use self::setting::{FileSection, Setting, SettingScope};
 pub use self::table::{SETTINGS, Settings};
-use super::units::lag_thresholds::LagRules;
+use super::units::lag_thresholds::LagThresholds;
 use super::units::newtypes::{Isolation, OffsetReset, TopicName};
 use super::units::topic_pattern::TopicPattern;
 
@@ -87,8 +87,8 @@ impl Settings {
 
     /// The thresholds of lag: those that are set, and of `base` the others.
     #[must_use]
-    pub fn lag_rules(&self, base: LagRules) -> LagRules {
-        LagRules {
+    pub fn lag_rules(&self, base: LagThresholds) -> LagThresholds {
+        LagThresholds {
             residual_max: self.residual_max.unwrap_or(base.residual_max),
             residual_after: self.residual_after.unwrap_or(base.residual_after),
             stuck_after: self.stuck_after.unwrap_or(base.stuck_after),
@@ -99,7 +99,7 @@ impl Settings {
 
     /// The settings of a consumer group where no target sets any: these thresholds, and Kafka's own defaults.
     #[must_use]
-    pub fn group_defaults(rules: LagRules) -> Self {
+    pub fn group_defaults(rules: LagThresholds) -> Self {
         Self {
             offset_reset: Some(OffsetReset::default()),
             isolation: Some(Isolation::default()),

@@ -24,13 +24,13 @@ use super::hpa::selector::Selector;
 use super::kafka::sweep_plan::SweepPlan;
 use super::settings::GroupSettings;
 use super::units::hpa_key::HpaKey;
-use super::units::lag_thresholds::LagRules;
+use super::units::lag_thresholds::LagThresholds;
 use super::units::metric::Metric;
 use super::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 use super::units::persistent_map::PersistentMap;
 
 pub use self::target::{
-    BarredQuery, ConfiguredTarget, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey,
+    ConfiguredTarget, DeniedQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey,
 };
 
 /// A consumer group and its cluster.
@@ -44,7 +44,7 @@ pub struct Targets {
     /// Whether the HPAs are still to be listed, so that they may ask for more than is here.
     pub hpas_unlisted: bool,
     /// Lag rules where a target sets no others.
-    rules: LagRules,
+    rules: LagThresholds,
     /// The settings of a group where no target sets others.
     group_defaults: Arc<GroupSettings>,
     /// What each namespace may ask for. HPAs that ask for more get no target.
@@ -59,7 +59,7 @@ pub struct Targets {
     /// Targets of HPAs by the query that these HPAs send.
     by_query: PersistentMap<QueryHash, Arc<[Arc<Target>]>>,
     /// Why the requests of HPAs are refused that have no target, by HPA.
-    barred: PersistentMap<QueryHash, Arc<BTreeMap<HpaKey, TenancyError>>>,
+    denied: PersistentMap<QueryHash, Arc<BTreeMap<HpaKey, TenancyError>>>,
     groups: PersistentMap<GroupKey, Arc<GroupTargets>>,
     findings: PersistentMap<Arc<Finding>, ()>,
 }
@@ -88,7 +88,7 @@ impl Targets {
 
     /// Lag rules where a target sets no others.
     #[must_use]
-    pub fn rules(&self) -> LagRules {
+    pub fn rules(&self) -> LagThresholds {
         self.rules
     }
 
@@ -131,17 +131,17 @@ impl Targets {
     /// Why `namespace` may not ask for this metric by this selector, if an HPA of it does and has no target for that
     /// reason.
     #[must_use]
-    pub fn why_barred(
+    pub fn denial_reason(
         &self,
         namespace: &str,
         metric: Metric,
         selector: &Selector,
     ) -> Option<&TenancyError> {
-        let barred = self
-            .barred
+        let denied = self
+            .denied
             .get(&QueryHash::new(namespace, metric, selector))?;
         // Another namespace may have a query of the same hash.
-        let mut reasons = barred
+        let mut reasons = denied
             .iter()
             .filter(|(hpa, _)| *hpa.namespace == *namespace);
         reasons.next().map(|(_, reason)| reason)

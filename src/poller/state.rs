@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::findings_tracker::FindingsTracker;
 use super::polled_cluster::PolledCluster;
-use super::recently_asked::RecentlyAsked;
+use super::recent_requests::RecentRequests;
 use super::transitions;
 use crate::model::decisions::scale_to_zero;
 use crate::model::evaluation::idle::IdleSince;
@@ -20,7 +20,7 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::metric_query::AdHocQuery;
 use crate::model::targets::tenancy::Tenancy;
 use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
-use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::{ClusterName, Moment};
 use crate::snapshot_channel::Publisher;
 use crate::telemetry::{FindingRaised, PollFinished};
@@ -36,8 +36,8 @@ pub struct PollerState {
     publisher: Publisher,
     clusters: BTreeMap<ClusterName, PolledCluster>,
     targets: Arc<Targets>,
-    watch_keys: RecentlyAsked<WatchKey>,
-    queries: RecentlyAsked<AdHocQuery>,
+    watch_keys: RecentRequests<WatchKey>,
+    queries: RecentRequests<AdHocQuery>,
     evaluations: Arc<Evaluations>,
     findings: FindingsTracker,
     idle: Arc<IdleSince>,
@@ -49,7 +49,7 @@ impl PollerState {
     pub fn new(
         clusters: &[ClusterName],
         configured: &[ConfiguredTarget],
-        rules: LagRules,
+        rules: LagThresholds,
         policy: ServingPolicy,
         publisher: Publisher,
     ) -> Self {
@@ -60,8 +60,8 @@ impl PollerState {
                 .map(|c| (c.clone(), PolledCluster::default()))
                 .collect(),
             targets: Arc::default(),
-            watch_keys: RecentlyAsked::new(MAX_AD_HOC),
-            queries: RecentlyAsked::new(MAX_AD_HOC),
+            watch_keys: RecentRequests::new(MAX_AD_HOC),
+            queries: RecentRequests::new(MAX_AD_HOC),
             evaluations: Arc::new(Evaluations::new(policy)),
             findings: FindingsTracker::default(),
             idle: Arc::default(),
@@ -83,7 +83,7 @@ impl PollerState {
 
     /// The same, with other lag rules where a target sets none.
     #[must_use]
-    pub(super) fn with_rules(mut self, rules: LagRules) -> Self {
+    pub(super) fn with_rules(mut self, rules: LagThresholds) -> Self {
         let targets = (*self.targets).clone();
         self.set_targets(targets.with_rules(rules, Some(Moment::now())));
         self

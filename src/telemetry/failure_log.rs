@@ -1,10 +1,10 @@
 //! Logs a failure once, not at every attempt.
 
-/// Remembers the last failure of something that is tried again and again, so that only a failure that
-/// is new is logged, and its recovery once.
+/// The last failure of a retried operation, so that a failure is logged when it first occurs or changes, and its
+/// recovery once.
 ///
-/// `E` must stay equal while the cause does: errors whose text differs at every attempt need a type
-/// that leaves the difference out.
+/// Errors with the same cause must compare equal. If their text varies per attempt (a request ID, say), use a type
+/// `E` that leaves it out.
 #[derive(Clone, Debug)]
 pub struct FailureLog<E>(Option<E>);
 
@@ -15,8 +15,8 @@ impl<E> Default for FailureLog<E> {
 }
 
 impl<E: PartialEq> FailureLog<E> {
-    /// Records a failed attempt. Returns the error if it differs from the last one, so is to be logged.
-    #[must_use = "a new failure is to be logged"]
+    /// Records a failed attempt. Returns the error to log; `None` if it equals the previous one.
+    #[must_use = "log the returned error"]
     pub fn failed(&mut self, error: E) -> Option<&E> {
         if self.0.as_ref() == Some(&error) {
             return None;

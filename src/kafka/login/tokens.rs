@@ -11,15 +11,15 @@ use super::settings::TokenFetcher;
 use super::{FetchedToken, Token, TokenSettings};
 use crate::model::units::newtypes::ClusterName;
 
-/// Timeout for one exchange, with all its steps.
+/// Timeout for one fetch, with all its steps.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(9);
 /// Backoff after failures, shortest and longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Minimum time between two exchanges.
+/// Minimum time between two fetches.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum time between two exchanges, since even a source of long-lived tokens may change.
+/// Maximum time between two fetches, since even a source of long-lived tokens may change.
 const MAX_INTERVAL: Duration = Duration::from_secs(12 * 3600);
-/// Minimum time between two exchanges caused by brokers that refuse the token.
+/// Minimum time between two fetches caused by brokers that refuse the token.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why there is no token: the source and its error.
@@ -39,8 +39,8 @@ struct TokenState {
     failure: Option<Arc<str>>,
 }
 
-/// The token of one cluster's login. A single task fetches it before the current one expires, for
-/// as long as this lives, so any number of connections costs one exchange.
+/// Cached token of one cluster's login. A single task fetches and renews it while this value lives, so all connections
+/// share one fetch.
 #[derive(Debug)]
 pub struct TokenCache {
     source: &'static str,
@@ -52,7 +52,7 @@ impl TokenCache {
     /// Starts fetching.
     ///
     /// # Errors
-    /// A permanent lack, such as a missing environment variable.
+    /// A configuration error that a retry cannot fix, such as a missing environment variable.
     pub fn start(
         settings: &TokenSettings,
         cluster: &ClusterName,
@@ -87,7 +87,7 @@ impl TokenCache {
         valid_token(&self.state.borrow())
     }
 
-    /// Waits for a valid token until the deadline, while the source is asked for the first time.
+    /// Returns the valid token, or waits until the deadline for the first fetch.
     ///
     /// # Errors
     /// The source's error.
@@ -113,7 +113,7 @@ impl TokenCache {
         }
     }
 
-    /// Why there is no token, if the source was asked and none is valid.
+    /// Error of the latest fetch, if it failed and no valid token is cached.
     #[must_use]
     pub fn failure(&self) -> Option<TokenError> {
         let state = self.state.borrow();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn concurrent_callers_share_one_exchange() {
+    async fn concurrent_callers_share_one_fetch() {
         let server = TokenServer::start(|_: &RecordedRequest| token_of(600)).await;
         let tokens = start(&server);
         let all = (0..50).map(|_| tokens.wait(deadline()));
@@ -363,13 +363,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unused_source_makes_no_requests() {
+    async fn fetching_ends_with_the_last_receiver() {
         let server = TokenServer::start(|_: &RecordedRequest| token_of(600)).await;
         let tokens = start(&server);
         let mut state = tokens.state.clone();
         tokens.wait(deadline()).await.unwrap();
         drop(tokens);
-        // This clone is the last that keeps it going.
+        // This receiver is the last that keeps the task running.
         assert!(state.has_changed().is_ok());
         state.mark_unchanged();
     }

@@ -98,7 +98,7 @@ fn targets() -> Targets {
         with_metric(zero, "queue_length"),
         value,
         desired,
-        hpa("barred", "group=secret,cluster=main", &[]),
+        hpa("denied", "group=secret,cluster=main", &[]),
     ];
     let clusters = ["main".into(), "down".into()];
     let groups = ["g", "h", "i"].map(Glob::new).into();

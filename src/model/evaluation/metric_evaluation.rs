@@ -189,7 +189,7 @@ impl MetricEvaluation {
     fn is_cooling(&self, resolved: &ResolvedQuery, idle: &IdleSince, now: &Moment) -> bool {
         let cooldowns = self.groups.iter().map(|g| g.query.settings.cooldown());
         let cooldown = cooldowns.max().unwrap_or_default();
-        resolved.may_sleep.iter().any(|hpa| {
+        resolved.scale_to_zero_hpas.iter().any(|hpa| {
             let since = idle.get(hpa);
             since.is_none_or(|since| now.since(since) < cooldown)
         })
@@ -279,7 +279,8 @@ fn measure(
         Some(MetricTarget::AverageValue(per_replica)) => Some(per_replica),
         _ => None,
     };
-    let may_cool = lag == Lag(0) && !resolved.may_sleep.is_empty() && per_replica.is_some();
+    let may_cool =
+        lag == Lag(0) && !resolved.scale_to_zero_hpas.is_empty() && per_replica.is_some();
     let uncapped = per_replica.and_then(|per| in_milli(lag).ceil_div(per));
     MetricMeasure {
         lag,

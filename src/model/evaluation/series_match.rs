@@ -10,7 +10,7 @@ use crate::model::targets::lookup::GroupQuery;
 use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::units::newtypes::TopicName;
 
-/// Whether a group was read as far as this watch key asks for.
+/// Whether the snapshot of the group contains every topic that the watch key requests, or a fault that explains why not.
 pub(super) fn covers(group: &GroupSnapshot, key: &WatchKey) -> bool {
     if key.topics.is_empty() {
         group.discovered || group.fault.is_some()
@@ -21,41 +21,42 @@ pub(super) fn covers(group: &GroupSnapshot, key: &WatchKey) -> bool {
     }
 }
 
-/// Selects the topics of a group that count and that the selector matches.
+/// Selects the topics of a group that the target includes (named topics, or those that match its topic regex) and
+/// that the selector matches.
 ///
-/// The second value is why these are not all the topics that count, or why there are none. The topics
-/// are returned all the same: how long their lag has been unknown decides when a fallback is served.
+/// Returns the selected topics and, as the second value, an error if the selection is incomplete or empty. The topics
+/// are returned even with an error, because the fallback starts once their lag has been unknown for long enough.
 pub(super) fn select_topics<'a>(
     selector: &Selector,
     query: &GroupQuery,
     cluster: &ClusterSnapshot,
     group: &'a GroupSnapshot,
 ) -> (TopicSelection<'a>, Result<(), NoValueReason>) {
-    let (interest, settings) = (&query.key, &query.settings);
-    let mut selected = topic_selection::pick(group, &interest.topics, settings.pattern());
+    let (key, settings) = (&query.key, &query.settings);
+    let mut selected = topic_selection::pick(group, &key.topics, settings.pattern());
     let unknown = |fault| NoValueReason::Unknown {
-        group: interest.group.clone(),
-        cluster: interest.cluster.clone(),
+        group: key.group.clone(),
+        cluster: key.cluster.clone(),
         cause: cluster.cause(fault),
     };
-    if let (true, false, Some(fault)) = (interest.topics.is_empty(), group.discovered, group.fault)
-    {
-        // Only topics that another target named are known, perhaps not all that the group reads.
+    if let (true, false, Some(fault)) = (key.topics.is_empty(), group.discovered, group.fault) {
+        // Topic discovery failed, so only topics named by other targets are known. The group may read more.
         return (selected, Err(unknown(fault)));
     }
-    let pinned = |key: &str| {
+    let selector_value = |label: &str| {
         selector
-            .values(key)
+            .values(label)
             .and_then(|values| values.first())
             .map(String::as_str)
     };
     let matches = |topic: &TopicName| {
-        selector.matches(|key| match key {
+        selector.matches(|label| match label {
             label::GROUP => Some(query.label.as_str()),
-            // A selector that names no topic matches every topic that counts.
+            // A selector that names no topic matches every topic of the target.
             label::TOPIC => Some(topic.as_str()),
-            label::CLUSTER => Some(interest.cluster.as_str()),
-            label::HPA | label::TARGET => pinned(key),
+            label::CLUSTER => Some(key.cluster.as_str()),
+            // These labels only choose the target, so the selector always matches itself on them.
+            label::HPA | label::TARGET => selector_value(label),
             _ => None,
         })
     };
@@ -67,7 +68,7 @@ pub(super) fn select_topics<'a>(
             Some(fault) => unknown(fault),
             None => NoValueReason::NotYetRead(vec![WatchKey {
                 topics: selected.unread.clone(),
-                ..(**interest).clone()
+                ..(**key).clone()
             }]),
         })
     } else if !selected.topics.is_empty() {
@@ -75,7 +76,7 @@ pub(super) fn select_topics<'a>(
     } else if has_topics {
         Err(NoValueReason::NothingSelected {
             selector: selector.to_string(),
-            group: interest.group.clone(),
+            group: key.group.clone(),
         })
     } else if let Some(fault) = group.fault {
         Err(unknown(fault))
@@ -85,7 +86,7 @@ pub(super) fn select_topics<'a>(
     (selected, checked)
 }
 
-/// Why a group that was read has no topic that counts.
+/// Reason why a group that was read has no topic to serve.
 fn nothing_read(query: &GroupQuery) -> NoValueReason {
     let group = query.key.group.clone();
     let cluster = query.key.cluster.clone();
@@ -99,7 +100,8 @@ fn nothing_read(query: &GroupQuery) -> NoValueReason {
     }
 }
 
-/// Why the lag of a group on a topic is unknown: it was never read completely, or too long ago.
+/// Reason why the lag of a group on a topic is unknown: the topic is missing, was never read completely, or its last
+/// complete reading is stale.
 pub(super) fn unknown_reason(
     key: &WatchKey,
     cluster: &ClusterSnapshot,

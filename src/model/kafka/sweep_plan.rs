@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::{GroupId, Isolation, OffsetReset, TopicName};
 
 /// Plan of one sweep of a cluster.
@@ -28,7 +28,7 @@ pub struct GroupPlan {
     /// Up to which offset consumers read.
     pub isolation: Isolation,
     /// Thresholds that classify lag.
-    pub rules: LagRules,
+    pub rules: LagThresholds,
 }
 
 impl GroupPlan {
@@ -41,7 +41,7 @@ impl GroupPlan {
             topics: Arc::new(topics),
             reset: OffsetReset::default(),
             isolation: Isolation::default(),
-            rules: LagRules::default(),
+            rules: LagThresholds::default(),
         }
     }
 }

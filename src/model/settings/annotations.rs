@@ -196,12 +196,15 @@ impl Annotations {
     }
 
     /// The annotations with a name that is not among `names`.
-    pub fn strays<'a>(&'a self, names: &'a BTreeSet<String>) -> impl Iterator<Item = &'a String> {
-        let strays = self
+    pub fn unmatched<'a>(
+        &'a self,
+        names: &'a BTreeSet<String>,
+    ) -> impl Iterator<Item = &'a String> {
+        let unmatched = self
             .keys
             .iter()
             .filter(|(suffix, _)| !names.contains(*suffix));
-        strays.map(|(_, annotation)| annotation)
+        unmatched.map(|(_, annotation)| annotation)
     }
 
     /// Whether the workload is to be scaled to zero.

@@ -14,7 +14,7 @@ use super::cap_mode::{CapMode, NO_CEILING};
 use super::form::{Form, SettingValue};
 use super::group_settings::GroupSettings;
 use super::setting::{FileSection, Setting, SettingScope};
-use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::names;
 use crate::model::units::newtypes::{GroupId, Isolation, Lag, OffsetReset, TopicName};
 use crate::model::units::partition_filter::{PARTITIONS, PartitionFilter};
@@ -180,7 +180,7 @@ settings! {
         scope: SettingScope::Metric,
         file: Some(FileSection::Lag),
         form: Form::Number { min: 0, max: 1_000_000, format: "uint64" },
-        default: LagRules::DEFAULT.residual_max,
+        default: LagThresholds::DEFAULT.residual_max,
         safer: Lag::min,
     }
 
@@ -191,7 +191,7 @@ settings! {
         scope: SettingScope::Metric,
         file: Some(FileSection::Lag),
         form: Form::Duration { min: SECOND, max: WEEK },
-        default: LagRules::DEFAULT.residual_after,
+        default: LagThresholds::DEFAULT.residual_after,
         safer: Duration::max,
     }
 
@@ -202,7 +202,7 @@ settings! {
         scope: SettingScope::Metric,
         file: Some(FileSection::Lag),
         form: Form::Duration { min: SECOND, max: WEEK },
-        default: LagRules::DEFAULT.stuck_after,
+        default: LagThresholds::DEFAULT.stuck_after,
         safer: Duration::max,
     }
 
@@ -213,7 +213,7 @@ settings! {
         scope: SettingScope::Metric,
         file: Some(FileSection::Lag),
         form: Form::Flag,
-        default: LagRules::DEFAULT.stuck_counts,
+        default: LagThresholds::DEFAULT.stuck_counts,
         safer: |a, b| a || b,
     }
 
@@ -224,7 +224,7 @@ settings! {
         scope: SettingScope::Metric,
         file: Some(FileSection::Lag),
         form: Form::Duration { min: Duration::ZERO, max: YEAR },
-        default: LagRules::DEFAULT.forget_after,
+        default: LagThresholds::DEFAULT.forget_after,
         safer: Duration::max,
     }
 

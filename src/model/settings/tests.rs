@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::{Isolation, Lag, OffsetReset};
 
 #[test]
@@ -97,7 +97,7 @@ proptest! {
             ..Settings::default()
         };
         let (mut there, mut back) = (GroupSettings::default(), GroupSettings::default());
-        let defaults = Settings::group_defaults(LagRules::default());
+        let defaults = Settings::group_defaults(LagThresholds::default());
         set.iter().for_each(|s| there.add(&settings(s), &defaults));
         set.iter().rev().for_each(|s| back.add(&settings(s), &defaults));
         prop_assert_eq!(there, back);

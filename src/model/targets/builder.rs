@@ -1,9 +1,9 @@
-//! Builds the targets of one HPA, and finds what is wrong with how it asks.
+//! Builds the targets of one HPA, and reports mistakes in its metrics and annotations as findings.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::target::{BarredQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey};
+use super::target::{DeniedQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey};
 use super::{Targets, UnpickedCluster, group_names, pinned_topics};
 use crate::model::findings::{Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::{
@@ -49,34 +49,34 @@ pub(super) struct HpaTargetBuilder<'a> {
     hpa: &'a HpaFacts,
     key: HpaKey,
     targets: Vec<Arc<Target>>,
-    barred: Vec<BarredQuery>,
+    denied: Vec<DeniedQuery>,
     findings: BTreeSet<Finding>,
 }
 
 impl<'a> HpaTargetBuilder<'a> {
-    /// Of `configured`, only the clusters, the configured targets and tenancy count.
+    /// Uses only the clusters, the configured targets and tenancy of `configured`.
     pub(super) fn new(configured: &'a Targets, hpa: &'a HpaFacts) -> Self {
         Self {
             configured,
             hpa,
             key: hpa.key(),
             targets: Vec::new(),
-            barred: Vec::new(),
+            denied: Vec::new(),
             findings: BTreeSet::new(),
         }
     }
 
-    /// Empty for an HPA that asks for nothing of lagwise.
+    /// Returns no targets for an HPA that uses no metric of lagwise.
     pub(super) fn build(mut self) -> HpaTargets {
         let metrics = self.hpa.metrics.iter().enumerate();
         let requested: Vec<_> = metrics.filter_map(RequestedMetric::from_external).collect();
-        // Annotations mean nothing on an HPA without a metric of lagwise.
+        // Annotations have no effect on an HPA that uses no metric of lagwise.
         if !requested.is_empty() {
             self.add_metrics(&requested);
         }
         HpaTargets {
             targets: self.targets,
-            barred: self.barred,
+            denied: self.denied,
             findings: self.findings.into_iter().map(Arc::new).collect(),
         }
     }
@@ -90,27 +90,27 @@ impl<'a> HpaTargetBuilder<'a> {
             }
             let before = self.targets.len();
             self.add_metric(*metric, &annotations);
-            self.bar_metric(*metric, before);
+            self.remove_forbidden_targets(*metric, before);
         }
         if annotations.scale_to_zero()
             && let Some(metric) = other_external_metric(self.hpa)
         {
             let message = format!(
-                "lagwise.dev/scale-to-zero has no effect: at zero replicas the HPA would not ask for its External metric {metric}, which lagwise does not serve"
+                "lagwise.dev/scale-to-zero has no effect: the HPA also uses the External metric {metric} of another metrics server, and at zero replicas it would not evaluate that"
             );
             self.note(FindingCode::NoZeroWithOthers, message);
         }
-        for stray in annotations.strays(&names) {
+        for key in annotations.unmatched(&names) {
             let message = format!(
-                "annotation {stray} is for a group or target that none of its metrics selects"
+                "annotation {key} has no effect: no metric of the HPA selects a group or target of that name"
             );
             self.note(FindingCode::StrayAnnotation, message);
         }
     }
 
-    /// Removes the targets of a metric, those from `begin` on, if the namespace may not ask for one of them: a sum
-    /// without one of its groups would be wrong.
-    fn bar_metric(&mut self, requested: RequestedMetric<'_>, begin: usize) {
+    /// Removes the targets of a metric (those from `begin` on) if tenancy forbids the namespace to read any of them. All
+    /// are removed, because a sum that leaves out a group would be too low.
+    fn remove_forbidden_targets(&mut self, requested: RequestedMetric<'_>, begin: usize) {
         let namespace = &self.key.namespace;
         let added = self.targets.get(begin..).unwrap_or_default();
         let keys = added.iter().map(|target| &*target.key);
@@ -119,7 +119,7 @@ impl<'a> HpaTargetBuilder<'a> {
         };
         self.targets.truncate(begin);
         self.note(FindingCode::NotAllowed, reason.to_string());
-        self.barred.push(BarredQuery {
+        self.denied.push(DeniedQuery {
             query_hash: QueryHash::new(&self.key.namespace, requested.metric, requested.selector),
             reason,
         });
@@ -135,7 +135,7 @@ impl<'a> HpaTargetBuilder<'a> {
             (Metric::Lag, Some(MetricTarget::Value(_))) => {
                 self.note(
                     FindingCode::ValueTarget,
-                    "its Kafka metric has a target of type Value, so the HPA multiplies lag by its ready pods at every sync",
+                    "its Kafka metric has a target of type Value, so the HPA multiplies by its ready pods at every sync; use type AverageValue",
                 );
             }
             (Metric::DesiredReplicas, target)
@@ -143,7 +143,7 @@ impl<'a> HpaTargetBuilder<'a> {
             {
                 self.note(
                     FindingCode::DesiredNotOne,
-                    format!("the target of {DESIRED_METRIC} is not averageValue \"1\""),
+                    format!("the target of {DESIRED_METRIC} is not averageValue \"1\", so the HPA does not run the replicas that lagwise computes"),
                 );
             }
             _ => {}
@@ -175,7 +175,7 @@ impl<'a> HpaTargetBuilder<'a> {
             Err(UnpickedCluster::Ambiguous) => {
                 self.note(
                     FindingCode::AmbiguousCluster,
-                    "several Kafka clusters are configured, and its selector names none of them",
+                    "several Kafka clusters are configured and its selector names none; add the label cluster",
                 );
                 return;
             }
@@ -195,7 +195,7 @@ impl<'a> HpaTargetBuilder<'a> {
             if groups.iter().any(|(known, ..)| *known == group) {
                 self.note(
                     FindingCode::OneGroupForAll,
-                    "annotation lagwise.dev/consumer-group replaces several groups of the selector by one, whose lag counts once",
+                    "annotation lagwise.dev/consumer-group maps several groups of the selector to one consumer group, whose lag counts once; set it for each group with .NAME",
                 );
             } else {
                 groups.push((group, label.unwrap_or_default(), settings));

@@ -8,7 +8,7 @@ use super::target::{Target, WatchKey};
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::settings::{GroupSettings, Settings};
-use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 
 /// Everything that is asked of one consumer group, and what follows for reading it.
@@ -101,7 +101,7 @@ impl GroupTargets {
     pub fn plan(
         &self,
         id: &GroupId,
-        base: LagRules,
+        base: LagThresholds,
         known_topics: impl Fn(&GroupId) -> BTreeSet<TopicName>,
     ) -> GroupPlan {
         let Settings {

@@ -1,5 +1,5 @@
-//! Resolves a query to the groups it is about. A query does not say which HPA asks, so its target is found
-//! by its selector.
+//! Resolves an external-metrics query to consumer groups. The API does not tell which HPA sent the query, so the HPA is
+//! found by namespace, metric and selector.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::repeat_n;
@@ -35,31 +35,31 @@ impl From<&Target> for GroupQuery {
     }
 }
 
-/// The groups and settings that a query comes to.
+/// Groups and settings that a query resolves to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedQuery {
     /// The metric served.
     pub metric: Metric,
     /// The groups, whose lag is summed.
     pub groups: Vec<Arc<GroupQuery>>,
-    /// Lag per replica, or in all, of the HPA that asks or else of the configuration.
+    /// Metric target of the HPA that sends the query (lag per replica or total lag), or else the configured one.
     pub metric_target: Option<MetricTarget>,
-    /// The HPAs that ask this query and may be scaled to zero. None of them is served a zero before all
-    /// of them have had no demand for their cooldown.
-    pub may_sleep: Vec<HpaKey>,
-    /// The bounds that the HPAs that ask this query set for themselves.
+    /// HPAs that send this query and have scale to zero enabled. They share one value, so 0 is served only after every
+    /// one of them has had no demand for its cooldown.
+    pub scale_to_zero_hpas: Vec<HpaKey>,
+    /// The bounds of the HPAs that send this query.
     pub caps: Vec<HpaCap>,
 }
 
 impl ResolvedQuery {
-    /// The keys whose readings answer the query.
+    /// Watch keys of the groups that the query sums.
     pub fn watch_keys(&self) -> impl Iterator<Item = &WatchKey> {
         self.groups.iter().map(|group| &*group.key)
     }
 }
 
 impl<'a> MetricQuery<'a> {
-    /// The query by which the HPA of a target asks for it; `None` for a target of the configuration.
+    /// The query that the HPA of a target sends; `None` for a configured target.
     #[must_use]
     pub fn from_target(target: &'a Target) -> Option<Self> {
         let HpaKey { namespace, .. } = target.hpa()?;
@@ -79,11 +79,11 @@ pub fn resolve(query: &MetricQuery<'_>, targets: &Targets) -> Result<ResolvedQue
     let metric = Metric::from_name(query.metric).ok_or_else(|| NoValueReason::UnknownMetric {
         metric: query.metric.to_owned(),
     })?;
-    let found = match by_hpa(query, metric, targets)? {
+    let found = match resolve_by_hpa(query, metric, targets)? {
         Some(found) => found,
-        None => match targets.why_barred(query.namespace, metric, query.selector) {
+        None => match targets.denial_reason(query.namespace, metric, query.selector) {
             Some(reason) => return Err(NoValueReason::NotAllowed(reason.clone())),
-            None => by_selector(query, metric, targets)?,
+            None => resolve_by_selector(query, metric, targets)?,
         },
     };
     if metric == Metric::DesiredReplicas && found.metric_target.is_none() {
@@ -97,22 +97,22 @@ pub fn resolve(query: &MetricQuery<'_>, targets: &Targets) -> Result<ResolvedQue
     Ok(found)
 }
 
-/// Resolves a query that no HPA asks, or only one that is not known yet.
-fn by_selector(
+/// Resolves a query that matches no known HPA: an ad hoc request, or one of an HPA that the watch has not shown yet.
+fn resolve_by_selector(
     query: &MetricQuery<'_>,
     metric: Metric,
     targets: &Targets,
 ) -> Result<ResolvedQuery, NoValueReason> {
     let groups = if query.selector.mentions(label::TARGET) {
-        by_target(query, targets)?
+        resolve_by_target(query, targets)?
     } else {
-        by_group(query, targets)?
+        resolve_by_group(query, targets)?
     };
     Ok(ResolvedQuery {
         metric,
         groups,
         metric_target: configured_target(query, targets),
-        may_sleep: Vec::new(),
+        scale_to_zero_hpas: Vec::new(),
         caps: Vec::new(),
     })
 }
@@ -122,16 +122,16 @@ fn configured_target(query: &MetricQuery<'_>, targets: &Targets) -> Option<Metri
     configured.find_map(|target| target.metric_target)
 }
 
-/// Resolves a query to the metric of the HPA that asks it. Only the label `hpa` tells HPAs apart that ask the same
-/// query with different metric targets or settings.
-fn by_hpa(
+/// Resolves a query to the metric of the HPA that sends it. If several HPAs send the same query with different metric
+/// targets or settings, the result is an error unless the label `hpa` names one.
+fn resolve_by_hpa(
     query: &MetricQuery<'_>,
     metric: Metric,
     targets: &Targets,
 ) -> Result<Option<ResolvedQuery>, NoValueReason> {
     let named = query.selector.values(label::HPA);
     let mut metrics: BTreeMap<(&Arc<str>, usize), ResolvedQuery> = BTreeMap::new();
-    let (mut may_sleep, mut caps) = (Vec::new(), Vec::new());
+    let (mut scale_to_zero_hpas, mut caps) = (Vec::new(), Vec::new());
     for target in targets.selecting(query.namespace, metric, query.selector) {
         let Some(hpa) = target.hpa() else {
             continue;
@@ -139,7 +139,7 @@ fn by_hpa(
         if named.is_none_or(|names| names.iter().any(|n| **n == *hpa.name)) {
             caps.extend(target.cap);
             if target.settings.scale_to_zero() {
-                may_sleep.push(hpa.clone());
+                scale_to_zero_hpas.push(hpa.clone());
             }
             let of_hpa = metrics
                 .entry((&hpa.name, target.index))
@@ -147,13 +147,13 @@ fn by_hpa(
                     metric,
                     groups: Vec::new(),
                     metric_target: target.metric_target,
-                    may_sleep: Vec::new(),
+                    scale_to_zero_hpas: Vec::new(),
                     caps: Vec::new(),
                 });
             of_hpa.groups.push(Arc::new(GroupQuery::from(&**target)));
         }
     }
-    // An HPA whose metric target is unreadable has none that could contradict another's.
+    // Ignore HPAs whose metric target could not be parsed if another HPA has one: they cannot conflict.
     if metrics
         .values()
         .any(|of_hpa| of_hpa.metric_target.is_some())
@@ -172,7 +172,7 @@ fn by_hpa(
     }
     let mut found = first.cloned();
     if let Some(found) = &mut found {
-        found.may_sleep = may_sleep;
+        found.scale_to_zero_hpas = scale_to_zero_hpas;
         found.caps = caps;
         if found.metric_target.is_none() {
             found.metric_target = configured_target(query, targets);
@@ -181,7 +181,7 @@ fn by_hpa(
     Ok(found)
 }
 
-fn by_target(
+fn resolve_by_target(
     query: &MetricQuery<'_>,
     targets: &Targets,
 ) -> Result<Vec<Arc<GroupQuery>>, NoValueReason> {
@@ -198,7 +198,7 @@ fn by_target(
     Ok(found)
 }
 
-fn by_group(
+fn resolve_by_group(
     query: &MetricQuery<'_>,
     targets: &Targets,
 ) -> Result<Vec<Arc<GroupQuery>>, NoValueReason> {

@@ -131,7 +131,7 @@ impl QueryHash {
 
 /// A request of an HPA that its namespace may not make, by [`Tenancy`](super::tenancy::Tenancy).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BarredQuery {
+pub struct DeniedQuery {
     pub query_hash: QueryHash,
     pub reason: TenancyError,
 }
@@ -139,10 +139,10 @@ pub struct BarredQuery {
 /// What one HPA asks for, and what is wrong with how it asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HpaTargets {
-    /// In the order of its metrics. A metric that is barred has none, so nothing is read or decided for it.
+    /// In the order of its metrics. A metric that is denied has none, so nothing is read or decided for it.
     pub targets: Vec<Arc<Target>>,
     /// In the order of its metrics.
-    pub barred: Vec<BarredQuery>,
+    pub denied: Vec<DeniedQuery>,
     /// In their order, without duplicates.
     pub findings: Vec<Arc<Finding>>,
 }
@@ -151,7 +151,7 @@ impl HpaTargets {
     /// Whether the HPA has nothing to do with lagwise.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        // What is barred has a finding.
+        // What is denied has a finding.
         self.targets.is_empty() && self.findings.is_empty()
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::builder::HpaTargetBuilder;
 use super::group_targets::GroupTargets;
 use super::target::{
-    BarredQuery, ConfiguredTarget, HpaTargets, Origin, QueryHash, Target, WatchKey,
+    ConfiguredTarget, DeniedQuery, HpaTargets, Origin, QueryHash, Target, WatchKey,
 };
 use super::tenancy::Tenancy;
 use super::{GroupKey, Targets};
@@ -16,7 +16,7 @@ use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::facts::{HpaFacts, HpaMap};
 use crate::model::settings::{GroupSettings, Settings};
 use crate::model::units::hpa_key::HpaKey;
-use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, Moment};
 use crate::model::units::persistent_map::PersistentMap;
@@ -35,12 +35,12 @@ impl Targets {
             configured: configured.collect(),
             ..Self::default()
         }
-        .with_rules(LagRules::default(), now)
+        .with_rules(LagThresholds::default(), now)
     }
 
     /// The same targets with other lag rules where a target sets none. To be set before the HPAs are.
     #[must_use]
-    pub fn with_rules(mut self, rules: LagRules, now: Option<Moment>) -> Self {
+    pub fn with_rules(mut self, rules: LagThresholds, now: Option<Moment>) -> Self {
         self.rules = rules;
         self.group_defaults = Arc::new(GroupSettings {
             settings: Settings::group_defaults(rules),
@@ -125,7 +125,7 @@ impl Targets {
             None => Arc::default(),
         };
         self.replace_findings(&before.findings, &built.findings);
-        self.replace_barred(key, &before.barred, &built.barred);
+        self.replace_denied(key, &before.denied, &built.denied);
         if before.targets == built.targets {
             // Sharing them keeps the evaluations that hold them.
             built.targets.clone_from(&before.targets);
@@ -145,21 +145,21 @@ impl Targets {
         }
     }
 
-    fn replace_barred(&mut self, key: &HpaKey, before: &[BarredQuery], after: &[BarredQuery]) {
+    fn replace_denied(&mut self, key: &HpaKey, before: &[DeniedQuery], after: &[DeniedQuery]) {
         if before == after {
             return;
         }
-        for barred in before {
-            let mut reasons = self.barred.remove(&barred.query_hash).unwrap_or_default();
+        for denied in before {
+            let mut reasons = self.denied.remove(&denied.query_hash).unwrap_or_default();
             Arc::make_mut(&mut reasons).remove(key);
             if !reasons.is_empty() {
-                self.barred.insert(barred.query_hash, reasons);
+                self.denied.insert(denied.query_hash, reasons);
             }
         }
-        for barred in after {
-            let mut reasons = self.barred.remove(&barred.query_hash).unwrap_or_default();
-            Arc::make_mut(&mut reasons).insert(key.clone(), barred.reason.clone());
-            self.barred.insert(barred.query_hash, reasons);
+        for denied in after {
+            let mut reasons = self.denied.remove(&denied.query_hash).unwrap_or_default();
+            Arc::make_mut(&mut reasons).insert(key.clone(), denied.reason.clone());
+            self.denied.insert(denied.query_hash, reasons);
         }
     }
 

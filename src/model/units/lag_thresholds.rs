@@ -1,27 +1,28 @@
-//! Thresholds that classify lag as residual, stuck or forgotten.
+//! Thresholds that classify lag: residual (small and idle), stuck (large and not consumed) or forgotten (the committed
+//! offset expired).
 
 use std::time::Duration;
 
 use super::newtypes::Lag;
 
-/// Thresholds that classify the lag of a partition. Small and `Copy`: the plan of every group carries
-/// its own.
+/// Thresholds that classify the lag of a partition. `Copy`, because the sweep plan holds one per group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LagRules {
+pub struct LagThresholds {
     /// Largest lag that can be residual; a larger one can be stuck.
     pub residual_max: Lag,
-    /// How long the committed offset and the log end must not move before such a lag is residual.
+    /// How long the committed offset and the log-end offset must be unchanged before a lag of at most `residual_max` is
+    /// residual.
     pub residual_after: Duration,
-    /// How long a committed offset must not move before its partition is stuck.
+    /// How long the committed offset must be unchanged before a partition with a larger lag is stuck.
     pub stuck_after: Duration,
-    /// How long a committed offset that vanished is remembered.
+    /// How long the last known committed offset is used after Kafka no longer returns it, for example because it expired.
     pub forget_after: Duration,
-    /// Whether a stuck partition counts for the number of replicas. One of a group that is stuck as a
-    /// whole always does, and no stuck partition ever lets its group go to zero.
+    /// Whether the lag of a stuck partition counts towards the number of replicas. If the whole group is stuck, it counts
+    /// regardless. A stuck partition always prevents scale to zero.
     pub stuck_counts: bool,
 }
 
-impl LagRules {
+impl LagThresholds {
     /// The default thresholds.
     pub const DEFAULT: Self = Self {
         residual_max: Lag(10),
@@ -32,7 +33,7 @@ impl LagRules {
     };
 }
 
-impl Default for LagRules {
+impl Default for LagThresholds {
     fn default() -> Self {
         Self::DEFAULT
     }

@@ -12,7 +12,7 @@ use crate::model::kafka::group::{GroupDescription, GroupState};
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::subscription::RememberedGroup;
-use crate::model::units::lag_thresholds::LagRules;
+use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::{Lag, TopicName};
 
 /// History of one group.
@@ -186,7 +186,7 @@ impl Assignment {
 /// Classifies measured lags of one group as residual or stuck.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::model) struct LagClassifier {
-    pub(in crate::model) rules: LagRules,
+    pub(in crate::model) rules: LagThresholds,
     /// How long the current assignment has been stable; `None` while rebalancing or unknown.
     pub(in crate::model) steady: Option<Duration>,
     /// Whether the group has members; `None` if unknown.
@@ -201,7 +201,7 @@ impl LagClassifier {
     pub(in crate::model) fn new(
         history: &GroupHistory,
         described: &Result<Arc<GroupDescription>, Fault>,
-        rules: LagRules,
+        rules: LagThresholds,
         now: Now,
     ) -> Self {
         let described = described.as_ref().ok();
@@ -298,7 +298,7 @@ mod tests {
 
     fn standing(now: u64) -> LagClassifier {
         LagClassifier {
-            rules: LagRules::default(),
+            rules: LagThresholds::default(),
             steady: Some(Duration::from_secs(now)),
             has_members: Some(true),
             last_move: None,

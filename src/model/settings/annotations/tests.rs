@@ -100,7 +100,7 @@ fn group_suffix_overrides_the_plain_key() {
     assert_eq!(even(Some("my.group_v2")), (false, 2));
     let names: BTreeSet<String> = ["other".to_owned()].into();
     assert_eq!(
-        annotations.strays(&names).collect::<Vec<_>>(),
+        annotations.unmatched(&names).collect::<Vec<_>>(),
         ["lagwise.dev/even.my.group_v2"]
     );
 }

@@ -133,7 +133,7 @@ fn configuration() -> (Vec<ClusterName>, Vec<ConfiguredTarget>) {
 /// What all HPAs and requests come to, found by scanning all of them.
 struct Scan {
     targets: Vec<Arc<Target>>,
-    barred: Vec<(HpaKey, BarredQuery)>,
+    denied: Vec<(HpaKey, DeniedQuery)>,
     findings: BTreeSet<Finding>,
     requests: BTreeSet<WatchKey>,
 }
@@ -144,15 +144,15 @@ impl Scan {
         let configured = Targets::new(&clusters, &configured, None).with_tenancy(tenancy());
         let mut scan = Self {
             targets: configured.all().cloned().collect(),
-            barred: Vec::new(),
+            denied: Vec::new(),
             findings: BTreeSet::new(),
             requests: requests.clone(),
         };
         for hpa in hpas.values() {
             let built = HpaTargetBuilder::new(&configured, hpa).build();
             scan.targets.extend(built.targets);
-            let barred = built.barred.into_iter();
-            scan.barred.extend(barred.map(|barred| (hpa.key(), barred)));
+            let denied = built.denied.into_iter();
+            scan.denied.extend(denied.map(|denied| (hpa.key(), denied)));
             scan.findings
                 .extend(built.findings.iter().map(|f| (**f).clone()));
         }
@@ -190,7 +190,7 @@ impl Scan {
                     true => OffsetReset::Earliest,
                     false => OffsetReset::Latest,
                 }),
-                ..Settings::group_defaults(LagRules::default())
+                ..Settings::group_defaults(LagThresholds::default())
             };
             groups
                 .entry(key)
@@ -233,7 +233,7 @@ impl Scan {
             GroupPlan {
                 reset: settings.offset_reset.unwrap_or_default(),
                 isolation: settings.isolation.unwrap_or_default(),
-                rules: settings.lag_rules(LagRules::default()),
+                rules: settings.lag_rules(LagThresholds::default()),
                 ..plan
             }
         });
@@ -271,11 +271,14 @@ fn check(
             let all = scan.targets.iter();
             prop_assert!(found.eq(all.filter(|t| t.answers(namespace, metric, &selector))));
             let hash = QueryHash::new(namespace, metric, &selector);
-            let barred = scan.barred.iter();
-            let mut barred = barred
-                .filter(|(hpa, barred)| *hpa.namespace == *namespace && barred.query_hash == hash);
-            let expected = barred.next().map(|(_, barred)| &barred.reason);
-            prop_assert_eq!(targets.why_barred(namespace, metric, &selector), expected);
+            let denied = scan.denied.iter();
+            let mut denied = denied
+                .filter(|(hpa, denied)| *hpa.namespace == *namespace && denied.query_hash == hash);
+            let expected = denied.next().map(|(_, denied)| &denied.reason);
+            prop_assert_eq!(
+                targets.denial_reason(namespace, metric, &selector),
+                expected
+            );
         }
     }
     for (namespace, name) in HPAS {
