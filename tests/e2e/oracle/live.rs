@@ -220,7 +220,10 @@ fn by_its_own_look(
     println!("{}", String::from_utf8_lossy(&run(&[&hpa])?.stdout));
     for (what, problem) in [
         (&[&*format!("{namespace}/nothing")][..], "does not exist"),
-        (&["--group", "g", "--cluster", "other"], "no such cluster"),
+        (
+            &["--group", "g", "--cluster", "other"],
+            "not in the configuration",
+        ),
     ] {
         let refused = run(what)?;
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
