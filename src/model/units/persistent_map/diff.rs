@@ -1,0 +1,136 @@
+//! What differs between two versions of a map.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::{PersistentMap, TreeNode};
+
+impl<K: Ord, V> PersistentMap<K, V> {
+    /// Reports each key whose value differs in `after`, in the order of keys, with its value here and there. Costs
+    /// as much as the two maps differ: nodes that they share are not visited.
+    pub fn diff(&self, after: &Self, report: impl FnMut(&K, Option<&V>, Option<&V>))
+    where
+        V: PartialEq,
+    {
+        self.diff_by(after, V::eq, report);
+    }
+
+    /// As [`diff`](Self::diff), where `is_same` decides which values differ.
+    pub fn diff_by(
+        &self,
+        after: &Self,
+        is_same: impl Fn(&V, &V) -> bool,
+        mut report: impl FnMut(&K, Option<&V>, Option<&V>),
+    ) {
+        let (mut old, mut new) = (Walk::new(&self.root), Walk::new(&after.root));
+        loop {
+            match (old.next(), new.next()) {
+                (None, None) => return,
+                (Some(Part::Node(node, height)), Some(Part::Node(other, other_height))) => {
+                    if Arc::ptr_eq(node, other) {
+                        old.skip();
+                        new.skip();
+                        continue;
+                    }
+                    // The higher one may have the other among its children.
+                    if height >= other_height {
+                        old.enter();
+                    }
+                    if height <= other_height {
+                        new.enter();
+                    }
+                }
+                (Some(Part::Entry(key, value)), Some(Part::Entry(other, other_value))) => {
+                    let order = key.cmp(other);
+                    match order {
+                        Ordering::Less => report(key, Some(value), None),
+                        Ordering::Greater => report(other, None, Some(other_value)),
+                        Ordering::Equal if is_same(value, other_value) => {}
+                        Ordering::Equal => report(key, Some(value), Some(other_value)),
+                    }
+                    if order.is_le() {
+                        old.skip();
+                    }
+                    if order.is_ge() {
+                        new.skip();
+                    }
+                }
+                // A node is entered only when its turn has come: another version may share it.
+                (Some(Part::Entry(key, value)), other) if other.is_none_or(|o| o.is_after(key)) => {
+                    report(key, Some(value), None);
+                    old.skip();
+                }
+                (other, Some(Part::Entry(key, value))) if other.is_none_or(|o| o.is_after(key)) => {
+                    report(key, None, Some(value));
+                    new.skip();
+                }
+                (Some(Part::Node(..)), _) => old.enter(),
+                (_, Some(Part::Node(..))) => new.enter(),
+                // A part that is there is an entry or a node.
+                (Some(Part::Entry(..)), None) => old.skip(),
+                (None, Some(Part::Entry(..))) => new.skip(),
+            }
+        }
+    }
+}
+
+/// A part of a map: a node that was not entered, with its height, or an entry.
+enum Part<'a, K, V> {
+    Node(&'a Arc<TreeNode<K, V>>, u32),
+    Entry(&'a K, &'a V),
+}
+
+impl<K, V> Clone for Part<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Part<'_, K, V> {}
+
+impl<K: Ord, V> Part<'_, K, V> {
+    /// Whether all its keys are after `key` for sure.
+    fn is_after(self, key: &K) -> bool {
+        match self {
+            Part::Node(node, _) => node.bound().is_some_and(|bound| key < bound),
+            Part::Entry(other, _) => key < other,
+        }
+    }
+}
+
+/// The parts of a map that come later, the next one last.
+struct Walk<'a, K, V>(Vec<Part<'a, K, V>>);
+
+impl<'a, K, V> Walk<'a, K, V> {
+    fn new(root: &'a Arc<TreeNode<K, V>>) -> Self {
+        Self(vec![Part::Node(root, root.height())])
+    }
+
+    fn next(&self) -> Option<Part<'a, K, V>> {
+        self.0.last().copied()
+    }
+
+    fn skip(&mut self) {
+        self.0.pop();
+    }
+
+    /// Replaces the next node by its parts.
+    fn enter(&mut self) {
+        let Some(Part::Node(node, height)) = self.0.pop() else {
+            return;
+        };
+        match &**node {
+            TreeNode::Leaf(entries) => {
+                let entries = entries.iter().rev();
+                self.0
+                    .extend(entries.map(|(key, value)| Part::Entry(key, value)));
+            }
+            TreeNode::Inner(children) => {
+                let below = height.saturating_sub(1);
+                let children = children.iter().rev();
+                self.0
+                    .extend(children.map(|child| Part::Node(&child.node, below)));
+            }
+        }
+    }
+}
