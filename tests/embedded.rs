@@ -86,7 +86,7 @@ async fn reads_commits_and_ends_partition_by_partition() {
     );
 
     let snapshot = ClusterHistory::default().apply(observation, Scope::Whole);
-    let lag = snapshot.groups["workers"].topics["orders"]
+    let lag = snapshot.groups.get("workers").unwrap().topics["orders"]
         .complete
         .as_ref()
         .unwrap()

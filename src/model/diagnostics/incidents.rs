@@ -1,7 +1,6 @@
 //! Incidents: problems with a group's lag that begin between two snapshots of a cluster.
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::PartitionLag;
@@ -128,14 +127,12 @@ pub fn detect_incidents(
     after: &ClusterSnapshot,
 ) -> Vec<LagIncident> {
     let mut incidents = Vec::new();
-    for (id, group) in &after.groups {
-        let known = before.groups.get(id);
-        // A group that was not read again is shared by both snapshots.
-        if known.is_none_or(|known| !Arc::ptr_eq(known, group)) {
+    ClusterSnapshot::diff_groups(before, after, |id, known, group| {
+        if let Some(group) = group {
             let known = known.map(|known| &**known);
             detect_in_group((cluster, id), known, group, &mut incidents);
         }
-    }
+    });
     incidents
 }
 
@@ -214,6 +211,7 @@ fn kind_before(before: Option<&GroupTopic>, index: usize) -> Option<IncidentKind
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;

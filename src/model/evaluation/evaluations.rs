@@ -3,9 +3,11 @@
 //!
 //! They are made where snapshots are made. From one snapshot to the next only what was read again, or what
 //! is asked for differently, is evaluated again. A snapshot with new targets and no new readings costs what
-//! changed; one with new readings looks at every target.
+//! changed, and so does one with new readings of a few groups; a whole sweep looks at every target.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod next;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +16,7 @@ use super::group_evaluation::{Clusters, GroupEvaluation};
 use super::group_parallelism::GroupParallelism;
 use super::metric_evaluation::MetricEvaluation;
 use super::parallelism::Parallelism;
-use crate::model::targets::lookup::{GroupQuery, ResolvedQuery, resolve};
+use crate::model::targets::lookup::{GroupQuery, ResolvedQuery};
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::targets::{QueryHash, Target, Targets};
 use crate::model::units::metric::Metric;
@@ -60,44 +62,6 @@ impl Evaluations {
             policy: Arc::new(policy),
             ..Self::default()
         }
-    }
-
-    /// The evaluations of the next snapshot; these ones where nothing changed. `queries` are evaluated
-    /// besides those of the HPAs.
-    #[must_use]
-    pub fn next<'q>(
-        self: &Arc<Self>,
-        clusters: &Clusters,
-        targets: &Arc<Targets>,
-        queries: impl Iterator<Item = &'q AdHocQuery> + Clone,
-    ) -> Arc<Self> {
-        let same_targets = Arc::ptr_eq(&self.targets, targets);
-        let same_clusters = self.clusters.len() == clusters.len()
-            && self
-                .clusters
-                .iter()
-                .zip(clusters)
-                .all(|(before, now)| before.0 == now.0 && Arc::ptr_eq(before.1, now.1));
-        if same_targets && same_clusters && self.ad_hoc.keys().eq(queries.clone()) {
-            return Arc::clone(self);
-        }
-        let evaluator = Evaluator {
-            before: self,
-            clusters,
-            targets,
-            same_targets,
-            same_clusters,
-            same_configuration: same_targets || self.targets.has_same_configuration(targets),
-        };
-        Arc::new(Self {
-            policy: Arc::clone(&self.policy),
-            by_query: evaluator.by_query(),
-            ad_hoc: evaluator.ad_hoc(queries),
-            parallelism: self.parallelism.next(&self.clusters, clusters),
-            clusters: clusters.clone(),
-            targets: Arc::clone(targets),
-            made: Arc::clone(&self.made),
-        })
     }
 
     /// The targets of HPAs with their evaluations, in the order of the targets.
@@ -185,195 +149,5 @@ impl Evaluations {
             &self.targets,
             &self.policy,
         )
-    }
-}
-
-/// Makes the evaluations of a snapshot, after those of the one before.
-struct Evaluator<'a> {
-    before: &'a Evaluations,
-    clusters: &'a Clusters,
-    targets: &'a Targets,
-    same_targets: bool,
-    same_clusters: bool,
-    /// Whether the targets differ at most in HPAs and ad hoc keys.
-    same_configuration: bool,
-}
-
-impl Evaluator<'_> {
-    fn by_query(&self) -> ByQuery {
-        let mut all = self.before.by_query.clone();
-        let mut changed = BTreeSet::new();
-        if !self.same_targets {
-            let before = self.before.targets.by_query();
-            before.diff(self.targets.by_query(), |hash, _, targets| match targets {
-                Some(targets) => {
-                    let evaluated = self.evaluate(targets, &[]);
-                    all.insert(*hash, evaluated.into());
-                    changed.insert(*hash);
-                }
-                None => {
-                    all.remove(hash);
-                }
-            });
-        }
-        if self.same_clusters && self.same_configuration {
-            return all;
-        }
-        all.update_values(|hash, before| {
-            if changed.contains(hash) {
-                return None;
-            }
-            let targets: Vec<_> = before.iter().map(|e| Arc::clone(&e.target)).collect();
-            let known: &[_] = if self.same_configuration { before } else { &[] };
-            let evaluated = self.evaluate(&targets, known);
-            // A shared entry of the map keeps its neighbours shared, too.
-            let is_same = |(a, b): (&EvaluatedTarget, &EvaluatedTarget)| {
-                Arc::ptr_eq(&a.evaluation.group, &b.evaluation.group)
-                    && Arc::ptr_eq(&a.evaluation.metric, &b.evaluation.metric)
-            };
-            let is_unchanged = evaluated.iter().zip(before.iter()).all(is_same);
-            (!is_unchanged).then(|| evaluated.into())
-        })
-    }
-
-    /// Evaluates targets whose queries have the same hash. `before` has the evaluations before of the same targets,
-    /// or is empty.
-    fn evaluate(
-        &self,
-        targets: &[Arc<Target>],
-        before: &[EvaluatedTarget],
-    ) -> Vec<EvaluatedTarget> {
-        let mut all: Vec<Option<EvaluatedTarget>> = vec![None; targets.len()];
-        for (index, target) in targets.iter().enumerate() {
-            let is_done = all.get(index).is_some_and(Option::is_some);
-            let Some(query) = MetricQuery::from_target(target).filter(|_| !is_done) else {
-                continue;
-            };
-            // Every target of the same query, of this HPA or of others, shares one evaluation. Almost always that
-            // is all of them, since hardly any hashes collide.
-            let same = targets.iter().enumerate();
-            let same = same.filter(|(_, other)| other.shares_query_with(target));
-            let known = before.get(index).map(|before| &before.evaluation.metric);
-            let same: Vec<_> = same
-                .map(|(index, target)| {
-                    let before = before.get(index).map(|before| &before.evaluation.group);
-                    (index, target, self.group(&query, target, before))
-                })
-                .collect();
-            let groups: Vec<_> = same.iter().map(|(.., group)| Arc::clone(group)).collect();
-            let metric = self.metric(&query, known, &groups);
-            for (index, target, group) in same {
-                if let Some(entry) = all.get_mut(index) {
-                    *entry = Some(EvaluatedTarget {
-                        target: Arc::clone(target),
-                        evaluation: TargetEvaluation {
-                            group,
-                            metric: Arc::clone(&metric),
-                        },
-                    });
-                }
-            }
-        }
-        all.into_iter().flatten().collect()
-    }
-
-    fn group(
-        &self,
-        query: &MetricQuery<'_>,
-        target: &Target,
-        before: Option<&Arc<GroupEvaluation>>,
-    ) -> Arc<GroupEvaluation> {
-        if let Some(current) = before.filter(|group| self.is_current(group)) {
-            return Arc::clone(current);
-        }
-        let asked = match before {
-            Some(before) => Arc::clone(&before.query),
-            None => Arc::new(GroupQuery::from(target)),
-        };
-        Arc::new(GroupEvaluation::new(query.selector, asked, self.clusters))
-    }
-
-    fn metric(
-        &self,
-        query: &MetricQuery<'_>,
-        before: Option<&Arc<MetricEvaluation>>,
-        groups: &[Arc<GroupEvaluation>],
-    ) -> Arc<MetricEvaluation> {
-        let resolved = match before {
-            Some(before) if before.groups.iter().all(|group| self.is_current(group)) => {
-                return Arc::clone(before);
-            }
-            Some(before) => before.resolved.clone(),
-            None => resolve(query, self.targets).map(Arc::new),
-        };
-        let resolved = match resolved {
-            Ok(resolved) => resolved,
-            Err(reason) => return Arc::new(MetricEvaluation::unresolved(reason)),
-        };
-        let known = before.map(|before| before.groups.as_slice());
-        let known = || {
-            known
-                .unwrap_or_default()
-                .iter()
-                .filter(|g| self.is_current(g))
-        };
-        let group = |asked: &Arc<GroupQuery>| {
-            let is_of = |group: &&Arc<GroupEvaluation>| Arc::ptr_eq(&group.query.key, &asked.key);
-            let found = groups.iter().find(is_of).or_else(|| known().find(is_of));
-            found.cloned().unwrap_or_else(|| {
-                let asked = Arc::clone(asked);
-                Arc::new(GroupEvaluation::new(query.selector, asked, self.clusters))
-            })
-        };
-        let groups = resolved.groups.iter().map(group).collect();
-        self.before.made.fetch_add(1, Ordering::Relaxed);
-        Arc::new(MetricEvaluation::new(
-            query.namespace,
-            resolved,
-            groups,
-            self.targets,
-            &self.before.policy,
-        ))
-    }
-
-    fn ad_hoc<'q>(
-        &self,
-        queries: impl Iterator<Item = &'q AdHocQuery>,
-    ) -> BTreeMap<AdHocQuery, Arc<MetricEvaluation>> {
-        let evaluated = queries.map(|ad_hoc| {
-            let query = ad_hoc.as_query();
-            let before = self.before.ad_hoc.get(ad_hoc);
-            let before = before.filter(|before| self.same_targets || self.is_kept(&query, before));
-            (ad_hoc.clone(), self.metric(&query, before, &[]))
-        });
-        evaluated.collect()
-    }
-
-    /// Whether an ad hoc query comes to the same with other targets.
-    fn is_kept(&self, query: &MetricQuery<'_>, before: &MetricEvaluation) -> bool {
-        let is_asked_by_hpa = |targets: &Targets| {
-            let metric = Metric::from_name(query.metric);
-            metric.is_some_and(|metric| {
-                let mut targets = targets.selecting(query.namespace, metric, query.selector);
-                targets.next().is_some()
-            })
-        };
-        // Since when a lag is unknown may have changed with the targets.
-        self.same_configuration
-            && !before.has_fallback()
-            && !is_asked_by_hpa(&self.before.targets)
-            && !is_asked_by_hpa(self.targets)
-    }
-
-    /// Whether an evaluation of a group before still holds.
-    fn is_current(&self, group: &GroupEvaluation) -> bool {
-        let name = &group.query.key.cluster;
-        match (self.before.clusters.get(name), self.clusters.get(name)) {
-            (Some(before), Some(now)) if Arc::ptr_eq(before, now) => true,
-            (Some(before), Some(now)) => {
-                before.connection == now.connection && group.is_current(self.clusters)
-            }
-            (before, now) => before.is_none() && now.is_none(),
-        }
     }
 }

@@ -9,7 +9,7 @@ mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use proptest::prelude::*;
 
@@ -45,10 +45,10 @@ pub(super) const RULES: ServingPolicy = ServingPolicy {
 };
 
 pub(super) fn at(seconds: u64) -> Moment {
-    static ZERO: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
     let passed = Duration::from_secs(seconds);
     Moment {
-        monotonic: *ZERO + passed,
+        // Of the fixtures' clock, since tests use both.
+        monotonic: crate::model::fixtures::at(passed).monotonic,
         wall: SystemTime::UNIX_EPOCH + passed,
     }
 }

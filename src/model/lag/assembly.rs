@@ -102,7 +102,7 @@ impl ClusterHistory {
             Scope::Whole => {
                 let newer = before.groups.iter().filter(|(_, group)| is_newer(group));
                 assembled.extend(newer.map(|(id, group)| (id.clone(), Arc::clone(group))));
-                // From a sorted list the map is built without a search for each group.
+                // From a list that is all but sorted the map is built without a search for each group.
                 (
                     Some(Sweep { started, finished }),
                     assembled.into_iter().collect(),

@@ -1,6 +1,6 @@
 //! Snapshot of one Kafka cluster: its groups, their topics and their lag.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::model::kafka::observation::{TopicOffsets, Traffic};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Lag, Moment, Offset, TopicName};
+use crate::model::units::persistent_map::PersistentMap;
 
 /// Start and end of one sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +34,20 @@ pub struct ClusterSnapshot {
     pub connection: Option<ConnectionFault>,
     /// Requests, bytes and connections so far, if the client counts them.
     pub traffic: Option<Traffic>,
-    /// The groups of the sweep plan.
-    pub groups: BTreeMap<GroupId, Arc<GroupSnapshot>>,
+    /// The groups of the sweep plan. Groups that were not read again are shared with the snapshot before.
+    pub groups: PersistentMap<GroupId, Arc<GroupSnapshot>>,
 }
 
 impl ClusterSnapshot {
+    /// Reports the groups that were read again after the snapshot `before`, or appeared or disappeared since.
+    pub fn diff_groups(
+        before: &Self,
+        after: &Self,
+        report: impl FnMut(&GroupId, Option<&Arc<GroupSnapshot>>, Option<&Arc<GroupSnapshot>>),
+    ) {
+        before.groups.diff_by(&after.groups, Arc::ptr_eq, report);
+    }
+
     /// Text for a fault: the reason of the connection fault if no broker answered, else the fault's own.
     #[must_use]
     pub fn cause(&self, fault: Fault) -> String {

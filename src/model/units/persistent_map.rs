@@ -8,6 +8,7 @@
 //! entries of one that is. (`imbl` has such maps under a licence that `deny.toml` does not allow; `immutable-chunkmap`
 //! compares all entries.)
 
+mod build;
 mod diff;
 mod entries;
 
@@ -319,22 +320,6 @@ fn update_values<K: Clone, V: Clone>(
     copy.map(Arc::new)
 }
 
-impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for PersistentMap<K, V> {
-    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
-        let mut map = Self::default();
-        map.extend(entries);
-        map
-    }
-}
-
-impl<K: Ord + Clone, V: Clone> Extend<(K, V)> for PersistentMap<K, V> {
-    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
-        for (key, value) in entries {
-            self.insert(key, value);
-        }
-    }
-}
-
 impl<K, V> Default for PersistentMap<K, V> {
     fn default() -> Self {
         Self {
@@ -375,6 +360,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl<K: Ord + Borrow<Q>, V, Q: Ord + ?Sized> std::ops::Index<&Q> for PersistentMap<K, V> {
+        type Output = V;
+
+        fn index(&self, key: &Q) -> &V {
+            self.get(key).expect("the key is there")
+        }
+    }
 
     type Changes = Vec<(u8, Option<u8>, Option<u8>)>;
 

@@ -20,7 +20,9 @@ fn and_read(snapshot: &LagSnapshot, group: &str) -> LagSnapshot {
     let read = fixtures::read(Duration::ZERO, group, "payments", &rows);
     let read = history.apply(read, Scope::Some);
     let mut main = (*next.clusters["main"]).clone();
-    main.groups.extend(read.groups.clone());
+    let read = read.groups.iter();
+    main.groups
+        .extend(read.map(|(id, group)| (id.clone(), Arc::clone(group))));
     next.clusters.insert("main".into(), Arc::new(main));
     next
 }

@@ -200,7 +200,9 @@ fn snapshot() -> LagSnapshot {
             .collect();
         let read = fixtures::read(Duration::ZERO, group, topic, &rows);
         let read = ClusterHistory::default().apply(read, Scope::Some);
-        main.groups.extend(read.groups.clone());
+        let read = read.groups.iter();
+        main.groups
+            .extend(read.map(|(id, group)| (id.clone(), Arc::clone(group))));
     }
     snapshot.clusters.insert("main".into(), Arc::new(main));
     snapshot.clusters.remove("down");

@@ -1,0 +1,58 @@
+//! Builds a map of many entries at once.
+
+use std::sync::Arc;
+
+use super::{Child, MAX_LEN, PersistentMap, TreeNode};
+
+/// Packs sorted items into full nodes.
+fn pack<T, K: Clone, V>(
+    items: Vec<T>,
+    bound: impl Fn(&T) -> &K,
+    node: impl Fn(Vec<T>) -> TreeNode<K, V>,
+) -> Vec<Child<K, V>> {
+    let mut nodes = Vec::with_capacity(items.len().div_ceil(MAX_LEN));
+    let mut items = items.into_iter();
+    loop {
+        let packed: Vec<T> = items.by_ref().take(MAX_LEN).collect();
+        let Some(bound) = packed.first().map(|first| bound(first).clone()) else {
+            return nodes;
+        };
+        let node = Arc::new(node(packed));
+        nodes.push(Child { bound, node });
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for PersistentMap<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        let mut entries: Vec<(K, V)> = entries.into_iter().collect();
+        if !entries.is_sorted_by(|(a, _), (b, _)| a < b) {
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            // Of equal keys the last one counts, as in other maps.
+            let mut distinct: Vec<(K, V)> = Vec::with_capacity(entries.len());
+            for entry in entries {
+                match distinct.last_mut() {
+                    Some(last) if last.0 == entry.0 => *last = entry,
+                    _ => distinct.push(entry),
+                }
+            }
+            entries = distinct;
+        }
+        let len = entries.len();
+        let mut nodes = pack(entries, |(key, _)| key, TreeNode::Leaf);
+        while nodes.len() > 1 {
+            nodes = pack(nodes, |child| &child.bound, TreeNode::Inner);
+        }
+        match nodes.pop() {
+            Some(Child { node: root, .. }) => Self { root, len },
+            None => Self::default(),
+        }
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Extend<(K, V)> for PersistentMap<K, V> {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
+        for (key, value) in entries {
+            self.insert(key, value);
+        }
+    }
+}
