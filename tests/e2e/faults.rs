@@ -125,7 +125,7 @@ impl Scene {
     pub(crate) fn others_are_fresh(&self, sources: &Sources, gone: usize) -> Result<()> {
         for subject in &sources.each {
             for place in self.at.iter().filter(|place| place.broker != gone) {
-                let group = &subject.known.groups[place.group.as_str()];
+                let group = subject.known.groups.get(place.group.as_str()).unwrap();
                 let known = &group.topics[place.topic.as_str()];
                 let complete = known.complete.as_ref();
                 let fresh = complete.filter(|lag| Moment::now().since(&lag.read) <= FRESH);

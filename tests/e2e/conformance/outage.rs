@@ -56,7 +56,7 @@ pub(crate) fn what_one_broker_holds_goes_and_comes_with_it(kafka: &KafkaCluster)
     )?;
     for subject in &sources.each {
         let groups = &subject.known.groups;
-        let known = &groups[group.as_str()].topics;
+        let known = &groups.get(group.as_str()).unwrap().topics;
         ensure!(
             known[spread.as_str()].fault().is_some() && known[elsewhere.as_str()].fault().is_none(),
             "{:?}: {known:?}",

@@ -35,7 +35,7 @@ pub(crate) fn records_deleted(kafka: &KafkaCluster) -> Result<()> {
         &format!("{committed}\n{nobody} {topic}: - - -\n{moved}"),
     )?;
     for subject in &fresh.each {
-        let known = &subject.known.groups[group.as_str()].topics[topic.as_str()];
+        let known = &subject.known.groups.get(group.as_str()).unwrap().topics[topic.as_str()];
         let lag = known.latest.as_ref().map(|lag| lag.total());
         // What is gone is nobody's work: 4 of partition 0, none of the others.
         ensure!(

@@ -100,7 +100,7 @@ pub(crate) fn topic_deleted_and_recreated(kafka: &KafkaCluster) -> Result<()> {
         ensure!(!is_told || !first.contains(&(client, id)), "{id:?} again");
     }
     for subject in &sources.each {
-        let known = &subject.known.groups[group.as_str()].topics[topic.as_str()];
+        let known = &subject.known.groups.get(group.as_str()).unwrap().topics[topic.as_str()];
         ensure!(
             known.fault() == Some(Fault::CommitBeyondEnd),
             "{:?}: {known:?}",

@@ -28,7 +28,12 @@ pub(super) fn a_transaction_marker_is_a_residue(kafka: &KafkaCluster) -> Result<
         let Some(wire) = wire else {
             return Ok(());
         };
-        let described = &wire.known.groups[row.group.as_str()].description;
+        let described = &wire
+            .known
+            .groups
+            .get(row.group.as_str())
+            .unwrap()
+            .description;
         let has_partition = described
             .as_ref()
             .is_some_and(|d| d.members.iter().any(|member| member.partitions() == 1));
