@@ -11,16 +11,16 @@
 mod build;
 mod diff;
 mod entries;
+mod node;
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-pub use self::entries::Entries;
+use self::node::{Child, MAX_LEN, TreeNode};
 
-/// The most entries or children of a node.
-const MAX_LEN: usize = 16;
+pub use self::entries::Entries;
 
 /// Nodes of at most this length are merged with a neighbour if both fit into one node.
 const MERGE_LEN: usize = 4;
@@ -29,47 +29,6 @@ const MERGE_LEN: usize = 4;
 pub struct PersistentMap<K, V> {
     root: Arc<TreeNode<K, V>>,
     len: usize,
-}
-
-#[derive(Clone)]
-enum TreeNode<K, V> {
-    Leaf(Vec<(K, V)>),
-    Inner(Vec<Child<K, V>>),
-}
-
-#[derive(Clone)]
-struct Child<K, V> {
-    /// At most every key of this child, and more than every key of the child before.
-    bound: K,
-    node: Arc<TreeNode<K, V>>,
-}
-
-impl<K, V> TreeNode<K, V> {
-    fn len(&self) -> usize {
-        match self {
-            Self::Leaf(entries) => entries.len(),
-            Self::Inner(children) => children.len(),
-        }
-    }
-
-    /// At most every key of this node; `None` if it has none.
-    fn bound(&self) -> Option<&K> {
-        match self {
-            Self::Leaf(entries) => entries.first().map(|(key, _)| key),
-            Self::Inner(children) => children.first().map(|child| &child.bound),
-        }
-    }
-
-    /// 0 for a leaf.
-    fn height(&self) -> u32 {
-        match self {
-            Self::Leaf(_) => 0,
-            Self::Inner(children) => {
-                let first = children.first();
-                first.map_or(0, |child| child.node.height().saturating_add(1))
-            }
-        }
-    }
 }
 
 /// The place of the child that may have a key.
@@ -318,6 +277,15 @@ fn update_values<K: Clone, V: Clone>(
         }
     }
     copy.map(Arc::new)
+}
+
+impl<'a, K: Ord, V> IntoIterator for &'a PersistentMap<K, V> {
+    type Item = (&'a K, &'a V);
+    type IntoIter = Entries<'a, K, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
 }
 
 impl<K, V> Default for PersistentMap<K, V> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Child, MAX_LEN, PersistentMap, TreeNode};
+use super::PersistentMap;
+use super::node::{Child, MAX_LEN, TreeNode};
 
 /// Packs sorted items into full nodes.
 fn pack<T, K: Clone, V>(

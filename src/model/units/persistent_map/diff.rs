@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{PersistentMap, TreeNode};
+use super::PersistentMap;
+use super::node::TreeNode;
 
 impl<K: Ord, V> PersistentMap<K, V> {
     /// Reports each key whose value differs in `after`, in the order of keys, with its value here and there. Costs

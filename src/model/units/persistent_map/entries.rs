@@ -2,7 +2,7 @@
 
 use std::slice;
 
-use super::{Child, PersistentMap, TreeNode};
+use super::node::{Child, TreeNode};
 
 /// The entries of a map in the order of keys.
 pub struct Entries<'a, K, V> {
@@ -51,14 +51,5 @@ impl<K, V> Clone for Entries<'_, K, V> {
             ahead: self.ahead.clone(),
             leaf: self.leaf.clone(),
         }
-    }
-}
-
-impl<'a, K: Ord, V> IntoIterator for &'a PersistentMap<K, V> {
-    type Item = (&'a K, &'a V);
-    type IntoIter = Entries<'a, K, V>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
     }
 }
