@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use lagwise::cli::Cli;
 
-/// How to tune it is in `.cargo/config.toml`.
+/// Its settings are compiled in from `.cargo/config.toml`, so only builds inside this repository have them.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

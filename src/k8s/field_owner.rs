@@ -1,4 +1,4 @@
-//! Who keeps the account of users' `maxReplicas`: the admission policy or lagwise.
+//! Finds which component records the user's `maxReplicas`: the admission policy or lagwise.
 
 use std::time::Duration;
 

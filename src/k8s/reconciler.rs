@@ -92,7 +92,7 @@ struct Reconciler {
     swept: Vec<Instant>,
 }
 
-/// Who keeps the account of users' numbers, as far as it was looked up.
+/// Which component records the user's `maxReplicas`, as far as it was looked up.
 #[derive(Default)]
 struct FieldOwnerLookup {
     found: Option<(FieldOwner, Instant)>,
@@ -251,7 +251,7 @@ impl Reconciler {
         state.took_zero(report, &key, &mut self.events);
     }
 
-    /// Looks up who keeps the account of users' numbers, if that is needed and not known of late.
+    /// Looks up which component records the user's `maxReplicas`, if that is needed and was not looked up lately.
     fn look_for_field_owner(&mut self) {
         let lookup = &mut self.field_owner;
         let is_recent = |(_, at): (_, Instant)| at.elapsed() < FIND_OWNER_EVERY;

@@ -12,7 +12,7 @@ const HOST: &str = "lagwise.shop.svc";
 
 /// A cluster with one Secret and one APIService.
 #[derive(Clone, Default)]
-struct FakeCluster(Arc<Mutex<State>>);
+struct FakeCertificateStore(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -27,7 +27,7 @@ struct State {
     races: bool,
 }
 
-impl FakeCluster {
+impl FakeCertificateStore {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,7 +54,10 @@ impl FakeCluster {
         });
     }
 
-    fn manager(&self, leadership: Leadership) -> CertificateManager<FakeCluster, FakeCluster> {
+    fn manager(
+        &self,
+        leadership: Leadership,
+    ) -> CertificateManager<FakeCertificateStore, FakeCertificateStore> {
         CertificateManager::new(CertificateManagerOptions {
             store: self.clone(),
             registration: Some(self.clone()),
@@ -64,11 +67,11 @@ impl FakeCluster {
         })
     }
 
-    fn leader(&self) -> CertificateManager<FakeCluster, FakeCluster> {
+    fn leader(&self) -> CertificateManager<FakeCertificateStore, FakeCertificateStore> {
         self.manager(Leadership::alone())
     }
 
-    fn follower(&self) -> CertificateManager<FakeCluster, FakeCluster> {
+    fn follower(&self) -> CertificateManager<FakeCertificateStore, FakeCertificateStore> {
         self.manager(Leadership::new(watch::channel(None::<Term>).1))
     }
 
@@ -80,7 +83,7 @@ impl FakeCluster {
     }
 }
 
-impl CertificateStore for FakeCluster {
+impl CertificateStore for FakeCertificateStore {
     fn place(&self) -> String {
         "Secret shop/lagwise-tls".into()
     }
@@ -111,7 +114,7 @@ impl CertificateStore for FakeCluster {
     }
 }
 
-impl Registration for FakeCluster {
+impl Registration for FakeCertificateStore {
     async fn publish(
         &self,
         bundle: &str,
@@ -132,7 +135,7 @@ impl Registration for FakeCluster {
 
 /// Whether a client that trusts `bundle` accepts the certificate that the manager serves.
 fn is_trusted(
-    manager: &CertificateManager<FakeCluster, FakeCluster>,
+    manager: &CertificateManager<FakeCertificateStore, FakeCertificateStore>,
     bundle: &str,
     now: SystemTime,
 ) -> bool {
@@ -141,13 +144,13 @@ fn is_trusted(
     CertificateSet::read(&data, HOST, now).1.is_none()
 }
 
-fn leaf(manager: &CertificateManager<FakeCluster, FakeCluster>) -> String {
+fn leaf(manager: &CertificateManager<FakeCertificateStore, FakeCertificateStore>) -> String {
     manager.with.served.borrow().clone().unwrap().data()["tls.crt"].clone()
 }
 
 #[tokio::test(start_paused = true)]
 async fn leader_creates_and_followers_serve() {
-    let cluster = FakeCluster::default();
+    let cluster = FakeCertificateStore::default();
     let now = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
     follower.reconcile(now).await;
@@ -165,7 +168,7 @@ async fn leader_creates_and_followers_serve() {
 
 #[tokio::test(start_paused = true)]
 async fn rotates_without_distrust_for_twelve_years() {
-    let cluster = FakeCluster::default();
+    let cluster = FakeCertificateStore::default();
     let start = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
     let (mut leaves, mut bundles) = (Vec::new(), Vec::new());
@@ -201,7 +204,7 @@ async fn rotates_without_distrust_for_twelve_years() {
 
 #[tokio::test(start_paused = true)]
 async fn new_authority_signs_only_after_its_bundle_has_spread() {
-    let cluster = FakeCluster::default();
+    let cluster = FakeCertificateStore::default();
     let start = SystemTime::now();
     let mut leader = cluster.leader();
     leader.reconcile(start).await;
@@ -233,7 +236,7 @@ async fn new_authority_signs_only_after_its_bundle_has_spread() {
 
 #[tokio::test(start_paused = true)]
 async fn restores_damaged_secret_and_recreates_deleted_one() {
-    let cluster = FakeCluster::default();
+    let cluster = FakeCertificateStore::default();
     let now = SystemTime::now();
     let (mut leader, mut follower) = (cluster.leader(), cluster.follower());
     leader.reconcile(now).await;
@@ -276,9 +279,9 @@ async fn restores_damaged_secret_and_recreates_deleted_one() {
 
 #[tokio::test(start_paused = true)]
 async fn leaves_secrets_of_others_alone() {
-    let cluster = FakeCluster::default();
+    let cluster = FakeCertificateStore::default();
     let now = SystemTime::now();
-    let other = FakeCluster::default();
+    let other = FakeCertificateStore::default();
     other.leader().reconcile(now).await;
     cluster.set_data(other.data(), false);
     let mut leader = cluster.leader();
@@ -286,7 +289,7 @@ async fn leaves_secrets_of_others_alone() {
     assert!(leader.with.served.borrow().is_none());
     assert_eq!((cluster.writes(), cluster.bundle().as_str()), (0, ""));
     // An APIService of another Service is left alone too.
-    let cluster = FakeCluster::default();
+    let cluster = FakeCertificateStore::default();
     cluster.lock().is_foreign = true;
     cluster.leader().reconcile(now).await;
     assert_eq!((cluster.writes(), cluster.bundle().as_str()), (1, ""));
@@ -294,7 +297,7 @@ async fn leaves_secrets_of_others_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn keeps_certificates_through_outages_and_conflicts() {
-    let cluster = FakeCluster::default();
+    let cluster = FakeCertificateStore::default();
     let now = SystemTime::now();
     let mut leader = cluster.leader();
     cluster.lock().races = true;

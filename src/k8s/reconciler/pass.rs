@@ -39,7 +39,7 @@ pub(super) struct Pass {
 }
 
 /// What scale to zero knows of a workload before it looks at its scale.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ZeroInput {
     /// What the HPA asks for; `None` if it does not ask for scale to zero.
     pub(super) candidate: Option<ZeroCandidate>,
@@ -86,7 +86,7 @@ impl Pass {
     pub(super) async fn run(self) -> PassReport {
         let api = self.guard.hpa_api(&self.hpa);
         match self.read(&api).await {
-            Ok(object) => self.reconcile(&api, object).await,
+            Ok((object, facts)) => self.reconcile(&api, object, facts).await,
             Err(error) => self.all_failed(&error),
         }
     }
@@ -95,22 +95,22 @@ impl Pass {
     async fn read(
         &self,
         api: &Api<HorizontalPodAutoscaler>,
-    ) -> Result<HorizontalPodAutoscaler, ApiError> {
+    ) -> Result<(HorizontalPodAutoscaler, HpaFacts), ApiError> {
         let within = self.guard.time_for_write()?;
         let object = in_time(within, api.get(&self.hpa.name)).await?;
         let facts = facts_of(&object);
         if facts.uid != self.hpa.uid || is_paused(&facts) {
             return Err(ApiError::Changed);
         }
-        Ok(object)
+        Ok((object, facts))
     }
 
     async fn reconcile(
         &self,
         api: &Api<HorizontalPodAutoscaler>,
         object: HorizontalPodAutoscaler,
+        facts: HpaFacts,
     ) -> PassReport {
-        let facts = facts_of(&object);
         let looked = match self.zero {
             Some(input) => Some(self.look_at_workload(&facts, input).await),
             None => None,
@@ -335,3 +335,6 @@ impl Writes {
         report
     }
 }
+
+#[cfg(test)]
+mod tests;

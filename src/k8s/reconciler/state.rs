@@ -46,24 +46,18 @@ pub(super) struct HpaState {
 pub(super) struct CapState {
     /// What the last sweep asked for; `None` to leave everything as it is.
     pub(super) target: Option<CapTarget>,
-    /// The field at the last look, for writes that say nothing of the user's number.
+    /// `maxReplicas` as it was last seen, to tell a user's write from lagwise's own.
     pub(super) last_seen: Option<LastSeen>,
     pub(super) hysteresis: CeilingHysteresis,
     pub(super) backoff: WriteBackoff,
-    pub(super) is_contested: bool,
     pub(super) attempts: Attempts,
 }
 
 /// What is remembered for scale to zero.
 #[derive(Debug, Default)]
 pub(super) struct ZeroState {
-    /// What the HPA asks for; `None` if it does not ask for scale to zero.
-    candidate: Option<ZeroCandidate>,
-    /// How long there has been no demand.
-    idle: Option<Duration>,
+    known: ZeroInput,
     looked_at: Option<Instant>,
-    up_since: Option<Instant>,
-    zeroed_at: Option<Instant>,
     pub(super) attempts: Attempts,
 }
 
@@ -100,8 +94,8 @@ impl HpaState {
         is_zero_relevant || self.is_managed || self.cap.is_relevant(hpa, default)
     }
 
-    /// Whether the HPA has something to do, and how soon. `owner` is who keeps the account of users'
-    /// numbers; the cap waits until that is known.
+    /// Whether the HPA has something to do, and how soon. `owner` is the component that records the user's
+    /// `maxReplicas`; the cap waits until that is known.
     pub(super) fn urgency(
         &self,
         term: u64,
@@ -251,10 +245,9 @@ impl CapState {
     /// is news.
     pub(super) fn wrote(&mut self, write: &CapWrite, now: Instant) -> bool {
         self.last_seen = Some(write.after.seen(write.goal.last_seen));
+        let before = self.backoff.is_contested();
         self.backoff.wrote(now);
-        let before = self.is_contested;
-        self.is_contested = self.backoff.is_contested();
-        self.is_contested && !before
+        self.backoff.is_contested() && !before
     }
 }
 
@@ -273,18 +266,18 @@ impl ZeroState {
             return false;
         }
         // Nobody asks for a metric of others at zero replicas, so such a workload is not put to zero.
-        self.candidate = candidate.filter(|_| other_external_metric(hpa).is_none());
-        self.idle = idle;
+        self.known.candidate = candidate.filter(|_| other_external_metric(hpa).is_none());
+        self.known.idle = idle;
         true
     }
 
     /// Whether the workload is at zero replicas by lagwise's doing.
     fn is_at_zero(&self, hpa: &HpaFacts) -> bool {
-        hpa.annotations.contains_key(ZEROED_SINCE) || self.zeroed_at.is_some()
+        hpa.annotations.contains_key(ZEROED_SINCE) || self.known.zeroed_at.is_some()
     }
 
     fn has_demand(&self) -> bool {
-        let demand = self.candidate.map(|candidate| candidate.demand);
+        let demand = self.known.candidate.map(|candidate| candidate.demand);
         matches!(demand, Some(Demand::Waiting(_) | Demand::NeverRan))
     }
 
@@ -298,11 +291,11 @@ impl ZeroState {
         if !self.attempts.may_start(now) {
             return false;
         }
-        match self.candidate {
+        match self.known.candidate {
             Some(_) if !scales_to_zero_natively(hpa) && self.has_demand() => is_at_zero,
             // Also before the cooldown is over, so that a start by hand is seen as one.
             Some(_) if !scales_to_zero_natively(hpa) => {
-                (is_at_zero || self.idle.is_some()) && !was_looked_at
+                (is_at_zero || self.known.idle.is_some()) && !was_looked_at
             }
             // Nobody asks for it any more, or the HPA goes to zero by itself.
             _ => is_at_zero && !was_looked_at,
@@ -315,20 +308,15 @@ impl ZeroState {
             return None;
         }
         self.looked_at = Some(now);
-        Some(ZeroInput {
-            candidate: self.candidate,
-            idle: self.idle,
-            up_since: self.up_since,
-            zeroed_at: self.zeroed_at,
-        })
+        Some(self.known)
     }
 
     /// Takes in what was seen and done.
     pub(super) fn took_pass(&mut self, report: &ZeroReport, now: Instant) {
-        self.up_since = report.up_since;
+        self.known.up_since = report.up_since;
         match report.done {
-            Some(ZeroAction::Zero) => self.zeroed_at = Some(now),
-            Some(ZeroAction::Wake(_) | ZeroAction::Unmark) => self.zeroed_at = None,
+            Some(ZeroAction::Zero) => self.known.zeroed_at = Some(now),
+            Some(ZeroAction::Wake(_) | ZeroAction::Unmark) => self.known.zeroed_at = None,
             Some(ZeroAction::Keep) | None => {}
         }
         // Somebody else's write is no failure: the next snapshot looks again at once.

@@ -39,13 +39,13 @@ pub(super) async fn targets(
     // Values are computed again for each family, because keeping them would take more memory than a chunk.
     let metrics = evaluations.evaluated_metrics(|_| true);
     let metrics = || {
-        let with_value = |m| (labels(m), evaluations.value(m.evaluation));
-        metrics.iter().map(with_value)
+        let values = metrics.iter().map(|m| evaluations.value(m.evaluation));
+        metrics.iter().zip(values)
     };
     text.family(&families::TARGET_VALUE);
-    for (labels, outcome) in metrics() {
+    for (metric, outcome) in metrics() {
         if let Ok(answer) = outcome {
-            let labels = labels.with("rule", answer.rule.label());
+            let labels = labels(metric).with("rule", answer.rule.label());
             let thousandths = answer.value.thousandths();
             let (units, rest) = (thousandths / 1000, thousandths % 1000);
             text.sample(&labels, format_args!("{units}.{rest:03}"));
@@ -53,24 +53,24 @@ pub(super) async fn targets(
         }
     }
     text.family(&families::TARGET_DESIRED_REPLICAS);
-    for (labels, outcome) in metrics() {
+    for (metric, outcome) in metrics() {
         if let Some(desired) = outcome.ok().and_then(|answer| answer.desired) {
-            text.sample(&labels, desired);
+            text.sample(&labels(metric), desired);
             text.flush_if_full().await?;
         }
     }
     text.family(&families::TARGET_CEILING);
-    for (labels, outcome) in metrics() {
+    for (metric, outcome) in metrics() {
         if let Some(ceiling) = outcome.ok().and_then(|answer| answer.ceiling) {
-            let labels = labels.with("rule", ceiling.useful.rule.label());
+            let labels = labels(metric).with("rule", ceiling.useful.rule.label());
             text.sample(&labels, CeilingSample(ceiling.replicas));
             text.flush_if_full().await?;
         }
     }
     text.family(&families::TARGET_FALLBACK);
-    for (labels, outcome) in metrics() {
+    for (metric, outcome) in metrics() {
         let is_fallback = outcome.is_ok_and(|answer| answer.rule == ValueRule::Fallback);
-        text.sample(&labels, u8::from(is_fallback));
+        text.sample(&labels(metric), u8::from(is_fallback));
         text.flush_if_full().await?;
     }
     Ok(())

@@ -173,7 +173,7 @@ fn an_evaluation_has_the_uncapped_replicas_and_whether_the_cap_is_observed() {
 
 /// One step of a series.
 #[derive(Clone, Debug)]
-enum Step {
+enum EvaluationStep {
     Hpas(Vec<(usize, usize, u32)>),
     Read(usize),
     Queries(Vec<usize>),
@@ -181,12 +181,12 @@ enum Step {
 
 const GROUPS: [&str; 3] = ["a", "b", "c"];
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = EvaluationStep> {
     let hpa = (0..5usize, 0..GROUPS.len(), 1..3u32);
     prop_oneof![
-        prop::collection::vec(hpa, 0..6).prop_map(Step::Hpas),
-        (0..GROUPS.len()).prop_map(Step::Read),
-        prop::collection::vec(0..GROUPS.len(), 0..3).prop_map(Step::Queries),
+        prop::collection::vec(hpa, 0..6).prop_map(EvaluationStep::Hpas),
+        (0..GROUPS.len()).prop_map(EvaluationStep::Read),
+        prop::collection::vec(0..GROUPS.len(), 0..3).prop_map(EvaluationStep::Queries),
     ]
 }
 
@@ -220,7 +220,7 @@ proptest! {
         let mut sequence = Sequence::new(&[]);
         for (seconds, step) in (1..).zip(steps) {
             match step {
-                Step::Hpas(hpas) => {
+                EvaluationStep::Hpas(hpas) => {
                     let facts = hpas.into_iter().map(|(name, group, max_replicas)| {
                         let selector = format!("group={},topic=t", GROUPS[group]);
                         let hpa = hpa(&format!("h{name}"), &selector, average(10));
@@ -231,8 +231,8 @@ proptest! {
                     let targets = sequence.targets.with_hpas(&facts.collect(), Some(at(seconds)));
                     sequence.targets = Arc::new(targets);
                 }
-                Step::Read(group) => sequence.read(seconds, GROUPS[group], None),
-                Step::Queries(groups) => {
+                EvaluationStep::Read(group) => sequence.read(seconds, GROUPS[group], None),
+                EvaluationStep::Queries(groups) => {
                     let queries = groups.into_iter().map(|group| {
                         let text = format!("group={},topic=t", GROUPS[group]);
                         let selector = Selector::parse(&text).unwrap();

@@ -18,7 +18,7 @@ use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 
 /// One step of a series.
 #[derive(Clone, Debug)]
-enum Step {
+enum TargetStep {
     /// HPAs that are inserted or changed; `None` for one that is removed.
     Hpas(Vec<(usize, Option<HpaFacts>)>),
     /// What requests ask for from now on.
@@ -90,12 +90,12 @@ fn watch_key() -> impl Strategy<Value = WatchKey> {
     })
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = TargetStep> {
     let hpas = vec((0..HPAS.len(), prop::option::weighted(0.7, facts())), 1..4);
     let requests = btree_set(watch_key(), 0..3);
     prop_oneof![
-        4 => hpas.prop_map(Step::Hpas),
-        1 => requests.prop_map(Step::Requests),
+        4 => hpas.prop_map(TargetStep::Hpas),
+        1 => requests.prop_map(TargetStep::Requests),
     ]
 }
 
@@ -349,7 +349,7 @@ proptest! {
             let now = at(Duration::from_secs(seconds));
             let before = targets.clone();
             match step {
-                Step::Hpas(changes) => {
+                TargetStep::Hpas(changes) => {
                     for (index, facts) in changes {
                         let (namespace, name) = HPAS[index];
                         let key = HpaKey::new(namespace, name);
@@ -366,7 +366,7 @@ proptest! {
                     }
                     targets = targets.with_hpas(&hpas, Some(now));
                 }
-                Step::Requests(keys) => {
+                TargetStep::Requests(keys) => {
                     requests = keys;
                     targets = targets.with_ad_hoc(requests.clone(), Some(now));
                 }

@@ -29,7 +29,7 @@ const LAG_PER_REPLICA: i64 = 15;
 
 /// A requirement of a selector on one key. The first text is the operator.
 #[derive(Clone, Debug)]
-enum Requirement {
+enum RequirementText {
     None,
     In(&'static str, Vec<&'static str>),
     NotIn(&'static str, Vec<&'static str>),
@@ -37,41 +37,43 @@ enum Requirement {
     DoesNotExist,
 }
 
-impl Requirement {
+impl RequirementText {
     fn text(&self, key: &str) -> Option<String> {
         match self {
-            Requirement::None => None,
-            Requirement::In("in", values) => Some(format!("{key} in ( {} )", values.join(" ,"))),
-            Requirement::NotIn("notin", values) => {
+            RequirementText::None => None,
+            RequirementText::In("in", values) => {
+                Some(format!("{key} in ( {} )", values.join(" ,")))
+            }
+            RequirementText::NotIn("notin", values) => {
                 Some(format!("{key} notin ({})", values.join(",")))
             }
-            Requirement::In(operator, values) | Requirement::NotIn(operator, values) => {
+            RequirementText::In(operator, values) | RequirementText::NotIn(operator, values) => {
                 Some(format!("{key} {operator}{}", values[0]))
             }
-            Requirement::Exists => Some(key.to_owned()),
-            Requirement::DoesNotExist => Some(format!("! {key}")),
+            RequirementText::Exists => Some(key.to_owned()),
+            RequirementText::DoesNotExist => Some(format!("! {key}")),
         }
     }
 
     /// Whether a series with this value of the key matches.
     fn fits(&self, value: Option<&str>) -> bool {
         match self {
-            Requirement::None => true,
-            Requirement::In(_, values) => value.is_some_and(|value| values.contains(&value)),
-            Requirement::NotIn(_, values) => value.is_none_or(|value| !values.contains(&value)),
-            Requirement::Exists => value.is_some(),
-            Requirement::DoesNotExist => value.is_none(),
+            RequirementText::None => true,
+            RequirementText::In(_, values) => value.is_some_and(|value| values.contains(&value)),
+            RequirementText::NotIn(_, values) => value.is_none_or(|value| !values.contains(&value)),
+            RequirementText::Exists => value.is_some(),
+            RequirementText::DoesNotExist => value.is_none(),
         }
     }
 }
 
 #[derive(Clone, Debug)]
 struct TestQuery {
-    group: Requirement,
-    topic: Requirement,
-    cluster: Requirement,
+    group: RequirementText,
+    topic: RequirementText,
+    cluster: RequirementText,
     hpa: bool,
-    other: Requirement,
+    other: RequirementText,
     order: usize,
     namespace: &'static str,
 }
@@ -79,9 +81,9 @@ struct TestQuery {
 impl TestQuery {
     fn selector(&self) -> String {
         let hpa = if self.hpa {
-            Requirement::In("=", vec!["web"])
+            RequirementText::In("=", vec!["web"])
         } else {
-            Requirement::None
+            RequirementText::None
         };
         let keys = [
             ("group", &self.group),
@@ -102,8 +104,8 @@ impl TestQuery {
     /// The predicted status code, and the value if there is one.
     fn predict(&self) -> (u16, Option<String>) {
         let groups: BTreeSet<&str> = match &self.group {
-            Requirement::In("in", values) => values.iter().copied().collect(),
-            Requirement::In(_, values) => [values[0]].into(),
+            RequirementText::In("in", values) => values.iter().copied().collect(),
+            RequirementText::In(_, values) => [values[0]].into(),
             _ => return (400, None),
         };
         let mut sum = 0;
@@ -115,13 +117,13 @@ impl TestQuery {
             sum += lags.iter().sum::<i64>();
         }
         // A list of one value is the same requirement.
-        let is = |requirement: &Requirement, value| matches!(requirement, Requirement::In(_, v) if v.iter().all(|v| *v == value));
+        let is = |requirement: &RequirementText, value| matches!(requirement, RequirementText::In(_, v) if v.iter().all(|v| *v == value));
         let is_the_hpas = is(&self.group, "alpha")
             && is(&self.topic, "invoices")
             && self.hpa
             && matches!(
                 (&self.cluster, &self.other),
-                (Requirement::None, Requirement::None)
+                (RequirementText::None, RequirementText::None)
             )
             && self.namespace == "shop";
         // Three partitions, so at most three replicas are useful.
@@ -144,16 +146,16 @@ fn any_query() -> impl Strategy<Value = TestQuery> {
     };
     let of = move |groups: &'static [&'static str], topic: &'static [&'static str]| {
         let group = prop_oneof![
-            8 => (equals(), one(groups)).prop_map(|(o, v)| Requirement::In(o, v)),
-            8 => some(groups).prop_map(|v| Requirement::In("in", v)),
-            1 => one(groups).prop_map(|v| Requirement::NotIn("!=", v)),
-            1 => some(groups).prop_map(|v| Requirement::NotIn("notin", v)),
-            1 => Just(Requirement::Exists),
-            1 => Just(Requirement::DoesNotExist),
+            8 => (equals(), one(groups)).prop_map(|(o, v)| RequirementText::In(o, v)),
+            8 => some(groups).prop_map(|v| RequirementText::In("in", v)),
+            1 => one(groups).prop_map(|v| RequirementText::NotIn("!=", v)),
+            1 => some(groups).prop_map(|v| RequirementText::NotIn("notin", v)),
+            1 => Just(RequirementText::Exists),
+            1 => Just(RequirementText::DoesNotExist),
         ];
         let topic = prop_oneof![
-            (equals(), one(topic)).prop_map(|(o, v)| Requirement::In(o, v)),
-            some(topic).prop_map(|v| Requirement::In("in", v)),
+            (equals(), one(topic)).prop_map(|(o, v)| RequirementText::In(o, v)),
+            some(topic).prop_map(|v| RequirementText::In("in", v)),
         ];
         (group, topic)
     };
@@ -162,18 +164,18 @@ fn any_query() -> impl Strategy<Value = TestQuery> {
         1 => of(&["gamma"], &["shipments"]),
     ];
     let cluster = prop_oneof![
-        4 => Just(Requirement::None),
-        1 => Just(Requirement::In("=", vec!["main"])),
-        1 => Just(Requirement::In("in", vec!["main"])),
-        1 => Just(Requirement::NotIn("!=", vec!["other"])),
-        1 => Just(Requirement::Exists),
+        4 => Just(RequirementText::None),
+        1 => Just(RequirementText::In("=", vec!["main"])),
+        1 => Just(RequirementText::In("in", vec!["main"])),
+        1 => Just(RequirementText::NotIn("!=", vec!["other"])),
+        1 => Just(RequirementText::Exists),
     ];
     let other = prop_oneof![
-        8 => Just(Requirement::None),
-        1 => Just(Requirement::In("=", vec!["red"])),
-        1 => Just(Requirement::NotIn("!=", vec!["red"])),
-        1 => Just(Requirement::Exists),
-        1 => Just(Requirement::DoesNotExist),
+        8 => Just(RequirementText::None),
+        1 => Just(RequirementText::In("=", vec!["red"])),
+        1 => Just(RequirementText::NotIn("!=", vec!["red"])),
+        1 => Just(RequirementText::Exists),
+        1 => Just(RequirementText::DoesNotExist),
     ];
     let namespace = prop_oneof![Just("shop"), Just("hr")];
     (pair, cluster, any::<bool>(), other, 0..5_usize, namespace).prop_map(
