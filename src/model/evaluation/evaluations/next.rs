@@ -253,18 +253,22 @@ impl Evaluator<'_> {
 
     /// Whether an ad hoc query comes to the same with other targets.
     fn is_kept(&self, query: &MetricQuery<'_>, before: &MetricEvaluation) -> bool {
-        let is_asked_by_hpa = |targets: &Targets| {
-            let metric = Metric::from_name(query.metric);
-            metric.is_some_and(|metric| {
-                let mut targets = targets.selecting(query.namespace, metric, query.selector);
-                targets.next().is_some()
+        let is_sent_by_hpa = |targets: &Targets| {
+            let (namespace, selector) = (query.namespace, query.selector);
+            Metric::from_name(query.metric).is_some_and(|metric| {
+                let is_denied = targets.denial_reason(namespace, metric, selector).is_some();
+                is_denied
+                    || targets
+                        .selecting(namespace, metric, selector)
+                        .next()
+                        .is_some()
             })
         };
         // Since when a lag is unknown may have changed with the targets.
         self.same_configuration
             && !before.has_fallback()
-            && !is_asked_by_hpa(&self.before.targets)
-            && !is_asked_by_hpa(self.targets)
+            && !is_sent_by_hpa(&self.before.targets)
+            && !is_sent_by_hpa(self.targets)
     }
 
     /// Whether an evaluation of a group before still holds.

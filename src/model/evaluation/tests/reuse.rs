@@ -6,6 +6,8 @@ use super::*;
 use crate::model::evaluation::{Clusters, Evaluations};
 use crate::model::fixtures;
 use crate::model::targets::metric_query::AdHocQuery;
+use crate::model::targets::tenancy::{Grant, Tenancy};
+use crate::model::units::glob::Glob;
 use crate::model::units::metric::Metric;
 
 /// A sequence of evaluations, each after the one before.
@@ -182,7 +184,7 @@ enum EvaluationStep {
 const GROUPS: [&str; 3] = ["a", "b", "c"];
 
 fn step() -> impl Strategy<Value = EvaluationStep> {
-    let hpa = (0..5usize, 0..GROUPS.len(), 1..3u32);
+    let hpa = (0..5usize, 0..GROUPS.len(), 1..5u32);
     prop_oneof![
         prop::collection::vec(hpa, 0..6).prop_map(EvaluationStep::Hpas),
         (0..GROUPS.len()).prop_map(EvaluationStep::Read),
@@ -218,13 +220,23 @@ proptest! {
         steps in prop::collection::vec(step(), 1..16),
     ) {
         let mut sequence = Sequence::new(&[]);
+        let tenancy = Tenancy(vec![Grant {
+            groups: GROUPS.map(Glob::new).into(),
+            ..Grant::default()
+        }]);
+        sequence.targets = Arc::new(Targets::clone(&sequence.targets).with_tenancy(tenancy));
         for (seconds, step) in (1..).zip(steps) {
             match step {
                 EvaluationStep::Hpas(hpas) => {
                     let facts = hpas.into_iter().map(|(name, group, max_replicas)| {
                         let selector = format!("group={},topic=t", GROUPS[group]);
                         let hpa = hpa(&format!("h{name}"), &selector, average(10));
-                        let set = [("fallback-replicas", "3"), ("cap", "enforce")];
+                        let set = [
+                            ("fallback-replicas", "3"),
+                            ("cap", "enforce"),
+                            // Which tenancy denies.
+                            ("consumer-group", "secret"),
+                        ];
                         let facts = annotated(hpa, &set[..max_replicas as usize - 1]);
                         Arc::new(HpaFacts { max_replicas, ..facts })
                     });
