@@ -213,6 +213,7 @@ impl<S: OffsetSource> Poller<S> {
         // Cloned, so that the watch can go on meanwhile.
         let hpas = hpas.borrow_and_update().clone();
         self.state.update_hpas(hpas.as_ref());
+        // Readers need the configured targets even before the HPAs are listed.
         self.state.publish();
     }
 

@@ -93,11 +93,7 @@ pub async fn list(
             }
         }
     }
-    let key = |hpa: &HorizontalPodAutoscaler| {
-        let of = &hpa.metadata;
-        (of.namespace.clone(), of.name.clone())
-    };
-    all.sort_by_key(key);
+    all.sort_by_cached_key(key_of);
     Ok(HpaList {
         facts: all.iter().map(|hpa| Arc::new(facts_of(hpa))).collect(),
         replicas: current_replicas(&all),
@@ -160,7 +156,7 @@ impl WatchedHpas {
             }
             Event::InitDone => replace_scope(&mut self.all, scope),
             Event::Apply(hpa) => insert(&mut self.all, Arc::new(facts_of(&hpa))),
-            Event::Delete(hpa) => self.all.remove(&facts_of(&hpa).key()).is_some(),
+            Event::Delete(hpa) => self.all.remove(&key_of(&hpa)).is_some(),
         };
         is_changed && self.scopes.iter().all(|scope| scope.is_listed)
     }
@@ -196,6 +192,14 @@ fn insert(all: &mut HpaMap, facts: Arc<HpaFacts>) -> bool {
         all.insert(key, facts);
     }
     differs
+}
+
+fn key_of(hpa: &HorizontalPodAutoscaler) -> HpaKey {
+    let text = |text: &Option<String>| Arc::from(text.as_deref().unwrap_or_default());
+    HpaKey {
+        namespace: text(&hpa.metadata.namespace),
+        name: text(&hpa.metadata.name),
+    }
 }
 
 /// Extracts the facts of an HPA.

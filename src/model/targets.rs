@@ -140,7 +140,7 @@ impl Targets {
         let denied = self
             .denied
             .get(&QueryHash::new(namespace, metric, selector))?;
-        // Another namespace may have a query of the same hash.
+        // Another namespace may have a query of the same hash. Within a namespace a collision only refuses a request.
         let mut reasons = denied
             .iter()
             .filter(|(hpa, _)| *hpa.namespace == *namespace);

@@ -195,13 +195,13 @@ impl PollerState {
             .emit();
         }
         transitions::report_transitions(&name, &before, &cluster.latest, &finished);
+        self.evaluate();
         if scope == Scope::Whole {
-            self.evaluate();
             self.update_idle();
             let snapshot = self.snapshot();
             self.findings.update(&snapshot);
         }
-        self.publish();
+        self.publisher.publish(self.snapshot());
     }
 
     /// Evaluates what was read and asked for since, and publishes the result.

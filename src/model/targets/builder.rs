@@ -27,16 +27,19 @@ struct RequestedMetric<'a> {
     metric: Metric,
     selector: &'a Selector,
     target: Option<MetricTarget>,
+    query_hash: QueryHash,
 }
 
 impl<'a> RequestedMetric<'a> {
     /// `None` for a metric of another metrics server.
-    fn from_external((index, metric): (usize, &'a ExternalMetric)) -> Option<Self> {
+    fn new(namespace: &str, index: usize, external: &'a ExternalMetric) -> Option<Self> {
+        let metric = Metric::from_name(&external.name)?;
         Some(Self {
             index,
-            metric: Metric::from_name(&metric.name)?,
-            selector: &metric.selector,
-            target: metric.target,
+            metric,
+            selector: &external.selector,
+            target: external.target,
+            query_hash: QueryHash::new(namespace, metric, &external.selector),
         })
     }
 }
@@ -69,7 +72,10 @@ impl<'a> HpaTargetBuilder<'a> {
     /// Returns no targets for an HPA that uses no metric of lagwise.
     pub(super) fn build(mut self) -> HpaTargets {
         let metrics = self.hpa.metrics.iter().enumerate();
-        let requested: Vec<_> = metrics.filter_map(RequestedMetric::from_external).collect();
+        let requested = metrics.filter_map(|(index, external)| {
+            RequestedMetric::new(&self.hpa.namespace, index, external)
+        });
+        let requested: Vec<_> = requested.collect();
         // Annotations have no effect on an HPA that uses no metric of lagwise.
         if !requested.is_empty() {
             self.add_metrics(&requested);
@@ -120,7 +126,7 @@ impl<'a> HpaTargetBuilder<'a> {
         self.targets.truncate(begin);
         self.note(FindingCode::NotAllowed, reason.to_string());
         self.denied.push(DeniedQuery {
-            query_hash: QueryHash::new(&self.key.namespace, requested.metric, requested.selector),
+            query_hash: requested.query_hash,
             reason,
         });
     }
@@ -186,13 +192,14 @@ impl<'a> HpaTargetBuilder<'a> {
             None => vec![None],
         };
         let mut groups: Vec<(GroupId, &str, Settings)> = Vec::new();
+        let mut known = BTreeSet::new();
         for label in &labels {
             let settings = annotations.for_name(*label);
             let named = settings.consumer_group.clone();
             let Some(group) = named.or_else(|| label.map(GroupId::from)) else {
                 continue;
             };
-            if groups.iter().any(|(known, ..)| *known == group) {
+            if !known.insert(group.clone()) {
                 self.note(
                     FindingCode::OneGroupForAll,
                     "annotation lagwise.dev/consumer-group maps several groups of the selector to one consumer group, whose lag counts once; set it for each group with .NAME",
@@ -204,11 +211,12 @@ impl<'a> HpaTargetBuilder<'a> {
         if groups.is_empty() {
             self.note(FindingCode::NoGroup, NO_GROUP);
         }
+        let pinned = pinned_topics(requested.selector);
         for cluster in clusters {
             for (group, label, settings) in &groups {
-                let topics = match pinned_topics(requested.selector) {
-                    open if open.is_empty() => settings.named_topics(),
-                    pinned => pinned,
+                let topics = match pinned.is_empty() {
+                    true => settings.named_topics(),
+                    false => pinned.clone(),
                 };
                 let key = WatchKey {
                     cluster: cluster.clone(),
@@ -217,39 +225,26 @@ impl<'a> HpaTargetBuilder<'a> {
                 };
                 self.push(requested, label, key, settings.clone());
             }
-            self.note_fallback(annotations, &labels);
         }
+        self.note_fallback(annotations, &labels);
     }
 
     /// Adds configured targets that the HPA selects. The configuration names the group; the metric target and the
     /// annotations of the HPA take precedence over what is configured.
     fn add_configured(&mut self, requested: RequestedMetric<'_>, annotations: &Annotations) {
-        let names = requested
-            .selector
-            .values(label::TARGET)
-            .unwrap_or(&[])
-            .to_vec();
-        let named: Vec<_> = self
-            .configured
-            .configured(&self.hpa.namespace, requested.selector)
-            .map(|t| {
-                (
-                    t.origin.clone(),
-                    Arc::clone(&t.key),
-                    Arc::clone(&t.settings),
-                )
-            })
-            .collect();
-        for name in &names {
-            let is_this = |origin: &Origin| matches!(origin, Origin::Config { name: of, .. } if **of == **name);
+        let names = requested.selector.values(label::TARGET).unwrap_or(&[]);
+        let (configured, hpa) = (self.configured, self.hpa);
+        for name in names {
+            let is_this = |target: &&Arc<Target>| matches!(&target.origin, Origin::Config { name: of, .. } if **of == **name);
             let mut found = false;
-            for (_, key, base) in named.iter().filter(|(origin, ..)| is_this(origin)) {
+            let named = configured.configured(&hpa.namespace, requested.selector);
+            for target in named.filter(is_this) {
                 found = true;
-                let settings = annotations.for_name(Some(name)).over(base);
+                let settings = annotations.for_name(Some(name)).over(&target.settings);
                 let topics = settings.named_topics();
                 let key = WatchKey {
                     topics,
-                    ..(**key).clone()
+                    ..(*target.key).clone()
                 };
                 let label = key.group.to_string();
                 self.push(requested, &label, key, settings);
@@ -304,8 +299,6 @@ impl<'a> HpaTargetBuilder<'a> {
         let mut shared = [last, Settings::unset()].into_iter();
         let shared = shared.find(|shared| **shared == settings);
         let settings = shared.unwrap_or_else(|| Arc::new(settings));
-        let namespace = &self.key.namespace;
-        let query_hash = QueryHash::new(namespace, requested.metric, requested.selector);
         self.targets.push(Arc::new(Target {
             origin: Origin::Hpa(self.key.clone()),
             selector: Some(requested.selector.clone()),
@@ -320,7 +313,7 @@ impl<'a> HpaTargetBuilder<'a> {
                 max_replicas: self.hpa.max_replicas,
                 tolerance_up: self.hpa.tolerance_up(),
             }),
-            query_hash: Some(query_hash),
+            query_hash: Some(requested.query_hash),
         }));
     }
 }

@@ -136,6 +136,9 @@ pub struct DeniedQuery {
     pub reason: TenancyError,
 }
 
+/// Findings, shared between the versions of targets that have them.
+pub(super) type Findings = BTreeSet<Arc<Finding>>;
+
 /// What one HPA asks for, and what is wrong with how it asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HpaTargets {
@@ -143,15 +146,14 @@ pub struct HpaTargets {
     pub targets: Vec<Arc<Target>>,
     /// In the order of its metrics.
     pub denied: Vec<DeniedQuery>,
-    /// In their order, without duplicates.
-    pub findings: Vec<Arc<Finding>>,
+    pub findings: Findings,
 }
 
 impl HpaTargets {
     /// Whether the HPA has nothing to do with lagwise.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        // What is denied has a finding.
+        // A denied query always comes with a finding.
         self.targets.is_empty() && self.findings.is_empty()
     }
 }

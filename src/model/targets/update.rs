@@ -7,11 +7,10 @@ use std::sync::Arc;
 use super::builder::HpaTargetBuilder;
 use super::group_targets::GroupTargets;
 use super::target::{
-    ConfiguredTarget, DeniedQuery, HpaTargets, Origin, QueryHash, Target, WatchKey,
+    ConfiguredTarget, DeniedQuery, Findings, HpaTargets, Origin, QueryHash, Target, WatchKey,
 };
 use super::tenancy::Tenancy;
 use super::{GroupKey, Targets};
-use crate::model::findings::Finding;
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::facts::{HpaFacts, HpaMap};
 use crate::model::settings::{GroupSettings, Settings};
@@ -163,11 +162,11 @@ impl Targets {
         }
     }
 
-    fn replace_findings(&mut self, before: &[Arc<Finding>], after: &[Arc<Finding>]) {
-        for finding in before.iter().filter(|finding| !after.contains(finding)) {
+    fn replace_findings(&mut self, before: &Findings, after: &Findings) {
+        for finding in before.difference(after) {
             self.findings.remove(finding);
         }
-        for finding in after.iter().filter(|finding| !before.contains(finding)) {
+        for finding in after.difference(before) {
             self.findings.insert(Arc::clone(finding), ());
         }
     }
@@ -207,7 +206,7 @@ impl Targets {
                 before.as_deref(),
                 now,
             );
-            let conflicts = |group: &GroupTargets| -> Vec<_> {
+            let conflicts = |group: &GroupTargets| -> Findings {
                 group.conflicts(&key.0, &key.1).map(Arc::new).collect()
             };
             let conflicts_before = before.as_deref().map(conflicts).unwrap_or_default();

@@ -163,8 +163,14 @@ fn insert<K: Ord + Clone, V: Clone>(
                 entries.insert(place, (key, value));
                 let rest = split(entries, place);
                 let bound = rest.first().map(|(key, _)| key.clone());
-                let node = Arc::new(TreeNode::Leaf(rest));
-                (None, bound.map(|bound| Child { bound, node }))
+                let node = |rest| Arc::new(TreeNode::Leaf(rest));
+                (
+                    None,
+                    bound.map(|bound| Child {
+                        bound,
+                        node: node(rest),
+                    }),
+                )
             }
         },
         TreeNode::Inner(children) => {
@@ -183,8 +189,14 @@ fn insert<K: Ord + Clone, V: Clone>(
             children.insert(place, new);
             let rest = split(children, place);
             let bound = rest.first().map(|child| child.bound.clone());
-            let node = Arc::new(TreeNode::Inner(rest));
-            (before, bound.map(|bound| Child { bound, node }))
+            let node = |rest| Arc::new(TreeNode::Inner(rest));
+            (
+                before,
+                bound.map(|bound| Child {
+                    bound,
+                    node: node(rest),
+                }),
+            )
         }
     }
 }
