@@ -289,6 +289,10 @@ impl KafkaCluster {
             ])
             .arg("-cp")
             .arg(jars.join("*"));
+        if jars == self.artifacts.kafka_jars {
+            let classes = self.artifacts.kafka_classes.display();
+            command.arg(format!("-XX:SharedArchiveFile={classes}"));
+        }
         command
     }
 
