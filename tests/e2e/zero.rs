@@ -219,7 +219,7 @@ fn sleeps_and_wakes<'a>(
             bootstrap: scene.kafka.bootstrap(),
             group: scene.group.clone(),
             topic: scene.topic.clone(),
-            per_second: 100,
+            per_second: 400,
             properties: Vec::new(),
         },
     );
@@ -238,10 +238,9 @@ fn sleeps_and_wakes<'a>(
         scene.until_wanted(0, true)?;
         until("the consumers to be gone", &asleep)?;
         let slept = series.values().len();
-        let each = messages.div_ceil(4);
-        let spread: Vec<_> = (0..PARTITIONS).map(|partition| (partition, each)).collect();
         let produced = Instant::now();
-        scene.kafka.produce_to(&scene.topic, &spread)?;
+        // At once: a sweep that saw a part of them would wake it with fewer replicas.
+        scene.kafka.produce_batch(&scene.topic, 0, *messages)?;
         until("the workload to wake", &|| {
             ensure!(series.now() > 0, "{:?}", series.timed());
             Ok(())

@@ -48,6 +48,21 @@ impl KafkaCluster {
         Ok(())
     }
 
+    /// Writes so many records to a partition in one batch: whoever reads the log end sees none of them or all.
+    pub(crate) fn produce_batch(&self, topic: &str, partition: i32, records: usize) -> Result<()> {
+        let mut config = self.client_config();
+        // Until they are flushed they wait for one another.
+        let producer: BaseProducer = config.set("linger.ms", "60000").create()?;
+        for _ in 0..records {
+            let record = BaseRecord::<(), _>::to(topic)
+                .partition(partition)
+                .payload("x");
+            producer.send(record).map_err(|(error, _)| error)?;
+        }
+        producer.flush(REQUEST)?;
+        Ok(())
+    }
+
     /// Writes one record for each of these ages to a partition, in their order, and waits until all are acknowledged.
     pub(crate) fn produce_at(&self, topic: &str, partition: i32, ages: &[Duration]) -> Result<()> {
         let producer: BaseProducer = self.client_config().create()?;
