@@ -69,6 +69,7 @@ impl Rig {
         }
         rig.handle(Event::InitDone);
         rig.state.apply(observe(0..count), Scope::Whole);
+        rig.state.publish();
         assert_eq!(rig.reader.latest().targets.all().count(), count);
         rig
     }

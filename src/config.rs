@@ -8,6 +8,7 @@
 //! accepted keys are those of [`json_schema`] (checked by a test); no error, `Debug` output or serialized
 //! form contains the value of a secret.
 
+mod budgets;
 mod cap;
 mod cluster;
 mod kubernetes;
@@ -38,6 +39,7 @@ use schemars::JsonSchema;
 use section::Section;
 use serde::Serialize;
 
+pub use budgets::BudgetsConfig;
 pub use cap::CapConfig;
 pub use cluster::{ClientChoice, ClusterConfig};
 pub use kubernetes::KubernetesConfig;
@@ -79,6 +81,9 @@ pub struct Config {
     /// match one entry in full; without any entry, every namespace may use everything.
     #[schemars(default)]
     pub tenancy: Vec<TenancyGrant>,
+    /// How much HPAs may make lagwise read and keep.
+    #[schemars(default)]
+    pub budgets: BudgetsConfig,
     /// The Kubernetes cluster whose HPAs are served.
     #[schemars(default)]
     pub kubernetes: KubernetesConfig,
@@ -108,6 +113,7 @@ impl Config {
             lag: LagConfig::default(),
             targets: Vec::new(),
             tenancy: Vec::new(),
+            budgets: BudgetsConfig::default(),
             kubernetes: KubernetesConfig::default(),
             cap: CapConfig::default(),
             leader: LeaderConfig::default(),
@@ -159,6 +165,7 @@ impl Config {
         let lag = LagConfig::read(root.section("lag"));
         let targets = target::read_all(&mut root, &known);
         let tenancy = tenancy::read_all(&mut root);
+        let budgets = BudgetsConfig::read(root.section("budgets"));
         let kubernetes = KubernetesConfig::read(root.section("kubernetes"), environment);
         let cap = CapConfig::read(root.section("cap"));
         let leader = LeaderConfig::read(root.section("leader"));
@@ -172,6 +179,7 @@ impl Config {
             lag,
             targets,
             tenancy,
+            budgets,
             kubernetes,
             cap,
             leader,

@@ -2,6 +2,7 @@
 //! changes; only snapshots leave it.
 
 mod findings_tracker;
+mod partition_ledger;
 mod polled_cluster;
 mod recent_requests;
 mod saved_state;
@@ -13,6 +14,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinError;
 use tokio::time::MissedTickBehavior;
 
 use self::saved_state::{HistoryEvent, HistoryHandle};
@@ -22,6 +24,7 @@ use crate::model::evaluation::ServingPolicy;
 use crate::model::hpa::facts::HpaMap;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
+use crate::model::targets::budgets::Budgets;
 use crate::model::targets::metric_query::AdHocQuery;
 use crate::model::targets::tenancy::Tenancy;
 use crate::model::targets::{ConfiguredTarget, WatchKey};
@@ -128,6 +131,15 @@ impl<S: OffsetSource> Poller<S> {
         }
     }
 
+    /// Bounds what HPAs may ask for. To be called before the HPAs are known.
+    #[must_use]
+    pub fn with_budgets(self, budgets: Budgets) -> Self {
+        Self {
+            state: self.state.with_budgets(budgets),
+            ..self
+        }
+    }
+
     /// Loads and saves the history that must survive a restart.
     #[must_use]
     pub fn with_history(self, store: HistoryStore) -> Self {
@@ -140,42 +152,63 @@ impl<S: OffsetSource> Poller<S> {
     /// Polls until it is told to stop; without [`HistoryStore`] for ever.
     ///
     /// # Errors
-    /// A sweep panicked.
-    pub async fn run(self, mut inputs: Inputs) -> Result<(), tokio::task::JoinError> {
+    /// A sweep or a change of the state panicked.
+    pub async fn run(self, mut inputs: Inputs) -> Result<(), JoinError> {
         self.run_on(&mut inputs).await
     }
 
     /// As [`run`](Self::run), but leaves the inputs to the next poller.
     ///
     /// # Errors
-    /// A sweep panicked.
-    pub async fn run_on(mut self, inputs: &mut Inputs) -> Result<(), tokio::task::JoinError> {
-        let mut ticks = tokio::time::interval(self.interval);
+    /// A sweep or a change of the state panicked.
+    pub async fn run_on(self, inputs: &mut Inputs) -> Result<(), JoinError> {
+        let Self {
+            interval,
+            mut state,
+            mut sweeps,
+            mut saved_state,
+        } = self;
+        let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hpas_due = tokio::time::Instant::now();
         let (mut hpas_end, mut watch_keys_end, mut queries_end) = (false, false, false);
         let (mut watch_keys, mut queries) = (Vec::new(), Vec::new());
-        self.update_hpas(&mut inputs.hpas);
+        let hpas = inputs.hpas.borrow_and_update().clone();
         // The first tick sweeps everything, so nothing is swept out of turn before it.
-        self.state.replan();
-        match HistoryHandle::first_event(&mut self.saved_state).await {
+        (state, _) = change(state, move |state| {
+            state.update_hpas(hpas.as_ref());
+            state.replan()
+        })
+        .await?;
+        // Readers need the configured targets even before the HPAs are listed.
+        state.publish();
+        match HistoryHandle::first_event(&mut saved_state).await {
             Some(HistoryEvent::Stop) => return Ok(()),
-            Some(HistoryEvent::Loaded(saved)) => self.state.load(&saved),
+            Some(HistoryEvent::Loaded(saved)) => {
+                (state, ()) = change(state, move |state| state.load(&saved)).await?;
+            }
             None => {}
         }
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    self.state.expire();
-                    self.sweep_all();
-                    if self.saved_state.as_ref().is_some_and(HistoryHandle::is_due) {
-                        self.save();
+                    let sweeping = sweeps.sweeping();
+                    let planned;
+                    (state, planned) = change(state, move |state| {
+                        state.expire();
+                        state.plan_sweeps(&sweeping)
+                    }).await?;
+                    sweeps.start_all(planned);
+                    if saved_state.as_ref().is_some_and(HistoryHandle::is_due) {
+                        state = save(state, &mut saved_state).await?;
                     }
                 }
-                event = HistoryHandle::next_event(&mut self.saved_state) => match event {
-                    HistoryEvent::Loaded(saved) => self.state.load(&saved),
+                event = HistoryHandle::next_event(&mut saved_state) => match event {
+                    HistoryEvent::Loaded(saved) => {
+                        (state, ()) = change(state, move |state| state.load(&saved)).await?;
+                    }
                     HistoryEvent::Stop => {
-                        self.save();
+                        save(state, &mut saved_state).await?;
                         return Ok(());
                     }
                 },
@@ -183,64 +216,72 @@ impl<S: OffsetSource> Poller<S> {
                 changed = changed_after(&mut inputs.hpas, hpas_due), if !hpas_end => {
                     hpas_end = !changed;
                     hpas_due = tokio::time::Instant::now() + HPA_CHANGES_EVERY;
-                    self.update_hpas(&mut inputs.hpas);
-                    self.sweep_new();
+                    // Cloned, so that the watch can go on meanwhile.
+                    let hpas = inputs.hpas.borrow_and_update().clone();
+                    let new;
+                    (state, new) = change(state, move |state| {
+                        state.update_hpas(hpas.as_ref());
+                        state.replan()
+                    }).await?;
+                    state.publish();
+                    sweeps.start_new(new);
                 }
                 // Drain the channel so that a burst of requests triggers one sweep.
                 received = inputs.watch_keys.recv_many(&mut watch_keys, MAX_AD_HOC), if !watch_keys_end => {
                     watch_keys_end = received == 0;
-                    if self.state.watch(watch_keys.drain(..)) {
-                        self.sweep_new();
-                    }
+                    let keys = std::mem::take(&mut watch_keys);
+                    let new;
+                    (state, new) = change(state, move |state| {
+                        let is_new = state.watch(keys.into_iter());
+                        is_new.then(|| state.replan())
+                    }).await?;
+                    sweeps.start_new(new.unwrap_or_default());
                 }
                 received = inputs.queries.recv_many(&mut queries, MAX_AD_HOC), if !queries_end => {
                     queries_end = received == 0;
                     for query in queries.drain(..) {
-                        self.state.keep_query(query);
+                        state.keep_query(query);
                     }
                 }
-                Some(done) = self.sweeps.next() => {
+                Some(done) = sweeps.next() => {
                     let (observation, scope) = done?;
-                    self.state.apply(observation, scope);
-                    self.sweep_new();
+                    let new;
+                    (state, new) = change(state, move |state| {
+                        state.apply(observation, scope);
+                        state.replan()
+                    }).await?;
+                    state.publish();
+                    sweeps.start_new(new);
                 }
             }
         }
     }
+}
 
-    /// Takes in the HPAs as they are now, and publishes.
-    fn update_hpas(&mut self, hpas: &mut watch::Receiver<Option<HpaMap>>) {
-        // Cloned, so that the watch can go on meanwhile.
-        let hpas = hpas.borrow_and_update().clone();
-        self.state.update_hpas(hpas.as_ref());
-        // Readers need the configured targets even before the HPAs are listed.
-        self.state.publish();
-    }
+/// Changes the state on a thread where that may take long: how long is decided by whoever writes HPAs, and the threads
+/// of the runtime serve requests. A change that is under way when its poller is dropped publishes nothing.
+async fn change<T: Send + 'static>(
+    mut state: PollerState,
+    change: impl FnOnce(&mut PollerState) -> T + Send + 'static,
+) -> Result<(PollerState, T), JoinError> {
+    tokio::task::spawn_blocking(move || {
+        let result = change(&mut state);
+        (state, result)
+    })
+    .await
+}
 
-    fn save(&mut self) {
-        if let Some(saved_state) = self.saved_state.as_mut().filter(|r| r.is_loaded()) {
-            saved_state.save(self.state.export());
-        }
-    }
-
-    /// Sweeps every cluster; one that is still being swept, only where its plan is new.
-    fn sweep_all(&mut self) {
-        for (cluster, new) in self.state.replan() {
-            if self.sweeps.is_sweeping(&cluster) {
-                self.sweeps.start_some(&cluster, new);
-            } else {
-                let plan = self.state.whole_plan(&cluster);
-                self.sweeps.start_whole(&cluster, plan);
-            }
-        }
-    }
-
-    /// Reads what is new in the plans at once, so that no request waits for the next tick.
-    fn sweep_new(&mut self) {
-        for (cluster, new) in self.state.replan() {
-            self.sweeps.start_some(&cluster, new);
-        }
-    }
+/// Saves the history, if that of earlier processes is loaded.
+async fn save(
+    state: PollerState,
+    saved_state: &mut Option<HistoryHandle>,
+) -> Result<PollerState, JoinError> {
+    let Some(saved_state) = saved_state.as_mut().filter(|saved| saved.is_loaded()) else {
+        return Ok(state);
+    };
+    let (state, exported) = change(state, PollerState::export).await?;
+    saved_state.save(exported);
+    Ok(state)
 }
 
 /// Waits for a change, but not before `due`. Returns `false` once no more will come.

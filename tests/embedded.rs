@@ -24,6 +24,7 @@ fn plan(group: &str, topics: &[&str]) -> SweepPlan {
             group,
             topics.iter().map(|t| (*t).into()).collect(),
         )],
+        ..SweepPlan::default()
     }
 }
 

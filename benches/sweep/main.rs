@@ -108,6 +108,7 @@ impl Workload {
         };
         SweepPlan {
             groups: self.all().into_iter().map(plan).collect(),
+            ..SweepPlan::default()
         }
     }
 }

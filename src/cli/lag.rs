@@ -190,6 +190,7 @@ async fn read(
         let plan = |group: &GroupId| GroupPlan::new(group.clone(), topics.clone());
         let plan = SweepPlan {
             groups: batch.iter().map(plan).collect(),
+            ..SweepPlan::default()
         };
         let observation = source.observe(plan, Instant::now() + args.timeout).await;
         let snapshot = ClusterHistory::default().apply(observation, Scope::Whole);

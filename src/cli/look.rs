@@ -84,7 +84,8 @@ pub(super) async fn read_once(
     let poller = Poller::new(sources, &configured, answers::cadence(config), publisher)
         .with_rules(config.lag.rules())
         .with_policy(policy)
-        .with_tenancy(answers::tenancy(config));
+        .with_tenancy(answers::tenancy(config))
+        .with_budgets(config.budgets.budgets());
     let inputs = Inputs {
         hpas: watch::channel(Some(hpas.iter().cloned().collect())).1,
         watch_keys: interests_in,

@@ -83,7 +83,8 @@ impl TermInputs {
         )
         .with_rules(config.lag.rules())
         .with_policy(answers::serving_policy(config))
-        .with_tenancy(answers::tenancy(config));
+        .with_tenancy(answers::tenancy(config))
+        .with_budgets(config.budgets.budgets());
         let Some(store) = self.store.clone() else {
             return tokio::select! {
                 polled = poller.run_on(&mut self.inputs) => polled,

@@ -20,6 +20,7 @@ use tokio::sync::watch::Sender;
 use super::api_error::{ApiError, in_time};
 use super::resilient_watch;
 use crate::model::decisions::fencing::EPOCH;
+use crate::model::hpa::bounded_facts::bound;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap, MetricTarget, ScaleTarget};
 use crate::model::hpa::selector::{Operator, Requirement, Selector, is_label_value};
 use crate::model::settings::annotation_keys::PREFIX;
@@ -214,7 +215,7 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         let rules = of(hpa.spec.behavior.as_ref()?)?;
         u32::try_from(rules.stabilization_window_seconds?).ok()
     };
-    HpaFacts {
+    bound(HpaFacts {
         namespace: text(&hpa.metadata.namespace),
         name: text(&hpa.metadata.name),
         uid: text(&hpa.metadata.uid),
@@ -244,7 +245,15 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         window_up: window(|behavior| behavior.scale_up.as_ref()),
         window_down: window(|behavior| behavior.scale_down.as_ref()),
         other_metrics: metrics_of_others(hpa),
-    }
+        created: created(hpa),
+        too_large: None,
+    })
+}
+
+/// When the HPA was created, in seconds since 1970.
+fn created(hpa: &HorizontalPodAutoscaler) -> Option<i64> {
+    let created = hpa.metadata.creation_timestamp.as_ref()?;
+    Some(created.0.as_second())
 }
 
 /// The metrics that are not External, as `Type name`.

@@ -5,6 +5,7 @@
 
 mod code;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::units::hpa_key::HpaKey;
@@ -40,6 +41,42 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.subject, self.message)
+    }
+}
+
+/// Findings about one HPA. Whoever may write the HPA decides how many mistakes it has, so only some of each kind are
+/// kept, and the others counted.
+#[derive(Debug, Default)]
+pub struct BoundedFindings {
+    kept: BTreeSet<Finding>,
+    omitted: BTreeMap<FindingCode, usize>,
+}
+
+/// Findings of one kind that are kept of an HPA.
+const KEPT_PER_CODE: usize = 8;
+
+impl BoundedFindings {
+    /// Adds a finding, or counts it as omitted if there are enough of its kind.
+    pub fn insert(&mut self, finding: Finding) {
+        let of_code = self.kept.iter().filter(|kept| kept.code == finding.code);
+        if self.kept.contains(&finding) {
+            return;
+        }
+        if of_code.count() < KEPT_PER_CODE {
+            self.kept.insert(finding);
+        } else {
+            let omitted = self.omitted.entry(finding.code).or_default();
+            *omitted = omitted.saturating_add(1);
+        }
+    }
+
+    /// The findings, with one for those omitted of each kind.
+    pub fn into_findings(self, hpa: &HpaKey) -> impl Iterator<Item = Finding> {
+        let omitted = self.omitted.into_iter().map(move |(code, count)| {
+            let message = format!("{count} more findings of this kind are omitted");
+            Finding::new(code, hpa, message)
+        });
+        self.kept.into_iter().chain(omitted)
     }
 }
 
@@ -102,4 +139,25 @@ pub fn suggestion(prefix: &str, meant: Option<&str>) -> String {
     meant.map_or_else(String::new, |meant| {
         format!(" (did you mean {prefix}{meant}?)")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_some_findings_of_each_kind_and_counts_the_others() {
+        let hpa = HpaKey::new("shop", "billing");
+        let mut findings = BoundedFindings::default();
+        for i in 0..100 {
+            let message = format!("unknown annotation {i:03}");
+            findings.insert(Finding::new(FindingCode::UnknownAnnotation, &hpa, message));
+            findings.insert(Finding::new(FindingCode::NoGroup, &hpa, "no group"));
+        }
+        let messages: Vec<_> = findings.into_findings(&hpa).map(|f| f.message).collect();
+        assert_eq!(messages.len(), 10);
+        assert_eq!(messages[0], "no group");
+        assert_eq!(messages[8], "unknown annotation 007");
+        assert_eq!(messages[9], "92 more findings of this kind are omitted");
+    }
 }

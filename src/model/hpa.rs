@@ -1,7 +1,9 @@
 //! HorizontalPodAutoscalers: their fields, their selectors and their controller's arithmetic.
 
+pub mod bounded_facts;
 pub mod controller;
 pub mod facts;
+pub mod limits;
 pub mod selector;
 
 /// Label keys that a selector may use. Any other key matches nothing.

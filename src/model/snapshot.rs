@@ -8,6 +8,7 @@ use super::evaluation::idle::IdleSince;
 use super::evaluation::{Evaluations, EvaluationsAt, ServingPolicy};
 use super::findings::Finding;
 use super::targets::Targets;
+use super::targets::budgets::BudgetExceeded;
 use super::units::newtypes::{ClusterName, Moment};
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 
@@ -28,6 +29,9 @@ pub struct LagSnapshot {
     pub idle: Arc<IdleSince>,
     /// Findings as of the last whole sweep. Those about targets alone are in [`Targets::findings`].
     pub findings: Arc<BTreeSet<Finding>>,
+    /// The budgets of partitions that did not suffice in the last whole sweep, each with the number of groups that are
+    /// not read for that reason. Those of HPAs are in [`Targets::exceeded_budgets`].
+    pub unread_partitions: Arc<BTreeMap<BudgetExceeded, usize>>,
 }
 
 impl LagSnapshot {

@@ -3,11 +3,15 @@
 //! Targets are immutable. New ones share with those before what did not change, so that one changed HPA among
 //! thousands costs little; comparing two versions of an index tells what a change touched.
 
+mod admission;
+pub mod budgets;
 mod builder;
+pub mod denial_reason;
 pub mod group_targets;
 pub mod lookup;
 pub mod metric_query;
 pub mod no_value_reason;
+pub mod selector_size;
 mod target;
 pub mod tenancy;
 mod update;
@@ -15,8 +19,11 @@ mod update;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::admission::Admission;
+use self::budgets::{BudgetExceeded, Budgets};
+use self::denial_reason::DenialReason;
 use self::group_targets::GroupTargets;
-use self::tenancy::{Tenancy, TenancyError};
+use self::tenancy::Tenancy;
 use super::findings::Finding;
 use super::hpa::facts::HpaMap;
 use super::hpa::label;
@@ -49,6 +56,8 @@ pub struct Targets {
     group_defaults: Arc<GroupSettings>,
     /// What each namespace may ask for. HPAs that ask for more get no target.
     tenancy: Arc<Tenancy>,
+    /// The HPAs for which the budgets suffice.
+    admission: Admission,
     configured: Arc<[Arc<Target>]>,
     /// What requests ask for and no HPA does.
     ad_hoc: Arc<BTreeSet<WatchKey>>,
@@ -59,7 +68,7 @@ pub struct Targets {
     /// Targets of HPAs by the query that these HPAs send.
     by_query: PersistentMap<QueryHash, Arc<[Arc<Target>]>>,
     /// Why the requests of HPAs are refused that have no target, by HPA.
-    denied: PersistentMap<QueryHash, Arc<BTreeMap<HpaKey, TenancyError>>>,
+    denied: PersistentMap<QueryHash, Arc<BTreeMap<HpaKey, DenialReason>>>,
     groups: PersistentMap<GroupKey, Arc<GroupTargets>>,
     findings: PersistentMap<Arc<Finding>, ()>,
 }
@@ -90,6 +99,23 @@ impl Targets {
     #[must_use]
     pub fn rules(&self) -> LagThresholds {
         self.rules
+    }
+
+    /// The budgets of HPAs.
+    #[must_use]
+    pub fn budgets(&self) -> &Budgets {
+        self.admission.budgets()
+    }
+
+    /// The budgets that do not suffice, each with the number of HPAs that are not read for that reason.
+    #[must_use]
+    pub fn exceeded_budgets(&self) -> BTreeMap<BudgetExceeded, usize> {
+        let mut exceeded = BTreeMap::new();
+        for refusal in self.admission.refused().values() {
+            let count: &mut usize = exceeded.entry(refusal.reason).or_default();
+            *count = count.saturating_add(1);
+        }
+        exceeded
     }
 
     /// The HPAs as they are written, those without a metric of lagwise too.
@@ -136,7 +162,7 @@ impl Targets {
         namespace: &str,
         metric: Metric,
         selector: &Selector,
-    ) -> Option<&TenancyError> {
+    ) -> Option<&DenialReason> {
         let denied = self
             .denied
             .get(&QueryHash::new(namespace, metric, selector))?;
@@ -240,6 +266,7 @@ impl Targets {
         let plans = groups.map(|((_, id), group)| group.plan(id, self.rules, &known_topics));
         SweepPlan {
             groups: plans.collect(),
+            ..SweepPlan::default()
         }
     }
 }

@@ -43,6 +43,9 @@ impl PolledCluster {
     pub(super) fn whole_plan(&self) -> SweepPlan {
         let mut groups = Vec::from_iter(self.plan.values().cloned());
         self.history.add_forgotten_topics(&mut groups);
-        SweepPlan { groups }
+        SweepPlan {
+            groups,
+            ..SweepPlan::default()
+        }
     }
 }

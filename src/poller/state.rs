@@ -1,22 +1,25 @@
 //! Everything that changes between snapshots: what is asked for, what was read, and what both come to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::findings_tracker::FindingsTracker;
+use super::partition_ledger::PartitionLedger;
 use super::polled_cluster::PolledCluster;
 use super::recent_requests::RecentRequests;
+use super::sweeps::PlannedSweep;
 use super::transitions;
 use crate::model::decisions::scale_to_zero;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::evaluation::{Clusters, Evaluations, EvaluationsAt, ServingPolicy};
 use crate::model::hpa::facts::HpaMap;
 use crate::model::kafka::observation::Observation;
-use crate::model::kafka::sweep_plan::SweepPlan;
+use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::model::lag::assembly::Scope;
 use crate::model::lag::history::memory::SavedHistory;
 use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::budgets::{BudgetExceeded, Budgets};
 use crate::model::targets::metric_query::AdHocQuery;
 use crate::model::targets::tenancy::Tenancy;
 use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
@@ -30,7 +33,8 @@ pub(super) const MAX_AD_HOC: usize = 200;
 
 /// The state of a poller, without the tasks that read from Kafka.
 ///
-/// A change of the HPAs costs as much as what changed, up to the published snapshot.
+/// A change of the HPAs costs as much as what changed, up to the published snapshot. Whoever may write HPAs decides what
+/// changes, so all of this is done on a thread where it may take long; only [`publish`](Self::publish) is instant.
 #[derive(Debug)]
 pub struct PollerState {
     publisher: Publisher,
@@ -41,6 +45,8 @@ pub struct PollerState {
     evaluations: Arc<Evaluations>,
     findings: FindingsTracker,
     idle: Arc<IdleSince>,
+    ledger: PartitionLedger,
+    unread_partitions: Arc<BTreeMap<BudgetExceeded, usize>>,
 }
 
 impl PollerState {
@@ -65,6 +71,8 @@ impl PollerState {
             evaluations: Arc::new(Evaluations::new(policy)),
             findings: FindingsTracker::default(),
             idle: Arc::default(),
+            ledger: PartitionLedger::default(),
+            unread_partitions: Arc::default(),
         };
         let now = Some(Moment::now());
         let targets = Targets::new(clusters, configured, now).with_rules(rules, now);
@@ -97,11 +105,20 @@ impl PollerState {
         self
     }
 
-    /// Takes in the HPAs; `None` while they are not listed, which changes nothing.
+    /// The same, with the budgets that HPAs have.
+    #[must_use]
+    pub fn with_budgets(mut self, budgets: Budgets) -> Self {
+        let targets = (*self.targets).clone().with_budgets(budgets);
+        self.targets = Arc::new(targets);
+        self
+    }
+
+    /// Takes in the HPAs and evaluates; `None` while they are not listed, which changes nothing.
     pub fn update_hpas(&mut self, hpas: Option<&HpaMap>) {
         if let Some(hpas) = hpas {
             self.set_targets(self.targets.with_hpas(hpas, Some(Moment::now())));
         }
+        self.evaluate();
     }
 
     /// Takes in what requests ask for. Returns whether any of it is new.
@@ -140,36 +157,60 @@ impl PollerState {
         for finding in targets.new_findings(&self.targets) {
             FindingRaised(&finding).emit();
         }
-        let clusters = &mut self.clusters;
+        let (clusters, ledger) = (&mut self.clusters, &mut self.ledger);
         let groups = self.targets.groups();
-        groups.diff(targets.groups(), |(cluster, group), _, _| {
+        groups.diff(targets.groups(), |key, _, _| {
+            let (cluster, group) = key;
             if let Some(cluster) = clusters.get_mut(cluster) {
                 cluster.outdated.insert(group.clone());
             }
+            ledger.update_payers(key, &targets);
         });
         self.targets = Arc::new(targets);
     }
 
     /// Brings the plan of every cluster up to date. Returns for each cluster the groups that are new or read
-    /// differently.
+    /// differently, as far as the budgets suffice.
     pub fn replan(&mut self) -> Vec<(ClusterName, SweepPlan)> {
         let clusters = self.clusters.iter_mut();
         let plans = clusters.map(|(name, cluster)| {
             let changed = cluster.replan(name, &self.targets);
+            let (changed, _) = self.ledger.split_plan(name, changed, &self.targets);
             (name.clone(), changed)
         });
         plans.collect()
     }
 
-    /// The plan of a sweep of all groups of a cluster.
-    pub(super) fn whole_plan(&self, cluster: &ClusterName) -> SweepPlan {
-        let cluster = self.clusters.get(cluster);
-        cluster.map_or_else(SweepPlan::default, PolledCluster::whole_plan)
+    /// Plans a sweep of every cluster; of those that are still being swept, only of what is new.
+    pub(super) fn plan_sweeps(
+        &mut self,
+        sweeping: &BTreeSet<ClusterName>,
+    ) -> Vec<(ClusterName, PlannedSweep)> {
+        let mut planned = Vec::new();
+        for (cluster, new) in self.replan() {
+            let sweep = match sweeping.contains(&cluster) {
+                true => PlannedSweep::Some(new),
+                false => {
+                    let (plan, over_budget) = self.whole_plan(&cluster);
+                    PlannedSweep::Whole(plan, over_budget)
+                }
+            };
+            planned.push((cluster, sweep));
+        }
+        planned
     }
 
-    /// Applies what was read of a cluster, and publishes.
-    pub fn apply(&mut self, observation: Observation, scope: Scope) {
+    /// The plan of a sweep of all groups of a cluster, and the groups that the budgets do not suffice for.
+    pub(super) fn whole_plan(&mut self, cluster: &ClusterName) -> (SweepPlan, Vec<GroupPlan>) {
+        let polled = self.clusters.get(cluster);
+        let plan = polled.map_or_else(SweepPlan::default, PolledCluster::whole_plan);
+        self.ledger.split_plan(cluster, plan, &self.targets)
+    }
+
+    /// Applies what was read of a cluster, and evaluates.
+    pub fn apply(&mut self, mut observation: Observation, scope: Scope) {
         let name = observation.cluster.clone();
+        self.ledger.apply(&mut observation, &self.targets);
         let Some(cluster) = self.clusters.get_mut(&name) else {
             return;
         };
@@ -198,15 +239,14 @@ impl PollerState {
         self.evaluate();
         if scope == Scope::Whole {
             self.update_idle();
+            self.unread_partitions = Arc::new(self.ledger.exceeded_budgets());
             let snapshot = self.snapshot();
             self.findings.update(&snapshot);
         }
-        self.publisher.publish(self.snapshot());
     }
 
-    /// Evaluates what was read and asked for since, and publishes the result.
-    pub fn publish(&mut self) {
-        self.evaluate();
+    /// Publishes the latest evaluations.
+    pub fn publish(&self) {
         self.publisher.publish(self.snapshot());
     }
 
@@ -234,6 +274,7 @@ impl PollerState {
             evaluations: Arc::clone(&self.evaluations),
             idle: Arc::clone(&self.idle),
             findings: self.findings.latest(),
+            unread_partitions: Arc::clone(&self.unread_partitions),
         }
     }
 

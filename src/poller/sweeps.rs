@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinSet};
 
 use super::OffsetSource;
-use crate::model::kafka::observation::Observation;
-use crate::model::kafka::sweep_plan::SweepPlan;
+use crate::model::kafka::observation::{GroupObservation, Observation};
+use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::model::lag::assembly::Scope;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
@@ -22,6 +22,15 @@ impl<S: OffsetSource> OffsetSource for Arc<S> {
     ) -> impl Future<Output = Observation> + Send {
         S::observe(self, plan, deadline)
     }
+}
+
+/// A sweep that is due.
+#[derive(Debug)]
+pub(super) enum PlannedSweep {
+    /// Of all groups. Those of the second plan are over budget: they are reported as such without being read.
+    Whole(SweepPlan, Vec<GroupPlan>),
+    /// Of the groups that are new, while all others are being read.
+    Some(SweepPlan),
 }
 
 /// The clients of the clusters and the sweeps that they make.
@@ -46,26 +55,40 @@ impl<S: OffsetSource> Sweeps<S> {
         }
     }
 
-    /// Whether all groups of the cluster are being read. At most one such sweep runs at a time: a slow cluster is
-    /// swept less often.
-    pub(super) fn is_sweeping(&self, cluster: &ClusterName) -> bool {
-        self.whole.contains(cluster)
+    /// The clusters of which all groups are being read. At most one such sweep runs at a time: a slow cluster is swept
+    /// less often.
+    pub(super) fn sweeping(&self) -> BTreeSet<ClusterName> {
+        self.whole.clone()
     }
 
-    /// Starts a sweep of all groups.
-    pub(super) fn start_whole(&mut self, cluster: &ClusterName, plan: SweepPlan) {
-        self.whole.insert(cluster.clone());
-        self.start(cluster, plan, Scope::Whole);
-    }
-
-    /// Starts a sweep of some groups out of turn, if there are any.
-    pub(super) fn start_some(&mut self, cluster: &ClusterName, plan: SweepPlan) {
-        if !plan.groups.is_empty() {
-            self.start(cluster, plan, Scope::Some);
+    pub(super) fn start_all(&mut self, planned: Vec<(ClusterName, PlannedSweep)>) {
+        for (cluster, sweep) in planned {
+            match sweep {
+                PlannedSweep::Whole(plan, over_budget) => {
+                    self.whole.insert(cluster.clone());
+                    self.start(&cluster, plan, over_budget, Scope::Whole);
+                }
+                PlannedSweep::Some(plan) => self.start_new(vec![(cluster, plan)]),
+            }
         }
     }
 
-    fn start(&mut self, cluster: &ClusterName, plan: SweepPlan, scope: Scope) {
+    /// Reads what is new in the plans at once, so that no request waits for the next tick.
+    pub(super) fn start_new(&mut self, new: Vec<(ClusterName, SweepPlan)>) {
+        for (cluster, plan) in new {
+            if !plan.groups.is_empty() {
+                self.start(&cluster, plan, Vec::new(), Scope::Some);
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        cluster: &ClusterName,
+        plan: SweepPlan,
+        over_budget: Vec<GroupPlan>,
+        scope: Scope,
+    ) {
         let Some(source) = self.sources.get(cluster).map(Arc::clone) else {
             return;
         };
@@ -75,6 +98,8 @@ impl<S: OffsetSource> Sweeps<S> {
         self.running.spawn(async move {
             let mut observation = source.observe(plan, deadline).await;
             observation.started = planned;
+            let over_budget = over_budget.into_iter().map(GroupObservation::over_budget);
+            observation.groups.extend(over_budget);
             (observation, scope)
         });
     }

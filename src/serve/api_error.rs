@@ -88,10 +88,11 @@ impl From<NoValueReason> for ApiFailure {
             | NoValueReason::NoPartition { .. }
             | NoValueReason::NothingCommitted { .. } => ApiFailure::not_found(message),
             NoValueReason::NoGroup { .. }
+            | NoValueReason::SelectorTooLarge(_)
             | NoValueReason::AmbiguousCluster { .. }
             | NoValueReason::NoLagPerReplica { .. }
             | NoValueReason::ConflictingTargets { .. } => ApiFailure::bad_request(message),
-            NoValueReason::NamespaceNotWatched { .. } | NoValueReason::NotAllowed(_) => {
+            NoValueReason::NamespaceNotWatched { .. } | NoValueReason::Denied(_) => {
                 ApiFailure::forbidden(message)
             }
             NoValueReason::HpasUnlisted
@@ -154,6 +155,7 @@ pub(super) fn json(code: StatusCode, body: impl Into<Body>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::targets::denial_reason::DenialReason;
     use crate::model::targets::tenancy::TenancyError;
 
     #[tokio::test]
@@ -227,10 +229,10 @@ mod tests {
                 403,
             ),
             (
-                NoValueReason::NotAllowed(TenancyError::Topics {
+                NoValueReason::Denied(DenialReason::NotAllowed(TenancyError::Topics {
                     namespace: text(),
                     group: text(),
-                }),
+                })),
                 403,
             ),
             (NoValueReason::HpasUnlisted, 503),

@@ -4,6 +4,7 @@
 //! An unknown reading has no sample, because 0 or -1 would be taken for a lag. A series that ends means that
 //! its value is unknown; `lagwise_partition_faults` has the cause.
 
+mod exported;
 pub(crate) mod families;
 mod targets;
 mod text;
@@ -16,11 +17,11 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
+use self::exported::ExportedGroups;
 use self::text::{Labels, ScraperGone, TextWriter};
 use super::BuildInfo;
 use crate::model::kafka::fault::Fault;
-use crate::model::kafka::observation::TopicOffsets;
-use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupTopic, TopicLag};
+use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
@@ -69,13 +70,15 @@ async fn write(
     now: &Moment,
     build: &BuildInfo,
 ) -> Result<(), ScraperGone> {
-    consumer_groups(text, snapshot).await?;
-    ages_and_rules(text, snapshot).await?;
-    members(text, snapshot).await?;
-    topics(text, snapshot).await?;
-    targets::parallelism(text, snapshot).await?;
+    let exported = ExportedGroups::new(snapshot);
+    consumer_groups(text, &exported).await?;
+    ages_and_rules(text, &exported).await?;
+    members(text, &exported).await?;
+    topics(text, &exported).await?;
+    targets::parallelism(text, snapshot, &exported).await?;
     targets::targets(text, snapshot, now).await?;
-    freshness(text, snapshot, now).await?;
+    freshness(text, &exported, now).await?;
+    budgets(text, snapshot, &exported).await?;
     clusters(text, snapshot).await?;
     traffic(text, snapshot).await?;
     text.family(&families::BUILD_INFO);
@@ -86,9 +89,12 @@ async fn write(
     text.flush().await
 }
 
-async fn consumer_groups(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
+async fn consumer_groups(
+    text: &mut TextWriter,
+    exported: &ExportedGroups<'_>,
+) -> Result<(), ScraperGone> {
     text.family(&families::GROUP_LAG);
-    for (labels, lag) in latest(snapshot) {
+    for (labels, lag) in exported.latest_with_partitions() {
         for (partition, lag) in lag.lags.iter().enumerate() {
             if let Ok(lag) = lag {
                 text.partition_sample(&labels, partition, lag.messages());
@@ -97,14 +103,14 @@ async fn consumer_groups(text: &mut TextWriter, snapshot: &LagSnapshot) -> Resul
         }
     }
     text.family(&families::GROUP_LAG_SUM);
-    for (labels, lag) in latest(snapshot) {
+    for (labels, lag) in exported.latest() {
         if let Ok(total) = lag.messages() {
             text.sample(&labels, total);
             text.flush_if_full().await?;
         }
     }
     text.family(&families::GROUP_CURRENT_OFFSET);
-    for (labels, lag) in latest(snapshot) {
+    for (labels, lag) in exported.latest_with_partitions() {
         for (partition, committed) in lag.committed.iter().enumerate() {
             if let Ok(Some(committed)) = committed {
                 text.partition_sample(&labels, partition, committed);
@@ -116,24 +122,27 @@ async fn consumer_groups(text: &mut TextWriter, snapshot: &LagSnapshot) -> Resul
 }
 
 /// Writes lag in seconds, and partitions by the rule of their lag.
-async fn ages_and_rules(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
+async fn ages_and_rules(
+    text: &mut TextWriter,
+    exported: &ExportedGroups<'_>,
+) -> Result<(), ScraperGone> {
     let seconds = |age: LagAge| age.duration().as_secs_f64();
     text.family(&families::GROUP_LAG_SECONDS);
-    for (labels, lag) in latest(snapshot) {
+    for (labels, lag) in exported.latest() {
         if let Some(age) = lag.age() {
             text.sample(&labels, seconds(age));
             text.flush_if_full().await?;
         }
     }
     text.family(&families::GROUP_LAG_SECONDS_IS_LOWER_BOUND);
-    for (labels, lag) in latest(snapshot) {
+    for (labels, lag) in exported.latest() {
         if let Some(age) = lag.age() {
             text.sample(&labels, u8::from(age.is_bound()));
             text.flush_if_full().await?;
         }
     }
     text.family(&families::GROUP_PARTITION_LAG_SECONDS);
-    for (labels, lag) in latest(snapshot) {
+    for (labels, lag) in exported.latest_with_partitions() {
         for (partition, age) in lag.partition_ages().enumerate() {
             if let Some(age) = age {
                 text.partition_sample(&labels, partition, seconds(age));
@@ -142,7 +151,7 @@ async fn ages_and_rules(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result
         }
     }
     text.family(&families::GROUP_PARTITIONS);
-    for (labels, lag) in latest(snapshot) {
+    for (labels, lag) in exported.latest() {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for lag in lag.lags.iter().flatten() {
             let count = counts.entry(lag.label()).or_default();
@@ -154,62 +163,48 @@ async fn ages_and_rules(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result
         }
     }
     text.family(&families::GROUP_STUCK);
-    for (name, cluster) in &snapshot.clusters {
-        for (id, _) in cluster.groups.iter().filter(|(_, group)| group.stuck) {
-            text.sample(&in_cluster(name).with("consumergroup", id.as_str()), 1);
+    for group in exported.iter().filter(|exported| exported.group.stuck) {
+        let labels = in_cluster(group.cluster).with("consumergroup", group.id.as_str());
+        text.sample(&labels, 1);
+        text.flush_if_full().await?;
+    }
+    Ok(())
+}
+
+async fn members(text: &mut TextWriter, exported: &ExportedGroups<'_>) -> Result<(), ScraperGone> {
+    text.family(&families::GROUP_MEMBERS);
+    for group in exported.iter() {
+        if let Some(description) = &group.group.description {
+            let labels = in_cluster(group.cluster).with("consumergroup", group.id.as_str());
+            text.sample(&labels, description.members.len());
             text.flush_if_full().await?;
         }
     }
     Ok(())
 }
 
-async fn members(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
-    text.family(&families::GROUP_MEMBERS);
-    for (name, cluster) in &snapshot.clusters {
-        for (id, group) in &cluster.groups {
-            if let Some(description) = &group.description {
-                let labels = in_cluster(name).with("consumergroup", id.as_str());
-                text.sample(&labels, description.members.len());
-                text.flush_if_full().await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn topics(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
-    let read: Vec<_> = snapshot
-        .clusters
-        .iter()
-        .flat_map(|(name, cluster)| {
-            let read = topics_read(cluster).into_iter();
-            read.map(move |(topic, offsets)| (name, topic, offsets))
-        })
-        .collect();
-    let read = || {
-        let labels = |name, topic: &TopicName| in_cluster(name).with("topic", topic.as_str());
-        let read = read.iter();
-        read.map(move |(name, topic, offsets)| (labels(name, topic), *offsets))
-    };
+async fn topics(text: &mut TextWriter, exported: &ExportedGroups<'_>) -> Result<(), ScraperGone> {
+    let read = exported.topics_read();
+    let with_partitions = || read.iter().filter(|(.., has_partitions)| *has_partitions);
     text.family(&families::TOPIC_PARTITIONS);
-    for (labels, offsets) in read() {
-        text.sample(&labels, offsets.ends.len());
+    for (labels, offsets, _) in &read {
+        text.sample(labels, offsets.ends.len());
         text.flush_if_full().await?;
     }
     text.family(&families::TOPIC_PARTITION_CURRENT_OFFSET);
-    for (labels, offsets) in read() {
+    for (labels, offsets, _) in with_partitions() {
         for (partition, end) in offsets.ends.iter().enumerate() {
             if let Ok(end) = end {
-                text.partition_sample(&labels, partition, end);
+                text.partition_sample(labels, partition, end);
                 text.flush_if_full().await?;
             }
         }
     }
     text.family(&families::TOPIC_PARTITION_OLDEST_OFFSET);
-    for (labels, offsets) in read() {
+    for (labels, offsets, _) in with_partitions() {
         for (partition, start) in offsets.starts.iter().enumerate() {
             if let Ok(start) = start {
-                text.partition_sample(&labels, partition, start);
+                text.partition_sample(labels, partition, start);
                 text.flush_if_full().await?;
             }
         }
@@ -219,18 +214,38 @@ async fn topics(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), Scr
 
 async fn freshness(
     text: &mut TextWriter,
-    snapshot: &LagSnapshot,
+    exported: &ExportedGroups<'_>,
     now: &Moment,
 ) -> Result<(), ScraperGone> {
     text.family(&families::DATA_AGE_SECONDS);
-    for (name, id, topic, group_topic) in group_topics(snapshot) {
-        if let Some(complete) = &group_topic.complete {
+    for (labels, topic) in exported.topics() {
+        if let Some(complete) = &topic.complete {
             let age = now.since(&complete.read).as_secs_f64();
-            text.sample(&topic_labels(name, id, topic), format_args!("{age:.3}"));
+            text.sample(&labels, format_args!("{age:.3}"));
             text.flush_if_full().await?;
         }
     }
     Ok(())
+}
+
+/// Writes what is not read or not exported because a budget does not suffice.
+async fn budgets(
+    text: &mut TextWriter,
+    snapshot: &LagSnapshot,
+    exported: &ExportedGroups<'_>,
+) -> Result<(), ScraperGone> {
+    text.family(&families::OVER_BUDGET);
+    let of_hpas = snapshot.targets.exceeded_budgets();
+    for (exceeded, count) in of_hpas.iter().chain(&*snapshot.unread_partitions) {
+        let labels = Labels::default()
+            .with("scope", exceeded.scope.name())
+            .with("resource", exceeded.resource.name());
+        text.sample(&labels, count);
+        text.flush_if_full().await?;
+    }
+    text.family(&families::PARTITION_SERIES_OMITTED);
+    text.sample(&Labels::default(), exported.omitted_partitions);
+    text.flush_if_full().await
 }
 
 async fn clusters(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
@@ -301,43 +316,6 @@ fn topic_labels(cluster: &ClusterName, group: &GroupId, topic: &TopicName) -> La
         .with("topic", topic.as_str())
 }
 
-fn group_topics(
-    snapshot: &LagSnapshot,
-) -> impl Iterator<Item = (&ClusterName, &GroupId, &TopicName, &GroupTopic)> {
-    snapshot.clusters.iter().flat_map(|(name, cluster)| {
-        cluster.groups.iter().flat_map(move |(id, group)| {
-            let topics = group.topics.iter();
-            topics.map(move |(topic, group_topic)| (name, id, topic, group_topic))
-        })
-    })
-}
-
-/// The latest reading of each group on each topic, where there is one.
-fn latest(snapshot: &LagSnapshot) -> impl Iterator<Item = (Labels, &TopicLag)> {
-    group_topics(snapshot).filter_map(|(name, id, topic, group_topic)| {
-        let lag = group_topic.latest.as_ref().ok()?;
-        Some((topic_labels(name, id, topic), &**lag))
-    })
-}
-
-/// The topics in the latest readings of the groups, each from the newest reading. Not the list of the
-/// cluster, which keeps the last known offsets of a topic through an outage.
-fn topics_read(cluster: &ClusterSnapshot) -> BTreeMap<&TopicName, &TopicOffsets> {
-    let mut newest: BTreeMap<&TopicName, &TopicLag> = BTreeMap::new();
-    for (topic, group_topic) in cluster.groups.values().flat_map(|group| &group.topics) {
-        if let Ok(lag) = &group_topic.latest {
-            let known = newest.entry(topic).or_insert(lag);
-            if lag.read.monotonic > known.read.monotonic {
-                *known = lag;
-            }
-        }
-    }
-    newest
-        .into_iter()
-        .map(|(topic, lag)| (topic, &*lag.offsets))
-        .collect()
-}
-
 fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     let mut add = |fault: Fault, count: usize| {
@@ -378,7 +356,8 @@ mod tests {
     use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
     use crate::model::hpa::selector::Selector;
     use crate::model::lag::assembly::{ClusterHistory, Scope};
-    use crate::model::targets::Targets;
+    use crate::model::targets::budgets::{BudgetExceeded, BudgetScope, Budgets, Resource};
+    use crate::model::targets::{Targets, WatchKey};
     use crate::model::units::metric::LAG_METRIC;
     use crate::model::units::quantity::Milli;
 
@@ -471,8 +450,8 @@ mod tests {
             assert_eq!(labels, *family.labels, "{line}");
             seen.insert(name);
         }
-        // The fixture has no member and nothing stuck.
-        assert_eq!(seen.len(), families::ALL.len() - 2, "{seen:?}");
+        // The fixture has no member, nothing stuck, and nothing over budget.
+        assert_eq!(seen.len(), families::ALL.len() - 3, "{seen:?}");
     }
 
     #[test]
@@ -577,5 +556,84 @@ mod tests {
             let bare = inner.replace("\\\\", "").replace("\\\"", "");
             prop_assert!(!bare.contains('"'));
         }
+    }
+
+    fn samples<'a>(text: &'a str, family: &str) -> Vec<&'a str> {
+        let of_family = |line: &&str| {
+            line.strip_prefix(family)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        };
+        text.lines().filter(of_family).collect()
+    }
+
+    #[test]
+    fn groups_that_only_requests_ask_for_have_no_series() {
+        let now = fixtures::at(Duration::from_secs(7));
+        let key = |group: &str| WatchKey {
+            cluster: "main".into(),
+            group: group.into(),
+            topics: ["payments".into()].into(),
+        };
+        let requested = ["orders", "idle"].map(key);
+        let mut snapshot = with_targets();
+        let targets = snapshot.targets.with_ad_hoc(requested.into(), None);
+        snapshot.targets = Arc::new(targets);
+        let text = render(&snapshot, &now);
+        assert!(text.contains("consumergroup=\"orders\""));
+        assert!(!text.contains("consumergroup=\"idle\""), "{text}");
+    }
+
+    #[test]
+    fn groups_with_many_partitions_lose_their_series_first() {
+        let now = fixtures::at(Duration::from_secs(7));
+        let per_partition = [
+            "kafka_consumergroup_lag",
+            "kafka_consumergroup_current_offset",
+            "lagwise_consumergroup_partition_lag_seconds",
+            "kafka_topic_partition_current_offset",
+            "kafka_topic_partition_oldest_offset",
+        ];
+        let all = render(&with_targets(), &now);
+        let mut before = usize::MAX;
+        for budget in [100, 5, 2, 0] {
+            let mut snapshot = with_targets();
+            let budgets = Budgets {
+                partition_series: budget,
+                ..Budgets::DEFAULT
+            };
+            // The groups of the fixture stay read, and nobody asks for them any more.
+            snapshot.targets = Arc::new(Targets::default().with_budgets(budgets));
+            let text = render(&snapshot, &now);
+            let lags = samples(&text, per_partition[0]).len();
+            let omitted = samples(&text, "lagwise_partition_series_omitted");
+            assert!(lags as u64 <= budget && lags <= before, "{budget}: {text}");
+            let omits = omitted != ["lagwise_partition_series_omitted{} 0"];
+            assert_eq!(omits, budget < 100, "{omitted:?}");
+            for family in per_partition {
+                let count = samples(&text, family).len();
+                assert!(count <= samples(&all, family).len(), "{family}");
+                assert!(budget > 0 || count == 0, "{family}");
+            }
+            let sums = "kafka_consumergroup_lag_sum";
+            assert_eq!(samples(&text, sums), samples(&all, sums));
+            before = lags;
+        }
+    }
+
+    #[test]
+    fn budgets_that_do_not_suffice_are_counted() {
+        let exceeded = |scope, resource| BudgetExceeded {
+            scope,
+            resource,
+            limit: 4,
+        };
+        let mut snapshot = fixtures::snapshot();
+        let partitions = exceeded(BudgetScope::Namespace, Resource::Partitions);
+        snapshot.unread_partitions = Arc::new([(partitions, 3)].into());
+        let text = render(&snapshot, &fixtures::at(Duration::ZERO));
+        assert_eq!(
+            samples(&text, "lagwise_over_budget"),
+            ["lagwise_over_budget{scope=\"namespace\",resource=\"partitions\"} 3"]
+        );
     }
 }

@@ -43,9 +43,6 @@ use crate::telemetry::api::ApiAnswered;
 /// How long a request waits for a first read.
 const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum number of groups in one request, counted per cluster.
-const MAX_GROUPS_PER_QUERY: usize = 32;
-
 /// Maximum concurrent requests. Only those that wait for a first read, or for an access review by the API
 /// server, take longer than a moment.
 const MAX_CONCURRENT: usize = 1024;
@@ -271,12 +268,6 @@ impl ExternalMetricsApi {
             Some(evaluation) => evaluation.resolved.clone()?,
             None => Arc::new(resolve(query, &snapshot.targets)?),
         };
-        if resolved.groups.len() > MAX_GROUPS_PER_QUERY {
-            return Err(ApiFailure::bad_request(format!(
-                "the selector names {} consumer groups: at most {MAX_GROUPS_PER_QUERY} per metric",
-                resolved.groups.len()
-            )));
-        }
         self.tenancy
             .check(query.namespace, resolved.watch_keys())
             .map_err(|error| ApiFailure::forbidden(error.to_string()))?;

@@ -163,6 +163,7 @@ fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {
         })?,
         plan: SweepPlan {
             groups: read_by().map(plan).collect(),
+            ..SweepPlan::default()
         },
     };
     watch.recovers(2).context("to begin with")?;

@@ -209,6 +209,7 @@ pub(crate) fn plan_of(groups: &[(&str, &[&str])]) -> SweepPlan {
     };
     SweepPlan {
         groups: groups.iter().map(group).collect(),
+        ..SweepPlan::default()
     }
 }
 

@@ -54,6 +54,7 @@ fn group(name: &str, topics: &[&str]) -> GroupPlan {
 async fn observe(source: &KafkaSource, groups: &[GroupPlan]) -> Observation {
     let plan = SweepPlan {
         groups: groups.to_vec(),
+        ..SweepPlan::default()
     };
     source
         .observe(plan, Instant::now() + Duration::from_secs(2))

@@ -23,6 +23,7 @@ use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::label;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::Targets;
+use crate::model::targets::budgets::Budgets;
 use crate::model::targets::tenancy::Tenancy;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, Moment};
@@ -174,6 +175,7 @@ fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<F
             Tenancy::default(),
         ),
     };
+    let budgets = config.map_or(Budgets::DEFAULT, |config| config.budgets.budgets());
     let options = FindingOptions {
         cap: rules.cap,
         members_within: Duration::ZERO,
@@ -182,6 +184,7 @@ fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<F
     for part in with_distinct_names(hpas) {
         let targets = Targets::new(&clusters, &configured, None)
             .with_tenancy(tenancy.clone())
+            .with_budgets(budgets)
             .with_hpas(&part.into_iter().cloned().map(Arc::new).collect(), None);
         let snapshot = LagSnapshot {
             targets: Arc::new(targets),

@@ -48,26 +48,24 @@ impl DiscoveryCache {
 }
 
 impl WireInner {
-    pub(super) async fn sweep(&self, plan: SweepPlan, deadline: Instant) -> Observation {
+    pub(super) async fn sweep(&self, mut plan: SweepPlan, deadline: Instant) -> Observation {
         let started = Moment::now();
         // Deadlines as shares of the budget: metadata by 2/5, commits by 3/5, descriptions by 4/5.
         // A step that ends early leaves its time to the later ones.
         let budget = deadline.saturating_duration_since(started.monotonic);
         let by = |fifths: u32| (started.monotonic + budget / 5 * fifths).into();
         self.prune_coordinators(&plan);
-        // Topics to request by name; `None` where they must be discovered first.
-        let named: Vec<_> = plan
-            .groups
-            .iter()
-            .map(|group| self.topics_to_name(group))
-            .collect();
-        let names: HashSet<_> = plan
-            .groups
-            .iter()
-            .zip(&named)
-            .flat_map(|(group, named)| named.as_deref().unwrap_or(&group.topics))
-            .collect();
-        let (known, is_new) = match self.cluster.metadata(&names, by(2)).await {
+        let found = {
+            let named = self.topics_to_name(&plan);
+            let names: HashSet<_> = plan
+                .groups
+                .iter()
+                .zip(&named)
+                .flat_map(|(group, named)| named.as_deref().unwrap_or(&group.topics))
+                .collect();
+            self.cluster.metadata(&names, by(2)).await
+        };
+        let (known, is_new) = match found {
             Ok(known) => known,
             Err(fault) => {
                 let connection = self.health().record_silence(&self.bootstrap, Moment::now());
@@ -77,10 +75,12 @@ impl WireInner {
                 };
             }
         };
+        let mut room = PartitionRoom(plan.max_partitions);
+        let over_budget = self.take_over_budget(&mut plan, &mut room, &known);
         let asked: Vec<_> = plan
             .groups
             .iter()
-            .zip(named)
+            .zip(self.topics_to_name(&plan))
             .map(|(group, named)| offset_query(group, named, &known))
             .collect();
         let commits = commits::CommitSweep {
@@ -106,7 +106,12 @@ impl WireInner {
                     // Discovered topics are useless without their partition counts.
                     (Ok(FetchedOffsets::Discovered(_)), Some(fault)) => Err(fault),
                     (Ok(FetchedOffsets::Discovered(found)), None) => {
-                        Ok(discovered_columns(&plan, found, &known))
+                        let columns = discovered_columns(&plan, found, &known);
+                        let partitions = columns.values().map(CommittedOffsets::len);
+                        match room.take(partitions.fold(0, usize::saturating_add)) {
+                            true => Ok(columns),
+                            false => Err(Fault::OverBudget),
+                        }
                     }
                     (Err(fault), _) => Err(fault),
                 };
@@ -143,6 +148,7 @@ impl WireInner {
             _ => Some(false),
         };
         let connection = self.health().record_sweep(is_silent, &self.bootstrap);
+        groups.extend(over_budget.into_iter().map(GroupObservation::over_budget));
         Observation {
             cluster: self.name.clone(),
             started,
@@ -229,15 +235,43 @@ impl WireInner {
         }
     }
 
-    /// Topics to request by name; `None` if the group's topics must be discovered. Only a request
-    /// by name distinguishes a forbidden topic from one without a commit.
-    fn topics_to_name<'p>(&self, plan: &'p GroupPlan) -> Option<Cow<'p, BTreeSet<TopicName>>> {
-        if !plan.discover {
-            return Some(Cow::Borrowed(&plan.topics));
+    /// For each group the topics to request by name; `None` if they must be discovered first. Only a request by name
+    /// distinguishes a forbidden topic from one without a commit.
+    fn topics_to_name<'p>(&self, plan: &'p SweepPlan) -> Vec<Option<Cow<'p, BTreeSet<TopicName>>>> {
+        let of_group = |plan: &'p GroupPlan| {
+            if !plan.discover {
+                return Some(Cow::Borrowed(&*plan.topics));
+            }
+            let mut topics = self.discovered.get(&plan.group)?;
+            topics.extend(plan.topics.iter().cloned());
+            Some(Cow::Owned(topics))
+        };
+        plan.groups.iter().map(of_group).collect()
+    }
+
+    /// Takes groups out of the plan whose topics have more partitions than there is room for, before their offsets are
+    /// requested.
+    fn take_over_budget(
+        &self,
+        plan: &mut SweepPlan,
+        room: &mut PartitionRoom,
+        known: &ClusterMetadata,
+    ) -> Vec<GroupPlan> {
+        let named = self.topics_to_name(plan).into_iter();
+        let fits: Vec<_> = named
+            .map(|topics| {
+                let topics = topics.iter().flat_map(|topics| topics.iter());
+                let partitions = topics.map(|topic| known.partitions(topic));
+                room.take(partitions.fold(0, usize::saturating_add))
+            })
+            .collect();
+        if fits.iter().all(|fits| *fits) {
+            return Vec::new();
         }
-        let mut topics = self.discovered.get(&plan.group)?;
-        topics.extend(plan.topics.iter().cloned());
-        Some(Cow::Owned(topics))
+        let groups = std::mem::take(&mut plan.groups).into_iter().zip(fits);
+        let (within, over): (Vec<_>, Vec<_>) = groups.partition(|(_, fits)| *fits);
+        plan.groups = within.into_iter().map(|(group, _)| group).collect();
+        over.into_iter().map(|(group, _)| group).collect()
     }
 
     /// Fetches the metadata of discovered topics that is not cached; the fault says why it is
@@ -277,6 +311,21 @@ impl WireInner {
                 .then(|| (asked.group.clone(), columns.keys().cloned().collect()))
         });
         self.discovered.insert(found);
+    }
+}
+
+/// Group-partitions that may still be read; `None` = any number.
+struct PartitionRoom(Option<u64>);
+
+impl PartitionRoom {
+    /// Takes this many, if there is room for them.
+    fn take(&mut self, partitions: usize) -> bool {
+        let Some(left) = self.0 else {
+            return true;
+        };
+        let rest = left.checked_sub(u64::try_from(partitions).unwrap_or(u64::MAX));
+        self.0 = Some(rest.unwrap_or(left));
+        rest.is_some()
     }
 }
 

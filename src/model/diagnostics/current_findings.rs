@@ -9,6 +9,7 @@ use crate::model::evaluation::parallelism::{Limit, Parallelism};
 use crate::model::evaluation::{Evaluations, HpaMetric, ValueRule, hpa_ceilings};
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::HpaFacts;
+use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
 use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::lag::lag_age::LagAge;
@@ -67,6 +68,9 @@ pub fn findings<H: Borrow<HpaFacts>>(
             let useful = evaluations.parallelism(cluster, id);
             let id = (cluster, id);
             found.extend(find_in_group(id, group, useful, may_be_empty, options));
+            if group.fault == Some(Fault::OverBudget) {
+                found.extend(find_over_budget(targets, id));
+            }
         }
     }
     found
@@ -103,6 +107,21 @@ pub fn find_tolerance_against_ceiling(hpa: &HpaFacts, ceiling: Replicas) -> Vec<
         ));
     }
     found
+}
+
+/// Finds the HPAs that ask for a group which is not read because it has too many partitions.
+fn find_over_budget<'a>(
+    targets: &'a Targets,
+    (cluster, id): (&'a ClusterName, &'a GroupId),
+) -> impl Iterator<Item = Finding> + 'a {
+    let group = targets.group(cluster, id);
+    let asking = group.map_or(&[][..], |group| group.targets());
+    let message = format!(
+        "group {id:?} on Kafka cluster {cluster:?} is not read: {}",
+        Fault::OverBudget
+    );
+    let hpas = asking.iter().filter_map(|target| target.hpa());
+    hpas.map(move |hpa| Finding::new(FindingCode::OverBudget, hpa, message.clone()))
 }
 
 /// Settings of an HPA that affect how its ceiling is used.
@@ -217,11 +236,12 @@ fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
         // Found already while the targets were built, or not a mistake.
         NoValueReason::UnknownMetric { .. }
         | NoValueReason::NoGroup { .. }
+        | NoValueReason::SelectorTooLarge(_)
         | NoValueReason::UnknownTarget { .. }
         | NoValueReason::UnknownCluster { .. }
         | NoValueReason::AmbiguousCluster { .. }
         | NoValueReason::NoLagPerReplica { .. }
-        | NoValueReason::NotAllowed(_)
+        | NoValueReason::Denied(_)
         | NoValueReason::HpasUnlisted
         | NoValueReason::NotYetRead(_)
         | NoValueReason::Unknown { .. }

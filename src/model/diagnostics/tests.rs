@@ -54,6 +54,7 @@ fn with_metric(mut hpa: HpaFacts, name: &str) -> HpaFacts {
 
 /// Targets with every mistake in selectors and annotations, with two clusters configured.
 fn targets() -> Targets {
+    let many: Vec<_> = (0..40).map(|i| format!("g{i}")).collect();
     let mut value = hpa("value", "group=g,cluster=main", &[]);
     value.metrics[0].target = Some(MetricTarget::Value(Milli::from_units(100)));
     let mut desired = hpa("desired", "group=g,cluster=main", &[]);
@@ -99,6 +100,11 @@ fn targets() -> Targets {
         value,
         desired,
         hpa("denied", "group=secret,cluster=main", &[]),
+        hpa(
+            "many",
+            &format!("group in ({}),cluster=main", many.join(",")),
+            &[],
+        ),
     ];
     let clusters = ["main".into(), "down".into()];
     let groups = ["g", "h", "i"].map(Glob::new).into();

@@ -326,6 +326,11 @@ finding_codes! {
         why: "By tenancy in the configuration of lagwise, the namespace may not read it: nothing is read, served or written for the metric.",
         fix: "Select a group of the namespace, or have an entry added to tenancy.",
     }
+    OverBudget "LW042" "over_budget" Error {
+        what: "An HPA, or a metric of it, asks for more than a limit or a budget of lagwise allows.",
+        why: "Limits keep the memory of lagwise bounded, and budgets keep one namespace from using up what others need. What is over them is not read: its lag is unknown, and the metric is an error.",
+        fix: "Ask for less, or have budgets in the configuration of lagwise raised, and its memory limit with them.",
+    }
 }
 
 #[cfg(test)]

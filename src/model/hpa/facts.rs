@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::limits::HpaTooLarge;
 use super::selector::Selector;
 use crate::model::settings::Settings;
 use crate::model::settings::annotations::whole_hpa_settings;
@@ -118,6 +119,10 @@ pub struct HpaFacts {
     pub window_down: Option<u32>,
     /// Its metrics that are not External, as `Type name`, in order.
     pub other_metrics: Vec<Arc<str>>,
+    /// When it was created, in seconds since 1970. Older HPAs come first where a budget does not suffice for all.
+    pub created: Option<i64>,
+    /// Why nothing is read for it, if it is too large. The other fields then have only a part of it.
+    pub too_large: Option<HpaTooLarge>,
 }
 
 /// HPAs by namespace and name. Versions of it share the HPAs that did not change.

@@ -128,6 +128,20 @@ impl Selector {
         self.0.iter().map(|requirement| &*requirement.key)
     }
 
+    /// Bytes of its keys and values.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let bytes = |requirement: &Requirement| {
+            let values = match &requirement.operator {
+                Operator::In(values) | Operator::NotIn(values) => values.as_slice(),
+                Operator::Exists | Operator::DoesNotExist => &[],
+            };
+            let values = values.iter().map(String::len);
+            values.fold(requirement.key.len(), usize::saturating_add)
+        };
+        self.0.iter().map(bytes).fold(0, usize::saturating_add)
+    }
+
     /// Whether any requirement is about `key`.
     #[must_use]
     pub fn mentions(&self, key: &str) -> bool {

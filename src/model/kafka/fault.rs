@@ -40,6 +40,8 @@ pub enum Fault {
     LogReplaced,
     /// The group exceeds the limit of groups of this cluster (`max_groups`).
     TooManyGroups,
+    /// With its partitions a budget would be exceeded, so it is not read.
+    OverBudget,
     /// The Kafka client could not be created.
     Client,
     /// The broker or the client does not support the request.
@@ -68,6 +70,7 @@ impl Fault {
             Fault::CommitBeyondEnd => "commit_beyond_end",
             Fault::LogReplaced => "log_replaced",
             Fault::TooManyGroups => "too_many_groups",
+            Fault::OverBudget => "over_budget",
             Fault::Client => "client",
             Fault::Unsupported => "untold",
             Fault::Code(_) => "error_code",
@@ -118,6 +121,9 @@ impl fmt::Display for Fault {
             ),
             Fault::TooManyGroups => f.write_str(
                 "the limit of groups of this cluster is reached: raise max_groups of the cluster",
+            ),
+            Fault::OverBudget => f.write_str(
+                "it has more partitions than the budgets in the configuration of lagwise allow",
             ),
             Fault::Client => f.write_str("the Kafka client could not be set up"),
             Fault::Unsupported => {

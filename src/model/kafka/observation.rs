@@ -56,6 +56,18 @@ pub struct GroupObservation {
     pub description: Result<Arc<GroupDescription>, Fault>,
 }
 
+impl GroupObservation {
+    /// A group that was not read because it has too many partitions.
+    #[must_use]
+    pub fn over_budget(plan: GroupPlan) -> Self {
+        Self {
+            plan,
+            committed: Err(Fault::OverBudget),
+            description: Err(Fault::OverBudget),
+        }
+    }
+}
+
 /// Responses of one sweep of one cluster.
 #[derive(Clone, Debug)]
 pub struct Observation {
@@ -67,7 +79,7 @@ pub struct Observation {
     pub finished: Moment,
     /// Every topic named in `groups`.
     pub topics: BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>,
-    /// One per group of the plan, in its order.
+    /// One per group of the plan.
     pub groups: Vec<GroupObservation>,
     /// Why the cluster does not answer, if it does not.
     pub connection: Option<ConnectionFault>,

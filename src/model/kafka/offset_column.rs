@@ -17,7 +17,7 @@ const FIRST_NAMED: i64 = -2;
 /// Encodes error codes, downwards from here.
 const FIRST_CODE: i64 = -1_000_000;
 
-const NAMED: [Fault; 16] = [
+const NAMED: [Fault; 17] = [
     Fault::NoAnswer,
     Fault::Unreachable,
     Fault::Login,
@@ -34,6 +34,7 @@ const NAMED: [Fault; 16] = [
     Fault::TooManyGroups,
     Fault::Client,
     Fault::Unsupported,
+    Fault::OverBudget,
 ];
 
 type Cell = Result<Option<Offset>, Fault>;
@@ -185,6 +186,7 @@ mod tests {
                 | Fault::CommitBeyondEnd
                 | Fault::LogReplaced
                 | Fault::TooManyGroups
+                | Fault::OverBudget
                 | Fault::Client
                 | Fault::Unsupported
                 | Fault::Code(_) => {}

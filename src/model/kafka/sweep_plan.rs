@@ -11,6 +11,9 @@ use crate::model::units::newtypes::{GroupId, Isolation, OffsetReset, TopicName};
 pub struct SweepPlan {
     /// Groups, without duplicates.
     pub groups: Vec<GroupPlan>,
+    /// Group-partitions to read at the most; `None` = all. Groups that come later in the plan and have more are
+    /// reported as [`Fault::OverBudget`](super::fault::Fault::OverBudget).
+    pub max_partitions: Option<u64>,
 }
 
 /// What to read of one group.

@@ -26,6 +26,10 @@ const MISSING_GRACE_PERIOD: Duration = Duration::from_secs(60);
 /// recreated.
 const KEEP_UNUSED_GROUPS: Duration = Duration::from_secs(3600);
 
+/// The most such groups, and partitions of them. Whoever may write HPAs could ask for other groups every second.
+const MAX_UNUSED_GROUPS: usize = 2_000;
+const MAX_UNUSED_PARTITIONS: usize = 100_000;
+
 /// How often histories that are no longer needed are dropped.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
@@ -221,9 +225,32 @@ impl ClusterHistory {
             group.topics.retain(|topic, _| !is_gone(topic));
             current.groups.contains_key(id) || group.asked.elapsed(now) < KEEP_UNUSED_GROUPS
         });
+        self.drop_excess_unused(now);
         let named: BTreeSet<_> = self.groups.values().flat_map(|g| g.topics.keys()).collect();
         self.logs
             .retain(|topic, _| named.contains(topic) || read.contains_key(topic));
+    }
+
+    /// Of the groups that are no longer part of the sweep, drops those that were so the longest ago, if there are too
+    /// many.
+    fn drop_excess_unused(&mut self, now: Now) {
+        let unused = self.groups.iter();
+        let unused = unused.filter(|(id, _)| !self.current.groups.contains_key(*id));
+        let mut unused: Vec<_> = unused
+            .map(|(id, group)| {
+                let partitions = group.topics.values().map(|states| states.len());
+                let partitions = partitions.fold(0, usize::saturating_add);
+                (group.asked.elapsed(now), partitions, id.clone())
+            })
+            .collect();
+        unused.sort();
+        let mut kept = 0usize;
+        for (rank, (_, partitions, id)) in unused.into_iter().enumerate() {
+            kept = kept.saturating_add(partitions);
+            if rank >= MAX_UNUSED_GROUPS || kept > MAX_UNUSED_PARTITIONS {
+                self.groups.remove(&id);
+            }
+        }
     }
 }
 

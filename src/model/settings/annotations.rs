@@ -8,10 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{SETTINGS, Setting, SettingScope, Settings};
-use crate::model::findings::{Finding, FindingCode, suggestion};
+use crate::model::findings::{BoundedFindings, Finding, FindingCode, suggestion};
 use crate::model::settings::annotation_keys::{PREFIX, WRITTEN};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::spelling::did_you_mean;
+
+/// Keys that a finding lists.
+const KEYS_LISTED: usize = 3;
 
 /// Key of the setting that stops all writes.
 const PAUSED: &str = "paused";
@@ -32,6 +35,12 @@ pub fn whole_hpa_settings(annotations: &BTreeMap<String, String>) -> Settings {
         settings.paused = Some(true);
     }
     settings
+}
+
+/// The annotation that stops all writes, if any of these may mean it.
+#[must_use]
+pub fn paused_in(annotations: &BTreeMap<String, String>) -> Option<(String, String)> {
+    is_paused(annotations).then(|| (format!("{PREFIX}{PAUSED}"), "true".to_owned()))
 }
 
 /// Whether a person stopped the writes: fails safe, since a pause that goes unnoticed does harm, and
@@ -88,7 +97,10 @@ impl<'a> Key<'a> {
     fn is_meant_as_paused(&self) -> bool {
         match self.setting() {
             Some(setting) => setting.key == PAUSED,
-            None => self.suggestion() == Some(PAUSED),
+            // Most keys are far from it, which is cheaper to see than what else they may mean.
+            None => {
+                did_you_mean(self.name, [PAUSED]).is_some() && self.suggestion() == Some(PAUSED)
+            }
         }
     }
 }
@@ -98,18 +110,20 @@ impl<'a> Key<'a> {
 pub struct Annotations {
     every: Settings,
     named: BTreeMap<String, Settings>,
-    /// An annotation of each name, for findings.
-    keys: BTreeMap<String, String>,
+    /// The annotations for a name that no metric of the HPA has.
+    unmatched: Vec<String>,
 }
 
 impl Annotations {
-    /// Reads the annotations of the HPA `hpa`. A value that cannot be read is reported,
-    /// and the default applies.
+    /// Reads the annotations of the HPA `hpa`, whose metrics select the groups and configured targets `names`. An
+    /// annotation for another name has no effect, so its value is not even parsed: a regular expression, for example,
+    /// costs much more than its text. A value that cannot be read is reported, and the default applies.
     #[must_use]
     pub fn read(
         hpa: &HpaKey,
         annotations: &BTreeMap<String, String>,
-        findings: &mut BTreeSet<Finding>,
+        names: &BTreeSet<&str>,
+        findings: &mut BoundedFindings,
     ) -> Self {
         let mut read = Self {
             every: whole_hpa_settings(annotations),
@@ -119,8 +133,19 @@ impl Annotations {
             let Some(key) = Key::parse(full) else {
                 continue;
             };
-            let problem = read.add(key, value);
-            findings.extend(problem.map(|(code, message)| Finding::new(code, hpa, message)));
+            if let Some((code, message)) = read.add(key, value, names) {
+                findings.insert(Finding::new(code, hpa, message));
+            }
+        }
+        if !read.unmatched.is_empty() {
+            let message = format!(
+                "{} no effect: no metric of the HPA selects a group or target of that name",
+                match read.unmatched.as_slice() {
+                    [key] => format!("annotation {key} has"),
+                    keys => format!("annotations {} have", list_some(keys)),
+                }
+            );
+            findings.insert(Finding::new(FindingCode::StrayAnnotation, hpa, message));
         }
         for settings in read.named.values_mut().chain([&mut read.every]) {
             if settings.topics.is_some() && settings.topic_regex.take().is_some() {
@@ -135,7 +160,12 @@ impl Annotations {
     }
 
     /// Adds one annotation. Returns what is wrong with it.
-    fn add(&mut self, key: Key<'_>, value: &str) -> Option<(FindingCode, String)> {
+    fn add(
+        &mut self,
+        key: Key<'_>,
+        value: &str,
+        names: &BTreeSet<&str>,
+    ) -> Option<(FindingCode, String)> {
         let annotation = key.full;
         let pauses = key.is_meant_as_paused() && stops_writes(value);
         let unclear_pause = || {
@@ -168,8 +198,11 @@ impl Annotations {
             // Read already; parsed again for what is wrong with the value.
             (SettingScope::Hpa, None) => &mut Settings::default(),
             (SettingScope::Metric, None) => &mut self.every,
+            (SettingScope::Metric, Some(suffix)) if !names.contains(suffix) => {
+                self.unmatched.push(annotation.to_owned());
+                return None;
+            }
             (SettingScope::Metric, Some(suffix)) => {
-                self.keys.insert(suffix.to_owned(), annotation.to_owned());
                 self.named.entry(suffix.to_owned()).or_default()
             }
         };
@@ -195,18 +228,6 @@ impl Annotations {
         }
     }
 
-    /// The annotations with a name that is not among `names`.
-    pub fn unmatched<'a>(
-        &'a self,
-        names: &'a BTreeSet<String>,
-    ) -> impl Iterator<Item = &'a String> {
-        let unmatched = self
-            .keys
-            .iter()
-            .filter(|(suffix, _)| !names.contains(*suffix));
-        unmatched.map(|(_, annotation)| annotation)
-    }
-
     /// Whether the workload is to be scaled to zero.
     #[must_use]
     pub fn scale_to_zero(&self) -> bool {
@@ -218,6 +239,15 @@ impl Annotations {
     pub fn lacks_fallback_replicas(&self, name: Option<&str>) -> bool {
         let settings = self.for_name(name);
         settings.fallback_after.is_some() && settings.fallback_replicas.is_none()
+    }
+}
+
+/// The first few of several keys, and how many more there are.
+fn list_some(keys: &[String]) -> String {
+    let (first, more) = keys.split_at(keys.len().min(KEYS_LISTED));
+    match more.len() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

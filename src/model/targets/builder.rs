@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::denial_reason::DenialReason;
+use super::selector_size::check_size;
 use super::target::{DeniedQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey};
 use super::{Targets, UnpickedCluster, group_names, pinned_topics};
-use crate::model::findings::{Finding, FindingCode, suggestion};
+use crate::model::findings::{BoundedFindings, Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::{
     ExternalMetric, HpaFacts, MetricTarget, other_external_metric, own_mode,
 };
@@ -53,7 +55,8 @@ pub(super) struct HpaTargetBuilder<'a> {
     key: HpaKey,
     targets: Vec<Arc<Target>>,
     denied: Vec<DeniedQuery>,
-    findings: BTreeSet<Finding>,
+    findings: BoundedFindings,
+    cap: HpaCap,
 }
 
 impl<'a> HpaTargetBuilder<'a> {
@@ -65,7 +68,12 @@ impl<'a> HpaTargetBuilder<'a> {
             key: hpa.key(),
             targets: Vec::new(),
             denied: Vec::new(),
-            findings: BTreeSet::new(),
+            findings: BoundedFindings::default(),
+            cap: HpaCap {
+                mode: None,
+                max_replicas: hpa.max_replicas,
+                tolerance_up: hpa.tolerance_up(),
+            },
         }
     }
 
@@ -76,24 +84,33 @@ impl<'a> HpaTargetBuilder<'a> {
             RequestedMetric::new(&self.hpa.namespace, index, external)
         });
         let requested: Vec<_> = requested.collect();
-        // Annotations have no effect on an HPA that uses no metric of lagwise.
-        if !requested.is_empty() {
-            self.add_metrics(&requested);
+        match &self.hpa.too_large {
+            // Annotations have no effect on an HPA that uses no metric of lagwise.
+            _ if requested.is_empty() => {}
+            Some(too_large) => {
+                self.deny_all(&requested, &DenialReason::HpaTooLarge(too_large.clone()))
+            }
+            None => self.add_metrics(&requested),
         }
+        let findings = self.findings.into_findings(&self.key);
         HpaTargets {
             targets: self.targets,
             denied: self.denied,
-            findings: self.findings.into_iter().map(Arc::new).collect(),
+            findings: findings.map(Arc::new).collect(),
         }
     }
 
     fn add_metrics(&mut self, requested: &[RequestedMetric<'_>]) {
-        let annotations = Annotations::read(&self.key, &self.hpa.annotations, &mut self.findings);
-        let mut names = BTreeSet::new();
+        let names = requested.iter().flat_map(|metric| {
+            let values = |key| metric.selector.values(key).unwrap_or(&[]);
+            let values = values(label::GROUP).iter().chain(values(label::TARGET));
+            values.map(String::as_str)
+        });
+        let names = names.collect();
+        let annotations =
+            Annotations::read(&self.key, &self.hpa.annotations, &names, &mut self.findings);
+        self.cap.mode = own_mode(self.hpa);
         for metric in requested {
-            for key in [label::GROUP, label::TARGET] {
-                names.extend(metric.selector.values(key).unwrap_or(&[]).iter().cloned());
-            }
             let before = self.targets.len();
             self.add_metric(*metric, &annotations);
             self.remove_forbidden_targets(*metric, before);
@@ -106,12 +123,18 @@ impl<'a> HpaTargetBuilder<'a> {
             );
             self.note(FindingCode::NoZeroWithOthers, message);
         }
-        for key in annotations.unmatched(&names) {
-            let message = format!(
-                "annotation {key} has no effect: no metric of the HPA selects a group or target of that name"
-            );
-            self.note(FindingCode::StrayAnnotation, message);
-        }
+    }
+
+    /// Refuses all requests of the HPA.
+    fn deny_all(&mut self, requested: &[RequestedMetric<'_>], reason: &DenialReason) {
+        self.note(reason.finding_code(), reason.to_string());
+        self.denied = requested
+            .iter()
+            .map(|metric| DeniedQuery {
+                query_hash: metric.query_hash,
+                reason: reason.clone(),
+            })
+            .collect();
     }
 
     /// Removes the targets of a metric (those from `begin` on) if tenancy forbids the namespace to read any of them. All
@@ -124,7 +147,8 @@ impl<'a> HpaTargetBuilder<'a> {
             return;
         };
         self.targets.truncate(begin);
-        self.note(FindingCode::NotAllowed, reason.to_string());
+        let reason = DenialReason::NotAllowed(reason);
+        self.note(reason.finding_code(), reason.to_string());
         self.denied.push(DeniedQuery {
             query_hash: requested.query_hash,
             reason,
@@ -186,6 +210,9 @@ impl<'a> HpaTargetBuilder<'a> {
                 return;
             }
         };
+        if !self.is_read(requested.selector, clusters.len()) {
+            return;
+        }
         let labels: Vec<Option<&str>> = match group_names(requested.selector) {
             Some(groups) => groups.iter().map(|group| Some(group.as_str())).collect(),
             None if requested.selector.mentions(label::GROUP) => Vec::new(),
@@ -229,9 +256,23 @@ impl<'a> HpaTargetBuilder<'a> {
         self.note_fallback(annotations, &labels);
     }
 
+    /// Whether the metric asks for no more than one metric may. Otherwise it gets no target; its requests are refused
+    /// for the same reason by [`resolve`](super::lookup::resolve).
+    fn is_read(&mut self, selector: &Selector, clusters: usize) -> bool {
+        let size = check_size(selector, clusters);
+        if let Err(too_large) = size {
+            let message = format!("its Kafka metric is not read: {too_large}");
+            self.note(FindingCode::OverBudget, message);
+        }
+        size.is_ok()
+    }
+
     /// Adds configured targets that the HPA selects. The configuration names the group; the metric target and the
     /// annotations of the HPA take precedence over what is configured.
     fn add_configured(&mut self, requested: RequestedMetric<'_>, annotations: &Annotations) {
+        if !self.is_read(requested.selector, 1) {
+            return;
+        }
         let names = requested.selector.values(label::TARGET).unwrap_or(&[]);
         let (configured, hpa) = (self.configured, self.hpa);
         for name in names {
@@ -308,11 +349,7 @@ impl<'a> HpaTargetBuilder<'a> {
             key: Arc::new(key),
             metric_target,
             settings,
-            cap: Some(HpaCap {
-                mode: own_mode(self.hpa),
-                max_replicas: self.hpa.max_replicas,
-                tolerance_up: self.hpa.tolerance_up(),
-            }),
+            cap: Some(self.cap),
             query_hash: Some(requested.query_hash),
         }));
     }

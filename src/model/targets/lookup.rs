@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::metric_query::MetricQuery;
 use super::no_value_reason::NoValueReason;
+use super::selector_size::check_size;
 use super::{HpaCap, Target, Targets, UnpickedCluster, WatchKey, group_names, pinned_topics};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::label;
@@ -82,7 +83,7 @@ pub fn resolve(query: &MetricQuery<'_>, targets: &Targets) -> Result<ResolvedQue
     let found = match resolve_by_hpa(query, metric, targets)? {
         Some(found) => found,
         None => match targets.denial_reason(query.namespace, metric, query.selector) {
-            Some(reason) => return Err(NoValueReason::NotAllowed(reason.clone())),
+            Some(reason) => return Err(NoValueReason::Denied(reason.clone())),
             None => resolve_by_selector(query, metric, targets)?,
         },
     };
@@ -185,6 +186,7 @@ fn resolve_by_target(
     query: &MetricQuery<'_>,
     targets: &Targets,
 ) -> Result<Vec<Arc<GroupQuery>>, NoValueReason> {
+    check_size(query.selector, 1).map_err(NoValueReason::SelectorTooLarge)?;
     let configured = targets.configured(query.namespace, query.selector);
     let found: Vec<_> = configured
         .map(|t| Arc::new(GroupQuery::from(&**t)))
@@ -217,6 +219,7 @@ fn resolve_by_group(
                 known: list(&targets.clusters),
             },
         })?;
+    check_size(selector, clusters.len()).map_err(NoValueReason::SelectorTooLarge)?;
     let topics = pinned_topics(selector);
     let pairs = clusters
         .iter()

@@ -1,7 +1,8 @@
 //! Why a query has no value, as the condition of the HPA shows it.
 
 use super::WatchKey;
-use super::tenancy::TenancyError;
+use super::denial_reason::DenialReason;
+use super::selector_size::SelectorTooLarge;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 
@@ -24,6 +25,9 @@ pub enum NoValueReason {
          configure the target, or add the namespace to it"
     )]
     UnknownTarget { selector: String, namespace: String },
+    /// The selector asks for more than one metric may.
+    #[error(transparent)]
+    SelectorTooLarge(SelectorTooLarge),
     /// The selector leaves out every topic of the group.
     #[error(
         "the selector {selector:?} matches no topic of group {group:?}; it may use the labels group, \
@@ -56,9 +60,9 @@ pub enum NoValueReason {
         "lagwise does not watch the HPAs of namespace {namespace:?}; add it to kubernetes.namespaces of the configuration"
     )]
     NamespaceNotWatched { namespace: String },
-    /// An HPA asks for a group that its namespace may not ask for.
+    /// Requests of the HPA are refused.
     #[error(transparent)]
-    NotAllowed(TenancyError),
+    Denied(DenialReason),
     /// The first reading is not complete.
     #[error("the first read of {} is not complete yet", list_groups(.0))]
     NotYetRead(Vec<WatchKey>),
@@ -137,6 +141,8 @@ fn list_groups(keys: &[WatchKey]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::hpa::limits::HpaTooLarge;
+    use crate::model::targets::tenancy::TenancyError;
 
     #[test]
     fn the_text_of_every_reason() {
@@ -160,6 +166,8 @@ mod tests {
                 selector: "target=orders".into(),
                 namespace: namespace.clone(),
             },
+            NoValueReason::SelectorTooLarge(SelectorTooLarge::Groups(33)),
+            NoValueReason::SelectorTooLarge(SelectorTooLarge::Topics(300)),
             NoValueReason::NothingSelected {
                 selector: selector.clone(),
                 group: group.clone(),
@@ -178,11 +186,12 @@ mod tests {
             NoValueReason::NamespaceNotWatched {
                 namespace: namespace.clone(),
             },
-            NoValueReason::NotAllowed(TenancyError::Group {
+            NoValueReason::Denied(DenialReason::NotAllowed(TenancyError::Group {
                 namespace,
                 group: "g".into(),
                 cluster: "main".into(),
-            }),
+            })),
+            NoValueReason::Denied(DenialReason::HpaTooLarge(HpaTooLarge::Metrics(100))),
             NoValueReason::NotYetRead(vec![key("g"), key("h")]),
             NoValueReason::TopicMissing {
                 topic: "t".into(),

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, LazyLock};
 
-use super::tenancy::TenancyError;
+use super::budgets::{Amounts, BudgetExceeded};
+use super::denial_reason::DenialReason;
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::selector::Selector;
@@ -14,6 +15,7 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 use crate::model::units::quantity::Milli;
+use crate::model::units::topic_pattern::TopicPattern;
 
 /// A target from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,11 +131,11 @@ impl QueryHash {
     }
 }
 
-/// A request of an HPA that its namespace may not make, by [`Tenancy`](super::tenancy::Tenancy).
+/// A request of an HPA that is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeniedQuery {
     pub query_hash: QueryHash,
-    pub reason: TenancyError,
+    pub reason: DenialReason,
 }
 
 /// Findings, shared between the versions of targets that have them.
@@ -150,6 +152,42 @@ pub struct HpaTargets {
 }
 
 impl HpaTargets {
+    /// What the HPA asks for, without the partitions, which are known once its topics are read.
+    #[must_use]
+    pub fn demand(&self) -> Amounts {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let topics = self
+            .targets
+            .iter()
+            .map(|target| target.key.topics.len().max(1));
+        let patterns = self.targets.iter().filter_map(|t| t.settings.pattern());
+        let patterns = BTreeSet::from_iter(patterns).into_iter();
+        let sum = |amounts: &mut dyn Iterator<Item = usize>| {
+            count(amounts.fold(0, usize::saturating_add))
+        };
+        Amounts {
+            groups: count(self.targets.len()),
+            topics: sum(&mut topics.into_iter()),
+            pattern_bytes: sum(&mut patterns.map(TopicPattern::bytes)),
+            partitions: 0,
+        }
+    }
+
+    /// The same HPA without targets, because a budget does not suffice.
+    pub(super) fn denied_by(mut self, hpa: &HpaKey, exceeded: BudgetExceeded) -> Self {
+        let reason = DenialReason::OverBudget(exceeded);
+        let finding = Finding::new(reason.finding_code(), hpa, reason.to_string());
+        self.findings.insert(Arc::new(finding));
+        let targets = std::mem::take(&mut self.targets);
+        let queries: BTreeSet<_> = targets.iter().filter_map(|t| t.query_hash).collect();
+        self.denied
+            .extend(queries.into_iter().map(|query_hash| DeniedQuery {
+                query_hash,
+                reason: reason.clone(),
+            }));
+        self
+    }
+
     /// Whether the HPA has nothing to do with lagwise.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,11 +1,12 @@
 //! Targets of HPAs, the configuration and requests.
 
+mod budgets;
 mod incremental;
 
 use super::*;
 use crate::model::findings::{FindingCode, FindingSubject};
 use crate::model::fixtures::hpa;
-use crate::model::hpa::facts::{HpaFacts, MetricTarget};
+use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget};
 use crate::model::settings::Settings;
 use crate::model::units::newtypes::OffsetReset;
 use crate::model::units::quantity::Milli;

@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::admission::{Admission, creation_order};
+use super::budgets::{Amounts, Budgets};
 use super::builder::HpaTargetBuilder;
 use super::group_targets::GroupTargets;
 use super::target::{
@@ -77,15 +79,55 @@ impl Targets {
             .with_hpas(&hpas.collect(), None)
     }
 
-    /// The same targets with those of `hpas` instead of the present HPAs. Keys that are new are watched since `now`.
+    /// The same targets with the budgets that HPAs have. To be set before the HPAs are.
+    #[must_use]
+    pub fn with_budgets(self, budgets: Budgets) -> Self {
+        Self {
+            admission: Admission::new(budgets),
+            ..self
+        }
+    }
+
+    /// The same targets with those of `hpas` instead of the present HPAs, as far as the budgets suffice. Keys that are
+    /// new are watched since `now`.
     #[must_use]
     pub fn with_hpas(&self, hpas: &HpaMap, now: Option<Moment>) -> Self {
         let mut targets = self.clone();
         let mut changes = Changes::default();
-        self.facts.diff(hpas, |key, _, facts| {
-            let built = facts.map(|facts| HpaTargetBuilder::new(self, facts).build());
-            targets.replace(key, built.unwrap_or_default(), &mut changes);
+        let mut changed = Vec::new();
+        let mut has_room = false;
+        self.facts.diff(hpas, |key, _, facts| match facts {
+            Some(facts) => changed.push(Arc::clone(facts)),
+            None => {
+                has_room |= targets.admission.release(key);
+                targets.replace(key, HpaTargets::default(), &mut changes);
+            }
         });
+        // Those that are in come first, since they stay in.
+        changed.sort_by_cached_key(|facts| {
+            let key = facts.key();
+            let is_in = self.admission.admitted(&key).is_some();
+            (!is_in, creation_order(facts.created), key)
+        });
+        for facts in changed {
+            let key = facts.key();
+            let had = self.admission.admitted(&key).unwrap_or_default();
+            let built = HpaTargetBuilder::new(self, &facts).build();
+            let demand = built.demand();
+            let admitted = targets.admission.admit(&key, facts.created, demand);
+            has_room |= match admitted {
+                Ok(()) => had.minus(demand) != Amounts::default(),
+                Err(_) => had != Amounts::default(),
+            };
+            let built = match admitted {
+                Ok(()) => built,
+                Err(exceeded) => built.denied_by(&key, exceeded),
+            };
+            targets.replace(&key, built, &mut changes);
+        }
+        if has_room {
+            targets.admit_waiting(hpas, &mut changes);
+        }
         targets.facts = hpas.clone();
         targets.hpas_unlisted = false;
         targets.update_indexes(changes, now);
@@ -115,6 +157,22 @@ impl Targets {
         };
         targets.update_indexes(changes, now);
         targets
+    }
+
+    /// Admits the HPAs that were kept out and for which the budgets suffice by now.
+    fn admit_waiting(&mut self, hpas: &HpaMap, changes: &mut Changes) {
+        for key in self.admission.waiting() {
+            let facts = hpas.get(&key).filter(|_| self.admission.has_room_for(&key));
+            let Some(facts) = facts else {
+                continue;
+            };
+            // Nothing is kept of what a refused HPA asks for, so that its targets are built anew.
+            let built = HpaTargetBuilder::new(self, facts).build();
+            let admitted = self.admission.admit(&key, facts.created, built.demand());
+            if admitted.is_ok() {
+                self.replace(&key, built, changes);
+            }
+        }
     }
 
     /// Replaces what one HPA asks for, and notes what that changes.

@@ -3,44 +3,83 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
+use regex_automata::meta;
+use regex_automata::nfa::thompson::WhichCaptures;
+use regex_automata::util::syntax;
 
 use super::newtypes::TopicName;
 
 /// Syntax of a topic pattern, for error messages.
 pub const PATTERN: &str = "a regular expression for the topic's whole name, such as orders-.*";
 
-/// Memory limit of a compiled pattern; larger ones are rejected.
-const BYTES_MAX: usize = 1 << 20;
+/// Maximum length of a pattern's text.
+const TEXT_BYTES_MAX: usize = 1024;
+
+/// Memory limit of the program that a pattern compiles to. Larger ones are rejected. It also bounds the time of a match:
+/// in the worst case one step for each instruction at each character of the name.
+const PROGRAM_BYTES_MAX: usize = 32 * 1024;
+
+/// Nesting of groups and repetitions, on which the parser recurses.
+const NESTING_MAX: u32 = 50;
 
 /// A regular expression that has to match the whole topic name, as for a consumer that subscribes by
 /// pattern. Matching takes time linear in the length of the name.
+///
+/// Names of topics are ASCII, and so are the classes of a pattern (`\w`, `\d`, `(?i)`): those of Unicode take hundreds of
+/// times the memory and time, even before the limits apply.
 #[derive(Clone)]
 pub struct TopicPattern {
-    text: String,
-    whole: Regex,
+    text: Arc<str>,
+    whole: Arc<meta::Regex>,
 }
 
 impl TopicPattern {
-    /// Compiles a pattern.
+    /// Compiles a pattern, at a cost that does not depend on who wrote it: its text, its program and what matching
+    /// keeps are bounded.
     ///
     /// # Errors
     /// What is wrong with it, in one line.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // Compile it by itself first: inside the group below, an unbalanced `)` would close the group.
-        let compiled = |text: &str| RegexBuilder::new(text).size_limit(BYTES_MAX).build();
-        let whole = compiled(text)
-            .and_then(|_| compiled(&format!("^(?:{text})$")))
-            .map_err(|error| {
-                let text = error.to_string();
-                let last = text.lines().last().unwrap_or_default();
-                last.trim_start_matches("error: ").to_owned()
-            })?;
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(format!("longer than {TEXT_BYTES_MAX} bytes"));
+        }
+        if sets_unicode_flag(text) {
+            return Err("the flag u is not supported: names of topics are ASCII".to_owned());
+        }
+        let config = meta::Config::new()
+            .nfa_size_limit(Some(PROGRAM_BYTES_MAX))
+            .which_captures(WhichCaptures::None)
+            // These are faster on long texts, and keep up to megabytes for each pattern.
+            .hybrid(false)
+            .onepass(false)
+            .dfa(false);
+        let rules = syntax::Config::new()
+            .unicode(false)
+            .utf8(false)
+            .nest_limit(NESTING_MAX);
+        // Check it by itself first: inside the group below, an unbalanced `)` would close the group.
+        syntax::parse_with(text, &rules).map_err(|error| last_line(&error))?;
+        let whole = meta::Builder::new()
+            .configure(config)
+            .syntax(rules)
+            .build(&format!("^(?:{text})$"));
+        let whole = whole.map_err(|error| match (error.size_limit(), error.syntax_error()) {
+            (Some(_), _) => "too complex: repeat less or use a shorter pattern".to_owned(),
+            (None, Some(error)) => last_line(error),
+            (None, None) => last_line(&error),
+        })?;
         Ok(Self {
-            text: text.to_owned(),
-            whole,
+            text: text.into(),
+            whole: Arc::new(whole),
         })
+    }
+
+    /// Approximate memory of the compiled pattern, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.whole.memory_usage().saturating_add(self.text.len())
     }
 
     /// Whether the topic's name matches.
@@ -54,6 +93,22 @@ impl TopicPattern {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+}
+
+/// Whether the pattern switches Unicode on, as in `(?u)` and `(?iu:...)`.
+fn sets_unicode_flag(text: &str) -> bool {
+    text.split("(?").skip(1).any(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_lowercase());
+        rest.get(..end.unwrap_or(rest.len()))
+            .is_some_and(|flags| flags.contains('u'))
+    })
+}
+
+/// The last line of a syntax error, which says what is wrong; those before show where.
+fn last_line(error: &impl fmt::Display) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    last.trim_start_matches("error: ").to_owned()
 }
 
 impl fmt::Debug for TopicPattern {
@@ -115,9 +170,45 @@ mod tests {
 
     #[test]
     fn invalid_pattern_is_a_one_line_error() {
-        for bad in ["(", "a)|(b", "*", "[z-a]", "(?P<n", r"\w{1000}{1000}"] {
+        for bad in ["(", "a)|(b", "*", "[z-a]", "(?P<n", r"\pL"] {
             let error = TopicPattern::parse(bad).unwrap_err();
             assert!(!error.is_empty() && !error.contains('\n'), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_would_cost_much_is_refused() {
+        for bad in [
+            r"\w{1000}{1000}",
+            r"(?u:\pL{24})",
+            "[a-z]{1000}",
+            "(a|b|c){500}",
+            &"(".repeat(400),
+            &format!("{}a{}", "(".repeat(60), ")".repeat(60)),
+            &r"(?iu:\pL\pL\pL\pL)".repeat(50),
+            &"a".repeat(1025),
+        ] {
+            let started = std::time::Instant::now();
+            let error = TopicPattern::parse(bad).unwrap_err();
+            assert!(!error.contains('\n'), "{bad}: {error}");
+            let took = started.elapsed();
+            assert!(
+                took < std::time::Duration::from_millis(500),
+                "{bad}: {took:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn usual_patterns_are_small() {
+        let list: Vec<_> = (0..50).map(|i| format!("orders-{i}-eu")).collect();
+        for (pattern, bytes) in [
+            ("orders-.*", 8_000),
+            (r"(?i)[\w.-]+-(eu|us)-\d{1,4}", 16_000),
+            (list.join("|").as_str(), 64_000),
+        ] {
+            let used = TopicPattern::parse(pattern).unwrap().bytes();
+            assert!(used <= bytes, "{pattern}: {used}");
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Groups that HPAs ask for.
 
 use super::*;
+use crate::model::findings::{Finding, FindingCode};
+use crate::model::targets::metric_query::MetricQuery;
+use crate::model::units::hpa_key::HpaKey;
 
 #[tokio::test]
 async fn a_cluster_without_any_group_is_swept_too() {
@@ -29,7 +32,8 @@ async fn an_hpa_that_is_gone_is_no_longer_read() {
     ] {
         poller.state.update_hpas(listed(hpas).as_ref());
         poller.state.replan();
-        let plan = poller.state.whole_plan(&main).groups;
+        let (plan, _) = poller.state.whole_plan(&main);
+        let plan = plan.groups;
         let groups: Vec<_> = plan.iter().map(|group| group.group.as_str()).collect();
         assert_eq!(groups, read);
     }
@@ -62,7 +66,8 @@ async fn an_hpa_that_a_tick_finds_during_a_sweep_is_read_at_once() {
         (vec![hpa("h", "g")], 2),
     ] {
         poller.state.update_hpas(listed(hpas).as_ref());
-        poller.sweep_all();
+        let planned = poller.state.plan_sweeps(&poller.sweeps.sweeping());
+        poller.sweeps.start_all(planned);
         assert_eq!(poller.sweeps.len(), under_way);
     }
 }
@@ -93,5 +98,46 @@ async fn a_burst_of_changes_is_published_together_after_the_first() {
     assert!(
         begun.elapsed() <= Duration::from_millis(60),
         "{published_at:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_group_over_budget_is_unknown_with_a_finding_and_the_others_are_read() {
+    let (poller, reader, plans) = poller(None);
+    let mut budgets = Budgets::DEFAULT;
+    // Every group of the fake has one partition.
+    budgets.namespace.partitions = 1;
+    budgets.hpa.partitions = 1;
+    let asked = listed([hpa("a", "a"), hpa("b", "b")]);
+    let poller = poller.with_budgets(budgets);
+    let hpas = watch::channel(asked).1;
+    tokio::spawn(poller.run(inputs(hpas, mpsc::channel(1).1)));
+    let snapshot = until(&reader, LagSnapshot::is_swept).await;
+    let over_budget = |finding: &&Finding| finding.code == FindingCode::OverBudget;
+    let findings = Vec::from_iter(snapshot.all_findings().filter(over_budget));
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].subject, HpaKey::new("n", "b").into());
+    assert_eq!(snapshot.unread_partitions.values().sum::<usize>(), 1);
+    let answer = |group: &str| {
+        let selector = Selector::parse(&format!("group={group},topic=t")).unwrap();
+        let query = MetricQuery {
+            namespace: "n",
+            metric: LAG_METRIC,
+            selector: &selector,
+        };
+        snapshot.at(&Moment::now()).answer(&query)
+    };
+    assert_eq!(answer("a").unwrap().lag.map(|lag| lag.0), Some(7));
+    let refused = answer("b").unwrap_err().to_string();
+    assert!(
+        refused.contains("more partitions than the budgets"),
+        "{refused}"
+    );
+    assert!(
+        plans
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|plan| plan.max_partitions.is_some())
     );
 }

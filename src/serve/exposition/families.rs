@@ -19,6 +19,8 @@ pub(crate) const ALL: &[&Family] = &[
     &TOPIC_PARTITION_CURRENT_OFFSET,
     &TOPIC_PARTITION_OLDEST_OFFSET,
     &DATA_AGE_SECONDS,
+    &OVER_BUDGET,
+    &PARTITION_SERIES_OMITTED,
     &PARTITION_FAULTS,
     &CLUSTER_UP,
     &CLUSTER_FAULT,
@@ -119,6 +121,18 @@ pub(super) const DATA_AGE_SECONDS: Family = Family {
     kind: GAUGE,
     help: "Age of the last complete reading of the group on the topic, from which values are served",
     labels: Cow::Borrowed(&["cluster", "consumergroup", "topic"]),
+};
+pub(super) const OVER_BUDGET: Family = Family {
+    name: "lagwise_over_budget",
+    kind: GAUGE,
+    help: "HPAs (resource partitions: groups) that are not read because a budget does not suffice, by budget; absent if there is none",
+    labels: Cow::Borrowed(&["scope", "resource"]),
+};
+pub(super) const PARTITION_SERIES_OMITTED: Family = Family {
+    name: "lagwise_partition_series_omitted",
+    kind: GAUGE,
+    help: "Partitions, counted for each group that reads them, without series of their own, by budgets.partition_series",
+    labels: Cow::Borrowed(&[]),
 };
 pub(super) const PARTITION_FAULTS: Family = Family {
     name: "lagwise_partition_faults",

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 
+use super::exported::ExportedGroups;
 use super::text::{Labels, ScraperGone, TextWriter};
 use super::{families, in_cluster};
 use crate::model::evaluation::parallelism::Limit;
@@ -13,17 +14,16 @@ use crate::model::units::newtypes::Moment;
 pub(super) async fn parallelism(
     text: &mut TextWriter,
     snapshot: &LagSnapshot,
+    exported: &ExportedGroups<'_>,
 ) -> Result<(), ScraperGone> {
     text.family(&families::GROUP_USEFUL_PARALLELISM);
-    for (name, cluster) in &snapshot.clusters {
-        for id in cluster.groups.keys() {
-            if let Some(useful) = snapshot.evaluations.parallelism(name, id) {
-                let labels = in_cluster(name)
-                    .with("consumergroup", id.as_str())
-                    .with("rule", useful.rule.label());
-                text.sample(&labels, CeilingSample(useful.limit));
-                text.flush_if_full().await?;
-            }
+    for group in exported.iter() {
+        if let Some(useful) = snapshot.evaluations.parallelism(group.cluster, group.id) {
+            let labels = in_cluster(group.cluster)
+                .with("consumergroup", group.id.as_str())
+                .with("rule", useful.rule.label());
+            text.sample(&labels, CeilingSample(useful.limit));
+            text.flush_if_full().await?;
         }
     }
     Ok(())

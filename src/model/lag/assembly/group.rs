@@ -89,6 +89,13 @@ impl<'a> Assembly<'a> {
                 for topic in known.values_mut() {
                     topic.latest = Err(fault);
                 }
+                if fault == Fault::OverBudget {
+                    // It is not read because memory is short, so nothing is kept of it either.
+                    for topic in known.values_mut() {
+                        topic.complete = None;
+                    }
+                    history.topics = TopicMap::default();
+                }
                 snapshot.fault = Some(fault);
                 snapshot.topics = known;
                 return snapshot;

@@ -17,9 +17,17 @@ fn read(annotations: &[(&str, &str)]) -> (Annotations, Vec<String>) {
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
         .collect();
-    let mut findings = BTreeSet::new();
-    let read = Annotations::read(&hpa(), &map, &mut findings);
+    let map: BTreeMap<_, _> = map;
+    let (read, findings) = read_for(&["a", "b", "g"], &map);
     (read, findings.iter().map(ToString::to_string).collect())
+}
+
+/// Reads the annotations of an HPA that selects groups of these names.
+fn read_for(names: &[&str], annotations: &BTreeMap<String, String>) -> (Annotations, Vec<Finding>) {
+    let mut findings = BoundedFindings::default();
+    let names = names.iter().copied().collect();
+    let read = Annotations::read(&hpa(), annotations, &names, &mut findings);
+    (read, findings.into_findings(&hpa()).collect())
 }
 
 #[test]
@@ -85,11 +93,13 @@ fn reads_every_key() {
 
 #[test]
 fn group_suffix_overrides_the_plain_key() {
-    let (annotations, findings) = read(&[
+    let pairs = [
         ("lagwise.dev/even", "true"),
         ("lagwise.dev/threads-per-replica", "2"),
         ("lagwise.dev/even.my.group_v2", "false"),
-    ]);
+    ];
+    let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let (annotations, findings) = read_for(&["other", "my.group_v2"], &pairs.clone().into());
     assert!(findings.is_empty());
     let even = |name| {
         let settings = annotations.for_name(name);
@@ -98,10 +108,11 @@ fn group_suffix_overrides_the_plain_key() {
     assert_eq!(even(None), (true, 2));
     assert_eq!(even(Some("other")), (true, 2));
     assert_eq!(even(Some("my.group_v2")), (false, 2));
-    let names: BTreeSet<String> = ["other".to_owned()].into();
+    let (annotations, findings) = read_for(&["other"], &pairs.into());
+    assert_eq!(annotations.for_name(Some("my.group_v2")).even, Some(true));
     assert_eq!(
-        annotations.unmatched(&names).collect::<Vec<_>>(),
-        ["lagwise.dev/even.my.group_v2"]
+        findings[0].message,
+        "annotation lagwise.dev/even.my.group_v2 has no effect: no metric of the HPA selects a group or target of that name"
     );
 }
 
@@ -208,8 +219,7 @@ fn unclear_paused_value_stops_writes() {
         let annotations = [(format!("{PREFIX}{key}"), value.to_owned())].into();
         let settings = whole_hpa_settings(&annotations);
         assert_eq!(settings.paused(), is_paused, "{key}: {value}");
-        let mut findings = BTreeSet::new();
-        let read = Annotations::read(&hpa(), &annotations, &mut findings);
+        let (read, findings) = read_for(&["g"], &annotations);
         assert_eq!(
             read.for_name(Some("g")).paused(),
             is_paused,
@@ -236,8 +246,7 @@ proptest! {
     ) {
         let mut pairs = pairs;
         pairs.insert(format!("{PREFIX}{}", SETTINGS[key].key), value);
-        let mut findings = BTreeSet::new();
-        let read = Annotations::read(&hpa(), &pairs, &mut findings);
+        let (read, findings) = read_for(&["g"], &pairs);
         let _ = read.for_name(Some("g"));
         prop_assert!(findings.iter().all(|f| !f.to_string().is_empty()));
     }

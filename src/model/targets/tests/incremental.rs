@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::fixtures::at;
-use crate::model::hpa::facts::{ExternalMetric, HpaMap};
+use crate::model::hpa::facts::ExternalMetric;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::settings::GroupSettings;
 use crate::model::targets::builder::HpaTargetBuilder;

@@ -1,0 +1,181 @@
+//! Bounds what is kept of one HPA.
+
+use std::collections::BTreeMap;
+
+use super::facts::{ExternalMetric, HpaFacts, ScaleTarget, has_lagwise_metric};
+use super::limits::{HpaTooLarge, MAX_ANNOTATIONS, MAX_METRICS, MAX_TEXT_BYTES};
+use crate::model::settings::annotation_keys::WRITTEN;
+use crate::model::settings::annotations::paused_in;
+
+/// Names that a message lists.
+const NAMES_LISTED: usize = 3;
+
+/// Maximum bytes of a text that is kept of an HPA that is too large.
+const MAX_SHORT_BYTES: usize = 256;
+
+/// The facts, or of an HPA that is too large only what is needed to refuse its requests and to undo what lagwise wrote.
+/// Part of its settings could mean something else than all of them, so none is kept.
+#[must_use]
+pub fn bound(mut facts: HpaFacts) -> HpaFacts {
+    let Some(too_large) = find_excess(&facts) else {
+        return facts;
+    };
+    facts.annotations = essential_annotations(&facts.annotations);
+    let mut bytes = 0usize;
+    facts.metrics.truncate(MAX_METRICS);
+    facts.metrics.retain(|metric| {
+        bytes = bytes.saturating_add(metric_bytes(metric));
+        bytes <= MAX_TEXT_BYTES
+    });
+    if scale_target_bytes(&facts.scale_target) > MAX_SHORT_BYTES {
+        facts.scale_target = ScaleTarget::default();
+    }
+    let is_short = |text: &str| text.len() <= MAX_SHORT_BYTES;
+    facts.controller = facts
+        .controller
+        .map(|controller| match is_short(&controller) {
+            true => controller,
+            false => "another controller".into(),
+        });
+    facts.other_metrics.clear();
+    // Of an HPA without a metric of lagwise nothing was expected.
+    facts.too_large = has_lagwise_metric(&facts).then_some(too_large);
+    facts
+}
+
+fn find_excess(hpa: &HpaFacts) -> Option<HpaTooLarge> {
+    let count = hpa.annotations.len();
+    if count > MAX_ANNOTATIONS {
+        let first: Vec<_> = hpa.annotations.keys().take(NAMES_LISTED).collect();
+        let first = first.into_iter().map(String::as_str);
+        return Some(HpaTooLarge::Annotations {
+            count,
+            first: first.collect::<Vec<_>>().join(", "),
+        });
+    }
+    let metrics = hpa.metrics.len();
+    if metrics > MAX_METRICS {
+        return Some(HpaTooLarge::Metrics(metrics));
+    }
+    let annotations = hpa.annotations.iter();
+    let annotations = annotations.map(|(key, value)| key.len().saturating_add(value.len()));
+    let names = hpa.other_metrics.iter().map(|name| name.len());
+    let owned = hpa.controller.iter().map(|controller| controller.len());
+    let bytes = annotations
+        .chain(hpa.metrics.iter().map(metric_bytes))
+        .chain(names)
+        .chain(owned)
+        .chain([scale_target_bytes(&hpa.scale_target)])
+        .fold(0usize, usize::saturating_add);
+    (bytes > MAX_TEXT_BYTES).then_some(HpaTooLarge::Text(bytes))
+}
+
+fn metric_bytes(metric: &ExternalMetric) -> usize {
+    metric
+        .name
+        .len()
+        .saturating_add(metric.selector.text_bytes())
+}
+
+fn scale_target_bytes(target: &ScaleTarget) -> usize {
+    let parts = [&target.api_version, &target.kind, &target.name];
+    parts
+        .iter()
+        .fold(0, |sum, part| part.len().saturating_add(sum))
+}
+
+/// The annotations that lagwise wrote, and whether a person stopped the writes.
+fn essential_annotations(all: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let written = WRITTEN
+        .iter()
+        .filter_map(|(key, _)| all.get_key_value(*key));
+    let mut kept: BTreeMap<_, _> = written
+        .filter(|(_, value)| value.len() <= MAX_SHORT_BYTES)
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    kept.extend(paused_in(all));
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fixtures::hpa;
+    use crate::model::hpa::facts::{MetricTarget, is_paused};
+    use crate::model::settings::annotation_keys::{PREFIX, USER_MAX};
+    use crate::model::units::quantity::Milli;
+
+    fn annotated(annotations: impl IntoIterator<Item = (String, String)>) -> HpaFacts {
+        let facts = hpa("h", "group=g", MetricTarget::AverageValue(Milli::ONE));
+        HpaFacts {
+            annotations: annotations.into_iter().collect(),
+            ..facts
+        }
+    }
+
+    fn many(count: usize) -> impl Iterator<Item = (String, String)> {
+        (0..count).map(|i| {
+            (
+                format!("{PREFIX}topic-regex.{i:04x}"),
+                r"\pL{24}".to_owned(),
+            )
+        })
+    }
+
+    #[test]
+    fn keeps_an_hpa_of_usual_size_as_it_is() {
+        for facts in [annotated([]), annotated(many(MAX_ANNOTATIONS))] {
+            assert_eq!(bound(facts.clone()), facts);
+        }
+    }
+
+    #[test]
+    fn keeps_little_of_an_hpa_that_is_too_large_and_says_why() {
+        let mut metrics = annotated([]);
+        metrics.metrics = vec![metrics.metrics[0].clone(); 10_000];
+        let mut selector = annotated([]);
+        let groups: Vec<_> = (0..20_000).map(|i| format!("g{i}")).collect();
+        let groups = format!("group in ({})", groups.join(","));
+        selector.metrics[0].selector =
+            crate::model::hpa::selector::Selector::parse(&groups).unwrap();
+        let mut target = annotated([]);
+        target.scale_target.name = "n".repeat(1_000_000).into();
+        for (facts, expected) in [
+            (
+                annotated(many(1500)),
+                "it has 1500 annotations lagwise.dev/... (lagwise.dev/topic-regex.0000, \
+                 lagwise.dev/topic-regex.0001, lagwise.dev/topic-regex.0002, ...): at most 128 per HPA",
+            ),
+            (
+                annotated([(format!("{PREFIX}topics"), "t,".repeat(100_000))]),
+                "have 200033 bytes: at most 16384 per HPA",
+            ),
+            (metrics, "it has 10000 External metrics: at most 64 per HPA"),
+            (target, "bytes: at most 16384 per HPA"),
+        ] {
+            let bounded = bound(facts);
+            let why = bounded.too_large.clone().unwrap().to_string();
+            assert!(why.ends_with(expected), "{why}");
+            assert!(bounded.annotations.is_empty());
+            assert_eq!(find_excess(&bounded), None);
+            assert!(!bounded.metrics.is_empty());
+        }
+        // Its only metric is too large itself: requests for it are refused by their own size.
+        let selector = bound(selector);
+        assert_eq!((selector.metrics.len(), find_excess(&selector)), (0, None));
+    }
+
+    #[test]
+    fn a_pause_and_what_lagwise_wrote_outlast_the_other_annotations() {
+        let user_max = (USER_MAX.to_owned(), "7".to_owned());
+        for (key, paused) in [("paused", true), ("puased", true), ("zzz", false)] {
+            let more = [
+                (format!("{PREFIX}{key}"), "true".to_owned()),
+                user_max.clone(),
+            ];
+            let bounded = bound(annotated(many(1500).chain(more)));
+            assert_eq!(is_paused(&bounded), paused, "{key}");
+            assert_eq!(bounded.annotations.get(USER_MAX), Some(&"7".to_owned()));
+        }
+    }
+}

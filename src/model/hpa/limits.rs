@@ -1,0 +1,30 @@
+//! How much may be kept of one HPA. Whoever may write HPAs can make them as large as the API server accepts (over a
+//! megabyte).
+
+/// Maximum number of annotations `lagwise.dev/...` of an HPA.
+pub const MAX_ANNOTATIONS: usize = 128;
+
+/// Maximum number of External metrics of an HPA.
+pub const MAX_METRICS: usize = 64;
+
+/// Maximum bytes of all text that is kept of an HPA: names, selectors and annotations.
+pub const MAX_TEXT_BYTES: usize = 16 * 1024;
+
+/// Why an HPA is not read: it is larger than what is kept of one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HpaTooLarge {
+    #[error(
+        "it has {count} annotations lagwise.dev/... ({first}, ...): at most {MAX_ANNOTATIONS} per HPA"
+    )]
+    Annotations {
+        count: usize,
+        /// The first few keys.
+        first: String,
+    },
+    #[error("it has {0} External metrics: at most {MAX_METRICS} per HPA")]
+    Metrics(usize),
+    #[error(
+        "its annotations lagwise.dev/..., selectors and names have {0} bytes: at most {MAX_TEXT_BYTES} per HPA"
+    )]
+    Text(usize),
+}

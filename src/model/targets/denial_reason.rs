@@ -1,0 +1,31 @@
+//! Why the requests of an HPA are refused.
+
+use super::budgets::BudgetExceeded;
+use super::tenancy::TenancyError;
+use crate::model::findings::FindingCode;
+use crate::model::hpa::limits::HpaTooLarge;
+
+/// Why the requests of an HPA are refused, and nothing is read for them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DenialReason {
+    /// Its namespace may not ask for the group.
+    #[error(transparent)]
+    NotAllowed(TenancyError),
+    /// The HPA is larger than what is kept of one.
+    #[error("nothing is read for the HPA: {0}")]
+    HpaTooLarge(HpaTooLarge),
+    /// A budget does not suffice for the HPA.
+    #[error("nothing is read for the HPA: {0}")]
+    OverBudget(BudgetExceeded),
+}
+
+impl DenialReason {
+    /// The finding about the HPA.
+    #[must_use]
+    pub fn finding_code(&self) -> FindingCode {
+        match self {
+            Self::NotAllowed(_) => FindingCode::NotAllowed,
+            Self::HpaTooLarge(_) | Self::OverBudget(_) => FindingCode::OverBudget,
+        }
+    }
+}

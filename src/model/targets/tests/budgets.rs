@@ -1,0 +1,223 @@
+//! What HPAs ask for beyond the limits and budgets.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::hpa::bounded_facts::bound;
+use crate::model::targets::budgets::Amounts;
+use crate::model::targets::lookup::resolve;
+use crate::model::targets::metric_query::MetricQuery;
+use crate::model::targets::no_value_reason::NoValueReason;
+use crate::model::targets::selector_size::SelectorTooLarge;
+use crate::model::units::metric::LAG_METRIC;
+
+fn names(count: usize) -> String {
+    let names: Vec<_> = (0..count).map(|i| format!("n{i:05}")).collect();
+    names.join(",")
+}
+
+fn ask(targets: &Targets, selector: &str) -> Result<usize, NoValueReason> {
+    let query = MetricQuery {
+        namespace: "shop",
+        metric: LAG_METRIC,
+        selector: &Selector::parse(selector).unwrap(),
+    };
+    resolve(&query, targets).map(|resolved| resolved.groups.len())
+}
+
+fn messages(targets: &Targets) -> Vec<(&'static str, &str)> {
+    let findings = targets.findings();
+    findings
+        .map(|finding| (finding.code.code(), finding.message.as_str()))
+        .collect()
+}
+
+#[test]
+fn a_metric_is_planned_up_to_the_limit_up_to_which_it_is_answered() {
+    let groups = |count| (format!("group in ({})", names(count)), count);
+    let topics = |count| (format!("group=g,topic in ({})", names(count)), 1);
+    for ((selector, count), too_large) in [
+        (groups(32), None),
+        (groups(33), Some(SelectorTooLarge::Groups(33))),
+        (groups(200), Some(SelectorTooLarge::Groups(200))),
+        (topics(256), None),
+        (topics(257), Some(SelectorTooLarge::Topics(257))),
+    ] {
+        let facts = bound(hpa("a", &selector, ONE));
+        let targets = merge(&["m"], &[facts]);
+        let ad_hoc = merge(&["m"], &[]);
+        let planned = targets.plan(&"m".into(), |_| BTreeSet::new()).groups.len();
+        match too_large {
+            None => {
+                assert_eq!(
+                    (planned, messages(&targets).len()),
+                    (count, 0),
+                    "{selector}"
+                );
+                assert_eq!(ask(&targets, &selector), Ok(count));
+                assert_eq!(ask(&ad_hoc, &selector), Ok(count));
+            }
+            Some(too_large) => {
+                let message = format!("its Kafka metric is not read: {too_large}");
+                assert_eq!(
+                    (planned, messages(&targets)),
+                    (0, vec![("LW042", &*message)])
+                );
+                let refused = Err(NoValueReason::SelectorTooLarge(too_large));
+                assert_eq!(ask(&targets, &selector), refused);
+                assert_eq!(ask(&ad_hoc, &selector), refused);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_hpa_that_is_too_large_is_refused_with_one_finding() {
+    let mut facts = hpa("a", "group=g", ONE);
+    for i in 0..1500 {
+        let key = format!("lagwise.dev/topic-regex.{i:04x}");
+        facts.annotations.insert(key, r"\pL{24}".to_owned());
+    }
+    let targets = merge(&["m"], &[bound(facts)]);
+    let found = messages(&targets);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].1.contains("1500 annotations"), "{found:?}");
+    assert_eq!(targets.all().count(), 0);
+    let refused = ask(&targets, "group=g").unwrap_err();
+    assert_eq!(refused.to_string(), found[0].1);
+}
+
+#[test]
+fn annotations_for_names_that_no_metric_has_are_one_finding_and_not_parsed() {
+    let mut facts = hpa("a", "group=g", ONE);
+    for (key, value) in [
+        ("topic-regex.a", "("),
+        ("topic-regex.b", "["),
+        ("even.c", "nonsense"),
+        ("topics.d", "t"),
+        ("topic-regex.g", "orders-.*"),
+    ] {
+        facts
+            .annotations
+            .insert(format!("lagwise.dev/{key}"), value.to_owned());
+    }
+    let targets = merge(&["m"], &[facts]);
+    let expected = "annotations lagwise.dev/even.c, lagwise.dev/topic-regex.a, lagwise.dev/topic-regex.b and 1 more have no effect: no metric of the HPA selects a group or target of that name";
+    assert_eq!(messages(&targets), [("LW011", expected)]);
+    let target = targets.all().next().unwrap();
+    assert_eq!(target.settings.pattern().unwrap().as_str(), "orders-.*");
+}
+
+/// Budgets of groups; of everything else there is enough.
+fn budgets(hpa: u64, namespace: u64, total: u64) -> Budgets {
+    let of = |groups| Amounts {
+        groups,
+        topics: 1000,
+        pattern_bytes: 1_000_000,
+        partitions: 1000,
+    };
+    Budgets {
+        hpa: of(hpa),
+        namespace: of(namespace),
+        total: of(total),
+        partition_series: 0,
+    }
+}
+
+/// An HPA that asks for this many groups of its own.
+fn sized(namespace: &str, name: &str, groups: usize, created: i64) -> Arc<HpaFacts> {
+    let groups: Vec<_> = (0..groups)
+        .map(|i| format!("{namespace}-{name}-{i}"))
+        .collect();
+    let facts = hpa(name, &format!("group in ({})", groups.join(",")), ONE);
+    Arc::new(HpaFacts {
+        namespace: namespace.into(),
+        created: Some(created),
+        ..facts
+    })
+}
+
+fn empty(budgets: Budgets) -> Targets {
+    Targets::new(&clusters(&["m"]), &[], None).with_budgets(budgets)
+}
+
+#[test]
+fn a_namespace_has_only_its_budget_and_older_hpas_come_first() {
+    let hpas = (0..10).map(|i| sized("shop", &format!("h{i}"), 1, 100 - i));
+    let other = sized("other", "only", 2, 1000);
+    let map: HpaMap = hpas.chain([other]).collect();
+    let targets = empty(budgets(5, 4, 100)).with_hpas(&map, None);
+    let planned: Vec<_> = targets.of_hpas().map(|target| &*target.label).collect();
+    let oldest = ["shop-h6-0", "shop-h7-0", "shop-h8-0", "shop-h9-0"];
+    assert_eq!(planned[2..], oldest);
+    let exceeded: Vec<_> = targets.exceeded_budgets().into_iter().collect();
+    assert_eq!(exceeded.len(), 1);
+    assert_eq!(exceeded[0].1, 6);
+    let refused = ask(&targets, "group=shop-h0-0").unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "nothing is read for the HPA: with it, the HPAs of its namespace would ask for more than 4 consumer groups (budgets.namespace.groups in the configuration of lagwise)"
+    );
+    let found = messages(&targets);
+    assert_eq!(found.len(), 6);
+    assert!(
+        found
+            .iter()
+            .all(|(code, message)| *code == "LW042" && **message == refused.to_string())
+    );
+    // One that leaves makes room for the oldest of those that wait.
+    let mut fewer = map.clone();
+    fewer.remove(&HpaKey::new("shop", "h9"));
+    let after = targets.with_hpas(&fewer, None);
+    assert_eq!(ask(&after, "group=shop-h5-0"), Ok(1));
+    assert_eq!(after.of_hpa(&HpaKey::new("shop", "h5")).len(), 1);
+    assert_eq!(messages(&after).len(), 5);
+}
+
+proptest! {
+    #[test]
+    fn budgets_hold_and_what_is_in_stays_in_while_it_stays_the_same(
+        steps in vec(
+            vec((0..3usize, 0..4usize, prop::option::of(1..8usize), 0..9i64), 1..5),
+            1..12,
+        ),
+    ) {
+        let (of_hpa, of_namespace, in_all) = (6, 8, 16);
+        let mut targets = empty(budgets(of_hpa, of_namespace, in_all));
+        let mut map = HpaMap::default();
+        for step in steps {
+            let before = targets.clone();
+            for (namespace, name, groups, created) in step {
+                let (namespace, name) = (["a", "b", "c"][namespace], ["w", "x", "y", "z"][name]);
+                match groups {
+                    Some(groups) => {
+                        let facts = sized(namespace, name, groups, created);
+                        map.insert(facts.key(), facts);
+                    }
+                    None => {
+                        map.remove(&HpaKey::new(namespace, name));
+                    }
+                }
+            }
+            targets = targets.with_hpas(&map, None);
+            let mut used: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+            for target in targets.of_hpas() {
+                *used.entry(Arc::clone(&target.hpa().unwrap().namespace)).or_default() += 1;
+            }
+            prop_assert!(used.values().sum::<u64>() <= in_all);
+            prop_assert!(used.values().all(|used| *used <= of_namespace));
+            for (key, facts) in &map {
+                let found = targets.findings().filter(|f| f.subject == key.into()).count();
+                let is_in = !targets.of_hpa(key).is_empty();
+                prop_assert_eq!(found, usize::from(!is_in), "{}", key);
+                prop_assert!(targets.of_hpa(key).len() <= 6);
+                let is_same = before.facts().get(key).is_some_and(|before| before.metrics == facts.metrics);
+                let was_in = !before.of_hpa(key).is_empty();
+                prop_assert!(is_in || !(was_in && is_same), "{} was put out", key);
+            }
+        }
+    }
+}
