@@ -105,7 +105,8 @@ impl<S: LeaseStore> LeaseLoop<S> {
         };
         loop {
             let outcome = elector.take_or_renew().await;
-            elector.took_outcome(outcome);
+            elector.report_failure(outcome);
+            elector.end_expired_term();
             // When another's Lease is about to expire, wake up at that moment.
             let retry = self.rules.retry();
             let expires = elector.candidate.expires_in(Instant::now());
@@ -114,7 +115,7 @@ impl<S: LeaseStore> LeaseLoop<S> {
                 .map_or(retry, |expires| expires.min(retry));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = elector.lease_is_open(&mut watched) => {}
+                () = elector.wait_until_open(&mut watched) => {}
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
@@ -159,7 +160,7 @@ pub fn publish_leader(
 
 impl<S: LeaseStore> Elector<S> {
     /// Waits until the watch shows that the Lease was released, or taken from this daemon.
-    async fn lease_is_open(&mut self, watched: &mut watch::Receiver<Option<LeaseRecord>>) {
+    async fn wait_until_open(&mut self, watched: &mut watch::Receiver<Option<LeaseRecord>>) {
         loop {
             if watched.changed().await.is_err() {
                 return std::future::pending().await;
@@ -206,7 +207,7 @@ impl<S: LeaseStore> Elector<S> {
         let sent = Instant::now();
         let version = found.as_ref().map(|found| &found.version);
         let written = match self.store.write(version, &wanted, timeout).await {
-            // Another daemon was quicker.
+            // Another writer was quicker.
             Err(LeaseError::Conflict) => return Ok(()),
             other => other?,
         };
@@ -250,11 +251,12 @@ impl<S: LeaseStore> Elector<S> {
         self.publish(None);
         if let Some(held) = self.held.take() {
             let released = self.store.release(&held.version, RELEASE_TIMEOUT).await;
-            self.took_outcome(released);
+            self.report_failure(released);
         }
     }
 
-    fn took_outcome(&mut self, outcome: Result<(), LeaseError>) {
+    /// Logs the failure of an attempt once while its cause lasts.
+    fn report_failure(&mut self, outcome: Result<(), LeaseError>) {
         let Err(error) = outcome else {
             self.failures.succeeded();
             return;
@@ -266,15 +268,15 @@ impl<S: LeaseStore> Elector<S> {
             }
             .emit();
         }
-        // A term that could not be renewed in time is over.
-        if !self.leads() {
-            self.publish(None);
-        }
     }
 
-    fn leads(&self) -> bool {
+    /// Publishes that the term is over, if it was not renewed in time. Whatever the last attempt came to: one that
+    /// another writer's overtook is no failure, and renews nothing either.
+    fn end_expired_term(&self) {
         let term = *self.terms.borrow();
-        term.is_some_and(|term| term.time_left(Instant::now()).is_some())
+        if term.is_none_or(|term| term.time_left(Instant::now()).is_none()) {
+            self.publish(None);
+        }
     }
 }
 
@@ -289,6 +291,7 @@ fn is_open(shown: &LeaseRecord, held: Option<&LeaseRecord>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -347,7 +350,10 @@ mod tests {
 
     /// A Lease in memory, with a version that counts its writes.
     #[derive(Clone, Default)]
-    struct MemoryStore(Arc<Mutex<(Option<LeaseRecord>, u64)>>);
+    struct MemoryStore(Arc<Mutex<(Option<LeaseRecord>, u64)>>, Arc<Mutex<Errors>>);
+
+    /// The errors of the next writes, over and over; none if it is empty.
+    type Errors = VecDeque<LeaseError>;
 
     impl LeaseStore for MemoryStore {
         type Version = u64;
@@ -363,6 +369,11 @@ mod tests {
             wanted: &LeaseRecord,
             _: Duration,
         ) -> Result<StoredLease<u64>, LeaseError> {
+            let mut errors = self.1.lock().unwrap();
+            if let Some(error) = errors.pop_front() {
+                errors.push_back(error.clone());
+                return Err(error);
+            }
             let mut lease = self.0.lock().unwrap();
             if found.copied().unwrap_or(0) != lease.1 {
                 return Err(LeaseError::Conflict);
@@ -390,40 +401,83 @@ mod tests {
         }
     }
 
+    struct Started {
+        term: watch::Receiver<Option<Term>>,
+        leader: watch::Receiver<Option<Leader>>,
+        stop: watch::Sender<bool>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    fn start(store: &MemoryStore, identity: &str) -> Started {
+        let (terms, term) = watch::channel(None);
+        let (leaders, leader) = watch::channel(None);
+        let (stop, stopping) = watch::channel(false);
+        let (_, watched) = watch::channel(None);
+        let running = LeaseLoop {
+            store: store.clone(),
+            name: "lagwise".into(),
+            identity: identity.into(),
+            address: format!("{identity}:6443"),
+            rules: LeaseRules {
+                duration: Duration::from_millis(300),
+            },
+            terms,
+            leaders,
+            watched,
+            stop: stopping,
+        };
+        Started {
+            term,
+            leader,
+            stop,
+            task: tokio::spawn(running.run()),
+        }
+    }
+
     #[tokio::test]
     async fn leader_hands_over_when_it_stops() {
         let store = MemoryStore::default();
-        let start = |identity: &str| {
-            let (terms, term) = watch::channel(None);
-            let (leaders, leader) = watch::channel(None);
-            let (stop, stopping) = watch::channel(false);
-            let (_, watched) = watch::channel(None);
-            let running = LeaseLoop {
-                store: store.clone(),
-                name: "lagwise".into(),
-                identity: identity.into(),
-                address: format!("{identity}:6443"),
-                rules: LeaseRules {
-                    duration: Duration::from_millis(300),
-                },
-                terms,
-                leaders,
-                watched,
-                stop: stopping,
-            };
-            let task = tokio::spawn(running.run());
-            (term, leader, stop, task)
-        };
-        let (mut first, _, stop, task) = start("a");
-        let term = first.wait_for(Option::is_some).await.unwrap().unwrap();
+        let mut first = start(&store, "a");
+        let term = first.term.wait_for(Option::is_some).await.unwrap().unwrap();
         assert_eq!(term.number, 1);
-        let (mut second, mut leader, _stop, _task) = start("b");
-        let known = leader.wait_for(Option::is_some).await.unwrap().clone();
-        assert_eq!(known.unwrap().address.as_deref(), Some("a:6443"));
-        assert!(second.borrow().is_none());
-        stop.send_replace(true);
-        task.await.unwrap();
-        let term = second.wait_for(Option::is_some).await.unwrap().unwrap();
-        assert_eq!(term.number, 2);
+        let mut second = start(&store, "b");
+        let leader = second.leader.wait_for(Option::is_some).await;
+        let address = leader.unwrap().clone().unwrap().address;
+        assert_eq!(address.as_deref(), Some("a:6443"));
+        assert!(second.term.borrow().is_none());
+        first.stop.send_replace(true);
+        first.task.await.unwrap();
+        let term = second.term.wait_for(Option::is_some).await;
+        assert_eq!(term.unwrap().unwrap().number, 2);
+        second.task.abort();
+    }
+
+    /// Starts a leader whose further writes all fail, by these errors in turn, and waits until it says that it does not
+    /// lead any more.
+    async fn lose_leadership(errors: &[LeaseError]) {
+        let store = MemoryStore::default();
+        let mut leader = start(&store, "a");
+        leader.term.wait_for(Option::is_some).await.unwrap();
+        store.1.lock().unwrap().extend(errors.iter().cloned());
+        let lost = leader.term.wait_for(Option::is_none);
+        let lost = tokio::time::timeout(Duration::from_secs(10), lost).await;
+        let is_lost = lost.is_ok_and(|lost| lost.is_ok());
+        assert!(is_lost, "{errors:?}: the end of the term was not published");
+        // It leads again once it can write.
+        store.1.lock().unwrap().clear();
+        leader.term.wait_for(Option::is_some).await.unwrap();
+        leader.task.abort();
+    }
+
+    #[tokio::test]
+    async fn publishes_the_end_of_a_term_that_conflicts_kept_from_renewal() {
+        lose_leadership(&[LeaseError::Conflict]).await;
+    }
+
+    #[tokio::test]
+    async fn publishes_the_end_of_a_term_that_no_write_renews() {
+        let failed = || LeaseError::Failed("no answer".into());
+        lose_leadership(&[failed()]).await;
+        lose_leadership(&[LeaseError::Conflict, failed(), LeaseError::Conflict]).await;
     }
 }
