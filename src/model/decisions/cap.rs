@@ -247,7 +247,8 @@ pub fn release(live: HpaFields, seen: Option<LastSeen>, owner: FieldOwner) -> Op
 }
 
 /// Follows the ceiling of one HPA over its reads: raises it at once, lowers it only after several complete
-/// reads in a row, and leaves it while anything is unknown.
+/// reads in a row, and leaves it while anything is unknown. A decrease stays due until it is written, since the
+/// write may be refused or come too late.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CeilingHysteresis {
     lower: Option<PendingDecrease>,
@@ -264,7 +265,7 @@ struct PendingDecrease {
 
 impl CeilingHysteresis {
     /// The ceiling to enforce after a read; `None` to change nothing. `read` is `None` if the read was
-    /// incomplete, and `enforced` is the present ceiling. Passing the same read again has no effect.
+    /// incomplete, and `enforced` is the present ceiling. The same read again counts once.
     pub fn next(&mut self, read: Option<CompleteRead>, enforced: Option<u32>) -> Option<u32> {
         let Some(CompleteRead { ceiling, at }) = read else {
             self.lower = None;
@@ -276,8 +277,10 @@ impl CeilingHysteresis {
             self.lower = None;
             return Some(ceiling);
         }
-        let lower = match self.lower {
-            Some(before) if before.last >= at => return None,
+        // A decrease that was written is over: the next one needs reads of its own.
+        let before = self.lower.filter(|before| before.most < enforced);
+        let lower = match before {
+            Some(before) if before.last >= at => before,
             Some(before) => PendingDecrease {
                 count: before.count.saturating_add(1),
                 most: before.most.max(ceiling),
@@ -289,8 +292,8 @@ impl CeilingHysteresis {
                 last: at,
             },
         };
-        self.lower = (lower.count < LOWER_AFTER).then_some(lower);
-        self.lower.is_none().then_some(lower.most)
+        self.lower = Some(lower);
+        (lower.count >= LOWER_AFTER).then_some(lower.most)
     }
 }
 

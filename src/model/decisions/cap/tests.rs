@@ -343,7 +343,7 @@ proptest! {
                 None => Vec::new(),
             };
             let next = hysteresis.next(limit, enforced);
-            // The same read again has no effect.
+            // The same read again counts once.
             let again = hysteresis.clone().next(limit, next.or(enforced));
             prop_assert!(again.is_none_or(|again| next == Some(again)), "{again:?} after {next:?}");
             match next {
@@ -361,6 +361,36 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// The ceilings to enforce after reads at one per second, none of which is written.
+fn unwritten(reads: &[Option<u32>], enforced: Option<u32>) -> Vec<Option<u32>> {
+    let (mut hysteresis, start) = (CeilingHysteresis::default(), Instant::now());
+    let reads = (1..).zip(reads).map(|(second, read)| {
+        let at = start + Duration::from_secs(second);
+        let read = read.map(|most| complete_read(Limit::Bounded(Replicas(most)), at));
+        let next = hysteresis.next(read, enforced);
+        // Another cluster was swept meanwhile, so the same read is passed again.
+        assert_eq!(hysteresis.next(read, enforced), next);
+        next
+    });
+    reads.collect()
+}
+
+#[test]
+fn decrease_stays_due_until_it_is_written() {
+    let steady = unwritten(&[Some(6); 6], None);
+    assert_eq!(steady, [None, None, Some(6), Some(6), Some(6), Some(6)]);
+    let varying = unwritten(&[Some(4), Some(5), Some(4), Some(3), Some(7)], Some(12));
+    assert_eq!(varying, [None, None, Some(5), Some(5), Some(7)]);
+    // An unknown ceiling, or one that is not lower any more, ends it.
+    for end in [None, Some(20)] {
+        let ended = unwritten(
+            &[Some(6), Some(6), Some(6), end, Some(6), Some(6)],
+            Some(12),
+        );
+        assert_eq!(ended, [None, None, Some(6), end, None, None]);
     }
 }
 
