@@ -142,17 +142,18 @@ impl FirstReadRates {
             .namespaces
             .entry(name.to_owned())
             .or_insert_with(|| TokenBucket::full(NAMESPACE_RATE));
-        if !own.take(count, now) {
+        // A request that one limit refuses must not use up the other.
+        if !own.has_tokens(count, now) {
             return Err(ApiFailure::too_many(format!(
                 "too many requests for new consumer groups from namespace {name:?}; groups of HPAs \
                  and of configured targets are not limited"
             )));
         }
-        if self.all.take(count, now) {
-            Ok(())
-        } else {
-            Err(too_many())
+        if !self.all.take(count, now) {
+            return Err(too_many());
         }
+        own.take(count, now);
+        Ok(())
     }
 }
 
@@ -183,6 +184,35 @@ mod tests {
         let later = now + NAMESPACE_RATE.interval;
         assert!(rates.take("greedy", 1, later).is_ok());
         assert!(rates.take("greedy", 1, later).is_err());
+    }
+
+    /// Takes every token of the total rate, and then some for `shop`, all refused. Returns how many groups `shop` may
+    /// ask for at once when the total rate allows it again.
+    fn admitted_after_refusals(refused: u32, count: u32) -> usize {
+        let now = Instant::now();
+        let mut rates = rates();
+        for n in 0..TOTAL_RATE.burst / NAMESPACE_RATE.burst {
+            let other = format!("other-{n}");
+            assert!(rates.take(&other, NAMESPACE_RATE.burst, now).is_ok());
+        }
+        for _ in 0..refused {
+            assert!(rates.take("shop", count, now).is_err());
+        }
+        // As after a pause in which `shop` asks for nothing.
+        rates.all = TokenBucket::full(TOTAL_RATE);
+        (0..100)
+            .filter(|_| rates.take("shop", 1, now).is_ok())
+            .count()
+    }
+
+    #[test]
+    fn total_rate_refuses_without_using_up_the_namespaces_rate() {
+        assert_eq!(admitted_after_refusals(32, 1), 32);
+    }
+
+    #[test]
+    fn total_rate_refuses_many_groups_without_using_up_the_namespaces_rate() {
+        assert_eq!(admitted_after_refusals(5, 20), 32);
     }
 
     #[test]

@@ -65,13 +65,13 @@ impl EventThrottle {
     /// Takes the next event to publish, if one is pending and the rate limits allow it.
     pub fn next(&mut self, now: Instant) -> Option<HpaEvent> {
         self.buckets.retain(|_, bucket| !bucket.is_full(now));
-        if !self.total_bucket.has_token(now) {
+        if !self.total_bucket.has_tokens(1, now) {
             return None;
         }
         let buckets = &self.buckets;
         let is_allowed = |event: &HpaEvent| {
             let bucket = buckets.get(&event.hpa);
-            bucket.is_none_or(|bucket| bucket.has_token(now))
+            bucket.is_none_or(|bucket| bucket.has_tokens(1, now))
         };
         let next = match self.queue.iter().position(is_allowed) {
             Some(position) => self.queue.remove(position)?,

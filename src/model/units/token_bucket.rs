@@ -41,10 +41,10 @@ impl TokenBucket {
         }
     }
 
-    /// Whether a token is left.
+    /// Whether `count` tokens are left.
     #[must_use]
-    pub fn has_token(&self, now: Instant) -> bool {
-        self.full_after(1, now).is_some()
+    pub fn has_tokens(&self, count: u32, now: Instant) -> bool {
+        self.full_after(count, now).is_some()
     }
 
     /// Whether the bucket is full, so that a new one would behave the same.
@@ -78,7 +78,8 @@ mod tests {
         let mut bucket = TokenBucket::full(limit);
         assert!((0..3).all(|_| bucket.take(1, began)));
         assert!(!bucket.take(1, began) && !bucket.take(1, at(9)));
-        assert!(!bucket.has_token(at(9)) && bucket.has_token(at(10)));
+        assert!(!bucket.has_tokens(1, at(9)) && bucket.has_tokens(1, at(10)));
+        assert!(bucket.has_tokens(0, at(9)) && !bucket.has_tokens(2, at(10)));
         assert!(bucket.take(1, at(10)) && !bucket.take(1, at(19)));
         // A refused request costs nothing; after a long rest there is one burst and no more.
         assert!(bucket.take(1, at(20)));
