@@ -91,11 +91,11 @@ impl TermInputs {
                 () = wait_for_stop(self.stop.clone()) => Ok(()),
             };
         };
-        let (loaded_in, recalled) = oneshot::channel();
-        let (keep, histories) = watch::channel(None);
+        let (loaded_sender, loaded) = oneshot::channel();
+        let (histories, received) = watch::channel(None);
         let poller = poller.with_history(HistoryStore {
-            recalled,
-            keep,
+            loaded,
+            histories,
             stop: self.stop.clone(),
         });
         // The state is loaded now and not before, since until now another leader may have saved it. The

@@ -4,6 +4,9 @@ use std::fs::{self, File};
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
 
 /// A place that stores one text.
 pub trait StateLocation: Send + Sync + 'static {
@@ -27,7 +30,12 @@ pub struct StorageError(pub String);
 
 /// A file.
 #[derive(Clone, Debug)]
-pub struct StateFile(PathBuf);
+pub struct StateFile {
+    path: PathBuf,
+    /// Held while the file is read or written, by the thread that does it: a file system that hangs occupies one thread,
+    /// and a late write does not meet the next one.
+    in_use: Arc<Mutex<()>>,
+}
 
 /// Far more than the state of any daemon takes. A wrong path (a device, a log) fails at once.
 const FILE_MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -36,13 +44,33 @@ impl StateFile {
     /// The file at `path`, which need not exist.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self(path.to_owned())
+        Self {
+            path: path.to_owned(),
+            in_use: Arc::default(),
+        }
+    }
+
+    async fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let in_use = Arc::clone(&self.in_use).try_lock_owned();
+        let in_use = in_use.map_err(|_| {
+            StorageError("an earlier attempt to use the file has not ended yet".to_owned())
+        })?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _in_use = in_use;
+            work()
+        });
+        done.await
+            .map_err(|error| StorageError(error.to_string()))?
+            .map_err(|error| StorageError(error.to_string()))
     }
 }
 
 impl StateLocation for StateFile {
     fn description(&self) -> String {
-        format!("file {}", self.0.display())
+        format!("file {}", self.path.display())
     }
 
     fn max_bytes(&self) -> usize {
@@ -50,7 +78,7 @@ impl StateLocation for StateFile {
     }
 
     async fn load(&self) -> Result<Option<String>, StorageError> {
-        let path = self.0.clone();
+        let path = self.path.clone();
         let read = move || match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Ok(found) if usize::try_from(found.len()).is_ok_and(|n| n <= FILE_MAX_BYTES) => {
@@ -61,12 +89,12 @@ impl StateLocation for StateFile {
             Ok(_) => Err(io::Error::other("the file is too large to be a state file")),
             Err(error) => Err(error),
         };
-        run_blocking(read).await
+        self.run_blocking(read).await
     }
 
     async fn save(&self, text: String) -> Result<(), StorageError> {
-        let path = self.0.clone();
-        run_blocking(move || replace(&path, &text)).await
+        let path = self.path.clone();
+        self.run_blocking(move || replace(&path, &text)).await
     }
 }
 
@@ -78,12 +106,4 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, path)
-}
-
-async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, StorageError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| StorageError(error.to_string()))?
-        .map_err(|error| StorageError(error.to_string()))
 }

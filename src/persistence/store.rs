@@ -15,6 +15,9 @@ use crate::telemetry::{StateSaved, StateUnread, StateUnusable, StateUnwritten};
 /// The first and the longest pause before a location that could not be read is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// Timeout for one attempt to read or write the state. A save that hangs must not keep later ones from being tried.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Loads the saved history for the poller, then saves every history that the poller sends, until the
 /// poller is gone.
 pub async fn run<S: StateLocation>(
@@ -38,13 +41,15 @@ pub async fn run<S: StateLocation>(
         let Some(history) = histories.borrow_and_update().clone() else {
             continue;
         };
-        // Do not overwrite the state of a daemon that leads by now.
-        if leadership.term(Instant::now()).is_none() {
+        // Do not overwrite the state of a daemon that leads by now, nor of one that leads before this save ends.
+        let now = Instant::now();
+        let term = leadership.term(now);
+        let Some(left) = term.and_then(|term| term.time_left(now)) else {
             continue;
-        }
+        };
         let (text, dropped) = encode(&history, location.max_bytes());
         let bytes = text.len();
-        match location.save(text).await {
+        match in_time(left.min(TIMEOUT), location.save(text)).await {
             Ok(()) => StateSaved {
                 place: &place,
                 bytes,
@@ -62,6 +67,15 @@ pub async fn run<S: StateLocation>(
     }
 }
 
+/// Waits for an attempt to read or write the state, up to a timeout.
+async fn in_time<T>(
+    within: Duration,
+    attempt: impl Future<Output = Result<T, StorageError>>,
+) -> Result<T, StorageError> {
+    let done = tokio::time::timeout(within, attempt).await;
+    done.unwrap_or_else(|_| Err(StorageError("no response in time".to_owned())))
+}
+
 async fn is_gone(histories: &mut watch::Receiver<Option<Arc<SavedHistory>>>) {
     while histories.changed().await.is_ok() {}
 }
@@ -72,7 +86,7 @@ async fn load<S: StateLocation>(location: &S, place: &str) -> SavedHistory {
     let mut pause = RETRY.0;
     let mut failures = FailureLog::<StorageError>::default();
     loop {
-        match location.load().await {
+        match in_time(TIMEOUT, location.load()).await {
             Ok(None) => return SavedHistory::default(),
             Ok(Some(text)) => match decode(&text) {
                 Ok(history) => return history,

@@ -2,21 +2,23 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
 use super::format::{decode, encode};
-use super::location::StateFile;
+use super::location::{StateFile, StateLocation, StorageError};
 use super::store::run;
-use crate::leader_election::Leadership;
+use crate::leader_election::{Leadership, Term};
 use crate::model::fixtures;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::lag::history::memory::SavedHistory;
 
-/// A memory of so many groups on one partition each.
-fn memory(groups: usize) -> SavedHistory {
+/// The saved history of so many groups on one partition each.
+fn history_of(groups: usize) -> SavedHistory {
     let mut history = ClusterHistory::default();
     for group in 0..groups {
         let rows = [(0, Ok(Some(5)), Ok(9))];
@@ -33,23 +35,23 @@ fn memory(groups: usize) -> SavedHistory {
 
 #[test]
 fn saved_state_round_trips() {
-    let memory = memory(3);
-    let (text, dropped) = encode(&memory, usize::MAX);
-    assert_eq!((decode(&text).unwrap(), dropped), (memory, 0));
+    let history = history_of(3);
+    let (text, dropped) = encode(&history, usize::MAX);
+    assert_eq!((decode(&text).unwrap(), dropped), (history, 0));
 }
 
 #[test]
 fn drops_whole_groups_beyond_the_size_limit() {
-    let memory = memory(100);
-    let (whole, _) = encode(&memory, usize::MAX);
+    let history = history_of(100);
+    let (whole, _) = encode(&history, usize::MAX);
     for max_bytes in [whole.len() - 1, whole.len() / 2, 200] {
-        let (text, dropped) = encode(&memory, max_bytes);
+        let (text, dropped) = encode(&history, max_bytes);
         assert!(text.len() <= max_bytes, "{} of {max_bytes}", text.len());
         let left = decode(&text).unwrap();
         assert_eq!(left.clusters["main"].groups.len(), 100 - dropped);
         assert!(dropped > 0);
     }
-    let (nothing, dropped) = encode(&memory, 1);
+    let (nothing, dropped) = encode(&history, 1);
     assert_eq!(
         (decode(&nothing).unwrap(), dropped),
         (SavedHistory::default(), 100)
@@ -70,35 +72,40 @@ fn rejects_other_versions_and_garbage() {
     }
 }
 
-struct Kept {
-    memories: watch::Sender<Option<Arc<SavedHistory>>>,
-    recalled: oneshot::Receiver<SavedHistory>,
+/// A store that runs, and the poller's ends of its channels.
+struct RunningStore {
+    histories: watch::Sender<Option<Arc<SavedHistory>>>,
+    loaded: oneshot::Receiver<SavedHistory>,
     task: tokio::task::JoinHandle<()>,
 }
 
-fn keeping(path: &Path) -> Kept {
-    let (memories, told) = watch::channel(None);
-    let (recall, recalled) = oneshot::channel();
-    let task = tokio::spawn(run(StateFile::new(path), recall, told, Leadership::alone()));
-    Kept {
-        memories,
-        recalled,
+fn start(location: impl StateLocation, leadership: Leadership) -> RunningStore {
+    let (histories, received) = watch::channel(None);
+    let (sender, loaded) = oneshot::channel();
+    let task = tokio::spawn(run(location, sender, received, leadership));
+    RunningStore {
+        histories,
+        loaded,
         task,
     }
+}
+
+fn start_file(path: &Path) -> RunningStore {
+    start(StateFile::new(path), Leadership::alone())
 }
 
 #[tokio::test]
 async fn state_file_survives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
-    let first = keeping(&path);
-    assert_eq!(first.recalled.await.unwrap(), SavedHistory::default());
-    first.memories.send_replace(Some(Arc::new(memory(1))));
-    first.memories.send_replace(Some(Arc::new(memory(2))));
-    // What was said last is kept also when the poller is gone right after.
-    drop(first.memories);
+    let first = start_file(&path);
+    assert_eq!(first.loaded.await.unwrap(), SavedHistory::default());
+    first.histories.send_replace(Some(Arc::new(history_of(1))));
+    first.histories.send_replace(Some(Arc::new(history_of(2))));
+    // The last history is saved also when the poller is gone right after.
+    drop(first.histories);
     first.task.await.unwrap();
-    assert_eq!(keeping(&path).recalled.await.unwrap(), memory(2));
+    assert_eq!(start_file(&path).loaded.await.unwrap(), history_of(2));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
@@ -107,32 +114,151 @@ async fn ignores_and_replaces_unreadable_state() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.json");
     fs::write(&path, b"\xff\xfe not ours").unwrap();
-    let kept = keeping(&path);
-    assert_eq!(kept.recalled.await.unwrap(), SavedHistory::default());
-    kept.memories.send_replace(Some(Arc::new(memory(1))));
-    drop(kept.memories);
-    kept.task.await.unwrap();
-    assert_eq!(decode(&fs::read_to_string(&path).unwrap()), Ok(memory(1)));
+    let store = start_file(&path);
+    assert_eq!(store.loaded.await.unwrap(), SavedHistory::default());
+    store.histories.send_replace(Some(Arc::new(history_of(1))));
+    drop(store.histories);
+    store.task.await.unwrap();
+    assert_eq!(
+        decode(&fs::read_to_string(&path).unwrap()),
+        Ok(history_of(1))
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn continues_after_a_failed_save() {
     let folder = tempfile::tempdir().unwrap();
-    let kept = keeping(&folder.path().join("missing").join("state.json"));
-    assert_eq!(kept.recalled.await.unwrap(), SavedHistory::default());
-    kept.memories.send_replace(Some(Arc::new(memory(1))));
-    drop(kept.memories);
-    kept.task.await.unwrap();
+    let store = start_file(&folder.path().join("missing").join("state.json"));
+    assert_eq!(store.loaded.await.unwrap(), SavedHistory::default());
+    store.histories.send_replace(Some(Arc::new(history_of(1))));
+    drop(store.histories);
+    store.task.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn retries_loading_until_the_poller_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     // A directory has a size and no text.
-    let kept = keeping(folder.path());
+    let store = start_file(folder.path());
     tokio::time::sleep(Duration::from_secs(300)).await;
-    assert!(!kept.task.is_finished());
-    drop(kept.memories);
-    kept.task.await.unwrap();
-    assert!(kept.recalled.await.is_err());
+    assert!(!store.task.is_finished());
+    drop(store.histories);
+    store.task.await.unwrap();
+    assert!(store.loaded.await.is_err());
+}
+
+/// A location whose first attempts to load and to save never end.
+#[derive(Clone, Default)]
+struct HangingLocation {
+    hanging_loads: usize,
+    hanging_saves: usize,
+    loads: Arc<AtomicUsize>,
+    saves: Arc<AtomicUsize>,
+}
+
+impl StateLocation for HangingLocation {
+    fn description(&self) -> String {
+        "test".to_owned()
+    }
+
+    fn max_bytes(&self) -> usize {
+        usize::MAX
+    }
+
+    async fn load(&self) -> Result<Option<String>, StorageError> {
+        if self.loads.fetch_add(1, Ordering::Relaxed) < self.hanging_loads {
+            std::future::pending::<()>().await;
+        }
+        Ok(None)
+    }
+
+    async fn save(&self, _: String) -> Result<(), StorageError> {
+        if self.saves.fetch_add(1, Ordering::Relaxed) < self.hanging_saves {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn save_that_hangs_does_not_keep_later_ones_from_being_tried() {
+    let location = HangingLocation {
+        hanging_saves: 2,
+        ..HangingLocation::default()
+    };
+    let mut store = start(location.clone(), Leadership::alone());
+    assert_eq!((&mut store.loaded).await.unwrap(), SavedHistory::default());
+    for _ in 0..3 {
+        store.histories.send_replace(Some(Arc::new(history_of(1))));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    assert_eq!(location.saves.load(Ordering::Relaxed), 3);
+    drop(store.histories);
+    store.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn load_that_hangs_is_tried_again() {
+    let location = HangingLocation {
+        hanging_loads: 3,
+        ..HangingLocation::default()
+    };
+    let store = start(location.clone(), Leadership::alone());
+    assert_eq!(store.loaded.await.unwrap(), SavedHistory::default());
+    assert_eq!(location.loads.load(Ordering::Relaxed), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn save_ends_with_the_term() {
+    let location = HangingLocation {
+        hanging_saves: 1,
+        ..HangingLocation::default()
+    };
+    let term = Term {
+        number: 3,
+        until: Some(Instant::now() + Duration::from_secs(2)),
+    };
+    let store = start(
+        location.clone(),
+        Leadership::new(watch::channel(Some(term)).1),
+    );
+    store.loaded.await.unwrap();
+    let began = tokio::time::Instant::now();
+    store.histories.send_replace(Some(Arc::new(history_of(1))));
+    drop(store.histories);
+    store.task.await.unwrap();
+    assert_eq!(location.saves.load(Ordering::Relaxed), 1);
+    assert!(
+        began.elapsed() <= Duration::from_millis(2010),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn file_system_that_hangs_occupies_one_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    // Opening a named pipe for writing hangs until somebody reads it.
+    let pipe = folder.path().join("state.json.new");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let file = StateFile::new(&path);
+    let other = file.clone();
+    let hanging = tokio::spawn(async move { other.save("a".to_owned()).await });
+    // The task runs up to its first wait, that for the thread.
+    tokio::task::yield_now().await;
+    for _ in 0..3 {
+        let error = file.save("b".to_owned()).await.unwrap_err();
+        assert!(error.0.contains("has not ended"), "{error}");
+    }
+    let read = tokio::task::spawn_blocking(move || fs::read(pipe));
+    assert_eq!(read.await.unwrap().unwrap(), b"a");
+    // A pipe cannot be synchronized with a disk.
+    hanging.await.unwrap().unwrap_err();
 }

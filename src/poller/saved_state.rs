@@ -18,9 +18,9 @@ const LOAD_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct HistoryStore {
     /// Resolves to the saved history; nothing is saved before.
-    pub recalled: oneshot::Receiver<SavedHistory>,
+    pub loaded: oneshot::Receiver<SavedHistory>,
     /// Takes the history to save; a later one replaces an earlier one.
-    pub keep: watch::Sender<Option<Arc<SavedHistory>>>,
+    pub histories: watch::Sender<Option<Arc<SavedHistory>>>,
     /// Becomes true when the poller has to end; it saves once more before it does.
     pub stop: watch::Receiver<bool>,
 }
@@ -68,7 +68,7 @@ impl HistoryHandle {
             tokio::select! {
                 // An error means that the daemon is gone, which is a reason to stop as well.
                 _ = store.stop.wait_for(|stop| *stop) => return HistoryEvent::Stop,
-                loaded = &mut store.recalled, if !*is_loaded => {
+                loaded = &mut store.loaded, if !*is_loaded => {
                     *is_loaded = true;
                     if let Ok(history) = loaded {
                         return HistoryEvent::Loaded(history);
@@ -91,7 +91,7 @@ impl HistoryHandle {
     pub(super) fn save(&mut self, history: SavedHistory) {
         if self.is_loaded {
             self.saved_at = Instant::now();
-            self.store.keep.send_replace(Some(Arc::new(history)));
+            self.store.histories.send_replace(Some(Arc::new(history)));
         }
     }
 }
