@@ -119,61 +119,64 @@ impl PartitionLedger {
         }
     }
 
-    /// Leaves out of a plan the groups that a budget does not suffice for, and puts those last that were never read:
-    /// those of requests after those of HPAs, and of these the first group of each namespace before the second of any.
-    /// Returns the plans that were left out.
+    /// Leaves out of a plan the groups that a budget does not suffice for, and sorts the others: those of requests come
+    /// after those of HPAs, and the first group of each namespace before the second of any. Where the time or the budget
+    /// does not suffice for all, a namespace with few groups is not the one that has to wait. Groups that were never
+    /// read come last, since they may have any number of partitions. Returns the plans that were left out.
     pub(super) fn split_plan(
         &mut self,
         cluster: &ClusterName,
         plan: SweepPlan,
         targets: &Targets,
     ) -> (SweepPlan, Vec<GroupPlan>) {
-        let (mut known, mut unread, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut read, mut left_out) = (Vec::new(), Vec::new());
         let mut known_partitions = 0u64;
         let mut ranks: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         for group in plan.groups {
             let key = (cluster.clone(), group.group.clone());
             let asked = targets.group(&key.0, &key.1);
-            match (self.groups.get(&key), asked) {
-                (Some(entry), Some(asked)) => {
-                    let partitions = entry.partitions;
-                    let is_in = entry.charged.is_ok() || {
-                        self.release(&key);
-                        self.charge(&key, asked, partitions, targets.budgets())
-                    };
-                    if is_in {
-                        known_partitions = known_partitions.saturating_add(partitions);
-                        known.push(group);
-                    } else {
-                        left_out.push(group);
-                    }
+            let entry = self
+                .groups
+                .get(&key)
+                .map(|entry| entry.partitions)
+                .zip(asked);
+            if let Some((partitions, asked)) = entry {
+                let is_in = self.is_in(&key) || {
+                    self.release(&key);
+                    self.charge(&key, asked, partitions, targets.budgets())
+                };
+                if !is_in {
+                    left_out.push(group);
+                    continue;
                 }
-                (_, asked) => {
-                    let targets = asked.map_or(&[][..], |asked| asked.targets());
-                    let hpa = targets.iter().find_map(|target| target.hpa());
-                    let namespace = hpa.map(|hpa| Arc::clone(&hpa.namespace));
-                    let is_requested_only = targets.is_empty();
-                    // Configured targets have rank 0, since they have no namespace.
-                    let rank = namespace.map_or(0, |namespace| {
-                        let next = ranks.entry(namespace).or_default();
-                        let rank = *next;
-                        *next = rank.saturating_add(1);
-                        rank
-                    });
-                    unread.push((is_requested_only, rank, group));
-                }
+                known_partitions = known_partitions.saturating_add(partitions);
             }
+            let asking = asked.map_or(&[][..], |asked| asked.targets());
+            let hpa = asking.iter().find_map(|target| target.hpa());
+            let is_requested_only = asking.is_empty();
+            // Configured targets have rank 0, since they have no namespace.
+            let rank = hpa.map_or(0, |hpa| {
+                let next = ranks.entry(Arc::clone(&hpa.namespace)).or_default();
+                let rank = *next;
+                *next = rank.saturating_add(1);
+                rank
+            });
+            read.push(((entry.is_none(), is_requested_only, rank), group));
         }
-        unread.sort_by_key(|(is_requested_only, rank, _)| (*is_requested_only, *rank));
-        known.extend(unread.into_iter().map(|(.., group)| group));
+        read.sort_by_key(|(order, _)| *order);
         // Those that were never read have no more than what is left.
         let total = targets.budgets().total.partitions;
         let left = total.saturating_sub(self.total);
         let plan = SweepPlan {
-            groups: known,
+            groups: read.into_iter().map(|(_, group)| group).collect(),
             max_partitions: Some(known_partitions.saturating_add(left)),
         };
         (plan, left_out)
+    }
+
+    fn is_in(&self, key: &GroupKey) -> bool {
+        let entry = self.groups.get(key);
+        entry.is_some_and(|entry| entry.charged.is_ok())
     }
 
     /// Takes back what a group uses. It is unknown to the ledger from then on.

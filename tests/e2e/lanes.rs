@@ -75,7 +75,7 @@ pub(crate) const LANES: &[Lane] = &[
             told::CASES,
             tenants::CASES,
         ],
-        long: &[],
+        long: &[tenants::LONG],
     },
 ];
 

@@ -12,10 +12,24 @@ use crate::testbed::control_plane::ControlPlane;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
-pub(crate) const CASES: &[(&str, Test)] = &[(
-    "tenants::barred_hpas_read_and_write_nothing",
-    barred_hpas_read_and_write_nothing,
-)];
+mod floods;
+
+pub(crate) use floods::LONG;
+
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "tenants::barred_hpas_read_and_write_nothing",
+        barred_hpas_read_and_write_nothing,
+    ),
+    (
+        "tenants::annotations_without_end_disturb_nobody",
+        floods::annotations_without_end_disturb_nobody,
+    ),
+    (
+        "tenants::groups_without_end_leave_memory_to_others",
+        floods::groups_without_end_leave_memory_to_others,
+    ),
+];
 
 const PARTITIONS: i32 = 6;
 const LAG: usize = 450;

@@ -2,11 +2,12 @@
 //! group with older brokers.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use futures::stream::{self, FuturesUnordered};
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
+use futures::future::ready;
+use futures::stream::{self, BoxStream, SelectAll};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::address::Address;
@@ -56,6 +57,8 @@ enum CommitStep {
     Fetched(Address, Vec<CommitOutcome>),
 }
 
+type CommitSteps<'s> = SelectAll<BoxStream<'s, CommitStep>>;
+
 /// Reads the committed offsets of one sweep.
 pub(super) struct CommitSweep<'a> {
     pub(super) cluster: &'a WireCluster,
@@ -69,7 +72,7 @@ impl<'a> CommitSweep<'a> {
     pub(super) async fn run(&self) -> Vec<Result<FetchedOffsets, Fault>> {
         let mut results: Vec<_> = self.asked.iter().map(|_| Err(Fault::NoAnswer)).collect();
         let mut attempts = vec![0_u32; self.asked.len()];
-        let mut steps: FuturesUnordered<BoxFuture<'_, CommitStep>> = FuturesUnordered::new();
+        let mut steps: CommitSteps<'_> = SelectAll::new();
         let everyone = (0..self.asked.len())
             .filter(|&group| self.group(group).is_some())
             .map(|group| {
@@ -144,7 +147,7 @@ impl<'a> CommitSweep<'a> {
         &'s self,
         groups: impl Iterator<Item = (usize, Option<Address>)>,
         pause: Duration,
-        steps: &mut FuturesUnordered<BoxFuture<'s, CommitStep>>,
+        steps: &mut CommitSteps<'s>,
     ) {
         let mut lost = Vec::new();
         let mut by_address: BTreeMap<Address, Vec<usize>> = BTreeMap::new();
@@ -159,15 +162,10 @@ impl<'a> CommitSweep<'a> {
                 sleep(pause).await;
                 CommitStep::Located(self.find_coordinators(&lost).await)
             };
-            steps.push(locate.boxed());
+            steps.push(stream::once(locate).boxed());
         }
         for (address, groups) in by_address {
-            let fetch = async move {
-                sleep(pause).await;
-                let outcomes = self.fetch(&address, &groups).await;
-                CommitStep::Fetched(address, outcomes)
-            };
-            steps.push(fetch.boxed());
+            steps.push(self.fetch(address, groups, pause));
         }
     }
 
@@ -195,25 +193,49 @@ impl<'a> CommitSweep<'a> {
         groups.iter().enumerate().map(each).collect()
     }
 
-    /// Fetches the offsets of groups from their coordinator.
-    async fn fetch(&self, address: &Address, groups: &[usize]) -> Vec<CommitOutcome> {
-        let broker = self.cluster.broker(address);
-        let version = broker.versions(self.deadline).await;
-        let version =
-            match version.and_then(|versions| versions.highest_common(ApiKey::OffsetFetch)) {
-                Ok(version) => version,
-                Err(fault) => return fail_all(groups, fault),
-            };
-        let batches = if version >= 8 {
-            self.batches(groups)
-        } else {
-            groups.iter().map(|group| vec![*group]).collect()
+    /// Fetches the offsets of groups from their coordinator after a pause. Each batch is a step of its own, so that those
+    /// that were answered count even if the deadline passes before the others are.
+    fn fetch<'s>(
+        &'s self,
+        address: Address,
+        groups: Vec<usize>,
+        pause: Duration,
+    ) -> BoxStream<'s, CommitStep> {
+        let broker = self.cluster.broker(&address);
+        let versions = {
+            let broker = Arc::clone(&broker);
+            async move {
+                sleep(pause).await;
+                let versions = broker.versions(self.deadline).await;
+                versions.and_then(|versions| versions.highest_common(ApiKey::OffsetFetch))
+            }
         };
-        let each = batches
-            .into_iter()
-            .map(|batch| self.fetch_batch(&broker, address, version, batch));
-        let found: Vec<_> = stream::iter(each).buffered(MAX_IN_FLIGHT).collect().await;
-        found.into_iter().flatten().collect()
+        let batches = move |version: Result<i16, Fault>| -> BoxStream<'s, CommitStep> {
+            let (address, broker) = (address.clone(), Arc::clone(&broker));
+            let version = match version {
+                Ok(version) => version,
+                Err(fault) => {
+                    let failed = CommitStep::Fetched(address, fail_all(&groups, fault));
+                    return stream::once(ready(failed)).boxed();
+                }
+            };
+            let batches = if version >= 8 {
+                self.batches(&groups)
+            } else {
+                groups.iter().map(|group| vec![*group]).collect()
+            };
+            let fetches = batches.into_iter().map(move |batch| {
+                let (address, broker) = (address.clone(), Arc::clone(&broker));
+                async move {
+                    let outcomes = self.fetch_batch(&broker, &address, version, batch).await;
+                    CommitStep::Fetched(address, outcomes)
+                }
+            });
+            stream::iter(fetches)
+                .buffer_unordered(MAX_IN_FLIGHT)
+                .boxed()
+        };
+        stream::once(versions).flat_map(batches).boxed()
     }
 
     fn batches(&self, groups: &[usize]) -> Vec<Vec<usize>> {

@@ -21,6 +21,9 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas};
 use crate::model::units::parallelism_rule::ParallelismRule;
 
+/// Groups that a finding lists.
+const GROUPS_LISTED: usize = 3;
+
 /// Options of the search for findings.
 #[derive(Clone, Copy, Debug)]
 pub struct FindingOptions {
@@ -61,6 +64,7 @@ pub fn findings<H: Borrow<HpaFacts>>(
             ));
         }
     }
+    found.extend(find_over_budget(evaluations));
     let zero_groups = groups_with_scale_to_zero(targets);
     for (cluster, read) in evaluations.clusters() {
         for (id, group) in &read.groups {
@@ -68,9 +72,6 @@ pub fn findings<H: Borrow<HpaFacts>>(
             let useful = evaluations.parallelism(cluster, id);
             let id = (cluster, id);
             found.extend(find_in_group(id, group, useful, may_be_empty, options));
-            if group.fault == Some(Fault::OverBudget) {
-                found.extend(find_over_budget(targets, id));
-            }
         }
     }
     found
@@ -109,19 +110,37 @@ pub fn find_tolerance_against_ceiling(hpa: &HpaFacts, ceiling: Replicas) -> Vec<
     found
 }
 
-/// Finds the HPAs that ask for a group which is not read because it has too many partitions.
-fn find_over_budget<'a>(
-    targets: &'a Targets,
-    (cluster, id): (&'a ClusterName, &'a GroupId),
-) -> impl Iterator<Item = Finding> + 'a {
-    let group = targets.group(cluster, id);
-    let asking = group.map_or(&[][..], |group| group.targets());
-    let message = format!(
-        "group {id:?} on Kafka cluster {cluster:?} is not read: {}",
-        Fault::OverBudget
-    );
-    let hpas = asking.iter().filter_map(|target| target.hpa());
-    hpas.map(move |hpa| Finding::new(FindingCode::OverBudget, hpa, message.clone()))
+/// Finds the HPAs that ask for groups which are not read because they have too many partitions.
+fn find_over_budget(evaluations: &Evaluations) -> impl Iterator<Item = Finding> {
+    let targets = evaluations.targets();
+    let mut unread: BTreeMap<&HpaKey, BTreeSet<&GroupId>> = BTreeMap::new();
+    for (cluster, read) in evaluations.clusters() {
+        let groups = read.groups.iter();
+        for (id, _) in groups.filter(|(_, group)| group.fault == Some(Fault::OverBudget)) {
+            let group = targets.group(cluster, id);
+            let asking = group.map_or(&[][..], |group| group.targets());
+            for hpa in asking.iter().filter_map(|target| target.hpa()) {
+                unread.entry(hpa).or_default().insert(id);
+            }
+        }
+    }
+    unread.into_iter().map(|(hpa, groups)| {
+        let first = groups.iter().take(GROUPS_LISTED);
+        let first: Vec<_> = first.map(|id| format!("{id:?}")).collect();
+        let more = match groups.len().saturating_sub(first.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let are_not = match groups.len() {
+            1 => "is not",
+            _ => "are not",
+        };
+        let message = format!(
+            "{}{more} {are_not} read: more partitions than the budgets in the configuration of lagwise allow",
+            first.join(", "),
+        );
+        Finding::new(FindingCode::OverBudget, hpa, message)
+    })
 }
 
 /// Settings of an HPA that affect how its ceiling is used.

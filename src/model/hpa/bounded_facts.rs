@@ -20,6 +20,8 @@ pub fn bound(mut facts: HpaFacts) -> HpaFacts {
     let Some(too_large) = find_excess(&facts) else {
         return facts;
     };
+    // Of an HPA without a metric of lagwise nothing is expected.
+    facts.too_large = has_lagwise_metric(&facts).then_some(too_large);
     facts.annotations = essential_annotations(&facts.annotations);
     let mut bytes = 0usize;
     facts.metrics.truncate(MAX_METRICS);
@@ -38,8 +40,6 @@ pub fn bound(mut facts: HpaFacts) -> HpaFacts {
             false => "another controller".into(),
         });
     facts.other_metrics.clear();
-    // Of an HPA without a metric of lagwise nothing was expected.
-    facts.too_large = has_lagwise_metric(&facts).then_some(too_large);
     facts
 }
 
@@ -163,6 +163,10 @@ mod tests {
         // Its only metric is too large itself: requests for it are refused by their own size.
         let selector = bound(selector);
         assert_eq!((selector.metrics.len(), find_excess(&selector)), (0, None));
+        assert!(matches!(selector.too_large, Some(HpaTooLarge::Text(_))));
+        let mut other = annotated(many(1500));
+        other.metrics.clear();
+        assert_eq!(bound(other).too_large, None);
     }
 
     #[test]

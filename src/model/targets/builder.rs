@@ -85,11 +85,11 @@ impl<'a> HpaTargetBuilder<'a> {
         });
         let requested: Vec<_> = requested.collect();
         match &self.hpa.too_large {
-            // Annotations have no effect on an HPA that uses no metric of lagwise.
-            _ if requested.is_empty() => {}
             Some(too_large) => {
                 self.deny_all(&requested, &DenialReason::HpaTooLarge(too_large.clone()))
             }
+            // Annotations have no effect on an HPA that uses no metric of lagwise.
+            None if requested.is_empty() => {}
             None => self.add_metrics(&requested),
         }
         let findings = self.findings.into_findings(&self.key);

@@ -117,6 +117,7 @@ async fn a_group_over_budget_is_unknown_with_a_finding_and_the_others_are_read()
     let findings = Vec::from_iter(snapshot.all_findings().filter(over_budget));
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0].subject, HpaKey::new("n", "b").into());
+    assert!(findings[0].message.starts_with("\"b\" is not read: "));
     assert_eq!(snapshot.unread_partitions.values().sum::<usize>(), 1);
     let answer = |group: &str| {
         let selector = Selector::parse(&format!("group={group},topic=t")).unwrap();

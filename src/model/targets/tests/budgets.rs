@@ -91,6 +91,18 @@ fn an_hpa_that_is_too_large_is_refused_with_one_finding() {
 }
 
 #[test]
+fn an_hpa_whose_only_selector_is_too_large_has_a_finding_too() {
+    let facts = bound(hpa("a", &format!("group in ({})", names(20_000)), ONE));
+    let targets = merge(&["m"], &[facts]);
+    let found = messages(&targets);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].1.contains("16384"), "{found:?}");
+    let refused = SelectorTooLarge::Groups(20_000);
+    let asked = ask(&targets, &format!("group in ({})", names(20_000)));
+    assert_eq!(asked, Err(NoValueReason::SelectorTooLarge(refused)));
+}
+
+#[test]
 fn annotations_for_names_that_no_metric_has_are_one_finding_and_not_parsed() {
     let mut facts = hpa("a", "group=g", ONE);
     for (key, value) in [
