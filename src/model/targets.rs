@@ -216,14 +216,12 @@ impl Targets {
         self.findings.keys().map(|finding| &**finding)
     }
 
-    /// The findings that `before` does not have.
-    #[must_use]
-    pub fn new_findings(&self, before: &Self) -> Vec<Arc<Finding>> {
-        let mut new = Vec::new();
-        before.findings.diff(&self.findings, |finding, _, after| {
-            new.extend(after.map(|()| Arc::clone(finding)));
+    /// Calls back for each finding that only one of both versions has: with `false` if it is that of `self`, with `true`
+    /// if it is that of `after`.
+    pub fn diff_findings(&self, after: &Self, mut on_change: impl FnMut(&Arc<Finding>, bool)) {
+        self.findings.diff(&after.findings, |finding, _, new| {
+            on_change(finding, new.is_some());
         });
-        new
     }
 
     /// Whether the other targets differ at most in HPAs and in what requests ask for.

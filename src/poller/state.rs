@@ -154,9 +154,11 @@ impl PollerState {
 
     /// Replaces the targets, reports findings that are new and notes which groups have to be planned anew.
     fn set_targets(&mut self, targets: Targets) {
-        for finding in targets.new_findings(&self.targets) {
-            FindingRaised(&finding).emit();
-        }
+        self.targets.diff_findings(&targets, |finding, is_new| {
+            if is_new {
+                FindingRaised(finding).emit();
+            }
+        });
         let (clusters, ledger) = (&mut self.clusters, &mut self.ledger);
         let groups = self.targets.groups();
         groups.diff(targets.groups(), |key, _, _| {

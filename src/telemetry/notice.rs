@@ -32,6 +32,7 @@ impl EventWritten {
 /// An event could not be published.
 #[derive(Debug)]
 pub struct EventUnwritten<'a> {
+    pub namespace: &'a str,
     /// Why, if that differs from the last time.
     pub reason: Option<&'a dyn Error>,
 }
@@ -40,7 +41,10 @@ impl EventUnwritten<'_> {
     pub fn emit(&self) {
         EVENTS.with_label_values(&["failed"]).inc();
         if let Some(reason) = self.reason {
-            tracing::warn!(%reason, "cannot publish events on HPAs: the log has the same messages");
+            tracing::warn!(
+                namespace = self.namespace, %reason,
+                "cannot publish events on HPAs of this namespace: the log has the same messages"
+            );
         }
     }
 }

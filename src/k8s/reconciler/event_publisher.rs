@@ -1,5 +1,6 @@
 //! Publishes events on HPAs: chooses them, at a bounded rate, and writes one after the other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use crate::k8s::events::{WrittenEvent, publish_event};
 use crate::k8s::write_guard::WriteGuard;
 use crate::model::diagnostics::event_throttle::EventThrottle;
 use crate::model::diagnostics::hpa_events::{
-    EventReason, HpaEvent, finding_events, incident_events,
+    EventReason, FindingEvents, HpaEvent, incident_events,
 };
 use crate::model::diagnostics::incidents::detect_incidents;
 use crate::model::hpa::facts::HpaFacts;
@@ -17,20 +18,31 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::notice::{EventLeftOut, EventUnwritten, EventWritten};
 
-/// How long nothing is published after a failure.
-const PAUSE: Duration = Duration::from_secs(60);
+/// The shortest time between two log lines about failures: without the right to write events, every namespace has one.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a failure is remembered, so that it is logged once while it lasts.
+const FORGET_FAILURE_AFTER: Duration = Duration::from_secs(600);
 
 /// Decides which events are to be published, and when.
 pub(super) struct EventPublisher {
     guard: WriteGuard,
     throttle: EventThrottle,
+    findings: FindingEvents,
     /// The last snapshot whose findings and incidents were taken in.
     seen: Option<Arc<LagSnapshot>>,
     /// Whether there may be an event to publish.
     is_due: bool,
     is_publishing: bool,
-    paused_until: Option<Instant>,
-    failures: FailureLog<ApiError>,
+    /// The namespaces in which events could not be published lately.
+    failures: BTreeMap<Arc<str>, NamespaceFailures>,
+    logged_at: Option<Instant>,
+}
+
+/// What keeps events of one namespace from being published.
+struct NamespaceFailures {
+    log: FailureLog<ApiError>,
+    last: Instant,
 }
 
 /// One event to publish.
@@ -51,11 +63,12 @@ impl EventPublisher {
         Self {
             guard,
             throttle: EventThrottle::default(),
+            findings: FindingEvents::default(),
             seen: None,
             is_due: false,
             is_publishing: false,
-            paused_until: None,
-            failures: FailureLog::default(),
+            failures: BTreeMap::new(),
+            logged_at: None,
         }
     }
 
@@ -65,21 +78,22 @@ impl EventPublisher {
             // The leader publishes. After this process leads again, what it finds then may be published
             // twice, which only counts the event up.
             self.throttle = EventThrottle::default();
+            self.findings = FindingEvents::default();
             self.seen = None;
             return;
         };
         self.guard.from = Arc::clone(latest);
         self.is_due = true;
+        let changes = self.findings.update(&latest.targets, &latest.findings);
+        for event in &changes.ended {
+            self.throttle.remove_lasting(event);
+        }
+        for event in changes.begun {
+            self.throttle.add_lasting(event);
+        }
         let Some(seen) = self.seen.replace(Arc::clone(latest)) else {
-            self.set_lasting(latest);
             return;
         };
-        // Most sweeps find what the one before has found.
-        let is_same = Arc::ptr_eq(&seen.findings, &latest.findings)
-            && Arc::ptr_eq(&seen.targets, &latest.targets);
-        if !is_same {
-            self.set_lasting(latest);
-        }
         for (name, after) in &latest.clusters {
             let before = seen.clusters.get(name);
             if let Some(before) = before.filter(|before| !Arc::ptr_eq(before, after)) {
@@ -97,11 +111,6 @@ impl EventPublisher {
         self.enqueue(HpaEvent { hpa, reason });
     }
 
-    fn set_lasting(&mut self, snapshot: &LagSnapshot) {
-        let events = finding_events(snapshot.all_findings(), &snapshot.targets);
-        self.throttle.set_lasting(events);
-    }
-
     fn enqueue(&mut self, event: HpaEvent) {
         self.is_due = true;
         if self.guard.time_in_term().is_ok() && !self.throttle.enqueue(event) {
@@ -112,8 +121,7 @@ impl EventPublisher {
     /// The next event to publish, if there is one, the rate allows it and none is being published.
     pub(super) fn next_publication(&mut self) -> Option<EventPublication> {
         let now = Instant::now();
-        let is_paused = self.paused_until.is_some_and(|until| now < until);
-        if !self.is_due || self.is_publishing || is_paused || self.guard.time_in_term().is_err() {
+        if !self.is_due || self.is_publishing || self.guard.time_in_term().is_err() {
             return None;
         }
         let hpas = self.guard.hpas.borrow();
@@ -136,26 +144,50 @@ impl EventPublisher {
     /// Takes in what came of an event.
     pub(super) fn finish(&mut self, published: PublishedEvent) {
         self.is_publishing = false;
-        let error = match published.outcome {
+        let PublishedEvent { event, outcome } = published;
+        match outcome {
             Ok(publication) => {
-                self.failures.succeeded();
+                self.failures.remove(&event.hpa.namespace);
                 EventWritten {
                     again: publication == WrittenEvent::CountedUp,
                 }
                 .emit();
-                return;
             }
-            Err(error) => error,
-        };
-        self.throttle.mark_unpublished(&published.event);
-        if error == ApiError::Changed {
-            // Another process leads.
-            self.is_due = false;
-            return;
+            Err(ApiError::Changed) => {
+                // Another process leads.
+                self.throttle.mark_unpublished(&event);
+                self.is_due = false;
+            }
+            Err(error) => self.fail(&event, error, Instant::now()),
         }
-        self.paused_until = Instant::now().checked_add(PAUSE);
-        let reason = self.failures.failed(error);
+    }
+
+    /// Pauses the namespace of an event that could not be published: the next event of another namespace may be.
+    fn fail(&mut self, event: &HpaEvent, error: ApiError, now: Instant) {
+        self.throttle.mark_failed(event, now);
+        self.failures.retain(|_, failures| {
+            now.saturating_duration_since(failures.last) < FORGET_FAILURE_AFTER
+        });
+        let namespace = &event.hpa.namespace;
+        let failures = self.failures.entry(Arc::clone(namespace));
+        let failures = failures.or_insert_with(|| NamespaceFailures {
+            log: FailureLog::default(),
+            last: now,
+        });
+        failures.last = now;
+        let since = |logged_at| now.saturating_duration_since(logged_at);
+        let may_log = self.logged_at.is_none_or(|at| since(at) >= LOG_EVERY);
+        // What is not logged now is logged when it fails the next time.
+        let reason = if may_log {
+            failures.log.failed(error)
+        } else {
+            None
+        };
+        if reason.is_some() {
+            self.logged_at = Some(now);
+        }
         EventUnwritten {
+            namespace,
             reason: reason.map(|error| error as &dyn std::error::Error),
         }
         .emit();
@@ -170,3 +202,6 @@ impl EventPublication {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

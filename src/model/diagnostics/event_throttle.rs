@@ -1,6 +1,9 @@
-//! Limits how often events are published on HPAs: each once while its cause lasts, and at a limited rate.
+//! Limits how often events are published on HPAs: each once while its cause lasts, at a limited rate that is shared
+//! fairly between namespaces.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hpa_events::HpaEvent;
@@ -20,26 +23,67 @@ const TOTAL_LIMIT: RateLimit = RateLimit {
 /// How many one-time events may wait to be published.
 const QUEUE_MAX: usize = 500;
 
+/// How long nothing is published in a namespace after an event in it could not be published: its quota may be used up,
+/// or it may be about to be deleted.
+const PAUSE: Duration = Duration::from_secs(60);
+
 /// Decides which event is published next.
 #[derive(Clone, Debug)]
 pub struct EventThrottle {
-    /// Events whose cause lasts.
-    lasting: BTreeSet<HpaEvent>,
+    /// The events that wait, by namespace; only namespaces with any.
+    pending: BTreeMap<Arc<str>, PendingEvents>,
+    /// How many one-time events wait.
+    queued: usize,
     /// Lasting events that were published.
     published: BTreeSet<HpaEvent>,
-    /// One-time events that wait.
-    queue: VecDeque<HpaEvent>,
+    /// The namespace of the last event; the next one comes from another, if any has one.
+    last: Option<Arc<str>>,
+    /// The namespaces in which nothing is published for now, until when.
+    paused: BTreeMap<Arc<str>, Instant>,
     total_bucket: TokenBucket,
     /// Buckets per HPA; full ones are dropped.
     buckets: BTreeMap<HpaKey, TokenBucket>,
 }
 
+/// The events of one namespace that wait.
+#[derive(Clone, Debug, Default)]
+struct PendingEvents {
+    /// One-time events.
+    queue: VecDeque<HpaEvent>,
+    /// Events whose cause lasts.
+    lasting: BTreeSet<HpaEvent>,
+}
+
+impl PendingEvents {
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.lasting.is_empty()
+    }
+
+    /// The first event that is allowed: one-time events in the order they came, then lasting ones.
+    fn first(&self, is_allowed: impl Fn(&HpaEvent) -> bool) -> Option<NextEvent> {
+        if let Some(index) = self.queue.iter().position(&is_allowed) {
+            return Some(NextEvent::Queued(index));
+        }
+        let lasting = self.lasting.iter().find(|event| is_allowed(event));
+        lasting.cloned().map(NextEvent::Lasting)
+    }
+}
+
+/// An event that was chosen among those of a namespace.
+enum NextEvent {
+    /// By its place in the queue.
+    Queued(usize),
+    Lasting(HpaEvent),
+}
+
 impl Default for EventThrottle {
     fn default() -> Self {
         Self {
-            lasting: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            queued: 0,
             published: BTreeSet::new(),
-            queue: VecDeque::new(),
+            last: None,
+            paused: BTreeMap::new(),
             total_bucket: TokenBucket::full(TOTAL_LIMIT),
             buckets: BTreeMap::new(),
         }
@@ -47,51 +91,130 @@ impl Default for EventThrottle {
 }
 
 impl EventThrottle {
-    /// Replaces the events whose cause lasts. One whose cause ends and begins again is published again.
-    pub fn set_lasting(&mut self, lasting: BTreeSet<HpaEvent>) {
-        self.published.retain(|event| lasting.contains(event));
-        self.lasting = lasting;
-    }
-
-    /// Adds a one-time event. Returns `false` and drops it if too many wait.
-    pub fn enqueue(&mut self, event: HpaEvent) -> bool {
-        let fits = self.queue.len() < QUEUE_MAX;
-        if fits {
-            self.queue.push_back(event);
+    /// Adds an event whose cause lasts from now on.
+    pub fn add_lasting(&mut self, event: HpaEvent) {
+        if !self.published.contains(&event) {
+            let namespace = Arc::clone(&event.hpa.namespace);
+            self.pending
+                .entry(namespace)
+                .or_default()
+                .lasting
+                .insert(event);
         }
-        fits
     }
 
-    /// Takes the next event to publish, if one is pending and the rate limits allow it.
+    /// Removes an event whose cause has ended. If it begins again, the event is published again.
+    pub fn remove_lasting(&mut self, event: &HpaEvent) {
+        self.published.remove(event);
+        if let Some(pending) = self.pending.get_mut(&event.hpa.namespace) {
+            pending.lasting.remove(event);
+            self.drop_if_empty(&event.hpa.namespace);
+        }
+    }
+
+    /// Adds a one-time event. If too many wait, the newest one of the namespace with the most is dropped, whichever that
+    /// is. Returns `false` if one was dropped.
+    pub fn enqueue(&mut self, event: HpaEvent) -> bool {
+        let namespace = Arc::clone(&event.hpa.namespace);
+        let has_room = self.queued < QUEUE_MAX;
+        if !has_room && !self.drop_queued_of_another(&namespace) {
+            return false;
+        }
+        let pending = self.pending.entry(namespace).or_default();
+        pending.queue.push_back(event);
+        self.queued = self.queued.saturating_add(1);
+        has_room
+    }
+
+    /// Drops an event of the namespace with the most, if these are more than the given one would have.
+    fn drop_queued_of_another(&mut self, namespace: &Arc<str>) -> bool {
+        let len = |pending: &PendingEvents| pending.queue.len();
+        let own = self.pending.get(namespace).map_or(0, len);
+        let Some((longest, pending)) = self.pending.iter_mut().max_by_key(|(_, p)| len(p)) else {
+            return false;
+        };
+        if len(pending) <= own.saturating_add(1) {
+            return false;
+        }
+        pending.queue.pop_back();
+        self.queued = self.queued.saturating_sub(1);
+        let longest = Arc::clone(longest);
+        self.drop_if_empty(&longest);
+        true
+    }
+
+    fn drop_if_empty(&mut self, namespace: &Arc<str>) {
+        if self
+            .pending
+            .get(namespace)
+            .is_some_and(PendingEvents::is_empty)
+        {
+            self.pending.remove(namespace);
+        }
+    }
+
+    /// Takes the next event to publish, if one is pending and the rate limits allow it. The namespaces take turns, so
+    /// that those with many events do not keep the others waiting.
     pub fn next(&mut self, now: Instant) -> Option<HpaEvent> {
         self.buckets.retain(|_, bucket| !bucket.is_full(now));
+        self.paused.retain(|_, until| now < *until);
         if !self.total_bucket.has_tokens(1, now) {
             return None;
         }
-        let buckets = &self.buckets;
-        let is_allowed = |event: &HpaEvent| {
-            let bucket = buckets.get(&event.hpa);
-            bucket.is_none_or(|bucket| bucket.has_tokens(1, now))
-        };
-        let next = match self.queue.iter().position(is_allowed) {
-            Some(position) => self.queue.remove(position)?,
-            None => {
-                let mut pending = self.lasting.difference(&self.published);
-                let next = pending.find(|event| is_allowed(event))?.clone();
-                self.published.insert(next.clone());
-                next
+        let (namespace, next) = self.choose(now)?;
+        let pending = self.pending.get_mut(&namespace)?;
+        let event = match next {
+            NextEvent::Queued(index) => {
+                self.queued = self.queued.saturating_sub(1);
+                pending.queue.remove(index)?
+            }
+            NextEvent::Lasting(event) => {
+                pending.lasting.remove(&event);
+                self.published.insert(event.clone());
+                event
             }
         };
+        self.drop_if_empty(&namespace);
+        self.last = Some(namespace);
         self.total_bucket.take(1, now);
-        let bucket = self.buckets.entry(next.hpa.clone());
+        let bucket = self.buckets.entry(event.hpa.clone());
         let bucket = bucket.or_insert_with(|| TokenBucket::full(LIMIT_PER_HPA));
         bucket.take(1, now);
-        Some(next)
+        Some(event)
     }
 
-    /// Records that publishing an event failed: it is retried while its cause lasts.
+    /// Chooses from the namespaces after the last one, and then from the others.
+    fn choose(&self, now: Instant) -> Option<(Arc<str>, NextEvent)> {
+        let last = self.last.as_deref().unwrap_or_default();
+        let (after, up_to) = (Bound::Excluded(last), Bound::Included(last));
+        let after = self.pending.range::<str, _>((after, Bound::Unbounded));
+        let up_to = self.pending.range::<str, _>((Bound::Unbounded, up_to));
+        let is_allowed = |event: &HpaEvent| {
+            let bucket = self.buckets.get(&event.hpa);
+            bucket.is_none_or(|bucket| bucket.has_tokens(1, now))
+        };
+        let mut open = after
+            .chain(up_to)
+            .filter(|(namespace, _)| !self.paused.contains_key(*namespace));
+        open.find_map(|(namespace, pending)| {
+            Some((Arc::clone(namespace), pending.first(is_allowed)?))
+        })
+    }
+
+    /// Records that an event could not be published. Nothing is published in its namespace for a while. Then the event
+    /// is tried again, if its cause lasts.
+    pub fn mark_failed(&mut self, event: &HpaEvent, now: Instant) {
+        self.mark_unpublished(event);
+        if let Some(until) = now.checked_add(PAUSE) {
+            self.paused.insert(Arc::clone(&event.hpa.namespace), until);
+        }
+    }
+
+    /// Records that an event was not published after all, for a reason that does not concern its namespace.
     pub fn mark_unpublished(&mut self, event: &HpaEvent) {
-        self.published.remove(event);
+        if self.published.remove(event) {
+            self.add_lasting(event.clone());
+        }
     }
 }
 

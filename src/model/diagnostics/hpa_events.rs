@@ -1,11 +1,12 @@
 //! Kubernetes events on HPAs: why they are published, on which HPAs, and with which text.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::sync::Arc;
+use std::{fmt, mem};
 
 use super::incidents::LagIncident;
 use crate::model::findings::{Finding, FindingSubject, Severity};
-use crate::model::targets::{Origin, Targets};
+use crate::model::targets::{GroupKey, Targets};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId};
 
@@ -97,69 +98,160 @@ impl fmt::Display for EventReason {
     }
 }
 
-/// Events for the findings that are more than informational, on every HPA that each is about.
-#[must_use]
-pub fn finding_events<'f>(
-    findings: impl Iterator<Item = &'f Finding>,
-    targets: &Targets,
-) -> BTreeSet<HpaEvent> {
-    let mut serious = findings
-        .filter(|finding| finding.code.severity() > Severity::Info)
-        .peekable();
-    if serious.peek().is_none() {
-        return BTreeSet::new();
-    }
-    let by_group = hpas_by_group(targets);
-    let mut events = BTreeSet::new();
-    for finding in serious {
-        let event = |hpa: &HpaKey| HpaEvent {
-            hpa: hpa.clone(),
-            reason: EventReason::Finding(finding.clone()),
-        };
-        match &finding.subject {
-            FindingSubject::Hpa(hpa) => {
-                events.insert(event(hpa));
+/// Events for the findings that are more than informational, on every HPA that each is about. Follows the findings and
+/// the targets from snapshot to snapshot at the cost of what changed.
+#[derive(Clone, Debug, Default)]
+pub struct FindingEvents {
+    targets: Arc<Targets>,
+    /// The findings beside those of the targets.
+    findings: Arc<BTreeSet<Finding>>,
+    /// Those about groups: they concern other HPAs when the targets change.
+    by_group: BTreeMap<GroupKey, BTreeSet<Finding>>,
+}
+
+/// Events whose cause has ended or begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventChanges {
+    pub ended: Vec<HpaEvent>,
+    pub begun: Vec<HpaEvent>,
+}
+
+impl FindingEvents {
+    /// Takes in the targets with their findings, and the other findings, of the next snapshot.
+    pub fn update(
+        &mut self,
+        targets: &Arc<Targets>,
+        findings: &Arc<BTreeSet<Finding>>,
+    ) -> EventChanges {
+        let targets_before = mem::replace(&mut self.targets, Arc::clone(targets));
+        let findings_before = mem::replace(&mut self.findings, Arc::clone(findings));
+        let (mut ended, mut begun) = (Vec::new(), Vec::new());
+        targets_before.diff_findings(targets, |finding, is_new| {
+            let changed = if is_new { &mut begun } else { &mut ended };
+            changed.push(Finding::clone(finding));
+        });
+        // Most sweeps find what the one before has found.
+        if !Arc::ptr_eq(&findings_before, findings) {
+            ended.extend(findings_before.difference(findings).cloned());
+            begun.extend(findings.difference(&findings_before).cloned());
+        }
+        for changed in [&mut ended, &mut begun] {
+            changed.retain(|finding| finding.code.severity() > Severity::Info);
+        }
+        let mut groups = BTreeSet::new();
+        let groups_before = targets_before.groups();
+        groups_before.diff(targets.groups(), |group, _, _| {
+            if self.by_group.contains_key(group) {
+                groups.insert(group.clone());
             }
-            FindingSubject::Group { cluster, group } => {
-                let hpas = by_group.get(&(cluster, group));
-                events.extend(hpas.into_iter().flatten().copied().map(event));
+        });
+        groups.extend(ended.iter().chain(&begun).filter_map(group_of));
+
+        let events_before = self.events_of_groups(&groups, &targets_before);
+        for finding in &ended {
+            self.remove_from_group(finding);
+        }
+        for finding in &begun {
+            if let Some(group) = group_of(finding) {
+                self.by_group
+                    .entry(group)
+                    .or_default()
+                    .insert(finding.clone());
+            }
+        }
+        let events = self.events_of_groups(&groups, targets);
+        EventChanges {
+            ended: own_events(ended)
+                .chain(events_before.difference(&events).cloned())
+                .collect(),
+            begun: own_events(begun)
+                .chain(events.difference(&events_before).cloned())
+                .collect(),
+        }
+    }
+
+    fn remove_from_group(&mut self, finding: &Finding) {
+        let Some(group) = group_of(finding) else {
+            return;
+        };
+        if let Some(findings) = self.by_group.get_mut(&group) {
+            findings.remove(finding);
+            if findings.is_empty() {
+                self.by_group.remove(&group);
             }
         }
     }
-    events
+
+    /// The events for the findings about these groups.
+    fn events_of_groups(
+        &self,
+        groups: &BTreeSet<GroupKey>,
+        targets: &Targets,
+    ) -> BTreeSet<HpaEvent> {
+        let mut events = BTreeSet::new();
+        for group in groups {
+            let findings = self.by_group.get(group).into_iter().flatten();
+            for finding in findings {
+                events.extend(
+                    hpas_of_group(targets, &group.0, &group.1).map(|hpa| HpaEvent {
+                        hpa: hpa.clone(),
+                        reason: EventReason::Finding(finding.clone()),
+                    }),
+                );
+            }
+        }
+        events
+    }
+}
+
+/// The group that a finding is about, if it is not about an HPA.
+fn group_of(finding: &Finding) -> Option<GroupKey> {
+    match &finding.subject {
+        FindingSubject::Hpa(_) => None,
+        FindingSubject::Group { cluster, group } => Some((cluster.clone(), group.clone())),
+    }
+}
+
+/// The events for the findings that are about one HPA.
+fn own_events(findings: Vec<Finding>) -> impl Iterator<Item = HpaEvent> {
+    findings.into_iter().filter_map(|finding| {
+        let FindingSubject::Hpa(hpa) = &finding.subject else {
+            return None;
+        };
+        Some(HpaEvent {
+            hpa: hpa.clone(),
+            reason: EventReason::Finding(finding),
+        })
+    })
 }
 
 /// Events for incidents, on every HPA that scales on the affected group.
 #[must_use]
 pub fn incident_events(incidents: &[LagIncident], targets: &Targets) -> Vec<HpaEvent> {
-    let mut relevant = incidents
+    let relevant = incidents
         .iter()
-        .filter(|incident| incident.kind.concerns_hpas())
-        .peekable();
-    if relevant.peek().is_none() {
-        return Vec::new();
-    }
-    let by_group = hpas_by_group(targets);
-    let mut events = Vec::new();
-    for incident in relevant {
-        let hpas = by_group.get(&(&incident.cluster, &incident.group));
-        events.extend(hpas.into_iter().flatten().map(|hpa| HpaEvent {
-            hpa: (*hpa).clone(),
+        .filter(|incident| incident.kind.concerns_hpas());
+    let events = relevant.flat_map(|incident| {
+        let hpas = hpas_of_group(targets, &incident.cluster, &incident.group);
+        // An HPA may have several targets of one group.
+        let hpas: BTreeSet<_> = hpas.collect();
+        hpas.into_iter().map(|hpa| HpaEvent {
+            hpa: hpa.clone(),
             reason: EventReason::Incident(incident.clone()),
-        }));
-    }
-    events
+        })
+    });
+    events.collect()
 }
 
-fn hpas_by_group(targets: &Targets) -> BTreeMap<(&ClusterName, &GroupId), BTreeSet<&HpaKey>> {
-    let mut all: BTreeMap<_, BTreeSet<&HpaKey>> = BTreeMap::new();
-    for target in targets.of_hpas() {
-        if let Origin::Hpa(hpa) = &target.origin {
-            let group = (&target.key.cluster, &target.key.group);
-            all.entry(group).or_default().insert(hpa);
-        }
-    }
-    all
+/// The HPAs that scale on a group, each for every target of it.
+fn hpas_of_group<'a>(
+    targets: &'a Targets,
+    cluster: &ClusterName,
+    group: &GroupId,
+) -> impl Iterator<Item = &'a HpaKey> {
+    let group = targets.group(cluster, group);
+    let targets = group.map_or(&[][..], |group| group.targets());
+    targets.iter().filter_map(|target| target.hpa())
 }
 
 #[cfg(test)]

@@ -21,6 +21,16 @@ fn woken(name: &str, replicas: u32) -> HpaEvent {
     }
 }
 
+/// Adds and removes lasting events, so that from now on there are these.
+fn set_lasting(throttle: &mut EventThrottle, before: &[HpaEvent], now: &[HpaEvent]) {
+    for event in before.iter().filter(|event| !now.contains(event)) {
+        throttle.remove_lasting(event);
+    }
+    for event in now.iter().filter(|event| !before.contains(event)) {
+        throttle.add_lasting(event.clone());
+    }
+}
+
 fn drain(throttle: &mut EventThrottle, now: Instant) -> Vec<HpaEvent> {
     std::iter::from_fn(|| throttle.next(now)).collect()
 }
@@ -29,24 +39,29 @@ fn drain(throttle: &mut EventThrottle, now: Instant) -> Vec<HpaEvent> {
 fn publishes_lasting_event_once_per_occurrence() {
     let began = Instant::now();
     let mut throttle = EventThrottle::default();
-    let both = || BTreeSet::from([finding("a"), finding("b")]);
-    for sweep in 0..1000 {
-        throttle.set_lasting(both());
+    let both = [finding("a"), finding("b")];
+    set_lasting(&mut throttle, &[], &both);
+    assert_eq!(drain(&mut throttle, began), both);
+    for sweep in 1..1000 {
         let now = began + Duration::from_secs(5 * sweep);
-        let published = drain(&mut throttle, now);
-        assert_eq!(published.len(), if sweep == 0 { 2 } else { 0 }, "{sweep}");
+        // Found again by every sweep.
+        throttle.add_lasting(finding("a"));
+        assert_eq!(drain(&mut throttle, now), [], "{sweep}");
     }
     let now = began + Duration::from_secs(5000);
-    throttle.set_lasting([finding("b")].into());
+    set_lasting(&mut throttle, &both, &[finding("b")]);
     assert_eq!(drain(&mut throttle, now), []);
-    throttle.set_lasting(both());
+    set_lasting(&mut throttle, &[finding("b")], &both);
     assert_eq!(drain(&mut throttle, now), [finding("a")]);
-    // An event that could not be published is retried while its cause lasts.
+    // An event that was not published is retried while its cause lasts.
     throttle.mark_unpublished(&finding("a"));
     assert_eq!(drain(&mut throttle, now), [finding("a")]);
     throttle.mark_unpublished(&finding("a"));
-    throttle.set_lasting(BTreeSet::new());
+    set_lasting(&mut throttle, &both, &[]);
     assert_eq!(drain(&mut throttle, now), []);
+    // Its cause ended while it was being published.
+    throttle.mark_failed(&finding("a"), now);
+    assert_eq!(drain(&mut throttle, now + PAUSE), []);
 }
 
 #[test]
@@ -56,9 +71,9 @@ fn flapping_event_exhausts_only_its_own_hpas_rate() {
     let mut published = 0;
     for second in 0..600 {
         let now = began + Duration::from_secs(second);
-        throttle.set_lasting(BTreeSet::new());
+        throttle.remove_lasting(&finding("a"));
         published += drain(&mut throttle, now).len();
-        throttle.set_lasting([finding("a")].into());
+        throttle.add_lasting(finding("a"));
         published += drain(&mut throttle, now).len();
     }
     // A burst of ten, and one a minute.
@@ -74,7 +89,7 @@ fn limits_the_rate_over_all_hpas() {
     let began = Instant::now();
     let mut throttle = EventThrottle::default();
     let all: BTreeSet<_> = (0..200).map(|n| finding(&format!("h{n}"))).collect();
-    throttle.set_lasting(all.clone());
+    set_lasting(&mut throttle, &[], &Vec::from_iter(all.clone()));
     let mut published = drain(&mut throttle, began);
     assert_eq!(published.len(), 50);
     for second in 1..=150 {
@@ -103,4 +118,111 @@ fn queue_is_bounded_and_hpas_do_not_block_one_another() {
     assert_eq!(drain(&mut throttle, began), [woken("b", 1)]);
     let later = began + Duration::from_secs(60);
     assert_eq!(drain(&mut throttle, later), [woken("a", 10)]);
+}
+
+fn event_in(namespace: &str, replicas: u32) -> HpaEvent {
+    HpaEvent {
+        hpa: HpaKey::new(namespace, format!("hpa-{replicas}")),
+        reason: EventReason::Woken(replicas),
+    }
+}
+
+/// Drains at the steady rate for so many seconds, and counts the events by namespace.
+fn published_by_namespace(throttle: &mut EventThrottle, seconds: u64) -> BTreeMap<Arc<str>, usize> {
+    let began = Instant::now();
+    let mut published: BTreeMap<_, usize> = BTreeMap::new();
+    for second in 0..seconds {
+        for event in drain(throttle, began + Duration::from_secs(second)) {
+            *published.entry(event.hpa.namespace).or_default() += 1;
+        }
+    }
+    published
+}
+
+#[test]
+fn namespaces_take_turns_with_one_time_events() {
+    let mut throttle = EventThrottle::default();
+    for n in 0..300 {
+        assert!(throttle.enqueue(event_in("a-greedy", n)));
+    }
+    for n in 0..20 {
+        assert!(throttle.enqueue(event_in("b", n)) && throttle.enqueue(event_in("c", n)));
+    }
+    // 60 events in all, 20 in turn for each.
+    let published = published_by_namespace(&mut throttle, 11);
+    let expected = [("a-greedy".into(), 20), ("b".into(), 20), ("c".into(), 20)];
+    assert_eq!(published, expected.into());
+}
+
+#[test]
+fn namespaces_take_turns_with_lasting_events() {
+    let mut throttle = EventThrottle::default();
+    for n in 0..2000 {
+        throttle.add_lasting(event_in("a-greedy", n));
+    }
+    throttle.add_lasting(event_in("z", 0));
+    for n in 0..30 {
+        throttle.add_lasting(event_in("m", n));
+    }
+    // 52 events in all.
+    let published = published_by_namespace(&mut throttle, 3);
+    let expected = [("a-greedy".into(), 26), ("m".into(), 25), ("z".into(), 1)];
+    assert_eq!(published, expected.into());
+}
+
+#[test]
+fn full_queue_drops_events_of_the_namespace_with_the_most() {
+    let mut throttle = EventThrottle::default();
+    for n in 0..600 {
+        let fits = throttle.enqueue(event_in("greedy", n));
+        assert_eq!(fits, n < 500, "{n}");
+    }
+    for n in 0..100 {
+        // One of the other namespace is dropped for it.
+        assert!(!throttle.enqueue(event_in("shop", n)));
+    }
+    let queued =
+        |throttle: &EventThrottle, namespace: &str| throttle.pending[namespace].queue.len();
+    assert_eq!(
+        (queued(&throttle, "greedy"), queued(&throttle, "shop")),
+        (400, 100)
+    );
+    assert_eq!(throttle.queued, QUEUE_MAX);
+    for n in 100..600 {
+        throttle.enqueue(event_in("shop", n));
+    }
+    assert_eq!(
+        (queued(&throttle, "greedy"), queued(&throttle, "shop")),
+        (250, 250)
+    );
+}
+
+#[test]
+fn failure_pauses_only_its_namespace_for_a_bounded_time() {
+    let began = Instant::now();
+    let mut throttle = EventThrottle::default();
+    for namespace in ["full", "shop"] {
+        for n in 0..5 {
+            throttle.enqueue(event_in(namespace, n));
+        }
+        throttle.add_lasting(event_in(namespace, 9));
+    }
+    let first = throttle.next(began).unwrap();
+    assert_eq!(first, event_in("full", 0));
+    throttle.mark_failed(&first, began);
+    let others = drain(&mut throttle, began + PAUSE - Duration::from_secs(1));
+    assert_eq!(others.len(), 6);
+    assert!(others.iter().all(|event| &*event.hpa.namespace == "shop"));
+    let later = drain(&mut throttle, began + PAUSE);
+    assert_eq!(later.len(), 5);
+    // A lasting event is tried again after each pause.
+    for attempt in 1..4 {
+        let now = began + PAUSE * attempt;
+        throttle.mark_failed(&event_in("full", 9), now);
+        assert_eq!(drain(&mut throttle, now), []);
+        assert_eq!(drain(&mut throttle, now + PAUSE), [event_in("full", 9)]);
+    }
+    // What is remembered goes away with the events.
+    assert!(throttle.pending.is_empty() && throttle.queued == 0);
+    assert!(throttle.next(began + PAUSE * 9).is_none() && throttle.paused.is_empty());
 }

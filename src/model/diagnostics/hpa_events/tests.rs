@@ -10,7 +10,12 @@ fn hpa(name: &str) -> HpaKey {
     HpaKey::new("shop", name)
 }
 
-fn targets() -> Targets {
+fn targets() -> Arc<Targets> {
+    targets_of(&[("a", "g"), ("b", "g"), ("c", "other")])
+}
+
+/// Targets of these HPAs on these groups.
+fn targets_of(hpas: &[(&str, &str)]) -> Arc<Targets> {
     let facts = |name: &str, group: &str| HpaFacts {
         namespace: "shop".into(),
         name: name.into(),
@@ -21,8 +26,37 @@ fn targets() -> Targets {
         }],
         ..HpaFacts::default()
     };
-    let hpas = [facts("a", "g"), facts("b", "g"), facts("c", "other")];
-    Targets::merge(&["main".into()], &[], &hpas, BTreeSet::new())
+    let hpas: Vec<_> = hpas
+        .iter()
+        .map(|(name, group)| facts(name, group))
+        .collect();
+    let clusters = ["main".into()];
+    Arc::new(Targets::merge(&clusters, &[], &hpas, BTreeSet::new()))
+}
+
+fn finding_event(name: &str, finding: &Finding) -> HpaEvent {
+    HpaEvent {
+        hpa: hpa(name),
+        reason: EventReason::Finding(finding.clone()),
+    }
+}
+
+fn findings(all: &[&Finding]) -> Arc<BTreeSet<Finding>> {
+    Arc::new(all.iter().copied().cloned().collect())
+}
+
+fn begun(events: &[HpaEvent]) -> EventChanges {
+    EventChanges {
+        begun: events.to_vec(),
+        ended: Vec::new(),
+    }
+}
+
+fn ended(events: &[HpaEvent]) -> EventChanges {
+    EventChanges {
+        begun: Vec::new(),
+        ended: events.to_vec(),
+    }
 }
 
 #[test]
@@ -31,17 +65,40 @@ fn publishes_findings_on_every_affected_hpa() {
     let mixed = Finding::new(FindingCode::MixedSubscriptions, (&cluster, &group), "m");
     let own = Finding::new(FindingCode::TopicsTwice, hpa("c"), "m");
     let info = Finding::new(FindingCode::ToleranceLeft, hpa("c"), "m");
-    let event = |name: &str, finding: &Finding| HpaEvent {
-        hpa: hpa(name),
-        reason: EventReason::Finding(finding.clone()),
-    };
-    let expected = [event("a", &mixed), event("b", &mixed), event("c", &own)];
-    let found = finding_events([&mixed, &own, &info].into_iter(), &targets());
-    assert_eq!(found, expected.into());
-    assert_eq!(
-        finding_events(std::iter::empty(), &Targets::default()),
-        BTreeSet::new()
-    );
+    let mut events = FindingEvents::default();
+    let none = findings(&[]);
+    assert_eq!(events.update(&targets(), &none), EventChanges::default());
+    let found = events.update(&targets(), &findings(&[&mixed, &own, &info]));
+    let [on_a, on_b] = ["a", "b"].map(|name| finding_event(name, &mixed));
+    let on_c = finding_event("c", &own);
+    assert_eq!(found, begun(&[on_c.clone(), on_a.clone(), on_b.clone()]));
+    // Found again.
+    let found = events.update(&targets(), &findings(&[&mixed, &own]));
+    assert_eq!(found, EventChanges::default());
+    let found = events.update(&targets(), &findings(&[&mixed]));
+    assert_eq!(found, ended(&[on_c]));
+    assert_eq!(events.update(&targets(), &none), ended(&[on_a, on_b]));
+}
+
+#[test]
+fn findings_about_groups_follow_the_hpas_that_use_them() {
+    let (cluster, group) = (ClusterName::from("main"), GroupId::from("g"));
+    let mixed = Finding::new(FindingCode::MixedSubscriptions, (&cluster, &group), "m");
+    let found = findings(&[&mixed]);
+    let mut events = FindingEvents::default();
+    let event = |name| finding_event(name, &mixed);
+    for (hpas, expected) in [
+        // Nobody uses the group yet.
+        (&[("a", "other")][..], EventChanges::default()),
+        (&[("a", "other"), ("b", "g")], begun(&[event("b")])),
+        (&[("a", "g"), ("b", "g")], begun(&[event("a")])),
+        (&[("a", "g"), ("b", "other")], ended(&[event("b")])),
+        (&[("a", "g")], EventChanges::default()),
+        (&[], ended(&[event("a")])),
+    ] {
+        let changes = events.update(&targets_of(hpas), &found);
+        assert_eq!(changes, expected, "{hpas:?}");
+    }
 }
 
 fn incident(cluster: &str, group: &str, kind: IncidentKind) -> LagIncident {

@@ -310,10 +310,15 @@ fn check(
 
 /// What changed from one version to another, by the diffs that the poller goes by.
 fn check_diffs(before: &Targets, after: &Targets) -> Result<(), TestCaseError> {
-    let known: BTreeSet<_> = before.findings().collect();
-    let new = after.new_findings(before);
-    let expected: Vec<_> = after.findings().filter(|f| !known.contains(f)).collect();
-    prop_assert_eq!(new.iter().map(|f| &**f).collect::<Vec<_>>(), expected);
+    let (old, new): (BTreeSet<_>, BTreeSet<_>) =
+        (before.findings().collect(), after.findings().collect());
+    let mut changed = BTreeSet::new();
+    before.diff_findings(after, |finding, is_new| {
+        changed.insert((Finding::clone(finding), is_new));
+    });
+    let ended = old.difference(&new).map(|f| (Finding::clone(f), false));
+    let begun = new.difference(&old).map(|f| (Finding::clone(f), true));
+    prop_assert_eq!(changed, ended.chain(begun).collect::<BTreeSet<_>>());
     let mut replanned = BTreeSet::new();
     let groups = before.groups();
     groups.diff(after.groups(), |key, _, _| {
