@@ -26,7 +26,7 @@ use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::lag::assembly::Scope;
 use lagwise::model::settings::cap_mode::CapMode;
 use lagwise::model::snapshot::LagSnapshot;
-use lagwise::model::units::lag_thresholds::LagThresholds;
+use lagwise::model::targets::TargetOptions;
 use lagwise::model::units::metric::LAG_METRIC;
 use lagwise::model::units::newtypes::{Moment, Offset, TopicName};
 use lagwise::poller::PollerState;
@@ -56,8 +56,8 @@ impl Rig {
             namespaces: Vec::new(),
         };
         let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
-        let rules = LagThresholds::default();
-        let state = PollerState::new(&["main".into()], &[], rules, policy, publisher);
+        let options = TargetOptions::default();
+        let state = PollerState::new(&["main".into()], options, policy, publisher);
         let mut rig = Self {
             watched: WatchedHpas::new([None]),
             state,

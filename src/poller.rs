@@ -24,11 +24,8 @@ use crate::model::evaluation::ServingPolicy;
 use crate::model::hpa::facts::HpaMap;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
-use crate::model::targets::budgets::Budgets;
 use crate::model::targets::metric_query::AdHocQuery;
-use crate::model::targets::tenancy::Tenancy;
-use crate::model::targets::{ConfiguredTarget, WatchKey};
-use crate::model::units::lag_thresholds::LagThresholds;
+use crate::model::targets::{TargetOptions, WatchKey};
 use crate::model::units::newtypes::ClusterName;
 use crate::snapshot_channel::Publisher;
 
@@ -73,6 +70,15 @@ pub struct Cadence {
     pub deadline: Duration,
 }
 
+/// What the operator configures for the poller.
+#[derive(Clone, Debug)]
+pub struct PollerOptions {
+    pub targets: TargetOptions,
+    /// The policy that targets are evaluated by.
+    pub policy: ServingPolicy,
+    pub cadence: Cadence,
+}
+
 /// The poller. Its task owns everything that changes between snapshots.
 #[derive(Debug)]
 pub struct Poller<S> {
@@ -86,57 +92,20 @@ impl<S: OffsetSource> Poller<S> {
     /// A poller of these clusters, in the order of the configuration.
     pub fn new(
         sources: Vec<(ClusterName, S)>,
-        configured: &[ConfiguredTarget],
-        cadence: Cadence,
+        options: PollerOptions,
         publisher: Publisher,
     ) -> Self {
+        let PollerOptions {
+            targets,
+            policy,
+            cadence,
+        } = options;
         let names: Vec<_> = sources.iter().map(|(name, _)| name.clone()).collect();
-        let policy = ServingPolicy {
-            max_staleness: cadence.interval.saturating_mul(6),
-            ..ServingPolicy::default()
-        };
-        let rules = LagThresholds::default();
         Self {
             interval: cadence.interval,
-            state: PollerState::new(&names, configured, rules, policy, publisher),
+            state: PollerState::new(&names, targets, policy, publisher),
             sweeps: Sweeps::new(sources, cadence.deadline),
             saved_state: None,
-        }
-    }
-
-    /// Evaluates by this policy.
-    #[must_use]
-    pub fn with_policy(self, policy: ServingPolicy) -> Self {
-        Self {
-            state: self.state.with_policy(policy),
-            ..self
-        }
-    }
-
-    /// Applies these lag rules to targets that set no others.
-    #[must_use]
-    pub fn with_rules(self, rules: LagThresholds) -> Self {
-        Self {
-            state: self.state.with_rules(rules),
-            ..self
-        }
-    }
-
-    /// Refuses HPAs what their namespace may not ask for. To be called before the HPAs are known.
-    #[must_use]
-    pub fn with_tenancy(self, tenancy: Tenancy) -> Self {
-        Self {
-            state: self.state.with_tenancy(tenancy),
-            ..self
-        }
-    }
-
-    /// Bounds what HPAs may ask for. To be called before the HPAs are known.
-    #[must_use]
-    pub fn with_budgets(self, budgets: Budgets) -> Self {
-        Self {
-            state: self.state.with_budgets(budgets),
-            ..self
         }
     }
 

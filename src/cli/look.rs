@@ -72,7 +72,6 @@ pub(super) async fn read_once(
     groups: Vec<WatchKey>,
     within: Duration,
 ) -> anyhow::Result<Arc<LagSnapshot>> {
-    let policy = answers::serving_policy(config);
     let sources = clusters::sources(config)?;
     let (publisher, mut reader) = snapshot_channel::channel(LagSnapshot::default());
     let (interests, interests_in) = mpsc::channel(groups.len().max(1));
@@ -80,12 +79,7 @@ pub(super) async fn read_once(
         // The channel has room for all of them.
         let _ = interests.try_send(interest.clone());
     }
-    let configured = answers::configured_targets(config);
-    let poller = Poller::new(sources, &configured, answers::cadence(config), publisher)
-        .with_rules(config.lag.rules())
-        .with_policy(policy)
-        .with_tenancy(answers::tenancy(config))
-        .with_budgets(config.budgets.budgets());
+    let poller = Poller::new(sources, answers::poller_options(config), publisher);
     let inputs = Inputs {
         hpas: watch::channel(Some(hpas.iter().cloned().collect())).1,
         watch_keys: interests_in,

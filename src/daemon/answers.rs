@@ -2,10 +2,10 @@
 
 use crate::config::{Config, TargetConfig, TenancyGrant};
 use crate::model::evaluation::ServingPolicy;
-use crate::model::targets;
 use crate::model::targets::tenancy::{Grant, Tenancy};
+use crate::model::targets::{ConfiguredTarget, TargetOptions};
 use crate::model::units::glob::Glob;
-use crate::poller::Cadence;
+use crate::poller::{Cadence, PollerOptions};
 
 /// The policy for evaluating metric values.
 pub(crate) fn serving_policy(config: &Config) -> ServingPolicy {
@@ -21,13 +21,27 @@ pub(crate) fn serving_policy(config: &Config) -> ServingPolicy {
     }
 }
 
-/// The configured targets.
-pub(crate) fn configured_targets(config: &Config) -> Vec<targets::ConfiguredTarget> {
-    config.targets.iter().map(configured_target).collect()
+/// What applies to all targets.
+pub(crate) fn target_options(config: &Config) -> TargetOptions {
+    TargetOptions {
+        configured: config.targets.iter().map(configured_target).collect(),
+        rules: config.lag.rules(),
+        tenancy: tenancy(config),
+        budgets: config.budgets.budgets(),
+    }
+}
+
+/// What the poller follows.
+pub(crate) fn poller_options(config: &Config) -> PollerOptions {
+    PollerOptions {
+        targets: target_options(config),
+        policy: serving_policy(config),
+        cadence: cadence(config),
+    }
 }
 
 /// Interval and deadline of sweeps.
-pub(crate) fn cadence(config: &Config) -> Cadence {
+fn cadence(config: &Config) -> Cadence {
     Cadence {
         interval: config.poll.interval,
         deadline: config.poll.deadline,
@@ -49,8 +63,8 @@ fn grant(grant: &TenancyGrant) -> Grant {
     }
 }
 
-fn configured_target(target: &TargetConfig) -> targets::ConfiguredTarget {
-    targets::ConfiguredTarget {
+fn configured_target(target: &TargetConfig) -> ConfiguredTarget {
+    ConfiguredTarget {
         name: target.name.as_str().into(),
         namespaces: target.namespaces.clone(),
         cluster: target.cluster.clone(),

@@ -77,14 +77,9 @@ impl TermInputs {
         let config = &self.config;
         let poller = Poller::new(
             sources,
-            &answers::configured_targets(config),
-            answers::cadence(config),
+            answers::poller_options(config),
             self.publisher.of_term(term.number),
-        )
-        .with_rules(config.lag.rules())
-        .with_policy(answers::serving_policy(config))
-        .with_tenancy(answers::tenancy(config))
-        .with_budgets(config.budgets.budgets());
+        );
         let Some(store) = self.store.clone() else {
             return tokio::select! {
                 polled = poller.run_on(&mut self.inputs) => polled,
@@ -100,7 +95,7 @@ impl TermInputs {
         });
         // The state is loaded now and not before, since until now another leader may have saved it. The
         // store ends after the poller, so that the poller's last history is saved.
-        let storing = store.run(loaded_in, histories, self.leadership.clone());
+        let storing = store.run(loaded_sender, received, self.leadership.clone());
         let (polled, ()) = tokio::join!(poller.run_on(&mut self.inputs), storing);
         polled
     }

@@ -14,7 +14,7 @@ use super::kafka::sweep_plan::GroupPlan;
 use super::kafka::topic_map::TopicMap;
 use super::lag::assembly::{ClusterHistory, Scope};
 use super::snapshot::LagSnapshot;
-use super::targets::Targets;
+use super::targets::{TargetOptions, Targets};
 use super::units::metric::LAG_METRIC;
 use super::units::newtypes::{Moment, Offset};
 
@@ -167,7 +167,11 @@ pub(crate) fn snapshot() -> LagSnapshot {
     LagSnapshot {
         sequence: 0,
         term: 0,
-        targets: Arc::new(Targets::new(&["main".into(), "down".into()], &[], None)),
+        targets: Arc::new(Targets::new(
+            &["main".into(), "down".into()],
+            TargetOptions::default(),
+            None,
+        )),
         clusters: [("main".into(), Arc::new(main)), ("down".into(), down)].into(),
         ..LagSnapshot::default()
     }

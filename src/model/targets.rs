@@ -28,7 +28,6 @@ use super::findings::Finding;
 use super::hpa::facts::HpaMap;
 use super::hpa::label;
 use super::hpa::selector::Selector;
-use super::kafka::sweep_plan::SweepPlan;
 use super::settings::GroupSettings;
 use super::units::hpa_key::HpaKey;
 use super::units::lag_thresholds::LagThresholds;
@@ -37,7 +36,8 @@ use super::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 use super::units::persistent_map::PersistentMap;
 
 pub use self::target::{
-    ConfiguredTarget, DeniedQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey,
+    ConfiguredTarget, DeniedQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, TargetOptions,
+    WatchKey,
 };
 
 /// A consumer group and its cluster.
@@ -250,21 +250,6 @@ impl Targets {
                         .ok_or_else(|| UnpickedCluster::Unknown(name.clone()))
                 })
                 .collect(),
-        }
-    }
-
-    /// Plans what to read of one cluster, where `known_topics` are those that a group's members read.
-    #[must_use]
-    pub fn plan(
-        &self,
-        cluster: &ClusterName,
-        known_topics: impl Fn(&GroupId) -> BTreeSet<TopicName>,
-    ) -> SweepPlan {
-        let groups = self.groups.iter().filter(|((of, _), _)| of == cluster);
-        let plans = groups.map(|((_, id), group)| group.plan(id, self.rules, &known_topics));
-        SweepPlan {
-            groups: plans.collect(),
-            ..SweepPlan::default()
         }
     }
 }

@@ -19,11 +19,9 @@ use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::model::lag::assembly::Scope;
 use crate::model::lag::history::memory::SavedHistory;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::budgets::{BudgetExceeded, Budgets};
+use crate::model::targets::budgets::BudgetExceeded;
 use crate::model::targets::metric_query::AdHocQuery;
-use crate::model::targets::tenancy::Tenancy;
-use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
-use crate::model::units::lag_thresholds::LagThresholds;
+use crate::model::targets::{TargetOptions, Targets, WatchKey};
 use crate::model::units::newtypes::{ClusterName, Moment};
 use crate::snapshot_channel::Publisher;
 use crate::telemetry::{FindingRaised, PollFinished};
@@ -54,8 +52,7 @@ impl PollerState {
     #[must_use]
     pub fn new(
         clusters: &[ClusterName],
-        configured: &[ConfiguredTarget],
-        rules: LagThresholds,
+        options: TargetOptions,
         policy: ServingPolicy,
         publisher: Publisher,
     ) -> Self {
@@ -75,42 +72,9 @@ impl PollerState {
             unread_partitions: Arc::default(),
         };
         let now = Some(Moment::now());
-        let targets = Targets::new(clusters, configured, now).with_rules(rules, now);
+        let targets = Targets::new(clusters, options, now);
         state.set_targets(targets.with_hpas_unlisted());
         state
-    }
-
-    /// The same, with targets evaluated by another policy.
-    #[must_use]
-    pub(super) fn with_policy(self, policy: ServingPolicy) -> Self {
-        Self {
-            evaluations: Arc::new(Evaluations::new(policy)),
-            ..self
-        }
-    }
-
-    /// The same, with other lag rules where a target sets none.
-    #[must_use]
-    pub(super) fn with_rules(mut self, rules: LagThresholds) -> Self {
-        let targets = (*self.targets).clone();
-        self.set_targets(targets.with_rules(rules, Some(Moment::now())));
-        self
-    }
-
-    /// The same, with what each namespace may ask for.
-    #[must_use]
-    pub(super) fn with_tenancy(mut self, tenancy: Tenancy) -> Self {
-        let targets = (*self.targets).clone().with_tenancy(tenancy);
-        self.targets = Arc::new(targets);
-        self
-    }
-
-    /// The same, with the budgets that HPAs have.
-    #[must_use]
-    pub fn with_budgets(mut self, budgets: Budgets) -> Self {
-        let targets = (*self.targets).clone().with_budgets(budgets);
-        self.targets = Arc::new(targets);
-        self
     }
 
     /// Takes in the HPAs and evaluates; `None` while they are not listed, which changes nothing.

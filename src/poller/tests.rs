@@ -108,6 +108,13 @@ struct Running {
 }
 
 fn poller(held: Option<watch::Receiver<bool>>) -> (Poller<FakeKafka>, SnapshotReader, Plans) {
+    poller_of(TargetOptions::default(), held)
+}
+
+fn poller_of(
+    targets: TargetOptions,
+    held: Option<watch::Receiver<bool>>,
+) -> (Poller<FakeKafka>, SnapshotReader, Plans) {
     let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
     let plans = Plans::default();
     let source = FakeKafka {
@@ -121,7 +128,15 @@ fn poller(held: Option<watch::Receiver<bool>>) -> (Poller<FakeKafka>, SnapshotRe
         deadline: Duration::from_secs(1),
     };
     let sources = vec![("main".into(), source)];
-    let poller = Poller::new(sources, &[], cadence, publisher);
+    let options = PollerOptions {
+        targets,
+        policy: ServingPolicy {
+            max_staleness: cadence.interval.saturating_mul(6),
+            ..ServingPolicy::default()
+        },
+        cadence,
+    };
+    let poller = Poller::new(sources, options, publisher);
     (poller, reader, plans)
 }
 

@@ -114,6 +114,7 @@ mod tests {
     use crate::model::evaluation::ServingPolicy;
     use crate::model::fixtures;
     use crate::model::snapshot::LagSnapshot;
+    use crate::model::targets::TargetOptions;
     use crate::serve::BuildInfo;
     use crate::serve::admin::router;
     use crate::serve::health::Readiness;
@@ -123,7 +124,7 @@ mod tests {
     fn parses_the_query() {
         let targets = |clusters: &[&str]| {
             let clusters = clusters.iter().map(|name| ClusterName::from(*name));
-            Targets::new(&Vec::from_iter(clusters), &[], None)
+            Targets::new(&Vec::from_iter(clusters), TargetOptions::default(), None)
         };
         let one = targets(&["main"]);
         let hpa = Subject::Hpa(HpaKey::new("shop", "orders"));
@@ -157,7 +158,7 @@ mod tests {
 
     /// Status code and body of a GET of `/explain`.
     async fn get(leadership: Leadership, query: &str) -> (StatusCode, String) {
-        let targets = Targets::new(&["main".into()], &[], None);
+        let targets = Targets::new(&["main".into()], TargetOptions::default(), None);
         let snapshot = LagSnapshot {
             targets: Arc::new(targets),
             ..fixtures::snapshot()

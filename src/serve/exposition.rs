@@ -357,7 +357,7 @@ mod tests {
     use crate::model::hpa::selector::Selector;
     use crate::model::lag::assembly::{ClusterHistory, Scope};
     use crate::model::targets::budgets::{BudgetExceeded, BudgetScope, Budgets, Resource};
-    use crate::model::targets::{Targets, WatchKey};
+    use crate::model::targets::{TargetOptions, Targets, WatchKey};
     use crate::model::units::metric::LAG_METRIC;
     use crate::model::units::quantity::Milli;
 
@@ -602,7 +602,11 @@ mod tests {
                 ..Budgets::DEFAULT
             };
             // The groups of the fixture stay read, and nobody asks for them any more.
-            snapshot.targets = Arc::new(Targets::default().with_budgets(budgets));
+            let options = TargetOptions {
+                budgets,
+                ..TargetOptions::default()
+            };
+            snapshot.targets = Arc::new(Targets::new(&[], options, None));
             let text = render(&snapshot, &now);
             let lags = samples(&text, per_partition[0]).len();
             let omitted = samples(&text, "lagwise_partition_series_omitted");

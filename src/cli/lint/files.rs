@@ -22,9 +22,7 @@ use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::label;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::Targets;
-use crate::model::targets::budgets::Budgets;
-use crate::model::targets::tenancy::Tenancy;
+use crate::model::targets::{TargetOptions, Targets};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
@@ -161,30 +159,25 @@ fn with_distinct_names(hpas: &[HpaFacts]) -> Vec<Vec<&HpaFacts>> {
 
 fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<Finding> {
     let hpas = &manifests.hpas;
-    let (clusters, configured, rules, tenancy) = match config {
+    let (clusters, target_options, rules) = match config {
         Some(config) => (
             config.clusters.iter().map(|c| c.name.clone()).collect(),
-            answers::configured_targets(config),
+            answers::target_options(config),
             answers::serving_policy(config),
-            answers::tenancy(config),
         ),
         None => (
             named_clusters(hpas),
-            Vec::new(),
+            TargetOptions::default(),
             ServingPolicy::default(),
-            Tenancy::default(),
         ),
     };
-    let budgets = config.map_or(Budgets::DEFAULT, |config| config.budgets.budgets());
     let options = FindingOptions {
         cap: rules.cap,
         members_within: Duration::ZERO,
     };
     let mut found = BTreeSet::new();
     for part in with_distinct_names(hpas) {
-        let targets = Targets::new(&clusters, &configured, None)
-            .with_tenancy(tenancy.clone())
-            .with_budgets(budgets)
+        let targets = Targets::new(&clusters, target_options.clone(), None)
             .with_hpas(&part.into_iter().cloned().map(Arc::new).collect(), None);
         let snapshot = LagSnapshot {
             targets: Arc::new(targets),

@@ -19,8 +19,8 @@ use crate::model::kafka::observation::Observation;
 use crate::model::lag::assembly::{ClusterHistory, Scope};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::Targets;
 use crate::model::targets::tenancy::{Grant, Tenancy};
+use crate::model::targets::{TargetOptions, Targets};
 use crate::model::units::glob::Glob;
 use crate::model::units::metric::DESIRED_METRIC;
 use crate::model::units::newtypes::Replicas;
@@ -112,8 +112,11 @@ fn targets() -> Targets {
         groups,
         ..Grant::default()
     }]);
-    Targets::new(&clusters, &[], None)
-        .with_tenancy(tenancy)
+    let options = TargetOptions {
+        tenancy,
+        ..TargetOptions::default()
+    };
+    Targets::new(&clusters, options, None)
         .with_hpas(&hpas.into_iter().map(Arc::new).collect(), None)
 }
 

@@ -29,7 +29,7 @@ use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::targets::no_value_reason::NoValueReason;
-use crate::model::targets::{ConfiguredTarget, Targets, WatchKey};
+use crate::model::targets::{ConfiguredTarget, TargetOptions, Targets, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::{Offset, Partition, Replicas};

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, LazyLock};
 
-use super::budgets::{Amounts, BudgetExceeded};
+use super::budgets::{Amounts, BudgetExceeded, Budgets};
 use super::denial_reason::DenialReason;
+use super::tenancy::Tenancy;
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::selector::Selector;
 use crate::model::settings::Settings;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 use crate::model::units::quantity::Milli;
@@ -29,6 +31,19 @@ pub struct ConfiguredTarget {
     /// Lag per replica where no HPA brings its own.
     pub lag_per_replica: Option<Milli>,
     pub settings: Settings,
+}
+
+/// What the operator configures about targets.
+#[derive(Clone, Debug, Default)]
+pub struct TargetOptions {
+    /// Targets beside those of HPAs.
+    pub configured: Vec<ConfiguredTarget>,
+    /// Lag rules where a target sets no others.
+    pub rules: LagThresholds,
+    /// What each namespace may ask for.
+    pub tenancy: Tenancy,
+    /// How much HPAs may ask for.
+    pub budgets: Budgets,
 }
 
 /// What the poller reads of a consumer group for a target or an ad hoc request.

@@ -7,9 +7,26 @@ use super::*;
 use crate::model::findings::{FindingCode, FindingSubject};
 use crate::model::fixtures::hpa;
 use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget};
+use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::settings::Settings;
 use crate::model::units::newtypes::OffsetReset;
 use crate::model::units::quantity::Milli;
+
+impl Targets {
+    /// Plans what to read of one cluster, where `known_topics` are those that a group's members read.
+    pub(crate) fn plan(
+        &self,
+        cluster: &ClusterName,
+        known_topics: impl Fn(&GroupId) -> BTreeSet<TopicName>,
+    ) -> SweepPlan {
+        let groups = self.groups.iter().filter(|((of, _), _)| of == cluster);
+        let plans = groups.map(|((_, id), group)| group.plan(id, self.rules, &known_topics));
+        SweepPlan {
+            groups: plans.collect(),
+            ..SweepPlan::default()
+        }
+    }
+}
 
 const ONE: MetricTarget = MetricTarget::AverageValue(Milli::ONE);
 

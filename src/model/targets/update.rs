@@ -5,64 +5,51 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::admission::{Admission, creation_order};
-use super::budgets::{Amounts, Budgets};
+use super::budgets::Amounts;
 use super::builder::HpaTargetBuilder;
 use super::group_targets::GroupTargets;
 use super::target::{
-    ConfiguredTarget, DeniedQuery, Findings, HpaTargets, Origin, QueryHash, Target, WatchKey,
+    ConfiguredTarget, DeniedQuery, Findings, HpaTargets, Origin, QueryHash, Target, TargetOptions,
+    WatchKey,
 };
-use super::tenancy::Tenancy;
 use super::{GroupKey, Targets};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::facts::{HpaFacts, HpaMap};
 use crate::model::settings::{GroupSettings, Settings};
 use crate::model::units::hpa_key::HpaKey;
-use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, Moment};
-use crate::model::units::persistent_map::PersistentMap;
 
 impl Targets {
-    /// The configured targets, watched since `now`.
+    /// The configured targets, watched since `now`, on these Kafka clusters. What the operator configures is the same for
+    /// all targets that follow from these, since HPAs are checked against it once.
     #[must_use]
-    pub fn new(
-        clusters: &[ClusterName],
-        configured: &[ConfiguredTarget],
-        now: Option<Moment>,
-    ) -> Self {
+    pub fn new(clusters: &[ClusterName], options: TargetOptions, now: Option<Moment>) -> Self {
+        let TargetOptions {
+            configured,
+            rules,
+            tenancy,
+            budgets,
+        } = options;
         let configured = configured.iter().map(|target| Arc::new(convert(target)));
-        Self {
+        let mut targets = Self {
             clusters: clusters.to_vec(),
             configured: configured.collect(),
+            rules,
+            group_defaults: Arc::new(GroupSettings {
+                settings: Settings::group_defaults(rules),
+                ..GroupSettings::default()
+            }),
+            tenancy: Arc::new(tenancy),
+            admission: Admission::new(budgets),
             ..Self::default()
-        }
-        .with_rules(LagThresholds::default(), now)
-    }
-
-    /// The same targets with other lag rules where a target sets none. To be set before the HPAs are.
-    #[must_use]
-    pub fn with_rules(mut self, rules: LagThresholds, now: Option<Moment>) -> Self {
-        self.rules = rules;
-        self.group_defaults = Arc::new(GroupSettings {
-            settings: Settings::group_defaults(rules),
-            ..GroupSettings::default()
-        });
+        };
         let mut changes = Changes::default();
-        for target in self.configured.iter() {
+        for target in targets.configured.iter() {
             changes.add(target);
         }
-        self.groups = PersistentMap::default();
-        self.update_indexes(changes, now);
-        self
-    }
-
-    /// The same targets with what each namespace may ask for. To be set before the HPAs are.
-    #[must_use]
-    pub fn with_tenancy(self, tenancy: Tenancy) -> Self {
-        Self {
-            tenancy: Arc::new(tenancy),
-            ..self
-        }
+        targets.update_indexes(changes, now);
+        targets
     }
 
     /// Targets of a program that looks once, so that since when each key is watched does not matter.
@@ -74,18 +61,13 @@ impl Targets {
         ad_hoc: BTreeSet<WatchKey>,
     ) -> Self {
         let hpas = hpas.iter().map(|hpa| Arc::new(hpa.borrow().clone()));
-        Self::new(clusters, configured, None)
+        let options = TargetOptions {
+            configured: configured.to_vec(),
+            ..TargetOptions::default()
+        };
+        Self::new(clusters, options, None)
             .with_ad_hoc(ad_hoc, None)
             .with_hpas(&hpas.collect(), None)
-    }
-
-    /// The same targets with the budgets that HPAs have. To be set before the HPAs are.
-    #[must_use]
-    pub fn with_budgets(self, budgets: Budgets) -> Self {
-        Self {
-            admission: Admission::new(budgets),
-            ..self
-        }
     }
 
     /// The same targets with those of `hpas` instead of the present HPAs, as far as the budgets suffice. Keys that are

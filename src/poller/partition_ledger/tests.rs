@@ -6,7 +6,7 @@ use crate::model::fixtures::{hpa, read};
 use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget};
 use crate::model::settings::Settings;
 use crate::model::targets::budgets::Resource;
-use crate::model::targets::{ConfiguredTarget, WatchKey};
+use crate::model::targets::{ConfiguredTarget, TargetOptions, WatchKey};
 use crate::model::units::newtypes::GroupId;
 use crate::model::units::quantity::Milli;
 
@@ -53,8 +53,12 @@ fn targets(budgets: Budgets, hpas: &[&str], requests: &[&str]) -> Targets {
             ..Settings::default()
         },
     };
-    Targets::new(&["main".into()], &[operators], None)
-        .with_budgets(budgets)
+    let options = TargetOptions {
+        configured: vec![operators],
+        budgets,
+        ..TargetOptions::default()
+    };
+    Targets::new(&["main".into()], options, None)
         .with_hpas(&facts.collect::<HpaMap>(), None)
         .with_ad_hoc(keys.collect(), None)
 }

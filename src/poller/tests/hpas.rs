@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::findings::{Finding, FindingCode};
+use crate::model::targets::budgets::Budgets;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::hpa_key::HpaKey;
 
@@ -103,13 +104,16 @@ async fn a_burst_of_changes_is_published_together_after_the_first() {
 
 #[tokio::test]
 async fn a_group_over_budget_is_unknown_with_a_finding_and_the_others_are_read() {
-    let (poller, reader, plans) = poller(None);
     let mut budgets = Budgets::DEFAULT;
     // Every group of the fake has one partition.
     budgets.namespace.partitions = 1;
     budgets.hpa.partitions = 1;
     let asked = listed([hpa("a", "a"), hpa("b", "b")]);
-    let poller = poller.with_budgets(budgets);
+    let options = TargetOptions {
+        budgets,
+        ..TargetOptions::default()
+    };
+    let (poller, reader, plans) = poller_of(options, None);
     let hpas = watch::channel(asked).1;
     tokio::spawn(poller.run(inputs(hpas, mpsc::channel(1).1)));
     let snapshot = until(&reader, LagSnapshot::is_swept).await;

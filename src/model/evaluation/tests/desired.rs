@@ -113,7 +113,8 @@ fn without_lag_per_replica_the_refusal_says_what_to_write() {
     assert_eq!(found, expected);
     // As long as no HPA is known, theirs are not either.
     let mut unlisted = snapshot.clone();
-    let targets = Targets::new(&["main".into()], &[], None).with_hpas_unlisted();
+    let targets =
+        Targets::new(&["main".into()], TargetOptions::default(), None).with_hpas_unlisted();
     unlisted.targets = std::sync::Arc::new(targets);
     let refusal = ask_for(DESIRED_METRIC, &unlisted, &RULES);
     assert_eq!(refusal, Err(NoValueReason::HpasUnlisted));

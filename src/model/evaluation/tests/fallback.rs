@@ -56,7 +56,7 @@ fn the_fallback_is_served_once_lag_has_been_unknown_for_long() {
 fn lag_that_was_never_read_is_unknown_since_it_is_watched() {
     let set = [("fallback-replicas", "3"), ("fallback-after", "2m")];
     let mut snapshot = out_of_reach(&set);
-    let targets = Targets::new(&["main".into()], &[], None);
+    let targets = Targets::new(&["main".into()], TargetOptions::default(), None);
     let targets = targets.with_hpas(snapshot.targets.facts(), Some(at(100)));
     snapshot.targets = Arc::new(targets);
     snapshot.clusters = BTreeMap::new();

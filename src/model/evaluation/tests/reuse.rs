@@ -24,7 +24,11 @@ impl Sequence {
         let mut sequence = Self {
             history: ClusterHistory::default(),
             clusters: [("main".into(), Arc::default())].into(),
-            targets: Arc::new(Targets::new(&["main".into()], &[], None)),
+            targets: Arc::new(Targets::new(
+                &["main".into()],
+                TargetOptions::default(),
+                None,
+            )),
             queries: Vec::new(),
             evaluations: Arc::new(Evaluations::new(RULES)),
         };
@@ -224,7 +228,8 @@ proptest! {
             groups: GROUPS.map(Glob::new).into(),
             ..Grant::default()
         }]);
-        sequence.targets = Arc::new(Targets::clone(&sequence.targets).with_tenancy(tenancy));
+        let options = TargetOptions { tenancy, ..TargetOptions::default() };
+        sequence.targets = Arc::new(Targets::new(&["main".into()], options, None));
         for (seconds, step) in (1..).zip(steps) {
             match step {
                 EvaluationStep::Hpas(hpas) => {

@@ -153,7 +153,11 @@ fn sized(namespace: &str, name: &str, groups: usize, created: i64) -> Arc<HpaFac
 }
 
 fn empty(budgets: Budgets) -> Targets {
-    Targets::new(&clusters(&["m"]), &[], None).with_budgets(budgets)
+    let options = TargetOptions {
+        budgets,
+        ..TargetOptions::default()
+    };
+    Targets::new(&clusters(&["m"]), options, None)
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn tenancy() -> Tenancy {
     ])
 }
 
-fn configuration() -> (Vec<ClusterName>, Vec<ConfiguredTarget>) {
+fn configuration() -> (Vec<ClusterName>, TargetOptions) {
     let orders = ConfiguredTarget {
         name: "orders".into(),
         namespaces: vec!["a".into(), "b".into()],
@@ -127,7 +127,12 @@ fn configuration() -> (Vec<ClusterName>, Vec<ConfiguredTarget>) {
             ..Settings::default()
         },
     };
-    (clusters(&["main", "down"]), vec![orders])
+    let options = TargetOptions {
+        configured: vec![orders],
+        tenancy: tenancy(),
+        ..TargetOptions::default()
+    };
+    (clusters(&["main", "down"]), options)
 }
 
 /// What all HPAs and requests come to, found by scanning all of them.
@@ -140,8 +145,8 @@ struct Scan {
 
 impl Scan {
     fn new(hpas: &HpaMap, requests: &BTreeSet<WatchKey>) -> Self {
-        let (clusters, configured) = configuration();
-        let configured = Targets::new(&clusters, &configured, None).with_tenancy(tenancy());
+        let (clusters, options) = configuration();
+        let configured = Targets::new(&clusters, options, None);
         let mut scan = Self {
             targets: configured.all().cloned().collect(),
             denied: Vec::new(),
@@ -341,10 +346,9 @@ fn check_diffs(before: &Targets, after: &Targets) -> Result<(), TestCaseError> {
 proptest! {
     #[test]
     fn targets_after_any_series_of_changes_equal_a_scan(steps in vec(step(), 1..24)) {
-        let (clusters, configured) = configuration();
+        let (clusters, options) = configuration();
         let begun = at(Duration::ZERO);
-        let targets = Targets::new(&clusters, &configured, Some(begun));
-        let mut targets = targets.with_tenancy(tenancy());
+        let mut targets = Targets::new(&clusters, options, Some(begun));
         let (mut hpas, mut requests) = (HpaMap::default(), BTreeSet::new());
         let mut scan = Scan::new(&hpas, &requests);
         let mut watched: BTreeMap<_, _> = scan.keys().map(|key| (key.clone(), begun)).collect();
