@@ -1,6 +1,6 @@
 //! The status of each HPA in one row: lag, desired replicas, ceiling, cap and findings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -75,10 +75,12 @@ pub fn statuses<'f>(
                 all.entry(key).or_default().findings.push(finding);
             }
             FindingSubject::Group { cluster, group } => {
-                for parts in all.values_mut() {
-                    let is_of =
-                        |(t, _): &(&Target, _)| t.key.cluster == *cluster && t.key.group == *group;
-                    if parts.targets.iter().any(is_of) {
+                let group = evaluations.targets().group(cluster, group);
+                let targets = group.map_or(&[][..], |group| group.targets());
+                // An HPA may have several targets of one group.
+                let hpas: BTreeSet<_> = targets.iter().filter_map(|target| target.hpa()).collect();
+                for hpa in hpas {
+                    if let Some(parts) = all.get_mut(&(&*hpa.namespace, &*hpa.name)) {
                         parts.findings.push(finding);
                     }
                 }

@@ -19,6 +19,7 @@ use super::parallelism::Parallelism;
 use crate::model::targets::lookup::{GroupQuery, ResolvedQuery};
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::targets::{QueryHash, Target, Targets};
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, GroupId};
 use crate::model::units::persistent_map::PersistentMap;
@@ -66,14 +67,41 @@ impl Evaluations {
 
     /// The targets of HPAs with their evaluations, in the order of the targets.
     pub fn hpa_targets(&self) -> impl Iterator<Item = (&Target, &TargetEvaluation)> {
-        self.targets.of_hpas().filter_map(|target| {
-            let evaluated = self.by_query.get(&target.query_hash?)?;
-            // In the order of HPAs. An HPA may have several targets of one query.
-            let first = evaluated.partition_point(|e| e.target.hpa() < target.hpa());
-            let mut rest = evaluated.iter().skip(first);
-            let found = rest.find(|e| Arc::ptr_eq(&e.target, target))?;
-            Some((&**target, &found.evaluation))
-        })
+        let targets = self.targets.of_hpas();
+        targets.filter_map(|target| self.with_evaluation(target))
+    }
+
+    /// The targets of one HPA with their evaluations, in the order of its metrics.
+    pub fn targets_of<'a>(
+        &'a self,
+        hpa: &HpaKey,
+    ) -> impl Iterator<Item = (&'a Target, &'a TargetEvaluation)> + use<'a> {
+        let targets = self.targets.of_hpa(hpa).iter();
+        targets.filter_map(|target| self.with_evaluation(target))
+    }
+
+    fn with_evaluation<'a>(
+        &'a self,
+        target: &'a Arc<Target>,
+    ) -> Option<(&'a Target, &'a TargetEvaluation)> {
+        let evaluated = self.by_query.get(&target.query_hash?)?;
+        // In the order of HPAs. An HPA may have several targets of one query.
+        let first = evaluated.partition_point(|e| e.target.hpa() < target.hpa());
+        let mut rest = evaluated.iter().skip(first);
+        let found = rest.find(|e| Arc::ptr_eq(&e.target, target))?;
+        Some((&**target, &found.evaluation))
+    }
+
+    /// Calls back, once or several times, for each HPA whose targets or evaluations differ in `after`, at the cost of
+    /// what differs.
+    pub fn diff_hpas(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
+        self.by_query
+            .diff_by(&after.by_query, Arc::ptr_eq, |_, old, new| {
+                let targets = old.into_iter().chain(new).flat_map(|targets| &**targets);
+                for hpa in targets.filter_map(|evaluated| evaluated.target.hpa()) {
+                    on_change(hpa);
+                }
+            });
     }
 
     /// The targets that were evaluated.

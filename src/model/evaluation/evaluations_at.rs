@@ -121,44 +121,61 @@ impl<'a> EvaluationsAt<'a> {
         self.evaluations.hpa_targets()
     }
 
+    /// The targets of one HPA with their evaluations, in the order of its metrics.
+    pub fn targets_of(
+        self,
+        hpa: &HpaKey,
+    ) -> impl Iterator<Item = (&'a Target, &'a TargetEvaluation)> + use<'a> {
+        self.evaluations.targets_of(hpa)
+    }
+
     /// Every lagwise metric of every HPA, in the order of the targets.
     #[must_use]
     pub fn hpa_metrics(self) -> Vec<HpaMetric<'a>> {
-        self.metrics_of(|_| true)
+        let metrics = self.evaluated_metrics().into_iter();
+        metrics.map(|metric| self.with_value(metric)).collect()
     }
 
-    /// The metrics of the HPAs that are `wanted`.
+    /// The lagwise metrics of one HPA.
     #[must_use]
-    pub fn metrics_of(self, wanted: impl Fn(&HpaKey) -> bool) -> Vec<HpaMetric<'a>> {
-        let metrics = self.evaluated_metrics(wanted).into_iter();
-        let with_value = |metric: EvaluatedMetric<'a>| HpaMetric {
+    pub fn metrics_of(self, hpa: &HpaKey) -> Vec<HpaMetric<'a>> {
+        let metrics = metrics(self.targets_of(hpa)).into_iter();
+        metrics.map(|metric| self.with_value(metric)).collect()
+    }
+
+    /// Every lagwise metric of every HPA, in the order of the targets, without its value.
+    #[must_use]
+    pub fn evaluated_metrics(self) -> Vec<EvaluatedMetric<'a>> {
+        metrics(self.hpa_targets())
+    }
+
+    fn with_value(self, metric: EvaluatedMetric<'a>) -> HpaMetric<'a> {
+        HpaMetric {
             namespace: &metric.hpa.namespace,
             hpa: &metric.hpa.name,
             metric: metric.metric,
             selector: metric.selector,
             evaluation: metric.evaluation,
             outcome: self.value(metric.evaluation),
-        };
-        metrics.map(with_value).collect()
+        }
     }
+}
 
-    /// The metrics of the HPAs that are `wanted`, without their values.
-    #[must_use]
-    pub fn evaluated_metrics(self, wanted: impl Fn(&HpaKey) -> bool) -> Vec<EvaluatedMetric<'a>> {
-        // A metric has a target for each of its groups.
-        let mut seen = BTreeSet::new();
-        let metrics = self.hpa_targets().filter_map(|(target, evaluation)| {
-            let (hpa, selector) = (target.hpa()?, target.selector.as_ref()?);
-            let is_new = wanted(hpa) && seen.insert((hpa, target.index));
-            is_new.then_some(EvaluatedMetric {
-                hpa,
-                metric: target.metric,
-                selector,
-                evaluation: &evaluation.metric,
-            })
-        });
-        metrics.collect()
-    }
+/// The metrics of these targets, each once: a metric has a target for each of its groups.
+fn metrics<'a>(
+    targets: impl Iterator<Item = (&'a Target, &'a TargetEvaluation)>,
+) -> Vec<EvaluatedMetric<'a>> {
+    let mut seen = BTreeSet::new();
+    let metrics = targets.filter_map(|(target, evaluation)| {
+        let (hpa, selector) = (target.hpa()?, target.selector.as_ref()?);
+        seen.insert((hpa, target.index)).then_some(EvaluatedMetric {
+            hpa,
+            metric: target.metric,
+            selector,
+            evaluation: &evaluation.metric,
+        })
+    });
+    metrics.collect()
 }
 
 /// Replica ceiling of each HPA by namespace and name: the largest over its lagwise metrics. An HPA with a

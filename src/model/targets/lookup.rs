@@ -133,14 +133,18 @@ fn resolve_by_hpa(
     let named = query.selector.values(label::HPA);
     let mut metrics: BTreeMap<(&Arc<str>, usize), ResolvedQuery> = BTreeMap::new();
     let (mut scale_to_zero_hpas, mut caps) = (Vec::new(), Vec::new());
+    let mut last = None;
     for target in targets.selecting(query.namespace, metric, query.selector) {
         let Some(hpa) = target.hpa() else {
             continue;
         };
         if named.is_none_or(|names| names.iter().any(|n| **n == *hpa.name)) {
-            caps.extend(target.cap);
-            if target.settings.scale_to_zero() {
-                scale_to_zero_hpas.push(hpa.clone());
+            // An HPA has a target for each group of each of its metrics, one after the other.
+            if last.replace(hpa) != Some(hpa) {
+                caps.extend(target.cap);
+                if target.settings.scale_to_zero() {
+                    scale_to_zero_hpas.push(hpa.clone());
+                }
             }
             let of_hpa = metrics
                 .entry((&hpa.name, target.index))

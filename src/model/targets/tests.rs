@@ -9,6 +9,9 @@ use crate::model::fixtures::hpa;
 use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget};
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::settings::Settings;
+use crate::model::targets::lookup::resolve;
+use crate::model::targets::metric_query::MetricQuery;
+use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::newtypes::OffsetReset;
 use crate::model::units::quantity::Milli;
 
@@ -151,4 +154,43 @@ fn a_configured_target_is_found_by_name_where_its_namespaces_allow() {
         targets.plan(&"m".into(), |_| BTreeSet::new()).groups[0].reset,
         OffsetReset::Earliest
     );
+}
+
+/// The HPAs that may scale to zero, and the number of bounds, of a query that these HPAs send.
+fn senders(selector: &str, hpas: &[HpaFacts]) -> (Vec<String>, usize) {
+    let selector = Selector::parse(selector).unwrap();
+    let query = MetricQuery {
+        namespace: "shop",
+        metric: LAG_METRIC,
+        selector: &selector,
+    };
+    let found = resolve(&query, &merge(&["main"], hpas)).unwrap();
+    let names = found.scale_to_zero_hpas.iter();
+    let names = names.map(|hpa| hpa.name.to_string()).collect();
+    (names, found.caps.len())
+}
+
+fn with_scale_to_zero(hpa: HpaFacts) -> HpaFacts {
+    let annotation = ("lagwise.dev/scale-to-zero".to_owned(), "true".to_owned());
+    HpaFacts {
+        annotations: [annotation].into(),
+        ..hpa
+    }
+}
+
+#[test]
+fn query_lists_an_hpa_once_for_all_groups_of_a_metric() {
+    let selector = "group in (g,h,i),topic=t";
+    let one = with_scale_to_zero(hpa("a", selector, ONE));
+    assert_eq!(senders(selector, &[one]), (vec!["a".to_owned()], 1));
+}
+
+#[test]
+fn query_lists_each_hpa_once_for_all_its_metrics() {
+    let selector = "group in (g,h),topic=t";
+    let mut twice = with_scale_to_zero(hpa("a", selector, ONE));
+    twice.metrics.push(twice.metrics[0].clone());
+    let other = with_scale_to_zero(hpa("b", selector, ONE));
+    let found = senders(selector, &[twice, other]);
+    assert_eq!(found, (vec!["a".to_owned(), "b".to_owned()], 2));
 }

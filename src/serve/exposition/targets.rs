@@ -37,7 +37,7 @@ pub(super) async fn targets(
 ) -> Result<(), ScraperGone> {
     let evaluations = snapshot.at(now);
     // Values are computed again for each family, because keeping them would take more memory than a chunk.
-    let metrics = evaluations.evaluated_metrics(|_| true);
+    let metrics = evaluations.evaluated_metrics();
     let metrics = || {
         let values = metrics.iter().map(|m| evaluations.value(m.evaluation));
         metrics.iter().zip(values)

@@ -50,7 +50,7 @@ impl Deriver<'_> {
         hpa: &HpaKey,
         findings: impl Iterator<Item = &'f Finding>,
     ) -> Option<Explanation> {
-        let metrics = self.0.metrics_of(|key| key == hpa);
+        let metrics = self.0.metrics_of(hpa);
         if metrics.is_empty() {
             return None;
         }
