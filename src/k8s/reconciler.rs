@@ -1,15 +1,17 @@
 //! Reconciles HPAs: one task decides from the latest snapshot which of them have something to do, and
 //! runs one [`Pass`] over each, several at a time.
 //!
-//! Level-triggered: every snapshot decides anew from what the watch shows, and every pass from what it
-//! reads, so that a write that was lost, refused or undone is made up for by a later pass.
+//! Level-triggered: every sweep decides anew from what the watch shows, and every pass from what it
+//! reads, so that a write that was lost, refused or undone is made up for by a later pass. Between sweeps, a
+//! snapshot costs as much as it changes.
 
+mod epoch_claims;
 mod event_publisher;
 mod pass;
 mod retry;
 mod state;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,19 +22,18 @@ use super::field_owner::find_field_owner;
 use super::scale::Scales;
 use super::write_guard::WriteGuard;
 use crate::model::decisions::cap::FieldOwner;
-use crate::model::decisions::enforceable::complete_reads;
-use crate::model::decisions::scale_to_zero::candidates;
-use crate::model::hpa::facts::is_paused;
+use crate::model::decisions::enforceable::complete_read;
+use crate::model::decisions::scale_to_zero::candidate;
+use crate::model::hpa::facts::{HpaFacts, HpaMap, is_paused};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
-use crate::telemetry::failure_log::FailureLog;
-use crate::telemetry::lease::{EpochUnwritten, EpochWritten};
+use epoch_claims::EpochClaims;
 use event_publisher::{EventPublisher, PublishedEvent};
 use pass::{Pass, PassReport};
 use retry::Attempts;
-use state::HpaState;
+use state::{HpaState, Urgency};
 
 /// Passes at the same time at most, so that many HPAs do not become a flood of requests.
 const MAX_PASSES: usize = 8;
@@ -68,8 +69,8 @@ pub async fn run(guard: WriteGuard, read_only: bool) {
     }
 }
 
-/// What a task of the reconciler was.
-enum Finished {
+/// What a task of the reconciler came to.
+enum TaskResult {
     Pass(Box<PassReport>),
     FieldOwner(Result<FieldOwner, ApiError>),
     Event(PublishedEvent),
@@ -79,17 +80,37 @@ struct Reconciler {
     guard: WriteGuard,
     scales: Scales,
     read_only: bool,
+    /// The HPAs for which there is or may be something to write.
     hpas: BTreeMap<HpaKey, HpaState>,
-    /// The HPAs with something to do, the urgent ones first.
-    queue: VecDeque<HpaKey>,
+    /// What `hpas` follow; `None` to look at every HPA again.
+    seen: Option<Observed>,
+    /// The HPAs with something to do and no pass under way, the urgent ones first.
+    queue: BTreeSet<(Urgency, HpaKey)>,
     /// The HPAs of the passes under way.
     busy: BTreeSet<HpaKey>,
-    running: JoinSet<Finished>,
+    /// The HPAs to look at with the next snapshot, whatever it changes: their pass is over, or failed.
+    unsettled: BTreeSet<HpaKey>,
+    running: JoinSet<TaskResult>,
     field_owner: FieldOwnerLookup,
     claims: EpochClaims,
     events: EventPublisher,
-    /// The clusters' sweeps that the caps were last decided from.
+}
+
+/// HPAs and evaluations that were taken in.
+struct Observed {
+    hpas: HpaMap,
+    snapshot: Arc<LagSnapshot>,
+    /// When the last sweep of each cluster began. One sweep counts once, however many snapshots show it.
     swept: Vec<Instant>,
+}
+
+impl Observed {
+    /// Calls back for each HPA that differs in `after`, or that comes to something else there.
+    fn diff(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
+        self.hpas.diff(&after.hpas, |hpa, _, _| on_change(hpa));
+        let evaluations = &self.snapshot.evaluations;
+        evaluations.diff_hpas(&after.snapshot.evaluations, on_change);
+    }
 }
 
 /// Which component records the user's `maxReplicas`, as far as it was looked up.
@@ -100,13 +121,6 @@ struct FieldOwnerLookup {
     attempts: Attempts,
 }
 
-/// The HPAs that were given the term, for the log.
-#[derive(Default)]
-struct EpochClaims {
-    failures: FailureLog<ApiError>,
-    written: usize,
-}
-
 impl Reconciler {
     fn new(guard: WriteGuard, read_only: bool) -> Self {
         Self {
@@ -115,97 +129,136 @@ impl Reconciler {
             guard,
             read_only,
             hpas: BTreeMap::new(),
-            queue: VecDeque::new(),
+            seen: None,
+            queue: BTreeSet::new(),
             busy: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             running: JoinSet::new(),
             field_owner: FieldOwnerLookup::default(),
             claims: EpochClaims::default(),
-            swept: Vec::new(),
         }
     }
 
     /// Takes in the latest snapshot and decides which HPAs have something to do.
     fn observe(&mut self) {
-        self.queue.clear();
         let snapshot = self.guard.take_snapshot();
         self.events.observe(snapshot.as_ref());
         let Some(snapshot) = snapshot else {
             // Another leads, and may change anything: what is remembered here is out of date.
             self.hpas.clear();
-            self.swept.clear();
+            self.start_over();
             return;
         };
+        let hpas = self.guard.hpas.borrow().clone();
         // Nothing may be decided before the first sweep, nor from one that is too old.
-        if self.read_only || self.guard.time_for_write().is_err() {
-            return;
-        }
-        self.update_states(&snapshot);
-        self.claims.log(snapshot.term, &self.hpas);
-        self.fill_queue();
-    }
-
-    fn update_states(&mut self, snapshot: &LagSnapshot) {
-        let Some(all) = self.guard.hpas.borrow().clone() else {
+        let Some(hpas) = hpas.filter(|_| !self.read_only && self.guard.time_for_write().is_ok())
+        else {
+            self.start_over();
             return;
         };
-        let (default, now) = (self.guard.rules.cap, Moment::now());
-        let candidates = candidates(snapshot.at(&now));
-        let mut before = std::mem::take(&mut self.hpas);
-        for hpa in all.values() {
-            let key = hpa.key();
-            let candidate = candidates.get(&key).copied();
-            let known = before.remove(&key);
-            // Most HPAs ask for nothing, which is seen without parsing anything.
-            let asks = default == CapMode::Enforce || !hpa.annotations.is_empty();
-            if known.is_none() && candidate.is_none() && !asks || is_paused(hpa) {
-                continue;
-            }
-            let mut state = known.unwrap_or_default();
-            let idle = snapshot.idle.get(&key).map(|since| now.since(since));
-            if state.update(hpa, default, candidate, idle) {
-                self.hpas.insert(key, state);
-            }
-        }
-        // One sweep counts once, however many snapshots show it.
         let sweeps = snapshot.clusters.values().filter_map(|c| c.sweep);
-        let swept: Vec<_> = sweeps.map(|sweep| sweep.started.monotonic).collect();
-        if swept == self.swept {
+        let next = Observed {
+            hpas,
+            swept: sweeps.map(|sweep| sweep.started.monotonic).collect(),
+            snapshot,
+        };
+        self.update(next);
+        self.look_for_field_owner();
+    }
+
+    /// Has the next snapshot look at every HPA.
+    fn start_over(&mut self) {
+        self.seen = None;
+        self.queue.clear();
+    }
+
+    /// Looks at the HPAs that may have something else to do than before: all after a sweep, since values age and pauses
+    /// end meanwhile, and otherwise those that have changed.
+    fn update(&mut self, next: Observed) {
+        let now = Moment::now();
+        let seen = self.seen.take();
+        let seen = seen.filter(|seen| seen.snapshot.term == next.snapshot.term);
+        let is_swept = seen.as_ref().is_none_or(|seen| seen.swept != next.swept);
+        let mut changed = std::mem::take(&mut self.unsettled);
+        match &seen {
+            Some(seen) => seen.diff(&next, |hpa| {
+                changed.insert(hpa.clone());
+            }),
+            None => changed.extend(next.hpas.keys().cloned()),
+        }
+        if is_swept {
+            changed.extend(self.hpas.keys().cloned());
+        }
+        for key in &changed {
+            self.update_state(key, next.hpas.get(key), &next.snapshot, &now, is_swept);
+        }
+        self.claims.log(next.snapshot.term, &self.hpas);
+        for key in changed {
+            self.update_queue(key);
+        }
+        self.seen = Some(next);
+    }
+
+    /// Brings the state of one HPA up to date. `facts` are `None` if there is no such HPA any more.
+    fn update_state(
+        &mut self,
+        key: &HpaKey,
+        facts: Option<&Arc<HpaFacts>>,
+        snapshot: &LagSnapshot,
+        now: &Moment,
+        is_swept: bool,
+    ) {
+        let Some(hpa) = facts.filter(|hpa| !is_paused(hpa)) else {
+            self.hpas.remove(key);
+            return;
+        };
+        let (default, evaluations) = (self.guard.rules.cap, snapshot.at(now));
+        let candidate = candidate(evaluations, key);
+        // Most HPAs ask for nothing, which is seen without parsing anything.
+        let asks = default == CapMode::Enforce || !hpa.annotations.is_empty();
+        if candidate.is_none() && !asks && !self.hpas.contains_key(key) {
             return;
         }
-        self.swept = swept;
-        let reads = complete_reads(snapshot.at(&now), |hpa| self.hpas.contains_key(hpa));
-        for (key, state) in &mut self.hpas {
-            let facts = Arc::clone(&state.facts);
-            state.cap.decide(&facts, default, reads.get(key).copied());
+        let state = self.hpas.entry(key.clone()).or_default();
+        let idle = snapshot.idle.get(key).map(|since| now.since(since));
+        if !state.update(hpa, default, candidate, idle) {
+            self.hpas.remove(key);
+        } else if is_swept {
+            let read = complete_read(evaluations, key);
+            state.cap.decide(hpa, default, read);
         }
     }
 
-    /// Queues the HPAs that have something to do and no pass under way.
-    fn fill_queue(&mut self) {
-        self.look_for_field_owner();
-        let (term, now) = (self.guard.from.term, Instant::now());
+    /// Queues an HPA if it has something to do and no pass under way.
+    fn update_queue(&mut self, key: HpaKey) {
+        for urgency in Urgency::ALL {
+            self.queue.remove(&(urgency, key.clone()));
+        }
+        let Some(state) = self.hpas.get(&key).filter(|_| !self.busy.contains(&key)) else {
+            return;
+        };
         let owner = self.field_owner.found.map(|(owner, _)| owner);
-        let idle = self
-            .hpas
-            .iter()
-            .filter(|(key, _)| !self.busy.contains(*key));
-        let mut due: Vec<_> = idle
-            .filter_map(|(key, state)| Some((state.urgency(term, owner, now)?, key.clone())))
-            .collect();
-        due.sort_by_key(|(urgency, _)| *urgency);
-        self.queue = due.into_iter().map(|(_, key)| key).collect();
+        match state.urgency(self.guard.from.term, owner, Instant::now()) {
+            Some(urgency) => {
+                self.queue.insert((urgency, key));
+            }
+            None if state.is_failing() => {
+                self.unsettled.insert(key);
+            }
+            None => {}
+        }
     }
 
     /// Starts as many passes as there is room for, and the publication of the next event.
     fn start(&mut self) {
         while self.busy.len() < MAX_PASSES
-            && let Some(key) = self.queue.pop_front()
+            && let Some((_, key)) = self.queue.pop_first()
         {
             self.start_pass(key);
         }
         if let Some(event) = self.events.next_publication() {
             self.running
-                .spawn(async move { Finished::Event(event.publish().await) });
+                .spawn(async move { TaskResult::Event(event.publish().await) });
         }
     }
 
@@ -224,43 +277,43 @@ impl Reconciler {
         };
         self.busy.insert(key);
         self.running
-            .spawn(async move { Finished::Pass(Box::new(pass.run().await)) });
+            .spawn(async move { TaskResult::Pass(Box::new(pass.run().await)) });
     }
 
-    fn finish(&mut self, finished: Finished) {
-        match finished {
-            Finished::Pass(report) => self.finish_pass(&report),
-            Finished::Event(published) => self.events.finish(published),
-            Finished::FieldOwner(found) => {
-                self.field_owner.is_running = false;
-                self.found_field_owner(found);
-            }
+    fn finish(&mut self, result: TaskResult) {
+        match result {
+            TaskResult::Pass(report) => self.finish_pass(&report),
+            TaskResult::Event(published) => self.events.finish(published),
+            TaskResult::FieldOwner(found) => self.finish_field_owner_lookup(found),
         }
     }
 
     fn finish_pass(&mut self, report: &PassReport) {
         let key = report.hpa.key();
         self.busy.remove(&key);
-        // What was done is told in any case; what it means is remembered only of the same HPA.
-        let mut elsewhere = HpaState::default();
+        // What was done is reported in any case; what it means is remembered only of the same HPA.
+        let mut of_another = HpaState::default();
         let is_same = |state: &&mut HpaState| state.facts.uid == report.hpa.uid;
         let state = self.hpas.get_mut(&key).filter(is_same);
-        let state = state.unwrap_or(&mut elsewhere);
-        self.claims.took_pass(report, state);
-        state.took_cap(report, &key, &mut self.events);
-        state.took_zero(report, &key, &mut self.events);
+        let state = state.unwrap_or(&mut of_another);
+        self.claims.record_pass(report, state);
+        state.record_cap(report, &key, &mut self.events);
+        state.record_zero(report, &key, &mut self.events);
+        self.unsettled.insert(key);
     }
 
     /// Looks up which component records the user's `maxReplicas`, if that is needed and was not looked up lately.
     fn look_for_field_owner(&mut self) {
         let lookup = &mut self.field_owner;
         let is_recent = |(_, at): (_, Instant)| at.elapsed() < FIND_OWNER_EVERY;
-        let is_needed = self.hpas.values().any(|state| state.cap.target.is_some());
-        if !is_needed
-            || lookup.is_running
+        if lookup.is_running
             || lookup.found.is_some_and(is_recent)
             || !lookup.attempts.may_start(Instant::now())
         {
+            return;
+        }
+        let is_needed = self.hpas.values().any(|state| state.cap.target.is_some());
+        if !is_needed {
             return;
         }
         lookup.is_running = true;
@@ -270,23 +323,26 @@ impl Reconciler {
                 Ok(within) => find_field_owner(&guard.client, within).await,
                 Err(error) => Err(error),
             };
-            Finished::FieldOwner(found)
+            TaskResult::FieldOwner(found)
         });
     }
 
-    fn found_field_owner(&mut self, found: Result<FieldOwner, ApiError>) {
+    fn finish_field_owner_lookup(&mut self, found: Result<FieldOwner, ApiError>) {
         let now = Instant::now();
+        self.field_owner.is_running = false;
         match found {
             Ok(owner) => {
                 if self.field_owner.attempts.is_failing() {
-                    // What kept the caps from being written is over.
                     for state in self.hpas.values_mut() {
-                        state.cap.attempts.succeeded();
+                        state.cap.lookup_failures.succeeded();
                     }
                 }
                 self.field_owner.attempts.succeeded();
                 self.field_owner.found = Some((owner, now));
-                self.fill_queue();
+                // The caps have waited for it.
+                for key in Vec::from_iter(self.hpas.keys().cloned()) {
+                    self.update_queue(key);
+                }
             }
             Err(error) => {
                 self.field_owner.found = None;
@@ -296,52 +352,9 @@ impl Reconciler {
                     .attempts
                     .failed(error.clone(), LONGEST_PAUSE, now);
                 for (key, state) in &mut self.hpas {
-                    if state.cap.target.is_some() {
-                        state.cap_failed(key, error.clone());
-                    }
+                    state.cap.record_lookup_failure(key, &error);
                 }
             }
-        }
-    }
-}
-
-impl EpochClaims {
-    fn took_pass(&mut self, report: &PassReport, state: &mut HpaState) {
-        if report.term == 0 || !state.is_managed || state.claimed == report.term {
-            return;
-        }
-        match &report.claim {
-            Ok(()) => {
-                state.claim.succeeded();
-                state.claimed = report.term;
-                self.written = self.written.saturating_add(1);
-            }
-            Err(error) => {
-                let _ = state
-                    .claim
-                    .failed(error.clone(), LONGEST_PAUSE, Instant::now());
-                // One line in the log, however many HPAs it concerns.
-                if *error != ApiError::Changed
-                    && let Some(reason) = self.failures.failed(error.clone())
-                {
-                    EpochUnwritten { reason }.emit();
-                }
-            }
-        }
-    }
-
-    /// Logs how many HPAs were given the term since the last time.
-    fn log(&mut self, term: u64, hpas: &BTreeMap<HpaKey, HpaState>) {
-        let written = std::mem::take(&mut self.written);
-        if written > 0 {
-            EpochWritten {
-                term,
-                hpas: written,
-            }
-            .emit();
-        }
-        if !hpas.values().any(|state| state.claim.is_failing()) {
-            self.failures.succeeded();
         }
     }
 }

@@ -52,6 +52,14 @@ impl Attempts {
 }
 
 #[cfg(test)]
+impl Attempts {
+    /// Lets the next attempt start at once.
+    pub(super) fn end_pause(&mut self) {
+        self.not_before = None;
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

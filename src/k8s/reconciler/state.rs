@@ -22,6 +22,7 @@ use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::{CapMode, NO_CEILING};
 use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::cap::{CapFailed, CapFought, CapWritten};
+use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::zero::{ScaledToZero, WakeUp, ZeroFailed};
 
 /// How often a workload is looked at that has no demand. Also the longest pause after a failed look.
@@ -51,6 +52,8 @@ pub(super) struct CapState {
     pub(super) hysteresis: CeilingHysteresis,
     pub(super) backoff: WriteBackoff,
     pub(super) attempts: Attempts,
+    /// Why it is not known which component records the user's `maxReplicas`, as last logged of this HPA.
+    pub(super) lookup_failures: FailureLog<ApiError>,
 }
 
 /// What is remembered for scale to zero.
@@ -68,6 +71,10 @@ pub(super) enum Urgency {
     Wake,
     /// Everything else.
     Normal,
+}
+
+impl Urgency {
+    pub(super) const ALL: [Self; 2] = [Self::Wake, Self::Normal];
 }
 
 impl HpaState {
@@ -115,11 +122,17 @@ impl HpaState {
             || self.cap.goal(&self.facts, owner, now).is_some();
         is_due.then_some(Urgency::Normal)
     }
+
+    /// Whether something failed that is to be tried again.
+    pub(super) fn is_failing(&self) -> bool {
+        let all = [&self.claim, &self.cap.attempts, &self.zero.attempts];
+        all.into_iter().any(Attempts::is_failing)
+    }
 }
 
 /// What follows from a pass.
 impl HpaState {
-    pub(super) fn took_cap(
+    pub(super) fn record_cap(
         &mut self,
         report: &PassReport,
         key: &HpaKey,
@@ -127,7 +140,14 @@ impl HpaState {
     ) {
         let write = match &report.cap {
             None => return,
-            Some(Err(error)) => return self.cap_failed(key, error.clone()),
+            Some(Err(error)) => {
+                let now = Instant::now();
+                let attempts = &mut self.cap.attempts;
+                if let Some(reason) = attempts.failed(error.clone(), LONGEST_PAUSE, now) {
+                    CapFailed { hpa: key, reason }.emit();
+                }
+                return;
+            }
             Some(Ok(write)) => write,
         };
         self.cap.attempts.succeeded();
@@ -148,14 +168,7 @@ impl HpaState {
         }
     }
 
-    pub(super) fn cap_failed(&mut self, key: &HpaKey, error: ApiError) {
-        let now = Instant::now();
-        if let Some(reason) = self.cap.attempts.failed(error, LONGEST_PAUSE, now) {
-            CapFailed { hpa: key, reason }.emit();
-        }
-    }
-
-    pub(super) fn took_zero(
+    pub(super) fn record_zero(
         &mut self,
         report: &PassReport,
         key: &HpaKey,
@@ -165,7 +178,7 @@ impl HpaState {
             return;
         };
         let now = Instant::now();
-        self.zero.took_pass(report, now);
+        self.zero.record_pass(report, now);
         match report.done {
             Some(ZeroAction::Zero) => {
                 ScaledToZero { hpa: key }.emit();
@@ -241,6 +254,18 @@ impl CapState {
         (may && !goal.patch(HpaFields::of(hpa)).is_empty()).then_some(goal)
     }
 
+    /// Logs that the cap cannot be written until it is known who records the user's `maxReplicas`. This is no failed
+    /// attempt at the HPA: that the API server has refused one stays as it is.
+    pub(super) fn record_lookup_failure(&mut self, key: &HpaKey, error: &ApiError) {
+        // That the term has ended is no failure.
+        if self.target.is_none() || *error == ApiError::Changed {
+            return;
+        }
+        if let Some(reason) = self.lookup_failures.failed(error.clone()) {
+            CapFailed { hpa: key, reason }.emit();
+        }
+    }
+
     /// Takes in a write. Returns whether it shows that somebody keeps undoing what is written, if that
     /// is news.
     pub(super) fn wrote(&mut self, write: &CapWrite, now: Instant) -> bool {
@@ -312,7 +337,7 @@ impl ZeroState {
     }
 
     /// Takes in what was seen and done.
-    pub(super) fn took_pass(&mut self, report: &ZeroReport, now: Instant) {
+    pub(super) fn record_pass(&mut self, report: &ZeroReport, now: Instant) {
         self.known.up_since = report.up_since;
         match report.done {
             Some(ZeroAction::Zero) => self.known.zeroed_at = Some(now),

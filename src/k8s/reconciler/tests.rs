@@ -1,4 +1,4 @@
-//! The loop over many HPAs.
+//! The loop over many HPAs, and which of them it looks at.
 
 use std::convert::Infallible;
 use std::sync::Mutex;
@@ -11,7 +11,13 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::k8s::write_guard::testing::leader;
-use crate::model::hpa::facts::HpaFacts;
+use crate::model::fixtures;
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
+use crate::model::hpa::selector::Selector;
+use crate::model::lag::cluster_snapshot::Sweep;
+use crate::model::targets::Targets;
+use crate::model::units::metric::LAG_METRIC;
+use crate::snapshot_channel::Publisher;
 
 /// All HPAs are to be given the term.
 #[tokio::test(start_paused = true)]
@@ -77,4 +83,295 @@ async fn passes_run_at_a_bounded_rate_and_each_hpa_has_one() {
         load.patches
     );
     running.abort();
+}
+
+/// An HPA `shop/NAME` on a group that was read and has lag, with these annotations of lagwise.
+fn hpa(name: &str, annotations: &[(&str, &str)]) -> Arc<HpaFacts> {
+    let annotation = |(key, value): &(&str, &str)| (format!("lagwise.dev/{key}"), (*value).into());
+    Arc::new(HpaFacts {
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: name.into(),
+        metrics: vec![ExternalMetric {
+            name: LAG_METRIC.into(),
+            selector: Selector::parse("cluster=main,group=orders,topic=payments").unwrap(),
+            target: None,
+        }],
+        annotations: annotations.iter().map(annotation).collect(),
+        max_replicas: 20,
+        ..HpaFacts::default()
+    })
+}
+
+/// A leader with these HPAs, whose passes are never started.
+struct Rig {
+    reconciler: Reconciler,
+    hpas: watch::Sender<Option<HpaMap>>,
+    publisher: Publisher,
+    snapshot: LagSnapshot,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let unused = |_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) };
+        let client = Client::new(tower::service_fn(unused), "shop");
+        let (mut guard, publisher) = leader(client, 7, Duration::from_secs(600));
+        let (hpas, receiver) = watch::channel(None);
+        guard.hpas = receiver;
+        let snapshot = LagSnapshot {
+            targets: Arc::new(Targets::merge::<HpaFacts>(
+                &["main".into()],
+                &[],
+                &[],
+                BTreeSet::new(),
+            )),
+            ..fixtures::snapshot()
+        };
+        let snapshot = snapshot.evaluated(&guard.rules);
+        Self {
+            reconciler: Reconciler::new(guard, false),
+            hpas,
+            publisher: publisher.of_term(7),
+            snapshot,
+        }
+    }
+
+    /// Publishes a snapshot of the same sweep, whose targets follow the HPAs, or are still those before.
+    fn observe(&mut self, hpas: &HpaMap, targets_follow: bool) {
+        self.hpas.send_replace(Some(hpas.clone()));
+        if targets_follow {
+            let targets = Arc::new(self.snapshot.targets.with_hpas(hpas, None));
+            let (clusters, queries) = (&self.snapshot.clusters, std::iter::empty());
+            self.snapshot.evaluations = self.snapshot.evaluations.next(clusters, &targets, queries);
+            self.snapshot.targets = targets;
+        }
+        self.publish();
+    }
+
+    /// Begins another sweep, which reads the same.
+    fn sweep(&mut self, seconds: u64) {
+        let main = self.snapshot.clusters.get_mut("main").unwrap();
+        let at = fixtures::at(Duration::from_secs(seconds));
+        Arc::make_mut(main).sweep = Some(Sweep {
+            started: at,
+            finished: at,
+        });
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        self.publisher.publish(self.snapshot.clone());
+        self.reconciler.observe();
+    }
+
+    fn queued(&self) -> Vec<(Urgency, &str)> {
+        let queue = self.reconciler.queue.iter();
+        queue.map(|(urgency, key)| (*urgency, &*key.name)).collect()
+    }
+}
+
+const ANNOTATIONS: [&[(&str, &str)]; 6] = [
+    &[("cap", "enforce")],
+    &[("cap", "advise")],
+    &[("paused", "true")],
+    &[("scale-to-zero", "true")],
+    &[ZEROED],
+    &[("scale-to-zero", "true"), ZEROED],
+];
+
+const ZEROED: (&str, &str) = ("zeroed-since", "2024-05-06T07:08:09Z");
+
+#[tokio::test]
+async fn queue_after_any_series_of_changes_equals_that_of_a_new_reconciler() {
+    // Numbers that look random and are the same in every run.
+    let mut state = 1_u64;
+    let mut random = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let (mut rig, mut hpas) = (Rig::new(), HpaMap::default());
+    let mut seen = BTreeSet::new();
+    for step in 0..400 {
+        for _ in 0..=random(2) {
+            let name = names[random(names.len())];
+            match ANNOTATIONS.get(random(ANNOTATIONS.len() + 1)) {
+                Some(set) => hpas.insert(HpaKey::new("shop", name), hpa(name, set)),
+                None => hpas.remove(&HpaKey::new("shop", name)),
+            };
+        }
+        // An HPA may be seen before the targets that follow from it, and the other way around.
+        let is_ahead = random(3) == 0;
+        rig.snapshot.idle = Arc::new(
+            hpas.keys()
+                .map(|key| (key.clone(), fixtures::at(Duration::ZERO)))
+                .collect(),
+        );
+        rig.observe(&hpas, !is_ahead);
+        let mut fresh = Rig::new();
+        fresh.snapshot = rig.snapshot.clone();
+        fresh.observe(&hpas, false);
+        assert_eq!(rig.queued(), fresh.queued(), "step {step}");
+        let known = |rig: &Rig| Vec::from_iter(rig.reconciler.hpas.keys().cloned());
+        assert_eq!(known(&rig), known(&fresh), "step {step}");
+        seen.extend(
+            rig.queued()
+                .into_iter()
+                .map(|(urgency, name)| (urgency, name.to_owned())),
+        );
+    }
+    let count = |wanted| {
+        seen.iter()
+            .filter(|(urgency, _)| *urgency == wanted)
+            .count()
+    };
+    assert_eq!(count(Urgency::Normal), names.len(), "{seen:?}");
+    assert!(count(Urgency::Wake) > 0, "{seen:?}");
+}
+
+#[tokio::test]
+async fn between_sweeps_only_hpas_that_change_are_looked_at() {
+    let mut rig = Rig::new();
+    let mut hpas: HpaMap = (0..1000)
+        .map(|n| hpa(&format!("h{n:03}"), &[("cap", "enforce")]))
+        .collect();
+    rig.observe(&hpas, true);
+    assert_eq!(rig.queued().len(), 1000);
+    let observed = |rig: &mut Rig| rig.reconciler.seen.take().unwrap();
+    let changed = |before: &Observed, after: &Observed| {
+        let mut changed = BTreeSet::new();
+        before.diff(after, |hpa| {
+            changed.insert(hpa.name.to_string());
+        });
+        changed
+    };
+    let before = observed(&mut rig);
+    rig.observe(&hpas, true);
+    let same = observed(&mut rig);
+    assert_eq!(changed(&before, &same), BTreeSet::new());
+    let other = Arc::new(HpaFacts {
+        metrics: vec![ExternalMetric {
+            name: LAG_METRIC.into(),
+            selector: Selector::parse("cluster=main,group=partial,topic=refunds").unwrap(),
+            target: None,
+        }],
+        ..HpaFacts::clone(&hpa("h500", &[("scale-to-zero", "true")]))
+    });
+    hpas.insert(other.key(), other);
+    rig.observe(&hpas, false);
+    let ahead = observed(&mut rig);
+    assert_eq!(changed(&same, &ahead), ["h500".to_owned()].into());
+    rig.observe(&hpas, true);
+    let after = observed(&mut rig);
+    // The other HPAs that sent the same query share its evaluation, which lists them.
+    assert!(changed(&ahead, &after).contains("h500"));
+}
+
+#[tokio::test]
+async fn hpa_is_looked_at_again_after_its_pass_and_with_every_sweep() {
+    let mut rig = Rig::new();
+    let hpas: HpaMap = [hpa("a", &[("cap", "enforce")])].into_iter().collect();
+    rig.observe(&hpas, true);
+    let key = rig.reconciler.queue.pop_first().unwrap().1;
+    let facts = Arc::clone(hpas.get(&key).unwrap());
+    rig.reconciler.busy.insert(key);
+    let report = |claim| PassReport {
+        hpa: Arc::clone(&facts),
+        term: 7,
+        claim,
+        cap: None,
+        zero: None,
+    };
+    // Its pass is under way.
+    rig.observe(&hpas, true);
+    rig.sweep(1);
+    assert_eq!(rig.queued(), []);
+    rig.reconciler.finish_pass(&report(Err(ApiError::Changed)));
+    assert_eq!(rig.queued(), []);
+    rig.observe(&hpas, true);
+    assert_eq!(rig.queued(), [(Urgency::Normal, "a")]);
+    // Refused: not at once, but with one of the next snapshots, whatever they change.
+    rig.reconciler.queue.clear();
+    rig.reconciler
+        .finish_pass(&report(Err(ApiError::Refused("no".into()))));
+    rig.observe(&hpas, true);
+    assert_eq!(rig.queued(), []);
+    rig.reconciler
+        .hpas
+        .values_mut()
+        .for_each(|state| state.claim.end_pause());
+    rig.observe(&hpas, true);
+    assert_eq!(rig.queued(), [(Urgency::Normal, "a")]);
+    // Done.
+    rig.reconciler.queue.clear();
+    rig.reconciler.finish_pass(&report(Ok(())));
+    rig.observe(&hpas, true);
+    rig.sweep(2);
+    assert_eq!(rig.queued(), []);
+    // In another term it is to be claimed again.
+    rig.reconciler
+        .hpas
+        .values_mut()
+        .for_each(|state| state.claimed = 6);
+    rig.observe(&hpas, true);
+    assert_eq!(rig.queued(), []);
+    rig.sweep(3);
+    assert_eq!(rig.queued(), [(Urgency::Normal, "a")]);
+}
+
+/// Refuses the cap of some HPAs, then lets the look-up of the field's owner fail and succeed. Returns of which HPAs the
+/// refusal is forgotten.
+fn forgotten_refusals(rig: &mut Rig, refused: &[&str]) -> Vec<String> {
+    let hpas: HpaMap = ["a", "b", "c"]
+        .map(|name| hpa(name, &[("cap", "enforce")]))
+        .into_iter()
+        .collect();
+    rig.observe(&hpas, true);
+    for name in refused {
+        let facts = Arc::clone(hpas.get(&HpaKey::new("shop", *name)).unwrap());
+        rig.reconciler.finish_pass(&PassReport {
+            hpa: facts,
+            term: 7,
+            claim: Ok(()),
+            cap: Some(Err(ApiError::Refused("denied by a policy".into()))),
+            zero: None,
+        });
+    }
+    for state in rig.reconciler.hpas.values_mut() {
+        state.cap.target = Some(crate::model::decisions::cap::CapTarget::Hold(6));
+    }
+    rig.reconciler
+        .finish_field_owner_lookup(Err(ApiError::NoAnswer));
+    let not_refused = rig
+        .reconciler
+        .hpas
+        .iter()
+        .filter(|(key, _)| !refused.contains(&&*key.name));
+    for (key, state) in not_refused {
+        assert!(!state.cap.attempts.is_failing(), "{key}");
+        assert!(state.cap.lookup_failures.is_failing(), "{key}");
+    }
+    rig.reconciler
+        .finish_field_owner_lookup(Ok(FieldOwner::Lagwise));
+    let states = rig.reconciler.hpas.iter();
+    let forgotten = states.filter(|(key, state)| {
+        assert!(!state.cap.lookup_failures.is_failing(), "{key}");
+        refused.contains(&&*key.name) && !state.cap.attempts.is_failing()
+    });
+    forgotten.map(|(key, _)| key.name.to_string()).collect()
+}
+
+#[tokio::test]
+async fn field_owner_that_is_found_keeps_the_refusal_of_an_hpa() {
+    assert_eq!(forgotten_refusals(&mut Rig::new(), &["b"]), [""; 0]);
+}
+
+#[tokio::test]
+async fn field_owner_that_is_found_keeps_the_refusals_of_all_hpas() {
+    assert_eq!(
+        forgotten_refusals(&mut Rig::new(), &["a", "b", "c"]),
+        [""; 0]
+    );
 }

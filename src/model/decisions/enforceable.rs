@@ -1,6 +1,5 @@
 //! The ceilings that may be enforced: those of HPAs whose metrics were all read in the last sweep.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::model::evaluation::parallelism::Limit;
@@ -17,40 +16,26 @@ pub struct CompleteRead {
     pub at: Instant,
 }
 
-/// The complete reads of the HPAs for which `is_included` is true. An HPA with a metric that is unknown, or
-/// was not read in its cluster's last sweep, has none: that metric might allow more replicas.
+/// The complete read of an HPA. One with a metric that is unknown, or was not read in its cluster's last sweep, has none:
+/// that metric might allow more replicas.
 #[must_use]
-pub fn complete_reads(
-    evaluations: EvaluationsAt<'_>,
-    is_included: impl Fn(&HpaKey) -> bool,
-) -> BTreeMap<HpaKey, CompleteRead> {
-    let mut all: BTreeMap<HpaKey, Option<CompleteRead>> = BTreeMap::new();
-    for (target, evaluation) in evaluations.hpa_targets() {
-        let Some(hpa) = target.hpa() else {
-            continue;
-        };
-        if !is_included(hpa) {
-            continue;
-        }
-        let value = evaluations.value(&evaluation.metric).ok();
-        let current = value.filter(|value| is_current(value, target, evaluations.clusters()));
-        let own = current.and_then(|value| {
-            Some(CompleteRead {
-                ceiling: value.ceiling?.replicas,
-                at: value.read.monotonic,
-            })
-        });
-        all.entry(hpa.clone())
-            .and_modify(|so_far| {
-                *so_far = so_far.zip(own).map(|(a, b)| CompleteRead {
-                    ceiling: a.ceiling.max(b.ceiling),
-                    at: a.at.min(b.at),
-                });
-            })
-            .or_insert(own);
-    }
-    let known = all.into_iter();
-    known.filter_map(|(hpa, read)| Some((hpa, read?))).collect()
+pub fn complete_read(evaluations: EvaluationsAt<'_>, hpa: &HpaKey) -> Option<CompleteRead> {
+    let reads = evaluations.targets_of(hpa).map(|(target, evaluation)| {
+        let value = evaluations.value(&evaluation.metric).ok()?;
+        let is_current = is_current(&value, target, evaluations.clusters());
+        is_current.then_some(CompleteRead {
+            ceiling: value.ceiling?.replicas,
+            at: value.read.monotonic,
+        })
+    });
+    // `None` if one of them is.
+    let joined = reads.reduce(|a, b| {
+        a.zip(b).map(|(a, b)| CompleteRead {
+            ceiling: a.ceiling.max(b.ceiling),
+            at: a.at.min(b.at),
+        })
+    });
+    joined.flatten()
 }
 
 /// Whether a value comes from the last sweep of its cluster. An older value, which is still served while a

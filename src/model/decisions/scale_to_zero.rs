@@ -4,7 +4,7 @@
 //! An HPA whose workload lagwise has scaled to zero carries a mark, the annotation
 //! `lagwise.dev/zeroed-since`. Zero replicas without the mark were set by a person, and lagwise leaves them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::enforceable::is_current;
@@ -53,36 +53,46 @@ pub struct ZeroCandidate {
     pub ceiling: Option<u32>,
 }
 
+impl ZeroCandidate {
+    /// Joins what two metrics of an HPA ask for.
+    fn and(self, other: Self) -> Self {
+        Self {
+            demand: self.demand.and(other.demand),
+            cooldown: self.cooldown.max(other.cooldown),
+            // If the ceiling of one metric is unknown or unbounded, so is that of the HPA.
+            ceiling: self.ceiling.zip(other.ceiling).map(|(a, b)| a.max(b)),
+        }
+    }
+}
+
 /// The HPAs whose workload may be scaled to zero.
 #[must_use]
 pub fn candidates(evaluations: EvaluationsAt<'_>) -> BTreeMap<HpaKey, ZeroCandidate> {
-    let mut all: BTreeMap<HpaKey, ZeroCandidate> = BTreeMap::new();
-    let targets = evaluations.hpa_targets();
-    for (target, evaluation) in targets.filter(|(target, _)| target.settings.scale_to_zero()) {
-        let Some(hpa) = target.hpa() else {
-            continue;
-        };
+    let targets = evaluations.targets().of_hpas();
+    let enabled = targets.filter(|target| target.settings.scale_to_zero());
+    // An HPA has a target for each group of each metric.
+    let hpas: BTreeSet<_> = enabled.filter_map(|target| target.hpa()).collect();
+    let with_candidate = |hpa: &HpaKey| Some((hpa.clone(), candidate(evaluations, hpa)?));
+    hpas.into_iter().filter_map(with_candidate).collect()
+}
+
+/// What an HPA asks of scale to zero; `None` if its workload may not be scaled to zero.
+#[must_use]
+pub fn candidate(evaluations: EvaluationsAt<'_>, hpa: &HpaKey) -> Option<ZeroCandidate> {
+    let targets = evaluations.targets_of(hpa);
+    let enabled = targets.filter(|(target, _)| target.settings.scale_to_zero());
+    let of_targets = enabled.map(|(target, evaluation)| {
         let value = evaluations.value(&evaluation.metric).ok();
         let ceiling = value.as_ref().and_then(|value| value.ceiling);
-        let own = ZeroCandidate {
+        ZeroCandidate {
             demand: value.map_or(Demand::Unknown, |value| {
                 demand(&value, is_current(&value, target, evaluations.clusters()))
             }),
             cooldown: target.settings.cooldown(),
             ceiling: ceiling.and_then(|ceiling| ceiling.replicas.bounded()),
-        };
-        all.entry(hpa.clone())
-            .and_modify(|all| {
-                *all = ZeroCandidate {
-                    demand: all.demand.and(own.demand),
-                    cooldown: all.cooldown.max(own.cooldown),
-                    // If the ceiling of one metric is unknown or unbounded, so is that of the HPA.
-                    ceiling: all.ceiling.zip(own.ceiling).map(|(a, b)| a.max(b)),
-                };
-            })
-            .or_insert(own);
-    }
-    all
+        }
+    });
+    of_targets.reduce(ZeroCandidate::and)
 }
 
 fn demand(value: &MetricValue, is_current: bool) -> Demand {

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,10 +54,12 @@ fn reads(sweeps: Vec<(&'static str, u64, Vec<PartitionReading>)>) -> Vec<Option<
         snapshot.clusters.insert(cluster.into(), latest);
         let now = fixtures::at(Duration::from_secs(second));
         snapshot = snapshot.evaluated(&policy);
-        let all = complete_reads(snapshot.at(&now), |_| true);
-        assert!(complete_reads(snapshot.at(&now), |_| false).is_empty());
+        let read = complete_read(snapshot.at(&now), &HpaKey::new("shop", "both"));
+        assert_eq!(
+            complete_read(snapshot.at(&now), &HpaKey::new("shop", "none")),
+            None
+        );
         let start = fixtures::at(Duration::ZERO).monotonic;
-        let read = all.into_values().next();
         seen.push(read.map(|read| (read.ceiling, read.at.duration_since(start).as_secs())));
     }
     seen
