@@ -286,6 +286,9 @@ settings! {
         default: MINUTE.saturating_mul(10),
     }
 
+    // `cap.default` is not a row: it is no setting of a target, but what applies to HPAs that set none, so it belongs to
+    // the serving policy. As the `file` of this row it would need a key of its own, and a default for the row, although
+    // an HPA's own default is the configured one. Both share the choices of `CapMode`.
     /// Whether lagwise keeps `maxReplicas` of the HPA at the replica ceiling.
     cap: CapMode {
         key: "cap",
