@@ -31,8 +31,8 @@ pub struct PersistentMap<K, V> {
     len: usize,
 }
 
-/// The place of the child that may have a key.
-fn place_of<K: Borrow<Q>, V, Q: Ord + ?Sized>(children: &[Child<K, V>], key: &Q) -> usize {
+/// The index of the child that may have a key.
+fn child_index<K: Borrow<Q>, V, Q: Ord + ?Sized>(children: &[Child<K, V>], key: &Q) -> usize {
     let after = children.partition_point(|child| child.bound.borrow() <= key);
     after.saturating_sub(1)
 }
@@ -68,7 +68,7 @@ impl<K: Ord, V> PersistentMap<K, V> {
         let mut node = &self.root;
         loop {
             match &**node {
-                TreeNode::Inner(children) => node = &children.get(place_of(children, key))?.node,
+                TreeNode::Inner(children) => node = &children.get(child_index(children, key))?.node,
                 TreeNode::Leaf(entries) => {
                     let (key, value) = entries.get(search(entries, key).ok()?)?;
                     return Some((key, value));
@@ -121,7 +121,7 @@ impl<K: Ord + Clone, V: Clone> PersistentMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        // A key that is not there must not cost a copy of the nodes on the way to its place.
+        // A key that is not there must not cost a copy of the nodes on the way to it.
         if !self.contains_key(key) {
             return None;
         }
@@ -154,14 +154,14 @@ fn insert<K: Ord + Clone, V: Clone>(
 ) -> (Option<V>, Option<Child<K, V>>) {
     match Arc::make_mut(node) {
         TreeNode::Leaf(entries) => match search(entries, &key) {
-            Ok(place) => {
-                let entry = entries.get_mut(place);
+            Ok(index) => {
+                let entry = entries.get_mut(index);
                 let before = entry.map(|(_, known)| mem::replace(known, value));
                 (before, None)
             }
-            Err(place) => {
-                entries.insert(place, (key, value));
-                let rest = split(entries, place);
+            Err(index) => {
+                entries.insert(index, (key, value));
+                let rest = split(entries, index);
                 let bound = rest.first().map(|(key, _)| key.clone());
                 let node = |rest| Arc::new(TreeNode::Leaf(rest));
                 (
@@ -174,8 +174,8 @@ fn insert<K: Ord + Clone, V: Clone>(
             }
         },
         TreeNode::Inner(children) => {
-            let place = place_of(children, &key);
-            let Some(child) = children.get_mut(place) else {
+            let index = child_index(children, &key);
+            let Some(child) = children.get_mut(index) else {
                 return (None, None);
             };
             if key < child.bound {
@@ -185,9 +185,9 @@ fn insert<K: Ord + Clone, V: Clone>(
             let Some(new) = new else {
                 return (before, None);
             };
-            let place = place.saturating_add(1);
-            children.insert(place, new);
-            let rest = split(children, place);
+            let index = index.saturating_add(1);
+            children.insert(index, new);
+            let rest = split(children, index);
             let bound = rest.first().map(|child| child.bound.clone());
             let node = |rest| Arc::new(TreeNode::Inner(rest));
             (
@@ -220,16 +220,16 @@ fn remove<K: Ord + Clone + Borrow<Q>, V: Clone, Q: Ord + ?Sized>(
 ) -> Option<V> {
     match Arc::make_mut(node) {
         TreeNode::Leaf(entries) => {
-            let place = search(entries, key).ok()?;
-            Some(entries.remove(place).1)
+            let index = search(entries, key).ok()?;
+            Some(entries.remove(index).1)
         }
         TreeNode::Inner(children) => {
-            let place = place_of(children, key);
-            let child = &mut children.get_mut(place)?.node;
+            let index = child_index(children, key);
+            let child = &mut children.get_mut(index)?.node;
             let value = remove(child, key);
             match child.len() {
-                0 => drop(children.remove(place)),
-                1..=MERGE_LEN => merge(children, place),
+                0 => drop(children.remove(index)),
+                1..=MERGE_LEN => merge(children, index),
                 _ => {}
             }
             value
@@ -237,14 +237,14 @@ fn remove<K: Ord + Clone + Borrow<Q>, V: Clone, Q: Ord + ?Sized>(
     }
 }
 
-/// Merges the child at a place with the one after it, or else with the one before it, if both fit into one node.
-fn merge<K: Clone, V: Clone>(children: &mut Vec<Child<K, V>>, place: usize) {
-    let after = place.saturating_add(1);
-    let after = if after < children.len() { after } else { place };
+/// Merges the child at an index with the one after it, or else with the one before it, if both fit into one node.
+fn merge<K: Clone, V: Clone>(children: &mut Vec<Child<K, V>>, index: usize) {
+    let after = index.saturating_add(1);
+    let after = if after < children.len() { after } else { index };
     let Some(before) = after.checked_sub(1) else {
         return;
     };
-    let len = |place: usize| children.get(place).map_or(0, |child| child.node.len());
+    let len = |index: usize| children.get(index).map_or(0, |child| child.node.len());
     if len(before).saturating_add(len(after)) > MAX_LEN {
         return;
     }
@@ -268,20 +268,20 @@ fn update_values<K: Clone, V: Clone>(
     let mut copy: Option<TreeNode<K, V>> = None;
     match node {
         TreeNode::Leaf(entries) => {
-            for (place, (key, value)) in entries.iter().enumerate() {
+            for (index, (key, value)) in entries.iter().enumerate() {
                 if let Some(new) = update(key, value)
                     && let TreeNode::Leaf(entries) = copy.get_or_insert_with(|| node.clone())
-                    && let Some((_, value)) = entries.get_mut(place)
+                    && let Some((_, value)) = entries.get_mut(index)
                 {
                     *value = new;
                 }
             }
         }
         TreeNode::Inner(children) => {
-            for (place, child) in children.iter().enumerate() {
+            for (index, child) in children.iter().enumerate() {
                 if let Some(new) = update_values(&child.node, update)
                     && let TreeNode::Inner(children) = copy.get_or_insert_with(|| node.clone())
-                    && let Some(child) = children.get_mut(place)
+                    && let Some(child) = children.get_mut(index)
                 {
                     child.node = new;
                 }
