@@ -34,7 +34,7 @@ pub struct Evaluations {
     ad_hoc: BTreeMap<AdHocQuery, Arc<MetricEvaluation>>,
     parallelism: GroupParallelism,
     /// How many metrics were evaluated, for these evaluations and those before them.
-    made: Arc<AtomicU64>,
+    metrics_evaluated: Arc<AtomicU64>,
 }
 
 /// As the targets are: [`Targets::by_query`].
@@ -132,8 +132,8 @@ impl Evaluations {
     /// How many metrics have been evaluated since the first evaluations of this series. Reading an
     /// evaluation does not count.
     #[must_use]
-    pub fn made(&self) -> u64 {
-        self.made.load(Ordering::Relaxed)
+    pub fn metrics_evaluated(&self) -> u64 {
+        self.metrics_evaluated.load(Ordering::Relaxed)
     }
 
     /// The evaluation of a query that an HPA asks.
@@ -169,7 +169,7 @@ impl Evaluations {
             Arc::new(GroupEvaluation::new(query.selector, asked, &self.clusters))
         };
         let groups = resolved.groups.iter().map(group).collect();
-        self.made.fetch_add(1, Ordering::Relaxed);
+        self.metrics_evaluated.fetch_add(1, Ordering::Relaxed);
         MetricEvaluation::new(
             query.namespace,
             resolved,

@@ -14,12 +14,12 @@ async fn a_publication_evaluates_only_what_changed() {
         has_read("a")(snapshot) && has_read("b")(snapshot)
     })
     .await;
-    let before = running.reader.latest().evaluations.made();
+    let before = running.reader.latest().evaluations.metrics_evaluated();
     let three = two.into_iter().chain([hpa("c", "c")]);
     running.hpas.send_replace(listed(three));
     let snapshot = until(&running.reader, has_read("c")).await;
     // Once as asked for and not yet read, and once as read.
-    assert_eq!(snapshot.evaluations.made() - before, 2);
+    assert_eq!(snapshot.evaluations.metrics_evaluated() - before, 2);
 }
 
 #[tokio::test]

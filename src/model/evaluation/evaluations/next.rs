@@ -48,7 +48,7 @@ impl Evaluations {
             parallelism: self.parallelism.next(&self.clusters, clusters),
             clusters: clusters.clone(),
             targets: Arc::clone(targets),
-            made: Arc::clone(&self.made),
+            metrics_evaluated: Arc::clone(&self.metrics_evaluated),
         })
     }
 }
@@ -228,7 +228,9 @@ impl Evaluator<'_> {
             })
         };
         let groups = resolved.groups.iter().map(group).collect();
-        self.before.made.fetch_add(1, Ordering::Relaxed);
+        self.before
+            .metrics_evaluated
+            .fetch_add(1, Ordering::Relaxed);
         Arc::new(MetricEvaluation::new(
             query.namespace,
             resolved,

@@ -56,12 +56,12 @@ impl Sequence {
 
     /// How many metrics the next evaluations take.
     fn next(&mut self) -> u64 {
-        let before = self.evaluations.made();
+        let before = self.evaluations.metrics_evaluated();
         let queries = self.queries.iter();
         self.evaluations = self
             .evaluations
             .next(&self.clusters, &self.targets, queries);
-        self.evaluations.made() - before
+        self.evaluations.metrics_evaluated() - before
     }
 }
 
@@ -139,14 +139,14 @@ fn an_ad_hoc_query_is_evaluated_with_every_snapshot_while_it_is_kept() {
         value.unwrap().lag
     };
     // Asked for the first time it is evaluated at once, and forgotten.
-    let made = sequence.evaluations.made();
+    let evaluated = sequence.evaluations.metrics_evaluated();
     assert_eq!(answer(&sequence), Some(Lag(5)));
-    assert_eq!(sequence.evaluations.made() - made, 1);
+    assert_eq!(sequence.evaluations.metrics_evaluated() - evaluated, 1);
     sequence.queries = vec![query.to_ad_hoc(Metric::Lag)];
     assert_eq!(sequence.next(), 1);
-    let made = sequence.evaluations.made();
+    let evaluated = sequence.evaluations.metrics_evaluated();
     assert_eq!(answer(&sequence), Some(Lag(5)));
-    assert_eq!(sequence.evaluations.made(), made);
+    assert_eq!(sequence.evaluations.metrics_evaluated(), evaluated);
     assert_eq!(sequence.next(), 0);
     sequence.read(5, "c", None);
     assert_eq!(sequence.next(), 1);

@@ -42,7 +42,7 @@ fn snapshot() -> LagSnapshot {
 async fn requests_scrapes_and_status_evaluate_nothing_anew() {
     let evaluated = snapshot();
     let evaluations = Arc::clone(&evaluated.evaluations);
-    assert_eq!(evaluations.made(), 2);
+    assert_eq!(evaluations.metrics_evaluated(), 2);
     let (mut api, reader) = api_over(evaluated, RequestAuth::None, 8, Tenancy::default());
     let admin = admin::router(HttpOptions {
         readiness: Readiness::new(reader.clone(), Instant::now(), watch::channel(false).1),
@@ -64,12 +64,12 @@ async fn requests_scrapes_and_status_evaluate_nothing_anew() {
             assert!(got.body.contains("orders"), "{}", got.body);
         }
     }
-    assert_eq!(evaluations.made(), 2);
+    assert_eq!(evaluations.metrics_evaluated(), 2);
     // Only the ad hoc query is reported to the poller.
     let kept: Vec<_> = std::iter::from_fn(|| api.queries.try_recv().ok()).collect();
     assert_eq!(kept.len(), 3);
     // A new query is evaluated for its first request.
     let got = lag(&api.router, "cluster=main,group=orders").await;
     assert_eq!(got.code, 200, "{}", got.body);
-    assert_eq!(evaluations.made(), 3);
+    assert_eq!(evaluations.metrics_evaluated(), 3);
 }
