@@ -45,7 +45,6 @@ pub enum Fault {
     /// The Kafka client could not be created.
     Client,
     /// The broker or the client does not support the request.
-    #[serde(rename = "untold")]
     Unsupported,
     /// Another error code of Kafka or of librdkafka.
     Code(i32),
@@ -72,7 +71,7 @@ impl Fault {
             Fault::TooManyGroups => "too_many_groups",
             Fault::OverBudget => "over_budget",
             Fault::Client => "client",
-            Fault::Unsupported => "untold",
+            Fault::Unsupported => "unsupported",
             Fault::Code(_) => "error_code",
         }
     }

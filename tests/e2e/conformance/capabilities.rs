@@ -41,7 +41,7 @@ pub(crate) const BLIND: &[Blind] = &[
     Blind {
         client: ClientKind::Librdkafka,
         fact: Fact::Descriptions,
-        instead: "untold",
+        instead: "unsupported",
         why: "DescribeConsumerGroups may crash the process; the list of groups that tells members asks every broker for \
               every group, fails whole where one broker does, and has groups of the newer protocols as dead",
     },

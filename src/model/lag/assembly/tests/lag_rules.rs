@@ -135,7 +135,10 @@ fn a_read_committed_group_is_measured_by_the_last_stable_offset() {
     };
     assert_eq!(read(0, Some(60)), (vec!["measured"], Ok(Lag(55))));
     assert_eq!(read(5, Some(4)), (vec!["beyond_stable"], Ok(Lag(0))));
-    assert_eq!(read(10, None), (vec!["untold"], Err(Fault::Unsupported)));
+    assert_eq!(
+        read(10, None),
+        (vec!["unsupported"], Err(Fault::Unsupported))
+    );
 }
 
 #[test]
