@@ -162,7 +162,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
             Ok(found) => found,
             Err(error) => return self.report_unread(error),
         };
-        self.failures.read.succeeded();
+        self.failures.read.record_success();
         if found.as_ref().is_some_and(|found| !found.is_ours) {
             // Created by somebody else, who may need it.
             return self.report_unusable(None);
@@ -170,7 +170,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         let read = found.as_ref().map(|found| self.read(&found.data, now));
         let kept = match read {
             Some((set, None)) => {
-                self.failures.contents.succeeded();
+                self.failures.contents.record_success();
                 Some(self.serve(set))
             }
             Some((set, Some(reason))) => {
@@ -253,14 +253,14 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
         };
         match self.with.store.save(&data, found, within).await {
             Ok(()) => {
-                self.failures.write.succeeded();
+                self.failures.write.record_success();
                 CertificatesChanged {
                     place: &self.place,
                     change: step.map_or("restore", RotationStep::label),
                 }
                 .emit();
                 if let (set, None) = self.read(&data, now) {
-                    self.failures.contents.succeeded();
+                    self.failures.contents.record_success();
                     self.serve(set);
                 }
             }
@@ -293,7 +293,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
                 if outcome == Ok(Registered::Updated) {
                     BundlePublished.emit();
                 }
-                self.failures.publish.succeeded();
+                self.failures.publish.record_success();
                 if self
                     .published
                     .as_ref()
@@ -311,7 +311,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
             Err(CertificateStoreError::Failed(reason)) => reason,
         };
         self.published = None;
-        if let Some(reason) = self.failures.publish.failed(unpublished) {
+        if let Some(reason) = self.failures.publish.record_failure(unpublished) {
             BundleUnpublished { reason }.emit();
         }
     }
@@ -333,14 +333,14 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
     }
 
     fn report_unread(&mut self, error: CertificateStoreError) {
-        if let Some(reason) = self.failures.read.failed(error) {
+        if let Some(reason) = self.failures.read.record_failure(error) {
             let place = &self.place;
             CertificatesUnread { place, reason }.emit();
         }
     }
 
     fn report_unwritten(&mut self, error: CertificateStoreError) {
-        if let Some(reason) = self.failures.write.failed(error) {
+        if let Some(reason) = self.failures.write.record_failure(error) {
             let place = &self.place;
             CertificatesUnwritten { place, reason }.emit();
         }
@@ -348,7 +348,7 @@ impl<S: CertificateStore, R: Registration> CertificateManager<S, R> {
 
     /// `None` means that somebody else created the Secret.
     fn report_unusable(&mut self, reason: Option<CertificateProblem>) {
-        if self.failures.contents.failed(reason).is_none() {
+        if self.failures.contents.record_failure(reason).is_none() {
             return;
         }
         let reason = match reason {

@@ -334,10 +334,10 @@ impl Reconciler {
             Ok(owner) => {
                 if self.field_owner.attempts.is_failing() {
                     for state in self.hpas.values_mut() {
-                        state.cap.lookup_failures.succeeded();
+                        state.cap.lookup_failures.record_success();
                     }
                 }
-                self.field_owner.attempts.succeeded();
+                self.field_owner.attempts.record_success();
                 self.field_owner.found = Some((owner, now));
                 // The caps have waited for it.
                 for key in Vec::from_iter(self.hpas.keys().cloned()) {
@@ -350,7 +350,7 @@ impl Reconciler {
                 let _ = self
                     .field_owner
                     .attempts
-                    .failed(error.clone(), LONGEST_PAUSE, now);
+                    .record_failure(error.clone(), LONGEST_PAUSE, now);
                 for (key, state) in &mut self.hpas {
                     state.cap.record_lookup_failure(key, &error);
                 }

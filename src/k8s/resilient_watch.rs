@@ -91,32 +91,32 @@ where
             };
             match next {
                 Ok(Some(Ok(event))) => {
-                    self.took_event(&event);
+                    self.observe_event(&event);
                     return event;
                 }
                 Ok(Some(Err(error))) if is_expired(&error) => self.list_again().await,
-                Ok(Some(Err(error))) => self.failed(kind(&error), &reason(&error)).await,
+                Ok(Some(Err(error))) => self.report_failure(kind(&error), &reason(&error)).await,
                 Ok(None) => self.list_again().await,
                 Err(_) if self.is_listing => {
                     let reason = "the API server did not answer in time";
-                    self.failed(FailureKind::NoAnswer, reason).await;
+                    self.report_failure(FailureKind::NoAnswer, reason).await;
                 }
-                Err(_) => self.restored(),
+                Err(_) => self.report_recovery(),
             }
         }
     }
 
-    fn took_event(&mut self, event: &Event<K>) {
+    fn observe_event(&mut self, event: &Event<K>) {
         self.is_listing = matches!(event, Event::Init | Event::InitApply(_));
         // These come from the watch itself, so it works.
         if matches!(event, Event::Apply(_) | Event::Delete(_)) {
-            self.restored();
+            self.report_recovery();
         }
     }
 
-    fn restored(&mut self) {
+    fn report_recovery(&mut self) {
         self.backoff = DefaultBackoff::default();
-        self.failures.succeeded();
+        self.failures.record_success();
         if let Some(since) = self.failing_since.take() {
             WatchRestored {
                 watched: self.watched,
@@ -134,8 +134,9 @@ where
         tokio::time::sleep(pause).await;
     }
 
-    async fn failed(&mut self, kind: FailureKind, reason: &str) {
-        if self.failures.failed(kind).is_some() {
+    /// Logs a failure of a new kind, and lists again.
+    async fn report_failure(&mut self, kind: FailureKind, reason: &str) {
+        if self.failures.record_failure(kind).is_some() {
             WatchLost {
                 watched: self.watched,
                 reason,

@@ -225,10 +225,10 @@ impl<S: LeaseStore> Elector<S> {
     fn report_odd_duration(&mut self, lease: Option<&LeaseRecord>) {
         let odd = lease.filter(|lease| lease.holder.is_some() && lease.duration > lease.validity());
         let Some(odd) = odd else {
-            self.odd_durations.succeeded();
+            self.odd_durations.record_success();
             return;
         };
-        if let Some(claimed) = self.odd_durations.failed(odd.duration) {
+        if let Some(claimed) = self.odd_durations.record_failure(odd.duration) {
             LeaseTooLong {
                 lease: &self.name,
                 claimed: *claimed,
@@ -258,10 +258,10 @@ impl<S: LeaseStore> Elector<S> {
     /// Logs the failure of an attempt once while its cause lasts.
     fn report_failure(&mut self, outcome: Result<(), LeaseError>) {
         let Err(error) = outcome else {
-            self.failures.succeeded();
+            self.failures.record_success();
             return;
         };
-        if let Some(reason) = self.failures.failed(error) {
+        if let Some(reason) = self.failures.record_failure(error) {
             LeaseFailed {
                 lease: &self.name,
                 reason,

@@ -154,8 +154,8 @@ mod tests {
     fn term_expires() {
         let now = Instant::now();
         let second = Duration::from_secs(1);
-        let (terms, told) = watch::channel(None);
-        let leadership = Leadership::new(told);
+        let (terms, receiver) = watch::channel(None);
+        let leadership = Leadership::new(receiver);
         assert_eq!(leadership.term(now), None);
         let term = Term {
             number: 3,
@@ -175,8 +175,8 @@ mod tests {
 
     #[tokio::test]
     async fn waits_for_a_term_and_for_its_end() {
-        let (terms, told) = watch::channel(None);
-        let mut leadership = Leadership::new(told);
+        let (terms, receiver) = watch::channel(None);
+        let mut leadership = Leadership::new(receiver);
         let second = Duration::from_secs(1);
         let term = |number, until| {
             Some(Term {

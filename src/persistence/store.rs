@@ -54,11 +54,11 @@ pub async fn run<S: StateLocation>(
                 place: &place,
                 bytes,
                 dropped,
-                again: failures.succeeded().is_some(),
+                again: failures.record_success().is_some(),
             }
             .emit(),
             Err(error) => {
-                if let Some(reason) = failures.failed(error) {
+                if let Some(reason) = failures.record_failure(error) {
                     let place = &place;
                     StateUnwritten { place, reason }.emit();
                 }
@@ -97,7 +97,7 @@ async fn load<S: StateLocation>(location: &S, place: &str) -> SavedHistory {
                 }
             },
             Err(error) => {
-                if let Some(reason) = failures.failed(error) {
+                if let Some(reason) = failures.record_failure(error) {
                     StateUnread { place, reason }.emit();
                 }
                 tokio::time::sleep(pause).await;

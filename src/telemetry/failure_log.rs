@@ -17,7 +17,7 @@ impl<E> Default for FailureLog<E> {
 impl<E: PartialEq> FailureLog<E> {
     /// Records a failed attempt. Returns the error to log; `None` if it equals the previous one.
     #[must_use = "log the returned error"]
-    pub fn failed(&mut self, error: E) -> Option<&E> {
+    pub fn record_failure(&mut self, error: E) -> Option<&E> {
         if self.0.as_ref() == Some(&error) {
             return None;
         }
@@ -25,7 +25,7 @@ impl<E: PartialEq> FailureLog<E> {
     }
 
     /// Records a successful attempt. Returns the failure that it ends, if there was one.
-    pub fn succeeded(&mut self) -> Option<E> {
+    pub fn record_success(&mut self) -> Option<E> {
         self.0.take()
     }
 
@@ -43,13 +43,13 @@ mod tests {
     #[test]
     fn reports_a_failure_once_until_it_changes_or_ends() {
         let mut log = FailureLog::default();
-        assert_eq!(log.succeeded(), None);
-        assert_eq!(log.failed("forbidden"), Some(&"forbidden"));
-        assert_eq!(log.failed("forbidden"), None);
-        assert_eq!(log.failed("no answer"), Some(&"no answer"));
+        assert_eq!(log.record_success(), None);
+        assert_eq!(log.record_failure("forbidden"), Some(&"forbidden"));
+        assert_eq!(log.record_failure("forbidden"), None);
+        assert_eq!(log.record_failure("no answer"), Some(&"no answer"));
         assert!(log.is_failing());
-        assert_eq!(log.succeeded(), Some("no answer"));
+        assert_eq!(log.record_success(), Some("no answer"));
         assert!(!log.is_failing());
-        assert_eq!(log.failed("no answer"), Some(&"no answer"));
+        assert_eq!(log.record_failure("no answer"), Some(&"no answer"));
     }
 }

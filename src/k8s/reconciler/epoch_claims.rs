@@ -25,17 +25,17 @@ impl EpochClaims {
         }
         match &report.claim {
             Ok(()) => {
-                state.claim.succeeded();
+                state.claim.record_success();
                 state.claimed = report.term;
                 self.written = self.written.saturating_add(1);
             }
             Err(error) => {
                 let _ = state
                     .claim
-                    .failed(error.clone(), LONGEST_PAUSE, Instant::now());
+                    .record_failure(error.clone(), LONGEST_PAUSE, Instant::now());
                 // One line in the log, however many HPAs it concerns.
                 if *error != ApiError::Changed
-                    && let Some(reason) = self.failures.failed(error.clone())
+                    && let Some(reason) = self.failures.record_failure(error.clone())
                 {
                     EpochUnwritten { reason }.emit();
                 }
@@ -54,7 +54,7 @@ impl EpochClaims {
             .emit();
         }
         if self.failures.is_failing() && !hpas.values().any(|state| state.claim.is_failing()) {
-            self.failures.succeeded();
+            self.failures.record_success();
         }
     }
 }

@@ -179,7 +179,7 @@ impl EventPublisher {
         let may_log = self.logged_at.is_none_or(|at| since(at) >= LOG_EVERY);
         // What is not logged now is logged when it fails the next time.
         let reason = if may_log {
-            failures.log.failed(error)
+            failures.log.record_failure(error)
         } else {
             None
         };

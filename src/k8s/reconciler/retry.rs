@@ -27,7 +27,7 @@ impl Attempts {
         self.failures.is_failing()
     }
 
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn record_success(&mut self) {
         *self = Self::default();
     }
 
@@ -35,7 +35,7 @@ impl Attempts {
     /// error if it is to be logged. A write that somebody else's overtook is no failure: the next
     /// snapshot decides anew.
     #[must_use = "a new failure is to be logged"]
-    pub(super) fn failed(
+    pub(super) fn record_failure(
         &mut self,
         error: ApiError,
         longest: Duration,
@@ -47,7 +47,7 @@ impl Attempts {
         let doubled = self.pause.saturating_mul(2);
         self.pause = doubled.clamp(FIRST_PAUSE, longest.max(FIRST_PAUSE));
         self.not_before = now.checked_add(self.pause);
-        self.failures.failed(error)
+        self.failures.record_failure(error)
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
         let mut pauses = Vec::new();
         for attempt in 0..6 {
             assert!(attempts.may_start(now));
-            let logged = attempts.failed(refused(), longest, now).is_some();
+            let logged = attempts.record_failure(refused(), longest, now).is_some();
             assert_eq!(logged, attempt == 0);
             let mut paused = 0;
             while !attempts.may_start(now) {
@@ -83,11 +83,19 @@ mod tests {
             pauses.push(paused);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 10, 10]);
-        assert!(attempts.failed(ApiError::NoAnswer, longest, now).is_some());
-        attempts.succeeded();
+        assert!(
+            attempts
+                .record_failure(ApiError::NoAnswer, longest, now)
+                .is_some()
+        );
+        attempts.record_success();
         assert!(attempts.may_start(now) && !attempts.is_failing());
         // A conflict is decided anew at once.
-        assert!(attempts.failed(ApiError::Changed, longest, now).is_none());
+        assert!(
+            attempts
+                .record_failure(ApiError::Changed, longest, now)
+                .is_none()
+        );
         assert!(attempts.may_start(now) && !attempts.is_failing());
     }
 }

@@ -143,14 +143,14 @@ impl HpaState {
             Some(Err(error)) => {
                 let now = Instant::now();
                 let attempts = &mut self.cap.attempts;
-                if let Some(reason) = attempts.failed(error.clone(), LONGEST_PAUSE, now) {
+                if let Some(reason) = attempts.record_failure(error.clone(), LONGEST_PAUSE, now) {
                     CapFailed { hpa: key, reason }.emit();
                 }
                 return;
             }
             Some(Ok(write)) => write,
         };
-        self.cap.attempts.succeeded();
+        self.cap.attempts.record_success();
         let Some(write) = write else {
             return;
         };
@@ -191,9 +191,9 @@ impl HpaState {
             Some(ZeroAction::Keep | ZeroAction::Unmark) | None => {}
         }
         match report.error.clone() {
-            None => self.zero.attempts.succeeded(),
+            None => self.zero.attempts.record_success(),
             Some(error) => {
-                if let Some(reason) = self.zero.attempts.failed(error, LOOK_EVERY, now) {
+                if let Some(reason) = self.zero.attempts.record_failure(error, LOOK_EVERY, now) {
                     ZeroFailed { hpa: key, reason }.emit();
                 }
             }
@@ -261,7 +261,7 @@ impl CapState {
         if self.target.is_none() || *error == ApiError::Changed {
             return;
         }
-        if let Some(reason) = self.lookup_failures.failed(error.clone()) {
+        if let Some(reason) = self.lookup_failures.record_failure(error.clone()) {
             CapFailed { hpa: key, reason }.emit();
         }
     }
