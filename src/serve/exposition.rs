@@ -484,8 +484,8 @@ mod tests {
     #[test]
     fn members_are_exported_once_described() {
         use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
-        let mut told = fixtures::nothing(Duration::ZERO, "told");
-        told.groups[0].description = Ok(std::sync::Arc::new(GroupDescription {
+        let mut described = fixtures::nothing(Duration::ZERO, "described");
+        described.groups[0].description = Ok(std::sync::Arc::new(GroupDescription {
             kind: GroupKind::Classic,
             state: GroupState::Empty,
             assignor: None,
@@ -493,7 +493,7 @@ mod tests {
             subtopologies: Vec::new(),
         }));
         let mut history = ClusterHistory::default();
-        history.apply(told, Scope::Some);
+        history.apply(described, Scope::Some);
         let unknown = fixtures::nothing(Duration::ZERO, "unknown");
         let mut snapshot = fixtures::snapshot();
         let cluster = history.apply(unknown, Scope::Some);
@@ -502,7 +502,8 @@ mod tests {
         let samples = text
             .lines()
             .filter(|line| line.starts_with("kafka_consumergroup_members"));
-        let expected = "kafka_consumergroup_members{cluster=\"main\",consumergroup=\"told\"} 0";
+        let expected =
+            "kafka_consumergroup_members{cluster=\"main\",consumergroup=\"described\"} 0";
         assert_eq!(samples.collect::<Vec<_>>(), [expected]);
     }
 

@@ -205,9 +205,9 @@ impl WireInner {
     /// Adds the latest description to every group.
     fn attach_descriptions(&self, groups: &mut [GroupObservation]) {
         for group in groups {
-            let told = self.descriptions.latest(&group.plan.group);
-            group.description = match (told, &group.committed) {
-                (Some(told), _) => told,
+            let latest = self.descriptions.latest(&group.plan.group);
+            group.description = match (latest, &group.committed) {
+                (Some(latest), _) => latest,
                 (None, Err(fault)) => Err(*fault),
                 (None, Ok(_)) => Err(Fault::NoAnswer),
             };

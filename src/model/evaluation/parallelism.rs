@@ -141,8 +141,8 @@ fn by_kind(group: &GroupWork<'_>, sum: impl Fn(fn(&TopicWork) -> u32) -> u32) ->
             };
         }
         Some(GroupKind::Streams) => {
-            let told = group.description.map(|d| d.subtopologies.as_slice());
-            if let Some(tasks) = tasks(told.unwrap_or_default(), group) {
+            let subtopologies = group.description.map(|d| d.subtopologies.as_slice());
+            if let Some(tasks) = tasks(subtopologies.unwrap_or_default(), group) {
                 return bounded(tasks, ParallelismRule::Tasks);
             }
         }
@@ -177,9 +177,9 @@ fn is_manual(group: &GroupWork<'_>) -> bool {
 
 /// The tasks of a streams group; `None` where the broker does not describe all of its topology.
 fn tasks(subtopologies: &[Subtopology], group: &GroupWork<'_>) -> Option<u32> {
-    let of_source = |(topic, told): &(TopicName, Option<u32>)| {
+    let of_source = |(topic, count): &(TopicName, Option<u32>)| {
         let known = group.topics.iter().find(|(name, _)| *name == topic);
-        match (told, group.filter) {
+        match (count, group.filter) {
             (Some(partitions), Some(filter)) => Some(filter.count(*partitions)),
             (Some(partitions), None) => Some(*partitions),
             (None, _) => known.map(|(_, work)| work.partitions),

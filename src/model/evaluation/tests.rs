@@ -201,7 +201,7 @@ fn described(assignor: Option<&str>, members: &[&[&str]]) -> Arc<GroupDescriptio
 }
 
 /// A sweep in which the group was described so.
-fn told(description: Arc<GroupDescription>, topics: &[Read<'_>]) -> Observation {
+fn sweep_of(description: Arc<GroupDescription>, topics: &[Read<'_>]) -> Observation {
     let mut read = observation(0, topics);
     read.groups[0].description = Ok(description);
     read

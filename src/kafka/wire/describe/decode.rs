@@ -184,7 +184,7 @@ fn classic<'a>(
     if version >= 6 {
         cursor.skip_string()?;
     }
-    let (group, told) = (cursor.string()?, cursor.string()?);
+    let (group, state_name) = (cursor.string()?, cursor.string()?);
     let protocol = cursor.string()?;
     let is_consumers = protocol == "consumer";
     let assignor = named(cursor.string()?).filter(|_| is_consumers);
@@ -222,8 +222,8 @@ fn classic<'a>(
     }
     cursor.skip_tags()?;
     // Below version 6 a missing group is reported as dead.
-    let is_absent = code == codes::NONE && told == "Dead";
-    let state = match state(told) {
+    let is_absent = code == codes::NONE && state_name == "Dead";
+    let state = match state(state_name) {
         // The protocol is set by the first member and kept when all have left; without one nobody
         // ever joined.
         GroupState::Empty if protocol.is_empty() => GroupState::Unjoined,

@@ -76,8 +76,10 @@ fn subtopology(
     topic_infos(cursor, topics)?;
     for (topic, partitions) in topic_infos(cursor, topics)? {
         // 0 means that the number follows from upstream topics.
-        let told = u32::try_from(partitions).ok().filter(|told| *told > 0);
-        let partitions = told.or_else(|| known(&topic));
+        let reported = u32::try_from(partitions)
+            .ok()
+            .filter(|reported| *reported > 0);
+        let partitions = reported.or_else(|| known(&topic));
         sources.push((topic, partitions));
     }
     cursor.skip_tags()?;

@@ -58,18 +58,18 @@ fn topic(partitions: u32) -> TopicWork {
 }
 
 /// Described so one after the other, reading these topics.
-fn found(told: &[GroupDescription], topics: &[TopicWork], by: By) -> Parallelism {
+fn found(descriptions: &[GroupDescription], topics: &[TopicWork], by: By) -> Parallelism {
     let names: Vec<_> = (0..topics.len())
         .map(|i| TopicName::from(format!("t{i}")))
         .collect();
     let topics: Vec<_> = names.iter().zip(topics.iter().copied()).collect();
     let mut remembered = RememberedGroup::default();
-    for description in told {
+    for description in descriptions {
         remembered = remembered.after(description);
     }
     let work = GroupWork {
         remembered: &remembered,
-        description: told.last(),
+        description: descriptions.last(),
         topics: &topics,
         filter: None,
     };
@@ -83,13 +83,13 @@ use ParallelismRule::{
 
 #[test]
 fn one_topic_allows_its_partitions() {
-    for told in [
+    for descriptions in [
         vec![],
         vec![description(Classic, Some("range"), 2)],
         vec![description(Consumer, Some("uniform"), 2)],
     ] {
         assert_eq!(
-            found(&told, &[topic(12)], By::Partitions),
+            found(&descriptions, &[topic(12)], By::Partitions),
             bounded(12, OneTopic)
         );
     }
@@ -100,9 +100,9 @@ fn one_topic_allows_its_partitions() {
 fn several_topics_under_range_allow_the_largest_partition_count() {
     let both = [topic(12), topic(4)];
     for kind in [Classic, Consumer] {
-        let told = [description(kind, Some("range"), 2)];
+        let descriptions = [description(kind, Some("range"), 2)];
         assert_eq!(
-            found(&told, &both, By::Partitions),
+            found(&descriptions, &both, By::Partitions),
             bounded(12, LargestTopic)
         );
     }
@@ -111,7 +111,7 @@ fn several_topics_under_range_allow_the_largest_partition_count() {
 #[test]
 fn an_unknown_assignor_counts_as_range() {
     let both = [topic(12), topic(4)];
-    for told in [
+    for descriptions in [
         vec![],
         vec![description(Classic, None, 1)],
         vec![description(Consumer, None, 0)],
@@ -119,7 +119,11 @@ fn an_unknown_assignor_counts_as_range() {
         vec![description(Classic, Some("stream"), 1)],
     ] {
         let expected = bounded(12, AssignorUnknown);
-        assert_eq!(found(&told, &both, By::Partitions), expected, "{told:?}");
+        assert_eq!(
+            found(&descriptions, &both, By::Partitions),
+            expected,
+            "{descriptions:?}"
+        );
     }
 }
 
@@ -131,10 +135,10 @@ fn assignors_that_spread_all_topics_allow_the_sum_of_partitions() {
         (Classic, "cooperative-sticky"),
         (Consumer, "uniform"),
     ] {
-        let told = [description(kind, Some(assignor), 1)];
+        let descriptions = [description(kind, Some(assignor), 1)];
         let both = [topic(12), topic(4)];
         assert_eq!(
-            found(&told, &both, By::Partitions),
+            found(&descriptions, &both, By::Partitions),
             bounded(16, AllTopics),
             "{assignor}"
         );
@@ -147,9 +151,9 @@ fn manual_assignment_allows_the_partitions_with_commits() {
         committed: 3,
         ..topic(12)
     };
-    let told = [description(Classic, None, 0)];
+    let descriptions = [description(Classic, None, 0)];
     assert_eq!(
-        found(&told, &[some, topic(4)], By::Partitions),
+        found(&descriptions, &[some, topic(4)], By::Partitions),
         bounded(7, ManualAssignment)
     );
     // A group that never committed either is one that has yet to run.
@@ -157,9 +161,15 @@ fn manual_assignment_allows_the_partitions_with_commits() {
         committed: 0,
         ..topic(12)
     };
-    assert_eq!(found(&told, &[none], By::Partitions), bounded(12, OneTopic));
+    assert_eq!(
+        found(&descriptions, &[none], By::Partitions),
+        bounded(12, OneTopic)
+    );
     // Whoever had a member once does not assign by hand, and who cannot tell says nothing.
-    let had = [description(Classic, Some("sticky"), 1), told[0].clone()];
+    let had = [
+        description(Classic, Some("sticky"), 1),
+        descriptions[0].clone(),
+    ];
     assert_eq!(
         found(&had, &[some, topic(4)], By::Partitions),
         bounded(16, AllTopics)
@@ -183,7 +193,7 @@ fn a_streams_group_allows_its_tasks() {
             vec![&[Some(6), Some(4)][..], &[Some(8)]],
             bounded(14, Tasks),
         ),
-        // The count of t1 is not told there, and is known from reading it.
+        // The count of t1 is not reported there, and is known from reading it.
         (vec![&[Some(6)][..], &[None]], bounded(10, Tasks)),
         (vec![&[Some(6)][..], &[Some(8), None]], bounded(14, Tasks)),
         (
@@ -208,13 +218,13 @@ fn a_streams_group_allows_its_tasks() {
 
 #[test]
 fn a_share_group_has_no_limit() {
-    let told = [description(Share, Some("simple"), 9)];
+    let descriptions = [description(Share, Some("simple"), 9)];
     for by in [By::Partitions, By::Lagging] {
         let expected = Parallelism {
             limit: Limit::Unbounded,
             rule: Shared,
         };
-        assert_eq!(found(&told, &[topic(3)], by), expected);
+        assert_eq!(found(&descriptions, &[topic(3)], by), expected);
     }
 }
 
@@ -233,9 +243,9 @@ fn by_lagging_allows_the_partitions_with_lag_and_at_least_one() {
         assert_eq!(found(&[], &[lagging(n)], By::Lagging), expected);
     }
     // Never above what the assignor allows.
-    let told = [description(Classic, Some("range"), 1)];
+    let descriptions = [description(Classic, Some("range"), 1)];
     assert_eq!(
-        found(&told, &[topic(12), topic(4)], By::Lagging),
+        found(&descriptions, &[topic(12), topic(4)], By::Lagging),
         bounded(12, LargestTopic)
     );
 }
@@ -267,8 +277,8 @@ fn remembered_facts_survive_a_restart() {
 
 #[test]
 fn a_subscription_is_complete_only_if_every_member_reports_its_own() {
-    let mut told = description(Consumer, Some("uniform"), 0);
-    assert_eq!(Subscription::of(&told), Subscription::default());
+    let mut group = description(Consumer, Some("uniform"), 0);
+    assert_eq!(Subscription::of(&group), Subscription::default());
     for (members, topics, is_all) in [
         (
             vec![member(Some(&["a"]), &[]), member(Some(&["b"]), &["b"])],
@@ -283,19 +293,19 @@ fn a_subscription_is_complete_only_if_every_member_reports_its_own() {
         // By a pattern: no names, and what it was given.
         (vec![member(Some(&[]), &["c"])], &["c"], false),
     ] {
-        told.members = members;
+        group.members = members;
         let expected = Subscription {
             topics: topics.iter().map(|t| TopicName::from(*t)).collect(),
             is_all,
         };
-        assert_eq!(Subscription::of(&told), expected);
-        let remembered = RememberedGroup::default().after(&told);
+        assert_eq!(Subscription::of(&group), expected);
+        let remembered = RememberedGroup::default().after(&group);
         assert_eq!(remembered.reads.is_some(), is_all);
     }
     let many: Vec<String> = (0..=REMEMBERED_TOPICS).map(|i| format!("t{i}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    told.members = vec![member(Some(&many), &[])];
-    assert_eq!(RememberedGroup::default().after(&told).reads, None);
+    group.members = vec![member(Some(&many), &[])];
+    assert_eq!(RememberedGroup::default().after(&group).reads, None);
 }
 
 #[test]
@@ -327,7 +337,7 @@ fn described() -> impl Strategy<Value = GroupDescription> {
 proptest! {
     #[test]
     fn parallelism_stays_between_the_largest_topic_and_all_partitions(
-        told in proptest::collection::vec(described(), 0..3),
+        descriptions in proptest::collection::vec(described(), 0..3),
         topics in proptest::collection::vec((1u32..500, 0u32..500, 0u32..500), 1..5),
         threads in 1u32..9,
         lagging: bool,
@@ -341,7 +351,7 @@ proptest! {
             })
             .collect();
         let by = if lagging { By::Lagging } else { By::Partitions };
-        let found = found(&told, &topics, by);
+        let found = found(&descriptions, &topics, by);
         let all: u32 = topics.iter().map(|t| t.partitions).sum();
         let most = found.limit.bounded().unwrap();
         prop_assert!((1..=all).contains(&most), "{:?}", found);

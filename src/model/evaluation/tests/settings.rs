@@ -110,7 +110,7 @@ fn without_named_topics_those_that_members_read_count() {
     ];
     let hpas = [hpa("h", "group=g", average(10))];
     // `old` has commits of a former version; `new` has none yet, and is read.
-    let working = told(described(Some("range"), &[&["new", "t"]]), &read);
+    let working = sweep_of(described(Some("range"), &[&["new", "t"]]), &read);
     let snapshot_of = |sweeps| snapshot(sweeps, &hpas);
     assert_eq!(
         ask(&snapshot_of(vec![working.clone()]), "group=g")
@@ -119,7 +119,7 @@ fn without_named_topics_those_that_members_read_count() {
         Some(Lag(5))
     );
     // What they read is remembered while there is none.
-    let empty = told(described(None, &[]), &read);
+    let empty = sweep_of(described(None, &[]), &read);
     let after = snapshot_of(vec![working, empty.clone()]);
     assert_eq!(ask(&after, "group=g").unwrap().lag, Some(Lag(5)));
     // Where nobody was ever seen, it is what has commits.
@@ -132,7 +132,7 @@ fn without_named_topics_those_that_members_read_count() {
 #[test]
 fn no_value_is_served_before_every_subscribed_topic_was_read() {
     let read: [Read<'_>; 1] = [("t", &[(Some(0), 5)])];
-    let working = told(described(Some("range"), &[&["new", "t"]]), &read);
+    let working = sweep_of(described(Some("range"), &[&["new", "t"]]), &read);
     let snapshot = snapshot(vec![working], &[hpa("h", "group=g", average(10))]);
     let refusal = ask(&snapshot, "group=g").unwrap_err();
     let NoValueReason::NotYetRead(unread) = refusal else {
@@ -148,7 +148,7 @@ fn no_value_is_served_before_every_subscribed_topic_was_read() {
 #[test]
 fn a_deleted_topic_that_members_still_subscribe_to_has_no_lag() {
     let read: [Read<'_>; 2] = [("gone", &[]), ("t", &[(Some(0), 5)])];
-    let mut working = told(described(Some("range"), &[&["gone", "t"]]), &read);
+    let mut working = sweep_of(described(Some("range"), &[&["gone", "t"]]), &read);
     working
         .topics
         .insert("gone".into(), Err(Fault::TopicMissing));
@@ -197,16 +197,20 @@ fn added_partitions_and_a_newly_seen_assignor_change_the_ceiling() {
     let sticky = described(Some("cooperative-sticky"), &[&["a", "b"]]);
     for (sweeps, replicas, rule) in [
         (
-            vec![told(Arc::clone(&range), &few)],
+            vec![sweep_of(Arc::clone(&range), &few)],
             6,
             ParallelismRule::LargestTopic,
         ),
         (
-            vec![told(Arc::clone(&range), &few), told(range, &more)],
+            vec![sweep_of(Arc::clone(&range), &few), sweep_of(range, &more)],
             12,
             ParallelismRule::LargestTopic,
         ),
-        (vec![told(sticky, &more)], 14, ParallelismRule::AllTopics),
+        (
+            vec![sweep_of(sticky, &more)],
+            14,
+            ParallelismRule::AllTopics,
+        ),
         (
             vec![observation(0, &more)],
             12,
@@ -226,7 +230,7 @@ fn a_share_group_is_not_clamped_and_a_streams_group_is_clamped_to_its_tasks() {
         let mut description = (*described(None, &[&["t"]])).clone();
         description.kind = kind;
         description.subtopologies = subtopologies;
-        let sweep = told(Arc::new(description), &read);
+        let sweep = sweep_of(Arc::new(description), &read);
         ask(
             &snapshot(vec![sweep], &[hpa("h", "group=g", average(10))]),
             "group=g",

@@ -289,7 +289,7 @@ proptest! {
             ],
         );
         facts.max_replicas = max;
-        let working = told(described(assignor, &[&names[..topics.len()]]), &topics);
+        let working = sweep_of(described(assignor, &[&names[..topics.len()]]), &topics);
         let snapshot = snapshot(vec![working], std::slice::from_ref(&facts));
         let answer = ask(&snapshot, "group=g").unwrap();
         let ceiling = answer.ceiling.unwrap().replicas.bounded().unwrap();

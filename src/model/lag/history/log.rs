@@ -124,7 +124,7 @@ impl LogHistory {
     fn apply_offsets(&mut self, offsets: &TopicOffsets, now: Now) {
         let was_missing = self.missing.take().is_some();
         match (self.id, offsets.id) {
-            (Some(before), Some(told)) if before != told => self.replace(),
+            (Some(before), Some(after)) if before != after => self.replace(),
             (Some(_), Some(_)) => {}
             // Without an ID nothing proves that it is the same topic.
             _ if was_missing => self.replace(),

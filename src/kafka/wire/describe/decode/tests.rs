@@ -73,7 +73,7 @@ fn consumer_groups_decode_in_every_version() {
             .with_assignment(assignment.clone())
     };
     let members = vec![by(None, vec!["t"]), by(Some("t.*"), vec![])];
-    let told = consumer::DescribedGroup::default()
+    let described = consumer::DescribedGroup::default()
         .with_group_id(text("g").into())
         .with_group_state(text("Reconciling"))
         .with_assignor_name(text("range"))
@@ -82,7 +82,7 @@ fn consumer_groups_decode_in_every_version() {
         .with_group_id(text("n").into())
         .with_error_code(69)
         .with_error_message(Some(text("no")));
-    let response = ConsumerGroupDescribeResponse::default().with_groups(vec![told, missing]);
+    let response = ConsumerGroupDescribeResponse::default().with_groups(vec![described, missing]);
     let by_pattern = Member {
         subscribed: None,
         ..member(Some("i"))
@@ -112,12 +112,12 @@ fn share_groups_decode() {
         .with_client_host(text("/h"))
         .with_subscribed_topic_names(vec![text("t").into()])
         .with_assignment(share::Assignment::default().with_topic_partitions(vec![topics]));
-    let told = share::DescribedGroup::default()
+    let described = share::DescribedGroup::default()
         .with_group_id(text("g").into())
         .with_group_state(text("Stable"))
         .with_assignor_name(text("range"))
         .with_members(vec![one]);
-    let response = ShareGroupDescribeResponse::default().with_groups(vec![told]);
+    let response = ShareGroupDescribeResponse::default().with_groups(vec![described]);
     let bytes = bytes(&response, 1);
     let entries = read(GroupKind::Share, &bytes, 1);
     let expected = group(GroupKind::Share, GroupState::Stable, vec![member(None)]);
@@ -197,11 +197,11 @@ fn classic_groups_decode_in_every_version() {
 #[test]
 fn a_dead_classic_group_is_not_found() {
     for (version, code, expected) in [(0, 0, 69), (5, 0, 69), (6, 69, 69), (5, 30, 30)] {
-        let told = DescribedGroup::default()
+        let described = DescribedGroup::default()
             .with_error_code(code)
             .with_group_id(text("g").into())
             .with_group_state(text("Dead"));
-        let response = DescribeGroupsResponse::default().with_groups(vec![told]);
+        let response = DescribeGroupsResponse::default().with_groups(vec![described]);
         let bytes = bytes(&response, version);
         let entries = read(GroupKind::Classic, &bytes, version);
         assert_eq!(entries[0].code, expected, "{version} {code}");
@@ -270,8 +270,8 @@ proptest! {
         streams[at] = to;
         drop(decode_groups(GroupKind::Streams, &streams, 0, &topics));
         drop(decode_groups(GroupKind::Streams, &streams[..cut], 0, &topics));
-        let told = classic("Stable", "consumer", left(3));
-        let response = DescribeGroupsResponse::default().with_groups(vec![told]);
+        let described = classic("Stable", "consumer", left(3));
+        let response = DescribeGroupsResponse::default().with_groups(vec![described]);
         let mut bytes = bytes(&response, version);
         let place = at % bytes.len();
         bytes[place] = to;

@@ -38,7 +38,7 @@ fn a_fault_of_the_whole_group_keeps_the_last_complete_reading() {
 #[test]
 fn the_last_description_outlives_failed_ones() {
     let mut history = ClusterHistory::default();
-    let mut told = observe(0, "g", &[Ok(Some(5))], &[10]);
+    let mut described = observe(0, "g", &[Ok(Some(5))], &[10]);
     let description = Arc::new(GroupDescription {
         kind: GroupKind::Consumer,
         state: GroupState::Empty,
@@ -46,8 +46,8 @@ fn the_last_description_outlives_failed_ones() {
         members: Vec::new(),
         subtopologies: Vec::new(),
     });
-    told.groups[0].description = Ok(Arc::clone(&description));
-    history.apply(told, Scope::Whole);
+    described.groups[0].description = Ok(Arc::clone(&description));
+    history.apply(described, Scope::Whole);
     let mut failed = observe(5, "g", &[], &[]);
     failed.groups[0].committed = Err(Fault::Unreachable);
     for silent in [failed, observe(9, "g", &[Ok(Some(5))], &[10])] {
