@@ -11,7 +11,7 @@ pub mod release;
 pub mod run;
 pub mod status;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::kafka::{Feature, librdkafka_version};
+use crate::model::units::foreign_text::printable_lines;
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let built_in = Feature::ALL
@@ -119,6 +120,29 @@ impl Cli {
             }
         }
     }
+}
+
+/// Writes a command's output. Names and messages of others may be in it: for people they are made safe to show, and
+/// formats for machines escape by themselves.
+fn print_output(output: Output, text: &str) -> anyhow::Result<ExitCode> {
+    match output {
+        Output::Table => print(printable_lines(text).as_bytes()),
+        Output::Json | Output::Yaml => print(text.as_bytes()),
+    }
+}
+
+/// Writes an error to standard error.
+pub fn print_error(text: &str) {
+    // If standard error is closed, the exit code still reports the failure.
+    let _ = writeln!(io::stderr().lock(), "lagwise: {}", printable_lines(text));
+}
+
+/// Clears the screen, if standard output is a terminal.
+fn clear_screen() -> anyhow::Result<()> {
+    if io::stdout().is_terminal() {
+        print(b"\x1b[H\x1b[2J")?;
+    }
+    Ok(())
 }
 
 /// Writes to standard output. A closed pipe (`| head`) ends the command quietly.

@@ -1,11 +1,10 @@
 //! The binary: parses the command line, runs the command, and sets the exit code.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use lagwise::cli::Cli;
+use lagwise::cli::{Cli, print_error};
 
 /// Its settings are compiled in from `.cargo/config.toml`, so only builds inside this repository have them.
 #[cfg(feature = "jemalloc")]
@@ -34,7 +33,6 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    // If standard error is closed, nobody is left to inform.
-    let _ = writeln!(std::io::stderr(), "lagwise: {error:#}");
+    print_error(&format!("{error:#}"));
     ExitCode::FAILURE
 }

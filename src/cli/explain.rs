@@ -4,7 +4,6 @@ mod daemon;
 mod text;
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use clap::{ArgGroup, Args};
 
 use super::kube_args::KubeArgs;
 use super::look::{HpaReading, read_hpas, read_once};
-use super::{Output, print, timeout};
+use super::{Output, print_error, print_output, timeout};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::live_hpa;
@@ -75,10 +74,8 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         (None, None) => bail!("neither --config nor --daemon"),
     };
     let text = args.output.serialize(&explanation)?;
-    print(
-        text.unwrap_or_else(|| text::render(&explanation))
-            .as_bytes(),
-    )?;
+    let text = text.unwrap_or_else(|| text::render(&explanation));
+    print_output(args.output, &text)?;
     Ok(match explanation.is_unknown() {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
@@ -134,12 +131,9 @@ async fn explain_by_daemon(args: &ExplainArgs, url: &str) -> anyhow::Result<Expl
         Err(error) => Err(error.into()),
     };
     Ok(complete.unwrap_or_else(|error| {
-        let mut err = io::stderr().lock();
-        // If standard error is closed, nobody is left to inform.
-        let _ = writeln!(
-            err,
-            "lagwise: cannot read the HPA, so the HPA controller's part is missing: {error:#}"
-        );
+        print_error(&format!(
+            "cannot read the HPA, so the HPA controller's part is missing: {error:#}"
+        ));
         derived
     }))
 }

@@ -3,7 +3,6 @@
 mod table;
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 
 use self::table::{TableRow, bounds, row, table};
-use super::Output;
+use super::{Output, clear_screen, print_error, print_output};
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
 use crate::kafka::{ClientKind, ClientSettings, KafkaSource};
 use crate::model::evaluation::topic_selection::whole_parallelism;
@@ -267,16 +266,12 @@ fn print_result(args: &LagArgs, found: &LagResult) -> anyhow::Result<ExitCode> {
         None if args.group.is_empty() => table(&rows),
         None => table(&rows) + &bounds(&rows),
     };
-    let clear = if args.watch && args.output == Output::Table && io::stdout().is_terminal() {
-        "\x1b[H\x1b[2J"
-    } else {
-        ""
-    };
-    super::print(format!("{clear}{text}").as_bytes())?;
-    let mut stderr = io::stderr().lock();
+    if args.watch && args.output == Output::Table {
+        clear_screen()?;
+    }
+    print_output(args.output, &text)?;
     for unknown in &found.unknown {
-        // Standard error may be closed; the exit code also reports it.
-        let _ = writeln!(stderr, "lagwise: {unknown}");
+        print_error(unknown);
     }
     let faulty = |row: &TableRow<'_>| {
         row.lag.is_none()

@@ -4,7 +4,6 @@ mod files;
 mod report;
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use self::report::{FindingReport, render_codes, render_findings};
 use super::kube_args::KubeArgs;
 use super::look::{HpaReading, read_hpas};
-use super::{Output, print};
+use super::{Output, print_error, print_output};
 use crate::config::Config;
 use crate::k8s::workload::fetch;
 use crate::model::diagnostics::workload_findings::find_in_workload;
@@ -100,7 +99,7 @@ struct LintResult {
 /// The output cannot be written.
 pub async fn run(args: LintArgs) -> anyhow::Result<ExitCode> {
     if args.codes {
-        return print(render_codes(args.output)?.as_bytes());
+        return print_output(args.output, &render_codes(args.output)?);
     }
     let found = match (args.file.as_slice(), &args.config) {
         ([], Some(config)) => check_cluster(&args, config).await,
@@ -118,16 +117,11 @@ pub async fn run(args: LintArgs) -> anyhow::Result<ExitCode> {
         Some(text) => text,
         None => render_findings(&reported),
     };
-    print(text.as_bytes())?;
+    print_output(args.output, &text)?;
     for unread in &found.unread {
         print_error(unread);
     }
     Ok(exit_code(&found, args.fail_on))
-}
-
-fn print_error(text: &str) {
-    // If standard error is closed, the exit code still reports the failure.
-    let _ = writeln!(std::io::stderr().lock(), "lagwise: {text}");
 }
 
 fn exit_code(found: &LintResult, fail_on: FailOn) -> ExitCode {

@@ -1,6 +1,5 @@
 //! `lagwise release`: undoes what lagwise has written to HPAs.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -8,7 +7,7 @@ use clap::{ArgGroup, Args};
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::kube_args::KubeArgs;
-use super::{Output, print};
+use super::{Output, print_error, print_output};
 use crate::k8s::client::connect;
 use crate::k8s::release::{Release, Released};
 use crate::model::units::hpa_key::HpaKey;
@@ -58,9 +57,7 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
             Ok(done) => released.extend(done),
             Err(error) => {
                 failed = true;
-                let mut err = std::io::stderr().lock();
-                // If standard error is closed, nobody is left to inform.
-                let _ = writeln!(err, "lagwise: HPA {hpa}: {error}");
+                print_error(&format!("HPA {hpa}: {error}"));
             }
         }
     }
@@ -78,7 +75,7 @@ fn print_released(
         None if released.is_empty() => "lagwise has changed no HPA\n".into(),
         None => table(released, dry_run),
     };
-    print(text.as_bytes())
+    print_output(output, &text)
 }
 
 fn table(released: &[Released], dry_run: bool) -> String {

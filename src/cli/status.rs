@@ -3,7 +3,6 @@
 mod lines;
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use serde::Deserialize;
 use self::lines::table;
 use super::kube_args::KubeArgs;
 use super::look::read_hpas;
-use super::{Output, print};
+use super::{Output, clear_screen, print_error, print_output};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::list;
@@ -126,10 +125,7 @@ async fn query_daemon(args: &StatusArgs, url: &str) -> anyhow::Result<Vec<HpaSta
         Ok(known) => add_replicas(&mut hpas, &known),
         // The replicas are optional, so an error matters only if a cluster was given explicitly.
         Err(error) if args.kube.are_given() => {
-            let _ = writeln!(
-                io::stderr().lock(),
-                "lagwise: cannot read replicas: {error:#}"
-            );
+            print_error(&format!("cannot read replicas: {error:#}"));
         }
         Err(_) => {}
     }
@@ -169,9 +165,10 @@ fn print_statuses(args: &StatusArgs, hpas: &[HpaStatus]) -> anyhow::Result<ExitC
         Some(text) => text,
         None => table(hpas),
     };
-    let clears = args.watch && args.output == Output::Table && io::stdout().is_terminal();
-    let clear = if clears { "\x1b[H\x1b[2J" } else { "" };
-    print(format!("{clear}{text}").as_bytes())?;
+    if args.watch && args.output == Output::Table {
+        clear_screen()?;
+    }
+    print_output(args.output, &text)?;
     let is_known = hpas.iter().all(|hpa| hpa.lag.is_some());
     Ok(if is_known {
         ExitCode::SUCCESS

@@ -1,10 +1,11 @@
 //! Sets up logging.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
+use crate::model::units::foreign_text::write_escaped;
 
 /// Writes log lines to standard error, as configured; in colour only on a terminal and if
 /// `NO_COLOR` is not set.
@@ -21,10 +22,127 @@ pub fn init_logging(config: &LogConfig) {
         && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
         .with_ansi(colour);
     match config.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
+        LogFormat::Text => {
+            let writer = move || PrintableLines {
+                to: io::stderr(),
+                colour,
+            };
+            lines.with_writer(writer).init();
+        }
+        LogFormat::Json => lines.with_writer(io::stderr).json().init(),
+    }
+}
+
+/// Writes lines of text in which messages of others may be. The subscriber writes a line at a time.
+struct PrintableLines<W> {
+    to: W,
+    /// Whether the subscriber colours its lines.
+    colour: bool,
+}
+
+impl<W: Write> Write for PrintableLines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = printable_line(&String::from_utf8_lossy(bytes), self.colour);
+        self.to.write_all(line.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// The line as it is safe to show. Of escape sequences only colours stay, and these only if the subscriber writes some.
+fn printable_line(line: &str, colour: bool) -> String {
+    let mut rest = line.strip_suffix('\n').unwrap_or(line);
+    let mut printable = String::with_capacity(line.len().saturating_add(1));
+    loop {
+        let coloured = if colour { colour_sequence(rest) } else { None };
+        if let Some((sequence, after)) = coloured {
+            printable.push_str(sequence);
+            rest = after;
+            continue;
+        }
+        let mut characters = rest.chars();
+        let Some(character) = characters.next() else {
+            break;
+        };
+        // Writing to a String does not fail.
+        let _ = write_escaped(&mut printable, character);
+        rest = characters.as_str();
+    }
+    printable.push('\n');
+    printable
+}
+
+/// The escape sequence for a colour or a style at the beginning of the text, and the text after it.
+fn colour_sequence(text: &str) -> Option<(&str, &str)> {
+    let parameters = text.strip_prefix("\x1b[")?;
+    let after = parameters.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+    let after = after.strip_prefix('m')?;
+    text.split_at_checked(text.len().checked_sub(after.len())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged of a message in its text and in two kinds of fields.
+    fn logged(message: &str, colour: bool) -> String {
+        let log = Log::default();
+        let to = log.clone();
+        let writer = move || PrintableLines {
+            to: to.clone(),
+            colour,
+        };
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(writer)
+            .with_ansi(colour)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(shown = %message, debug = ?message, text = message, "{message}");
+        });
+        let bytes = log.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn foreign_text_neither_forges_lines_nor_reaches_the_terminal() {
+        let hostile = [
+            "a\r\n2026-01-01T00:00:00Z ERROR lagwise: forged",
+            "a\n\nb",
+            "\x1b[2J\x1b]0;title\x07",
+            "\u{9b}2J",
+            "\u{202e}reversed",
+        ];
+        for message in hostile {
+            for colour in [false, true] {
+                let line = logged(message, colour);
+                assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+                assert!(line.ends_with('\n'), "{line:?}");
+                for sequence in ["\x1b[2J", "\x1b]", "\x07", "\r", "\u{9b}", "\u{202e}"] {
+                    assert!(!line.contains(sequence), "{sequence:?} in {line:?}");
+                }
+                assert_eq!(line.contains('\x1b'), colour, "{line:?}");
+            }
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::api_error::{ApiError, in_time};
 use super::write_guard::WriteGuard;
 use crate::model::diagnostics::hpa_events::HpaEvent;
 use crate::model::hpa::facts::HpaFacts;
+use crate::model::units::foreign_text::Printable;
 
 /// The `reportingController` of the events.
 const CONTROLLER: &str = "lagwise.dev/lagwise";
@@ -64,7 +65,7 @@ pub(super) async fn publish_event(
 /// Builds the event, as `events.k8s.io/v1` validates it.
 fn event(hpa: &HpaFacts, published: &HpaEvent, now: Timestamp) -> Event {
     let reason = &published.reason;
-    let note = shortened(reason.to_string());
+    let note = shortened(Printable::unbounded(&reason.to_string()).to_string());
     Event {
         action: Some("Observe".to_owned()),
         event_time: Some(MicroTime(now)),

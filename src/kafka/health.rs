@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::kafka::fault::{ConnectionFault, Fault};
+use crate::model::units::foreign_text::Printable;
 use crate::model::units::newtypes::Moment;
 
 /// How long a reported error counts as a possible cause. Longer than librdkafka suppresses an error
@@ -57,7 +58,7 @@ impl ConnectionHealth {
             Some(seen) => seen.last = now,
             None => state.seen.push(ReportedFault {
                 kind,
-                reason: reason.into(),
+                reason: Printable::message(reason).to_string().into(),
                 last: now,
             }),
         }

@@ -1,5 +1,6 @@
 //! Names, numbers and patterns that the rest of the model is written in.
 
+pub mod foreign_text;
 pub mod glob;
 pub mod hpa_key;
 pub mod lag_thresholds;

@@ -272,7 +272,7 @@ impl PollerState {
         SavedHistory {
             saved: since_1970.map_or(0, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX)),
             clusters: clusters
-                .map(|(name, cluster)| (name.to_string(), cluster.history.export(&now)))
+                .map(|(name, cluster)| (name.as_str().to_owned(), cluster.history.export(&now)))
                 .collect(),
             ..SavedHistory::default()
         }

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::model::targets::no_value_reason::NoValueReason;
+use crate::model::units::foreign_text::Printable;
 
 /// An error response. Its message appears in the HPA's conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,12 +119,14 @@ struct StatusBody<'a> {
 impl IntoResponse for ApiFailure {
     /// Never sets `Retry-After`: the HPA's client would block one of its few workers for that time.
     fn into_response(self) -> Response {
+        // What the caller asked for stands in many messages, and may be as long as a request's target.
+        let message = Printable::message(&self.message).to_string();
         let body = StatusBody {
             kind: "Status",
             api_version: "v1",
             metadata: serde_json::Map::new(),
             status: "Failure",
-            message: &self.message,
+            message: &message,
             reason: self.reason,
             code: self.code.as_u16(),
         };

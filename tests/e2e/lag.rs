@@ -23,6 +23,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "lag::finds_all_groups_and_says_what_is_unknown",
         finds_all_groups_and_says_what_is_unknown,
     ),
+    (
+        "lag::names_of_others_are_only_text",
+        names_of_others_are_only_text,
+    ),
 ];
 
 /// A row of `lag -o json`.
@@ -225,5 +229,53 @@ fn finds_all_groups_and_says_what_is_unknown(testbed: &Testbed) -> Result<()> {
     );
 
     assert_eq!(run(&["--group"])?.status.code(), Some(2));
+    Ok(())
+}
+
+/// Kafka takes any text for a group ID. One that clears the screen, one that forges a log line, one that turns the
+/// text after it around, and a long one: people see them escaped or cut, machines as they are.
+fn names_of_others_are_only_text(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let topic = unique("lag");
+    kafka.create_topic(&topic, 1)?;
+    kafka.produce(&topic, 0, 3)?;
+    let hostile = [
+        format!("{}\x1b[2J\x1b]0;owned\x07", unique("screen")),
+        format!("{}\r\n2026-01-01T00:00:00Z ERROR forged", unique("log")),
+        format!("{}\u{202e}txet", unique("turned")),
+        format!("{}{}", unique("long"), "g".repeat(3000)),
+    ];
+    for group in &hostile {
+        kafka.commit(group, &topic, &[(0, 1)])?;
+    }
+    let bootstrap = kafka.bootstrap();
+    let run = |output: &str| {
+        let mut args = vec!["lag", "--bootstrap", &bootstrap, "-o", output];
+        for group in &hostile {
+            args.extend(["--group", group]);
+        }
+        testbed.lagwise(&args).output()
+    };
+    let table = String::from_utf8(run("table")?.stdout)?;
+    for shown in [
+        "\\u{1b}[2J",
+        "\\r\\n2026",
+        "\\u{202e}txet",
+        "more characters)",
+    ] {
+        ensure!(table.contains(shown), "no {shown} in {table:?}");
+    }
+    let is_obeyed = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+    ensure!(!table.contains(is_obeyed), "{table:?}");
+    ensure!(
+        table.lines().filter(|line| line.contains(&topic)).count() == hostile.len(),
+        "{table}"
+    );
+    let rows: Vec<Row> = serde_json::from_slice(&run("json")?.stdout)?;
+    let mut groups: Vec<&String> = rows.iter().map(|row| &row.group).collect();
+    let mut all: Vec<&String> = hostile.iter().collect();
+    groups.sort();
+    all.sort();
+    ensure!(groups == all, "{groups:?}");
     Ok(())
 }

@@ -26,6 +26,9 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes, decode_request_header_from_buffer};
 
+/// What a fake broker says when it refuses a login: a real one's words, and what a terminal or a log would obey.
+pub(crate) const REFUSAL: &str = "not with this proof\x1b[2J\r\n2026-01-01T00:00:00Z ERROR forged";
+
 /// What a broker does instead of answering.
 #[derive(Clone, Debug)]
 pub(crate) enum Twist {
@@ -447,7 +450,7 @@ fn answer(
                 }
                 _ => SaslAuthenticateResponse::default()
                     .with_error_code(58)
-                    .with_error_message(Some(text("not with this proof"))),
+                    .with_error_message(Some(text(REFUSAL))),
             };
             put(response, version, out);
         }

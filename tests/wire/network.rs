@@ -113,6 +113,16 @@ async fn a_broker_that_joins_is_read_within_the_sweep() {
     assert_eq!(fake.accepted.load(Ordering::SeqCst), 3);
 }
 
+fn ensure_printable(reason: &str) {
+    assert!(!reason.contains(char::is_control), "{reason:?}");
+    if reason.contains("not with this proof") {
+        assert!(
+            reason.contains("\\u{1b}[2J\\r\\n2026"),
+            "the broker's words are kept: {reason}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_login_that_would_take_long_or_give_the_password_away_is_refused() {
     for (iterations, refused) in [(1, true), (2_000_000_000, true), (4096, false)] {
@@ -131,6 +141,7 @@ async fn a_login_that_would_take_long_or_give_the_password_away_is_refused() {
         // Nobody sends a proof to one that asks for too little or too much.
         let proven = connection.reason.contains("not with this proof");
         assert_eq!(proven, !refused, "{iterations}: {}", connection.reason);
+        ensure_printable(&connection.reason);
         let told = connection
             .reason
             .contains(&format!("asks for {iterations} SCRAM iterations"));

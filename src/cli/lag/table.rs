@@ -10,6 +10,7 @@ use crate::model::kafka::fault::Fault;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::TopicLag;
 use crate::model::lag::lag_age::LagAge;
+use crate::model::units::foreign_text::Printable;
 use crate::model::units::newtypes::{GroupId, Lag, Offset, TopicName};
 
 /// One partition of a group.
@@ -109,8 +110,8 @@ pub(super) fn table(rows: &[TableRow<'_>]) -> String {
     table.load_style(presets::NOTHING).set_header(head);
     for row in rows {
         let mut cells = vec![
-            row.group.to_owned(),
-            row.topic.to_owned(),
+            Printable::name(row.group).to_string(),
+            Printable::name(row.topic).to_string(),
             row.partition.to_string(),
             shown(row.log_start_offset),
             shown(row.committed_offset),

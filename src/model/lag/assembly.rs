@@ -170,10 +170,10 @@ impl ClusterHistory {
         let logs = self.logs.iter().filter(|(topic, _)| named.contains(topic));
         SavedCluster {
             topics: logs
-                .map(|(topic, log)| (topic.to_string(), SavedTopic::of(log, now)))
+                .map(|(topic, log)| (topic.as_str().to_owned(), SavedTopic::of(log, now)))
                 .collect(),
             groups: worth
-                .map(|(id, group)| (id.to_string(), SavedGroup::of(group, now)))
+                .map(|(id, group)| (id.as_str().to_owned(), SavedGroup::of(group, now)))
                 .collect(),
         }
     }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::foreign_text::Printable;
+
 /// A shared, immutable name: cloning one costs a reference count, not a copy.
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
@@ -33,9 +35,10 @@ macro_rules! name_type {
             }
         }
 
+        /// For people: see [`Printable`]. For requests and keys use `as_str`.
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                Printable::name(&self.0).fmt(f)
             }
         }
 

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write as _};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::model::units::foreign_text::is_safe;
 use crate::telemetry::family::Family;
 
 /// Escaped labels, for several samples.
@@ -23,7 +24,11 @@ impl Labels {
                 '\\' => self.0.push_str("\\\\"),
                 '"' => self.0.push_str("\\\""),
                 '\n' => self.0.push_str("\\n"),
-                other => self.0.push(other),
+                other if is_safe(other) => self.0.push(other),
+                // The backslash of the escape is escaped as well, as this format wants it.
+                other => {
+                    let _ = write!(self.0, "\\{}", other.escape_default());
+                }
             }
         }
         self.0.push('"');

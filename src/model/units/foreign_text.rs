@@ -1,0 +1,159 @@
+//! Text of others, made safe to show to people: names of consumer groups, and messages of brokers, proxies, token endpoints and API
+//! servers. A terminal obeys the escape sequences in it, and a line break in it looks like another line of the log.
+
+use std::fmt::{self, Write as _};
+
+/// Longest message of others that is shown, in characters.
+pub const MESSAGE_MAX: usize = 1_000;
+
+/// Longest name that is shown, in characters. Kafka's topics have at most 249; group IDs may have 32,767.
+pub const NAME_MAX: usize = 255;
+
+/// Displays a text of others: what is not safe to show is escaped as in Rust's literals, and what is longer than a
+/// bound is replaced by its length.
+#[derive(Clone, Copy, Debug)]
+pub struct Printable<'a> {
+    text: &'a str,
+    max: usize,
+}
+
+impl<'a> Printable<'a> {
+    /// A name of others, for example a group ID.
+    #[must_use]
+    pub fn name(text: &'a str) -> Self {
+        Self {
+            text,
+            max: NAME_MAX,
+        }
+    }
+
+    /// A message of others, for example a broker's reason to refuse a login.
+    #[must_use]
+    pub fn message(text: &'a str) -> Self {
+        Self {
+            text,
+            max: MESSAGE_MAX,
+        }
+    }
+
+    /// A text of any length: parts that lagwise wrote are whole in it.
+    #[must_use]
+    pub fn unbounded(text: &'a str) -> Self {
+        Self {
+            text,
+            max: usize::MAX,
+        }
+    }
+}
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nearly always. A text has at most as many characters as bytes.
+        if self.text.len() <= self.max && self.text.chars().all(is_safe) {
+            return f.write_str(self.text);
+        }
+        let mut characters = self.text.chars();
+        for character in characters.by_ref().take(self.max) {
+            write_escaped(f, character)?;
+        }
+        match characters.count() {
+            0 => Ok(()),
+            more => write!(f, "... ({more} more characters)"),
+        }
+    }
+}
+
+/// A text of several lines in which texts of others may be, safe to show line by line.
+#[must_use]
+pub fn printable_lines(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        // Writing to a String does not fail.
+        let _ = match character {
+            '\n' => printable.write_char('\n'),
+            other => write_escaped(&mut printable, other),
+        };
+    }
+    printable
+}
+
+/// Writes a character, escaped if it is not safe to show.
+///
+/// # Errors
+/// Those of the writer.
+pub fn write_escaped(to: &mut impl fmt::Write, character: char) -> fmt::Result {
+    if is_safe(character) {
+        to.write_char(character)
+    } else {
+        write!(to, "{}", character.escape_default())
+    }
+}
+
+/// Whether a character only shows itself. Control characters move the cursor, end the line, or begin an escape
+/// sequence; the others here change the direction or the line of the text around them.
+#[must_use]
+pub fn is_safe(character: char) -> bool {
+    !character.is_control()
+        && !matches!(
+            character,
+            '\u{061c}'
+                | '\u{200e}'
+                | '\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2066}'..='\u{2069}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ordinary_text_is_shown_as_it_is() {
+        for text in ["", "billing", "größe.日本", "a\\b \"c\"", "{x=1}"] {
+            assert_eq!(Printable::name(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        let cases = [
+            ("a\x1b[2Jb", "a\\u{1b}[2Jb"),
+            ("a\r\nlevel=ERROR b", "a\\r\\nlevel=ERROR b"),
+            ("tab\there", "tab\\there"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("nul\0", "nul\\u{0}"),
+            ("\u{202e}gnillib", "\\u{202e}gnillib"),
+            ("a\u{2028}b", "a\\u{2028}b"),
+            ("\u{7f}", "\\u{7f}"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Printable::name(text).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn long_text_is_cut_and_says_so() {
+        let text = "g".repeat(NAME_MAX);
+        assert_eq!(Printable::name(&text).to_string(), text);
+        let expected = format!("{text}... (32512 more characters)");
+        assert_eq!(Printable::name(&"g".repeat(32_767)).to_string(), expected);
+        let umlauts = "ü".repeat(NAME_MAX);
+        assert_eq!(Printable::name(&umlauts).to_string(), umlauts);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_unsafe_or_too_long_is_shown(text in "\\PC{0,20}|(?s).{0,900}") {
+            let shown = Printable::message(&text).to_string();
+            prop_assert!(shown.chars().all(is_safe), "{shown:?}");
+            // The longest escape has ten characters.
+            prop_assert!(shown.chars().count() <= 10 * MESSAGE_MAX + 40);
+            // What is safe to show and short enough stays as it is.
+            let again = Printable::unbounded(&shown).to_string();
+            prop_assert_eq!(again, shown);
+        }
+    }
+}
