@@ -16,7 +16,7 @@ use crate::Test;
 use crate::sources::{Sources, plan};
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
-use crate::testbed::{Testbed, unique};
+use crate::testbed::{Testbed, is_full_tier, unique};
 
 /// The scenarios.
 pub(crate) const CASES: &[(&str, Test)] = &[(
@@ -160,7 +160,7 @@ struct MemberThread<'scope> {
 }
 
 fn every_reading_of_a_live_group_is_possible(testbed: &Testbed) -> Result<()> {
-    let full = std::env::var("LAGWISE_TIER").is_ok_and(|tier| tier == "full");
+    let full = is_full_tier();
     let lasts = Duration::from_secs(if full { 120 } else { 30 });
     let kafka = testbed.kafka()?;
     let (topic, group) = (unique("live"), unique("live"));

@@ -52,7 +52,7 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use lanes::{LANES, Lane, Tests, chosen};
-use testbed::Testbed;
+use testbed::{Testbed, is_full_tier};
 
 /// A test: an error or a panic is its failure.
 pub(crate) type Test = fn(&Testbed) -> Result<()>;
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         Err(error) => return finish(Err(error)),
     };
 
-    let full = std::env::var("LAGWISE_TIER").is_ok_and(|tier| tier == "full");
+    let full = is_full_tier();
     let trials = |tests: fn(&Lane) -> &[Tests]| {
         let tests = lanes.iter().flat_map(tests).copied().flatten();
         tests.map(|&(name, test)| trial(name, test, &testbed))

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use self::series::{Expected, Series};
 use crate::Test;
-use crate::testbed::Testbed;
+use crate::testbed::{Testbed, is_full_tier};
 
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
@@ -48,7 +48,7 @@ struct Sync {
 /// `LAGWISE_ORACLE_SEED` and `LAGWISE_ORACLE_SERIES` run what failed again, or more.
 fn the_hpas_arithmetic_is_the_controllers(testbed: &Testbed) -> Result<()> {
     let given = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let full = std::env::var("LAGWISE_TIER").is_ok_and(|tier| tier == "full");
+    let full = is_full_tier();
     let count = given("LAGWISE_ORACLE_SERIES").unwrap_or(if full { 5000 } else { 200 });
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let seed = given("LAGWISE_ORACLE_SEED").unwrap_or(now.as_secs());

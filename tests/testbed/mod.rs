@@ -55,6 +55,11 @@ use control_plane::{ControlPlane, NativeZero};
 use kafka::{KafkaCluster, KafkaOptions};
 use process::Process;
 
+/// Whether everything is tried, however long it takes: `tests/run --full`.
+pub(crate) fn is_full_tier() -> bool {
+    std::env::var("LAGWISE_TIER").is_ok_and(|tier| tier == "full")
+}
+
 /// How a run's folder begins; the number of its process follows.
 const FOLDER: &str = "lagwise-e2e-";
 

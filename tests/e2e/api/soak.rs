@@ -18,7 +18,7 @@ use crate::testbed::control_plane::ControlPlane;
 use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::pki::Identity;
 use crate::testbed::poll::poll_until;
-use crate::testbed::{Testbed, unique};
+use crate::testbed::{Testbed, is_full_tier, unique};
 
 /// The Service that the API server reaches the daemon by.
 const SERVICE: &str = "lagwise";
@@ -40,7 +40,7 @@ const GROWTH: (u64, u64) = (4, 2);
 
 /// A minute, or ten where everything is to be tried.
 pub(super) fn with_churn(testbed: &Testbed) -> Result<()> {
-    let full = std::env::var("LAGWISE_TIER").is_ok_and(|tier| tier == "full");
+    let full = is_full_tier();
     let lasts = Duration::from_secs(if full { 600 } else { 60 });
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
     let namespace = plane.namespace("soak")?;
