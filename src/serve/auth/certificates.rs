@@ -156,8 +156,9 @@ fn user(chain: &[CertificateDer<'_>]) -> Option<Caller> {
     Some(caller.with_implied_group())
 }
 
+/// The last common name, as the API server reads it: a subject may have several.
 fn common_name<'a>(leaf: &'a X509Certificate<'_>) -> Option<&'a str> {
-    let name = leaf.subject().iter_common_name().next()?.as_str().ok()?;
+    let name = leaf.subject().iter_common_name().last()?.as_str().ok()?;
     (!name.is_empty()).then_some(name)
 }
 

@@ -26,23 +26,39 @@ impl Issuer {
     }
 
     pub(in crate::serve) fn client(&self, name: &str) -> TestIdentity {
-        self.issue(name, None, rcgen::date_time_ymd(4000, 1, 1).into())
+        self.issue(&[name], None, rcgen::date_time_ymd(4000, 1, 1).into())
+    }
+
+    /// A certificate with several common names, in this order.
+    pub(in crate::serve) fn client_of_names(&self, names: &[&str]) -> TestIdentity {
+        self.issue(names, None, rcgen::date_time_ymd(4000, 1, 1).into())
     }
 
     /// A user's certificate: common name and organization are user and group in Kubernetes.
     pub(in crate::serve) fn user(&self, name: &str, group: &str) -> TestIdentity {
-        self.issue(name, Some(group), rcgen::date_time_ymd(4000, 1, 1).into())
+        self.issue(
+            &[name],
+            Some(group),
+            rcgen::date_time_ymd(4000, 1, 1).into(),
+        )
     }
 
     pub(in crate::serve) fn expired_client(&self, name: &str) -> TestIdentity {
-        self.issue(name, None, rcgen::date_time_ymd(2001, 1, 1).into())
+        self.issue(&[name], None, rcgen::date_time_ymd(2001, 1, 1).into())
     }
 
-    fn issue(&self, name: &str, group: Option<&str>, ends: SystemTime) -> TestIdentity {
+    fn issue(&self, names: &[&str], group: Option<&str>, ends: SystemTime) -> TestIdentity {
         let mut params = CertificateParams::default();
         params.not_after = ends.into();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
+        for (index, name) in names.iter().enumerate() {
+            // The library keeps one name of each type, so the others have the type by its number.
+            let kind = match index {
+                0 => DnType::CommonName,
+                _ => DnType::CustomDnType(vec![2, 5, 4, 3]),
+            };
+            params.distinguished_name.push(kind, *name);
+        }
         if let Some(group) = group {
             params
                 .distinguished_name

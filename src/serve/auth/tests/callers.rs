@@ -227,3 +227,34 @@ async fn identifies_callers() {
         assert_eq!(found.map(|c| Caller::clone(&c)), expected, "{case}");
     }
 }
+
+#[tokio::test]
+async fn the_last_of_several_common_names_is_the_user() {
+    let users = Issuer::new("users");
+    let cluster = TestCluster::new(Some(ClusterTrust {
+        front_proxy: None,
+        client_ca_pem: Some(users.pem()),
+    }));
+    for (names, user) in [(["mary", "bob"], "bob"), (["system:admin", "eve"], "eve")] {
+        let chain = vec![users.client_of_names(&names).certificate];
+        let caller = cluster.authenticate(chain, &[]).await.unwrap();
+        assert_eq!(caller.user, user, "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_of_several_common_names_says_who_is_the_front_proxy() {
+    let ca = Issuer::new("front-proxy-ca");
+    let cluster = TestCluster::new(Some(ClusterTrust {
+        front_proxy: Some(front_proxy(&ca)),
+        client_ca_pem: None,
+    }));
+    for (names, is_proxy) in [
+        (["front-proxy-client", "eve"], false),
+        (["eve", "front-proxy-client"], true),
+    ] {
+        let chain = vec![ca.client_of_names(&names).certificate];
+        let found = cluster.authenticate(chain, MARY).await;
+        assert_eq!(found.is_ok(), is_proxy, "{names:?}");
+    }
+}
