@@ -184,7 +184,10 @@ impl<'a> Neighbours<'a> {
             );
             ensure!(memory < MEMORY_LIMIT_KB, "{what}: {memory} kB");
             ensure!(slowest < PROBE_TIMEOUT, "{what}: {slowest:?}");
-            ensure!(lines < 200, "{what}: {lines} log lines (limit {max_lines})");
+            ensure!(
+                lines <= max_lines,
+                "{what}: {lines} log lines (limit {max_lines})"
+            );
             Ok(())
         })
     }

@@ -83,3 +83,31 @@ fn history_of_unplanned_groups_and_topics_is_dropped_in_the_end() {
         assert_eq!(history.logs.contains_key("t"), remembered, "{seconds}");
     }
 }
+
+#[test]
+fn of_many_groups_that_nobody_asks_for_any_more_the_latest_are_kept() {
+    let mut history = ClusterHistory::default();
+    let partitions = vec![Ok(Some(1)); 1000];
+    // Each sweep has another group, as when an HPA is changed again and again.
+    for i in 0..150u64 {
+        let read = observe(i, &format!("g{i:03}"), &partitions, &[2; 1000]);
+        history.apply(read, Scope::Whole);
+    }
+    history.apply(observe(300, "last", &partitions, &[2; 1000]), Scope::Whole);
+    let kept: Vec<_> = history.groups.keys().map(GroupId::as_str).collect();
+    assert_eq!(kept.len(), 101, "{kept:?}");
+    assert_eq!((kept[0], kept[99], kept[100]), ("g050", "g149", "last"));
+}
+
+#[test]
+fn nothing_is_kept_of_a_group_that_is_over_budget() {
+    let mut history = ClusterHistory::default();
+    history.apply(observe(0, "g", &[Ok(Some(1))], &[2]), Scope::Whole);
+    let mut refused = observe(5, "g", &[Ok(Some(1))], &[2]);
+    refused.groups[0].committed = Err(Fault::OverBudget);
+    let snapshot = history.apply(refused, Scope::Whole);
+    let topic = &snapshot.groups["g"].topics["t"];
+    assert_eq!(topic.fault(), Some(Fault::OverBudget));
+    assert!(topic.complete.is_none());
+    assert!(history.groups[&GroupId::from("g")].topics.is_empty());
+}
