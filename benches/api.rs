@@ -42,7 +42,7 @@ use lagwise::serve::access_log::AccessLog;
 use lagwise::serve::auth::RequestAuth;
 use lagwise::serve::external::{ExternalOptions, router};
 use lagwise::serve::health::Readiness;
-use lagwise::serve::listen::bind;
+use lagwise::serve::listen::{ListenerKind, bind};
 use lagwise::serve::tls::ServerTls;
 use lagwise::snapshot_channel;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -319,7 +319,11 @@ fn measure(router: Router, tls: &ServerTls, config: &Config) -> Served {
     let bound = bind(loopback, "benchmark").unwrap();
     let address = bound.address();
     let tls = tls.clone();
-    server.spawn(async move { bound.serve_tls(router, &tls, std::future::pending()).await });
+    server.spawn(async move {
+        bound
+            .serve_tls(ListenerKind::Api, router, &tls, std::future::pending())
+            .await
+    });
     let worked = worked_of(SERVER);
     let (answers, took) = clients.block_on(closed_loop(address, config));
     let cost = (worked_of(SERVER) - worked) / answers;

@@ -74,6 +74,9 @@ pub enum ReviewError {
     /// Too many reviews are in progress.
     #[error("too many access reviews are waiting for the Kubernetes API server")]
     Busy,
+    /// Callers without valid credentials ask for too many reviews.
+    #[error("too many requests without valid credentials")]
+    TooManyUnknown,
 }
 
 impl ReviewError {
@@ -85,6 +88,7 @@ impl ReviewError {
             Self::Refused(_) => "refused",
             Self::NoAnswer => "no_answer",
             Self::Busy => "busy",
+            Self::TooManyUnknown => "too_many_unknown",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: one file per command. Commands only print; decisions are made elsewhere.
 
 pub mod config;
+mod daemon_client;
 pub mod demo;
 pub mod explain;
 mod kube_args;

@@ -21,13 +21,14 @@ use anyhow::{Context, bail};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::config::{AccessLogMode, Config};
+use crate::config::{AccessLogMode, AuthMode, Config};
 use crate::k8s::write_guard::WriteGuard;
 use crate::kafka::librdkafka_version;
 use crate::leader_election::Leading;
 use crate::model::hpa::facts::HpaMap;
 use crate::poller::Inputs;
 use crate::serve::access_log::AccessLog;
+use crate::serve::listen::ListenerKind;
 use crate::serve::{self, BuildInfo};
 use crate::snapshot_channel::{self, SnapshotReader};
 
@@ -53,7 +54,9 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Names of the parts that are shut down in order.
 const EXTERNAL: &str = "external metrics API";
-const ADMIN: &str = "HTTP server";
+const METRICS: &str = "metrics server";
+const PROBES: &str = "probe server";
+const ADMIN: &str = "admin server";
 const POLLER: &str = "poller";
 const LEASE: &str = "leader election";
 
@@ -61,8 +64,8 @@ const LEASE: &str = "leader election";
 pub struct App {
     /// Address of the external metrics API.
     pub external: SocketAddr,
-    /// Address of the admin endpoints (/metrics, /livez, /readyz).
-    pub http: SocketAddr,
+    /// Address of `/metrics`.
+    pub metrics: SocketAddr,
     /// CA certificate (PEM) of the API, if its certificate is self-signed.
     pub ca_pem: Option<String>,
     pub reader: SnapshotReader,
@@ -98,13 +101,21 @@ impl App {
             config.server.external_metrics.listen,
             "server.external_metrics.listen",
         )?;
-        let http = serve::listen::bind(config.server.http.listen, "server.http.listen")?;
+        let server = &config.server;
+        let metrics = serve::listen::bind(server.metrics.listen, "server.metrics.listen")?;
+        let probes = serve::listen::bind(server.probes.listen, "server.probes.listen")?;
+        let admin = serve::listen::bind(server.admin.listen, "server.admin.listen")?;
         // Followers have no Kafka clients. These are created only to validate their settings, and
         // dropped on a blocking thread because that takes long.
         let sources = clusters::sources(config)?;
         tokio::task::spawn_blocking(move || drop(sources));
         let mut tasks = JoinSet::new();
-        let (hpas, auth, client) = kubernetes::connect(config, hpas, &mut tasks).await?;
+        let kubernetes::Connected {
+            hpas,
+            client,
+            api_auth,
+            metrics_auth,
+        } = kubernetes::connect(config, hpas, &mut tasks).await?;
         let (stop, stopping) = watch::channel(false);
         let (step_down, stepping_down) = watch::channel(false);
         let (close, closing) = watch::channel(false);
@@ -153,7 +164,7 @@ impl App {
         };
         let app = Self {
             external: external.address(),
-            http: http.address(),
+            metrics: metrics.address(),
             ca_pem: tls.ca_pem(),
             reader: reader.clone(),
             tasks: JoinSet::new(),
@@ -169,7 +180,7 @@ impl App {
             interests,
             queries,
             tenancy: answers::tenancy(config),
-            auth,
+            auth: api_auth,
             access_log: match config.log.access {
                 AccessLogMode::Sampled => AccessLog::Sampled,
                 AccessLogMode::All => AccessLog::All,
@@ -178,11 +189,16 @@ impl App {
             readiness: readiness.clone(),
             build: build.clone(),
         });
-        let side = serve::admin::router(serve::admin::HttpOptions {
+        let scrapes = serve::metrics::router(serve::metrics::MetricsOptions {
+            reader: reader.clone(),
+            leadership: leading.own.clone(),
+            auth: metrics_auth,
+            build,
+        });
+        let health = serve::probes::router(readiness);
+        let people = serve::admin::router(serve::admin::AdminEndpointOptions {
             reader,
             leadership: leading.own,
-            readiness,
-            build,
         });
         let renewal = tls.clone().keep_fresh(SystemTime::now);
         tasks.spawn(async move {
@@ -191,31 +207,42 @@ impl App {
                 Ok(())
             })
         });
-        let stopped = wait_for_stop(closing.clone());
-        tasks.spawn(async move {
-            (
-                EXTERNAL,
-                external
-                    .serve_tls(api, &tls, stopped)
-                    .await
-                    .map_err(Into::into),
-            )
-        });
-        let stopped = wait_for_stop(closing);
-        tasks.spawn(async move {
-            (
-                ADMIN,
-                http.serve_plain(side, stopped).await.map_err(Into::into),
-            )
-        });
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             librdkafka = librdkafka_version(),
             clusters = config.clusters.len(),
             external_metrics = %app.external,
-            http = %app.http,
+            metrics = %app.metrics,
+            probes = %probes.address(),
+            admin = %admin.address(),
             "lagwise started"
         );
+        // Probes that were set up when this was the only listener of plain HTTP.
+        let (metrics_tls, scrapes) = match server.metrics.auth {
+            AuthMode::Kubernetes => (Some(tls.clone()), scrapes),
+            AuthMode::None => (None, scrapes.merge(health.clone())),
+        };
+        for (part, kind, listener, router, tls) in [
+            (EXTERNAL, ListenerKind::Api, external, api, Some(tls)),
+            (
+                METRICS,
+                ListenerKind::Metrics,
+                metrics,
+                scrapes,
+                metrics_tls,
+            ),
+            (PROBES, ListenerKind::Probes, probes, health, None),
+            (ADMIN, ListenerKind::Admin, admin, people, None),
+        ] {
+            let stopped = wait_for_stop(closing.clone());
+            tasks.spawn(async move {
+                let served = match tls {
+                    Some(tls) => listener.serve_tls(kind, router, &tls, stopped).await,
+                    None => listener.serve_plain(kind, router, stopped).await,
+                };
+                (part, served.map_err(Into::into))
+            });
+        }
         Ok(Self { tasks, ..app })
     }
 
@@ -255,7 +282,8 @@ impl App {
         }
         self.close.send_replace(true);
         let left = DRAIN_TIMEOUT.saturating_sub(stopped.elapsed());
-        self.wait_for(&[EXTERNAL, ADMIN], left).await;
+        self.wait_for(&[EXTERNAL, METRICS, PROBES, ADMIN], left)
+            .await;
     }
 
     /// Waits for these parts to end, up to a timeout.

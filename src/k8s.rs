@@ -7,6 +7,7 @@
 //! - Stores: the Lease ([`lease_store`]), the saved state ([`state_config_map`]) and the serving
 //!   certificate ([`certificates`]).
 //! - Authentication and authorization of callers: [`reviews`].
+//! - For commands: the leader's pod and its ports ([`leader_pod`]).
 //!
 //! Watches keep the last known objects through an outage of the API server (`resilient_watch`): metrics
 //! from old facts are better than none.
@@ -19,6 +20,7 @@ pub mod events;
 mod field_owner;
 pub mod hpa;
 mod hpa_patch;
+pub mod leader_pod;
 pub mod lease_store;
 pub mod live_hpa;
 pub mod manifests;

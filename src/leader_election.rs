@@ -2,11 +2,13 @@
 //!
 //! - [`rules`]: when a daemon may take the Lease (pure);
 //! - [`lease_loop`]: takes, renews and releases the Lease, which is kept behind [`lease_loop::LeaseStore`];
-//! - [`term`]: what the other parts see of it.
+//! - [`term`]: what the other parts see of it;
+//! - [`identity`]: how the Lease names its holder.
 //!
 //! That a leader which was suspended writes nothing after its term is the matter of
 //! [`fencing`](crate::model::decisions::fencing).
 
+pub mod identity;
 pub mod lease_loop;
 pub mod rules;
 pub mod term;

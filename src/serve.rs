@@ -1,6 +1,6 @@
-//! HTTP servers. All answers come from the latest snapshot: the external metrics API ([`external`])
-//! over TLS, answered by the leader ([`forward`]), and the admin endpoints for Prometheus and
-//! people ([`admin`]) over plain HTTP.
+//! HTTP servers, each with a listener of its own: the external metrics API ([`external`]) over TLS,
+//! answered by the leader ([`forward`]); [`metrics`] for Prometheus; [`probes`] for Kubernetes; and the
+//! [`admin`] endpoints for people, on loopback. All answers come from the latest snapshot.
 //!
 //! Nothing here waits for Kafka, except a request for a group that is not watched yet: it waits briefly
 //! for the first read.
@@ -8,6 +8,7 @@
 
 pub mod access_log;
 pub mod admin;
+mod admission;
 mod api_error;
 pub mod auth;
 mod client_certs;
@@ -21,6 +22,8 @@ mod first_read;
 pub mod forward;
 pub mod health;
 pub mod listen;
+pub mod metrics;
+pub mod probes;
 mod request;
 mod route;
 mod status_endpoint;

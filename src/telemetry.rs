@@ -8,6 +8,7 @@ pub mod failure_log;
 pub mod family;
 pub mod forward;
 pub mod lease;
+pub mod log_interval;
 pub mod notice;
 pub mod zero;
 

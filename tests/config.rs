@@ -230,7 +230,10 @@ fn the_least_file_has_every_default() {
         "0.0.0.0:6443"
     );
     assert_eq!(config.server.external_metrics.auth, AuthMode::Kubernetes);
-    assert_eq!(config.server.http.listen.to_string(), "0.0.0.0:8080");
+    let server = &config.server;
+    assert_eq!(server.metrics.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(server.probes.listen.to_string(), "0.0.0.0:8081");
+    assert_eq!(server.admin.listen.to_string(), "127.0.0.1:8082");
     assert_eq!(
         (config.log.format, config.log.filter.as_str()),
         (LogFormat::Text, "info")
@@ -263,7 +266,7 @@ fn every_key_can_be_set() {
          cap: {clamp: false}\n\
          lag: {residual_max: 3, residual_after: 1s, stuck_after: 2s, stuck_counts: false, forget_after: 3d}\n\
          state: {config_map: kept}\n\
-         server:\n  external_metrics: {listen: '[::1]:1', auth: none, tls: {cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  http: {listen: '127.0.0.1:2'}\n\
+         server:\n  external_metrics: {listen: '[::1]:1', auth: none, tls: {cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n  metrics: {listen: '127.0.0.1:2'}\n\
          log: {format: json, filter: 'warn,lagwise::kafka=debug'}\n",
     );
     assert_eq!(config.clusters[0].client, ClientChoice::Librdkafka);
@@ -648,7 +651,7 @@ fn the_readers_know_the_keys_of_the_schema_and_no_other() {
          tenancy: [{zzz: 1}]\n\
          budgets: {zzz: 1, hpa: {zzz: 1}, namespace: {zzz: 1}, total: {zzz: 1}}\n\
          poll: {zzz: 1}\nlag: {zzz: 1}\nkubernetes: {zzz: 1}\ncap: {zzz: 1}\nleader: {zzz: 1}\nstate: {zzz: 1}\nlog: {zzz: 1}\n\
-         server:\n  zzz: 1\n  http: {zzz: 1}\n  \
+         server:\n  zzz: 1\n  metrics: {zzz: 1}\n  probes: {zzz: 1}\n  admin: {zzz: 1}\n  \
          external_metrics: {zzz: 1, tls: {zzz: 1, cert_file: /etc/tls/a, key_file: /etc/tls/b}}\n",
         &Pretended,
     )

@@ -30,11 +30,10 @@ use lagwise::model::units::metric::LAG_METRIC;
 use lagwise::model::units::newtypes::{Moment, Offset, TopicName};
 use lagwise::model::units::quantity::Milli;
 use lagwise::serve::BuildInfo;
-use lagwise::serve::admin::{HttpOptions, router};
-use lagwise::serve::health::Readiness;
+use lagwise::serve::auth::RequestAuth;
+use lagwise::serve::metrics::{MetricsOptions, router};
 use lagwise::snapshot_channel;
 use peak_alloc::PeakAlloc;
-use tokio::sync::watch;
 use tower::ServiceExt;
 
 #[global_allocator]
@@ -156,10 +155,9 @@ fn a_scrape_needs_little_memory_however_long_it_is() {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.unwrap();
     let (_publisher, reader) = snapshot_channel::channel(snapshot());
-    let (_drain, draining) = watch::channel(false);
-    let router = router(HttpOptions {
+    let router = router(MetricsOptions {
+        auth: RequestAuth::None,
         leadership: Leadership::alone(),
-        readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
         build: BuildInfo {
             version: "1.2.3".to_owned(),

@@ -83,7 +83,9 @@ fn weigh(
         "poll": {"interval": humantime::format_duration(INTERVAL).to_string()},
         "server": {
             "external_metrics": {"auth": "none", "listen": format!("127.0.0.1:{}", free_port()?)},
-            "http": {"listen": format!("127.0.0.1:{http_port}")},
+            "metrics": {"listen": format!("127.0.0.1:{http_port}")},
+            "probes": {"listen": "127.0.0.1:0"},
+            "admin": {"listen": "127.0.0.1:0"},
         },
     });
     let folder = testbed.folder("daemon")?;

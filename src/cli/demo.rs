@@ -172,7 +172,7 @@ impl RunningDemo {
         );
         let links = Links {
             metric: format!("https://{}{path}", app.external),
-            metrics: format!("http://{}/metrics", app.http),
+            metrics: format!("http://{}/metrics", app.metrics),
             group: GROUP.into(),
         };
         let trust = app
@@ -362,7 +362,9 @@ fn config(embedded: &EmbeddedCluster) -> Config {
     config.kubernetes.enabled = false;
     config.server.external_metrics.listen = loopback;
     config.server.external_metrics.auth = AuthMode::None;
-    config.server.http.listen = loopback;
+    config.server.metrics.listen = loopback;
+    config.server.probes.listen = loopback;
+    config.server.admin.listen = loopback;
     config
 }
 

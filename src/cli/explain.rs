@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 
+use super::daemon_client::DaemonArgs;
 use super::kube_args::KubeArgs;
 use super::look::{HpaReading, read_hpas, read_once};
 use super::{Output, print_error, print_output, timeout};
@@ -28,7 +29,7 @@ use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 #[command(group(ArgGroup::new("whence").required(true).args(["config", "daemon"])))]
 #[command(after_help = "Examples:\n  \
     lagwise explain shop/billing --config lagwise.yaml\n  \
-    lagwise explain shop/billing --daemon http://localhost:8080 -o json | jq .outcome.next\n  \
+    lagwise explain shop/billing --daemon -o json | jq .outcome.next\n  \
     lagwise explain --group orders --topic payments --config lagwise.yaml\n\n\
     With --config the command reads Kafka itself, once. It cannot tell what takes time to observe (residual \
     or stuck lag); a running daemon can. The HPA and its scale target are read from the cluster that kubectl \
@@ -50,9 +51,8 @@ pub struct ExplainArgs {
     /// Configuration file of the daemon, to read its Kafka clusters
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// URL of a running daemon's admin endpoints, to use its snapshot instead
-    #[arg(long, value_name = "URL")]
-    daemon: Option<String>,
+    #[command(flatten)]
+    daemon: DaemonArgs,
     #[command(flatten)]
     kube: KubeArgs,
     /// Output format
@@ -68,10 +68,9 @@ pub struct ExplainArgs {
 /// # Errors
 /// An invalid configuration, or a cluster or daemon that does not answer.
 pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
-    let explanation = match (&args.config, &args.daemon) {
-        (Some(path), _) => explain_by_reading(&args, path).await?,
-        (None, Some(url)) => explain_by_daemon(&args, url).await?,
-        (None, None) => bail!("neither --config nor --daemon"),
+    let explanation = match &args.config {
+        Some(path) => explain_by_reading(&args, path).await?,
+        None => explain_by_daemon(&args).await?,
     };
     let text = args.output.serialize(&explanation)?;
     let text = text.unwrap_or_else(|| text::render(&explanation));
@@ -109,7 +108,7 @@ async fn explain_by_reading(args: &ExplainArgs, path: &Path) -> anyhow::Result<E
 }
 
 /// Takes the derivation from a running daemon, and the HPA from the cluster.
-async fn explain_by_daemon(args: &ExplainArgs, url: &str) -> anyhow::Result<Explanation> {
+async fn explain_by_daemon(args: &ExplainArgs) -> anyhow::Result<Explanation> {
     let mut query = Vec::new();
     match (&args.hpa, &args.group) {
         (Some(HpaKey { namespace, name }), _) => {
@@ -122,7 +121,7 @@ async fn explain_by_daemon(args: &ExplainArgs, url: &str) -> anyhow::Result<Expl
     }
     query.extend(args.cluster.iter().map(|name| ("cluster", name.clone())));
     query.extend(args.topic.iter().map(|topic| ("topic", topic.clone())));
-    let derived = daemon::fetch(url, &query, args.timeout).await?;
+    let derived = daemon::fetch(&args.daemon, &args.kube, &query, args.timeout).await?;
     let Some(hpa) = &args.hpa else {
         return Ok(derived);
     };

@@ -12,6 +12,7 @@ use clap::{ArgGroup, Args};
 use serde::Deserialize;
 
 use self::lines::table;
+use super::daemon_client::{DaemonArgs, DaemonResponse};
 use super::kube_args::KubeArgs;
 use super::look::read_hpas;
 use super::{Output, clear_screen, print_error, print_output};
@@ -33,10 +34,11 @@ const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 #[command(group(ArgGroup::new("where").required(true).args(["config", "daemon"])))]
 #[command(after_help = "Examples:\n  \
     lagwise status --config lagwise.yaml\n  \
-    kubectl -n lagwise port-forward svc/lagwise 8080 & lagwise status --daemon http://localhost:8080 --watch\n  \
+    lagwise status --daemon --watch\n  \
     lagwise status --config lagwise.yaml -n shop -o json | jq '.[] | select(.lag == null)'\n\n\
     With --config the command reads Kafka itself, once. It cannot tell what takes time to observe (TIME, \
-    residual or stuck lag). With --daemon it asks a running daemon, which must be the leader. REPLICAS comes \
+    residual or stuck lag). With --daemon it asks the leader, for which you \
+    need the rights to get its Lease and the APIService of external metrics, and to create pods/portforward. REPLICAS comes \
     from the HPA's status, if the Kubernetes cluster can be reached. CAP is followed by * while maxReplicas is \
     at most the ceiling.\n\n\
     Exit code: 0 if all is known, 1 if the lag of an HPA is unknown (the rest is still printed) or nothing \
@@ -45,9 +47,8 @@ pub struct StatusArgs {
     /// Configuration file of the daemon, to read its Kafka clusters, targets and Kubernetes cluster
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// URL of a running daemon's admin endpoints, to use its snapshot instead
-    #[arg(long, value_name = "URL")]
-    daemon: Option<String>,
+    #[command(flatten)]
+    daemon: DaemonArgs,
     /// Only this namespace
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
@@ -70,10 +71,9 @@ pub struct StatusArgs {
 /// An invalid configuration, HPAs that cannot be listed, or a daemon that does not answer.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     loop {
-        let mut hpas = match (&args.config, &args.daemon) {
-            (Some(config), _) => read_clusters(&args, config).await?,
-            (None, Some(url)) => query_daemon(&args, url).await?,
-            (None, None) => bail!("give --config or --daemon"),
+        let mut hpas = match &args.config {
+            Some(config) => read_clusters(&args, config).await?,
+            None => query_daemon(&args).await?,
         };
         hpas.retain(|hpa| args.namespace.as_ref().is_none_or(|n| *n == hpa.namespace));
         let exit = print_statuses(&args, &hpas)?;
@@ -110,14 +110,18 @@ struct StatusRows {
     hpas: Vec<HpaStatus>,
 }
 
-async fn query_daemon(args: &StatusArgs, url: &str) -> anyhow::Result<Vec<HpaStatus>> {
-    let url = format!("{}/status", url.trim_end_matches('/'));
-    let body = get(&url, args.timeout)
-        .await
-        .with_context(|| format!("cannot get {url}"))?;
+async fn query_daemon(args: &StatusArgs) -> anyhow::Result<Vec<HpaStatus>> {
+    let asked = args
+        .daemon
+        .get("/status", &args.kube, RESPONSE_BYTES_MAX, args.timeout);
+    let DaemonResponse { code, body, origin } = asked.await?;
+    if !code.is_success() {
+        let words: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+        bail!("{origin} answered {code}: {}", words.trim());
+    }
     let rows: StatusRows = serde_json::from_slice(&body).with_context(|| {
         format!(
-            "cannot parse the response of {url}; check that it is the URL of lagwise's admin endpoints, and that the daemon has the version of this command"
+            "cannot parse the response of {origin}; check that it has lagwise's admin endpoints, and that the daemon has the version of this command"
         )
     })?;
     let mut hpas = rows.hpas;
@@ -130,26 +134,6 @@ async fn query_daemon(args: &StatusArgs, url: &str) -> anyhow::Result<Vec<HpaSta
         Err(_) => {}
     }
     Ok(hpas)
-}
-
-async fn get(url: &str, within: Duration) -> anyhow::Result<Vec<u8>> {
-    let client = reqwest::Client::builder()
-        .timeout(within)
-        .user_agent(concat!("lagwise/", env!("CARGO_PKG_VERSION")))
-        .build()?;
-    let mut answer = client.get(url).send().await?;
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > RESPONSE_BYTES_MAX {
-            bail!("the response is longer than {RESPONSE_BYTES_MAX} bytes");
-        }
-    }
-    if !answer.status().is_success() {
-        let words: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-        bail!("{}: {}", answer.status(), words.trim());
-    }
-    Ok(body)
 }
 
 /// The current replicas in the status of the cluster's HPAs.

@@ -48,6 +48,12 @@ impl<'a> Section<'a> {
         (!entry.node.is_null()).then(|| self.field(entry))
     }
 
+    /// The value of the former name of a key. It is accepted, but messages do not list it.
+    pub(super) fn former(&mut self, key: &'static str) -> Option<Field<'a>> {
+        let is_written = self.entries.iter().any(|entry| entry.key == key);
+        is_written.then(|| self.get(key)).flatten()
+    }
+
     /// Like [`get`](Self::get), but leaving it out is a problem.
     pub(super) fn required(&mut self, key: &'static str, allowed: &str) -> Option<Field<'a>> {
         let field = self.get(key);

@@ -1,4 +1,4 @@
-//! `server`: the two listeners.
+//! `server`: the listeners.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -6,19 +6,25 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::listeners::{AdminConfig, ListenAddress, MetricsConfig, ProbesConfig};
 use super::schema::address_schema;
 use super::secrets::Environment;
 use super::section::{Field, Section};
 use crate::model::units::names;
 
-/// The two listeners.
+/// The listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// The external metrics API, over TLS, for the Kubernetes API server.
     pub external_metrics: ExternalMetricsConfig,
-    /// The admin endpoints `/metrics`, `/livez`, `/readyz`, `/status` and `/explain`, over plain HTTP.
-    pub http: HttpConfig,
+    /// `/metrics` for Prometheus. Its former name is `http`.
+    pub metrics: MetricsConfig,
+    /// `/livez` and `/readyz` for the probes of Kubernetes, over plain HTTP.
+    pub probes: ProbesConfig,
+    /// The admin endpoints `/status` and `/explain`, over plain HTTP. They show the groups, topics and
+    /// offsets of all namespaces.
+    pub admin: AdminConfig,
 }
 
 /// The external metrics API.
@@ -42,7 +48,7 @@ pub struct ExternalMetricsConfig {
     /// Whether the leader writes the CA of the certificate in the Secret to the caBundle of the APIService
     /// (needs get and patch on it). With false you have to do that.
     pub ca_bundle: bool,
-    /// How callers are authorized.
+    /// How callers are authorized. `none` only on a loopback address.
     pub auth: AuthMode,
 }
 
@@ -58,24 +64,15 @@ pub struct TlsFiles {
     pub key_file: PathBuf,
 }
 
-/// How callers of the external metrics API are authorized.
+/// How callers are authorized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
     /// By RBAC of the Kubernetes cluster.
     #[default]
     Kubernetes,
-    /// Everyone may read; only on a loopback address.
+    /// Everyone may read.
     None,
-}
-
-/// The HTTP listener.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields, default)]
-pub struct HttpConfig {
-    /// IP address and port; port 0 selects a free port.
-    #[schemars(schema_with = "address_schema")]
-    pub listen: SocketAddr,
 }
 
 impl Default for ExternalMetricsConfig {
@@ -91,63 +88,63 @@ impl Default for ExternalMetricsConfig {
     }
 }
 
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
-        }
-    }
-}
-
 impl ServerConfig {
     pub(super) fn read(
         mut section: Section<'_>,
         kubernetes_enabled: bool,
         environment: &dyn Environment,
     ) -> Self {
-        let (external_metrics, api_field) = ExternalMetricsConfig::read(
+        let (external_metrics, api) = ExternalMetricsConfig::read(
             section.section("external_metrics"),
             kubernetes_enabled,
             environment,
         );
-        let mut http_section = section.section("http");
-        let http_field = http_section.get("listen");
-        let http = match http_field.as_ref().map(Field::address) {
-            Some(listen) => listen.map(|listen| HttpConfig { listen }),
-            None => Some(HttpConfig::default()),
-        };
-        http_section.finish();
+        let (metrics, metrics_address) = MetricsConfig::read(&mut section, kubernetes_enabled);
+        let (probes, probes_address) = ProbesConfig::read(section.section("probes"));
+        let (admin, admin_address) = AdminConfig::read(section.section("admin"));
         section.finish();
-        if let Some(http) = &http
-            && collide(http.listen, external_metrics.listen)
-            // The defaults differ, so at least one address was set.
-            && let Some(field) = http_field.or(api_field)
-        {
-            field.refuse(
-                "server.external_metrics.listen and server.http.listen are the same port",
-                "a port for each",
-            );
-        }
+        refuse_collisions(&[api, metrics_address, probes_address, admin_address]);
         Self {
             external_metrics,
-            http: http.unwrap_or_default(),
+            metrics,
+            probes,
+            admin,
+        }
+    }
+}
+
+/// Records a problem for each two listeners with the same port.
+fn refuse_collisions(listeners: &[ListenAddress<'_>]) {
+    for (index, one) in listeners.iter().enumerate() {
+        for other in listeners.iter().skip(index + 1) {
+            if let (Some(a), Some(b)) = (one.address, other.address)
+                && collide(a, b)
+                // The defaults differ, so at least one address was set.
+                && let Some(field) = other.field.as_ref().or(one.field.as_ref())
+            {
+                field.refuse(
+                    format!("{} and {} are the same port", one.key, other.key),
+                    "a port for each",
+                );
+            }
         }
     }
 }
 
 impl ExternalMetricsConfig {
-    /// Also returns the field of the address, if it is set.
+    /// Also returns the address and where it is set.
     fn read<'a>(
         mut section: Section<'a>,
         kubernetes_enabled: bool,
         environment: &dyn Environment,
-    ) -> (Self, Option<Field<'a>>) {
+    ) -> (Self, ListenAddress<'a>) {
         let default = Self::default();
-        let listen_field = section.get("listen");
-        let listen = match &listen_field {
-            Some(field) => field.address(),
-            None => Some(default.listen),
-        };
+        let address = ListenAddress::read(
+            &mut section,
+            "server.external_metrics.listen",
+            default.listen,
+        );
+        let listen = address.address;
         let tls = section
             .get("tls")
             .and_then(|field| field.section())
@@ -163,10 +160,7 @@ impl ExternalMetricsConfig {
         let ca_bundle = section.get("ca_bundle").and_then(|field| field.flag());
         let auth_field = section.get("auth");
         let auth = match &auth_field {
-            Some(field) => field.one_of(&[
-                ("kubernetes", AuthMode::Kubernetes),
-                ("none", AuthMode::None),
-            ]),
+            Some(field) => AuthMode::read(field),
             None => Some(AuthMode::default()),
         };
         match (auth, &auth_field) {
@@ -190,7 +184,13 @@ impl ExternalMetricsConfig {
             ca_bundle: ca_bundle.unwrap_or(default.ca_bundle),
             auth: auth.unwrap_or_default(),
         };
-        (config, listen_field)
+        (config, address)
+    }
+}
+
+impl AuthMode {
+    pub(super) fn read(field: &Field<'_>) -> Option<Self> {
+        field.one_of(&[("kubernetes", Self::Kubernetes), ("none", Self::None)])
     }
 }
 
@@ -214,7 +214,7 @@ impl TlsFiles {
     }
 }
 
-fn is_loopback(address: SocketAddr) -> bool {
+pub(super) fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use tokio::sync::watch;
 
 use super::{HpaReceiver, HpaSource, Tasks};
 use crate::config::{AuthMode, Config};
+use crate::k8s;
 use crate::model::hpa::facts::HpaMap;
-use crate::{k8s, serve};
+use crate::serve::auth::RequestAuth;
 
 /// The configured cluster.
 pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
@@ -16,6 +17,16 @@ pub(super) fn options(config: &Config) -> k8s::client::ClientOptions {
         kubeconfig: config.kubernetes.kubeconfig.clone(),
         context: config.kubernetes.context.clone(),
     }
+}
+
+/// The Kubernetes cluster, if there is one.
+pub(super) struct Connected {
+    pub(super) hpas: HpaReceiver,
+    pub(super) client: Option<k8s::client::Client>,
+    /// How the external metrics API authenticates its callers.
+    pub(super) api_auth: RequestAuth,
+    /// How the metrics listener authenticates its callers.
+    pub(super) metrics_auth: RequestAuth,
 }
 
 /// Connects to the Kubernetes cluster, if there is one, and watches its HPAs and trusted
@@ -27,14 +38,10 @@ pub(super) async fn connect(
     config: &Config,
     hpas: HpaSource,
     tasks: &mut Tasks,
-) -> anyhow::Result<(
-    HpaReceiver,
-    serve::auth::RequestAuth,
-    Option<k8s::client::Client>,
-)> {
-    let api = &config.server.external_metrics;
-    let (mut auth, mut connected) = (None, None);
-    let facts = match hpas {
+) -> anyhow::Result<Connected> {
+    let (api, metrics) = (&config.server.external_metrics, &config.server.metrics);
+    let (mut by_cluster, mut connected) = (None, None);
+    let hpas = match hpas {
         HpaSource::Channel(facts) => facts,
         // Without a cluster the list of HPAs is known to be empty.
         HpaSource::Cluster if !config.kubernetes.enabled => {
@@ -53,35 +60,45 @@ pub(super) async fn connect(
                     Ok(())
                 })
             });
-            if api.auth == AuthMode::Kubernetes {
-                let (trust_in, trust) = watch::channel(None);
-                let watched = k8s::cluster_trust::watch(client.clone(), trust_in);
-                tasks.spawn(async move {
-                    ("watch of trusted certificates", {
-                        watched.await;
-                        Ok(())
-                    })
-                });
-                let reviewer = Arc::new(k8s::reviews::ClusterReviewer::new(client));
-                auth = Some(serve::auth::RequestAuth::Kubernetes { trust, reviewer });
+            if [api.auth, metrics.auth].contains(&AuthMode::Kubernetes) {
+                by_cluster = Some(cluster_auth(client, tasks));
             }
             facts
         }
     };
-    match (api.auth, auth) {
-        (AuthMode::Kubernetes, Some(auth)) => Ok((facts, auth, connected)),
-        (AuthMode::Kubernetes, None) => {
-            bail!(
-                "server.external_metrics.auth is kubernetes, but there is no Kubernetes cluster; enable kubernetes or set auth: none"
-            )
-        }
-        // The parser of the configuration file has checked this already, but the demo builds its own.
-        (AuthMode::None, _) if !api.listen.ip().to_canonical().is_loopback() => {
-            bail!(
-                "server.external_metrics.auth is none, but {} is not a loopback address, so everyone could read the metrics",
-                api.listen
-            )
-        }
-        (AuthMode::None, _) => Ok((facts, serve::auth::RequestAuth::None, connected)),
+    // The parser of the configuration file has checked this already, but the demo builds its own.
+    if api.auth == AuthMode::None && !api.listen.ip().to_canonical().is_loopback() {
+        bail!(
+            "server.external_metrics.auth is none, but {} is not a loopback address, so everyone could read the metrics",
+            api.listen
+        )
     }
+    let auth = |mode, key: &str| {
+        match mode {
+        AuthMode::None => Ok(RequestAuth::None),
+        AuthMode::Kubernetes => by_cluster.clone().with_context(|| {
+            format!("{key} is kubernetes, but there is no Kubernetes cluster; enable kubernetes or set auth: none")
+        }),
+    }
+    };
+    Ok(Connected {
+        api_auth: auth(api.auth, "server.external_metrics.auth")?,
+        metrics_auth: auth(metrics.auth, "server.metrics.auth")?,
+        hpas,
+        client: connected,
+    })
+}
+
+/// Authentication by the cluster; watches the certificate authorities that it trusts.
+fn cluster_auth(client: k8s::client::Client, tasks: &mut Tasks) -> RequestAuth {
+    let (trust_in, trust) = watch::channel(None);
+    let watched = k8s::cluster_trust::watch(client.clone(), trust_in);
+    tasks.spawn(async move {
+        ("watch of trusted certificates", {
+            watched.await;
+            Ok(())
+        })
+    });
+    let reviewer = Arc::new(k8s::reviews::ClusterReviewer::new(client));
+    RequestAuth::Kubernetes { trust, reviewer }
 }

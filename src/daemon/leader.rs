@@ -12,7 +12,7 @@ use crate::k8s;
 use crate::k8s::lease_store::KubernetesLease;
 use crate::leader_election::lease_loop::LeaseLoop;
 use crate::leader_election::rules::LeaseRules;
-use crate::leader_election::{Leadership, Leading};
+use crate::leader_election::{Leadership, Leading, identity};
 use crate::serve::forward::Forwarder;
 use crate::serve::tls::ServerTls;
 
@@ -31,7 +31,7 @@ pub(super) fn elect(
     let named = config.leader.lease.clone();
     let name = named.or_else(|| in_pod().then(|| LEASE_NAME.to_owned()))?;
     let client = client?.clone();
-    let identity = identity();
+    let identity = own_identity();
     let (terms, own) = watch::channel(None);
     let (leaders, others) = watch::channel(None);
     let (watched_in, watched) = watch::channel(None);
@@ -101,15 +101,14 @@ fn advertised_address(listens: SocketAddr, pod: Option<IpAddr>) -> SocketAddr {
     SocketAddr::new(pod.unwrap_or(own), listens.port())
 }
 
-/// A unique identity, different after every restart although a pod keeps its name.
-fn identity() -> String {
+/// The identity of this process.
+fn own_identity() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let pod = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME"));
-    format!(
-        "{}_{}-{:x}",
-        pod.unwrap_or_else(|_| "lagwise".into()),
+    identity::compose(
+        pod.as_deref().unwrap_or("lagwise"),
         std::process::id(),
-        since.map_or(0, |since| since.as_nanos())
+        since.map_or(0, |since| since.as_nanos()),
     )
 }
 

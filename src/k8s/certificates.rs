@@ -24,7 +24,7 @@ const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "lagwise");
 const TYPE: &str = "kubernetes.io/tls";
 
 /// The only registration of the external metrics API in a cluster.
-const API_SERVICE: &str = "v1beta1.external.metrics.k8s.io";
+pub(super) const API_SERVICE: &str = "v1beta1.external.metrics.k8s.io";
 
 /// A Secret. Needs the right to get and patch it, and to create Secrets if it does not exist.
 #[derive(Clone, Debug)]

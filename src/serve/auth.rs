@@ -8,8 +8,10 @@
 
 mod cache;
 mod certificates;
+mod limits;
 mod reviews;
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::{HeaderMap, header};
@@ -19,6 +21,7 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::authentication::access::{Action, Caller, ClusterTrust};
 use crate::authentication::{Authenticator, ReviewError};
+use crate::serve::connections::PeerRank;
 
 pub(super) use certificates::PresentedChain;
 
@@ -81,6 +84,14 @@ impl Unauthenticated {
             Self::TrustUnknown | Self::TrustUnreadable | Self::Unreviewed(_)
         )
     }
+}
+
+/// An authenticated caller, or the anonymous one.
+#[derive(Clone, Debug)]
+pub(super) struct CallerIdentity {
+    pub(super) caller: Arc<Caller>,
+    /// How far the peer is known that asks for the caller.
+    pub(super) rank: PeerRank,
 }
 
 /// Authenticates and authorizes requests.
@@ -146,35 +157,55 @@ impl AccessControl {
         Self { cluster, anonymous }
     }
 
-    /// Authenticates a request by the connection's client certificate and the request's headers.
-    pub(super) async fn authenticate(
+    /// The caller whom the connection's client certificate identifies; `None` if it presented none. Does not wait
+    /// for the cluster.
+    pub(super) fn identify_by_certificate(
         &self,
         presented: Option<&PresentedChain>,
         headers: &HeaderMap,
-    ) -> Result<Arc<Caller>, Unauthenticated> {
+    ) -> Option<Result<CallerIdentity, Unauthenticated>> {
         let Some(cluster) = &self.cluster else {
-            return Ok(Arc::clone(&self.anonymous));
+            return Some(Ok(CallerIdentity {
+                caller: Arc::clone(&self.anonymous),
+                rank: PeerRank::Known,
+            }));
         };
-        let mut refused = None;
-        if let Some(presented) = presented {
-            let certificates = cluster.certificates().ok_or(Unauthenticated::TrustUnknown);
-            match certificates.and_then(|c| c.caller(presented, headers)) {
-                Ok(caller) => return Ok(caller),
-                Err(reason) => refused = Some(reason),
-            }
-        }
+        let presented = presented?;
+        let certificates = cluster.certificates().ok_or(Unauthenticated::TrustUnknown);
+        Some(certificates.and_then(|c| c.caller(presented, headers)))
+    }
+
+    /// Authenticates a request by what [`identify_by_certificate`](Self::identify_by_certificate) returned, or else
+    /// by its headers. `peer` is the address it comes from.
+    pub(super) async fn authenticate(
+        &self,
+        by_certificate: Option<Result<CallerIdentity, Unauthenticated>>,
+        headers: &HeaderMap,
+        peer: Option<IpAddr>,
+    ) -> Result<CallerIdentity, Unauthenticated> {
+        let refused = match by_certificate {
+            Some(Ok(identity)) => return Ok(identity),
+            Some(Err(reason)) => Some(reason),
+            None => None,
+        };
         // As in Kubernetes' own servers, a useless certificate does not prevent a token from
         // counting.
-        if let Some(token) = bearer_token(headers) {
-            match cluster.reviews.authenticate(token).await {
-                Ok(Some(caller)) => return Ok(caller),
-                Ok(None) => refused = refused.or(Some(Unauthenticated::InvalidToken)),
-                Err(error) => return Err(Unauthenticated::Unreviewed(error)),
-            }
+        if let (Some(cluster), Some(token)) = (&self.cluster, bearer_token(headers)) {
+            return match cluster.reviews.authenticate(token, peer).await {
+                Ok(Some(caller)) => Ok(CallerIdentity {
+                    caller,
+                    rank: PeerRank::Known,
+                }),
+                Ok(None) => Err(refused.unwrap_or(Unauthenticated::InvalidToken)),
+                Err(error) => Err(Unauthenticated::Unreviewed(error)),
+            };
         }
         match refused {
             Some(reason) => Err(reason),
-            None => Ok(Arc::clone(&self.anonymous)),
+            None => Ok(CallerIdentity {
+                caller: Arc::clone(&self.anonymous),
+                rank: PeerRank::Unknown,
+            }),
         }
     }
 
@@ -200,19 +231,20 @@ impl AccessControl {
         }
     }
 
-    /// Whether the caller may perform the action.
+    /// Whether the caller may perform the action. `peer` is the address it asks from.
     ///
     /// # Errors
     /// The access review failed.
     pub(super) async fn authorize(
         &self,
-        caller: &Caller,
+        identity: &CallerIdentity,
         action: &Action,
+        peer: Option<IpAddr>,
     ) -> Result<bool, ReviewError> {
         match &self.cluster {
             None => Ok(true),
-            Some(_) if caller.is_master() => Ok(true),
-            Some(cluster) => cluster.reviews.authorize(caller, action).await,
+            Some(_) if identity.caller.is_master() => Ok(true),
+            Some(cluster) => cluster.reviews.authorize(identity, action, peer).await,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Passes client certificates from the TLS handshake to the requests of the connection.
+//! Passes what is known of a TLS connection to its requests: the client's certificate, and the connection's
+//! place among others.
 
 use std::io;
 use std::sync::Arc;
@@ -12,18 +13,19 @@ use tokio_rustls::server::TlsStream;
 use tower::Service;
 
 use super::auth::PresentedChain;
+use super::connections::{Connection, ConnectionSlot};
 
-/// Adds the client's certificate chain to each request of a TLS connection, as
-/// `Arc<PresentedChain>`; nothing if the client presented none.
+/// Adds to each request of a TLS connection its `Arc<ConnectionSlot>`, and the client's certificate chain
+/// as `Arc<PresentedChain>` if the client presented one.
 #[derive(Clone, Debug)]
 pub(super) struct ClientCertAcceptor<A>(pub(super) A);
 
-impl<A, I, S> Accept<TcpStream, S> for ClientCertAcceptor<A>
+impl<A, S> Accept<TcpStream, S> for ClientCertAcceptor<A>
 where
-    A: Accept<TcpStream, S, Stream = TlsStream<I>>,
+    A: Accept<TcpStream, S, Stream = TlsStream<Connection>>,
     A::Future: Send + 'static,
 {
-    type Stream = TlsStream<I>;
+    type Stream = TlsStream<Connection>;
     type Service = ClientCertService<A::Service>;
     type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
 
@@ -31,10 +33,17 @@ where
         let accepting = self.0.accept(stream, service);
         Box::pin(async move {
             let (stream, inner) = accepting.await?;
-            let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let (connection, session) = stream.get_ref();
+            let slot = Arc::clone(connection.slot());
+            let chain = session.peer_certificates().unwrap_or_default();
             let chain: Vec<_> = chain.iter().map(|der| der.clone().into_owned()).collect();
             let presented = (!chain.is_empty()).then(|| Arc::new(PresentedChain::new(chain)));
-            Ok((stream, ClientCertService { inner, presented }))
+            let service = ClientCertService {
+                inner,
+                slot,
+                presented,
+            };
+            Ok((stream, service))
         })
     }
 }
@@ -43,6 +52,7 @@ where
 #[derive(Clone, Debug)]
 pub(super) struct ClientCertService<S> {
     inner: S,
+    slot: Arc<ConnectionSlot>,
     presented: Option<Arc<PresentedChain>>,
 }
 
@@ -56,8 +66,10 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for ClientCertService<S> {
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
+        let extensions = request.extensions_mut();
+        extensions.insert(Arc::clone(&self.slot));
         if let Some(presented) = &self.presented {
-            request.extensions_mut().insert(Arc::clone(presented));
+            extensions.insert(Arc::clone(presented));
         }
         self.inner.call(request)
     }

@@ -1,14 +1,17 @@
-//! Limits connections, in total and per address, and closes those whose peer does not read its
-//! responses.
+//! Bounds the connections of a listener, and closes those whose peer does not read its responses.
+//!
+//! A listener that is full is not closed to newcomers: the connection that matters least makes room. That
+//! is one whose peer has not been authenticated, of the address that holds most of them, on which the
+//! daemon has sent nothing for longest. So whoever opens connections only loses its own.
 
-use std::collections::HashMap;
+mod table;
+
 use std::future::{Ready, ready};
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum_server::accept::Accept;
 use socket2::{SockRef, TcpKeepalive};
@@ -16,95 +19,82 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use crate::telemetry::api::{ConnectionCut, ConnectionsChanged};
+use self::table::{ConnectionTable, TOO_MANY};
+use crate::telemetry::api::{ConnectionCut, ConnectionLimitReached, ConnectionsChanged};
+use crate::telemetry::log_interval::LogInterval;
 
-/// Maximum number of connections.
-const MAX_CONNECTIONS: usize = 1024;
+pub(super) use self::table::{ConnectionSlot, PeerRank};
 
-/// Maximum per address, so that one client leaves room for others, above all for the API server,
-/// which needs one or two.
-const MAX_PER_ADDRESS: usize = 768;
-
-/// How long a write may stall before the connection is closed.
-const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bounds of a listener.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectionLimits {
+    /// Name of the listener, for metrics and log lines.
+    pub(super) listener: &'static str,
+    /// Maximum number of connections.
+    pub(super) connections: usize,
+    /// Maximum number of connections of one address that are not authenticated.
+    pub(super) per_address: usize,
+    /// Time without progress after which a response is given up.
+    pub(super) write_stall: Duration,
+    /// Size of the kernel's send buffer, in bytes; `None` leaves it to the kernel, which takes up to
+    /// several megabytes for a peer that does not read.
+    pub(super) send_buffer: Option<usize>,
+    /// TCP keepalive time.
+    pub(super) keepalive: Duration,
+}
 
 /// Admits and counts connections.
 #[derive(Clone, Debug)]
-pub(super) struct ConnectionLimiter(Arc<ConnectionCounts>);
+pub(super) struct ConnectionLimiter(Arc<ListenerConnections>);
 
 #[derive(Debug)]
-struct ConnectionCounts {
-    listener: &'static str,
-    keepalive: Duration,
-    open: Mutex<OpenConnections>,
-}
-
-#[derive(Debug, Default)]
-struct OpenConnections {
-    all: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-impl OpenConnections {
-    /// Takes a slot, or returns why there is none.
-    fn admit(&mut self, peer: IpAddr) -> Result<(), &'static str> {
-        if self.all >= MAX_CONNECTIONS {
-            return Err("too many");
-        }
-        let of_peer = self.by_address.entry(peer).or_default();
-        if *of_peer >= MAX_PER_ADDRESS {
-            return Err("too many of one address");
-        }
-        *of_peer += 1;
-        self.all += 1;
-        Ok(())
-    }
-
-    fn release(&mut self, peer: IpAddr) {
-        self.all = self.all.saturating_sub(1);
-        if let Some(of_peer) = self.by_address.get_mut(&peer) {
-            *of_peer = of_peer.saturating_sub(1);
-            if *of_peer == 0 {
-                self.by_address.remove(&peer);
-            }
-        }
-    }
+struct ListenerConnections {
+    limits: ConnectionLimits,
+    open: Mutex<ConnectionTable>,
+    log: LogInterval,
 }
 
 impl ConnectionLimiter {
-    /// A limiter for the listener of this name; `keepalive` is the TCP keepalive time.
-    pub(super) fn new(listener: &'static str, keepalive: Duration) -> Self {
-        Self(Arc::new(ConnectionCounts {
-            listener,
-            keepalive,
-            open: Mutex::default(),
+    pub(super) fn new(limits: ConnectionLimits) -> Self {
+        Self(Arc::new(ListenerConnections {
+            limits,
+            open: Mutex::new(ConnectionTable::new(limits.connections, limits.per_address)),
+            log: LogInterval::default(),
         }))
     }
 
-    fn open(&self) -> MutexGuard<'_, OpenConnections> {
+    fn open(&self) -> MutexGuard<'_, ConnectionTable> {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn admit(&self, stream: TcpStream) -> io::Result<Connection> {
         let peer = stream.peer_addr()?.ip().to_canonical();
-        let admitted = {
-            let mut open = self.open();
-            open.admit(peer).map(|()| open.all)
+        let (admitted, open) = {
+            let mut table = self.open();
+            (table.admit(peer), table.len())
         };
-        let open = admitted.map_err(|reason| {
-            self.report_cut(reason);
-            io::Error::other(reason)
+        let (slot, evicted) = admitted.ok_or_else(|| {
+            self.report_limit(TOO_MANY);
+            io::Error::other(TOO_MANY)
         })?;
         // Created before anything that may fail, so that every path releases the slot.
         let permit = ConnectionPermit {
             connections: self.clone(),
-            peer,
+            slot,
         };
-        let listener = self.0.listener;
+        if let Some(reason) = evicted {
+            self.report_limit(reason);
+        }
+        let limits = &self.0.limits;
+        let listener = limits.listener;
         ConnectionsChanged { listener, open }.emit();
         stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new().with_time(self.0.keepalive);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let keepalive = TcpKeepalive::new().with_time(limits.keepalive);
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&keepalive)?;
+        if let Some(bytes) = limits.send_buffer {
+            socket.set_send_buffer_size(bytes)?;
+        }
         Ok(Connection {
             stream,
             permit,
@@ -113,8 +103,22 @@ impl ConnectionLimiter {
     }
 
     fn report_cut(&self, reason: &'static str) {
-        let listener = self.0.listener;
+        let listener = self.0.limits.listener;
         ConnectionCut { listener, reason }.emit();
+    }
+
+    /// Counts a connection that was refused or closed for lack of room, and logs it once in a while.
+    fn report_limit(&self, reason: &'static str) {
+        self.report_cut(reason);
+        if self.0.log.is_due(Instant::now()) {
+            let limits = &self.0.limits;
+            ConnectionLimitReached {
+                listener: limits.listener,
+                max: limits.connections,
+                reason,
+            }
+            .emit();
+        }
     }
 }
 
@@ -131,17 +135,17 @@ impl<S> Accept<TcpStream, S> for ConnectionLimiter {
 #[derive(Debug)]
 struct ConnectionPermit {
     connections: ConnectionLimiter,
-    peer: IpAddr,
+    slot: Arc<ConnectionSlot>,
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let open = {
-            let mut open = self.connections.open();
-            open.release(self.peer);
-            open.all
+            let mut table = self.connections.open();
+            table.release(&self.slot);
+            table.len()
         };
-        let listener = self.connections.0.listener;
+        let listener = self.connections.0.limits.listener;
         ConnectionsChanged { listener, open }.emit();
     }
 }
@@ -156,6 +160,18 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    pub(super) fn slot(&self) -> &Arc<ConnectionSlot> {
+        &self.permit.slot
+    }
+
+    /// Fails once the connection has to make room for another.
+    fn check_evicted(&self, context: &Context<'_>) -> io::Result<()> {
+        match self.slot().is_evicted(context.waker()) {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false => Ok(()),
+        }
+    }
+
     /// Fails if a write has stalled for too long.
     fn check_stall<T>(
         &mut self,
@@ -164,9 +180,11 @@ impl Connection {
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
+            self.slot().touch();
             return written;
         }
-        let limit = || Box::pin(tokio::time::sleep(WRITE_STALL_TIMEOUT));
+        let stall = self.permit.connections.0.limits.write_stall;
+        let limit = || Box::pin(tokio::time::sleep(stall));
         ready!(
             self.stalled
                 .get_or_insert_with(limit)
@@ -184,6 +202,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_evicted(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -194,6 +213,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check_evicted(context)?;
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.check_stall(context, written)
     }
@@ -203,6 +223,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check_evicted(context)?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
         self.check_stall(context, written)
     }
@@ -222,32 +243,19 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
 
-    #[test]
-    fn limits_connections_in_total_and_per_address() {
-        let mut open = OpenConnections::default();
-        let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
-        let admitted = (0..2000).filter(|_| open.admit(address(1)).is_ok()).count();
-        assert_eq!(admitted, MAX_PER_ADDRESS);
-        assert_eq!(open.admit(address(1)), Err("too many of one address"));
-        let admitted = (0..2000).filter(|_| open.admit(address(2)).is_ok()).count();
-        assert_eq!(admitted, MAX_CONNECTIONS - MAX_PER_ADDRESS);
-        assert_eq!(open.admit(address(3)), Err("too many"));
-        open.release(address(1));
-        assert_eq!(open.admit(address(3)), Ok(()));
-        open.release(address(3));
-        for _ in 0..2000 {
-            open.release(address(1));
-            open.release(address(2));
-        }
-        assert_eq!((open.all, open.by_address.len()), (0, 0));
-    }
+    const LIMITS: ConnectionLimits = ConnectionLimits {
+        listener: "test",
+        connections: 2,
+        per_address: 2,
+        write_stall: Duration::from_secs(20),
+        send_buffer: None,
+        keepalive: Duration::from_secs(30),
+    };
 
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -258,17 +266,35 @@ mod tests {
 
     #[tokio::test]
     async fn closes_connection_of_peer_that_does_not_read() {
-        let connections = ConnectionLimiter::new("test", Duration::from_secs(30));
+        let connections = ConnectionLimiter::new(LIMITS);
         let (client, server) = pair().await;
         let mut connection = connections.admit(server).unwrap();
-        assert_eq!(connections.open().all, 1);
+        assert_eq!(connections.open().len(), 1);
         // The kernel takes some megabytes; then time passes.
         tokio::time::pause();
         let bytes = vec![0; 64 << 20];
         let error = connection.write_all(&bytes).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(connection);
-        assert_eq!(connections.open().all, 0);
+        assert_eq!(connections.open().len(), 0);
         drop(client);
+    }
+
+    #[tokio::test]
+    async fn an_evicted_connection_stops_waiting() {
+        let connections = ConnectionLimiter::new(LIMITS);
+        let (_first, server) = pair().await;
+        let mut oldest = connections.admit(server).unwrap();
+        let waiting = tokio::spawn(async move { oldest.read_u8().await });
+        let mut kept = Vec::new();
+        for _ in 0..2 {
+            let (client, server) = pair().await;
+            kept.push((client, connections.admit(server).unwrap()));
+        }
+        let error = waiting.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(connections.open().len(), 2);
+        drop(kept);
+        assert_eq!(connections.open().len(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The paths of the two listeners, for the admin router and the documentation.
+//! The paths of the listeners, for their routers and the documentation.
 
 /// A path and its response.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +34,15 @@ pub(super) const EXPLAIN: Endpoint = Endpoint {
              limits the topics and may be repeated. A follower answers 503.",
 };
 
-/// The admin listener, `server.http.listen`.
-pub const ADMIN: &[Endpoint] = &[METRICS, LIVEZ, READYZ, STATUS, EXPLAIN];
+/// The metrics listener, `server.metrics.listen`. Probes that were set up for it when it was the only
+/// one of plain HTTP still find their paths.
+pub const METRICS_PATHS: &[Endpoint] = &[METRICS, LIVEZ, READYZ];
+
+/// The probe listener, `server.probes.listen`.
+pub const PROBES: &[Endpoint] = &[LIVEZ, READYZ];
+
+/// The admin listener, `server.admin.listen`.
+pub const ADMIN: &[Endpoint] = &[STATUS, EXPLAIN];
 
 /// The external metrics API, `server.external_metrics.listen`.
 pub const EXTERNAL_METRICS: &[Endpoint] = &[
@@ -61,7 +68,7 @@ pub const EXTERNAL_METRICS: &[Endpoint] = &[
     },
     Endpoint {
         path: "/livez",
-        answer: "As on the admin listener, without authentication.",
+        answer: "As on the probe listener, without authentication.",
     },
     Endpoint {
         path: "/healthz",
@@ -69,7 +76,7 @@ pub const EXTERNAL_METRICS: &[Endpoint] = &[
     },
     Endpoint {
         path: "/readyz",
-        answer: "As on the admin listener, without authentication.",
+        answer: "As on the probe listener, without authentication.",
     },
     Endpoint {
         path: "/openapi/v2",

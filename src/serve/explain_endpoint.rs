@@ -11,7 +11,7 @@ use form_urlencoded::parse;
 use serde::Serialize;
 use serde_json::json;
 
-use super::admin::HttpOptions;
+use super::admin::AdminEndpointOptions;
 use crate::model::diagnostics::explain::{Subject, derive};
 use crate::model::targets::{Targets, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
@@ -22,7 +22,7 @@ const PARTITIONS_MAX: usize = 5_000;
 
 /// Explains `namespace` and `hpa`, or `group` with optional `cluster` and `topic`.
 pub(super) async fn answer(
-    State(options): State<Arc<HttpOptions>>,
+    State(options): State<Arc<AdminEndpointOptions>>,
     RawQuery(query): RawQuery,
 ) -> Response {
     let snapshot = options.reader.latest();
@@ -115,9 +115,7 @@ mod tests {
     use crate::model::fixtures;
     use crate::model::snapshot::LagSnapshot;
     use crate::model::targets::TargetOptions;
-    use crate::serve::BuildInfo;
     use crate::serve::admin::router;
-    use crate::serve::health::Readiness;
     use crate::snapshot_channel;
 
     #[test]
@@ -168,15 +166,7 @@ mod tests {
             ..ServingPolicy::default()
         };
         let (_publisher, reader) = snapshot_channel::channel(snapshot.evaluated(&policy));
-        let options = HttpOptions {
-            reader: reader.clone(),
-            leadership,
-            readiness: Readiness::new(reader, Instant::now(), watch::channel(false).1),
-            build: BuildInfo {
-                version: String::new(),
-                librdkafka: String::new(),
-            },
-        };
+        let options = AdminEndpointOptions { reader, leadership };
         let request = Request::get(format!("/explain{query}"));
         let request = request.body(Body::empty()).unwrap();
         let answer = router(options).oneshot(request).await.unwrap();

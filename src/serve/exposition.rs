@@ -18,6 +18,7 @@ use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use self::exported::ExportedGroups;
+pub(super) use self::text::WriterTurns;
 use self::text::{Labels, ScraperGone, TextWriter};
 use super::BuildInfo;
 use crate::model::kafka::fault::Fault;
@@ -31,16 +32,18 @@ const CHUNK_BYTES: usize = 32 * 1024;
 
 /// Streams the metrics of a snapshot, followed by `rest`.
 pub(super) fn stream(
+    turns: WriterTurns,
     snapshot: Arc<LagSnapshot>,
     now: Moment,
     build: BuildInfo,
     rest: String,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
-    stream_in_chunks(CHUNK_BYTES, snapshot, now, build, rest)
+    stream_in_chunks(CHUNK_BYTES, turns, snapshot, now, build, rest)
 }
 
 fn stream_in_chunks(
     chunk_bytes: usize,
+    turns: WriterTurns,
     snapshot: Arc<LagSnapshot>,
     now: Moment,
     build: BuildInfo,
@@ -53,8 +56,9 @@ fn stream_in_chunks(
     });
     // Runs while the scraper reads, and is dropped with the response.
     let writing = async move {
-        let mut text = TextWriter::new(chunk_bytes, chunks.clone());
+        let mut text = TextWriter::new(chunk_bytes, chunks.clone(), turns).await;
         let written = write(&mut text, &snapshot, &now, &build).await;
+        drop(text);
         if written.is_ok() && !rest.is_empty() {
             // An error means that there is no reader.
             let _ = chunks.send(rest.into()).await;
@@ -365,7 +369,14 @@ mod tests {
     /// Collects the exposition, sent in chunks of about this size.
     fn render_in_chunks(chunk_bytes: usize, snapshot: &LagSnapshot, now: &Moment) -> Vec<String> {
         let snapshot = Arc::new(snapshot.clone());
-        let chunks = stream_in_chunks(chunk_bytes, snapshot, *now, build(), String::new());
+        let chunks = stream_in_chunks(
+            chunk_bytes,
+            WriterTurns::default(),
+            snapshot,
+            *now,
+            build(),
+            String::new(),
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let chunks: Vec<Bytes> = runtime.unwrap().block_on(chunks.collect());
         let text = |chunk: Bytes| String::from_utf8(chunk.to_vec()).unwrap();

@@ -13,17 +13,18 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tower::service_fn;
 
 use super::access_log::{AccessLog, AccessLogSampler};
+use super::admission::RequestAdmission;
 use super::api_error::ApiFailure;
-use super::auth::{AccessControl, PresentedChain, RequestAuth};
+use super::auth::RequestAuth;
 use super::first_read::FirstReadLimiter;
 use super::forward::Forwarder;
 use super::health::Readiness;
-use super::request::{Parameters, check_body_size, require_get, require_json};
+use super::request::{Parameters, require_get, require_json};
 use super::route::Route;
 use super::{BuildInfo, discovery};
 use crate::authentication::access::Caller;
@@ -36,16 +37,13 @@ use crate::model::targets::lookup::resolve;
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::targets::no_value_reason::NoValueReason;
 use crate::model::targets::tenancy::Tenancy;
+use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::Moment;
 use crate::snapshot_channel::SnapshotReader;
 use crate::telemetry::api::ApiAnswered;
 
 /// How long a request waits for a first read.
 const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Maximum concurrent requests. Only those that wait for a first read, or for an access review by the API
-/// server, take longer than a moment.
-const MAX_CONCURRENT: usize = 1024;
 
 /// Dependencies and settings of the API.
 #[derive(Debug)]
@@ -76,8 +74,7 @@ struct ExternalMetricsApi {
     leading: Leading,
     forwarder: Option<Forwarder>,
     first_reads: FirstReadLimiter,
-    request_permits: Semaphore,
-    access: AccessControl,
+    admission: RequestAdmission,
     sampler: AccessLogSampler,
     readiness: Readiness,
     build: BuildInfo,
@@ -92,8 +89,7 @@ pub fn router(options: ExternalOptions) -> Router {
         leading: options.leading,
         forwarder: options.forwarder,
         first_reads: FirstReadLimiter::new(options.interests, options.queries),
-        request_permits: Semaphore::new(MAX_CONCURRENT),
-        access: AccessControl::new(options.auth),
+        admission: RequestAdmission::new(options.auth),
         sampler: AccessLogSampler::new(options.access_log),
         readiness: options.readiness,
         build: options.build,
@@ -169,18 +165,28 @@ impl ExternalMetricsApi {
             }
             // On any other status than 404 the aggregator retries these documents forever.
             Route::OpenApi => return Err(no_such_path()),
+            // The cluster is not asked who may see what does not exist: there is no end of such paths.
+            Route::Nothing => {
+                require_get(method)?;
+                return Err(no_such_path());
+            }
+            Route::Metric { metric, .. } if Metric::from_name(metric).is_none() => {
+                require_get(method)?;
+                let metric = metric.clone().into_owned();
+                return Err(NoValueReason::UnknownMetric { metric }.into());
+            }
             _ => {}
         }
-        let Ok(_permit) = self.request_permits.try_acquire() else {
-            return Err(ApiFailure::too_many("too many requests in progress"));
-        };
-        check_body_size(&request.parts.headers)?;
-        let authenticated = self.authenticate(request.parts).await?;
-        let caller = caller.insert(authenticated);
+        let authenticated = self.admission.authenticate(request.parts).await?;
+        let caller = caller.insert(Arc::clone(authenticated.caller()));
         let is_forwarded = self.is_forwarded(caller, request).await?;
+        if is_forwarded {
+            authenticated.trust();
+        }
         // The follower that forwards a request has authorized its caller.
-        if !is_forwarded || self.access.is_open() {
-            self.authorize(caller, request).await?;
+        if !is_forwarded || self.admission.is_open() {
+            let action = route.action(request.verb, request.parts.uri.path());
+            self.admission.authorize(&authenticated, &action).await?;
         }
         require_get(method)?;
         require_json(&request.parts.headers)?;
@@ -205,38 +211,6 @@ impl ExternalMetricsApi {
                 self.metric(&query, request, is_forwarded).await
             }
             Route::Live | Route::Ready | Route::OpenApi | Route::Nothing => Err(no_such_path()),
-        }
-    }
-
-    async fn authenticate(&self, parts: &Parts) -> Result<Arc<Caller>, ApiFailure> {
-        let presented = parts
-            .extensions
-            .get::<Arc<PresentedChain>>()
-            .map(Arc::as_ref);
-        let found = self.access.authenticate(presented, &parts.headers).await;
-        found.map_err(|error| {
-            let text = error.to_string();
-            if error.is_temporary() {
-                ApiFailure::unavailable(text)
-            } else {
-                ApiFailure::unauthorized(text)
-            }
-        })
-    }
-
-    async fn authorize(&self, caller: &Caller, request: &ApiRequest<'_>) -> Result<(), ApiFailure> {
-        let path = request.parts.uri.path();
-        let action = request.route.action(request.verb, path);
-        match self.access.authorize(caller, &action).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(ApiFailure::forbidden(format!(
-                "user {:?} may not {action}: grant it with a Role or ClusterRole and a binding",
-                caller.user
-            ))),
-            Err(error) => Err(ApiFailure::unavailable(format!(
-                "cannot check whether user {:?} may {action}: {error}",
-                caller.user
-            ))),
         }
     }
 

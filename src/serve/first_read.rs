@@ -1,7 +1,6 @@
 //! First reads: a request for a group that is not watched yet waits for its first read. Bounded in
 //! every way, because any authorized caller can name any group.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::WatchKey;
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::units::metric::Metric;
-use crate::model::units::token_bucket::{RateLimit, TokenBucket};
+use crate::model::units::token_bucket::{KeyedTokenBuckets, RateExceeded, RateLimit};
 
 /// Maximum requests waiting for a first read.
 pub(super) const MAX_WAITING: usize = 256;
@@ -45,11 +44,9 @@ pub(super) struct FirstReadLimiter {
     rates: Mutex<FirstReadRates>,
 }
 
+/// Rates by namespace.
 #[derive(Debug)]
-struct FirstReadRates {
-    all: TokenBucket,
-    namespaces: HashMap<String, TokenBucket>,
-}
+struct FirstReadRates(KeyedTokenBuckets<String>);
 
 impl FirstReadLimiter {
     pub(super) fn new(
@@ -60,10 +57,7 @@ impl FirstReadLimiter {
             interests,
             queries,
             waiting: Semaphore::new(MAX_WAITING),
-            rates: Mutex::new(FirstReadRates {
-                all: TokenBucket::full(TOTAL_RATE),
-                namespaces: HashMap::new(),
-            }),
+            rates: Mutex::new(FirstReadRates::full()),
         }
     }
 
@@ -125,57 +119,36 @@ impl FirstReadLimiter {
 }
 
 impl FirstReadRates {
+    fn full() -> Self {
+        Self(KeyedTokenBuckets::full(
+            NAMESPACE_RATE,
+            TOTAL_RATE,
+            MAX_NAMESPACES,
+        ))
+    }
+
     fn take(&mut self, namespace: &str, count: u32, now: Instant) -> Result<(), ApiFailure> {
-        if count == 0 {
-            return Ok(());
-        }
         let ends = namespace.char_indices().map(|(at, c)| at + c.len_utf8());
         let end = ends.take_while(|end| *end <= MAX_NAMESPACE_BYTES).last();
         let name = namespace.get(..end.unwrap_or(0)).unwrap_or_default();
-        if !self.namespaces.contains_key(name) && self.namespaces.len() >= MAX_NAMESPACES {
-            self.namespaces.retain(|_, bucket| !bucket.is_full(now));
-        }
-        if self.namespaces.len() >= MAX_NAMESPACES && !self.namespaces.contains_key(name) {
-            return Err(too_many());
-        }
-        let own = self
-            .namespaces
-            .entry(name.to_owned())
-            .or_insert_with(|| TokenBucket::full(NAMESPACE_RATE));
-        // A request that one limit refuses must not use up the other.
-        if !own.has_tokens(count, now) {
-            return Err(ApiFailure::too_many(format!(
+        self.0.take(name, count, now).map_err(|exceeded| match exceeded {
+            RateExceeded::Own => ApiFailure::too_many(format!(
                 "too many requests for new consumer groups from namespace {name:?}; groups of HPAs \
                  and of configured targets are not limited"
-            )));
-        }
-        if !self.all.take(count, now) {
-            return Err(too_many());
-        }
-        own.take(count, now);
-        Ok(())
+            )),
+            RateExceeded::All => ApiFailure::too_many("too many requests for new consumer groups"),
+        })
     }
-}
-
-fn too_many() -> ApiFailure {
-    ApiFailure::too_many("too many requests for new consumer groups")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rates() -> FirstReadRates {
-        FirstReadRates {
-            all: TokenBucket::full(TOTAL_RATE),
-            namespaces: HashMap::new(),
-        }
-    }
-
     #[test]
     fn limits_each_namespace_separately() {
         let now = Instant::now();
-        let mut rates = rates();
+        let mut rates = FirstReadRates::full();
         let admitted = (0..1000).filter(|_| rates.take("greedy", 1, now).is_ok());
         assert_eq!(admitted.count(), 32);
         assert!(rates.take("shop", 32, now).is_ok());
@@ -186,49 +159,16 @@ mod tests {
         assert!(rates.take("greedy", 1, later).is_err());
     }
 
-    /// Takes every token of the total rate, and then some for `shop`, all refused. Returns how many groups `shop` may
-    /// ask for at once when the total rate allows it again.
-    fn admitted_after_refusals(refused: u32, count: u32) -> usize {
+    #[test]
+    fn bounds_the_total_rate_and_cuts_long_names() {
         let now = Instant::now();
-        let mut rates = rates();
-        for n in 0..TOTAL_RATE.burst / NAMESPACE_RATE.burst {
-            let other = format!("other-{n}");
-            assert!(rates.take(&other, NAMESPACE_RATE.burst, now).is_ok());
-        }
-        for _ in 0..refused {
-            assert!(rates.take("shop", count, now).is_err());
-        }
-        // As after a pause in which `shop` asks for nothing.
-        rates.all = TokenBucket::full(TOTAL_RATE);
-        (0..100)
-            .filter(|_| rates.take("shop", 1, now).is_ok())
-            .count()
-    }
-
-    #[test]
-    fn total_rate_refuses_without_using_up_the_namespaces_rate() {
-        assert_eq!(admitted_after_refusals(32, 1), 32);
-    }
-
-    #[test]
-    fn total_rate_refuses_many_groups_without_using_up_the_namespaces_rate() {
-        assert_eq!(admitted_after_refusals(5, 20), 32);
-    }
-
-    #[test]
-    fn bounds_the_total_rate_and_the_number_of_namespaces() {
-        let now = Instant::now();
-        let mut rates = rates();
-        let admitted = (0..3 * MAX_NAMESPACES).filter(|n| {
-            let taken = rates.take(&format!("namespace-{n}"), 1, now);
-            assert!(rates.namespaces.len() <= MAX_NAMESPACES);
-            taken.is_ok()
-        });
+        let mut rates = FirstReadRates::full();
+        let admitted = (0..3 * MAX_NAMESPACES)
+            .filter(|n| rates.take(&format!("namespace-{n}"), 1, now).is_ok());
         assert_eq!(admitted.count(), 128);
         let long = "n".repeat(100_000);
         let later = now + Duration::from_secs(600);
         assert!(rates.take(&long, 1, later).is_ok());
         assert!(rates.take("ö".repeat(64).as_str(), 1, later).is_ok());
-        assert!(rates.namespaces.keys().all(|name| name.len() <= 63));
     }
 }

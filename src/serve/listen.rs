@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::client_certs::ClientCertAcceptor;
-use super::connections::ConnectionLimiter;
+use super::connections::{ConnectionLimiter, ConnectionLimits};
 use super::tls::ServerTls;
 
 /// Grace period of running requests at shutdown. Longer than a first read may wait, shorter than a
@@ -35,12 +35,60 @@ const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// hundreds. hyper reserves and clears room for all of them per request, so this is not larger.
 const MAX_HEADERS: usize = 512;
 
-/// Maximum concurrent requests per HTTP/2 connection.
-const MAX_STREAMS: u32 = 250;
-
 /// Keepalive: interval and timeout.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a listener serves, which decides on its bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// The external metrics API.
+    Api,
+    /// `/metrics`.
+    Metrics,
+    /// The probes of Kubernetes.
+    Probes,
+    /// The admin endpoints.
+    Admin,
+}
+
+impl ListenerKind {
+    fn limits(self) -> ConnectionLimits {
+        let small = |listener, connections, per_address| ConnectionLimits {
+            listener,
+            connections,
+            per_address,
+            write_stall: Duration::from_secs(5),
+            // Bounds what a peer that does not read holds in the kernel.
+            send_buffer: Some(256 * 1024),
+            keepalive: KEEPALIVE_INTERVAL,
+        };
+        match self {
+            // Clients may keep idle connections; the front proxy has one or two.
+            Self::Api => ConnectionLimits {
+                listener: "api",
+                connections: 1024,
+                per_address: 768,
+                write_stall: Duration::from_secs(20),
+                send_buffer: None,
+                keepalive: KEEPALIVE_INTERVAL,
+            },
+            // Each may read a long response; a few Prometheus servers scrape.
+            Self::Metrics => small("metrics", 64, 48),
+            // Kubernetes opens one for each probe and closes it at once.
+            Self::Probes => small("probes", 64, 48),
+            Self::Admin => small("admin", 32, 32),
+        }
+    }
+
+    /// Maximum concurrent requests per HTTP/2 connection. The front proxy sends all of its requests on one.
+    fn max_streams(self) -> u32 {
+        match self {
+            Self::Api => 250,
+            Self::Metrics | Self::Probes | Self::Admin => 4,
+        }
+    }
+}
 
 /// A bound listener that accepts no connections yet.
 #[derive(Debug)]
@@ -89,11 +137,19 @@ impl BoundListener {
     /// The listener fails.
     pub async fn serve_plain(
         self,
+        kind: ListenerKind,
         router: Router,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let connections = ConnectionLimiter::new("http", KEEPALIVE_INTERVAL);
-        serve(self.listener, connections, router, shutdown).await
+        let connections = ConnectionLimiter::new(kind.limits());
+        serve(
+            self.listener,
+            connections,
+            kind.max_streams(),
+            router,
+            shutdown,
+        )
+        .await
     }
 
     /// Serves TLS until shortly after `shutdown`. Requests carry their client's certificate chain,
@@ -103,16 +159,18 @@ impl BoundListener {
     /// The listener fails.
     pub async fn serve_tls(
         self,
+        kind: ListenerKind,
         router: Router,
         tls: &ServerTls,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let acceptor = RustlsAcceptor::new(tls.config())
             .handshake_timeout(FIRST_REQUEST_TIMEOUT)
-            .acceptor(ConnectionLimiter::new("api", KEEPALIVE_INTERVAL));
+            .acceptor(ConnectionLimiter::new(kind.limits()));
         serve(
             self.listener,
             ClientCertAcceptor(acceptor),
+            kind.max_streams(),
             router,
             shutdown,
         )
@@ -123,6 +181,7 @@ impl BoundListener {
 async fn serve<A>(
     listener: TcpListener,
     acceptor: A,
+    max_streams: u32,
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()>
@@ -146,7 +205,7 @@ where
     builder
         .http2()
         .max_header_list_size(MAX_HEADER_BYTES)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(max_streams)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     let mut serving = pin!(server.serve(router.into_make_service()));

@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::admin::HttpOptions;
+use super::admin::AdminEndpointOptions;
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::units::newtypes::Moment;
 
@@ -22,7 +22,7 @@ struct StatusDocument {
 }
 
 /// Serves the status of all HPAs, from the latest snapshot.
-pub(super) async fn show(State(options): State<Arc<HttpOptions>>) -> Response {
+pub(super) async fn show(State(options): State<Arc<AdminEndpointOptions>>) -> Response {
     if options.leadership.term(Instant::now()).is_none() {
         return (StatusCode::SERVICE_UNAVAILABLE, FOLLOWER).into_response();
     }
@@ -50,8 +50,6 @@ mod tests {
     use crate::model::hpa::selector::Selector;
     use crate::model::targets::Targets;
     use crate::model::units::metric::LAG_METRIC;
-    use crate::serve::BuildInfo;
-    use crate::serve::health::Readiness;
     use crate::snapshot_channel;
 
     async fn get_status(leadership: Leadership) -> (StatusCode, String) {
@@ -74,16 +72,7 @@ mod tests {
             ..ServingPolicy::default()
         };
         let (_publisher, reader) = snapshot_channel::channel(snapshot.evaluated(&policy));
-        let draining = watch::channel(false).1;
-        let options = HttpOptions {
-            readiness: Readiness::new(reader.clone(), Instant::now(), draining),
-            reader,
-            leadership,
-            build: BuildInfo {
-                version: "0".into(),
-                librdkafka: "0".into(),
-            },
-        };
+        let options = AdminEndpointOptions { reader, leadership };
         let answer = show(State(Arc::new(options))).await;
         let code = answer.status();
         let body = axum::body::to_bytes(answer.into_body(), 65536)

@@ -38,7 +38,7 @@ static SERVED_AGE: LazyLock<Histogram> = LazyLock::new(|| {
 static REVIEWS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_api_reviews_total",
-        "Token and access reviews sent to the Kubernetes API server, by kind and outcome; cached answers are not counted",
+        "Token and access reviews by the Kubernetes API server, by kind and outcome; busy and too_many_unknown were not sent, cached answers are not counted",
         &["kind", "outcome"],
     )
 });
@@ -165,6 +165,31 @@ impl ReviewAnswered {
     }
 }
 
+/// A review was not sent, because there are too many.
+#[derive(Debug)]
+pub struct ReviewRefused {
+    /// `token` or `access`.
+    pub kind: &'static str,
+    pub reason: ReviewError,
+    /// Whether to log it.
+    pub is_logged: bool,
+}
+
+impl ReviewRefused {
+    pub fn emit(&self) {
+        let outcome = self.reason.label();
+        REVIEWS.with_label_values(&[self.kind, outcome]).inc();
+        if self.is_logged {
+            tracing::warn!(
+                kind = self.kind,
+                reason = %self.reason,
+                "refusing requests instead of asking the Kubernetes API server about them; \
+                 lagwise_api_reviews_total counts them"
+            );
+        }
+    }
+}
+
 /// Reviews started to fail.
 #[derive(Debug)]
 pub struct ReviewsFailing<'a> {
@@ -193,7 +218,7 @@ impl ReviewsRestored {
 /// The number of open connections changed.
 #[derive(Debug)]
 pub struct ConnectionsChanged {
-    /// `api` or `http`.
+    /// Name of the listener.
     pub listener: &'static str,
     /// Open connections now.
     pub open: usize,
@@ -210,7 +235,7 @@ impl ConnectionsChanged {
 /// A connection was closed by lagwise.
 #[derive(Debug)]
 pub struct ConnectionCut {
-    /// `api` or `http`.
+    /// Name of the listener.
     pub listener: &'static str,
     /// Reason, from a fixed list.
     pub reason: &'static str,
@@ -225,6 +250,29 @@ impl ConnectionCut {
             listener = self.listener,
             reason = self.reason,
             "connection closed"
+        );
+    }
+}
+
+/// A listener has as many connections as it may have.
+#[derive(Debug)]
+pub struct ConnectionLimitReached {
+    /// Name of the listener.
+    pub listener: &'static str,
+    /// The number of connections it may have.
+    pub max: usize,
+    /// What happened to a connection, from a fixed list.
+    pub reason: &'static str,
+}
+
+impl ConnectionLimitReached {
+    pub fn emit(&self) {
+        tracing::warn!(
+            listener = self.listener,
+            max = self.max,
+            reason = self.reason,
+            "too many connections: closing those without valid credentials that are idle for longest; \
+             lagwise_connections_cut_total counts them"
         );
     }
 }

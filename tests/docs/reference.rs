@@ -9,7 +9,7 @@ use lagwise::model::findings::FindingCode;
 use lagwise::model::settings::annotation_keys::{PREFIX, WRITTEN};
 use lagwise::model::settings::form::Form;
 use lagwise::model::settings::{FileSection, SETTINGS, Setting, SettingScope, Settings};
-use lagwise::serve::endpoints::{ADMIN, EXTERNAL_METRICS, Endpoint};
+use lagwise::serve::endpoints::{ADMIN, EXTERNAL_METRICS, Endpoint, METRICS_PATHS, PROBES};
 use serde_json::Value;
 
 /// Where the generated part of a page begins.
@@ -194,8 +194,10 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 fn endpoints() -> String {
     let mut page = String::new();
     for (heading, listed) in [
-        ("Admin listener", ADMIN),
         ("External metrics API", EXTERNAL_METRICS),
+        ("Metrics listener", METRICS_PATHS),
+        ("Probe listener", PROBES),
+        ("Admin listener", ADMIN),
     ] {
         let blank = if page.is_empty() { "" } else { "\n" };
         let _ = write!(

@@ -8,9 +8,12 @@ mod faults;
 mod matrix;
 mod paths;
 mod random;
+mod reached;
+mod scrapers;
 mod secrets;
 mod shared;
 mod soak;
+mod strangers;
 mod upstream;
 
 use std::path::PathBuf;
@@ -51,6 +54,38 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "api::a_crowd_does_not_hold_up_a_good_client",
         crowd::does_not_hold_up_a_good_client,
     ),
+    ("api::scrapers_that_do_not_read", scrapers::that_do_not_read),
+    ("api::scrapers_that_trickle", scrapers::that_trickle),
+    ("api::scrapers_that_never_rest", scrapers::that_never_rest),
+    (
+        "api::probes_beside_idle_connections",
+        scrapers::beside_idle_connections,
+    ),
+    (
+        "api::probes_beside_unfinished_requests",
+        scrapers::beside_unfinished_requests,
+    ),
+    (
+        "api::nothing_is_told_openly",
+        scrapers::nothing_is_told_openly,
+    ),
+    ("api::reached_by_a_port_forward", reached::by_a_port_forward),
+    (
+        "api::metrics_reached_by_a_right",
+        reached::metrics_by_a_right,
+    ),
+    (
+        "api::strangers_do_not_keep_the_front_proxy_out",
+        strangers::do_not_keep_the_front_proxy_out,
+    ),
+    (
+        "api::strangers_on_random_paths_hold_nobody_up",
+        strangers::on_random_paths_hold_nobody_up,
+    ),
+    (
+        "api::strangers_in_random_namespaces_hold_nobody_up",
+        strangers::in_random_namespaces_hold_nobody_up,
+    ),
     (
         "api::rights_are_taken_away_and_given_back",
         faults::rights_are_taken_away_and_given_back,
@@ -83,10 +118,16 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 ];
 
 /// The long ones.
-pub(crate) const LONG: &[(&str, Test)] = &[(
-    "api::a_silent_watch_is_given_up",
-    upstream::a_silent_watch_is_given_up,
-)];
+pub(crate) const LONG: &[(&str, Test)] = &[
+    (
+        "api::a_silent_watch_is_given_up",
+        upstream::a_silent_watch_is_given_up,
+    ),
+    (
+        "api::strangers_do_not_keep_the_api_server_out",
+        strangers::do_not_keep_the_api_server_out,
+    ),
+];
 
 /// The base of the API.
 const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";
@@ -150,6 +191,9 @@ impl<'a> Scene<'a> {
         ])?;
         let mut options = Options::main(&kafka.bootstrap());
         more(&mut options);
+        if !options.leader["lease"].is_null() {
+            crate::leader::allow(plane, &namespace)?;
+        }
         let kubeconfig = kubeconfig(plane.daemon_kubeconfig(&namespace)?)?;
         let (daemon, api) =
             Daemon::registered_by(testbed, plane, &namespace, &options, &kubeconfig)?;

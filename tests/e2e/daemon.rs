@@ -24,7 +24,11 @@ const SERVICE: &str = "lagwise";
 pub(crate) struct Daemon {
     pub(crate) process: Process,
     pub(crate) api_port: u16,
+    /// Of `/metrics`.
     pub(crate) http_port: u16,
+    pub(crate) probe_port: u16,
+    /// Of `/status` and `/explain`.
+    pub(crate) admin_port: u16,
     client: reqwest::blocking::Client,
 }
 
@@ -59,6 +63,8 @@ pub(crate) struct Options {
     pub(crate) tenancy: Value,
     /// What is logged, and how.
     pub(crate) log: Value,
+    /// Who may scrape; the address is added.
+    pub(crate) metrics: Value,
     /// The namespaces whose HPAs a registered one watches; empty = all, those of other tests too.
     pub(crate) namespaces: Vec<String>,
 }
@@ -79,6 +85,7 @@ impl Options {
             environment: Vec::new(),
             tenancy: json!([]),
             log: json!({}),
+            metrics: json!({}),
             namespaces: Vec::new(),
         }
     }
@@ -130,7 +137,10 @@ impl Daemon {
         kubeconfig: Option<&Path>,
     ) -> Result<Self> {
         let (api_port, http_port) = (free_port()?, free_port()?);
+        let (probe_port, admin_port) = (free_port()?, free_port()?);
         external["listen"] = json!(format!("127.0.0.1:{api_port}"));
+        let mut metrics = options.metrics.clone();
+        metrics["listen"] = json!(format!("127.0.0.1:{http_port}"));
         let mut clusters = options.clusters.clone();
         for cluster in &mut clusters {
             cluster["client"] = json!(options.client);
@@ -146,7 +156,12 @@ impl Daemon {
             "leader": options.leader,
             "tenancy": options.tenancy,
             "log": options.log,
-            "server": {"external_metrics": external, "http": {"listen": format!("127.0.0.1:{http_port}")}},
+            "server": {
+                "external_metrics": external,
+                "metrics": metrics,
+                "probes": {"listen": format!("127.0.0.1:{probe_port}")},
+                "admin": {"listen": format!("127.0.0.1:{admin_port}")},
+            },
         });
         let folder: PathBuf = testbed.folder("daemon")?;
         let process = testbed.start_lagwise_in(
@@ -164,11 +179,13 @@ impl Daemon {
             process,
             api_port,
             http_port,
+            probe_port,
+            admin_port,
             client,
         };
         poll_until(Duration::from_secs(30), "lagwise to be ready", || {
             daemon.process.expect_running()?;
-            let (code, body) = http_get(http_port, "/readyz")?;
+            let (code, body) = http_get(probe_port, "/readyz")?;
             ensure!(code == 200, "{code}: {body}");
             Ok(())
         })?;

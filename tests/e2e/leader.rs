@@ -30,7 +30,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 const WITHIN: Duration = Duration::from_secs(90);
 
 /// The rights that the chart gives, here in this namespace only.
-fn allow(plane: &ControlPlane, namespace: &str) -> Result<()> {
+pub(crate) fn allow(plane: &ControlPlane, namespace: &str) -> Result<()> {
     let rights = json!({"apiVersion": "v1", "kind": "List", "items": [
         {
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "leads"},

@@ -267,7 +267,7 @@ fn a_taken_port_is_named(testbed: &Testbed) -> Result<()> {
     let config = format!(
         "clusters: [{{name: main, properties: {{bootstrap.servers: '127.0.0.1:1'}}}}]\n\
          kubernetes: {{enabled: false}}\n\
-         server: {{external_metrics: {{listen: '{address}', auth: none}}, http: {{listen: '127.0.0.1:{}'}}}}\n",
+         server: {{external_metrics: {{listen: '{address}', auth: none}}, metrics: {{listen: '127.0.0.1:{}'}}}}\n",
         free_port()?
     );
     let file = testbed.folder("taken")?.join("lagwise.yaml");

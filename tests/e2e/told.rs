@@ -203,7 +203,7 @@ fn told_by_the_commands(
     run(&[&lint[..], &["--fail-on", "warning"]].concat(), 1)?;
 
     let looked = run(&["status", "--config", &*file], 0)?;
-    let url = format!("http://127.0.0.1:{}", daemon.http_port);
+    let url = format!("http://127.0.0.1:{}", daemon.admin_port);
     let asked = run(&["status", "--daemon", &url], 0)?;
     for (who, all) in [("its own look", looked), ("the daemon", asked)] {
         let [hpa] = all.as_array().context("no list")?.as_slice() else {

@@ -7,7 +7,7 @@
 //! cluster of `broker`s) with `topics`, `records` and `layout` (what tests do with it), `secured` (one with logins and
 //! permissions) with `tokens`, `kdc` (Kerberos), `proxy` (a bad network), `control_plane` with `kubernetes` (likewise) and
 //! `reader`,
-//! `replicas` (what a number of an object did), `audit` (who wrote what), `pods` (that are ready), `adapter` (a
+//! `kubelet` (which forwards ports), `replicas` (what a number of an object did), `audit` (who wrote what), `pods` (that are ready), `adapter` (a
 //! metric of somebody else) and `api_proxy` (an API server that is busy or broken), `consumers`, `applications` (those
 //! in Java), `http`.
 #![allow(
@@ -26,6 +26,7 @@ pub(crate) mod control_plane;
 pub(crate) mod http;
 pub(crate) mod kafka;
 pub(crate) mod kdc;
+pub(crate) mod kubelet;
 pub(crate) mod kubernetes;
 pub(crate) mod layout;
 pub(crate) mod pki;

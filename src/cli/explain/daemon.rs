@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
+use crate::cli::daemon_client::DaemonArgs;
+use crate::cli::kube_args::KubeArgs;
 use crate::model::diagnostics::explain::Explanation;
 
 /// Maximum size of a response.
@@ -15,40 +17,30 @@ struct ErrorBody {
     error: String,
 }
 
-/// Gets an explanation from the daemon at `url`.
+/// Gets an explanation from the daemon.
 pub(super) async fn fetch(
-    url: &str,
+    daemon: &DaemonArgs,
+    kube: &KubeArgs,
     query: &[(&str, String)],
     within: Duration,
 ) -> anyhow::Result<Explanation> {
     let query = form_urlencoded::Serializer::new(String::new())
         .extend_pairs(query)
         .finish();
-    let address = format!("{}/explain?{query}", url.trim_end_matches('/'));
-    let client = reqwest::Client::builder().timeout(within).build()?;
-    let response = client.get(&address).send().await;
-    let mut response = response.with_context(|| format!("the daemon at {url} does not answer"))?;
-    let code = response.status();
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > RESPONSE_BYTES_MAX {
-            bail!(
-                "the response of {url} is longer than {RESPONSE_BYTES_MAX} bytes; check that it is the URL of lagwise's admin endpoints"
-            );
-        }
-    }
+    let path = format!("/explain?{query}");
+    let response = daemon.get(&path, kube, RESPONSE_BYTES_MAX, within).await?;
+    let (code, origin) = (response.code, &response.origin);
     if code.is_success() {
-        return serde_json::from_slice(&body).with_context(|| {
+        return serde_json::from_slice(&response.body).with_context(|| {
             format!(
-                "cannot parse the response of {url}; check that it is the URL of lagwise's admin endpoints, and that the daemon has the version of this command"
+                "cannot parse the response of {origin}; check that it has lagwise's admin endpoints, and that the daemon has the version of this command"
             )
         });
     }
-    match serde_json::from_slice::<ErrorBody>(&body) {
-        Ok(body) => bail!("the daemon at {url}: {}", body.error),
+    match serde_json::from_slice::<ErrorBody>(&response.body) {
+        Ok(body) => bail!("the daemon at {origin}: {}", body.error),
         Err(_) => bail!(
-            "{url} answered {code}; check that it is the URL of lagwise's admin endpoints, and that the daemon has the version of this command"
+            "{origin} answered {code}; check that it has lagwise's admin endpoints, and that the daemon has the version of this command"
         ),
     }
 }

@@ -1,5 +1,8 @@
 //! A rate limit that allows bursts.
 
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 /// How fast a [`TokenBucket`] refills and how many tokens it holds.
@@ -63,9 +66,130 @@ impl TokenBucket {
     }
 }
 
+/// A token bucket for each of many keys, and one for all of them together.
+#[derive(Clone, Debug)]
+pub struct KeyedTokenBuckets<K> {
+    each: RateLimit,
+    max_keys: usize,
+    all: TokenBucket,
+    buckets: HashMap<K, TokenBucket>,
+}
+
+/// Which limit has no tokens left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateExceeded {
+    /// That of the key.
+    Own,
+    /// That of all keys, or the number of keys.
+    All,
+}
+
+impl<K: Eq + Hash> KeyedTokenBuckets<K> {
+    /// Full buckets: the limit of each key, that of all together, and how many keys are remembered.
+    #[must_use]
+    pub fn full(each: RateLimit, all: RateLimit, max_keys: usize) -> Self {
+        Self {
+            each,
+            max_keys,
+            all: TokenBucket::full(all),
+            buckets: HashMap::new(),
+        }
+    }
+
+    /// Takes `count` tokens from the bucket of the key and from that of all.
+    ///
+    /// # Errors
+    /// One of them has fewer.
+    pub fn take<Q>(&mut self, key: &Q, count: u32, now: Instant) -> Result<(), RateExceeded>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        if count == 0 {
+            return Ok(());
+        }
+        let is_full = |keys: usize| keys >= self.max_keys;
+        let is_new = !self.buckets.contains_key(key);
+        if is_new && is_full(self.buckets.len()) {
+            self.buckets.retain(|_, bucket| !bucket.is_full(now));
+            if is_full(self.buckets.len()) {
+                return Err(RateExceeded::All);
+            }
+        }
+        let each = self.each;
+        let own = self.buckets.entry(key.to_owned());
+        let own = own.or_insert_with(|| TokenBucket::full(each));
+        // What one limit refuses must not use up the other.
+        if !own.has_tokens(count, now) {
+            return Err(RateExceeded::Own);
+        }
+        if !self.all.take(count, now) {
+            return Err(RateExceeded::All);
+        }
+        own.take(count, now);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Takes every token of all keys together, and then some for `shop`, all refused. Returns how many `shop` may
+    /// take when the limit of all allows it again.
+    fn admitted_after_refusals(refused: u32, count: u32) -> usize {
+        let limit = |burst| RateLimit {
+            interval: Duration::from_secs(10),
+            burst,
+        };
+        let (each, all, now) = (limit(32), limit(128), Instant::now());
+        let mut buckets = KeyedTokenBuckets::<String>::full(each, all, 100);
+        for n in 0..4 {
+            assert_eq!(buckets.take(&*format!("other-{n}"), 32, now), Ok(()));
+        }
+        for _ in 0..refused {
+            assert!(buckets.take("shop", count, now).is_err());
+        }
+        // As after a pause in which `shop` asks for nothing.
+        buckets.all = TokenBucket::full(all);
+        let taken = (0..100).filter(|_| buckets.take("shop", 1, now).is_ok());
+        taken.count()
+    }
+
+    #[test]
+    fn the_limit_of_all_refuses_without_using_up_the_keys() {
+        assert_eq!(admitted_after_refusals(32, 1), 32);
+    }
+
+    #[test]
+    fn the_limit_of_all_refuses_many_without_using_up_the_keys() {
+        assert_eq!(admitted_after_refusals(5, 20), 32);
+    }
+
+    #[test]
+    fn limits_each_key_and_all_of_them() {
+        let limit = |burst| RateLimit {
+            interval: Duration::from_secs(1),
+            burst,
+        };
+        let now = Instant::now();
+        let mut buckets = KeyedTokenBuckets::<String>::full(limit(2), limit(5), 4);
+        let mut take = |key: &str, count, now| buckets.take(key, count, now);
+        assert_eq!(take("a", 2, now), Ok(()));
+        assert_eq!(take("a", 1, now), Err(RateExceeded::Own));
+        assert_eq!(take("a", 0, now), Ok(()));
+        assert_eq!(take("b", 2, now), Ok(()));
+        assert_eq!(take("c", 1, now), Ok(()));
+        assert_eq!(take("d", 1, now), Err(RateExceeded::All));
+        // The number of keys is bounded; full buckets are forgotten.
+        let later = now + Duration::from_secs(1);
+        assert_eq!(take("e", 1, later), Ok(()));
+        let later = now + Duration::from_secs(60);
+        for key in ["f", "g", "h", "i"] {
+            assert_eq!(take(key, 1, later), Ok(()), "{key}");
+        }
+        assert_eq!(take("j", 1, later), Err(RateExceeded::All));
+    }
 
     #[test]
     fn allows_a_burst_then_the_steady_rate() {

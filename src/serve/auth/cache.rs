@@ -49,8 +49,10 @@ impl KeyBuilder {
 #[derive(Debug)]
 pub(super) struct Cache<V> {
     max_age: Duration,
-    entries: Mutex<HashMap<CacheKey, (Instant, V)>>,
+    entries: Mutex<CacheEntries<V>>,
 }
+
+type CacheEntries<V> = HashMap<CacheKey, (Instant, V)>;
 
 impl<V: Clone> Cache<V> {
     pub(super) fn new(max_age: Duration) -> Self {
@@ -58,6 +60,20 @@ impl<V: Clone> Cache<V> {
             max_age,
             entries: Mutex::new(HashMap::new()),
         }
+    }
+
+    /// The value of a key, if there is one that has not expired.
+    pub(super) fn get(&self, key: CacheKey, now: Instant) -> Option<V> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let (made, value) = entries.get(&key)?;
+        (now.saturating_duration_since(*made) < self.max_age).then(|| value.clone())
+    }
+
+    /// Sets the value of a key.
+    pub(super) fn insert(&self, key: CacheKey, now: Instant, value: V) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        self.make_room(&mut entries, key, now);
+        entries.insert(key, (now, value));
     }
 
     /// Returns the value of a key, created by `make` if it is missing or expired.
@@ -68,12 +84,19 @@ impl<V: Clone> Cache<V> {
         make: impl FnOnce() -> V,
     ) -> V {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let holds = |made: &Instant| now.saturating_duration_since(*made) < self.max_age;
         if let Some((made, value)) = entries.get(&key)
-            && holds(made)
+            && now.saturating_duration_since(*made) < self.max_age
         {
             return value.clone();
         }
+        self.make_room(&mut entries, key, now);
+        let value = make();
+        entries.insert(key, (now, value.clone()));
+        value
+    }
+
+    fn make_room(&self, entries: &mut CacheEntries<V>, key: CacheKey, now: Instant) {
+        let holds = |made: &Instant| now.saturating_duration_since(*made) < self.max_age;
         if entries.len() >= MAX_ENTRIES && !entries.contains_key(&key) {
             entries.retain(|_, (made, _)| holds(made));
             // All entries are fresh: drop the oldest tenth at once, so that this rarely happens.
@@ -84,9 +107,6 @@ impl<V: Clone> Cache<V> {
                 entries.retain(|_, (made, _)| *made > tenth);
             }
         }
-        let value = make();
-        entries.insert(key, (now, value.clone()));
-        value
     }
 
     #[cfg(test)]

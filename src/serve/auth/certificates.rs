@@ -16,9 +16,10 @@ use rustls::server::danger::ClientCertVerifier;
 use tokio::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::Unauthenticated;
 use super::cache::{Cache, CacheKey};
+use super::{CallerIdentity, Unauthenticated};
 use crate::authentication::access::{Caller, ClusterTrust, FrontProxyTrust};
+use crate::serve::connections::PeerRank;
 use crate::serve::tls;
 
 /// How long a verified certificate is not verified again; verifying costs as much as some hundred
@@ -85,14 +86,20 @@ impl CertificateVerifier {
         &self,
         presented: &PresentedChain,
         headers: &HeaderMap,
-    ) -> Result<Arc<Caller>, Unauthenticated> {
+    ) -> Result<CallerIdentity, Unauthenticated> {
         let PresentedChain { chain, key } = presented;
         let owner = self
             .checked
             .get_or_insert_with(*key, Instant::now(), || self.owner(chain))?;
         match (owner, &self.front_proxy) {
-            (CertificateOwner::User(caller), _) => Ok(caller),
-            (CertificateOwner::FrontProxy, Some(proxy)) => proxy.caller(headers).map(Arc::new),
+            (CertificateOwner::User(caller), _) => Ok(CallerIdentity {
+                caller,
+                rank: PeerRank::Known,
+            }),
+            (CertificateOwner::FrontProxy, Some(proxy)) => Ok(CallerIdentity {
+                caller: Arc::new(proxy.caller(headers)?),
+                rank: PeerRank::Trusted,
+            }),
             (CertificateOwner::FrontProxy, None) => Err(Unauthenticated::UntrustedCertificate),
         }
     }

@@ -1,18 +1,24 @@
 //! Token and access reviews by the cluster, cached for ten seconds.
 //!
+//! What callers without valid credentials ask is cached apart, so that they do not displace the answers to others.
+//!
 //! If the API server fails, cached answers stay valid for their time; after that, requests fail
 //! instead of being guessed.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 
+use super::CallerIdentity;
 use super::cache::{Cache, CacheKey, KeyBuilder};
+use super::limits::{ReviewLimiter, ReviewSubject};
 use crate::authentication::access::{Action, Caller, Object};
 use crate::authentication::{Authenticator, ReviewError};
+use crate::serve::connections::PeerRank;
 use crate::telemetry::api::{ReviewAnswered, ReviewsFailing, ReviewsRestored};
 
 /// How long an answer is cached, positive or negative.
@@ -21,8 +27,9 @@ const MAX_AGE: Duration = Duration::from_secs(10);
 /// How long a request waits for a review, including one started by another request.
 const TIMEOUT: Duration = Duration::from_millis(2500);
 
-/// Maximum concurrent reviews of each kind.
-const MAX_CONCURRENT: usize = 32;
+/// How long a token that was valid counts as that of a known caller. Its next review is not held up by those of
+/// callers without valid credentials.
+const VALID_BEFORE: Duration = Duration::from_secs(600);
 
 type ReviewCache<V> = Cache<Arc<OnceCell<V>>>;
 
@@ -30,39 +37,80 @@ type ReviewCache<V> = Cache<Arc<OnceCell<V>>>;
 #[derive(Debug)]
 pub(super) struct CachedReviews {
     reviewer: Arc<dyn Authenticator>,
-    tokens: ReviewCache<Option<Arc<Caller>>>,
-    token_permits: Semaphore,
-    actions: ReviewCache<bool>,
-    action_permits: Semaphore,
+    tokens: ReviewCaches<Option<Arc<Caller>>>,
+    /// Tokens that were valid.
+    valid: Cache<()>,
+    actions: ReviewCaches<bool>,
     failing: AtomicBool,
+}
+
+/// Answers to reviews of one kind.
+#[derive(Debug)]
+struct ReviewCaches<V> {
+    kind: &'static str,
+    limiter: ReviewLimiter,
+    known: ReviewCache<V>,
+    unknown: ReviewCache<V>,
+}
+
+impl<V> ReviewCaches<V> {
+    fn new(kind: &'static str) -> Self {
+        Self {
+            kind,
+            limiter: ReviewLimiter::new(kind),
+            known: Cache::new(MAX_AGE),
+            unknown: Cache::new(MAX_AGE),
+        }
+    }
+
+    fn answer(&self, subject: ReviewSubject, key: CacheKey) -> Arc<OnceCell<V>> {
+        let cache = match subject.rank() {
+            PeerRank::Unknown => &self.unknown,
+            PeerRank::Known | PeerRank::Trusted => &self.known,
+        };
+        cache.get_or_insert_with(key, Instant::now(), Arc::default)
+    }
 }
 
 impl CachedReviews {
     pub(super) fn new(reviewer: Arc<dyn Authenticator>) -> Self {
         Self {
             reviewer,
-            tokens: Cache::new(MAX_AGE),
-            token_permits: Semaphore::new(MAX_CONCURRENT),
-            actions: Cache::new(MAX_AGE),
-            action_permits: Semaphore::new(MAX_CONCURRENT),
+            tokens: ReviewCaches::new("token"),
+            valid: Cache::new(VALID_BEFORE),
+            actions: ReviewCaches::new("access"),
             failing: AtomicBool::new(false),
         }
     }
 
-    /// Reviews a token; `None` if the cluster rejects it.
+    /// Reviews a token of a caller at this address; `None` if the cluster rejects it.
     pub(super) async fn authenticate(
         &self,
         token: &str,
+        peer: Option<IpAddr>,
     ) -> Result<Option<Arc<Caller>>, ReviewError> {
         let key = CacheKey::digest([token.as_bytes()]);
-        let answer = self
-            .tokens
-            .get_or_insert_with(key, Instant::now(), Arc::default);
-        self.get_or_review("token", &answer, &self.token_permits, || async {
-            let caller = self.reviewer.authenticate(token.to_owned()).await?;
-            Ok(caller.map(|caller| Arc::new(caller.with_implied_group())))
-        })
-        .await
+        let was_valid = self.valid.get(key, Instant::now()).is_some();
+        let subject = match was_valid {
+            true => ReviewSubject::Known(key),
+            false => ReviewSubject::Unknown(peer),
+        };
+        let answer = self.tokens.answer(subject, key);
+        let was_reviewed = answer.initialized();
+        let caller = self
+            .get_or_review(&self.tokens, &answer, subject, || async {
+                let caller = self.reviewer.authenticate(token.to_owned()).await?;
+                Ok(caller.map(|caller| Arc::new(caller.with_implied_group())))
+            })
+            .await?;
+        if caller.is_some() && !was_reviewed {
+            let now = Instant::now();
+            self.valid.insert(key, now, ());
+            if !was_valid {
+                self.tokens.known.insert(key, now, answer);
+            }
+        }
+        Ok(caller)
     }
 
     /// This daemon's user name in the cluster.
@@ -70,27 +118,34 @@ impl CachedReviews {
         self.reviewer.self_subject().await
     }
 
-    /// Whether the caller may perform the action.
+    /// Whether the caller may perform the action. `peer` is the address it asks from.
     pub(super) async fn authorize(
         &self,
-        caller: &Caller,
+        identity: &CallerIdentity,
         action: &Action,
+        peer: Option<IpAddr>,
     ) -> Result<bool, ReviewError> {
+        let caller = &identity.caller;
+        let user = || CacheKey::digest([caller.user.as_bytes()]);
+        let subject = match identity.rank {
+            PeerRank::Unknown => ReviewSubject::Unknown(peer),
+            PeerRank::Known => ReviewSubject::Known(user()),
+            PeerRank::Trusted => ReviewSubject::Trusted(user()),
+        };
         let key = action_key(caller, action);
-        let answer = self
-            .actions
-            .get_or_insert_with(key, Instant::now(), Arc::default);
-        self.get_or_review("access", &answer, &self.action_permits, || {
-            self.reviewer.authorize(caller.clone(), action.clone())
+        let answer = self.actions.answer(subject, key);
+        self.get_or_review(&self.actions, &answer, subject, || {
+            self.reviewer
+                .authorize(Caller::clone(caller), action.clone())
         })
         .await
     }
 
     async fn get_or_review<V, F>(
         &self,
-        kind: &'static str,
+        caches: &ReviewCaches<V>,
         answer: &OnceCell<V>,
-        permits: &Semaphore,
+        subject: ReviewSubject,
         review: impl Fn() -> F,
     ) -> Result<V, ReviewError>
     where
@@ -101,9 +156,9 @@ impl CachedReviews {
             return Ok(known.clone());
         }
         let first = || async {
-            let _permit = permits.try_acquire().map_err(|_| ReviewError::Busy)?;
+            let _permit = caches.limiter.acquire(subject, Instant::now().into_std())?;
             let answered = review().await;
-            self.record_outcome(kind, answered.as_ref().err().copied());
+            self.record_outcome(caches.kind, answered.as_ref().err().copied());
             answered
         };
         // Concurrent requests for the same review wait for the first one (single flight). The
@@ -160,12 +215,20 @@ fn action_key(caller: &Caller, action: &Action) -> CacheKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::auth::limits::MAX_KNOWN;
     use crate::serve::auth::testing::FakeAuthenticator;
 
     fn caller(user: &str) -> Caller {
         Caller {
             user: user.to_owned(),
             ..Caller::default()
+        }
+    }
+
+    fn known(user: &str) -> CallerIdentity {
+        CallerIdentity {
+            caller: Arc::new(caller(user)),
+            rank: PeerRank::Known,
         }
     }
 
@@ -181,7 +244,8 @@ mod tests {
         let server = Arc::new(FakeAuthenticator::default());
         let reviews = CachedReviews::new(server.clone());
         server.allow("mary", "get", "/a");
-        let may = async |user: &str, at: &str| reviews.authorize(&caller(user), &path(at)).await;
+        let may =
+            async |user: &str, at: &str| reviews.authorize(&known(user), &path(at), None).await;
         assert_eq!(may("mary", "/a").await, Ok(true));
         assert_eq!(may("mary", "/b").await, Ok(false));
         assert_eq!(may("john", "/a").await, Ok(false));
@@ -202,11 +266,20 @@ mod tests {
     async fn sees_changed_permissions_after_ten_seconds() {
         let server = Arc::new(FakeAuthenticator::default());
         let reviews = CachedReviews::new(server.clone());
-        assert_eq!(reviews.authorize(&caller("m"), &path("/")).await, Ok(false));
+        assert_eq!(
+            reviews.authorize(&known("m"), &path("/"), None).await,
+            Ok(false)
+        );
         server.allow("m", "get", "/");
-        assert_eq!(reviews.authorize(&caller("m"), &path("/")).await, Ok(false));
+        assert_eq!(
+            reviews.authorize(&known("m"), &path("/"), None).await,
+            Ok(false)
+        );
         tokio::time::advance(MAX_AGE).await;
-        assert_eq!(reviews.authorize(&caller("m"), &path("/")).await, Ok(true));
+        assert_eq!(
+            reviews.authorize(&known("m"), &path("/"), None).await,
+            Ok(true)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -215,7 +288,7 @@ mod tests {
         server.slow(Duration::from_millis(100));
         server.token("good", "mary");
         let reviews = CachedReviews::new(server.clone());
-        let requests = (0..100).map(|_| reviews.authenticate("good"));
+        let requests = (0..100).map(|_| reviews.authenticate("good", None));
         for who in futures::future::join_all(requests).await {
             let mary = who.unwrap().unwrap();
             assert_eq!((&*mary.user, mary.groups.len()), ("mary", 1));
@@ -229,18 +302,50 @@ mod tests {
         server.slow(Duration::from_secs(3600));
         let reviews = CachedReviews::new(server.clone());
         let began = Instant::now();
-        let tokens: Vec<String> = (0..MAX_CONCURRENT + 5).map(|n| format!("t{n}")).collect();
-        let requests = tokens.iter().map(|token| reviews.authenticate(token));
+        let users: Vec<_> = (0..MAX_KNOWN + 5)
+            .map(|n| known(&format!("u{n}")))
+            .collect();
+        let action = path("/");
+        let requests = users
+            .iter()
+            .map(|user| reviews.authorize(user, &action, None));
         let found = futures::future::join_all(requests).await;
         let busy = found.iter().filter(|f| **f == Err(ReviewError::Busy));
         assert_eq!(busy.count(), 5);
         let silent = found.iter().filter(|f| **f == Err(ReviewError::NoAnswer));
-        assert_eq!(silent.count(), MAX_CONCURRENT);
+        assert_eq!(silent.count(), MAX_KNOWN);
         assert_eq!(began.elapsed(), TIMEOUT);
-        // Access reviews have permits of their own, and permits are released.
+        // Permits are released.
         server.slow(Duration::ZERO);
-        assert_eq!(reviews.authorize(&caller("m"), &path("/")).await, Ok(false));
-        assert_eq!(reviews.authenticate("t99").await, Ok(None));
+        assert_eq!(
+            reviews.authorize(&known("m"), &action, None).await,
+            Ok(false)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_callers_do_not_hold_up_a_token_that_was_valid() {
+        let server = Arc::new(FakeAuthenticator::default());
+        server.token("good", "mary");
+        let reviews = CachedReviews::new(server.clone());
+        let is_mary = async || {
+            let found = reviews.authenticate("good", None).await;
+            found.map(|caller| caller.is_some_and(|caller| caller.user == "mary"))
+        };
+        assert_eq!(is_mary().await, Ok(true));
+        for n in 0..10_000 {
+            let token = format!("t{n}");
+            let found = reviews.authenticate(&token, None).await;
+            assert!(matches!(found, Ok(None) | Err(ReviewError::TooManyUnknown)));
+        }
+        let asked = server.call_count();
+        assert!(asked < 60, "{asked} reviews");
+        // From the cache, and after its time by a review.
+        assert_eq!(is_mary().await, Ok(true));
+        assert_eq!(server.call_count(), asked);
+        tokio::time::advance(MAX_AGE).await;
+        assert_eq!(is_mary().await, Ok(true));
+        assert_eq!(server.call_count(), asked + 1);
     }
 
     #[test]

@@ -63,7 +63,18 @@ impl TestCluster {
         let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
         let presented = (!chain.is_empty()).then(|| PresentedChain::new(chain));
         let headers = headers(pairs);
-        self.access.authenticate(presented.as_ref(), &headers).await
+        let identified = self
+            .access
+            .identify_by_certificate(presented.as_ref(), &headers);
+        let found = self.access.authenticate(identified, &headers, None).await;
+        found.map(|identity| identity.caller)
+    }
+}
+
+fn known(caller: Caller) -> CallerIdentity {
+    CallerIdentity {
+        caller: Arc::new(caller),
+        rank: PeerRank::Known,
     }
 }
 

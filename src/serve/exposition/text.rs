@@ -1,9 +1,10 @@
 //! Writes Prometheus's text format.
 
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::model::units::foreign_text::is_safe;
 use crate::telemetry::family::Family;
@@ -40,23 +41,51 @@ impl Labels {
 #[derive(Debug)]
 pub(super) struct ScraperGone;
 
+/// Lets one exposition at a time write a chunk, in the order in which they ask, so that many scrapers do not take
+/// the time of other requests.
+#[derive(Clone, Debug)]
+pub(in crate::serve) struct WriterTurns(Arc<Semaphore>);
+
+impl Default for WriterTurns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl WriterTurns {
+    async fn next(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed.
+        Arc::clone(&self.0).acquire_owned().await.ok()
+    }
+}
+
 /// Writes samples and sends them in chunks.
 #[derive(Debug)]
 pub(super) struct TextWriter {
     chunk: String,
     chunk_bytes: usize,
     chunks: mpsc::Sender<Bytes>,
+    turns: WriterTurns,
+    /// Held while it writes, not while the scraper reads.
+    turn: Option<OwnedSemaphorePermit>,
     /// Name of the current family.
     family: &'static str,
 }
 
 impl TextWriter {
-    /// A writer of chunks of `chunk_bytes`, which one sample and the headers of families may exceed.
-    pub(super) fn new(chunk_bytes: usize, chunks: mpsc::Sender<Bytes>) -> Self {
+    /// Waits for its turn. A writer of chunks of `chunk_bytes`, which one sample and the headers of families may
+    /// exceed.
+    pub(super) async fn new(
+        chunk_bytes: usize,
+        chunks: mpsc::Sender<Bytes>,
+        turns: WriterTurns,
+    ) -> Self {
         Self {
             chunk: String::new(),
             chunk_bytes,
             chunks,
+            turn: turns.next().await,
+            turns,
             family: "",
         }
     }
@@ -105,7 +134,10 @@ impl TextWriter {
         if chunk.is_empty() {
             return Ok(());
         }
+        self.turn = None;
         let sent = self.chunks.send(chunk.into()).await;
-        sent.map_err(|_| ScraperGone)
+        sent.map_err(|_| ScraperGone)?;
+        self.turn = self.turns.next().await;
+        Ok(())
     }
 }

@@ -28,7 +28,7 @@ impl ExternalMetricsApi {
         }
         // If this cannot be checked, the request must fail instead of being forwarded: two replicas
         // could forward it to each other forever.
-        let is_peer = self.access.is_peer(caller).await;
+        let is_peer = self.admission.is_peer(caller).await;
         is_peer.map_err(|error| {
             ApiFailure::unavailable(format!(
                 "cannot check whether the request comes from another lagwise replica: {error}"

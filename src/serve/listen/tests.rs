@@ -21,11 +21,12 @@ use crate::model::evaluation::ServingPolicy;
 use crate::model::fixtures;
 use crate::model::snapshot::LagSnapshot;
 use crate::serve::BuildInfo;
-use crate::serve::admin::{self, HttpOptions};
 use crate::serve::auth::RequestAuth;
 use crate::serve::auth::testing::FakeAuthenticator;
 use crate::serve::external::{self, ExternalOptions};
 use crate::serve::health::Readiness;
+use crate::serve::metrics::{self, MetricsOptions};
+use crate::serve::probes;
 use crate::serve::tls::testing::{Issuer, TestIdentity};
 use crate::snapshot_channel;
 
@@ -71,7 +72,9 @@ impl TestServer {
             let shutdown = async {
                 let _ = stopped.await;
             };
-            bound.serve_tls(router, &server_tls, shutdown).await
+            bound
+                .serve_tls(ListenerKind::Api, router, &server_tls, shutdown)
+                .await
         });
         Self {
             address,
@@ -279,18 +282,20 @@ async fn shuts_down_within_seconds_despite_open_connections() {
 
 #[tokio::test]
 async fn finishes_running_requests_at_shutdown() {
-    let bound = bind(LOOPBACK, "server.http.listen").unwrap();
+    let bound = bind(LOOPBACK, "server.metrics.listen").unwrap();
     let address = bound.address();
     let slow = axum::routing::get(async || {
         tokio::time::sleep(Duration::from_millis(300)).await;
         "done"
     });
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(
-        bound.serve_plain(Router::new().route("/slow", slow), async {
+    let server = tokio::spawn(bound.serve_plain(
+        ListenerKind::Metrics,
+        Router::new().route("/slow", slow),
+        async {
             let _ = stopped.await;
-        }),
-    );
+        },
+    ));
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream
         .write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -315,21 +320,24 @@ fn snapshot() -> LagSnapshot {
 }
 
 #[tokio::test]
-async fn admin_listener_serves_metrics_and_health() {
-    let bound = bind(LOOPBACK, "server.http.listen").unwrap();
+async fn metrics_listener_serves_metrics_and_health() {
+    let bound = bind(LOOPBACK, "server.metrics.listen").unwrap();
     let address = bound.address();
     let (_publisher, reader) = snapshot_channel::channel(snapshot());
     let (drain, draining) = watch::channel(false);
-    let router = admin::router(HttpOptions {
+    let readiness = Readiness::new(reader.clone(), Instant::now(), draining);
+    let router = metrics::router(MetricsOptions {
         leadership: crate::leader_election::Leadership::alone(),
-        readiness: Readiness::new(reader.clone(), Instant::now(), draining),
         reader,
+        auth: RequestAuth::None,
         build: BuildInfo {
             version: "1.2.3".to_owned(),
             librdkafka: "2".to_owned(),
         },
     });
-    tokio::spawn(bound.serve_plain(router, std::future::pending()));
+    let router = router.merge(probes::router(readiness));
+    let forever = std::future::pending();
+    tokio::spawn(bound.serve_plain(ListenerKind::Metrics, router, forever));
     let get = async |path: &str| {
         let stream = TcpStream::connect(address).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -352,7 +360,9 @@ async fn admin_listener_serves_metrics_and_health() {
     }
     assert_eq!(get("/livez").await.0, 200);
     assert_eq!(get("/readyz").await.0, 200);
-    assert_eq!(get("/nothing").await.0, 404);
+    for path in ["/nothing", "/status", "/explain?group=orders"] {
+        assert_eq!(get(path).await.0, 404, "{path}");
+    }
     drain.send_replace(true);
     assert_eq!(get("/readyz").await, (503, "shutting down\n".to_owned()));
     assert_eq!(get("/livez").await.0, 200);
@@ -360,12 +370,12 @@ async fn admin_listener_serves_metrics_and_health() {
 
 #[test]
 fn bind_error_names_address_and_setting() {
-    let first = bind(LOOPBACK, "server.http.listen").unwrap();
-    let error = bind(first.address(), "server.http.listen")
+    let first = bind(LOOPBACK, "server.metrics.listen").unwrap();
+    let error = bind(first.address(), "server.metrics.listen")
         .unwrap_err()
         .to_string();
     let expected = format!(
-        "cannot listen on {} (server.http.listen): ",
+        "cannot listen on {} (server.metrics.listen): ",
         first.address()
     );
     assert!(error.starts_with(&expected), "{error}");

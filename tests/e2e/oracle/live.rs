@@ -253,7 +253,7 @@ fn explain(
 ) -> Result<()> {
     let hpa = format!("{namespace}/{}", one.name);
     let (url, kubeconfig) = (
-        format!("http://127.0.0.1:{}", daemon.http_port),
+        format!("http://127.0.0.1:{}", daemon.admin_port),
         plane.kubeconfig().display().to_string(),
     );
     let count = || {

@@ -179,7 +179,12 @@ async fn follower_returns_the_leaders_response() {
     let (router, server) = (leader.router.clone(), tls.clone());
     let serving = tokio::spawn(async move {
         bound
-            .serve_tls(router, &server, std::future::pending())
+            .serve_tls(
+                listen::ListenerKind::Api,
+                router,
+                &server,
+                std::future::pending(),
+            )
             .await
     });
     let follower = TestDaemon::new(&tls, "peer's");

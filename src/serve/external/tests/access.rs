@@ -39,7 +39,7 @@ async fn unauthenticated_callers_see_only_health_and_404() {
         ("/apis", 403, 401),
         (BASE, 403, 401),
         (LAG, 403, 401),
-        ("/nothing", 403, 401),
+        ("/nothing", 404, 404),
     ] {
         assert_eq!(get(&api.router, path).await.code, anonymous, "{path}");
         let got = get_as(&api.router, "nobody's", "GET", path).await;
@@ -70,7 +70,6 @@ async fn authorizes_by_verb_metric_and_namespace() {
         ("admin", "watch", "shop/kafka_lag"),
         ("admin", "create", "shop/kafka_lag"),
         ("admin", "get", "/version"),
-        ("admin", "get", "/nothing"),
     ]);
     let api = api_with(fixtures::snapshot(), auth, 8);
     let good = with_selector(LAG, "cluster=main,group=orders,topic=payments");
@@ -80,7 +79,8 @@ async fn authorizes_by_verb_metric_and_namespace() {
     for (who, method, path, code) in [
         ("hpa", "GET", good.as_str(), 200),
         ("hpa", "GET", &other, 403),
-        ("hpa", "GET", &unknown, 403),
+        ("hpa", "GET", &unknown, 404),
+        ("nobody", "GET", &unknown, 404),
         ("hpa", "GET", &watch, 403),
         ("hpa", "POST", &good, 403),
         ("hpa", "GET", "/version", 403),
@@ -90,12 +90,44 @@ async fn authorizes_by_verb_metric_and_namespace() {
         ("admin", "DELETE", &good, 403),
         ("admin", "GET", "/version", 200),
         ("admin", "POST", "/version", 403),
-        ("admin", "GET", "/nothing", 404),
+        ("nobody", "GET", "/nothing", 404),
     ] {
         let got = get_as(&api.router, who, method, path).await;
         assert_eq!(got.code, code, "{who} {method} {path}: {}", got.body);
         assert!(!got.headers.contains_key(header::RETRY_AFTER), "{path}");
     }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_about_what_does_not_exist() {
+    let (reviewer, auth) = cluster(&[]);
+    let api = api_with(fixtures::snapshot(), auth, 8);
+    for n in 0..100 {
+        for path in [
+            format!("/{n}"),
+            LAG.replace("kafka_lag", &format!("metric-{n}")),
+        ] {
+            assert_eq!(get(&api.router, &path).await.code, 404, "{path}");
+            let token = format!("token-{n}");
+            assert_eq!(get_as(&api.router, &token, "GET", &path).await.code, 404);
+        }
+    }
+    assert_eq!(reviewer.call_count(), 0);
+    // Of namespaces that may exist, only so often.
+    let mut refused = 0;
+    for n in 0..500 {
+        let path = LAG.replace("/shop/", &format!("/namespace-{n}/"));
+        match get(&api.router, &path).await.code {
+            403 => {}
+            429 => refused += 1,
+            code => panic!("{code}"),
+        }
+    }
+    let asked = reviewer.call_count();
+    assert!(
+        (40..100).contains(&asked) && refused + asked == 500,
+        "{asked}"
+    );
 }
 
 #[tokio::test]

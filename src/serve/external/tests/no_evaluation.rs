@@ -6,7 +6,8 @@ use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::metric::{LAG_METRIC, Metric};
 use crate::model::units::quantity::Milli;
-use crate::serve::admin::{self, HttpOptions};
+use crate::serve::admin::{self, AdminEndpointOptions};
+use crate::serve::metrics::{self, MetricsOptions};
 
 const OF_HPA: &str = "cluster=main,group=orders,topic=payments";
 const AD_HOC: &str = "cluster=main,group=idle,topic=payments";
@@ -44,15 +45,20 @@ async fn requests_scrapes_and_status_evaluate_nothing_anew() {
     let evaluations = Arc::clone(&evaluated.evaluations);
     assert_eq!(evaluations.metrics_evaluated(), 2);
     let (mut api, reader) = api_over(evaluated, RequestAuth::None, 8, Tenancy::default());
-    let admin = admin::router(HttpOptions {
-        readiness: Readiness::new(reader.clone(), Instant::now(), watch::channel(false).1),
+    let leadership = crate::leader_election::Leadership::alone();
+    let admin = admin::router(AdminEndpointOptions {
+        reader: reader.clone(),
+        leadership: leadership.clone(),
+    });
+    let admin = admin.merge(metrics::router(MetricsOptions {
         reader,
-        leadership: crate::leader_election::Leadership::alone(),
+        leadership,
+        auth: RequestAuth::None,
         build: BuildInfo {
             version: "1.2.3".to_owned(),
             librdkafka: "2".to_owned(),
         },
-    });
+    }));
     for _ in 0..3 {
         for selector in [OF_HPA, AD_HOC] {
             let got = lag(&api.router, selector).await;

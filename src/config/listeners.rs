@@ -1,0 +1,164 @@
+//! The listeners beside the external metrics API: metrics, probes, and the admin endpoints.
+
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::schema::address_schema;
+use super::section::{Field, Section};
+use super::server::{AuthMode, is_loopback};
+
+/// `/metrics` for Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct MetricsConfig {
+    /// IP address and port; port 0 selects a free port.
+    #[schemars(schema_with = "address_schema")]
+    pub listen: SocketAddr,
+    /// How scrapers are authorized. With `none`, everyone who reaches the port may read, over plain HTTP. With
+    /// `kubernetes`, over TLS with the certificate of the external metrics API, those who may `get` the
+    /// non-resource URL `/metrics` by RBAC of the cluster.
+    pub auth: AuthMode,
+}
+
+/// `/livez` and `/readyz` for the probes of Kubernetes, over plain HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct ProbesConfig {
+    /// IP address and port; port 0 selects a free port.
+    #[schemars(schema_with = "address_schema")]
+    pub listen: SocketAddr,
+}
+
+/// The admin endpoints `/status` and `/explain`, which show the groups, topics and offsets of all namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// IP address and port; port 0 selects a free port. Only a loopback address: `lagwise status` and
+    /// `lagwise explain` reach it by a port-forward, which the Kubernetes cluster authorizes.
+    #[schemars(schema_with = "address_schema")]
+    pub listen: SocketAddr,
+}
+
+impl Default for MetricsConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            auth: AuthMode::None,
+        }
+    }
+}
+
+impl Default for ProbesConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8081)),
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8082)),
+        }
+    }
+}
+
+/// The address of a listener, and where the file sets it.
+pub(super) struct ListenAddress<'a> {
+    /// The key, for messages about a default.
+    pub(super) key: &'static str,
+    /// `None` if the value is invalid.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) field: Option<Field<'a>>,
+}
+
+impl<'a> ListenAddress<'a> {
+    /// Reads the key `listen` of a section, which is `key` in the whole file.
+    pub(super) fn read(section: &mut Section<'a>, key: &'static str, default: SocketAddr) -> Self {
+        let field = section.get("listen");
+        let address = match &field {
+            Some(field) => field.address(),
+            None => Some(default),
+        };
+        Self {
+            key,
+            address,
+            field,
+        }
+    }
+}
+
+impl MetricsConfig {
+    /// Reads `metrics`, or `http`, its former name.
+    pub(super) fn read<'a>(
+        server: &mut Section<'a>,
+        kubernetes_enabled: bool,
+    ) -> (Self, ListenAddress<'a>) {
+        let default = Self::default();
+        let former = server.former("http");
+        let current = server.get("metrics");
+        let (name, key) = match (&former, &current) {
+            (Some(_), None) => ("http", "server.http.listen"),
+            _ => ("metrics", "server.metrics.listen"),
+        };
+        if let (Some(former), Some(_)) = (former, current) {
+            former.refuse_unseen(
+                "the former name of server.metrics, which is set too",
+                "only server.metrics",
+            );
+        }
+        let mut section = server.section(name);
+        let listen = ListenAddress::read(&mut section, key, default.listen);
+        let auth = section.get("auth").and_then(|field| {
+            let auth = AuthMode::read(&field)?;
+            if auth == AuthMode::Kubernetes && !kubernetes_enabled {
+                field.refuse(
+                    "kubernetes.enabled is false, so scrapers cannot be authorized",
+                    "none, or kubernetes with kubernetes.enabled: true",
+                );
+            }
+            Some(auth)
+        });
+        section.finish();
+        let config = Self {
+            listen: listen.address.unwrap_or(default.listen),
+            auth: auth.unwrap_or(default.auth),
+        };
+        (config, listen)
+    }
+}
+
+impl ProbesConfig {
+    pub(super) fn read<'a>(mut section: Section<'a>) -> (Self, ListenAddress<'a>) {
+        let default = Self::default();
+        let listen = ListenAddress::read(&mut section, "server.probes.listen", default.listen);
+        section.finish();
+        let config = Self {
+            listen: listen.address.unwrap_or(default.listen),
+        };
+        (config, listen)
+    }
+}
+
+impl AdminConfig {
+    pub(super) fn read<'a>(mut section: Section<'a>) -> (Self, ListenAddress<'a>) {
+        let default = Self::default();
+        let listen = ListenAddress::read(&mut section, "server.admin.listen", default.listen);
+        if let (Some(address), Some(field)) = (listen.address, &listen.field)
+            && !is_loopback(address)
+        {
+            field.refuse(
+                "would show the groups, topics and offsets of all namespaces to everyone who reaches the port",
+                "a loopback address such as 127.0.0.1:8082, to be reached by a port-forward",
+            );
+        }
+        section.finish();
+        let config = Self {
+            listen: listen.address.unwrap_or(default.listen),
+        };
+        (config, listen)
+    }
+}

@@ -1,0 +1,160 @@
+//! Finds the pod of the leader and reaches its ports through the Kubernetes API, with the rights of the user.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::{Api, Client};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::api_error::{ApiError, in_time};
+use super::certificates::API_SERVICE;
+use crate::leader_election::identity;
+
+/// The Lease of leader election: its namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for LeaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A text that is not `NAMESPACE/LEASE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected NAMESPACE/LEASE, such as lagwise/lagwise")]
+pub struct InvalidLeaseKey;
+
+impl FromStr for LeaseKey {
+    type Err = InvalidLeaseKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLeaseKey> {
+        match text.split_once('/') {
+            Some((namespace, name))
+                if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+            {
+                Ok(Self {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                })
+            }
+            _ => Err(InvalidLeaseKey),
+        }
+    }
+}
+
+/// Why the leader cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaderPodError {
+    /// No external metrics API is registered, so nothing says where lagwise runs.
+    #[error(
+        "there is no APIService {API_SERVICE}, which says where lagwise runs; name its Lease: --lease NAMESPACE/NAME"
+    )]
+    NotRegistered,
+    /// The user may not read the registration.
+    #[error(
+        "cannot read APIService {API_SERVICE}, which says where lagwise runs ({0}); name its Lease: --lease NAMESPACE/NAME"
+    )]
+    Registration(ApiError),
+    /// The Lease cannot be read.
+    #[error("cannot read Lease {lease}, which says who leads: {source}")]
+    Lease { lease: LeaseKey, source: ApiError },
+    /// There is no such Lease.
+    #[error(
+        "there is no Lease {0}, which would say who leads; name another: --lease NAMESPACE/NAME"
+    )]
+    NoLease(LeaseKey),
+    /// Nobody holds the Lease.
+    #[error("nobody holds Lease {0} at present, so no daemon leads; try again in a few seconds")]
+    NoLeader(LeaseKey),
+    /// The port-forward failed.
+    #[error("cannot forward port {port} of pod {namespace}/{pod}: {source}")]
+    Forward {
+        namespace: String,
+        pod: String,
+        port: u16,
+        source: ApiError,
+    },
+}
+
+/// The pod of the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderPod {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl LeaderPod {
+    /// The pod that holds this Lease; by default the Lease named as the Service of the external metrics API, in its
+    /// namespace, as the chart has it. Needs the right to get the Lease, and without `lease` the APIService.
+    ///
+    /// # Errors
+    /// See [`LeaderPodError`].
+    pub async fn find(
+        client: &Client,
+        lease: Option<&LeaseKey>,
+        within: Duration,
+    ) -> Result<Self, LeaderPodError> {
+        let lease = match lease {
+            Some(lease) => lease.clone(),
+            None => registered(client, within).await?,
+        };
+        let api: Api<Lease> = Api::namespaced(client.clone(), &lease.namespace);
+        let found = match in_time(within, api.get_opt(&lease.name)).await {
+            Ok(found) => found,
+            Err(source) => return Err(LeaderPodError::Lease { lease, source }),
+        };
+        let Some(found) = found else {
+            return Err(LeaderPodError::NoLease(lease));
+        };
+        let holder = found.spec.and_then(|spec| spec.holder_identity);
+        match holder.as_deref().and_then(identity::pod) {
+            Some(pod) => Ok(Self {
+                name: pod.to_owned(),
+                namespace: lease.namespace,
+            }),
+            None => Err(LeaderPodError::NoLeader(lease)),
+        }
+    }
+
+    /// A connection to a port of the pod. Needs the right to get and create `pods/portforward`.
+    ///
+    /// # Errors
+    /// The API server's, or no response in time.
+    pub async fn connect(
+        &self,
+        client: &Client,
+        port: u16,
+        within: Duration,
+    ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, LeaderPodError> {
+        let api: Api<Pod> = Api::namespaced(client.clone(), &self.namespace);
+        let forwarded = in_time(within, api.portforward(&self.name, &[port])).await;
+        let stream = match forwarded {
+            Ok(mut ports) => ports.take_stream(port).ok_or(ApiError::NoAnswer),
+            Err(source) => Err(source),
+        };
+        stream.map_err(|source| LeaderPodError::Forward {
+            namespace: self.namespace.clone(),
+            pod: self.name.clone(),
+            port,
+            source,
+        })
+    }
+}
+
+async fn registered(client: &Client, within: Duration) -> Result<LeaseKey, LeaderPodError> {
+    let api: Api<APIService> = Api::all(client.clone());
+    let found = in_time(within, api.get_opt(API_SERVICE)).await;
+    let found = found.map_err(LeaderPodError::Registration)?;
+    let service = found.and_then(|found| found.spec?.service);
+    let named = service.and_then(|service| Some((service.namespace?, service.name?)));
+    let (namespace, name) = named.ok_or(LeaderPodError::NotRegistered)?;
+    Ok(LeaseKey { namespace, name })
+}

@@ -1,0 +1,146 @@
+//! Admits requests to a listener that authenticates its callers: who asks, and whether they may.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::api_error::ApiFailure;
+use super::auth::{AccessControl, CallerIdentity, PresentedChain, RequestAuth, Unauthenticated};
+use super::connections::{ConnectionSlot, PeerRank};
+use super::request::check_body_size;
+use crate::authentication::ReviewError;
+use crate::authentication::access::{Action, Caller};
+
+/// Maximum concurrent requests. Only those that wait for Kafka, or for an access review by the API server, take
+/// longer than a moment.
+pub(super) const MAX_CONCURRENT: usize = 1024;
+
+/// The same for callers that have not presented valid credentials, so that they leave room for others.
+const MAX_CONCURRENT_UNKNOWN: usize = 256;
+
+/// Authenticates and authorizes requests, within limits.
+#[derive(Debug)]
+pub(super) struct RequestAdmission {
+    access: AccessControl,
+    permits: Semaphore,
+    unknown_permits: Semaphore,
+}
+
+/// A request whose caller is known.
+#[derive(Debug)]
+pub(super) struct AuthenticatedRequest<'a> {
+    pub(super) identity: CallerIdentity,
+    connection: Option<&'a ConnectionSlot>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl AuthenticatedRequest<'_> {
+    pub(super) fn caller(&self) -> &Arc<Caller> {
+        &self.identity.caller
+    }
+
+    /// Records that another replica asks.
+    pub(super) fn trust(&self) {
+        if let Some(connection) = self.connection {
+            connection.raise(PeerRank::Trusted);
+        }
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        self.connection.map(ConnectionSlot::peer)
+    }
+}
+
+impl RequestAdmission {
+    pub(super) fn new(auth: RequestAuth) -> Self {
+        Self {
+            access: AccessControl::new(auth),
+            permits: Semaphore::new(MAX_CONCURRENT),
+            unknown_permits: Semaphore::new(MAX_CONCURRENT_UNKNOWN),
+        }
+    }
+
+    /// Whether everything is allowed without authentication.
+    pub(super) fn is_open(&self) -> bool {
+        self.access.is_open()
+    }
+
+    /// Whether the caller is another replica.
+    ///
+    /// # Errors
+    /// The review of this daemon's own identity failed.
+    pub(super) async fn is_peer(&self, caller: &Caller) -> Result<bool, ReviewError> {
+        self.access.is_peer(caller).await
+    }
+
+    /// Authenticates the caller of a request. The TLS listener has put the client certificate and the connection
+    /// into the request's extensions.
+    pub(super) async fn authenticate<'a>(
+        &'a self,
+        parts: &'a Parts,
+    ) -> Result<AuthenticatedRequest<'a>, ApiFailure> {
+        let presented = parts.extensions.get::<Arc<PresentedChain>>();
+        let connection = parts.extensions.get::<Arc<ConnectionSlot>>();
+        let (presented, connection) = (presented.map(Arc::as_ref), connection.map(Arc::as_ref));
+        let headers = &parts.headers;
+        let by_certificate = self.access.identify_by_certificate(presented, headers);
+        let rank = match &by_certificate {
+            Some(Ok(identity)) => identity.rank,
+            _ => connection.map_or(PeerRank::Unknown, ConnectionSlot::rank),
+        };
+        let permits = match rank {
+            PeerRank::Unknown => &self.unknown_permits,
+            PeerRank::Known | PeerRank::Trusted => &self.permits,
+        };
+        let Ok(permit) = permits.try_acquire() else {
+            return Err(ApiFailure::too_many("too many requests in progress"));
+        };
+        check_body_size(headers)?;
+        let peer = connection.map(ConnectionSlot::peer);
+        let identity = self.access.authenticate(by_certificate, headers, peer);
+        let identity = identity.await.map_err(unauthenticated)?;
+        if let Some(connection) = connection {
+            connection.raise(identity.rank);
+        }
+        Ok(AuthenticatedRequest {
+            identity,
+            connection,
+            _permit: permit,
+        })
+    }
+
+    /// Fails unless the caller may perform the action.
+    pub(super) async fn authorize(
+        &self,
+        request: &AuthenticatedRequest<'_>,
+        action: &Action,
+    ) -> Result<(), ApiFailure> {
+        let (identity, peer) = (&request.identity, request.peer());
+        let user = &identity.caller.user;
+        match self.access.authorize(identity, action, peer).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ApiFailure::forbidden(format!(
+                "user {user:?} may not {action}: grant it with a Role or ClusterRole and a binding"
+            ))),
+            Err(error @ ReviewError::TooManyUnknown) => {
+                Err(ApiFailure::too_many(error.to_string()))
+            }
+            Err(error) => Err(ApiFailure::unavailable(format!(
+                "cannot check whether user {user:?} may {action}: {error}"
+            ))),
+        }
+    }
+}
+
+fn unauthenticated(reason: Unauthenticated) -> ApiFailure {
+    let text = reason.to_string();
+    match reason {
+        Unauthenticated::Unreviewed(error @ ReviewError::TooManyUnknown) => {
+            ApiFailure::too_many(error.to_string())
+        }
+        _ if reason.is_temporary() => ApiFailure::unavailable(text),
+        _ => ApiFailure::unauthorized(text),
+    }
+}

@@ -1,0 +1,213 @@
+//! Bounds the reviews in progress, so that callers without valid credentials do not hold up others.
+//!
+//! Each rank of callers has permits of its own, and no caller takes more than half of those of its rank. Callers
+//! without valid credentials are also limited in rate, since each of their reviews is work for the Kubernetes API
+//! server.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::cache::CacheKey;
+use crate::authentication::ReviewError;
+use crate::model::units::token_bucket::{KeyedTokenBuckets, RateLimit};
+use crate::serve::connections::PeerRank;
+use crate::telemetry::api::ReviewRefused;
+use crate::telemetry::log_interval::LogInterval;
+
+/// Maximum concurrent reviews, by rank of the caller.
+pub(super) const MAX_UNKNOWN: usize = 8;
+pub(super) const MAX_KNOWN: usize = 32;
+const MAX_TRUSTED: usize = 64;
+
+/// Rate of reviews for callers without valid credentials, by address.
+const ADDRESS_RATE: RateLimit = RateLimit {
+    interval: Duration::from_millis(100),
+    burst: 40,
+};
+
+/// The same over all addresses.
+const UNKNOWN_RATE: RateLimit = RateLimit {
+    interval: Duration::from_millis(20),
+    burst: 200,
+};
+
+/// Maximum number of addresses with a rate of their own.
+const MAX_ADDRESSES: usize = 4096;
+
+/// Whom a review is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ReviewSubject {
+    /// A caller without valid credentials, by its address; `None` if the address is not known.
+    Unknown(Option<IpAddr>),
+    /// A user, or a token that was valid before.
+    Known(CacheKey),
+    /// A user for whom the front proxy or another replica asks.
+    Trusted(CacheKey),
+}
+
+impl ReviewSubject {
+    pub(super) fn rank(self) -> PeerRank {
+        match self {
+            Self::Unknown(_) => PeerRank::Unknown,
+            Self::Known(_) => PeerRank::Known,
+            Self::Trusted(_) => PeerRank::Trusted,
+        }
+    }
+
+    fn max_of_rank(self) -> usize {
+        match self {
+            Self::Unknown(_) => MAX_UNKNOWN,
+            Self::Known(_) => MAX_KNOWN,
+            Self::Trusted(_) => MAX_TRUSTED,
+        }
+    }
+}
+
+/// Bounds reviews of one kind.
+#[derive(Debug)]
+pub(super) struct ReviewLimiter {
+    /// `token` or `access`.
+    kind: &'static str,
+    in_progress: Mutex<HashMap<ReviewSubject, usize>>,
+    rates: Mutex<KeyedTokenBuckets<Option<IpAddr>>>,
+    log: LogInterval,
+}
+
+/// A review in progress.
+#[derive(Debug)]
+pub(super) struct ReviewPermit<'a> {
+    limiter: &'a ReviewLimiter,
+    subject: ReviewSubject,
+}
+
+impl ReviewLimiter {
+    pub(super) fn new(kind: &'static str) -> Self {
+        let rates = KeyedTokenBuckets::full(ADDRESS_RATE, UNKNOWN_RATE, MAX_ADDRESSES);
+        Self {
+            kind,
+            in_progress: Mutex::default(),
+            rates: Mutex::new(rates),
+            log: LogInterval::default(),
+        }
+    }
+
+    /// A permit for one review. Does not wait: whoever waited would hold up others.
+    ///
+    /// # Errors
+    /// The caller, or all of its rank together, ask for too many.
+    pub(super) fn acquire(
+        &self,
+        subject: ReviewSubject,
+        now: Instant,
+    ) -> Result<ReviewPermit<'_>, ReviewError> {
+        let admitted = self.try_acquire(subject, now);
+        if let Err(reason) = admitted {
+            ReviewRefused {
+                kind: self.kind,
+                reason,
+                is_logged: self.log.is_due(now),
+            }
+            .emit();
+        }
+        admitted.map(|()| ReviewPermit {
+            limiter: self,
+            subject,
+        })
+    }
+
+    fn try_acquire(&self, subject: ReviewSubject, now: Instant) -> Result<(), ReviewError> {
+        let mut in_progress = self
+            .in_progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // At most as many entries as permits of all ranks.
+        let of_rank = in_progress
+            .iter()
+            .filter(|(other, _)| other.rank() == subject.rank());
+        let all: usize = of_rank.map(|(_, count)| *count).sum();
+        let own = in_progress.get(&subject).copied().unwrap_or(0);
+        let max = subject.max_of_rank();
+        if all >= max || own >= max / 2 {
+            return Err(ReviewError::Busy);
+        }
+        if let ReviewSubject::Unknown(address) = subject {
+            let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+            rates
+                .take(&address, 1, now)
+                .map_err(|_| ReviewError::TooManyUnknown)?;
+        }
+        in_progress.insert(subject, own.saturating_add(1));
+        Ok(())
+    }
+}
+
+impl Drop for ReviewPermit<'_> {
+    fn drop(&mut self) {
+        let in_progress = self.limiter.in_progress.lock();
+        let mut in_progress = in_progress.unwrap_or_else(PoisonError::into_inner);
+        match in_progress.get_mut(&self.subject) {
+            Some(count) if *count > 1 => *count = count.saturating_sub(1),
+            _ => {
+                in_progress.remove(&self.subject);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn unknown(last: u8) -> ReviewSubject {
+        ReviewSubject::Unknown(Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))))
+    }
+
+    fn user(name: &str) -> CacheKey {
+        CacheKey::digest([name.as_bytes()])
+    }
+
+    #[test]
+    fn each_rank_has_permits_of_its_own() {
+        let (limiter, now) = (ReviewLimiter::new("access"), Instant::now());
+        let mut held = Vec::new();
+        let mut take = |subject, times: usize| {
+            let taken = (0..times).filter_map(|_| limiter.acquire(subject, now).ok());
+            let before = held.len();
+            held.extend(taken);
+            held.len() - before
+        };
+        assert_eq!(take(unknown(1), 20), MAX_UNKNOWN / 2);
+        assert_eq!(take(unknown(2), 20), MAX_UNKNOWN / 2);
+        assert_eq!(take(unknown(3), 20), 0);
+        let known = |name| ReviewSubject::Known(user(name));
+        assert_eq!(take(known("greedy"), 100), MAX_KNOWN / 2);
+        assert_eq!(take(known("mary"), 3), 3);
+        let trusted = |name| ReviewSubject::Trusted(user(name));
+        assert_eq!(take(trusted("greedy"), 100), MAX_TRUSTED / 2);
+        assert_eq!(take(trusted("mary"), 3), 3);
+        drop(held);
+        assert!(limiter.in_progress.lock().unwrap().is_empty());
+        assert!(limiter.acquire(unknown(3), now).is_ok());
+    }
+
+    #[test]
+    fn callers_without_credentials_are_limited_in_rate() {
+        let (limiter, began) = (ReviewLimiter::new("access"), Instant::now());
+        let admitted = |last: u8, now| {
+            let asked = (0..1000).filter(|_| limiter.acquire(unknown(last), now).is_ok());
+            asked.count()
+        };
+        assert_eq!(admitted(1, began), 40);
+        assert_eq!(admitted(2, began), 40);
+        assert_eq!(admitted(1, began + Duration::from_secs(1)), 10);
+        let refused = limiter.acquire(unknown(1), began).unwrap_err();
+        assert_eq!(refused, ReviewError::TooManyUnknown);
+        // Known callers have no rate.
+        let known = ReviewSubject::Known(user("mary"));
+        assert!((0..1000).all(|_| limiter.acquire(known, began).is_ok()));
+    }
+}

@@ -1,0 +1,254 @@
+//! The open connections of a listener, and which of them makes room for another.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use futures::task::AtomicWaker;
+use tokio::time::Instant;
+
+/// Reasons for closing a connection, for metric labels and log lines.
+pub(super) const TOO_MANY: &str = "too many";
+const TOO_MANY_OF_ADDRESS: &str = "too many of one address";
+
+/// How far the peer of a connection is known. The order is that in which connections make room, and in
+/// which their requests have separate limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(in crate::serve) enum PeerRank {
+    /// Presented no valid credentials so far.
+    Unknown,
+    /// Was authenticated as a user of the cluster.
+    Known,
+    /// Is the front proxy of the cluster, or another replica.
+    Trusted,
+}
+
+impl PeerRank {
+    fn from_u8(rank: u8) -> Self {
+        match rank {
+            0 => Self::Unknown,
+            1 => Self::Known,
+            _ => Self::Trusted,
+        }
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(in crate::serve) struct ConnectionSlot {
+    peer: IpAddr,
+    rank: AtomicU8,
+    opened: Instant,
+    /// Milliseconds from `opened` until the daemon last sent something on it.
+    active: AtomicU64,
+    evicted: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl ConnectionSlot {
+    pub(in crate::serve) fn new(peer: IpAddr) -> Self {
+        Self {
+            peer,
+            rank: AtomicU8::new(PeerRank::Unknown as u8),
+            opened: Instant::now(),
+            active: AtomicU64::new(0),
+            evicted: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// Address of the peer.
+    pub(in crate::serve) fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    pub(in crate::serve) fn rank(&self) -> PeerRank {
+        PeerRank::from_u8(self.rank.load(Ordering::Relaxed))
+    }
+
+    /// Records how far the peer is known; it does not become less.
+    pub(in crate::serve) fn raise(&self, rank: PeerRank) {
+        self.rank.fetch_max(rank as u8, Ordering::Relaxed);
+    }
+
+    /// Records that the daemon sent something.
+    pub(super) fn touch(&self) {
+        let passed = self.opened.elapsed().as_millis();
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        self.active.store(passed, Ordering::Relaxed);
+    }
+
+    /// When the daemon last sent something, or accepted the connection.
+    fn active(&self) -> Instant {
+        self.opened + Duration::from_millis(self.active.load(Ordering::Relaxed))
+    }
+
+    /// Whether the connection has to end; otherwise the task of this waker is woken once it has to.
+    pub(super) fn is_evicted(&self, waker: &Waker) -> bool {
+        self.waker.register(waker);
+        self.evicted.load(Ordering::Acquire)
+    }
+
+    fn evict(&self) {
+        self.evicted.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// The open connections of a listener. Few, so that they are searched one by one.
+#[derive(Debug)]
+pub(super) struct ConnectionTable {
+    max: usize,
+    max_per_address: usize,
+    slots: Vec<Arc<ConnectionSlot>>,
+}
+
+impl ConnectionTable {
+    pub(super) fn new(max: usize, max_per_address: usize) -> Self {
+        Self {
+            max,
+            max_per_address,
+            slots: Vec::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Adds a connection of `peer`. Also returns why another connection had to make room, if one had to.
+    /// `None` if there is no room, because all connections are trusted.
+    pub(super) fn admit(
+        &mut self,
+        peer: IpAddr,
+    ) -> Option<(Arc<ConnectionSlot>, Option<&'static str>)> {
+        let is_own = |slot: &ConnectionSlot| slot.peer == peer && slot.rank() == PeerRank::Unknown;
+        let own = self.slots.iter().filter(|slot| is_own(slot)).count();
+        let evicted = if own >= self.max_per_address {
+            let place = self.least_active(is_own);
+            place.map(|place| (place, TOO_MANY_OF_ADDRESS))
+        } else if self.slots.len() >= self.max {
+            Some((self.least_wanted()?, TOO_MANY))
+        } else {
+            None
+        };
+        if let Some((place, _)) = evicted {
+            self.slots.swap_remove(place).evict();
+        }
+        let slot = Arc::new(ConnectionSlot::new(peer));
+        self.slots.push(Arc::clone(&slot));
+        Some((slot, evicted.map(|(_, reason)| reason)))
+    }
+
+    /// Removes a connection that ended.
+    pub(super) fn release(&mut self, slot: &Arc<ConnectionSlot>) {
+        if let Some(place) = self.slots.iter().position(|known| Arc::ptr_eq(known, slot)) {
+            self.slots.swap_remove(place);
+        }
+    }
+
+    /// The connection that makes room for a new one; `None` if all are trusted.
+    fn least_wanted(&self) -> Option<usize> {
+        let rank = self.slots.iter().map(|slot| slot.rank()).min()?;
+        if rank == PeerRank::Trusted {
+            return None;
+        }
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for slot in self.slots.iter().filter(|slot| slot.rank() == rank) {
+            let count = counts.entry(slot.peer).or_default();
+            *count = count.saturating_add(1);
+        }
+        let (heaviest, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        self.least_active(|slot| slot.rank() == rank && slot.peer == heaviest)
+    }
+
+    fn least_active(&self, is_candidate: impl Fn(&ConnectionSlot) -> bool) -> Option<usize> {
+        let slots = self.slots.iter().enumerate();
+        let candidates = slots.filter(|(_, slot)| is_candidate(slot));
+        let latest_last = candidates.max_by_key(|(_, slot)| Reverse(slot.active()));
+        latest_last.map(|(place, _)| place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
+    }
+
+    async fn pass_time() {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+
+    fn is_open(slot: &ConnectionSlot) -> bool {
+        !slot.is_evicted(Waker::noop())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bounds_connections_in_total_and_per_address() {
+        let mut table = ConnectionTable::new(10, 4);
+        let greedy: Vec<_> = (0..6).map(|_| table.admit(address(1)).unwrap()).collect();
+        let reasons: Vec<_> = greedy.iter().map(|(_, evicted)| *evicted).collect();
+        let own = Some(TOO_MANY_OF_ADDRESS);
+        assert_eq!(reasons, [None, None, None, None, own, own]);
+        assert_eq!(table.len(), 4);
+        for last in 2..20 {
+            table.admit(address(last)).unwrap();
+            assert!(table.len() <= 10);
+        }
+        // Those that ended are not released twice.
+        for (slot, _) in &greedy {
+            table.release(slot);
+        }
+        assert!(table.len() <= 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_and_least_active_connections_make_room_first() {
+        let mut table = ConnectionTable::new(4, 4);
+        let mut open = Vec::new();
+        for _ in 0..4 {
+            open.push(table.admit(address(1)).unwrap().0);
+            pass_time().await;
+        }
+        open[0].raise(PeerRank::Trusted);
+        open[1].raise(PeerRank::Known);
+        open[2].touch();
+        let mut admit = |last: u8| table.admit(address(last)).map(|(slot, _)| slot);
+        let newest = admit(1).unwrap();
+        let state: Vec<_> = open.iter().map(|slot| is_open(slot)).collect();
+        assert_eq!(state, [true, true, true, false]);
+        open[2].raise(PeerRank::Trusted);
+        newest.raise(PeerRank::Trusted);
+        let trusted = admit(2).unwrap();
+        // Known ones make room if no unknown one is left.
+        assert!(!is_open(&open[1]));
+        trusted.raise(PeerRank::Trusted);
+        trusted.raise(PeerRank::Unknown);
+        assert!(admit(3).is_none());
+        assert!(is_open(&open[0]) && is_open(&newest) && is_open(&trusted));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_address_with_most_connections_makes_room_first() {
+        let mut table = ConnectionTable::new(4, 3);
+        let honest = table.admit(address(1)).unwrap().0;
+        pass_time().await;
+        for _ in 0..20 {
+            table.admit(address(2)).unwrap();
+            pass_time().await;
+        }
+        table.admit(address(3)).unwrap();
+        table.admit(address(4)).unwrap();
+        assert!(is_open(&honest));
+    }
+}

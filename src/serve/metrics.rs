@@ -1,0 +1,104 @@
+//! `/metrics` for Prometheus.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures::StreamExt;
+use prometheus::TextEncoder;
+
+use super::admission::RequestAdmission;
+use super::auth::RequestAuth;
+use super::exposition::WriterTurns;
+use super::{BuildInfo, endpoints, exposition};
+use crate::authentication::access::{Action, Object};
+use crate::leader_election::Leadership;
+use crate::model::units::newtypes::Moment;
+use crate::snapshot_channel::SnapshotReader;
+use crate::telemetry::REGISTRY;
+
+/// What `/metrics` needs.
+#[derive(Clone, Debug)]
+pub struct MetricsOptions {
+    pub reader: SnapshotReader,
+    /// Whether this daemon leads.
+    pub leadership: Leadership,
+    /// How scrapers are authenticated and authorized, by `get` on the path.
+    pub auth: RequestAuth,
+    pub build: BuildInfo,
+}
+
+/// Maximum duration of a response, which keeps the memory of its snapshot. Prometheus gives up after ten seconds
+/// by default.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
+
+#[derive(Debug)]
+struct ScrapeState {
+    reader: SnapshotReader,
+    leadership: Leadership,
+    admission: RequestAdmission,
+    build: BuildInfo,
+    turns: WriterTurns,
+}
+
+/// Router of the metrics.
+pub fn router(options: MetricsOptions) -> Router {
+    let state = ScrapeState {
+        reader: options.reader,
+        leadership: options.leadership,
+        admission: RequestAdmission::new(options.auth),
+        build: options.build,
+        turns: WriterTurns::default(),
+    };
+    Router::new()
+        .route(endpoints::METRICS.path, get(scrape))
+        .with_state(Arc::new(state))
+}
+
+async fn scrape(State(state): State<Arc<ScrapeState>>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let action = Action {
+        verb: "get",
+        object: Object::Path(endpoints::METRICS.path.to_owned()),
+    };
+    let admitted = async {
+        let authenticated = state.admission.authenticate(&parts).await?;
+        state.admission.authorize(&authenticated, &action).await
+    };
+    match admitted.await {
+        Ok(()) => expose(&state),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+fn expose(state: &ScrapeState) -> Response {
+    // Only the leader exposes Kafka metrics; otherwise sums over all replicas would be doubled.
+    let latest = state.reader.latest();
+    let leads = state.leadership.current_term(latest.term, Instant::now());
+    let snapshot = leads.map_or_else(Arc::default, |_| latest);
+    // Encoded before the response begins, while an error can still be its status.
+    let mut of_process = String::new();
+    if let Err(error) = TextEncoder::new().encode_utf8(&REGISTRY.gather(), &mut of_process) {
+        return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
+    }
+    // The snapshot's metrics may take tens of megabytes, so they are sent while they are written.
+    let (turns, build) = (state.turns.clone(), state.build.clone());
+    let chunks = exposition::stream(turns, snapshot, Moment::now(), build, of_process);
+    let began = Instant::now();
+    // An error ends the connection, so that the scraper does not take a part for the whole.
+    let body =
+        Body::from_stream(
+            chunks.map(move |chunk| match began.elapsed() < RESPONSE_TIMEOUT {
+                true => Ok(chunk),
+                false => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            }),
+        );
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], body).into_response()
+}

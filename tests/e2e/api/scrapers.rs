@@ -1,0 +1,378 @@
+//! The listeners of plain HTTP under callers that take without end: what they hold, and what others notice.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::daemon::{Daemon, Options, metric_path};
+use crate::testbed::poll::poll_until;
+use crate::testbed::{Testbed, unique};
+
+/// The memory limit of the chart.
+const LIMIT_KB: u64 = 256 * 1024;
+/// By how much the crowd may raise the memory.
+const GROWTH_KB: u64 = 64 * 1024;
+const CROWD: usize = 400;
+const FOR: Duration = Duration::from_secs(6);
+const PROBE_MAX: Duration = Duration::from_secs(1);
+
+const SCRAPE: &[u8] = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// 400 scrapers that never read.
+pub(super) fn that_do_not_read(testbed: &Testbed) -> Result<()> {
+    beside_a_crowd(testbed, |stream, stop| async move {
+        let mut stream = stream;
+        let _ = stream.write_all(SCRAPE).await;
+        stop.wait().await;
+        stream
+    })
+}
+
+/// 400 scrapers that read a little now and then.
+pub(super) fn that_trickle(testbed: &Testbed) -> Result<()> {
+    beside_a_crowd(testbed, |stream, stop| async move {
+        let mut stream = stream;
+        let _ = stream.write_all(SCRAPE).await;
+        let mut little = [0; 512];
+        while !stop.is_set() && !matches!(stream.read(&mut little).await, Ok(0) | Err(_)) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        stream
+    })
+}
+
+/// Twenty honest scrapers, each of which begins anew as soon as it has read everything.
+pub(super) fn that_never_rest(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed)?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let alone = scene.beside(Duration::from_secs(3)).await?;
+        let stop = Stop::default();
+        let scrapes = Arc::new(AtomicUsize::new(0));
+        let mut scrapers = JoinSet::new();
+        for _ in 0..20 {
+            let (url, stop, scrapes) = (scene.scrape_url(), stop.clone(), Arc::clone(&scrapes));
+            scrapers.spawn(async move {
+                let client = reqwest::Client::new();
+                while !stop.is_set() {
+                    let answer = client.get(&url).send().await?.error_for_status()?;
+                    answer.bytes().await?;
+                    scrapes.fetch_add(1, Ordering::Relaxed);
+                }
+                anyhow::Ok(())
+            });
+        }
+        let crowded = scene.beside(FOR).await?;
+        stop.set();
+        while let Some(ended) = scrapers.join_next().await {
+            ended??;
+        }
+        let scrapes = scrapes.load(Ordering::Relaxed);
+        println!("alone {alone}; beside {scrapes} scrapes in {FOR:?} {crowded}");
+        // The scrapers themselves take their share of the cores.
+        let bound = (alone.p99 * 2).max(Duration::from_millis(150));
+        ensure!(
+            crowded.p99 < bound,
+            "p99 of the API {:?}, at most {bound:?}",
+            crowded.p99
+        );
+        ensure!(crowded.resident_kb < LIMIT_KB, "{crowded}");
+        ensure!(crowded.slowest_probe < PROBE_MAX, "{crowded}");
+        Ok(())
+    })
+}
+
+/// Idle connections on each port, more than any listener takes: the probes are answered all the same.
+pub(super) fn beside_idle_connections(testbed: &Testbed) -> Result<()> {
+    probed_beside(testbed, b"")
+}
+
+/// The same with requests that never end.
+pub(super) fn beside_unfinished_requests(testbed: &Testbed) -> Result<()> {
+    probed_beside(testbed, b"GET /livez HTTP/1.1\r\nhost: x\r\nslow: ")
+}
+
+fn probed_beside(testbed: &Testbed, begun: &'static [u8]) -> Result<()> {
+    let daemon = Daemon::alone(testbed, &Options::main("127.0.0.1:1"))?;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let mut slowest = Duration::ZERO;
+        for (name, port) in [
+            ("probes", daemon.probe_port),
+            ("metrics", daemon.http_port),
+            ("admin", daemon.admin_port),
+            ("API", daemon.api_port),
+        ] {
+            let mut open = Vec::new();
+            for _ in 0..1100 {
+                let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+                let _ = stream.write_all(begun).await;
+                open.push(stream);
+            }
+            for _ in 0..10 {
+                let took = probe(daemon.probe_port).await;
+                let took = took.with_context(|| format!("beside 1100 connections to {name}"))?;
+                slowest = slowest.max(took);
+            }
+            drop(open);
+        }
+        println!("slowest probe {slowest:?}, at most {PROBE_MAX:?}");
+        ensure!(slowest < PROBE_MAX, "{slowest:?}");
+        Ok(())
+    })
+}
+
+/// What belongs to all namespaces is not told to whoever reaches the pod.
+pub(super) fn nothing_is_told_openly(testbed: &Testbed) -> Result<()> {
+    let daemon = Daemon::alone(testbed, &Options::main("127.0.0.1:1"))?;
+    for port in [daemon.http_port, daemon.probe_port] {
+        for path in [
+            "/status",
+            "/explain?group=billing",
+            "/explain?namespace=a&hpa=b",
+        ] {
+            let (code, body) = crate::testbed::http::http_get(port, path)?;
+            ensure!(code == 404, "{path} on port {port}: {code}: {body}");
+        }
+    }
+    for path in ["/status", "/explain?group=billing"] {
+        let (code, body) = crate::testbed::http::http_get(daemon.admin_port, path)?;
+        ensure!(code == 200, "{path}: {code}: {body}");
+    }
+    // The address at which other pods would ask, if it were bound.
+    let outside = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    outside.connect("192.0.2.1:9")?;
+    let config = json!({
+        "clusters": [crate::daemon::cluster("main", &[("bootstrap.servers", "127.0.0.1:1")])],
+        "kubernetes": {"enabled": false},
+        "server": {
+            "external_metrics": {"auth": "none", "listen": "127.0.0.1:0"},
+            "admin": {"listen": format!("{}:0", outside.local_addr()?.ip())},
+        },
+    });
+    let file = testbed.folder("open")?.join("lagwise.yaml");
+    std::fs::write(&file, config.to_string())?;
+    let file = file.to_string_lossy();
+    let output = testbed.lagwise(&["run", "--config", &file]).output()?;
+    let told = String::from_utf8(output.stderr)?;
+    ensure!(
+        !output.status.success() && told.contains("server.admin.listen"),
+        "{told}"
+    );
+    Ok(())
+}
+
+/// Set once, for all who wait for it.
+#[derive(Clone, Default)]
+struct Stop(Arc<(AtomicBool, tokio::sync::Notify)>);
+
+impl Stop {
+    fn set(&self) {
+        self.0.0.store(true, Ordering::SeqCst);
+        self.0.1.notify_waiters();
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.0.load(Ordering::SeqCst)
+    }
+
+    async fn wait(&self) {
+        while !self.is_set() {
+            let _ = tokio::time::timeout(Duration::from_millis(100), self.0.1.notified()).await;
+        }
+    }
+}
+
+/// What others notice.
+struct Noticed {
+    p50: Duration,
+    p99: Duration,
+    slowest_probe: Duration,
+    resident_kb: u64,
+}
+
+impl std::fmt::Display for Noticed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "API p50 {:?} p99 {:?}, slowest probe {:?}, memory {} MiB",
+            self.p50,
+            self.p99,
+            self.slowest_probe,
+            self.resident_kb / 1024
+        )
+    }
+}
+
+/// A daemon whose metrics are long.
+struct Scene {
+    daemon: Daemon,
+    selector: String,
+    length: usize,
+}
+
+impl Scene {
+    fn set(testbed: &Testbed) -> Result<Self> {
+        let kafka = testbed.kafka()?;
+        let (topic, group) = (unique("orders"), unique("group"));
+        kafka.create_topic(&topic, 200)?;
+        let names = (0..300).map(|n| format!("{group}-{n}"));
+        let target = |name: String| json!({"name": name, "group": name, "topics": [topic], "offset_reset": "earliest"});
+        let options = Options {
+            targets: names.map(target).collect(),
+            interval: "2s",
+            ..Options::main(&kafka.bootstrap())
+        };
+        let daemon = Daemon::alone(testbed, &options)?;
+        let selector = format!("group={group}-0,topic={topic}");
+        let length = poll_until(Duration::from_secs(30), "all groups to be read", || {
+            daemon.lag(&selector)?;
+            let metrics = daemon.metrics()?;
+            ensure!(metrics.len() > 4 << 20, "{} bytes", metrics.len());
+            Ok(metrics.len())
+        })?;
+        Ok(Self {
+            daemon,
+            selector,
+            length,
+        })
+    }
+
+    fn scrape_url(&self) -> String {
+        format!("http://127.0.0.1:{}/metrics", self.daemon.http_port)
+    }
+
+    fn resident_kb(&self) -> Result<u64> {
+        let status = format!("/proc/{}/status", self.daemon.process.pid());
+        let status = std::fs::read_to_string(status)?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().nth(1));
+        Ok(number.context("no VmRSS")?.parse()?)
+    }
+
+    /// Asks for a metric and probes, until the time is over.
+    async fn beside(&self, time: Duration) -> Result<Noticed> {
+        let client = reqwest::Client::builder()
+            .danger_accept_invalid_certs(true)
+            .timeout(Duration::from_secs(10))
+            .build()?;
+        let url = self.daemon.url(&metric_path("default", &self.selector));
+        let until = Instant::now() + time;
+        let mut took = Vec::new();
+        let mut noticed = Noticed {
+            p50: Duration::ZERO,
+            p99: Duration::ZERO,
+            slowest_probe: Duration::ZERO,
+            resident_kb: 0,
+        };
+        while Instant::now() < until {
+            let began = Instant::now();
+            let answer = client.get(&url).send().await?;
+            ensure!(answer.status() == 200, "{}", answer.status());
+            answer.bytes().await?;
+            took.push(began.elapsed());
+            if took.len() % 20 == 0 {
+                let probed = probe(self.daemon.probe_port).await?;
+                noticed.slowest_probe = noticed.slowest_probe.max(probed);
+                noticed.resident_kb = noticed.resident_kb.max(self.resident_kb()?);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        took.sort_unstable();
+        noticed.p50 = took[took.len() / 2];
+        noticed.p99 = took[took.len() * 99 / 100];
+        Ok(noticed)
+    }
+
+    /// How long a scraper waits that reads.
+    async fn scrape(&self) -> Result<Duration> {
+        let began = Instant::now();
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(10))
+            .build()?;
+        let answer = client.get(self.scrape_url()).send().await?;
+        // An error if it is cut short.
+        answer.error_for_status()?.bytes().await?;
+        Ok(began.elapsed())
+    }
+}
+
+/// How long the probe of liveness takes.
+async fn probe(port: u16) -> Result<Duration> {
+    let began = Instant::now();
+    let answered = async {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        stream
+            .write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        ensure!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+        Ok(())
+    };
+    tokio::time::timeout(Duration::from_secs(10), answered)
+        .await
+        .context("the probe is not answered")??;
+    Ok(began.elapsed())
+}
+
+/// Has a crowd of these scrapers come again and again, and looks at what others notice.
+fn beside_a_crowd<S, F>(testbed: &Testbed, scrape: S) -> Result<()>
+where
+    S: Fn(TcpStream, Stop) -> F + Copy + Send + 'static,
+    F: Future<Output = TcpStream> + Send + 'static,
+{
+    let scene = Scene::set(testbed)?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.daemon.http_port));
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let alone = scene.beside(Duration::from_secs(3)).await?;
+        let alone_scrape = scene.scrape().await?;
+        let stop = Stop::default();
+        let mut crowd = JoinSet::new();
+        for _ in 0..CROWD {
+            let stop = stop.clone();
+            crowd.spawn(async move {
+                match TcpStream::connect(address).await {
+                    Ok(stream) => Some(scrape(stream, stop).await),
+                    Err(_) => None,
+                }
+            });
+        }
+        let crowded = scene.beside(FOR).await?;
+        let crowded_scrape = scene.scrape().await?;
+        let later = scene.resident_kb()?;
+        stop.set();
+        while crowd.join_next().await.is_some() {}
+        let length = scene.length;
+        println!(
+            "{CROWD} scrapers of {length} bytes: alone {alone}, a scrape {alone_scrape:?}; \
+             crowded {crowded}, a scrape {crowded_scrape:?}, memory then {} MiB",
+            later / 1024
+        );
+        let most = crowded.resident_kb.max(later);
+        let grown = most.saturating_sub(alone.resident_kb);
+        println!(
+            "memory grew by {} MiB, at most {} MiB",
+            grown / 1024,
+            GROWTH_KB / 1024
+        );
+        ensure!(grown < GROWTH_KB && most < LIMIT_KB, "memory {most} kB");
+        ensure!(crowded.slowest_probe < PROBE_MAX, "{crowded}");
+        ensure!(
+            crowded_scrape < Duration::from_secs(5),
+            "{crowded_scrape:?}"
+        );
+        let bound = (alone.p99 * 2).max(Duration::from_millis(100));
+        ensure!(
+            crowded.p99 < bound,
+            "p99 of the API {:?}, at most {bound:?}",
+            crowded.p99
+        );
+        Ok(())
+    })
+}

@@ -1,0 +1,318 @@
+//! Callers without valid credentials in number: they neither keep the API server out, nor have it asked about
+//! everything they name, nor hold up those whom it knows.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use super::Scene;
+use crate::testbed::Testbed;
+use crate::testbed::pki::{Authority, Identity};
+use crate::testbed::poll::poll_until;
+
+/// More idle connections of one address than the listener keeps, and of several.
+const IDLE_OF_ONE: usize = 800;
+const IDLE_OF_SEVERAL: usize = 1100;
+const FLOOD: usize = 150;
+const FOR: Duration = Duration::from_secs(6);
+
+/// Idle TLS connections without a certificate, and a restarted API server: it is let in.
+pub(super) fn do_not_keep_the_api_server_out(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, |_| {})?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let idle = runtime.block_on(greet(&scene, None, IDLE_OF_ONE))?;
+    scene.plane.kill_api_server();
+    scene.plane.start_api_server()?;
+    let began = Instant::now();
+    let path = scene.metric(&scene.namespace);
+    poll_until(
+        Duration::from_secs(20),
+        "the metric by the API server",
+        || {
+            let body = scene.plane.get_raw(&path)?;
+            ensure!(crate::daemon::value_of(&body)? == 7, "{body}");
+            Ok(())
+        },
+    )?;
+    println!(
+        "the restarted API server was let in after {:?}",
+        began.elapsed()
+    );
+    is_told(&scene)?;
+    drop(idle);
+    Ok(())
+}
+
+/// Connections from several addresses that say nothing, and some with a certificate that nobody trusts: a new
+/// connection of the front proxy is answered.
+pub(super) fn do_not_keep_the_front_proxy_out(testbed: &Testbed) -> Result<()> {
+    let scene = Scene::set(testbed, |_| {})?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let unknown = Authority::new("an authority that nobody knows")?;
+    let identity = unknown.client("front-proxy-client", None)?;
+    let greeted = runtime.block_on(greet(&scene, Some(&identity), 20))?;
+    let silent = runtime.block_on(say_nothing(&scene, IDLE_OF_SEVERAL))?;
+    let callers = scene.callers()?;
+    let mut callers = callers.iter();
+    let proxy = callers.find(|caller| caller.name == "front proxy for the reader");
+    let proxy = proxy.context("no such caller")?;
+    let began = Instant::now();
+    let url = scene.daemon.url(&scene.metric(&scene.namespace));
+    let (code, body) = proxy.ask("GET", &url)?;
+    println!("the front proxy was answered after {:?}", began.elapsed());
+    ensure!(code == 200, "{code}: {body}");
+    is_told(&scene)?;
+    drop((greeted, silent));
+    Ok(())
+}
+
+/// A line in the log, and a count.
+fn is_told(scene: &Scene<'_>) -> Result<()> {
+    let log = scene.daemon.process.log();
+    let lines = log.matches("too many connections").count();
+    ensure!((1..=2).contains(&lines), "{lines} lines about connections");
+    let cut = count(scene, "lagwise_connections_cut_total{listener=\"api\"")?;
+    ensure!(cut > 0, "no connection is counted as cut");
+    Ok(())
+}
+
+/// The sum of the samples that begin so.
+fn count(scene: &Scene<'_>, prefix: &str) -> Result<u64> {
+    let metrics = scene.daemon.metrics()?;
+    let samples = metrics.lines().filter(|line| line.starts_with(prefix));
+    let counts = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    Ok(counts.sum())
+}
+
+/// TLS connections that ask nothing.
+async fn greet(
+    scene: &Scene<'_>,
+    identity: Option<&Identity>,
+    number: usize,
+) -> Result<Vec<tokio_rustls::client::TlsStream<TcpStream>>> {
+    let connector = connector(identity)?;
+    let mut open = Vec::new();
+    for _ in 0..number {
+        open.push(connect(&connector, scene.daemon.api_port).await?);
+    }
+    Ok(open)
+}
+
+/// Connections from four addresses without TLS.
+async fn say_nothing(scene: &Scene<'_>, number: usize) -> Result<Vec<TcpStream>> {
+    let api = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.daemon.api_port));
+    let mut open = Vec::new();
+    for (_, last) in (0..number).zip((2..6).cycle()) {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from(([127, 0, 0, last], 0)))?;
+        open.push(socket.connect(api).await?);
+    }
+    Ok(open)
+}
+
+async fn connect(
+    connector: &TlsConnector,
+    port: u16,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let name = rustls::pki_types::ServerName::try_from("localhost")?;
+    Ok(connector.connect(name, stream).await?)
+}
+
+fn connector(identity: Option<&Identity>) -> Result<TlsConnector> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer));
+    let mut config = match identity {
+        Some(identity) => builder.with_client_auth_cert(
+            vec![CertificateDer::from_pem_slice(
+                identity.certificate.as_bytes(),
+            )?],
+            PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?,
+        )?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Random paths, which do not exist.
+pub(super) fn on_random_paths_hold_nobody_up(testbed: &Testbed) -> Result<()> {
+    flood(testbed, |n, _| (format!("/{n}/{n:x}"), None))
+}
+
+/// Random namespaces and random tokens, about which the API server would have to be asked.
+pub(super) fn in_random_namespaces_hold_nobody_up(testbed: &Testbed) -> Result<()> {
+    flood(testbed, |n, metric| {
+        let path = metric.replace("/namespaces/", &format!("/namespaces/n{n}-"));
+        (path, (n % 2 == 0).then(|| format!("token-{n}")))
+    })
+}
+
+type Ask = fn(usize, &str) -> (String, Option<String>);
+
+fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
+    let scene = Scene::set(testbed, |_| {})?;
+    let reader = scene.token("reader")?;
+    let metric = scene.metric(&scene.namespace);
+    let runtime = tokio::runtime::Runtime::new()?;
+    let alone = runtime.block_on(questions(&scene, &reader, Duration::from_secs(2)))?;
+    let before = count(&scene, "lagwise_api_reviews_total{")?;
+    let (stop, asked) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let crowded = runtime.block_on(async {
+        let mut strangers = JoinSet::new();
+        for _ in 0..FLOOD {
+            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+            let (base, metric) = (scene.daemon.url(""), metric.clone());
+            strangers.spawn(async move {
+                let client = reqwest::Client::builder()
+                    .danger_accept_invalid_certs(true)
+                    .timeout(Duration::from_secs(10))
+                    .build()?;
+                while !stop.load(Ordering::Relaxed) {
+                    let n = asked.fetch_add(1, Ordering::Relaxed);
+                    let (path, token) = ask(n, &metric);
+                    let mut request = client.get(format!("{base}{path}"));
+                    if let Some(token) = token {
+                        request = request.bearer_auth(token);
+                    }
+                    // Closed for lack of room, perhaps.
+                    let _ = request.send().await;
+                }
+                anyhow::Ok(())
+            });
+        }
+        let noticed = questions(&scene, &reader, FOR).await;
+        stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = strangers.join_next().await {
+            ended??;
+        }
+        noticed
+    })?;
+    let sent = |outcomes: &[&str]| -> Result<u64> {
+        let counted = outcomes.iter().map(|outcome| {
+            let kinds = ["access", "token"].iter().map(|kind| {
+                count(
+                    &scene,
+                    &format!("lagwise_api_reviews_total{{kind=\"{kind}\",outcome=\"{outcome}\"}}"),
+                )
+            });
+            kinds.sum::<Result<u64>>()
+        });
+        counted.sum()
+    };
+    let reviews = sent(&["answered", "no_answer", "refused", "no_right"])?;
+    let reviews = reviews.saturating_sub(before);
+    println!(
+        "{} requests of strangers in {FOR:?}, {reviews} reviews; questions of others: alone {alone:?}, \
+         beside them {crowded:?}",
+        asked.load(Ordering::Relaxed)
+    );
+    ensure!(crowded.refused == 0, "{crowded:?}");
+    // Those of the others, and few of the strangers.
+    let most = u64::try_from(crowded.asked)? * 2 + 300;
+    ensure!(reviews <= most, "{reviews} reviews, at most {most}");
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Questions {
+    asked: usize,
+    refused: usize,
+    slowest: Duration,
+}
+
+/// Questions that no cache answers, by a token's owner and by the API server for a master.
+async fn questions(scene: &Scene<'_>, token: &str, time: Duration) -> Result<Questions> {
+    static QUESTION: AtomicUsize = AtomicUsize::new(0);
+    let client = reqwest::Client::builder()
+        .danger_accept_invalid_certs(true)
+        .timeout(Duration::from_secs(10))
+        .build()?;
+    let until = Instant::now() + time;
+    let metric = scene.metric(&scene.namespace);
+    let mut questions = Questions {
+        asked: 0,
+        refused: 0,
+        slowest: Duration::ZERO,
+    };
+    while Instant::now() < until {
+        let n = QUESTION.fetch_add(1, Ordering::Relaxed);
+        // Not the reader's own namespace, so the answer is a refusal that the API server has given.
+        let other = metric.replace("/namespaces/", &format!("/namespaces/q{n}-"));
+        for (path, expected) in [(&other, 403), (&metric, 200)] {
+            let began = Instant::now();
+            let answer = client.get(scene.daemon.url(path)).bearer_auth(token).send();
+            let code = answer.await.map(|answer| answer.status().as_u16());
+            questions.asked += 1;
+            if !matches!(code, Ok(code) if code == expected) {
+                println!("{path}: {code:?}, not {expected}");
+                questions.refused += 1;
+            }
+            questions.slowest = questions.slowest.max(began.elapsed());
+        }
+        let plane = scene.plane;
+        let body = tokio::task::block_in_place(|| plane.get_raw(&metric));
+        questions.asked += 1;
+        if body.is_err() {
+            println!("by the API server: {body:?}");
+            questions.refused += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(questions)
+}
+
+/// Accepts every certificate: the server is not what is tested here.
+#[derive(Debug)]
+struct AnyServer;
+
+impl rustls::client::danger::ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
