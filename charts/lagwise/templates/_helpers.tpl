@@ -47,6 +47,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{- /* Who may read the metrics: none (everyone) or kubernetes. */ -}}
+{{- define "lagwise.metricsAuth" -}}
+{{- dig "server" "metrics" "auth" "none" .Values.config -}}
+{{- end -}}
+
+{{- /* The port in an address to listen on. */ -}}
+{{- define "lagwise.port" -}}
+{{- regexFind "[0-9]+$" . -}}
+{{- end -}}
+
 {{- define "lagwise.writes" -}}
 {{- if or .Values.enforce.enabled .Values.scaleToZero.enabled -}}true{{- end -}}
 {{- end -}}
