@@ -27,7 +27,7 @@ pub(crate) struct Lane {
 }
 
 pub(crate) const LANES: &[Lane] = &[
-    // What Kafka says, and how it is asked.
+    // What Kafka says, how it is asked, and for whom.
     Lane {
         name: "kafka",
         cases: &[
@@ -36,8 +36,9 @@ pub(crate) const LANES: &[Lane] = &[
             cost::CASES,
             conformance::CASES,
             rows::CASES,
+            tenants::CASES,
         ],
-        long: &[brokers::LONG, conformance::LONG],
+        long: &[brokers::LONG, conformance::LONG, tenants::LONG],
     },
     // The testbed itself, logins, bad networks and load.
     Lane {
@@ -73,9 +74,8 @@ pub(crate) const LANES: &[Lane] = &[
             cap::CASES,
             leader::CASES,
             told::CASES,
-            tenants::CASES,
         ],
-        long: &[tenants::LONG],
+        long: &[],
     },
 ];
 
