@@ -56,7 +56,9 @@ pub(super) struct CertificateVerifier {
     users: Option<Arc<dyn ClientCertVerifier>>,
     /// Whether a published authority contains no valid certificate.
     has_unreadable_ca: bool,
-    checked: Cache<Result<CertificateOwner, Unauthenticated>>,
+    verified: Cache<CertificateOwner>,
+    /// Apart, so that made-up chains do not displace those of others.
+    refused: Cache<Unauthenticated>,
 }
 
 #[derive(Debug)]
@@ -77,7 +79,8 @@ impl CertificateVerifier {
             has_unreadable_ca: matches!(front_proxy, Some(None)) || matches!(users, Some(None)),
             front_proxy: front_proxy.flatten(),
             users: users.flatten(),
-            checked: Cache::new(VERIFIED_MAX_AGE),
+            verified: Cache::new(VERIFIED_MAX_AGE),
+            refused: Cache::new(VERIFIED_MAX_AGE),
         }
     }
 
@@ -87,10 +90,7 @@ impl CertificateVerifier {
         presented: &PresentedChain,
         headers: &HeaderMap,
     ) -> Result<CallerIdentity, Unauthenticated> {
-        let PresentedChain { chain, key } = presented;
-        let owner = self
-            .checked
-            .get_or_insert_with(*key, Instant::now(), || self.owner(chain))?;
+        let owner = self.cached_owner(presented)?;
         match (owner, &self.front_proxy) {
             (CertificateOwner::User(caller), _) => Ok(CallerIdentity {
                 caller,
@@ -102,6 +102,27 @@ impl CertificateVerifier {
             }),
             (CertificateOwner::FrontProxy, None) => Err(Unauthenticated::UntrustedCertificate),
         }
+    }
+
+    /// Verifies without holding a lock: others must not wait for somebody's made-up chain.
+    fn cached_owner(
+        &self,
+        presented: &PresentedChain,
+    ) -> Result<CertificateOwner, Unauthenticated> {
+        let PresentedChain { chain, key } = presented;
+        let now = Instant::now();
+        if let Some(owner) = self.verified.get(*key, now) {
+            return Ok(owner);
+        }
+        if let Some(reason) = self.refused.get(*key, now) {
+            return Err(reason);
+        }
+        let owner = self.owner(chain);
+        match &owner {
+            Ok(owner) => self.verified.insert(*key, now, owner.clone()),
+            Err(reason) => self.refused.insert(*key, now, *reason),
+        }
+        owner
     }
 
     fn owner(&self, chain: &[CertificateDer<'_>]) -> Result<CertificateOwner, Unauthenticated> {
@@ -239,4 +260,53 @@ impl FrontProxy {
 fn text(value: &HeaderValue) -> Option<String> {
     let text = std::str::from_utf8(value.as_bytes()).ok()?;
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::tls::testing::Issuer;
+
+    /// Whether the front proxy's certificate is still cached after many chains made of `parts`.
+    fn stays_cached_beside(parts: impl Fn(usize) -> Vec<Vec<u8>>) -> bool {
+        let ca = Issuer::new("front-proxy-ca");
+        let verifier = CertificateVerifier::new(&ClusterTrust {
+            front_proxy: Some(FrontProxyTrust {
+                client_ca_pem: ca.pem(),
+                allowed_names: Vec::new(),
+                username_headers: vec!["X-Remote-User".to_owned()],
+                uid_headers: Vec::new(),
+                group_headers: Vec::new(),
+                extra_prefixes: Vec::new(),
+            }),
+            client_ca_pem: None,
+        });
+        let mut headers = HeaderMap::new();
+        headers.insert("x-remote-user", HeaderValue::from_static("mary"));
+        let presented = |chain: Vec<Vec<u8>>| {
+            PresentedChain::new(chain.into_iter().map(CertificateDer::from).collect())
+        };
+        let proxy = presented(vec![ca.client("front-proxy-client").certificate]);
+        verifier.caller(&proxy, &headers).unwrap();
+        for n in 0..5_000 {
+            assert!(verifier.caller(&presented(parts(n)), &headers).is_err());
+        }
+        verifier.verified.get(proxy.key, Instant::now()).is_some()
+    }
+
+    #[test]
+    fn refused_certificates_do_not_displace_verified_ones() {
+        assert!(stays_cached_beside(|n| vec![n.to_be_bytes().to_vec()]));
+    }
+
+    #[test]
+    fn refused_chains_do_not_displace_verified_ones() {
+        let other = Issuer::new("other")
+            .client("front-proxy-client")
+            .certificate;
+        assert!(stays_cached_beside(|n| vec![
+            other.clone(),
+            n.to_be_bytes().to_vec()
+        ]));
+    }
 }
