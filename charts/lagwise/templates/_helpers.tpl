@@ -49,7 +49,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- /* Who may read the metrics: none (everyone) or kubernetes. */ -}}
 {{- define "lagwise.metricsAuth" -}}
-{{- dig "server" "metrics" "auth" "none" .Values.config -}}
+{{- $server := default dict .Values.config.server -}}
+{{- /* http is the former name of metrics. */ -}}
+{{- dig "metrics" "auth" (dig "http" "auth" "none" $server) $server -}}
 {{- end -}}
 
 {{- /* The port in an address to listen on. */ -}}
