@@ -76,7 +76,7 @@ pub enum ReviewError {
     Busy,
     /// Callers without valid credentials ask for too many reviews.
     #[error("too many requests without valid credentials")]
-    TooManyUnknown,
+    RateLimited,
 }
 
 impl ReviewError {
@@ -88,7 +88,7 @@ impl ReviewError {
             Self::Refused(_) => "refused",
             Self::NoAnswer => "no_answer",
             Self::Busy => "busy",
-            Self::TooManyUnknown => "too_many_unknown",
+            Self::RateLimited => "rate_limited",
         }
     }
 }

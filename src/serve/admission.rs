@@ -13,18 +13,22 @@ use super::request::check_body_size;
 use crate::authentication::ReviewError;
 use crate::authentication::access::{Action, Caller};
 
-/// Maximum concurrent requests. Only those that wait for Kafka, or for an access review by the API server, take
-/// longer than a moment.
-pub(super) const MAX_CONCURRENT: usize = 1024;
+/// Maximum concurrent requests on connections of the front proxy and of other replicas. Only those that wait for
+/// Kafka, or for an access review by the API server, take longer than a moment.
+const MAX_CONCURRENT_TRUSTED: usize = 1024;
 
-/// The same for callers that have not presented valid credentials, so that they leave room for others.
+/// The same for callers with valid credentials. Each rank has permits of its own, so that it leaves room for others.
+const MAX_CONCURRENT_KNOWN: usize = 768;
+
+/// The same for callers that have not presented valid credentials.
 const MAX_CONCURRENT_UNKNOWN: usize = 256;
 
 /// Authenticates and authorizes requests, within limits.
 #[derive(Debug)]
 pub(super) struct RequestAdmission {
     access: AccessControl,
-    permits: Semaphore,
+    trusted_permits: Semaphore,
+    known_permits: Semaphore,
     unknown_permits: Semaphore,
 }
 
@@ -44,7 +48,7 @@ impl AuthenticatedRequest<'_> {
     /// Records that another replica asks.
     pub(super) fn trust(&self) {
         if let Some(connection) = self.connection {
-            connection.raise(PeerRank::Trusted);
+            connection.raise_rank(PeerRank::Trusted);
         }
     }
 
@@ -57,7 +61,8 @@ impl RequestAdmission {
     pub(super) fn new(auth: RequestAuth) -> Self {
         Self {
             access: AccessControl::new(auth),
-            permits: Semaphore::new(MAX_CONCURRENT),
+            trusted_permits: Semaphore::new(MAX_CONCURRENT_TRUSTED),
+            known_permits: Semaphore::new(MAX_CONCURRENT_KNOWN),
             unknown_permits: Semaphore::new(MAX_CONCURRENT_UNKNOWN),
         }
     }
@@ -92,17 +97,20 @@ impl RequestAdmission {
         };
         let permits = match rank {
             PeerRank::Unknown => &self.unknown_permits,
-            PeerRank::Known | PeerRank::Trusted => &self.permits,
+            PeerRank::Known => &self.known_permits,
+            PeerRank::Trusted => &self.trusted_permits,
         };
         let Ok(permit) = permits.try_acquire() else {
             return Err(ApiFailure::too_many("too many requests in progress"));
         };
         check_body_size(headers)?;
         let peer = connection.map(ConnectionSlot::peer);
-        let identity = self.access.authenticate(by_certificate, headers, peer);
+        let identity = self
+            .access
+            .authenticate(by_certificate, headers, peer, rank);
         let identity = identity.await.map_err(unauthenticated)?;
         if let Some(connection) = connection {
-            connection.raise(identity.rank);
+            connection.raise_rank(identity.rank);
         }
         Ok(AuthenticatedRequest {
             identity,
@@ -124,9 +132,7 @@ impl RequestAdmission {
             Ok(false) => Err(ApiFailure::forbidden(format!(
                 "user {user:?} may not {action}: grant it with a Role or ClusterRole and a binding"
             ))),
-            Err(error @ ReviewError::TooManyUnknown) => {
-                Err(ApiFailure::too_many(error.to_string()))
-            }
+            Err(error @ ReviewError::RateLimited) => Err(ApiFailure::too_many(error.to_string())),
             Err(error) => Err(ApiFailure::unavailable(format!(
                 "cannot check whether user {user:?} may {action}: {error}"
             ))),
@@ -137,10 +143,87 @@ impl RequestAdmission {
 fn unauthenticated(reason: Unauthenticated) -> ApiFailure {
     let text = reason.to_string();
     match reason {
-        Unauthenticated::Unreviewed(error @ ReviewError::TooManyUnknown) => {
+        Unauthenticated::Unreviewed(error @ ReviewError::RateLimited) => {
             ApiFailure::too_many(error.to_string())
         }
         _ if reason.is_temporary() => ApiFailure::unavailable(text),
         _ => ApiFailure::unauthorized(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use axum::http::{Request, header};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::serve::auth::testing::FakeAuthenticator;
+
+    fn admission() -> RequestAdmission {
+        let server = Arc::new(FakeAuthenticator::default());
+        for token in ["good", "renewed"] {
+            server.token(token, "tom");
+        }
+        let (_, trust) = watch::channel(None);
+        RequestAdmission::new(RequestAuth::Kubernetes {
+            trust,
+            reviewer: server,
+        })
+    }
+
+    /// A request with a token on a connection of this rank.
+    fn request(rank: PeerRank, token: &str) -> Parts {
+        let slot = ConnectionSlot::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        slot.raise_rank(rank);
+        let request = Request::get("/")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .extension(Arc::new(slot));
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// Whether a trusted peer is admitted while as many requests of `rank` as possible are in progress.
+    async fn leaves_room_for_trusted(rank: PeerRank) -> bool {
+        let admission = admission();
+        let (many, trusted) = (request(rank, "good"), request(PeerRank::Trusted, "good"));
+        let mut held = Vec::new();
+        while let Ok(admitted) = admission.authenticate(&many).await {
+            held.push(admitted);
+        }
+        admission.authenticate(&trusted).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn requests_with_valid_credentials_leave_room_for_the_front_proxy() {
+        assert!(leaves_room_for_trusted(PeerRank::Known).await);
+    }
+
+    #[tokio::test]
+    async fn requests_on_connections_that_become_known_leave_room_for_the_front_proxy() {
+        assert!(leaves_room_for_trusted(PeerRank::Unknown).await);
+    }
+
+    /// Whether a token that is new is accepted on a connection of `rank` after others of the same address sent many
+    /// invalid ones.
+    async fn accepts_new_token(rank: PeerRank) -> bool {
+        let admission = admission();
+        for n in 0..1_000 {
+            let flood = request(PeerRank::Unknown, &format!("t{n}"));
+            assert!(admission.authenticate(&flood).await.is_err());
+        }
+        let renewed = request(rank, "renewed");
+        admission.authenticate(&renewed).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewed_token_counts_on_a_connection_of_a_known_peer() {
+        assert!(accepts_new_token(PeerRank::Known).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewed_token_counts_on_a_connection_of_a_replica() {
+        assert!(accepts_new_token(PeerRank::Trusted).await);
+        assert!(!accepts_new_token(PeerRank::Unknown).await);
     }
 }

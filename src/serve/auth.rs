@@ -176,12 +176,13 @@ impl AccessControl {
     }
 
     /// Authenticates a request by what [`identify_by_certificate`](Self::identify_by_certificate) returned, or else
-    /// by its headers. `peer` is the address it comes from.
+    /// by its headers. `peer` is the address it comes from, `rank` the trust level of its connection so far.
     pub(super) async fn authenticate(
         &self,
         by_certificate: Option<Result<CallerIdentity, Unauthenticated>>,
         headers: &HeaderMap,
         peer: Option<IpAddr>,
+        rank: PeerRank,
     ) -> Result<CallerIdentity, Unauthenticated> {
         let refused = match by_certificate {
             Some(Ok(identity)) => return Ok(identity),
@@ -191,7 +192,7 @@ impl AccessControl {
         // As in Kubernetes' own servers, a useless certificate does not prevent a token from
         // counting.
         if let (Some(cluster), Some(token)) = (&self.cluster, bearer_token(headers)) {
-            return match cluster.reviews.authenticate(token, peer).await {
+            return match cluster.reviews.authenticate(token, peer, rank).await {
                 Ok(Some(caller)) => Ok(CallerIdentity {
                     caller,
                     rank: PeerRank::Known,

@@ -1,8 +1,9 @@
 //! Bounds the connections of a listener, and closes those whose peer does not read its responses.
 //!
-//! A listener that is full is not closed to newcomers: the connection that matters least makes room. That
-//! is one whose peer has not been authenticated, of the address that holds most of them, on which the
-//! daemon has sent nothing for longest. So whoever opens connections only loses its own.
+//! A listener that is full is not closed to newcomers: the connection that matters least makes room.
+//! It is of the address that has most of them, without valid credentials if there is such a one, and the daemon has
+//! sent nothing on it for longest. Those of the front proxy and of other replicas do not make room. So whoever opens
+//! connections only loses its own.
 
 mod table;
 
@@ -32,7 +33,7 @@ pub(super) struct ConnectionLimits {
     pub(super) listener: &'static str,
     /// Maximum number of connections.
     pub(super) connections: usize,
-    /// Maximum number of connections of one address that are not authenticated.
+    /// Maximum number of connections of one address, those of the front proxy and of other replicas not counted.
     pub(super) per_address: usize,
     /// Time without progress after which a response is given up.
     pub(super) write_stall: Duration,
@@ -69,9 +70,11 @@ impl ConnectionLimiter {
 
     fn admit(&self, stream: TcpStream) -> io::Result<Connection> {
         let peer = stream.peer_addr()?.ip().to_canonical();
-        let (admitted, open) = {
+        let admitted = {
             let mut table = self.open();
-            (table.admit(peer), table.len())
+            let admitted = table.admit(peer);
+            self.report_open(&table);
+            admitted
         };
         let (slot, evicted) = admitted.ok_or_else(|| {
             self.report_limit(TOO_MANY);
@@ -86,8 +89,6 @@ impl ConnectionLimiter {
             self.report_limit(reason);
         }
         let limits = &self.0.limits;
-        let listener = limits.listener;
-        ConnectionsChanged { listener, open }.emit();
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new().with_time(limits.keepalive);
         let socket = SockRef::from(&stream);
@@ -100,6 +101,13 @@ impl ConnectionLimiter {
             permit,
             stalled: None,
         })
+    }
+
+    /// Sets the gauge. The caller holds the lock, so that an older count cannot replace a newer one.
+    fn report_open(&self, table: &ConnectionTable) {
+        let listener = self.0.limits.listener;
+        let open = table.len();
+        ConnectionsChanged { listener, open }.emit();
     }
 
     fn report_cut(&self, reason: &'static str) {
@@ -140,13 +148,9 @@ struct ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let open = {
-            let mut table = self.connections.open();
-            table.release(&self.slot);
-            table.len()
-        };
-        let listener = self.connections.0.limits.listener;
-        ConnectionsChanged { listener, open }.emit();
+        let mut table = self.connections.open();
+        table.release(&self.slot);
+        self.connections.report_open(&table);
     }
 }
 

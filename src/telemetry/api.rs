@@ -38,7 +38,7 @@ static SERVED_AGE: LazyLock<Histogram> = LazyLock::new(|| {
 static REVIEWS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_api_reviews_total",
-        "Token and access reviews by the Kubernetes API server, by kind and outcome; busy and too_many_unknown were not sent, cached answers are not counted",
+        "Token and access reviews by the Kubernetes API server, by kind and outcome; busy and rate_limited were not sent, cached answers are not counted",
         &["kind", "outcome"],
     )
 });

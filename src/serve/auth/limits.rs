@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::cache::CacheKey;
 use crate::authentication::ReviewError;
-use crate::model::units::token_bucket::{KeyedTokenBuckets, RateLimit};
+use crate::model::units::token_bucket::{KeyedTokenBuckets, RateExceeded, RateLimit};
 use crate::serve::connections::PeerRank;
 use crate::telemetry::api::ReviewRefused;
 use crate::telemetry::log_interval::LogInterval;
@@ -33,6 +33,18 @@ const UNKNOWN_RATE: RateLimit = RateLimit {
     burst: 200,
 };
 
+/// Rate of an address beyond that of all: a reserve for addresses that ask little, when others use up that of all.
+const RESERVE_ADDRESS_RATE: RateLimit = RateLimit {
+    interval: Duration::from_secs(10),
+    burst: 4,
+};
+
+/// The same over all addresses.
+const RESERVE_RATE: RateLimit = RateLimit {
+    interval: Duration::from_millis(100),
+    burst: 50,
+};
+
 /// Maximum number of addresses with a rate of their own.
 const MAX_ADDRESSES: usize = 4096;
 
@@ -41,7 +53,7 @@ const MAX_ADDRESSES: usize = 4096;
 pub(super) enum ReviewSubject {
     /// A caller without valid credentials, by its address; `None` if the address is not known.
     Unknown(Option<IpAddr>),
-    /// A user, or a token that was valid before.
+    /// A user, a token that was valid before, or the new tokens of an address on connections with valid credentials.
     Known(CacheKey),
     /// A user for whom the front proxy or another replica asks.
     Trusted(CacheKey),
@@ -65,13 +77,36 @@ impl ReviewSubject {
     }
 }
 
+/// Rates of callers without valid credentials, by address.
+#[derive(Debug)]
+struct UnknownRates {
+    usual: KeyedTokenBuckets<Option<IpAddr>>,
+    reserve: KeyedTokenBuckets<Option<IpAddr>>,
+}
+
+impl UnknownRates {
+    fn full() -> Self {
+        Self {
+            usual: KeyedTokenBuckets::full(ADDRESS_RATE, UNKNOWN_RATE, MAX_ADDRESSES),
+            reserve: KeyedTokenBuckets::full(RESERVE_ADDRESS_RATE, RESERVE_RATE, MAX_ADDRESSES),
+        }
+    }
+
+    fn take(&mut self, address: Option<IpAddr>, now: Instant) -> Result<(), RateExceeded> {
+        match self.usual.take(&address, 1, now) {
+            Err(RateExceeded::All) => self.reserve.take(&address, 1, now),
+            taken => taken,
+        }
+    }
+}
+
 /// Bounds reviews of one kind.
 #[derive(Debug)]
 pub(super) struct ReviewLimiter {
     /// `token` or `access`.
     kind: &'static str,
     in_progress: Mutex<HashMap<ReviewSubject, usize>>,
-    rates: Mutex<KeyedTokenBuckets<Option<IpAddr>>>,
+    rates: Mutex<UnknownRates>,
     log: LogInterval,
 }
 
@@ -84,11 +119,10 @@ pub(super) struct ReviewPermit<'a> {
 
 impl ReviewLimiter {
     pub(super) fn new(kind: &'static str) -> Self {
-        let rates = KeyedTokenBuckets::full(ADDRESS_RATE, UNKNOWN_RATE, MAX_ADDRESSES);
         Self {
             kind,
             in_progress: Mutex::default(),
-            rates: Mutex::new(rates),
+            rates: Mutex::new(UnknownRates::full()),
             log: LogInterval::default(),
         }
     }
@@ -135,8 +169,8 @@ impl ReviewLimiter {
         if let ReviewSubject::Unknown(address) = subject {
             let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
             rates
-                .take(&address, 1, now)
-                .map_err(|_| ReviewError::TooManyUnknown)?;
+                .take(address, now)
+                .map_err(|_| ReviewError::RateLimited)?;
         }
         in_progress.insert(subject, own.saturating_add(1));
         Ok(())
@@ -205,9 +239,33 @@ mod tests {
         assert_eq!(admitted(2, began), 40);
         assert_eq!(admitted(1, began + Duration::from_secs(1)), 10);
         let refused = limiter.acquire(unknown(1), began).unwrap_err();
-        assert_eq!(refused, ReviewError::TooManyUnknown);
+        assert_eq!(refused, ReviewError::RateLimited);
         // Known callers have no rate.
         let known = ReviewSubject::Known(user("mary"));
         assert!((0..1000).all(|_| limiter.acquire(known, began).is_ok()));
+    }
+
+    /// Whether a caller at an address that asked little is admitted while `addresses` others ask as often as they
+    /// can for a minute.
+    fn admits_quiet_address_beside(addresses: u8) -> bool {
+        let (limiter, began) = (ReviewLimiter::new("token"), Instant::now());
+        let mut now = began;
+        for _ in 0..600 {
+            now += Duration::from_millis(100);
+            for last in 1..=addresses {
+                while limiter.acquire(unknown(last), now).is_ok() {}
+            }
+        }
+        limiter.acquire(unknown(0), now).is_ok()
+    }
+
+    #[test]
+    fn an_address_that_asks_little_is_admitted_beside_five_that_ask_much() {
+        assert!(admits_quiet_address_beside(5));
+    }
+
+    #[test]
+    fn an_address_that_asks_little_is_admitted_beside_ten_that_ask_much() {
+        assert!(admits_quiet_address_beside(10));
     }
 }

@@ -63,8 +63,8 @@ impl<V> ReviewCaches<V> {
         }
     }
 
-    fn answer(&self, subject: ReviewSubject, key: CacheKey) -> Arc<OnceCell<V>> {
-        let cache = match subject.rank() {
+    fn answer(&self, rank: PeerRank, key: CacheKey) -> Arc<OnceCell<V>> {
+        let cache = match rank {
             PeerRank::Unknown => &self.unknown,
             PeerRank::Known | PeerRank::Trusted => &self.known,
         };
@@ -83,19 +83,26 @@ impl CachedReviews {
         }
     }
 
-    /// Reviews a token of a caller at this address; `None` if the cluster rejects it.
+    /// Reviews a token of a caller at this address, on a connection of this rank; `None` if the cluster rejects it.
     pub(super) async fn authenticate(
         &self,
         token: &str,
         peer: Option<IpAddr>,
+        rank: PeerRank,
     ) -> Result<Option<Arc<Caller>>, ReviewError> {
         let key = CacheKey::digest([token.as_bytes()]);
         let was_valid = self.valid.get(key, Instant::now()).is_some();
-        let subject = match was_valid {
-            true => ReviewSubject::Known(key),
-            false => ReviewSubject::Unknown(peer),
+        // What a token that was not valid before is answered is cached apart on any connection.
+        let (subject, cached_as) = if was_valid {
+            (ReviewSubject::Known(key), PeerRank::Known)
+        } else if rank == PeerRank::Unknown {
+            (ReviewSubject::Unknown(peer), PeerRank::Unknown)
+        } else {
+            // All made-up tokens of an address are one subject.
+            let address = CacheKey::digest([format!("{peer:?}").as_bytes()]);
+            (ReviewSubject::Known(address), PeerRank::Unknown)
         };
-        let answer = self.tokens.answer(subject, key);
+        let answer = self.tokens.answer(cached_as, key);
         let was_reviewed = answer.initialized();
         let caller = self
             .get_or_review(&self.tokens, &answer, subject, || async {
@@ -133,7 +140,7 @@ impl CachedReviews {
             PeerRank::Trusted => ReviewSubject::Trusted(user()),
         };
         let key = action_key(caller, action);
-        let answer = self.actions.answer(subject, key);
+        let answer = self.actions.answer(identity.rank, key);
         self.get_or_review(&self.actions, &answer, subject, || {
             self.reviewer
                 .authorize(Caller::clone(caller), action.clone())
@@ -288,7 +295,7 @@ mod tests {
         server.slow(Duration::from_millis(100));
         server.token("good", "mary");
         let reviews = CachedReviews::new(server.clone());
-        let requests = (0..100).map(|_| reviews.authenticate("good", None));
+        let requests = (0..100).map(|_| reviews.authenticate("good", None, PeerRank::Unknown));
         for who in futures::future::join_all(requests).await {
             let mary = who.unwrap().unwrap();
             assert_eq!((&*mary.user, mary.groups.len()), ("mary", 1));
@@ -329,14 +336,14 @@ mod tests {
         server.token("good", "mary");
         let reviews = CachedReviews::new(server.clone());
         let is_mary = async || {
-            let found = reviews.authenticate("good", None).await;
+            let found = reviews.authenticate("good", None, PeerRank::Unknown).await;
             found.map(|caller| caller.is_some_and(|caller| caller.user == "mary"))
         };
         assert_eq!(is_mary().await, Ok(true));
         for n in 0..10_000 {
             let token = format!("t{n}");
-            let found = reviews.authenticate(&token, None).await;
-            assert!(matches!(found, Ok(None) | Err(ReviewError::TooManyUnknown)));
+            let found = reviews.authenticate(&token, None, PeerRank::Unknown).await;
+            assert!(matches!(found, Ok(None) | Err(ReviewError::RateLimited)));
         }
         let asked = server.call_count();
         assert!(asked < 60, "{asked} reviews");

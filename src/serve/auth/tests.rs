@@ -66,7 +66,10 @@ impl TestCluster {
         let identified = self
             .access
             .identify_by_certificate(presented.as_ref(), &headers);
-        let found = self.access.authenticate(identified, &headers, None).await;
+        let found = self
+            .access
+            .authenticate(identified, &headers, None, PeerRank::Unknown)
+            .await;
         found.map(|identity| identity.caller)
     }
 }

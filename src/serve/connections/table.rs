@@ -15,8 +15,8 @@ use tokio::time::Instant;
 pub(super) const TOO_MANY: &str = "too many";
 const TOO_MANY_OF_ADDRESS: &str = "too many of one address";
 
-/// How far the peer of a connection is known. The order is that in which connections make room, and in
-/// which their requests have separate limits.
+/// Trust level of a peer. Of an address, connections of a lower one make room first. Requests of each have
+/// separate limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(in crate::serve) enum PeerRank {
@@ -71,8 +71,13 @@ impl ConnectionSlot {
         PeerRank::from_u8(self.rank.load(Ordering::Relaxed))
     }
 
+    /// Whether the connection never makes room for another.
+    fn is_trusted(&self) -> bool {
+        self.rank() == PeerRank::Trusted
+    }
+
     /// Records how far the peer is known; it does not become less.
-    pub(in crate::serve) fn raise(&self, rank: PeerRank) {
+    pub(in crate::serve) fn raise_rank(&self, rank: PeerRank) {
         self.rank.fetch_max(rank as u8, Ordering::Relaxed);
     }
 
@@ -127,13 +132,13 @@ impl ConnectionTable {
         &mut self,
         peer: IpAddr,
     ) -> Option<(Arc<ConnectionSlot>, Option<&'static str>)> {
-        let is_own = |slot: &ConnectionSlot| slot.peer == peer && slot.rank() == PeerRank::Unknown;
-        let own = self.slots.iter().filter(|slot| is_own(slot)).count();
+        let counts = self.counts_below_trusted();
+        let own = counts.get(&peer).copied().unwrap_or(0);
         let evicted = if own >= self.max_per_address {
-            let place = self.least_active(is_own);
+            let place = self.eviction_candidate(&HashMap::from([(peer, own)]));
             place.map(|place| (place, TOO_MANY_OF_ADDRESS))
         } else if self.slots.len() >= self.max {
-            Some((self.least_wanted()?, TOO_MANY))
+            Some((self.eviction_candidate(&counts)?, TOO_MANY))
         } else {
             None
         };
@@ -152,26 +157,29 @@ impl ConnectionTable {
         }
     }
 
-    /// The connection that makes room for a new one; `None` if all are trusted.
-    fn least_wanted(&self) -> Option<usize> {
-        let rank = self.slots.iter().map(|slot| slot.rank()).min()?;
-        if rank == PeerRank::Trusted {
-            return None;
-        }
+    /// How many connections that are not trusted each address has.
+    fn counts_below_trusted(&self) -> HashMap<IpAddr, usize> {
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        for slot in self.slots.iter().filter(|slot| slot.rank() == rank) {
+        for slot in self.slots.iter().filter(|slot| !slot.is_trusted()) {
             let count = counts.entry(slot.peer).or_default();
             *count = count.saturating_add(1);
         }
-        let (heaviest, _) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-        self.least_active(|slot| slot.rank() == rank && slot.peer == heaviest)
+        counts
     }
 
-    fn least_active(&self, is_candidate: impl Fn(&ConnectionSlot) -> bool) -> Option<usize> {
+    /// The connection of these addresses that makes room for a new one; `None` if all are trusted. The number of
+    /// connections counts more than the rank: otherwise whoever fills the listener with valid credentials would
+    /// evict a front proxy that is still in its handshake.
+    fn eviction_candidate(&self, counts: &HashMap<IpAddr, usize>) -> Option<usize> {
         let slots = self.slots.iter().enumerate();
-        let candidates = slots.filter(|(_, slot)| is_candidate(slot));
-        let latest_last = candidates.max_by_key(|(_, slot)| Reverse(slot.active()));
-        latest_last.map(|(place, _)| place)
+        let candidates =
+            slots
+                .filter(|(_, slot)| !slot.is_trusted())
+                .filter_map(|(place, slot)| {
+                    let count = counts.get(&slot.peer)?;
+                    Some(((Reverse(*count), slot.rank(), slot.active()), place))
+                });
+        candidates.min().map(|(_, place)| place)
     }
 }
 
@@ -220,20 +228,20 @@ mod tests {
             open.push(table.admit(address(1)).unwrap().0);
             pass_time().await;
         }
-        open[0].raise(PeerRank::Trusted);
-        open[1].raise(PeerRank::Known);
+        open[0].raise_rank(PeerRank::Trusted);
+        open[1].raise_rank(PeerRank::Known);
         open[2].touch();
         let mut admit = |last: u8| table.admit(address(last)).map(|(slot, _)| slot);
         let newest = admit(1).unwrap();
         let state: Vec<_> = open.iter().map(|slot| is_open(slot)).collect();
         assert_eq!(state, [true, true, true, false]);
-        open[2].raise(PeerRank::Trusted);
-        newest.raise(PeerRank::Trusted);
+        open[2].raise_rank(PeerRank::Trusted);
+        newest.raise_rank(PeerRank::Trusted);
         let trusted = admit(2).unwrap();
         // Known ones make room if no unknown one is left.
         assert!(!is_open(&open[1]));
-        trusted.raise(PeerRank::Trusted);
-        trusted.raise(PeerRank::Unknown);
+        trusted.raise_rank(PeerRank::Trusted);
+        trusted.raise_rank(PeerRank::Unknown);
         assert!(admit(3).is_none());
         assert!(is_open(&open[0]) && is_open(&newest) && is_open(&trusted));
     }
@@ -250,5 +258,48 @@ mod tests {
         table.admit(address(3)).unwrap();
         table.admit(address(4)).unwrap();
         assert!(is_open(&honest));
+    }
+
+    /// What happens to a newcomer while `flooders` open connections with valid credentials.
+    async fn newcomer_stays_open_beside(flooders: &[u8]) {
+        let mut table = ConnectionTable::new(8, 6);
+        let newcomer = table.admit(address(1)).unwrap().0;
+        for _ in 0..20 {
+            for last in flooders {
+                let (slot, _) = table.admit(address(*last)).unwrap();
+                slot.raise_rank(PeerRank::Known);
+                pass_time().await;
+                assert!(is_open(&newcomer), "evicted by {flooders:?}");
+            }
+        }
+        assert!(table.len() <= 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn valid_credentials_do_not_keep_a_newcomer_out() {
+        newcomer_stays_open_beside(&[2]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn valid_credentials_at_several_addresses_do_not_keep_a_newcomer_out() {
+        newcomer_stays_open_beside(&[2, 3, 4]).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trusted_connections_do_not_count_for_their_address() {
+        let mut table = ConnectionTable::new(8, 2);
+        let mut open = Vec::new();
+        for _ in 0..6 {
+            let slot = table.admit(address(1)).unwrap().0;
+            slot.raise_rank(PeerRank::Trusted);
+            open.push(slot);
+        }
+        assert!(open.iter().all(|slot| is_open(slot)));
+        // Those with valid credentials do.
+        for _ in 0..3 {
+            let slot = table.admit(address(2)).unwrap().0;
+            slot.raise_rank(PeerRank::Known);
+        }
+        assert_eq!(table.len(), 8);
     }
 }
