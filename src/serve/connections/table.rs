@@ -132,13 +132,16 @@ impl ConnectionTable {
         &mut self,
         peer: IpAddr,
     ) -> Option<(Arc<ConnectionSlot>, Option<&'static str>)> {
-        let counts = self.counts_below_trusted();
-        let own = counts.get(&peer).copied().unwrap_or(0);
+        let is_own = |slot: &ConnectionSlot| slot.peer == peer && !slot.is_trusted();
+        let own = self.slots.iter().filter(|slot| is_own(slot)).count();
         let evicted = if own >= self.max_per_address {
             let place = self.eviction_candidate(&HashMap::from([(peer, own)]));
             place.map(|place| (place, TOO_MANY_OF_ADDRESS))
         } else if self.slots.len() >= self.max {
-            Some((self.eviction_candidate(&counts)?, TOO_MANY))
+            Some((
+                self.eviction_candidate(&self.counts_below_trusted())?,
+                TOO_MANY,
+            ))
         } else {
             None
         };
