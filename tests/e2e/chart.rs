@@ -75,6 +75,20 @@ fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
             &known.join("\n---\n"),
         )?;
     }
+    // The daemon reads the former key of server.metrics too.
+    let first = sets.first().context("no set of values")?.path();
+    let first = first.to_string_lossy();
+    for key in ["metrics", "http"] {
+        let set = format!("config.server.{key}.auth=kubernetes");
+        let command = [
+            "template", "lw", &*folder, "--values", &*first, "--set", &set,
+        ];
+        let rendered = plane.helm(&command)?;
+        ensure!(
+            rendered.contains("-metrics-reader"),
+            "{set}: nobody may scrape"
+        );
+    }
     // Without a cluster there is nothing to read, and the chart says so.
     let missing = plane.helm(&["template", "lw", &folder]);
     let told = missing
