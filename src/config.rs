@@ -97,7 +97,7 @@ pub struct Config {
     /// Storage of the state that survives a restart.
     #[schemars(default)]
     pub state: StateConfig,
-    /// The two listeners.
+    /// The four listeners.
     #[schemars(default)]
     pub server: ServerConfig,
     /// Logging.

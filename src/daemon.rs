@@ -189,14 +189,14 @@ impl App {
             readiness: readiness.clone(),
             build: build.clone(),
         });
-        let scrapes = serve::metrics::router(serve::metrics::MetricsOptions {
+        let metrics_router = serve::metrics::router(serve::metrics::MetricsOptions {
             reader: reader.clone(),
             leadership: leading.own.clone(),
             auth: metrics_auth,
             build,
         });
-        let health = serve::probes::router(readiness);
-        let people = serve::admin::router(serve::admin::AdminEndpointOptions {
+        let probe_router = serve::probes::router(readiness);
+        let admin_router = serve::admin::router(serve::admin::AdminEndpointOptions {
             reader,
             leadership: leading.own,
         });
@@ -217,10 +217,10 @@ impl App {
             admin = %admin.address(),
             "lagwise started"
         );
-        // Probes that were set up when this was the only listener of plain HTTP.
-        let (metrics_tls, scrapes) = match server.metrics.auth {
-            AuthMode::Kubernetes => (Some(tls.clone()), scrapes),
-            AuthMode::None => (None, scrapes.merge(health.clone())),
+        // Kept for probes configured before server.probes existed.
+        let (metrics_tls, metrics_router) = match server.metrics.auth {
+            AuthMode::Kubernetes => (Some(tls.clone()), metrics_router),
+            AuthMode::None => (None, metrics_router.merge(probe_router.clone())),
         };
         for (part, kind, listener, router, tls) in [
             (EXTERNAL, ListenerKind::Api, external, api, Some(tls)),
@@ -228,11 +228,11 @@ impl App {
                 METRICS,
                 ListenerKind::Metrics,
                 metrics,
-                scrapes,
+                metrics_router,
                 metrics_tls,
             ),
-            (PROBES, ListenerKind::Probes, probes, health, None),
-            (ADMIN, ListenerKind::Admin, admin, people, None),
+            (PROBES, ListenerKind::Probes, probes, probe_router, None),
+            (ADMIN, ListenerKind::Admin, admin, admin_router, None),
         ] {
             let stopped = wait_for_stop(closing.clone());
             tasks.spawn(async move {

@@ -18,8 +18,7 @@ use crate::k8s::leader_pod::{LeaderPod, LeaseKey};
 /// Arguments that select a running daemon.
 #[derive(Clone, Debug, Args)]
 pub(super) struct DaemonArgs {
-    /// Ask a running daemon: the leader, reached as by kubectl port-forward; or, with URL, the daemon whose admin
-    /// endpoints are there
+    /// Ask the leader through a port-forward, or the daemon at URL
     #[arg(long, value_name = "URL", value_parser = url)]
     daemon: Option<Option<String>>,
     /// The Lease that says which daemon leads [default: that of the registered external metrics API]

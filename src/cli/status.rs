@@ -38,7 +38,8 @@ const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
     lagwise status --config lagwise.yaml -n shop -o json | jq '.[] | select(.lag == null)'\n\n\
     With --config the command reads Kafka itself, once. It cannot tell what takes time to observe (TIME, \
     residual or stuck lag). With --daemon it asks the leader, for which you \
-    need the rights to get its Lease and the APIService of external metrics, and to create pods/portforward. REPLICAS comes \
+    need the rights to get its Lease and the APIService of external metrics, and to get and create \
+    pods/portforward. REPLICAS comes \
     from the HPA's status, if the Kubernetes cluster can be reached. CAP is followed by * while maxReplicas is \
     at most the ceiling.\n\n\
     Exit code: 0 if all is known, 1 if the lag of an HPA is unknown (the rest is still printed) or nothing \

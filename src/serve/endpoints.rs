@@ -34,8 +34,8 @@ pub(super) const EXPLAIN: Endpoint = Endpoint {
              limits the topics and may be repeated. A follower answers 503.",
 };
 
-/// The metrics listener, `server.metrics.listen`. Probes that were set up for it when it was the only
-/// one of plain HTTP still find their paths.
+/// The metrics listener, `server.metrics.listen`. [`LIVEZ`] and [`READYZ`]: kept for probes configured before
+/// `server.probes` existed.
 pub const METRICS_PATHS: &[Endpoint] = &[METRICS, LIVEZ, READYZ];
 
 /// The probe listener, `server.probes.listen`.

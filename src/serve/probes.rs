@@ -1,5 +1,5 @@
 //! `/livez` and `/readyz` for the probes of Kubernetes, over plain HTTP. They have a listener of their own,
-//! so that no other caller takes their place.
+//! so that other callers cannot use up their connections.
 
 use std::time::Instant;
 

@@ -271,7 +271,7 @@ impl ConnectionLimitReached {
             listener = self.listener,
             max = self.max,
             reason = self.reason,
-            "too many connections: closing those without valid credentials that are idle for longest; \
+            "too many connections: closing those of the address that has most; \
              lagwise_connections_cut_total counts them"
         );
     }
