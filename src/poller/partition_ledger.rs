@@ -1,9 +1,9 @@
 //! Which groups may be kept, by the budgets of partitions. How many partitions a group has is known only once its topics
 //! are read, so that these budgets apply to what was read, not to what is asked for.
 //!
-//! Each group is charged to one of the HPAs that ask for it. A group that is in stays in while it does not grow. What
-//! requests ask for comes after what HPAs ask for, and has the budget of one namespace; configured targets have no
-//! budget, since the operator chose them.
+//! Each group is charged to one of the HPAs that ask for it. An admitted group stays admitted until it grows. What
+//! requests ask for comes after what HPAs ask for, and has the budget of one namespace. Groups of configured targets
+//! count against no budget, since the operator chose them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +17,9 @@ use crate::model::targets::{GroupKey, Targets};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::ClusterName;
 
+/// After how many plans without it a refused group is read again, since its topics may have become smaller.
+const REREAD_AFTER: u32 = 60;
+
 /// The groups that were read, and what HPAs, namespaces and all of them use.
 #[derive(Debug, Default)]
 pub(super) struct PartitionLedger {
@@ -25,6 +28,7 @@ pub(super) struct PartitionLedger {
     namespaces: BTreeMap<Arc<str>, u64>,
     /// Of what only requests ask for.
     requests: u64,
+    /// Of HPAs and requests.
     total: u64,
 }
 
@@ -33,36 +37,38 @@ pub(super) struct PartitionLedger {
 struct LedgerEntry {
     /// As last read.
     partitions: u64,
-    charged: Result<Payer, BudgetExceeded>,
+    charged: Result<BudgetOwner, BudgetExceeded>,
+    /// How many plans have left it out since it was read.
+    left_out: u32,
 }
 
 /// Whose budget a group uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Payer {
+enum BudgetOwner {
     Hpa(HpaKey),
     Requests,
     Operator,
 }
 
-impl Payer {
-    /// Those that may pay for a group, in the order in which they are asked.
+impl BudgetOwner {
+    /// Those whose budget may be charged for a group, in the order in which they are asked.
     fn candidates(group: &GroupTargets) -> Vec<Self> {
         let targets = group.targets();
-        if targets.iter().any(|target| target.hpa().is_none()) {
+        if group.is_configured() {
             return vec![Self::Operator];
         }
         let hpas = targets.iter().filter_map(|target| target.hpa());
-        let mut payers: Vec<_> = hpas.cloned().map(Self::Hpa).collect();
-        payers.dedup();
-        if payers.is_empty() {
-            payers.push(Self::Requests);
+        let mut owners: Vec<_> = hpas.cloned().map(Self::Hpa).collect();
+        owners.dedup();
+        if owners.is_empty() {
+            owners.push(Self::Requests);
         }
-        payers
+        owners
     }
 }
 
 impl PartitionLedger {
-    /// The budgets that do not suffice, each with the number of groups that are not read for that reason.
+    /// The budgets that are exceeded, each with the number of groups that are not read for that reason.
     pub(super) fn exceeded_budgets(&self) -> BTreeMap<BudgetExceeded, usize> {
         let mut exceeded = BTreeMap::new();
         for reason in self
@@ -76,26 +82,46 @@ impl PartitionLedger {
         exceeded
     }
 
-    /// Takes in that others ask for a group than before, or nobody.
-    pub(super) fn update_payers(&mut self, key: &GroupKey, targets: &Targets) {
+    /// Takes in that others ask for a group than before, or for other topics of it, or nobody. A refused group is due to
+    /// be read if its topics are others: they may be smaller.
+    pub(super) fn update_owners(
+        &mut self,
+        key: &GroupKey,
+        before: Option<&GroupTargets>,
+        targets: &Targets,
+    ) {
         let Some(entry) = self.groups.get(key) else {
             return;
         };
         let group = targets.group(&key.0, &key.1);
-        let still_pays =
-            |payer: &Payer| group.is_some_and(|group| Payer::candidates(group).contains(payer));
-        if entry.charged.as_ref().is_ok_and(still_pays) {
+        let still_owns = |owner: &BudgetOwner| {
+            group.is_some_and(|group| BudgetOwner::candidates(group).contains(owner))
+        };
+        if entry.charged.as_ref().is_ok_and(still_owns) {
             return;
         }
         let partitions = entry.partitions;
+        let both = before.zip(group);
+        let has_same_topics = both.is_some_and(|(before, after)| before.has_same_topics(after));
+        let left_out = match has_same_topics {
+            true => entry.left_out,
+            false => REREAD_AFTER,
+        };
         self.release(key);
         if let Some(group) = group {
             self.charge(key, group, partitions, targets.budgets());
+            self.set_left_out(key, left_out);
         }
     }
 
-    /// Counts what was read, and removes it from the observation where a budget does not suffice: the group is then
-    /// unknown for that reason.
+    fn set_left_out(&mut self, key: &GroupKey, left_out: u32) {
+        if let Some(entry) = self.groups.get_mut(key) {
+            entry.left_out = left_out;
+        }
+    }
+
+    /// Counts what was read, and removes it from the observation where a budget is exceeded: the group is then unknown for
+    /// that reason.
     pub(super) fn apply(&mut self, observation: &mut Observation, targets: &Targets) {
         let cluster = observation.cluster.clone();
         for read in &mut observation.groups {
@@ -119,10 +145,10 @@ impl PartitionLedger {
         }
     }
 
-    /// Leaves out of a plan the groups that a budget does not suffice for, and sorts the others: those of requests come
-    /// after those of HPAs, and the first group of each namespace before the second of any. Where the time or the budget
-    /// does not suffice for all, a namespace with few groups is not the one that has to wait. Groups that were never
-    /// read come last, since they may have any number of partitions. Returns the plans that were left out.
+    /// Leaves out of a plan the groups that exceed a budget, and sorts the others: those of requests come after those of
+    /// HPAs, and the first group of each namespace before the second of any. Where the time or the budget is too small
+    /// for all, a namespace with few groups is not the one that has to wait. Groups that were never read, or refused and
+    /// are due again, come last, since they may have any number of partitions. Returns the plans that were left out.
     pub(super) fn split_plan(
         &mut self,
         cluster: &ClusterName,
@@ -135,21 +161,24 @@ impl PartitionLedger {
         for group in plan.groups {
             let key = (cluster.clone(), group.group.clone());
             let asked = targets.group(&key.0, &key.1);
-            let entry = self
-                .groups
-                .get(&key)
-                .map(|entry| entry.partitions)
-                .zip(asked);
-            if let Some((partitions, asked)) = entry {
-                let is_in = self.is_in(&key) || {
+            let entry = self.groups.get(&key);
+            let entry = entry.map(|entry| (entry.partitions, entry.left_out));
+            let mut is_known = false;
+            if let Some(((partitions, plans), asked)) = entry.zip(asked) {
+                is_known = self.is_admitted(&key) || {
                     self.release(&key);
                     self.charge(&key, asked, partitions, targets.budgets())
                 };
-                if !is_in {
-                    left_out.push(group);
-                    continue;
+                if !is_known {
+                    let plans = plans.saturating_add(1);
+                    self.set_left_out(&key, plans);
+                    if plans < REREAD_AFTER {
+                        left_out.push(group);
+                        continue;
+                    }
+                } else if !group.is_unlimited {
+                    known_partitions = known_partitions.saturating_add(partitions);
                 }
-                known_partitions = known_partitions.saturating_add(partitions);
             }
             let asking = asked.map_or(&[][..], |asked| asked.targets());
             let hpa = asking.iter().find_map(|target| target.hpa());
@@ -161,10 +190,10 @@ impl PartitionLedger {
                 *next = rank.saturating_add(1);
                 rank
             });
-            read.push(((entry.is_none(), is_requested_only, rank), group));
+            read.push(((!is_known, is_requested_only, rank), group));
         }
         read.sort_by_key(|(order, _)| *order);
-        // Those that were never read have no more than what is left.
+        // Those whose size is unknown have no more than what is left.
         let total = targets.budgets().total.partitions;
         let left = total.saturating_sub(self.total);
         let plan = SweepPlan {
@@ -174,7 +203,7 @@ impl PartitionLedger {
         (plan, left_out)
     }
 
-    fn is_in(&self, key: &GroupKey) -> bool {
+    fn is_admitted(&self, key: &GroupKey) -> bool {
         let entry = self.groups.get(key);
         entry.is_some_and(|entry| entry.charged.is_ok())
     }
@@ -184,19 +213,21 @@ impl PartitionLedger {
         let Some(entry) = self.groups.remove(key) else {
             return;
         };
-        let Ok(payer) = entry.charged else {
+        let Ok(owner) = entry.charged else {
             return;
         };
         let partitions = entry.partitions;
-        match payer {
-            Payer::Hpa(hpa) => {
+        if owner != BudgetOwner::Operator {
+            self.total = self.total.saturating_sub(partitions);
+        }
+        match owner {
+            BudgetOwner::Hpa(hpa) => {
                 subtract(&mut self.namespaces, &hpa.namespace, partitions);
                 subtract(&mut self.hpas, &hpa, partitions);
             }
-            Payer::Requests => self.requests = self.requests.saturating_sub(partitions),
-            Payer::Operator => {}
+            BudgetOwner::Requests => self.requests = self.requests.saturating_sub(partitions),
+            BudgetOwner::Operator => {}
         }
-        self.total = self.total.saturating_sub(partitions);
     }
 
     /// Charges a group to the first that can pay. Returns whether anyone can.
@@ -208,12 +239,12 @@ impl PartitionLedger {
         budgets: &Budgets,
     ) -> bool {
         let mut charged = None;
-        for payer in Payer::candidates(group) {
-            let checked = self.check(&payer, partitions, budgets);
+        for owner in BudgetOwner::candidates(group) {
+            let checked = self.check(&owner, partitions, budgets);
             let is_paid = checked.is_ok();
             // The first that cannot pay is the reason, unless another can.
             if is_paid || charged.is_none() {
-                charged = Some(checked.map(|()| payer));
+                charged = Some(checked.map(|()| owner));
             }
             if is_paid {
                 break;
@@ -222,29 +253,32 @@ impl PartitionLedger {
         let Some(charged) = charged else {
             return true;
         };
-        if let Ok(payer) = &charged {
-            self.total = self.total.saturating_add(partitions);
-            match payer {
-                Payer::Hpa(hpa) => {
+        if let Ok(owner) = &charged {
+            if *owner != BudgetOwner::Operator {
+                self.total = self.total.saturating_add(partitions);
+            }
+            match owner {
+                BudgetOwner::Hpa(hpa) => {
                     add(&mut self.namespaces, Arc::clone(&hpa.namespace), partitions);
                     add(&mut self.hpas, hpa.clone(), partitions);
                 }
-                Payer::Requests => self.requests = self.requests.saturating_add(partitions),
-                Payer::Operator => {}
+                BudgetOwner::Requests => self.requests = self.requests.saturating_add(partitions),
+                BudgetOwner::Operator => {}
             }
         }
-        let is_in = charged.is_ok();
+        let is_admitted = charged.is_ok();
         let entry = LedgerEntry {
             partitions,
             charged,
+            left_out: 0,
         };
         self.groups.insert(key.clone(), entry);
-        is_in
+        is_admitted
     }
 
     fn check(
         &self,
-        payer: &Payer,
+        owner: &BudgetOwner,
         partitions: u64,
         budgets: &Budgets,
     ) -> Result<(), BudgetExceeded> {
@@ -253,8 +287,8 @@ impl PartitionLedger {
             ..Amounts::default()
         };
         let total = (BudgetScope::Total, with(self.total));
-        match payer {
-            Payer::Hpa(hpa) => {
+        match owner {
+            BudgetOwner::Hpa(hpa) => {
                 let of_hpa = self.hpas.get(hpa).copied().unwrap_or_default();
                 let namespace = self.namespaces.get(&hpa.namespace).copied();
                 budgets.check(&[
@@ -263,10 +297,10 @@ impl PartitionLedger {
                     total,
                 ])
             }
-            Payer::Requests => {
+            BudgetOwner::Requests => {
                 budgets.check(&[(BudgetScope::Namespace, with(self.requests)), total])
             }
-            Payer::Operator => Ok(()),
+            BudgetOwner::Operator => Ok(()),
         }
     }
 }

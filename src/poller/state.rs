@@ -125,12 +125,12 @@ impl PollerState {
         });
         let (clusters, ledger) = (&mut self.clusters, &mut self.ledger);
         let groups = self.targets.groups();
-        groups.diff(targets.groups(), |key, _, _| {
+        groups.diff(targets.groups(), |key, before, _| {
             let (cluster, group) = key;
             if let Some(cluster) = clusters.get_mut(cluster) {
                 cluster.outdated.insert(group.clone());
             }
-            ledger.update_payers(key, &targets);
+            ledger.update_owners(key, before.map(Arc::as_ref), &targets);
         });
         self.targets = Arc::new(targets);
     }
@@ -166,7 +166,7 @@ impl PollerState {
         planned
     }
 
-    /// The plan of a sweep of all groups of a cluster, and the groups that the budgets do not suffice for.
+    /// The plan of a sweep of all groups of a cluster, and the groups that exceed a budget.
     pub(super) fn whole_plan(&mut self, cluster: &ClusterName) -> (SweepPlan, Vec<GroupPlan>) {
         let polled = self.clusters.get(cluster);
         let plan = polled.map_or_else(SweepPlan::default, PolledCluster::whole_plan);

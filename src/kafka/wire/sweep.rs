@@ -75,8 +75,8 @@ impl WireInner {
                 };
             }
         };
-        let mut room = PartitionRoom(plan.max_partitions);
-        let over_budget = self.take_over_budget(&mut plan, &mut room, &known);
+        let mut allowance = PartitionAllowance(plan.max_partitions);
+        let over_budget = self.remove_over_budget_groups(&mut plan, &mut allowance, &known);
         let asked: Vec<_> = plan
             .groups
             .iter()
@@ -108,7 +108,7 @@ impl WireInner {
                     (Ok(FetchedOffsets::Discovered(found)), None) => {
                         let columns = discovered_columns(&plan, found, &known);
                         let partitions = columns.values().map(CommittedOffsets::len);
-                        match room.take(partitions.fold(0, usize::saturating_add)) {
+                        match allowance.take(&plan, partitions.fold(0, usize::saturating_add)) {
                             true => Ok(columns),
                             false => Err(Fault::OverBudget),
                         }
@@ -249,20 +249,20 @@ impl WireInner {
         plan.groups.iter().map(of_group).collect()
     }
 
-    /// Takes groups out of the plan whose topics have more partitions than there is room for, before their offsets are
+    /// Takes groups out of the plan whose topics have more partitions than the plan allows, before their offsets are
     /// requested.
-    fn take_over_budget(
+    fn remove_over_budget_groups(
         &self,
         plan: &mut SweepPlan,
-        room: &mut PartitionRoom,
+        allowance: &mut PartitionAllowance,
         known: &ClusterMetadata,
     ) -> Vec<GroupPlan> {
-        let named = self.topics_to_name(plan).into_iter();
-        let fits: Vec<_> = named
-            .map(|topics| {
+        let groups = plan.groups.iter().zip(self.topics_to_name(plan));
+        let fits: Vec<_> = groups
+            .map(|(group, topics)| {
                 let topics = topics.iter().flat_map(|topics| topics.iter());
                 let partitions = topics.map(|topic| known.partitions(topic));
-                room.take(partitions.fold(0, usize::saturating_add))
+                allowance.take(group, partitions.fold(0, usize::saturating_add))
             })
             .collect();
         if fits.iter().all(|fits| *fits) {
@@ -314,13 +314,13 @@ impl WireInner {
     }
 }
 
-/// Group-partitions that may still be read; `None` = any number.
-struct PartitionRoom(Option<u64>);
+/// Group-partitions that may still be read, without those of unlimited groups; `None` = any number.
+struct PartitionAllowance(Option<u64>);
 
-impl PartitionRoom {
-    /// Takes this many, if there is room for them.
-    fn take(&mut self, partitions: usize) -> bool {
-        let Some(left) = self.0 else {
+impl PartitionAllowance {
+    /// Takes this many for a group, if they are left.
+    fn take(&mut self, group: &GroupPlan, partitions: usize) -> bool {
+        let Some(left) = self.0.filter(|_| !group.is_unlimited) else {
             return true;
         };
         let rest = left.checked_sub(u64::try_from(partitions).unwrap_or(u64::MAX));
@@ -371,4 +371,29 @@ fn discovered_columns(
         }
     }
     columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unlimited_groups_are_read_whole_and_leave_the_allowance_to_the_others() {
+        let limited = GroupPlan::new("limited", BTreeSet::new());
+        let unlimited = GroupPlan {
+            is_unlimited: true,
+            ..limited.clone()
+        };
+        let mut allowance = PartitionAllowance(Some(10));
+        for (group, partitions, is_taken) in [
+            (&unlimited, 11, true),
+            (&limited, 11, false),
+            (&limited, 10, true),
+            (&limited, 1, false),
+            (&unlimited, 1, true),
+        ] {
+            assert_eq!(allowance.take(group, partitions), is_taken);
+        }
+        assert!(PartitionAllowance(None).take(&limited, usize::MAX));
+    }
 }

@@ -11,8 +11,8 @@ use crate::model::units::newtypes::{GroupId, Isolation, OffsetReset, TopicName};
 pub struct SweepPlan {
     /// Groups, without duplicates.
     pub groups: Vec<GroupPlan>,
-    /// Group-partitions to read at the most; `None` = all. Groups that come later in the plan and have more are
-    /// reported as [`Fault::OverBudget`](super::fault::Fault::OverBudget).
+    /// Group-partitions to read at the most, without those of unlimited groups; `None` = all. Groups that come later in
+    /// the plan and have more are reported as [`Fault::OverBudget`](super::fault::Fault::OverBudget).
     pub max_partitions: Option<u64>,
 }
 
@@ -26,6 +26,8 @@ pub struct GroupPlan {
     pub topics: Arc<BTreeSet<TopicName>>,
     /// Whether to read every topic with a committed offset as well.
     pub discover: bool,
+    /// Whether it is read however many partitions it has.
+    pub is_unlimited: bool,
     /// Where consumers start without a committed offset.
     pub reset: OffsetReset,
     /// Up to which offset consumers read.
@@ -42,6 +44,7 @@ impl GroupPlan {
             group: group.into(),
             discover: topics.is_empty(),
             topics: Arc::new(topics),
+            is_unlimited: false,
             reset: OffsetReset::default(),
             isolation: Isolation::default(),
             rules: LagThresholds::default(),

@@ -10,6 +10,7 @@ use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::settings::{GroupSettings, Settings};
 use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
+use crate::model::units::topic_pattern::TopicPattern;
 
 /// Everything that is asked of one consumer group, and what follows for reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,42 @@ impl GroupTargets {
         &self.targets
     }
 
+    /// Whether the operator has configured a target of this group.
+    #[must_use]
+    pub fn is_configured(&self) -> bool {
+        self.targets.iter().any(|target| target.hpa().is_none())
+    }
+
+    /// Whether a target of the configuration asks for all that anyone asks of this group.
+    fn is_covered_by_configuration(&self) -> bool {
+        let configured = self.targets.iter().filter(|target| target.hpa().is_none());
+        let keys: Vec<_> = configured.map(|target| &target.key).collect();
+        let named: BTreeSet<_> = keys.iter().flat_map(|key| &key.topics).collect();
+        let is_covered = |key: &Arc<WatchKey>| {
+            let are_named = key.topics.iter().all(|topic| named.contains(topic));
+            keys.contains(&key) || (!key.topics.is_empty() && are_named)
+        };
+        !keys.is_empty() && self.watched.iter().all(|(key, _)| is_covered(key))
+    }
+
+    /// Whether the same topics are asked of the group as of another.
+    #[must_use]
+    pub fn has_same_topics(&self, other: &Self) -> bool {
+        self.watched_topics().eq(other.watched_topics()) && self.patterns() == other.patterns()
+    }
+
+    fn watched_topics(&self) -> impl Iterator<Item = &BTreeSet<TopicName>> {
+        self.watched.iter().map(|(key, _)| &key.topics)
+    }
+
+    /// The patterns that choose among the topics where they are left open.
+    fn patterns(&self) -> Vec<Option<&TopicPattern>> {
+        let open = self.targets.iter().filter(|t| t.key.topics.is_empty());
+        let mut patterns: Vec<_> = open.map(|target| target.settings.pattern()).collect();
+        patterns.dedup();
+        patterns
+    }
+
     /// What all targets set for the group together.
     #[must_use]
     pub fn settings(&self) -> &GroupSettings {
@@ -114,8 +151,7 @@ impl GroupTargets {
         let mut topics = BTreeSet::from_iter(topics.cloned());
         if discover {
             let known = known_topics(id);
-            let open = self.targets.iter().filter(|t| t.key.topics.is_empty());
-            let patterns = open.map(|target| target.settings.pattern());
+            let patterns = self.patterns().into_iter();
             let unfiltered = self.ad_hoc.iter().filter(|key| key.topics.is_empty());
             for pattern in patterns.chain(unfiltered.map(|_| None)) {
                 let matching = known
@@ -126,6 +162,7 @@ impl GroupTargets {
         }
         GroupPlan {
             discover,
+            is_unlimited: self.is_covered_by_configuration(),
             reset: offset_reset.unwrap_or_default(),
             isolation: isolation.unwrap_or_default(),
             rules: self.settings.settings.lag_rules(base),

@@ -25,13 +25,18 @@ fn budgets(hpa: u64, namespace: u64, total: u64) -> Budgets {
     }
 }
 
-/// HPAs as `namespace/name=group`, and one group per request.
+/// HPAs as `namespace/name=group` or `namespace/name=group:topic`, without a topic where that is `*`, and one group per
+/// request.
 fn targets(budgets: Budgets, hpas: &[&str], requests: &[&str]) -> Targets {
     let facts = hpas.iter().map(|text| {
         let (key, group) = text.split_once('=').unwrap();
         let (namespace, name) = key.split_once('/').unwrap();
         let average = MetricTarget::AverageValue(Milli::ONE);
-        let facts = hpa(name, &format!("group={group},topic=t"), average);
+        let selector = match group.split_once(':').unwrap_or((group, "t")) {
+            (group, "*") => format!("group={group}"),
+            (group, topic) => format!("group={group},topic={topic}"),
+        };
+        let facts = hpa(name, &selector, average);
         Arc::new(HpaFacts {
             namespace: namespace.into(),
             ..facts
@@ -90,12 +95,18 @@ fn plan(ledger: &mut PartitionLedger, targets: &Targets) -> (Vec<GroupId>, Vec<G
     )
 }
 
+/// Takes in that other targets ask for a group than before.
+fn update(ledger: &mut PartitionLedger, group: &str, before: &Targets, after: &Targets) {
+    let key = ("main".into(), group.into());
+    ledger.update_owners(&key, before.group(&key.0, &key.1), after);
+}
+
 fn ids(names: &[&str]) -> Vec<GroupId> {
     names.iter().copied().map(GroupId::from).collect()
 }
 
 #[test]
-fn a_group_is_refused_by_the_budget_that_does_not_suffice() {
+fn a_group_is_refused_by_the_budget_that_is_exceeded() {
     let targets = targets(
         budgets(10, 15, 30),
         &[
@@ -105,6 +116,8 @@ fn a_group_is_refused_by_the_budget_that_does_not_suffice() {
     );
     let mut ledger = PartitionLedger::default();
     for (group, partitions, refused) in [
+        // The operator has chosen it: it leaves the budgets to the others.
+        ("operators", 1000, None),
         ("a1", 10, None),
         ("a2", 6, Some(BudgetScope::Namespace)),
         ("c2", 11, Some(BudgetScope::Hpa)),
@@ -113,8 +126,6 @@ fn a_group_is_refused_by_the_budget_that_does_not_suffice() {
         ("asked2", 6, Some(BudgetScope::Total)),
         ("c1", 5, None),
         ("b2", 1, Some(BudgetScope::Total)),
-        // The operator has chosen it.
-        ("operators", 1000, None),
     ] {
         let over = apply(&mut ledger, &targets, &[(group, partitions)]);
         let before = ledger.exceeded_budgets();
@@ -151,7 +162,7 @@ fn what_is_over_budget_is_left_out_until_there_is_room() {
     // Without the first HPA there is room.
     let after = targets(limits, &asked[1..], &["asked"]);
     for group in ["a1", "a2", "b1"] {
-        ledger.update_payers(&("main".into(), group.into()), &after);
+        update(&mut ledger, group, &targets_before, &after);
     }
     let (read, left_out, _) = plan(&mut ledger, &after);
     assert_eq!(read, ids(&["a2", "b1", "operators", "asked"]));
@@ -159,7 +170,7 @@ fn what_is_over_budget_is_left_out_until_there_is_room() {
 }
 
 #[test]
-fn a_group_that_is_in_stays_in_while_it_does_not_grow() {
+fn an_admitted_group_stays_admitted_until_it_grows() {
     let targets = targets(budgets(10, 15, 100), &["a/h=a1", "a/h2=a2"], &[]);
     let mut ledger = PartitionLedger::default();
     assert!(apply(&mut ledger, &targets, &[("a1", 9), ("a2", 6)]).is_empty());
@@ -180,7 +191,7 @@ fn a_group_of_two_namespaces_is_read_if_one_of_them_can_pay() {
     assert!(apply(&mut ledger, &targets_of_both, &reading).is_empty());
     // Without the one that paid, the other cannot.
     let one = targets(limits, &both[..2], &[]);
-    ledger.update_payers(&("main".into(), "shared".into()), &one);
+    update(&mut ledger, "shared", &targets_of_both, &one);
     assert_eq!(plan(&mut ledger, &one).1, ids(&["shared"]));
 }
 
@@ -193,4 +204,80 @@ fn of_what_was_never_read_the_first_group_of_each_namespace_comes_first() {
     let (read, ..) = plan(&mut PartitionLedger::default(), &targets);
     let expected = ["a1", "b1", "c1", "operators", "a2", "b2", "a3", "aaa"];
     assert_eq!(read, ids(&expected));
+}
+
+#[test]
+fn a_refused_group_is_read_again_when_other_topics_are_asked_of_it() {
+    let limits = budgets(10, 15, 100);
+    for (before, after) in [
+        ("a/h=a1", "a/h=a1:u"),
+        ("a/h=a1:*", "a/h=a1"),
+        ("a/h=a1", "a/h=a1:*"),
+    ] {
+        let (before, after) = (
+            targets(limits, &[before], &[]),
+            targets(limits, &[after], &[]),
+        );
+        let mut ledger = PartitionLedger::default();
+        assert_eq!(apply(&mut ledger, &before, &[("a1", 11)]), ["a1"]);
+        // Another HPA for the same topics changes nothing: it is as large as before.
+        let same = targets(limits, &["a/h2=a1", "a/h=a1"], &[]);
+        if before
+            .group(&"main".into(), &"a1".into())
+            .is_some_and(|g| !g.has_open_topics())
+        {
+            update(&mut ledger, "a1", &before, &same);
+            assert_eq!(plan(&mut ledger, &same).1, ids(&["a1"]));
+        }
+        update(&mut ledger, "a1", &before, &after);
+        let (read, left_out, _) = plan(&mut ledger, &after);
+        assert_eq!((read, left_out), (ids(&["a1", "operators"]), Vec::new()));
+        assert!(apply(&mut ledger, &after, &[("a1", 10)]).is_empty());
+    }
+}
+
+#[test]
+fn a_refused_group_is_read_again_from_time_to_time() {
+    let targets = targets(budgets(10, 15, 100), &["a/h=a1"], &[]);
+    let mut ledger = PartitionLedger::default();
+    // Its topics are as large as before at first, and then they are smaller.
+    for (partitions, is_refused) in [(11, true), (12, true), (5, false)] {
+        let over = apply(&mut ledger, &targets, &[("a1", partitions)]);
+        assert_eq!(!over.is_empty(), is_refused);
+        assert_eq!(!ledger.exceeded_budgets().is_empty(), is_refused);
+        if is_refused {
+            for _ in 1..REREAD_AFTER {
+                assert_eq!(plan(&mut ledger, &targets).1, ids(&["a1"]));
+            }
+            // Until it is read it stays due, and is still reported.
+            for _ in 0..2 {
+                assert_eq!(plan(&mut ledger, &targets).0, ids(&["a1", "operators"]));
+            }
+            assert_eq!(ledger.exceeded_budgets().len(), 1);
+        }
+    }
+    assert_eq!(plan(&mut ledger, &targets).0, ids(&["a1", "operators"]));
+}
+
+#[test]
+fn what_only_the_operator_asks_for_has_no_limit() {
+    let limits = budgets(10, 15, 100);
+    for (hpa, is_unlimited) in [
+        ("a/h=a1", true),
+        ("a/h=operators", true),
+        ("a/h=operators:u", false),
+        ("a/h=operators:*", false),
+    ] {
+        let targets = targets(limits, &[hpa], &[]);
+        let cluster = ClusterName::from("main");
+        let whole = targets.plan(&cluster, |_| BTreeSet::new());
+        let unlimited = whole.groups.iter().filter(|plan| plan.is_unlimited);
+        let unlimited: Vec<_> = unlimited.map(|plan| plan.group.clone()).collect();
+        let expected: &[&str] = if is_unlimited { &["operators"] } else { &[] };
+        assert_eq!(unlimited, ids(expected), "{hpa}");
+        let mut ledger = PartitionLedger::default();
+        assert!(apply(&mut ledger, &targets, &[("operators", 1000)]).is_empty());
+        let max = if is_unlimited { 100 } else { 1100 };
+        assert_eq!(plan(&mut ledger, &targets).2, max, "{hpa}");
+    }
 }

@@ -210,6 +210,24 @@ impl Scan {
         targets.chain(&self.requests)
     }
 
+    /// Whether the configuration asks for everything that is asked of a group.
+    fn is_unlimited(&self, cluster: &str, group: &GroupId) -> bool {
+        let is_of_group = |key: &&WatchKey| key.cluster.as_str() == cluster && key.group == *group;
+        let configured = self.targets.iter().filter(|target| target.hpa().is_none());
+        let configured = configured.map(|target| &*target.key).filter(is_of_group);
+        let configured: Vec<_> = configured.collect();
+        let is_named = |topic| configured.iter().any(|key| key.topics.contains(topic));
+        let is_open = configured.iter().any(|key| key.topics.is_empty());
+        !configured.is_empty()
+            && self
+                .keys()
+                .filter(is_of_group)
+                .all(|key| match key.topics.is_empty() {
+                    true => is_open,
+                    false => key.topics.iter().all(is_named),
+                })
+    }
+
     fn plan(&self, cluster: &str) -> Vec<GroupPlan> {
         let unset = Settings::unset();
         let targets = self.targets.iter().map(|t| (&*t.key, &t.settings));
@@ -233,9 +251,11 @@ impl Scan {
         }
         let joined = self.settings();
         let plans = groups.into_iter().map(|(group, plan)| {
+            let is_unlimited = self.is_unlimited(cluster, &group);
             let joined = joined.get(&(cluster.into(), group));
             let settings = joined.map_or_else(Settings::default, |j| j.settings.clone());
             GroupPlan {
+                is_unlimited,
                 reset: settings.offset_reset.unwrap_or_default(),
                 isolation: settings.isolation.unwrap_or_default(),
                 rules: settings.lag_rules(LagThresholds::default()),
