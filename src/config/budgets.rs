@@ -8,7 +8,7 @@ use super::section::Section;
 use crate::model::targets::budgets::{Amounts, BudgetScope, Budgets, Resource};
 
 /// How much HPAs may make lagwise read and keep, so that its memory is bounded and one namespace cannot use up what
-/// others need. If a budget does not suffice for an HPA, its metrics are errors and a finding says so.
+/// others need. If an HPA exceeds a budget, its metrics are errors and a finding says so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields, default)]
 pub struct BudgetsConfig {
@@ -38,7 +38,7 @@ fn description(resource: Resource) -> &'static str {
         }
         Resource::PatternBytes => "Memory of compiled regular expressions, in bytes.",
         Resource::Partitions => {
-            "Partitions, counted for each group that reads them. A group for which the budget does not suffice is unknown."
+            "Partitions, counted for each group that reads them. A group that exceeds the budget is unknown."
         }
     }
 }

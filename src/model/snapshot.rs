@@ -29,7 +29,7 @@ pub struct LagSnapshot {
     pub idle: Arc<IdleSince>,
     /// Findings as of the last whole sweep. Those about targets alone are in [`Targets::findings`].
     pub findings: Arc<BTreeSet<Finding>>,
-    /// The budgets of partitions that did not suffice in the last whole sweep, each with the number of groups that are
+    /// The budgets of partitions that were exceeded in the last whole sweep, each with the number of groups that are
     /// not read for that reason. Those of HPAs are in [`Targets::exceeded_budgets`].
     pub unread_partitions: Arc<BTreeMap<BudgetExceeded, usize>>,
 }

@@ -107,7 +107,7 @@ impl Targets {
         self.admission.budgets()
     }
 
-    /// The budgets that do not suffice, each with the number of HPAs that are not read for that reason.
+    /// The budgets that are exceeded, each with the number of HPAs that are not read for that reason.
     #[must_use]
     pub fn exceeded_budgets(&self) -> BTreeMap<BudgetExceeded, usize> {
         let mut exceeded = BTreeMap::new();

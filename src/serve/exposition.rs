@@ -232,7 +232,7 @@ async fn freshness(
     Ok(())
 }
 
-/// Writes what is not read or not exported because a budget does not suffice.
+/// Writes what is not read or not exported because a budget is exceeded.
 async fn budgets(
     text: &mut TextWriter,
     snapshot: &LagSnapshot,

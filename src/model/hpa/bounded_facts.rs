@@ -17,10 +17,10 @@ const MAX_SHORT_BYTES: usize = 256;
 /// Part of its settings could mean something else than all of them, so none is kept.
 #[must_use]
 pub fn bound(mut facts: HpaFacts) -> HpaFacts {
-    let Some(too_large) = find_excess(&facts) else {
+    let Some(too_large) = find_exceeded_limit(&facts) else {
         return facts;
     };
-    // Of an HPA without a metric of lagwise nothing is expected.
+    // No finding for HPAs that use no lagwise metric.
     facts.too_large = has_lagwise_metric(&facts).then_some(too_large);
     facts.annotations = essential_annotations(&facts.annotations);
     let mut bytes = 0usize;
@@ -43,7 +43,7 @@ pub fn bound(mut facts: HpaFacts) -> HpaFacts {
     facts
 }
 
-fn find_excess(hpa: &HpaFacts) -> Option<HpaTooLarge> {
+fn find_exceeded_limit(hpa: &HpaFacts) -> Option<HpaTooLarge> {
     let count = hpa.annotations.len();
     if count > MAX_ANNOTATIONS {
         let first: Vec<_> = hpa.annotations.keys().take(NAMES_LISTED).collect();
@@ -157,12 +157,15 @@ mod tests {
             let why = bounded.too_large.clone().unwrap().to_string();
             assert!(why.ends_with(expected), "{why}");
             assert!(bounded.annotations.is_empty());
-            assert_eq!(find_excess(&bounded), None);
+            assert_eq!(find_exceeded_limit(&bounded), None);
             assert!(!bounded.metrics.is_empty());
         }
         // Its only metric is too large itself: requests for it are refused by their own size.
         let selector = bound(selector);
-        assert_eq!((selector.metrics.len(), find_excess(&selector)), (0, None));
+        assert_eq!(
+            (selector.metrics.len(), find_exceeded_limit(&selector)),
+            (0, None)
+        );
         assert!(matches!(selector.too_large, Some(HpaTooLarge::Text(_))));
         let mut other = annotated(many(1500));
         other.metrics.clear();

@@ -119,7 +119,7 @@ pub struct HpaFacts {
     pub window_down: Option<u32>,
     /// Its metrics that are not External, as `Type name`, in order.
     pub other_metrics: Vec<Arc<str>>,
-    /// When it was created, in seconds since 1970. Older HPAs come first where a budget does not suffice for all.
+    /// When it was created, in seconds since 1970. Older HPAs come first where a budget is too small for all.
     pub created: Option<i64>,
     /// Why nothing is read for it, if it is too large. The other fields then have only a part of it.
     pub too_large: Option<HpaTooLarge>,

@@ -10,7 +10,7 @@ pub const MAX_METRICS: usize = 64;
 /// Maximum bytes of all text that is kept of an HPA: names, selectors and annotations.
 pub const MAX_TEXT_BYTES: usize = 16 * 1024;
 
-/// Why an HPA is not read: it is larger than what is kept of one.
+/// Limit that an HPA exceeds, so that it is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HpaTooLarge {
     #[error(

@@ -1,6 +1,6 @@
-//! Admission: the HPAs for which the budgets suffice.
+//! Admission: the HPAs that are within the budgets.
 //!
-//! First come, first served within the budget of each namespace: an HPA that is in stays in while it asks for no more,
+//! First come, first served within the budget of each namespace. An admitted HPA stays admitted until it asks for more,
 //! and HPAs that come together come in the order of their creation. So no change of one HPA takes away what another has.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::budgets::{Amounts, BudgetExceeded, BudgetScope, Budgets};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::persistent_map::PersistentMap;
 
-/// The HPAs that are in, and those for which a budget did not suffice. Clones share their entries.
+/// The HPAs that are admitted, and those that exceed a budget. Clones share their entries.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Admission {
     budgets: Budgets,
@@ -19,7 +19,7 @@ pub(super) struct Admission {
     refused: PersistentMap<HpaKey, Refusal>,
 }
 
-/// An HPA for which a budget did not suffice.
+/// An HPA that exceeds a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     demand: Amounts,
@@ -39,12 +39,12 @@ impl Admission {
         &self.budgets
     }
 
-    /// What an HPA that is in asks for.
+    /// What an admitted HPA asks for.
     pub(super) fn admitted(&self, hpa: &HpaKey) -> Option<Amounts> {
         self.admitted.get(hpa).copied()
     }
 
-    /// The HPAs for which a budget did not suffice.
+    /// The HPAs that exceed a budget.
     pub(super) fn refused(&self) -> &PersistentMap<HpaKey, Refusal> {
         &self.refused
     }
@@ -67,7 +67,7 @@ impl Admission {
     /// Gives an HPA what it asks for, in place of what it had, if the budgets suffice. Otherwise it has nothing.
     ///
     /// # Errors
-    /// The budget that does not suffice.
+    /// The budget that it exceeds.
     pub(super) fn admit(
         &mut self,
         hpa: &HpaKey,
@@ -98,7 +98,7 @@ impl Admission {
         }
     }
 
-    /// The use of its namespace and of all with the demand of an HPA that is not in, if the budgets suffice.
+    /// The use of its namespace and of all with the demand of an HPA that is not admitted, if the budgets suffice.
     fn check(&self, hpa: &HpaKey, demand: Amounts) -> Result<(Amounts, Amounts), BudgetExceeded> {
         let namespace = self.namespaces.get(&hpa.namespace).copied();
         let namespace = namespace.unwrap_or_default().plus(demand);
@@ -119,10 +119,10 @@ impl Admission {
 
     /// The refused HPAs that another HPA may have kept out, in the order in which they are tried again: namespaces that
     /// use less come first, and older HPAs.
-    pub(super) fn waiting(&self) -> Vec<HpaKey> {
-        let waiting = self.refused.iter();
-        let waiting = waiting.filter(|(_, refusal)| refusal.reason.scope != BudgetScope::Hpa);
-        let mut order: Vec<_> = waiting
+    pub(super) fn retry_order(&self) -> Vec<HpaKey> {
+        let refused = self.refused.iter();
+        let others = refused.filter(|(_, refusal)| refusal.reason.scope != BudgetScope::Hpa);
+        let mut order: Vec<_> = others
             .map(|(hpa, refusal)| {
                 let used = self.namespaces.get(&hpa.namespace);
                 let used = used.map_or(0, |used| used.groups);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_budget_that_does_not_suffice() {
+    fn names_the_budget_that_is_exceeded() {
         let mut admission = admission(3, 5, 8);
         for (hpa, demand, expected) in [
             ("a/big", 4, Err(BudgetScope::Hpa)),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hpa_that_is_in_stays_in_and_older_ones_come_first() {
+    fn an_admitted_hpa_stays_admitted_and_older_ones_come_first() {
         let mut admission = admission(9, 10, 100);
         let hpa = |name: &str| HpaKey::new("shop", name);
         assert!(admission.admit(&hpa("in"), Some(9), groups(6)).is_ok());
@@ -197,10 +197,10 @@ mod tests {
             assert!(admission.admit(&hpa(name), created, groups(5)).is_err());
         }
         let waiting = ["old", "new", "unknown"].map(&hpa);
-        assert_eq!(admission.waiting(), waiting);
+        assert_eq!(admission.retry_order(), waiting);
         assert!(
             admission
-                .waiting()
+                .retry_order()
                 .iter()
                 .all(|hpa| !admission.has_room_for(hpa))
         );
@@ -231,19 +231,19 @@ mod tests {
         );
         assert!(admission.admit(&rich, Some(2), groups(2)).is_err());
         assert!(admission.admit(&other, Some(3), groups(2)).is_err());
-        assert_eq!(admission.waiting(), [other, rich]);
+        assert_eq!(admission.retry_order(), [other, rich]);
     }
 
     proptest! {
         #[test]
-        fn use_is_the_sum_of_what_is_in_and_within_the_budgets(
+        fn use_is_the_sum_of_what_is_admitted_and_within_the_budgets(
             steps in vec((0..3usize, 0..4usize, prop::option::of(0..7u64)), 0..60),
         ) {
             let mut admission = admission(5, 8, 15);
             let mut known: BTreeMap<HpaKey, u64> = BTreeMap::new();
             for (namespace, name, demand) in steps {
                 let hpa = HpaKey::new(["a", "b", "c"][namespace], ["w", "x", "y", "z"][name]);
-                let is_in = match demand {
+                let is_admitted = match demand {
                     Some(demand) => admission.admit(&hpa, None, groups(demand)).is_ok(),
                     None => {
                         admission.release(&hpa);
@@ -251,7 +251,7 @@ mod tests {
                     }
                 };
                 known.remove(&hpa);
-                known.extend(is_in.then(|| (hpa.clone(), demand.unwrap_or(0))));
+                known.extend(is_admitted.then(|| (hpa.clone(), demand.unwrap_or(0))));
                 let sum = |namespace: Option<&str>| -> u64 {
                     let of = |hpa: &HpaKey| namespace.is_none_or(|name| *hpa.namespace == *name);
                     known.iter().filter(|(hpa, _)| of(hpa)).map(|(_, groups)| groups).sum()

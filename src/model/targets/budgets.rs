@@ -132,7 +132,7 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    /// Budgets that fit the memory limit of the chart, 256 MiB: at the most about 100 bytes for each group-partition, 8
+    /// Budgets that fit the memory limit of the chart, 256 MiB: at most about 100 bytes for each group-partition, 8
     /// kB for each group of a metric, and the regular expressions.
     pub const DEFAULT: Self = Self {
         hpa: Amounts {
@@ -194,7 +194,7 @@ impl Default for Budgets {
     }
 }
 
-/// A budget that does not suffice. `Display` does not depend on how much is used, so that it stays the same while the
+/// A budget that is exceeded. `Display` does not depend on how much is used, so that it stays the same while the
 /// cause does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BudgetExceeded {

@@ -14,7 +14,7 @@ pub enum DenialReason {
     /// The HPA is larger than what is kept of one.
     #[error("nothing is read for the HPA: {0}")]
     HpaTooLarge(HpaTooLarge),
-    /// A budget does not suffice for the HPA.
+    /// The HPA exceeds a budget.
     #[error("nothing is read for the HPA: {0}")]
     OverBudget(BudgetExceeded),
 }

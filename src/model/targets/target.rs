@@ -188,7 +188,7 @@ impl HpaTargets {
         }
     }
 
-    /// The same HPA without targets, because a budget does not suffice.
+    /// The same HPA without targets, because a budget is exceeded.
     pub(super) fn denied_by(mut self, hpa: &HpaKey, exceeded: BudgetExceeded) -> Self {
         let reason = DenialReason::OverBudget(exceeded);
         let finding = Finding::new(reason.finding_code(), hpa, reason.to_string());

@@ -88,8 +88,8 @@ impl Targets {
         // Those that are in come first, since they stay in.
         changed.sort_by_cached_key(|facts| {
             let key = facts.key();
-            let is_in = self.admission.admitted(&key).is_some();
-            (!is_in, creation_order(facts.created), key)
+            let is_admitted = self.admission.admitted(&key).is_some();
+            (!is_admitted, creation_order(facts.created), key)
         });
         for facts in changed {
             let key = facts.key();
@@ -143,7 +143,7 @@ impl Targets {
 
     /// Admits the HPAs that were kept out and for which the budgets suffice by now.
     fn admit_waiting(&mut self, hpas: &HpaMap, changes: &mut Changes) {
-        for key in self.admission.waiting() {
+        for key in self.admission.retry_order() {
             let facts = hpas.get(&key).filter(|_| self.admission.has_room_for(&key));
             let Some(facts) = facts else {
                 continue;

@@ -125,7 +125,7 @@ pub(super) const DATA_AGE_SECONDS: Family = Family {
 pub(super) const OVER_BUDGET: Family = Family {
     name: "lagwise_over_budget",
     kind: GAUGE,
-    help: "HPAs (resource partitions: groups) that are not read because a budget does not suffice, by budget; absent if there is none",
+    help: "HPAs (resource partitions: groups) that are not read because a budget is exceeded, by budget; absent if there is none",
     labels: Cow::Borrowed(&["scope", "resource"]),
 };
 pub(super) const PARTITION_SERIES_OMITTED: Family = Family {

@@ -195,7 +195,7 @@ fn a_namespace_has_only_its_budget_and_older_hpas_come_first() {
 
 proptest! {
     #[test]
-    fn budgets_hold_and_what_is_in_stays_in_while_it_stays_the_same(
+    fn budgets_hold_and_what_is_admitted_stays_admitted_while_it_stays_the_same(
         steps in vec(
             vec((0..3usize, 0..4usize, prop::option::of(1..8usize), 0..9i64), 1..5),
             1..12,
@@ -227,12 +227,12 @@ proptest! {
             prop_assert!(used.values().all(|used| *used <= of_namespace));
             for (key, facts) in &map {
                 let found = targets.findings().filter(|f| f.subject == key.into()).count();
-                let is_in = !targets.of_hpa(key).is_empty();
-                prop_assert_eq!(found, usize::from(!is_in), "{}", key);
+                let is_admitted = !targets.of_hpa(key).is_empty();
+                prop_assert_eq!(found, usize::from(!is_admitted), "{}", key);
                 prop_assert!(targets.of_hpa(key).len() <= 6);
                 let is_same = before.facts().get(key).is_some_and(|before| before.metrics == facts.metrics);
                 let was_in = !before.of_hpa(key).is_empty();
-                prop_assert!(is_in || !(was_in && is_same), "{} was put out", key);
+                prop_assert!(is_admitted || !(was_in && is_same), "{} was put out", key);
             }
         }
     }
