@@ -260,7 +260,8 @@ pub(crate) fn seen_in_outage(observation: &Observation) -> String {
 
 /// What the group is said to be.
 fn described(group: &GroupObservation) -> Vec<String> {
-    let id = &group.plan.group;
+    // Raw: shown to people, it would be cut.
+    let id = group.plan.group.as_str();
     let told = match &group.description {
         Ok(told) => told,
         // Its commits have said so already.
@@ -348,7 +349,7 @@ fn lines(observation: &Observation, fault: &dyn Fn(Fault) -> String) -> BTreeSet
         });
     }
     for group in &observation.groups {
-        let id = &group.plan.group;
+        let id = group.plan.group.as_str();
         let topics = match &group.committed {
             Ok(topics) if topics.is_empty() => {
                 lines.insert(format!("{id}: no topics"));
