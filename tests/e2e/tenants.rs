@@ -25,10 +25,6 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "tenants::annotations_without_end_disturb_nobody",
         floods::annotations_without_end_disturb_nobody,
     ),
-    (
-        "tenants::groups_without_end_leave_memory_to_others",
-        floods::groups_without_end_leave_memory_to_others,
-    ),
 ];
 
 const PARTITIONS: i32 = 6;
