@@ -29,6 +29,6 @@ RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin lagwise
 FROM ${RUNTIME_IMAGE}
 COPY --from=build /src/target/release/lagwise /usr/local/bin/lagwise
 USER 65532:65532
-EXPOSE 6443 8080
+EXPOSE 6443 8080 8081
 ENTRYPOINT ["/usr/local/bin/lagwise"]
 CMD ["run", "--config", "/etc/lagwise/lagwise.yaml"]
