@@ -32,6 +32,7 @@ mod logins;
 mod network;
 mod oracle;
 mod outage;
+mod probes;
 mod renewal;
 mod rows;
 mod scale;

@@ -146,13 +146,17 @@ pub(super) fn broker_properties(
          share.coordinator.state.topic.min.isr={in_sync}\n"
     );
     // Topics appear when somebody asks for them by name, on purpose: so a test can see that lagwise never does.
-    // A killed broker may register again only after its session has ended, hence the short session.
+    // A killed broker may register again only after its session has ended, hence the short session. The controllers'
+    // quorum has longer deadlines than Kafka's own 1 and 2 s, which brokers miss on a busy machine.
     lines += "auto.create.topics.enable=true\n\
               num.partitions=1\n\
               group.initial.rebalance.delay.ms=0\n\
               group.min.session.timeout.ms=1000\n\
-              broker.session.timeout.ms=6000\n\
+              broker.session.timeout.ms=8000\n\
               broker.heartbeat.interval.ms=1000\n\
+              controller.quorum.fetch.timeout.ms=6000\n\
+              controller.quorum.election.timeout.ms=3000\n\
+              controller.quorum.request.timeout.ms=5000\n\
               num.network.threads=2\n\
               num.io.threads=4\n\
               log.cleaner.dedupe.buffer.size=4194304\n\

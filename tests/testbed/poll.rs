@@ -8,6 +8,10 @@ use anyhow::{Result, bail};
 /// How often a probe runs while it is not answered yet.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// By how much deadlines are extended: they are stated for a machine that does nothing else, and several lanes of
+/// scenarios share two cores, of whatever speed.
+pub(super) const PATIENCE: u32 = 3;
+
 /// An error that no further waiting can cure; a probe that returns it ends the wait at once.
 #[derive(Debug)]
 pub(crate) struct Hopeless(pub(crate) String);
@@ -20,13 +24,14 @@ impl fmt::Display for Hopeless {
 
 impl std::error::Error for Hopeless {}
 
-/// Repeats `probe` until it gives `Ok`. At the deadline its last error becomes the reason: `what` names the state
+/// Repeats `probe` until it gives `Ok`, for [`PATIENCE`] times `within`. At the deadline its last error becomes the reason: `what` names the state
 /// waited for, as in "waited 30s for the topic to have leaders: ...".
 pub(crate) fn poll_until<T>(
     within: Duration,
     what: &str,
     mut probe: impl FnMut() -> Result<T>,
 ) -> Result<T> {
+    let within = within * PATIENCE;
     let deadline = Instant::now() + within;
     loop {
         match probe() {
@@ -49,6 +54,7 @@ pub(crate) async fn poll_until_async<T, F>(
 where
     F: Future<Output = Result<T>>,
 {
+    let within = within * PATIENCE;
     let mut last = anyhow::anyhow!("the first probe did not answer");
     let polled = tokio::time::timeout(within, async {
         loop {

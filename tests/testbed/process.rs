@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::poll::PATIENCE;
+
 /// A child process that is killed when this value is dropped, and by the kernel when the tests die first.
 pub(crate) struct Process {
     name: String,
@@ -99,8 +101,10 @@ impl Process {
         }
     }
 
-    /// Asks the process to end by SIGTERM and waits; past `within` it is killed and that is an error.
+    /// Asks the process to end by SIGTERM and waits; past [`PATIENCE`] times `within` it is killed and that is an
+    /// error.
     pub(crate) fn stop(&mut self, within: Duration) -> Result<ExitStatus> {
+        let within = within * PATIENCE;
         if let Some(status) = self.exited()? {
             return Ok(status);
         }

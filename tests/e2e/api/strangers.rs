@@ -20,6 +20,8 @@ use crate::testbed::poll::poll_until;
 const IDLE_OF_ONE: usize = 800;
 const IDLE_OF_SEVERAL: usize = 1100;
 const FLOOD: usize = 150;
+/// Between the requests of one stranger: what is tried is what strangers may take, not how fast the machine is.
+const PAUSE: Duration = Duration::from_millis(100);
 const FOR: Duration = Duration::from_secs(6);
 
 /// Idle TLS connections without a certificate, and a restarted API server: it is let in.
@@ -180,7 +182,7 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
             strangers.spawn(async move {
                 let client = reqwest::Client::builder()
                     .danger_accept_invalid_certs(true)
-                    .timeout(Duration::from_secs(10))
+                    .timeout(Duration::from_secs(30))
                     .build()?;
                 while !stop.load(Ordering::Relaxed) {
                     let n = asked.fetch_add(1, Ordering::Relaxed);
@@ -191,6 +193,7 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
                     }
                     // Closed for lack of room, perhaps.
                     let _ = request.send().await;
+                    tokio::time::sleep(PAUSE).await;
                 }
                 anyhow::Ok(())
             });
@@ -240,7 +243,7 @@ async fn questions(scene: &Scene<'_>, token: &str, time: Duration) -> Result<Que
     static QUESTION: AtomicUsize = AtomicUsize::new(0);
     let client = reqwest::Client::builder()
         .danger_accept_invalid_certs(true)
-        .timeout(Duration::from_secs(10))
+        .timeout(Duration::from_secs(30))
         .build()?;
     let until = Instant::now() + time;
     let metric = scene.metric(&scene.namespace);
