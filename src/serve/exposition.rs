@@ -10,12 +10,16 @@ mod targets;
 mod text;
 
 use std::collections::BTreeMap;
-use std::future::ready;
+use std::io;
 use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, stream};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use self::exported::ExportedGroups;
 pub(super) use self::text::WriterTurns;
@@ -30,14 +34,22 @@ use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 /// Size of a chunk. Only a few chunks are in memory at once, however long the exposition is.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// Streams the metrics of a snapshot, followed by `rest`.
+/// Maximum time for writing an exposition, however slowly it is read: its writer keeps the memory of the snapshot.
+/// Prometheus gives up after ten seconds by default.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Streams the metrics of a snapshot, followed by `rest`. An error ends the stream, so that a part is not taken for
+/// the whole.
+///
+/// The writer is a task of its own: it takes its turns and ends in time even if the stream is not polled, and it is
+/// aborted when the stream is dropped. So this must be called within a runtime.
 pub(super) fn stream(
     turns: WriterTurns,
     snapshot: Arc<LagSnapshot>,
     now: Moment,
     build: BuildInfo,
     rest: String,
-) -> impl Stream<Item = Bytes> + Send + 'static {
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     stream_in_chunks(CHUNK_BYTES, turns, snapshot, now, build, rest)
 }
 
@@ -48,13 +60,8 @@ fn stream_in_chunks(
     now: Moment,
     build: BuildInfo,
     rest: String,
-) -> impl Stream<Item = Bytes> + Send + 'static {
-    let (chunks, received) = mpsc::channel(1);
-    let received = stream::unfold(received, async |mut received: mpsc::Receiver<Bytes>| {
-        let chunk = received.recv().await?;
-        Some((chunk, received))
-    });
-    // Runs while the scraper reads, and is dropped with the response.
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let (chunks, mut received) = mpsc::channel(1);
     let writing = async move {
         let mut text = TextWriter::new(chunk_bytes, chunks.clone(), turns).await;
         let written = write(&mut text, &snapshot, &now, &build).await;
@@ -64,8 +71,16 @@ fn stream_in_chunks(
             let _ = chunks.send(rest.into()).await;
         }
     };
-    let writing = stream::once(writing).filter_map(|()| ready(None));
-    stream::select(received, writing)
+    let mut writer = JoinSet::new();
+    writer.spawn(timeout(RESPONSE_TIMEOUT, writing));
+    stream::poll_fn(move |context| match ready!(received.poll_recv(context)) {
+        Some(chunk) => Poll::Ready(Some(Ok(chunk))),
+        None => match ready!(writer.poll_join_next(context)) {
+            None | Some(Ok(Ok(()))) => Poll::Ready(None),
+            Some(Ok(Err(elapsed))) => Poll::Ready(Some(Err(elapsed.into()))),
+            Some(Err(panicked)) => Poll::Ready(Some(Err(panicked.into()))),
+        },
+    })
 }
 
 async fn write(
@@ -350,9 +365,12 @@ fn faults(cluster: &ClusterSnapshot) -> BTreeMap<&'static str, usize> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
+    use futures::stream::BoxStream;
+    use futures::{StreamExt, TryStreamExt};
     use proptest::prelude::*;
+    use tokio::task::yield_now;
+    use tokio::time::{Instant, sleep};
 
     use super::*;
     use crate::model::evaluation::ServingPolicy;
@@ -366,20 +384,28 @@ mod tests {
     use crate::model::units::metric::LAG_METRIC;
     use crate::model::units::quantity::Milli;
 
+    /// Streams the exposition in chunks of about this size.
+    fn stream_snapshot(
+        chunk_bytes: usize,
+        turns: &WriterTurns,
+        snapshot: Arc<LagSnapshot>,
+        now: &Moment,
+    ) -> BoxStream<'static, io::Result<Bytes>> {
+        let (turns, rest) = (turns.clone(), String::new());
+        stream_in_chunks(chunk_bytes, turns, snapshot, *now, build(), rest).boxed()
+    }
+
     /// Collects the exposition, sent in chunks of about this size.
     fn render_in_chunks(chunk_bytes: usize, snapshot: &LagSnapshot, now: &Moment) -> Vec<String> {
         let snapshot = Arc::new(snapshot.clone());
-        let chunks = stream_in_chunks(
-            chunk_bytes,
-            WriterTurns::default(),
-            snapshot,
-            *now,
-            build(),
-            String::new(),
-        );
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let chunks: Vec<Bytes> = runtime.unwrap().block_on(chunks.collect());
-        let text = |chunk: Bytes| String::from_utf8(chunk.to_vec()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let chunks: Vec<io::Result<Bytes>> = runtime.unwrap().block_on(async {
+            let chunks = stream_snapshot(chunk_bytes, &WriterTurns::default(), snapshot, now);
+            chunks.collect().await
+        });
+        let text = |chunk: io::Result<Bytes>| String::from_utf8(chunk.unwrap().to_vec()).unwrap();
         chunks.into_iter().map(text).collect()
     }
 
@@ -401,6 +427,63 @@ mod tests {
             let bound = chunk_bytes + headers + sample;
             assert!(chunks.iter().all(|chunk| chunk.len() <= bound));
         }
+    }
+
+    /// A scrape in chunks of few bytes.
+    fn scrape(
+        turns: &WriterTurns,
+        snapshot: &Arc<LagSnapshot>,
+    ) -> BoxStream<'static, io::Result<Bytes>> {
+        let now = fixtures::at(Duration::from_secs(7));
+        stream_snapshot(200, turns, Arc::clone(snapshot), &now)
+    }
+
+    /// Whether a scraper that reads gets the whole exposition at once.
+    async fn is_served(turns: &WriterTurns, snapshot: &Arc<LagSnapshot>) -> bool {
+        let began = Instant::now();
+        let whole: io::Result<Vec<Bytes>> = scrape(turns, snapshot).try_collect().await;
+        whole.is_ok_and(|chunks| chunks.len() > 10) && began.elapsed() == Duration::ZERO
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scraper_that_stops_reading_holds_no_turn() {
+        let (turns, snapshot) = (WriterTurns::default(), Arc::new(with_targets()));
+        // It waits for its turn when its body is polled for the last time.
+        let turn = turns.next().await;
+        let mut stalled = scrape(&turns, &snapshot);
+        assert!(futures::poll!(stalled.next()).is_pending());
+        yield_now().await;
+        drop(turn);
+        assert!(is_served(&turns, &snapshot).await);
+        assert!(stalled.next().await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scraper_that_does_not_read_is_given_up_after_the_timeout() {
+        let (turns, snapshot) = (WriterTurns::default(), Arc::new(with_targets()));
+        let stalled = scrape(&turns, &snapshot);
+        sleep(RESPONSE_TIMEOUT - Duration::from_millis(10)).await;
+        assert_eq!(Arc::strong_count(&snapshot), 2);
+        sleep(Duration::from_millis(20)).await;
+        assert_eq!(Arc::strong_count(&snapshot), 1);
+        assert!(is_served(&turns, &snapshot).await);
+        let found: Vec<_> = stalled.collect().await;
+        let (last, before) = found.split_last().unwrap();
+        assert!(before.iter().all(Result::is_ok) && before.len() < 5);
+        let error = last.as_ref().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_response_frees_its_turn_at_once() {
+        let (turns, snapshot) = (WriterTurns::default(), Arc::new(with_targets()));
+        let turn = turns.next().await;
+        let dropped = scrape(&turns, &snapshot);
+        yield_now().await;
+        drop(dropped);
+        drop(turn);
+        assert!(is_served(&turns, &snapshot).await);
+        assert_eq!(Arc::strong_count(&snapshot), 1);
     }
 
     fn build() -> BuildInfo {

@@ -1,8 +1,7 @@
 //! `/metrics` for Prometheus.
 
-use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -10,7 +9,6 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use futures::StreamExt;
 use prometheus::TextEncoder;
 
 use super::admission::RequestAdmission;
@@ -33,10 +31,6 @@ pub struct MetricsOptions {
     pub auth: RequestAuth,
     pub build: BuildInfo,
 }
-
-/// Maximum duration of a response, which keeps the memory of its snapshot. Prometheus gives up after ten seconds
-/// by default.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 struct ScrapeState {
@@ -90,15 +84,7 @@ fn expose(state: &ScrapeState) -> Response {
     // The snapshot's metrics may take tens of megabytes, so they are sent while they are written.
     let (turns, build) = (state.turns.clone(), state.build.clone());
     let chunks = exposition::stream(turns, snapshot, Moment::now(), build, of_process);
-    let began = Instant::now();
-    // An error ends the connection, so that the scraper does not take a part for the whole.
-    let body =
-        Body::from_stream(
-            chunks.map(move |chunk| match began.elapsed() < RESPONSE_TIMEOUT {
-                true => Ok(chunk),
-                false => Err(io::Error::from(io::ErrorKind::TimedOut)),
-            }),
-        );
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    let body = Body::from_stream(chunks);
     ([(header::CONTENT_TYPE, content_type)], body).into_response()
 }

@@ -53,7 +53,7 @@ impl Default for WriterTurns {
 }
 
 impl WriterTurns {
-    async fn next(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn next(&self) -> Option<OwnedSemaphorePermit> {
         // Never closed.
         Arc::clone(&self.0).acquire_owned().await.ok()
     }
