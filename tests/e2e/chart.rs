@@ -26,6 +26,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         every_set_of_values_renders,
     ),
     (
+        "chart::network_policy_has_the_ports_of_all_broker_addresses",
+        network_policy_has_the_ports_of_all_broker_addresses,
+    ),
+    (
         "chart::helms_own_certificate_is_kept_over_upgrades",
         helms_own_certificate_is_kept_over_upgrades,
     ),
@@ -98,6 +102,50 @@ fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
     ensure!(told.contains("config.clusters"), "{told}");
     let wrong = plane.helm(&["template", "lw", &folder, "--set", "replicas=2"]);
     ensure!(wrong.is_err(), "a key that means nothing was taken");
+    Ok(())
+}
+
+/// An address without a port means 9092, whatever digits it ends with.
+fn network_policy_has_the_ports_of_all_broker_addresses(testbed: &Testbed) -> Result<()> {
+    let plane = testbed.control_plane()?;
+    let (chart, values) = (chart(), testbed.folder("ports")?.join("values.json"));
+    let ports = |servers: &str| -> Result<Vec<String>> {
+        let given = json!({
+            "config": {"clusters": [{"name": "main", "properties": {"bootstrap.servers": servers}}]},
+            "networkPolicy": {"enabled": true},
+        });
+        std::fs::write(&values, given.to_string())?;
+        let rendered = plane.helm(&[
+            "template",
+            "lw",
+            &chart.to_string_lossy(),
+            "--values",
+            &values.to_string_lossy(),
+            "--show-only",
+            "templates/networkpolicy.yaml",
+        ])?;
+        let rules = rendered.lines().map(str::trim);
+        let ports = rules.filter_map(|rule| rule.strip_prefix("- {port: "));
+        Ok(ports
+            .filter_map(|rule| Some(rule.split_once(',')?.0.to_owned()))
+            .collect())
+    };
+    for (servers, expected) in [
+        ("kafka1", &["9092"][..]),
+        ("10.0.0.12", &["9092"]),
+        ("2001:db8::7", &["9092"]),
+        ("[2001:db8::7]", &["9092"]),
+        ("SSL://kafka1", &["9092"]),
+        ("kafka1:9093", &["9093"]),
+        ("[2001:db8::7]:9096", &["9096"]),
+        (
+            "kafka1, SSL://kafka2:9094,10.0.0.12:9095",
+            &["9092", "9094", "9095"],
+        ),
+    ] {
+        let found = ports(servers)?;
+        ensure!(found == expected, "{servers}: {found:?}, not {expected:?}");
+    }
     Ok(())
 }
 
