@@ -9,6 +9,7 @@ mod table;
 
 use std::future::{Ready, ready};
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -20,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use self::table::{ConnectionTable, TOO_MANY};
+use self::table::{ConnectionTable, TOO_MANY, TOO_MANY_OF_ADDRESS};
 use crate::telemetry::api::{ConnectionCut, ConnectionLimitReached, ConnectionsChanged};
 use crate::telemetry::log_interval::LogInterval;
 
@@ -77,7 +78,7 @@ impl ConnectionLimiter {
             admitted
         };
         let (slot, evicted) = admitted.ok_or_else(|| {
-            self.report_limit(TOO_MANY);
+            self.report_limit(TOO_MANY, peer, true);
             io::Error::other(TOO_MANY)
         })?;
         // Created before anything that may fail, so that every path releases the slot.
@@ -86,7 +87,7 @@ impl ConnectionLimiter {
             slot,
         };
         if let Some(reason) = evicted {
-            self.report_limit(reason);
+            self.report_limit(reason, peer, false);
         }
         let limits = &self.0.limits;
         stream.set_nodelay(true)?;
@@ -115,17 +116,31 @@ impl ConnectionLimiter {
         ConnectionCut { listener, reason }.emit();
     }
 
-    /// Counts a connection that was refused or closed for lack of room, and logs it once in a while.
-    fn report_limit(&self, reason: &'static str) {
+    /// Counts a connection that was refused or closed for lack of room for one of `peer`, and logs it once in a while.
+    fn report_limit(&self, reason: &'static str, peer: IpAddr, is_refused: bool) {
         self.report_cut(reason);
         if self.0.log.is_due(Instant::now()) {
-            let limits = &self.0.limits;
-            ConnectionLimitReached {
-                listener: limits.listener,
-                max: limits.connections,
-                reason,
-            }
-            .emit();
+            self.limit_reached(reason, peer, is_refused).emit();
+        }
+    }
+
+    fn limit_reached(
+        &self,
+        reason: &'static str,
+        peer: IpAddr,
+        is_refused: bool,
+    ) -> ConnectionLimitReached {
+        let limits = &self.0.limits;
+        let (max, address) = match reason {
+            TOO_MANY_OF_ADDRESS => (limits.per_address, Some(peer)),
+            _ => (limits.connections, None),
+        };
+        ConnectionLimitReached {
+            listener: limits.listener,
+            reason,
+            max,
+            address,
+            is_refused,
         }
     }
 }
@@ -282,6 +297,21 @@ mod tests {
         drop(connection);
         assert_eq!(connections.open().len(), 0);
         drop(client);
+    }
+
+    #[test]
+    fn reports_the_limit_that_was_reached() {
+        let connections = ConnectionLimiter::new(ConnectionLimits {
+            connections: 20,
+            per_address: 12,
+            ..LIMITS
+        });
+        let peer = IpAddr::from([10, 0, 0, 1]);
+        for (reason, max, address) in [(TOO_MANY, 20, None), (TOO_MANY_OF_ADDRESS, 12, Some(peer))]
+        {
+            let reached = connections.limit_reached(reason, peer, false);
+            assert_eq!((reached.max, reached.address), (max, address), "{reason}");
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Events of the external metrics API.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -254,26 +255,50 @@ impl ConnectionCut {
     }
 }
 
-/// A listener has as many connections as it may have.
+/// A listener, or one address on it, has as many connections as it may have.
 #[derive(Debug)]
 pub struct ConnectionLimitReached {
     /// Name of the listener.
     pub listener: &'static str,
-    /// The number of connections it may have.
-    pub max: usize,
-    /// What happened to a connection, from a fixed list.
+    /// Which limit was reached, from a fixed list.
     pub reason: &'static str,
+    /// That limit: a number of connections.
+    pub max: usize,
+    /// The address whose connections reached the limit; `None` if those of all addresses did.
+    pub address: Option<IpAddr>,
+    /// Whether the new connection was refused. Otherwise another one was closed for it.
+    pub is_refused: bool,
 }
 
 impl ConnectionLimitReached {
     pub fn emit(&self) {
-        tracing::warn!(
-            listener = self.listener,
-            max = self.max,
-            reason = self.reason,
-            "too many connections: closing those of the address that has most; \
-             lagwise_connections_cut_total counts them"
-        );
+        let Self {
+            listener,
+            reason,
+            max,
+            ..
+        } = *self;
+        match (self.address, self.is_refused) {
+            (Some(address), _) => tracing::warn!(
+                listener, max, reason, %address,
+                "too many connections of one address: closing some of them; \
+                 lagwise_connections_cut_total counts them"
+            ),
+            (None, false) => tracing::warn!(
+                listener,
+                max,
+                reason,
+                "too many connections: closing those of the address that has most; \
+                 lagwise_connections_cut_total counts them"
+            ),
+            (None, true) => tracing::warn!(
+                listener,
+                max,
+                reason,
+                "too many connections of the front proxy and of other replicas: refusing new ones; \
+                 lagwise_connections_cut_total counts them"
+            ),
+        }
     }
 }
 

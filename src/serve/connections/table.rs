@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// Reasons for closing a connection, for metric labels and log lines.
 pub(super) const TOO_MANY: &str = "too many";
-const TOO_MANY_OF_ADDRESS: &str = "too many of one address";
+pub(super) const TOO_MANY_OF_ADDRESS: &str = "too many of one address";
 
 /// Trust level of a peer. Of an address, connections of a lower one make room first. Requests of each have
 /// separate limits.
