@@ -160,15 +160,19 @@ mod tests {
     }
 
     #[test]
-    fn bounds_the_total_rate_and_cuts_long_names() {
+    fn bounds_the_total_rate_and_the_number_and_length_of_names() {
         let now = Instant::now();
         let mut rates = FirstReadRates::full();
-        let admitted = (0..3 * MAX_NAMESPACES)
-            .filter(|n| rates.take(&format!("namespace-{n}"), 1, now).is_ok());
+        let admitted = (0..3 * MAX_NAMESPACES).filter(|n| {
+            let taken = rates.take(&format!("namespace-{n}"), 1, now);
+            assert!(rates.0.keys().len() <= MAX_NAMESPACES);
+            taken.is_ok()
+        });
         assert_eq!(admitted.count(), 128);
         let long = "n".repeat(100_000);
         let later = now + Duration::from_secs(600);
         assert!(rates.take(&long, 1, later).is_ok());
         assert!(rates.take("ö".repeat(64).as_str(), 1, later).is_ok());
+        assert!(rates.0.keys().all(|name| name.len() <= 63));
     }
 }

@@ -129,6 +129,12 @@ impl<K: Eq + Hash> KeyedTokenBuckets<K> {
         own.take(count, now);
         Ok(())
     }
+
+    /// The keys that are remembered.
+    #[cfg(test)]
+    pub(crate) fn keys(&self) -> impl ExactSizeIterator<Item = &K> {
+        self.buckets.keys()
+    }
 }
 
 #[cfg(test)]
@@ -174,7 +180,11 @@ mod tests {
         };
         let now = Instant::now();
         let mut buckets = KeyedTokenBuckets::<String>::full(limit(2), limit(5), 4);
-        let mut take = |key: &str, count, now| buckets.take(key, count, now);
+        let mut take = |key: &str, count, now| {
+            let taken = buckets.take(key, count, now);
+            assert!(buckets.keys().len() <= 4);
+            taken
+        };
         assert_eq!(take("a", 2, now), Ok(()));
         assert_eq!(take("a", 1, now), Err(RateExceeded::Own));
         assert_eq!(take("a", 0, now), Ok(()));

@@ -316,7 +316,10 @@ mod tests {
         let requests = users
             .iter()
             .map(|user| reviews.authorize(user, &action, None));
-        let found = futures::future::join_all(requests).await;
+        // Token reviews have permits of their own.
+        let token = reviews.authenticate("t99", None, PeerRank::Known);
+        let (found, token) = tokio::join!(futures::future::join_all(requests), token);
+        assert_eq!(token.unwrap_err(), ReviewError::NoAnswer);
         let busy = found.iter().filter(|f| **f == Err(ReviewError::Busy));
         assert_eq!(busy.count(), 5);
         let silent = found.iter().filter(|f| **f == Err(ReviewError::NoAnswer));
@@ -328,6 +331,8 @@ mod tests {
             reviews.authorize(&known("m"), &action, None).await,
             Ok(false)
         );
+        let token = reviews.authenticate("t99", None, PeerRank::Known).await;
+        assert_eq!(token, Ok(None));
     }
 
     #[tokio::test(start_paused = true)]

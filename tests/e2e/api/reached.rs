@@ -73,10 +73,9 @@ pub(super) fn by_a_port_forward(testbed: &Testbed) -> Result<()> {
     let less = user(&scene, "onlooker", &["list"])?;
     let (done, _, error) = run(&less, &["status"])?;
     ensure!(
-        !done && error.contains("pods/portforward") || error.contains("portforward"),
+        !done && error.contains("portforward") && error.contains(POD),
         "{error}"
     );
-    ensure!(error.contains(POD), "{error}");
 
     // What is wrong is told.
     let lease = format!("{namespace}/other");

@@ -161,6 +161,18 @@ pub(super) fn in_random_namespaces_hold_nobody_up(testbed: &Testbed) -> Result<(
     })
 }
 
+/// The reviews for which the API server was asked.
+fn sent_reviews(scene: &Scene<'_>) -> Result<u64> {
+    let mut sent = 0;
+    for kind in ["access", "token"] {
+        for outcome in ["answered", "no_answer", "refused", "no_right"] {
+            let series = format!("{{kind=\"{kind}\",outcome=\"{outcome}\"}}");
+            sent += count(scene, &format!("lagwise_api_reviews_total{series}"))?;
+        }
+    }
+    Ok(sent)
+}
+
 type Ask = fn(usize, &str) -> (String, Option<String>);
 
 fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
@@ -169,7 +181,7 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
     let metric = scene.metric(&scene.namespace);
     let runtime = tokio::runtime::Runtime::new()?;
     let alone = runtime.block_on(questions(&scene, &reader, Duration::from_secs(2)))?;
-    let before = count(&scene, "lagwise_api_reviews_total{")?;
+    let before = sent_reviews(&scene)?;
     let (stop, asked) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
@@ -205,20 +217,8 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
         }
         noticed
     })?;
-    let sent = |outcomes: &[&str]| -> Result<u64> {
-        let counted = outcomes.iter().map(|outcome| {
-            let kinds = ["access", "token"].iter().map(|kind| {
-                count(
-                    &scene,
-                    &format!("lagwise_api_reviews_total{{kind=\"{kind}\",outcome=\"{outcome}\"}}"),
-                )
-            });
-            kinds.sum::<Result<u64>>()
-        });
-        counted.sum()
-    };
-    let reviews = sent(&["answered", "no_answer", "refused", "no_right"])?;
-    let reviews = reviews.saturating_sub(before);
+    let reviews = sent_reviews(&scene)?;
+    let reviews = reviews.checked_sub(before).context("fewer than before")?;
     println!(
         "{} requests of strangers in {FOR:?}, {reviews} reviews; questions of others: alone {alone:?}, \
          beside them {crowded:?}",
