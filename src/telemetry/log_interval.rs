@@ -3,21 +3,28 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::model::units::token_bucket::{RateLimit, TokenBucket};
+
+const RATE: RateLimit = RateLimit {
+    interval: Duration::from_secs(60),
+    burst: 1,
+};
+
 /// Lets one log line pass in each minute.
-#[derive(Debug, Default)]
-pub struct LogInterval(Mutex<Option<Instant>>);
+#[derive(Debug)]
+pub struct LogInterval(Mutex<TokenBucket>);
+
+impl Default for LogInterval {
+    fn default() -> Self {
+        Self(Mutex::new(TokenBucket::full(RATE)))
+    }
+}
 
 impl LogInterval {
-    const MINUTE: Duration = Duration::from_secs(60);
-
     /// Whether to log at `now`; if so, not again for a minute.
     pub fn is_due(&self, now: Instant) -> bool {
-        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = logged.is_none_or(|at| now.saturating_duration_since(at) >= Self::MINUTE);
-        if is_due {
-            *logged = Some(now);
-        }
-        is_due
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.take(1, now)
     }
 }
 
