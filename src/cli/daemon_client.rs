@@ -22,7 +22,7 @@ pub(super) struct DaemonArgs {
     #[arg(long, value_name = "URL", value_parser = url)]
     daemon: Option<Option<String>>,
     /// The Lease that says which daemon leads [default: that of the registered external metrics API]
-    #[arg(long, value_name = "NAMESPACE/NAME", requires = "daemon")]
+    #[arg(long, value_name = "NAMESPACE/LEASE", requires = "daemon")]
     lease: Option<LeaseKey>,
     /// Port of the leader's admin endpoints
     #[arg(long, value_name = "PORT", requires = "daemon", default_value_t = AdminConfig::default().listen.port())]

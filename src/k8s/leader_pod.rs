@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::api_error::{ApiError, in_time};
 use super::certificates::API_SERVICE;
 use crate::leader_election::identity;
+use crate::model::units::names::split_namespaced;
 
 /// The Lease of leader election: its namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,17 +37,11 @@ impl FromStr for LeaseKey {
     type Err = InvalidLeaseKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidLeaseKey> {
-        match text.split_once('/') {
-            Some((namespace, name))
-                if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
-            {
-                Ok(Self {
-                    namespace: namespace.to_owned(),
-                    name: name.to_owned(),
-                })
-            }
-            _ => Err(InvalidLeaseKey),
-        }
+        let (namespace, name) = split_namespaced(text).ok_or(InvalidLeaseKey)?;
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -55,12 +50,12 @@ impl FromStr for LeaseKey {
 pub enum LeaderPodError {
     /// No external metrics API is registered, so nothing says where lagwise runs.
     #[error(
-        "there is no APIService {API_SERVICE}, which says where lagwise runs; name its Lease: --lease NAMESPACE/NAME"
+        "there is no APIService {API_SERVICE}, which says where lagwise runs; name its Lease: --lease NAMESPACE/LEASE"
     )]
     NotRegistered,
     /// The user may not read the registration.
     #[error(
-        "cannot read APIService {API_SERVICE}, which says where lagwise runs ({0}); name its Lease: --lease NAMESPACE/NAME"
+        "cannot read APIService {API_SERVICE}, which says where lagwise runs ({0}); name its Lease: --lease NAMESPACE/LEASE"
     )]
     Registration(ApiError),
     /// The Lease cannot be read.
@@ -68,7 +63,7 @@ pub enum LeaderPodError {
     Lease { lease: LeaseKey, source: ApiError },
     /// There is no such Lease.
     #[error(
-        "there is no Lease {0}, which would say who leads; name another: --lease NAMESPACE/NAME"
+        "there is no Lease {0}, which would say who leads; name another: --lease NAMESPACE/LEASE"
     )]
     NoLease(LeaseKey),
     /// Nobody holds the Lease.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::names::split_namespaced;
+
 /// An HPA's namespace and name. `Display` gives `namespace/name`; only command-line arguments are parsed back.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HpaKey {
@@ -41,14 +43,8 @@ impl FromStr for HpaKey {
     type Err = InvalidHpaKey;
 
     fn from_str(text: &str) -> Result<Self, InvalidHpaKey> {
-        match text.split_once('/') {
-            Some((namespace, name))
-                if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
-            {
-                Ok(Self::new(namespace, name))
-            }
-            _ => Err(InvalidHpaKey),
-        }
+        let (namespace, name) = split_namespaced(text).ok_or(InvalidHpaKey)?;
+        Ok(Self::new(namespace, name))
     }
 }
 

@@ -20,6 +20,14 @@ pub const OBJECT: &str =
 /// Valid addresses.
 pub const ADDRESS: &str = "a host's name or IP address and a port, as 10.1.2.3:6443 or [::1]:6443";
 
+/// Splits `NAMESPACE/NAME` of a Kubernetes object; `None` if the text is something else.
+#[must_use]
+pub fn split_namespaced(text: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = text.split_once('/')?;
+    let is_one = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+    is_one.then_some((namespace, name))
+}
+
 /// Checks a topic name.
 ///
 /// # Errors
