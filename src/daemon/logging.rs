@@ -92,9 +92,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
+    struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Log {
+    impl Write for LogBuffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -107,7 +107,7 @@ mod tests {
 
     /// What is logged of a message in its text and in two kinds of fields.
     fn logged(message: &str, colour: bool) -> String {
-        let log = Log::default();
+        let log = LogBuffer::default();
         let to = log.clone();
         let writer = move || PrintableLines {
             to: to.clone(),
