@@ -1,14 +1,17 @@
 //! Client for the admin endpoints of a running daemon: at a URL, or of the leader through the Kubernetes API.
 
+use std::error::Error;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
-use axum::body::Body;
+use anyhow::{Context, anyhow, bail};
+use axum::body::{Body, HttpBody};
 use axum::http::{Request, StatusCode, header};
 use clap::Args;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
 use super::kube_args::KubeArgs;
 use crate::config::AdminConfig;
@@ -59,82 +62,81 @@ impl DaemonArgs {
         max_bytes: usize,
         within: Duration,
     ) -> anyhow::Result<DaemonResponse> {
-        match &self.daemon {
-            Some(Some(url)) => get_url(url, path, max_bytes, within).await,
-            _ => self.get_from_leader(path, kube, max_bytes, within).await,
-        }
-    }
-
-    async fn get_from_leader(
-        &self,
-        path: &str,
-        kube: &KubeArgs,
-        max_bytes: usize,
-        within: Duration,
-    ) -> anyhow::Result<DaemonResponse> {
-        let client = connect(&kube.options()).await?;
-        let pod = LeaderPod::find(&client, self.lease.as_ref(), within).await?;
-        let origin = format!(
-            "port {} of pod {}/{}",
-            self.admin_port, pod.namespace, pod.name
-        );
-        let stream = pod.connect(&client, self.admin_port, within).await?;
-        let asking = async {
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-            // Ends with the stream.
-            let connection = tokio::spawn(connection);
-            let request = Request::get(path).header(header::HOST, "localhost");
-            let response = sender.send_request(request.body(Body::empty())?).await?;
-            let code = response.status();
-            let mut incoming = response.into_body();
-            let mut body = Vec::new();
-            while let Some(frame) = incoming.frame().await {
-                if let Ok(data) = frame?.into_data() {
-                    body.extend_from_slice(&data);
-                    ensure!(
-                        body.len() <= max_bytes,
-                        "the response is longer than {max_bytes} bytes"
-                    );
-                }
+        let (origin, asked) = match &self.daemon {
+            Some(Some(url)) => {
+                let asked = timeout(within, get_url(url, path, max_bytes)).await;
+                (url.clone(), asked)
             }
-            connection.abort();
-            anyhow::Ok((code, body))
+            _ => {
+                let port = self.admin_port;
+                let client = connect(&kube.options()).await?;
+                let pod = LeaderPod::find(&client, self.lease.as_ref(), within).await?;
+                let stream = pod.connect(&client, port, within).await?;
+                let origin = format!("port {port} of pod {}/{}", pod.namespace, pod.name);
+                let asked = timeout(within, get_from_stream(stream, path, max_bytes)).await;
+                (origin, asked)
+            }
         };
-        let asked = tokio::time::timeout(within, asking).await;
+        let within = humantime::format_duration(within);
         let (code, body) = asked
-            .map_err(|_| anyhow::anyhow!("no response within {}", humantime::format_duration(within)))
-            .and_then(|asked| asked)
+            .map_err(|_| anyhow!("no response within {within}"))
+            .flatten()
             .with_context(|| {
-                format!("cannot ask {origin}; check that its admin endpoints listen there (server.admin.listen)")
+                format!("cannot ask {origin}; check that the admin endpoints of lagwise listen there (server.admin.listen)")
             })?;
         Ok(DaemonResponse { code, body, origin })
     }
 }
 
-async fn get_url(
-    url: &str,
+async fn get_from_stream(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     path: &str,
     max_bytes: usize,
-    within: Duration,
-) -> anyhow::Result<DaemonResponse> {
+) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the stream.
+    let connection = tokio::spawn(connection);
+    let request = Request::get(path).header(header::HOST, "localhost");
+    let response = sender.send_request(request.body(Body::empty())?).await?;
+    let code = response.status();
+    let body = read_body(response.into_body(), max_bytes).await?;
+    connection.abort();
+    Ok((code, body))
+}
+
+async fn get_url(url: &str, path: &str, max_bytes: usize) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let client = reqwest::Client::builder()
-        .timeout(within)
         .user_agent(concat!("lagwise/", env!("CARGO_PKG_VERSION")))
         .build()?;
-    let answer = client.get(format!("{url}{path}")).send().await;
-    let mut answer = answer.with_context(|| format!("the daemon at {url} does not answer"))?;
-    let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > max_bytes {
-            bail!(
-                "the response of {url} is longer than {max_bytes} bytes; check that it is the URL of lagwise's admin endpoints"
-            );
+    let response = client.get(format!("{url}{path}")).send().await?;
+    let code = response.status();
+    let body = read_body(reqwest::Body::from(response), max_bytes).await?;
+    Ok((code, body))
+}
+
+/// Reads a body of at most `max_bytes`.
+pub(super) async fn read_body<B>(body: B, max_bytes: usize) -> anyhow::Result<Vec<u8>>
+where
+    B: HttpBody<Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    match Limited::new(body, max_bytes).collect().await {
+        Ok(body) => Ok(body.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            bail!("the response is longer than {max_bytes} bytes")
         }
+        Err(error) => Err(anyhow!(error)),
     }
-    Ok(DaemonResponse {
-        code: answer.status(),
-        body,
-        origin: url.to_owned(),
-    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bounds_bodies() {
+        let read = async |max_bytes| read_body(Body::from("four"), max_bytes).await;
+        assert_eq!(read(4).await.unwrap(), b"four");
+        let error = read(3).await.unwrap_err().to_string();
+        assert_eq!(error, "the response is longer than 3 bytes");
+    }
 }

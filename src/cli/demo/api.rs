@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::cli::daemon_client::read_body;
 use crate::model::units::quantity::Milli;
 
 /// Timeout of a request.
@@ -89,10 +90,7 @@ impl ApiClient {
             .body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await;
-        let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
+        let body = read_body(response.into_body(), ANSWER_BYTES_MAX).await?;
         value(status, &body)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::cache::CacheKey;
@@ -105,9 +105,15 @@ impl UnknownRates {
 pub(super) struct ReviewLimiter {
     /// `token` or `access`.
     kind: &'static str,
-    in_progress: Mutex<HashMap<ReviewSubject, usize>>,
-    rates: Mutex<UnknownRates>,
+    usage: Mutex<ReviewUsage>,
     log: LogInterval,
+}
+
+/// What reviews of one kind use of their limits.
+#[derive(Debug)]
+struct ReviewUsage {
+    in_progress: HashMap<ReviewSubject, usize>,
+    rates: UnknownRates,
 }
 
 /// A review in progress.
@@ -121,8 +127,10 @@ impl ReviewLimiter {
     pub(super) fn new(kind: &'static str) -> Self {
         Self {
             kind,
-            in_progress: Mutex::default(),
-            rates: Mutex::new(UnknownRates::full()),
+            usage: Mutex::new(ReviewUsage {
+                in_progress: HashMap::new(),
+                rates: UnknownRates::full(),
+            }),
             log: LogInterval::default(),
         }
     }
@@ -136,7 +144,7 @@ impl ReviewLimiter {
         subject: ReviewSubject,
         now: Instant,
     ) -> Result<ReviewPermit<'_>, ReviewError> {
-        let admitted = self.try_acquire(subject, now);
+        let admitted = self.usage().admit(subject, now);
         if let Err(reason) = admitted {
             ReviewRefused {
                 kind: self.kind,
@@ -151,42 +159,46 @@ impl ReviewLimiter {
         })
     }
 
-    fn try_acquire(&self, subject: ReviewSubject, now: Instant) -> Result<(), ReviewError> {
-        let mut in_progress = self
-            .in_progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn usage(&self) -> MutexGuard<'_, ReviewUsage> {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReviewUsage {
+    fn admit(&mut self, subject: ReviewSubject, now: Instant) -> Result<(), ReviewError> {
         // At most as many entries as permits of all ranks.
-        let of_rank = in_progress
+        let of_rank = self
+            .in_progress
             .iter()
             .filter(|(other, _)| other.rank() == subject.rank());
         let all: usize = of_rank.map(|(_, count)| *count).sum();
-        let own = in_progress.get(&subject).copied().unwrap_or(0);
+        let own = self.in_progress.get(&subject).copied().unwrap_or(0);
         let max = subject.max_of_rank();
         if all >= max || own >= max / 2 {
             return Err(ReviewError::Busy);
         }
         if let ReviewSubject::Unknown(address) = subject {
-            let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-            rates
+            self.rates
                 .take(address, now)
                 .map_err(|_| ReviewError::RateLimited)?;
         }
-        in_progress.insert(subject, own.saturating_add(1));
+        self.in_progress.insert(subject, own.saturating_add(1));
         Ok(())
+    }
+
+    fn release(&mut self, subject: ReviewSubject) {
+        match self.in_progress.get_mut(&subject) {
+            Some(count) if *count > 1 => *count = count.saturating_sub(1),
+            _ => {
+                self.in_progress.remove(&subject);
+            }
+        }
     }
 }
 
 impl Drop for ReviewPermit<'_> {
     fn drop(&mut self) {
-        let in_progress = self.limiter.in_progress.lock();
-        let mut in_progress = in_progress.unwrap_or_else(PoisonError::into_inner);
-        match in_progress.get_mut(&self.subject) {
-            Some(count) if *count > 1 => *count = count.saturating_sub(1),
-            _ => {
-                in_progress.remove(&self.subject);
-            }
-        }
+        self.limiter.usage().release(self.subject);
     }
 }
 
@@ -224,7 +236,7 @@ mod tests {
         assert_eq!(take(trusted("greedy"), 100), MAX_TRUSTED / 2);
         assert_eq!(take(trusted("mary"), 3), 3);
         drop(held);
-        assert!(limiter.in_progress.lock().unwrap().is_empty());
+        assert!(limiter.usage().in_progress.is_empty());
         assert!(limiter.acquire(unknown(3), now).is_ok());
     }
 
