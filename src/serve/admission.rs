@@ -7,7 +7,8 @@ use axum::http::request::Parts;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::api_error::ApiFailure;
-use super::auth::{AccessControl, CallerIdentity, PresentedChain, RequestAuth, Unauthenticated};
+use super::auth::{AccessControl, CallerIdentity, RequestAuth, Unauthenticated};
+use super::client_certs::TlsPeer;
 use super::connections::{ConnectionSlot, PeerRank};
 use super::request::check_body_size;
 use crate::authentication::ReviewError;
@@ -86,9 +87,9 @@ impl RequestAdmission {
         &'a self,
         parts: &'a Parts,
     ) -> Result<AuthenticatedRequest<'a>, ApiFailure> {
-        let presented = parts.extensions.get::<Arc<PresentedChain>>();
-        let connection = parts.extensions.get::<Arc<ConnectionSlot>>();
-        let (presented, connection) = (presented.map(Arc::as_ref), connection.map(Arc::as_ref));
+        let peer = parts.extensions.get::<Arc<TlsPeer>>();
+        let presented = peer.and_then(|peer| peer.presented.as_ref());
+        let connection = peer.map(|peer| &*peer.slot);
         let headers = &parts.headers;
         let by_certificate = self.access.identify_by_certificate(presented, headers);
         let rank = match &by_certificate {
@@ -179,7 +180,10 @@ mod tests {
         slot.raise_rank(rank);
         let request = Request::get("/")
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
-            .extension(Arc::new(slot));
+            .extension(Arc::new(TlsPeer {
+                slot: Arc::new(slot),
+                presented: None,
+            }));
         request.body(()).unwrap().into_parts().0
     }
 

@@ -15,8 +15,15 @@ use tower::Service;
 use super::auth::PresentedChain;
 use super::connections::{Connection, ConnectionSlot};
 
-/// Adds to each request of a TLS connection its `Arc<ConnectionSlot>`, and the client's certificate chain
-/// as `Arc<PresentedChain>` if the client presented one.
+/// What is known of the TLS connection of a request.
+#[derive(Debug)]
+pub(super) struct TlsPeer {
+    pub(super) slot: Arc<ConnectionSlot>,
+    /// The client's certificate chain, if it presented one.
+    pub(super) presented: Option<PresentedChain>,
+}
+
+/// Adds to each request of a TLS connection its `Arc<TlsPeer>`.
 #[derive(Clone, Debug)]
 pub(super) struct ClientCertAcceptor<A>(pub(super) A);
 
@@ -36,14 +43,9 @@ where
             let (connection, session) = stream.get_ref();
             let slot = Arc::clone(connection.slot());
             let chain = session.peer_certificates().unwrap_or_default();
-            let chain: Vec<_> = chain.iter().map(|der| der.clone().into_owned()).collect();
-            let presented = (!chain.is_empty()).then(|| Arc::new(PresentedChain::new(chain)));
-            let service = ClientCertService {
-                inner,
-                slot,
-                presented,
-            };
-            Ok((stream, service))
+            let presented = (!chain.is_empty()).then(|| PresentedChain::new(chain.to_vec()));
+            let peer = Arc::new(TlsPeer { slot, presented });
+            Ok((stream, ClientCertService { inner, peer }))
         })
     }
 }
@@ -52,8 +54,7 @@ where
 #[derive(Clone, Debug)]
 pub(super) struct ClientCertService<S> {
     inner: S,
-    slot: Arc<ConnectionSlot>,
-    presented: Option<Arc<PresentedChain>>,
+    peer: Arc<TlsPeer>,
 }
 
 impl<S: Service<Request<B>>, B> Service<Request<B>> for ClientCertService<S> {
@@ -66,11 +67,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for ClientCertService<S> {
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        let extensions = request.extensions_mut();
-        extensions.insert(Arc::clone(&self.slot));
-        if let Some(presented) = &self.presented {
-            extensions.insert(Arc::clone(presented));
-        }
+        request.extensions_mut().insert(Arc::clone(&self.peer));
         self.inner.call(request)
     }
 }

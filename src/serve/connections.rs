@@ -184,10 +184,18 @@ impl Connection {
     }
 
     /// Fails once the connection has to make room for another.
-    fn check_evicted(&self, context: &Context<'_>) -> io::Result<()> {
-        match self.slot().is_evicted(context.waker()) {
-            true => Err(io::ErrorKind::ConnectionAborted.into()),
-            false => Ok(()),
+    fn check_evicted<T>(
+        &self,
+        context: &Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        // Registered before the look at the flag, so that no eviction is missed.
+        if polled.is_pending() {
+            self.slot().wake_when_evicted(context.waker());
+        }
+        match self.slot().is_evicted() {
+            true => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+            false => polled,
         }
     }
 
@@ -221,8 +229,8 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check_evicted(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.check_evicted(context, read)
     }
 }
 
@@ -232,9 +240,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check_evicted(context)?;
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.check_stall(context, written)
+        let written = self.check_stall(context, written);
+        self.check_evicted(context, written)
     }
 
     fn poll_write_vectored(
@@ -242,9 +250,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.check_evicted(context)?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.check_stall(context, written)
+        let written = self.check_stall(context, written);
+        self.check_evicted(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

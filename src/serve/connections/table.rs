@@ -78,7 +78,10 @@ impl ConnectionSlot {
 
     /// Records how far the peer is known; it does not become less.
     pub(in crate::serve) fn raise_rank(&self, rank: PeerRank) {
-        self.rank.fetch_max(rank as u8, Ordering::Relaxed);
+        // Nearly always known already; a read leaves the cache line to other cores.
+        if self.rank() < rank {
+            self.rank.fetch_max(rank as u8, Ordering::Relaxed);
+        }
     }
 
     /// Records that the daemon sent something.
@@ -93,10 +96,14 @@ impl ConnectionSlot {
         self.opened + Duration::from_millis(self.active.load(Ordering::Relaxed))
     }
 
-    /// Whether the connection has to end; otherwise the task of this waker is woken once it has to.
-    pub(super) fn is_evicted(&self, waker: &Waker) -> bool {
-        self.waker.register(waker);
+    /// Whether the connection has to end.
+    pub(super) fn is_evicted(&self) -> bool {
         self.evicted.load(Ordering::Acquire)
+    }
+
+    /// Wakes the task of this waker once the connection has to end, unless it has to already.
+    pub(super) fn wake_when_evicted(&self, waker: &Waker) {
+        self.waker.register(waker);
     }
 
     fn evict(&self) {
@@ -201,7 +208,7 @@ mod tests {
     }
 
     fn is_open(slot: &ConnectionSlot) -> bool {
-        !slot.is_evicted(Waker::noop())
+        !slot.is_evicted()
     }
 
     #[tokio::test(start_paused = true)]
