@@ -123,8 +123,8 @@ impl Cli {
     }
 }
 
-/// Writes a command's output. Names and messages of others may be in it: for people they are made safe to show, and
-/// formats for machines escape by themselves.
+/// Writes a command's output. Names and messages of others may be in it: in tables they are made safe to show. JSON
+/// and YAML have escapes of their own and are left as they are.
 fn print_output(output: Output, text: &str) -> anyhow::Result<ExitCode> {
     match output {
         Output::Table => print(printable_lines(text).as_bytes()),

@@ -39,7 +39,7 @@ static SERVED_AGE: LazyLock<Histogram> = LazyLock::new(|| {
 static REVIEWS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_api_reviews_total",
-        "Token and access reviews by the Kubernetes API server, by kind and outcome; busy and rate_limited were not sent, cached answers are not counted",
+        "Token and access reviews that requests needed, by kind and outcome; those with outcome busy or rate_limited were refused instead of sent to the Kubernetes API server, and cached answers are not counted",
         &["kind", "outcome"],
     )
 });

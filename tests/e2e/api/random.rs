@@ -13,11 +13,11 @@ use crate::testbed::{Testbed, is_full_tier};
 
 const THREADS: usize = 4;
 
-/// How often which code was answered, directly and through the API server.
+/// Number of requests by their status codes: directly, and through the API server.
 type Codes = BTreeMap<[u16; 2], usize>;
 
-/// Random requests, ten thousand where everything is to be tried, on a healthy Kafka: no 5xx either way, and the value that an oracle knows where
-/// the selector is one of its. The daemon still lives and serves afterwards.
+/// Sends random requests, more of them in the full tier, while Kafka is healthy. None gets a 5xx either way, and each
+/// gets the value that the oracle predicts, if it predicts one. The daemon still lives and serves afterwards.
 pub(super) fn random_requests(testbed: &Testbed) -> Result<()> {
     let requests = if is_full_tier() { 10_000 } else { 2_500 };
     let scene = Scene::set(testbed, |_| {})?;
