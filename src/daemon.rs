@@ -2,12 +2,12 @@
 //! tasks of one set, and shuts them down in order. If any task ends by itself, the process exits: a
 //! daemon that lost a part must not look alive.
 
-pub(crate) mod answers;
 mod certificate;
 pub(crate) mod clusters;
 mod kubernetes;
 mod leader;
 mod logging;
+pub(crate) mod options;
 mod state_store;
 mod terms;
 mod writers;
@@ -137,7 +137,7 @@ impl App {
                 reader: reader.clone(),
                 hpas: hpas.clone(),
                 leadership: leading.own.clone(),
-                rules: answers::serving_policy(config),
+                rules: options::serving_policy(config),
                 from: Arc::default(),
             };
             writers::spawn(guard, config.cap.read_only, &mut tasks);
@@ -179,7 +179,7 @@ impl App {
             forwarder,
             interests,
             queries,
-            tenancy: answers::tenancy(config),
+            tenancy: options::tenancy(config),
             auth: api_auth,
             access_log: match config.log.access {
                 AccessLogMode::Sampled => AccessLog::Sampled,

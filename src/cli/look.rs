@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::kube_args::KubeArgs;
 use crate::config::Config;
-use crate::daemon::{answers, clusters};
+use crate::daemon::{clusters, options};
 use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::{HpaList, list};
 use crate::model::diagnostics::current_findings::{FindingOptions, findings};
@@ -79,7 +79,7 @@ pub(super) async fn read_once(
         // The channel has room for all of them.
         let _ = interests.try_send(interest.clone());
     }
-    let poller = Poller::new(sources, answers::poller_options(config), publisher);
+    let poller = Poller::new(sources, options::poller_options(config), publisher);
     let inputs = Inputs {
         hpas: watch::channel(Some(hpas.iter().cloned().collect())).1,
         watch_keys: interests_in,

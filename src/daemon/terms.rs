@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::sync::{oneshot, watch};
 
 use super::state_store::Store;
-use super::{answers, clusters, wait_for_stop};
+use super::{clusters, options, wait_for_stop};
 use crate::config::Config;
 use crate::kafka::KafkaSource;
 use crate::leader_election::{Leadership, Term};
@@ -77,7 +77,7 @@ impl TermInputs {
         let config = &self.config;
         let poller = Poller::new(
             sources,
-            answers::poller_options(config),
+            options::poller_options(config),
             self.publisher.of_term(term.number),
         );
         let Some(store) = self.store.clone() else {
@@ -107,5 +107,5 @@ pub(super) fn unknown(config: &Config) -> LagSnapshot {
         targets: Arc::new(Targets::default().with_hpas_unlisted()),
         ..LagSnapshot::default()
     };
-    snapshot.evaluated(&answers::serving_policy(config))
+    snapshot.evaluated(&options::serving_policy(config))
 }

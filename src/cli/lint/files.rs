@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::LintResult;
 use crate::config::{Config, SystemEnvironment};
-use crate::daemon::answers;
+use crate::daemon::options;
 use crate::k8s::manifests::Manifests;
 use crate::model::diagnostics::current_findings::{FindingOptions, findings};
 use crate::model::diagnostics::hpa_findings::find_tolerance;
@@ -162,8 +162,8 @@ fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<F
     let (clusters, target_options, rules) = match config {
         Some(config) => (
             config.clusters.iter().map(|c| c.name.clone()).collect(),
-            answers::target_options(config),
-            answers::serving_policy(config),
+            options::target_options(config),
+            options::serving_policy(config),
         ),
         None => (
             named_clusters(hpas),

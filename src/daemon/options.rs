@@ -1,4 +1,4 @@
-//! Converts the configuration of targets, evaluation and tenancy.
+//! Options of the poller, of evaluation and of tenancy, from the configuration.
 
 use crate::config::{Config, TargetConfig, TenancyGrant};
 use crate::model::evaluation::ServingPolicy;
