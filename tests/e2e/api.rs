@@ -1,6 +1,7 @@
 //! The aggregated API against the real API server: who may ask what, what is answered, and what happens to it when
 //! certificates, rights and crowds change.
 
+mod access;
 mod callers;
 mod certificates;
 mod crowd;
@@ -8,7 +9,6 @@ mod faults;
 mod matrix;
 mod paths;
 mod random;
-mod reached;
 mod scrapers;
 mod secrets;
 mod shared;
@@ -69,10 +69,13 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "api::nothing_is_told_openly",
         scrapers::nothing_is_told_openly,
     ),
-    ("api::reached_by_a_port_forward", reached::by_a_port_forward),
     (
-        "api::metrics_reached_by_a_right",
-        reached::metrics_by_a_right,
+        "api::admin_endpoints_by_a_port_forward",
+        access::admin_endpoints_by_a_port_forward,
+    ),
+    (
+        "api::metrics_with_authorization",
+        access::metrics_with_authorization,
     ),
     (
         "api::strangers_do_not_keep_the_front_proxy_out",

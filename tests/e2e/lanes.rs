@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 
 use crate::Test;
 use crate::{
-    annotations, api, brokers, cap, chart, conformance, cost, faults, lag, leader, live, load,
-    login, logins, network, oracle, outage, renewal, rows, scale, smoke, state, tenants, told,
+    annotations, api, brokers, cap, chart, conformance, cost, events, faults, lag, leader, live,
+    load, login, logins, network, oracle, outage, renewal, rows, scale, smoke, state, tenants,
     zero,
 };
 
@@ -73,7 +73,7 @@ pub(crate) const LANES: &[Lane] = &[
             oracle::CASES,
             cap::CASES,
             leader::CASES,
-            told::CASES,
+            events::CASES,
         ],
         long: &[],
     },

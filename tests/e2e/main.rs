@@ -19,6 +19,7 @@ mod chart;
 mod conformance;
 mod cost;
 mod daemon;
+mod events;
 mod faults;
 #[cfg(feature = "gssapi")]
 mod kerberos;
@@ -42,7 +43,6 @@ mod state;
 mod tenants;
 #[path = "../testbed/mod.rs"]
 mod testbed;
-mod told;
 mod zero;
 
 use std::process::ExitCode;

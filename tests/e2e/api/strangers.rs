@@ -28,7 +28,7 @@ const FOR: Duration = Duration::from_secs(6);
 pub(super) fn do_not_keep_the_api_server_out(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |_| {})?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let idle = runtime.block_on(greet(&scene, None, IDLE_OF_ONE))?;
+    let idle = runtime.block_on(open_tls(&scene, None, IDLE_OF_ONE))?;
     scene.plane.kill_api_server();
     scene.plane.start_api_server()?;
     let began = Instant::now();
@@ -46,7 +46,7 @@ pub(super) fn do_not_keep_the_api_server_out(testbed: &Testbed) -> Result<()> {
         "the restarted API server was let in after {:?}",
         began.elapsed()
     );
-    is_told(&scene)?;
+    check_reports(&scene)?;
     drop(idle);
     Ok(())
 }
@@ -58,8 +58,8 @@ pub(super) fn do_not_keep_the_front_proxy_out(testbed: &Testbed) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let unknown = Authority::new("an authority that nobody knows")?;
     let identity = unknown.client("front-proxy-client", None)?;
-    let greeted = runtime.block_on(greet(&scene, Some(&identity), 20))?;
-    let silent = runtime.block_on(say_nothing(&scene, IDLE_OF_SEVERAL))?;
+    let handshaken = runtime.block_on(open_tls(&scene, Some(&identity), 20))?;
+    let silent = runtime.block_on(open_tcp(&scene, IDLE_OF_SEVERAL))?;
     let callers = scene.callers()?;
     let mut callers = callers.iter();
     let proxy = callers.find(|caller| caller.name == "front proxy for the reader");
@@ -69,13 +69,13 @@ pub(super) fn do_not_keep_the_front_proxy_out(testbed: &Testbed) -> Result<()> {
     let (code, body) = proxy.ask("GET", &url)?;
     println!("the front proxy was answered after {:?}", began.elapsed());
     ensure!(code == 200, "{code}: {body}");
-    is_told(&scene)?;
-    drop((greeted, silent));
+    check_reports(&scene)?;
+    drop((handshaken, silent));
     Ok(())
 }
 
-/// A line in the log, and a count.
-fn is_told(scene: &Scene<'_>) -> Result<()> {
+/// Checks that the cut connections are in the log, once or twice, and counted.
+fn check_reports(scene: &Scene<'_>) -> Result<()> {
     let log = scene.daemon.process.log();
     let lines = log.matches("too many connections").count();
     ensure!((1..=2).contains(&lines), "{lines} lines about connections");
@@ -92,8 +92,8 @@ fn count(scene: &Scene<'_>, prefix: &str) -> Result<u64> {
     Ok(counts.sum())
 }
 
-/// TLS connections that ask nothing.
-async fn greet(
+/// Opens TLS connections without a request.
+async fn open_tls(
     scene: &Scene<'_>,
     identity: Option<&Identity>,
     number: usize,
@@ -106,8 +106,8 @@ async fn greet(
     Ok(open)
 }
 
-/// Connections from four addresses without TLS.
-async fn say_nothing(scene: &Scene<'_>, number: usize) -> Result<Vec<TcpStream>> {
+/// Opens connections from four addresses, without a TLS handshake.
+async fn open_tcp(scene: &Scene<'_>, number: usize) -> Result<Vec<TcpStream>> {
     let api = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.daemon.api_port));
     let mut open = Vec::new();
     for (_, last) in (0..number).zip((2..6).cycle()) {

@@ -1,4 +1,4 @@
-//! Who reaches what shows all namespaces: the admin endpoints by a port-forward, and the metrics by a right.
+//! Access to what shows all namespaces: the admin endpoints by a port-forward, the metrics by authorization.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const POD: &str = "lagwise-0";
 
 /// `lagwise status --daemon` and `lagwise explain --daemon` find the leader and reach its loopback port, for users with
 /// the rights and no others.
-pub(super) fn by_a_port_forward(testbed: &Testbed) -> Result<()> {
+pub(super) fn admin_endpoints_by_a_port_forward(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |options| {
         options.leader = json!({"lease": "lagwise", "duration": "6s"});
         options.environment = vec![("POD_NAME", POD.to_owned())];
@@ -54,22 +54,22 @@ pub(super) fn by_a_port_forward(testbed: &Testbed) -> Result<()> {
         "json",
     ];
     let explained = poll_until(Duration::from_secs(20), "the explanation", || {
-        let (done, told, error) = run(&admin, &group)?;
-        ensure!(done, "{told}{error}");
-        Ok(serde_json::from_str::<Value>(&told)?)
+        let (done, output, error) = run(&admin, &group)?;
+        ensure!(done, "{output}{error}");
+        Ok(serde_json::from_str::<Value>(&output)?)
     })?;
     let of = explained["of"].as_str().context("no subject")?;
     ensure!(of.contains(&scene.group), "{explained}");
-    let (done, told, error) = run(&admin, &["status", "-o", "json"])?;
+    let (done, output, error) = run(&admin, &["status", "-o", "json"])?;
     ensure!(
-        done && serde_json::from_str::<Value>(&told)?.is_array(),
-        "{told}{error}"
+        done && serde_json::from_str::<Value>(&output)?.is_array(),
+        "{output}{error}"
     );
 
     // With the rights of the guide and no others; and without the last of them.
     let full = user(&scene, "forwarder", &["get", "create"])?;
-    let (done, told, error) = run(&full, &["status", "-o", "json"])?;
-    ensure!(done, "{told}{error}");
+    let (done, output, error) = run(&full, &["status", "-o", "json"])?;
+    ensure!(done, "{output}{error}");
     let less = user(&scene, "onlooker", &["list"])?;
     let (done, _, error) = run(&less, &["status"])?;
     ensure!(
@@ -77,7 +77,7 @@ pub(super) fn by_a_port_forward(testbed: &Testbed) -> Result<()> {
         "{error}"
     );
 
-    // What is wrong is told.
+    // Errors name the cause.
     let lease = format!("{namespace}/other");
     let (done, _, error) = run(&admin, &["status", "--lease", &lease])?;
     ensure!(
@@ -117,7 +117,7 @@ fn user(scene: &Scene<'_>, name: &str, verbs: &[&str]) -> Result<String> {
 }
 
 /// `auth: kubernetes` of the metrics: TLS, and the right to get the path, whoever asks and however.
-pub(super) fn metrics_by_a_right(testbed: &Testbed) -> Result<()> {
+pub(super) fn metrics_with_authorization(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, |options| {
         options.metrics = json!({"auth": "kubernetes"})
     })?;
@@ -152,8 +152,8 @@ pub(super) fn metrics_by_a_right(testbed: &Testbed) -> Result<()> {
     ] {
         let (code, body) = ask(token)?;
         ensure!(code == expected, "{code}, not {expected}: {body}");
-        let is_told = body.contains("lagwise_build_info");
-        ensure!(is_told == (code == 200), "{code}: {body}");
+        let has_metrics = body.contains("lagwise_build_info");
+        ensure!(has_metrics == (code == 200), "{code}: {body}");
     }
     // A user's certificate counts as well; and there is no plain HTTP.
     for (group, expected) in [(Some("system:masters"), 200), (None, 403)] {

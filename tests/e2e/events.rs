@@ -1,4 +1,4 @@
-//! What people are told of an HPA, on the real API server: events, `lagwise lint` and `lagwise status`.
+//! Reports about an HPA on the real API server: events, `lagwise lint` and `lagwise status`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::testbed::{Testbed, unique};
 
 /// The scenarios.
 pub(crate) const CASES: &[(&str, Test)] = &[(
-    "told::a_finding_is_one_event_however_long_it_lasts",
+    "events::a_finding_is_one_event_however_long_it_lasts",
     a_finding_is_one_event_however_long_it_lasts,
 )];
 
@@ -86,7 +86,7 @@ fn written(daemon: &Daemon, outcome: &str) -> Result<u64> {
 
 fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()> {
     let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
-    let namespace = plane.namespace("told")?;
+    let namespace = plane.namespace("events")?;
     let (topic, group) = (unique("orders"), unique("billing"));
     kafka.create_topic(&topic, PARTITIONS)?;
     let commits: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
@@ -95,7 +95,7 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     plane.apply(&namespace, &manifest(&group, &topic)?.to_string())?;
 
     let options = Options {
-        // What it tells is counted.
+        // What it reports is counted.
         namespaces: vec![namespace.clone()],
         ..Options::main(&kafka.bootstrap())
     };
@@ -122,7 +122,7 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
         let is = written(&daemon, outcome)?;
         ensure!(is == count, "{outcome} {is} times, not {count}");
     }
-    told_by_the_commands(testbed, plane, &namespace, &kafka.bootstrap(), &daemon)?;
+    commands_report_the_same(testbed, plane, &namespace, &kafka.bootstrap(), &daemon)?;
 
     // Whoever comes next finds them there.
     drop((daemon, api));
@@ -159,8 +159,8 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     Ok(())
 }
 
-/// `lagwise lint` and `lagwise status` tell of the same HPA what its events tell.
-fn told_by_the_commands(
+/// `lagwise lint` and `lagwise status` report the same about an HPA as its events.
+fn commands_report_the_same(
     testbed: &Testbed,
     plane: &ControlPlane,
     namespace: &str,
