@@ -11,6 +11,7 @@
 mod budgets;
 mod cap;
 mod cluster;
+mod insecure;
 mod kubernetes;
 mod lag;
 mod leader;

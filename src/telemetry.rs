@@ -64,7 +64,7 @@ static CONNECTION_FAULTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
 static FINDINGS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter(
         "lagwise_findings_total",
-        "New findings about HPAs, groups and workloads, by kind",
+        "New findings about HPAs, groups, workloads and settings, by kind",
         &["kind"],
     )
 });

@@ -47,6 +47,10 @@ impl Environment for Pretended {
     fn check_file(&self, path: &Path) -> io::Result<()> {
         self.read_file(path).map(drop)
     }
+
+    fn is_open_to_all(&self, _: &Path) -> bool {
+        false
+    }
 }
 
 /// As [`Pretended`], with every variable set: for the table, whose cases want some of them missing.
@@ -67,6 +71,10 @@ impl Environment for NoLogins {
 
     fn check_file(&self, path: &Path) -> io::Result<()> {
         Pretended.check_file(path)
+    }
+
+    fn is_open_to_all(&self, path: &Path) -> bool {
+        Pretended.is_open_to_all(path)
     }
 }
 

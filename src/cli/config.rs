@@ -1,5 +1,6 @@
 //! `lagwise config`: checks a configuration file, or prints its JSON Schema.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,8 +9,11 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
+use super::lint::report::FindingReport;
 use crate::config::{Config, ConfigError, Problem, SystemEnvironment, json_schema};
 use crate::kafka;
+use crate::model::findings::Finding;
+use crate::model::units::foreign_text::printable_lines;
 
 /// The arguments of `lagwise config`.
 #[derive(Debug, Args)]
@@ -25,7 +29,9 @@ enum ConfigCommand {
     /// References to environment variables and files are resolved, so run this where the daemon
     /// will run, or set them to dummy values. Neither Kafka nor Kubernetes is contacted.
     ///
-    /// Exit code: 0 if the file is valid, 1 if it is invalid or cannot be read, 2 for wrong usage.
+    /// Settings that give secrets away, such as a password that is sent without TLS, are warnings.
+    ///
+    /// Exit code: 0 if the file is valid, also with warnings, 1 if it is invalid or cannot be read, 2 for wrong usage.
     #[command(after_help = "Examples:\n  \
         lagwise config check lagwise.yaml\n  \
         lagwise config check - < lagwise.yaml\n  \
@@ -51,7 +57,7 @@ struct CheckArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum CheckOutput {
-    /// One line for each problem, on standard error
+    /// One line for each problem or warning, on standard error
     Text,
     /// One object, on standard output
     Json,
@@ -96,7 +102,8 @@ fn check(args: &CheckArgs) -> anyhow::Result<Printed> {
     match (args.output, &result) {
         (CheckOutput::Json, _) => printed.stdout = pretty(&as_json(&name, &result))?,
         (CheckOutput::Text, Ok(config)) => {
-            printed.stdout = format!("{name}: ok: {}\n", summary(config))
+            printed.stdout = format!("{name}: ok: {}\n", summary(config));
+            printed.stderr = warnings(&name, &insecure_settings(config));
         }
         (CheckOutput::Text, Err(error)) => printed.stderr = format!("{error}\n"),
     }
@@ -134,6 +141,20 @@ fn check_clients(config: &Config, name: &str) -> Result<(), ConfigError> {
     }
 }
 
+fn insecure_settings(config: &Config) -> BTreeSet<Finding> {
+    config.find_insecure_settings(&SystemEnvironment)
+}
+
+/// One line for each finding.
+fn warnings(name: &str, findings: &BTreeSet<Finding>) -> String {
+    let line = |finding: &Finding| {
+        let code = finding.code;
+        let (severity, fix) = (code.severity(), code.fix());
+        format!("{name}: {severity} {}: {finding}. {fix}\n", code.code())
+    };
+    printable_lines(&findings.iter().map(line).collect::<String>())
+}
+
 fn summary(config: &Config) -> String {
     let counted = |count: usize, noun: &str| match count {
         1 => format!("1 {noun}"),
@@ -151,8 +172,11 @@ fn as_json(name: &str, result: &Result<Config, ConfigError>) -> serde_json::Valu
             "clusters": config.clusters.len(),
             "targets": config.targets.len(),
             "problems": [],
+            "warnings": FindingReport::sorted(&insecure_settings(config)),
         }),
-        Err(error) => json!({ "file": name, "ok": false, "problems": error.problems() }),
+        Err(error) => {
+            json!({ "file": name, "ok": false, "problems": error.problems(), "warnings": [] })
+        }
     }
 }
 
@@ -214,6 +238,34 @@ mod tests {
         assert!(invalid.failed && invalid.stderr.ends_with('\n') && invalid.stdout.is_empty());
         let json = checked(&["check", "-o", "json", path]);
         assert!(json.failed && json.stderr.is_empty() && json.stdout.starts_with('{'));
+    }
+
+    #[test]
+    fn warns_of_insecure_settings_of_a_valid_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lagwise.yaml");
+        let path = file.to_str().unwrap();
+        std::fs::write(
+            &file,
+            "clusters: [{name: a, properties: {bootstrap.servers: b, security.protocol: SASL_PLAINTEXT, \
+             sasl.mechanism: PLAIN, sasl.username: u, sasl.password: hunter2}}]",
+        )
+        .unwrap();
+        let text = checked(&["check", path]);
+        assert!(!text.failed && text.stdout.ends_with("ok: 1 cluster, 0 targets\n"));
+        let start = format!(
+            "{path}: warning LW043: clusters[0].properties.security.protocol: the password for Kafka \
+             cluster \"a\" is sent unencrypted: PLAIN without TLS. Set security.protocol: SASL_SSL."
+        );
+        assert!(text.stderr.starts_with(&start), "{}", text.stderr);
+        assert!(!text.stderr.contains("hunter2") && text.stderr.lines().count() == 1);
+        let json = checked(&["check", "-o", "json", path]);
+        let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+        assert_eq!(json["ok"], true);
+        let warning = &json["warnings"][0];
+        assert_eq!(warning["kind"], "login_unencrypted");
+        let object = "config/clusters[0].properties.security.protocol";
+        assert_eq!(warning["object"], object);
     }
 
     #[test]

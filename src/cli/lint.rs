@@ -1,7 +1,7 @@
 //! `lagwise lint`: checks HPAs, consumer groups and workloads for mistakes and says how to fix them.
 
 mod files;
-mod report;
+pub(super) mod report;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use self::report::{FindingReport, render_codes, render_findings};
 use super::kube_args::KubeArgs;
 use super::look::{HpaReading, read_hpas};
 use super::{Output, print_error, print_output};
-use crate::config::Config;
+use crate::config::{Config, SystemEnvironment};
 use crate::k8s::workload::fetch;
 use crate::model::diagnostics::workload_findings::find_in_workload;
 use crate::model::evaluation::{HpaMetric, hpa_ceilings};
@@ -157,6 +157,9 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
         findings: snapshot.all_findings().cloned().collect(),
         unread,
     };
+    found
+        .findings
+        .extend(config.find_insecure_settings(&SystemEnvironment));
     let ceilings = hpa_ceilings(&metrics);
     for hpa in served {
         let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();

@@ -7,8 +7,9 @@ use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::Config;
+use crate::config::{Config, SystemEnvironment};
 use crate::daemon::{self, App, HpaSource};
+use crate::telemetry::FindingRaised;
 
 /// The arguments of `lagwise run`.
 #[derive(Debug, Args)]
@@ -33,6 +34,9 @@ pub struct RunArgs {
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.config)?;
     daemon::init_logging(&config.log);
+    for finding in config.find_insecure_settings(&SystemEnvironment) {
+        FindingRaised(&finding).emit();
+    }
     let mut signals = Signals::new()?;
     let app = App::start(&config, HpaSource::Cluster).await?;
     app.run_until(async {

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::node::ScalarValue;
 use super::problem::Problem;
-use super::secrets::{Environment, expand, refers_to_file};
+use super::secrets::{Environment, expand, referred_files, refers_to_file};
 use super::section::{Field, Section};
 use super::servers;
 
@@ -56,6 +56,14 @@ impl PropertyValue {
     /// Whether it refers to files.
     pub(super) fn refers_to_files(&self) -> bool {
         self.written.is_some()
+    }
+
+    /// The paths of the files that it refers to.
+    pub(super) fn referred_files(&self) -> Vec<&str> {
+        self.written
+            .as_deref()
+            .map(referred_files)
+            .unwrap_or_default()
     }
 
     /// Reads the files of the value again; the error names the file that cannot be read.
@@ -134,6 +142,14 @@ impl Properties {
             })?;
         self.0.insert(name.to_owned(), value);
         Ok(())
+    }
+
+    /// The files that values refer to, each with the name of the property.
+    pub(super) fn referred_files(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().flat_map(|(name, value)| {
+            let files = value.referred_files().into_iter();
+            files.map(|file| (name.as_str(), file))
+        })
     }
 
     /// Whether any value refers to files.

@@ -2,6 +2,7 @@
 
 use std::env::VarError;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Resolves references and checks files: the environment of the process, or a fake one in tests.
@@ -25,6 +26,9 @@ pub trait Environment {
     fn check_file(&self, path: &Path) -> io::Result<()>;
 }
 
+
+    /// Whether every user of the machine may read the file at `path`. False if that cannot be found out.
+    fn is_open_to_all(&self, path: &Path) -> bool;
 /// The process's own environment variables and files.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemEnvironment;
@@ -59,6 +63,15 @@ impl Environment for SystemEnvironment {
     }
 }
 
+
+    fn is_open_to_all(&self, path: &Path) -> bool {
+        const READ_BY_OTHERS: u32 = 0o004;
+        // Kubernetes lets all users of a pod read the files of volumes for Secrets and tokens, which nobody outside
+        // of the pod can reach. It links them to such a folder.
+        let is_of_volume = path.parent().is_some_and(|at| at.join("..data").exists());
+        let mode = std::fs::metadata(path).map(|found| found.permissions().mode());
+        !is_of_volume && mode.is_ok_and(|mode| mode & READ_BY_OTHERS != 0)
+    }
 /// A text with its references replaced.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Expanded {
@@ -153,6 +166,24 @@ fn variable_name(inside: &str) -> Option<&str> {
         .strip_prefix("env:")
         .filter(|name| !name.is_empty() && name.chars().all(plain))
 }
+/// The paths of the files that `text` refers to.
+pub(super) fn referred_files(text: &str) -> Vec<&str> {
+    let mut files = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        let (before, from_here) = rest.split_at(start);
+        let end = match before.ends_with('$') {
+            true => 1,
+            false => from_here.find('}').unwrap_or(1),
+        };
+        let (reference, after) = from_here.split_at(end.saturating_add(1));
+        let inside = reference.trim_start_matches("${").trim_end_matches('}');
+        files.extend(file_path(inside));
+        rest = after;
+    }
+    files
+}
+
 
 /// The path in `file:PATH`. `None` if it contains `${`: then an unclosed reference precedes another one.
 fn file_path(inside: &str) -> Option<&str> {
@@ -237,6 +268,10 @@ pub(super) mod tests {
             variables: [
                 ("USER_NAME", "shop"),
                 ("EMPTY", ""),
+
+        fn is_open_to_all(&self, path: &Path) -> bool {
+            path.starts_with("/open")
+        }
                 ("NESTED", "${env:USER_NAME}"),
             ]
             .into(),
@@ -286,6 +321,38 @@ pub(super) mod tests {
             bad.into_iter()
                 .map(|bad| format!("{}: {}", bad.reference, bad.problem))
                 .collect()
+    #[test]
+    fn finds_the_files_of_references() {
+        for (text, files) in [
+            ("${file:/a}", &["/a"][..]),
+            ("x${file:/a}y${env:B}${file:/c}", &["/a", "/c"]),
+            ("$${file:/a}", &[]),
+            ("$${file:/a}${file:/b}", &["/b"]),
+            ("${file:/a", &[]),
+            ("${}$", &[]),
+            ("${", &[]),
+        ] {
+            assert_eq!(referred_files(text), files, "{text}");
+        }
+    }
+
+    #[test]
+    fn tells_files_that_all_may_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, "s").unwrap();
+        let mode = |mode| {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            SystemEnvironment.is_open_to_all(&file)
+        };
+        assert!(mode(0o644) && mode(0o604));
+        assert!(!mode(0o640) && !mode(0o400));
+        assert!(!SystemEnvironment.is_open_to_all(&folder.path().join("none")));
+        // As Kubernetes mounts a Secret.
+        std::fs::create_dir(folder.path().join("..data")).unwrap();
+        assert!(!mode(0o644));
+    }
+
         };
         assert_eq!(
             problems("${env:NO}${file:/no}${env:EMPTY}${file:/s/none}"),

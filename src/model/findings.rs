@@ -1,4 +1,4 @@
-//! Findings: mistakes and risks in HPAs, consumer groups and workloads that a person should know about.
+//! Findings: mistakes and risks in HPAs, consumer groups, workloads and settings that a person should know about.
 //!
 //! To add a finding, add a row to the table in `code.rs` and create it with [`Finding::new`] where the
 //! mistake is detected.
@@ -88,15 +88,19 @@ pub enum FindingSubject {
         cluster: ClusterName,
         group: GroupId,
     },
+    /// A key of the configuration, such as `clusters[0].properties.security.protocol`.
+    Setting(String),
 }
 
 impl FindingSubject {
-    /// A path such as `hpa/shop/billing` or `group/main/orders`, for machines and for sorting.
+    /// A path such as `hpa/shop/billing`, `group/main/orders` or `config/clusters[0].token`, for machines and for
+    /// sorting.
     #[must_use]
     pub fn path(&self) -> String {
         match self {
             FindingSubject::Hpa(hpa) => format!("hpa/{hpa}"),
             FindingSubject::Group { cluster, group } => format!("group/{cluster}/{group}"),
+            FindingSubject::Setting(key) => format!("config/{key}"),
         }
     }
 }
@@ -108,6 +112,7 @@ impl fmt::Display for FindingSubject {
             FindingSubject::Group { cluster, group } => {
                 write!(f, "group {group:?} on Kafka cluster {cluster:?}")
             }
+            FindingSubject::Setting(key) => f.write_str(key),
         }
     }
 }

@@ -66,8 +66,13 @@ pub(super) fn check_files(
             }
         }
     }
+    let insecure = config.as_ref();
+    let insecure = insecure.map(|config| config.find_insecure_settings(&SystemEnvironment));
     Ok(LintResult {
-        findings: check_manifests(&manifests, config.as_ref()),
+        findings: check_manifests(&manifests, config.as_ref())
+            .into_iter()
+            .chain(insecure.unwrap_or_default())
+            .collect(),
         unread: BTreeSet::new(),
     })
 }

@@ -12,7 +12,7 @@ use crate::model::findings::{Finding, FindingCode, Severity};
 
 /// One finding, as printed.
 #[derive(Debug, Serialize)]
-pub(super) struct FindingReport {
+pub(in crate::cli) struct FindingReport {
     code: &'static str,
     kind: &'static str,
     severity: Severity,
@@ -24,7 +24,7 @@ pub(super) struct FindingReport {
 
 impl FindingReport {
     /// Reports of all findings, sorted by severity, then by object.
-    pub(super) fn sorted(findings: &BTreeSet<Finding>) -> Vec<Self> {
+    pub(in crate::cli) fn sorted(findings: &BTreeSet<Finding>) -> Vec<Self> {
         let mut sorted: Vec<_> = findings.iter().collect();
         sorted.sort_by_cached_key(|finding| {
             let Finding { code, subject, .. } = finding;

@@ -7,10 +7,11 @@ use std::time::Duration;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::controller::DOWNSCALE_STABILISATION;
 use crate::model::hpa::facts::{
-    self, HpaFacts, has_lagwise_metric, is_paused, other_external_metric, scale_target_name,
-    scales_to_zero_natively,
+    self, HpaFacts, ScaleTarget, has_lagwise_metric, is_paused, other_external_metric,
+    scale_target_name, scales_to_zero_natively,
 };
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::units::foreign_text::Printable;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::newtypes::Replicas;
 
@@ -22,6 +23,7 @@ pub fn find_in_hpas<H: Borrow<HpaFacts>>(hpas: &[H]) -> impl Iterator<Item = Fin
         find_stabilization(hpa)
             .into_iter()
             .chain(find_ignored_writes(hpa))
+            .chain(find_invalid_scale_target(hpa))
     });
     own.chain(find_shared_scale_targets(hpas))
 }
@@ -78,6 +80,18 @@ fn find_ignored_writes(hpa: &HpaFacts) -> Option<Finding> {
         );
         Finding::new(FindingCode::ControllerOwned, hpa.key(), message)
     })
+}
+
+/// Finds a scale target that lagwise asks nothing about, because its name does not belong into a request.
+fn find_invalid_scale_target(hpa: &HpaFacts) -> Option<Finding> {
+    // Of an HPA that is too large the scale target may be left out.
+    let is_known = hpa.scale_target != ScaleTarget::default();
+    let wrong = hpa.scale_target.check().err().filter(|_| is_known)?;
+    Some(Finding::new(
+        FindingCode::InvalidScaleTarget,
+        hpa.key(),
+        Printable::message(&wrong).to_string(),
+    ))
 }
 
 /// Finds HPAs that scale the same workload, at least one of them on a metric of lagwise. Each of them gets a

@@ -85,6 +85,7 @@ pub fn statuses<'f>(
                     }
                 }
             }
+            FindingSubject::Setting(_) => {}
         }
     }
     let status = |(key, parts): ((&str, &str), HpaParts<'_>)| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::current_findings::{FindingOptions, find_tolerance_against_ceiling, findings};
 use super::hpa_findings::{find_against_ceiling, find_in_hpas, find_tolerance};
+use super::setting_findings::{LoginFacts, OpenSecretFile, SecurityFacts, find_in_settings};
 use super::workload_findings::{Surge, WorkloadFacts, find_in_workload};
 use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::parallelism::Limit;
@@ -229,7 +230,9 @@ fn hpa_findings() -> Vec<Finding> {
         controller: Some("ScaledObject/owned".into()),
         ..hpa("owned", "group=g", &[("cap", "enforce")])
     };
-    let hpas = [windows, owned, billing.clone(), second];
+    let mut odd = hpa("odd", "group=g", &[]);
+    odd.scale_target.name = "billing?dryRun=All&x=".into();
+    let hpas = [windows, owned, odd, billing.clone(), second];
     let ceiling = Replicas(12);
     let against = |hpa: &HpaFacts| find_against_ceiling(hpa, ceiling, CapMode::Advise, false);
     let mut found: Vec<Finding> = find_in_hpas(&hpas).collect();
@@ -261,12 +264,33 @@ fn hpa_findings() -> Vec<Finding> {
     found
 }
 
+fn setting_findings() -> BTreeSet<Finding> {
+    let login = |index: u32, is_encrypted| LoginFacts {
+        key: format!("clusters[{index}]"),
+        cluster: "main".into(),
+        is_encrypted,
+        mechanism: Some("PLAIN".into()),
+        verifies_issuer: false,
+        verifies_host: true,
+        token_url: Some(("token.oidc.token_url", "http://id.example.com/t".into())),
+    };
+    let open_file = OpenSecretFile {
+        key: "clusters[0].properties.ssl.key.location".into(),
+        path: "/etc/lagwise/tls.key".into(),
+    };
+    find_in_settings(&SecurityFacts {
+        logins: vec![login(0, false), login(1, true)],
+        open_files: vec![open_file],
+    })
+}
+
 #[test]
 fn every_finding_with_an_example() {
     let mut examples: BTreeMap<FindingCode, Finding> = BTreeMap::new();
     let targets = targets();
     let of_targets = targets.findings().cloned();
-    for finding in of_targets.chain(group_findings()).chain(hpa_findings()) {
+    let found = of_targets.chain(group_findings()).chain(hpa_findings());
+    for finding in found.chain(setting_findings()) {
         examples.entry(finding.code).or_insert(finding);
     }
     let all = FindingCode::ALL.iter();

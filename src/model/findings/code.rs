@@ -331,6 +331,31 @@ finding_codes! {
         why: "Limits keep the memory of lagwise bounded, and budgets keep one namespace from using up what others need. What is over them is not read: its lag is unknown, and the metric is an error.",
         fix: "Ask for less, or have budgets in the configuration of lagwise raised, and its memory limit with them.",
     }
+    LoginUnencrypted "LW043" "login_unencrypted" Warning {
+        what: "lagwise sends a password or token to Kafka unencrypted.",
+        why: "Whoever can read the network traffic, or can pose as a broker, gets the password or token.",
+        fix: "Set security.protocol: SASL_SSL. Without TLS at least set sasl.mechanism: SCRAM-SHA-512, which does not send the password.",
+    }
+    BrokersUnverified "LW044" "brokers_unverified" Warning {
+        what: "The certificates of brokers are not verified in full.",
+        why: "Whoever can answer in place of a broker gets the login and can report any offsets.",
+        fix: "Set ssl.ca.location to the certificate authority of the brokers, and remove the setting that switches the verification off.",
+    }
+    TokenUrlUnencrypted "LW045" "token_url_unencrypted" Warning {
+        what: "The URL of the token endpoint is http, on another host.",
+        why: "Whoever can read the network traffic gets the client secret and the tokens.",
+        fix: "Use the https URL of the token endpoint.",
+    }
+    SecretFileOpen "LW046" "secret_file_open" Warning {
+        what: "Every user of the machine may read a file with a secret.",
+        why: "Any other process on the machine can read the secret and use it.",
+        fix: "Let only the user of lagwise read the file (chmod o-r). For a Secret that is mounted by subPath, set defaultMode: 0440 and the pod's fsGroup.",
+    }
+    InvalidScaleTarget "LW047" "invalid_scale_target" Error {
+        what: "The scale target of an HPA has a name that no object can have.",
+        why: "No such object exists, so the HPA scales nothing. lagwise does not put the name into a request, where it could change what is asked.",
+        fix: "Correct scaleTargetRef: a version such as apps/v1, a kind such as Deployment, and the name of an object.",
+    }
 }
 
 #[cfg(test)]

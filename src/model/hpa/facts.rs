@@ -226,6 +226,7 @@ mod tests {
             ("apps/v1", "Deployment", "own?dryRun=All&x=", "name"),
             ("apps/v1", "Deployment", "a/b", "name"),
             ("apps/v1", "Deployment", "..", "name"),
+            ("apps/v1", "Deployment", "a..b", "name"),
             ("apps/v1", "Deployment", "a%2fb", "name"),
             ("apps/v1", "Deployment", "", "name"),
             ("apps/v1", "Deploy?ment", "a", "kind"),

@@ -14,8 +14,7 @@ pub const NAMESPACE: &str =
 pub const SERVICE: &str =
     "a Service: 1 to 63 of lower-case letters, digits, -, with a letter or digit at both ends";
 /// Valid names of most Kubernetes objects: ConfigMaps, Secrets, Leases and everything that can be scaled.
-pub const OBJECT: &str =
-    "1 to 253 of lower-case letters, digits, . -, with a letter or digit at both ends";
+pub const OBJECT: &str = "1 to 253 of lower-case letters, digits, . -, with a letter or digit at both ends of each part between dots";
 
 /// Valid addresses.
 pub const ADDRESS: &str = "a host's name or IP address and a port, as 10.1.2.3:6443 or [::1]:6443";
@@ -92,7 +91,7 @@ pub fn object(name: &str) -> Result<&str, String> {
     chars_of(name, |c| {
         c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-')
     })?;
-    alphanumeric_ends(name)?;
+    name.split('.').try_for_each(alphanumeric_ends)?;
     within(name, 253)
 }
 
@@ -168,6 +167,14 @@ mod tests {
         }
         for bad in ["-a", "a-", "a b", "a/b", "", &"l".repeat(64)] {
             assert!(label_value(bad).is_err(), "{bad}");
+        }
+        for good in ["billing", "billing.v2", "0-a.b-1"] {
+            assert_eq!(object(good), Ok(good));
+        }
+        for bad in [
+            "", ".", "..", "a..b", "a.-b", "a-.b", ".a", "a.", "A", "a/b", "a%2fb",
+        ] {
+            assert!(object(bad).is_err(), "{bad}");
         }
         assert_eq!(namespace("shop-1"), Ok("shop-1"));
         for bad in ["Shop", "shop_1", "-shop", "shop.eu", ""] {

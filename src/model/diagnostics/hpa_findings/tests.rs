@@ -151,6 +151,36 @@ fn finds_stabilization_windows_that_delay_decisions() {
 }
 
 #[test]
+fn finds_scale_targets_that_no_object_can_be() {
+    let found = |api_version: &str, kind: &str, name: &str| {
+        let mut hpa = hpa(&[LAG_METRIC]);
+        hpa.scale_target = ScaleTarget {
+            api_version: api_version.into(),
+            kind: kind.into(),
+            name: name.into(),
+        };
+        Vec::from_iter(find_in_hpas(&[hpa]))
+    };
+    for (api_version, kind, name, part) in [
+        ("apps/v1", "Deployment", "own?dryRun=All&x=", "name"),
+        ("apps/v1", "Deployment", "a..b", "name"),
+        ("apps/v1", "Deploy?ment", "billing", "kind"),
+        ("apps?x=/v1", "Deployment", "billing", "apiVersion"),
+    ] {
+        let found = found(api_version, kind, name);
+        let [finding] = found.as_slice() else {
+            panic!("{found:?}");
+        };
+        assert_eq!(finding.code, FindingCode::InvalidScaleTarget);
+        let start = format!("scaleTargetRef.{part} ");
+        assert!(finding.message.starts_with(&start), "{finding}");
+    }
+    assert_eq!(found("apps/v1", "Deployment", "billing"), []);
+    assert_eq!(found("argoproj.io/v1alpha1", "Rollout", "billing.v2"), []);
+    assert_eq!(found("", "", ""), []);
+}
+
+#[test]
 fn finds_owned_hpas_and_shared_scale_targets() {
     let owned = |annotations: &[(&str, &str)]| HpaFacts {
         controller: Some("ScaledObject/billing".into()),

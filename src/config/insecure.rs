@@ -1,0 +1,259 @@
+//! Settings that give secrets away.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::secrets::Environment;
+use super::{ClusterConfig, Config, TokenSourceConfig};
+use crate::model::diagnostics::setting_findings::{
+    LoginFacts, OpenSecretFile, SecurityFacts, find_in_settings,
+};
+use crate::model::findings::Finding;
+
+/// Properties that name files with secrets.
+const SECRET_FILES: [&str; 3] = [
+    "ssl.key.location",
+    "ssl.keystore.location",
+    "sasl.kerberos.keytab",
+];
+
+/// The property with the URL of librdkafka's own token source.
+const TOKEN_URL: &str = "sasl.oauthbearer.token.endpoint.url";
+
+impl Config {
+    /// Finds settings that give secrets away. They are allowed, so none of them is a problem of the file.
+    #[must_use]
+    pub fn find_insecure_settings(&self, environment: &dyn Environment) -> BTreeSet<Finding> {
+        let clusters = self.clusters.iter().enumerate();
+        let clusters = clusters.map(|(at, cluster)| (format!("clusters[{at}]"), cluster));
+        let clusters = Vec::from_iter(clusters);
+        let logins = clusters.iter().map(|(key, cluster)| login_of(key, cluster));
+        let mut files = Vec::new();
+        for (at, cluster) in &clusters {
+            let of_cluster = secret_files(cluster).into_iter();
+            files.extend(of_cluster.map(|(key, file)| (format!("{at}.{key}"), file)));
+        }
+        if let Some(tls) = &self.server.external_metrics.tls {
+            let key = "server.external_metrics.tls.key_file".to_owned();
+            files.push((key, &tls.key_file));
+        }
+        if let Some(kubeconfig) = &self.kubernetes.kubeconfig {
+            files.push(("kubernetes.kubeconfig".to_owned(), kubeconfig));
+        }
+        files.retain(|(_, path)| environment.is_open_to_all(path));
+        let open_files = files.into_iter().map(|(key, path)| OpenSecretFile {
+            key,
+            path: path.display().to_string(),
+        });
+        find_in_settings(&SecurityFacts {
+            logins: logins.collect(),
+            open_files: open_files.collect(),
+        })
+    }
+}
+
+fn login_of(key: &str, cluster: &ClusterConfig) -> LoginFacts {
+    let get = |name: &str| cluster.properties.get(name);
+    let protocol = get("security.protocol").unwrap_or_default();
+    let protocol = protocol.to_ascii_lowercase();
+    let mechanism = get("sasl.mechanism").or_else(|| get("sasl.mechanisms"));
+    let has_tokens =
+        cluster.token != TokenSourceConfig::None || get("sasl.oauthbearer.method").is_some();
+    let mechanism = match mechanism {
+        Some(mechanism) => Some(mechanism),
+        None if has_tokens => Some("OAUTHBEARER"),
+        None => None,
+    };
+    let verifies = get("enable.ssl.certificate.verification");
+    let verifies = verifies.map(str::to_ascii_lowercase);
+    let token_url = match &cluster.token {
+        TokenSourceConfig::Oidc(oidc) => Some(("token.oidc.token_url", oidc.token_url.clone())),
+        _ => get(TOKEN_URL).map(|url| {
+            let key = "properties.sasl.oauthbearer.token.endpoint.url";
+            (key, url.to_owned())
+        }),
+    };
+    LoginFacts {
+        key: key.to_owned(),
+        cluster: cluster.name.clone(),
+        is_encrypted: protocol.ends_with("ssl"),
+        mechanism: mechanism
+            .filter(|_| protocol.starts_with("sasl"))
+            .map(str::to_owned),
+        verifies_issuer: !matches!(verifies.as_deref(), Some("false" | "f" | "0")),
+        verifies_host: !matches!(
+            get("ssl.endpoint.identification.algorithm"),
+            Some("none" | "")
+        ),
+        token_url,
+    }
+}
+
+/// The files with a cluster's secrets, each with the key below the cluster that names it.
+fn secret_files(cluster: &ClusterConfig) -> Vec<(String, &Path)> {
+    let properties = &cluster.properties;
+    let named = SECRET_FILES.iter();
+    let named = named.filter_map(|name| Some((*name, properties.get(name)?)));
+    let mut files: Vec<_> = properties
+        .referred_files()
+        .chain(named)
+        .map(|(name, file)| (format!("properties.{name}"), Path::new(file)))
+        .collect();
+    match &cluster.token {
+        TokenSourceConfig::File { path } => files.push(("token.file.path".to_owned(), path)),
+        TokenSourceConfig::Oidc(oidc) => {
+            let referred = oidc.client_secret.referred_files().into_iter();
+            let key = "token.oidc.client_secret";
+            files.extend(referred.map(|file| (key.to_owned(), Path::new(file))));
+        }
+        _ => {}
+    }
+    files
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::secrets::tests::Pretended;
+
+    fn found(text: &str) -> Vec<String> {
+        let files = [
+            "/open/password",
+            "/open/key.pem",
+            "/open/token",
+            "/open/tls.key",
+            "/open/kubeconfig",
+            "/shut/password",
+            "/shut/tls.crt",
+        ];
+        let environment = Pretended {
+            files: files.map(|path| (path.into(), "s")).into(),
+            ..Pretended::default()
+        };
+        let config = Config::parse(text, &environment).unwrap();
+        let found = config.find_insecure_settings(&environment).into_iter();
+        found
+            .map(|finding| format!("{} {}", finding.code.label(), finding.subject))
+            .collect()
+    }
+
+    fn of_cluster(more: &str) -> Vec<String> {
+        found(&format!(
+            "clusters: [{{name: main, properties: {{bootstrap.servers: b, {more}}}}}]"
+        ))
+    }
+
+    #[test]
+    fn logins_by_properties() {
+        let open = "login_unencrypted clusters[0].properties.security.protocol";
+        let issuer =
+            "brokers_unverified clusters[0].properties.enable.ssl.certificate.verification";
+        let host =
+            "brokers_unverified clusters[0].properties.ssl.endpoint.identification.algorithm";
+        let url =
+            "token_url_unencrypted clusters[0].properties.sasl.oauthbearer.token.endpoint.url";
+        for (properties, expected) in [
+            ("", &[][..]),
+            (
+                "security.protocol: SASL_PLAINTEXT, sasl.mechanism: PLAIN",
+                &[open],
+            ),
+            (
+                "security.protocol: sasl_plaintext, sasl.mechanisms: PLAIN",
+                &[open],
+            ),
+            (
+                "security.protocol: SASL_PLAINTEXT, sasl.mechanism: SCRAM-SHA-256",
+                &[],
+            ),
+            ("security.protocol: SASL_SSL, sasl.mechanism: PLAIN", &[]),
+            ("sasl.mechanism: PLAIN", &[]),
+            (
+                "security.protocol: ssl, enable.ssl.certificate.verification: False",
+                &[issuer],
+            ),
+            (
+                "security.protocol: SASL_SSL, enable.ssl.certificate.verification: 0",
+                &[issuer],
+            ),
+            ("enable.ssl.certificate.verification: false", &[]),
+            (
+                "security.protocol: ssl, ssl.endpoint.identification.algorithm: none",
+                &[host],
+            ),
+            (
+                "security.protocol: ssl, ssl.endpoint.identification.algorithm: https",
+                &[],
+            ),
+            (
+                "security.protocol: sasl_plaintext, sasl.oauthbearer.method: oidc, \
+                 sasl.oauthbearer.token.endpoint.url: http://id/t",
+                &[open, url],
+            ),
+            (
+                "sasl.oauthbearer.token.endpoint.url: http://localhost/t",
+                &[],
+            ),
+        ] {
+            assert_eq!(of_cluster(properties), expected, "{properties}");
+        }
+    }
+
+    #[test]
+    fn logins_by_a_token_source() {
+        let cluster = |protocol: &str, token: &str| {
+            found(&format!(
+                "clusters: [{{name: main, token: {token}, properties: {{bootstrap.servers: b, security.protocol: {protocol}}}}}]"
+            ))
+        };
+        let oidc = |url: &str, secret: &str| {
+            format!("{{oidc: {{token_url: '{url}', client_id: me, client_secret: '{secret}'}}}}")
+        };
+        assert_eq!(cluster("SASL_SSL", &oidc("https://id/t", "s")), [""; 0]);
+        assert_eq!(
+            cluster(
+                "SASL_PLAINTEXT",
+                &oidc("http://id/t", "${file:/open/password}")
+            ),
+            [
+                "login_unencrypted clusters[0].properties.security.protocol",
+                "token_url_unencrypted clusters[0].token.oidc.token_url",
+                "secret_file_open clusters[0].token.oidc.client_secret",
+            ]
+        );
+        assert_eq!(
+            cluster("SASL_SSL", "{file: {path: /open/token}}"),
+            ["secret_file_open clusters[0].token.file.path"]
+        );
+    }
+
+    #[test]
+    fn files_with_secrets() {
+        for (properties, expected) in [
+            (
+                "sasl.password: '${file:/open/password}'",
+                &["secret_file_open clusters[0].properties.sasl.password"][..],
+            ),
+            ("sasl.password: '${file:/shut/password}'", &[]),
+            ("sasl.password: '$${file:/open/password}'", &[]),
+            (
+                "ssl.key.location: /open/key.pem",
+                &["secret_file_open clusters[0].properties.ssl.key.location"],
+            ),
+            ("ssl.ca.location: /open/key.pem", &[]),
+        ] {
+            assert_eq!(of_cluster(properties), expected, "{properties}");
+        }
+        let others = found(
+            "clusters: [{name: main, properties: {bootstrap.servers: b}}]\n\
+             kubernetes: {kubeconfig: /open/kubeconfig}\n\
+             server: {external_metrics: {tls: {cert_file: /shut/tls.crt, key_file: /open/tls.key}}}",
+        );
+        let expected = [
+            "secret_file_open kubernetes.kubeconfig",
+            "secret_file_open server.external_metrics.tls.key_file",
+        ];
+        assert_eq!(others, expected);
+    }
+}

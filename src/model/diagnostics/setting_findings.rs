@@ -1,0 +1,261 @@
+//! Findings about settings of the configuration that give secrets away.
+
+use core::net::IpAddr;
+use std::collections::BTreeSet;
+
+use crate::model::findings::{Finding, FindingCode, FindingSubject};
+use crate::model::units::newtypes::ClusterName;
+
+/// What the configuration says about secrets and the connections that carry them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecurityFacts {
+    pub logins: Vec<LoginFacts>,
+    /// Files with secrets that every user of the machine may read.
+    pub open_files: Vec<OpenSecretFile>,
+}
+
+/// How lagwise connects and logs in to a Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginFacts {
+    /// The cluster's position in the configuration, such as `clusters[0]`.
+    pub key: String,
+    pub cluster: ClusterName,
+    pub is_encrypted: bool,
+    /// The SASL mechanism; `None` without SASL.
+    pub mechanism: Option<String>,
+    /// Whether a broker's certificate must be of a known authority.
+    pub verifies_issuer: bool,
+    /// Whether a broker's certificate must have its host name.
+    pub verifies_host: bool,
+    /// The endpoint for tokens, if there is one: the key below `key`, and the URL.
+    pub token_url: Option<(&'static str, String)>,
+}
+
+/// A file with a secret that every user of the machine may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenSecretFile {
+    /// The key of the configuration that names it.
+    pub key: String,
+    pub path: String,
+}
+
+/// Finds what one kind of insecure setting comes to: its key below that of the cluster, and the message.
+type LoginRule = fn(&LoginFacts) -> Option<(&'static str, String)>;
+
+/// Every kind of insecure login.
+const LOGIN_RULES: [(FindingCode, LoginRule); 4] = [
+    (FindingCode::LoginUnencrypted, find_unencrypted),
+    (FindingCode::BrokersUnverified, find_unverified_issuer),
+    (FindingCode::BrokersUnverified, find_unverified_host),
+    (FindingCode::TokenUrlUnencrypted, find_unencrypted_token_url),
+];
+
+/// Finds settings that give secrets away.
+#[must_use]
+pub fn find_in_settings(facts: &SecurityFacts) -> BTreeSet<Finding> {
+    let of_logins = facts.logins.iter().flat_map(|login| {
+        LOGIN_RULES.iter().filter_map(|(code, find)| {
+            let (key, message) = find(login)?;
+            let subject = FindingSubject::Setting(format!("{}.{key}", login.key));
+            Some(Finding::new(*code, subject, message))
+        })
+    });
+    let of_files = facts.open_files.iter().map(|file| {
+        let subject = FindingSubject::Setting(file.key.clone());
+        let message = format!(
+            "every user of the machine may read the file {} with a secret",
+            file.path
+        );
+        Finding::new(FindingCode::SecretFileOpen, subject, message)
+    });
+    of_logins.chain(of_files).collect()
+}
+
+fn find_unencrypted(login: &LoginFacts) -> Option<(&'static str, String)> {
+    let mechanism = login.mechanism.as_deref().filter(|_| !login.is_encrypted)?;
+    // SCRAM and Kerberos prove that they know the secret, and do not send it.
+    let sent = match mechanism {
+        "PLAIN" => "password",
+        "OAUTHBEARER" => "token",
+        _ => return None,
+    };
+    let message = format!(
+        "the {sent} for Kafka cluster {:?} is sent unencrypted: {mechanism} without TLS",
+        login.cluster
+    );
+    Some(("properties.security.protocol", message))
+}
+
+fn find_unverified_issuer(login: &LoginFacts) -> Option<(&'static str, String)> {
+    (login.is_encrypted && !login.verifies_issuer).then(|| {
+        let message = format!(
+            "certificates of the brokers of Kafka cluster {:?} are not verified, so anybody can pose as a broker",
+            login.cluster
+        );
+        ("properties.enable.ssl.certificate.verification", message)
+    })
+}
+
+fn find_unverified_host(login: &LoginFacts) -> Option<(&'static str, String)> {
+    let is_found = login.is_encrypted && login.verifies_issuer && !login.verifies_host;
+    is_found.then(|| {
+        let message = format!(
+            "the host names in the certificates of the brokers of Kafka cluster {:?} are not verified, so anybody \
+             with a certificate of the same authority can pose as a broker",
+            login.cluster
+        );
+        ("properties.ssl.endpoint.identification.algorithm", message)
+    })
+}
+
+fn find_unencrypted_token_url(login: &LoginFacts) -> Option<(&'static str, String)> {
+    let (key, url) = login.token_url.as_ref()?;
+    let is_open = http_host(url).is_some_and(|host| !is_loopback(host));
+    is_open.then(|| {
+        let message = format!(
+            "the client secret and the tokens for Kafka cluster {:?} are sent unencrypted: an http:// URL of another host",
+            login.cluster
+        );
+        (*key, message)
+    })
+}
+
+/// The host of an `http://` URL; `None` for a URL of another scheme.
+fn http_host(url: &str) -> Option<&str> {
+    const SCHEME: &str = "http://";
+    let (scheme, rest) = url.split_at_checked(SCHEME.len())?;
+    if !scheme.eq_ignore_ascii_case(SCHEME) {
+        return None;
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let address = authority.rsplit('@').next().unwrap_or_default();
+    match address.strip_prefix('[') {
+        Some(v6) => v6.split(']').next(),
+        None => address.split(':').next(),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let is_address = |host: &str| {
+        host.parse::<IpAddr>()
+            .is_ok_and(|ip| ip.to_canonical().is_loopback())
+    };
+    host.eq_ignore_ascii_case("localhost") || is_address(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secure() -> LoginFacts {
+        LoginFacts {
+            key: "clusters[0]".into(),
+            cluster: "main".into(),
+            is_encrypted: true,
+            mechanism: Some("PLAIN".into()),
+            verifies_issuer: true,
+            verifies_host: true,
+            token_url: Some(("token.oidc.token_url", "https://id.example.com/t".into())),
+        }
+    }
+
+    fn found(login: LoginFacts) -> Vec<(FindingCode, String)> {
+        let facts = SecurityFacts {
+            logins: vec![login],
+            open_files: Vec::new(),
+        };
+        let found = find_in_settings(&facts).into_iter();
+        found
+            .map(|finding| (finding.code, finding.subject.path()))
+            .collect()
+    }
+
+    #[test]
+    fn passwords_and_tokens_need_encryption() {
+        let login = |mechanism: Option<&str>, is_encrypted| LoginFacts {
+            mechanism: mechanism.map(str::to_owned),
+            is_encrypted,
+            ..secure()
+        };
+        let open = [(
+            FindingCode::LoginUnencrypted,
+            "config/clusters[0].properties.security.protocol".to_owned(),
+        )];
+        for mechanism in ["PLAIN", "OAUTHBEARER"] {
+            assert_eq!(found(login(Some(mechanism), false)), open);
+            assert_eq!(found(login(Some(mechanism), true)), []);
+        }
+        for mechanism in [None, Some("SCRAM-SHA-512"), Some("GSSAPI")] {
+            assert_eq!(found(login(mechanism, false)), [], "{mechanism:?}");
+        }
+    }
+
+    #[test]
+    fn brokers_have_to_be_verified_where_there_is_tls() {
+        let login = |is_encrypted, verifies_issuer, verifies_host| LoginFacts {
+            is_encrypted,
+            verifies_issuer,
+            verifies_host,
+            mechanism: None,
+            ..secure()
+        };
+        let keys = |login| -> Vec<_> {
+            let found = found(login).into_iter();
+            found.map(|(_, subject)| subject).collect()
+        };
+        let issuer = "config/clusters[0].properties.enable.ssl.certificate.verification";
+        let host = "config/clusters[0].properties.ssl.endpoint.identification.algorithm";
+        assert_eq!(keys(login(true, false, true)), [issuer]);
+        assert_eq!(keys(login(true, false, false)), [issuer]);
+        assert_eq!(keys(login(true, true, false)), [host]);
+        assert_eq!(keys(login(false, false, false)), [""; 0]);
+    }
+
+    #[test]
+    fn token_urls_are_https_unless_on_loopback() {
+        for (url, is_open) in [
+            ("http://id.example.com/t", true),
+            ("HTTP://id.example.com", true),
+            ("http://10.0.0.1:8080/t", true),
+            ("http://localhost@id.example.com/t", true),
+            ("http://localhost.example.com/t", true),
+            ("http://[fd00::1]/t", true),
+            ("https://id.example.com/t", false),
+            ("http://localhost:8080/t", false),
+            ("http://127.0.0.9/t", false),
+            ("http://user@[::1]:1/t", false),
+            ("http://[::ffff:127.0.0.1]/t", false),
+            ("größe", false),
+        ] {
+            let login = LoginFacts {
+                token_url: Some(("token.oidc.token_url", url.into())),
+                ..secure()
+            };
+            let expected = (
+                FindingCode::TokenUrlUnencrypted,
+                "config/clusters[0].token.oidc.token_url".to_owned(),
+            );
+            let expected = Vec::from_iter(is_open.then_some(expected));
+            assert_eq!(found(login), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn no_message_shows_a_url() {
+        let login = LoginFacts {
+            is_encrypted: false,
+            token_url: Some((
+                "token.oidc.token_url",
+                "http://me:hunter2@id/?k=hunter2".into(),
+            )),
+            ..secure()
+        };
+        let facts = SecurityFacts {
+            logins: vec![login],
+            open_files: Vec::new(),
+        };
+        let found = find_in_settings(&facts);
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().all(|f| !f.to_string().contains("hunter2")));
+    }
+}
