@@ -434,6 +434,62 @@ mod tests {
         }
     }
 
+    /// The warnings of a daemon that waits for this Lease of another.
+    async fn warnings_about(lease: LeaseRecord) -> String {
+        let log = Log::default();
+        let to = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || to.clone())
+            .with_ansi(false)
+            .with_max_level(tracing::Level::WARN)
+            .finish();
+        let _quiet = tracing::subscriber::set_default(subscriber);
+        let store = MemoryStore::default();
+        *store.0.lock().unwrap() = (Some(lease), 1);
+        let waiting = start(&store, "me");
+        // Several attempts.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(waiting.term.borrow().is_none());
+        waiting.task.abort();
+        let written = log.0.lock().unwrap().clone();
+        String::from_utf8(written).unwrap()
+    }
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn warns_once_of_a_lease_that_claims_to_be_valid_for_too_long() {
+        let claimed = |seconds| LeaseRecord {
+            duration: Duration::from_secs(seconds),
+            ..record(Some("other"), 4)
+        };
+        for seconds in [301, 1 << 31] {
+            let warned = warnings_about(claimed(seconds)).await;
+            assert_eq!(warned.lines().count(), 1, "{warned}");
+            for part in [
+                "lease=\"lagwise\"",
+                &format!("claimed_seconds={seconds}"),
+                "respected_seconds=300",
+                "delete the Lease",
+            ] {
+                assert!(warned.contains(part), "{part}: {warned}");
+            }
+        }
+        assert_eq!(warnings_about(claimed(300)).await, "");
+    }
+
     #[tokio::test]
     async fn leader_hands_over_when_it_stops() {
         let store = MemoryStore::default();

@@ -76,8 +76,9 @@ impl LeaseTooLong<'_> {
             lease = self.lease,
             claimed_seconds = self.claimed.as_secs(),
             respected_seconds = self.respected.as_secs(),
-            "the Lease claims a longer duration than lagwise ever writes: somebody else has written it; \
-             it is taken over once it has not changed for the time that is respected"
+            "the Lease claims a longer duration than lagwise ever writes: somebody else has written it. \
+             It is taken over once it has not changed for respected_seconds; delete the Lease to elect a \
+             leader at once, and look for who else may update it"
         );
     }
 }
