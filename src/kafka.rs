@@ -28,6 +28,7 @@ use self::wire::PropertySupport;
 use crate::model::kafka::fault::ConnectionFault;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
+use crate::model::units::host_pattern::HostPattern;
 use crate::model::units::newtypes::{ClusterName, GroupId};
 use crate::poller::OffsetSource;
 
@@ -44,6 +45,8 @@ pub struct ClientSettings {
     /// Maximum number of groups read at once; limits librdkafka's clients.
     pub max_groups: usize,
     pub client: ClientKind,
+    /// Hosts of brokers to connect to, besides those of `bootstrap.servers`; empty means all.
+    pub allowed_hosts: Vec<HostPattern>,
     /// Rereads properties and token source from the files they refer to; `None` if they refer to
     /// none.
     pub renew: Option<ReloadCredentials>,
@@ -152,6 +155,14 @@ fn with_client(mut settings: ClientSettings) -> Result<ClientSettings, SetupErro
         }
         (ClientKind::Librdkafka, _) => ClientKind::Librdkafka,
     };
+    // librdkafka resolves and connects to whatever brokers advertise, without asking.
+    if client == ClientKind::Librdkafka && !settings.allowed_hosts.is_empty() {
+        return Err(settings.setup_error(
+            "allowed_broker_hosts: librdkafka cannot keep to it; use a login that lagwise's own client supports \
+             (client: wire names what it does not), or remove allowed_broker_hosts"
+                .into(),
+        ));
+    }
     features::check(&settings, client).map_err(|reason| settings.setup_error(reason))?;
     Ok(ClientSettings { client, ..settings })
 }

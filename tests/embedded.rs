@@ -171,6 +171,7 @@ async fn more_groups_than_allowed_are_a_fault_not_a_zero() {
         max_groups: 1,
         token: None,
         renew: None,
+        allowed_hosts: Vec::new(),
         client: ClientKind::Librdkafka,
         ..broker.settings()
     })
@@ -196,6 +197,7 @@ async fn an_unreachable_cluster_is_a_fault_by_the_deadline() {
         max_groups: 50,
         token: None,
         renew: None,
+        allowed_hosts: Vec::new(),
         client: ClientKind::Librdkafka,
     };
     let source = KafkaSource::connect(settings).unwrap();
@@ -220,6 +222,7 @@ fn a_property_that_librdkafka_refuses_is_named_without_its_value() {
         max_groups: 50,
         token: None,
         renew: None,
+        allowed_hosts: Vec::new(),
         client: ClientKind::Librdkafka,
     };
     let error = KafkaSource::connect(settings).err().unwrap().to_string();

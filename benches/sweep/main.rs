@@ -270,6 +270,7 @@ async fn source(
         max_groups: 1000,
         token: None,
         renew: None,
+        allowed_hosts: Vec::new(),
         client,
     };
     let source = KafkaSource::connect(settings)?;

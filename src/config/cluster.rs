@@ -8,6 +8,7 @@ use super::properties::Properties;
 use super::secrets::Environment;
 use super::section::{Field, Section};
 use super::token::TokenSourceConfig;
+use crate::model::units::host_pattern::{HOST_PATTERN, HostPattern};
 use crate::model::units::names;
 use crate::model::units::newtypes::ClusterName;
 
@@ -32,6 +33,11 @@ pub struct ClusterConfig {
     /// own, with its connections and three more threads. The client `wire` has no such limit.
     #[schemars(range(min = 1, max = 1000), default = "default_max_groups")]
     pub max_groups: usize,
+    /// Hosts that brokers may have, in which `*` stands for any characters, such as `*.kafka.svc` or `10.0.*`.
+    /// Brokers tell lagwise which hosts the others have, and it logs in there. With this list it connects to no
+    /// other host, except those in `bootstrap.servers`. Empty means any host. Only for the client `wire`.
+    #[schemars(default)]
+    pub allowed_broker_hosts: Vec<String>,
 }
 
 impl ClusterConfig {
@@ -44,6 +50,7 @@ impl ClusterConfig {
             properties,
             token: TokenSourceConfig::default(),
             max_groups: default_max_groups(),
+            allowed_broker_hosts: Vec::new(),
         }
     }
 
@@ -157,10 +164,19 @@ fn read(
     let max_groups = section
         .get("max_groups")
         .and_then(|field| field.whole_number(1, 1000));
+    let allowed_broker_hosts = section
+        .get("allowed_broker_hosts")
+        .map(|field| {
+            field.texts(HOST_PATTERN, |text| {
+                HostPattern::parse(text).map(|_| text.to_owned())
+            })
+        })
+        .unwrap_or_default();
     section.finish();
     Some(ClusterConfig {
         client,
         token,
+        allowed_broker_hosts,
         max_groups: max_groups
             .and_then(|groups| usize::try_from(groups).ok())
             .unwrap_or_else(default_max_groups),

@@ -7,6 +7,7 @@ use crate::kafka::login::{self, TokenSettings};
 use crate::kafka::{
     ClientKind, ClientSettings, Credentials, KafkaSource, ReloadCredentials, SetupError,
 };
+use crate::model::units::host_pattern::HostPattern;
 use crate::model::units::newtypes::ClusterName;
 
 /// Creates a client for each cluster, in the configured order. None has to be reachable.
@@ -33,6 +34,7 @@ impl From<&ClusterConfig> for ClientSettings {
             properties,
             token,
             max_groups: cluster.max_groups,
+            allowed_hosts: allowed_hosts(cluster),
             client: match cluster.client {
                 ClientChoice::Auto => ClientKind::Auto,
                 ClientChoice::Wire => ClientKind::Wire,
@@ -41,6 +43,14 @@ impl From<&ClusterConfig> for ClientSettings {
             renew,
         }
     }
+}
+
+/// The hosts that brokers may have; the configuration has only valid ones.
+fn allowed_hosts(cluster: &ClusterConfig) -> Vec<HostPattern> {
+    let hosts = cluster.allowed_broker_hosts.iter();
+    hosts
+        .filter_map(|host| HostPattern::parse(host).ok())
+        .collect()
 }
 
 fn login_of(cluster: &ClusterConfig) -> Credentials {

@@ -73,6 +73,7 @@ impl EmbeddedCluster {
             max_groups: 50,
             token: None,
             renew: None,
+            allowed_hosts: Vec::new(),
             client: ClientKind::Librdkafka,
         }
     }

@@ -126,6 +126,7 @@ mod tests {
             max_groups: 1,
             token: token.map(TokenSettings::new),
             renew: None,
+            allowed_hosts: Vec::new(),
             client: ClientKind::Auto,
         }
     }

@@ -35,10 +35,11 @@ struct ReportedFault {
 pub(super) fn cause_rank(kind: Fault) -> u8 {
     match kind {
         Fault::Login => 0,
-        Fault::Tls => 1,
-        Fault::NameResolution => 2,
-        Fault::Unreachable => 3,
-        _ => 4,
+        Fault::HostNotAllowed => 1,
+        Fault::Tls => 2,
+        Fault::NameResolution => 3,
+        Fault::Unreachable => 4,
+        _ => 5,
     }
 }
 

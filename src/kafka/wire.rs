@@ -57,6 +57,7 @@ use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::ClusterName;
 use crate::poller::OffsetSource;
+use crate::telemetry::log_interval::LogInterval;
 
 pub use self::property_support::PropertySupport;
 
@@ -90,6 +91,7 @@ impl WireClient {
                 health: Arc::new(ConnectionHealth::default()),
                 pace: ConnectPacer::new(),
                 traffic: TrafficCounters::default(),
+                refusals: LogInterval::default(),
             }),
             discovered: DiscoveryCache::default(),
             descriptions: DescriptionCache::default(),
@@ -129,7 +131,12 @@ impl OffsetSource for WireClient {
 /// Parses the properties and reads the files they name.
 fn options(settings: &ClientSettings) -> Result<WireOptions, SetupError> {
     let tokens = settings.token.as_ref().and_then(TokenSettings::tokens);
-    WireOptions::read(&settings.properties, tokens).map_err(|reason| settings.setup_error(reason))
+    let options = WireOptions::read(&settings.properties, tokens)
+        .map_err(|reason| settings.setup_error(reason))?;
+    Ok(WireOptions {
+        allowed_hosts: settings.allowed_hosts.clone(),
+        ..options
+    })
 }
 
 impl WireInner {

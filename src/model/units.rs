@@ -3,6 +3,7 @@
 pub mod foreign_text;
 pub mod glob;
 pub mod hpa_key;
+pub mod host_pattern;
 pub mod lag_thresholds;
 pub mod lease;
 pub mod metric;

@@ -159,6 +159,7 @@ fn each_hangs_dies_and_comes_back(testbed: &Testbed) -> Result<()> {
             max_groups: 1,
             token: None,
             renew: None,
+            allowed_hosts: Vec::new(),
             client: ClientKind::Wire,
         })?,
         plan: SweepPlan {

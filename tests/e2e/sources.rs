@@ -69,6 +69,7 @@ impl Sources {
             max_groups: 100,
             token: None,
             renew: None,
+            allowed_hosts: Vec::new(),
             client: ClientKind::Auto,
         };
         Self::of_settings(clients, &settings)

@@ -26,6 +26,10 @@ fn source(fake: &Fake) -> KafkaSource {
 
 /// With these properties besides, or instead.
 fn source_with(fake: &Fake, more: &[(&str, &str)]) -> KafkaSource {
+    KafkaSource::connect(settings_with(fake, more)).unwrap()
+}
+
+fn settings_with(fake: &Fake, more: &[(&str, &str)]) -> ClientSettings {
     let mut properties = vec![
         ("bootstrap.servers", fake.bootstrap()),
         ("receive.message.max.bytes", "1000000"),
@@ -34,7 +38,7 @@ fn source_with(fake: &Fake, more: &[(&str, &str)]) -> KafkaSource {
     ];
     properties.extend(more);
     let properties = properties.into_iter();
-    KafkaSource::connect(ClientSettings {
+    ClientSettings {
         name: "main".into(),
         properties: properties
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
@@ -42,9 +46,9 @@ fn source_with(fake: &Fake, more: &[(&str, &str)]) -> KafkaSource {
         max_groups: 1,
         token: None,
         renew: None,
+        allowed_hosts: Vec::new(),
         client: ClientKind::Wire,
-    })
-    .unwrap()
+    }
 }
 
 fn group(name: &str, topics: &[&str]) -> GroupPlan {
@@ -433,6 +437,7 @@ async fn a_wire_source_refuses_what_only_librdkafka_does() {
             max_groups: 1,
             token: None,
             renew: None,
+            allowed_hosts: Vec::new(),
             client,
         })
     };

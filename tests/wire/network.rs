@@ -5,10 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::ApiKey;
+use lagwise::kafka::{ClientKind, ClientSettings, KafkaSource};
 use lagwise::model::kafka::fault::Fault;
+use lagwise::model::units::host_pattern::HostPattern;
 
 use super::fake::{Fake, Twist};
-use super::{assert_right, commits, group, observe, source, source_with, two_halves};
+use super::{
+    assert_right, commits, ends, group, observe, settings_with, source, source_with, two_halves,
+};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -146,5 +150,93 @@ async fn a_login_that_would_take_long_or_give_the_password_away_is_refused() {
             .reason
             .contains(&format!("asks for {iterations} SCRAM iterations"));
         assert_eq!(told, refused, "{iterations}: {}", connection.reason);
+    }
+}
+
+/// Two halves of which the second is on another host, which the first advertises.
+fn halves_on_two_hosts() -> (Fake, [lagwise::model::kafka::sweep_plan::GroupPlan; 2]) {
+    let fake = Fake::start(1);
+    fake.put(2, Ipv4Addr::new(127, 0, 0, 2).into());
+    fake.topic("a", &[1, 1]);
+    fake.topic("b", &[2, 2]);
+    fake.group("ga", 1, "a", &[Some(1), Some(2)]);
+    fake.group("gb", 2, "b", &[Some(3), Some(4)]);
+    (fake, [group("ga", &["a"]), group("gb", &["b"])])
+}
+
+fn allowing(fake: &Fake, hosts: &[&str]) -> ClientSettings {
+    let allowed = hosts.iter().map(|host| HostPattern::parse(host).unwrap());
+    ClientSettings {
+        allowed_hosts: allowed.collect(),
+        ..settings_with(fake, &[])
+    }
+}
+
+#[tokio::test]
+async fn the_login_goes_to_allowed_hosts_only() {
+    for (hosts, is_read) in [
+        (&[][..], true),
+        (&["127.0.0.*"], true),
+        (&["10.*", "127.0.0.2"], true),
+        (&["127.0.0.1"], false),
+        (&["*.kafka.svc"], false),
+    ] {
+        let (fake, groups) = halves_on_two_hosts();
+        let source = KafkaSource::connect(allowing(&fake, hosts)).unwrap();
+        let observation = observe(&source, &groups).await;
+        if is_read {
+            assert_right(&observation);
+            continue;
+        }
+        // The host in bootstrap.servers needs no entry.
+        assert_eq!(commits(&observation, 0, "a"), Ok(vec![Some(1), Some(2)]));
+        assert_eq!(ends(&observation, "a"), Ok(vec![100, 100]));
+        let refused = commits(&observation, 1, "b");
+        assert_eq!(refused, Err(Fault::HostNotAllowed), "{hosts:?}");
+        let world = fake.world.lock().unwrap();
+        assert!(world.asked.iter().all(|(node, ..)| *node == 1), "{hosts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_of_which_no_broker_is_allowed_says_which_and_why() {
+    let (fake, groups) = halves_on_two_hosts();
+    let source = KafkaSource::connect(allowing(&fake, &["*.kafka.svc"])).unwrap();
+    observe(&source, &groups).await;
+    // The bootstrap server is gone, and the other is all that is left.
+    fake.put(1, Ipv4Addr::new(127, 0, 0, 3).into());
+    let mut last = None;
+    for _ in 0..12 {
+        last = observe(&source, &groups).await.connection;
+        if last
+            .as_ref()
+            .is_some_and(|fault| fault.kind == Fault::HostNotAllowed)
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let fault = last.unwrap();
+    assert_eq!(fault.kind, Fault::HostNotAllowed, "{fault:?}");
+    let is_named =
+        fault.reason.starts_with("127.0.0.") && fault.reason.contains("allowed_broker_hosts");
+    assert!(is_named, "{fault:?}");
+}
+
+#[tokio::test]
+async fn librdkafka_is_refused_with_allowed_hosts() {
+    let (fake, _) = halves_on_two_hosts();
+    let kerberos = ("sasl.kerberos.service.name".to_owned(), "kafka".to_owned());
+    for (client, more) in [
+        (ClientKind::Librdkafka, None),
+        (ClientKind::Auto, Some(kerberos)),
+    ] {
+        let mut settings = ClientSettings {
+            client,
+            ..allowing(&fake, &["127.0.0.1"])
+        };
+        settings.properties.extend(more);
+        let refused = KafkaSource::connect(settings).err().unwrap().to_string();
+        assert!(refused.contains("allowed_broker_hosts"), "{refused}");
     }
 }

@@ -176,6 +176,7 @@ mod tests {
             max_groups: 1,
             token: None,
             renew: None,
+            allowed_hosts: Vec::new(),
             client: ClientKind::Librdkafka,
         }
     }

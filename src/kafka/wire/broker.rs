@@ -18,6 +18,7 @@ use super::stats::TrafficCounters;
 use super::versions::{ApiKey, BrokerVersions};
 use crate::kafka::health::ConnectionHealth;
 use crate::model::kafka::fault::Fault;
+use crate::telemetry::log_interval::LogInterval;
 
 /// Capacity of the queue of calls.
 const QUEUED_CALLS: usize = 256;
@@ -36,6 +37,8 @@ pub(super) struct ClusterContext {
     pub(super) health: Arc<ConnectionHealth>,
     pub(super) pace: ConnectPacer,
     pub(super) traffic: TrafficCounters,
+    /// Bounds how often a refused host is logged, since brokers can advertise any number of them.
+    pub(super) refusals: LogInterval,
 }
 
 impl ClusterContext {
@@ -235,7 +238,10 @@ impl ConnectionTask {
                 since: Instant::now(),
                 before,
             });
-            self.shared.pace.wait().await;
+            // A host that is not allowed must not use up the turns of those that are.
+            if self.shared.options().allows_host(&self.address.host) {
+                self.shared.pace.wait().await;
+            }
             // Mark the current options as seen before connecting, so that a reload during the
             // handshake closes this connection later.
             let mut reloaded = self.shared.options.subscribe();
@@ -288,6 +294,15 @@ impl ConnectionTask {
     /// that `worked` for a while, which is reopened on the next request.
     fn record_failure(&mut self, broken: &ConnectError, worked: bool) -> LinkState {
         let reason = format!("{}: {}", self.address, broken.reason);
+        if broken.kind == Fault::HostNotAllowed
+            && self.shared.refusals.is_due(std::time::Instant::now())
+        {
+            tracing::warn!(
+                address = %self.address,
+                "a broker advertises a host that is not in allowed_broker_hosts of its Kafka cluster; \
+                 not connecting to it"
+            );
+        }
         tracing::debug!(reason, "cannot connect to the broker");
         self.shared
             .health

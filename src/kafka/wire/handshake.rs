@@ -88,6 +88,11 @@ pub(super) async fn open(
     options: &WireOptions,
     deadline: Instant,
 ) -> Result<ReadyConnection, ConnectError> {
+    if !options.allows_host(&address.host) {
+        let reason = "refused to connect and to log in: the host is not in allowed_broker_hosts of this Kafka cluster; \
+                      add it if it is one of its brokers";
+        return Err(ConnectError::new(Fault::HostNotAllowed, reason));
+    }
     // Get the token first: without one there is no point in connecting.
     let credentials = options.login.credentials(deadline).await?;
     let connecting = connect(address, options, &credentials, deadline);

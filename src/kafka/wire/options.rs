@@ -8,6 +8,7 @@ use super::address::Address;
 use super::sasl::{LoginMethod, Mechanism};
 use super::tls::{Tls, TlsOptions};
 use crate::kafka::login::TokenCache;
+use crate::model::units::host_pattern::HostPattern;
 
 /// Connection options of a cluster. Holds secrets, hence no `Debug`.
 pub(super) struct WireOptions {
@@ -15,6 +16,8 @@ pub(super) struct WireOptions {
     pub(super) client_id: String,
     pub(super) tls: Option<Tls>,
     pub(super) login: LoginMethod,
+    /// Hosts to connect to besides those of `bootstrap`; empty means all.
+    pub(super) allowed_hosts: Vec<HostPattern>,
     pub(super) family: AddressFamily,
     pub(super) keepalive: bool,
     /// Limit for connecting, TLS and login together.
@@ -126,6 +129,17 @@ impl<'a> PropertyReader<'a> {
 }
 
 impl WireOptions {
+    /// Whether lagwise may connect to a host that a broker advertises.
+    pub(super) fn allows_host(&self, host: &str) -> bool {
+        let is_bootstrap = || self.bootstrap.iter().any(|address| *address.host == *host);
+        self.allowed_hosts.is_empty()
+            || self
+                .allowed_hosts
+                .iter()
+                .any(|allowed| allowed.matches(host))
+            || is_bootstrap()
+    }
+
     /// Parses the properties and reads the certificate files they name. The error names the
     /// property.
     pub(super) fn read(
@@ -171,6 +185,7 @@ impl WireOptions {
             } else {
                 LoginMethod::None
             },
+            allowed_hosts: Vec::new(),
             family,
             keepalive: reader.bool("socket.keepalive.enable", true)?,
             setup_timeout: reader.millis(
@@ -229,6 +244,22 @@ mod tests {
         let sasl = ("security.protocol", "SASL_PLAINTEXT");
         let missing = read(&[sasl, ("sasl.mechanism", "PLAIN"), ("sasl.username", "u")]);
         assert!(missing.err().unwrap().contains("sasl.password"));
+    }
+
+    #[test]
+    fn bootstrap_servers_are_allowed_beside_the_listed_hosts() {
+        let mut options = read(&[]).unwrap();
+        assert!(options.allows_host("anything"));
+        options.allowed_hosts = vec![HostPattern::parse("*.kafka.svc").unwrap()];
+        for (host, expected) in [
+            ("a", true),
+            ("b", true),
+            ("b-1.kafka.svc", true),
+            ("c", false),
+            ("a.evil.example", false),
+        ] {
+            assert_eq!(options.allows_host(host), expected, "{host}");
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Fault {
     Tls,
     /// A broker's host name could not be resolved.
     NameResolution,
+    /// The host that a broker advertises is not among those that may get the login.
+    HostNotAllowed,
     /// The partition has no leader.
     LeaderUnknown,
     /// The coordinator of the group is not available.
@@ -60,6 +62,7 @@ impl Fault {
             Fault::Login => "login",
             Fault::Tls => "tls",
             Fault::NameResolution => "name_resolution",
+            Fault::HostNotAllowed => "host_not_allowed",
             Fault::LeaderUnknown => "leader_unknown",
             Fault::CoordinatorUnavailable => "coordinator_unavailable",
             Fault::TopicMissing => "topic_missing",
@@ -86,6 +89,7 @@ impl Fault {
                 | Fault::Login
                 | Fault::Tls
                 | Fault::NameResolution
+                | Fault::HostNotAllowed
                 | Fault::LeaderUnknown
                 | Fault::CoordinatorUnavailable
         )
@@ -100,6 +104,9 @@ impl fmt::Display for Fault {
             Fault::Login => f.write_str("a broker refused the login"),
             Fault::Tls => f.write_str("the TLS handshake with a broker failed"),
             Fault::NameResolution => f.write_str("a broker's host name could not be resolved"),
+            Fault::HostNotAllowed => {
+                f.write_str("a broker's host is not in allowed_broker_hosts of the cluster")
+            }
             Fault::LeaderUnknown => f.write_str("a partition has no leader"),
             Fault::CoordinatorUnavailable => {
                 f.write_str("the group's coordinator is not available")

@@ -17,7 +17,7 @@ const FIRST_NAMED: i64 = -2;
 /// Encodes error codes, downwards from here.
 const FIRST_CODE: i64 = -1_000_000;
 
-const NAMED: [Fault; 17] = [
+const NAMED: [Fault; 18] = [
     Fault::NoAnswer,
     Fault::Unreachable,
     Fault::Login,
@@ -35,6 +35,7 @@ const NAMED: [Fault; 17] = [
     Fault::Client,
     Fault::Unsupported,
     Fault::OverBudget,
+    Fault::HostNotAllowed,
 ];
 
 type Cell = Result<Option<Offset>, Fault>;
@@ -177,6 +178,7 @@ mod tests {
                 | Fault::Login
                 | Fault::Tls
                 | Fault::NameResolution
+                | Fault::HostNotAllowed
                 | Fault::LeaderUnknown
                 | Fault::CoordinatorUnavailable
                 | Fault::TopicMissing
