@@ -31,6 +31,7 @@ mod state;
 mod target;
 mod tenancy;
 mod token;
+mod values;
 
 use std::io::Read;
 use std::path::Path;

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::model::units::file_path::{ShownPath, looks_like_path};
+
 /// Resolves references and checks files: the environment of the process, or a fake one in tests.
 pub trait Environment {
     /// The environment variable `name`.
@@ -24,11 +26,11 @@ pub trait Environment {
     /// # Errors
     /// Why it cannot.
     fn check_file(&self, path: &Path) -> io::Result<()>;
-}
-
 
     /// Whether every user of the machine may read the file at `path`. False if that cannot be found out.
     fn is_open_to_all(&self, path: &Path) -> bool;
+}
+
 /// The process's own environment variables and files.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemEnvironment;
@@ -61,8 +63,6 @@ impl Environment for SystemEnvironment {
             false => Ok(()),
         }
     }
-}
-
 
     fn is_open_to_all(&self, path: &Path) -> bool {
         const READ_BY_OTHERS: u32 = 0o004;
@@ -72,6 +72,8 @@ impl Environment for SystemEnvironment {
         let mode = std::fs::metadata(path).map(|found| found.permissions().mode());
         !is_of_volume && mode.is_ok_and(|mode| mode & READ_BY_OTHERS != 0)
     }
+}
+
 /// A text with its references replaced.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Expanded {
@@ -139,10 +141,15 @@ pub(super) fn expand(
         match resolve(inside, environment) {
             Ok(value) => expanded.text.push_str(&value),
             Err((problem, allowed)) => {
-                // Only a reference of a known form is safe to show.
-                let known = variable_name(inside).is_some() || file_path(inside).is_some();
+                // Only a reference of a known form is safe to show, and of a file only what looks like a path.
+                let known = match file_path(inside) {
+                    Some(path) if looks_like_path(path) => reference,
+                    Some(_) => "${file:...}",
+                    None if variable_name(inside).is_some() => reference,
+                    None => "${...}",
+                };
                 bad.push(BadReference {
-                    reference: if known { reference } else { "${...}" }.into(),
+                    reference: known.into(),
                     problem,
                     allowed,
                 });
@@ -159,13 +166,6 @@ pub(super) fn expand(
     }
 }
 
-/// The name in `env:NAME`.
-fn variable_name(inside: &str) -> Option<&str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    inside
-        .strip_prefix("env:")
-        .filter(|name| !name.is_empty() && name.chars().all(plain))
-}
 /// The paths of the files that `text` refers to.
 pub(super) fn referred_files(text: &str) -> Vec<&str> {
     let mut files = Vec::new();
@@ -184,6 +184,13 @@ pub(super) fn referred_files(text: &str) -> Vec<&str> {
     files
 }
 
+/// The name in `env:NAME`.
+fn variable_name(inside: &str) -> Option<&str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    inside
+        .strip_prefix("env:")
+        .filter(|name| !name.is_empty() && name.chars().all(plain))
+}
 
 /// The path in `file:PATH`. `None` if it contains `${`: then an unclosed reference precedes another one.
 fn file_path(inside: &str) -> Option<&str> {
@@ -213,14 +220,14 @@ fn resolve(inside: &str, environment: &dyn Environment) -> Result<String, (Strin
     };
     let text = environment.read_file(Path::new(path)).map_err(|error| {
         (
-            format!("the file {path} cannot be read: {error}"),
+            format!("the file {} cannot be read: {error}", ShownPath(path)),
             "a text file that lagwise may read, such as a mounted Secret".to_owned(),
         )
     })?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     match line.strip_suffix('\r').unwrap_or(line) {
         "" => Err((
-            format!("the file {path} is empty"),
+            format!("the file {} is empty", ShownPath(path)),
             "a file with the value".into(),
         )),
         value => Ok(value.to_owned()),
@@ -261,6 +268,10 @@ pub(super) mod tests {
         fn check_file(&self, path: &Path) -> io::Result<()> {
             self.read_file(path).map(drop)
         }
+
+        fn is_open_to_all(&self, path: &Path) -> bool {
+            path.starts_with("/open")
+        }
     }
 
     fn environment() -> Pretended {
@@ -268,10 +279,6 @@ pub(super) mod tests {
             variables: [
                 ("USER_NAME", "shop"),
                 ("EMPTY", ""),
-
-        fn is_open_to_all(&self, path: &Path) -> bool {
-            path.starts_with("/open")
-        }
                 ("NESTED", "${env:USER_NAME}"),
             ]
             .into(),
@@ -315,13 +322,6 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn reports_every_unresolved_reference() {
-        let problems = |text: &str| -> Vec<String> {
-            let bad = expand(text, &environment()).unwrap_err();
-            bad.into_iter()
-                .map(|bad| format!("{}: {}", bad.reference, bad.problem))
-                .collect()
-    #[test]
     fn finds_the_files_of_references() {
         for (text, files) in [
             ("${file:/a}", &["/a"][..]),
@@ -353,6 +353,13 @@ pub(super) mod tests {
         assert!(!mode(0o644));
     }
 
+    #[test]
+    fn reports_every_unresolved_reference() {
+        let problems = |text: &str| -> Vec<String> {
+            let bad = expand(text, &environment()).unwrap_err();
+            bad.into_iter()
+                .map(|bad| format!("{}: {}", bad.reference, bad.problem))
+                .collect()
         };
         assert_eq!(
             problems("${env:NO}${file:/no}${env:EMPTY}${file:/s/none}"),
@@ -363,6 +370,17 @@ pub(super) mod tests {
                 "${file:/s/none}: the file /s/none is empty",
             ]
         );
+        for secret in [
+            "hunter2",
+            "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJsYWcifQ.c2lnbmF0dXJl",
+        ] {
+            assert_eq!(
+                problems(&format!("${{file:{secret}}}")),
+                [
+                    "${file:...}: the file (a value that does not look like a path) cannot be read: no such file"
+                ]
+            );
+        }
         assert_eq!(problems("hunter2${hunter2}"), ["${...}: not a reference"]);
         for open in [
             "${env:A:hunter2${env:B}",

@@ -1,13 +1,9 @@
 //! Reads a mapping key by key. Each key that is read counts as known; each invalid value becomes a problem
 //! with its path, its value and what is allowed.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
-
 use super::node::{Node, NodeEntry, ScalarValue};
 use super::problem::{Problem, Problems, did_you_mean};
-use super::secrets::{Environment, holds_reference};
+use super::secrets::holds_reference;
 
 /// A mapping of the file, or the position of one that was left out.
 pub(super) struct Section<'a> {
@@ -16,6 +12,8 @@ pub(super) struct Section<'a> {
     entries: &'a [NodeEntry],
     known: Vec<&'static str>,
     problems: &'a Problems,
+    /// Whether its values may be secrets, which no problem shows.
+    is_secret: bool,
 }
 
 /// A value of the file, with its position.
@@ -25,6 +23,8 @@ pub(super) struct Field<'a> {
     line: u64,
     pub(super) node: &'a Node,
     problems: &'a Problems,
+    /// Whether it may be a secret, which no problem shows.
+    is_secret: bool,
 }
 
 impl<'a> Section<'a> {
@@ -35,6 +35,7 @@ impl<'a> Section<'a> {
             line: node.line,
             node,
             problems,
+            is_secret: false,
         };
         field.section()
     }
@@ -71,6 +72,7 @@ impl<'a> Section<'a> {
             entries: &[],
             known: Vec::new(),
             problems: self.problems,
+            is_secret: self.is_secret,
         };
         self.get(key)
             .and_then(|field| field.section())
@@ -134,18 +136,27 @@ impl<'a> Section<'a> {
             line: entry.line,
             node: &entry.node,
             problems: self.problems,
+            is_secret: self.is_secret,
         }
     }
 }
 
 impl<'a> Field<'a> {
-    /// Records that the value is invalid, and shows it.
+    /// The same value, which no problem of it or of what is below it shows: it may be a secret.
+    pub(super) fn into_secret(self) -> Self {
+        Self {
+            is_secret: true,
+            ..self
+        }
+    }
+
+    /// Records that the value is invalid, and shows it unless it may be a secret.
     pub(super) fn refuse(&self, problem: impl Into<String>, allowed: impl Into<String>) {
-        self.add(
-            self.node.value.display_text(),
-            problem.into(),
-            Some(allowed.into()),
-        );
+        let shown = match self.is_secret {
+            true => None,
+            false => self.node.value.display_text(),
+        };
+        self.add(shown, problem.into(), Some(allowed.into()));
     }
 
     /// Like [`refuse`](Self::refuse), without showing the value.
@@ -169,7 +180,7 @@ impl<'a> Field<'a> {
         });
     }
 
-    fn refuse_kind(&self, expected: &str, allowed: &str) {
+    pub(super) fn refuse_kind(&self, expected: &str, allowed: &str) {
         let problem = format!("{}, not {expected}", self.node.value.kind());
         self.refuse(problem, allowed);
     }
@@ -196,6 +207,7 @@ impl<'a> Field<'a> {
             entries,
             known: Vec::new(),
             problems: self.problems,
+            is_secret: self.is_secret,
         })
     }
 
@@ -213,27 +225,9 @@ impl<'a> Field<'a> {
             line: node.line,
             node,
             problems: self.problems,
+            is_secret: self.is_secret,
         };
         items.iter().enumerate().map(item).collect()
-    }
-
-    /// A list of distinct texts that `check` accepts.
-    pub(super) fn texts<T: PartialEq>(
-        &self,
-        allowed: &str,
-        check: impl Fn(&str) -> Result<T, String>,
-    ) -> Vec<T> {
-        let mut texts = Vec::new();
-        for item in self.list() {
-            match item.checked(allowed, &check) {
-                Some(text) if texts.contains(&text) => {
-                    item.refuse("repeated", "each value once");
-                }
-                Some(text) => texts.push(text),
-                None => {}
-            }
-        }
-        texts
     }
 
     /// The value as a text that is not empty.
@@ -255,7 +249,12 @@ impl<'a> Field<'a> {
             ScalarValue::Text(text) => Some(text),
             ScalarValue::Bool(_, spelling) | ScalarValue::Number(_, spelling) => {
                 let problem = format!("{}, not a text", self.node.value.kind());
-                self.refuse(problem, format!("{allowed} (in quotes: \"{spelling}\")"));
+                match self.is_secret {
+                    true => self.refuse(problem, format!("{allowed} (in quotes)")),
+                    false => {
+                        self.refuse(problem, format!("{allowed} (in quotes: \"{spelling}\")"));
+                    }
+                }
                 None
             }
             _ => {
@@ -274,108 +273,6 @@ impl<'a> Field<'a> {
         check(self.text(allowed)?)
             .map_err(|problem| self.refuse(problem, allowed))
             .ok()
-    }
-
-    /// True or false.
-    pub(super) fn flag(&self) -> Option<bool> {
-        if let ScalarValue::Bool(flag, _) = self.node.value {
-            return Some(flag);
-        }
-        self.refuse_kind("true or false", "true, false");
-        None
-    }
-
-    /// A whole number from `min` to `max`.
-    pub(super) fn whole_number(&self, min: u64, max: u64) -> Option<u64> {
-        let allowed = match max {
-            u64::MAX => format!("a whole number from {min}"),
-            _ => format!("a whole number from {min} to {max}"),
-        };
-        let ScalarValue::Number(whole, _) = &self.node.value else {
-            self.refuse_kind("a number", &allowed);
-            return None;
-        };
-        match whole.map(u64::try_from) {
-            Some(Ok(number)) if (min..=max).contains(&number) => return Some(number),
-            Some(_) => self.refuse("out of range", allowed),
-            None => self.refuse("not a whole number", allowed),
-        }
-        None
-    }
-
-    /// A duration from `min` to `max`. Each bound has the name of its origin, such as `" (poll.interval)"`, or
-    /// an empty text.
-    pub(super) fn duration(
-        &self,
-        min: (Duration, &str),
-        max: (Duration, &str),
-    ) -> Option<Duration> {
-        let shown = |(bound, origin): (Duration, &str)| {
-            format!("{}{origin}", humantime::format_duration(bound))
-        };
-        let allowed = format!(
-            "{} to {}, written as 500ms, 5s or 1m 30s",
-            shown(min),
-            shown(max)
-        );
-        if let ScalarValue::Number(_, spelling) = &self.node.value {
-            self.refuse(
-                "a number without a unit",
-                format!("{allowed}, such as {spelling}s"),
-            );
-            return None;
-        }
-        let duration = self.checked(&allowed, |text| {
-            humantime::parse_duration(text).map_err(|error| format!("not a duration ({error})"))
-        })?;
-        if duration < min.0 {
-            self.refuse("too short", allowed);
-        } else if duration > max.0 {
-            self.refuse("too long", allowed);
-        } else {
-            return Some(duration);
-        }
-        None
-    }
-
-    /// An IP address and a port to listen on.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        const ALLOWED: &str = "IP:PORT, such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080";
-        self.checked(ALLOWED, |text| {
-            text.parse()
-                .map_err(|_| "not an address to listen on".to_owned())
-        })
-    }
-
-    /// The path of a file that can be read now.
-    pub(super) fn file(&self, allowed: &str, environment: &dyn Environment) -> Option<PathBuf> {
-        let path = PathBuf::from(self.text(allowed)?);
-        let Err(error) = environment.check_file(&path) else {
-            return Some(path);
-        };
-        let hint = if path.starts_with("~") {
-            " (~ is not expanded here)"
-        } else {
-            ""
-        };
-        self.refuse(format!("cannot be read: {error}{hint}"), allowed);
-        None
-    }
-
-    /// One of the named choices.
-    pub(super) fn one_of<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
-        let names = || choices.iter().map(|(name, _)| *name);
-        let allowed = names().collect::<Vec<_>>().join(", ");
-        self.checked(&allowed, |text| {
-            choices
-                .iter()
-                .find(|(name, _)| *name == text)
-                .map(|(_, choice)| *choice)
-                .ok_or_else(|| match did_you_mean(text, names()) {
-                    Some(meant) => format!("unknown, did you mean {meant}?"),
-                    None => "unknown".to_owned(),
-                })
-        })
     }
 }
 

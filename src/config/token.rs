@@ -84,6 +84,8 @@ const SECRET: &str = "a client secret, preferably as ${env:NAME} or ${file:PATH}
 impl TokenSourceConfig {
     /// Reads the source; records all problems.
     pub(super) fn read(field: &Field<'_>, environment: &dyn Environment) -> Option<Self> {
+        // Anything below may be the token or the client secret in the wrong place.
+        let field = &field.clone().into_secret();
         match &field.node.value {
             ScalarValue::Text(text) if text == "none" => return Some(Self::None),
             ScalarValue::Text(text) if SOURCES.contains(&text.as_str()) => {

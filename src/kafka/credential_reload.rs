@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use super::librdkafka::LibrdkafkaClient;
 use super::wire::WireClient;
 use super::{ActiveClient, ClientKind, ClientSettings, Credentials, SetupError, prepare_login};
+use crate::model::units::file_path::ShownPath;
 
 /// How often files are checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
@@ -195,8 +196,8 @@ fn read_credentials(settings: &ClientSettings) -> Result<CredentialSnapshot, Str
     };
     let mut hasher = DefaultHasher::new();
     for (property, path) in credential_files(settings) {
-        let text =
-            std::fs::read(path).map_err(|error| format!("property {property}: {path}: {error}"))?;
+        let text = std::fs::read(path)
+            .map_err(|error| format!("property {property}: {}: {error}", ShownPath(path)))?;
         text.hash(&mut hasher);
     }
     Ok(CredentialSnapshot {

@@ -1,9 +1,10 @@
 //! Names, numbers and patterns that the rest of the model is written in.
 
+pub mod file_path;
 pub mod foreign_text;
 pub mod glob;
-pub mod hpa_key;
 pub mod host_pattern;
+pub mod hpa_key;
 pub mod lag_thresholds;
 pub mod lease;
 pub mod metric;

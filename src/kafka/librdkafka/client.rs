@@ -1,5 +1,6 @@
 //! Sets up librdkafka clients and receives their callbacks.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::thread;
@@ -15,6 +16,7 @@ use super::kerberos::{self, KinitOutput};
 use crate::kafka::health::ConnectionHealth;
 use crate::kafka::login::{TokenCache, TokenSettings};
 use crate::kafka::{ClientSettings, SetupError};
+use crate::model::units::file_path::{ShownPath, looks_like_path};
 
 /// How long to wait for the first token: as long as its source may take. If librdkafka gets none,
 /// it asks again only after ten seconds.
@@ -174,7 +176,53 @@ pub(super) fn client(
         refused(match error {
             // `Display` would show the value, which may be a secret.
             KafkaError::ClientConfig(_, reason, name, _) => format!("property {name}: {reason}"),
-            other => other.to_string(),
+            other => without_odd_paths(other.to_string(), &settings.properties),
         })
     })
+}
+
+/// A message of librdkafka without the values of path properties that do not look like paths: a secret may have been
+/// written in the place of its path.
+fn without_odd_paths(message: String, properties: &BTreeMap<String, String>) -> String {
+    let is_path = |name: &str| name.ends_with(".location") || name == "sasl.kerberos.keytab";
+    let paths = properties.iter().filter(|(name, _)| is_path(name));
+    let odd = paths.filter(|(_, value)| !value.is_empty() && !looks_like_path(value));
+    odd.fold(message, |message, (_, value)| {
+        message.replace(value, &ShownPath(value).to_string())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::ClientKind;
+
+    #[test]
+    fn errors_of_librdkafka_do_not_show_a_secret_in_the_place_of_a_path() {
+        let connect = |name: &str, value: &str| {
+            let pairs = [
+                ("bootstrap.servers", "127.0.0.1:1"),
+                ("security.protocol", "SSL"),
+                (name, value),
+            ];
+            let owned = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let settings = ClientSettings {
+                name: "main".into(),
+                properties: owned.into(),
+                max_groups: 1,
+                token: None,
+                renew: None,
+                allowed_hosts: Vec::new(),
+                client: ClientKind::Librdkafka,
+            };
+            let client = client(&settings, &Arc::default(), None);
+            client.err().unwrap().to_string()
+        };
+        for secret in ["hunter2", "eyJhbGciOiJSUzI1NiJ9.eyJzdWIifQ.c2ln"] {
+            for name in ["ssl.ca.location", "ssl.key.location"] {
+                let error = connect(name, secret);
+                assert!(error.contains("ssl.") && !error.contains(secret), "{error}");
+            }
+        }
+    }
 }

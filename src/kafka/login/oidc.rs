@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::http::{self, Trust};
 use super::{FetchedToken, Token, jwt};
+use crate::model::units::file_path::ShownPath;
 
 /// Assumed lifetime of a token whose endpoint states none.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(300);
@@ -35,8 +36,8 @@ impl Oidc {
         let pem = match &self.ca_file {
             None => None,
             Some(file) => Some(std::fs::read(file).map_err(|error| {
-                let file = file.display();
-                about(format!("cannot read CA file {file}: {error}"))
+                let file = file.display().to_string();
+                about(format!("cannot read CA file {}: {error}", ShownPath(&file)))
             })?),
         };
         let client = http::client(&Trust::SystemAnd(pem.as_deref())).map_err(about)?;

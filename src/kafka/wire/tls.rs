@@ -14,6 +14,7 @@ use rustls::{
 };
 
 use super::options::PropertyReader;
+use crate::model::units::file_path::ShownPath;
 
 /// TLS configuration for connections to brokers.
 pub(super) struct Tls {
@@ -69,8 +70,9 @@ impl Pem {
     fn text(&self) -> Result<Vec<u8>, String> {
         match &self.source {
             PemSource::Inline(text) => Ok(text.clone().into_bytes()),
-            PemSource::File(path) => std::fs::read(Path::new(path))
-                .map_err(|error| format!("property {}: {path}: {error}", self.property)),
+            PemSource::File(path) => std::fs::read(Path::new(path)).map_err(|error| {
+                format!("property {}: {}: {error}", self.property, ShownPath(path))
+            }),
         }
     }
 
