@@ -216,7 +216,8 @@ impl AccessControl {
     }
 
     /// Whether the caller has the same identity as this daemon, and so is another replica. Always
-    /// true if nothing is authenticated.
+    /// true if nothing is authenticated. Never true for the service account `default`, which every
+    /// pod of the namespace has that names no other.
     ///
     /// # Errors
     /// The review of this daemon's own identity failed.
@@ -227,7 +228,8 @@ impl AccessControl {
                 let name = cluster
                     .self_subject
                     .get_or_try_init(|| cluster.reviews.self_subject());
-                Ok(*name.await? == caller.user)
+                let name = name.await?;
+                Ok(*name == caller.user && !is_default_account(name))
             }
         }
     }
@@ -248,6 +250,12 @@ impl AccessControl {
             Some(cluster) => cluster.reviews.authorize(identity, action, peer).await,
         }
     }
+}
+
+/// Whether a user is the service account of pods that name none.
+fn is_default_account(user: &str) -> bool {
+    let account = user.strip_prefix("system:serviceaccount:");
+    account.is_some_and(|account| account.ends_with(":default"))
 }
 
 impl ClusterAuth {
@@ -301,6 +309,7 @@ pub(super) mod testing {
         fails: Option<ReviewError>,
         slow: Duration,
         calls: usize,
+        own_name: Option<String>,
     }
 
     #[derive(Debug, Default)]
@@ -321,6 +330,10 @@ pub(super) mod testing {
 
         pub(in crate::serve) fn fail(&self, error: Option<ReviewError>) {
             self.0.lock().unwrap().fails = error;
+        }
+
+        pub(in crate::serve) fn rename_self(&self, name: &str) {
+            self.0.lock().unwrap().own_name = Some(name.to_owned());
         }
 
         pub(in crate::serve) fn slow(&self, by: Duration) {
@@ -363,7 +376,7 @@ pub(super) mod testing {
         }
 
         fn self_subject(&self) -> BoxFuture<'static, Result<String, ReviewError>> {
-            self.review(|_| OWN_NAME.to_owned())
+            self.review(|state| state.own_name.clone().unwrap_or(OWN_NAME.to_owned()))
         }
 
         fn authorize(

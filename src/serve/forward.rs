@@ -71,7 +71,7 @@ pub(super) enum LeaderUnavailable {
     Unable,
     /// The leader does not accept this daemon as a peer.
     #[error(
-        "the lagwise leader does not accept this replica as a peer: run all replicas under one service account"
+        "the lagwise leader does not accept this replica as a peer: run all replicas under one service account, which is not \"default\""
     )]
     Refused,
 }

@@ -100,6 +100,26 @@ fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
         .context("rendered without a Kafka cluster")?
         .to_string();
     ensure!(told.contains("config.clusters"), "{told}");
+    // Any pod without an account of its own would count as a replica of lagwise.
+    let with_account = |create: bool, name: &str| {
+        let create = format!("serviceAccount.create={create}");
+        let name = format!("serviceAccount.name={name}");
+        plane.helm(&[
+            "template", "lw", &folder, "--values", &first, "--set", &create, "--set", &name,
+        ])
+    };
+    for (create, name) in [(false, ""), (false, "default"), (true, "default")] {
+        let told = with_account(create, name).err();
+        let told =
+            told.with_context(|| format!("rendered with create {create} and name {name:?}"))?;
+        let told = told.to_string();
+        ensure!(told.contains("serviceAccount.name"), "{told}");
+    }
+    let rendered = with_account(false, "metrics")?;
+    ensure!(
+        rendered.contains("serviceAccountName: metrics") && !rendered.contains("name: default"),
+        "{rendered}"
+    );
     let wrong = plane.helm(&["template", "lw", &folder, "--set", "replicas=2"]);
     ensure!(wrong.is_err(), "a key that means nothing was taken");
     Ok(())

@@ -27,11 +27,16 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
+{{- /* Replicas accept one another by their service account, and it has the rights of lagwise. So it must be one that no
+       other pod has. */ -}}
 {{- define "lagwise.serviceAccountName" -}}
+{{- if eq .Values.serviceAccount.name "default" -}}
+{{- fail "serviceAccount.name: default is the account of every pod of the namespace that names none; name an account that only lagwise has" -}}
+{{- end -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "lagwise.fullname" .) .Values.serviceAccount.name -}}
 {{- else -}}
-{{- default "default" .Values.serviceAccount.name -}}
+{{- required "serviceAccount.name: with serviceAccount.create false, the name of an account is required that only lagwise has" .Values.serviceAccount.name -}}
 {{- end -}}
 {{- end -}}
 

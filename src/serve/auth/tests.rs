@@ -91,3 +91,25 @@ fn caller(user: &str, groups: &[&str]) -> Caller {
         ..Caller::default()
     }
 }
+
+#[tokio::test]
+async fn replicas_have_an_account_that_no_other_pod_has() {
+    const OWN: &str = "system:serviceaccount:default:lagwise";
+    const DEFAULT: &str = "system:serviceaccount:kafka:default";
+    for (own, user, expected) in [
+        (OWN, OWN, true),
+        (OWN, DEFAULT, false),
+        (DEFAULT, DEFAULT, false),
+        (
+            "system:serviceaccount:default:default",
+            "system:serviceaccount:default:default",
+            false,
+        ),
+        ("kubernetes-admin", "kubernetes-admin", true),
+    ] {
+        let cluster = TestCluster::new(None);
+        cluster.server.rename_self(own);
+        let is_peer = cluster.access.is_peer(&caller(user, &[])).await;
+        assert_eq!(is_peer, Ok(expected), "{own} {user}");
+    }
+}
