@@ -386,6 +386,29 @@ async fn what_is_not_ready_is_asked_again_within_the_sweep() {
 }
 
 #[tokio::test]
+async fn groups_that_old_brokers_refuse_one_by_one_are_asked_again_together() {
+    let (fake, mut groups) = (Fake::start(2), Vec::new());
+    fake.topic("orders", &[1]);
+    for i in 0..200 {
+        let name = format!("group-{i}");
+        fake.group(&name, 2, "orders", &[Some(i)]);
+        groups.push(group(&name, &["orders"]));
+    }
+    let old = [(ApiKey::OffsetFetch as i16, 7)];
+    fake.world.lock().unwrap().highest = old.into();
+    // The coordinator has moved, for all that is known.
+    fake.twist(2, ApiKey::OffsetFetch, Twist::Code(16), 200);
+    let observation = observe(&source(&fake), &groups).await;
+    for (i, place) in (0..200).zip(0..) {
+        assert_eq!(commits(&observation, place, "orders"), Ok(vec![Some(i)]));
+    }
+    assert_eq!(fake.asked(ApiKey::OffsetFetch), 400);
+    // One for each group before they were made together.
+    let lookups = fake.asked(ApiKey::FindCoordinator);
+    assert!(lookups <= 50, "{lookups}");
+}
+
+#[tokio::test]
 async fn refusals_and_unknown_codes_are_faults_of_their_own() {
     for (api, code, fault) in [
         (ApiKey::OffsetFetch, 30, Fault::GroupDenied),

@@ -1,14 +1,16 @@
 //! Reads committed offsets: one `OffsetFetch` for all groups of a coordinator (KIP-709), or one per
 //! group with older brokers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::ready;
 use futures::stream::{self, BoxStream, SelectAll};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::address::Address;
 use super::broker::Broker;
@@ -25,11 +27,15 @@ use crate::model::units::newtypes::GroupId;
 const MAX_GROUPS: usize = 1000;
 const MAX_PARTITIONS: usize = 20_000;
 
-/// Maximum concurrent requests to one broker.
+/// Maximum concurrent requests of a sweep to one broker.
 const MAX_IN_FLIGHT: usize = 16;
 
 /// Maximum attempts per group and sweep.
 const MAX_ATTEMPTS: u32 = 6;
+
+/// Retries that are due within this time are made together. Old brokers answer group by group, and each group would have
+/// a request of its own for its coordinator otherwise.
+const RETRY_TOGETHER: Duration = Duration::from_millis(25);
 
 /// Result for one group, by its index in [`CommitSweep::asked`].
 struct CommitOutcome {
@@ -51,13 +57,20 @@ enum Retry {
     NewCoordinatorOnce,
 }
 
-/// Completed step: coordinators were found, or offsets were fetched.
+/// Completed step.
 enum CommitStep {
+    /// Coordinators were found.
     Located(Vec<(usize, Result<Address, Fault>, Retry)>),
+    /// Offsets were fetched.
     Fetched(Address, Vec<CommitOutcome>),
+    /// The retries of this time are due.
+    Retry(Instant),
 }
 
 type CommitSteps<'s> = SelectAll<BoxStream<'s, CommitStep>>;
+
+/// A group, by its index in [`CommitSweep::asked`], and the broker to ask; `None` to find its coordinator first.
+type NextStep = (usize, Option<Address>);
 
 /// Reads the committed offsets of one sweep.
 pub(super) struct CommitSweep<'a> {
@@ -66,107 +79,45 @@ pub(super) struct CommitSweep<'a> {
     pub(super) deadline: Instant,
 }
 
+/// State of a [`CommitSweep`] under way.
+struct CommitRun<'s> {
+    sweep: &'s CommitSweep<'s>,
+    results: Vec<Result<FetchedOffsets, Fault>>,
+    attempts: Vec<u32>,
+    steps: CommitSteps<'s>,
+    /// By the time at which they are due.
+    retries: BTreeMap<Instant, Vec<NextStep>>,
+    /// When the first step began.
+    begun: Instant,
+    /// Permits to send a request, by broker.
+    permits: BTreeMap<Address, Arc<Semaphore>>,
+}
+
 impl<'a> CommitSweep<'a> {
     /// Fetches the offsets of every group; one result per group, in order, by the deadline. Groups
     /// of different coordinators progress independently, so a slow coordinator delays no other.
     pub(super) async fn run(&self) -> Vec<Result<FetchedOffsets, Fault>> {
-        let mut results: Vec<_> = self.asked.iter().map(|_| Err(Fault::NoAnswer)).collect();
-        let mut attempts = vec![0_u32; self.asked.len()];
-        let mut steps: CommitSteps<'_> = SelectAll::new();
-        let everyone = (0..self.asked.len())
-            .filter(|&group| self.group(group).is_some())
-            .map(|group| {
-                let kept = self
-                    .group(group)
-                    .and_then(|g| self.cluster.coordinators.get(g));
-                (group, kept)
-            });
-        self.dispatch(everyone, Duration::ZERO, &mut steps);
+        let mut run = CommitRun {
+            sweep: self,
+            results: self.asked.iter().map(|_| Err(Fault::NoAnswer)).collect(),
+            attempts: vec![0; self.asked.len()],
+            steps: SelectAll::new(),
+            retries: BTreeMap::new(),
+            begun: Instant::now(),
+            permits: BTreeMap::new(),
+        };
+        let coordinators = &self.cluster.coordinators;
+        let everyone = self.asked.iter().enumerate();
+        run.dispatch(everyone.map(|(group, asked)| (group, coordinators.get(&asked.group))));
         // At the deadline, results so far count and the rest stay `NoAnswer`.
-        while let Ok(Some(step)) = timeout_at(self.deadline, steps.next()).await {
-            let mut again: BTreeMap<u32, Vec<(usize, Option<Address>)>> = BTreeMap::new();
-            let mut retry = |group: usize, address: Option<Address>, most: u32| {
-                let Some(attempt) = attempts.get_mut(group) else {
-                    return;
-                };
-                *attempt = attempt.saturating_add(1);
-                if *attempt <= most {
-                    again.entry(*attempt).or_default().push((group, address));
-                }
-            };
-            match step {
-                CommitStep::Located(found) => {
-                    let mut known = Vec::new();
-                    for (group, address, retry_kind) in found {
-                        match address {
-                            Ok(address) => known.push((group, Some(address))),
-                            Err(fault) => {
-                                set_result(&mut results, group, Err(fault));
-                                if retry_kind != Retry::No {
-                                    retry(group, None, MAX_ATTEMPTS);
-                                }
-                            }
-                        }
-                    }
-                    self.dispatch(known.into_iter(), Duration::ZERO, &mut steps);
-                }
-                CommitStep::Fetched(address, outcomes) => {
-                    for outcome in outcomes {
-                        set_result(&mut results, outcome.group, outcome.result);
-                        match outcome.retry {
-                            Retry::No => {}
-                            Retry::SameBroker => {
-                                retry(outcome.group, Some(address.clone()), MAX_ATTEMPTS)
-                            }
-                            Retry::NewCoordinator | Retry::NewCoordinatorOnce => {
-                                if let Some(group) = self.group(outcome.group) {
-                                    self.cluster.coordinators.forget(group, &address);
-                                }
-                                let once = outcome.retry == Retry::NewCoordinatorOnce;
-                                retry(outcome.group, None, if once { 1 } else { MAX_ATTEMPTS });
-                            }
-                        }
-                    }
-                }
-            }
-            for (attempt, groups) in again {
-                let pause = Duration::from_millis(25) * (1 << attempt.min(5));
-                self.dispatch(groups.into_iter(), pause, &mut steps);
-            }
+        while let Ok(Some(step)) = timeout_at(self.deadline, run.steps.next()).await {
+            run.finish(step);
         }
-        results
+        run.results
     }
 
     fn group(&self, group: usize) -> Option<&'a GroupId> {
         self.asked.get(group).map(|asked| &asked.group)
-    }
-
-    /// Queues the next step of each group: fetch its offsets, or find its coordinator where that is
-    /// not known.
-    fn dispatch<'s>(
-        &'s self,
-        groups: impl Iterator<Item = (usize, Option<Address>)>,
-        pause: Duration,
-        steps: &mut CommitSteps<'s>,
-    ) {
-        let mut lost = Vec::new();
-        let mut by_address: BTreeMap<Address, Vec<usize>> = BTreeMap::new();
-        for (group, address) in groups {
-            match address {
-                Some(address) => by_address.entry(address).or_default().push(group),
-                None => lost.push(group),
-            }
-        }
-        if !lost.is_empty() {
-            let locate = async move {
-                sleep(pause).await;
-                CommitStep::Located(self.find_coordinators(&lost).await)
-            };
-            steps.push(stream::once(locate).boxed());
-        }
-        for (address, groups) in by_address {
-            steps.push(self.fetch(address, groups, pause));
-        }
     }
 
     async fn find_coordinators(
@@ -193,25 +144,25 @@ impl<'a> CommitSweep<'a> {
         groups.iter().enumerate().map(each).collect()
     }
 
-    /// Fetches the offsets of groups from their coordinator after a pause. Each batch is a step of its own, so that those
-    /// that were answered count even if the deadline passes before the others are.
+    /// Fetches the offsets of groups from their coordinator. Each batch is a step of its own, so that those that were
+    /// answered count even if the deadline passes before the others are.
     fn fetch<'s>(
         &'s self,
         address: Address,
         groups: Vec<usize>,
-        pause: Duration,
+        permits: Arc<Semaphore>,
     ) -> BoxStream<'s, CommitStep> {
         let broker = self.cluster.broker(&address);
         let versions = {
             let broker = Arc::clone(&broker);
             async move {
-                sleep(pause).await;
                 let versions = broker.versions(self.deadline).await;
                 versions.and_then(|versions| versions.highest_common(ApiKey::OffsetFetch))
             }
         };
         let batches = move |version: Result<i16, Fault>| -> BoxStream<'s, CommitStep> {
             let (address, broker) = (address.clone(), Arc::clone(&broker));
+            let permits = Arc::clone(&permits);
             let version = match version {
                 Ok(version) => version,
                 Err(fault) => {
@@ -226,7 +177,10 @@ impl<'a> CommitSweep<'a> {
             };
             let fetches = batches.into_iter().map(move |batch| {
                 let (address, broker) = (address.clone(), Arc::clone(&broker));
+                let permits = Arc::clone(&permits);
                 async move {
+                    // Never closed.
+                    let _permit = permits.acquire().await;
                     let outcomes = self.fetch_batch(&broker, &address, version, batch).await;
                     CommitStep::Fetched(address, outcomes)
                 }
@@ -308,14 +262,112 @@ impl<'a> CommitSweep<'a> {
     }
 }
 
-fn set_result(
-    results: &mut [Result<FetchedOffsets, Fault>],
-    group: usize,
-    result: Result<FetchedOffsets, Fault>,
-) {
-    if let Some(slot) = results.get_mut(group) {
-        *slot = result;
+impl CommitRun<'_> {
+    /// Takes in the result of a step, and queues what follows from it.
+    fn finish(&mut self, step: CommitStep) {
+        match step {
+            CommitStep::Located(found) => {
+                let mut known = Vec::new();
+                for (group, address, retry) in found {
+                    match address {
+                        Ok(address) => known.push((group, Some(address))),
+                        Err(fault) => {
+                            self.set_result(group, Err(fault));
+                            if retry != Retry::No {
+                                self.retry(group, None, MAX_ATTEMPTS);
+                            }
+                        }
+                    }
+                }
+                self.dispatch(known.into_iter());
+            }
+            CommitStep::Fetched(address, outcomes) => {
+                for outcome in outcomes {
+                    let group = outcome.group;
+                    self.set_result(group, outcome.result);
+                    match outcome.retry {
+                        Retry::No => {}
+                        Retry::SameBroker => self.retry(group, Some(&address), MAX_ATTEMPTS),
+                        Retry::NewCoordinator | Retry::NewCoordinatorOnce => {
+                            if let Some(id) = self.sweep.group(group) {
+                                self.sweep.cluster.coordinators.forget(id, &address);
+                            }
+                            let once = outcome.retry == Retry::NewCoordinatorOnce;
+                            self.retry(group, None, if once { 1 } else { MAX_ATTEMPTS });
+                        }
+                    }
+                }
+            }
+            CommitStep::Retry(due) => {
+                let groups = self.retries.remove(&due).unwrap_or_default();
+                self.dispatch(groups.into_iter());
+            }
+        }
     }
+
+    fn set_result(&mut self, group: usize, result: Result<FetchedOffsets, Fault>) {
+        if let Some(slot) = self.results.get_mut(group) {
+            *slot = result;
+        }
+    }
+
+    /// Queues another attempt at a group after a pause, if it has had fewer than `most`.
+    fn retry(&mut self, group: usize, address: Option<&Address>, most: u32) {
+        let Some(attempt) = self.attempts.get_mut(group) else {
+            return;
+        };
+        *attempt = attempt.saturating_add(1);
+        if *attempt > most {
+            return;
+        }
+        let pause = Duration::from_millis(25) * (1 << (*attempt).min(5));
+        let due = retry_time(self.begun, Instant::now() + pause);
+        let next = (group, address.cloned());
+        match self.retries.entry(due) {
+            Entry::Occupied(mut retries) => retries.get_mut().push(next),
+            Entry::Vacant(retries) => {
+                retries.insert(vec![next]);
+                let wait = async move {
+                    sleep_until(due).await;
+                    CommitStep::Retry(due)
+                };
+                self.steps.push(stream::once(wait).boxed());
+            }
+        }
+    }
+}
+
+impl<'s> CommitRun<'s> {
+    /// Queues the next step of each group: fetch its offsets, or find its coordinator where that is
+    /// not known.
+    fn dispatch(&mut self, groups: impl Iterator<Item = NextStep>) {
+        let sweep: &'s CommitSweep<'s> = self.sweep;
+        let mut lost = Vec::new();
+        let mut by_address: BTreeMap<Address, Vec<usize>> = BTreeMap::new();
+        for (group, address) in groups {
+            match address {
+                Some(address) => by_address.entry(address).or_default().push(group),
+                None => lost.push(group),
+            }
+        }
+        if !lost.is_empty() {
+            let locate = async move { CommitStep::Located(sweep.find_coordinators(&lost).await) };
+            self.steps.push(stream::once(locate).boxed());
+        }
+        for (address, groups) in by_address {
+            let permits = self.permits.entry(address.clone());
+            let permits = permits.or_insert_with(|| Arc::new(Semaphore::new(MAX_IN_FLIGHT)));
+            let fetch = sweep.fetch(address, groups, Arc::clone(permits));
+            self.steps.push(fetch);
+        }
+    }
+}
+
+/// Rounds the time of a retry up to a multiple of [`RETRY_TOGETHER`] since a sweep began.
+fn retry_time(begun: Instant, earliest: Instant) -> Instant {
+    let since = earliest.saturating_duration_since(begun).as_millis();
+    let slots = since / RETRY_TOGETHER.as_millis() + 1;
+    begun + RETRY_TOGETHER.saturating_mul(u32::try_from(slots).unwrap_or(u32::MAX))
 }
 
 /// The same fault for all groups. If the connection failed, the coordinator may have moved.
