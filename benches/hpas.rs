@@ -82,7 +82,7 @@ impl Rig {
         self.state.update_hpas(Some(&self.watched.all()));
         self.state.publish();
         let plans = self.state.replan();
-        plans.iter().map(|(_, plan)| plan.groups.len()).sum()
+        plans.iter().map(|sweep| sweep.plan.groups.len()).sum()
     }
 }
 
@@ -206,7 +206,7 @@ fn bench(criterion: &mut Criterion) {
         let mut rig = Rig::new(count);
         criterion.bench_function(&format!("read the group of 1 of {count} HPAs"), |bencher| {
             let read = || observe([next().0].into_iter());
-            let apply = |observation| rig.state.apply(observation, Scope::Some);
+            let apply = |observation| rig.state.apply(observation, Scope::Partial);
             bencher.iter_batched(read, apply, BatchSize::SmallInput);
         });
     }

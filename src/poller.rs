@@ -31,6 +31,7 @@ use crate::snapshot_channel::Publisher;
 
 pub use self::saved_state::HistoryStore;
 pub use self::state::PollerState;
+pub use self::sweeps::PlannedSweep;
 
 /// A client of one Kafka cluster.
 pub trait OffsetSource: Send + Sync + 'static {
@@ -150,7 +151,7 @@ impl<S: OffsetSource> Poller<S> {
         })
         .await?;
         // Readers need the configured targets even before the HPAs are listed.
-        state.publish();
+        publish(&state);
         match HistoryHandle::first_event(&mut saved_state).await {
             Some(HistoryEvent::Stop) => return Ok(()),
             Some(HistoryEvent::Loaded(saved)) => {
@@ -161,13 +162,24 @@ impl<S: OffsetSource> Poller<S> {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
+                    // Counted from here, a sweep that takes all of its time has ended by the next tick.
+                    let due = Instant::now();
+                    // A sweep that has ended must not keep its cluster from being swept now.
+                    let finished = sweeps.take_finished()?;
+                    let has_finished = !finished.is_empty();
                     let sweeping = sweeps.sweeping();
                     let planned;
                     (state, planned) = change(state, move |state| {
+                        for (observation, scope) in finished {
+                            state.apply(observation, scope);
+                        }
                         state.expire();
                         state.plan_sweeps(&sweeping)
                     }).await?;
-                    sweeps.start_all(planned);
+                    if has_finished {
+                        publish(&state);
+                    }
+                    sweeps.start(planned, due);
                     if saved_state.as_ref().is_some_and(HistoryHandle::is_due) {
                         state = save(state, &mut saved_state).await?;
                     }
@@ -192,19 +204,21 @@ impl<S: OffsetSource> Poller<S> {
                         state.update_hpas(hpas.as_ref());
                         state.replan()
                     }).await?;
-                    state.publish();
-                    sweeps.start_new(new);
+                    publish(&state);
+                    sweeps.start(new, Instant::now());
                 }
                 // Drain the channel so that a burst of requests triggers one sweep.
                 received = inputs.watch_keys.recv_many(&mut watch_keys, MAX_AD_HOC), if !watch_keys_end => {
                     watch_keys_end = received == 0;
-                    let keys = std::mem::take(&mut watch_keys);
-                    let new;
-                    (state, new) = change(state, move |state| {
-                        let is_new = state.watch(keys.into_iter());
-                        is_new.then(|| state.replan())
-                    }).await?;
-                    sweeps.start_new(new.unwrap_or_default());
+                    // Nearly all requests ask for what is read anyway.
+                    if state.record_requests(watch_keys.drain(..)) {
+                        let new;
+                        (state, new) = change(state, |state| {
+                            state.update_ad_hoc();
+                            state.replan()
+                        }).await?;
+                        sweeps.start(new, Instant::now());
+                    }
                 }
                 received = inputs.queries.recv_many(&mut queries, MAX_AD_HOC), if !queries_end => {
                     queries_end = received == 0;
@@ -219,16 +233,16 @@ impl<S: OffsetSource> Poller<S> {
                         state.apply(observation, scope);
                         state.replan()
                     }).await?;
-                    state.publish();
-                    sweeps.start_new(new);
+                    publish(&state);
+                    sweeps.start(new, Instant::now());
                 }
             }
         }
     }
 }
 
-/// Changes the state on a thread where that may take long: how long is decided by whoever writes HPAs, and the threads
-/// of the runtime serve requests. A change that is under way when its poller is dropped publishes nothing.
+/// Changes the state on a thread that may block: a change takes as long as what tenants have written makes it take, and
+/// the threads of the runtime serve requests. It must not publish, since it goes on after its poller is dropped.
 async fn change<T: Send + 'static>(
     mut state: PollerState,
     change: impl FnOnce(&mut PollerState) -> T + Send + 'static,
@@ -238,6 +252,13 @@ async fn change<T: Send + 'static>(
         (state, result)
     })
     .await
+}
+
+/// Publishes the latest evaluations.
+fn publish(state: &PollerState) {
+    let replaced = state.publish();
+    // Freed like a change: unless a reader still has it, that takes as long as the snapshot is large.
+    tokio::task::spawn_blocking(move || drop(replaced));
 }
 
 /// Saves the history, if that of earlier processes is loaded.

@@ -52,13 +52,17 @@ impl Publisher {
         }
     }
 
-    /// Makes `snapshot` the latest, with the next sequence number and the term of this publisher.
-    pub fn publish(&self, mut snapshot: LagSnapshot) {
+    /// Makes `snapshot` the latest, with the next sequence number and the term of this publisher. Returns the one before:
+    /// to free it takes as long as it is large, and readers would have to wait if that happened in here.
+    pub fn publish(&self, mut snapshot: LagSnapshot) -> Arc<LagSnapshot> {
         snapshot.term = self.term;
+        let mut snapshot = Arc::new(snapshot);
         self.snapshots.send_modify(|latest| {
-            snapshot.sequence = latest.sequence.wrapping_add(1);
-            *latest = Arc::new(snapshot);
+            // Nobody else has it yet, so nothing is copied.
+            Arc::make_mut(&mut snapshot).sequence = latest.sequence.wrapping_add(1);
+            std::mem::swap(latest, &mut snapshot);
         });
+        snapshot
     }
 }
 

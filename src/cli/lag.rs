@@ -299,7 +299,7 @@ mod tests {
         let found = LagResult {
             read: vec![(
                 "main".into(),
-                ClusterHistory::default().apply(read, Scope::Some),
+                ClusterHistory::default().apply(read, Scope::Partial),
             )],
             ..LagResult::default()
         };
@@ -337,11 +337,11 @@ mod tests {
         for (group, committed) in [("reads", Some(3)), ("other", None)] {
             let rows = [(0, Ok(committed), Ok(8))];
             let read = fixtures::read(Duration::ZERO, group, "orders", &rows);
-            history.apply(read, Scope::Some);
+            history.apply(read, Scope::Partial);
         }
         let nothing = fixtures::nothing(Duration::ZERO, "idle");
         let found = LagResult {
-            read: vec![("main".into(), history.apply(nothing, Scope::Some))],
+            read: vec![("main".into(), history.apply(nothing, Scope::Partial))],
             ..LagResult::default()
         };
         for (flags, expected) in [

@@ -140,7 +140,7 @@ pub(crate) fn snapshot() -> LagSnapshot {
         ),
         failed(zero, "mute", "refunds", Fault::NoAnswer),
     ] {
-        main.apply(observation, Scope::Some);
+        main.apply(observation, Scope::Partial);
     }
     let mut sweep = nothing(zero, "");
     sweep.groups.clear();
@@ -151,7 +151,7 @@ pub(crate) fn snapshot() -> LagSnapshot {
         throttled: Duration::from_millis(1500),
     });
     // Nobody wants the groups any more after a whole sweep without them, unless asked since.
-    let mut main = (*main.apply(sweep, Scope::Some)).clone();
+    let mut main = (*main.apply(sweep, Scope::Partial)).clone();
     main.sweep = Some(super::lag::cluster_snapshot::Sweep {
         started: at(zero),
         finished: at(zero),

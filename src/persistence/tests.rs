@@ -23,7 +23,7 @@ fn history_of(groups: usize) -> SavedHistory {
     for group in 0..groups {
         let rows = [(0, Ok(Some(5)), Ok(9))];
         let read = fixtures::read(Duration::ZERO, &format!("g{group:04}"), "t", &rows);
-        history.apply(read, Scope::Some);
+        history.apply(read, Scope::Partial);
     }
     let exported = history.export(&fixtures::at(Duration::from_secs(1)));
     SavedHistory {

@@ -15,6 +15,8 @@ pub(super) struct PolledCluster {
     pub(super) history: ClusterHistory,
     pub(super) latest: Arc<ClusterSnapshot>,
     plan: BTreeMap<GroupId, GroupPlan>,
+    /// The groups that the sweep of all groups under way leaves out, because they exceed a budget.
+    pub(super) left_out: Vec<GroupPlan>,
     /// The groups whose plan may differ from what is asked and known of them now.
     pub(super) outdated: BTreeSet<GroupId>,
 }

@@ -14,8 +14,7 @@ use crate::model::decisions::scale_to_zero;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::evaluation::{Clusters, Evaluations, EvaluationsAt, ServingPolicy};
 use crate::model::hpa::facts::HpaMap;
-use crate::model::kafka::observation::Observation;
-use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use crate::model::kafka::observation::{GroupObservation, Observation};
 use crate::model::lag::assembly::Scope;
 use crate::model::lag::history::memory::SavedHistory;
 use crate::model::snapshot::LagSnapshot;
@@ -32,7 +31,8 @@ pub(super) const MAX_AD_HOC: usize = 200;
 /// The state of a poller, without the tasks that read from Kafka.
 ///
 /// A change of the HPAs costs as much as what changed, up to the published snapshot. Whoever may write HPAs decides what
-/// changes, so all of this is done on a thread where it may take long; only [`publish`](Self::publish) is instant.
+/// changes, so all of this is done on a thread where it may take long; only [`publish`](Self::publish) is instant, and
+/// what records requests, of which there are few.
 #[derive(Debug)]
 pub struct PollerState {
     publisher: Publisher,
@@ -85,14 +85,12 @@ impl PollerState {
         self.evaluate();
     }
 
-    /// Takes in what requests ask for. Returns whether any of it is new.
-    pub(super) fn watch(&mut self, keys: impl Iterator<Item = WatchKey>) -> bool {
+    /// Records what requests ask for. Returns whether any of it is new, so that [`update_ad_hoc`](Self::update_ad_hoc)
+    /// is due.
+    pub(super) fn record_requests(&mut self, keys: impl Iterator<Item = WatchKey>) -> bool {
         let mut is_new = false;
         for key in keys {
             is_new |= self.watch_keys.insert(key);
-        }
-        if is_new {
-            self.update_ad_hoc();
         }
         is_new
     }
@@ -111,7 +109,8 @@ impl PollerState {
         }
     }
 
-    fn update_ad_hoc(&mut self) {
+    /// Takes in the recorded requests.
+    pub(super) fn update_ad_hoc(&mut self) {
         let keys = self.watch_keys.iter().cloned().collect();
         self.set_targets(self.targets.with_ad_hoc(keys, Some(Moment::now())));
     }
@@ -135,42 +134,43 @@ impl PollerState {
         self.targets = Arc::new(targets);
     }
 
-    /// Brings the plan of every cluster up to date. Returns for each cluster the groups that are new or read
-    /// differently, as far as the budgets suffice.
-    pub fn replan(&mut self) -> Vec<(ClusterName, SweepPlan)> {
-        let clusters = self.clusters.iter_mut();
-        let plans = clusters.map(|(name, cluster)| {
-            let changed = cluster.replan(name, &self.targets);
-            let (changed, _) = self.ledger.split_plan(name, changed, &self.targets);
-            (name.clone(), changed)
-        });
-        plans.collect()
+    /// Brings the plan of every cluster up to date. Returns sweeps of the groups that are new or read differently, as far
+    /// as the budgets suffice.
+    pub fn replan(&mut self) -> Vec<PlannedSweep> {
+        self.plan(|_| Scope::Partial)
     }
 
     /// Plans a sweep of every cluster; of those that are still being swept, only of what is new.
-    pub(super) fn plan_sweeps(
-        &mut self,
-        sweeping: &BTreeSet<ClusterName>,
-    ) -> Vec<(ClusterName, PlannedSweep)> {
-        let mut planned = Vec::new();
-        for (cluster, new) in self.replan() {
-            let sweep = match sweeping.contains(&cluster) {
-                true => PlannedSweep::Some(new),
-                false => {
-                    let (plan, over_budget) = self.whole_plan(&cluster);
-                    PlannedSweep::Whole(plan, over_budget)
-                }
-            };
-            planned.push((cluster, sweep));
-        }
-        planned
+    pub(super) fn plan_sweeps(&mut self, sweeping: &BTreeSet<ClusterName>) -> Vec<PlannedSweep> {
+        self.plan(|cluster| match sweeping.contains(cluster) {
+            true => Scope::Partial,
+            false => Scope::Whole,
+        })
     }
 
-    /// The plan of a sweep of all groups of a cluster, and the groups that exceed a budget.
-    pub(super) fn whole_plan(&mut self, cluster: &ClusterName) -> (SweepPlan, Vec<GroupPlan>) {
-        let polled = self.clusters.get(cluster);
-        let plan = polled.map_or_else(SweepPlan::default, PolledCluster::whole_plan);
-        self.ledger.split_plan(cluster, plan, &self.targets)
+    fn plan(&mut self, scope: impl Fn(&ClusterName) -> Scope) -> Vec<PlannedSweep> {
+        let mut planned = Vec::new();
+        for (name, cluster) in &mut self.clusters {
+            let changed = cluster.replan(name, &self.targets);
+            let scope = scope(name);
+            let plan = match scope {
+                Scope::Whole => cluster.whole_plan(),
+                Scope::Partial if changed.groups.is_empty() => continue,
+                Scope::Partial => changed,
+            };
+            let (plan, left_out) = self.ledger.split_plan(name, plan, &self.targets);
+            if scope == Scope::Whole {
+                cluster.left_out = left_out;
+            } else if plan.groups.is_empty() {
+                continue;
+            }
+            planned.push(PlannedSweep {
+                cluster: name.clone(),
+                plan,
+                scope,
+            });
+        }
+        planned
     }
 
     /// Applies what was read of a cluster, and evaluates.
@@ -180,6 +180,11 @@ impl PollerState {
         let Some(cluster) = self.clusters.get_mut(&name) else {
             return;
         };
+        if scope == Scope::Whole {
+            let left_out = std::mem::take(&mut cluster.left_out).into_iter();
+            let left_out = left_out.map(GroupObservation::over_budget);
+            observation.groups.extend(left_out);
+        }
         let took = observation.finished.since(&observation.started);
         let finished = observation.finished;
         // The members of a group may turn out to read topics that nobody has named.
@@ -211,9 +216,9 @@ impl PollerState {
         }
     }
 
-    /// Publishes the latest evaluations.
-    pub fn publish(&self) {
-        self.publisher.publish(self.snapshot());
+    /// Publishes the latest evaluations. Returns the snapshot before, which may take long to free.
+    pub fn publish(&self) -> Arc<LagSnapshot> {
+        self.publisher.publish(self.snapshot())
     }
 
     fn evaluate(&mut self) {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinSet};
 
 use super::OffsetSource;
-use crate::model::kafka::observation::{GroupObservation, Observation};
-use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use crate::model::kafka::observation::Observation;
+use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::lag::assembly::Scope;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
@@ -26,11 +26,10 @@ impl<S: OffsetSource> OffsetSource for Arc<S> {
 
 /// A sweep that is due.
 #[derive(Debug)]
-pub(super) enum PlannedSweep {
-    /// Of all groups. Those of the second plan are over budget: they are reported as such without being read.
-    Whole(SweepPlan, Vec<GroupPlan>),
-    /// Of the groups that are new, while all others are being read.
-    Some(SweepPlan),
+pub struct PlannedSweep {
+    pub cluster: ClusterName,
+    pub plan: SweepPlan,
+    pub scope: Scope,
 }
 
 /// The clients of the clusters and the sweeps that they make.
@@ -39,10 +38,13 @@ pub(super) struct Sweeps<S> {
     sources: BTreeMap<ClusterName, Arc<S>>,
     /// The longest time that a sweep may take.
     deadline: Duration,
-    running: JoinSet<(Observation, Scope)>,
+    running: JoinSet<FinishedSweep>,
     /// The clusters of which all groups are being read.
     whole: BTreeSet<ClusterName>,
 }
+
+/// What a sweep has read, and of which groups.
+pub(super) type FinishedSweep = (Observation, Scope);
 
 impl<S: OffsetSource> Sweeps<S> {
     pub(super) fn new(sources: Vec<(ClusterName, S)>, deadline: Duration) -> Self {
@@ -61,56 +63,57 @@ impl<S: OffsetSource> Sweeps<S> {
         self.whole.clone()
     }
 
-    pub(super) fn start_all(&mut self, planned: Vec<(ClusterName, PlannedSweep)>) {
-        for (cluster, sweep) in planned {
-            match sweep {
-                PlannedSweep::Whole(plan, over_budget) => {
-                    self.whole.insert(cluster.clone());
-                    self.start(&cluster, plan, over_budget, Scope::Whole);
-                }
-                PlannedSweep::Some(plan) => self.start_new(vec![(cluster, plan)]),
+    /// Starts these sweeps. Their time is counted from when they were `due`.
+    pub(super) fn start(&mut self, sweeps: Vec<PlannedSweep>, due: Instant) {
+        for sweep in sweeps {
+            let PlannedSweep {
+                cluster,
+                plan,
+                scope,
+            } = sweep;
+            let Some(source) = self.sources.get(&cluster).map(Arc::clone) else {
+                continue;
+            };
+            if scope == Scope::Whole {
+                self.whole.insert(cluster);
             }
+            // The order of two sweeps is that of their plans, not of their tasks: the later one may run first.
+            let planned = Moment::now();
+            let deadline = due + self.deadline;
+            self.running.spawn(async move {
+                let mut observation = source.observe(plan, deadline).await;
+                observation.started = planned;
+                (observation, scope)
+            });
         }
-    }
-
-    /// Reads what is new in the plans at once, so that no request waits for the next tick.
-    pub(super) fn start_new(&mut self, new: Vec<(ClusterName, SweepPlan)>) {
-        for (cluster, plan) in new {
-            if !plan.groups.is_empty() {
-                self.start(&cluster, plan, Vec::new(), Scope::Some);
-            }
-        }
-    }
-
-    fn start(
-        &mut self,
-        cluster: &ClusterName,
-        plan: SweepPlan,
-        over_budget: Vec<GroupPlan>,
-        scope: Scope,
-    ) {
-        let Some(source) = self.sources.get(cluster).map(Arc::clone) else {
-            return;
-        };
-        // The order of two sweeps is that of their plans, not of their tasks: the later one may run first.
-        let planned = Moment::now();
-        let deadline = planned.monotonic + self.deadline;
-        self.running.spawn(async move {
-            let mut observation = source.observe(plan, deadline).await;
-            observation.started = planned;
-            let over_budget = over_budget.into_iter().map(GroupObservation::over_budget);
-            observation.groups.extend(over_budget);
-            (observation, scope)
-        });
     }
 
     /// Waits for the next sweep to end; `None` if none is under way.
-    pub(super) async fn next(&mut self) -> Option<Result<(Observation, Scope), JoinError>> {
+    pub(super) async fn next(&mut self) -> Option<Result<FinishedSweep, JoinError>> {
         let done = self.running.join_next().await?;
+        Some(self.finish(done))
+    }
+
+    /// The sweeps that have ended by now.
+    ///
+    /// # Errors
+    /// One of them panicked.
+    pub(super) fn take_finished(&mut self) -> Result<Vec<FinishedSweep>, JoinError> {
+        let mut finished = Vec::new();
+        while let Some(done) = self.running.try_join_next() {
+            finished.push(self.finish(done)?);
+        }
+        Ok(finished)
+    }
+
+    fn finish(
+        &mut self,
+        done: Result<FinishedSweep, JoinError>,
+    ) -> Result<FinishedSweep, JoinError> {
         if let Ok((observation, Scope::Whole)) = &done {
             self.whole.remove(&observation.cluster);
         }
-        Some(done)
+        done
     }
 
     #[cfg(test)]

@@ -588,10 +588,10 @@ mod tests {
             subtopologies: Vec::new(),
         }));
         let mut history = ClusterHistory::default();
-        history.apply(described, Scope::Some);
+        history.apply(described, Scope::Partial);
         let unknown = fixtures::nothing(Duration::ZERO, "unknown");
         let mut snapshot = fixtures::snapshot();
-        let cluster = history.apply(unknown, Scope::Some);
+        let cluster = history.apply(unknown, Scope::Partial);
         snapshot.clusters = [("main".into(), cluster)].into();
         let text = render(&snapshot, &fixtures::at(Duration::ZERO));
         let samples = text

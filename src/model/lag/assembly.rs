@@ -39,7 +39,7 @@ pub enum Scope {
     /// All groups of the sweep plan; groups that it does not contain are dropped.
     Whole,
     /// Some groups, read out of turn; the others stay as they are.
-    Some,
+    Partial,
 }
 
 /// History of one Kafka cluster across sweeps. Owned by the poller.
@@ -112,7 +112,7 @@ impl ClusterHistory {
                     assembled.into_iter().collect(),
                 )
             }
-            Scope::Some => {
+            Scope::Partial => {
                 let mut groups = before.groups.clone();
                 groups.extend(assembled);
                 (before.sweep, groups)

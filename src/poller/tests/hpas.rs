@@ -25,17 +25,15 @@ async fn a_new_hpa_is_read_at_once() {
 #[tokio::test]
 async fn an_hpa_that_is_gone_is_no_longer_read() {
     let (mut poller, ..) = poller(None);
-    let main = ClusterName::from("main");
     for (hpas, read) in [
         (vec![hpa("a", "g"), hpa("b", "h")], vec!["g", "h"]),
         (vec![hpa("b", "h")], vec!["h"]),
         (vec![], vec![]),
     ] {
         poller.state.update_hpas(listed(hpas).as_ref());
-        poller.state.replan();
-        let (plan, _) = poller.state.whole_plan(&main);
-        let plan = plan.groups;
-        let groups: Vec<_> = plan.iter().map(|group| group.group.as_str()).collect();
+        let planned = poller.state.plan_sweeps(&BTreeSet::new());
+        let groups = planned.iter().flat_map(|sweep| &sweep.plan.groups);
+        let groups: Vec<_> = groups.map(|group| group.group.as_str()).collect();
         assert_eq!(groups, read);
     }
 }
@@ -68,7 +66,7 @@ async fn an_hpa_that_a_tick_finds_during_a_sweep_is_read_at_once() {
     ] {
         poller.state.update_hpas(listed(hpas).as_ref());
         let planned = poller.state.plan_sweeps(&poller.sweeps.sweeping());
-        poller.sweeps.start_all(planned);
+        poller.sweeps.start(planned, Instant::now());
         assert_eq!(poller.sweeps.len(), under_way);
     }
 }

@@ -166,7 +166,7 @@ pub(super) async fn healthy(
             )
         });
         observation.groups[0].committed = Ok(committed.collect());
-        let read = history.apply(observation, Scope::Some);
+        let read = history.apply(observation, Scope::Partial);
         let mut main = (*snapshot.clusters["main"]).clone();
         let group: &GroupId = &interest.group;
         main.groups

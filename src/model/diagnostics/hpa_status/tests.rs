@@ -44,11 +44,11 @@ fn read_statuses(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
     let broken = (0, Ok(Some(0)), Err(Fault::LeaderUnknown));
     history.apply(
         fixtures::read(zero, "g", "t", &[row(250), row(0)]),
-        Scope::Some,
+        Scope::Partial,
     );
-    history.apply(fixtures::read(zero, "h", "u", &[row(70)]), Scope::Some);
+    history.apply(fixtures::read(zero, "h", "u", &[row(70)]), Scope::Partial);
     let last = fixtures::read(zero, "broken", "v", &[row(70), broken]);
-    let read = history.apply(last, Scope::Some);
+    let read = history.apply(last, Scope::Partial);
     let snapshot = LagSnapshot {
         targets: Arc::new(Targets::merge(&["main".into()], &[], hpas, BTreeSet::new())),
         clusters: [("main".into(), read)].into(),

@@ -50,7 +50,7 @@ impl Sequence {
         let rows = [(0, Ok(Some(0)), Ok(5))];
         let mut read = fixtures::read(Duration::from_secs(seconds), group, "t", &rows);
         read.connection = connection;
-        let latest = self.history.apply(read, Scope::Some);
+        let latest = self.history.apply(read, Scope::Partial);
         self.clusters.insert("main".into(), latest);
     }
 

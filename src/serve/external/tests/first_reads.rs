@@ -18,7 +18,7 @@ fn and_read(snapshot: &LagSnapshot, group: &str) -> LagSnapshot {
     let mut history = ClusterHistory::default();
     let rows = [(0, Ok(Some(1)), Ok(8))];
     let read = fixtures::read(Duration::ZERO, group, "payments", &rows);
-    let read = history.apply(read, Scope::Some);
+    let read = history.apply(read, Scope::Partial);
     let mut main = (*next.clusters["main"]).clone();
     let read = read.groups.iter();
     main.groups

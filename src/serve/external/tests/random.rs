@@ -201,7 +201,7 @@ fn snapshot() -> LagSnapshot {
             .map(|lag| (0, Ok(Some(100 - lag)), Ok(100)))
             .collect();
         let read = fixtures::read(Duration::ZERO, group, topic, &rows);
-        let read = ClusterHistory::default().apply(read, Scope::Some);
+        let read = ClusterHistory::default().apply(read, Scope::Partial);
         let read = read.groups.iter();
         main.groups
             .extend(read.map(|(id, group)| (id.clone(), Arc::clone(group))));

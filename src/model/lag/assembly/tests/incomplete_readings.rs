@@ -129,7 +129,7 @@ fn a_partition_without_a_commit_reading_is_unknown() {
 fn a_whole_sweep_drops_unplanned_groups_unless_they_were_read_later() {
     let mut history = ClusterHistory::default();
     history.apply(observe(0, "old", &[Ok(Some(1))], &[1]), Scope::Whole);
-    history.apply(observe(7, "new", &[Ok(Some(1))], &[1]), Scope::Some);
+    history.apply(observe(7, "new", &[Ok(Some(1))], &[1]), Scope::Partial);
     let snapshot = history.apply(observe(5, "g", &[Ok(Some(1))], &[1]), Scope::Whole);
     let names: Vec<_> = snapshot.groups.keys().map(GroupId::as_str).collect();
     assert_eq!(names, ["g", "new"]);
@@ -138,7 +138,7 @@ fn a_whole_sweep_drops_unplanned_groups_unless_they_were_read_later() {
 #[test]
 fn an_older_reading_never_replaces_a_newer_one() {
     let mut history = ClusterHistory::default();
-    history.apply(observe(7, "g", &[Ok(Some(9))], &[10]), Scope::Some);
+    history.apply(observe(7, "g", &[Ok(Some(9))], &[10]), Scope::Partial);
     let snapshot = history.apply(observe(5, "g", &[Ok(Some(1))], &[10]), Scope::Whole);
     assert_eq!(
         topic(&snapshot).complete.as_ref().unwrap().total(),

@@ -52,7 +52,7 @@ fn the_age_without_a_commit_counts_from_where_the_group_starts() {
     assert_eq!(age(&forgotten, 0), LagAge::exactly(5_000));
     let mut earliest = observe(20, "e", &[Ok(None), Ok(None)], &[25, 100]);
     earliest.groups[0].plan.reset = OffsetReset::Earliest;
-    let from_start = history.apply(earliest, Scope::Some);
+    let from_start = history.apply(earliest, Scope::Partial);
     let latest = from_start.groups["e"].topics["t"].latest.as_ref().unwrap();
     assert_eq!(latest.total(), Ok(Lag(125)));
     assert_eq!(latest.partition_age(1), Some(LagAge::at_least(20_000)));

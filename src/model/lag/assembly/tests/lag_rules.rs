@@ -144,11 +144,14 @@ fn a_read_committed_group_is_measured_by_the_last_stable_offset() {
 #[test]
 fn a_topic_recreation_seen_with_one_group_holds_for_all_groups() {
     let mut history = ClusterHistory::default();
-    history.apply(observe(0, "g", &[Ok(Some(5))], &[100]), Scope::Some);
+    history.apply(observe(0, "g", &[Ok(Some(5))], &[100]), Scope::Partial);
     for seconds in [5, 10] {
-        history.apply(observe(seconds, "other", &[Ok(Some(1))], &[9]), Scope::Some);
+        history.apply(
+            observe(seconds, "other", &[Ok(Some(1))], &[9]),
+            Scope::Partial,
+        );
     }
-    let after = history.apply(observe(15, "g", &[Ok(Some(5))], &[9]), Scope::Some);
+    let after = history.apply(observe(15, "g", &[Ok(Some(5))], &[9]), Scope::Partial);
     assert_eq!(rules(&after).0, ["log_replaced"]);
     // Its last complete reading is served until it is stale, as with any unknown.
     let complete = topic(&after).complete.as_ref();
