@@ -31,10 +31,17 @@ impl OffsetFetchQuery {
 
     /// Estimated number of partitions in the response.
     pub(super) fn expected_partitions(&self) -> usize {
-        // Unknown topics: assume many partitions.
-        self.named_topics().map_or(200, |topics| {
-            topics.fold(0, |all, (_, n)| all.saturating_add(*n))
-        })
+        match self.topics {
+            Some(_) => self.named_partitions(),
+            // Unknown topics: assume many partitions.
+            None => 200,
+        }
+    }
+
+    /// Number of partitions that are requested by name.
+    pub(super) fn named_partitions(&self) -> usize {
+        let topics = self.named_topics().into_iter().flatten();
+        topics.fold(0, |all, (_, partitions)| all.saturating_add(*partitions))
     }
 }
 

@@ -2,8 +2,7 @@
 //! consumer that commits during the sweep cannot appear to be ahead of the log. Each step gets a
 //! share of the time.
 
-use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,16 +24,19 @@ const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(30);
 
 /// Topics on which groups have commits, as last discovered.
 #[derive(Debug, Default)]
-pub(super) struct DiscoveryCache(Mutex<HashMap<GroupId, (Instant, BTreeSet<TopicName>)>>);
+pub(super) struct DiscoveryCache(Mutex<HashMap<GroupId, DiscoveredTopics>>);
+
+/// When topics were discovered, and which.
+type DiscoveredTopics = (Instant, Arc<BTreeSet<TopicName>>);
 
 impl DiscoveryCache {
-    fn all(&self) -> MutexGuard<'_, HashMap<GroupId, (Instant, BTreeSet<TopicName>)>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<GroupId, DiscoveredTopics>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, group: &GroupId) -> Option<BTreeSet<TopicName>> {
+    fn get(&self, group: &GroupId) -> Option<Arc<BTreeSet<TopicName>>> {
         match self.all().get(group) {
-            Some((when, topics)) if when.elapsed() < DISCOVERY_MAX_AGE => Some(topics.clone()),
+            Some((when, topics)) if when.elapsed() < DISCOVERY_MAX_AGE => Some(Arc::clone(topics)),
             _ => None,
         }
     }
@@ -43,27 +45,24 @@ impl DiscoveryCache {
         let now = Instant::now();
         let mut all = self.all();
         all.retain(|_, (when, _)| when.elapsed() < DISCOVERY_MAX_AGE);
-        all.extend(found.map(|(group, topics)| (group, (now, topics))));
+        all.extend(found.map(|(group, topics)| (group, (now, Arc::new(topics)))));
     }
 }
 
 impl WireInner {
-    pub(super) async fn sweep(&self, mut plan: SweepPlan, deadline: Instant) -> Observation {
+    pub(super) async fn sweep(&self, plan: SweepPlan, deadline: Instant) -> Observation {
         let started = Moment::now();
         // Deadlines as shares of the budget: metadata by 2/5, commits by 3/5, descriptions by 4/5.
         // A step that ends early leaves its time to the later ones.
         let budget = deadline.saturating_duration_since(started.monotonic);
         let by = |fifths: u32| (started.monotonic + budget / 5 * fifths).into();
         self.prune_coordinators(&plan);
+        // Decided once: a sweep at the same time may discover topics that the metadata below does not have.
+        let named: Vec<_> = plan.groups.iter().map(|g| self.topics_to_name(g)).collect();
         let found = {
-            let named = self.topics_to_name(&plan);
-            let names: HashSet<_> = plan
-                .groups
-                .iter()
-                .zip(&named)
-                .flat_map(|(group, named)| named.as_deref().unwrap_or(&group.topics))
-                .collect();
-            self.cluster.metadata(&names, by(2)).await
+            let named = plan.groups.iter().zip(&named);
+            let topics = named.flat_map(|(g, named)| &**named.as_ref().unwrap_or(&g.topics));
+            self.cluster.metadata(&topics.collect(), by(2)).await
         };
         let (known, is_new) = match found {
             Ok(known) => known,
@@ -76,13 +75,17 @@ impl WireInner {
             }
         };
         let mut allowance = PartitionAllowance(plan.max_partitions);
-        let over_budget = self.remove_over_budget_groups(&mut plan, &mut allowance, &known);
-        let asked: Vec<_> = plan
-            .groups
-            .iter()
-            .zip(self.topics_to_name(&plan))
-            .map(|(group, named)| offset_query(group, named, &known))
-            .collect();
+        let (mut planned, mut asked, mut over_budget) = (Vec::new(), Vec::new(), Vec::new());
+        for (group, named) in plan.groups.into_iter().zip(named) {
+            let query = offset_query(&group, named.as_deref(), &known);
+            match allowance.take(&group, query.named_partitions()) {
+                Ok(()) => {
+                    planned.push(group);
+                    asked.push(query);
+                }
+                Err(_) => over_budget.push(GroupObservation::over_budget(group)),
+            }
+        }
         let commits = commits::CommitSweep {
             cluster: &self.cluster,
             asked: &asked,
@@ -96,8 +99,7 @@ impl WireInner {
         self.share_offsets(&asked, &mut found, by(4)).await;
         let (known, unknown) = self.resolve_discovered(known, &found, by(4)).await;
         let described = self.groups_to_describe(&asked, &found, true);
-        let mut groups: Vec<_> = plan
-            .groups
+        let mut groups: Vec<_> = planned
             .into_iter()
             .zip(found)
             .map(|(plan, found)| {
@@ -108,10 +110,11 @@ impl WireInner {
                     (Ok(FetchedOffsets::Discovered(found)), None) => {
                         let columns = discovered_columns(&plan, found, &known);
                         let partitions = columns.values().map(CommittedOffsets::len);
-                        match allowance.take(&plan, partitions.fold(0, usize::saturating_add)) {
-                            true => Ok(columns),
-                            false => Err(Fault::OverBudget),
+                        let partitions = partitions.fold(0, usize::saturating_add);
+                        if allowance.take(&plan, partitions).is_err() {
+                            return GroupObservation::over_budget(plan);
                         }
+                        Ok(columns)
                     }
                     (Err(fault), _) => Err(fault),
                 };
@@ -148,7 +151,7 @@ impl WireInner {
             _ => Some(false),
         };
         let connection = self.health().record_sweep(is_silent, &self.bootstrap);
-        groups.extend(over_budget.into_iter().map(GroupObservation::over_budget));
+        groups.extend(over_budget);
         Observation {
             cluster: self.name.clone(),
             started,
@@ -235,43 +238,17 @@ impl WireInner {
         }
     }
 
-    /// For each group the topics to request by name; `None` if they must be discovered first. Only a request by name
+    /// The topics of a group to request by name; `None` if they must be discovered first. Only a request by name
     /// distinguishes a forbidden topic from one without a commit.
-    fn topics_to_name<'p>(&self, plan: &'p SweepPlan) -> Vec<Option<Cow<'p, BTreeSet<TopicName>>>> {
-        let of_group = |plan: &'p GroupPlan| {
-            if !plan.discover {
-                return Some(Cow::Borrowed(&*plan.topics));
-            }
-            let mut topics = self.discovered.get(&plan.group)?;
-            topics.extend(plan.topics.iter().cloned());
-            Some(Cow::Owned(topics))
-        };
-        plan.groups.iter().map(of_group).collect()
-    }
-
-    /// Takes groups out of the plan whose topics have more partitions than the plan allows, before their offsets are
-    /// requested.
-    fn remove_over_budget_groups(
-        &self,
-        plan: &mut SweepPlan,
-        allowance: &mut PartitionAllowance,
-        known: &ClusterMetadata,
-    ) -> Vec<GroupPlan> {
-        let groups = plan.groups.iter().zip(self.topics_to_name(plan));
-        let fits: Vec<_> = groups
-            .map(|(group, topics)| {
-                let topics = topics.iter().flat_map(|topics| topics.iter());
-                let partitions = topics.map(|topic| known.partitions(topic));
-                allowance.take(group, partitions.fold(0, usize::saturating_add))
-            })
-            .collect();
-        if fits.iter().all(|fits| *fits) {
-            return Vec::new();
+    fn topics_to_name(&self, plan: &GroupPlan) -> Option<Arc<BTreeSet<TopicName>>> {
+        if !plan.discover {
+            return Some(Arc::clone(&plan.topics));
         }
-        let groups = std::mem::take(&mut plan.groups).into_iter().zip(fits);
-        let (within, over): (Vec<_>, Vec<_>) = groups.partition(|(_, fits)| *fits);
-        plan.groups = within.into_iter().map(|(group, _)| group).collect();
-        over.into_iter().map(|(group, _)| group).collect()
+        let mut topics = self.discovered.get(&plan.group)?;
+        if !plan.topics.is_subset(&topics) {
+            Arc::make_mut(&mut topics).extend(plan.topics.iter().cloned());
+        }
+        Some(topics)
     }
 
     /// Fetches the metadata of discovered topics that is not cached; the fault says why it is
@@ -318,14 +295,17 @@ impl WireInner {
 struct PartitionAllowance(Option<u64>);
 
 impl PartitionAllowance {
-    /// Takes this many for a group, if they are left.
-    fn take(&mut self, group: &GroupPlan, partitions: usize) -> bool {
+    /// Takes this many for a group.
+    ///
+    /// # Errors
+    /// Their number, if fewer are left.
+    fn take(&mut self, group: &GroupPlan, partitions: usize) -> Result<(), u64> {
         let Some(left) = self.0.filter(|_| !group.is_unlimited) else {
-            return true;
+            return Ok(());
         };
-        let rest = left.checked_sub(u64::try_from(partitions).unwrap_or(u64::MAX));
-        self.0 = Some(rest.unwrap_or(left));
-        rest.is_some()
+        let partitions = u64::try_from(partitions).unwrap_or(u64::MAX);
+        self.0 = Some(left.checked_sub(partitions).ok_or(partitions)?);
+        Ok(())
     }
 }
 
@@ -336,7 +316,7 @@ fn is_user_topic(name: &str) -> bool {
 
 fn offset_query(
     plan: &GroupPlan,
-    named: Option<Cow<'_, BTreeSet<TopicName>>>,
+    named: Option<&BTreeSet<TopicName>>,
     known: &ClusterMetadata,
 ) -> OffsetFetchQuery {
     let sized = |name: &TopicName| (name.clone(), known.partitions(name));
@@ -392,8 +372,8 @@ mod tests {
             (&limited, 1, false),
             (&unlimited, 1, true),
         ] {
-            assert_eq!(allowance.take(group, partitions), is_taken);
+            assert_eq!(allowance.take(group, partitions).is_ok(), is_taken);
         }
-        assert!(PartitionAllowance(None).take(&limited, usize::MAX));
+        assert_eq!(PartitionAllowance(None).take(&limited, usize::MAX), Ok(()));
     }
 }
