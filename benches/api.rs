@@ -93,6 +93,7 @@ fn snapshot() -> LagSnapshot {
             .map(|i| GroupObservation {
                 plan: GroupPlan::new(format!("group-{i}"), ["topic".into()].into()),
                 description: Err(Fault::Unsupported),
+                refused_partitions: None,
                 committed: Ok([(
                     "topic".into(),
                     CommittedOffsets::filled(12, Ok(Some(Offset(900)))),

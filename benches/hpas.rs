@@ -151,6 +151,7 @@ fn observe(groups: impl Iterator<Item = usize>) -> Observation {
         observation.groups.push(GroupObservation {
             plan: GroupPlan::new(format!("group-{i}"), [topic.clone()].into()),
             description: Err(Fault::Unsupported),
+            refused_partitions: None,
             committed: Ok([(
                 topic,
                 CommittedOffsets::filled(PARTITIONS, Ok(Some(Offset(900)))),

@@ -56,6 +56,7 @@ pub(super) fn unreachable_observation(
         plan,
         committed: Err(fault),
         description: Err(fault),
+        refused_partitions: None,
     };
     Observation {
         cluster,
@@ -103,6 +104,7 @@ mod tests {
             plan: GroupPlan::new("g", ["t".into()].into()),
             committed: committed.map(|column| [("t".into(), column.into_iter().collect())].into()),
             description: Err(Fault::Unsupported),
+            refused_partitions: None,
         }
     }
 

@@ -78,6 +78,7 @@ pub(crate) fn nothing(after: Duration, group: &str) -> Observation {
             plan: GroupPlan::new(group, BTreeSet::new()),
             committed: Ok(TopicMap::default()),
             description: Err(Fault::Unsupported),
+            refused_partitions: None,
         }],
         connection: None,
         traffic: None,

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::kafka::fault::Fault;
-use crate::model::kafka::observation::Observation;
-use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use crate::model::kafka::observation::{GroupObservation, Observation};
+use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::targets::budgets::{Amounts, BudgetExceeded, BudgetScope, Budgets};
 use crate::model::targets::group_targets::GroupTargets;
 use crate::model::targets::{GroupKey, Targets};
@@ -121,18 +121,24 @@ impl PartitionLedger {
     }
 
     /// Counts what was read, and removes it from the observation where a budget is exceeded: the group is then unknown for
-    /// that reason.
+    /// that reason. Counts as well what the client has refused to read: whether a budget is exceeded is decided here, and
+    /// the client also refuses groups of which others have left too little this time.
     pub(super) fn apply(&mut self, observation: &mut Observation, targets: &Targets) {
         let cluster = observation.cluster.clone();
         for read in &mut observation.groups {
             let key = (cluster.clone(), read.plan.group.clone());
-            let (Ok(committed), Some(group)) = (&read.committed, targets.group(&key.0, &key.1))
-            else {
+            let Some(group) = targets.group(&key.0, &key.1) else {
                 continue;
             };
-            let columns = committed.values().map(|column| column.len());
-            let partitions = columns.fold(0, usize::saturating_add);
-            let partitions = u64::try_from(partitions).unwrap_or(u64::MAX);
+            let partitions = match (&read.committed, read.refused_partitions) {
+                (Ok(committed), _) => {
+                    let columns = committed.values().map(|column| column.len());
+                    let partitions = columns.fold(0, usize::saturating_add);
+                    u64::try_from(partitions).unwrap_or(u64::MAX)
+                }
+                (Err(_), Some(partitions)) => partitions,
+                (Err(_), None) => continue,
+            };
             let is_charged =
                 |entry: &LedgerEntry| entry.partitions == partitions && entry.charged.is_ok();
             if self.groups.get(&key).is_some_and(is_charged) {
@@ -148,13 +154,13 @@ impl PartitionLedger {
     /// Leaves out of a plan the groups that exceed a budget, and sorts the others: those of requests come after those of
     /// HPAs, and the first group of each namespace before the second of any. Where the time or the budget is too small
     /// for all, a namespace with few groups is not the one that has to wait. Groups that were never read, or refused and
-    /// are due again, come last, since they may have any number of partitions. Returns the plans that were left out.
+    /// are due again, come last, since they may have any number of partitions. Returns the groups that were left out.
     pub(super) fn split_plan(
         &mut self,
         cluster: &ClusterName,
         plan: SweepPlan,
         targets: &Targets,
-    ) -> (SweepPlan, Vec<GroupPlan>) {
+    ) -> (SweepPlan, Vec<GroupObservation>) {
         let (mut read, mut left_out) = (Vec::new(), Vec::new());
         let mut known_partitions = 0u64;
         let mut ranks: BTreeMap<Arc<str>, usize> = BTreeMap::new();
@@ -173,7 +179,7 @@ impl PartitionLedger {
                     let plans = plans.saturating_add(1);
                     self.set_left_out(&key, plans);
                     if plans < REREAD_AFTER {
-                        left_out.push(group);
+                        left_out.push(GroupObservation::over_budget(group, partitions));
                         continue;
                     }
                 } else if !group.is_unlimited {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::model::kafka::observation::GroupObservation;
 use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::model::lag::assembly::ClusterHistory;
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
@@ -16,7 +17,7 @@ pub(super) struct PolledCluster {
     pub(super) latest: Arc<ClusterSnapshot>,
     plan: BTreeMap<GroupId, GroupPlan>,
     /// The groups that the sweep of all groups under way leaves out, because they exceed a budget.
-    pub(super) left_out: Vec<GroupPlan>,
+    pub(super) left_out: Vec<GroupObservation>,
     /// The groups whose plan may differ from what is asked and known of them now.
     pub(super) outdated: BTreeSet<GroupId>,
 }

@@ -14,7 +14,7 @@ use crate::model::decisions::scale_to_zero;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::evaluation::{Clusters, Evaluations, EvaluationsAt, ServingPolicy};
 use crate::model::hpa::facts::HpaMap;
-use crate::model::kafka::observation::{GroupObservation, Observation};
+use crate::model::kafka::observation::Observation;
 use crate::model::lag::assembly::Scope;
 use crate::model::lag::history::memory::SavedHistory;
 use crate::model::snapshot::LagSnapshot;
@@ -181,9 +181,7 @@ impl PollerState {
             return;
         };
         if scope == Scope::Whole {
-            let left_out = std::mem::take(&mut cluster.left_out).into_iter();
-            let left_out = left_out.map(GroupObservation::over_budget);
-            observation.groups.extend(left_out);
+            observation.groups.append(&mut cluster.left_out);
         }
         let took = observation.finished.since(&observation.started);
         let finished = observation.finished;

@@ -68,6 +68,7 @@ impl OffsetSource for FakeKafka {
                         .map(|t| (t.clone(), [Ok(Some(Offset(0)))].into_iter().collect()))
                         .collect()),
                     description: describe(&plan.group),
+                    refused_partitions: None,
                     plan,
                 })
                 .collect(),

@@ -113,6 +113,7 @@ impl GroupClients {
                             // and its older call, which lists members, asks every broker for every
                             // group.
                             description: Err(Fault::Unsupported),
+                            refused_partitions: None,
                         }
                     })
                 })

@@ -83,7 +83,7 @@ impl WireInner {
                     planned.push(group);
                     asked.push(query);
                 }
-                Err(_) => over_budget.push(GroupObservation::over_budget(group)),
+                Err(refused) => over_budget.push(GroupObservation::over_budget(group, refused)),
             }
         }
         let commits = commits::CommitSweep {
@@ -111,8 +111,8 @@ impl WireInner {
                         let columns = discovered_columns(&plan, found, &known);
                         let partitions = columns.values().map(CommittedOffsets::len);
                         let partitions = partitions.fold(0, usize::saturating_add);
-                        if allowance.take(&plan, partitions).is_err() {
-                            return GroupObservation::over_budget(plan);
+                        if let Err(refused) = allowance.take(&plan, partitions) {
+                            return GroupObservation::over_budget(plan, refused);
                         }
                         Ok(columns)
                     }
@@ -122,6 +122,7 @@ impl WireInner {
                     plan,
                     committed,
                     description: Err(Fault::Unsupported),
+                    refused_partitions: None,
                 }
             })
             .collect();

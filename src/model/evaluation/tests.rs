@@ -90,6 +90,7 @@ pub(super) fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
                 )
             },
             description: Err(Fault::Unsupported),
+            refused_partitions: None,
             committed: Ok(topics
                 .iter()
                 .map(|(name, partitions)| {

@@ -54,16 +54,19 @@ pub struct GroupObservation {
     pub committed: Result<TopicMap<CommittedOffsets>, Fault>,
     /// Description of the group, at most 30 s old; [`Fault::Unsupported`] if not supported.
     pub description: Result<Arc<GroupDescription>, Fault>,
+    /// How many partitions the group has, if it was not read because the plan allows fewer.
+    pub refused_partitions: Option<u64>,
 }
 
 impl GroupObservation {
-    /// A group that was not read because it has too many partitions.
+    /// A group that was not read because it has this many partitions.
     #[must_use]
-    pub fn over_budget(plan: GroupPlan) -> Self {
+    pub fn over_budget(plan: GroupPlan, partitions: u64) -> Self {
         Self {
             plan,
             committed: Err(Fault::OverBudget),
             description: Err(Fault::OverBudget),
+            refused_partitions: Some(partitions),
         }
     }
 }

@@ -83,16 +83,24 @@ fn apply(ledger: &mut PartitionLedger, targets: &Targets, groups: &[(&str, usize
     over.map(|group| group.plan.group.to_string()).collect()
 }
 
+/// Applies that the client has refused a group of this many partitions.
+fn refuse(ledger: &mut PartitionLedger, targets: &Targets, group: &str, partitions: u64) {
+    let mut all = read(Duration::ZERO, group, "t", &[]);
+    let refused = all.groups.remove(0);
+    let refused = GroupObservation::over_budget(refused.plan, partitions);
+    all.groups.push(refused.clone());
+    ledger.apply(&mut all, targets);
+    assert_eq!(all.groups, [refused]);
+}
+
 fn plan(ledger: &mut PartitionLedger, targets: &Targets) -> (Vec<GroupId>, Vec<GroupId>, u64) {
     let cluster = ClusterName::from("main");
     let whole = targets.plan(&cluster, |_| BTreeSet::new());
     let (plan, left_out) = ledger.split_plan(&cluster, whole, targets);
-    let ids = |groups: Vec<GroupPlan>| groups.into_iter().map(|plan| plan.group).collect();
-    (
-        ids(plan.groups),
-        ids(left_out),
-        plan.max_partitions.unwrap(),
-    )
+    let read = plan.groups.into_iter().map(|plan| plan.group);
+    let left_out = left_out.into_iter().map(|group| group.plan.group);
+    let max = plan.max_partitions.unwrap();
+    (read.collect(), left_out.collect(), max)
 }
 
 /// Takes in that other targets ask for a group than before.
@@ -257,6 +265,47 @@ fn a_refused_group_is_read_again_from_time_to_time() {
         }
     }
     assert_eq!(plan(&mut ledger, &targets).0, ids(&["a1", "operators"]));
+}
+
+#[test]
+fn a_group_that_the_client_refuses_is_counted_and_left_out_too() {
+    let targets = targets(budgets(50, 50, 50), &["a/h=a1", "b/h=b1"], &[]);
+    let mut ledger = PartitionLedger::default();
+    assert!(apply(&mut ledger, &targets, &[("a1", 40)]).is_empty());
+    let exceeded = |ledger: &PartitionLedger| {
+        let exceeded = ledger.exceeded_budgets().into_iter();
+        Vec::from_iter(exceeded.map(|(exceeded, groups)| (exceeded.scope, groups)))
+    };
+    for _ in 0..2 {
+        assert_eq!(
+            plan(&mut ledger, &targets),
+            (ids(&["a1", "b1", "operators"]), Vec::new(), 50)
+        );
+        refuse(&mut ledger, &targets, "b1", 11);
+        assert_eq!(exceeded(&ledger), [(BudgetScope::Total, 1)]);
+        for _ in 1..REREAD_AFTER {
+            assert_eq!(plan(&mut ledger, &targets).1, ids(&["b1"]));
+        }
+    }
+    // As soon as there is room for it, it is read.
+    assert!(apply(&mut ledger, &targets, &[("a1", 39)]).is_empty());
+    let (read, left_out, max) = plan(&mut ledger, &targets);
+    assert_eq!(
+        (read, left_out),
+        (ids(&["a1", "b1", "operators"]), Vec::new())
+    );
+    assert_eq!((exceeded(&ledger), max), (Vec::new(), 50));
+}
+
+#[test]
+fn a_group_that_the_client_refuses_because_another_has_grown_stays_admitted() {
+    let targets = targets(budgets(50, 50, 50), &["a/h=a1", "b/h=b1"], &[]);
+    let mut ledger = PartitionLedger::default();
+    assert!(apply(&mut ledger, &targets, &[("a1", 25), ("b1", 25)]).is_empty());
+    assert_eq!(apply(&mut ledger, &targets, &[("a1", 26)]), ["a1"]);
+    refuse(&mut ledger, &targets, "b1", 25);
+    let (read, left_out, _) = plan(&mut ledger, &targets);
+    assert_eq!((read, left_out), (ids(&["b1", "operators"]), ids(&["a1"])));
 }
 
 #[test]
