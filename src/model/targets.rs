@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::admission::Admission;
-use self::budgets::{BudgetExceeded, Budgets};
+use self::budgets::{BudgetExceeded, Budgets, count_exceeded};
 use self::denial_reason::DenialReason;
 use self::group_targets::GroupTargets;
 use self::tenancy::Tenancy;
@@ -110,12 +110,8 @@ impl Targets {
     /// The budgets that are exceeded, each with the number of HPAs that are not read for that reason.
     #[must_use]
     pub fn exceeded_budgets(&self) -> BTreeMap<BudgetExceeded, usize> {
-        let mut exceeded = BTreeMap::new();
-        for refusal in self.admission.refused().values() {
-            let count: &mut usize = exceeded.entry(refusal.reason).or_default();
-            *count = count.saturating_add(1);
-        }
-        exceeded
+        let refused = self.admission.refused().values();
+        count_exceeded(refused.map(|refusal| refusal.reason))
     }
 
     /// The HPAs as they are written, those without a metric of lagwise too.

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{GroupObservation, Observation};
 use crate::model::kafka::sweep_plan::SweepPlan;
-use crate::model::targets::budgets::{Amounts, BudgetExceeded, BudgetScope, Budgets};
+use crate::model::targets::budgets::{
+    Amounts, BudgetExceeded, BudgetScope, Budgets, count_exceeded,
+};
 use crate::model::targets::group_targets::GroupTargets;
 use crate::model::targets::{GroupKey, Targets};
 use crate::model::units::hpa_key::HpaKey;
@@ -35,10 +37,11 @@ pub(super) struct PartitionLedger {
 /// A group that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LedgerEntry {
-    /// As last read.
+    /// As last read or refused.
     partitions: u64,
-    charged: Result<BudgetOwner, BudgetExceeded>,
-    /// How many plans have left it out since it was read.
+    /// Whose budget it uses, or which one it exceeds.
+    admission: Result<BudgetOwner, BudgetExceeded>,
+    /// How many plans have left it out since then.
     left_out: u32,
 }
 
@@ -70,16 +73,8 @@ impl BudgetOwner {
 impl PartitionLedger {
     /// The budgets that are exceeded, each with the number of groups that are not read for that reason.
     pub(super) fn exceeded_budgets(&self) -> BTreeMap<BudgetExceeded, usize> {
-        let mut exceeded = BTreeMap::new();
-        for reason in self
-            .groups
-            .values()
-            .filter_map(|g| g.charged.as_ref().err())
-        {
-            let count: &mut usize = exceeded.entry(*reason).or_default();
-            *count = count.saturating_add(1);
-        }
-        exceeded
+        let refused = self.groups.values();
+        count_exceeded(refused.filter_map(|group| group.admission.as_ref().err().copied()))
     }
 
     /// Takes in that others ask for a group than before, or for other topics of it, or nobody. A refused group is due to
@@ -97,7 +92,7 @@ impl PartitionLedger {
         let still_owns = |owner: &BudgetOwner| {
             group.is_some_and(|group| BudgetOwner::candidates(group).contains(owner))
         };
-        if entry.charged.as_ref().is_ok_and(still_owns) {
+        if entry.admission.as_ref().is_ok_and(still_owns) {
             return;
         }
         let partitions = entry.partitions;
@@ -139,9 +134,9 @@ impl PartitionLedger {
                 (Err(_), Some(partitions)) => partitions,
                 (Err(_), None) => continue,
             };
-            let is_charged =
-                |entry: &LedgerEntry| entry.partitions == partitions && entry.charged.is_ok();
-            if self.groups.get(&key).is_some_and(is_charged) {
+            let stays_admitted =
+                |entry: &LedgerEntry| entry.partitions == partitions && entry.admission.is_ok();
+            if self.groups.get(&key).is_some_and(stays_admitted) {
                 continue;
             }
             self.release(&key);
@@ -211,7 +206,7 @@ impl PartitionLedger {
 
     fn is_admitted(&self, key: &GroupKey) -> bool {
         let entry = self.groups.get(key);
-        entry.is_some_and(|entry| entry.charged.is_ok())
+        entry.is_some_and(|entry| entry.admission.is_ok())
     }
 
     /// Takes back what a group uses. It is unknown to the ledger from then on.
@@ -219,7 +214,7 @@ impl PartitionLedger {
         let Some(entry) = self.groups.remove(key) else {
             return;
         };
-        let Ok(owner) = entry.charged else {
+        let Ok(owner) = entry.admission else {
             return;
         };
         let partitions = entry.partitions;
@@ -244,22 +239,22 @@ impl PartitionLedger {
         partitions: u64,
         budgets: &Budgets,
     ) -> bool {
-        let mut charged = None;
+        let mut admission = None;
         for owner in BudgetOwner::candidates(group) {
             let checked = self.check(&owner, partitions, budgets);
             let is_paid = checked.is_ok();
             // The first that cannot pay is the reason, unless another can.
-            if is_paid || charged.is_none() {
-                charged = Some(checked.map(|()| owner));
+            if is_paid || admission.is_none() {
+                admission = Some(checked.map(|()| owner));
             }
             if is_paid {
                 break;
             }
         }
-        let Some(charged) = charged else {
+        let Some(admission) = admission else {
             return true;
         };
-        if let Ok(owner) = &charged {
+        if let Ok(owner) = &admission {
             if *owner != BudgetOwner::Operator {
                 self.total = self.total.saturating_add(partitions);
             }
@@ -272,10 +267,10 @@ impl PartitionLedger {
                 BudgetOwner::Operator => {}
             }
         }
-        let is_admitted = charged.is_ok();
+        let is_admitted = admission.is_ok();
         let entry = LedgerEntry {
             partitions,
-            charged,
+            admission,
             left_out: 0,
         };
         self.groups.insert(key.clone(), entry);

@@ -20,9 +20,7 @@ use crate::model::targets::{Origin, Targets};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas};
 use crate::model::units::parallelism_rule::ParallelismRule;
-
-/// Groups that a finding lists.
-const GROUPS_LISTED: usize = 3;
+use crate::model::units::short_list::short_list;
 
 /// Options of the search for findings.
 #[derive(Clone, Copy, Debug)]
@@ -125,19 +123,13 @@ fn find_over_budget(evaluations: &Evaluations) -> impl Iterator<Item = Finding> 
         }
     }
     unread.into_iter().map(|(hpa, groups)| {
-        let first = groups.iter().take(GROUPS_LISTED);
-        let first: Vec<_> = first.map(|id| format!("{id:?}")).collect();
-        let more = match groups.len().saturating_sub(first.len()) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
+        let ids = short_list(groups.iter().map(|id| format!("{id:?}")));
         let are_not = match groups.len() {
             1 => "is not",
             _ => "are not",
         };
         let message = format!(
-            "{}{more} {are_not} read: more partitions than the budgets in the configuration of lagwise allow",
-            first.join(", "),
+            "{ids} {are_not} read: more partitions than the budgets in the configuration of lagwise allow"
         );
         Finding::new(FindingCode::OverBudget, hpa, message)
     })

@@ -11,10 +11,8 @@ use super::{SETTINGS, Setting, SettingScope, Settings};
 use crate::model::findings::{BoundedFindings, Finding, FindingCode, suggestion};
 use crate::model::settings::annotation_keys::{PREFIX, WRITTEN};
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::short_list::short_list;
 use crate::model::units::spelling::did_you_mean;
-
-/// Keys that a finding lists.
-const KEYS_LISTED: usize = 3;
 
 /// Key of the setting that stops all writes.
 const PAUSED: &str = "paused";
@@ -142,7 +140,7 @@ impl Annotations {
                 "{} no effect: no metric of the HPA selects a group or target of that name",
                 match read.unmatched.as_slice() {
                     [key] => format!("annotation {key} has"),
-                    keys => format!("annotations {} have", list_some(keys)),
+                    keys => format!("annotations {} have", short_list(keys.iter().cloned())),
                 }
             );
             findings.insert(Finding::new(FindingCode::StrayAnnotation, hpa, message));
@@ -239,15 +237,6 @@ impl Annotations {
     pub fn lacks_fallback_replicas(&self, name: Option<&str>) -> bool {
         let settings = self.for_name(name);
         settings.fallback_after.is_some() && settings.fallback_replicas.is_none()
-    }
-}
-
-/// The first few of several keys, and how many more there are.
-fn list_some(keys: &[String]) -> String {
-    let (first, more) = keys.split_at(keys.len().min(KEYS_LISTED));
-    match more.len() {
-        0 => first.join(", "),
-        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Budgets: how much HPAs may make lagwise read and keep. Without them, whoever may write HPAs in one namespace decides
 //! how much memory lagwise needs, and whether anything is left for the others.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What HPAs use up.
@@ -92,7 +93,8 @@ impl Amounts {
         *place = amount;
     }
 
-    fn with_each(self, other: Self, join: fn(u64, u64) -> u64) -> Self {
+    /// Joins the amounts of each resource.
+    fn zip_with(self, other: Self, join: fn(u64, u64) -> u64) -> Self {
         Self {
             groups: join(self.groups, other.groups),
             topics: join(self.topics, other.topics),
@@ -103,18 +105,18 @@ impl Amounts {
 
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        self.with_each(other, u64::saturating_add)
+        self.zip_with(other, u64::saturating_add)
     }
 
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
-        self.with_each(other, u64::saturating_sub)
+        self.zip_with(other, u64::saturating_sub)
     }
 
     /// The smaller amount of each resource.
     #[must_use]
     pub fn min(self, other: Self) -> Self {
-        self.with_each(other, u64::min)
+        self.zip_with(other, u64::min)
     }
 }
 
@@ -201,6 +203,19 @@ pub struct BudgetExceeded {
     pub scope: BudgetScope,
     pub resource: Resource,
     pub limit: u64,
+}
+
+/// Counts by which budget each of several HPAs or groups exceeds.
+#[must_use]
+pub fn count_exceeded(
+    reasons: impl Iterator<Item = BudgetExceeded>,
+) -> BTreeMap<BudgetExceeded, usize> {
+    let mut exceeded = BTreeMap::new();
+    for reason in reasons {
+        let count: &mut usize = exceeded.entry(reason).or_default();
+        *count = count.saturating_add(1);
+    }
+    exceeded
 }
 
 impl fmt::Display for BudgetExceeded {
