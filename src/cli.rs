@@ -21,7 +21,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::kafka::{Feature, librdkafka_version};
-use crate::model::units::foreign_text::printable_lines;
+use crate::model::units::untrusted_text::printable_lines;
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let built_in = Feature::ALL

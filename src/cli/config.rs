@@ -13,7 +13,7 @@ use super::lint::report::FindingReport;
 use crate::config::{Config, ConfigError, Problem, SystemEnvironment, json_schema};
 use crate::kafka;
 use crate::model::findings::Finding;
-use crate::model::units::foreign_text::printable_lines;
+use crate::model::units::untrusted_text::printable_lines;
 
 /// The arguments of `lagwise config`.
 #[derive(Debug, Args)]

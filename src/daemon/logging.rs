@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
-use crate::model::units::foreign_text::write_escaped;
+use crate::model::units::untrusted_text::write_escaped;
 
 /// Writes log lines to standard error, as configured; in colour only on a terminal and if
 /// `NO_COLOR` is not set.
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_neither_forges_lines_nor_reaches_the_terminal() {
+    fn untrusted_text_neither_forges_lines_nor_reaches_the_terminal() {
         let hostile = [
             "a\r\n2026-01-01T00:00:00Z ERROR lagwise: forged",
             "a\n\nb",

@@ -16,7 +16,7 @@ use super::api_error::{ApiError, in_time};
 use super::write_guard::WriteGuard;
 use crate::model::diagnostics::hpa_events::HpaEvent;
 use crate::model::hpa::facts::HpaFacts;
-use crate::model::units::foreign_text::Printable;
+use crate::model::units::untrusted_text::Printable;
 
 /// The `reportingController` of the events.
 const CONTROLLER: &str = "lagwise.dev/lagwise";

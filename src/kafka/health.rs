@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::kafka::fault::{ConnectionFault, Fault};
-use crate::model::units::foreign_text::Printable;
 use crate::model::units::newtypes::Moment;
+use crate::model::units::untrusted_text::Printable;
 
 /// How long a reported error counts as a possible cause. Longer than librdkafka suppresses an error
 /// that repeats.

@@ -1,7 +1,6 @@
 //! Names, numbers and patterns that the rest of the model is written in.
 
 pub mod file_path;
-pub mod foreign_text;
 pub mod glob;
 pub mod host_pattern;
 pub mod hpa_key;
@@ -18,3 +17,4 @@ pub mod short_list;
 pub mod spelling;
 pub mod token_bucket;
 pub mod topic_pattern;
+pub mod untrusted_text;

@@ -194,7 +194,8 @@ impl PartitionLedger {
             read.push(((!is_known, is_requested_only, rank), group));
         }
         read.sort_by_key(|(order, _)| *order);
-        // Those whose size is unknown have no more than what is left.
+        // Groups of known size may have that much again. What is left of the total is for what is not known: the groups
+        // whose size is unknown, and, before them, what the others have grown since. So all together stay within it.
         let total = targets.budgets().total.partitions;
         let left = total.saturating_sub(self.total);
         let plan = SweepPlan {

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::model::targets::no_value_reason::NoValueReason;
-use crate::model::units::foreign_text::Printable;
+use crate::model::units::untrusted_text::Printable;
 
 /// An error response. Its message appears in the HPA's conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]

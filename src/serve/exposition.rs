@@ -380,9 +380,9 @@ mod tests {
     use crate::model::lag::assembly::{ClusterHistory, Scope};
     use crate::model::targets::budgets::{BudgetExceeded, BudgetScope, Budgets, Resource};
     use crate::model::targets::{TargetOptions, Targets, WatchKey};
-    use crate::model::units::foreign_text::write_escaped;
     use crate::model::units::metric::LAG_METRIC;
     use crate::model::units::quantity::Milli;
+    use crate::model::units::untrusted_text::write_escaped;
 
     /// Streams the exposition in chunks of about this size.
     fn stream_snapshot(

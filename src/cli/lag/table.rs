@@ -10,8 +10,8 @@ use crate::model::kafka::fault::Fault;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::TopicLag;
 use crate::model::lag::lag_age::LagAge;
-use crate::model::units::foreign_text::Printable;
 use crate::model::units::newtypes::{GroupId, Lag, Offset, TopicName};
+use crate::model::units::untrusted_text::Printable;
 
 /// One partition of a group.
 #[derive(Debug, Serialize)]

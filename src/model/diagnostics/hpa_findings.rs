@@ -11,9 +11,9 @@ use crate::model::hpa::facts::{
     scale_target_name, scales_to_zero_natively,
 };
 use crate::model::settings::cap_mode::CapMode;
-use crate::model::units::foreign_text::Printable;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::newtypes::Replicas;
+use crate::model::units::untrusted_text::Printable;
 
 /// Finds mistakes in HPAs with a metric of lagwise that can be seen without Kafka.
 pub fn find_in_hpas<H: Borrow<HpaFacts>>(hpas: &[H]) -> impl Iterator<Item = Finding> {

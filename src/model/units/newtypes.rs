@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::foreign_text::Printable;
+use super::untrusted_text::Printable;
 
 /// A shared, immutable name: cloning one costs a reference count, not a copy.
 macro_rules! name_type {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::model::units::foreign_text::is_safe;
+use crate::model::units::untrusted_text::is_safe;
 use crate::telemetry::family::Family;
 
 /// Escaped labels, for several samples.

@@ -1,16 +1,16 @@
-//! Text of others, made safe to show to people: names of consumer groups, and messages of brokers, proxies, token endpoints and API
-//! servers. A terminal obeys the escape sequences in it, and a line break in it looks like another line of the log.
+//! Escapes text from others, such as group IDs and brokers' messages, for terminals and logs: a terminal obeys escape
+//! sequences, and a line break looks like another line of the log.
 
 use std::fmt::{self, Write as _};
 
-/// Longest message of others that is shown, in characters.
+/// Maximum characters of a message; longer text is truncated.
 pub const MESSAGE_MAX: usize = 1_000;
 
-/// Longest name that is shown, in characters. Kafka's topics have at most 249; group IDs may have 32,767.
+/// Maximum characters of a name; longer text is truncated. Kafka's topics have at most 249, group IDs 32,767.
 pub const NAME_MAX: usize = 255;
 
-/// Displays a text of others: what is not safe to show is escaped as in Rust's literals, and what is longer than a
-/// bound is replaced by its length.
+/// Displays text from others: unsafe characters are escaped as in Rust's literals, and longer text is truncated, with
+/// the number of characters left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Printable<'a> {
     text: &'a str,
@@ -18,7 +18,7 @@ pub struct Printable<'a> {
 }
 
 impl<'a> Printable<'a> {
-    /// A name of others, for example a group ID.
+    /// A name, for example a group ID.
     #[must_use]
     pub fn name(text: &'a str) -> Self {
         Self {
@@ -27,7 +27,7 @@ impl<'a> Printable<'a> {
         }
     }
 
-    /// A message of others, for example a broker's reason to refuse a login.
+    /// A message, for example a broker's reason to refuse a login.
     #[must_use]
     pub fn message(text: &'a str) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl<'a> Printable<'a> {
         }
     }
 
-    /// A text of any length: parts that lagwise wrote are whole in it.
+    /// Text of any length, which is not truncated since lagwise wrote part of it.
     #[must_use]
     pub fn unbounded(text: &'a str) -> Self {
         Self {
@@ -63,7 +63,7 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// A text of several lines in which texts of others may be, safe to show line by line.
+/// Escapes text of several lines that may contain text from others; the line breaks stay.
 #[must_use]
 pub fn printable_lines(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
@@ -77,7 +77,7 @@ pub fn printable_lines(text: &str) -> String {
     printable
 }
 
-/// Writes a character, escaped if it is not safe to show.
+/// Writes a character, escaped if it is unsafe.
 ///
 /// # Errors
 /// Those of the writer.
