@@ -19,7 +19,7 @@ use tokio::sync::watch::Sender;
 
 use super::api_error::{ApiError, in_time};
 use super::resilient_watch;
-use crate::model::decisions::fencing::EPOCH;
+use crate::model::decisions::fencing::TERM;
 use crate::model::hpa::bounded_facts::bound;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap, MetricTarget, ScaleTarget};
 use crate::model::hpa::selector::{Operator, Requirement, Selector, is_label_value};
@@ -236,7 +236,7 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
             .iter()
             .flatten()
             // The leader's term is no setting, and no reason to rebuild the targets.
-            .filter(|(key, _)| key.starts_with(PREFIX) && *key != EPOCH)
+            .filter(|(key, _)| key.starts_with(PREFIX) && *key != TERM)
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
         max_replicas: u32::try_from(hpa.spec.max_replicas).unwrap_or(0),

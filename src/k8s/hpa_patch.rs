@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::api_error::{ApiError, in_time};
 use crate::model::decisions::cap::AnnotationChange;
-use crate::model::decisions::fencing::EPOCH;
+use crate::model::decisions::fencing::TERM;
 use crate::model::decisions::hpa_write::HpaPatch;
 use crate::model::settings::annotation_keys::{CEILING, USER_MAX, ZEROED_SINCE};
 
@@ -39,7 +39,7 @@ pub(super) async fn patch_hpa(
 
 fn merge_patch(read: &ObjectMeta, patch: &HpaPatch) -> Value {
     let mut annotations = Map::new();
-    set(&mut annotations, EPOCH, patch.epoch);
+    set(&mut annotations, TERM, patch.term);
     set(&mut annotations, CEILING, patch.cap.ceiling);
     set(&mut annotations, USER_MAX, patch.cap.user);
     let zeroed = patch.zeroed.map(|change| match change {
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn patch_has_every_change_and_the_version_read() {
         let patch = HpaPatch {
-            epoch: Some(AnnotationChange::Set(3)),
+            term: Some(AnnotationChange::Set(3)),
             cap: CapPatch {
                 max: Some(6),
                 ceiling: Some(AnnotationChange::Set(6)),
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn last_write_of_the_cap_gives_up_field_ownership() {
         let patch = HpaPatch {
-            epoch: Some(AnnotationChange::Remove),
+            term: Some(AnnotationChange::Remove),
             cap: CapPatch {
                 max: None,
                 ceiling: Some(AnnotationChange::Remove),

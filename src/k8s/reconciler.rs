@@ -5,11 +5,11 @@
 //! reads, so that a write that was lost, refused or undone is made up for by a later pass. Between sweeps, a
 //! snapshot costs as much as it changes.
 
-mod epoch_claims;
 mod event_publisher;
 mod pass;
 mod retry;
 mod state;
+mod term_log;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,11 +29,11 @@ use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
-use epoch_claims::EpochClaims;
 use event_publisher::{EventPublisher, PublishedEvent};
 use pass::{Pass, PassReport};
 use retry::Attempts;
 use state::{HpaState, Urgency};
+use term_log::TermLog;
 
 /// Passes at the same time at most, so that many HPAs do not become a flood of requests.
 const MAX_PASSES: usize = 8;
@@ -83,28 +83,28 @@ struct Reconciler {
     /// The HPAs for which there is or may be something to write.
     hpas: BTreeMap<HpaKey, HpaState>,
     /// What `hpas` follow; `None` to look at every HPA again.
-    seen: Option<Observed>,
+    inputs: Option<ReconcilerInputs>,
     /// The HPAs with something to do and no pass under way, the urgent ones first.
     queue: BTreeSet<(Urgency, HpaKey)>,
     /// The HPAs of the passes under way.
     busy: BTreeSet<HpaKey>,
     /// The HPAs to look at with the next snapshot, whatever it changes: their pass is over, or failed.
-    unsettled: BTreeSet<HpaKey>,
+    recheck: BTreeSet<HpaKey>,
     running: JoinSet<TaskResult>,
     field_owner: FieldOwnerLookup,
-    claims: EpochClaims,
+    term_log: TermLog,
     events: EventPublisher,
 }
 
 /// HPAs and evaluations that were taken in.
-struct Observed {
+struct ReconcilerInputs {
     hpas: HpaMap,
     snapshot: Arc<LagSnapshot>,
     /// When the last sweep of each cluster began. One sweep counts once, however many snapshots show it.
     swept: Vec<Instant>,
 }
 
-impl Observed {
+impl ReconcilerInputs {
     /// Calls back for each HPA that differs in `after`, or that comes to something else there.
     fn diff(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
         self.hpas.diff(&after.hpas, |hpa, _, _| on_change(hpa));
@@ -129,13 +129,13 @@ impl Reconciler {
             guard,
             read_only,
             hpas: BTreeMap::new(),
-            seen: None,
+            inputs: None,
             queue: BTreeSet::new(),
             busy: BTreeSet::new(),
-            unsettled: BTreeSet::new(),
+            recheck: BTreeSet::new(),
             running: JoinSet::new(),
             field_owner: FieldOwnerLookup::default(),
-            claims: EpochClaims::default(),
+            term_log: TermLog::default(),
         }
     }
 
@@ -157,7 +157,7 @@ impl Reconciler {
             return;
         };
         let sweeps = snapshot.clusters.values().filter_map(|c| c.sweep);
-        let next = Observed {
+        let next = ReconcilerInputs {
             hpas,
             swept: sweeps.map(|sweep| sweep.started.monotonic).collect(),
             snapshot,
@@ -168,20 +168,22 @@ impl Reconciler {
 
     /// Has the next snapshot look at every HPA.
     fn start_over(&mut self) {
-        self.seen = None;
+        self.inputs = None;
         self.queue.clear();
     }
 
     /// Looks at the HPAs that may have something else to do than before: all after a sweep, since values age and pauses
     /// end meanwhile, and otherwise those that have changed.
-    fn update(&mut self, next: Observed) {
+    fn update(&mut self, next: ReconcilerInputs) {
         let now = Moment::now();
-        let seen = self.seen.take();
-        let seen = seen.filter(|seen| seen.snapshot.term == next.snapshot.term);
-        let is_swept = seen.as_ref().is_none_or(|seen| seen.swept != next.swept);
-        let mut changed = std::mem::take(&mut self.unsettled);
-        match &seen {
-            Some(seen) => seen.diff(&next, |hpa| {
+        let before = self.inputs.take();
+        let before = before.filter(|before| before.snapshot.term == next.snapshot.term);
+        let is_swept = before
+            .as_ref()
+            .is_none_or(|before| before.swept != next.swept);
+        let mut changed = std::mem::take(&mut self.recheck);
+        match &before {
+            Some(before) => before.diff(&next, |hpa| {
                 changed.insert(hpa.clone());
             }),
             None => changed.extend(next.hpas.keys().cloned()),
@@ -192,11 +194,11 @@ impl Reconciler {
         for key in &changed {
             self.update_state(key, next.hpas.get(key), &next.snapshot, &now, is_swept);
         }
-        self.claims.log(next.snapshot.term, &self.hpas);
+        self.term_log.log_written(next.snapshot.term, &self.hpas);
         for key in changed {
             self.update_queue(key);
         }
-        self.seen = Some(next);
+        self.inputs = Some(next);
     }
 
     /// Brings the state of one HPA up to date. `facts` are `None` if there is no such HPA any more.
@@ -243,7 +245,7 @@ impl Reconciler {
                 self.queue.insert((urgency, key));
             }
             None if state.is_failing() => {
-                self.unsettled.insert(key);
+                self.recheck.insert(key);
             }
             None => {}
         }
@@ -292,14 +294,14 @@ impl Reconciler {
         let key = report.hpa.key();
         self.busy.remove(&key);
         // What was done is reported in any case; what it means is remembered only of the same HPA.
-        let mut of_another = HpaState::default();
+        let mut discarded = HpaState::default();
         let is_same = |state: &&mut HpaState| state.facts.uid == report.hpa.uid;
         let state = self.hpas.get_mut(&key).filter(is_same);
-        let state = state.unwrap_or(&mut of_another);
-        self.claims.record_pass(report, state);
+        let state = state.unwrap_or(&mut discarded);
+        self.term_log.record_pass(report, state);
         state.record_cap(report, &key, &mut self.events);
         state.record_zero(report, &key, &mut self.events);
-        self.unsettled.insert(key);
+        self.recheck.insert(key);
     }
 
     /// Looks up which component records the user's `maxReplicas`, if that is needed and was not looked up lately.

@@ -15,7 +15,7 @@ use super::hpa::facts_of;
 use super::hpa_patch::patch_hpa;
 use super::scale::Scales;
 use crate::model::decisions::cap::{AnnotationChange, CapPatch, HpaFields, release};
-use crate::model::decisions::fencing::EPOCH;
+use crate::model::decisions::fencing::TERM;
 use crate::model::decisions::hpa_write::HpaPatch;
 use crate::model::hpa::facts::{HpaFacts, own_mode};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
@@ -79,7 +79,7 @@ impl Release {
             let listed = in_time(REQUEST_TIMEOUT, api.list(&page)).await?;
             let facts = listed.items.iter().map(|object| (facts_of(object), object));
             let ours = facts.filter(|(hpa, object)| {
-                HpaFields::of(hpa).is_marked() || is_asleep(hpa) || has_epoch(object)
+                HpaFields::of(hpa).is_marked() || is_asleep(hpa) || has_term(object)
             });
             marked.extend(ours.map(|(hpa, _)| hpa.key()));
             match listed.metadata.continue_ {
@@ -101,7 +101,7 @@ impl Release {
             let object = in_time(REQUEST_TIMEOUT, api.get(&key.name)).await?;
             let hpa = facts_of(&object);
             let live = HpaFields::of(&hpa);
-            if !live.is_marked() && !is_asleep(&hpa) && !has_epoch(&object) {
+            if !live.is_marked() && !is_asleep(&hpa) && !has_term(&object) {
                 return Ok(first);
             }
             let start = hpa.min_replicas.unwrap_or(1).max(1);
@@ -135,7 +135,7 @@ impl Release {
         if let Some(cap) = release(HpaFields::of(hpa), None, owner) {
             let patch = HpaPatch {
                 // The last of these writes leaves nothing of lagwise on the HPA.
-                epoch: cap.is_last().then_some(AnnotationChange::Remove),
+                term: cap.is_last().then_some(AnnotationChange::Remove),
                 cap,
                 zeroed: None,
             };
@@ -150,7 +150,7 @@ impl Release {
             }
         }
         let patch = HpaPatch {
-            epoch: Some(AnnotationChange::Remove),
+            term: Some(AnnotationChange::Remove),
             cap: CapPatch::default(),
             zeroed: Some(AnnotationChange::Remove),
         };
@@ -172,9 +172,9 @@ impl Release {
     }
 }
 
-fn has_epoch(object: &HorizontalPodAutoscaler) -> bool {
+fn has_term(object: &HorizontalPodAutoscaler) -> bool {
     let annotations = object.metadata.annotations.as_ref();
-    annotations.is_some_and(|all| all.contains_key(EPOCH))
+    annotations.is_some_and(|all| all.contains_key(TERM))
 }
 
 fn is_asleep(hpa: &HpaFacts) -> bool {

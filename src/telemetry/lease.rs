@@ -85,13 +85,13 @@ impl LeaseTooLong<'_> {
 
 /// The term of a new leader was written to the HPAs that it manages.
 #[derive(Clone, Copy, Debug)]
-pub struct EpochWritten {
+pub struct TermWritten {
     pub term: u64,
     /// The number of HPAs.
     pub hpas: usize,
 }
 
-impl EpochWritten {
+impl TermWritten {
     pub fn emit(&self) {
         tracing::info!(
             term = self.term,
@@ -103,11 +103,11 @@ impl EpochWritten {
 
 /// The term could not be written to an HPA, for a new reason.
 #[derive(Debug)]
-pub struct EpochUnwritten<'a> {
+pub struct TermUnwritten<'a> {
     pub reason: &'a dyn Error,
 }
 
-impl EpochUnwritten<'_> {
+impl TermUnwritten<'_> {
     pub fn emit(&self) {
         tracing::warn!(
             reason = %self.reason,

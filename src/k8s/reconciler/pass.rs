@@ -16,7 +16,7 @@ use crate::k8s::hpa_patch::patch_hpa;
 use crate::k8s::scale::{Scale, Scales};
 use crate::k8s::write_guard::WriteGuard;
 use crate::model::decisions::cap::{AnnotationChange, CapGoal, HpaFields};
-use crate::model::decisions::fencing::EPOCH;
+use crate::model::decisions::fencing::TERM;
 use crate::model::decisions::hpa_write::{
     HpaGoals, HpaPatch, HpaWritePlan, ObservedHpa, plan_hpa_write,
 };
@@ -57,7 +57,7 @@ pub(super) struct PassReport {
     pub(super) hpa: Arc<HpaFacts>,
     pub(super) term: u64,
     /// Whether the HPA carries the term, or needs none.
-    pub(super) claim: Result<(), ApiError>,
+    pub(super) term_write: Result<(), ApiError>,
     /// `None` if the cap was not attempted.
     pub(super) cap: Option<Result<Option<CapWrite>, ApiError>>,
     /// `None` if the workload was not looked at.
@@ -118,10 +118,10 @@ impl Pass {
         let found = looked.as_ref().and_then(|look| look.found.as_ref().ok());
         let action = found.map_or(ZeroAction::Keep, |(action, _)| *action);
         let annotations = object.metadata.annotations.as_ref();
-        let epoch = annotations.and_then(|all| all.get(EPOCH));
+        let term = annotations.and_then(|all| all.get(TERM));
         let observed = ObservedHpa {
             facts: &facts,
-            epoch: epoch.map(String::as_str),
+            term: term.map(String::as_str),
         };
         let plan = plan_hpa_write(
             observed,
@@ -162,7 +162,7 @@ impl Pass {
             rest,
         };
         PassReport {
-            claim: writes.claim(),
+            term_write: writes.term(),
             cap: self.cap.and_then(|goal| writes.cap(goal, &facts)),
             zero: looked.map(|look| writes.zero(look, action)),
             ..self.report()
@@ -246,7 +246,7 @@ impl Pass {
         PassReport {
             hpa: Arc::clone(&self.hpa),
             term: self.guard.from.term,
-            claim: Ok(()),
+            term_write: Ok(()),
             cap: None,
             zero: None,
         }
@@ -254,7 +254,7 @@ impl Pass {
 
     fn all_failed(&self, error: &ApiError) -> PassReport {
         PassReport {
-            claim: Err(error.clone()),
+            term_write: Err(error.clone()),
             cap: self.cap.map(|_| Err(error.clone())),
             zero: self.zero.map(|input| ZeroReport {
                 up_since: input.up_since,
@@ -283,8 +283,8 @@ struct Writes {
 }
 
 impl Writes {
-    fn claim(&self) -> Result<(), ApiError> {
-        let patch = match (self.plan.first.epoch, self.plan.last.epoch) {
+    fn term(&self) -> Result<(), ApiError> {
+        let patch = match (self.plan.first.term, self.plan.last.term) {
             (Some(_), _) => &self.first,
             (None, Some(_)) => &self.last,
             (None, None) => return Ok(()),

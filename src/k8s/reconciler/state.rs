@@ -36,8 +36,9 @@ pub(super) struct HpaState {
     /// Whether the HPA has to carry the term of this leader.
     pub(super) is_managed: bool,
     /// The term that it carries; 0 if it is not known to carry one.
-    pub(super) claimed: u64,
-    pub(super) claim: Attempts,
+    pub(super) written_term: u64,
+    /// Attempts to write the term.
+    pub(super) term_attempts: Attempts,
     pub(super) cap: CapState,
     pub(super) zero: ZeroState,
 }
@@ -95,7 +96,7 @@ impl HpaState {
         self.is_managed = is_managed(hpa, default);
         if !self.is_managed {
             // It may lose the annotation meanwhile: once lagwise manages it again, it gets the term again.
-            self.claimed = 0;
+            self.written_term = 0;
         }
         let is_zero_relevant = self.zero.update(hpa, candidate, idle);
         is_zero_relevant || self.is_managed || self.cap.is_relevant(hpa, default)
@@ -117,15 +118,15 @@ impl HpaState {
                 Urgency::Normal
             });
         }
-        let has_to_claim = term > 0 && self.is_managed && self.claimed != term;
-        let is_due = has_to_claim && self.claim.may_start(now)
+        let needs_term = term > 0 && self.is_managed && self.written_term != term;
+        let is_due = needs_term && self.term_attempts.may_start(now)
             || self.cap.goal(&self.facts, owner, now).is_some();
         is_due.then_some(Urgency::Normal)
     }
 
     /// Whether something failed that is to be tried again.
     pub(super) fn is_failing(&self) -> bool {
-        let all = [&self.claim, &self.cap.attempts, &self.zero.attempts];
+        let all = [&self.term_attempts, &self.cap.attempts, &self.zero.attempts];
         all.into_iter().any(Attempts::is_failing)
     }
 }

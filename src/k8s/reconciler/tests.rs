@@ -239,8 +239,8 @@ async fn between_sweeps_only_hpas_that_change_are_looked_at() {
         .collect();
     rig.observe(&hpas, true);
     assert_eq!(rig.queued().len(), 1000);
-    let observed = |rig: &mut Rig| rig.reconciler.seen.take().unwrap();
-    let changed = |before: &Observed, after: &Observed| {
+    let observed = |rig: &mut Rig| rig.reconciler.inputs.take().unwrap();
+    let changed = |before: &ReconcilerInputs, after: &ReconcilerInputs| {
         let mut changed = BTreeSet::new();
         before.diff(after, |hpa| {
             changed.insert(hpa.name.to_string());
@@ -277,10 +277,10 @@ async fn hpa_is_looked_at_again_after_its_pass_and_with_every_sweep() {
     let key = rig.reconciler.queue.pop_first().unwrap().1;
     let facts = Arc::clone(hpas.get(&key).unwrap());
     rig.reconciler.busy.insert(key);
-    let report = |claim| PassReport {
+    let report = |term_write| PassReport {
         hpa: Arc::clone(&facts),
         term: 7,
-        claim,
+        term_write,
         cap: None,
         zero: None,
     };
@@ -301,7 +301,7 @@ async fn hpa_is_looked_at_again_after_its_pass_and_with_every_sweep() {
     rig.reconciler
         .hpas
         .values_mut()
-        .for_each(|state| state.claim.end_pause());
+        .for_each(|state| state.term_attempts.end_pause());
     rig.observe(&hpas, true);
     assert_eq!(rig.queued(), [(Urgency::Normal, "a")]);
     // Done.
@@ -310,11 +310,11 @@ async fn hpa_is_looked_at_again_after_its_pass_and_with_every_sweep() {
     rig.observe(&hpas, true);
     rig.sweep(2);
     assert_eq!(rig.queued(), []);
-    // In another term it is to be claimed again.
+    // In another term it is to be written again.
     rig.reconciler
         .hpas
         .values_mut()
-        .for_each(|state| state.claimed = 6);
+        .for_each(|state| state.written_term = 6);
     rig.observe(&hpas, true);
     assert_eq!(rig.queued(), []);
     rig.sweep(3);
@@ -334,7 +334,7 @@ fn forgotten_refusals(rig: &mut Rig, refused: &[&str]) -> Vec<String> {
         rig.reconciler.finish_pass(&PassReport {
             hpa: facts,
             term: 7,
-            claim: Ok(()),
+            term_write: Ok(()),
             cap: Some(Err(ApiError::Refused("denied by a policy".into()))),
             zero: None,
         });

@@ -3,7 +3,7 @@
 //! A leader writes only during its term, by its own clock, and from a snapshot that is not stale. Its process
 //! may still be suspended between checking the clock and writing. So every write carries the
 //! `resourceVersion` that was read, and a new leader first writes its term to each HPA that it manages
-//! ([`EPOCH`]): a delayed write of its predecessor then fails with a conflict.
+//! ([`TERM`]): a delayed write of its predecessor then fails with a conflict.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::model::hpa::facts::{self, HpaFacts, is_paused, scales_to_zero_nativel
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 
-pub use crate::model::settings::annotation_keys::EPOCH;
+pub use crate::model::settings::annotation_keys::TERM;
 
 /// How long after `now` writes may still be decided from these snapshots: until the latest sweep among them
 /// is older than `max_staleness`. `None` if it is already, or if there was no sweep. The age of a single
@@ -27,13 +27,13 @@ pub fn time_left(clusters: &Clusters, now: Instant, max_staleness: Duration) -> 
     (!left.is_zero()).then_some(left)
 }
 
-/// The value to write to an HPA's [`EPOCH`] before any other write; `None` if it is there already, or if
+/// The value to write to an HPA's [`TERM`] before any other write; `None` if it is there already, or if
 /// there is no leader election (term 0).
 ///
 /// A higher number is overwritten: the Lease was recreated, or a person wrote the annotation. It cannot
 /// come from a later leader, because the caller checks its own term between the read and the write.
 #[must_use]
-pub fn epoch_to_write(found: Option<&str>, term: u64) -> Option<u64> {
+pub fn term_to_write(found: Option<&str>, term: u64) -> Option<u64> {
     let is_written = found == Some(term.to_string().as_str());
     (term > 0 && !is_written).then_some(term)
 }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_the_epoch_once() {
+    fn writes_the_term_once() {
         for (found, term, expected) in [
             (None, 7, Some(7)),
             (Some("6"), 7, Some(7)),
@@ -89,7 +89,7 @@ mod tests {
             (None, 0, None),
             (Some("7"), 0, None),
         ] {
-            assert_eq!(epoch_to_write(found, term), expected, "{found:?} {term}");
+            assert_eq!(term_to_write(found, term), expected, "{found:?} {term}");
         }
     }
 

@@ -17,8 +17,8 @@ use crate::model::settings::cap_mode::CapMode;
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedHpa<'a> {
     pub facts: &'a HpaFacts,
-    /// Its [`EPOCH`](fencing::EPOCH) annotation.
-    pub epoch: Option<&'a str>,
+    /// Its [`TERM`](fencing::TERM) annotation.
+    pub term: Option<&'a str>,
 }
 
 /// The intended state of an HPA.
@@ -49,8 +49,8 @@ pub struct HpaWritePlan {
 /// Changes to one HPA; `None` leaves a field as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HpaPatch {
-    /// The annotation [`EPOCH`](fencing::EPOCH).
-    pub epoch: Option<AnnotationChange<u64>>,
+    /// The annotation [`TERM`](fencing::TERM).
+    pub term: Option<AnnotationChange<u64>>,
     pub cap: CapPatch,
     /// The annotation [`ZEROED_SINCE`].
     pub zeroed: Option<AnnotationChange<SystemTime>>,
@@ -92,27 +92,27 @@ pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals) -> HpaWritePlan {
         .cap
         .map_or_else(CapPatch::default, |goal| goal.patch(fields));
     let writes = !cap.is_empty() || zeroed.is_some() || scale.is_some();
-    let claim = (writes || is_managed(hpa.facts, goals.default_mode))
-        .then(|| fencing::epoch_to_write(hpa.epoch, goals.term))
+    let new_term = (writes || is_managed(hpa.facts, goals.default_mode))
+        .then(|| fencing::term_to_write(hpa.term, goals.term))
         .flatten();
     // A cap that the API server refuses must not block the other writes.
     let is_deferred =
-        goals.cap.is_some_and(|goal| goal.was_refused) && (claim.is_some() || zeroed.is_some());
+        goals.cap.is_some_and(|goal| goal.was_refused) && (new_term.is_some() || zeroed.is_some());
     let cap = if is_deferred {
         CapPatch::default()
     } else {
         cap
     };
     // The last write of the cap leaves nothing of lagwise on the HPA, unless scale to zero needs it.
-    let epoch = if cap.is_last() && !is_managed_for_zero(hpa.facts) {
-        hpa.epoch.map(|_| AnnotationChange::Remove)
+    let term = if cap.is_last() && !is_managed_for_zero(hpa.facts) {
+        hpa.term.map(|_| AnnotationChange::Remove)
     } else {
-        claim.map(AnnotationChange::Set)
+        new_term.map(AnnotationChange::Set)
     };
     match goals.zero {
-        ZeroAction::Wake(_) if claim.is_some() => HpaWritePlan {
+        ZeroAction::Wake(_) if new_term.is_some() => HpaWritePlan {
             first: HpaPatch {
-                epoch,
+                term,
                 cap,
                 zeroed: None,
             },
@@ -125,10 +125,10 @@ pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals) -> HpaWritePlan {
         ZeroAction::Wake(_) => HpaWritePlan {
             first: HpaPatch::default(),
             scale,
-            last: HpaPatch { epoch, cap, zeroed },
+            last: HpaPatch { term, cap, zeroed },
         },
         ZeroAction::Keep | ZeroAction::Unmark | ZeroAction::Zero => HpaWritePlan {
-            first: HpaPatch { epoch, cap, zeroed },
+            first: HpaPatch { term, cap, zeroed },
             scale,
             last: HpaPatch::default(),
         },

@@ -14,7 +14,7 @@ pub const CEILING: &str = "lagwise.dev/ceiling";
 pub const USER_MAX: &str = "lagwise.dev/user-max-replicas";
 
 /// Term of the leader that manages the HPA.
-pub const EPOCH: &str = "lagwise.dev/epoch";
+pub const TERM: &str = "lagwise.dev/epoch";
 
 /// Every annotation that lagwise writes, with its description.
 pub const WRITTEN: [(&str, &str); 4] = [
@@ -27,5 +27,5 @@ pub const WRITTEN: [(&str, &str); 4] = [
         ZEROED_SINCE,
         "Time at which lagwise scaled the workload to zero.",
     ),
-    (EPOCH, "Term of the leader that last took over the HPA."),
+    (TERM, "Term of the leader that last took over the HPA."),
 ];

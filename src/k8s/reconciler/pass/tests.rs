@@ -217,7 +217,7 @@ async fn term_cap_and_mark_are_one_patch() {
     let report = pass(&cluster, 7, Some(HOLD), zero(Demand::None)).await;
     let expected = ["GET hpa", "GET scale", "PATCH hpa", "PATCH scale"];
     assert_eq!(requests(&cluster), expected);
-    assert_eq!(report.claim, Ok(()));
+    assert_eq!(report.term_write, Ok(()));
     let written = report.cap.unwrap().unwrap().unwrap();
     assert_eq!((written.before.max, written.after.max), (20, 6));
     let zero = report.zero.unwrap();
@@ -267,7 +267,7 @@ async fn conflicting_write_changes_nothing() {
         let cluster = cluster(asks_for_zero(), 3);
         cluster.lock().unwrap().hpa_is_contested = true;
         let report = pass(&cluster, 7, Some(HOLD), zero_input).await;
-        assert_eq!(report.claim, Err(ApiError::Changed));
+        assert_eq!(report.term_write, Err(ApiError::Changed));
         assert_eq!(report.cap, Some(Err(ApiError::Changed)));
         let zero_error = report.zero.and_then(|zero| zero.error);
         assert_eq!(zero_error, zero_input.map(|_| ApiError::Changed));
@@ -316,7 +316,7 @@ async fn refused_cap_is_retried_without_other_changes() {
     cluster.lock().unwrap().refuses_spec = true;
     let refused = ApiError::Refused("spec is not yours".into());
     let report = pass(&cluster, 7, Some(HOLD), zero(Demand::None)).await;
-    assert_eq!(report.claim, Err(refused.clone()));
+    assert_eq!(report.term_write, Err(refused.clone()));
     assert_eq!(report.cap, Some(Err(refused.clone())));
     assert_eq!(report.zero.unwrap().error, Some(refused));
     let again = CapGoal {
@@ -324,7 +324,7 @@ async fn refused_cap_is_retried_without_other_changes() {
         ..HOLD
     };
     let report = pass(&cluster, 7, Some(again), zero(Demand::None)).await;
-    assert_eq!((report.claim, report.cap), (Ok(()), None));
+    assert_eq!((report.term_write, report.cap), (Ok(()), None));
     assert_eq!(report.zero.unwrap().done, Some(ZeroAction::Zero));
 }
 
@@ -333,6 +333,6 @@ async fn skips_a_paused_or_recreated_hpa() {
     let paused = json!({"lagwise.dev/cap": "enforce", "lagwise.dev/paused": "true"});
     let cluster = cluster(paused, 3);
     let report = pass(&cluster, 7, Some(HOLD), zero(Demand::None)).await;
-    assert_eq!(report.claim, Err(ApiError::Changed));
+    assert_eq!(report.term_write, Err(ApiError::Changed));
     assert_eq!(requests(&cluster), ["GET hpa"]);
 }

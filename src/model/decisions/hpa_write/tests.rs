@@ -40,13 +40,13 @@ fn goals(cap: Option<CapGoal>, zero: ZeroAction) -> HpaGoals {
     }
 }
 
-fn plan(facts: &HpaFacts, epoch: Option<&str>, goals: &HpaGoals) -> HpaWritePlan {
-    plan_hpa_write(ObservedHpa { facts, epoch }, goals)
+fn plan(facts: &HpaFacts, term: Option<&str>, goals: &HpaGoals) -> HpaWritePlan {
+    plan_hpa_write(ObservedHpa { facts, term }, goals)
 }
 
-fn patch(epoch: Option<u64>, zeroed: Option<AnnotationChange<SystemTime>>) -> HpaPatch {
+fn patch(term: Option<u64>, zeroed: Option<AnnotationChange<SystemTime>>) -> HpaPatch {
     HpaPatch {
-        epoch: epoch.map(Set),
+        term: term.map(Set),
         cap: CapPatch::default(),
         zeroed,
     }
@@ -62,7 +62,7 @@ const CAPPED: CapPatch = CapPatch {
 #[test]
 fn orders_zero_writes_to_survive_a_crash() {
     let none = HpaPatch::default();
-    for (annotations, epoch, action, first, scale, last) in [
+    for (annotations, term, action, first, scale, last) in [
         // Only the term, once.
         (
             &[WITH_ZERO][..],
@@ -129,8 +129,8 @@ fn orders_zero_writes_to_survive_a_crash() {
         ),
     ] {
         let expected = HpaWritePlan { first, scale, last };
-        let found = plan(&hpa(20, annotations), epoch, &goals(None, action));
-        assert_eq!(found, expected, "{annotations:?} {epoch:?} {action:?}");
+        let found = plan(&hpa(20, annotations), term, &goals(None, action));
+        assert_eq!(found, expected, "{annotations:?} {term:?} {action:?}");
     }
 }
 
@@ -139,7 +139,7 @@ fn combines_writes_into_one_patch_where_order_allows() {
     let facts = hpa(20, &[ENFORCED, WITH_ZERO]);
     let hold = goal(CapTarget::Hold(6));
     let all = HpaPatch {
-        epoch: Some(Set(7)),
+        term: Some(Set(7)),
         cap: CAPPED,
         zeroed: Some(Set(NOW)),
     };
@@ -152,7 +152,7 @@ fn combines_writes_into_one_patch_where_order_allows() {
     assert!(found.first.is_empty());
     assert_eq!((found.last.cap, found.last.zeroed), (CAPPED, Some(Remove)));
     let found = plan(&facts, None, &goals(hold, ZeroAction::Wake(2)));
-    assert_eq!((found.first.cap, found.first.epoch), (CAPPED, Some(Set(7))));
+    assert_eq!((found.first.cap, found.first.term), (CAPPED, Some(Set(7))));
     assert_eq!(found.last, patch(None, Some(Remove)));
 }
 
@@ -166,7 +166,7 @@ fn refused_cap_does_not_block_other_writes() {
         cap: CAPPED,
         ..HpaPatch::default()
     };
-    for (annotations, epoch, action, expected) in [
+    for (annotations, term, action, expected) in [
         // Alone.
         (&[ENFORCED][..], Some("7"), ZeroAction::Keep, cap_alone),
         // Left for the next pass.
@@ -178,16 +178,16 @@ fn refused_cap_does_not_block_other_writes() {
             patch(None, Some(Set(NOW))),
         ),
     ] {
-        let found = plan(&hpa(20, annotations), epoch, &goals(refused, action));
-        assert_eq!(found.first, expected, "{annotations:?} {epoch:?}");
+        let found = plan(&hpa(20, annotations), term, &goals(refused, action));
+        assert_eq!(found.first, expected, "{annotations:?} {term:?}");
     }
 }
 
 #[test]
-fn last_cap_write_removes_the_epoch_unless_zero_needs_it() {
+fn last_cap_write_removes_the_term_unless_zero_needs_it() {
     let marks = [(CEILING, "6"), (USER_MAX, "20")];
     let release = goals(goal(CapTarget::Release), ZeroAction::Keep);
-    for (more, epoch, expected) in [
+    for (more, term, expected) in [
         (&[][..], Some("7"), Some(Remove)),
         (&[], Some("6"), Some(Remove)),
         (&[], None, None),
@@ -196,18 +196,18 @@ fn last_cap_write_removes_the_epoch_unless_zero_needs_it() {
         (&[MARK], None, Some(Set(7))),
     ] {
         let facts = hpa(20, &[&marks[..], more].concat());
-        let first = plan(&facts, epoch, &release).first;
+        let first = plan(&facts, term, &release).first;
         assert!(first.cap.is_last());
-        assert_eq!(first.epoch, expected, "{more:?} {epoch:?}");
+        assert_eq!(first.term, expected, "{more:?} {term:?}");
     }
     // The first of the two patches only restores the number.
     let capped = hpa(6, &marks);
     let first = plan(&capped, Some("6"), &release).first;
-    assert_eq!((first.cap.max, first.epoch), (Some(20), Some(Set(7))));
+    assert_eq!((first.cap.max, first.term), (Some(20), Some(Set(7))));
 }
 
 #[test]
-fn writes_no_epoch_without_an_election() {
+fn writes_no_term_without_an_election() {
     let facts = hpa(20, &[ENFORCED]);
     let alone = HpaGoals {
         term: 0,

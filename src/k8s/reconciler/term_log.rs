@@ -1,4 +1,4 @@
-//! Logs which HPAs were given the term, in few lines.
+//! Logs to how many HPAs the leader's term was written, in few lines.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,51 +9,55 @@ use super::state::HpaState;
 use crate::k8s::api_error::ApiError;
 use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::failure_log::FailureLog;
-use crate::telemetry::lease::{EpochUnwritten, EpochWritten};
+use crate::telemetry::lease::{TermUnwritten, TermWritten};
 
-/// The HPAs that were given the term, for the log.
+/// Writes of the term to HPAs, for the log.
 #[derive(Default)]
-pub(super) struct EpochClaims {
+pub(super) struct TermLog {
     failures: FailureLog<ApiError>,
     written: usize,
 }
 
-impl EpochClaims {
+impl TermLog {
     pub(super) fn record_pass(&mut self, report: &PassReport, state: &mut HpaState) {
-        if report.term == 0 || !state.is_managed || state.claimed == report.term {
+        if report.term == 0 || !state.is_managed || state.written_term == report.term {
             return;
         }
-        match &report.claim {
+        match &report.term_write {
             Ok(()) => {
-                state.claim.record_success();
-                state.claimed = report.term;
+                state.term_attempts.record_success();
+                state.written_term = report.term;
                 self.written = self.written.saturating_add(1);
             }
             Err(error) => {
-                let _ = state
-                    .claim
-                    .record_failure(error.clone(), LONGEST_PAUSE, Instant::now());
+                let _ = state.term_attempts.record_failure(
+                    error.clone(),
+                    LONGEST_PAUSE,
+                    Instant::now(),
+                );
                 // One line in the log, however many HPAs it concerns.
                 if *error != ApiError::Changed
                     && let Some(reason) = self.failures.record_failure(error.clone())
                 {
-                    EpochUnwritten { reason }.emit();
+                    TermUnwritten { reason }.emit();
                 }
             }
         }
     }
 
-    /// Logs how many HPAs were given the term since the last time.
-    pub(super) fn log(&mut self, term: u64, hpas: &BTreeMap<HpaKey, HpaState>) {
+    /// Logs to how many HPAs the term was written since the last time.
+    pub(super) fn log_written(&mut self, term: u64, hpas: &BTreeMap<HpaKey, HpaState>) {
         let written = std::mem::take(&mut self.written);
         if written > 0 {
-            EpochWritten {
+            TermWritten {
                 term,
                 hpas: written,
             }
             .emit();
         }
-        if self.failures.is_failing() && !hpas.values().any(|state| state.claim.is_failing()) {
+        if self.failures.is_failing()
+            && !hpas.values().any(|state| state.term_attempts.is_failing())
+        {
             self.failures.record_success();
         }
     }
