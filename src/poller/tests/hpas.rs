@@ -71,6 +71,37 @@ async fn an_hpa_that_a_tick_finds_during_a_sweep_is_read_at_once() {
     }
 }
 
+#[tokio::test]
+async fn a_sweep_that_has_ended_is_not_under_way() {
+    let (mut poller, ..) = poller(None);
+    let planned = poller.state.plan_sweeps(&BTreeSet::new());
+    poller.sweeps.start(planned, Instant::now());
+    assert_eq!(poller.sweeps.sweeping().len(), 1);
+    while poller.sweeps.take_finished().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(poller.sweeps.sweeping().is_empty());
+}
+
+#[tokio::test]
+async fn a_group_that_is_left_out_of_the_plan_is_reported_as_over_budget() {
+    let (mut poller, reader, _plans) = poller_of(one_partition_each(), None);
+    let asked = listed([hpa("a", "a"), hpa("b", "b")]);
+    poller.state.update_hpas(asked.as_ref());
+    for groups_read in [2, 1, 1] {
+        let planned = poller.state.plan_sweeps(&BTreeSet::new());
+        poller.sweeps.start(planned, Instant::now());
+        let (observation, scope) = poller.sweeps.next().await.unwrap().unwrap();
+        assert_eq!(observation.groups.len(), groups_read);
+        poller.state.apply(observation, scope);
+        poller.state.publish();
+        let snapshot = reader.latest();
+        let groups = &snapshot.clusters["main"].groups;
+        assert_eq!(groups.get("a").unwrap().fault, None);
+        assert_eq!(groups.get("b").unwrap().fault, Some(Fault::OverBudget));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_changes_is_published_together_after_the_first() {
     let running = start(None);
@@ -100,18 +131,21 @@ async fn a_burst_of_changes_is_published_together_after_the_first() {
     );
 }
 
-#[tokio::test]
-async fn a_group_over_budget_is_unknown_with_a_finding_and_the_others_are_read() {
+/// A budget of one partition for each namespace. Every group of the fake has one.
+fn one_partition_each() -> TargetOptions {
     let mut budgets = Budgets::DEFAULT;
-    // Every group of the fake has one partition.
     budgets.namespace.partitions = 1;
     budgets.hpa.partitions = 1;
-    let asked = listed([hpa("a", "a"), hpa("b", "b")]);
-    let options = TargetOptions {
+    TargetOptions {
         budgets,
         ..TargetOptions::default()
-    };
-    let (poller, reader, plans) = poller_of(options, None);
+    }
+}
+
+#[tokio::test]
+async fn a_group_over_budget_is_unknown_with_a_finding_and_the_others_are_read() {
+    let asked = listed([hpa("a", "a"), hpa("b", "b")]);
+    let (poller, reader, plans) = poller_of(one_partition_each(), None);
     let hpas = watch::channel(asked).1;
     tokio::spawn(poller.run(inputs(hpas, mpsc::channel(1).1)));
     let snapshot = until(&reader, LagSnapshot::is_swept).await;
