@@ -1,11 +1,14 @@
 //! Targets that were brought up to date step by step equal those that a scan of all HPAs gives.
 
+mod scan;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 
+use self::scan::{Scan, configuration, known_topics};
 use super::*;
 use crate::model::fixtures::at;
 use crate::model::hpa::facts::ExternalMetric;
@@ -97,179 +100,6 @@ fn step() -> impl Strategy<Value = TargetStep> {
         4 => hpas.prop_map(TargetStep::Hpas),
         1 => requests.prop_map(TargetStep::Requests),
     ]
-}
-
-/// Namespace `c` may ask for group `g` only.
-fn tenancy() -> Tenancy {
-    let globs = |names: &[&str]| names.iter().copied().map(Glob::new).collect();
-    Tenancy(vec![
-        Grant {
-            namespaces: globs(&["a", "b"]),
-            ..Grant::default()
-        },
-        Grant {
-            namespaces: globs(&["c"]),
-            groups: globs(&["g"]),
-            ..Grant::default()
-        },
-    ])
-}
-
-fn configuration() -> (Vec<ClusterName>, TargetOptions) {
-    let orders = ConfiguredTarget {
-        name: "orders".into(),
-        namespaces: vec!["a".into(), "b".into()],
-        cluster: "main".into(),
-        group: "h".into(),
-        lag_per_replica: Some(Milli::from_units(2)),
-        settings: Settings {
-            offset_reset: Some(OffsetReset::Earliest),
-            ..Settings::default()
-        },
-    };
-    let options = TargetOptions {
-        configured: vec![orders],
-        tenancy: tenancy(),
-        ..TargetOptions::default()
-    };
-    (clusters(&["main", "down"]), options)
-}
-
-/// What all HPAs and requests come to, found by scanning all of them.
-struct Scan {
-    targets: Vec<Arc<Target>>,
-    denied: Vec<(HpaKey, DeniedQuery)>,
-    findings: BTreeSet<Finding>,
-    requests: BTreeSet<WatchKey>,
-}
-
-impl Scan {
-    fn new(hpas: &HpaMap, requests: &BTreeSet<WatchKey>) -> Self {
-        let (clusters, options) = configuration();
-        let configured = Targets::new(&clusters, options, None);
-        let mut scan = Self {
-            targets: configured.all().cloned().collect(),
-            denied: Vec::new(),
-            findings: BTreeSet::new(),
-            requests: requests.clone(),
-        };
-        for hpa in hpas.values() {
-            let built = HpaTargetBuilder::new(&configured, hpa).build();
-            scan.targets.extend(built.targets);
-            let denied = built.denied.into_iter();
-            scan.denied.extend(denied.map(|denied| (hpa.key(), denied)));
-            scan.findings
-                .extend(built.findings.iter().map(|f| (**f).clone()));
-        }
-        let code = FindingCode::ConflictingSettings;
-        for (key, settings) in scan.settings() {
-            for setting in settings.conflicts {
-                let end = format!(
-                    "set {setting} differently, or leave it unset; the value that counts more lag applies to all of them"
-                );
-                let (cluster, group) = &key;
-                let message = format!("targets {end}");
-                let found = Finding::new(code, (cluster, group), message);
-                scan.findings.insert(found);
-                let of_group =
-                    |t: &&Arc<Target>| t.key.cluster == *cluster && t.key.group == *group;
-                for hpa in scan.targets.iter().filter(of_group).filter_map(|t| t.hpa()) {
-                    let message = format!(
-                        "HPAs or targets of group {group:?} on Kafka cluster {cluster:?} {end}"
-                    );
-                    scan.findings.insert(Finding::new(code, hpa, message));
-                }
-            }
-        }
-        scan
-    }
-
-    /// The settings of each group: what an HPA leaves unset is as configured for the group, or else the default.
-    fn settings(&self) -> BTreeMap<GroupKey, GroupSettings> {
-        let mut groups: BTreeMap<GroupKey, GroupSettings> = BTreeMap::new();
-        for target in &self.targets {
-            let key = (target.key.cluster.clone(), target.key.group.clone());
-            let is_configured = key.0.as_str() == "main" && key.1.as_str() == "h";
-            let defaults = Settings {
-                offset_reset: Some(match is_configured {
-                    true => OffsetReset::Earliest,
-                    false => OffsetReset::Latest,
-                }),
-                ..Settings::group_defaults(LagThresholds::default())
-            };
-            groups
-                .entry(key)
-                .or_default()
-                .add(&target.settings, &defaults);
-        }
-        groups
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &WatchKey> {
-        let targets = self.targets.iter().map(|target| &*target.key);
-        targets.chain(&self.requests)
-    }
-
-    /// Whether the configuration asks for everything that is asked of a group.
-    fn is_unlimited(&self, cluster: &str, group: &GroupId) -> bool {
-        let is_of_group = |key: &&WatchKey| key.cluster.as_str() == cluster && key.group == *group;
-        let configured = self.targets.iter().filter(|target| target.hpa().is_none());
-        let configured = configured.map(|target| &*target.key).filter(is_of_group);
-        let configured: Vec<_> = configured.collect();
-        let is_named = |topic| configured.iter().any(|key| key.topics.contains(topic));
-        let is_open = configured.iter().any(|key| key.topics.is_empty());
-        !configured.is_empty()
-            && self
-                .keys()
-                .filter(is_of_group)
-                .all(|key| match key.topics.is_empty() {
-                    true => is_open,
-                    false => key.topics.iter().all(is_named),
-                })
-    }
-
-    fn plan(&self, cluster: &str) -> Vec<GroupPlan> {
-        let unset = Settings::unset();
-        let targets = self.targets.iter().map(|t| (&*t.key, &t.settings));
-        let asked = targets.chain(self.requests.iter().map(|key| (key, &unset)));
-        let mut groups: BTreeMap<GroupId, GroupPlan> = BTreeMap::new();
-        for (key, settings) in asked.filter(|(key, _)| key.cluster.as_str() == cluster) {
-            let plan = groups.entry(key.group.clone()).or_insert_with(|| {
-                let mut plan = GroupPlan::new(key.group.clone(), BTreeSet::new());
-                plan.discover = false;
-                plan
-            });
-            let topics = Arc::make_mut(&mut plan.topics);
-            topics.extend(key.topics.clone());
-            if key.topics.is_empty() {
-                plan.discover = true;
-                let known = known_topics(&key.group).into_iter();
-                let pattern = settings.pattern();
-                let matching = known.filter(|t| pattern.is_none_or(|p| p.matches(t)));
-                topics.extend(matching);
-            }
-        }
-        let joined = self.settings();
-        let plans = groups.into_iter().map(|(group, plan)| {
-            let is_unlimited = self.is_unlimited(cluster, &group);
-            let joined = joined.get(&(cluster.into(), group));
-            let settings = joined.map_or_else(Settings::default, |j| j.settings.clone());
-            GroupPlan {
-                is_unlimited,
-                reset: settings.offset_reset.unwrap_or_default(),
-                isolation: settings.isolation.unwrap_or_default(),
-                rules: settings.lag_rules(LagThresholds::default()),
-                ..plan
-            }
-        });
-        plans.collect()
-    }
-}
-
-fn known_topics(group: &GroupId) -> BTreeSet<TopicName> {
-    ["tea", "tin", "water"]
-        .map(|topic| format!("{topic}-{group}").as_str().into())
-        .into()
 }
 
 /// Compares targets with a scan, and when each key began to be watched with `watched`.
