@@ -409,6 +409,43 @@ async fn groups_that_old_brokers_refuse_one_by_one_are_asked_again_together() {
 }
 
 #[tokio::test]
+async fn groups_with_more_partitions_than_allowed_are_refused_with_their_number() {
+    let (fake, groups) = two_halves();
+    fake.group("open", 1, "a", &[Some(1), Some(2)]);
+    // Its topics are discovered first, and known in the second sweep.
+    let groups = [groups.to_vec(), vec![group("open", &[])]].concat();
+    for (max_partitions, expected) in [
+        (6, [None, None, None]),
+        (5, [None, None, Some(2)]),
+        (3, [None, Some(2), Some(2)]),
+    ] {
+        let source = source(&fake);
+        for max_partitions in [max_partitions, 6, max_partitions] {
+            let plan = SweepPlan {
+                groups: groups.clone(),
+                max_partitions: Some(max_partitions),
+            };
+            let deadline = Instant::now() + Duration::from_secs(2);
+            let observation = source.observe(plan, deadline).await;
+            let refused = |plan: &GroupPlan| {
+                let mut all = observation.groups.iter();
+                let read = all.find(|read| read.plan == *plan).unwrap();
+                let is_refused = read.committed == Err(Fault::OverBudget);
+                assert_eq!(is_refused, read.refused_partitions.is_some());
+                read.refused_partitions
+            };
+            let refused: Vec<_> = groups.iter().map(refused).collect();
+            let expected = if max_partitions == 6 {
+                [None; 3]
+            } else {
+                expected
+            };
+            assert_eq!(refused, expected, "{max_partitions}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn refusals_and_unknown_codes_are_faults_of_their_own() {
     for (api, code, fault) in [
         (ApiKey::OffsetFetch, 30, Fault::GroupDenied),
