@@ -2,28 +2,21 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kafka_protocol::messages::ApiKey;
 use lagwise::kafka::{ClientKind, ClientSettings, KafkaSource};
 use lagwise::model::kafka::fault::Fault;
+use lagwise::model::kafka::sweep_plan::GroupPlan;
 use lagwise::model::units::host_pattern::HostPattern;
 
 use super::fake::{Fake, Twist};
 use super::{
     assert_right, commits, ends, group, observe, settings_with, source, source_with, two_halves,
+    wait_for_connections,
 };
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-/// Polls until no broker has a connection.
-async fn until_all_are_closed(fake: &Fake) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while fake.open.load(Ordering::SeqCst) > 0 {
-        assert!(Instant::now() < deadline, "connections stay open");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 #[tokio::test]
 async fn brokers_on_ipv6_are_read() {
@@ -63,7 +56,7 @@ async fn unused_connections_are_closed_and_made_again() {
     let source = source_with(&fake, &[("connections.max.idle.ms", "300")]);
     for round in 1..=3 {
         assert_right(&observe(&source, &groups).await);
-        until_all_are_closed(&fake).await;
+        wait_for_connections(&fake, 0).await;
         assert_eq!(fake.accepted.load(Ordering::SeqCst), round * 2);
     }
 }
@@ -76,7 +69,7 @@ async fn connections_that_brokers_close_for_their_age_cost_no_sweep() {
     let source = source(&fake);
     for round in 1..=3 {
         assert_right(&observe(&source, &groups).await);
-        until_all_are_closed(&fake).await;
+        wait_for_connections(&fake, 0).await;
         assert_eq!(fake.accepted.load(Ordering::SeqCst), round * 2);
     }
 }
@@ -99,8 +92,7 @@ async fn a_broker_at_another_address_is_found() {
     let asked = fake.world.lock().unwrap().asked.len() - before;
     assert!(asked < 40, "{asked} requests to find one broker");
     // What was open to the old address is closed.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(fake.open.load(Ordering::SeqCst) <= 2);
+    wait_for_connections(&fake, 2).await;
 }
 
 #[tokio::test]
@@ -154,7 +146,7 @@ async fn a_login_that_would_take_long_or_give_the_password_away_is_refused() {
 }
 
 /// Two halves of which the second is on another host, which the first advertises.
-fn halves_on_two_hosts() -> (Fake, [lagwise::model::kafka::sweep_plan::GroupPlan; 2]) {
+fn halves_on_two_hosts() -> (Fake, [GroupPlan; 2]) {
     let fake = Fake::start(1);
     fake.put(2, Ipv4Addr::new(127, 0, 0, 2).into());
     fake.topic("a", &[1, 1]);
