@@ -1,5 +1,6 @@
 //! The cap, enforced on the real HPA controller: by the admission policy that the chart installs, and without it.
 
+mod bind;
 mod bound;
 mod odd;
 mod patch;
@@ -61,6 +62,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "cap::odd_hpas_are_held_or_left_alone",
         odd::odd_hpas_are_held_or_left_alone,
     ),
+    ("cap::users_can_be_bound", bind::users_can_be_bound),
     (
         "cap::without_the_policy_a_patch_holds_it",
         patch::without_the_policy_a_patch_holds_it,
