@@ -2,6 +2,7 @@
 //! the pods; the daemon is started in their place, with the account, the configuration and the certificate that the
 //! chart has made.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -319,6 +320,7 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
 
     // The daemon ends first, as its pods would; it has kept its state and given back its Lease.
     daemon.stop(Duration::from_secs(10))?;
+    rights_are_those_in_use(plane, &namespace)?;
     let holder = "jsonpath={.spec.holderIdentity}";
     let holder = plane.kubectl(&["get", "lease", RELEASE, "-n", &namespace, "-o", holder])?;
     ensure!(holder.is_empty(), "the Lease is held by {holder}");
@@ -475,4 +477,109 @@ impl Drop for Installed<'_> {
             self.namespace,
         ]);
     }
+}
+
+/// Rights of the chart of which this scenario makes no use, each with the reason for it.
+const UNUSED: &[(&str, &str)] = &[
+    (
+        "get deployments/scale of apps []",
+        "nothing falls asleep here",
+    ),
+    (
+        "get statefulsets/scale of apps []",
+        "nothing falls asleep here",
+    ),
+    (
+        "patch deployments/scale of apps []",
+        "nothing falls asleep here",
+    ),
+    ("patch events of events.k8s.io []", "no event recurs"),
+    (
+        "patch secrets of core [lagwise-tls]",
+        "the certificate is not renewed",
+    ),
+    (
+        "patch statefulsets/scale of apps []",
+        "nothing falls asleep here",
+    ),
+];
+
+/// Nothing that the daemon asked for was refused, and it made use of every right that the chart gave it.
+fn rights_are_those_in_use(plane: &ControlPlane, namespace: &str) -> Result<()> {
+    let requests = plane.requests(namespace, RELEASE)?;
+    let refused: Vec<_> = requests.iter().filter(|r| r.is_forbidden).collect();
+    ensure!(refused.is_empty(), "refused: {refused:?}");
+    let mut unused = BTreeSet::new();
+    for rule in rules_of_the_chart(plane, namespace)? {
+        let names = texts(&rule["resourceNames"]);
+        let is_used = |group: &str, resource: &str, verb: &str| {
+            requests.iter().any(|request| {
+                // A list or a watch of one object has its name in a field selector.
+                let is_named = names.is_empty() || request.name.is_empty();
+                request.group == group
+                    && request.resource == resource
+                    && request.verb == verb
+                    && (is_named || names.contains(&request.name))
+            })
+        };
+        for group in texts(&rule["apiGroups"]) {
+            for resource in texts(&rule["resources"]) {
+                for verb in texts(&rule["verbs"]) {
+                    if !is_used(&group, &resource, &verb) {
+                        let group = if group.is_empty() { "core" } else { &group };
+                        unused.insert(format!(
+                            "{verb} {resource} of {group} [{}]",
+                            names.join(" ")
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    let expected = UNUSED.iter().map(|(right, _)| (*right).to_owned());
+    ensure!(unused == expected.collect(), "{unused:#?}");
+    Ok(())
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    let list = list.as_array().into_iter().flatten();
+    list.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The rules of the roles of the chart that are bound to its service account.
+fn rules_of_the_chart(plane: &ControlPlane, namespace: &str) -> Result<Vec<Value>> {
+    let mut rules = Vec::new();
+    for (bindings, roles) in [
+        ("clusterrolebindings", "clusterrole"),
+        ("rolebindings", "role"),
+    ] {
+        let args = [
+            "get",
+            bindings,
+            "-n",
+            namespace,
+            "-l",
+            "app.kubernetes.io/instance=lagwise",
+            "-o",
+            "json",
+        ];
+        let list: Value = serde_json::from_str(&plane.kubectl(&args)?)?;
+        for binding in list["items"].as_array().context("no bindings")? {
+            let subjects = binding["subjects"].as_array().into_iter().flatten();
+            let mut accounts = subjects.filter(|subject| subject["kind"] == "ServiceAccount");
+            let role = binding["roleRef"]["name"].as_str().context("no role")?;
+            if binding["roleRef"]["kind"]
+                .as_str()
+                .is_some_and(|kind| kind.to_lowercase() == roles)
+                && role.starts_with(RELEASE)
+                && accounts
+                    .any(|account| account["name"] == RELEASE && account["namespace"] == namespace)
+            {
+                let namespace = (roles == "role").then_some(namespace);
+                let role = plane.get(roles, role, namespace)?;
+                rules.extend(role["rules"].as_array().context("no rules")?.clone());
+            }
+        }
+    }
+    Ok(rules)
 }

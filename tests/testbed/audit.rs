@@ -1,5 +1,7 @@
-//! Who has written what: the API server's own record of the writes to HPAs and to what they scale.
+//! Who has written what: the API server's own record of the writes to HPAs and to what they scale, and of all that
+//! service accounts ask for.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -9,6 +11,7 @@ use super::control_plane::ControlPlane;
 
 const POLICY: &str = "audit-policy.json";
 const LOG: &str = "audit.log";
+const WRITES: [&str; 3] = ["create", "update", "patch"];
 
 /// A write that the API server has answered.
 #[derive(Clone, Debug)]
@@ -26,17 +29,18 @@ pub(crate) struct Write {
 pub(super) fn write_policy(folder: &Path) -> Result<()> {
     let writes = json!({
         "level": "Metadata",
-        "verbs": ["create", "update", "patch"],
+        "verbs": WRITES,
         "resources": [
             {"group": "autoscaling", "resources": ["horizontalpodautoscalers"]},
             {"group": "apps", "resources": ["deployments/scale", "statefulsets/scale"]},
         ],
     });
+    let of_accounts = json!({"level": "Metadata", "userGroups": ["system:serviceaccounts"]});
     let policy = json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
-        "rules": [writes, {"level": "None"}],
+        "rules": [writes, of_accounts, {"level": "None"}],
     });
     std::fs::write(folder.join(POLICY), policy.to_string())?;
     Ok(())
@@ -50,20 +54,58 @@ pub(super) fn flags(folder: &Path) -> [String; 2] {
     ]
 }
 
+/// What a service account asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Request {
+    pub(crate) verb: String,
+    pub(crate) group: String,
+    /// With the subresource after a slash; empty for a path that is no resource.
+    pub(crate) resource: String,
+    pub(crate) name: String,
+    pub(crate) is_forbidden: bool,
+}
+
 impl ControlPlane {
-    /// The writes to the objects of that name in a namespace, in their order.
-    pub(crate) fn writes(&self, namespace: &str, name: &str) -> Result<Vec<Write>> {
+    /// Everything that a service account asked for so far.
+    pub(crate) fn requests(&self, namespace: &str, account: &str) -> Result<BTreeSet<Request>> {
+        let account = format!("system:serviceaccount:{namespace}:{account}");
+        let mut events = self.events()?;
+        events.retain(|event| event["user"]["username"] == account);
+        let requests = events.iter().map(|event| {
+            let of = &event["objectRef"];
+            let resource = match of["subresource"].as_str() {
+                Some(subresource) => format!("{}/{subresource}", text(&of["resource"])),
+                None => text(&of["resource"]),
+            };
+            Request {
+                verb: text(&event["verb"]),
+                group: text(&of["apiGroup"]),
+                resource,
+                name: text(&of["name"]),
+                is_forbidden: event["responseStatus"]["code"] == 403,
+            }
+        });
+        Ok(requests.collect())
+    }
+
+    fn events(&self) -> Result<Vec<Value>> {
         let log = std::fs::read_to_string(self.folder.join(LOG))?;
-        let mut writes = Vec::new();
         // The last line may be half written yet.
         let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        for line in whole.lines() {
-            let event: Value = serde_json::from_str(line)?;
+        let events = whole.lines().map(serde_json::from_str);
+        Ok(events.collect::<serde_json::Result<_>>()?)
+    }
+
+    /// The writes to the objects of that name in a namespace, in their order.
+    pub(crate) fn writes(&self, namespace: &str, name: &str) -> Result<Vec<Write>> {
+        let mut writes = Vec::new();
+        for event in self.events()? {
             let of = &event["objectRef"];
-            if of["namespace"] != namespace || of["name"] != name {
+            let is_write = WRITES.iter().any(|verb| event["verb"] == *verb);
+            let is_scalable = matches!(of["apiGroup"].as_str(), Some("autoscaling" | "apps"));
+            if of["namespace"] != namespace || of["name"] != name || !is_write || !is_scalable {
                 continue;
             }
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             writes.push(Write {
                 at: text(&event["stageTimestamp"]),
                 user: text(&event["user"]["username"]),
@@ -84,4 +126,8 @@ impl ControlPlane {
         writes.retain(|w| w.user == account && w.subresource.is_empty() && w.code == 200);
         Ok(writes)
     }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
