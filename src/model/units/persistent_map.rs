@@ -18,7 +18,7 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use self::node::{Child, MAX_LEN, TreeNode};
+use self::node::{Items, MAX_LEN, TreeNode};
 
 pub use self::entries::Entries;
 
@@ -32,13 +32,13 @@ pub struct PersistentMap<K, V> {
 }
 
 /// The index of the child that may have a key.
-fn child_index<K: Borrow<Q>, V, Q: Ord + ?Sized>(children: &[Child<K, V>], key: &Q) -> usize {
-    let after = children.partition_point(|child| child.bound.borrow() <= key);
+fn child_index<K: Borrow<Q>, Q: Ord + ?Sized>(bounds: &[K], key: &Q) -> usize {
+    let after = bounds.partition_point(|bound| bound.borrow() <= key);
     after.saturating_sub(1)
 }
 
-fn search<K: Borrow<Q>, V, Q: Ord + ?Sized>(entries: &[(K, V)], key: &Q) -> Result<usize, usize> {
-    entries.binary_search_by(|(known, _)| known.borrow().cmp(key))
+fn search<K: Borrow<Q>, Q: Ord + ?Sized>(keys: &[K], key: &Q) -> Result<usize, usize> {
+    keys.binary_search_by(|known| known.borrow().cmp(key))
 }
 
 impl<K: Ord, V> PersistentMap<K, V> {
@@ -67,11 +67,11 @@ impl<K: Ord, V> PersistentMap<K, V> {
     {
         let mut node = &self.root;
         loop {
-            match &**node {
-                TreeNode::Inner(children) => node = &children.get(child_index(children, key))?.node,
-                TreeNode::Leaf(entries) => {
-                    let (key, value) = entries.get(search(entries, key).ok()?)?;
-                    return Some((key, value));
+            match &node.items {
+                Items::Children(children) => node = children.get(child_index(&node.keys, key))?,
+                Items::Values(values) => {
+                    let index = search(&node.keys, key).ok()?;
+                    return node.keys.get(index).zip(values.get(index));
                 }
             }
         }
@@ -106,11 +106,9 @@ impl<K: Ord + Clone, V: Clone> PersistentMap<K, V> {
     /// Sets the value of a key and returns the one before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let (before, split) = insert(&mut self.root, key, value);
-        if let Some(after) = split
-            && let Some(bound) = self.root.bound().cloned()
-        {
-            let node = Arc::clone(&self.root);
-            self.root = Arc::new(TreeNode::Inner(vec![Child { bound, node }, after]));
+        if let Some(after) = split {
+            let children = vec![Arc::clone(&self.root), after];
+            self.root = Arc::new(TreeNode::inner(children));
         }
         self.len = self.len.saturating_add(usize::from(before.is_none()));
         before
@@ -126,10 +124,10 @@ impl<K: Ord + Clone, V: Clone> PersistentMap<K, V> {
             return None;
         }
         let value = remove(&mut self.root, key)?;
-        while let TreeNode::Inner(children) = &*self.root
+        while let Items::Children(children) = &self.root.items
             && let [only] = children.as_slice()
         {
-            self.root = Arc::clone(&only.node);
+            self.root = Arc::clone(only);
         }
         self.len = self.len.saturating_sub(1);
         Some(value)
@@ -151,85 +149,68 @@ fn insert<K: Ord + Clone, V: Clone>(
     node: &mut Arc<TreeNode<K, V>>,
     key: K,
     value: V,
-) -> (Option<V>, Option<Child<K, V>>) {
-    match Arc::make_mut(node) {
-        TreeNode::Leaf(entries) => match search(entries, &key) {
+) -> (Option<V>, Option<Arc<TreeNode<K, V>>>) {
+    let node = Arc::make_mut(node);
+    let added = match &mut node.items {
+        Items::Values(values) => match search(&node.keys, &key) {
             Ok(index) => {
-                let entry = entries.get_mut(index);
-                let before = entry.map(|(_, known)| mem::replace(known, value));
-                (before, None)
+                let known = values.get_mut(index);
+                return (known.map(|known| mem::replace(known, value)), None);
             }
             Err(index) => {
-                entries.insert(index, (key, value));
-                let rest = split(entries, index);
-                let bound = rest.first().map(|(key, _)| key.clone());
-                let node = |rest| Arc::new(TreeNode::Leaf(rest));
-                (
-                    None,
-                    bound.map(|bound| Child {
-                        bound,
-                        node: node(rest),
-                    }),
-                )
+                values.insert(index, value);
+                node.insert_key(index, key);
+                index
             }
         },
-        TreeNode::Inner(children) => {
-            let index = child_index(children, &key);
+        Items::Children(children) => {
+            let index = child_index(&node.keys, &key);
             let Some(child) = children.get_mut(index) else {
                 return (None, None);
             };
-            if key < child.bound {
-                child.bound = key.clone();
+            let is_below = node.keys.get(index).is_some_and(|bound| key < *bound);
+            if is_below && let Some(bound) = Arc::make_mut(&mut node.keys).get_mut(index) {
+                *bound = key.clone();
             }
-            let (before, new) = insert(&mut child.node, key, value);
+            let (before, new) = insert(child, key, value);
             let Some(new) = new else {
                 return (before, None);
             };
             let index = index.saturating_add(1);
+            let bound = new.bound().cloned();
             children.insert(index, new);
-            let rest = split(children, index);
-            let bound = rest.first().map(|child| child.bound.clone());
-            let node = |rest| Arc::new(TreeNode::Inner(rest));
-            (
-                before,
-                bound.map(|bound| Child {
-                    bound,
-                    node: node(rest),
-                }),
-            )
+            if let Some(bound) = bound {
+                node.insert_key(index, bound);
+            }
+            // A node is split for a new key only.
+            index
         }
-    }
-}
-
-/// Splits off the second half of a list that is too long: only the last item if it was just added there, so that
-/// keys that are inserted in their order fill the nodes.
-fn split<T>(items: &mut Vec<T>, added: usize) -> Vec<T> {
-    let len = items.len();
-    if len <= MAX_LEN {
-        Vec::new()
-    } else if added.saturating_add(1) == len {
-        items.split_off(added)
-    } else {
-        items.split_off(len / 2)
-    }
+    };
+    (None, node.split(added))
 }
 
 fn remove<K: Ord + Clone + Borrow<Q>, V: Clone, Q: Ord + ?Sized>(
     node: &mut Arc<TreeNode<K, V>>,
     key: &Q,
 ) -> Option<V> {
-    match Arc::make_mut(node) {
-        TreeNode::Leaf(entries) => {
-            let index = search(entries, key).ok()?;
-            Some(entries.remove(index).1)
+    let node = Arc::make_mut(node);
+    match &mut node.items {
+        Items::Values(values) => {
+            let index = search(&node.keys, key).ok()?;
+            let value = values.remove(index);
+            node.remove_key(index);
+            Some(value)
         }
-        TreeNode::Inner(children) => {
-            let index = child_index(children, key);
-            let child = &mut children.get_mut(index)?.node;
+        Items::Children(children) => {
+            let index = child_index(&node.keys, key);
+            let child = children.get_mut(index)?;
             let value = remove(child, key);
             match child.len() {
-                0 => drop(children.remove(index)),
-                1..=MERGE_LEN => merge(children, index),
+                0 => {
+                    children.remove(index);
+                    node.remove_key(index);
+                }
+                1..=MERGE_LEN => merge(node, index),
                 _ => {}
             }
             value
@@ -238,26 +219,34 @@ fn remove<K: Ord + Clone + Borrow<Q>, V: Clone, Q: Ord + ?Sized>(
 }
 
 /// Merges the child at an index with the one after it, or else with the one before it, if both fit into one node.
-fn merge<K: Clone, V: Clone>(children: &mut Vec<Child<K, V>>, index: usize) {
+fn merge<K: Clone, V: Clone>(node: &mut TreeNode<K, V>, index: usize) {
+    let Items::Children(children) = &mut node.items else {
+        return;
+    };
     let after = index.saturating_add(1);
     let after = if after < children.len() { after } else { index };
     let Some(before) = after.checked_sub(1) else {
         return;
     };
-    let len = |index: usize| children.get(index).map_or(0, |child| child.node.len());
+    let len = |index: usize| children.get(index).map_or(0, |child| child.len());
     if len(before).saturating_add(len(after)) > MAX_LEN {
         return;
     }
     let moved = children.remove(after);
-    let Some(target) = children.get_mut(before) else {
+    let Some(target) = children.get_mut(before).map(Arc::make_mut) else {
         return;
     };
-    match (Arc::make_mut(&mut target.node), &*moved.node) {
-        (TreeNode::Leaf(entries), TreeNode::Leaf(more)) => entries.extend_from_slice(more),
-        (TreeNode::Inner(children), TreeNode::Inner(more)) => children.extend_from_slice(more),
+    match (&mut target.items, &moved.items) {
+        (Items::Values(values), Items::Values(more)) => values.extend_from_slice(more),
+        (Items::Children(children), Items::Children(more)) => children.extend_from_slice(more),
         // Neighbours have the same height.
-        _ => children.insert(after, moved),
+        _ => {
+            children.insert(after, moved);
+            return;
+        }
     }
+    target.keys = target.keys.iter().chain(&*moved.keys).cloned().collect();
+    node.remove_key(after);
 }
 
 /// `None` if no value is updated.
@@ -265,30 +254,38 @@ fn update_values<K: Clone, V: Clone>(
     node: &TreeNode<K, V>,
     update: &mut impl FnMut(&K, &V) -> Option<V>,
 ) -> Option<Arc<TreeNode<K, V>>> {
-    let mut copy: Option<TreeNode<K, V>> = None;
-    match node {
-        TreeNode::Leaf(entries) => {
-            for (index, (key, value)) in entries.iter().enumerate() {
-                if let Some(new) = update(key, value)
-                    && let TreeNode::Leaf(entries) = copy.get_or_insert_with(|| node.clone())
-                    && let Some((_, value)) = entries.get_mut(index)
-                {
-                    *value = new;
-                }
-            }
-        }
-        TreeNode::Inner(children) => {
-            for (index, child) in children.iter().enumerate() {
-                if let Some(new) = update_values(&child.node, update)
-                    && let TreeNode::Inner(children) = copy.get_or_insert_with(|| node.clone())
-                    && let Some(child) = children.get_mut(index)
-                {
-                    child.node = new;
-                }
+    let items = match &node.items {
+        Items::Values(values) => Items::Values(update_items(values, |index, value| {
+            update(node.keys.get(index)?, value)
+        })?),
+        Items::Children(children) => Items::Children(update_items(children, |_, child| {
+            update_values(child, update)
+        })?),
+    };
+    Some(Arc::new(TreeNode {
+        keys: Arc::clone(&node.keys),
+        items,
+    }))
+}
+
+/// `None` if no item is updated.
+fn update_items<T: Clone>(
+    items: &[T],
+    mut update: impl FnMut(usize, &T) -> Option<T>,
+) -> Option<Vec<T>> {
+    let mut updated: Option<Vec<T>> = None;
+    for (index, item) in items.iter().enumerate() {
+        match (update(index, item), &mut updated) {
+            (None, None) => {}
+            (new, Some(updated)) => updated.push(new.unwrap_or_else(|| item.clone())),
+            (Some(new), None) => {
+                let updated = updated.insert(Vec::with_capacity(items.len()));
+                updated.extend(items.iter().take(index).cloned());
+                updated.push(new);
             }
         }
     }
-    copy.map(Arc::new)
+    updated
 }
 
 impl<'a, K: Ord, V> IntoIterator for &'a PersistentMap<K, V> {
@@ -303,7 +300,10 @@ impl<'a, K: Ord, V> IntoIterator for &'a PersistentMap<K, V> {
 impl<K, V> Default for PersistentMap<K, V> {
     fn default() -> Self {
         Self {
-            root: Arc::new(TreeNode::Leaf(Vec::new())),
+            root: Arc::new(TreeNode {
+                keys: Arc::default(),
+                items: Items::Values(Vec::new()),
+            }),
             len: 0,
         }
     }

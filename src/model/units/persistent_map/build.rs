@@ -3,23 +3,29 @@
 use std::sync::Arc;
 
 use super::PersistentMap;
-use super::node::{Child, MAX_LEN, TreeNode};
+use super::node::{Items, MAX_LEN, TreeNode};
 
 /// Packs sorted items into full nodes.
-fn pack<T, K: Clone, V>(
+fn pack<T, K, V>(
     items: Vec<T>,
-    bound: impl Fn(&T) -> &K,
     node: impl Fn(Vec<T>) -> TreeNode<K, V>,
-) -> Vec<Child<K, V>> {
+) -> Vec<Arc<TreeNode<K, V>>> {
     let mut nodes = Vec::with_capacity(items.len().div_ceil(MAX_LEN));
     let mut items = items.into_iter();
     loop {
         let packed: Vec<T> = items.by_ref().take(MAX_LEN).collect();
-        let Some(bound) = packed.first().map(|first| bound(first).clone()) else {
+        if packed.is_empty() {
             return nodes;
-        };
-        let node = Arc::new(node(packed));
-        nodes.push(Child { bound, node });
+        }
+        nodes.push(Arc::new(node(packed)));
+    }
+}
+
+fn leaf<K, V>(entries: Vec<(K, V)>) -> TreeNode<K, V> {
+    let (keys, values): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+    TreeNode {
+        keys: keys.into(),
+        items: Items::Values(values),
     }
 }
 
@@ -39,12 +45,12 @@ impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for PersistentMap<K, V> {
             entries = distinct;
         }
         let len = entries.len();
-        let mut nodes = pack(entries, |(key, _)| key, TreeNode::Leaf);
+        let mut nodes = pack(entries, leaf);
         while nodes.len() > 1 {
-            nodes = pack(nodes, |child| &child.bound, TreeNode::Inner);
+            nodes = pack(nodes, TreeNode::inner);
         }
         match nodes.pop() {
-            Some(Child { node: root, .. }) => Self { root, len },
+            Some(root) => Self { root, len },
             None => Self::default(),
         }
     }

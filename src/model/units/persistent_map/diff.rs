@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::PersistentMap;
-use super::node::TreeNode;
+use super::node::{Items, TreeNode};
 
 impl<K: Ord, V> PersistentMap<K, V> {
     /// Reports each key whose value differs in `after`, in the order of keys, with its value here and there. Costs
@@ -33,12 +33,38 @@ impl<K: Ord, V> PersistentMap<K, V> {
                         new.skip();
                         continue;
                     }
-                    // The higher one may have the other among its children.
-                    if height >= other_height {
-                        old.enter();
-                    }
-                    if height <= other_height {
-                        new.enter();
+                    let are_versions = Arc::ptr_eq(&node.keys, &other.keys);
+                    match (&node.items, &other.items) {
+                        // Of two versions of a node, what differs has the same place in both.
+                        (Items::Values(values), Items::Values(others)) if are_versions => {
+                            for (key, (value, other)) in
+                                node.keys.iter().zip(values.iter().zip(others))
+                            {
+                                if !is_same(value, other) {
+                                    report(key, Some(value), Some(other));
+                                }
+                            }
+                            old.skip();
+                            new.skip();
+                        }
+                        (Items::Children(children), Items::Children(others)) if are_versions => {
+                            old.skip();
+                            new.skip();
+                            let pairs = children.iter().zip(others).rev();
+                            for (child, other) in pairs.filter(|(a, b)| !Arc::ptr_eq(a, b)) {
+                                old.push(child, height);
+                                new.push(other, other_height);
+                            }
+                        }
+                        _ => {
+                            // The higher one may have the other among its children.
+                            if height >= other_height {
+                                old.enter();
+                            }
+                            if height <= other_height {
+                                new.enter();
+                            }
+                        }
                     }
                 }
                 (Some(Part::Entry(key, value)), Some(Part::Entry(other, other_value))) => {
@@ -115,22 +141,27 @@ impl<'a, K, V> Walk<'a, K, V> {
         self.0.pop();
     }
 
+    /// Adds a child of a node of this height, before everything else.
+    fn push(&mut self, child: &'a Arc<TreeNode<K, V>>, height: u32) {
+        self.0.push(Part::Node(child, height.saturating_sub(1)));
+    }
+
     /// Replaces the next node by its parts.
     fn enter(&mut self) {
         let Some(Part::Node(node, height)) = self.0.pop() else {
             return;
         };
-        match &**node {
-            TreeNode::Leaf(entries) => {
-                let entries = entries.iter().rev();
+        match &node.items {
+            Items::Values(values) => {
+                let entries = node.keys.iter().zip(values).rev();
                 self.0
                     .extend(entries.map(|(key, value)| Part::Entry(key, value)));
             }
-            TreeNode::Inner(children) => {
+            Items::Children(children) => {
                 let below = height.saturating_sub(1);
                 let children = children.iter().rev();
                 self.0
-                    .extend(children.map(|child| Part::Node(&child.node, below)));
+                    .extend(children.map(|child| Part::Node(child, below)));
             }
         }
     }

@@ -1,47 +1,100 @@
 //! The nodes of a map.
 
+use std::iter;
 use std::sync::Arc;
 
-/// The most entries or children of a node.
+/// The most values or children of a node.
 pub(super) const MAX_LEN: usize = 16;
 
 #[derive(Clone)]
-pub(super) enum TreeNode<K, V> {
-    Leaf(Vec<(K, V)>),
-    Inner(Vec<Child<K, V>>),
+pub(super) struct TreeNode<K, V> {
+    /// The key of each value. Of each child a bound: at most every key of the child, and more than every key of the
+    /// child before.
+    ///
+    /// Versions of a node that differ in values alone share it. To copy the keys would touch each of them, since most
+    /// hold shared texts, and few of those are in the processor's cache.
+    pub(super) keys: Arc<[K]>,
+    pub(super) items: Items<K, V>,
 }
 
 #[derive(Clone)]
-pub(super) struct Child<K, V> {
-    /// At most every key of this child, and more than every key of the child before.
-    pub(super) bound: K,
-    pub(super) node: Arc<TreeNode<K, V>>,
+pub(super) enum Items<K, V> {
+    /// Those of a leaf.
+    Values(Vec<V>),
+    Children(Vec<Arc<TreeNode<K, V>>>),
+}
+
+impl<K, V> Items<K, V> {
+    fn split_off(&mut self, at: usize) -> Self {
+        match self {
+            Self::Values(values) => Self::Values(values.split_off(at)),
+            Self::Children(children) => Self::Children(children.split_off(at)),
+        }
+    }
 }
 
 impl<K, V> TreeNode<K, V> {
     pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Leaf(entries) => entries.len(),
-            Self::Inner(children) => children.len(),
-        }
+        self.keys.len()
     }
 
     /// At most every key of this node; `None` if it has none.
     pub(super) fn bound(&self) -> Option<&K> {
-        match self {
-            Self::Leaf(entries) => entries.first().map(|(key, _)| key),
-            Self::Inner(children) => children.first().map(|child| &child.bound),
-        }
+        self.keys.first()
     }
 
     /// 0 for a leaf.
     pub(super) fn height(&self) -> u32 {
-        match self {
-            Self::Leaf(_) => 0,
-            Self::Inner(children) => {
+        match &self.items {
+            Items::Values(_) => 0,
+            Items::Children(children) => {
                 let first = children.first();
-                first.map_or(0, |child| child.node.height().saturating_add(1))
+                first.map_or(0, |child| child.height().saturating_add(1))
             }
         }
+    }
+}
+
+impl<K: Clone, V> TreeNode<K, V> {
+    /// A node of these children, each of which has a key.
+    pub(super) fn inner(children: Vec<Arc<Self>>) -> Self {
+        let bounds = children.iter().filter_map(|child| child.bound().cloned());
+        Self {
+            keys: bounds.collect(),
+            items: Items::Children(children),
+        }
+    }
+
+    pub(super) fn insert_key(&mut self, index: usize, key: K) {
+        let Some((before, after)) = self.keys.split_at_checked(index) else {
+            return;
+        };
+        let keys = before.iter().cloned().chain(iter::once(key));
+        self.keys = keys.chain(after.iter().cloned()).collect();
+    }
+
+    pub(super) fn remove_key(&mut self, index: usize) {
+        let Some((before, [_, after @ ..])) = self.keys.split_at_checked(index) else {
+            return;
+        };
+        self.keys = before.iter().chain(after).cloned().collect();
+    }
+
+    /// Splits off the second half of a node that is too long: only the last item if it was just added there, so that
+    /// keys that are inserted in their order fill the nodes.
+    pub(super) fn split(&mut self, added: usize) -> Option<Arc<Self>> {
+        let len = self.len();
+        if len <= MAX_LEN {
+            return None;
+        }
+        let is_last = added.saturating_add(1) == len;
+        let at = if is_last { added } else { len / 2 };
+        let (kept, rest) = self.keys.split_at_checked(at)?;
+        let (kept, rest) = (kept.into(), rest.into());
+        self.keys = kept;
+        Some(Arc::new(Self {
+            keys: rest,
+            items: self.items.split_off(at),
+        }))
     }
 }
