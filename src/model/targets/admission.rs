@@ -74,6 +74,10 @@ impl Admission {
         created: Option<i64>,
         demand: Amounts,
     ) -> Result<(), BudgetExceeded> {
+        if self.admitted(hpa) == Some(demand) {
+            // Most changes of an HPA are about something else.
+            return Ok(());
+        }
         self.release(hpa);
         if demand == Amounts::default() {
             return Ok(());
