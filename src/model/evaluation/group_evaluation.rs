@@ -83,7 +83,17 @@ impl GroupEvaluation {
     /// Evaluates a group for a selector.
     #[must_use]
     pub fn new(selector: &Selector, query: Arc<GroupQuery>, clusters: &Clusters) -> Self {
-        let Some((cluster, group)) = find_group(clusters, &query.key) else {
+        let found = find_group(clusters, &query.key);
+        Self::from_reading(selector, query, found)
+    }
+
+    /// Evaluates the reading of a group for a selector; `None` until the topics of the query have been read.
+    pub(super) fn from_reading(
+        selector: &Selector,
+        query: Arc<GroupQuery>,
+        found: Option<FoundGroup<'_>>,
+    ) -> Self {
+        let Some((cluster, group)) = found else {
             let unread = vec![(*query.key).clone()];
             return Self {
                 query,
@@ -148,11 +158,11 @@ impl GroupEvaluation {
         }
     }
 
-    /// Whether an evaluation of these readings would have the same result, which is so unless the group was
+    /// Whether an evaluation of this reading would have the same result, which is so unless the group was
     /// read again: group snapshots are immutable. The caller must also compare the connection fault of the
     /// cluster, which refusals quote.
-    pub(super) fn is_current(&self, clusters: &Clusters) -> bool {
-        match (&self.group, find_group(clusters, &self.query.key)) {
+    pub(super) fn is_of(&self, found: Option<FoundGroup<'_>>) -> bool {
+        match (&self.group, found) {
             (Some(before), Some((_, now))) => Arc::ptr_eq(before, now),
             (None, None) => true,
             _ => false,
@@ -176,11 +186,11 @@ impl GroupEvaluation {
     }
 }
 
+/// A group and its cluster.
+pub(super) type FoundGroup<'a> = (&'a ClusterSnapshot, &'a Arc<GroupSnapshot>);
+
 /// Finds a group and its cluster; `None` until the topics of the key have been read.
-fn find_group<'a>(
-    clusters: &'a Clusters,
-    key: &WatchKey,
-) -> Option<(&'a ClusterSnapshot, &'a Arc<GroupSnapshot>)> {
+pub(super) fn find_group<'a>(clusters: &'a Clusters, key: &WatchKey) -> Option<FoundGroup<'a>> {
     let cluster = clusters.get(&key.cluster)?;
     let group = cluster.groups.get(&key.group)?;
     covers(group, key).then_some((&**cluster, group))

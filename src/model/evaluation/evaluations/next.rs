@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{ByQuery, EvaluatedTarget, Evaluations, TargetEvaluation};
-use crate::model::evaluation::group_evaluation::{Clusters, GroupEvaluation};
+use crate::model::evaluation::group_evaluation::{Clusters, GroupEvaluation, find_group};
 use crate::model::evaluation::metric_evaluation::MetricEvaluation;
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
 use crate::model::targets::lookup::{GroupQuery, resolve};
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::targets::{QueryHash, Target, Targets};
 use crate::model::units::metric::Metric;
+use crate::model::units::newtypes::ClusterName;
 
 impl Evaluations {
     /// The evaluations of the next snapshot; these ones where nothing changed. `queries` are evaluated
@@ -73,7 +74,7 @@ impl Evaluator<'_> {
             before.diff(self.targets.by_query(), |hash, _, targets| match targets {
                 Some(targets) => {
                     let evaluated = self.evaluate(targets, &[]);
-                    all.insert(*hash, evaluated.into());
+                    all.insert(*hash, evaluated);
                     changed.insert(*hash);
                 }
                 None => {
@@ -126,16 +127,21 @@ impl Evaluator<'_> {
 
     /// Evaluates targets again where that is needed; `None` where it is not.
     fn update(&self, before: &[EvaluatedTarget]) -> Option<Arc<[EvaluatedTarget]>> {
-        let targets: Vec<_> = before.iter().map(|e| Arc::clone(&e.target)).collect();
         let known: &[_] = if self.same_configuration { before } else { &[] };
-        let evaluated = self.evaluate(&targets, known);
+        let evaluated = match before {
+            [only] => self.evaluate(std::slice::from_ref(&only.target), known),
+            _ => {
+                let targets: Vec<_> = before.iter().map(|e| Arc::clone(&e.target)).collect();
+                self.evaluate(&targets, known)
+            }
+        };
         // A shared entry of the map keeps its neighbours shared, too.
         let is_same = |(a, b): (&EvaluatedTarget, &EvaluatedTarget)| {
             Arc::ptr_eq(&a.evaluation.group, &b.evaluation.group)
                 && Arc::ptr_eq(&a.evaluation.metric, &b.evaluation.metric)
         };
         let is_unchanged = evaluated.iter().zip(before).all(is_same);
-        (!is_unchanged).then(|| evaluated.into())
+        (!is_unchanged).then_some(evaluated)
     }
 
     /// Evaluates targets whose queries have the same hash. `before` has the evaluations before of the same targets,
@@ -144,7 +150,20 @@ impl Evaluator<'_> {
         &self,
         targets: &[Arc<Target>],
         before: &[EvaluatedTarget],
-    ) -> Vec<EvaluatedTarget> {
+    ) -> Arc<[EvaluatedTarget]> {
+        // Most queries are sent by one HPA, so this must not cost a list for each step.
+        if let [target] = targets
+            && let Some(query) = MetricQuery::from_target(target)
+        {
+            let before = before.first().map(|before| &before.evaluation);
+            let group = self.group(&query, target, before.map(|before| &before.group));
+            let known = before.map(|before| &before.metric);
+            let metric = self.metric(&query, known, std::slice::from_ref(&group));
+            return Arc::new([EvaluatedTarget {
+                target: Arc::clone(target),
+                evaluation: TargetEvaluation { group, metric },
+            }]);
+        }
         let mut all: Vec<Option<EvaluatedTarget>> = vec![None; targets.len()];
         for (index, target) in targets.iter().enumerate() {
             let is_done = all.get(index).is_some_and(Option::is_some);
@@ -185,14 +204,19 @@ impl Evaluator<'_> {
         target: &Target,
         before: Option<&Arc<GroupEvaluation>>,
     ) -> Arc<GroupEvaluation> {
-        if let Some(current) = before.filter(|group| self.is_current(group)) {
-            return Arc::clone(current);
-        }
+        let name = &target.key.cluster;
         let asked = match before {
+            Some(before) if self.is_same_cluster(name) => return Arc::clone(before),
             Some(before) => Arc::clone(&before.query),
             None => Arc::new(GroupQuery::from(target)),
         };
-        Arc::new(GroupEvaluation::new(query.selector, asked, self.clusters))
+        let found = find_group(self.clusters, &asked.key);
+        match before {
+            Some(before) if before.is_of(found) && self.has_same_connection(name) => {
+                Arc::clone(before)
+            }
+            _ => Arc::new(GroupEvaluation::from_reading(query.selector, asked, found)),
+        }
     }
 
     fn metric(
@@ -201,8 +225,14 @@ impl Evaluator<'_> {
         before: Option<&Arc<MetricEvaluation>>,
         groups: &[Arc<GroupEvaluation>],
     ) -> Arc<MetricEvaluation> {
+        // A group that was evaluated just now is another one if it was read again.
+        let is_current = |group: &Arc<GroupEvaluation>| {
+            let mut evaluated = groups.iter();
+            let evaluated = evaluated.find(|other| Arc::ptr_eq(&other.query, &group.query));
+            evaluated.map_or_else(|| self.is_current(group), |other| Arc::ptr_eq(other, group))
+        };
         let resolved = match before {
-            Some(before) if before.groups.iter().all(|group| self.is_current(group)) => {
+            Some(before) if before.groups.iter().all(is_current) => {
                 return Arc::clone(before);
             }
             Some(before) => before.resolved.clone(),
@@ -214,10 +244,8 @@ impl Evaluator<'_> {
         };
         let known = before.map(|before| before.groups.as_slice());
         let known = || {
-            known
-                .unwrap_or_default()
-                .iter()
-                .filter(|g| self.is_current(g))
+            let known = known.unwrap_or_default().iter();
+            known.filter(|group| is_current(group))
         };
         let group = |asked: &Arc<GroupQuery>| {
             let is_of = |group: &&Arc<GroupEvaluation>| Arc::ptr_eq(&group.query.key, &asked.key);
@@ -275,13 +303,22 @@ impl Evaluator<'_> {
 
     /// Whether an evaluation of a group before still holds.
     fn is_current(&self, group: &GroupEvaluation) -> bool {
-        let name = &group.query.key.cluster;
+        let key = &group.query.key;
+        self.is_same_cluster(&key.cluster)
+            || (self.has_same_connection(&key.cluster)
+                && group.is_of(find_group(self.clusters, key)))
+    }
+
+    fn is_same_cluster(&self, name: &ClusterName) -> bool {
         match (self.before.clusters.get(name), self.clusters.get(name)) {
-            (Some(before), Some(now)) if Arc::ptr_eq(before, now) => true,
-            (Some(before), Some(now)) => {
-                before.connection == now.connection && group.is_current(self.clusters)
-            }
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
             (before, now) => before.is_none() && now.is_none(),
         }
+    }
+
+    /// Whether a cluster was known before and is kept from answering by the same as before.
+    fn has_same_connection(&self, name: &ClusterName) -> bool {
+        let both = self.before.clusters.get(name).zip(self.clusters.get(name));
+        both.is_some_and(|(before, now)| before.connection == now.connection)
     }
 }
