@@ -111,6 +111,13 @@ impl ReconcilerInputs {
         let evaluations = &self.snapshot.evaluations;
         evaluations.diff_hpas(&after.snapshot.evaluations, on_change);
     }
+
+    /// Calls back for each HPA that differs in `after`, or has other targets there.
+    fn diff_targets(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
+        self.hpas.diff(&after.hpas, |hpa, _, _| on_change(hpa));
+        let targets = &self.snapshot.targets;
+        targets.diff_hpas(&after.snapshot.targets, on_change);
+    }
 }
 
 /// Which component records the user's `maxReplicas`, as far as it was looked up.
@@ -182,11 +189,14 @@ impl Reconciler {
             .as_ref()
             .is_none_or(|before| before.swept != next.swept);
         let mut changed = std::mem::take(&mut self.recheck);
+        let note = |hpa: &HpaKey| {
+            changed.insert(hpa.clone());
+        };
         match &before {
-            Some(before) => before.diff(&next, |hpa| {
-                changed.insert(hpa.clone());
-            }),
-            None => changed.extend(next.hpas.keys().cloned()),
+            // Those with nothing to write so far have nothing to write for other readings either.
+            Some(before) if is_swept => before.diff_targets(&next, note),
+            Some(before) => before.diff(&next, note),
+            None => next.hpas.keys().for_each(note),
         }
         if is_swept {
             changed.extend(self.hpas.keys().cloned());

@@ -220,6 +220,17 @@ impl Targets {
         });
     }
 
+    /// Calls back, once or several times, for each HPA whose targets differ in `after`, at the cost of what differs.
+    pub fn diff_hpas(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
+        self.by_query
+            .diff_by(&after.by_query, Arc::ptr_eq, |_, old, new| {
+                let targets = old.into_iter().chain(new).flat_map(|targets| &**targets);
+                for hpa in targets.filter_map(|target| target.hpa()) {
+                    on_change(hpa);
+                }
+            });
+    }
+
     /// Whether the other targets differ at most in HPAs and in what requests ask for.
     #[must_use]
     pub fn has_same_configuration(&self, other: &Self) -> bool {
