@@ -1,22 +1,43 @@
 //! Findings about groups and HPAs as they are now, and the log line for each when it begins.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::diagnostics::current_findings::{FindingOptions, findings};
+use crate::model::diagnostics::current_findings::{
+    FindingOptions, UsedCeiling, find_beside_ceilings,
+};
+use crate::model::diagnostics::hpa_findings::{find_in_hpa, find_shared_scale_targets};
+use crate::model::evaluation::hpa_ceilings;
 use crate::model::findings::Finding;
+use crate::model::hpa::facts::{HpaFacts, HpaMap};
 use crate::model::snapshot::LagSnapshot;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 use crate::telemetry::FindingRaised;
 
 /// How long a group may be without members while messages wait.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(120);
 
-/// The findings as of the last whole sweep.
+/// The findings as of the last whole sweep. All sweeps have one policy.
 #[derive(Debug, Default)]
 pub(super) struct FindingsTracker {
     latest: Arc<BTreeSet<Finding>>,
+    /// The HPAs of the last sweep, and the findings about each of them alone.
+    facts: HpaMap,
+    of_hpas: BTreeMap<HpaKey, OwnFindings>,
+    /// The findings about HPAs that scale the same.
+    shared: BTreeSet<Finding>,
+    /// The findings that follow from readings.
+    others: BTreeSet<Finding>,
+}
+
+/// Findings that follow from an HPA and its ceiling. Both seldom change, and it takes long to word the findings.
+#[derive(Debug)]
+struct OwnFindings {
+    hpa: Arc<HpaFacts>,
+    ceiling: UsedCeiling,
+    findings: Vec<Finding>,
 }
 
 impl FindingsTracker {
@@ -34,13 +55,153 @@ impl FindingsTracker {
             members_within: MEMBERS_WITHIN,
         };
         let metrics = evaluations.hpa_metrics();
-        let hpas: Vec<_> = snapshot.targets.facts().values().cloned().collect();
-        let found = findings(&snapshot.evaluations, &metrics, &hpas, options);
+        let others = find_beside_ceilings(&snapshot.evaluations, &metrics, options);
+        let mut is_changed = others != self.others;
+        self.others = others;
+        is_changed |= self.update_facts(snapshot.targets.facts());
+        let ceilings = hpa_ceilings(&metrics);
+        for (key, hpa) in &self.facts {
+            let ceiling = UsedCeiling::new(hpa, &ceilings, &snapshot.targets);
+            let known = self.of_hpas.get(key);
+            if known.is_some_and(|known| Arc::ptr_eq(&known.hpa, hpa) && known.ceiling == ceiling) {
+                continue;
+            }
+            is_changed = true;
+            let mut findings = find_in_hpa(hpa);
+            findings.extend(ceiling.find_in_hpa(hpa, options));
+            let own = OwnFindings {
+                hpa: Arc::clone(hpa),
+                ceiling,
+                findings,
+            };
+            self.of_hpas.insert(key.clone(), own);
+        }
+        if is_changed {
+            self.replace_latest();
+        }
+    }
+
+    /// Takes in the HPAs. Returns whether there are others than before.
+    fn update_facts(&mut self, facts: &HpaMap) -> bool {
+        let mut is_changed = false;
+        self.facts.diff(facts, |key, _, hpa| {
+            is_changed = true;
+            if hpa.is_none() {
+                self.of_hpas.remove(key);
+            }
+        });
+        if is_changed {
+            self.facts = facts.clone();
+            let hpas: Vec<_> = facts.values().map(|hpa| &**hpa).collect();
+            self.shared = find_shared_scale_targets(&hpas).into_iter().collect();
+        }
+        is_changed
+    }
+
+    /// Joins all findings and logs those that are new.
+    fn replace_latest(&mut self) {
+        let of_hpas = self.of_hpas.values().flat_map(|own| &own.findings);
+        let all = of_hpas.chain(&self.shared).chain(&self.others);
+        let found = BTreeSet::from_iter(all.cloned());
         for finding in found.difference(&self.latest) {
             FindingRaised(finding).emit();
         }
         if found != *self.latest {
             self.latest = Arc::new(found);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::diagnostics::current_findings::findings;
+    use crate::model::evaluation::ServingPolicy;
+    use crate::model::fixtures;
+    use crate::model::hpa::facts::{MetricTarget, ScaleTarget};
+    use crate::model::lag::assembly::{ClusterHistory, Scope};
+    use crate::model::units::quantity::Milli;
+
+    /// The findings without anything known from before.
+    fn expected(snapshot: &LagSnapshot) -> BTreeSet<Finding> {
+        let now = fixtures::at(Duration::ZERO);
+        let evaluations = snapshot.at(&now);
+        let hpas: Vec<_> = snapshot.targets.facts().values().cloned().collect();
+        let options = FindingOptions {
+            cap: evaluations.policy().cap,
+            members_within: MEMBERS_WITHIN,
+        };
+        let metrics = evaluations.hpa_metrics();
+        findings(&snapshot.evaluations, &metrics, &hpas, options)
+    }
+
+    #[test]
+    fn finds_what_a_look_at_everything_finds() {
+        let facts = |name: &str, max_replicas, tolerance: Option<&str>| HpaFacts {
+            max_replicas,
+            min_replicas: Some(5),
+            tolerance_up: tolerance.and_then(Milli::parse),
+            tolerance_down: tolerance.and_then(Milli::parse),
+            ..fixtures::hpa(
+                name,
+                "cluster=main,group=orders,topic=payments",
+                MetricTarget::AverageValue(Milli::from_units(10)),
+            )
+        };
+        let with = |key: &str, value: &str, hpa: HpaFacts| HpaFacts {
+            annotations: [(format!("lagwise.dev/{key}"), value.to_owned())].into(),
+            ..hpa
+        };
+        let onto = |workload: &str, hpa: HpaFacts| HpaFacts {
+            scale_target: ScaleTarget {
+                api_version: "apps/v1".into(),
+                kind: "Deployment".into(),
+                name: workload.into(),
+            },
+            ..hpa
+        };
+        let mut wide = ClusterHistory::default();
+        let rows = [(0, Ok(Some(7)), Ok(12)); 6];
+        let read = fixtures::read(Duration::ZERO, "orders", "payments", &rows);
+        let wide = wide.apply(read, Scope::Whole);
+
+        let mut snapshot = fixtures::snapshot();
+        let narrow = Arc::clone(&snapshot.clusters["main"]);
+        let mut tracker = FindingsTracker::default();
+        let mut counts = Vec::new();
+        for (cluster, changed) in [
+            (&narrow, onto("w", facts("a", 20, None))),
+            (&narrow, onto("x", facts("b", 20, None))),
+            (&narrow, onto("w", facts("b", 20, None))),
+            (&wide, onto("w", facts("b", 20, None))),
+            (&wide, onto("w", facts("a", 4, Some("0")))),
+            (&narrow, with("by", "lagging", facts("a", 20, None))),
+            (&narrow, with("even", "true", facts("a", 20, None))),
+            (&narrow, with("cap", "enforce", facts("a", 20, None))),
+            (
+                &narrow,
+                HpaFacts {
+                    metrics: Vec::new(),
+                    ..facts("a", 20, None)
+                },
+            ),
+        ] {
+            let mut hpas = snapshot.targets.facts().clone();
+            hpas.insert(changed.key(), Arc::new(changed));
+            snapshot.targets = Arc::new(snapshot.targets.with_hpas(&hpas, None));
+            snapshot.clusters.insert("main".into(), Arc::clone(cluster));
+            let evaluated = snapshot.clone().evaluated(&ServingPolicy::default());
+            tracker.update(&evaluated);
+            assert_eq!(*tracker.latest(), expected(&evaluated));
+            counts.push(tracker.latest().len());
+            let before = tracker.latest();
+            tracker.update(&evaluated);
+            assert!(Arc::ptr_eq(&before, &tracker.latest()));
+        }
+        counts.dedup();
+        assert!(counts.len() > 4, "{counts:?}");
+        snapshot.targets = Arc::new(snapshot.targets.with_hpas(&HpaMap::default(), None));
+        tracker.update(&snapshot.evaluated(&ServingPolicy::default()));
+        assert!(tracker.of_hpas.is_empty() && tracker.shared.is_empty());
     }
 }

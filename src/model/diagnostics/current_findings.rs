@@ -15,8 +15,8 @@ use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::By;
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::targets::Targets;
 use crate::model::targets::no_value_reason::NoValueReason;
-use crate::model::targets::{Origin, Targets};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas};
 use crate::model::units::parallelism_rule::ParallelismRule;
@@ -41,35 +41,37 @@ pub fn findings<H: Borrow<HpaFacts>>(
     hpas: &[H],
     options: FindingOptions,
 ) -> BTreeSet<Finding> {
-    let mut found: BTreeSet<Finding> = find_in_hpas(hpas).collect();
-    found.extend(metrics.iter().filter_map(find_in_outcome));
+    let mut found = find_beside_ceilings(evaluations, metrics, options);
+    found.extend(find_in_hpas(hpas));
     let ceilings = hpa_ceilings(metrics);
-    let targets = evaluations.targets();
-    let uses = ceiling_uses(targets);
     for hpa in hpas.iter().map(Borrow::borrow) {
-        let key = (&*hpa.namespace, &*hpa.name);
-        let Some(Limit::Bounded(ceiling)) = ceilings.get(&key) else {
-            continue;
-        };
-        found.extend(find_tolerance_against_ceiling(hpa, *ceiling));
-        let ceiling_use = uses.get(&key).copied().unwrap_or_default();
-        if !ceiling_use.follows_lag {
-            found.extend(find_against_ceiling(
-                hpa,
-                *ceiling,
-                options.cap,
-                ceiling_use.even,
-            ));
-        }
+        let ceiling = UsedCeiling::new(hpa, &ceilings, evaluations.targets());
+        found.extend(ceiling.find_in_hpa(hpa, options));
     }
+    found
+}
+
+/// Finds what metrics, groups and the budgets show.
+#[must_use]
+pub fn find_beside_ceilings(
+    evaluations: &Evaluations,
+    metrics: &[HpaMetric<'_>],
+    options: FindingOptions,
+) -> BTreeSet<Finding> {
+    let mut found: BTreeSet<Finding> = metrics.iter().filter_map(find_in_outcome).collect();
     found.extend(find_over_budget(evaluations));
-    let zero_groups = groups_with_scale_to_zero(targets);
+    let zero_groups = groups_with_scale_to_zero(evaluations.targets());
     for (cluster, read) in evaluations.clusters() {
         for (id, group) in &read.groups {
             let may_be_empty = zero_groups.contains(&(cluster, id));
-            let useful = evaluations.parallelism(cluster, id);
-            let id = (cluster, id);
-            found.extend(find_in_group(id, group, useful, may_be_empty, options));
+            let useful = || evaluations.parallelism(cluster, id);
+            found.extend(find_in_group(
+                (cluster, id),
+                group,
+                useful,
+                may_be_empty,
+                options,
+            ));
         }
     }
     found
@@ -135,26 +137,51 @@ fn find_over_budget(evaluations: &Evaluations) -> impl Iterator<Item = Finding> 
     })
 }
 
-/// Settings of an HPA that affect how its ceiling is used.
-#[derive(Clone, Copy, Debug, Default)]
-struct CeilingUse {
-    /// The ceiling changes with the lag (`by: lagging`), so comparing fields of the HPA with it is pointless.
+/// The ceiling of an HPA, and how it is used: all that findings about it depend on beside the HPA itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsedCeiling {
+    /// `None` if it is unknown or unbounded.
+    ceiling: Option<Replicas>,
+    /// It changes with the lag (`by: lagging`), so comparing fields of the HPA with it is pointless.
     follows_lag: bool,
     /// Only replica counts that share the partitions evenly are used.
     even: bool,
 }
 
-fn ceiling_uses(targets: &Targets) -> BTreeMap<(&str, &str), CeilingUse> {
-    let mut all: BTreeMap<(&str, &str), CeilingUse> = BTreeMap::new();
-    for target in targets.of_hpas() {
-        let Origin::Hpa(hpa) = &target.origin else {
-            continue;
+impl UsedCeiling {
+    /// That of an HPA among the ceilings of all.
+    #[must_use]
+    pub fn new(
+        hpa: &HpaFacts,
+        ceilings: &BTreeMap<(&str, &str), Limit>,
+        targets: &Targets,
+    ) -> Self {
+        let Some(Limit::Bounded(ceiling)) = ceilings.get(&(&*hpa.namespace, &*hpa.name)) else {
+            return Self::default();
         };
-        let ceiling_use = all.entry((&hpa.namespace, &hpa.name)).or_default();
-        ceiling_use.follows_lag |= target.settings.by() == By::Lagging;
-        ceiling_use.even |= target.settings.even();
+        let targets = targets.of_hpa(&hpa.key()).iter();
+        let mut settings = targets.map(|target| &target.settings);
+        Self {
+            ceiling: Some(*ceiling),
+            follows_lag: settings
+                .clone()
+                .any(|settings| settings.by() == By::Lagging),
+            even: settings.any(|settings| settings.even()),
+        }
     }
-    all
+
+    /// Finds what is wrong with the HPA by its ceiling.
+    #[must_use]
+    pub fn find_in_hpa(self, hpa: &HpaFacts, options: FindingOptions) -> Vec<Finding> {
+        let Some(ceiling) = self.ceiling else {
+            return Vec::new();
+        };
+        let mut found = find_tolerance_against_ceiling(hpa, ceiling);
+        if !self.follows_lag {
+            found.extend(find_against_ceiling(hpa, ceiling, options.cap, self.even));
+        }
+        found
+    }
 }
 
 /// The groups whose workload may be scaled to zero, so that they may have no members.
@@ -172,7 +199,7 @@ const EXPIRES_AFTER: Duration = Duration::from_secs(5 * 24 * 3600);
 fn find_in_group(
     (cluster, id): (&ClusterName, &GroupId),
     group: &GroupSnapshot,
-    useful: Option<Parallelism>,
+    useful: impl FnOnce() -> Option<Parallelism>,
     may_be_empty: bool,
     options: FindingOptions,
 ) -> Vec<Finding> {
@@ -202,7 +229,7 @@ fn find_in_group(
             "its members subscribe to different topics",
         );
     }
-    if let Some((useful, rule)) = useful.and_then(|p| {
+    if let Some((useful, rule)) = useful().and_then(|p| {
         let most = p.limit.bounded()?;
         Some((Replicas(most), p.rule))
     }) && has_idle_members(description, useful, rule)

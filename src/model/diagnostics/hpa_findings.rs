@@ -17,15 +17,20 @@ use crate::model::units::untrusted_text::Printable;
 
 /// Finds mistakes in HPAs with a metric of lagwise that can be seen without Kafka.
 pub fn find_in_hpas<H: Borrow<HpaFacts>>(hpas: &[H]) -> impl Iterator<Item = Finding> {
-    let served = hpas.iter().map(Borrow::borrow);
-    let served = served.filter(|hpa| has_lagwise_metric(hpa));
-    let own = served.flat_map(|hpa| {
-        find_stabilization(hpa)
-            .into_iter()
-            .chain(find_ignored_writes(hpa))
-            .chain(find_invalid_scale_target(hpa))
-    });
+    let own = hpas.iter().map(Borrow::borrow).flat_map(find_in_hpa);
     own.chain(find_shared_scale_targets(hpas))
+}
+
+/// Finds mistakes in one HPA, unless it has no metric of lagwise.
+#[must_use]
+pub fn find_in_hpa(hpa: &HpaFacts) -> Vec<Finding> {
+    if !has_lagwise_metric(hpa) {
+        return Vec::new();
+    }
+    let mut found = find_stabilization(hpa);
+    found.extend(find_ignored_writes(hpa));
+    found.extend(find_invalid_scale_target(hpa));
+    found
 }
 
 /// Finds stabilization windows that delay a change that a metric of lagwise proposes. The controller's default
@@ -96,7 +101,7 @@ fn find_invalid_scale_target(hpa: &HpaFacts) -> Option<Finding> {
 
 /// Finds HPAs that scale the same workload, at least one of them on a metric of lagwise. Each of them gets a
 /// finding.
-fn find_shared_scale_targets<H: Borrow<HpaFacts>>(hpas: &[H]) -> Vec<Finding> {
+pub fn find_shared_scale_targets<H: Borrow<HpaFacts>>(hpas: &[H]) -> Vec<Finding> {
     let mut by_target: BTreeMap<(&str, &str, &str, &str), Vec<&HpaFacts>> = BTreeMap::new();
     for hpa in hpas.iter().map(Borrow::borrow) {
         let target = &hpa.scale_target;

@@ -1,6 +1,6 @@
 //! Evaluations at one moment, with staleness, fallback and cooldown applied.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::evaluations::TargetEvaluation;
@@ -161,14 +161,16 @@ impl<'a> EvaluationsAt<'a> {
     }
 }
 
-/// The metrics of these targets, each once: a metric has a target for each of its groups.
+/// The metrics of these targets, each once: a metric has a target for each of its groups, one after the other.
 fn metrics<'a>(
     targets: impl Iterator<Item = (&'a Target, &'a TargetEvaluation)>,
 ) -> Vec<EvaluatedMetric<'a>> {
-    let mut seen = BTreeSet::new();
+    let mut last = None;
     let metrics = targets.filter_map(|(target, evaluation)| {
         let (hpa, selector) = (target.hpa()?, target.selector.as_ref()?);
-        seen.insert((hpa, target.index)).then_some(EvaluatedMetric {
+        let metric = Some((target.index, hpa));
+        let is_next = std::mem::replace(&mut last, metric) != metric;
+        is_next.then_some(EvaluatedMetric {
             hpa,
             metric: target.metric,
             selector,
@@ -182,15 +184,20 @@ fn metrics<'a>(
 /// metric whose ceiling is unknown has none, since that metric might allow more.
 #[must_use]
 pub fn hpa_ceilings<'a>(metrics: &[HpaMetric<'a>]) -> BTreeMap<(&'a str, &'a str), Limit> {
+    let joined = |a: Option<Limit>, b: Option<Limit>| a.zip(b).map(|(a, b)| a.max(b));
     let mut all: BTreeMap<(&str, &str), Option<Limit>> = BTreeMap::new();
-    for metric in metrics {
-        let value = metric.outcome.as_ref().ok();
-        let own = value.and_then(|value| Some(value.ceiling?.replicas));
+    // The metrics of an HPA follow one another.
+    for of_hpa in metrics.chunk_by(|a, b| (a.hpa, a.namespace) == (b.hpa, b.namespace)) {
+        let limits = of_hpa.iter().map(|metric| {
+            let value = metric.outcome.as_ref().ok()?;
+            Some(value.ceiling?.replicas)
+        });
+        let (Some(metric), Some(limit)) = (of_hpa.first(), limits.reduce(joined)) else {
+            continue;
+        };
         all.entry((metric.namespace, metric.hpa))
-            .and_modify(|so_far| {
-                *so_far = so_far.zip(own).map(|(a, b)| a.max(b));
-            })
-            .or_insert(own);
+            .and_modify(|so_far| *so_far = joined(*so_far, limit))
+            .or_insert(limit);
     }
     let known = all.into_iter();
     known
