@@ -14,6 +14,7 @@ mod address;
 mod broker;
 mod cluster;
 mod commits;
+mod connect_pacer;
 mod connection;
 mod coordinators;
 mod cursor;
@@ -28,6 +29,7 @@ mod logs;
 mod offset_fetch;
 mod options;
 mod property_support;
+mod response_memory;
 mod responses;
 mod sasl;
 mod share_offsets;
@@ -40,13 +42,10 @@ mod versions;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::watch;
-
-use self::broker::{ClusterContext, ConnectPacer};
+use self::broker::ClusterContext;
 use self::cluster::WireCluster;
 use self::describe::DescriptionCache;
 use self::options::WireOptions;
-use self::stats::TrafficCounters;
 use self::sweep::DiscoveryCache;
 use super::health::ConnectionHealth;
 use super::log_start_cache::LogStartCache;
@@ -57,7 +56,6 @@ use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::ClusterName;
 use crate::poller::OffsetSource;
-use crate::telemetry::log_interval::LogInterval;
 
 pub use self::property_support::PropertySupport;
 
@@ -86,13 +84,7 @@ impl WireClient {
         }
         Ok(Self(Box::new(WireInner {
             bootstrap: settings.bootstrap().to_owned(),
-            cluster: WireCluster::new(ClusterContext {
-                options: watch::Sender::new(Arc::new(options)),
-                health: Arc::new(ConnectionHealth::default()),
-                pace: ConnectPacer::new(),
-                traffic: TrafficCounters::default(),
-                refusals: LogInterval::default(),
-            }),
+            cluster: WireCluster::new(ClusterContext::new(options)),
             discovered: DiscoveryCache::default(),
             descriptions: DescriptionCache::default(),
             starts: LogStartCache::default(),

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
 
 use super::address::Address;
+use super::connect_pacer::ConnectPacer;
 use super::connection::{self, Call, ConnectionEnd, ConnectionObserver};
 use super::frame::Request;
 use super::handshake::{self, ConnectError};
 use super::options::WireOptions;
+use super::response_memory::ResponseMemory;
 use super::stats::TrafficCounters;
 use super::versions::{ApiKey, BrokerVersions};
 use crate::kafka::health::ConnectionHealth;
@@ -35,46 +37,31 @@ pub(super) struct ClusterContext {
     /// Replaced when credentials are reloaded.
     pub(super) options: watch::Sender<Arc<WireOptions>>,
     pub(super) health: Arc<ConnectionHealth>,
-    pub(super) pace: ConnectPacer,
+    pace: ConnectPacer,
     pub(super) traffic: TrafficCounters,
     /// Bounds how often a refused host is logged, since brokers can advertise any number of them.
     pub(super) refusals: LogInterval,
+    /// Bounds how often brokers that are left out are logged.
+    pub(super) omissions: LogInterval,
+    /// Memory for long responses.
+    pub(super) memory: ResponseMemory,
 }
 
 impl ClusterContext {
-    pub(super) fn options(&self) -> Arc<WireOptions> {
-        Arc::clone(&self.options.borrow())
-    }
-}
-
-/// Limits the rate of new connections over all brokers of a cluster, since some services limit it.
-#[derive(Debug)]
-pub(super) struct ConnectPacer {
-    next: Mutex<Instant>,
-}
-
-impl ConnectPacer {
-    const INTERVAL: Duration = Duration::from_millis(100);
-    const BURST: u32 = 16;
-
-    pub(super) fn new() -> Self {
+    pub(super) fn new(options: WireOptions) -> Self {
         Self {
-            next: Mutex::new(Instant::now()),
+            memory: ResponseMemory::new(options.max_response_bytes),
+            options: watch::Sender::new(Arc::new(options)),
+            health: Arc::default(),
+            pace: ConnectPacer::new(),
+            traffic: TrafficCounters::default(),
+            refusals: LogInterval::default(),
+            omissions: LogInterval::default(),
         }
     }
 
-    /// Waits until the next connection may be opened.
-    async fn wait(&self) {
-        let turn = {
-            let mut next = self.next.lock().await;
-            let now = Instant::now();
-            // Unused slots accumulate up to the burst size.
-            let earliest = now.checked_sub(Self::INTERVAL * Self::BURST).unwrap_or(now);
-            let turn = (*next).max(earliest);
-            *next = turn + Self::INTERVAL;
-            turn
-        };
-        sleep_until(turn).await;
+    pub(super) fn options(&self) -> Arc<WireOptions> {
+        Arc::clone(&self.options.borrow())
     }
 }
 
@@ -107,6 +94,18 @@ pub(super) struct Broker {
 }
 
 impl Broker {
+    /// A broker to which no connection is opened, since there are too many.
+    pub(super) fn refused() -> Self {
+        let until = Instant::now() + Duration::from_secs(24 * 3600);
+        let fault = Fault::Unreachable;
+        Self {
+            link: watch::channel(LinkState::Down { fault, until }).1,
+            calls: mpsc::channel(1).0,
+            wanted: mpsc::channel(1).0,
+            client_id: String::new(),
+        }
+    }
+
     /// Starts the task that owns the connection, which connects on the first request.
     pub(super) fn start(address: Address, shared: Arc<ClusterContext>) -> Self {
         let (state, link) = watch::channel(LinkState::Idle);
@@ -162,14 +161,27 @@ impl Broker {
         }
     }
 
-    /// Sends a request and returns the response's body. If the connection ends meanwhile, the
-    /// request is retried once on a new one, because a broker may close idle connections at any
-    /// moment.
+    /// Sends a request whose response may have any length.
     pub(super) async fn send_request<R: Encodable + HeaderVersion>(
         &self,
         api: ApiKey,
         version: i16,
         body: &R,
+        deadline: Instant,
+    ) -> Result<Bytes, Fault> {
+        self.send_bounded_request(api, version, body, usize::MAX, deadline)
+            .await
+    }
+
+    /// Sends a request and returns the response's body, which may have so many bytes. If the
+    /// connection ends meanwhile, the request is retried once on a new one, because a broker may
+    /// close idle connections at any moment.
+    pub(super) async fn send_bounded_request<R: Encodable + HeaderVersion>(
+        &self,
+        api: ApiKey,
+        version: i16,
+        body: &R,
+        max_response: usize,
         deadline: Instant,
     ) -> Result<Bytes, Fault> {
         let mut again = true;
@@ -187,6 +199,7 @@ impl Broker {
             let (reply, replied) = oneshot::channel();
             let call = Call {
                 request,
+                max_response,
                 deadline,
                 reply,
             };
@@ -248,36 +261,38 @@ impl ConnectionTask {
             let options = Arc::clone(&reloaded.borrow_and_update());
             let deadline = Instant::now() + options.setup_timeout;
             let mut worked = false;
-            let broken = match handshake::open(&self.address, &options, deadline).await {
-                Ok(ready) => {
-                    let versions = Arc::new(ready.versions.clone());
-                    self.state.send_replace(LinkState::Up {
-                        versions,
-                        late: false,
-                    });
-                    let since = Instant::now();
-                    let open = self.shared.traffic.open_connection();
-                    let ended =
-                        connection::serve(ready, &mut calls, &options, reloaded, &self).await;
-                    drop(open);
-                    // A connection that lasted resets the backoff. One that is closed right after
-                    // its login counts as a failure, or a broker that does so would be hammered.
-                    worked = since.elapsed() > options.backoff.1;
-                    if worked {
-                        self.failures = 0;
-                    }
-                    tracing::debug!(address = %self.address, ?ended, "connection ended");
-                    match ended {
-                        ConnectionEnd::NoCallers => return,
-                        ConnectionEnd::Retired => None,
-                        ConnectionEnd::Unresponsive => {
-                            Some(ConnectError::new(Fault::NoAnswer, "no answer"))
+            let broken =
+                match handshake::open(&self.address, &options, &self.shared.memory, deadline).await
+                {
+                    Ok(ready) => {
+                        let versions = Arc::new(ready.versions.clone());
+                        self.state.send_replace(LinkState::Up {
+                            versions,
+                            late: false,
+                        });
+                        let since = Instant::now();
+                        let open = self.shared.traffic.open_connection();
+                        let ended =
+                            connection::serve(ready, &mut calls, &options, reloaded, &self).await;
+                        drop(open);
+                        // A connection that lasted resets the backoff. One that is closed right after
+                        // its login counts as a failure, or a broker that does so would be hammered.
+                        worked = since.elapsed() > options.backoff.1;
+                        if worked {
+                            self.failures = 0;
                         }
-                        ConnectionEnd::Failed(error) => Some(error.into()),
+                        tracing::debug!(address = %self.address, ?ended, "connection ended");
+                        match ended {
+                            ConnectionEnd::NoCallers => return,
+                            ConnectionEnd::Retired => None,
+                            ConnectionEnd::Unresponsive => {
+                                Some(ConnectError::new(Fault::NoAnswer, "no answer"))
+                            }
+                            ConnectionEnd::Failed(error) => Some(error.into()),
+                        }
                     }
-                }
-                Err(broken) => Some(broken),
-            };
+                    Err(broken) => Some(broken),
+                };
             // Queued calls and wake-ups belong to the connection that just ended; dropping a call
             // makes its caller retry.
             while calls.try_recv().is_ok() {}
@@ -366,24 +381,5 @@ mod tests {
             .collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 2000]);
         assert_eq!(backoff(least, most, u32::MAX), most);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn connections_are_opened_at_a_limited_rate() {
-        let pace = ConnectPacer::new();
-        let start = Instant::now();
-        for _ in 0..40 {
-            pace.wait().await;
-        }
-        assert!(
-            start.elapsed() >= Duration::from_secs(2),
-            "{:?}",
-            start.elapsed()
-        );
-        assert!(
-            start.elapsed() <= Duration::from_secs(5),
-            "{:?}",
-            start.elapsed()
-        );
     }
 }

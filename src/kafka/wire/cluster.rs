@@ -14,7 +14,7 @@ use super::address::Address;
 use super::broker::{Broker, ClusterContext};
 use super::coordinators::CoordinatorCache;
 use super::cursor::Malformed;
-use super::topics::{self, ClusterMetadata};
+use super::topics::{self, ClusterMetadata, MAX_BROKERS};
 use crate::kafka::health::cause_rank;
 use crate::model::kafka::fault::Fault;
 use crate::model::units::newtypes::TopicName;
@@ -22,8 +22,12 @@ use crate::model::units::newtypes::TopicName;
 /// How long metadata is used before it is fetched again.
 const METADATA_MAX_AGE: Duration = Duration::from_secs(10);
 
-/// Limit of brokers accepted from a metadata response.
-const MAX_BROKERS: usize = 10_000;
+/// Limit of brokers with a connection, or with one that is opened when needed.
+const MAX_CONNECTIONS: usize = MAX_BROKERS + 24;
+
+/// How long a coordinator that the metadata does not have is used: it may have joined after the
+/// metadata was read.
+const STRANGE_COORDINATOR_MAX_AGE: Duration = Duration::from_secs(60);
 
 pub(super) struct WireCluster {
     pub(super) shared: Arc<ClusterContext>,
@@ -50,11 +54,15 @@ impl WireCluster {
         self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The broker at an address. Its connection is opened on the first request.
+    /// The broker at an address. Its connection is opened on the first request. If there are too
+    /// many, requests to it fail.
     pub(super) fn broker(&self, address: &Address) -> Arc<Broker> {
         let mut all = self.lock_brokers();
         if let Some(broker) = all.get(address) {
             return Arc::clone(broker);
+        }
+        if all.len() >= MAX_CONNECTIONS {
+            return Arc::new(Broker::refused());
         }
         let broker = Arc::new(Broker::start(address.clone(), Arc::clone(&self.shared)));
         all.insert(address.clone(), Arc::clone(&broker));
@@ -148,10 +156,16 @@ impl WireCluster {
         let asked = Instant::now();
         let ask = |broker: Arc<Broker>, address: Address| async move {
             let (version, body) = topics::request(&broker, wanted, deadline).await?;
-            topics::decode(&body, version, asked)
+            topics::decode(&body, version, wanted, asked)
                 .map_err(|error| self.report_malformed(&address, &error))
         };
-        let mut new = self.ask_any(deadline, ask).await?;
+        let (mut new, omitted) = self.ask_any(deadline, ask).await?;
+        if omitted > 0 && self.shared.omissions.is_due(std::time::Instant::now()) {
+            tracing::warn!(
+                omitted,
+                "the Kafka cluster has more than {MAX_BROKERS} brokers; lagwise does not read from the others"
+            );
+        }
         for topic in wanted {
             // Brokers answer for every requested topic; one that is left out anyway is treated as
             // missing.
@@ -176,6 +190,10 @@ impl WireCluster {
     fn drop_removed_brokers(&self, nodes: &BTreeMap<i32, Address>) {
         let options = self.shared.options();
         let known: BTreeSet<_> = nodes.values().chain(&options.bootstrap).collect();
+        self.coordinators
+            .forget_older(STRANGE_COORDINATOR_MAX_AGE, |address| {
+                !known.contains(address)
+            });
         let coordinators = self.coordinators.addresses();
         self.lock_brokers()
             .retain(|address, _| known.contains(address) || coordinators.contains(address));
@@ -190,7 +208,56 @@ impl WireCluster {
     }
 }
 
-/// Whether another broker of a metadata response may be kept.
-pub(super) fn has_room(nodes: &BTreeMap<i32, Address>) -> bool {
-    nodes.len() < MAX_BROKERS
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::wire::options::WireOptions;
+
+    fn cluster() -> WireCluster {
+        let properties = [("bootstrap.servers".to_owned(), "127.0.0.1:1".to_owned())];
+        let options = WireOptions::read(&properties.into(), None).unwrap();
+        WireCluster::new(ClusterContext::new(options))
+    }
+
+    fn address(number: usize) -> Address {
+        Address::parse(&format!("b-{number}.example:9092")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn brokers_beyond_the_limit_get_no_connection() {
+        let cluster = cluster();
+        let soon = Instant::now() + Duration::from_secs(1);
+        for number in 0..MAX_CONNECTIONS {
+            cluster.broker(&address(number));
+        }
+        for number in [MAX_CONNECTIONS, MAX_CONNECTIONS + 1] {
+            let refused = cluster.broker(&address(number)).versions(soon).await;
+            assert_eq!(refused.err(), Some(Fault::Unreachable));
+        }
+        assert_eq!(cluster.lock_brokers().len(), MAX_CONNECTIONS);
+        // Those that are not advertised make room.
+        cluster.drop_removed_brokers(&[(1, address(1))].into());
+        assert_eq!(cluster.lock_brokers().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn coordinators_that_are_not_advertised_are_forgotten() {
+        let cluster = cluster();
+        for (group, number) in [("advertised", 1), ("strange", 2)] {
+            cluster.coordinators.insert(group.into(), address(number));
+            cluster.broker(&address(number));
+        }
+        let nodes = [(1, address(1))].into();
+        // It may have joined after the metadata was read.
+        cluster.drop_removed_brokers(&nodes);
+        assert_eq!(cluster.lock_brokers().len(), 2);
+        tokio::time::advance(STRANGE_COORDINATOR_MAX_AGE).await;
+        cluster.drop_removed_brokers(&nodes);
+        assert_eq!(cluster.lock_brokers().len(), 1);
+        assert_eq!(
+            cluster.coordinators.get(&"advertised".into()),
+            Some(address(1))
+        );
+        assert_eq!(cluster.coordinators.get(&"strange".into()), None);
+    }
 }

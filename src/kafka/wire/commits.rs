@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::address::Address;
 use super::broker::Broker;
 use super::cluster::WireCluster;
-use super::offset_fetch::{FetchedOffsets, OffsetFetchQuery, request};
+use super::offset_fetch::{FetchedOffsets, MAX_DISCOVERED, OffsetFetchQuery, request};
 use super::responses;
 use super::versions::ApiKey;
 use crate::kafka::codes;
@@ -245,10 +245,11 @@ impl<'a> CommitSweep<'a> {
                 (name, (group, asked))
             })
             .collect();
+        let mut room = MAX_DISCOVERED;
         let outcome = |(name, code, topics): (_, i16, _)| {
             let &(group, asked) = places.get(&name)?;
             let result = if code == codes::NONE {
-                Ok(FetchedOffsets::new(asked, topics))
+                FetchedOffsets::new(asked, topics, &mut room)
             } else {
                 Err(codes::fault_of(code.into()))
             };

@@ -29,6 +29,8 @@ const MAX_THROTTLE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) request: Request,
+    /// Maximum size of its response, at most that of all responses.
+    pub(super) max_response: usize,
     /// When its caller stops waiting.
     pub(super) deadline: Instant,
     /// Receives the response's body. Dropped without a value if the connection ends first.
@@ -220,10 +222,14 @@ async fn serve_until_login_expires(
         // One request is written at a time: `out` must be empty, so that a call whose caller gave
         // up while it was queued is dropped instead of sent.
         let may_take = sent.len() < MAX_IN_FLIGHT && !retiring && out.is_empty();
+        let limit = sent
+            .front()
+            .map_or(usize::MAX, |oldest| oldest.call.max_response);
+        let limit = limit.min(options.max_response_bytes);
         // Every branch is cancel-safe: `responses` and `out` keep partial progress, `recv` loses
         // nothing. Branches must not wait inside `select!`, or a slow write would delay responses.
         tokio::select! {
-            response = responses.next(&mut reader) => {
+            response = responses.next(&mut reader, limit) => {
                 let response = match response {
                     Ok(response) => response,
                     Err(error) => return StopReason::Ended(ConnectionEnd::Failed(error)),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use kafka_protocol::messages::FindCoordinatorRequest;
@@ -23,30 +24,36 @@ const MAX_GROUPS: usize = 5000;
 /// Maximum concurrent requests where each names a single group (below version 4).
 const MAX_IN_FLIGHT: usize = 16;
 
+/// Maximum size of a coordinator in a response, without the group: a host and a message.
+const COORDINATOR_BYTES_MAX: usize = 2048;
+
 /// Coordinators as last found.
 #[derive(Debug, Default)]
-pub(super) struct CoordinatorCache(Mutex<HashMap<GroupId, Address>>);
+pub(super) struct CoordinatorCache(Mutex<FoundCoordinators>);
+
+/// The coordinator of each group, and when it was found.
+type FoundCoordinators = HashMap<GroupId, (Address, Instant)>;
 
 /// A coordinator's address, or the broker's error code.
 pub(super) type Location = Result<Address, i16>;
 
 impl CoordinatorCache {
-    fn all(&self) -> MutexGuard<'_, HashMap<GroupId, Address>> {
+    fn all(&self) -> MutexGuard<'_, FoundCoordinators> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn get(&self, group: &GroupId) -> Option<Address> {
-        self.all().get(group).cloned()
+        self.all().get(group).map(|(address, _)| address.clone())
     }
 
-    fn insert(&self, group: GroupId, address: Address) {
-        self.all().insert(group, address);
+    pub(super) fn insert(&self, group: GroupId, address: Address) {
+        self.all().insert(group, (address, Instant::now()));
     }
 
     /// Forgets a group's coordinator, unless another has been found since.
     pub(super) fn forget(&self, group: &GroupId, address: &Address) {
         let mut all = self.all();
-        if all.get(group) == Some(address) {
+        if all.get(group).is_some_and(|(found, _)| found == address) {
             all.remove(group);
         }
     }
@@ -60,8 +67,15 @@ impl CoordinatorCache {
         self.all().retain(|group, _| wanted(group));
     }
 
+    /// Evicts coordinators of this age at addresses that `is_strange`.
+    pub(super) fn forget_older(&self, age: Duration, is_strange: impl Fn(&Address) -> bool) {
+        self.all()
+            .retain(|_, (address, found)| found.elapsed() < age || !is_strange(address));
+    }
+
     pub(super) fn addresses(&self) -> BTreeSet<Address> {
-        self.all().values().cloned().collect()
+        let all = self.all();
+        all.values().map(|(address, _)| address.clone()).collect()
     }
 }
 
@@ -130,12 +144,17 @@ impl CoordinatorLookup<'_> {
         } else {
             request.with_key(keys.next().unwrap_or_default())
         };
+        let limit = groups.iter().fold(COORDINATOR_BYTES_MAX, |all, group| {
+            let one = group.as_str().len().saturating_add(COORDINATOR_BYTES_MAX);
+            all.saturating_add(one)
+        });
         let body = self
             .broker
-            .send_request(
+            .send_bounded_request(
                 ApiKey::FindCoordinator,
                 self.version,
                 &request,
+                limit,
                 self.deadline,
             )
             .await?;

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::cursor::Malformed;
 use super::describe::decode_groups;
+use super::responses::MetadataLimits;
 use super::topics::ClusterMetadata;
 use super::versions::ApiKey;
 use super::{responses, share_offsets};
@@ -33,7 +34,15 @@ fn read(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
                 .topics()
                 .for_each(drop);
         }
-        ApiKey::Metadata => drop(responses::metadata(body, version)?),
+        ApiKey::Metadata => {
+            let limits = MetadataLimits {
+                is_wanted: &|_| true,
+                topics: usize::MAX,
+                brokers: usize::MAX,
+                partitions: usize::MAX,
+            };
+            responses::metadata(body, version, limits)?;
+        }
         ApiKey::OffsetFetch => {
             let found = responses::offset_fetch(body, version)?;
             found

@@ -1,11 +1,16 @@
 //! Framing: encodes requests with their header and splits a stream into responses.
 
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::RequestHeader;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::cursor::ResponseCursor;
+use super::response_memory::{ResponseMemory, Room};
 use super::versions::ApiKey;
 
 /// Position of the correlation ID in a frame: after length, API key and version.
@@ -80,7 +85,8 @@ pub(super) enum FrameError {
     #[error("the broker closed the connection")]
     Closed,
     #[error(
-        "the response is {length} bytes long, over the limit of {limit} bytes (receive.message.max.bytes)"
+        "the response is {length} bytes long, over the limit of {limit} bytes for what was asked \
+         (never more than receive.message.max.bytes)"
     )]
     TooLong { length: i64, limit: usize },
     #[error(
@@ -94,24 +100,55 @@ pub(super) enum FrameError {
 
 /// Reads the responses of one connection. A partly read response is kept between calls, so that
 /// [`next`](Self::next) is cancel-safe.
-#[derive(Debug)]
 pub(super) struct Responses {
     buffer: BytesMut,
-    limit: usize,
+    memory: ResponseMemory,
+    /// The room for the response that is being read, if it is long.
+    room: Option<Room>,
+    waiting: Option<WaitForRoom>,
+}
+
+type WaitForRoom = Pin<Box<dyn Future<Output = Option<Room>> + Send>>;
+
+impl fmt::Debug for Responses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.buffer.len();
+        f.debug_struct("Responses")
+            .field("bytes", &bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Responses {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(memory: ResponseMemory) -> Self {
         Self {
             buffer: BytesMut::new(),
-            limit,
+            memory,
+            room: None,
+            waiting: None,
         }
     }
 
-    /// Reads the next response, starting at its correlation ID.
+    /// Waits for room for a response of this length, unless it is short or has room.
+    async fn make_room(&mut self, length: usize) {
+        if self.room.is_some() || !ResponseMemory::is_long(length) {
+            return;
+        }
+        let memory = &self.memory;
+        // Kept over a cancelled call, or the response would lose its place among those that wait.
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(memory.clone().take(length)));
+        self.room = waiting.await;
+        self.waiting = None;
+    }
+
+    /// Reads the next response, starting at its correlation ID. One that is longer than `limit` is
+    /// an error before it is read.
     pub(super) async fn next<R: AsyncRead + Unpin>(
         &mut self,
         stream: &mut R,
+        limit: usize,
     ) -> Result<Bytes, FrameError> {
         loop {
             let mut wanted = READ;
@@ -119,16 +156,17 @@ impl Responses {
                 let length = i32::from_be_bytes(*announced);
                 let usable = usize::try_from(length)
                     .ok()
-                    .filter(|length| *length <= self.limit);
+                    .filter(|length| *length <= limit);
                 let Some(length) = usable else {
                     // A TLS server answers plaintext with an alert record: type 21, version 3.x.
                     if announced.starts_with(&[21, 3]) {
                         return Err(FrameError::TlsAlert);
                     }
-                    let (length, limit) = (i64::from(length), self.limit);
+                    let length = i64::from(length);
                     return Err(FrameError::TooLong { length, limit });
                 };
                 let whole = length.saturating_add(4);
+                self.make_room(whole).await;
                 if self.buffer.len() >= whole {
                     let mut frame = self.buffer.split_to(whole);
                     frame.advance(4);
@@ -137,7 +175,11 @@ impl Responses {
                         // response.
                         self.buffer = BytesMut::new();
                     }
-                    return Ok(frame.freeze());
+                    let frame = frame.freeze();
+                    return Ok(match self.room.take() {
+                        Some(room) => room.hold(frame),
+                        None => frame,
+                    });
                 }
                 // Reserve memory only as bytes arrive, so that a claimed length alone costs
                 // nothing.

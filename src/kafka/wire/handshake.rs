@@ -15,12 +15,16 @@ use super::address::Address;
 use super::cursor::Malformed;
 use super::frame::{self, EncodeError, FrameError, Request, Responses};
 use super::options::WireOptions;
+use super::response_memory::ResponseMemory;
 use super::responses;
 use super::sasl::{self, LoginCredentials};
 use super::tls::Tls;
 use super::versions::{ApiKey, BrokerVersions};
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
+
+/// Maximum size of a response before the login and of one to it.
+const SETUP_BYTES_MAX: usize = 256 * 1024;
 
 /// Why a connection failed. Never contains secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +90,7 @@ pub(super) struct ReadyConnection {
 pub(super) async fn open(
     address: &Address,
     options: &WireOptions,
+    memory: &ResponseMemory,
     deadline: Instant,
 ) -> Result<ReadyConnection, ConnectError> {
     if !options.allows_host(&address.host) {
@@ -95,7 +100,7 @@ pub(super) async fn open(
     }
     // Get the token first: without one there is no point in connecting.
     let credentials = options.login.credentials(deadline).await?;
-    let connecting = connect(address, options, &credentials, deadline);
+    let connecting = connect(address, options, memory, &credentials, deadline);
     match tokio::time::timeout_at(deadline, connecting).await {
         Ok(connected) => connected,
         Err(_) => Err(ConnectError::new(
@@ -108,6 +113,7 @@ pub(super) async fn open(
 async fn connect(
     address: &Address,
     options: &WireOptions,
+    memory: &ResponseMemory,
     credentials: &LoginCredentials,
     deadline: Instant,
 ) -> Result<ReadyConnection, ConnectError> {
@@ -116,7 +122,7 @@ async fn connect(
         None => Box::new(tcp),
         Some(tls) => Box::new(encrypt(address, tls, tcp).await?),
     };
-    let responses = Responses::new(options.max_response_bytes);
+    let responses = Responses::new(memory.clone());
     let mut exchange = SetupExchange::new(stream, responses, &options.client_id);
     let versions = exchange.versions().await?;
     let session_lifetime = sasl::log_in(credentials, &mut exchange, &versions).await?;
@@ -185,7 +191,10 @@ impl<'a> SetupExchange<'a> {
             .await
             .map_err(io)?;
         self.stream.flush().await.map_err(io)?;
-        let response = self.responses.next(&mut self.stream).await?;
+        let response = self
+            .responses
+            .next(&mut self.stream, SETUP_BYTES_MAX)
+            .await?;
         Ok(frame::body(response, self.correlation, api, version)?)
     }
 

@@ -28,6 +28,12 @@ use crate::model::units::newtypes::{Offset, Partition, TopicName};
 /// Maximum partitions per request.
 const MAX_PARTITIONS: usize = 20_000;
 
+/// Maximum size of a partition in a response.
+const PARTITION_BYTES_MAX: usize = 64;
+
+/// Maximum size of a topic in a response without its partitions.
+const TOPIC_BYTES_MAX: usize = 1024;
+
 /// Maximum concurrent requests to one broker.
 const MAX_IN_FLIGHT: usize = 8;
 
@@ -251,8 +257,13 @@ impl ListSweep<'_> {
                 Err(fault) => return fail_all(items, fault),
             };
         let request = self.request(items, version);
+        let limit = items
+            .len()
+            .saturating_mul(PARTITION_BYTES_MAX)
+            .saturating_add(request.topics.len().saturating_mul(TOPIC_BYTES_MAX))
+            .saturating_add(TOPIC_BYTES_MAX);
         let answer = broker
-            .send_request(ApiKey::ListOffsets, version, &request, self.deadline)
+            .send_bounded_request(ApiKey::ListOffsets, version, &request, limit, self.deadline)
             .await;
         let body = match answer {
             Ok(body) => body,

@@ -11,6 +11,7 @@ use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::topic_map::TopicMap;
+use crate::model::units::names;
 use crate::model::units::newtypes::{GroupId, Offset, Partition, TopicName};
 
 /// A group and the topics whose offsets to fetch.
@@ -45,6 +46,10 @@ impl OffsetFetchQuery {
     }
 }
 
+/// Limit of topics with a commit in a response about groups that are asked for all of them. A group with more is not
+/// read.
+pub(super) const MAX_DISCOVERED: usize = 200_000;
+
 /// Committed offsets of a group.
 #[derive(Debug)]
 pub(super) enum FetchedOffsets {
@@ -58,17 +63,26 @@ pub(super) enum FetchedOffsets {
 pub(super) type PartitionCommit = (Partition, Result<Option<Offset>, Fault>);
 
 impl FetchedOffsets {
-    /// Collects the response about the group of `query`.
+    /// Collects the response about the group of `query`. `room` is how many topics may still be
+    /// discovered.
+    ///
+    /// # Errors
+    /// It has commits on too many topics.
     pub(super) fn new<'a>(
         query: &OffsetFetchQuery,
         answered: impl Iterator<Item = (&'a str, &'a [PartitionEntry])>,
-    ) -> Self {
+        room: &mut usize,
+    ) -> Result<Self, Fault> {
         let Some(topics) = &query.topics else {
             let commit = |entry: &PartitionEntry| (entry.partition, committed(entry));
             let topic = |(name, entries): (&str, &[PartitionEntry])| {
                 (name.to_owned(), entries.iter().map(commit).collect())
             };
-            return Self::Discovered(answered.map(topic).collect());
+            let topics = answered.filter(|(name, _)| names::topic(name).is_ok());
+            let topics = topics.take(room.saturating_add(1)).map(topic);
+            let topics: Vec<_> = topics.collect();
+            *room = room.checked_sub(topics.len()).ok_or(Fault::OverBudget)?;
+            return Ok(Self::Discovered(topics));
         };
         let mut columns: TopicMap<_> = topics
             .iter()
@@ -83,7 +97,7 @@ impl FetchedOffsets {
                 fill(column, entries.iter().map(|e| (e.partition, committed(e))));
             }
         }
-        Self::Named(columns)
+        Ok(Self::Named(columns))
     }
 }
 

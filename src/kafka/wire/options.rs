@@ -162,7 +162,8 @@ impl WireOptions {
             _ => return Err("property broker.address.family: must be any, v4 or v6".into()),
         };
         let max_response_bytes = match reader.text("receive.message.max.bytes") {
-            None => 64 * 1024 * 1024,
+            // Reading and decoding one takes up to six times as much memory.
+            None => 32 * 1024 * 1024,
             Some(text) => text
                 .parse()
                 .ok()

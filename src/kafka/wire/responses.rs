@@ -3,9 +3,13 @@
 //! (<https://kafka.apache.org/protocol#protocol_messages>); unneeded fields are skipped, and so are
 //! trailing bytes, as in Kafka's own clients.
 
+mod metadata;
+
 use std::ops::Range;
 
 use super::cursor::{Malformed, ResponseCursor};
+
+pub(super) use self::metadata::{MetadataLimits, TopicEntry, metadata};
 
 /// API key, lowest and highest version that a broker supports.
 pub(super) type ApiRange = (i16, i16, i16);
@@ -60,115 +64,6 @@ pub(super) fn sasl_authenticate(body: &[u8], version: i16) -> Result<SaslResult<
     };
     cursor.skip_tags()?;
     Ok(found)
-}
-
-/// A `Metadata` response.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Metadata<'a> {
-    pub(super) brokers: Vec<BrokerEntry<'a>>,
-    pub(super) topics: Vec<TopicEntry<'a>>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct BrokerEntry<'a> {
-    pub(super) id: i32,
-    pub(super) host: &'a str,
-    pub(super) port: i32,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct TopicEntry<'a> {
-    pub(super) code: i16,
-    /// `None` only for a topic requested by ID.
-    pub(super) name: Option<&'a str>,
-    pub(super) id: Option<[u8; 16]>,
-    pub(super) partitions: Vec<LeaderEntry>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LeaderEntry {
-    pub(super) partition: i32,
-    pub(super) leader: i32,
-    pub(super) epoch: i32,
-}
-
-pub(super) fn metadata(body: &[u8], version: i16) -> Result<Metadata<'_>, Malformed> {
-    let mut cursor = ResponseCursor::new(body, version >= 9);
-    if version >= 3 {
-        cursor.i32()?;
-    }
-    let count = cursor.count(9)?;
-    let mut brokers = Vec::with_capacity(count);
-    for _ in 0..count {
-        brokers.push(BrokerEntry {
-            id: cursor.i32()?,
-            host: cursor.string()?,
-            port: cursor.i32()?,
-        });
-        if version >= 1 {
-            cursor.skip_string()?;
-        }
-        cursor.skip_tags()?;
-    }
-    if version >= 2 {
-        cursor.skip_string()?;
-    }
-    if version >= 1 {
-        cursor.i32()?;
-    }
-    let count = cursor.count(4)?;
-    // An entry is larger in memory than its minimal encoding, so the list grows as entries arrive.
-    let mut topics = Vec::new();
-    for _ in 0..count {
-        topics.push(topic(&mut cursor, version)?);
-    }
-    if (8..=10).contains(&version) {
-        cursor.i32()?;
-    }
-    if version >= 13 {
-        cursor.i16()?;
-    }
-    cursor.skip_tags()?;
-    Ok(Metadata { brokers, topics })
-}
-
-fn topic<'a>(cursor: &mut ResponseCursor<'a>, version: i16) -> Result<TopicEntry<'a>, Malformed> {
-    let code = cursor.i16()?;
-    let name = cursor.nullable_string()?;
-    let id = if version >= 10 {
-        Some(cursor.uuid()?)
-    } else {
-        None
-    };
-    if version >= 1 {
-        cursor.bool()?;
-    }
-    let count = cursor.count(12)?;
-    let mut partitions = Vec::with_capacity(count);
-    for _ in 0..count {
-        cursor.i16()?;
-        partitions.push(LeaderEntry {
-            partition: cursor.i32()?,
-            leader: cursor.i32()?,
-            epoch: if version >= 7 { cursor.i32()? } else { -1 },
-        });
-        cursor.skip_i32s()?;
-        cursor.skip_i32s()?;
-        if version >= 5 {
-            cursor.skip_i32s()?;
-        }
-        cursor.skip_tags()?;
-    }
-    if version >= 8 {
-        cursor.i32()?;
-    }
-    cursor.skip_tags()?;
-    Ok(TopicEntry {
-        code,
-        name,
-        id,
-        partitions,
-    })
 }
 
 /// A coordinator in a `FindCoordinator` response.
@@ -327,7 +222,10 @@ fn committed_topics<'a>(
             });
         }
         cursor.skip_tags()?;
-        into.topics.push((name, start..into.partitions.len()));
+        // A topic without partitions says nothing, and takes more memory than bytes.
+        if count > 0 {
+            into.topics.push((name, start..into.partitions.len()));
+        }
     }
     Ok(first..into.topics.len())
 }
@@ -359,7 +257,9 @@ pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<TopicOffsetRows<
             });
         }
         cursor.skip_tags()?;
-        found.topics.push((name, start..found.partitions.len()));
+        if count > 0 {
+            found.topics.push((name, start..found.partitions.len()));
+        }
     }
     cursor.skip_tags()?;
     Ok(found)

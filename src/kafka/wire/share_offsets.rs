@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::address::Address;
 use super::cluster::WireCluster;
 use super::cursor::{Malformed, ResponseCursor};
-use super::offset_fetch::{FetchedOffsets, OffsetFetchQuery};
+use super::offset_fetch::{FetchedOffsets, MAX_DISCOVERED, OffsetFetchQuery};
 use super::responses::PartitionEntry;
 use super::versions::ApiKey;
 use crate::kafka::codes;
@@ -83,7 +83,8 @@ impl WireCluster {
             }
             Err(fault) => Err(*fault),
         };
-        let of = |asked: &OffsetFetchQuery| {
+        let mut room = MAX_DISCOVERED;
+        let mut of = |asked: &OffsetFetchQuery| {
             let groups = groups.as_ref().map_err(|fault| *fault)?;
             let found = groups.get(asked.group.as_str());
             match found.ok_or(Fault::NoAnswer)? {
@@ -91,7 +92,7 @@ impl WireCluster {
                     let topics = topics
                         .iter()
                         .map(|(name, entries)| (*name, entries.as_slice()));
-                    Ok(FetchedOffsets::new(asked, topics))
+                    FetchedOffsets::new(asked, topics, &mut room)
                 }
                 (code, _) => Err(codes::fault_of((*code).into())),
             }

@@ -12,9 +12,8 @@ use tokio::time::Instant;
 
 use super::address::Address;
 use super::broker::Broker;
-use super::cluster::has_room;
 use super::cursor::Malformed;
-use super::responses::{self, TopicEntry};
+use super::responses::{self, MetadataLimits, TopicEntry};
 use super::versions::ApiKey;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
@@ -96,6 +95,18 @@ impl ClusterMetadata {
     }
 }
 
+/// Limit of brokers that are kept of a response.
+pub(super) const MAX_BROKERS: usize = 1000;
+
+/// Limit of partitions of a topic. One that has more is not read.
+const MAX_PARTITIONS: usize = 100_000;
+
+/// Maximum size of a response without its topics: brokers with their hosts and racks.
+const BROKERS_BYTES_MAX: usize = 1024 * 1024;
+
+/// Maximum size of a topic in a response: 60 bytes for each partition with three replicas.
+const TOPIC_BYTES_MAX: usize = 60 * MAX_PARTITIONS;
+
 /// Requests these topics. Below version 4 a request by name may create the topic, so all topics are
 /// requested there.
 pub(super) async fn request(
@@ -118,24 +129,38 @@ pub(super) async fn request(
             .with_topics(Some(wanted.iter().map(named).collect()))
             .with_allow_auto_topic_creation(false),
     };
+    let limit = match version {
+        // All topics of the cluster.
+        0..=3 => usize::MAX,
+        _ => wanted
+            .len()
+            .saturating_mul(TOPIC_BYTES_MAX)
+            .saturating_add(BROKERS_BYTES_MAX),
+    };
     let body = broker
-        .send_request(ApiKey::Metadata, version, &request, deadline)
+        .send_bounded_request(ApiKey::Metadata, version, &request, limit, deadline)
         .await?;
     Ok((version, body))
 }
 
-/// Decodes the response.
+/// Decodes the response, and keeps only the topics that were requested. Also returns how many
+/// brokers it left out.
 pub(super) fn decode(
     body: &[u8],
     version: i16,
+    wanted: &BTreeSet<TopicName>,
     asked: Instant,
-) -> Result<ClusterMetadata, Malformed> {
-    let found = responses::metadata(body, version)?;
+) -> Result<(ClusterMetadata, usize), Malformed> {
+    let limits = MetadataLimits {
+        is_wanted: &|name| wanted.contains(name),
+        topics: wanted.len(),
+        brokers: MAX_BROKERS,
+        partitions: MAX_PARTITIONS,
+    };
+    let found = responses::metadata(body, version, limits)?;
     let mut nodes = BTreeMap::new();
     for broker in &found.brokers {
-        if let Some(address) = Address::advertised(broker.host, broker.port)
-            && has_room(&nodes)
-        {
+        if let Some(address) = Address::advertised(broker.host, broker.port) {
             nodes.insert(broker.id, address);
         }
     }
@@ -143,11 +168,12 @@ pub(super) fn decode(
         let name = TopicName::from(entry.name?);
         Some((name, (asked, topic(entry).map(Arc::new))))
     });
-    Ok(ClusterMetadata {
+    let known = ClusterMetadata {
         fetched: Some(asked),
         nodes,
         all: all.collect(),
-    })
+    };
+    Ok((known, found.omitted_brokers))
 }
 
 fn topic(entry: &TopicEntry<'_>) -> Result<TopicMetadata, Fault> {
@@ -156,6 +182,9 @@ fn topic(entry: &TopicEntry<'_>) -> Result<TopicMetadata, Fault> {
         codes::NONE | codes::LEADER_NOT_AVAILABLE => {}
         codes::UNKNOWN_TOPIC_OR_PARTITION => return Err(Fault::TopicMissing),
         code => return Err(codes::fault_of(i32::from(code))),
+    }
+    if entry.is_too_large {
+        return Err(Fault::OverBudget);
     }
     if entry.partitions.is_empty() {
         return Err(Fault::TopicMissing);

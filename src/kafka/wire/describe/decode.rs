@@ -37,7 +37,8 @@ pub(in crate::kafka::wire) fn decode_groups<'a>(
         cursor.i32()?;
     }
     let count = cursor.count(12)?;
-    let mut entries = Vec::with_capacity(count);
+    // An entry is larger in memory than its minimal encoding, so the list grows as entries arrive.
+    let mut entries = Vec::new();
     let room = cursor.remaining().saturating_mul(streams::ROOM);
     for _ in 0..count {
         let entry = match kind {
@@ -99,7 +100,7 @@ fn with_assignor<'a>(
     let (code, group, state) = head(cursor)?;
     let assignor = named(cursor.string()?);
     let count = cursor.count(12)?;
-    let mut members = Vec::with_capacity(count);
+    let mut members = Vec::new();
     for _ in 0..count {
         members.push(member(kind, cursor, version, topics)?);
     }

@@ -20,7 +20,15 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use proptest::prelude::*;
 
+use super::metadata::{BrokerEntry, LeaderEntry};
 use super::*;
+
+const EVERYTHING: MetadataLimits<'static> = MetadataLimits {
+    is_wanted: &|_| true,
+    topics: usize::MAX,
+    brokers: usize::MAX,
+    partitions: usize::MAX,
+};
 
 fn text(text: &'static str) -> StrBytes {
     StrBytes::from_static_str(text)
@@ -114,7 +122,7 @@ fn metadata_decodes_in_every_version() {
             .with_brokers(vec![broker])
             .with_topics(vec![topic]);
         let bytes = bytes(&response, version);
-        let found = metadata(&bytes, version).unwrap();
+        let found = metadata(&bytes, version, EVERYTHING).unwrap();
         let broker = BrokerEntry {
             id: 2,
             host: "k",
@@ -131,8 +139,62 @@ fn metadata_decodes_in_every_version() {
             name: Some("orders"),
             id: (version >= 10).then_some(id),
             partitions: vec![leader],
+            is_too_large: false,
         };
         assert_eq!(found.topics, [topic], "{version}");
+    }
+}
+
+#[test]
+fn only_what_is_wanted_of_metadata_is_kept() {
+    let partitions = |count| vec![MetadataResponsePartition::default(); count];
+    let topic = |name, count| {
+        MetadataResponseTopic::default()
+            .with_name(Some(text(name).into()))
+            .with_partitions(partitions(count))
+    };
+    let broker = |id: i32| {
+        MetadataResponseBroker::default()
+            .with_node_id(id.into())
+            .with_host(text("k"))
+    };
+    let response = MetadataResponse::default()
+        .with_brokers((0..5).map(broker).collect())
+        .with_topics(vec![
+            topic("strange", 4),
+            topic("orders", 2),
+            topic("large", 4),
+            topic("orders", 1),
+            topic("payments", 1),
+        ]);
+    for version in [1, 9, 12] {
+        let limits = MetadataLimits {
+            is_wanted: &|name| name != "strange",
+            topics: 3,
+            brokers: 2,
+            partitions: 3,
+        };
+        let bytes = bytes(&response, version);
+        let found = metadata(&bytes, version, limits).unwrap();
+        assert_eq!((found.brokers.len(), found.omitted_brokers), (2, 3));
+        let kept: Vec<_> = found
+            .topics
+            .iter()
+            .map(|topic| {
+                (
+                    topic.name.unwrap(),
+                    topic.partitions.len(),
+                    topic.is_too_large,
+                )
+            })
+            .collect();
+        // The second answer about a topic takes the place of one that was not answered.
+        let expected = [
+            ("orders", 2, false),
+            ("large", 0, true),
+            ("orders", 1, false),
+        ];
+        assert_eq!(kept, expected, "{version}");
     }
 }
 
@@ -280,7 +342,7 @@ fn read_all(bytes: &[u8], version: i16) {
     drop(api_versions(bytes, version));
     drop(sasl_handshake(bytes));
     drop(sasl_authenticate(bytes, version));
-    drop(metadata(bytes, version));
+    drop(metadata(bytes, version, EVERYTHING));
     drop(find_coordinator(bytes, version));
     drop(list_groups(bytes, version));
     if let Ok(found) = offset_fetch(bytes, version) {

@@ -1,0 +1,61 @@
+//! The rate at which connections to the brokers of one cluster are opened.
+
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+/// Limits the rate of new connections over all brokers of a cluster, since some services limit it.
+#[derive(Debug)]
+pub(super) struct ConnectPacer {
+    next: Mutex<Instant>,
+}
+
+impl ConnectPacer {
+    const INTERVAL: Duration = Duration::from_millis(100);
+    const BURST: u32 = 16;
+
+    pub(super) fn new() -> Self {
+        Self {
+            next: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Waits until the next connection may be opened.
+    pub(super) async fn wait(&self) {
+        let turn = {
+            let mut next = self.next.lock().await;
+            let now = Instant::now();
+            // Unused slots accumulate up to the burst size.
+            let earliest = now.checked_sub(Self::INTERVAL * Self::BURST).unwrap_or(now);
+            let turn = (*next).max(earliest);
+            *next = turn + Self::INTERVAL;
+            turn
+        };
+        sleep_until(turn).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_are_opened_at_a_limited_rate() {
+        let pace = ConnectPacer::new();
+        let start = Instant::now();
+        for _ in 0..40 {
+            pace.wait().await;
+        }
+        assert!(
+            start.elapsed() >= Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
+        assert!(
+            start.elapsed() <= Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}
