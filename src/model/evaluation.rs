@@ -30,7 +30,9 @@ use super::units::newtypes::{Lag, Moment, TopicName};
 use super::units::quantity::Milli;
 
 pub use self::evaluations::Evaluations;
-pub use self::evaluations_at::{EvaluatedMetric, EvaluationsAt, HpaMetric, hpa_ceilings};
+pub use self::evaluations_at::{
+    EvaluatedMetric, EvaluationsAt, HpaMetric, hpa_ceiling, hpa_ceilings,
+};
 pub use self::group_evaluation::{Clusters, GroupEvaluation};
 pub use self::metric_evaluation::MetricEvaluation;
 pub use self::sizing::ValueRule;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::diagnostics::current_findings::{
-    FindingOptions, UsedCeiling, find_beside_ceilings,
+    FindingOptions, UsedCeiling, find_in_groups, find_in_outcome,
 };
 use crate::model::diagnostics::hpa_findings::{find_in_hpa, find_shared_scale_targets};
-use crate::model::evaluation::hpa_ceilings;
+use crate::model::evaluation::hpa_ceiling;
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::{HpaFacts, HpaMap};
 use crate::model::snapshot::LagSnapshot;
@@ -54,14 +54,14 @@ impl FindingsTracker {
             cap: evaluations.policy().cap,
             members_within: MEMBERS_WITHIN,
         };
-        let metrics = evaluations.hpa_metrics();
-        let others = find_beside_ceilings(&snapshot.evaluations, &metrics, options);
-        let mut is_changed = others != self.others;
-        self.others = others;
-        is_changed |= self.update_facts(snapshot.targets.facts());
-        let ceilings = hpa_ceilings(&metrics);
+        let mut is_changed = self.update_facts(snapshot.targets.facts());
+        let mut others = find_in_groups(&snapshot.evaluations, options);
         for (key, hpa) in &self.facts {
-            let ceiling = UsedCeiling::new(hpa, &ceilings, &snapshot.targets);
+            // Of one HPA after the other, since a list of all metrics is large.
+            let metrics = evaluations.metrics_of(key);
+            others.extend(metrics.iter().filter_map(find_in_outcome));
+            let targets = snapshot.targets.of_hpa(key);
+            let ceiling = UsedCeiling::new(hpa_ceiling(&metrics), targets);
             let known = self.of_hpas.get(key);
             if known.is_some_and(|known| Arc::ptr_eq(&known.hpa, hpa) && known.ceiling == ceiling) {
                 continue;
@@ -76,7 +76,8 @@ impl FindingsTracker {
             };
             self.of_hpas.insert(key.clone(), own);
         }
-        if is_changed {
+        if is_changed || others != self.others {
+            self.others = others;
             self.replace_latest();
         }
     }

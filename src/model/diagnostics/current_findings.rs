@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::hpa_findings::{find_against_ceiling, find_in_hpas};
@@ -15,8 +16,8 @@ use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::By;
 use crate::model::settings::cap_mode::CapMode;
-use crate::model::targets::Targets;
 use crate::model::targets::no_value_reason::NoValueReason;
+use crate::model::targets::{Target, Targets};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas};
 use crate::model::units::parallelism_rule::ParallelismRule;
@@ -41,25 +42,23 @@ pub fn findings<H: Borrow<HpaFacts>>(
     hpas: &[H],
     options: FindingOptions,
 ) -> BTreeSet<Finding> {
-    let mut found = find_beside_ceilings(evaluations, metrics, options);
+    let mut found = find_in_groups(evaluations, options);
+    found.extend(metrics.iter().filter_map(find_in_outcome));
     found.extend(find_in_hpas(hpas));
     let ceilings = hpa_ceilings(metrics);
     for hpa in hpas.iter().map(Borrow::borrow) {
-        let ceiling = UsedCeiling::new(hpa, &ceilings, evaluations.targets());
+        let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();
+        let targets = evaluations.targets().of_hpa(&hpa.key());
+        let ceiling = UsedCeiling::new(ceiling, targets);
         found.extend(ceiling.find_in_hpa(hpa, options));
     }
     found
 }
 
-/// Finds what metrics, groups and the budgets show.
+/// Finds mistakes and risks of groups, and the HPAs whose groups exceed a budget.
 #[must_use]
-pub fn find_beside_ceilings(
-    evaluations: &Evaluations,
-    metrics: &[HpaMetric<'_>],
-    options: FindingOptions,
-) -> BTreeSet<Finding> {
-    let mut found: BTreeSet<Finding> = metrics.iter().filter_map(find_in_outcome).collect();
-    found.extend(find_over_budget(evaluations));
+pub fn find_in_groups(evaluations: &Evaluations, options: FindingOptions) -> BTreeSet<Finding> {
+    let mut found: BTreeSet<Finding> = find_over_budget(evaluations).collect();
     let zero_groups = groups_with_scale_to_zero(evaluations.targets());
     for (cluster, read) in evaluations.clusters() {
         for (id, group) in &read.groups {
@@ -149,20 +148,15 @@ pub struct UsedCeiling {
 }
 
 impl UsedCeiling {
-    /// That of an HPA among the ceilings of all.
+    /// The ceiling of an HPA that has these targets.
     #[must_use]
-    pub fn new(
-        hpa: &HpaFacts,
-        ceilings: &BTreeMap<(&str, &str), Limit>,
-        targets: &Targets,
-    ) -> Self {
-        let Some(Limit::Bounded(ceiling)) = ceilings.get(&(&*hpa.namespace, &*hpa.name)) else {
+    pub fn new(ceiling: Option<Limit>, targets: &[Arc<Target>]) -> Self {
+        let Some(Limit::Bounded(ceiling)) = ceiling else {
             return Self::default();
         };
-        let targets = targets.of_hpa(&hpa.key()).iter();
-        let mut settings = targets.map(|target| &target.settings);
+        let mut settings = targets.iter().map(|target| &target.settings);
         Self {
-            ceiling: Some(*ceiling),
+            ceiling: Some(ceiling),
             follows_lag: settings
                 .clone()
                 .any(|settings| settings.by() == By::Lagging),
@@ -241,7 +235,8 @@ fn find_in_group(
 }
 
 /// Finds mistakes behind the value of a metric, or behind the reason why it has none.
-fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
+#[must_use]
+pub fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
     let finding = |code, message: String| {
         let hpa = HpaKey::new(metric.namespace, metric.hpa);
         Some(Finding::new(code, hpa, message))

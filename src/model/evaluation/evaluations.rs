@@ -86,7 +86,10 @@ impl Evaluations {
     ) -> Option<(&'a Target, &'a TargetEvaluation)> {
         let evaluated = self.by_query.get(&target.query_hash?)?;
         // In the order of HPAs. An HPA may have several targets of one query.
-        let first = evaluated.partition_point(|e| e.target.hpa() < target.hpa());
+        let first = match &**evaluated {
+            [_] => 0,
+            many => many.partition_point(|e| e.target.hpa() < target.hpa()),
+        };
         let mut rest = evaluated.iter().skip(first);
         let found = rest.find(|e| Arc::ptr_eq(&e.target, target))?;
         Some((&**target, &found.evaluation))

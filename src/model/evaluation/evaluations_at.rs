@@ -180,27 +180,38 @@ fn metrics<'a>(
     metrics.collect()
 }
 
-/// Replica ceiling of each HPA by namespace and name: the largest over its lagwise metrics. An HPA with a
-/// metric whose ceiling is unknown has none, since that metric might allow more.
+/// Replica ceiling of each HPA by namespace and name: see [`hpa_ceiling`].
 #[must_use]
 pub fn hpa_ceilings<'a>(metrics: &[HpaMetric<'a>]) -> BTreeMap<(&'a str, &'a str), Limit> {
-    let joined = |a: Option<Limit>, b: Option<Limit>| a.zip(b).map(|(a, b)| a.max(b));
     let mut all: BTreeMap<(&str, &str), Option<Limit>> = BTreeMap::new();
     // The metrics of an HPA follow one another.
     for of_hpa in metrics.chunk_by(|a, b| (a.hpa, a.namespace) == (b.hpa, b.namespace)) {
-        let limits = of_hpa.iter().map(|metric| {
-            let value = metric.outcome.as_ref().ok()?;
-            Some(value.ceiling?.replicas)
-        });
-        let (Some(metric), Some(limit)) = (of_hpa.first(), limits.reduce(joined)) else {
+        let Some(metric) = of_hpa.first() else {
             continue;
         };
+        let ceiling = hpa_ceiling(of_hpa);
         all.entry((metric.namespace, metric.hpa))
-            .and_modify(|so_far| *so_far = joined(*so_far, limit))
-            .or_insert(limit);
+            .and_modify(|so_far| *so_far = larger(*so_far, ceiling))
+            .or_insert(ceiling);
     }
     let known = all.into_iter();
     known
         .filter_map(|(hpa, limit)| Some((hpa, limit?)))
         .collect()
+}
+
+/// Replica ceiling of the HPA that has these metrics: the largest over its lagwise metrics. An HPA with a
+/// metric whose ceiling is unknown has none, since that metric might allow more.
+#[must_use]
+pub fn hpa_ceiling(metrics: &[HpaMetric<'_>]) -> Option<Limit> {
+    let ceilings = metrics.iter().map(|metric| {
+        let value = metric.outcome.as_ref().ok()?;
+        Some(value.ceiling?.replicas)
+    });
+    ceilings.reduce(larger).flatten()
+}
+
+/// The larger one; `None` if one of them is unknown.
+fn larger(a: Option<Limit>, b: Option<Limit>) -> Option<Limit> {
+    a.zip(b).map(|(a, b)| a.max(b))
 }
