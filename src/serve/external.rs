@@ -239,7 +239,7 @@ impl ExternalMetricsApi {
         let of_hpa = evaluations.of_hpa(query);
         let known = of_hpa.or_else(|| evaluations.of_ad_hoc(query));
         let resolved = match known {
-            Some(evaluation) => evaluation.resolved.clone()?,
+            Some(evaluation) => evaluation.resolved.clone().map_err(|reason| *reason)?,
             None => Arc::new(resolve(query, &snapshot.targets)?),
         };
         self.tenancy

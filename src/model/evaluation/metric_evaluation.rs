@@ -25,8 +25,8 @@ use crate::model::units::quantity::Milli;
 /// Evaluation of one metric.
 #[derive(Clone, Debug)]
 pub struct MetricEvaluation {
-    /// The resolved query, or why it cannot be resolved.
-    pub resolved: Result<Arc<ResolvedQuery>, NoValueReason>,
+    /// The resolved query, or why it cannot be resolved. Such reasons are large and rare, so they are boxed.
+    pub resolved: Result<Arc<ResolvedQuery>, Box<NoValueReason>>,
     /// The groups whose lag is summed, in the order of the query.
     pub groups: Vec<Arc<GroupEvaluation>>,
     /// Measure over all groups, or why it is unknown. Its readings may be stale by now.
@@ -36,7 +36,7 @@ pub struct MetricEvaluation {
     /// Number of leading groups that decide the outcome.
     decisive: usize,
     /// Why no value is served even if one is known.
-    withheld: Option<NoValueReason>,
+    withheld: Option<Box<NoValueReason>>,
     /// What is served while lag is unknown, if an HPA sets a fallback.
     fallback: Option<Box<FallbackEvaluation>>,
 }
@@ -62,7 +62,7 @@ impl MetricEvaluation {
     /// Evaluation of a query that cannot be resolved.
     pub(super) fn unresolved(reason: NoValueReason) -> Self {
         Self {
-            resolved: Err(reason.clone()),
+            resolved: Err(Box::new(reason.clone())),
             groups: Vec::new(),
             outcome: Err(reason),
             oldest: None,
@@ -89,7 +89,7 @@ impl MetricEvaluation {
             .min_by_key(|read| read.monotonic);
         let fallback = FallbackEvaluation::new(&resolved, &groups, targets);
         Self {
-            withheld: withheld(namespace, targets, policy),
+            withheld: withheld(namespace, targets, policy).map(Box::new),
             fallback: fallback.map(Box::new),
             resolved: Ok(resolved),
             groups,
@@ -110,11 +110,14 @@ impl MetricEvaluation {
         max_staleness: Duration,
         now: &Moment,
     ) -> Result<MetricValue, NoValueReason> {
-        let resolved = self.resolved.as_ref().map_err(Clone::clone)?;
+        let resolved = self
+            .resolved
+            .as_ref()
+            .map_err(|reason| (**reason).clone())?;
         let stale = self.stale_reason(clusters, max_staleness, now);
         let reason = match (stale, &self.outcome) {
             (None, Ok(measure)) => {
-                return match &self.withheld {
+                return match self.withheld.as_deref() {
                     Some(withheld) => Err(withheld.clone()),
                     None => Ok(self.value(resolved, measure, idle, now)),
                 };
@@ -122,7 +125,7 @@ impl MetricEvaluation {
             (Some(stale), _) => stale,
             (None, Err(reason)) => reason.clone(),
         };
-        match &self.withheld {
+        match self.withheld.as_deref() {
             _ if !reason.is_unknown() => Err(reason),
             // No first read is made for a namespace to which nothing is served.
             Some(withheld @ NoValueReason::NamespaceNotWatched { .. }) => Err(withheld.clone()),

@@ -236,11 +236,11 @@ impl Evaluator<'_> {
                 return Arc::clone(before);
             }
             Some(before) => before.resolved.clone(),
-            None => resolve(query, self.targets).map(Arc::new),
+            None => resolve(query, self.targets).map(Arc::new).map_err(Box::new),
         };
         let resolved = match resolved {
             Ok(resolved) => resolved,
-            Err(reason) => return Arc::new(MetricEvaluation::unresolved(reason)),
+            Err(reason) => return Arc::new(MetricEvaluation::unresolved(*reason)),
         };
         let known = before.map(|before| before.groups.as_slice());
         let known = || {
