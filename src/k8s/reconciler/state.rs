@@ -287,8 +287,13 @@ impl ZeroState {
         idle: Option<Duration>,
     ) -> bool {
         let wants = candidate.is_some() || hpa.annotations.contains_key(ZEROED_SINCE);
-        if hpa.controller.is_some() || !wants {
+        if !wants {
             *self = Self::default();
+            return false;
+        }
+        if hpa.controller.is_some() {
+            // A mark that it still has is looked into, at the pace of other HPAs: the pauses stay.
+            self.known = ZeroInput::default();
             return false;
         }
         // Nobody asks for a metric of others at zero replicas, so such a workload is not put to zero.

@@ -9,6 +9,8 @@ use kube::client::Body;
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::pass::ZeroReport;
+use super::state::ZeroState;
 use super::*;
 use crate::k8s::write_guard::testing::leader;
 use crate::model::fixtures;
@@ -333,6 +335,47 @@ async fn hpa_is_looked_at_again_after_its_pass_and_with_every_sweep() {
     assert_eq!(rig.queued(), []);
     rig.sweep(3);
     assert_eq!(rig.queued(), [(Urgency::Normal, "a")]);
+}
+
+#[tokio::test]
+async fn marked_hpa_of_another_controller_has_the_pauses_of_other_hpas() {
+    let mut rig = Rig::new();
+    let mut facts = Arc::unwrap_or_clone(hpa("a", &[ZEROED]));
+    facts.controller = Some("ScaledObject/orders".into());
+    let facts = Arc::new(facts);
+    let hpas: HpaMap = [Arc::clone(&facts)].into_iter().collect();
+    rig.observe(&hpas, true);
+    assert_eq!(rig.queued(), [(Urgency::Normal, "a")]);
+    let finish = |rig: &mut Rig, error| {
+        rig.reconciler.queue.clear();
+        let state = rig.reconciler.hpas.get_mut(&facts.key()).unwrap();
+        assert!(state.zero.input(&facts, Instant::now()).is_some());
+        rig.reconciler.finish_pass(&PassReport {
+            hpa: Arc::clone(&facts),
+            term: 7,
+            term_write: Ok(()),
+            cap: None,
+            zero: Some(ZeroReport {
+                up_since: None,
+                done: None,
+                error,
+            }),
+        });
+    };
+    finish(&mut rig, Some(ApiError::Refused("no".into())));
+    for second in 1..5 {
+        rig.observe(&hpas, true);
+        rig.sweep(second);
+        assert_eq!(rig.queued(), []);
+    }
+    let state = rig.reconciler.hpas.get_mut(&facts.key()).unwrap();
+    state.zero = ZeroState::default();
+    finish(&mut rig, None);
+    for second in 5..9 {
+        rig.observe(&hpas, true);
+        rig.sweep(second);
+        assert_eq!(rig.queued(), []);
+    }
 }
 
 /// Refuses the cap of some HPAs, then lets the look-up of the field's owner fail and succeed. Returns of which HPAs the
