@@ -6,6 +6,7 @@ pub mod cap;
 pub mod certificates;
 pub mod failure_log;
 pub mod family;
+pub mod finding_log;
 pub mod forward;
 pub mod lease;
 pub mod log_interval;
@@ -209,11 +210,16 @@ impl ConnectionRestored<'_> {
 pub struct FindingRaised<'a>(pub &'a Finding);
 
 impl FindingRaised<'_> {
+    /// Counts without a line in the log.
+    fn count(&self) {
+        FINDINGS.with_label_values(&[self.0.code.label()]).inc();
+    }
+
     pub fn emit(&self) {
+        self.count();
         let finding = self.0;
         let (code, kind) = (finding.code.code(), finding.code.label());
         let fix = finding.code.fix();
-        FINDINGS.with_label_values(&[kind]).inc();
         match finding.code.severity() {
             Severity::Info => tracing::info!(code, kind, "{finding}. {fix}"),
             Severity::Warning | Severity::Error => tracing::warn!(code, kind, "{finding}. {fix}"),

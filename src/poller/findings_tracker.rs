@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::model::diagnostics::current_findings::{
     FindingOptions, UsedCeiling, find_in_groups, find_in_outcome,
@@ -14,7 +14,7 @@ use crate::model::hpa::facts::{HpaFacts, HpaMap};
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
-use crate::telemetry::FindingRaised;
+use crate::telemetry::finding_log::FindingLog;
 
 /// How long a group may be without members while messages wait.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(120);
@@ -46,8 +46,8 @@ impl FindingsTracker {
         Arc::clone(&self.latest)
     }
 
-    /// Looks for findings in a snapshot and logs those that are new.
-    pub(super) fn update(&mut self, snapshot: &LagSnapshot) {
+    /// Looks for findings in a snapshot and gives those that are new to the log.
+    pub(super) fn update(&mut self, snapshot: &LagSnapshot, log: &mut FindingLog) {
         let now = Moment::now();
         let evaluations = snapshot.at(&now);
         let options = FindingOptions {
@@ -78,7 +78,7 @@ impl FindingsTracker {
         }
         if is_changed || others != self.others {
             self.others = others;
-            self.replace_latest();
+            self.replace_latest(log, now.monotonic);
         }
     }
 
@@ -99,13 +99,13 @@ impl FindingsTracker {
         is_changed
     }
 
-    /// Joins all findings and logs those that are new.
-    fn replace_latest(&mut self) {
+    /// Joins all findings and gives those that are new to the log.
+    fn replace_latest(&mut self, log: &mut FindingLog, now: Instant) {
         let of_hpas = self.of_hpas.values().flat_map(|own| &own.findings);
         let all = of_hpas.chain(&self.shared).chain(&self.others);
         let found = BTreeSet::from_iter(all.cloned());
         for finding in found.difference(&self.latest) {
-            FindingRaised(finding).emit();
+            log.record(finding, now);
         }
         if found != *self.latest {
             self.latest = Arc::new(found);
@@ -192,17 +192,20 @@ mod tests {
             snapshot.targets = Arc::new(snapshot.targets.with_hpas(&hpas, None));
             snapshot.clusters.insert("main".into(), Arc::clone(cluster));
             let evaluated = snapshot.clone().evaluated(&ServingPolicy::default());
-            tracker.update(&evaluated);
+            tracker.update(&evaluated, &mut FindingLog::default());
             assert_eq!(*tracker.latest(), expected(&evaluated));
             counts.push(tracker.latest().len());
             let before = tracker.latest();
-            tracker.update(&evaluated);
+            tracker.update(&evaluated, &mut FindingLog::default());
             assert!(Arc::ptr_eq(&before, &tracker.latest()));
         }
         counts.dedup();
         assert!(counts.len() > 4, "{counts:?}");
         snapshot.targets = Arc::new(snapshot.targets.with_hpas(&HpaMap::default(), None));
-        tracker.update(&snapshot.evaluated(&ServingPolicy::default()));
+        tracker.update(
+            &snapshot.evaluated(&ServingPolicy::default()),
+            &mut FindingLog::default(),
+        );
         assert!(tracker.of_hpas.is_empty() && tracker.shared.is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::findings_tracker::FindingsTracker;
 use super::partition_ledger::PartitionLedger;
@@ -23,7 +23,8 @@ use crate::model::targets::metric_query::AdHocQuery;
 use crate::model::targets::{TargetOptions, Targets, WatchKey};
 use crate::model::units::newtypes::{ClusterName, Moment};
 use crate::snapshot_channel::Publisher;
-use crate::telemetry::{FindingRaised, PollFinished};
+use crate::telemetry::PollFinished;
+use crate::telemetry::finding_log::FindingLog;
 
 /// The most groups, and the most queries, that are kept because requests asked for them lately.
 pub(super) const MAX_AD_HOC: usize = 200;
@@ -42,6 +43,7 @@ pub struct PollerState {
     queries: RecentRequests<AdHocQuery>,
     evaluations: Arc<Evaluations>,
     findings: FindingsTracker,
+    finding_log: FindingLog,
     idle: Arc<IdleSince>,
     ledger: PartitionLedger,
     unread_partitions: Arc<BTreeMap<BudgetExceeded, usize>>,
@@ -67,6 +69,7 @@ impl PollerState {
             queries: RecentRequests::new(MAX_AD_HOC),
             evaluations: Arc::new(Evaluations::new(policy)),
             findings: FindingsTracker::default(),
+            finding_log: FindingLog::default(),
             idle: Arc::default(),
             ledger: PartitionLedger::default(),
             unread_partitions: Arc::default(),
@@ -117,9 +120,10 @@ impl PollerState {
 
     /// Replaces the targets, reports findings that are new and notes which groups have to be planned anew.
     fn set_targets(&mut self, targets: Targets) {
+        let (log, now) = (&mut self.finding_log, Instant::now());
         self.targets.diff_findings(&targets, |finding, is_new| {
             if is_new {
-                FindingRaised(finding).emit();
+                log.record(finding, now);
             }
         });
         let (clusters, ledger) = (&mut self.clusters, &mut self.ledger);
@@ -210,7 +214,7 @@ impl PollerState {
             self.update_idle();
             self.unread_partitions = Arc::new(self.ledger.exceeded_budgets());
             let snapshot = self.snapshot();
-            self.findings.update(&snapshot);
+            self.findings.update(&snapshot, &mut self.finding_log);
         }
     }
 
