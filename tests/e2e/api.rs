@@ -28,6 +28,8 @@ use crate::testbed::kubernetes::RegisteredApi;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
+pub(crate) use callers::client;
+
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "api::every_caller_on_every_path",

@@ -13,8 +13,9 @@ use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
 mod floods;
-
-pub(crate) use floods::LONG;
+mod fuzz;
+mod honest;
+mod hostile;
 
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
@@ -24,6 +25,26 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "tenants::annotations_without_end_disturb_nobody",
         floods::annotations_without_end_disturb_nobody,
+    ),
+    (
+        "tenants::few_hostile_hpas_disturb_nobody",
+        fuzz::few_hostile_hpas,
+    ),
+];
+
+pub(crate) const LONG: &[(&str, Test)] = &[
+    // Its 200,000 group-partitions would take the cores from the lanes beside it.
+    (
+        "tenants::groups_without_end_leave_memory_to_others",
+        floods::groups_without_end_leave_memory_to_others,
+    ),
+    (
+        "tenants::two_thousand_hpas_of_one_namespace_leave_room_for_others",
+        floods::two_thousand_hpas_of_one_namespace_leave_room_for_others,
+    ),
+    (
+        "tenants::two_thousand_hostile_hpas_disturb_nobody",
+        fuzz::two_thousand_hostile_hpas,
     ),
 ];
 

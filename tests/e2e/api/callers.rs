@@ -67,7 +67,7 @@ impl Caller {
     }
 }
 
-pub(super) fn client(identity: Option<Identity>) -> Result<Client> {
+pub(crate) fn client(identity: Option<Identity>) -> Result<Client> {
     let mut builder: ClientBuilder = Client::builder()
         // The server's certificate is checked elsewhere.
         .danger_accept_invalid_certs(true)

@@ -2,50 +2,21 @@
 //! stay right and fresh, and the daemon within the memory limit of the chart.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use crate::Test;
-use crate::daemon::{Daemon, Options, metric_path, value_of};
-use crate::probes::Probes;
-use crate::scale::workload;
-use crate::testbed::control_plane::ControlPlane;
-use crate::testbed::http::http_get;
-use crate::testbed::kubernetes::RegisteredApi;
+use super::honest::{Honest, Owner};
+use crate::daemon::Options;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
-pub(crate) const LONG: &[(&str, Test)] = &[
-    // Its 200,000 group-partitions would take the cores from the lanes beside it.
-    (
-        "tenants::groups_without_end_leave_memory_to_others",
-        groups_without_end_leave_memory_to_others,
-    ),
-    (
-        "tenants::two_thousand_hpas_of_one_namespace_leave_room_for_others",
-        two_thousand_hpas_of_one_namespace_leave_room_for_others,
-    ),
-];
-
-/// Memory limit of the chart.
-const MEMORY_LIMIT_KB: u64 = 256 * 1024;
-/// Age of the data from which an HPA is no longer served, and well below it.
-const FRESH: f64 = 5.0;
-const LAG: usize = 450;
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// The owner of a group, whose metric must not suffer, and bob, who may write HPAs in a namespace of his own.
 struct Neighbours<'a> {
-    plane: &'a ControlPlane,
-    daemon: Daemon,
-    _api: RegisteredApi<'a>,
-    owner: String,
-    group: String,
-    topic: String,
+    honest: Honest<'a>,
     /// A topic with many partitions.
     wide: String,
     bob: String,
@@ -56,13 +27,9 @@ struct Neighbours<'a> {
 impl<'a> Neighbours<'a> {
     fn new(testbed: &'a Testbed) -> Result<Self> {
         let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
-        let (owner, bob) = (plane.namespace("owner")?, plane.namespace("bob")?);
-        let (topic, group, wide) = (unique("payments"), unique("pay"), unique("wide"));
-        kafka.create_topic(&topic, 6)?;
+        let owner = Owner::new(kafka, plane)?;
+        let (bob, wide) = (plane.namespace("bob")?, unique("wide"));
         kafka.create_topic(&wide, 200)?;
-        let zeros: Vec<_> = (0..6).map(|partition| (partition, 0)).collect();
-        kafka.commit(&group, &topic, &zeros)?;
-        kafka.produce_to(&topic, &[(0, LAG)])?;
         for args in [
             vec!["create", "serviceaccount", "bob"],
             vec![
@@ -84,29 +51,17 @@ impl<'a> Neighbours<'a> {
         }
         let bobs = plane.account_kubeconfig(&bob, "bob")?;
         let options = Options {
-            namespaces: vec![owner.clone(), bob.clone()],
+            namespaces: vec![owner.namespace.clone(), bob.clone()],
             // A sweep of all groups that the budgets allow takes a second and more with the debug build.
             interval: "2s",
             ..Options::main(&kafka.bootstrap())
         };
-        let (daemon, api) = Daemon::registered(testbed, plane, &owner, &options)?;
-        plane.apply(
-            &owner,
-            &workload("payments", &[("group", &group), ("topic", &topic)]),
-        )?;
-        let neighbours = Self {
-            plane,
-            daemon,
-            _api: api,
-            owner,
-            group,
-            topic,
+        Ok(Self {
+            honest: Honest::start(testbed, plane, owner, &options)?,
             wide,
             bob,
             bobs,
-        };
-        poll_until(WITHIN, "the owner's lag", || neighbours.owner_is_served())?;
-        Ok(neighbours)
+        })
     }
 
     /// Writes HPAs as bob.
@@ -122,85 +77,8 @@ impl<'a> Neighbours<'a> {
             "--filename",
             "-",
         ];
-        self.plane.kubectl_with_input(&args, &list).map(drop)
-    }
-
-    /// The owner's metric has the right value, from a recent reading.
-    fn owner_is_served(&self) -> Result<()> {
-        let selector = format!("group={},topic={}", self.group, self.topic);
-        let body = self.plane.get_raw(&metric_path(&self.owner, &selector))?;
-        ensure!(value_of(&body)? == LAG as u64, "{body}");
-        let metrics = self.daemon.metrics()?;
-        let of_group = format!("consumergroup=\"{}\"", self.group);
-        let mut ages = metrics
-            .lines()
-            .filter(|line| line.starts_with("lagwise_data_age_seconds{"));
-        let age = ages
-            .find(|line| line.contains(&of_group))
-            .context("no age")?;
-        let age: f64 = age.rsplit(' ').next().context("no age")?.parse()?;
-        ensure!(age < FRESH, "the reading is {age} s old");
-        Ok(())
-    }
-
-    /// Number of findings so far.
-    fn findings(&self, kind: &str) -> Result<u64> {
-        let metrics = self.daemon.metrics()?;
-        let family = format!("lagwise_findings_total{{kind=\"{kind}\"}} ");
-        let found = metrics.lines().find_map(|line| line.strip_prefix(&*family));
-        found.map_or(Ok(0), |count| Ok(count.parse()?))
-    }
-
-    /// Runs `attack` while `/livez` is probed, then checks the probes, the owner's metric, the memory and the log.
-    fn endure(
-        &self,
-        what: &str,
-        max_lines: usize,
-        attack: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
-        let done = AtomicBool::new(false);
-        let lines = self.daemon.process.log().lines().count();
-        thread::scope(|scope| {
-            let probes = scope.spawn(|| {
-                let mut probes = Probes::default();
-                while !done.load(Ordering::Relaxed) {
-                    let begun = Instant::now();
-                    let (code, body) = http_get(self.daemon.probe_port, "/livez")?;
-                    ensure!(code == 200, "{code}: {body}");
-                    probes.add(begun.elapsed());
-                    // The interval of probes, so that they are no load of their own.
-                    thread::sleep(Duration::from_millis(20));
-                }
-                Ok(probes)
-            });
-            let attacked = attack();
-            done.store(true, Ordering::Relaxed);
-            let probes = probes
-                .join()
-                .map_err(|_| anyhow::anyhow!("the probes panicked"))??;
-            attacked?;
-            self.owner_is_served()?;
-            let memory = self.memory("VmHWM:")?;
-            let lines = self.daemon.process.log().lines().count() - lines;
-            println!(
-                "{what}: memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {probes}; {lines} log lines (limit {max_lines})"
-            );
-            ensure!(memory < MEMORY_LIMIT_KB, "{what}: {memory} kB");
-            probes.check().context(what.to_owned())?;
-            ensure!(
-                lines <= max_lines,
-                "{what}: {lines} log lines (limit {max_lines})"
-            );
-            Ok(())
-        })
-    }
-
-    fn memory(&self, field: &str) -> Result<u64> {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.daemon.process.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(field));
-        let memory = line.and_then(|line| line.split_whitespace().next());
-        Ok(memory.context("no such field")?.parse()?)
+        let plane = self.honest.plane;
+        plane.kubectl_with_input(&args, &list).map(drop)
     }
 
     /// An HPA of bob's with these selectors.
@@ -269,19 +147,19 @@ pub(super) fn annotations_without_end_disturb_nobody(testbed: &Testbed) -> Resul
         ("92 annotations of its groups", &named),
     ];
     for (what, hpa) in rounds {
-        neighbours.endure(what, 60, || {
+        neighbours.honest.endure(what, 60, || {
             for round in 0..3 {
                 // Until the HPA controller has not just written its status.
                 poll_until(WITHIN, "bob's write", || {
                     neighbours.write("replace", &[hpa(round)])
                 })?;
-                neighbours.daemon.let_it_look(1)?;
-                neighbours.owner_is_served()?;
+                neighbours.honest.daemon.let_it_look(1)?;
+                neighbours.honest.owner_is_served()?;
             }
             Ok(())
         })?;
     }
-    let found = neighbours.findings("over_budget")?;
+    let found = neighbours.honest.findings("over_budget")?;
     ensure!(found > 0, "no finding about the size of the HPA");
     Ok(())
 }
@@ -310,18 +188,18 @@ pub(super) fn groups_without_end_leave_memory_to_others(testbed: &Testbed) -> Re
         // 40 x 32 x 200 partitions: more than the budget of a namespace.
         ("1280 groups of 40 HPAs", hpas(40), 1),
     ] {
-        let before = neighbours.findings("over_budget")?;
-        neighbours.endure(what, 100, || {
+        let before = neighbours.honest.findings("over_budget")?;
+        neighbours.honest.endure(what, 100, || {
             neighbours.write("create", &hpas)?;
             poll_until(WITHIN, "a finding about it", || {
-                let found = neighbours.findings("over_budget")?;
+                let found = neighbours.honest.findings("over_budget")?;
                 ensure!(found >= before + refused, "{found}");
-                neighbours.owner_is_served()
+                neighbours.honest.owner_is_served()
             })?;
-            neighbours.daemon.let_it_look(2)
+            neighbours.honest.daemon.let_it_look(2)
         })?;
     }
-    let metrics = neighbours.daemon.metrics()?;
+    let metrics = neighbours.honest.daemon.metrics()?;
     println!("/metrics has {} kB", metrics.len() / 1000);
     for sample in [
         "lagwise_over_budget{scope=\"hpa\",resource=\"groups\"} 1",
@@ -332,23 +210,25 @@ pub(super) fn groups_without_end_leave_memory_to_others(testbed: &Testbed) -> Re
     Ok(())
 }
 
-fn two_thousand_hpas_of_one_namespace_leave_room_for_others(testbed: &Testbed) -> Result<()> {
+pub(super) fn two_thousand_hpas_of_one_namespace_leave_room_for_others(
+    testbed: &Testbed,
+) -> Result<()> {
     let neighbours = Neighbours::new(testbed)?;
     let hpa =
         |i: usize| neighbours.hpa(&format!("h{i}"), json!({}), &[names(&format!("g{i}-"), 1)]);
     let hpas: Vec<_> = (0..2000).map(hpa).collect();
     // Each HPA that is refused has a finding, which is logged once.
-    neighbours.endure("2000 HPAs", 1100, || {
+    neighbours.honest.endure("2000 HPAs", 1100, || {
         for some in hpas.chunks(250) {
             neighbours.write("create", some)?;
-            neighbours.owner_is_served()?;
+            neighbours.honest.owner_is_served()?;
         }
         // 200 partitions each: the budget of a namespace has room for 1000.
         poll_until(WITHIN, "findings about half of them", || {
-            let metrics = neighbours.daemon.metrics()?;
+            let metrics = neighbours.honest.daemon.metrics()?;
             let sample = "lagwise_over_budget{scope=\"namespace\",resource=\"partitions\"} 1000";
             ensure!(metrics.contains(sample), "no {sample}");
-            neighbours.owner_is_served()
+            neighbours.honest.owner_is_served()
         })
     })
 }

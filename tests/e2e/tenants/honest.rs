@@ -1,0 +1,181 @@
+//! A namespace whose metric has to stay right and fresh, and the daemon within its memory, whatever other namespaces do.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::daemon::{Daemon, Options, metric_path, value_of};
+use crate::probes::Probes;
+use crate::scale::workload;
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::http::http_get;
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::kubernetes::RegisteredApi;
+use crate::testbed::poll::{Hopeless, poll_until};
+use crate::testbed::{Testbed, unique};
+
+/// Memory limit of the chart.
+const MEMORY_LIMIT_KB: u64 = 256 * 1024;
+/// Age of the data from which an HPA is no longer served, and well below it.
+const FRESH: f64 = 5.0;
+const LAG: usize = 450;
+const PARTITIONS: i32 = 6;
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// A namespace with a group that has a lag of [`LAG`].
+pub(super) struct Owner {
+    pub(super) namespace: String,
+    pub(super) group: String,
+    pub(super) topic: String,
+}
+
+impl Owner {
+    pub(super) fn new(kafka: &KafkaCluster, plane: &ControlPlane) -> Result<Self> {
+        let owner = Self {
+            namespace: plane.namespace("owner")?,
+            group: unique("pay"),
+            topic: unique("payments"),
+        };
+        kafka.create_topic(&owner.topic, PARTITIONS)?;
+        let zeros: Vec<_> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
+        kafka.commit(&owner.group, &owner.topic, &zeros)?;
+        kafka.produce_to(&owner.topic, &[(0, LAG)])?;
+        Ok(owner)
+    }
+
+    /// The path of its metric.
+    fn metric(&self) -> String {
+        let selector = format!("group={},topic={}", self.group, self.topic);
+        metric_path(&self.namespace, &selector)
+    }
+}
+
+/// The owner's HPA, and the daemon that serves it.
+pub(super) struct Honest<'a> {
+    pub(super) plane: &'a ControlPlane,
+    pub(super) daemon: Daemon,
+    _api: RegisteredApi<'a>,
+    owner: Owner,
+}
+
+impl<'a> Honest<'a> {
+    /// Starts the daemon, creates the owner's HPA and waits until it is served.
+    pub(super) fn start(
+        testbed: &Testbed,
+        plane: &'a ControlPlane,
+        owner: Owner,
+        options: &Options,
+    ) -> Result<Self> {
+        let (daemon, api) = Daemon::registered(testbed, plane, &owner.namespace, options)?;
+        let selector = [("group", &*owner.group), ("topic", &*owner.topic)];
+        plane.apply(&owner.namespace, &workload("payments", &selector))?;
+        let honest = Self {
+            plane,
+            daemon,
+            _api: api,
+            owner,
+        };
+        poll_until(WITHIN, "the owner's lag", || honest.owner_is_served())?;
+        Ok(honest)
+    }
+
+    /// The owner's metric has the right value, from a recent reading.
+    pub(super) fn owner_is_served(&self) -> Result<()> {
+        let body = self.plane.get_raw(&self.owner.metric())?;
+        let value = value_of(&body)?;
+        if value != LAG as u64 {
+            // Waiting cures an answer that is missing or old, but not one that is wrong.
+            return Err(Hopeless(format!("{value}, not {LAG}: {body}")).into());
+        }
+        let metrics = self.daemon.metrics()?;
+        let of_group = format!("consumergroup=\"{}\"", self.owner.group);
+        let mut ages = metrics
+            .lines()
+            .filter(|line| line.starts_with("lagwise_data_age_seconds{"));
+        let age = ages
+            .find(|line| line.contains(&of_group))
+            .context("no age")?;
+        let age: f64 = age.rsplit(' ').next().context("no age")?.parse()?;
+        ensure!(age < FRESH, "the reading is {age} s old");
+        Ok(())
+    }
+
+    /// The owner's HPA.
+    pub(super) fn hpa(&self) -> Result<Value> {
+        self.plane
+            .get("hpa", "payments", Some(&self.owner.namespace))
+    }
+
+    /// Number of findings so far.
+    pub(super) fn findings(&self, kind: &str) -> Result<u64> {
+        let metrics = self.daemon.metrics()?;
+        let family = format!("lagwise_findings_total{{kind=\"{kind}\"}} ");
+        let found = metrics.lines().find_map(|line| line.strip_prefix(&*family));
+        found.map_or(Ok(0), |count| Ok(count.parse()?))
+    }
+
+    /// Runs `attack` while `/livez` is probed, then checks the probes, the owner's metric, the memory and the log.
+    pub(super) fn endure(
+        &self,
+        what: &str,
+        max_lines: usize,
+        attack: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let done = AtomicBool::new(false);
+        let lines = self.daemon.process.log().lines().count();
+        let (cpu, begun) = (self.cpu()?, Instant::now());
+        thread::scope(|scope| {
+            let probes = scope.spawn(|| {
+                let mut probes = Probes::default();
+                while !done.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    let (code, body) = http_get(self.daemon.probe_port, "/livez")?;
+                    ensure!(code == 200, "{code}: {body}");
+                    probes.add(begun.elapsed());
+                    // The interval of probes, so that they are no load of their own.
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Ok(probes)
+            });
+            let attacked = attack();
+            done.store(true, Ordering::Relaxed);
+            let probes = probes
+                .join()
+                .map_err(|_| anyhow::anyhow!("the probes panicked"))??;
+            attacked?;
+            self.owner_is_served()?;
+            let memory = self.memory("VmHWM:")?;
+            let log = self.daemon.process.log();
+            let lines = log.lines().count() - lines;
+            println!(
+                "{what}: memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {:.1} s of CPU in {:.1} s; {probes}; {lines} log lines (limit {max_lines})",
+                (self.cpu()? - cpu).as_secs_f64(),
+                begun.elapsed().as_secs_f64(),
+            );
+            ensure!(!log.contains("panicked"), "{what}: it panicked");
+            ensure!(memory < MEMORY_LIMIT_KB, "{what}: {memory} kB");
+            probes.check().context(what.to_owned())?;
+            ensure!(
+                lines <= max_lines,
+                "{what}: {lines} log lines (limit {max_lines})"
+            );
+            Ok(())
+        })
+    }
+
+    fn memory(&self, field: &str) -> Result<u64> {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.daemon.process.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let memory = line.and_then(|line| line.split_whitespace().next());
+        Ok(memory.context("no such field")?.parse()?)
+    }
+
+    /// The CPU time that the daemon has used.
+    pub(super) fn cpu(&self) -> Result<Duration> {
+        self.daemon.process.cpu()
+    }
+}
