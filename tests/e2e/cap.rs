@@ -2,6 +2,7 @@
 
 mod bind;
 mod bound;
+mod many;
 mod odd;
 mod patch;
 mod reach;
@@ -72,6 +73,11 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         patch::without_the_policy_a_fight_is_bounded,
     ),
 ];
+
+pub(crate) const LONG: &[(&str, Test)] = &[(
+    "cap::many_hpas_cost_the_same_each",
+    many::cost_the_same_each,
+)];
 
 const WITHIN: Duration = Duration::from_secs(120);
 const POLICY: &str = include_str!("../../charts/lagwise/files/cap-policy.yaml");

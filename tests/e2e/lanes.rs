@@ -75,7 +75,7 @@ pub(crate) const LANES: &[Lane] = &[
             leader::CASES,
             events::CASES,
         ],
-        long: &[],
+        long: &[cap::LONG],
     },
 ];
 
