@@ -54,6 +54,7 @@ impl Rig {
             cap: CapMode::Advise,
             max_staleness: Duration::from_secs(3600),
             namespaces: Vec::new(),
+            writes: lagwise::model::hpa::write_scopes::WriteScopes::ALL,
         };
         let (publisher, reader) = snapshot_channel::channel(LagSnapshot::default());
         let options = TargetOptions::default();

@@ -143,6 +143,7 @@ fn bench(criterion: &mut Criterion) {
             cap: lagwise::model::settings::cap_mode::CapMode::Advise,
             max_staleness: Duration::from_secs(3600),
             namespaces: Vec::new(),
+            writes: lagwise::model::hpa::write_scopes::WriteScopes::ALL,
         };
         let now = Moment::now();
         let none = Arc::new(Evaluations::new(policy.clone()));

@@ -21,6 +21,7 @@ mod node;
 mod poll;
 mod problem;
 mod properties;
+mod scale_to_zero;
 mod schema;
 mod secrets;
 mod section;
@@ -43,7 +44,7 @@ use section::Section;
 use serde::Serialize;
 
 pub use budgets::BudgetsConfig;
-pub use cap::CapConfig;
+pub use cap::{CapConfig, EnforceConfig};
 pub use cluster::{ClientChoice, ClusterConfig};
 pub use kubernetes::KubernetesConfig;
 pub use lag::LagConfig;
@@ -53,6 +54,7 @@ pub use log::{AccessLogMode, LogConfig, LogFormat};
 pub use poll::PollConfig;
 pub use problem::{ConfigError, Problem};
 pub use properties::{Properties, PropertyValue};
+pub use scale_to_zero::ScaleToZeroConfig;
 pub use schema::json_schema;
 pub use secrets::{Environment, SystemEnvironment};
 pub use server::{AuthMode, ExternalMetricsConfig, ServerConfig, TlsFiles};
@@ -94,6 +96,9 @@ pub struct Config {
     /// How HPAs are kept at or below the replica ceiling.
     #[schemars(default)]
     pub cap: CapConfig,
+    /// Which workloads are scaled to zero.
+    #[schemars(default)]
+    pub scale_to_zero: ScaleToZeroConfig,
     /// Leader election: only the leader reads Kafka, decides and writes.
     pub leader: LeaderConfig,
     /// Storage of the state that survives a restart.
@@ -120,6 +125,7 @@ impl Config {
             budgets: BudgetsConfig::default(),
             kubernetes: KubernetesConfig::default(),
             cap: CapConfig::default(),
+            scale_to_zero: ScaleToZeroConfig::default(),
             leader: LeaderConfig::default(),
             state: StateConfig::default(),
             server: ServerConfig::default(),
@@ -172,6 +178,7 @@ impl Config {
         let budgets = BudgetsConfig::read(root.section("budgets"));
         let kubernetes = KubernetesConfig::read(root.section("kubernetes"), environment);
         let cap = CapConfig::read(root.section("cap"));
+        let scale_to_zero = ScaleToZeroConfig::read(root.section("scale_to_zero"));
         let leader = LeaderConfig::read(root.section("leader"));
         let state = StateConfig::read(root.section("state"));
         let server = ServerConfig::read(root.section("server"), kubernetes.enabled, environment);
@@ -186,6 +193,7 @@ impl Config {
             budgets,
             kubernetes,
             cap,
+            scale_to_zero,
             leader,
             state,
             server,

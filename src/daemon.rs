@@ -131,6 +131,7 @@ impl App {
         let (publisher, reader) = snapshot_channel::channel(terms::unknown(config));
         let (interests, interests_in) = mpsc::channel(MAX_PENDING_INTERESTS);
         let (queries, queries_in) = mpsc::channel(MAX_PENDING_QUERIES);
+        let (write_findings_in, write_findings) = watch::channel(Arc::default());
         if let Some(client) = client.clone() {
             let guard = WriteGuard {
                 client,
@@ -140,7 +141,7 @@ impl App {
                 rules: options::serving_policy(config),
                 from: Arc::default(),
             };
-            writers::spawn(guard, config.cap.read_only, &mut tasks);
+            writers::spawn(guard, config, write_findings_in, &mut tasks);
         }
         let polling = terms::TermInputs {
             config: config.clone(),
@@ -151,6 +152,7 @@ impl App {
                 hpas,
                 watch_keys: interests_in,
                 queries: queries_in,
+                write_findings,
             },
             stop: stopping.clone(),
         };

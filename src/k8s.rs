@@ -4,8 +4,8 @@
 //!   the cluster trusts for the front proxy ([`cluster_trust`]), and HPAs in manifests ([`manifests`]).
 //! - Writes: the [`reconciler`] caps HPAs, scales workloads to zero and publishes [`events`]; [`release`]
 //!   undoes that without the daemon. A [`write_guard`] bounds every write by the leader's term.
-//! - Stores: the Lease ([`lease_store`]), the saved state ([`state_config_map`]) and the serving
-//!   certificate ([`certificates`]).
+//! - Stores: the Lease ([`lease_store`]), the saved state ([`state_config_map`]), the ledger of scale to zero
+//!   ([`zero_ledger`]) and the serving certificate ([`certificates`]).
 //! - Authentication and authorization of callers: [`reviews`].
 //! - For commands: the leader's pod and its ports ([`leader_pod`]).
 //!
@@ -32,3 +32,4 @@ pub mod scale;
 pub mod state_config_map;
 pub mod workload;
 pub mod write_guard;
+pub mod zero_ledger;

@@ -10,7 +10,9 @@ mod state;
 mod sweeps;
 mod transitions;
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -21,6 +23,7 @@ use self::saved_state::{HistoryEvent, HistoryHandle};
 use self::state::MAX_AD_HOC;
 use self::sweeps::Sweeps;
 use crate::model::evaluation::ServingPolicy;
+use crate::model::findings::Finding;
 use crate::model::hpa::facts::HpaMap;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
@@ -60,6 +63,8 @@ pub struct Inputs {
     pub watch_keys: mpsc::Receiver<WatchKey>,
     /// Queries that were answered and that no HPA asks. Bounded as well.
     pub queries: mpsc::Receiver<AdHocQuery>,
+    /// What the writer of HPAs has found, to be published with the findings of the next whole sweep.
+    pub write_findings: watch::Receiver<Arc<BTreeSet<Finding>>>,
 }
 
 /// How often to poll, and for how long.
@@ -228,8 +233,10 @@ impl<S: OffsetSource> Poller<S> {
                 }
                 Some(done) = sweeps.next() => {
                     let (observation, scope) = done?;
+                    let write_findings = inputs.write_findings.borrow().clone();
                     let new;
                     (state, new) = change(state, move |state| {
+                        state.update_write_findings(write_findings);
                         state.apply(observation, scope);
                         state.replan()
                     }).await?;

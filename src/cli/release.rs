@@ -10,6 +10,7 @@ use super::kube_args::KubeArgs;
 use super::{Output, print_error, print_output};
 use crate::k8s::client::connect;
 use crate::k8s::release::{Release, Released};
+use crate::k8s::zero_ledger::LedgerKey;
 use crate::model::units::hpa_key::HpaKey;
 
 /// The arguments of `lagwise release`.
@@ -18,8 +19,8 @@ use crate::model::units::hpa_key::HpaKey;
 #[command(after_help = "Examples:\n  \
     lagwise release --all --dry-run\n  \
     lagwise release shop/billing\n\n\
-    Restores the user's maxReplicas, wakes workloads that lagwise has scaled to zero, and removes its \
-    annotations. A running daemon enforces the cap again where it is still requested: set \
+    Restores the user's maxReplicas, wakes workloads of which it is recorded that lagwise has scaled them to \
+    zero, and removes its annotations. A running daemon enforces the cap again where it is still requested: set \
     lagwise.dev/cap: advise or stop the daemon first.\n\n\
     Exit code: 0 on success, 1 if some HPA could not be released, 2 for wrong usage.")]
 pub struct ReleaseArgs {
@@ -29,6 +30,10 @@ pub struct ReleaseArgs {
     /// The HPAs to release
     #[arg(value_name = "NAMESPACE/HPA")]
     hpa: Vec<HpaKey>,
+    /// ConfigMap that records what lagwise has scaled to zero. Default: in the namespace of the registered external
+    /// metrics API, named as its Service with -zero
+    #[arg(long, value_name = "NAMESPACE/CONFIGMAP")]
+    ledger: Option<LedgerKey>,
     /// Only print what would be done
     #[arg(long)]
     dry_run: bool,
@@ -45,7 +50,8 @@ pub struct ReleaseArgs {
 /// No cluster, or HPAs that cannot be listed.
 pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
     let client = connect(&args.kube.options()).await?;
-    let release = Release::new(client, args.dry_run);
+    let release = Release::new(client, args.ledger.clone(), args.dry_run).await;
+    let release = release.context("cannot look up the ledger of scale to zero")?;
     let hpas = match args.all {
         true => release.marked().await.context("cannot list the HPAs")?,
         false => args.hpa.clone(),
@@ -94,10 +100,11 @@ fn table(released: &[Released], dry_run: bool) -> String {
         }
     }
     for one in released {
-        let note = match one.asks_again {
-            true => "still requests cap: enforce",
-            false => "",
-        };
+        let again = one.asks_again.then_some("still requests cap: enforce");
+        let unrecorded = one
+            .not_recorded
+            .then_some("not woken: no record that lagwise has scaled it to zero");
+        let notes: Vec<_> = again.into_iter().chain(unrecorded).collect();
         let woken = one.woken_replicas;
         table.add_row([
             one.namespace.clone(),
@@ -105,7 +112,7 @@ fn table(released: &[Released], dry_run: bool) -> String {
             one.max_replicas.to_string(),
             one.user_max_replicas.to_string(),
             woken.map_or_else(|| "-".to_owned(), |replicas| replicas.to_string()),
-            note.to_owned(),
+            notes.join("; "),
         ]);
     }
     let done = if dry_run {
@@ -132,18 +139,24 @@ mod tests {
             max_replicas: 6,
             user_max_replicas: 20,
             woken_replicas: woken,
+            not_recorded: name == "pages",
             asks_again,
         };
         let printed = table(
-            &[one("billing", None, true), one("mail", Some(2), false)],
+            &[
+                one("billing", None, true),
+                one("mail", Some(2), false),
+                one("pages", None, false),
+            ],
             false,
         );
         let expected = [
             " NAMESPACE  HPA      MAX  USER-MAX  WOKEN  NOTE",
             " shop       billing    6        20      -  still requests cap: enforce",
             " shop       mail       6        20      2",
+            " shop       pages      6        20      -  not woken: no record that lagwise has scaled it to zero",
             "",
-            "2 released",
+            "3 released",
         ];
         assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
     }

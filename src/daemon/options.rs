@@ -2,6 +2,7 @@
 
 use crate::config::{Config, TargetConfig, TenancyGrant};
 use crate::model::evaluation::ServingPolicy;
+use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
 use crate::model::targets::tenancy::{Grant, Tenancy};
 use crate::model::targets::{ConfiguredTarget, TargetOptions};
 use crate::model::units::glob::Glob;
@@ -18,6 +19,22 @@ pub(crate) fn serving_policy(config: &Config) -> ServingPolicy {
         } else {
             Vec::new()
         },
+        writes: write_scopes(config),
+    }
+}
+
+/// Where the daemon may write.
+fn write_scopes(config: &Config) -> WriteScopes {
+    let (enforce, zero) = (&config.cap.enforce, &config.scale_to_zero);
+    WriteScopes {
+        cap: WriteScope {
+            is_enabled: enforce.enabled,
+            namespaces: enforce.namespaces.clone(),
+        },
+        zero: WriteScope {
+            is_enabled: zero.enabled,
+            namespaces: zero.namespaces.clone(),
+        },
     }
 }
 
@@ -28,6 +45,7 @@ pub(crate) fn target_options(config: &Config) -> TargetOptions {
         rules: config.lag.rules(),
         tenancy: tenancy(config),
         budgets: config.budgets.budgets(),
+        writes: write_scopes(config),
     }
 }
 

@@ -144,7 +144,10 @@ impl LeaderPod {
     }
 }
 
-async fn registered(client: &Client, within: Duration) -> Result<LeaseKey, LeaderPodError> {
+pub(super) async fn registered(
+    client: &Client,
+    within: Duration,
+) -> Result<LeaseKey, LeaderPodError> {
     let api: Api<APIService> = Api::all(client.clone());
     let found = in_time(within, api.get_opt(API_SERVICE)).await;
     let found = found.map_err(LeaderPodError::Registration)?;

@@ -6,6 +6,8 @@
 //! snapshot costs as much as it changes.
 
 mod event_publisher;
+mod ledger_view;
+mod options;
 mod pass;
 mod retry;
 mod state;
@@ -21,8 +23,10 @@ use super::api_error::ApiError;
 use super::field_owner::find_field_owner;
 use super::scale::Scales;
 use super::write_guard::WriteGuard;
+use super::zero_ledger::LedgerHandle;
 use crate::model::decisions::cap::FieldOwner;
 use crate::model::decisions::enforceable::complete_read;
+use crate::model::decisions::fencing::is_managed_for_zero;
 use crate::model::decisions::scale_to_zero::candidate;
 use crate::model::hpa::facts::{HpaFacts, HpaMap, is_paused};
 use crate::model::settings::cap_mode::CapMode;
@@ -30,6 +34,7 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 use event_publisher::{EventPublisher, PublishedEvent};
+use ledger_view::{LedgerFollower, LedgerNews};
 use pass::{Pass, PassReport};
 use retry::Attempts;
 use state::{HpaState, Urgency};
@@ -44,10 +49,12 @@ const FIND_OWNER_EVERY: Duration = Duration::from_secs(60);
 /// The longest pause between two attempts at an HPA that fail.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Follows the snapshots until there are no more. With `read_only` only events are written.
-pub async fn run(guard: WriteGuard, read_only: bool) {
+pub use options::{ReconcilerOptions, WriteFindings};
+
+/// Follows the snapshots until there are no more.
+pub async fn run(guard: WriteGuard, options: ReconcilerOptions) {
     let mut reader = guard.reader.clone();
-    let mut reconciler = Reconciler::new(guard, read_only);
+    let mut reconciler = Reconciler::new(guard, options);
     loop {
         tokio::select! {
             more = reader.changed() => {
@@ -74,6 +81,7 @@ enum TaskResult {
     Pass(Box<PassReport>),
     FieldOwner(Result<FieldOwner, ApiError>),
     Event(PublishedEvent),
+    LedgerRead(Result<(), ApiError>),
 }
 
 struct Reconciler {
@@ -94,6 +102,7 @@ struct Reconciler {
     field_owner: FieldOwnerLookup,
     term_log: TermLog,
     events: EventPublisher,
+    ledger: LedgerFollower,
 }
 
 /// HPAs and evaluations that were taken in.
@@ -129,12 +138,16 @@ struct FieldOwnerLookup {
 }
 
 impl Reconciler {
-    fn new(guard: WriteGuard, read_only: bool) -> Self {
+    fn new(guard: WriteGuard, options: ReconcilerOptions) -> Self {
+        let ledger = options.ledger.map(|map| {
+            LedgerHandle::start(map, guard.hpas.clone(), guard.rules.namespaces.clone())
+        });
         Self {
+            ledger: LedgerFollower::new(ledger, options.findings),
             scales: Scales::new(guard.client.clone()),
             events: EventPublisher::new(guard.clone()),
             guard,
-            read_only,
+            read_only: options.read_only,
             hpas: BTreeMap::new(),
             inputs: None,
             queue: BTreeSet::new(),
@@ -153,6 +166,7 @@ impl Reconciler {
         let Some(snapshot) = snapshot else {
             // Another leads, and may change anything: what is remembered here is out of date.
             self.hpas.clear();
+            self.ledger.clear();
             self.start_over();
             return;
         };
@@ -171,6 +185,10 @@ impl Reconciler {
         };
         self.update(next);
         self.look_for_field_owner();
+        if let Some(read) = self.ledger.next_read(&self.guard) {
+            self.running
+                .spawn(async move { TaskResult::LedgerRead(read.await) });
+        }
     }
 
     /// Has the next snapshot look at every HPA.
@@ -183,12 +201,17 @@ impl Reconciler {
     /// end meanwhile, and otherwise those that have changed.
     fn update(&mut self, next: ReconcilerInputs) {
         let now = Moment::now();
-        let before = self.inputs.take();
+        let (of_ledger, is_other_ledger) = match self.ledger.update() {
+            LedgerNews::All => (BTreeSet::new(), true),
+            LedgerNews::Some(hpas) => (hpas, false),
+        };
+        let before = self.inputs.take().filter(|_| !is_other_ledger);
         let before = before.filter(|before| before.snapshot.term == next.snapshot.term);
         let is_swept = before
             .as_ref()
             .is_none_or(|before| before.swept != next.swept);
         let mut changed = std::mem::take(&mut self.recheck);
+        changed.extend(of_ledger);
         let note = |hpa: &HpaKey| {
             changed.insert(hpa.clone());
         };
@@ -205,6 +228,7 @@ impl Reconciler {
             self.update_state(key, next.hpas.get(key), &next.snapshot, &now, is_swept);
         }
         self.term_log.log_written(next.snapshot.term, &self.hpas);
+        self.ledger.publish();
         for key in changed {
             self.update_queue(key);
         }
@@ -222,22 +246,31 @@ impl Reconciler {
     ) {
         let Some(hpa) = facts.filter(|hpa| !is_paused(hpa)) else {
             self.hpas.remove(key);
+            self.ledger.remove(key);
             return;
         };
-        let (default, evaluations) = (self.guard.rules.cap, snapshot.at(now));
+        let (rules, evaluations) = (&self.guard.rules, snapshot.at(now));
         let candidate = candidate(evaluations, key);
+        let is_recorded = self.ledger.has_record(&hpa.uid);
         // Most HPAs ask for nothing, which is seen without parsing anything.
-        let asks = default == CapMode::Enforce || !hpa.annotations.is_empty();
+        let asks = rules.cap == CapMode::Enforce || !hpa.annotations.is_empty() || is_recorded;
         if candidate.is_none() && !asks && !self.hpas.contains_key(key) {
+            self.ledger.remove(key);
             return;
         }
         let state = self.hpas.entry(key.clone()).or_default();
         let idle = snapshot.idle.get(key).map(|since| now.since(since));
-        if !state.update(hpa, default, candidate, idle) {
+        let asks_for_zero = candidate.is_some() && is_managed_for_zero(hpa, rules, false);
+        // Nothing can be recorded without a ledger.
+        let candidate = candidate.filter(|_| self.ledger.handle.is_some());
+        let is_relevant = state.update(hpa, rules, candidate, idle, is_recorded);
+        let refusal = state.zero.refusal.as_ref();
+        self.ledger.note(hpa, asks_for_zero, refusal);
+        if !is_relevant {
             self.hpas.remove(key);
         } else if is_swept {
             let read = complete_read(evaluations, key);
-            state.cap.decide(hpa, default, read);
+            state.cap.decide(hpa, rules.cap_mode(hpa), read);
         }
     }
 
@@ -285,6 +318,8 @@ impl Reconciler {
             scales: self.scales.clone(),
             cap: state.cap.goal(&state.facts, owner, now),
             zero: state.zero.input(&state.facts, now),
+            ledger: self.ledger.handle.clone(),
+            is_recorded: self.ledger.has_record(&state.facts.uid),
             hpa: Arc::clone(&state.facts),
         };
         self.busy.insert(key);
@@ -297,6 +332,7 @@ impl Reconciler {
             TaskResult::Pass(report) => self.finish_pass(&report),
             TaskResult::Event(published) => self.events.finish(published),
             TaskResult::FieldOwner(found) => self.finish_field_owner_lookup(found),
+            TaskResult::LedgerRead(read) => self.ledger.finish_read(read),
         }
     }
 

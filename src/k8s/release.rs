@@ -13,10 +13,13 @@ use super::api_error::{ApiError, in_time};
 use super::field_owner::find_field_owner;
 use super::hpa::facts_of;
 use super::hpa_patch::patch_hpa;
-use super::scale::Scales;
+use super::leader_pod::{LeaderPodError, registered};
+use super::scale::{Scale, Scales};
+use super::zero_ledger::{LedgerConfigMap, LedgerKey, StoredLedger};
 use crate::model::decisions::cap::{AnnotationChange, CapPatch, HpaFields, release};
 use crate::model::decisions::fencing::TERM;
 use crate::model::decisions::hpa_write::HpaPatch;
+use crate::model::decisions::zero_ledger::{LedgerChanges, LedgerMatch};
 use crate::model::hpa::facts::{HpaFacts, own_mode};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
@@ -42,8 +45,10 @@ pub struct Released {
     pub max_replicas: u32,
     /// The user's number, which it is afterwards.
     pub user_max_replicas: u32,
-    /// The replicas with which its workload is woken, if lagwise has scaled it to zero.
+    /// The replicas with which its workload is woken, if it is recorded that lagwise has scaled it to zero.
     pub woken_replicas: Option<u32>,
+    /// Whether it is marked as scaled to zero, but not recorded, so that its workload is left as it is.
+    pub not_recorded: bool,
     /// Whether it still asks for the cap, so that a running daemon caps it again.
     pub asks_again: bool,
 }
@@ -53,17 +58,47 @@ pub struct Released {
 pub struct Release {
     client: Client,
     scales: Scales,
+    /// What lagwise has scaled to zero; `None` if it is not known where that is recorded.
+    ledger: Option<LedgerConfigMap>,
     dry_run: bool,
 }
 
 impl Release {
-    /// Uses this client. A dry run writes nothing.
-    #[must_use]
-    pub fn new(client: Client, dry_run: bool) -> Self {
-        Self {
+    /// Uses this client, and the ledger of scale to zero in this ConfigMap; by default in the namespace of the registered
+    /// external metrics API, named as its Service with `-zero`, as the chart has it. Without a ledger nothing is woken. A dry run
+    /// writes nothing.
+    ///
+    /// # Errors
+    /// The API server does not respond.
+    pub async fn new(
+        client: Client,
+        ledger: Option<LedgerKey>,
+        dry_run: bool,
+    ) -> Result<Self, ApiError> {
+        let key = match ledger {
+            Some(key) => Some(key),
+            None => match registered(&client, REQUEST_TIMEOUT).await {
+                Ok(service) => Some(LedgerKey {
+                    namespace: service.namespace,
+                    name: format!("{}-zero", service.name),
+                }),
+                // The cap can be released all the same.
+                Err(LeaderPodError::Registration(error @ ApiError::NoAnswer)) => return Err(error),
+                Err(_) => None,
+            },
+        };
+        Ok(Self {
             scales: Scales::new(client.clone()),
+            ledger: key.map(|key| LedgerConfigMap::of_key(client.clone(), key)),
             client,
             dry_run,
+        })
+    }
+
+    async fn read_ledger(&self) -> Result<StoredLedger, ApiError> {
+        match &self.ledger {
+            Some(ledger) => ledger.read(REQUEST_TIMEOUT).await,
+            None => Ok(StoredLedger::default()),
         }
     }
 
@@ -74,12 +109,14 @@ impl Release {
     pub async fn marked(&self) -> Result<Vec<HpaKey>, ApiError> {
         let api: Api<HorizontalPodAutoscaler> = Api::all(self.client.clone());
         let mut marked = Vec::new();
+        let recorded = self.read_ledger().await?.ledger;
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let listed = in_time(REQUEST_TIMEOUT, api.list(&page)).await?;
             let facts = listed.items.iter().map(|object| (facts_of(object), object));
             let ours = facts.filter(|(hpa, object)| {
-                HpaFields::of(hpa).is_marked() || is_asleep(hpa) || has_term(object)
+                let is_recorded = recorded.record(&hpa.uid).is_some();
+                HpaFields::of(hpa).is_marked() || has_mark(hpa) || has_term(object) || is_recorded
             });
             marked.extend(ours.map(|(hpa, _)| hpa.key()));
             match listed.metadata.continue_ {
@@ -101,22 +138,26 @@ impl Release {
             let object = in_time(REQUEST_TIMEOUT, api.get(&key.name)).await?;
             let hpa = facts_of(&object);
             let live = HpaFields::of(&hpa);
-            if !live.is_marked() && !is_asleep(&hpa) && !has_term(&object) {
+            let ledger = self.read_ledger().await?;
+            let is_recorded = ledger.ledger.record(&hpa.uid).is_some();
+            if !live.is_marked() && !has_mark(&hpa) && !has_term(&object) && !is_recorded {
                 return Ok(first);
             }
-            let start = hpa.min_replicas.unwrap_or(1).max(1);
+            let asleep = self.read_asleep(&hpa, &ledger).await?;
             first.get_or_insert_with(|| Released {
                 namespace: key.namespace.to_string(),
                 name: key.name.to_string(),
                 max_replicas: live.max,
                 user_max_replicas: live.user_max(None),
-                woken_replicas: is_asleep(&hpa).then_some(start),
+                woken_replicas: asleep.as_ref().map(|_| start_replicas(&hpa)),
+                not_recorded: has_mark(&hpa) && !is_recorded,
                 asks_again: own_mode(&hpa) == Some(CapMode::Enforce),
             });
             if self.dry_run {
                 return Ok(first);
             }
-            match self.write_next(&api, &hpa, &object.metadata).await {
+            let next = self.write_next(&api, &hpa, &object.metadata, asleep, &ledger);
+            match next.await {
                 Ok(()) | Err(ApiError::Changed) => {}
                 Err(error) => return Err(error),
             }
@@ -130,6 +171,8 @@ impl Release {
         api: &Api<HorizontalPodAutoscaler>,
         hpa: &HpaFacts,
         read: &ObjectMeta,
+        asleep: Option<Scale>,
+        ledger: &StoredLedger,
     ) -> Result<(), ApiError> {
         let owner = find_field_owner(&self.client, REQUEST_TIMEOUT).await?;
         if let Some(cap) = release(HpaFields::of(hpa), None, owner) {
@@ -142,34 +185,53 @@ impl Release {
             let written = patch_hpa(api, read, &patch, REQUEST_TIMEOUT).await;
             return written.map(drop);
         }
-        if is_asleep(hpa) {
-            match self.wake(hpa).await {
-                // The workload is gone: there is nothing to wake.
-                Err(ApiError::Gone(_) | ApiError::NoKind { .. }) => {}
-                other => other?,
-            }
+        if let Some(scale) = asleep {
+            let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
+            let start = start_replicas(hpa);
+            let set = self
+                .scales
+                .set(namespace, target, &scale, start, REQUEST_TIMEOUT);
+            set.await?;
         }
         let patch = HpaPatch {
             term: Some(AnnotationChange::Remove),
             cap: CapPatch::default(),
             zeroed: Some(AnnotationChange::Remove),
         };
-        let written = patch_hpa(api, read, &patch, REQUEST_TIMEOUT).await;
-        written.map(drop)
+        patch_hpa(api, read, &patch, REQUEST_TIMEOUT).await?;
+        match &self.ledger {
+            Some(map) if ledger.ledger.record(&hpa.uid).is_some() => {
+                let changes = LedgerChanges::from([(hpa.uid.clone(), None)]);
+                let written = map.write(ledger, &changes, REQUEST_TIMEOUT).await;
+                written.map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
-    async fn wake(&self, hpa: &HpaFacts) -> Result<(), ApiError> {
-        let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
-        let scale = self.scales.read(namespace, target, REQUEST_TIMEOUT).await?;
-        if scale.replicas > 0 {
-            return Ok(());
+    /// The scale of the workload, if lagwise has scaled it to zero and it is still there.
+    async fn read_asleep(
+        &self,
+        hpa: &HpaFacts,
+        ledger: &StoredLedger,
+    ) -> Result<Option<Scale>, ApiError> {
+        if ledger.ledger.record(&hpa.uid).is_none() {
+            return Ok(None);
         }
-        let start = hpa.min_replicas.unwrap_or(1).max(1);
-        let set = self
-            .scales
-            .set(namespace, target, &scale, start, REQUEST_TIMEOUT);
-        set.await
+        let (namespace, target) = (&hpa.namespace, &hpa.scale_target);
+        let scale = match self.scales.read(namespace, target, REQUEST_TIMEOUT).await {
+            // The workload is gone: there is nothing to wake.
+            Err(ApiError::Gone(_) | ApiError::NoKind { .. }) => return Ok(None),
+            other => other?,
+        };
+        let found = ledger.ledger.find(&hpa.uid, scale.uid.as_deref());
+        let is_asleep = found == LedgerMatch::Recorded && scale.replicas == 0;
+        Ok(is_asleep.then_some(scale))
     }
+}
+
+fn start_replicas(hpa: &HpaFacts) -> u32 {
+    hpa.min_replicas.unwrap_or(1).max(1)
 }
 
 fn has_term(object: &HorizontalPodAutoscaler) -> bool {
@@ -177,6 +239,7 @@ fn has_term(object: &HorizontalPodAutoscaler) -> bool {
     annotations.is_some_and(|all| all.contains_key(TERM))
 }
 
-fn is_asleep(hpa: &HpaFacts) -> bool {
+/// Whether it has the mark of scale to zero, which says nothing about its workload.
+fn has_mark(hpa: &HpaFacts) -> bool {
     hpa.annotations.contains_key(ZEROED_SINCE)
 }

@@ -21,6 +21,8 @@ pub struct Scale {
     pub replicas: u32,
     /// `.status.replicas`: the number of pods.
     pub status_replicas: u32,
+    /// The UID of the workload, which tells it apart from earlier and later ones of its name.
+    pub uid: Option<String>,
     /// The resource version, which a write must find unchanged.
     version: Option<String>,
 }
@@ -61,6 +63,7 @@ impl Scales {
         Ok(Scale {
             replicas: u32::try_from(replicas).unwrap_or(0),
             status_replicas: u32::try_from(status).unwrap_or(0),
+            uid: scale.metadata.uid.filter(|uid| !uid.is_empty()),
             version: scale.metadata.resource_version,
         })
     }

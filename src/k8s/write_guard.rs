@@ -107,6 +107,7 @@ pub(super) mod testing {
                 // The fixture's readings were made when the test began.
                 max_staleness: Duration::from_secs(3600),
                 namespaces: Vec::new(),
+                writes: crate::model::hpa::write_scopes::WriteScopes::ALL,
             },
             from: Arc::default(),
         };

@@ -5,6 +5,7 @@ pub mod enforceable;
 pub mod fencing;
 pub mod hpa_write;
 pub mod scale_to_zero;
+pub mod zero_ledger;
 
 #[cfg(test)]
 mod tests;

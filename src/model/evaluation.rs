@@ -21,6 +21,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use self::parallelism::{Limit, Parallelism, TopicWork};
+use super::hpa::facts::HpaFacts;
+use super::hpa::write_scopes::WriteScopes;
 use super::lag::cluster_snapshot::GroupSnapshot;
 use super::settings::cap_mode::CapMode;
 use super::targets::HpaCap;
@@ -50,6 +52,16 @@ pub struct ServingPolicy {
     /// The namespaces whose HPAs are watched; empty = all. What an HPA of another namespace wants is
     /// not known, so its value could not be clamped.
     pub namespaces: Vec<String>,
+    /// Where lagwise may write.
+    pub writes: WriteScopes,
+}
+
+impl ServingPolicy {
+    /// The cap mode that applies to an HPA.
+    #[must_use]
+    pub fn cap_mode(&self, hpa: &HpaFacts) -> CapMode {
+        self.writes.cap_mode(hpa, self.cap)
+    }
 }
 
 impl Default for ServingPolicy {
@@ -59,6 +71,7 @@ impl Default for ServingPolicy {
             cap: CapMode::Advise,
             max_staleness: Duration::from_secs(30),
             namespaces: Vec::new(),
+            writes: WriteScopes::ALL,
         }
     }
 }

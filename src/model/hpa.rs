@@ -5,6 +5,7 @@ pub mod controller;
 pub mod facts;
 pub mod limits;
 pub mod selector;
+pub mod write_scopes;
 
 /// Label keys that a selector may use. Any other key matches nothing.
 pub mod label {

@@ -34,6 +34,7 @@ use super::units::lag_thresholds::LagThresholds;
 use super::units::metric::Metric;
 use super::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 use super::units::persistent_map::PersistentMap;
+use crate::model::hpa::write_scopes::WriteScopes;
 
 pub use self::target::{
     ConfiguredTarget, DeniedQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, TargetOptions,
@@ -56,6 +57,7 @@ pub struct Targets {
     group_defaults: Arc<GroupSettings>,
     /// What each namespace may ask for. HPAs that ask for more get no target.
     tenancy: Arc<Tenancy>,
+    writes: Arc<WriteScopes>,
     /// The HPAs for which the budgets suffice.
     admission: Admission,
     configured: Arc<[Arc<Target>]>,

@@ -30,6 +30,9 @@ pub(super) struct FindingsTracker {
     shared: BTreeSet<Finding>,
     /// The findings that follow from readings.
     others: BTreeSet<Finding>,
+    /// What the writer of HPAs has found.
+    of_writer: Arc<BTreeSet<Finding>>,
+    is_writer_news: bool,
 }
 
 /// Findings that follow from an HPA and its ceiling. Both seldom change, and it takes long to word the findings.
@@ -46,6 +49,12 @@ impl FindingsTracker {
         Arc::clone(&self.latest)
     }
 
+    /// Takes in what the writer of HPAs has found. It counts from the next sweep on.
+    pub(super) fn set_writer_findings(&mut self, found: Arc<BTreeSet<Finding>>) {
+        self.is_writer_news |= found != self.of_writer;
+        self.of_writer = found;
+    }
+
     /// Looks for findings in a snapshot and gives those that are new to the log.
     pub(super) fn update(&mut self, snapshot: &LagSnapshot, log: &mut FindingLog) {
         let now = Moment::now();
@@ -55,6 +64,7 @@ impl FindingsTracker {
             members_within: MEMBERS_WITHIN,
         };
         let mut is_changed = self.update_facts(snapshot.targets.facts());
+        is_changed |= std::mem::take(&mut self.is_writer_news);
         let mut others = find_in_groups(&snapshot.evaluations, options);
         for (key, hpa) in &self.facts {
             // Of one HPA after the other, since a list of all metrics is large.
@@ -68,7 +78,8 @@ impl FindingsTracker {
             }
             is_changed = true;
             let mut findings = find_in_hpa(hpa);
-            findings.extend(ceiling.find_in_hpa(hpa, options));
+            let mode = evaluations.policy().cap_mode(hpa);
+            findings.extend(ceiling.find_in_hpa(hpa, mode));
             let own = OwnFindings {
                 hpa: Arc::clone(hpa),
                 ceiling,
@@ -103,6 +114,7 @@ impl FindingsTracker {
     fn replace_latest(&mut self, log: &mut FindingLog, now: Instant) {
         let of_hpas = self.of_hpas.values().flat_map(|own| &own.findings);
         let all = of_hpas.chain(&self.shared).chain(&self.others);
+        let all = all.chain(&*self.of_writer);
         let found = BTreeSet::from_iter(all.cloned());
         for finding in found.difference(&self.latest) {
             log.record(finding, now);
@@ -118,6 +130,7 @@ mod tests {
     use super::*;
     use crate::model::diagnostics::current_findings::findings;
     use crate::model::evaluation::ServingPolicy;
+    use crate::model::findings::FindingCode;
     use crate::model::fixtures;
     use crate::model::hpa::facts::{MetricTarget, ScaleTarget};
     use crate::model::lag::assembly::{ClusterHistory, Scope};
@@ -198,6 +211,18 @@ mod tests {
             let before = tracker.latest();
             tracker.update(&evaluated, &mut FindingLog::default());
             assert!(Arc::ptr_eq(&before, &tracker.latest()));
+            // What the writer finds joins them.
+            let written = Finding::new(
+                FindingCode::ZeroNotRecorded,
+                HpaKey::new("n", "a"),
+                "of the writer",
+            );
+            tracker.set_writer_findings(Arc::new([written.clone()].into()));
+            tracker.update(&evaluated, &mut FindingLog::default());
+            assert!(tracker.latest().contains(&written));
+            tracker.set_writer_findings(Arc::default());
+            tracker.update(&evaluated, &mut FindingLog::default());
+            assert_eq!(*tracker.latest(), *before);
         }
         counts.dedup();
         assert!(counts.len() > 4, "{counts:?}");

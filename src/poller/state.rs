@@ -13,6 +13,7 @@ use super::transitions;
 use crate::model::decisions::scale_to_zero;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::evaluation::{Clusters, Evaluations, EvaluationsAt, ServingPolicy};
+use crate::model::findings::Finding;
 use crate::model::hpa::facts::HpaMap;
 use crate::model::kafka::observation::Observation;
 use crate::model::lag::assembly::Scope;
@@ -175,6 +176,11 @@ impl PollerState {
             });
         }
         planned
+    }
+
+    /// Takes in what the writer of HPAs has found, for the next whole sweep.
+    pub(super) fn update_write_findings(&mut self, found: Arc<BTreeSet<Finding>>) {
+        self.findings.set_writer_findings(found);
     }
 
     /// Applies what was read of a cluster, and evaluates.

@@ -146,6 +146,7 @@ fn inputs(hpas: watch::Receiver<Option<HpaMap>>, watch_keys: mpsc::Receiver<Watc
         hpas,
         watch_keys,
         queries: mpsc::channel(1).1,
+        write_findings: watch::channel(Arc::default()).1,
     }
 }
 
@@ -158,6 +159,7 @@ fn start(held: Option<watch::Receiver<bool>>) -> Running {
         hpas: hpas_in,
         watch_keys: watch_keys_in,
         queries: queries_in,
+        write_findings: watch::channel(Arc::default()).1,
     }));
     Running {
         reader,

@@ -68,3 +68,18 @@ impl ZeroFailed<'_> {
         );
     }
 }
+
+/// The ledger of what was scaled to zero could not be read, for a new reason.
+#[derive(Debug)]
+pub struct LedgerUnread<'a> {
+    pub reason: &'a dyn Error,
+}
+
+impl LedgerUnread<'_> {
+    pub fn emit(&self) {
+        tracing::warn!(
+            reason = %self.reason,
+            "cannot read the ledger of scale to zero: until it can be read, no workload is scaled to zero or woken"
+        );
+    }
+}

@@ -238,14 +238,16 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
     let chart = chart();
     let folder = chart.to_string_lossy();
     let values = testbed.folder("chart")?.join("values.json");
-    let given = json!({
+    let mut given = json!({
         "config": {
             "clusters": [{"name": "main", "properties": {"bootstrap.servers": kafka.bootstrap()}}],
             "poll": {"interval": "500ms"},
         },
+        "enforce": {"enabled": true},
         "scaleToZero": {"enabled": true},
     });
     std::fs::write(&values, given.to_string())?;
+    let file = values.clone();
     let values = values.to_string_lossy();
     let helm = |what: &[&str]| {
         let mut args = what.to_vec();
@@ -259,6 +261,13 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
     };
     let kubeconfig = plane.account_kubeconfig(&namespace, RELEASE)?;
     least_rights(plane, &namespace, &kubeconfig)?;
+    // From here on in this namespace only.
+    for mode in ["enforce", "scaleToZero"] {
+        given[mode]["namespaces"] = json!([namespace]);
+    }
+    std::fs::write(&file, given.to_string())?;
+    helm(&["upgrade", RELEASE, &folder, "--values", &values])?;
+    narrow_rights(plane, &namespace, &kubeconfig)?;
 
     // In place of the pods.
     let mut config = installed.config()?;
@@ -318,6 +327,21 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
     let labels = format!("group={group},topic={topic}");
     plane.get_raw(&metric_path(&namespace, &labels))?;
 
+    // With nothing to do it sleeps, by the rights in this namespace.
+    let patch = r#"{"metadata":{"annotations":{"lagwise.dev/scale-to-zero":"true","lagwise.dev/cooldown":"2s"}}}"#;
+    let args = ["patch", "hpa", "billing", "-n", &namespace, "-p", patch];
+    plane.kubectl(&args)?;
+    let ends: Vec<_> = (0..).zip(kafka.end_offsets(&topic)?).collect();
+    kafka.commit(&group, &topic, &ends)?;
+    poll_until(WITHIN, "the workload to fall asleep", || {
+        ensure!(series.now() == 0, "{:?}", series.values());
+        Ok(())
+    })?;
+    let ledger = installed.get("configmap", "lagwise-zero")?;
+    let hpa = plane.get("hpa", "billing", Some(&namespace))?;
+    let uid = hpa["metadata"]["uid"].as_str().context("no UID")?;
+    ensure!(ledger["data"][uid].is_string(), "{ledger}");
+
     // The daemon ends first, as its pods would; it has kept its state and given back its Lease.
     daemon.stop(Duration::from_secs(10))?;
     rights_are_those_in_use(plane, &namespace)?;
@@ -328,8 +352,10 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
     // The hook's job would never end without nodes: its command is run here.
     helm(&["uninstall", RELEASE, "--no-hooks"])?;
     let kubeconfig = plane.kubeconfig().to_string_lossy();
+    let ledger = format!("{namespace}/lagwise-zero");
+    let args = ["release", "--all", "--ledger", &ledger];
     let released = testbed
-        .lagwise(&["release", "--all", "--kubeconfig", &kubeconfig])
+        .lagwise(&[&args[..], &["--kubeconfig", &kubeconfig]].concat())
         .output()?;
     ensure!(
         released.status.success(),
@@ -346,6 +372,13 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
         "jsonpath={.spec.maxReplicas}",
     ])?;
     ensure!(max == "20", "maxReplicas {max} after the uninstallation");
+    poll_until(WITHIN, "the workload to be woken", || {
+        ensure!(series.now() > 0, "{:?}", series.values());
+        Ok(())
+    })?;
+    let ledger = installed.get("configmap", "lagwise-zero")?;
+    let left = ledger["data"].as_object().map_or(0, serde_json::Map::len);
+    ensure!(left == 0, "{ledger}");
     let gone = plane.kubectl(&["get", "apiservice", EXTERNAL_METRICS_API]);
     ensure!(gone.is_err(), "the APIService is still there");
     plane.kubectl(&["api-resources"])?;
@@ -356,17 +389,34 @@ fn installed_it_scales_and_leaves_nothing_behind(testbed: &Testbed) -> Result<()
     Ok(())
 }
 
+/// Whether the account of that kubeconfig may do this.
+fn may(plane: &ControlPlane, kubeconfig: &Path, args: &str) -> bool {
+    let kubeconfig = kubeconfig.to_string_lossy();
+    let mut all = vec!["auth", "can-i"];
+    all.extend(args.split(' '));
+    all.extend(["--kubeconfig", &*kubeconfig]);
+    plane
+        .kubectl(&all)
+        .is_ok_and(|answer| answer.trim() == "yes")
+}
+
+/// What the account may do if each mode lists this namespace.
+fn narrow_rights(plane: &ControlPlane, namespace: &str, kubeconfig: &Path) -> Result<()> {
+    let own = format!("--namespace {namespace}");
+    let may = |right: &str, place: &str| may(plane, kubeconfig, &format!("{right} {place}"));
+    for right in ["patch hpa", "patch deployments --subresource=scale"] {
+        ensure!(may(right, &own), "it may not {right}");
+        for place in ["--namespace default", "--all-namespaces"] {
+            ensure!(!may(right, place), "it may {right} {place}");
+        }
+    }
+    ensure!(may("watch hpa", "--all-namespaces"), "it may not watch");
+    Ok(())
+}
+
 /// What the account may do, by the modes that were chosen, and a few things that it may not.
 fn least_rights(plane: &ControlPlane, namespace: &str, kubeconfig: &Path) -> Result<()> {
-    let kubeconfig = kubeconfig.to_string_lossy();
-    let may = |args: &str| {
-        let mut all = vec!["auth", "can-i"];
-        all.extend(args.split(' '));
-        all.extend(["--kubeconfig", &*kubeconfig]);
-        plane
-            .kubectl(&all)
-            .is_ok_and(|answer| answer.trim() == "yes")
-    };
+    let may = |args: &str| may(plane, kubeconfig, args);
     for right in [
         "watch hpa --all-namespaces",
         "patch hpa --all-namespaces",
@@ -374,6 +424,7 @@ fn least_rights(plane: &ControlPlane, namespace: &str, kubeconfig: &Path) -> Res
         "create subjectaccessreviews.authorization.k8s.io",
         "update lease/lagwise",
         "patch configmap/lagwise-state",
+        "patch configmap/lagwise-zero",
         "patch secret/lagwise-tls",
         "patch apiservice/v1beta1.external.metrics.k8s.io",
     ] {

@@ -65,6 +65,10 @@ pub(crate) struct Options {
     pub(crate) log: Value,
     /// Who may scrape; the address is added.
     pub(crate) metrics: Value,
+    /// Where the cap may be enforced.
+    pub(crate) enforce: Value,
+    /// Where workloads are scaled to zero, and where that is recorded.
+    pub(crate) scale_to_zero: Value,
     /// The namespaces whose HPAs a registered one watches; empty = all, those of other tests too.
     pub(crate) namespaces: Vec<String>,
 }
@@ -86,6 +90,8 @@ impl Options {
             tenancy: json!([]),
             log: json!({}),
             metrics: json!({}),
+            enforce: json!({}),
+            scale_to_zero: json!({}),
             namespaces: Vec::new(),
         }
     }
@@ -149,10 +155,11 @@ impl Daemon {
             "clusters": clusters,
             "targets": options.targets,
             "poll": {"interval": options.interval, "max_staleness": humantime::format_duration(MAX_STALENESS).to_string()},
-            "cap": {"clamp": options.clamp, "read_only": options.read_only},
+            "cap": {"clamp": options.clamp, "read_only": options.read_only, "enforce": options.enforce},
             "kubernetes": kubernetes,
             "lag": options.lag,
             "state": options.state,
+            "scale_to_zero": options.scale_to_zero,
             "leader": options.leader,
             "tenancy": options.tenancy,
             "log": options.log,

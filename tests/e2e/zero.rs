@@ -1,6 +1,7 @@
 //! Scale to zero on the real HPA controller with real consumers: by lagwise where the HPA cannot, by the HPA
 //! where it can, and never against a person or what is unknown.
 
+mod ledger;
 mod targets;
 mod unknown;
 
@@ -46,12 +47,30 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "zero::an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown",
         an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown,
     ),
+    (
+        "zero::a_forged_mark_wakes_nothing",
+        ledger::a_forged_mark_wakes_nothing,
+    ),
+    (
+        "zero::a_record_is_for_one_hpa_and_one_workload",
+        ledger::a_record_is_for_one_hpa_and_one_workload,
+    ),
+    (
+        "zero::what_sleeps_is_woken_by_the_next_leader",
+        ledger::what_sleeps_is_woken_by_the_next_leader,
+    ),
+    (
+        "zero::only_listed_namespaces_are_written_to",
+        ledger::only_listed_namespaces_are_written_to,
+    ),
 ];
 
 const PARTITIONS: i32 = 4;
 const COOLDOWN: Duration = Duration::from_secs(4);
 const WITHIN: Duration = Duration::from_secs(120);
 const MARK: &str = "lagwise.dev/zeroed-since";
+/// The ConfigMap in which it is recorded what sleeps.
+const LEDGER: &str = "lagwise-zero";
 
 /// A Deployment `billing` with its HPA, whose group has committed everything of its topic, and the daemon.
 struct Scene<'a> {
@@ -103,6 +122,8 @@ impl<'a> Scene<'a> {
                 "rules": [
                     {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["patch"]},
                     {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["get", "patch"]},
+                    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
+                    {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [LEDGER], "verbs": ["get", "patch"]},
                 ],
             },
             {
@@ -112,6 +133,14 @@ impl<'a> Scene<'a> {
             },
         ]});
         self.plane.apply(&self.namespace, &rights.to_string())
+    }
+
+    /// The daemon's options, with a ledger.
+    fn options(&self) -> Options {
+        Options {
+            scale_to_zero: json!({"config_map": LEDGER}),
+            ..Options::main(&self.kafka.bootstrap())
+        }
     }
 
     fn get(&self, what: &str) -> Result<Value> {
@@ -208,7 +237,7 @@ fn sleeps_and_wakes<'a>(
     scene: &Scene<'a>,
     rounds: &[(usize, i32)],
 ) -> Result<(Daemon, RegisteredApi<'a>)> {
-    let options = Options::main(&scene.kafka.bootstrap());
+    let options = scene.options();
     let daemon = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
     scene.allow()?;
     scene.apply(2, COOLDOWN)?;
@@ -261,7 +290,7 @@ fn sleeps_and_wakes<'a>(
 
 fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "off")?;
-    let options = Options::main(&scene.kafka.bootstrap());
+    let options = scene.options();
     let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
     scene.allow()?;
     scene.kafka.produce(&scene.topic, 0, 50)?;
@@ -286,7 +315,7 @@ fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
 
 fn an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown(testbed: &Testbed) -> Result<()> {
     let scene = Scene::set(testbed, "native")?;
-    let options = Options::main(&scene.kafka.bootstrap());
+    let options = scene.options();
     let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
     // Without any right to write: there is nothing to be written.
     scene.apply(0, 4 * COOLDOWN)?;

@@ -68,21 +68,82 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if or .Values.enforce.enabled .Values.scaleToZero.enabled -}}true{{- end -}}
 {{- end -}}
 
-{{- /* The rights to write to HPAs and to their scale targets. */ -}}
+{{- define "lagwise.ledger" -}}
+{{- printf "%s-zero" (include "lagwise.fullname" .) -}}
+{{- end -}}
+
+{{- /* The rights to write to HPAs and to their scale targets in all namespaces: those of the modes without a list. */ -}}
 {{- define "lagwise.writeRules" -}}
+{{- $enforces := and .Values.enforce.enabled (not .Values.enforce.namespaces) -}}
+{{- $zeroes := and .Values.scaleToZero.enabled (not .Values.scaleToZero.namespaces) -}}
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch{{ if or $enforces $zeroes }}, patch{{ end }}]
+{{- if include "lagwise.writes" . }}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [mutatingadmissionpolicies, mutatingadmissionpolicybindings]
   resourceNames: [lagwise-cap]
   verbs: [get]
-{{- if .Values.scaleToZero.enabled }}
-{{- range .Values.scaleToZero.targets }}
-- apiGroups: {{ toJson .apiGroups }}
-  resources: {{ toJson .resources }}
+{{- end }}
+{{- if $zeroes }}
+{{ include "lagwise.scaleRules" . }}
+{{- end }}
+{{- end -}}
+
+{{- /* The rights to the scale of workloads. */ -}}
+{{- define "lagwise.scaleRules" -}}
+{{- range $i, $target := .Values.scaleToZero.targets }}
+{{- if $i }}
+{{ end -}}
+- apiGroups: {{ toJson $target.apiGroups }}
+  resources: {{ toJson $target.resources }}
   verbs: [get, patch]
 {{- end }}
+{{- end -}}
+
+{{- /* A Role for each namespace that a mode lists. Takes the chart as .chart, the name of the service account as .name,
+       and the annotations of the objects as .annotations. */ -}}
+{{- define "lagwise.namespacedRoles" -}}
+{{- $chart := .chart -}}
+{{- $name := .name -}}
+{{- $annotations := .annotations -}}
+{{- $enforce := ternary $chart.Values.enforce.namespaces list $chart.Values.enforce.enabled -}}
+{{- $zero := ternary $chart.Values.scaleToZero.namespaces list $chart.Values.scaleToZero.enabled -}}
+{{- range $namespace := concat $enforce $zero | uniq | sortAlpha }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ $name }}-writes
+  namespace: {{ $namespace }}
+  labels:
+    {{- include "lagwise.labels" $chart | nindent 4 }}
+  {{- with $annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+rules:
+  - apiGroups: [autoscaling]
+    resources: [horizontalpodautoscalers]
+    verbs: [patch]
+  {{- if has $namespace $zero }}
+  {{- include "lagwise.scaleRules" $chart | nindent 2 }}
+  {{- end }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ $name }}-writes
+  namespace: {{ $namespace }}
+  labels:
+    {{- include "lagwise.labels" $chart | nindent 4 }}
+  {{- with $annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $name }}-writes}
+subjects:
+  - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $chart.Release.Namespace }}}
 {{- end }}
 {{- end -}}
 

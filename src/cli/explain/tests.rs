@@ -73,6 +73,7 @@ fn rules() -> evaluation::ServingPolicy {
         cap: CapMode::Advise,
         max_staleness: SECOND * 60,
         namespaces: Vec::new(),
+        writes: crate::model::hpa::write_scopes::WriteScopes::ALL,
     }
 }
 

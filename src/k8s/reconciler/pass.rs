@@ -3,6 +3,8 @@
 //! Every write is decided from what was read in the same pass and names the version that was read, so
 //! that it is refused if anybody has written in between. It is made only while the term lasts.
 
+mod workload;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,21 +17,25 @@ use crate::k8s::hpa::facts_of;
 use crate::k8s::hpa_patch::patch_hpa;
 use crate::k8s::scale::{Scale, Scales};
 use crate::k8s::write_guard::WriteGuard;
+use crate::k8s::zero_ledger::{LedgerHandle, RecordError};
 use crate::model::decisions::cap::{AnnotationChange, CapGoal, HpaFields};
 use crate::model::decisions::fencing::TERM;
 use crate::model::decisions::hpa_write::{
     HpaGoals, HpaPatch, HpaWritePlan, ObservedHpa, plan_hpa_write,
 };
-use crate::model::decisions::scale_to_zero::{
-    Demand, WorkloadState, ZeroAction, ZeroCandidate, decide,
-};
-use crate::model::hpa::facts::{HpaFacts, is_paused, scales_to_zero_natively};
-use crate::model::settings::annotation_keys::ZEROED_SINCE;
+use crate::model::decisions::scale_to_zero::{ZeroAction, ZeroCandidate};
+use crate::model::decisions::zero_ledger::ZeroRefusal;
+use crate::model::hpa::facts::{HpaFacts, is_paused};
+use workload::Look;
 
 /// What a pass works with.
 pub(super) struct Pass {
     pub(super) guard: WriteGuard,
     pub(super) scales: Scales,
+    /// What lagwise has scaled to zero; `None` if there is no place to record it.
+    pub(super) ledger: Option<LedgerHandle>,
+    /// Whether the ledger had a record for the HPA when the pass was decided on.
+    pub(super) is_recorded: bool,
     /// The HPA as the watch shows it.
     pub(super) hpa: Arc<HpaFacts>,
     /// What the cap wants, if it has something to write.
@@ -79,6 +85,8 @@ pub(super) struct ZeroReport {
     pub(super) up_since: Option<Instant>,
     /// What was done; also if something failed afterwards.
     pub(super) done: Option<ZeroAction>,
+    /// Why it is not scaled to zero or not woken, although that may be expected.
+    pub(super) refusal: Option<ZeroRefusal>,
     pub(super) error: Option<ApiError>,
 }
 
@@ -111,23 +119,31 @@ impl Pass {
         object: HorizontalPodAutoscaler,
         facts: HpaFacts,
     ) -> PassReport {
-        let looked = match self.zero {
+        let mut looked = match self.zero {
             Some(input) => Some(self.look_at_workload(&facts, input).await),
             None => None,
         };
+        let is_new_record = match &mut looked {
+            Some(look) => self.record(&facts, look).await,
+            None => false,
+        };
         let found = looked.as_ref().and_then(|look| look.found.as_ref().ok());
         let action = found.map_or(ZeroAction::Keep, |(action, _)| *action);
+        let is_recorded = looked
+            .as_ref()
+            .map_or(self.is_recorded, |look| look.is_recorded || is_new_record);
         let annotations = object.metadata.annotations.as_ref();
         let term = annotations.and_then(|all| all.get(TERM));
         let observed = ObservedHpa {
             facts: &facts,
             term: term.map(String::as_str),
+            is_recorded,
         };
         let plan = plan_hpa_write(
             observed,
             &HpaGoals {
                 term: self.guard.from.term,
-                default_mode: self.guard.rules.cap,
+                rules: &self.guard.rules,
                 cap: self.cap,
                 zero: action,
                 now: SystemTime::now(),
@@ -161,10 +177,15 @@ impl Pass {
             last,
             rest,
         };
+        let is_obsolete = is_recorded && writes.end_record(action, is_new_record);
+        let forgotten = match is_obsolete {
+            true => self.write_record(&facts, None).await,
+            false => Ok(()),
+        };
         PassReport {
             term_write: writes.term(),
             cap: self.cap.and_then(|goal| writes.cap(goal, &facts)),
-            zero: looked.map(|look| writes.zero(look, action)),
+            zero: looked.map(|look| writes.zero(look, action, forgotten)),
             ..self.report()
         }
     }
@@ -184,50 +205,6 @@ impl Pass {
         let fields = HpaFields::of(&facts_of(&written));
         *metadata = written.metadata;
         Ok(Some(fields))
-    }
-
-    /// Reads the workload's scale and decides what to do about it.
-    async fn look_at_workload(&self, facts: &HpaFacts, input: ZeroInput) -> Look {
-        let scale = match self.guard.time_for_write() {
-            Ok(within) => {
-                let (namespace, target) = (&facts.namespace, &facts.scale_target);
-                self.scales.read(namespace, target, within).await
-            }
-            Err(error) => Err(error),
-        };
-        let scale = match scale {
-            Ok(scale) => scale,
-            Err(error) => {
-                return Look {
-                    up_since: input.up_since,
-                    found: Err(error),
-                };
-            }
-        };
-        // Nobody knows since when a workload that was found with replicas has had them; one that was
-        // seen at zero before has them since this look at the earliest.
-        let now = Instant::now();
-        let up_since = (scale.replicas > 0).then(|| input.up_since.unwrap_or(now));
-        let max = facts.max_replicas;
-        let ceiling = input.candidate.and_then(|candidate| candidate.ceiling);
-        let idle = input.idle.zip(up_since);
-        let state = WorkloadState {
-            is_enabled: input.candidate.is_some() && !scales_to_zero_natively(facts),
-            marked: facts.annotations.contains_key(ZEROED_SINCE),
-            replicas: scale.replicas,
-            demand: input.candidate.map_or(Demand::Unknown, |c| c.demand),
-            idle: idle.map(|(idle, up)| idle.min(now.saturating_duration_since(up))),
-            cooldown: input.candidate.map_or(Duration::MAX, |c| c.cooldown),
-            zeroed: input.zeroed_at.map(|at| now.saturating_duration_since(at)),
-            bounds: (
-                facts.min_replicas.unwrap_or(1),
-                ceiling.map_or(max, |ceiling| ceiling.min(max)),
-            ),
-        };
-        Look {
-            up_since,
-            found: Ok((decide(&state), scale)),
-        }
     }
 
     async fn set_replicas(
@@ -259,17 +236,12 @@ impl Pass {
             zero: self.zero.map(|input| ZeroReport {
                 up_since: input.up_since,
                 done: None,
+                refusal: None,
                 error: Some(error.clone()),
             }),
             ..self.report()
         }
     }
-}
-
-/// What a look at a workload has shown.
-struct Look {
-    up_since: Option<Instant>,
-    found: Result<(ZeroAction, Scale), ApiError>,
 }
 
 /// The writes of a pass and what came of each.
@@ -310,10 +282,30 @@ impl Writes {
         Some(patch.clone().map(|after| after.map(written)))
     }
 
-    fn zero(self, look: Look, action: ZeroAction) -> ZeroReport {
+    /// Whether the record of the workload is to be removed: because the workload runs again, or because nothing came of
+    /// scaling it to zero. The record stays while the workload may be at zero by lagwise's doing.
+    fn end_record(&self, action: ZeroAction, is_new: bool) -> bool {
+        match action {
+            ZeroAction::Keep => false,
+            ZeroAction::Zero => {
+                // Somebody else's scale may be a zero of their own, which the record would make lagwise's.
+                is_new && (self.first.is_err() || self.scaled == Err(ApiError::Changed))
+            }
+            ZeroAction::Wake(_) => self.scaled.is_ok() && self.last.is_ok(),
+            ZeroAction::Unmark => self.first.is_ok(),
+        }
+    }
+
+    fn zero(
+        self,
+        look: Look,
+        action: ZeroAction,
+        forgotten: Result<(), RecordError>,
+    ) -> ZeroReport {
         let mut report = ZeroReport {
             up_since: look.up_since,
             done: None,
+            refusal: look.refusal,
             error: look.found.err(),
         };
         let first_error = self.plan.first.zeroed.and(self.first.err());
@@ -331,7 +323,12 @@ impl Writes {
                 ZeroAction::Keep | ZeroAction::Unmark => report.up_since,
             };
         }
-        report.error = last_error.or(first_error).or(self.scaled.err());
+        let forget_error = match forgotten {
+            Err(RecordError::Api(error)) => Some(error),
+            Ok(()) | Err(RecordError::Full) => None,
+        };
+        let error = last_error.or(first_error).or(self.scaled.err());
+        report.error = error.or(forget_error);
         report
     }
 }

@@ -14,9 +14,11 @@ use crate::model::decisions::cap::{
 use crate::model::decisions::enforceable::CompleteRead;
 use crate::model::decisions::fencing::is_managed;
 use crate::model::decisions::scale_to_zero::{Demand, ZeroAction, ZeroCandidate};
+use crate::model::decisions::zero_ledger::ZeroRefusal;
 use crate::model::diagnostics::hpa_events::EventReason;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::hpa::facts::{
-    self, HpaFacts, has_lagwise_metric, other_external_metric, scales_to_zero_natively,
+    HpaFacts, has_lagwise_metric, other_external_metric, scales_to_zero_natively,
 };
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::{CapMode, NO_CEILING};
@@ -61,7 +63,13 @@ pub(super) struct CapState {
 #[derive(Debug, Default)]
 pub(super) struct ZeroState {
     known: ZeroInput,
+    /// Whether the ledger has a record for the HPA.
+    is_recorded: bool,
+    /// Whether the HPA has the mark, which is removed once the workload runs.
+    is_marked: bool,
     looked_at: Option<Instant>,
+    /// Why it was not scaled to zero or not woken at the last look, although that may be expected.
+    pub(super) refusal: Option<ZeroRefusal>,
     pub(super) attempts: Attempts,
 }
 
@@ -79,27 +87,28 @@ impl Urgency {
 }
 
 impl HpaState {
-    /// Takes in the HPA as the watch shows it, what it asks of scale to zero, and for how long it has been
-    /// idle. Another HPA of the same name starts anew. Returns whether lagwise has or may have something to
-    /// write for it, so that it is to be remembered.
+    /// Takes in the HPA as the watch shows it, what it asks of scale to zero, for how long it has been idle, and whether
+    /// the ledger has a record for it. Another HPA of the same name starts anew. Returns whether lagwise has or may have
+    /// something to write for it, so that it is to be remembered.
     pub(super) fn update(
         &mut self,
         hpa: &Arc<HpaFacts>,
-        default: CapMode,
+        rules: &ServingPolicy,
         candidate: Option<ZeroCandidate>,
         idle: Option<Duration>,
+        is_recorded: bool,
     ) -> bool {
         if self.facts.uid != hpa.uid {
             *self = Self::default();
         }
         self.facts = Arc::clone(hpa);
-        self.is_managed = is_managed(hpa, default);
+        self.is_managed = is_managed(hpa, rules, is_recorded);
         if !self.is_managed {
             // It may lose the annotation meanwhile: once lagwise manages it again, it gets the term again.
             self.written_term = 0;
         }
-        let is_zero_relevant = self.zero.update(hpa, candidate, idle);
-        is_zero_relevant || self.is_managed || self.cap.is_relevant(hpa, default)
+        let is_zero_relevant = self.zero.update(hpa, candidate, idle, is_recorded);
+        is_zero_relevant || self.is_managed || self.cap.is_relevant(hpa, rules.cap_mode(hpa))
     }
 
     /// Whether the HPA has something to do, and how soon. `owner` is the component that records the user's
@@ -111,7 +120,7 @@ impl HpaState {
         now: Instant,
     ) -> Option<Urgency> {
         if self.zero.is_due(&self.facts, now) {
-            let waits = self.zero.has_demand() && self.zero.is_at_zero(&self.facts);
+            let waits = self.zero.has_demand() && self.zero.is_at_zero();
             return Some(if waits {
                 Urgency::Wake
             } else {
@@ -215,22 +224,22 @@ fn cap_event(ceiling: Option<u32>, before: HpaFields) -> Option<EventReason> {
 }
 
 impl CapState {
-    fn is_relevant(&self, hpa: &HpaFacts, default: CapMode) -> bool {
+    fn is_relevant(&self, hpa: &HpaFacts, mode: CapMode) -> bool {
         let fields = HpaFields::of(hpa);
         // The field may still be what the cap has made it, though somebody took every mark away.
         let is_owed = || self.last_seen.is_some() && fields.seen(self.last_seen).is_capped();
-        is_enforced(hpa, default) || fields.is_marked() || is_owed()
+        is_enforced(hpa, mode) || fields.is_marked() || is_owed()
     }
 
     /// Decides from the HPA's complete read in the last sweep what the cap wants.
-    pub(super) fn decide(&mut self, hpa: &HpaFacts, default: CapMode, read: Option<CompleteRead>) {
-        if !self.is_relevant(hpa, default) {
+    pub(super) fn decide(&mut self, hpa: &HpaFacts, mode: CapMode, read: Option<CompleteRead>) {
+        if !self.is_relevant(hpa, mode) {
             *self = Self::default();
             return;
         }
         let fields = HpaFields::of(hpa);
         self.last_seen = Some(fields.seen(self.last_seen));
-        self.target = if is_enforced(hpa, default) {
+        self.target = if is_enforced(hpa, mode) {
             let ceiling = self.hysteresis.next(read, fields.ceiling);
             ceiling.map(CapTarget::Hold)
         } else {
@@ -285,26 +294,30 @@ impl ZeroState {
         hpa: &HpaFacts,
         candidate: Option<ZeroCandidate>,
         idle: Option<Duration>,
+        is_recorded: bool,
     ) -> bool {
-        let wants = candidate.is_some() || hpa.annotations.contains_key(ZEROED_SINCE);
+        let wants = candidate.is_some() || is_recorded;
         if !wants {
             *self = Self::default();
             return false;
         }
         if hpa.controller.is_some() {
-            // A mark that it still has is looked into, at the pace of other HPAs: the pauses stay.
+            // A record that it still has is looked into, at the pace of other HPAs: the pauses stay.
             self.known = ZeroInput::default();
+            self.is_recorded = is_recorded;
             return false;
         }
         // Nobody asks for a metric of others at zero replicas, so such a workload is not put to zero.
         self.known.candidate = candidate.filter(|_| other_external_metric(hpa).is_none());
         self.known.idle = idle;
+        self.is_recorded = is_recorded;
+        self.is_marked = hpa.annotations.contains_key(ZEROED_SINCE);
         true
     }
 
     /// Whether the workload is at zero replicas by lagwise's doing.
-    fn is_at_zero(&self, hpa: &HpaFacts) -> bool {
-        hpa.annotations.contains_key(ZEROED_SINCE) || self.known.zeroed_at.is_some()
+    fn is_at_zero(&self) -> bool {
+        self.is_recorded || self.known.zeroed_at.is_some()
     }
 
     fn has_demand(&self) -> bool {
@@ -315,7 +328,7 @@ impl ZeroState {
     /// Whether the workload has to be looked at now: at once if demand waits for it, else every
     /// [`LOOK_EVERY`].
     fn is_due(&self, hpa: &HpaFacts, now: Instant) -> bool {
-        let is_at_zero = self.is_at_zero(hpa);
+        let is_at_zero = self.is_at_zero();
         let was_looked_at = self
             .looked_at
             .is_some_and(|looked_at| now.saturating_duration_since(looked_at) < LOOK_EVERY);
@@ -323,10 +336,14 @@ impl ZeroState {
             return false;
         }
         match self.known.candidate {
-            Some(_) if !scales_to_zero_natively(hpa) && self.has_demand() => is_at_zero,
+            // What may not be woken is looked at less often.
+            Some(_) if !scales_to_zero_natively(hpa) && self.has_demand() => {
+                let is_pressing = is_at_zero && self.refusal.is_none();
+                is_pressing || (is_at_zero || self.is_marked) && !was_looked_at
+            }
             // Also before the cooldown is over, so that a start by hand is seen as one.
             Some(_) if !scales_to_zero_natively(hpa) => {
-                (is_at_zero || self.known.idle.is_some()) && !was_looked_at
+                (is_at_zero || self.is_marked || self.known.idle.is_some()) && !was_looked_at
             }
             // Nobody asks for it any more, or the HPA goes to zero by itself.
             _ => is_at_zero && !was_looked_at,
@@ -345,6 +362,7 @@ impl ZeroState {
     /// Takes in what was seen and done.
     pub(super) fn record_pass(&mut self, report: &ZeroReport, now: Instant) {
         self.known.up_since = report.up_since;
+        self.refusal.clone_from(&report.refusal);
         match report.done {
             Some(ZeroAction::Zero) => self.known.zeroed_at = Some(now),
             Some(ZeroAction::Wake(_) | ZeroAction::Unmark) => self.known.zeroed_at = None,
@@ -358,6 +376,6 @@ impl ZeroState {
 }
 
 /// Without a metric of lagwise's there is no ceiling, and never will be.
-fn is_enforced(hpa: &HpaFacts, default: CapMode) -> bool {
-    facts::mode(hpa, default) == CapMode::Enforce && has_lagwise_metric(hpa)
+fn is_enforced(hpa: &HpaFacts, mode: CapMode) -> bool {
+    mode == CapMode::Enforce && has_lagwise_metric(hpa)
 }

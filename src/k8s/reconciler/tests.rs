@@ -13,6 +13,7 @@ use super::pass::ZeroReport;
 use super::state::ZeroState;
 use super::*;
 use crate::k8s::write_guard::testing::leader;
+use crate::model::decisions::zero_ledger::{ZeroLedger, ZeroRecord};
 use crate::model::fixtures;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
 use crate::model::hpa::selector::Selector;
@@ -20,6 +21,15 @@ use crate::model::lag::cluster_snapshot::Sweep;
 use crate::model::targets::Targets;
 use crate::model::units::metric::LAG_METRIC;
 use crate::snapshot_channel::Publisher;
+
+/// Without a ledger of scale to zero.
+fn options() -> ReconcilerOptions {
+    ReconcilerOptions {
+        read_only: false,
+        ledger: None,
+        findings: watch::channel(Arc::default()).0,
+    }
+}
 
 /// All HPAs are to be given the term.
 #[tokio::test(start_paused = true)]
@@ -68,7 +78,7 @@ async fn passes_run_at_a_bounded_rate_and_each_hpa_has_one() {
         })
     });
     guard.hpas = watch::channel(Some(facts.collect())).1;
-    let running = tokio::spawn(run(guard, false));
+    let running = tokio::spawn(run(guard, options()));
     for _ in 0..3 {
         tokio::task::yield_now().await;
         publisher
@@ -105,6 +115,21 @@ fn hpa(name: &str, annotations: &[(&str, &str)]) -> Arc<HpaFacts> {
     })
 }
 
+/// The record of a workload that was scaled to zero for the HPA of this name.
+fn record(name: &str) -> String {
+    let record = ZeroRecord {
+        namespace: "shop".into(),
+        hpa: name.into(),
+        api_version: "apps/v1".into(),
+        kind: "Deployment".into(),
+        name: name.into(),
+        target_uid: "d1".into(),
+        replicas: 3,
+        since: "2026-01-01T00:00:00Z".into(),
+    };
+    record.encode()
+}
+
 /// A leader with these HPAs, whose passes are never started.
 struct Rig {
     reconciler: Reconciler,
@@ -114,7 +139,13 @@ struct Rig {
 }
 
 impl Rig {
+    /// Without records of scale to zero.
     fn new() -> Self {
+        Self::with_records(&[])
+    }
+
+    /// With records for the HPAs of these names.
+    fn with_records(names: &[&str]) -> Self {
         let unused = |_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) };
         let client = Client::new(tower::service_fn(unused), "shop");
         let (mut guard, publisher) = leader(client, 7, Duration::from_secs(600));
@@ -130,8 +161,12 @@ impl Rig {
             ..fixtures::snapshot()
         };
         let snapshot = snapshot.evaluated(&guard.rules);
+        let mut reconciler = Reconciler::new(guard, options());
+        let records: Vec<_> = names.iter().map(|name| (*name, record(name))).collect();
+        let ledger = ZeroLedger::decode(records.iter().map(|(uid, text)| (*uid, &**text)));
+        reconciler.ledger.handle = Some(LedgerHandle::fixed(ledger));
         Self {
-            reconciler: Reconciler::new(guard, false),
+            reconciler,
             hpas,
             publisher: publisher.of_term(7),
             snapshot,
@@ -199,7 +234,8 @@ async fn queue_after_any_series_of_changes_equals_that_of_a_new_reconciler() {
         usize::try_from(state >> 33).unwrap() % below
     };
     let names = ["a", "b", "c", "d", "e", "f"];
-    let (mut rig, mut hpas) = (Rig::new(), HpaMap::default());
+    let recorded = &names[..3];
+    let (mut rig, mut hpas) = (Rig::with_records(recorded), HpaMap::default());
     let mut seen = BTreeSet::new();
     for step in 0..400 {
         for _ in 0..=random(2) {
@@ -220,7 +256,7 @@ async fn queue_after_any_series_of_changes_equals_that_of_a_new_reconciler() {
                 .collect(),
         );
         rig.observe(&hpas, !is_ahead);
-        let mut fresh = Rig::new();
+        let mut fresh = Rig::with_records(recorded);
         fresh.snapshot = rig.snapshot.clone();
         fresh.observe(&hpas, false);
         assert_eq!(rig.queued(), fresh.queued(), "step {step}");
@@ -238,7 +274,59 @@ async fn queue_after_any_series_of_changes_equals_that_of_a_new_reconciler() {
             .count()
     };
     assert_eq!(count(Urgency::Normal), names.len(), "{seen:?}");
-    assert!(count(Urgency::Wake) > 0, "{seen:?}");
+    // Marks without a record are nothing to wake for.
+    assert_eq!(count(Urgency::Wake), recorded.len(), "{seen:?}");
+}
+
+#[tokio::test]
+async fn marks_without_a_record_are_findings_and_give_no_rights() {
+    let mut rig = Rig::with_records(&["recorded"]);
+    let plain = |name: &str, annotations: &[(&str, &str)]| {
+        // Without a metric of lagwise.
+        let metrics = Vec::new();
+        let hpa = HpaFacts::clone(&hpa(name, annotations));
+        Arc::new(HpaFacts { metrics, ..hpa })
+    };
+    let asks = ("scale-to-zero", "true");
+    let mut hpas: HpaMap = [
+        hpa("asks", &[asks, ZEROED]),
+        hpa("paused", &[asks, ZEROED, ("paused", "true")]),
+        hpa("recorded", &[asks, ZEROED]),
+        hpa("unmarked", &[asks]),
+        plain("foreign", &[ZEROED]),
+        plain("other", &[]),
+    ]
+    .into_iter()
+    .collect();
+    let findings = |rig: &Rig| {
+        let findings = rig.reconciler.ledger.findings();
+        let shown = findings.iter().map(|f| (f.code.code(), f.subject.path()));
+        Vec::from_iter(shown.map(|(code, path)| format!("{code} {path}")))
+    };
+    rig.observe(&hpas, true);
+    assert_eq!(
+        findings(&rig),
+        ["LW048 hpa/shop/asks", "LW048 hpa/shop/foreign"]
+    );
+    let is_known = |rig: &Rig, name| rig.reconciler.hpas.contains_key(&HpaKey::new("shop", name));
+    assert!(is_known(&rig, "asks") && is_known(&rig, "recorded"));
+    assert!(!is_known(&rig, "foreign"));
+    // They end with the mark.
+    hpas.insert(HpaKey::new("shop", "foreign"), plain("foreign", &[]));
+    hpas.remove(&HpaKey::new("shop", "asks"));
+    rig.observe(&hpas, true);
+    assert_eq!(findings(&rig), [""; 0]);
+    // Without a ledger there is no scale to zero, which is a finding on all that ask for it.
+    rig.reconciler.ledger.handle = None;
+    rig.reconciler.start_over();
+    rig.observe(&hpas, true);
+    let expected = ["LW049 hpa/shop/recorded", "LW049 hpa/shop/unmarked"];
+    assert_eq!(findings(&rig), expected);
+    assert!(
+        rig.queued()
+            .iter()
+            .all(|(urgency, _)| *urgency != Urgency::Wake)
+    );
 }
 
 #[tokio::test]
@@ -338,8 +426,8 @@ async fn hpa_is_looked_at_again_after_its_pass_and_with_every_sweep() {
 }
 
 #[tokio::test]
-async fn marked_hpa_of_another_controller_has_the_pauses_of_other_hpas() {
-    let mut rig = Rig::new();
+async fn recorded_hpa_of_another_controller_has_the_pauses_of_other_hpas() {
+    let mut rig = Rig::with_records(&["a"]);
     let mut facts = Arc::unwrap_or_clone(hpa("a", &[ZEROED]));
     facts.controller = Some("ScaledObject/orders".into());
     let facts = Arc::new(facts);
@@ -358,6 +446,7 @@ async fn marked_hpa_of_another_controller_has_the_pauses_of_other_hpas() {
             zero: Some(ZeroReport {
                 up_since: None,
                 done: None,
+                refusal: None,
                 error,
             }),
         });
@@ -370,8 +459,9 @@ async fn marked_hpa_of_another_controller_has_the_pauses_of_other_hpas() {
     }
     let state = rig.reconciler.hpas.get_mut(&facts.key()).unwrap();
     state.zero = ZeroState::default();
+    rig.sweep(5);
     finish(&mut rig, None);
-    for second in 5..9 {
+    for second in 6..10 {
         rig.observe(&hpas, true);
         rig.sweep(second);
         assert_eq!(rig.queued(), []);

@@ -8,9 +8,8 @@
 use std::time::{Duration, Instant};
 
 use super::cap::HpaFields;
-use crate::model::evaluation::Clusters;
+use crate::model::evaluation::{Clusters, ServingPolicy};
 use crate::model::hpa::facts::{self, HpaFacts, is_paused, scales_to_zero_natively};
-use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 
 pub use crate::model::settings::annotation_keys::TERM;
@@ -39,29 +38,31 @@ pub fn term_to_write(found: Option<&str>, term: u64) -> Option<u64> {
 }
 
 /// Whether lagwise writes, or may write, to this HPA or its scale target: because its settings ask for that,
-/// or because something was written before.
+/// or because something was written before. `is_recorded` says whether the ledger of scale to zero has a record for it.
 #[must_use]
-pub fn is_managed(hpa: &HpaFacts, default: CapMode) -> bool {
+pub fn is_managed(hpa: &HpaFacts, rules: &ServingPolicy, is_recorded: bool) -> bool {
     if is_paused(hpa) {
         return false;
     }
-    facts::mode(hpa, default) == CapMode::Enforce
+    rules.cap_mode(hpa) == CapMode::Enforce
         || HpaFields::of(hpa).is_marked()
-        || is_managed_for_zero(hpa)
+        || is_managed_for_zero(hpa, rules, is_recorded)
 }
 
 /// Whether lagwise writes, or may write, to this HPA for scale to zero.
 #[must_use]
-pub fn is_managed_for_zero(hpa: &HpaFacts) -> bool {
+pub fn is_managed_for_zero(hpa: &HpaFacts, rules: &ServingPolicy, is_recorded: bool) -> bool {
     let is_enabled = || facts::settings(hpa).scale_to_zero();
-    let may_be_zeroed = hpa.controller.is_none() && !scales_to_zero_natively(hpa);
-    hpa.annotations.contains_key(ZEROED_SINCE) || may_be_zeroed && is_enabled()
+    let is_allowed = rules.writes.zero.includes(&hpa.namespace);
+    let may_be_zeroed = is_allowed && hpa.controller.is_none() && !scales_to_zero_natively(hpa);
+    is_recorded || may_be_zeroed && is_enabled()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::fixtures;
+    use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
 
     #[test]
     fn snapshot_allows_decisions_until_it_is_stale() {
@@ -102,15 +103,21 @@ mod tests {
                 .collect(),
             ..HpaFacts::default()
         };
+        let with_cap = |cap| ServingPolicy {
+            cap,
+            ..ServingPolicy::default()
+        };
+        let (advise, enforce) = (with_cap(CapMode::Advise), with_cap(CapMode::Enforce));
         for (annotations, expected) in [
             (&[][..], false),
             (&[("lagwise.dev/cap", "enforce")], true),
             (&[("lagwise.dev/cap", "advise")], false),
             (&[("lagwise.dev/ceiling", "6")], true),
             (&[("lagwise.dev/user-max-replicas", "20")], true),
+            // Everybody who may write the HPA can write the mark.
             (
                 &[("lagwise.dev/zeroed-since", "2026-01-01T00:00:00Z")],
-                true,
+                false,
             ),
             (&[("lagwise.dev/scale-to-zero", "true")], true),
             (&[("lagwise.dev/scale-to-zero.g", "true")], false),
@@ -123,10 +130,14 @@ mod tests {
                 false,
             ),
         ] {
-            let found = is_managed(&hpa(annotations), CapMode::Advise);
+            let found = is_managed(&hpa(annotations), &advise, false);
             assert_eq!(found, expected, "{annotations:?}");
         }
-        assert!(is_managed(&hpa(&[]), CapMode::Enforce));
+        assert!(is_managed(&hpa(&[]), &enforce, false));
+        // What lagwise has scaled to zero is to be woken, whatever the HPA says now.
+        assert!(is_managed(&hpa(&[]), &advise, true));
+        let paused = hpa(&[("lagwise.dev/paused", "true")]);
+        assert!(!is_managed(&paused, &advise, true));
         // HPAs with a controller are left alone, and those that scale to zero natively.
         let zero = hpa(&[("lagwise.dev/scale-to-zero", "true")]);
         let native = HpaFacts {
@@ -137,7 +148,28 @@ mod tests {
             controller: Some("ScaledObject shop/orders".into()),
             ..zero
         };
-        assert!(!is_managed(&native, CapMode::Advise));
-        assert!(!is_managed(&owned, CapMode::Enforce));
+        assert!(!is_managed(&native, &advise, false));
+        assert!(!is_managed(&owned, &enforce, false));
+        // Nor where the operator has not enabled it, unless something was written before.
+        let elsewhere = WriteScope {
+            namespaces: vec!["elsewhere".into()],
+            ..WriteScope::ALL
+        };
+        let narrow = ServingPolicy {
+            writes: WriteScopes {
+                cap: elsewhere.clone(),
+                zero: elsewhere,
+            },
+            ..enforce
+        };
+        let capped = hpa(&[("lagwise.dev/ceiling", "6")]);
+        for (hpa, is_recorded, expected) in [
+            (&hpa(&[("lagwise.dev/cap", "enforce")]), false, false),
+            (&hpa(&[("lagwise.dev/scale-to-zero", "true")]), false, false),
+            (&hpa(&[("lagwise.dev/scale-to-zero", "true")]), true, true),
+            (&capped, false, true),
+        ] {
+            assert_eq!(is_managed(hpa, &narrow, is_recorded), expected, "{hpa:?}");
+        }
     }
 }

@@ -9,9 +9,9 @@ use std::time::SystemTime;
 use super::cap::{AnnotationChange, CapGoal, CapPatch, HpaFields};
 use super::fencing::{self, is_managed, is_managed_for_zero};
 use super::scale_to_zero::ZeroAction;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
-use crate::model::settings::cap_mode::CapMode;
 
 /// An HPA as just read.
 #[derive(Clone, Copy, Debug)]
@@ -19,15 +19,17 @@ pub struct ObservedHpa<'a> {
     pub facts: &'a HpaFacts,
     /// Its [`TERM`](fencing::TERM) annotation.
     pub term: Option<&'a str>,
+    /// Whether the ledger of scale to zero has a record for it.
+    pub is_recorded: bool,
 }
 
 /// The intended state of an HPA.
 #[derive(Clone, Copy, Debug)]
-pub struct HpaGoals {
+pub struct HpaGoals<'a> {
     /// The term of this leader; 0 without leader election.
     pub term: u64,
-    /// The cap mode of HPAs that do not set one.
-    pub default_mode: CapMode,
+    /// The cap mode of HPAs that do not set one, and where lagwise may write.
+    pub rules: &'a ServingPolicy,
     /// `None` to leave the cap as it is.
     pub cap: Option<CapGoal>,
     pub zero: ZeroAction,
@@ -69,13 +71,14 @@ impl HpaPatch {
 /// The order keeps two invariants, even if the process crashes between any two writes:
 ///
 /// - An HPA carries the mark of scale to zero as long as lagwise keeps its workload at zero. So the mark is
-///   written before the workload is scaled to zero, and removed after it is woken. In the other order, a
-///   crash would leave zero replicas that look like a person's choice and are never woken.
+///   written before the workload is scaled to zero, and removed after it is woken. The record in the ledger is written
+///   before all of these, and removed after them. In the other order, a crash would leave zero replicas that look like
+///   a person's choice and are never woken.
 /// - An HPA carries the leader's term before the leader writes anything else to it or to its workload: see
 ///   [`fencing`]. So waking a workload takes two patches in the pass that writes the term, one before and
 ///   one after; every other pass takes at most one.
 #[must_use]
-pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals) -> HpaWritePlan {
+pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals<'_>) -> HpaWritePlan {
     let is_marked = hpa.facts.annotations.contains_key(ZEROED_SINCE);
     let zeroed = match goals.zero {
         ZeroAction::Keep => None,
@@ -92,7 +95,7 @@ pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals) -> HpaWritePlan {
         .cap
         .map_or_else(CapPatch::default, |goal| goal.patch(fields));
     let writes = !cap.is_empty() || zeroed.is_some() || scale.is_some();
-    let new_term = (writes || is_managed(hpa.facts, goals.default_mode))
+    let new_term = (writes || is_managed(hpa.facts, goals.rules, hpa.is_recorded))
         .then(|| fencing::term_to_write(hpa.term, goals.term))
         .flatten();
     // A cap that the API server refuses must not block the other writes.
@@ -104,7 +107,7 @@ pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals) -> HpaWritePlan {
         cap
     };
     // The last write of the cap leaves nothing of lagwise on the HPA, unless scale to zero needs it.
-    let term = if cap.is_last() && !is_managed_for_zero(hpa.facts) {
+    let term = if cap.is_last() && !is_managed_for_zero(hpa.facts, goals.rules, hpa.is_recorded) {
         hpa.term.map(|_| AnnotationChange::Remove)
     } else {
         new_term.map(AnnotationChange::Set)

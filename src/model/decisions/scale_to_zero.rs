@@ -1,8 +1,9 @@
 //! Decides when to scale workloads to zero and back, where the HPA controller cannot. It ignores a workload
 //! of zero replicas if `minReplicas` is at least 1 (condition `ScalingDisabled`), so lagwise does both.
 //!
-//! An HPA whose workload lagwise has scaled to zero carries a mark, the annotation
-//! `lagwise.dev/zeroed-since`. Zero replicas without the mark were set by a person, and lagwise leaves them.
+//! What lagwise has scaled to zero is recorded in its ledger ([`zero_ledger`](super::zero_ledger)). Zero replicas that
+//! are not recorded were set by a person, and lagwise leaves them. The annotation `lagwise.dev/zeroed-since` on the HPA
+//! only shows people what is recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -126,7 +127,9 @@ pub fn idle_since(
 pub struct WorkloadState {
     /// Whether its HPA sets scale to zero.
     pub is_enabled: bool,
-    /// Whether its HPA has the mark: lagwise has scaled it to zero, or is about to.
+    /// Whether it is recorded: lagwise has scaled it to zero, or is about to.
+    pub recorded: bool,
+    /// Whether its HPA has the mark, which everybody who may write the HPA can set.
     pub marked: bool,
     /// `spec.replicas`.
     pub replicas: u32,
@@ -145,11 +148,11 @@ pub struct WorkloadState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZeroAction {
     Keep,
-    /// Mark the HPA, then scale the workload to zero.
+    /// Record the workload and mark the HPA, then scale the workload to zero.
     Zero,
-    /// Scale the workload to this many replicas, then remove the mark.
+    /// Scale the workload to this many replicas, then remove the mark and the record.
     Wake(u32),
-    /// Remove the mark: somebody else has started the workload.
+    /// Remove the mark and the record: somebody else has started the workload.
     Unmark,
 }
 
@@ -159,12 +162,12 @@ pub enum ZeroAction {
 pub fn decide(state: &WorkloadState) -> ZeroAction {
     let WorkloadState {
         is_enabled,
-        marked,
+        recorded,
         replicas,
         demand,
         ..
     } = *state;
-    match (replicas, marked) {
+    match (replicas, recorded) {
         // A person has scaled it to zero.
         (0, false) => ZeroAction::Keep,
         (0, true) => match demand {
@@ -185,6 +188,8 @@ pub fn decide(state: &WorkloadState) -> ZeroAction {
             let is_idle = state.idle.is_some_and(|idle| idle >= state.cooldown);
             match demand {
                 Demand::None if is_enabled && is_idle => ZeroAction::Zero,
+                // The mark of an earlier time misleads people.
+                _ if is_enabled && state.marked => ZeroAction::Unmark,
                 _ => ZeroAction::Keep,
             }
         }

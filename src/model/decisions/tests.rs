@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::cap::HpaFields;
 use super::fencing::is_managed;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, is_paused, own_mode};
 use crate::model::hpa::selector::Selector;
 use crate::model::settings::annotation_keys::PREFIX;
@@ -51,7 +52,10 @@ fn effects(annotation: &str, value: &str) -> Vec<String> {
         settings.cooldown() == Duration::from_secs(90),
         "cooldown is 90s",
     );
-    note(is_managed(&hpa, CapMode::Advise), "may be written to");
+    note(
+        is_managed(&hpa, &ServingPolicy::default(), false),
+        "may be written to",
+    );
     effects.extend(
         targets
             .findings()

@@ -46,11 +46,13 @@ pub fn findings<H: Borrow<HpaFacts>>(
     found.extend(metrics.iter().filter_map(find_in_outcome));
     found.extend(find_in_hpas(hpas));
     let ceilings = hpa_ceilings(metrics);
+    let writes = &evaluations.policy().writes;
     for hpa in hpas.iter().map(Borrow::borrow) {
         let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();
         let targets = evaluations.targets().of_hpa(&hpa.key());
         let ceiling = UsedCeiling::new(ceiling, targets);
-        found.extend(ceiling.find_in_hpa(hpa, options));
+        let mode = writes.cap_mode(hpa, options.cap);
+        found.extend(ceiling.find_in_hpa(hpa, mode));
     }
     found
 }
@@ -164,15 +166,15 @@ impl UsedCeiling {
         }
     }
 
-    /// Finds what is wrong with the HPA by its ceiling.
+    /// Finds what is wrong with the HPA, which has this mode, by its ceiling.
     #[must_use]
-    pub fn find_in_hpa(self, hpa: &HpaFacts, options: FindingOptions) -> Vec<Finding> {
+    pub fn find_in_hpa(self, hpa: &HpaFacts, mode: CapMode) -> Vec<Finding> {
         let Some(ceiling) = self.ceiling else {
             return Vec::new();
         };
         let mut found = find_tolerance_against_ceiling(hpa, ceiling);
         if !self.follows_lag {
-            found.extend(find_against_ceiling(hpa, ceiling, options.cap, self.even));
+            found.extend(find_against_ceiling(hpa, ceiling, mode, self.even));
         }
         found
     }

@@ -127,19 +127,20 @@ pub fn find_shared_scale_targets<H: Borrow<HpaFacts>>(hpas: &[H]) -> Vec<Finding
     found
 }
 
-/// Compares the replica bounds of an HPA with its ceiling, which must not depend on the lag. `even` means that
+/// Compares the replica bounds of an HPA with its ceiling, which must not depend on the lag. `mode` is the cap mode that
+/// applies to it, `even` means that
 /// lagwise only uses replica counts that divide the ceiling.
 #[must_use]
 pub fn find_against_ceiling(
     hpa: &HpaFacts,
     ceiling: Replicas,
-    default: CapMode,
+    mode: CapMode,
     even: bool,
 ) -> Vec<Finding> {
     let finding = |code, message: String| Finding::new(code, hpa.key(), message);
     let mut found = Vec::new();
     let max_replicas = hpa.max_replicas;
-    let is_capped = facts::mode(hpa, default) == CapMode::Enforce && !is_paused(hpa);
+    let is_capped = mode == CapMode::Enforce && !is_paused(hpa);
     if max_replicas > ceiling.0 && !is_capped {
         found.push(match other_metric(hpa) {
             Some(metric) => finding(

@@ -9,11 +9,13 @@ use super::current_findings::{FindingOptions, find_tolerance_against_ceiling, fi
 use super::hpa_findings::{find_against_ceiling, find_in_hpas, find_tolerance};
 use super::setting_findings::{LoginFacts, OpenSecretFile, SecurityFacts, find_in_settings};
 use super::workload_findings::{Surge, WorkloadFacts, find_in_workload};
+use crate::model::decisions::zero_ledger::ZeroRefusal;
 use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::fixtures;
 use crate::model::hpa::facts::{HpaFacts, MetricTarget, ScaleTarget};
+use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
 use crate::model::kafka::observation::Observation;
@@ -101,6 +103,7 @@ fn targets() -> Targets {
         value,
         desired,
         hpa("denied", "group=secret,cluster=main", &[]),
+        hpa("capped", "group=g,cluster=main", &[("cap", "enforce")]),
         hpa(
             "many",
             &format!("group in ({}),cluster=main", many.join(",")),
@@ -113,8 +116,16 @@ fn targets() -> Targets {
         groups,
         ..Grant::default()
     }]);
+    let elsewhere = WriteScope {
+        namespaces: vec!["elsewhere".into()],
+        ..WriteScope::ALL
+    };
     let options = TargetOptions {
         tenancy,
+        writes: WriteScopes {
+            cap: elsewhere,
+            ..WriteScopes::ALL
+        },
         ..TargetOptions::default()
     };
     Targets::new(&clusters, options, None)
@@ -241,6 +252,8 @@ fn hpa_findings() -> Vec<Finding> {
     found.extend(against(&with_metric(bounds(1, 20), "queue_length")));
     found.extend(find_tolerance_against_ceiling(&bounds(1, 20), ceiling));
     found.extend(find_tolerance(&billing));
+    let refusals = [ZeroRefusal::NotRecorded, ZeroRefusal::LedgerFull];
+    found.extend(refusals.iter().map(|refusal| refusal.finding(&billing)));
     let workload = WorkloadFacts {
         namespace: "shop".into(),
         kind: "Deployment".into(),

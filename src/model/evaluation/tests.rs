@@ -42,6 +42,7 @@ pub(super) const RULES: ServingPolicy = ServingPolicy {
     cap: crate::model::settings::cap_mode::CapMode::Advise,
     max_staleness: Duration::from_secs(30),
     namespaces: Vec::new(),
+    writes: crate::model::hpa::write_scopes::WriteScopes::ALL,
 };
 
 pub(super) fn at(seconds: u64) -> Moment {

@@ -356,6 +356,21 @@ finding_codes! {
         why: "No such object exists, so the HPA scales nothing. lagwise does not put the name into a request, where it could change what is asked.",
         fix: "Correct scaleTargetRef: a version such as apps/v1, a kind such as Deployment, and the name of an object.",
     }
+    ZeroNotRecorded "LW048" "zero_not_recorded" Warning {
+        what: "An HPA has the annotation lagwise.dev/zeroed-since, or had its workload scaled to zero, but lagwise has no record of having scaled the present workload to zero.",
+        why: "Everybody who may write an HPA can write its annotations, so they are no proof. lagwise wakes only what its own ledger says that it has scaled to zero: for the same HPA, and the same object. A workload that a person has scaled to zero stays there.",
+        fix: "If the workload is to run, scale it up with kubectl scale. Otherwise remove the annotation lagwise.dev/zeroed-since.",
+    }
+    ZeroLedgerUnusable "LW049" "zero_ledger_unusable" Error {
+        what: "Scale to zero is set, but lagwise cannot record which workloads it has scaled to zero.",
+        why: "Without the record, lagwise could not tell its own zero from that of a person. So it scales nothing to zero, and wakes nothing.",
+        fix: "Let lagwise create, get and patch the ConfigMap of scale_to_zero.config_map in its own namespace, and outside of a pod set that key. If the ledger is full, set scale to zero on fewer HPAs.",
+    }
+    WritesNotEnabled "LW050" "writes_not_enabled" Warning {
+        what: "cap: enforce or scale to zero is set on an HPA in whose namespace the operator has not enabled it.",
+        why: "The operator of lagwise decides where it may write. Elsewhere the cap is advice, and lagwise scales nothing to zero.",
+        fix: "Have it enabled for the namespace, by cap.enforce or scale_to_zero in the configuration (enforce or scaleToZero in the chart's values), or remove the annotation.",
+    }
 }
 
 #[cfg(test)]

@@ -175,12 +175,6 @@ pub fn own_mode(hpa: &HpaFacts) -> Option<CapMode> {
     settings(hpa).cap
 }
 
-/// The cap mode that applies to the HPA.
-#[must_use]
-pub fn mode(hpa: &HpaFacts, default: CapMode) -> CapMode {
-    own_mode(hpa).unwrap_or(default)
-}
-
 /// Whether the user has stopped all writes to the HPA and to its scale target.
 #[must_use]
 pub fn is_paused(hpa: &HpaFacts) -> bool {

@@ -4,7 +4,8 @@
 /// Prefix of every annotation of lagwise.
 pub const PREFIX: &str = "lagwise.dev/";
 
-/// Time at which lagwise scaled the workload of the HPA to zero, while it is at zero.
+/// Time at which lagwise scaled the workload of the HPA to zero, while it is at zero. Only shown, since everybody who may
+/// write the HPA can set it: see [`zero_ledger`](crate::model::decisions::zero_ledger).
 pub const ZEROED_SINCE: &str = "lagwise.dev/zeroed-since";
 
 /// The replica ceiling that is enforced.
@@ -25,7 +26,7 @@ pub const WRITTEN: [(&str, &str); 4] = [
     (USER_MAX, "Your own `maxReplicas`, while the HPA is capped."),
     (
         ZEROED_SINCE,
-        "Time at which lagwise scaled the workload to zero.",
+        "Time at which lagwise scaled the workload to zero. For people only: what lagwise wakes is in its own ledger.",
     ),
     (TERM, "Term of the leader that last took over the HPA."),
 ];

@@ -232,6 +232,11 @@ impl Annotations {
         self.every.scale_to_zero()
     }
 
+    /// Has the workload stay as if scale to zero were not set.
+    pub fn disable_scale_to_zero(&mut self) {
+        self.every.scale_to_zero = None;
+    }
+
     /// Whether the metrics of `name` have the time of a fallback, but not its replicas.
     #[must_use]
     pub fn lacks_fallback_replicas(&self, name: Option<&str>) -> bool {

@@ -10,11 +10,13 @@ use super::{Targets, UnpickedCluster, group_names, pinned_topics};
 use crate::model::findings::{BoundedFindings, Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::{
     ExternalMetric, HpaFacts, MetricTarget, other_external_metric, own_mode,
+    scales_to_zero_natively,
 };
 use crate::model::hpa::label;
 use crate::model::hpa::selector::Selector;
 use crate::model::settings::Settings;
 use crate::model::settings::annotations::Annotations;
+use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::newtypes::GroupId;
@@ -107,9 +109,10 @@ impl<'a> HpaTargetBuilder<'a> {
             values.map(String::as_str)
         });
         let names = names.collect();
-        let annotations =
+        let mut annotations =
             Annotations::read(&self.key, &self.hpa.annotations, &names, &mut self.findings);
-        self.cap.mode = own_mode(self.hpa);
+        self.cap.mode = self.configured.writes.own_cap_mode(self.hpa);
+        self.limit_writes(&mut annotations);
         for metric in requested {
             let before = self.targets.len();
             self.add_metric(*metric, &annotations);
@@ -122,6 +125,29 @@ impl<'a> HpaTargetBuilder<'a> {
                 "lagwise.dev/scale-to-zero has no effect: the HPA also uses the External metric {metric} of another metrics server, and at zero replicas it would not evaluate that"
             );
             self.note(FindingCode::NoZeroWithOthers, message);
+        }
+    }
+
+    /// Ignores what the HPA asks to be written where the operator has not enabled that.
+    fn limit_writes(&mut self, annotations: &mut Annotations) {
+        let (writes, namespace) = (&self.configured.writes, Arc::clone(&self.key.namespace));
+        let mut ignored = Vec::new();
+        if own_mode(self.hpa) == Some(CapMode::Enforce) && !writes.cap.includes(&namespace) {
+            ignored.push(("cap", "cap.enforce"));
+        }
+        // An HPA that goes to zero by itself needs no write.
+        if annotations.scale_to_zero()
+            && !scales_to_zero_natively(self.hpa)
+            && !writes.zero.includes(&namespace)
+        {
+            annotations.disable_scale_to_zero();
+            ignored.push(("scale-to-zero", "scale_to_zero"));
+        }
+        for (annotation, section) in ignored {
+            let message = format!(
+                "lagwise.dev/{annotation} has no effect: {section} in the configuration of lagwise is not enabled for namespace {namespace}"
+            );
+            self.note(FindingCode::WritesNotEnabled, message);
         }
     }
 

@@ -10,6 +10,7 @@ use super::tenancy::Tenancy;
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::hpa::selector::Selector;
+use crate::model::hpa::write_scopes::WriteScopes;
 use crate::model::settings::Settings;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
@@ -44,6 +45,8 @@ pub struct TargetOptions {
     pub tenancy: Tenancy,
     /// How much HPAs may ask for.
     pub budgets: Budgets,
+    /// Where lagwise may write.
+    pub writes: WriteScopes,
 }
 
 /// What the poller reads of a consumer group for a target or an ad hoc request.

@@ -9,6 +9,7 @@ use crate::model::fixtures::hpa;
 use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget};
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::settings::Settings;
+use crate::model::settings::cap_mode::CapMode;
 use crate::model::targets::lookup::resolve;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::metric::LAG_METRIC;
@@ -193,4 +194,85 @@ fn query_lists_each_hpa_once_for_all_its_metrics() {
     let other = with_scale_to_zero(hpa("b", selector, ONE));
     let found = senders(selector, &[twice, other]);
     assert_eq!(found, (vec!["a".to_owned(), "b".to_owned()], 2));
+}
+
+#[test]
+fn writes_that_are_not_enabled_are_findings_and_have_no_effect() {
+    use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
+    let only = |namespaces: &[&str]| WriteScope {
+        namespaces: namespaces.iter().map(|n| (*n).to_owned()).collect(),
+        ..WriteScope::ALL
+    };
+    let mut asking = with_scale_to_zero(hpa("a", "group=g", ONE));
+    asking
+        .annotations
+        .insert("lagwise.dev/cap".into(), "enforce".into());
+    let silent = hpa("a", "group=g", ONE);
+    let mut native = with_scale_to_zero(silent.clone());
+    native.min_replicas = Some(0);
+    for (hpa, cap, zero, mode, zeroes, findings) in [
+        (
+            &asking,
+            only(&[]),
+            only(&["shop"]),
+            Some(CapMode::Enforce),
+            true,
+            0,
+        ),
+        (
+            &asking,
+            only(&["pay"]),
+            only(&["shop"]),
+            Some(CapMode::Advise),
+            true,
+            1,
+        ),
+        (
+            &asking,
+            only(&[]),
+            only(&["pay"]),
+            Some(CapMode::Enforce),
+            false,
+            1,
+        ),
+        (
+            &asking,
+            only(&["pay"]),
+            only(&["pay"]),
+            Some(CapMode::Advise),
+            false,
+            2,
+        ),
+        // Where the default is to enforce, it is not.
+        (
+            &silent,
+            only(&["pay"]),
+            only(&["pay"]),
+            Some(CapMode::Advise),
+            false,
+            0,
+        ),
+        (&silent, only(&[]), only(&[]), None, false, 0),
+        // It goes to zero by itself.
+        (
+            &native,
+            only(&["pay"]),
+            only(&["pay"]),
+            Some(CapMode::Advise),
+            true,
+            0,
+        ),
+    ] {
+        let options = TargetOptions {
+            writes: WriteScopes { cap, zero },
+            ..TargetOptions::default()
+        };
+        let targets = Targets::new(&["m".into()], options.clone(), None)
+            .with_hpas(&[Arc::new(hpa.clone())].into_iter().collect(), None);
+        let target = targets.of_hpas().next().unwrap();
+        let found = (target.cap.unwrap().mode, target.settings.scale_to_zero());
+        assert_eq!(found, (mode, zeroes), "{hpa:?} {options:?}");
+        let codes: Vec<_> = targets.findings().map(|finding| finding.code).collect();
+        assert_eq!(codes, vec![FindingCode::WritesNotEnabled; findings]);
+    }
 }

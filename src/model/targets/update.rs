@@ -30,6 +30,7 @@ impl Targets {
             rules,
             tenancy,
             budgets,
+            writes,
         } = options;
         let configured = configured.iter().map(|target| Arc::new(convert(target)));
         let mut targets = Self {
@@ -41,6 +42,7 @@ impl Targets {
                 ..GroupSettings::default()
             }),
             tenancy: Arc::new(tenancy),
+            writes: Arc::new(writes),
             admission: Admission::new(budgets),
             ..Self::default()
         };

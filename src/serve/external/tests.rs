@@ -36,6 +36,7 @@ const RULES: ServingPolicy = ServingPolicy {
     // The fixture's readings are as old as the test process.
     max_staleness: Duration::from_secs(3600),
     namespaces: Vec::new(),
+    writes: crate::model::hpa::write_scopes::WriteScopes::ALL,
 };
 
 /// A snapshot as the poller publishes it.

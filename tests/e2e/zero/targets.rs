@@ -5,7 +5,7 @@ use kube::api::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
 use super::{COOLDOWN, MARK, PARTITIONS, Scene, WITHIN};
-use crate::daemon::{Daemon, Options};
+use crate::daemon::Daemon;
 use crate::scale::workload;
 use crate::testbed::Testbed;
 use crate::testbed::control_plane::ControlPlane;
@@ -73,6 +73,7 @@ fn allow(scene: &Scene<'_>) -> Result<()> {
             "rules": [
                 {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["patch"]},
                 {"apiGroups": ["apps"], "resources": ["statefulsets/scale"], "verbs": ["get", "patch"]},
+                {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch"]},
                 {"apiGroups": [GROUP], "resources": ["rollouts/scale"], "verbs": ["get", "patch"]},
             ],
         },
@@ -148,7 +149,7 @@ pub(crate) fn whatever_has_a_scale_is_capped_and_put_to_sleep(testbed: &Testbed)
     let scene = Scene::set(testbed, "targets")?;
     let _rollouts = Rollouts::install(scene.plane)?;
     allow(&scene)?;
-    let options = Options::main(&scene.kafka.bootstrap());
+    let options = scene.options();
     let (_daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
     scene.kafka.produce_to(&scene.topic, &[(0, 900)])?;
     let set = json!({"serviceName": "set", "podManagementPolicy": "Parallel"});

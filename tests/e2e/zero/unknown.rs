@@ -15,7 +15,7 @@ pub(crate) fn nothing_sleeps_while_kafka_is_unknown(testbed: &Testbed) -> Result
     let options = Options {
         // What is stuck adds no replicas, and still keeps the last one.
         lag: json!({"stuck_after": "2s", "stuck_counts": false}),
-        ..Options::main(&scene.kafka.bootstrap())
+        ..scene.options()
     };
     let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
     scene.allow()?;

@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::k8s::write_guard::testing::leader;
+use crate::k8s::zero_ledger::{LedgerConfigMap, LedgerHandle};
 use crate::model::decisions::cap::{CapTarget, FieldOwner};
+use crate::model::decisions::scale_to_zero::Demand;
+use crate::model::decisions::zero_ledger::ZeroRecord;
 
 /// One HPA `orders` in `shop` that scales a Deployment, and what was asked about them.
 struct FakeApiServer {
@@ -24,6 +27,10 @@ struct FakeApiServer {
     scale_is_contested: bool,
     /// The API server refuses to have `spec` changed.
     refuses_spec: bool,
+    /// The ConfigMap of the ledger.
+    ledger: Value,
+    /// The API server refuses all writes of the ledger.
+    refuses_ledger: bool,
 }
 
 type SharedApiServer = Arc<Mutex<FakeApiServer>>;
@@ -50,6 +57,8 @@ fn cluster(annotations: Value, replicas: u64) -> SharedApiServer {
         hpa_is_contested: false,
         scale_is_contested: false,
         refuses_spec: false,
+        ledger: Value::Null,
+        refuses_ledger: false,
     }))
 }
 
@@ -74,8 +83,12 @@ fn client(cluster: &SharedApiServer) -> Client {
 }
 
 fn refusal(code: StatusCode, message: &str) -> (StatusCode, Value) {
+    let reason = match code {
+        StatusCode::NOT_FOUND => "NotFound",
+        _ => "",
+    };
     let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-        "message": message, "reason": "", "code": code.as_u16()});
+        "message": message, "reason": reason, "code": code.as_u16()});
     (code, status)
 }
 
@@ -84,6 +97,7 @@ impl FakeApiServer {
         let what = match path.rsplit('/').next() {
             Some("scale") => "scale",
             Some("orders") => "hpa",
+            Some("configmaps" | "lagwise-zero") => "ledger",
             Some("v1") => {
                 let deployments = json!({"name": "deployments", "kind": "Deployment",
                     "namespaced": true, "singularName": "", "verbs": []});
@@ -97,6 +111,7 @@ impl FakeApiServer {
         let version = &body["metadata"]["resourceVersion"];
         self.requests.push(format!("{method} {what}"));
         match (method, what) {
+            (_, "ledger") => return self.answer_ledger(method, body),
             ("GET", "hpa") => {
                 let read = self.hpa.clone();
                 if self.hpa_is_contested {
@@ -135,6 +150,46 @@ impl FakeApiServer {
         (StatusCode::OK, self.hpa.clone())
     }
 
+    fn answer_ledger(&mut self, method: &str, body: &Value) -> (StatusCode, Value) {
+        let version = &body["metadata"]["resourceVersion"];
+        match method {
+            "GET" if self.ledger.is_null() => {
+                return refusal(
+                    StatusCode::NOT_FOUND,
+                    "configmaps \"lagwise-zero\" not found",
+                );
+            }
+            "GET" => {}
+            _ if self.refuses_ledger => {
+                return refusal(StatusCode::FORBIDDEN, "configmaps is forbidden");
+            }
+            "POST" => {
+                self.ledger = body.clone();
+                self.ledger["metadata"]["resourceVersion"] = json!("1");
+            }
+            _ if *version != self.ledger["metadata"]["resourceVersion"] => {
+                return refusal(StatusCode::CONFLICT, "the object has been modified");
+            }
+            _ => {
+                let data = self.ledger["data"].as_object_mut().unwrap();
+                data.extend(body["data"].as_object().unwrap().clone());
+                data.retain(|_, value| !value.is_null());
+                self.ledger["metadata"]["resourceVersion"] = json!("2");
+            }
+        }
+        (StatusCode::OK, self.ledger.clone())
+    }
+
+    /// The UIDs of the HPA and of the workload of each record.
+    fn records(&self) -> Vec<(String, String)> {
+        let data = self.ledger["data"].as_object();
+        let records = data.into_iter().flatten().filter_map(|(hpa, text)| {
+            let record: ZeroRecord = serde_json::from_str(text.as_str()?).ok()?;
+            Some((hpa.clone(), record.target_uid))
+        });
+        records.collect()
+    }
+
     fn bump(&mut self) {
         let version = &mut self.hpa["metadata"]["resourceVersion"];
         let number: u64 = version.as_str().unwrap().parse().unwrap();
@@ -144,7 +199,7 @@ impl FakeApiServer {
     fn scale(&self) -> Value {
         json!({
             "apiVersion": "autoscaling/v1", "kind": "Scale",
-            "metadata": {"name": "billing", "resourceVersion": self.scale_version.to_string()},
+            "metadata": {"name": "billing", "uid": "d1", "resourceVersion": self.scale_version.to_string()},
             "spec": {"replicas": self.replicas}, "status": {"replicas": self.replicas},
         })
     }
@@ -185,10 +240,14 @@ async fn pass(
 ) -> PassReport {
     let (mut guard, _publisher) = leader(client(cluster), term, Duration::from_secs(600));
     guard.take_snapshot();
+    let map = LedgerConfigMap::new(guard.client.clone(), "lagwise-zero".into());
+    let ledger = LedgerHandle::start(map, guard.hpas.clone(), Vec::new());
     let hpa = cluster.lock().unwrap().hpa.clone();
     let hpa = crate::k8s::hpa::facts_of(&serde_json::from_value(hpa).unwrap());
     let pass = Pass {
         scales: Scales::new(guard.client.clone()),
+        ledger: Some(ledger),
+        is_recorded: !cluster.lock().unwrap().records().is_empty(),
         guard,
         hpa: Arc::new(hpa),
         cap,
@@ -205,17 +264,49 @@ fn asks_for_zero() -> Value {
     json!({"lagwise.dev/cap": "enforce", "lagwise.dev/scale-to-zero": "true"})
 }
 
-fn asleep() -> Value {
+fn marked() -> Value {
     let mut annotations = asks_for_zero();
     annotations["lagwise.dev/zeroed-since"] = json!("2026-01-01T00:00:00Z");
     annotations
+}
+
+/// A workload at zero replicas whose HPA is marked, with a record for these UIDs of the HPA and of the workload.
+fn at_zero(hpa_uid: &str, target_uid: &str) -> SharedApiServer {
+    let cluster = cluster(marked(), 0);
+    let record = ZeroRecord {
+        namespace: "shop".into(),
+        hpa: "orders".into(),
+        api_version: "apps/v1".into(),
+        kind: "Deployment".into(),
+        name: "billing".into(),
+        target_uid: target_uid.into(),
+        replicas: 3,
+        since: "2026-01-01T00:00:00Z".into(),
+    };
+    cluster.lock().unwrap().ledger = json!({
+        "metadata": {"name": "lagwise-zero", "resourceVersion": "1"},
+        "data": {hpa_uid: record.encode()},
+    });
+    cluster
+}
+
+/// A workload that lagwise has scaled to zero.
+fn asleep() -> SharedApiServer {
+    at_zero("u1", "d1")
 }
 
 #[tokio::test]
 async fn term_cap_and_mark_are_one_patch() {
     let cluster = cluster(asks_for_zero(), 3);
     let report = pass(&cluster, 7, Some(HOLD), zero(Demand::None)).await;
-    let expected = ["GET hpa", "GET scale", "PATCH hpa", "PATCH scale"];
+    let expected = [
+        "GET hpa",
+        "GET scale",
+        "GET ledger",
+        "POST ledger",
+        "PATCH hpa",
+        "PATCH scale",
+    ];
     assert_eq!(requests(&cluster), expected);
     assert_eq!(report.term_write, Ok(()));
     let written = report.cap.unwrap().unwrap().unwrap();
@@ -226,13 +317,21 @@ async fn term_cap_and_mark_are_one_patch() {
     assert_eq!((is.annotation("epoch"), is.replicas), (json!("7"), 0));
     assert_eq!(is.annotation("user-max-replicas"), "20");
     assert!(is.annotation("zeroed-since").is_string());
+    assert_eq!(is.records(), [("u1".to_owned(), "d1".to_owned())]);
 }
 
 #[tokio::test]
 async fn wakes_a_workload_before_removing_the_mark() {
-    let cluster = cluster(asleep(), 0);
+    let cluster = asleep();
     let report = pass(&cluster, 0, None, zero(Demand::Waiting(3))).await;
-    let expected = ["GET hpa", "GET scale", "PATCH scale", "PATCH hpa"];
+    let expected = [
+        "GET hpa",
+        "GET scale",
+        "GET ledger",
+        "PATCH scale",
+        "PATCH hpa",
+        "PATCH ledger",
+    ];
     assert_eq!(requests(&cluster), expected);
     let zero_report = report.zero.unwrap();
     assert_eq!(zero_report.done, Some(ZeroAction::Wake(3)));
@@ -242,18 +341,21 @@ async fn wakes_a_workload_before_removing_the_mark() {
         (is.annotation("zeroed-since"), is.replicas),
         (Value::Null, 3)
     );
+    assert_eq!(is.records(), []);
 }
 
 #[tokio::test]
 async fn new_leader_writes_its_term_before_waking_a_workload() {
-    let cluster = cluster(asleep(), 0);
+    let cluster = asleep();
     pass(&cluster, 7, None, zero(Demand::Waiting(3))).await;
     let expected = [
         "GET hpa",
         "GET scale",
+        "GET ledger",
         "PATCH hpa",
         "PATCH scale",
         "PATCH hpa",
+        "PATCH ledger",
     ];
     assert_eq!(requests(&cluster), expected);
     let is = cluster.lock().unwrap();
@@ -290,6 +392,7 @@ async fn does_not_mark_a_workload_scaled_by_others() {
     assert_eq!((zero_report.done, zero_report.error), (None, changed));
     let is = cluster.lock().unwrap();
     assert!(is.annotation("zeroed-since").is_null());
+    assert_eq!(is.records(), []);
     // The rest of the pass stands.
     assert_eq!(
         (is.annotation("epoch"), is.annotation("ceiling")),
@@ -299,7 +402,7 @@ async fn does_not_mark_a_workload_scaled_by_others() {
 
 #[tokio::test]
 async fn keeps_the_mark_of_a_workload_it_could_not_wake() {
-    let cluster = cluster(asleep(), 0);
+    let cluster = asleep();
     cluster.lock().unwrap().scale_is_contested = true;
     let report = pass(&cluster, 0, Some(HOLD), zero(Demand::Waiting(3))).await;
     let zero_report = report.zero.unwrap();
@@ -308,6 +411,75 @@ async fn keeps_the_mark_of_a_workload_it_could_not_wake() {
     let is = cluster.lock().unwrap();
     assert!(is.annotation("zeroed-since").is_string());
     assert_eq!(is.annotation("ceiling"), "6");
+    assert_eq!(is.records(), [("u1".to_owned(), "d1".to_owned())]);
+}
+
+#[tokio::test]
+async fn wakes_nothing_without_a_record_of_the_same_hpa_and_workload() {
+    for (hpa_uid, target_uid, refusal) in [
+        ("u2", "d1", None),
+        ("u1", "d2", Some(ZeroRefusal::OtherTarget)),
+    ] {
+        let cluster = at_zero(hpa_uid, target_uid);
+        for demand in [Demand::Waiting(3), Demand::NeverRan] {
+            let report = pass(&cluster, 0, None, zero(demand)).await;
+            let zero_report = report.zero.unwrap();
+            assert_eq!((zero_report.done, zero_report.error), (None, None));
+            assert_eq!(zero_report.refusal, refusal);
+            assert_eq!(requests(&cluster), ["GET hpa", "GET scale", "GET ledger"]);
+        }
+        // Nor if the HPA asks for scale to zero no more.
+        let opted_out = ZeroInput::default();
+        pass(&cluster, 0, None, Some(opted_out)).await;
+        assert_eq!(cluster.lock().unwrap().replicas, 0);
+    }
+}
+
+#[tokio::test]
+async fn scales_nothing_to_zero_that_cannot_be_recorded() {
+    let cluster = cluster(asks_for_zero(), 3);
+    cluster.lock().unwrap().refuses_ledger = true;
+    let report = pass(&cluster, 0, None, zero(Demand::None)).await;
+    let zero_report = report.zero.unwrap();
+    let refused = ApiError::Refused("configmaps is forbidden".into());
+    assert_eq!((zero_report.done, zero_report.error), (None, Some(refused)));
+    let refusal = ZeroRefusal::NoLedger("configmaps is forbidden".into());
+    assert_eq!(zero_report.refusal, Some(refusal));
+    // There is no room.
+    cluster.lock().unwrap().refuses_ledger = false;
+    cluster.lock().unwrap().ledger = json!({
+        "metadata": {"name": "lagwise-zero", "resourceVersion": "1"},
+        "data": {"other": "x".repeat(900 * 1024)},
+    });
+    let report = pass(&cluster, 0, None, zero(Demand::None)).await;
+    let zero_report = report.zero.unwrap();
+    assert_eq!(
+        (zero_report.done, zero_report.error, zero_report.refusal),
+        (None, None, Some(ZeroRefusal::LedgerFull))
+    );
+    let is = cluster.lock().unwrap();
+    assert!(is.annotation("zeroed-since").is_null());
+    assert_eq!(is.replicas, 3);
+}
+
+#[tokio::test]
+async fn recorded_hpa_gets_the_term_whatever_it_asks_for() {
+    let cluster = asleep();
+    cluster.lock().unwrap().hpa["metadata"]["annotations"] = json!({});
+    let report = pass(&cluster, 7, None, None).await;
+    assert_eq!(report.term_write, Ok(()));
+    assert_eq!(cluster.lock().unwrap().annotation("epoch"), "7");
+}
+
+#[tokio::test]
+async fn removes_the_record_of_a_workload_started_by_others() {
+    let cluster = asleep();
+    cluster.lock().unwrap().replicas = 5;
+    let report = pass(&cluster, 0, None, zero(Demand::Waiting(3))).await;
+    assert_eq!(report.zero.unwrap().done, Some(ZeroAction::Unmark));
+    let is = cluster.lock().unwrap();
+    assert_eq!((is.records(), is.replicas), (vec![], 5));
+    assert!(is.annotation("zeroed-since").is_null());
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::evaluation::parallelism::Limit;
-use crate::model::hpa::facts::{HpaFacts, mode};
+use crate::model::hpa::facts::HpaFacts;
+use crate::model::hpa::write_scopes::WriteScopes;
 use crate::model::settings::cap_mode::{CapMode, NO_CEILING};
 use crate::model::units::newtypes::Replicas;
 
@@ -50,7 +51,8 @@ fn annotation_controller_and_default_decide_the_mode() {
         // The owning controller would undo the writes.
         (Some("enforce"), Enforce, true, Advise),
     ] {
-        assert_eq!(mode(&hpa(own, controller), default), expected, "{own:?}");
+        let found = WriteScopes::ALL.cap_mode(&hpa(own, controller), default);
+        assert_eq!(found, expected, "{own:?}");
     }
 }
 

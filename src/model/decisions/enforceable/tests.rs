@@ -45,6 +45,7 @@ fn reads(sweeps: Vec<(&'static str, u64, Vec<PartitionReading>)>) -> Vec<Option<
         cap: CapMode::Advise,
         max_staleness: Duration::from_secs(30),
         namespaces: Vec::new(),
+        writes: crate::model::hpa::write_scopes::WriteScopes::ALL,
     };
     let mut seen = Vec::new();
     for (cluster, second, rows) in sweeps {

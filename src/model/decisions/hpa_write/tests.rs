@@ -1,8 +1,21 @@
+use std::time::Duration;
+
 use AnnotationChange::{Remove, Set};
 
 use super::*;
 use crate::model::decisions::cap::{CapTarget, FieldOwner};
+use crate::model::hpa::write_scopes::WriteScopes;
 use crate::model::settings::annotation_keys::{CEILING, USER_MAX};
+use crate::model::settings::cap_mode::CapMode;
+
+/// Capped are the HPAs that ask for it.
+static RULES: ServingPolicy = ServingPolicy {
+    clamp: true,
+    cap: CapMode::Advise,
+    max_staleness: Duration::from_secs(30),
+    namespaces: Vec::new(),
+    writes: WriteScopes::ALL,
+};
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 const WITH_ZERO: (&str, &str) = ("lagwise.dev/scale-to-zero", "true");
@@ -30,18 +43,24 @@ fn goal(target: CapTarget) -> Option<CapGoal> {
 }
 
 /// Goals in term 7.
-fn goals(cap: Option<CapGoal>, zero: ZeroAction) -> HpaGoals {
+fn goals(cap: Option<CapGoal>, zero: ZeroAction) -> HpaGoals<'static> {
     HpaGoals {
         term: 7,
-        default_mode: CapMode::Advise,
+        rules: &RULES,
         cap,
         zero,
         now: NOW,
     }
 }
 
-fn plan(facts: &HpaFacts, term: Option<&str>, goals: &HpaGoals) -> HpaWritePlan {
-    plan_hpa_write(ObservedHpa { facts, term }, goals)
+fn plan(facts: &HpaFacts, term: Option<&str>, goals: &HpaGoals<'_>) -> HpaWritePlan {
+    let is_recorded = facts.annotations.contains_key(ZEROED_SINCE);
+    let observed = ObservedHpa {
+        facts,
+        term,
+        is_recorded,
+    };
+    plan_hpa_write(observed, goals)
 }
 
 fn patch(term: Option<u64>, zeroed: Option<AnnotationChange<SystemTime>>) -> HpaPatch {

@@ -23,6 +23,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn idle_workload() -> WorkloadState {
     WorkloadState {
         is_enabled: true,
+        recorded: false,
         marked: false,
         replicas: 3,
         demand: Demand::None,
@@ -36,6 +37,7 @@ fn idle_workload() -> WorkloadState {
 /// A workload that lagwise has scaled to zero.
 fn at_zero() -> WorkloadState {
     WorkloadState {
+        recorded: true,
         marked: true,
         replicas: 0,
         idle: None,
@@ -68,7 +70,7 @@ fn scales_to_zero_only_after_the_cooldown_without_demand() {
 }
 
 #[test]
-fn wakes_only_marked_workloads() {
+fn wakes_only_recorded_workloads() {
     for (demand, expected) in [
         (Demand::None, ZeroAction::Keep),
         (Demand::Unknown, ZeroAction::Keep),
@@ -77,17 +79,45 @@ fn wakes_only_marked_workloads() {
         (Demand::Waiting(7), ZeroAction::Wake(7)),
         (Demand::Waiting(99), ZeroAction::Wake(10)),
     ] {
-        let marked = WorkloadState {
-            demand,
-            ..at_zero()
-        };
-        assert_eq!(decide(&marked), expected, "{demand:?}");
-        let by_hand = WorkloadState {
-            marked: false,
-            ..marked
-        };
-        assert_eq!(decide(&by_hand), ZeroAction::Keep, "{demand:?}");
+        // Whatever was written on the HPA.
+        for marked in [true, false] {
+            let recorded = WorkloadState {
+                demand,
+                marked,
+                ..at_zero()
+            };
+            assert_eq!(decide(&recorded), expected, "{recorded:?}");
+            for is_enabled in [true, false] {
+                let by_hand = WorkloadState {
+                    recorded: false,
+                    is_enabled,
+                    ..recorded
+                };
+                assert_eq!(decide(&by_hand), ZeroAction::Keep, "{by_hand:?}");
+            }
+        }
     }
+}
+
+#[test]
+fn removes_a_mark_without_a_record_once_the_workload_runs() {
+    let marked = WorkloadState {
+        marked: true,
+        idle: None,
+        ..idle_workload()
+    };
+    assert_eq!(decide(&marked), ZeroAction::Unmark);
+    // Not from an HPA that does not ask for scale to zero.
+    let foreign = WorkloadState {
+        is_enabled: false,
+        ..marked
+    };
+    assert_eq!(decide(&foreign), ZeroAction::Keep);
+    let idle = WorkloadState {
+        marked: true,
+        ..idle_workload()
+    };
+    assert_eq!(decide(&idle), ZeroAction::Zero);
 }
 
 #[test]
@@ -191,6 +221,7 @@ fn after(
         cap: crate::model::settings::cap_mode::CapMode::Advise,
         max_staleness: Duration::from_secs(30),
         namespaces: Vec::new(),
+        writes: crate::model::hpa::write_scopes::WriteScopes::ALL,
     };
     let now = fixtures::at(Duration::from_secs(now));
     candidates(snapshot.evaluated(&policy).at(&now))
@@ -312,6 +343,8 @@ enum ZeroStep {
     Rewrite(u32),
     /// The daemon crashes before its second write.
     Crash,
+    /// Somebody sets or removes the mark.
+    Mark(bool),
 }
 
 fn any_step() -> impl Strategy<Value = ZeroStep> {
@@ -321,16 +354,18 @@ fn any_step() -> impl Strategy<Value = ZeroStep> {
         1 => (0u32..8).prop_map(ZeroStep::SetByPerson),
         1 => (1u32..8).prop_map(ZeroStep::Rewrite),
         1 => Just(ZeroStep::Crash),
+        1 => any::<bool>().prop_map(ZeroStep::Mark),
     ]
 }
 
 proptest! {
-    /// A workload, its mark and its HPA under any sequence of steps.
+    /// A workload, its record and its HPA, on which somebody writes the mark, under any sequence of steps.
     #[test]
     fn wakes_workloads_with_demand_and_never_those_switched_off(
         steps in proptest::collection::vec(any_step(), 1..60),
     ) {
-        let (mut replicas, mut marked, mut by_hand) = (3u32, false, false);
+        let (mut replicas, mut recorded, mut by_hand) = (3u32, false, false);
+        let mut marked = false;
         let (mut idle, mut zeroed) = (None::<Duration>, None::<Duration>);
         let mut demand = Demand::None;
         for step in steps {
@@ -344,7 +379,7 @@ proptest! {
                     zeroed = zeroed.map(|ago| ago + passed);
                 }
                 ZeroStep::SetByPerson(to) => {
-                    by_hand = to == 0 && !marked;
+                    by_hand = to == 0 && !recorded;
                     replicas = to;
                     idle = None;
                 }
@@ -356,14 +391,17 @@ proptest! {
                     zeroed = None;
                     idle = None;
                 }
+                ZeroStep::Mark(to) => marked = to,
             }
-            let state = WorkloadState { marked, replicas, demand, idle, zeroed, ..idle_workload() };
+            let state = WorkloadState {
+                recorded, marked, replicas, demand, idle, zeroed, ..idle_workload()
+            };
             let before = replicas;
             match decide(&state) {
                 ZeroAction::Keep => {}
                 ZeroAction::Zero => {
                     prop_assert_eq!(demand, Demand::None);
-                    marked = true;
+                    (recorded, marked) = (true, true);
                     if !crashes {
                         replicas = 0;
                         zeroed = Some(Duration::ZERO);
@@ -374,9 +412,9 @@ proptest! {
                     prop_assert!((2..=10).contains(&to));
                     replicas = to;
                     idle = None;
-                    marked = crashes;
+                    (recorded, marked) = (crashes, crashes);
                 }
-                ZeroAction::Unmark => marked = false,
+                ZeroAction::Unmark => (recorded, marked) = (false, false),
             }
             by_hand &= replicas == 0;
             if matches!(demand, Demand::Waiting(_)) {

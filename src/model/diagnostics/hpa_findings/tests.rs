@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
 use crate::model::hpa::selector::Selector;
+use crate::model::hpa::write_scopes::WriteScopes;
 use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::metric::LAG_METRIC;
@@ -82,7 +83,8 @@ fn compares_replica_bounds_with_the_ceiling() {
         (bounds(1, 8), false, &["uneven_partitions"]),
         (bounds(1, 0), false, &[]),
     ] {
-        let found = find_against_ceiling(&hpa, Replicas(12), CapMode::Advise, even);
+        let mode = WriteScopes::ALL.cap_mode(&hpa, CapMode::Advise);
+        let found = find_against_ceiling(&hpa, Replicas(12), mode, even);
         assert_eq!(labels(found), expected, "{hpa:?}");
     }
     // With `cap.default: enforce`, also if the ceiling is 0.

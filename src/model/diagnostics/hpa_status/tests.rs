@@ -59,6 +59,7 @@ fn read_statuses(hpas: &[HpaFacts]) -> Vec<HpaStatus> {
         cap: CapMode::Advise,
         max_staleness: Duration::from_secs(30),
         namespaces: Vec::new(),
+        writes: crate::model::hpa::write_scopes::WriteScopes::ALL,
     };
     let now = fixtures::at(Duration::from_secs(4));
     let snapshot = snapshot.evaluated(&policy);

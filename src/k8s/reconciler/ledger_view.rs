@@ -1,0 +1,190 @@
+//! What the reconciler knows of the ledger of scale to zero, and the findings that follow from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::options::WriteFindings;
+use crate::k8s::api_error::ApiError;
+use crate::k8s::write_guard::WriteGuard;
+use crate::k8s::zero_ledger::{LedgerHandle, LedgerView};
+use crate::model::decisions::zero_ledger::{ZeroLedger, ZeroRefusal};
+use crate::model::findings::Finding;
+use crate::model::hpa::facts::{HpaFacts, is_paused};
+use crate::model::settings::annotation_keys::ZEROED_SINCE;
+use crate::model::units::hpa_key::HpaKey;
+use crate::telemetry::failure_log::FailureLog;
+use crate::telemetry::zero::LedgerUnread;
+
+/// How often the ledger is read besides by passes, so that an operator's changes to it are seen.
+const READ_EVERY: Duration = Duration::from_secs(10);
+
+/// Why there is no ledger.
+const NO_LEDGER: &str = "lagwise does not run in a pod, and scale_to_zero.config_map names no ConfigMap for its records";
+
+/// The ledger as the reconciler last saw it.
+pub(super) struct LedgerFollower {
+    /// `None` if there is no place for a ledger.
+    pub(super) handle: Option<LedgerHandle>,
+    seen: LedgerView,
+    read_at: Option<Instant>,
+    is_reading: bool,
+    failures: FailureLog<ApiError>,
+    findings: BTreeMap<HpaKey, Finding>,
+    published: watch::Sender<WriteFindings>,
+}
+
+/// The HPAs that the ledger says something else about than before.
+pub(super) enum LedgerNews {
+    All,
+    Some(BTreeSet<HpaKey>),
+}
+
+impl LedgerFollower {
+    pub(super) fn new(
+        handle: Option<LedgerHandle>,
+        published: watch::Sender<WriteFindings>,
+    ) -> Self {
+        Self {
+            handle,
+            seen: LedgerView::Unread,
+            read_at: None,
+            is_reading: false,
+            failures: FailureLog::default(),
+            findings: BTreeMap::new(),
+            published,
+        }
+    }
+
+    /// Takes in the ledger as it is now.
+    pub(super) fn update(&mut self) -> LedgerNews {
+        let Some(handle) = &self.handle else {
+            self.seen = LedgerView::Unread;
+            return LedgerNews::Some(BTreeSet::new());
+        };
+        let before = std::mem::replace(&mut self.seen, handle.view());
+        match (&before, &self.seen) {
+            (LedgerView::Read(before), LedgerView::Read(now)) => {
+                LedgerNews::Some(changed_hpas(before, now))
+            }
+            (LedgerView::Unread, LedgerView::Unread) => LedgerNews::Some(BTreeSet::new()),
+            (LedgerView::Failed(before), LedgerView::Failed(now)) if before == now => {
+                LedgerNews::Some(BTreeSet::new())
+            }
+            _ => LedgerNews::All,
+        }
+    }
+
+    /// Whether the ledger has a record for the HPA with this UID.
+    pub(super) fn has_record(&self, hpa_uid: &str) -> bool {
+        match &self.seen {
+            LedgerView::Read(ledger) => ledger.record(hpa_uid).is_some(),
+            LedgerView::Unread | LedgerView::Failed(_) => false,
+        }
+    }
+
+    /// Notes the finding about an HPA, if there is one. `asks` says whether it asks for scale to zero by lagwise,
+    /// `refusal` what the last look at its workload has shown.
+    pub(super) fn note(&mut self, hpa: &HpaFacts, asks: bool, refusal: Option<&ZeroRefusal>) {
+        let is_marked = hpa.annotations.contains_key(ZEROED_SINCE) && !is_paused(hpa);
+        let found = match (&self.handle, &self.seen) {
+            (None, _) if asks => Some(ZeroRefusal::NoLedger(NO_LEDGER.to_owned())),
+            (_, LedgerView::Failed(error)) if asks => {
+                Some(ZeroRefusal::NoLedger(error.to_string()))
+            }
+            (_, LedgerView::Read(ledger)) if is_marked && ledger.record(&hpa.uid).is_none() => {
+                Some(ZeroRefusal::NotRecorded)
+            }
+            // Without a ledger nothing is recorded.
+            (None, _) if is_marked => Some(ZeroRefusal::NotRecorded),
+            _ => refusal.cloned(),
+        };
+        match found {
+            Some(refusal) => {
+                self.findings.insert(hpa.key(), refusal.finding(hpa));
+            }
+            None => self.remove(&hpa.key()),
+        }
+    }
+
+    /// Removes the finding about an HPA.
+    pub(super) fn remove(&mut self, hpa: &HpaKey) {
+        self.findings.remove(hpa);
+    }
+
+    /// Forgets everything, since another process leads.
+    pub(super) fn clear(&mut self) {
+        self.seen = LedgerView::Unread;
+        self.read_at = None;
+        self.findings.clear();
+        self.publish();
+    }
+
+    /// Publishes the findings, if they are others than before.
+    pub(super) fn publish(&self) {
+        self.published.send_if_modified(|published| {
+            let is_same = published.iter().eq(self.findings.values());
+            if !is_same {
+                *published = Arc::new(self.findings.values().cloned().collect());
+            }
+            !is_same
+        });
+    }
+
+    /// The findings as they were last published.
+    #[cfg(test)]
+    pub(super) fn findings(&self) -> WriteFindings {
+        self.published.borrow().clone()
+    }
+
+    /// Reads the ledger, if it was not read lately and is not being read.
+    pub(super) fn next_read(
+        &mut self,
+        guard: &WriteGuard,
+    ) -> Option<impl Future<Output = Result<(), ApiError>> + Send + 'static> {
+        let is_recent = self.read_at.is_some_and(|at| at.elapsed() < READ_EVERY);
+        let handle = self.handle.clone()?;
+        if self.is_reading || is_recent {
+            return None;
+        }
+        let within = guard.time_for_write().ok()?;
+        self.is_reading = true;
+        let term = guard.from.term;
+        Some(async move { handle.read(term, within).await.map(drop) })
+    }
+
+    /// Takes in that it was read, or could not be.
+    pub(super) fn finish_read(&mut self, read: Result<(), ApiError>) {
+        self.is_reading = false;
+        match read {
+            Ok(()) => {
+                self.read_at = Some(Instant::now());
+                self.failures.record_success();
+            }
+            // Another process leads, or the snapshot is too old.
+            Err(ApiError::Changed) => {}
+            Err(error) => {
+                self.read_at = Some(Instant::now());
+                if let Some(reason) = self.failures.record_failure(error) {
+                    LedgerUnread { reason }.emit();
+                }
+            }
+        }
+    }
+}
+
+/// The HPAs whose records differ.
+fn changed_hpas(before: &Arc<ZeroLedger>, now: &Arc<ZeroLedger>) -> BTreeSet<HpaKey> {
+    if Arc::ptr_eq(before, now) {
+        return BTreeSet::new();
+    }
+    let missing_in = |a: &ZeroLedger, b: &ZeroLedger| {
+        let records = a.records();
+        let differ = records.filter(|(uid, record)| b.record(uid) != Some(record));
+        Vec::from_iter(differ.map(|(_, record)| record.hpa_key()))
+    };
+    let removed = missing_in(before, now);
+    removed.into_iter().chain(missing_in(now, before)).collect()
+}

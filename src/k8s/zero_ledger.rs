@@ -1,0 +1,315 @@
+//! The ledger of scale to zero in a ConfigMap of lagwise's own namespace, with one key for each HPA.
+//!
+//! Every write names the version that was read, so that nothing is lost if two daemons write. Many HPAs may be scaled
+//! to zero at the same time: what they record while a write is under way is written together by the next one.
+
+mod config_map;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::api_error::ApiError;
+use crate::model::decisions::zero_ledger::{LedgerChanges, LedgerUpdate, ZeroLedger, ZeroRecord};
+use crate::model::hpa::facts::HpaMap;
+
+pub(super) use config_map::StoredLedger;
+pub use config_map::{InvalidLedgerKey, LedgerConfigMap, LedgerKey};
+
+/// The API server accepts 1 MiB of data, keys included. The rest is room for the escaped quotes in a request.
+const MAX_BYTES: usize = 900 * 1024;
+
+/// How long the ledger that was read is used before its version is compared again.
+const VERIFY_EVERY: Duration = Duration::from_secs(1);
+
+/// Attempts at a write. Only an operator, or a daemon that has just lost its Lease, writes at the same time.
+const ATTEMPTS: u32 = 5;
+
+/// Requests that wait for a write at most. As many passes run at the same time.
+const MAX_PENDING: usize = 64;
+
+/// Why a record was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RecordError {
+    /// There is no room for it.
+    Full,
+    Api(ApiError),
+}
+
+/// The ledger as it was last read or written.
+#[derive(Clone, Debug, Default)]
+pub(super) enum LedgerView {
+    #[default]
+    Unread,
+    Read(Arc<ZeroLedger>),
+    /// It cannot be read.
+    Failed(ApiError),
+}
+
+/// How long a request may take, and in which term.
+#[derive(Clone, Copy, Debug)]
+struct RequestBounds {
+    term: u64,
+    until: Instant,
+}
+
+struct LedgerRequest {
+    bounds: RequestBounds,
+    /// The record to write for the HPA with this UID, or to remove; `None` to only read.
+    change: Option<(Arc<str>, Option<ZeroRecord>)>,
+    reply: oneshot::Sender<Result<Arc<ZeroLedger>, RecordError>>,
+}
+
+/// Reads and writes the ledger through one task, which ends with the last clone.
+#[derive(Clone, Debug)]
+pub(super) struct LedgerHandle {
+    requests: mpsc::Sender<LedgerRequest>,
+    view: watch::Receiver<LedgerView>,
+}
+
+impl LedgerHandle {
+    /// Starts the task. `hpas` and `namespaces` (the watched ones, empty = all) show which records are of HPAs that
+    /// are gone.
+    pub(super) fn start(
+        map: LedgerConfigMap,
+        hpas: watch::Receiver<Option<HpaMap>>,
+        namespaces: Vec<String>,
+    ) -> Self {
+        let (requests, received) = mpsc::channel(MAX_PENDING);
+        let (published, view) = watch::channel(LedgerView::default());
+        let task = LedgerTask {
+            map,
+            hpas,
+            namespaces,
+            stored: None,
+            published,
+        };
+        tokio::spawn(task.run(received));
+        Self { requests, view }
+    }
+
+    /// A ledger that is as given, and cannot be read anew or written.
+    #[cfg(test)]
+    pub(super) fn fixed(ledger: ZeroLedger) -> Self {
+        Self {
+            requests: mpsc::channel(1).0,
+            view: watch::channel(LedgerView::Read(Arc::new(ledger))).1,
+        }
+    }
+
+    /// The ledger as it was last read or written.
+    pub(super) fn view(&self) -> LedgerView {
+        self.view.borrow().clone()
+    }
+
+    /// The ledger as it is now, or was a second ago.
+    pub(super) async fn read(
+        &self,
+        term: u64,
+        within: Duration,
+    ) -> Result<Arc<ZeroLedger>, ApiError> {
+        match self.send(term, within, None).await {
+            Err(RecordError::Api(error)) => Err(error),
+            // Nothing is written, so that nothing is missing room.
+            Err(RecordError::Full) => Err(ApiError::Changed),
+            Ok(ledger) => Ok(ledger),
+        }
+    }
+
+    /// Writes a record, or removes it.
+    pub(super) async fn write(
+        &self,
+        term: u64,
+        within: Duration,
+        hpa_uid: &Arc<str>,
+        record: Option<ZeroRecord>,
+    ) -> Result<(), RecordError> {
+        let change = Some((Arc::clone(hpa_uid), record));
+        self.send(term, within, change).await.map(drop)
+    }
+
+    async fn send(
+        &self,
+        term: u64,
+        within: Duration,
+        change: Option<(Arc<str>, Option<ZeroRecord>)>,
+    ) -> Result<Arc<ZeroLedger>, RecordError> {
+        let (reply, answer) = oneshot::channel();
+        let now = Instant::now();
+        let until = now.checked_add(within).unwrap_or(now);
+        let request = LedgerRequest {
+            bounds: RequestBounds { term, until },
+            change,
+            reply,
+        };
+        let answer = async {
+            self.requests.send(request).await.ok()?;
+            answer.await.ok()
+        };
+        let no_answer = RecordError::Api(ApiError::NoAnswer);
+        match tokio::time::timeout(within, answer).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) | Err(_) => Err(no_answer),
+        }
+    }
+}
+
+/// The task behind [`LedgerHandle`].
+struct LedgerTask {
+    map: LedgerConfigMap,
+    hpas: watch::Receiver<Option<HpaMap>>,
+    namespaces: Vec<String>,
+    /// What was read in which term, and when it was last seen to be so.
+    stored: Option<(u64, Instant, StoredLedger)>,
+    published: watch::Sender<LedgerView>,
+}
+
+impl LedgerTask {
+    async fn run(mut self, mut received: mpsc::Receiver<LedgerRequest>) {
+        let mut batch = Vec::new();
+        while received.recv_many(&mut batch, MAX_PENDING).await > 0 {
+            self.serve(std::mem::take(&mut batch)).await;
+        }
+    }
+
+    /// Answers requests, with one write for all of them.
+    async fn serve(&mut self, batch: Vec<LedgerRequest>) {
+        let now = Instant::now();
+        let (batch, late): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .partition(|request| request.bounds.until > now);
+        for request in late {
+            let _ = request.reply.send(Err(RecordError::Api(ApiError::Changed)));
+        }
+        let bounds = batch.iter().map(|request| request.bounds);
+        // A request of a former term would be late.
+        let Some(bounds) = bounds.reduce(|a, b| RequestBounds {
+            term: a.term.max(b.term),
+            until: a.until.min(b.until),
+        }) else {
+            return;
+        };
+        let mut wanted = LedgerChanges::new();
+        for request in &batch {
+            if let Some((uid, record)) = &request.change {
+                wanted.insert(Arc::clone(uid), record.clone());
+            }
+        }
+        let outcome = self.update(&wanted, bounds).await;
+        self.published.send_replace(match &outcome {
+            Ok((ledger, _)) => LedgerView::Read(Arc::clone(ledger)),
+            Err(error) => match &self.stored {
+                // The write has failed, or the API server does not respond.
+                Some((_, _, stored)) => LedgerView::Read(Arc::clone(&stored.ledger)),
+                None if *error == ApiError::Changed => self.published.borrow().clone(),
+                None => LedgerView::Failed(error.clone()),
+            },
+        });
+        for request in batch {
+            let uid = request.change.as_ref().map(|(uid, _)| uid);
+            let answer = match &outcome {
+                Err(error) => Err(RecordError::Api(error.clone())),
+                Ok((_, refused)) if uid.is_some_and(|uid| refused.contains(uid)) => {
+                    Err(RecordError::Full)
+                }
+                Ok((ledger, _)) => Ok(Arc::clone(ledger)),
+            };
+            let _ = request.reply.send(answer);
+        }
+    }
+
+    /// Reads the ledger, if it may have changed, and writes what is wanted. Also returns for which HPAs there was no
+    /// room.
+    async fn update(
+        &mut self,
+        wanted: &LedgerChanges,
+        bounds: RequestBounds,
+    ) -> Result<(Arc<ZeroLedger>, BTreeSet<Arc<str>>), ApiError> {
+        for _ in 0..ATTEMPTS {
+            let stored = self.current(bounds).await?;
+            let update = {
+                let hpas = self.hpas.borrow();
+                let is_gone = |uid: &str, record: &ZeroRecord| self.is_gone(&hpas, uid, record);
+                match wanted.is_empty() {
+                    true => LedgerUpdate::default(),
+                    false => stored
+                        .ledger
+                        .plan_update(wanted.clone(), is_gone, MAX_BYTES),
+                }
+            };
+            if update.changes.is_empty() {
+                return Ok((stored.ledger, update.refused));
+            }
+            let within = time_left(bounds)?;
+            match self.map.write(&stored, &update.changes, within).await {
+                Ok(written) => {
+                    let ledger = Arc::clone(&written.ledger);
+                    self.stored = Some((bounds.term, Instant::now(), written));
+                    return Ok((ledger, update.refused));
+                }
+                // Read it again.
+                Err(ApiError::Changed) => self.stored = None,
+                Err(error) => {
+                    if error == ApiError::NoAnswer {
+                        // It may have been written.
+                        self.stored = None;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Err(ApiError::Changed)
+    }
+
+    /// The ledger as it is now, or was within [`VERIFY_EVERY`].
+    async fn current(&mut self, bounds: RequestBounds) -> Result<StoredLedger, ApiError> {
+        if let Some((term, seen, stored)) = &mut self.stored
+            && *term == bounds.term
+        {
+            if seen.elapsed() < VERIFY_EVERY {
+                return Ok(stored.clone());
+            }
+            match self.map.is_current(stored, time_left(bounds)?).await {
+                Ok(true) => {
+                    *seen = Instant::now();
+                    return Ok(stored.clone());
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    // Without the right to read it, what was read before counts no more.
+                    if matches!(error, ApiError::Refused(_)) {
+                        self.stored = None;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        self.stored = None;
+        let stored = self.map.read(time_left(bounds)?).await?;
+        self.stored = Some((bounds.term, Instant::now(), stored.clone()));
+        Ok(stored)
+    }
+
+    /// Whether the HPA of a record is gone for sure: its namespace is watched, and it is not there.
+    fn is_gone(&self, hpas: &Option<HpaMap>, uid: &str, record: &ZeroRecord) -> bool {
+        let is_watched = self.namespaces.is_empty() || self.namespaces.contains(&record.namespace);
+        let Some(hpas) = hpas.as_ref().filter(|_| is_watched) else {
+            return false;
+        };
+        hpas.get(&record.hpa_key())
+            .is_none_or(|hpa| &*hpa.uid != uid)
+    }
+}
+
+fn time_left(bounds: RequestBounds) -> Result<Duration, ApiError> {
+    let left = bounds.until.saturating_duration_since(Instant::now());
+    match left.is_zero() {
+        true => Err(ApiError::Changed),
+        false => Ok(left),
+    }
+}
+
+#[cfg(test)]
+mod tests;
