@@ -94,6 +94,17 @@ fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
             "{set}: nobody may scrape"
         );
     }
+    // Whoever wants the cap enforced has to allow it, and gets no right to write without that.
+    let defaults = chart.join("ci/default-values.yaml");
+    let defaults = defaults.to_string_lossy();
+    let command = ["template", "lw", &*folder, "--values", &*defaults];
+    let rendered = plane.helm(&command)?;
+    let writes = rendered.contains("horizontalpodautoscalers") && rendered.contains("watch, patch");
+    ensure!(!writes, "{rendered}");
+    let default_mode = ["--set", "config.cap.default=enforce"];
+    let refused = plane.helm(&[&command[..], &default_mode].concat());
+    let refused = refused.err().context("rendered without the right")?;
+    ensure!(refused.to_string().contains("enforce.enabled"), "{refused}");
     // Without a cluster there is nothing to read, and the chart says so.
     let missing = plane.helm(&["template", "lw", &folder]);
     let told = missing
