@@ -6,6 +6,7 @@
 //! snapshot costs as much as it changes.
 
 mod event_publisher;
+mod inputs;
 mod ledger_view;
 mod options;
 mod pass;
@@ -28,12 +29,13 @@ use crate::model::decisions::cap::FieldOwner;
 use crate::model::decisions::enforceable::complete_read;
 use crate::model::decisions::fencing::is_managed_for_zero;
 use crate::model::decisions::scale_to_zero::candidate;
-use crate::model::hpa::facts::{HpaFacts, HpaMap, is_paused};
+use crate::model::hpa::facts::{HpaFacts, is_paused};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 use event_publisher::{EventPublisher, PublishedEvent};
+use inputs::ReconcilerInputs;
 use ledger_view::{LedgerFollower, LedgerNews};
 use pass::{Pass, PassReport};
 use retry::Attempts;
@@ -103,30 +105,6 @@ struct Reconciler {
     term_log: TermLog,
     events: EventPublisher,
     ledger: LedgerFollower,
-}
-
-/// HPAs and evaluations that were taken in.
-struct ReconcilerInputs {
-    hpas: HpaMap,
-    snapshot: Arc<LagSnapshot>,
-    /// When the last sweep of each cluster began. One sweep counts once, however many snapshots show it.
-    swept: Vec<Instant>,
-}
-
-impl ReconcilerInputs {
-    /// Calls back for each HPA that differs in `after`, or that comes to something else there.
-    fn diff(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
-        self.hpas.diff(&after.hpas, |hpa, _, _| on_change(hpa));
-        let evaluations = &self.snapshot.evaluations;
-        evaluations.diff_hpas(&after.snapshot.evaluations, on_change);
-    }
-
-    /// Calls back for each HPA that differs in `after`, or has other targets there.
-    fn diff_targets(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
-        self.hpas.diff(&after.hpas, |hpa, _, _| on_change(hpa));
-        let targets = &self.snapshot.targets;
-        targets.diff_hpas(&after.snapshot.targets, on_change);
-    }
 }
 
 /// Which component records the user's `maxReplicas`, as far as it was looked up.

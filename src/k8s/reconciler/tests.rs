@@ -15,7 +15,7 @@ use super::*;
 use crate::k8s::write_guard::testing::leader;
 use crate::model::decisions::zero_ledger::{ZeroLedger, ZeroRecord};
 use crate::model::fixtures;
-use crate::model::hpa::facts::{ExternalMetric, HpaFacts};
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap};
 use crate::model::hpa::selector::Selector;
 use crate::model::lag::cluster_snapshot::Sweep;
 use crate::model::targets::Targets;

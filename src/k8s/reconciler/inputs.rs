@@ -1,0 +1,32 @@
+//! What the reconciler follows.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::model::hpa::facts::HpaMap;
+use crate::model::snapshot::LagSnapshot;
+use crate::model::units::hpa_key::HpaKey;
+
+/// HPAs and evaluations that were taken in.
+pub(super) struct ReconcilerInputs {
+    pub(super) hpas: HpaMap,
+    pub(super) snapshot: Arc<LagSnapshot>,
+    /// When the last sweep of each cluster began. One sweep counts once, however many snapshots show it.
+    pub(super) swept: Vec<Instant>,
+}
+
+impl ReconcilerInputs {
+    /// Calls back for each HPA that differs in `after`, or that comes to something else there.
+    pub(super) fn diff(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
+        self.hpas.diff(&after.hpas, |hpa, _, _| on_change(hpa));
+        let evaluations = &self.snapshot.evaluations;
+        evaluations.diff_hpas(&after.snapshot.evaluations, on_change);
+    }
+
+    /// Calls back for each HPA that differs in `after`, or has other targets there.
+    pub(super) fn diff_targets(&self, after: &Self, mut on_change: impl FnMut(&HpaKey)) {
+        self.hpas.diff(&after.hpas, |hpa, _, _| on_change(hpa));
+        let targets = &self.snapshot.targets;
+        targets.diff_hpas(&after.snapshot.targets, on_change);
+    }
+}
