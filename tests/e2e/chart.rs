@@ -545,15 +545,15 @@ impl Drop for Installed<'_> {
 const UNUSED: &[(&str, &str)] = &[
     (
         "get deployments/scale of apps []",
-        "nothing falls asleep here",
+        "only a Deployment falls asleep here",
     ),
     (
         "get statefulsets/scale of apps []",
-        "nothing falls asleep here",
+        "only a Deployment falls asleep here",
     ),
     (
         "patch deployments/scale of apps []",
-        "nothing falls asleep here",
+        "only a Deployment falls asleep here",
     ),
     ("patch events of events.k8s.io []", "no event recurs"),
     (
@@ -562,7 +562,7 @@ const UNUSED: &[(&str, &str)] = &[
     ),
     (
         "patch statefulsets/scale of apps []",
-        "nothing falls asleep here",
+        "only a Deployment falls asleep here",
     ),
 ];
 
