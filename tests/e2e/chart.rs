@@ -544,15 +544,7 @@ impl Drop for Installed<'_> {
 /// Rights of the chart of which this scenario makes no use, each with the reason for it.
 const UNUSED: &[(&str, &str)] = &[
     (
-        "get deployments/scale of apps []",
-        "only a Deployment falls asleep here",
-    ),
-    (
         "get statefulsets/scale of apps []",
-        "only a Deployment falls asleep here",
-    ),
-    (
-        "patch deployments/scale of apps []",
         "only a Deployment falls asleep here",
     ),
     ("patch events of events.k8s.io []", "no event recurs"),
