@@ -27,7 +27,7 @@ pub(crate) struct Lane {
 }
 
 pub(crate) const LANES: &[Lane] = &[
-    // What Kafka says, how it is asked, and for whom.
+    // What Kafka says, how it is asked, and for whom; and, since this lane has time left, what may be woken.
     Lane {
         name: "kafka",
         cases: &[
@@ -37,6 +37,7 @@ pub(crate) const LANES: &[Lane] = &[
             conformance::CASES,
             rows::CASES,
             tenants::CASES,
+            zero::RECORDS,
         ],
         long: &[brokers::LONG, conformance::LONG, tenants::LONG],
     },

@@ -47,6 +47,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "zero::an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown",
         an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown,
     ),
+];
+
+/// What may be woken.
+pub(crate) const RECORDS: &[(&str, Test)] = &[
     (
         "zero::a_forged_mark_wakes_nothing",
         ledger::a_forged_mark_wakes_nothing,
