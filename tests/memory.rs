@@ -153,7 +153,9 @@ fn every_group_and_partition_costs_little() {
 const SCRAPE_MAX_BYTES: usize = 512 * 1024;
 
 fn a_scrape_needs_little_memory_however_long_it_is() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
     let runtime = runtime.unwrap();
     let (_publisher, reader) = snapshot_channel::channel(snapshot());
     let router = router(MetricsOptions {
