@@ -164,6 +164,27 @@ impl<'a> Scene<'a> {
         self.plane.kubectl(&args).map(drop)
     }
 
+    /// Scales a Deployment to zero as a person does. The HPA controller may still write what it has worked out before;
+    /// once it says that scaling is disabled, it has seen the zero.
+    fn switch_off(&self, deployment: &str) -> Result<()> {
+        poll_until(WITHIN, "the HPA controller to see the zero", || {
+            let found = self
+                .plane
+                .get("deployment", deployment, Some(&self.namespace))?;
+            if found["spec"]["replicas"] != 0 {
+                let args = ["scale", "deployment", deployment, "--replicas=0", "-n"];
+                self.plane
+                    .kubectl(&[&args[..], &[&self.namespace]].concat())?;
+            }
+            let hpa = self.plane.get("hpa", deployment, Some(&self.namespace))?;
+            let conditions = &hpa["status"]["conditions"];
+            let mut all = conditions.as_array().into_iter().flatten();
+            let is_seen = all.any(|condition| condition["reason"] == "ScalingDisabled");
+            ensure!(is_seen && found["spec"]["replicas"] == 0, "{conditions}");
+            Ok(())
+        })
+    }
+
     /// Commits everything of the topic.
     fn catch_up(&self) -> Result<()> {
         let ends = (0..).zip(self.kafka.end_offsets(&self.topic)?);
@@ -299,7 +320,7 @@ fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
     scene.allow()?;
     scene.kafka.produce(&scene.topic, 0, 50)?;
     scene.apply(1, COOLDOWN)?;
-    scene.scale(0)?;
+    scene.switch_off("billing")?;
     // With work, and without for longer than the cooldown.
     daemon.let_it_look(8)?;
     scene.until_wanted(0, false)?;

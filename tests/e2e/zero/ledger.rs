@@ -144,9 +144,7 @@ pub(crate) fn a_forged_mark_wakes_nothing(testbed: &Testbed) -> Result<()> {
     scene.plane.apply(&scene.namespace, &plain.to_string())?;
     let all = ["billing", "advised", "plain"];
     for deployment in all {
-        let args = ["scale", "deployment", deployment, "--replicas=0"];
-        let args = [&args[..], &["-n", &scene.namespace]].concat();
-        scene.plane.kubectl(&args)?;
+        scene.switch_off(deployment)?;
     }
     let bob = Bob::new(&scene)?;
     for hpa in all {
