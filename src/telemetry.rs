@@ -9,6 +9,9 @@ pub mod family;
 pub mod finding_log;
 pub mod forward;
 pub mod lease;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod log_buffer;
 pub mod log_interval;
 pub mod notice;
 pub mod zero;

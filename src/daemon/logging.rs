@@ -87,23 +87,8 @@ fn colour_sequence(text: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct LogBuffer(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for LogBuffer {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::telemetry::log_buffer::LogBuffer;
 
     /// What is logged of a message in its text and in two kinds of fields.
     fn logged(message: &str, colour: bool) -> String {
@@ -120,8 +105,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(shown = %message, debug = ?message, text = message, "{message}");
         });
-        let bytes = log.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
+        log.text()
     }
 
     #[test]

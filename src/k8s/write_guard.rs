@@ -80,11 +80,26 @@ impl WriteGuard {
 /// Leaders for tests.
 #[cfg(test)]
 pub(super) mod testing {
+    use axum::http::StatusCode;
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::leader_election::Term;
     use crate::model::fixtures;
+    use crate::model::hpa::write_scopes::WriteScopes;
     use crate::model::settings::cap_mode::CapMode;
     use crate::snapshot_channel::{self, Publisher};
+
+    /// What the API server says where it refuses a request.
+    pub(in crate::k8s) fn refusal(code: StatusCode, message: &str) -> (StatusCode, Value) {
+        let reason = match code {
+            StatusCode::NOT_FOUND => "NotFound",
+            _ => "",
+        };
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "message": message, "reason": reason, "code": code.as_u16()});
+        (code, status)
+    }
 
     /// A leader of that term, for so long from now on, with a snapshot that nothing was decided from yet.
     pub(in crate::k8s) fn leader(
@@ -107,7 +122,7 @@ pub(super) mod testing {
                 // The fixture's readings were made when the test began.
                 max_staleness: Duration::from_secs(3600),
                 namespaces: Vec::new(),
-                writes: crate::model::hpa::write_scopes::WriteScopes::ALL,
+                writes: WriteScopes::ALL,
             },
             from: Arc::default(),
         };

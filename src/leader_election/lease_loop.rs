@@ -295,6 +295,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::telemetry::log_buffer::LogBuffer;
 
     fn record(holder: Option<&str>, transitions: u32) -> LeaseRecord {
         LeaseRecord {
@@ -436,7 +437,7 @@ mod tests {
 
     /// The warnings of a daemon that waits for this Lease of another.
     async fn warnings_about(lease: LeaseRecord) -> String {
-        let log = Log::default();
+        let log = LogBuffer::default();
         let to = log.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || to.clone())
@@ -451,22 +452,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(waiting.term.borrow().is_none());
         waiting.task.abort();
-        let written = log.0.lock().unwrap().clone();
-        String::from_utf8(written).unwrap()
-    }
-
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
+        log.text()
     }
 
     #[tokio::test]

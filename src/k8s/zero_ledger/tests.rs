@@ -9,6 +9,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::k8s::write_guard::testing::refusal;
 use crate::model::hpa::facts::HpaFacts;
 
 #[derive(Default)]
@@ -21,28 +22,18 @@ struct FakeConfigMap {
 
 type SharedConfigMap = Arc<Mutex<FakeConfigMap>>;
 
-fn status(code: StatusCode, message: &str) -> (StatusCode, Value) {
-    let reason = match code {
-        StatusCode::NOT_FOUND => "NotFound",
-        _ => "",
-    };
-    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-        "message": message, "reason": reason, "code": code.as_u16()});
-    (code, status)
-}
-
 impl FakeConfigMap {
     fn answer(&mut self, method: &str, body: &Value) -> (StatusCode, Value) {
         let version = &body["metadata"]["resourceVersion"];
         let is_there = !self.object.is_null();
         match method {
-            _ if self.refuses => return status(StatusCode::FORBIDDEN, "configmaps is forbidden"),
-            "POST" if is_there => return status(StatusCode::CONFLICT, "it exists"),
+            _ if self.refuses => return refusal(StatusCode::FORBIDDEN, "configmaps is forbidden"),
+            "POST" if is_there => return refusal(StatusCode::CONFLICT, "it exists"),
             "POST" => self.put(body.clone()),
-            _ if !is_there => return status(StatusCode::NOT_FOUND, "not found"),
+            _ if !is_there => return refusal(StatusCode::NOT_FOUND, "not found"),
             "GET" => return (StatusCode::OK, self.object.clone()),
             _ if *version != self.object["metadata"]["resourceVersion"] => {
-                return status(StatusCode::CONFLICT, "it was changed");
+                return refusal(StatusCode::CONFLICT, "it was changed");
             }
             _ => {
                 let mut object = self.object.clone();

@@ -9,7 +9,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::k8s::write_guard::testing::leader;
+use crate::k8s::write_guard::testing::{leader, refusal};
 use crate::k8s::zero_ledger::{LedgerConfigMap, LedgerHandle};
 use crate::model::decisions::cap::{CapTarget, FieldOwner};
 use crate::model::decisions::scale_to_zero::Demand;
@@ -80,16 +80,6 @@ fn client(cluster: &SharedApiServer) -> Client {
         }
     };
     Client::new(tower::service_fn(serve), "shop")
-}
-
-fn refusal(code: StatusCode, message: &str) -> (StatusCode, Value) {
-    let reason = match code {
-        StatusCode::NOT_FOUND => "NotFound",
-        _ => "",
-    };
-    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-        "message": message, "reason": reason, "code": code.as_u16()});
-    (code, status)
 }
 
 impl FakeApiServer {
