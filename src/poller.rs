@@ -173,8 +173,10 @@ impl<S: OffsetSource> Poller<S> {
                     let finished = sweeps.take_finished()?;
                     let has_finished = !finished.is_empty();
                     let sweeping = sweeps.sweeping();
+                    let write_findings = inputs.write_findings.borrow().clone();
                     let planned;
                     (state, planned) = change(state, move |state| {
+                        state.set_write_findings(write_findings);
                         for (observation, scope) in finished {
                             state.apply(observation, scope);
                         }
@@ -236,7 +238,7 @@ impl<S: OffsetSource> Poller<S> {
                     let write_findings = inputs.write_findings.borrow().clone();
                     let new;
                     (state, new) = change(state, move |state| {
-                        state.update_write_findings(write_findings);
+                        state.set_write_findings(write_findings);
                         state.apply(observation, scope);
                         state.replan()
                     }).await?;

@@ -230,7 +230,8 @@ impl LedgerTask {
         for _ in 0..ATTEMPTS {
             let stored = self.current(bounds).await?;
             let update = {
-                let hpas = self.hpas.borrow();
+                // Cloned, so that the watch can go on meanwhile.
+                let hpas = self.hpas.borrow().clone();
                 let is_gone = |uid: &str, record: &ZeroRecord| self.is_gone(&hpas, uid, record);
                 match wanted.is_empty() {
                     true => LedgerUpdate::default(),

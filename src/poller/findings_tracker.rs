@@ -31,8 +31,8 @@ pub(super) struct FindingsTracker {
     /// The findings that follow from readings.
     others: BTreeSet<Finding>,
     /// What the writer of HPAs has found.
-    of_writer: Arc<BTreeSet<Finding>>,
-    is_writer_news: bool,
+    of_writes: Arc<BTreeSet<Finding>>,
+    has_write_news: bool,
 }
 
 /// Findings that follow from an HPA and its ceiling. Both seldom change, and it takes long to word the findings.
@@ -50,9 +50,9 @@ impl FindingsTracker {
     }
 
     /// Takes in what the writer of HPAs has found. It counts from the next sweep on.
-    pub(super) fn set_writer_findings(&mut self, found: Arc<BTreeSet<Finding>>) {
-        self.is_writer_news |= found != self.of_writer;
-        self.of_writer = found;
+    pub(super) fn set_write_findings(&mut self, found: Arc<BTreeSet<Finding>>) {
+        self.has_write_news |= found != self.of_writes;
+        self.of_writes = found;
     }
 
     /// Looks for findings in a snapshot and gives those that are new to the log.
@@ -64,7 +64,7 @@ impl FindingsTracker {
             members_within: MEMBERS_WITHIN,
         };
         let mut is_changed = self.update_facts(snapshot.targets.facts());
-        is_changed |= std::mem::take(&mut self.is_writer_news);
+        is_changed |= std::mem::take(&mut self.has_write_news);
         let mut others = find_in_groups(&snapshot.evaluations, options);
         for (key, hpa) in &self.facts {
             // Of one HPA after the other, since a list of all metrics is large.
@@ -114,7 +114,7 @@ impl FindingsTracker {
     fn replace_latest(&mut self, log: &mut FindingLog, now: Instant) {
         let of_hpas = self.of_hpas.values().flat_map(|own| &own.findings);
         let all = of_hpas.chain(&self.shared).chain(&self.others);
-        let all = all.chain(&*self.of_writer);
+        let all = all.chain(&*self.of_writes);
         let found = BTreeSet::from_iter(all.cloned());
         for finding in found.difference(&self.latest) {
             log.record(finding, now);
@@ -217,10 +217,10 @@ mod tests {
                 HpaKey::new("n", "a"),
                 "of the writer",
             );
-            tracker.set_writer_findings(Arc::new([written.clone()].into()));
+            tracker.set_write_findings(Arc::new([written.clone()].into()));
             tracker.update(&evaluated, &mut FindingLog::default());
             assert!(tracker.latest().contains(&written));
-            tracker.set_writer_findings(Arc::default());
+            tracker.set_write_findings(Arc::default());
             tracker.update(&evaluated, &mut FindingLog::default());
             assert_eq!(*tracker.latest(), *before);
         }

@@ -179,8 +179,8 @@ impl PollerState {
     }
 
     /// Takes in what the writer of HPAs has found, for the next whole sweep.
-    pub(super) fn update_write_findings(&mut self, found: Arc<BTreeSet<Finding>>) {
-        self.findings.set_writer_findings(found);
+    pub(super) fn set_write_findings(&mut self, found: Arc<BTreeSet<Finding>>) {
+        self.findings.set_write_findings(found);
     }
 
     /// Applies what was read of a cluster, and evaluates.

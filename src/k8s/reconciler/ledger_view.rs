@@ -12,7 +12,7 @@ use crate::k8s::write_guard::WriteGuard;
 use crate::k8s::zero_ledger::{LedgerHandle, LedgerView};
 use crate::model::decisions::zero_ledger::{ZeroLedger, ZeroRefusal};
 use crate::model::findings::Finding;
-use crate::model::hpa::facts::{HpaFacts, is_paused};
+use crate::model::hpa::facts::HpaFacts;
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::failure_log::FailureLog;
@@ -33,6 +33,8 @@ pub(super) struct LedgerFollower {
     is_reading: bool,
     failures: FailureLog<ApiError>,
     findings: BTreeMap<HpaKey, Finding>,
+    /// Whether the findings are others than published.
+    is_changed: bool,
     published: watch::Sender<WriteFindings>,
 }
 
@@ -54,6 +56,7 @@ impl LedgerFollower {
             is_reading: false,
             failures: FailureLog::default(),
             findings: BTreeMap::new(),
+            is_changed: false,
             published,
         }
     }
@@ -88,7 +91,7 @@ impl LedgerFollower {
     /// Notes the finding about an HPA, if there is one. `asks` says whether it asks for scale to zero by lagwise,
     /// `refusal` what the last look at its workload has shown.
     pub(super) fn note(&mut self, hpa: &HpaFacts, asks: bool, refusal: Option<&ZeroRefusal>) {
-        let is_marked = hpa.annotations.contains_key(ZEROED_SINCE) && !is_paused(hpa);
+        let is_marked = hpa.annotations.contains_key(ZEROED_SINCE);
         let found = match (&self.handle, &self.seen) {
             (None, _) if asks => Some(ZeroRefusal::NoLedger(NO_LEDGER.to_owned())),
             (_, LedgerView::Failed(error)) if asks => {
@@ -103,7 +106,11 @@ impl LedgerFollower {
         };
         match found {
             Some(refusal) => {
-                self.findings.insert(hpa.key(), refusal.finding(hpa));
+                let (key, finding) = (hpa.key(), refusal.finding(hpa));
+                if self.findings.get(&key) != Some(&finding) {
+                    self.findings.insert(key, finding);
+                    self.is_changed = true;
+                }
             }
             None => self.remove(&hpa.key()),
         }
@@ -111,26 +118,24 @@ impl LedgerFollower {
 
     /// Removes the finding about an HPA.
     pub(super) fn remove(&mut self, hpa: &HpaKey) {
-        self.findings.remove(hpa);
+        self.is_changed |= self.findings.remove(hpa).is_some();
     }
 
     /// Forgets everything, since another process leads.
     pub(super) fn clear(&mut self) {
         self.seen = LedgerView::Unread;
         self.read_at = None;
+        self.is_changed |= !self.findings.is_empty();
         self.findings.clear();
         self.publish();
     }
 
     /// Publishes the findings, if they are others than before.
-    pub(super) fn publish(&self) {
-        self.published.send_if_modified(|published| {
-            let is_same = published.iter().eq(self.findings.values());
-            if !is_same {
-                *published = Arc::new(self.findings.values().cloned().collect());
-            }
-            !is_same
-        });
+    pub(super) fn publish(&mut self) {
+        if std::mem::take(&mut self.is_changed) {
+            let findings = self.findings.values().cloned().collect();
+            self.published.send_replace(Arc::new(findings));
+        }
     }
 
     /// The findings as they were last published.

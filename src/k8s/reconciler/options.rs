@@ -1,4 +1,4 @@
-//! What the reconciler works with besides the snapshots.
+//! Options of the reconciler.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

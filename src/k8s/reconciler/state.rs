@@ -120,8 +120,7 @@ impl HpaState {
         now: Instant,
     ) -> Option<Urgency> {
         if self.zero.is_due(&self.facts, now) {
-            let waits = self.zero.has_demand() && self.zero.is_at_zero();
-            return Some(if waits {
+            return Some(if self.zero.is_pressing() {
                 Urgency::Wake
             } else {
                 Urgency::Normal
@@ -325,6 +324,11 @@ impl ZeroState {
         matches!(demand, Some(Demand::Waiting(_) | Demand::NeverRan))
     }
 
+    /// Whether demand waits for what may be woken.
+    fn is_pressing(&self) -> bool {
+        self.is_at_zero() && self.has_demand() && self.refusal.is_none()
+    }
+
     /// Whether the workload has to be looked at now: at once if demand waits for it, else every
     /// [`LOOK_EVERY`].
     fn is_due(&self, hpa: &HpaFacts, now: Instant) -> bool {
@@ -338,8 +342,7 @@ impl ZeroState {
         match self.known.candidate {
             // What may not be woken is looked at less often.
             Some(_) if !scales_to_zero_natively(hpa) && self.has_demand() => {
-                let is_pressing = is_at_zero && self.refusal.is_none();
-                is_pressing || (is_at_zero || self.is_marked) && !was_looked_at
+                self.is_pressing() || (is_at_zero || self.is_marked) && !was_looked_at
             }
             // Also before the cooldown is over, so that a start by hand is seen as one.
             Some(_) if !scales_to_zero_natively(hpa) => {
