@@ -221,6 +221,7 @@ impl PollerState {
             self.unread_partitions = Arc::new(self.ledger.exceeded_budgets());
             let snapshot = self.snapshot();
             self.findings.update(&snapshot, &mut self.finding_log);
+            self.finding_log.log_omissions(Instant::now());
         }
     }
 

@@ -42,11 +42,14 @@ impl FindingLog {
     /// Takes in a finding that is new at `now`.
     pub fn record(&mut self, finding: &Finding, now: Instant) {
         let raised = FindingRaised(finding);
-        if self.may_log(finding, now) {
-            raised.emit();
-            return;
+        match self.may_log(finding, now) {
+            true => raised.emit(),
+            false => raised.count(),
         }
-        raised.count();
+    }
+
+    /// Logs how many findings were not logged, at most once a minute. To be called after each whole sweep.
+    pub fn log_omissions(&mut self, now: Instant) {
         if let Some(omitted) = self.report_omissions(now) {
             tracing::warn!(
                 omitted,
@@ -71,9 +74,7 @@ impl FindingLog {
 
     /// The number of findings omitted since the last report, if another report is due.
     fn report_omissions(&mut self, now: Instant) -> Option<u64> {
-        self.omissions
-            .is_due(now)
-            .then(|| std::mem::take(&mut self.omitted))
+        (self.omitted > 0 && self.omissions.is_due(now)).then(|| std::mem::take(&mut self.omitted))
     }
 }
 
