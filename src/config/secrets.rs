@@ -177,8 +177,10 @@ pub(super) fn referred_files(text: &str) -> Vec<&str> {
             false => from_here.find('}').unwrap_or(1),
         };
         let (reference, after) = from_here.split_at(end.saturating_add(1));
-        let inside = reference.trim_start_matches("${").trim_end_matches('}');
-        files.extend(file_path(inside));
+        let inside = reference
+            .strip_prefix("${")
+            .and_then(|inside| inside.strip_suffix('}'));
+        files.extend(inside.and_then(file_path));
         rest = after;
     }
     files

@@ -183,7 +183,7 @@ impl Connection {
         &self.permit.slot
     }
 
-    /// Fails once the connection has to make room for another.
+    /// The result of a poll, or an error once the connection has to make room for another.
     fn check_evicted<T>(
         &self,
         context: &Context<'_>,

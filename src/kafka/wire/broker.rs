@@ -161,7 +161,7 @@ impl Broker {
         }
     }
 
-    /// Sends a request whose response may have any length.
+    /// Sends a request whose response may be as long as `receive.message.max.bytes` allows.
     pub(super) async fn send_request<R: Encodable + HeaderVersion>(
         &self,
         api: ApiKey,
@@ -173,7 +173,7 @@ impl Broker {
             .await
     }
 
-    /// Sends a request and returns the response's body, which may have so many bytes. If the
+    /// Sends a request and returns the response's body, of at most `max_response` bytes. If the
     /// connection ends meanwhile, the request is retried once on a new one, because a broker may
     /// close idle connections at any moment.
     pub(super) async fn send_bounded_request<R: Encodable + HeaderVersion>(

@@ -22,7 +22,8 @@ use crate::model::units::newtypes::TopicName;
 /// How long metadata is used before it is fetched again.
 const METADATA_MAX_AGE: Duration = Duration::from_secs(10);
 
-/// Limit of brokers with a connection, or with one that is opened when needed.
+/// Limit of brokers with a connection, or with one that is opened when needed: those of the metadata, and some for
+/// bootstrap servers and coordinators that the metadata does not have.
 const MAX_CONNECTIONS: usize = MAX_BROKERS + 24;
 
 /// How long a coordinator that the metadata does not have is used: it may have joined after the

@@ -222,9 +222,8 @@ async fn serve_until_login_expires(
         // One request is written at a time: `out` must be empty, so that a call whose caller gave
         // up while it was queued is dropped instead of sent.
         let may_take = sent.len() < MAX_IN_FLIGHT && !retiring && out.is_empty();
-        let limit = sent
-            .front()
-            .map_or(usize::MAX, |oldest| oldest.call.max_response);
+        // Nothing was asked: any response ends the connection, and must not take the memory for those of others.
+        let limit = sent.front().map_or(0, |oldest| oldest.call.max_response);
         let limit = limit.min(options.max_response_bytes);
         // Every branch is cancel-safe: `responses` and `out` keep partial progress, `recv` loses
         // nothing. Branches must not wait inside `select!`, or a slow write would delay responses.

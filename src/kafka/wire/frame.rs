@@ -181,8 +181,8 @@ impl Responses {
                         None => frame,
                     });
                 }
-                // Reserve memory only as bytes arrive, so that a claimed length alone costs
-                // nothing.
+                // Reserve memory only as bytes arrive; a claimed length takes only its room in
+                // `ResponseMemory`.
                 wanted = whole.saturating_sub(self.buffer.len()).min(READ);
             }
             self.buffer.reserve(wanted);
