@@ -25,6 +25,7 @@ mod faults;
 mod kerberos;
 mod lag;
 mod lanes;
+mod latencies;
 mod leader;
 mod live;
 mod load;

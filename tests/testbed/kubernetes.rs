@@ -146,10 +146,11 @@ impl ControlPlane {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// `kubectl get --raw PATH`, as JSON.
+    /// What the API server answers for a path, as JSON, as for `kubectl get --raw`. An error says what it answered.
     pub(crate) fn get_raw(&self, path: &str) -> Result<Value> {
-        let answer = self.kubectl(&["get", "--raw", path])?;
-        serde_json::from_str(&answer).with_context(|| format!("{path} answered {answer:?}"))
+        self.reader
+            .ask(path)
+            .map_err(|error| anyhow::anyhow!("{error:#}"))
     }
 
     /// One object as JSON.

@@ -40,7 +40,8 @@ impl Reader {
         Some(self.ask(&format!("/{version}/{place}{plural}/{name}")))
     }
 
-    fn ask(&self, path: &str) -> Result<Value> {
+    /// What the API server answers for the path.
+    pub(super) fn ask(&self, path: &str) -> Result<Value> {
         let request = Request::get(path).body(Vec::new())?;
         let client = self.client.clone();
         let (answer, answered) = mpsc::channel();

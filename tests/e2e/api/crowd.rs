@@ -12,6 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::BASE;
 use crate::daemon::{Daemon, Options};
+use crate::latencies::Latencies;
 use crate::testbed::Testbed;
 use crate::testbed::pki::Authority;
 use crate::testbed::ports::free_port;
@@ -76,7 +77,8 @@ async fn ask_in_a_crowd(daemon: &Daemon, authority: &Authority) -> Result<()> {
     ensure!(open >= IDLE + SLOW, "{open} connections are open");
     let crowded = latencies(daemon).await?;
     println!(
-        "p50 and p99 of {REQUESTS} requests: alone {alone:?}, beside {open} connections {crowded:?}"
+        "{REQUESTS} requests beside {open} connections: {}",
+        crowded.beside(&alone)?
     );
     // They are cut after their time, and the places come free.
     let cut = tokio::time::timeout(Duration::from_secs(90), async {
@@ -107,7 +109,7 @@ fn open_connections(daemon: &Daemon) -> Result<usize> {
 }
 
 /// Half on one connection, half on a new one each; all must be answered.
-async fn latencies(daemon: &Daemon) -> Result<(Duration, Duration)> {
+async fn latencies(daemon: &Daemon) -> Result<Latencies> {
     let client = || {
         reqwest::Client::builder()
             .danger_accept_invalid_certs(true)
@@ -116,7 +118,7 @@ async fn latencies(daemon: &Daemon) -> Result<(Duration, Duration)> {
     };
     let url = daemon.url(BASE);
     let mut one = client()?;
-    let mut took = Vec::new();
+    let mut latencies = Latencies::default();
     for request in 0..REQUESTS {
         if request > REQUESTS / 2 {
             one = client()?;
@@ -125,8 +127,7 @@ async fn latencies(daemon: &Daemon) -> Result<(Duration, Duration)> {
         let answer = one.get(&url).send().await?;
         ensure!(answer.status() == 200, "{}", answer.status());
         answer.bytes().await?;
-        took.push(began.elapsed());
+        latencies.add(began.elapsed());
     }
-    took.sort_unstable();
-    Ok((took[REQUESTS / 2], took[REQUESTS * 99 / 100]))
+    Ok(latencies)
 }

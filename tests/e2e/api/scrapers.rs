@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::daemon::{Daemon, Options, metric_path};
+use crate::latencies::Latencies;
 use crate::probes::Probes;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
@@ -84,9 +85,12 @@ pub(super) fn that_never_rest(testbed: &Testbed) -> Result<()> {
             ended??;
         }
         let scrapes = scrapes.load(Ordering::Relaxed);
-        println!("alone {alone}; beside {scrapes} scrapes in {FOR:?} {crowded}");
+        println!(
+            "alone {alone}; beside {scrapes} scrapes in {FOR:?} {crowded}; API {}",
+            crowded.answers.beside(&alone.answers)?
+        );
         ensure!(scrapes > 0, "no scrape was answered");
-        ensure!(crowded.p50 < P50_MAX, "{crowded}");
+        ensure!(crowded.answers.p50() < P50_MAX, "{crowded}");
         ensure!(crowded.resident_kb < LIMIT_KB, "{crowded}");
         crowded.probes.check()
     })
@@ -186,8 +190,7 @@ impl Stop {
 
 /// What others notice.
 struct Noticed {
-    p50: Duration,
-    p99: Duration,
+    answers: Latencies,
     probes: Probes,
     resident_kb: u64,
 }
@@ -196,9 +199,8 @@ impl std::fmt::Display for Noticed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "API p50 {:?} p99 {:?}, {}, memory {} MiB",
-            self.p50,
-            self.p99,
+            "API {}, {}, memory {} MiB",
+            self.answers,
             self.probes,
             self.resident_kb / 1024
         )
@@ -259,10 +261,8 @@ impl Scene {
             .build()?;
         let url = self.daemon.url(&metric_path("default", &self.selector));
         let until = Instant::now() + time;
-        let mut took = Vec::new();
         let mut noticed = Noticed {
-            p50: Duration::ZERO,
-            p99: Duration::ZERO,
+            answers: Latencies::default(),
             probes: Probes::default(),
             resident_kb: 0,
         };
@@ -271,16 +271,13 @@ impl Scene {
             let answer = client.get(&url).send().await?;
             ensure!(answer.status() == 200, "{}", answer.status());
             answer.bytes().await?;
-            took.push(began.elapsed());
-            if took.len() % 20 == 0 {
+            noticed.answers.add(began.elapsed());
+            if noticed.answers.len().is_multiple_of(20) {
                 noticed.probes.add(probe(self.daemon.probe_port).await?);
                 noticed.resident_kb = noticed.resident_kb.max(self.resident_kb()?);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        took.sort_unstable();
-        noticed.p50 = took[took.len() / 2];
-        noticed.p99 = took[took.len() * 99 / 100];
         Ok(noticed)
     }
 
@@ -386,7 +383,7 @@ where
         );
         ensure!(grown < GROWTH_KB && most < LIMIT_KB, "memory {most} kB");
         crowded.probes.check()?;
-        ensure!(crowded.p50 < P50_MAX, "{crowded}");
+        ensure!(crowded.answers.p50() < P50_MAX, "{crowded}");
         Ok(())
     })
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::Scene;
+use crate::latencies::Latencies;
 use crate::testbed::Testbed;
 use crate::testbed::pki::{Authority, Identity};
 use crate::testbed::poll::poll_until;
@@ -220,22 +221,30 @@ fn flood(testbed: &Testbed, ask: Ask) -> Result<()> {
     let reviews = sent_reviews(&scene)?;
     let reviews = reviews.checked_sub(before).context("fewer than before")?;
     println!(
-        "{} requests of strangers in {FOR:?}, {reviews} reviews; questions of others: alone {alone:?}, \
-         beside them {crowded:?}",
-        asked.load(Ordering::Relaxed)
+        "{} requests of strangers in {FOR:?}, {reviews} reviews; questions of others: {} alone, \
+         {} beside them; {}",
+        asked.load(Ordering::Relaxed),
+        alone.asked,
+        crowded.asked,
+        crowded.answers.beside(&alone.answers)?
     );
-    ensure!(crowded.refused == 0, "{crowded:?}");
+    ensure!(
+        crowded.refused == 0,
+        "{} of {} questions refused",
+        crowded.refused,
+        crowded.asked
+    );
     // Those of the others, and few of the strangers.
     let most = u64::try_from(crowded.asked)? * 2 + 300;
     ensure!(reviews <= most, "{reviews} reviews, at most {most}");
     Ok(())
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Questions {
     asked: usize,
     refused: usize,
-    slowest: Duration,
+    answers: Latencies,
 }
 
 /// Questions that no cache answers, by a token's owner and by the API server for a master.
@@ -247,11 +256,7 @@ async fn questions(scene: &Scene<'_>, token: &str, time: Duration) -> Result<Que
         .build()?;
     let until = Instant::now() + time;
     let metric = scene.metric(&scene.namespace);
-    let mut questions = Questions {
-        asked: 0,
-        refused: 0,
-        slowest: Duration::ZERO,
-    };
+    let mut questions = Questions::default();
     while Instant::now() < until {
         let n = QUESTION.fetch_add(1, Ordering::Relaxed);
         // Not the reader's own namespace, so the answer is a refusal that the API server has given.
@@ -265,7 +270,7 @@ async fn questions(scene: &Scene<'_>, token: &str, time: Duration) -> Result<Que
                 println!("{path}: {code:?}, not {expected}");
                 questions.refused += 1;
             }
-            questions.slowest = questions.slowest.max(began.elapsed());
+            questions.answers.add(began.elapsed());
         }
         let plane = scene.plane;
         let body = tokio::task::block_in_place(|| plane.get_raw(&metric));

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::daemon::{Daemon, Options, metric_path, value_of};
+use crate::latencies::Latencies;
 use crate::probes::Probes;
 use crate::scale::workload;
 use crate::testbed::control_plane::ControlPlane;
@@ -24,6 +25,10 @@ const FRESH: f64 = 5.0;
 const LAG: usize = 450;
 const PARTITIONS: i32 = 6;
 const WITHIN: Duration = Duration::from_secs(60);
+/// For how long the owner's metric is asked for before an attack.
+const UNDISTURBED: Duration = Duration::from_secs(2);
+/// Between two requests for the owner's metric.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A namespace with a group that has a lag of [`LAG`].
 pub(super) struct Owner {
@@ -117,7 +122,23 @@ impl<'a> Honest<'a> {
         found.map_or(Ok(0), |count| Ok(count.parse()?))
     }
 
-    /// Runs `attack` while `/livez` is probed, then checks the probes, the owner's metric, the memory and the log.
+    /// Asks for the owner's metric, through the API server, until `is_over`. Returns how long each answer took.
+    fn ask_until(&self, is_over: impl Fn() -> bool) -> Result<Latencies> {
+        let path = self.owner.metric();
+        let mut latencies = Latencies::default();
+        while !is_over() {
+            let begun = Instant::now();
+            let body = self.plane.get_raw(&path)?;
+            latencies.add(begun.elapsed());
+            let value = value_of(&body)?;
+            ensure!(value == LAG as u64, "{value}, not {LAG}: {body}");
+            thread::sleep(PAUSE);
+        }
+        Ok(latencies)
+    }
+
+    /// Runs `attack` while `/livez` is probed and the owner's metric asked for, every answer of which has to be right.
+    /// Then checks the probes, the age of the owner's reading, the memory and the log.
     pub(super) fn endure(
         &self,
         what: &str,
@@ -126,8 +147,11 @@ impl<'a> Honest<'a> {
     ) -> Result<()> {
         let done = AtomicBool::new(false);
         let lines = self.daemon.process.log().lines().count();
+        let start = Instant::now();
+        let undisturbed = self.ask_until(|| start.elapsed() > UNDISTURBED)?;
         let (cpu, begun) = (self.cpu()?, Instant::now());
         thread::scope(|scope| {
+            let answers = scope.spawn(|| self.ask_until(|| done.load(Ordering::Relaxed)));
             let probes = scope.spawn(|| {
                 let mut probes = Probes::default();
                 while !done.load(Ordering::Relaxed) {
@@ -145,13 +169,17 @@ impl<'a> Honest<'a> {
             let probes = probes
                 .join()
                 .map_err(|_| anyhow::anyhow!("the probes panicked"))??;
+            let answers = answers
+                .join()
+                .map_err(|_| anyhow::anyhow!("the requests panicked"))?;
             attacked?;
+            let answers = answers.context(what.to_owned())?.beside(&undisturbed)?;
             self.owner_is_served()?;
             let memory = self.memory("VmHWM:")?;
             let log = self.daemon.process.log();
             let lines = log.lines().count() - lines;
             println!(
-                "{what}: memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {:.1} s of CPU in {:.1} s; {probes}; {lines} log lines (limit {max_lines})",
+                "{what}: the owner's metric {answers}; memory at most {memory} kB (limit {MEMORY_LIMIT_KB} kB); {:.1} s of CPU in {:.1} s; {probes}; {lines} log lines (limit {max_lines})",
                 (self.cpu()? - cpu).as_secs_f64(),
                 begun.elapsed().as_secs_f64(),
             );
