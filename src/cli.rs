@@ -10,7 +10,9 @@ pub mod lint;
 mod look;
 pub mod release;
 pub mod run;
+mod short_duration;
 pub mod status;
+mod text_table;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -54,7 +56,7 @@ enum Command {
     Run(run::RunArgs),
     /// Run a self-contained demo: the daemon, an embedded Kafka and a simulated HPA in one process
     Demo(demo::DemoArgs),
-    /// Show the lag of consumer groups, partition by partition
+    /// Show the lag of consumer groups, their members and rates
     Lag(lag::LagArgs),
     /// Show the state of each HPA in one line
     Status(status::StatusArgs),

@@ -1,41 +1,51 @@
-//! `lagwise lag`: current lag per partition, of whole clusters.
+//! `lagwise lag`: current lag of consumer groups, of whole clusters.
 
+mod csv;
+mod name_filter;
+mod reading;
+mod rows;
 mod table;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
-use clap::{ArgGroup, Args};
+use anyhow::bail;
+use clap::{ArgGroup, Args, ValueEnum};
 
-use self::table::{TableRow, bounds, row, table};
+use self::name_filter::NameFilter;
+use self::reading::{ClusterReader, ClusterReading, LagRequest, MAX_GROUPS_AT_ONCE};
+use self::rows::{SortKey, group_rows, partition_rows, sort_rows};
+use self::table::{bounds, group_table, partition_table};
+use super::run::Signals;
+use super::short_duration::short_duration;
 use super::{Output, clear_screen, print_error, print_output};
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
-use crate::kafka::{ClientKind, ClientSettings, KafkaSource};
-use crate::model::evaluation::topic_selection::whole_parallelism;
-use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
-use crate::model::lag::assembly::{ClusterHistory, Scope};
-use crate::model::lag::cluster_snapshot::{ClusterSnapshot, GroupSnapshot};
-use crate::model::units::newtypes::{GroupId, TopicName};
-use crate::poller::OffsetSource;
+use crate::kafka::ClientSettings;
 
 /// Name of a cluster given by its address.
 const DEFAULT_CLUSTER: &str = "default";
 
-/// Groups read at once with librdkafka, where each costs a client.
-const MAX_GROUPS_AT_ONCE: usize = 50;
+/// Interval of `--watch` without `--for`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The arguments of `lagwise lag`.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("where").required(true).args(["bootstrap", "config"])))]
 #[command(after_help = "Examples:\n  \
-    lagwise lag --bootstrap localhost:9092\n  \
+    lagwise lag --bootstrap localhost:9092 --top 10\n  \
     lagwise lag --bootstrap kafka:9094 -X security.protocol=SSL -X ssl.ca.location=ca.pem --group orders\n  \
+    lagwise lag --config lagwise.yaml --group 'orders-*' --partitions --sort time\n  \
+    lagwise lag --config lagwise.yaml --group orders --for 30s\n  \
     lagwise lag --config lagwise.yaml --cluster main --topic orders -o json | jq 'map(.lag) | add'\n  \
-    lagwise lag --config lagwise.yaml --watch\n\n\
-    Exit code: 0 if all is known, 1 if some requested lag is unknown (the rest is still printed), 2 for wrong usage.")]
+    lagwise lag --config lagwise.yaml --watch --for 10s\n\n\
+    A table has a row for each group, or for each partition if only names of groups are given with --group. The \
+    other outputs have a row for each partition. --partitions and --summary choose.\n\n\
+    LAG is counted as by Kafka's own tool: a partition without a committed offset has none. USEFUL is the largest \
+    number of members that can have work at the same time. DRAIN is the time until the lag is gone at these rates, \
+    and never if it does not shrink.\n\n\
+    Exit code: 0 if all that was asked for is known, 1 if some of it is unknown (the rest is still printed), 2 for \
+    wrong usage. A partition without a committed offset is not unknown.")]
 pub struct LagArgs {
     /// Address of the Kafka cluster: HOST:PORT, several separated by commas
     #[arg(long, value_name = "HOST:PORT")]
@@ -46,24 +56,52 @@ pub struct LagArgs {
     /// Only this cluster of the configuration; may be repeated
     #[arg(long, value_name = "NAME", requires = "config")]
     cluster: Vec<String>,
-    /// Only this consumer group; may be repeated
+    /// Only this consumer group, or the groups of a pattern such as 'orders-*'; may be repeated
     #[arg(short, long, value_name = "GROUP")]
     group: Vec<String>,
-    /// Only this topic; may be repeated
+    /// Only this topic, or the topics of a pattern such as 'orders-*'; may be repeated
     #[arg(short, long, value_name = "TOPIC")]
     topic: Vec<String>,
+    /// A row for each partition
+    #[arg(long, conflicts_with = "summary")]
+    partitions: bool,
+    /// A row for each group
+    #[arg(long)]
+    summary: bool,
+    /// Order of the rows; with --top by lag, otherwise by group
+    #[arg(long, value_enum, value_name = "KEY", hide_default_value = true)]
+    sort: Option<SortKey>,
+    /// Only the first N rows
+    #[arg(long, value_name = "N", value_parser = positive)]
+    top: Option<usize>,
+    /// Read twice, this long apart (1s to 1h), and show rates and the time to drain
+    #[arg(long = "for", value_name = "DURATION", value_parser = rate_interval)]
+    rates_over: Option<Duration>,
     /// A librdkafka property; the value may refer to ${env:NAME} or ${file:PATH}
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = key_value)]
     property: Vec<(String, String)>,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-    /// Read and print again every two seconds, until interrupted
+    #[arg(short, long, value_enum, default_value_t = LagOutput::Table)]
+    output: LagOutput,
+    /// Read and print again every two seconds, or every --for, until interrupted
     #[arg(short, long)]
     watch: bool,
     /// Timeout of Kafka
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = super::timeout)]
     timeout: Duration,
+}
+
+/// Output format of `lagwise lag`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LagOutput {
+    /// Text for people
+    Table,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+    /// Comma-separated values with a header
+    Csv,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -73,13 +111,47 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Result of one reading.
-#[derive(Debug, Default)]
-struct LagResult {
-    /// Snapshots per cluster and batch of groups.
-    read: Vec<(String, std::sync::Arc<ClusterSnapshot>)>,
-    /// Requested data that is completely unknown.
-    unknown: BTreeSet<String>,
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("expected a number from 1".into()),
+    }
+}
+
+fn rate_interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("must be 1s to 1h".into())
+    }
+}
+
+impl LagArgs {
+    fn request(&self) -> LagRequest {
+        LagRequest {
+            groups: NameFilter::new(&self.group),
+            topics: NameFilter::new(&self.topic),
+        }
+    }
+
+    /// Whether to print a row for each group instead of each partition.
+    fn is_summary(&self, request: &LagRequest) -> bool {
+        let by_default = self.output == LagOutput::Table && request.groups.needs_list();
+        self.summary || (by_default && !self.partitions)
+    }
+
+    fn sort_key(&self) -> SortKey {
+        let default = match self.top {
+            Some(_) => SortKey::Lag,
+            None => SortKey::Group,
+        };
+        self.sort.unwrap_or(default)
+    }
+
+    fn interval(&self) -> Duration {
+        self.rates_over.unwrap_or(WATCH_INTERVAL)
+    }
 }
 
 /// Runs `lagwise lag`.
@@ -87,21 +159,49 @@ struct LagResult {
 /// # Errors
 /// An unusable configuration.
 pub async fn run(args: LagArgs) -> anyhow::Result<ExitCode> {
-    let clusters = clusters(&args)?;
-    loop {
-        let mut found = LagResult::default();
-        for settings in &clusters {
-            read(settings, &args, &mut found).await?;
+    let request = args.request();
+    let mut readers = Vec::new();
+    for settings in clusters(&args)? {
+        readers.push(ClusterReader::new(settings)?);
+    }
+    if !args.watch {
+        let mut before = Vec::new();
+        if let Some(interval) = args.rates_over {
+            before = read_all(&mut readers, &request, args.timeout).await?;
+            tokio::time::sleep(interval).await;
         }
-        let exit = print_result(&args, &found)?;
-        if !args.watch {
-            return Ok(exit);
+        let readings = read_all(&mut readers, &request, args.timeout).await?;
+        return print_readings(&args, &request, &readings, &before);
+    }
+    let mut signals = Signals::new()?;
+    let mut exit = ExitCode::SUCCESS;
+    let mut before = Vec::new();
+    loop {
+        let readings = tokio::select! {
+            readings = read_all(&mut readers, &request, args.timeout) => readings?,
+            () = signals.next() => return Ok(exit),
+        };
+        exit = print_readings(&args, &request, &readings, &before)?;
+        if args.rates_over.is_some() {
+            before = readings;
         }
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(2)) => {}
-            interrupted = tokio::signal::ctrl_c() => return interrupted.map(|()| exit).context("no signals"),
+            () = tokio::time::sleep(args.interval()) => {}
+            () = signals.next() => return Ok(exit),
         }
     }
+}
+
+async fn read_all(
+    readers: &mut [ClusterReader],
+    request: &LagRequest,
+    timeout: Duration,
+) -> anyhow::Result<Vec<ClusterReading>> {
+    let mut readings = Vec::new();
+    for reader in readers {
+        readings.push(reader.read(request, timeout).await?);
+    }
+    Ok(readings)
 }
 
 fn clusters(args: &LagArgs) -> anyhow::Result<Vec<ClientSettings>> {
@@ -147,137 +247,42 @@ fn clusters(args: &LagArgs) -> anyhow::Result<Vec<ClientSettings>> {
     Ok(settings.collect())
 }
 
-async fn read(
-    settings: &ClientSettings,
+/// What is printed, and whether all of it is known.
+struct RenderedRows {
+    text: String,
+    is_known: bool,
+    is_empty: bool,
+}
+
+fn print_readings(
     args: &LagArgs,
-    found: &mut LagResult,
-) -> anyhow::Result<()> {
-    let name = settings.name.to_string();
-    let mut source = KafkaSource::connect(settings.clone())?;
-    let mut groups: Vec<GroupId> = args
-        .group
-        .iter()
-        .map(|group| GroupId::from(group.as_str()))
-        .collect();
-    if groups.is_empty() {
-        let listed = source.list_groups(Instant::now() + args.timeout).await;
-        match listed.connection {
-            Some(fault) => found.unknown.extend([format!("{name}: {}", fault.reason)]),
-            None => {
-                let missing = |fault: &String| format!("{name}: some groups are missing: {fault}");
-                found.unknown.extend(listed.faults.iter().map(missing));
-            }
-        }
-        groups = listed.groups;
-    }
-    let is_costly = source.client() == ClientKind::Librdkafka;
-    let at_once = if is_costly {
-        MAX_GROUPS_AT_ONCE
-    } else {
-        usize::MAX
+    request: &LagRequest,
+    readings: &[ClusterReading],
+    before: &[ClusterReading],
+) -> anyhow::Result<ExitCode> {
+    let rendered = match args.is_summary(request) {
+        true => render_groups(args, request, readings, before)?,
+        false => render_partitions(args, request, readings, before)?,
     };
-    for (i, batch) in groups.chunks(at_once).enumerate() {
-        if i > 0 {
-            // A new source drops the clients of the previous batch.
-            source = KafkaSource::connect(settings.clone())?;
-        }
-        let topics: BTreeSet<_> = args
-            .topic
-            .iter()
-            .map(|topic| TopicName::from(topic.as_str()))
-            .collect();
-        let plan = |group: &GroupId| GroupPlan::new(group.clone(), topics.clone());
-        let plan = SweepPlan {
-            groups: batch.iter().map(plan).collect(),
-            ..SweepPlan::default()
-        };
-        let observation = source.observe(plan, Instant::now() + args.timeout).await;
-        let snapshot = ClusterHistory::default().apply(observation, Scope::Whole);
-        for (group, read) in &snapshot.groups {
-            found
-                .unknown
-                .extend(unknown(args, &name, group, read, &snapshot));
-        }
-        found.read.push((name.clone(), snapshot));
+    let unknown = || readings.iter().flat_map(|reading| &reading.unknown);
+    let is_table = args.output == LagOutput::Table;
+    let mut text = rendered.text;
+    if is_table && rendered.is_empty && unknown().next().is_some() {
+        text = String::new();
     }
-    Ok(())
-}
-
-/// Requested data of a group that cannot be shown per partition.
-fn unknown(
-    args: &LagArgs,
-    cluster: &str,
-    group: &GroupId,
-    read: &GroupSnapshot,
-    snapshot: &ClusterSnapshot,
-) -> Vec<String> {
-    match read.fault {
-        Some(fault) if fault.is_connection() && snapshot.connection.is_some() => {
-            vec![format!("{cluster}: {}", snapshot.cause(fault))]
-        }
-        Some(fault) => vec![format!("{cluster}: group {group}: {fault}")],
-        None if read.topics.is_empty() && !args.group.is_empty() => {
-            vec![format!("{cluster}: group {group} has no committed offset")]
-        }
-        None => {
-            let missing = read
-                .topics
-                .iter()
-                .filter_map(|(topic, t)| Some((topic, t.latest.as_ref().err()?)));
-            missing
-                .map(|(topic, fault)| format!("{cluster}: topic {topic}: {fault}"))
-                .collect()
-        }
-    }
-}
-
-fn rows<'a>(args: &LagArgs, found: &'a LagResult) -> Vec<TableRow<'a>> {
-    let groups = found
-        .read
-        .iter()
-        .flat_map(|(cluster, read)| read.groups.iter().map(move |g| (cluster, g)));
-    let mut rows = Vec::new();
-    for (cluster, (group, read)) in groups {
-        let useful = whole_parallelism(read);
-        // When listing all groups, omit those unrelated to a requested topic.
-        let topics = read
-            .topics
-            .iter()
-            .filter(|(_, read)| !args.group.is_empty() || read.may_have_commits());
-        for (topic, read) in topics {
-            let Ok(lag) = &read.latest else {
-                continue;
-            };
-            rows.extend((0..lag.lags.len()).map(|partition| TableRow {
-                useful_parallelism: useful,
-                ..row(cluster, group, topic, lag, partition)
-            }));
-        }
-    }
-    rows
-}
-
-fn print_result(args: &LagArgs, found: &LagResult) -> anyhow::Result<ExitCode> {
-    let rows = rows(args, found);
-    let text = match args.output.serialize(&rows)? {
-        Some(text) => text,
-        None if rows.is_empty() && !found.unknown.is_empty() => String::new(),
-        // For whole clusters the table suffices.
-        None if args.group.is_empty() => table(&rows),
-        None => table(&rows) + &bounds(&rows),
-    };
-    if args.watch && args.output == Output::Table {
+    if is_table && args.watch {
         clear_screen()?;
+        text = watch_header(args, SystemTime::now()) + &text;
     }
-    print_output(args.output, &text)?;
-    for unknown in &found.unknown {
+    match args.output {
+        // Both escape what they print.
+        LagOutput::Table | LagOutput::Csv => print_output(Output::Table, &text)?,
+        LagOutput::Json | LagOutput::Yaml => print_output(Output::Json, &text)?,
+    };
+    for unknown in unknown() {
         print_error(unknown);
     }
-    let faulty = |row: &TableRow<'_>| {
-        row.lag.is_none()
-            && (row.committed_offset.is_some() || row.note.as_deref() != Some("no commit"))
-    };
-    let is_known = found.unknown.is_empty() && !rows.iter().any(faulty);
+    let is_known = rendered.is_known && unknown().next().is_none();
     Ok(if is_known {
         ExitCode::SUCCESS
     } else {
@@ -285,77 +290,70 @@ fn print_result(args: &LagArgs, found: &LagResult) -> anyhow::Result<ExitCode> {
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::FromArgMatches;
-
-    use super::*;
-    use crate::model::fixtures;
-
-    #[test]
-    fn named_group_shows_its_useful_parallelism() {
-        let rows = [(0, Ok(Some(3)), Ok(8)), (0, Ok(Some(3)), Ok(8))];
-        let read = fixtures::read(Duration::ZERO, "g", "orders", &rows);
-        let found = LagResult {
-            read: vec![(
-                "main".into(),
-                ClusterHistory::default().apply(read, Scope::Partial),
-            )],
-            ..LagResult::default()
-        };
-        let args = clap::Command::new("lag");
-        let args = LagArgs::augment_args(args).get_matches_from([
-            "lag",
-            "--bootstrap",
-            "k:9092",
-            "-g",
-            "g",
-        ]);
-        let rows = super::rows(&LagArgs::from_arg_matches(&args).unwrap(), &found);
-        assert_eq!(
-            bounds(&rows),
-            "group g: at most 2 members can have work: the topic's partitions\n"
-        );
-        let shown = serde_json::to_value(&rows[0]).unwrap();
-        let expected = serde_json::json!({"limit": {"bounded": 2}, "rule": "one_topic"});
-        assert_eq!(shown["useful_parallelism"], expected);
-    }
-
-    #[test]
-    fn timeout_is_capped_at_an_hour() {
-        assert_eq!(
-            crate::cli::timeout("500000000000y"),
-            Ok(Duration::from_secs(3600))
-        );
-        assert_eq!(crate::cli::timeout("10s"), Ok(Duration::from_secs(10)));
-        assert!(crate::cli::timeout("10").is_err());
-    }
-
-    #[test]
-    fn topic_filter_keeps_groups_with_commits_on_it() {
-        let mut history = ClusterHistory::default();
-        for (group, committed) in [("reads", Some(3)), ("other", None)] {
-            let rows = [(0, Ok(committed), Ok(8))];
-            let read = fixtures::read(Duration::ZERO, group, "orders", &rows);
-            history.apply(read, Scope::Partial);
-        }
-        let nothing = fixtures::nothing(Duration::ZERO, "idle");
-        let found = LagResult {
-            read: vec![("main".into(), history.apply(nothing, Scope::Partial))],
-            ..LagResult::default()
-        };
-        for (flags, expected) in [
-            (&["--topic", "orders"][..], &["reads"][..]),
-            (
-                &["--topic", "orders", "--group", "other"],
-                &["other", "reads"],
-            ),
-        ] {
-            let args = ["lag", "--bootstrap", "k:9092"].iter().chain(flags);
-            let args = LagArgs::augment_args(clap::Command::new("lag")).get_matches_from(args);
-            let args = LagArgs::from_arg_matches(&args).unwrap();
-            let groups: Vec<_> = rows(&args, &found).iter().map(|row| row.group).collect();
-            assert_eq!(groups, expected, "{flags:?}");
-        }
-    }
+fn watch_header(args: &LagArgs, now: SystemTime) -> String {
+    let rates = match args.rates_over {
+        Some(_) => ", rates since the reading before",
+        None => "",
+    };
+    format!(
+        "lagwise lag  {}  every {}{rates}\n\n",
+        humantime::format_rfc3339_seconds(now),
+        short_duration(args.interval()),
+    )
 }
+
+fn render_groups(
+    args: &LagArgs,
+    request: &LagRequest,
+    readings: &[ClusterReading],
+    before: &[ClusterReading],
+) -> anyhow::Result<RenderedRows> {
+    let mut rows = group_rows(request, readings, before);
+    let all = rows.len();
+    let is_known = !rows.iter().any(|row| row.is_unknown);
+    sort_rows(&mut rows, args.sort_key());
+    rows.truncate(args.top.unwrap_or(usize::MAX));
+    Ok(RenderedRows {
+        text: match args.output {
+            LagOutput::Table => group_table(&rows, all, args.rates_over.is_some()),
+            LagOutput::Csv => csv::group_csv(&rows),
+            LagOutput::Json => Output::Json.serialize(&rows)?.unwrap_or_default(),
+            LagOutput::Yaml => Output::Yaml.serialize(&rows)?.unwrap_or_default(),
+        },
+        is_known,
+        is_empty: all == 0,
+    })
+}
+
+fn render_partitions(
+    args: &LagArgs,
+    request: &LagRequest,
+    readings: &[ClusterReading],
+    before: &[ClusterReading],
+) -> anyhow::Result<RenderedRows> {
+    let mut rows = partition_rows(request, readings, before);
+    let all = rows.len();
+    let is_known = !rows.iter().any(|row| row.fault.is_some());
+    sort_rows(&mut rows, args.sort_key());
+    rows.truncate(args.top.unwrap_or(usize::MAX));
+    Ok(RenderedRows {
+        text: match args.output {
+            LagOutput::Table => {
+                let table = partition_table(&rows, all, args.rates_over.is_some());
+                // For whole clusters the table suffices.
+                match request.groups.needs_list() {
+                    true => table,
+                    false => table + &bounds(&rows),
+                }
+            }
+            LagOutput::Csv => csv::partition_csv(&rows),
+            LagOutput::Json => Output::Json.serialize(&rows)?.unwrap_or_default(),
+            LagOutput::Yaml => Output::Yaml.serialize(&rows)?.unwrap_or_default(),
+        },
+        is_known,
+        is_empty: all == 0,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{ArgGroup, Args};
-use comfy_table::{CellAlignment, Table, presets};
 
 use super::kube_args::KubeArgs;
+use super::text_table::{TableColumn, TextTable};
 use super::{Output, print_error, print_output};
 use crate::k8s::client::connect;
 use crate::k8s::release::{Release, Released};
@@ -85,20 +85,14 @@ fn print_released(
 }
 
 fn table(released: &[Released], dry_run: bool) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "NAMESPACE",
-        "HPA",
-        "MAX",
-        "USER-MAX",
-        "WOKEN",
-        "NOTE",
+    let mut table = TextTable::new([
+        TableColumn::text("NAMESPACE"),
+        TableColumn::text("HPA"),
+        TableColumn::number("MAX"),
+        TableColumn::number("USER-MAX"),
+        TableColumn::number("WOKEN"),
+        TableColumn::text("NOTE"),
     ]);
-    for column in 2..5 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
     for one in released {
         let again = one.asks_again.then_some("still requests cap: enforce");
         let unrecorded = one
@@ -120,11 +114,7 @@ fn table(released: &[Released], dry_run: bool) -> String {
     } else {
         "released"
     };
-    let lines: Vec<_> = table
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect();
-    format!("{}\n\n{} {done}\n", lines.join("\n"), released.len())
+    format!("{}\n{} {done}\n", table.render(), released.len())
 }
 
 #[cfg(test)]

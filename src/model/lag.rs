@@ -2,9 +2,11 @@
 
 pub mod assembly;
 pub mod cluster_snapshot;
+pub mod group_summary;
 pub mod history;
 pub mod lag_age;
 pub mod subscription;
+pub mod throughput;
 
 use serde::Serialize;
 

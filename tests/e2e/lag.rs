@@ -27,6 +27,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "lag::names_of_others_are_only_text",
         names_of_others_are_only_text,
     ),
+    ("lag::shows_members_and_rates", shows_members_and_rates),
 ];
 
 /// A row of `lag -o json`.
@@ -46,6 +47,28 @@ struct Row {
     rule: String,
     note: Option<String>,
     useful_parallelism: Option<serde_json::Value>,
+    group_state: Option<String>,
+    members: Option<Vec<RowMember>>,
+    rates: Option<RowRates>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RowMember {
+    member_id: String,
+    #[expect(dead_code, reason = "part of the contract")]
+    instance_id: Option<String>,
+    client_id: String,
+    host: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RowRates {
+    seconds: f64,
+    produced_per_second: f64,
+    consumed_per_second: f64,
+    drain_seconds: Option<f64>,
 }
 
 type Key = (String, String, i32);
@@ -161,6 +184,14 @@ fn same(
         assert_eq!(row.rule == "measured", has_commit, "{row:?}");
         assert_eq!(row.lag_seconds.is_some(), has_commit, "{row:?}");
         assert!(row.useful_parallelism.is_some() || !has_commit, "{row:?}");
+        let members = row.members.as_deref();
+        // librdkafka describes no group.
+        assert_eq!(members.is_some(), client == "wire", "{row:?}");
+        if let Some(members) = members {
+            let owner = members.first().map(|member| member.member_id.as_str());
+            assert_eq!(owner, theirs.consumer_id.as_deref(), "{row:?}");
+        }
+        assert!(row.rates.is_none(), "one reading has no rate: {row:?}");
         if row.lag == Some(0) {
             let age = (row.lag_seconds, row.lag_seconds_is_lower_bound);
             assert_eq!(age, (Some(0.0), false), "{row:?}");
@@ -277,5 +308,108 @@ fn names_of_others_are_only_text(testbed: &Testbed) -> Result<()> {
     groups.sort();
     all.sort();
     ensure!(groups == all, "{groups:?}");
+    Ok(())
+}
+
+/// The member that owns a partition.
+fn owner(row: &Row) -> Option<&str> {
+    let first = row.members.as_ref()?.first()?;
+    Some(&first.member_id)
+}
+
+/// A group that works off a backlog, and one whose members have nothing to commit yet.
+fn shows_members_and_rates(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.kafka()?;
+    let (topic, empty) = (unique("lag"), unique("lag"));
+    kafka.create_topics(&[&topic, &empty], 2)?;
+    kafka.produce_to(&topic, &[(0, 5000), (1, 5000)])?;
+    let prefix = unique("team");
+    let (busy, idle) = (format!("{prefix}-busy"), format!("{prefix}-idle"));
+    let fleet = |group: &str, topic: &str| -> Result<ConsumerFleet> {
+        let options = ConsumerOptions {
+            bootstrap: kafka.bootstrap(),
+            group: group.to_owned(),
+            topic: topic.to_owned(),
+            per_second: 50,
+            properties: vec![("client.id".into(), format!("client-of-{group}"))],
+        };
+        let mut fleet = ConsumerFleet::new(&testbed.folder(group)?, options);
+        fleet.scale_to(2)?;
+        Ok(fleet)
+    };
+    let _running = (fleet(&busy, &topic)?, fleet(&idle, &empty)?);
+    let bootstrap = kafka.bootstrap();
+    let run = |args: &[&str]| {
+        let all = [&["lag", "--bootstrap", &bootstrap], args].concat();
+        testbed
+            .lagwise(&all)
+            .output()
+            .context("running lagwise lag")
+    };
+    poll_until(Duration::from_secs(90), "both members at work", || {
+        let output = run(&["--group", &busy, "--for", "2s", "-o", "json"])?;
+        let rows: Vec<Row> = serde_json::from_slice(&output.stdout)?;
+        ensure!(rows.len() == 2, "{rows:?}");
+        for row in &rows {
+            ensure!(row.group_state.as_deref() == Some("stable"), "{row:?}");
+            let Some([member]) = row.members.as_deref() else {
+                anyhow::bail!("not one member: {row:?}");
+            };
+            ensure!(
+                member.client_id == format!("client-of-{busy}") && member.host == "127.0.0.1",
+                "{row:?}"
+            );
+            let rates = row
+                .rates
+                .as_ref()
+                .with_context(|| format!("no rates: {row:?}"))?;
+            ensure!(
+                rates.seconds >= 2.0 && rates.produced_per_second == 0.0,
+                "{row:?}"
+            );
+            ensure!(rates.consumed_per_second > 0.0, "{row:?}");
+            // What is left at this rate.
+            let lag = f64::from(i32::try_from(row.lag.context("no lag")?)?);
+            let drain = lag / rates.consumed_per_second;
+            let shown = rates.drain_seconds.context("no time to drain")?;
+            ensure!((shown - drain).abs() < 1.0, "{drain} {row:?}");
+        }
+        ensure!(
+            owner(&rows[0]).is_some() && owner(&rows[0]) != owner(&rows[1]),
+            "{rows:?}"
+        );
+        Ok(())
+    })?;
+    // Nothing committed is nothing unknown.
+    poll_until(Duration::from_secs(60), "the idle group's members", || {
+        let output = run(&["--group", &idle, "-o", "json"])?;
+        ensure!(output.status.success(), "{output:?}");
+        let rows: Vec<Row> = serde_json::from_slice(&output.stdout)?;
+        ensure!(rows.len() == 2, "{rows:?}");
+        for row in &rows {
+            ensure!(row.lag.is_none() && owner(row).is_some(), "{row:?}");
+        }
+        Ok(())
+    })?;
+    let summary = run(&["--group", &format!("{prefix}-*"), "--sort", "lag"])?;
+    ensure!(summary.status.success(), "{summary:?}");
+    let table = String::from_utf8(summary.stdout)?;
+    let line = |group: &str| {
+        let found = table.lines().position(|line| line.contains(group));
+        found.with_context(|| format!("no {group} in {table}"))
+    };
+    ensure!(line(&busy)? < line(&idle)?, "{table}");
+    ensure!(table.contains("2 groups, lag "), "{table}");
+    let nothing = run(&["--group", &format!("{prefix}-nobody-*")])?;
+    ensure!(nothing.status.code() == Some(1), "{nothing:?}");
+    ensure!(
+        String::from_utf8_lossy(&nothing.stderr).contains("no group matches"),
+        "{nothing:?}"
+    );
+    let csv = String::from_utf8(run(&["--group", &busy, "-o", "csv"])?.stdout)?;
+    ensure!(
+        csv.lines().count() == 3 && csv.starts_with("cluster,group,topic,partition,"),
+        "{csv}"
+    );
     Ok(())
 }

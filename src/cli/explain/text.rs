@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use comfy_table::{CellAlignment, Table, presets};
-
+use crate::cli::text_table::{TableColumn, TextTable};
 use crate::model::diagnostics::explain::{
     Cap, Derivation, Explanation, GroupPart, Outcome, PartitionPart, TopicPart,
 };
@@ -228,21 +227,15 @@ fn table(partitions: &[PartitionPart]) -> Vec<String> {
     if partitions.is_empty() {
         return Vec::new();
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "PARTITION",
-        "COMMITTED",
-        "LOG-END",
-        "LAG",
-        "COUNTS",
-        "TIME",
-        "RULE",
+    let mut table = TextTable::new([
+        TableColumn::number("PARTITION"),
+        TableColumn::number("COMMITTED"),
+        TableColumn::number("LOG-END"),
+        TableColumn::number("LAG"),
+        TableColumn::number("COUNTS"),
+        TableColumn::number("TIME"),
+        TableColumn::text("RULE"),
     ]);
-    for column in 0..6 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
     for partition in partitions {
         table.add_row([
             partition.partition.to_string(),
@@ -254,8 +247,5 @@ fn table(partitions: &[PartitionPart]) -> Vec<String> {
             partition.rule.clone(),
         ]);
     }
-    table
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect()
+    table.lines()
 }

@@ -1,185 +1,278 @@
-//! Output of `lagwise lag`: one row per partition.
+//! Tables of `lagwise lag`.
 
-use std::time::Duration;
-
-use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
-
+use super::rows::{GroupRow, LagRow, RateRow, seconds};
+use crate::cli::short_duration::short_duration;
+use crate::cli::text_table::{TableColumn, TextTable};
 use crate::model::evaluation::parallelism::{Limit, Parallelism};
-use crate::model::kafka::fault::Fault;
-use crate::model::lag::PartitionLag;
-use crate::model::lag::cluster_snapshot::TopicLag;
-use crate::model::lag::lag_age::LagAge;
-use crate::model::units::newtypes::{GroupId, Lag, Offset, TopicName};
+use crate::model::kafka::group::GroupState;
+use crate::model::units::newtypes::Lag;
 use crate::model::units::untrusted_text::Printable;
 
-/// One partition of a group.
-#[derive(Debug, Serialize)]
-pub(super) struct TableRow<'a> {
-    pub(super) cluster: &'a str,
-    pub(super) group: &'a str,
-    pub(super) topic: &'a str,
-    pub(super) partition: usize,
-    pub(super) log_start_offset: Option<Offset>,
-    pub(super) committed_offset: Option<Offset>,
-    pub(super) log_end_offset: Option<Offset>,
-    pub(super) lag: Option<Lag>,
-    /// Age of the oldest unread message.
-    pub(super) lag_seconds: Option<f64>,
-    pub(super) lag_seconds_is_lower_bound: bool,
-    /// The lag rule applied, or the fault.
-    pub(super) rule: &'static str,
-    pub(super) note: Option<String>,
-    /// Useful parallelism of the group over all topics that were read.
-    pub(super) useful_parallelism: Option<Parallelism>,
+/// Columns that only some tables have.
+#[derive(Clone, Copy, Debug)]
+struct OptionalColumns {
+    cluster: bool,
+    members: bool,
+    rates: bool,
 }
 
-/// Builds the row of a partition.
-pub(super) fn row<'a>(
-    cluster: &'a str,
-    group: &'a GroupId,
-    topic: &'a TopicName,
-    read: &TopicLag,
-    partition: usize,
-) -> TableRow<'a> {
-    let offset =
-        |column: &[Result<Offset, Fault>]| column.get(partition).and_then(|offset| offset.ok());
-    let committed = read.committed.get(partition);
-    let committed = committed.unwrap_or(Err(Fault::NoAnswer));
-    let found = read.lags.get(partition).copied();
-    let found = found.unwrap_or(Err(Fault::NoAnswer));
-    let (lag, note) = match (committed, found) {
-        (_, Err(fault)) => (None, Some(fault.to_string())),
-        // The lag depends on where the consumers will start, which only they know.
-        (Ok(None), _) => (None, Some("no commit".into())),
-        (_, Ok(lag @ PartitionLag::Lost(_))) => {
-            let lost = read.lost(partition).unwrap_or_default();
-            let note = format!("retention deleted {lost} unread messages");
-            (Some(lag.messages()), Some(note))
+/// The sum of rows, for the last line of a table.
+struct TableSum<'a> {
+    /// What the rows are, in the singular: `group` or `partition`.
+    kind: &'a str,
+    shown: usize,
+    /// Rows before `--top`.
+    all: usize,
+    lag: Lag,
+    unknown: usize,
+    uncommitted: usize,
+}
+
+impl TableSum<'_> {
+    fn line(&self) -> String {
+        let plural = if self.all == 1 { "" } else { "s" };
+        let mut line = match self.shown == self.all {
+            true => format!("{} {}{plural}", self.all, self.kind),
+            false => format!("{} of {} {}{plural}", self.shown, self.all, self.kind),
+        };
+        line += &format!(", lag {}", self.lag);
+        if self.unknown > 0 {
+            line += &format!(", unknown for {} of them", self.unknown);
         }
-        (_, Ok(lag)) => (Some(lag.messages()), None),
-    };
-    let age = read.partition_age(partition);
-    let age = age.filter(|_| lag.is_some());
-    TableRow {
-        cluster,
-        group: group.as_str(),
-        topic: topic.as_str(),
-        partition,
-        log_start_offset: offset(&read.offsets.starts),
-        committed_offset: committed.ok().flatten(),
-        log_end_offset: offset(&read.offsets.ends),
-        lag,
-        lag_seconds: age.map(|age| age.duration().as_secs_f64()),
-        lag_seconds_is_lower_bound: age.is_some_and(LagAge::is_bound),
-        rule: match found {
-            Ok(lag) => lag.label(),
-            Err(fault) => fault.label(),
-        },
-        note,
-        useful_parallelism: None,
+        if self.uncommitted > 0 {
+            line += &format!(", no commit for {} of them", self.uncommitted);
+        }
+        line
     }
 }
 
-/// Formats all partitions as a table with a total.
-pub(super) fn table(rows: &[TableRow<'_>]) -> String {
+/// Formats partitions as a table with their sum; `all` is their number before `--top`.
+pub(super) fn partition_table(rows: &[LagRow<'_>], all: usize, with_rates: bool) -> String {
     if rows.is_empty() {
         return "no committed offsets\n".into();
     }
-    let several = rows
-        .iter()
-        .any(|row| row.cluster != rows.first().map_or("", |first| first.cluster));
-    let mut head = vec![
-        "GROUP",
-        "TOPIC",
-        "PARTITION",
-        "LOG-START",
-        "COMMITTED",
-        "LOG-END",
-        "LAG",
-        "TIME",
-        "RULE",
-        "NOTE",
-    ];
-    if several {
-        head.insert(0, "CLUSTER");
+    let optional = OptionalColumns {
+        cluster: has_several(rows.iter().map(|row| row.cluster)),
+        members: rows.iter().any(|row| !row.known_members().is_empty()),
+        rates: with_rates,
+    };
+    let mut columns = Vec::new();
+    columns.extend(optional.cluster.then_some(TableColumn::text("CLUSTER")));
+    columns.extend([
+        TableColumn::text("GROUP"),
+        TableColumn::text("TOPIC"),
+        TableColumn::number("PARTITION"),
+        TableColumn::number("LOG-START"),
+        TableColumn::number("COMMITTED"),
+        TableColumn::number("LOG-END"),
+        TableColumn::number("LAG"),
+        TableColumn::number("TIME"),
+    ]);
+    columns.extend(rate_columns(optional.rates));
+    columns.push(TableColumn::text("RULE"));
+    if optional.members {
+        columns.extend([TableColumn::text("CLIENT"), TableColumn::text("HOST")]);
     }
-    let shown =
-        |offset: Option<Offset>| offset.map_or_else(|| "-".into(), |offset| offset.to_string());
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(head);
+    columns.push(TableColumn::text("NOTE"));
+    let mut table = TextTable::new(columns);
     for row in rows {
-        let mut cells = vec![
+        let mut cells = Vec::new();
+        cells.extend(optional.cluster.then(|| row.cluster.to_owned()));
+        cells.extend([
             Printable::name(row.group).to_string(),
             Printable::name(row.topic).to_string(),
             row.partition.to_string(),
-            shown(row.log_start_offset),
-            shown(row.committed_offset),
-            shown(row.log_end_offset),
-            row.lag.map_or_else(|| "-".into(), |lag| lag.to_string()),
-            time(row),
-            row.rule.to_owned(),
-            row.note.clone().unwrap_or_default(),
-        ];
-        if several {
-            cells.insert(0, row.cluster.to_owned());
+            or_dash(row.log_start_offset),
+            or_dash(row.committed_offset),
+            or_dash(row.log_end_offset),
+            or_dash(row.lag),
+            age(row.lag_seconds, row.lag_seconds_is_lower_bound),
+        ]);
+        cells.extend(rate_cells(optional.rates, row.rates));
+        cells.push(row.rule.to_owned());
+        if optional.members {
+            cells.extend(member_cells(row));
         }
+        cells.push(row.note.clone().unwrap_or_default());
         table.add_row(cells);
     }
-    let first_number = if several { 3 } else { 2 };
-    for column in table.column_iter_mut().skip(first_number).take(6) {
-        column.set_cell_alignment(CellAlignment::Right);
+    let sum = TableSum {
+        kind: "partition",
+        shown: rows.len(),
+        all,
+        lag: rows.iter().filter_map(|row| row.lag).sum(),
+        unknown: rows.iter().filter(|row| row.fault.is_some()).count(),
+        uncommitted: rows
+            .iter()
+            .filter(|row| row.fault.is_none() && row.lag.is_none())
+            .count(),
+    };
+    format!("{}\n{}\n", table.render(), sum.line())
+}
+
+/// Formats groups as a table with their sum; `all` is their number before `--top`.
+pub(super) fn group_table(rows: &[GroupRow<'_>], all: usize, with_rates: bool) -> String {
+    if rows.is_empty() {
+        return "no consumer groups\n".into();
     }
-    let mut text: String = table
-        .lines()
-        .map(|line| format!("{}\n", line.trim_end()))
-        .collect();
-    let total: Lag = rows.iter().filter_map(|row| row.lag).sum();
-    let unknown = rows.iter().filter(|row| row.lag.is_none()).count();
-    text.push_str(&format!("\n{} partitions, lag {total}", rows.len()));
-    if unknown > 0 {
-        text.push_str(&format!(", unknown on {unknown} of them"));
+    let with_clusters = has_several(rows.iter().map(|row| row.cluster));
+    let mut columns = Vec::new();
+    columns.extend(with_clusters.then_some(TableColumn::text("CLUSTER")));
+    columns.extend([
+        TableColumn::text("GROUP"),
+        TableColumn::text("TOPIC"),
+        TableColumn::text("STATE"),
+        TableColumn::number("MEMBERS"),
+        TableColumn::number("USEFUL"),
+        TableColumn::number("PARTITIONS"),
+        TableColumn::number("LAG"),
+        TableColumn::number("TIME"),
+    ]);
+    columns.extend(rate_columns(with_rates));
+    columns.push(TableColumn::text("NOTE"));
+    let mut table = TextTable::new(columns);
+    for row in rows {
+        let mut cells = Vec::new();
+        cells.extend(with_clusters.then(|| row.cluster.to_owned()));
+        cells.extend([
+            Printable::name(row.group).to_string(),
+            match row.topics.as_slice() {
+                [] => "-".to_owned(),
+                [only] => only.to_string(),
+                several => format!("{} topics", several.len()),
+            },
+            row.state.map_or("-", state_name).to_owned(),
+            or_dash(row.members),
+            or_dash(row.useful_parallelism.map(useful)),
+            row.partitions.to_string(),
+            or_dash(row.lag),
+            age(row.lag_seconds, row.lag_seconds_is_lower_bound),
+        ]);
+        cells.extend(rate_cells(with_rates, row.rates));
+        cells.push(row.note.clone().unwrap_or_default());
+        table.add_row(cells);
     }
-    text.push('\n');
-    text
+    let sum = TableSum {
+        kind: "group",
+        shown: rows.len(),
+        all,
+        lag: rows.iter().filter_map(|row| row.lag).sum(),
+        unknown: rows.iter().filter(|row| row.is_unknown).count(),
+        uncommitted: rows
+            .iter()
+            .filter(|row| !row.is_unknown && row.lag.is_none())
+            .count(),
+    };
+    format!("{}\n{}\n", table.render(), sum.line())
 }
 
 /// Formats the useful parallelism, one line per group.
-pub(super) fn bounds(rows: &[TableRow<'_>]) -> String {
+pub(super) fn bounds(rows: &[LagRow<'_>]) -> String {
     let mut groups: Vec<_> = rows
         .iter()
         .filter_map(|row| Some((row.cluster, row.group, row.useful_parallelism?)))
         .collect();
+    groups.sort_by_key(|(cluster, group, _)| (*cluster, *group));
     groups.dedup_by_key(|(cluster, group, _)| (*cluster, *group));
-    let line = |(_, group, useful): (&str, &str, Parallelism)| match useful.limit {
-        Limit::Bounded(most) => {
-            format!(
-                "group {group}: at most {most} members can have work: {}\n",
-                useful.rule
-            )
+    let line = |(_, group, useful): (&str, &str, Parallelism)| {
+        let group = Printable::name(group);
+        match useful.limit {
+            Limit::Bounded(most) => {
+                format!(
+                    "group {group}: at most {most} members can have work: {}\n",
+                    useful.rule
+                )
+            }
+            Limit::Unbounded => {
+                format!(
+                    "group {group}: any number of members can have work: {}\n",
+                    useful.rule
+                )
+            }
         }
-        Limit::Unbounded => format!(
-            "group {group}: any number of members can have work: {}\n",
-            useful.rule
-        ),
     };
     groups.into_iter().map(line).collect()
 }
 
+/// The name of a state, as in JSON.
+pub(super) fn state_name(state: GroupState) -> &'static str {
+    match state {
+        GroupState::Empty => "empty",
+        GroupState::Unjoined => "unjoined",
+        GroupState::Rebalancing => "rebalancing",
+        GroupState::Stable => "stable",
+        GroupState::NotReady => "not_ready",
+    }
+}
+
+fn useful(parallelism: Parallelism) -> String {
+    match parallelism.limit {
+        Limit::Bounded(most) => most.to_string(),
+        Limit::Unbounded => "none".to_owned(),
+    }
+}
+
+fn has_several<'a>(mut clusters: impl Iterator<Item = &'a str>) -> bool {
+    let first = clusters.next();
+    clusters.any(|cluster| Some(cluster) != first)
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
 /// The age of the oldest unread message. `>` marks a lower bound, which is mostly all that a single
 /// reading shows.
-fn time(row: &TableRow<'_>) -> String {
-    let Some(seconds) = row.lag_seconds else {
-        return "-".into();
-    };
-    if row.lag_seconds_is_lower_bound && seconds < 1.0 {
-        return "-".into();
+fn age(age: Option<f64>, is_lower_bound: bool) -> String {
+    match age {
+        None => "-".into(),
+        Some(age) if is_lower_bound && age < 1.0 => "-".into(),
+        Some(age) => {
+            let bound = if is_lower_bound { ">" } else { "" };
+            format!("{bound}{}", short_duration(seconds(age)))
+        }
     }
-    let shown = Duration::try_from_secs_f64(seconds.ceil()).unwrap_or_default();
-    let bound = if row.lag_seconds_is_lower_bound {
-        ">"
-    } else {
-        ""
+}
+
+fn rate_columns(with_rates: bool) -> impl Iterator<Item = TableColumn> {
+    let columns = ["PRODUCED/s", "CONSUMED/s", "DRAIN"].map(TableColumn::number);
+    columns.into_iter().filter(move |_| with_rates)
+}
+
+fn rate_cells(with_rates: bool, rates: Option<RateRow>) -> impl Iterator<Item = String> {
+    let cells = match rates {
+        None => ["-", "-", "-"].map(str::to_owned),
+        Some(rates) => [
+            rate(rates.produced_per_second),
+            rate(rates.consumed_per_second),
+            rates
+                .drain_seconds
+                .map_or_else(|| "never".to_owned(), |left| short_duration(seconds(left))),
+        ],
     };
-    format!("{bound}{}", humantime::format_duration(shown))
+    cells.into_iter().filter(move |_| with_rates)
+}
+
+/// A rate with one decimal place where that matters.
+fn rate(per_second: f64) -> String {
+    match per_second {
+        none if none <= 0.0 => "0".to_owned(),
+        few if few < 100.0 => format!("{few:.1}"),
+        many => format!("{many:.0}"),
+    }
+}
+
+/// Client ID and host of the member that owns a partition, and how many others do.
+fn member_cells(row: &LagRow<'_>) -> [String; 2] {
+    let Some(first) = row.known_members().first() else {
+        return ["-".to_owned(), "-".to_owned()];
+    };
+    let others = match row.known_members().len() {
+        0 | 1 => String::new(),
+        several => format!(" (+{})", several - 1),
+    };
+    [
+        Printable::name(first.client_id).to_string() + &others,
+        Printable::name(first.host).to_string(),
+    ]
 }

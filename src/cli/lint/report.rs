@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::cli::Output;
+use crate::cli::text_table::{TableColumn, TextTable};
 use crate::model::findings::{Finding, FindingCode, Severity};
 
 /// One finding, as printed.
@@ -93,13 +93,11 @@ pub(super) fn render_codes(output: Output) -> anyhow::Result<String> {
     if let Some(text) = output.serialize(&all)? {
         return Ok(text);
     }
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_header(["CODE", "SEVERITY", "KIND", "WHY"]);
+    let columns = ["CODE", "SEVERITY", "KIND", "WHY"];
+    let mut table = TextTable::new(columns.map(TableColumn::text));
     for one in &all {
-        table.add_row([one.code, one.severity.name(), one.kind, one.why]);
+        let cells = [one.code, one.severity.name(), one.kind, one.why];
+        table.add_row(cells.map(str::to_owned));
     }
-    let lines = table.lines().map(|line| line.trim_end().to_owned());
-    Ok(lines.fold(String::new(), |text, line| text + &line + "\n"))
+    Ok(table.render())
 }

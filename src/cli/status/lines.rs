@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
-
+use crate::cli::short_duration::short_duration;
+use crate::cli::text_table::{TableColumn, TextTable};
 use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::settings::cap_mode::CapMode;
@@ -13,26 +13,21 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
     if hpas.is_empty() {
         return "no HPA uses a metric of lagwise\n".to_owned();
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "NAMESPACE",
-        "HPA",
-        "LAG",
-        "TIME",
-        "REPLICAS",
-        "DESIRED",
-        "CEILING",
-        "PARTITIONS",
-        "CAP",
-        "AGE",
-        "FINDINGS",
-        "REASON",
+    let mut table = TextTable::new([
+        TableColumn::text("NAMESPACE"),
+        TableColumn::text("HPA"),
+        TableColumn::number("LAG"),
+        TableColumn::number("TIME"),
+        TableColumn::number("REPLICAS"),
+        TableColumn::number("DESIRED"),
+        TableColumn::number("CEILING"),
+        TableColumn::number("PARTITIONS"),
+        TableColumn::text("CAP"),
+        TableColumn::text("AGE"),
+        TableColumn::text("FINDINGS"),
+        // Last, because it is long if it explains why the value is unknown.
+        TableColumn::text("REASON"),
     ]);
-    for column in 2..8 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
     for hpa in hpas {
         table.add_row([
             hpa.namespace.clone(),
@@ -53,12 +48,10 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
                 [] => "-".to_owned(),
                 codes => codes.join(","),
             },
-            // Last, because it is long if it explains why the value is unknown.
             hpa.reason.clone(),
         ]);
     }
-    let lines = table.lines().map(|line| line.trim_end().to_owned());
-    lines.fold(String::new(), |text, line| text + &line + "\n")
+    table.render()
 }
 
 fn value_or_dash(value: Option<impl ToString>) -> String {
@@ -79,10 +72,7 @@ fn time(hpa: &HpaStatus) -> String {
 }
 
 fn format_age(millis: u64) -> String {
-    let seconds = Duration::from_secs(millis.div_ceil(1000));
-    humantime::format_duration(seconds)
-        .to_string()
-        .replace(' ', "")
+    short_duration(Duration::from_millis(millis))
 }
 
 fn cap(hpa: &HpaStatus) -> String {

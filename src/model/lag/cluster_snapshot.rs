@@ -256,6 +256,19 @@ impl TopicLag {
         }
     }
 
+    /// Unread messages of a partition, counted as Kafka's own tool does: `None` without a committed offset, since the lag
+    /// then depends on where the consumers start, which only they know.
+    ///
+    /// # Errors
+    /// Why the lag is unknown.
+    pub fn lag_since_commit(&self, partition: usize) -> Result<Option<Lag>, Fault> {
+        let lag = self.lags.get(partition).copied();
+        let lag = lag.unwrap_or(Err(Fault::NoAnswer))?;
+        let committed = self.committed.get(partition);
+        let committed = committed.unwrap_or(Err(Fault::NoAnswer))?;
+        Ok(committed.map(|_| lag.messages()))
+    }
+
     /// Messages that retention deleted before the group read them; `None` if there are none.
     #[must_use]
     pub fn lost(&self, partition: usize) -> Option<Lag> {
