@@ -163,7 +163,7 @@ impl RunningDemo {
         // The sender is kept by the daemon's task: without it, the poller would see a closed
         // channel.
         let (facts_in, facts) =
-            watch::channel(Some(HpaMap::from_iter([Arc::new(facts(&selector))])));
+            watch::channel(Some(HpaMap::from_iter([Arc::new(facts(&selector, &plan))])));
         let app = App::start(&config, HpaSource::Channel(facts)).await?;
         let reader = app.reader.clone();
         let path = format!(
@@ -368,7 +368,9 @@ fn config(embedded: &EmbeddedCluster) -> Config {
     config
 }
 
-fn facts(selector: &Selector) -> HpaFacts {
+fn facts(selector: &Selector, plan: &Plan) -> HpaFacts {
+    let spec = plan.hpa();
+    let behavior = spec.behavior.as_ref();
     HpaFacts {
         namespace: NAMESPACE.into(),
         name: GROUP.into(),
@@ -377,6 +379,10 @@ fn facts(selector: &Selector) -> HpaFacts {
             selector: selector.clone(),
             target: Some(MetricTarget::AverageValue(Plan::per_replica())),
         }],
+        min_replicas: Some(spec.min),
+        max_replicas: spec.max,
+        tolerance_up: behavior.and_then(|behavior| behavior.up.tolerance),
+        tolerance_down: behavior.and_then(|behavior| behavior.down.tolerance),
         ..HpaFacts::default()
     }
 }

@@ -175,7 +175,7 @@ impl Summary {
             "partitions  {}\n\
              replicas    at most {}, {} at the end; uncapped the HPA would have run {}\n\
              lag         at most {}, {lag} at the end\n\
-             records     {} produced, {} handled\n\
+             records     {} produced, {} handled{}\n\
              rebalances  {}\n",
             self.partitions,
             self.replicas_max,
@@ -184,8 +184,18 @@ impl Summary {
             self.lag_peak,
             self.produced,
             self.consumed,
+            self.repeats(),
             self.rebalances,
         )
+    }
+
+    /// Explains a difference between the records produced and handled.
+    fn repeats(&self) -> String {
+        match self.consumed.checked_sub(self.produced) {
+            None => " before the end".to_owned(),
+            Some(0) => String::new(),
+            Some(again) => format!(" ({again} twice, after rebalances)"),
+        }
     }
 }
 
@@ -256,8 +266,11 @@ mod tests {
         partitions  2
         replicas    at most 2, 1 at the end; uncapped the HPA would have run 10
         lag         at most 5000, 7 at the end
-        records     6000 produced, 6010 handled
+        records     6000 produced, 6010 handled (10 twice, after rebalances)
         rebalances  3
         ");
+        let text = |consumed| report.summary(6000, consumed, 3).text();
+        assert!(text(6000).contains("6000 produced, 6000 handled\n"));
+        assert!(text(5900).contains("6000 produced, 5900 handled before the end\n"));
     }
 }

@@ -1,6 +1,5 @@
 //! Renders the demo: a frame for a terminal, a line for a log. Pure.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::plan::Phase;
@@ -14,6 +13,8 @@ pub(super) struct Style {
     pub(super) colour: bool,
     /// Columns.
     pub(super) width: usize,
+    /// Lines.
+    pub(super) height: usize,
 }
 
 /// Everything displayed at one time.
@@ -72,6 +73,9 @@ const NUMBERS: usize = 47;
 /// Width of the charts of a whole run.
 const HISTORY: usize = 44;
 
+/// Lines of a frame beside the partitions and the links: those above and below them, and that of the cursor.
+const OTHER_LINES: usize = 9;
+
 impl Frame {
     /// Explains the current number of replicas.
     pub(super) fn reason(&self) -> String {
@@ -111,9 +115,10 @@ impl Frame {
         )
     }
 
-    /// Renders the whole frame.
+    /// Renders the whole frame. It fits the terminal: partitions without room become one line, and lines are cut, but
+    /// not the links, which are for copying.
     pub(super) fn render(&self, style: Style) -> String {
-        let mut out = String::new();
+        let mut lines = Vec::new();
         let paint = |code: &str, text: String| {
             if style.colour && !text.is_empty() {
                 format!("\x1b[{code}m{text}\x1b[0m")
@@ -122,14 +127,13 @@ impl Frame {
             }
         };
         let title = format!("lagwise demo  {} of {}", clock(self.at), clock(self.length));
-        push(
-            &mut out,
-            &format!("{}  {}", paint("1", title), self.phase.name()),
-        );
-        push(&mut out, "PARTITION   COMMITTED     LOG-END        LAG");
+        lines.push(format!("{}  {}", paint("1", title), self.phase.name()));
+        lines.push("PARTITION   COMMITTED     LOG-END        LAG".to_owned());
         let bars = style.width.saturating_sub(NUMBERS).min(60);
         let shown = |n: Option<String>| n.unwrap_or_else(|| "-".into());
-        for (partition, row) in self.reading.rows.iter().enumerate() {
+        let links = self.links.text();
+        let rows = self.rows_with_room(&links, style);
+        for (partition, row) in self.reading.rows.iter().enumerate().take(rows) {
             let lag = row.lag.map_or(0, |lag| lag.0);
             let numbers = format!(
                 "{partition:>9}  {:>10}  {:>10}  {:>9}  ",
@@ -138,40 +142,72 @@ impl Frame {
                 shown(row.lag.map(|lag| lag.to_string())),
             );
             let drawn = bar(lag, self.partition_peak, bars, style.unicode);
-            push(&mut out, &format!("{numbers}{}", paint("36", drawn)));
+            lines.push(format!("{numbers}{}", paint("36", drawn)));
+        }
+        let others = self.reading.rows.get(rows..).unwrap_or_default();
+        if !others.is_empty() {
+            let count = format!("{} more", others.len());
+            let lags: Option<Vec<u64>> = others.iter().map(|row| Some(row.lag?.0)).collect();
+            let lag = lags.map(|lags| lags.into_iter().fold(0, u64::saturating_add));
+            let lag = shown(lag.map(|lag| lag.to_string()));
+            lines.push(format!("{count:>9}  {lag:>33}"));
         }
         let lag = shown(self.reading.lag.map(|lag| lag.to_string()));
         let history = sparkline(&self.lags, self.length, self.at, style.unicode);
-        push(&mut out, &format!("{:>9}  {lag:>33}  {history}", "all"));
-        push(&mut out, "");
+        lines.push(format!("{:>9}  {lag:>33}  {history}", "all"));
+        lines.push(String::new());
         let ceiling = shown(self.reading.ceiling.map(|ceiling| ceiling.to_string()));
-        push(
-            &mut out,
-            &format!(
-                "replicas now {}  desired {}  ceiling {ceiling}   HPA: min {}, max {}, {} per replica",
-                paint("1", format!("{:>2}", self.replicas)),
-                paint("1", format!("{:>2}", self.desired)),
-                self.min,
-                self.max,
-                self.per_replica,
-            ),
-        );
+        lines.push(format!(
+            "replicas now {}  desired {}  ceiling {ceiling}   HPA: min {}, max {}, {} per replica",
+            paint("1", format!("{:>2}", self.replicas)),
+            paint("1", format!("{:>2}", self.desired)),
+            self.min,
+            self.max,
+            self.per_replica,
+        ));
         let history = sparkline(&self.counts, self.length, self.at, style.unicode);
-        push(
-            &mut out,
-            &format!("replicas so far  {}", paint("32", history)),
-        );
+        lines.push(format!("replicas so far  {}", paint("32", history)));
         let colour = if self.reading.capped { "33" } else { "0" };
-        push(&mut out, &paint(colour, self.reason()));
-        push(&mut out, "");
-        out.push_str(&self.links.text());
-        out
+        lines.push(paint(colour, self.reason()));
+        lines.push(String::new());
+        let cut = lines.iter().map(|line| cut(line.trim_end(), style.width));
+        cut.fold(String::new(), |text, line| text + &line + "\n") + &links
+    }
+
+    /// How many partitions have room, if the others need a line.
+    fn rows_with_room(&self, links: &str, style: Style) -> usize {
+        let width = style.width.max(1);
+        let wrapped = |line: &str| line.chars().count().div_ceil(width).max(1);
+        let links: usize = links.lines().map(wrapped).sum();
+        let room = style.height.saturating_sub(OTHER_LINES + links);
+        let all = self.reading.rows.len();
+        if all <= room {
+            all
+        } else {
+            room.saturating_sub(1)
+        }
     }
 }
 
-fn push(out: &mut String, line: &str) {
-    // Writing to a string cannot fail.
-    let _ = writeln!(out, "{}", line.trim_end());
+/// Cuts a line to `width` columns. Escape sequences take none.
+fn cut(line: &str, width: usize) -> String {
+    let mut kept = String::new();
+    let mut columns = 0;
+    let mut is_escape = false;
+    for character in line.chars() {
+        if character == '\x1b' {
+            is_escape = true;
+        }
+        if !is_escape {
+            columns += 1;
+        }
+        // The escape sequences after the cut end the colour.
+        if is_escape || columns <= width {
+            kept.push(character);
+        }
+        is_escape &= character != 'm';
+    }
+    kept
 }
 
 /// Minutes and seconds.
@@ -264,6 +300,7 @@ mod tests {
         unicode: true,
         colour: false,
         width: 80,
+        height: 24,
     };
 
     #[test]
@@ -327,13 +364,51 @@ mod tests {
         "##);
     }
 
+    /// Lines of a terminal of this width that a text takes.
+    fn height(text: &str, width: usize) -> usize {
+        let lines = |line: &str| line.chars().count().div_ceil(width).max(1);
+        text.lines().map(lines).sum()
+    }
+
     #[test]
-    fn a_frame_fits_a_terminal_of_24_lines_by_80_columns() {
-        let text = frame().render(PLAIN);
-        let lines = |line: &str| line.chars().count().div_ceil(80).max(1);
-        // The cursor stands on one more.
-        let height: usize = text.lines().map(lines).sum();
-        assert!(height < 24, "{height}");
+    fn a_frame_fits_a_terminal_of_24_lines_by_80_columns_at_every_moment() {
+        let reason = "no response of Kafka cluster \"embedded\" ".repeat(5);
+        for unknown in [None, Some(reason)] {
+            for partitions in [1, 12, 13, 24] {
+                let mut frame = frame();
+                let row = frame.reading.rows[0];
+                frame.reading.rows.resize(partitions, row);
+                frame.reading.unknown = unknown.clone();
+                let text = frame.render(PLAIN);
+                // The cursor stands on one more.
+                assert!(height(&text, 80) < 24, "{partitions}: {text}");
+                assert_eq!(text.contains(" more "), partitions > 12, "{text}");
+                let more = format!("{} more ", partitions - 11.min(partitions));
+                assert!(partitions <= 12 || text.contains(&more), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_fits_other_terminals() {
+        for (width, height_max) in [(40, 20), (60, 50), (200, 16)] {
+            let style = Style {
+                width,
+                height: height_max,
+                ..PLAIN
+            };
+            let text = frame().render(style);
+            assert!(
+                height(&text, width) < height_max,
+                "{width}x{height_max}: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_cut_line_keeps_its_escape_sequences() {
+        assert_eq!(cut("\x1b[1mabc\x1b[0md", 2), "\x1b[1mab\x1b[0m");
+        assert_eq!(cut("abc", 3), "abc");
     }
 
     #[test]

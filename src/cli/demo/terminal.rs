@@ -13,8 +13,8 @@ use crate::cli::Output;
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
-/// Width of a terminal that does not report it.
-const WIDTH: u16 = 80;
+/// Columns and lines of a terminal that does not report them.
+const SIZE: (u16, u16) = (80, 24);
 
 /// An output of the demo.
 pub(super) enum View {
@@ -84,7 +84,7 @@ impl View {
     pub(super) fn show(&mut self, frame: &Frame) -> anyhow::Result<bool> {
         let text = match self {
             View::Live(live) => {
-                live.style.width = width();
+                (live.style.width, live.style.height) = size();
                 live.redraw(&frame.render(live.style))
             }
             View::Lines => format!("{}\n", frame.line()),
@@ -160,9 +160,12 @@ fn write_stdout(text: &str) -> io::Result<bool> {
     }
 }
 
-fn width() -> usize {
+/// Columns and lines.
+fn size() -> (usize, usize) {
     let size = terminal_size::terminal_size();
-    usize::from(size.map_or(WIDTH, |(terminal_size::Width(columns), _)| columns))
+    let size = size.map(|(width, height)| (width.0, height.0));
+    let (width, height) = size.unwrap_or(SIZE);
+    (width.into(), height.into())
 }
 
 fn style() -> Style {
@@ -170,11 +173,13 @@ fn style() -> Style {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .into_iter()
         .find_map(variable);
+    let (width, height) = size();
     Style {
         unicode: speaks_utf8(locale.as_deref()),
         colour: variable("NO_COLOR").is_none()
             && variable("TERM").is_none_or(|term| term != "dumb"),
-        width: width(),
+        width,
+        height,
     }
 }
 
