@@ -140,6 +140,20 @@ pub fn print_error(text: &str) {
     let _ = writeln!(io::stderr().lock(), "lagwise: {}", printable_lines(text));
 }
 
+/// The text of an error and of its causes. Many errors contain the text of their cause, which is then not repeated.
+#[must_use]
+pub fn error_text(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(cause.trim()) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Clears the screen, if standard output is a terminal.
 fn clear_screen() -> anyhow::Result<()> {
     if io::stdout().is_terminal() {
@@ -161,4 +175,32 @@ fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
 /// Parses a timeout, at most an hour: adding an arbitrary duration to a clock could overflow.
 fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
     humantime::parse_duration(text).map(|timeout| timeout.min(Duration::from_secs(3600)))
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot use the file: {source}; choose another")]
+    struct Outer {
+        source: io::Error,
+    }
+
+    #[test]
+    fn an_error_is_told_once_with_its_causes() {
+        let repeats = Err::<(), _>(Outer {
+            source: io::Error::other("no such file"),
+        });
+        let repeats = repeats.context("cannot start").unwrap_err();
+        assert_eq!(
+            error_text(&repeats),
+            "cannot start: cannot use the file: no such file; choose another"
+        );
+        let adds = Err::<(), _>(io::Error::other("timed out")).context("cannot list the HPAs");
+        let text = error_text(&adds.unwrap_err());
+        assert_eq!(text, "cannot list the HPAs: timed out");
+    }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use lagwise::cli::{Cli, print_error};
+use lagwise::cli::{Cli, error_text, print_error};
 
 /// Its settings are compiled in from `.cargo/config.toml`, so only builds inside this repository have them.
 #[cfg(feature = "jemalloc")]
@@ -33,6 +33,6 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    print_error(&format!("{error:#}"));
+    print_error(&error_text(error));
     ExitCode::FAILURE
 }

@@ -172,7 +172,7 @@ fn as_json(name: &str, result: &Result<Config, ConfigError>) -> serde_json::Valu
             "clusters": config.clusters.len(),
             "targets": config.targets.len(),
             "problems": [],
-            "warnings": FindingReport::sorted(&insecure_settings(config)),
+            "warnings": FindingReport::sorted(&insecure_settings(config), None),
         }),
         Err(error) => {
             json!({ "file": name, "ok": false, "problems": error.problems(), "warnings": [] })

@@ -10,35 +10,39 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use self::report::{FindingReport, render_codes, render_findings};
+use self::report::{FindingReport, JudgedObjects, render_code, render_codes, render_findings};
 use super::kube_args::KubeArgs;
 use super::look::{HpaReading, read_hpas};
-use super::{Output, print_error, print_output};
+use super::{Output, error_text, print_error, print_output};
 use crate::config::{Config, SystemEnvironment};
 use crate::k8s::workload::fetch;
 use crate::model::diagnostics::workload_findings::find_in_workload;
 use crate::model::evaluation::{HpaMetric, hpa_ceilings};
-use crate::model::findings::{Finding, Severity};
+use crate::model::findings::{Finding, FindingCode, Severity, suggestion};
 use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::newtypes::{GroupId, Moment};
+use crate::model::units::spelling::did_you_mean;
 
 /// Exit code if something could not be read.
 const UNREAD: u8 = 2;
 
 /// The arguments of `lagwise lint`.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("what").required(true).multiple(true).args(["config", "file", "codes"])))]
+#[command(group(ArgGroup::new("what").required(true).multiple(true).args(["config", "file", "codes", "explain"])))]
 #[command(after_help = "Examples:\n  \
     lagwise lint --config lagwise.yaml\n  \
     lagwise lint --config lagwise.yaml --namespace shop -o json | jq '.[].code'\n  \
     lagwise lint -f manifests/ --fail-on warning\n  \
-    helm template . | lagwise lint -f -\n\n\
+    helm template . | lagwise lint -f - --kubernetes 1.34\n  \
+    lagwise lint --explain LW018\n\n\
     With --config the command reads Kafka once, and from Kubernetes the HPAs, their Deployments and \
     StatefulSets, and the pods of these, as far as you have the rights. With -f it reads only the files; \
-    objects of other kinds in them are ignored.\n\n\
+    objects of other kinds in them are ignored. The advice is for the version of the Kubernetes cluster, \
+    or of --kubernetes.\n\n\
     Exit code: 0 without findings of the severity of --fail-on or above, 1 with some, 2 for wrong usage or if \
     something could not be read.")]
 pub struct LintArgs {
@@ -48,6 +52,9 @@ pub struct LintArgs {
     /// Check manifests instead of a cluster: a file, a folder, or - for standard input; may be repeated
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["codes", "kubeconfig", "context"])]
     file: Vec<PathBuf>,
+    /// Version of Kubernetes that the manifests are for, such as 1.34
+    #[arg(long, value_name = "VERSION", requires = "file")]
+    kubernetes: Option<KubernetesVersion>,
     /// Only this namespace; with --file, the namespace of manifests that set none
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
@@ -65,6 +72,17 @@ pub struct LintArgs {
     /// Print the table of codes
     #[arg(long)]
     codes: bool,
+    /// Explain a code, such as LW018
+    #[arg(long, value_name = "CODE", value_parser = finding_code, conflicts_with_all = ["codes", "config", "file"])]
+    explain: Option<FindingCode>,
+}
+
+fn finding_code(text: &str) -> Result<FindingCode, String> {
+    FindingCode::find(text).ok_or_else(|| {
+        let labels = FindingCode::ALL.iter().map(|code| code.label());
+        let meant = suggestion("", did_you_mean(text, labels));
+        format!("no such code{meant}; lagwise lint --codes lists all")
+    })
 }
 
 /// The lowest severity that makes the command fail.
@@ -91,6 +109,9 @@ struct LintResult {
     findings: BTreeSet<Finding>,
     /// What could not be read, and why.
     unread: BTreeSet<String>,
+    judged: JudgedObjects,
+    /// Version of the Kubernetes cluster, if it is known.
+    version: Option<KubernetesVersion>,
 }
 
 /// Runs `lagwise lint`.
@@ -101,21 +122,27 @@ pub async fn run(args: LintArgs) -> anyhow::Result<ExitCode> {
     if args.codes {
         return print_output(args.output, &render_codes(args.output)?);
     }
+    if let Some(code) = args.explain {
+        return print_output(args.output, &render_code(code, args.output)?);
+    }
     let found = match (args.file.as_slice(), &args.config) {
         ([], Some(config)) => check_cluster(&args, config).await,
-        (files, config) => files::check_files(files, config.as_deref(), args.namespace.as_deref()),
+        (files, config) => {
+            let namespace = args.namespace.as_deref();
+            files::check_files(files, config.as_deref(), namespace, args.kubernetes)
+        }
     };
     let found = match found {
         Ok(found) => found,
         Err(error) => {
-            print_error(&format!("{error:#}"));
+            print_error(&error_text(&error));
             return Ok(ExitCode::from(UNREAD));
         }
     };
-    let reported = FindingReport::sorted(&found.findings);
+    let reported = FindingReport::sorted(&found.findings, found.version);
     let text = match args.output.serialize(&reported)? {
         Some(text) => text,
-        None => render_findings(&reported),
+        None => render_findings(&reported, found.judged),
     };
     print_output(args.output, &text)?;
     for unread in &found.unread {
@@ -143,6 +170,7 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
         client,
         hpas,
         snapshot,
+        version,
     } = read_hpas(&config, &args.kube, namespace, args.timeout).await?;
     let now = Moment::now();
     let metrics = snapshot.at(&now).hpa_metrics();
@@ -156,6 +184,13 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
     let mut found = LintResult {
         findings: snapshot.all_findings().cloned().collect(),
         unread,
+        judged: JudgedObjects {
+            hpas: served.len(),
+            other_hpas: hpas.facts.len() - served.len(),
+            workloads: workloads.len(),
+            groups: Some(snapshot.clusters.values().map(|c| c.groups.len()).sum()),
+        },
+        version,
     };
     found
         .findings

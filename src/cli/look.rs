@@ -14,13 +14,15 @@ use tokio::time::{Instant, timeout_at};
 use super::kube_args::KubeArgs;
 use crate::config::Config;
 use crate::daemon::{clusters, options};
-use crate::k8s::client::{Client, connect};
+use crate::k8s::client::{Client, connect, server_version};
 use crate::k8s::hpa::{HpaList, list};
 use crate::model::diagnostics::current_findings::{FindingOptions, findings};
+use crate::model::evaluation::group_evaluation::is_read;
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::WatchKey;
 use crate::model::targets::no_value_reason::NoValueReason;
+use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::newtypes::Moment;
 use crate::poller::{Inputs, Poller};
 use crate::snapshot_channel;
@@ -30,6 +32,8 @@ pub(super) struct HpaReading {
     pub(super) client: Client,
     pub(super) hpas: HpaList,
     pub(super) snapshot: Arc<LagSnapshot>,
+    /// Version of the Kubernetes cluster; `None` if it does not tell.
+    pub(super) version: Option<KubernetesVersion>,
 }
 
 /// Lists the HPAs of a namespace, or of the configured namespaces, and reads the lag that they need.
@@ -53,11 +57,13 @@ pub(super) async fn read_hpas(
         Some(namespace) => format!("cannot list the HPAs of namespace {namespace}"),
         None => "cannot list the HPAs".to_owned(),
     })?;
+    let version = server_version(&client, within).await.ok();
     let snapshot = read_once(config, hpas.facts.clone(), Vec::new(), within).await?;
     Ok(HpaReading {
         client,
         hpas,
         snapshot,
+        version,
     })
 }
 
@@ -122,15 +128,11 @@ pub(super) async fn read_once(
 
 /// Whether everything was read. A group or topic that Kafka refuses counts as read.
 fn is_complete(snapshot: &LagSnapshot, groups: &[WatchKey]) -> bool {
-    let is_read = |interest: &WatchKey| {
-        let cluster = snapshot.clusters.get(&interest.cluster);
-        cluster.is_some_and(|cluster| cluster.groups.contains_key(&interest.group))
-    };
     let now = Moment::now();
     let metrics = snapshot.at(&now).hpa_metrics();
     let is_unread =
         |outcome: &Result<_, NoValueReason>| matches!(outcome, Err(NoValueReason::NotYetRead(_)));
     snapshot.is_swept()
-        && groups.iter().all(is_read)
+        && groups.iter().all(|key| is_read(&snapshot.clusters, key))
         && !metrics.iter().any(|metric| is_unread(&metric.outcome))
 }

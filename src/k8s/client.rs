@@ -11,7 +11,9 @@ use kube::Config;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use secrecy::ExposeSecret as _;
 
+use super::api_error::{ApiError, in_time};
 use crate::authentication::Credential;
+use crate::model::units::kubernetes_version::{InvalidKubernetesVersion, KubernetesVersion};
 
 pub use kube::Client;
 
@@ -73,6 +75,22 @@ const READ_TIMEOUT: Duration = Duration::from_secs(135);
 /// What was tried, and why it cannot be used.
 pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
     Ok(Client::try_from(bounded(config(options).await?))?)
+}
+
+/// Asks the cluster for its version.
+///
+/// # Errors
+/// The API server's, or a version that cannot be read.
+pub async fn server_version(
+    client: &Client,
+    within: Duration,
+) -> Result<KubernetesVersion, ApiError> {
+    let info = in_time(within, client.apiserver_version()).await?;
+    let version = format!("{}.{}", info.major, info.minor);
+    let parsed = version.parse();
+    parsed.map_err(|error: InvalidKubernetesVersion| {
+        ApiError::Refused(format!("the API server has version {version:?}: {error}"))
+    })
 }
 
 /// The credential that a client with these options presents.

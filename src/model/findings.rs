@@ -3,6 +3,7 @@
 //! To add a finding, add a row to the table in `code.rs` and create it with [`Finding::new`] where the
 //! mistake is detected.
 
+mod advice;
 mod code;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,6 +4,7 @@ pub mod file_path;
 pub mod glob;
 pub mod host_pattern;
 pub mod hpa_key;
+pub mod kubernetes_version;
 pub mod lag_thresholds;
 pub mod lease;
 pub mod metric;

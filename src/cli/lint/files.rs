@@ -11,6 +11,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::LintResult;
+use super::report::JudgedObjects;
 use crate::config::{Config, SystemEnvironment};
 use crate::daemon::options;
 use crate::k8s::manifests::Manifests;
@@ -19,11 +20,12 @@ use crate::model::diagnostics::hpa_findings::find_tolerance;
 use crate::model::diagnostics::workload_findings::find_in_workload;
 use crate::model::evaluation::ServingPolicy;
 use crate::model::findings::{Finding, FindingCode};
-use crate::model::hpa::facts::HpaFacts;
+use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric};
 use crate::model::hpa::label;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::{TargetOptions, Targets};
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
 /// The namespace of a manifest that sets none, as in kubectl.
@@ -43,6 +45,7 @@ pub(super) fn check_files(
     files: &[PathBuf],
     config: Option<&Path>,
     namespace: Option<&str>,
+    version: Option<KubernetesVersion>,
 ) -> anyhow::Result<LintResult> {
     let mut config = config.map(Config::load).transpose()?;
     let mut manifests = Manifests::default();
@@ -68,12 +71,21 @@ pub(super) fn check_files(
     }
     let insecure = config.as_ref();
     let insecure = insecure.map(|config| config.find_insecure_settings(&SystemEnvironment));
+    let served = manifests.hpas.iter();
+    let served = served.filter(|hpa| has_lagwise_metric(hpa)).count();
     Ok(LintResult {
-        findings: check_manifests(&manifests, config.as_ref())
+        findings: check_manifests(&manifests, config.as_ref(), version)
             .into_iter()
             .chain(insecure.unwrap_or_default())
             .collect(),
         unread: BTreeSet::new(),
+        judged: JudgedObjects {
+            hpas: served,
+            other_hpas: manifests.hpas.len() - served,
+            workloads: manifests.workloads.len(),
+            groups: None,
+        },
+        version,
     })
 }
 
@@ -162,7 +174,11 @@ fn with_distinct_names(hpas: &[HpaFacts]) -> Vec<Vec<&HpaFacts>> {
     parts
 }
 
-fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<Finding> {
+fn check_manifests(
+    manifests: &Manifests,
+    config: Option<&Config>,
+    version: Option<KubernetesVersion>,
+) -> BTreeSet<Finding> {
     let hpas = &manifests.hpas;
     let (clusters, target_options, rules) = match config {
         Some(config) => (
@@ -205,7 +221,7 @@ fn check_manifests(manifests: &Manifests, config: Option<&Config>) -> BTreeSet<F
             )
     };
     found.retain(is_known);
-    found.extend(hpas.iter().filter_map(find_tolerance));
+    found.extend(hpas.iter().filter_map(|hpa| find_tolerance(hpa, version)));
     for hpa in hpas {
         let workloads = manifests.workloads.iter();
         found.extend(workloads.flat_map(|workload| find_in_workload(hpa, workload, None, &[])));

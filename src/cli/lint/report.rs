@@ -1,14 +1,15 @@
 //! Prints findings and the table of their codes.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write};
 
 use serde::Serialize;
 
 use crate::cli::Output;
 use crate::cli::text_table::{TableColumn, TextTable};
 use crate::model::findings::{Finding, FindingCode, Severity};
+use crate::model::units::kubernetes_version::KubernetesVersion;
 
 /// One finding, as printed.
 #[derive(Debug, Serialize)]
@@ -23,17 +24,21 @@ pub(in crate::cli) struct FindingReport {
 }
 
 impl FindingReport {
-    /// Reports of all findings, sorted by severity, then by object.
-    pub(in crate::cli) fn sorted(findings: &BTreeSet<Finding>) -> Vec<Self> {
+    /// Reports of all findings, sorted by severity, then by object. The advice is for this version of Kubernetes.
+    pub(in crate::cli) fn sorted(
+        findings: &BTreeSet<Finding>,
+        version: Option<KubernetesVersion>,
+    ) -> Vec<Self> {
         let mut sorted: Vec<_> = findings.iter().collect();
         sorted.sort_by_cached_key(|finding| {
             let Finding { code, subject, .. } = finding;
             (Reverse(code.severity()), subject.path(), *code)
         });
-        sorted.into_iter().map(Self::new).collect()
+        let report = |finding| Self::new(finding, version);
+        sorted.into_iter().map(report).collect()
     }
 
-    fn new(finding: &Finding) -> Self {
+    fn new(finding: &Finding, version: Option<KubernetesVersion>) -> Self {
         let code = finding.code;
         Self {
             code: code.code(),
@@ -42,20 +47,59 @@ impl FindingReport {
             object: finding.subject.path(),
             message: finding.to_string(),
             why: code.why(),
-            fix: code.fix(),
+            fix: code.advice(version),
         }
     }
 }
 
-/// Renders findings as text.
-pub(super) fn render_findings(findings: &[FindingReport]) -> String {
-    let mut text = String::new();
+/// What was judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct JudgedObjects {
+    /// HPAs with a metric of lagwise.
+    pub(super) hpas: usize,
+    /// Other HPAs.
+    pub(super) other_hpas: usize,
+    pub(super) workloads: usize,
+    /// `None` if Kafka was not read.
+    pub(super) groups: Option<usize>,
+}
+
+impl fmt::Display for JudgedObjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |count: usize, noun: &str| match count {
+            1 => format!("1 {noun}"),
+            _ => format!("{count} {noun}s"),
+        };
+        f.write_str(&count(self.hpas, "HPA"))?;
+        if self.other_hpas > 0 {
+            write!(f, " (and {} without a metric of lagwise)", self.other_hpas)?;
+        }
+        if let Some(groups) = self.groups {
+            write!(f, ", {}", count(groups, "consumer group"))?;
+        }
+        write!(f, " and {}", count(self.workloads, "workload"))
+    }
+}
+
+/// Renders findings as text: those of one code together, with what they have in common once.
+pub(super) fn render_findings(findings: &[FindingReport], judged: JudgedObjects) -> String {
+    let mut by_code: BTreeMap<_, Vec<&FindingReport>> = BTreeMap::new();
     for one in findings {
+        let key = (Reverse(one.severity), one.code);
+        by_code.entry(key).or_default().push(one);
+    }
+    let mut text = String::new();
+    for all in by_code.into_values() {
+        let Some(first) = all.first() else {
+            continue;
+        };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{} {} {}", one.severity, one.code, one.object);
-        let _ = writeln!(text, "  {}", one.message);
-        let _ = writeln!(text, "  why: {}", one.why);
-        let _ = writeln!(text, "  fix: {}\n", one.fix);
+        let _ = writeln!(text, "{} {} {}", first.severity, first.code, first.kind);
+        for one in &all {
+            let _ = writeln!(text, "  {}", one.message);
+        }
+        let _ = writeln!(text, "  why: {}", first.why);
+        let _ = writeln!(text, "  fix: {}\n", first.fix);
     }
     let counts = Severity::ALL.iter().filter_map(|severity| {
         let count = findings.iter().filter(|f| f.severity == *severity).count();
@@ -63,9 +107,9 @@ pub(super) fn render_findings(findings: &[FindingReport]) -> String {
     });
     let counts: Vec<_> = counts.collect();
     let _ = match findings.len() {
-        0 => writeln!(text, "nothing found"),
-        1 => writeln!(text, "1 finding: {}", counts.join(", ")),
-        n => writeln!(text, "{n} findings: {}", counts.join(", ")),
+        0 => writeln!(text, "nothing found in {judged}"),
+        1 => writeln!(text, "1 finding in {judged}: {}", counts.join(", ")),
+        n => writeln!(text, "{n} findings in {judged}: {}", counts.join(", ")),
     };
     text
 }
@@ -76,20 +120,43 @@ struct CodeRow {
     code: &'static str,
     kind: &'static str,
     severity: Severity,
+    what: &'static str,
     why: &'static str,
     fix: &'static str,
 }
 
+impl From<FindingCode> for CodeRow {
+    fn from(code: FindingCode) -> Self {
+        Self {
+            code: code.code(),
+            kind: code.label(),
+            severity: code.severity(),
+            what: code.what(),
+            why: code.why(),
+            fix: code.fix(),
+        }
+    }
+}
+
+/// Explains one code.
+pub(super) fn render_code(code: FindingCode, output: Output) -> anyhow::Result<String> {
+    let row = CodeRow::from(code);
+    if let Some(text) = output.serialize(&row)? {
+        return Ok(text);
+    }
+    Ok(format!(
+        "{} {} {}\n  {}\n  why: {}\n  fix: {}\n",
+        row.severity, row.code, row.kind, row.what, row.why, row.fix
+    ))
+}
+
 /// Renders the table of codes.
 pub(super) fn render_codes(output: Output) -> anyhow::Result<String> {
-    let row = |code: &FindingCode| CodeRow {
-        code: code.code(),
-        kind: code.label(),
-        severity: code.severity(),
-        why: code.why(),
-        fix: code.fix(),
-    };
-    let all: Vec<_> = FindingCode::ALL.iter().map(row).collect();
+    let all: Vec<_> = FindingCode::ALL
+        .iter()
+        .copied()
+        .map(CodeRow::from)
+        .collect();
     if let Some(text) = output.serialize(&all)? {
         return Ok(text);
     }

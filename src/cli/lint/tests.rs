@@ -74,7 +74,7 @@ fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 fn check(files: &[(&str, &str)]) -> anyhow::Result<LintResult> {
     let folder = written(files);
-    files::check_files(&[folder.path().to_owned()], None, None)
+    files::check_files(&[folder.path().to_owned()], None, None, None)
 }
 
 #[test]
@@ -82,10 +82,10 @@ fn checks_manifests_in_files() {
     let found = check(&[("hpa.yaml", MANIFESTS)]).unwrap();
     insta::assert_snapshot!(
         "files",
-        render_findings(&FindingReport::sorted(&found.findings))
+        render_findings(&FindingReport::sorted(&found.findings, None), found.judged)
     );
     let yaml = Output::Yaml
-        .serialize(&FindingReport::sorted(&found.findings))
+        .serialize(&FindingReport::sorted(&found.findings, None))
         .unwrap();
     insta::assert_snapshot!("files_as_yaml", yaml.unwrap());
     assert_eq!(exit_code(&found, FailOn::Error), ExitCode::FAILURE);
@@ -94,6 +94,8 @@ fn checks_manifests_in_files() {
 #[test]
 fn prints_the_table_of_codes() {
     insta::assert_snapshot!("codes", render_codes(Output::Table).unwrap());
+    let one = render_code(FindingCode::ToleranceAbove, Output::Table).unwrap();
+    insta::assert_snapshot!("code", one);
 }
 
 #[test]
@@ -134,7 +136,7 @@ fn error_names_the_unreadable_file() {
         let error = format!("{:#}", check(&[(name, text)]).unwrap_err());
         assert!(error.contains(expected), "{text}: {error}");
     }
-    let missing = files::check_files(&["/nowhere/hpa.yaml".into()], None, None).unwrap_err();
+    let missing = files::check_files(&["/nowhere/hpa.yaml".into()], None, None, None).unwrap_err();
     assert!(format!("{missing:#}").starts_with("/nowhere/hpa.yaml: "));
     // An empty file is valid and has no findings.
     assert!(check(&[("a.yaml", "")]).unwrap().findings.is_empty());
@@ -145,6 +147,7 @@ fn exit_code_follows_severity() {
     let found = |findings: &[Finding], unread: &[&str]| LintResult {
         findings: findings.iter().cloned().collect(),
         unread: unread.iter().map(|text| (*text).to_owned()).collect(),
+        ..LintResult::default()
     };
     let finding = |code| Finding::new(code, HpaKey::new("n", "h"), "m");
     let error = finding(FindingCode::ValueTarget);
@@ -195,5 +198,91 @@ fn requires_config_file_or_codes() {
     ] {
         let args = [&["lint"], args].concat();
         assert!(LintCli::try_parse_from(&args).is_ok(), "{args:?}");
+    }
+}
+
+#[test]
+fn findings_of_one_code_are_together_and_all_objects_are_counted() {
+    let tolerant = |name: &str| {
+        format!(
+            r#"
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {name}}}
+  maxReplicas: 6
+  metrics:
+    - type: External
+      external:
+        metric: {{name: kafka_lag, selector: {{matchLabels: {{group: {name}, topic: t}}}}}}
+        target: {{type: AverageValue, averageValue: "100"}}
+---"#
+        )
+    };
+    let text = ["a", "b", "c"].map(tolerant).concat();
+    let found = check(&[("hpas.yaml", &text)]).unwrap();
+    let reported = FindingReport::sorted(&found.findings, None);
+    insta::assert_snapshot!("grouped", render_findings(&reported, found.judged));
+    let nothing = check(&[("a.yaml", "")]).unwrap();
+    let text = render_findings(&[], nothing.judged);
+    assert_eq!(text, "nothing found in 0 HPAs and 0 workloads\n");
+    let judged = JudgedObjects {
+        hpas: 9,
+        other_hpas: 3,
+        workloads: 1,
+        groups: Some(8),
+    };
+    assert_eq!(
+        judged.to_string(),
+        "9 HPAs (and 3 without a metric of lagwise), 8 consumer groups and 1 workload"
+    );
+}
+
+#[test]
+fn an_old_cluster_drops_the_tolerance_of_manifests() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hpa.yaml");
+    std::fs::write(&path, MANIFESTS).unwrap();
+    let messages = |version: Option<&str>| {
+        let version = version.map(|version| version.parse().unwrap());
+        let found = files::check_files(std::slice::from_ref(&path), None, None, version).unwrap();
+        let reported = FindingReport::sorted(&found.findings, found.version);
+        let text = render_findings(&reported, found.judged);
+        let tolerance = text.split("\n\n").find(|part| part.contains("LW037"));
+        tolerance.unwrap_or_default().to_owned()
+    };
+    let dropped = "HPA default/mail: Kubernetes 1.34 drops the tolerance in its behavior";
+    let old = messages(Some("1.34"));
+    assert!(old.contains(dropped), "{old}");
+    assert!(
+        old.contains("fix: Set lagwise.dev/cap: enforce. A tolerance"),
+        "{old}"
+    );
+    for version in [None, Some("1.35")] {
+        let new = messages(version);
+        assert!(!new.contains("default/mail"), "{new}");
+        assert!(new.contains("behavior.scaleUp.tolerance"), "{new}");
+    }
+}
+
+#[test]
+fn codes_are_explained() {
+    for (code, expected) in [
+        ("LW018", "LW018"),
+        ("18", "LW018"),
+        ("value_target", "LW004"),
+    ] {
+        let parsed = LintCli::try_parse_from(["lint", "--explain", code]).unwrap();
+        assert_eq!(parsed.lint.explain.unwrap().code(), expected);
+    }
+    for (code, words) in [
+        ("LW999", "--codes lists all"),
+        ("value_targt", "did you mean value_target?"),
+    ] {
+        let error = LintCli::try_parse_from(["lint", "--explain", code])
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains(words), "{error}");
     }
 }

@@ -259,14 +259,14 @@ pub fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
             finding(FindingCode::TopicMissing, refusal.to_string())
         }
         NoValueReason::ConflictingTargets { .. } => {
-            finding(FindingCode::ConflictingTargets, refusal.to_string())
+            finding(FindingCode::ConflictingTargets, refusal.without_advice())
         }
         NoValueReason::NothingSelected { .. }
         | NoValueReason::NothingCommitted { .. }
         | NoValueReason::NothingMatches { .. }
         | NoValueReason::NoPartition { .. }
         | NoValueReason::NamespaceNotWatched { .. } => {
-            finding(FindingCode::NothingToRead, refusal.to_string())
+            finding(FindingCode::NothingToRead, refusal.without_advice())
         }
         // Found already while the targets were built, or not a mistake.
         NoValueReason::UnknownMetric { .. }

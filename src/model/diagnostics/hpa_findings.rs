@@ -11,6 +11,7 @@ use crate::model::hpa::facts::{
     scale_target_name, scales_to_zero_natively,
 };
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::metric::{DESIRED_METRIC, Metric};
 use crate::model::units::newtypes::Replicas;
 use crate::model::units::untrusted_text::Printable;
@@ -178,15 +179,25 @@ pub fn find_against_ceiling(
     found
 }
 
-/// Finds a tolerance that is not zero, for use if the ceiling is unknown.
+/// Finds a tolerance that is not zero, for use if the ceiling is unknown. `on` is the version of Kubernetes that the HPA
+/// is for, if it is known: an old one drops the tolerance that a manifest sets.
 #[must_use]
-pub fn find_tolerance(hpa: &HpaFacts) -> Option<Finding> {
+pub fn find_tolerance(hpa: &HpaFacts, on: Option<KubernetesVersion>) -> Option<Finding> {
+    if !has_lagwise_metric(hpa) {
+        return None;
+    }
+    let finding = |message: String| Finding::new(FindingCode::ToleranceLeft, hpa.key(), message);
+    let is_set = hpa.tolerance_up.or(hpa.tolerance_down).is_some();
+    if let Some(version) = on.filter(|version| is_set && !version.has_tolerance()) {
+        return Some(finding(format!(
+            "Kubernetes {version} drops the tolerance in its behavior, so it may stop below the replica ceiling or keep replicas above it"
+        )));
+    }
     let is_tolerant = hpa.tolerance_up().max(hpa.tolerance_down()) > 0;
-    (is_tolerant && has_lagwise_metric(hpa)).then(|| {
-        Finding::new(
-            FindingCode::ToleranceLeft,
-            hpa.key(),
-            "its tolerance is not \"0\", so it may stop below the replica ceiling or keep replicas above it",
+    is_tolerant.then(|| {
+        finding(
+            "its tolerance is not \"0\", so it may stop below the replica ceiling or keep replicas above it"
+                .to_owned(),
         )
     })
 }

@@ -251,7 +251,7 @@ fn hpa_findings() -> Vec<Finding> {
     found.extend(against(&bounds(1, 5)));
     found.extend(against(&with_metric(bounds(1, 20), "queue_length")));
     found.extend(find_tolerance_against_ceiling(&bounds(1, 20), ceiling));
-    found.extend(find_tolerance(&billing));
+    found.extend(find_tolerance(&billing, None));
     let refusals = [ZeroRefusal::NotRecorded, ZeroRefusal::LedgerFull];
     found.extend(refusals.iter().map(|refusal| refusal.finding(&billing)));
     let workload = WorkloadFacts {

@@ -196,6 +196,12 @@ pub(super) fn find_group<'a>(clusters: &'a Clusters, key: &WatchKey) -> Option<F
     covers(group, key).then_some((&**cluster, group))
 }
 
+/// Whether a group was read, with the topics of the key.
+#[must_use]
+pub fn is_read(clusters: &Clusters, key: &WatchKey) -> bool {
+    find_group(clusters, key).is_some()
+}
+
 /// Adds up the topics of a group. A topic without a complete reading makes the sum unknown.
 fn measure(
     query: &GroupQuery,

@@ -78,6 +78,19 @@ macro_rules! finding_codes {
 }
 
 impl FindingCode {
+    /// Finds a code by its number or its label: `LW004`, `lw4`, `value_target`.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        let text = text.trim().to_ascii_lowercase().replace('-', "_");
+        let digits = text.strip_prefix("lw").unwrap_or(&text);
+        let number: Option<usize> = digits.parse().ok();
+        let is_meant = |code: &Self| {
+            let own = code.code().get(2..).and_then(|own| own.parse().ok());
+            code.label() == text || (number.is_some() && number == own)
+        };
+        Self::ALL.iter().copied().find(is_meant)
+    }
+
     /// The stable code, such as `LW004`. A code is never reused, even when its finding is removed.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -113,7 +126,7 @@ impl FindingCode {
         self.properties().why
     }
 
-    /// What to do.
+    /// What to do, on a cluster of any version. See also [`advice`](Self::advice).
     #[must_use]
     pub fn fix(self) -> &'static str {
         self.properties().fix
@@ -209,12 +222,12 @@ finding_codes! {
     ToleranceAbove "LW018" "tolerance_above" Warning {
         what: "Within its tolerance the HPA may keep replicas above the ceiling.",
         why: "Within its tolerance the HPA keeps the replicas that run, including those above the ceiling that come from a rollout or from another metric.",
-        fix: "Set behavior.scaleUp.tolerance and behavior.scaleDown.tolerance to \"0\", or lagwise.dev/cap: enforce.",
+        fix: "Set behavior.scaleUp.tolerance and behavior.scaleDown.tolerance to \"0\" (Kubernetes 1.35 and later), or lagwise.dev/cap: enforce.",
     }
     ToleranceBelow "LW019" "tolerance_below" Warning {
         what: "Within its tolerance the HPA may stop below the ceiling.",
         why: "lagwise serves at most ceiling x lag per replica. Slightly below the ceiling the difference is within the HPA's tolerance, so the HPA does not scale up any more.",
-        fix: "Set behavior.scaleUp.tolerance to \"0\", or lagwise.dev/cap: enforce.",
+        fix: "Set behavior.scaleUp.tolerance to \"0\" (Kubernetes 1.35 and later), or lagwise.dev/cap: enforce.",
     }
     FallbackServed "LW020" "fallback_served" Warning {
         what: "Lag has been unknown for longer than fallback-after.",
@@ -359,7 +372,7 @@ finding_codes! {
     ZeroNotRecorded "LW048" "zero_not_recorded" Warning {
         what: "An HPA has the annotation lagwise.dev/zeroed-since, or had its workload scaled to zero, but lagwise has no record of having scaled the present workload to zero.",
         why: "Everybody who may write an HPA can write its annotations, so they are no proof. lagwise wakes only what its own ledger says that it has scaled to zero: for the same HPA, and the same object. A workload that a person has scaled to zero stays there.",
-        fix: "If the workload is to run, scale it up with kubectl scale. Otherwise remove the annotation lagwise.dev/zeroed-since.",
+        fix: "If the workload is to run, scale it up by the command in the message. Otherwise remove the annotation lagwise.dev/zeroed-since.",
     }
     ZeroLedgerUnusable "LW049" "zero_ledger_unusable" Error {
         what: "Scale to zero is set, but lagwise cannot record which workloads it has scaled to zero.",
@@ -378,6 +391,20 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn codes_are_found_by_number_and_label() {
+        for text in ["LW018", "lw18", "18", "tolerance_above", "Tolerance-Above"] {
+            assert_eq!(
+                FindingCode::find(text),
+                Some(FindingCode::ToleranceAbove),
+                "{text}"
+            );
+        }
+        for text in ["", "LW", "LW000", "LW9999", "tolerance"] {
+            assert_eq!(FindingCode::find(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn codes_labels_and_reasons_are_unique_and_sorted() {

@@ -188,8 +188,8 @@ impl Annotations {
                     false => "it is ignored",
                 };
                 let message = format!(
-                    "annotation {annotation}: {} applies to the whole HPA and takes no .NAME, so {effect}; use {PREFIX}{}",
-                    setting.key, setting.key
+                    "annotation {annotation}: {} applies to the whole HPA and takes no .NAME, so {effect}",
+                    setting.key
                 );
                 return Some((FindingCode::SuffixOnHpaSetting, message));
             }

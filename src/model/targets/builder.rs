@@ -191,7 +191,7 @@ impl<'a> HpaTargetBuilder<'a> {
             (Metric::Lag, Some(MetricTarget::Value(_))) => {
                 self.note(
                     FindingCode::ValueTarget,
-                    "its Kafka metric has a target of type Value, so the HPA multiplies by its ready pods at every sync; use type AverageValue",
+                    "its Kafka metric has a target of type Value, so the HPA multiplies by its ready pods at every sync",
                 );
             }
             (Metric::DesiredReplicas, target)
@@ -231,7 +231,7 @@ impl<'a> HpaTargetBuilder<'a> {
             Err(UnpickedCluster::Ambiguous) => {
                 self.note(
                     FindingCode::AmbiguousCluster,
-                    "several Kafka clusters are configured and its selector names none; add the label cluster",
+                    "several Kafka clusters are configured and its selector names none",
                 );
                 return;
             }
@@ -255,7 +255,7 @@ impl<'a> HpaTargetBuilder<'a> {
             if !known.insert(group.clone()) {
                 self.note(
                     FindingCode::OneGroupForAll,
-                    "annotation lagwise.dev/consumer-group maps several groups of the selector to one consumer group, whose lag counts once; set it for each group with .NAME",
+                    "annotation lagwise.dev/consumer-group maps several groups of the selector to one consumer group, whose lag counts once",
                 );
             } else {
                 groups.push((group, label.unwrap_or_default(), settings));

@@ -42,8 +42,8 @@ pub enum NoValueReason {
     AmbiguousCluster { known: String },
     /// HPAs with the same selector have different metric targets or settings.
     #[error(
-        "HPAs {hpas} of namespace {namespace:?} use the selector {selector:?} with different targets; \
-         add the label hpa with the HPA's name to each selector"
+        "HPAs {hpas} of namespace {namespace:?} use the selector {selector:?} with different targets\
+         {LABEL_HPA}"
     )]
     ConflictingTargets {
         hpas: String,
@@ -75,7 +75,7 @@ pub enum NoValueReason {
     /// No topic is named and the group has none.
     #[error(
         "group {group:?} has committed no offset on Kafka cluster {cluster:?}, so its topics are \
-         not known; name them with the label topic"
+         not known{LABEL_TOPIC}"
     )]
     NothingCommitted {
         group: GroupId,
@@ -120,7 +120,20 @@ pub enum NoValueReason {
     },
 }
 
+/// Advice in the texts of reasons. Findings have advice of their own.
+const LABEL_HPA: &str = "; add the label hpa with the HPA's name to each selector";
+const LABEL_TOPIC: &str = "; name them with the label topic";
+
 impl NoValueReason {
+    /// The text without what to do about it.
+    #[must_use]
+    pub fn without_advice(&self) -> String {
+        let text = self.to_string();
+        let advice = [LABEL_HPA, LABEL_TOPIC];
+        let mut plain = advice.iter().filter_map(|advice| text.strip_suffix(advice));
+        plain.next().map(str::to_owned).unwrap_or(text)
+    }
+
     /// Whether lag is unknown for now, and will be known again without a change of the HPA or the configuration.
     #[must_use]
     pub fn is_unknown(&self) -> bool {

@@ -99,7 +99,7 @@ fn a_metric_without_a_known_group_is_a_finding_and_no_target() {
             "group=g",
             (
                 FindingCode::AmbiguousCluster,
-                "several Kafka clusters are configured and its selector names none; add the label cluster",
+                "several Kafka clusters are configured and its selector names none",
             ),
         ),
     ] {
