@@ -16,6 +16,7 @@ use super::api_error::{ApiError, in_time};
 use super::write_guard::WriteGuard;
 use crate::model::diagnostics::hpa_events::HpaEvent;
 use crate::model::hpa::facts::HpaFacts;
+use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::untrusted_text::Printable;
 
 /// The `reportingController` of the events.
@@ -33,7 +34,7 @@ pub(super) enum WrittenEvent {
     CountedUp,
 }
 
-/// Publishes an event on an HPA.
+/// Publishes an event on an HPA, with advice for this version of Kubernetes.
 ///
 /// # Errors
 /// The API server's; [`ApiError::Changed`] if this process does not lead.
@@ -41,9 +42,10 @@ pub(super) async fn publish_event(
     guard: &WriteGuard,
     hpa: &HpaFacts,
     published: &HpaEvent,
+    version: Option<KubernetesVersion>,
 ) -> Result<WrittenEvent, ApiError> {
     let api: Api<Event> = Api::namespaced(guard.client.clone(), &hpa.namespace);
-    let event = event(hpa, published, Timestamp::now());
+    let event = event(hpa, published, version, Timestamp::now());
     let name = event.metadata.name.clone().unwrap_or_default();
     let within = guard.time_in_term()?;
     match in_time(within, api.create(&PostParams::default(), &event)).await {
@@ -63,9 +65,14 @@ pub(super) async fn publish_event(
 }
 
 /// Builds the event, as `events.k8s.io/v1` validates it.
-fn event(hpa: &HpaFacts, published: &HpaEvent, now: Timestamp) -> Event {
+fn event(
+    hpa: &HpaFacts,
+    published: &HpaEvent,
+    version: Option<KubernetesVersion>,
+    now: Timestamp,
+) -> Event {
     let reason = &published.reason;
-    let note = shortened(Printable::unbounded(&reason.to_string()).to_string());
+    let note = shortened(Printable::unbounded(&reason.note(version)).to_string());
     Event {
         action: Some("Observe".to_owned()),
         event_time: Some(MicroTime(now)),
@@ -146,7 +153,7 @@ mod tests {
             reason: EventReason::Woken(replicas),
         };
         let now = Timestamp::now();
-        let made = event(&hpa("billing", "u1"), &woken(3), now);
+        let made = event(&hpa("billing", "u1"), &woken(3), None, now);
         let regarding = made.regarding.clone().unwrap();
         assert_eq!(regarding.uid.as_deref(), Some("u1"));
         assert_eq!(
@@ -155,7 +162,10 @@ mod tests {
         );
         let name = |hpa: &HpaFacts, replicas| {
             let later = now + k8s_openapi::jiff::SignedDuration::from_secs(9);
-            event(hpa, &woken(replicas), later).metadata.name.unwrap()
+            event(hpa, &woken(replicas), None, later)
+                .metadata
+                .name
+                .unwrap()
         };
         let first = made.metadata.name.unwrap();
         assert!(first.starts_with("billing.") && first.len() == "billing.".len() + 16);

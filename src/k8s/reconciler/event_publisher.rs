@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OnceCell;
+
 use crate::k8s::api_error::ApiError;
+use crate::k8s::client::server_version;
 use crate::k8s::events::{WrittenEvent, publish_event};
 use crate::k8s::write_guard::WriteGuard;
 use crate::model::diagnostics::event_throttle::EventThrottle;
@@ -15,6 +18,9 @@ use crate::model::diagnostics::incidents::detect_incidents;
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::kubernetes_version::KubernetesVersion;
+use crate::model::units::newtypes::Moment;
+use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::notice::{EventLeftOut, EventUnwritten, EventWritten};
 
@@ -23,6 +29,31 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// How long a failure is remembered, so that it is logged once while it lasts.
 const FORGET_FAILURE_AFTER: Duration = Duration::from_secs(600);
+
+/// How long the version of the Kubernetes cluster is remembered, since clusters are upgraded.
+const REMEMBER_VERSION: Duration = Duration::from_secs(3600);
+
+/// The version of the Kubernetes cluster, asked for when the first event needs it.
+#[derive(Clone)]
+struct VersionCache {
+    since: Instant,
+    version: Arc<OnceCell<KubernetesVersion>>,
+}
+
+impl VersionCache {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            version: Arc::default(),
+        }
+    }
+
+    /// The version; `None` if the cluster does not tell it.
+    async fn get(&self, guard: &WriteGuard) -> Option<KubernetesVersion> {
+        let ask = || async { server_version(&guard.client, guard.time_in_term()?).await };
+        self.version.get_or_try_init(ask).await.ok().copied()
+    }
+}
 
 /// Decides which events are to be published, and when.
 pub(super) struct EventPublisher {
@@ -37,6 +68,7 @@ pub(super) struct EventPublisher {
     /// The namespaces in which events could not be published lately.
     failures: BTreeMap<Arc<str>, NamespaceFailures>,
     logged_at: Option<Instant>,
+    version: VersionCache,
 }
 
 /// What keeps events of one namespace from being published.
@@ -50,6 +82,7 @@ pub(super) struct EventPublication {
     guard: WriteGuard,
     hpa: Arc<HpaFacts>,
     event: HpaEvent,
+    version: VersionCache,
 }
 
 /// An event and what came of it.
@@ -69,6 +102,7 @@ impl EventPublisher {
             is_publishing: false,
             failures: BTreeMap::new(),
             logged_at: None,
+            version: VersionCache::new(),
         }
     }
 
@@ -111,6 +145,17 @@ impl EventPublisher {
         self.enqueue(HpaEvent { hpa, reason });
     }
 
+    /// The rule behind a ceiling of an HPA; `None` if a metric has another one by now.
+    pub(super) fn ceiling_rule(&self, hpa: &HpaKey, ceiling: u32) -> Option<ParallelismRule> {
+        let now = Moment::now();
+        let metrics = self.guard.from.at(&now).metrics_of(hpa);
+        let ceilings = metrics
+            .iter()
+            .filter_map(|metric| metric.outcome.as_ref().ok()?.ceiling);
+        let mut same = ceilings.filter(|found| found.replicas.bounded() == Some(ceiling));
+        same.next().map(|found| found.useful.rule)
+    }
+
     fn enqueue(&mut self, event: HpaEvent) {
         self.is_due = true;
         if self.guard.time_in_term().is_ok() && !self.throttle.enqueue(event) {
@@ -124,6 +169,9 @@ impl EventPublisher {
         if !self.is_due || self.is_publishing || self.guard.time_in_term().is_err() {
             return None;
         }
+        if self.version.since.elapsed() > REMEMBER_VERSION {
+            self.version = VersionCache::new();
+        }
         let hpas = self.guard.hpas.borrow();
         let hpas = hpas.as_ref()?;
         while let Some(event) = self.throttle.next(now) {
@@ -134,6 +182,7 @@ impl EventPublisher {
                     guard: self.guard.clone(),
                     hpa: Arc::clone(hpa),
                     event,
+                    version: self.version.clone(),
                 });
             }
         }
@@ -196,8 +245,12 @@ impl EventPublisher {
 
 impl EventPublication {
     pub(super) async fn publish(self) -> PublishedEvent {
+        let version = match self.event.reason.depends_on_version() {
+            true => self.version.get(&self.guard).await,
+            false => None,
+        };
         PublishedEvent {
-            outcome: publish_event(&self.guard, &self.hpa, &self.event).await,
+            outcome: publish_event(&self.guard, &self.hpa, &self.event, version).await,
             event: self.event,
         }
     }

@@ -21,7 +21,7 @@ use crate::model::hpa::facts::{
     HpaFacts, has_lagwise_metric, other_external_metric, scales_to_zero_natively,
 };
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
-use crate::model::settings::cap_mode::{CapMode, NO_CEILING};
+use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::cap::{CapFailed, CapFought, CapWritten};
 use crate::telemetry::failure_log::FailureLog;
@@ -172,7 +172,10 @@ impl HpaState {
             events.record(key, EventReason::CapFought);
         }
         CapWritten { hpa: key, ceiling }.emit();
-        if let Some(reason) = cap_event(ceiling, write.before) {
+        let user = write.before.user_max(write.goal.last_seen);
+        let rule = ceiling.and_then(|ceiling| events.ceiling_rule(key, ceiling));
+        let about = EventReason::about_cap(ceiling, write.before, write.after, user, rule);
+        if let Some(reason) = about {
             events.record(key, reason);
         }
     }
@@ -207,18 +210,6 @@ impl HpaState {
                 }
             }
         }
-    }
-}
-
-/// The event about a write of the cap; none about one that leaves the ceiling as it was, nor about the
-/// second step of a release.
-fn cap_event(ceiling: Option<u32>, before: HpaFields) -> Option<EventReason> {
-    let held = before.ceiling.filter(|held| *held != NO_CEILING);
-    match (ceiling, held) {
-        (Some(now), Some(before)) if now > before => Some(EventReason::CapRaised(now)),
-        (Some(now), before) if before != Some(now) => Some(EventReason::CapLowered(now)),
-        (None, Some(_)) => Some(EventReason::CapReleased),
-        _ => None,
     }
 }
 

@@ -5,10 +5,15 @@ use std::sync::Arc;
 use std::{fmt, mem};
 
 use super::incidents::LagIncident;
+use crate::model::decisions::cap::HpaFields;
 use crate::model::findings::{Finding, FindingSubject, Severity};
+use crate::model::settings::annotation_keys::USER_MAX;
+use crate::model::settings::cap_mode::NO_CEILING;
 use crate::model::targets::{GroupKey, Targets};
 use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::newtypes::{ClusterName, GroupId};
+use crate::model::units::parallelism_rule::ParallelismRule;
 
 /// One event to publish on an HPA.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,12 +30,15 @@ pub enum EventReason {
     Finding(Finding),
     /// A problem with the lag of a group that the HPA scales on.
     Incident(LagIncident),
-    /// `maxReplicas` was raised to this ceiling.
-    CapRaised(u32),
-    /// `maxReplicas` was lowered to this ceiling.
-    CapLowered(u32),
+    /// The ceiling rose, and `maxReplicas` with it.
+    CapRaised(CapChange),
+    /// The ceiling was set or fell, and `maxReplicas` is at most that.
+    CapLowered(CapChange),
     /// `maxReplicas` was restored to the user's value.
-    CapReleased,
+    CapReleased {
+        from: u32,
+        to: u32,
+    },
     /// Another writer keeps undoing the cap.
     CapFought,
     ScaledToZero,
@@ -38,7 +46,66 @@ pub enum EventReason {
     Woken(u32),
 }
 
+/// A change of `maxReplicas` by the cap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CapChange {
+    /// `maxReplicas` before and after.
+    pub from: u32,
+    pub to: u32,
+    /// The user's own number.
+    pub user: u32,
+    /// The replica ceiling.
+    pub ceiling: u32,
+    /// The rule behind the ceiling; `None` if that is not known any more.
+    pub rule: Option<ParallelismRule>,
+}
+
+impl CapChange {
+    /// The ceiling with its rule.
+    fn ceiling(&self) -> String {
+        let rule = self.rule.map(|rule| format!(" ({rule})"));
+        format!("{}{}", self.ceiling, rule.unwrap_or_default())
+    }
+
+    /// Where the user's number is, if the field does not have it.
+    fn kept(&self) -> String {
+        match self.user == self.to {
+            true => String::new(),
+            false => format!("; your {} is kept in the annotation {USER_MAX}", self.user),
+        }
+    }
+}
+
 impl EventReason {
+    /// The event about a write of the cap that changed an HPA from `before` to `after`; none about one that leaves the
+    /// ceiling as it was, nor about the second step of a release. `ceiling` is `None` for a release.
+    #[must_use]
+    pub fn about_cap(
+        ceiling: Option<u32>,
+        before: HpaFields,
+        after: HpaFields,
+        user: u32,
+        rule: Option<ParallelismRule>,
+    ) -> Option<Self> {
+        let held = before.ceiling.filter(|held| *held != NO_CEILING);
+        let change = |ceiling| CapChange {
+            from: before.max,
+            to: after.max,
+            user,
+            ceiling,
+            rule,
+        };
+        match (ceiling, held) {
+            (Some(now), Some(held)) if now > held => Some(Self::CapRaised(change(now))),
+            (Some(now), held) if held != Some(now) => Some(Self::CapLowered(change(now))),
+            (None, Some(_)) => Some(Self::CapReleased {
+                from: before.max,
+                to: after.max,
+            }),
+            _ => None,
+        }
+    }
+
     /// The event's `reason` field, in camel case as in Kubernetes.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -47,11 +114,29 @@ impl EventReason {
             EventReason::Incident(incident) => incident.kind.event_reason(),
             EventReason::CapRaised(_) => "CapRaised",
             EventReason::CapLowered(_) => "CapLowered",
-            EventReason::CapReleased => "CapReleased",
+            EventReason::CapReleased { .. } => "CapReleased",
             EventReason::CapFought => "CapFought",
             EventReason::ScaledToZero => "ScaledToZero",
             EventReason::Woken(_) => "Woken",
         }
+    }
+
+    /// The text of the event, with advice for this version of Kubernetes.
+    #[must_use]
+    pub fn note(&self, on: Option<KubernetesVersion>) -> String {
+        match self {
+            EventReason::Finding(finding) => {
+                let code = finding.code;
+                format!("{}: {finding}. {}", code.code(), code.advice(on))
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether its text depends on the version of Kubernetes.
+    #[must_use]
+    pub fn depends_on_version(&self) -> bool {
+        matches!(self, EventReason::Finding(finding) if finding.code.depends_on_version())
     }
 
     /// Whether somebody should act on it, so that the event's type is `Warning`.
@@ -61,7 +146,7 @@ impl EventReason {
             EventReason::Finding(_) | EventReason::Incident(_) | EventReason::CapFought => true,
             EventReason::CapRaised(_)
             | EventReason::CapLowered(_)
-            | EventReason::CapReleased
+            | EventReason::CapReleased { .. }
             | EventReason::ScaledToZero
             | EventReason::Woken(_) => false,
         }
@@ -71,19 +156,44 @@ impl EventReason {
 impl fmt::Display for EventReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EventReason::Finding(finding) => {
-                let Finding { code, .. } = finding;
-                write!(f, "{}: {finding}. {}", code.code(), code.fix())
-            }
+            EventReason::Finding(_) => f.write_str(&self.note(None)),
             EventReason::Incident(incident) => write!(f, "{incident}"),
-            EventReason::CapRaised(ceiling) => {
-                write!(f, "maxReplicas raised to the replica ceiling {ceiling}")
+            EventReason::CapRaised(change) if change.from == change.to => write!(
+                f,
+                "maxReplicas stays {}: the replica ceiling rose to {}{}",
+                change.to,
+                change.ceiling(),
+                change.kept()
+            ),
+            EventReason::CapRaised(change) => write!(
+                f,
+                "maxReplicas {} -> {}: the replica ceiling rose to {}{}",
+                change.from,
+                change.to,
+                change.ceiling(),
+                change.kept()
+            ),
+            EventReason::CapLowered(change) if change.from == change.to => write!(
+                f,
+                "maxReplicas stays {}: the replica ceiling is {}{}",
+                change.to,
+                change.ceiling(),
+                change.kept()
+            ),
+            EventReason::CapLowered(change) => write!(
+                f,
+                "maxReplicas {} -> {}: more replicas than the replica ceiling {} have no work{}",
+                change.from,
+                change.to,
+                change.ceiling(),
+                change.kept()
+            ),
+            // The admission policy restores the number only after this write.
+            EventReason::CapReleased { from, to } if from == to => {
+                f.write_str("the cap is released: maxReplicas gets your own value again")
             }
-            EventReason::CapLowered(ceiling) => {
-                write!(f, "maxReplicas lowered to the replica ceiling {ceiling}")
-            }
-            EventReason::CapReleased => {
-                f.write_str("cap released: maxReplicas is restored to the user's value")
+            EventReason::CapReleased { from, to } => {
+                write!(f, "maxReplicas {from} -> {to}: the cap is released")
             }
             EventReason::CapFought => f.write_str(
                 "another writer keeps resetting spec.maxReplicas, so lagwise writes the ceiling less and less often; make that writer leave the field alone, or set lagwise.dev/cap: advise",

@@ -137,6 +137,37 @@ fn publishes_incidents_on_the_hpas_of_the_group() {
     assert_eq!(events[0].reason.to_string(), more.to_string());
 }
 
+/// The event about a write of the cap to an HPA with 10 as the user's `maxReplicas`.
+fn cap_event(ceiling: Option<u32>, held: Option<u32>, (from, to): (u32, u32)) -> EventReason {
+    let fields = |max, ceiling| HpaFields {
+        max,
+        min: 1,
+        ceiling,
+        user: ceiling.map(|_| 10),
+        explicit: None,
+    };
+    let rule = ceiling.map(|_| ParallelismRule::OneTopic);
+    EventReason::about_cap(ceiling, fields(from, held), fields(to, ceiling), 10, rule).unwrap()
+}
+
+#[test]
+fn only_a_changed_ceiling_is_an_event() {
+    let fields = HpaFields {
+        max: 3,
+        min: 1,
+        ceiling: Some(3),
+        user: Some(10),
+        explicit: None,
+    };
+    let about = |ceiling, before| EventReason::about_cap(ceiling, before, fields, 10, None);
+    assert_eq!(about(Some(3), fields), None);
+    let released = HpaFields {
+        ceiling: Some(NO_CEILING),
+        ..fields
+    };
+    assert_eq!(about(None, released), None, "the second step of a release");
+}
+
 #[test]
 fn the_text_of_every_event() {
     let finding = Finding::new(FindingCode::TopicsTwice, hpa("a"), "what is wrong");
@@ -145,9 +176,11 @@ fn the_text_of_every_event() {
         .filter(|kind| kind.concerns_hpas())
         .map(|kind| EventReason::Incident(incident("main", "g", *kind)));
     let others = [
-        EventReason::CapRaised(6),
-        EventReason::CapLowered(5),
-        EventReason::CapReleased,
+        cap_event(Some(6), Some(3), (3, 6)),
+        cap_event(Some(12), Some(3), (3, 10)),
+        cap_event(Some(3), None, (10, 3)),
+        cap_event(Some(12), None, (10, 10)),
+        cap_event(None, Some(3), (3, 10)),
         EventReason::CapFought,
         EventReason::ScaledToZero,
         EventReason::Woken(3),
