@@ -1,6 +1,7 @@
 //! `lagwise explain`: derives the replicas of an HPA from the offsets.
 
 mod daemon;
+mod partitions;
 mod text;
 
 use std::collections::BTreeSet;
@@ -11,17 +12,21 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args};
 
+use self::partitions::ShownPartitions;
 use super::daemon_client::DaemonArgs;
 use super::kube_args::KubeArgs;
 use super::look::{HpaReading, read_hpas, read_once};
-use super::{Output, print_error, print_output, timeout};
+use super::{Output, error_text, print_error, print_output, timeout};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::live_hpa;
 use crate::model::diagnostics::explain::{Explanation, Subject, derive, outcome};
 use crate::model::targets::WatchKey;
-use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::hpa_key::{HpaKey, InvalidHpaKey};
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
+
+/// Exit code of wrong usage, as by clap.
+const WRONG_USAGE: u8 = 2;
 
 /// The arguments of `lagwise explain`.
 #[derive(Debug, Args)]
@@ -29,7 +34,8 @@ use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
 #[command(group(ArgGroup::new("whence").required(true).args(["config", "daemon"])))]
 #[command(after_help = "Examples:\n  \
     lagwise explain shop/billing --config lagwise.yaml\n  \
-    lagwise explain shop/billing --daemon -o json | jq .outcome.next\n  \
+    lagwise explain -n shop billing --daemon\n  \
+    lagwise explain shop/billing --daemon -o json | jq -r .verdict\n  \
     lagwise explain --group orders --topic payments --config lagwise.yaml\n\n\
     With --config the command reads Kafka itself, once. It cannot tell what takes time to observe (residual \
     or stuck lag); a running daemon can. The HPA and its scale target are read from the cluster that kubectl \
@@ -37,8 +43,11 @@ use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
     Exit code: 0 if all is known, 1 if some of it is unknown (the rest is still printed), 2 for wrong usage.")]
 pub struct ExplainArgs {
     /// The HPA to explain
-    #[arg(value_name = "NAMESPACE/HPA")]
-    hpa: Option<HpaKey>,
+    #[arg(value_name = "[NAMESPACE/]HPA")]
+    hpa: Option<String>,
+    /// Namespace of the HPA
+    #[arg(short, long, value_name = "NAME", conflicts_with = "group")]
+    namespace: Option<String>,
     /// Explain a consumer group instead, with or without an HPA
     #[arg(short, long, value_name = "GROUP")]
     group: Option<String>,
@@ -55,6 +64,9 @@ pub struct ExplainArgs {
     daemon: DaemonArgs,
     #[command(flatten)]
     kube: KubeArgs,
+    /// Partitions in a table
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = ShownPartitions::Worst)]
+    partitions: ShownPartitions,
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -63,17 +75,54 @@ pub struct ExplainArgs {
     timeout: Duration,
 }
 
+impl ExplainArgs {
+    /// The HPA, with its namespace before the slash or in `--namespace`.
+    ///
+    /// # Errors
+    /// What is missing or contradictory.
+    fn hpa_key(&self) -> Result<Option<HpaKey>, String> {
+        let Some(text) = &self.hpa else {
+            return Ok(None);
+        };
+        let key = match (&self.namespace, text.contains('/')) {
+            (Some(namespace), false) => format!("{namespace}/{text}"),
+            (Some(namespace), true) if text.starts_with(&format!("{namespace}/")) => text.clone(),
+            (Some(namespace), true) => {
+                return Err(format!(
+                    "HPA {text} and --namespace {namespace}: two namespaces; leave one out"
+                ));
+            }
+            (None, true) => text.clone(),
+            (None, false) => {
+                return Err(format!(
+                    "HPA {text}: no namespace; write NAMESPACE/{text}, or add -n NAMESPACE"
+                ));
+            }
+        };
+        let parsed = key.parse().map(Some);
+        parsed.map_err(|error: InvalidHpaKey| format!("HPA {key}: {error}"))
+    }
+}
+
 /// Runs `lagwise explain`.
 ///
 /// # Errors
 /// An invalid configuration, or a cluster or daemon that does not answer.
 pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let hpa = match args.hpa_key() {
+        Ok(hpa) => hpa,
+        Err(problem) => {
+            print_error(&problem);
+            return Ok(ExitCode::from(WRONG_USAGE));
+        }
+    };
+    let hpa = hpa.as_ref();
     let explanation = match &args.config {
-        Some(path) => explain_by_reading(&args, path).await?,
-        None => explain_by_daemon(&args).await?,
+        Some(path) => explain_by_reading(&args, hpa, path).await?,
+        None => explain_by_daemon(&args, hpa).await?,
     };
     let text = args.output.serialize(&explanation)?;
-    let text = text.unwrap_or_else(|| text::render(&explanation));
+    let text = text.unwrap_or_else(|| text::render(&explanation, args.partitions));
     print_output(args.output, &text)?;
     Ok(match explanation.is_unknown() {
         true => ExitCode::FAILURE,
@@ -82,9 +131,13 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Reads Kafka and the HPAs of the cluster once.
-async fn explain_by_reading(args: &ExplainArgs, path: &Path) -> anyhow::Result<Explanation> {
+async fn explain_by_reading(
+    args: &ExplainArgs,
+    hpa: Option<&HpaKey>,
+    path: &Path,
+) -> anyhow::Result<Explanation> {
     let config = Config::load(path)?;
-    let Some(hpa) = &args.hpa else {
+    let Some(hpa) = hpa else {
         let subject = group(args, &config)?;
         let Subject::Group(interest) = &subject else {
             bail!("neither an HPA nor --group");
@@ -108,9 +161,12 @@ async fn explain_by_reading(args: &ExplainArgs, path: &Path) -> anyhow::Result<E
 }
 
 /// Takes the derivation from a running daemon, and the HPA from the cluster.
-async fn explain_by_daemon(args: &ExplainArgs) -> anyhow::Result<Explanation> {
+async fn explain_by_daemon(
+    args: &ExplainArgs,
+    hpa: Option<&HpaKey>,
+) -> anyhow::Result<Explanation> {
     let mut query = Vec::new();
-    match (&args.hpa, &args.group) {
+    match (hpa, &args.group) {
         (Some(HpaKey { namespace, name }), _) => {
             query.extend([
                 ("namespace", namespace.to_string()),
@@ -122,7 +178,7 @@ async fn explain_by_daemon(args: &ExplainArgs) -> anyhow::Result<Explanation> {
     query.extend(args.cluster.iter().map(|name| ("cluster", name.clone())));
     query.extend(args.topic.iter().map(|topic| ("topic", topic.clone())));
     let derived = daemon::fetch(&args.daemon, &args.kube, &query, args.timeout).await?;
-    let Some(hpa) = &args.hpa else {
+    let Some(hpa) = hpa else {
         return Ok(derived);
     };
     let complete = match connect(&args.kube.options()).await {
@@ -131,7 +187,8 @@ async fn explain_by_daemon(args: &ExplainArgs) -> anyhow::Result<Explanation> {
     };
     Ok(complete.unwrap_or_else(|error| {
         print_error(&format!(
-            "cannot read the HPA, so the HPA controller's part is missing: {error:#}"
+            "cannot read the HPA, so the HPA controller's part is missing: {}",
+            error_text(&error)
         ));
         derived
     }))

@@ -15,10 +15,10 @@ use self::lines::table;
 use super::daemon_client::{DaemonArgs, DaemonResponse};
 use super::kube_args::KubeArgs;
 use super::look::read_hpas;
-use super::{Output, clear_screen, print_error, print_output};
+use super::{Output, clear_screen, error_text, print_error, print_output};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
-use crate::k8s::hpa::list;
+use crate::k8s::hpa::{CurrentReplicas, list};
 use crate::model::diagnostics::hpa_status::{HpaStatus, statuses};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
@@ -40,7 +40,8 @@ const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
     residual or stuck lag). With --daemon it asks the leader, for which you \
     need the rights to get its Lease and the APIService of external metrics, and to get and create \
     pods/portforward. REPLICAS comes \
-    from the HPA's status, if the Kubernetes cluster can be reached. CAP is followed by * while maxReplicas is \
+    from the HPA's status, if the Kubernetes cluster can be reached; REASON says since when a workload sleeps \
+    that was scaled to zero. CAP is followed by * while maxReplicas is \
     at most the ceiling.\n\n\
     Exit code: 0 if all is known, 1 if the lag of an HPA is unknown (the rest is still printed) or nothing \
     could be read, 2 for wrong usage.")]
@@ -96,12 +97,15 @@ async fn read_clusters(args: &StatusArgs, config: &Path) -> anyhow::Result<Vec<H
     Ok(hpas)
 }
 
-type ReplicaCounts = BTreeMap<HpaKey, u32>;
+type ReplicaCounts = BTreeMap<HpaKey, CurrentReplicas>;
 
 fn add_replicas(hpas: &mut [HpaStatus], known: &ReplicaCounts) {
     for hpa in hpas {
         let key = HpaKey::new(&*hpa.namespace, &*hpa.hpa);
-        hpa.replicas = known.get(&key).copied();
+        if let Some(current) = known.get(&key) {
+            hpa.replicas = Some(current.count);
+            hpa.asleep_since.clone_from(&current.asleep_since);
+        }
     }
 }
 
@@ -130,7 +134,7 @@ async fn query_daemon(args: &StatusArgs) -> anyhow::Result<Vec<HpaStatus>> {
         Ok(known) => add_replicas(&mut hpas, &known),
         // The replicas are optional, so an error matters only if a cluster was given explicitly.
         Err(error) if args.kube.are_given() => {
-            print_error(&format!("cannot read replicas: {error:#}"));
+            print_error(&format!("cannot read replicas: {}", error_text(&error)));
         }
         Err(_) => {}
     }

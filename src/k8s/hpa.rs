@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::stream::{StreamExt, select_all};
 use k8s_openapi::api::autoscaling::v2::{
     ExternalMetricSource, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerBehavior, MetricSpec, MetricTarget as HpaMetricTarget,
+    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerCondition, MetricSpec,
+    MetricTarget as HpaMetricTarget,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
@@ -23,7 +24,7 @@ use crate::model::decisions::fencing::TERM;
 use crate::model::hpa::bounded_facts::bound;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap, MetricTarget, ScaleTarget};
 use crate::model::hpa::selector::{Operator, Requirement, Selector, is_label_value};
-use crate::model::settings::annotation_keys::PREFIX;
+use crate::model::settings::annotation_keys::{PREFIX, ZEROED_SINCE};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
 
@@ -69,8 +70,16 @@ fn apis(client: &Client, namespaces: &[String]) -> (Vec<Option<String>>, Vec<Hpa
 pub struct HpaList {
     /// Sorted by namespace and name.
     pub facts: Vec<Arc<HpaFacts>>,
-    /// The current replicas in the status of each; an HPA without a status is missing.
-    pub replicas: BTreeMap<HpaKey, u32>,
+    /// The current replicas of each; an HPA without a status is missing.
+    pub replicas: BTreeMap<HpaKey, CurrentReplicas>,
+}
+
+/// The current replicas in an HPA's status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CurrentReplicas {
+    pub count: u32,
+    /// Since when the workload sleeps, in RFC 3339: scaled to zero by lagwise or by the HPA itself, and not by a person.
+    pub asleep_since: Option<String>,
 }
 
 /// Lists the HPAs of `namespaces` (empty = all).
@@ -269,14 +278,46 @@ fn metrics_of_others(hpa: &HorizontalPodAutoscaler) -> Vec<Arc<str>> {
     hpa.spec.metrics.iter().flatten().filter_map(name).collect()
 }
 
-fn current_replicas(hpas: &[HorizontalPodAutoscaler]) -> BTreeMap<HpaKey, u32> {
+fn current_replicas(hpas: &[HorizontalPodAutoscaler]) -> BTreeMap<HpaKey, CurrentReplicas> {
     let known = hpas.iter().filter_map(|hpa| {
-        let of = &hpa.metadata;
-        let key = HpaKey::new(of.namespace.as_deref()?, of.name.as_deref()?);
-        let seen = hpa.status.as_ref()?.current_replicas?;
-        Some((key, u32::try_from(seen).ok()?))
+        let count = current_count(hpa)?;
+        let asleep_since = (count == 0).then(|| asleep_since(hpa)).flatten();
+        Some((
+            key_of(hpa),
+            CurrentReplicas {
+                count,
+                asleep_since,
+            },
+        ))
     });
     known.collect()
+}
+
+/// The replicas in the status. The API leaves out a zero: it is one where the controller has read the scale.
+fn current_count(hpa: &HorizontalPodAutoscaler) -> Option<u32> {
+    match hpa.status.as_ref()?.current_replicas {
+        Some(count) => u32::try_from(count).ok(),
+        None => condition(hpa, "AbleToScale").map(|_| 0),
+    }
+}
+
+fn asleep_since(hpa: &HorizontalPodAutoscaler) -> Option<String> {
+    let annotations = hpa.metadata.annotations.as_ref();
+    let by_lagwise = annotations.and_then(|all| all.get(ZEROED_SINCE)).cloned();
+    by_lagwise.or_else(|| {
+        let by_itself = condition(hpa, "ScaledToZero")?;
+        let since = by_itself.last_transition_time.as_ref()?;
+        Some(humantime::format_rfc3339_seconds(SystemTime::from(since.0)).to_string())
+    })
+}
+
+/// A status condition of an HPA that is true.
+fn condition<'a>(
+    hpa: &'a HorizontalPodAutoscaler,
+    kind: &str,
+) -> Option<&'a HorizontalPodAutoscalerCondition> {
+    let mut all = hpa.status.as_ref()?.conditions.iter().flatten();
+    all.find(|condition| condition.type_ == kind && condition.status == "True")
 }
 
 fn scale_target(hpa: &HorizontalPodAutoscaler) -> ScaleTarget {
@@ -496,7 +537,46 @@ mod tests {
         );
         given.status = serde_json::from_value(json!({"currentReplicas": 3})).unwrap();
         let key = HpaKey::new("shop", "orders");
-        assert_eq!(current_replicas(&[given]), [(key, 3)].into());
+        let running = CurrentReplicas {
+            count: 3,
+            asleep_since: None,
+        };
+        assert_eq!(current_replicas(&[given]), [(key, running)].into());
+    }
+
+    #[test]
+    fn zero_replicas_are_known_where_the_controller_has_read_the_scale() {
+        let status = |text: Value| {
+            let mut given = hpa("shop", "orders", json!([]));
+            given.status = serde_json::from_value(text).unwrap();
+            given
+        };
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": "2026-01-02T03:04:05Z"});
+        let replicas = |hpa: HorizontalPodAutoscaler| current_replicas(&[hpa]).into_values().next();
+        let zero = |since: Option<&str>| {
+            Some(CurrentReplicas {
+                count: 0,
+                asleep_since: since.map(str::to_owned),
+            })
+        };
+        // A new HPA, and one whose scale cannot be read.
+        assert_eq!(replicas(status(json!({"desiredReplicas": 0}))), None);
+        let unread = json!({"conditions": [condition("AbleToScale", "False")]});
+        assert_eq!(replicas(status(unread)), None);
+
+        let able = condition("AbleToScale", "True");
+        let off = status(json!({"conditions": [able.clone()]}));
+        assert_eq!(replicas(off.clone()), zero(None), "by a person");
+        let mut asleep = off;
+        let mark = [(ZEROED_SINCE.to_owned(), "2026-01-01T00:00:00Z".to_owned())];
+        asleep.metadata.annotations = Some(mark.into());
+        assert_eq!(replicas(asleep.clone()), zero(Some("2026-01-01T00:00:00Z")));
+        let by_itself = status(json!({"conditions": [able, condition("ScaledToZero", "True")]}));
+        assert_eq!(replicas(by_itself), zero(Some("2026-01-02T03:04:05Z")));
+        // The mark of a workload that somebody has started.
+        asleep.status.as_mut().unwrap().current_replicas = Some(2);
+        let running = replicas(asleep).unwrap();
+        assert_eq!((running.count, running.asleep_since), (2, None));
     }
 
     #[test]

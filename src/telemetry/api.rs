@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::http::StatusCode;
 use prometheus::core::Collector;
@@ -302,6 +302,9 @@ impl ConnectionLimitReached {
     }
 }
 
+/// The last second of the year 9999, after which RFC 3339 has no dates.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 /// The API started to use a certificate.
 #[derive(Debug)]
 pub struct CertificateServed<'a> {
@@ -314,7 +317,10 @@ pub struct CertificateServed<'a> {
 impl CertificateServed<'_> {
     pub fn emit(&self) {
         CERTIFICATE_ENDS.set(self.ends);
-        tracing::info!(origin = self.origin, ends = self.ends, "using certificate");
+        let since_1970 = u64::try_from(self.ends).unwrap_or(0).min(LAST_SECOND);
+        let since_1970 = Duration::from_secs(since_1970);
+        let ends = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since_1970);
+        tracing::info!(origin = self.origin, %ends, "using certificate");
     }
 }
 

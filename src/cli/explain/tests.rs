@@ -98,6 +98,10 @@ fn derived(facts: &HpaFacts, after: Duration) -> Explanation {
     derive(&subject, snapshot.at(&now), snapshot.all_findings()).unwrap()
 }
 
+fn render(explanation: &Explanation) -> String {
+    text::render(explanation, ShownPartitions::Worst)
+}
+
 fn explained(hpa: &LiveHpa, after: Duration) -> Explanation {
     outcome(derived(&hpa.facts, after), hpa)
 }
@@ -113,7 +117,7 @@ fn clamped_value_and_default_behavior() {
     ];
     let explained = explained(&hpa, SECOND * 12);
     assert!(!explained.is_unknown());
-    insta::assert_snapshot!(text::render(&explained));
+    insta::assert_snapshot!(render(&explained));
     let json = Output::Json.serialize(&explained).unwrap().unwrap();
     insta::assert_snapshot!("clamped_value_json", json);
     insta::assert_snapshot!(
@@ -140,7 +144,7 @@ fn observed_cap_and_the_users_maximum() {
         annotations: marks.into(),
         ..facts(ORDERS)
     };
-    insta::assert_snapshot!(text::render(&explained(&live(facts, 1), SECOND * 12)));
+    insta::assert_snapshot!(render(&explained(&live(facts, 1), SECOND * 12)));
 }
 
 #[test]
@@ -158,7 +162,7 @@ fn other_metrics_and_hidden_controller_state() {
     });
     hpa.past.since_scaled = Some(SECOND * 7);
     hpa.scale = Ok((12, 13));
-    insta::assert_snapshot!(text::render(&explained(&hpa, SECOND * 12)));
+    insta::assert_snapshot!(render(&explained(&hpa, SECOND * 12)));
 }
 
 #[test]
@@ -167,17 +171,17 @@ fn unknown_partition() {
     // The last complete reading is served for as long as it may be.
     let served = explained(&live(facts(selector), 3), SECOND * 12);
     assert!(!served.is_unknown());
-    insta::assert_snapshot!("unknown_and_still_served", text::render(&served));
+    insta::assert_snapshot!("unknown_and_still_served", render(&served));
     let refused = explained(&live(facts(selector), 3), SECOND * 600);
     assert!(refused.is_unknown());
-    insta::assert_snapshot!("unknown_and_refused", text::render(&refused));
+    insta::assert_snapshot!("unknown_and_refused", render(&refused));
 }
 
 #[test]
 fn group_that_never_ran_and_workload_switched_off() {
     let mut hpa = live(facts("cluster=main,group=idle,topic=payments"), 0);
     hpa.conditions = vec![condition("ScalingActive", "False", "ScalingDisabled")];
-    insta::assert_snapshot!(text::render(&explained(&hpa, SECOND * 12)));
+    insta::assert_snapshot!(render(&explained(&hpa, SECOND * 12)));
 }
 
 #[test]
@@ -186,7 +190,7 @@ fn unreadable_scale_and_unread_group() {
     hpa.scale = Err("deployments.apps \"billing\" not found".into());
     let explained = explained(&hpa, SECOND * 12);
     assert!(explained.is_unknown());
-    insta::assert_snapshot!(text::render(&explained));
+    insta::assert_snapshot!(render(&explained));
 }
 
 #[test]
@@ -209,7 +213,7 @@ fn group_without_an_hpa() {
         });
         derived(&subject).unwrap()
     };
-    insta::assert_snapshot!(text::render(&ask("payments")));
+    insta::assert_snapshot!(render(&ask("payments")));
     assert!(ask("other").is_unknown());
     // An HPA without a metric of lagwise cannot be explained.
     let hpa = Subject::Hpa(HpaKey::new("shop", "other"));
@@ -226,4 +230,44 @@ fn keeps_partitions_with_the_most_lag() {
     assert_eq!((kept, one.partitions_left_out), (vec![0], 1));
     assert_eq!(one.lag, Some(100));
     assert_eq!(topic(&whole.bounded(0)).partitions_left_out, 2);
+}
+
+#[test]
+fn the_namespace_is_before_the_slash_or_an_option() {
+    use clap::FromArgMatches;
+    let key = |args: &[&str]| {
+        let all = ["explain", "--config", "c"].iter().chain(args);
+        let command = ExplainArgs::augment_args(clap::Command::new("explain"));
+        let args = ExplainArgs::from_arg_matches(&command.get_matches_from(all)).unwrap();
+        args.hpa_key()
+    };
+    let billing = Ok(Some(HpaKey::new("shop", "billing")));
+    assert_eq!(key(&["shop/billing"]), billing);
+    assert_eq!(key(&["-n", "shop", "billing"]), billing);
+    assert_eq!(key(&["-n", "shop", "shop/billing"]), billing);
+    assert_eq!(key(&["--group", "orders"]), Ok(None));
+    for (args, words) in [
+        (&["billing"][..], "add -n NAMESPACE"),
+        (&["-n", "other", "shop/billing"], "two namespaces"),
+        (&["a/b/c"], "expected NAMESPACE/HPA"),
+    ] {
+        let problem = key(args).unwrap_err();
+        assert!(problem.contains(words), "{args:?}: {problem}");
+    }
+}
+
+#[test]
+fn a_sleeping_workload_is_said_to_sleep() {
+    let mark = ("lagwise.dev/zeroed-since", "2024-05-06T01:02:03Z");
+    let facts = HpaFacts {
+        annotations: [(mark.0.to_owned(), mark.1.to_owned())].into(),
+        ..facts("cluster=main,group=idle,topic=payments")
+    };
+    let asleep = explained(&live(facts.clone(), 0), SECOND * 12);
+    assert_eq!(
+        asleep.verdict,
+        "HPA shop/billing sleeps: lagwise scaled its workload to zero at 2024-05-06T01:02:03Z, and wakes it when there is lag"
+    );
+    let awake = explained(&live(facts, 1), SECOND * 12);
+    assert!(!awake.verdict.contains("sleeps"), "{}", awake.verdict);
 }

@@ -2,18 +2,27 @@
 
 use std::fmt::Write;
 
-use crate::cli::text_table::{TableColumn, TextTable};
+use super::partitions::{ShownPartitions, age, partition_lines};
 use crate::model::diagnostics::explain::{
-    Cap, Derivation, Explanation, GroupPart, Outcome, PartitionPart, TopicPart,
+    Cap, Derivation, Explanation, GroupPart, Outcome, TopicPart,
 };
 use crate::model::evaluation::ValueRule;
 use crate::model::settings::cap_mode::CapMode;
 
 /// The text of an explanation.
-pub(super) fn render(explanation: &Explanation) -> String {
+pub(super) fn render(explanation: &Explanation, partitions: ShownPartitions) -> String {
     let mut out = String::new();
-    let mut lines = Lines { out: &mut out };
-    lines.add(0, &format!("{}, {}", explanation.of, explanation.at));
+    let mut lines = Lines {
+        out: &mut out,
+        partitions,
+    };
+    match explanation.verdict.as_str() {
+        "" => lines.add(0, &format!("{}, {}", explanation.of, explanation.at)),
+        verdict => {
+            lines.add(0, verdict);
+            lines.heading(&format!("As of {}", explanation.at));
+        }
+    }
     for metric in &explanation.metrics {
         lines.metric(metric);
     }
@@ -30,6 +39,7 @@ pub(super) fn render(explanation: &Explanation) -> String {
 
 struct Lines<'a> {
     out: &'a mut String,
+    partitions: ShownPartitions,
 }
 
 impl Lines<'_> {
@@ -135,14 +145,8 @@ impl Lines<'_> {
                 &format!("the latest reading is incomplete: {incomplete}"),
             );
         }
-        for line in table(&topic.partitions) {
+        for line in partition_lines(topic, self.partitions) {
             self.add(3, &line);
-        }
-        if topic.partitions_left_out > 0 {
-            self.add(
-                3,
-                &format!("and {} more partitions", topic.partitions_left_out),
-            );
         }
     }
 
@@ -216,36 +220,4 @@ impl Lines<'_> {
 
 fn value_or<T: ToString>(value: Option<T>, none: &str) -> String {
     value.map_or_else(|| none.to_owned(), |value| value.to_string())
-}
-
-/// A duration to the tenth of a second.
-fn age(seconds: f64) -> String {
-    format!("{seconds:.1} s")
-}
-
-fn table(partitions: &[PartitionPart]) -> Vec<String> {
-    if partitions.is_empty() {
-        return Vec::new();
-    }
-    let mut table = TextTable::new([
-        TableColumn::number("PARTITION"),
-        TableColumn::number("COMMITTED"),
-        TableColumn::number("LOG-END"),
-        TableColumn::number("LAG"),
-        TableColumn::number("COUNTS"),
-        TableColumn::number("TIME"),
-        TableColumn::text("RULE"),
-    ]);
-    for partition in partitions {
-        table.add_row([
-            partition.partition.to_string(),
-            value_or(partition.committed_offset, "-"),
-            value_or(partition.log_end_offset, "-"),
-            value_or(partition.lag, "-"),
-            value_or(partition.counts, "-"),
-            value_or(partition.lag_seconds.map(age), "-"),
-            partition.rule.clone(),
-        ]);
-    }
-    table.lines()
 }

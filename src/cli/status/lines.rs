@@ -48,7 +48,7 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
                 [] => "-".to_owned(),
                 codes => codes.join(","),
             },
-            hpa.reason.clone(),
+            reason(hpa),
         ]);
     }
     table.render()
@@ -73,6 +73,14 @@ fn time(hpa: &HpaStatus) -> String {
 
 fn format_age(millis: u64) -> String {
     short_duration(Duration::from_millis(millis))
+}
+
+/// Why the value is what it is, and whether the workload sleeps.
+fn reason(hpa: &HpaStatus) -> String {
+    match &hpa.asleep_since {
+        Some(since) => format!("asleep since {since}, {}", hpa.reason),
+        None => hpa.reason.clone(),
+    }
 }
 
 fn cap(hpa: &HpaStatus) -> String {
@@ -120,6 +128,7 @@ mod tests {
                 cap: CapMode::Enforce,
                 reason: "as_measured".into(),
                 age_millis: Some(0),
+                asleep_since: Some("2024-05-06T07:08:09Z".into()),
                 ..of("empty")
             },
             HpaStatus {

@@ -7,6 +7,7 @@
 pub mod derive;
 pub mod live;
 pub mod outcome;
+mod verdict;
 
 use live::Condition;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ use crate::model::units::quantity::Milli;
 /// The whole derivation of one HPA, or of one consumer group without an HPA.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
+    /// What becomes of the replicas and why, in one sentence. Empty from a daemon of an earlier version.
+    #[serde(default)]
+    pub verdict: String,
     /// What is explained: `HPA namespace/name`, or the group.
     pub of: String,
     /// Time of the explanation, in RFC 3339, by the clock of the process that made it.
@@ -41,6 +45,12 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    /// Writes the verdict anew, from everything else.
+    fn with_verdict(mut self) -> Self {
+        self.verdict = verdict::verdict(&self);
+        self
+    }
+
     /// Keeps at most `most` partitions in total: of a topic with more, those with the most lag.
     #[must_use]
     pub fn bounded(mut self, most: usize) -> Self {
@@ -202,6 +212,9 @@ pub struct Outcome {
     pub because: Vec<String>,
     /// The HPA's status conditions.
     pub conditions: Vec<Condition>,
+    /// When lagwise scaled the workload to zero, if it is there by lagwise's annotation.
+    #[serde(default)]
+    pub asleep_since: Option<String>,
 }
 
 /// The replicas that one metric of an HPA proposes.

@@ -31,6 +31,9 @@ pub struct HpaStatus {
     pub lag_millis_is_lower_bound: bool,
     /// Current replicas from the HPA's status. Set by the caller, since the snapshot does not have them.
     pub replicas: Option<u32>,
+    /// Since when the workload sleeps, in RFC 3339; `None` if it does not, or that is not known. Set by the caller.
+    #[serde(default)]
+    pub asleep_since: Option<String>,
     /// Desired replicas: the largest over its metrics.
     pub desired: Option<u32>,
     /// Replica ceiling.
@@ -143,6 +146,7 @@ impl HpaParts<'_> {
             lag_millis: age.map(|age| millis(age.duration())),
             lag_millis_is_lower_bound: age.is_some_and(LagAge::is_bound),
             replicas: None,
+            asleep_since: None,
             desired,
             ceiling,
             partitions: measured.as_ref().map(|m| m.partitions),

@@ -164,7 +164,7 @@ pub(super) fn what_is_explained_is_what_the_live_controller_does(testbed: &Testb
     }
     let decided = syncs_of(&plane.controllers_log(), &namespace);
     check(&series, &decided)?;
-    by_its_own_look(testbed, plane, &namespace, &series[4])
+    by_its_own_look(testbed, plane, &namespace, &topic, &series[4])
 }
 
 /// Without a daemon the command comes to the same, for the HPA and for its group; and it is told what it cannot explain.
@@ -172,12 +172,16 @@ fn by_its_own_look(
     testbed: &Testbed,
     plane: &ControlPlane,
     namespace: &str,
+    topic: &str,
     one: &One,
 ) -> Result<()> {
     let cluster =
         json!({"name": "main", "properties": {"bootstrap.servers": testbed.kafka()?.bootstrap()}});
     let config = testbed.folder("explain")?.join("lagwise.yaml");
-    std::fs::write(&config, json!({"clusters": [cluster]}).to_string())?;
+    // The group is read for this topic anyway.
+    let target = json!({"name": "explained", "group": one.group, "topics": [topic]});
+    let text = json!({"clusters": [cluster], "targets": [target]}).to_string();
+    std::fs::write(&config, text)?;
     let (config, kubeconfig) = (
         config.display().to_string(),
         plane.kubeconfig().display().to_string(),
@@ -210,6 +214,8 @@ fn by_its_own_look(
             == (&there.value, &there.rule, there.lag, there.ceiling),
         "{here:#?} {there:#?}"
     );
+    let verdict = format!("HPA {hpa} ");
+    ensure!(looked.verdict.starts_with(&verdict), "{}", looked.verdict);
     ensure!(looked.outcome.is_some_and(|outcome| outcome.next.is_some()));
     let group = run(&["--group", &one.group, "-o", "yaml"])?;
     let yaml = String::from_utf8(group.stdout)?;

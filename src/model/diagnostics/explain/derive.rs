@@ -36,11 +36,16 @@ pub fn derive<'f>(
     findings: impl Iterator<Item = &'f Finding>,
 ) -> Option<Explanation> {
     let derivation = Deriver(evaluations);
-    match subject {
-        Subject::Hpa(hpa) => derivation.hpa(hpa, findings),
-        Subject::Group(key) => Some(derivation.group(key)),
-    }
+    let explanation = match subject {
+        Subject::Hpa(hpa) => derivation.hpa(hpa, findings)?,
+        Subject::Group(key) => derivation.group(key),
+    };
+    Some(explanation.with_verdict())
 }
+
+/// Said of a group only some of whose topics are read.
+const OTHER_TOPICS: &str =
+    "other topics of the group: only those are read that HPAs and configured targets name";
 
 struct Deriver<'a>(EvaluationsAt<'a>);
 
@@ -63,6 +68,7 @@ impl Deriver<'_> {
         let groups: BTreeSet<_> = groups.collect();
         let findings = findings.filter(|finding| is_about(finding, hpa, &groups));
         Some(Explanation {
+            verdict: String::new(),
             of: format!("HPA {hpa}"),
             at: self.time(),
             ceiling: limit.and_then(Limit::bounded),
@@ -75,6 +81,8 @@ impl Deriver<'_> {
     }
 
     fn group(&self, key: &WatchKey) -> Explanation {
+        let (key, has_other_topics) = self.readable_key(key);
+        let key = &key;
         let group = self.0.targets().group(&key.cluster, &key.group);
         let first = group.and_then(|group| group.targets().first());
         let settings = first.map(|target| Arc::clone(&target.settings));
@@ -99,14 +107,39 @@ impl Deriver<'_> {
             refusal: None,
         }];
         Explanation {
+            verdict: String::new(),
             of: format!("group {} on cluster {}", key.group, key.cluster),
             at: self.time(),
             ceiling: metrics.iter().find_map(|metric| metric.ceiling),
             cap: None,
             outcome: None,
             findings: Vec::new(),
-            not_knowable: not_knowable(&metrics),
+            not_knowable: not_knowable(&metrics)
+                .into_iter()
+                .chain(has_other_topics.then(|| OTHER_TOPICS.to_owned()))
+                .collect(),
             metrics,
+        }
+    }
+
+    /// The key by which a group can be explained. HPAs and configured targets may name the topics of the group, and then
+    /// only these are read. Returns also whether the group may read others.
+    fn readable_key(&self, key: &WatchKey) -> (WatchKey, bool) {
+        let cluster = self.0.clusters().get(&key.cluster);
+        let read = cluster.and_then(|cluster| cluster.groups.get(&key.group));
+        let is_partly_read = |read: &&Arc<GroupSnapshot>| {
+            key.topics.is_empty()
+                && !read.discovered
+                && read.fault.is_none()
+                && !read.topics.is_empty()
+        };
+        match read.filter(is_partly_read) {
+            None => (key.clone(), false),
+            Some(read) => {
+                let mut key = key.clone();
+                key.topics = read.topics.keys().cloned().collect();
+                (key, true)
+            }
         }
     }
 

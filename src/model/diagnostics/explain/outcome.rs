@@ -11,6 +11,7 @@ use crate::model::hpa::controller::{
     Select, SyncCase,
 };
 use crate::model::hpa::facts::MetricTarget;
+use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::quantity::Milli;
 
@@ -39,7 +40,7 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
             .to_owned(),
     );
     explanation.outcome = Some(derive_outcome(hpa, readings));
-    explanation
+    explanation.with_verdict()
 }
 
 /// The reading of an HPA's metric, if lagwise serves it.
@@ -74,6 +75,7 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
         next: None,
         because: Vec::new(),
         conditions: hpa.conditions.clone(),
+        asleep_since: None,
     };
     let (spec_replicas, status_replicas) = match &hpa.scale {
         Ok(replicas) => *replicas,
@@ -86,6 +88,8 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
             return outcome;
         }
     };
+    let zeroed_since = hpa.facts.annotations.get(ZEROED_SINCE);
+    outcome.asleep_since = zeroed_since.filter(|_| spec_replicas == 0).cloned();
     let is_at_zero = |c: &super::live::Condition| c.kind == "ScaledToZero" && c.status == "True";
     let seen = ObservedScale {
         spec_replicas,

@@ -87,6 +87,7 @@ fn status_has_lag_and_desired_replicas() {
         lag_millis: status.lag_millis,
         lag_millis_is_lower_bound: status.lag_millis_is_lower_bound,
         replicas: None,
+        asleep_since: None,
         desired: Some(2),
         ceiling: Some(Limit::Bounded(Replicas(2))),
         partitions: Some(2),

@@ -3,11 +3,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::evaluation::Ceiling;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::parallelism::Parallelism;
 use crate::model::findings::FindingCode;
 use crate::model::fixtures;
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::{TargetOptions, Targets};
 use crate::model::units::metric::Metric;
-use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas};
+use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas, TopicName};
 use crate::model::units::parallelism_rule::ParallelismRule;
 use crate::model::units::quantity::Milli;
 
@@ -62,4 +66,44 @@ fn selects_findings_of_the_hpa_and_its_groups() {
     ] {
         assert_eq!(is_about(&finding, &orders, &groups), expected, "{finding}");
     }
+}
+
+/// Explains a group that was read on topic `orders` by this plan.
+fn explained_group(discover: bool, topics: &[&str]) -> Explanation {
+    let rows = [(0, Ok(Some(3)), Ok(8))];
+    let mut observation = fixtures::read(Duration::ZERO, "g", "orders", &rows);
+    observation.groups[0].plan.discover = discover;
+    let cluster = ClusterHistory::default().apply(observation, Scope::Whole);
+    let targets = Targets::new(&["main".into()], TargetOptions::default(), None);
+    let snapshot = LagSnapshot {
+        targets: Arc::new(targets),
+        clusters: [("main".into(), cluster)].into(),
+        ..LagSnapshot::default()
+    };
+    let snapshot = snapshot.evaluated(&ServingPolicy::default());
+    let key = WatchKey {
+        cluster: "main".into(),
+        group: "g".into(),
+        topics: topics.iter().map(|topic| TopicName::from(*topic)).collect(),
+    };
+    let now = fixtures::at(Duration::ZERO);
+    derive(&Subject::Group(key), snapshot.at(&now), [].into_iter()).unwrap()
+}
+
+#[test]
+fn a_group_is_explained_by_the_topics_that_a_target_reads() {
+    let partly = explained_group(false, &[]);
+    assert!(!partly.is_unknown(), "{partly:?}");
+    assert_eq!(
+        partly.verdict,
+        "group g on cluster main has lag 5, and at most 1 member can have work"
+    );
+    assert_eq!(partly.not_knowable, [OTHER_TOPICS]);
+    for (discover, topics) in [(true, &[][..]), (false, &["orders"])] {
+        let whole = explained_group(discover, topics);
+        assert_eq!(whole.metrics, partly.metrics, "{discover} {topics:?}");
+        assert_eq!(whole.not_knowable, [""; 0]);
+    }
+    let other = explained_group(false, &["payments"]);
+    assert!(other.is_unknown(), "{other:?}");
 }

@@ -1,0 +1,125 @@
+//! The verdict of an explanation: in one sentence, what becomes of the replicas and why.
+
+use super::{Derivation, Explanation, GroupPart, Outcome};
+use crate::model::evaluation::ValueRule;
+use crate::model::units::quantity::Milli;
+
+/// Sums up an explanation in one sentence.
+#[must_use]
+pub(super) fn verdict(explanation: &Explanation) -> String {
+    let of = &explanation.of;
+    let is_hpa = explanation.metrics.iter().any(|m| !m.metric.is_empty());
+    let groups = explanation.metrics.first();
+    let group = groups.and_then(|metric| metric.groups.first());
+    match (&explanation.outcome, group) {
+        (None, Some(group)) if !is_hpa => format!("{of} {}", about_group(group)),
+        (None, _) => format!("{of}: {}", about_value(explanation)),
+        (Some(outcome), _) => format!("{of} {}", about_replicas(explanation, outcome)),
+    }
+}
+
+fn about_group(group: &GroupPart) -> String {
+    if let Some(unknown) = &group.unknown {
+        return format!("has an unknown lag: {unknown}");
+    }
+    let lag = group.lag.unwrap_or_default();
+    let useful = match group.useful_parallelism {
+        Some(useful) => format!("at most {}", count(useful, "member")),
+        None => "any number of members".to_owned(),
+    };
+    let members = match group.members {
+        Some(members) => format!("; it has {members}"),
+        None => String::new(),
+    };
+    format!("has lag {lag}, and {useful} can have work{members}")
+}
+
+/// What the metrics are worth, while the HPA's part is not known.
+fn about_value(explanation: &Explanation) -> String {
+    match decisive(explanation) {
+        Some(metric) if metric.refusal.is_some() => {
+            format!("its replicas stay, since {}", reason(metric))
+        }
+        Some(metric) => reason(metric),
+        None => "none of its metrics has a group".to_owned(),
+    }
+}
+
+fn about_replicas(explanation: &Explanation, outcome: &Outcome) -> String {
+    let because = outcome.because.join("; ");
+    let (Some(spec), Some(now), Some((low, high))) =
+        (outcome.spec_replicas, outcome.status_replicas, outcome.next)
+    else {
+        return format!("has an unknown number of replicas: {because}");
+    };
+    if let Some(since) = &outcome.asleep_since {
+        return format!(
+            "sleeps: lagwise scaled its workload to zero at {since}, and wakes it when there is lag"
+        );
+    }
+    if spec == 0 && high == 0 {
+        return format!("stays at 0 replicas: {because}");
+    }
+    let effect = match (low, high) {
+        _ if low == now && high == now => format!("stays at {}", count(now, "replica")),
+        _ if low == high => format!(
+            "goes from {now} to {} at the next sync",
+            count(low, "replica")
+        ),
+        _ => format!(
+            "has {} and gets between {low} and {high} at the next sync",
+            count(now, "replica")
+        ),
+    };
+    let mut reasons: Vec<String> = decisive(explanation).map(reason).into_iter().collect();
+    if low == high {
+        reasons.extend(outcome.because.iter().cloned());
+    }
+    format!("{effect}: {}", reasons.join("; "))
+}
+
+/// The metric that decides: one without a value, else that with the most replicas.
+fn decisive(explanation: &Explanation) -> Option<&Derivation> {
+    let metrics = || explanation.metrics.iter();
+    let refused = metrics().find(|metric| metric.refusal.is_some());
+    refused.or_else(|| metrics().max_by_key(|metric| metric.desired_replicas))
+}
+
+/// Why a metric proposes what it does.
+fn reason(metric: &Derivation) -> String {
+    if let Some(refusal) = &metric.refusal {
+        return format!("its metric {} is an error: {refusal}", metric.metric);
+    }
+    let because = metric.because.as_deref().unwrap_or("unknown");
+    match (metric.rule, metric.lag, metric.lag_per_replica) {
+        (
+            Some(ValueRule::AsMeasured | ValueRule::Clamped | ValueRule::Lifted | ValueRule::Even),
+            Some(lag),
+            Some(per),
+        ) => worth(metric, lag, per),
+        _ => format!("{} is {because}", metric.metric),
+    }
+}
+
+fn worth(metric: &Derivation, lag: u64, per: Milli) -> String {
+    let Some(worth) = Milli::from_units(lag).ceil_div(per) else {
+        return format!("lag {lag} at {per} a replica");
+    };
+    let text = format!(
+        "lag {lag} at {per} a replica is worth {}",
+        count(worth, "replica")
+    );
+    match metric.ceiling {
+        Some(ceiling) if worth > u64::from(ceiling) => {
+            format!("{text}, limited to the replica ceiling {ceiling}")
+        }
+        _ => text,
+    }
+}
+
+fn count(number: impl Into<u64>, noun: &str) -> String {
+    match number.into() {
+        1 => format!("1 {noun}"),
+        number => format!("{number} {noun}s"),
+    }
+}
