@@ -3,7 +3,7 @@
 mod files;
 pub(super) mod report;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::model::kafka::group::GroupDescription;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::kubernetes_version::KubernetesVersion;
-use crate::model::units::newtypes::{GroupId, Moment};
+use crate::model::units::newtypes::{ClusterName, GroupId, Moment};
 use crate::model::units::spelling::did_you_mean;
 
 /// Exit code if something could not be read.
@@ -226,21 +226,46 @@ fn described_groups<'a>(
     described.collect()
 }
 
-/// Messages about what Kafka did not answer.
+/// Messages about what Kafka did not answer. The cause of a whole cluster is told once, not for each HPA.
 fn unread_data(snapshot: &LagSnapshot, metrics: &[HpaMetric<'_>]) -> BTreeSet<String> {
-    let clusters = snapshot.clusters.iter();
-    let silent = clusters.filter_map(|(name, cluster)| {
-        let fault = cluster.connection.as_ref()?;
-        Some(format!("Kafka cluster {name}: {}", fault.reason))
-    });
-    let refused = metrics.iter().filter_map(|metric| {
-        let refusal = metric.outcome.as_ref().err()?;
+    let mut unread = BTreeSet::new();
+    let mut silent: BTreeMap<&ClusterName, BTreeSet<HpaKey>> = BTreeMap::new();
+    for (name, cluster) in &snapshot.clusters {
+        if cluster.connection.is_some() {
+            silent.insert(name, BTreeSet::new());
+        }
+    }
+    for metric in metrics {
+        let Some(refusal) = metric.outcome.as_ref().err().filter(|r| r.is_unknown()) else {
+            continue;
+        };
         let hpa = HpaKey::new(metric.namespace, metric.hpa);
-        refusal
-            .is_unknown()
-            .then(|| format!("HPA {hpa}: {refusal}"))
-    });
-    silent.chain(refused).collect()
+        match refusal
+            .cluster()
+            .and_then(|cluster| silent.get_mut(cluster))
+        {
+            Some(hpas) => {
+                hpas.insert(hpa);
+            }
+            None => {
+                unread.insert(format!("HPA {hpa}: {refusal}"));
+            }
+        }
+    }
+    for (name, hpas) in silent {
+        let connection = snapshot
+            .clusters
+            .get(name)
+            .and_then(|c| c.connection.as_ref());
+        let reason = connection.map_or("", |connection| &*connection.reason);
+        let affected = match hpas.len() {
+            0 => String::new(),
+            1 => "; the lag of 1 HPA is unknown".to_owned(),
+            count => format!("; the lag of {count} HPAs is unknown"),
+        };
+        unread.insert(format!("Kafka cluster {name}: {reason}{affected}"));
+    }
+    unread
 }
 
 #[cfg(test)]

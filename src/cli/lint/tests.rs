@@ -1,9 +1,16 @@
 //! Checks of files, and how findings are printed.
 
+use std::sync::Arc;
+
 use clap::Parser;
 
 use super::*;
+use crate::model::evaluation::ServingPolicy;
 use crate::model::findings::FindingCode;
+use crate::model::fixtures;
+use crate::model::hpa::facts::MetricTarget;
+use crate::model::targets::{TargetOptions, Targets};
+use crate::model::units::quantity::Milli;
 
 #[derive(Parser)]
 struct LintCli {
@@ -285,4 +292,40 @@ fn codes_are_explained() {
             .unwrap();
         assert!(error.to_string().contains(words), "{error}");
     }
+}
+
+#[test]
+fn the_cause_of_a_whole_cluster_is_told_once() {
+    let hpa = |name: &str, selector: &str| {
+        let target = MetricTarget::AverageValue(Milli::from_units(10));
+        Arc::new(fixtures::hpa(name, selector, target))
+    };
+    let hpas = [
+        hpa("a", "cluster=down,group=a,topic=t"),
+        hpa("b", "cluster=down,group=b,topic=t"),
+        hpa("c", "cluster=main,group=partial,topic=refunds"),
+    ];
+    let names: Vec<ClusterName> = vec!["main".into(), "down".into()];
+    let targets = Targets::new(&names, TargetOptions::default(), None);
+    let targets = targets.with_hpas(&hpas.into_iter().collect(), None);
+    let snapshot = LagSnapshot {
+        targets: Arc::new(targets),
+        ..fixtures::snapshot()
+    };
+    let snapshot = snapshot.evaluated(&ServingPolicy::default());
+    let now = fixtures::at(Duration::from_secs(600));
+    let metrics = snapshot.at(&now).hpa_metrics();
+    let unread: Vec<String> = unread_data(&snapshot, &metrics).into_iter().collect();
+    let [hpa, cluster] = unread.as_slice() else {
+        panic!("{unread:#?}");
+    };
+    assert!(hpa.starts_with("HPA shop/c: lag of group"), "{hpa}");
+    assert!(
+        cluster.starts_with("Kafka cluster down: broker said"),
+        "{cluster}"
+    );
+    assert!(
+        cluster.ends_with("; the lag of 2 HPAs is unknown"),
+        "{cluster}"
+    );
 }

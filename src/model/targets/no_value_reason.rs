@@ -134,6 +134,18 @@ impl NoValueReason {
         plain.next().map(str::to_owned).unwrap_or(text)
     }
 
+    /// The Kafka cluster whose answers are missing, if they are.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&ClusterName> {
+        match self {
+            NoValueReason::Unknown { cluster, .. } | NoValueReason::Stale { cluster, .. } => {
+                Some(cluster)
+            }
+            NoValueReason::NotYetRead(keys) => keys.first().map(|key| &key.cluster),
+            _ => None,
+        }
+    }
+
     /// Whether lag is unknown for now, and will be known again without a change of the HPA or the configuration.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
