@@ -136,6 +136,14 @@ mod tests {
     use crate::model::lag::assembly::{ClusterHistory, Scope};
     use crate::model::units::quantity::Milli;
 
+    /// A policy by which nothing gets stale, however long the tests take.
+    fn policy() -> ServingPolicy {
+        ServingPolicy {
+            max_staleness: Duration::from_secs(24 * 3600),
+            ..ServingPolicy::default()
+        }
+    }
+
     /// The findings without anything known from before.
     fn expected(snapshot: &LagSnapshot) -> BTreeSet<Finding> {
         let now = fixtures::at(Duration::ZERO);
@@ -204,7 +212,7 @@ mod tests {
             hpas.insert(changed.key(), Arc::new(changed));
             snapshot.targets = Arc::new(snapshot.targets.with_hpas(&hpas, None));
             snapshot.clusters.insert("main".into(), Arc::clone(cluster));
-            let evaluated = snapshot.clone().evaluated(&ServingPolicy::default());
+            let evaluated = snapshot.clone().evaluated(&policy());
             tracker.update(&evaluated, &mut FindingLog::default());
             assert_eq!(*tracker.latest(), expected(&evaluated));
             counts.push(tracker.latest().len());
@@ -227,10 +235,7 @@ mod tests {
         counts.dedup();
         assert!(counts.len() > 4, "{counts:?}");
         snapshot.targets = Arc::new(snapshot.targets.with_hpas(&HpaMap::default(), None));
-        tracker.update(
-            &snapshot.evaluated(&ServingPolicy::default()),
-            &mut FindingLog::default(),
-        );
+        tracker.update(&snapshot.evaluated(&policy()), &mut FindingLog::default());
         assert!(tracker.of_hpas.is_empty() && tracker.shared.is_empty());
     }
 }
