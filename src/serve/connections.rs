@@ -3,8 +3,10 @@
 //! A listener that is full is not closed to newcomers: the connection that matters least makes room.
 //! It is of the address that has most of them, without valid credentials if there is such a one, and the daemon has
 //! sent nothing on it for longest. Those of the front proxy and of other replicas do not make room. So whoever opens
-//! connections only loses its own.
+//! connections only loses its own. Who has a network of IPv6 has as many addresses as they like, so the network that
+//! has most connections comes first, and the address in it second.
 
+mod network;
 mod table;
 
 use std::future::{Ready, ready};
@@ -25,6 +27,7 @@ use self::table::{ConnectionTable, TOO_MANY, TOO_MANY_OF_ADDRESS};
 use crate::telemetry::api::{ConnectionCut, ConnectionLimitReached, ConnectionsChanged};
 use crate::telemetry::log_interval::LogInterval;
 
+pub(super) use self::network::network;
 pub(super) use self::table::{ConnectionSlot, PeerRank};
 
 /// Bounds of a listener.

@@ -96,6 +96,25 @@ impl<K: Eq + Hash> KeyedTokenBuckets<K> {
         }
     }
 
+    /// Whether the bucket of the key and that of all have `count` tokens.
+    ///
+    /// # Errors
+    /// One of them has fewer.
+    pub fn check<Q>(&self, key: &Q, count: u32, now: Instant) -> Result<(), RateExceeded>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let own = self.buckets.get(key);
+        if own.is_some_and(|own| !own.has_tokens(count, now)) {
+            return Err(RateExceeded::Own);
+        }
+        match self.all.has_tokens(count, now) {
+            true => Ok(()),
+            false => Err(RateExceeded::All),
+        }
+    }
+
     /// Takes `count` tokens from the bucket of the key and from that of all.
     ///
     /// # Errors
@@ -181,7 +200,10 @@ mod tests {
         let now = Instant::now();
         let mut buckets = KeyedTokenBuckets::<String>::full(limit(2), limit(5), 4);
         let mut take = |key: &str, count, now| {
+            let may = buckets.check(key, count, now);
             let taken = buckets.take(key, count, now);
+            // But for the number of keys.
+            assert!(may == taken || (may.is_ok() && buckets.keys().len() == 4));
             assert!(buckets.keys().len() <= 4);
             taken
         };

@@ -1,8 +1,8 @@
 //! Bounds the reviews in progress, so that callers without valid credentials do not hold up others.
 //!
-//! Each rank of callers has permits of its own, and no caller takes more than half of those of its rank. Callers
-//! without valid credentials are also limited in rate, since each of their reviews is work for the Kubernetes API
-//! server.
+//! Each rank of callers has permits of its own, and no caller takes more than half of those of its rank, nor the
+//! callers of one network more than three quarters of those for callers without valid credentials. These callers are
+//! also limited in rate, since each of their reviews is work for the Kubernetes API server.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::cache::CacheKey;
 use crate::authentication::ReviewError;
 use crate::model::units::token_bucket::{KeyedTokenBuckets, RateExceeded, RateLimit};
-use crate::serve::connections::PeerRank;
+use crate::serve::connections::{PeerRank, network};
 use crate::telemetry::api::ReviewRefused;
 use crate::telemetry::log_interval::LogInterval;
 
@@ -27,13 +27,20 @@ const ADDRESS_RATE: RateLimit = RateLimit {
     burst: 40,
 };
 
+/// The same by network, so that whoever has many addresses does not take all of [`UNKNOWN_RATE`].
+const NETWORK_RATE: RateLimit = RateLimit {
+    interval: Duration::from_millis(40),
+    burst: 100,
+};
+
 /// The same over all addresses.
 const UNKNOWN_RATE: RateLimit = RateLimit {
     interval: Duration::from_millis(20),
     burst: 200,
 };
 
-/// Rate of an address beyond that of all: a reserve for addresses that ask little, when others use up that of all.
+/// Rate of an address beyond that of its network and of all: a reserve for addresses that ask little, when others use
+/// those up.
 const RESERVE_ADDRESS_RATE: RateLimit = RateLimit {
     interval: Duration::from_secs(10),
     burst: 4,
@@ -68,6 +75,14 @@ impl ReviewSubject {
         }
     }
 
+    /// The network of a caller without valid credentials.
+    fn network(self) -> Option<IpAddr> {
+        match self {
+            Self::Unknown(address) => address.map(network),
+            Self::Known(_) | Self::Trusted(_) => None,
+        }
+    }
+
     fn max_of_rank(self) -> usize {
         match self {
             Self::Unknown(_) => MAX_UNKNOWN,
@@ -77,9 +92,15 @@ impl ReviewSubject {
     }
 }
 
-/// Rates of callers without valid credentials, by address.
+/// How many of the reviews of a rank the addresses of one network may have in progress.
+fn max_of_network(max: usize) -> usize {
+    max.saturating_sub(max / 4)
+}
+
+/// Rates of callers without valid credentials, by address and network.
 #[derive(Debug)]
 struct UnknownRates {
+    networks: KeyedTokenBuckets<Option<IpAddr>>,
     usual: KeyedTokenBuckets<Option<IpAddr>>,
     reserve: KeyedTokenBuckets<Option<IpAddr>>,
 }
@@ -87,16 +108,30 @@ struct UnknownRates {
 impl UnknownRates {
     fn full() -> Self {
         Self {
+            networks: KeyedTokenBuckets::full(NETWORK_RATE, UNKNOWN_RATE, MAX_ADDRESSES),
             usual: KeyedTokenBuckets::full(ADDRESS_RATE, UNKNOWN_RATE, MAX_ADDRESSES),
             reserve: KeyedTokenBuckets::full(RESERVE_ADDRESS_RATE, RESERVE_RATE, MAX_ADDRESSES),
         }
     }
 
     fn take(&mut self, address: Option<IpAddr>, now: Instant) -> Result<(), RateExceeded> {
-        match self.usual.take(&address, 1, now) {
-            Err(RateExceeded::All) => self.reserve.take(&address, 1, now),
-            taken => taken,
+        let network = address.map(network);
+        let of_network = self.networks.check(&network, 1, now);
+        match self.usual.check(&address, 1, now) {
+            Err(RateExceeded::Own) => return Err(RateExceeded::Own),
+            // Both or none, so that what one limit refuses does not use up the other.
+            Ok(()) if of_network.is_ok() => {
+                let taken = self.usual.take(&address, 1, now);
+                if taken
+                    .and_then(|()| self.networks.take(&network, 1, now))
+                    .is_ok()
+                {
+                    return Ok(());
+                }
+            }
+            Ok(()) | Err(RateExceeded::All) => {}
         }
+        self.reserve.take(&address, 1, now)
     }
 }
 
@@ -174,7 +209,13 @@ impl ReviewUsage {
         let all: usize = of_rank.map(|(_, count)| *count).sum();
         let own = self.in_progress.get(&subject).copied().unwrap_or(0);
         let max = subject.max_of_rank();
-        if all >= max || own >= max / 2 {
+        let network = subject.network();
+        let same_network = self
+            .in_progress
+            .iter()
+            .filter(|(other, _)| network.is_some() && other.network() == network);
+        let of_network: usize = same_network.map(|(_, count)| *count).sum();
+        if all >= max || own >= max / 2 || of_network >= max_of_network(max) {
             return Err(ReviewError::Busy);
         }
         if let ReviewSubject::Unknown(address) = subject {
@@ -257,27 +298,55 @@ mod tests {
         assert!((0..1000).all(|_| limiter.acquire(known, began).is_ok()));
     }
 
-    /// Whether a caller at an address that asked little is admitted while `addresses` others ask as often as they
-    /// can for a minute.
-    fn admits_quiet_address_beside(addresses: u8) -> bool {
+    /// How many of 10 requests of a quiet address are admitted after others asked as often as they can for a minute.
+    /// These are `count` addresses, `others(round, n)`.
+    fn admitted_beside(quiet: &str, count: u32, others: impl Fn(u32, u32) -> String) -> usize {
         let (limiter, began) = (ReviewLimiter::new("token"), Instant::now());
+        let caller = |address: &str| ReviewSubject::Unknown(Some(address.parse().unwrap()));
         let mut now = began;
-        for _ in 0..600 {
+        for round in 0..600 {
             now += Duration::from_millis(100);
-            for last in 1..=addresses {
-                while limiter.acquire(unknown(last), now).is_ok() {}
+            for n in 0..count {
+                let other = caller(&others(round, n));
+                while limiter.acquire(other, now).is_ok() {}
             }
         }
-        limiter.acquire(unknown(0), now).is_ok()
+        let quiet = caller(quiet);
+        (0..10)
+            .filter(|_| limiter.acquire(quiet, now).is_ok())
+            .count()
     }
 
     #[test]
-    fn an_address_that_asks_little_is_admitted_beside_five_that_ask_much() {
-        assert!(admits_quiet_address_beside(5));
+    fn an_address_that_asks_little_is_admitted_beside_those_that_ask_much() {
+        let of_node = |_, n: u32| format!("10.0.0.{}", n + 1);
+        // The reserve of an address that has not asked before.
+        assert_eq!(admitted_beside("10.0.0.200", 5, of_node), 4);
+        assert_eq!(admitted_beside("10.0.0.200", 10, of_node), 4);
+        let of_network = |_, n: u32| format!("fd00::{:x}", n + 1);
+        assert_eq!(admitted_beside("fd00::ff", 10, of_network), 4);
     }
 
     #[test]
-    fn an_address_that_asks_little_is_admitted_beside_ten_that_ask_much() {
-        assert!(admits_quiet_address_beside(10));
+    fn many_addresses_of_one_network_take_only_a_part_of_the_rate() {
+        let rotating = |round: u32, n: u32| format!("fd00::{round:x}:{:x}", n + 1);
+        for quiet in ["fd01::1", "10.0.0.1"] {
+            assert_eq!(admitted_beside(quiet, 10, rotating), 10, "{quiet}");
+        }
+    }
+
+    #[test]
+    fn many_addresses_of_one_network_leave_permits_to_others() {
+        let (limiter, now) = (ReviewLimiter::new("token"), Instant::now());
+        let held = |address: String| {
+            let address = address.parse().unwrap();
+            limiter.acquire(ReviewSubject::Unknown(Some(address)), now)
+        };
+        let of_network: Vec<_> = (1..20).map(|n| held(format!("fd00::{n}"))).collect();
+        let admitted = of_network.iter().filter(|held| held.is_ok()).count();
+        assert_eq!(admitted, max_of_network(MAX_UNKNOWN));
+        let others: Vec<_> = (1..9).map(|n| held(format!("10.0.0.{n}"))).collect();
+        let admitted = others.iter().filter(|held| held.is_ok()).count();
+        assert_eq!(admitted, MAX_UNKNOWN - max_of_network(MAX_UNKNOWN));
     }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use tokio::time::Instant;
 
+use super::network::network;
+
 /// Reasons for closing a connection, for metric labels and log lines.
 pub(super) const TOO_MANY: &str = "too many";
 pub(super) const TOO_MANY_OF_ADDRESS: &str = "too many of one address";
@@ -139,16 +141,16 @@ impl ConnectionTable {
         &mut self,
         peer: IpAddr,
     ) -> Option<(Arc<ConnectionSlot>, Option<&'static str>)> {
-        let is_own = |slot: &ConnectionSlot| slot.peer == peer && !slot.is_trusted();
-        let own = self.slots.iter().filter(|slot| is_own(slot)).count();
-        let evicted = if own >= self.max_per_address {
-            let place = self.eviction_candidate(&HashMap::from([(peer, own)]));
+        let is_own = |slot: &ConnectionSlot| slot.peer == peer;
+        let own = self
+            .slots
+            .iter()
+            .filter(|slot| is_own(slot) && !slot.is_trusted());
+        let evicted = if own.count() >= self.max_per_address {
+            let place = self.eviction_candidate(is_own);
             place.map(|place| (place, TOO_MANY_OF_ADDRESS))
         } else if self.slots.len() >= self.max {
-            Some((
-                self.eviction_candidate(&self.counts_below_trusted())?,
-                TOO_MANY,
-            ))
+            Some((self.eviction_candidate(|_| true)?, TOO_MANY))
         } else {
             None
         };
@@ -167,29 +169,50 @@ impl ConnectionTable {
         }
     }
 
-    /// How many connections that are not trusted each address has.
-    fn counts_below_trusted(&self) -> HashMap<IpAddr, usize> {
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+    /// How many connections that are not trusted each network and address has.
+    fn counts_below_trusted(&self) -> ConnectionCounts {
+        let mut counts = ConnectionCounts::default();
         for slot in self.slots.iter().filter(|slot| !slot.is_trusted()) {
-            let count = counts.entry(slot.peer).or_default();
-            *count = count.saturating_add(1);
+            let of_network = counts.networks.entry(network(slot.peer)).or_default();
+            *of_network = of_network.saturating_add(1);
+            let of_address = counts.addresses.entry(slot.peer).or_default();
+            *of_address = of_address.saturating_add(1);
         }
         counts
     }
 
-    /// The connection of these addresses that makes room for a new one; `None` if all are trusted. The number of
-    /// connections counts more than the rank: otherwise whoever fills the listener with valid credentials would
-    /// evict a front proxy that is still in its handshake.
-    fn eviction_candidate(&self, counts: &HashMap<IpAddr, usize>) -> Option<usize> {
+    /// The connection of these that makes room for a new one; `None` if all are trusted. The number of connections
+    /// counts more than the rank: otherwise whoever fills the listener with valid credentials would evict a front
+    /// proxy that is still in its handshake.
+    fn eviction_candidate(&self, is_of_these: impl Fn(&ConnectionSlot) -> bool) -> Option<usize> {
+        let counts = self.counts_below_trusted();
         let slots = self.slots.iter().enumerate();
-        let candidates =
-            slots
-                .filter(|(_, slot)| !slot.is_trusted())
-                .filter_map(|(place, slot)| {
-                    let count = counts.get(&slot.peer)?;
-                    Some(((Reverse(*count), slot.rank(), slot.active()), place))
-                });
-        candidates.min().map(|(_, place)| place)
+        let candidates = slots.filter(|(_, slot)| !slot.is_trusted() && is_of_these(slot));
+        let first = candidates.min_by_key(|(_, slot)| {
+            let of_network = counts.of_network(slot.peer);
+            let of_address = counts.of_address(slot.peer);
+            let counts = Reverse((of_network, of_address));
+            (counts, slot.rank(), slot.active())
+        });
+        first.map(|(place, _)| place)
+    }
+}
+
+/// Numbers of connections that are not trusted.
+#[derive(Debug, Default)]
+struct ConnectionCounts {
+    networks: HashMap<IpAddr, usize>,
+    addresses: HashMap<IpAddr, usize>,
+}
+
+impl ConnectionCounts {
+    fn of_network(&self, address: IpAddr) -> usize {
+        let count = self.networks.get(&network(address));
+        count.copied().unwrap_or_default()
+    }
+
+    fn of_address(&self, address: IpAddr) -> usize {
+        self.addresses.get(&address).copied().unwrap_or_default()
     }
 }
 
@@ -293,6 +316,37 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn valid_credentials_at_several_addresses_do_not_keep_a_newcomer_out() {
         newcomer_stays_open_beside(&[2, 3, 4]).await;
+    }
+
+    /// Whether a connection of `honest` stays open while each of these addresses opens some, in a table of 8 with at
+    /// most 6 for an address.
+    async fn stays_open_beside(honest: &str, flooders: &[String]) -> bool {
+        let mut table = ConnectionTable::new(8, 6);
+        let honest = table.admit(honest.parse().unwrap()).unwrap().0;
+        for _ in 0..3 {
+            for flooder in flooders {
+                pass_time().await;
+                table.admit(flooder.parse().unwrap()).unwrap();
+            }
+        }
+        assert!(table.len() <= 8);
+        is_open(&honest)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_network_with_most_connections_makes_room_first() {
+        let addresses = |prefix: &str| Vec::from_iter((1..10).map(|n| format!("{prefix}{n}")));
+        for (honest, flooders, expected) in [
+            ("fd01::1", addresses("fd00::"), true),
+            ("10.0.0.1", addresses("fd00::"), true),
+            // Within a network, the address with most makes room first.
+            ("fd00::1", vec!["fd00::2".to_owned(); 20], true),
+            // Many addresses of IPv4, or networks of IPv6, cannot be told from many parties.
+            ("10.0.0.1", addresses("10.0.1."), false),
+        ] {
+            let is_open = stays_open_beside(honest, &flooders).await;
+            assert_eq!(is_open, expected, "{honest} beside {flooders:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,37 @@
+//! The network of an address, for limits that somebody with many addresses must not escape.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The network whose addresses are taken for those of one party: of IPv6 the first 64 bits, of IPv4 the address itself.
+///
+/// Limits of a network come on top of those of its addresses and do not replace them: in many Kubernetes clusters all
+/// pods of a node, or of a zone, are in one such network.
+pub(in crate::serve) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_of_ipv6_have_64_bits_and_addresses_of_ipv4_are_alone() {
+        for (address, expected) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("fd00:1:2:3:4:5:6:7", "fd00:1:2:3::"),
+            ("fd00:1:2:3::", "fd00:1:2:3::"),
+            ("fd00:1:2:4::1", "fd00:1:2:4::"),
+            ("::1", "::"),
+        ] {
+            let found = network(address.parse().unwrap());
+            assert_eq!(found.to_string(), expected, "{address}");
+        }
+    }
+}
