@@ -11,7 +11,7 @@ pub mod admin;
 mod admission;
 mod api_error;
 pub mod auth;
-mod client_certs;
+mod connection_peer;
 mod connections;
 mod discovery;
 pub mod endpoints;

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::api_error::ApiFailure;
 use super::auth::{AccessControl, CallerIdentity, RequestAuth, Unauthenticated};
-use super::client_certs::TlsPeer;
+use super::connection_peer::ConnectionPeer;
 use super::connections::{ConnectionSlot, PeerRank};
 use super::request::check_body_size;
 use crate::authentication::ReviewError;
@@ -81,13 +81,13 @@ impl RequestAdmission {
         self.access.is_peer(caller).await
     }
 
-    /// Authenticates the caller of a request. The TLS listener has put the client certificate and the connection
+    /// Authenticates the caller of a request. The listener has put the connection and the client certificate
     /// into the request's extensions.
     pub(super) async fn authenticate<'a>(
         &'a self,
         parts: &'a Parts,
     ) -> Result<AuthenticatedRequest<'a>, ApiFailure> {
-        let peer = parts.extensions.get::<Arc<TlsPeer>>();
+        let peer = parts.extensions.get::<Arc<ConnectionPeer>>();
         let presented = peer.and_then(|peer| peer.presented.as_ref());
         let connection = peer.map(|peer| &*peer.slot);
         let headers = &parts.headers;
@@ -180,7 +180,7 @@ mod tests {
         slot.raise_rank(rank);
         let request = Request::get("/")
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
-            .extension(Arc::new(TlsPeer {
+            .extension(Arc::new(ConnectionPeer {
                 slot: Arc::new(slot),
                 presented: None,
             }));

@@ -1,5 +1,4 @@
-//! Passes what is known of a TLS connection to its requests: the client's certificate, and the connection's
-//! place among others.
+//! Passes what is known of a connection to its requests: its place among others, and the client's certificate.
 
 use std::io;
 use std::sync::Arc;
@@ -15,49 +14,70 @@ use tower::Service;
 use super::auth::PresentedChain;
 use super::connections::{Connection, ConnectionSlot};
 
-/// What is known of the TLS connection of a request.
+/// What is known of the connection of a request.
 #[derive(Debug)]
-pub(super) struct TlsPeer {
+pub(super) struct ConnectionPeer {
     pub(super) slot: Arc<ConnectionSlot>,
     /// The client's certificate chain, if it presented one.
     pub(super) presented: Option<PresentedChain>,
 }
 
-/// Adds to each request of a TLS connection its `Arc<TlsPeer>`.
-#[derive(Clone, Debug)]
-pub(super) struct ClientCertAcceptor<A>(pub(super) A);
+/// A connection of which something is known.
+pub(super) trait PeerConnection {
+    fn peer(&self) -> ConnectionPeer;
+}
 
-impl<A, S> Accept<TcpStream, S> for ClientCertAcceptor<A>
+impl PeerConnection for Connection {
+    fn peer(&self) -> ConnectionPeer {
+        ConnectionPeer {
+            slot: Arc::clone(self.slot()),
+            presented: None,
+        }
+    }
+}
+
+impl PeerConnection for TlsStream<Connection> {
+    fn peer(&self) -> ConnectionPeer {
+        let (connection, session) = self.get_ref();
+        let chain = session.peer_certificates().unwrap_or_default();
+        ConnectionPeer {
+            slot: Arc::clone(connection.slot()),
+            presented: (!chain.is_empty()).then(|| PresentedChain::new(chain.to_vec())),
+        }
+    }
+}
+
+/// Adds to each request of a connection its `Arc<ConnectionPeer>`.
+#[derive(Clone, Debug)]
+pub(super) struct PeerAcceptor<A>(pub(super) A);
+
+impl<A, S> Accept<TcpStream, S> for PeerAcceptor<A>
 where
-    A: Accept<TcpStream, S, Stream = TlsStream<Connection>>,
+    A: Accept<TcpStream, S, Stream: PeerConnection>,
     A::Future: Send + 'static,
 {
-    type Stream = TlsStream<Connection>;
-    type Service = ClientCertService<A::Service>;
+    type Stream = A::Stream;
+    type Service = PeerService<A::Service>;
     type Future = BoxFuture<'static, io::Result<(Self::Stream, Self::Service)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let accepting = self.0.accept(stream, service);
         Box::pin(async move {
             let (stream, inner) = accepting.await?;
-            let (connection, session) = stream.get_ref();
-            let slot = Arc::clone(connection.slot());
-            let chain = session.peer_certificates().unwrap_or_default();
-            let presented = (!chain.is_empty()).then(|| PresentedChain::new(chain.to_vec()));
-            let peer = Arc::new(TlsPeer { slot, presented });
-            Ok((stream, ClientCertService { inner, peer }))
+            let peer = Arc::new(stream.peer());
+            Ok((stream, PeerService { inner, peer }))
         })
     }
 }
 
 /// The service of one connection.
 #[derive(Clone, Debug)]
-pub(super) struct ClientCertService<S> {
+pub(super) struct PeerService<S> {
     inner: S,
-    peer: Arc<TlsPeer>,
+    peer: Arc<ConnectionPeer>,
 }
 
-impl<S: Service<Request<B>>, B> Service<Request<B>> for ClientCertService<S> {
+impl<S: Service<Request<B>>, B> Service<Request<B>> for PeerService<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;

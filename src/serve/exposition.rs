@@ -8,6 +8,7 @@ mod exported;
 pub(crate) mod families;
 mod targets;
 mod text;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,8 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::exported::ExportedGroups;
-pub(super) use self::text::WriterTurns;
 use self::text::{Labels, ScraperGone, TextWriter};
+pub(super) use self::turns::{AddressTurns, WriterTurns};
 use super::BuildInfo;
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
@@ -44,7 +45,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The writer is a task of its own: it takes its turns and ends in time even if the stream is not polled, and it is
 /// aborted when the stream is dropped. So this must be called within a runtime.
 pub(super) fn stream(
-    turns: WriterTurns,
+    turns: AddressTurns,
     snapshot: Arc<LagSnapshot>,
     now: Moment,
     build: BuildInfo,
@@ -55,7 +56,7 @@ pub(super) fn stream(
 
 fn stream_in_chunks(
     chunk_bytes: usize,
-    turns: WriterTurns,
+    turns: AddressTurns,
     snapshot: Arc<LagSnapshot>,
     now: Moment,
     build: BuildInfo,
@@ -391,7 +392,7 @@ mod tests {
         snapshot: Arc<LagSnapshot>,
         now: &Moment,
     ) -> BoxStream<'static, io::Result<Bytes>> {
-        let (turns, rest) = (turns.clone(), String::new());
+        let (turns, rest) = (turns.at_address(None), String::new());
         stream_in_chunks(chunk_bytes, turns, snapshot, *now, build(), rest).boxed()
     }
 
@@ -449,7 +450,7 @@ mod tests {
     async fn a_scraper_that_stops_reading_holds_no_turn() {
         let (turns, snapshot) = (WriterTurns::default(), Arc::new(with_targets()));
         // It waits for its turn when its body is polled for the last time.
-        let turn = turns.next().await;
+        let turn = turns.at_address(None).next().await;
         let mut stalled = scrape(&turns, &snapshot);
         assert!(futures::poll!(stalled.next()).is_pending());
         yield_now().await;
@@ -477,7 +478,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dropped_response_frees_its_turn_at_once() {
         let (turns, snapshot) = (WriterTurns::default(), Arc::new(with_targets()));
-        let turn = turns.next().await;
+        let turn = turns.at_address(None).next().await;
         let dropped = scrape(&turns, &snapshot);
         yield_now().await;
         drop(dropped);

@@ -14,7 +14,7 @@ use axum_server::tls_rustls::RustlsAcceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::client_certs::ClientCertAcceptor;
+use super::connection_peer::PeerAcceptor;
 use super::connections::{ConnectionLimiter, ConnectionLimits};
 use super::tls::ServerTls;
 
@@ -144,7 +144,7 @@ impl BoundListener {
         let connections = ConnectionLimiter::new(kind.limits());
         serve(
             self.listener,
-            connections,
+            PeerAcceptor(connections),
             kind.max_streams(),
             router,
             shutdown,
@@ -169,7 +169,7 @@ impl BoundListener {
             .acceptor(ConnectionLimiter::new(kind.limits()));
         serve(
             self.listener,
-            ClientCertAcceptor(acceptor),
+            PeerAcceptor(acceptor),
             kind.max_streams(),
             router,
             shutdown,

@@ -13,7 +13,8 @@ use prometheus::TextEncoder;
 
 use super::admission::RequestAdmission;
 use super::auth::RequestAuth;
-use super::exposition::WriterTurns;
+use super::connection_peer::ConnectionPeer;
+use super::exposition::{AddressTurns, WriterTurns};
 use super::{BuildInfo, endpoints, exposition};
 use crate::authentication::access::{Action, Object};
 use crate::leader_election::Leadership;
@@ -43,12 +44,16 @@ struct ScrapeState {
 
 /// Router of the metrics.
 pub fn router(options: MetricsOptions) -> Router {
+    router_with(options, WriterTurns::default())
+}
+
+pub(super) fn router_with(options: MetricsOptions, turns: WriterTurns) -> Router {
     let state = ScrapeState {
         reader: options.reader,
         leadership: options.leadership,
         admission: RequestAdmission::new(options.auth),
         build: options.build,
-        turns: WriterTurns::default(),
+        turns,
     };
     Router::new()
         .route(endpoints::METRICS.path, get(scrape))
@@ -66,12 +71,16 @@ async fn scrape(State(state): State<Arc<ScrapeState>>, request: Request) -> Resp
         state.admission.authorize(&authenticated, &action).await
     };
     match admitted.await {
-        Ok(()) => expose(&state),
+        Ok(()) => {
+            let peer = parts.extensions.get::<Arc<ConnectionPeer>>();
+            let address = peer.map(|peer| peer.slot.peer());
+            expose(&state, state.turns.at_address(address))
+        }
         Err(failure) => failure.into_response(),
     }
 }
 
-fn expose(state: &ScrapeState) -> Response {
+fn expose(state: &ScrapeState, turns: AddressTurns) -> Response {
     // Only the leader exposes Kafka metrics; otherwise sums over all replicas would be doubled.
     let latest = state.reader.latest();
     let leads = state.leadership.current_term(latest.term, Instant::now());
@@ -82,7 +91,7 @@ fn expose(state: &ScrapeState) -> Response {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
     }
     // The snapshot's metrics may take tens of megabytes, so they are sent while they are written.
-    let (turns, build) = (state.turns.clone(), state.build.clone());
+    let build = state.build.clone();
     let chunks = exposition::stream(turns, snapshot, Moment::now(), build, of_process);
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     let body = Body::from_stream(chunks);

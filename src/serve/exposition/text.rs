@@ -1,11 +1,11 @@
 //! Writes Prometheus's text format.
 
 use std::fmt::{Display, Write as _};
-use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
+use super::turns::{AddressTurns, WriterTurn};
 use crate::model::units::untrusted_text::is_safe;
 use crate::telemetry::family::Family;
 
@@ -41,33 +41,15 @@ impl Labels {
 #[derive(Debug)]
 pub(super) struct ScraperGone;
 
-/// Lets one exposition at a time write a chunk, in the order in which they ask, so that many scrapers do not take
-/// the time of other requests.
-#[derive(Clone, Debug)]
-pub(in crate::serve) struct WriterTurns(Arc<Semaphore>);
-
-impl Default for WriterTurns {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(1)))
-    }
-}
-
-impl WriterTurns {
-    pub(super) async fn next(&self) -> Option<OwnedSemaphorePermit> {
-        // Never closed.
-        Arc::clone(&self.0).acquire_owned().await.ok()
-    }
-}
-
 /// Writes samples and sends them in chunks.
 #[derive(Debug)]
 pub(super) struct TextWriter {
     chunk: String,
     chunk_bytes: usize,
     chunks: mpsc::Sender<Bytes>,
-    turns: WriterTurns,
+    turns: AddressTurns,
     /// Held while it writes, not while the scraper reads.
-    turn: Option<OwnedSemaphorePermit>,
+    turn: Option<WriterTurn>,
     /// Name of the current family.
     family: &'static str,
 }
@@ -78,7 +60,7 @@ impl TextWriter {
     pub(super) async fn new(
         chunk_bytes: usize,
         chunks: mpsc::Sender<Bytes>,
-        turns: WriterTurns,
+        turns: AddressTurns,
     ) -> Self {
         Self {
             chunk: String::new(),
