@@ -21,6 +21,7 @@ pub mod external;
 mod first_read;
 pub mod forward;
 pub mod health;
+mod host_check;
 pub mod listen;
 pub mod metrics;
 pub mod probes;

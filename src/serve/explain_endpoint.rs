@@ -167,7 +167,7 @@ mod tests {
         };
         let (_publisher, reader) = snapshot_channel::channel(snapshot.evaluated(&policy));
         let options = AdminEndpointOptions { reader, leadership };
-        let request = Request::get(format!("/explain{query}"));
+        let request = Request::get(format!("/explain{query}")).header("host", "localhost");
         let request = request.body(Body::empty()).unwrap();
         let answer = router(options).oneshot(request).await.unwrap();
         let code = answer.status();

@@ -132,7 +132,8 @@ pub(super) async fn send(router: &Router, request: Request) -> TestResponse {
 }
 
 async fn get(router: &Router, path: &str) -> TestResponse {
-    send(router, Request::get(path).body(Body::empty()).unwrap()).await
+    let request = Request::get(path).header("host", "localhost");
+    send(router, request.body(Body::empty()).unwrap()).await
 }
 
 async fn lag(router: &Router, selector: &str) -> TestResponse {

@@ -1,5 +1,6 @@
 //! The listeners of plain HTTP under callers that take without end: what they hold, and what others notice.
 
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -151,6 +152,15 @@ pub(super) fn nothing_is_told_openly(testbed: &Testbed) -> Result<()> {
         let (code, body) = crate::testbed::http::http_get(daemon.admin_port, path)?;
         ensure!(code == 200, "{path}: {code}: {body}");
     }
+    // Nor to a web page whose name resolves to loopback, through a port that was forwarded.
+    let request = "GET /status HTTP/1.0\r\nHost: rebound.example:8082\r\n\r\n";
+    let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, daemon.admin_port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let is_refused = answer.split(' ').nth(1) == Some("421");
+    ensure!(is_refused && !answer.contains("hpas"), "{answer}");
     // The address at which other pods would ask, if it were bound.
     let outside = std::net::UdpSocket::bind("0.0.0.0:0")?;
     outside.connect("192.0.2.1:9")?;
