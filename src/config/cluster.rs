@@ -36,8 +36,8 @@ pub struct ClusterConfig {
     /// Hosts that brokers may have, in which `*` stands for any characters, such as `*.kafka.svc` or `10.0.*`.
     /// Brokers tell lagwise which hosts the others have, and it logs in there. With this list it connects to no
     /// other host, except those in `bootstrap.servers`. Empty means any host. Only for the client `wire`.
-    #[schemars(default)]
-    pub allowed_broker_hosts: Vec<String>,
+    #[schemars(default, with = "Vec<String>")]
+    pub allowed_broker_hosts: Vec<HostPattern>,
 }
 
 impl ClusterConfig {
@@ -166,11 +166,7 @@ fn read(
         .and_then(|field| field.whole_number(1, 1000));
     let allowed_broker_hosts = section
         .get("allowed_broker_hosts")
-        .map(|field| {
-            field.texts(HOST_PATTERN, |text| {
-                HostPattern::parse(text).map(|_| text.to_owned())
-            })
-        })
+        .map(|field| field.texts(HOST_PATTERN, HostPattern::parse))
         .unwrap_or_default();
     section.finish();
     Some(ClusterConfig {

@@ -7,7 +7,6 @@ use crate::kafka::login::{self, TokenSettings};
 use crate::kafka::{
     ClientKind, ClientSettings, Credentials, KafkaSource, ReloadCredentials, SetupError,
 };
-use crate::model::units::host_pattern::HostPattern;
 use crate::model::units::newtypes::ClusterName;
 
 /// Creates a client for each cluster, in the configured order. None has to be reachable.
@@ -34,7 +33,7 @@ impl From<&ClusterConfig> for ClientSettings {
             properties,
             token,
             max_groups: cluster.max_groups,
-            allowed_hosts: allowed_hosts(cluster),
+            allowed_hosts: cluster.allowed_broker_hosts.clone(),
             client: match cluster.client {
                 ClientChoice::Auto => ClientKind::Auto,
                 ClientChoice::Wire => ClientKind::Wire,
@@ -43,14 +42,6 @@ impl From<&ClusterConfig> for ClientSettings {
             renew,
         }
     }
-}
-
-/// The hosts that brokers may have; the configuration has only valid ones.
-fn allowed_hosts(cluster: &ClusterConfig) -> Vec<HostPattern> {
-    let hosts = cluster.allowed_broker_hosts.iter();
-    hosts
-        .filter_map(|host| HostPattern::parse(host).ok())
-        .collect()
 }
 
 fn login_of(cluster: &ClusterConfig) -> Credentials {
@@ -88,4 +79,25 @@ fn token_of(token: &TokenSourceConfig) -> Option<TokenSettings> {
         settings.extensions.clone_from(&oidc.extensions);
     }
     Some(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_keeps_to_the_hosts_of_the_configuration() {
+        let cluster = |hosts: &str| {
+            let text = format!(
+                "clusters: [{{name: main, properties: {{bootstrap.servers: 'k:9092'}}{hosts}}}]"
+            );
+            let config = Config::parse(&text, &SystemEnvironment).unwrap();
+            ClientSettings::from(&config.clusters[0]).allowed_hosts
+        };
+        assert!(cluster("").is_empty());
+        let allowed = cluster(", allowed_broker_hosts: ['*.Kafka.svc.', '10.0.*']");
+        let matches = |host: &str| allowed.iter().any(|pattern| pattern.matches(host));
+        assert!(matches("b-0.kafka.svc") && matches("10.0.0.7"));
+        assert!(!matches("kafka.example") && !matches("10.0.example"));
+    }
 }

@@ -2,11 +2,14 @@
 
 use core::net::IpAddr;
 
+use serde::{Serialize, Serializer};
+
 use super::glob::Glob;
 
 /// A pattern for the name or address of a host, in which `*` stands for any number of characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPattern {
+    /// In lower case.
     glob: Glob,
     /// Whether it is written as part of an IP address. A name such as `10.example.com` must not match `10.*` then.
     is_address: bool,
@@ -47,6 +50,12 @@ impl HostPattern {
     pub fn matches(&self, host: &str) -> bool {
         let host = canonical(host);
         (!self.is_address || host.parse::<IpAddr>().is_ok()) && self.glob.matches(&host)
+    }
+}
+
+impl Serialize for HostPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.glob.as_str())
     }
 }
 
