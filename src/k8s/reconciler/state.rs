@@ -18,9 +18,8 @@ use crate::model::decisions::zero_ledger::ZeroRefusal;
 use crate::model::diagnostics::hpa_events::EventReason;
 use crate::model::evaluation::ServingPolicy;
 use crate::model::hpa::facts::{
-    HpaFacts, has_lagwise_metric, other_external_metric, scales_to_zero_natively,
+    HpaFacts, has_lagwise_metric, has_zero_mark, other_external_metric, scales_to_zero_natively,
 };
-use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::cap::{CapFailed, CapFought, CapWritten};
@@ -301,7 +300,7 @@ impl ZeroState {
         self.known.candidate = candidate.filter(|_| other_external_metric(hpa).is_none());
         self.known.idle = idle;
         self.is_recorded = is_recorded;
-        self.is_marked = hpa.annotations.contains_key(ZEROED_SINCE);
+        self.is_marked = has_zero_mark(hpa);
         true
     }
 

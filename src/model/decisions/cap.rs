@@ -44,7 +44,7 @@ impl HpaFields {
     pub fn of(hpa: &HpaFacts) -> Self {
         Self {
             max: hpa.max_replicas,
-            min: hpa.min_replicas.unwrap_or(1),
+            min: facts::min_replicas(hpa),
             ceiling: number(&hpa.annotations, CEILING),
             user: number(&hpa.annotations, USER_MAX),
             explicit: facts::settings(hpa).max_replicas,

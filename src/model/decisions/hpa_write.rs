@@ -10,8 +10,7 @@ use super::cap::{AnnotationChange, CapGoal, CapPatch, HpaFields};
 use super::fencing::{self, is_managed, is_managed_for_zero};
 use super::scale_to_zero::ZeroAction;
 use crate::model::evaluation::ServingPolicy;
-use crate::model::hpa::facts::HpaFacts;
-use crate::model::settings::annotation_keys::ZEROED_SINCE;
+use crate::model::hpa::facts::{HpaFacts, has_zero_mark};
 
 /// An HPA as just read.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +53,7 @@ pub struct HpaPatch {
     /// The annotation [`TERM`](fencing::TERM).
     pub term: Option<AnnotationChange<u64>>,
     pub cap: CapPatch,
-    /// The annotation [`ZEROED_SINCE`].
+    /// The annotation [`ZEROED_SINCE`](crate::model::settings::annotation_keys::ZEROED_SINCE).
     pub zeroed: Option<AnnotationChange<SystemTime>>,
 }
 
@@ -79,7 +78,7 @@ impl HpaPatch {
 ///   one after; every other pass takes at most one.
 #[must_use]
 pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals<'_>) -> HpaWritePlan {
-    let is_marked = hpa.facts.annotations.contains_key(ZEROED_SINCE);
+    let is_marked = has_zero_mark(hpa.facts);
     let zeroed = match goals.zero {
         ZeroAction::Keep => None,
         ZeroAction::Zero => (!is_marked).then_some(AnnotationChange::Set(goals.now)),

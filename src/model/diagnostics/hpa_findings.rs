@@ -158,7 +158,7 @@ pub fn find_against_ceiling(
             ),
         });
     }
-    let min_replicas = hpa.min_replicas.unwrap_or(1);
+    let min_replicas = facts::min_replicas(hpa);
     if min_replicas > ceiling.0.max(1) {
         found.push(finding(
             FindingCode::MinAboveCeiling,

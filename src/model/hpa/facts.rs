@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::limits::HpaTooLarge;
 use super::selector::Selector;
 use crate::model::settings::Settings;
+use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::annotations::whole_hpa_settings;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
@@ -19,6 +20,25 @@ use crate::model::units::quantity::Milli;
 #[must_use]
 pub fn scales_to_zero_natively(hpa: &HpaFacts) -> bool {
     hpa.min_replicas == Some(0)
+}
+
+/// `spec.minReplicas`, or what the HPA controller takes for it.
+#[must_use]
+pub fn min_replicas(hpa: &HpaFacts) -> u32 {
+    hpa.min_replicas.unwrap_or(1)
+}
+
+/// The replicas with which a workload at zero is started.
+#[must_use]
+pub fn start_replicas(hpa: &HpaFacts) -> u32 {
+    min_replicas(hpa).max(1)
+}
+
+/// Whether the HPA has the mark of scale to zero. Everybody who may write HPAs can set it, so it says nothing about
+/// the workload.
+#[must_use]
+pub fn has_zero_mark(hpa: &HpaFacts) -> bool {
+    hpa.annotations.contains_key(ZEROED_SINCE)
 }
 
 /// An External metric of the HPA that lagwise does not serve. At zero replicas the HPA does not read it, so

@@ -8,8 +8,7 @@ use crate::k8s::scale::Scale;
 use crate::k8s::zero_ledger::RecordError;
 use crate::model::decisions::scale_to_zero::{Demand, WorkloadState, ZeroAction, decide};
 use crate::model::decisions::zero_ledger::{LedgerMatch, ZeroRecord, ZeroRefusal};
-use crate::model::hpa::facts::{HpaFacts, scales_to_zero_natively};
-use crate::model::settings::annotation_keys::ZEROED_SINCE;
+use crate::model::hpa::facts::{HpaFacts, has_zero_mark, min_replicas, scales_to_zero_natively};
 
 /// What a look at a workload has shown.
 pub(super) struct Look {
@@ -56,14 +55,14 @@ impl Pass {
         let state = WorkloadState {
             is_enabled: input.candidate.is_some() && !scales_to_zero_natively(facts),
             recorded: recorded == LedgerMatch::Recorded,
-            marked: facts.annotations.contains_key(ZEROED_SINCE),
+            marked: has_zero_mark(facts),
             replicas: scale.replicas,
             demand: input.candidate.map_or(Demand::Unknown, |c| c.demand),
             idle: idle.map(|(idle, up)| idle.min(now.saturating_duration_since(up))),
             cooldown: input.candidate.map_or(Duration::MAX, |c| c.cooldown),
             zeroed: input.zeroed_at.map(|at| now.saturating_duration_since(at)),
             bounds: (
-                facts.min_replicas.unwrap_or(1),
+                min_replicas(facts),
                 ceiling.map_or(max, |ceiling| ceiling.min(max)),
             ),
         };

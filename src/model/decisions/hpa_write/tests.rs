@@ -5,7 +5,7 @@ use AnnotationChange::{Remove, Set};
 use super::*;
 use crate::model::decisions::cap::{CapTarget, FieldOwner};
 use crate::model::hpa::write_scopes::WriteScopes;
-use crate::model::settings::annotation_keys::{CEILING, USER_MAX};
+use crate::model::settings::annotation_keys::{CEILING, USER_MAX, ZEROED_SINCE};
 use crate::model::settings::cap_mode::CapMode;
 
 /// Capped are the HPAs that ask for it.
@@ -54,7 +54,7 @@ fn goals(cap: Option<CapGoal>, zero: ZeroAction) -> HpaGoals<'static> {
 }
 
 fn plan(facts: &HpaFacts, term: Option<&str>, goals: &HpaGoals<'_>) -> HpaWritePlan {
-    let is_recorded = facts.annotations.contains_key(ZEROED_SINCE);
+    let is_recorded = has_zero_mark(facts);
     let observed = ObservedHpa {
         facts,
         term,
