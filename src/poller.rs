@@ -10,9 +10,7 @@ mod state;
 mod sweeps;
 mod transitions;
 
-use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -23,7 +21,7 @@ use self::saved_state::{HistoryEvent, HistoryHandle};
 use self::state::MAX_AD_HOC;
 use self::sweeps::Sweeps;
 use crate::model::evaluation::ServingPolicy;
-use crate::model::findings::Finding;
+use crate::model::findings::WriteFindings;
 use crate::model::hpa::facts::HpaMap;
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
@@ -64,7 +62,7 @@ pub struct Inputs {
     /// Queries that were answered and that no HPA asks. Bounded as well.
     pub queries: mpsc::Receiver<AdHocQuery>,
     /// What the writer of HPAs has found, to be published with the findings of the next whole sweep.
-    pub write_findings: watch::Receiver<Arc<BTreeSet<Finding>>>,
+    pub write_findings: watch::Receiver<WriteFindings>,
 }
 
 /// How often to poll, and for how long.
@@ -176,10 +174,7 @@ impl<S: OffsetSource> Poller<S> {
                     let write_findings = inputs.write_findings.borrow().clone();
                     let planned;
                     (state, planned) = change(state, move |state| {
-                        state.set_write_findings(write_findings);
-                        for (observation, scope) in finished {
-                            state.apply(observation, scope);
-                        }
+                        state.apply_finished(finished, write_findings);
                         state.expire();
                         state.plan_sweeps(&sweeping)
                     }).await?;
@@ -234,12 +229,11 @@ impl<S: OffsetSource> Poller<S> {
                     }
                 }
                 Some(done) = sweeps.next() => {
-                    let (observation, scope) = done?;
+                    let finished = vec![done?];
                     let write_findings = inputs.write_findings.borrow().clone();
                     let new;
                     (state, new) = change(state, move |state| {
-                        state.set_write_findings(write_findings);
-                        state.apply(observation, scope);
+                        state.apply_finished(finished, write_findings);
                         state.replan()
                     }).await?;
                     publish(&state);

@@ -5,9 +5,10 @@ use tokio::sync::watch;
 use super::{Tasks, in_pod};
 use crate::config::Config;
 use crate::k8s;
-use crate::k8s::reconciler::{ReconcilerOptions, WriteFindings};
+use crate::k8s::reconciler::ReconcilerOptions;
 use crate::k8s::write_guard::WriteGuard;
 use crate::k8s::zero_ledger::LedgerConfigMap;
+use crate::model::findings::WriteFindings;
 
 /// Default name of the ConfigMap with the ledger of scale to zero.
 const LEDGER_CONFIG_MAP: &str = "lagwise-zero";

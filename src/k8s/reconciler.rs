@@ -51,7 +51,7 @@ const FIND_OWNER_EVERY: Duration = Duration::from_secs(60);
 /// The longest pause between two attempts at an HPA that fail.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-pub use options::{ReconcilerOptions, WriteFindings};
+pub use options::ReconcilerOptions;
 
 /// Follows the snapshots until there are no more.
 pub async fn run(guard: WriteGuard, options: ReconcilerOptions) {

@@ -8,6 +8,7 @@ mod code;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use super::units::hpa_key::HpaKey;
 use super::units::newtypes::{ClusterName, GroupId};
@@ -44,6 +45,9 @@ impl fmt::Display for Finding {
         write!(f, "{}: {}", self.subject, self.message)
     }
 }
+
+/// What the writer of HPAs has found. The poller publishes it with all other findings.
+pub type WriteFindings = Arc<BTreeSet<Finding>>;
 
 /// Findings about one HPA. Whoever may write the HPA decides how many mistakes it has, so only some of each kind are
 /// kept, and the others counted.

@@ -9,7 +9,7 @@ use crate::model::diagnostics::current_findings::{
 };
 use crate::model::diagnostics::hpa_findings::{find_in_hpa, find_shared_scale_targets};
 use crate::model::evaluation::hpa_ceiling;
-use crate::model::findings::Finding;
+use crate::model::findings::{Finding, WriteFindings};
 use crate::model::hpa::facts::{HpaFacts, HpaMap};
 use crate::model::snapshot::LagSnapshot;
 use crate::model::units::hpa_key::HpaKey;
@@ -31,7 +31,7 @@ pub(super) struct FindingsTracker {
     /// The findings that follow from readings.
     others: BTreeSet<Finding>,
     /// What the writer of HPAs has found.
-    of_writes: Arc<BTreeSet<Finding>>,
+    of_writes: WriteFindings,
     has_write_news: bool,
 }
 
@@ -50,7 +50,7 @@ impl FindingsTracker {
     }
 
     /// Takes in what the writer of HPAs has found. It counts from the next sweep on.
-    pub(super) fn set_write_findings(&mut self, found: Arc<BTreeSet<Finding>>) {
+    pub(super) fn set_write_findings(&mut self, found: WriteFindings) {
         self.has_write_news |= found != self.of_writes;
         self.of_writes = found;
     }

@@ -8,12 +8,12 @@ use super::findings_tracker::FindingsTracker;
 use super::partition_ledger::PartitionLedger;
 use super::polled_cluster::PolledCluster;
 use super::recent_requests::RecentRequests;
-use super::sweeps::PlannedSweep;
+use super::sweeps::{FinishedSweep, PlannedSweep};
 use super::transitions;
 use crate::model::decisions::scale_to_zero;
 use crate::model::evaluation::idle::IdleSince;
 use crate::model::evaluation::{Clusters, Evaluations, EvaluationsAt, ServingPolicy};
-use crate::model::findings::Finding;
+use crate::model::findings::WriteFindings;
 use crate::model::hpa::facts::HpaMap;
 use crate::model::kafka::observation::Observation;
 use crate::model::lag::assembly::Scope;
@@ -178,9 +178,16 @@ impl PollerState {
         planned
     }
 
-    /// Takes in what the writer of HPAs has found, for the next whole sweep.
-    pub(super) fn set_write_findings(&mut self, found: Arc<BTreeSet<Finding>>) {
-        self.findings.set_write_findings(found);
+    /// Applies what sweeps have read. Whole ones also bring up what the writer of HPAs has found.
+    pub(super) fn apply_finished(
+        &mut self,
+        finished: Vec<FinishedSweep>,
+        write_findings: WriteFindings,
+    ) {
+        self.findings.set_write_findings(write_findings);
+        for (observation, scope) in finished {
+            self.apply(observation, scope);
+        }
     }
 
     /// Applies what was read of a cluster, and evaluates.

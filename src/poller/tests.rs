@@ -1,6 +1,7 @@
 //! What the poller reads, when, and what it publishes.
 
 mod evaluating;
+mod findings;
 mod history;
 mod hpas;
 mod requests;

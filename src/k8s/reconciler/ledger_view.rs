@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::options::WriteFindings;
 use crate::k8s::api_error::ApiError;
 use crate::k8s::write_guard::WriteGuard;
 use crate::k8s::zero_ledger::{LedgerHandle, LedgerView};
 use crate::model::decisions::zero_ledger::{ZeroLedger, ZeroRefusal};
-use crate::model::findings::Finding;
-use crate::model::hpa::facts::HpaFacts;
-use crate::model::settings::annotation_keys::ZEROED_SINCE;
+use crate::model::findings::{Finding, WriteFindings};
+use crate::model::hpa::facts::{HpaFacts, has_zero_mark};
 use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::zero::LedgerUnread;
@@ -91,7 +89,7 @@ impl LedgerFollower {
     /// Notes the finding about an HPA, if there is one. `asks` says whether it asks for scale to zero by lagwise,
     /// `refusal` what the last look at its workload has shown.
     pub(super) fn note(&mut self, hpa: &HpaFacts, asks: bool, refusal: Option<&ZeroRefusal>) {
-        let is_marked = hpa.annotations.contains_key(ZEROED_SINCE);
+        let is_marked = has_zero_mark(hpa);
         let found = match (&self.handle, &self.seen) {
             (None, _) if asks => Some(ZeroRefusal::NoLedger(NO_LEDGER.to_owned())),
             (_, LedgerView::Failed(error)) if asks => {

@@ -1,15 +1,9 @@
 //! Options of the reconciler.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use tokio::sync::watch;
 
 use crate::k8s::zero_ledger::LedgerConfigMap;
-use crate::model::findings::Finding;
-
-/// The findings about writes to HPAs. The poller publishes them with all others.
-pub type WriteFindings = Arc<BTreeSet<Finding>>;
+use crate::model::findings::WriteFindings;
 
 /// What the reconciler works with besides the snapshots.
 #[derive(Debug)]

@@ -1,0 +1,64 @@
+//! What the writer of HPAs has found.
+
+use super::*;
+use crate::model::findings::{Finding, FindingCode};
+use crate::model::units::hpa_key::HpaKey;
+
+fn write_findings(number: usize) -> WriteFindings {
+    let hpa = HpaKey::new("n", "h");
+    let message = format!("number {number}");
+    Arc::new([Finding::new(FindingCode::ZeroNotRecorded, hpa, message)].into())
+}
+
+/// Lets other tasks go on until this is so, without time passing.
+async fn settle(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(10), "not so: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// While the poller takes in HPAs, a sweep ends and the next tick is due. The poller then picks one of them at random.
+#[test]
+fn each_whole_sweep_brings_up_what_the_writer_has_found() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .max_blocking_threads(1)
+        .build();
+    runtime.unwrap().block_on(async {
+        let (open, held) = watch::channel(false);
+        let (poller, reader, _plans) = poller(Some(held));
+        let interval = poller.interval;
+        let (hpas, hpas_in) = watch::channel(listed([]));
+        let (found, write_findings_in) = watch::channel(WriteFindings::default());
+        let running = tokio::spawn(poller.run(Inputs {
+            write_findings: write_findings_in,
+            ..inputs(hpas_in, mpsc::channel(1).1)
+        }));
+        // The source has a receiver, and each of its sweeps another one.
+        let is_sweeping = || open.receiver_count() == 2;
+        for number in 0..20 {
+            settle("a sweep is under way", is_sweeping).await;
+            found.send_replace(write_findings(number));
+            // The poller is busy as long as this thread is.
+            let (free, freed) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || freed.recv());
+            tokio::time::advance(2 * HPA_CHANGES_EVERY).await;
+            hpas.send_replace(listed([]));
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            open.send_replace(true);
+            settle("the sweep has ended", || !is_sweeping()).await;
+            open.send_replace(false);
+            tokio::time::advance(interval).await;
+            free.send(()).unwrap();
+            busy.await.unwrap().unwrap();
+            settle("the next sweep is under way", is_sweeping).await;
+            assert_eq!(reader.latest().findings, write_findings(number));
+        }
+        running.abort();
+    });
+}
