@@ -13,7 +13,7 @@ use super::pass::ZeroReport;
 use super::state::ZeroState;
 use super::*;
 use crate::k8s::write_guard::testing::leader;
-use crate::model::decisions::zero_ledger::{ZeroLedger, ZeroRecord};
+use crate::model::decisions::zero_ledger::{ZeroLedger, testing};
 use crate::model::fixtures;
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap};
 use crate::model::hpa::selector::Selector;
@@ -117,17 +117,7 @@ fn hpa(name: &str, annotations: &[(&str, &str)]) -> Arc<HpaFacts> {
 
 /// The record of a workload that was scaled to zero for the HPA of this name.
 fn record(name: &str) -> String {
-    let record = ZeroRecord {
-        namespace: "shop".into(),
-        hpa: name.into(),
-        api_version: "apps/v1".into(),
-        kind: "Deployment".into(),
-        name: name.into(),
-        target_uid: "d1".into(),
-        replicas: 3,
-        since: "2026-01-01T00:00:00Z".into(),
-    };
-    record.encode()
+    testing::record(name, "d1").encode()
 }
 
 /// A leader with these HPAs, whose passes are never started.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::k8s::write_guard::testing::refusal;
+use crate::model::decisions::zero_ledger::testing;
 use crate::model::hpa::facts::HpaFacts;
 
 #[derive(Default)]
@@ -83,16 +84,7 @@ fn start(hpas: Option<HpaMap>) -> (LedgerHandle, SharedConfigMap) {
 }
 
 fn record(hpa: &str) -> ZeroRecord {
-    ZeroRecord {
-        namespace: "shop".into(),
-        hpa: hpa.into(),
-        api_version: "apps/v1".into(),
-        kind: "Deployment".into(),
-        name: hpa.into(),
-        target_uid: format!("target-of-{hpa}"),
-        replicas: 3,
-        since: "2026-01-01T00:00:00Z".into(),
-    }
+    testing::record(hpa, &format!("target-of-{hpa}"))
 }
 
 const LONG: Duration = Duration::from_secs(60);

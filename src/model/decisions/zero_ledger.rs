@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::findings::{Finding, FindingCode};
-use crate::model::hpa::facts::{HpaFacts, scale_target_name};
+use crate::model::hpa::facts::{HpaFacts, scale_target_name, start_replicas};
 use crate::model::units::hpa_key::HpaKey;
 
 /// A workload that lagwise has scaled to zero, or is about to.
@@ -67,9 +67,16 @@ pub type LedgerChanges = BTreeMap<Arc<str>, Option<ZeroRecord>>;
 /// The records, by the UID of their HPA.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ZeroLedger {
-    records: BTreeMap<Arc<str>, ZeroRecord>,
-    /// The size of what is stored and is no record. It is left as it is.
-    unreadable_bytes: usize,
+    records: BTreeMap<Arc<str>, StoredRecord>,
+    /// The sizes of all records, and of what is stored and is no record, which is left as it is.
+    used: UsedBytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct StoredRecord {
+    record: Arc<ZeroRecord>,
+    /// What it takes with its key.
+    bytes: usize,
 }
 
 /// What to write to the ledger.
@@ -85,14 +92,13 @@ impl ZeroLedger {
     pub fn decode<'a>(stored: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut ledger = Self::default();
         for (uid, text) in stored {
+            let bytes = uid.len().saturating_add(text.len());
             match serde_json::from_str(text) {
                 Ok(record) => {
-                    ledger.records.insert(uid.into(), record);
+                    let record = Arc::new(record);
+                    ledger.insert(uid.into(), StoredRecord { record, bytes });
                 }
-                Err(_) => {
-                    let bytes = uid.len().saturating_add(text.len());
-                    ledger.unreadable_bytes = ledger.unreadable_bytes.saturating_add(bytes);
-                }
+                Err(_) => ledger.used.all = ledger.used.all.saturating_add(bytes),
             }
         }
         ledger
@@ -101,19 +107,33 @@ impl ZeroLedger {
     /// The record for an HPA.
     #[must_use]
     pub fn record(&self, hpa_uid: &str) -> Option<&ZeroRecord> {
-        self.records.get(hpa_uid)
+        self.records.get(hpa_uid).map(|stored| &*stored.record)
     }
 
     /// All records, with the UIDs of their HPAs.
     pub fn records(&self) -> impl Iterator<Item = (&Arc<str>, &ZeroRecord)> {
-        self.records.iter()
+        let records = self.records.iter();
+        records.map(|(uid, stored)| (uid, &*stored.record))
+    }
+
+    fn insert(&mut self, hpa_uid: Arc<str>, stored: StoredRecord) {
+        self.used.add(&stored);
+        if let Some(before) = self.records.insert(hpa_uid, stored) {
+            self.used.remove(&before);
+        }
+    }
+
+    fn remove(&mut self, hpa_uid: &str) {
+        if let Some(removed) = self.records.remove(hpa_uid) {
+            self.used.remove(&removed);
+        }
     }
 
     /// Whether lagwise has scaled a workload to zero for this HPA. An object without a UID cannot be told apart from
     /// another one of its name, so it never matches.
     #[must_use]
     pub fn find(&self, hpa_uid: &str, target_uid: Option<&str>) -> LedgerMatch {
-        match self.records.get(hpa_uid) {
+        match self.record(hpa_uid) {
             None => LedgerMatch::NotRecorded,
             Some(_) if hpa_uid.is_empty() => LedgerMatch::NotRecorded,
             Some(record) if target_uid == Some(&*record.target_uid) => LedgerMatch::Recorded,
@@ -132,15 +152,14 @@ impl ZeroLedger {
         max_bytes: usize,
     ) -> LedgerUpdate {
         let mut update = LedgerUpdate::default();
-        let mut used = UsedBytes {
-            all: self.unreadable_bytes,
-            ..UsedBytes::default()
-        };
-        for (uid, record) in &self.records {
-            if is_gone(uid, record) {
+        let mut used = self.used.clone();
+        for (uid, stored) in &self.records {
+            let is_gone = is_gone(uid, &stored.record);
+            if is_gone {
                 update.changes.insert(Arc::clone(uid), None);
-            } else if !wanted.contains_key(uid) {
-                used.add(uid, record);
+            }
+            if is_gone || wanted.contains_key(uid) {
+                used.remove(stored);
             }
         }
         for (uid, record) in wanted {
@@ -150,13 +169,14 @@ impl ZeroLedger {
                 }
                 continue;
             };
-            if used.has_room(&uid, &record, max_bytes) {
-                used.add(&uid, &record);
+            let new = StoredRecord::new(&uid, &record);
+            if used.has_room(&new, max_bytes) {
+                used.add(&new);
                 update.changes.insert(uid, Some(record));
             } else {
                 // The record that it has, if any, stays.
                 if let Some(kept) = self.records.get(&uid) {
-                    used.add(&uid, kept);
+                    used.add(kept);
                 }
                 update.refused.insert(uid);
             }
@@ -169,44 +189,60 @@ impl ZeroLedger {
     pub fn with(mut self, changes: &LedgerChanges) -> Self {
         for (uid, record) in changes {
             match record {
-                Some(record) => {
-                    self.records.insert(Arc::clone(uid), record.clone());
-                }
-                None => {
-                    self.records.remove(uid);
-                }
+                Some(record) => self.insert(Arc::clone(uid), StoredRecord::new(uid, record)),
+                None => self.remove(uid),
             }
         }
         self
     }
 }
 
+impl StoredRecord {
+    fn new(hpa_uid: &str, record: &ZeroRecord) -> Self {
+        Self {
+            bytes: hpa_uid.len().saturating_add(record.encode().len()),
+            record: Arc::new(record.clone()),
+        }
+    }
+}
+
 /// What records take.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct UsedBytes {
     all: usize,
+    /// Only namespaces that have records.
     by_namespace: BTreeMap<String, usize>,
 }
 
 impl UsedBytes {
-    fn add(&mut self, uid: &str, record: &ZeroRecord) {
-        let bytes = stored_bytes(uid, record);
-        self.all = self.all.saturating_add(bytes);
-        let of_namespace = self.by_namespace.entry(record.namespace.clone());
-        let of_namespace = of_namespace.or_default();
-        *of_namespace = of_namespace.saturating_add(bytes);
+    fn add(&mut self, stored: &StoredRecord) {
+        self.all = self.all.saturating_add(stored.bytes);
+        let namespace = &stored.record.namespace;
+        match self.by_namespace.get_mut(namespace) {
+            Some(own) => *own = own.saturating_add(stored.bytes),
+            None => {
+                self.by_namespace.insert(namespace.clone(), stored.bytes);
+            }
+        }
     }
 
-    fn has_room(&self, uid: &str, record: &ZeroRecord, max_bytes: usize) -> bool {
-        let own = self.by_namespace.get(&record.namespace);
+    fn remove(&mut self, stored: &StoredRecord) {
+        self.all = self.all.saturating_sub(stored.bytes);
+        let namespace = &stored.record.namespace;
+        if let Some(own) = self.by_namespace.get_mut(namespace) {
+            *own = own.saturating_sub(stored.bytes);
+            if *own == 0 {
+                self.by_namespace.remove(namespace);
+            }
+        }
+    }
+
+    fn has_room(&self, new: &StoredRecord, max_bytes: usize) -> bool {
+        let own = self.by_namespace.get(&new.record.namespace);
         let own = own.copied().unwrap_or_default();
         let left_by_others = max_bytes.saturating_sub(self.all.saturating_sub(own));
-        own.saturating_add(stored_bytes(uid, record)) <= left_by_others / 2
+        own.saturating_add(new.bytes) <= left_by_others / 2
     }
-}
-
-fn stored_bytes(uid: &str, record: &ZeroRecord) -> usize {
-    uid.len().saturating_add(record.encode().len())
 }
 
 /// Why lagwise does not scale a workload to zero, or does not wake it, although its HPA suggests that it does.
@@ -278,8 +314,28 @@ fn scale_command(hpa: &HpaFacts) -> String {
         "; to start it: `kubectl scale --namespace {} {kind}{group}/{} --replicas={}`",
         hpa.namespace,
         target.name,
-        hpa.min_replicas.unwrap_or(1).max(1)
+        start_replicas(hpa)
     )
+}
+
+/// Records for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::ZeroRecord;
+
+    /// A record of an HPA in `shop` that scales a Deployment of the same name.
+    pub(crate) fn record(hpa: &str, target_uid: &str) -> ZeroRecord {
+        ZeroRecord {
+            namespace: "shop".into(),
+            hpa: hpa.into(),
+            api_version: "apps/v1".into(),
+            kind: "Deployment".into(),
+            name: hpa.into(),
+            target_uid: target_uid.into(),
+            replicas: 3,
+            since: "2026-01-01T00:00:00Z".into(),
+        }
+    }
 }
 
 #[cfg(test)]

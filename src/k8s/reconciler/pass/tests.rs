@@ -14,6 +14,7 @@ use crate::k8s::zero_ledger::{LedgerConfigMap, LedgerHandle};
 use crate::model::decisions::cap::{CapTarget, FieldOwner};
 use crate::model::decisions::scale_to_zero::Demand;
 use crate::model::decisions::zero_ledger::ZeroRecord;
+use crate::model::decisions::zero_ledger::testing::record;
 
 /// One HPA `orders` in `shop` that scales a Deployment, and what was asked about them.
 struct FakeApiServer {
@@ -264,14 +265,8 @@ fn marked() -> Value {
 fn at_zero(hpa_uid: &str, target_uid: &str) -> SharedApiServer {
     let cluster = cluster(marked(), 0);
     let record = ZeroRecord {
-        namespace: "shop".into(),
-        hpa: "orders".into(),
-        api_version: "apps/v1".into(),
-        kind: "Deployment".into(),
         name: "billing".into(),
-        target_uid: target_uid.into(),
-        replicas: 3,
-        since: "2026-01-01T00:00:00Z".into(),
+        ..record("orders", target_uid)
     };
     cluster.lock().unwrap().ledger = json!({
         "metadata": {"name": "lagwise-zero", "resourceVersion": "1"},

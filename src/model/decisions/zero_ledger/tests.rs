@@ -1,18 +1,6 @@
+use super::testing::record;
 use super::*;
 use crate::model::hpa::facts::ScaleTarget;
-
-fn record(hpa: &str, target_uid: &str) -> ZeroRecord {
-    ZeroRecord {
-        namespace: "shop".into(),
-        hpa: hpa.into(),
-        api_version: "apps/v1".into(),
-        kind: "Deployment".into(),
-        name: hpa.into(),
-        target_uid: target_uid.into(),
-        replicas: 3,
-        since: "2026-01-01T00:00:00Z".into(),
-    }
-}
 
 fn ledger(records: &[(&str, ZeroRecord)]) -> ZeroLedger {
     let texts: Vec<_> = records
@@ -116,7 +104,7 @@ fn update_adds_removes_and_prunes() {
 #[test]
 fn full_ledger_refuses_new_records_and_keeps_those_it_has() {
     let before = ledger(&[("h1", record("billing", "d1"))]);
-    let one = stored_bytes("h1", &record("billing", "d1"));
+    let one = StoredRecord::new("h1", &record("billing", "d1")).bytes;
     let add = |max| {
         let wanted = LedgerChanges::from([
             ("h2".into(), Some(record("billing", "d2"))),
@@ -150,7 +138,7 @@ fn namespace_that_takes_all_it_can_leaves_room_for_others() {
         namespace: namespace.into(),
         ..record("billing", "d1")
     };
-    let max = 100 * stored_bytes("a-00", &of("team-a"));
+    let max = 100 * StoredRecord::new("a-00", &of("team-a")).bytes;
     let mut ledger = ZeroLedger::default();
     let mut counts = Vec::new();
     for namespace in ["team-a", "team-b", "team-c", "team-d"] {
@@ -165,6 +153,47 @@ fn namespace_that_takes_all_it_can_leaves_room_for_others() {
         ledger = ledger.with(&update.changes);
     }
     assert_eq!(counts, [50, 25, 12, 6]);
+}
+
+/// A ledger after some changes, and the bytes of its keys and texts if it were stored anew.
+fn assert_counts_bytes(ledger: &ZeroLedger, unreadable: usize) {
+    let mut of_namespaces: BTreeMap<String, usize> = BTreeMap::new();
+    for (uid, record) in ledger.records() {
+        *of_namespaces.entry(record.namespace.clone()).or_default() +=
+            uid.len() + record.encode().len();
+    }
+    let all = of_namespaces.values().sum::<usize>() + unreadable;
+    let counted = (ledger.used.all, &ledger.used.by_namespace);
+    assert_eq!(counted, (all, &of_namespaces));
+}
+
+#[test]
+fn bytes_are_counted_through_all_changes() {
+    let of = |namespace: &str, n: usize| ZeroRecord {
+        namespace: namespace.into(),
+        replicas: u32::MAX >> (n % 32),
+        ..record("billing", &"d".repeat(n))
+    };
+    let texts = [
+        ("h1", of("a", 1).encode()),
+        ("note", "of the operator".into()),
+    ];
+    let mut ledger = ZeroLedger::decode(texts.iter().map(|(uid, text)| (*uid, text.as_str())));
+    let unreadable = "note".len() + "of the operator".len();
+    assert_counts_bytes(&ledger, unreadable);
+    for n in 0..200_usize {
+        let uid = |n: usize| Arc::<str>::from(format!("h{}", n % 7));
+        let wanted = LedgerChanges::from([
+            (uid(n), Some(of(["a", "b", "c"][n % 3], n))),
+            (uid(n + 3), (n % 5 == 0).then(|| of("d", n))),
+        ]);
+        let update = ledger.plan_update(wanted, |uid, _| n % 11 == 0 && uid == "h2", 4_000);
+        ledger = ledger.with(&update.changes);
+        assert_counts_bytes(&ledger, unreadable);
+    }
+    let all = ledger.records().map(|(uid, _)| (Arc::clone(uid), None));
+    let empty = ledger.clone().with(&all.collect());
+    assert_eq!(empty.used.all, unreadable);
 }
 
 #[test]
