@@ -51,7 +51,7 @@ pub struct ReleaseArgs {
 pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
     let client = connect(&args.kube.options()).await?;
     let release = Release::new(client, args.ledger.clone(), args.dry_run).await;
-    let release = release.context("cannot look up the ledger of scale to zero")?;
+    let mut release = release.context("cannot look up the ledger of scale to zero")?;
     let hpas = match args.all {
         true => release.marked().await.context("cannot list the HPAs")?,
         false => args.hpa.clone(),

@@ -1,6 +1,7 @@
 //! Undoes what the cap and scale to zero have written, without the daemon: for `lagwise release` and for the
 //! uninstallation of the chart.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -20,8 +21,7 @@ use crate::model::decisions::cap::{AnnotationChange, CapPatch, HpaFields, releas
 use crate::model::decisions::fencing::TERM;
 use crate::model::decisions::hpa_write::HpaPatch;
 use crate::model::decisions::zero_ledger::{LedgerChanges, LedgerMatch};
-use crate::model::hpa::facts::{HpaFacts, own_mode};
-use crate::model::settings::annotation_keys::ZEROED_SINCE;
+use crate::model::hpa::facts::{HpaFacts, has_zero_mark, own_mode, start_replicas};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 
@@ -58,9 +58,44 @@ pub struct Released {
 pub struct Release {
     client: Client,
     scales: Scales,
-    /// What lagwise has scaled to zero; `None` if it is not known where that is recorded.
-    ledger: Option<LedgerConfigMap>,
+    ledger: ReleaseLedger,
     dry_run: bool,
+}
+
+/// What lagwise has scaled to zero.
+struct ReleaseLedger {
+    /// `None` if it is not known where that is recorded.
+    map: Option<LedgerConfigMap>,
+    /// As it was last read or written. It may be large, so it is read again only if it has changed.
+    stored: Option<StoredLedger>,
+}
+
+impl ReleaseLedger {
+    /// The ledger as it is now.
+    async fn read(&mut self) -> Result<StoredLedger, ApiError> {
+        let Some(map) = &self.map else {
+            return Ok(StoredLedger::default());
+        };
+        if let Some(stored) = &self.stored
+            && map.is_current(stored, REQUEST_TIMEOUT).await?
+        {
+            return Ok(stored.clone());
+        }
+        let stored = map.read(REQUEST_TIMEOUT).await?;
+        self.stored = Some(stored.clone());
+        Ok(stored)
+    }
+
+    /// Removes the record for this HPA, if there is one in the ledger that was read.
+    async fn remove(&mut self, read: &StoredLedger, hpa_uid: &Arc<str>) -> Result<(), ApiError> {
+        if let Some(map) = &self.map
+            && read.ledger.record(hpa_uid).is_some()
+        {
+            let changes = LedgerChanges::from([(Arc::clone(hpa_uid), None)]);
+            self.stored = Some(map.write(read, &changes, REQUEST_TIMEOUT).await?);
+        }
+        Ok(())
+    }
 }
 
 impl Release {
@@ -89,34 +124,33 @@ impl Release {
         };
         Ok(Self {
             scales: Scales::new(client.clone()),
-            ledger: key.map(|key| LedgerConfigMap::of_key(client.clone(), key)),
+            ledger: ReleaseLedger {
+                map: key.map(|key| LedgerConfigMap::of_key(client.clone(), key)),
+                stored: None,
+            },
             client,
             dry_run,
         })
-    }
-
-    async fn read_ledger(&self) -> Result<StoredLedger, ApiError> {
-        match &self.ledger {
-            Some(ledger) => ledger.read(REQUEST_TIMEOUT).await,
-            None => Ok(StoredLedger::default()),
-        }
     }
 
     /// Lists the HPAs of all namespaces that carry anything of lagwise's.
     ///
     /// # Errors
     /// The API server's.
-    pub async fn marked(&self) -> Result<Vec<HpaKey>, ApiError> {
+    pub async fn marked(&mut self) -> Result<Vec<HpaKey>, ApiError> {
         let api: Api<HorizontalPodAutoscaler> = Api::all(self.client.clone());
         let mut marked = Vec::new();
-        let recorded = self.read_ledger().await?.ledger;
+        let recorded = self.ledger.read().await?.ledger;
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let listed = in_time(REQUEST_TIMEOUT, api.list(&page)).await?;
             let facts = listed.items.iter().map(|object| (facts_of(object), object));
             let ours = facts.filter(|(hpa, object)| {
                 let is_recorded = recorded.record(&hpa.uid).is_some();
-                HpaFields::of(hpa).is_marked() || has_mark(hpa) || has_term(object) || is_recorded
+                HpaFields::of(hpa).is_marked()
+                    || has_zero_mark(hpa)
+                    || has_term(object)
+                    || is_recorded
             });
             marked.extend(ours.map(|(hpa, _)| hpa.key()));
             match listed.metadata.continue_ {
@@ -130,7 +164,7 @@ impl Release {
     ///
     /// # Errors
     /// Why it was not released, or not completely.
-    pub async fn release(&self, key: &HpaKey) -> Result<Option<Released>, ApiError> {
+    pub async fn release(&mut self, key: &HpaKey) -> Result<Option<Released>, ApiError> {
         let api: Api<HorizontalPodAutoscaler> =
             Api::namespaced(self.client.clone(), &key.namespace);
         let mut first: Option<Released> = None;
@@ -138,9 +172,9 @@ impl Release {
             let object = in_time(REQUEST_TIMEOUT, api.get(&key.name)).await?;
             let hpa = facts_of(&object);
             let live = HpaFields::of(&hpa);
-            let ledger = self.read_ledger().await?;
+            let ledger = self.ledger.read().await?;
             let is_recorded = ledger.ledger.record(&hpa.uid).is_some();
-            if !live.is_marked() && !has_mark(&hpa) && !has_term(&object) && !is_recorded {
+            if !live.is_marked() && !has_zero_mark(&hpa) && !has_term(&object) && !is_recorded {
                 return Ok(first);
             }
             let asleep = self.read_asleep(&hpa, &ledger).await?;
@@ -150,7 +184,7 @@ impl Release {
                 max_replicas: live.max,
                 user_max_replicas: live.user_max(None),
                 woken_replicas: asleep.as_ref().map(|_| start_replicas(&hpa)),
-                not_recorded: has_mark(&hpa) && !is_recorded,
+                not_recorded: has_zero_mark(&hpa) && !is_recorded,
                 asks_again: own_mode(&hpa) == Some(CapMode::Enforce),
             });
             if self.dry_run {
@@ -167,7 +201,7 @@ impl Release {
 
     /// Makes the next write of a release.
     async fn write_next(
-        &self,
+        &mut self,
         api: &Api<HorizontalPodAutoscaler>,
         hpa: &HpaFacts,
         read: &ObjectMeta,
@@ -199,14 +233,7 @@ impl Release {
             zeroed: Some(AnnotationChange::Remove),
         };
         patch_hpa(api, read, &patch, REQUEST_TIMEOUT).await?;
-        match &self.ledger {
-            Some(map) if ledger.ledger.record(&hpa.uid).is_some() => {
-                let changes = LedgerChanges::from([(hpa.uid.clone(), None)]);
-                let written = map.write(ledger, &changes, REQUEST_TIMEOUT).await;
-                written.map(drop)
-            }
-            _ => Ok(()),
-        }
+        self.ledger.remove(ledger, &hpa.uid).await
     }
 
     /// The scale of the workload, if lagwise has scaled it to zero and it is still there.
@@ -230,16 +257,120 @@ impl Release {
     }
 }
 
-fn start_replicas(hpa: &HpaFacts) -> u32 {
-    hpa.min_replicas.unwrap_or(1).max(1)
-}
-
 fn has_term(object: &HorizontalPodAutoscaler) -> bool {
     let annotations = object.metadata.annotations.as_ref();
     annotations.is_some_and(|all| all.contains_key(TERM))
 }
 
-/// Whether it has the mark of scale to zero, which says nothing about its workload.
-fn has_mark(hpa: &HpaFacts) -> bool {
-    hpa.annotations.contains_key(ZEROED_SINCE)
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use axum::http::{Request, Response, StatusCode, header};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::k8s::write_guard::testing::refusal;
+    use crate::model::decisions::zero_ledger::testing::record;
+
+    const NAMES: [&str; 3] = ["billing", "mail", "orders"];
+
+    /// The ConfigMap of the ledger, and how often it was read as a whole.
+    #[derive(Default)]
+    struct LedgerServer {
+        data: Value,
+        version: u32,
+        reads: usize,
+    }
+
+    impl LedgerServer {
+        fn answer(&mut self, path: &str, accept: &str) -> (StatusCode, Value) {
+            if path.ends_with("/configmaps/lagwise-zero") {
+                self.reads += usize::from(!accept.contains("PartialObjectMetadata"));
+                let metadata = json!({
+                    "name": "lagwise-zero", "resourceVersion": self.version.to_string(),
+                });
+                return (
+                    StatusCode::OK,
+                    json!({"metadata": metadata, "data": self.data}),
+                );
+            }
+            let hpas = "/horizontalpodautoscalers";
+            match path.split_once(hpas) {
+                Some((_, "")) => {
+                    let items = Vec::from_iter(NAMES.map(hpa));
+                    (StatusCode::OK, json!({"metadata": {}, "items": items}))
+                }
+                Some((_, name)) => (StatusCode::OK, hpa(&name[1..])),
+                None => refusal(StatusCode::NOT_FOUND, "not found"),
+            }
+        }
+    }
+
+    fn hpa(name: &str) -> Value {
+        json!({
+            "metadata": {
+                "namespace": "shop", "name": name, "uid": format!("uid-of-{name}"),
+                "annotations": {"lagwise.dev/zeroed-since": "2026-01-01T00:00:00Z"},
+            },
+            "spec": {
+                "maxReplicas": 9,
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            },
+        })
+    }
+
+    /// A dry run against this server.
+    fn dry_run(server: &Arc<Mutex<LedgerServer>>) -> Release {
+        let server = Arc::clone(server);
+        let serve = move |request: Request<Body>| {
+            let accept = request.headers().get(header::ACCEPT);
+            let accept = accept.and_then(|accept| accept.to_str().ok());
+            let path = request.uri().path();
+            let mut server = server.lock().unwrap();
+            let (code, body) = server.answer(path, accept.unwrap_or_default());
+            let mut response = Response::new(Body::from(body.to_string().into_bytes()));
+            *response.status_mut() = code;
+            std::future::ready(Ok::<_, Infallible>(response))
+        };
+        let client = Client::new(tower::service_fn(serve), "lagwise");
+        let key = "lagwise/lagwise-zero".parse().unwrap();
+        Release {
+            scales: Scales::new(client.clone()),
+            ledger: ReleaseLedger {
+                map: Some(LedgerConfigMap::of_key(client.clone(), key)),
+                stored: None,
+            },
+            client,
+            dry_run: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_ledger_is_read_again_only_if_it_has_changed() {
+        let server = Arc::new(Mutex::new(LedgerServer {
+            data: json!({}),
+            ..LedgerServer::default()
+        }));
+        let mut release = dry_run(&server);
+        let marked = release.marked().await.unwrap();
+        assert_eq!(marked, NAMES.map(|name| HpaKey::new("shop", name)));
+        for hpa in &marked {
+            let released = release.release(hpa).await.unwrap().unwrap();
+            assert!(released.not_recorded, "{released:?}");
+        }
+        assert_eq!(server.lock().unwrap().reads, 1);
+        {
+            let mut server = server.lock().unwrap();
+            server.version += 1;
+            server.data = json!({"uid-of-mail": record("mail", "d1").encode()});
+        }
+        for (hpa, not_recorded) in marked.iter().zip([true, false, true]) {
+            let released = release.release(hpa).await.unwrap().unwrap();
+            assert_eq!(released.not_recorded, not_recorded, "{released:?}");
+        }
+        assert_eq!(server.lock().unwrap().reads, 2);
+    }
 }

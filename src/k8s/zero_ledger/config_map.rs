@@ -83,7 +83,7 @@ impl LedgerConfigMap {
     }
 
     /// Whether the ledger is still as it was read.
-    pub(super) async fn is_current(
+    pub(in crate::k8s) async fn is_current(
         &self,
         stored: &StoredLedger,
         within: Duration,
