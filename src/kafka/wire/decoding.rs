@@ -35,13 +35,7 @@ fn read(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
                 .for_each(drop);
         }
         ApiKey::Metadata => {
-            let limits = MetadataLimits {
-                is_wanted: &|_| true,
-                topics: usize::MAX,
-                brokers: usize::MAX,
-                partitions: usize::MAX,
-            };
-            responses::metadata(body, version, limits)?;
+            responses::metadata(body, version, MetadataLimits::NONE)?;
         }
         ApiKey::OffsetFetch => {
             let found = responses::offset_fetch(body, version)?;

@@ -14,6 +14,16 @@ pub(in crate::kafka::wire) struct MetadataLimits<'w> {
     pub(in crate::kafka::wire) partitions: usize,
 }
 
+impl MetadataLimits<'_> {
+    /// Keeps everything.
+    pub(in crate::kafka::wire) const NONE: Self = Self {
+        is_wanted: &|_| true,
+        topics: usize::MAX,
+        brokers: usize::MAX,
+        partitions: usize::MAX,
+    };
+}
+
 /// A `Metadata` response.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::kafka::wire) struct Metadata<'a> {

@@ -23,13 +23,6 @@ use proptest::prelude::*;
 use super::metadata::{BrokerEntry, LeaderEntry};
 use super::*;
 
-const EVERYTHING: MetadataLimits<'static> = MetadataLimits {
-    is_wanted: &|_| true,
-    topics: usize::MAX,
-    brokers: usize::MAX,
-    partitions: usize::MAX,
-};
-
 fn text(text: &'static str) -> StrBytes {
     StrBytes::from_static_str(text)
 }
@@ -122,7 +115,7 @@ fn metadata_decodes_in_every_version() {
             .with_brokers(vec![broker])
             .with_topics(vec![topic]);
         let bytes = bytes(&response, version);
-        let found = metadata(&bytes, version, EVERYTHING).unwrap();
+        let found = metadata(&bytes, version, MetadataLimits::NONE).unwrap();
         let broker = BrokerEntry {
             id: 2,
             host: "k",
@@ -342,7 +335,7 @@ fn read_all(bytes: &[u8], version: i16) {
     drop(api_versions(bytes, version));
     drop(sasl_handshake(bytes));
     drop(sasl_authenticate(bytes, version));
-    drop(metadata(bytes, version, EVERYTHING));
+    drop(metadata(bytes, version, MetadataLimits::NONE));
     drop(find_coordinator(bytes, version));
     drop(list_groups(bytes, version));
     if let Ok(found) = offset_fetch(bytes, version) {
