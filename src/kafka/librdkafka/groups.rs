@@ -17,7 +17,7 @@ use crate::kafka::health::ConnectionHealth;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::GroupObservation;
 use crate::model::kafka::offset_column::CommittedOffsets;
-use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use crate::model::kafka::sweep_plan::{GroupPlan, PartitionAllowance, SweepPlan};
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Offset, TopicName};
 
@@ -92,14 +92,20 @@ impl GroupClients {
         deadline: Instant,
     ) -> Vec<GroupObservation> {
         self.evict_clients();
-        let clients: Vec<_> = plan
-            .groups
+        let mut allowance = PartitionAllowance::new(plan.max_partitions);
+        let (mut planned, mut over_budget) = (Vec::new(), Vec::new());
+        for plan in plan.groups {
+            match allowance.take(&plan, self.known_partitions(&plan, known)) {
+                Ok(()) => planned.push(plan),
+                Err(refused) => over_budget.push(GroupObservation::over_budget(plan, refused)),
+            }
+        }
+        let clients: Vec<_> = planned
             .iter()
             .map(|group| self.client(&group.group, settings, health))
             .collect();
-        thread::scope(|scope| {
-            let threads: Vec<_> = plan
-                .groups
+        let mut read: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = planned
                 .into_iter()
                 .zip(clients)
                 .map(|(plan, client)| {
@@ -122,7 +128,23 @@ impl GroupClients {
             joined
                 .map(|read| read.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
-        })
+        });
+        read.append(&mut over_budget);
+        read
+    }
+
+    /// Number of partitions that will be read of a group, as far as that is known before: not of topics that are yet to
+    /// be discovered.
+    fn known_partitions(&self, plan: &GroupPlan, known: &TopicLeaders) -> usize {
+        let discovered = plan
+            .discover
+            .then(|| self.discovered(&plan.group))
+            .flatten();
+        let mut topics = discovered.unwrap_or_default();
+        topics.extend(plan.topics.iter().cloned());
+        let leaders = topics.iter().map(|topic| known.leaders(topic.as_str()));
+        let counts = leaders.map(|leaders| leaders.map_or(0, Vec::len));
+        counts.fold(0, usize::saturating_add)
     }
 
     fn client(
@@ -268,5 +290,67 @@ fn committed_offset(entry: ffi::ListEntry<'_>) -> Result<Option<Offset>, Fault> 
         // librdkafka reports the protocol's -1, "no commit", as -1001.
         ffi::ListEntry { code: 0, .. } => Ok(None),
         ffi::ListEntry { code, .. } => Err(fault_of(code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::kafka::ClientKind;
+
+    #[test]
+    fn groups_over_the_allowance_are_refused_before_they_are_read() {
+        // No group gets a client, so that nothing is read.
+        let settings = ClientSettings {
+            name: "main".into(),
+            properties: BTreeMap::new(),
+            max_groups: 0,
+            token: None,
+            renew: None,
+            allowed_hosts: Vec::new(),
+            client: ClientKind::Librdkafka,
+        };
+        let known = TopicLeaders::fixed(&[("small", 4), ("large", 7)]);
+        let plan = |group: &str, topics: &[&str], is_unlimited| GroupPlan {
+            is_unlimited,
+            ..GroupPlan::new(
+                group,
+                topics.iter().map(|topic| TopicName::from(*topic)).collect(),
+            )
+        };
+        let plan = SweepPlan {
+            groups: vec![
+                plan("a", &["small", "missing"], false),
+                plan("b", &["large"], false),
+                plan("c", &["small", "large"], true),
+                plan("d", &["small"], false),
+                plan("e", &["small"], false),
+                plan("discovers", &[], false),
+            ],
+            max_partitions: Some(8),
+        };
+        let clients = GroupClients::default();
+        let found = clients.read_all(plan, &known, &settings, &Arc::default(), Instant::now());
+        let outcome = |group: &GroupObservation| {
+            let fault = group.committed.as_ref().err().copied();
+            (
+                group.plan.group.to_string(),
+                fault,
+                group.refused_partitions,
+            )
+        };
+        let read = |group: &str| (group.to_owned(), Some(Fault::TooManyGroups), None);
+        let refused = |group: &str, n| (group.to_owned(), Some(Fault::OverBudget), Some(n));
+        let expected = [
+            read("a"),
+            read("c"),
+            read("d"),
+            read("discovers"),
+            refused("b", 7),
+            refused("e", 4),
+        ];
+        assert_eq!(Vec::from_iter(found.iter().map(outcome)), expected);
     }
 }

@@ -34,6 +34,19 @@ impl TopicLeaders {
         }
     }
 
+    /// Topics with this many partitions.
+    #[cfg(test)]
+    pub(super) fn fixed(topics: &[(&str, usize)]) -> Self {
+        let topics = topics.iter();
+        let leaders = |partitions: usize| Ok(vec![Some(1); partitions]);
+        Self {
+            fetched: Instant::now(),
+            all: topics
+                .map(|(name, count)| (TopicName::from(*name), leaders(*count)))
+                .collect(),
+        }
+    }
+
     /// Names of readable topics, without Kafka's internal ones.
     pub(super) fn names(&self) -> impl Iterator<Item = &TopicName> {
         let readable = self

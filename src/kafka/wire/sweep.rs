@@ -15,7 +15,7 @@ use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupKind;
 use crate::model::kafka::observation::{GroupObservation, Observation, Traffic};
 use crate::model::kafka::offset_column::CommittedOffsets;
-use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
+use crate::model::kafka::sweep_plan::{GroupPlan, PartitionAllowance, SweepPlan};
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Moment, TopicName};
 
@@ -74,7 +74,7 @@ impl WireInner {
                 };
             }
         };
-        let mut allowance = PartitionAllowance(plan.max_partitions);
+        let mut allowance = PartitionAllowance::new(plan.max_partitions);
         let (mut planned, mut asked, mut over_budget) = (Vec::new(), Vec::new(), Vec::new());
         for (group, named) in plan.groups.into_iter().zip(named) {
             let query = offset_query(&group, named.as_deref(), &known);
@@ -292,24 +292,6 @@ impl WireInner {
     }
 }
 
-/// Group-partitions that may still be read, without those of unlimited groups; `None` = any number.
-struct PartitionAllowance(Option<u64>);
-
-impl PartitionAllowance {
-    /// Takes this many for a group.
-    ///
-    /// # Errors
-    /// Their number, if fewer are left.
-    fn take(&mut self, group: &GroupPlan, partitions: usize) -> Result<(), u64> {
-        let Some(left) = self.0.filter(|_| !group.is_unlimited) else {
-            return Ok(());
-        };
-        let partitions = u64::try_from(partitions).unwrap_or(u64::MAX);
-        self.0 = Some(left.checked_sub(partitions).ok_or(partitions)?);
-        Ok(())
-    }
-}
-
 /// Whether a topic is not one of Kafka's internal topics.
 fn is_user_topic(name: &str) -> bool {
     !name.starts_with("__")
@@ -352,29 +334,4 @@ fn discovered_columns(
         }
     }
     columns
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unlimited_groups_are_read_whole_and_leave_the_allowance_to_the_others() {
-        let limited = GroupPlan::new("limited", BTreeSet::new());
-        let unlimited = GroupPlan {
-            is_unlimited: true,
-            ..limited.clone()
-        };
-        let mut allowance = PartitionAllowance(Some(10));
-        for (group, partitions, is_taken) in [
-            (&unlimited, 11, true),
-            (&limited, 11, false),
-            (&limited, 10, true),
-            (&limited, 1, false),
-            (&unlimited, 1, true),
-        ] {
-            assert_eq!(allowance.take(group, partitions).is_ok(), is_taken);
-        }
-        assert_eq!(PartitionAllowance(None).take(&limited, usize::MAX), Ok(()));
-    }
 }

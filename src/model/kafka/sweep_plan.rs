@@ -51,3 +51,54 @@ impl GroupPlan {
         }
     }
 }
+
+/// Group-partitions that a sweep may still read, without those of unlimited groups.
+#[derive(Debug)]
+pub struct PartitionAllowance(Option<u64>);
+
+impl PartitionAllowance {
+    /// An allowance of this many; `None` = any number.
+    #[must_use]
+    pub fn new(partitions: Option<u64>) -> Self {
+        Self(partitions)
+    }
+
+    /// Takes this many for a group.
+    ///
+    /// # Errors
+    /// Their number, if fewer are left.
+    pub fn take(&mut self, group: &GroupPlan, partitions: usize) -> Result<(), u64> {
+        let Some(left) = self.0.filter(|_| !group.is_unlimited) else {
+            return Ok(());
+        };
+        let partitions = u64::try_from(partitions).unwrap_or(u64::MAX);
+        self.0 = Some(left.checked_sub(partitions).ok_or(partitions)?);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unlimited_groups_are_read_whole_and_leave_the_allowance_to_the_others() {
+        let limited = GroupPlan::new("limited", BTreeSet::new());
+        let unlimited = GroupPlan {
+            is_unlimited: true,
+            ..limited.clone()
+        };
+        let mut allowance = PartitionAllowance::new(Some(10));
+        for (group, partitions, is_taken) in [
+            (&unlimited, 11, true),
+            (&limited, 11, false),
+            (&limited, 10, true),
+            (&limited, 1, false),
+            (&unlimited, 1, true),
+        ] {
+            assert_eq!(allowance.take(group, partitions).is_ok(), is_taken);
+        }
+        let mut any = PartitionAllowance::new(None);
+        assert_eq!(any.take(&limited, usize::MAX), Ok(()));
+    }
+}
