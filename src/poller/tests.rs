@@ -97,6 +97,7 @@ fn describe(group: &GroupId) -> Result<Arc<GroupDescription>, Fault> {
         state: GroupState::Stable,
         assignor: Some("range".into()),
         members: vec![member],
+        omitted_members: 0,
         subtopologies: Vec::new(),
     }))
 }

@@ -196,7 +196,7 @@ async fn members(text: &mut TextWriter, exported: &ExportedGroups<'_>) -> Result
     for group in exported.iter() {
         if let Some(description) = &group.group.description {
             let labels = in_cluster(group.cluster).with("consumergroup", group.id.as_str());
-            text.sample(&labels, description.members.len());
+            text.sample(&labels, description.member_count());
             text.flush_if_full().await?;
         }
     }
@@ -586,6 +586,7 @@ mod tests {
             state: GroupState::Empty,
             assignor: None,
             members: Vec::new(),
+            omitted_members: 0,
             subtopologies: Vec::new(),
         }));
         let mut history = ClusterHistory::default();

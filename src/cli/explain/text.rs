@@ -100,11 +100,15 @@ impl Lines<'_> {
 
     fn group(&mut self, group: &GroupPart) {
         let members = value_or(group.members, "unknown");
+        let omitted = group.omitted_members;
+        let omitted =
+            omitted.map(|omitted| format!(" ({omitted} of them not looked at: too many)"));
+        let omitted = omitted.unwrap_or_default();
         let assignor = group.assignor.as_deref().unwrap_or("unknown");
         self.add(
             1,
             &format!(
-                "group {} on cluster {}: members {members}, assignor {assignor}",
+                "group {} on cluster {}: members {members}{omitted}, assignor {assignor}",
                 group.group, group.cluster
             ),
         );

@@ -290,7 +290,7 @@ pub(super) fn group_rows<'a>(
             cluster: &cluster.cluster,
             group: group.as_str(),
             state: description.map(|described| described.state),
-            members: description.map(|described| described.members.len()),
+            members: description.map(GroupDescription::member_count),
             useful_parallelism: whole_parallelism(read),
             partitions: summary.partitions,
             partitions_without_commit: summary.uncommitted,

@@ -46,6 +46,7 @@ fn read(
         },
         assignor: Some("range".into()),
         members: members.to_vec(),
+        omitted_members: 0,
         subtopologies: Vec::new(),
     }));
     let snapshot = history.apply(observation, Scope::Partial);

@@ -6,12 +6,11 @@
 //! the others. So a group of unknown kind is first requested as a group of the consumer protocol,
 //! then as all other kinds at once.
 
+mod cache;
 mod decode;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures::future::join_all;
 use kafka_protocol::messages::{
@@ -31,27 +30,11 @@ use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
 use crate::model::units::newtypes::GroupId;
 
+pub(super) use self::cache::DescriptionCache;
 pub(super) use self::decode::decode_groups;
 
 /// Maximum groups per request.
 const MAX_GROUPS: usize = 500;
-
-/// How long a description is used. A little less than a multiple of the usual sweep intervals, so
-/// that jitter does not add another interval.
-const MAX_AGE: Duration = Duration::from_millis(29_500);
-
-/// How long a description is used while the group rebalances.
-const REBALANCING_MAX_AGE: Duration = Duration::from_millis(4_500);
-
-/// How long a group is not requested again after a coordinator did not support the request.
-const UNSUPPORTED_MAX_AGE: Duration = Duration::from_secs(300);
-
-/// Backoff of failing requests, shortest and longest. A broker that closes the connection on such a
-/// request also takes the offset requests on it with it.
-const BACKOFF: (Duration, Duration) = (REBALANCING_MAX_AGE, Duration::from_secs(60));
-
-/// How long a description is kept without being refreshed.
-const UNUSED_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// All kinds, in the order in which they are tried.
 const KINDS: [GroupKind; 4] = [
@@ -60,115 +43,6 @@ const KINDS: [GroupKind; 4] = [
     GroupKind::Share,
     GroupKind::Streams,
 ];
-
-/// Cache of group descriptions.
-#[derive(Debug, Default)]
-pub(super) struct DescriptionCache(Mutex<HashMap<GroupId, CachedDescription>>);
-
-#[derive(Debug)]
-struct CachedDescription {
-    asked: Instant,
-    /// Consecutive failures.
-    failures: u32,
-    /// Stays known while the group does not exist.
-    kind: Option<GroupKind>,
-    /// `None` if only the kind is known.
-    result: Option<Result<Arc<GroupDescription>, Fault>>,
-}
-
-impl CachedDescription {
-    fn is_due(&self, now: Instant) -> bool {
-        let pause = match &self.result {
-            None => return true,
-            Some(Ok(group)) if group.state == GroupState::Rebalancing => REBALANCING_MAX_AGE,
-            Some(Ok(_)) => MAX_AGE,
-            Some(Err(Fault::Unsupported)) => UNSUPPORTED_MAX_AGE,
-            Some(Err(_)) => {
-                let factor = 1_u32 << self.failures.min(8);
-                BACKOFF.0.saturating_mul(factor / 2).min(BACKOFF.1)
-            }
-        };
-        now.saturating_duration_since(self.asked) >= pause
-    }
-}
-
-impl DescriptionCache {
-    fn all(&self) -> MutexGuard<'_, HashMap<GroupId, CachedDescription>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The group's kind, if known.
-    pub(super) fn kind(&self, group: &GroupId) -> Option<GroupKind> {
-        self.all().get(group)?.kind
-    }
-
-    /// Records a kind learned from `ListGroups`.
-    pub(super) fn record_kind(&self, group: &GroupId, kind: GroupKind) {
-        let kept = CachedDescription {
-            asked: Instant::now(),
-            failures: 0,
-            kind: None,
-            result: None,
-        };
-        self.all().entry(group.clone()).or_insert(kept).kind = Some(kind);
-    }
-
-    /// The latest description or fault, if any.
-    pub(super) fn latest(&self, group: &GroupId) -> Option<Result<Arc<GroupDescription>, Fault>> {
-        self.all().get(group)?.result.clone()
-    }
-
-    /// Groups whose description is due, limited to those whose kind is known (`has_kind`) or not.
-    pub(super) fn due_groups<'a>(
-        &self,
-        groups: impl Iterator<Item = &'a GroupId>,
-        has_kind: bool,
-    ) -> Vec<GroupId> {
-        let (all, now) = (self.all(), Instant::now());
-        let is_wanted = |group: &&GroupId| match all.get(*group) {
-            Some(kept) => kept.kind.is_some() == has_kind && kept.is_due(now),
-            None => !has_kind,
-        };
-        groups.filter(is_wanted).cloned().collect()
-    }
-
-    fn record(
-        &self,
-        group: &GroupId,
-        kind: Option<GroupKind>,
-        result: Result<GroupDescription, Fault>,
-    ) {
-        let mut all = self.all();
-        let before = all.remove(group);
-        let failures = match (&result, &before) {
-            (Ok(_), _) => 0,
-            (Err(_), Some(before)) => before.failures.saturating_add(1),
-            (Err(_), None) => 1,
-        };
-        let result = result.map(|new| match &before {
-            Some(CachedDescription {
-                result: Some(Ok(old)),
-                ..
-            }) if **old == new => Arc::clone(old),
-            _ => Arc::new(new),
-        });
-        let kept = CachedDescription {
-            asked: Instant::now(),
-            failures,
-            kind: kind.or(before.and_then(|before| before.kind)),
-            result: Some(result),
-        };
-        all.insert(group.clone(), kept);
-    }
-
-    /// Evicts groups that were not requested lately.
-    pub(super) fn evict_unused(&self) {
-        let now = Instant::now();
-        let is_used =
-            |kept: &CachedDescription| now.saturating_duration_since(kept.asked) < UNUSED_MAX_AGE;
-        self.all().retain(|_, kept| is_used(kept));
-    }
-}
 
 /// A coordinator's answer about a group requested as one kind.
 #[derive(Debug)]
@@ -286,6 +160,7 @@ fn combine_answers(
         state: GroupState::NotReady,
         assignor: None,
         members: Vec::new(),
+        omitted_members: 0,
         subtopologies: Vec::new(),
     };
     (known, Ok(description))
@@ -406,6 +281,7 @@ mod tests {
             state,
             assignor: None,
             members: Vec::new(),
+            omitted_members: 0,
             subtopologies: Vec::new(),
         }
     }
@@ -462,37 +338,5 @@ mod tests {
             let context = format!("{known:?} {said:?}");
             assert_eq!(combine_answers(known, said), (kind, result), "{context}");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn descriptions_are_refreshed_when_due() {
-        let (descriptions, group) = (DescriptionCache::default(), GroupId::from("g"));
-        let is_due = |has_kind| {
-            !descriptions
-                .due_groups([&group].into_iter(), has_kind)
-                .is_empty()
-        };
-        let steady = || some(GroupKind::Classic, GroupState::Stable);
-        assert!(is_due(false) && !is_due(true), "at first");
-        let cases = [
-            (Ok(steady()), 29),
-            (Ok(some(GroupKind::Classic, GroupState::Rebalancing)), 4),
-            (Err(Fault::NoAnswer), 4),
-            (Err(Fault::NoAnswer), 8),
-            (Err(Fault::NoAnswer), 17),
-            (Err(Fault::Unsupported), 299),
-            (Ok(steady()), 29),
-            (Err(Fault::NoAnswer), 4),
-        ];
-        for (result, seconds) in cases {
-            descriptions.record(&group, Some(GroupKind::Classic), result.clone());
-            tokio::time::advance(Duration::from_secs(seconds)).await;
-            assert!(!is_due(true), "{result:?} {seconds}");
-            tokio::time::advance(Duration::from_secs(1)).await;
-            assert!(is_due(true) && !is_due(false), "{result:?} {seconds}");
-        }
-        tokio::time::advance(UNUSED_MAX_AGE).await;
-        descriptions.evict_unused();
-        assert_eq!(descriptions.latest(&group), None);
     }
 }

@@ -312,7 +312,7 @@ fn is_mixed(group: &GroupDescription) -> bool {
 /// Whether there are more members than can have work. If the assignor is unknown, a member must also be seen
 /// without a partition.
 fn has_idle_members(group: &GroupDescription, useful: Replicas, rule: ParallelismRule) -> bool {
-    let members = u32::try_from(group.members.len()).unwrap_or(u32::MAX);
+    let members = u32::try_from(group.member_count()).unwrap_or(u32::MAX);
     let some_are_idle = group.members.iter().any(|m| m.partitions() == 0);
     members > useful.0 && (rule != ParallelismRule::AssignorUnknown || some_are_idle)
 }

@@ -117,6 +117,9 @@ pub struct GroupPart {
     pub group: String,
     /// Number of members; `None` if the coordinator did not report it.
     pub members: Option<usize>,
+    /// Members of which only the number is known, because there are too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub omitted_members: Option<usize>,
     /// The assignor in use, or the last one seen.
     pub assignor: Option<String>,
     /// The topics that count.

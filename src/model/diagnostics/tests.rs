@@ -172,6 +172,7 @@ fn described(state: GroupState, members: Vec<Member>) -> GroupDescription {
         state,
         assignor: Some("range".into()),
         members,
+        omitted_members: 0,
         subtopologies: Vec::new(),
     }
 }

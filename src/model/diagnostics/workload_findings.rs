@@ -269,6 +269,7 @@ mod tests {
                 state,
                 assignor: None,
                 members: hosts.iter().map(|host| member(host)).collect(),
+                omitted_members: 0,
                 subtopologies: Vec::new(),
             };
             let found = find_in_workload(&hpa(12), &billing, None, &[(&"g".into(), &group)]);
@@ -284,6 +285,7 @@ mod tests {
             state,
             assignor: None,
             members: vec![member("/10.0.0.9")],
+            omitted_members: 0,
             subtopologies: Vec::new(),
         };
         assert_eq!(

@@ -170,8 +170,7 @@ fn by_kind(group: &GroupWork<'_>, sum: impl Fn(fn(&TopicWork) -> u32) -> u32) ->
 
 /// Whether the group was described without ever having had a member.
 fn is_manual(group: &GroupWork<'_>) -> bool {
-    let is_unjoined =
-        |d: &GroupDescription| d.state == GroupState::Unjoined && d.members.is_empty();
+    let is_unjoined = |d: &GroupDescription| d.state == GroupState::Unjoined && !d.has_members();
     !group.remembered.had_members && group.description.is_some_and(is_unjoined)
 }
 

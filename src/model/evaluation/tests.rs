@@ -198,6 +198,7 @@ fn described(assignor: Option<&str>, members: &[&[&str]]) -> Arc<GroupDescriptio
         },
         assignor: assignor.map(Arc::from),
         members: members.iter().map(|topics| member(topics)).collect(),
+        omitted_members: 0,
         subtopologies: Vec::new(),
     })
 }

@@ -46,8 +46,66 @@ pub struct GroupDescription {
     /// Assignor in use (`range`, `cooperative-sticky`, `uniform`, ...); `None` for an empty classic group.
     pub assignor: Option<Arc<str>>,
     pub members: Vec<Member>,
+    /// Number of members beyond what is kept of a group: see [`MAX_MEMBER_BYTES`]. They count, but nothing else is known
+    /// of them.
+    pub omitted_members: usize,
     /// Sub-topologies of a streams group. Each has as many tasks as its largest source topic has partitions.
     pub subtopologies: Vec<Subtopology>,
+}
+
+/// Memory that the members of one group may take, in bytes: enough for some thousands. Any client that may join a group
+/// decides how many members it has and what they are called.
+pub const MAX_MEMBER_BYTES: usize = 4 * 1024 * 1024;
+
+impl GroupDescription {
+    /// Number of members.
+    #[must_use]
+    pub fn member_count(&self) -> usize {
+        self.members.len().saturating_add(self.omitted_members)
+    }
+
+    #[must_use]
+    pub fn has_members(&self) -> bool {
+        self.member_count() > 0
+    }
+
+    /// Memory that its members take, in bytes.
+    #[must_use]
+    pub fn member_bytes(&self) -> usize {
+        let bytes = self.members.iter().map(Member::bytes);
+        bytes.fold(0, usize::saturating_add)
+    }
+
+    /// The same group of which nothing is known about the members but their number.
+    #[must_use]
+    pub fn without_members(self) -> Self {
+        Self {
+            omitted_members: self.member_count(),
+            members: Vec::new(),
+            ..self
+        }
+    }
+}
+
+/// Members of a group as they are read, up to [`MAX_MEMBER_BYTES`].
+#[derive(Debug, Default)]
+pub struct BoundedMembers {
+    pub kept: Vec<Member>,
+    pub omitted: usize,
+    bytes: usize,
+}
+
+impl BoundedMembers {
+    /// Adds a member, or only counts it if there is no room for it.
+    pub fn push(&mut self, member: Member) {
+        let bytes = self.bytes.saturating_add(member.bytes());
+        if bytes > MAX_MEMBER_BYTES {
+            self.omitted = self.omitted.saturating_add(1);
+            return;
+        }
+        self.bytes = bytes;
+        self.kept.push(member);
+    }
 }
 
 /// Member of a group.
@@ -74,6 +132,25 @@ impl Member {
         let counts = self.assigned.iter().map(|(_, partitions)| partitions.len());
         counts.fold(0, usize::saturating_add)
     }
+
+    /// Memory that it takes, in bytes. Names of topics are shared.
+    fn bytes(&self) -> usize {
+        /// Reference counts, and what a list or set has besides its entries.
+        const OVERHEAD: usize = 5 * 16;
+        let texts = [&self.id, &self.client, &self.host].into_iter();
+        let texts = texts.chain(&self.instance).map(|text| text.len());
+        let subscribed = self.subscribed.iter().map(|topics| topics.len());
+        let subscribed = subscribed.map(|topics| topics.saturating_mul(size_of::<TopicName>()));
+        let assigned = self.assigned.iter().map(|(_, partitions)| {
+            let partitions = partitions.len().saturating_mul(size_of::<Partition>());
+            partitions.saturating_add(size_of::<(TopicName, Vec<Partition>)>())
+        });
+        let parts = texts.chain(subscribed).chain(assigned);
+        parts.fold(
+            size_of::<Self>().saturating_add(OVERHEAD),
+            usize::saturating_add,
+        )
+    }
 }
 
 /// Sub-topology of a streams group.
@@ -83,4 +160,55 @@ pub struct Subtopology {
     pub id: Arc<str>,
     /// Source topics, including repartition topics, with their number of partitions if known.
     pub sources: Vec<(TopicName, Option<u32>)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(client: usize, topics: usize, partitions: usize) -> Member {
+        let topic = |n: usize| TopicName::from(format!("t{n}").as_str());
+        Member {
+            id: "m".into(),
+            instance: None,
+            client: "c".repeat(client).into(),
+            host: "/10.0.0.1".into(),
+            subscribed: Some((0..topics).map(topic).collect()),
+            assigned: vec![(topic(0), vec![0; partitions])],
+        }
+    }
+
+    #[test]
+    fn members_beyond_the_memory_of_a_group_are_counted_only() {
+        for (client, topics, partitions, at_least) in [
+            (10, 1, 1, 10_000),
+            (30_000, 1, 1, 100),
+            (10, 10_000, 1, 20),
+            (10, 1, 10_000, 100),
+            (MAX_MEMBER_BYTES, 1, 1, 0),
+        ] {
+            let mut members = BoundedMembers::default();
+            let count = 2 * at_least + 50;
+            for _ in 0..count {
+                members.push(member(client, topics, partitions));
+            }
+            let description = GroupDescription {
+                kind: GroupKind::Classic,
+                state: GroupState::Stable,
+                assignor: None,
+                members: members.kept,
+                omitted_members: members.omitted,
+                subtopologies: Vec::new(),
+            };
+            assert_eq!(description.member_count(), count);
+            assert!(description.has_members() && description.omitted_members > 0);
+            assert!(
+                description.members.len() >= at_least,
+                "{client} {topics} {partitions}"
+            );
+            assert!(description.member_bytes() <= MAX_MEMBER_BYTES);
+            let without = description.without_members();
+            assert_eq!((without.member_count(), without.member_bytes()), (count, 0));
+        }
+    }
 }

@@ -107,9 +107,7 @@ impl GroupSnapshot {
     #[must_use]
     pub fn subscription(&self) -> Subscription {
         match (&self.description, &self.remembered.reads) {
-            (Some(description), _) if !description.members.is_empty() => {
-                Subscription::of(description)
-            }
+            (Some(description), _) if description.has_members() => Subscription::of(description),
             (_, Some(reads)) => Subscription {
                 topics: reads.iter().map(|t| TopicName::from(t.as_str())).collect(),
                 is_all: true,

@@ -13,7 +13,7 @@ pub struct Subscription {
     /// The known topics.
     pub topics: BTreeSet<TopicName>,
     /// Whether `topics` is complete. It is not if a member does not report its subscription, as one that
-    /// subscribes by pattern.
+    /// subscribes by pattern, or is not kept.
     pub is_all: bool,
 }
 
@@ -23,7 +23,7 @@ impl Subscription {
     pub fn of(description: &GroupDescription) -> Self {
         let mut reads = Self {
             topics: BTreeSet::new(),
-            is_all: !description.members.is_empty(),
+            is_all: description.has_members() && description.omitted_members == 0,
         };
         for member in &description.members {
             let subscribed = member.subscribed.iter().flatten();
@@ -79,7 +79,7 @@ impl RememberedGroup {
     /// Updates the facts from a description.
     #[must_use]
     pub fn after(&self, description: &GroupDescription) -> Self {
-        let has_members = !description.members.is_empty();
+        let has_members = description.has_members();
         let assignor = description.assignor.as_deref();
         let reads = Subscription::of(description);
         Self {

@@ -9,7 +9,7 @@ use super::streams;
 use crate::kafka::codes;
 use crate::kafka::wire::cursor::{Malformed, ResponseCursor};
 use crate::kafka::wire::topics::ClusterMetadata;
-use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
+use crate::model::kafka::group::{BoundedMembers, GroupDescription, GroupKind, GroupState, Member};
 use crate::model::units::newtypes::{Partition, TopicName};
 
 /// A group in a response.
@@ -100,7 +100,7 @@ fn with_assignor<'a>(
     let (code, group, state) = head(cursor)?;
     let assignor = named(cursor.string()?);
     let count = cursor.count(12)?;
-    let mut members = Vec::new();
+    let mut members = BoundedMembers::default();
     for _ in 0..count {
         members.push(member(kind, cursor, version, topics)?);
     }
@@ -110,7 +110,8 @@ fn with_assignor<'a>(
         kind,
         state,
         assignor,
-        members,
+        members: members.kept,
+        omitted_members: members.omitted,
         subtopologies: Vec::new(),
     };
     Ok(GroupEntry {
@@ -190,7 +191,7 @@ fn classic<'a>(
     let is_consumers = protocol == "consumer";
     let assignor = named(cursor.string()?).filter(|_| is_consumers);
     let count = cursor.count(7)?;
-    let mut members = Vec::with_capacity(count);
+    let mut members = BoundedMembers::default();
     for _ in 0..count {
         let id = cursor.string()?.into();
         let instance = if version >= 4 {
@@ -234,7 +235,8 @@ fn classic<'a>(
         kind: GroupKind::Classic,
         state,
         assignor,
-        members,
+        members: members.kept,
+        omitted_members: members.omitted,
         subtopologies: Vec::new(),
     };
     Ok(GroupEntry {

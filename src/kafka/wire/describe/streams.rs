@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::decode::{AssignedPartitions, GroupEntry, head, names};
 use crate::kafka::wire::cursor::{Malformed, ResponseCursor};
 use crate::kafka::wire::topics::ClusterMetadata;
-use crate::model::kafka::group::{GroupDescription, GroupKind, Member, Subtopology};
+use crate::model::kafka::group::{
+    BoundedMembers, GroupDescription, GroupKind, Member, Subtopology,
+};
 use crate::model::units::newtypes::{Partition, TopicName};
 
 /// Bytes that decoded task partitions may take per byte of the response.
@@ -35,7 +37,7 @@ pub(super) fn group<'a>(
         room,
     };
     let count = cursor.count(28)?;
-    let mut members = Vec::with_capacity(count);
+    let mut members = BoundedMembers::default();
     for _ in 0..count {
         members.push(member(cursor, &mut work)?);
     }
@@ -45,7 +47,8 @@ pub(super) fn group<'a>(
         kind: GroupKind::Streams,
         state,
         assignor: None,
-        members,
+        members: members.kept,
+        omitted_members: members.omitted,
         subtopologies,
     };
     Ok(GroupEntry {

@@ -42,6 +42,7 @@ fn kinds(state: GroupState, kind: GroupKind, members: Vec<Member>) -> Vec<&'stat
         state,
         assignor: Some("range".into()),
         members,
+        omitted_members: 0,
         subtopologies: Vec::new(),
     }));
     let snapshot = LagSnapshot {
@@ -135,6 +136,7 @@ fn described(state: GroupState) -> Arc<GroupDescription> {
         state,
         assignor: None,
         members: Vec::new(),
+        omitted_members: 0,
         subtopologies: Vec::new(),
     })
 }

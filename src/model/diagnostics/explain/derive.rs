@@ -13,6 +13,7 @@ use crate::model::evaluation::{
 use crate::model::findings::{Finding, FindingSubject};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
+use crate::model::kafka::group::GroupDescription;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, TopicLag};
 use crate::model::targets::lookup::GroupQuery;
 use crate::model::targets::{HpaCap, WatchKey};
@@ -181,6 +182,7 @@ impl Deriver<'_> {
             cluster: key.cluster.to_string(),
             group: key.group.to_string(),
             members: None,
+            omitted_members: None,
             assignor: None,
             topics: Vec::new(),
             lag: None,
@@ -196,7 +198,9 @@ impl Deriver<'_> {
             return part;
         };
         let description = read.description.as_deref();
-        part.members = description.map(|described| described.members.len());
+        part.members = description.map(GroupDescription::member_count);
+        let omitted = description.map(|described| described.omitted_members);
+        part.omitted_members = omitted.filter(|omitted| *omitted > 0);
         let assignor = description.and_then(|described| described.assignor.as_deref());
         part.assignor = assignor
             .or(read.remembered.assignor.as_deref())

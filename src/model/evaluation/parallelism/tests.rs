@@ -30,6 +30,7 @@ fn description(kind: GroupKind, assignor: Option<&str>, members: usize) -> Group
         },
         assignor: assignor.map(Arc::from),
         members: vec![member(Some(&["t0"]), &["t0"]); members],
+        omitted_members: 0,
         subtopologies: Vec::new(),
     }
 }

@@ -82,6 +82,7 @@ fn description(state: GroupState, assigned: &[i32]) -> Arc<GroupDescription> {
         } else {
             vec![member]
         },
+        omitted_members: 0,
         subtopologies: Vec::new(),
     })
 }

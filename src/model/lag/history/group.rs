@@ -208,7 +208,7 @@ impl LagClassifier {
         Self {
             rules,
             steady: described.and(history.steady).map(|s| s.since.elapsed(now)),
-            has_members: described.map(|description| !description.members.is_empty()),
+            has_members: described.map(|description| description.has_members()),
             last_move: history.last_move,
             now,
         }
@@ -433,6 +433,7 @@ mod tests {
                 subscribed: Some(["t".into()].into()),
                 assigned: vec![("t".into(), assigned.to_vec())],
             }],
+            omitted_members: 0,
             subtopologies: Vec::new(),
         }))
     }

@@ -51,6 +51,7 @@ fn group(kind: GroupKind, state: GroupState, members: Vec<Member>) -> GroupDescr
         state,
         assignor: Some("range".into()),
         members,
+        omitted_members: 0,
         subtopologies: Vec::new(),
     }
 }

@@ -44,6 +44,7 @@ fn the_last_description_outlives_failed_ones() {
         state: GroupState::Empty,
         assignor: Some("uniform".into()),
         members: Vec::new(),
+        omitted_members: 0,
         subtopologies: Vec::new(),
     });
     described.groups[0].description = Ok(Arc::clone(&description));

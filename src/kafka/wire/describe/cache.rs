@@ -1,0 +1,282 @@
+//! Keeps the descriptions of groups, within a bound of memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
+use crate::model::units::newtypes::GroupId;
+
+/// How long a description is used. A little less than a multiple of the usual sweep intervals, so
+/// that jitter does not add another interval.
+const MAX_AGE: Duration = Duration::from_millis(29_500);
+
+/// How long a description is used while the group rebalances.
+const REBALANCING_MAX_AGE: Duration = Duration::from_millis(4_500);
+
+/// How long a group is not requested again after a coordinator did not support the request.
+const UNSUPPORTED_MAX_AGE: Duration = Duration::from_secs(300);
+
+/// Backoff of failing requests, shortest and longest. A broker that closes the connection on such a
+/// request also takes the offset requests on it with it.
+const BACKOFF: (Duration, Duration) = (REBALANCING_MAX_AGE, Duration::from_secs(60));
+
+/// How long a description is kept without being refreshed.
+const UNUSED_MAX_AGE: Duration = Duration::from_secs(600);
+
+/// Memory that the members of all groups together may take, in bytes. Of a group for which there is no room, only their
+/// number is known.
+const MAX_BYTES_OF_ALL_MEMBERS: usize = 64 * 1024 * 1024;
+
+/// Cache of group descriptions.
+#[derive(Debug, Default)]
+pub(in crate::kafka::wire) struct DescriptionCache(Mutex<CachedDescriptions>);
+
+#[derive(Debug, Default)]
+struct CachedDescriptions {
+    groups: HashMap<GroupId, CachedDescription>,
+    /// Memory that the members of all groups take.
+    member_bytes: usize,
+}
+
+#[derive(Debug)]
+struct CachedDescription {
+    asked: Instant,
+    /// Consecutive failures.
+    failures: u32,
+    /// Stays known while the group does not exist.
+    kind: Option<GroupKind>,
+    /// `None` if only the kind is known.
+    result: Option<Result<Arc<GroupDescription>, Fault>>,
+}
+
+impl CachedDescription {
+    fn is_due(&self, now: Instant) -> bool {
+        let pause = match &self.result {
+            None => return true,
+            Some(Ok(group)) if group.state == GroupState::Rebalancing => REBALANCING_MAX_AGE,
+            Some(Ok(_)) => MAX_AGE,
+            Some(Err(Fault::Unsupported)) => UNSUPPORTED_MAX_AGE,
+            Some(Err(_)) => {
+                let factor = 1_u32 << self.failures.min(8);
+                BACKOFF.0.saturating_mul(factor / 2).min(BACKOFF.1)
+            }
+        };
+        now.saturating_duration_since(self.asked) >= pause
+    }
+
+    fn member_bytes(&self) -> usize {
+        let described = self.result.as_ref().and_then(|result| result.as_ref().ok());
+        described.map_or(0, |described| described.member_bytes())
+    }
+}
+
+impl DescriptionCache {
+    fn all(&self) -> MutexGuard<'_, CachedDescriptions> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The group's kind, if known.
+    pub(in crate::kafka::wire) fn kind(&self, group: &GroupId) -> Option<GroupKind> {
+        self.all().groups.get(group)?.kind
+    }
+
+    /// Records a kind learned from `ListGroups`.
+    pub(in crate::kafka::wire) fn record_kind(&self, group: &GroupId, kind: GroupKind) {
+        let kept = CachedDescription {
+            asked: Instant::now(),
+            failures: 0,
+            kind: None,
+            result: None,
+        };
+        self.all().groups.entry(group.clone()).or_insert(kept).kind = Some(kind);
+    }
+
+    /// The latest description or fault, if any.
+    pub(in crate::kafka::wire) fn latest(
+        &self,
+        group: &GroupId,
+    ) -> Option<Result<Arc<GroupDescription>, Fault>> {
+        self.all().groups.get(group)?.result.clone()
+    }
+
+    /// Groups whose description is due, limited to those whose kind is known (`has_kind`) or not.
+    pub(in crate::kafka::wire) fn due_groups<'a>(
+        &self,
+        groups: impl Iterator<Item = &'a GroupId>,
+        has_kind: bool,
+    ) -> Vec<GroupId> {
+        let (all, now) = (self.all(), Instant::now());
+        let is_wanted = |group: &&GroupId| match all.groups.get(*group) {
+            Some(kept) => kept.kind.is_some() == has_kind && kept.is_due(now),
+            None => !has_kind,
+        };
+        groups.filter(is_wanted).cloned().collect()
+    }
+
+    pub(super) fn record(
+        &self,
+        group: &GroupId,
+        kind: Option<GroupKind>,
+        result: Result<GroupDescription, Fault>,
+    ) {
+        let mut all = self.all();
+        let before = all.groups.remove(group);
+        let freed = before.as_ref().map_or(0, CachedDescription::member_bytes);
+        all.member_bytes = all.member_bytes.saturating_sub(freed);
+        let failures = match (&result, &before) {
+            (Ok(_), _) => 0,
+            (Err(_), Some(before)) => before.failures.saturating_add(1),
+            (Err(_), None) => 1,
+        };
+        let result = result.map(|new| {
+            let bytes = all.member_bytes.saturating_add(new.member_bytes());
+            match bytes <= MAX_BYTES_OF_ALL_MEMBERS {
+                true => new,
+                false => new.without_members(),
+            }
+        });
+        let result = result.map(|new| match &before {
+            Some(CachedDescription {
+                result: Some(Ok(old)),
+                ..
+            }) if **old == new => Arc::clone(old),
+            _ => Arc::new(new),
+        });
+        let kept = CachedDescription {
+            asked: Instant::now(),
+            failures,
+            kind: kind.or(before.and_then(|before| before.kind)),
+            result: Some(result),
+        };
+        let taken = kept.member_bytes();
+        all.member_bytes = all.member_bytes.saturating_add(taken);
+        all.groups.insert(group.clone(), kept);
+    }
+
+    /// Evicts groups that were not requested lately.
+    pub(in crate::kafka::wire) fn evict_unused(&self) {
+        let now = Instant::now();
+        let is_used =
+            |kept: &CachedDescription| now.saturating_duration_since(kept.asked) < UNUSED_MAX_AGE;
+        let mut all = self.all();
+        let CachedDescriptions {
+            groups,
+            member_bytes,
+        } = &mut *all;
+        groups.retain(|_, kept| {
+            let is_used = is_used(kept);
+            if !is_used {
+                *member_bytes = member_bytes.saturating_sub(kept.member_bytes());
+            }
+            is_used
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::kafka::group::{BoundedMembers, Member};
+
+    fn some(kind: GroupKind, state: GroupState) -> GroupDescription {
+        GroupDescription {
+            kind,
+            state,
+            assignor: None,
+            members: Vec::new(),
+            omitted_members: 0,
+            subtopologies: Vec::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_of_all_groups_together_have_a_limit() {
+        let cache = DescriptionCache::default();
+        let large = |client: &str| {
+            let mut members = BoundedMembers::default();
+            while members.omitted == 0 {
+                members.push(Member {
+                    id: "m".into(),
+                    instance: None,
+                    client: client.repeat(30_000).into(),
+                    host: "/10.0.0.1".into(),
+                    subscribed: None,
+                    assigned: Vec::new(),
+                });
+            }
+            GroupDescription {
+                members: members.kept,
+                ..some(GroupKind::Classic, GroupState::Stable)
+            }
+        };
+        let groups: Vec<_> = (0..40)
+            .map(|n| GroupId::from(format!("g{n}").as_str()))
+            .collect();
+        let omitted = || {
+            let described = groups.iter().filter_map(|group| cache.latest(group)?.ok());
+            described
+                .filter(|described| described.omitted_members > 0)
+                .count()
+        };
+        for (round, client) in ["a", "b", "c"].into_iter().enumerate() {
+            for group in &groups {
+                cache.record(group, Some(GroupKind::Classic), Ok(large(client)));
+                let all = cache.all();
+                let kept = all.groups.values().map(CachedDescription::member_bytes);
+                assert_eq!(all.member_bytes, kept.sum::<usize>());
+                assert!(all.member_bytes <= MAX_BYTES_OF_ALL_MEMBERS);
+            }
+            // The same ones each time, and their number is known.
+            assert!((20..30).contains(&omitted()), "{round}: {}", omitted());
+            let last = cache.latest(&groups[39]).unwrap().unwrap();
+            assert_eq!(last.member_count(), large(client).member_count());
+        }
+        // Those that are gone make room.
+        for group in &groups[..30] {
+            cache.record(group, None, Err(Fault::NoAnswer));
+        }
+        for group in &groups[30..] {
+            cache.record(group, None, Ok(large("a")));
+        }
+        assert_eq!(omitted(), 0);
+        tokio::time::advance(UNUSED_MAX_AGE).await;
+        cache.evict_unused();
+        assert_eq!(cache.all().member_bytes, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn descriptions_are_refreshed_when_due() {
+        let (descriptions, group) = (DescriptionCache::default(), GroupId::from("g"));
+        let is_due = |has_kind| {
+            !descriptions
+                .due_groups([&group].into_iter(), has_kind)
+                .is_empty()
+        };
+        let steady = || some(GroupKind::Classic, GroupState::Stable);
+        assert!(is_due(false) && !is_due(true), "at first");
+        let cases = [
+            (Ok(steady()), 29),
+            (Ok(some(GroupKind::Classic, GroupState::Rebalancing)), 4),
+            (Err(Fault::NoAnswer), 4),
+            (Err(Fault::NoAnswer), 8),
+            (Err(Fault::NoAnswer), 17),
+            (Err(Fault::Unsupported), 299),
+            (Ok(steady()), 29),
+            (Err(Fault::NoAnswer), 4),
+        ];
+        for (result, seconds) in cases {
+            descriptions.record(&group, Some(GroupKind::Classic), result.clone());
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            assert!(!is_due(true), "{result:?} {seconds}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert!(is_due(true) && !is_due(false), "{result:?} {seconds}");
+        }
+        tokio::time::advance(UNUSED_MAX_AGE).await;
+        descriptions.evict_unused();
+        assert_eq!(descriptions.latest(&group), None);
+    }
+}
