@@ -7,6 +7,7 @@ mod admission;
 pub mod budgets;
 mod builder;
 pub mod denial_reason;
+pub mod fair_share;
 pub mod group_targets;
 pub mod lookup;
 pub mod metric_query;

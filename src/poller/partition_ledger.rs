@@ -4,19 +4,22 @@
 //! Each group is charged to one of the HPAs that ask for it. An admitted group stays admitted until it grows. What
 //! requests ask for comes after what HPAs ask for, and has the budget of one namespace. Groups of configured targets
 //! count against no budget, since the operator chose them.
+//!
+//! Where the total budget is too small for all namespaces, requests give up their groups first, and then the namespaces
+//! with the largest share: those that were admitted last, for groups of other namespaces.
+
+mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::usage::{BudgetOwner, PartitionUse};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{GroupObservation, Observation};
 use crate::model::kafka::sweep_plan::SweepPlan;
-use crate::model::targets::budgets::{
-    Amounts, BudgetExceeded, BudgetScope, Budgets, count_exceeded,
-};
+use crate::model::targets::budgets::{BudgetExceeded, BudgetScope, Budgets, count_exceeded};
 use crate::model::targets::group_targets::GroupTargets;
 use crate::model::targets::{GroupKey, Targets};
-use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::ClusterName;
 
 /// After how many plans without it a refused group is read again, since its topics may have become smaller.
@@ -26,12 +29,7 @@ const REREAD_AFTER: u32 = 60;
 #[derive(Debug, Default)]
 pub(super) struct PartitionLedger {
     groups: BTreeMap<GroupKey, LedgerEntry>,
-    hpas: BTreeMap<HpaKey, u64>,
-    namespaces: BTreeMap<Arc<str>, u64>,
-    /// Of what only requests ask for.
-    requests: u64,
-    /// Of HPAs and requests.
-    total: u64,
+    used: PartitionUse,
 }
 
 /// A group that was read.
@@ -39,35 +37,10 @@ pub(super) struct PartitionLedger {
 struct LedgerEntry {
     /// As last read or refused.
     partitions: u64,
-    /// Whose budget it uses, or which one it exceeds.
-    admission: Result<BudgetOwner, BudgetExceeded>,
+    /// Whose budget it uses, and the number of its admission, or which one it exceeds.
+    admission: Result<(BudgetOwner, u64), BudgetExceeded>,
     /// How many plans have left it out since then.
     left_out: u32,
-}
-
-/// Whose budget a group uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum BudgetOwner {
-    Hpa(HpaKey),
-    Requests,
-    Operator,
-}
-
-impl BudgetOwner {
-    /// Those whose budget may be charged for a group, in the order in which they are asked.
-    fn candidates(group: &GroupTargets) -> Vec<Self> {
-        let targets = group.targets();
-        if group.is_configured() {
-            return vec![Self::Operator];
-        }
-        let hpas = targets.iter().filter_map(|target| target.hpa());
-        let mut owners: Vec<_> = hpas.cloned().map(Self::Hpa).collect();
-        owners.dedup();
-        if owners.is_empty() {
-            owners.push(Self::Requests);
-        }
-        owners
-    }
 }
 
 impl PartitionLedger {
@@ -89,7 +62,7 @@ impl PartitionLedger {
             return;
         };
         let group = targets.group(&key.0, &key.1);
-        let still_owns = |owner: &BudgetOwner| {
+        let still_owns = |(owner, _): &(BudgetOwner, u64)| {
             group.is_some_and(|group| BudgetOwner::candidates(group).contains(owner))
         };
         if entry.admission.as_ref().is_ok_and(still_owns) {
@@ -120,7 +93,7 @@ impl PartitionLedger {
     /// the client also refuses groups of which others have left too little this time.
     pub(super) fn apply(&mut self, observation: &mut Observation, targets: &Targets) {
         let cluster = observation.cluster.clone();
-        for read in &mut observation.groups {
+        for read in &observation.groups {
             let key = (cluster.clone(), read.plan.group.clone());
             let Some(group) = targets.group(&key.0, &key.1) else {
                 continue;
@@ -140,7 +113,12 @@ impl PartitionLedger {
                 continue;
             }
             self.release(&key);
-            if !self.charge(&key, group, partitions, targets.budgets()) {
+            self.charge(&key, group, partitions, targets.budgets());
+        }
+        // At the end, since a group may have to make room for one that was read after it.
+        for read in &mut observation.groups {
+            let entry = self.groups.get(&(cluster.clone(), read.plan.group.clone()));
+            if read.committed.is_ok() && entry.is_some_and(|entry| entry.admission.is_err()) {
                 read.committed = Err(Fault::OverBudget);
             }
         }
@@ -197,7 +175,7 @@ impl PartitionLedger {
         // Groups of known size may have that much again. What is left of the total is for what is not known: the groups
         // whose size is unknown, and, before them, what the others have grown since. So all together stay within it.
         let total = targets.budgets().total.partitions;
-        let left = total.saturating_sub(self.total);
+        let left = total.saturating_sub(self.used.total());
         let plan = SweepPlan {
             groups: read.into_iter().map(|(_, group)| group).collect(),
             max_partitions: Some(known_partitions.saturating_add(left)),
@@ -215,20 +193,20 @@ impl PartitionLedger {
         let Some(entry) = self.groups.remove(key) else {
             return;
         };
-        let Ok(owner) = entry.admission else {
+        if let Ok((owner, admission)) = entry.admission {
+            self.used.take_back(&owner, admission, entry.partitions);
+        }
+    }
+
+    /// Takes back what an admitted group uses, to make room for another one.
+    fn refuse(&mut self, key: &GroupKey, reason: BudgetExceeded) {
+        let Some(entry) = self.groups.get_mut(key) else {
             return;
         };
         let partitions = entry.partitions;
-        if owner != BudgetOwner::Operator {
-            self.total = self.total.saturating_sub(partitions);
-        }
-        match owner {
-            BudgetOwner::Hpa(hpa) => {
-                subtract(&mut self.namespaces, &hpa.namespace, partitions);
-                subtract(&mut self.hpas, &hpa, partitions);
-            }
-            BudgetOwner::Requests => self.requests = self.requests.saturating_sub(partitions),
-            BudgetOwner::Operator => {}
+        entry.left_out = 0;
+        if let Ok((owner, admission)) = std::mem::replace(&mut entry.admission, Err(reason)) {
+            self.used.take_back(&owner, admission, partitions);
         }
     }
 
@@ -240,34 +218,16 @@ impl PartitionLedger {
         partitions: u64,
         budgets: &Budgets,
     ) -> bool {
-        let mut admission = None;
-        for owner in BudgetOwner::candidates(group) {
-            let checked = self.check(&owner, partitions, budgets);
-            let is_paid = checked.is_ok();
-            // The first that cannot pay is the reason, unless another can.
-            if is_paid || admission.is_none() {
-                admission = Some(checked.map(|()| owner));
-            }
-            if is_paid {
-                break;
-            }
-        }
-        let Some(admission) = admission else {
+        let Some(payer) = self.find_payer(group, partitions, budgets) else {
             return true;
         };
-        if let Ok(owner) = &admission {
-            if *owner != BudgetOwner::Operator {
-                self.total = self.total.saturating_add(partitions);
+        let admission = payer.map(|(owner, given_up)| {
+            for (other, reason) in given_up {
+                self.refuse(&other, reason);
             }
-            match owner {
-                BudgetOwner::Hpa(hpa) => {
-                    add(&mut self.namespaces, Arc::clone(&hpa.namespace), partitions);
-                    add(&mut self.hpas, hpa.clone(), partitions);
-                }
-                BudgetOwner::Requests => self.requests = self.requests.saturating_add(partitions),
-                BudgetOwner::Operator => {}
-            }
-        }
+            let admission = self.used.give(&owner, key, partitions);
+            (owner, admission)
+        });
         let is_admitted = admission.is_ok();
         let entry = LedgerEntry {
             partitions,
@@ -278,48 +238,37 @@ impl PartitionLedger {
         is_admitted
     }
 
-    fn check(
+    /// Who pays for a group, and the groups that have to make room for it; or why nobody can. `None` if nobody asks for
+    /// it.
+    fn find_payer(
         &self,
-        owner: &BudgetOwner,
+        group: &GroupTargets,
         partitions: u64,
         budgets: &Budgets,
-    ) -> Result<(), BudgetExceeded> {
-        let with = |used: u64| Amounts {
-            partitions: used.saturating_add(partitions),
-            ..Amounts::default()
-        };
-        let total = (BudgetScope::Total, with(self.total));
-        match owner {
-            BudgetOwner::Hpa(hpa) => {
-                let of_hpa = self.hpas.get(hpa).copied().unwrap_or_default();
-                let namespace = self.namespaces.get(&hpa.namespace).copied();
-                budgets.check(&[
-                    (BudgetScope::Hpa, with(of_hpa)),
-                    (BudgetScope::Namespace, with(namespace.unwrap_or_default())),
-                    total,
-                ])
+    ) -> Option<Result<(BudgetOwner, GivenUp), BudgetExceeded>> {
+        let candidates = BudgetOwner::candidates(group);
+        let mut refused = Vec::new();
+        for owner in candidates {
+            match self.used.check(&owner, partitions, budgets) {
+                Ok(()) => return Some(Ok((owner, Vec::new()))),
+                Err(reason) => refused.push((owner, reason)),
             }
-            BudgetOwner::Requests => {
-                budgets.check(&[(BudgetScope::Namespace, with(self.requests)), total])
-            }
-            BudgetOwner::Operator => Ok(()),
         }
+        for (owner, reason) in &refused {
+            if reason.scope == BudgetScope::Total
+                && let Some(given_up) = self.used.find_room(owner, partitions, budgets)
+            {
+                let given_up = given_up.into_iter().map(|key| (key, *reason)).collect();
+                return Some(Ok((owner.clone(), given_up)));
+            }
+        }
+        // The first that cannot pay is the reason.
+        refused.into_iter().next().map(|(_, reason)| Err(reason))
     }
 }
 
-fn add<K: Ord>(used: &mut BTreeMap<K, u64>, key: K, partitions: u64) {
-    let sum = used.entry(key).or_default();
-    *sum = sum.saturating_add(partitions);
-}
-
-fn subtract<K: Ord>(used: &mut BTreeMap<K, u64>, key: &K, partitions: u64) {
-    if let Some(sum) = used.get_mut(key) {
-        *sum = sum.saturating_sub(partitions);
-        if *sum == 0 {
-            used.remove(key);
-        }
-    }
-}
+/// Groups that have to make room, and the budget that would be exceeded without that.
+type GivenUp = Vec<(GroupKey, BudgetExceeded)>;
 
 #[cfg(test)]
 mod tests;

@@ -61,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) environment: Vec<(&'static str, String)>,
     /// What each namespace may ask for.
     pub(crate) tenancy: Value,
+    /// How much HPAs may make it read.
+    pub(crate) budgets: Value,
     /// What is logged, and how.
     pub(crate) log: Value,
     /// Who may scrape; the address is added.
@@ -88,6 +90,7 @@ impl Options {
             leader: json!({}),
             environment: Vec::new(),
             tenancy: json!([]),
+            budgets: json!({}),
             log: json!({}),
             metrics: json!({}),
             enforce: json!({}),
@@ -162,6 +165,7 @@ impl Daemon {
             "scale_to_zero": options.scale_to_zero,
             "leader": options.leader,
             "tenancy": options.tenancy,
+            "budgets": options.budgets,
             "log": options.log,
             "server": {
                 "external_metrics": external,

@@ -23,6 +23,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         barred_hpas_read_and_write_nothing,
     ),
     (
+        "tenants::a_namespace_that_comes_later_gets_its_share",
+        a_namespace_that_comes_later_gets_its_share,
+    ),
+    (
         "tenants::annotations_without_end_disturb_nobody",
         floods::annotations_without_end_disturb_nobody,
     ),
@@ -131,4 +135,70 @@ fn is_untouched(plane: &ControlPlane, namespace: &str, name: &str) -> Result<()>
     }
     ensure!(hpa["spec"]["maxReplicas"] == 20, "{hpa}");
     Ok(())
+}
+
+/// A namespace uses up the total budget of groups. Another one that comes later gets what it asks for, and gives it
+/// back when it leaves.
+fn a_namespace_that_comes_later_gets_its_share(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let (early, late) = (plane.namespace("early")?, plane.namespace("late")?);
+    let topic = unique("shared");
+    kafka.create_topic(&topic, 1)?;
+    kafka.produce_to(&topic, &[(0, LAG)])?;
+    let options = Options {
+        budgets: json!({"total": {"groups": 6}}),
+        namespaces: vec![early.clone(), late.clone()],
+        ..Options::main(&kafka.bootstrap())
+    };
+    let (daemon, _api) = Daemon::registered(testbed, plane, &early, &options)?;
+    let start = |namespace: &str, name: &str| -> Result<String> {
+        let group = unique(name);
+        kafka.commit(&group, &topic, &[(0, 0)])?;
+        let selector = [("group", group.as_str()), ("topic", topic.as_str())];
+        plane.apply(namespace, &workload(name, &selector))?;
+        Ok(metric_path(
+            namespace,
+            &format!("group={group},topic={topic}"),
+        ))
+    };
+    let of_early = (0..6).map(|n| start(&early, &format!("e{n}")));
+    let of_early = of_early.collect::<Result<Vec<_>>>()?;
+    // How many of these are answered. The others are refused with the reason.
+    let served = |paths: &[String]| -> Result<usize> {
+        let mut served = 0;
+        for path in paths {
+            match plane.get_raw(path) {
+                Ok(body) if value_of(&body)? == LAG as u64 => served += 1,
+                Ok(body) => anyhow::bail!("{path}: {body}"),
+                Err(error) => {
+                    let is_refused = error.to_string().contains("already has its share");
+                    ensure!(is_refused, "{path}: {error}");
+                }
+            }
+        }
+        Ok(served)
+    };
+    let expect = |what: &str, paths: &[String], count: usize| {
+        poll_until(WITHIN, what, || {
+            let served = served(paths)?;
+            ensure!(served == count, "{served} are served");
+            Ok(())
+        })
+    };
+    expect("all of the early namespace", &of_early, 6)?;
+    let of_late = [start(&late, "l0")?, start(&late, "l1")?];
+    expect("all of the late namespace", &of_late, 2)?;
+    expect("the rest of the early namespace", &of_early, 4)?;
+    // It stays so: each refusal is one finding, which does not come again.
+    daemon.let_it_look(6)?;
+    ensure!(served(&of_early)? == 4 && served(&of_late)? == 2);
+    let metrics = daemon.metrics()?;
+    for expected in [
+        "lagwise_findings_total{kind=\"over_budget\"} 2",
+        "lagwise_over_budget{scope=\"total\",resource=\"groups\"} 2",
+    ] {
+        ensure!(metrics.contains(expected), "no {expected}");
+    }
+    plane.kubectl(&["delete", "hpa", "l0", "l1", "-n", &late])?;
+    expect("all of the early namespace again", &of_early, 6)
 }

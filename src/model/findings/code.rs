@@ -341,7 +341,7 @@ finding_codes! {
     }
     OverBudget "LW042" "over_budget" Error {
         what: "An HPA, or a metric of it, asks for more than a limit or a budget of lagwise allows.",
-        why: "Limits keep the memory of lagwise bounded, and budgets keep one namespace from using up what others need. What is over them is not read: its lag is unknown, and the metric is an error.",
+        why: "Limits keep the memory of lagwise bounded, and budgets keep one namespace from using up what others need. Where budgets.total is too small for all, the namespaces that ask for most are the first that get less. What is over a budget is not read: its lag is unknown, and the metric is an error.",
         fix: "Ask for less, or have budgets in the configuration of lagwise raised, and its memory limit with them.",
     }
     LoginUnencrypted "LW043" "login_unencrypted" Warning {

@@ -1,11 +1,14 @@
 //! Admission: the HPAs that are within the budgets.
 //!
-//! First come, first served within the budget of each namespace. An admitted HPA stays admitted until it asks for more,
-//! and HPAs that come together come in the order of their creation. So no change of one HPA takes away what another has.
+//! First come, first served within the budget of each namespace: an admitted HPA stays admitted until it asks for more,
+//! and HPAs that come together come in the order of their creation. Where the total budgets are too small for all
+//! namespaces, those with the largest [`Share`] give up their youngest HPAs for others.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::budgets::{Amounts, BudgetExceeded, BudgetScope, Budgets};
+use super::fair_share::{Holder, Share, find_room};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::persistent_map::PersistentMap;
 
@@ -14,9 +17,25 @@ use crate::model::units::persistent_map::PersistentMap;
 pub(super) struct Admission {
     budgets: Budgets,
     total: Amounts,
-    namespaces: PersistentMap<Arc<str>, Amounts>,
-    admitted: PersistentMap<HpaKey, Amounts>,
+    namespaces: PersistentMap<Arc<str>, NamespaceUse>,
+    admitted: PersistentMap<HpaKey, Admitted>,
     refused: PersistentMap<HpaKey, Refusal>,
+}
+
+/// An HPA that is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Admitted {
+    demand: Amounts,
+    created: Option<i64>,
+}
+
+/// What the admitted HPAs of a namespace use.
+#[derive(Clone, Debug, Default)]
+struct NamespaceUse {
+    used: Amounts,
+    share: Share,
+    /// What each of them asks for. The youngest comes first.
+    hpas: PersistentMap<(Reverse<CreationOrder>, Reverse<HpaKey>), Amounts>,
 }
 
 /// An HPA that exceeds a budget.
@@ -41,7 +60,7 @@ impl Admission {
 
     /// What an admitted HPA asks for.
     pub(super) fn admitted(&self, hpa: &HpaKey) -> Option<Amounts> {
-        self.admitted.get(hpa).copied()
+        self.admitted.get(hpa).map(|admitted| admitted.demand)
     }
 
     /// The HPAs that exceed a budget.
@@ -52,19 +71,41 @@ impl Admission {
     /// Takes back what an HPA has. Returns whether that was anything.
     pub(super) fn release(&mut self, hpa: &HpaKey) -> bool {
         self.refused.remove(hpa);
-        let Some(had) = self.admitted.remove(hpa) else {
-            return false;
-        };
-        self.total = self.total.minus(had);
-        let namespace = self.namespaces.remove(&hpa.namespace).unwrap_or_default();
-        let rest = namespace.minus(had);
-        if rest != Amounts::default() {
-            self.namespaces.insert(Arc::clone(&hpa.namespace), rest);
-        }
-        true
+        self.take_back(hpa).is_some()
     }
 
-    /// Gives an HPA what it asks for, in place of what it had, if the budgets suffice. Otherwise it has nothing.
+    fn take_back(&mut self, hpa: &HpaKey) -> Option<Admitted> {
+        let had = self.admitted.remove(hpa)?;
+        self.total = self.total.minus(had.demand);
+        self.change_namespace(&hpa.namespace, |namespace| {
+            namespace.hpas.remove(&had.loss_order(hpa));
+            namespace.used = namespace.used.minus(had.demand);
+        });
+        Some(had)
+    }
+
+    fn give(&mut self, hpa: &HpaKey, admitted: Admitted) {
+        self.total = self.total.plus(admitted.demand);
+        self.change_namespace(&hpa.namespace, |namespace| {
+            namespace
+                .hpas
+                .insert(admitted.loss_order(hpa), admitted.demand);
+            namespace.used = namespace.used.plus(admitted.demand);
+        });
+        self.admitted.insert(hpa.clone(), admitted);
+    }
+
+    fn change_namespace(&mut self, name: &Arc<str>, change: impl FnOnce(&mut NamespaceUse)) {
+        let mut namespace = self.namespaces.remove(name).unwrap_or_default();
+        change(&mut namespace);
+        namespace.share = Share::new(&namespace.used, &self.budgets.total);
+        if !namespace.hpas.is_empty() {
+            self.namespaces.insert(Arc::clone(name), namespace);
+        }
+    }
+
+    /// Gives an HPA what it asks for, in place of what it had, if the budgets suffice. Otherwise it has nothing. Returns
+    /// the HPAs of other namespaces that are refused from now on, to make room for it.
     ///
     /// # Errors
     /// The budget that it exceeds.
@@ -73,52 +114,70 @@ impl Admission {
         hpa: &HpaKey,
         created: Option<i64>,
         demand: Amounts,
-    ) -> Result<(), BudgetExceeded> {
-        if self.admitted(hpa) == Some(demand) {
+    ) -> Result<Vec<HpaKey>, BudgetExceeded> {
+        let asks = Admitted { demand, created };
+        if self.admitted.get(hpa) == Some(&asks) {
             // Most changes of an HPA are about something else.
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.release(hpa);
         if demand == Amounts::default() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        match self.check(hpa, demand) {
-            Ok((namespace, total)) => {
-                self.total = total;
-                self.namespaces
-                    .insert(Arc::clone(&hpa.namespace), namespace);
-                self.admitted.insert(hpa.clone(), demand);
-                Ok(())
+        match self.find_room(hpa, demand) {
+            Ok((given_up, reason)) => {
+                for other in &given_up {
+                    if let Some((had, reason)) = self.take_back(other).zip(reason) {
+                        self.refused.insert(other.clone(), had.refused_for(reason));
+                    }
+                }
+                self.give(hpa, asks);
+                Ok(given_up)
             }
             Err(reason) => {
-                let refusal = Refusal {
-                    demand,
-                    created,
-                    reason,
-                };
-                self.refused.insert(hpa.clone(), refusal);
+                self.refused.insert(hpa.clone(), asks.refused_for(reason));
                 Err(reason)
             }
         }
     }
 
-    /// The use of its namespace and of all with the demand of an HPA that is not admitted, if the budgets suffice.
-    fn check(&self, hpa: &HpaKey, demand: Amounts) -> Result<(Amounts, Amounts), BudgetExceeded> {
-        let namespace = self.namespaces.get(&hpa.namespace).copied();
-        let namespace = namespace.unwrap_or_default().plus(demand);
-        let total = self.total.plus(demand);
-        let used = [
+    /// Which HPAs have to give up what they have for an HPA that is not admitted, and the budget that would be exceeded
+    /// without that.
+    fn find_room(
+        &self,
+        hpa: &HpaKey,
+        demand: Amounts,
+    ) -> Result<(Vec<HpaKey>, Option<BudgetExceeded>), BudgetExceeded> {
+        let namespace = self.namespaces.get(&hpa.namespace);
+        let namespace = namespace.map_or_else(Amounts::default, |namespace| namespace.used);
+        let (namespace, total) = (namespace.plus(demand), self.total.plus(demand));
+        let checked = self.budgets.check(&[
             (BudgetScope::Hpa, demand),
             (BudgetScope::Namespace, namespace),
             (BudgetScope::Total, total),
-        ];
-        self.budgets.check(&used).map(|()| (namespace, total))
+        ]);
+        match checked {
+            Ok(()) => Ok((Vec::new(), None)),
+            Err(reason) if reason.scope == BudgetScope::Total => {
+                let excess = total.minus(self.budgets.total);
+                let level = Share::new(&namespace, &self.budgets.total);
+                let others = self.namespaces.values().filter(|other| other.share > level);
+                let others = others.map(|other| Holder {
+                    used: other.used,
+                    holdings: other.hpas.iter().map(|((_, hpa), asks)| (&hpa.0, *asks)),
+                });
+                let given_up = find_room(&self.budgets.total, level, excess, others);
+                let given_up = given_up.ok_or(reason)?.into_iter();
+                Ok((given_up.cloned().collect(), Some(reason)))
+            }
+            Err(reason) => Err(reason),
+        }
     }
 
     /// Whether the budgets suffice for an HPA that was refused.
     pub(super) fn has_room_for(&self, hpa: &HpaKey) -> bool {
         let refusal = self.refused.get(hpa);
-        refusal.is_some_and(|refusal| self.check(hpa, refusal.demand).is_ok())
+        refusal.is_some_and(|refusal| self.find_room(hpa, refusal.demand).is_ok())
     }
 
     /// The refused HPAs that another HPA may have kept out, in the order in which they are tried again: namespaces that
@@ -128,9 +187,9 @@ impl Admission {
         let others = refused.filter(|(_, refusal)| refusal.reason.scope != BudgetScope::Hpa);
         let mut order: Vec<_> = others
             .map(|(hpa, refusal)| {
-                let used = self.namespaces.get(&hpa.namespace);
-                let used = used.map_or(0, |used| used.groups);
-                (used, creation_order(refusal.created), hpa)
+                let namespace = self.namespaces.get(&hpa.namespace);
+                let share = namespace.map_or_else(Share::default, |namespace| namespace.share);
+                (share, creation_order(refusal.created), hpa)
             })
             .collect();
         order.sort();
@@ -138,8 +197,25 @@ impl Admission {
     }
 }
 
+impl Admitted {
+    fn refused_for(self, reason: BudgetExceeded) -> Refusal {
+        Refusal {
+            demand: self.demand,
+            created: self.created,
+            reason,
+        }
+    }
+
+    /// Sorts the HPAs of a namespace in the order in which they give up what they have.
+    fn loss_order(&self, hpa: &HpaKey) -> (Reverse<CreationOrder>, Reverse<HpaKey>) {
+        (Reverse(creation_order(self.created)), Reverse(hpa.clone()))
+    }
+}
+
+type CreationOrder = (bool, Option<i64>);
+
 /// Sorts older HPAs first, and those of unknown age last.
-pub(super) fn creation_order(created: Option<i64>) -> (bool, Option<i64>) {
+pub(super) fn creation_order(created: Option<i64>) -> CreationOrder {
     (created.is_none(), created)
 }
 
@@ -182,11 +258,12 @@ mod tests {
             ("a/2", 3, Err(BudgetScope::Namespace)),
             ("a/3", 2, Ok(())),
             ("b/1", 3, Ok(())),
-            ("c/1", 1, Err(BudgetScope::Total)),
+            // With it, its share would be larger than those that others would keep.
+            ("c/1", 3, Err(BudgetScope::Total)),
         ] {
             let (namespace, name) = hpa.split_once('/').unwrap();
             let found = admission.admit(&HpaKey::new(namespace, name), None, groups(demand));
-            let scope = found.map_err(|exceeded| exceeded.scope);
+            let scope = found.clone().map(drop).map_err(|exceeded| exceeded.scope);
             assert_eq!(scope, expected, "{hpa}");
             assert!(found.is_err_and(|e| e.resource == Resource::Groups) || expected.is_ok());
         }
@@ -238,7 +315,113 @@ mod tests {
         assert_eq!(admission.retry_order(), [other, rich]);
     }
 
+    /// Admits as many HPAs of each namespace as given, each with this demand, in this order, and then those that were
+    /// refused as long as that changes anything. Returns how much each namespace has.
+    fn settle(admission: &mut Admission, order: &[(&str, u64)]) -> BTreeMap<String, u64> {
+        for (n, (namespace, demand)) in order.iter().enumerate() {
+            let hpa = HpaKey::new(*namespace, format!("h{n}"));
+            let _ = admission.admit(&hpa, i64::try_from(n).ok(), groups(*demand));
+        }
+        for round in 0.. {
+            assert!(round < 100, "no rest: {order:?}");
+            let mut is_changed = false;
+            for hpa in admission.retry_order() {
+                if admission.has_room_for(&hpa) {
+                    let Refusal {
+                        demand, created, ..
+                    } = *admission.refused.get(&hpa).unwrap();
+                    is_changed |= admission.admit(&hpa, created, demand).is_ok();
+                }
+            }
+            if !is_changed {
+                break;
+            }
+        }
+        let namespaces = admission.namespaces.iter();
+        namespaces
+            .map(|(name, namespace)| (name.to_string(), namespace.used.groups))
+            .collect()
+    }
+
+    #[test]
+    fn the_total_budget_is_shared_between_namespaces() {
+        for (order, expected) in [
+            // The first one had everything.
+            (vec![("a", 20), ("b", 3)], vec![("a", 9), ("b", 3)]),
+            (vec![("a", 20), ("b", 20)], vec![("a", 6), ("b", 6)]),
+            (
+                vec![("a", 20), ("b", 20), ("c", 2)],
+                vec![("a", 5), ("b", 5), ("c", 2)],
+            ),
+            (vec![("b", 2), ("a", 20)], vec![("a", 10), ("b", 2)]),
+        ] {
+            let mut admission = admission(1, 12, 12);
+            let hpas = order
+                .iter()
+                .flat_map(|(namespace, count)| vec![(*namespace, 1); *count]);
+            let found = settle(&mut admission, &Vec::from_iter(hpas));
+            let expected = expected
+                .into_iter()
+                .map(|(name, has)| (name.to_owned(), has));
+            assert_eq!(found, expected.collect(), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn the_youngest_hpas_of_the_largest_namespace_give_up_what_they_have() {
+        let mut admission = admission(10, 12, 12);
+        let hpa = |name: &str| HpaKey::new("large", name);
+        for (name, created) in [("old", Some(1)), ("unknown", None), ("young", Some(2))] {
+            assert!(admission.admit(&hpa(name), created, groups(4)).is_ok());
+        }
+        let other = HpaKey::new("other", "h");
+        let given_up = admission.admit(&other, Some(9), groups(2)).unwrap();
+        assert_eq!(given_up, [hpa("unknown")]);
+        let refusal = admission.refused.get(&hpa("unknown")).unwrap();
+        assert_eq!(refusal.reason.scope, BudgetScope::Total);
+        // What is left is too little for it, and nothing is taken back.
+        assert!(!admission.has_room_for(&hpa("unknown")));
+        let more = admission.admit(&other, Some(9), groups(4)).unwrap();
+        assert!(more.is_empty());
+        assert_eq!(
+            admission.admit(&other, Some(9), groups(5)),
+            Err(refusal_of_total())
+        );
+        assert_eq!(admission.admitted(&other), None);
+        assert!(admission.has_room_for(&hpa("unknown")));
+    }
+
+    fn refusal_of_total() -> BudgetExceeded {
+        BudgetExceeded {
+            scope: BudgetScope::Total,
+            resource: Resource::Groups,
+            limit: 12,
+        }
+    }
+
     proptest! {
+        #[test]
+        fn shares_come_to_rest_and_are_as_even_as_one_hpa_allows(
+            order in vec((0..4usize, 1..4u64), 0..60),
+            total in 1..30u64,
+        ) {
+            let names = ["a", "b", "c", "d"];
+            let order = order.into_iter().map(|(name, demand)| (names[name], demand));
+            let order = Vec::from_iter(order);
+            let mut admission = admission(3, 20, total);
+            let has = settle(&mut admission, &order);
+            prop_assert!(has.values().sum::<u64>() <= total);
+            for (hpa, refusal) in admission.refused.iter() {
+                prop_assert!(!admission.has_room_for(hpa));
+                let own = has.get(&*hpa.namespace).copied().unwrap_or(0);
+                // Others have at most what it would have with this HPA, and one HPA more.
+                let most = has.values().max().copied().unwrap_or(0);
+                if refusal.reason.scope == BudgetScope::Total && refusal.demand.groups == 1 {
+                    prop_assert!(most <= own + 1 + 3, "{hpa} {has:?}");
+                }
+            }
+        }
+
         #[test]
         fn use_is_the_sum_of_what_is_admitted_and_within_the_budgets(
             steps in vec((0..3usize, 0..4usize, prop::option::of(0..7u64)), 0..60),
@@ -247,15 +430,20 @@ mod tests {
             let mut known: BTreeMap<HpaKey, u64> = BTreeMap::new();
             for (namespace, name, demand) in steps {
                 let hpa = HpaKey::new(["a", "b", "c"][namespace], ["w", "x", "y", "z"][name]);
-                let is_admitted = match demand {
-                    Some(demand) => admission.admit(&hpa, None, groups(demand)).is_ok(),
+                known.remove(&hpa);
+                match demand.map(|demand| (demand, admission.admit(&hpa, None, groups(demand)))) {
+                    Some((demand, Ok(given_up))) => {
+                        known.insert(hpa.clone(), demand);
+                        for other in &given_up {
+                            prop_assert!(other.namespace != hpa.namespace);
+                            prop_assert!(known.remove(other).is_some());
+                        }
+                    }
+                    Some((_, Err(_))) => {}
                     None => {
                         admission.release(&hpa);
-                        false
                     }
-                };
-                known.remove(&hpa);
-                known.extend(is_admitted.then(|| (hpa.clone(), demand.unwrap_or(0))));
+                }
                 let sum = |namespace: Option<&str>| -> u64 {
                     let of = |hpa: &HpaKey| namespace.is_none_or(|name| *hpa.namespace == *name);
                     known.iter().filter(|(hpa, _)| of(hpa)).map(|(_, groups)| groups).sum()
@@ -263,7 +451,7 @@ mod tests {
                 prop_assert_eq!(admission.total.groups, sum(None));
                 prop_assert!(sum(None) <= 15);
                 for namespace in ["a", "b", "c"] {
-                    let used = admission.namespaces.get(namespace).map_or(0, |used| used.groups);
+                    let used = admission.namespaces.get(namespace).map_or(0, |has| has.used.groups);
                     prop_assert_eq!(used, sum(Some(namespace)));
                     prop_assert!(used <= 8);
                 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::admission::{Admission, creation_order};
-use super::budgets::Amounts;
+use super::budgets::{Amounts, BudgetExceeded};
 use super::builder::HpaTargetBuilder;
 use super::group_targets::GroupTargets;
 use super::target::{
@@ -19,6 +19,9 @@ use crate::model::settings::{GroupSettings, Settings};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, Moment};
+
+/// How often the HPAs that were kept out are tried again at most, after one change.
+const MAX_RETRIES: usize = 16;
 
 impl Targets {
     /// The configured targets, watched since `now`, on these Kafka clusters. What the operator configures is the same for
@@ -79,11 +82,11 @@ impl Targets {
         let mut targets = self.clone();
         let mut changes = Changes::default();
         let mut changed = Vec::new();
-        let mut has_room = false;
+        let mut shares_changed = false;
         self.facts.diff(hpas, |key, _, facts| match facts {
             Some(facts) => changed.push(Arc::clone(facts)),
             None => {
-                has_room |= targets.admission.release(key);
+                shares_changed |= targets.admission.release(key);
                 targets.replace(key, HpaTargets::default(), &mut changes);
             }
         });
@@ -99,17 +102,13 @@ impl Targets {
             let built = HpaTargetBuilder::new(self, &facts).build();
             let demand = built.demand();
             let admitted = targets.admission.admit(&key, facts.created, demand);
-            has_room |= match admitted {
-                Ok(()) => had.minus(demand) != Amounts::default(),
-                Err(_) => had != Amounts::default(),
-            };
-            let built = match admitted {
-                Ok(()) => built,
-                Err(exceeded) => built.denied_by(&key, exceeded),
-            };
-            targets.replace(&key, built, &mut changes);
+            let has = admitted
+                .as_ref()
+                .map_or_else(|_| Amounts::default(), |_| demand);
+            shares_changed |= has != had;
+            targets.replace_admitted(&key, built, admitted, hpas, &mut changes);
         }
-        if has_room {
+        if shares_changed {
             targets.admit_waiting(hpas, &mut changes);
         }
         targets.facts = hpas.clone();
@@ -145,16 +144,50 @@ impl Targets {
 
     /// Admits the HPAs that were kept out and for which the budgets suffice by now.
     fn admit_waiting(&mut self, hpas: &HpaMap, changes: &mut Changes) {
-        for key in self.admission.retry_order() {
-            let facts = hpas.get(&key).filter(|_| self.admission.has_room_for(&key));
-            let Some(facts) = facts else {
-                continue;
-            };
-            // Nothing is kept of what a refused HPA asks for, so that its targets are built anew.
-            let built = HpaTargetBuilder::new(self, facts).build();
-            let admitted = self.admission.admit(&key, facts.created, built.demand());
-            if admitted.is_ok() {
-                self.replace(&key, built, changes);
+        for _ in 0..MAX_RETRIES {
+            let mut is_changed = false;
+            for key in self.admission.retry_order() {
+                let facts = hpas.get(&key).filter(|_| self.admission.has_room_for(&key));
+                let Some(facts) = facts else {
+                    continue;
+                };
+                // Nothing is kept of what a refused HPA asks for, so that its targets are built anew.
+                let built = HpaTargetBuilder::new(self, facts).build();
+                let admitted = self.admission.admit(&key, facts.created, built.demand());
+                is_changed |= admitted.is_ok();
+                self.replace_admitted(&key, built, admitted, hpas, changes);
+            }
+            // What one is given may be the share that another one is to be given more of.
+            if !is_changed {
+                break;
+            }
+        }
+    }
+
+    /// Replaces what one HPA asks for, if it is admitted, and takes in that others had to make room for it.
+    fn replace_admitted(
+        &mut self,
+        key: &HpaKey,
+        built: HpaTargets,
+        admitted: Result<Vec<HpaKey>, BudgetExceeded>,
+        hpas: &HpaMap,
+        changes: &mut Changes,
+    ) {
+        let given_up = match admitted {
+            Ok(given_up) => given_up,
+            Err(exceeded) => {
+                self.replace(key, built.denied_by(key, exceeded), changes);
+                return;
+            }
+        };
+        self.replace(key, built, changes);
+        for other in given_up {
+            let refusal = self.admission.refused().get(&other);
+            if let Some((reason, facts)) =
+                refusal.map(|refusal| refusal.reason).zip(hpas.get(&other))
+            {
+                let built = HpaTargetBuilder::new(self, facts).build();
+                self.replace(&other, built.denied_by(&other, reason), changes);
             }
         }
     }

@@ -5,7 +5,7 @@ use super::*;
 use crate::model::fixtures::{hpa, read};
 use crate::model::hpa::facts::{HpaFacts, HpaMap, MetricTarget};
 use crate::model::settings::Settings;
-use crate::model::targets::budgets::Resource;
+use crate::model::targets::budgets::{Amounts, Resource};
 use crate::model::targets::{ConfiguredTarget, TargetOptions, WatchKey};
 use crate::model::units::newtypes::GroupId;
 use crate::model::units::quantity::Milli;
@@ -133,7 +133,9 @@ fn a_group_is_refused_by_the_budget_that_is_exceeded() {
         ("asked", 6, None),
         ("asked2", 6, Some(BudgetScope::Total)),
         ("c1", 5, None),
-        ("b2", 1, Some(BudgetScope::Total)),
+        // Requests make room for it.
+        ("b2", 1, None),
+        ("asked", 6, Some(BudgetScope::Total)),
     ] {
         let over = apply(&mut ledger, &targets, &[(group, partitions)]);
         let before = ledger.exceeded_budgets();
@@ -148,7 +150,7 @@ fn a_group_is_refused_by_the_budget_that_is_exceeded() {
     let again = [
         ("a1", 10),
         ("b1", 9),
-        ("asked", 6),
+        ("b2", 1),
         ("c1", 5),
         ("operators", 1000),
     ];
@@ -328,5 +330,47 @@ fn what_only_the_operator_asks_for_has_no_limit() {
         assert!(apply(&mut ledger, &targets, &[("operators", 1000)]).is_empty());
         let max = if is_unlimited { 100 } else { 1100 };
         assert_eq!(plan(&mut ledger, &targets).2, max, "{hpa}");
+    }
+}
+
+#[test]
+fn the_namespaces_that_have_most_make_room_for_others() {
+    let asked = [
+        "a/h=a1", "a/h2=a2", "a/h3=a3", "b/h=b1", "b/h2=b2", "c/h=c1", "c/h2=c2",
+    ];
+    let targets = targets(budgets(100, 100, 12), &asked, &["asked"]);
+    let mut ledger = PartitionLedger::default();
+    let reading = [("a1", 2), ("a2", 3), ("a3", 3), ("asked", 2), ("b1", 2)];
+    assert!(apply(&mut ledger, &targets, &reading).is_empty());
+    // Requests come first, and then the latest group of the largest namespace.
+    let more = [("a3", 3), ("asked", 2), ("b2", 2), ("c1", 2)];
+    assert_eq!(apply(&mut ledger, &targets, &more), ["a3", "asked"]);
+    let exceeded = ledger.exceeded_budgets();
+    assert_eq!(Vec::from_iter(exceeded.values()), [&2]);
+    // Nothing is taken back and forth.
+    for _ in 0..3 {
+        let (read, left_out, _) = plan(&mut ledger, &targets);
+        assert_eq!(
+            read,
+            ids(&["a1", "b1", "c1", "a2", "b2", "operators", "c2"])
+        );
+        assert_eq!(left_out, ids(&["a3", "asked"]));
+    }
+    // A namespace that has as much as the others makes no room, nor gets any.
+    assert_eq!(apply(&mut ledger, &targets, &[("c2", 4)]), ["c2"]);
+    assert_eq!(apply(&mut ledger, &targets, &[("b2", 5)]), ["b2"]);
+    assert_eq!(
+        apply(&mut ledger, &targets, &[("a3", 2)]),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_group_that_was_read_before_it_has_to_make_room_is_unknown_at_once() {
+    let targets = targets(budgets(100, 100, 6), &["a/h=a1", "a/h2=a2", "b/h=b1"], &[]);
+    for order in [["a1", "a2", "b1"], ["b1", "a1", "a2"]] {
+        let mut ledger = PartitionLedger::default();
+        let reading = order.map(|group| (group, 3));
+        assert_eq!(apply(&mut ledger, &targets, &reading), ["a2"], "{order:?}");
     }
 }

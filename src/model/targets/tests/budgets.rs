@@ -20,8 +20,12 @@ fn names(count: usize) -> String {
 }
 
 fn ask(targets: &Targets, selector: &str) -> Result<usize, NoValueReason> {
+    ask_in("shop", targets, selector)
+}
+
+fn ask_in(namespace: &str, targets: &Targets, selector: &str) -> Result<usize, NoValueReason> {
     let query = MetricQuery {
-        namespace: "shop",
+        namespace,
         metric: LAG_METRIC,
         selector: &Selector::parse(selector).unwrap(),
     };
@@ -193,9 +197,46 @@ fn a_namespace_has_only_its_budget_and_older_hpas_come_first() {
     assert_eq!(messages(&after).len(), 5);
 }
 
+#[test]
+fn the_largest_namespace_makes_room_for_others_and_gets_it_back() {
+    let large = (0..10).map(|i| sized("large", &format!("h{i}"), 1, i));
+    let mut map: HpaMap = large.collect();
+    let alone = empty(budgets(5, 10, 10)).with_hpas(&map, None);
+    assert_eq!((alone.of_hpas().count(), messages(&alone).len()), (10, 0));
+    let small = sized("small", "h", 2, 1000);
+    map.insert(small.key(), Arc::clone(&small));
+    let both = alone.with_hpas(&map, None);
+    let refused = "nothing is read for the HPA: with it, all HPAs would ask for more than 10 consumer groups, and its namespace already has its share (budgets.total.groups in the configuration of lagwise)";
+    assert_eq!(messages(&both), [("LW042", refused); 2]);
+    for name in ["h8", "h9"] {
+        assert!(both.of_hpa(&HpaKey::new("large", name)).is_empty());
+        let asked = ask_in("large", &both, &format!("group=large-{name}-0"));
+        assert_eq!(asked.unwrap_err().to_string(), refused);
+    }
+    assert_eq!(ask_in("small", &both, "group=small-h-0"), Ok(1));
+    // Other changes of those that wait, or have, change nothing.
+    let mut touched = HpaFacts::clone(&sized("large", "h9", 1, 9));
+    touched.max_replicas = 99;
+    map.insert(touched.key(), Arc::new(touched));
+    let again = both.with_hpas(&map, None);
+    assert_eq!(messages(&again), messages(&both));
+    map.remove(&small.key());
+    let without = again.with_hpas(&map, None);
+    assert_eq!(
+        (without.of_hpas().count(), messages(&without).len()),
+        (10, 0)
+    );
+    // As after a restart, all of them at once are shared in the same way.
+    map.insert(small.key(), small);
+    let restarted = empty(budgets(5, 10, 10)).with_hpas(&map, None);
+    assert_eq!(messages(&restarted), messages(&both));
+    let has_h9 = |targets: &Targets| !targets.of_hpa(&HpaKey::new("large", "h9")).is_empty();
+    assert_eq!((has_h9(&restarted), has_h9(&both)), (false, false));
+}
+
 proptest! {
     #[test]
-    fn budgets_hold_and_what_is_admitted_stays_admitted_while_it_stays_the_same(
+    fn budgets_hold_and_what_is_admitted_stays_admitted_while_there_is_room(
         steps in vec(
             vec((0..3usize, 0..4usize, prop::option::of(1..8usize), 0..9i64), 1..5),
             1..12,
@@ -232,7 +273,12 @@ proptest! {
                 prop_assert!(targets.of_hpa(key).len() <= 6);
                 let is_same = before.facts().get(key).is_some_and(|before| before.metrics == facts.metrics);
                 let was_in = !before.of_hpa(key).is_empty();
-                prop_assert!(is_admitted || !(was_in && is_same), "{} was put out", key);
+                // It makes room for namespaces with a smaller share, but only as long as there is none.
+                let demand = before.of_hpa(key).len() as u64;
+                let has_room = used.values().sum::<u64>() + demand <= in_all
+                    && used.get(&key.namespace).copied().unwrap_or(0) + demand <= of_namespace;
+                let is_put_out = was_in && is_same && !is_admitted;
+                prop_assert!(!(is_put_out && has_room), "{} was put out", key);
             }
         }
     }

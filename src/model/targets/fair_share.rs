@@ -1,0 +1,159 @@
+//! Shares the total budgets fairly between namespaces, which are then the parties.
+//!
+//! When there is no room for what a party asks for, others give up what they have for it: those that have most come
+//! first, and none gives up so much that it has less than the party that asks then has. So the smallest share only
+//! grows, as in max-min fairness, to the size of what is given up at a time. That also means that nothing is taken back
+//! and forth: the same demands come to rest.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::budgets::{Amounts, Resource};
+
+/// How much of the total budgets a party uses: the sum of its parts of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u128);
+
+impl Share {
+    #[must_use]
+    pub fn new(used: &Amounts, budget: &Amounts) -> Self {
+        // More exact than one of any budget, so that whoever uses more has a larger share.
+        let parts = Resource::ALL.map(|resource| {
+            let used = u128::from(used.get(resource)) << 62;
+            used.checked_div(u128::from(budget.get(resource)))
+                .unwrap_or(used)
+        });
+        Self(parts.into_iter().fold(0, u128::saturating_add))
+    }
+}
+
+/// A party that may have to give up something.
+#[derive(Debug)]
+pub struct Holder<I> {
+    pub used: Amounts,
+    /// What it has, in the order in which it gives it up.
+    pub holdings: I,
+}
+
+/// What is to be given up so that everything fits again, by holders whose share is larger than `level`: that of the
+/// party that asks, with what it asks for. `excess` is what is missing. `None` if that is not possible.
+pub fn find_room<K, I: Iterator<Item = (K, Amounts)>>(
+    budget: &Amounts,
+    level: Share,
+    mut excess: Amounts,
+    holders: impl IntoIterator<Item = Holder<I>>,
+) -> Option<Vec<K>> {
+    let mut holders = Vec::from_iter(holders);
+    let shares = holders.iter().enumerate();
+    // Of equal shares the first one.
+    let shares = shares.map(|(place, h)| (Share::new(&h.used, budget), Reverse(place)));
+    let mut largest = BinaryHeap::from_iter(shares);
+    let mut given_up = Vec::new();
+    while excess != Amounts::default() {
+        let (share, Reverse(place)) = largest.pop()?;
+        if share <= level {
+            return None;
+        }
+        let Holder { used, holdings } = holders.get_mut(place)?;
+        // What it cannot give up now, it cannot later, since it has less then.
+        let next = holdings.find(|(_, amounts)| {
+            let rest = used.minus(*amounts);
+            Share::new(&rest, budget) >= level && excess.minus(*amounts) != excess
+        });
+        if let Some((key, amounts)) = next {
+            *used = used.minus(amounts);
+            excess = excess.minus(amounts);
+            largest.push((Share::new(used, budget), Reverse(place)));
+            given_up.push(key);
+        }
+    }
+    Some(given_up)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups(groups: u64) -> Amounts {
+        Amounts {
+            groups,
+            ..Amounts::default()
+        }
+    }
+
+    fn holder<'a>(
+        name: &'a str,
+        holdings: &'a [u64],
+    ) -> Holder<impl Iterator<Item = (String, Amounts)> + 'a> {
+        Holder {
+            used: groups(holdings.iter().sum()),
+            holdings: holdings
+                .iter()
+                .enumerate()
+                .map(move |(n, count)| (format!("{name}{n}"), groups(*count))),
+        }
+    }
+
+    #[test]
+    fn holders_with_most_give_up_first_and_never_below_who_asks() {
+        type Case = (
+            u64,
+            u64,
+            [&'static [u64]; 2],
+            Option<&'static [&'static str]>,
+        );
+        let cases: [Case; 9] = [
+            // Nothing is missing.
+            (0, 5, [&[9], &[9]], Some(&[])),
+            (1, 2, [&[1, 1, 1, 1], &[1, 1, 1]], Some(&["a0"])),
+            (2, 2, [&[1, 1, 1, 1], &[1, 1, 1]], Some(&["a0", "a1"])),
+            (3, 2, [&[1, 1, 1, 1], &[1, 1, 1]], Some(&["a0", "a1", "b0"])),
+            // Not below the share of who asks, and all or nothing.
+            (4, 2, [&[1, 1, 1, 1], &[1, 1, 1]], None),
+            (1, 3, [&[1, 1, 1], &[1, 1, 1]], None),
+            (1, 3, [&[4], &[1]], None),
+            // What is too large is passed over.
+            (1, 3, [&[3, 1, 1], &[1]], Some(&["a1"])),
+            (2, 3, [&[3, 1, 1], &[4, 2]], Some(&["b1"])),
+        ];
+        for (excess, level, holdings, expected) in cases {
+            let budget = groups(100);
+            let level = Share::new(&groups(level), &budget);
+            let holders = [holder("a", holdings[0]), holder("b", holdings[1])];
+            let found = find_room(&budget, level, groups(excess), holders);
+            let found = found
+                .as_ref()
+                .map(|found| Vec::from_iter(found.iter().map(|k| &**k)));
+            assert_eq!(found.as_deref(), expected, "{excess} {holdings:?}");
+        }
+    }
+
+    #[test]
+    fn a_share_counts_all_resources_and_grows_with_each() {
+        let budget = Amounts {
+            groups: u64::from(u32::MAX),
+            topics: 10,
+            pattern_bytes: 0,
+            partitions: 1 << 61,
+        };
+        let used = |groups, topics, pattern_bytes, partitions| {
+            let amounts = Amounts {
+                groups,
+                topics,
+                pattern_bytes,
+                partitions,
+            };
+            Share::new(&amounts, &budget)
+        };
+        let ascending = [
+            used(0, 0, 0, 0),
+            used(0, 0, 0, 1),
+            used(0, 0, 0, 2),
+            used(1, 0, 0, 2),
+            used(0, 1, 0, 0),
+            used(0, 2, 0, 0),
+            used(0, 2, 1, 0),
+        ];
+        assert!(ascending.is_sorted_by(|a, b| a < b), "{ascending:?}");
+    }
+}

@@ -1,0 +1,201 @@
+//! Whose budgets of partitions are used, and by what.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::targets::GroupKey;
+use crate::model::targets::budgets::{Amounts, BudgetExceeded, BudgetScope, Budgets};
+use crate::model::targets::fair_share::{Holder, Share, find_room};
+use crate::model::targets::group_targets::GroupTargets;
+use crate::model::units::hpa_key::HpaKey;
+
+/// Whose budget a group uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum BudgetOwner {
+    Hpa(HpaKey),
+    Requests,
+    Operator,
+}
+
+impl BudgetOwner {
+    /// Those whose budget may be charged for a group, in the order in which they are asked.
+    pub(super) fn candidates(group: &GroupTargets) -> Vec<Self> {
+        let targets = group.targets();
+        if group.is_configured() {
+            return vec![Self::Operator];
+        }
+        let hpas = targets.iter().filter_map(|target| target.hpa());
+        let mut owners: Vec<_> = hpas.cloned().map(Self::Hpa).collect();
+        owners.dedup();
+        if owners.is_empty() {
+            owners.push(Self::Requests);
+        }
+        owners
+    }
+}
+
+/// What HPAs, namespaces and all of them use.
+#[derive(Debug, Default)]
+pub(super) struct PartitionUse {
+    hpas: BTreeMap<HpaKey, u64>,
+    namespaces: BTreeMap<Arc<str>, SharedUse>,
+    /// Of what only requests ask for.
+    requests: SharedUse,
+    /// Of HPAs and requests.
+    total: u64,
+    /// How many groups were admitted so far.
+    admissions: u64,
+}
+
+/// What the groups of a namespace, or of requests, use.
+#[derive(Debug, Default)]
+struct SharedUse {
+    partitions: u64,
+    /// The groups and their partitions, by the number of their admission.
+    groups: BTreeMap<u64, (GroupKey, u64)>,
+}
+
+impl SharedUse {
+    fn add(&mut self, admission: u64, key: &GroupKey, partitions: u64) {
+        self.partitions = self.partitions.saturating_add(partitions);
+        self.groups.insert(admission, (key.clone(), partitions));
+    }
+
+    fn remove(&mut self, admission: u64) {
+        if let Some((_, partitions)) = self.groups.remove(&admission) {
+            self.partitions = self.partitions.saturating_sub(partitions);
+        }
+    }
+}
+
+impl PartitionUse {
+    /// What HPAs and requests use together.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Gives a group what it uses. Returns the number of its admission.
+    pub(super) fn give(&mut self, owner: &BudgetOwner, key: &GroupKey, partitions: u64) -> u64 {
+        self.admissions = self.admissions.saturating_add(1);
+        let admission = self.admissions;
+        if *owner != BudgetOwner::Operator {
+            self.total = self.total.saturating_add(partitions);
+        }
+        match owner {
+            BudgetOwner::Hpa(hpa) => {
+                let namespace = self.namespaces.entry(Arc::clone(&hpa.namespace));
+                namespace.or_default().add(admission, key, partitions);
+                add(&mut self.hpas, hpa.clone(), partitions);
+            }
+            BudgetOwner::Requests => self.requests.add(admission, key, partitions),
+            BudgetOwner::Operator => {}
+        }
+        admission
+    }
+
+    /// Takes back what a group uses.
+    pub(super) fn take_back(&mut self, owner: &BudgetOwner, admission: u64, partitions: u64) {
+        if *owner != BudgetOwner::Operator {
+            self.total = self.total.saturating_sub(partitions);
+        }
+        match owner {
+            BudgetOwner::Hpa(hpa) => {
+                if let Some(namespace) = self.namespaces.get_mut(&hpa.namespace) {
+                    namespace.remove(admission);
+                    if namespace.groups.is_empty() {
+                        self.namespaces.remove(&hpa.namespace);
+                    }
+                }
+                subtract(&mut self.hpas, hpa, partitions);
+            }
+            BudgetOwner::Requests => self.requests.remove(admission),
+            BudgetOwner::Operator => {}
+        }
+    }
+
+    /// The groups that have to make room for one more of this owner, within the total budget.
+    pub(super) fn find_room(
+        &self,
+        owner: &BudgetOwner,
+        partitions: u64,
+        budgets: &Budgets,
+    ) -> Option<Vec<GroupKey>> {
+        let BudgetOwner::Hpa(hpa) = owner else {
+            return None;
+        };
+        let total = of_partitions(budgets.total.partitions);
+        let mut excess = of_partitions(self.total.saturating_add(partitions)).minus(total);
+        let mut given_up = Vec::new();
+        for (key, partitions) in self.requests.groups.values().rev() {
+            if excess == Amounts::default() {
+                break;
+            }
+            excess = excess.minus(of_partitions(*partitions));
+            given_up.push(key);
+        }
+        let namespace = self.namespaces.get(&hpa.namespace);
+        let used = namespace.map_or(0, |namespace| namespace.partitions);
+        let wanted = used.saturating_add(partitions);
+        let level = Share::new(&of_partitions(wanted), &total);
+        let others = self.namespaces.values();
+        let others = others.filter(|other| other.partitions > wanted);
+        let others = others.map(|other| Holder {
+            used: of_partitions(other.partitions),
+            holdings: {
+                let latest_first = other.groups.values().rev();
+                latest_first.map(|(key, partitions)| (key, of_partitions(*partitions)))
+            },
+        });
+        given_up.extend(find_room(&total, level, excess, others)?);
+        Some(given_up.into_iter().cloned().collect())
+    }
+
+    /// Whether the budgets suffice for that many partitions more of this owner.
+    pub(super) fn check(
+        &self,
+        owner: &BudgetOwner,
+        partitions: u64,
+        budgets: &Budgets,
+    ) -> Result<(), BudgetExceeded> {
+        let with = |used: u64| of_partitions(used.saturating_add(partitions));
+        let total = (BudgetScope::Total, with(self.total));
+        match owner {
+            BudgetOwner::Hpa(hpa) => {
+                let of_hpa = self.hpas.get(hpa).copied().unwrap_or_default();
+                let namespace = self.namespaces.get(&hpa.namespace);
+                let namespace = namespace.map(|namespace| namespace.partitions);
+                budgets.check(&[
+                    (BudgetScope::Hpa, with(of_hpa)),
+                    (BudgetScope::Namespace, with(namespace.unwrap_or_default())),
+                    total,
+                ])
+            }
+            BudgetOwner::Requests => budgets.check(&[
+                (BudgetScope::Namespace, with(self.requests.partitions)),
+                total,
+            ]),
+            BudgetOwner::Operator => Ok(()),
+        }
+    }
+}
+
+fn of_partitions(partitions: u64) -> Amounts {
+    Amounts {
+        partitions,
+        ..Amounts::default()
+    }
+}
+
+fn add<K: Ord>(used: &mut BTreeMap<K, u64>, key: K, partitions: u64) {
+    let sum = used.entry(key).or_default();
+    *sum = sum.saturating_add(partitions);
+}
+
+fn subtract<K: Ord>(used: &mut BTreeMap<K, u64>, key: &K, partitions: u64) {
+    if let Some(sum) = used.get_mut(key) {
+        *sum = sum.saturating_sub(partitions);
+        if *sum == 0 {
+            used.remove(key);
+        }
+    }
+}
