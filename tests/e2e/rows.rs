@@ -6,6 +6,7 @@
 mod commits;
 mod logs;
 mod parallelism;
+mod pattern;
 mod time;
 mod work;
 
@@ -50,6 +51,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     row!(time::lag_in_seconds),
     row!(parallelism::as_many_members_have_work_as_the_assignor_gives_some),
     row!(parallelism::by_manual_assignment_the_partitions_with_commits),
+    row!(pattern::old_commits_do_not_count_beside_a_pattern),
+    row!(pattern::patterns_of_several_members_are_read_together),
     ("rows::a_share_group_has_no_limit", |testbed| {
         parallelism::a_share_group_has_no_limit(testbed.preview_kafka()?)
     }),

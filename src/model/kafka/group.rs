@@ -121,7 +121,8 @@ pub struct Member {
     pub host: Arc<str>,
     /// Subscribed topics, if reported.
     pub subscribed: Option<BTreeSet<TopicName>>,
-    /// Assigned partitions by topic.
+    /// Assigned partitions by topic. A topic has none while the broker plans to assign its first ones to the
+    /// member.
     pub assigned: Vec<(TopicName, Vec<Partition>)>,
 }
 

@@ -12,26 +12,37 @@ use crate::model::units::newtypes::TopicName;
 pub struct Subscription {
     /// The known topics.
     pub topics: BTreeSet<TopicName>,
-    /// Whether `topics` is complete. It is not if a member does not report its subscription, as one that
-    /// subscribes by pattern, or is not kept.
+    /// Whether `topics` is complete. It is not if a member is not kept, or if one does not report its
+    /// subscription and the assignments do not show it either.
     pub is_all: bool,
 }
 
 impl Subscription {
     /// Union of the subscriptions and assignments of all members.
+    ///
+    /// With the consumer protocol a member may subscribe by a pattern that only the broker evaluates
+    /// (KIP-848), and then reports no topics. But the broker assigns every partition of every topic that
+    /// matches, so the assignments of all members together show what such members read.
     #[must_use]
     pub fn of(description: &GroupDescription) -> Self {
-        let mut reads = Self {
-            topics: BTreeSet::new(),
-            is_all: description.has_members() && description.omitted_members == 0,
-        };
+        let is_whole = description.omitted_members == 0;
+        let mut topics = BTreeSet::new();
+        let mut all_report = description.has_members();
+        let mut pattern_is_assigned = false;
         for member in &description.members {
             let subscribed = member.subscribed.iter().flatten();
-            reads.is_all &= subscribed.clone().next().is_some();
             let assigned = member.assigned.iter().map(|(topic, _)| topic);
-            reads.topics.extend(subscribed.chain(assigned).cloned());
+            if subscribed.clone().next().is_none() {
+                all_report = false;
+                pattern_is_assigned |= !member.assigned.is_empty();
+            }
+            topics.extend(subscribed.chain(assigned).cloned());
         }
-        reads
+        let shows_patterns = description.kind == GroupKind::Consumer && pattern_is_assigned;
+        Self {
+            topics,
+            is_all: is_whole && (all_report || shows_patterns),
+        }
     }
 }
 

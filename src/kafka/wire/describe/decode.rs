@@ -2,7 +2,7 @@
 //! `StreamsGroupDescribe`, `DescribeGroups`, and the subscription and assignment that classic
 //! consumers exchange through the broker. Layouts as in Kafka's message schemas.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::streams;
@@ -144,9 +144,15 @@ fn member(
     } else {
         None
     };
-    let assigned = assignment(cursor, topics)?;
+    let mut assigned = assignment(cursor, topics)?;
     if is_consumer {
-        assignment(cursor, topics)?;
+        // During a rebalance members may have nothing, and only the target tells what they read.
+        let mut known: HashSet<TopicName> = assigned.iter().map(|(t, _)| t.clone()).collect();
+        for (topic, _) in assignment(cursor, topics)? {
+            if known.insert(topic.clone()) {
+                assigned.push((topic, Vec::new()));
+            }
+        }
         if version >= 1 {
             cursor.i8()?;
         }

@@ -277,23 +277,45 @@ fn remembered_facts_survive_a_restart() {
 }
 
 #[test]
-fn a_subscription_is_complete_only_if_every_member_reports_its_own() {
+fn a_subscription_is_complete_if_every_member_reports_or_was_assigned_its_own() {
     let mut group = description(Consumer, Some("uniform"), 0);
     assert_eq!(Subscription::of(&group), Subscription::default());
-    for (members, topics, is_all) in [
+    let named = |topic, assigned| member(Some(&[topic]), assigned);
+    let by_pattern = |assigned| member(None, assigned);
+    for (kind, members, topics, is_all) in [
         (
-            vec![member(Some(&["a"]), &[]), member(Some(&["b"]), &["b"])],
+            Consumer,
+            vec![named("a", &[]), named("b", &["b"])],
             &["a", "b"][..],
             true,
         ),
+        // The broker assigned everything that the pattern matches.
         (
-            vec![member(Some(&["a"]), &[]), member(None, &["c"])],
+            Consumer,
+            vec![named("a", &[]), by_pattern(&["c"])],
             &["a", "c"],
+            true,
+        ),
+        (Consumer, vec![member(Some(&[]), &["c"])], &["c"], true),
+        // More members than partitions.
+        (
+            Consumer,
+            vec![by_pattern(&[]), by_pattern(&["c", "d"]), by_pattern(&[])],
+            &["c", "d"],
+            true,
+        ),
+        // The pattern has not been evaluated yet, or matches nothing.
+        (Consumer, vec![by_pattern(&[])], &[], false),
+        (
+            Consumer,
+            vec![named("a", &["a"]), by_pattern(&[])],
+            &["a"],
             false,
         ),
-        // By a pattern: no names, and what it was given.
-        (vec![member(Some(&[]), &["c"])], &["c"], false),
+        // A client's own protocol: its assignment need not be all that it reads.
+        (Classic, vec![by_pattern(&["c"])], &["c"], false),
     ] {
+        group.kind = kind;
         group.members = members;
         let expected = Subscription {
             topics: topics.iter().map(|t| TopicName::from(*t)).collect(),
@@ -303,6 +325,7 @@ fn a_subscription_is_complete_only_if_every_member_reports_its_own() {
         let remembered = RememberedGroup::default().after(&group);
         assert_eq!(remembered.reads.is_some(), is_all);
     }
+    group.kind = Consumer;
     let many: Vec<String> = (0..=REMEMBERED_TOPICS).map(|i| format!("t{i}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     group.members = vec![member(Some(&many), &[])];

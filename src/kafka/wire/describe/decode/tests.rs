@@ -61,7 +61,7 @@ fn consumer_groups_decode_in_every_version() {
     let topics = consumer::TopicPartitions::default()
         .with_topic_name(text("t").into())
         .with_partitions(vec![0, 2]);
-    let assignment = consumer::Assignment::default().with_topic_partitions(vec![topics]);
+    let assignment = consumer::Assignment::default().with_topic_partitions(vec![topics.clone()]);
     let by = |pattern: Option<&'static str>, names: Vec<&'static str>| {
         consumer::Member::default()
             .with_member_id(text("m"))
@@ -73,7 +73,12 @@ fn consumer_groups_decode_in_every_version() {
             .with_subscribed_topic_regex(pattern.map(text))
             .with_assignment(assignment.clone())
     };
-    let members = vec![by(None, vec!["t"]), by(Some("t.*"), vec![])];
+    let target = consumer::TopicPartitions::default()
+        .with_topic_name(text("t2").into())
+        .with_partitions(vec![1]);
+    let target = consumer::Assignment::default().with_topic_partitions(vec![topics, target]);
+    let by_pattern = by(Some("t.*"), vec![]).with_target_assignment(target);
+    let members = vec![by(None, vec!["t"]), by_pattern];
     let described = consumer::DescribedGroup::default()
         .with_group_id(text("g").into())
         .with_group_state(text("Reconciling"))
@@ -84,10 +89,11 @@ fn consumer_groups_decode_in_every_version() {
         .with_error_code(69)
         .with_error_message(Some(text("no")));
     let response = ConsumerGroupDescribeResponse::default().with_groups(vec![described, missing]);
-    let by_pattern = Member {
+    let mut by_pattern = Member {
         subscribed: None,
         ..member(Some("i"))
     };
+    by_pattern.assigned.push(("t2".into(), Vec::new()));
     let expected = group(
         GroupKind::Consumer,
         GroupState::Rebalancing,
