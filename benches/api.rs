@@ -93,6 +93,7 @@ fn snapshot() -> LagSnapshot {
             .map(|i| GroupObservation {
                 plan: GroupPlan::new(format!("group-{i}"), ["topic".into()].into()),
                 description: Err(Fault::Unsupported),
+                reported_lags: None,
                 refused_partitions: None,
                 committed: Ok([(
                     "topic".into(),

@@ -152,6 +152,7 @@ fn observe(groups: impl Iterator<Item = usize>) -> Observation {
         observation.groups.push(GroupObservation {
             plan: GroupPlan::new(format!("group-{i}"), [topic.clone()].into()),
             description: Err(Fault::Unsupported),
+            reported_lags: None,
             refused_partitions: None,
             committed: Ok([(
                 topic,

@@ -57,6 +57,7 @@ fn observation(groups: usize, each: usize, topics: usize) -> Observation {
             .map(|i| GroupObservation {
                 plan: GroupPlan::new(format!("group-{i:04}"), of_group(i).into_iter().collect()),
                 description: Err(Fault::Unsupported),
+                reported_lags: None,
                 refused_partitions: None,
                 committed: Ok(of_group(i)
                     .into_iter()

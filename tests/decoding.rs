@@ -220,6 +220,7 @@ fn response(key: i16, version: i16, rng: &mut Rng) -> Vec<u8> {
         ApiKey::DescribeGroups => bytes(&classic_groups(rng), version),
         ApiKey::ConsumerGroupDescribe => bytes(&consumer_groups(rng), version),
         ApiKey::ShareGroupDescribe => bytes(&share_groups(rng), version),
+        ApiKey::DescribeShareGroupOffsets if version > 0 => share_offsets_and_lags(rng),
         ApiKey::DescribeShareGroupOffsets => bytes(&share_offsets(rng), version),
         ApiKey::ApiVersions => {
             let range = |rng: &mut Rng, _| {
@@ -381,6 +382,30 @@ fn share_offsets(rng: &mut Rng) -> DescribeShareGroupOffsetsResponse {
             .with_topics(list(rng, topic))
     };
     DescribeShareGroupOffsetsResponse::default().with_groups(list(rng, group))
+}
+
+/// Version 1, which the library lacks: by hand, with a lag of each partition.
+fn share_offsets_and_lags(rng: &mut Rng) -> Vec<u8> {
+    let mut body = vec![0; 4];
+    many(rng, &mut body, |rng, body, length| {
+        word(rng, body, length);
+        many(rng, body, |rng, body, length| {
+            word(rng, body, length);
+            body.extend([0; 16]);
+            many(rng, body, |rng, body, length| {
+                // Partition, start offset and leader epoch.
+                body.extend([0; 16]);
+                body.extend(rng.i64(..).to_be_bytes());
+                body.extend([0, 0]);
+                word(rng, body, length);
+                body.push(0);
+            });
+            body.push(0);
+        });
+        body.extend([0, 0, 0, 0]);
+    });
+    body.push(0);
+    body
 }
 
 /// One that the library lacks.

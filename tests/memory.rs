@@ -86,6 +86,7 @@ impl Workload {
                         of_group(i).map(|t| names[t].clone()).collect(),
                     ),
                     description: Err(Fault::Unsupported),
+                    reported_lags: None,
                     refused_partitions: None,
                     committed: Ok(of_group(i).map(|t| (names[t].clone(), commits())).collect()),
                 })

@@ -56,6 +56,7 @@ pub(super) fn unreachable_observation(
         plan,
         committed: Err(fault),
         description: Err(fault),
+        reported_lags: None,
         refused_partitions: None,
     };
     Observation {
@@ -104,6 +105,7 @@ mod tests {
             plan: GroupPlan::new("g", ["t".into()].into()),
             committed: committed.map(|column| [("t".into(), column.into_iter().collect())].into()),
             description: Err(Fault::Unsupported),
+            reported_lags: None,
             refused_partitions: None,
         }
     }

@@ -78,6 +78,7 @@ pub(crate) fn nothing(after: Duration, group: &str) -> Observation {
             plan: GroupPlan::new(group, BTreeSet::new()),
             committed: Ok(TopicMap::default()),
             description: Err(Fault::Unsupported),
+            reported_lags: None,
             refused_partitions: None,
         }],
         connection: None,

@@ -19,6 +19,11 @@ use super::units::newtypes::{Lag, Offset};
 pub enum PartitionLag {
     /// Log-end offset minus committed offset.
     Measured(Lag),
+    /// The lag of a share group as its coordinator reports it: records that are neither done nor archived.
+    Reported(Lag),
+    /// Log-end offset minus start offset of a share group whose coordinator reports no lag. Some of these
+    /// records may be done.
+    UpperBound(Lag),
     /// The committed offset is between the last stable offset and the high watermark: a read-committed
     /// consumer has nothing left to read.
     BeyondStable,
@@ -54,6 +59,8 @@ impl PartitionLag {
     pub fn messages(self) -> Lag {
         match self {
             PartitionLag::Measured(lag)
+            | PartitionLag::Reported(lag)
+            | PartitionLag::UpperBound(lag)
             | PartitionLag::FromStart(lag)
             | PartitionLag::SinceSeen(lag)
             | PartitionLag::Lost(lag)
@@ -73,11 +80,27 @@ impl PartitionLag {
         }
     }
 
+    /// The lag of a share group's partition, from that of any group with this committed offset.
+    /// `reported` is what its coordinator reports, if anything.
+    #[must_use]
+    pub fn of_share_group(self, reported: Option<Lag>) -> Self {
+        match (self, reported) {
+            // The log may have lost records since the coordinator counted.
+            (PartitionLag::Measured(most) | PartitionLag::Lost(most), Some(lag)) => {
+                PartitionLag::Reported(lag.min(most))
+            }
+            (PartitionLag::Measured(most), None) => PartitionLag::UpperBound(most),
+            (other, _) => other,
+        }
+    }
+
     /// Name of the rule in metrics, tables and JSON.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             PartitionLag::Measured(_) => "measured",
+            PartitionLag::Reported(_) => "reported",
+            PartitionLag::UpperBound(_) => "upper_bound",
             PartitionLag::BeyondStable => "beyond_stable",
             PartitionLag::FromStart(_) => "from_start",
             PartitionLag::SinceSeen(_) => "since_seen",
@@ -253,6 +276,29 @@ mod tests {
         for (start, at, lag) in [(0, 40, 60), (50, 40, 50)] {
             let found = Position::Forgotten(Offset(at)).lag(&log(start, 100));
             assert_eq!(found, Ok(PartitionLag::Forgotten(Lag(lag))));
+        }
+    }
+
+    #[test]
+    fn of_a_share_group_the_reported_lag_counts() {
+        let measured = |lag| PartitionLag::Measured(Lag(lag));
+        let lost = |lag| PartitionLag::Lost(Lag(lag));
+        for (plain, reported, expected) in [
+            (measured(1000), Some(1), PartitionLag::Reported(Lag(1))),
+            (measured(1000), Some(0), PartitionLag::Reported(Lag(0))),
+            // More than there is.
+            (
+                measured(10),
+                Some(u64::MAX),
+                PartitionLag::Reported(Lag(10)),
+            ),
+            (lost(50), Some(70), PartitionLag::Reported(Lag(50))),
+            (measured(1000), None, PartitionLag::UpperBound(Lag(1000))),
+            (lost(50), None, lost(50)),
+            (PartitionLag::NeverRan, Some(5), PartitionLag::NeverRan),
+        ] {
+            let found = plain.of_share_group(reported.map(Lag));
+            assert_eq!(found, expected, "{plain:?} {reported:?}");
         }
     }
 

@@ -69,6 +69,7 @@ impl OffsetSource for FakeKafka {
                         .map(|t| (t.clone(), [Ok(Some(Offset(0)))].into_iter().collect()))
                         .collect()),
                     description: describe(&plan.group),
+                    reported_lags: None,
                     refused_partitions: None,
                     plan,
                 })

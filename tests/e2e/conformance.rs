@@ -18,6 +18,7 @@ use anyhow::{Context, Result};
 
 use crate::Test;
 use crate::testbed::Testbed;
+use crate::testbed::applications;
 use crate::testbed::kafka::{KafkaCluster, KafkaOptions, Version};
 
 /// A case of one cluster.
@@ -76,6 +77,11 @@ pub(crate) const LONG: &[(&str, Test)] = &[
         on(testbed, Version::V3_9, OLDEST)?;
         on(testbed, Version::V3_9, OLD)
     }),
+    ("conformance::kafka_4_3", |testbed| {
+        on(testbed, Version::V4_3, OLDEST)?;
+        on(testbed, Version::V4_3, OLD)?;
+        on(testbed, Version::V4_3, NEW)
+    }),
 ];
 
 /// What brokers of every age have.
@@ -113,12 +119,31 @@ const OLD: &[(&str, Case)] = &[
     ),
 ];
 
+/// What brokers of 4.x have besides.
+const NEW: &[(&str, Case)] = &[
+    (
+        "live group of the consumer protocol",
+        groups::live_group_of_the_consumer_protocol,
+    ),
+    ("classic groups", described::classic_groups),
+    (
+        "groups of the consumer protocol",
+        described::groups_of_the_consumer_protocol,
+    ),
+    ("compacted topic", records::compacted_topic),
+    ("share groups", described::share_groups),
+    ("streams groups", described::streams_groups),
+];
+
 /// Runs cases on one broker of that version.
 fn on(testbed: &Testbed, version: Version, cases: &[(&str, Case)]) -> Result<()> {
-    let options = KafkaOptions {
-        brokers: 1,
-        version,
-        ..KafkaOptions::default()
+    let options = match version {
+        Version::V4_3 => applications::newest(),
+        _ => KafkaOptions {
+            brokers: 1,
+            version,
+            ..KafkaOptions::default()
+        },
     };
     let kafka = testbed.start_kafka(&crate::testbed::unique("old"), &options)?;
     cases

@@ -7,6 +7,7 @@ mod commits;
 mod logs;
 mod parallelism;
 mod pattern;
+mod share;
 mod time;
 mod work;
 
@@ -56,6 +57,14 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ("rows::a_share_group_has_no_limit", |testbed| {
         parallelism::a_share_group_has_no_limit(testbed.preview_kafka()?)
     }),
+    (
+        "rows::a_share_groups_lag_is_what_its_broker_reports",
+        |testbed| share::lag_is_what_the_broker_reports(testbed.newest_kafka()?),
+    ),
+    (
+        "rows::a_share_groups_lag_is_a_bound_before_4_2",
+        |testbed| share::lag_is_a_bound_where_the_broker_reports_none(testbed.preview_kafka()?),
+    ),
     ("rows::a_streams_group_has_its_tasks", |testbed| {
         parallelism::a_streams_group_has_its_tasks(testbed.preview_kafka()?)
     }),

@@ -5,26 +5,40 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::kafka::{KafkaCluster, KafkaOptions};
+use super::kafka::{KafkaCluster, KafkaOptions, Version};
 use super::process::Process;
 use super::unique;
 
 /// One broker that speaks the protocols that its version has in preview.
 pub(super) fn options() -> KafkaOptions {
-    let properties = [
-        ("unstable.api.versions.enable", "true"),
-        ("unstable.feature.versions.enable", "true"),
-        (
-            "group.coordinator.rebalance.protocols",
-            "classic,consumer,share,streams",
-        ),
-    ];
+    with_protocols(
+        Version::Current,
+        &[
+            ("unstable.api.versions.enable", "true"),
+            ("unstable.feature.versions.enable", "true"),
+        ],
+    )
+}
+
+/// One broker of 4.3, which has them as they are today.
+pub(crate) fn newest() -> KafkaOptions {
+    // A record that a test releases again and again is not to be archived.
+    with_protocols(Version::V4_3, &[("group.share.delivery.count.limit", "10")])
+}
+
+fn with_protocols(version: Version, more: &[(&str, &str)]) -> KafkaOptions {
+    let protocols = (
+        "group.coordinator.rebalance.protocols",
+        "classic,consumer,share,streams",
+    );
+    let properties = more.iter().chain([&protocols]);
     let features = ["share.version=1", "streams.version=1"];
     KafkaOptions {
         brokers: 1,
+        version,
         properties: properties
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .to_vec(),
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
         format: features
             .iter()
             .flat_map(|feature| ["--feature".to_owned(), (*feature).to_owned()])
@@ -42,6 +56,49 @@ impl KafkaCluster {
             .args(["--bootstrap-server", &self.bootstrap()])
             .args(["--topic", topic, "--group", group]);
         Process::start(&unique("share-consumer"), self.folder(), &command)
+    }
+
+    /// Has a member of a share group accept so many records of a topic, release those at these offsets, and leave:
+    /// `tests/testbed/kafka/Shares.java`.
+    pub(crate) fn share(
+        &self,
+        group: &str,
+        topic: &str,
+        accepted: usize,
+        released: &[i64],
+    ) -> Result<()> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed/kafka/Shares.java");
+        let (bootstrap, accepted) = (self.bootstrap(), accepted.to_string());
+        let released: Vec<_> = released.iter().map(i64::to_string).collect();
+        let mut arguments = vec![bootstrap.as_str(), group, topic, &accepted];
+        arguments.extend(released.iter().map(String::as_str));
+        self.java_of(&self.jars, &source.to_string_lossy(), &arguments)
+            .map(drop)
+    }
+
+    /// The lag of a share group by Kafka's own tool, of each partition that it lists, in order.
+    pub(crate) fn share_lags(&self, group: &str) -> Result<Vec<(i32, i64)>> {
+        let printed = self.java_of(
+            &self.jars,
+            "org.apache.kafka.tools.consumer.group.ShareGroupCommand",
+            &[
+                "--bootstrap-server",
+                &self.bootstrap(),
+                "--describe",
+                "--group",
+                group,
+            ],
+        )?;
+        // GROUP TOPIC PARTITION START-OFFSET LAG
+        let rows = printed
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut lags = rows
+            .filter(|fields| fields.len() >= 5 && fields[0] == group)
+            .map(|fields| Ok((fields[2].parse()?, fields[4].parse()?)))
+            .collect::<Result<Vec<_>>>()?;
+        lags.sort_unstable();
+        Ok(lags)
     }
 
     /// Starts a streams application that reads a topic: `tests/testbed/kafka/Repartition.java`. Its group is its id.

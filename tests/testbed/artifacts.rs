@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail};
 pub(crate) struct Artifacts {
     /// A folder of jars with Kafka's broker and tools.
     pub(crate) kafka_jars: PathBuf,
-    /// The classes of these jars as the JVM maps them into memory: it starts in half the time.
+    /// Likewise of Kafka 4.3.
+    pub(crate) kafka_4_3_jars: PathBuf,
+    /// The classes of `kafka_jars` as the JVM maps them into memory: it starts in half the time.
     pub(crate) kafka_classes: PathBuf,
     /// Likewise of Kafka 2.8 and 3.9, where they have been built.
     pub(crate) old_kafka_jars: [Option<PathBuf>; 2],
@@ -55,6 +57,7 @@ impl Artifacts {
         let kubernetes = path("KUBERNETES_BIN")?;
         Ok(Self {
             kafka_jars: path("KAFKA_JARS")?,
+            kafka_4_3_jars: path("KAFKA_4_3_JARS")?,
             kafka_classes: path("KAFKA_CLASSES")?,
             old_kafka_jars: [path("KAFKA_2_8_JARS").ok(), path("KAFKA_3_9_JARS").ok()],
             kube_apiserver: kubernetes.join("kube-apiserver"),

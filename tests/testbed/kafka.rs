@@ -28,6 +28,7 @@ pub(crate) enum Version {
     /// 2.8: with the first, early KRaft.
     V2_8,
     V3_9,
+    V4_3,
 }
 
 /// What a cluster is to be; the default is what most tests want.
@@ -73,8 +74,8 @@ pub(crate) struct KafkaCluster {
     pub(super) name: String,
     pub(super) artifacts: Artifacts,
     folder: PathBuf,
-    /// Of the brokers, which may be older than the tools.
-    jars: PathBuf,
+    /// Of the brokers, which may be older or newer than the tools.
+    pub(super) jars: PathBuf,
     heap_mb: u32,
     java: Vec<String>,
     authority: Authority,
@@ -252,7 +253,7 @@ impl KafkaCluster {
         self.java_of(&self.artifacts.kafka_jars, class, args)
     }
 
-    fn java_of(&self, jars: &Path, class: &str, args: &[&str]) -> Result<String> {
+    pub(super) fn java_of(&self, jars: &Path, class: &str, args: &[&str]) -> Result<String> {
         let mut command = self.java_command(jars, 256, "warn");
         let output = command
             .arg(class)
@@ -410,6 +411,7 @@ fn jars(artifacts: &Artifacts, version: Version) -> Result<PathBuf> {
         Version::Current => return Ok(artifacts.kafka_jars.clone()),
         Version::V2_8 => v2_8,
         Version::V3_9 => v3_9,
+        Version::V4_3 => return Ok(artifacts.kafka_4_3_jars.clone()),
     };
     old.clone().with_context(|| {
         format!("{version:?} is not built; tests/testbed/build kafka_2_8 kafka_3_9 builds them")

@@ -72,6 +72,7 @@ pub(crate) struct Testbed {
     kafka: OnceLock<Result<KafkaCluster>>,
     secured: OnceLock<Result<KafkaCluster>>,
     preview: OnceLock<Result<KafkaCluster>>,
+    newest: OnceLock<Result<KafkaCluster>>,
     control_plane: OnceLock<Result<ControlPlane>>,
 }
 
@@ -89,6 +90,7 @@ impl Testbed {
             kafka: OnceLock::new(),
             secured: OnceLock::new(),
             preview: OnceLock::new(),
+            newest: OnceLock::new(),
             control_plane: OnceLock::new(),
         })
     }
@@ -122,6 +124,13 @@ impl Testbed {
     pub(crate) fn preview_kafka(&self) -> Result<&KafkaCluster> {
         shared(&self.preview, || {
             self.start_kafka("preview", &applications::options())
+        })
+    }
+
+    /// The shared broker of 4.3, whose share groups tell their lag.
+    pub(crate) fn newest_kafka(&self) -> Result<&KafkaCluster> {
+        shared(&self.newest, || {
+            self.start_kafka("newest", &applications::newest())
         })
     }
 
@@ -224,6 +233,7 @@ impl Testbed {
         drop(self.kafka.take());
         drop(self.secured.take());
         drop(self.preview.take());
+        drop(self.newest.take());
         self.remove_folder();
         stopped
     }

@@ -119,6 +119,7 @@ impl GroupClients {
                             // and its older call, which lists members, asks every broker for every
                             // group.
                             description: Err(Fault::Unsupported),
+                            reported_lags: None,
                             refused_partitions: None,
                         }
                     })

@@ -51,7 +51,9 @@ fn read(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
         ApiKey::ConsumerGroupDescribe => describe(GroupKind::Consumer, body, version)?,
         ApiKey::ShareGroupDescribe => describe(GroupKind::Share, body, version)?,
         ApiKey::StreamsGroupDescribe => describe(GroupKind::Streams, body, version)?,
-        ApiKey::DescribeShareGroupOffsets => drop(share_offsets::decode_share_offsets(body)?),
+        ApiKey::DescribeShareGroupOffsets => {
+            drop(share_offsets::decode_share_offsets(body, version)?)
+        }
         ApiKey::SaslAuthenticate => {
             responses::sasl_authenticate(body, version)?;
         }

@@ -46,7 +46,7 @@ impl Request {
             .with_client_id(Some(StrBytes::from_string(client_id.to_owned())));
         header
             .encode(&mut bytes, R::header_version(version))
-            .and_then(|()| body.encode(&mut bytes, version))
+            .and_then(|()| body.encode(&mut bytes, api.codec_version(version)))
             .map_err(|error| EncodeError(format!("{api:?} {version}: {error}")))?;
         let length = u32::try_from(bytes.len().saturating_sub(4))
             .map_err(|_| EncodeError(format!("{api:?} {version}: request is too long")))?;

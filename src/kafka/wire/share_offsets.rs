@@ -3,7 +3,9 @@
 //!
 //! A share-partition's start offset is what the broker has persisted: all records before it are
 //! done. Records acquired or acknowledged beyond it appear with a later write, so a group that is
-//! done may appear one batch behind until it gets the next record (seen on Kafka 4.1).
+//! done may appear one batch behind until it gets the next record (seen on Kafka 4.1). Records that
+//! are done beyond the start offset only show in the lag that brokers tell since Kafka 4.2
+//! (KIP-1226).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,21 +25,26 @@ use super::responses::PartitionEntry;
 use super::versions::ApiKey;
 use crate::kafka::codes;
 use crate::model::kafka::fault::Fault;
-use crate::model::units::newtypes::TopicName;
+use crate::model::kafka::observation::ReportedLags;
+use crate::model::units::names;
+use crate::model::units::newtypes::{Lag, Partition, TopicName};
 
 /// Maximum groups per request, because the coordinator asks another broker for the state of each
 /// partition.
 const MAX_GROUPS: usize = 100;
 
+/// Start offsets of a share group, and the lags that its coordinator reports.
+pub(super) type ShareOffsets = (FetchedOffsets, ReportedLags);
+
 impl WireCluster {
-    /// Fetches the start offsets of share groups; one result per group, in order, by the deadline.
+    /// Fetches the start offsets and lags of share groups; one result per group, in order, by the deadline.
     /// Pass only known share groups and existing partitions: the broker logs an error for each
     /// other one.
     pub(super) async fn share_offsets(
         &self,
         asked: &[&OffsetFetchQuery],
         deadline: Instant,
-    ) -> Vec<Result<FetchedOffsets, Fault>> {
+    ) -> Vec<Result<ShareOffsets, Fault>> {
         let mut by_address: BTreeMap<Address, Vec<(usize, &OffsetFetchQuery)>> = BTreeMap::new();
         for (place, asked) in asked.iter().enumerate() {
             if let Some(address) = self.coordinators.get(&asked.group) {
@@ -65,7 +72,7 @@ impl WireCluster {
         address: &Address,
         batch: &[(usize, &OffsetFetchQuery)],
         deadline: Instant,
-    ) -> Vec<(usize, Result<FetchedOffsets, Fault>)> {
+    ) -> Vec<(usize, Result<ShareOffsets, Fault>)> {
         let broker = self.broker(address);
         let api = ApiKey::DescribeShareGroupOffsets;
         let answer = async {
@@ -74,13 +81,13 @@ impl WireCluster {
                 .highest_common(api)
                 .map_err(|_| Fault::Unsupported)?;
             let request = request(batch.iter().map(|(_, asked)| *asked));
-            broker.send_request(api, version, &request, deadline).await
+            let body = broker.send_request(api, version, &request, deadline);
+            Ok::<_, Fault>((body.await?, version))
         };
-        let body = answer.await;
-        let groups = match &body {
-            Ok(body) => {
-                decode_share_offsets(body).map_err(|error| self.report_malformed(address, &error))
-            }
+        let answer = answer.await;
+        let groups = match &answer {
+            Ok((body, version)) => decode_share_offsets(body, *version)
+                .map_err(|error| self.report_malformed(address, &error)),
             Err(fault) => Err(*fault),
         };
         let mut room = MAX_DISCOVERED;
@@ -89,10 +96,11 @@ impl WireCluster {
             let found = groups.get(asked.group.as_str());
             match found.ok_or(Fault::NoAnswer)? {
                 (codes::NONE, topics) => {
-                    let topics = topics
+                    let starts = topics
                         .iter()
-                        .map(|(name, entries)| (*name, entries.as_slice()));
-                    FetchedOffsets::new(asked, topics, &mut room)
+                        .map(|topic| (topic.name, topic.starts.as_slice()));
+                    let starts = FetchedOffsets::new(asked, starts, &mut room)?;
+                    Ok((starts, reported_lags(topics)))
                 }
                 (code, _) => Err(codes::fault_of((*code).into())),
             }
@@ -120,11 +128,33 @@ fn request<'a>(
     DescribeShareGroupOffsetsRequest::default().with_groups(asked.map(group).collect())
 }
 
-/// Error code, and start offsets by topic; -1 where the group has not begun.
-type ShareGroupOffsets<'a> = (i16, Vec<(&'a str, Vec<PartitionEntry>)>);
+fn reported_lags(topics: &[ShareTopic<'_>]) -> ReportedLags {
+    let valid = topics
+        .iter()
+        .filter(|topic| names::topic(topic.name).is_ok());
+    let lags = valid.map(|topic| {
+        let lags = topic.lags.iter().copied();
+        (TopicName::from(topic.name), lags.collect())
+    });
+    lags.collect()
+}
+
+/// Error code, and entries by topic.
+type ShareGroupOffsets<'a> = (i16, Vec<ShareTopic<'a>>);
+
+/// A topic of a share group.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ShareTopic<'a> {
+    name: &'a str,
+    /// Start offsets; -1 where the group has not begun.
+    starts: Vec<PartitionEntry>,
+    /// Lags, where the broker tells them.
+    lags: Vec<(Partition, Lag)>,
+}
 
 pub(super) fn decode_share_offsets(
     body: &[u8],
+    version: i16,
 ) -> Result<HashMap<&str, ShareGroupOffsets<'_>>, Malformed> {
     let mut cursor = ResponseCursor::new(body, true);
     cursor.i32()?;
@@ -136,12 +166,18 @@ pub(super) fn decode_share_offsets(
             let topic = cursor.string()?;
             cursor.uuid()?;
             let count = cursor.count(20)?;
-            let mut entries = Vec::with_capacity(count);
+            let (mut starts, mut lags) = (Vec::with_capacity(count), Vec::new());
             for _ in 0..count {
-                entries.push(partition(&mut cursor)?);
+                let (entry, lag) = partition(&mut cursor, version)?;
+                lags.extend(lag.map(|lag| (entry.partition, lag)));
+                starts.push(entry);
             }
             cursor.skip_tags()?;
-            topics.push((topic, entries));
+            topics.push(ShareTopic {
+                name: topic,
+                starts,
+                lags,
+            });
         }
         let code = cursor.i16()?;
         cursor.skip_string()?;
@@ -152,17 +188,27 @@ pub(super) fn decode_share_offsets(
     Ok(groups)
 }
 
-fn partition(cursor: &mut ResponseCursor<'_>) -> Result<PartitionEntry, Malformed> {
+fn partition(
+    cursor: &mut ResponseCursor<'_>,
+    version: i16,
+) -> Result<(PartitionEntry, Option<Lag>), Malformed> {
     let (partition, offset) = (cursor.i32()?, cursor.i64()?);
     cursor.i32()?;
+    // -1 where the broker does not know it.
+    let lag = if version >= 1 {
+        u64::try_from(cursor.i64()?).ok().map(Lag)
+    } else {
+        None
+    };
     let code = cursor.i16()?;
     cursor.skip_string()?;
     cursor.skip_tags()?;
-    Ok(PartitionEntry {
+    let entry = PartitionEntry {
         partition,
         code,
         offset,
-    })
+    };
+    Ok((entry, lag))
 }
 
 #[cfg(test)]
@@ -177,6 +223,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kafka::wire::frame::Request;
 
     fn text(text: &'static str) -> StrBytes {
         StrBytes::from_static_str(text)
@@ -212,21 +259,70 @@ mod tests {
             code,
             offset,
         };
-        let read = vec![entry(0, 7, 0), entry(1, -1, 0), entry(2, 0, 29)];
-        let expected = HashMap::from([("a", (0, vec![("t", read)])), ("b", (30, Vec::new()))]);
-        assert_eq!(decode_share_offsets(&response()), Ok(expected));
+        let starts = vec![entry(0, 7, 0), entry(1, -1, 0), entry(2, 0, 29)];
+        let topic = |lags| ShareTopic {
+            name: "t",
+            starts: starts.clone(),
+            lags,
+        };
+        for (version, response, lags) in [
+            (0, response(), vec![]),
+            (1, with_lags(&[3, -1, -1]), vec![(0, Lag(3))]),
+            (
+                1,
+                with_lags(&[0, i64::MAX, i64::MIN]),
+                vec![(0, Lag(0)), (1, Lag(u64::MAX / 2))],
+            ),
+        ] {
+            let expected = HashMap::from([("a", (0, vec![topic(lags)])), ("b", (30, Vec::new()))]);
+            assert_eq!(decode_share_offsets(&response, version), Ok(expected));
+        }
+    }
+
+    /// The response in version 1, which `kafka-protocol` lacks: a lag between leader epoch and
+    /// error code.
+    fn with_lags(lags: &[i64]) -> Vec<u8> {
+        let mut bytes = response();
+        // Throttle time, count of groups, name; count of topics, name, ID; count of partitions.
+        let first = 4 + 1 + 2 + 1 + 2 + 16 + 1;
+        // Of a partition, and what of it comes before the lag.
+        let (whole, before) = (20, 16);
+        for (place, lag) in lags.iter().enumerate().rev() {
+            let at = first + place * whole + before;
+            bytes.splice(at..at, lag.to_be_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_request_of_version_1_is_that_of_version_0_with_another_header() {
+        let asked = OffsetFetchQuery {
+            group: "g".into(),
+            topics: Some(vec![("t".into(), 2)]),
+        };
+        let api = ApiKey::DescribeShareGroupOffsets;
+        let of = |version| {
+            let body = request(std::iter::once(&asked));
+            let mut request = Request::new(api, version, "c", &body).unwrap();
+            request.with_correlation(7).to_vec()
+        };
+        let (mut old, new) = (of(0), of(1));
+        assert_eq!(old[6..8], [0, 0]);
+        old[7] = 1;
+        assert_eq!(old, new);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes: Vec<u8>, cut in 0_usize..80, at in 0_usize..80) {
-            drop(decode_share_offsets(&bytes));
+            drop(decode_share_offsets(&bytes, 0));
+            drop(decode_share_offsets(&bytes, 1));
             let mut response = response();
             response.truncate(cut);
             if let Some(byte) = response.get_mut(at) {
                 *byte ^= 0x7f;
             }
-            drop(decode_share_offsets(&response));
+            drop(decode_share_offsets(&response, 0));
         }
     }
 }

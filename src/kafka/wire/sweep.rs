@@ -13,7 +13,7 @@ use super::{WireInner, commits};
 use crate::kafka::reachability::{Reachability, classify_answers, unreachable_observation};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupKind;
-use crate::model::kafka::observation::{GroupObservation, Observation, Traffic};
+use crate::model::kafka::observation::{GroupObservation, Observation, ReportedLags, Traffic};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::{GroupPlan, PartitionAllowance, SweepPlan};
 use crate::model::kafka::topic_map::TopicMap;
@@ -96,7 +96,7 @@ impl WireInner {
         // their offsets. Groups of known kind are described while the logs are read.
         let new = self.groups_to_describe(&asked, &found, false);
         self.describe(new, &known, by(4)).await;
-        self.share_offsets(&asked, &mut found, by(4)).await;
+        let mut reported = self.share_offsets(&asked, &mut found, by(4)).await;
         let (known, unknown) = self.resolve_discovered(known, &found, by(4)).await;
         let described = self.groups_to_describe(&asked, &found, true);
         let mut groups: Vec<_> = planned
@@ -119,6 +119,7 @@ impl WireInner {
                     (Err(fault), _) => Err(fault),
                 };
                 GroupObservation {
+                    reported_lags: reported.remove(&plan.group),
                     plan,
                     committed,
                     description: Err(Fault::Unsupported),
@@ -220,13 +221,13 @@ impl WireInner {
     }
 
     /// Replaces the committed offsets of share groups, which have none, by their share-partition
-    /// start offsets.
+    /// start offsets. Returns the lags that coordinators report, of each share group that was read.
     async fn share_offsets(
         &self,
         asked: &[OffsetFetchQuery],
         found: &mut [Result<FetchedOffsets, Fault>],
         deadline: tokio::time::Instant,
-    ) {
+    ) -> HashMap<GroupId, ReportedLags> {
         let is_share = |group| self.descriptions.kind(group) == Some(GroupKind::Share);
         let (places, shares): (Vec<_>, Vec<_>) = found
             .iter_mut()
@@ -234,9 +235,14 @@ impl WireInner {
             .filter(|(found, asked)| found.is_ok() && is_share(&asked.group))
             .unzip();
         let read = self.cluster.share_offsets(&shares, deadline).await;
-        for (place, read) in places.into_iter().zip(read) {
-            *place = read;
+        let mut reported = HashMap::new();
+        for ((place, asked), read) in places.into_iter().zip(&shares).zip(read) {
+            *place = read.map(|(starts, lags)| {
+                reported.insert(asked.group.clone(), lags);
+                starts
+            });
         }
+        reported
     }
 
     /// The topics of a group to request by name; `None` if they must be discovered first. Only a request by name

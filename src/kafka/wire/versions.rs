@@ -3,11 +3,11 @@
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, ConsumerGroupDescribeRequest,
     ConsumerGroupDescribeResponse, DescribeGroupsRequest, DescribeGroupsResponse,
-    DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse, ListGroupsRequest, ListGroupsResponse, ListOffsetsRequest,
-    ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetFetchRequest,
-    OffsetFetchResponse, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
-    SaslHandshakeResponse, ShareGroupDescribeRequest, ShareGroupDescribeResponse,
+    DescribeShareGroupOffsetsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
+    ListGroupsRequest, ListGroupsResponse, ListOffsetsRequest, ListOffsetsResponse,
+    MetadataRequest, MetadataResponse, OffsetFetchRequest, OffsetFetchResponse,
+    SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
+    ShareGroupDescribeRequest, ShareGroupDescribeResponse,
 };
 use kafka_protocol::protocol::{HeaderVersion, Message, VersionRange};
 
@@ -87,9 +87,18 @@ impl ApiKey {
             ApiKey::ShareGroupDescribe => (ShareGroupDescribeRequest::VERSIONS, 1, 1),
             // `kafka-protocol` lacks it; its request equals `ConsumerGroupDescribe`.
             ApiKey::StreamsGroupDescribe => (ConsumerGroupDescribeRequest::VERSIONS, 0, 0),
-            ApiKey::DescribeShareGroupOffsets => (DescribeShareGroupOffsetsRequest::VERSIONS, 0, 0),
+            // `kafka-protocol` stops at version 0, whose request is the same.
+            ApiKey::DescribeShareGroupOffsets => return VersionRange { min: 0, max: 1 },
         };
         library.intersect(&VersionRange { min, max })
+    }
+
+    /// The version of `kafka-protocol`'s type that encodes the request in this version.
+    pub(super) fn codec_version(self, version: i16) -> i16 {
+        match self {
+            ApiKey::DescribeShareGroupOffsets => 0,
+            _ => version,
+        }
     }
 
     /// Whether the response header ends in tagged fields.

@@ -91,6 +91,7 @@ pub(super) fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
                 )
             },
             description: Err(Fault::Unsupported),
+            reported_lags: None,
             refused_partitions: None,
             committed: Ok(topics
                 .iter()

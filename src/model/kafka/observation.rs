@@ -9,7 +9,9 @@ use super::group::GroupDescription;
 use super::offset_column::CommittedOffsets;
 use super::topic_map::TopicMap;
 use crate::model::kafka::sweep_plan::GroupPlan;
-use crate::model::units::newtypes::{ClusterName, Moment, Offset, TopicId, TopicName};
+use crate::model::units::newtypes::{
+    ClusterName, Lag, Moment, Offset, Partition, TopicId, TopicName,
+};
 
 /// How far back the log-end offset is looked up once per topic, so that lag in seconds is known soon after
 /// a start.
@@ -43,6 +45,10 @@ pub struct PastEnds {
     pub ends: Vec<Option<Offset>>,
 }
 
+/// Lags of a share group as its coordinator reports them. A partition without one is behind by the records from
+/// its start offset to the log end at most, since some of them may be done.
+pub type ReportedLags = BTreeMap<TopicName, BTreeMap<Partition, Lag>>;
+
 /// Responses about one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupObservation {
@@ -54,6 +60,8 @@ pub struct GroupObservation {
     pub committed: Result<TopicMap<CommittedOffsets>, Fault>,
     /// Description of the group, at most 30 s old; [`Fault::Unsupported`] if not supported.
     pub description: Result<Arc<GroupDescription>, Fault>,
+    /// Lags that the coordinator reports; `None` unless it is a share group.
+    pub reported_lags: Option<ReportedLags>,
     /// How many partitions the group has, if it was not read because the plan allows fewer.
     pub refused_partitions: Option<u64>,
 }
@@ -66,6 +74,7 @@ impl GroupObservation {
             plan,
             committed: Err(Fault::OverBudget),
             description: Err(Fault::OverBudget),
+            reported_lags: None,
             refused_partitions: Some(partitions),
         }
     }

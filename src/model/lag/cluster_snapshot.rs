@@ -241,9 +241,11 @@ impl TopicLag {
     /// First offset that the group has yet to read on a partition where it is behind.
     fn first_unread(&self, partition: usize, lag: PartitionLag) -> Option<Offset> {
         match lag {
-            PartitionLag::Measured(_) | PartitionLag::Residual(_) | PartitionLag::Stuck { .. } => {
-                self.committed.get(partition)?.ok()?
-            }
+            PartitionLag::Measured(_)
+            | PartitionLag::Reported(_)
+            | PartitionLag::UpperBound(_)
+            | PartitionLag::Residual(_)
+            | PartitionLag::Stuck { .. } => self.committed.get(partition)?.ok()?,
             PartitionLag::FromStart(_) | PartitionLag::Lost(_) => {
                 self.offsets.starts.get(partition)?.ok()
             }

@@ -349,6 +349,13 @@ fn not_knowable(metrics: &[Derivation]) -> Vec<String> {
                 .to_owned(),
         );
     }
+    let is_bound = |partition: &PartitionPart| partition.rule == "upper_bound";
+    if topics().any(|topic| topic.partitions.iter().any(is_bound)) {
+        all.push(
+            "how many records of the share group are done beyond its start offset, so that its lag is an upper bound: brokers report that since Kafka 4.2"
+                .to_owned(),
+        );
+    }
     all
 }
 

@@ -3,7 +3,7 @@
 //! Two passes over its partitions: the first determines position and lag from the offsets alone, the
 //! second classifies lags as residual or stuck, which depends on what the whole group does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::MISSING_GRACE_PERIOD;
@@ -19,7 +19,7 @@ use crate::model::lag::history::group::{Assignment, GroupHistory, LagClassifier}
 use crate::model::lag::history::log::{LogHistory, LogPartition};
 use crate::model::lag::history::partition::{PartitionReading, PartitionState};
 use crate::model::lag::{Log, PartitionLag};
-use crate::model::units::newtypes::{Isolation, Moment, Offset, TopicName};
+use crate::model::units::newtypes::{Isolation, Lag, Moment, Offset, Partition, TopicName};
 
 /// What the groups of one sweep are assembled from.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,16 @@ struct Draft<'a> {
     states: Vec<PartitionState>,
     lags: Box<[Result<PartitionLag, Fault>]>,
     first_unread: Option<Box<[Option<Offset>]>>,
+}
+
+impl Draft<'_> {
+    /// Replaces the lags of a share group by what its coordinator reports.
+    fn take_reported(&mut self, reported: Option<&BTreeMap<Partition, Lag>>) {
+        for (partition, lag) in (0..).zip(&mut self.lags) {
+            let reported = reported.and_then(|reported| reported.get(&partition));
+            *lag = lag.map(|lag| lag.of_share_group(reported.copied()));
+        }
+    }
 }
 
 impl<'a> Assembly<'a> {
@@ -101,12 +111,17 @@ impl<'a> Assembly<'a> {
                 return snapshot;
             }
         };
+        let reported = group.reported_lags;
         let mut drafts = Vec::with_capacity(committed.len());
         for (topic, column) in committed {
             let draft = match self.logs.get(&topic) {
                 Some((Ok(offsets), log)) => {
                     let log = (Arc::clone(offsets), *log);
-                    Ok(self.draft(&plan, history, &described, &topic, log, column))
+                    let mut draft = self.draft(&plan, history, &described, &topic, log, column);
+                    if let Some(reported) = &reported {
+                        draft.take_reported(reported.get(&topic));
+                    }
+                    Ok(draft)
                 }
                 Some((Err(fault), _)) => Err(**fault),
                 None => Err(Fault::NoAnswer),

@@ -53,6 +53,7 @@ fn observe(seconds: u64, group: &str, committed: &[Committed], ends: &[i64]) -> 
             plan: plan(group),
             committed: Ok([("t".into(), committed)].into()),
             description: Err(Fault::Unsupported),
+            reported_lags: None,
             refused_partitions: None,
         }],
         connection: None,

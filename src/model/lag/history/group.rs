@@ -223,7 +223,9 @@ impl LagClassifier {
         log_moved: Stamp,
         owned: bool,
     ) -> PartitionLag {
-        let PartitionLag::Measured(messages) = lag else {
+        // The coordinator of a share group counts transaction markers as done, and archives records that
+        // cannot be processed, so what it reports is neither residual nor stuck.
+        let (PartitionLag::Measured(messages) | PartitionLag::UpperBound(messages)) = lag else {
             return lag;
         };
         // Most partitions: nothing to classify.
