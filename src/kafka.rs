@@ -12,6 +12,7 @@ mod health;
 pub mod librdkafka;
 mod log_start_cache;
 pub mod login;
+mod peer_protocol;
 mod reachability;
 mod time_lookup;
 pub mod wire;

@@ -7,6 +7,8 @@ pub(super) const NONE: i16 = 0;
 pub(super) const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 pub(super) const LEADER_NOT_AVAILABLE: i16 = 5;
 pub(super) const COORDINATOR_NOT_AVAILABLE: i16 = 15;
+/// Returned for a login on a listener without SASL.
+pub(super) const ILLEGAL_SASL_STATE: i16 = 34;
 pub(super) const UNSUPPORTED_VERSION: i16 = 35;
 /// Also returned for a group of another kind than the request asks for.
 pub(super) const GROUP_ID_NOT_FOUND: i16 = 69;

@@ -21,6 +21,7 @@ mod cursor;
 #[doc(hidden)]
 pub mod decoding;
 mod describe;
+mod first_bytes;
 mod frame;
 mod groups;
 mod handshake;

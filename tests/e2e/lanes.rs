@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use crate::Test;
 use crate::{
     annotations, api, brokers, cap, chart, conformance, cost, events, faults, lag, leader, live,
-    load, login, logins, network, oracle, outage, renewal, rows, scale, smoke, state, tenants,
-    zero,
+    load, login, logins, network, oracle, outage, protocols, renewal, rows, scale, smoke, state,
+    tenants, zero,
 };
 
 /// The variable that names the lane to run; without it all are run, one after the other.
@@ -48,6 +48,7 @@ pub(crate) const LANES: &[Lane] = &[
             smoke::CASES,
             login::CASES,
             logins::CASES,
+            protocols::CASES,
             #[cfg(feature = "gssapi")]
             crate::kerberos::CASES,
             network::CASES,

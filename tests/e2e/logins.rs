@@ -271,6 +271,5 @@ fn logins(files: &Files) -> Vec<Login> {
             (Fault::Login, "insufficient_scope"),
         ));
     }
-    // A mechanism that the broker does not have, and a listener that expects something else.
     all
 }

@@ -35,6 +35,7 @@ mod network;
 mod oracle;
 mod outage;
 mod probes;
+mod protocols;
 mod renewal;
 mod rows;
 mod scale;

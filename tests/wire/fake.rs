@@ -55,6 +55,8 @@ pub(crate) enum Twist {
 pub(crate) struct World {
     /// By node id, from 1.
     addresses: BTreeMap<i32, SocketAddr>,
+    /// Where clients are sent for a node, if not to its address.
+    pub(crate) advertised: BTreeMap<i32, (String, i32)>,
     /// Each topic's partitions: leader and end.
     pub(crate) topics: BTreeMap<String, Vec<(i32, i64)>>,
     /// Each group's coordinator.
@@ -63,9 +65,12 @@ pub(crate) struct World {
     pub(crate) commits: BTreeMap<(String, String), Vec<Option<i64>>>,
     /// The highest version of an API, where it is not the library's.
     pub(crate) highest: HashMap<i16, i16>,
+    /// APIs that the brokers do not have.
+    pub(crate) missing: Vec<ApiKey>,
     /// How long a connection may be unused before a broker closes it.
     pub(crate) idle: Option<Duration>,
-    /// The rounds of hashing that a login by SCRAM asks for; nobody gets past that.
+    /// The rounds of hashing that a login by SCRAM asks for; nobody gets past that. 0 where the brokers take no
+    /// logins.
     pub(crate) iterations: u32,
     /// By node and API: what it does, and how often.
     twists: HashMap<(i32, i16), (Twist, usize)>,
@@ -81,6 +86,15 @@ pub(crate) struct Fake {
     pub(crate) open: Arc<AtomicUsize>,
     pub(crate) accepted: Arc<AtomicUsize>,
     bootstrap: String,
+}
+
+impl World {
+    /// The host and port that the brokers advertise for a node.
+    fn advertised(&self, node: i32) -> (String, i32) {
+        let address = self.addresses[&node];
+        let own = || (address.ip().to_string(), i32::from(address.port()));
+        self.advertised.get(&node).cloned().unwrap_or_else(own)
+    }
 }
 
 impl Fake {
@@ -304,20 +318,22 @@ fn answer(
                 ApiKey::SaslHandshake,
                 ApiKey::SaslAuthenticate,
             ];
+            let apis = apis.into_iter().filter(|api| !world.missing.contains(api));
             let response = ApiVersionsResponse::default()
                 .with_error_code(code)
-                .with_api_keys(apis.map(range).to_vec());
+                .with_api_keys(apis.map(range).collect());
             // Code 35 comes in the form of version 0.
             put(response, if code == 35 { 0 } else { version }, out);
         }
         ApiKey::Metadata => {
             let request = MetadataRequest::decode(&mut body, version).unwrap();
             assert!(version < 4 || !request.allow_auto_topic_creation);
-            let brokers = world.addresses.iter().map(|(id, address)| {
+            let brokers = world.addresses.keys().map(|id| {
+                let (host, port) = world.advertised(*id);
                 MetadataResponseBroker::default()
                     .with_node_id((*id).into())
-                    .with_host(text(&address.ip().to_string()))
-                    .with_port(address.port().into())
+                    .with_host(text(&host))
+                    .with_port(port)
             });
             let asked: Vec<String> = match &request.topics {
                 Some(topics) if version > 0 => topics
@@ -354,12 +370,8 @@ fn answer(
             let request = FindCoordinatorRequest::decode(&mut body, version).unwrap();
             let find = |group: &str| {
                 let node = world.coordinators.get(group).copied().unwrap_or(1);
-                let address = world.addresses[&node];
-                (
-                    node,
-                    text(&address.ip().to_string()),
-                    i32::from(address.port()),
-                )
+                let (host, port) = world.advertised(node);
+                (node, text(&host), port)
             };
             let mut response = FindCoordinatorResponse::default();
             if version >= 1 {
@@ -435,8 +447,16 @@ fn answer(
             put(response, version, out);
         }
         ApiKey::SaslHandshake => {
-            let response =
-                SaslHandshakeResponse::default().with_mechanisms(vec![text("SCRAM-SHA-256")]);
+            // As a listener without logins says.
+            let code = if world.iterations == 0 { 34 } else { code };
+            let offered = if code == 0 {
+                vec![text("SCRAM-SHA-256")]
+            } else {
+                Vec::new()
+            };
+            let response = SaslHandshakeResponse::default()
+                .with_error_code(code)
+                .with_mechanisms(offered);
             put(response, version, out);
         }
         ApiKey::SaslAuthenticate => {

@@ -5,6 +5,7 @@
 
 mod fake;
 mod network;
+mod ports;
 
 use std::future::Future;
 use std::sync::atomic::Ordering;

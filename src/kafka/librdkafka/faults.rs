@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::kafka::codes;
 use crate::kafka::health::ConnectionHealth;
+use crate::kafka::peer_protocol::PeerProtocol;
 use crate::model::kafka::fault::Fault;
 
 /// Maps an error code to a fault: a broker's code if positive, librdkafka's own if negative
@@ -26,12 +27,65 @@ pub(super) fn fault_of(code: i32) -> Fault {
 pub(super) fn report(health: &ConnectionHealth, code: i32, reason: &str) {
     // "All brokers are down" adds nothing to the errors of each broker.
     if code != -187 {
-        health.report(
-            fault_of_error(code, reason),
-            without_timing(reason),
-            Instant::now(),
-        );
+        let (fault, reason) = explain(code, without_timing(reason));
+        health.report(fault, &reason, Instant::now());
     }
+}
+
+/// The length that librdkafka took from the first bytes of a response, in its messages about it.
+const LENGTHS: [&str; 2] = ["Invalid response size ", "Invalid frame size "];
+
+/// What to set, by a part of librdkafka's message. Where it has a guess, the message ends in it.
+const ADVICE: [(&str, &str); 5] = [
+    (
+        "connecting to a PLAINTEXT broker listener?",
+        "set security.protocol: PLAINTEXT or SASL_PLAINTEXT, or use the port of a listener with TLS",
+    ),
+    (
+        "wrong version number",
+        "this port does not speak TLS; set security.protocol: PLAINTEXT or SASL_PLAINTEXT, or use the port of a listener with TLS",
+    ),
+    (
+        "connecting to a SSL listener?",
+        "set security.protocol: SSL or SASL_SSL",
+    ),
+    (
+        "broker might require SASL authentication",
+        "set security.protocol: SASL_PLAINTEXT or SASL_SSL, sasl.mechanism and the login's properties",
+    ),
+    (
+        "Request not valid in current SASL state",
+        "this listener takes no SASL login; set security.protocol: PLAINTEXT or SSL, or use the port of a listener with SASL",
+    ),
+];
+
+/// Maps an error on a connection to a fault, and adds to its reason which property to set.
+fn explain(code: i32, reason: &str) -> (Fault, String) {
+    let fault = fault_of_error(code, reason);
+    if let Some(other) = LENGTHS.iter().find_map(|text| other_protocol(reason, text)) {
+        let fault = match other {
+            PeerProtocol::Tls => Fault::Tls,
+            PeerProtocol::Http | PeerProtocol::Text => Fault::Unreachable,
+        };
+        let (broker, _) = reason.split_once(": ").unwrap_or((reason, ""));
+        return (fault, format!("{broker}: {other}"));
+    }
+    let advice = ADVICE.iter().find(|(part, _)| reason.contains(part));
+    match advice {
+        Some((_, advice)) => (fault, format!("{reason}; {advice}")),
+        None => (fault, reason.to_owned()),
+    }
+}
+
+/// Recognizes another protocol by its first bytes, which librdkafka takes for the length of a
+/// response and repeats after `text`.
+fn other_protocol(reason: &str, text: &str) -> Option<PeerProtocol> {
+    let (_, rest) = reason.split_once(text)?;
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    let length: i32 = rest.get(..end)?.parse().ok()?;
+    PeerProtocol::of(length.to_be_bytes())
 }
 
 /// Maps an error on a connection to a fault.
@@ -60,6 +114,39 @@ mod tests {
         assert_eq!(fault_of_error(-195, given), Fault::Tls);
         let cut_off = "ssl://k:9093/1: Receive failed: error:0A000126:SSL routines::unexpected eof while reading";
         assert_eq!(fault_of_error(-195, cut_off), Fault::Unreachable);
+    }
+
+    #[test]
+    fn reasons_say_which_property_to_set() {
+        let sized = |length| {
+            format!(
+                "sasl_plaintext://k:9093/bootstrap: Receive failed: Invalid response size {length} (0..100000000): increase receive.message.max.bytes"
+            )
+        };
+        for (code, given, fault, advice) in [
+            (-199, sized(352_518_912), Fault::Tls, "set security.protocol: SSL or SASL_SSL"),
+            (-199, sized(1_213_486_160), Fault::Unreachable, "the port of an HTTP server"),
+            (
+                -195,
+                "ssl://k:9092/bootstrap: SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?".to_owned(),
+                Fault::Unreachable,
+                "set security.protocol: PLAINTEXT or SASL_PLAINTEXT",
+            ),
+            (
+                -181,
+                "ssl://k:80/bootstrap: SSL handshake failed: error:0A00010B:SSL routines::wrong version number".to_owned(),
+                Fault::Tls,
+                "does not speak TLS",
+            ),
+        ] {
+            let (found, reason) = explain(code, &given);
+            assert_eq!(found, fault, "{given}");
+            assert!(reason.contains(advice) && reason.contains("://k:"), "{reason}");
+            assert!(!reason.contains("receive.message.max.bytes"), "{reason}");
+        }
+        let too_long = sized(150_000_000);
+        let (fault, reason) = explain(-199, &too_long);
+        assert_eq!((fault, reason), (Fault::Code(-199), too_long));
     }
 
     #[test]

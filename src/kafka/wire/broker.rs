@@ -289,6 +289,9 @@ impl ConnectionTask {
                                 Some(ConnectError::new(Fault::NoAnswer, "no answer"))
                             }
                             ConnectionEnd::Failed(error) => Some(error.into()),
+                            ConnectionEnd::Refused(error) => {
+                                Some(self.explain_refusal(error.into(), &options).await)
+                            }
                         }
                     }
                     Err(broken) => Some(broken),
@@ -303,6 +306,23 @@ impl ConnectionTask {
             });
             self.state.send_replace(next);
         }
+    }
+
+    /// Finds out whether a broker that closed the connection at the first request requires a login.
+    async fn explain_refusal(&self, error: ConnectError, options: &WireOptions) -> ConnectError {
+        if options.login.is_configured() || error.kind != Fault::Unreachable {
+            return error;
+        }
+        // Callers wait for the answer, which explains more than the end of the connection.
+        self.state.send_replace(LinkState::Connecting {
+            since: Instant::now(),
+            before: None,
+        });
+        self.shared.pace.wait().await;
+        let deadline = Instant::now() + options.setup_timeout;
+        let memory = &self.shared.memory;
+        let required = handshake::find_required_login(&self.address, options, memory, deadline);
+        required.await.unwrap_or(error)
     }
 
     /// Records a failed connection and returns the next state: a backoff, except after a connection

@@ -58,6 +58,8 @@ pub(super) enum ConnectionEnd {
     Unresponsive,
     /// The stream failed or contained no valid response.
     Failed(FrameError),
+    /// It failed before the first response.
+    Refused(FrameError),
 }
 
 /// Receives the events of a connection.
@@ -135,7 +137,7 @@ async fn reauthenticate(
     let none = || ConnectError::new(Fault::Login, "no valid token is available");
     let credentials = options.login.available_credentials().ok_or_else(none)?;
     let mut ready = line.ready;
-    let mut exchange = SetupExchange::new(ready.stream, ready.responses, &options.client_id);
+    let mut exchange = SetupExchange::new(ready.stream, ready.responses, options);
     let logging_in = sasl::log_in(&credentials, &mut exchange, &ready.versions);
     let session_lifetime = match timeout(options.setup_timeout, logging_in).await {
         Ok(session_lifetime) => session_lifetime?,
@@ -171,6 +173,7 @@ async fn serve_until_login_expires(
     let mut flushed = true;
     let mut sent: VecDeque<InFlight> = VecDeque::new();
     let mut correlation = 1000_i32;
+    let mut has_answered = false;
     // Spread over connections, so that they do not reauthenticate all at once.
     let due = |session_lifetime: Duration| {
         session_lifetime
@@ -231,8 +234,10 @@ async fn serve_until_login_expires(
             response = responses.next(&mut reader, limit) => {
                 let response = match response {
                     Ok(response) => response,
-                    Err(error) => return StopReason::Ended(ConnectionEnd::Failed(error)),
+                    Err(error) if has_answered => return StopReason::Ended(ConnectionEnd::Failed(error)),
+                    Err(error) => return StopReason::Ended(ConnectionEnd::Refused(error)),
                 };
+                has_answered = true;
                 used = Instant::now();
                 observer.count_response(response.len());
                 let Some(oldest) = sent.pop_front() else {

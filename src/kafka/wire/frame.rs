@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::cursor::ResponseCursor;
 use super::response_memory::{ResponseMemory, Room};
 use super::versions::ApiKey;
+use crate::kafka::peer_protocol::PeerProtocol;
 
 /// Position of the correlation ID in a frame: after length, API key and version.
 const CORRELATION: std::ops::Range<usize> = 8..12;
@@ -89,11 +90,8 @@ pub(super) enum FrameError {
          (never more than receive.message.max.bytes)"
     )]
     TooLong { length: i64, limit: usize },
-    #[error(
-        "received a TLS alert instead of a Kafka response: this port speaks TLS; \
-         set security.protocol: SSL or SASL_SSL"
-    )]
-    TlsAlert,
+    #[error("{0}")]
+    OtherProtocol(PeerProtocol),
     #[error("malformed Kafka response: {0}")]
     NotKafka(&'static str),
 }
@@ -158,9 +156,8 @@ impl Responses {
                     .ok()
                     .filter(|length| *length <= limit);
                 let Some(length) = usable else {
-                    // A TLS server answers plaintext with an alert record: type 21, version 3.x.
-                    if announced.starts_with(&[21, 3]) {
-                        return Err(FrameError::TlsAlert);
+                    if let Some(other) = PeerProtocol::of(*announced) {
+                        return Err(FrameError::OtherProtocol(other));
                     }
                     let length = i64::from(length);
                     return Err(FrameError::TooLong { length, limit });

@@ -13,14 +13,16 @@ use tokio_rustls::TlsConnector;
 
 use super::address::Address;
 use super::cursor::Malformed;
+use super::first_bytes::FirstBytes;
 use super::frame::{self, EncodeError, FrameError, Request, Responses};
 use super::options::WireOptions;
 use super::response_memory::ResponseMemory;
 use super::responses;
 use super::sasl::{self, LoginCredentials};
-use super::tls::Tls;
+use super::tls::{self, Tls};
 use super::versions::{ApiKey, BrokerVersions};
 use crate::kafka::codes;
+use crate::kafka::peer_protocol::{PeerProtocol, no_tls_here};
 use crate::model::kafka::fault::Fault;
 
 /// Maximum size of a response before the login and of one to it.
@@ -52,18 +54,22 @@ impl From<FrameError> for ConnectError {
     fn from(error: FrameError) -> Self {
         // With TLS 1.3 a broker rejects a client certificate only after the handshake.
         let refusal = match &error {
-            FrameError::Io(error) => error
-                .get_ref()
-                .and_then(|e| e.downcast_ref::<rustls::Error>()),
+            FrameError::Io(error) => tls_error(error),
             _ => None,
         };
-        let kind = if refusal.is_some() {
-            Fault::Tls
-        } else {
-            Fault::Unreachable
-        };
-        Self::new(kind, error.to_string())
+        match (refusal, &error) {
+            (Some(refusal), _) => Self::new(Fault::Tls, tls::explain(refusal)),
+            (None, FrameError::OtherProtocol(PeerProtocol::Tls)) => {
+                Self::new(Fault::Tls, error.to_string())
+            }
+            (None, _) => Self::new(Fault::Unreachable, error.to_string()),
+        }
     }
+}
+
+/// The TLS error that an I/O error stands for, if any.
+fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 impl From<EncodeError> for ConnectError {
@@ -117,14 +123,7 @@ async fn connect(
     credentials: &LoginCredentials,
     deadline: Instant,
 ) -> Result<ReadyConnection, ConnectError> {
-    let tcp = address.connect(options, deadline).await?;
-    let stream: Box<dyn ByteStream> = match &options.tls {
-        None => Box::new(tcp),
-        Some(tls) => Box::new(encrypt(address, tls, tcp).await?),
-    };
-    let responses = Responses::new(memory.clone());
-    let mut exchange = SetupExchange::new(stream, responses, &options.client_id);
-    let versions = exchange.versions().await?;
+    let (mut exchange, versions) = greet(address, options, memory, deadline).await?;
     let session_lifetime = sasl::log_in(credentials, &mut exchange, &versions).await?;
     let (stream, responses) = exchange.into_parts();
     Ok(ReadyConnection {
@@ -135,8 +134,47 @@ async fn connect(
     })
 }
 
+/// Connects without a login, and asks for the broker's API versions.
+async fn greet<'a>(
+    address: &Address,
+    options: &'a WireOptions,
+    memory: &ResponseMemory,
+    deadline: Instant,
+) -> Result<(SetupExchange<'a>, BrokerVersions), ConnectError> {
+    let tcp = address.connect(options, deadline).await?;
+    let stream: Box<dyn ByteStream> = match &options.tls {
+        None => Box::new(tcp),
+        Some(tls) => Box::new(encrypt(address, options, tls, tcp).await?),
+    };
+    let responses = Responses::new(memory.clone());
+    let mut exchange = SetupExchange::new(stream, responses, options);
+    let versions = exchange.versions().await?;
+    if versions.highest_common(ApiKey::Metadata).is_err() {
+        let reason = "this port answers no requests for metadata, as that of a KRaft controller; \
+                      use the port of a broker's listener in bootstrap.servers";
+        return Err(ConnectError::new(Fault::Unreachable, reason));
+    }
+    Ok((exchange, versions))
+}
+
+/// Finds out why a broker closes connections without a login at the first request: by a connection
+/// of its own, it is asked whether it requires a login. Returns what to set if it does.
+pub(super) async fn find_required_login(
+    address: &Address,
+    options: &WireOptions,
+    memory: &ResponseMemory,
+    deadline: Instant,
+) -> Option<ConnectError> {
+    let asking = async {
+        let (mut exchange, versions) = greet(address, options, memory, deadline).await?;
+        sasl::find_required_login(&mut exchange, &versions).await
+    };
+    tokio::time::timeout_at(deadline, asking).await.ok()?.ok()?
+}
+
 async fn encrypt(
     address: &Address,
+    options: &WireOptions,
     tls: &Tls,
     tcp: tokio::net::TcpStream,
 ) -> Result<impl ByteStream + use<>, ConnectError> {
@@ -144,17 +182,37 @@ async fn encrypt(
     let name = ServerName::try_from(address.host.to_string()).map_err(|_| {
         failed("the broker's host is not a valid name for a TLS certificate".into())
     })?;
-    TlsConnector::from(Arc::clone(&tls.config))
-        .connect(name, tcp)
-        .await
-        .map_err(|error| failed(format!("TLS handshake failed: {error}")))
+    let connecting = TlsConnector::from(Arc::clone(&tls.config))
+        .connect(name, FirstBytes::new(tcp))
+        .into_fallible();
+    connecting.await.map_err(|(error, stream)| {
+        let received = stream.received();
+        let other = received
+            .first_chunk()
+            .and_then(|first| PeerProtocol::of(*first));
+        match (other, tls_error(&error)) {
+            (Some(PeerProtocol::Http | PeerProtocol::Text), _) => failed(format!(
+                "TLS handshake failed: {}",
+                no_tls_here(options.login.is_configured())
+            )),
+            (_, Some(refusal)) => {
+                failed(format!("TLS handshake failed: {}", tls::explain(refusal)))
+            }
+            // The port closed the connection, as a Kafka listener without TLS does.
+            (_, None) if received.is_empty() => failed(format!(
+                "TLS handshake failed: the connection was closed without an answer; probably {}",
+                no_tls_here(options.login.is_configured())
+            )),
+            (_, None) => failed(format!("TLS handshake failed: {error}")),
+        }
+    })
 }
 
 /// Sends one request at a time: during setup and reauthentication.
 pub(super) struct SetupExchange<'a> {
     stream: Box<dyn ByteStream>,
     responses: Responses,
-    client_id: &'a str,
+    options: &'a WireOptions,
     correlation: i32,
 }
 
@@ -162,14 +220,18 @@ impl<'a> SetupExchange<'a> {
     pub(super) fn new(
         stream: Box<dyn ByteStream>,
         responses: Responses,
-        client_id: &'a str,
+        options: &'a WireOptions,
     ) -> Self {
         Self {
             stream,
             responses,
-            client_id,
+            options,
             correlation: 0,
         }
+    }
+
+    pub(super) fn has_tls(&self) -> bool {
+        self.options.tls.is_some()
     }
 
     pub(super) fn into_parts(self) -> (Box<dyn ByteStream>, Responses) {
@@ -183,19 +245,22 @@ impl<'a> SetupExchange<'a> {
         version: i16,
         body: &R,
     ) -> Result<Bytes, ConnectError> {
-        let mut request = Request::new(api, version, self.client_id, body)?;
+        let request = Request::new(api, version, &self.options.client_id, body)?;
+        Ok(self.exchange(request).await?)
+    }
+
+    async fn exchange(&mut self, mut request: Request) -> Result<Bytes, FrameError> {
         self.correlation = self.correlation.wrapping_add(1);
-        let io = |error: std::io::Error| ConnectError::from(FrameError::Io(error));
         self.stream
             .write_all(request.with_correlation(self.correlation))
-            .await
-            .map_err(io)?;
-        self.stream.flush().await.map_err(io)?;
+            .await?;
+        self.stream.flush().await?;
         let response = self
             .responses
             .next(&mut self.stream, SETUP_BYTES_MAX)
             .await?;
-        Ok(frame::body(response, self.correlation, api, version)?)
+        let (api, version) = (request.api(), request.version());
+        frame::body(response, self.correlation, api, version)
     }
 
     /// Asks for the broker's API versions. A broker that does not support our version of the
@@ -204,7 +269,15 @@ impl<'a> SetupExchange<'a> {
         let asked = ApiVersionsRequest::default()
             .with_client_software_name(StrBytes::from_static_str("lagwise"))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
-        let body = self.send_request(ApiKey::ApiVersions, 3, &asked).await?;
+        let asked = Request::new(ApiKey::ApiVersions, 3, &self.options.client_id, &asked)?;
+        let body = self.exchange(asked).await.map_err(|error| match error {
+            FrameError::Closed => ConnectError::new(
+                Fault::Unreachable,
+                "the connection was closed without an answer: check that this is the port of a Kafka broker, \
+                 and that security.protocol is that of its listener",
+            ),
+            error => error.into(),
+        })?;
         let refused = body.first_chunk() == Some(&codes::UNSUPPORTED_VERSION.to_be_bytes());
         let (code, ranges) = if refused {
             let body = self

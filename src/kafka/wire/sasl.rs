@@ -17,6 +17,7 @@ use super::responses;
 use super::versions::{ApiKey, BrokerVersions};
 use crate::kafka::codes;
 use crate::kafka::login::{Token, TokenCache};
+use crate::kafka::peer_protocol::{login_required_here, no_login_here};
 use crate::model::kafka::fault::Fault;
 
 /// Accepted SCRAM iteration counts. Fewer than Kafka's own minimum would expose the password to a
@@ -53,6 +54,10 @@ pub(super) enum LoginCredentials {
 }
 
 impl LoginMethod {
+    pub(super) fn is_configured(&self) -> bool {
+        !matches!(self, LoginMethod::None)
+    }
+
     /// The credentials for a login. Waits for a token until the deadline.
     pub(super) async fn credentials(
         &self,
@@ -185,9 +190,12 @@ pub(super) async fn log_in(
         .send_request(ApiKey::SaslHandshake, version, &body)
         .await?;
     let (code, offered) = responses::sasl_handshake(&answer)?;
+    if code == codes::ILLEGAL_SASL_STATE || (code != codes::NONE && offered.is_empty()) {
+        return Err(login_error(no_login_here(exchange.has_tls())));
+    }
     if code != codes::NONE {
         return Err(login_error(format!(
-            "the broker does not support SASL {name} on this listener; it offers {}",
+            "the broker does not support SASL {name} on this listener; set sasl.mechanism to what it offers: {}",
             offered.join(", ")
         )));
     }
@@ -239,6 +247,26 @@ pub(super) async fn log_in(
     Err(login_error(format!(
         "{name}: the login did not finish after {MAX_STEPS} round trips"
     )))
+}
+
+/// Asks a broker that refused a connection without a login whether it requires one. Returns what to
+/// set if it does.
+pub(super) async fn find_required_login(
+    exchange: &mut SetupExchange<'_>,
+    versions: &BrokerVersions,
+) -> Result<Option<ConnectError>, ConnectError> {
+    let Ok(version) = versions.highest_common(ApiKey::SaslHandshake) else {
+        return Ok(None);
+    };
+    // Brokers name what they offer whether or not it is the mechanism asked for.
+    let any = Mechanism::Plain.name();
+    let body = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(any));
+    let answer = exchange
+        .send_request(ApiKey::SaslHandshake, version, &body)
+        .await?;
+    let (code, offered) = responses::sasl_handshake(&answer)?;
+    let is_required = code != codes::ILLEGAL_SASL_STATE && !offered.is_empty();
+    Ok(is_required.then(|| login_error(login_required_here(exchange.has_tls(), &offered))))
 }
 
 fn login_error(reason: String) -> ConnectError {

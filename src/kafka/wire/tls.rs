@@ -10,7 +10,8 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
 };
 
 use super::options::PropertyReader;
@@ -206,6 +207,35 @@ impl TlsOptions {
         }
         Ok(roots)
     }
+}
+
+/// Explains a TLS error and says which property to set, where its cause is known.
+pub(super) fn explain(error: &Error) -> String {
+    let advice = match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "set ssl.ca.location to the certificate of the CA that signed the broker's certificate"
+        }
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => {
+            "connect by a name in the certificate, or set ssl.endpoint.identification.algorithm: none \
+             to accept any name"
+        }
+        Error::AlertReceived(
+            AlertDescription::BadCertificate
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA,
+        ) => {
+            "the broker rejects the client certificate, or requires one: check ssl.certificate.location \
+             and ssl.key.location"
+        }
+        Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+            "the broker supports neither TLS 1.2 nor TLS 1.3"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}; {advice}")
 }
 
 /// A verifier that skips checks which the properties turn off.

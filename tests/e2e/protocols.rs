@@ -1,0 +1,99 @@
+//! Every security.protocol on every kind of listener of a real broker: where the two do not belong together, every
+//! client says which property to set.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lagwise::kafka::ClientKind;
+use lagwise::model::kafka::fault::Fault;
+
+use crate::Test;
+use crate::sources::{Sources, clients, plan};
+use crate::testbed::Testbed;
+use crate::testbed::broker::{SASL_PASSWORD, SASL_USER};
+use crate::testbed::kafka::KafkaCluster;
+use crate::testbed::poll::{at_once, poll_until};
+
+/// The cases.
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "protocols::a_listener_of_another_protocol_is_told_with_the_remedy",
+    a_listener_of_another_protocol_is_told_with_the_remedy,
+)];
+
+/// Listeners, and the security.protocol that belongs to each.
+const LISTENERS: [(&str, &str); 4] = [
+    ("PLAINTEXT", "PLAINTEXT"),
+    ("SASL", "SASL_PLAINTEXT"),
+    ("SSL", "SSL"),
+    ("SASLSSL", "SASL_SSL"),
+];
+
+/// librdkafka repeats an error only every thirty seconds.
+const WITHIN: Duration = Duration::from_secs(45);
+
+fn a_listener_of_another_protocol_is_told_with_the_remedy(testbed: &Testbed) -> Result<()> {
+    let kafka = testbed.secured_kafka()?;
+    let pairs = LISTENERS.iter().flat_map(|(listener, own)| {
+        let set = LISTENERS.map(|(_, protocol)| protocol);
+        let others = set.into_iter().filter(move |protocol| protocol != own);
+        others.map(move |protocol| (protocol, *listener, *own))
+    });
+    at_once(pairs, |(protocol, listener, own)| {
+        pair(kafka, protocol, listener, own).with_context(|| format!("{protocol} to {listener}"))
+    })
+}
+
+fn pair(kafka: &KafkaCluster, protocol: &str, listener: &str, own: &str) -> Result<()> {
+    let (bootstrap, ca) = (kafka.listener_bootstrap(listener), kafka.ca_file());
+    let mut properties = vec![
+        ("bootstrap.servers", bootstrap.as_str()),
+        ("security.protocol", protocol),
+    ];
+    if protocol.ends_with("SSL") {
+        properties.push(("ssl.ca.location", ca.to_str().context("a path")?));
+    }
+    if protocol.starts_with("SASL") {
+        properties.extend([
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.username", SASL_USER),
+            ("sasl.password", SASL_PASSWORD),
+        ]);
+    }
+    let is_tls = |protocol: &str| protocol.ends_with("SSL");
+    // What is seen first is TLS; only behind it is asked for a login.
+    let (kind, advice) = match (is_tls(protocol), is_tls(own)) {
+        (false, true) => (
+            Fault::Tls,
+            "set security.protocol: SSL or SASL_SSL".to_owned(),
+        ),
+        (true, false) => {
+            let plain = if protocol.starts_with("SASL") {
+                "SASL_PLAINTEXT"
+            } else {
+                "PLAINTEXT"
+            };
+            (Fault::Tls, format!("set security.protocol: {plain}, "))
+        }
+        _ => (Fault::Login, format!("set security.protocol: {own}, ")),
+    };
+    let plan = plan("nobody", &["nothing"]);
+    let mut sources = Sources::with(&clients()?, &properties)?;
+    poll_until(WITHIN, "the reason", || {
+        for (client, observation) in sources.look(&plan)? {
+            let fault = observation.connection.context("no connection fault")?;
+            if client == ClientKind::Wire {
+                ensure!(
+                    fault.kind == kind && fault.reason.contains(&advice),
+                    "{fault:?} instead of {kind:?}: {advice}"
+                );
+            } else {
+                // It does not tell all of them apart.
+                ensure!(
+                    fault.reason.contains("set security.protocol: "),
+                    "{client:?}: {fault:?}"
+                );
+            }
+        }
+        Ok(())
+    })
+}
