@@ -103,6 +103,7 @@ fn snapshot() -> LagSnapshot {
             })
             .collect(),
         connection: None,
+        unreachable_brokers: Vec::new(),
         traffic: None,
     };
     let main = ClusterHistory::default().apply(observed, Scope::Whole);

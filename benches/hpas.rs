@@ -135,6 +135,7 @@ fn observe(groups: impl Iterator<Item = usize>) -> Observation {
         topics: Default::default(),
         groups: Vec::new(),
         connection: None,
+        unreachable_brokers: Vec::new(),
         traffic: None,
     };
     let offsets = |offset| vec![Ok(Offset(offset)); PARTITIONS];

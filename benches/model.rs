@@ -71,6 +71,7 @@ fn observation(groups: usize, each: usize, topics: usize) -> Observation {
             })
             .collect(),
         connection: None,
+        unreachable_brokers: Vec::new(),
         traffic: None,
     }
 }

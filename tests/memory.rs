@@ -92,6 +92,7 @@ impl Workload {
                 })
                 .collect(),
             connection: None,
+            unreachable_brokers: Vec::new(),
             traffic: None,
         }
     }

@@ -252,6 +252,13 @@ fn unread_data(snapshot: &LagSnapshot, metrics: &[HpaMetric<'_>]) -> BTreeSet<St
             }
         }
     }
+    for (name, cluster) in &snapshot.clusters {
+        // Of a silent cluster, the cause is told below.
+        if cluster.connection.is_none() {
+            let brokers = cluster.unreachable_brokers.iter();
+            unread.extend(brokers.map(|broker| format!("Kafka cluster {name}: {}", broker.reason)));
+        }
+    }
     for (name, hpas) in silent {
         let connection = snapshot
             .clusters

@@ -1,16 +1,20 @@
 //! Why a cluster does not answer, derived from its clients' connection errors. The reason keeps the
 //! same words for as long as the cause is the same, so that it can be logged and compared.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::model::kafka::fault::{ConnectionFault, Fault};
+use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
 use crate::model::units::newtypes::Moment;
 use crate::model::units::untrusted_text::Printable;
 
 /// How long a reported error counts as a possible cause. Longer than librdkafka suppresses an error
 /// that repeats.
 const REPORT_MAX_AGE: Duration = Duration::from_secs(90);
+
+/// Limit of brokers that are kept as unreachable: a broker may advertise any number of others.
+const MAX_BROKERS: usize = 1_000;
 
 /// Connection errors of one cluster's clients. Shared by the clients' callbacks and the sweeps of
 /// one source only.
@@ -20,6 +24,8 @@ pub(super) struct ConnectionHealth(Mutex<HealthState>);
 #[derive(Debug, Default)]
 struct HealthState {
     seen: Vec<ReportedFault>,
+    /// Errors by address, until the broker answers or was not needed for long.
+    brokers: BTreeMap<Arc<str>, ReportedFault>,
     current: Option<ConnectionFault>,
 }
 
@@ -27,6 +33,7 @@ struct HealthState {
 struct ReportedFault {
     kind: Fault,
     reason: Arc<str>,
+    /// When it was last reported, or a broker was needed in vain because of it.
     last: Instant,
 }
 
@@ -65,9 +72,69 @@ impl ConnectionHealth {
         }
     }
 
-    /// Forgets all errors: the cluster answered.
+    /// Records that a broker cannot be reached. `reason` begins with its address.
+    pub(super) fn report_broker(&self, address: &str, kind: Fault, reason: &str, now: Instant) {
+        self.report(kind, reason, now);
+        let mut state = self.state();
+        let address = Printable::message(address).to_string();
+        let is_full = state.brokers.len() >= MAX_BROKERS;
+        match state.brokers.get_mut(address.as_str()) {
+            Some(known) if known.kind == kind => known.last = now,
+            None if is_full => {}
+            _ => {
+                let reported = ReportedFault {
+                    kind,
+                    reason: Printable::message(reason).to_string().into(),
+                    last: now,
+                };
+                state.brokers.insert(address.into(), reported);
+            }
+        }
+    }
+
+    /// Records that a broker which cannot be reached is needed.
+    pub(super) fn need_broker(&self, address: &str, now: Instant) {
+        if let Some(known) = self.state().brokers.get_mut(address) {
+            known.last = now;
+        }
+    }
+
+    /// Forgets the error of a broker: it answered, or is not needed any more.
+    pub(super) fn forget_broker(&self, address: &str) {
+        self.state().brokers.remove(address);
+    }
+
+    /// Forgets the errors of all brokers: whatever is needed is known.
+    pub(super) fn forget_brokers(&self) {
+        self.state().brokers.clear();
+    }
+
+    /// The brokers that cannot be reached and were needed within the time that a report counts, or
+    /// since `sweep` began.
+    pub(super) fn unreachable_brokers(
+        &self,
+        now: Instant,
+        sweep: Option<Instant>,
+    ) -> Vec<BrokerFault> {
+        let mut state = self.state();
+        state
+            .brokers
+            .retain(|_, seen| now.saturating_duration_since(seen.last) < REPORT_MAX_AGE);
+        let is_needed = |seen: &ReportedFault| sweep.is_none_or(|started| seen.last >= started);
+        let fault = |(address, seen): (&Arc<str>, &ReportedFault)| BrokerFault {
+            address: Arc::clone(address),
+            kind: seen.kind,
+            reason: Arc::clone(&seen.reason),
+        };
+        let needed = state.brokers.iter().filter(|(_, seen)| is_needed(seen));
+        needed.map(fault).collect()
+    }
+
+    /// Forgets the errors that explain a silent cluster: it answered.
     pub(super) fn record_answer(&self) {
-        *self.state() = HealthState::default();
+        let mut state = self.state();
+        state.seen.clear();
+        state.current = None;
     }
 
     /// The connection problem as of the last sweep that asked the cluster something.
@@ -124,6 +191,51 @@ impl ConnectionHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn brokers_are_unreachable_until_they_answer_or_are_not_tried_any_more() {
+        let (health, start) = (ConnectionHealth::default(), Instant::now());
+        let known = |seconds| {
+            let now = start + Duration::from_secs(seconds);
+            let brokers = health.unreachable_brokers(now, None);
+            let shown = brokers
+                .iter()
+                .map(|b| format!("{} {}", b.kind.label(), b.reason));
+            shown.collect::<Vec<_>>()
+        };
+        let report = |address: &str, kind, seconds| {
+            let reason = format!("{address}: {}", Fault::label(kind));
+            health.report_broker(address, kind, &reason, start + Duration::from_secs(seconds));
+        };
+        report("a:1", Fault::Unreachable, 0);
+        report("b:1", Fault::NameResolution, 0);
+        // An answer of another broker changes nothing.
+        health.record_answer();
+        assert_eq!(
+            known(1),
+            [
+                "unreachable a:1: unreachable",
+                "name_resolution b:1: name_resolution"
+            ]
+        );
+        report("a:1", Fault::Tls, 50);
+        assert_eq!(known(89).len(), 2);
+        assert_eq!(known(90), ["tls a:1: tls"]);
+        // Of those needed since a sweep began, this is one only if it was needed again.
+        let sweep = start + Duration::from_secs(60);
+        assert_eq!(health.unreachable_brokers(sweep, Some(sweep)), []);
+        health.need_broker("a:1", sweep);
+        health.need_broker("unknown:1", sweep);
+        assert_eq!(health.unreachable_brokers(sweep, Some(sweep)).len(), 1);
+        health.forget_broker("a:1");
+        assert_eq!(known(91), Vec::<String>::new());
+        for number in 0..MAX_BROKERS + 5 {
+            report(&format!("c{number}:1"), Fault::Unreachable, 92);
+        }
+        assert_eq!(known(93).len(), MAX_BROKERS);
+        health.forget_brokers();
+        assert_eq!(known(93).len(), 0);
+    }
 
     #[test]
     fn a_cause_keeps_its_text_and_the_more_specific_one_wins() {

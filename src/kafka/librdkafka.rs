@@ -26,7 +26,9 @@ use self::groups::GroupClients;
 use self::logs::LogReader;
 use self::topics::TopicCache;
 use super::health::ConnectionHealth;
-use super::reachability::{Reachability, classify_answers, unreachable_observation};
+use super::reachability::{
+    Reachability, classify_answers, lacks_connection, unreachable_observation,
+};
 use super::{ClientSettings, GroupList, SetupError};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::Observation;
@@ -135,7 +137,8 @@ impl LibrdkafkaInner {
             Err(fault) => {
                 let connection = self.health.record_silence(self.bootstrap(), Moment::now());
                 let name = self.settings.name.clone();
-                return unreachable_observation(name, plan, started, fault, connection);
+                let brokers = self.health.unreachable_brokers(Instant::now(), None);
+                return unreachable_observation(name, plan, started, fault, connection, brokers);
             }
         };
         let groups = self
@@ -161,6 +164,10 @@ impl LibrdkafkaInner {
             _ => Some(false),
         };
         let connection = self.health.record_sweep(is_silent, self.bootstrap());
+        if !lacks_connection(&groups, &topics) {
+            // librdkafka does not tell that a broker answers again.
+            self.health.forget_brokers();
+        }
         Observation {
             cluster: self.settings.name.clone(),
             started,
@@ -168,6 +175,7 @@ impl LibrdkafkaInner {
             topics,
             groups,
             connection,
+            unreachable_brokers: self.health.unreachable_brokers(Instant::now(), None),
             traffic: None,
         }
     }

@@ -2,9 +2,10 @@
 //! read.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use crate::model::kafka::fault::{ConnectionFault, Fault};
-use crate::model::kafka::observation::{GroupObservation, Observation};
+use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
+use crate::model::kafka::observation::{GroupObservation, Observation, TopicOffsets};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::units::newtypes::{ClusterName, Isolation, Moment, TopicName};
@@ -44,6 +45,28 @@ pub(super) fn classify_answers(groups: &[GroupObservation]) -> Reachability {
     all
 }
 
+/// Whether anything is unknown that may be due to a broker which cannot be reached.
+pub(super) fn lacks_connection(
+    groups: &[GroupObservation],
+    topics: &BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>,
+) -> bool {
+    let of_group = |group: &GroupObservation| match &group.committed {
+        Err(fault) => fault.is_connection(),
+        Ok(topics) => topics
+            .values()
+            .flat_map(CommittedOffsets::iter)
+            .any(|committed| committed.is_err_and(Fault::is_connection)),
+    };
+    let of_topic = |topic: &Result<Arc<TopicOffsets>, Fault>| match topic {
+        Err(fault) => fault.is_connection(),
+        Ok(log) => {
+            let mut columns = log.ends.iter().chain(&log.starts);
+            columns.any(|offset| offset.is_err_and(Fault::is_connection))
+        }
+    };
+    groups.iter().any(of_group) || topics.values().any(of_topic)
+}
+
 /// The observation of a cluster that could not be asked: every group has the same fault.
 pub(super) fn unreachable_observation(
     cluster: ClusterName,
@@ -51,6 +74,7 @@ pub(super) fn unreachable_observation(
     started: Moment,
     fault: Fault,
     connection: ConnectionFault,
+    unreachable_brokers: Vec<BrokerFault>,
 ) -> Observation {
     let unknown = |plan| GroupObservation {
         plan,
@@ -66,6 +90,7 @@ pub(super) fn unreachable_observation(
         topics: BTreeMap::new(),
         groups: plan.groups.into_iter().map(unknown).collect(),
         connection: Some(connection),
+        unreachable_brokers,
         traffic: None,
     }
 }

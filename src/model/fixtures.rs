@@ -82,6 +82,7 @@ pub(crate) fn nothing(after: Duration, group: &str) -> Observation {
             refused_partitions: None,
         }],
         connection: None,
+        unreachable_brokers: Vec::new(),
         traffic: None,
     }
 }

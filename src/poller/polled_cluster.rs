@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::transitions::BrokerLog;
 use crate::model::kafka::observation::GroupObservation;
 use crate::model::kafka::sweep_plan::{GroupPlan, SweepPlan};
 use crate::model::lag::assembly::ClusterHistory;
@@ -20,6 +21,7 @@ pub(super) struct PolledCluster {
     pub(super) left_out: Vec<GroupObservation>,
     /// The groups whose plan may differ from what is asked and known of them now.
     pub(super) outdated: BTreeSet<GroupId>,
+    pub(super) broker_log: BrokerLog,
 }
 
 impl PolledCluster {

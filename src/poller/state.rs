@@ -221,7 +221,13 @@ impl PollerState {
             }
             .emit();
         }
-        transitions::report_transitions(&name, &before, &cluster.latest, &finished);
+        transitions::report_transitions(
+            &name,
+            &before,
+            &cluster.latest,
+            &finished,
+            &mut cluster.broker_log,
+        );
         self.evaluate();
         if scope == Scope::Whole {
             self.update_idle();

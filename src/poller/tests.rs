@@ -75,6 +75,7 @@ impl OffsetSource for FakeKafka {
                 })
                 .collect(),
             connection: None,
+            unreachable_brokers: Vec::new(),
             traffic: None,
         }
     }

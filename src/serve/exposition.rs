@@ -283,6 +283,13 @@ async fn clusters(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), S
             text.flush_if_full().await?;
         }
     }
+    text.family(&families::BROKERS_UNREACHABLE);
+    for (name, cluster) in &snapshot.clusters {
+        if cluster.sweep.is_some() || cluster.connection.is_some() {
+            text.sample(&in_cluster(name), cluster.unreachable_brokers.len());
+            text.flush_if_full().await?;
+        }
+    }
     text.family(&families::CLUSTER_FAULT);
     for (name, cluster) in &snapshot.clusters {
         if let Some(fault) = &cluster.connection {

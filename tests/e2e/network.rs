@@ -7,10 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::ClientKind;
 use lagwise::model::kafka::fault::Fault;
+use serde_json::json;
 
 use crate::Test;
+use crate::daemon::{Daemon, Options, cluster};
 use crate::sources::{Sources, clients, plan, seen};
-use crate::testbed::broker::Listener;
+use crate::testbed::broker::{Listener, UNRESOLVED, UNRESOLVED_HOST};
 use crate::testbed::kafka::{KafkaCluster, KafkaOptions};
 use crate::testbed::pki::Authority;
 use crate::testbed::poll::poll_until;
@@ -29,6 +31,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         connections_closed_for_their_age_and_listeners_that_move,
     ),
     ("network::a_quota_is_honoured", a_quota_is_honoured),
+    (
+        "network::brokers_at_advertised_addresses_that_lead_nowhere_are_named",
+        brokers_at_advertised_addresses_that_lead_nowhere_are_named,
+    ),
 ];
 
 /// How soon all is known, on two busy cores.
@@ -122,6 +128,90 @@ pub(crate) fn certificates_are_checked_as_asked_for(testbed: &Testbed) -> Result
                 fault.reason
             );
             println!("{client:?} {more:?}: {}", fault.reason);
+        }
+    }
+    Ok(())
+}
+
+/// Bootstrap servers answer, and send their clients to a closed port, or to a host that does not resolve.
+fn brokers_at_advertised_addresses_that_lead_nowhere_are_named(testbed: &Testbed) -> Result<()> {
+    let listener = |name| Listener {
+        name,
+        protocol: "PLAINTEXT",
+        properties: Vec::new(),
+        proxied: true,
+    };
+    let options = KafkaOptions {
+        brokers: 1,
+        listeners: vec![listener("CLOSED"), listener(UNRESOLVED)],
+        ..KafkaOptions::default()
+    };
+    let kafka = testbed.start_kafka(&unique("nowhere"), &options)?;
+    let still = Still::set_up(&kafka)?;
+    // Known to the client alone: what the broker itself advertises is another port.
+    let closed_proxy = Proxy::in_front_of(&kafka, 1, "CLOSED")?;
+    let unresolved_proxy = Proxy::in_front_of(&kafka, 1, UNRESOLVED)?;
+    let closed = kafka.listener_bootstrap("CLOSED");
+    let clusters = [
+        (
+            "closed",
+            closed_proxy.address(),
+            closed.as_str(),
+            "onnection refused",
+        ),
+        (
+            "unresolved",
+            unresolved_proxy.address(),
+            UNRESOLVED_HOST,
+            "ailed to resolve",
+        ),
+    ];
+    for client in clients()? {
+        let client = match client {
+            ClientKind::Librdkafka => "librdkafka",
+            _ => "wire",
+        };
+        let target = |name: &str| json!({"name": name, "cluster": name, "group": still.group, "topics": [still.topic]});
+        let daemon = Daemon::alone(
+            testbed,
+            &Options {
+                clusters: clusters
+                    .iter()
+                    .map(|(name, bootstrap, ..)| cluster(name, &[("bootstrap.servers", bootstrap)]))
+                    .collect(),
+                targets: clusters.iter().map(|(name, ..)| target(name)).collect(),
+                client,
+                ..Options::main("unused:1")
+            },
+        )?;
+        for (name, _, address, reason) in &clusters {
+            let selector = format!("cluster={name},group={},topic={}", still.group, still.topic);
+            poll_until(SOON, &format!("the reason of {name}"), || {
+                let message = daemon.refusal(&selector, 503)?;
+                let is_named = message.contains(address) && message.contains(reason);
+                ensure!(is_named, "{client}: {message}");
+                if client == "librdkafka" {
+                    // Once it knows where the broker is, it asks nobody else.
+                    return Ok(());
+                }
+                let metrics = daemon.metrics()?;
+                for sample in ["lagwise_cluster_up", "lagwise_brokers_unreachable"] {
+                    let sample = format!("{sample}{{cluster=\"{name}\"}} 1");
+                    ensure!(metrics.contains(&sample), "no {sample} in {metrics}");
+                }
+                Ok(())
+            })?;
+        }
+        daemon.let_it_look(20)?;
+        let log = daemon.process.log();
+        for (name, _, address, _) in &clusters {
+            let lines = log.lines().filter(|line| {
+                let is_told = ["cannot be reached", "does not answer"].iter();
+                is_told.clone().any(|told| line.contains(told))
+                    && line.contains(name)
+                    && line.contains(address)
+            });
+            ensure!(lines.count() == 1, "{client}: {name}: {log}");
         }
     }
     Ok(())

@@ -26,6 +26,11 @@ pub(crate) struct Listener {
     pub(crate) proxied: bool,
 }
 
+/// The name of a listener whose clients are sent to a host that nobody can resolve.
+pub(crate) const UNRESOLVED: &str = "UNRESOLVED";
+/// That host.
+pub(crate) const UNRESOLVED_HOST: &str = "no-such-broker.invalid";
+
 /// Where a broker listens, and where it sends its clients.
 #[derive(Clone, Copy)]
 pub(super) struct Port {
@@ -69,9 +74,22 @@ impl Ports {
         })
     }
 
-    fn addresses(&self, port: impl Fn(&Port) -> u16) -> String {
-        let each = self.by_listener.iter();
-        let each = each.map(|(name, of)| format!("{name}://127.0.0.1:{}", port(of)));
+    fn listened(&self) -> String {
+        self.addresses(|_, port| ("127.0.0.1", port.listens))
+    }
+
+    fn advertised(&self) -> String {
+        self.addresses(|name, port| match name {
+            UNRESOLVED => (UNRESOLVED_HOST, port.advertised),
+            _ => ("127.0.0.1", port.advertised),
+        })
+    }
+
+    fn addresses(&self, of: impl Fn(&str, &Port) -> (&'static str, u16)) -> String {
+        let each = self.by_listener.iter().map(|(name, port)| {
+            let (host, port) = of(name, port);
+            format!("{name}://{host}:{port}")
+        });
         each.collect::<Vec<_>>().join(",")
     }
 }
@@ -104,9 +122,9 @@ pub(super) fn broker_properties(
          advertised.listeners={}\n\
          log.dirs={folder}/data-{id}\n\
          sasl.enabled.mechanisms=PLAIN\n",
-        ports.addresses(|port| port.listens),
+        ports.listened(),
         ports.controller,
-        ports.addresses(|port| port.advertised),
+        ports.advertised(),
     );
     if ports.by_listener.contains_key("SSL") {
         lines += &format!(

@@ -12,8 +12,8 @@ use lagwise::model::units::host_pattern::HostPattern;
 
 use super::fake::{Fake, Twist};
 use super::{
-    assert_right, commits, ends, group, observe, settings_with, source, source_with, two_halves,
-    wait_for_connections,
+    assert_right, commits, ends, group, observe, observe_until_known, settings_with, source,
+    source_with, two_halves, wait_for_connections,
 };
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -213,6 +213,64 @@ async fn a_cluster_of_which_no_broker_is_allowed_says_which_and_why() {
     let is_named =
         fault.reason.starts_with("127.0.0.") && fault.reason.contains("allowed_broker_hosts");
     assert!(is_named, "{fault:?}");
+}
+
+#[tokio::test]
+async fn a_broker_at_an_advertised_address_that_leads_nowhere_is_named() {
+    let closed = TcpListener::bind((HERE, 0)).unwrap();
+    let closed_port = closed.local_addr().unwrap().port();
+    drop(closed);
+    for (host, port, kind, reason) in [
+        (
+            "no-such-broker.invalid",
+            9092,
+            Fault::NameResolution,
+            "failed to resolve",
+        ),
+        (
+            "127.0.0.1",
+            closed_port.into(),
+            Fault::Unreachable,
+            "Connection refused",
+        ),
+    ] {
+        let (fake, groups) = two_halves();
+        // The bootstrap server answers for the second broker, which its clients do not find.
+        let first = fake.bootstrap().split(',').next().unwrap().to_owned();
+        let advertised = (host.to_owned(), port);
+        fake.world.lock().unwrap().advertised = [(2, advertised)].into();
+        let source = source_with(&fake, &[("bootstrap.servers", &first)]);
+        for _ in 0..2 {
+            let observation = observe(&source, &groups).await;
+            assert_eq!(commits(&observation, 0, "a"), Ok(vec![Some(1), Some(2)]));
+            assert_eq!(ends(&observation, "a"), Ok(vec![100, 100]));
+            assert_eq!(commits(&observation, 1, "b"), Err(kind));
+            // The cluster answers.
+            assert_eq!(observation.connection, None);
+            let [broker] = &observation.unreachable_brokers[..] else {
+                panic!("{:?}", observation.unreachable_brokers);
+            };
+            assert_eq!(
+                (&*broker.address, broker.kind),
+                (&*format!("{host}:{port}"), kind)
+            );
+            let is_named = broker.reason.starts_with(&*broker.address);
+            assert!(is_named && broker.reason.contains(reason), "{broker:?}");
+        }
+        // Its group's coordinator elsewhere, the partitions that it leads are still unknown.
+        fake.world
+            .lock()
+            .unwrap()
+            .coordinators
+            .insert("gb".into(), 1);
+        let observation = observe(&source, &groups).await;
+        assert_eq!(commits(&observation, 1, "b"), Ok(vec![Some(3), Some(4)]));
+        assert_eq!(ends(&observation, "b"), Err(kind));
+        fake.world.lock().unwrap().advertised.clear();
+        observe_until_known(&source, &groups).await;
+        let observation = observe(&source, &groups).await;
+        assert_eq!(observation.unreachable_brokers, []);
+    }
 }
 
 #[tokio::test]

@@ -127,6 +127,11 @@ impl ClusterReader {
                     reading.groups.insert(group.clone(), Arc::clone(read));
                 }
             }
+            if snapshot.connection.is_none() && snapshot.incomplete() > 0 {
+                let brokers = snapshot.unreachable_brokers.iter();
+                let reasons = brokers.map(|b| format!("{}: {}", reading.cluster, b.reason));
+                reading.unknown.extend(reasons);
+            }
         }
         Ok(reading)
     }
@@ -209,7 +214,10 @@ fn unknown(
         Some(fault) if fault.is_connection() && snapshot.connection.is_some() => {
             vec![format!("{cluster}: {}", snapshot.cause(fault))]
         }
-        Some(fault) => vec![format!("{cluster}: group {group}: {fault}")],
+        Some(fault) => {
+            let cause = snapshot.cause(fault);
+            vec![format!("{cluster}: group {group}: {cause}")]
+        }
         None if read.topics.is_empty() && request.groups.names.contains(group.as_str()) => {
             vec![format!(
                 "{cluster}: group {group} has no committed offset; check its name"
@@ -225,7 +233,9 @@ fn unknown(
             };
             unread
                 .filter(is_missed)
-                .map(|(topic, fault)| format!("{cluster}: topic {topic}: {fault}"))
+                .map(|(topic, fault)| {
+                    format!("{cluster}: topic {topic}: {}", snapshot.cause(fault))
+                })
                 .collect()
         }
     }

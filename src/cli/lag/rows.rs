@@ -240,6 +240,10 @@ impl<'a> LagRow<'a> {
                 let lost = read.lost(partition).unwrap_or_default();
                 Some(format!("retention deleted {lost} unread messages"))
             }
+            (Ok(Some(_)), Ok(PartitionLag::UpperBound(_))) => Some(
+                "at most: brokers before Kafka 4.2 do not report what a share group has left"
+                    .into(),
+            ),
             (Ok(Some(_)), _) => None,
         };
         let known = lag.ok().flatten();

@@ -28,15 +28,33 @@ pub(super) fn report(health: &ConnectionHealth, code: i32, reason: &str) {
     // "All brokers are down" adds nothing to the errors of each broker.
     if code != -187 {
         let (fault, reason) = explain(code, without_timing(reason));
-        health.report(fault, &reason, Instant::now());
+        match broker_address(&reason) {
+            Some(broker) if fault.is_connection() => {
+                health.report_broker(broker, fault, &reason, Instant::now());
+            }
+            _ => health.report(fault, &reason, Instant::now()),
+        }
     }
+}
+
+/// The broker's host and port in a reason that begins with its name, as in `k:9092/1: ...`,
+/// `ssl://k:9093/bootstrap: ...` or `GroupCoordinator: k:9092: ...`.
+fn broker_address(reason: &str) -> Option<&str> {
+    let (name, rest) = reason.split_once(": ")?;
+    let name = match name {
+        "GroupCoordinator" => rest.split_once(": ")?.0,
+        _ => name.split_once("://").map_or(name, |(_, name)| name),
+    };
+    let address = name.split('/').next()?;
+    let (host, port) = address.rsplit_once(':')?;
+    (!host.is_empty() && port.parse::<u16>().is_ok()).then_some(address)
 }
 
 /// The length that librdkafka took from the first bytes of a response, in its messages about it.
 const LENGTHS: [&str; 2] = ["Invalid response size ", "Invalid frame size "];
 
 /// What to set, by a part of librdkafka's message. Where it has a guess, the message ends in it.
-const ADVICE: [(&str, &str); 5] = [
+const ADVICE: [(&str, &str); 6] = [
     (
         "connecting to a PLAINTEXT broker listener?",
         "set security.protocol: PLAINTEXT or SASL_PLAINTEXT, or use the port of a listener with TLS",
@@ -52,6 +70,10 @@ const ADVICE: [(&str, &str); 5] = [
     (
         "broker might require SASL authentication",
         "set security.protocol: SASL_PLAINTEXT or SASL_SSL, sasl.mechanism and the login's properties",
+    ),
+    (
+        "Send failed: Broken pipe",
+        "if the listener requires a login, set security.protocol: SASL_PLAINTEXT or SASL_SSL",
     ),
     (
         "Request not valid in current SASL state",
@@ -147,6 +169,27 @@ mod tests {
         let too_long = sized(150_000_000);
         let (fault, reason) = explain(-199, &too_long);
         assert_eq!((fault, reason), (Fault::Code(-199), too_long));
+    }
+
+    #[test]
+    fn a_reason_tells_the_brokers_address() {
+        for (reason, expected) in [
+            ("k:9092/1: Failed to resolve", Some("k:9092")),
+            ("ssl://k:9093/1: Failed to resolve", Some("k:9093")),
+            (
+                "sasl_ssl://[::1]:9093/bootstrap: refused",
+                Some("[::1]:9093"),
+            ),
+            (
+                "GroupCoordinator: k:9092: Connect to ipv4#1.2.3.4:9092 failed",
+                Some("k:9092"),
+            ),
+            ("GroupCoordinator: Disconnected", None),
+            ("token source oidc: http://h:1/token: refused", None),
+            ("no colon", None),
+        ] {
+            assert_eq!(broker_address(reason), expected, "{reason}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::Address;
-use super::connect_pacer::ConnectPacer;
+use super::connect_pacer::{ConnectPacer, LOGIN_BACKOFF, backoff};
 use super::connection::{self, Call, ConnectionEnd, ConnectionObserver};
 use super::frame::Request;
 use super::handshake::{self, ConnectError};
@@ -27,10 +27,6 @@ const QUEUED_CALLS: usize = 256;
 
 /// How long a caller waits for the connection attempt of a broker whose last attempt failed.
 const RECONNECT_WAIT: Duration = Duration::from_secs(1);
-
-/// Backoff after a refused login, longer than after other failures because some services lock
-/// accounts after repeated failures.
-const LOGIN_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// State shared by the brokers of one cluster.
 pub(super) struct ClusterContext {
@@ -87,10 +83,12 @@ enum LinkState {
 /// Handle to a broker; its connection is closed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Broker {
+    address: String,
     link: watch::Receiver<LinkState>,
     calls: mpsc::Sender<Call>,
     wanted: mpsc::Sender<()>,
     client_id: String,
+    health: Arc<ConnectionHealth>,
 }
 
 impl Broker {
@@ -99,10 +97,12 @@ impl Broker {
         let until = Instant::now() + Duration::from_secs(24 * 3600);
         let fault = Fault::Unreachable;
         Self {
+            address: String::new(),
             link: watch::channel(LinkState::Down { fault, until }).1,
             calls: mpsc::channel(1).0,
             wanted: mpsc::channel(1).0,
             client_id: String::new(),
+            health: Arc::default(),
         }
     }
 
@@ -112,6 +112,7 @@ impl Broker {
         let (calls, calls_in) = mpsc::channel(QUEUED_CALLS);
         let (wanted, wanted_in) = mpsc::channel(1);
         let client_id = shared.options().client_id.clone();
+        let (name, health) = (address.to_string(), Arc::clone(&shared.health));
         let task = ConnectionTask {
             address,
             shared,
@@ -120,10 +121,12 @@ impl Broker {
         };
         tokio::spawn(task.run(calls_in, wanted_in));
         Self {
+            address: name,
             link,
             calls,
             wanted,
             client_id,
+            health,
         }
     }
 
@@ -136,6 +139,15 @@ impl Broker {
     /// broker whose last attempt just failed or that leaves other requests unanswered: waiting
     /// would cost the sweep time that other brokers need.
     pub(super) async fn versions(&self, deadline: Instant) -> Result<Arc<BrokerVersions>, Fault> {
+        let found = self.wait_for_versions(deadline).await;
+        if found.is_err() {
+            self.health
+                .need_broker(&self.address, std::time::Instant::now());
+        }
+        found
+    }
+
+    async fn wait_for_versions(&self, deadline: Instant) -> Result<Arc<BrokerVersions>, Fault> {
         let mut link = self.link.clone();
         loop {
             let seen = link.borrow_and_update().clone();
@@ -265,6 +277,7 @@ impl ConnectionTask {
                 match handshake::open(&self.address, &options, &self.shared.memory, deadline).await
                 {
                     Ok(ready) => {
+                        self.shared.health.forget_broker(&self.address.to_string());
                         let versions = Arc::new(ready.versions.clone());
                         self.state.send_replace(LinkState::Up {
                             versions,
@@ -339,12 +352,12 @@ impl ConnectionTask {
             );
         }
         tracing::debug!(reason, "cannot connect to the broker");
-        self.shared
-            .health
-            .report(broken.kind, &reason, std::time::Instant::now());
+        let (health, now) = (&self.shared.health, std::time::Instant::now());
         if worked {
+            health.report(broken.kind, &reason, now);
             return LinkState::Idle;
         }
+        health.report_broker(&self.address.to_string(), broken.kind, &reason, now);
         let (least, most) = if broken.kind == Fault::Login {
             LOGIN_BACKOFF
         } else {
@@ -357,11 +370,6 @@ impl ConnectionTask {
             until: Instant::now() + pause,
         }
     }
-}
-
-fn backoff(least: Duration, most: Duration, failures: u32) -> Duration {
-    let factor = 1_u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX);
-    least.saturating_mul(factor).min(most)
 }
 
 impl ConnectionObserver for ConnectionTask {
@@ -386,20 +394,5 @@ impl ConnectionObserver for ConnectionTask {
     fn count_throttle(&self, during: Duration) {
         self.shared.traffic.count_throttle(during);
         tracing::debug!(address = %self.address, millis = during.as_millis(), "throttled by the broker");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_backoff_grows_up_to_a_limit() {
-        let (least, most) = (Duration::from_millis(100), Duration::from_secs(2));
-        let pauses: Vec<_> = (0..7)
-            .map(|n| backoff(least, most, n).as_millis())
-            .collect();
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 2000]);
-        assert_eq!(backoff(least, most, u32::MAX), most);
     }
 }

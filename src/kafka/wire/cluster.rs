@@ -196,8 +196,13 @@ impl WireCluster {
                 !known.contains(address)
             });
         let coordinators = self.coordinators.addresses();
-        self.lock_brokers()
-            .retain(|address, _| known.contains(address) || coordinators.contains(address));
+        self.lock_brokers().retain(|address, _| {
+            let is_needed = known.contains(address) || coordinators.contains(address);
+            if !is_needed {
+                self.shared.health.forget_broker(&address.to_string());
+            }
+            is_needed
+        });
     }
 
     /// Records a malformed response as a connection problem.

@@ -1,4 +1,4 @@
-//! The rate at which connections to the brokers of one cluster are opened.
+//! The rate at which connections to the brokers of one cluster are opened, and the backoff after failures.
 
 use std::time::Duration;
 
@@ -36,9 +36,30 @@ impl ConnectPacer {
     }
 }
 
+/// Backoff after a refused login, longer than after other failures because some services lock
+/// accounts after repeated failures.
+pub(super) const LOGIN_BACKOFF: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(10));
+
+/// Backoff after so many consecutive failures.
+pub(super) fn backoff(least: Duration, most: Duration, failures: u32) -> Duration {
+    let factor = 1_u32.checked_shl(failures.min(16)).unwrap_or(u32::MAX);
+    least.saturating_mul(factor).min(most)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_backoff_grows_up_to_a_limit() {
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(2));
+        let pauses: Vec<_> = (0..7)
+            .map(|n| backoff(least, most, n).as_millis())
+            .collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 2000]);
+        assert_eq!(backoff(least, most, u32::MAX), most);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn connections_are_opened_at_a_limited_rate() {

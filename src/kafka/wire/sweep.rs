@@ -11,7 +11,7 @@ use super::offset_fetch::{FetchedOffsets, OffsetFetchQuery, PartitionCommit, fil
 use super::topics::ClusterMetadata;
 use super::{WireInner, commits};
 use crate::kafka::reachability::{Reachability, classify_answers, unreachable_observation};
-use crate::model::kafka::fault::Fault;
+use crate::model::kafka::fault::{BrokerFault, Fault};
 use crate::model::kafka::group::GroupKind;
 use crate::model::kafka::observation::{GroupObservation, Observation, ReportedLags, Traffic};
 use crate::model::kafka::offset_column::CommittedOffsets;
@@ -70,7 +70,14 @@ impl WireInner {
                 let connection = self.health().record_silence(&self.bootstrap, Moment::now());
                 return Observation {
                     traffic: Some(self.traffic()),
-                    ..unreachable_observation(self.name.clone(), plan, started, fault, connection)
+                    ..unreachable_observation(
+                        self.name.clone(),
+                        plan,
+                        started,
+                        fault,
+                        connection,
+                        self.unreachable_brokers(&started),
+                    )
                 };
             }
         };
@@ -161,8 +168,15 @@ impl WireInner {
             topics,
             groups,
             connection,
+            unreachable_brokers: self.unreachable_brokers(&started),
             traffic: Some(self.traffic()),
         }
+    }
+
+    /// The brokers that the sweep needed and that cannot be reached.
+    fn unreachable_brokers(&self, started: &Moment) -> Vec<BrokerFault> {
+        let sweep = Some(started.monotonic);
+        self.health().unreachable_brokers(Instant::now(), sweep)
     }
 
     fn traffic(&self) -> Traffic {

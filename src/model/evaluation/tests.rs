@@ -102,6 +102,7 @@ pub(super) fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
                 .collect()),
         }],
         connection: None,
+        unreachable_brokers: Vec::new(),
         traffic: None,
     }
 }

@@ -14,7 +14,7 @@ use crate::model::units::newtypes::Moment;
 pub enum Fault {
     /// No response before the deadline of the poll.
     NoAnswer,
-    /// No broker of the cluster can be reached.
+    /// A broker that is needed cannot be reached.
     Unreachable,
     /// A broker refused the login.
     Login,
@@ -100,7 +100,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::NoAnswer => f.write_str("no response before the deadline of the poll"),
-            Fault::Unreachable => f.write_str("no broker is reachable"),
+            Fault::Unreachable => f.write_str("a broker that is needed cannot be reached"),
             Fault::Login => f.write_str("a broker refused the login"),
             Fault::Tls => f.write_str("the TLS handshake with a broker failed"),
             Fault::NameResolution => f.write_str("a broker's host name could not be resolved"),
@@ -138,6 +138,17 @@ impl fmt::Display for Fault {
             Fault::Code(code) => write!(f, "Kafka error code {code}"),
         }
     }
+}
+
+/// A broker that is needed and cannot be reached, while others may answer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BrokerFault {
+    /// Host and port, as configured or advertised.
+    pub address: Arc<str>,
+    pub kind: Fault,
+    /// Reason as given by the broker or the client, beginning with the address, without secrets; constant while
+    /// the cause is the same.
+    pub reason: Arc<str>,
 }
 
 /// Why a whole cluster does not answer.

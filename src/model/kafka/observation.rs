@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fault::{ConnectionFault, Fault};
+use super::fault::{BrokerFault, ConnectionFault, Fault};
 use super::group::GroupDescription;
 use super::offset_column::CommittedOffsets;
 use super::topic_map::TopicMap;
@@ -95,6 +95,8 @@ pub struct Observation {
     pub groups: Vec<GroupObservation>,
     /// Why the cluster does not answer, if it does not.
     pub connection: Option<ConnectionFault>,
+    /// Brokers that were needed and could not be reached, by address.
+    pub unreachable_brokers: Vec<BrokerFault>,
     /// Traffic so far, if the client counts it.
     pub traffic: Option<Traffic>,
 }

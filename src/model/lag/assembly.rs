@@ -63,6 +63,7 @@ impl ClusterHistory {
             topics,
             groups: observed,
             connection,
+            unreachable_brokers,
             traffic,
             ..
         } = observation;
@@ -118,6 +119,15 @@ impl ClusterHistory {
                 (before.sweep, groups)
             }
         };
+        let unreachable_brokers = match scope {
+            Scope::Whole => unreachable_brokers,
+            // The others were not needed.
+            Scope::Partial => {
+                let known = before.unreachable_brokers.iter().cloned();
+                let new = unreachable_brokers.into_iter();
+                BTreeSet::from_iter(known.chain(new)).into_iter().collect()
+            }
+        };
         let traffic = match (before.traffic, traffic) {
             // Of two overlapping sweeps the one that ends last may carry the older count.
             (Some(known), Some(earlier)) if earlier.requests < known.requests => Some(known),
@@ -126,6 +136,7 @@ impl ClusterHistory {
         self.current = Arc::new(ClusterSnapshot {
             sweep,
             connection,
+            unreachable_brokers: unreachable_brokers.into(),
             traffic,
             groups,
         });

@@ -8,7 +8,7 @@ use super::PartitionLag;
 use super::history::clock::Now;
 use super::lag_age::{EndRing, LagAge};
 use super::subscription::{RememberedGroup, Subscription};
-use crate::model::kafka::fault::{ConnectionFault, Fault};
+use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::kafka::observation::{TopicOffsets, Traffic};
 use crate::model::kafka::offset_column::CommittedOffsets;
@@ -32,6 +32,8 @@ pub struct ClusterSnapshot {
     pub sweep: Option<Sweep>,
     /// Why the cluster does not answer, if it does not.
     pub connection: Option<ConnectionFault>,
+    /// Brokers that are needed and cannot be reached, by address.
+    pub unreachable_brokers: Arc<[BrokerFault]>,
     /// Requests, bytes and connections so far, if the client counts them.
     pub traffic: Option<Traffic>,
     /// The groups of the sweep plan. Groups that were not read again are shared with the snapshot before.
@@ -48,13 +50,30 @@ impl ClusterSnapshot {
         before.groups.diff_by(&after.groups, Arc::ptr_eq, report);
     }
 
-    /// Text for a fault: the reason of the connection fault if no broker answered, else the fault's own.
+    /// Text for a fault: the reason of the connection fault if no broker answered, that of the brokers which
+    /// cannot be reached if it may be due to one of them, else the fault's own.
     #[must_use]
     pub fn cause(&self, fault: Fault) -> String {
-        match &self.connection {
-            Some(connection) if fault.is_connection() => connection.reason.to_string(),
-            _ => fault.to_string(),
+        if !fault.is_connection() {
+            return fault.to_string();
         }
+        if let Some(connection) = &self.connection {
+            return connection.reason.to_string();
+        }
+        let of_kind = self.unreachable_brokers.iter();
+        let of_kind: Vec<_> = of_kind.filter(|broker| broker.kind == fault).collect();
+        if !of_kind.is_empty() {
+            return broker_reasons(&of_kind);
+        }
+        // A client may only see that answers are missing, and not which broker owes them.
+        let all: Vec<_> = self.unreachable_brokers.iter().collect();
+        if all.is_empty() {
+            return fault.to_string();
+        }
+        format!(
+            "{fault}; a broker cannot be reached: {}",
+            broker_reasons(&all)
+        )
     }
 
     /// Looks up the topics that a group's members read, or read while it had members.
@@ -73,6 +92,23 @@ impl ClusterSnapshot {
         let faulty = topics.filter(|topic| topic.fault().is_some()).count();
         faulty.saturating_add(groups.count())
     }
+}
+
+/// The reason of the first broker, and the addresses of some of the others.
+fn broker_reasons(brokers: &[&BrokerFault]) -> String {
+    const SHOWN: usize = 3;
+    let Some((first, others)) = brokers.split_first() else {
+        return String::new();
+    };
+    let mut text = first.reason.to_string();
+    for other in others.iter().take(SHOWN) {
+        text.push_str("; ");
+        text.push_str(&other.reason);
+    }
+    if others.len() > SHOWN {
+        text.push_str("; and others");
+    }
+    text
 }
 
 /// Snapshot of one group.
@@ -304,11 +340,56 @@ impl TopicLag {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use super::*;
     use crate::model::fixtures;
-    use crate::model::kafka::fault::Fault;
     use crate::model::lag::assembly::{ClusterHistory, Scope};
+
+    #[test]
+    fn a_fault_of_a_connection_names_the_broker_that_it_is_due_to() {
+        let mut cluster = ClusterSnapshot::default();
+        let causes = |cluster: &ClusterSnapshot| {
+            [Fault::NameResolution, Fault::NoAnswer, Fault::TopicDenied]
+                .map(|fault| cluster.cause(fault))
+        };
+        let own = [
+            "a broker's host name could not be resolved",
+            "no response before the deadline of the poll",
+            "not authorized: the principal lacks Describe on the topic",
+        ];
+        assert_eq!(causes(&cluster), own);
+        let broker = |number: usize, kind| BrokerFault {
+            address: format!("b{number}:9092").into(),
+            kind,
+            reason: format!("b{number}:9092: reason").into(),
+        };
+        cluster.unreachable_brokers = [
+            broker(1, Fault::Unreachable),
+            broker(2, Fault::NameResolution),
+        ]
+        .into();
+        let expected = [
+            "b2:9092: reason".to_owned(),
+            format!(
+                "{}; a broker cannot be reached: b1:9092: reason; b2:9092: reason",
+                own[1]
+            ),
+            own[2].to_owned(),
+        ];
+        assert_eq!(causes(&cluster), expected);
+        let many = (0..9).map(|number| broker(number, Fault::NameResolution));
+        cluster.unreachable_brokers = many.collect();
+        let cause = cluster.cause(Fault::NameResolution);
+        assert!(
+            cause.starts_with("b0:9092: reason; b1") && cause.ends_with("; and others"),
+            "{cause}"
+        );
+        cluster.connection = Some(ConnectionFault {
+            kind: Fault::Login,
+            reason: "b3:9092: no".into(),
+            since: fixtures::at(Duration::ZERO),
+        });
+        assert_eq!(cluster.cause(Fault::NameResolution), "b3:9092: no");
+    }
 
     #[test]
     fn a_group_that_was_never_read_counts_as_an_incomplete_reading() {

@@ -23,6 +23,7 @@ pub(crate) const ALL: &[&Family] = &[
     &PARTITION_SERIES_OMITTED,
     &PARTITION_FAULTS,
     &CLUSTER_UP,
+    &BROKERS_UNREACHABLE,
     &CLUSTER_FAULT,
     &KAFKA_REQUESTS_TOTAL,
     &KAFKA_RECEIVED_BYTES_TOTAL,
@@ -143,7 +144,13 @@ pub(super) const PARTITION_FAULTS: Family = Family {
 pub(super) const CLUSTER_UP: Family = Family {
     name: "lagwise_cluster_up",
     kind: GAUGE,
-    help: "Whether the Kafka cluster answered the last sweep; absent before the first",
+    help: "Whether any broker of the Kafka cluster answered the last sweep; absent before the first",
+    labels: Cow::Borrowed(&["cluster"]),
+};
+pub(super) const BROKERS_UNREACHABLE: Family = Family {
+    name: "lagwise_brokers_unreachable",
+    kind: GAUGE,
+    help: "Brokers of the Kafka cluster that lagwise needs and cannot reach; absent before the first sweep",
     labels: Cow::Borrowed(&["cluster"]),
 };
 pub(super) const CLUSTER_FAULT: Family = Family {

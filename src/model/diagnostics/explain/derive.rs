@@ -242,24 +242,31 @@ impl Deriver<'_> {
             .or_else(|| known?.latest.as_ref().ok())
             .or_else(|| known?.complete.as_ref());
         let total = fresh.and_then(|fresh| topic_selection::total(fresh, filter).ok());
-        let partitions: Vec<_> = shown.map(|lag| partitions(lag, filter)).unwrap_or_default();
         let cluster = self.0.clusters().get(&group.query.key.cluster);
+        let cause = |fault: Fault| match cluster {
+            Some(cluster) => cluster.cause(fault),
+            None => fault.to_string(),
+        };
+        let partitions = shown.map(|lag| partitions(lag, filter, &cause));
+        let partitions: Vec<_> = partitions.unwrap_or_default();
         let fault = known.and_then(|known| known.fault());
         TopicPart {
             topic: topic.topic.to_string(),
             read_seconds_ago: shown.map(|lag| now.since(&lag.read).as_secs()),
             lag: total.map(|lag| lag.0),
             lag_seconds: oldest(&partitions),
-            incomplete: cluster
-                .zip(fault)
-                .map(|(cluster, fault)| cluster.cause(fault)),
+            incomplete: fault.map(cause),
             partitions,
             partitions_left_out: 0,
         }
     }
 }
 
-fn partitions(read: &TopicLag, filter: Option<&PartitionFilter>) -> Vec<PartitionPart> {
+fn partitions(
+    read: &TopicLag,
+    filter: Option<&PartitionFilter>,
+    cause: &impl Fn(Fault) -> String,
+) -> Vec<PartitionPart> {
     let counted = (0..read.lags.len()).filter(|p| filter.is_none_or(|f| f.contains(*p)));
     counted
         .map(|partition| {
@@ -277,7 +284,7 @@ fn partitions(read: &TopicLag, filter: Option<&PartitionFilter>) -> Vec<Partitio
                 lag_seconds: age.map(|age| age.duration().as_secs_f64()),
                 rule: match lag {
                     Ok(lag) => lag.label().to_owned(),
-                    Err(fault) => format!("unknown: {fault}"),
+                    Err(fault) => format!("unknown: {}", cause(fault)),
                 },
             }
         })

@@ -111,7 +111,7 @@ impl Evaluator<'_> {
         }
         for ((name, before), after) in self.before.clusters.iter().zip(self.clusters.values()) {
             // Refusals quote what keeps a cluster from answering.
-            if before.connection != after.connection {
+            if !has_same_causes(before, after) {
                 return None;
             }
             if !Arc::ptr_eq(before, after) {
@@ -319,6 +319,11 @@ impl Evaluator<'_> {
     /// Whether a cluster was known before and is kept from answering by the same as before.
     fn has_same_connection(&self, name: &ClusterName) -> bool {
         let both = self.before.clusters.get(name).zip(self.clusters.get(name));
-        both.is_some_and(|(before, now)| before.connection == now.connection)
+        both.is_some_and(|(before, now)| has_same_causes(before, now))
     }
+}
+
+/// Whether what keeps a cluster or some of its brokers from answering is the same.
+fn has_same_causes(before: &ClusterSnapshot, after: &ClusterSnapshot) -> bool {
+    before.connection == after.connection && before.unreachable_brokers == after.unreachable_brokers
 }

@@ -57,6 +57,7 @@ fn observe(seconds: u64, group: &str, committed: &[Committed], ends: &[i64]) -> 
             refused_partitions: None,
         }],
         connection: None,
+        unreachable_brokers: Vec::new(),
         traffic: None,
     }
 }
