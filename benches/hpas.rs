@@ -3,13 +3,20 @@
 //!
 //! `cargo bench --bench hpas`
 //!
-//! Every iteration is about another HPA, so that with many HPAs the caches of the processor are as cold as in a daemon.
-#![allow(missing_docs, reason = "the macros of the harness have none")]
+//! The work for one changed HPA must not grow with the number of HPAs: among 10,000 it may be at most twice the work among
+//! 100, counted in instructions by valgrind, if that is installed. The times differ more. Every iteration is about another
+//! HPA, so among 10,000 the caches of the processor are as cold as in a daemon, and most of the time is waiting for memory.
+#![allow(
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark prints, and the macros of the harness have no documentation"
+)]
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group};
 use k8s_openapi::api::autoscaling::v2::{
     ExternalMetricSource, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricIdentifier,
     MetricSpec, MetricTarget,
@@ -38,6 +45,19 @@ const NAMESPACES: usize = 20;
 
 /// Far from neighbours in the order of names, and without a common factor with any count below.
 const STRIDE: usize = 7919;
+
+/// Numbers of HPAs to compare.
+const FEW: usize = 100;
+const MANY: usize = 10_000;
+
+/// How many changes the instructions are counted of.
+const COUNTED: usize = 200;
+
+/// The most instructions of one change among many HPAs, in those among few.
+const MAX_GROWTH: f64 = 2.0;
+
+/// First argument that makes this binary only change HPAs, so that valgrind can count the instructions.
+const CHANGE: &str = "change-hpas";
 
 /// What the daemon keeps between events.
 struct Rig {
@@ -166,7 +186,7 @@ fn observe(groups: impl Iterator<Item = usize>) -> Observation {
 }
 
 fn bench(criterion: &mut Criterion) {
-    for count in [100, 10_000] {
+    for count in [FEW, MANY] {
         let mut rig = Rig::new(count);
         let mut iteration = 0;
         // The next HPA, and how often it was changed before.
@@ -216,5 +236,66 @@ fn bench(criterion: &mut Criterion) {
     }
 }
 
+/// Takes in this many changes, each of another HPA. What comes before and after costs the same for any number.
+fn change(count: usize, changes: usize) {
+    let mut rig = Rig::new(count);
+    let events = (1..=2 * COUNTED).map(|i| hpa(i * STRIDE % count, i * STRIDE % count, 100 + i));
+    let events: Vec<_> = events.map(Event::Apply).collect();
+    for event in events.into_iter().take(changes) {
+        rig.handle(event);
+    }
+}
+
+/// Instructions of one change among so many HPAs; `None` without valgrind.
+fn instructions(count: usize) -> Option<u64> {
+    let run = |changes: usize| {
+        let output = Command::new("valgrind")
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(std::env::current_exe().ok()?)
+            .args([CHANGE, &count.to_string(), &changes.to_string()])
+            .output()
+            .ok()?;
+        let report = String::from_utf8_lossy(&output.stderr).into_owned();
+        let (_, counted) = report.split_once("Collected : ")?;
+        counted.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let counted = run(2 * COUNTED)?.checked_sub(run(COUNTED)?)?;
+    counted.checked_div(COUNTED.try_into().ok()?)
+}
+
+/// Prints the instructions of one change beside their bound.
+fn print_instructions() {
+    let Some((few, many)) = instructions(FEW).zip(instructions(MANY)) else {
+        println!("valgrind is not installed, so no instructions are counted");
+        return;
+    };
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let growth = many as f64 / few as f64;
+    let verdict = if growth <= MAX_GROWTH {
+        "within the bound"
+    } else {
+        "TOO MUCH"
+    };
+    println!("change 1 of {FEW} HPAs: {few} instructions");
+    println!("change 1 of {MANY} HPAs: {many} instructions");
+    println!("growth: {growth:.2} of {MAX_GROWTH:.2}  {verdict}");
+}
+
 criterion_group!(benches, bench);
-criterion_main!(benches);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let [CHANGE, count, changes] = words.as_slice()
+        && let (Ok(count), Ok(changes)) = (count.parse(), changes.parse())
+    {
+        change(count, changes);
+        return;
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+    // Neither in a test of the benchmark nor where arguments choose some of it.
+    if words == ["--bench"] {
+        print_instructions();
+    }
+}
