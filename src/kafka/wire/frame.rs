@@ -178,9 +178,12 @@ impl Responses {
                         None => frame,
                     });
                 }
-                // Reserve memory only as bytes arrive; a claimed length takes only its room in
-                // `ResponseMemory`.
-                wanted = whole.saturating_sub(self.buffer.len()).min(READ);
+                // Reserve memory only as bytes arrive, up to four times as much; a claimed length takes only its
+                // room in `ResponseMemory`.
+                let arrived = self.buffer.len();
+                wanted = whole
+                    .saturating_sub(arrived)
+                    .min(READ.max(arrived.saturating_mul(3)));
             }
             self.buffer.reserve(wanted);
             if stream.read_buf(&mut self.buffer).await? == 0 {

@@ -3,7 +3,7 @@
 //! A high watermark that went back, as after a failover, is returned as it is. How long to distrust
 //! it is decided by the lag rules in the model.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,7 +87,8 @@ struct ListOutcome {
 }
 
 enum ListStep {
-    Answered(Vec<ListOutcome>),
+    /// The outcomes of each request.
+    Answered(Vec<Vec<ListOutcome>>),
     /// Partitions to retry, and the metadata with their new leaders.
     LeadersFetched(Vec<PendingPartition>, Result<Arc<ClusterMetadata>, Fault>),
 }
@@ -128,7 +129,12 @@ impl ListSweep<'_> {
     /// may have moved. Partitions of different leaders progress independently.
     pub(super) async fn run(&self, known: &ClusterMetadata) -> (Vec<OffsetColumns>, bool) {
         let mut columns = vec![OffsetColumns::default(); self.topics.len()];
-        let mut items = Vec::new();
+        let partitions = |(name, ends): &(TopicName, Vec<End>)| {
+            let leaders = known.topic(name).map_or(0, |topic| topic.leaders.len());
+            leaders.saturating_mul(ends.len())
+        };
+        let all = self.topics.iter().map(partitions);
+        let mut items = Vec::with_capacity(all.fold(0, usize::saturating_add));
         for (place, ((name, ends), columns)) in self.topics.iter().zip(&mut columns).enumerate() {
             let leaders = known.topic(name).map_or(&[][..], |topic| &topic.leaders);
             for &end in ends {
@@ -155,7 +161,7 @@ impl ListSweep<'_> {
             match step {
                 ListStep::Answered(outcomes) => {
                     let mut lost = Vec::new();
-                    for outcome in outcomes {
+                    for outcome in outcomes.into_iter().flatten() {
                         set_result(&mut columns, outcome.item, outcome.result);
                         if outcome.retry {
                             lost.push(outcome.item);
@@ -187,30 +193,27 @@ impl ListSweep<'_> {
     fn dispatch<'s>(
         &'s self,
         known: &ClusterMetadata,
-        items: Vec<PendingPartition>,
+        mut items: Vec<PendingPartition>,
         steps: &mut FuturesUnordered<BoxFuture<'s, ListStep>>,
     ) {
-        let mut by_leader: BTreeMap<(i32, End), Vec<PendingPartition>> = BTreeMap::new();
-        for item in items {
-            by_leader
-                .entry((item.leader.node, item.end))
-                .or_default()
-                .push(item);
-        }
-        for ((node, _), mut items) in by_leader {
-            // Retried partitions arrive in any order; `list_chunk` needs them sorted.
-            items.sort_by_key(|item| (item.topic, item.partition));
+        // Retried partitions arrive in any order; `list_chunk` needs those of a request sorted.
+        items.sort_unstable_by_key(|item| (item.leader.node, item.end, item.topic, item.partition));
+        for items in items.chunk_by(|a, b| (a.leader.node, a.end) == (b.leader.node, b.end)) {
+            let Some(node) = items.first().map(|item| item.leader.node) else {
+                continue;
+            };
+            let items = items.to_vec();
             let address = known.nodes.get(&node).cloned();
             let ask = async move {
                 let Some(address) = address else {
-                    return ListStep::Answered(fail_all(&items, Fault::LeaderUnknown));
+                    return ListStep::Answered(vec![fail_all(&items, Fault::LeaderUnknown)]);
                 };
                 let mut chunks = Vec::new();
                 for chunk in items.chunks(MAX_PARTITIONS) {
                     chunks.push(self.list_chunk(&address, chunk));
                 }
-                let answers: Vec<_> = stream::iter(chunks).buffered(MAX_IN_FLIGHT).collect().await;
-                ListStep::Answered(answers.into_iter().flatten().collect())
+                let answers = stream::iter(chunks).buffered(MAX_IN_FLIGHT);
+                ListStep::Answered(answers.collect().await)
             };
             steps.push(ask.boxed());
         }
@@ -309,28 +312,23 @@ impl ListSweep<'_> {
     }
 
     fn request(&self, items: &[PendingPartition], version: i16) -> ListOffsetsRequest {
-        let mut topics: Vec<(usize, ListOffsetsTopic)> = Vec::new();
-        // Partitions are sorted by topic.
-        for item in items {
-            let partition = ListOffsetsPartition::default()
+        let partition = |item: &PendingPartition| {
+            ListOffsetsPartition::default()
                 .with_partition_index(item.partition)
                 .with_current_leader_epoch(if version >= 4 { item.leader.epoch } else { -1 })
-                .with_timestamp(item.end.timestamp());
-            match topics.last_mut() {
-                Some((place, topic)) if *place == item.topic => topic.partitions.push(partition),
-                _ => {
-                    let name = self.topics.get(item.topic).map(|(name, _)| name.as_str());
-                    let name = StrBytes::from_string(name.unwrap_or_default().to_owned());
-                    let topic = ListOffsetsTopic::default()
-                        .with_name(name.into())
-                        .with_partitions(vec![partition]);
-                    topics.push((item.topic, topic));
-                }
-            }
-        }
+                .with_timestamp(item.end.timestamp())
+        };
+        // Partitions are sorted by topic.
+        let topics = items.chunk_by(|a, b| a.topic == b.topic).map(|items| {
+            let topic = items.first().and_then(|item| self.topics.get(item.topic));
+            let name = topic.map_or("", |(name, _)| name.as_str());
+            ListOffsetsTopic::default()
+                .with_name(StrBytes::from_string(name.to_owned()).into())
+                .with_partitions(items.iter().map(partition).collect())
+        });
         let request = ListOffsetsRequest::default()
             .with_replica_id((-1).into())
-            .with_topics(topics.into_iter().map(|(_, topic)| topic).collect());
+            .with_topics(topics.collect());
         // All partitions of a request read the same kind of offset. Brokers that support only
         // version 1 have no transactions.
         let end = items.first().map_or(End::Latest, |item| item.end);

@@ -133,6 +133,16 @@ pub(super) struct TopicOffsetRows<'a> {
 }
 
 impl<'a> TopicOffsetRows<'a> {
+    /// No rows yet, with room for all partitions that can follow, of which each takes at least `least` bytes: a list of
+    /// tens of thousands that grew would be copied again and again.
+    fn with_room(cursor: &ResponseCursor<'_>, least: usize) -> Self {
+        let partitions = cursor.remaining().checked_div(least).unwrap_or(0);
+        Self {
+            topics: Vec::new(),
+            partitions: Vec::with_capacity(partitions),
+        }
+    }
+
     pub(super) fn topics(&self) -> impl Iterator<Item = (&'a str, &[PartitionEntry])> {
         self.in_range(0..self.topics.len())
     }
@@ -171,9 +181,18 @@ impl<'a> OffsetFetchResult<'a> {
     }
 }
 
+/// Minimum size of a partition in an `OffsetFetch` response.
+const COMMITTED_BYTES_MIN: usize = 15;
+
+/// Minimum size of a partition in a `ListOffsets` response.
+const LISTED_BYTES_MIN: usize = 22;
+
 pub(super) fn offset_fetch(body: &[u8], version: i16) -> Result<OffsetFetchResult<'_>, Malformed> {
     let mut cursor = ResponseCursor::new(body, version >= 6);
-    let mut found = OffsetFetchResult::default();
+    let mut found = OffsetFetchResult {
+        groups: Vec::new(),
+        offsets: TopicOffsetRows::with_room(&cursor, COMMITTED_BYTES_MIN),
+    };
     if version >= 3 {
         cursor.i32()?;
     }
@@ -203,8 +222,7 @@ fn committed_topics<'a>(
     for _ in 0..cursor.count(3)? {
         let name = cursor.string()?;
         let start = into.partitions.len();
-        let count = cursor.count(15)?;
-        into.partitions.reserve(count);
+        let count = cursor.count(COMMITTED_BYTES_MIN)?;
         for _ in 0..count {
             let partition = cursor.i32()?;
             let offset = cursor.i64()?;
@@ -233,15 +251,14 @@ fn committed_topics<'a>(
 /// Decodes `ListOffsets`, from version 1.
 pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<TopicOffsetRows<'_>, Malformed> {
     let mut cursor = ResponseCursor::new(body, version >= 6);
-    let mut found = TopicOffsetRows::default();
+    let mut found = TopicOffsetRows::with_room(&cursor, LISTED_BYTES_MIN);
     if version >= 2 {
         cursor.i32()?;
     }
     for _ in 0..cursor.count(3)? {
         let name = cursor.string()?;
         let start = found.partitions.len();
-        let count = cursor.count(22)?;
-        found.partitions.reserve(count);
+        let count = cursor.count(LISTED_BYTES_MIN)?;
         for _ in 0..count {
             let (partition, code) = (cursor.i32()?, cursor.i16()?);
             cursor.i64()?;
