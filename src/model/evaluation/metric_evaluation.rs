@@ -13,7 +13,7 @@ use super::group_evaluation::{Clusters, GroupEvaluation};
 use super::idle::IdleSince;
 use super::parallelism::Limit;
 use super::sizing::{ClampRule, in_milli};
-use super::valuation::{MeasuredGroup, ServedValue, Valuation};
+use super::valuation::{ServedValue, Valuation, measures};
 use super::{Ceiling, MetricValue, ServingPolicy, is_cap_observed};
 use crate::model::hpa::facts::MetricTarget;
 use crate::model::targets::Targets;
@@ -80,8 +80,8 @@ impl MetricEvaluation {
         targets: &Targets,
         policy: &ServingPolicy,
     ) -> Self {
-        let (decisive, measured) = measured(&groups);
-        let outcome = measured.map(|parts| measure(&resolved, &parts, policy));
+        let (decisive, measured) = check_measured(&groups);
+        let outcome = measured.map(|()| measure(&resolved, &groups, policy));
         let readings = groups.iter().take(decisive);
         let readings = readings.flat_map(|group| group.decisive_topics());
         let oldest = readings
@@ -199,17 +199,13 @@ impl MetricEvaluation {
     }
 }
 
-/// Number of groups that decide the result, and the measures of all groups or the first reason why one is
-/// unknown.
-fn measured(
-    groups: &[Arc<GroupEvaluation>],
-) -> (usize, Result<Vec<MeasuredGroup<'_>>, NoValueReason>) {
+/// Number of groups that decide the result, and the first reason why a group has no measure, if there is one.
+fn check_measured(groups: &[Arc<GroupEvaluation>]) -> (usize, Result<(), NoValueReason>) {
     let unread = groups.iter().filter(|group| group.group.is_none());
     let unread: Vec<_> = unread.map(|g| (*g.query.key).clone()).collect();
     if !unread.is_empty() {
         return (0, Err(NoValueReason::NotYetRead(unread)));
     }
-    let mut parts = Vec::with_capacity(groups.len());
     for (index, group) in groups.iter().enumerate() {
         let settings = &group.query.settings;
         let reason = match (&group.measure, &settings.partitions) {
@@ -218,15 +214,11 @@ fn measured(
                 filter: filter.to_string(),
                 group: group.query.key.group.clone(),
             },
-            (Ok(measure), _) => {
-                let even = settings.even();
-                parts.push(MeasuredGroup { measure, even });
-                continue;
-            }
+            (Ok(_), _) => continue,
         };
         return (index.saturating_add(1), Err(reason));
     }
-    (groups.len(), Ok(parts))
+    (groups.len(), Ok(()))
 }
 
 /// Why nothing is served to a namespace: its HPAs are not known, so no value could be clamped.
@@ -252,11 +244,11 @@ pub(super) fn lag_per_replica(resolved: &ResolvedQuery) -> Option<Milli> {
 
 fn measure(
     resolved: &ResolvedQuery,
-    groups: &[MeasuredGroup<'_>],
+    groups: &[Arc<GroupEvaluation>],
     policy: &ServingPolicy,
 ) -> MetricMeasure {
-    let lag: Lag = groups.iter().map(|group| group.measure.lag).sum();
-    let ceilings = groups.iter().map(|group| group.measure.ceiling);
+    let lag: Lag = measures(groups).map(|measure| measure.lag).sum();
+    let ceilings = measures(groups).map(|measure| measure.ceiling);
     let ceiling = ceilings.reduce(Ceiling::max);
     let limit = ceiling.map_or(Limit::Bounded(Replicas(0)), |ceiling| ceiling.replicas);
     let caps = &resolved.caps;

@@ -1,6 +1,8 @@
 //! Valuation: from the measures of groups to the value that is served.
 
-use super::group_evaluation::GroupMeasure;
+use std::sync::Arc;
+
+use super::group_evaluation::{GroupEvaluation, GroupMeasure};
 use super::parallelism::Limit;
 use super::sizing::{ClampRule, Sizing, ValueRule, in_milli};
 use crate::model::hpa::facts::MetricTarget;
@@ -19,16 +21,11 @@ pub struct ServedValue {
     pub desired: Option<u32>,
 }
 
-/// A group's measure, and whether its replicas must share the partitions evenly.
-pub(super) struct MeasuredGroup<'a> {
-    pub(super) measure: &'a GroupMeasure,
-    pub(super) even: bool,
-}
-
 /// Inputs of a value.
 pub(super) struct Valuation<'a> {
     pub(super) resolved: &'a ResolvedQuery,
-    pub(super) groups: &'a [MeasuredGroup<'a>],
+    /// The groups, all of which have a measure.
+    pub(super) groups: &'a [Arc<GroupEvaluation>],
     /// The lag over all groups.
     pub(super) lag: Milli,
     /// The ceiling over all groups.
@@ -37,6 +34,13 @@ pub(super) struct Valuation<'a> {
     pub(super) clamp: ClampRule,
     /// Whether lag is clamped; replicas always are.
     pub(super) clamps_lag: bool,
+}
+
+/// The measures of these groups.
+pub(super) fn measures(groups: &[Arc<GroupEvaluation>]) -> impl Iterator<Item = &GroupMeasure> {
+    groups
+        .iter()
+        .filter_map(|group| group.measure.as_ref().ok())
 }
 
 impl Valuation<'_> {
@@ -68,7 +72,7 @@ impl Valuation<'_> {
     fn sized(&self, wanted: MetricTarget, clamp: ClampRule, cooling: bool) -> (Milli, ValueRule) {
         match wanted {
             MetricTarget::AverageValue(wanted) | MetricTarget::Value(wanted)
-                if self.groups.iter().all(|group| group.measure.never_ran) =>
+                if measures(self.groups).all(|measure| measure.never_ran) =>
             {
                 (wanted, ValueRule::NeverRan)
             }
@@ -92,13 +96,14 @@ impl Valuation<'_> {
         };
         let mut sum = Milli::default();
         let mut strictest = ValueRule::AsMeasured;
-        for MeasuredGroup { measure, .. } in self.groups {
+        for measure in measures(self.groups) {
             let own = sizing(measure.ceiling.replicas, false, own);
             let (value, rule) = own.value(in_milli(measure.lag));
             sum = sum.plus(value);
             strictest = strictest.max(rule);
         }
-        let even = self.groups.iter().any(|group| group.even);
+        let mut settings = self.groups.iter().map(|group| &group.query.settings);
+        let even = settings.any(|settings| settings.even());
         match sizing(self.limit, even, clamp).value(sum) {
             // A sum that a group's own ceiling has cut is not raised to an even number of replicas.
             (value, _) if value == sum => (value, strictest),

@@ -65,6 +65,11 @@ struct Evaluator<'a> {
     same_configuration: bool,
 }
 
+/// Whether it is cheaper to update each of `some` entries than to go through `all` of them.
+fn is_few(some: usize, all: usize) -> bool {
+    some.saturating_mul(4) < all
+}
+
 impl Evaluator<'_> {
     fn by_query(&self) -> ByQuery {
         let mut all = self.before.by_query.clone();
@@ -86,8 +91,7 @@ impl Evaluator<'_> {
             return all;
         }
         let read = self.queries_read_again();
-        let is_few = |read: &BTreeSet<_>| read.len().saturating_mul(4) < all.len();
-        if let Some(read) = read.filter(is_few) {
+        if let Some(read) = read.filter(|read| is_few(read.len(), all.len())) {
             for hash in read.difference(&changed) {
                 let updated = all.get(hash).and_then(|before| self.update(before));
                 if let Some(updated) = updated {
@@ -102,16 +106,21 @@ impl Evaluator<'_> {
         })
     }
 
-    /// The queries of targets whose groups were read again; `None` where other queries may come to something else as
-    /// well.
+    /// The queries of targets whose groups were read again; `None` where that may be all of them.
     fn queries_read_again(&self) -> Option<BTreeSet<QueryHash>> {
         let mut queries = BTreeSet::new();
         if !self.same_configuration || !self.before.clusters.keys().eq(self.clusters.keys()) {
             return None;
         }
+        let groups = self.clusters.values().map(|cluster| cluster.groups.len());
+        let groups = groups.fold(0, usize::saturating_add);
         for ((name, before), after) in self.before.clusters.iter().zip(self.clusters.values()) {
             // Refusals quote what keeps a cluster from answering.
             if !has_same_causes(before, after) {
+                return None;
+            }
+            // A whole sweep reads every group again, so to list them is wasted unless they are few among all.
+            if before.sweep != after.sweep && !is_few(after.groups.len(), groups) {
                 return None;
             }
             if !Arc::ptr_eq(before, after) {
