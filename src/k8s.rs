@@ -17,6 +17,7 @@ pub mod certificates;
 pub mod client;
 pub mod cluster_trust;
 pub mod events;
+mod external_metric;
 mod field_owner;
 pub mod hpa;
 mod hpa_patch;

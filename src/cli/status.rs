@@ -41,8 +41,9 @@ const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
     need the rights to get its Lease and the APIService of external metrics, and to get and create \
     pods/portforward. REPLICAS comes \
     from the HPA's status, if the Kubernetes cluster can be reached; REASON says since when a workload sleeps \
-    that was scaled to zero. CAP is followed by * while maxReplicas is \
-    at most the ceiling.\n\n\
+    that was scaled to zero. DESIRED is for example \"12 of 53\" if the lag is worth 53 replicas and the ceiling is \
+    12. CAP is followed by * while maxReplicas is at most the ceiling, and by \"paused\" while lagwise.dev/paused \
+    stops the writes of lagwise; the HPA still scales then.\n\n\
     Exit code: 0 if all is known, 1 if the lag of an HPA is unknown (the rest is still printed) or nothing \
     could be read, 2 for wrong usage.")]
 pub struct StatusArgs {

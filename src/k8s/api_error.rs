@@ -16,6 +16,9 @@ pub enum ApiError {
     /// The API server refuses the request.
     #[error("{0}")]
     Refused(String),
+    /// A right is missing: the text names the verb and the resource. Or a policy or quota of the cluster forbids it.
+    #[error("{0}")]
+    Forbidden(String),
     /// No response, or not in time.
     #[error("the Kubernetes API server does not respond")]
     NoAnswer,
@@ -35,6 +38,9 @@ impl From<Error> for ApiError {
             Error::Api(status) if status.code == 409 => ApiError::Changed,
             Error::Api(status) if status.code == 404 && !status.message.is_empty() => {
                 ApiError::Gone(status.message.clone())
+            }
+            Error::Api(status) if status.code == 403 && !status.message.is_empty() => {
+                ApiError::Forbidden(status.message.clone())
             }
             Error::Api(status) if status.message.is_empty() => ApiError::Refused(format!(
                 "the API server responded with status {}",

@@ -7,23 +7,20 @@ use std::time::{Duration, SystemTime};
 
 use futures::stream::{StreamExt, select_all};
 use k8s_openapi::api::autoscaling::v2::{
-    ExternalMetricSource, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerCondition, MetricSpec,
-    MetricTarget as HpaMetricTarget,
+    HPAScalingRules, HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior,
+    HorizontalPodAutoscalerCondition, MetricSpec,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch::Sender;
 
 use super::api_error::{ApiError, in_time};
+use super::external_metric::external_metric;
 use super::resilient_watch;
 use crate::model::decisions::fencing::TERM;
 use crate::model::hpa::bounded_facts::bound;
-use crate::model::hpa::facts::{ExternalMetric, HpaFacts, HpaMap, MetricTarget, ScaleTarget};
-use crate::model::hpa::selector::{Operator, Requirement, Selector, is_label_value};
+use crate::model::hpa::facts::{HpaFacts, HpaMap, ScaleTarget};
 use crate::model::settings::annotation_keys::{PREFIX, ZEROED_SINCE};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
@@ -224,6 +221,14 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         let rules = of(hpa.spec.behavior.as_ref()?)?;
         u32::try_from(rules.stabilization_window_seconds?).ok()
     };
+    let (mut metrics, mut rejected_metrics) = (Vec::new(), Vec::new());
+    let all = hpa.spec.metrics.iter().flatten();
+    for external in all.filter_map(|metric| metric.external.as_ref()) {
+        match external_metric(external) {
+            Ok(metric) => metrics.push(metric),
+            Err(rejected) => rejected_metrics.push(rejected),
+        }
+    }
     bound(HpaFacts {
         namespace: text(&hpa.metadata.namespace),
         name: text(&hpa.metadata.name),
@@ -231,13 +236,8 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         scale_target: scale_target(hpa),
         controller: controller_of(hpa),
         min_replicas: hpa.spec.min_replicas.and_then(|n| u32::try_from(n).ok()),
-        metrics: hpa
-            .spec
-            .metrics
-            .iter()
-            .flatten()
-            .filter_map(|metric| external_metric(metric.external.as_ref()?))
-            .collect(),
+        metrics,
+        rejected_metrics,
         // Only lagwise's: other controllers may write theirs at every sync.
         annotations: hpa
             .metadata
@@ -254,8 +254,19 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         window_up: window(|behavior| behavior.scale_up.as_ref()),
         window_down: window(|behavior| behavior.scale_down.as_ref()),
         other_metrics: metrics_of_others(hpa),
+        is_scaling_disabled: is_scaling_disabled(hpa),
         created: created(hpa),
         too_large: None,
+    })
+}
+
+fn is_scaling_disabled(hpa: &HorizontalPodAutoscaler) -> bool {
+    let status = hpa.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| {
+        condition.type_ == "ScalingActive"
+            && condition.status == "False"
+            && condition.reason.as_deref() == Some("ScalingDisabled")
     })
 }
 
@@ -335,60 +346,13 @@ fn controller_of(hpa: &HorizontalPodAutoscaler) -> Option<Arc<str>> {
     Some(format!("{}/{}", owner.kind, owner.name).into())
 }
 
-pub(super) fn external_metric(source: &ExternalMetricSource) -> Option<ExternalMetric> {
-    Some(ExternalMetric {
-        name: source.metric.name.clone(),
-        selector: match &source.metric.selector {
-            Some(selector) => selector_of(selector)?,
-            None => Selector::default(),
-        },
-        target: target_of(&source.target),
-    })
-}
-
-/// Converts a selector. `None` if the HPA controller itself rejects it: for its operator, or for a value that
-/// no label can have.
-fn selector_of(selector: &LabelSelector) -> Option<Selector> {
-    let labels = selector.match_labels.iter().flatten();
-    let equal = labels.map(|(key, value)| {
-        let operator = Operator::In(vec![value.clone()]);
-        is_label_value(value).then(|| Requirement::new(key, operator))
-    });
-    let expressions = selector.match_expressions.iter().flatten();
-    equal.chain(expressions.map(requirement_of)).collect()
-}
-
-fn requirement_of(requirement: &LabelSelectorRequirement) -> Option<Requirement> {
-    let values = || requirement.values.clone().unwrap_or_default();
-    if !values().iter().all(|value| is_label_value(value)) {
-        return None;
-    }
-    let operator = match requirement.operator.as_str() {
-        "In" => Operator::In(values()),
-        "NotIn" => Operator::NotIn(values()),
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        _ => return None,
-    };
-    Some(Requirement::new(&requirement.key, operator))
-}
-
-/// Converts a target as the HPA controller does: an average value takes precedence over a value, whatever
-/// `type` says.
-pub(super) fn target_of(target: &HpaMetricTarget) -> Option<MetricTarget> {
-    let positive = |quantity: &Quantity| Milli::parse(&quantity.0).filter(|m| m.thousandths() > 0);
-    match (&target.average_value, &target.value) {
-        (Some(average), _) => positive(average).map(MetricTarget::AverageValue),
-        (None, Some(value)) => positive(value).map(MetricTarget::Value),
-        (None, None) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::model::hpa::facts::{MetricTarget, RejectedMetric};
+    use crate::model::hpa::selector::{RejectedSelector, Selector};
 
     fn hpa(namespace: &str, name: &str, metrics: Value) -> HorizontalPodAutoscaler {
         serde_json::from_value(json!({
@@ -480,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn omits_other_metric_types() {
+    fn omits_other_metric_types_and_rejected_selectors() {
         let mut metrics = external(
             json!({"name": "other", "selector": {"matchLabels": {"a": "b"}}}),
             json!({"type": "Value", "value": "1"}),
@@ -504,6 +468,13 @@ mod tests {
         let facts = facts_of(&hpa("shop", "orders", metrics));
         let names: Vec<_> = facts.metrics.iter().map(|m| m.name.as_str()).collect();
         assert_eq!(names, ["other"]);
+        let rejected = [
+            RejectedSelector::operator("Like"),
+            RejectedSelector::value("a", "b/c"),
+            RejectedSelector::value("group", &"g".repeat(64)),
+        ];
+        let rejected = rejected.map(|reason| RejectedMetric::new("kafka_lag", reason));
+        assert_eq!(facts.rejected_metrics, rejected);
         // But for that it is there.
         assert_eq!(facts.other_metrics, ["Resource cpu".into()]);
         assert_eq!(facts_of(&HorizontalPodAutoscaler::default()).metrics, []);
@@ -577,6 +548,31 @@ mod tests {
         asleep.status.as_mut().unwrap().current_replicas = Some(2);
         let running = replicas(asleep).unwrap();
         assert_eq!((running.count, running.asleep_since), (2, None));
+    }
+
+    #[test]
+    fn reads_whether_scaling_is_disabled() {
+        let mut given = hpa("shop", "orders", json!([]));
+        assert!(!facts_of(&given).is_scaling_disabled);
+        for (kind, status, reason, expected) in [
+            ("ScalingActive", "False", Some("ScalingDisabled"), true),
+            (
+                "ScalingActive",
+                "False",
+                Some("FailedGetExternalMetric"),
+                false,
+            ),
+            ("ScalingActive", "True", Some("ValidMetricFound"), false),
+            ("ScalingActive", "False", None, false),
+            ("AbleToScale", "False", Some("ScalingDisabled"), false),
+        ] {
+            let other = json!({"type": "AbleToScale", "status": "True"});
+            let condition = json!({"type": kind, "status": status, "reason": reason});
+            given.status =
+                serde_json::from_value(json!({"conditions": [other, condition]})).unwrap();
+            let found = facts_of(&given).is_scaling_disabled;
+            assert_eq!(found, expected, "{kind} {status} {reason:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@ use k8s_openapi::api::autoscaling::v2::{
 use kube::{Api, Client};
 
 use super::api_error::{ApiError, in_time};
-use super::hpa::{external_metric, facts_of, target_of};
+use super::external_metric::{external_metric, target_of};
+use super::hpa::facts_of;
 use super::scale::Scales;
 use crate::model::diagnostics::explain::live::{Condition, LiveHpa, LiveMetric};
 use crate::model::hpa::controller::outlook::KnownHistory;
@@ -118,7 +119,7 @@ fn metric_of(metric: &MetricSpec) -> LiveMetric {
         .or(metric.container_resource.as_ref().map(|m| &m.name));
     LiveMetric {
         name: format!("{} {}", metric.type_, named(name)),
-        external: external.and_then(external_metric),
+        external: external.and_then(|source| external_metric(source).ok()),
         current: None,
     }
 }

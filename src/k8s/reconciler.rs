@@ -13,6 +13,7 @@ mod pass;
 mod retry;
 mod state;
 mod term_log;
+mod zero_state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -243,7 +244,8 @@ impl Reconciler {
         let candidate = candidate.filter(|_| self.ledger.handle.is_some());
         let is_relevant = state.update(hpa, rules, candidate, idle, is_recorded);
         let refusal = state.zero.refusal.as_ref();
-        self.ledger.note(hpa, asks_for_zero, refusal);
+        let forbidden = state.forbidden_writes();
+        self.ledger.note(hpa, asks_for_zero, refusal, forbidden);
         if !is_relevant {
             self.hpas.remove(key);
         } else if is_swept {
@@ -360,7 +362,7 @@ impl Reconciler {
             Ok(owner) => {
                 if self.field_owner.attempts.is_failing() {
                     for state in self.hpas.values_mut() {
-                        state.cap.lookup_failures.record_success();
+                        state.cap.record_lookup_success();
                     }
                 }
                 self.field_owner.attempts.record_success();

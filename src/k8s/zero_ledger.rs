@@ -280,7 +280,7 @@ impl LedgerTask {
                 Ok(false) => {}
                 Err(error) => {
                     // Without the right to read it, what was read before counts no more.
-                    if matches!(error, ApiError::Refused(_)) {
+                    if matches!(error, ApiError::Refused(_) | ApiError::Forbidden(_)) {
                         self.stored = None;
                     }
                     return Err(error);

@@ -3,6 +3,7 @@
 pub mod cap;
 pub mod enforceable;
 pub mod fencing;
+pub mod forbidden_write;
 pub mod hpa_write;
 pub mod scale_to_zero;
 pub mod zero_ledger;

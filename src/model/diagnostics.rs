@@ -1,5 +1,6 @@
 //! Output for people: findings, incidents, Kubernetes events, explanations and status.
 
+pub mod at_ceiling;
 pub mod current_findings;
 pub mod event_throttle;
 pub mod explain;

@@ -124,6 +124,8 @@ pub struct MetricValue {
     /// The replicas that are wanted, at most the ceiling; `None` where nobody says how much lag each
     /// may have.
     pub desired: Option<u32>,
+    /// The replicas that the lag is worth without the ceiling; `None` where `desired` is, or a fallback is served.
+    pub uncapped: Option<u32>,
     /// The lag behind it; `None` where it is unknown and a fallback is served.
     pub lag: Option<Lag>,
     /// The most replicas that can be useful; `None` where that is unknown.

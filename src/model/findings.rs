@@ -5,6 +5,7 @@
 
 mod advice;
 mod code;
+mod severity;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 use super::units::hpa_key::HpaKey;
 use super::units::newtypes::{ClusterName, GroupId};
 
-pub use self::code::{FindingCode, Severity};
+pub use self::code::FindingCode;
+pub use self::severity::Severity;
 
 /// One mistake or risk. `Display` gives the subject and the message.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

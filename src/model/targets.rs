@@ -15,6 +15,7 @@ pub mod no_value_reason;
 pub mod selector_size;
 mod target;
 pub mod tenancy;
+mod unrecognized;
 mod update;
 
 use std::collections::{BTreeMap, BTreeSet};

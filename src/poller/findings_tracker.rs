@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::model::diagnostics::at_ceiling::AtCeilingFindings;
 use crate::model::diagnostics::current_findings::{
     FindingOptions, UsedCeiling, find_in_groups, find_in_outcome,
 };
@@ -26,6 +27,8 @@ pub(super) struct FindingsTracker {
     /// The HPAs of the last sweep, and the findings about each of them alone.
     facts: HpaMap,
     of_hpas: BTreeMap<HpaKey, OwnFindings>,
+    /// Those about lag that is worth more replicas than the ceiling allows. They outlast the moment.
+    at_ceiling: AtCeilingFindings,
     /// The findings about HPAs that scale the same.
     shared: BTreeSet<Finding>,
     /// The findings that follow from readings.
@@ -72,6 +75,10 @@ impl FindingsTracker {
             others.extend(metrics.iter().filter_map(find_in_outcome));
             let targets = snapshot.targets.of_hpa(key);
             let ceiling = UsedCeiling::new(hpa_ceiling(&metrics), targets);
+            let at_ceiling = self
+                .at_ceiling
+                .update(hpa, &metrics, ceiling.fixed(), now.monotonic);
+            others.extend(at_ceiling.cloned());
             let known = self.of_hpas.get(key);
             if known.is_some_and(|known| Arc::ptr_eq(&known.hpa, hpa) && known.ceiling == ceiling) {
                 continue;
@@ -100,6 +107,7 @@ impl FindingsTracker {
             is_changed = true;
             if hpa.is_none() {
                 self.of_hpas.remove(key);
+                self.at_ceiling.remove(key);
             }
         });
         if is_changed {
@@ -154,7 +162,13 @@ mod tests {
             members_within: MEMBERS_WITHIN,
         };
         let metrics = evaluations.hpa_metrics();
-        findings(&snapshot.evaluations, &metrics, &hpas, options)
+        of_this_moment(&findings(&snapshot.evaluations, &metrics, &hpas, options))
+    }
+
+    /// Without those that outlast the moment.
+    fn of_this_moment(found: &BTreeSet<Finding>) -> BTreeSet<Finding> {
+        let lasting = |finding: &&Finding| finding.code != FindingCode::AtCeiling;
+        found.iter().filter(lasting).cloned().collect()
     }
 
     #[test]
@@ -214,7 +228,7 @@ mod tests {
             snapshot.clusters.insert("main".into(), Arc::clone(cluster));
             let evaluated = snapshot.clone().evaluated(&policy());
             tracker.update(&evaluated, &mut FindingLog::default());
-            assert_eq!(*tracker.latest(), expected(&evaluated));
+            assert_eq!(of_this_moment(&tracker.latest()), expected(&evaluated));
             counts.push(tracker.latest().len());
             let before = tracker.latest();
             tracker.update(&evaluated, &mut FindingLog::default());

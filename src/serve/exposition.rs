@@ -575,6 +575,8 @@ mod tests {
                 r#"lagwise_target_value{"partial",selector="cluster=main,group=partial",rule="as_measured"} 0.000"#,
                 r#"lagwise_target_desired_replicas{"orders",selector="cluster=main,group=orders"} 1"#,
                 r#"lagwise_target_desired_replicas{"partial",selector="cluster=main,group=partial"} 0"#,
+                r#"lagwise_target_uncapped_replicas{"orders",selector="cluster=main,group=orders"} 15"#,
+                r#"lagwise_target_uncapped_replicas{"partial",selector="cluster=main,group=partial"} 0"#,
                 r#"lagwise_target_ceiling{"orders",selector="cluster=main,group=orders",rule="one_topic"} 1"#,
                 r#"lagwise_target_ceiling{"partial",selector="cluster=main,group=partial",rule="one_topic"} 2"#,
                 r#"lagwise_target_fallback{"mute",selector="cluster=main,group=mute"} 0"#,

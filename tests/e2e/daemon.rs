@@ -225,6 +225,16 @@ impl Daemon {
         Ok(body)
     }
 
+    /// What /status says of an HPA.
+    pub(crate) fn status_of(&self, namespace: &str, hpa: &str) -> Result<Value> {
+        let (code, body) = http_get(self.admin_port, "/status")?;
+        ensure!(code == 200, "{code}: {body}");
+        let all: Value = serde_json::from_str(&body)?;
+        let mut hpas = all["hpas"].as_array().into_iter().flatten();
+        let found = hpas.find(|row| row["namespace"] == namespace && row["hpa"] == hpa);
+        found.cloned().with_context(|| format!("no {hpa}: {all}"))
+    }
+
     /// Waits for so many more sweeps: time in which whatever the daemon would do is done.
     pub(crate) fn let_it_look(&self, looks: u64) -> Result<()> {
         let until = self.sweeps()? + looks;

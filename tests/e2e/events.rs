@@ -9,15 +9,23 @@ use serde_json::{Value, json};
 use crate::Test;
 use crate::daemon::{Daemon, Options, cluster};
 use crate::scale::workload;
+use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
 use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::kafka::KafkaCluster;
 use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
 /// The scenarios.
-pub(crate) const CASES: &[(&str, Test)] = &[(
-    "events::a_finding_is_one_event_however_long_it_lasts",
-    a_finding_is_one_event_however_long_it_lasts,
-)];
+pub(crate) const CASES: &[(&str, Test)] = &[
+    (
+        "events::a_finding_is_one_event_however_long_it_lasts",
+        a_finding_is_one_event_however_long_it_lasts,
+    ),
+    (
+        "events::what_is_missing_is_said_of_each_hpa",
+        what_is_missing_is_said_of_each_hpa,
+    ),
+];
 
 const WITHIN: Duration = Duration::from_secs(120);
 const PARTITIONS: i32 = 6;
@@ -156,7 +164,241 @@ fn a_finding_is_one_event_however_long_it_lasts(testbed: &Testbed) -> Result<()>
     })?;
     let last = events(plane, &namespace)?;
     ensure!(last == expected(2), "{last:?}");
+    lag_beyond_the_ceiling_is_told_once(plane, kafka, &namespace, &daemon, (&group, &topic))
+}
+
+/// What lag is worth beyond the ceiling is an event when it begins, and then no more, though the lag goes and comes.
+fn lag_beyond_the_ceiling_is_told_once(
+    plane: &ControlPlane,
+    kafka: &KafkaCluster,
+    namespace: &str,
+    daemon: &Daemon,
+    (group, topic): (&str, &str),
+) -> Result<()> {
+    // At once: a sweep must not see a part of them.
+    kafka.produce_batch(topic, 0, 2000)?;
+    let expected = format!(
+        "lag 2050 is worth 21 replicas, capped at {PARTITIONS} ({PARTITIONS} partitions of {topic})"
+    );
+    let at_ceiling = || -> Result<Vec<Value>> {
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
+        let events = plane.get_raw(&path)?["items"].take();
+        let events = events.as_array().context("no items")?;
+        let ours = events.iter().filter(|event| event["reason"] == "AtCeiling");
+        Ok(ours.cloned().collect())
+    };
+    let is_told_once = || {
+        let events = at_ceiling()?;
+        let [event] = events.as_slice() else {
+            anyhow::bail!("{events:?}");
+        };
+        let note = event["note"].as_str().unwrap_or_default();
+        ensure!(note.contains(&expected), "{note}");
+        ensure!(
+            event["type"] == "Normal" && event["series"].is_null(),
+            "{event}"
+        );
+        Ok(())
+    };
+    poll_until(WITHIN, "the event AtCeiling", is_told_once)?;
+    let status = daemon.status_of(namespace, "billing")?;
+    ensure!(
+        status["desired"] == PARTITIONS && status["uncapped"] == 21,
+        "{status}"
+    );
+    let metrics = daemon.metrics()?;
+    let mut lines = metrics.lines();
+    let series = format!("lagwise_target_uncapped_replicas{{namespace=\"{namespace}\"");
+    let uncapped = lines.find(|line| line.starts_with(&series));
+    ensure!(
+        uncapped.is_some_and(|line| line.ends_with(" 21")),
+        "{uncapped:?}"
+    );
+    let ends: Vec<_> = (0..).zip(kafka.end_offsets(topic)?).collect();
+    kafka.commit(group, topic, &ends)?;
+    daemon.let_it_look(4)?;
+    kafka.produce_batch(topic, 1, 3000)?;
+    daemon.let_it_look(8)?;
+    let status = daemon.status_of(namespace, "billing")?;
+    ensure!(status["uncapped"] == 30, "{status}");
+    is_told_once()
+}
+
+/// The commands, with a configuration file and as kubectl reads the cluster.
+struct Commands<'a> {
+    testbed: &'a Testbed,
+    file: String,
+    kubeconfig: String,
+}
+
+impl<'a> Commands<'a> {
+    fn new(testbed: &'a Testbed, plane: &ControlPlane, bootstrap: &str) -> Result<Self> {
+        let file = testbed.folder("commands")?.join("lagwise.yaml");
+        let config = json!({"clusters": [cluster("main", &[("bootstrap.servers", bootstrap)])]});
+        std::fs::write(&file, config.to_string())?;
+        Ok(Self {
+            testbed,
+            file: file.to_string_lossy().into_owned(),
+            kubeconfig: plane.kubeconfig().to_string_lossy().into_owned(),
+        })
+    }
+
+    /// What a command prints, which must exit so and report no error.
+    fn run(&self, args: &[&str], exit: i32) -> Result<Value> {
+        let all = [args, &["-o", "json", "--kubeconfig", &self.kubeconfig]].concat();
+        let done = self.testbed.lagwise(&all).output()?;
+        let errors = String::from_utf8_lossy(&done.stderr);
+        ensure!(
+            done.status.code() == Some(exit),
+            "{args:?}: {:?}: {errors}",
+            done.status
+        );
+        ensure!(errors.is_empty(), "{args:?}: {errors}");
+        Ok(serde_json::from_slice(&done.stdout)?)
+    }
+}
+
+/// An HPA that lagwise does not recognize, and how.
+struct Unrecognized {
+    name: &'static str,
+    metric: &'static str,
+    group: String,
+    /// The reason of the event.
+    reason: &'static str,
+    /// What the event says.
+    words: &'static str,
+}
+
+/// HPAs that mean lagwise and are not recognized are findings: in events, `lint` and `explain`. So are members that are
+/// missing, for an HPA whose group another HPA scales to zero.
+fn what_is_missing_is_said_of_each_hpa(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("silent")?;
+    let (topic, group) = (unique("orders"), unique("team/orders"));
+    kafka.create_topic(&topic, PARTITIONS)?;
+    left_by_its_members(testbed, kafka, &group, &topic)?;
+    let one = |name, metric, group: &str, reason, words| Unrecognized {
+        name,
+        metric,
+        group: group.to_owned(),
+        reason,
+        words,
+    };
+    let (invalid, label) = ("InvalidSelector", "lagwise.dev/consumer-group");
+    let unrecognized = [
+        one("slash", "kafka_lag", &group, invalid, label),
+        one("long", "kafka_lag", &"g".repeat(70), invalid, label),
+        one("underscore", "kafka_lag", "_x", invalid, label),
+        one(
+            "dash",
+            "kafka-lag",
+            "orders",
+            "MetricNotServed",
+            "kafka_lag",
+        ),
+        one(
+            "exporter",
+            "kafka_consumergroup_lag",
+            "orders",
+            "MetricNotServed",
+            "kafka_lag",
+        ),
+    ];
+    for hpa in &unrecognized {
+        let mut list: Value = serde_json::from_str(&workload(hpa.name, &[("group", &hpa.group)]))?;
+        list["items"][1]["spec"]["metrics"][0]["external"]["metric"]["name"] = json!(hpa.metric);
+        plane.apply(&namespace, &list.to_string())?;
+    }
+    // Of the same group: one that may be at zero, and one that may not.
+    for (name, labels, zero) in [
+        ("asleep", &[("group", "orders")][..], "true"),
+        ("up", &[("group", "orders"), ("topic", &topic)], "false"),
+    ] {
+        let mut list: Value = serde_json::from_str(&workload(name, labels))?;
+        list["items"][1]["metadata"]["annotations"] =
+            json!({"lagwise.dev/consumer-group": group, "lagwise.dev/scale-to-zero": zero});
+        plane.apply(&namespace, &list.to_string())?;
+    }
+    // One that has nothing to do with lagwise.
+    let mut plain: Value = serde_json::from_str(&workload("plain", &[("queue", "orders")]))?;
+    plain["items"][1]["spec"]["metrics"][0]["external"]["metric"]["name"] = json!("queue_length");
+    plane.apply(&namespace, &plain.to_string())?;
+
+    let options = Options {
+        namespaces: vec![namespace.clone()],
+        read_only: true,
+        ..Options::main(&kafka.bootstrap())
+    };
+    let (_daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+    let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
+    poll_until(WITHIN, "an event on each", || {
+        let events = plane.get_raw(&path)?["items"].take();
+        let events = events.as_array().context("no items")?;
+        for hpa in &unrecognized {
+            let mut of_hpa = events.iter().filter(|e| e["regarding"]["name"] == hpa.name);
+            let found = of_hpa.find(|event| event["reason"] == hpa.reason);
+            let found = found.with_context(|| format!("none on {}: {events:?}", hpa.name))?;
+            let note = found["note"].as_str().unwrap_or_default();
+            ensure!(note.contains(hpa.words), "{note}");
+        }
+        Ok(())
+    })?;
+    let commands = Commands::new(testbed, plane, &kafka.bootstrap())?;
+    let found = commands.run(&["lint", "--config", &commands.file, "-n", &namespace], 1)?;
+    let of_kind = |kind: &str| -> Vec<String> {
+        let all = found.as_array().into_iter().flatten();
+        let all = all.filter(|finding| finding["kind"] == kind);
+        let objects = all.filter_map(|finding| finding["object"].as_str());
+        let names = objects.filter_map(|object| object.rsplit('/').next());
+        names.map(str::to_owned).collect()
+    };
+    for (kind, names) in [
+        ("invalid_selector", &["long", "slash", "underscore"][..]),
+        ("metric_not_served", &["dash", "exporter"]),
+        ("no_members", &["up"]),
+    ] {
+        ensure!(of_kind(kind) == names, "{kind}: {found}");
+    }
+    let explained = commands.run(
+        &[
+            "explain",
+            &format!("{namespace}/dash"),
+            "--config",
+            &commands.file,
+        ],
+        1,
+    )?;
+    let said = explained["findings"].to_string();
+    ensure!(said.contains("kafka-lag"), "{explained}");
     Ok(())
+}
+
+/// Has a member commit in the group and leave it, and adds lag.
+fn left_by_its_members(
+    testbed: &Testbed,
+    kafka: &KafkaCluster,
+    group: &str,
+    topic: &str,
+) -> Result<()> {
+    kafka.produce_batch(topic, 0, 5)?;
+    let mut fleet = ConsumerFleet::new(
+        &testbed.folder("consumers")?,
+        ConsumerOptions {
+            bootstrap: kafka.bootstrap(),
+            group: group.to_owned(),
+            topic: topic.to_owned(),
+            per_second: 400,
+            properties: Vec::new(),
+        },
+    );
+    fleet.scale_to(1)?;
+    poll_until(WITHIN, "a commit of the member", || {
+        let committed = kafka.committed(group, topic)?;
+        ensure!(committed.first() == Some(&Some(5)), "{committed:?}");
+        Ok(())
+    })?;
+    fleet.scale_to(0)?;
+    kafka.produce_batch(topic, 0, 50)
 }
 
 /// `lagwise lint` and `lagwise status` report the same about an HPA as its events.
@@ -167,31 +409,16 @@ fn commands_report_the_same(
     bootstrap: &str,
     daemon: &Daemon,
 ) -> Result<()> {
-    let folder = testbed.folder("commands")?;
-    let file = folder.join("lagwise.yaml");
-    let config = json!({"clusters": [cluster("main", &[("bootstrap.servers", bootstrap)])]});
-    std::fs::write(&file, config.to_string())?;
-    let (file, kubeconfig) = (file.to_string_lossy(), plane.kubeconfig().to_string_lossy());
-    let run = |args: &[&str], exit: i32| -> Result<Value> {
-        let common = ["-o", "json", "-n", namespace, "--kubeconfig", &kubeconfig];
-        let all = [args, &common].concat();
-        let done = testbed.lagwise(&all).output()?;
-        let errors = String::from_utf8_lossy(&done.stderr);
-        ensure!(
-            done.status.code() == Some(exit),
-            "{:?}: {errors}",
-            done.status
-        );
-        ensure!(errors.is_empty(), "{errors}");
-        Ok(serde_json::from_slice(&done.stdout)?)
-    };
+    let commands = Commands::new(testbed, plane, bootstrap)?;
+    let file = &*commands.file;
+    let run = |args: &[&str], exit: i32| commands.run(&[args, &["-n", namespace]].concat(), exit);
     let codes = |findings: &Value| -> Vec<String> {
         let findings = findings.as_array().into_iter().flatten();
         findings
             .filter_map(|f| Some(f["code"].as_str()?.to_owned()))
             .collect()
     };
-    let lint = ["lint", "--config", &*file];
+    let lint = ["lint", "--config", file];
     // The Deployment was applied with its replicas, and surges by default.
     let expected = ["LW009", "LW024", "LW034", "LW036"];
     let found = run(&lint, 0)?;
@@ -202,14 +429,17 @@ fn commands_report_the_same(
     );
     run(&[&lint[..], &["--fail-on", "warning"]].concat(), 1)?;
 
-    let looked = run(&["status", "--config", &*file], 0)?;
+    let looked = run(&["status", "--config", file], 0)?;
     let url = format!("http://127.0.0.1:{}", daemon.admin_port);
     let asked = run(&["status", "--daemon", &url], 0)?;
     for (who, all) in [("its own look", looked), ("the daemon", asked)] {
         let [hpa] = all.as_array().context("no list")?.as_slice() else {
             anyhow::bail!("{who}: {all}");
         };
-        ensure!(hpa["lag"] == 50 && hpa["desired"] == 1, "{who}: {hpa}");
+        ensure!(
+            hpa["lag"] == 50 && hpa["desired"] == 1 && hpa["uncapped"] == 1,
+            "{who}: {hpa}"
+        );
         ensure!(
             hpa["ceiling"]["bounded"] == 6 && hpa["partitions"] == 6,
             "{who}: {hpa}"

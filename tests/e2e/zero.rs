@@ -2,6 +2,7 @@
 //! where it can, and never against a person or what is unknown.
 
 mod ledger;
+mod rights;
 mod targets;
 mod unknown;
 
@@ -38,6 +39,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "zero::whatever_has_a_scale_is_capped_and_put_to_sleep",
         targets::whatever_has_a_scale_is_capped_and_put_to_sleep,
+    ),
+    (
+        "zero::a_missing_right_is_said_and_a_pause_holds_no_replicas",
+        rights::a_missing_right_is_said_and_a_pause_holds_no_replicas,
     ),
     (
         "zero::nothing_sleeps_while_kafka_is_unknown",
@@ -321,6 +326,16 @@ fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
     scene.kafka.produce(&scene.topic, 0, 50)?;
     scene.apply(1, COOLDOWN)?;
     scene.switch_off("billing")?;
+    // It is said that it is off, and why nobody starts it.
+    let is_said = |expected: bool| {
+        poll_until(WITHIN, "what is said of a workload that is off", || {
+            let status = daemon.status_of(&scene.namespace, "billing")?;
+            let findings = status["findings"].as_array().context("no findings")?;
+            ensure!(findings.contains(&json!("LW054")) == expected, "{status}");
+            Ok(())
+        })
+    };
+    is_said(true)?;
     // With work, and without for longer than the cooldown.
     daemon.let_it_look(8)?;
     scene.until_wanted(0, false)?;
@@ -335,7 +350,9 @@ fn a_workload_switched_off_by_hand_stays_off(testbed: &Testbed) -> Result<()> {
     // Switched on again it is as any other: it works, and sleeps when there is nothing left.
     scene.scale(1)?;
     scene.catch_up()?;
-    scene.until_wanted(0, true)
+    scene.until_wanted(0, true)?;
+    // A zero of lagwise is another matter.
+    is_said(false)
 }
 
 fn an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown(testbed: &Testbed) -> Result<()> {

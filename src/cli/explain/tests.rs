@@ -3,6 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::diagnostics::current_findings::{FindingOptions, findings};
 use crate::model::diagnostics::explain::live::{Condition, LiveHpa, LiveMetric};
+use crate::model::findings::FindingCode;
 use crate::model::hpa::controller::outlook::KnownHistory;
 use crate::model::hpa::controller::{Behavior, HpaSpec, MetricSource, ScalingRules};
 use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
@@ -148,6 +149,29 @@ fn observed_cap_and_the_users_maximum() {
 }
 
 #[test]
+fn pause_of_the_writes_does_not_hold_the_replicas() {
+    let paused = |value: &str| {
+        let pause = ("lagwise.dev/paused".to_owned(), value.to_owned());
+        let facts = HpaFacts {
+            annotations: [pause].into(),
+            ..facts(ORDERS)
+        };
+        // With and without the HPA read again.
+        let derived = derived(&facts, SECOND * 12);
+        let explained = explained(&live(facts, 1), SECOND * 12);
+        assert_eq!(
+            derived.cap.unwrap().paused,
+            explained.cap.as_ref().unwrap().paused
+        );
+        render(&explained)
+    };
+    let says =
+        "paused: lagwise writes nothing to the HPA and its scale target; the HPA still scales";
+    assert!(paused("true").contains(says));
+    assert!(!paused("false").contains("paused:"));
+}
+
+#[test]
 fn other_metrics_and_hidden_controller_state() {
     let mut hpa = live(facts(ORDERS), 12);
     hpa.spec.metrics.push(MetricSource::Pods);
@@ -181,7 +205,17 @@ fn unknown_partition() {
 fn group_that_never_ran_and_workload_switched_off() {
     let mut hpa = live(facts("cluster=main,group=idle,topic=payments"), 0);
     hpa.conditions = vec![condition("ScalingActive", "False", "ScalingDisabled")];
+    hpa.facts.is_scaling_disabled = true;
     insta::assert_snapshot!(render(&explained(&hpa, SECOND * 12)));
+    let mark = ("lagwise.dev/zeroed-since", "2026-11-30T19:00:00Z");
+    let mark = (mark.0.to_owned(), mark.1.to_owned());
+    hpa.facts.annotations = [mark].into();
+    let explained = explained(&hpa, SECOND * 12);
+    let because = &explained.outcome.as_ref().unwrap().because;
+    assert!(because[1].ends_with("and starts it when there is lag"));
+    let mut findings = explained.findings.iter();
+    let code = FindingCode::SwitchedOff.code();
+    assert!(!findings.any(|finding| finding.starts_with(code)));
 }
 
 #[test]
@@ -218,6 +252,15 @@ fn group_without_an_hpa() {
     // An HPA without a metric of lagwise cannot be explained.
     let hpa = Subject::Hpa(HpaKey::new("shop", "other"));
     assert_eq!(derived(&hpa), None);
+}
+
+#[test]
+fn hpa_that_is_not_recognized() {
+    let mut facts = facts(ORDERS);
+    facts.metrics[0].name = "kafka-lag".into();
+    let explained = explained(&live(facts, 3), SECOND * 12);
+    assert!(explained.is_unknown());
+    insta::assert_snapshot!(render(&explained));
 }
 
 #[test]

@@ -9,6 +9,9 @@ use crate::model::diagnostics::explain::{
 use crate::model::evaluation::ValueRule;
 use crate::model::settings::cap_mode::CapMode;
 
+/// What the annotation `lagwise.dev/paused` does, and what it does not.
+const PAUSED: &str = "paused: lagwise writes nothing to the HPA and its scale target; the HPA still scales, between minReplicas and maxReplicas";
+
 /// The text of an explanation.
 pub(super) fn render(explanation: &Explanation, partitions: ShownPartitions) -> String {
     let mut out = String::new();
@@ -84,6 +87,9 @@ impl Lines<'_> {
                 1,
                 &format!("desired replicas, at most the ceiling: {desired}"),
             );
+        }
+        if let Some(at_ceiling) = &metric.at_ceiling {
+            self.add(1, at_ceiling);
         }
         match (&metric.value, &metric.refusal) {
             (Some(value), _) => {
@@ -164,6 +170,9 @@ impl Lines<'_> {
             (CapMode::Advise, _) => "advise: only the value served is limited, nothing is written",
         };
         self.add(1, &format!("cap: {mode}"));
+        if cap.paused {
+            self.add(1, PAUSED);
+        }
         let user = match cap.user_max_replicas {
             Some(user) if user != cap.max_replicas => format!(", set by the user to {user}"),
             _ => String::new(),

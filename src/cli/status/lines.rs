@@ -35,7 +35,7 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
             value_or_dash(hpa.lag),
             time(hpa),
             value_or_dash(hpa.replicas),
-            value_or_dash(hpa.desired),
+            desired(hpa),
             match hpa.ceiling {
                 None => "-".to_owned(),
                 Some(Limit::Bounded(most)) => most.to_string(),
@@ -56,6 +56,17 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
 
 fn value_or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// The desired replicas, and how many the lag is worth if the ceiling allows fewer.
+fn desired(hpa: &HpaStatus) -> String {
+    let uncapped = hpa
+        .uncapped
+        .filter(|uncapped| hpa.desired < Some(*uncapped));
+    match (hpa.desired, uncapped) {
+        (Some(desired), Some(uncapped)) => format!("{desired} of {uncapped}"),
+        (desired, _) => value_or_dash(desired),
+    }
 }
 
 /// Age of the oldest unread message.
@@ -89,7 +100,8 @@ fn cap(hpa: &HpaStatus) -> String {
         CapMode::Enforce => "enforce",
     };
     let observed = if hpa.cap_observed { "*" } else { "" };
-    format!("{mode}{observed}")
+    let paused = if hpa.paused { ",paused" } else { "" };
+    format!("{mode}{observed}{paused}")
 }
 
 #[cfg(test)]
@@ -110,6 +122,7 @@ mod tests {
                 lag_millis: Some(93_000),
                 replicas: Some(4),
                 desired: Some(6),
+                uncapped: Some(13),
                 ceiling: Some(Limit::Bounded(Replicas(6))),
                 partitions: Some(6),
                 cap: CapMode::Enforce,
@@ -126,6 +139,7 @@ mod tests {
                 ceiling: Some(Limit::Unbounded),
                 partitions: Some(0),
                 cap: CapMode::Enforce,
+                paused: true,
                 reason: "as_measured".into(),
                 age_millis: Some(0),
                 asleep_since: Some("2024-05-06T07:08:09Z".into()),
@@ -136,6 +150,7 @@ mod tests {
                 lag_millis: Some(600_000),
                 lag_millis_is_lower_bound: true,
                 desired: Some(1),
+                uncapped: Some(1),
                 ceiling: Some(Limit::Bounded(Replicas(12))),
                 partitions: Some(12),
                 reason: "as_measured".into(),

@@ -1,4 +1,4 @@
-//! What the reconciler knows of the ledger of scale to zero, and the findings that follow from it.
+//! What the reconciler knows of the ledger of scale to zero, and the findings of the writer of HPAs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +30,8 @@ pub(super) struct LedgerFollower {
     read_at: Option<Instant>,
     is_reading: bool,
     failures: FailureLog<ApiError>,
-    findings: BTreeMap<HpaKey, Finding>,
+    /// Of HPAs with any.
+    findings: BTreeMap<HpaKey, BTreeSet<Finding>>,
     /// Whether the findings are others than published.
     is_changed: bool,
     published: watch::Sender<WriteFindings>,
@@ -86,9 +87,15 @@ impl LedgerFollower {
         }
     }
 
-    /// Notes the finding about an HPA, if there is one. `asks` says whether it asks for scale to zero by lagwise,
-    /// `refusal` what the last look at its workload has shown.
-    pub(super) fn note(&mut self, hpa: &HpaFacts, asks: bool, refusal: Option<&ZeroRefusal>) {
+    /// Notes the findings about an HPA, if there are any. `asks` says whether it asks for scale to zero by lagwise,
+    /// `refusal` what the last look at its workload has shown, `others` are those that do not follow from the ledger.
+    pub(super) fn note(
+        &mut self,
+        hpa: &HpaFacts,
+        asks: bool,
+        refusal: Option<&ZeroRefusal>,
+        others: impl Iterator<Item = Finding>,
+    ) {
         let is_marked = has_zero_mark(hpa);
         let found = match (&self.handle, &self.seen) {
             (None, _) if asks => Some(ZeroRefusal::NoLedger(NO_LEDGER.to_owned())),
@@ -102,19 +109,18 @@ impl LedgerFollower {
             (None, _) if is_marked => Some(ZeroRefusal::NotRecorded),
             _ => refusal.cloned(),
         };
-        match found {
-            Some(refusal) => {
-                let (key, finding) = (hpa.key(), refusal.finding(hpa));
-                if self.findings.get(&key) != Some(&finding) {
-                    self.findings.insert(key, finding);
-                    self.is_changed = true;
-                }
-            }
-            None => self.remove(&hpa.key()),
+        let found = found.map(|refusal| refusal.finding(hpa));
+        let found: BTreeSet<_> = found.into_iter().chain(others).collect();
+        let key = hpa.key();
+        if found.is_empty() {
+            self.remove(&key);
+        } else if self.findings.get(&key) != Some(&found) {
+            self.findings.insert(key, found);
+            self.is_changed = true;
         }
     }
 
-    /// Removes the finding about an HPA.
+    /// Removes the findings about an HPA.
     pub(super) fn remove(&mut self, hpa: &HpaKey) {
         self.is_changed |= self.findings.remove(hpa).is_some();
     }
@@ -131,7 +137,7 @@ impl LedgerFollower {
     /// Publishes the findings, if they are others than before.
     pub(super) fn publish(&mut self) {
         if std::mem::take(&mut self.is_changed) {
-            let findings = self.findings.values().cloned().collect();
+            let findings = self.findings.values().flatten().cloned().collect();
             self.published.send_replace(Arc::new(findings));
         }
     }

@@ -5,29 +5,26 @@ use std::time::{Duration, Instant};
 
 use super::LONGEST_PAUSE;
 use super::event_publisher::EventPublisher;
-use super::pass::{CapWrite, PassReport, ZeroInput, ZeroReport};
+use super::pass::{CapWrite, PassReport};
 use super::retry::Attempts;
+use super::zero_state::{LOOK_EVERY, ZeroState};
 use crate::k8s::api_error::ApiError;
 use crate::model::decisions::cap::{
     CapGoal, CapTarget, CeilingHysteresis, FieldOwner, HpaFields, LastSeen, WriteBackoff,
 };
 use crate::model::decisions::enforceable::CompleteRead;
 use crate::model::decisions::fencing::is_managed;
-use crate::model::decisions::scale_to_zero::{Demand, ZeroAction, ZeroCandidate};
-use crate::model::decisions::zero_ledger::ZeroRefusal;
+use crate::model::decisions::forbidden_write::ForbiddenWrite;
+use crate::model::decisions::scale_to_zero::{ZeroAction, ZeroCandidate};
 use crate::model::diagnostics::hpa_events::EventReason;
 use crate::model::evaluation::ServingPolicy;
-use crate::model::hpa::facts::{
-    HpaFacts, has_lagwise_metric, has_zero_mark, other_external_metric, scales_to_zero_natively,
-};
+use crate::model::findings::Finding;
+use crate::model::hpa::facts::{HpaFacts, has_lagwise_metric};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::cap::{CapFailed, CapFought, CapWritten};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::zero::{ScaledToZero, WakeUp, ZeroFailed};
-
-/// How often a workload is looked at that has no demand. Also the longest pause after a failed look.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// One HPA.
 #[derive(Debug, Default)]
@@ -56,20 +53,8 @@ pub(super) struct CapState {
     pub(super) attempts: Attempts,
     /// Why it is not known which component records the user's `maxReplicas`, as last logged of this HPA.
     pub(super) lookup_failures: FailureLog<ApiError>,
-}
-
-/// What is remembered for scale to zero.
-#[derive(Debug, Default)]
-pub(super) struct ZeroState {
-    known: ZeroInput,
-    /// Whether the ledger has a record for the HPA.
-    is_recorded: bool,
-    /// Whether the HPA has the mark, which is removed once the workload runs.
-    is_marked: bool,
-    looked_at: Option<Instant>,
-    /// Why it was not scaled to zero or not woken at the last look, although that may be expected.
-    pub(super) refusal: Option<ZeroRefusal>,
-    pub(super) attempts: Attempts,
+    /// The API server's answer, if the last attempt failed for a missing right.
+    pub(super) forbidden: Option<String>,
 }
 
 /// How soon an HPA has to have its pass.
@@ -131,6 +116,17 @@ impl HpaState {
         is_due.then_some(Urgency::Normal)
     }
 
+    /// The findings about rights that are missing for what it asks for.
+    pub(super) fn forbidden_writes(&self) -> impl Iterator<Item = Finding> {
+        let of = |write: ForbiddenWrite, reason: &Option<String>| {
+            let reason = reason.as_deref()?;
+            Some(write.finding(&self.facts, reason))
+        };
+        let cap = of(ForbiddenWrite::Cap, &self.cap.forbidden);
+        let zero = of(ForbiddenWrite::Zero, &self.zero.forbidden);
+        cap.into_iter().chain(zero)
+    }
+
     /// Whether something failed that is to be tried again.
     pub(super) fn is_failing(&self) -> bool {
         let all = [&self.term_attempts, &self.cap.attempts, &self.zero.attempts];
@@ -150,6 +146,7 @@ impl HpaState {
             None => return,
             Some(Err(error)) => {
                 let now = Instant::now();
+                note_forbidden(&mut self.cap.forbidden, error);
                 let attempts = &mut self.cap.attempts;
                 if let Some(reason) = attempts.record_failure(error.clone(), LONGEST_PAUSE, now) {
                     CapFailed { hpa: key, reason }.emit();
@@ -159,6 +156,7 @@ impl HpaState {
             Some(Ok(write)) => write,
         };
         self.cap.attempts.record_success();
+        self.cap.forbidden = None;
         let Some(write) = write else {
             return;
         };
@@ -202,13 +200,27 @@ impl HpaState {
             Some(ZeroAction::Keep | ZeroAction::Unmark) | None => {}
         }
         match report.error.clone() {
-            None => self.zero.attempts.record_success(),
+            None => {
+                self.zero.attempts.record_success();
+                self.zero.forbidden = None;
+            }
             Some(error) => {
+                // What is wrong with the ledger has a finding of its own.
+                if report.refusal.is_none() {
+                    note_forbidden(&mut self.zero.forbidden, &error);
+                }
                 if let Some(reason) = self.zero.attempts.record_failure(error, LOOK_EVERY, now) {
                     ZeroFailed { hpa: key, reason }.emit();
                 }
             }
         }
+    }
+}
+
+/// Notes the answer of the API server if a right is missing. A failure for another reason says nothing about rights.
+fn note_forbidden(noted: &mut Option<String>, error: &ApiError) {
+    if let ApiError::Forbidden(reason) = error {
+        *noted = Some(reason.clone());
     }
 }
 
@@ -260,8 +272,16 @@ impl CapState {
         if self.target.is_none() || *error == ApiError::Changed {
             return;
         }
+        note_forbidden(&mut self.forbidden, error);
         if let Some(reason) = self.lookup_failures.record_failure(error.clone()) {
             CapFailed { hpa: key, reason }.emit();
+        }
+    }
+
+    /// Takes in that it is known again who records the user's `maxReplicas`.
+    pub(super) fn record_lookup_success(&mut self) {
+        if self.lookup_failures.record_success().is_some() {
+            self.forbidden = None;
         }
     }
 
@@ -272,99 +292,6 @@ impl CapState {
         let before = self.backoff.is_contested();
         self.backoff.wrote(now);
         self.backoff.is_contested() && !before
-    }
-}
-
-impl ZeroState {
-    /// Takes in what the HPA asks for and how long its workload has been idle. Returns whether scale to zero
-    /// may write the HPA: not one that another controller owns.
-    fn update(
-        &mut self,
-        hpa: &HpaFacts,
-        candidate: Option<ZeroCandidate>,
-        idle: Option<Duration>,
-        is_recorded: bool,
-    ) -> bool {
-        let wants = candidate.is_some() || is_recorded;
-        if !wants {
-            *self = Self::default();
-            return false;
-        }
-        if hpa.controller.is_some() {
-            // A record that it still has is looked into, at the pace of other HPAs: the pauses stay.
-            self.known = ZeroInput::default();
-            self.is_recorded = is_recorded;
-            return false;
-        }
-        // Nobody asks for a metric of others at zero replicas, so such a workload is not put to zero.
-        self.known.candidate = candidate.filter(|_| other_external_metric(hpa).is_none());
-        self.known.idle = idle;
-        self.is_recorded = is_recorded;
-        self.is_marked = has_zero_mark(hpa);
-        true
-    }
-
-    /// Whether the workload is at zero replicas by lagwise's doing.
-    fn is_at_zero(&self) -> bool {
-        self.is_recorded || self.known.zeroed_at.is_some()
-    }
-
-    fn has_demand(&self) -> bool {
-        let demand = self.known.candidate.map(|candidate| candidate.demand);
-        matches!(demand, Some(Demand::Waiting(_) | Demand::NeverRan))
-    }
-
-    /// Whether demand waits for what may be woken.
-    fn is_pressing(&self) -> bool {
-        self.is_at_zero() && self.has_demand() && self.refusal.is_none()
-    }
-
-    /// Whether the workload has to be looked at now: at once if demand waits for it, else every
-    /// [`LOOK_EVERY`].
-    fn is_due(&self, hpa: &HpaFacts, now: Instant) -> bool {
-        let is_at_zero = self.is_at_zero();
-        let was_looked_at = self
-            .looked_at
-            .is_some_and(|looked_at| now.saturating_duration_since(looked_at) < LOOK_EVERY);
-        if !self.attempts.may_start(now) {
-            return false;
-        }
-        match self.known.candidate {
-            // What may not be woken is looked at less often.
-            Some(_) if !scales_to_zero_natively(hpa) && self.has_demand() => {
-                self.is_pressing() || (is_at_zero || self.is_marked) && !was_looked_at
-            }
-            // Also before the cooldown is over, so that a start by hand is seen as one.
-            Some(_) if !scales_to_zero_natively(hpa) => {
-                (is_at_zero || self.is_marked || self.known.idle.is_some()) && !was_looked_at
-            }
-            // Nobody asks for it any more, or the HPA goes to zero by itself.
-            _ => is_at_zero && !was_looked_at,
-        }
-    }
-
-    /// What the next pass needs in order to look at the workload, if it has to.
-    pub(super) fn input(&mut self, hpa: &HpaFacts, now: Instant) -> Option<ZeroInput> {
-        if !self.is_due(hpa, now) {
-            return None;
-        }
-        self.looked_at = Some(now);
-        Some(self.known)
-    }
-
-    /// Takes in what was seen and done.
-    pub(super) fn record_pass(&mut self, report: &ZeroReport, now: Instant) {
-        self.known.up_since = report.up_since;
-        self.refusal.clone_from(&report.refusal);
-        match report.done {
-            Some(ZeroAction::Zero) => self.known.zeroed_at = Some(now),
-            Some(ZeroAction::Wake(_) | ZeroAction::Unmark) => self.known.zeroed_at = None,
-            Some(ZeroAction::Keep) | None => {}
-        }
-        // Somebody else's write is no failure: the next snapshot looks again at once.
-        if report.error == Some(ApiError::Changed) {
-            self.looked_at = None;
-        }
     }
 }
 

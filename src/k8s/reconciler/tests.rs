@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::pass::ZeroReport;
-use super::state::ZeroState;
+use super::zero_state::ZeroState;
 use super::*;
 use crate::k8s::write_guard::testing::leader;
 use crate::model::decisions::zero_ledger::{ZeroLedger, testing};
@@ -455,6 +455,60 @@ async fn recorded_hpa_of_another_controller_has_the_pauses_of_other_hpas() {
         rig.observe(&hpas, true);
         rig.sweep(second);
         assert_eq!(rig.queued(), []);
+    }
+}
+
+#[tokio::test]
+async fn missing_rights_are_findings_until_a_pass_succeeds() {
+    let both = [("cap", "enforce"), ("scale-to-zero", "true")];
+    let hpas: HpaMap = [hpa("a", &both)].into_iter().collect();
+    let mut rig = Rig::new();
+    rig.observe(&hpas, true);
+    let mut finish = |seconds: u64, cap: Result<(), &ApiError>, zero: Result<(), &ApiError>| {
+        let facts = hpas.values().next().unwrap();
+        rig.reconciler.finish_pass(&PassReport {
+            hpa: Arc::clone(facts),
+            term: 7,
+            term_write: Ok(()),
+            cap: Some(cap.map(|()| None).map_err(Clone::clone)),
+            zero: Some(ZeroReport {
+                up_since: None,
+                done: None,
+                refusal: None,
+                error: zero.err().cloned(),
+            }),
+        });
+        rig.sweep(seconds);
+        let findings = rig.reconciler.ledger.findings();
+        assert!(findings.iter().all(|f| f.code.label() == "write_forbidden"));
+        let shown = findings.iter().map(|finding| {
+            let text = finding.message.split("; ").next();
+            text.unwrap_or_default().to_owned()
+        });
+        Vec::from_iter(shown)
+    };
+    let forbidden = |what: &str| ApiError::Forbidden(format!("cannot {what}"));
+    let (patch, get) = (forbidden("patch HPAs"), forbidden("get scale"));
+    let (no_cap, no_zero) = (
+        "lagwise may not write maxReplicas: cannot patch HPAs",
+        "lagwise may not scale  shop/ to zero or wake it: cannot get scale",
+    );
+    let refused = ApiError::Refused("invalid".into());
+    for (seconds, (cap, zero, expected)) in (1..).zip([
+        (Ok(()), Ok(()), &[][..]),
+        (Err(&refused), Err(&ApiError::NoAnswer), &[]),
+        (Err(&patch), Ok(()), &[no_cap]),
+        (Err(&patch), Err(&get), &[no_zero, no_cap]),
+        // Without an answer nothing is known that is new.
+        (
+            Err(&ApiError::NoAnswer),
+            Err(&ApiError::NoAnswer),
+            &[no_zero, no_cap],
+        ),
+        (Ok(()), Err(&get), &[no_zero]),
+        (Ok(()), Ok(()), &[]),
+    ]) {
+        assert_eq!(finish(seconds, cap, zero), expected, "{seconds}");
     }
 }
 

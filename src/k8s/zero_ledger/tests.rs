@@ -146,7 +146,7 @@ async fn reads_again_what_was_changed_and_in_another_term() {
     assert_eq!(ledger.read(7, LONG).await.unwrap().records().count(), 0);
     shared.lock().unwrap().refuses = true;
     tokio::time::sleep(VERIFY_EVERY).await;
-    let refused = ApiError::Refused("configmaps is forbidden".into());
+    let refused = ApiError::Forbidden("configmaps is forbidden".into());
     assert_eq!(ledger.read(7, LONG).await, Err(refused.clone()));
     assert!(matches!(ledger.view(), LedgerView::Failed(error) if error == refused));
     assert_eq!(

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::findings::{Finding, FindingCode};
-use crate::model::hpa::facts::{HpaFacts, scale_target_name, start_replicas};
+use crate::model::hpa::facts::{HpaFacts, scale_target_name, start_command};
 use crate::model::units::hpa_key::HpaKey;
 
 /// A workload that lagwise has scaled to zero, or is about to.
@@ -301,21 +301,7 @@ impl ZeroRefusal {
 
 /// The command that starts the workload, as the end of a sentence. Nothing if it would not be safe to paste.
 fn scale_command(hpa: &HpaFacts) -> String {
-    let target = &hpa.scale_target;
-    if target.check().is_err() {
-        return String::new();
-    }
-    let kind = target.kind.to_lowercase();
-    let group = match target.api_version.split_once('/') {
-        Some((group, _)) => format!(".{group}"),
-        None => String::new(),
-    };
-    format!(
-        "; to start it: `kubectl scale --namespace {} {kind}{group}/{} --replicas={}`",
-        hpa.namespace,
-        target.name,
-        start_replicas(hpa)
-    )
+    start_command(hpa).map_or_else(String::new, |command| format!("; to start it: `{command}`"))
 }
 
 /// Records for tests.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::at_ceiling::AtCeiling;
 use super::hpa_findings::{find_against_ceiling, find_in_hpas};
 use crate::model::evaluation::parallelism::{Limit, Parallelism};
 use crate::model::evaluation::{Evaluations, HpaMetric, ValueRule, hpa_ceilings};
@@ -46,6 +47,11 @@ pub fn findings<H: Borrow<HpaFacts>>(
     found.extend(metrics.iter().filter_map(find_in_outcome));
     found.extend(find_in_hpas(hpas));
     let ceilings = hpa_ceilings(metrics);
+    // The metrics of an HPA follow one another.
+    let of_hpas = metrics.chunk_by(|a, b| (a.hpa, a.namespace) == (b.hpa, b.namespace));
+    let of_hpas: BTreeMap<_, _> = of_hpas
+        .filter_map(|own| Some((own.first().map(|m| (m.namespace, m.hpa))?, own)))
+        .collect();
     let writes = &evaluations.policy().writes;
     for hpa in hpas.iter().map(Borrow::borrow) {
         let ceiling = ceilings.get(&(&*hpa.namespace, &*hpa.name)).copied();
@@ -53,6 +59,10 @@ pub fn findings<H: Borrow<HpaFacts>>(
         let ceiling = UsedCeiling::new(ceiling, targets);
         let mode = writes.cap_mode(hpa, options.cap);
         found.extend(ceiling.find_in_hpa(hpa, mode));
+        let own = of_hpas.get(&(&*hpa.namespace, &*hpa.name));
+        let own = own.copied().unwrap_or_default();
+        let at_ceiling = AtCeiling::of_hpa(own, hpa.max_replicas);
+        found.extend(at_ceiling.map(|at_ceiling| at_ceiling.finding(hpa.key())));
     }
     found
 }
@@ -61,18 +71,13 @@ pub fn findings<H: Borrow<HpaFacts>>(
 #[must_use]
 pub fn find_in_groups(evaluations: &Evaluations, options: FindingOptions) -> BTreeSet<Finding> {
     let mut found: BTreeSet<Finding> = find_over_budget(evaluations).collect();
-    let zero_groups = groups_with_scale_to_zero(evaluations.targets());
     for (cluster, read) in evaluations.clusters() {
         for (id, group) in &read.groups {
-            let may_be_empty = zero_groups.contains(&(cluster, id));
             let useful = || evaluations.parallelism(cluster, id);
-            found.extend(find_in_group(
-                (cluster, id),
-                group,
-                useful,
-                may_be_empty,
-                options,
-            ));
+            found.extend(find_in_group((cluster, id), group, useful));
+            if lacks_members(group, options.members_within) {
+                found.extend(find_without_members((cluster, id), evaluations.targets()));
+            }
         }
     }
     found
@@ -166,6 +171,12 @@ impl UsedCeiling {
         }
     }
 
+    /// The ceiling, unless it changes with the lag.
+    #[must_use]
+    pub fn fixed(self) -> Option<Replicas> {
+        self.ceiling.filter(|_| !self.follows_lag)
+    }
+
     /// Finds what is wrong with the HPA, which has this mode, by its ceiling.
     #[must_use]
     pub fn find_in_hpa(self, hpa: &HpaFacts, mode: CapMode) -> Vec<Finding> {
@@ -180,12 +191,28 @@ impl UsedCeiling {
     }
 }
 
-/// The groups whose workload may be scaled to zero, so that they may have no members.
-fn groups_with_scale_to_zero(targets: &Targets) -> BTreeSet<(&ClusterName, &GroupId)> {
-    let targets = targets.all().filter(|t| t.settings.scale_to_zero());
-    targets
-        .map(|target| (&target.key.cluster, &target.key.group))
-        .collect()
+/// Finds that a group with lag has no members: a finding about the group. If some of its HPAs may scale their workloads to
+/// zero, it may be meant for these, and each of the others has the finding.
+fn find_without_members(
+    (cluster, id): (&ClusterName, &GroupId),
+    targets: &Targets,
+) -> Vec<Finding> {
+    let code = FindingCode::NoMembers;
+    let group = targets.group(cluster, id);
+    let asking = group.map_or(&[][..], |group| group.targets());
+    let may_be_at_zero = |target: &&Arc<Target>| target.settings.scale_to_zero();
+    if !asking.iter().any(|target| may_be_at_zero(&target)) {
+        let message = "it has lag and no members";
+        return vec![Finding::new(code, (cluster, id), message)];
+    }
+    let others = asking.iter().filter(|target| !may_be_at_zero(target));
+    // An HPA may have several targets of one group.
+    let others: BTreeSet<_> = others.filter_map(|target| target.hpa()).collect();
+    let finding = |hpa: &HpaKey| {
+        let message = format!("group {id:?} on Kafka cluster {cluster:?} has lag and no members");
+        Finding::new(code, hpa, message)
+    };
+    others.into_iter().map(finding).collect()
 }
 
 /// Time without members after which the expiry of a group's offsets is a finding. Kafka deletes them seven
@@ -196,20 +223,12 @@ fn find_in_group(
     (cluster, id): (&ClusterName, &GroupId),
     group: &GroupSnapshot,
     useful: impl FnOnce() -> Option<Parallelism>,
-    may_be_empty: bool,
-    options: FindingOptions,
 ) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut note = |code, message: &str| found.push(Finding::new(code, (cluster, id), message));
     let Some(description) = group.description.as_deref() else {
         return found;
     };
-    if description.state == GroupState::Empty
-        && !may_be_empty
-        && has_lag(group, options.members_within)
-    {
-        note(FindingCode::NoMembers, "it has lag and no members");
-    }
     if group.empty_for.is_some_and(|empty| empty >= EXPIRES_AFTER) && has_commits(group) {
         note(
             FindingCode::OffsetsExpire,
@@ -288,6 +307,13 @@ pub fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
 fn has_commits(group: &GroupSnapshot) -> bool {
     let mut topics = group.topics.values();
     topics.any(|topic| topic.latest.is_ok() && topic.may_have_commits())
+}
+
+/// Whether the group has no members, and lag of at least this age.
+fn lacks_members(group: &GroupSnapshot, lag_of: Duration) -> bool {
+    let description = group.description.as_deref();
+    description.is_some_and(|description| description.state == GroupState::Empty)
+        && has_lag(group, lag_of)
 }
 
 /// Whether the group has lag of at least this age. Lag of unknown age counts as new.

@@ -30,7 +30,7 @@ pub struct Explanation {
     pub of: String,
     /// Time of the explanation, in RFC 3339, by the clock of the process that made it.
     pub at: String,
-    /// The metrics that lagwise serves, in the HPA's order.
+    /// The metrics that lagwise serves, in the HPA's order. Without any, the findings say why.
     pub metrics: Vec<Derivation>,
     /// The HPA's replica ceiling: the largest over its metrics; `None` if unknown or unbounded.
     pub ceiling: Option<u32>,
@@ -76,9 +76,12 @@ impl Explanation {
         self
     }
 
-    /// Whether a metric has no value or a group is unknown.
+    /// Whether a metric has no value or a group is unknown, or there is no metric at all.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
+        if self.metrics.is_empty() {
+            return true;
+        }
         let refused = self.metrics.iter().any(|metric| metric.refusal.is_some());
         let mut groups = self.metrics.iter().flat_map(|metric| &metric.groups);
         refused || groups.any(|group| group.unknown.is_some())
@@ -100,6 +103,10 @@ pub struct Derivation {
     pub ceiling: Option<u32>,
     /// Desired replicas, at most the ceiling.
     pub desired_replicas: Option<u32>,
+    /// Replicas that the lag is worth without the ceiling.
+    pub uncapped_replicas: Option<u32>,
+    /// What the lag is worth, as a sentence, if that is more than the ceiling allows.
+    pub at_ceiling: Option<String>,
     /// The value served; `None` if the answer is an error.
     pub value: Option<Milli>,
     /// The rule that made the value.
@@ -188,6 +195,9 @@ pub struct Cap {
     pub max_replicas: u32,
     /// The user's own `maxReplicas`; `None` if the HPA was not read.
     pub user_max_replicas: Option<u32>,
+    /// Whether the user has stopped the writes of lagwise. The HPA scales nevertheless.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 /// What the HPA controller computes.

@@ -143,7 +143,8 @@ impl EventReason {
     #[must_use]
     pub fn is_warning(&self) -> bool {
         match self {
-            EventReason::Finding(_) | EventReason::Incident(_) | EventReason::CapFought => true,
+            EventReason::Finding(finding) => finding.code.severity() > Severity::Info,
+            EventReason::Incident(_) | EventReason::CapFought => true,
             EventReason::CapRaised(_)
             | EventReason::CapLowered(_)
             | EventReason::CapReleased { .. }
@@ -208,7 +209,7 @@ impl fmt::Display for EventReason {
     }
 }
 
-/// Events for the findings that are more than informational, on every HPA that each is about. Follows the findings and
+/// Events for the findings that are to have one, on every HPA that each is about. Follows the findings and
 /// the targets from snapshot to snapshot at the cost of what changed.
 #[derive(Clone, Debug, Default)]
 pub struct FindingEvents {
@@ -246,7 +247,7 @@ impl FindingEvents {
             begun.extend(findings.difference(&findings_before).cloned());
         }
         for changed in [&mut ended, &mut begun] {
-            changed.retain(|finding| finding.code.severity() > Severity::Info);
+            changed.retain(|finding| finding.code.is_event());
         }
         let mut groups = BTreeSet::new();
         let groups_before = targets_before.groups();

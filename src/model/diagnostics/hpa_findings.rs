@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::controller::DOWNSCALE_STABILISATION;
 use crate::model::hpa::facts::{
-    self, HpaFacts, ScaleTarget, has_lagwise_metric, is_paused, other_external_metric,
-    scale_target_name, scales_to_zero_natively,
+    self, HpaFacts, ScaleTarget, has_lagwise_metric, is_paused, is_switched_off,
+    other_external_metric, scale_target_name, scales_to_zero_natively, start_command,
 };
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::kubernetes_version::KubernetesVersion;
@@ -31,6 +31,7 @@ pub fn find_in_hpa(hpa: &HpaFacts) -> Vec<Finding> {
     let mut found = find_stabilization(hpa);
     found.extend(find_ignored_writes(hpa));
     found.extend(find_invalid_scale_target(hpa));
+    found.extend(find_switched_off(hpa));
     found
 }
 
@@ -98,6 +99,19 @@ fn find_invalid_scale_target(hpa: &HpaFacts) -> Option<Finding> {
         hpa.key(),
         Printable::message(&wrong).to_string(),
     ))
+}
+
+/// Finds a workload that somebody else has scaled to zero.
+fn find_switched_off(hpa: &HpaFacts) -> Option<Finding> {
+    is_switched_off(hpa).then(|| {
+        let target = scale_target_name(hpa);
+        let command = start_command(hpa).map(|command| format!("; to start it: `{command}`"));
+        let message = format!(
+            "{target} has 0 replicas, and lagwise has not scaled it to zero, so lagwise does not start it; at 0 replicas the HPA does nothing (ScalingDisabled){}",
+            command.unwrap_or_default()
+        );
+        Finding::new(FindingCode::SwitchedOff, hpa.key(), message)
+    })
 }
 
 /// Finds HPAs that scale the same workload, at least one of them on a metric of lagwise. Each of them gets a

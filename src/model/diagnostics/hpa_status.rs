@@ -7,14 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{
-    EvaluationsAt, GroupEvaluation, HpaMetric, hpa_ceilings, is_cap_observed,
+    EvaluationsAt, GroupEvaluation, HpaMetric, MetricValue, hpa_ceilings, is_cap_observed,
 };
-use crate::model::findings::{Finding, FindingSubject};
+use crate::model::findings::{Finding, FindingCode, FindingSubject};
+use crate::model::hpa::facts::is_paused;
 use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::TopicLag;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::targets::Target;
+use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Lag;
 use crate::model::units::partition_filter::PartitionFilter;
 
@@ -36,6 +38,8 @@ pub struct HpaStatus {
     pub asleep_since: Option<String>,
     /// Desired replicas: the largest over its metrics.
     pub desired: Option<u32>,
+    /// Replicas that the lag is worth without the ceiling: the largest over its metrics.
+    pub uncapped: Option<u32>,
     /// Replica ceiling.
     pub ceiling: Option<Limit>,
     /// Partitions that count, over all its groups and topics.
@@ -43,6 +47,9 @@ pub struct HpaStatus {
     pub cap: CapMode,
     /// Whether `maxReplicas` is at most the ceiling under `enforce`.
     pub cap_observed: bool,
+    /// Whether the user has stopped the writes of lagwise. The HPA scales nevertheless.
+    #[serde(default)]
+    pub paused: bool,
     /// The rule that made the value served, or why there is none.
     pub reason: String,
     /// Age of the oldest reading in the values.
@@ -72,6 +79,8 @@ pub fn statuses<'f>(
     }
     for finding in findings {
         match &finding.subject {
+            // An HPA that may not be meant for lagwise has no status.
+            FindingSubject::Hpa(_) if finding.code == FindingCode::MetricNotServed => {}
             // An HPA whose metrics are all invalid has no target. Its finding still lists it.
             FindingSubject::Hpa(hpa) => {
                 let key = (&*hpa.namespace, &*hpa.name);
@@ -120,16 +129,20 @@ impl HpaParts<'_> {
             .map(|metric| metric.outcome.as_ref().ok())
             .collect();
         let values = values.filter(|values| !values.is_empty());
-        let desired = values.as_ref().and_then(|values| {
-            let wanted: Option<Vec<u32>> = values.iter().map(|value| value.desired).collect();
-            wanted?.into_iter().max()
-        });
+        let largest = |replicas: fn(&MetricValue) -> Option<u32>| {
+            let all = values.as_ref()?.iter().map(|value| replicas(value));
+            all.collect::<Option<Vec<u32>>>()?.into_iter().max()
+        };
+        let desired = largest(|value| value.desired);
+        let uncapped = largest(|value| value.uncapped);
         let oldest = values
             .iter()
             .flatten()
             .map(|value| evaluations.now().since(&value.read))
             .max();
         let cap = self.targets.iter().find_map(|(target, _)| target.cap);
+        let key = HpaKey::new(namespace, hpa);
+        let facts = evaluations.targets().facts().get(&key);
         let default = evaluations.policy().cap;
         let age = measured.as_ref().and_then(|m| m.age);
         let mut findings: Vec<_> = self
@@ -148,12 +161,14 @@ impl HpaParts<'_> {
             replicas: None,
             asleep_since: None,
             desired,
+            uncapped,
             ceiling,
             partitions: measured.as_ref().map(|m| m.partitions),
             cap: cap.and_then(|cap| cap.mode).unwrap_or(default),
             cap_observed: cap
                 .zip(ceiling)
                 .is_some_and(|(cap, ceiling)| is_cap_observed(&cap, default, ceiling)),
+            paused: facts.is_some_and(|facts| is_paused(facts)),
             reason: self.reason(),
             age_millis: oldest.map(millis),
             findings,

@@ -5,16 +5,21 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::at_ceiling::AtCeiling;
 use super::current_findings::{FindingOptions, find_tolerance_against_ceiling, findings};
 use super::hpa_findings::{find_against_ceiling, find_in_hpas, find_tolerance};
 use super::setting_findings::{LoginFacts, OpenSecretFile, SecurityFacts, find_in_settings};
 use super::workload_findings::{Surge, WorkloadFacts, find_in_workload};
+use crate::model::decisions::forbidden_write::ForbiddenWrite;
 use crate::model::decisions::zero_ledger::ZeroRefusal;
 use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::fixtures;
-use crate::model::hpa::facts::{HpaFacts, MetricTarget, ScaleTarget};
+use crate::model::hpa::facts::{
+    ExternalMetric, HpaFacts, MetricTarget, RejectedMetric, ScaleTarget,
+};
+use crate::model::hpa::selector::RejectedSelector;
 use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
@@ -104,6 +109,21 @@ fn targets() -> Targets {
         desired,
         hpa("denied", "group=secret,cluster=main", &[]),
         hpa("capped", "group=g,cluster=main", &[("cap", "enforce")]),
+        HpaFacts {
+            metrics: Vec::new(),
+            rejected_metrics: vec![RejectedMetric::new(
+                "kafka_lag",
+                RejectedSelector::value("group", "team/orders"),
+            )],
+            ..hpa("rejected", "group=g", &[])
+        },
+        HpaFacts {
+            metrics: vec![ExternalMetric {
+                name: "kafka_consumergroup_lag".into(),
+                ..hpa("x", "group=g", &[]).metrics[0].clone()
+            }],
+            ..hpa("exporter", "group=g", &[])
+        },
         hpa(
             "many",
             &format!("group in ({}),cluster=main", many.join(",")),
@@ -132,20 +152,25 @@ fn targets() -> Targets {
         .with_hpas(&hpas.into_iter().map(Arc::new).collect(), None)
 }
 
-/// The findings about HPAs and groups after these observations of cluster `main`.
-fn current(hpas: &[HpaFacts], observations: Vec<Observation>, now: Duration) -> BTreeSet<Finding> {
+/// What these observations of cluster `main` come to.
+fn evaluated(hpas: &[HpaFacts], observations: Vec<Observation>) -> LagSnapshot {
     let mut history = ClusterHistory::default();
     let mut latest = Arc::default();
     for observation in observations {
         latest = history.apply(observation, Scope::Whole);
     }
     let targets = Targets::merge(&["main".into()], &[], hpas, BTreeSet::new());
-    let snapshot = LagSnapshot {
+    LagSnapshot {
         targets: Arc::new(targets),
         clusters: [("main".into(), latest)].into(),
         ..LagSnapshot::default()
     }
-    .evaluated(&ServingPolicy::default());
+    .evaluated(&ServingPolicy::default())
+}
+
+/// The findings about HPAs and groups after these observations.
+fn current(hpas: &[HpaFacts], observations: Vec<Observation>, now: Duration) -> BTreeSet<Finding> {
+    let snapshot = evaluated(hpas, observations);
     let options = FindingOptions {
         cap: CapMode::Advise,
         members_within: Duration::ZERO,
@@ -184,6 +209,18 @@ fn reading(seconds: u64, state: GroupState, members: Vec<Member>) -> Observation
     read.groups[0].plan.discover = true;
     read.groups[0].description = Ok(Arc::new(described(state, members)));
     read
+}
+
+/// The finding about lag that is worth more than the ceiling allows.
+fn at_ceiling() -> Option<Finding> {
+    let billing = hpa("billing", "group=g,topic=orders", &[]);
+    let rows: Vec<_> = (0..12).map(|_| (0, Ok(Some(0)), Ok(437))).collect();
+    let read = fixtures::read(Duration::ZERO, "g", "orders", &rows);
+    let snapshot = evaluated(std::slice::from_ref(&billing), vec![read]);
+    let now = fixtures::at(Duration::ZERO);
+    let metrics = snapshot.at(&now).hpa_metrics();
+    let at_ceiling = AtCeiling::of_hpa(&metrics, billing.max_replicas);
+    at_ceiling.map(|at_ceiling| at_ceiling.finding(billing.key()))
 }
 
 fn group_findings() -> Vec<Finding> {
@@ -244,7 +281,11 @@ fn hpa_findings() -> Vec<Finding> {
     };
     let mut odd = hpa("odd", "group=g", &[]);
     odd.scale_target.name = "billing?dryRun=All&x=".into();
-    let hpas = [windows, owned, odd, billing.clone(), second];
+    let off = HpaFacts {
+        is_scaling_disabled: true,
+        ..hpa("off", "group=g", &[])
+    };
+    let hpas = [windows, owned, odd, off, billing.clone(), second];
     let ceiling = Replicas(12);
     let against = |hpa: &HpaFacts| find_against_ceiling(hpa, ceiling, CapMode::Advise, false);
     let mut found: Vec<Finding> = find_in_hpas(&hpas).collect();
@@ -255,6 +296,8 @@ fn hpa_findings() -> Vec<Finding> {
     found.extend(find_tolerance(&billing, None));
     let refusals = [ZeroRefusal::NotRecorded, ZeroRefusal::LedgerFull];
     found.extend(refusals.iter().map(|refusal| refusal.finding(&billing)));
+    let reason = "deployments.apps \"billing\" is forbidden: User \"system:serviceaccount:lagwise:lagwise\" cannot get resource \"deployments/scale\" in API group \"apps\" in the namespace \"shop\"";
+    found.push(ForbiddenWrite::Zero.finding(&billing, reason));
     let workload = WorkloadFacts {
         namespace: "shop".into(),
         kind: "Deployment".into(),
@@ -304,7 +347,8 @@ fn every_finding_with_an_example() {
     let targets = targets();
     let of_targets = targets.findings().cloned();
     let found = of_targets.chain(group_findings()).chain(hpa_findings());
-    for finding in found.chain(setting_findings()) {
+    let found = found.chain(setting_findings()).chain(at_ceiling());
+    for finding in found {
         examples.entry(finding.code).or_insert(finding);
     }
     let all = FindingCode::ALL.iter();

@@ -87,6 +87,7 @@ impl FallbackEvaluation {
                 Metric::DesiredReplicas => Milli::from_units(self.replicas.into()),
             },
             desired: Some(self.replicas),
+            uncapped: None,
             lag: None,
             ceiling: self.ceiling,
             wanted: Some(self.lag_per_replica),

@@ -179,6 +179,7 @@ impl MetricEvaluation {
             metric: resolved.metric,
             value,
             desired,
+            uncapped: measure.uncapped,
             lag: Some(measure.lag),
             ceiling: measure.ceiling,
             wanted: lag_per_replica(resolved),

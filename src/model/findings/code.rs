@@ -1,41 +1,7 @@
 //! The table of findings: for each its stable code, its label in metrics, its severity, what was
 //! found, why it matters and what to do.
 
-use std::fmt;
-
-use serde::Serialize;
-
-/// How bad a finding is, from harmless to bad.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Good to know; it may be intended.
-    Info,
-    /// Something does not work as it was probably intended.
-    Warning,
-    /// The HPA cannot scale on its metric.
-    Error,
-}
-
-impl Severity {
-    /// All severities, the worst first.
-    pub const ALL: [Severity; 3] = [Severity::Error, Severity::Warning, Severity::Info];
-
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Severity::Info => "info",
-            Severity::Warning => "warning",
-            Severity::Error => "error",
-        }
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
+use super::severity::Severity;
 
 /// The properties of a code: one row of the table.
 struct CodeProperties {
@@ -112,6 +78,13 @@ impl FindingCode {
     #[must_use]
     pub fn severity(self) -> Severity {
         self.properties().severity
+    }
+
+    /// Whether it is published as an event on the HPAs that it is about: whatever is more than informational, and what
+    /// begins and ends with the lag.
+    #[must_use]
+    pub fn is_event(self) -> bool {
+        self.severity() > Severity::Info || self == FindingCode::AtCeiling
     }
 
     /// What was found, in general.
@@ -383,6 +356,31 @@ finding_codes! {
         what: "cap: enforce or scale to zero is set on an HPA in whose namespace the operator has not enabled it.",
         why: "The operator of lagwise decides where it may write. Elsewhere the cap is advice, and lagwise scales nothing to zero.",
         fix: "Have it enabled for the namespace, by cap.enforce or scale_to_zero in the configuration (enforce or scaleToZero in the chart's values), or remove the annotation.",
+    }
+    AtCeiling "LW051" "at_ceiling" Info {
+        what: "The lag is worth more replicas than the ceiling allows.",
+        why: "Replicas above the ceiling would have no work, so the backlog shrinks only as fast as the replicas at the ceiling read it. The message has the numbers of the moment when this began. It ends once the lag has been worth no more than the ceiling for ten minutes.",
+        fix: "Nothing if the backlog shrinks fast enough. Otherwise add partitions, or make each replica faster.",
+    }
+    MetricNotServed "LW052" "metric_not_served" Warning {
+        what: "An HPA seems to be meant for lagwise, but none of its metrics is one that lagwise serves.",
+        why: "lagwise serves the External metrics kafka_lag and kafka_desired_replicas. An HPA without them gets no value, no ceiling and no scale to zero from lagwise, and its annotations lagwise.dev/... have no effect.",
+        fix: "Use a metric of type External with the name kafka_lag and matchLabels.group. If another metrics server serves the HPA, remove the annotations lagwise.dev/..., or ignore this.",
+    }
+    InvalidSelector "LW053" "invalid_selector" Error {
+        what: "The selector of a metric of lagwise is one that Kubernetes rejects.",
+        why: "The HPA controller rejects the selector before it asks for the metric, so the metric is an error and the HPA keeps its replicas. A label value has at most 63 letters, digits, -, _ and ., with a letter or digit at both ends. Consumer groups and topics may have other names.",
+        fix: "Use a valid label value, such as matchLabels.group: orders, and name the consumer group in the annotation lagwise.dev/consumer-group, the topics in lagwise.dev/topics. Or add a target to the configuration of lagwise, and select it by matchLabels.target.",
+    }
+    SwitchedOff "LW054" "switched_off" Info {
+        what: "The workload of an HPA has zero replicas, and lagwise has not scaled it to zero.",
+        why: "Kubernetes disables an HPA while its workload has zero replicas (condition ScalingActive: False, reason ScalingDisabled). lagwise starts only what is in its own record of scale to zero, since a zero set by a person or another program is meant. So the workload stays off, however large its lag is.",
+        fix: "If it is to run, scale it up with kubectl scale.",
+    }
+    WriteForbidden "LW055" "write_forbidden" Warning {
+        what: "lagwise lacks a right that it needs for what an HPA asks for.",
+        why: "Without the right the workload is neither scaled to zero nor woken, or the ceiling is not written to maxReplicas. The message has the answer of the Kubernetes API server, which names the verb and the resource.",
+        fix: "Grant the right. In the values of the chart, scaleToZero.enabled and enforce.enabled do, for the namespaces in scaleToZero.namespaces and enforce.namespaces if these are set, and for other kinds than Deployments and StatefulSets by scaleToZero.targets.",
     }
 }
 

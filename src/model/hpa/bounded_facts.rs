@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::facts::{ExternalMetric, HpaFacts, ScaleTarget, has_lagwise_metric};
-use super::limits::{HpaTooLarge, MAX_ANNOTATIONS, MAX_METRICS, MAX_TEXT_BYTES};
+use super::limits::{
+    HpaTooLarge, MAX_ANNOTATIONS, MAX_METRICS, MAX_REJECTED_METRICS, MAX_TEXT_BYTES,
+};
 use crate::model::settings::annotation_keys::WRITTEN;
 use crate::model::settings::annotations::paused_in;
 
@@ -17,6 +19,9 @@ const MAX_SHORT_BYTES: usize = 256;
 /// Part of its settings could mean something else than all of them, so none is kept.
 #[must_use]
 pub fn bound(mut facts: HpaFacts) -> HpaFacts {
+    facts.rejected_metrics.truncate(MAX_REJECTED_METRICS);
+    // Its memory is not given back otherwise.
+    facts.rejected_metrics.shrink_to_fit();
     let Some(too_large) = find_exceeded_limit(&facts) else {
         return facts;
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::limits::HpaTooLarge;
-use super::selector::Selector;
+use super::selector::{RejectedSelector, Selector};
 use crate::model::settings::Settings;
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::annotations::whole_hpa_settings;
@@ -14,6 +14,7 @@ use crate::model::units::metric::Metric;
 use crate::model::units::names;
 use crate::model::units::persistent_map::PersistentMap;
 use crate::model::units::quantity::Milli;
+use crate::model::units::untrusted_text::Printable;
 
 /// Whether the HPA controller scales to zero itself, so that lagwise must not: `minReplicas` is 0, which only
 /// clusters with the feature `HPAScaleToZero` accept.
@@ -67,6 +68,24 @@ pub struct ExternalMetric {
     pub target: Option<MetricTarget>,
 }
 
+/// An External metric that nobody is asked for, because the HPA controller rejects its selector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedMetric {
+    pub name: String,
+    pub reason: RejectedSelector,
+}
+
+impl RejectedMetric {
+    /// The name is kept as it is shown, so that it is short.
+    #[must_use]
+    pub fn new(name: &str, reason: RejectedSelector) -> Self {
+        Self {
+            name: Printable::name(name).to_string(),
+            reason,
+        }
+    }
+}
+
 /// The object that an HPA scales: anything with a `/scale` subresource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScaleTarget {
@@ -109,8 +128,8 @@ impl ScaleTarget {
 
 /// The parts of an HPA that lagwise uses.
 ///
-/// Only what its user writes: status and resource version change at every sync of the HPA controller, and
-/// code that needs them reads the object.
+/// Only what its user writes, and one seldom condition of its status: the rest of the status and the resource version
+/// change at every sync of the HPA controller, and code that needs them reads the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HpaFacts {
     /// Also the namespace of its metric requests.
@@ -125,6 +144,8 @@ pub struct HpaFacts {
     pub min_replicas: Option<u32>,
     /// Its External metrics in order, including those that lagwise does not serve.
     pub metrics: Vec<ExternalMetric>,
+    /// Its External metrics with a selector that the HPA controller rejects; the first few.
+    pub rejected_metrics: Vec<RejectedMetric>,
     /// Its annotations that begin with [`annotations::PREFIX`](crate::model::settings::annotation_keys::PREFIX).
     pub annotations: BTreeMap<String, String>,
     /// `spec.maxReplicas`.
@@ -139,6 +160,9 @@ pub struct HpaFacts {
     pub window_down: Option<u32>,
     /// Its metrics that are not External, as `Type name`, in order.
     pub other_metrics: Vec<Arc<str>>,
+    /// Whether the HPA controller does nothing for it, because its workload has zero replicas, and not by the HPA's own
+    /// decision: condition `ScalingActive` is `False` with reason `ScalingDisabled`.
+    pub is_scaling_disabled: bool,
     /// When it was created, in seconds since 1970. Older HPAs come first where a budget is too small for all.
     pub created: Option<i64>,
     /// Why nothing is read for it, if it is too large. The other fields then have only a part of it.
@@ -213,6 +237,32 @@ pub fn has_lagwise_metric(hpa: &HpaFacts) -> bool {
 pub fn scale_target_name(hpa: &HpaFacts) -> String {
     let target = &hpa.scale_target;
     format!("{} {}/{}", target.kind, hpa.namespace, target.name)
+}
+
+/// The command by which a person starts a workload at zero replicas; `None` if it would not be safe to paste.
+#[must_use]
+pub fn start_command(hpa: &HpaFacts) -> Option<String> {
+    let target = &hpa.scale_target;
+    target.check().ok()?;
+    let kind = target.kind.to_lowercase();
+    let group = match target.api_version.split_once('/') {
+        Some((group, _)) => format!(".{group}"),
+        None => String::new(),
+    };
+    Some(format!(
+        "kubectl scale --namespace {} {kind}{group}/{} --replicas={}",
+        hpa.namespace,
+        target.name,
+        start_replicas(hpa)
+    ))
+}
+
+/// Whether the workload of an HPA is at zero replicas without lagwise: the HPA controller has disabled the HPA, and the HPA
+/// does not say that lagwise has scaled the workload to zero. Whoever may write the HPA can make it say so; then the
+/// ledger of scale to zero tells.
+#[must_use]
+pub fn is_switched_off(hpa: &HpaFacts) -> bool {
+    hpa.is_scaling_disabled && !has_zero_mark(hpa)
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@ pub const MAX_ANNOTATIONS: usize = 128;
 /// Maximum number of External metrics of an HPA.
 pub const MAX_METRICS: usize = 64;
 
+/// Maximum number of metrics with a rejected selector that are kept of an HPA: as many as have findings.
+pub const MAX_REJECTED_METRICS: usize = 8;
+
 /// Maximum bytes of all text that is kept of an HPA: names, selectors and annotations.
 pub const MAX_TEXT_BYTES: usize = 16 * 1024;
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::label;
+use crate::model::units::untrusted_text::Printable;
 
 /// Whether a text is a valid label value; Kubernetes rejects selectors with invalid ones.
 #[must_use]
@@ -18,6 +19,32 @@ pub fn is_label_value(text: &str) -> bool {
         && bytes.iter().all(allowed)
         && alphanumeric(bytes.first())
         && alphanumeric(bytes.last())
+}
+
+/// Why the HPA controller rejects the selector of a metric. It then asks nobody for that metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RejectedSelector {
+    /// A value that no label can have.
+    Value { key: String, value: String },
+    /// An operator that Kubernetes does not know.
+    Operator(String),
+}
+
+impl RejectedSelector {
+    /// Rejects a value of `key`. Both are kept as they are shown, so that they are short.
+    #[must_use]
+    pub fn value(key: &str, value: &str) -> Self {
+        Self::Value {
+            key: Printable::name(key).to_string(),
+            value: Printable::name(value).to_string(),
+        }
+    }
+
+    /// Rejects an operator.
+    #[must_use]
+    pub fn operator(operator: &str) -> Self {
+        Self::Operator(Printable::name(operator).to_string())
+    }
 }
 
 /// Operator of a requirement.

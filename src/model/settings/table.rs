@@ -327,7 +327,8 @@ settings! {
     }
 
     /// Whether lagwise stops writing to the HPA and to its scale target. Any value except `false`, `no`,
-    /// `off` and `0` stops the writes.
+    /// `off` and `0` stops the writes. The HPA itself goes on scaling: to hold the replicas, set its `minReplicas` and
+    /// `maxReplicas` to the same number.
     paused: bool {
         key: "paused",
         scope: SettingScope::Hpa,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::denial_reason::DenialReason;
 use super::selector_size::check_size;
 use super::target::{DeniedQuery, HpaCap, HpaTargets, Origin, QueryHash, Target, WatchKey};
+use super::unrecognized::{find_rejected, find_unrecognized};
 use super::{Targets, UnpickedCluster, group_names, pinned_topics};
 use crate::model::findings::{BoundedFindings, Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::{
@@ -91,8 +92,14 @@ impl<'a> HpaTargetBuilder<'a> {
                 self.deny_all(&requested, &DenialReason::HpaTooLarge(too_large.clone()))
             }
             // Annotations have no effect on an HPA that uses no metric of lagwise.
-            None if requested.is_empty() => {}
+            None if requested.is_empty() => {
+                let found = find_unrecognized(self.hpa);
+                found.into_iter().for_each(|f| self.findings.insert(f));
+            }
             None => self.add_metrics(&requested),
+        }
+        for finding in find_rejected(self.hpa) {
+            self.findings.insert(finding);
         }
         let findings = self.findings.into_findings(&self.key);
         HpaTargets {

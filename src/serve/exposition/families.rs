@@ -32,6 +32,7 @@ pub(crate) const ALL: &[&Family] = &[
     &GROUP_USEFUL_PARALLELISM,
     &TARGET_VALUE,
     &TARGET_DESIRED_REPLICAS,
+    &TARGET_UNCAPPED_REPLICAS,
     &TARGET_CEILING,
     &TARGET_FALLBACK,
     &BUILD_INFO,
@@ -199,6 +200,12 @@ pub(super) const TARGET_DESIRED_REPLICAS: Family = Family {
     name: "lagwise_target_desired_replicas",
     kind: GAUGE,
     help: "Replicas wanted for the HPA's metric, at most its ceiling",
+    labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
+};
+pub(super) const TARGET_UNCAPPED_REPLICAS: Family = Family {
+    name: "lagwise_target_uncapped_replicas",
+    kind: GAUGE,
+    help: "Replicas that the lag of the HPA's metric is worth, without its ceiling; absent while lag is unknown",
     labels: Cow::Borrowed(&["namespace", "hpa", "metric", "selector"]),
 };
 pub(super) const TARGET_CEILING: Family = Family {

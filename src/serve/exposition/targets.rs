@@ -59,6 +59,13 @@ pub(super) async fn targets(
             text.flush_if_full().await?;
         }
     }
+    text.family(&families::TARGET_UNCAPPED_REPLICAS);
+    for (metric, outcome) in metrics() {
+        if let Some(uncapped) = outcome.ok().and_then(|answer| answer.uncapped) {
+            text.sample(&labels(metric), uncapped);
+            text.flush_if_full().await?;
+        }
+    }
     text.family(&families::TARGET_CEILING);
     for (metric, outcome) in metrics() {
         if let Some(ceiling) = outcome.ok().and_then(|answer| answer.ceiling) {

@@ -65,7 +65,7 @@ impl Scene<'_> {
     }
 
     /// Waits for the event with the reason of the finding about an HPA. Returns its note.
-    fn until_event(&self, hpa: &str, reason: &str) -> Result<String> {
+    pub(super) fn until_event(&self, hpa: &str, reason: &str) -> Result<String> {
         let path = format!(
             "/apis/events.k8s.io/v1/namespaces/{}/events",
             self.namespace

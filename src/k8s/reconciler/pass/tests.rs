@@ -426,7 +426,7 @@ async fn scales_nothing_to_zero_that_cannot_be_recorded() {
     cluster.lock().unwrap().refuses_ledger = true;
     let report = pass(&cluster, 0, None, zero(Demand::None)).await;
     let zero_report = report.zero.unwrap();
-    let refused = ApiError::Refused("configmaps is forbidden".into());
+    let refused = ApiError::Forbidden("configmaps is forbidden".into());
     assert_eq!((zero_report.done, zero_report.error), (None, Some(refused)));
     let refusal = ZeroRefusal::NoLedger("configmaps is forbidden".into());
     assert_eq!(zero_report.refusal, Some(refusal));
@@ -471,7 +471,7 @@ async fn removes_the_record_of_a_workload_started_by_others() {
 async fn refused_cap_is_retried_without_other_changes() {
     let cluster = cluster(asks_for_zero(), 3);
     cluster.lock().unwrap().refuses_spec = true;
-    let refused = ApiError::Refused("spec is not yours".into());
+    let refused = ApiError::Forbidden("spec is not yours".into());
     let report = pass(&cluster, 7, Some(HOLD), zero(Demand::None)).await;
     assert_eq!(report.term_write, Err(refused.clone()));
     assert_eq!(report.cap, Some(Err(refused.clone())));

@@ -109,7 +109,7 @@ impl Pass {
                 false
             }
             Err(RecordError::Api(error)) => {
-                if let ApiError::Refused(reason) = &error {
+                if let ApiError::Refused(reason) | ApiError::Forbidden(reason) = &error {
                     look.refusal = Some(ZeroRefusal::NoLedger(reason.clone()));
                 }
                 look.found = Err(error);

@@ -265,6 +265,49 @@ fn finds_lag_without_members_unless_scaled_to_zero() {
     }
 }
 
+/// The subjects of the findings that group `g` has lag and no members.
+fn subjects_without_members(hpas: &[HpaFacts]) -> Vec<String> {
+    let mut read = fixtures::read(Duration::ZERO, "g", "t", &[(0, Ok(Some(5)), Ok(9))]);
+    read.groups[0].description = Ok(described(GroupState::Empty));
+    let targets = Targets::merge(&["main".into()], &[], hpas, BTreeSet::new());
+    let latest = ClusterHistory::default().apply(read, Scope::Whole);
+    let snapshot = LagSnapshot {
+        targets: Arc::new(targets),
+        clusters: [("main".into(), latest)].into(),
+        ..LagSnapshot::default()
+    }
+    .evaluated(&ServingPolicy::default());
+    let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], OPTIONS);
+    let missing = found.iter().filter(|f| f.code == FindingCode::NoMembers);
+    missing.map(|finding| finding.subject.path()).collect()
+}
+
+#[test]
+fn an_hpa_that_scales_to_zero_does_not_hide_missing_members_from_others() {
+    let zero = [("scale-to-zero", "true")];
+    let asleep = hpa("asleep", "group=g,topic=t", "100", &zero);
+    let dozing = hpa("dozing", "group in (g,h),topic=t", "100", &zero);
+    let up = hpa("up", "group=g,topic=t", "100", &[]);
+    let mut twice = hpa("twice", "group=g,topic=t", "100", &[]);
+    twice.metrics.push(up.metrics[0].clone());
+    let elsewhere = hpa("elsewhere", "group=h,topic=t", "100", &[]);
+    for (hpas, expected) in [
+        (vec![], &["group/main/g"][..]),
+        (vec![&up, &twice], &["group/main/g"]),
+        (vec![&asleep], &[]),
+        (vec![&asleep, &dozing, &elsewhere], &[]),
+        (vec![&asleep, &up], &["hpa/shop/up"]),
+        (
+            vec![&dozing, &up, &twice, &elsewhere],
+            &["hpa/shop/twice", "hpa/shop/up"],
+        ),
+    ] {
+        let names: Vec<_> = hpas.iter().map(|hpa| hpa.name.clone()).collect();
+        let hpas: Vec<_> = hpas.into_iter().cloned().collect();
+        assert_eq!(subjects_without_members(&hpas), expected, "{names:?}");
+    }
+}
+
 #[test]
 fn finds_mistakes_behind_missing_values() {
     let read = fixtures::read(Duration::ZERO, "g", "t", &[(0, Ok(Some(5)), Ok(9))]);

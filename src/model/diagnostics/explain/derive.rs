@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Cap, Derivation, Explanation, GroupPart, PartitionPart, TopicPart};
+use crate::model::diagnostics::at_ceiling::AtCeiling;
 use crate::model::evaluation::group_evaluation::{TopicReading, Unmeasured};
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{
@@ -11,6 +12,7 @@ use crate::model::evaluation::{
     is_cap_observed, topic_selection,
 };
 use crate::model::findings::{Finding, FindingSubject};
+use crate::model::hpa::facts::is_paused;
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupDescription;
@@ -29,7 +31,8 @@ pub enum Subject {
     Group(WatchKey),
 }
 
-/// Derives the numbers of an HPA or a group; `None` if there is no such HPA with a metric of lagwise.
+/// Derives the numbers of an HPA or a group; `None` if there is no such HPA with a metric of lagwise, and no finding about
+/// it.
 #[must_use]
 pub fn derive<'f>(
     subject: &Subject,
@@ -57,9 +60,6 @@ impl Deriver<'_> {
         findings: impl Iterator<Item = &'f Finding>,
     ) -> Option<Explanation> {
         let metrics = self.0.metrics_of(hpa);
-        if metrics.is_empty() {
-            return None;
-        }
         let cap = self.0.targets().of_hpa(hpa).iter();
         let cap = cap.filter_map(|target| target.cap).next();
         let limit = hpa_ceilings(&metrics).into_values().next();
@@ -68,14 +68,21 @@ impl Deriver<'_> {
         let groups = groups.map(|g| (g.cluster.clone(), g.group.clone()));
         let groups: BTreeSet<_> = groups.collect();
         let findings = findings.filter(|finding| is_about(finding, hpa, &groups));
+        let findings: Vec<_> = findings
+            .map(|finding| format!("{} {finding}", finding.code.code()))
+            .collect();
+        // The findings say why lagwise serves none of its metrics.
+        if metrics.is_empty() && findings.is_empty() {
+            return None;
+        }
         Some(Explanation {
             verdict: String::new(),
             of: format!("HPA {hpa}"),
             at: self.time(),
             ceiling: limit.and_then(Limit::bounded),
-            cap: cap.map(|cap| self.cap(cap, limit)),
+            cap: cap.map(|cap| self.cap(hpa, cap, limit)),
             outcome: None,
-            findings: findings.map(|f| format!("{} {f}", f.code.code())).collect(),
+            findings,
             not_knowable: not_knowable(&metrics),
             metrics,
         })
@@ -102,6 +109,8 @@ impl Deriver<'_> {
             groups: vec![part],
             lag_per_replica: None,
             desired_replicas: None,
+            uncapped_replicas: None,
+            at_ceiling: None,
             value: None,
             rule: None,
             because: None,
@@ -148,13 +157,15 @@ impl Deriver<'_> {
         humantime::format_rfc3339_seconds(self.0.now().wall).to_string()
     }
 
-    fn cap(&self, cap: HpaCap, ceiling: Option<Limit>) -> Cap {
+    fn cap(&self, hpa: &HpaKey, cap: HpaCap, ceiling: Option<Limit>) -> Cap {
         let default = self.0.policy().cap;
+        let facts = self.0.targets().facts().get(hpa);
         Cap {
             mode: cap.mode.unwrap_or(default),
             observed: ceiling.is_some_and(|ceiling| is_cap_observed(&cap, default, ceiling)),
             max_replicas: cap.max_replicas,
             user_max_replicas: None,
+            paused: facts.is_some_and(|facts| is_paused(facts)),
         }
     }
 
@@ -169,6 +180,8 @@ impl Deriver<'_> {
             lag_per_replica: value.and_then(|value| value.wanted),
             ceiling: value.and_then(|value| value.ceiling?.replicas.bounded()),
             desired_replicas: value.and_then(|value| value.desired),
+            uncapped_replicas: value.and_then(|value| value.uncapped),
+            at_ceiling: AtCeiling::of_metric(metric).map(|at_ceiling| at_ceiling.to_string()),
             value: value.map(|value| value.value),
             rule: value.map(|value| value.rule),
             because: value.map(because),

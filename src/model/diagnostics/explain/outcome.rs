@@ -10,10 +10,11 @@ use crate::model::hpa::controller::{
     Behavior, HpaSpec, MetricReading, MetricSource, ObservedScale, PolicyKind, ScalingRules,
     Select, SyncCase,
 };
-use crate::model::hpa::facts::MetricTarget;
+use crate::model::hpa::facts::{HpaFacts, MetricTarget, is_paused, start_command};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::quantity::Milli;
+use crate::model::units::untrusted_text::Printable;
 
 /// Adds the outcome of the HPA controller to an explanation.
 #[must_use]
@@ -26,6 +27,7 @@ pub fn outcome(mut explanation: Explanation, hpa: &LiveHpa) -> Explanation {
     if let Some(cap) = &mut explanation.cap {
         cap.max_replicas = hpa.facts.max_replicas;
         cap.user_max_replicas = Some(HpaFields::of(&hpa.facts).user_max(None));
+        cap.paused = is_paused(&hpa.facts);
         // A daemon may have derived the explanation before `maxReplicas` changed.
         if let Some(ceiling) = explanation.ceiling {
             cap.observed = cap.mode == CapMode::Enforce && cap.max_replicas <= ceiling;
@@ -121,7 +123,7 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
         Some(Verdict::Frozen) | Some(Verdict::AtLeast { .. }) | None => None,
     };
     outcome.next = Some((looked.replicas.low, looked.replicas.high));
-    outcome.because = explain_next(&looked, spec);
+    outcome.because = explain_next(&looked, hpa);
     outcome
 }
 
@@ -195,14 +197,11 @@ fn explain_stage(verdict: Verdict, hpa: &LiveHpa) -> String {
 }
 
 /// Explains the range of replicas that the next sync may set.
-fn explain_next(looked: &Outlook, spec: &HpaSpec) -> Vec<String> {
+fn explain_next(looked: &Outlook, hpa: &LiveHpa) -> Vec<String> {
+    let spec = &hpa.spec;
     let plain = |text: &str| vec![text.to_owned()];
     match looked.case {
-        SyncCase::Disabled => {
-            return plain(
-                "the scale target has 0 replicas, and the HPA did not set that, so it does nothing",
-            );
-        }
+        SyncCase::Disabled => return explain_zero(&hpa.facts),
         SyncCase::AboveMax => {
             return plain("there are more replicas than maxReplicas, so it lowers them at once");
         }
@@ -231,6 +230,26 @@ fn explain_next(looked: &Outlook, spec: &HpaSpec) -> Vec<String> {
     }
     all.extend(looked.open.iter().map(|open| open_text(*open, spec)));
     all
+}
+
+/// Explains why the HPA does nothing at zero replicas, and who starts the workload.
+fn explain_zero(hpa: &HpaFacts) -> Vec<String> {
+    let disabled =
+        "the scale target has 0 replicas, and the HPA did not set that, so it does nothing";
+    let starter = match hpa.annotations.get(ZEROED_SINCE) {
+        Some(since) => format!(
+            "lagwise has scaled it to zero at {} by the annotation {ZEROED_SINCE}, and starts it when there is lag",
+            Printable::name(since)
+        ),
+        None => {
+            let command = start_command(hpa).map(|command| format!("; to start it: `{command}`"));
+            format!(
+                "lagwise has not scaled it to zero, so lagwise does not start it{}",
+                command.unwrap_or_default()
+            )
+        }
+    };
+    vec![disabled.to_owned(), starter]
 }
 
 fn open_text(open: UnknownHistory, spec: &HpaSpec) -> String {

@@ -8,6 +8,9 @@ use crate::model::units::quantity::Milli;
 #[must_use]
 pub(super) fn verdict(explanation: &Explanation) -> String {
     let of = &explanation.of;
+    if explanation.metrics.is_empty() {
+        return format!("{of}: lagwise serves none of its metrics; the findings say why");
+    }
     let is_hpa = explanation.metrics.iter().any(|m| !m.metric.is_empty());
     let groups = explanation.metrics.first();
     let group = groups.and_then(|metric| metric.groups.first());

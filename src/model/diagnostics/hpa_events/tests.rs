@@ -65,6 +65,8 @@ fn publishes_findings_on_every_affected_hpa() {
     let mixed = Finding::new(FindingCode::MixedSubscriptions, (&cluster, &group), "m");
     let own = Finding::new(FindingCode::TopicsTwice, hpa("c"), "m");
     let info = Finding::new(FindingCode::ToleranceLeft, hpa("c"), "m");
+    // Informational, but it begins and ends with the lag.
+    let at_ceiling = Finding::new(FindingCode::AtCeiling, hpa("c"), "m");
     let mut events = FindingEvents::default();
     let none = findings(&[]);
     assert_eq!(events.update(&targets(), &none), EventChanges::default());
@@ -75,6 +77,11 @@ fn publishes_findings_on_every_affected_hpa() {
     // Found again.
     let found = events.update(&targets(), &findings(&[&mixed, &own]));
     assert_eq!(found, EventChanges::default());
+    let found = events.update(&targets(), &findings(&[&mixed]));
+    assert_eq!(found, ended(&[on_c]));
+    let found = events.update(&targets(), &findings(&[&mixed, &at_ceiling]));
+    let on_c = finding_event("c", &at_ceiling);
+    assert_eq!(found, begun(std::slice::from_ref(&on_c)));
     let found = events.update(&targets(), &findings(&[&mixed]));
     assert_eq!(found, ended(&[on_c]));
     assert_eq!(events.update(&targets(), &none), ended(&[on_a, on_b]));
@@ -170,7 +177,10 @@ fn only_a_changed_ceiling_is_an_event() {
 
 #[test]
 fn the_text_of_every_event() {
-    let finding = Finding::new(FindingCode::TopicsTwice, hpa("a"), "what is wrong");
+    let findings = [
+        Finding::new(FindingCode::TopicsTwice, hpa("a"), "what is wrong"),
+        Finding::new(FindingCode::AtCeiling, hpa("a"), "what the lag is worth"),
+    ];
     let incidents = IncidentKind::ALL
         .iter()
         .filter(|kind| kind.concerns_hpas())
@@ -185,8 +195,9 @@ fn the_text_of_every_event() {
         EventReason::ScaledToZero,
         EventReason::Woken(3),
     ];
-    let lines = [EventReason::Finding(finding)]
+    let lines = findings
         .into_iter()
+        .map(EventReason::Finding)
         .chain(incidents)
         .chain(others)
         .map(|reason| {

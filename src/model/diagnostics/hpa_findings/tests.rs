@@ -97,6 +97,34 @@ fn compares_replica_bounds_with_the_ceiling() {
 }
 
 #[test]
+fn finds_workloads_that_others_have_scaled_to_zero() {
+    let off = |is_scaling_disabled, annotations: &[(&str, &str)]| HpaFacts {
+        is_scaling_disabled,
+        ..with(hpa(&[LAG_METRIC]), annotations)
+    };
+    let zero = ("scale-to-zero", "true");
+    let mark = ("zeroed-since", "2026-01-01T00:00:00Z");
+    let others = HpaFacts {
+        metrics: hpa(&["queue_length"]).metrics,
+        ..off(true, &[])
+    };
+    for (hpa, expected) in [
+        (off(true, &[]), &["switched_off"][..]),
+        (off(true, &[zero]), &["switched_off"]),
+        (off(true, &[zero, ("paused", "true")]), &["switched_off"]),
+        (off(false, &[zero]), &[]),
+        // Asleep by lagwise, or said to be: the ledger knows.
+        (off(true, &[zero, mark]), &[]),
+        (others, &[]),
+    ] {
+        assert_eq!(labels(find_in_hpa(&hpa)), expected, "{hpa:?}");
+    }
+    let found = find_in_hpa(&off(true, &[]));
+    let command = "`kubectl scale --namespace shop deployment.apps/billing --replicas=1`";
+    assert!(found[0].message.ends_with(command), "{}", found[0]);
+}
+
+#[test]
 fn finds_stabilization_windows_that_delay_decisions() {
     let windows = |metric, up, down| HpaFacts {
         window_up: up,

@@ -89,10 +89,12 @@ fn status_has_lag_and_desired_replicas() {
         replicas: None,
         asleep_since: None,
         desired: Some(2),
+        uncapped: Some(3),
         ceiling: Some(Limit::Bounded(Replicas(2))),
         partitions: Some(2),
         cap: CapMode::Advise,
         cap_observed: false,
+        paused: false,
         reason: "clamped".into(),
         age_millis: Some(4000),
         findings: Vec::new(),
@@ -100,6 +102,20 @@ fn status_has_lag_and_desired_replicas() {
     assert_eq!(status, expected);
     let text = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<HpaStatus>(&text).unwrap(), status);
+}
+
+#[test]
+fn status_says_whether_writes_are_paused() {
+    for (annotations, paused) in [
+        (&[][..], false),
+        (&[("paused", "true")], true),
+        (&[("paused", "no")], false),
+        (&[("paused.g", "true")], true),
+    ] {
+        let metrics = vec![metric(LAG_METRIC, "group=g,topic=t", "100")];
+        let status = one(hpa("a", metrics, annotations));
+        assert_eq!(status.paused, paused, "{annotations:?}");
+    }
 }
 
 #[test]
@@ -172,6 +188,18 @@ fn unknown_lag_is_none_with_a_reason() {
         assert_eq!(known, (None, None, None, None), "{reason}");
         assert_eq!((status.lag_millis, status.age_millis), (None, None));
         assert!(status.reason.starts_with(reason), "{}", status.reason);
+    }
+}
+
+#[test]
+fn hpas_without_a_metric_of_lagwise_have_no_status() {
+    for (name, annotations) in [
+        ("kafka_consumergroup_lag", &[][..]),
+        ("queue_length", &[("cap", "enforce")]),
+        ("queue_length", &[]),
+    ] {
+        let other = vec![metric(name, "queue=orders", "100")];
+        assert_eq!(read_statuses(&[hpa("a", other, annotations)]), [], "{name}");
     }
 }
 

@@ -22,6 +22,7 @@ fn every_value_rule_has_an_explanation() {
         metric: Metric::Lag,
         value: Milli::from_units(2400),
         desired: Some(24),
+        uncapped: Some(100),
         lag: Some(Lag(9999)),
         ceiling: Some(Ceiling {
             replicas: limit,

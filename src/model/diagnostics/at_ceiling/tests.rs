@@ -1,0 +1,173 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::*;
+use crate::model::diagnostics::current_findings::UsedCeiling;
+use crate::model::evaluation::{ServingPolicy, hpa_ceiling};
+use crate::model::fixtures;
+use crate::model::hpa::facts::{ExternalMetric, MetricTarget};
+use crate::model::hpa::selector::Selector;
+use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::Targets;
+use crate::model::units::metric::LAG_METRIC;
+use crate::model::units::quantity::Milli;
+
+/// An HPA of 100 messages per replica on these selectors.
+fn hpa(selectors: &[&str], annotations: &[(&str, &str)], max_replicas: u32) -> HpaFacts {
+    let metric = |selector: &&str| ExternalMetric {
+        name: LAG_METRIC.into(),
+        selector: Selector::parse(selector).unwrap(),
+        target: Some(MetricTarget::AverageValue(Milli::from_units(100))),
+    };
+    let key = |key: &str| format!("lagwise.dev/{key}");
+    HpaFacts {
+        namespace: "shop".into(),
+        name: "billing".into(),
+        max_replicas,
+        metrics: selectors.iter().map(metric).collect(),
+        annotations: annotations
+            .iter()
+            .map(|(name, value)| (key(name), (*value).to_owned()))
+            .collect(),
+        ..HpaFacts::default()
+    }
+}
+
+/// Lag by group, topic and partition.
+type Lags<'a> = &'a [(&'a str, &'a str, &'a [i64])];
+
+fn snapshot(hpa: &HpaFacts, lags: Lags<'_>) -> LagSnapshot {
+    let mut history = ClusterHistory::default();
+    let mut read = Arc::default();
+    for (group, topic, lags) in lags {
+        let rows: Vec<_> = lags.iter().map(|lag| (0, Ok(Some(0)), Ok(*lag))).collect();
+        let observation = fixtures::read(Duration::ZERO, group, topic, &rows);
+        read = history.apply(observation, Scope::Partial);
+    }
+    let targets = Targets::merge(&["main".into()], &[], &[hpa], BTreeSet::new());
+    LagSnapshot {
+        targets: Arc::new(targets),
+        clusters: [("main".into(), read)].into(),
+        ..LagSnapshot::default()
+    }
+    .evaluated(&ServingPolicy::default())
+}
+
+/// What is said about the HPA with this lag.
+fn text(hpa: &HpaFacts, lags: Lags<'_>) -> Option<String> {
+    let snapshot = snapshot(hpa, lags);
+    let now = fixtures::at(Duration::ZERO);
+    let metrics = snapshot.at(&now).hpa_metrics();
+    AtCeiling::of_hpa(&metrics, hpa.max_replicas).map(|at_ceiling| at_ceiling.to_string())
+}
+
+#[test]
+fn says_what_the_lag_is_worth_and_what_the_ceiling_is() {
+    let g = ["group=g,topic=t"];
+    let one = |max| hpa(&g, &[], max);
+    let twelve = [437; 12];
+    for (hpa, lags, expected) in [
+        (
+            one(12),
+            &[("g", "t", &twelve[..])][..],
+            Some("lag 5244 is worth 53 replicas, capped at 12 (12 partitions of t)"),
+        ),
+        (
+            one(20),
+            &[("g", "t", &[101])],
+            Some("lag 101 is worth 2 replicas, capped at 1 (1 partition of t)"),
+        ),
+        (one(20), &[("g", "t", &[100])], None),
+        (one(20), &[("g", "t", &[0, 0])], None),
+        // The HPA's own maximum is what limits it.
+        (one(11), &[("g", "t", &twelve)], None),
+        (
+            hpa(&g, &[("threads-per-replica", "4")], 20),
+            &[("g", "t", &twelve)],
+            Some(
+                "lag 5244 is worth 53 replicas, capped at 3 (12 partitions of t, 4 members in each replica)",
+            ),
+        ),
+        (
+            hpa(&["group=g,topic in (t,u)"], &[], 20),
+            &[("g", "t", &[900, 0, 0])],
+            None,
+        ),
+        (
+            hpa(&["group in (g,h),topic=t"], &[], 20),
+            &[("g", "t", &[900, 0]), ("h", "t", &[900, 0])],
+            Some(
+                "lag 1800 is worth 18 replicas, capped at 2 (by the replica ceilings of its groups)",
+            ),
+        ),
+        // The HPA follows the metric that desires the most.
+        (
+            hpa(&["group=g,topic=t", "group=h,topic=u"], &[], 20),
+            &[("g", "t", &[900, 0]), ("h", "u", &[100, 100, 100])],
+            None,
+        ),
+        (
+            hpa(&["group=g,topic=t", "group=h,topic=u"], &[], 20),
+            &[("g", "t", &[900, 0]), ("h", "u", &[100, 0, 0])],
+            Some("lag 900 is worth 9 replicas, capped at 2 (2 partitions of t)"),
+        ),
+        (
+            hpa(&g, &[("by", "lagging")], 20),
+            &[("g", "t", &[900, 0, 10])],
+            Some(
+                "lag 910 is worth 10 replicas, capped at 2 (useful parallelism 2: the partitions with lag)",
+            ),
+        ),
+    ] {
+        assert_eq!(text(&hpa, lags).as_deref(), expected, "{lags:?}");
+    }
+}
+
+#[test]
+fn is_reported_once_however_the_lag_goes_up_and_down() {
+    let mut findings = AtCeilingFindings::default();
+    let start = fixtures::at(Duration::ZERO).monotonic;
+    let mut update = |hpa: &HpaFacts, seconds: u64, lags: &[i64]| {
+        let snapshot = snapshot(hpa, &[("g", "t", lags)]);
+        let now = fixtures::at(Duration::ZERO);
+        let metrics = snapshot.at(&now).hpa_metrics();
+        let targets = snapshot.targets.of_hpa(&hpa.key());
+        let ceiling = UsedCeiling::new(hpa_ceiling(&metrics), targets).fixed();
+        let now = start + Duration::from_secs(seconds);
+        let finding = findings.update(hpa, &metrics, ceiling, now);
+        finding.map(|finding| finding.message.clone())
+    };
+    let billing = hpa(&["group=g,topic=t"], &[], 20);
+    let says = |lag: u64, worth: u64, partitions: u64| {
+        let limit = format!("capped at {partitions} ({partitions} partitions of t)");
+        Some(format!("lag {lag} is worth {worth} replicas, {limit}"))
+    };
+    for (seconds, lags, expected) in [
+        (0, &[100, 100][..], None),
+        (5, &[300, 200], says(500, 5, 2)),
+        // More lag, and some seconds without: still the same.
+        (10, &[900, 200], says(500, 5, 2)),
+        (15, &[0, 0], says(500, 5, 2)),
+        (400, &[100, 201], says(500, 5, 2)),
+        (999, &[0, 0], says(500, 5, 2)),
+        // Another ceiling is news.
+        (999, &[500, 0, 0], says(500, 5, 3)),
+        (1598, &[0, 0, 0], says(500, 5, 3)),
+        (1599, &[0, 0, 0], None),
+        (1600, &[700, 0, 0], says(700, 7, 3)),
+    ] {
+        assert_eq!(update(&billing, seconds, lags), expected, "{seconds}");
+    }
+
+    // A ceiling that follows the lag is not news each time.
+    let lagging = HpaFacts {
+        name: "mail".into(),
+        ..hpa(&["group=g,topic=t"], &[("by", "lagging")], 20)
+    };
+    let first = update(&lagging, 2000, &[900, 0, 10]);
+    assert!(first.is_some());
+    assert_eq!(update(&lagging, 2005, &[900, 0, 0]), first);
+    findings.remove(&lagging.key());
+    assert!(!findings.0.contains_key(&lagging.key()));
+}
