@@ -1,17 +1,22 @@
-//! Where logs ended a while ago, looked up once per topic by record timestamps, so that a rate is
-//! known right after a start.
+//! Where logs ended a while ago, looked up by record timestamps after a start, so that lag in seconds
+//! is known before the log was watched for as long.
+//!
+//! Each lookup of a topic is for one time. The first is [`LOOK_BACK`]; further ones follow only while
+//! a group has unread records whose age is not yet bounded well by those before.
 //!
 //! A broker reads index files to answer, and other requests on the connection wait meanwhile. So
 //! topics are looked up in small batches within a share of the sweep's time; the rest waits for the
 //! next sweep.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::kafka::fault::Fault;
-use crate::model::kafka::observation::{LOOK_BACK, OffsetColumn, PastEnds, TopicOffsets};
-use crate::model::units::newtypes::{Moment, Offset, TopicId, TopicName};
+use crate::model::kafka::observation::{
+    GroupObservation, LOOK_BACK, OffsetColumn, PastEnds, PastRecord, TopicOffsets,
+};
+use crate::model::units::newtypes::{Moment, Offset, OffsetReset, TopicId, TopicName};
 
 /// Maximum partitions per batch, unless a single topic has more.
 const BATCH: usize = 500;
@@ -22,36 +27,149 @@ const SWEEP_SHARE: u32 = 10;
 /// Stands for "no record is young enough": the offset of a record yet to be written.
 pub(super) const NO_RECORD: Offset = Offset(i64::MAX);
 
+/// How far back to look for records that are older than those of the lookups before, in order.
+const OLDER: [Duration; 5] = [
+    LOOK_BACK,
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(2 * 3600),
+    Duration::from_secs(8 * 3600),
+    Duration::from_secs(24 * 3600),
+];
+
+/// How far back to look for records that are younger than those of the lookups before, in order.
+const YOUNGER: [Duration; 4] = [
+    Duration::from_secs(180),
+    Duration::from_secs(60),
+    Duration::from_secs(20),
+    Duration::from_secs(5),
+];
+
 /// Log offsets that a sweep has read so far.
 pub(super) type TopicLogs = BTreeMap<TopicName, Result<TopicOffsets, Fault>>;
 
-/// Topics already looked up, with their IDs and when each was last read.
+/// The topics looked up so far.
 #[derive(Debug, Default)]
-pub(super) struct TimeLookups(Mutex<HashMap<TopicName, (Option<TopicId>, Instant)>>);
+pub(super) struct TimeLookups(Mutex<HashMap<TopicName, TopicLookups>>);
+
+/// The lookups of one topic.
+#[derive(Clone, Copy, Debug)]
+struct TopicLookups {
+    id: Option<TopicId>,
+    /// When the topic was last read.
+    read: Instant,
+    older: LookupSeries<{ OLDER.len() }>,
+    younger: LookupSeries<{ YOUNGER.len() }>,
+}
+
+/// Lookups that are made one after the other as long as they are needed.
+#[derive(Clone, Copy, Debug)]
+struct LookupSeries<const N: usize> {
+    times: [Duration; N],
+    made: usize,
+    is_needed: bool,
+}
+
+impl<const N: usize> LookupSeries<N> {
+    fn new(times: [Duration; N], is_needed: bool) -> Self {
+        Self {
+            times,
+            made: 0,
+            is_needed,
+        }
+    }
+
+    fn next(&self) -> Option<Duration> {
+        let next = self.times.get(self.made).copied();
+        next.filter(|_| self.is_needed)
+    }
+}
+
+impl TopicLookups {
+    fn new(id: Option<TopicId>, now: Instant) -> Self {
+        Self {
+            id,
+            read: now,
+            older: LookupSeries::new(OLDER, true),
+            younger: LookupSeries::new(YOUNGER, false),
+        }
+    }
+
+    fn next(&self) -> Option<Duration> {
+        self.younger.next().or_else(|| self.older.next())
+    }
+
+    /// Takes in a lookup, or that it failed: it is not repeated.
+    fn finish(&mut self, ago: Duration, found: &PastEnds, unread: &[(usize, Offset)]) {
+        let found = |partition: usize| found.ends.get(partition).copied().flatten();
+        let some = |is_such: fn(Offset, Offset) -> bool| {
+            let mut unread = unread.iter();
+            unread.any(|(partition, unread)| found(*partition).is_some_and(|f| is_such(*unread, f)))
+        };
+        if self.younger.next() == Some(ago) {
+            self.younger.made = self.younger.made.saturating_add(1);
+            self.younger.is_needed = some(|unread, found| unread > found);
+            return;
+        }
+        if ago == LOOK_BACK {
+            self.younger.is_needed = some(|unread, found| unread > found);
+        }
+        self.older.made = self.older.made.saturating_add(1);
+        self.older.is_needed = some(|unread, found| unread < found);
+    }
+}
 
 impl TimeLookups {
-    /// The next batch of topics to look up, each once per topic ID; empty when all were.
-    pub(super) fn next_batch(&self, logs: &TopicLogs) -> Vec<TopicName> {
-        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn lock(&self) -> MutexGuard<'_, HashMap<TopicName, TopicLookups>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next batch of topics to look up, each with the time before the start of the sweep; empty when
+    /// no more are needed.
+    pub(super) fn next_batch(&self, logs: &TopicLogs) -> Vec<(TopicName, Duration)> {
+        let mut known = self.lock();
         let now = Instant::now();
         let mut batch = Vec::new();
         let mut partitions = 0_usize;
         for (name, log) in logs {
             let Ok(log) = log else { continue };
-            match asked.get_mut(name) {
-                Some((id, read)) if *id == log.id => *read = now,
-                // A log whose end cannot be read cannot be looked up either.
-                _ if !log.ends.iter().any(Result::is_ok) => {}
-                _ if partitions > 0 && partitions.saturating_add(log.ends.len()) > BATCH => {}
-                _ => {
-                    partitions = partitions.saturating_add(log.ends.len());
-                    asked.insert(name.clone(), (log.id, now));
-                    batch.push(name.clone());
-                }
+            // A log whose end cannot be read cannot be looked up either.
+            if !log.ends.iter().any(Result::is_ok) {
+                continue;
             }
+            let lookups = match known.get_mut(name) {
+                Some(lookups) if lookups.id == log.id => lookups,
+                _ => {
+                    let new = TopicLookups::new(log.id, now);
+                    known.entry(name.clone()).insert_entry(new).into_mut()
+                }
+            };
+            lookups.read = now;
+            let Some(ago) = lookups.next() else { continue };
+            if partitions > 0 && partitions.saturating_add(log.ends.len()) > BATCH {
+                continue;
+            }
+            partitions = partitions.saturating_add(log.ends.len());
+            batch.push((name.clone(), ago));
         }
-        asked.retain(|_, (_, read)| read.elapsed() < LOOK_BACK);
+        known.retain(|_, lookups| lookups.read.elapsed() < LOOK_BACK);
         batch
+    }
+
+    /// Takes in the answer to a lookup of a batch, and adds it to the log.
+    pub(super) fn finish(
+        &self,
+        name: &TopicName,
+        ago: Duration,
+        found: &FoundRecords,
+        unread: &UnreadOffsets<'_>,
+        log: &mut TopicOffsets,
+    ) {
+        let unread = unread.first_unread(name, log);
+        let past = past_ends(ago, found, log, &unread);
+        if let Some(lookups) = self.lock().get_mut(name) {
+            lookups.finish(ago, &past, &unread);
+        }
+        log.past.push(past);
     }
 }
 
@@ -62,41 +180,209 @@ pub(super) fn answer_deadline(deadline: Instant) -> Instant {
 }
 
 /// The timestamp to look up, in milliseconds since 1970; `None` if the clock is earlier than that.
-pub(super) fn lookup_timestamp(started: &Moment) -> Option<i64> {
-    let then = started.wall.checked_sub(LOOK_BACK)?;
+pub(super) fn lookup_timestamp(started: &Moment, ago: Duration) -> Option<i64> {
+    let then = started.wall.checked_sub(ago)?;
     let since = then.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     i64::try_from(since.as_millis()).ok()
 }
 
+/// Answers to one lookup of a topic, by partition.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FoundRecords {
+    /// The first record that is young enough, or [`NO_RECORD`].
+    pub(super) offsets: OffsetColumn,
+    /// Time from its timestamp to the start of the sweep, if known.
+    pub(super) ages: Vec<Option<Duration>>,
+}
+
+/// The age of a record at the start of a sweep, by its timestamp in milliseconds since 1970. A timestamp in the
+/// future is now: clocks differ.
+pub(super) fn record_age(started: &Moment, timestamp: i64) -> Option<Duration> {
+    let timestamp = Duration::from_millis(u64::try_from(timestamp).ok()?);
+    let since_1970 = started.wall.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(since_1970.saturating_sub(timestamp))
+}
+
+/// The groups of a sweep by the topics that they read.
+#[derive(Debug)]
+pub(super) struct UnreadOffsets<'a>(HashMap<&'a TopicName, Vec<&'a GroupObservation>>);
+
+impl<'a> UnreadOffsets<'a> {
+    pub(super) fn new(groups: &'a [GroupObservation]) -> Self {
+        let mut by_topic: HashMap<_, Vec<_>> = HashMap::new();
+        for group in groups {
+            for topic in group.committed.iter().flat_map(|columns| columns.keys()) {
+                by_topic.entry(topic).or_default().push(group);
+            }
+        }
+        Self(by_topic)
+    }
+
+    /// The first offset that each group has yet to read, of each partition where it is behind.
+    fn first_unread(&self, topic: &TopicName, log: &TopicOffsets) -> Vec<(usize, Offset)> {
+        let mut unread = Vec::new();
+        for group in self.0.get(topic).into_iter().flatten() {
+            let Some(commits) = group.committed.as_ref().ok().and_then(|c| c.get(topic)) else {
+                continue;
+            };
+            let logs = log.starts.iter().zip(&log.ends);
+            for ((partition, commit), (start, end)) in commits.iter().enumerate().zip(logs) {
+                let (Ok(commit), Ok(start), Ok(end)) = (commit, start, end) else {
+                    continue;
+                };
+                let first = match (commit, group.plan.reset) {
+                    (Some(commit), _) => commit.max(*start),
+                    (None, OffsetReset::Earliest) => *start,
+                    (None, OffsetReset::Latest) => continue,
+                };
+                if first < *end {
+                    unread.push((partition, first));
+                }
+            }
+        }
+        unread.sort_unstable();
+        unread.dedup();
+        unread
+    }
+}
+
 /// Combines a topic's answers with the ends read before.
-pub(super) fn past_ends(found: &OffsetColumn, ends: &OffsetColumn) -> PastEnds {
+fn past_ends(
+    ago: Duration,
+    found: &FoundRecords,
+    log: &TopicOffsets,
+    unread: &[(usize, Offset)],
+) -> PastEnds {
     // Records written after the end was read do not count in this sweep.
     let earlier = |(found, end): (&Result<Offset, _>, &Result<Offset, _>)| match (found, end) {
         (Ok(found), Ok(end)) => Some(*found.min(end)),
         _ => None,
     };
+    let record = |(partition, offset): &(usize, Offset)| {
+        let is_found = found.offsets.get(*partition) == Some(&Ok(*offset));
+        let age = found.ages.get(*partition).copied().flatten();
+        Some(PastRecord {
+            partition: *partition,
+            offset: *offset,
+            age: age.filter(|_| is_found)?,
+        })
+    };
     PastEnds {
-        ago: LOOK_BACK,
-        ends: found.iter().zip(ends).map(earlier).collect(),
+        ago,
+        ends: found.offsets.iter().zip(&log.ends).map(earlier).collect(),
+        records: unread.iter().filter_map(record).collect(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::collections::BTreeSet;
 
     use super::*;
+    use crate::model::kafka::sweep_plan::GroupPlan;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     fn log(id: u8, ends: &[Result<i64, Fault>]) -> Result<TopicOffsets, Fault> {
         Ok(TopicOffsets {
             id: Some(TopicId([id; 16])),
+            starts: vec![Ok(Offset(0)); ends.len()],
             ends: ends.iter().map(|end| end.map(Offset)).collect(),
             ..TopicOffsets::default()
         })
     }
 
-    fn names(batch: &[TopicName]) -> Vec<&str> {
-        batch.iter().map(TopicName::as_str).collect()
+    fn names(batch: &[(TopicName, Duration)]) -> Vec<&str> {
+        batch.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn group(commits: &[Option<i64>], reset: OffsetReset) -> GroupObservation {
+        let commits = commits.iter().map(|c| Ok(c.map(Offset))).collect();
+        GroupObservation {
+            plan: GroupPlan {
+                reset,
+                ..GroupPlan::new("g", BTreeSet::new())
+            },
+            committed: Ok([("t".into(), commits)].into()),
+            description: Err(Fault::Unsupported),
+            refused_partitions: None,
+            reported_lags: None,
+        }
+    }
+
+    fn found(offsets: &[Offset]) -> FoundRecords {
+        FoundRecords {
+            offsets: offsets.iter().map(|offset| Ok(*offset)).collect(),
+            ages: vec![Some(SECOND); offsets.len()],
+        }
+    }
+
+    /// Looks a topic up, whose records `found` are found by how far back they are, and returns the times.
+    fn look_back(
+        groups: &[GroupObservation],
+        end: i64,
+        found_at: impl Fn(Duration) -> Offset,
+    ) -> (Vec<u64>, Vec<PastEnds>) {
+        let lookups = TimeLookups::default();
+        let mut logs: TopicLogs = [("t".into(), log(1, &[Ok(end)]))].into();
+        let unread = UnreadOffsets::new(groups);
+        let mut times = Vec::new();
+        while let [(name, ago)] = &lookups.next_batch(&logs)[..] {
+            times.push(ago.as_secs());
+            let log = logs.get_mut(name).unwrap().as_mut().unwrap();
+            lookups.finish(name, *ago, &found(&[found_at(*ago)]), &unread, log);
+        }
+        (times, logs.remove("t").unwrap().unwrap().past)
+    }
+
+    #[test]
+    fn topics_are_looked_up_further_only_while_a_group_has_older_or_younger_unread_records() {
+        let (latest, earliest) = (OffsetReset::Latest, OffsetReset::Earliest);
+        let minutes = |ago: Duration| i64::try_from(ago.as_secs()).unwrap() / 60;
+        // A record each minute for an hour; the one at 60 - n is n minutes old.
+        let steady = |ago| Offset((60 - minutes(ago)).max(0));
+        for (what, commits, reset, expected) in [
+            ("read everything", Some(60), latest, &[600][..]),
+            ("begins at the end", None, latest, &[600]),
+            ("ten minutes behind", Some(50), latest, &[600]),
+            ("a minute behind", Some(59), latest, &[600, 180, 60]),
+            ("40 minutes behind", Some(20), latest, &[600, 1800, 7200]),
+            ("begins at the start", None, earliest, &[600, 1800, 7200]),
+        ] {
+            let (times, _) = look_back(&[group(&[commits], reset)], 60, steady);
+            assert_eq!(times, expected, "{what}");
+        }
+        // Two groups, and a log without records of this day.
+        let both = [group(&[Some(59)], latest), group(&[Some(3)], latest)];
+        let (times, past) = look_back(&both, 60, |_| NO_RECORD);
+        assert_eq!(times, [600, 1800, 7200, 8 * 3600, 24 * 3600]);
+        assert!(past.iter().all(|past| past.ends == [Some(Offset(60))]));
+    }
+
+    #[test]
+    fn the_age_of_a_record_is_kept_if_it_is_the_first_unread_one() {
+        let groups = [group(&[Some(100)], OffsetReset::Latest)];
+        let (times, past) = look_back(&groups, 101, |_| Offset(100));
+        assert_eq!(times, [600]);
+        let record = PastRecord {
+            partition: 0,
+            offset: Offset(100),
+            age: SECOND,
+        };
+        assert_eq!(past[0].records, [record]);
+        let (_, past) = look_back(&groups, 101, |_| Offset(99));
+        assert_eq!(past[0].records, []);
+    }
+
+    #[test]
+    fn a_record_from_the_future_is_new() {
+        let started = Moment {
+            monotonic: Instant::now(),
+            wall: SystemTime::UNIX_EPOCH + 10 * SECOND,
+        };
+        assert_eq!(record_age(&started, 7_000), Some(3 * SECOND));
+        assert_eq!(record_age(&started, 17_000), Some(Duration::ZERO));
+        assert_eq!(record_age(&started, -1), None);
     }
 
     #[test]
@@ -108,44 +394,59 @@ mod tests {
             ("gone".into(), Err(Fault::TopicMissing)),
         ]
         .into();
-        assert_eq!(names(&past.next_batch(&logs)), ["a"]);
-        assert!(past.next_batch(&logs).is_empty());
+        let groups = UnreadOffsets::new(&[]);
+        let finish = |logs: &mut TopicLogs| {
+            let batch = past.next_batch(logs);
+            for (name, ago) in &batch {
+                let log = logs.get_mut(name).unwrap().as_mut().unwrap();
+                past.finish(name, *ago, &FoundRecords::default(), &groups, log);
+            }
+            names(&batch).join(" ")
+        };
+        assert_eq!(finish(&mut logs), "a");
+        assert_eq!(finish(&mut logs), "");
         logs.insert("down".into(), log(1, &[Err(Fault::NoAnswer), Ok(1)]));
-        assert_eq!(names(&past.next_batch(&logs)), ["down"]);
+        assert_eq!(finish(&mut logs), "down");
         logs.insert("a".into(), log(2, &[Ok(0)]));
-        assert_eq!(names(&past.next_batch(&logs)), ["a"]);
+        assert_eq!(finish(&mut logs), "a");
     }
 
     #[test]
     fn a_batch_has_a_bounded_number_of_partitions() {
         let past = TimeLookups::default();
-        let logs: TopicLogs = [("big", 600), ("c", 200), ("d", 200), ("e", 200)]
+        let mut logs: TopicLogs = [("big", 600), ("c", 200), ("d", 200), ("e", 200)]
             .map(|(name, partitions)| (name.into(), log(1, &vec![Ok(1); partitions])))
             .into();
-        assert_eq!(names(&past.next_batch(&logs)), ["big"]);
-        assert_eq!(names(&past.next_batch(&logs)), ["c", "d"]);
-        assert_eq!(names(&past.next_batch(&logs)), ["e"]);
-        assert!(past.next_batch(&logs).is_empty());
+        for expected in [&["big"][..], &["c", "d"], &["e"], &[]] {
+            let batch = past.next_batch(&logs);
+            assert_eq!(names(&batch), expected);
+            for (name, ago) in batch {
+                let log = logs.get_mut(&name).unwrap().as_mut().unwrap();
+                let none = UnreadOffsets::new(&[]);
+                past.finish(&name, ago, &FoundRecords::default(), &none, log);
+            }
+        }
     }
 
     #[test]
     fn no_recent_record_yields_the_end_and_no_answer_yields_none() {
-        let found = vec![
-            Ok(Offset(3)),
-            Ok(NO_RECORD),
-            Ok(Offset(12)),
-            Err(Fault::NoAnswer),
-            Ok(NO_RECORD),
-        ];
-        let ends = vec![
-            Ok(Offset(10)),
-            Ok(Offset(10)),
-            Ok(Offset(10)),
-            Ok(Offset(10)),
-            Err(Fault::NoAnswer),
-        ];
+        let found = FoundRecords {
+            offsets: vec![
+                Ok(Offset(3)),
+                Ok(NO_RECORD),
+                Ok(Offset(12)),
+                Err(Fault::NoAnswer),
+                Ok(NO_RECORD),
+            ],
+            ages: Vec::new(),
+        };
+        let ends = [Ok(10), Ok(10), Ok(10), Ok(10), Err(Fault::NoAnswer)];
+        let log = log(1, &ends).unwrap();
         let [a, b, c] = [3, 10, 10].map(|offset| Some(Offset(offset)));
-        assert_eq!(past_ends(&found, &ends).ends, [a, b, c, None, None]);
+        assert_eq!(
+            past_ends(LOOK_BACK, &found, &log, &[]).ends,
+            [a, b, c, None, None]
+        );
     }
 
     #[test]
@@ -155,8 +456,8 @@ mod tests {
             wall,
         };
         let start = SystemTime::UNIX_EPOCH;
-        assert_eq!(lookup_timestamp(&at(start)), None);
+        assert_eq!(lookup_timestamp(&at(start), LOOK_BACK), None);
         let later = start + LOOK_BACK + Duration::from_millis(7);
-        assert_eq!(lookup_timestamp(&at(later)), Some(7));
+        assert_eq!(lookup_timestamp(&at(later), LOOK_BACK), Some(7));
     }
 }

@@ -51,6 +51,14 @@ pub(super) struct PartitionChunk<'a> {
     pub(super) partitions: Vec<(&'a str, Partition)>,
 }
 
+/// An offset that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FoundOffset {
+    pub(super) offset: i64,
+    /// Timestamp of the record at the offset, in milliseconds since 1970; -1 if unknown.
+    pub(super) timestamp: i64,
+}
+
 /// An entry of a topic-partition list; `code` is 0 for no error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ListEntry<'a> {
@@ -192,7 +200,7 @@ pub(super) fn list_offsets<C: ConsumerContext>(
     chunks: &[PartitionChunk<'_>],
     deadline: Instant,
     timeout: Duration,
-) -> Vec<Vec<Result<i64, i32>>> {
+) -> Vec<Vec<Result<FoundOffset, i32>>> {
     let mut results: Vec<Vec<_>> = chunks
         .iter()
         .map(|chunk| vec![Err(TIMED_OUT); chunk.partitions.len()])
@@ -240,7 +248,11 @@ pub(super) fn list_offsets<C: ConsumerContext>(
     results
 }
 
-fn offsets_of(event: &QueueEvent, chunk: &[(&str, Partition)], result: &mut [Result<i64, i32>]) {
+fn offsets_of(
+    event: &QueueEvent,
+    chunk: &[(&str, Partition)],
+    result: &mut [Result<FoundOffset, i32>],
+) {
     let code = event.code();
     if code != 0 {
         result.fill(Err(code));
@@ -259,17 +271,20 @@ fn offsets_of(event: &QueueEvent, chunk: &[(&str, Partition)], result: &mut [Res
     };
     for i in 0..count {
         // SAFETY: `infos` holds `count` valid pointers, owned by the event.
-        let entry = unsafe {
-            entry(rd::rd_kafka_ListOffsetsResultInfo_topic_partition(
-                *infos.add(i),
-            ))
+        let (entry, timestamp) = unsafe {
+            let info = *infos.add(i);
+            let entry = entry(rd::rd_kafka_ListOffsetsResultInfo_topic_partition(info));
+            (entry, rd::rd_kafka_ListOffsetsResultInfo_timestamp(info))
         };
         let slot = index
             .get(&(entry.topic, entry.partition))
             .and_then(|at| result.get_mut(*at));
         if let Some(slot) = slot {
             *slot = if entry.code == 0 {
-                Ok(entry.offset)
+                Ok(FoundOffset {
+                    offset: entry.offset,
+                    timestamp,
+                })
             } else {
                 Err(entry.code)
             };

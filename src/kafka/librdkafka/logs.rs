@@ -1,6 +1,6 @@
 //! Reads log-start and log-end offsets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::ffi::{self, OffsetSpec, PartitionChunk};
 use super::topics::TopicLeaders;
 use crate::kafka::log_start_cache::LogStartCache;
 use crate::kafka::reachability::logs_to_read;
-use crate::kafka::time_lookup::{self, NO_RECORD, TimeLookups};
+use crate::kafka::time_lookup::{self, FoundRecords, NO_RECORD, TimeLookups, UnreadOffsets};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{GroupObservation, OffsetColumn, TopicOffsets};
 use crate::model::units::newtypes::{Moment, Offset, Partition, TopicName};
@@ -37,6 +37,8 @@ pub(super) struct LogReader {
 struct OffsetQuery<'a> {
     by_leader: BTreeMap<(i32, OffsetSpec), Vec<(&'a str, Partition)>>,
     columns: BTreeMap<(&'a str, OffsetSpec), OffsetColumn>,
+    /// Timestamps of the records found by time, in milliseconds since 1970.
+    timestamps: HashMap<(&'a str, Partition), i64>,
     /// Whether an answer shows that a leader moved.
     moved: bool,
 }
@@ -91,49 +93,59 @@ impl LogReader {
                     stable: wanted
                         .stable
                         .then(|| query.take(topic.as_str(), OffsetSpec::Stable)),
-                    past: None,
+                    past: Vec::new(),
                 }
             });
             logs.insert(topic.clone(), log);
         }
         self.starts.evict_old();
-        self.look_back(client, known, &mut logs, started, deadline);
+        self.look_back(client, known, &mut logs, groups, started, deadline);
         let shared = logs
             .into_iter()
             .map(|(name, log)| (name, log.map(Arc::new)));
         (shared.collect(), query.moved)
     }
 
-    /// Looks up where logs ended a while ago, for topics not looked up before.
+    /// Looks up where logs ended a while ago, of the topics for which that is due.
     fn look_back(
         &self,
         client: &OffsetConsumer,
         known: &TopicLeaders,
         logs: &mut time_lookup::TopicLogs,
+        groups: &[GroupObservation],
         started: &Moment,
         deadline: Instant,
     ) {
         let until = time_lookup::answer_deadline(deadline);
-        let Some(then) = time_lookup::lookup_timestamp(started).map(OffsetSpec::At) else {
-            return;
-        };
+        let spec = |ago| time_lookup::lookup_timestamp(started, ago).map(OffsetSpec::At);
+        let mut unread = None;
         while Instant::now() < until {
             let batch = self.past.next_batch(logs);
-            if batch.is_empty() {
+            if batch.is_empty() || batch.iter().any(|(_, ago)| spec(*ago).is_none()) {
                 return;
             }
+            let unread = unread.get_or_insert_with(|| UnreadOffsets::new(groups));
             let mut query = OffsetQuery::default();
-            for name in &batch {
-                if let Ok(leaders) = known.leaders(name.as_str()) {
+            for (name, ago) in &batch {
+                if let (Ok(leaders), Some(then)) = (known.leaders(name.as_str()), spec(*ago)) {
                     query.add(name.as_str(), then, leaders);
                 }
             }
             query.run(client, until, TIME_LOOKUP_TIMEOUT);
-            for name in &batch {
-                if let Some(Ok(log)) = logs.get_mut(name) {
-                    let found = query.take(name.as_str(), then);
-                    log.past = Some(time_lookup::past_ends(&found, &log.ends));
-                }
+            for (name, ago) in &batch {
+                let Some((Ok(log), then)) = logs.get_mut(name).zip(spec(*ago)) else {
+                    continue;
+                };
+                let offsets = query.take(name.as_str(), then);
+                let age = |partition| {
+                    let timestamp = query.timestamps.get(&(name.as_str(), partition))?;
+                    time_lookup::record_age(started, *timestamp)
+                };
+                let found = FoundRecords {
+                    ages: (0..).map(age).take(offsets.len()).collect(),
+                    offsets,
+                };
+                self.past.finish(name, *ago, &found, unread, log);
             }
         }
     }
@@ -167,9 +179,14 @@ impl<'a> OffsetQuery<'a> {
         let answers = ffi::list_offsets(client, &chunks, deadline, timeout);
         for (chunk, results) in chunks.iter().zip(answers) {
             for ((topic, partition), result) in chunk.partitions.iter().zip(results) {
-                let result = match result {
+                let by_time = matches!(chunk.spec, OffsetSpec::At(_));
+                if let (Ok(found), true) = (&result, by_time) {
+                    let partition = (*topic, *partition);
+                    self.timestamps.insert(partition, found.timestamp);
+                }
+                let result = match result.map(|found| found.offset) {
                     Ok(offset) if offset >= 0 => Ok(Offset(offset)),
-                    Ok(-1) if matches!(chunk.spec, OffsetSpec::At(_)) => Ok(NO_RECORD),
+                    Ok(-1) if by_time => Ok(NO_RECORD),
                     // Some brokers answer -1 without an error; that is an unknown offset, not 0.
                     Ok(_) => Err(Fault::NoAnswer),
                     Err(code) => Err(fault_of(code)),

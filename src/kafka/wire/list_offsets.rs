@@ -82,6 +82,8 @@ struct PendingPartition {
 struct ListOutcome {
     item: PendingPartition,
     result: Result<Offset, Fault>,
+    /// Timestamp of the record at the offset, in milliseconds since 1970; -1 if unknown.
+    timestamp: i64,
     /// Whether to fetch its leader again and retry.
     retry: bool,
 }
@@ -111,6 +113,8 @@ pub(super) struct OffsetColumns {
     pub(super) stable: OffsetColumn,
     /// [`NO_RECORD`] where no record is young enough.
     pub(super) past: OffsetColumn,
+    /// Timestamps of the records of `past`, in milliseconds since 1970; -1 where unknown.
+    pub(super) past_timestamps: Vec<i64>,
 }
 
 impl OffsetColumns {
@@ -144,6 +148,9 @@ impl ListSweep<'_> {
                     None => Err(Fault::LeaderUnknown),
                 };
                 *columns.column_mut(end) = leaders.iter().map(start).collect();
+                if matches!(end, End::At(_)) {
+                    columns.past_timestamps = vec![-1; leaders.len()];
+                }
                 items.extend((0..).zip(leaders).filter_map(|(partition, leader)| {
                     Some(PendingPartition {
                         topic: place,
@@ -162,7 +169,7 @@ impl ListSweep<'_> {
                 ListStep::Answered(outcomes) => {
                     let mut lost = Vec::new();
                     for outcome in outcomes.into_iter().flatten() {
-                        set_result(&mut columns, outcome.item, outcome.result);
+                        set_result(&mut columns, &outcome);
                         if outcome.retry {
                             lost.push(outcome.item);
                         }
@@ -285,11 +292,11 @@ impl ListSweep<'_> {
             }
         }
         let mut outcomes = Vec::with_capacity(items.len());
-        for (name, entries) in offsets.topics() {
+        for (name, entries, timestamps) in offsets.topics_with_timestamps() {
             let Some(topic) = places.get(name) else {
                 continue;
             };
-            for entry in entries {
+            for (entry, &timestamp) in entries.iter().zip(timestamps) {
                 let found = topic.binary_search_by_key(&entry.partition, |item| item.partition);
                 let Some(&item) = found.ok().and_then(|found| topic.get(found)) else {
                     continue;
@@ -304,6 +311,7 @@ impl ListSweep<'_> {
                 outcomes.push(ListOutcome {
                     item,
                     result,
+                    timestamp,
                     retry: codes::is_leader_stale(entry.code),
                 });
             }
@@ -342,17 +350,24 @@ impl ListSweep<'_> {
     }
 }
 
-fn set_result(
-    columns: &mut [OffsetColumns],
-    item: PendingPartition,
-    result: Result<Offset, Fault>,
-) {
-    let column = columns.get_mut(item.topic).map(|c| c.column_mut(item.end));
-    let slot = usize::try_from(item.partition)
-        .ok()
-        .and_then(|partition| column?.get_mut(partition));
-    if let Some(slot) = slot {
-        *slot = result;
+fn set_result(columns: &mut [OffsetColumns], outcome: &ListOutcome) {
+    let PendingPartition {
+        topic,
+        end,
+        partition,
+        ..
+    } = outcome.item;
+    let (Some(columns), Ok(partition)) = (columns.get_mut(topic), usize::try_from(partition))
+    else {
+        return;
+    };
+    if let Some(slot) = columns.column_mut(end).get_mut(partition) {
+        *slot = outcome.result;
+    }
+    if matches!(end, End::At(_))
+        && let Some(slot) = columns.past_timestamps.get_mut(partition)
+    {
+        *slot = outcome.timestamp;
     }
 }
 
@@ -362,6 +377,7 @@ fn fail_all(items: &[PendingPartition], fault: Fault) -> Vec<ListOutcome> {
     let outcome = |&item: &PendingPartition| ListOutcome {
         item,
         result: Err(fault),
+        timestamp: -1,
         retry: fault.is_connection() && fault != Fault::NoAnswer,
     };
     items.iter().map(outcome).collect()

@@ -1,5 +1,5 @@
 //! Reads the log offsets of each topic: the end; the start, unless a reliable one is cached; the
-//! last stable offset, if a group reads committed records only; and once, the end some minutes ago.
+//! last stable offset, if a group reads committed records only; and after a start, the ends of a while ago.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::WireInner;
 use super::list_offsets::{self, End};
 use super::topics::ClusterMetadata;
 use crate::kafka::reachability::logs_to_read;
-use crate::kafka::time_lookup::{self, TopicLogs};
+use crate::kafka::time_lookup::{self, FoundRecords, TopicLogs, UnreadOffsets};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::observation::{GroupObservation, TopicOffsets};
 use crate::model::units::newtypes::{Moment, TopicName};
@@ -67,39 +67,44 @@ impl WireInner {
                 starts,
                 ends: found.latest,
                 stable: ends.contains(&End::Stable).then_some(found.stable),
-                past: None,
+                past: Vec::new(),
             };
             logs.insert(name.clone(), Ok(log));
         }
         self.starts.evict_old();
-        self.look_back(known, &mut logs, started, deadline).await;
+        self.look_back(known, &mut logs, groups, started, deadline)
+            .await;
         let shared = logs
             .into_iter()
             .map(|(name, log)| (name, log.map(Arc::new)));
         (shared.collect(), moved)
     }
 
-    /// Looks up where logs ended a while ago, for topics not looked up before.
+    /// Looks up where logs ended a while ago, of the topics for which that is due.
     async fn look_back(
         &self,
         known: &ClusterMetadata,
         logs: &mut TopicLogs,
+        groups: &[GroupObservation],
         started: &Moment,
         deadline: Instant,
     ) {
         let until = time_lookup::answer_deadline(deadline);
-        let Some(then) = time_lookup::lookup_timestamp(started) else {
-            return;
-        };
+        let mut unread = None;
         // The sweep stops waiting early, but the broker gets the full request timeout: a slow
         // lookup must not make the connection count as dead.
         let late = self.cluster.shared.options().request_timeout;
         while Instant::now() < until {
-            let batch = self.past.next_batch(logs).into_iter();
-            let asked: Vec<_> = batch.map(|name| (name, vec![End::At(then)])).collect();
-            if asked.is_empty() {
-                return;
-            }
+            let batch = self.past.next_batch(logs);
+            let asked = batch.iter().map(|(name, ago)| {
+                let then = time_lookup::lookup_timestamp(started, *ago)?;
+                Some((name.clone(), vec![End::At(then)]))
+            });
+            let asked: Vec<_> = match asked.collect() {
+                Some(asked) if !batch.is_empty() => asked,
+                _ => return,
+            };
+            let unread = unread.get_or_insert_with(|| UnreadOffsets::new(groups));
             let sweep = list_offsets::ListSweep {
                 cluster: &self.cluster,
                 topics: &asked,
@@ -107,9 +112,15 @@ impl WireInner {
                 deadline: (Instant::now() + late).into(),
             };
             let (columns, _) = sweep.run(known).await;
-            for ((name, _), found) in asked.iter().zip(columns) {
+            for ((name, ago), columns) in batch.iter().zip(columns) {
+                let timestamps = columns.past_timestamps.iter();
+                let ages = timestamps.map(|at| time_lookup::record_age(started, *at));
+                let found = FoundRecords {
+                    offsets: columns.past,
+                    ages: ages.collect(),
+                };
                 if let Some(Ok(log)) = logs.get_mut(name) {
-                    log.past = Some(time_lookup::past_ends(&found.past, &log.ends));
+                    self.past.finish(name, *ago, &found, unread, log);
                 }
             }
         }

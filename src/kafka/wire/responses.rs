@@ -130,6 +130,8 @@ pub(super) struct PartitionEntry {
 pub(super) struct TopicOffsetRows<'a> {
     topics: Vec<(&'a str, Range<usize>)>,
     partitions: Vec<PartitionEntry>,
+    /// Timestamps of the records at the offsets, in milliseconds since 1970, or -1; for `ListOffsets` only.
+    timestamps: Vec<i64>,
 }
 
 impl<'a> TopicOffsetRows<'a> {
@@ -145,6 +147,21 @@ impl<'a> TopicOffsetRows<'a> {
 
     pub(super) fn topics(&self) -> impl Iterator<Item = (&'a str, &[PartitionEntry])> {
         self.in_range(0..self.topics.len())
+    }
+
+    /// As [`topics`](Self::topics), with the timestamp of each offset, in milliseconds since 1970 or -1.
+    pub(super) fn topics_with_timestamps(
+        &self,
+    ) -> impl Iterator<Item = (&'a str, &[PartitionEntry], &[i64])> {
+        self.topics.iter().map(|(name, range)| {
+            let partitions = self.partitions.get(range.clone());
+            let timestamps = self.timestamps.get(range.clone());
+            (
+                *name,
+                partitions.unwrap_or_default(),
+                timestamps.unwrap_or_default(),
+            )
+        })
     }
 
     fn in_range(&self, topics: Range<usize>) -> impl Iterator<Item = (&'a str, &[PartitionEntry])> {
@@ -261,7 +278,7 @@ pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<TopicOffsetRows<
         let count = cursor.count(LISTED_BYTES_MIN)?;
         for _ in 0..count {
             let (partition, code) = (cursor.i32()?, cursor.i16()?);
-            cursor.i64()?;
+            let timestamp = cursor.i64()?;
             let offset = cursor.i64()?;
             if version >= 4 {
                 cursor.i32()?;
@@ -272,6 +289,7 @@ pub(super) fn list_offsets(body: &[u8], version: i16) -> Result<TopicOffsetRows<
                 code,
                 offset,
             });
+            found.timestamps.push(timestamp);
         }
         cursor.skip_tags()?;
         if count > 0 {

@@ -13,8 +13,7 @@ use crate::model::units::newtypes::{
     ClusterName, Lag, Moment, Offset, Partition, TopicId, TopicName,
 };
 
-/// How far back the log-end offset is looked up once per topic, so that lag in seconds is known soon after
-/// a start.
+/// How far back log-end offsets are looked up first, so that lag in seconds is known soon after a start.
 pub const LOOK_BACK: Duration = Duration::from_secs(600);
 
 /// Offsets of a topic, by partition.
@@ -32,8 +31,8 @@ pub struct TopicOffsets {
     pub ends: OffsetColumn,
     /// Last stable offsets, read together with `ends` if a group of the plan is read-committed.
     pub stable: Option<OffsetColumn>,
-    /// Log-end offsets some time ago, looked up once per topic soon after its first reading.
-    pub past: Option<PastEnds>,
+    /// Log-end offsets at earlier times, looked up soon after the topic's first reading.
+    pub past: Vec<PastEnds>,
 }
 
 /// Log-end offsets of a topic some time ago, by record timestamps.
@@ -43,6 +42,17 @@ pub struct PastEnds {
     pub ago: Duration,
     /// By partition: the first offset whose record is not older, or the log end; `None` if unknown.
     pub ends: Vec<Option<Offset>>,
+    /// Those of the records found that are the first that a group has not read.
+    pub records: Vec<PastRecord>,
+}
+
+/// A record and its timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PastRecord {
+    pub partition: usize,
+    pub offset: Offset,
+    /// Time from the record's timestamp to the start of the sweep; zero if the timestamp is later.
+    pub age: Duration,
 }
 
 /// Lags of a share group as its coordinator reports them. A partition without one is behind by the records from

@@ -67,15 +67,40 @@ const REACH_MILLIS: u64 = 24 * 3600 * 1000;
 /// Marks an unknown log-end offset; no log ends there.
 const UNKNOWN: i64 = i64::MIN;
 
+/// Longest time between two samples during which the log counts as watched, unless the polls are further apart.
+const WATCHED_MILLIS: u64 = 60 * 1000;
+
 /// Log-end offsets of a topic's partitions at several times, shared by all groups that read the topic.
 #[derive(Clone, Debug, Default)]
 pub struct EndRing {
     partitions: usize,
     /// Sample times in milliseconds on one timeline, strictly ascending.
     times: Vec<u64>,
+    /// For each sample, whether the log was watched since the sample before. If it was not, as before a start or during
+    /// an outage, nothing says when the messages between the two were written.
+    watched: Vec<bool>,
+    /// How many of the first samples are from lookups by record timestamps, not from polls.
+    looked_up: usize,
+    /// Messages whose timestamps are known, sorted by partition and offset.
+    messages: Vec<MessageTime>,
     /// [`SAMPLES_MAX`] slots per partition, partition after partition: the samples of one partition are
     /// contiguous, because a scrape computes [`Self::age`] for every group and partition.
     ends: Vec<i64>,
+}
+
+/// When a message was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct MessageTime {
+    partition: u32,
+    offset: i64,
+    /// In milliseconds on the timeline of the samples.
+    at: u64,
+}
+
+impl MessageTime {
+    fn key(&self) -> (u32, i64) {
+        (self.partition, self.offset)
+    }
 }
 
 impl EndRing {
@@ -85,27 +110,70 @@ impl EndRing {
             return;
         }
         self.grow(ends.len());
+        let polled = self.times.get(self.looked_up..).unwrap_or_default();
+        let since = |time: &u64| at.saturating_sub(*time);
+        let watched = match polled {
+            [] => false,
+            [.., before, last] => {
+                let usual = last.saturating_sub(*before).saturating_mul(2);
+                since(last) <= usual.max(WATCHED_MILLIS)
+            }
+            [last] => since(last) <= WATCHED_MILLIS,
+        };
         if self.times.len() >= SAMPLES_MAX {
             let thinned = self.least_needed(at);
             self.remove(thinned);
         }
-        self.insert(self.times.len(), at, ends);
+        self.insert(self.times.len(), at, watched, ends);
     }
 
-    /// Adds a sample from before the first one, unless there is one that old.
+    /// Adds a sample that was looked up. One that is not older than the first poll is ignored.
     pub fn seed(&mut self, at: u64, ends: impl ExactSizeIterator<Item = Option<Offset>>) {
-        if self.times.first().is_some_and(|first| *first <= at) {
+        let polled = self.times.get(self.looked_up);
+        let is_late = polled.is_some_and(|polled| *polled <= at);
+        let looked_up = self.times.get(..self.looked_up).unwrap_or_default();
+        let (Err(mut index), false) = (looked_up.binary_search(&at), is_late) else {
             return;
-        }
+        };
         self.grow(ends.len());
         if self.times.len() >= SAMPLES_MAX {
-            self.remove(0);
+            let now = self.times.last().copied().unwrap_or(at);
+            let thinned = self.least_needed(now);
+            self.remove(thinned);
+            if thinned < index {
+                index = index.saturating_sub(1);
+            }
         }
-        self.insert(0, at, ends);
+        self.insert(index, at, false, ends);
+        self.looked_up = self.looked_up.saturating_add(1);
+    }
+
+    /// Records when a message was written.
+    pub fn record_message(&mut self, partition: usize, offset: Offset, at: u64) {
+        let Ok(partition) = u32::try_from(partition) else {
+            return;
+        };
+        let message = MessageTime {
+            partition,
+            offset: offset.0,
+            at,
+        };
+        let key = message.key();
+        if let Err(index) = self.messages.binary_search_by_key(&key, MessageTime::key) {
+            self.messages.insert(index, message);
+        }
+    }
+
+    fn message_time(&self, partition: usize, offset: Offset) -> Option<u64> {
+        let key = (u32::try_from(partition).ok()?, offset.0);
+        let index = self.messages.binary_search_by_key(&key, MessageTime::key);
+        self.messages.get(index.ok()?).map(|message| message.at)
     }
 
     /// Forgets the samples of a partition whose log was replaced.
     pub fn forget(&mut self, partition: usize) {
+        self.messages
+            .retain(|message| usize::try_from(message.partition) != Ok(partition));
         let slots = self.ends.chunks_exact_mut(SAMPLES_MAX);
         if let Some(slots) = slots.into_iter().nth(partition) {
             slots.fill(UNKNOWN);
@@ -115,38 +183,62 @@ impl EndRing {
     /// Forgets all samples.
     pub fn clear(&mut self) {
         self.times.clear();
+        self.watched.clear();
+        self.looked_up = 0;
+        self.messages.clear();
         self.ends.fill(UNKNOWN);
     }
 
-    /// Age at `now` of the message at offset `first_unread`: the time since the log-end offset passed
-    /// it, interpolated between two samples. A lower bound if the message is older than the first
-    /// sample, zero if it has not been written yet, and `None` if no end of the partition is known.
+    /// Age at `now` of the message at offset `first_unread`: by its timestamp where that is known, else the time since
+    /// the log-end offset passed it, interpolated between two polls. Where the log was not watched at the time, it is a
+    /// lower bound: the age of the oldest sample that has the message. Zero if the message has not been written yet,
+    /// and `None` if no end of the partition is known.
     #[must_use]
     pub fn age(&self, partition: usize, first_unread: Offset, now: u64) -> Option<LagAge> {
+        if let Some(at) = self.message_time(partition, first_unread) {
+            return Some(LagAge::exactly(now.saturating_sub(at)));
+        }
         let start = partition.checked_mul(SAMPLES_MAX)?;
         let slots = self.ends.get(start..start.checked_add(self.times.len())?)?;
-        let mut later: Option<(u64, i64)> = None;
-        for (time, end) in self.times.iter().zip(slots).rev() {
+        let mut later: Option<(usize, u64, i64)> = None;
+        for (index, (time, end)) in self.times.iter().zip(slots).enumerate().rev() {
             if *end == UNKNOWN {
                 continue;
             }
             if *end <= first_unread.0 {
-                let Some((later_time, later_end)) = later else {
+                let Some((later_index, later_time, later_end)) = later else {
                     return Some(LagAge::exactly(0));
                 };
+                if !self.is_watched(index, later_index) {
+                    return Some(LagAge::at_least(now.saturating_sub(later_time)));
+                }
                 let passed = interpolated((*time, *end), (later_time, later_end), first_unread.0);
                 return Some(LagAge::exactly(now.saturating_sub(passed)));
             }
-            later = Some((*time, *end));
+            later = Some((index, *time, *end));
         }
-        later.map(|(oldest, _)| LagAge::at_least(now.saturating_sub(oldest)))
+        later.map(|(_, oldest, _)| LagAge::at_least(now.saturating_sub(oldest)))
     }
 
-    fn insert(&mut self, index: usize, at: u64, ends: impl Iterator<Item = Option<Offset>>) {
+    /// Whether the log was watched from one sample to another.
+    fn is_watched(&self, from: usize, to: usize) -> bool {
+        let samples = from.saturating_add(1)..=to;
+        let watched = self.watched.get(samples);
+        watched.is_some_and(|watched| watched.iter().all(|watched| *watched))
+    }
+
+    fn insert(
+        &mut self,
+        index: usize,
+        at: u64,
+        watched: bool,
+        ends: impl Iterator<Item = Option<Offset>>,
+    ) {
         let count = self.times.len();
         // A copy of the ring has no room to spare, and doubling would waste half.
         self.times.reserve_exact(1);
         self.times.insert(index, at);
+        self.watched.insert(index, watched);
         let ends = ends.chain(std::iter::repeat(None));
         for (slots, end) in self.ends.chunks_exact_mut(SAMPLES_MAX).zip(ends) {
             if index < count {
@@ -161,6 +253,14 @@ impl EndRing {
     fn remove(&mut self, index: usize) {
         let count = self.times.len();
         self.times.remove(index);
+        // The next sample follows the one before now.
+        let watched = self.watched.remove(index);
+        if let Some(next) = self.watched.get_mut(index) {
+            *next &= watched;
+        }
+        if index < self.looked_up {
+            self.looked_up = self.looked_up.saturating_sub(1);
+        }
         for slots in self.ends.chunks_exact_mut(SAMPLES_MAX) {
             slots.copy_within(index.saturating_add(1)..count, index);
         }
@@ -172,7 +272,7 @@ impl EndRing {
             return;
         }
         if self.partitions == 0 {
-            self.times.clear();
+            self.clear();
         }
         self.partitions = partitions;
         let slots = partitions.saturating_mul(SAMPLES_MAX);
@@ -257,11 +357,69 @@ mod tests {
         let mut ring = ring(&[(1000, 50), (2000, 100)]);
         let age = |ring: &EndRing| ring.age(0, Offset(20), 3000);
         assert_eq!(age(&ring), Some(LagAge::at_least(2000)));
+        // Nothing says when the messages between a lookup and the first poll were written.
         ring.seed(500, ends(&[10]));
-        assert_eq!(age(&ring), Some(LagAge::exactly(2375)));
-        ring.seed(700, ends(&[0]));
-        assert_eq!(age(&ring), Some(LagAge::exactly(2375)), "known already");
+        assert_eq!(age(&ring), Some(LagAge::at_least(2000)));
+        ring.seed(700, ends(&[30]));
+        assert_eq!(age(&ring), Some(LagAge::at_least(2300)));
+        ring.seed(600, ends(&[10]));
+        assert_eq!(age(&ring), Some(LagAge::at_least(2300)));
+        ring.seed(1500, ends(&[10]));
+        assert_eq!(age(&ring), Some(LagAge::at_least(2300)), "polled already");
         assert_eq!(ring.age(1, Offset(20), 3000), None);
+        assert_eq!(ring.age(0, Offset(75), 3000), Some(LagAge::exactly(1500)));
+    }
+
+    #[test]
+    fn the_timestamp_of_a_message_is_its_age() {
+        // Idle for ten minutes, then a message that is a second old.
+        let mut ring = ring(&[(600_000, 101)]);
+        ring.seed(0, ends(&[100]));
+        assert_eq!(
+            ring.age(0, Offset(100), 600_000),
+            Some(LagAge::at_least(0)),
+            "it may be ten minutes old"
+        );
+        for _ in 0..2 {
+            ring.record_message(0, Offset(100), 599_000);
+        }
+        assert_eq!(ring.messages.len(), 1);
+        assert_eq!(
+            ring.age(0, Offset(100), 600_000),
+            Some(LagAge::exactly(1000))
+        );
+        assert_eq!(
+            ring.age(0, Offset(99), 600_000),
+            Some(LagAge::at_least(600_000))
+        );
+        ring.forget(0);
+        assert_eq!(ring.age(0, Offset(100), 600_000), None);
+    }
+
+    #[test]
+    fn an_age_in_a_time_without_polls_is_a_lower_bound() {
+        let minute = 60_000;
+        for (polls, expected) in [
+            // An outage.
+            ([0, 5000, 10 * minute], LagAge::at_least(0)),
+            // A poll every ten minutes.
+            ([0, 10 * minute, 20 * minute], LagAge::exactly(10 * minute)),
+        ] {
+            let [a, b, now] = polls;
+            let ring = ring(&[(a, 100), (b, 100), (now, 101)]);
+            assert_eq!(ring.age(0, Offset(100), now), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_bound_stays_one_after_samples_were_thinned_out() {
+        let mut ring = ring(&[(0, 100), (5000, 100)]);
+        for at in (600_000..2_000_000).step_by(5000) {
+            ring.push(at, ends(&[101]));
+        }
+        let age = ring.age(0, Offset(100), 2_000_000).unwrap();
+        assert!(age.is_bound(), "{age:?}");
+        assert!(age.duration() <= Duration::from_secs(1400), "{age:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use lagwise::model::kafka::observation::LOOK_BACK;
 use lagwise::model::units::newtypes::Offset;
 
@@ -144,7 +144,8 @@ pub(crate) fn last_stable_offsets(kafka: &KafkaCluster) -> Result<()> {
     open.abort()
 }
 
-/// Where a log ended ten minutes ago, by its records' timestamps: told once, and never again.
+/// Where a log ended a while ago, by its records' timestamps: told once, and never again. What is unread and older is
+/// looked up further back.
 pub(crate) fn ends_of_a_while_ago(kafka: &KafkaCluster) -> Result<()> {
     let (topic, group) = (unique("topic"), unique("group"));
     kafka.create_topic(&topic, 4)?;
@@ -157,17 +158,29 @@ pub(crate) fn ends_of_a_while_ago(kafka: &KafkaCluster) -> Result<()> {
     let plan = plan(&group, &[&topic]);
     for (client, observation) in sources.look(&plan)? {
         let known = observation.topics[topic.as_str()].as_ref();
-        let past = known.ok().and_then(|topic| topic.past.clone());
-        let past = past.with_context(|| format!("{client:?}: no past"))?;
+        let past = known.ok().map(|topic| topic.past.as_slice());
+        let Some([first, second]) = past else {
+            bail!("{client:?}: {past:?}");
+        };
         // No record is young enough, or none is there: the end itself.
         let expected = [3, 2, 0, 0].map(|end| Some(Offset(end)));
-        ensure!(past.ends == expected, "{client:?}: {past:?}");
-        ensure!(past.ago == LOOK_BACK, "{client:?}: {past:?}");
+        ensure!(first.ends == expected, "{client:?}: {first:?}");
+        ensure!(first.ago == LOOK_BACK, "{client:?}: {first:?}");
+        ensure!(first.records.is_empty(), "{client:?}: {first:?}");
+        // The group has read nothing of partition 0, and its first record is 20 minutes old.
+        let [record] = second.records.as_slice() else {
+            bail!("{client:?}: {second:?}");
+        };
+        let age = old..old + Duration::from_secs(60);
+        ensure!(
+            (record.partition, record.offset) == (0, Offset(0)) && age.contains(&record.age),
+            "{client:?}: {record:?}"
+        );
     }
     for (client, observation) in sources.look(&plan)? {
         let known = observation.topics[topic.as_str()].as_ref();
         ensure!(
-            known.is_ok_and(|t| t.past.is_none()),
+            known.is_ok_and(|t| t.past.is_empty()),
             "{client:?}: {known:?}"
         );
     }

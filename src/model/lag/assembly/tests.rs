@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use super::*;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
-use crate::model::kafka::observation::{GroupObservation, PastEnds};
+use crate::model::kafka::observation::{GroupObservation, PastEnds, PastRecord};
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::lag::PartitionLag;

@@ -1,6 +1,7 @@
 //! History of a topic's log, shared by all groups: past log-end offsets, and whether it was replaced.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::clock::{Now, Stamp};
 use crate::model::kafka::fault::Fault;
@@ -145,9 +146,15 @@ impl LogHistory {
                 ring.forget(index);
             }
         }
-        if let Some(past) = &offsets.past {
-            let ago = u64::try_from(past.ago.as_millis()).unwrap_or(u64::MAX);
-            ring.seed(now.0.saturating_sub(ago), past.ends.iter().copied());
+        let before = |age: Duration| {
+            let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            now.0.saturating_sub(age)
+        };
+        for past in &offsets.past {
+            ring.seed(before(past.ago), past.ends.iter().copied());
+            for record in &past.records {
+                ring.record_message(record.partition, record.offset, before(record.age));
+            }
         }
         let ends = self
             .partitions

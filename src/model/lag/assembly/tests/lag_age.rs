@@ -17,18 +17,46 @@ fn the_age_is_exact_once_the_samples_reach_back_to_the_first_unread_message() {
     assert_eq!(age(&exact), Some(LagAge::exactly(10_000)));
 }
 
-#[test]
-fn a_past_log_end_offset_makes_the_age_exact_at_once() {
-    let mut read = observe(1000, "g", &[Ok(Some(75))], &[100]);
+/// The age by one look that found this record, which is a second old, ten minutes back.
+fn age_by_one_look(committed: i64, found: i64, is_first_unread: bool) -> LagAge {
+    let mut read = observe(1000, "g", &[Ok(Some(committed))], &[105]);
     let mut offsets = (**read.topics["t"].as_ref().unwrap()).clone();
-    offsets.past = Some(PastEnds {
+    let record = PastRecord {
+        partition: 0,
+        offset: Offset(found),
+        age: Duration::from_secs(1),
+    };
+    offsets.past = vec![PastEnds {
         ago: Duration::from_secs(600),
-        ends: vec![Some(Offset(50))],
-    });
+        ends: vec![Some(Offset(found))],
+        records: is_first_unread.then_some(record).into_iter().collect(),
+    }];
     read.topics.insert("t".into(), Ok(Arc::new(offsets)));
     let snapshot = ClusterHistory::default().apply(read, Scope::Whole);
-    let age = topic(&snapshot).latest.as_ref().unwrap().age();
-    assert_eq!(age, Some(LagAge::exactly(300_000)));
+    topic(&snapshot).latest.as_ref().unwrap().age().unwrap()
+}
+
+#[test]
+fn one_look_tells_an_age_exactly_only_by_the_timestamp_of_the_record() {
+    for (what, age, expected) in [
+        (
+            "the record that was found",
+            age_by_one_look(100, 100, true),
+            LagAge::exactly(1000),
+        ),
+        (
+            "one behind it",
+            age_by_one_look(101, 100, false),
+            LagAge::at_least(0),
+        ),
+        (
+            "one before it",
+            age_by_one_look(99, 100, false),
+            LagAge::at_least(600_000),
+        ),
+    ] {
+        assert_eq!(age, expected, "{what}");
+    }
 }
 
 #[test]
