@@ -276,18 +276,19 @@ impl TopicLag {
 
     /// First offset that the group has yet to read on a partition where it is behind.
     fn first_unread(&self, partition: usize, lag: PartitionLag) -> Option<Offset> {
+        let known = || *self.age_basis.first_unread.as_ref()?.get(partition)?;
         match lag {
             PartitionLag::Measured(_)
             | PartitionLag::Reported(_)
             | PartitionLag::UpperBound(_)
             | PartitionLag::Residual(_)
-            | PartitionLag::Stuck { .. } => self.committed.get(partition)?.ok()?,
+            | PartitionLag::Stuck { .. } => {
+                known().or(self.committed.get(partition)?.ok()?)
+            }
             PartitionLag::FromStart(_) | PartitionLag::Lost(_) => {
                 self.offsets.starts.get(partition)?.ok()
             }
-            PartitionLag::SinceSeen(_) | PartitionLag::Forgotten(_) => {
-                *self.age_basis.first_unread.as_ref()?.get(partition)?
-            }
+            PartitionLag::SinceSeen(_) | PartitionLag::Forgotten(_) => known(),
             PartitionLag::BeyondStable | PartitionLag::NeverRan => None,
         }
     }

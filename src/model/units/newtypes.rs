@@ -123,6 +123,12 @@ impl Offset {
         // The distance of two i64 always fits into u64.
         Some(Lag(self.0.abs_diff(earlier.0)))
     }
+
+    /// The offset so many messages after this one. Saturating.
+    #[must_use]
+    pub fn after(self, messages: Lag) -> Self {
+        Self(self.0.saturating_add_unsigned(messages.0))
+    }
 }
 
 impl fmt::Display for Offset {

@@ -225,16 +225,33 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// Second pass: classifies measured lags as residual or stuck.
+    /// Second pass: classifies measured lags as residual or stuck, and remembers what is residual.
     fn classify(&self, draft: &mut Draft<'_>, classifier: &LagClassifier) {
         let logs = draft.log.map(|log| log.partitions.as_slice());
-        for (index, (lag, state)) in draft.lags.iter_mut().zip(&draft.states).enumerate() {
+        let partitions = draft.lags.len();
+        for (index, (lag, state)) in draft.lags.iter_mut().zip(&mut draft.states).enumerate() {
             let Ok(lag) = lag else {
                 continue;
             };
             let log = logs.and_then(|logs| logs.get(index));
             let moved = log.map_or(self.now.into(), |log| log.moved);
             *lag = classifier.classify(*lag, state, moved, draft.assignment.has(index));
+            match *lag {
+                PartitionLag::Residual(messages) => state.set_residue(messages),
+                // The first message that a consumer gets is behind the residue.
+                PartitionLag::Measured(messages) | PartitionLag::Stuck { lag: messages, .. }
+                    if Lag(0) < state.residue() && state.residue() < messages =>
+                {
+                    let unread = state.offset().after(state.residue());
+                    let all = draft
+                        .first_unread
+                        .get_or_insert_with(|| vec![None; partitions].into());
+                    if let Some(slot) = all.get_mut(index) {
+                        *slot = Some(unread);
+                    }
+                }
+                _ => {}
+            }
         }
     }
 

@@ -247,10 +247,13 @@ impl LagClassifier {
         }
         let log_still = log_moved.elapsed(self.now);
         let steady = self.steady.unwrap_or_default();
+        // Judged once while a member owned the partition, and neither offset has moved since: without a member,
+        // nothing can show that the judgement was wrong.
+        let is_known = messages == state.residue();
         let is_residual = owned
             && self.steady.is_some()
             && still.min(log_still).min(steady) >= rules.residual_after;
-        if is_residual {
+        if is_known || is_residual {
             PartitionLag::Residual(messages)
         } else {
             lag
@@ -348,6 +351,27 @@ mod tests {
             let found = standing.classify(measured(lag), &state, log_moved, owned);
             assert_eq!(found, measured(lag), "{case}");
         }
+    }
+
+    #[test]
+    fn a_residue_outlives_its_member_while_nothing_moves() {
+        let away = LagClassifier {
+            steady: None,
+            has_members: Some(false),
+            ..standing(60 * MINUTE)
+        };
+        let mut judged = since(0);
+        judged.set_residue(Lag(2));
+        let found = |lag| away.classify(measured(lag), &judged, Stamp(0), false);
+        assert_eq!(found(2), PartitionLag::Residual(Lag(2)));
+        // A record and the marker of its transaction.
+        assert_eq!(found(4), measured(4));
+        assert_eq!(found(1), measured(1));
+        judged.set_residue(Lag(u64::from(u16::MAX) + 1));
+        assert_eq!(
+            away.classify(measured(2), &judged, Stamp(0), false),
+            measured(2)
+        );
     }
 
     #[test]

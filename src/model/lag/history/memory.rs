@@ -10,7 +10,7 @@ use super::group::{GroupHistory, Steady};
 use super::log::{LogHistory, LogPartition};
 use super::partition::{PartitionState, PartitionStateKind};
 use crate::model::lag::subscription::RememberedGroup;
-use crate::model::units::newtypes::{ClusterName, Offset, TopicId};
+use crate::model::units::newtypes::{ClusterName, Lag, Offset, TopicId};
 
 /// Version of the saved form: the one this build writes, and the only one it reads.
 pub const VERSION: u32 = 1;
@@ -67,6 +67,9 @@ struct SavedPositions {
     kinds: Vec<u8>,
     offsets: Vec<i64>,
     since: Vec<u32>,
+    /// Residual messages beyond the offsets; empty if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    residues: Vec<u16>,
 }
 
 impl Default for SavedHistory {
@@ -129,11 +132,11 @@ impl SavedGroup {
         counts.fold(0, usize::saturating_add)
     }
 
-    /// 2 if Kafka no longer reports some of the state, 1 if a partition has not moved for [`STILL`], else 0.
+    /// 2 if Kafka does not report some of the state, 1 if a partition has not moved for [`STILL`], else 0.
     fn importance(&self) -> u8 {
         let mut importance = 0;
         for topic in self.topics.values() {
-            if !topic.kinds.is_empty() {
+            if !topic.kinds.is_empty() || !topic.residues.is_empty() {
                 return 2;
             }
             if topic.since.iter().any(|since| *since >= STILL) {
@@ -202,6 +205,12 @@ impl SavedGroup {
                 },
                 offsets: states.iter().map(|s| s.offset().0).collect(),
                 since: states.iter().map(|s| ago(s.since(), saved)).collect(),
+                residues: if states.iter().all(|s| s.residue() == Lag(0)) {
+                    Vec::new()
+                } else {
+                    let residues = states.iter().map(|s| u16::try_from(s.residue().0));
+                    residues.map(Result::unwrap_or_default).collect()
+                },
             };
             (topic.as_str().to_owned(), memory)
         });
@@ -222,9 +231,12 @@ impl SavedGroup {
             } else {
                 PartitionStateKind::Unseen
             }));
-            let offsets = memory.offsets.iter().zip(&memory.since).zip(kinds);
-            let states = offsets.map(|((offset, since), kind)| {
+            let residues = memory.residues.iter().copied().chain(std::iter::repeat(0));
+            let offsets = memory.offsets.iter().zip(&memory.since);
+            let states = offsets.zip(kinds).zip(residues);
+            let states = states.map(|(((offset, since), kind), residue)| {
                 PartitionState::restored(kind, Offset(*offset), back(*since, saved, now))
+                    .with_residue(residue)
             });
             (topic.as_str().into(), states.collect())
         });
@@ -273,6 +285,7 @@ mod tests {
             kinds: kinds.to_vec(),
             offsets: vec![5; partitions],
             since: vec![since; partitions],
+            residues: Vec::new(),
         };
         SavedGroup {
             topics: [("t".to_owned(), positions)].into(),

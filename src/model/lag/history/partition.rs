@@ -6,7 +6,7 @@ use super::clock::{Now, Stamp};
 use super::log::LogPartition;
 use crate::model::kafka::fault::Fault;
 use crate::model::lag::{Log, Position};
-use crate::model::units::newtypes::{Offset, OffsetReset};
+use crate::model::units::newtypes::{Lag, Offset, OffsetReset};
 
 /// How long a truncated log must keep its topic ID before that ID is trusted. Clients refresh IDs less often
 /// than offsets, so right after a topic is recreated the ID may still be the old one.
@@ -22,6 +22,9 @@ pub(in crate::model) struct PartitionState {
     kind: PartitionStateKind,
     /// The log that `offset` belongs to: [`LogPartition::epoch`].
     epoch: u8,
+    /// How many messages beyond the committed offset are known to be none for consumers; 0 if none is.
+    /// Known until the committed offset moves.
+    residue: u16,
 }
 
 /// What the offset of a [`PartitionState`] means.
@@ -90,7 +93,13 @@ impl PartitionState {
             since,
             kind,
             epoch: 0,
+            residue: 0,
         }
+    }
+
+    /// The same state, with a residue judged by an earlier process.
+    pub(in crate::model) fn with_residue(self, residue: u16) -> Self {
+        Self { residue, ..self }
     }
 
     /// The same state, for the log of this epoch.
@@ -110,13 +119,23 @@ impl PartitionState {
         self.since
     }
 
+    /// How many messages beyond the committed offset were judged residual.
+    pub(in crate::model) fn residue(&self) -> Lag {
+        Lag(self.residue.into())
+    }
+
+    /// Remembers that so many messages beyond the committed offset are residual. More than fit are not remembered.
+    pub(in crate::model) fn set_residue(&mut self, messages: Lag) {
+        self.residue = u16::try_from(messages.0).unwrap_or(0);
+    }
+
     /// Merges the state that an earlier process saved. Where both agree, the older `since` counts.
     pub(in crate::model) fn recall(&mut self, earlier: Self, now: Now) {
         let same = self.offset == earlier.offset && self.epoch == earlier.epoch;
         match (self.kind, earlier.kind) {
             (PartitionStateKind::Unseen, _) => *self = earlier,
             (PartitionStateKind::Committed, PartitionStateKind::Committed) if same => {
-                self.since = earlier.since
+                (self.since, self.residue) = (earlier.since, earlier.residue);
             }
             (
                 PartitionStateKind::Committed,
@@ -173,6 +192,7 @@ impl PartitionState {
 
     fn transition_to(&mut self, kind: PartitionStateKind, offset: Offset, now: Now) {
         (self.kind, self.offset, self.since) = (kind, offset.0, now.into());
+        self.residue = 0;
     }
 
     /// Records a committed offset while the log is unknown; returns whether it moved.

@@ -64,6 +64,42 @@ fn residual_lag_counts_as_zero_and_has_no_age() {
 }
 
 #[test]
+fn a_residue_outlives_its_consumer_until_an_offset_moves() {
+    let asleep = |seconds, commit, end| {
+        let mut read = observe(seconds, "g", &[Ok(Some(commit))], &[end]);
+        read.groups[0].description = Ok(description(GroupState::Empty, &[]));
+        read
+    };
+    let rules = |history: &mut ClusterHistory, read| rules(&history.apply(read, Scope::Whole));
+    for (commit, end, state) in [
+        (98, 100, GroupState::Empty),
+        (3, 4, GroupState::Rebalancing),
+    ] {
+        let mut history = ClusterHistory::default();
+        sweeps(&mut history, 0..=300, |seconds| {
+            live(seconds, &[Ok(Some(commit))], &[end])
+        });
+        let mut away = asleep(330, commit, end);
+        away.groups[0].description = Ok(description(state, &[]));
+        assert_eq!(rules(&mut history, away), (vec!["residual"], Ok(Lag(0))));
+        assert_eq!(
+            rules(&mut history, asleep(4000, commit, end)).0,
+            ["residual"]
+        );
+        // A new record with its own marker: what is behind it does not matter.
+        let lag = u64::try_from(end + 2 - commit).unwrap();
+        let woken = history.apply(asleep(4005, commit, end + 2), Scope::Whole);
+        assert_eq!(super::rules(&woken), (vec!["measured"], Ok(Lag(lag))));
+        // The record is new, however old the marker before it is.
+        let age = topic(&woken).latest.as_ref().unwrap().age().unwrap();
+        assert!(age.duration() <= Duration::from_secs(5), "{age:?}");
+        // Once the commit has moved, as few messages as before may be records.
+        let moved = asleep(4400, commit + 2, end + 2);
+        assert_eq!(rules(&mut history, moved).0, ["measured"]);
+    }
+}
+
+#[test]
 fn lag_behind_one_long_job_is_not_residual() {
     let mut history = ClusterHistory::default();
     let read = |seconds| live(seconds, &[Ok(Some(5))], &[20]);

@@ -39,6 +39,31 @@ fn stuck_and_residual_partitions_stay_so_after_a_restart() {
 }
 
 #[test]
+fn residues_of_a_sleeping_group_stay_so_after_a_restart() {
+    let asleep = |seconds, end| {
+        let mut read = observe(seconds, "g", &[Ok(Some(98)), Ok(Some(7))], &[end, 7]);
+        read.groups[0].description = Ok(description(GroupState::Empty, &[]));
+        read
+    };
+    let mut history = ClusterHistory::default();
+    sweeps(&mut history, 1000..=1300, |seconds| {
+        live(seconds, &[Ok(Some(98)), Ok(Some(7))], &[100, 7])
+    });
+    history.apply(asleep(1330, 100), Scope::Whole);
+    for (end, expected) in [(100, "residual"), (101, "measured")] {
+        let snapshot = restarted(&mut history, 1330).apply(asleep(1390, end), Scope::Whole);
+        assert_eq!(rules(&snapshot).0, [expected, "measured"], "{end}");
+    }
+    let mut fresh = ClusterHistory::default();
+    let snapshot = fresh.apply(asleep(1390, 100), Scope::Whole);
+    assert_eq!(
+        rules(&snapshot).0,
+        ["measured", "measured"],
+        "nothing shows what it is"
+    );
+}
+
+#[test]
 fn forgotten_commits_and_recreated_topics_are_recognised_after_a_restart() {
     let with_id = |mut read: Observation, id: u8| {
         let mut offsets = (**read.topics["t"].as_ref().unwrap()).clone();
