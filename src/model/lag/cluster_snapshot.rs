@@ -139,17 +139,18 @@ impl GroupSnapshot {
         self.fault.is_some() && self.topics.is_empty()
     }
 
-    /// What its members read, or read while it had members.
+    /// What its members read. While it has none, and while they do not tell because of a rebalance, it is what they were
+    /// last known to read.
     #[must_use]
     pub fn subscription(&self) -> Subscription {
-        match (&self.description, &self.remembered.reads) {
-            (Some(description), _) if description.has_members() => Subscription::of(description),
-            (_, Some(reads)) => Subscription {
-                topics: reads.iter().map(|t| TopicName::from(t.as_str())).collect(),
-                is_all: true,
-            },
-            (_, None) => Subscription::default(),
+        let description = self.description.as_deref();
+        let mut told = description.map(Subscription::of).unwrap_or_default();
+        if let (false, Some(reads)) = (told.is_all, &self.remembered.reads) {
+            let reads = reads.iter().map(|topic| TopicName::from(topic.as_str()));
+            told.topics.extend(reads);
+            told.is_all = true;
         }
+        told
     }
 }
 

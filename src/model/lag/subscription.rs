@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::kafka::group::{GroupDescription, GroupKind};
+use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
 use crate::model::units::newtypes::TopicName;
 
 /// Topics that the members of a group read.
@@ -60,7 +60,8 @@ pub struct RememberedGroup {
     /// Whether it ever had a member.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub had_members: bool,
-    /// Topics that its members last read; `None` if unknown or more than [`REMEMBERED_TOPICS`].
+    /// Topics that its members were last known to read, and those with commits of the group since;
+    /// `None` if unknown or more than [`REMEMBERED_TOPICS`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reads: Option<BTreeSet<String>>,
 }
@@ -79,11 +80,7 @@ impl RememberedGroup {
             kind: self.kind.or(earlier.kind),
             assignor: self.assignor.clone().or_else(|| earlier.assignor.clone()),
             had_members: self.had_members || earlier.had_members,
-            reads: if self.had_members {
-                self.reads.clone()
-            } else {
-                earlier.reads.clone()
-            },
+            reads: self.reads.clone().or_else(|| earlier.reads.clone()),
         }
     }
 
@@ -100,15 +97,33 @@ impl RememberedGroup {
                 .map(str::to_owned)
                 .or_else(|| self.assignor.clone()),
             had_members: self.had_members || has_members,
-            reads: if has_members {
-                let names = reads.topics.iter().map(ToString::to_string);
-                let fits = reads.is_all && reads.topics.len() <= REMEMBERED_TOPICS;
-                fits.then(|| names.collect())
-            } else {
+            reads: if !has_members {
                 self.reads.clone()
+            } else if reads.is_all {
+                bounded(reads.topics.iter().map(ToString::to_string).collect())
+            } else if description.state == GroupState::Rebalancing {
+                // Meanwhile the broker does not report what members subscribe to.
+                self.with_topics(reads.topics.iter())
+            } else {
+                None
             },
         }
     }
+
+    /// The topics that are read, with some more; `None` if they are unknown or too many.
+    #[must_use]
+    pub fn with_topics<'a>(
+        &self,
+        more: impl Iterator<Item = &'a TopicName>,
+    ) -> Option<BTreeSet<String>> {
+        let mut reads = self.reads.clone()?;
+        reads.extend(more.map(ToString::to_string));
+        bounded(reads)
+    }
+}
+
+fn bounded(topics: BTreeSet<String>) -> Option<BTreeSet<String>> {
+    (topics.len() <= REMEMBERED_TOPICS).then_some(topics)
 }
 
 /// Maximum number of topics remembered per group, which bounds the saved state.

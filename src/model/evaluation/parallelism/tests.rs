@@ -333,6 +333,57 @@ fn a_subscription_is_complete_if_every_member_reports_or_was_assigned_its_own() 
 }
 
 #[test]
+fn what_members_read_is_remembered_while_they_do_not_tell() {
+    let with = |state, members| GroupDescription {
+        state,
+        members,
+        ..description(Classic, Some("range"), 0)
+    };
+    let told = with(GroupState::Stable, vec![member(Some(&["a", "b"]), &["a"])]);
+    let known = RememberedGroup::default().after(&told);
+    for (what, next, reads) in [
+        (
+            "a rebalance",
+            with(GroupState::Rebalancing, vec![member(None, &[])]),
+            Some(&["a", "b"][..]),
+        ),
+        (
+            "a rebalance of which one member tells",
+            with(
+                GroupState::Rebalancing,
+                vec![member(Some(&["c"]), &[]), member(None, &[])],
+            ),
+            Some(&["a", "b", "c"]),
+        ),
+        (
+            "no members",
+            with(GroupState::Empty, vec![]),
+            Some(&["a", "b"]),
+        ),
+        (
+            "others",
+            with(GroupState::Stable, vec![member(Some(&["c"]), &[])]),
+            Some(&["c"]),
+        ),
+        (
+            "members that never tell",
+            with(GroupState::Stable, vec![member(None, &[])]),
+            None,
+        ),
+    ] {
+        let reads = reads.map(|reads| reads.iter().map(|t| (*t).to_owned()).collect());
+        assert_eq!(known.after(&next).reads, reads, "{what}");
+        // Over a restart, whatever is seen first.
+        let restarted = RememberedGroup::default().after(&next).or(&known);
+        let expected = match what {
+            "others" => reads,
+            _ => known.reads.clone(),
+        };
+        assert_eq!(restarted.reads, expected, "{what}, after a restart");
+    }
+}
+
+#[test]
 fn threads_share_the_parallelism() {
     let threads = |k| NonZeroU32::new(k).unwrap();
     for (most, k, ceiling) in [(12, 1, 12), (12, 4, 3), (13, 4, 4), (3, 8, 1), (0, 2, 0)] {

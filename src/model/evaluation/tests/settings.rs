@@ -120,8 +120,21 @@ fn without_named_topics_those_that_members_read_count() {
     );
     // What they read is remembered while there is none.
     let empty = sweep_of(described(None, &[]), &read);
-    let after = snapshot_of(vec![working, empty.clone()]);
+    let after = snapshot_of(vec![working.clone(), empty.clone()]);
     assert_eq!(ask(&after, "group=g").unwrap().lag, Some(Lag(5)));
+    // A rebalance during which the broker does not report subscriptions changes nothing, nor does an empty group
+    // after one.
+    let mut silent = (*described(None, &[&[]])).clone();
+    silent.state = GroupState::Rebalancing;
+    let rebalancing = sweep_of(Arc::new(silent), &read);
+    for later in [
+        vec![rebalancing.clone()],
+        vec![rebalancing.clone(), empty.clone()],
+        vec![empty.clone(), rebalancing.clone(), empty.clone()],
+    ] {
+        let after = snapshot_of([vec![working.clone()], later].concat());
+        assert_eq!(ask(&after, "group=g").unwrap().lag, Some(Lag(5)));
+    }
     // Where nobody was ever seen, it is what has commits.
     assert_eq!(
         ask(&snapshot_of(vec![empty]), "group=g").unwrap().lag,

@@ -46,6 +46,8 @@ struct Draft<'a> {
     states: Vec<PartitionState>,
     lags: Box<[Result<PartitionLag, Fault>]>,
     first_unread: Option<Box<[Option<Offset>]>>,
+    /// Whether a committed offset moved since the last reading.
+    moved: bool,
 }
 
 impl Draft<'_> {
@@ -128,6 +130,12 @@ impl<'a> Assembly<'a> {
             };
             drafts.push((topic, draft));
         }
+        let commits = drafts.iter().filter_map(|(topic, draft)| {
+            let draft = draft.as_ref().ok()?;
+            Some((topic, &draft.committed, draft.moved))
+        });
+        history.note_commits(commits, before);
+        snapshot.remembered = Arc::clone(&history.remembered);
         let classifier = LagClassifier::new(history, &described, plan.rules, self.now);
         for draft in drafts
             .iter_mut()
@@ -186,6 +194,7 @@ impl<'a> Assembly<'a> {
         let runs = committed.iter().any(|c| matches!(c, Ok(Some(_))));
         let mut lags = Vec::with_capacity(partitions);
         let mut first_unread: Option<Box<[Option<Offset>]>> = None;
+        let mut moved = false;
         for ((index, committed), state) in committed.iter().enumerate().zip(&mut states) {
             let lag = committed.and_then(|committed| {
                 let reading = PartitionReading {
@@ -198,9 +207,7 @@ impl<'a> Assembly<'a> {
                     now: self.now,
                 };
                 let step = state.apply(&reading);
-                if step.moved {
-                    history.last_move = Some(self.now.into());
-                }
+                moved |= step.moved;
                 let position = step.position?;
                 let (log, _) = reading.log?;
                 let lag = position.lag(&log)?;
@@ -214,7 +221,11 @@ impl<'a> Assembly<'a> {
             });
             lags.push(lag);
         }
+        if moved {
+            history.last_move = Some(self.now.into());
+        }
         Draft {
+            moved,
             log: history_of_log,
             assignment,
             offsets,

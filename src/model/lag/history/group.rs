@@ -9,9 +9,11 @@ use super::clock::{Now, Stamp};
 use super::partition::{PartitionState, PartitionStateKind};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupState};
+use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::lag::PartitionLag;
-use crate::model::lag::subscription::RememberedGroup;
+use crate::model::lag::cluster_snapshot::GroupSnapshot;
+use crate::model::lag::subscription::{RememberedGroup, Subscription};
 use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::{Lag, TopicName};
 
@@ -74,6 +76,34 @@ impl GroupHistory {
             }),
             (None, _) => None,
         };
+    }
+
+    /// Notes the topics on which the group commits while its members do not tell what they read: they have another
+    /// subscription than the last one known. Each topic comes with its commits and whether one of them moved.
+    pub(in crate::model) fn note_commits<'a>(
+        &mut self,
+        topics: impl Iterator<Item = (&'a TopicName, &'a CommittedOffsets, bool)>,
+        before: Option<&GroupSnapshot>,
+    ) {
+        let description = self.learned.as_deref();
+        let told = description.map(Subscription::of).unwrap_or_default();
+        let (false, Some(reads)) = (told.is_all, &self.remembered.reads) else {
+            return;
+        };
+        // All topics with commits were known before.
+        let discovered = before.filter(|before| before.discovered);
+        let is_new = |topic: &TopicName, committed: &CommittedOffsets| {
+            let was_unknown = discovered.is_some_and(|before| !before.topics.contains_key(topic));
+            was_unknown && committed.iter().any(|c| matches!(c, Ok(Some(_))))
+        };
+        let new = topics.filter(|(topic, committed, moved)| {
+            !reads.contains(topic.as_str()) && (*moved || is_new(topic, committed))
+        });
+        let mut new = new.map(|(topic, ..)| topic).peekable();
+        if new.peek().is_some() {
+            let reads = self.remembered.with_topics(new);
+            Arc::make_mut(&mut self.remembered).reads = reads;
+        }
     }
 
     /// Merges the history that an earlier process saved. Where the two disagree, this process is right.

@@ -63,6 +63,73 @@ fn residual_lag_counts_as_zero_and_has_no_age() {
     assert_eq!(rules(&more), (vec!["measured"; 2], Ok(Lag(3))));
 }
 
+/// A sweep of every topic of a group with these commits, whose member reads the topics named.
+fn sweep_topics(seconds: u64, reads: Option<&[&str]>, commits: &[(&str, i64)]) -> Observation {
+    let mut read = observe(seconds, "g", &[], &[]);
+    let offsets = Arc::clone(
+        observe(seconds, "g", &[Ok(None)], &[100]).topics["t"]
+            .as_ref()
+            .unwrap(),
+    );
+    let column = |offset: i64| std::iter::once(Ok(Some(Offset(offset)))).collect();
+    read.topics = commits
+        .iter()
+        .map(|(t, _)| ((*t).into(), Ok(Arc::clone(&offsets))))
+        .collect();
+    let group = &mut read.groups[0];
+    group.plan = GroupPlan::new("g", std::collections::BTreeSet::new());
+    group.committed = Ok(commits
+        .iter()
+        .map(|(t, at)| ((*t).into(), column(*at)))
+        .collect());
+    let mut described = (*description(GroupState::Stable, &[0])).clone();
+    match reads {
+        Some(reads) => {
+            described.members[0].assigned = Vec::new();
+            described.members[0].subscribed = Some(reads.iter().map(|t| (*t).into()).collect());
+        }
+        None => (described.state, described.members) = (GroupState::Empty, Vec::new()),
+    }
+    group.description = Ok(Arc::new(described));
+    read
+}
+
+#[test]
+fn topics_with_new_commits_of_an_empty_group_are_read_as_well() {
+    let reads = |snapshot: &ClusterSnapshot| {
+        let reads = snapshot.groups["g"].subscription();
+        assert!(reads.is_all);
+        reads
+            .topics
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let mut history = ClusterHistory::default();
+    let mut after = |seconds, members: Option<&[&str]>, commits: &[(&str, i64)]| {
+        reads(&history.apply(sweep_topics(seconds, members, commits), Scope::Whole))
+    };
+    let old = ("old", 3);
+    assert_eq!(after(0, Some(&["t"]), &[old, ("t", 5)]), "t");
+    assert_eq!(
+        after(5, None, &[old, ("t", 6)]),
+        "t",
+        "the last commit of a member that left"
+    );
+    assert_eq!(after(10, None, &[("new", 0), old, ("t", 6)]), "new t");
+    assert_eq!(
+        after(15, None, &[("new", 0), ("old", 4), ("t", 6)]),
+        "new old t"
+    );
+    // What the next members read replaces all of it.
+    assert_eq!(
+        after(20, Some(&["t"]), &[("new", 0), ("old", 4), ("t", 6)]),
+        "t"
+    );
+    assert_eq!(after(25, None, &[("new", 0), ("old", 4), ("t", 6)]), "t");
+}
+
 #[test]
 fn a_residue_outlives_its_consumer_until_an_offset_moves() {
     let asleep = |seconds, commit, end| {
