@@ -283,9 +283,7 @@ impl TopicLag {
             | PartitionLag::Reported(_)
             | PartitionLag::UpperBound(_)
             | PartitionLag::Residual(_)
-            | PartitionLag::Stuck { .. } => {
-                known().or(self.committed.get(partition)?.ok()?)
-            }
+            | PartitionLag::Stuck { .. } => known().or(self.committed.get(partition)?.ok()?),
             PartitionLag::FromStart(_) | PartitionLag::Lost(_) => {
                 self.offsets.starts.get(partition)?.ok()
             }
