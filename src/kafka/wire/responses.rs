@@ -140,6 +140,7 @@ impl<'a> TopicOffsetRows<'a> {
     fn with_room(cursor: &ResponseCursor<'_>, least: usize) -> Self {
         let partitions = cursor.remaining().checked_div(least).unwrap_or(0);
         Self {
+            timestamps: Vec::new(),
             topics: Vec::new(),
             partitions: Vec::with_capacity(partitions),
         }
