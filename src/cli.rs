@@ -140,7 +140,7 @@ pub fn print_error(text: &str) {
     let _ = writeln!(io::stderr().lock(), "lagwise: {}", printable_lines(text));
 }
 
-/// The text of an error and of its causes. Many errors contain the text of their cause, which is then not repeated.
+/// The text of an error with its causes. Many errors contain the text of their cause, which is not repeated.
 #[must_use]
 pub fn error_text(error: &anyhow::Error) -> String {
     let mut text = String::new();

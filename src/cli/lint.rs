@@ -226,7 +226,7 @@ fn described_groups<'a>(
     described.collect()
 }
 
-/// Messages about what Kafka did not answer. The cause of a whole cluster is told once, not for each HPA.
+/// Messages about what Kafka did not answer. An unreachable cluster is reported once, not for each HPA.
 fn unread_data(snapshot: &LagSnapshot, metrics: &[HpaMetric<'_>]) -> BTreeSet<String> {
     let mut unread = BTreeSet::new();
     let mut silent: BTreeMap<&ClusterName, BTreeSet<HpaKey>> = BTreeMap::new();

@@ -32,7 +32,7 @@ pub(super) struct HpaReading {
     pub(super) client: Client,
     pub(super) hpas: HpaList,
     pub(super) snapshot: Arc<LagSnapshot>,
-    /// Version of the Kubernetes cluster; `None` if it does not tell.
+    /// Version of the Kubernetes cluster; `None` if it cannot be read.
     pub(super) version: Option<KubernetesVersion>,
 }
 

@@ -1,4 +1,4 @@
-//! Text tables for terminals. A few long names do not widen the rows of all others.
+//! Text tables for terminals. A few very long cells do not widen their column for all rows.
 
 use unicode_width::UnicodeWidthStr;
 
@@ -7,7 +7,7 @@ use crate::model::units::untrusted_text::Printable;
 /// Spaces between two columns.
 const GAP: usize = 2;
 
-/// Cells of at most this width always fit into their column.
+/// Columns are wide enough for all cells up to this width.
 const USUAL_WIDTH: usize = 32;
 
 /// One column: its title and the alignment of its cells.

@@ -75,7 +75,8 @@ pub struct HpaList {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CurrentReplicas {
     pub count: u32,
-    /// Since when the workload sleeps, in RFC 3339: scaled to zero by lagwise or by the HPA itself, and not by a person.
+    /// Since when the workload is at zero, by lagwise's annotation or by the HPA's condition `ScaledToZero`; `None` if
+    /// it has replicas, or neither tells.
     pub asleep_since: Option<String>,
 }
 
@@ -304,7 +305,7 @@ fn current_replicas(hpas: &[HorizontalPodAutoscaler]) -> BTreeMap<HpaKey, Curren
     known.collect()
 }
 
-/// The replicas in the status. The API leaves out a zero: it is one where the controller has read the scale.
+/// The replicas in the status. The API omits zero, so a missing number means 0 if the controller could read the scale.
 fn current_count(hpa: &HorizontalPodAutoscaler) -> Option<u32> {
     match hpa.status.as_ref()?.current_replicas {
         Some(count) => u32::try_from(count).ok(),

@@ -5,8 +5,8 @@
 //! requests ask for comes after what HPAs ask for, and has the budget of one namespace. Groups of configured targets
 //! count against no budget, since the operator chose them.
 //!
-//! Where the total budget is too small for all namespaces, requests give up their groups first, and then the namespaces
-//! with the largest share: those that were admitted last, for groups of other namespaces.
+//! Where the total budget is too small for all, groups of requests make room first, then the groups of the namespaces
+//! with the largest shares, the latest admitted first.
 
 mod usage;
 
@@ -115,7 +115,7 @@ impl PartitionLedger {
             self.release(&key);
             self.charge(&key, group, partitions, targets.budgets());
         }
-        // At the end, since a group may have to make room for one that was read after it.
+        // In a second loop, since a group may have to make room for a later one of the observation.
         for read in &mut observation.groups {
             let entry = self.groups.get(&(cluster.clone(), read.plan.group.clone()));
             if read.committed.is_ok() && entry.is_some_and(|entry| entry.admission.is_err()) {
@@ -198,7 +198,7 @@ impl PartitionLedger {
         }
     }
 
-    /// Takes back what an admitted group uses, to make room for another one.
+    /// Refuses an admitted group, to make room for another one.
     fn refuse(&mut self, key: &GroupKey, reason: BudgetExceeded) {
         let Some(entry) = self.groups.get_mut(key) else {
             return;

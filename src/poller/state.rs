@@ -178,7 +178,7 @@ impl PollerState {
         planned
     }
 
-    /// Applies what sweeps have read. Whole ones also bring up what the writer of HPAs has found.
+    /// Applies what sweeps have read. With a whole sweep the findings of the HPA writer are published too.
     pub(super) fn apply_finished(
         &mut self,
         finished: Vec<FinishedSweep>,

@@ -3,8 +3,8 @@
 //! A listener that is full is not closed to newcomers: the connection that matters least makes room.
 //! It is of the address that has most of them, without valid credentials if there is such a one, and the daemon has
 //! sent nothing on it for longest. Those of the front proxy and of other replicas do not make room. So whoever opens
-//! connections only loses its own. Who has a network of IPv6 has as many addresses as they like, so the network that
-//! has most connections comes first, and the address in it second.
+//! connections only loses its own. The owner of an IPv6 network can use any number of its addresses, so the network
+//! with the most connections is chosen first, then the address within it.
 
 mod network;
 mod table;

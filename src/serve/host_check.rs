@@ -1,7 +1,7 @@
-//! Refuses requests for other hosts than this one, on listeners that trust whoever reaches loopback.
+//! Refuses requests whose `Host` is not this machine, for listeners that trust every client on loopback.
 //!
-//! A web page can have its host's name resolve to 127.0.0.1 (DNS rebinding), and then read what is forwarded to a port
-//! of the machine on which it is shown. The browser still sends the name of the page's host.
+//! A web page can let its host name resolve to 127.0.0.1 (DNS rebinding) and then read ports of the machine that its
+//! browser runs on, such as those that `kubectl port-forward` opens. The browser still sends the page's host name.
 
 use std::net::IpAddr;
 

@@ -115,8 +115,8 @@ impl Frame {
         )
     }
 
-    /// Renders the whole frame. It fits the terminal: partitions without room become one line, and lines are cut, but
-    /// not the links, which are for copying.
+    /// Renders the whole frame so that it fits the terminal. Partitions without room are summed up in one line. Lines
+    /// are cut, except the links, which are for copying.
     pub(super) fn render(&self, style: Style) -> String {
         let mut lines = Vec::new();
         let paint = |code: &str, text: String| {
@@ -174,7 +174,7 @@ impl Frame {
         cut.fold(String::new(), |text, line| text + &line + "\n") + &links
     }
 
-    /// How many partitions have room, if the others need a line.
+    /// How many partitions have a line of their own, if the others together have one.
     fn rows_with_room(&self, links: &str, style: Style) -> usize {
         let width = style.width.max(1);
         let wrapped = |line: &str| line.chars().count().div_ceil(width).max(1);

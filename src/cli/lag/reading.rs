@@ -227,7 +227,7 @@ fn unknown(
             let topics = read.topics.iter();
             let topics = topics.filter(|(topic, _)| request.topics.matches(topic.as_str()));
             let unread = topics.filter_map(|(topic, t)| Some((topic, *t.latest.as_ref().err()?)));
-            // Groups keep commits on topics that are deleted: only who asks for the topic misses it.
+            // Groups keep commits on deleted topics. That is only a fault if the topic was asked for by name.
             let is_missed = |(topic, fault): &(&TopicName, Fault)| {
                 *fault != Fault::TopicMissing || request.topics.names.contains(topic.as_str())
             };

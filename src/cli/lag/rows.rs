@@ -314,7 +314,7 @@ pub(super) fn group_rows<'a>(
     rows
 }
 
-/// What is to be said about the lag of a group.
+/// The note on a group: faults, and partitions without a committed offset.
 fn note(fault: Option<Fault>, summary: &GroupSummary) -> Option<String> {
     let mut notes = Vec::new();
     if let Some(fault) = fault {

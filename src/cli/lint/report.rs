@@ -52,7 +52,7 @@ impl FindingReport {
     }
 }
 
-/// What was judged.
+/// Numbers of the objects that were checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct JudgedObjects {
     /// HPAs with a metric of lagwise.

@@ -48,7 +48,7 @@ impl VersionCache {
         }
     }
 
-    /// The version; `None` if the cluster does not tell it.
+    /// The version; `None` if it cannot be read.
     async fn get(&self, guard: &WriteGuard) -> Option<KubernetesVersion> {
         let ask = || async { server_version(&guard.client, guard.time_in_term()?).await };
         self.version.get_or_try_init(ask).await.ok().copied()

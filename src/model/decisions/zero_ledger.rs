@@ -68,14 +68,14 @@ pub type LedgerChanges = BTreeMap<Arc<str>, Option<ZeroRecord>>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ZeroLedger {
     records: BTreeMap<Arc<str>, StoredRecord>,
-    /// The sizes of all records, and of what is stored and is no record, which is left as it is.
+    /// Bytes of all records, and of stored entries that are not readable as records, which are left as they are.
     used: UsedBytes,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct StoredRecord {
     record: Arc<ZeroRecord>,
-    /// What it takes with its key.
+    /// Stored size with its key.
     bytes: usize,
 }
 
@@ -206,7 +206,7 @@ impl StoredRecord {
     }
 }
 
-/// What records take.
+/// Bytes that records take, in total and by namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct UsedBytes {
     all: usize,

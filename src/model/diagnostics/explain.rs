@@ -23,7 +23,7 @@ use crate::model::units::quantity::Milli;
 /// The whole derivation of one HPA, or of one consumer group without an HPA.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// What becomes of the replicas and why, in one sentence. Empty from a daemon of an earlier version.
+    /// How the replicas will change, and why, in one sentence. Empty if a daemon of an earlier version made it.
     #[serde(default)]
     pub verdict: String,
     /// What is explained: `HPA namespace/name`, or the group.
@@ -45,7 +45,7 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Writes the verdict anew, from everything else.
+    /// Sets the verdict, derived from all other fields.
     fn with_verdict(mut self) -> Self {
         self.verdict = verdict::verdict(&self);
         self
@@ -225,7 +225,7 @@ pub struct Outcome {
     pub because: Vec<String>,
     /// The HPA's status conditions.
     pub conditions: Vec<Condition>,
-    /// When lagwise scaled the workload to zero, if it is there by lagwise's annotation.
+    /// When lagwise scaled the workload to zero, according to its annotation; `None` if it has replicas.
     #[serde(default)]
     pub asleep_since: Option<String>,
 }

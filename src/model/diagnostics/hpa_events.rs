@@ -32,7 +32,7 @@ pub enum EventReason {
     Incident(LagIncident),
     /// The ceiling rose, and `maxReplicas` with it.
     CapRaised(CapChange),
-    /// The ceiling was set or fell, and `maxReplicas` is at most that.
+    /// A ceiling was set, or it fell, so `maxReplicas` is now at most that.
     CapLowered(CapChange),
     /// `maxReplicas` was restored to the user's value.
     CapReleased {
@@ -67,7 +67,7 @@ impl CapChange {
         format!("{}{}", self.ceiling, rule.unwrap_or_default())
     }
 
-    /// Where the user's number is, if the field does not have it.
+    /// Says where the user's number is kept, if the field has another one.
     fn kept(&self) -> String {
         match self.user == self.to {
             true => String::new(),
@@ -77,8 +77,8 @@ impl CapChange {
 }
 
 impl EventReason {
-    /// The event about a write of the cap that changed an HPA from `before` to `after`; none about one that leaves the
-    /// ceiling as it was, nor about the second step of a release. `ceiling` is `None` for a release.
+    /// The event about a write of the cap that changed an HPA from `before` to `after`. There is none if the ceiling is
+    /// unchanged, or for the second step of a release. `ceiling` is `None` for a release.
     #[must_use]
     pub fn about_cap(
         ceiling: Option<u32>,

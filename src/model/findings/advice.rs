@@ -3,7 +3,7 @@
 use super::FindingCode;
 use crate::model::units::kubernetes_version::KubernetesVersion;
 
-/// Versions of which one has none and the other all of the features that advice depends on.
+/// A version without any of the features that advice depends on, and one with all of them.
 const OLDEST: KubernetesVersion = KubernetesVersion { major: 1, minor: 0 };
 const NEWEST: KubernetesVersion = KubernetesVersion {
     major: u32::MAX,

@@ -46,8 +46,7 @@ pub struct GroupDescription {
     /// Assignor in use (`range`, `cooperative-sticky`, `uniform`, ...); `None` for an empty classic group.
     pub assignor: Option<Arc<str>>,
     pub members: Vec<Member>,
-    /// Number of members beyond what is kept of a group: see [`MAX_MEMBER_BYTES`]. They count, but nothing else is known
-    /// of them.
+    /// Number of members that are counted but not kept, because of [`MAX_MEMBER_BYTES`] or another limit of memory.
     pub omitted_members: usize,
     /// Sub-topologies of a streams group. Each has as many tasks as its largest source topic has partitions.
     pub subtopologies: Vec<Subtopology>,
@@ -76,7 +75,7 @@ impl GroupDescription {
         bytes.fold(0, usize::saturating_add)
     }
 
-    /// The same group of which nothing is known about the members but their number.
+    /// The same group with its members only counted.
     #[must_use]
     pub fn without_members(self) -> Self {
         Self {

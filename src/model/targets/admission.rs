@@ -141,8 +141,8 @@ impl Admission {
         }
     }
 
-    /// Which HPAs have to give up what they have for an HPA that is not admitted, and the budget that would be exceeded
-    /// without that.
+    /// Finds the HPAs that have to make room for an HPA that is not admitted, and the budget that would be exceeded if
+    /// they did not.
     fn find_room(
         &self,
         hpa: &HpaKey,

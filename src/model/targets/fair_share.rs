@@ -1,23 +1,22 @@
-//! Shares the total budgets fairly between namespaces, which are then the parties.
+//! Max-min fair sharing of the total budgets between parties, which are namespaces.
 //!
-//! When there is no room for what a party asks for, others give up what they have for it: those that have most come
-//! first, and none gives up so much that it has less than the party that asks then has. So the smallest share only
-//! grows, as in max-min fairness, to the size of what is given up at a time. That also means that nothing is taken back
-//! and forth: the same demands come to rest.
+//! When a party asks for more than is left, the parties with the largest shares give up some of what they have. None
+//! gives up so much that its share falls below that of the party that asks, counted with what it asks for. So the
+//! shares get as even as the size of one holding allows, and the same demands do not displace each other in turns.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::budgets::{Amounts, Resource};
 
-/// How much of the total budgets a party uses: the sum of its parts of each.
+/// How much of the total budgets a party uses: the sum of the fractions that it uses of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Share(u128);
 
 impl Share {
     #[must_use]
     pub fn new(used: &Amounts, budget: &Amounts) -> Self {
-        // More exact than one of any budget, so that whoever uses more has a larger share.
+        // Scaled so that even one unit of the largest budget makes the share larger.
         let parts = Resource::ALL.map(|resource| {
             let used = u128::from(used.get(resource)) << 62;
             used.checked_div(u128::from(budget.get(resource)))
@@ -35,8 +34,9 @@ pub struct Holder<I> {
     pub holdings: I,
 }
 
-/// What is to be given up so that everything fits again, by holders whose share is larger than `level`: that of the
-/// party that asks, with what it asks for. `excess` is what is missing. `None` if that is not possible.
+/// Finds what has to be given up to make room for `excess`, the amounts by which the budget would be exceeded. Only
+/// holders with a share above `level` give up something: that is the share of the party that asks, counted with what it
+/// asks for. `None` if there is not enough.
 pub fn find_room<K, I: Iterator<Item = (K, Amounts)>>(
     budget: &Amounts,
     level: Share,
@@ -55,7 +55,7 @@ pub fn find_room<K, I: Iterator<Item = (K, Amounts)>>(
             return None;
         }
         let Holder { used, holdings } = holders.get_mut(place)?;
-        // What it cannot give up now, it cannot later, since it has less then.
+        // A holding that is passed over now stays too large, since the share of its holder only shrinks.
         let next = holdings.find(|(_, amounts)| {
             let rest = used.minus(*amounts);
             Share::new(&rest, budget) >= level && excess.minus(*amounts) != excess

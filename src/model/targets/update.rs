@@ -20,7 +20,7 @@ use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
-/// How often the HPAs that were kept out are tried again at most, after one change.
+/// Maximum rounds in which refused HPAs are tried again after one change.
 const MAX_RETRIES: usize = 16;
 
 impl Targets {
@@ -157,14 +157,14 @@ impl Targets {
                 is_changed |= admitted.is_ok();
                 self.replace_admitted(&key, built, admitted, hpas, changes);
             }
-            // What one is given may be the share that another one is to be given more of.
+            // An admission changes the shares, so another refused HPA may now be the one to admit.
             if !is_changed {
                 break;
             }
         }
     }
 
-    /// Replaces what one HPA asks for, if it is admitted, and takes in that others had to make room for it.
+    /// Replaces the targets of one HPA by the result of its admission, and denies those of the HPAs that made room.
     fn replace_admitted(
         &mut self,
         key: &HpaKey,

@@ -1,4 +1,4 @@
-//! Whose budgets of partitions are used, and by what.
+//! Partitions in use, by HPA, namespace and group.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

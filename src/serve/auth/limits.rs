@@ -1,8 +1,8 @@
 //! Bounds the reviews in progress, so that callers without valid credentials do not hold up others.
 //!
-//! Each rank of callers has permits of its own, and no caller takes more than half of those of its rank, nor the
-//! callers of one network more than three quarters of those for callers without valid credentials. These callers are
-//! also limited in rate, since each of their reviews is work for the Kubernetes API server.
+//! Each rank of callers has permits of its own, and no caller takes more than half of those of its rank. Callers
+//! without valid credentials have two more limits: those of one network take at most three quarters of the permits, and
+//! their rate is limited, since each of their reviews is work for the Kubernetes API server.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -119,7 +119,7 @@ impl UnknownRates {
         let of_network = self.networks.check(&network, 1, now);
         match self.usual.check(&address, 1, now) {
             Err(RateExceeded::Own) => return Err(RateExceeded::Own),
-            // Both or none, so that what one limit refuses does not use up the other.
+            // Checked before: a request that the network's limit refuses takes no token of the address.
             Ok(()) if of_network.is_ok() => {
                 let taken = self.usual.take(&address, 1, now);
                 if taken

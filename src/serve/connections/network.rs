@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The network whose addresses are taken for those of one party: of IPv6 the first 64 bits, of IPv4 the address itself.
+/// The network whose addresses may all belong to one client: the /64 prefix of an IPv6 address, or an IPv4 address
+/// itself.
 ///
 /// Limits of a network come on top of those of its addresses and do not replace them: in many Kubernetes clusters all
 /// pods of a node, or of a zone, are in one such network.

@@ -1,5 +1,5 @@
-//! Turns of those who write expositions, so that many scrapers take neither the time of other requests nor, if they
-//! are of one address, that of scrapers elsewhere.
+//! Turns for writing expositions: many scrapers do not delay other requests, and many scrapers at one address do not
+//! delay those at others.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -73,7 +73,7 @@ impl AddressTurns {
             queue.waiting.push_back(WaitingWriter { address, turn });
             received
         };
-        // Each that waits gets one.
+        // Never an error: every writer that waits gets a turn.
         turn.await.ok()
     }
 }
@@ -118,7 +118,7 @@ impl TurnQueue {
 #[derive(Debug)]
 struct LatestTurns<K>(HashMap<K, u64>);
 
-/// Both are more than a listener has connections.
+// Both are larger than the number of connections of a listener.
 const MAX_REMEMBERED: usize = 256;
 const REMEMBERED_TURNS: u64 = 128;
 

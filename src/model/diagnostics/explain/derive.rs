@@ -47,7 +47,7 @@ pub fn derive<'f>(
     Some(explanation.with_verdict())
 }
 
-/// Said of a group only some of whose topics are read.
+/// Note on a group of which only some topics are read.
 const OTHER_TOPICS: &str =
     "other topics of the group: only those are read that HPAs and configured targets name";
 
@@ -132,8 +132,8 @@ impl Deriver<'_> {
         }
     }
 
-    /// The key by which a group can be explained. HPAs and configured targets may name the topics of the group, and then
-    /// only these are read. Returns also whether the group may read others.
+    /// The key by which a group can be explained, and whether the group may have other topics. If HPAs or configured
+    /// targets name the topics of a group, only these are read, and the key names them too.
     fn readable_key(&self, key: &WatchKey) -> (WatchKey, bool) {
         let cluster = self.0.clusters().get(&key.cluster);
         let read = cluster.and_then(|cluster| cluster.groups.get(&key.group));

@@ -1,4 +1,4 @@
-//! The verdict of an explanation: in one sentence, what becomes of the replicas and why.
+//! The verdict of an explanation: one sentence on how the replicas will change, and why.
 
 use super::{Derivation, Explanation, GroupPart, Outcome};
 use crate::model::evaluation::ValueRule;
@@ -37,7 +37,7 @@ fn about_group(group: &GroupPart) -> String {
     format!("has lag {lag}, and {useful} can have work{members}")
 }
 
-/// What the metrics are worth, while the HPA's part is not known.
+/// The value of the decisive metric, for an explanation without the HPA controller's part.
 fn about_value(explanation: &Explanation) -> String {
     match decisive(explanation) {
         Some(metric) if metric.refusal.is_some() => {
@@ -81,7 +81,7 @@ fn about_replicas(explanation: &Explanation, outcome: &Outcome) -> String {
     format!("{effect}: {}", reasons.join("; "))
 }
 
-/// The metric that decides: one without a value, else that with the most replicas.
+/// The metric that decides: one without a value, otherwise the one that proposes the most replicas.
 fn decisive(explanation: &Explanation) -> Option<&Derivation> {
     let metrics = || explanation.metrics.iter();
     let refused = metrics().find(|metric| metric.refusal.is_some());
