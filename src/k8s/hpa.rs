@@ -20,8 +20,8 @@ use super::external_metric::external_metric;
 use super::resilient_watch;
 use crate::model::decisions::fencing::TERM;
 use crate::model::hpa::bounded_facts::bound;
-use crate::model::hpa::facts::{HpaFacts, HpaMap, ScaleTarget};
-use crate::model::settings::annotation_keys::{PREFIX, ZEROED_SINCE};
+use crate::model::hpa::facts::{HpaFacts, HpaMap, ScaleTarget, zeroed_since};
+use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
 
@@ -315,8 +315,8 @@ fn current_count(hpa: &HorizontalPodAutoscaler) -> Option<u32> {
 
 fn asleep_since(hpa: &HorizontalPodAutoscaler) -> Option<String> {
     let annotations = hpa.metadata.annotations.as_ref();
-    let by_lagwise = annotations.and_then(|all| all.get(ZEROED_SINCE)).cloned();
-    by_lagwise.or_else(|| {
+    let by_lagwise = annotations.and_then(zeroed_since);
+    by_lagwise.map(str::to_owned).or_else(|| {
         let by_itself = condition(hpa, "ScaledToZero")?;
         let since = by_itself.last_transition_time.as_ref()?;
         Some(humantime::format_rfc3339_seconds(SystemTime::from(since.0)).to_string())
@@ -354,6 +354,7 @@ mod tests {
     use super::*;
     use crate::model::hpa::facts::{MetricTarget, RejectedMetric};
     use crate::model::hpa::selector::{RejectedSelector, Selector};
+    use crate::model::settings::annotation_keys::ZEROED_SINCE;
 
     fn hpa(namespace: &str, name: &str, metrics: Value) -> HorizontalPodAutoscaler {
         serde_json::from_value(json!({

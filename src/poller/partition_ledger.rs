@@ -134,6 +134,10 @@ impl PartitionLedger {
         plan: SweepPlan,
         targets: &Targets,
     ) -> (SweepPlan, Vec<GroupObservation>) {
+        // A group that gets room may take it from others, so all are charged before any is planned.
+        for group in &plan.groups {
+            self.charge_again(&(cluster.clone(), group.group.clone()), targets);
+        }
         let (mut read, mut left_out) = (Vec::new(), Vec::new());
         let mut known_partitions = 0u64;
         let mut ranks: BTreeMap<Arc<str>, usize> = BTreeMap::new();
@@ -142,12 +146,8 @@ impl PartitionLedger {
             let asked = targets.group(&key.0, &key.1);
             let entry = self.groups.get(&key);
             let entry = entry.map(|entry| (entry.partitions, entry.left_out));
-            let mut is_known = false;
-            if let Some(((partitions, plans), asked)) = entry.zip(asked) {
-                is_known = self.is_admitted(&key) || {
-                    self.release(&key);
-                    self.charge(&key, asked, partitions, targets.budgets())
-                };
+            let is_known = self.is_admitted(&key);
+            if let Some(((partitions, plans), _)) = entry.zip(asked) {
                 if !is_known {
                     let plans = plans.saturating_add(1);
                     self.set_left_out(&key, plans);
@@ -181,6 +181,19 @@ impl PartitionLedger {
             max_partitions: Some(known_partitions.saturating_add(left)),
         };
         (plan, left_out)
+    }
+
+    /// Charges a group that was refused, if there is room for it by now.
+    fn charge_again(&mut self, key: &GroupKey, targets: &Targets) {
+        let entry = self.groups.get(key);
+        let refused = entry.filter(|entry| entry.admission.is_err());
+        let refused = refused.map(|entry| (entry.partitions, entry.left_out));
+        if let Some(((partitions, left_out), asked)) = refused.zip(targets.group(&key.0, &key.1)) {
+            self.release(key);
+            if !self.charge(key, asked, partitions, targets.budgets()) {
+                self.set_left_out(key, left_out);
+            }
+        }
     }
 
     fn is_admitted(&self, key: &GroupKey) -> bool {

@@ -309,7 +309,7 @@ fn a_sleeping_workload_is_said_to_sleep() {
     let asleep = explained(&live(facts.clone(), 0), SECOND * 12);
     assert_eq!(
         asleep.verdict,
-        "HPA shop/billing sleeps: lagwise scaled its workload to zero at 2024-05-06T01:02:03Z, and wakes it when there is lag"
+        "HPA shop/billing sleeps: by its annotation lagwise.dev/zeroed-since, lagwise scaled its workload to zero at 2024-05-06T01:02:03Z"
     );
     let awake = explained(&live(facts, 1), SECOND * 12);
     assert!(!awake.verdict.contains("sleeps"), "{}", awake.verdict);

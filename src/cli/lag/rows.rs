@@ -77,17 +77,17 @@ pub(super) struct RateRow {
     pub(super) seconds: f64,
     pub(super) produced_per_second: f64,
     pub(super) consumed_per_second: f64,
-    /// Time until the lag is gone at these rates; `None` if it does not shrink.
+    /// Time until the lag is gone at the rates of each partition; `None` if that of one does not shrink.
     pub(super) drain_seconds: Option<f64>,
 }
 
 impl RateRow {
-    fn new(throughput: Throughput, lag: Lag) -> Self {
+    fn new(throughput: Throughput, time_to_drain: Option<Duration>) -> Self {
         Self {
             seconds: throughput.elapsed.as_secs_f64(),
             produced_per_second: throughput.produced_per_second(),
             consumed_per_second: throughput.consumed_per_second(),
-            drain_seconds: throughput.time_to_drain(lag).map(|left| left.as_secs_f64()),
+            drain_seconds: time_to_drain.map(|left| left.as_secs_f64()),
         }
     }
 }
@@ -207,7 +207,9 @@ pub(super) fn partition_rows<'a>(
                     members.map(|member| MemberRow::from(*member)).collect()
                 });
                 let throughput = earlier.and_then(|e| Throughput::between(e, lag, partition));
-                row.rates = throughput.zip(row.lag).map(|(t, lag)| RateRow::new(t, lag));
+                row.rates = throughput
+                    .zip(row.lag)
+                    .map(|(t, lag)| RateRow::new(t, t.time_to_drain(lag)));
                 rows.push(row);
             }
         }
@@ -305,7 +307,7 @@ pub(super) fn group_rows<'a>(
             rates: summary
                 .throughput
                 .zip(lag)
-                .map(|(t, lag)| RateRow::new(t, lag)),
+                .map(|(t, _)| RateRow::new(t, summary.time_to_drain)),
             note: note(read.fault, &summary),
             is_unknown: read.fault.is_some() || summary.unknown > 0 || summary.has_unread(),
             topics: summary.topics,

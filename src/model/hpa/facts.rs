@@ -42,6 +42,14 @@ pub fn has_zero_mark(hpa: &HpaFacts) -> bool {
     hpa.annotations.contains_key(ZEROED_SINCE)
 }
 
+/// When the workload was scaled to zero, by that mark. `None` if the text is no time.
+#[must_use]
+pub fn zeroed_since(annotations: &BTreeMap<String, String>) -> Option<&str> {
+    let since = annotations.get(ZEROED_SINCE)?;
+    humantime::parse_rfc3339(since).ok()?;
+    Some(since)
+}
+
 /// An External metric of the HPA that lagwise does not serve. At zero replicas the HPA does not read it, so
 /// lagwise does not scale such a workload to zero.
 #[must_use]

@@ -1,6 +1,7 @@
 //! The lag of a group in one row, summed over its topics and partitions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
 use super::lag_age::LagAge;
@@ -30,6 +31,9 @@ pub struct GroupSummary {
     /// Messages written and consumed since an earlier reading; `None` while that is unknown for a partition with a
     /// committed offset.
     pub throughput: Option<Throughput>,
+    /// Time until no partition with a committed offset has lag, at the rates of each; `None` if one does not shrink, or
+    /// its rates are unknown.
+    pub time_to_drain: Option<Duration>,
 }
 
 impl GroupSummary {
@@ -41,6 +45,7 @@ impl GroupSummary {
     ) -> Self {
         let mut summary = Self {
             age: Some(LagAge::exactly(0)),
+            time_to_drain: Some(Duration::ZERO),
             ..Self::default()
         };
         let mut throughputs: Vec<Option<Throughput>> = Vec::new();
@@ -61,6 +66,7 @@ impl GroupSummary {
                         summary.unknown = summary.unknown.saturating_add(1);
                         summary.fault.get_or_insert(fault);
                         summary.age = None;
+                        summary.time_to_drain = None;
                         throughputs.push(None);
                     }
                     Ok(None) => summary.uncommitted = summary.uncommitted.saturating_add(1),
@@ -69,8 +75,13 @@ impl GroupSummary {
                         summary.known_lag = Some(sum.plus(lag));
                         let age = read.partition_age(partition);
                         summary.age = summary.age.zip(age).map(|(a, b)| a.or_older(b));
-                        throughputs
-                            .push(earlier.and_then(|e| Throughput::between(e, read, partition)));
+                        let throughput =
+                            earlier.and_then(|e| Throughput::between(e, read, partition));
+                        let left = throughput.and_then(|t| t.time_to_drain(lag));
+                        // The slowest partition decides.
+                        summary.time_to_drain =
+                            summary.time_to_drain.zip(left).map(|(a, b)| a.max(b));
+                        throughputs.push(throughput);
                     }
                 }
             }

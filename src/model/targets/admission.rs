@@ -41,7 +41,7 @@ struct NamespaceUse {
 /// An HPA that exceeds a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
-    demand: Amounts,
+    pub(super) demand: Amounts,
     created: Option<i64>,
     pub(super) reason: BudgetExceeded,
 }

@@ -113,6 +113,12 @@ impl Amounts {
         self.zip_with(other, u64::saturating_sub)
     }
 
+    /// Whether it is at most the other of each resource.
+    #[must_use]
+    pub fn is_within(self, other: Self) -> bool {
+        self.minus(other) == Self::default()
+    }
+
     /// The smaller amount of each resource.
     #[must_use]
     pub fn min(self, other: Self) -> Self {

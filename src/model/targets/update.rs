@@ -146,15 +146,30 @@ impl Targets {
     fn admit_waiting(&mut self, hpas: &HpaMap, changes: &mut Changes) {
         for _ in 0..MAX_RETRIES {
             let mut is_changed = false;
+            // Demands for which a namespace has found no room since the last admission: it finds none for larger ones
+            // either. So thousands of refused HPAs do not each search what all others have.
+            let mut without_room: BTreeMap<Arc<str>, Vec<Amounts>> = BTreeMap::new();
             for key in self.admission.retry_order() {
-                let facts = hpas.get(&key).filter(|_| self.admission.has_room_for(&key));
-                let Some(facts) = facts else {
+                let refusal = self.admission.refused().get(&key);
+                let Some((refusal, facts)) = refusal.zip(hpas.get(&key)) else {
                     continue;
                 };
+                let demand = refusal.demand;
+                let failed = without_room.entry(Arc::clone(&key.namespace)).or_default();
+                if failed.iter().any(|smaller| smaller.is_within(demand)) {
+                    continue;
+                }
+                if !self.admission.has_room_for(&key) {
+                    failed.push(demand);
+                    continue;
+                }
                 // Nothing is kept of what a refused HPA asks for, so that its targets are built anew.
                 let built = HpaTargetBuilder::new(self, facts).build();
                 let admitted = self.admission.admit(&key, facts.created, built.demand());
-                is_changed |= admitted.is_ok();
+                if admitted.is_ok() {
+                    is_changed = true;
+                    without_room.clear();
+                }
                 self.replace_admitted(&key, built, admitted, hpas, changes);
             }
             // An admission changes the shares, so another refused HPA may now be the one to admit.

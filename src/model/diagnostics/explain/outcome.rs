@@ -10,8 +10,7 @@ use crate::model::hpa::controller::{
     Behavior, HpaSpec, MetricReading, MetricSource, ObservedScale, PolicyKind, ScalingRules,
     Select, SyncCase,
 };
-use crate::model::hpa::facts::{HpaFacts, MetricTarget, is_paused, start_command};
-use crate::model::settings::annotation_keys::ZEROED_SINCE;
+use crate::model::hpa::facts::{HpaFacts, MetricTarget, is_paused, start_command, zeroed_since};
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::quantity::Milli;
 use crate::model::units::untrusted_text::Printable;
@@ -90,8 +89,8 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
             return outcome;
         }
     };
-    let zeroed_since = hpa.facts.annotations.get(ZEROED_SINCE);
-    outcome.asleep_since = zeroed_since.filter(|_| spec_replicas == 0).cloned();
+    let since = zeroed_since(&hpa.facts.annotations).filter(|_| spec_replicas == 0);
+    outcome.asleep_since = since.map(str::to_owned);
     let is_at_zero = |c: &super::live::Condition| c.kind == "ScaledToZero" && c.status == "True";
     let seen = ObservedScale {
         spec_replicas,

@@ -2,6 +2,7 @@
 
 use super::{Derivation, Explanation, GroupPart, Outcome};
 use crate::model::evaluation::ValueRule;
+use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::units::quantity::Milli;
 
 /// Sums up an explanation in one sentence.
@@ -57,7 +58,7 @@ fn about_replicas(explanation: &Explanation, outcome: &Outcome) -> String {
     };
     if let Some(since) = &outcome.asleep_since {
         return format!(
-            "sleeps: lagwise scaled its workload to zero at {since}, and wakes it when there is lag"
+            "sleeps: by its annotation {ZEROED_SINCE}, lagwise scaled its workload to zero at {since}"
         );
     }
     if spec == 0 && high == 0 {
