@@ -11,6 +11,7 @@ use crate::model::hpa::controller::{
     Select, SyncCase,
 };
 use crate::model::hpa::facts::{HpaFacts, MetricTarget, is_paused, start_command, zeroed_since};
+use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::quantity::Milli;
 use crate::model::units::untrusted_text::Printable;
