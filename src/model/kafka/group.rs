@@ -95,6 +95,17 @@ pub struct BoundedMembers {
 }
 
 impl BoundedMembers {
+    /// No members yet, with room for so many, or for as many as are kept. A list that doubles takes three times its
+    /// memory for a moment.
+    #[must_use]
+    pub fn with_capacity(members: usize) -> Self {
+        const MOST: usize = MAX_MEMBER_BYTES / size_of::<Member>();
+        Self {
+            kept: Vec::with_capacity(members.min(MOST)),
+            ..Self::default()
+        }
+    }
+
     /// Adds a member, or only counts it if there is no room for it.
     pub fn push(&mut self, member: Member) {
         let bytes = self.bytes.saturating_add(member.bytes());

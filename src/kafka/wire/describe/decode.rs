@@ -197,7 +197,7 @@ fn classic<'a>(
     let is_consumers = protocol == "consumer";
     let assignor = named(cursor.string()?).filter(|_| is_consumers);
     let count = cursor.count(7)?;
-    let mut members = BoundedMembers::default();
+    let mut members = BoundedMembers::with_capacity(count);
     for _ in 0..count {
         let id = cursor.string()?.into();
         let instance = if version >= 4 {
