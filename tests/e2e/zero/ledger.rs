@@ -304,8 +304,11 @@ pub(crate) fn what_sleeps_is_woken_by_the_next_leader(testbed: &Testbed) -> Resu
     first.process.signal("KILL")?;
     scene.add_work()?;
     scene.until_wanted(3, false)?;
-    let metrics = second.metrics()?;
-    ensure!(has_scaled(&metrics), "the second has not woken it");
+    // Counted once the API server has answered, which may be after the scale is seen here.
+    poll_until(WITHIN, "the second to count the wake", || {
+        ensure!(has_scaled(&second.metrics()?), "it is not counted");
+        Ok(())
+    })?;
     scene.catch_up()?;
     scene.until_wanted(0, true)?;
     // A restart, while there is work already.
