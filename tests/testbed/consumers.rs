@@ -91,7 +91,8 @@ impl ConsumerFleet {
                 .map(|(key, value)| format!("{key}={value}")),
         );
         Process::start(
-            &unique(&format!("consumer-{group}")),
+            // The name is that of a file, too.
+            &unique(&format!("consumer-{}", group.replace('/', "-"))),
             &self.folder,
             &command,
         )
