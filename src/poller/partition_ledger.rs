@@ -254,7 +254,7 @@ impl PartitionLedger {
     /// Who pays for a group, and the groups that have to make room for it; or why nobody can. `None` if nobody asks for
     /// it.
     fn find_payer(
-        &self,
+        &mut self,
         group: &GroupTargets,
         partitions: u64,
         budgets: &Budgets,

@@ -5,7 +5,8 @@
 //! shares get as even as the size of one holding allows, and the same demands do not displace each other in turns.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 
 use super::budgets::{Amounts, Resource};
 
@@ -70,9 +71,51 @@ pub fn find_room<K, I: Iterator<Item = (K, Amounts)>>(
     Some(given_up)
 }
 
+/// Demands for which their parties found no room: [`find_room`] finds none for larger ones either, as long as nobody
+/// gets or gives up anything. So thousands of refused demands do not each search what all others have.
+#[derive(Debug, Default)]
+pub struct DemandsWithoutRoom(BTreeMap<Arc<str>, Vec<Amounts>>);
+
+impl DemandsWithoutRoom {
+    /// Whether the party found no room for this demand or for a smaller one.
+    #[must_use]
+    pub fn include(&self, party: &str, demand: Amounts) -> bool {
+        let failed = self.0.get(party);
+        failed.is_some_and(|failed| failed.iter().any(|smaller| smaller.is_within(demand)))
+    }
+
+    /// Records a demand that found no room.
+    pub fn insert(&mut self, party: &Arc<str>, demand: Amounts) {
+        let failed = self.0.entry(Arc::clone(party)).or_default();
+        failed.retain(|other| !demand.is_within(*other));
+        failed.push(demand);
+    }
+
+    /// Forgets all of them, since what somebody has is about to change.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn demands_without_room_include_larger_ones_of_the_same_party() {
+        let mut failed = DemandsWithoutRoom::default();
+        let (a, b) = (Arc::from("a"), Arc::from("b"));
+        failed.insert(&a, groups(5));
+        failed.insert(&a, groups(3));
+        let included = |failed: &DemandsWithoutRoom| {
+            [(&a, 2), (&a, 3), (&a, 9), (&b, 9)]
+                .map(|(party, demand)| failed.include(party, groups(demand)))
+        };
+        assert_eq!(included(&failed), [false, true, true, false]);
+        assert_eq!(failed.0[&a], [groups(3)]);
+        failed.clear();
+        assert_eq!(included(&failed), [false; 4]);
+    }
 
     fn groups(groups: u64) -> Amounts {
         Amounts {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::admission::{Admission, creation_order};
 use super::budgets::{Amounts, BudgetExceeded};
 use super::builder::HpaTargetBuilder;
+use super::fair_share::DemandsWithoutRoom;
 use super::group_targets::GroupTargets;
 use super::target::{
     ConfiguredTarget, DeniedQuery, Findings, HpaTargets, Origin, QueryHash, Target, TargetOptions,
@@ -146,21 +147,18 @@ impl Targets {
     fn admit_waiting(&mut self, hpas: &HpaMap, changes: &mut Changes) {
         for _ in 0..MAX_RETRIES {
             let mut is_changed = false;
-            // Demands for which a namespace has found no room since the last admission: it finds none for larger ones
-            // either. So thousands of refused HPAs do not each search what all others have.
-            let mut without_room: BTreeMap<Arc<str>, Vec<Amounts>> = BTreeMap::new();
+            let mut without_room = DemandsWithoutRoom::default();
             for key in self.admission.retry_order() {
                 let refusal = self.admission.refused().get(&key);
                 let Some((refusal, facts)) = refusal.zip(hpas.get(&key)) else {
                     continue;
                 };
                 let demand = refusal.demand;
-                let failed = without_room.entry(Arc::clone(&key.namespace)).or_default();
-                if failed.iter().any(|smaller| smaller.is_within(demand)) {
+                if without_room.include(&key.namespace, demand) {
                     continue;
                 }
                 if !self.admission.has_room_for(&key) {
-                    failed.push(demand);
+                    without_room.insert(&key.namespace, demand);
                     continue;
                 }
                 // Nothing is kept of what a refused HPA asks for, so that its targets are built anew.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::model::targets::GroupKey;
 use crate::model::targets::budgets::{Amounts, BudgetExceeded, BudgetScope, Budgets};
-use crate::model::targets::fair_share::{Holder, Share, find_room};
+use crate::model::targets::fair_share::{DemandsWithoutRoom, Holder, Share, find_room};
 use crate::model::targets::group_targets::GroupTargets;
 use crate::model::units::hpa_key::HpaKey;
 
@@ -45,6 +45,8 @@ pub(super) struct PartitionUse {
     total: u64,
     /// How many groups were admitted so far.
     admissions: u64,
+    /// The demands of namespaces since the use last changed. The budgets stay the same.
+    without_room: DemandsWithoutRoom,
 }
 
 /// What the groups of a namespace, or of requests, use.
@@ -76,6 +78,7 @@ impl PartitionUse {
 
     /// Gives a group what it uses. Returns the number of its admission.
     pub(super) fn give(&mut self, owner: &BudgetOwner, key: &GroupKey, partitions: u64) -> u64 {
+        self.without_room.clear();
         self.admissions = self.admissions.saturating_add(1);
         let admission = self.admissions;
         if *owner != BudgetOwner::Operator {
@@ -95,6 +98,7 @@ impl PartitionUse {
 
     /// Takes back what a group uses.
     pub(super) fn take_back(&mut self, owner: &BudgetOwner, admission: u64, partitions: u64) {
+        self.without_room.clear();
         if *owner != BudgetOwner::Operator {
             self.total = self.total.saturating_sub(partitions);
         }
@@ -115,7 +119,7 @@ impl PartitionUse {
 
     /// The groups that have to make room for one more of this owner, within the total budget.
     pub(super) fn find_room(
-        &self,
+        &mut self,
         owner: &BudgetOwner,
         partitions: u64,
         budgets: &Budgets,
@@ -123,6 +127,23 @@ impl PartitionUse {
         let BudgetOwner::Hpa(hpa) = owner else {
             return None;
         };
+        let demand = of_partitions(partitions);
+        if self.without_room.include(&hpa.namespace, demand) {
+            return None;
+        }
+        let found = self.find_room_of_others(hpa, partitions, budgets);
+        if found.is_none() {
+            self.without_room.insert(&hpa.namespace, demand);
+        }
+        found
+    }
+
+    fn find_room_of_others(
+        &self,
+        hpa: &HpaKey,
+        partitions: u64,
+        budgets: &Budgets,
+    ) -> Option<Vec<GroupKey>> {
         let total = of_partitions(budgets.total.partitions);
         let mut excess = of_partitions(self.total.saturating_add(partitions)).minus(total);
         let mut given_up = Vec::new();
