@@ -155,14 +155,8 @@ fn combine_answers(
     if fault != Fault::Unsupported || !is_absent {
         return (known, Err(fault));
     }
-    let description = GroupDescription {
-        kind: known.unwrap_or(GroupKind::Classic),
-        state: GroupState::NotReady,
-        assignor: None,
-        members: Vec::new(),
-        omitted_members: 0,
-        subtopologies: Vec::new(),
-    };
+    let kind = known.unwrap_or(GroupKind::Classic);
+    let description = GroupDescription::memberless(kind, GroupState::NotReady);
     (known, Ok(description))
 }
 
@@ -275,23 +269,12 @@ fn answer(entry: GroupEntry<'_>) -> DescribeAnswer {
 mod tests {
     use super::*;
 
-    fn some(kind: GroupKind, state: GroupState) -> GroupDescription {
-        GroupDescription {
-            kind,
-            state,
-            assignor: None,
-            members: Vec::new(),
-            omitted_members: 0,
-            subtopologies: Vec::new(),
-        }
-    }
-
     #[test]
     fn answers_of_several_kinds_combine_to_one() {
         use GroupKind::{Classic, Consumer, Share};
         let not = || (Consumer, DescribeAnswer::NotThisKind);
-        let absent = |kind| some(kind, GroupState::NotReady);
-        let share = || some(Share, GroupState::Stable);
+        let absent = |kind| GroupDescription::memberless(kind, GroupState::NotReady);
+        let share = || GroupDescription::memberless(Share, GroupState::Stable);
         let cases = [
             (None, vec![], None, Err(Fault::Unsupported)),
             (

@@ -57,6 +57,19 @@ pub struct GroupDescription {
 pub const MAX_MEMBER_BYTES: usize = 4 * 1024 * 1024;
 
 impl GroupDescription {
+    /// A group without members.
+    #[must_use]
+    pub fn memberless(kind: GroupKind, state: GroupState) -> Self {
+        Self {
+            kind,
+            state,
+            assignor: None,
+            members: Vec::new(),
+            omitted_members: 0,
+            subtopologies: Vec::new(),
+        }
+    }
+
     /// Number of members.
     #[must_use]
     pub fn member_count(&self) -> usize {
@@ -77,11 +90,14 @@ impl GroupDescription {
 
     /// The same group with its members only counted.
     #[must_use]
-    pub fn without_members(self) -> Self {
+    pub fn without_members(&self) -> Self {
         Self {
-            omitted_members: self.member_count(),
+            kind: self.kind,
+            state: self.state,
+            assignor: self.assignor.clone(),
             members: Vec::new(),
-            ..self
+            omitted_members: self.member_count(),
+            subtopologies: self.subtopologies.clone(),
         }
     }
 }
@@ -204,12 +220,9 @@ mod tests {
                 members.push(member(client, topics, partitions));
             }
             let description = GroupDescription {
-                kind: GroupKind::Classic,
-                state: GroupState::Stable,
-                assignor: None,
                 members: members.kept,
                 omitted_members: members.omitted,
-                subtopologies: Vec::new(),
+                ..GroupDescription::memberless(GroupKind::Classic, GroupState::Stable)
             };
             assert_eq!(description.member_count(), count);
             assert!(description.has_members() && description.omitted_members > 0);

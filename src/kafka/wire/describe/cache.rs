@@ -182,15 +182,8 @@ mod tests {
     use super::*;
     use crate::model::kafka::group::{BoundedMembers, Member};
 
-    fn some(kind: GroupKind, state: GroupState) -> GroupDescription {
-        GroupDescription {
-            kind,
-            state,
-            assignor: None,
-            members: Vec::new(),
-            omitted_members: 0,
-            subtopologies: Vec::new(),
-        }
+    fn classic(state: GroupState) -> GroupDescription {
+        GroupDescription::memberless(GroupKind::Classic, state)
     }
 
     #[tokio::test(start_paused = true)]
@@ -210,7 +203,7 @@ mod tests {
             }
             GroupDescription {
                 members: members.kept,
-                ..some(GroupKind::Classic, GroupState::Stable)
+                ..classic(GroupState::Stable)
             }
         };
         let groups: Vec<_> = (0..40)
@@ -256,11 +249,11 @@ mod tests {
                 .due_groups([&group].into_iter(), has_kind)
                 .is_empty()
         };
-        let steady = || some(GroupKind::Classic, GroupState::Stable);
+        let steady = || classic(GroupState::Stable);
         assert!(is_due(false) && !is_due(true), "at first");
         let cases = [
             (Ok(steady()), 29),
-            (Ok(some(GroupKind::Classic, GroupState::Rebalancing)), 4),
+            (Ok(classic(GroupState::Rebalancing)), 4),
             (Err(Fault::NoAnswer), 4),
             (Err(Fault::NoAnswer), 8),
             (Err(Fault::NoAnswer), 17),
