@@ -1,6 +1,6 @@
 //! Keeps the descriptions of groups, within a bound of memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const BACKOFF: (Duration, Duration) = (REBALANCING_MAX_AGE, Duration::from_secs(
 const UNUSED_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// Memory that the members of all groups together may take, in bytes. Of a group for which there is no room, only their
-/// number is known.
+/// number is known. The largest groups are the first without, so that they do not use up what others need.
 const MAX_BYTES_OF_ALL_MEMBERS: usize = 64 * 1024 * 1024;
 
 /// Cache of group descriptions.
@@ -38,8 +38,34 @@ pub(in crate::kafka::wire) struct DescriptionCache(Mutex<CachedDescriptions>);
 #[derive(Debug, Default)]
 struct CachedDescriptions {
     groups: HashMap<GroupId, CachedDescription>,
-    /// Memory that the members of all groups take.
-    member_bytes: usize,
+    members: MemberMemory,
+}
+
+/// Memory that the members of groups take, in bytes.
+#[derive(Debug, Default)]
+struct MemberMemory {
+    total: usize,
+    /// Of each group that has members.
+    by_size: BTreeSet<(usize, GroupId)>,
+}
+
+impl MemberMemory {
+    fn add(&mut self, group: &GroupId, bytes: usize) {
+        if bytes > 0 {
+            self.total = self.total.saturating_add(bytes);
+            self.by_size.insert((bytes, group.clone()));
+        }
+    }
+
+    fn remove(&mut self, group: &GroupId, bytes: usize) {
+        if self.by_size.remove(&(bytes, group.clone())) {
+            self.total = self.total.saturating_sub(bytes);
+        }
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.total.saturating_add(bytes) <= MAX_BYTES_OF_ALL_MEMBERS
+    }
 }
 
 #[derive(Debug)]
@@ -71,6 +97,26 @@ impl CachedDescription {
     fn member_bytes(&self) -> usize {
         let described = self.result.as_ref().and_then(|result| result.as_ref().ok());
         described.map_or(0, |described| described.member_bytes())
+    }
+}
+
+impl CachedDescriptions {
+    /// Makes room for the members of a group, if there is too little: larger groups give up theirs. Returns the group
+    /// without its members if there is none that is larger.
+    fn bound_members(&mut self, new: GroupDescription) -> GroupDescription {
+        let bytes = new.member_bytes();
+        while !self.members.has_room(bytes) {
+            let largest = self.members.by_size.last();
+            let Some((most, largest)) = largest.filter(|(most, _)| *most > bytes).cloned() else {
+                return new.without_members();
+            };
+            self.members.remove(&largest, most);
+            let kept = self.groups.get_mut(&largest);
+            if let Some(Ok(described)) = kept.and_then(|kept| kept.result.as_mut()) {
+                *described = Arc::new(described.without_members());
+            }
+        }
+        new
     }
 }
 
@@ -126,19 +172,13 @@ impl DescriptionCache {
         let mut all = self.all();
         let before = all.groups.remove(group);
         let freed = before.as_ref().map_or(0, CachedDescription::member_bytes);
-        all.member_bytes = all.member_bytes.saturating_sub(freed);
+        all.members.remove(group, freed);
         let failures = match (&result, &before) {
             (Ok(_), _) => 0,
             (Err(_), Some(before)) => before.failures.saturating_add(1),
             (Err(_), None) => 1,
         };
-        let result = result.map(|new| {
-            let bytes = all.member_bytes.saturating_add(new.member_bytes());
-            match bytes <= MAX_BYTES_OF_ALL_MEMBERS {
-                true => new,
-                false => new.without_members(),
-            }
-        });
+        let result = result.map(|new| all.bound_members(new));
         let result = result.map(|new| match &before {
             Some(CachedDescription {
                 result: Some(Ok(old)),
@@ -152,8 +192,7 @@ impl DescriptionCache {
             kind: kind.or(before.and_then(|before| before.kind)),
             result: Some(result),
         };
-        let taken = kept.member_bytes();
-        all.member_bytes = all.member_bytes.saturating_add(taken);
+        all.members.add(group, kept.member_bytes());
         all.groups.insert(group.clone(), kept);
     }
 
@@ -163,14 +202,11 @@ impl DescriptionCache {
         let is_used =
             |kept: &CachedDescription| now.saturating_duration_since(kept.asked) < UNUSED_MAX_AGE;
         let mut all = self.all();
-        let CachedDescriptions {
-            groups,
-            member_bytes,
-        } = &mut *all;
-        groups.retain(|_, kept| {
+        let CachedDescriptions { groups, members } = &mut *all;
+        groups.retain(|group, kept| {
             let is_used = is_used(kept);
             if !is_used {
-                *member_bytes = member_bytes.saturating_sub(kept.member_bytes());
+                members.remove(group, kept.member_bytes());
             }
             is_used
         });
@@ -186,26 +222,29 @@ mod tests {
         GroupDescription::memberless(GroupKind::Classic, state)
     }
 
+    /// A group with so many members of about 30 kB, or as many as a group may have.
+    fn with_members(count: usize, client: &str) -> GroupDescription {
+        let mut members = BoundedMembers::default();
+        while members.omitted == 0 && members.kept.len() < count {
+            members.push(Member {
+                id: "m".into(),
+                instance: None,
+                client: client.repeat(30_000).into(),
+                host: "/10.0.0.1".into(),
+                subscribed: None,
+                assigned: Vec::new(),
+            });
+        }
+        GroupDescription {
+            members: members.kept,
+            ..classic(GroupState::Stable)
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn members_of_all_groups_together_have_a_limit() {
         let cache = DescriptionCache::default();
-        let large = |client: &str| {
-            let mut members = BoundedMembers::default();
-            while members.omitted == 0 {
-                members.push(Member {
-                    id: "m".into(),
-                    instance: None,
-                    client: client.repeat(30_000).into(),
-                    host: "/10.0.0.1".into(),
-                    subscribed: None,
-                    assigned: Vec::new(),
-                });
-            }
-            GroupDescription {
-                members: members.kept,
-                ..classic(GroupState::Stable)
-            }
-        };
+        let large = |client: &str| with_members(usize::MAX, client);
         let groups: Vec<_> = (0..40)
             .map(|n| GroupId::from(format!("g{n}").as_str()))
             .collect();
@@ -220,8 +259,8 @@ mod tests {
                 cache.record(group, Some(GroupKind::Classic), Ok(large(client)));
                 let all = cache.all();
                 let kept = all.groups.values().map(CachedDescription::member_bytes);
-                assert_eq!(all.member_bytes, kept.sum::<usize>());
-                assert!(all.member_bytes <= MAX_BYTES_OF_ALL_MEMBERS);
+                assert_eq!(all.members.total, kept.sum::<usize>());
+                assert!(all.members.total <= MAX_BYTES_OF_ALL_MEMBERS);
             }
             // The same ones each time, and their number is known.
             assert!((20..30).contains(&omitted()), "{round}: {}", omitted());
@@ -238,7 +277,44 @@ mod tests {
         assert_eq!(omitted(), 0);
         tokio::time::advance(UNUSED_MAX_AGE).await;
         cache.evict_unused();
-        assert_eq!(cache.all().member_bytes, 0);
+        assert_eq!(cache.all().members.total, 0);
+        assert!(cache.all().members.by_size.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_largest_groups_make_room_for_the_members_of_others() {
+        let cache = DescriptionCache::default();
+        let record = |name: &str, count| {
+            let described = with_members(count, "a");
+            cache.record(
+                &GroupId::from(name),
+                Some(GroupKind::Classic),
+                Ok(described),
+            );
+        };
+        let omitted = |name: &str| {
+            let described = cache.latest(&GroupId::from(name)).unwrap().unwrap();
+            described.omitted_members
+        };
+        let large = || (0..20).map(|n| format!("large{n:02}"));
+        let omitted_of_large = || large().filter(|name| omitted(name) > 0).count();
+        large().for_each(|name| record(&name, 130));
+        let without_room = omitted_of_large();
+        assert!((1..10).contains(&without_room), "{without_room}");
+        for round in 0..3 {
+            for n in 0..10 {
+                record(&format!("small{n}"), 100);
+                record(&format!("tiny{n}"), 1);
+            }
+            large().for_each(|name| record(&name, 130));
+            for n in 0..10 {
+                assert_eq!(omitted(&format!("small{n}")), 0, "{round}");
+                assert_eq!(omitted(&format!("tiny{n}")), 0, "{round}");
+            }
+            let all = omitted_of_large();
+            assert!((without_room + 6..20).contains(&all), "{round}: {all}");
+        }
+        assert!(large().all(|name| matches!(omitted(&name), 0 | 130)));
     }
 
     #[tokio::test(start_paused = true)]
