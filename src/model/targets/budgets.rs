@@ -242,14 +242,14 @@ impl fmt::Display for BudgetExceeded {
             Resource::PatternBytes => "bytes of compiled regular expressions",
             Resource::Partitions => "partitions of consumer groups",
         };
-        let has_share = match scope {
+        let no_room = match scope {
             BudgetScope::Hpa | BudgetScope::Namespace => "",
-            BudgetScope::Total => ", and its namespace already has its share",
+            BudgetScope::Total => ", and no other namespace has to make room for it",
         };
         let (scope, resource) = (scope.name(), resource.name());
         write!(
             f,
-            "{whose} for more than {limit} {what}{has_share} (budgets.{scope}.{resource} in the configuration of lagwise)"
+            "{whose} for more than {limit} {what}{no_room} (budgets.{scope}.{resource} in the configuration of lagwise)"
         )
     }
 }
