@@ -237,14 +237,10 @@ mod tests {
     }
 
     fn admission(hpa: u64, namespace: u64, total: u64) -> Admission {
-        let limit = |groups| Amounts {
-            groups,
-            ..Amounts::default()
-        };
         Admission::new(Budgets {
-            hpa: limit(hpa),
-            namespace: limit(namespace),
-            total: limit(total),
+            hpa: groups(hpa),
+            namespace: groups(namespace),
+            total: groups(total),
             partition_series: 0,
         })
     }
