@@ -32,7 +32,7 @@ use crate::serve::health::Readiness;
 use crate::serve::metrics::{self, MetricsOptions};
 use crate::serve::probes;
 use crate::serve::tls::testing::{Issuer, TestIdentity};
-use crate::snapshot_channel;
+use crate::snapshot_channel::{self, SnapshotReader};
 
 const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -323,14 +323,8 @@ fn snapshot() -> LagSnapshot {
     fixtures::snapshot().evaluated(&policy)
 }
 
-#[tokio::test]
-async fn metrics_listener_serves_metrics_and_health() {
-    let bound = bind(LOOPBACK, "server.metrics.listen").unwrap();
-    let address = bound.address();
-    let (_publisher, reader) = snapshot_channel::channel(snapshot());
-    let (drain, draining) = watch::channel(false);
-    let readiness = Readiness::new(reader.clone(), Instant::now(), draining);
-    let router = metrics::router(MetricsOptions {
+fn metrics_options(reader: SnapshotReader) -> MetricsOptions {
+    MetricsOptions {
         leadership: crate::leader_election::Leadership::alone(),
         reader,
         auth: RequestAuth::None,
@@ -338,7 +332,17 @@ async fn metrics_listener_serves_metrics_and_health() {
             version: "1.2.3".to_owned(),
             librdkafka: "2".to_owned(),
         },
-    });
+    }
+}
+
+#[tokio::test]
+async fn metrics_listener_serves_metrics_and_health() {
+    let bound = bind(LOOPBACK, "server.metrics.listen").unwrap();
+    let address = bound.address();
+    let (_publisher, reader) = snapshot_channel::channel(snapshot());
+    let (drain, draining) = watch::channel(false);
+    let readiness = Readiness::new(reader.clone(), Instant::now(), draining);
+    let router = metrics::router(metrics_options(reader));
     let router = router.merge(probes::router(readiness));
     let forever = std::future::pending();
     tokio::spawn(bound.serve_plain(ListenerKind::Metrics, router, forever));
@@ -409,18 +413,7 @@ async fn scrapers_of_one_address_do_not_keep_another_waiting() {
     let address = bound.address();
     let (_publisher, reader) = snapshot_channel::channel(snapshot());
     let turns = WriterTurns::default();
-    let router = metrics::router_with(
-        MetricsOptions {
-            leadership: crate::leader_election::Leadership::alone(),
-            reader,
-            auth: RequestAuth::None,
-            build: BuildInfo {
-                version: "1.2.3".to_owned(),
-                librdkafka: "2".to_owned(),
-            },
-        },
-        turns.clone(),
-    );
+    let router = metrics::router_with(metrics_options(reader), turns.clone());
     tokio::spawn(bound.serve_plain(ListenerKind::Metrics, router, std::future::pending()));
     let scrape = async |local: &str| {
         let mut stream = connect_from(local, address).await;
