@@ -29,7 +29,8 @@ impl ForbiddenWrite {
                 "scaleToZero.enabled",
             ),
         };
-        let message = format!("{what}: {reason}; in the chart, {value} grants the right");
+        let message =
+            format!("{what}: {reason}; if a right is missing, {value} of the chart grants it");
         Finding::new(FindingCode::WriteForbidden, hpa.key(), message)
     }
 }
@@ -55,11 +56,11 @@ mod tests {
         for (write, expected) in [
             (
                 ForbiddenWrite::Zero,
-                "lagwise may not scale Deployment shop/billing to zero or wake it: User \"lagwise\" cannot patch resource \"deployments/scale\"; in the chart, scaleToZero.enabled grants the right",
+                "lagwise may not scale Deployment shop/billing to zero or wake it: User \"lagwise\" cannot patch resource \"deployments/scale\"; if a right is missing, scaleToZero.enabled of the chart grants it",
             ),
             (
                 ForbiddenWrite::Cap,
-                "lagwise may not write maxReplicas: User \"lagwise\" cannot patch resource \"deployments/scale\"; in the chart, enforce.enabled grants the right",
+                "lagwise may not write maxReplicas: User \"lagwise\" cannot patch resource \"deployments/scale\"; if a right is missing, enforce.enabled of the chart grants it",
             ),
         ] {
             assert_eq!(write.finding(&hpa, reason).message, expected);
