@@ -244,7 +244,8 @@ impl Reconciler {
         let candidate = candidate.filter(|_| self.ledger.handle.is_some());
         let is_relevant = state.update(hpa, rules, candidate, idle, is_recorded);
         let refusal = state.zero.refusal.as_ref();
-        let forbidden = state.forbidden_writes();
+        // An HPA that asks for nothing any more is not looked at again, so its findings end now.
+        let forbidden = state.forbidden_writes().filter(|_| is_relevant);
         self.ledger.note(hpa, asks_for_zero, refusal, forbidden);
         if !is_relevant {
             self.hpas.remove(key);

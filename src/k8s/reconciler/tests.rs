@@ -512,6 +512,36 @@ async fn missing_rights_are_findings_until_a_pass_succeeds() {
     }
 }
 
+#[tokio::test]
+async fn a_missing_right_is_no_finding_about_an_hpa_that_asks_for_nothing_any_more() {
+    for (annotation, cap, zero) in [
+        (("cap", "enforce"), true, false),
+        (("scale-to-zero", "true"), false, true),
+    ] {
+        let asks = hpa("a", &[annotation]);
+        let mut rig = Rig::new();
+        rig.observe(&[Arc::clone(&asks)].into_iter().collect(), true);
+        let error = ApiError::Forbidden("cannot patch".into());
+        rig.reconciler.finish_pass(&PassReport {
+            hpa: asks,
+            term: 7,
+            term_write: Ok(()),
+            cap: cap.then(|| Err(error.clone())),
+            zero: zero.then(|| ZeroReport {
+                up_since: None,
+                done: None,
+                refusal: None,
+                error: Some(error.clone()),
+            }),
+        });
+        rig.sweep(1);
+        let count = |rig: &Rig| rig.reconciler.ledger.findings().len();
+        assert_eq!(count(&rig), 1, "{annotation:?}");
+        rig.observe(&[hpa("a", &[])].into_iter().collect(), true);
+        assert_eq!(count(&rig), 0, "{annotation:?}");
+    }
+}
+
 /// Refuses the cap of some HPAs, then lets the look-up of the field's owner fail and succeed. Returns of which HPAs the
 /// refusal is forgotten.
 fn forgotten_refusals(rig: &mut Rig, refused: &[&str]) -> Vec<String> {
