@@ -316,7 +316,7 @@ fn current_count(hpa: &HorizontalPodAutoscaler) -> Option<u32> {
 fn asleep_since(hpa: &HorizontalPodAutoscaler) -> Option<String> {
     let annotations = hpa.metadata.annotations.as_ref();
     let by_lagwise = annotations.and_then(zeroed_since);
-    by_lagwise.map(str::to_owned).or_else(|| {
+    by_lagwise.or_else(|| {
         let by_itself = condition(hpa, "ScaledToZero")?;
         let since = by_itself.last_transition_time.as_ref()?;
         Some(humantime::format_rfc3339_seconds(SystemTime::from(since.0)).to_string())

@@ -42,12 +42,12 @@ pub fn has_zero_mark(hpa: &HpaFacts) -> bool {
     hpa.annotations.contains_key(ZEROED_SINCE)
 }
 
-/// When the workload was scaled to zero, by that mark. `None` if the text is no time.
+/// When the workload was scaled to zero, by that mark, in RFC 3339. `None` if the text is no time. It is formatted anew,
+/// since the parser accepts any number of digits, and any characters behind the seconds.
 #[must_use]
-pub fn zeroed_since(annotations: &BTreeMap<String, String>) -> Option<&str> {
-    let since = annotations.get(ZEROED_SINCE)?;
-    humantime::parse_rfc3339(since).ok()?;
-    Some(since)
+pub fn zeroed_since(annotations: &BTreeMap<String, String>) -> Option<String> {
+    let since = humantime::parse_rfc3339(annotations.get(ZEROED_SINCE)?).ok()?;
+    Some(humantime::format_rfc3339_seconds(since).to_string())
 }
 
 /// An External metric of the HPA that lagwise does not serve. At zero replicas the HPA does not read it, so
@@ -276,6 +276,24 @@ pub fn is_switched_off(hpa: &HpaFacts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_the_mark_is_nothing_but_a_time() {
+        let since = |text: &str| zeroed_since(&[(ZEROED_SINCE.to_owned(), text.to_owned())].into());
+        let time = Some("2024-05-06T01:02:03Z".to_owned());
+        let long = format!("2024-05-06T01:02:03.{}Z", "0".repeat(1000));
+        for text in [
+            "2024-05-06T01:02:03Z",
+            "2024-05-06T01:02:03Z\u{1b}cZ",
+            long.as_str(),
+        ] {
+            let found = since(text);
+            assert!(found.is_none() || found == time, "{text:?}: {found:?}");
+        }
+        assert_eq!(since("2024-05-06T01:02:03Z"), time);
+        assert_eq!(since("yesterday"), None);
+        assert_eq!(zeroed_since(&BTreeMap::new()), None);
+    }
 
     #[test]
     fn rejects_scale_targets_that_would_change_a_url() {

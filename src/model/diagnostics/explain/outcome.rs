@@ -90,8 +90,7 @@ fn derive_outcome(hpa: &LiveHpa, readings: Vec<MetricReading>) -> Outcome {
             return outcome;
         }
     };
-    let since = zeroed_since(&hpa.facts.annotations).filter(|_| spec_replicas == 0);
-    outcome.asleep_since = since.map(str::to_owned);
+    outcome.asleep_since = zeroed_since(&hpa.facts.annotations).filter(|_| spec_replicas == 0);
     let is_at_zero = |c: &super::live::Condition| c.kind == "ScaledToZero" && c.status == "True";
     let seen = ObservedScale {
         spec_replicas,
