@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::model::findings::{Finding, FindingCode};
-use crate::model::hpa::facts::{HpaFacts, scale_target_name, start_command};
+use crate::model::hpa::facts::{HpaFacts, scale_target_name, start_hint};
 use crate::model::units::hpa_key::HpaKey;
 
 /// A workload that lagwise has scaled to zero, or is about to.
@@ -270,14 +270,14 @@ impl ZeroRefusal {
                 FindingCode::ZeroNotRecorded,
                 format!(
                     "it has the annotation lagwise.dev/zeroed-since, but lagwise has no record of having scaled {target} to zero, and does not wake it{}",
-                    scale_command(hpa)
+                    start_hint(hpa)
                 ),
             ),
             ZeroRefusal::OtherTarget => (
                 FindingCode::ZeroNotRecorded,
                 format!(
                     "lagwise has scaled another object to zero for it, not the present {target}, and does not wake that{}",
-                    scale_command(hpa)
+                    start_hint(hpa)
                 ),
             ),
             ZeroRefusal::LedgerFull => (
@@ -297,11 +297,6 @@ impl ZeroRefusal {
         };
         Finding::new(code, hpa.key(), message)
     }
-}
-
-/// The command that starts the workload, as the end of a sentence. Nothing if it would not be safe to paste.
-fn scale_command(hpa: &HpaFacts) -> String {
-    start_command(hpa).map_or_else(String::new, |command| format!("; to start it: `{command}`"))
 }
 
 /// Records for tests.

@@ -8,7 +8,7 @@ use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::controller::DOWNSCALE_STABILISATION;
 use crate::model::hpa::facts::{
     self, HpaFacts, ScaleTarget, has_lagwise_metric, is_paused, is_switched_off,
-    other_external_metric, scale_target_name, scales_to_zero_natively, start_command,
+    other_external_metric, scale_target_name, scales_to_zero_natively, start_hint,
 };
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::kubernetes_version::KubernetesVersion;
@@ -105,10 +105,9 @@ fn find_invalid_scale_target(hpa: &HpaFacts) -> Option<Finding> {
 fn find_switched_off(hpa: &HpaFacts) -> Option<Finding> {
     is_switched_off(hpa).then(|| {
         let target = scale_target_name(hpa);
-        let command = start_command(hpa).map(|command| format!("; to start it: `{command}`"));
         let message = format!(
             "{target} has 0 replicas, and lagwise has not scaled it to zero, so lagwise does not start it; at 0 replicas the HPA does nothing (ScalingDisabled){}",
-            command.unwrap_or_default()
+            start_hint(hpa)
         );
         Finding::new(FindingCode::SwitchedOff, hpa.key(), message)
     })

@@ -247,9 +247,14 @@ pub fn scale_target_name(hpa: &HpaFacts) -> String {
     format!("{} {}/{}", target.kind, hpa.namespace, target.name)
 }
 
-/// The command by which a person starts a workload at zero replicas; `None` if it would not be safe to paste.
+/// The command by which a person starts a workload at zero replicas, as the end of a sentence. Empty if it would not be
+/// safe to paste.
 #[must_use]
-pub fn start_command(hpa: &HpaFacts) -> Option<String> {
+pub fn start_hint(hpa: &HpaFacts) -> String {
+    start_command(hpa).map_or_else(String::new, |command| format!("; to start it: `{command}`"))
+}
+
+fn start_command(hpa: &HpaFacts) -> Option<String> {
     let target = &hpa.scale_target;
     target.check().ok()?;
     let kind = target.kind.to_lowercase();

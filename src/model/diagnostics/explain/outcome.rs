@@ -10,7 +10,7 @@ use crate::model::hpa::controller::{
     Behavior, HpaSpec, MetricReading, MetricSource, ObservedScale, PolicyKind, ScalingRules,
     Select, SyncCase,
 };
-use crate::model::hpa::facts::{HpaFacts, MetricTarget, is_paused, start_command, zeroed_since};
+use crate::model::hpa::facts::{HpaFacts, MetricTarget, is_paused, start_hint, zeroed_since};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::quantity::Milli;
@@ -240,13 +240,10 @@ fn explain_zero(hpa: &HpaFacts) -> Vec<String> {
             "lagwise has scaled it to zero at {} by the annotation {ZEROED_SINCE}, and starts it when there is lag",
             Printable::name(since)
         ),
-        None => {
-            let command = start_command(hpa).map(|command| format!("; to start it: `{command}`"));
-            format!(
-                "lagwise has not scaled it to zero, so lagwise does not start it{}",
-                command.unwrap_or_default()
-            )
-        }
+        None => format!(
+            "lagwise has not scaled it to zero, so lagwise does not start it{}",
+            start_hint(hpa)
+        ),
     };
     vec![disabled.to_owned(), starter]
 }
