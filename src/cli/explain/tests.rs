@@ -190,6 +190,29 @@ fn other_metrics_and_hidden_controller_state() {
 }
 
 #[test]
+fn a_metric_that_raises_the_replicas_is_the_reason_beside_one_that_is_an_error() {
+    let mut both = facts(ORDERS);
+    both.metrics
+        .extend(facts("cluster=main,group=nowhere").metrics);
+    let failed = both.metrics[1].clone();
+    let without_hpa = derived(&both, SECOND * 12).verdict;
+    let says = "its replicas stay, unless another metric raises them, since its metric kafka_lag is an error";
+    assert!(without_hpa.contains(says), "{without_hpa}");
+    let mut hpa = live(both, 1);
+    let source = MetricSource::External(failed.target.unwrap());
+    hpa.spec.metrics.push(source);
+    hpa.metrics.push(LiveMetric {
+        name: "External kafka_lag".into(),
+        external: Some(failed),
+        current: None,
+    });
+    let verdict = explained(&hpa, SECOND * 12).verdict;
+    let says = "at the next sync: lag 100";
+    assert!(verdict.contains(says), "{verdict}");
+    assert!(!verdict.contains("is an error"), "{verdict}");
+}
+
+#[test]
 fn unknown_partition() {
     let selector = "cluster=main,group=partial,topic=refunds";
     // The last complete reading is served for as long as it may be.
@@ -212,7 +235,10 @@ fn group_that_never_ran_and_workload_switched_off() {
     hpa.facts.annotations = [mark].into();
     let explained = explained(&hpa, SECOND * 12);
     let because = &explained.outcome.as_ref().unwrap().because;
-    assert!(because[1].ends_with("and starts it when there is lag"));
+    assert_eq!(
+        because[1],
+        "its annotation lagwise.dev/zeroed-since says that lagwise scaled it to zero at 2026-11-30T19:00:00Z; if the ledger of lagwise confirms it, lagwise starts it when there is lag, otherwise it reports LW048"
+    );
     let mut findings = explained.findings.iter();
     let code = FindingCode::SwitchedOff.code();
     assert!(!findings.any(|finding| finding.starts_with(code)));
@@ -307,10 +333,17 @@ fn a_sleeping_workload_is_said_to_sleep() {
         ..facts("cluster=main,group=idle,topic=payments")
     };
     let asleep = explained(&live(facts.clone(), 0), SECOND * 12);
+    let because = asleep.outcome.as_ref().unwrap().because.join("; ");
+    assert!(because.contains("at 2024-05-06T01:02:03Z; if the ledger"));
     assert_eq!(
         asleep.verdict,
-        "HPA shop/billing sleeps: by its annotation lagwise.dev/zeroed-since, lagwise scaled its workload to zero at 2024-05-06T01:02:03Z"
+        format!("HPA shop/billing sleeps: {because}")
     );
+    let mut natively = live(facts.clone(), 0);
+    natively.spec.min = 0;
+    natively.conditions = vec![condition("ScaledToZero", "True", "ScaledToZero")];
     let awake = explained(&live(facts, 1), SECOND * 12);
-    assert!(!awake.verdict.contains("sleeps"), "{}", awake.verdict);
+    for other in [awake, explained(&natively, SECOND * 12)] {
+        assert!(!other.verdict.contains("sleeps"), "{}", other.verdict);
+    }
 }

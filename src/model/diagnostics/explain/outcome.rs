@@ -4,17 +4,19 @@
 use super::live::{LiveHpa, LiveMetric};
 use super::{Explanation, MetricProposal, Outcome};
 use crate::model::decisions::cap::HpaFields;
+use crate::model::findings::FindingCode;
 use crate::model::hpa::controller::outlook::{Outlook, Range, UnknownHistory, outlook};
 use crate::model::hpa::controller::stage::{Proposal, Verdict};
 use crate::model::hpa::controller::{
     Behavior, HpaSpec, MetricReading, MetricSource, ObservedScale, PolicyKind, ScalingRules,
     Select, SyncCase,
 };
-use crate::model::hpa::facts::{HpaFacts, MetricTarget, is_paused, start_hint, zeroed_since};
+use crate::model::hpa::facts::{
+    HpaFacts, MetricTarget, has_zero_mark, is_paused, start_hint, zeroed_since,
+};
 use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::units::quantity::Milli;
-use crate::model::units::untrusted_text::Printable;
 
 /// Adds the outcome of the HPA controller to an explanation.
 #[must_use]
@@ -235,17 +237,23 @@ fn explain_next(looked: &Outlook, hpa: &LiveHpa) -> Vec<String> {
 fn explain_zero(hpa: &HpaFacts) -> Vec<String> {
     let disabled =
         "the scale target has 0 replicas, and the HPA did not set that, so it does nothing";
-    let starter = match hpa.annotations.get(ZEROED_SINCE) {
-        Some(since) => format!(
-            "lagwise has scaled it to zero at {} by the annotation {ZEROED_SINCE}, and starts it when there is lag",
-            Printable::name(since)
-        ),
-        None => format!(
+    if !has_zero_mark(hpa) {
+        let starter = format!(
             "lagwise has not scaled it to zero, so lagwise does not start it{}",
             start_hint(hpa)
-        ),
+        );
+        return vec![disabled.to_owned(), starter];
+    }
+    let says = match zeroed_since(&hpa.annotations) {
+        Some(since) => format!("says that lagwise scaled it to zero at {since}"),
+        None => "has no valid time".to_owned(),
     };
-    vec![disabled.to_owned(), starter]
+    // Everybody who may write the HPA can set the mark.
+    let mark = format!(
+        "its annotation {ZEROED_SINCE} {says}; if the ledger of lagwise confirms it, lagwise starts it when there is lag, otherwise it reports {}",
+        FindingCode::ZeroNotRecorded.code()
+    );
+    vec![disabled.to_owned(), mark]
 }
 
 fn open_text(open: UnknownHistory, spec: &HpaSpec) -> String {

@@ -2,7 +2,6 @@
 
 use super::{Derivation, Explanation, GroupPart, Outcome};
 use crate::model::evaluation::ValueRule;
-use crate::model::settings::annotation_keys::ZEROED_SINCE;
 use crate::model::units::quantity::Milli;
 
 /// Sums up an explanation in one sentence.
@@ -42,7 +41,11 @@ fn about_group(group: &GroupPart) -> String {
 fn about_value(explanation: &Explanation) -> String {
     match decisive(explanation) {
         Some(metric) if metric.refusal.is_some() => {
-            format!("its replicas stay, since {}", reason(metric))
+            // Another metric, perhaps one that lagwise does not serve, may still raise them.
+            format!(
+                "its replicas stay, unless another metric raises them, since {}",
+                reason(metric)
+            )
         }
         Some(metric) => reason(metric),
         None => "none of its metrics has a group".to_owned(),
@@ -56,13 +59,13 @@ fn about_replicas(explanation: &Explanation, outcome: &Outcome) -> String {
     else {
         return format!("has an unknown number of replicas: {because}");
     };
-    if let Some(since) = &outcome.asleep_since {
-        return format!(
-            "sleeps: by its annotation {ZEROED_SINCE}, lagwise scaled its workload to zero at {since}"
-        );
-    }
-    if spec == 0 && high == 0 {
-        return format!("stays at 0 replicas: {because}");
+    // Where the HPA itself scaled to zero, its metrics are the reason.
+    if spec == 0 && high == 0 && !because.is_empty() {
+        let state = match outcome.asleep_since {
+            Some(_) => "sleeps",
+            None => "stays at 0 replicas",
+        };
+        return format!("{state}: {because}");
     }
     let effect = match (low, high) {
         _ if low == now && high == now => format!("stays at {}", count(now, "replica")),
@@ -75,7 +78,10 @@ fn about_replicas(explanation: &Explanation, outcome: &Outcome) -> String {
             count(now, "replica")
         ),
     };
-    let mut reasons: Vec<String> = decisive(explanation).map(reason).into_iter().collect();
+    // A metric that is an error keeps the HPA from scaling down, but not another metric from scaling up.
+    let raising = largest(explanation).filter(|_| low > now);
+    let metric = raising.or_else(|| decisive(explanation));
+    let mut reasons: Vec<String> = metric.map(reason).into_iter().collect();
     if low == high {
         reasons.extend(outcome.because.iter().cloned());
     }
@@ -84,9 +90,16 @@ fn about_replicas(explanation: &Explanation, outcome: &Outcome) -> String {
 
 /// The metric that decides: one without a value, otherwise the one that proposes the most replicas.
 fn decisive(explanation: &Explanation) -> Option<&Derivation> {
-    let metrics = || explanation.metrics.iter();
-    let refused = metrics().find(|metric| metric.refusal.is_some());
-    refused.or_else(|| metrics().max_by_key(|metric| metric.desired_replicas))
+    let mut metrics = explanation.metrics.iter();
+    let refused = metrics.find(|metric| metric.refusal.is_some());
+    refused.or_else(|| largest(explanation))
+}
+
+/// The metric with a value that proposes the most replicas.
+fn largest(explanation: &Explanation) -> Option<&Derivation> {
+    let metrics = explanation.metrics.iter();
+    let valued = metrics.filter(|metric| metric.refusal.is_none());
+    valued.max_by_key(|metric| metric.desired_replicas)
 }
 
 /// Why a metric proposes what it does.
