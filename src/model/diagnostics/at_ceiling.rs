@@ -111,7 +111,7 @@ pub struct AtCeilingFindings(BTreeMap<HpaKey, Ongoing>);
 #[derive(Debug)]
 struct Ongoing {
     finding: Finding,
-    /// `None` if it follows the lag.
+    /// `None` if it follows the lag, or has not been known yet.
     ceiling: Option<Replicas>,
     /// When the lag was last seen to be worth more than the ceiling.
     seen: Instant,
@@ -119,7 +119,7 @@ struct Ongoing {
 
 impl AtCeilingFindings {
     /// Takes in what a sweep has shown of an HPA, and returns the finding about it if it lasts. It begins anew with
-    /// another `ceiling`, which is `None` if it follows the lag.
+    /// another `ceiling`, which is `None` if it follows the lag, or is unknown because a metric is an error.
     pub fn update(
         &mut self,
         hpa: &HpaFacts,
@@ -132,7 +132,9 @@ impl AtCeilingFindings {
         let lasts = self.0.get_mut(&key).is_some_and(|ongoing| match present {
             Some(_) => {
                 ongoing.seen = now;
-                ongoing.ceiling == ceiling
+                let both = ongoing.ceiling.zip(ceiling);
+                ongoing.ceiling = ongoing.ceiling.or(ceiling);
+                both.is_none_or(|(known, present)| known == present)
             }
             None => now.saturating_duration_since(ongoing.seen) < ENDS_AFTER,
         });

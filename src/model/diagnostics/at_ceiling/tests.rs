@@ -124,19 +124,46 @@ fn says_what_the_lag_is_worth_and_what_the_ceiling_is() {
     }
 }
 
+/// What is reported about the HPA so many seconds after the start.
+fn update(
+    findings: &mut AtCeilingFindings,
+    hpa: &HpaFacts,
+    seconds: u64,
+    lags: Lags<'_>,
+) -> Option<String> {
+    let snapshot = snapshot(hpa, lags);
+    let start = fixtures::at(Duration::ZERO);
+    let metrics = snapshot.at(&start).hpa_metrics();
+    let targets = snapshot.targets.of_hpa(&hpa.key());
+    let ceiling = UsedCeiling::new(hpa_ceiling(&metrics), targets).fixed();
+    let now = start.monotonic + Duration::from_secs(seconds);
+    let finding = findings.update(hpa, &metrics, ceiling, now);
+    finding.map(|finding| finding.message.clone())
+}
+
+#[test]
+fn is_not_reported_again_when_another_metric_becomes_an_error() {
+    let mut findings = AtCeilingFindings::default();
+    let billing = hpa(&["group=g,topic=t", "group=h,topic=u"], &[], 20);
+    let mut update = |seconds, lags: Lags<'_>| update(&mut findings, &billing, seconds, lags);
+    let g: (&str, &str, &[i64]) = ("g", "t", &[900, 0]);
+    let h: (&str, &str, &[i64]) = ("h", "u", &[0, 0]);
+    // The ceiling of the HPA is not known before the other group has been read.
+    let first = update(0, &[g]);
+    assert!(first.is_some());
+    let g = ("g", "t", &[800, 0][..]);
+    for (seconds, lags) in [(5, &[g, h][..]), (10, &[g]), (15, &[g, h])] {
+        assert_eq!(update(seconds, lags), first, "{seconds}");
+    }
+    let h = ("h", "u", &[0, 0, 0][..]);
+    assert_ne!(update(20, &[g, h]), first);
+}
+
 #[test]
 fn is_reported_once_however_the_lag_goes_up_and_down() {
     let mut findings = AtCeilingFindings::default();
-    let start = fixtures::at(Duration::ZERO).monotonic;
     let mut update = |hpa: &HpaFacts, seconds: u64, lags: &[i64]| {
-        let snapshot = snapshot(hpa, &[("g", "t", lags)]);
-        let now = fixtures::at(Duration::ZERO);
-        let metrics = snapshot.at(&now).hpa_metrics();
-        let targets = snapshot.targets.of_hpa(&hpa.key());
-        let ceiling = UsedCeiling::new(hpa_ceiling(&metrics), targets).fixed();
-        let now = start + Duration::from_secs(seconds);
-        let finding = findings.update(hpa, &metrics, ceiling, now);
-        finding.map(|finding| finding.message.clone())
+        update(&mut findings, hpa, seconds, &[("g", "t", lags)])
     };
     let billing = hpa(&["group=g,topic=t"], &[], 20);
     let says = |lag: u64, worth: u64, partitions: u64| {
