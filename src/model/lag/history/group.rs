@@ -85,9 +85,7 @@ impl GroupHistory {
         topics: impl Iterator<Item = (&'a TopicName, &'a CommittedOffsets, bool)>,
         before: Option<&GroupSnapshot>,
     ) {
-        let description = self.learned.as_deref();
-        let told = description.map(Subscription::of).unwrap_or_default();
-        let (false, Some(reads)) = (told.is_all, &self.remembered.reads) else {
+        let Some(reads) = &self.remembered.reads else {
             return;
         };
         // All topics with commits were known before.
@@ -100,7 +98,10 @@ impl GroupHistory {
             !reads.contains(topic.as_str()) && (*moved || is_new(topic, committed))
         });
         let mut new = new.map(|(topic, ..)| topic).peekable();
-        if new.peek().is_some() {
+        // Seldom is one new, so only then is it worked out what the members tell.
+        let description = self.learned.as_deref();
+        let tell = || description.is_some_and(|d| Subscription::of(d).is_all);
+        if new.peek().is_some() && !tell() {
             let reads = self.remembered.with_topics(new);
             Arc::make_mut(&mut self.remembered).reads = reads;
         }
