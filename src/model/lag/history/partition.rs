@@ -135,7 +135,9 @@ impl PartitionState {
         match (self.kind, earlier.kind) {
             (PartitionStateKind::Unseen, _) => *self = earlier,
             (PartitionStateKind::Committed, PartitionStateKind::Committed) if same => {
-                (self.since, self.residue) = (earlier.since, earlier.residue);
+                self.since = self.since.min(earlier.since);
+                // The log only grows, and so does what is known to be residual.
+                self.residue = self.residue.max(earlier.residue);
             }
             (
                 PartitionStateKind::Committed,

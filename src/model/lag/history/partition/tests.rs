@@ -298,6 +298,16 @@ fn saved_state_counts_where_it_agrees_with_this_process() {
             of(PartitionStateKind::Committed, 5, 1),
         ),
         (
+            of(PartitionStateKind::Committed, 5, 1).with_residue(4),
+            of(PartitionStateKind::Committed, 5, 90).with_residue(2),
+            of(PartitionStateKind::Committed, 5, 1).with_residue(4),
+        ),
+        (
+            of(PartitionStateKind::Committed, 5, 90),
+            of(PartitionStateKind::Committed, 5, 1).with_residue(2),
+            of(PartitionStateKind::Committed, 5, 1).with_residue(2),
+        ),
+        (
             of(PartitionStateKind::Committed, 6, 90),
             of(PartitionStateKind::Committed, 5, 1),
             of(PartitionStateKind::Committed, 6, 90),
