@@ -250,7 +250,9 @@ impl<'a> Assembly<'a> {
             match *lag {
                 PartitionLag::Residual(messages) => state.set_residue(messages),
                 // The first message that a consumer gets is behind the residue.
-                PartitionLag::Measured(messages) | PartitionLag::Stuck { lag: messages, .. }
+                PartitionLag::Measured(messages)
+                | PartitionLag::UpperBound(messages)
+                | PartitionLag::Stuck { lag: messages, .. }
                     if Lag(0) < state.residue() && state.residue() < messages =>
                 {
                     let unread = state.offset().after(state.residue());
