@@ -121,11 +121,12 @@ impl ClusterHistory {
         };
         let unreachable_brokers = match scope {
             Scope::Whole => unreachable_brokers,
-            // The others were not needed.
+            // The others were not needed. Of a broker that failed before, the new reason counts.
             Scope::Partial => {
                 let known = before.unreachable_brokers.iter().cloned();
-                let new = unreachable_brokers.into_iter();
-                BTreeSet::from_iter(known.chain(new)).into_iter().collect()
+                let all = known.chain(unreachable_brokers);
+                let all = all.map(|broker| (Arc::clone(&broker.address), broker));
+                BTreeMap::from_iter(all).into_values().collect()
             }
         };
         let traffic = match (before.traffic, traffic) {

@@ -94,21 +94,15 @@ impl ClusterSnapshot {
     }
 }
 
-/// The reason of the first broker, and the addresses of some of the others.
+/// The reasons of the first few brokers.
 fn broker_reasons(brokers: &[&BrokerFault]) -> String {
-    const SHOWN: usize = 3;
-    let Some((first, others)) = brokers.split_first() else {
-        return String::new();
-    };
-    let mut text = first.reason.to_string();
-    for other in others.iter().take(SHOWN) {
-        text.push_str("; ");
-        text.push_str(&other.reason);
+    const SHOWN: usize = 4;
+    let shown = brokers.iter().take(SHOWN);
+    let mut reasons: Vec<&str> = shown.map(|broker| &*broker.reason).collect();
+    if brokers.len() > SHOWN {
+        reasons.push("and others");
     }
-    if others.len() > SHOWN {
-        text.push_str("; and others");
-    }
-    text
+    reasons.join("; ")
 }
 
 /// Snapshot of one group.
