@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::evaluation::{
-    EvaluationsAt, GroupEvaluation, HpaMetric, MetricValue, hpa_ceilings, is_cap_observed,
+    EvaluationsAt, GroupEvaluation, HpaMetric, hpa_ceilings, is_cap_observed,
 };
 use crate::model::findings::{Finding, FindingCode, FindingSubject};
 use crate::model::hpa::facts::is_paused;
@@ -38,7 +38,7 @@ pub struct HpaStatus {
     pub asleep_since: Option<String>,
     /// Desired replicas: the largest over its metrics.
     pub desired: Option<u32>,
-    /// Replicas that the lag is worth without the ceiling: the largest over its metrics.
+    /// Replicas that the lag is worth without the ceiling, by the metric that desires the most.
     pub uncapped: Option<u32>,
     /// Replica ceiling.
     pub ceiling: Option<Limit>,
@@ -129,12 +129,15 @@ impl HpaParts<'_> {
             .map(|metric| metric.outcome.as_ref().ok())
             .collect();
         let values = values.filter(|values| !values.is_empty());
-        let largest = |replicas: fn(&MetricValue) -> Option<u32>| {
-            let all = values.as_ref()?.iter().map(|value| replicas(value));
-            all.collect::<Option<Vec<u32>>>()?.into_iter().max()
-        };
-        let desired = largest(|value| value.desired);
-        let uncapped = largest(|value| value.uncapped);
+        // The HPA follows the metric that desires the most replicas.
+        let followed = values.as_ref().and_then(|values| {
+            let all = values
+                .iter()
+                .map(|value| Some((value.desired?, value.uncapped)));
+            all.collect::<Option<Vec<_>>>()?.into_iter().max()
+        });
+        let desired = followed.map(|(desired, _)| desired);
+        let uncapped = followed.and_then(|(_, uncapped)| uncapped);
         let oldest = values
             .iter()
             .flatten()

@@ -73,6 +73,16 @@ fn one(hpa: HpaFacts) -> HpaStatus {
 }
 
 #[test]
+fn uncapped_replicas_are_those_of_the_metric_that_the_hpa_follows() {
+    let followed = metric(LAG_METRIC, "group=g,topic=t", "125");
+    let capped = metric(LAG_METRIC, "group=h,topic=u", "10");
+    let status = one(hpa("a", vec![capped.clone()], &[]));
+    assert_eq!((status.desired, status.uncapped), (Some(1), Some(7)));
+    let status = one(hpa("a", vec![followed, capped], &[]));
+    assert_eq!((status.desired, status.uncapped), (Some(2), Some(2)));
+}
+
+#[test]
 fn status_has_lag_and_desired_replicas() {
     let status = one(hpa(
         "a",
