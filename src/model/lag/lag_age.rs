@@ -111,15 +111,16 @@ impl EndRing {
         }
         self.grow(ends.len());
         let polled = self.times.get(self.looked_up..).unwrap_or_default();
-        let since = |time: &u64| at.saturating_sub(*time);
-        let watched = match polled {
-            [] => false,
-            [.., before, last] => {
-                let usual = last.saturating_sub(*before).saturating_mul(2);
-                since(last) <= usual.max(WATCHED_MILLIS)
-            }
-            [last] => since(last) <= WATCHED_MILLIS,
+        let gap = |earlier: &u64, later: &u64| later.saturating_sub(*earlier);
+        let usual = match polled {
+            // The shorter of two, because one may be an outage.
+            [.., first, before, last] => gap(first, before).min(gap(before, last)),
+            [before, last] => gap(before, last),
+            _ => 0,
         };
+        let watched = polled
+            .last()
+            .is_some_and(|last| gap(last, &at) <= usual.saturating_mul(2).max(WATCHED_MILLIS));
         if self.times.len() >= SAMPLES_MAX {
             let thinned = self.least_needed(at);
             self.remove(thinned);
@@ -409,6 +410,14 @@ mod tests {
             let ring = ring(&[(a, 100), (b, 100), (now, 101)]);
             assert_eq!(ring.age(0, Offset(100), now), Some(expected));
         }
+    }
+
+    #[test]
+    fn one_poll_between_two_outages_does_not_make_outages_usual() {
+        let minute = 60_000;
+        let now = 25 * minute;
+        let ring = ring(&[(0, 100), (5000, 100), (10 * minute, 100), (now, 101)]);
+        assert_eq!(ring.age(0, Offset(100), now), Some(LagAge::at_least(0)));
     }
 
     #[test]
