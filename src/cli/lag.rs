@@ -44,8 +44,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
     LAG is counted as by Kafka's own tool: a partition without a committed offset has none. USEFUL is the largest \
     number of members that can have work at the same time. DRAIN is the time until the lag is gone at these rates, \
     and never if it does not shrink.\n\n\
-    Exit code: 0 if all that was asked for is known, 1 if some of it is unknown (the rest is still printed), 2 for \
-    wrong usage. A partition without a committed offset is not unknown.")]
+    Exit code: 0 if all that was asked for is known, 1 if some of it is unknown or a pattern matches nothing (the \
+    rest is still printed), 2 for wrong usage. A partition without a committed offset is not unknown.")]
 pub struct LagArgs {
     /// Address of the Kafka cluster: HOST:PORT, several separated by commas
     #[arg(long, value_name = "HOST:PORT")]

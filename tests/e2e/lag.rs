@@ -406,6 +406,12 @@ fn shows_members_and_rates(testbed: &Testbed) -> Result<()> {
         String::from_utf8_lossy(&nothing.stderr).contains("no group matches"),
         "{nothing:?}"
     );
+    let nothing = run(&["--group", &busy, "--topic", &format!("{topic}-nothing-*")])?;
+    ensure!(nothing.status.code() == Some(1), "{nothing:?}");
+    ensure!(
+        String::from_utf8_lossy(&nothing.stderr).contains("reads a topic that matches"),
+        "{nothing:?}"
+    );
     let csv = String::from_utf8(run(&["--group", &busy, "-o", "csv"])?.stdout)?;
     ensure!(
         csv.lines().count() == 3 && csv.starts_with("cluster,group,topic,partition,"),

@@ -133,6 +133,8 @@ impl ClusterReader {
                 reading.unknown.extend(reasons);
             }
         }
+        let unmatched = unmatched_topics(request, &reading);
+        reading.unknown.extend(unmatched);
         Ok(reading)
     }
 
@@ -200,6 +202,21 @@ fn unread_plans(
         is_unread.then(|| request.plan(group, topics))
     };
     groups.iter().filter_map(plan).collect()
+}
+
+/// Messages about patterns that match no topic of the groups. There are none while something is unknown, since an
+/// unknown group may have such a topic.
+pub(super) fn unmatched_topics(request: &LagRequest, reading: &ClusterReading) -> Vec<String> {
+    if !reading.unknown.is_empty() {
+        return Vec::new();
+    }
+    let topics = reading.groups.values().flat_map(|read| read.topics.keys());
+    let patterns = request.topics.unmatched(topics.map(TopicName::as_str));
+    let cluster = &reading.cluster;
+    let message = |pattern: &str| {
+        format!("{cluster}: none of the groups reads a topic that matches {pattern}")
+    };
+    patterns.into_iter().map(message).collect()
 }
 
 /// What is asked for of a group and is unknown, beside single partitions.

@@ -263,3 +263,21 @@ fn topic_filter_keeps_groups_with_commits_on_it() {
         assert_eq!(groups, expected, "{flags:?}");
     }
 }
+
+#[test]
+fn a_pattern_that_matches_no_topic_is_reported_once_all_is_known() {
+    let (_, mut after) = readings();
+    let unmatched = |reading: &ClusterReading, flags: &[&str]| {
+        reading::unmatched_topics(&parse(flags).request(), reading)
+    };
+    let flags = ["--topic", "pay*", "--topic", "ord*", "--topic", "refunds"];
+    assert_eq!(
+        unmatched(&after[0], &flags),
+        ["main: none of the groups reads a topic that matches pay*"]
+    );
+    assert!(unmatched(&after[0], &[]).is_empty());
+    after[0]
+        .unknown
+        .insert("main: no broker is reachable".into());
+    assert!(unmatched(&after[0], &flags).is_empty());
+}
