@@ -100,7 +100,7 @@ enum LagOutput {
     Json,
     /// YAML
     Yaml,
-    /// Comma-separated values with a header
+    /// Comma-separated values with a header; names like =1+1 get a ' in front
     Csv,
 }
 

@@ -12,6 +12,9 @@ const RATES: [&str; 3] = [
     "drain_seconds",
 ];
 
+/// First characters of what a spreadsheet takes for a formula.
+const FORMULA_STARTS: [char; 4] = ['=', '+', '-', '@'];
+
 /// One line for each partition, after a header. The names are those of the JSON output. What is unknown is empty.
 pub(super) fn partition_csv(rows: &[LagRow<'_>]) -> String {
     let names = [
@@ -132,8 +135,13 @@ fn line(fields: &[String]) -> String {
     fields.join(",") + "\n"
 }
 
+/// Quotes a field where needed. A text that a spreadsheet would run as a formula gets an apostrophe in front.
 fn quoted(field: &str) -> String {
-    let text = Printable::unbounded(field).to_string();
+    let mut text = Printable::unbounded(field).to_string();
+    // Anyone who may join a group chooses its name.
+    if text.starts_with(FORMULA_STARTS) && text.parse::<i64>().is_err() {
+        text.insert(0, '\'');
+    }
     match text.contains([',', '"']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text,
@@ -150,5 +158,20 @@ mod tests {
         let fields = fields.map(str::to_owned);
         let expected = "plain,\"a,b\",\"say \"\"no\"\"\",two\\nlines,\\u{1b}[2J,\n";
         assert_eq!(line(&fields), expected);
+    }
+
+    #[test]
+    fn names_are_no_formulas() {
+        for (field, expected) in [
+            ("=HYPERLINK(\"x\")", "\"'=HYPERLINK(\"\"x\"\")\""),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("+1+1", "'+1+1"),
+            ("-team", "'-team"),
+            ("-5", "-5"),
+            ("a=b", "a=b"),
+            ("", ""),
+        ] {
+            assert_eq!(quoted(field), expected);
+        }
     }
 }
