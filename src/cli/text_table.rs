@@ -110,6 +110,11 @@ impl TextTable {
     }
 }
 
+/// The cell of a value; a dash if there is none.
+pub(super) fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

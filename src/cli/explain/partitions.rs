@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 
-use crate::cli::text_table::{TableColumn, TextTable};
+use crate::cli::text_table::{TableColumn, TextTable, or_dash};
 use crate::model::diagnostics::explain::{PartitionPart, TopicPart};
 
 /// A topic with more partitions is folded.
@@ -116,10 +116,6 @@ fn table(partitions: &[&PartitionPart]) -> Vec<String> {
 /// A duration to the tenth of a second.
 pub(super) fn age(seconds: f64) -> String {
     format!("{seconds:.1} s")
-}
-
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 #[cfg(test)]

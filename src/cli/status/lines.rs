@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cli::short_duration::short_duration;
-use crate::cli::text_table::{TableColumn, TextTable};
+use crate::cli::text_table::{TableColumn, TextTable, or_dash};
 use crate::model::diagnostics::hpa_status::HpaStatus;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::settings::cap_mode::CapMode;
@@ -32,18 +32,18 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
         table.add_row([
             hpa.namespace.clone(),
             hpa.hpa.clone(),
-            value_or_dash(hpa.lag),
+            or_dash(hpa.lag),
             time(hpa),
-            value_or_dash(hpa.replicas),
+            or_dash(hpa.replicas),
             desired(hpa),
             match hpa.ceiling {
                 None => "-".to_owned(),
                 Some(Limit::Bounded(most)) => most.to_string(),
                 Some(Limit::Unbounded) => "none".to_owned(),
             },
-            value_or_dash(hpa.partitions),
+            or_dash(hpa.partitions),
             cap(hpa),
-            value_or_dash(hpa.age_millis.map(format_age)),
+            or_dash(hpa.age_millis.map(format_age)),
             match hpa.findings.as_slice() {
                 [] => "-".to_owned(),
                 codes => codes.join(","),
@@ -54,10 +54,6 @@ pub(super) fn table(hpas: &[HpaStatus]) -> String {
     table.render()
 }
 
-fn value_or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
-}
-
 /// The desired replicas, and how many the lag is worth if the ceiling allows fewer.
 fn desired(hpa: &HpaStatus) -> String {
     let uncapped = hpa
@@ -65,7 +61,7 @@ fn desired(hpa: &HpaStatus) -> String {
         .filter(|uncapped| hpa.desired < Some(*uncapped));
     match (hpa.desired, uncapped) {
         (Some(desired), Some(uncapped)) => format!("{desired} of {uncapped}"),
-        (desired, _) => value_or_dash(desired),
+        (desired, _) => or_dash(desired),
     }
 }
 
