@@ -12,10 +12,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::bail;
 use clap::{ArgGroup, Args, ValueEnum};
+use serde::Serialize;
 
 use self::name_filter::NameFilter;
 use self::reading::{ClusterReader, ClusterReading, LagRequest, MAX_GROUPS_AT_ONCE};
-use self::rows::{SortKey, group_rows, partition_rows, sort_rows};
+use self::rows::{RowLag, SortKey, group_rows, partition_rows, sort_rows};
 use self::table::{bounds, group_table, partition_table};
 use super::run::Signals;
 use super::short_duration::short_duration;
@@ -260,10 +261,7 @@ fn print_readings(
     readings: &[ClusterReading],
     before: &[ClusterReading],
 ) -> anyhow::Result<ExitCode> {
-    let rendered = match args.is_summary(request) {
-        true => render_groups(args, request, readings, before)?,
-        false => render_partitions(args, request, readings, before)?,
-    };
+    let rendered = render(args, request, readings, before)?;
     let unknown = || readings.iter().flat_map(|reading| &reading.unknown);
     let is_table = args.output == LagOutput::Table;
     let mut text = rendered.text;
@@ -302,51 +300,52 @@ fn watch_header(args: &LagArgs, now: SystemTime) -> String {
     )
 }
 
-fn render_groups(
+/// Formats the rows that are asked for: groups or partitions.
+fn render(
     args: &LagArgs,
     request: &LagRequest,
     readings: &[ClusterReading],
     before: &[ClusterReading],
 ) -> anyhow::Result<RenderedRows> {
-    let mut rows = group_rows(request, readings, before);
-    let all = rows.len();
-    let is_known = !rows.iter().any(|row| row.is_unknown);
-    sort_rows(&mut rows, args.sort_key());
-    rows.truncate(args.top.unwrap_or(usize::MAX));
-    Ok(RenderedRows {
-        text: match args.output {
-            LagOutput::Table => group_table(&rows, all, args.rates_over.is_some()),
-            LagOutput::Csv => csv::group_csv(&rows),
-            LagOutput::Json => Output::Json.serialize(&rows)?.unwrap_or_default(),
-            LagOutput::Yaml => Output::Yaml.serialize(&rows)?.unwrap_or_default(),
+    let with_rates = args.rates_over.is_some();
+    if args.is_summary(request) {
+        return render_rows(
+            args,
+            group_rows(request, readings, before),
+            |rows, all| group_table(rows, all, with_rates),
+            csv::group_csv,
+        );
+    }
+    render_rows(
+        args,
+        partition_rows(request, readings, before),
+        |rows, all| {
+            let table = partition_table(rows, all, with_rates);
+            // For whole clusters the table suffices.
+            match request.groups.needs_list() {
+                true => table,
+                false => table + &bounds(rows),
+            }
         },
-        is_known,
-        is_empty: all == 0,
-    })
+        csv::partition_csv,
+    )
 }
 
-fn render_partitions(
+/// Sorts, cuts and formats rows. `table` also takes their number before `--top`.
+fn render_rows<R: RowLag + Serialize>(
     args: &LagArgs,
-    request: &LagRequest,
-    readings: &[ClusterReading],
-    before: &[ClusterReading],
+    mut rows: Vec<R>,
+    table: impl FnOnce(&[R], usize) -> String,
+    csv: impl FnOnce(&[R]) -> String,
 ) -> anyhow::Result<RenderedRows> {
-    let mut rows = partition_rows(request, readings, before);
     let all = rows.len();
-    let is_known = !rows.iter().any(|row| row.fault.is_some());
+    let is_known = !rows.iter().any(R::is_unknown);
     sort_rows(&mut rows, args.sort_key());
     rows.truncate(args.top.unwrap_or(usize::MAX));
     Ok(RenderedRows {
         text: match args.output {
-            LagOutput::Table => {
-                let table = partition_table(&rows, all, args.rates_over.is_some());
-                // For whole clusters the table suffices.
-                match request.groups.needs_list() {
-                    true => table,
-                    false => table + &bounds(&rows),
-                }
-            }
-            LagOutput::Csv => csv::partition_csv(&rows),
+            LagOutput::Table => table(&rows, all),
+            LagOutput::Csv => csv(&rows),
             LagOutput::Json => Output::Json.serialize(&rows)?.unwrap_or_default(),
             LagOutput::Yaml => Output::Yaml.serialize(&rows)?.unwrap_or_default(),
         },

@@ -1,8 +1,8 @@
 //! Comma-separated values of `lagwise lag`, for spreadsheets and scripts (RFC 4180).
 
-use super::rows::{GroupRow, LagRow, RateRow};
-use super::table::state_name;
-use crate::model::evaluation::parallelism::{Limit, Parallelism};
+use super::rows::{GroupRow, LagRow, MemberRow, RateRow};
+use crate::model::evaluation::parallelism::Parallelism;
+use crate::model::kafka::group::GroupState;
 use crate::model::units::untrusted_text::Printable;
 
 /// The columns of [`rate_fields`].
@@ -36,7 +36,7 @@ pub(super) fn partition_csv(rows: &[LagRow<'_>]) -> String {
     ];
     let mut text = header(&names);
     for row in rows {
-        let joined = |field: fn(&super::rows::MemberRow<'_>) -> String| {
+        let joined = |field: fn(&MemberRow<'_>) -> String| {
             let all: Vec<String> = row.known_members().iter().map(field).collect();
             all.join(" ")
         };
@@ -52,8 +52,8 @@ pub(super) fn partition_csv(rows: &[LagRow<'_>]) -> String {
             or_empty(row.lag_seconds),
             row.lag_seconds_is_lower_bound.to_string(),
             row.rule.to_owned(),
-            or_empty(row.useful_parallelism.and_then(bound)),
-            row.group_state.map_or("", state_name).to_owned(),
+            bound(row.useful_parallelism),
+            or_empty(row.group_state.map(GroupState::label)),
             joined(|member| member.client_id.to_owned()),
             joined(|member| member.host.to_owned()),
         ];
@@ -86,9 +86,9 @@ pub(super) fn group_csv(rows: &[GroupRow<'_>]) -> String {
         let mut fields = vec![
             row.cluster.to_owned(),
             row.group.to_owned(),
-            row.state.map_or("", state_name).to_owned(),
+            or_empty(row.state.map(GroupState::label)),
             or_empty(row.members),
-            or_empty(row.useful_parallelism.and_then(bound)),
+            bound(row.useful_parallelism),
             topics.join(" "),
             row.partitions.to_string(),
             row.partitions_without_commit.to_string(),
@@ -118,11 +118,8 @@ fn rate_fields(rates: Option<RateRow>) -> [String; 3] {
 }
 
 /// The useful parallelism; empty if it has no limit.
-fn bound(parallelism: Parallelism) -> Option<u32> {
-    match parallelism.limit {
-        Limit::Bounded(most) => Some(most.0),
-        Limit::Unbounded => None,
-    }
+fn bound(parallelism: Option<Parallelism>) -> String {
+    or_empty(parallelism.and_then(|parallelism| parallelism.limit.bounded()))
 }
 
 fn or_empty(value: Option<impl ToString>) -> String {

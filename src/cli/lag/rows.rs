@@ -1,6 +1,6 @@
 //! The rows of `lagwise lag`: one for each partition, or one for each group.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -129,15 +129,15 @@ pub(super) enum SortKey {
     Group,
 }
 
-/// What the order of a row depends on.
-pub(super) trait SortedRow {
+/// The lag of a row, for the order of the rows and for their sum.
+pub(super) trait RowLag {
     /// Whether a fault keeps the lag unknown.
     fn is_unknown(&self) -> bool;
     fn lag(&self) -> Option<Lag>;
     fn lag_seconds(&self) -> Option<f64>;
 }
 
-impl SortedRow for LagRow<'_> {
+impl RowLag for LagRow<'_> {
     fn is_unknown(&self) -> bool {
         self.fault.is_some()
     }
@@ -151,7 +151,7 @@ impl SortedRow for LagRow<'_> {
     }
 }
 
-impl SortedRow for GroupRow<'_> {
+impl RowLag for GroupRow<'_> {
     fn is_unknown(&self) -> bool {
         self.is_unknown
     }
@@ -166,18 +166,14 @@ impl SortedRow for GroupRow<'_> {
 }
 
 /// Sorts rows, which are in the order of groups. Rows that are equal stay in that order.
-pub(super) fn sort_rows<R: SortedRow>(rows: &mut [R], key: SortKey) {
+pub(super) fn sort_rows<R: RowLag>(rows: &mut [R], key: SortKey) {
     match key {
         SortKey::Group => {}
         SortKey::Lag => rows.sort_by_key(|row| Reverse((row.is_unknown(), row.lag()))),
         SortKey::Time => rows.sort_by(|a, b| {
             let seconds = |row: &R| row.lag_seconds().unwrap_or(-1.0);
             let unknown_first = b.is_unknown().cmp(&a.is_unknown());
-            unknown_first.then_with(|| {
-                seconds(b)
-                    .partial_cmp(&seconds(a))
-                    .unwrap_or(Ordering::Equal)
-            })
+            unknown_first.then_with(|| seconds(b).total_cmp(&seconds(a)))
         }),
     }
 }

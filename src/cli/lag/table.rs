@@ -1,8 +1,8 @@
 //! Tables of `lagwise lag`.
 
-use super::rows::{GroupRow, LagRow, RateRow, seconds};
+use super::rows::{GroupRow, LagRow, RateRow, RowLag, seconds};
 use crate::cli::short_duration::short_duration;
-use crate::cli::text_table::{TableColumn, TextTable};
+use crate::cli::text_table::{TableColumn, TextTable, or_dash};
 use crate::model::evaluation::parallelism::{Limit, Parallelism};
 use crate::model::kafka::group::GroupState;
 use crate::model::units::newtypes::Lag;
@@ -17,9 +17,9 @@ struct OptionalColumns {
 }
 
 /// The sum of rows, for the last line of a table.
-struct TableSum<'a> {
+struct TableSum {
     /// What the rows are, in the singular: `group` or `partition`.
-    kind: &'a str,
+    kind: &'static str,
     shown: usize,
     /// Rows before `--top`.
     all: usize,
@@ -28,7 +28,19 @@ struct TableSum<'a> {
     uncommitted: usize,
 }
 
-impl TableSum<'_> {
+impl TableSum {
+    fn new<R: RowLag>(kind: &'static str, rows: &[R], all: usize) -> Self {
+        let has_no_commit = |row: &&R| !row.is_unknown() && row.lag().is_none();
+        Self {
+            kind,
+            shown: rows.len(),
+            all,
+            lag: rows.iter().filter_map(R::lag).sum(),
+            unknown: rows.iter().filter(|row| row.is_unknown()).count(),
+            uncommitted: rows.iter().filter(has_no_commit).count(),
+        }
+    }
+
     fn line(&self) -> String {
         let plural = if self.all == 1 { "" } else { "s" };
         let mut line = match self.shown == self.all {
@@ -96,17 +108,7 @@ pub(super) fn partition_table(rows: &[LagRow<'_>], all: usize, with_rates: bool)
         cells.push(row.note.clone().unwrap_or_default());
         table.add_row(cells);
     }
-    let sum = TableSum {
-        kind: "partition",
-        shown: rows.len(),
-        all,
-        lag: rows.iter().filter_map(|row| row.lag).sum(),
-        unknown: rows.iter().filter(|row| row.fault.is_some()).count(),
-        uncommitted: rows
-            .iter()
-            .filter(|row| row.fault.is_none() && row.lag.is_none())
-            .count(),
-    };
+    let sum = TableSum::new("partition", rows, all);
     format!("{}\n{}\n", table.render(), sum.line())
 }
 
@@ -138,10 +140,10 @@ pub(super) fn group_table(rows: &[GroupRow<'_>], all: usize, with_rates: bool) -
             Printable::name(row.group).to_string(),
             match row.topics.as_slice() {
                 [] => "-".to_owned(),
-                [only] => only.to_string(),
+                [only] => Printable::name(only.as_str()).to_string(),
                 several => format!("{} topics", several.len()),
             },
-            row.state.map_or("-", state_name).to_owned(),
+            or_dash(row.state.map(GroupState::label)),
             or_dash(row.members),
             or_dash(row.useful_parallelism.map(useful)),
             row.partitions.to_string(),
@@ -152,17 +154,7 @@ pub(super) fn group_table(rows: &[GroupRow<'_>], all: usize, with_rates: bool) -
         cells.push(row.note.clone().unwrap_or_default());
         table.add_row(cells);
     }
-    let sum = TableSum {
-        kind: "group",
-        shown: rows.len(),
-        all,
-        lag: rows.iter().filter_map(|row| row.lag).sum(),
-        unknown: rows.iter().filter(|row| row.is_unknown).count(),
-        uncommitted: rows
-            .iter()
-            .filter(|row| !row.is_unknown && row.lag.is_none())
-            .count(),
-    };
+    let sum = TableSum::new("group", rows, all);
     format!("{}\n{}\n", table.render(), sum.line())
 }
 
@@ -194,17 +186,6 @@ pub(super) fn bounds(rows: &[LagRow<'_>]) -> String {
     groups.into_iter().map(line).collect()
 }
 
-/// The name of a state, as in JSON.
-pub(super) fn state_name(state: GroupState) -> &'static str {
-    match state {
-        GroupState::Empty => "empty",
-        GroupState::Unjoined => "unjoined",
-        GroupState::Rebalancing => "rebalancing",
-        GroupState::Stable => "stable",
-        GroupState::NotReady => "not_ready",
-    }
-}
-
 fn useful(parallelism: Parallelism) -> String {
     match parallelism.limit {
         Limit::Bounded(most) => most.to_string(),
@@ -215,10 +196,6 @@ fn useful(parallelism: Parallelism) -> String {
 fn has_several<'a>(mut clusters: impl Iterator<Item = &'a str>) -> bool {
     let first = clusters.next();
     clusters.any(|cluster| Some(cluster) != first)
-}
-
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// The age of the oldest unread message. `>` marks a lower bound, which is mostly all that a single

@@ -109,10 +109,7 @@ fn rendered(flags: &[&str]) -> RenderedRows {
         Some(_) => before,
         None => Vec::new(),
     };
-    match args.is_summary(&request) {
-        true => render_groups(&args, &request, &after, &before).unwrap(),
-        false => render_partitions(&args, &request, &after, &before).unwrap(),
-    }
+    render(&args, &request, &after, &before).unwrap()
 }
 
 #[test]

@@ -37,6 +37,20 @@ pub enum GroupState {
     NotReady,
 }
 
+impl GroupState {
+    /// Name in tables, and in JSON.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            GroupState::Empty => "empty",
+            GroupState::Unjoined => "unjoined",
+            GroupState::Rebalancing => "rebalancing",
+            GroupState::Stable => "stable",
+            GroupState::NotReady => "not_ready",
+        }
+    }
+}
+
 /// Description of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupDescription {
