@@ -15,6 +15,7 @@ use super::kube_args::KubeArgs;
 use super::look::{HpaReading, read_hpas};
 use super::{Output, error_text, print_error, print_output};
 use crate::config::{Config, SystemEnvironment};
+use crate::k8s::client::server_version;
 use crate::k8s::workload::fetch;
 use crate::model::diagnostics::workload_findings::find_in_workload;
 use crate::model::evaluation::{HpaMetric, hpa_ceilings};
@@ -170,7 +171,6 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
         client,
         hpas,
         snapshot,
-        version,
     } = read_hpas(&config, &args.kube, namespace, args.timeout).await?;
     let now = Moment::now();
     let metrics = snapshot.at(&now).hpa_metrics();
@@ -180,6 +180,8 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
         .map(|hpa| &**hpa)
         .filter(|hpa| has_lagwise_metric(hpa))
         .collect();
+    // Without it the advice is for any version.
+    let version = server_version(&client, args.timeout).await.ok();
     let (workloads, unread) = fetch(&client, &served, args.timeout).await;
     let mut found = LintResult {
         findings: snapshot.all_findings().cloned().collect(),

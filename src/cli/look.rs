@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::kube_args::KubeArgs;
 use crate::config::Config;
 use crate::daemon::{clusters, options};
-use crate::k8s::client::{Client, connect, server_version};
+use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::{HpaList, list};
 use crate::model::diagnostics::current_findings::{FindingOptions, findings};
 use crate::model::evaluation::group_evaluation::is_read;
@@ -22,7 +22,6 @@ use crate::model::hpa::facts::HpaFacts;
 use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::WatchKey;
 use crate::model::targets::no_value_reason::NoValueReason;
-use crate::model::units::kubernetes_version::KubernetesVersion;
 use crate::model::units::newtypes::Moment;
 use crate::poller::{Inputs, Poller};
 use crate::snapshot_channel;
@@ -32,8 +31,6 @@ pub(super) struct HpaReading {
     pub(super) client: Client,
     pub(super) hpas: HpaList,
     pub(super) snapshot: Arc<LagSnapshot>,
-    /// Version of the Kubernetes cluster; `None` if it cannot be read.
-    pub(super) version: Option<KubernetesVersion>,
 }
 
 /// Lists the HPAs of a namespace, or of the configured namespaces, and reads the lag that they need.
@@ -57,13 +54,11 @@ pub(super) async fn read_hpas(
         Some(namespace) => format!("cannot list the HPAs of namespace {namespace}"),
         None => "cannot list the HPAs".to_owned(),
     })?;
-    let version = server_version(&client, within).await.ok();
     let snapshot = read_once(config, hpas.facts.clone(), Vec::new(), within).await?;
     Ok(HpaReading {
         client,
         hpas,
         snapshot,
-        version,
     })
 }
 
