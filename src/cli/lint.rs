@@ -255,24 +255,17 @@ fn unread_data(snapshot: &LagSnapshot, metrics: &[HpaMetric<'_>]) -> BTreeSet<St
         }
     }
     for (name, cluster) in &snapshot.clusters {
-        // Of a silent cluster, the cause is told below.
-        if cluster.connection.is_none() {
+        let Some(fault) = &cluster.connection else {
             let brokers = cluster.unreachable_brokers.iter();
             unread.extend(brokers.map(|broker| format!("Kafka cluster {name}: {}", broker.reason)));
-        }
-    }
-    for (name, hpas) in silent {
-        let connection = snapshot
-            .clusters
-            .get(name)
-            .and_then(|c| c.connection.as_ref());
-        let reason = connection.map_or("", |connection| &*connection.reason);
-        let affected = match hpas.len() {
+            continue;
+        };
+        let affected = match silent.get(name).map_or(0, BTreeSet::len) {
             0 => String::new(),
             1 => "; the lag of 1 HPA is unknown".to_owned(),
             count => format!("; the lag of {count} HPAs is unknown"),
         };
-        unread.insert(format!("Kafka cluster {name}: {reason}{affected}"));
+        unread.insert(format!("Kafka cluster {name}: {}{affected}", fault.reason));
     }
     unread
 }
