@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use self::report::{FindingReport, JudgedObjects, render_code, render_codes, render_findings};
+use self::report::{CheckedObjects, FindingReport, render_code, render_codes, render_findings};
 use super::kube_args::KubeArgs;
 use super::look::{HpaReading, read_hpas};
 use super::{Output, error_text, print_error, print_output};
@@ -110,7 +110,7 @@ struct LintResult {
     findings: BTreeSet<Finding>,
     /// What could not be read, and why.
     unread: BTreeSet<String>,
-    judged: JudgedObjects,
+    checked: CheckedObjects,
     /// Version of the Kubernetes cluster, if it is known.
     version: Option<KubernetesVersion>,
 }
@@ -143,7 +143,7 @@ pub async fn run(args: LintArgs) -> anyhow::Result<ExitCode> {
     let reported = FindingReport::sorted(&found.findings, found.version);
     let text = match args.output.serialize(&reported)? {
         Some(text) => text,
-        None => render_findings(&reported, found.judged),
+        None => render_findings(&reported, found.checked),
     };
     print_output(args.output, &text)?;
     for unread in &found.unread {
@@ -186,7 +186,7 @@ async fn check_cluster(args: &LintArgs, config: &std::path::Path) -> anyhow::Res
     let mut found = LintResult {
         findings: snapshot.all_findings().cloned().collect(),
         unread,
-        judged: JudgedObjects {
+        checked: CheckedObjects {
             hpas: served.len(),
             other_hpas: hpas.facts.len() - served.len(),
             workloads: workloads.len(),

@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::LintResult;
-use super::report::JudgedObjects;
+use super::report::CheckedObjects;
 use crate::config::{Config, SystemEnvironment};
 use crate::daemon::options;
 use crate::k8s::manifests::Manifests;
@@ -79,7 +79,7 @@ pub(super) fn check_files(
             .chain(insecure.unwrap_or_default())
             .collect(),
         unread: BTreeSet::new(),
-        judged: JudgedObjects {
+        checked: CheckedObjects {
             hpas: served,
             other_hpas: manifests.hpas.len() - served,
             workloads: manifests.workloads.len(),

@@ -54,7 +54,7 @@ impl FindingReport {
 
 /// Numbers of the objects that were checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct JudgedObjects {
+pub(super) struct CheckedObjects {
     /// HPAs with a metric of lagwise.
     pub(super) hpas: usize,
     /// Other HPAs.
@@ -64,7 +64,7 @@ pub(super) struct JudgedObjects {
     pub(super) groups: Option<usize>,
 }
 
-impl fmt::Display for JudgedObjects {
+impl fmt::Display for CheckedObjects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |count: usize, noun: &str| match count {
             1 => format!("1 {noun}"),
@@ -82,7 +82,7 @@ impl fmt::Display for JudgedObjects {
 }
 
 /// Renders findings as text: those of one code together, with what they have in common once.
-pub(super) fn render_findings(findings: &[FindingReport], judged: JudgedObjects) -> String {
+pub(super) fn render_findings(findings: &[FindingReport], checked: CheckedObjects) -> String {
     let mut by_code: BTreeMap<_, Vec<&FindingReport>> = BTreeMap::new();
     for one in findings {
         let key = (Reverse(one.severity), one.code);
@@ -107,9 +107,9 @@ pub(super) fn render_findings(findings: &[FindingReport], judged: JudgedObjects)
     });
     let counts: Vec<_> = counts.collect();
     let _ = match findings.len() {
-        0 => writeln!(text, "nothing found in {judged}"),
-        1 => writeln!(text, "1 finding in {judged}: {}", counts.join(", ")),
-        n => writeln!(text, "{n} findings in {judged}: {}", counts.join(", ")),
+        0 => writeln!(text, "nothing found in {checked}"),
+        1 => writeln!(text, "1 finding in {checked}: {}", counts.join(", ")),
+        n => writeln!(text, "{n} findings in {checked}: {}", counts.join(", ")),
     };
     text
 }

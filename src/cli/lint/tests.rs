@@ -89,7 +89,7 @@ fn checks_manifests_in_files() {
     let found = check(&[("hpa.yaml", MANIFESTS)]).unwrap();
     insta::assert_snapshot!(
         "files",
-        render_findings(&FindingReport::sorted(&found.findings, None), found.judged)
+        render_findings(&FindingReport::sorted(&found.findings, None), found.checked)
     );
     let yaml = Output::Yaml
         .serialize(&FindingReport::sorted(&found.findings, None))
@@ -230,18 +230,18 @@ spec:
     let text = ["a", "b", "c"].map(tolerant).concat();
     let found = check(&[("hpas.yaml", &text)]).unwrap();
     let reported = FindingReport::sorted(&found.findings, None);
-    insta::assert_snapshot!("grouped", render_findings(&reported, found.judged));
+    insta::assert_snapshot!("grouped", render_findings(&reported, found.checked));
     let nothing = check(&[("a.yaml", "")]).unwrap();
-    let text = render_findings(&[], nothing.judged);
+    let text = render_findings(&[], nothing.checked);
     assert_eq!(text, "nothing found in 0 HPAs and 0 workloads\n");
-    let judged = JudgedObjects {
+    let checked = CheckedObjects {
         hpas: 9,
         other_hpas: 3,
         workloads: 1,
         groups: Some(8),
     };
     assert_eq!(
-        judged.to_string(),
+        checked.to_string(),
         "9 HPAs (and 3 without a metric of lagwise), 8 consumer groups and 1 workload"
     );
 }
@@ -255,7 +255,7 @@ fn an_old_cluster_drops_the_tolerance_of_manifests() {
         let version = version.map(|version| version.parse().unwrap());
         let found = files::check_files(std::slice::from_ref(&path), None, None, version).unwrap();
         let reported = FindingReport::sorted(&found.findings, found.version);
-        let text = render_findings(&reported, found.judged);
+        let text = render_findings(&reported, found.checked);
         let tolerance = text.split("\n\n").find(|part| part.contains("LW037"));
         tolerance.unwrap_or_default().to_owned()
     };
