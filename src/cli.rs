@@ -119,18 +119,25 @@ impl Cli {
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "lagwise", &mut script);
-                print(&script)
+                write_stdout(&script)?;
+                Ok(ExitCode::SUCCESS)
             }
         }
     }
 }
 
-/// Writes a command's output. Names and messages of others may be in it: in tables they are made safe to show. JSON
-/// and YAML have escapes of their own and are left as they are.
+/// Writes a command's output. A closed pipe (`| head`) ends the command quietly.
 fn print_output(output: Output, text: &str) -> anyhow::Result<ExitCode> {
+    write_output(output, text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a command's output; `false` if the reader is gone. Names and messages of others may be in it: in tables they
+/// are made safe to show. JSON and YAML have escapes of their own and are left as they are.
+fn write_output(output: Output, text: &str) -> io::Result<bool> {
     match output {
-        Output::Table => print(printable_lines(text).as_bytes()),
-        Output::Json | Output::Yaml => print(text.as_bytes()),
+        Output::Table => write_stdout(printable_lines(text).as_bytes()),
+        Output::Json | Output::Yaml => write_stdout(text.as_bytes()),
     }
 }
 
@@ -157,18 +164,18 @@ pub fn error_text(error: &anyhow::Error) -> String {
 /// Clears the screen, if standard output is a terminal.
 fn clear_screen() -> anyhow::Result<()> {
     if io::stdout().is_terminal() {
-        print(b"\x1b[H\x1b[2J")?;
+        write_stdout(b"\x1b[H\x1b[2J")?;
     }
     Ok(())
 }
 
-/// Writes to standard output. A closed pipe (`| head`) ends the command quietly.
-fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
+/// Writes to standard output; `false` if the reader is gone.
+fn write_stdout(bytes: &[u8]) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error.into()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

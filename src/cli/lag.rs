@@ -20,7 +20,7 @@ use self::rows::{RowLag, SortKey, group_rows, partition_rows, sort_rows};
 use self::table::{bounds, group_table, partition_table};
 use super::run::Signals;
 use super::short_duration::short_duration;
-use super::{Output, clear_screen, print_error, print_output};
+use super::{Output, clear_screen, print_error, write_output};
 use crate::config::{ClusterConfig, Config, Properties, SystemEnvironment};
 use crate::kafka::ClientSettings;
 
@@ -172,7 +172,8 @@ pub async fn run(args: LagArgs) -> anyhow::Result<ExitCode> {
             tokio::time::sleep(interval).await;
         }
         let readings = read_all(&mut readers, &request, args.timeout).await?;
-        return print_readings(&args, &request, &readings, &before);
+        let (exit, _) = print_readings(&args, &request, &readings, &before)?;
+        return Ok(exit);
     }
     let mut signals = Signals::new()?;
     let mut exit = ExitCode::SUCCESS;
@@ -182,7 +183,11 @@ pub async fn run(args: LagArgs) -> anyhow::Result<ExitCode> {
             readings = read_all(&mut readers, &request, args.timeout) => readings?,
             () = signals.next() => return Ok(exit),
         };
-        exit = print_readings(&args, &request, &readings, &before)?;
+        let (code, has_reader) = print_readings(&args, &request, &readings, &before)?;
+        exit = code;
+        if !has_reader {
+            return Ok(exit);
+        }
         if args.rates_over.is_some() {
             before = readings;
         }
@@ -255,12 +260,13 @@ struct RenderedRows {
     is_empty: bool,
 }
 
+/// Prints readings. Returns the exit code, and whether somebody still reads the output.
 fn print_readings(
     args: &LagArgs,
     request: &LagRequest,
     readings: &[ClusterReading],
     before: &[ClusterReading],
-) -> anyhow::Result<ExitCode> {
+) -> anyhow::Result<(ExitCode, bool)> {
     let rendered = render(args, request, readings, before)?;
     let unknown = || readings.iter().flat_map(|reading| &reading.unknown);
     let is_table = args.output == LagOutput::Table;
@@ -272,20 +278,19 @@ fn print_readings(
         clear_screen()?;
         text = watch_header(args, SystemTime::now()) + &text;
     }
-    match args.output {
+    let has_reader = match args.output {
         // Both escape what they print.
-        LagOutput::Table | LagOutput::Csv => print_output(Output::Table, &text)?,
-        LagOutput::Json | LagOutput::Yaml => print_output(Output::Json, &text)?,
+        LagOutput::Table | LagOutput::Csv => write_output(Output::Table, &text)?,
+        LagOutput::Json | LagOutput::Yaml => write_output(Output::Json, &text)?,
     };
     for unknown in unknown() {
         print_error(unknown);
     }
-    let is_known = rendered.is_known && unknown().next().is_none();
-    Ok(if is_known {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let exit = match rendered.is_known && unknown().next().is_none() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
+    Ok((exit, has_reader))
 }
 
 fn watch_header(args: &LagArgs, now: SystemTime) -> String {

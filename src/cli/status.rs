@@ -15,7 +15,7 @@ use self::lines::table;
 use super::daemon_client::{DaemonArgs, DaemonResponse};
 use super::kube_args::KubeArgs;
 use super::look::read_hpas;
-use super::{Output, clear_screen, error_text, print_error, print_output};
+use super::{Output, clear_screen, error_text, print_error, write_output};
 use crate::config::Config;
 use crate::k8s::client::{Client, connect};
 use crate::k8s::hpa::{CurrentReplicas, list};
@@ -79,8 +79,8 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
             None => query_daemon(&args).await?,
         };
         hpas.retain(|hpa| args.namespace.as_ref().is_none_or(|n| *n == hpa.namespace));
-        let exit = print_statuses(&args, &hpas)?;
-        if !args.watch {
+        let (exit, has_reader) = print_statuses(&args, &hpas)?;
+        if !args.watch || !has_reader {
             return Ok(exit);
         }
         tokio::time::sleep(WATCH_INTERVAL).await;
@@ -150,7 +150,8 @@ async fn replicas(args: &StatusArgs) -> anyhow::Result<ReplicaCounts> {
     Ok(listed.replicas)
 }
 
-fn print_statuses(args: &StatusArgs, hpas: &[HpaStatus]) -> anyhow::Result<ExitCode> {
+/// Prints the status of HPAs. Returns the exit code, and whether somebody still reads the output.
+fn print_statuses(args: &StatusArgs, hpas: &[HpaStatus]) -> anyhow::Result<(ExitCode, bool)> {
     let text = match args.output.serialize(&hpas)? {
         Some(text) => text,
         None => table(hpas),
@@ -158,11 +159,10 @@ fn print_statuses(args: &StatusArgs, hpas: &[HpaStatus]) -> anyhow::Result<ExitC
     if args.watch && args.output == Output::Table {
         clear_screen()?;
     }
-    print_output(args.output, &text)?;
-    let is_known = hpas.iter().all(|hpa| hpa.lag.is_some());
-    Ok(if is_known {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let has_reader = write_output(args.output, &text)?;
+    let exit = match hpas.iter().all(|hpa| hpa.lag.is_some()) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    };
+    Ok((exit, has_reader))
 }

@@ -1,13 +1,13 @@
 //! Output of the demo: redrawn in place on a terminal, line by line elsewhere.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::report::Summary;
 use super::screen::{Frame, Links, Style};
-use crate::cli::Output;
+use crate::cli::{Output, write_stdout};
 
 /// Switches to the alternate screen without a cursor, and back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
@@ -65,7 +65,7 @@ impl View {
     pub(super) fn begin(&self, links: &Links) -> anyhow::Result<bool> {
         match self {
             View::Live(_) | View::Json(_) => Ok(true),
-            View::Lines => Ok(write_stdout(&format!("{}\n", links.text()))?),
+            View::Lines => Ok(write_stdout(format!("{}\n", links.text()).as_bytes())?),
         }
     }
 
@@ -90,7 +90,7 @@ impl View {
             View::Lines => format!("{}\n", frame.line()),
             View::Json(before) => format!("{before}{}\n", frame.json()?),
         };
-        Ok(write_stdout(&text)?)
+        Ok(write_stdout(text.as_bytes())?)
     }
 
     /// Displays the last frame and the summary.
@@ -106,7 +106,7 @@ impl View {
             View::Lines => format!("\n{}", summary.text()),
             View::Json(before) => format!("{before}{}\n", summary.json()?),
         };
-        write_stdout(&text)?;
+        write_stdout(text.as_bytes())?;
         Ok(())
     }
 
@@ -122,14 +122,13 @@ impl LiveTerminal {
     fn enter(&mut self) {
         self.entered = true;
         // A failure will show with the first frame.
-        let _ = write_stdout(&format!(
-            "{ENTER}\x1b[H\x1b[2Jlagwise demo: starting an embedded Kafka ...\n"
-        ));
+        let text = format!("{ENTER}\x1b[H\x1b[2Jlagwise demo: starting an embedded Kafka ...\n");
+        let _ = write_stdout(text.as_bytes());
     }
 
     fn leave(&mut self) {
         if std::mem::take(&mut self.entered) {
-            let _ = write_stdout(LEAVE);
+            let _ = write_stdout(LEAVE.as_bytes());
         }
     }
 
@@ -147,16 +146,6 @@ impl LiveTerminal {
 impl Drop for LiveTerminal {
     fn drop(&mut self) {
         self.leave();
-    }
-}
-
-/// Writes to standard output; `false` if the reader is gone.
-fn write_stdout(text: &str) -> io::Result<bool> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error),
     }
 }
 
