@@ -1,7 +1,9 @@
-//! The demo, as a user runs it: the whole way from records to replicas, on librdkafka's embedded broker.
+//! The binary, as a user runs it. The demo goes the whole way from records to replicas, on librdkafka's embedded
+//! broker.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -129,6 +131,34 @@ fn a_length_that_shows_nothing_is_refused() {
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains(reason), "{text}");
     }
+}
+
+#[test]
+fn watching_ends_when_the_reader_is_gone() {
+    // Nothing listens there, so there are no rows, but an empty list is printed.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lagwise"))
+        .args(["lag", "--bootstrap", "127.0.0.1:1", "--timeout", "1s"])
+        .args(["--watch", "-o", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    drop(reader);
+    let mut has_ended = false;
+    for _ in 0..300 {
+        has_ended = child.try_wait().unwrap().is_some();
+        if has_ended {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(line, "[]\n");
+    assert!(has_ended, "it still watches");
 }
 
 fn number(object: &Value, key: &str) -> u64 {
