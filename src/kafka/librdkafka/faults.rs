@@ -27,7 +27,7 @@ pub(super) fn fault_of(code: i32) -> Fault {
 pub(super) fn report(health: &ConnectionHealth, code: i32, reason: &str) {
     // "All brokers are down" adds nothing to the errors of each broker.
     if code != -187 {
-        let (fault, reason) = explain(code, without_timing(reason));
+        let (fault, reason) = explain(code, reason);
         match broker_address(&reason) {
             Some(broker) if fault.is_connection() => {
                 health.report_broker(broker, fault, &reason, Instant::now());
@@ -81,8 +81,20 @@ const ADVICE: [(&str, &str); 6] = [
     ),
 ];
 
-/// Maps an error on a connection to a fault, and adds to its reason which property to set.
-fn explain(code: i32, reason: &str) -> (Fault, String) {
+/// librdkafka's guess if a connection ends during the TLS handshake. If it ends at once, librdkafka leaves it out.
+const NO_TLS_GUESS: &str = ": connecting to a PLAINTEXT broker listener?";
+
+/// Maps an error on a connection to a fault, and adds to its reason which property to set. What changes every time is
+/// left out.
+fn explain(code: i32, given: &str) -> (Fault, String) {
+    let mut reason = without_timing(given).to_owned();
+    if given.contains("in state SSL_HANDSHAKE")
+        && reason.contains("Disconnected: ")
+        && !reason.contains(NO_TLS_GUESS)
+    {
+        reason.push_str(NO_TLS_GUESS);
+    }
+    let reason = reason.as_str();
     let fault = fault_of_error(code, reason);
     if let Some(other) = LENGTHS.iter().find_map(|text| other_protocol(reason, text)) {
         let fault = match other {
@@ -155,6 +167,12 @@ mod tests {
                 "set security.protocol: PLAINTEXT or SASL_PLAINTEXT",
             ),
             (
+                -195,
+                "sasl_ssl://k:9092/bootstrap: Disconnected: SSL connection closed by peer (after 0ms in state SSL_HANDSHAKE)".to_owned(),
+                Fault::Unreachable,
+                "set security.protocol: PLAINTEXT or SASL_PLAINTEXT",
+            ),
+            (
                 -181,
                 "ssl://k:80/bootstrap: SSL handshake failed: error:0A00010B:SSL routines::wrong version number".to_owned(),
                 Fault::Tls,
@@ -165,7 +183,12 @@ mod tests {
             assert_eq!(found, fault, "{given}");
             assert!(reason.contains(advice) && reason.contains("://k:"), "{reason}");
             assert!(!reason.contains("receive.message.max.bytes"), "{reason}");
+            assert!(!reason.contains("(after "), "{reason}");
         }
+        // An established connection that ends says nothing about the protocol.
+        let closed =
+            "ssl://k:9093/1: Disconnected: SSL connection closed by peer (after 9ms in state UP)";
+        assert!(!explain(-195, closed).1.contains("security.protocol"));
         let too_long = sized(150_000_000);
         let (fault, reason) = explain(-199, &too_long);
         assert_eq!((fault, reason), (Fault::Code(-199), too_long));
