@@ -1,6 +1,7 @@
 //! `lagwise lag` beside Kafka's own `kafka-consumer-groups --describe`.
 
 use std::collections::BTreeMap;
+use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -210,6 +211,13 @@ fn same(
     Ok(())
 }
 
+/// Runs `lagwise lag` without a configuration file.
+fn run_lag(testbed: &Testbed, bootstrap: &str, args: &[&str]) -> Result<Output> {
+    let all = [&["lag", "--bootstrap", bootstrap], args].concat();
+    let output = testbed.lagwise(&all).output();
+    output.context("running lagwise lag")
+}
+
 /// All groups of a cluster, without naming one; and what cannot be told.
 fn finds_all_groups_and_says_what_is_unknown(testbed: &Testbed) -> Result<()> {
     let kafka = testbed.kafka()?;
@@ -218,13 +226,7 @@ fn finds_all_groups_and_says_what_is_unknown(testbed: &Testbed) -> Result<()> {
     kafka.produce(&topic, 1, 7)?;
     kafka.commit(&group, &topic, &[(1, 5)])?;
     let bootstrap = kafka.bootstrap();
-    let run = |args: &[&str]| {
-        let all = [&["lag", "--bootstrap", &bootstrap], args].concat();
-        testbed
-            .lagwise(&all)
-            .output()
-            .context("running lagwise lag")
-    };
+    let run = |args: &[&str]| run_lag(testbed, &bootstrap, args);
 
     let everything = run(&["-o", "json"])?;
     ensure!(
@@ -339,13 +341,7 @@ fn shows_members_and_rates(testbed: &Testbed) -> Result<()> {
     };
     let _running = (fleet(&busy, &topic)?, fleet(&idle, &empty)?);
     let bootstrap = kafka.bootstrap();
-    let run = |args: &[&str]| {
-        let all = [&["lag", "--bootstrap", &bootstrap], args].concat();
-        testbed
-            .lagwise(&all)
-            .output()
-            .context("running lagwise lag")
-    };
+    let run = |args: &[&str]| run_lag(testbed, &bootstrap, args);
     poll_until(Duration::from_secs(90), "both members at work", || {
         let output = run(&["--group", &busy, "--for", "2s", "-o", "json"])?;
         let rows: Vec<Row> = serde_json::from_slice(&output.stdout)?;
