@@ -77,7 +77,7 @@ pub(crate) const LANES: &[Lane] = &[
             leader::CASES,
             events::CASES,
         ],
-        long: &[cap::LONG, events::LONG],
+        long: &[cap::LONG],
     },
 ];
 
