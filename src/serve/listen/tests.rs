@@ -1,3 +1,8 @@
+//! Tests of the listeners with real connections.
+
+mod addresses;
+mod hosts;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,8 +19,6 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use tokio::net::TcpSocket;
-
 use super::*;
 use crate::authentication::access::{ClusterTrust, FrontProxyTrust};
 use crate::leader_election::Leading;
@@ -23,10 +26,8 @@ use crate::model::evaluation::ServingPolicy;
 use crate::model::fixtures;
 use crate::model::snapshot::LagSnapshot;
 use crate::serve::BuildInfo;
-use crate::serve::admin::{self, AdminEndpointOptions};
 use crate::serve::auth::RequestAuth;
 use crate::serve::auth::testing::FakeAuthenticator;
-use crate::serve::exposition::WriterTurns;
 use crate::serve::external::{self, ExternalOptions};
 use crate::serve::health::Readiness;
 use crate::serve::metrics::{self, MetricsOptions};
@@ -37,6 +38,13 @@ use crate::snapshot_channel::{self, SnapshotReader};
 const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const DISCOVERY: &str = "/apis/external.metrics.k8s.io/v1beta1";
+
+fn build() -> BuildInfo {
+    BuildInfo {
+        version: "1.2.3".to_owned(),
+        librdkafka: "2".to_owned(),
+    }
+}
 
 struct TestServer {
     address: SocketAddr,
@@ -65,10 +73,7 @@ impl TestServer {
             interests,
             queries: mpsc::channel(1).0,
             auth,
-            build: BuildInfo {
-                version: "1.2.3".to_owned(),
-                librdkafka: "2".to_owned(),
-            },
+            build: build(),
         });
         let (stop, stopped) = oneshot::channel();
         let server_tls = tls.clone();
@@ -323,15 +328,13 @@ fn snapshot() -> LagSnapshot {
     fixtures::snapshot().evaluated(&policy)
 }
 
+/// Options of the metrics, for every scraper.
 fn metrics_options(reader: SnapshotReader) -> MetricsOptions {
     MetricsOptions {
         leadership: crate::leader_election::Leadership::alone(),
         reader,
         auth: RequestAuth::None,
-        build: BuildInfo {
-            version: "1.2.3".to_owned(),
-            librdkafka: "2".to_owned(),
-        },
+        build: build(),
     }
 }
 
@@ -387,122 +390,4 @@ fn bind_error_names_address_and_setting() {
         first.address()
     );
     assert!(error.starts_with(&expected), "{error}");
-}
-
-/// A connection from this address of this machine.
-async fn connect_from(local: &str, listener: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket
-        .bind(SocketAddr::new(local.parse().unwrap(), 0))
-        .unwrap();
-    socket.connect(listener).await.unwrap()
-}
-
-async fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(10), async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("not so: {what}"));
-}
-
-#[tokio::test]
-async fn scrapers_of_one_address_do_not_keep_another_waiting() {
-    let bound = bind(LOOPBACK, "server.metrics.listen").unwrap();
-    let address = bound.address();
-    let (_publisher, reader) = snapshot_channel::channel(snapshot());
-    let turns = WriterTurns::default();
-    let router = metrics::router_with(metrics_options(reader), turns.clone());
-    tokio::spawn(bound.serve_plain(ListenerKind::Metrics, router, std::future::pending()));
-    let scrape = async |local: &str| {
-        let mut stream = connect_from(local, address).await;
-        let request = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
-        stream.write_all(request).await.unwrap();
-        stream
-    };
-    let greedy = turns.at_address(Some("127.0.0.2".parse().unwrap()));
-    let first = greedy.next().await;
-    let mut open = Vec::new();
-    for waiting in 1..=5 {
-        open.push(scrape("127.0.0.2").await);
-        wait_until("it waits", || turns.waiting() == waiting).await;
-    }
-    let sixth = greedy.next();
-    let other = async {
-        wait_until("the sixth one waits", || turns.waiting() == 6).await;
-        open.push(scrape("127.0.0.3").await);
-        wait_until("all wait", || turns.waiting() == 7).await;
-        drop(first);
-    };
-    let (sixth, ()) = tokio::join!(sixth, other);
-    assert!(turns.has_served("127.0.0.3".parse().unwrap()));
-    drop(sixth);
-}
-
-/// How many of these connections the listener has not closed.
-fn count_open(streams: &[TcpStream]) -> usize {
-    let is_open = |stream: &&TcpStream| {
-        let read = stream.try_read(&mut [0]);
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-    };
-    streams.iter().filter(is_open).count()
-}
-
-#[tokio::test]
-async fn addresses_of_ipv4_on_a_listener_of_ipv6_are_counted_each() {
-    let any = SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), 0);
-    let bound = bind(any, "server.metrics.listen").unwrap();
-    let address = SocketAddr::new(LOOPBACK.ip(), bound.address().port());
-    let router = Router::new();
-    tokio::spawn(bound.serve_plain(ListenerKind::Metrics, router, std::future::pending()));
-    let (mut honest, mut greedy) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        honest.push(connect_from("127.0.0.3", address).await);
-    }
-    for _ in 0..100 {
-        greedy.push(connect_from("127.0.0.2", address).await);
-    }
-    wait_until("48 are left", || count_open(&greedy) == 48).await;
-    assert_eq!(count_open(&honest), 3);
-}
-
-#[tokio::test]
-async fn admin_listener_answers_only_for_local_hosts() {
-    let bound = bind(LOOPBACK, "server.admin.listen").unwrap();
-    let address = bound.address();
-    let (_publisher, reader) = snapshot_channel::channel(snapshot());
-    let router = admin::router(AdminEndpointOptions {
-        reader,
-        leadership: crate::leader_election::Leadership::alone(),
-    });
-    tokio::spawn(bound.serve_plain(ListenerKind::Admin, router, std::future::pending()));
-    for (head, expected) in [
-        ("GET /status HTTP/1.1\r\nhost: localhost:8082\r\n", "200"),
-        ("GET /status HTTP/1.1\r\nhost: 127.0.0.1\r\n", "200"),
-        ("GET /status HTTP/1.1\r\nhost: evil.example:8082\r\n", "421"),
-        (
-            "GET /explain?group=orders HTTP/1.1\r\nhost: evil.example\r\n",
-            "421",
-        ),
-        (
-            "GET /status HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n",
-            "421",
-        ),
-        (
-            "GET http://evil.example/status HTTP/1.1\r\nhost: localhost\r\n",
-            "421",
-        ),
-        ("GET /status HTTP/1.0\r\n", "421"),
-    ] {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("{head}connection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let code = answer.split(' ').nth(1);
-        assert_eq!(code, Some(expected), "{head:?}: {answer}");
-        let says_why = answer.contains("use http://localhost:PORT");
-        assert_eq!(says_why, expected == "421", "{head:?}: {answer}");
-    }
 }
