@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::evaluation::ServingPolicy;
 use super::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
 use super::hpa::selector::Selector;
 use super::kafka::fault::{ConnectionFault, Fault};
@@ -42,6 +43,26 @@ pub(crate) fn hpa(name: &str, selector: &str, target: MetricTarget) -> HpaFacts 
         }],
         ..HpaFacts::default()
     }
+}
+
+/// What these observations of cluster `main`, each of this scope, come to with these HPAs.
+pub(crate) fn evaluated(
+    hpas: &[HpaFacts],
+    observations: impl IntoIterator<Item = Observation>,
+    scope: Scope,
+) -> LagSnapshot {
+    let mut history = ClusterHistory::default();
+    let mut latest = Arc::default();
+    for observation in observations {
+        latest = history.apply(observation, scope);
+    }
+    let targets = Targets::merge(&["main".into()], &[], hpas, BTreeSet::new());
+    LagSnapshot {
+        targets: Arc::new(targets),
+        clusters: [("main".into(), latest)].into(),
+        ..LagSnapshot::default()
+    }
+    .evaluated(&ServingPolicy::default())
 }
 
 /// A partition: log start, committed offset, log end.

@@ -12,7 +12,6 @@ use super::setting_findings::{LoginFacts, OpenSecretFile, SecurityFacts, find_in
 use super::workload_findings::{Surge, WorkloadFacts, find_in_workload};
 use crate::model::decisions::forbidden_write::ForbiddenWrite;
 use crate::model::decisions::zero_ledger::ZeroRefusal;
-use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::parallelism::Limit;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::fixtures;
@@ -24,9 +23,8 @@ use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
 use crate::model::kafka::observation::Observation;
-use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::lag::assembly::Scope;
 use crate::model::settings::cap_mode::CapMode;
-use crate::model::snapshot::LagSnapshot;
 use crate::model::targets::tenancy::{Grant, Tenancy};
 use crate::model::targets::{TargetOptions, Targets};
 use crate::model::units::glob::Glob;
@@ -152,25 +150,9 @@ fn targets() -> Targets {
         .with_hpas(&hpas.into_iter().map(Arc::new).collect(), None)
 }
 
-/// What these observations of cluster `main` come to.
-fn evaluated(hpas: &[HpaFacts], observations: Vec<Observation>) -> LagSnapshot {
-    let mut history = ClusterHistory::default();
-    let mut latest = Arc::default();
-    for observation in observations {
-        latest = history.apply(observation, Scope::Whole);
-    }
-    let targets = Targets::merge(&["main".into()], &[], hpas, BTreeSet::new());
-    LagSnapshot {
-        targets: Arc::new(targets),
-        clusters: [("main".into(), latest)].into(),
-        ..LagSnapshot::default()
-    }
-    .evaluated(&ServingPolicy::default())
-}
-
-/// The findings about HPAs and groups after these observations.
+/// The findings about HPAs and groups after these observations of cluster `main`.
 fn current(hpas: &[HpaFacts], observations: Vec<Observation>, now: Duration) -> BTreeSet<Finding> {
-    let snapshot = evaluated(hpas, observations);
+    let snapshot = fixtures::evaluated(hpas, observations, Scope::Whole);
     let options = FindingOptions {
         cap: CapMode::Advise,
         members_within: Duration::ZERO,
@@ -216,7 +198,7 @@ fn at_ceiling() -> Option<Finding> {
     let billing = hpa("billing", "group=g,topic=orders", &[]);
     let rows: Vec<_> = (0..12).map(|_| (0, Ok(Some(0)), Ok(437))).collect();
     let read = fixtures::read(Duration::ZERO, "g", "orders", &rows);
-    let snapshot = evaluated(std::slice::from_ref(&billing), vec![read]);
+    let snapshot = fixtures::evaluated(std::slice::from_ref(&billing), [read], Scope::Whole);
     let now = fixtures::at(Duration::ZERO);
     let metrics = snapshot.at(&now).hpa_metrics();
     let at_ceiling = AtCeiling::of_hpa(&metrics, billing.max_replicas);

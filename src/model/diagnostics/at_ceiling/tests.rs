@@ -1,36 +1,26 @@
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use super::*;
 use crate::model::diagnostics::current_findings::UsedCeiling;
-use crate::model::evaluation::{ServingPolicy, hpa_ceiling};
+use crate::model::evaluation::hpa_ceiling;
 use crate::model::fixtures;
-use crate::model::hpa::facts::{ExternalMetric, MetricTarget};
-use crate::model::hpa::selector::Selector;
-use crate::model::lag::assembly::{ClusterHistory, Scope};
+use crate::model::hpa::facts::MetricTarget;
+use crate::model::lag::assembly::Scope;
 use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::Targets;
-use crate::model::units::metric::LAG_METRIC;
 use crate::model::units::quantity::Milli;
 
 /// An HPA of 100 messages per replica on these selectors.
 fn hpa(selectors: &[&str], annotations: &[(&str, &str)], max_replicas: u32) -> HpaFacts {
-    let metric = |selector: &&str| ExternalMetric {
-        name: LAG_METRIC.into(),
-        selector: Selector::parse(selector).unwrap(),
-        target: Some(MetricTarget::AverageValue(Milli::from_units(100))),
-    };
+    let target = MetricTarget::AverageValue(Milli::from_units(100));
+    let one = |selector: &str| fixtures::hpa("billing", selector, target);
+    let metrics = selectors.iter().flat_map(|selector| one(selector).metrics);
     let key = |key: &str| format!("lagwise.dev/{key}");
     HpaFacts {
-        namespace: "shop".into(),
-        name: "billing".into(),
         max_replicas,
-        metrics: selectors.iter().map(metric).collect(),
+        metrics: metrics.collect(),
         annotations: annotations
             .iter()
             .map(|(name, value)| (key(name), (*value).to_owned()))
             .collect(),
-        ..HpaFacts::default()
+        ..one("")
     }
 }
 
@@ -38,20 +28,11 @@ fn hpa(selectors: &[&str], annotations: &[(&str, &str)], max_replicas: u32) -> H
 type Lags<'a> = &'a [(&'a str, &'a str, &'a [i64])];
 
 fn snapshot(hpa: &HpaFacts, lags: Lags<'_>) -> LagSnapshot {
-    let mut history = ClusterHistory::default();
-    let mut read = Arc::default();
-    for (group, topic, lags) in lags {
+    let observations = lags.iter().map(|(group, topic, lags)| {
         let rows: Vec<_> = lags.iter().map(|lag| (0, Ok(Some(0)), Ok(*lag))).collect();
-        let observation = fixtures::read(Duration::ZERO, group, topic, &rows);
-        read = history.apply(observation, Scope::Partial);
-    }
-    let targets = Targets::merge(&["main".into()], &[], &[hpa], BTreeSet::new());
-    LagSnapshot {
-        targets: Arc::new(targets),
-        clusters: [("main".into(), read)].into(),
-        ..LagSnapshot::default()
-    }
-    .evaluated(&ServingPolicy::default())
+        fixtures::read(Duration::ZERO, group, topic, &rows)
+    });
+    fixtures::evaluated(std::slice::from_ref(hpa), observations, Scope::Partial)
 }
 
 /// What is said about the HPA with this lag.

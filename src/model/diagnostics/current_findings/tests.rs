@@ -200,21 +200,7 @@ fn without_members(
     let mut read = fixtures::read(Duration::ZERO, "g", "t", rows);
     read.groups[0].description = Ok(described(state));
     let hpa = hpa("h", "group=g,topic=t", "100", annotations);
-    let snapshot = LagSnapshot {
-        targets: Arc::new(Targets::merge(
-            &["main".into()],
-            &[],
-            &[hpa],
-            BTreeSet::new(),
-        )),
-        clusters: [(
-            "main".into(),
-            ClusterHistory::default().apply(read, Scope::Whole),
-        )]
-        .into(),
-        ..LagSnapshot::default()
-    }
-    .evaluated(&ServingPolicy::default());
+    let snapshot = fixtures::evaluated(&[hpa], [read], Scope::Whole);
     let options = FindingOptions {
         members_within,
         ..OPTIONS
@@ -269,14 +255,7 @@ fn finds_lag_without_members_unless_scaled_to_zero() {
 fn subjects_without_members(hpas: &[HpaFacts]) -> Vec<String> {
     let mut read = fixtures::read(Duration::ZERO, "g", "t", &[(0, Ok(Some(5)), Ok(9))]);
     read.groups[0].description = Ok(described(GroupState::Empty));
-    let targets = Targets::merge(&["main".into()], &[], hpas, BTreeSet::new());
-    let latest = ClusterHistory::default().apply(read, Scope::Whole);
-    let snapshot = LagSnapshot {
-        targets: Arc::new(targets),
-        clusters: [("main".into(), latest)].into(),
-        ..LagSnapshot::default()
-    }
-    .evaluated(&ServingPolicy::default());
+    let snapshot = fixtures::evaluated(hpas, [read], Scope::Whole);
     let found = findings::<HpaFacts>(&snapshot.evaluations, &[], &[], OPTIONS);
     let missing = found.iter().filter(|f| f.code == FindingCode::NoMembers);
     missing.map(|finding| finding.subject.path()).collect()
@@ -334,21 +313,7 @@ fn finds_mistakes_behind_missing_values() {
             &["nothing_to_read"],
         ),
     ] {
-        let snapshot = LagSnapshot {
-            targets: Arc::new(Targets::merge(
-                &["main".into()],
-                &[],
-                &hpas,
-                BTreeSet::new(),
-            )),
-            clusters: [(
-                "main".into(),
-                ClusterHistory::default().apply(observation, Scope::Whole),
-            )]
-            .into(),
-            ..LagSnapshot::default()
-        }
-        .evaluated(&ServingPolicy::default());
+        let snapshot = fixtures::evaluated(&hpas, [observation], Scope::Whole);
         let now = fixtures::at(Duration::ZERO);
         let metrics = snapshot.at(&now).hpa_metrics();
         // Without the facts of the HPAs, so that their replica bounds add no findings.

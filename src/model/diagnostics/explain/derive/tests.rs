@@ -3,13 +3,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::evaluation::Ceiling;
-use crate::model::evaluation::ServingPolicy;
 use crate::model::evaluation::parallelism::Parallelism;
 use crate::model::findings::FindingCode;
 use crate::model::fixtures;
-use crate::model::lag::assembly::{ClusterHistory, Scope};
-use crate::model::snapshot::LagSnapshot;
-use crate::model::targets::{TargetOptions, Targets};
+use crate::model::lag::assembly::Scope;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas, TopicName};
 use crate::model::units::parallelism_rule::ParallelismRule;
@@ -74,14 +71,7 @@ fn explained_group(discover: bool, topics: &[&str]) -> Explanation {
     let rows = [(0, Ok(Some(3)), Ok(8))];
     let mut observation = fixtures::read(Duration::ZERO, "g", "orders", &rows);
     observation.groups[0].plan.discover = discover;
-    let cluster = ClusterHistory::default().apply(observation, Scope::Whole);
-    let targets = Targets::new(&["main".into()], TargetOptions::default(), None);
-    let snapshot = LagSnapshot {
-        targets: Arc::new(targets),
-        clusters: [("main".into(), cluster)].into(),
-        ..LagSnapshot::default()
-    };
-    let snapshot = snapshot.evaluated(&ServingPolicy::default());
+    let snapshot = fixtures::evaluated(&[], [observation], Scope::Whole);
     let key = WatchKey {
         cluster: "main".into(),
         group: "g".into(),
