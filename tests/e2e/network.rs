@@ -206,8 +206,8 @@ fn brokers_at_advertised_addresses_that_lead_nowhere_are_named(testbed: &Testbed
         let log = daemon.process.log();
         for (name, _, address, _) in &clusters {
             let lines = log.lines().filter(|line| {
-                let is_told = ["cannot be reached", "does not answer"].iter();
-                is_told.clone().any(|told| line.contains(told))
+                let mut told = ["cannot be reached", "does not answer"].iter();
+                told.any(|words| line.contains(words))
                     && line.contains(name)
                     && line.contains(address)
             });

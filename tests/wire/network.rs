@@ -217,9 +217,10 @@ async fn a_cluster_of_which_no_broker_is_allowed_says_which_and_why() {
 
 #[tokio::test]
 async fn a_broker_at_an_advertised_address_that_leads_nowhere_is_named() {
-    let closed = TcpListener::bind((HERE, 0)).unwrap();
+    // Bound, so that nobody else gets the port, and not listening.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind((HERE, 0).into()).unwrap();
     let closed_port = closed.local_addr().unwrap().port();
-    drop(closed);
     for (host, port, kind, reason) in [
         (
             "no-such-broker.invalid",

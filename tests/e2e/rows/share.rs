@@ -72,11 +72,10 @@ fn until(
     topics: &[&str],
     expected: &str,
 ) -> Result<()> {
-    let properties = [("bootstrap.servers", kafka.bootstrap())];
-    let properties = properties
-        .each_ref()
-        .map(|(key, value)| (*key, value.as_str()));
-    let mut sources = Sources::with(&[ClientKind::Wire], &properties)?;
+    let mut sources = Sources::with(
+        &[ClientKind::Wire],
+        &[("bootstrap.servers", &kafka.bootstrap())],
+    )?;
     let plan = plan_of(&[(group, topics)]);
     poll_until(WITHIN, expected, || {
         sources.look(&plan)?;
