@@ -203,11 +203,9 @@ async fn read_all(
     request: &LagRequest,
     timeout: Duration,
 ) -> anyhow::Result<Vec<ClusterReading>> {
-    let mut readings = Vec::new();
-    for reader in readers {
-        readings.push(reader.read(request, timeout).await?);
-    }
-    Ok(readings)
+    let readings = readers.iter_mut();
+    let readings = readings.map(|reader| reader.read(request, timeout));
+    futures::future::try_join_all(readings).await
 }
 
 fn clusters(args: &LagArgs) -> anyhow::Result<Vec<ClientSettings>> {

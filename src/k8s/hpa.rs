@@ -20,7 +20,7 @@ use super::external_metric::external_metric;
 use super::resilient_watch;
 use crate::model::decisions::fencing::TERM;
 use crate::model::hpa::bounded_facts::bound;
-use crate::model::hpa::facts::{HpaFacts, HpaMap, ScaleTarget, zeroed_since};
+use crate::model::hpa::facts::{HpaFacts, HpaMap, OtherMetric, ScaleTarget, zeroed_since};
 use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
@@ -278,14 +278,17 @@ fn created(hpa: &HorizontalPodAutoscaler) -> Option<i64> {
 }
 
 /// The metrics that are not External, as `Type name`.
-fn metrics_of_others(hpa: &HorizontalPodAutoscaler) -> Vec<Arc<str>> {
+fn metrics_of_others(hpa: &HorizontalPodAutoscaler) -> Vec<OtherMetric> {
     let name = |metric: &MetricSpec| {
         let resource = metric.resource.as_ref().map(|m| &m.name);
         let container = metric.container_resource.as_ref().map(|m| &m.name);
         let pods = metric.pods.as_ref().map(|m| &m.metric.name);
         let object = metric.object.as_ref().map(|m| &m.metric.name);
         let name = resource.or(container).or(pods).or(object)?;
-        Some(format!("{} {name}", metric.type_).into())
+        Some(OtherMetric {
+            type_name: metric.type_.as_str().into(),
+            name: name.as_str().into(),
+        })
     };
     hpa.spec.metrics.iter().flatten().filter_map(name).collect()
 }
@@ -478,7 +481,8 @@ mod tests {
         let rejected = rejected.map(|reason| RejectedMetric::new("kafka_lag", reason));
         assert_eq!(facts.rejected_metrics, rejected);
         // But for that it is there.
-        assert_eq!(facts.other_metrics, ["Resource cpu".into()]);
+        let others = facts.other_metrics.iter().map(OtherMetric::to_string);
+        assert_eq!(others.collect::<Vec<_>>(), ["Resource cpu"]);
         assert_eq!(facts_of(&HorizontalPodAutoscaler::default()).metrics, []);
     }
 

@@ -50,6 +50,11 @@ pub(super) fn cause_rank(kind: Fault) -> u8 {
     }
 }
 
+/// What a broker is known by: its address, which brokers choose, with control characters escaped and a bounded length.
+fn broker_key(address: &str) -> Arc<str> {
+    Printable::message(address).to_string().into()
+}
+
 impl ConnectionHealth {
     fn state(&self) -> MutexGuard<'_, HealthState> {
         // A panic while it was locked can at worst have lost one report.
@@ -76,9 +81,9 @@ impl ConnectionHealth {
     pub(super) fn report_broker(&self, address: &str, kind: Fault, reason: &str, now: Instant) {
         self.report(kind, reason, now);
         let mut state = self.state();
-        let address = Printable::message(address).to_string();
+        let address = broker_key(address);
         let is_full = state.brokers.len() >= MAX_BROKERS;
-        match state.brokers.get_mut(address.as_str()) {
+        match state.brokers.get_mut(&address) {
             Some(known) if known.kind == kind => known.last = now,
             None if is_full => {}
             _ => {
@@ -87,21 +92,21 @@ impl ConnectionHealth {
                     reason: Printable::message(reason).to_string().into(),
                     last: now,
                 };
-                state.brokers.insert(address.into(), reported);
+                state.brokers.insert(address, reported);
             }
         }
     }
 
     /// Records that a broker which cannot be reached is needed.
     pub(super) fn need_broker(&self, address: &str, now: Instant) {
-        if let Some(known) = self.state().brokers.get_mut(address) {
+        if let Some(known) = self.state().brokers.get_mut(&broker_key(address)) {
             known.last = now;
         }
     }
 
     /// Forgets the error of a broker: it answered, or is not needed any more.
     pub(super) fn forget_broker(&self, address: &str) {
-        self.state().brokers.remove(address);
+        self.state().brokers.remove(&broker_key(address));
     }
 
     /// Forgets the errors of all brokers: whatever is needed is known.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::hpa::controller::DOWNSCALE_STABILISATION;
 use crate::model::hpa::facts::{
-    self, HpaFacts, ScaleTarget, has_lagwise_metric, is_paused, is_switched_off,
+    self, HpaFacts, OtherMetric, ScaleTarget, has_lagwise_metric, is_paused, is_switched_off,
     other_external_metric, scale_target_name, scales_to_zero_natively, start_hint,
 };
 use crate::model::settings::cap_mode::CapMode;
@@ -216,9 +216,9 @@ pub fn find_tolerance(hpa: &HpaFacts, on: Option<KubernetesVersion>) -> Option<F
 }
 
 /// A metric that lagwise does not serve, External or of another type.
-fn other_metric(hpa: &HpaFacts) -> Option<&str> {
-    let other = || hpa.other_metrics.first().map(|name| &**name);
-    other_external_metric(hpa).or_else(other)
+fn other_metric(hpa: &HpaFacts) -> Option<String> {
+    let other = || hpa.other_metrics.first().map(OtherMetric::to_string);
+    other_external_metric(hpa).map(str::to_owned).or_else(other)
 }
 
 #[cfg(test)]

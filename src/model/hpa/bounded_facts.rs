@@ -64,7 +64,8 @@ fn find_exceeded_limit(hpa: &HpaFacts) -> Option<HpaTooLarge> {
     }
     let annotations = hpa.annotations.iter();
     let annotations = annotations.map(|(key, value)| key.len().saturating_add(value.len()));
-    let names = hpa.other_metrics.iter().map(|name| name.len());
+    let names = hpa.other_metrics.iter();
+    let names = names.map(|metric| metric.type_name.len().saturating_add(metric.name.len()));
     let owned = hpa.controller.iter().map(|controller| controller.len());
     let bytes = annotations
         .chain(hpa.metrics.iter().map(metric_bytes))

@@ -1,6 +1,7 @@
 //! The parts of an HPA's spec and annotations that lagwise uses, and what follows from them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use super::limits::HpaTooLarge;
@@ -74,6 +75,21 @@ pub struct ExternalMetric {
     pub selector: Selector,
     /// `None` if it is missing or invalid.
     pub target: Option<MetricTarget>,
+}
+
+/// A metric that is not External. It displays as `Type name`, such as `Resource cpu`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherMetric {
+    /// `Resource`, `ContainerResource`, `Pods` or `Object`.
+    pub type_name: Box<str>,
+    /// The name of the metric, or of the resource.
+    pub name: Box<str>,
+}
+
+impl fmt::Display for OtherMetric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.type_name, self.name)
+    }
 }
 
 /// An External metric that nobody is asked for, because the HPA controller rejects its selector.
@@ -166,8 +182,8 @@ pub struct HpaFacts {
     pub window_up: Option<u32>,
     /// `behavior.scaleDown.stabilizationWindowSeconds`; `None` means the controller's default.
     pub window_down: Option<u32>,
-    /// Its metrics that are not External, as `Type name`, in order.
-    pub other_metrics: Vec<Arc<str>>,
+    /// Its metrics that are not External, in order.
+    pub other_metrics: Vec<OtherMetric>,
     /// Whether the HPA controller does nothing for it, because its workload has zero replicas, and not by the HPA's own
     /// decision: condition `ScalingActive` is `False` with reason `ScalingDisabled`.
     pub is_scaling_disabled: bool,

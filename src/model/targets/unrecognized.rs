@@ -77,11 +77,10 @@ pub(super) fn find_unrecognized(hpa: &HpaFacts) -> Option<Finding> {
 /// A metric that has the name of one of lagwise, and another type than External.
 fn find_other_type(hpa: &HpaFacts) -> Option<String> {
     hpa.other_metrics.iter().find_map(|metric| {
-        let (kind, name) = metric.split_once(' ')?;
-        let name = Metric::from_name(name)?.name();
+        let name = Metric::from_name(&metric.name)?.name();
         Some(format!(
             "its metric {name} has the type {}, and lagwise serves metrics of type External",
-            Printable::name(kind)
+            Printable::name(&metric.type_name)
         ))
     })
 }
@@ -135,10 +134,11 @@ fn find_annotations(hpa: &HpaFacts) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::hpa::facts::OtherMetric;
     use crate::model::hpa::selector::Selector;
 
     /// An HPA with these External metrics (name and selector), annotations and other metrics.
-    fn hpa(metrics: &[(&str, &str)], annotations: &[&str], others: &[&str]) -> HpaFacts {
+    fn hpa(metrics: &[(&str, &str)], annotations: &[&str], others: &[(&str, &str)]) -> HpaFacts {
         let metric = |(name, selector): &(&str, &str)| ExternalMetric {
             name: (*name).into(),
             selector: Selector::parse(selector).unwrap(),
@@ -152,7 +152,13 @@ mod tests {
             annotations: annotations
                 .map(|key| ((*key).to_owned(), "true".to_owned()))
                 .collect(),
-            other_metrics: others.iter().map(|name| (*name).into()).collect(),
+            other_metrics: others
+                .iter()
+                .map(|(type_name, name)| OtherMetric {
+                    type_name: (*type_name).into(),
+                    name: (*name).into(),
+                })
+                .collect(),
             ..HpaFacts::default()
         }
     }
@@ -206,7 +212,7 @@ mod tests {
             (hpa(&[("lag", "group=orders,topic=t")], &[], &[]), labels),
             (hpa(&[("backlog", "group=orders")], &[], &[]), labels),
             (
-                hpa(&[], &[], &["Pods kafka_lag"]),
+                hpa(&[], &[], &[("Pods", "kafka_lag")]),
                 "its metric kafka_lag has the type Pods",
             ),
             (
@@ -217,7 +223,7 @@ mod tests {
                 hpa(
                     &[],
                     &["lagwise.dev/even", "lagwise.dev/zero"],
-                    &["Resource cpu"],
+                    &[("Resource", "cpu")],
                 ),
                 "it has the annotations lagwise.dev/even, lagwise.dev/zero, and none",
             ),
@@ -239,12 +245,12 @@ mod tests {
         };
         for hpa in [
             hpa(&[], &[], &[]),
-            hpa(&[], &[], &["Resource cpu", "Pods lag"]),
+            hpa(&[], &[], &[("Resource", "cpu"), ("Pods", "lag")]),
             hpa(&[("queue", "group=a,queue=b")], &[], &[]),
             hpa(&[("queue", "topic=b")], &[], &[]),
             hpa(&[("s0-kafka-orders", "scaledobject=a")], &[], &[]),
             // What lagwise itself has written.
-            hpa(&[], &["lagwise.dev/zeroed-since"], &["Resource cpu"]),
+            hpa(&[], &["lagwise.dev/zeroed-since"], &[("Resource", "cpu")]),
             owned,
             rejected("queue", RejectedSelector::value("group", "a/b")),
             // Found as rejected.

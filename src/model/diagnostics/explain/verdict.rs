@@ -119,7 +119,7 @@ fn reason(metric: &Derivation) -> String {
 }
 
 fn worth(metric: &Derivation, lag: u64, per: Milli) -> String {
-    let Some(worth) = Milli::from_units(lag).ceil_div(per) else {
+    let Some(worth) = metric.uncapped_replicas else {
         return format!("lag {lag} at {per} a replica");
     };
     let text = format!(
@@ -127,7 +127,7 @@ fn worth(metric: &Derivation, lag: u64, per: Milli) -> String {
         count(worth, "replica")
     );
     match metric.ceiling {
-        Some(ceiling) if worth > u64::from(ceiling) => {
+        Some(ceiling) if worth > ceiling => {
             format!("{text}, limited to the replica ceiling {ceiling}")
         }
         _ => text,

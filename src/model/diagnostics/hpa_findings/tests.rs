@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, ScaleTarget};
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, OtherMetric, ScaleTarget};
 use crate::model::hpa::selector::Selector;
 use crate::model::hpa::write_scopes::WriteScopes;
 use crate::model::settings::annotation_keys::PREFIX;
@@ -51,7 +51,10 @@ fn compares_replica_bounds_with_the_ceiling() {
     };
     let (cpu, other) = (
         HpaFacts {
-            other_metrics: vec!["Resource cpu".into()],
+            other_metrics: vec![OtherMetric {
+                type_name: "Resource".into(),
+                name: "cpu".into(),
+            }],
             ..bounds(1, 20)
         },
         HpaFacts {
