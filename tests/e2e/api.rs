@@ -57,7 +57,6 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         crowd::does_not_hold_up_a_good_client,
     ),
     ("api::scrapers_that_do_not_read", scrapers::that_do_not_read),
-    ("api::scrapers_that_trickle", scrapers::that_trickle),
     ("api::scrapers_that_never_rest", scrapers::that_never_rest),
     (
         "api::probes_beside_idle_connections",
@@ -115,7 +114,6 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "api::the_api_server_is_restarted",
         upstream::the_api_server_is_restarted,
     ),
-    ("api::soak_with_churn", soak::with_churn),
     (
         "api::no_secret_is_written_anywhere",
         secrets::none_is_written_anywhere,
@@ -124,6 +122,8 @@ pub(crate) const CASES: &[(&str, Test)] = &[
 
 /// The long ones.
 pub(crate) const LONG: &[(&str, Test)] = &[
+    ("api::scrapers_that_trickle", scrapers::that_trickle),
+    ("api::soak_with_churn", soak::with_churn),
     (
         "api::a_silent_watch_is_given_up",
         upstream::a_silent_watch_is_given_up,

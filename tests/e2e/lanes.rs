@@ -54,10 +54,9 @@ pub(crate) const LANES: &[Lane] = &[
             network::CASES,
             renewal::CASES,
             faults::CASES,
-            load::CASES,
             state::CASES,
         ],
-        long: &[faults::LONG],
+        long: &[smoke::LONG, faults::LONG, load::LONG],
     },
     // The aggregated API, and what is woken by what it says.
     Lane {

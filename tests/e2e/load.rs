@@ -15,7 +15,7 @@ use crate::testbed::poll::poll_until;
 use crate::testbed::{Testbed, unique};
 
 /// The scenarios.
-pub(crate) const CASES: &[(&str, Test)] = &[
+pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "load::many_clients_get_right_answers_and_memory_stays",
         many_clients_get_right_answers_and_memory_stays,

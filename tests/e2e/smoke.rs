@@ -19,20 +19,24 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ("smoke::three_brokers_answer", three_brokers_answer),
     ("smoke::every_listener_answers", every_listener_answers),
     (
-        "smoke::broker_is_killed_and_comes_back",
-        broker_is_killed_and_comes_back,
-    ),
-    (
-        "smoke::consumers_follow_the_number_asked_for",
-        consumers_follow_the_number_asked_for,
-    ),
-    (
         "smoke::control_plane_runs_a_deployment",
         control_plane_runs_a_deployment,
     ),
     (
         "smoke::daemon_account_may_do_its_work_and_no_more",
         daemon_account_may_do_its_work_and_no_more,
+    ),
+];
+
+/// What scenarios of outages and of the HPA use as well.
+pub(crate) const LONG: &[(&str, Test)] = &[
+    (
+        "smoke::broker_is_killed_and_comes_back",
+        broker_is_killed_and_comes_back,
+    ),
+    (
+        "smoke::consumers_follow_the_number_asked_for",
+        consumers_follow_the_number_asked_for,
     ),
 ];
 
