@@ -27,7 +27,7 @@ pub(crate) struct Lane {
 }
 
 pub(crate) const LANES: &[Lane] = &[
-    // What Kafka says, how it is asked, and for whom; and, since this lane has time left, what may be woken.
+    // What Kafka says, how it is asked, and for whom.
     Lane {
         name: "kafka",
         cases: &[
@@ -37,11 +37,11 @@ pub(crate) const LANES: &[Lane] = &[
             conformance::CASES,
             rows::CASES,
             tenants::CASES,
-            zero::RECORDS,
         ],
         long: &[brokers::LONG, conformance::LONG, tenants::LONG],
     },
-    // The testbed itself, logins, bad networks and load.
+    // The testbed itself, logins, bad networks and load; and, since this lane has time left, outages and what may be
+    // woken.
     Lane {
         name: "access",
         cases: &[
@@ -55,6 +55,8 @@ pub(crate) const LANES: &[Lane] = &[
             renewal::CASES,
             faults::CASES,
             state::CASES,
+            outage::CASES,
+            zero::RECORDS,
         ],
         long: &[smoke::LONG, faults::LONG, load::LONG],
     },
@@ -68,7 +70,6 @@ pub(crate) const LANES: &[Lane] = &[
     Lane {
         name: "replicas",
         cases: &[
-            outage::CASES,
             scale::CASES,
             annotations::CASES,
             oracle::CASES,
