@@ -312,10 +312,10 @@ fn every_key_can_be_set() {
     assert_eq!(target.namespaces, ["shop"]);
     assert!(!config.kubernetes.enabled && !config.cap.clamp);
     assert_eq!(config.kubernetes.context.as_deref(), Some("c"));
-    let rules = config.lag.rules();
-    assert_eq!((rules.residual_max.0, rules.stuck_counts), (3, false));
+    let lag = config.lag.thresholds();
+    assert_eq!((lag.residual_max.0, lag.stuck_counts), (3, false));
     assert_eq!(
-        [rules.residual_after, rules.stuck_after, rules.forget_after],
+        [lag.residual_after, lag.stuck_after, lag.forget_after],
         [1, 2, 3 * 24 * 3600].map(Duration::from_secs)
     );
     assert_eq!(config.state.config_map.as_deref(), Some("kept"));

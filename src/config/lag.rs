@@ -1,4 +1,4 @@
-//! `lag`: thresholds that classify lag, for targets that set none.
+//! `lag`: thresholds that classify lag, for targets that do not set their own.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::settings;
 use crate::model::settings::{FileSection, Settings};
 use crate::model::units::lag_thresholds::LagThresholds;
 
-/// Thresholds that classify lag as residual, stuck or forgotten, for targets that set none.
+/// The section `lag`: thresholds that classify lag as residual, stuck or forgotten. No setting of it is unset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LagConfig(Settings);
 
@@ -22,7 +22,7 @@ impl Default for LagConfig {
 }
 
 impl LagConfig {
-    /// Every setting of the section has a value, so that equal configurations are equal here.
+    /// Fills in the defaults, so that a default that is left out equals one that is written down.
     fn new(mut settings: Settings) -> Self {
         settings.set_defaults(FileSection::Lag);
         Self(settings)
@@ -34,16 +34,14 @@ impl LagConfig {
         Self::new(settings)
     }
 
-    /// The settings of the section.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.0
     }
 
-    /// The thresholds.
     #[must_use]
-    pub fn rules(&self) -> LagThresholds {
-        self.0.lag_rules(LagThresholds::DEFAULT)
+    pub fn thresholds(&self) -> LagThresholds {
+        self.0.lag_thresholds(LagThresholds::DEFAULT)
     }
 }
 

@@ -42,7 +42,7 @@ fn write_scopes(config: &Config) -> WriteScopes {
 pub(crate) fn target_options(config: &Config) -> TargetOptions {
     TargetOptions {
         configured: config.targets.iter().map(configured_target).collect(),
-        rules: config.lag.rules(),
+        thresholds: config.lag.thresholds(),
         tenancy: tenancy(config),
         budgets: config.budgets.budgets(),
         writes: write_scopes(config),

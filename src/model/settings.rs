@@ -85,9 +85,9 @@ impl Settings {
         })
     }
 
-    /// The thresholds of lag: those that are set, and of `base` the others.
+    /// The lag thresholds that are set; the others are those of `base`.
     #[must_use]
-    pub fn lag_rules(&self, base: LagThresholds) -> LagThresholds {
+    pub fn lag_thresholds(&self, base: LagThresholds) -> LagThresholds {
         LagThresholds {
             residual_max: self.residual_max.unwrap_or(base.residual_max),
             residual_after: self.residual_after.unwrap_or(base.residual_after),
@@ -97,17 +97,18 @@ impl Settings {
         }
     }
 
-    /// The settings of a consumer group where no target sets any: these thresholds, and Kafka's own defaults.
+    /// The settings that belong to a consumer group, for targets that do not set them: these thresholds, and the
+    /// defaults of Kafka's clients.
     #[must_use]
-    pub fn group_defaults(rules: LagThresholds) -> Self {
+    pub fn group_defaults(thresholds: LagThresholds) -> Self {
         Self {
             offset_reset: Some(OffsetReset::default()),
             isolation: Some(Isolation::default()),
-            residual_max: Some(rules.residual_max),
-            residual_after: Some(rules.residual_after),
-            stuck_after: Some(rules.stuck_after),
-            stuck_counts: Some(rules.stuck_counts),
-            forget_after: Some(rules.forget_after),
+            residual_max: Some(thresholds.residual_max),
+            residual_after: Some(thresholds.residual_after),
+            stuck_after: Some(thresholds.stuck_after),
+            stuck_counts: Some(thresholds.stuck_counts),
+            forget_after: Some(thresholds.forget_after),
             ..Self::default()
         }
     }

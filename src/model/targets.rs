@@ -53,8 +53,8 @@ pub struct Targets {
     pub clusters: Vec<ClusterName>,
     /// Whether the HPAs are still to be listed, so that they may ask for more than is here.
     pub hpas_unlisted: bool,
-    /// Lag rules where a target sets no others.
-    rules: LagThresholds,
+    /// Lag thresholds for targets that do not set their own.
+    thresholds: LagThresholds,
     /// The settings of a group where no target sets others.
     group_defaults: Arc<GroupSettings>,
     /// What each namespace may ask for. HPAs that ask for more get no target.
@@ -99,10 +99,10 @@ impl Targets {
         self.hpas.get(hpa).map_or(&[], |hpa| &hpa.targets)
     }
 
-    /// Lag rules where a target sets no others.
+    /// Lag thresholds for targets that do not set their own.
     #[must_use]
-    pub fn rules(&self) -> LagThresholds {
-        self.rules
+    pub fn thresholds(&self) -> LagThresholds {
+        self.thresholds
     }
 
     /// The budgets of HPAs.

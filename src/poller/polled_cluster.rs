@@ -30,7 +30,7 @@ impl PolledCluster {
         let mut changed = SweepPlan::default();
         for id in std::mem::take(&mut self.outdated) {
             let group = targets.group(name, &id);
-            let plan = group.map(|g| g.plan(&id, targets.rules(), self.latest.topics_read()));
+            let plan = group.map(|g| g.plan(&id, targets.thresholds(), self.latest.topics_read()));
             let Some(plan) = plan else {
                 self.plan.remove(&id);
                 continue;

@@ -33,7 +33,7 @@ pub struct GroupPlan {
     /// Up to which offset consumers read.
     pub isolation: Isolation,
     /// Thresholds that classify lag.
-    pub rules: LagThresholds,
+    pub thresholds: LagThresholds,
 }
 
 impl GroupPlan {
@@ -47,7 +47,7 @@ impl GroupPlan {
             is_unlimited: false,
             reset: OffsetReset::default(),
             isolation: Isolation::default(),
-            rules: LagThresholds::default(),
+            thresholds: LagThresholds::default(),
         }
     }
 }

@@ -165,7 +165,7 @@ impl GroupTargets {
             is_unlimited: self.is_covered_by_configuration(),
             reset: offset_reset.unwrap_or_default(),
             isolation: isolation.unwrap_or_default(),
-            rules: self.settings.settings.lag_rules(base),
+            thresholds: self.settings.settings.lag_thresholds(base),
             ..GroupPlan::new(id.clone(), topics)
         }
     }

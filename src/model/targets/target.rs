@@ -39,8 +39,8 @@ pub struct ConfiguredTarget {
 pub struct TargetOptions {
     /// Targets beside those of HPAs.
     pub configured: Vec<ConfiguredTarget>,
-    /// Lag rules where a target sets no others.
-    pub rules: LagThresholds,
+    /// Lag thresholds for targets that do not set their own.
+    pub thresholds: LagThresholds,
     /// What each namespace may ask for.
     pub tenancy: Tenancy,
     /// How much HPAs may ask for.

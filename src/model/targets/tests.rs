@@ -24,7 +24,7 @@ impl Targets {
         known_topics: impl Fn(&GroupId) -> BTreeSet<TopicName>,
     ) -> SweepPlan {
         let groups = self.groups.iter().filter(|((of, _), _)| of == cluster);
-        let plans = groups.map(|((_, id), group)| group.plan(id, self.rules, &known_topics));
+        let plans = groups.map(|((_, id), group)| group.plan(id, self.thresholds, &known_topics));
         SweepPlan {
             groups: plans.collect(),
             ..SweepPlan::default()

@@ -31,7 +31,7 @@ impl Targets {
     pub fn new(clusters: &[ClusterName], options: TargetOptions, now: Option<Moment>) -> Self {
         let TargetOptions {
             configured,
-            rules,
+            thresholds,
             tenancy,
             budgets,
             writes,
@@ -40,9 +40,9 @@ impl Targets {
         let mut targets = Self {
             clusters: clusters.to_vec(),
             configured: configured.collect(),
-            rules,
+            thresholds,
             group_defaults: Arc::new(GroupSettings {
-                settings: Settings::group_defaults(rules),
+                settings: Settings::group_defaults(thresholds),
                 ..GroupSettings::default()
             }),
             tenancy: Arc::new(tenancy),

@@ -136,7 +136,7 @@ impl<'a> Assembly<'a> {
         });
         history.note_commits(commits, before);
         snapshot.remembered = Arc::clone(&history.remembered);
-        let classifier = LagClassifier::new(history, &described, plan.rules, self.now);
+        let classifier = LagClassifier::new(history, &described, plan.thresholds, self.now);
         for draft in drafts
             .iter_mut()
             .filter_map(|(_, draft)| draft.as_mut().ok())
@@ -203,7 +203,7 @@ impl<'a> Assembly<'a> {
                     has_id: history_of_log.is_some_and(|log| log.id.is_some()),
                     runs: runs || assignment.subscribed || assignment.has(index),
                     reset: plan.reset,
-                    forget_after: plan.rules.forget_after,
+                    forget_after: plan.thresholds.forget_after,
                     now: self.now,
                 };
                 let step = state.apply(&reading);

@@ -217,7 +217,7 @@ impl Assignment {
 /// Classifies measured lags of one group as residual or stuck.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::model) struct LagClassifier {
-    pub(in crate::model) rules: LagThresholds,
+    pub(in crate::model) thresholds: LagThresholds,
     /// How long the current assignment has been stable; `None` while rebalancing or unknown.
     pub(in crate::model) steady: Option<Duration>,
     /// Whether the group has members; `None` if unknown.
@@ -232,12 +232,12 @@ impl LagClassifier {
     pub(in crate::model) fn new(
         history: &GroupHistory,
         described: &Result<Arc<GroupDescription>, Fault>,
-        rules: LagThresholds,
+        thresholds: LagThresholds,
         now: Now,
     ) -> Self {
         let described = described.as_ref().ok();
         Self {
-            rules,
+            thresholds,
             steady: described.and(history.steady).map(|s| s.since.elapsed(now)),
             has_members: described.map(|description| description.has_members()),
             last_move: history.last_move,
@@ -263,14 +263,14 @@ impl LagClassifier {
         if messages == Lag(0) {
             return lag;
         }
-        let rules = &self.rules;
+        let thresholds = &self.thresholds;
         let still = state.since().elapsed(self.now);
-        if messages > rules.residual_max {
-            let is_stuck = still >= rules.stuck_after && self.others_move(state, log_moved);
+        if messages > thresholds.residual_max {
+            let is_stuck = still >= thresholds.stuck_after && self.others_move(state, log_moved);
             return if is_stuck {
                 PartitionLag::Stuck {
                     lag: messages,
-                    sized: rules.stuck_counts,
+                    sized: thresholds.stuck_counts,
                 }
             } else {
                 lag
@@ -283,7 +283,7 @@ impl LagClassifier {
         let is_known = messages == state.residue();
         let is_residual = owned
             && self.steady.is_some()
-            && still.min(log_still).min(steady) >= rules.residual_after;
+            && still.min(log_still).min(steady) >= thresholds.residual_after;
         if is_known || is_residual {
             PartitionLag::Residual(messages)
         } else {
@@ -298,7 +298,7 @@ impl LagClassifier {
         match self.has_members {
             // Without members nothing can be stuck, except a consumer that commits without joining.
             Some(false) => {
-                moved.is_some_and(|moved| moved.elapsed(self.now) < self.rules.stuck_after)
+                moved.is_some_and(|moved| moved.elapsed(self.now) < self.thresholds.stuck_after)
             }
             Some(true) | None => moved.is_some() || log_moved > state.since(),
         }
@@ -319,7 +319,7 @@ impl LagClassifier {
                 _ => return false,
             }
         }
-        let is_idle = |moved: Stamp| moved.elapsed(self.now) >= self.rules.stuck_after;
+        let is_idle = |moved: Stamp| moved.elapsed(self.now) >= self.thresholds.stuck_after;
         some && self.last_move.is_none_or(is_idle)
     }
 }
@@ -334,7 +334,7 @@ mod tests {
 
     fn standing(now: u64) -> LagClassifier {
         LagClassifier {
-            rules: LagThresholds::default(),
+            thresholds: LagThresholds::default(),
             steady: Some(Duration::from_secs(now)),
             has_members: Some(true),
             last_move: None,

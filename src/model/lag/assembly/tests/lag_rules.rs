@@ -182,7 +182,7 @@ fn a_partition_without_progress_beside_healthy_ones_is_stuck() {
         let read = |seconds: u64| {
             let healthy = i64::try_from(seconds).unwrap() + 50;
             let mut read = live(seconds, &[Ok(Some(10)), Ok(Some(healthy))], &[50, healthy]);
-            read.groups[0].plan.rules.stuck_counts = counts;
+            read.groups[0].plan.thresholds.stuck_counts = counts;
             read
         };
         let before = sweeps(&mut history, 0..=295, read);
@@ -200,7 +200,7 @@ fn a_group_that_is_stuck_as_a_whole_counts_its_whole_lag() {
     let read = |seconds: u64| {
         let end = i64::try_from(seconds).unwrap() + 50;
         let mut read = live(seconds, &[Ok(Some(10)), Ok(Some(10))], &[end, end]);
-        read.groups[0].plan.rules.stuck_counts = false;
+        read.groups[0].plan.thresholds.stuck_counts = false;
         read
     };
     let after = sweeps(&mut history, 0..=300, read);

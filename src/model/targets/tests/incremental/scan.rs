@@ -161,7 +161,7 @@ impl Scan {
                 is_unlimited,
                 reset: settings.offset_reset.unwrap_or_default(),
                 isolation: settings.isolation.unwrap_or_default(),
-                rules: settings.lag_rules(LagThresholds::default()),
+                thresholds: settings.lag_thresholds(LagThresholds::default()),
                 ..plan
             }
         });
