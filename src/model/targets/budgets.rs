@@ -1,19 +1,19 @@
-//! Budgets: how much HPAs may make lagwise read and keep. Without them, whoever may write HPAs in one namespace decides
-//! how much memory lagwise needs, and whether anything is left for the others.
+//! Budgets: how much HPAs may make lagwise read and keep in memory. Without them, whoever may write HPAs in one
+//! namespace could use up what all others need.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What HPAs use up.
+/// What a budget limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
-    /// Consumer groups, counted for each metric that selects them.
+    /// Consumer groups, counted once for each metric that selects them.
     Groups,
-    /// Topics that are named, counted for each group of a metric; a group without named topics counts as one.
+    /// Named topics, counted once for each group of a metric. A group without named topics counts as one topic.
     Topics,
     /// Bytes of compiled regular expressions.
     PatternBytes,
-    /// Partitions, counted for each group that reads them.
+    /// Partitions, counted once for each group that reads them.
     Partitions,
 }
 
@@ -38,7 +38,7 @@ impl Resource {
     }
 }
 
-/// Whose use a budget limits.
+/// Whose HPAs a budget limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BudgetScope {
     Hpa,
@@ -93,7 +93,7 @@ impl Amounts {
         *place = amount;
     }
 
-    /// Joins the amounts of each resource.
+    /// Applies `join` to the two amounts of each resource.
     fn zip_with(self, other: Self, join: fn(u64, u64) -> u64) -> Self {
         Self {
             groups: join(self.groups, other.groups),
@@ -113,7 +113,7 @@ impl Amounts {
         self.zip_with(other, u64::saturating_sub)
     }
 
-    /// Whether it is at most the other of each resource.
+    /// Whether no amount is above that of `other`.
     #[must_use]
     pub fn is_within(self, other: Self) -> bool {
         self.minus(other) == Self::default()
@@ -126,22 +126,22 @@ impl Amounts {
     }
 }
 
-/// The budgets.
+/// The budgets of all scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budgets {
-    /// Of each HPA.
+    /// For each HPA.
     pub hpa: Amounts,
-    /// Of all HPAs of a namespace together.
+    /// For all HPAs of a namespace together.
     pub namespace: Amounts,
-    /// Of all HPAs together.
+    /// For all HPAs together.
     pub total: Amounts,
-    /// Group-partitions that have metric series of their own.
+    /// Maximum number of partitions with metric series of their own, counted once for each group that reads them.
     pub partition_series: u64,
 }
 
 impl Budgets {
-    /// Budgets that fit the memory limit of the chart, 256 MiB: at most about 100 bytes for each group-partition, 8
-    /// kB for each group of a metric, and the regular expressions.
+    /// Budgets that fit the memory limit of the chart, 256 MiB: a partition of a group needs at most about 100 bytes,
+    /// and a group of a metric 8 kB; the regular expressions come on top.
     pub const DEFAULT: Self = Self {
         hpa: Amounts {
             groups: 128,
@@ -174,10 +174,10 @@ impl Budgets {
         }
     }
 
-    /// Checks the use of an HPA, of its namespace and of all, each with what is to be added.
+    /// Checks what each scope would use against its budget.
     ///
     /// # Errors
-    /// The first budget that it exceeds.
+    /// The first budget that would be exceeded.
     pub fn check(&self, used: &[(BudgetScope, Amounts)]) -> Result<(), BudgetExceeded> {
         for (scope, used) in used {
             let budget = self.of_scope(*scope);
@@ -202,8 +202,8 @@ impl Default for Budgets {
     }
 }
 
-/// A budget that is exceeded. `Display` does not depend on how much is used, so that it stays the same while the
-/// cause does.
+/// A budget that is exceeded. `Display` leaves out how much is used, so that the text stays the same while the cause
+/// lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BudgetExceeded {
     pub scope: BudgetScope,
@@ -211,7 +211,7 @@ pub struct BudgetExceeded {
     pub limit: u64,
 }
 
-/// Counts by which budget each of several HPAs or groups exceeds.
+/// Counts the HPAs or groups that exceed each budget.
 #[must_use]
 pub fn count_exceeded(
     reasons: impl Iterator<Item = BudgetExceeded>,
@@ -244,7 +244,7 @@ impl fmt::Display for BudgetExceeded {
         };
         let no_room = match scope {
             BudgetScope::Hpa | BudgetScope::Namespace => "",
-            BudgetScope::Total => ", and no other namespace has to make room for it",
+            BudgetScope::Total => ", and no namespace that uses more can make room for it",
         };
         let (scope, resource) = (scope.name(), resource.name());
         write!(

@@ -206,7 +206,7 @@ fn the_largest_namespace_makes_room_for_others_and_gets_it_back() {
     let small = sized("small", "h", 2, 1000);
     map.insert(small.key(), Arc::clone(&small));
     let both = alone.with_hpas(&map, None);
-    let refused = "nothing is read for the HPA: with it, all HPAs would ask for more than 10 consumer groups, and no other namespace has to make room for it (budgets.total.groups in the configuration of lagwise)";
+    let refused = "nothing is read for the HPA: with it, all HPAs would ask for more than 10 consumer groups, and no namespace that uses more can make room for it (budgets.total.groups in the configuration of lagwise)";
     assert_eq!(messages(&both), [("LW042", refused); 2]);
     for name in ["h8", "h9"] {
         assert!(both.of_hpa(&HpaKey::new("large", name)).is_empty());
