@@ -1,4 +1,4 @@
-//! Client for the admin endpoints of a running daemon: at a URL, or of the leader through the Kubernetes API.
+//! Client for the admin endpoints of a running daemon: at a URL, or at the leader through a port-forward.
 
 use std::error::Error;
 use std::time::Duration;
@@ -36,25 +36,25 @@ pub(super) struct DaemonArgs {
 pub(super) struct DaemonResponse {
     pub(super) code: StatusCode,
     pub(super) body: Vec<u8>,
-    /// Where it comes from, for messages.
+    /// Where the response comes from, for messages.
     pub(super) origin: String,
 }
 
-/// A URL of admin endpoints.
+/// Parses the URL of admin endpoints, without the path.
 fn url(text: &str) -> Result<String, &'static str> {
     match text.starts_with("http://") || text.starts_with("https://") {
         true => Ok(text.trim_end_matches('/').to_owned()),
-        false => Err(
-            "not a URL; --daemon takes http://HOST:PORT or nothing, so what to explain goes before it",
-        ),
+        false => {
+            Err("expected a URL such as http://HOST:PORT; write the name of an HPA before --daemon")
+        }
     }
 }
 
 impl DaemonArgs {
-    /// Gets a path with its query, and at most `max_bytes` of the response.
+    /// Sends a GET request for `path`, which includes the query.
     ///
     /// # Errors
-    /// A daemon that cannot be found or does not answer `within` that time.
+    /// A daemon that cannot be found, does not answer `within` that time, or sends more than `max_bytes`.
     pub(super) async fn get(
         &self,
         path: &str,
@@ -62,10 +62,10 @@ impl DaemonArgs {
         max_bytes: usize,
         within: Duration,
     ) -> anyhow::Result<DaemonResponse> {
-        let (origin, asked) = match &self.daemon {
+        let (origin, result) = match &self.daemon {
             Some(Some(url)) => {
-                let asked = timeout(within, get_url(url, path, max_bytes)).await;
-                (url.clone(), asked)
+                let result = timeout(within, get_url(url, path, max_bytes)).await;
+                (url.clone(), result)
             }
             _ => {
                 let port = self.admin_port;
@@ -73,16 +73,16 @@ impl DaemonArgs {
                 let pod = LeaderPod::find(&client, self.lease.as_ref(), within).await?;
                 let stream = pod.connect(&client, port, within).await?;
                 let origin = format!("port {port} of pod {}/{}", pod.namespace, pod.name);
-                let asked = timeout(within, get_from_stream(stream, path, max_bytes)).await;
-                (origin, asked)
+                let result = timeout(within, get_from_stream(stream, path, max_bytes)).await;
+                (origin, result)
             }
         };
         let within = humantime::format_duration(within);
-        let (code, body) = asked
+        let (code, body) = result
             .map_err(|_| anyhow!("no response within {within}"))
             .flatten()
             .with_context(|| {
-                format!("cannot ask {origin}; check that the admin endpoints of lagwise listen there (server.admin.listen)")
+                format!("cannot read from {origin}; check that the admin endpoints of lagwise listen there (server.admin.listen)")
             })?;
         Ok(DaemonResponse { code, body, origin })
     }
@@ -94,7 +94,7 @@ async fn get_from_stream(
     max_bytes: usize,
 ) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with the stream.
+    // Drives the connection while the response is read.
     let connection = tokio::spawn(connection);
     let request = Request::get(path).header(header::HOST, "localhost");
     let response = sender.send_request(request.body(Body::empty())?).await?;
@@ -114,7 +114,7 @@ async fn get_url(url: &str, path: &str, max_bytes: usize) -> anyhow::Result<(Sta
     Ok((code, body))
 }
 
-/// Reads a body of at most `max_bytes`.
+/// Reads a body, or fails if it is longer than `max_bytes`.
 pub(super) async fn read_body<B>(body: B, max_bytes: usize) -> anyhow::Result<Vec<u8>>
 where
     B: HttpBody<Error: Into<Box<dyn Error + Send + Sync>>>,

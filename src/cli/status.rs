@@ -127,7 +127,7 @@ async fn query_daemon(args: &StatusArgs) -> anyhow::Result<Vec<HpaStatus>> {
     }
     let rows: StatusRows = serde_json::from_slice(&body).with_context(|| {
         format!(
-            "cannot parse the response of {origin}; check that it has lagwise's admin endpoints, and that the daemon has the version of this command"
+            "cannot parse the response of {origin}; check that lagwise's admin endpoints listen there (server.admin.listen), and that the daemon and this command have the same version"
         )
     })?;
     let mut hpas = rows.hpas;

@@ -1,4 +1,4 @@
-//! Leader election.
+//! Log lines and the gauge of leader election.
 
 use std::error::Error;
 use std::sync::LazyLock;
@@ -57,12 +57,12 @@ impl LeaseFailed<'_> {
         tracing::warn!(
             lease = self.lease,
             reason = %self.reason,
-            "cannot read or write the Lease of leader election: nothing is decided or written without it"
+            "cannot read or write the Lease of leader election: without it this daemon cannot become or stay the leader; trying again"
         );
     }
 }
 
-/// Another holder's Lease claims to be valid for longer than any daemon may configure.
+/// Another holder's Lease claims a longer duration than the configuration of any daemon allows.
 #[derive(Clone, Copy, Debug)]
 pub struct LeaseTooLong<'a> {
     pub lease: &'a str,
@@ -76,9 +76,9 @@ impl LeaseTooLong<'_> {
             lease = self.lease,
             claimed_seconds = self.claimed.as_secs(),
             respected_seconds = self.respected.as_secs(),
-            "the Lease claims a longer duration than lagwise ever writes: somebody else has written it. \
-             It is taken over once it has not changed for respected_seconds; delete the Lease to elect a \
-             leader at once, and look for who else may update it"
+            "the Lease claims a longer duration than lagwise ever writes, so something else has written it. This daemon \
+             takes it over once it has not changed for respected_seconds. To elect a leader at once, delete the \
+             Lease, and find out who else may update it"
         );
     }
 }
@@ -87,7 +87,6 @@ impl LeaseTooLong<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct TermWritten {
     pub term: u64,
-    /// The number of HPAs.
     pub hpas: usize,
 }
 
@@ -103,11 +102,11 @@ impl TermWritten {
 
 /// The term could not be written to an HPA, for a new reason.
 #[derive(Debug)]
-pub struct TermUnwritten<'a> {
+pub struct TermWriteFailed<'a> {
     pub reason: &'a dyn Error,
 }
 
-impl TermUnwritten<'_> {
+impl TermWriteFailed<'_> {
     pub fn emit(&self) {
         tracing::warn!(
             reason = %self.reason,

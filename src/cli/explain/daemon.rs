@@ -1,4 +1,4 @@
-//! Client for `/explain` of a running daemon.
+//! Client for the endpoint `/explain` of a running daemon.
 
 use std::time::Duration;
 
@@ -33,14 +33,14 @@ pub(super) async fn fetch(
     if code.is_success() {
         return serde_json::from_slice(&response.body).with_context(|| {
             format!(
-                "cannot parse the response of {origin}; check that it has lagwise's admin endpoints, and that the daemon has the version of this command"
+                "cannot parse the response of {origin}; check that lagwise's admin endpoints listen there (server.admin.listen), and that the daemon and this command have the same version"
             )
         });
     }
     match serde_json::from_slice::<ErrorBody>(&response.body) {
-        Ok(body) => bail!("the daemon at {origin}: {}", body.error),
+        Ok(body) => bail!("{origin} answered {code}: {}", body.error),
         Err(_) => bail!(
-            "{origin} answered {code}; check that it has lagwise's admin endpoints, and that the daemon has the version of this command"
+            "{origin} answered {code}; check that lagwise's admin endpoints listen there (server.admin.listen), and that the daemon and this command have the same version"
         ),
     }
 }

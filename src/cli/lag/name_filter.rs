@@ -1,19 +1,19 @@
-//! Names and patterns of groups and topics on the command line.
+//! Filter for groups and topics that are given on the command line.
 
 use std::collections::BTreeSet;
 
 use crate::model::units::glob::Glob;
 
-/// Which groups or topics are asked for. Without a name and a pattern it is all of them.
+/// Selects groups or topics by names and patterns. An empty filter selects all.
 #[derive(Debug, Default)]
 pub(super) struct NameFilter {
-    /// Those asked for by their full name.
+    /// Full names.
     pub(super) names: BTreeSet<String>,
     patterns: Vec<(String, Glob)>,
 }
 
 impl NameFilter {
-    /// A text with `*` is a pattern, any other a name.
+    /// A filter for these texts. A text with `*` is a pattern, any other a full name.
     pub(super) fn new(texts: &[String]) -> Self {
         let (patterns, names): (Vec<_>, Vec<_>) =
             texts.iter().cloned().partition(|text| text.contains('*'));
@@ -24,12 +24,12 @@ impl NameFilter {
         }
     }
 
-    /// Whether everything is asked for.
+    /// Whether the filter is empty, so that it selects all.
     pub(super) fn is_all(&self) -> bool {
         self.names.is_empty() && self.patterns.is_empty()
     }
 
-    /// Whether the names have to be listed to know what is asked for.
+    /// Whether the names in the cluster must be listed to know which ones the filter selects.
     pub(super) fn needs_list(&self) -> bool {
         self.names.is_empty() || !self.patterns.is_empty()
     }
@@ -39,7 +39,7 @@ impl NameFilter {
         self.is_all() || self.names.contains(name) || patterns.any(|(_, glob)| glob.matches(name))
     }
 
-    /// The patterns that match none of these names.
+    /// The patterns that match none of `names`.
     pub(super) fn unmatched<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Vec<&str> {
         let patterns = self.patterns.iter();
         let unmatched = patterns.filter(|(_, glob)| !names.clone().any(|name| glob.matches(name)));

@@ -9,7 +9,7 @@ use super::state::HpaState;
 use crate::k8s::api_error::ApiError;
 use crate::model::units::hpa_key::HpaKey;
 use crate::telemetry::failure_log::FailureLog;
-use crate::telemetry::lease::{TermUnwritten, TermWritten};
+use crate::telemetry::lease::{TermWriteFailed, TermWritten};
 
 /// Writes of the term to HPAs, for the log.
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl TermLog {
                 if *error != ApiError::Changed
                     && let Some(reason) = self.failures.record_failure(error.clone())
                 {
-                    TermUnwritten { reason }.emit();
+                    TermWriteFailed { reason }.emit();
                 }
             }
         }
