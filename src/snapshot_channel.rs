@@ -9,7 +9,7 @@ use crate::model::snapshot::LagSnapshot;
 use crate::model::units::newtypes::Moment;
 
 impl Moment {
-    /// Reads both clocks. Defined here because functions of the model take the time as an argument.
+    /// Reads both clocks. Defined outside of the model, which must not read a clock.
     #[must_use]
     pub fn now() -> Self {
         Self {
@@ -30,7 +30,7 @@ pub struct Publisher {
 #[derive(Clone, Debug)]
 pub struct SnapshotReader(watch::Receiver<Arc<LagSnapshot>>);
 
-/// A channel that begins with `first`.
+/// Creates a channel whose first snapshot is `first`.
 #[must_use]
 pub fn channel(first: LagSnapshot) -> (Publisher, SnapshotReader) {
     let (sender, receiver) = watch::channel(Arc::new(first));
@@ -42,8 +42,8 @@ pub fn channel(first: LagSnapshot) -> (Publisher, SnapshotReader) {
 }
 
 impl Publisher {
-    /// A publisher for another term, to the same readers. Only one poller publishes at a time: that of the
-    /// former term has ended by then.
+    /// A publisher for another term, to the same readers. Only one poller may publish at a time, so the poller of
+    /// the former term must have ended.
     #[must_use]
     pub fn of_term(&self, term: u64) -> Self {
         Self {
@@ -52,13 +52,13 @@ impl Publisher {
         }
     }
 
-    /// Makes `snapshot` the latest, with the next sequence number and the term of this publisher. Returns the one before:
-    /// to free it takes as long as it is large, and readers would have to wait if that happened in here.
+    /// Makes `snapshot` the latest, with the next sequence number and the term of this publisher. Returns the
+    /// previous one for the caller to free: freeing a large one takes long, and readers would wait for that here.
     pub fn publish(&self, mut snapshot: LagSnapshot) -> Arc<LagSnapshot> {
         snapshot.term = self.term;
         let mut snapshot = Arc::new(snapshot);
         self.snapshots.send_modify(|latest| {
-            // Nobody else has it yet, so nothing is copied.
+            // No reader has it yet, so `make_mut` copies nothing.
             Arc::make_mut(&mut snapshot).sequence = latest.sequence.wrapping_add(1);
             std::mem::swap(latest, &mut snapshot);
         });
@@ -73,7 +73,7 @@ impl SnapshotReader {
         Arc::clone(&self.0.borrow())
     }
 
-    /// A clone for which the latest snapshot counts as seen.
+    /// A clone whose first [`changed`](Self::changed) waits for a snapshot that is newer than the latest.
     #[must_use]
     pub fn from_now_on(&self) -> Self {
         let mut clone = self.clone();
@@ -81,7 +81,7 @@ impl SnapshotReader {
         clone
     }
 
-    /// Waits for a snapshot that this reader has not waited for before; `false` once the publisher is gone.
+    /// Waits for a snapshot that was published after the last call; `false` once the publisher is gone.
     pub async fn changed(&mut self) -> bool {
         self.0.changed().await.is_ok()
     }

@@ -19,10 +19,10 @@ use super::units::newtypes::{Lag, Offset};
 pub enum PartitionLag {
     /// Log-end offset minus committed offset.
     Measured(Lag),
-    /// The lag of a share group as its coordinator reports it: records that are neither done nor archived.
+    /// The lag of a share group as its coordinator reports it: records that are neither acknowledged nor archived.
     Reported(Lag),
     /// Log-end offset minus start offset of a share group whose coordinator reports no lag. Some of these
-    /// records may be done.
+    /// records may be acknowledged already.
     UpperBound(Lag),
     /// The committed offset is between the last stable offset and the high watermark: a read-committed
     /// consumer has nothing left to read.

@@ -6,21 +6,21 @@ use super::Settings;
 
 /// The settings of one consumer group, joined from its targets.
 ///
-/// Where targets differ, the safer value applies: the one that leaves more lag counted. An HPA with a
-/// few replicas too many costs money, an HPA that scales down with work left is wrong.
+/// Where targets differ, the safer value applies: the one that counts more lag. A few replicas too many cost
+/// money, but scaling down while there is work is wrong.
 ///
-/// A target that leaves a setting unset means its default. Otherwise an HPA of one team could change what
-/// the HPA of another, which sets nothing, is served.
+/// A setting that a target leaves unset counts as its default. Otherwise one team's HPA could change the value
+/// that is served to another team's HPA, which sets nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupSettings {
-    /// The joined settings; those that belong to a target are not set.
+    /// The joined settings. Settings that belong to a single target stay unset.
     pub settings: Settings,
     /// The keys of the settings that targets set differently.
     pub conflicts: BTreeSet<&'static str>,
 }
 
 impl GroupSettings {
-    /// Joins `theirs` into `mine`. Returns whether they differ.
+    /// Joins `theirs` into `mine`. Returns whether both are set and differ.
     pub(super) fn join<T: Copy + PartialEq>(
         mine: &mut Option<T>,
         theirs: Option<T>,

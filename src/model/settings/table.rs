@@ -1,8 +1,8 @@
 //! The table of settings: every setting is declared here, once.
 //!
-//! An entry makes a field of [`Settings`] and a row of [`SETTINGS`]. From these two come the reading of
-//! annotations (`annotations`), the reading and the JSON Schema of the configuration file
-//! (`config::settings`), the example file, and the reference page. The doc comment of an entry is the
+//! An entry makes a field of [`Settings`] and a row of [`SETTINGS`]. From these two come the parser of
+//! annotations (`annotations`), the parser and the JSON Schema of the configuration file
+//! (`config::settings`), the example file, and the reference pages. The doc comment of an entry is the
 //! description that users read.
 
 use std::collections::BTreeSet;
@@ -23,10 +23,10 @@ use crate::model::units::topic_pattern::{PATTERN, TopicPattern};
 
 /// Declares the settings: for each its description, field and type, and the rest of its row.
 ///
-/// - `default`: the value where it is not set, which adds a method of the field's name to [`Settings`].
-/// - `unset`: in place of `default`, what applies then, for the documentation.
-/// - `safer`: for a setting of a consumer group, of which there can be one only: chooses from two
-///   values that targets of the group set.
+/// - `default`: the default value. It adds a getter with the field's name to [`Settings`].
+/// - `unset`: instead of `default`, text for the documentation that says what applies without a value.
+/// - `safer`: for a setting that all targets of a consumer group must share: chooses one of two values.
+///   Such a setting also needs a line in [`Settings::group_defaults`].
 macro_rules! settings {
     ($(
         $(#[doc = $description:literal])+
@@ -56,7 +56,7 @@ macro_rules! settings {
                 }
             )?)*
 
-            /// Each setting of its own, without regard to the others.
+            /// Takes each setting that is not set from `base`, without regard to the others.
             pub(super) fn each_over(self, base: &Settings) -> Settings {
                 Settings {
                     $($field: self.$field.or_else(|| base.$field.clone()),)*
@@ -65,8 +65,8 @@ macro_rules! settings {
         }
 
         impl GroupSettings {
-            /// Adds the settings of one more target. What it leaves unset counts as set to `defaults`; what
-            /// `defaults` leave unset, too, is no opinion.
+            /// Adds the settings of one more target. A setting that it leaves unset counts as set to that of
+            /// `defaults`, and is ignored if `defaults` leave it unset, too.
             pub fn add(&mut self, settings: &Settings, defaults: &Settings) {
                 $($(
                     let theirs = settings.$field.or(defaults.$field);
@@ -286,9 +286,8 @@ settings! {
         default: MINUTE.saturating_mul(10),
     }
 
-    // `cap.default` is not a row: it is no setting of a target, but what applies to HPAs that set none, so it belongs to
-    // the serving policy. As the `file` of this row it would need a key of its own, and a default for the row, although
-    // an HPA's own default is the configured one. Both share the choices of `CapMode`.
+    // `cap.default` of the configuration file is not declared here: it applies to all HPAs that do not set `cap`, so it
+    // belongs to the serving policy. Both have the choices of `CapMode`.
     /// Whether lagwise keeps `maxReplicas` of the HPA at the replica ceiling.
     cap: CapMode {
         key: "cap",
@@ -339,7 +338,7 @@ settings! {
 }
 
 impl Settings {
-    /// The section's settings in the configuration file.
+    /// The settings that a section of the configuration file has.
     pub fn of_section(section: FileSection) -> impl Iterator<Item = &'static Setting> {
         SETTINGS
             .iter()
@@ -350,7 +349,7 @@ impl Settings {
     pub fn set_defaults(&mut self, section: FileSection) {
         for setting in Self::of_section(section) {
             if let (None, Some(default)) = (setting.print(self), setting.default()) {
-                // A test reads every default.
+                // Cannot fail: a test parses every default.
                 let _ = setting.parse(&default, self);
             }
         }

@@ -1,6 +1,6 @@
 //! Identifies callers by client certificate: the front proxy, which names the user in headers, or a
-//! user of the cluster. Each has its own certificate authority and is verified separately, since a
-//! user's certificate must never pass for the front proxy's.
+//! user of the cluster. Each has a CA of its own and is verified separately, since a user's certificate
+//! must never pass for the front proxy's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::authentication::access::{Caller, ClusterTrust, FrontProxyTrust};
 use crate::serve::connections::PeerRank;
 use crate::serve::tls;
 
-/// How long a verified certificate is not verified again; verifying costs as much as some hundred
+/// How long the outcome of verifying a chain is cached. Verifying costs as much as some hundred
 /// responses.
 const VERIFIED_MAX_AGE: Duration = Duration::from_secs(10);
 
@@ -33,8 +33,8 @@ enum CertificateOwner {
     User(Arc<Caller>),
 }
 
-/// The certificate chain that a client presented in the TLS handshake, not empty, its own
-/// certificate first. Not verified.
+/// The certificate chain that a client presented in the TLS handshake: not empty, the client's own
+/// certificate first, and not verified.
 #[derive(Debug)]
 pub(in crate::serve) struct PresentedChain {
     chain: Vec<CertificateDer<'static>>,
@@ -49,15 +49,15 @@ impl PresentedChain {
     }
 }
 
-/// Verifies client certificates against the authorities that the cluster trusts.
+/// Verifies client certificates against the CAs that the cluster trusts.
 #[derive(Debug)]
 pub(super) struct CertificateVerifier {
     front_proxy: Option<FrontProxy>,
     users: Option<Arc<dyn ClientCertVerifier>>,
-    /// Whether a published authority contains no valid certificate.
+    /// Whether the cluster publishes a CA without a valid certificate in it.
     has_unreadable_ca: bool,
     verified: Cache<CertificateOwner>,
-    /// Apart, so that made-up chains do not displace those of others.
+    /// Separate from `verified`, so that forged chains do not evict verified ones.
     refused: Cache<Unauthenticated>,
 }
 
@@ -104,7 +104,8 @@ impl CertificateVerifier {
         }
     }
 
-    /// Verifies without holding a lock: others must not wait for somebody's made-up chain.
+    /// The owner of a chain, from the cache or verified now. No lock is held while verifying, so that a forged
+    /// chain does not hold up other callers.
     fn cached_owner(
         &self,
         presented: &PresentedChain,
@@ -117,7 +118,7 @@ impl CertificateVerifier {
         if let Some(reason) = self.refused.get(*key, now) {
             return Err(reason);
         }
-        let owner = self.owner(chain);
+        let owner = self.verify_owner(chain);
         match &owner {
             Ok(owner) => self.verified.insert(*key, now, owner.clone()),
             Err(reason) => self.refused.insert(*key, now, *reason),
@@ -125,7 +126,10 @@ impl CertificateVerifier {
         owner
     }
 
-    fn owner(&self, chain: &[CertificateDer<'_>]) -> Result<CertificateOwner, Unauthenticated> {
+    fn verify_owner(
+        &self,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<CertificateOwner, Unauthenticated> {
         let mut refused = if self.has_unreadable_ca {
             Unauthenticated::TrustUnreadable
         } else {
@@ -139,12 +143,12 @@ impl CertificateVerifier {
             }
             refused = Unauthenticated::NameNotAllowed;
         }
-        // One authority may sign both kinds; a certificate with another name than the front proxy's
-        // may still be a user's.
+        // One CA may sign both kinds, so a certificate whose name is not allowed for the front proxy may
+        // still be a user's.
         if let Some(users) = &self.users
             && verify(&**users, chain)
         {
-            return match user(chain) {
+            return match user_of(chain) {
                 Some(caller) => Ok(CertificateOwner::User(Arc::new(caller))),
                 None => Err(Unauthenticated::NamelessCertificate),
             };
@@ -171,8 +175,8 @@ fn verify(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>]) -> bo
         .is_ok()
 }
 
-/// The user in a certificate: common name, with organizations as groups.
-fn user(chain: &[CertificateDer<'_>]) -> Option<Caller> {
+/// The user in a certificate: its common name, with its organizations as groups.
+fn user_of(chain: &[CertificateDer<'_>]) -> Option<Caller> {
     let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
     let subject = leaf.subject();
     let groups = subject.iter_organization().map(|name| name.as_str());
@@ -240,8 +244,8 @@ impl FrontProxy {
         Ok(caller.with_implied_group())
     }
 
-    /// The extra fields sent by the front proxy: the rest of the header name, percent-decoded, is
-    /// the key.
+    /// The extra fields of the user. A key is what follows the prefix in the name of a header,
+    /// percent-decoded.
     fn extra(&self, headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
         let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in headers {
