@@ -138,7 +138,7 @@ impl App {
                 reader: reader.clone(),
                 hpas: hpas.clone(),
                 leadership: leading.own.clone(),
-                rules: options::serving_policy(config),
+                policy: options::serving_policy(config),
                 from: Arc::default(),
             };
             writers::spawn(guard, config, write_findings_in, &mut tasks);

@@ -119,7 +119,7 @@ struct FieldOwnerLookup {
 impl Reconciler {
     fn new(guard: WriteGuard, options: ReconcilerOptions) -> Self {
         let ledger = options.ledger.map(|map| {
-            LedgerHandle::start(map, guard.hpas.clone(), guard.rules.namespaces.clone())
+            LedgerHandle::start(map, guard.hpas.clone(), guard.policy.namespaces.clone())
         });
         Self {
             ledger: LedgerFollower::new(ledger, options.findings),
@@ -228,21 +228,21 @@ impl Reconciler {
             self.ledger.remove(key);
             return;
         };
-        let (rules, evaluations) = (&self.guard.rules, snapshot.at(now));
+        let (policy, evaluations) = (&self.guard.policy, snapshot.at(now));
         let candidate = candidate(evaluations, key);
         let is_recorded = self.ledger.has_record(&hpa.uid);
         // Most HPAs ask for nothing, which is seen without parsing anything.
-        let asks = rules.cap == CapMode::Enforce || !hpa.annotations.is_empty() || is_recorded;
+        let asks = policy.cap == CapMode::Enforce || !hpa.annotations.is_empty() || is_recorded;
         if candidate.is_none() && !asks && !self.hpas.contains_key(key) {
             self.ledger.remove(key);
             return;
         }
         let state = self.hpas.entry(key.clone()).or_default();
         let idle = snapshot.idle.get(key).map(|since| now.since(since));
-        let asks_for_zero = candidate.is_some() && is_managed_for_zero(hpa, rules, false);
+        let asks_for_zero = candidate.is_some() && is_managed_for_zero(hpa, policy, false);
         // Nothing can be recorded without a ledger.
         let candidate = candidate.filter(|_| self.ledger.handle.is_some());
-        let is_relevant = state.update(hpa, rules, candidate, idle, is_recorded);
+        let is_relevant = state.update(hpa, policy, candidate, idle, is_recorded);
         let refusal = state.zero.refusal.as_ref();
         // An HPA that asks for nothing any more is not looked at again, so its findings end now.
         let forbidden = state.forbidden_writes().filter(|_| is_relevant);
@@ -251,7 +251,7 @@ impl Reconciler {
             self.hpas.remove(key);
         } else if is_swept {
             let read = complete_read(evaluations, key);
-            state.cap.decide(hpa, rules.cap_mode(hpa), read);
+            state.cap.decide(hpa, policy.cap_mode(hpa), read);
         }
     }
 

@@ -32,8 +32,8 @@ pub struct WriteGuard {
     pub hpas: watch::Receiver<Option<HpaMap>>,
     /// Whether this process leads.
     pub leadership: Leadership,
-    /// The policy by which metrics are served.
-    pub rules: ServingPolicy,
+    /// What is served, and where lagwise may write.
+    pub policy: ServingPolicy,
     /// The snapshot that is decided from; an empty one at first.
     pub from: Arc<LagSnapshot>,
 }
@@ -56,7 +56,7 @@ impl WriteGuard {
     pub(super) fn time_for_write(&self) -> Result<Duration, ApiError> {
         let now = Instant::now();
         let in_term = self.time_in_term()?;
-        let fresh = fencing::time_left(&self.from.clusters, now, self.rules.max_staleness);
+        let fresh = fencing::time_left(&self.from.clusters, now, self.policy.max_staleness);
         Ok(in_term.min(fresh.ok_or(ApiError::Changed)?))
     }
 
@@ -116,7 +116,7 @@ pub(super) mod testing {
             reader,
             hpas: watch::channel(None).1,
             leadership: Leadership::new(term),
-            rules: ServingPolicy {
+            policy: ServingPolicy {
                 clamp: true,
                 cap: CapMode::Advise,
                 // The fixture's readings were made when the test began.
@@ -155,11 +155,11 @@ mod tests {
         assert_eq!(guard.time_for_write(), Err(ApiError::Changed));
         assert!(guard.take_snapshot().is_some());
         assert_eq!(guard.time_for_write(), Ok(REQUEST_TIMEOUT));
-        guard.rules.max_staleness = Duration::ZERO;
+        guard.policy.max_staleness = Duration::ZERO;
         assert_eq!(guard.time_for_write(), Err(ApiError::Changed));
         // An event needs no fresh snapshot.
         assert_eq!(guard.time_in_term(), Ok(REQUEST_TIMEOUT));
-        guard.rules.max_staleness = LONG;
+        guard.policy.max_staleness = LONG;
         // A snapshot of an earlier term.
         publisher.of_term(2).publish(fixtures::snapshot());
         assert!(guard.take_snapshot().is_none());

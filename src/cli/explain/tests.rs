@@ -68,7 +68,7 @@ fn condition(kind: &str, status: &str, reason: &str) -> Condition {
     }
 }
 
-fn rules() -> evaluation::ServingPolicy {
+fn policy() -> evaluation::ServingPolicy {
     evaluation::ServingPolicy {
         clamp: true,
         cap: CapMode::Advise,
@@ -87,7 +87,7 @@ fn derived(facts: &HpaFacts, after: Duration) -> Explanation {
         ..fixtures::snapshot()
     };
     let now = fixtures::at(after);
-    snapshot = snapshot.evaluated(&rules());
+    snapshot = snapshot.evaluated(&policy());
     let metrics = snapshot.at(&now).hpa_metrics();
     let looking = FindingOptions {
         cap: CapMode::Advise,
@@ -260,7 +260,7 @@ fn group_without_an_hpa() {
         group: "we\"ird\\group".into(),
         topics: BTreeSet::new(),
     });
-    let snapshot = fixtures::snapshot().evaluated(&rules());
+    let snapshot = fixtures::snapshot().evaluated(&policy());
     let now = fixtures::at(SECOND * 12);
     let derived = |subject: &Subject| derive(subject, snapshot.at(&now), snapshot.all_findings());
     let explained = derived(&subject).unwrap();

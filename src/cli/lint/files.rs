@@ -180,7 +180,7 @@ fn check_manifests(
     version: Option<KubernetesVersion>,
 ) -> BTreeSet<Finding> {
     let hpas = &manifests.hpas;
-    let (clusters, target_options, rules) = match config {
+    let (clusters, target_options, policy) = match config {
         Some(config) => (
             config.clusters.iter().map(|c| c.name.clone()).collect(),
             options::target_options(config),
@@ -193,7 +193,7 @@ fn check_manifests(
         ),
     };
     let options = FindingOptions {
-        cap: rules.cap,
+        cap: policy.cap,
         members_within: Duration::ZERO,
     };
     let mut found = BTreeSet::new();
@@ -204,7 +204,7 @@ fn check_manifests(
             targets: Arc::new(targets),
             ..LagSnapshot::default()
         }
-        .evaluated(&rules);
+        .evaluated(&policy);
         let now = Moment::now();
         let metrics = snapshot.at(&now).hpa_metrics();
         found.extend(findings(&snapshot.evaluations, &metrics, hpas, options));

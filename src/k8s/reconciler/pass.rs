@@ -143,7 +143,7 @@ impl Pass {
             observed,
             &HpaGoals {
                 term: self.guard.from.term,
-                rules: &self.guard.rules,
+                policy: &self.guard.policy,
                 cap: self.cap,
                 zero: action,
                 now: SystemTime::now(),

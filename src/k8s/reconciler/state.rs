@@ -77,7 +77,7 @@ impl HpaState {
     pub(super) fn update(
         &mut self,
         hpa: &Arc<HpaFacts>,
-        rules: &ServingPolicy,
+        policy: &ServingPolicy,
         candidate: Option<ZeroCandidate>,
         idle: Option<Duration>,
         is_recorded: bool,
@@ -86,13 +86,13 @@ impl HpaState {
             *self = Self::default();
         }
         self.facts = Arc::clone(hpa);
-        self.is_managed = is_managed(hpa, rules, is_recorded);
+        self.is_managed = is_managed(hpa, policy, is_recorded);
         if !self.is_managed {
             // It may lose the annotation meanwhile: once lagwise manages it again, it gets the term again.
             self.written_term = 0;
         }
         let is_zero_relevant = self.zero.update(hpa, candidate, idle, is_recorded);
-        is_zero_relevant || self.is_managed || self.cap.is_relevant(hpa, rules.cap_mode(hpa))
+        is_zero_relevant || self.is_managed || self.cap.is_relevant(hpa, policy.cap_mode(hpa))
     }
 
     /// Whether the HPA has something to do, and how soon. `owner` is the component that records the user's

@@ -150,7 +150,7 @@ impl Rig {
             )),
             ..fixtures::snapshot()
         };
-        let snapshot = snapshot.evaluated(&guard.rules);
+        let snapshot = snapshot.evaluated(&guard.policy);
         let mut reconciler = Reconciler::new(guard, options());
         let records: Vec<_> = names.iter().map(|name| (*name, record(name))).collect();
         let ledger = ZeroLedger::decode(records.iter().map(|(uid, text)| (*uid, &**text)));

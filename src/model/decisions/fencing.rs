@@ -40,20 +40,20 @@ pub fn term_to_write(found: Option<&str>, term: u64) -> Option<u64> {
 /// Whether lagwise writes, or may write, to this HPA or its scale target: because its settings ask for that,
 /// or because something was written before. `is_recorded` says whether the ledger of scale to zero has a record for it.
 #[must_use]
-pub fn is_managed(hpa: &HpaFacts, rules: &ServingPolicy, is_recorded: bool) -> bool {
+pub fn is_managed(hpa: &HpaFacts, policy: &ServingPolicy, is_recorded: bool) -> bool {
     if is_paused(hpa) {
         return false;
     }
-    rules.cap_mode(hpa) == CapMode::Enforce
+    policy.cap_mode(hpa) == CapMode::Enforce
         || HpaFields::of(hpa).is_marked()
-        || is_managed_for_zero(hpa, rules, is_recorded)
+        || is_managed_for_zero(hpa, policy, is_recorded)
 }
 
 /// Whether lagwise writes, or may write, to this HPA for scale to zero.
 #[must_use]
-pub fn is_managed_for_zero(hpa: &HpaFacts, rules: &ServingPolicy, is_recorded: bool) -> bool {
+pub fn is_managed_for_zero(hpa: &HpaFacts, policy: &ServingPolicy, is_recorded: bool) -> bool {
     let is_enabled = || facts::settings(hpa).scale_to_zero();
-    let is_allowed = rules.writes.zero.includes(&hpa.namespace);
+    let is_allowed = policy.writes.zero.includes(&hpa.namespace);
     let may_be_zeroed = is_allowed && hpa.controller.is_none() && !scales_to_zero_natively(hpa);
     is_recorded || may_be_zeroed && is_enabled()
 }

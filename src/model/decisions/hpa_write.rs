@@ -28,7 +28,7 @@ pub struct HpaGoals<'a> {
     /// The term of this leader; 0 without leader election.
     pub term: u64,
     /// The cap mode of HPAs that do not set one, and where lagwise may write.
-    pub rules: &'a ServingPolicy,
+    pub policy: &'a ServingPolicy,
     /// `None` to leave the cap as it is.
     pub cap: Option<CapGoal>,
     pub zero: ZeroAction,
@@ -94,7 +94,7 @@ pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals<'_>) -> HpaWritePla
         .cap
         .map_or_else(CapPatch::default, |goal| goal.patch(fields));
     let writes = !cap.is_empty() || zeroed.is_some() || scale.is_some();
-    let new_term = (writes || is_managed(hpa.facts, goals.rules, hpa.is_recorded))
+    let new_term = (writes || is_managed(hpa.facts, goals.policy, hpa.is_recorded))
         .then(|| fencing::term_to_write(hpa.term, goals.term))
         .flatten();
     // A cap that the API server refuses must not block the other writes.
@@ -106,7 +106,7 @@ pub fn plan_hpa_write(hpa: ObservedHpa<'_>, goals: &HpaGoals<'_>) -> HpaWritePla
         cap
     };
     // The last write of the cap leaves nothing of lagwise on the HPA, unless scale to zero needs it.
-    let term = if cap.is_last() && !is_managed_for_zero(hpa.facts, goals.rules, hpa.is_recorded) {
+    let term = if cap.is_last() && !is_managed_for_zero(hpa.facts, goals.policy, hpa.is_recorded) {
         hpa.term.map(|_| AnnotationChange::Remove)
     } else {
         new_term.map(AnnotationChange::Set)

@@ -37,7 +37,7 @@ use crate::model::units::parallelism_rule::ParallelismRule;
 
 pub(super) use crate::model::fixtures::hpa;
 
-pub(super) const RULES: ServingPolicy = ServingPolicy {
+pub(super) const POLICY: ServingPolicy = ServingPolicy {
     clamp: true,
     cap: crate::model::settings::cap_mode::CapMode::Advise,
     max_staleness: Duration::from_secs(30),
@@ -130,7 +130,7 @@ fn ask_at(
     seconds: u64,
     snapshot: &LagSnapshot,
     selector: &str,
-    rules: &ServingPolicy,
+    policy: &ServingPolicy,
 ) -> Result<MetricValue, NoValueReason> {
     let selector = Selector::parse(selector).unwrap();
     let question = MetricQuery {
@@ -138,12 +138,12 @@ fn ask_at(
         metric: LAG_METRIC,
         selector: &selector,
     };
-    let snapshot = snapshot.clone().evaluated(rules);
+    let snapshot = snapshot.clone().evaluated(policy);
     snapshot.at(&at(seconds)).answer(&question)
 }
 
 fn ask(snapshot: &LagSnapshot, selector: &str) -> Result<MetricValue, NoValueReason> {
-    ask_at(0, snapshot, selector, &RULES)
+    ask_at(0, snapshot, selector, &POLICY)
 }
 
 /// `partitions` partitions with `lag` messages behind in all.

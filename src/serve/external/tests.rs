@@ -30,7 +30,7 @@ use crate::snapshot_channel::{self, Publisher};
 pub(super) const BASE: &str = "/apis/external.metrics.k8s.io/v1beta1";
 const LAG: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/shop/kafka_lag";
 
-const RULES: ServingPolicy = ServingPolicy {
+const POLICY: ServingPolicy = ServingPolicy {
     clamp: true,
     cap: crate::model::settings::cap_mode::CapMode::Advise,
     // The fixture's readings are as old as the test process.
@@ -41,7 +41,7 @@ const RULES: ServingPolicy = ServingPolicy {
 
 /// A snapshot as the poller publishes it.
 pub(super) fn evaluated(snapshot: LagSnapshot) -> LagSnapshot {
-    snapshot.evaluated(&RULES)
+    snapshot.evaluated(&POLICY)
 }
 
 /// An API with the other ends of its channels.

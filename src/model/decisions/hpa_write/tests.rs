@@ -9,7 +9,7 @@ use crate::model::settings::annotation_keys::{CEILING, USER_MAX, ZEROED_SINCE};
 use crate::model::settings::cap_mode::CapMode;
 
 /// Capped are the HPAs that ask for it.
-static RULES: ServingPolicy = ServingPolicy {
+static POLICY: ServingPolicy = ServingPolicy {
     clamp: true,
     cap: CapMode::Advise,
     max_staleness: Duration::from_secs(30),
@@ -46,7 +46,7 @@ fn goal(target: CapTarget) -> Option<CapGoal> {
 fn goals(cap: Option<CapGoal>, zero: ZeroAction) -> HpaGoals<'static> {
     HpaGoals {
         term: 7,
-        rules: &RULES,
+        policy: &POLICY,
         cap,
         zero,
         now: NOW,

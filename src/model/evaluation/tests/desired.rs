@@ -25,7 +25,7 @@ fn both(annotations: &[(&str, &str)], per: &str) -> [HpaFacts; 2] {
 fn ask_for(
     metric: &str,
     snapshot: &LagSnapshot,
-    rules: &ServingPolicy,
+    policy: &ServingPolicy,
 ) -> Result<MetricValue, NoValueReason> {
     let selector = Selector::parse("group=g").unwrap();
     let question = MetricQuery {
@@ -33,7 +33,7 @@ fn ask_for(
         metric,
         selector: &selector,
     };
-    let snapshot = snapshot.clone().evaluated(rules);
+    let snapshot = snapshot.clone().evaluated(policy);
     snapshot.at(&at(0)).answer(&question)
 }
 
@@ -56,7 +56,7 @@ fn desired_replicas_follow_the_lag() {
         let hpas = both(annotations, "1000");
         let read = observation(0, &[("t", &behind(24, lag))]);
         let snapshot = snapshot(vec![read], &hpas);
-        let answer = ask_for(DESIRED_METRIC, &snapshot, &RULES).unwrap();
+        let answer = ask_for(DESIRED_METRIC, &snapshot, &POLICY).unwrap();
         let expected = (Milli::from_units(expected), rule);
         assert_eq!(
             (answer.value, answer.rule),
@@ -64,12 +64,12 @@ fn desired_replicas_follow_the_lag() {
             "{annotations:?} {lag}"
         );
         assert_eq!(answer.wanted, Some(Milli::from_units(1000)));
-        let of_lag = ask_for(LAG_METRIC, &snapshot, &RULES).unwrap();
+        let of_lag = ask_for(LAG_METRIC, &snapshot, &POLICY).unwrap();
         assert_eq!(of_lag.desired, answer.desired);
         // It is capped in any case.
         let unclamped = ServingPolicy {
             clamp: false,
-            ..RULES
+            ..POLICY
         };
         let same = ask_for(DESIRED_METRIC, &snapshot, &unclamped).unwrap();
         assert_eq!(same.value, answer.value);
@@ -83,7 +83,7 @@ fn a_group_that_never_ran_desires_one_replica() {
         vec![observation(0, &[("t", never)])],
         &both(&[("topics", "t")], "1000"),
     );
-    let answer = ask_for(DESIRED_METRIC, &snapshot, &RULES).unwrap();
+    let answer = ask_for(DESIRED_METRIC, &snapshot, &POLICY).unwrap();
     let served = (answer.value, answer.rule, answer.desired);
     assert_eq!(served, (Milli::ONE, ValueRule::NeverRan, Some(1)));
 }
@@ -98,7 +98,7 @@ fn without_lag_per_replica_the_refusal_says_what_to_write() {
     bare.metrics[0].name = DESIRED_METRIC.into();
     let read = observation(0, &[("t", &behind(24, 10))]);
     let snapshot = snapshot(vec![read], &[bare]);
-    let refusal = ask_for(DESIRED_METRIC, &snapshot, &RULES).unwrap_err();
+    let refusal = ask_for(DESIRED_METRIC, &snapshot, &POLICY).unwrap_err();
     assert!(
         refusal.to_string().contains("lagwise.dev/lag-per-replica"),
         "{refusal}"
@@ -116,7 +116,7 @@ fn without_lag_per_replica_the_refusal_says_what_to_write() {
     let targets =
         Targets::new(&["main".into()], TargetOptions::default(), None).with_hpas_unlisted();
     unlisted.targets = std::sync::Arc::new(targets);
-    let refusal = ask_for(DESIRED_METRIC, &unlisted, &RULES);
+    let refusal = ask_for(DESIRED_METRIC, &unlisted, &POLICY);
     assert_eq!(refusal, Err(NoValueReason::HpasUnlisted));
 }
 
@@ -130,7 +130,7 @@ fn an_hpa_may_use_both_metrics_with_one_selector() {
     let read = observation(0, &[("t", &behind(24, 5_500))]);
     let snapshot = snapshot(vec![read], &[hpa]);
     assert!(snapshot.targets.findings().next().is_none());
-    let value = |metric| ask_for(metric, &snapshot, &RULES).unwrap().value;
+    let value = |metric| ask_for(metric, &snapshot, &POLICY).unwrap().value;
     assert_eq!(value(DESIRED_METRIC), Milli::from_units(6));
     assert_eq!(value(LAG_METRIC), Milli::from_units(5_500));
 }
@@ -142,7 +142,7 @@ fn an_observed_cap_carries_the_hpa_over_its_tolerance() {
         hpa.max_replicas = u32::try_from(partitions).unwrap();
         let read = observation(0, &[("t", &behind(partitions, 1_000_000))]);
         let snapshot = snapshot(vec![read], &[hpa]);
-        let answer = ask_for(DESIRED_METRIC, &snapshot, &RULES).unwrap();
+        let answer = ask_for(DESIRED_METRIC, &snapshot, &POLICY).unwrap();
         assert_eq!(answer.desired.map(|n| n as usize), Some(partitions));
         for now in from..partitions as u64 {
             let proposed = hpa_proposes(answer.value, Milli::ONE, now, 0.1);
@@ -162,8 +162,8 @@ proptest! {
         let hpas = both(&set, &per.to_string());
         let read = observation(0, &[("t", &behind(partitions, lag))]);
         let snapshot = snapshot(vec![read], &hpas);
-        let desired = ask_for(DESIRED_METRIC, &snapshot, &RULES).unwrap();
-        let of_lag = ask_for(LAG_METRIC, &snapshot, &RULES).unwrap();
+        let desired = ask_for(DESIRED_METRIC, &snapshot, &POLICY).unwrap();
+        let of_lag = ask_for(LAG_METRIC, &snapshot, &POLICY).unwrap();
         for now in [0, 1, 7, 100] {
             let by_lag = hpa_proposes(of_lag.value, Milli::from_units(per), now, 0.0);
             let by_replicas = hpa_proposes(desired.value, Milli::ONE, now, 0.0);

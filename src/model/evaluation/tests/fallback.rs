@@ -19,7 +19,7 @@ fn out_of_reach(annotations: &[(&str, &str)]) -> LagSnapshot {
 fn the_fallback_is_served_once_lag_has_been_unknown_for_long() {
     let set = [("fallback-replicas", "3"), ("fallback-after", "2m")];
     let served = |snapshot: &LagSnapshot, seconds| {
-        let answer = ask_at(seconds, snapshot, "group=g,topic=t", &RULES);
+        let answer = ask_at(seconds, snapshot, "group=g,topic=t", &POLICY);
         answer.map(|a| (a.value.thousandths() / 1000, a.rule, a.lag))
     };
     let snapshot = out_of_reach(&set);
@@ -39,7 +39,7 @@ fn the_fallback_is_served_once_lag_has_been_unknown_for_long() {
         served(&out_of_reach(&many), 500),
         Ok((40, ValueRule::Fallback, None))
     );
-    let snapshot = snapshot.evaluated(&RULES);
+    let snapshot = snapshot.evaluated(&POLICY);
     let now = at(120);
     let metrics = snapshot.at(&now).hpa_metrics();
     let looking = FindingOptions {
@@ -60,7 +60,7 @@ fn lag_that_was_never_read_is_unknown_since_it_is_watched() {
     let targets = targets.with_hpas(snapshot.targets.facts(), Some(at(100)));
     snapshot.targets = Arc::new(targets);
     snapshot.clusters = BTreeMap::new();
-    let served = |seconds| ask_at(seconds, &snapshot, "group=g,topic=t", &RULES);
+    let served = |seconds| ask_at(seconds, &snapshot, "group=g,topic=t", &POLICY);
     assert!(matches!(served(219), Err(NoValueReason::NotYetRead(_))));
     assert_eq!(served(220).unwrap().value, Milli::from_units(30));
     assert_eq!(served(220).unwrap().ceiling, None);
@@ -72,7 +72,7 @@ fn no_fallback_is_served_before_the_hpas_are_listed_or_for_a_missing_topic() {
     let mut targets = (*snapshot.targets).clone();
     targets.hpas_unlisted = true;
     snapshot.targets = Arc::new(targets);
-    assert!(ask_at(500, &snapshot, "group=g,topic=t", &RULES).is_err());
+    assert!(ask_at(500, &snapshot, "group=g,topic=t", &POLICY).is_err());
     // A missing topic is no outage.
     let mut gone = observation(0, &[("t", &[])]);
     gone.topics.insert("t".into(), Err(Fault::TopicMissing));
@@ -81,7 +81,7 @@ fn no_fallback_is_served_before_the_hpas_are_listed_or_for_a_missing_topic() {
         &[("fallback-replicas", "3"), ("fallback-after", "2m")],
     );
     let snapshot = self::snapshot(vec![gone], &[facts]);
-    let refusal = ask_at(500, &snapshot, "group=g,topic=t", &RULES).unwrap_err();
+    let refusal = ask_at(500, &snapshot, "group=g,topic=t", &POLICY).unwrap_err();
     assert!(
         matches!(refusal, NoValueReason::TopicMissing { .. }),
         "{refusal}"

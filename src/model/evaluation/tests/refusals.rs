@@ -12,7 +12,7 @@ fn no_value_is_served_before_the_hpas_are_listed() {
     assert_eq!(ask(&snapshot, "group=g"), Err(NoValueReason::HpasUnlisted));
     let raw = ServingPolicy {
         clamp: false,
-        ..RULES
+        ..POLICY
     };
     assert_eq!(
         ask_at(0, &snapshot, "group=g", &raw).unwrap().lag,
@@ -31,14 +31,14 @@ fn the_refusal_of_stale_readings_does_not_change_from_sweep_to_sweep() {
     });
     let snapshot = snapshot(vec![observation(0, &[("t", &behind(2, 9))]), down], &[]);
     assert_eq!(
-        ask_at(30, &snapshot, "group=g,topic=t", &RULES)
+        ask_at(30, &snapshot, "group=g,topic=t", &POLICY)
             .unwrap()
             .lag,
         Some(Lag(9))
     );
     for seconds in [31, 300] {
         assert_eq!(
-            ask_at(seconds, &snapshot, "group=g,topic=t", &RULES)
+            ask_at(seconds, &snapshot, "group=g,topic=t", &POLICY)
                 .unwrap_err()
                 .to_string(),
             "lag of group \"g\" on Kafka cluster \"main\" is unknown since 1970-01-01T00:00:00Z: k:9092: refused"
@@ -154,7 +154,7 @@ fn queries_from_unwatched_namespaces_are_refused() {
     let snapshot = snapshot(vec![observation(0, &[("t", &behind(2, 9))])], &[]);
     let only = |namespace: &str| ServingPolicy {
         namespaces: vec![namespace.to_owned()],
-        ..RULES
+        ..POLICY
     };
     assert_eq!(
         ask_at(0, &snapshot, "group=g", &only("shop")).unwrap().lag,

@@ -30,7 +30,7 @@ impl Sequence {
                 None,
             )),
             queries: Vec::new(),
-            evaluations: Arc::new(Evaluations::new(RULES)),
+            evaluations: Arc::new(Evaluations::new(POLICY)),
         };
         sequence.set_hpas(hpas);
         for group in ["a", "b", "c"] {
@@ -165,7 +165,7 @@ fn an_evaluation_has_the_uncapped_replicas_and_whether_the_cap_is_observed() {
         let mut facts = annotated(hpa("h", "group=g", average(100)), annotations);
         facts.max_replicas = max_replicas;
         let read = observation(0, &[("t", &behind(6, 1800))]);
-        let snapshot = snapshot(vec![read], &[facts]).evaluated(&RULES);
+        let snapshot = snapshot(vec![read], &[facts]).evaluated(&POLICY);
         let now = at(0);
         let metrics = snapshot.at(&now).hpa_metrics();
         let measure = metrics[0].evaluation.outcome.clone().unwrap();
@@ -261,7 +261,7 @@ proptest! {
             }
             sequence.next();
             let queries = sequence.queries.iter();
-            let none = Arc::new(Evaluations::new(RULES));
+            let none = Arc::new(Evaluations::new(POLICY));
             let new = none.next(&sequence.clusters, &sequence.targets, queries);
             prop_assert_eq!(
                 answers(&sequence.evaluations, &sequence.queries),

@@ -17,7 +17,7 @@ fn without_the_clamp_the_measured_lag_is_served() {
         "group=g",
         &ServingPolicy {
             clamp: false,
-            ..RULES
+            ..POLICY
         },
     )
     .unwrap();
@@ -54,11 +54,11 @@ fn the_value_passes_the_clamp_only_while_the_maximum_is_seen_to_hold() {
         let mode = mode.map(|mode| ("lagwise.dev/cap".to_owned(), mode.to_owned()));
         capped.annotations = mode.into_iter().collect();
         let read = observation(0, &[("t", &behind(24, lag))]);
-        let rules = ServingPolicy {
+        let policy = ServingPolicy {
             cap: default,
-            ..RULES
+            ..POLICY
         };
-        let answer = ask_at(0, &snapshot(vec![read], &[capped]), "group=g", &rules).unwrap();
+        let answer = ask_at(0, &snapshot(vec![read], &[capped]), "group=g", &policy).unwrap();
         (answer.value, answer.rule)
     };
     let clamped = (Milli::from_units(24_000), ValueRule::Clamped);
@@ -100,11 +100,11 @@ fn an_hpa_that_may_go_to_zero_is_served_one_replica_until_the_cooldown_ends() {
     let mut expect = |since: Option<u64>, now, expected, rule| {
         let hpa = || HpaKey::new("shop", "h");
         idle.idle = Arc::new(since.map(|since| (hpa(), at(since))).into_iter().collect());
-        let rules = ServingPolicy {
+        let policy = ServingPolicy {
             max_staleness: Duration::from_secs(3600),
-            ..RULES
+            ..POLICY
         };
-        let answer = ask_at(now, &idle, "group=g", &rules).unwrap();
+        let answer = ask_at(now, &idle, "group=g", &policy).unwrap();
         let expected = (Milli::from_units(expected), rule);
         assert_eq!((answer.value, answer.rule), expected, "{since:?} {now}");
     };
@@ -249,7 +249,7 @@ fn row_another_metric_of_the_hpa_is_left_to_enforcement() {
         now: 8,
     };
     assert_eq!(row.proposed(0.0), 4);
-    let snapshot = row.snapshot().evaluated(&RULES);
+    let snapshot = row.snapshot().evaluated(&POLICY);
     let now = at(0);
     let metrics = snapshot.at(&now).hpa_metrics();
     assert_eq!(

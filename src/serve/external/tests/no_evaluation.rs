@@ -34,7 +34,7 @@ fn snapshot() -> LagSnapshot {
         selector: &selector,
     };
     let queries = [query.to_ad_hoc(Metric::Lag)];
-    let none = Arc::new(Evaluations::new(RULES));
+    let none = Arc::new(Evaluations::new(POLICY));
     snapshot.evaluations = none.next(&snapshot.clusters, &snapshot.targets, queries.iter());
     snapshot
 }
