@@ -124,6 +124,28 @@ fn every_default_parses() {
 }
 
 #[test]
+fn every_setting_of_a_group_has_a_group_default() {
+    let defaults = Settings::group_defaults(LagThresholds::default());
+    for setting in SETTINGS {
+        let example = setting.example.map(str::to_owned);
+        let value = setting.default().or(example).unwrap_or_default();
+        let mut settings = Settings::default();
+        if setting.parse(&value, &mut settings).is_err() {
+            continue;
+        }
+        // Only settings of a group are joined.
+        let mut group = GroupSettings::default();
+        group.add(&settings, &Settings::default());
+        assert_eq!(
+            setting.print(&group.settings).is_some(),
+            setting.print(&defaults).is_some(),
+            "{}",
+            setting.key
+        );
+    }
+}
+
+#[test]
 fn annotation_and_file_keys_have_one_spelling() {
     for setting in SETTINGS {
         assert_eq!(setting.key, setting.file_key.replace('_', "-"));
