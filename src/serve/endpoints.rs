@@ -19,8 +19,9 @@ pub(super) const LIVEZ: Endpoint = Endpoint {
 };
 pub(super) const READYZ: Endpoint = Endpoint {
     path: "/readyz",
-    answer: "200 while the process accepts requests: from the first sweep, or from 10 seconds after \
-             the start if that is earlier, until it shuts down. It never depends on Kafka.",
+    answer: "200 while the process accepts requests, until it shuts down. After a start, this begins \
+             when another replica leads, or when every Kafka cluster was swept once and the HPAs are \
+             listed, and after 10 seconds at the latest. A Kafka cluster that does not answer changes nothing.",
 };
 pub(super) const STATUS: Endpoint = Endpoint {
     path: "/status",
