@@ -491,7 +491,7 @@ async fn missing_rights_are_findings_until_a_pass_succeeds() {
     let (patch, get) = (forbidden("patch HPAs"), forbidden("get scale"));
     let (no_cap, no_zero) = (
         "lagwise may not write maxReplicas: cannot patch HPAs",
-        "lagwise may not scale shop/ to zero or wake it: cannot get scale",
+        "lagwise may not scale  shop/ to zero or wake it: cannot get scale",
     );
     let refused = ApiError::Refused("invalid".into());
     for (seconds, (cap, zero, expected)) in (1..).zip([
