@@ -15,6 +15,7 @@ use crate::model::settings::Settings;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::metric::Metric;
 use crate::model::units::newtypes::{ClusterName, GroupId};
+use crate::model::units::short_list::short_list;
 
 /// A group that a query is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +171,7 @@ fn resolve_by_hpa(
     if all.any(|other| Some(other) != first) {
         let hpas: BTreeSet<&str> = metrics.keys().map(|(name, _)| &***name).collect();
         return Err(NoValueReason::ConflictingTargets {
-            hpas: hpas.into_iter().collect::<Vec<_>>().join(", "),
+            hpas: short_list(hpas.into_iter().map(str::to_owned)),
             namespace: query.namespace.to_owned(),
             selector: query.selector.to_string(),
         });

@@ -197,6 +197,29 @@ fn query_lists_each_hpa_once_for_all_its_metrics() {
 }
 
 #[test]
+fn a_conflict_of_many_hpas_names_few_of_them() {
+    let hpas: Vec<_> = (1..=300)
+        .map(|n| {
+            let target = Milli::parse(&n.to_string()).unwrap();
+            let target = MetricTarget::AverageValue(target);
+            hpa(&format!("h{n:03}"), "group=g", target)
+        })
+        .collect();
+    let selector = Selector::parse("group=g").unwrap();
+    let query = MetricQuery {
+        namespace: "shop",
+        metric: LAG_METRIC,
+        selector: &selector,
+    };
+    // Each of the HPAs has a finding with this text.
+    let text = resolve(&query, &merge(&["main"], &hpas))
+        .unwrap_err()
+        .to_string();
+    let expected = "HPAs h001, h002, h003 and 297 more of namespace \"shop\"";
+    assert!(text.starts_with(expected), "{text}");
+}
+
+#[test]
 fn writes_that_are_not_enabled_are_findings_and_have_no_effect() {
     use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
     let only = |namespaces: &[&str]| WriteScope {
