@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::units::hpa_key::HpaKey;
 use super::units::newtypes::{ClusterName, GroupId};
+use super::units::untrusted_text::cut_message;
 
 pub use self::code::FindingCode;
 pub use self::severity::Severity;
@@ -23,7 +24,8 @@ pub struct Finding {
     pub code: FindingCode,
     pub subject: FindingSubject,
     /// What is wrong, as a sentence about the subject without a full stop. A finding is reported once while it
-    /// lasts, so the message must not contain anything that changes from sweep to sweep.
+    /// lasts, so the message must not contain anything that changes from sweep to sweep. Long ones are cut: many
+    /// findings may quote the same name of 16 KiB.
     pub message: String,
 }
 
@@ -37,7 +39,7 @@ impl Finding {
         Self {
             code,
             subject: subject.into(),
-            message: message.into(),
+            message: cut_message(message.into()),
         }
     }
 }
@@ -156,6 +158,16 @@ pub fn suggestion(prefix: &str, meant: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_message_is_cut() {
+        let hpa = HpaKey::new("shop", "billing");
+        let finding = Finding::new(FindingCode::NoGroup, &hpa, "g".repeat(16_384));
+        assert_eq!(
+            finding.message.len(),
+            1_000 + "... (15384 more characters)".len()
+        );
+    }
 
     #[test]
     fn keeps_some_findings_of_each_kind_and_counts_the_others() {

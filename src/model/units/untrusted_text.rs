@@ -63,6 +63,20 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
+/// Truncates a message that is kept, as [`Printable::message`] does one that is shown. Nothing is escaped.
+#[must_use]
+pub fn cut_message(mut text: String) -> String {
+    let Some((end, _)) = text.char_indices().nth(MESSAGE_MAX) else {
+        return text;
+    };
+    let more = text.get(end..).unwrap_or_default().chars().count();
+    text.truncate(end);
+    // Writing to a String does not fail.
+    let _ = write!(text, "... ({more} more characters)");
+    text.shrink_to_fit();
+    text
+}
+
 /// Escapes text of several lines that may contain text from others; the line breaks stay.
 #[must_use]
 pub fn printable_lines(text: &str) -> String {
@@ -142,6 +156,17 @@ mod tests {
         assert_eq!(Printable::name(&"g".repeat(32_767)).to_string(), expected);
         let umlauts = "ü".repeat(NAME_MAX);
         assert_eq!(Printable::name(&umlauts).to_string(), umlauts);
+    }
+
+    #[test]
+    fn a_message_that_is_kept_is_cut_as_one_that_is_shown() {
+        for text in ["", "a\x1bb", "ü".repeat(MESSAGE_MAX).as_str()] {
+            assert_eq!(cut_message(text.to_owned()), text);
+        }
+        for text in ["x".repeat(100_000), "ü".repeat(MESSAGE_MAX + 1)] {
+            let cut = cut_message(text.clone());
+            assert_eq!(cut, Printable::message(&text).to_string());
+        }
     }
 
     proptest! {
