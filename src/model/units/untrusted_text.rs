@@ -104,17 +104,26 @@ pub fn write_escaped(to: &mut impl fmt::Write, character: char) -> fmt::Result {
 }
 
 /// Whether a character only shows itself. Control characters move the cursor, end the line, or begin an escape
-/// sequence; the others here change the direction or the line of the text around them.
+/// sequence; the others here change the direction or the line of the text around them, or show nothing, so that two
+/// names look the same.
 #[must_use]
 pub fn is_safe(character: char) -> bool {
     !character.is_control()
         && !matches!(
             character,
-            '\u{061c}'
-                | '\u{200e}'
-                | '\u{200f}'
+            '\u{00ad}'
+                | '\u{061c}'
+                | '\u{115f}'
+                | '\u{1160}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
                 | '\u{2028}'..='\u{202e}'
-                | '\u{2066}'..='\u{2069}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e0fff}'
         )
 }
 
@@ -142,6 +151,9 @@ mod tests {
             ("\u{202e}gnillib", "\\u{202e}gnillib"),
             ("a\u{2028}b", "a\\u{2028}b"),
             ("\u{7f}", "\\u{7f}"),
+            ("pay\u{200b}ments", "pay\\u{200b}ments"),
+            ("\u{feff}orders", "\\u{feff}orders"),
+            ("orders\u{e0061}", "orders\\u{e0061}"),
         ];
         for (text, expected) in cases {
             assert_eq!(Printable::name(text).to_string(), expected);
