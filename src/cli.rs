@@ -23,7 +23,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::kafka::{Feature, librdkafka_version};
-use crate::model::units::untrusted_text::printable_lines;
+use crate::model::units::untrusted_text::{printable_json, printable_lines};
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let built_in = Feature::ALL
@@ -92,7 +92,10 @@ impl Output {
     fn serialize(self, value: &impl Serialize) -> anyhow::Result<Option<String>> {
         Ok(match self {
             Output::Table => None,
-            Output::Json => Some(format!("{}\n", serde_json::to_string_pretty(value)?)),
+            Output::Json => {
+                let text = serde_json::to_string_pretty(value)?;
+                Some(format!("{}\n", printable_json(&text)))
+            }
             Output::Yaml => {
                 let text = serde_saphyr::to_string(value)?;
                 Some(format!("{}\n", text.trim_end()))
@@ -133,7 +136,7 @@ fn print_output(output: Output, text: &str) -> anyhow::Result<ExitCode> {
 }
 
 /// Writes a command's output; `false` if the reader is gone. Names and messages of others may be in it: in tables they
-/// are made safe to show. JSON and YAML have escapes of their own and are left as they are.
+/// are made safe to show. JSON and YAML have escapes of their own, which are not to be escaped again.
 fn write_output(output: Output, text: &str) -> io::Result<bool> {
     match output {
         Output::Table => write_stdout(printable_lines(text).as_bytes()),

@@ -13,7 +13,7 @@ use super::lint::report::FindingReport;
 use crate::config::{Config, ConfigError, Problem, SystemEnvironment, json_schema};
 use crate::kafka;
 use crate::model::findings::Finding;
-use crate::model::units::untrusted_text::printable_lines;
+use crate::model::units::untrusted_text::{printable_json, printable_lines};
 
 /// The arguments of `lagwise config`.
 #[derive(Debug, Args)]
@@ -181,7 +181,8 @@ fn as_json(name: &str, result: &Result<Config, ConfigError>) -> serde_json::Valu
 }
 
 fn pretty(value: &serde_json::Value) -> anyhow::Result<String> {
-    Ok(format!("{}\n", serde_json::to_string_pretty(value)?))
+    let text = serde_json::to_string_pretty(value)?;
+    Ok(format!("{}\n", printable_json(&text)))
 }
 
 /// Writes everything; a closed pipe (`| head`) is not an error.

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
-use crate::model::units::untrusted_text::write_escaped;
+use crate::model::units::untrusted_text::{printable_json, write_escaped};
 
 /// Writes log lines to standard error, as configured; in colour only on a terminal and if
 /// `NO_COLOR` is not set.
@@ -31,7 +31,25 @@ pub fn init_logging(config: &LogConfig) {
             };
             lines.with_writer(writer).init();
         }
-        LogFormat::Json => lines.with_writer(io::stderr).json().init(),
+        LogFormat::Json => {
+            let writer = || PrintableJson(io::stderr());
+            lines.with_writer(writer).json().init();
+        }
+    }
+}
+
+/// Writes lines of JSON in which messages of others may be. The subscriber writes a line at a time.
+struct PrintableJson<W>(W);
+
+impl<W: Write> Write for PrintableJson<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = printable_json(&String::from_utf8_lossy(bytes));
+        self.0.write_all(line.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -106,6 +124,21 @@ mod tests {
             tracing::warn!(shown = %message, debug = ?message, text = message, "{message}");
         });
         log.text()
+    }
+
+    #[test]
+    fn json_has_no_characters_that_a_terminal_obeys() {
+        let log = LogBuffer::default();
+        let to = log.clone();
+        let lines = tracing_subscriber::fmt().with_writer(move || PrintableJson(to.clone()));
+        tracing::subscriber::with_default(lines.json().finish(), || {
+            tracing::warn!(text = "\u{9b}2J\r\n\u{202e}", "\x1b[2J");
+        });
+        let line = log.text();
+        assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+        assert!(line.ends_with('\n'), "{line:?}");
+        assert!(line.contains(r"\u009b2J\r\n\u202e"), "{line:?}");
+        assert!(line.contains(r"\u001b[2J"), "{line:?}");
     }
 
     #[test]

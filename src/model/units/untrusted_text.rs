@@ -91,6 +91,24 @@ pub fn printable_lines(text: &str) -> String {
     printable
 }
 
+/// Escapes what is unsafe in JSON, which means the same afterwards. Serializers escape only some control characters. The
+/// line breaks stay, since they are between strings.
+#[must_use]
+pub fn printable_json(json: &str) -> String {
+    let mut printable = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character == '\n' || is_safe(character) {
+            printable.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            // Writing to a String does not fail.
+            let _ = write!(printable, "\\u{unit:04x}");
+        }
+    }
+    printable
+}
+
 /// Writes a character, escaped if it is unsafe.
 ///
 /// # Errors
@@ -168,6 +186,21 @@ mod tests {
         assert_eq!(Printable::name(&"g".repeat(32_767)).to_string(), expected);
         let umlauts = "ü".repeat(NAME_MAX);
         assert_eq!(Printable::name(&umlauts).to_string(), umlauts);
+    }
+
+    #[test]
+    fn json_means_the_same_after_escaping() {
+        let text = "a\u{9b}2Jb\u{202e}c\u{7f}d\u{e0061}e\x1b\n\t\"größe";
+        let value = serde_json::json!({ text: [text, 1] });
+        let json = serde_json::to_string_pretty(&value).unwrap();
+        let printable = printable_json(&json);
+        assert!(printable.chars().all(|c| c == '\n' || is_safe(c)));
+        assert!(
+            printable.contains(r"a\u009b2Jb\u202ec\u007fd\udb40\udc61e"),
+            "{printable}"
+        );
+        let parsed: serde_json::Value = serde_json::from_str(&printable).unwrap();
+        assert_eq!(parsed, value);
     }
 
     #[test]
