@@ -295,7 +295,7 @@ async fn clusters(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), S
         if let Some(fault) = &cluster.connection {
             let labels = in_cluster(name)
                 .with("kind", fault.kind.label())
-                .with("reason", &fault.reason);
+                .with_text("reason", &fault.reason);
             text.sample(&labels, 1);
             text.flush_if_full().await?;
         }

@@ -88,7 +88,7 @@ fn labels(metric: &EvaluatedMetric<'_>) -> Labels {
         .with("namespace", &metric.hpa.namespace)
         .with("hpa", &metric.hpa.name)
         .with("metric", metric.metric.name())
-        .with("selector", &metric.selector.to_string())
+        .with_text("selector", &metric.selector.to_string())
 }
 
 /// A limit as a sample.

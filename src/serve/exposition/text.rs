@@ -3,10 +3,11 @@
 use std::fmt::{Display, Write as _};
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::turns::{AddressTurns, WriterTurn};
-use crate::model::units::untrusted_text::is_safe;
+use crate::model::units::untrusted_text::{MESSAGE_MAX, NAME_MAX, is_safe};
 use crate::telemetry::family::Family;
 
 /// Escaped labels, for several samples.
@@ -14,13 +15,26 @@ use crate::telemetry::family::Family;
 pub(super) struct Labels(pub(super) String);
 
 impl Labels {
-    pub(super) fn with(mut self, key: &str, value: &str) -> Self {
+    /// Adds a name.
+    pub(super) fn with(self, key: &str, value: &str) -> Self {
+        self.with_at_most(NAME_MAX, key, value)
+    }
+
+    /// Adds a text that may quote several names.
+    pub(super) fn with_text(self, key: &str, value: &str) -> Self {
+        self.with_at_most(MESSAGE_MAX, key, value)
+    }
+
+    /// Adds a value, of which at most `max` characters are kept: it stands in each of thousands of samples, and tenants
+    /// choose groups and selectors of up to 16 KiB. The hash of the whole keeps values of the same beginning apart.
+    fn with_at_most(mut self, max: usize, key: &str, value: &str) -> Self {
         if !self.0.is_empty() {
             self.0.push(',');
         }
         self.0.push_str(key);
         self.0.push_str("=\"");
-        for character in value.chars() {
+        let mut characters = value.chars();
+        for character in characters.by_ref().take(max) {
             match character {
                 '\\' => self.0.push_str("\\\\"),
                 '"' => self.0.push_str("\\\""),
@@ -32,9 +46,18 @@ impl Labels {
                 }
             }
         }
+        if !characters.as_str().is_empty() {
+            let _ = write!(self.0, "... ({})", short_hash(value));
+        }
         self.0.push('"');
         self
     }
+}
+
+fn short_hash(text: &str) -> String {
+    let hash = Sha256::digest(text.as_bytes());
+    let bytes = hash.iter().take(8);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The scraper closed the connection.
@@ -121,5 +144,29 @@ impl TextWriter {
         sent.map_err(|_| ScraperGone)?;
         self.turn = self.turns.next().await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_values_are_cut_and_stay_different() {
+        let labels = |value: &str| Labels::default().with("group", value).0;
+        for value in ["orders".to_owned(), "ü".repeat(NAME_MAX)] {
+            assert_eq!(labels(&value), format!("group=\"{value}\""));
+        }
+        let long = "g".repeat(16_000);
+        let (one, other) = (labels(&(long.clone() + "1")), labels(&(long + "2")));
+        assert!(one.len() < NAME_MAX + 40, "{one}");
+        assert_ne!(one, other);
+        let selector = format!("group in ({})", ["g"; 300].join(","));
+        let text = Labels::default().with_text("selector", &selector).0;
+        assert_eq!(text, format!("selector=\"{selector}\""));
+        let text = Labels::default()
+            .with_text("selector", &selector.repeat(20))
+            .0;
+        assert!(text.len() < MESSAGE_MAX + 40, "{text}");
     }
 }
