@@ -25,7 +25,14 @@ pub(super) fn config(
     Ok(config)
 }
 
-/// Requests a client certificate, accepts any or none, and only checks that the client holds its
+/// Maximum size of a client's certificate chain. It stays in memory as long as the connection, and anybody may present
+/// one: without this limit, as long as the TLS library takes, which is 64 KiB.
+const CLIENT_CHAIN_BYTES_MAX: usize = 16 * 1024;
+
+/// Maximum number of certificates behind the client's own. Each takes memory besides its bytes, of which there may be one.
+const INTERMEDIATES_MAX: usize = 8;
+
+/// Requests a client certificate, accepts none or any of usual size, and only checks that the client holds its
 /// key. Its issuer is verified per request against each authority separately: failing the handshake
 /// would not even tell the client why.
 #[derive(Debug)]
@@ -42,11 +49,18 @@ impl ClientCertVerifier for AnyClient {
 
     fn verify_client_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
+        let lengths = intermediates.iter().map(|certificate| certificate.len());
+        let bytes = lengths.fold(end_entity.len(), usize::saturating_add);
+        match bytes <= CLIENT_CHAIN_BYTES_MAX && intermediates.len() <= INTERMEDIATES_MAX {
+            true => Ok(ClientCertVerified::assertion()),
+            false => Err(rustls::Error::General(
+                "the certificate chain of the client is too long".to_owned(),
+            )),
+        }
     }
 
     fn verify_tls12_signature(
@@ -79,5 +93,30 @@ impl ClientCertVerifier for AnyClient {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_chains_are_bounded() {
+        let verifier = AnyClient(provider());
+        let certificate = |bytes: usize| CertificateDer::from(vec![0; bytes]);
+        for (leaf, issuers, is_accepted) in [
+            (2_000, vec![], true),
+            (2_000, vec![3_000, 3_000], true),
+            (CLIENT_CHAIN_BYTES_MAX, vec![], true),
+            (CLIENT_CHAIN_BYTES_MAX, vec![1], false),
+            (2_000, vec![1_000; INTERMEDIATES_MAX], true),
+            (2_000, vec![1; INTERMEDIATES_MAX + 1], false),
+            (60_000, vec![], false),
+        ] {
+            let chain: Vec<_> = issuers.iter().copied().map(certificate).collect();
+            let now = UnixTime::now();
+            let verified = verifier.verify_client_cert(&certificate(leaf), &chain, now);
+            assert_eq!(verified.is_ok(), is_accepted, "{leaf} {issuers:?}");
+        }
     }
 }
