@@ -3,8 +3,12 @@
 //! Each rank of callers has permits of its own, and no caller takes more than half of those of its rank. Callers
 //! without valid credentials have two more limits: those of one network take at most three quarters of the permits, and
 //! their rate is limited, since each of their reviews is work for the Kubernetes API server.
+//!
+//! Whoever has valid credentials can still make up any number of tokens. These have permits of their own as well, and
+//! the same limits as callers without valid credentials.
 
 use std::collections::HashMap;
+use std::mem::discriminant;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,12 +16,13 @@ use std::time::{Duration, Instant};
 use super::cache::CacheKey;
 use crate::authentication::ReviewError;
 use crate::model::units::token_bucket::{KeyedTokenBuckets, RateExceeded, RateLimit};
-use crate::serve::connections::{PeerRank, network};
+use crate::serve::connections::network;
 use crate::telemetry::api::ReviewRefused;
 use crate::telemetry::log_interval::LogInterval;
 
 /// Maximum concurrent reviews, by rank of the caller.
 pub(super) const MAX_UNKNOWN: usize = 8;
+const MAX_NEW_TOKENS: usize = 8;
 pub(super) const MAX_KNOWN: usize = 32;
 const MAX_TRUSTED: usize = 64;
 
@@ -60,32 +65,33 @@ const MAX_ADDRESSES: usize = 4096;
 pub(super) enum ReviewSubject {
     /// A caller without valid credentials, by its address; `None` if the address is not known.
     Unknown(Option<IpAddr>),
-    /// A user, a token that was valid before, or the new tokens of an address on connections with valid credentials.
+    /// The sender of a token that was not valid before, on a connection with other credentials that are, by its address.
+    NewToken(Option<IpAddr>),
+    /// The account of a user, or of a token that was valid before.
     Known(CacheKey),
-    /// A user for whom the front proxy or another replica asks.
+    /// The account of a user for whom the front proxy or another replica asks.
     Trusted(CacheKey),
 }
 
 impl ReviewSubject {
-    pub(super) fn rank(self) -> PeerRank {
-        match self {
-            Self::Unknown(_) => PeerRank::Unknown,
-            Self::Known(_) => PeerRank::Known,
-            Self::Trusted(_) => PeerRank::Trusted,
-        }
+    /// Whether both take the same permits.
+    fn shares_permits_with(self, other: Self) -> bool {
+        discriminant(&self) == discriminant(&other)
     }
 
-    /// The network of a caller without valid credentials.
+    /// The network of a caller that is limited by its address.
     fn network(self) -> Option<IpAddr> {
         match self {
-            Self::Unknown(address) => address.map(network),
+            Self::Unknown(address) | Self::NewToken(address) => address.map(network),
             Self::Known(_) | Self::Trusted(_) => None,
         }
     }
 
-    fn max_of_rank(self) -> usize {
+    /// How many permits there are for it and others of its kind.
+    fn max_permits(self) -> usize {
         match self {
             Self::Unknown(_) => MAX_UNKNOWN,
+            Self::NewToken(_) => MAX_NEW_TOKENS,
             Self::Known(_) => MAX_KNOWN,
             Self::Trusted(_) => MAX_TRUSTED,
         }
@@ -148,7 +154,8 @@ pub(super) struct ReviewLimiter {
 #[derive(Debug)]
 struct ReviewUsage {
     in_progress: HashMap<ReviewSubject, usize>,
-    rates: UnknownRates,
+    unknown_rates: UnknownRates,
+    new_token_rates: UnknownRates,
 }
 
 /// A review in progress.
@@ -164,7 +171,8 @@ impl ReviewLimiter {
             kind,
             usage: Mutex::new(ReviewUsage {
                 in_progress: HashMap::new(),
-                rates: UnknownRates::full(),
+                unknown_rates: UnknownRates::full(),
+                new_token_rates: UnknownRates::full(),
             }),
             log: LogInterval::default(),
         }
@@ -201,25 +209,28 @@ impl ReviewLimiter {
 
 impl ReviewUsage {
     fn admit(&mut self, subject: ReviewSubject, now: Instant) -> Result<(), ReviewError> {
-        // At most as many entries as permits of all ranks.
-        let of_rank = self
+        // At most as many entries as permits of all kinds.
+        let of_kind = self
             .in_progress
             .iter()
-            .filter(|(other, _)| other.rank() == subject.rank());
-        let all: usize = of_rank.map(|(_, count)| *count).sum();
+            .filter(|(other, _)| other.shares_permits_with(subject));
+        let all: usize = of_kind.clone().map(|(_, count)| *count).sum();
         let own = self.in_progress.get(&subject).copied().unwrap_or(0);
-        let max = subject.max_of_rank();
+        let max = subject.max_permits();
         let network = subject.network();
-        let same_network = self
-            .in_progress
-            .iter()
-            .filter(|(other, _)| network.is_some() && other.network() == network);
+        let same_network =
+            of_kind.filter(|(other, _)| network.is_some() && other.network() == network);
         let of_network: usize = same_network.map(|(_, count)| *count).sum();
         if all >= max || own >= max / 2 || of_network >= max_of_network(max) {
             return Err(ReviewError::Busy);
         }
-        if let ReviewSubject::Unknown(address) = subject {
-            self.rates
+        let limited = match subject {
+            ReviewSubject::Unknown(address) => Some((&mut self.unknown_rates, address)),
+            ReviewSubject::NewToken(address) => Some((&mut self.new_token_rates, address)),
+            ReviewSubject::Known(_) | ReviewSubject::Trusted(_) => None,
+        };
+        if let Some((rates, address)) = limited {
+            rates
                 .take(address, now)
                 .map_err(|_| ReviewError::RateLimited)?;
         }
@@ -279,6 +290,27 @@ mod tests {
         drop(held);
         assert!(limiter.usage().in_progress.is_empty());
         assert!(limiter.acquire(unknown(3), now).is_ok());
+    }
+
+    #[test]
+    fn made_up_tokens_take_no_permits_of_valid_credentials() {
+        let (limiter, now) = (ReviewLimiter::new("token"), Instant::now());
+        let address = |last: u8| Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
+        let new_tokens = (0..200u8).filter_map(|n| {
+            let subject = ReviewSubject::NewToken(address(n % 10));
+            limiter.acquire(subject, now).ok()
+        });
+        let held: Vec<_> = new_tokens.collect();
+        assert_eq!(held.len(), MAX_NEW_TOKENS);
+        let known = |n: u8| limiter.acquire(ReviewSubject::Known(user(&format!("u{n}"))), now);
+        let others: Vec<_> = (0..200).filter_map(|n| known(n).ok()).collect();
+        assert_eq!(others.len(), MAX_KNOWN);
+        assert!(limiter.acquire(unknown(1), now).is_ok());
+        drop(held);
+        // One address, as often as it can.
+        let new_token = ReviewSubject::NewToken(address(99));
+        let admitted = (0..1000).filter(|_| limiter.acquire(new_token, now).is_ok());
+        assert_eq!(admitted.count(), 40);
     }
 
     #[test]

@@ -38,8 +38,8 @@ type ReviewCache<V> = Cache<Arc<OnceCell<V>>>;
 pub(super) struct CachedReviews {
     reviewer: Arc<dyn Authenticator>,
     tokens: ReviewCaches<Option<Arc<Caller>>>,
-    /// Tokens that were valid.
-    valid: Cache<()>,
+    /// The accounts of tokens that were valid.
+    valid: Cache<CacheKey>,
     actions: ReviewCaches<bool>,
     failing: AtomicBool,
 }
@@ -91,16 +91,12 @@ impl CachedReviews {
         rank: PeerRank,
     ) -> Result<Option<Arc<Caller>>, ReviewError> {
         let key = CacheKey::digest([token.as_bytes()]);
-        let was_valid = self.valid.get(key, Instant::now()).is_some();
+        let account = self.valid.get(key, Instant::now());
         // What a token that was not valid before is answered is cached apart on any connection.
-        let (subject, cached_as) = if was_valid {
-            (ReviewSubject::Known(key), PeerRank::Known)
-        } else if rank == PeerRank::Unknown {
-            (ReviewSubject::Unknown(peer), PeerRank::Unknown)
-        } else {
-            // All made-up tokens of an address are one subject.
-            let address = CacheKey::digest([format!("{peer:?}").as_bytes()]);
-            (ReviewSubject::Known(address), PeerRank::Unknown)
+        let (subject, cached_as) = match (account, rank) {
+            (Some(account), _) => (ReviewSubject::Known(account), PeerRank::Known),
+            (None, PeerRank::Unknown) => (ReviewSubject::Unknown(peer), PeerRank::Unknown),
+            (None, _) => (ReviewSubject::NewToken(peer), PeerRank::Unknown),
         };
         let answer = self.tokens.answer(cached_as, key);
         let was_reviewed = answer.initialized();
@@ -110,10 +106,10 @@ impl CachedReviews {
                 Ok(caller.map(|caller| Arc::new(caller.with_implied_group())))
             })
             .await?;
-        if caller.is_some() && !was_reviewed {
+        if let Some(caller) = caller.as_ref().filter(|_| !was_reviewed) {
             let now = Instant::now();
-            self.valid.insert(key, now, ());
-            if !was_valid {
+            self.valid.insert(key, now, account_of(&caller.user));
+            if account.is_none() {
                 self.tokens.known.insert(key, now, answer);
             }
         }
@@ -133,11 +129,11 @@ impl CachedReviews {
         peer: Option<IpAddr>,
     ) -> Result<bool, ReviewError> {
         let caller = &identity.caller;
-        let user = || CacheKey::digest([caller.user.as_bytes()]);
+        let account = || account_of(&caller.user);
         let subject = match identity.rank {
             PeerRank::Unknown => ReviewSubject::Unknown(peer),
-            PeerRank::Known => ReviewSubject::Known(user()),
-            PeerRank::Trusted => ReviewSubject::Trusted(user()),
+            PeerRank::Known => ReviewSubject::Known(account()),
+            PeerRank::Trusted => ReviewSubject::Trusted(account()),
         };
         let key = action_key(caller, action);
         let answer = self.actions.answer(identity.rank, key);
@@ -190,6 +186,15 @@ impl CachedReviews {
             _ => {}
         }
     }
+}
+
+/// Whom the limits of callers with valid credentials are for. The service accounts of a namespace are one account:
+/// whoever may create one there can create any number, with any number of tokens.
+fn account_of(user: &str) -> CacheKey {
+    let is_service_account = user.starts_with("system:serviceaccount:");
+    let of_namespace = user.rsplit_once(':').filter(|_| is_service_account);
+    let account = of_namespace.map_or(user, |(namespace, _)| namespace);
+    CacheKey::digest([account.as_bytes()])
 }
 
 fn action_key(caller: &Caller, action: &Action) -> CacheKey {
@@ -333,6 +338,46 @@ mod tests {
         );
         let token = reviews.authenticate("t99", None, PeerRank::Known).await;
         assert_eq!(token, Ok(None));
+    }
+
+    #[test]
+    fn service_accounts_of_a_namespace_are_one_account() {
+        let is_one = |a: &str, b: &str| account_of(a) == account_of(b);
+        let of = |namespace: &str, name: &str| format!("system:serviceaccount:{namespace}:{name}");
+        assert!(is_one(&of("team-b", "a"), &of("team-b", "default")));
+        assert!(!is_one(&of("team-a", "a"), &of("team-b", "a")));
+        assert!(is_one("mary", "mary"));
+        assert!(!is_one("oidc:mary", "oidc:john"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_of_one_namespace_leave_permits_to_others() {
+        let server = Arc::new(FakeAuthenticator::default());
+        let reviews = CachedReviews::new(server.clone());
+        let user = |n: usize| format!("system:serviceaccount:team-b:sa{n}");
+        for n in 0..2 * MAX_KNOWN {
+            let token = format!("t{n}");
+            server.token(&token, &user(n));
+            let peer = Some(IpAddr::from([10, 0, 0, u8::try_from(n).unwrap()]));
+            let found = reviews.authenticate(&token, peer, PeerRank::Unknown).await;
+            assert!(found.unwrap().is_some());
+        }
+        server.token("mary", "mary");
+        let mary = async || {
+            let found = reviews.authenticate("mary", None, PeerRank::Unknown).await;
+            found.map(|caller| caller.is_some())
+        };
+        assert_eq!(mary().await, Ok(true));
+        tokio::time::advance(MAX_AGE).await;
+        server.slow(Duration::from_secs(1));
+        let tokens: Vec<_> = (0..2 * MAX_KNOWN).map(|n| format!("t{n}")).collect();
+        let asked = tokens
+            .iter()
+            .map(|token| reviews.authenticate(token, None, PeerRank::Unknown));
+        let (asked, mary) = tokio::join!(futures::future::join_all(asked), mary());
+        let busy = asked.iter().filter(|a| **a == Err(ReviewError::Busy));
+        assert_eq!(busy.count(), 2 * MAX_KNOWN - MAX_KNOWN / 2);
+        assert_eq!(mary, Ok(true));
     }
 
     #[tokio::test(start_paused = true)]
