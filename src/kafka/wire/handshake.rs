@@ -8,6 +8,7 @@ use kafka_protocol::messages::ApiVersionsRequest;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -232,6 +233,11 @@ impl<'a> SetupExchange<'a> {
 
     pub(super) fn has_tls(&self) -> bool {
         self.options.tls.is_some()
+    }
+
+    /// The turns for steps of a login.
+    pub(super) fn login_turns(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.options.login_turns)
     }
 
     pub(super) fn into_parts(self) -> (Box<dyn ByteStream>, Responses) {

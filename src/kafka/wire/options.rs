@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::address::Address;
-use super::sasl::{LoginMethod, Mechanism};
+use super::sasl::{CONCURRENT_STEPS_MAX, LoginMethod, Mechanism};
 use super::tls::{Tls, TlsOptions};
 use crate::kafka::login::TokenCache;
 use crate::model::units::host_pattern::HostPattern;
@@ -16,6 +18,8 @@ pub(super) struct WireOptions {
     pub(super) client_id: String,
     pub(super) tls: Option<Tls>,
     pub(super) login: LoginMethod,
+    /// Turns for steps of logins to the brokers.
+    pub(super) login_turns: Arc<Semaphore>,
     /// Hosts to connect to besides those of `bootstrap`; empty means all.
     pub(super) allowed_hosts: Vec<HostPattern>,
     pub(super) family: AddressFamily,
@@ -186,6 +190,7 @@ impl WireOptions {
             } else {
                 LoginMethod::None
             },
+            login_turns: Arc::new(Semaphore::new(CONCURRENT_STEPS_MAX)),
             allowed_hosts: Vec::new(),
             family,
             keepalive: reader.bool("socket.keepalive.enable", true)?,

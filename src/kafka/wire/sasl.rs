@@ -10,6 +10,7 @@ use rsasl::callback::{Context, Request, SessionCallback, SessionData};
 use rsasl::mechanisms::scram::properties::Iterations;
 use rsasl::prelude::{Mechname, MessageSent, SASLClient, SASLConfig, Session, SessionError, State};
 use rsasl::property::{AuthId, OAuthBearerKV, OAuthBearerToken, Password};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::handshake::{ConnectError, SetupExchange};
@@ -26,6 +27,10 @@ const SCRAM_ITERATIONS: RangeInclusive<u32> = 4096..=1_000_000;
 
 /// Maximum round trips of a login; SCRAM needs two.
 const MAX_STEPS: usize = 8;
+
+/// Maximum steps of logins to one cluster that are computed at the same time. A hostile cluster has a thousand brokers,
+/// each of which may ask for so many iterations that a step takes a second.
+pub(super) const CONCURRENT_STEPS_MAX: usize = 2;
 
 /// The configured login method. Holds a secret, hence no `Debug`.
 #[derive(Clone)]
@@ -212,7 +217,7 @@ pub(super) async fn log_in(
                 (vec![1], State::Running)
             }
             _ => {
-                let stepped = step(session, input).await?;
+                let stepped = step(session, input, exchange.login_turns()).await?;
                 session = stepped.session;
                 (stepped.output, stepped.state)
             }
@@ -301,11 +306,19 @@ struct SaslStep {
     state: State,
 }
 
-/// Runs one step of the mechanism on a blocking thread, because SCRAM hashes for long.
-async fn step(mut session: Session, input: Option<Vec<u8>>) -> Result<SaslStep, ConnectError> {
+/// Runs one step of the mechanism on a blocking thread, because SCRAM hashes for long. Waits for one of `turns`.
+async fn step(
+    mut session: Session,
+    input: Option<Vec<u8>>,
+    turns: Arc<Semaphore>,
+) -> Result<SaslStep, ConnectError> {
+    // Never closed.
+    let turn = turns.acquire_owned().await;
     let stepping = tokio::task::spawn_blocking(move || {
         let mut output = Vec::new();
         let state = session.step(input.as_deref(), &mut output);
+        // Not earlier: the thread goes on if nobody waits for it any more.
+        drop(turn);
         state.map(|state| SaslStep {
             session,
             output,
@@ -322,5 +335,31 @@ async fn step(mut session: Session, input: Option<Vec<u8>>) -> Result<SaslStep, 
             Fault::Client,
             "the login task was cancelled",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_waits_for_its_turn() {
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = Arc::clone(&turns).acquire_owned().await.unwrap();
+        let password = SaslCallback::Password {
+            username: "u".to_owned(),
+            password: "p".to_owned(),
+        };
+        let session = start(password, Mechanism::Plain.name()).unwrap();
+        let mut stepping = pin!(step(session, None, Arc::clone(&turns)));
+        let waited = timeout(Duration::from_secs(60), &mut stepping).await;
+        assert!(waited.is_err());
+        drop(turn);
+        assert_eq!(stepping.await.unwrap().output, b"\0u\0p");
+        assert_eq!(turns.available_permits(), 1);
     }
 }
