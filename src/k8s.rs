@@ -31,6 +31,7 @@ mod resilient_watch;
 pub mod reviews;
 pub mod scale;
 pub mod state_config_map;
+pub mod watched_hpa;
 pub mod workload;
 pub mod write_guard;
 pub mod zero_ledger;

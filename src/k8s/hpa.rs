@@ -12,12 +12,13 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use tokio::sync::watch::Sender;
 
 use super::api_error::{ApiError, in_time};
 use super::external_metric::external_metric;
 use super::resilient_watch;
+use super::watched_hpa::WatchedHpa;
 use crate::model::decisions::fencing::TERM;
 use crate::model::hpa::bounded_facts::bound;
 use crate::model::hpa::facts::{HpaFacts, HpaMap, OtherMetric, ScaleTarget, zeroed_since};
@@ -25,13 +26,13 @@ use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
 
-/// HPAs in one page of a listing. The JSON of an HPA takes many times the memory of its facts, and the
-/// allocator would not return it to the system.
-const PAGE: u32 = 100;
+/// HPAs in one page of a listing. The text of a page is in memory several times while it is read, and whoever may write
+/// HPAs can make each of them longer than a megabyte.
+const PAGE: u32 = 16;
 
 /// Watches the HPAs of `namespaces` (empty = all) for ever. Publishes them at every change, once all are listed.
 pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Option<HpaMap>>) {
-    let (scopes, apis) = apis(&client, &namespaces);
+    let (scopes, apis) = apis::<WatchedHpa>(&client, &namespaces);
     let mut watched = WatchedHpas::new(scopes);
     let mut events = select_all(apis.into_iter().enumerate().map(|(scope, api)| {
         let config = watcher::Config::default().page_size(PAGE);
@@ -47,10 +48,11 @@ pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Option
     }
 }
 
-type HpaApi = Api<HorizontalPodAutoscaler>;
-
 /// The APIs that together have the HPAs of `namespaces` (empty = all), each with its namespace.
-fn apis(client: &Client, namespaces: &[String]) -> (Vec<Option<String>>, Vec<HpaApi>) {
+fn apis<K>(client: &Client, namespaces: &[String]) -> (Vec<Option<String>>, Vec<Api<K>>)
+where
+    K: Resource<DynamicType = (), Scope = <HorizontalPodAutoscaler as Resource>::Scope>,
+{
     if namespaces.is_empty() {
         return (vec![None], vec![Api::all(client.clone())]);
     }
@@ -90,7 +92,7 @@ pub async fn list(
     within: Duration,
 ) -> Result<HpaList, ApiError> {
     let mut all = Vec::new();
-    for api in apis(client, namespaces).1 {
+    for api in apis::<HorizontalPodAutoscaler>(client, namespaces).1 {
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let listed = in_time(within, api.list(&page)).await?;
@@ -148,7 +150,7 @@ impl WatchedHpas {
 
     /// Takes in an event of one of the watches. Returns whether there is something to publish: all watches have
     /// listed their HPAs, and the facts may have changed.
-    pub fn apply(&mut self, scope: usize, event: Event<HorizontalPodAutoscaler>) -> bool {
+    pub fn apply<H: Into<WatchedHpa>>(&mut self, scope: usize, event: Event<H>) -> bool {
         let Some(scope) = self.scopes.get_mut(scope) else {
             return false;
         };
@@ -158,13 +160,16 @@ impl WatchedHpas {
                 false
             }
             Event::InitApply(hpa) => {
-                let facts = facts_of(&hpa);
-                scope.listing.insert(facts.key(), Arc::new(facts));
+                let facts = WatchedHpa::take_facts(hpa);
+                scope.listing.insert(facts.key(), facts);
                 false
             }
             Event::InitDone => replace_scope(&mut self.all, scope),
-            Event::Apply(hpa) => insert(&mut self.all, Arc::new(facts_of(&hpa))),
-            Event::Delete(hpa) => self.all.remove(&key_of(&hpa)).is_some(),
+            Event::Apply(hpa) => insert(&mut self.all, WatchedHpa::take_facts(hpa)),
+            Event::Delete(hpa) => self
+                .all
+                .remove(&WatchedHpa::take_facts(hpa).key())
+                .is_some(),
         };
         is_changed && self.scopes.iter().all(|scope| scope.is_listed)
     }

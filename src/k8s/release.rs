@@ -31,8 +31,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts at one HPA. A release takes two writes, and somebody else may write at the same time.
 const ATTEMPTS: u32 = 10;
 
-/// HPAs in one page of a listing.
-const PAGE: u32 = 500;
+/// HPAs in one page of a listing: few, since whoever may write HPAs can make each of them longer than a megabyte.
+const PAGE: u32 = 16;
 
 /// What was, or would be, undone on one HPA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
