@@ -171,6 +171,7 @@ impl<S: OffsetSource> Poller<S> {
                     let finished = sweeps.take_finished()?;
                     let has_finished = !finished.is_empty();
                     let sweeping = sweeps.sweeping();
+                    state.set_busy(sweeps.busy());
                     let write_findings = inputs.write_findings.borrow().clone();
                     let planned;
                     (state, planned) = change(state, move |state| {
@@ -201,6 +202,7 @@ impl<S: OffsetSource> Poller<S> {
                     hpas_due = tokio::time::Instant::now() + HPA_CHANGES_EVERY;
                     // Cloned, so that the watch can go on meanwhile.
                     let hpas = inputs.hpas.borrow_and_update().clone();
+                    state.set_busy(sweeps.busy());
                     let new;
                     (state, new) = change(state, move |state| {
                         state.update_hpas(hpas.as_ref());
@@ -214,6 +216,7 @@ impl<S: OffsetSource> Poller<S> {
                     watch_keys_end = received == 0;
                     // Nearly all requests ask for what is read anyway.
                     if state.record_requests(watch_keys.drain(..)) {
+                        state.set_busy(sweeps.busy());
                         let new;
                         (state, new) = change(state, |state| {
                             state.update_ad_hoc();
@@ -231,6 +234,7 @@ impl<S: OffsetSource> Poller<S> {
                 Some(done) = sweeps.next() => {
                     let finished = vec![done?];
                     let write_findings = inputs.write_findings.borrow().clone();
+                    state.set_busy(sweeps.busy());
                     let new;
                     (state, new) = change(state, move |state| {
                         state.apply_finished(finished, write_findings);

@@ -39,6 +39,8 @@ pub(super) const MAX_AD_HOC: usize = 200;
 pub struct PollerState {
     publisher: Publisher,
     clusters: BTreeMap<ClusterName, PolledCluster>,
+    /// Clusters of which no single groups are to be read now.
+    busy: BTreeSet<ClusterName>,
     targets: Arc<Targets>,
     watch_keys: RecentRequests<WatchKey>,
     queries: RecentRequests<AdHocQuery>,
@@ -65,6 +67,7 @@ impl PollerState {
             clusters: polled
                 .map(|c| (c.clone(), PolledCluster::default()))
                 .collect(),
+            busy: BTreeSet::new(),
             targets: Arc::default(),
             watch_keys: RecentRequests::new(MAX_AD_HOC),
             queries: RecentRequests::new(MAX_AD_HOC),
@@ -139,8 +142,13 @@ impl PollerState {
         self.targets = Arc::new(targets);
     }
 
-    /// Brings the plan of every cluster up to date. Returns sweeps of the groups that are new or read differently, as far
-    /// as the budgets suffice.
+    /// Sets the clusters of which no single groups are to be read now. What is due of them stays due.
+    pub(super) fn set_busy(&mut self, clusters: BTreeSet<ClusterName>) {
+        self.busy = clusters;
+    }
+
+    /// Brings the plan of every cluster up to date that is not busy. Returns sweeps of the groups that are new or read
+    /// differently, as far as the budgets suffice.
     pub fn replan(&mut self) -> Vec<PlannedSweep> {
         self.plan(|_| Scope::Partial)
     }
@@ -156,8 +164,11 @@ impl PollerState {
     fn plan(&mut self, scope: impl Fn(&ClusterName) -> Scope) -> Vec<PlannedSweep> {
         let mut planned = Vec::new();
         for (name, cluster) in &mut self.clusters {
-            let changed = cluster.replan(name, &self.targets);
             let scope = scope(name);
+            if scope == Scope::Partial && self.busy.contains(name) {
+                continue;
+            }
+            let changed = cluster.replan(name, &self.targets);
             let plan = match scope {
                 Scope::Whole => cluster.whole_plan(),
                 Scope::Partial if changed.groups.is_empty() => continue,

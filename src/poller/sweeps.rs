@@ -13,6 +13,10 @@ use crate::model::kafka::sweep_plan::SweepPlan;
 use crate::model::lag::assembly::Scope;
 use crate::model::units::newtypes::{ClusterName, Moment};
 
+/// Maximum sweeps of some groups of one cluster at a time. Whoever may write HPAs causes one by each change, and each takes
+/// as long as a slow cluster does.
+pub(super) const PARTIAL_SWEEPS_MAX: usize = 4;
+
 /// A source that its owner keeps a hold on.
 impl<S: OffsetSource> OffsetSource for Arc<S> {
     fn observe(
@@ -41,6 +45,8 @@ pub(super) struct Sweeps<S> {
     running: JoinSet<FinishedSweep>,
     /// The clusters of which all groups are being read.
     whole: BTreeSet<ClusterName>,
+    /// How many sweeps of some groups of each cluster are under way.
+    partial: BTreeMap<ClusterName, usize>,
 }
 
 /// What a sweep has read, and of which groups.
@@ -54,6 +60,7 @@ impl<S: OffsetSource> Sweeps<S> {
             deadline,
             running: JoinSet::new(),
             whole: BTreeSet::new(),
+            partial: BTreeMap::new(),
         }
     }
 
@@ -61,6 +68,13 @@ impl<S: OffsetSource> Sweeps<S> {
     /// less often.
     pub(super) fn sweeping(&self) -> BTreeSet<ClusterName> {
         self.whole.clone()
+    }
+
+    /// The clusters of which no more groups are to be read now besides all of them: so many sweeps are under way.
+    pub(super) fn busy(&self) -> BTreeSet<ClusterName> {
+        let busy = self.partial.iter();
+        let busy = busy.filter(|(_, count)| **count >= PARTIAL_SWEEPS_MAX);
+        busy.map(|(cluster, _)| cluster.clone()).collect()
     }
 
     /// Starts these sweeps. Their time is counted from when they were `due`.
@@ -74,8 +88,14 @@ impl<S: OffsetSource> Sweeps<S> {
             let Some(source) = self.sources.get(&cluster).map(Arc::clone) else {
                 continue;
             };
-            if scope == Scope::Whole {
-                self.whole.insert(cluster);
+            match scope {
+                Scope::Whole => {
+                    self.whole.insert(cluster);
+                }
+                Scope::Partial => {
+                    let count = self.partial.entry(cluster).or_default();
+                    *count = count.saturating_add(1);
+                }
             }
             // The order of two sweeps is that of their plans, not of their tasks: the later one may run first.
             let planned = Moment::now();
@@ -110,8 +130,17 @@ impl<S: OffsetSource> Sweeps<S> {
         &mut self,
         done: Result<FinishedSweep, JoinError>,
     ) -> Result<FinishedSweep, JoinError> {
-        if let Ok((observation, Scope::Whole)) = &done {
-            self.whole.remove(&observation.cluster);
+        match &done {
+            Ok((observation, Scope::Whole)) => {
+                self.whole.remove(&observation.cluster);
+            }
+            Ok((observation, Scope::Partial)) => {
+                if let Some(count) = self.partial.get_mut(&observation.cluster) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+            // The poller ends.
+            Err(_) => {}
         }
         done
     }

@@ -5,6 +5,7 @@ use crate::model::findings::{Finding, FindingCode};
 use crate::model::targets::budgets::Budgets;
 use crate::model::targets::metric_query::MetricQuery;
 use crate::model::units::hpa_key::HpaKey;
+use crate::poller::sweeps::PARTIAL_SWEEPS_MAX;
 
 #[tokio::test]
 async fn a_cluster_without_any_group_is_swept_too() {
@@ -69,6 +70,29 @@ async fn an_hpa_that_a_tick_finds_during_a_sweep_is_read_at_once() {
         poller.sweeps.start(planned, Instant::now());
         assert_eq!(poller.sweeps.len(), under_way);
     }
+}
+
+#[tokio::test]
+async fn many_changes_start_few_sweeps_of_a_slow_cluster() {
+    let (open, held) = watch::channel(false);
+    let (mut poller, ..) = poller(Some(held));
+    for round in 0..10 {
+        let two = [("a", "g"), ("b", "h")];
+        let two = two.map(|(name, group)| hpa(name, &format!("{group}{round}")));
+        poller.state.update_hpas(listed(two).as_ref());
+        poller.state.set_busy(poller.sweeps.busy());
+        let planned = poller.state.replan();
+        poller.sweeps.start(planned, Instant::now());
+    }
+    assert_eq!(poller.sweeps.len(), PARTIAL_SWEEPS_MAX);
+    // Once one has ended, what is still asked for is read together.
+    open.send_replace(true);
+    poller.sweeps.next().await.unwrap().unwrap();
+    poller.state.set_busy(poller.sweeps.busy());
+    let planned = poller.state.replan();
+    let groups = planned.iter().flat_map(|sweep| &sweep.plan.groups);
+    let groups: Vec<_> = groups.map(|group| group.group.as_str()).collect();
+    assert_eq!(groups, ["g9", "h9"]);
 }
 
 #[tokio::test]
