@@ -10,6 +10,7 @@ mod inputs;
 mod ledger_view;
 mod options;
 mod pass;
+mod pass_queue;
 mod retry;
 mod state;
 mod term_log;
@@ -39,8 +40,9 @@ use event_publisher::{EventPublisher, PublishedEvent};
 use inputs::ReconcilerInputs;
 use ledger_view::{LedgerFollower, LedgerNews};
 use pass::{Pass, PassReport};
+use pass_queue::PassQueue;
 use retry::Attempts;
-use state::{HpaState, Urgency};
+use state::HpaState;
 use term_log::TermLog;
 
 /// Passes at the same time at most, so that many HPAs do not become a flood of requests.
@@ -95,8 +97,8 @@ struct Reconciler {
     hpas: BTreeMap<HpaKey, HpaState>,
     /// What `hpas` follow; `None` to look at every HPA again.
     inputs: Option<ReconcilerInputs>,
-    /// The HPAs with something to do and no pass under way, the urgent ones first.
-    queue: BTreeSet<(Urgency, HpaKey)>,
+    /// The HPAs with something to do and no pass under way.
+    queue: PassQueue,
     /// The HPAs of the passes under way.
     busy: BTreeSet<HpaKey>,
     /// The HPAs to look at with the next snapshot, whatever it changes: their pass is over, or failed.
@@ -129,7 +131,7 @@ impl Reconciler {
             read_only: options.read_only,
             hpas: BTreeMap::new(),
             inputs: None,
-            queue: BTreeSet::new(),
+            queue: PassQueue::default(),
             busy: BTreeSet::new(),
             recheck: BTreeSet::new(),
             running: JoinSet::new(),
@@ -257,17 +259,13 @@ impl Reconciler {
 
     /// Queues an HPA if it has something to do and no pass under way.
     fn update_queue(&mut self, key: HpaKey) {
-        for urgency in Urgency::ALL {
-            self.queue.remove(&(urgency, key.clone()));
-        }
+        self.queue.remove(&key);
         let Some(state) = self.hpas.get(&key).filter(|_| !self.busy.contains(&key)) else {
             return;
         };
         let owner = self.field_owner.found.map(|(owner, _)| owner);
         match state.urgency(self.guard.from.term, owner, Instant::now()) {
-            Some(urgency) => {
-                self.queue.insert((urgency, key));
-            }
+            Some(urgency) => self.queue.insert(urgency, key),
             None if state.is_failing() => {
                 self.recheck.insert(key);
             }
@@ -278,7 +276,7 @@ impl Reconciler {
     /// Starts as many passes as there is room for, and the publication of the next event.
     fn start(&mut self) {
         while self.busy.len() < MAX_PASSES
-            && let Some((_, key)) = self.queue.pop_first()
+            && let Some(key) = self.queue.take_next()
         {
             self.start_pass(key);
         }

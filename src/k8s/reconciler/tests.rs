@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::pass::ZeroReport;
+use super::state::Urgency;
 use super::zero_state::ZeroState;
 use super::*;
 use crate::k8s::write_guard::testing::leader;
@@ -368,7 +369,7 @@ async fn hpa_is_looked_at_again_after_its_pass_and_with_every_sweep() {
     let mut rig = Rig::new();
     let hpas: HpaMap = [hpa("a", &[("cap", "enforce")])].into_iter().collect();
     rig.observe(&hpas, true);
-    let key = rig.reconciler.queue.pop_first().unwrap().1;
+    let key = rig.reconciler.queue.take_next().unwrap();
     let facts = Arc::clone(hpas.get(&key).unwrap());
     rig.reconciler.busy.insert(key);
     let report = |term_write| PassReport {
