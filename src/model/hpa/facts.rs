@@ -15,7 +15,7 @@ use crate::model::units::metric::Metric;
 use crate::model::units::names;
 use crate::model::units::persistent_map::PersistentMap;
 use crate::model::units::quantity::Milli;
-use crate::model::units::untrusted_text::Printable;
+use crate::model::units::untrusted_text::{NAME_MAX, Printable};
 
 /// Whether the HPA controller scales to zero itself, so that lagwise must not: `minReplicas` is 0, which only
 /// clusters with the feature `HPAScaleToZero` accept.
@@ -134,11 +134,14 @@ impl ScaleTarget {
             .unwrap_or(("", &self.api_version));
         let alphanumeric = |text: &str| match text {
             "" => Err("it is empty"),
+            // As of labels, which the versions and kinds of Kubernetes are.
+            _ if text.len() > 63 => Err("it is too long"),
             _ if text.chars().all(|c| c.is_ascii_alphanumeric()) => Ok(()),
             _ => Err("only letters and digits are allowed in it"),
         };
         let wrong = |part: &str, value: &str, why: &str| {
-            format!("scaleTargetRef.{part} {value:?} is not valid: {why}")
+            let shown = value.chars().take(NAME_MAX).collect::<String>();
+            format!("scaleTargetRef.{part} {shown:?} is not valid: {why}")
         };
         if !group.is_empty() {
             names::object(group).map_err(|why| wrong("apiVersion", &self.api_version, &why))?;
@@ -333,7 +336,15 @@ mod tests {
         ] {
             assert_eq!(check(good.0, good.1, good.2), Ok(()), "{good:?}");
         }
+        // Its log line is short, however long the name.
+        let long = check("apps/v1", "Deployment", &"n".repeat(16_000)).unwrap_err();
+        assert!(
+            long.len() < 400 && long.contains("16000 characters long"),
+            "{long}"
+        );
+        let kind = "K".repeat(64);
         for (api_version, kind, name, part) in [
+            ("apps/v1", &*kind, "billing", "kind"),
             ("apps/v1", "Deployment", "own?dryRun=All&x=", "name"),
             ("apps/v1", "Deployment", "a/b", "name"),
             ("apps/v1", "Deployment", "..", "name"),
