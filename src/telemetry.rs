@@ -9,6 +9,7 @@ pub mod failure_log;
 pub mod family;
 pub mod finding_log;
 pub mod forward;
+mod hpa_lines;
 pub mod lease;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use prometheus::IntCounterVec;
 
 use super::counter;
+use super::hpa_lines::may_log;
 use crate::model::units::hpa_key::HpaKey;
 
 pub(super) static WRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -28,6 +29,9 @@ impl CapWritten<'_> {
     pub fn emit(&self) {
         WRITES.with_label_values(&["written"]).inc();
         let hpa = self.hpa;
+        if !may_log(hpa) {
+            return;
+        }
         match self.ceiling {
             Some(ceiling) => tracing::info!(%hpa, ceiling, "maxReplicas is capped at the ceiling"),
             None => tracing::info!(%hpa, "maxReplicas is no longer capped"),
@@ -45,11 +49,13 @@ pub struct CapFailed<'a> {
 impl CapFailed<'_> {
     pub fn emit(&self) {
         WRITES.with_label_values(&["failed"]).inc();
-        tracing::warn!(
-            hpa = %self.hpa,
-            reason = %self.reason,
-            "cannot write the cap to the HPA: trying again, and clamping the served value meanwhile"
-        );
+        if may_log(self.hpa) {
+            tracing::warn!(
+                hpa = %self.hpa,
+                reason = %self.reason,
+                "cannot write the cap to the HPA: trying again, and clamping the served value meanwhile"
+            );
+        }
     }
 }
 
@@ -62,6 +68,9 @@ pub struct CapFought<'a> {
 impl CapFought<'_> {
     pub fn emit(&self) {
         WRITES.with_label_values(&["fought"]).inc();
+        if !may_log(self.hpa) {
+            return;
+        }
         tracing::warn!(
             hpa = %self.hpa,
             "another writer keeps undoing the cap, so lagwise writes it less and less often: stop the other \

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use prometheus::IntCounterVec;
 
 use super::counter;
+use super::hpa_lines::may_log;
 use crate::model::units::hpa_key::HpaKey;
 
 pub(super) static SCALES: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -25,10 +26,12 @@ pub struct ScaledToZero<'a> {
 impl ScaledToZero<'_> {
     pub fn emit(&self) {
         SCALES.with_label_values(&["zeroed"]).inc();
-        tracing::info!(
-            hpa = %self.hpa,
-            "scaled the workload to zero: there was no demand for the whole cooldown"
-        );
+        if may_log(self.hpa) {
+            tracing::info!(
+                hpa = %self.hpa,
+                "scaled the workload to zero: there was no demand for the whole cooldown"
+            );
+        }
     }
 }
 
@@ -43,11 +46,13 @@ pub struct WakeUp<'a> {
 impl WakeUp<'_> {
     pub fn emit(&self) {
         SCALES.with_label_values(&["woken"]).inc();
-        tracing::info!(
-            hpa = %self.hpa,
-            replicas = self.replicas,
-            "woke the workload from zero"
-        );
+        if may_log(self.hpa) {
+            tracing::info!(
+                hpa = %self.hpa,
+                replicas = self.replicas,
+                "woke the workload from zero"
+            );
+        }
     }
 }
 
@@ -61,11 +66,13 @@ pub struct ZeroFailed<'a> {
 impl ZeroFailed<'_> {
     pub fn emit(&self) {
         SCALES.with_label_values(&["failed"]).inc();
-        tracing::warn!(
-            hpa = %self.hpa,
-            reason = %self.reason,
-            "cannot scale the workload to zero or wake it: trying again"
-        );
+        if may_log(self.hpa) {
+            tracing::warn!(
+                hpa = %self.hpa,
+                reason = %self.reason,
+                "cannot scale the workload to zero or wake it: trying again"
+            );
+        }
     }
 }
 
