@@ -47,6 +47,7 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     row!(commits::commits_that_vanished_are_remembered),
     row!(commits::a_member_by_manual_assignment),
     row!(time::a_transaction_marker_is_a_residue),
+    row!(time::a_residue_outlives_its_commit),
     row!(time::a_poison_partition_is_stuck),
     row!(time::a_long_job_is_neither_stuck_nor_a_residue),
     row!(time::lag_in_seconds),

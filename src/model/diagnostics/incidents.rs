@@ -86,12 +86,12 @@ impl IncidentKind {
         self != IncidentKind::PartitionsStuck
     }
 
-    fn from_reading(lag: &Result<PartitionLag, Fault>) -> Option<Self> {
-        match lag {
+    fn on_partition(reading: &TopicLag, partition: usize) -> Option<Self> {
+        match reading.lags.get(partition)? {
             Ok(PartitionLag::Lost(_)) => Some(IncidentKind::OffsetsLost),
-            Ok(PartitionLag::Forgotten(_)) => Some(IncidentKind::CommitsVanished),
             Ok(PartitionLag::Stuck { .. }) => Some(IncidentKind::PartitionsStuck),
             Err(Fault::LogReplaced | Fault::CommitBeyondEnd) => Some(IncidentKind::TopicRecreated),
+            Ok(_) if reading.is_forgotten_on(partition) => Some(IncidentKind::CommitsVanished),
             _ => None,
         }
     }
@@ -171,8 +171,8 @@ fn detect_in_topic(
     incidents: &mut Vec<LagIncident>,
 ) {
     let first_of_topic = incidents.len();
-    for (index, lag) in after.lags.iter().enumerate() {
-        let Some(kind) = IncidentKind::from_reading(lag) else {
+    for index in 0..after.lags.len() {
+        let Some(kind) = IncidentKind::on_partition(after, index) else {
             continue;
         };
         if kind_before(before, index) == Some(kind) {
@@ -201,12 +201,14 @@ fn detect_in_topic(
 /// by the last complete one.
 fn kind_before(before: Option<&GroupTopic>, index: usize) -> Option<IncidentKind> {
     let before = before?;
-    let latest = before.latest.as_ref().ok().and_then(|l| l.lags.get(index));
-    let kind = latest.and_then(IncidentKind::from_reading);
-    if kind.is_some() || latest.is_some_and(Result::is_ok) {
+    let of = |reading: &TopicLag| IncidentKind::on_partition(reading, index);
+    let latest = before.latest.as_deref().ok();
+    let kind = latest.and_then(of);
+    let is_known = |reading: &TopicLag| reading.lags.get(index).is_some_and(Result::is_ok);
+    if kind.is_some() || latest.is_some_and(is_known) {
         return kind;
     }
-    IncidentKind::from_reading(before.complete.as_ref()?.lags.get(index)?)
+    of(before.complete.as_deref()?)
 }
 
 #[cfg(test)]

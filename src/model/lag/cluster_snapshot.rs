@@ -311,8 +311,18 @@ impl TopicLag {
     /// Whether a committed offset of the group has disappeared from Kafka.
     #[must_use]
     pub fn is_forgotten(&self) -> bool {
-        let mut lags = self.lags.iter();
-        lags.any(|lag| matches!(lag, Ok(PartitionLag::Forgotten(_))))
+        (0..self.lags.len()).any(|partition| self.is_forgotten_on(partition))
+    }
+
+    /// Whether the committed offset of a partition has disappeared from Kafka.
+    #[must_use]
+    pub fn is_forgotten_on(&self, partition: usize) -> bool {
+        match self.lags.get(partition) {
+            Some(Ok(PartitionLag::Forgotten(_))) => true,
+            // Only behind a committed offset is lag residual.
+            Some(Ok(PartitionLag::Residual(_))) => self.committed.get(partition) == Some(Ok(None)),
+            _ => false,
+        }
     }
 
     /// Whether no partition has a committed offset and the group was never seen to run.

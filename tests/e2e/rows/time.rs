@@ -21,25 +21,7 @@ pub(super) fn a_transaction_marker_is_a_residue(kafka: &KafkaCluster) -> Result<
     transaction.commit()?;
     let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &[])?;
     row.until("measured 1")?;
-    poll_until(super::WITHIN, "the member to be described", || {
-        row.look()?;
-        let mut each = row.sources.each.iter();
-        let wire = each.find(|subject| subject.client == ClientKind::Wire);
-        let Some(wire) = wire else {
-            return Ok(());
-        };
-        let described = &wire
-            .known
-            .groups
-            .get(row.group.as_str())
-            .unwrap()
-            .description;
-        let has_partition = described
-            .as_ref()
-            .is_some_and(|d| d.members.iter().any(|member| member.partitions() == 1));
-        ensure!(has_partition, "{described:?}");
-        Ok(())
-    })?;
+    until_described(&mut row)?;
     row.pass(4 * MINUTE);
     row.expect("measured 1")?;
     row.pass(2 * MINUTE);
@@ -57,6 +39,71 @@ pub(super) fn a_transaction_marker_is_a_residue(kafka: &KafkaCluster) -> Result<
     row.produce(&[(0, 20)])?;
     row.until("measured 0")?;
     worker.leave()
+}
+
+/// Waits until the member of the group is seen to have all partitions, by the client that can see members.
+fn until_described(row: &mut Row<'_>) -> Result<()> {
+    poll_until(super::WITHIN, "the member to be described", || {
+        row.look()?;
+        let mut each = row.sources.each.iter();
+        let wire = each.find(|subject| subject.client == ClientKind::Wire);
+        let Some(wire) = wire else {
+            return Ok(());
+        };
+        let group = wire.known.groups.get(row.group.as_str()).unwrap();
+        let described = &group.description;
+        let partitions = group.topics[row.topic.as_str()].latest.as_ref();
+        let all = partitions.map_or(0, |lag| lag.lags.len());
+        let has_all = described.as_ref().is_some_and(|told| {
+            let mut members = told.members.iter();
+            members.any(|member| member.partitions() == all)
+        });
+        ensure!(has_all, "{described:?}");
+        Ok(())
+    })
+}
+
+/// The markers that a group without members has left unread are no work either once Kafka has deleted its commits.
+/// (librdkafka, which sees no members, has nothing to judge by.)
+pub(super) fn a_residue_outlives_its_commit(kafka: &KafkaCluster) -> Result<()> {
+    let mut row = Row::new(kafka, 2)?;
+    let transaction = kafka.begin_transaction()?;
+    transaction.produce(&row.topic, 0, 3)?;
+    transaction.commit()?;
+    row.produce(&[(1, 2)])?;
+    let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &[])?;
+    row.until("measured 1, measured 0")?;
+    until_described(&mut row)?;
+    row.pass(6 * MINUTE);
+    let by = |wire: &'static str, librdkafka: &'static str| {
+        move |client| match client {
+            ClientKind::Wire => wire,
+            _ => librdkafka,
+        }
+    };
+    row.expect_each(by("residual 1, measured 0", "measured 1, measured 0"))?;
+    worker.leave()?;
+    let delete = ["--delete-offsets", "--group", &row.group, "--topic"];
+    poll_until(super::WITHIN, "the commits to be deleted", || {
+        kafka.consumer_groups_tool(&[&delete[..], &[&row.topic]].concat())?;
+        ensure!(
+            kafka.committed(&row.group, &row.topic)? == [None; 2],
+            "they are there"
+        );
+        Ok(())
+    })?;
+    row.until_each(
+        "the commits to be gone",
+        by("residual 1, forgotten 0", "forgotten 1, forgotten 0"),
+    )?;
+    row.pass(60 * MINUTE);
+    row.expect_each(by("residual 1, forgotten 0", "forgotten 1, forgotten 0"))?;
+    // A record is work.
+    row.produce(&[(0, 1)])?;
+    row.until_each(
+        "the record",
+        by("forgotten 2, forgotten 0", "forgotten 2, forgotten 0"),
+    )
 }
 
 /// A partition whose consumer fails at one record, again and again, beside one that gets on.

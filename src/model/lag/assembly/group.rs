@@ -236,7 +236,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// Second pass: classifies measured lags as residual or stuck, and remembers what is residual.
+    /// Second pass: classifies lags as residual or stuck, and remembers what is residual.
     fn classify(&self, draft: &mut Draft<'_>, classifier: &LagClassifier) {
         let logs = draft.log.map(|log| log.partitions.as_slice());
         let partitions = draft.lags.len();
@@ -252,6 +252,7 @@ impl<'a> Assembly<'a> {
                 // The first message that a consumer gets is behind the residue.
                 PartitionLag::Measured(messages)
                 | PartitionLag::UpperBound(messages)
+                | PartitionLag::Forgotten(messages)
                 | PartitionLag::Stuck { lag: messages, .. }
                     if Lag(0) < state.residue() && state.residue() < messages =>
                 {

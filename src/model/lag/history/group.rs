@@ -214,7 +214,7 @@ impl Assignment {
     }
 }
 
-/// Classifies measured lags of one group as residual or stuck.
+/// Classifies lags of one group as residual or stuck.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::model) struct LagClassifier {
     pub(in crate::model) thresholds: LagThresholds,
@@ -254,10 +254,18 @@ impl LagClassifier {
         log_moved: Stamp,
         owned: bool,
     ) -> PartitionLag {
-        // The coordinator of a share group counts transaction markers as done, and archives records that
-        // cannot be processed, so what it reports is neither residual nor stuck.
-        let (PartitionLag::Measured(messages) | PartitionLag::UpperBound(messages)) = lag else {
-            return lag;
+        // Judged once while a member owned the partition, and neither offset has moved since: without a member,
+        // nothing can show that the judgement was wrong. Nor is it wrong because Kafka has deleted the offset of
+        // an idle group.
+        let is_known = |messages: Lag| messages == state.residue() && messages > Lag(0);
+        let messages = match lag {
+            PartitionLag::Measured(messages) | PartitionLag::UpperBound(messages) => messages,
+            PartitionLag::Forgotten(messages) if is_known(messages) => {
+                return PartitionLag::Residual(messages);
+            }
+            // The coordinator of a share group counts transaction markers as done, and archives records that
+            // cannot be processed, so what it reports is neither residual nor stuck.
+            _ => return lag,
         };
         // Most partitions: nothing to classify.
         if messages == Lag(0) {
@@ -278,13 +286,10 @@ impl LagClassifier {
         }
         let log_still = log_moved.elapsed(self.now);
         let steady = self.steady.unwrap_or_default();
-        // Judged once while a member owned the partition, and neither offset has moved since: without a member,
-        // nothing can show that the judgement was wrong.
-        let is_known = messages == state.residue();
         let is_residual = owned
             && self.steady.is_some()
             && still.min(log_still).min(steady) >= thresholds.residual_after;
-        if is_known || is_residual {
+        if is_known(messages) || is_residual {
             PartitionLag::Residual(messages)
         } else {
             lag

@@ -23,7 +23,7 @@ pub(in crate::model) struct PartitionState {
     /// The log that `offset` belongs to: [`LogPartition::epoch`].
     epoch: u8,
     /// How many messages beyond the committed offset are known to be none for consumers; 0 if none is.
-    /// Known until the committed offset moves.
+    /// Known until the committed offset moves, also when it disappears.
     residue: u16,
 }
 
@@ -197,6 +197,13 @@ impl PartitionState {
         self.residue = 0;
     }
 
+    /// A transition with the offset unchanged: what was judged of the messages behind it still holds.
+    fn keep_residue_in(&mut self, kind: PartitionStateKind, now: Now) {
+        let residue = self.residue;
+        self.transition_to(kind, self.offset(), now);
+        self.residue = residue;
+    }
+
     /// Records a committed offset while the log is unknown; returns whether it moved.
     fn record_commit(&mut self, reading: &PartitionReading) -> bool {
         match reading.committed {
@@ -228,7 +235,7 @@ impl PartitionState {
                 self.transition_to(PartitionStateKind::Unsettled, self.offset(), now);
             }
             (PartitionStateKind::FirstSeen, true) => self.offset = self.offset.min(log.end.0),
-            (PartitionStateKind::Forgotten, true) => {}
+            (PartitionStateKind::Forgotten, true) => self.residue = 0,
             (
                 PartitionStateKind::FirstSeen
                 | PartitionStateKind::Forgotten
@@ -265,7 +272,7 @@ impl PartitionState {
             }
             PartitionStateKind::Committed if same => {}
             PartitionStateKind::Forgotten if same && !is_beyond => {
-                self.transition_to(PartitionStateKind::Committed, at, reading.now);
+                self.keep_residue_in(PartitionStateKind::Committed, reading.now);
             }
             before => {
                 moved = before != PartitionStateKind::Unseen;
@@ -290,7 +297,7 @@ impl PartitionState {
     fn apply_no_commit(&mut self, log: &Log, reading: &PartitionReading) -> Position {
         match self.kind {
             PartitionStateKind::Committed => {
-                self.transition_to(PartitionStateKind::Forgotten, self.offset(), reading.now)
+                self.keep_residue_in(PartitionStateKind::Forgotten, reading.now);
             }
             PartitionStateKind::Unsettled | PartitionStateKind::Suspended => {
                 self.kind = PartitionStateKind::Unseen

@@ -167,6 +167,44 @@ fn a_residue_outlives_its_consumer_until_an_offset_moves() {
 }
 
 #[test]
+fn a_residue_outlives_its_commit() {
+    let look = |history: &mut ClusterHistory, seconds, commit, end| {
+        let mut read = observe(seconds, "g", &[Ok(commit)], &[end]);
+        read.groups[0].description = Ok(description(GroupState::Empty, &[]));
+        let snapshot = history.apply(read, Scope::Whole);
+        let is_forgotten = topic(&snapshot).latest.as_ref().unwrap().is_forgotten();
+        (rules(&snapshot), is_forgotten)
+    };
+    let forgotten = |lag: i64| (vec!["forgotten"], Ok(Lag(u64::try_from(lag).unwrap())));
+    let residual = || (vec!["residual"], Ok(Lag(0)));
+    for (commit, end) in [(98, 100), (3, 4)] {
+        let mut unjudged = ClusterHistory::default();
+        look(&mut unjudged, 0, Some(commit), end);
+        let found = look(&mut unjudged, 5, None, end);
+        assert_eq!(found, (forgotten(end - commit), true));
+
+        let mut history = ClusterHistory::default();
+        sweeps(&mut history, 0..=300, |seconds| {
+            live(seconds, &[Ok(Some(commit))], &[end])
+        });
+        // Kafka deletes the offsets of a group that has been without members for long.
+        for (seconds, commit) in [
+            (330, Some(commit)),
+            (335, None),
+            (4000, None),
+            (4005, Some(commit)),
+            (4010, None),
+        ] {
+            let found = look(&mut history, seconds, commit, end);
+            assert_eq!(found, (residual(), commit.is_none()), "{seconds}");
+        }
+        // A new record with its own marker.
+        let found = look(&mut history, 4015, None, end + 2);
+        assert_eq!(found, (forgotten(end + 2 - commit), true));
+    }
+}
+
+#[test]
 fn lag_behind_one_long_job_is_not_residual() {
     let mut history = ClusterHistory::default();
     let read = |seconds| live(seconds, &[Ok(Some(5))], &[20]);

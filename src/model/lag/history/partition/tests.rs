@@ -242,6 +242,28 @@ fn a_forgotten_commit_that_reappears_is_committed() {
 }
 
 #[test]
+fn a_residue_is_known_until_the_commit_moves_or_the_log_is_truncated() {
+    let residue = |one: &mut One, seconds, committed, end| {
+        assert!(one.read(seconds, committed, end).is_ok());
+        one.state.residue()
+    };
+    let judged = || {
+        let mut one = One::with_id(1);
+        assert_eq!(residue(&mut one, 0, Some(40), 42), Lag(0));
+        one.state.set_residue(Lag(2));
+        one
+    };
+    let mut one = judged();
+    assert_eq!(residue(&mut one, 5, None, 42), Lag(2));
+    assert_eq!(residue(&mut one, 10, Some(40), 42), Lag(2));
+    assert_eq!(residue(&mut one, 15, Some(41), 42), Lag(0));
+    let mut one = judged();
+    assert_eq!(residue(&mut one, 5, None, 42), Lag(2));
+    assert_eq!(residue(&mut one, 10, None, 41), Lag(2), "not sure yet");
+    assert_eq!(residue(&mut one, 15, None, 41), Lag(0));
+}
+
+#[test]
 fn an_unsettled_commit_that_disappears_is_not_forgotten() {
     let mut one = One::default();
     assert_eq!(one.read(0, Some(50), 40), BEYOND);
@@ -319,8 +341,8 @@ fn saved_state_counts_where_it_agrees_with_this_process() {
         ),
         (
             of(PartitionStateKind::FirstSeen, 9, 90),
-            of(PartitionStateKind::Committed, 5, 1),
-            of(PartitionStateKind::Forgotten, 5, 100),
+            of(PartitionStateKind::Committed, 5, 1).with_residue(2),
+            of(PartitionStateKind::Forgotten, 5, 100).with_residue(2),
         ),
         (
             of(PartitionStateKind::FirstSeen, 9, 90),
