@@ -38,6 +38,7 @@ macro_rules! row {
 pub(crate) const CASES: &[(&str, Test)] = &[
     row!(logs::retention_overtook_the_group),
     row!(logs::a_topic_recreated_is_unknown_until_the_next_commit),
+    row!(logs::a_topic_recreated_between_two_looks_is_another_one),
     row!(logs::a_commit_beyond_the_end_is_unknown),
     row!(logs::committed_records_only),
     row!(logs::a_compacted_topic_counts_its_gaps),
@@ -137,18 +138,25 @@ impl<'a> Row<'a> {
         &mut self,
         expected: impl Fn(ClientKind) -> &'e str,
     ) -> Result<()> {
-        self.look()?;
-        for subject in &self.sources.each {
-            let group = subject.known.groups.get(self.group.as_str());
-            let seen = reading(group.context("no reading of the group")?, &self.topic);
-            let expected = expected(subject.client);
+        for (client, seen) in self.readings()? {
+            let expected = expected(client);
             ensure!(
                 seen == expected,
-                "{:?} reads {seen:?} instead of {expected:?}",
-                subject.client
+                "{client:?} reads {seen:?} instead of {expected:?}"
             );
         }
         Ok(())
+    }
+
+    /// What every client reads at one look.
+    pub(crate) fn readings(&mut self) -> Result<Vec<(ClientKind, String)>> {
+        self.look()?;
+        let each = self.sources.each.iter().map(|subject| {
+            let group = subject.known.groups.get(self.group.as_str());
+            let seen = reading(group.context("no reading of the group")?, &self.topic);
+            Ok((subject.client, seen))
+        });
+        each.collect()
     }
 
     /// Looks until every client's reading is this.

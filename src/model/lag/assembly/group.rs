@@ -329,7 +329,18 @@ fn is_missed(complete: &TopicLag, now: &Moment) -> bool {
     now.since(&complete.read) < MISSING_GRACE_PERIOD
 }
 
+/// Whether two readings are of different topics of the same name, as their topic IDs show.
+fn is_recreated(before: &TopicLag, after: &TopicLag) -> bool {
+    let ids = before.offsets.id.zip(after.offsets.id);
+    ids.is_some_and(|(before, after)| before != after)
+}
+
 fn group_topic(latest: Result<Arc<TopicLag>, Fault>, before: Option<Arc<TopicLag>>) -> GroupTopic {
+    // The last reading of a deleted topic must not be served for a new topic of that name.
+    let before = before.filter(|before| match &latest {
+        Ok(lag) => !is_recreated(before, lag),
+        Err(fault) => *fault != Fault::TopicMissing,
+    });
     let complete = match (&latest, before) {
         // Kafka never removes partitions from a topic, so this answer is incomplete.
         (Ok(lag), Some(before))
@@ -341,8 +352,6 @@ fn group_topic(latest: Result<Arc<TopicLag>, Fault>, before: Option<Arc<TopicLag
             };
         }
         (Ok(lag), _) if lag.first_fault().is_none() => Some(Arc::clone(lag)),
-        // The last reading of a deleted topic must not be served for a new topic of that name.
-        (Err(Fault::TopicMissing), _) => None,
         (_, before) => before,
     };
     GroupTopic { latest, complete }

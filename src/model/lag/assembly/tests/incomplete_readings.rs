@@ -96,6 +96,38 @@ fn partitions_missing_from_the_metadata_are_unknown_until_the_grace_period_ends(
 }
 
 #[test]
+fn a_recreated_topic_may_have_fewer_partitions() {
+    let read = |seconds, id: u8, committed: &[Committed], ends: &[i64]| {
+        let mut read = observe(seconds, "g", committed, ends);
+        let offsets = read.topics.get_mut("t").unwrap().as_mut().unwrap();
+        Arc::get_mut(offsets).unwrap().id = Some(TopicId([id; 16]));
+        read
+    };
+    let of = |snapshot: &ClusterSnapshot| {
+        let complete = topic(snapshot).complete.as_ref();
+        (topic(snapshot).fault(), complete.map(|lag| lag.total()))
+    };
+    let two: &[Committed] = &[Ok(Some(5)), Ok(Some(5))];
+    let cases: [(&[Committed], _); 2] = [
+        (&[Ok(None)], (None, Some(Ok(Lag(0))))),
+        // Nor is what was read of the other topic served for this one.
+        (&[Err(Fault::NoAnswer)], (Some(Fault::NoAnswer), None)),
+    ];
+    for (committed, expected) in cases {
+        let mut history = ClusterHistory::default();
+        let snapshot = history.apply(read(0, 1, two, &[10, 10]), Scope::Whole);
+        assert_eq!(of(&snapshot), (None, Some(Ok(Lag(10)))));
+        let snapshot = history.apply(read(5, 2, committed, &[40]), Scope::Whole);
+        assert_eq!(of(&snapshot), expected);
+        // The same ID, and one partition less: an incomplete answer.
+        let mut history = ClusterHistory::default();
+        history.apply(read(0, 1, two, &[10, 10]), Scope::Whole);
+        let snapshot = history.apply(read(5, 1, committed, &[40]), Scope::Whole);
+        assert_eq!(of(&snapshot), (Some(Fault::NoAnswer), Some(Ok(Lag(10)))));
+    }
+}
+
+#[test]
 fn a_discovered_topic_missing_from_the_metadata_is_unknown_until_the_grace_period_ends() {
     let discover = |seconds, gone: bool| {
         let mut read = observe(seconds, "g", &[Ok(Some(5))], &[10]);
