@@ -7,8 +7,8 @@ use anyhow::{Result, bail};
 use crate::Test;
 use crate::{
     annotations, api, brokers, cap, chart, conformance, cost, events, faults, lag, leader, live,
-    load, login, logins, network, oracle, outage, protocols, renewal, rows, scale, smoke, state,
-    tenants, zero,
+    load, login, logins, network, oracle, outage, protocols, renewal, rows, scale, selectors,
+    smoke, state, tenants, zero,
 };
 
 /// The variable that names the lane to run; without it all are run, one after the other.
@@ -36,6 +36,7 @@ pub(crate) const LANES: &[Lane] = &[
             cost::CASES,
             conformance::CASES,
             rows::CASES,
+            selectors::CASES,
             tenants::CASES,
         ],
         long: &[brokers::LONG, conformance::LONG, tenants::LONG],

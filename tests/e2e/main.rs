@@ -39,6 +39,7 @@ mod protocols;
 mod renewal;
 mod rows;
 mod scale;
+mod selectors;
 mod smoke;
 mod sources;
 mod state;

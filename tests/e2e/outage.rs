@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::Test;
 use crate::daemon::{Daemon, MAX_STALENESS, Options, metric_path, value_of};
 use crate::scale::workload;
 use crate::testbed::kafka::KafkaOptions;
 use crate::testbed::kubernetes::{EXTERNAL_METRICS_API, condition};
-use crate::testbed::poll::poll_until;
+use crate::testbed::poll::{Hopeless, poll_until};
 use crate::testbed::ports::free_port;
 use crate::testbed::replicas::ReplicaSeries;
 use crate::testbed::{Testbed, unique};
@@ -29,12 +30,101 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         "outage::replicas_hold_while_kafka_is_gone",
         replicas_hold_while_kafka_is_gone,
     ),
+    (
+        "outage::one_unknown_metric_of_two_holds_the_replicas",
+        one_unknown_metric_of_two_holds_the_replicas,
+    ),
     ("outage::sigterm_ends_it_in_time", sigterm_ends_it_in_time),
     ("outage::a_taken_port_is_named", a_taken_port_is_named),
 ];
 
 /// The HPA controller's sync period in the testbed.
 const SYNC: Duration = Duration::from_secs(2);
+
+/// Of an HPA's two metrics one is unknown and the other asks for less: nothing is scaled down. What asks for more is
+/// followed.
+fn one_unknown_metric_of_two_holds_the_replicas(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("two")?;
+    // What one broker alone has goes and comes with it.
+    let (known, lost) = (unique("orders"), unique("returns"));
+    kafka.create_topic_on(&known, &[1; 6])?;
+    kafka.create_topic_on(&lost, &[3; 6])?;
+    let group = kafka.group_on(1)?;
+    for topic in [&known, &lost] {
+        kafka.produce(topic, 0, 400)?;
+        let all_behind: Vec<(i32, i64)> = (0..6).map(|partition| (partition, 0)).collect();
+        kafka.commit(&group, topic, &all_behind)?;
+    }
+    let options = Options::main(&kafka.bootstrap());
+    let (_daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+    let selector = |topic| [("group", group.as_str()), ("topic", topic)];
+    let mut list: Value = serde_json::from_str(&workload("billing", &selector(&known)))?;
+    let second: Value = serde_json::from_str(&workload("billing", &selector(&lost)))?;
+    let metrics = list["items"][1]["spec"]["metrics"].as_array_mut();
+    metrics
+        .context("no metrics")?
+        .push(second["items"][1]["spec"]["metrics"][0].clone());
+    plane.apply(&namespace, &list.to_string())?;
+    let series = ReplicaSeries::record(plane, &namespace, "billing")?;
+    let until = |replicas: i32| {
+        poll_until(
+            Duration::from_secs(60),
+            &format!("{replicas} replicas"),
+            || {
+                ensure!(series.now() == replicas, "{:?}", series.values());
+                Ok(())
+            },
+        )
+    };
+    until(4)?;
+    kafka.stop_broker(3)?;
+    let held = (|| {
+        let path = |topic| metric_path(&namespace, &format!("group={group},topic={topic}"));
+        poll_until(
+            MAX_STALENESS + Duration::from_secs(60),
+            "one metric to be unknown",
+            || {
+                let refused = plane.get_raw(&path(&lost)).err().context("it is known")?;
+                ensure!(refused.to_string().contains("unknown since"), "{refused}");
+                Ok(())
+            },
+        )?;
+        kafka.commit(&group, &known, &[(0, 400)])?;
+        poll_until(
+            Duration::from_secs(60),
+            "the other one to be nothing",
+            || {
+                let body = plane.get_raw(&path(&known))?;
+                ensure!(value_of(&body)? == 0, "{body}");
+                Ok(())
+            },
+        )?;
+        stays(&series, 4)?;
+        let hpa = plane.get("hpa", "billing", Some(&namespace))?;
+        let active = condition(&hpa, "ScalingActive").context("no condition")?;
+        ensure!(active["status"] == "False", "{active}");
+        kafka.produce(&known, 0, 600)?;
+        until(6)
+    })();
+    kafka.mend()?;
+    held?;
+    kafka.commit(&group, &known, &[(0, 1000)])?;
+    kafka.commit(&group, &lost, &[(0, 400)])?;
+    until(1)
+}
+
+/// Watches that the number of replicas is this for the time of five syncs of the controller, whose count is not to be
+/// seen.
+fn stays(series: &ReplicaSeries, replicas: i32) -> Result<()> {
+    let since = std::time::Instant::now();
+    poll_until(SYNC * 8, "five syncs to pass", || {
+        let now = series.now();
+        ensure!(now == replicas, Hopeless(format!("{now} replicas")));
+        ensure!(since.elapsed() > SYNC * 5, "not yet");
+        Ok(())
+    })
+}
 
 /// With Kafka stopped the HPA keeps its replicas and carries our message; then Kafka comes back.
 fn replicas_hold_while_kafka_is_gone(testbed: &Testbed) -> Result<()> {
@@ -89,15 +179,7 @@ fn replicas_hold_while_kafka_is_gone(testbed: &Testbed) -> Result<()> {
             Ok(message)
         },
     )?;
-    // Five syncs of the controller on the error: its count of syncs is not to be seen, so their time is waited for
-    // by watching that nothing happens during it.
-    let held_since = std::time::Instant::now();
-    poll_until(SYNC * 8, "five syncs to pass", || {
-        ensure!(series.now() == 3, "replicas moved: {:?}", series.values());
-        ensure!(held_since.elapsed() > SYNC * 5, "not yet");
-        Ok(())
-    })?;
-    assert_eq!(series.now(), 3, "{:?}", series.values());
+    stays(&series, 3)?;
     let hpa = plane.get("hpa", "billing", Some(&namespace))?;
     let after = condition(&hpa, "ScalingActive").context("no condition")?["message"].clone();
     assert_eq!(

@@ -81,6 +81,14 @@ pub(crate) fn discovery(kafka: &KafkaCluster) -> Result<()> {
         &both,
         &format!("{found}\n{group} {three}: - -\n{three}: 0..0 0..0"),
     )?;
+    // A topic that the group begins to read is found by whoever knew the others.
+    kafka.commit(&group, three, &[(1, 0)])?;
+    sources.until(
+        Duration::from_secs(20),
+        "the topic with a first commit",
+        &plan_of(&[(&group, &[]), (&nobody, &[])]),
+        &format!("{found}\n{group} {three}: - 0\n{three}: 0..0 0..0\n{nobody}: no topics"),
+    )?;
     for (client, list) in sources.list_groups() {
         ensure!(
             list.faults.is_empty() && list.connection.is_none(),
@@ -130,6 +138,7 @@ pub(crate) fn odd_names(kafka: &KafkaCluster) -> Result<()> {
     let dotted = format!("{}.with_dots-and.more", unique("odd"));
     let groups = [
         format!("{} grüße, 組; \"quoted\" {{}}", unique("odd")),
+        format!("{} #/?&%41=+:", unique("odd")),
         format!("{}{}", unique("odd"), "g".repeat(1000)),
     ];
     kafka.create_topics(&[&long, &dotted], 1)?;
@@ -140,7 +149,8 @@ pub(crate) fn odd_names(kafka: &KafkaCluster) -> Result<()> {
         expected += &format!("{group} {long}: 1\n{group} {dotted}: -\n");
     }
     let topics: &[&str] = &[&long, &dotted];
-    let plan = plan_of(&[(&groups[0], topics), (&groups[1], topics)]);
+    let wanted: Vec<_> = groups.iter().map(|group| (&**group, topics)).collect();
+    let plan = plan_of(&wanted);
     Sources::of(kafka)?.expect(&plan, &expected)
 }
 

@@ -23,6 +23,24 @@ pub(super) fn without_a_commit_the_reset_policy_decides(kafka: &KafkaCluster) ->
     earliest.expect("from_start 10, from_start 15")
 }
 
+/// Records that retention has deleted are nobody's work, wherever consumers begin, and a partition that was never
+/// written to has none.
+pub(super) fn without_a_commit_deleted_records_are_no_lag(kafka: &KafkaCluster) -> Result<()> {
+    let mut latest = Row::new(kafka, 4)?;
+    latest.produce(&[(0, 10), (2, 5), (3, 10)])?;
+    latest.commit(&[(2, 5)])?;
+    kafka.delete_records(&latest.topic, &[(0, 10), (3, 4)])?;
+    let mut earliest =
+        Row::of(kafka, latest.topic.clone())?.read(|plan| plan.reset = OffsetReset::Earliest);
+    earliest.commit(&[(2, 5)])?;
+    earliest.expect("from_start 0, from_start 0, measured 0, from_start 6")?;
+    // A group that commits is taken for one at work, which has read what was there when it was first seen.
+    latest.expect("since_seen 0, since_seen 0, measured 0, since_seen 0")?;
+    latest.produce(&[(0, 2), (1, 1)])?;
+    latest.expect("since_seen 2, since_seen 1, measured 0, since_seen 0")?;
+    earliest.expect("from_start 2, from_start 1, measured 0, from_start 6")
+}
+
 /// A member that begins at the end has to read what came since. Who has members only the wire client can tell.
 pub(super) fn a_member_without_a_commit_reads_what_came_since(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 1)?;

@@ -78,6 +78,22 @@ pub(super) fn a_topic_recreated_between_two_looks_is_another_one(
     row.until("measured 7")
 }
 
+/// Nobody writes any more, and retention has taken everything: a commit far behind is no lag, and no obstacle for what
+/// comes later.
+pub(super) fn a_topic_whose_records_are_all_gone_has_no_lag(kafka: &KafkaCluster) -> Result<()> {
+    let mut row = Row::new(kafka, 2)?;
+    row.produce(&[(0, 100), (1, 100)])?;
+    row.commit(&[(0, 20), (1, 100)])?;
+    row.expect("measured 80, measured 0")?;
+    kafka.delete_records(&row.topic, &[(0, 100), (1, 100)])?;
+    row.until("lost 0, 80 gone, measured 0")?;
+    row.produce(&[(0, 3)])?;
+    row.until("lost 3, 80 gone, measured 0")?;
+    let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &[])?;
+    row.until("measured 0, measured 0")?;
+    worker.leave()
+}
+
 /// A commit that no log of this length can have had is of another one.
 pub(super) fn a_commit_beyond_the_end_is_unknown(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 2)?;
