@@ -103,27 +103,26 @@ pub(super) fn broker_properties(
     options: &KafkaOptions,
 ) -> String {
     let ports = &cluster[id - 1];
-    let voters = (1..)
-        .zip(cluster)
-        .map(|(voter, ports): (usize, _)| format!("{voter}@127.0.0.1:{}", ports.controller));
-    let voters = voters.collect::<Vec<_>>().join(",");
-    let folder = folder.display();
     let copies = cluster.len().to_string();
     // With three copies one broker may go and writing goes on.
     let in_sync = cluster.len().min(2).to_string();
 
-    let mut lines = format!(
-        "process.roles=broker,controller\n\
-         node.id={id}\n\
-         controller.quorum.voters={voters}\n\
-         controller.listener.names=CONTROLLER\n\
-         inter.broker.listener.name=PLAINTEXT\n\
-         listeners={},CONTROLLER://127.0.0.1:{}\n\
+    let mut lines = match options.version {
+        Version::V2_8 => format!(
+            "broker.id={id}\n\
+             zookeeper.connect=127.0.0.1:{}\n\
+             listeners={}\n",
+            zookeeper_port(cluster),
+            ports.listened(),
+        ),
+        _ => kraft_properties(id, cluster),
+    };
+    let folder = folder.display();
+    lines += &format!(
+        "inter.broker.listener.name=PLAINTEXT\n\
          advertised.listeners={}\n\
          log.dirs={folder}/data-{id}\n\
          sasl.enabled.mechanisms=PLAIN\n",
-        ports.listened(),
-        ports.controller,
         ports.advertised(),
     );
     if ports.by_listener.contains_key("SSL") {
@@ -183,4 +182,39 @@ pub(super) fn broker_properties(
         lines += &format!("{key}={value}\n");
     }
     lines
+}
+
+/// Which quorum the broker is one of, as broker and controller.
+fn kraft_properties(id: usize, cluster: &[Ports]) -> String {
+    let ports = &cluster[id - 1];
+    let voters = (1..)
+        .zip(cluster)
+        .map(|(voter, ports): (usize, _)| format!("{voter}@127.0.0.1:{}", ports.controller));
+    format!(
+        "process.roles=broker,controller\n\
+         node.id={id}\n\
+         controller.quorum.voters={}\n\
+         controller.listener.names=CONTROLLER\n\
+         listeners={},CONTROLLER://127.0.0.1:{}\n",
+        voters.collect::<Vec<_>>().join(","),
+        ports.listened(),
+        ports.controller,
+    )
+}
+
+/// The port of the cluster's ZooKeeper: where brokers need one, they have no controllers that listen.
+fn zookeeper_port(cluster: &[Ports]) -> u16 {
+    cluster[0].controller
+}
+
+/// What the ZooKeeper of the cluster with these ports is started with; its data go to `<folder>/zookeeper`.
+pub(super) fn zookeeper_properties(cluster: &[Ports], folder: &Path) -> String {
+    format!(
+        "clientPortAddress=127.0.0.1\n\
+         clientPort={}\n\
+         dataDir={}/zookeeper\n\
+         admin.enableServer=false\n",
+        zookeeper_port(cluster),
+        folder.display(),
+    )
 }

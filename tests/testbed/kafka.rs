@@ -1,4 +1,4 @@
-//! A real Kafka cluster: one or three brokers in KRaft mode on loopback.
+//! A real Kafka cluster: one or three brokers on loopback, in KRaft mode, or with ZooKeeper where they are that old.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::artifacts::Artifacts;
-use super::broker::{Listener, Port, Ports, broker_properties};
+use super::broker::{Listener, Port, Ports, broker_properties, zookeeper_properties};
 use super::pki::Authority;
 use super::poll::poll_until;
 use super::process::Process;
@@ -25,7 +25,7 @@ const START: Duration = Duration::from_secs(90);
 pub(crate) enum Version {
     #[default]
     Current,
-    /// 2.8: with the first, early KRaft.
+    /// With ZooKeeper, since KRaft was no more than a preview.
     V2_8,
     V3_9,
     V4_3,
@@ -34,7 +34,7 @@ pub(crate) enum Version {
 /// What a cluster is to be; the default is what most tests want.
 #[derive(Clone, Debug)]
 pub(crate) struct KafkaOptions {
-    /// 1 or 3; every one is broker and controller.
+    /// 1 or 3; in KRaft mode every one is broker and controller.
     pub(crate) brokers: u16,
     /// Lines added to every broker's properties; a later line wins over an earlier one.
     pub(crate) properties: Vec<(String, String)>,
@@ -81,6 +81,8 @@ pub(crate) struct KafkaCluster {
     authority: Authority,
     issuer: Issuer,
     brokers: Vec<Broker>,
+    /// Of brokers that need one.
+    zookeeper: Option<Process>,
 }
 
 impl KafkaCluster {
@@ -106,6 +108,7 @@ impl KafkaCluster {
             authority,
             issuer,
             brokers: Vec::new(),
+            zookeeper: None,
         };
         for id in 1..=options.brokers {
             cluster.brokers.push(Broker {
@@ -125,7 +128,11 @@ impl KafkaCluster {
                 broker_properties(id, &cluster.ports(), folder, options),
             )?;
         }
-        cluster.format(&options.format)?;
+        if options.version == Version::V2_8 {
+            cluster.zookeeper = Some(cluster.start_zookeeper()?);
+        } else {
+            cluster.format(&options.format)?;
+        }
         cluster.start_all()?;
         Ok(cluster)
     }
@@ -373,6 +380,20 @@ impl KafkaCluster {
             )?;
         }
         Ok(())
+    }
+
+    /// Starts the ZooKeeper that `broker_properties` names. Brokers connect again and again until it is up.
+    fn start_zookeeper(&self) -> Result<Process> {
+        let properties = self.folder.join("zookeeper.properties");
+        std::fs::write(
+            &properties,
+            zookeeper_properties(&self.ports(), &self.folder),
+        )?;
+        let mut command = self.java_command(&self.jars, 128, "warn");
+        command
+            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+            .arg(&properties);
+        Process::start(&format!("{}-zookeeper", self.name), &self.folder, &command)
     }
 
     /// Writes the data folders' metadata; the three run side by side, each being a start of a JVM.
