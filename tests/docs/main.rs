@@ -90,6 +90,26 @@ fn broken(path: &str, link: &str, pages: &BTreeMap<String, Page>) -> Option<Stri
 }
 
 #[test]
+fn named_scenarios_exist() {
+    let name = Regex::new("`([a-z]+)::([a-z0-9_]+)`").unwrap();
+    let page = Page::read("docs/src/compatibility.md");
+    let missing: Vec<&str> = name
+        .captures_iter(&page.text)
+        .map(|found| found.extract::<2>())
+        .filter(|(_, [suite, scenario])| {
+            let path = folder().join(format!("tests/e2e/{suite}.rs"));
+            let listed = fs::read_to_string(path).unwrap_or_default();
+            // As a string, or as the argument of a macro.
+            let mut ends = ['"', ')'].into_iter();
+            !ends.any(|end| listed.contains(&format!("::{scenario}{end}")))
+        })
+        .map(|(all, _)| all)
+        .collect();
+    assert!(missing.is_empty(), "tests/e2e lacks {missing:?}");
+    assert!(name.is_match(&page.text), "no scenario is named");
+}
+
+#[test]
 fn the_summary_lists_every_page_once() {
     let listed: Vec<String> = Page::read("docs/src/SUMMARY.md")
         .links()
