@@ -100,6 +100,7 @@ pub struct Config {
     #[schemars(default)]
     pub scale_to_zero: ScaleToZeroConfig,
     /// Leader election: only the leader reads Kafka, decides and writes.
+    #[schemars(default)]
     pub leader: LeaderConfig,
     /// Storage of the state that survives a restart.
     #[schemars(default)]

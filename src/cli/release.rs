@@ -18,6 +18,7 @@ use crate::model::units::hpa_key::HpaKey;
 #[command(group(ArgGroup::new("which").required(true).args(["all", "hpa"])))]
 #[command(after_help = "Examples:\n  \
     lagwise release --all --dry-run\n  \
+    lagwise release --all --namespace shop --namespace pay\n  \
     lagwise release shop/billing\n\n\
     Restores the user's maxReplicas, wakes workloads of which it is recorded that lagwise has scaled them to \
     zero, and removes its annotations. A running daemon enforces the cap again where it is still requested: set \
@@ -30,6 +31,9 @@ pub struct ReleaseArgs {
     /// The HPAs to release
     #[arg(value_name = "NAMESPACE/HPA")]
     hpa: Vec<HpaKey>,
+    /// With --all: only the HPAs of these namespaces. Needs no right in the others
+    #[arg(long, value_name = "NAMESPACE", conflicts_with = "hpa")]
+    namespace: Vec<String>,
     /// ConfigMap that records what lagwise has scaled to zero. Default: in the namespace of the registered external
     /// metrics API, named as its Service with -zero
     #[arg(long, value_name = "NAMESPACE/CONFIGMAP")]
@@ -53,7 +57,10 @@ pub async fn run(args: ReleaseArgs) -> anyhow::Result<ExitCode> {
     let release = Release::new(client, args.ledger.clone(), args.dry_run).await;
     let mut release = release.context("cannot look up the ledger of scale to zero")?;
     let hpas = match args.all {
-        true => release.marked().await.context("cannot list the HPAs")?,
+        true => release
+            .marked(&args.namespace)
+            .await
+            .context("cannot list the HPAs")?,
         false => args.hpa.clone(),
     };
     let mut released = Vec::new();

@@ -1,6 +1,7 @@
 //! Undoes what the cap and scale to zero have written, without the daemon: for `lagwise release` and for the
 //! uninstallation of the chart.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,12 +134,26 @@ impl Release {
         })
     }
 
-    /// Lists the HPAs of all namespaces that carry anything of lagwise's.
+    /// Lists the HPAs of `namespaces` (empty = all) that carry anything of lagwise's.
     ///
     /// # Errors
     /// The API server's.
-    pub async fn marked(&mut self) -> Result<Vec<HpaKey>, ApiError> {
-        let api: Api<HorizontalPodAutoscaler> = Api::all(self.client.clone());
+    pub async fn marked(&mut self, namespaces: &[String]) -> Result<Vec<HpaKey>, ApiError> {
+        if namespaces.is_empty() {
+            return self.marked_of(Api::all(self.client.clone())).await;
+        }
+        let mut marked = Vec::new();
+        for namespace in namespaces.iter().collect::<BTreeSet<_>>() {
+            let api = Api::namespaced(self.client.clone(), namespace);
+            marked.extend(self.marked_of(api).await?);
+        }
+        Ok(marked)
+    }
+
+    async fn marked_of(
+        &mut self,
+        api: Api<HorizontalPodAutoscaler>,
+    ) -> Result<Vec<HpaKey>, ApiError> {
         let mut marked = Vec::new();
         let recorded = self.ledger.read().await?.ledger;
         let mut page = ListParams::default().limit(PAGE);
@@ -355,7 +370,7 @@ mod tests {
             ..LedgerServer::default()
         }));
         let mut release = dry_run(&server);
-        let marked = release.marked().await.unwrap();
+        let marked = release.marked(&[]).await.unwrap();
         assert_eq!(marked, NAMES.map(|name| HpaKey::new("shop", name)));
         for hpa in &marked {
             let released = release.release(hpa).await.unwrap().unwrap();

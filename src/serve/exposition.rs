@@ -98,6 +98,7 @@ async fn write(
     targets::parallelism(text, snapshot, &exported).await?;
     targets::targets(text, snapshot, now).await?;
     freshness(text, &exported, now).await?;
+    findings(text, snapshot).await?;
     budgets(text, snapshot, &exported).await?;
     clusters(text, snapshot).await?;
     traffic(text, snapshot).await?;
@@ -248,6 +249,23 @@ async fn freshness(
     Ok(())
 }
 
+async fn findings(text: &mut TextWriter, snapshot: &LagSnapshot) -> Result<(), ScraperGone> {
+    let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+    for finding in snapshot.all_findings() {
+        let count = counts.entry(finding.code).or_default();
+        *count = count.saturating_add(1);
+    }
+    text.family(&families::PRESENT_FINDINGS);
+    for (code, count) in counts {
+        let labels = Labels::default()
+            .with("kind", code.label())
+            .with("severity", code.severity().name());
+        text.sample(&labels, count);
+        text.flush_if_full().await?;
+    }
+    Ok(())
+}
+
 /// Writes what is not read or not exported because a budget is exceeded.
 async fn budgets(
     text: &mut TextWriter,
@@ -382,12 +400,14 @@ mod tests {
 
     use super::*;
     use crate::model::evaluation::ServingPolicy;
+    use crate::model::findings::{Finding, FindingCode};
     use crate::model::fixtures;
     use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
     use crate::model::hpa::selector::Selector;
     use crate::model::lag::assembly::{ClusterHistory, Scope};
     use crate::model::targets::budgets::{BudgetExceeded, BudgetScope, Budgets, Resource};
     use crate::model::targets::{TargetOptions, Targets, WatchKey};
+    use crate::model::units::hpa_key::HpaKey;
     use crate::model::units::metric::LAG_METRIC;
     use crate::model::units::quantity::Milli;
     use crate::model::units::untrusted_text::write_escaped;
@@ -533,6 +553,12 @@ mod tests {
         let clusters = snapshot.targets.clusters.clone();
         let targets = Targets::merge(&clusters, &[], &hpas, BTreeSet::new());
         snapshot.targets = Arc::new(targets);
+        let wrong = Finding::new(
+            FindingCode::ValueTarget,
+            HpaKey::new("shop", "mute"),
+            "wrong",
+        );
+        snapshot.findings = Arc::new([wrong].into());
         snapshot.evaluated(&ServingPolicy::default())
     }
 
@@ -736,6 +762,25 @@ mod tests {
             let sums = "kafka_consumergroup_lag_sum";
             assert_eq!(samples(&text, sums), samples(&all, sums));
             before = lags;
+        }
+    }
+
+    #[test]
+    fn present_findings_are_counted_by_kind_and_severity() {
+        let finding = |code, name| Finding::new(code, HpaKey::new("shop", name), "wrong");
+        let mut snapshot = fixtures::snapshot();
+        snapshot.findings = Arc::new(BTreeSet::from([
+            finding(FindingCode::ValueTarget, "billing"),
+            finding(FindingCode::ValueTarget, "mail"),
+            finding(FindingCode::ToleranceAbove, "mail"),
+        ]));
+        let text = render(&snapshot, &fixtures::at(Duration::ZERO));
+        let counts = samples(&text, "lagwise_present_findings");
+        for expected in [
+            "lagwise_present_findings{kind=\"value_target\",severity=\"error\"} 2",
+            "lagwise_present_findings{kind=\"tolerance_above\",severity=\"warning\"} 1",
+        ] {
+            assert!(counts.contains(&expected), "{counts:?}");
         }
     }
 

@@ -10,11 +10,16 @@ use super::hpa_lines::may_log;
 use crate::model::units::hpa_key::HpaKey;
 
 pub(super) static WRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    counter(
+    let writes = counter(
         "lagwise_cap_writes_total",
         "Writes of the ceiling to HPAs, by outcome: written, failed, or fought (another writer keeps undoing it)",
         &["outcome"],
-    )
+    );
+    // From 0, because PromQL's increase() does not see a counter that begins with 1.
+    for outcome in ["written", "failed", "fought"] {
+        writes.with_label_values(&[outcome]);
+    }
+    writes
 });
 
 /// A ceiling was written to an HPA.

@@ -19,6 +19,7 @@ pub(crate) const ALL: &[&Family] = &[
     &TOPIC_PARTITION_CURRENT_OFFSET,
     &TOPIC_PARTITION_OLDEST_OFFSET,
     &DATA_AGE_SECONDS,
+    &PRESENT_FINDINGS,
     &OVER_BUDGET,
     &PARTITION_SERIES_OMITTED,
     &PARTITION_FAULTS,
@@ -153,6 +154,12 @@ pub(super) const BROKERS_UNREACHABLE: Family = Family {
     kind: GAUGE,
     help: "Brokers of the Kafka cluster that lagwise needs and cannot reach; absent before the first sweep",
     labels: Cow::Borrowed(&["cluster"]),
+};
+pub(super) const PRESENT_FINDINGS: Family = Family {
+    name: "lagwise_present_findings",
+    kind: GAUGE,
+    help: "Present findings about HPAs, groups, workloads and settings, by kind and severity; absent if there is none",
+    labels: Cow::Borrowed(&["kind", "severity"]),
 };
 pub(super) const CLUSTER_FAULT: Family = Family {
     name: "lagwise_cluster_fault",
