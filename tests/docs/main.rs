@@ -12,6 +12,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 
+mod chart;
 mod markdown;
 mod reference;
 mod repository;

@@ -2,6 +2,10 @@
 //! the pods; the daemon is started in their place, with the account, the configuration and the certificate that the
 //! chart has made.
 
+mod dashboard;
+mod neighbours;
+mod rendering;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,11 +28,27 @@ use crate::testbed::{Testbed, unique};
 pub(crate) const CASES: &[(&str, Test)] = &[
     (
         "chart::every_set_of_values_renders",
-        every_set_of_values_renders,
+        rendering::every_set_of_values_renders,
+    ),
+    (
+        "chart::mistakes_are_refused_with_the_name_of_the_key",
+        rendering::mistakes_are_refused_with_the_name_of_the_key,
+    ),
+    (
+        "chart::values_have_their_effect",
+        rendering::values_have_their_effect,
     ),
     (
         "chart::network_policy_has_the_ports_of_all_broker_addresses",
-        network_policy_has_the_ports_of_all_broker_addresses,
+        rendering::network_policy_has_the_ports_of_all_broker_addresses,
+    ),
+    (
+        "chart::rights_in_one_namespace_suffice",
+        neighbours::rights_in_one_namespace_suffice,
+    ),
+    (
+        "chart::uninstallation_ends_where_no_pod_can_run",
+        neighbours::uninstallation_ends_where_no_pod_can_run,
     ),
     (
         "chart::helms_own_certificate_is_kept_over_upgrades",
@@ -40,145 +60,23 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     ),
 ];
 
+/// Long scenarios.
+pub(crate) const LONG: &[(&str, Test)] = &[
+    (
+        "chart::what_others_have_is_refused_with_a_reason",
+        neighbours::what_others_have_is_refused_with_a_reason,
+    ),
+    (
+        "chart::every_query_of_the_dashboard_has_data",
+        dashboard::every_query_has_data,
+    ),
+];
+
 const WITHIN: Duration = Duration::from_secs(120);
 const RELEASE: &str = "lagwise";
 
 fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/lagwise")
-}
-
-fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
-    let plane = testbed.control_plane()?;
-    let chart = chart();
-    let folder = chart.to_string_lossy();
-    let mut sets: Vec<_> = std::fs::read_dir(chart.join("ci"))?.collect::<std::io::Result<_>>()?;
-    sets.sort_by_key(std::fs::DirEntry::path);
-    ensure!(sets.len() >= 4, "only {} sets of values", sets.len());
-    for set in &sets {
-        let values = set.path();
-        let values = values.to_string_lossy();
-        plane.helm(&["lint", "--strict", &folder, "--values", &values])?;
-        let rendered = plane.helm(&[
-            "template",
-            "lw",
-            &folder,
-            "--values",
-            &values,
-            "--namespace",
-            "shop",
-        ])?;
-        // The API server's own schemas are the judge, of all but kinds that it does not know.
-        let known: Vec<_> = rendered
-            .split("\n---\n")
-            .filter(|document| {
-                let unknown = ["cert-manager.io/v1", "monitoring.coreos.com/v1"];
-                document.contains("kind:") && !unknown.iter().any(|kind| document.contains(kind))
-            })
-            .collect();
-        plane.kubectl_with_input(
-            &["apply", "--dry-run=client", "--validate=strict", "-f", "-"],
-            &known.join("\n---\n"),
-        )?;
-    }
-    // The daemon reads the former key of server.metrics too.
-    let first = sets.first().context("no set of values")?.path();
-    let first = first.to_string_lossy();
-    for key in ["metrics", "http"] {
-        let set = format!("config.server.{key}.auth=kubernetes");
-        let command = [
-            "template", "lw", &*folder, "--values", &*first, "--set", &set,
-        ];
-        let rendered = plane.helm(&command)?;
-        ensure!(
-            rendered.contains("-metrics-reader"),
-            "{set}: nobody may scrape"
-        );
-    }
-    // Whoever wants the cap enforced has to allow it, and gets no right to write without that.
-    let defaults = chart.join("ci/default-values.yaml");
-    let defaults = defaults.to_string_lossy();
-    let command = ["template", "lw", &*folder, "--values", &*defaults];
-    let rendered = plane.helm(&command)?;
-    let writes = rendered.contains("horizontalpodautoscalers") && rendered.contains("watch, patch");
-    ensure!(!writes, "{rendered}");
-    let default_mode = ["--set", "config.cap.default=enforce"];
-    let refused = plane.helm(&[&command[..], &default_mode].concat());
-    let refused = refused.err().context("rendered without the right")?;
-    ensure!(refused.to_string().contains("enforce.enabled"), "{refused}");
-    // Without a cluster there is nothing to read, and the chart says so.
-    let missing = plane.helm(&["template", "lw", &folder]);
-    let told = missing
-        .err()
-        .context("rendered without a Kafka cluster")?
-        .to_string();
-    ensure!(told.contains("config.clusters"), "{told}");
-    // Any pod without an account of its own would count as a replica of lagwise.
-    let with_account = |create: bool, name: &str| {
-        let create = format!("serviceAccount.create={create}");
-        let name = format!("serviceAccount.name={name}");
-        plane.helm(&[
-            "template", "lw", &folder, "--values", &first, "--set", &create, "--set", &name,
-        ])
-    };
-    for (create, name) in [(false, ""), (false, "default"), (true, "default")] {
-        let told = with_account(create, name).err();
-        let told =
-            told.with_context(|| format!("rendered with create {create} and name {name:?}"))?;
-        let told = told.to_string();
-        ensure!(told.contains("serviceAccount.name"), "{told}");
-    }
-    let rendered = with_account(false, "metrics")?;
-    ensure!(
-        rendered.contains("serviceAccountName: metrics") && !rendered.contains("name: default"),
-        "{rendered}"
-    );
-    let wrong = plane.helm(&["template", "lw", &folder, "--set", "replicas=2"]);
-    ensure!(wrong.is_err(), "a key that means nothing was taken");
-    Ok(())
-}
-
-/// An address without a port means 9092, whatever digits it ends with.
-fn network_policy_has_the_ports_of_all_broker_addresses(testbed: &Testbed) -> Result<()> {
-    let plane = testbed.control_plane()?;
-    let (chart, values) = (chart(), testbed.folder("ports")?.join("values.json"));
-    let ports = |servers: &str| -> Result<Vec<String>> {
-        let given = json!({
-            "config": {"clusters": [{"name": "main", "properties": {"bootstrap.servers": servers}}]},
-            "networkPolicy": {"enabled": true},
-        });
-        std::fs::write(&values, given.to_string())?;
-        let rendered = plane.helm(&[
-            "template",
-            "lw",
-            &chart.to_string_lossy(),
-            "--values",
-            &values.to_string_lossy(),
-            "--show-only",
-            "templates/networkpolicy.yaml",
-        ])?;
-        let rules = rendered.lines().map(str::trim);
-        let ports = rules.filter_map(|rule| rule.strip_prefix("- {port: "));
-        Ok(ports
-            .filter_map(|rule| Some(rule.split_once(',')?.0.to_owned()))
-            .collect())
-    };
-    for (servers, expected) in [
-        ("kafka1", &["9092"][..]),
-        ("10.0.0.12", &["9092"]),
-        ("2001:db8::7", &["9092"]),
-        ("[2001:db8::7]", &["9092"]),
-        ("SSL://kafka1", &["9092"]),
-        ("kafka1:9093", &["9093"]),
-        ("[2001:db8::7]:9096", &["9096"]),
-        (
-            "kafka1, SSL://kafka2:9094,10.0.0.12:9095",
-            &["9092", "9094", "9095"],
-        ),
-    ] {
-        let found = ports(servers)?;
-        ensure!(found == expected, "{servers}: {found:?}, not {expected:?}");
-    }
-    Ok(())
 }
 
 /// Made at installation, it is the same after an upgrade, or the API would be gone until the pods have the new one.

@@ -24,6 +24,7 @@ pub(crate) struct Artifacts {
     pub(crate) etcd: PathBuf,
     pub(crate) helm: PathBuf,
     pub(crate) promtool: PathBuf,
+    pub(crate) prometheus: PathBuf,
     /// A folder with a key distribution centre, its tools and libraries.
     pub(crate) kerberos: PathBuf,
     pub(crate) java: PathBuf,
@@ -67,6 +68,7 @@ impl Artifacts {
             etcd: path("ETCD_BIN")?.join("etcd"),
             helm: path("HELM")?,
             promtool: path("PROMTOOL")?,
+            prometheus: path("PROMETHEUS")?,
             kerberos: path("KERBEROS")?,
             java: std::env::var_os("JAVA_HOME")
                 .map(|home| Path::new(&home).join("bin/java"))

@@ -18,9 +18,10 @@ const START: Duration = Duration::from_secs(90);
 /// How long one may take to end in order.
 const STOP: Duration = Duration::from_secs(20);
 
-/// The controllers that a test of an HPA needs; pods stay pending, which is enough for `status.replicas`.
+/// The controllers that a test of an HPA needs; pods stay pending, which is enough for `status.replicas`. The one of jobs
+/// ends those that stay pending too long.
 const CONTROLLERS: &str = "horizontal-pod-autoscaler-controller,deployment-controller,replicaset-controller,\
-                           statefulset-controller,namespace-controller,serviceaccount-controller,garbage-collector-controller";
+                           statefulset-controller,job-controller,namespace-controller,serviceaccount-controller,garbage-collector-controller";
 
 /// Whether an HPA may go to zero replicas by itself (feature gate `HPAScaleToZero`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,20 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* The given configuration as JSON. A section without a value is as if left out, as in the file of the daemon. */ -}}
+{{- define "lagwise.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- range $key, $section := $config -}}
+{{- if kindIs "invalid" $section -}}{{ $_ := unset $config $key }}{{- end -}}
+{{- if kindIs "map" $section -}}
+{{- range $inner, $value := $section -}}
+{{- if kindIs "invalid" $value -}}{{ $_ := unset $section $inner }}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $config -}}
+{{- end -}}
+
 {{- define "lagwise.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "lagwise.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -41,7 +55,24 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{- define "lagwise.image" -}}
-{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- $tag := .Values.image.tag | default (ternary "" .Chart.AppVersion (ne .Values.image.digest "")) -}}
+{{ .Values.image.repository }}{{ with $tag }}:{{ . }}{{ end }}{{ with .Values.image.digest }}@{{ . }}{{ end }}
+{{- end -}}
+
+{{- /* Annotations of the service account. */ -}}
+{{- define "lagwise.serviceAccountAnnotations" -}}
+{{- $annotations := dict -}}
+{{- with .Values.podIdentity.awsRoleArn }}{{ $_ := set $annotations "eks.amazonaws.com/role-arn" . }}{{ end -}}
+{{- with .Values.podIdentity.azureClientId }}{{ $_ := set $annotations "azure.workload.identity/client-id" . }}{{ end -}}
+{{- with .Values.podIdentity.gcpServiceAccount }}{{ $_ := set $annotations "iam.gke.io/gcp-service-account" . }}{{ end -}}
+{{- with merge (deepCopy .Values.serviceAccount.annotations) $annotations }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
+{{- /* Labels of the pods besides those of the selector. */ -}}
+{{- define "lagwise.podLabels" -}}
+{{- $labels := dict -}}
+{{- if .Values.podIdentity.azureClientId }}{{ $_ := set $labels "azure.workload.identity/use" "true" }}{{ end -}}
+{{- with merge (deepCopy .Values.podLabels) $labels }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
 {{- define "lagwise.certificateSecret" -}}
@@ -54,7 +85,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- /* Who may read the metrics: none (everyone) or kubernetes. */ -}}
 {{- define "lagwise.metricsAuth" -}}
-{{- $server := default dict .Values.config.server -}}
+{{- $server := (include "lagwise.config" . | fromJson).server | default dict -}}
 {{- /* http is the former name of metrics. */ -}}
 {{- dig "metrics" "auth" (dig "http" "auth" "none" $server) $server -}}
 {{- end -}}
@@ -64,21 +95,67 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- regexFind "[0-9]+$" . -}}
 {{- end -}}
 
+{{- /* Whether this object of the cluster, as lookup returns it, belongs to another release: then its name, otherwise
+       nothing. Takes the chart as .chart, and the object as .object. */ -}}
+{{- define "lagwise.otherRelease" -}}
+{{- if .object -}}
+{{- $annotations := default dict .object.metadata.annotations -}}
+{{- $name := get $annotations "meta.helm.sh/release-name" -}}
+{{- $namespace := get $annotations "meta.helm.sh/release-namespace" -}}
+{{- if and $name (or (ne $name .chart.Release.Name) (ne $namespace .chart.Release.Namespace)) -}}
+release {{ $name }} in namespace {{ $namespace }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "lagwise.writes" -}}
 {{- if or .Values.enforce.enabled .Values.scaleToZero.enabled -}}true{{- end -}}
+{{- end -}}
+
+{{- /* The arguments of lagwise that undo its writes after an uninstallation, as JSON. */ -}}
+{{- define "lagwise.releaseArguments" -}}
+{{- $arguments := list "release" "--all" -}}
+{{- range (include "lagwise.namespaces" . | fromJson).watched -}}
+{{- $arguments = concat $arguments (list "--namespace" .) -}}
+{{- end -}}
+{{- if .Values.scaleToZero.enabled -}}
+{{- $arguments = concat $arguments (list "--ledger" (printf "%s/%s" .Release.Namespace (include "lagwise.ledger" .))) -}}
+{{- end -}}
+{{- toJson $arguments -}}
 {{- end -}}
 
 {{- define "lagwise.ledger" -}}
 {{- printf "%s-zero" (include "lagwise.fullname" .) -}}
 {{- end -}}
 
-{{- /* The rights to write to HPAs and to their scale targets in all namespaces: those of the modes without a list. */ -}}
+{{- /* The namespaces of the rights, as JSON: those whose HPAs are watched, and those in which a mode may write to them.
+       An empty list of watched namespaces means all; the others are empty if the mode is off, or if its rights are
+       granted in all namespaces. */ -}}
+{{- define "lagwise.namespaces" -}}
+{{- $watched := default list ((include "lagwise.config" . | fromJson).kubernetes | default dict).namespaces -}}
+{{- $all := dict "watched" $watched -}}
+{{- range $mode := list "enforce" "scaleToZero" -}}
+{{- $settings := index $.Values $mode -}}
+{{- range $settings.namespaces -}}
+{{- if and $watched (not (has . $watched)) -}}
+{{- fail (printf "%s.namespaces: %s is not among config.kubernetes.namespaces, so its HPAs are not watched; add it there too" $mode .) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $all $mode (ternary ($settings.namespaces | default $watched) list $settings.enabled) -}}
+{{- end -}}
+{{- toJson $all -}}
+{{- end -}}
+
+{{- /* The rights to HPAs and to their scale targets in all namespaces. */ -}}
 {{- define "lagwise.writeRules" -}}
-{{- $enforces := and .Values.enforce.enabled (not .Values.enforce.namespaces) -}}
-{{- $zeroes := and .Values.scaleToZero.enabled (not .Values.scaleToZero.namespaces) -}}
+{{- $namespaces := include "lagwise.namespaces" . | fromJson -}}
+{{- $enforces := and .Values.enforce.enabled (not $namespaces.enforce) -}}
+{{- $zeroes := and .Values.scaleToZero.enabled (not $namespaces.scaleToZero) -}}
+{{- if not $namespaces.watched }}
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [get, list, watch{{ if or $enforces $zeroes }}, patch{{ end }}]
+{{- end }}
 {{- if include "lagwise.writes" . }}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [mutatingadmissionpolicies, mutatingadmissionpolicybindings]
@@ -87,6 +164,24 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- if $zeroes }}
 {{ include "lagwise.scaleRules" . }}
+{{- end }}
+{{- end -}}
+
+{{- /* The rights of the daemon in the whole cluster, if there are any. */ -}}
+{{- define "lagwise.clusterRules" -}}
+{{- include "lagwise.writeRules" . | trim }}
+{{- if and (eq .Values.tls.type "selfSigned") .Values.apiService.create }}
+# For writing the CA of the certificate to caBundle.
+- apiGroups: [apiregistration.k8s.io]
+  resources: [apiservices]
+  resourceNames: [v1beta1.external.metrics.k8s.io]
+  verbs: [get, patch]
+{{- end }}
+{{- if not (include "lagwise.namespaces" . | fromJson).watched }}
+# For events on HPAs.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
 {{- end }}
 {{- end -}}
 
@@ -101,20 +196,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end -}}
 
-{{- /* A Role for each namespace that a mode lists. Takes the chart as .chart, the name of the service account as .name,
+{{- /* A Role for each namespace that is listed. Takes the chart as .chart, the name of the service account as .name,
        and the annotations of the objects as .annotations. */ -}}
 {{- define "lagwise.namespacedRoles" -}}
 {{- $chart := .chart -}}
 {{- $name := .name -}}
 {{- $annotations := .annotations -}}
-{{- $enforce := ternary $chart.Values.enforce.namespaces list $chart.Values.enforce.enabled -}}
-{{- $zero := ternary $chart.Values.scaleToZero.namespaces list $chart.Values.scaleToZero.enabled -}}
-{{- range $namespace := concat $enforce $zero | uniq | sortAlpha }}
+{{- $namespaces := include "lagwise.namespaces" $chart | fromJson -}}
+{{- $zero := $namespaces.scaleToZero -}}
+{{- $write := concat $namespaces.enforce $zero -}}
+{{- range $namespace := concat $namespaces.watched $write | uniq | sortAlpha }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
-  name: {{ $name }}-writes
+  name: {{ $name }}-hpas
   namespace: {{ $namespace }}
   labels:
     {{- include "lagwise.labels" $chart | nindent 4 }}
@@ -125,7 +221,12 @@ metadata:
 rules:
   - apiGroups: [autoscaling]
     resources: [horizontalpodautoscalers]
-    verbs: [patch]
+    verbs: {{ concat (ternary (list "get" "list" "watch") list (has $namespace $namespaces.watched)) (ternary (list "patch") list (has $namespace $write)) | toJson }}
+  {{- if has $namespace $namespaces.watched }}
+  - apiGroups: [events.k8s.io]
+    resources: [events]
+    verbs: [create, patch]
+  {{- end }}
   {{- if has $namespace $zero }}
   {{- include "lagwise.scaleRules" $chart | nindent 2 }}
   {{- end }}
@@ -133,7 +234,7 @@ rules:
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
-  name: {{ $name }}-writes
+  name: {{ $name }}-hpas
   namespace: {{ $namespace }}
   labels:
     {{- include "lagwise.labels" $chart | nindent 4 }}
@@ -141,7 +242,7 @@ metadata:
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $name }}-writes}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $name }}-hpas}
 subjects:
   - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $chart.Release.Namespace }}}
 {{- end }}

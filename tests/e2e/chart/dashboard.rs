@@ -1,0 +1,127 @@
+//! The queries of the dashboard, asked of a real Prometheus that scrapes a real daemon.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use regex::Regex;
+use serde_json::{Value, json};
+
+use super::chart;
+use crate::daemon::{Daemon, Options};
+use crate::scale::workload;
+use crate::testbed::poll::poll_until;
+use crate::testbed::ports::free_port;
+use crate::testbed::process::Process;
+use crate::testbed::{Testbed, unique};
+
+/// Metrics that have no sample while all is well.
+const QUIET: &[&str] = &[
+    "lagwise_cap_writes_total",
+    "lagwise_lag_events_total",
+    "lagwise_partition_faults",
+    "lagwise_zero_scales_total",
+];
+
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// The titles of panels and names of variables, each with a query.
+fn queries() -> Result<Vec<(String, String)>> {
+    let text = fs::read_to_string(chart().join("files/dashboard.json"))?;
+    let dashboard: Value = serde_json::from_str(&text)?;
+    let mut found = Vec::new();
+    let mut add = |place: &Value, query: &Value| -> Result<()> {
+        let place = place.as_str().context("no title")?.to_owned();
+        found.push((place, query.as_str().context("no query")?.to_owned()));
+        Ok(())
+    };
+    for panel in dashboard["panels"].as_array().context("no panels")? {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            add(&panel["title"], &target["expr"])?;
+        }
+    }
+    let variables = &dashboard["templating"]["list"];
+    for variable in variables.as_array().context("no variables")? {
+        if variable["type"] == "query" {
+            add(&variable["name"], &variable["query"]["query"])?;
+        }
+    }
+    Ok(found)
+}
+
+/// The query that Grafana sends with everything selected.
+fn as_sent(query: &str) -> Result<String> {
+    let variable = Regex::new(r"\$(cluster|group|namespace|hpa)\b")?;
+    let values = Regex::new(r"^label_values\((.*), \w+\)$")?;
+    let query = query.replace("$__rate_interval", "20s");
+    let query = variable.replace_all(&query, ".*");
+    Ok(values.replace(&query, "$1").into_owned())
+}
+
+pub(super) fn every_query_has_data(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("dashboard")?;
+    let (topic, group) = (unique("orders"), unique("billing"));
+    kafka.create_topic(&topic, 3)?;
+    kafka.produce_to(&topic, &[(0, 300), (1, 20), (2, 20)])?;
+    kafka.commit(&group, &topic, &[(0, 1), (1, 1), (2, 1)])?;
+    let options = Options {
+        leader: json!({"lease": "lagwise"}),
+        namespaces: vec![namespace.clone()],
+        ..Options::main(&kafka.bootstrap())
+    };
+    let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+    plane.apply(
+        &namespace,
+        &workload("billing", &[("group", &group), ("topic", &topic)]),
+    )?;
+
+    let folder = testbed.folder("prometheus")?;
+    let port = free_port()?;
+    let config = json!({
+        "global": {"scrape_interval": "1s"},
+        "rule_files": [chart().join("files/alerts.yaml")],
+        "scrape_configs": [{
+            "job_name": "lagwise",
+            "honor_labels": true,
+            "static_configs": [{"targets": [format!("127.0.0.1:{}", daemon.http_port)]}],
+        }],
+    });
+    let file = folder.join("prometheus.json");
+    fs::write(&file, config.to_string())?;
+    let mut command = Command::new(&testbed.artifacts()?.prometheus);
+    command
+        .arg(format!("--config.file={}", file.display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            folder.join("data").display()
+        ))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    let mut prometheus = Process::start("prometheus", &folder, &command)?;
+    let client = reqwest::blocking::Client::new();
+    let ask = |query: &str| -> Result<Value> {
+        let encoded: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        let url = format!("http://127.0.0.1:{port}/api/v1/query?query={encoded}");
+        let answer: Value = serde_json::from_str(&client.get(url).send()?.text()?)?;
+        ensure!(answer["status"] == "success", "{query}: {answer}");
+        Ok(answer["data"]["result"].clone())
+    };
+    let queries = queries()?;
+    ensure!(queries.len() > 30, "only {} queries", queries.len());
+    for (place, query) in &queries {
+        let sent = as_sent(query)?;
+        let is_quiet = QUIET.iter().any(|metric| sent.contains(metric));
+        poll_until(WITHIN, &format!("data for {place}"), || {
+            prometheus.expect_running()?;
+            let found = ask(&sent)?;
+            let count = found.as_array().map_or(0, Vec::len);
+            ensure!(count > 0 || is_quiet, "no data for {sent}");
+            Ok(())
+        })?;
+    }
+    // The rules are loaded, and none fires.
+    let firing = ask("ALERTS{alertstate=\"firing\"}")?;
+    ensure!(firing == json!([]), "{firing}");
+    Ok(())
+}

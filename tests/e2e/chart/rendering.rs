@@ -1,0 +1,355 @@
+//! What the chart renders: every set of values is sound, mistakes are refused, and values have their effect.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use regex::Regex;
+use serde_json::{Value, json};
+
+use super::chart;
+use crate::testbed::Testbed;
+
+/// The sets of values in a folder of the chart, in order.
+fn sets_of_values(folder: &str) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(chart().join(folder))?;
+    let mut sets: Vec<_> = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    sets.sort();
+    Ok(sets)
+}
+
+pub(super) fn every_set_of_values_renders(testbed: &Testbed) -> Result<()> {
+    let plane = testbed.control_plane()?;
+    let chart = chart();
+    let folder = chart.to_string_lossy();
+    let place = testbed.folder("configurations")?;
+    let (sets, examples) = (sets_of_values("ci")?, sets_of_values("examples")?);
+    ensure!(sets.len() >= 6, "only {} sets of values", sets.len());
+    ensure!(examples.len() >= 15, "only {} examples", examples.len());
+    let mut known = Vec::new();
+    for (values, is_linted) in sets
+        .iter()
+        .map(|set| (set, true))
+        .chain(examples.iter().map(|set| (set, false)))
+    {
+        let name = values.file_name().context("no name")?.to_string_lossy();
+        let values = values.to_string_lossy();
+        if is_linted {
+            plane.helm(&["lint", "--strict", &folder, "--values", &values])?;
+        }
+        let rendered = plane.helm(&[
+            "template",
+            "lw",
+            &folder,
+            "--values",
+            &values,
+            "--namespace",
+            "shop",
+        ])?;
+        let config = configuration(&rendered).with_context(|| name.to_string())?;
+        let file = place.join(&*name);
+        fs::write(&file, config)?;
+        let checked = testbed
+            .lagwise(&["config", "check", &file.to_string_lossy()])
+            .output()?;
+        let told = String::from_utf8_lossy(&checked.stderr);
+        ensure!(checked.status.success(), "{told}");
+        known.extend(documents(&rendered).filter_map(|document| {
+            // Kinds that the API server does not know.
+            let unknown = ["cert-manager.io/v1", "monitoring.coreos.com/v1"];
+            let is_known = !unknown.iter().any(|kind| document.contains(kind));
+            is_known.then(|| document.to_owned())
+        }));
+    }
+    // The API server's own schemas are the judge.
+    plane.kubectl_with_input(
+        &["apply", "--dry-run=client", "--validate=strict", "-f", "-"],
+        &known.join("\n---\n"),
+    )?;
+    // The daemon reads the former key of server.metrics too.
+    let first = sets.first().context("no set of values")?;
+    let first = first.to_string_lossy();
+    for key in ["metrics", "http"] {
+        let set = format!("config.server.{key}.auth=kubernetes");
+        let command = [
+            "template", "lw", &*folder, "--values", &*first, "--set", &set,
+        ];
+        let rendered = plane.helm(&command)?;
+        ensure!(
+            rendered.contains("-metrics-reader"),
+            "{set}: nobody may scrape"
+        );
+    }
+    // Whoever wants the cap enforced has to allow it, and gets no right to write without that.
+    let defaults = chart.join("ci/default-values.yaml");
+    let defaults = defaults.to_string_lossy();
+    let command = ["template", "lw", &*folder, "--values", &*defaults];
+    let rendered = plane.helm(&command)?;
+    let writes = rendered.contains("horizontalpodautoscalers") && rendered.contains("watch, patch");
+    ensure!(!writes, "{rendered}");
+    let default_mode = ["--set", "config.cap.default=enforce"];
+    let refused = plane.helm(&[&command[..], &default_mode].concat());
+    let refused = refused.err().context("rendered without the right")?;
+    ensure!(refused.to_string().contains("enforce.enabled"), "{refused}");
+    // Without a cluster there is nothing to read, and the chart says so.
+    let missing = plane.helm(&["template", "lw", &folder]);
+    let told = missing
+        .err()
+        .context("rendered without a Kafka cluster")?
+        .to_string();
+    ensure!(told.contains("config.clusters"), "{told}");
+    // Any pod without an account of its own would count as a replica of lagwise.
+    let with_account = |create: bool, name: &str| {
+        let create = format!("serviceAccount.create={create}");
+        let name = format!("serviceAccount.name={name}");
+        plane.helm(&[
+            "template", "lw", &folder, "--values", &first, "--set", &create, "--set", &name,
+        ])
+    };
+    for (create, name) in [(false, ""), (false, "default"), (true, "default")] {
+        let told = with_account(create, name).err();
+        let told =
+            told.with_context(|| format!("rendered with create {create} and name {name:?}"))?;
+        let told = told.to_string();
+        ensure!(told.contains("serviceAccount.name"), "{told}");
+    }
+    let rendered = with_account(false, "metrics")?;
+    ensure!(
+        rendered.contains("serviceAccountName: metrics") && !rendered.contains("name: default"),
+        "{rendered}"
+    );
+    Ok(())
+}
+
+fn documents(rendered: &str) -> impl Iterator<Item = &str> {
+    let documents = rendered.split("\n---\n");
+    documents.filter(|document| document.contains("kind:"))
+}
+
+/// The object of this kind.
+fn object(rendered: &str, kind: &str) -> Result<Value> {
+    let line = format!("\nkind: {kind}\n");
+    let mut found = documents(rendered).filter(|document| document.contains(&line));
+    let document = found.next().with_context(|| format!("no {kind}"))?;
+    Ok(serde_saphyr::from_str(document)?)
+}
+
+/// The daemon's configuration, with secrets and certificates that need not be there.
+fn configuration(rendered: &str) -> Result<String> {
+    let maps = documents(rendered).filter(|document| document.contains("\n  lagwise.yaml: |"));
+    let map: Value = serde_saphyr::from_str(maps.last().context("no configuration")?)?;
+    let text = map["data"]["lagwise.yaml"].as_str().context("no text")?;
+    let mut config: Value = serde_saphyr::from_str(text)?;
+    config["server"]["external_metrics"]["tls"] = Value::Null;
+    let reference = Regex::new(r"\$\{(env|file):[^}]*\}")?;
+    let text = config.to_string();
+    Ok(reference.replace_all(&text, "secret").into_owned())
+}
+
+/// Mistakes that the schema finds, all at once, each with what the message has to name.
+const IN_SCHEMA: &[(&str, &str)] = &[
+    ("replicas=2", "'replicas'"),
+    ("config.pol.interval=1s", "'pol'"),
+    ("config.poll.intervall=1s", "'intervall'"),
+    ("config.poll.interval=5", "/config/poll/interval"),
+    ("config.lag.residual_max=many", "/config/lag/residual_max"),
+    ("config.cap.default=enforced", "/config/cap/default"),
+    (
+        "config.clusters[0].bootstrapServers=kafka:9092",
+        "'bootstrapServers'",
+    ),
+    (
+        "config.clusters[0].properties.saslMechanism=PLAIN",
+        "'saslMechanism'",
+    ),
+    (
+        "config.clusters[0].token.aws_msk_iam.regoin=eu-west-1",
+        "'regoin'",
+    ),
+    ("config.targets[0].consumerGroup=g", "'consumerGroup'"),
+    ("config.server.http.prot=1", "'prot'"),
+    ("image.digest=latest", "/image/digest"),
+    ("podIdentity.awsRoleArn=lagwise", "/podIdentity/awsRoleArn"),
+];
+
+/// Mistakes that a template finds.
+const IN_TEMPLATES: &[(&str, &str)] = &[
+    ("tls.type=certManager", "tls.certManager.issuerRef"),
+    (
+        "podMonitor.enabled=true,serviceMonitor.enabled=true",
+        "serviceMonitor.enabled",
+    ),
+    (
+        "podMonitor.enabled=true,config.server.metrics.auth=kubernetes",
+        "serviceMonitor.enabled",
+    ),
+    (
+        "prometheusRule.enabled=true,prometheusRule.disabled={LagwiseNone}",
+        "LagwiseNone",
+    ),
+    (
+        "enforce.enabled=true,enforce.namespaces={pay},config.kubernetes.namespaces={shop}",
+        "config.kubernetes.namespaces",
+    ),
+];
+
+pub(super) fn mistakes_are_refused_with_the_name_of_the_key(testbed: &Testbed) -> Result<()> {
+    let all: Vec<&str> = IN_SCHEMA.iter().map(|(mistake, _)| *mistake).collect();
+    let told = render(testbed, &all.join(","), &[]).err();
+    let told = told.context("all mistakes were accepted")?.to_string();
+    // The error begins with the command.
+    let told = told.split("schema(s)").nth(1).context(told.clone())?;
+    for (mistake, named) in IN_SCHEMA {
+        ensure!(told.contains(named), "{mistake}: no {named} in {told}");
+    }
+    for (mistake, named) in IN_TEMPLATES {
+        let told = render(testbed, mistake, &[]).err();
+        let told = told.with_context(|| format!("{mistake} was accepted"))?;
+        let told = told.to_string();
+        let told = told.split("execution error").nth(1).context(told.clone())?;
+        ensure!(told.contains(named), "{mistake}: no {named} in {told}");
+    }
+    Ok(())
+}
+
+/// Renders with the default values and these.
+fn render(testbed: &Testbed, set: &str, more: &[&str]) -> Result<String> {
+    let chart = chart();
+    let (folder, values) = (
+        chart.to_string_lossy(),
+        chart.join("ci/default-values.yaml"),
+    );
+    let values = values.to_string_lossy();
+    let command = [
+        "template", "lw", &*folder, "--values", &*values, "--set", set,
+    ];
+    testbed
+        .control_plane()?
+        .helm(&[&command[..], more].concat())
+}
+
+pub(super) fn values_have_their_effect(testbed: &Testbed) -> Result<()> {
+    let rendered = render(
+        testbed,
+        "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef,\
+         extraArgs={--later},existingSecret.name=login,podIdentity.azureClientId=id,\
+         podLabels.team=a,prometheusRule.enabled=true,prometheusRule.lagSecondsMax=60,\
+         config.poll=null,config.cap=null",
+        &[
+            "--set-json",
+            "prometheusRule.runbookBaseUrl=\"https://docs.example.com/\"",
+        ],
+    )?;
+    let deployment = object(&rendered, "Deployment")?;
+    let pod = &deployment["spec"]["template"];
+    let labels = &pod["metadata"]["labels"];
+    ensure!(
+        labels["team"] == "a" && labels["azure.workload.identity/use"] == "true",
+        "{labels}"
+    );
+    let container = &pod["spec"]["containers"][0];
+    let image = container["image"].as_str().context("no image")?;
+    ensure!(image.starts_with("lagwise@sha256:0123"), "{image}");
+    ensure!(
+        container["args"] == json!(["run", "--config", "/etc/lagwise/lagwise.yaml", "--later"]),
+        "{container}"
+    );
+    let mounts = container["volumeMounts"].as_array().context("no mounts")?;
+    let mount = json!({"name": "kafka", "mountPath": "/etc/lagwise/kafka", "readOnly": true});
+    ensure!(mounts.contains(&mount), "{mounts:?}");
+    let selector = &deployment["spec"]["selector"];
+    for constraint in pod["spec"]["topologySpreadConstraints"]
+        .as_array()
+        .context("no constraints")?
+    {
+        ensure!(constraint["labelSelector"] == *selector, "{constraint}");
+    }
+    // The rules are those of the file, with the links and the limit of the values.
+    let rule = object(&rendered, "PrometheusRule")?;
+    let file = fs::read_to_string(chart().join("files/alerts.yaml"))?;
+    let mut alerts: Value = serde_saphyr::from_str(&file)?;
+    for group in alerts["groups"].as_array_mut().context("no groups")? {
+        for rule in group["rules"].as_array_mut().context("no rules")? {
+            let url = &mut rule["annotations"]["runbook_url"];
+            *url = json!(format!(
+                "https://docs.example.com/{}",
+                url.as_str().context("no link")?
+            ));
+            let query = rule["expr"].as_str().context("no query")?.trim().to_owned();
+            if rule["alert"] == "LagwiseLagTooOld" {
+                let query = query.strip_suffix("> 300").context(query.clone())?;
+                rule["expr"] = json!(format!("{query}> 60"));
+            }
+        }
+    }
+    ensure!(
+        rule["spec"]["groups"] == alerts["groups"],
+        "{}\nis not\n{}",
+        rule["spec"]["groups"],
+        alerts["groups"]
+    );
+    let rendered = render(
+        testbed,
+        "dashboard.enabled=true,podMonitor.enabled=true",
+        &[],
+    )?;
+    let map = documents(&rendered).find(|document| document.contains("grafana_dashboard"));
+    let map: Value = serde_saphyr::from_str(map.context("no dashboard")?)?;
+    let text = map["data"]["lagwise.json"].as_str().context("no JSON")?;
+    let dashboard: Value = serde_json::from_str(text)?;
+    ensure!(dashboard["title"] == "lagwise", "{dashboard}");
+    let monitor = object(&rendered, "PodMonitor")?;
+    ensure!(
+        monitor["spec"]["podMetricsEndpoints"][0]["honorLabels"] == true,
+        "{monitor}"
+    );
+    Ok(())
+}
+
+/// An address without a port means 9092, whatever digits it ends with.
+pub(super) fn network_policy_has_the_ports_of_all_broker_addresses(
+    testbed: &Testbed,
+) -> Result<()> {
+    let plane = testbed.control_plane()?;
+    let (chart, values) = (chart(), testbed.folder("ports")?.join("values.json"));
+    let ports = |servers: &str| -> Result<Vec<String>> {
+        let given = json!({
+            "config": {"clusters": [{"name": "main", "properties": {"bootstrap.servers": servers}}]},
+            "networkPolicy": {"enabled": true},
+        });
+        std::fs::write(&values, given.to_string())?;
+        let rendered = plane.helm(&[
+            "template",
+            "lw",
+            &chart.to_string_lossy(),
+            "--values",
+            &values.to_string_lossy(),
+            "--show-only",
+            "templates/networkpolicy.yaml",
+        ])?;
+        let rules = rendered.lines().map(str::trim);
+        let ports = rules.filter_map(|rule| rule.strip_prefix("- {port: "));
+        Ok(ports
+            .filter_map(|rule| Some(rule.split_once(',')?.0.to_owned()))
+            .collect())
+    };
+    for (servers, expected) in [
+        ("kafka1", &["9092"][..]),
+        ("10.0.0.12", &["9092"]),
+        ("2001:db8::7", &["9092"]),
+        ("[2001:db8::7]", &["9092"]),
+        ("SSL://kafka1", &["9092"]),
+        ("kafka1:9093", &["9093"]),
+        ("[2001:db8::7]:9096", &["9096"]),
+        (
+            "kafka1, SSL://kafka2:9094,10.0.0.12:9095",
+            &["9092", "9094", "9095"],
+        ),
+    ] {
+        let found = ports(servers)?;
+        ensure!(found == expected, "{servers}: {found:?}, not {expected:?}");
+    }
+    Ok(())
+}
