@@ -255,3 +255,51 @@ fn every_example_of_values_is_on_a_page() {
         );
     }
 }
+
+#[test]
+fn partitions_and_replicas_of_the_examples_are_one_number() {
+    let hpa = folder().join("docs/examples/gitops/app/hpa.yaml");
+    let command = format!("lagwise lint -f {}", hpa.display());
+    let (code, printed) = crate::run(&command, &folder());
+    assert!(
+        code == "0" && printed.contains("nothing found"),
+        "{printed}"
+    );
+    for (path, partitions, replicas) in [
+        (
+            "terraform/aws/main.tf",
+            "partitions         = var.replicas",
+            "max_replicas = var.replicas",
+        ),
+        (
+            "terraform/azure/main.tf",
+            "partition_count   = var.replicas",
+            "max_replicas = var.replicas",
+        ),
+        (
+            "terraform/gcp/main.tf",
+            "partition_count    = var.replicas",
+            "max_replicas = var.replicas",
+        ),
+        (
+            "cloudformation/streaming.yaml",
+            "num.partitions=${Replicas}",
+            "Value: !Ref Replicas",
+        ),
+        (
+            "ansible/playbook.yaml",
+            "partitions: \"{{ replicas | int }}\"",
+            "maxReplicas: \"{{ replicas | int }}\"",
+        ),
+        (
+            "gitops/app/kustomization.yaml",
+            "[spec.partitions]",
+            "[spec.maxReplicas]",
+        ),
+    ] {
+        let text = read(&format!("docs/examples/{path}"));
+        for wanted in [partitions, replicas] {
+            assert!(text.contains(wanted), "docs/examples/{path}: no {wanted}");
+        }
+    }
+}

@@ -39,6 +39,10 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         rendering::values_have_their_effect,
     ),
     (
+        "chart::kustomize_makes_partitions_and_replicas_from_one_number",
+        rendering::kustomize_makes_partitions_and_replicas_from_one_number,
+    ),
+    (
         "chart::network_policy_has_the_ports_of_all_broker_addresses",
         rendering::network_policy_has_the_ports_of_all_broker_addresses,
     ),

@@ -1,7 +1,7 @@
 //! What the chart renders: every set of values is sound, mistakes are refused, and values have their effect.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
@@ -305,6 +305,26 @@ pub(super) fn values_have_their_effect(testbed: &Testbed) -> Result<()> {
         monitor["spec"]["podMetricsEndpoints"][0]["honorLabels"] == true,
         "{monitor}"
     );
+    Ok(())
+}
+
+pub(super) fn kustomize_makes_partitions_and_replicas_from_one_number(
+    testbed: &Testbed,
+) -> Result<()> {
+    let plane = testbed.control_plane()?;
+    let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples/gitops/app");
+    let rendered = plane.kubectl(&["kustomize", &app.to_string_lossy()])?;
+    let topic = object(&rendered, "KafkaTopic")?;
+    let hpa = object(&rendered, "HorizontalPodAutoscaler")?;
+    let (partitions, replicas) = (&topic["spec"]["partitions"], &hpa["spec"]["maxReplicas"]);
+    ensure!(
+        partitions == replicas && *replicas == 12,
+        "{partitions} partitions for {replicas} replicas"
+    );
+    plane.kubectl_with_input(
+        &["apply", "--dry-run=client", "--validate=strict", "-f", "-"],
+        &hpa.to_string(),
+    )?;
     Ok(())
 }
 

@@ -1,0 +1,138 @@
+terraform {
+  required_version = ">= 1.5"
+  required_providers {
+    kafka = {
+      source  = "Mongey/kafka"
+      version = "~> 0.9"
+    }
+    kubernetes = {
+      source  = "hashicorp/kubernetes"
+      version = "~> 2.30"
+    }
+    aws = {
+      source  = "hashicorp/aws"
+      version = "~> 5.60"
+    }
+  }
+}
+
+variable "replicas" {
+  description = "Most replicas of the consumer, and partitions of its topic"
+  type        = number
+  default     = 12
+
+  validation {
+    condition     = var.replicas >= 1 && floor(var.replicas) == var.replicas
+    error_message = "replicas must be a whole number from 1."
+  }
+}
+
+variable "cluster_name" {
+  description = "Name of the MSK cluster, which has IAM"
+  type        = string
+}
+
+variable "region" {
+  description = "Region of the MSK cluster"
+  type        = string
+}
+
+data "aws_msk_cluster" "main" {
+  cluster_name = var.cluster_name
+}
+
+provider "kafka" {
+  bootstrap_servers = split(",", data.aws_msk_cluster.main.bootstrap_brokers_sasl_iam)
+  tls_enabled       = true
+  sasl_mechanism    = "aws-iam"
+  sasl_aws_region   = var.region
+}
+
+resource "kafka_topic" "orders" {
+  name               = "orders"
+  partitions         = var.replicas
+  replication_factor = 3
+}
+
+# The role of lagwise, by EKS Pod Identity.
+resource "aws_iam_role" "lagwise" {
+  name = "lagwise"
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Service = "pods.eks.amazonaws.com" }
+      Action    = ["sts:AssumeRole", "sts:TagSession"]
+    }]
+  })
+}
+
+resource "aws_iam_role_policy" "lagwise" {
+  name = "kafka"
+  role = aws_iam_role.lagwise.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect   = "Allow"
+        Action   = "kafka-cluster:Connect"
+        Resource = data.aws_msk_cluster.main.arn
+      },
+      {
+        Effect   = "Allow"
+        Action   = "kafka-cluster:DescribeTopic"
+        Resource = "${replace(data.aws_msk_cluster.main.arn, ":cluster/", ":topic/")}/*"
+      },
+      {
+        Effect   = "Allow"
+        Action   = "kafka-cluster:DescribeGroup"
+        Resource = "${replace(data.aws_msk_cluster.main.arn, ":cluster/", ":group/")}/*"
+      },
+    ]
+  })
+}
+
+# The HPA may use as many replicas as the topic has partitions.
+resource "kubernetes_horizontal_pod_autoscaler_v2" "billing" {
+  metadata {
+    name        = "billing"
+    namespace   = "shop"
+    annotations = { "lagwise.dev/cap" = "enforce" }
+  }
+
+  spec {
+    min_replicas = 1
+    max_replicas = var.replicas
+
+    scale_target_ref {
+      api_version = "apps/v1"
+      kind        = "Deployment"
+      name        = "billing"
+    }
+
+    metric {
+      type = "External"
+      external {
+        metric {
+          name = "kafka_lag"
+          selector {
+            match_labels = {
+              group = "billing"
+              topic = "orders"
+            }
+          }
+        }
+        target {
+          type          = "AverageValue"
+          average_value = "100"
+        }
+      }
+    }
+  }
+
+  # Before Kubernetes 1.36, lagwise writes the ceiling to this field. Remove these lines on newer versions, and to change
+  # the number on older ones.
+  lifecycle {
+    ignore_changes = [spec[0].max_replicas, metadata[0].annotations]
+  }
+}
