@@ -12,6 +12,7 @@ pub mod evaluation;
 pub mod findings;
 pub mod hpa;
 pub mod kafka;
+pub mod keda;
 pub mod lag;
 pub mod settings;
 pub mod snapshot;

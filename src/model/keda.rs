@@ -1,0 +1,9 @@
+//! KEDA's Kafka triggers: what their options mean, what their arithmetic gives, and how that differs from lagwise.
+//!
+//! Source: `pkg/scalers/{kafka_scaler,apache_kafka_scaler}.go` of KEDA 2.8 to 2.21, and the documentation of these
+//! versions. Nothing here asks Kafka or Kubernetes.
+
+pub mod arithmetic;
+pub mod difference;
+pub mod trigger;
+pub mod version;
