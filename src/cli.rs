@@ -1,6 +1,7 @@
 //! The command line: one file per command. Commands only print; decisions are made elsewhere.
 
 pub mod config;
+pub mod convert;
 mod daemon_client;
 pub mod demo;
 pub mod explain;
@@ -8,6 +9,7 @@ mod kube_args;
 pub mod lag;
 pub mod lint;
 mod look;
+mod manifest_files;
 pub mod release;
 pub mod run;
 mod short_duration;
@@ -62,6 +64,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Check HPAs, consumer groups and workloads for mistakes, on the cluster or in files
     Lint(lint::LintArgs),
+    /// Convert KEDA's ScaledObjects with Kafka triggers to HPAs and to configuration
+    Convert(convert::ConvertArgs),
     /// Explain how the replicas of an HPA are derived, starting from the offsets
     Explain(explain::ExplainArgs),
     /// Undo what the cap and scale to zero have written to HPAs and workloads
@@ -116,6 +120,7 @@ impl Cli {
             Command::Lag(args) => lag::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Lint(args) => lint::run(args).await,
+            Command::Convert(args) => convert::run(&args),
             Command::Explain(args) => explain::run(args).await,
             Command::Release(args) => release::run(args).await,
             Command::Config(args) => config::run(args),

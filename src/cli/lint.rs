@@ -1,6 +1,6 @@
 //! `lagwise lint`: checks HPAs, consumer groups and workloads for mistakes and says how to fix them.
 
-mod files;
+pub(super) mod files;
 pub(super) mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,8 +106,8 @@ impl FailOn {
 
 /// The result of a check.
 #[derive(Debug, Default)]
-struct LintResult {
-    findings: BTreeSet<Finding>,
+pub(super) struct LintResult {
+    pub(super) findings: BTreeSet<Finding>,
     /// What could not be read, and why.
     unread: BTreeSet<String>,
     checked: CheckedObjects,

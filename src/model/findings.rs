@@ -99,17 +99,27 @@ pub enum FindingSubject {
     },
     /// A key of the configuration, such as `clusters[0].properties.security.protocol`.
     Setting(String),
+    /// An object of KEDA in a manifest.
+    Keda {
+        /// Its kind, such as `ScaledObject`.
+        kind: &'static str,
+        /// Its namespace and name.
+        object: HpaKey,
+    },
 }
 
 impl FindingSubject {
-    /// A path such as `hpa/shop/billing`, `group/main/orders` or `config/clusters[0].token`, for machines and for
-    /// sorting.
+    /// A path such as `hpa/shop/billing`, `group/main/orders`, `config/clusters[0].token` or
+    /// `scaledobject/shop/billing`, for machines and for sorting.
     #[must_use]
     pub fn path(&self) -> String {
         match self {
             FindingSubject::Hpa(hpa) => format!("hpa/{hpa}"),
             FindingSubject::Group { cluster, group } => format!("group/{cluster}/{group}"),
             FindingSubject::Setting(key) => format!("config/{key}"),
+            FindingSubject::Keda { kind, object } => {
+                format!("{}/{object}", kind.to_ascii_lowercase())
+            }
         }
     }
 }
@@ -122,6 +132,7 @@ impl fmt::Display for FindingSubject {
                 write!(f, "group {group:?} on Kafka cluster {cluster:?}")
             }
             FindingSubject::Setting(key) => f.write_str(key),
+            FindingSubject::Keda { kind, object } => write!(f, "{kind} {object}"),
         }
     }
 }

@@ -1,9 +1,12 @@
-//! KEDA's Kafka triggers: what their options mean, what their arithmetic gives, and how that differs from lagwise.
+//! KEDA's Kafka triggers: what their options mean, what their arithmetic gives, how that differs from lagwise, and what
+//! becomes of a ScaledObject without KEDA.
 //!
 //! Source: `pkg/scalers/{kafka_scaler,apache_kafka_scaler}.go` of KEDA 2.8 to 2.21, and the documentation of these
 //! versions. Nothing here asks Kafka or Kubernetes.
 
 pub mod arithmetic;
+pub mod convert;
 pub mod difference;
+pub mod scaled_object;
 pub mod trigger;
 pub mod version;

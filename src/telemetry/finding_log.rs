@@ -63,7 +63,9 @@ impl FindingLog {
         let namespace = match &finding.subject {
             FindingSubject::Hpa(hpa) => &*hpa.namespace,
             // No namespace has an empty name.
-            FindingSubject::Group { .. } | FindingSubject::Setting(_) => "",
+            FindingSubject::Group { .. }
+            | FindingSubject::Setting(_)
+            | FindingSubject::Keda { .. } => "",
         };
         let is_logged = self.lines.take(namespace, 1, now).is_ok();
         if !is_logged {

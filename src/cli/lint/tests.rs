@@ -329,3 +329,36 @@ fn the_cause_of_a_whole_cluster_is_told_once() {
         "{cluster}"
     );
 }
+
+#[test]
+fn scaled_objects_get_what_convert_would_say() {
+    let scaled = "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {name: mail}\nspec:\n  \
+         scaleTargetRef: {name: mail}\n  minReplicaCount: 1\n  triggers:\n    - type: kafka\n      \
+         metadata: {bootstrapServers: \"k:9092\", consumerGroup: mail, topic: mails, allowIdleConsumers: \"true\"}\n";
+    let plain = scaled.replace(", allowIdleConsumers: \"true\"", "");
+    let job = "apiVersion: keda.sh/v1alpha1\nkind: ScaledJob\nmetadata: {name: job, namespace: shop}\nspec: {}\n";
+    let found = check(&[("a.yaml", scaled), ("b.yaml", job)]).unwrap();
+    let findings = found.findings.iter();
+    let texts: Vec<_> = findings
+        .map(|f| (f.code.label(), f.subject.path(), f.to_string()))
+        .collect();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    let (code, path, message) = &texts[0];
+    assert_eq!(
+        (*code, path.as_str()),
+        ("keda_object", "scaledjob/shop/job")
+    );
+    assert!(
+        message.starts_with("ScaledJob shop/job: lagwise convert says not converted: kind: "),
+        "{message}"
+    );
+    let (_, path, message) = &texts[1];
+    assert_eq!(path, "scaledobject/default/mail");
+    assert!(
+        message.contains("no equivalent: triggers[0].metadata.allowIdleConsumers"),
+        "{message}"
+    );
+    let plain = check(&[("a.yaml", &plain)]).unwrap().findings;
+    let messages: Vec<_> = plain.iter().map(|f| f.message.as_str()).collect();
+    assert_eq!(messages, ["lagwise convert makes an equal HPA of it"]);
+}

@@ -318,7 +318,7 @@ impl FindingEvents {
 /// The group that a finding is about, if it is not about an HPA.
 fn group_of(finding: &Finding) -> Option<GroupKey> {
     match &finding.subject {
-        FindingSubject::Hpa(_) | FindingSubject::Setting(_) => None,
+        FindingSubject::Hpa(_) | FindingSubject::Setting(_) | FindingSubject::Keda { .. } => None,
         FindingSubject::Group { cluster, group } => Some((cluster.clone(), group.clone())),
     }
 }

@@ -97,7 +97,7 @@ pub fn statuses<'f>(
                     }
                 }
             }
-            FindingSubject::Setting(_) => {}
+            FindingSubject::Setting(_) | FindingSubject::Keda { .. } => {}
         }
     }
     let status = |(key, parts): ((&str, &str), HpaParts<'_>)| {

@@ -348,7 +348,7 @@ fn is_about(finding: &Finding, hpa: &HpaKey, groups: &BTreeSet<(String, String)>
             groups.contains(&(cluster.to_string(), group.to_string()))
         }
         FindingSubject::Hpa(of) => of == hpa,
-        FindingSubject::Setting(_) => false,
+        FindingSubject::Setting(_) | FindingSubject::Keda { .. } => false,
     }
 }
 

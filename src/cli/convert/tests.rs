@@ -1,0 +1,305 @@
+//! The corpus in `tests/convert`: what becomes of each file, and whether the result is one that Kubernetes and `lagwise
+//! lint` accept.
+
+use std::collections::BTreeSet;
+use std::env::VarError;
+use std::io;
+use std::path::Path;
+
+use clap::Parser;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::*;
+use crate::cli::lint::files::check_files;
+use crate::config::{Config, Environment};
+
+#[derive(Parser)]
+struct ConvertCli {
+    #[command(flatten)]
+    convert: ConvertArgs,
+}
+
+/// An environment with every variable and file.
+struct Everything;
+
+impl Environment for Everything {
+    fn variable(&self, _: &str) -> Result<String, VarError> {
+        Ok("value".to_owned())
+    }
+
+    fn read_file(&self, _: &Path) -> io::Result<String> {
+        Ok("value".to_owned())
+    }
+
+    fn check_file(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_open_to_all(&self, _: &Path) -> bool {
+        false
+    }
+}
+
+fn corpus() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/convert");
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "yaml"));
+    paths.sort();
+    assert!(paths.len() >= 30, "only {} files", paths.len());
+    paths
+}
+
+fn converted(path: &Path, more: &[&str]) -> Conversion {
+    let path = path.to_str().unwrap();
+    let arguments = [&["lagwise", "-f", path], more].concat();
+    let args = ConvertCli::parse_from(arguments).convert;
+    let options = ConvertOptions {
+        namespace: args.namespace.clone(),
+        kubernetes: args.kubernetes,
+    };
+    let mut conversion = convert(&read(&args).unwrap(), &options);
+    for object in &mut conversion.objects {
+        // Snapshots must not depend on the folder.
+        object.source = object.source.rsplit('/').next().unwrap().to_owned();
+    }
+    conversion
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn converts_the_corpus() {
+    let settings = &mut insta::Settings::clone_current();
+    settings.set_snapshot_path("../../../tests/convert/snapshots");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.bind(|| {
+        for path in corpus() {
+            let conversion = converted(&path, &[]);
+            let hpas = render(&conversion, Print::Hpas).unwrap();
+            let config = render(&conversion, Print::Config).unwrap();
+            let summary = summarize(&conversion, Print::Hpas);
+            let all = format!("{hpas}=== configuration\n{config}=== summary\n{summary}\n");
+            insta::assert_snapshot!(stem(&path), all);
+        }
+    });
+}
+
+/// Kubernetes drops or refuses what it does not know, so every field must survive the types of its API.
+#[test]
+fn every_hpa_has_only_fields_that_kubernetes_knows() {
+    for path in corpus() {
+        for hpa in converted(&path, &[])
+            .objects
+            .iter()
+            .filter_map(|object| object.hpa.as_ref())
+        {
+            let typed = HorizontalPodAutoscaler::deserialize(hpa);
+            let typed = typed.unwrap_or_else(|error| panic!("{}: {error}", stem(&path)));
+            assert_eq!(
+                serde_json::to_value(&typed).unwrap(),
+                *hpa,
+                "{}",
+                stem(&path)
+            );
+        }
+    }
+}
+
+/// Findings of a converted object that its notes announce, or that KEDA's object had as well.
+const EXPECTED_FINDINGS: &[(&str, &str)] = &[("38-hpa-behavior-and-name", "stabilised")];
+
+#[test]
+fn every_result_passes_lint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut wrong = String::new();
+    for path in corpus() {
+        let conversion = converted(&path, &[]);
+        let file = folder.path().join("hpas.yaml");
+        std::fs::write(&file, render(&conversion, Print::Hpas).unwrap()).unwrap();
+        let found = check_files(&[file], None, None, None).unwrap().findings;
+        for finding in found {
+            let (stem, label) = (stem(&path), finding.code.label());
+            if !EXPECTED_FINDINGS.contains(&(stem.as_str(), label)) {
+                wrong += &format!("{stem}: {label}: {finding}\n");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn every_configuration_is_valid_with_the_files_that_it_refers_to() {
+    for path in corpus() {
+        let conversion = converted(&path, &[]);
+        if conversion.config.is_none() {
+            continue;
+        }
+        let text = render(&conversion, Print::Config).unwrap();
+        if let Err(error) = Config::parse(&text, &Everything) {
+            panic!("{}: {error}", stem(&path));
+        }
+    }
+}
+
+#[test]
+fn manifests_are_the_same_as_the_json() {
+    for path in corpus() {
+        let conversion = converted(&path, &[]);
+        let text = render(&conversion, Print::Hpas).unwrap();
+        let documents = parse_documents(&text).unwrap();
+        let hpas = conversion
+            .objects
+            .iter()
+            .filter_map(|object| object.hpa.clone());
+        assert_eq!(documents, Vec::from_iter(hpas), "{}", stem(&path));
+    }
+}
+
+#[test]
+fn older_kubernetes_gets_no_tolerance() {
+    let path = corpus().remove(0);
+    let hpa = |more: &[&str]| converted(&path, more).objects.remove(0);
+    let tolerance = |object: &ConvertedObject| {
+        let hpa = object.hpa.as_ref().unwrap();
+        hpa.pointer("/spec/behavior/scaleUp/tolerance").cloned()
+    };
+    let (new, old) = (hpa(&[]), hpa(&["--kubernetes", "1.34"]));
+    assert_eq!(tolerance(&new), Some(Value::from("0")));
+    assert_eq!(tolerance(&old), None);
+    assert!(
+        old.notes
+            .iter()
+            .any(|note| note.text.contains("has no tolerance"))
+    );
+}
+
+fn written(text: &str) -> Conversion {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.yaml");
+    std::fs::write(&path, text).unwrap();
+    converted(&path, &[])
+}
+
+/// A ScaledObject with this name and authentication.
+fn object(name: &str) -> String {
+    format!(
+        "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {{name: {name}}}\nspec:\n  \
+         scaleTargetRef: {{name: a}}\n  minReplicaCount: 1\n  triggers:\n    - type: kafka\n      \
+         metadata: {{bootstrapServers: \"k:9092\", consumerGroup: g, topic: t, sasl: plaintext}}\n      \
+         authenticationRef: {{name: a}}\n"
+    )
+}
+
+#[test]
+fn secrets_are_never_copied() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2, username: me}\n";
+    let authentication = "apiVersion: keda.sh/v1alpha1\nkind: TriggerAuthentication\nmetadata: {name: a}\nspec:\n  \
+         secretTargetRef:\n    - {parameter: username, name: s, key: username}\n    - {parameter: password, name: s, key: password}\n";
+    let conversion = written(&[object("a").as_str(), secret, authentication].join("---\n"));
+    let all = format!(
+        "{}{}{}",
+        render(&conversion, Print::Hpas).unwrap(),
+        render(&conversion, Print::Config).unwrap(),
+        serde_json::to_string(&conversion).unwrap()
+    );
+    assert!(!all.contains("hunter2"), "{all}");
+    assert!(
+        all.contains("${file:/etc/lagwise/keda/default/s/password}"),
+        "{all}"
+    );
+}
+
+#[test]
+fn authentications_of_one_name_are_told_apart_by_their_file() {
+    let authentication = |variable: &str| {
+        format!(
+            "apiVersion: keda.sh/v1alpha1\nkind: TriggerAuthentication\nmetadata: {{name: a}}\nspec:\n  \
+             env: [{{parameter: username, name: {variable}}}, {{parameter: password, name: P}}]\n"
+        )
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for (file, variable) in [("a.yaml", "USER_A"), ("b.yaml", "USER_B")] {
+        let text = [object(&file[..1]), authentication(variable)].join("---\n");
+        std::fs::write(folder.path().join(file), text).unwrap();
+    }
+    let both = converted(folder.path(), &[]);
+    let config = render(&both, Print::Config).unwrap();
+    assert!(
+        config.contains("${env:USER_A}") && config.contains("${env:USER_B}"),
+        "{config}"
+    );
+    std::fs::write(folder.path().join("c.yaml"), object("c")).unwrap();
+    let ambiguous = converted(folder.path(), &[]);
+    let notes = &ambiguous.objects[2].notes;
+    assert!(
+        notes[0].text.contains("is among the files 2 times"),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn the_configuration_says_what_its_logins_lack() {
+    let text = |name: &str| {
+        let path = corpus().into_iter().find(|path| stem(path) == name);
+        render(&converted(&path.unwrap(), &[]), Print::Config).unwrap()
+    };
+    let unknown = text("25-sasl-scram-in-secret");
+    assert!(
+        unknown
+            .contains("# ScaledObject shop/payments-scram: to do: triggers[0].authenticationRef"),
+        "{unknown}"
+    );
+    let complete = text("29-oauthbearer");
+    assert!(!complete.contains("# ScaledObject"), "{complete}");
+}
+
+#[test]
+fn text_of_others_does_not_end_a_comment() {
+    let odd = object("\"a\\nkind: Secret\"")
+        .replace("consumerGroup: g", "\"x\\nkind: Pod\": g, consumerGroup: g");
+    let conversion = written(&odd);
+    let text = render(&conversion, Print::Hpas).unwrap();
+    let documents = parse_documents(&text).unwrap();
+    assert_eq!(documents.len(), 1, "{text}");
+    assert_eq!(documents[0]["kind"], "HorizontalPodAutoscaler");
+    let kinds: BTreeSet<_> = text
+        .lines()
+        .filter(|line| line.starts_with("kind:"))
+        .collect();
+    assert_eq!(
+        kinds.into_iter().collect::<Vec<_>>(),
+        ["kind: HorizontalPodAutoscaler"]
+    );
+}
+
+#[test]
+fn unreadable_files_are_errors_that_name_them() {
+    for (text, expected) in [
+        ("kind: [", "invalid YAML"),
+        (
+            "kind: Service\napiVersion: v1\n",
+            "no ScaledObject of keda.sh/v1alpha1",
+        ),
+        (
+            "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {name: a}\nspec: {triggers: 5}\n",
+            "ScaledObject \"a\" cannot be read",
+        ),
+        (
+            "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\nmetadata: {name: a}\nspec: {minReplicaCount: -1}\n",
+            "ScaledObject \"a\" cannot be read",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.yaml");
+        std::fs::write(&path, text).unwrap();
+        let arguments = ["lagwise", "-f", path.to_str().unwrap()];
+        let error = read(&ConvertCli::parse_from(arguments).convert).unwrap_err();
+        let error = error_text(&error);
+        assert!(error.contains(expected), "{error}");
+    }
+}

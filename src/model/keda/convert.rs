@@ -1,0 +1,190 @@
+//! Converts ScaledObjects with Kafka triggers to HPAs and to Kafka clusters of lagwise's configuration.
+
+mod annotations;
+mod hpa;
+pub mod login;
+mod metric;
+pub mod note;
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use self::hpa::ObjectReader;
+use self::login::ClusterLogin;
+use self::note::{Note, NoteKind};
+use super::scaled_object::KedaManifests;
+use crate::model::findings::{Finding, FindingCode, FindingSubject};
+use crate::model::units::hpa_key::HpaKey;
+use crate::model::units::kubernetes_version::KubernetesVersion;
+use crate::model::units::names;
+
+/// What the conversion depends on besides the manifests.
+#[derive(Clone, Debug)]
+pub struct ConvertOptions {
+    /// The namespace of manifests that set none.
+    pub namespace: String,
+    /// Version of the Kubernetes cluster; `None` means a version with all that lagwise uses.
+    pub kubernetes: Option<KubernetesVersion>,
+}
+
+/// A ScaledObject or ScaledJob, converted.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConvertedObject {
+    pub kind: &'static str,
+    pub namespace: String,
+    pub name: String,
+    /// Where it was found.
+    pub source: String,
+    /// The HPA; `None` if it is not converted.
+    pub hpa: Option<Value>,
+    /// What a person must know, the most important first.
+    pub notes: Vec<Note>,
+}
+
+impl ConvertedObject {
+    /// Whether something is missing in the result.
+    #[must_use]
+    pub fn needs_attention(&self) -> bool {
+        self.notes.iter().any(|note| note.kind.needs_attention())
+    }
+
+    fn subject(&self) -> FindingSubject {
+        let key = HpaKey::new(&*self.namespace, &*self.name);
+        FindingSubject::Keda {
+            kind: self.kind,
+            object: key,
+        }
+    }
+}
+
+/// All objects, and the Kafka clusters that their metrics need.
+#[derive(Clone, Debug, Serialize)]
+pub struct Conversion {
+    pub objects: Vec<ConvertedObject>,
+    /// The configuration of lagwise, as far as it follows from the objects; `None` if none is converted.
+    pub config: Option<Value>,
+    /// What lagwise needs for its logins.
+    pub needs: Vec<String>,
+}
+
+impl Conversion {
+    /// Each note as a finding.
+    #[must_use]
+    pub fn findings(&self) -> BTreeSet<Finding> {
+        let of_object = |object: &ConvertedObject| {
+            let subject = object.subject();
+            let finding = |note: &Note| {
+                let message = format!("lagwise convert says {note}");
+                Finding::new(FindingCode::KedaObject, subject.clone(), message)
+            };
+            let found = Vec::from_iter(object.notes.iter().map(finding));
+            match found.is_empty() {
+                true => {
+                    let message = "lagwise convert makes an equal HPA of it";
+                    vec![Finding::new(FindingCode::KedaObject, subject, message)]
+                }
+                false => found,
+            }
+        };
+        self.objects.iter().flat_map(of_object).collect()
+    }
+}
+
+/// Converts all ScaledObjects.
+#[must_use]
+pub fn convert(manifests: &KedaManifests, options: &ConvertOptions) -> Conversion {
+    let readers = manifests.scaled_objects.iter().map(|(source, object)| {
+        let reader = ObjectReader::read((source, object), manifests, options);
+        (source, reader)
+    });
+    let readers = Vec::from_iter(readers);
+    let clusters = NamedClusters::new(readers.iter().flat_map(|(_, reader)| reader.logins()));
+    let mut objects = Vec::new();
+    for (source, reader) in readers {
+        let (namespace, name) = reader.place();
+        let (hpa, notes) = reader.finish(&clusters);
+        objects.push(ConvertedObject {
+            kind: "ScaledObject",
+            namespace,
+            name,
+            source: source.clone(),
+            hpa,
+            notes,
+        });
+    }
+    for (source, job) in &manifests.scaled_jobs {
+        let text = "a ScaledJob starts a Job for each message or batch, which an HPA cannot: leave it to KEDA, or run a Deployment instead";
+        objects.push(ConvertedObject {
+            kind: "ScaledJob",
+            namespace: job
+                .namespace
+                .clone()
+                .unwrap_or_else(|| options.namespace.clone()),
+            name: job.name.clone(),
+            source: source.clone(),
+            hpa: None,
+            notes: vec![Note {
+                kind: NoteKind::Refused,
+                field: "kind".to_owned(),
+                text: text.to_owned(),
+            }],
+        });
+    }
+    Conversion {
+        objects,
+        config: clusters.config(),
+        needs: clusters.needs(),
+    }
+}
+
+/// The Kafka clusters of all objects, each with a name.
+#[derive(Debug, Default)]
+pub(crate) struct NamedClusters(Vec<(String, ClusterLogin)>);
+
+impl NamedClusters {
+    fn new<'a>(logins: impl Iterator<Item = &'a ClusterLogin>) -> Self {
+        let mut named = Self::default();
+        for login in logins {
+            if named.0.iter().all(|(_, known)| known != login) {
+                let name = named.free_name(&login.servers);
+                named.0.push((name, login.clone()));
+            }
+        }
+        named
+    }
+
+    /// The first part of the first broker's host, with a number if it is taken.
+    fn free_name(&self, servers: &str) -> String {
+        let host = servers.split([':', '.', ',']).next().unwrap_or_default();
+        let host = match names::label_value(host) {
+            Ok(host) if !host.is_empty() && !host.chars().all(|c| c.is_ascii_digit()) => host,
+            _ => "kafka",
+        };
+        let is_taken = |name: &String| self.0.iter().any(|(taken, _)| taken == name);
+        let numbered = (2u32..).map(|number| format!("{host}-{number}"));
+        let mut candidates = std::iter::once(host.to_owned()).chain(numbered);
+        candidates.find(|name| !is_taken(name)).unwrap_or_default()
+    }
+
+    /// The label `cluster` of a metric; `None` if there is only one Kafka cluster, so that no label is needed.
+    fn label(&self, login: &ClusterLogin) -> Option<&str> {
+        let named = self.0.iter().find(|(_, known)| known == login)?;
+        (self.0.len() > 1).then_some(named.0.as_str())
+    }
+
+    fn config(&self) -> Option<Value> {
+        let entries = self.0.iter().map(|(name, login)| login.entry(name));
+        let entries = Vec::from_iter(entries);
+        (!entries.is_empty()).then(|| serde_json::json!({"clusters": entries}))
+    }
+
+    fn needs(&self) -> Vec<String> {
+        let needs = self
+            .0
+            .iter()
+            .flat_map(|(_, login)| login.needs.iter().cloned());
+        BTreeSet::from_iter(needs).into_iter().collect()
+    }
+}

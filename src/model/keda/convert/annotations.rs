@@ -1,0 +1,103 @@
+//! The settings of converted metrics as annotations of the HPA.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::note::Notes;
+use crate::model::keda::scaled_object::ScaledObjectSpec;
+use crate::model::settings::annotation_keys::PREFIX;
+use crate::model::settings::{SETTINGS, SettingScope, Settings};
+
+/// `pollingInterval` of a ScaledObject that sets none.
+const POLLING_INTERVAL: u32 = 30;
+
+/// Maximum characters of an annotation's key after the slash.
+const KEY_MAX: usize = 63;
+
+/// The settings of each metric of an HPA, with the label of its group.
+pub(super) struct MetricSettings(pub(super) Vec<(String, Settings)>);
+
+impl MetricSettings {
+    /// The annotations: without `.NAME` if all metrics have the same settings.
+    pub(super) fn print(&self, notes: &mut Notes) -> BTreeMap<String, String> {
+        let mut annotations = BTreeMap::new();
+        let Some((_, first)) = self.0.first() else {
+            return annotations;
+        };
+        if self.0.iter().all(|(_, other)| other == first) {
+            return print_settings(first, SettingScope::Metric, None);
+        }
+        let mut by_group: BTreeMap<&str, &Settings> = BTreeMap::new();
+        for (index, (group, own)) in self.0.iter().enumerate() {
+            match by_group.insert(group, own) {
+                Some(other) if other != own => {
+                    by_group.insert(group, other);
+                    notes.lost(format!("triggers[{index}].metadata"), format!("annotations apply to all metrics of a group, so that the options of the first trigger for {group} apply to this one, too. Give them targets of the configuration, and select these by the label target"));
+                }
+                _ => {}
+            }
+        }
+        for (group, own) in by_group {
+            for (key, value) in print_settings(own, SettingScope::Metric, Some(group)) {
+                if key.len().saturating_sub(PREFIX.len()) > KEY_MAX {
+                    notes.lost("triggers", format!("the annotation {key} is longer than Kubernetes allows: configure a target with a short name for {group}"));
+                } else {
+                    annotations.insert(key, value);
+                }
+            }
+        }
+        annotations
+    }
+}
+
+/// Replicas while the lag is unknown, and after which time.
+pub(super) fn fallback(
+    spec: &ScaledObjectSpec,
+    notes: &mut Notes,
+) -> Option<(NonZeroU32, Duration)> {
+    let fallback = spec.fallback.as_ref()?;
+    let interval = spec.polling_interval.unwrap_or(POLLING_INTERVAL);
+    match fallback.behavior.as_deref().unwrap_or("static") {
+        "static" => {
+            let Some(replicas) = NonZeroU32::new(fallback.replicas) else {
+                notes.lost(
+                    "fallback.replicas",
+                    "lagwise never falls back to zero replicas: the HPA keeps its replicas",
+                );
+                return None;
+            };
+            let seconds =
+                u64::from(interval).saturating_mul(fallback.failure_threshold.max(1).into());
+            let after = Duration::from_secs(seconds.max(1));
+            notes.differs("fallback", format!("KEDA counts {} failures, lagwise the time of as many polls: {}. Until then the HPA keeps its replicas", fallback.failure_threshold, humantime::format_duration(after)));
+            Some((replicas, after))
+        }
+        "currentReplicas" => {
+            notes.differs("fallback", "without a fallback the HPA keeps its replicas while the lag is unknown, which is what currentReplicas does");
+            None
+        }
+        other => {
+            notes.lost("fallback.behavior", format!("{other}: lagwise falls back to a number of replicas or keeps the present ones, and here it keeps them"));
+            None
+        }
+    }
+}
+
+/// The annotations of these settings, of a scope, for all metrics or for those of one name.
+pub(super) fn print_settings(
+    settings: &Settings,
+    scope: SettingScope,
+    name: Option<&str>,
+) -> BTreeMap<String, String> {
+    let of_scope = SETTINGS.iter().filter(|setting| setting.scope == scope);
+    let printed = of_scope.filter_map(|setting| {
+        let value = setting.print(settings)?;
+        let key = setting.key;
+        Some(match name {
+            Some(name) => (format!("{PREFIX}{key}.{name}"), value),
+            None => (format!("{PREFIX}{key}"), value),
+        })
+    });
+    printed.collect()
+}

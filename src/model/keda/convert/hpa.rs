@@ -1,0 +1,385 @@
+//! The HPA that a ScaledObject comes to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::annotations::{MetricSettings, fallback, print_settings};
+use super::login::{ClusterLogin, LoginReader};
+use super::metric::KafkaMetric;
+use super::note::{Note, Notes};
+use super::{ConvertOptions, NamedClusters};
+use crate::model::keda::scaled_object::{KedaManifests, ScaledObject, Trigger};
+use crate::model::keda::trigger::{TriggerKind, is_true};
+use crate::model::settings::{SettingScope, Settings};
+
+/// KEDA's defaults.
+const COOLDOWN_PERIOD: u32 = 300;
+const MAX_REPLICAS: u32 = 100;
+
+/// A ScaledObject on its way to an HPA.
+#[derive(Debug)]
+pub(super) struct ObjectReader<'a> {
+    object: &'a ScaledObject,
+    namespace: String,
+    /// Each Kafka trigger with its login.
+    kafka: Vec<(KafkaMetric, Option<ClusterLogin>)>,
+    /// Metrics of CPU and memory.
+    resources: Vec<Value>,
+    tolerance: bool,
+    notes: Notes,
+}
+
+impl<'a> ObjectReader<'a> {
+    /// Reads an object. What differs is in its notes.
+    pub(super) fn read(
+        (source, object): (&str, &'a ScaledObject),
+        manifests: &KedaManifests,
+        options: &ConvertOptions,
+    ) -> Self {
+        let own = object.metadata.namespace.clone();
+        let mut reader = Self {
+            object,
+            namespace: own.unwrap_or_else(|| options.namespace.clone()),
+            kafka: Vec::new(),
+            resources: Vec::new(),
+            tolerance: options
+                .kubernetes
+                .is_none_or(|version| version.has_tolerance()),
+            notes: Notes::default(),
+        };
+        for (index, trigger) in object.spec.triggers.iter().enumerate() {
+            reader.read_trigger(trigger, &format!("triggers[{index}]"), (source, manifests));
+        }
+        reader
+    }
+
+    /// Namespace and name of the object.
+    pub(super) fn place(&self) -> (String, String) {
+        (self.namespace.clone(), self.object.metadata.name.clone())
+    }
+
+    pub(super) fn logins(&self) -> impl Iterator<Item = &ClusterLogin> {
+        self.kafka.iter().filter_map(|(_, login)| login.as_ref())
+    }
+
+    fn read_trigger(
+        &mut self,
+        trigger: &Trigger,
+        path: &str,
+        (source, manifests): (&str, &KedaManifests),
+    ) {
+        for name in trigger.unknown.keys() {
+            self.notes
+                .lost(format!("{path}.{name}"), "KEDA has no such field");
+        }
+        if let Some(kind) = TriggerKind::find(&trigger.trigger_type) {
+            if let Some(metric) = KafkaMetric::read(kind, trigger, path, &mut self.notes) {
+                let login = LoginReader {
+                    trigger,
+                    namespace: &self.namespace,
+                    manifests,
+                    source,
+                    path,
+                };
+                let login = login.read(&mut self.notes);
+                if login.is_none() {
+                    self.notes.todo(
+                        format!("{path}.metadata.bootstrapServers"),
+                        "it is missing: add the Kafka cluster to the configuration",
+                    );
+                }
+                self.kafka.push((metric, login));
+            }
+            return;
+        }
+        match trigger.trigger_type.as_str() {
+            "cpu" | "memory" => self.read_resource(trigger, path),
+            "cron" => self.notes.lost(path, "lagwise has no schedules: the replicas follow the lag at all times. For more replicas at fixed times change minReplicas of the HPA, for example by a CronJob"),
+            other => self.notes.lost(path, format!("the metric of a trigger {other:?} is KEDA's, which no longer answers once lagwise serves external metrics")),
+        }
+    }
+
+    fn read_resource(&mut self, trigger: &Trigger, path: &str) {
+        let metadata = |key: &str| trigger.metadata.get(key).map(|text| text.trim());
+        let kind = trigger.metric_type.as_deref().or_else(|| metadata("type"));
+        let value = metadata("value").unwrap_or_default();
+        let target = match (kind, value.parse::<u32>()) {
+            (Some("Utilization"), Ok(percent)) => {
+                json!({"type": "Utilization", "averageUtilization": percent})
+            }
+            (Some("AverageValue"), _) if !value.is_empty() => {
+                json!({"type": "AverageValue", "averageValue": value})
+            }
+            _ => {
+                let text = "KEDA refuses the trigger: it needs metricType Utilization or AverageValue, and a value";
+                self.notes.refused(path, text);
+                return;
+            }
+        };
+        let name = trigger.trigger_type.as_str();
+        self.resources.push(match metadata("containerName") {
+            Some(container) if !container.is_empty() => json!({
+                "type": "ContainerResource",
+                "containerResource": {"name": name, "container": container, "target": target},
+            }),
+            _ => json!({"type": "Resource", "resource": {"name": name, "target": target}}),
+        });
+    }
+
+    /// The HPA, and the notes.
+    pub(super) fn finish(mut self, clusters: &NamedClusters) -> (Option<Value>, Vec<Note>) {
+        if self.kafka.is_empty() {
+            self.notes.refused("triggers", "none of them can become a metric of lagwise: leave the object to KEDA, as long as KEDA serves external metrics");
+            return (None, self.notes.sorted());
+        }
+        let spec = &self.object.spec;
+        if spec.scale_target_ref.name.is_empty() {
+            self.notes.refused("scaleTargetRef.name", "it is missing");
+            return (None, self.notes.sorted());
+        }
+        let whole = self.whole_settings();
+        let mut annotations = print_settings(&whole, SettingScope::Hpa, None);
+        let fallback = fallback(spec, &mut self.notes);
+        let settings = self.kafka.iter().map(|(metric, _)| {
+            let mut own = metric.settings.clone();
+            (own.fallback_replicas, own.fallback_after) = fallback.unzip();
+            (metric.group_label.clone(), own)
+        });
+        annotations.extend(MetricSettings(settings.collect()).print(&mut self.notes));
+        let metrics = self.kafka.iter().map(|(metric, login)| {
+            let cluster = login.as_ref().and_then(|login| clusters.label(login));
+            metric.spec(cluster)
+        });
+        let metrics = metrics.chain(self.resources.iter().cloned());
+        let metrics = Vec::from_iter(metrics);
+        let (min, max) = self.bounds();
+        let target = &spec.scale_target_ref;
+        let behavior = self.behavior();
+        let mut body = json!({
+            "scaleTargetRef": {
+                "apiVersion": target.api_version.as_deref().unwrap_or("apps/v1"),
+                "kind": target.kind.as_deref().unwrap_or("Deployment"),
+                "name": target.name,
+            },
+            "minReplicas": min,
+            "maxReplicas": max,
+            "metrics": metrics,
+        });
+        if let (Some(behavior), Some(body)) = (behavior, body.as_object_mut()) {
+            body.insert("behavior".to_owned(), behavior);
+        }
+        self.note_object();
+        let hpa = json!({
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": self.metadata(annotations),
+            "spec": body,
+        });
+        (Some(hpa), self.notes.sorted())
+    }
+
+    fn metadata(&mut self, annotations: BTreeMap<String, String>) -> Value {
+        let object = &self.object.metadata;
+        let mut metadata = Map::new();
+        let of_keda = self
+            .object
+            .spec
+            .advanced
+            .horizontal_pod_autoscaler_config
+            .name
+            .as_deref();
+        let name = match of_keda {
+            Some(of_keda) if of_keda == object.name => {
+                let name = format!("{}-lagwise", object.name);
+                self.notes.differs("advanced.horizontalPodAutoscalerConfig.name", format!("the HPA is named {name}, since KEDA deletes {of_keda} with its ScaledObject"));
+                name
+            }
+            Some(of_keda) => {
+                self.notes.differs("advanced.horizontalPodAutoscalerConfig.name", format!("the HPA is named as the ScaledObject, since KEDA deletes {of_keda} with its ScaledObject"));
+                object.name.clone()
+            }
+            None => object.name.clone(),
+        };
+        metadata.insert("name".to_owned(), json!(name));
+        if let Some(namespace) = &object.namespace {
+            metadata.insert("namespace".to_owned(), json!(namespace));
+        }
+        let labels = object
+            .labels
+            .iter()
+            .filter(|(key, _)| !key.contains("keda.sh/"));
+        let labels = BTreeMap::from_iter(labels);
+        if !labels.is_empty() {
+            metadata.insert("labels".to_owned(), json!(labels));
+        }
+        if !annotations.is_empty() {
+            metadata.insert("annotations".to_owned(), json!(annotations));
+        }
+        Value::Object(metadata)
+    }
+
+    /// Whether KEDA scales the workload to zero.
+    fn scales_to_zero(&self) -> bool {
+        let spec = &self.object.spec;
+        let is_zero = match spec.idle_replica_count {
+            Some(idle) => idle == 0,
+            None => spec.min_replica_count.unwrap_or(0) == 0,
+        };
+        is_zero && !self.is_annotated("force-activation")
+    }
+
+    /// Whether an annotation `autoscaling.keda.sh/NAME` is set, by KEDA's rules.
+    fn is_annotated(&self, name: &str) -> bool {
+        let value = self
+            .object
+            .metadata
+            .annotations
+            .get(&format!("autoscaling.keda.sh/{name}"));
+        value.is_some_and(|value| {
+            is_true(value) || !["0", "f", "F", "false", "False", "FALSE"].contains(&value.as_str())
+        })
+    }
+
+    fn whole_settings(&mut self) -> Settings {
+        let mut settings = Settings::default();
+        let spec = &self.object.spec;
+        if self.scales_to_zero() {
+            settings.scale_to_zero = Some(true);
+            let cooldown = spec.cooldown_period.unwrap_or(COOLDOWN_PERIOD).max(1);
+            settings.cooldown = Some(Duration::from_secs(cooldown.into()));
+            let activations = self
+                .kafka
+                .iter()
+                .map(|(metric, _)| metric.activation_lag_threshold);
+            if let Some(most) = activations.max().filter(|most| *most > 0) {
+                self.notes.lost("activationLagThreshold", format!("lagwise starts the workload with the first message, not above a lag of {most}"));
+            }
+            self.notes.todo(
+                "minReplicaCount",
+                "scale to zero needs scaleToZero.enabled in the values of lagwise's chart",
+            );
+        } else if let Some(cooldown) = spec.cooldown_period {
+            self.notes.unneeded(
+                "cooldownPeriod",
+                format!(
+                    "the workload is not scaled to zero, so that {cooldown} seconds never apply"
+                ),
+            );
+        }
+        settings
+    }
+
+    fn bounds(&mut self) -> (u32, u32) {
+        let spec = &self.object.spec;
+        let min = spec.min_replica_count.unwrap_or(0).max(1);
+        let max = spec.max_replica_count.unwrap_or(MAX_REPLICAS).max(min);
+        let paused = self
+            .object
+            .metadata
+            .annotations
+            .get("autoscaling.keda.sh/paused-replicas");
+        match paused.map(|text| text.parse::<u32>()) {
+            Some(Ok(replicas)) if replicas > 0 => {
+                self.notes.differs("autoscaling.keda.sh/paused-replicas", format!("minReplicas and maxReplicas are {replicas}: once it is no longer paused, set them to {min} and {max}"));
+                (replicas, replicas)
+            }
+            Some(_) => {
+                self.notes.lost("autoscaling.keda.sh/paused-replicas", "an HPA cannot hold this number: scale the workload to zero by hand, and lagwise leaves it there");
+                (min, max)
+            }
+            None => (min, max),
+        }
+    }
+
+    /// `behavior`, with a tolerance of zero where the object sets none.
+    fn behavior(&mut self) -> Option<Value> {
+        let config = &self.object.spec.advanced.horizontal_pod_autoscaler_config;
+        let mut behavior = config.behavior.clone().unwrap_or_default();
+        let directions = [
+            ("scaleUp", "paused-scale-out"),
+            ("scaleDown", "paused-scale-in"),
+        ];
+        for (direction, annotation) in directions {
+            let is_paused = self.is_annotated(annotation);
+            let rules = behavior.entry(direction).or_insert_with(|| json!({}));
+            let Some(rules) = rules.as_object_mut() else {
+                continue;
+            };
+            if is_paused {
+                rules.insert("selectPolicy".to_owned(), json!("Disabled"));
+                self.notes.differs(format!("autoscaling.keda.sh/{annotation}"), format!("the HPA has behavior.{direction}.selectPolicy: Disabled; remove it to end the pause"));
+            }
+            if self.tolerance {
+                rules.entry("tolerance").or_insert_with(|| json!("0"));
+            }
+        }
+        if !self.tolerance {
+            self.notes.differs("advanced.horizontalPodAutoscalerConfig.behavior", "this version of Kubernetes has no tolerance in an HPA's behavior, so that the HPA may stop a tenth short of the replicas that the lag is worth, as with KEDA");
+        }
+        behavior.retain(|_, rules| rules.as_object().is_none_or(|rules| !rules.is_empty()));
+        (!behavior.is_empty()).then_some(Value::Object(behavior))
+    }
+
+    /// Notes on the other fields of the object.
+    fn note_object(&mut self) {
+        let spec = &self.object.spec;
+        let notes = &mut self.notes;
+        if let Some(seconds) = spec.polling_interval {
+            notes.differs(
+                "pollingInterval",
+                format!("{seconds}s: lagwise reads all groups every poll.interval, 5s by default"),
+            );
+        }
+        if spec.initial_cooldown_period.unwrap_or(0) > 0 {
+            notes.lost("initialCooldownPeriod", "lagwise scales to zero after the cooldown, and never before the group has committed");
+        }
+        if let Some(idle) = spec.idle_replica_count.filter(|idle| *idle > 0) {
+            notes.lost(
+                "idleReplicaCount",
+                format!("{idle}: only 0 works, in KEDA, too; the workload keeps minReplicas"),
+            );
+        }
+        if spec.scale_target_ref.env_source_container_name.is_some() {
+            notes.unneeded(
+                "scaleTargetRef.envSourceContainerName",
+                "lagwise reads no environment of the scaled container",
+            );
+        }
+        if spec.advanced.restore_to_original_replica_count {
+            notes.lost(
+                "advanced.restoreToOriginalReplicaCount",
+                "a deleted HPA leaves the replicas as they are",
+            );
+        }
+        if spec.advanced.scaling_modifiers.is_some() {
+            notes.lost("advanced.scalingModifiers", "lagwise computes no formula: each trigger is a metric of its own, and the one that asks for most replicas wins");
+        }
+        let unknown = spec.unknown.keys().map(String::clone);
+        let advanced = spec
+            .advanced
+            .unknown
+            .keys()
+            .map(|name| format!("advanced.{name}"));
+        let config = &spec.advanced.horizontal_pod_autoscaler_config.unknown;
+        let config = config
+            .keys()
+            .map(|name| format!("advanced.horizontalPodAutoscalerConfig.{name}"));
+        for name in unknown.chain(advanced).chain(config) {
+            notes.lost(name, "KEDA has no such field");
+        }
+        if self.is_annotated("force-activation") {
+            self.notes.differs(
+                "autoscaling.keda.sh/force-activation",
+                "the workload is not scaled to zero",
+            );
+        }
+        if self.is_annotated("paused") {
+            self.notes.differs(
+                "autoscaling.keda.sh/paused",
+                "the HPA scales as soon as it is applied",
+            );
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! KEDA's objects in manifests, as far as a conversion needs them.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Fields that lagwise does not know.
+pub type UnknownFields = BTreeMap<String, Value>;
+
+/// ObjectMetadata of an object.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ObjectMetadata {
+    pub name: String,
+    pub namespace: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A ScaledObject.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ScaledObject {
+    pub metadata: ObjectMetadata,
+    pub spec: ScaledObjectSpec,
+}
+
+/// `spec` of a ScaledObject.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ScaledObjectSpec {
+    pub scale_target_ref: TargetRef,
+    pub polling_interval: Option<u32>,
+    pub cooldown_period: Option<u32>,
+    pub initial_cooldown_period: Option<u32>,
+    pub idle_replica_count: Option<u32>,
+    pub min_replica_count: Option<u32>,
+    pub max_replica_count: Option<u32>,
+    pub fallback: Option<KedaFallback>,
+    pub advanced: Advanced,
+    pub triggers: Vec<Trigger>,
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+/// `spec.scaleTargetRef`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TargetRef {
+    pub api_version: Option<String>,
+    pub kind: Option<String>,
+    pub name: String,
+    pub env_source_container_name: Option<String>,
+}
+
+/// `spec.fallback`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct KedaFallback {
+    pub failure_threshold: u32,
+    pub replicas: u32,
+    pub behavior: Option<String>,
+}
+
+/// `spec.advanced`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Advanced {
+    pub restore_to_original_replica_count: bool,
+    pub horizontal_pod_autoscaler_config: HpaConfig,
+    pub scaling_modifiers: Option<Value>,
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+/// `spec.advanced.horizontalPodAutoscalerConfig`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct HpaConfig {
+    pub name: Option<String>,
+    pub behavior: Option<serde_json::Map<String, Value>>,
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+/// One trigger.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Trigger {
+    #[serde(rename = "type")]
+    pub trigger_type: String,
+    pub name: Option<String>,
+    pub metric_type: Option<String>,
+    pub use_cached_metrics: bool,
+    pub authentication_ref: Option<AuthenticationRef>,
+    #[serde(deserialize_with = "texts")]
+    pub metadata: BTreeMap<String, String>,
+    #[serde(flatten)]
+    pub unknown: UnknownFields,
+}
+
+/// `authenticationRef` of a trigger.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct AuthenticationRef {
+    pub name: String,
+    pub kind: Option<String>,
+}
+
+/// A TriggerAuthentication or ClusterTriggerAuthentication.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TriggerAuthentication {
+    pub metadata: ObjectMetadata,
+    pub spec: AuthenticationSpec,
+}
+
+/// `spec` of a TriggerAuthentication.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AuthenticationSpec {
+    pub secret_target_ref: Vec<KeyRef>,
+    pub config_map_target_ref: Vec<KeyRef>,
+    pub env: Vec<EnvRef>,
+    pub pod_identity: Option<PodIdentity>,
+    /// Other sources of parameters, such as hashiCorpVault.
+    #[serde(flatten)]
+    pub others: UnknownFields,
+}
+
+/// A parameter in a key of a Secret or ConfigMap.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct KeyRef {
+    pub parameter: String,
+    pub name: String,
+    pub key: String,
+}
+
+/// A parameter in an environment variable of the scaled container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct EnvRef {
+    pub parameter: String,
+    pub name: String,
+}
+
+/// `spec.podIdentity`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodIdentity {
+    pub provider: String,
+    pub role_arn: Option<String>,
+}
+
+/// Reads a map of texts. People also write numbers and flags there, which Kubernetes refuses.
+fn texts<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let values = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    let text = |(key, value): (String, Value)| match value {
+        Value::String(text) => Some((key, text)),
+        Value::Bool(_) | Value::Number(_) => Some((key, value.to_string())),
+        _ => None,
+    };
+    Ok(values.into_iter().filter_map(text).collect())
+}
+
+/// A ScaledJob, which is only named.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct NamedObject {
+    metadata: ObjectMetadata,
+}
+
+/// An object that does not match its kind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {name:?} cannot be read: {reason}")]
+pub struct UnreadableObject {
+    pub kind: String,
+    pub name: String,
+    pub reason: String,
+}
+
+/// KEDA's objects of some manifests, and the objects that these refer to.
+#[derive(Clone, Debug, Default)]
+pub struct KedaManifests {
+    /// Each with where it was found.
+    pub scaled_objects: Vec<(String, ScaledObject)>,
+    /// Namespaces and names.
+    pub scaled_jobs: Vec<(String, ObjectMetadata)>,
+    /// The namespace is empty for a ClusterTriggerAuthentication.
+    pub authentications: PlacedObjects<TriggerAuthentication>,
+    /// The data of ConfigMaps.
+    pub config_maps: PlacedObjects<BTreeMap<String, String>>,
+}
+
+/// Objects of one kind, of which files for several environments may have several with one name.
+#[derive(Clone, Debug)]
+pub struct PlacedObjects<T>(Vec<(ObjectPlace, T)>);
+
+impl<T> Default for PlacedObjects<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+/// Where an object was found, its namespace and its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectPlace {
+    pub source: String,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl<T> PlacedObjects<T> {
+    /// The object of this namespace and name, preferably of the same file.
+    ///
+    /// # Errors
+    /// How many there are, if it is not one.
+    pub fn find(&self, place: &ObjectPlace) -> Result<&T, usize> {
+        let is_named = |found: &&(ObjectPlace, T)| {
+            found.0.namespace == place.namespace && found.0.name == place.name
+        };
+        let named = Vec::from_iter(self.0.iter().filter(is_named));
+        let here = Vec::from_iter(named.iter().filter(|found| found.0.source == place.source));
+        match (here.as_slice(), named.as_slice()) {
+            ([(_, only)], _) | ([], [(_, only)]) => Ok(only),
+            ([], others) => Err(others.len()),
+            (several, _) => Err(several.len()),
+        }
+    }
+}
+
+impl KedaManifests {
+    /// Adds one document, which may be a List. Other kinds are skipped; Secrets are, too, so that no secret can be copied.
+    /// `from` says where it was found. An object without a namespace is in `namespace`.
+    ///
+    /// # Errors
+    /// An object of KEDA that cannot be read.
+    pub fn add(
+        &mut self,
+        document: &Value,
+        from: &str,
+        namespace: &str,
+    ) -> Result<(), UnreadableObject> {
+        let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str);
+        let kind = text("/kind").unwrap_or_default();
+        let api_version = text("/apiVersion").unwrap_or_default();
+        if let ("v1" | "keda.sh/v1alpha1", Some(items)) = (api_version, document.get("items"))
+            && kind.ends_with("List")
+        {
+            let mut items = items.as_array().into_iter().flatten();
+            return items.try_for_each(|item| self.add(item, from, namespace));
+        }
+        let place = |metadata: &ObjectMetadata| ObjectPlace {
+            source: from.to_owned(),
+            namespace: metadata
+                .namespace
+                .as_deref()
+                .unwrap_or(namespace)
+                .to_owned(),
+            name: metadata.name.clone(),
+        };
+        match (api_version, kind) {
+            ("keda.sh/v1alpha1", "ScaledObject") => {
+                let object: ScaledObject = read(document, kind)?;
+                self.scaled_objects.push((from.to_owned(), object));
+            }
+            ("keda.sh/v1alpha1", "ScaledJob") => {
+                let object: NamedObject = read(document, kind)?;
+                self.scaled_jobs.push((from.to_owned(), object.metadata));
+            }
+            ("keda.sh/v1alpha1", "TriggerAuthentication") => {
+                let object: TriggerAuthentication = read(document, kind)?;
+                let place = place(&object.metadata);
+                self.authentications.0.push((place, object));
+            }
+            ("keda.sh/v1alpha1", "ClusterTriggerAuthentication") => {
+                let object: TriggerAuthentication = read(document, kind)?;
+                let place = ObjectPlace {
+                    namespace: String::new(),
+                    ..place(&object.metadata)
+                };
+                self.authentications.0.push((place, object));
+            }
+            ("v1", "ConfigMap") => {
+                let object: NamedObject = read(document, kind)?;
+                let data = document.get("data").and_then(Value::as_object);
+                let data = data.into_iter().flatten();
+                let data = data.filter_map(|(key, v)| Some((key.clone(), v.as_str()?.to_owned())));
+                let place = place(&object.metadata);
+                self.config_maps.0.push((place, data.collect()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing to convert.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.scaled_objects.is_empty() && self.scaled_jobs.is_empty()
+    }
+}
+
+fn read<T: DeserializeOwned>(document: &Value, kind: &str) -> Result<T, UnreadableObject> {
+    T::deserialize(document).map_err(|error| {
+        let name = document.pointer("/metadata/name").and_then(Value::as_str);
+        UnreadableObject {
+            kind: kind.to_owned(),
+            name: name.unwrap_or_default().to_owned(),
+            reason: error.to_string(),
+        }
+    })
+}
