@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 
 use crate::Test;
 use crate::{
-    annotations, api, brokers, cap, chart, conformance, cost, events, faults, lag, leader, live,
-    load, login, logins, network, oracle, outage, protocols, renewal, rows, scale, selectors,
+    annotations, api, brokers, cap, chart, conformance, convert, cost, events, faults, lag, leader,
+    live, load, login, logins, network, oracle, outage, protocols, renewal, rows, scale, selectors,
     smoke, state, tenants, zero,
 };
 
@@ -73,6 +73,7 @@ pub(crate) const LANES: &[Lane] = &[
         cases: &[
             scale::CASES,
             annotations::CASES,
+            convert::CASES,
             oracle::CASES,
             cap::CASES,
             leader::CASES,

@@ -17,6 +17,7 @@ mod brokers;
 mod cap;
 mod chart;
 mod conformance;
+mod convert;
 mod cost;
 mod daemon;
 mod events;
