@@ -12,7 +12,7 @@
     reason = "a benchmark prints, and the macros of the harness have no documentation"
 )]
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -263,15 +263,16 @@ fn instructions(count: usize) -> Option<u64> {
     counted.checked_div(COUNTED.try_into().ok()?)
 }
 
-/// Prints the instructions of one change beside their bound.
-fn print_instructions() {
+/// Prints the instructions of one change beside their bound. Returns whether they are within it.
+fn print_instructions() -> bool {
     let Some((few, many)) = instructions(FEW).zip(instructions(MANY)) else {
         println!("valgrind is not installed, so no instructions are counted");
-        return;
+        return true;
     };
     #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
     let growth = many as f64 / few as f64;
-    let verdict = if growth <= MAX_GROWTH {
+    let is_within = growth <= MAX_GROWTH;
+    let verdict = if is_within {
         "within the bound"
     } else {
         "TOO MUCH"
@@ -279,23 +280,25 @@ fn print_instructions() {
     println!("change 1 of {FEW} HPAs: {few} instructions");
     println!("change 1 of {MANY} HPAs: {many} instructions");
     println!("growth: {growth:.2} of {MAX_GROWTH:.2}  {verdict}");
+    is_within
 }
 
 criterion_group!(benches, bench);
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if let [CHANGE, count, changes] = words.as_slice()
         && let (Ok(count), Ok(changes)) = (count.parse(), changes.parse())
     {
         change(count, changes);
-        return;
+        return ExitCode::SUCCESS;
     }
     benches();
     Criterion::default().configure_from_args().final_summary();
     // Neither in a test of the benchmark nor where arguments choose some of it.
-    if words == ["--bench"] {
-        print_instructions();
+    if words == ["--bench"] && !print_instructions() {
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::figures::{cpu, judge, resident_mb};
+use crate::figures::{Bounds, cpu, resident_mb};
 use crate::testbed::Testbed;
 use crate::testbed::http::http_get;
 use crate::testbed::poll::poll_until;
@@ -38,8 +38,9 @@ pub(crate) fn measure(
     workload: Workload,
     bootstrap: &str,
     limit_cpu_ms: Option<f64>,
+    bounds: &mut Bounds,
 ) -> Result<()> {
-    weigh(testbed, workload, bootstrap, limit_cpu_ms, None)?;
+    weigh(testbed, workload, bootstrap, limit_cpu_ms, None, bounds)?;
     let plane = testbed.control_plane()?;
     let namespace = plane.namespace("sweep")?;
     let hpas: Vec<_> = workload.all().iter().map(hpa).collect();
@@ -52,6 +53,7 @@ pub(crate) fn measure(
         bootstrap,
         limit_cpu_ms,
         Some(&kubeconfig),
+        bounds,
     )
 }
 
@@ -61,6 +63,7 @@ fn weigh(
     bootstrap: &str,
     limit_cpu_ms: Option<f64>,
     kubeconfig: Option<&Path>,
+    bounds: &mut Bounds,
 ) -> Result<()> {
     let watched = if kubeconfig.is_some() {
         "HPAs"
@@ -114,7 +117,7 @@ fn weigh(
         "`lagwise run` with {watched}, after {complete} complete polls: {spent:.1} ms of CPU a sweep"
     );
     if let Some(limit) = limit_cpu_ms {
-        judge("CPU time of a sweep, in limits", spent / limit, MAX_CPU);
+        bounds.check("CPU time of a sweep, in limits", spent / limit, MAX_CPU);
     }
     let partitions = metrics
         .lines()
@@ -130,8 +133,8 @@ fn weigh(
     }
     std::thread::sleep(INTERVAL * 2);
     let grown = resident_mb(&process)? - before;
-    judge(&format!("MB with {watched}"), before, MAX_MB);
-    judge(
+    bounds.check(&format!("MB with {watched}"), before, MAX_MB);
+    bounds.check(
         &format!("MB more after {SCRAPES} scrapes"),
         grown,
         MAX_SCRAPES_MB,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// Medians over the rounds, and the process's state after them.
@@ -129,14 +129,32 @@ fn connections(ports: &[u16]) -> Result<usize> {
     Ok(lines.iter().filter(is_ours).count())
 }
 
-/// Prints a figure beside its bound.
-pub(crate) fn judge(what: &str, figure: f64, most: f64) {
-    let verdict = if figure <= most {
-        "within the bound"
-    } else {
-        "TOO MUCH"
-    };
-    println!("{what:<44} {figure:>7.2} of {most:>5.2}  {verdict}");
+/// Prints figures beside their bounds, and counts those that are beyond.
+#[derive(Default)]
+pub(crate) struct Bounds {
+    beyond: usize,
+}
+
+impl Bounds {
+    pub(crate) fn check(&mut self, what: &str, figure: f64, most: f64) {
+        let verdict = if figure <= most {
+            "within the bound"
+        } else {
+            self.beyond += 1;
+            "TOO MUCH"
+        };
+        println!("{what:<44} {figure:>7.2} of {most:>5.2}  {verdict}");
+    }
+
+    /// Fails if a figure was beyond its bound.
+    pub(crate) fn finish(self) -> Result<()> {
+        ensure!(
+            self.beyond == 0,
+            "{} figures beyond their bounds",
+            self.beyond
+        );
+        Ok(())
+    }
 }
 
 /// Prints the table, with ratios to the first row, the limit.

@@ -34,7 +34,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use figures::{Figures, Meter};
+use figures::{Bounds, Figures, Meter};
 use lagwise::kafka::{ClientKind, ClientSettings, KafkaSource};
 use lagwise::model::kafka::observation::{Observation, Traffic};
 use lagwise::model::kafka::offset_column::CommittedOffsets;
@@ -194,21 +194,23 @@ fn compare(workload: Workload, rounds: usize, brokers: u16) -> Result<()> {
     }
     figures::print(&table);
     println!();
+    let mut bounds = Bounds::default();
     let of = |wanted| table.iter().find(|(kind, _)| *kind == wanted);
     let brokers = f64::from(brokers);
     if let Some((_, wire)) = of("wire") {
         if let Some((_, limit)) = of("limit") {
-            figures::judge("wall time, in limits", wire.wall_ms / limit.wall_ms, 2.0);
-            figures::judge("CPU time, in limits", wire.cpu_ms / limit.cpu_ms, 2.0);
+            bounds.check("wall time, in limits", wire.wall_ms / limit.wall_ms, 2.0);
+            bounds.check("CPU time, in limits", wire.cpu_ms / limit.cpu_ms, 2.0);
         }
         let requests = wire.requests_per_round.context("no count of requests")?;
-        figures::judge("requests in a sweep", requests as f64, 3.0 * brokers);
-        figures::judge("connections", wire.connections as f64, brokers + 1.0);
+        bounds.check("requests in a sweep", requests as f64, 3.0 * brokers);
+        bounds.check("connections", wire.connections as f64, brokers + 1.0);
     }
     let limit_cpu_ms = of("limit").map(|(_, limit)| limit.cpu_ms);
-    daemon::measure(&testbed, workload, &bootstrap, limit_cpu_ms)?;
+    daemon::measure(&testbed, workload, &bootstrap, limit_cpu_ms, &mut bounds)?;
     kafka.stop_all()?;
-    testbed.stop()
+    testbed.stop()?;
+    bounds.finish()
 }
 
 /// Runs one contender and prints its figures as JSON.
