@@ -94,10 +94,6 @@ impl PartitionLedger {
     pub(super) fn apply(&mut self, observation: &mut Observation, targets: &Targets) {
         let cluster = observation.cluster.clone();
         for read in &observation.groups {
-            let key = (cluster.clone(), read.plan.group.clone());
-            let Some(group) = targets.group(&key.0, &key.1) else {
-                continue;
-            };
             let partitions = match (&read.committed, read.refused_partitions) {
                 (Ok(committed), _) => {
                     let columns = committed.values().map(|column| column.len());
@@ -109,11 +105,17 @@ impl PartitionLedger {
             };
             let stays_admitted =
                 |entry: &LedgerEntry| entry.partitions == partitions && entry.admission.is_ok();
+            let key = (cluster.clone(), read.plan.group.clone());
             if self.groups.get(&key).is_some_and(stays_admitted) {
                 continue;
             }
-            self.release(&key);
-            self.charge(&key, group, partitions, targets.budgets());
+            if let Some(group) = targets.group(&key.0, &key.1) {
+                self.release(&key);
+                self.charge(&key, group, partitions, targets.budgets());
+            }
+        }
+        if !self.refuses_any() {
+            return;
         }
         // In a second loop, since a group may have to make room for a later one of the observation.
         for read in &mut observation.groups {
@@ -135,8 +137,10 @@ impl PartitionLedger {
         targets: &Targets,
     ) -> (SweepPlan, Vec<GroupObservation>) {
         // A group that gets room may take it from others, so all are charged before any is planned.
-        for group in &plan.groups {
-            self.charge_again(&(cluster.clone(), group.group.clone()), targets);
+        if self.refuses_any() {
+            for group in &plan.groups {
+                self.charge_again(&(cluster.clone(), group.group.clone()), targets);
+            }
         }
         let (mut read, mut left_out) = (Vec::new(), Vec::new());
         let mut known_partitions = 0u64;
@@ -145,8 +149,8 @@ impl PartitionLedger {
             let key = (cluster.clone(), group.group.clone());
             let asked = targets.group(&key.0, &key.1);
             let entry = self.groups.get(&key);
+            let is_known = entry.is_some_and(|entry| entry.admission.is_ok());
             let entry = entry.map(|entry| (entry.partitions, entry.left_out));
-            let is_known = self.is_admitted(&key);
             if let Some(((partitions, plans), _)) = entry.zip(asked) {
                 if !is_known {
                     let plans = plans.saturating_add(1);
@@ -196,9 +200,9 @@ impl PartitionLedger {
         }
     }
 
-    fn is_admitted(&self, key: &GroupKey) -> bool {
-        let entry = self.groups.get(key);
-        entry.is_some_and(|entry| entry.admission.is_ok())
+    /// Whether a group exceeds a budget. Mostly none does, and then no group has to be looked up for that.
+    fn refuses_any(&self) -> bool {
+        self.groups.values().any(|entry| entry.admission.is_err())
     }
 
     /// Takes back what a group uses. It is unknown to the ledger from then on.
