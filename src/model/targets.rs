@@ -99,6 +99,12 @@ impl Targets {
         self.hpas.get(hpa).map_or(&[], |hpa| &hpa.targets)
     }
 
+    /// All that one HPA asks for; `None` if that is nothing.
+    #[must_use]
+    pub fn asked_by(&self, hpa: &HpaKey) -> Option<&Arc<HpaTargets>> {
+        self.hpas.get(hpa)
+    }
+
     /// Lag thresholds for targets that do not set their own.
     #[must_use]
     pub fn thresholds(&self) -> LagThresholds {

@@ -1,6 +1,6 @@
 //! Findings about groups and HPAs as they are now, and the log line for each when it begins.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,9 @@ use crate::model::diagnostics::current_findings::{
 use crate::model::diagnostics::hpa_findings::{find_in_hpa, find_shared_scale_targets};
 use crate::model::evaluation::hpa_ceiling;
 use crate::model::findings::{Finding, WriteFindings};
-use crate::model::hpa::facts::{HpaFacts, HpaMap};
+use crate::model::hpa::facts::HpaFacts;
 use crate::model::snapshot::LagSnapshot;
+use crate::model::targets::{HpaTargets, Targets};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::Moment;
 use crate::telemetry::finding_log::FindingLog;
@@ -24,9 +25,10 @@ const MEMBERS_WITHIN: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub(super) struct FindingsTracker {
     latest: Arc<BTreeSet<Finding>>,
-    /// The HPAs of the last sweep, and the findings about each of them alone.
-    facts: HpaMap,
-    of_hpas: BTreeMap<HpaKey, OwnFindings>,
+    /// What the last sweep was for.
+    targets: Arc<Targets>,
+    /// Its HPAs, in the order of their keys.
+    hpas: Vec<TrackedHpa>,
     /// Those about lag that is worth more replicas than the ceiling allows. They outlast the moment.
     at_ceiling: AtCeilingFindings,
     /// The findings about HPAs that scale the same.
@@ -38,10 +40,19 @@ pub(super) struct FindingsTracker {
     has_write_news: bool,
 }
 
+/// An HPA with all that a sweep needs of it, so that nothing is looked up by its key.
+#[derive(Debug)]
+struct TrackedHpa {
+    key: HpaKey,
+    facts: Arc<HpaFacts>,
+    targets: Option<Arc<HpaTargets>>,
+    /// `None` if the HPA is not as it was in the sweep before.
+    own: Option<OwnFindings>,
+}
+
 /// Findings that follow from an HPA and its ceiling. Both seldom change, and it takes long to word the findings.
 #[derive(Debug)]
 struct OwnFindings {
-    hpa: Arc<HpaFacts>,
     ceiling: UsedCeiling,
     findings: Vec<Finding>,
 }
@@ -66,33 +77,29 @@ impl FindingsTracker {
             cap: evaluations.policy().cap,
             members_within: MEMBERS_WITHIN,
         };
-        let mut is_changed = self.update_facts(snapshot.targets.facts());
+        let mut is_changed = self.update_targets(&snapshot.targets);
         is_changed |= std::mem::take(&mut self.has_write_news);
         let mut others = find_in_groups(&snapshot.evaluations, options);
-        for (key, hpa) in &self.facts {
+        for hpa in &mut self.hpas {
+            let facts = &hpa.facts;
+            let targets = hpa.targets.as_ref();
+            let targets = targets.map_or(&[][..], |asked| &asked.targets);
             // Of one HPA after the other, since a list of all metrics is large.
-            let metrics = evaluations.metrics_of(key);
+            let metrics = evaluations.metrics_of_targets(targets);
             others.extend(metrics.iter().filter_map(find_in_outcome));
-            let targets = snapshot.targets.of_hpa(key);
             let ceiling = UsedCeiling::new(hpa_ceiling(&metrics), targets);
-            let at_ceiling = self
-                .at_ceiling
-                .update(hpa, &metrics, ceiling.fixed(), now.monotonic);
+            let at_ceiling =
+                self.at_ceiling
+                    .update(facts, &metrics, ceiling.fixed(), now.monotonic);
             others.extend(at_ceiling.cloned());
-            let known = self.of_hpas.get(key);
-            if known.is_some_and(|known| Arc::ptr_eq(&known.hpa, hpa) && known.ceiling == ceiling) {
+            if hpa.own.as_ref().is_some_and(|own| own.ceiling == ceiling) {
                 continue;
             }
             is_changed = true;
-            let mut findings = find_in_hpa(hpa);
-            let mode = evaluations.policy().cap_mode(hpa);
-            findings.extend(ceiling.find_in_hpa(hpa, mode));
-            let own = OwnFindings {
-                hpa: Arc::clone(hpa),
-                ceiling,
-                findings,
-            };
-            self.of_hpas.insert(key.clone(), own);
+            let mut findings = find_in_hpa(facts);
+            let mode = evaluations.policy().cap_mode(facts);
+            findings.extend(ceiling.find_in_hpa(facts, mode));
+            hpa.own = Some(OwnFindings { ceiling, findings });
         }
         if is_changed || others != self.others {
             self.others = others;
@@ -101,17 +108,34 @@ impl FindingsTracker {
     }
 
     /// Takes in the HPAs. Returns whether there are others than before.
-    fn update_facts(&mut self, facts: &HpaMap) -> bool {
+    fn update_targets(&mut self, targets: &Arc<Targets>) -> bool {
+        let before = std::mem::replace(&mut self.targets, Arc::clone(targets));
+        if Arc::ptr_eq(&before, targets) {
+            return false;
+        }
         let mut is_changed = false;
-        self.facts.diff(facts, |key, _, hpa| {
+        let facts = targets.facts();
+        before.facts().diff(facts, |key, _, hpa| {
             is_changed = true;
             if hpa.is_none() {
-                self.of_hpas.remove(key);
                 self.at_ceiling.remove(key);
             }
         });
+        let mut known = std::mem::take(&mut self.hpas).into_iter().peekable();
+        let track = |(key, facts): (&HpaKey, &Arc<HpaFacts>)| {
+            // Both are in the order of keys.
+            while known.next_if(|known| known.key < *key).is_some() {}
+            let known = known.next_if(|known| known.key == *key);
+            let same = known.filter(|known| Arc::ptr_eq(&known.facts, facts));
+            TrackedHpa {
+                key: key.clone(),
+                facts: Arc::clone(facts),
+                targets: targets.asked_by(key).cloned(),
+                own: same.and_then(|known| known.own),
+            }
+        };
+        self.hpas = facts.iter().map(track).collect();
         if is_changed {
-            self.facts = facts.clone();
             let hpas: Vec<_> = facts.values().map(|hpa| &**hpa).collect();
             self.shared = find_shared_scale_targets(&hpas).into_iter().collect();
         }
@@ -120,7 +144,8 @@ impl FindingsTracker {
 
     /// Joins all findings and gives those that are new to the log.
     fn replace_latest(&mut self, log: &mut FindingLog, now: Instant) {
-        let of_hpas = self.of_hpas.values().flat_map(|own| &own.findings);
+        let of_hpas = self.hpas.iter().filter_map(|hpa| hpa.own.as_ref());
+        let of_hpas = of_hpas.flat_map(|own| &own.findings);
         let all = of_hpas.chain(&self.shared).chain(&self.others);
         let all = all.chain(&*self.of_writes);
         let found = BTreeSet::from_iter(all.cloned());
@@ -140,7 +165,7 @@ mod tests {
     use crate::model::evaluation::ServingPolicy;
     use crate::model::findings::FindingCode;
     use crate::model::fixtures;
-    use crate::model::hpa::facts::{MetricTarget, ScaleTarget};
+    use crate::model::hpa::facts::{HpaMap, MetricTarget, ScaleTarget};
     use crate::model::lag::assembly::{ClusterHistory, Scope};
     use crate::model::units::quantity::Milli;
 
@@ -250,6 +275,6 @@ mod tests {
         assert!(counts.len() > 4, "{counts:?}");
         snapshot.targets = Arc::new(snapshot.targets.with_hpas(&HpaMap::default(), None));
         tracker.update(&snapshot.evaluated(&policy()), &mut FindingLog::default());
-        assert!(tracker.of_hpas.is_empty() && tracker.shared.is_empty());
+        assert!(tracker.hpas.is_empty() && tracker.shared.is_empty());
     }
 }

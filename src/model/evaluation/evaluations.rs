@@ -67,8 +67,7 @@ impl Evaluations {
 
     /// The targets of HPAs with their evaluations, in the order of the targets.
     pub fn hpa_targets(&self) -> impl Iterator<Item = (&Target, &TargetEvaluation)> {
-        let targets = self.targets.of_hpas();
-        targets.filter_map(|target| self.with_evaluation(target))
+        self.with_evaluations(self.targets.of_hpas())
     }
 
     /// The targets of one HPA with their evaluations, in the order of its metrics.
@@ -76,7 +75,14 @@ impl Evaluations {
         &'a self,
         hpa: &HpaKey,
     ) -> impl Iterator<Item = (&'a Target, &'a TargetEvaluation)> + use<'a> {
-        let targets = self.targets.of_hpa(hpa).iter();
+        self.with_evaluations(self.targets.of_hpa(hpa).iter())
+    }
+
+    /// These targets with their evaluations.
+    pub(super) fn with_evaluations<'a>(
+        &'a self,
+        targets: impl Iterator<Item = &'a Arc<Target>>,
+    ) -> impl Iterator<Item = (&'a Target, &'a TargetEvaluation)> {
         targets.filter_map(|target| self.with_evaluation(target))
     }
 

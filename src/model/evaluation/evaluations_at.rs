@@ -132,21 +132,27 @@ impl<'a> EvaluationsAt<'a> {
     /// Every lagwise metric of every HPA, in the order of the targets.
     #[must_use]
     pub fn hpa_metrics(self) -> Vec<HpaMetric<'a>> {
-        let metrics = self.evaluated_metrics().into_iter();
+        let metrics = metrics(self.hpa_targets());
         metrics.map(|metric| self.with_value(metric)).collect()
     }
 
     /// The lagwise metrics of one HPA.
     #[must_use]
     pub fn metrics_of(self, hpa: &HpaKey) -> Vec<HpaMetric<'a>> {
-        let metrics = metrics(self.targets_of(hpa)).into_iter();
+        self.metrics_of_targets(self.targets().of_hpa(hpa))
+    }
+
+    /// The lagwise metrics of the HPA that has these targets.
+    #[must_use]
+    pub fn metrics_of_targets(self, targets: &'a [Arc<Target>]) -> Vec<HpaMetric<'a>> {
+        let metrics = metrics(self.evaluations.with_evaluations(targets.iter()));
         metrics.map(|metric| self.with_value(metric)).collect()
     }
 
     /// Every lagwise metric of every HPA, in the order of the targets, without its value.
     #[must_use]
     pub fn evaluated_metrics(self) -> Vec<EvaluatedMetric<'a>> {
-        metrics(self.hpa_targets())
+        metrics(self.hpa_targets()).collect()
     }
 
     fn with_value(self, metric: EvaluatedMetric<'a>) -> HpaMetric<'a> {
@@ -164,9 +170,9 @@ impl<'a> EvaluationsAt<'a> {
 /// The metrics of these targets, each once: a metric has a target for each of its groups, one after the other.
 fn metrics<'a>(
     targets: impl Iterator<Item = (&'a Target, &'a TargetEvaluation)>,
-) -> Vec<EvaluatedMetric<'a>> {
+) -> impl Iterator<Item = EvaluatedMetric<'a>> {
     let mut last = None;
-    let metrics = targets.filter_map(|(target, evaluation)| {
+    targets.filter_map(move |(target, evaluation)| {
         let (hpa, selector) = (target.hpa()?, target.selector.as_ref()?);
         let metric = Some((target.index, hpa));
         let is_next = std::mem::replace(&mut last, metric) != metric;
@@ -176,8 +182,7 @@ fn metrics<'a>(
             selector,
             evaluation: &evaluation.metric,
         })
-    });
-    metrics.collect()
+    })
 }
 
 /// Replica ceiling of each HPA by namespace and name: see [`hpa_ceiling`].
