@@ -20,10 +20,11 @@ mod valuation;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use self::parallelism::{Limit, Parallelism, TopicWork};
+use self::parallelism::{Limit, Parallelism};
 use super::hpa::facts::HpaFacts;
 use super::hpa::write_scopes::WriteScopes;
 use super::lag::cluster_snapshot::GroupSnapshot;
+use super::lag::topic_summary::TopicWork;
 use super::settings::cap_mode::CapMode;
 use super::targets::HpaCap;
 use super::targets::lookup::GroupQuery;

@@ -83,15 +83,16 @@ fn write_limit(f: &mut fmt::Formatter<'_>, group: &GroupEvaluation) -> fmt::Resu
     let Ceiling {
         useful, threads, ..
     } = measure.ceiling;
-    match (useful.rule, group.topics.as_slice()) {
-        (ParallelismRule::OneTopic, [topic]) => {
+    let mut topics = group.topics();
+    match (useful.rule, topics.next(), topics.next()) {
+        (ParallelismRule::OneTopic, Some(topic), None) => {
             let noun = match useful.limit.bounded() {
                 Some(1) => "partition",
                 _ => "partitions",
             };
             write!(f, "{} {noun} of {}", useful.limit, topic.topic)?;
         }
-        (rule, _) => write!(f, "useful parallelism {}: {rule}", useful.limit)?,
+        (rule, ..) => write!(f, "useful parallelism {}: {rule}", useful.limit)?,
     }
     match threads.get() {
         1 => Ok(()),

@@ -230,7 +230,7 @@ impl HpaMeasure {
         let max_staleness = evaluations.policy().max_staleness;
         let measure = group.fresh_measure(evaluations.now(), max_staleness)?;
         let filter = group.query.settings.partitions.as_ref();
-        let mut readings = group.topics.iter().map(|topic| topic.reading.as_ref());
+        let mut readings = group.topics().map(|topic| topic.reading);
         let age = readings.try_fold(LagAge::exactly(0), |oldest, reading| {
             Some(oldest.or_older(age(reading?, filter)?))
         });

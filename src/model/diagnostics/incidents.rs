@@ -146,6 +146,9 @@ fn detect_in_group(
         let Ok(lag) = &read.latest else {
             continue;
         };
+        if !lag.summary.has_trouble {
+            continue;
+        }
         let known = before.and_then(|before| before.topics.get(topic));
         detect_in_topic(id, topic, known, lag, incidents);
     }

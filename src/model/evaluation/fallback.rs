@@ -100,21 +100,20 @@ impl FallbackEvaluation {
 /// The lags of a group that may be unknown. One that was never read is unknown since it is watched.
 fn sources(group: &GroupEvaluation, targets: &Targets) -> Vec<LagSource> {
     let watched_since = targets.watched_since(&group.query.key);
-    let Some(read) = group.group.as_ref().filter(|_| !group.topics.is_empty()) else {
-        return vec![LagSource {
+    let topics = group.topics();
+    let of_topics = topics.map(|topic| {
+        let complete = topic.read.complete.as_ref();
+        LagSource {
+            reading: topic.reading.map(|reading| reading.read),
+            unknown_since: complete.map(|complete| complete.read).or(watched_since),
+        }
+    });
+    let mut sources: Vec<_> = of_topics.collect();
+    if sources.is_empty() {
+        sources.push(LagSource {
             reading: None,
             unknown_since: watched_since,
-        }];
-    };
-    let topics = group.topics.iter();
-    topics
-        .map(|topic| {
-            let known = read.topics.get(&topic.topic);
-            let complete = known.and_then(|known| known.complete.as_ref());
-            LagSource {
-                reading: topic.reading.as_ref().map(|reading| reading.read),
-                unknown_since: complete.map(|complete| complete.read).or(watched_since),
-            }
-        })
-        .collect()
+        });
+    }
+    sources
 }

@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::fallback::FallbackEvaluation;
 use super::group_evaluation::{Clusters, GroupEvaluation};
 use super::idle::IdleSince;
@@ -28,7 +30,7 @@ pub struct MetricEvaluation {
     /// The resolved query, or why it cannot be resolved. Such reasons are large and rare, so they are boxed.
     pub resolved: Result<Arc<ResolvedQuery>, Box<NoValueReason>>,
     /// The groups whose lag is summed, in the order of the query.
-    pub groups: Vec<Arc<GroupEvaluation>>,
+    pub groups: SmallVec<[Arc<GroupEvaluation>; 1]>,
     /// Measure over all groups, or why it is unknown. Its readings may be stale by now.
     pub outcome: Result<MetricMeasure, NoValueReason>,
     /// When the oldest of the readings that decide the outcome was made.
@@ -63,7 +65,7 @@ impl MetricEvaluation {
     pub(super) fn unresolved(reason: NoValueReason) -> Self {
         Self {
             resolved: Err(Box::new(reason.clone())),
-            groups: Vec::new(),
+            groups: SmallVec::new(),
             outcome: Err(reason),
             oldest: None,
             decisive: 0,
@@ -76,7 +78,7 @@ impl MetricEvaluation {
     pub(super) fn new(
         namespace: &str,
         resolved: Arc<ResolvedQuery>,
-        groups: Vec<Arc<GroupEvaluation>>,
+        groups: SmallVec<[Arc<GroupEvaluation>; 1]>,
         targets: &Targets,
         policy: &ServingPolicy,
     ) -> Self {
@@ -85,7 +87,7 @@ impl MetricEvaluation {
         let readings = groups.iter().take(decisive);
         let readings = readings.flat_map(|group| group.decisive_topics());
         let oldest = readings
-            .filter_map(|topic| Some(topic.reading.as_ref()?.read))
+            .filter_map(|topic| Some(topic.reading?.read))
             .min_by_key(|read| read.monotonic);
         let fallback = FallbackEvaluation::new(&resolved, &groups, targets);
         Self {
@@ -157,7 +159,7 @@ impl MetricEvaluation {
         self.groups.iter().take(self.decisive).find_map(|group| {
             let mut topics = group.decisive_topics();
             let stale = topics.find(|topic| topic.is_unusable(now, max_staleness))?;
-            Some(group.stale_reason(&stale.topic, clusters))
+            Some(group.stale_reason(stale, clusters))
         })
     }
 

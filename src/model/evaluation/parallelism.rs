@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Subtopology};
 use crate::model::lag::subscription::RememberedGroup;
+use crate::model::lag::topic_summary::TopicWork;
 use crate::model::settings::By;
 use crate::model::units::newtypes::{Replicas, TopicName};
 use crate::model::units::parallelism_rule::ParallelismRule;
@@ -77,17 +78,6 @@ impl Parallelism {
             Limit::Unbounded => Limit::Unbounded,
         }
     }
-}
-
-/// The partitions of one topic that count, as an assignor sees them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TopicWork {
-    /// All of them.
-    pub partitions: u32,
-    /// Those with a commit of the group.
-    pub committed: u32,
-    /// Those with lag.
-    pub lagging: u32,
 }
 
 /// What the useful parallelism of a group depends on.

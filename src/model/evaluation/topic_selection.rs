@@ -1,19 +1,23 @@
-//! Selects the topics and partitions of a group that count for a target, and adds up their lag.
+//! Selects the topics and partitions of a group that count for a target.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use super::parallelism::{GroupWork, Parallelism, TopicWork, useful_parallelism};
+use smallvec::SmallVec;
+
+use super::parallelism::{GroupWork, Parallelism, useful_parallelism};
 use crate::model::kafka::fault::Fault;
-use crate::model::lag::PartitionLag;
 use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, TopicLag};
+use crate::model::lag::topic_summary::{TopicSummary, TopicWork};
 use crate::model::settings::By;
-use crate::model::units::newtypes::{Lag, TopicName};
+use crate::model::units::newtypes::TopicName;
 use crate::model::units::partition_filter::PartitionFilter;
 use crate::model::units::topic_pattern::TopicPattern;
 
 /// A topic of a group with its readings.
 pub type SelectedTopic<'a> = (&'a TopicName, &'a GroupTopic);
+
+/// Topics that count, as positions among those of their group: mostly one.
+pub(super) type Positions = SmallVec<[usize; 2]>;
 
 /// The topics of a group that count.
 #[derive(Debug, Default)]
@@ -22,6 +26,18 @@ pub struct TopicSelection<'a> {
     pub topics: Vec<SelectedTopic<'a>>,
     /// Topics to which the group's members subscribe and that were not read yet.
     pub unread: BTreeSet<TopicName>,
+}
+
+impl TopicSelection<'_> {
+    /// The positions of the topics among those of the group that they were selected from.
+    pub(super) fn positions(&self, group: &GroupSnapshot) -> Positions {
+        // Both are in the order of names.
+        let mut selected = self.topics.iter().peekable();
+        let all = group.topics.keys().enumerate();
+        all.filter(|(_, topic)| selected.next_if(|(name, _)| name == topic).is_some())
+            .map(|(index, _)| index)
+            .collect()
+    }
 }
 
 /// Selects the topics of a group that count: those that are `named`; without names those to which its
@@ -61,62 +77,23 @@ pub fn pick<'a>(
 /// The reading of a topic that is served until it is stale: the last complete one, or, where only some
 /// partitions count, the latest one in which these are known.
 #[must_use]
-pub fn usable<'a>(
-    topic: &'a GroupTopic,
-    filter: Option<&PartitionFilter>,
-) -> Option<&'a Arc<TopicLag>> {
-    let latest = topic.latest.as_ref().ok();
+pub fn usable<'a>(topic: &'a GroupTopic, filter: Option<&PartitionFilter>) -> Option<&'a TopicLag> {
+    let latest = topic.latest.as_deref().ok();
     // The latest reading is never older than the last complete one.
     latest
-        .filter(|lag| filter.is_some() && total(lag, filter).is_ok())
-        .or(topic.complete.as_ref())
+        .filter(|lag| filter.is_some() && summary(lag, filter).total.is_ok())
+        .or(topic.complete.as_deref())
 }
 
-/// The lags of the partitions that count.
-fn counted<'a>(
-    lag: &'a TopicLag,
-    filter: Option<&'a PartitionFilter>,
-) -> impl Iterator<Item = (usize, Result<PartitionLag, Fault>)> + 'a {
-    let all = lag.lags.iter().copied().enumerate();
-    all.filter(move |(partition, _)| filter.is_none_or(|f| f.contains(*partition)))
-}
-
-/// Sums the lag for scaling over the partitions that count. One unknown partition
-/// makes the sum unknown.
-///
-/// # Errors
-/// The first unknown partition's fault.
-pub fn total(lag: &TopicLag, filter: Option<&PartitionFilter>) -> Result<Lag, Fault> {
-    if filter.is_none() {
-        return lag.total();
-    }
-    let lags = || counted(lag, filter).map(|(_, lag)| lag);
-    let sum = lags().map(|lag| lag.map(PartitionLag::for_scaling));
-    let is_stuck = |lag| matches!(lag, Ok(PartitionLag::Stuck { .. }));
-    // As in `TopicLag::total`: a stuck partition keeps its group from being scaled to zero.
-    let least = Lag(u64::from(lags().any(is_stuck)));
-    Ok(sum.sum::<Result<Lag, Fault>>()?.max(least))
-}
-
-/// Whether every partition that counts is [`PartitionLag::NeverRan`].
+/// What the partitions that count come to together.
 #[must_use]
-pub fn never_ran(lag: &TopicLag, filter: Option<&PartitionFilter>) -> bool {
-    let mut lags = counted(lag, filter).map(|(_, lag)| lag).peekable();
-    lags.peek().is_some() && lags.all(|lag| lag == Ok(PartitionLag::NeverRan))
-}
-
-/// Counts the partitions of a topic that can be assigned, that have a commit, and that have lag.
-#[must_use]
-pub fn work(lag: &TopicLag, filter: Option<&PartitionFilter>) -> TopicWork {
-    let mut work = TopicWork::default();
-    for (partition, lag_of) in counted(lag, filter) {
-        let has_commit = matches!(lag.committed.get(partition), Some(Ok(Some(_))));
-        let has_lag = lag_of.is_ok_and(|lag| lag.for_scaling() > Lag(0));
-        work.partitions = work.partitions.saturating_add(1);
-        work.committed = work.committed.saturating_add(u32::from(has_commit));
-        work.lagging = work.lagging.saturating_add(u32::from(has_lag));
-    }
-    work
+pub fn summary(lag: &TopicLag, filter: Option<&PartitionFilter>) -> TopicSummary {
+    let Some(filter) = filter else {
+        return lag.summary;
+    };
+    let all = lag.lags.iter().copied().zip(lag.committed.iter());
+    let counted = all.enumerate().filter(|(p, _)| filter.contains(*p));
+    TopicSummary::new(counted.map(|(_, partition)| partition))
 }
 
 /// The useful parallelism of a group on these topics.
@@ -146,7 +123,7 @@ pub fn whole_parallelism(group: &GroupSnapshot) -> Option<Parallelism> {
         let ((Ok(lag), _) | (Err(_), Some(lag))) = (&read.latest, &read.complete) else {
             return None;
         };
-        works.push((topic, work(lag, None)));
+        works.push((topic, lag.summary.work));
     }
     let reads_some = !works.is_empty() && picked.unread.is_empty();
     reads_some.then(|| parallelism(group, &works, None, By::Partitions))

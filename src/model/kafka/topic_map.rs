@@ -33,6 +33,12 @@ impl<V> TopicMap<V> {
     }
 
     /// Whether the topic has a value.
+    /// The topic at a position in the order of names, with its value.
+    #[must_use]
+    pub fn get_index(&self, index: usize) -> Option<(&TopicName, &V)> {
+        self.0.get(index).map(split)
+    }
+
     pub fn contains_key<Q: Ord + ?Sized>(&self, topic: &Q) -> bool
     where
         TopicName: Borrow<Q>,

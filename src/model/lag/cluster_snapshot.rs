@@ -8,6 +8,7 @@ use super::PartitionLag;
 use super::history::clock::Now;
 use super::lag_age::{EndRing, LagAge};
 use super::subscription::{RememberedGroup, Subscription};
+use super::topic_summary::TopicSummary;
 use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
 use crate::model::kafka::group::GroupDescription;
 use crate::model::kafka::observation::{TopicOffsets, Traffic};
@@ -173,9 +174,7 @@ impl GroupTopic {
         match (&self.latest, &self.complete) {
             (Err(Fault::TopicMissing), _) => false,
             (Err(_), None) => true,
-            (Ok(lag), _) | (Err(_), Some(lag)) => {
-                lag.committed.iter().any(|c| c != Ok(None)) || lag.is_forgotten()
-            }
+            (Ok(lag), _) | (Err(_), Some(lag)) => lag.summary.may_have_commits,
         }
     }
 }
@@ -191,6 +190,8 @@ pub struct TopicLag {
     pub committed: CommittedOffsets,
     /// Lag per partition.
     pub lags: Box<[Result<PartitionLag, Fault>]>,
+    /// What all partitions come to together.
+    pub summary: TopicSummary,
     /// Basis of the ages of the lag, which are computed when they are asked for: few readers need them,
     /// and not after every sweep.
     pub(super) age_basis: LagAgeBasis,
@@ -212,23 +213,15 @@ impl TopicLag {
     /// Fault of the first unknown partition.
     #[must_use]
     pub fn first_fault(&self) -> Option<Fault> {
-        self.lags.iter().find_map(|lag| lag.err())
+        self.summary.total.err()
     }
 
-    /// Sum of the lag that counts for scaling. At least 1 while a partition is stuck, so that the group is
-    /// never scaled to zero.
+    /// Sum of the lag that counts for scaling.
     ///
     /// # Errors
     /// The fault of the first unknown partition: a partial sum is never returned.
     pub fn total(&self) -> Result<Lag, Fault> {
-        let sum: Lag = self
-            .lags
-            .iter()
-            .map(|lag| lag.map(PartitionLag::for_scaling))
-            .sum::<Result<_, _>>()?;
-        let is_stuck = |lag: &Result<_, _>| matches!(lag, Ok(PartitionLag::Stuck { .. }));
-        let least = Lag(u64::from(self.lags.iter().any(is_stuck)));
-        Ok(sum.max(least))
+        self.summary.total
     }
 
     /// Sum of the lag of all partitions, whether or not it counts for scaling; for display.
@@ -308,12 +301,6 @@ impl TopicLag {
         start.distance_from(committed).filter(|_| is_lost)
     }
 
-    /// Whether a committed offset of the group has disappeared from Kafka.
-    #[must_use]
-    pub fn is_forgotten(&self) -> bool {
-        (0..self.lags.len()).any(|partition| self.is_forgotten_on(partition))
-    }
-
     /// Whether the committed offset of a partition has disappeared from Kafka.
     #[must_use]
     pub fn is_forgotten_on(&self, partition: usize) -> bool {
@@ -323,16 +310,6 @@ impl TopicLag {
             Some(Ok(PartitionLag::Residual(_))) => self.committed.get(partition) == Some(Ok(None)),
             _ => false,
         }
-    }
-
-    /// Whether no partition has a committed offset and the group was never seen to run.
-    #[must_use]
-    pub fn never_ran(&self) -> bool {
-        !self.lags.is_empty()
-            && self
-                .lags
-                .iter()
-                .all(|lag| *lag == Ok(PartitionLag::NeverRan))
     }
 
     /// The number of partitions.

@@ -222,8 +222,8 @@ impl Deriver<'_> {
             part.unknown = Some(reason.to_string());
             return part;
         }
-        let topics = group.topics.iter();
-        part.topics = topics.map(|topic| self.topic(topic, group, read)).collect();
+        let topics = group.topics();
+        part.topics = topics.map(|topic| self.topic(topic, group)).collect();
         let max_staleness = self.0.policy().max_staleness;
         let Some(measure) = group.fresh_measure(self.0.now(), max_staleness) else {
             part.unknown = Some("the lag of a partition is unknown".into());
@@ -238,23 +238,17 @@ impl Deriver<'_> {
         part
     }
 
-    fn topic(
-        &self,
-        topic: &TopicReading,
-        group: &GroupEvaluation,
-        read: &GroupSnapshot,
-    ) -> TopicPart {
+    fn topic(&self, topic: TopicReading<'_>, group: &GroupEvaluation) -> TopicPart {
         let now = self.0.now();
         let filter = group.query.settings.partitions.as_ref();
         let max_staleness = self.0.policy().max_staleness;
-        let fresh = topic.reading.as_ref();
+        let fresh = topic.reading;
         let fresh = fresh.filter(|_| !topic.is_unusable(now, max_staleness));
-        let known = read.topics.get(&topic.topic);
         // A reading that is too old or too incomplete to be served is still shown.
         let shown = fresh
-            .or_else(|| known?.latest.as_ref().ok())
-            .or_else(|| known?.complete.as_ref());
-        let total = fresh.and_then(|fresh| topic_selection::total(fresh, filter).ok());
+            .or_else(|| topic.read.latest.as_deref().ok())
+            .or(topic.read.complete.as_deref());
+        let total = fresh.and_then(|fresh| topic_selection::summary(fresh, filter).total.ok());
         let cluster = self.0.clusters().get(&group.query.key.cluster);
         let cause = |fault: Fault| match cluster {
             Some(cluster) => cluster.cause(fault),
@@ -262,7 +256,7 @@ impl Deriver<'_> {
         };
         let partitions = shown.map(|lag| partitions(lag, filter, &cause));
         let partitions: Vec<_> = partitions.unwrap_or_default();
-        let fault = known.and_then(|known| known.fault());
+        let fault = topic.read.fault();
         TopicPart {
             topic: topic.topic.to_string(),
             read_seconds_ago: shown.map(|lag| now.since(&lag.read).as_secs()),

@@ -8,7 +8,7 @@ use super::{ByQuery, EvaluatedTarget, Evaluations, TargetEvaluation};
 use crate::model::evaluation::group_evaluation::{Clusters, GroupEvaluation, find_group};
 use crate::model::evaluation::metric_evaluation::MetricEvaluation;
 use crate::model::lag::cluster_snapshot::ClusterSnapshot;
-use crate::model::targets::lookup::{GroupQuery, resolve};
+use crate::model::targets::lookup::{GroupQuery, ResolvedQuery, resolve};
 use crate::model::targets::metric_query::{AdHocQuery, MetricQuery};
 use crate::model::targets::{QueryHash, Target, Targets};
 use crate::model::units::metric::Metric;
@@ -224,7 +224,13 @@ impl Evaluator<'_> {
             Some(before) if before.is_of(found) && self.has_same_connection(name) => {
                 Arc::clone(before)
             }
-            _ => Arc::new(GroupEvaluation::from_reading(query.selector, asked, found)),
+            _ => {
+                let before = before.map(|before| &**before);
+                let selector = query.selector;
+                Arc::new(GroupEvaluation::from_reading(
+                    selector, asked, found, before,
+                ))
+            }
         }
     }
 
@@ -245,7 +251,10 @@ impl Evaluator<'_> {
                 return Arc::clone(before);
             }
             Some(before) => before.resolved.clone(),
-            None => resolve(query, self.targets).map(Arc::new).map_err(Box::new),
+            None => match resolve(query, self.targets) {
+                Ok(resolved) => Ok(Arc::new(with_shared_groups(resolved, groups))),
+                Err(reason) => Err(Box::new(reason)),
+            },
         };
         let resolved = match resolved {
             Ok(resolved) => resolved,
@@ -330,6 +339,19 @@ impl Evaluator<'_> {
         let both = self.before.clusters.get(name).zip(self.clusters.get(name));
         both.is_some_and(|(before, now)| has_same_causes(before, now))
     }
+}
+
+/// The query with the groups that were evaluated instead of copies of them, since there is one for each metric.
+fn with_shared_groups(
+    mut resolved: ResolvedQuery,
+    evaluated: &[Arc<GroupEvaluation>],
+) -> ResolvedQuery {
+    for asked in &mut resolved.groups {
+        if let Some(group) = evaluated.iter().find(|group| group.query == *asked) {
+            *asked = Arc::clone(&group.query);
+        }
+    }
+    resolved
 }
 
 /// Whether what keeps a cluster or some of its brokers from answering is the same.

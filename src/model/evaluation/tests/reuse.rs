@@ -86,6 +86,35 @@ fn a_group_that_was_read_again_is_evaluated_again() {
 }
 
 #[test]
+fn a_named_topic_is_found_again_among_others() {
+    let mut history = ClusterHistory::default();
+    let hpas = [hpa("h", "group=g,topic=t", average(10))];
+    let targets = Targets::merge(&["main".into()], &[], &hpas, BTreeSet::new());
+    let targets = Arc::new(targets);
+    let mut evaluations = Arc::new(Evaluations::new(RULES));
+    let other = behind(1, 100);
+    for (seconds, before, lag, after) in [
+        (0, None, 7, None),
+        (5, None, 8, None),
+        (10, Some("a"), 9, None),
+        (15, Some("a"), 10, Some("z")),
+        (20, None, 11, Some("z")),
+    ] {
+        let read = behind(1, lag);
+        let named = |name: Option<&'static str>| name.map(|name| (name, other.as_slice()));
+        let topics = named(before).into_iter().chain([("t", read.as_slice())]);
+        let topics: Vec<_> = topics.chain(named(after)).collect();
+        let latest = history.apply(observation(seconds, &topics), Scope::Whole);
+        let clusters = [("main".into(), latest)].into();
+        evaluations = evaluations.next(&clusters, &targets, std::iter::empty());
+        let (idle, now) = (Default::default(), at(seconds));
+        let metrics = EvaluationsAt::new(&evaluations, &idle, &now).hpa_metrics();
+        let value = metrics[0].outcome.clone().unwrap();
+        assert_eq!(value.lag.unwrap().0, u64::try_from(lag).unwrap());
+    }
+}
+
+#[test]
 fn a_new_hpa_keeps_the_evaluations_of_the_others() {
     let mut sequence = Sequence::new(&["a", "b"]);
     sequence.next();

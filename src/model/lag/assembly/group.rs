@@ -18,6 +18,7 @@ use crate::model::lag::history::clock::Now;
 use crate::model::lag::history::group::{Assignment, GroupHistory, LagClassifier};
 use crate::model::lag::history::log::{LogHistory, LogPartition};
 use crate::model::lag::history::partition::{PartitionReading, PartitionState};
+use crate::model::lag::topic_summary::TopicSummary;
 use crate::model::lag::{Log, PartitionLag};
 use crate::model::units::newtypes::{Isolation, Lag, Moment, Offset, Partition, TopicName};
 
@@ -279,8 +280,10 @@ impl<'a> Assembly<'a> {
                 *sized = true;
             }
         }
+        let summary = TopicSummary::new(draft.lags.iter().copied().zip(draft.committed.iter()));
         let lag = TopicLag {
             read: self.read,
+            summary,
             offsets: draft.offsets,
             committed: draft.committed,
             lags: draft.lags,

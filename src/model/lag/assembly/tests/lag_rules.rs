@@ -42,7 +42,14 @@ fn a_group_without_any_commit_never_ran() {
         observe(0, "g", &[Ok(None), Ok(None)], &[10, 70]),
         Scope::Whole,
     );
-    assert!(topic(&snapshot).complete.as_ref().unwrap().never_ran());
+    assert!(
+        topic(&snapshot)
+            .complete
+            .as_ref()
+            .unwrap()
+            .summary
+            .never_ran
+    );
 }
 
 #[test]
@@ -172,7 +179,8 @@ fn a_residue_outlives_its_commit() {
         let mut read = observe(seconds, "g", &[Ok(commit)], &[end]);
         read.groups[0].description = Ok(description(GroupState::Empty, &[]));
         let snapshot = history.apply(read, Scope::Whole);
-        let is_forgotten = topic(&snapshot).latest.as_ref().unwrap().is_forgotten();
+        let reading = topic(&snapshot).latest.as_ref().unwrap();
+        let is_forgotten = (0..reading.lags.len()).any(|p| reading.is_forgotten_on(p));
         (rules(&snapshot), is_forgotten)
     };
     let forgotten = |lag: i64| (vec!["forgotten"], Ok(Lag(u64::try_from(lag).unwrap())));
