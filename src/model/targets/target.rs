@@ -9,6 +9,7 @@ use super::denial_reason::DenialReason;
 use super::tenancy::Tenancy;
 use crate::model::findings::Finding;
 use crate::model::hpa::facts::MetricTarget;
+use crate::model::hpa::label;
 use crate::model::hpa::selector::Selector;
 use crate::model::hpa::write_scopes::WriteScopes;
 use crate::model::settings::Settings;
@@ -136,7 +137,8 @@ impl Target {
     }
 }
 
-/// Hash of a metric request. Different requests may share it.
+/// Hash of a metric request. Different requests may share it. In the order of hashes, requests of a namespace for the same
+/// groups follow one another, so that a sweep evaluates them while the groups are in the processor's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueryHash(u64);
 
@@ -145,7 +147,10 @@ impl QueryHash {
     pub fn new(namespace: &str, metric: Metric, selector: &Selector) -> Self {
         // Keyed anew in each process, so that nobody can choose selectors that collide.
         static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        Self(KEYS.hash_one((namespace, metric, selector)))
+        let of_groups = KEYS.hash_one((namespace, selector.values(label::GROUP)));
+        let of_all = KEYS.hash_one((namespace, metric, selector));
+        let low = u64::from(u32::MAX);
+        Self((of_groups & !low) | (of_all & low))
     }
 }
 
