@@ -91,7 +91,7 @@ fn a_named_topic_is_found_again_among_others() {
     let hpas = [hpa("h", "group=g,topic=t", average(10))];
     let targets = Targets::merge(&["main".into()], &[], &hpas, BTreeSet::new());
     let targets = Arc::new(targets);
-    let mut evaluations = Arc::new(Evaluations::new(RULES));
+    let mut evaluations = Arc::new(Evaluations::new(POLICY));
     let other = behind(1, 100);
     for (seconds, before, lag, after) in [
         (0, None, 7, None),
