@@ -187,7 +187,7 @@ fn a_residue_outlives_its_commit() {
     let residual = || (vec!["residual"], Ok(Lag(0)));
     for (commit, end) in [(98, 100), (3, 4)] {
         let mut unjudged = ClusterHistory::default();
-        look(&mut unjudged, 0, Some(commit), end);
+        let _ = look(&mut unjudged, 0, Some(commit), end);
         let found = look(&mut unjudged, 5, None, end);
         assert_eq!(found, (forgotten(end - commit), true));
 
