@@ -8,6 +8,7 @@ mod codes;
 mod credential_reload;
 pub mod embedded;
 mod features;
+mod group_listing;
 mod health;
 pub mod librdkafka;
 mod log_start_cache;

@@ -21,7 +21,9 @@ use super::resilient_watch;
 use super::watched_hpa::WatchedHpa;
 use crate::model::decisions::fencing::TERM;
 use crate::model::hpa::bounded_facts::bound;
-use crate::model::hpa::facts::{HpaFacts, HpaMap, OtherMetric, ScaleTarget, zeroed_since};
+use crate::model::hpa::facts::{
+    HpaFacts, HpaMap, OtherMetric, RunningReplicas, ScaleTarget, zeroed_since,
+};
 use crate::model::settings::annotation_keys::PREFIX;
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::quantity::Milli;
@@ -259,6 +261,7 @@ pub fn facts_of(hpa: &HorizontalPodAutoscaler) -> HpaFacts {
         tolerance_down: tolerance(|behavior| behavior.scale_down.as_ref()),
         window_up: window(|behavior| behavior.scale_up.as_ref()),
         window_down: window(|behavior| behavior.scale_down.as_ref()),
+        running: RunningReplicas::new(current_count(hpa)),
         other_metrics: metrics_of_others(hpa),
         is_scaling_disabled: is_scaling_disabled(hpa),
         created: created(hpa),
@@ -380,6 +383,31 @@ mod tests {
 
     fn external(metric: Value, target: Value) -> Value {
         json!([{"type": "External", "external": {"metric": metric, "target": target}}])
+    }
+
+    #[test]
+    fn replicas_are_unknown_until_the_hpa_controller_has_looked() {
+        let conditions = json!([{"type": "AbleToScale", "status": "True"}]);
+        for (status, expected) in [
+            (json!(null), RunningReplicas::Unknown),
+            (json!({"desiredReplicas": 0}), RunningReplicas::Unknown),
+            (
+                json!({"desiredReplicas": 0, "conditions": conditions}),
+                RunningReplicas::None,
+            ),
+            (
+                json!({"desiredReplicas": 1, "currentReplicas": 1, "conditions": conditions}),
+                RunningReplicas::One,
+            ),
+            (
+                json!({"desiredReplicas": 1, "currentReplicas": 5, "conditions": conditions}),
+                RunningReplicas::Several,
+            ),
+        ] {
+            let mut hpa = hpa("n", "h", json!([]));
+            hpa.status = serde_json::from_value(status.clone()).unwrap();
+            assert_eq!(facts_of(&hpa).running, expected, "{status}");
+        }
     }
 
     #[test]

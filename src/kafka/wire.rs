@@ -48,6 +48,7 @@ use self::cluster::WireCluster;
 use self::describe::DescriptionCache;
 use self::options::WireOptions;
 use self::sweep::DiscoveryCache;
+use super::group_listing::GroupListing;
 use super::health::ConnectionHealth;
 use super::log_start_cache::LogStartCache;
 use super::login::TokenSettings;
@@ -71,6 +72,7 @@ struct WireInner {
     descriptions: DescriptionCache,
     starts: LogStartCache,
     past: TimeLookups,
+    listing: GroupListing,
 }
 
 impl WireClient {
@@ -90,6 +92,7 @@ impl WireClient {
             descriptions: DescriptionCache::default(),
             starts: LogStartCache::default(),
             past: TimeLookups::default(),
+            listing: GroupListing::default(),
             name: settings.name.clone(),
         })))
     }

@@ -15,6 +15,7 @@ pub mod parallelism;
 mod series_match;
 pub mod sizing;
 pub mod topic_selection;
+mod unseen;
 mod valuation;
 
 use std::num::NonZeroU32;
@@ -39,6 +40,7 @@ pub use self::evaluations_at::{
 pub use self::group_evaluation::{Clusters, GroupEvaluation};
 pub use self::metric_evaluation::MetricEvaluation;
 pub use self::sizing::ValueRule;
+pub use self::unseen::{UnseenGroup, unseen_groups};
 pub use self::valuation::ServedValue;
 
 /// How values are made of lag, and when none is served. The default is the daemon's own.

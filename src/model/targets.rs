@@ -124,6 +124,12 @@ impl Targets {
         count_exceeded(refused.map(|refusal| refusal.reason))
     }
 
+    /// Whether a namespace may ask for this key.
+    #[must_use]
+    pub fn may_ask(&self, namespace: &str, key: &WatchKey) -> bool {
+        self.tenancy.check(namespace, [key]).is_ok()
+    }
+
     /// The HPAs as they are written, those without a metric of lagwise too.
     #[must_use]
     pub fn facts(&self) -> &HpaMap {

@@ -98,6 +98,7 @@ impl From<NoValueReason> for ApiFailure {
             }
             NoValueReason::HpasUnlisted
             | NoValueReason::NotYetRead(_)
+            | NoValueReason::NeverRan { .. }
             | NoValueReason::Unknown { .. }
             | NoValueReason::Stale { .. } => ApiFailure::unavailable(message),
         }

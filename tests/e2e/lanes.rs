@@ -8,7 +8,7 @@ use crate::Test;
 use crate::{
     annotations, api, brokers, cap, chart, conformance, convert, cost, events, faults, lag, leader,
     live, load, login, logins, network, oracle, outage, protocols, renewal, rows, scale, selectors,
-    smoke, state, tenants, zero,
+    smoke, state, tenants, unseen, zero,
 };
 
 /// The variable that names the lane to run; without it all are run, one after the other.
@@ -78,6 +78,7 @@ pub(crate) const LANES: &[Lane] = &[
             cap::CASES,
             leader::CASES,
             events::CASES,
+            unseen::CASES,
         ],
         long: &[cap::LONG],
     },

@@ -47,6 +47,7 @@ mod state;
 mod tenants;
 #[path = "../testbed/mod.rs"]
 mod testbed;
+mod unseen;
 mod zero;
 
 use std::process::ExitCode;

@@ -135,9 +135,11 @@ impl WireInner {
             })
             .collect();
         self.cache_discovered(&asked, &groups);
-        let ((topics, moved), ()) = futures::join!(
+        let listing = self.listing.deadline(&groups, deadline);
+        let ((topics, moved), (), group_names) = futures::join!(
             self.logs(&known, &groups, &started, deadline),
             self.describe(described, &known, deadline.into()),
+            self.group_names(listing),
         );
         self.attach_descriptions(&mut groups);
         if moved {
@@ -170,6 +172,7 @@ impl WireInner {
             connection,
             unreachable_brokers: self.unreachable_brokers(&started),
             traffic: Some(self.traffic()),
+            group_names,
         }
     }
 

@@ -8,8 +8,10 @@ use std::time::Duration;
 use super::at_ceiling::AtCeiling;
 use super::hpa_findings::{find_against_ceiling, find_in_hpas};
 use crate::model::evaluation::parallelism::{Limit, Parallelism};
-use crate::model::evaluation::{Evaluations, HpaMetric, ValueRule, hpa_ceilings};
-use crate::model::findings::{Finding, FindingCode};
+use crate::model::evaluation::{
+    Evaluations, HpaMetric, UnseenGroup, ValueRule, hpa_ceilings, unseen_groups,
+};
+use crate::model::findings::{Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
@@ -45,6 +47,9 @@ pub fn findings<H: Borrow<HpaFacts>>(
 ) -> BTreeSet<Finding> {
     let mut found = find_in_groups(evaluations, options);
     found.extend(metrics.iter().filter_map(find_in_outcome));
+    let (targets, within) = (evaluations.targets(), options.members_within);
+    let metrics_of_all = metrics.iter();
+    found.extend(metrics_of_all.flat_map(|m| find_unseen_groups(m, targets, within)));
     found.extend(find_in_hpas(hpas));
     let ceilings = hpa_ceilings(metrics);
     // The metrics of an HPA follow one another.
@@ -298,9 +303,28 @@ pub fn find_in_outcome(metric: &HpaMetric<'_>) -> Option<Finding> {
         | NoValueReason::Denied(_)
         | NoValueReason::HpasUnlisted
         | NoValueReason::NotYetRead(_)
+        | NoValueReason::NeverRan { .. }
         | NoValueReason::Unknown { .. }
         | NoValueReason::Stale { .. } => None,
     }
+}
+
+/// Finds the groups of a metric that have not been seen for this long, although replicas run.
+pub fn find_unseen_groups(
+    metric: &HpaMetric<'_>,
+    targets: &Targets,
+    at_least: Duration,
+) -> impl Iterator<Item = Finding> {
+    let hpa = HpaKey::new(metric.namespace, metric.hpa);
+    let unseen = unseen_groups(metric, targets).filter(move |group| group.since >= at_least);
+    unseen.map(move |UnseenGroup { key, nearest, .. }| {
+        let meant = suggestion("group ", nearest.as_ref().map(GroupId::as_str));
+        let message = format!(
+            "group {:?} on Kafka cluster {:?} has neither members nor committed offsets, although replicas run{meant}",
+            key.group, key.cluster
+        );
+        Finding::new(FindingCode::UnseenGroup, hpa.clone(), message)
+    })
 }
 
 /// Whether the group has committed offsets that could expire.

@@ -16,7 +16,7 @@ use crate::model::evaluation::parallelism::Limit;
 use crate::model::findings::{Finding, FindingCode};
 use crate::model::fixtures;
 use crate::model::hpa::facts::{
-    ExternalMetric, HpaFacts, MetricTarget, RejectedMetric, ScaleTarget,
+    ExternalMetric, HpaFacts, MetricTarget, RejectedMetric, RunningReplicas, ScaleTarget,
 };
 use crate::model::hpa::selector::RejectedSelector;
 use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
@@ -214,6 +214,13 @@ fn group_findings() -> Vec<Finding> {
     let mut unreachable = fixtures::nothing(Duration::from_secs(5), "g");
     unreachable.groups[0].plan.topics = Arc::new(["t".into()].into());
     unreachable.groups[0].committed = Err(Fault::Unreachable);
+    let mut misspelled = fixtures::read(Duration::ZERO, "ordres", "t", &[(0, Ok(None), Ok(9))]);
+    misspelled.group_names = Some(vec!["orders".into()]);
+    misspelled.groups[0].description = Ok(Arc::new(described(GroupState::NotReady, Vec::new())));
+    let ordres = HpaFacts {
+        running: RunningReplicas::Several,
+        ..hpa("billing", "group=ordres,topic=t", &[])
+    };
     let fallback = [("fallback-replicas", "3"), ("fallback-after", "2m")];
     let one = |selector: &str| [hpa("billing", selector, &[])];
     let mut other = hpa("other", "group=g,topic=t", &[]);
@@ -223,6 +230,7 @@ fn group_findings() -> Vec<Finding> {
         current(&[], vec![stable(two(&["t", "u"]))], Duration::ZERO),
         current(&[], vec![empty(0), empty(5 * DAY)], Duration::ZERO),
         current(&one("group=g,topic=gone"), vec![missing], Duration::ZERO),
+        current(&[ordres], vec![misspelled], Duration::ZERO),
         current(
             &one("group=g"),
             vec![fixtures::nothing(Duration::ZERO, "g")],

@@ -15,6 +15,7 @@ use super::group_evaluation::{Clusters, GroupEvaluation};
 use super::idle::IdleSince;
 use super::parallelism::Limit;
 use super::sizing::{ClampRule, in_milli};
+use super::unseen::held_reason;
 use super::valuation::{ServedValue, Valuation, measures};
 use super::{Ceiling, MetricValue, ServingPolicy, is_cap_observed};
 use crate::model::hpa::facts::MetricTarget;
@@ -83,7 +84,9 @@ impl MetricEvaluation {
         policy: &ServingPolicy,
     ) -> Self {
         let (decisive, measured) = check_measured(&groups);
-        let outcome = measured.map(|()| measure(&resolved, &groups, policy));
+        let held = || held_reason(namespace, &resolved, &groups, targets).map_or(Ok(()), Err);
+        let outcome = measured.and_then(|()| held());
+        let outcome = outcome.map(|()| measure(&resolved, &groups, policy));
         let readings = groups.iter().take(decisive);
         let readings = readings.flat_map(|group| group.decisive_topics());
         let oldest = readings

@@ -382,7 +382,12 @@ finding_codes! {
         why: "Without the right the workload is neither scaled to zero nor woken, or the ceiling is not written to maxReplicas. The message has the answer of the Kubernetes API server, which names the verb and the resource.",
         fix: "Grant the right. In the values of the chart, scaleToZero.enabled and enforce.enabled do, for the namespaces in scaleToZero.namespaces and enforce.namespaces if these are set, and for other kinds than Deployments and StatefulSets by scaleToZero.targets.",
     }
-    KedaObject "LW056" "keda_object" Info {
+    UnseenGroup "LW056" "unseen_group" Warning {
+        what: "A group has neither members nor committed offsets, although replicas run.",
+        why: "Most likely its name is misspelled: the lag of the group that the replicas read is unknown to lagwise. With several replicas the metric is an error, so that the HPA keeps them.",
+        fix: "Compare the name of the group with the consumers' group.id. If it is right, find out why the consumers have not joined the group: read their logs.",
+    }
+    KedaObject "LW058" "keda_object" Info {
         what: "A manifest of KEDA is among the files.",
         why: "lagwise can scale the workload of a ScaledObject with Kafka triggers without KEDA. Each message names an option of KEDA that has no equivalent, or that works in another way.",
         fix: "Run lagwise convert on the file, and read the guide on coming from KEDA.",

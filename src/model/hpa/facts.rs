@@ -153,10 +153,34 @@ impl ScaleTarget {
     }
 }
 
+/// How many replicas a scale target has, as far as that matters for a group that was never seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RunningReplicas {
+    #[default]
+    None,
+    One,
+    Several,
+    /// The HPA controller has not looked yet.
+    Unknown,
+}
+
+impl RunningReplicas {
+    /// From the number of current replicas, if it is known.
+    #[must_use]
+    pub fn new(current: Option<u32>) -> Self {
+        match current {
+            None => Self::Unknown,
+            Some(0) => Self::None,
+            Some(1) => Self::One,
+            Some(2..) => Self::Several,
+        }
+    }
+}
+
 /// The parts of an HPA that lagwise uses.
 ///
-/// Only what its user writes, and one seldom condition of its status: the rest of the status and the resource version
-/// change at every sync of the HPA controller, and code that needs them reads the object.
+/// Only what its user writes, and of the status what seldom changes: most of it, and the resource version, change at every
+/// sync of the HPA controller, and code that needs them reads the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HpaFacts {
     /// Also the namespace of its metric requests.
@@ -185,6 +209,8 @@ pub struct HpaFacts {
     pub window_up: Option<u32>,
     /// `behavior.scaleDown.stabilizationWindowSeconds`; `None` means the controller's default.
     pub window_down: Option<u32>,
+    /// How many replicas its scale target has.
+    pub running: RunningReplicas,
     /// Its metrics that are not External, in order.
     pub other_metrics: Vec<OtherMetric>,
     /// Whether the HPA controller does nothing for it, because its workload has zero replicas, and not by the HPA's own

@@ -10,7 +10,7 @@ use super::offset_column::CommittedOffsets;
 use super::topic_map::TopicMap;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::units::newtypes::{
-    ClusterName, Lag, Moment, Offset, Partition, TopicId, TopicName,
+    ClusterName, GroupId, Lag, Moment, Offset, Partition, TopicId, TopicName,
 };
 
 /// How far back log-end offsets are looked up first, so that lag in seconds is known soon after a start.
@@ -77,6 +77,16 @@ pub struct GroupObservation {
 }
 
 impl GroupObservation {
+    /// Whether the group is known to have no committed offset on any of its topics. Then it may not exist.
+    #[must_use]
+    pub fn has_no_commit(&self) -> bool {
+        let Ok(committed) = &self.committed else {
+            return false;
+        };
+        let mut columns = committed.values();
+        columns.all(|column| column.iter().all(|c| c == Ok(None)))
+    }
+
     /// A group that was not read because it has this many partitions.
     #[must_use]
     pub fn over_budget(plan: GroupPlan, partitions: u64) -> Self {
@@ -109,7 +119,14 @@ pub struct Observation {
     pub unreachable_brokers: Vec<BrokerFault>,
     /// Traffic so far, if the client counts it.
     pub traffic: Option<Traffic>,
+    /// Names of the cluster's groups, if they were listed, at most [`MAX_GROUP_NAMES`] and none longer than
+    /// [`MAX_GROUP_NAME_BYTES`].
+    pub group_names: Option<Vec<GroupId>>,
 }
+
+/// The most names of groups in an observation, and the longest one.
+pub const MAX_GROUP_NAMES: usize = 10_000;
+pub const MAX_GROUP_NAME_BYTES: usize = 128;
 
 /// Traffic with a cluster since the client was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,12 +1,14 @@
 //! Turns observations into cluster snapshots by the lag rules and the history of earlier sweeps.
 
 mod group;
+mod similar_groups;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::group::Assembly;
+use self::similar_groups::NameComparison;
 use super::cluster_snapshot::{ClusterSnapshot, GroupSnapshot, Sweep, TopicLag};
 use super::history::clock::{Now, Stamp, Timeline};
 use super::history::group::GroupHistory;
@@ -50,6 +52,8 @@ pub struct ClusterHistory {
     logs: BTreeMap<TopicName, LogHistory>,
     groups: BTreeMap<GroupId, GroupHistory>,
     pruned: Stamp,
+    /// How many times the names of the cluster's groups were listed.
+    times_listed: usize,
 }
 
 type SharedTopics = BTreeMap<TopicName, Result<Arc<TopicOffsets>, Fault>>;
@@ -65,6 +69,7 @@ impl ClusterHistory {
             connection,
             unreachable_brokers,
             traffic,
+            group_names,
             ..
         } = observation;
         let now = self.timeline.at(&started);
@@ -86,6 +91,12 @@ impl ClusterHistory {
         let before = Arc::clone(&self.current);
         // Keep groups that were read out of turn after this sweep started: its plan does not have them.
         let is_newer = |group: &GroupSnapshot| group.asked.monotonic > started.monotonic;
+        let names = group_names.as_deref().map(|names| {
+            let without_commit = observed.iter().filter(|group| group.has_no_commit());
+            let comparison = NameComparison::new(names, without_commit.count(), self.times_listed);
+            self.times_listed = self.times_listed.wrapping_add(1);
+            comparison
+        });
         let mut assembled = Vec::with_capacity(observed.len());
         for group in observed {
             let known = before.groups.get(&group.plan.group);
@@ -98,6 +109,7 @@ impl ClusterHistory {
                 logs: &logs,
                 read: started,
                 now,
+                names: names.as_ref(),
             };
             let known = known.map(|known| &**known);
             assembled.push((id, Arc::new(assembly.group(group, history, known))));

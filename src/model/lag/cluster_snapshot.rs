@@ -121,10 +121,21 @@ pub struct GroupSnapshot {
     pub remembered: Arc<RememberedGroup>,
     /// How long it has had no members, as of the last sweep; `None` if it has some or is not described.
     pub empty_for: Option<Duration>,
+    /// Set while nothing shows that it exists ([`is_unseen`](Self::is_unseen)).
+    pub unseen: Option<Arc<Unseen>>,
     /// Whether the whole group is stuck: one partition is, and no other with lag makes progress.
     pub stuck: bool,
     /// Its topics.
     pub topics: TopicMap<GroupTopic>,
+}
+
+/// Facts about a group that nothing shows to exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unseen {
+    /// How long it has not been seen, as of the last sweep.
+    pub since: Duration,
+    /// Names of existing groups that are similar to its own, the closest first.
+    pub similar: Arc<[GroupId]>,
 }
 
 impl GroupSnapshot {
@@ -132,6 +143,18 @@ impl GroupSnapshot {
     #[must_use]
     pub fn is_mute(&self) -> bool {
         self.fault.is_some() && self.topics.is_empty()
+    }
+
+    /// Whether nothing shows that it exists: it has no committed offset and no member, and none was ever seen.
+    /// `false` if any of that is unknown.
+    #[must_use]
+    pub fn is_unseen(&self) -> bool {
+        let described = self.description.as_deref();
+        let is_empty = |topic: &GroupTopic| topic.latest.is_ok() && !topic.may_have_commits();
+        self.fault.is_none()
+            && described.is_some_and(|description| !description.has_members())
+            && !self.remembered.had_members
+            && self.topics.values().all(is_empty)
     }
 
     /// What its members read. While it has none, and while they do not tell because of a rebalance, it is what they were

@@ -76,6 +76,7 @@ impl<'a> HpaTargetBuilder<'a> {
                 mode: None,
                 max_replicas: hpa.max_replicas,
                 tolerance_up: hpa.tolerance_up(),
+                running: hpa.running,
             },
         }
     }

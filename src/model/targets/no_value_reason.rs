@@ -3,6 +3,7 @@
 use super::WatchKey;
 use super::denial_reason::DenialReason;
 use super::selector_size::SelectorTooLarge;
+use crate::model::findings::suggestion;
 use crate::model::units::metric::{DESIRED_METRIC, LAG_METRIC};
 use crate::model::units::newtypes::{ClusterName, GroupId, TopicName};
 
@@ -81,6 +82,18 @@ pub enum NoValueReason {
         group: GroupId,
         cluster: ClusterName,
     },
+    /// The group has committed nothing on the topics that count, and several replicas run.
+    #[error(
+        "group {group:?}{} has no committed offset on the topics that count on Kafka cluster {cluster:?}, so its lag is \
+         unknown; with several replicas that is no reason to remove any: check the names of group and topics",
+        suggestion_of(nearest.as_ref())
+    )]
+    NeverRan {
+        group: GroupId,
+        cluster: ClusterName,
+        /// An existing group of a similar name that the namespace may ask for.
+        nearest: Option<GroupId>,
+    },
     /// No topic that the group reads matches the pattern that was set.
     #[error(
         "no topic that group {group:?} reads on Kafka cluster {cluster:?} matches the topic regex {pattern:?}"
@@ -158,6 +171,10 @@ impl NoValueReason {
     }
 }
 
+fn suggestion_of(group: Option<&GroupId>) -> String {
+    suggestion("group ", group.map(GroupId::as_str))
+}
+
 fn list_groups(keys: &[WatchKey]) -> String {
     let one = |key: &WatchKey| format!("group {:?} on Kafka cluster {:?}", key.group, key.cluster);
     keys.iter().map(one).collect::<Vec<_>>().join(", ")
@@ -225,6 +242,11 @@ mod tests {
             NoValueReason::NothingCommitted {
                 group: group.clone(),
                 cluster: cluster.clone(),
+            },
+            NoValueReason::NeverRan {
+                group: "ordres".into(),
+                cluster: cluster.clone(),
+                nearest: Some("orders".into()),
             },
             NoValueReason::NothingMatches {
                 pattern: "orders-.*".into(),

@@ -8,7 +8,7 @@ use super::budgets::{Amounts, BudgetExceeded, Budgets};
 use super::denial_reason::DenialReason;
 use super::tenancy::Tenancy;
 use crate::model::findings::Finding;
-use crate::model::hpa::facts::MetricTarget;
+use crate::model::hpa::facts::{MetricTarget, RunningReplicas};
 use crate::model::hpa::label;
 use crate::model::hpa::selector::Selector;
 use crate::model::hpa::write_scopes::WriteScopes;
@@ -82,6 +82,8 @@ pub struct HpaCap {
     pub max_replicas: u32,
     /// Its tolerance upwards, in thousandths.
     pub tolerance_up: u64,
+    /// How many replicas its scale target has.
+    pub running: RunningReplicas,
 }
 
 /// A consumer group that one metric of an HPA, or the configuration, asks for.

@@ -6,14 +6,32 @@ pub fn did_you_mean<'a>(
     given: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    closest(given, candidates, 1).pop()
+}
+
+/// The candidates close to `given`, ignoring case and separators, the closest first, and `most` of them at the most.
+#[must_use]
+pub fn closest<'a>(
+    given: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+    most: usize,
+) -> Vec<&'a str> {
     let given = letters(given);
-    let mistakes_max = given.chars().count().div_euclid(3).max(1);
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::osa_distance(&given, &letters(candidate)), candidate))
-        .filter(|(mistakes, _)| *mistakes <= mistakes_max)
-        .min()
-        .map(|(_, candidate)| candidate)
+    let length = given.chars().count();
+    let mistakes_max = length.div_euclid(3).max(1);
+    let mistakes = |candidate: &str| {
+        let candidate = letters(candidate);
+        // A cheap test first: the distance takes time in proportion to both lengths.
+        let is_close = candidate.chars().count().abs_diff(length) <= mistakes_max;
+        let mistakes = is_close.then(|| strsim::osa_distance(&given, &candidate));
+        mistakes.filter(|mistakes| *mistakes <= mistakes_max)
+    };
+    let candidates = candidates.into_iter();
+    let close = candidates.filter_map(|candidate| Some((mistakes(candidate)?, candidate)));
+    let mut close: Vec<_> = close.collect();
+    close.sort_unstable();
+    close.truncate(most);
+    close.into_iter().map(|(_, candidate)| candidate).collect()
 }
 
 /// Normalises a word, so that `maxStaleness`, `max-staleness` and `max_staleness` are equal.
@@ -42,5 +60,12 @@ mod tests {
         ] {
             assert_eq!(did_you_mean(given, keys), meant, "{given}");
         }
+    }
+
+    #[test]
+    fn the_closest_come_first() {
+        let groups = ["orders-eu", "orders", "Orders.v2", "payments", "order"];
+        assert_eq!(closest("ordres", groups, 9), ["orders", "order"]);
+        assert_eq!(closest("orders_eu", groups, 1), ["orders-eu"]);
     }
 }

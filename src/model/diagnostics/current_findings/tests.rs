@@ -5,7 +5,7 @@ use super::*;
 use crate::model::evaluation::ServingPolicy;
 use crate::model::findings::FindingSubject;
 use crate::model::fixtures;
-use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget};
+use crate::model::hpa::facts::{ExternalMetric, HpaFacts, MetricTarget, RunningReplicas};
 use crate::model::hpa::selector::Selector;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::Member;
@@ -58,6 +58,63 @@ fn kinds(state: GroupState, kind: GroupKind, members: Vec<Member>) -> Vec<&'stat
     let subject = FindingSubject::from((&ClusterName::from("main"), &GroupId::from("g")));
     assert!(found.iter().all(|finding| finding.subject == subject));
     found.iter().map(|finding| finding.code.label()).collect()
+}
+
+/// The findings about an HPA of group `g`, which has this commit and this lag, and members or not.
+fn unseen(running: RunningReplicas, commit: Option<i64>, members: Vec<Member>) -> Vec<String> {
+    let mut read = fixtures::read(Duration::ZERO, "orderss", "t", &[(0, Ok(commit), Ok(9))]);
+    read.group_names = Some(vec!["orders".into(), "orderss".into()]);
+    read.groups[0].description = Ok(Arc::new(GroupDescription {
+        kind: GroupKind::Classic,
+        state: GroupState::NotReady,
+        assignor: None,
+        members,
+        omitted_members: 0,
+        subtopologies: Vec::new(),
+    }));
+    let target = MetricTarget::AverageValue(Milli::from_units(10));
+    let hpa = HpaFacts {
+        running,
+        ..fixtures::hpa("h", "group=orderss,topic=t", target)
+    };
+    let names = ["main".into()];
+    let targets = Targets::merge(&names, &[], std::slice::from_ref(&hpa), BTreeSet::new());
+    let snapshot = LagSnapshot {
+        clusters: [(
+            "main".into(),
+            ClusterHistory::default().apply(read, Scope::Whole),
+        )]
+        .into(),
+        targets: Arc::new(targets),
+        ..LagSnapshot::default()
+    }
+    .evaluated(&ServingPolicy::default());
+    let now = fixtures::at(Duration::ZERO);
+    let metrics = snapshot.at(&now).hpa_metrics();
+    let found = metrics
+        .iter()
+        .flat_map(|m| find_unseen_groups(m, &snapshot.targets, OPTIONS.members_within));
+    let late = metrics
+        .iter()
+        .flat_map(|m| find_unseen_groups(m, &snapshot.targets, Duration::from_secs(1)));
+    assert_eq!(late.count(), 0);
+    found.map(|finding| finding.message).collect()
+}
+
+#[test]
+fn a_group_that_nothing_shows_to_exist_is_a_finding_while_replicas_run() {
+    use RunningReplicas::{None as NoReplicas, One, Several, Unknown};
+    let message = "group \"orderss\" on Kafka cluster \"main\" has neither members nor committed offsets, although replicas run (did you mean group orders?)";
+    for (running, expected) in [
+        (NoReplicas, &[][..]),
+        (Unknown, &[]),
+        (One, &[message]),
+        (Several, &[message]),
+    ] {
+        assert_eq!(unseen(running, None, Vec::new()), expected, "{running:?}");
+    }
+    assert!(unseen(One, Some(9), Vec::new()).is_empty());
+    assert!(unseen(Several, None, vec![member(None, &[])]).is_empty());
 }
 
 #[test]

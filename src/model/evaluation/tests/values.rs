@@ -1,8 +1,12 @@
 //! What is served, by the rows of the table of lag and ceilings, and what the HPA makes of it.
 
 use super::*;
-use crate::model::hpa::facts::MetricTarget;
+use crate::model::hpa::facts::{MetricTarget, RunningReplicas};
 use crate::model::settings::cap_mode::CapMode;
+use crate::model::targets::tenancy::{Grant, Tenancy};
+use crate::model::units::glob::Glob;
+use crate::model::units::metric::DESIRED_METRIC;
+use crate::model::units::newtypes::GroupId;
 
 #[test]
 fn without_the_clamp_the_measured_lag_is_served() {
@@ -134,6 +138,108 @@ fn a_group_that_never_ran_is_served_the_lag_of_one_replica() {
             cluster: "main".into()
         }
     );
+}
+
+fn running(hpa: HpaFacts, running: RunningReplicas) -> HpaFacts {
+    HpaFacts { running, ..hpa }
+}
+
+#[test]
+fn several_replicas_of_a_group_that_never_ran_are_kept() {
+    let never: &[_] = &[(None, 500), (None, 0)];
+    let facts = |metric: &str, replicas| {
+        let mut facts = hpa("h", "group=g,topic=t", average(100));
+        facts.metrics[0].name = metric.into();
+        facts.annotations = [("lagwise.dev/lag-per-replica".to_owned(), "100".to_owned())].into();
+        running(facts, replicas)
+    };
+    let known =
+        |topic: &[_], hpa: HpaFacts| snapshot(vec![observation(0, &[("t", topic)])], &[hpa]);
+    let served = known(never, facts(LAG_METRIC, RunningReplicas::One));
+    let answer = ask(&served, "group=g,topic=t").unwrap();
+    assert_eq!(answer.rule, ValueRule::NeverRan);
+    for (metric, running) in [
+        (LAG_METRIC, RunningReplicas::Several),
+        (DESIRED_METRIC, RunningReplicas::Several),
+        (LAG_METRIC, RunningReplicas::Unknown),
+    ] {
+        let held = known(never, facts(metric, running));
+        let selector = Selector::parse("group=g,topic=t").unwrap();
+        let query = MetricQuery {
+            namespace: "shop",
+            metric,
+            selector: &selector,
+        };
+        let evaluated = held.evaluated(&RULES);
+        let refusal = evaluated.at(&at(0)).answer(&query).unwrap_err();
+        assert!(
+            matches!(refusal, NoValueReason::NeverRan { .. }),
+            "{metric}, {running:?}: {refusal}"
+        );
+    }
+    // A group that has run may have no lag.
+    let ran = known(
+        &[(Some(500), 500)],
+        facts(LAG_METRIC, RunningReplicas::Several),
+    );
+    assert_eq!(ask(&ran, "group=g,topic=t").unwrap().lag, Some(Lag(0)));
+}
+
+#[test]
+fn of_several_groups_one_that_never_ran_does_not_hold_back_the_others() {
+    let mut both = observation(0, &[("t", &[(Some(0), 250)])]);
+    let mut other = observation(0, &[("t", &[(None, 250)])]).groups.remove(0);
+    other.plan.group = "h".into();
+    both.groups.push(other);
+    let facts = hpa("hpa", "group in (g,h),topic=t", average(100));
+    let known = snapshot(vec![both], &[running(facts, RunningReplicas::Several)]);
+    let answer = ask(&known, "group in (g,h),topic=t").unwrap();
+    assert_eq!(answer.lag, Some(Lag(250)));
+}
+
+#[test]
+fn an_unseen_group_has_the_nearest_name_that_the_namespace_may_ask_for() {
+    let grant = |groups: &str| Grant {
+        groups: vec![Glob::new(groups)],
+        ..Grant::default()
+    };
+    let names = ["orders.v2", "order.v3", "other"]
+        .map(GroupId::from)
+        .to_vec();
+    for (what, group, tenancy, nearest) in [
+        ("all groups", "orders.v1", vec![], Some("orders.v2")),
+        (
+            "some groups",
+            "orders.v1",
+            vec![grant("*.v1"), grant("order.*")],
+            Some("order.v3"),
+        ),
+        ("only this group", "orders.v1", vec![grant("*.v1")], None),
+        ("nothing similar", "payments", vec![], None),
+    ] {
+        let mut read = observation(0, &[("t", &[(None, 9)])]);
+        read.groups[0].plan.group = group.into();
+        let absent = GroupDescription::memberless(GroupKind::Classic, GroupState::NotReady);
+        read.groups[0].description = Ok(Arc::new(absent));
+        read.group_names = Some(names.clone());
+        let selector = format!("group={group},topic=t");
+        let facts = running(hpa("h", &selector, average(1)), RunningReplicas::Several);
+        let mut known = snapshot(vec![read], &[]);
+        let options = TargetOptions {
+            tenancy: Tenancy(tenancy),
+            ..TargetOptions::default()
+        };
+        let targets = Targets::new(&["main".into()], options, None);
+        let hpas = [Arc::new(facts)].into_iter().collect();
+        known.targets = Arc::new(targets.with_hpas(&hpas, None));
+        let refusal = ask(&known, &selector).unwrap_err();
+        let expected = NoValueReason::NeverRan {
+            group: group.into(),
+            cluster: "main".into(),
+            nearest: nearest.map(GroupId::from),
+        };
+        assert_eq!(refusal, expected, "{what}");
+    }
 }
 
 #[test]

@@ -7,20 +7,25 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::MISSING_GRACE_PERIOD;
+use super::similar_groups::NameComparison;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupDescription;
 use crate::model::kafka::observation::{GroupObservation, OffsetColumn, TopicOffsets};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::kafka::topic_map::TopicMap;
-use crate::model::lag::cluster_snapshot::{GroupSnapshot, GroupTopic, LagAgeBasis, TopicLag};
+use crate::model::lag::cluster_snapshot::{
+    GroupSnapshot, GroupTopic, LagAgeBasis, TopicLag, Unseen,
+};
 use crate::model::lag::history::clock::Now;
 use crate::model::lag::history::group::{Assignment, GroupHistory, LagClassifier};
 use crate::model::lag::history::log::{LogHistory, LogPartition};
 use crate::model::lag::history::partition::{PartitionReading, PartitionState};
 use crate::model::lag::topic_summary::TopicSummary;
 use crate::model::lag::{Log, PartitionLag};
-use crate::model::units::newtypes::{Isolation, Lag, Moment, Offset, Partition, TopicName};
+use crate::model::units::newtypes::{
+    GroupId, Isolation, Lag, Moment, Offset, Partition, TopicName,
+};
 
 /// What the groups of one sweep are assembled from.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +34,8 @@ pub(super) struct Assembly<'a> {
     pub(super) logs: &'a HashMap<&'a TopicName, LogReading<'a>>,
     pub(super) read: Moment,
     pub(super) now: Now,
+    /// Names of the cluster's groups, if they were listed.
+    pub(super) names: Option<&'a NameComparison<'a>>,
 }
 
 /// Offsets of a topic's log, and its history if there is any.
@@ -83,6 +90,7 @@ impl<'a> Assembly<'a> {
             description: described.as_ref().ok().cloned(),
             remembered: Arc::clone(&history.remembered),
             empty_for: history.empty.map(|since| since.elapsed(self.now)),
+            unseen: None,
             stuck: before.is_some_and(|b| b.stuck),
             topics: TopicMap::default(),
         };
@@ -174,7 +182,25 @@ impl<'a> Assembly<'a> {
             }
         }
         snapshot.discovered = plan.discover;
+        snapshot.unseen = self.unseen(&plan.group, snapshot.is_unseen(), history, before);
         snapshot
+    }
+
+    /// Facts about the group if it is unseen. Similar names that are not looked up in this sweep are those of before.
+    fn unseen(
+        &self,
+        group: &GroupId,
+        is_unseen: bool,
+        history: &mut GroupHistory,
+        before: Option<&GroupSnapshot>,
+    ) -> Option<Arc<Unseen>> {
+        let since = history.unseen.unwrap_or(self.now.into());
+        history.unseen = is_unseen.then_some(since);
+        let since = history.unseen?.elapsed(self.now);
+        let known = || Some(Arc::clone(&before?.unseen.as_ref()?.similar));
+        let similar = self.names.and_then(|names| names.similar_to(group));
+        let similar = similar.or_else(known).unwrap_or_default();
+        Some(Arc::new(Unseen { since, similar }))
     }
 
     /// First pass: position and lag of the group on each partition of a topic.

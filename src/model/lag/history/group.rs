@@ -28,6 +28,8 @@ pub(in crate::model) struct GroupHistory {
     pub(in crate::model) steady: Option<Steady>,
     /// Since when it has had no members; `None` if it has some or was never described.
     pub(in crate::model) empty: Option<Stamp>,
+    /// Since when nothing has shown that it exists.
+    pub(in crate::model) unseen: Option<Stamp>,
     /// Facts that an empty group does not report.
     pub(in crate::model) remembered: Arc<RememberedGroup>,
     /// The description that `remembered` and `steady` were last updated from. Descriptions are cached, so

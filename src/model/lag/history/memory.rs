@@ -248,6 +248,7 @@ impl SavedGroup {
                 since: back(since, saved, now),
             }),
             empty: self.empty.map(|since| back(since, saved, now)),
+            unseen: None,
             remembered: self.remembered.clone().into(),
             learned: None,
             topics: topics.collect(),

@@ -1,0 +1,92 @@
+//! Existing groups whose names are similar to those of groups which were never seen.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use crate::model::kafka::observation::MAX_GROUP_NAME_BYTES;
+use crate::model::units::newtypes::GroupId;
+use crate::model::units::spelling;
+
+/// The most similar names that are kept of a group. Whoever asks for it may not be told all of them.
+const MAX_SIMILAR: usize = 16;
+
+/// About how many pairs of names are compared in one sweep. It takes some 50 ms.
+const COMPARISONS: usize = 100_000;
+
+/// Compares the names of unseen groups with those of the groups of a cluster. Where these are many, a part of the unseen
+/// groups has its turn each time that the names were listed.
+#[derive(Debug)]
+pub(super) struct NameComparison<'a> {
+    names: &'a [GroupId],
+    turns: usize,
+    /// Groups to skip until the next one that has its turn.
+    skip: Cell<usize>,
+}
+
+impl<'a> NameComparison<'a> {
+    /// For at most `unseen` groups that were never seen, with names that were listed `times_listed` times before.
+    pub(super) fn new(names: &'a [GroupId], unseen: usize, times_listed: usize) -> Self {
+        let turns = names.len().saturating_mul(unseen);
+        let turns = turns.div_ceil(COMPARISONS).max(1);
+        let skip = times_listed.checked_rem(turns).unwrap_or(0);
+        Self {
+            names,
+            turns,
+            skip: Cell::new(skip),
+        }
+    }
+
+    /// The names most similar to that of an unseen group; `None` if it does not have its turn.
+    pub(super) fn similar_to(&self, group: &GroupId) -> Option<Arc<[GroupId]>> {
+        if let Some(fewer) = self.skip.get().checked_sub(1) {
+            self.skip.set(fewer);
+            return None;
+        }
+        self.skip.set(self.turns.saturating_sub(1));
+        if group.as_str().len() > MAX_GROUP_NAME_BYTES {
+            return Some(Arc::default());
+        }
+        let others = self.names.iter().filter(|name| *name != group);
+        let similar = spelling::closest(group.as_str(), others.map(GroupId::as_str), MAX_SIMILAR);
+        Some(similar.into_iter().map(GroupId::from).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_similar_names_come_first_without_the_group_itself() {
+        let names = ["order", "orders", "ordres", "payments"].map(GroupId::from);
+        let comparison = NameComparison::new(&names, 2, 7);
+        let similar = comparison.similar_to(&"ordres".into()).unwrap();
+        assert_eq!(*similar, ["orders", "order"].map(GroupId::from));
+        let long = "x".repeat(MAX_GROUP_NAME_BYTES + 1);
+        let names = [GroupId::from(format!("{long}y"))];
+        let comparison = NameComparison::new(&names, 1, 0);
+        assert_eq!(
+            comparison.similar_to(&long.into()).as_deref(),
+            Some(&[][..])
+        );
+    }
+
+    #[test]
+    fn many_unseen_groups_take_turns() {
+        let names: Vec<GroupId> = (0..COMPARISONS / 2)
+            .map(|i| format!("{i}").into())
+            .collect();
+        for unseen in [0_usize, 1, 2, 5] {
+            let turns = unseen.max(1).div_ceil(2);
+            let mut compared = vec![0; unseen];
+            for listing in 0..turns {
+                let comparison = NameComparison::new(&names, unseen, listing);
+                for count in &mut compared {
+                    let similar = comparison.similar_to(&"x".into());
+                    *count += usize::from(similar.is_some());
+                }
+            }
+            assert_eq!(compared, vec![1; unseen], "{unseen}");
+        }
+    }
+}

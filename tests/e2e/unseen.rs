@@ -1,0 +1,125 @@
+//! A misspelled group or topic never takes replicas away, and is told with the name that was meant.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::Test;
+use crate::daemon::{Daemon, Options};
+use crate::scale::workload;
+use crate::testbed::control_plane::ControlPlane;
+use crate::testbed::kubernetes::condition;
+use crate::testbed::poll::poll_until;
+use crate::testbed::replicas::ReplicaSeries;
+use crate::testbed::{Testbed, unique};
+
+/// The scenarios.
+pub(crate) const CASES: &[(&str, Test)] = &[(
+    "unseen::replicas_of_a_misspelled_group_are_kept",
+    replicas_of_a_misspelled_group_are_kept,
+)];
+
+const WITHIN: Duration = Duration::from_secs(120);
+
+fn replicas_of_a_misspelled_group_are_kept(testbed: &Testbed) -> Result<()> {
+    let (kafka, plane) = (testbed.kafka()?, testbed.control_plane()?);
+    let namespace = plane.namespace("unseen")?;
+    let (topic, other, group) = (unique("orders"), unique("other"), unique("billing"));
+    for topic in [&topic, &other] {
+        kafka.create_topic(topic, 6)?;
+    }
+    kafka.commit(&group, &topic, &[(0, 0)])?;
+    let forbidden = format!("{group}x");
+    kafka.commit(&forbidden, &topic, &[(0, 0)])?;
+    let misspelled = format!("{group}xx");
+    let options = Options {
+        namespaces: vec![namespace.clone()],
+        // The nearest name of all is another team's.
+        tenancy: json!([{"namespaces": [namespace], "groups": [group, misspelled]}]),
+        ..Options::main(&kafka.bootstrap())
+    };
+    let (daemon, _api) = Daemon::registered(testbed, plane, &namespace, &options)?;
+    let apply = |name: &str, group: &str, topic: &str, replicas: u32| {
+        let labels = [("group", group), ("topic", topic)];
+        let mut list: Value = serde_json::from_str(&workload(name, &labels))?;
+        list["items"][0]["spec"]["replicas"] = json!(replicas);
+        plane.apply(&namespace, &list.to_string())
+    };
+    // A misspelled group, an existing topic that the group does not read, and a group that is yet to run.
+    apply("group", &misspelled, &topic, 5)?;
+    apply("topic", &group, &other, 3)?;
+    apply("new", &misspelled, &topic, 1)?;
+    apply("idle", &group, &topic, 5)?;
+    let series = |name: &str| ReplicaSeries::wanted(plane, &namespace, name);
+    let (by_group, by_topic, new, idle) = (
+        series("group")?,
+        series("topic")?,
+        series("new")?,
+        series("idle")?,
+    );
+    // What is known to have no lag goes down at once.
+    poll_until(WITHIN, "the idle workload to go down", || {
+        ensure!(idle.now() == 1, "{:?}", idle.timed());
+        Ok(())
+    })?;
+    for (name, meant) in [("group", true), ("topic", false)] {
+        poll_until(WITHIN, &format!("the reason at {name}"), || {
+            let hpa = plane.get("hpa", name, Some(&namespace))?;
+            let active = condition(&hpa, "ScalingActive").context("no condition yet")?;
+            let message = active["message"].as_str().unwrap_or_default();
+            let suggestion = format!("did you mean group {group}?");
+            ensure!(
+                active["status"] == "False"
+                    && message.contains("has no committed offset")
+                    && message.contains(&suggestion) == meant
+                    && !message.contains(&format!("{forbidden}?")),
+                "{active}"
+            );
+            Ok(())
+        })?;
+    }
+    let found = lint(testbed, plane, &options, &namespace)?;
+    for (name, is_found) in [
+        ("group", true),
+        ("new", true),
+        ("topic", false),
+        ("idle", false),
+    ] {
+        let object = format!("hpa/{namespace}/{name}");
+        let mut all = found.as_array().into_iter().flatten();
+        let unseen = all.find(|f| f["code"] == "LW056" && f["object"] == *object);
+        let meant = format!("did you mean group {group}?");
+        let is_right = unseen.map(|f| f.to_string().contains(&meant));
+        ensure!(is_right == is_found.then_some(true), "{object}: {found}");
+    }
+    daemon.let_it_look(40)?;
+    for (series, kept) in [(&by_group, 5), (&by_topic, 3), (&new, 1)] {
+        ensure!(
+            series.values().iter().all(|now| *now == kept),
+            "{:?} instead of {kept}",
+            series.timed()
+        );
+    }
+    Ok(())
+}
+
+/// What `lagwise lint` finds in the namespace.
+fn lint(
+    testbed: &Testbed,
+    plane: &ControlPlane,
+    options: &Options,
+    namespace: &str,
+) -> Result<Value> {
+    let file = testbed.folder("commands")?.join("lagwise.yaml");
+    let config = json!({"clusters": options.clusters, "tenancy": options.tenancy});
+    std::fs::write(&file, config.to_string())?;
+    let (file, kubeconfig) = (file.to_string_lossy(), plane.kubeconfig().to_string_lossy());
+    let args = ["lint", "--config", &*file, "-o", "json", "-n", namespace];
+    let done = testbed
+        .lagwise(&[&args[..], &["--kubeconfig", &*kubeconfig]].concat())
+        .output()?;
+    let errors = String::from_utf8_lossy(&done.stderr);
+    ensure!(errors.is_empty(), "{:?}: {errors}", done.status);
+    Ok(serde_json::from_slice(&done.stdout)?)
+}
