@@ -105,6 +105,7 @@ fn snapshot() -> LagSnapshot {
         connection: None,
         unreachable_brokers: Vec::new(),
         traffic: None,
+        listings: std::collections::BTreeMap::new(),
         group_names: None,
     };
     let main = ClusterHistory::default().apply(observed, Scope::Whole);

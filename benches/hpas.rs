@@ -157,6 +157,7 @@ fn observe(groups: impl Iterator<Item = usize>) -> Observation {
         connection: None,
         unreachable_brokers: Vec::new(),
         traffic: None,
+        listings: std::collections::BTreeMap::new(),
         group_names: None,
     };
     let offsets = |offset| vec![Ok(Offset(offset)); PARTITIONS];

@@ -73,6 +73,7 @@ fn observation(groups: usize, each: usize, topics: usize) -> Observation {
         connection: None,
         unreachable_brokers: Vec::new(),
         traffic: None,
+        listings: std::collections::BTreeMap::new(),
         group_names: None,
     }
 }

@@ -16,6 +16,7 @@ pub mod login;
 mod peer_protocol;
 mod reachability;
 mod time_lookup;
+mod topic_listing;
 pub mod wire;
 
 use std::collections::BTreeMap;

@@ -94,6 +94,7 @@ impl Workload {
             connection: None,
             unreachable_brokers: Vec::new(),
             traffic: None,
+            listings: std::collections::BTreeMap::new(),
             group_names: None,
         }
     }

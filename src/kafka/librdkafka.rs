@@ -15,7 +15,7 @@ pub(super) mod kerberos;
 mod logs;
 mod topics;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -184,6 +184,7 @@ impl LibrdkafkaInner {
             connection,
             unreachable_brokers: self.health.unreachable_brokers(Instant::now(), None),
             traffic: None,
+            listings: BTreeMap::new(),
             group_names,
         }
     }

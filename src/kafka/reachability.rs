@@ -92,6 +92,7 @@ pub(super) fn unreachable_observation(
         connection: Some(connection),
         unreachable_brokers,
         traffic: None,
+        listings: BTreeMap::new(),
         group_names: None,
     }
 }

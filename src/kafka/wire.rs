@@ -21,6 +21,7 @@ mod cursor;
 #[doc(hidden)]
 pub mod decoding;
 mod describe;
+mod discovery_cache;
 mod first_bytes;
 mod frame;
 mod groups;
@@ -37,6 +38,7 @@ mod share_offsets;
 mod stats;
 mod sweep;
 mod tls;
+mod topic_names;
 mod topics;
 mod versions;
 
@@ -46,13 +48,14 @@ use std::time::Instant;
 use self::broker::ClusterContext;
 use self::cluster::WireCluster;
 use self::describe::DescriptionCache;
+use self::discovery_cache::DiscoveryCache;
 use self::options::WireOptions;
-use self::sweep::DiscoveryCache;
 use super::group_listing::GroupListing;
 use super::health::ConnectionHealth;
 use super::log_start_cache::LogStartCache;
 use super::login::TokenSettings;
 use super::time_lookup::TimeLookups;
+use super::topic_listing::ListingCache;
 use super::{ClientSettings, GroupList, SetupError};
 use crate::model::kafka::observation::Observation;
 use crate::model::kafka::sweep_plan::SweepPlan;
@@ -73,6 +76,7 @@ struct WireInner {
     starts: LogStartCache,
     past: TimeLookups,
     listing: GroupListing,
+    topic_names: ListingCache,
 }
 
 impl WireClient {
@@ -93,6 +97,7 @@ impl WireClient {
             starts: LogStartCache::default(),
             past: TimeLookups::default(),
             listing: GroupListing::default(),
+            topic_names: ListingCache::default(),
             name: settings.name.clone(),
         })))
     }

@@ -105,6 +105,7 @@ pub(crate) fn nothing(after: Duration, group: &str) -> Observation {
         connection: None,
         unreachable_brokers: Vec::new(),
         traffic: None,
+        listings: BTreeMap::new(),
         group_names: None,
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::model::diagnostics::at_ceiling::AtCeilingFindings;
 use crate::model::diagnostics::current_findings::{
     FindingOptions, UsedCeiling, find_in_groups, find_in_outcome, find_unseen_groups,
+    find_wide_patterns,
 };
 use crate::model::diagnostics::hpa_findings::{find_in_hpa, find_shared_scale_targets};
 use crate::model::evaluation::hpa_ceiling;
@@ -87,6 +88,7 @@ impl FindingsTracker {
             // Of one HPA after the other, since a list of all metrics is large.
             let metrics = evaluations.metrics_of_targets(targets);
             others.extend(metrics.iter().filter_map(find_in_outcome));
+            others.extend(metrics.iter().flat_map(find_wide_patterns));
             let of_hpa = metrics.iter();
             let all = &snapshot.targets;
             others.extend(of_hpa.flat_map(|m| find_unseen_groups(m, all, MEMBERS_WITHIN)));

@@ -15,12 +15,14 @@ use std::sync::Arc;
 
 use self::usage::{BudgetOwner, PartitionUse};
 use crate::model::kafka::fault::Fault;
-use crate::model::kafka::observation::{GroupObservation, Observation};
+use crate::model::kafka::observation::{GroupObservation, Observation, TopicListing};
+use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::SweepPlan;
+use crate::model::kafka::topic_map::TopicMap;
 use crate::model::targets::budgets::{BudgetExceeded, BudgetScope, Budgets, count_exceeded};
 use crate::model::targets::group_targets::GroupTargets;
 use crate::model::targets::{GroupKey, Targets};
-use crate::model::units::newtypes::ClusterName;
+use crate::model::units::newtypes::{ClusterName, GroupId};
 
 /// After how many plans without it a refused group is read again, since its topics may have become smaller.
 const REREAD_AFTER: u32 = 60;
@@ -93,13 +95,10 @@ impl PartitionLedger {
     /// the client also refuses groups of which others have left too little this time.
     pub(super) fn apply(&mut self, observation: &mut Observation, targets: &Targets) {
         let cluster = observation.cluster.clone();
-        for read in &observation.groups {
+        let listings = &mut observation.listings;
+        for read in &mut observation.groups {
             let partitions = match (&read.committed, read.refused_partitions) {
-                (Ok(committed), _) => {
-                    let columns = committed.values().map(|column| column.len());
-                    let partitions = columns.fold(0, usize::saturating_add);
-                    u64::try_from(partitions).unwrap_or(u64::MAX)
-                }
+                (Ok(committed), _) => count_partitions(committed),
                 (Err(_), Some(partitions)) => partitions,
                 (Err(_), None) => continue,
             };
@@ -109,9 +108,17 @@ impl PartitionLedger {
             if self.groups.get(&key).is_some_and(stays_admitted) {
                 continue;
             }
-            if let Some(group) = targets.group(&key.0, &key.1) {
+            let Some(group) = targets.group(&key.0, &key.1) else {
+                continue;
+            };
+            self.release(&key);
+            self.charge(&key, group, partitions, targets.budgets());
+            // What members are only expected to read comes after what is asked for.
+            if !self.is_admitted(&key)
+                && let Some(fewer) = drop_listed(read, listings)
+            {
                 self.release(&key);
-                self.charge(&key, group, partitions, targets.budgets());
+                self.charge(&key, group, fewer, targets.budgets());
             }
         }
         if !self.refuses_any() {
@@ -282,6 +289,28 @@ impl PartitionLedger {
         // The first that cannot pay is the reason.
         refused.into_iter().next().map(|(_, reason)| Err(reason))
     }
+}
+
+fn count_partitions(committed: &TopicMap<CommittedOffsets>) -> u64 {
+    let columns = committed.values().map(|column| column.len());
+    let partitions = columns.fold(0, usize::saturating_add);
+    u64::try_from(partitions).unwrap_or(u64::MAX)
+}
+
+/// Drops the topics of a group that were listed by a pattern. Returns how many partitions are left; `None` if there are no
+/// such topics.
+fn drop_listed(
+    read: &mut GroupObservation,
+    listings: &mut BTreeMap<GroupId, Arc<TopicListing>>,
+) -> Option<u64> {
+    let listing = listings.get_mut(&read.plan.group)?;
+    let committed = read.committed.as_mut().ok()?;
+    if listing.topics().is_empty() {
+        return None;
+    }
+    let listing = std::mem::replace(listing, Arc::new(TopicListing::TooMany));
+    committed.retain(|topic, _| !listing.topics().contains(topic));
+    Some(count_partitions(committed))
 }
 
 /// Groups that have to make room, and the budget that would be exceeded without that.

@@ -77,6 +77,7 @@ impl OffsetSource for FakeKafka {
             connection: None,
             unreachable_brokers: Vec::new(),
             traffic: None,
+            listings: std::collections::BTreeMap::new(),
             group_names: None,
         }
     }

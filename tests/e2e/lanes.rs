@@ -65,7 +65,7 @@ pub(crate) const LANES: &[Lane] = &[
     Lane {
         name: "api",
         cases: &[api::CASES, chart::CASES, zero::CASES],
-        long: &[api::LONG, chart::LONG],
+        long: &[api::LONG, chart::LONG, zero::LONG],
     },
     // How many replicas there are and why, what the daemon writes for it, and which daemon does.
     Lane {

@@ -2,6 +2,7 @@
 //! where it can, and never against a person or what is unknown.
 
 mod ledger;
+mod pattern;
 mod rights;
 mod targets;
 mod unknown;
@@ -49,8 +50,20 @@ pub(crate) const CASES: &[(&str, Test)] = &[
         unknown::nothing_sleeps_while_kafka_is_unknown,
     ),
     (
+        "zero::a_new_topic_wakes_a_pattern_subscriber",
+        pattern::a_new_topic_wakes_a_pattern_subscriber,
+    ),
+    (
         "zero::an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown",
         an_hpa_that_goes_to_zero_itself_waits_for_the_cooldown,
+    ),
+];
+
+/// Minutes of waiting.
+pub(crate) const LONG: &[(&str, Test)] = &[
+    (
+        "zero::a_new_topic_that_nobody_reads_wakes_once",
+        pattern::a_new_topic_that_nobody_reads_wakes_once,
     ),
 ];
 

@@ -121,6 +121,9 @@ impl Lines<'_> {
         for topic in &group.topics {
             self.topic(topic);
         }
+        if let Some(listing) = &group.listing {
+            self.add(2, listing);
+        }
         if let Some(unknown) = &group.unknown {
             self.add(2, &format!("unknown: {unknown}"));
         }

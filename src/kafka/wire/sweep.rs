@@ -3,14 +3,16 @@
 //! share of the time.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::iter;
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::describe::GroupDescriber;
 use super::offset_fetch::{FetchedOffsets, OffsetFetchQuery, PartitionCommit, fill};
 use super::topics::ClusterMetadata;
 use super::{WireInner, commits};
 use crate::kafka::reachability::{Reachability, classify_answers, unreachable_observation};
+use crate::kafka::topic_listing::{self, Listings};
 use crate::model::kafka::fault::{BrokerFault, Fault};
 use crate::model::kafka::group::GroupKind;
 use crate::model::kafka::observation::{GroupObservation, Observation, ReportedLags, Traffic};
@@ -18,36 +20,6 @@ use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::{GroupPlan, PartitionAllowance, SweepPlan};
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Moment, TopicName};
-
-/// How long the discovered topics of a group are used before they are discovered again.
-const DISCOVERY_MAX_AGE: Duration = Duration::from_secs(30);
-
-/// Topics on which groups have commits, as last discovered.
-#[derive(Debug, Default)]
-pub(super) struct DiscoveryCache(Mutex<HashMap<GroupId, DiscoveredTopics>>);
-
-/// When topics were discovered, and which.
-type DiscoveredTopics = (Instant, Arc<BTreeSet<TopicName>>);
-
-impl DiscoveryCache {
-    fn all(&self) -> MutexGuard<'_, HashMap<GroupId, DiscoveredTopics>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get(&self, group: &GroupId) -> Option<Arc<BTreeSet<TopicName>>> {
-        match self.all().get(group) {
-            Some((when, topics)) if when.elapsed() < DISCOVERY_MAX_AGE => Some(Arc::clone(topics)),
-            _ => None,
-        }
-    }
-
-    fn insert(&self, found: impl Iterator<Item = (GroupId, BTreeSet<TopicName>)>) {
-        let now = Instant::now();
-        let mut all = self.all();
-        all.retain(|_, (when, _)| when.elapsed() < DISCOVERY_MAX_AGE);
-        all.extend(found.map(|(group, topics)| (group, (now, Arc::new(topics)))));
-    }
-}
 
 impl WireInner {
     pub(super) async fn sweep(&self, plan: SweepPlan, deadline: Instant) -> Observation {
@@ -57,11 +29,19 @@ impl WireInner {
         let budget = deadline.saturating_duration_since(started.monotonic);
         let by = |fifths: u32| (started.monotonic + budget / 5 * fifths).into();
         self.prune_coordinators(&plan);
+        let mut listings = self.list_topics(&plan.groups, by(1)).await;
         // Decided once: a sweep at the same time may discover topics that the metadata below does not have.
         let named: Vec<_> = plan.groups.iter().map(|g| self.topics_to_name(g)).collect();
+        for (group, named) in plan.groups.iter().zip(&named) {
+            let named = named.as_ref().unwrap_or(&group.topics);
+            topic_listing::leave_out(&mut listings, &group.group, |topic| named.contains(topic));
+        }
         let found = {
             let named = plan.groups.iter().zip(&named);
-            let topics = named.flat_map(|(g, named)| &**named.as_ref().unwrap_or(&g.topics));
+            let topics = named.flat_map(|(g, named)| {
+                let listed = topic_listing::listed(&listings, &g.group);
+                named.as_ref().unwrap_or(&g.topics).iter().chain(listed)
+            });
             self.cluster.metadata(&topics.collect(), by(2)).await
         };
         let (known, is_new) = match found {
@@ -84,8 +64,15 @@ impl WireInner {
         let mut allowance = PartitionAllowance::new(plan.max_partitions);
         let (mut planned, mut asked, mut over_budget) = (Vec::new(), Vec::new(), Vec::new());
         for (group, named) in plan.groups.into_iter().zip(named) {
-            let query = offset_query(&group, named.as_deref(), &known);
-            match allowance.take(&group, query.named_partitions()) {
+            let listed = topic_listing::listed(&listings, &group.group);
+            let mut query = offset_query(&group, named.as_deref(), listed, &known);
+            let mut taken = allowance.take(&group, query.named_partitions());
+            // What was asked for comes before what is only expected.
+            if taken.is_err() && topic_listing::give_up(&mut listings, &group.group) {
+                query = offset_query(&group, named.as_deref(), iter::empty(), &known);
+                taken = allowance.take(&group, query.named_partitions());
+            }
+            match taken {
                 Ok(()) => {
                     planned.push(group);
                     asked.push(query);
@@ -115,11 +102,23 @@ impl WireInner {
                     // Discovered topics are useless without their partition counts.
                     (Ok(FetchedOffsets::Discovered(_)), Some(fault)) => Err(fault),
                     (Ok(FetchedOffsets::Discovered(found)), None) => {
-                        let columns = discovered_columns(&plan, found, &known);
-                        let partitions = columns.values().map(CommittedOffsets::len);
-                        let partitions = partitions.fold(0, usize::saturating_add);
-                        if let Err(refused) = allowance.take(&plan, partitions) {
+                        let mut columns = discovered_columns(&plan, found, &known);
+                        topic_listing::leave_out(&mut listings, &plan.group, |topic| {
+                            columns.contains_key(topic)
+                        });
+                        if let Err(refused) = allowance.take(&plan, count_partitions(&columns)) {
                             return GroupObservation::over_budget(plan, refused);
+                        }
+                        let listed = topic_listing::listed(&listings, &plan.group);
+                        let listed: TopicMap<_> = listed
+                            .map(|topic| (topic.clone(), empty_column(topic, &known)))
+                            .collect();
+                        if allowance.take(&plan, count_partitions(&listed)).is_ok() {
+                            for (topic, column) in listed {
+                                columns.insert(topic, column);
+                            }
+                        } else {
+                            topic_listing::give_up(&mut listings, &plan.group);
                         }
                         Ok(columns)
                     }
@@ -134,7 +133,7 @@ impl WireInner {
                 }
             })
             .collect();
-        self.cache_discovered(&asked, &groups);
+        self.cache_discovered(&asked, &groups, &listings);
         let listing = self.listing.deadline(&groups, deadline);
         let ((topics, moved), (), group_names) = futures::join!(
             self.logs(&known, &groups, &started, deadline),
@@ -172,6 +171,7 @@ impl WireInner {
             connection,
             unreachable_brokers: self.unreachable_brokers(&started),
             traffic: Some(self.traffic()),
+            listings,
             group_names,
         }
     }
@@ -303,33 +303,57 @@ impl WireInner {
         }
     }
 
-    fn cache_discovered(&self, asked: &[OffsetFetchQuery], groups: &[GroupObservation]) {
+    fn cache_discovered(
+        &self,
+        asked: &[OffsetFetchQuery],
+        groups: &[GroupObservation],
+        listings: &Listings,
+    ) {
         let found = asked.iter().zip(groups).filter_map(|(asked, group)| {
             let columns = group.committed.as_ref().ok()?;
+            let listed = listings.get(&asked.group).map(|listing| listing.topics());
+            let is_listed = |topic: &&TopicName| listed.is_some_and(|l| l.contains(*topic));
+            let found = columns.keys().filter(|topic| !is_listed(topic)).cloned();
             asked
                 .topics
                 .is_none()
-                .then(|| (asked.group.clone(), columns.keys().cloned().collect()))
+                .then(|| (asked.group.clone(), found.collect()))
         });
         self.discovered.insert(found);
     }
 }
 
 /// Whether a topic is not one of Kafka's internal topics.
-fn is_user_topic(name: &str) -> bool {
+pub(super) fn is_user_topic(name: &str) -> bool {
     !name.starts_with("__")
 }
 
-fn offset_query(
+fn offset_query<'a>(
     plan: &GroupPlan,
-    named: Option<&BTreeSet<TopicName>>,
+    named: Option<&'a BTreeSet<TopicName>>,
+    listed: impl Iterator<Item = &'a TopicName>,
     known: &ClusterMetadata,
 ) -> OffsetFetchQuery {
     let sized = |name: &TopicName| (name.clone(), known.partitions(name));
+    let topics = named.map(|names| {
+        let mut topics: Vec<_> = names.iter().chain(listed).map(sized).collect();
+        topics.sort();
+        topics
+    });
     OffsetFetchQuery {
         group: plan.group.clone(),
-        topics: named.map(|names| names.iter().map(sized).collect()),
+        topics,
     }
+}
+
+/// A response about all topics omits partitions without a commit.
+fn empty_column(name: &TopicName, known: &ClusterMetadata) -> CommittedOffsets {
+    CommittedOffsets::filled(known.partitions(name), Ok(None))
+}
+
+fn count_partitions(columns: &TopicMap<CommittedOffsets>) -> usize {
+    let partitions = columns.values().map(CommittedOffsets::len);
+    partitions.fold(0, usize::saturating_add)
 }
 
 /// Columns of a group with discovery: its planned topics and those with a commit.
@@ -338,8 +362,7 @@ fn discovered_columns(
     found: Vec<(String, Vec<PartitionCommit>)>,
     known: &ClusterMetadata,
 ) -> TopicMap<CommittedOffsets> {
-    // A response about all topics omits partitions without a commit.
-    let empty = |name: &TopicName| CommittedOffsets::filled(known.partitions(name), Ok(None));
+    let empty = |name: &TopicName| empty_column(name, known);
     let mut columns: TopicMap<_> = plan
         .topics
         .iter()

@@ -15,12 +15,13 @@ use crate::model::findings::{Finding, FindingCode, suggestion};
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState};
+use crate::model::kafka::observation::TopicListing;
 use crate::model::lag::cluster_snapshot::GroupSnapshot;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::settings::By;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::targets::no_value_reason::NoValueReason;
-use crate::model::targets::{Target, Targets};
+use crate::model::targets::{Target, Targets, WatchKey};
 use crate::model::units::hpa_key::HpaKey;
 use crate::model::units::newtypes::{ClusterName, GroupId, Lag, Replicas};
 use crate::model::units::parallelism_rule::ParallelismRule;
@@ -47,6 +48,7 @@ pub fn findings<H: Borrow<HpaFacts>>(
 ) -> BTreeSet<Finding> {
     let mut found = find_in_groups(evaluations, options);
     found.extend(metrics.iter().filter_map(find_in_outcome));
+    found.extend(metrics.iter().flat_map(find_wide_patterns));
     let (targets, within) = (evaluations.targets(), options.members_within);
     let metrics_of_all = metrics.iter();
     found.extend(metrics_of_all.flat_map(|m| find_unseen_groups(m, targets, within)));
@@ -324,6 +326,27 @@ pub fn find_unseen_groups(
             key.group, key.cluster
         );
         Finding::new(FindingCode::UnseenGroup, hpa.clone(), message)
+    })
+}
+
+/// Finds the groups of a metric without members whose topic regex matches too many topics.
+pub fn find_wide_patterns(metric: &HpaMetric<'_>) -> impl Iterator<Item = Finding> {
+    let hpa = HpaKey::new(metric.namespace, metric.hpa);
+    let groups = metric.evaluation.groups.iter();
+    groups.filter_map(move |group| {
+        let pattern = group.query.settings.pattern()?;
+        let listing = group.group.as_ref()?.listing.as_deref()?;
+        let is_too_wide = matches!(
+            listing,
+            TopicListing::TooMany | TopicListing::Failed(Fault::OverBudget)
+        );
+        let why = listing.unlisted_reason().filter(|_| is_too_wide)?;
+        let WatchKey { group, cluster, .. } = &*group.query.key;
+        let message = format!(
+            "while group {group:?} on Kafka cluster {cluster:?} has no members, topics without a commit that match {:?} do not count: {why}",
+            pattern.to_string()
+        );
+        Some(Finding::new(FindingCode::PatternTooWide, hpa.clone(), message))
     })
 }
 

@@ -5,6 +5,7 @@
 //! [`outcome()`] adds what the HPA controller computes from that value, which needs the HPA object.
 
 pub mod derive;
+mod listing;
 pub mod live;
 pub mod outcome;
 mod verdict;
@@ -131,6 +132,10 @@ pub struct GroupPart {
     pub assignor: Option<String>,
     /// The topics that count.
     pub topics: Vec<TopicPart>,
+    /// What became of the topics of the cluster that match the topic regex, as a sentence; `None` while members tell what
+    /// they read, and without a regex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing: Option<String>,
     /// Lag that counts for scaling; `None` if unknown.
     pub lag: Option<u64>,
     /// `None` if unknown or unbounded.

@@ -22,7 +22,7 @@ use crate::model::hpa::selector::RejectedSelector;
 use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
-use crate::model::kafka::observation::Observation;
+use crate::model::kafka::observation::{Observation, TopicListing};
 use crate::model::lag::assembly::Scope;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::targets::tenancy::{Grant, Tenancy};
@@ -221,6 +221,9 @@ fn group_findings() -> Vec<Finding> {
         running: RunningReplicas::Several,
         ..hpa("billing", "group=ordres,topic=t", &[])
     };
+    let mut asleep = empty(0);
+    asleep.listings = [("g".into(), Arc::new(TopicListing::TooMany))].into();
+    let wide = hpa("billing", "group=g", &[("topic-regex", "t.*")]);
     let fallback = [("fallback-replicas", "3"), ("fallback-after", "2m")];
     let one = |selector: &str| [hpa("billing", selector, &[])];
     let mut other = hpa("other", "group=g,topic=t", &[]);
@@ -231,6 +234,7 @@ fn group_findings() -> Vec<Finding> {
         current(&[], vec![empty(0), empty(5 * DAY)], Duration::ZERO),
         current(&one("group=g,topic=gone"), vec![missing], Duration::ZERO),
         current(&[ordres], vec![misspelled], Duration::ZERO),
+        current(&[wide], vec![asleep], Duration::ZERO),
         current(
             &one("group=g"),
             vec![fixtures::nothing(Duration::ZERO, "g")],

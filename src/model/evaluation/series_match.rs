@@ -43,6 +43,18 @@ pub(super) fn select_topics<'a>(
         // Topic discovery failed, so only topics named by other targets are known. The group may read more.
         return (selected, Err(unknown(fault)));
     }
+    if key.topics.is_empty()
+        && settings.pattern().is_some()
+        && group.fault.is_none()
+        && group.is_empty()
+        && group.listing.is_none()
+    {
+        // Its members have left just now, so that the topics which match are yet to be listed.
+        return (
+            selected,
+            Err(NoValueReason::NotYetRead(vec![(**key).clone()])),
+        );
+    }
     let selector_value = |label: &str| {
         selector
             .values(label)

@@ -104,6 +104,7 @@ pub(super) fn observation(seconds: u64, topics: &[Read<'_>]) -> Observation {
         connection: None,
         unreachable_brokers: Vec::new(),
         traffic: None,
+        listings: BTreeMap::new(),
         group_names: None,
     }
 }

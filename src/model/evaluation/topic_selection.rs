@@ -41,8 +41,9 @@ impl TopicSelection<'_> {
 }
 
 /// Selects the topics of a group that count: those that are `named`; without names those to which its
-/// members subscribe; without members those on which it has committed. The pattern filters topics that
-/// are not named. A topic that the group does not read never counts.
+/// members subscribe or last subscribed; if that is unknown, those on which it has committed. The pattern
+/// filters topics that are not named, and adds those of the cluster that match while there are no members.
+/// A topic that the group does not read never counts.
 #[must_use]
 pub fn pick<'a>(
     group: &'a GroupSnapshot,
@@ -62,7 +63,9 @@ pub fn pick<'a>(
         // A deleted topic has no lag, though its members still subscribe to it.
         let exists = read.latest.as_ref().err() != Some(&Fault::TopicMissing);
         let is_read = exists && reads.topics.contains(*topic);
-        (is_read || (!reads.is_all && read.may_have_commits())) && matches(topic)
+        let has_commits = !reads.is_all && read.may_have_commits();
+        let is_expected = exists && pattern.is_some() && group.would_read(topic);
+        (is_read || has_commits || is_expected) && matches(topic)
     };
     let topics = all.filter(counts).collect();
     reads

@@ -387,6 +387,11 @@ finding_codes! {
         why: "Most likely its name is misspelled: the lag of the group that the replicas read is unknown to lagwise. With several replicas the metric is an error, so that the HPA keeps them.",
         fix: "Compare the name of the group with the consumers' group.id. If it is right, find out why the consumers have not joined the group: read their logs.",
     }
+    PatternTooWide "LW057" "pattern_too_wide" Warning {
+        what: "The topic regex of a group without members matches more topics than lagwise reads for it.",
+        why: "While a group has no members, the topics of the cluster that match show what its members would read. With too many of them only those with a commit count, so a new topic does not wake the workload.",
+        fix: "Narrow lagwise.dev/topic-regex, or name the topics in lagwise.dev/topics.",
+    }
     KedaObject "LW058" "keda_object" Info {
         what: "A manifest of KEDA is among the files.",
         why: "lagwise can scale the workload of a ScaledObject with Kafka triggers without KEDA. Each message names an option of KEDA that has no equivalent, or that works in another way.",

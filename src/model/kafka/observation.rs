@@ -1,6 +1,6 @@
 //! Raw responses of a Kafka cluster to one sweep, with a `Result` per partition and no judgement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,10 +119,58 @@ pub struct Observation {
     pub unreachable_brokers: Vec<BrokerFault>,
     /// Traffic so far, if the client counts it.
     pub traffic: Option<Traffic>,
+    /// Topics that match the patterns of groups, by group: of those whose plan has patterns.
+    pub listings: BTreeMap<GroupId, Arc<TopicListing>>,
     /// Names of the cluster's groups, if they were listed, at most [`MAX_GROUP_NAMES`] and none longer than
     /// [`MAX_GROUP_NAME_BYTES`].
     pub group_names: Option<Vec<GroupId>>,
 }
+
+/// The topics of a cluster that match a group's patterns, beside those that are read of it anyway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicListing {
+    /// At most [`MAX_LISTED_TOPICS`].
+    Listed(BTreeSet<TopicName>),
+    /// There are more, or they have more partitions than the budgets allow. None of them is read.
+    TooMany,
+    /// The patterns of all groups could not be compared with all topics in time.
+    TooSlow,
+    /// The topics could not be listed.
+    Failed(Fault),
+}
+
+impl TopicListing {
+    /// The topics; none if there are too many, or they could not be listed.
+    #[must_use]
+    pub fn topics(&self) -> &BTreeSet<TopicName> {
+        const NONE: &BTreeSet<TopicName> = &BTreeSet::new();
+        match self {
+            Self::Listed(topics) => topics,
+            Self::TooMany | Self::TooSlow | Self::Failed(_) => NONE,
+        }
+    }
+
+    /// Why no topics are listed; `None` if they are.
+    #[must_use]
+    pub fn unlisted_reason(&self) -> Option<String> {
+        match self {
+            Self::Listed(_) => None,
+            Self::TooMany => Some(format!(
+                "more than {MAX_LISTED_TOPICS} match the topic regex, or they have more partitions than the budgets allow"
+            )),
+            Self::TooSlow => Some(
+                "comparing the topics of the cluster with the regexes of all HPAs takes too long, so these take turns"
+                    .to_owned(),
+            ),
+            Self::Failed(fault) => {
+                Some(format!("the topics of the cluster could not be listed: {fault}"))
+            }
+        }
+    }
+}
+
+/// The most topics that are listed for a group.
+pub const MAX_LISTED_TOPICS: usize = 200;
 
 /// The most names of groups in an observation, and the longest one.
 pub const MAX_GROUP_NAMES: usize = 10_000;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::{GroupId, Isolation, OffsetReset, TopicName};
+use crate::model::units::topic_pattern::TopicPattern;
 
 /// Plan of one sweep of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +15,25 @@ pub struct SweepPlan {
     /// Group-partitions to read at the most, without those of unlimited groups; `None` = all. Groups that come later in
     /// the plan and have more are reported as [`Fault::OverBudget`](super::fault::Fault::OverBudget).
     pub max_partitions: Option<u64>,
+}
+
+/// What is known of the topics that the members of a group read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownTopics {
+    /// The topics that they read, or were last known to read.
+    pub topics: BTreeSet<TopicName>,
+    /// Whether the group is known to have no members.
+    pub is_empty: bool,
+}
+
+impl From<BTreeSet<TopicName>> for KnownTopics {
+    /// Of a group that has members.
+    fn from(topics: BTreeSet<TopicName>) -> Self {
+        Self {
+            topics,
+            is_empty: false,
+        }
+    }
 }
 
 /// What to read of one group.
@@ -26,6 +46,9 @@ pub struct GroupPlan {
     pub topics: Arc<BTreeSet<TopicName>>,
     /// Whether to read every topic with a committed offset as well.
     pub discover: bool,
+    /// Patterns by which the topics of the cluster are listed, since the group has no members that would tell what they
+    /// read; mostly empty. What is listed is read as well.
+    pub patterns: Vec<TopicPattern>,
     /// Whether it is read however many partitions it has.
     pub is_unlimited: bool,
     /// Where consumers start without a committed offset.
@@ -44,6 +67,7 @@ impl GroupPlan {
             group: group.into(),
             discover: topics.is_empty(),
             topics: Arc::new(topics),
+            patterns: Vec::new(),
             is_unlimited: false,
             reset: OffsetReset::default(),
             isolation: Isolation::default(),

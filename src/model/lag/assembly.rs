@@ -69,6 +69,7 @@ impl ClusterHistory {
             connection,
             unreachable_brokers,
             traffic,
+            listings,
             group_names,
             ..
         } = observation;
@@ -109,6 +110,7 @@ impl ClusterHistory {
                 logs: &logs,
                 read: started,
                 now,
+                listings: &listings,
                 names: names.as_ref(),
             };
             let known = known.map(|known| &**known);

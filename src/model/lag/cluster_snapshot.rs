@@ -1,6 +1,5 @@
 //! Snapshot of one Kafka cluster: its groups, their topics and their lag.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +10,9 @@ use super::subscription::{RememberedGroup, Subscription};
 use super::topic_summary::TopicSummary;
 use crate::model::kafka::fault::{BrokerFault, ConnectionFault, Fault};
 use crate::model::kafka::group::GroupDescription;
-use crate::model::kafka::observation::{TopicOffsets, Traffic};
+use crate::model::kafka::observation::{TopicListing, TopicOffsets, Traffic};
 use crate::model::kafka::offset_column::CommittedOffsets;
+use crate::model::kafka::sweep_plan::KnownTopics;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::units::newtypes::{GroupId, Lag, Moment, Offset, TopicName};
 use crate::model::units::persistent_map::PersistentMap;
@@ -78,10 +78,13 @@ impl ClusterSnapshot {
     }
 
     /// Looks up the topics that a group's members read, or read while it had members.
-    pub fn topics_read(&self) -> impl Fn(&GroupId) -> BTreeSet<TopicName> {
+    pub fn topics_read(&self) -> impl Fn(&GroupId) -> KnownTopics {
         |group| {
             let group = self.groups.get(group);
-            group.map_or_else(BTreeSet::new, |group| group.subscription().topics)
+            group.map_or_else(KnownTopics::default, |group| KnownTopics {
+                topics: group.subscription().topics,
+                is_empty: group.is_empty(),
+            })
         }
     }
 
@@ -121,6 +124,9 @@ pub struct GroupSnapshot {
     pub remembered: Arc<RememberedGroup>,
     /// How long it has had no members, as of the last sweep; `None` if it has some or is not described.
     pub empty_for: Option<Duration>,
+    /// The topics of the cluster that match the patterns of its targets, without those that are read of it anyway.
+    /// `None` if they were not listed: while it has members, and without a pattern.
+    pub listing: Option<Arc<TopicListing>>,
     /// Set while nothing shows that it exists ([`is_unseen`](Self::is_unseen)).
     pub unseen: Option<Arc<Unseen>>,
     /// Whether the whole group is stuck: one partition is, and no other with lag makes progress.
@@ -145,16 +151,29 @@ impl GroupSnapshot {
         self.fault.is_some() && self.topics.is_empty()
     }
 
+    /// Whether it is known to have no members.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let description = self.description.as_deref();
+        description.is_some_and(|description| !description.has_members())
+    }
+
+    /// Whether a topic was listed that members, if there were any, are expected to read.
+    #[must_use]
+    pub fn would_read(&self, topic: &TopicName) -> bool {
+        let listed = self.listing.as_deref().map(TopicListing::topics);
+        listed.is_some_and(|topics| topics.contains(topic)) && !self.remembered.ignores(topic)
+    }
+
     /// Whether nothing shows that it exists: it has no committed offset and no member, and none was ever seen.
     /// `false` if any of that is unknown.
     #[must_use]
     pub fn is_unseen(&self) -> bool {
-        let described = self.description.as_deref();
-        let is_empty = |topic: &GroupTopic| topic.latest.is_ok() && !topic.may_have_commits();
+        let is_unread = |topic: &GroupTopic| topic.latest.is_ok() && !topic.may_have_commits();
         self.fault.is_none()
-            && described.is_some_and(|description| !description.has_members())
+            && self.is_empty()
             && !self.remembered.had_members
-            && self.topics.values().all(is_empty)
+            && self.topics.values().all(is_unread)
     }
 
     /// What its members read. While it has none, and while they do not tell because of a rebalance, it is what they were

@@ -60,6 +60,9 @@ pub struct RememberedGroup {
     /// Whether it ever had a member.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub had_members: bool,
+    /// Listed topics that its members were then seen not to read.
+    #[serde(skip_serializing_if = "IgnoredTopics::is_none")]
+    pub ignored: IgnoredTopics,
     /// Topics that its members were last known to read, and those with commits of the group since;
     /// `None` if unknown or more than [`REMEMBERED_TOPICS`].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +83,7 @@ impl RememberedGroup {
             kind: self.kind.or(earlier.kind),
             assignor: self.assignor.clone().or_else(|| earlier.assignor.clone()),
             had_members: self.had_members || earlier.had_members,
+            ignored: self.ignored.clone().or(&earlier.ignored),
             reads: self.reads.clone().or_else(|| earlier.reads.clone()),
         }
     }
@@ -97,6 +101,7 @@ impl RememberedGroup {
                 .map(str::to_owned)
                 .or_else(|| self.assignor.clone()),
             had_members: self.had_members || has_members,
+            ignored: self.ignored.clone(),
             reads: if !has_members {
                 self.reads.clone()
             } else if reads.is_all {
@@ -122,9 +127,106 @@ impl RememberedGroup {
     }
 }
 
+/// Topics that match a pattern set for a group, and that its members do not read all the same. Without this memory they
+/// would wake a sleeping group again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IgnoredTopics {
+    Some(BTreeSet<String>),
+    /// More than [`REMEMBERED_TOPICS`]: the pattern says little about what the members read.
+    All,
+}
+
+impl Default for IgnoredTopics {
+    fn default() -> Self {
+        Self::Some(BTreeSet::new())
+    }
+}
+
+impl IgnoredTopics {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn or(self, earlier: &Self) -> Self {
+        match self.is_none() {
+            true => earlier.clone(),
+            false => self,
+        }
+    }
+}
+
+impl RememberedGroup {
+    /// Whether a topic is known not to be read by members, though it matches a pattern.
+    #[must_use]
+    pub fn ignores(&self, topic: &TopicName) -> bool {
+        match &self.ignored {
+            IgnoredTopics::Some(topics) => topics.contains(topic.as_str()),
+            IgnoredTopics::All => true,
+        }
+    }
+
+    /// Whether any topic is known not to be read by members, though it matches a pattern.
+    #[must_use]
+    pub fn ignores_any(&self) -> bool {
+        !self.ignored.is_none()
+    }
+
+    /// What is ignored after members have come that tell what they read: of the topics `listed`, and of those ignored
+    /// before, what they do not read.
+    #[must_use]
+    pub fn ignored_after<'a>(
+        &'a self,
+        listed: impl Iterator<Item = &'a TopicName>,
+        reads: &BTreeSet<TopicName>,
+    ) -> IgnoredTopics {
+        let mut listed = listed.map(TopicName::as_str).peekable();
+        let before = match &self.ignored {
+            IgnoredTopics::Some(topics) => Some(topics),
+            IgnoredTopics::All if listed.peek().is_none() => return IgnoredTopics::All,
+            // What is listed now has all of them, and they may be few again.
+            IgnoredTopics::All => None,
+        };
+        let all = before
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .chain(listed);
+        let ignored = all.filter(|topic| !reads.contains(*topic));
+        let ignored = ignored.map(str::to_owned).collect();
+        bounded(ignored).map_or(IgnoredTopics::All, IgnoredTopics::Some)
+    }
+}
+
 fn bounded(topics: BTreeSet<String>) -> Option<BTreeSet<String>> {
     (topics.len() <= REMEMBERED_TOPICS).then_some(topics)
 }
 
 /// Maximum number of topics remembered per group, which bounds the saved state.
 pub const REMEMBERED_TOPICS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topics(range: std::ops::Range<usize>) -> BTreeSet<TopicName> {
+        range.map(|i| format!("t{i}").as_str().into()).collect()
+    }
+
+    #[test]
+    fn topics_that_members_do_not_read_are_ignored_until_they_do() {
+        let mut group = RememberedGroup::default();
+        let (old, new) = (TopicName::from("t0"), TopicName::from("t1"));
+        let mut after = |listed: std::ops::Range<usize>, reads: std::ops::Range<usize>| {
+            group.ignored = group.ignored_after(topics(listed).iter(), &topics(reads));
+            (group.ignores(&old), group.ignores(&new))
+        };
+        assert_eq!(after(0..2, 0..1), (false, true));
+        assert_eq!(after(0..0, 5..9), (false, true));
+        assert_eq!(after(0..0, 1..2), (false, false));
+        // Too many to remember: none is expected to be read, until they are few.
+        assert_eq!(after(1..1 + REMEMBERED_TOPICS + 1, 0..1), (true, true));
+        assert_eq!(after(0..0, 0..1), (true, true));
+        assert_eq!(after(0..2, 0..1), (false, true));
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::target::{Target, WatchKey};
 use crate::model::findings::{Finding, FindingCode};
-use crate::model::kafka::sweep_plan::GroupPlan;
+use crate::model::kafka::sweep_plan::{GroupPlan, KnownTopics};
 use crate::model::settings::{GroupSettings, Settings};
 use crate::model::units::lag_thresholds::LagThresholds;
 use crate::model::units::newtypes::{ClusterName, GroupId, Moment, TopicName};
@@ -133,13 +133,14 @@ impl GroupTargets {
     }
 
     /// Plans what to read of the group: everything that anyone asks for. Where topics are left open, those that the
-    /// group's members were last known to read are read as well, since a topic without a commit has lag too.
+    /// group's members were last known to read are read as well, since a topic without a commit has lag too. If it has
+    /// no members, so are those of the cluster that match a pattern: members would read them.
     #[must_use]
-    pub fn plan(
+    pub fn plan<K: Into<KnownTopics>>(
         &self,
         id: &GroupId,
         base: LagThresholds,
-        known_topics: impl Fn(&GroupId) -> BTreeSet<TopicName>,
+        known_topics: impl Fn(&GroupId) -> K,
     ) -> GroupPlan {
         let Settings {
             offset_reset,
@@ -149,9 +150,16 @@ impl GroupTargets {
         let discover = self.has_open_topics();
         let topics = self.watched.iter().flat_map(|(key, _)| &key.topics);
         let mut topics = BTreeSet::from_iter(topics.cloned());
+        let mut listed_by = Vec::new();
         if discover {
-            let known = known_topics(id);
+            let KnownTopics {
+                topics: known,
+                is_empty,
+            } = known_topics(id).into();
             let patterns = self.patterns().into_iter();
+            if is_empty {
+                listed_by = patterns.clone().flatten().cloned().collect();
+            }
             let unfiltered = self.ad_hoc.iter().filter(|key| key.topics.is_empty());
             for pattern in patterns.chain(unfiltered.map(|_| None)) {
                 let matching = known
@@ -162,6 +170,7 @@ impl GroupTargets {
         }
         GroupPlan {
             discover,
+            patterns: listed_by,
             is_unlimited: self.is_covered_by_configuration(),
             reset: offset_reset.unwrap_or_default(),
             isolation: isolation.unwrap_or_default(),

@@ -18,10 +18,10 @@ use crate::model::units::quantity::Milli;
 
 impl Targets {
     /// Plans what to read of one cluster, where `known_topics` are those that a group's members read.
-    pub(crate) fn plan(
+    pub(crate) fn plan<K: Into<crate::model::kafka::sweep_plan::KnownTopics>>(
         &self,
         cluster: &ClusterName,
-        known_topics: impl Fn(&GroupId) -> BTreeSet<TopicName>,
+        known_topics: impl Fn(&GroupId) -> K,
     ) -> SweepPlan {
         let groups = self.groups.iter().filter(|((of, _), _)| of == cluster);
         let plans = groups.map(|((_, id), group)| group.plan(id, self.thresholds, &known_topics));

@@ -83,6 +83,26 @@ fn apply(ledger: &mut PartitionLedger, targets: &Targets, groups: &[(&str, usize
     over.map(|group| group.plan.group.to_string()).collect()
 }
 
+#[test]
+fn topics_listed_by_a_pattern_give_way_to_those_that_are_asked_for() {
+    let targets = targets(budgets(10, 100, 100), &["a/h=g"], &[]);
+    let rows = |partitions| vec![(0, Ok(Some(0)), Ok(1)); partitions];
+    for (listed, expected) in [(2, 2), (3, 1)] {
+        let mut all = read(Duration::ZERO, "g", "t", &rows(8));
+        let new = read(Duration::ZERO, "g", "new", &rows(listed));
+        let column = new.groups[0].committed.as_ref().unwrap()["new"].clone();
+        let columns = all.groups[0].committed.as_mut().unwrap();
+        columns.insert("new".into(), column);
+        let listing = TopicListing::Listed(["new".into()].into());
+        all.listings = [("g".into(), Arc::new(listing))].into();
+        PartitionLedger::default().apply(&mut all, &targets);
+        let columns = all.groups[0].committed.as_ref().unwrap();
+        assert_eq!(columns.len(), expected);
+        let is_dropped = *all.listings["g"] == TopicListing::TooMany;
+        assert_eq!(is_dropped, expected == 1, "{:?}", all.listings);
+    }
+}
+
 /// Applies that the client has refused a group of this many partitions.
 fn refuse(ledger: &mut PartitionLedger, targets: &Targets, group: &str, partitions: u64) {
     let mut all = read(Duration::ZERO, group, "t", &[]);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::listing::describe_listing;
 use super::{Cap, Derivation, Explanation, GroupPart, PartitionPart, TopicPart};
 use crate::model::diagnostics::at_ceiling::AtCeiling;
 use crate::model::evaluation::group_evaluation::{TopicReading, Unmeasured};
@@ -198,6 +199,7 @@ impl Deriver<'_> {
             omitted_members: None,
             assignor: None,
             topics: Vec::new(),
+            listing: None,
             lag: None,
             useful_parallelism: None,
             parallelism_rule: None,
@@ -218,6 +220,9 @@ impl Deriver<'_> {
         part.assignor = assignor
             .or(read.remembered.assignor.as_deref())
             .map(str::to_owned);
+        if let (Some(pattern), Some(listing)) = (settings.pattern(), &read.listing) {
+            part.listing = Some(describe_listing(pattern, listing, read));
+        }
         if let Err(Unmeasured::NoTopics(reason)) = &group.measure {
             part.unknown = Some(reason.to_string());
             return part;

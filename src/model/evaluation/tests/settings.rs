@@ -3,6 +3,8 @@
 use super::*;
 use crate::model::hpa::facts::HpaFacts;
 use crate::model::hpa::selector::Selector;
+use crate::model::kafka::observation::TopicListing;
+use crate::model::units::newtypes::OffsetReset;
 
 #[test]
 fn six_partitions_allow_six_replicas() {
@@ -195,6 +197,94 @@ fn a_pattern_selects_from_the_topics_that_the_group_reads() {
         matches!(refusal, NoValueReason::NothingMatches { .. }),
         "{refusal}"
     );
+}
+
+/// A sweep of group `g`, whose members read these topics, or which has none and for which this was listed.
+fn sweep_by_pattern(members: &[&[&str]], listing: Option<TopicListing>) -> Observation {
+    let read: [Read<'_>; 3] = [
+        ("orders-eu", &[(Some(5), 5)]),
+        ("orders-new", &[(None, 1000)]),
+        // Of a former subscription.
+        ("orders-old", &[(Some(0), 40)]),
+    ];
+    let mut sweep = sweep_of(described(Some("range"), members), &read);
+    sweep.groups[0].plan.reset = OffsetReset::Earliest;
+    let listing = listing.map(|listing| ("g".into(), Arc::new(listing)));
+    sweep.listings = listing.into_iter().collect();
+    sweep
+}
+
+#[test]
+fn without_members_topics_of_the_cluster_that_match_the_pattern_count() {
+    let listed = |topics: &[&str]| {
+        let topics = topics.iter().map(|t| TopicName::from(*t)).collect();
+        Some(TopicListing::Listed(topics))
+    };
+    let working = || sweep_by_pattern(&[&["orders-eu"]], None);
+    let facts = annotated(
+        hpa("h", "group=g", average(10)),
+        &[("topic-regex", "orders-.*")],
+    );
+    let lag = |later: Option<TopicListing>| {
+        let sweeps = vec![working(), sweep_by_pattern(&[], later)];
+        ask(&snapshot(sweeps, std::slice::from_ref(&facts)), "group=g")
+    };
+    assert_eq!(lag(listed(&["orders-new"])).unwrap().lag, Some(Lag(1000)));
+    assert_eq!(lag(listed(&[])).unwrap().lag, Some(Lag(0)));
+    for unknown in [
+        TopicListing::TooMany,
+        TopicListing::TooSlow,
+        TopicListing::Failed(Fault::NoAnswer),
+    ] {
+        assert_eq!(lag(Some(unknown)).unwrap().lag, Some(Lag(0)));
+    }
+    let refusal = lag(None).unwrap_err();
+    assert!(matches!(refusal, NoValueReason::NotYetRead(_)), "{refusal}");
+    // Who would begin at the end has nothing to read there.
+    let mut latest = sweep_by_pattern(&[], listed(&["orders-new"]));
+    latest.groups[0].plan.reset = OffsetReset::Latest;
+    let known = snapshot(vec![working(), latest], std::slice::from_ref(&facts));
+    assert_eq!(ask(&known, "group=g").unwrap().lag, Some(Lag(0)));
+    // A target without a pattern does not count it.
+    let asleep = || sweep_by_pattern(&[], listed(&["orders-new"]));
+    let known = snapshot(
+        vec![working(), asleep()],
+        &[hpa("h", "group=g", average(10))],
+    );
+    assert_eq!(ask(&known, "group=g").unwrap().lag, Some(Lag(0)));
+    // Members come because of it, and do not read it.
+    let known = snapshot(
+        vec![working(), asleep(), working(), asleep()],
+        std::slice::from_ref(&facts),
+    );
+    assert_eq!(ask(&known, "group=g").unwrap().lag, Some(Lag(0)));
+    let others = || sweep_by_pattern(&[&["orders-eu", "orders-new"]], None);
+    let known = snapshot(
+        vec![working(), asleep(), working(), others(), asleep()],
+        std::slice::from_ref(&facts),
+    );
+    assert_eq!(ask(&known, "group=g").unwrap().lag, Some(Lag(1000)));
+}
+
+#[test]
+fn topics_are_listed_by_the_patterns_of_a_group_without_members() {
+    let facts = |regex| annotated(hpa("h", "group=g", average(10)), &[("topic-regex", regex)]);
+    let patterns = |sweep, facts: &HpaFacts| {
+        let snapshot = snapshot(vec![sweep], std::slice::from_ref(facts));
+        let known = &snapshot.clusters["main"];
+        let plan = snapshot.targets.plan(&"main".into(), known.topics_read());
+        let patterns = plan.groups[0].patterns.iter();
+        patterns.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let regex = facts("orders-.*");
+    assert_eq!(patterns(sweep_by_pattern(&[], None), &regex), ["orders-.*"]);
+    let working = sweep_by_pattern(&[&["orders-eu"]], None);
+    assert!(patterns(working, &regex).is_empty());
+    let mut undescribed = sweep_by_pattern(&[], None);
+    undescribed.groups[0].description = Err(Fault::Unsupported);
+    assert!(patterns(undescribed, &regex).is_empty());
+    let named = hpa("h", "group=g,topic=orders-eu", average(10));
+    assert!(patterns(sweep_by_pattern(&[], None), &named).is_empty());
 }
 
 #[test]

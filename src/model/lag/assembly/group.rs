@@ -10,7 +10,9 @@ use super::MISSING_GRACE_PERIOD;
 use super::similar_groups::NameComparison;
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::GroupDescription;
-use crate::model::kafka::observation::{GroupObservation, OffsetColumn, TopicOffsets};
+use crate::model::kafka::observation::{
+    GroupObservation, OffsetColumn, TopicListing, TopicOffsets,
+};
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::sweep_plan::GroupPlan;
 use crate::model::kafka::topic_map::TopicMap;
@@ -34,6 +36,8 @@ pub(super) struct Assembly<'a> {
     pub(super) logs: &'a HashMap<&'a TopicName, LogReading<'a>>,
     pub(super) read: Moment,
     pub(super) now: Now,
+    /// Topics that match the patterns of groups.
+    pub(super) listings: &'a BTreeMap<GroupId, Arc<TopicListing>>,
     /// Names of the cluster's groups, if they were listed.
     pub(super) names: Option<&'a NameComparison<'a>>,
 }
@@ -79,6 +83,7 @@ impl<'a> Assembly<'a> {
         let plan = group.plan;
         history.asked = self.now.into();
         history.describe(&group.description, self.now);
+        history.note_ignored();
         // A failed description does not invalidate the last one.
         let described = group
             .description
@@ -90,6 +95,7 @@ impl<'a> Assembly<'a> {
             description: described.as_ref().ok().cloned(),
             remembered: Arc::clone(&history.remembered),
             empty_for: history.empty.map(|since| since.elapsed(self.now)),
+            listing: None,
             unseen: None,
             stuck: before.is_some_and(|b| b.stuck),
             topics: TopicMap::default(),
@@ -182,6 +188,9 @@ impl<'a> Assembly<'a> {
             }
         }
         snapshot.discovered = plan.discover;
+        let listing = self.listings.get(&plan.group);
+        snapshot.listing = listing.filter(|_| snapshot.is_empty()).cloned();
+        history.listed = snapshot.listing.clone().or(history.listed.take());
         snapshot.unseen = self.unseen(&plan.group, snapshot.is_unseen(), history, before);
         snapshot
     }

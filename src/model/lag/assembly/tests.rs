@@ -59,6 +59,7 @@ fn observe(seconds: u64, group: &str, committed: &[Committed], ends: &[i64]) -> 
         connection: None,
         unreachable_brokers: Vec::new(),
         traffic: None,
+        listings: BTreeMap::new(),
         group_names: None,
     }
 }

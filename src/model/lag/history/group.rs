@@ -9,6 +9,7 @@ use super::clock::{Now, Stamp};
 use super::partition::{PartitionState, PartitionStateKind};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupState};
+use crate::model::kafka::observation::TopicListing;
 use crate::model::kafka::offset_column::CommittedOffsets;
 use crate::model::kafka::topic_map::TopicMap;
 use crate::model::lag::PartitionLag;
@@ -28,6 +29,8 @@ pub(in crate::model) struct GroupHistory {
     pub(in crate::model) steady: Option<Steady>,
     /// Since when it has had no members; `None` if it has some or was never described.
     pub(in crate::model) empty: Option<Stamp>,
+    /// What was listed for it by patterns, until its next members tell which of the topics they read.
+    pub(in crate::model) listed: Option<Arc<TopicListing>>,
     /// Since when nothing has shown that it exists.
     pub(in crate::model) unseen: Option<Stamp>,
     /// Facts that an empty group does not report.
@@ -106,6 +109,23 @@ impl GroupHistory {
         if new.peek().is_some() && !tell() {
             let reads = self.remembered.with_topics(new);
             Arc::make_mut(&mut self.remembered).reads = reads;
+        }
+    }
+
+    /// Notes which of the topics that were listed while it had no members are not read by those that it has now.
+    pub(in crate::model) fn note_ignored(&mut self) {
+        let is_due = self.listed.is_some() || self.remembered.ignores_any();
+        let Some(description) = self.learned.as_ref().filter(|_| is_due) else {
+            return;
+        };
+        let told = Subscription::of(description);
+        if told.is_all && description.state == GroupState::Stable {
+            let listed = self.listed.take();
+            let listed = listed.iter().flat_map(|listing| listing.topics());
+            let ignored = self.remembered.ignored_after(listed, &told.topics);
+            if ignored != self.remembered.ignored {
+                Arc::make_mut(&mut self.remembered).ignored = ignored;
+            }
         }
     }
 

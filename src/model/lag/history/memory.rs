@@ -248,6 +248,7 @@ impl SavedGroup {
                 since: back(since, saved, now),
             }),
             empty: self.empty.map(|since| back(since, saved, now)),
+            listed: None,
             unseen: None,
             remembered: self.remembered.clone().into(),
             learned: None,

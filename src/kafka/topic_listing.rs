@@ -1,0 +1,314 @@
+//! Lists the topics of a cluster that match the patterns of groups without members.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::observation::{MAX_LISTED_TOPICS, TopicListing};
+use crate::model::kafka::sweep_plan::GroupPlan;
+use crate::model::units::newtypes::{GroupId, TopicName};
+use crate::model::units::topic_pattern::TopicPattern;
+
+/// How long the names of topics are used before they are listed again. Also after a failure.
+const MAX_AGE: Duration = Duration::from_secs(30);
+
+/// The most names of topics. In a larger cluster nothing is listed.
+pub(super) const MAX_NAMES: usize = 200_000;
+
+/// How long the patterns of a listing may be compared with names, and each of them. Tenants write patterns, and slow ones
+/// take a millisecond for a name.
+pub(super) const MATCH_TIME: Duration = Duration::from_secs(1);
+const PATTERN_TIME: Duration = Duration::from_millis(100);
+
+/// After how many names the time is looked at.
+const NAMES_BETWEEN: usize = 64;
+
+/// Listings by group.
+pub(super) type Listings = BTreeMap<GroupId, Arc<TopicListing>>;
+
+/// The groups that topics are listed for, with their patterns.
+pub(super) type ListingQuery = Vec<(GroupId, Vec<TopicPattern>)>;
+
+/// The groups of a plan that topics are listed for.
+pub(super) fn listing_query(groups: &[GroupPlan]) -> ListingQuery {
+    let groups = groups.iter().filter(|group| !group.patterns.is_empty());
+    groups
+        .map(|group| (group.group.clone(), group.patterns.clone()))
+        .collect()
+}
+
+/// The names of the cluster's topics, or why they are not known.
+pub(super) type Names = Result<Arc<[TopicName]>, Fault>;
+
+/// The topics that match each pattern: at most one more than are listed.
+type Matches = BTreeMap<TopicPattern, Arc<BTreeSet<TopicName>>>;
+
+/// The names of topics as last listed, and what they came to.
+#[derive(Debug, Default)]
+pub(super) struct ListingCache(Mutex<Option<CachedListing>>);
+
+#[derive(Clone, Debug)]
+pub(super) struct CachedListing {
+    fetched: Instant,
+    names: Names,
+    matches: Matches,
+    /// The pattern that was next when the time was over.
+    next: Option<TopicPattern>,
+    query: ListingQuery,
+    listings: Listings,
+}
+
+impl ListingCache {
+    fn lock(&self) -> MutexGuard<'_, Option<CachedListing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was last listed.
+    pub(super) fn last(&self) -> Option<CachedListing> {
+        self.lock().clone()
+    }
+
+    pub(super) fn insert(&self, listing: CachedListing) {
+        *self.lock() = Some(listing);
+    }
+}
+
+impl CachedListing {
+    /// The names, if they were listed lately, and when.
+    pub(super) fn young_names(&self) -> Option<(Instant, Names)> {
+        let is_young = self.fetched.elapsed() < MAX_AGE;
+        is_young.then(|| (self.fetched, self.names.clone()))
+    }
+
+    /// The listings of a query, if it is the last one and the names were listed lately.
+    pub(super) fn listings_of(&self, query: &ListingQuery) -> Option<&Listings> {
+        let is_valid = self.fetched.elapsed() < MAX_AGE && self.query == *query;
+        is_valid.then_some(&self.listings)
+    }
+
+    /// The listings.
+    pub(super) fn into_listings(self) -> Listings {
+        self.listings
+    }
+
+    /// Lists the topics that match the patterns of each group. What is not compared in time keeps its last result.
+    pub(super) fn new(
+        query: ListingQuery,
+        (fetched, names): (Instant, Names),
+        last: Option<Self>,
+        time: Duration,
+    ) -> Self {
+        let mut matches = Matches::new();
+        let mut next = None;
+        if let Ok(names) = &names {
+            let last_names = last.as_ref().and_then(|last| last.names.as_ref().ok());
+            let is_same = last_names.is_some_and(|last| Arc::ptr_eq(last, names));
+            let known = |pattern| last.as_ref()?.matches.get(pattern).cloned();
+            // Groups share patterns.
+            let patterns: BTreeSet<_> = query.iter().flat_map(|(_, patterns)| patterns).collect();
+            let begin = last.as_ref().and_then(|last| last.next.as_ref());
+            let (before, after): (Vec<_>, Vec<_>) = patterns
+                .into_iter()
+                .partition(|pattern| begin.is_some_and(|begin| *pattern < begin));
+            let until = Instant::now() + time;
+            for pattern in after.into_iter().chain(before) {
+                let found = match known(pattern) {
+                    Some(known) if is_same => Some(known),
+                    known if next.is_some() => known,
+                    known => {
+                        if Instant::now() >= until {
+                            next = Some(pattern.clone());
+                        }
+                        let limit = until.min(Instant::now() + PATTERN_TIME);
+                        matching(pattern, names, limit).or(known)
+                    }
+                };
+                matches.extend(found.map(|found| (pattern.clone(), found)));
+            }
+        }
+        let fault = names.as_ref().err().copied();
+        let listings = query.iter().map(|(group, patterns)| {
+            let listing = fault.map_or_else(|| listing(patterns, &matches), TopicListing::Failed);
+            (group.clone(), Arc::new(listing))
+        });
+        Self {
+            listings: listings.collect(),
+            fetched,
+            names,
+            matches,
+            next,
+            query,
+        }
+    }
+}
+
+/// The names that match a pattern; `None` if it takes too long.
+fn matching(
+    pattern: &TopicPattern,
+    names: &[TopicName],
+    until: Instant,
+) -> Option<Arc<BTreeSet<TopicName>>> {
+    let mut found = BTreeSet::new();
+    for names in names.chunks(NAMES_BETWEEN) {
+        if found.len() > MAX_LISTED_TOPICS {
+            break;
+        }
+        if Instant::now() >= until {
+            return None;
+        }
+        found.extend(names.iter().filter(|name| pattern.matches(name)).cloned());
+    }
+    Some(Arc::new(found))
+}
+
+fn listing(patterns: &[TopicPattern], matches: &Matches) -> TopicListing {
+    let Some(own) = patterns
+        .iter()
+        .map(|pattern| matches.get(pattern))
+        .collect::<Option<Vec<_>>>()
+    else {
+        return TopicListing::TooSlow;
+    };
+    let topics: BTreeSet<_> = own.into_iter().flat_map(|own| &**own).cloned().collect();
+    match topics.len() {
+        ..=MAX_LISTED_TOPICS => TopicListing::Listed(topics),
+        _ => TopicListing::TooMany,
+    }
+}
+
+/// The topics listed for a group; none if there are too many, or they could not be listed.
+pub(super) fn listed<'a>(
+    listings: &'a Listings,
+    group: &GroupId,
+) -> impl Iterator<Item = &'a TopicName> + use<'a> {
+    let listing = listings.get(group);
+    listing.into_iter().flat_map(|listing| listing.topics())
+}
+
+/// Leaves out the topics of a group that are read of it anyway.
+pub(super) fn leave_out(
+    listings: &mut Listings,
+    group: &GroupId,
+    is_read: impl Fn(&TopicName) -> bool,
+) {
+    let Some(listing) = listings.get_mut(group) else {
+        return;
+    };
+    if listing.topics().iter().any(&is_read)
+        && let TopicListing::Listed(topics) = Arc::make_mut(listing)
+    {
+        topics.retain(|topic| !is_read(topic));
+    }
+}
+
+/// Notes that the topics of a group cannot be read, since they have too many partitions. Returns whether there are any.
+pub(super) fn give_up(listings: &mut Listings, group: &GroupId) -> bool {
+    let any = listed(listings, group).next().is_some();
+    if any {
+        listings.insert(group.clone(), Arc::new(TopicListing::TooMany));
+    }
+    any
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn query(groups: &[(&str, &[&str])]) -> ListingQuery {
+        let pattern = |text: &&str| TopicPattern::parse(text).unwrap();
+        let of = |(group, patterns): &(&str, &[&str])| {
+            (
+                GroupId::from(*group),
+                patterns.iter().map(pattern).collect(),
+            )
+        };
+        groups.iter().map(of).collect()
+    }
+
+    fn names(names: impl IntoIterator<Item = String>) -> (Instant, Names) {
+        let names = names.into_iter().map(|name| name.as_str().into());
+        (Instant::now(), Ok(names.collect()))
+    }
+
+    fn list(query: ListingQuery, names: (Instant, Names)) -> Listings {
+        CachedListing::new(query, names, None, LONG).into_listings()
+    }
+
+    #[test]
+    fn topics_are_listed_by_the_patterns_of_each_group() {
+        let names = names(["orders-eu", "orders-us", "pay"].map(str::to_owned));
+        let groups = query(&[
+            ("a", &["orders-.*"]),
+            ("b", &["pay", "orders-.*"]),
+            ("c", &["x"]),
+        ]);
+        let mut listings = list(groups, names);
+        let of = |listings: &Listings, group: &str| {
+            let topics = listed(listings, &group.into());
+            topics.map(TopicName::as_str).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of(&listings, "a"), "orders-eu orders-us");
+        assert_eq!(of(&listings, "b"), "orders-eu orders-us pay");
+        assert_eq!(of(&listings, "c"), "");
+        assert_eq!(of(&listings, "d"), "");
+        leave_out(&mut listings, &"b".into(), |topic| topic.as_str() == "pay");
+        assert_eq!(of(&listings, "b"), "orders-eu orders-us");
+        assert!(give_up(&mut listings, &"b".into()) && !give_up(&mut listings, &"c".into()));
+        assert_eq!(*listings["b"], TopicListing::TooMany);
+        assert_eq!(*listings["c"], TopicListing::Listed(BTreeSet::new()));
+    }
+
+    #[test]
+    fn more_topics_than_the_limit_are_none() {
+        let groups = query(&[("all", &["t.*"]), ("some", &["t1.*"])]);
+        let some = names((0..=MAX_LISTED_TOPICS).map(|i| format!("t{i}")));
+        let listings = list(groups.clone(), some);
+        assert_eq!(*listings["all"], TopicListing::TooMany);
+        assert_eq!(listed(&listings, &"some".into()).count(), 111);
+        let most = names((1..=MAX_LISTED_TOPICS).map(|i| format!("t{i}")));
+        let listings = list(groups, most);
+        assert_eq!(listed(&listings, &"all".into()).count(), MAX_LISTED_TOPICS);
+    }
+
+    #[test]
+    fn listings_are_kept_for_the_same_query_and_names_for_others() {
+        let (first, second) = (query(&[("a", &["x"])]), query(&[("a", &["y"])]));
+        for names in [
+            names(["x".to_owned()]),
+            (Instant::now(), Err(Fault::NoAnswer)),
+        ] {
+            let listing = CachedListing::new(first.clone(), names.clone(), None, LONG);
+            assert!(listing.listings_of(&first).is_some());
+            assert_eq!(listing.listings_of(&second), None);
+            assert_eq!(listing.young_names(), Some(names.clone()));
+            let old = CachedListing {
+                fetched: names.0.checked_sub(MAX_AGE).unwrap(),
+                ..listing
+            };
+            assert_eq!(old.listings_of(&first), None);
+            assert_eq!(old.young_names(), None);
+        }
+    }
+
+    #[test]
+    fn patterns_that_are_not_compared_in_time_have_their_turn_later() {
+        let groups = query(&[("a", &["x.*"]), ("b", &["y.*"])]);
+        let late = CachedListing::new(groups.clone(), names(["x1".into()]), None, Duration::ZERO);
+        assert_eq!(*late.listings["a"], TopicListing::TooSlow);
+        assert_eq!(*late.listings["b"], TopicListing::TooSlow);
+        let next = late.next.clone();
+        assert_eq!(next, Some(groups[0].1[0].clone()));
+        let all = ["x1", "y1"].map(str::to_owned);
+        let first = CachedListing::new(groups.clone(), names(all), Some(late), LONG);
+        let before = first.clone().into_listings();
+        assert_eq!(listed(&before, &"b".into()).count(), 1);
+        assert_eq!(first.next, None);
+        // Too late again: the last results still hold.
+        let later = names(["x2".to_owned()]);
+        let later = CachedListing::new(groups, later, Some(first), Duration::ZERO);
+        assert_eq!(later.into_listings(), before);
+    }
+}

@@ -1,0 +1,93 @@
+//! Lists the names of all topics, for groups without members whose topics are set by a pattern.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::MetadataRequest;
+use tokio::time::Instant;
+
+use super::WireInner;
+use super::address::Address;
+use super::broker::Broker;
+use super::responses::{self, MetadataLimits};
+use super::sweep::is_user_topic;
+use super::versions::ApiKey;
+use crate::kafka::codes;
+use crate::kafka::topic_listing::{self, CachedListing, Listings, MATCH_TIME, MAX_NAMES};
+use crate::model::kafka::fault::Fault;
+use crate::model::kafka::sweep_plan::GroupPlan;
+use crate::model::units::newtypes::TopicName;
+
+/// Maximum size of a response: that of tens of thousands of partitions.
+const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+impl WireInner {
+    /// Lists the topics that match the patterns of the groups that have any. Topics that the login may not describe are
+    /// not among them.
+    pub(super) async fn list_topics(&self, groups: &[GroupPlan], deadline: Instant) -> Listings {
+        let query = topic_listing::listing_query(groups);
+        if query.is_empty() {
+            return Listings::new();
+        }
+        let last = self.topic_names.last();
+        if let Some(known) = last.as_ref().and_then(|last| last.listings_of(&query)) {
+            return known.clone();
+        }
+        let names = match last.as_ref().and_then(CachedListing::young_names) {
+            Some(names) => names,
+            None => (
+                std::time::Instant::now(),
+                self.fetch_topic_names(deadline).await,
+            ),
+        };
+        // Many names and patterns take a while, and the threads of the runtime serve requests.
+        let listing =
+            tokio::task::spawn_blocking(move || CachedListing::new(query, names, last, MATCH_TIME));
+        let listing = match listing.await {
+            Ok(listing) => listing,
+            // Blocking tasks are never cancelled, so the task panicked: propagate the panic.
+            Err(died) => std::panic::resume_unwind(died.into_panic()),
+        };
+        self.topic_names.insert(listing.clone());
+        listing.into_listings()
+    }
+
+    async fn fetch_topic_names(&self, deadline: Instant) -> Result<Arc<[TopicName]>, Fault> {
+        let ask = |broker: Arc<Broker>, address: Address| async move {
+            let version = broker.versions(deadline).await?;
+            let version = version.highest_common(ApiKey::Metadata)?;
+            let request = match version {
+                0 => MetadataRequest::default().with_topics(Some(Vec::new())),
+                1..=3 => MetadataRequest::default().with_topics(None),
+                _ => MetadataRequest::default()
+                    .with_topics(None)
+                    .with_allow_auto_topic_creation(false),
+            };
+            let body = broker
+                .send_bounded_request(
+                    ApiKey::Metadata,
+                    version,
+                    &request,
+                    RESPONSE_BYTES_MAX,
+                    deadline,
+                )
+                .await?;
+            // Of each topic, only the name is kept.
+            let limits = MetadataLimits {
+                is_wanted: &is_user_topic,
+                topics: MAX_NAMES,
+                brokers: 0,
+                partitions: 0,
+            };
+            let found = responses::metadata(&body, version, limits)
+                .map_err(|error| self.cluster.report_malformed(&address, &error))?;
+            if found.topics.len() >= MAX_NAMES {
+                return Err(Fault::OverBudget);
+            }
+            let exists = |code| matches!(code, codes::NONE | codes::LEADER_NOT_AVAILABLE);
+            let topics = found.topics.iter().filter(|topic| exists(topic.code));
+            let names = topics.filter_map(|topic| Some(TopicName::from(topic.name?)));
+            Ok(names.collect())
+        };
+        self.cluster.ask_any(deadline, ask).await
+    }
+}

@@ -1,0 +1,41 @@
+//! Says what became of the topics of the cluster that match a topic regex.
+
+use crate::model::kafka::observation::TopicListing;
+use crate::model::lag::cluster_snapshot::GroupSnapshot;
+use crate::model::units::newtypes::TopicName;
+use crate::model::units::short_list::short_list;
+use crate::model::units::topic_pattern::TopicPattern;
+
+/// Says which topics of the cluster count because they match the pattern.
+pub(super) fn describe_listing(
+    pattern: &TopicPattern,
+    listing: &TopicListing,
+    group: &GroupSnapshot,
+) -> String {
+    match listing {
+        TopicListing::Listed(topics) => {
+            let matching = topics.iter().filter(|topic| pattern.matches(topic));
+            let (read, ignored): (Vec<_>, Vec<_>) =
+                matching.partition(|topic| group.would_read(topic));
+            let list = |topics: Vec<&TopicName>| short_list(topics.iter().map(ToString::to_string));
+            let counts = match read.is_empty() {
+                true => "no topic without a commit matches the topic regex".to_owned(),
+                false => format!(
+                    "topics without a commit count that match the topic regex, since the group has no members: {}",
+                    list(read)
+                ),
+            };
+            match ignored.is_empty() {
+                true => counts,
+                false => format!(
+                    "{counts}; these do not, since members did not read them: {}",
+                    list(ignored)
+                ),
+            }
+        }
+        TopicListing::TooMany | TopicListing::TooSlow | TopicListing::Failed(_) => {
+            let why = listing.unlisted_reason().unwrap_or_default();
+            format!("topics without a commit do not count: {why}")
+        }
+    }
+}

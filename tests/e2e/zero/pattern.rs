@@ -1,0 +1,88 @@
+//! Topics that appear while the workload that would read them is asleep.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use super::{COOLDOWN, Scene, WITHIN};
+use crate::daemon::Daemon;
+use crate::scale::workload;
+use crate::testbed::Testbed;
+use crate::testbed::consumers::{ConsumerFleet, ConsumerOptions};
+use crate::testbed::poll::poll_until;
+use crate::testbed::replicas::ReplicaSeries;
+
+/// A workload on the topics that match `regex`, whose consumers subscribe to `subscribed`, begins asleep. Then a topic
+/// of that name appears, with 150 messages. Returns the replicas wanted since then, once it sleeps again.
+fn wake_by_a_new_topic(
+    testbed: &Testbed,
+    regex: impl Fn(&str) -> String,
+    subscribed: impl Fn(&str) -> String,
+) -> Result<Vec<i32>> {
+    let scene = Scene::set(testbed, "pattern")?;
+    let options = scene.options();
+    let (daemon, _api) = Daemon::registered(testbed, scene.plane, &scene.namespace, &options)?;
+    scene.allow()?;
+    let mut list: Value = serde_json::from_str(&workload("billing", &[("group", &scene.group)]))?;
+    let cooldown = humantime::format_duration(COOLDOWN).to_string();
+    list["items"][1]["metadata"]["annotations"] = json!({
+        "lagwise.dev/topic-regex": regex(&scene.topic),
+        "lagwise.dev/offset-reset": "earliest",
+        "lagwise.dev/scale-to-zero": "true",
+        "lagwise.dev/cooldown": cooldown,
+    });
+    scene.plane.apply(&scene.namespace, &list.to_string())?;
+    let series = ReplicaSeries::wanted(scene.plane, &scene.namespace, "billing")?;
+    let mut fleet = ConsumerFleet::new(
+        &testbed.folder("consumers")?,
+        ConsumerOptions {
+            bootstrap: scene.kafka.bootstrap(),
+            group: scene.group.clone(),
+            topic: subscribed(&scene.topic),
+            per_second: 400,
+            properties: Vec::new(),
+        },
+    );
+    let mut until = |what: &str, is: &dyn Fn(i32) -> bool| {
+        poll_until(WITHIN, what, || {
+            fleet.scale_to(usize::try_from(series.now()).unwrap_or(0))?;
+            ensure!(is(series.now()), "{:?}", series.timed());
+            Ok(())
+        })
+    };
+    until("the workload to fall asleep", &|now| now == 0)?;
+    scene.until_wanted(0, true)?;
+    // The consumers are seen to be gone.
+    daemon.let_it_look(70)?;
+    let slept = series.values().len();
+    let new = format!("{}-new", scene.topic);
+    scene.kafka.create_topic(&new, 2)?;
+    scene.kafka.produce_to(&new, &[(0, 100), (1, 50)])?;
+    until("the workload to wake", &|now| now > 0)?;
+    until("the workload to fall asleep again", &|now| now == 0)?;
+    scene.until_wanted(0, true)?;
+    // A topic that wakes it though nobody reads it would do so again.
+    daemon.let_it_look(70)?;
+    println!("spec.replicas: {:?}", series.timed());
+    Ok(series.values().split_off(slept))
+}
+
+/// Consumers that subscribe by the same pattern read the new topic.
+pub(crate) fn a_new_topic_wakes_a_pattern_subscriber(testbed: &Testbed) -> Result<()> {
+    let replicas = wake_by_a_new_topic(
+        testbed,
+        |topic| format!("{topic}.*"),
+        |topic| format!("^{topic}.*"),
+    )?;
+    ensure!(replicas.first() == Some(&2), "{replicas:?}");
+    ensure!(replicas.last() == Some(&0), "{replicas:?}");
+    Ok(())
+}
+
+/// Consumers that do not read the new topic are woken by it once, and not for ever.
+pub(crate) fn a_new_topic_that_nobody_reads_wakes_once(testbed: &Testbed) -> Result<()> {
+    let replicas = wake_by_a_new_topic(testbed, |topic| format!("{topic}.*"), str::to_owned)?;
+    let wakes = replicas.split(|replicas| *replicas == 0);
+    let wakes = wakes.filter(|woken| !woken.is_empty()).count();
+    ensure!(wakes == 1, "{replicas:?}");
+    Ok(())
+}
