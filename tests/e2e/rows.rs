@@ -8,6 +8,7 @@ mod logs;
 mod parallelism;
 mod pattern;
 mod share;
+mod subscriptions;
 mod time;
 mod work;
 
@@ -51,9 +52,13 @@ pub(crate) const CASES: &[(&str, Test)] = &[
     row!(commits::a_member_by_manual_assignment),
     row!(time::a_transaction_marker_is_a_residue),
     row!(time::a_residue_outlives_its_commit),
+    row!(time::a_residue_outlives_its_consumer),
     row!(time::a_poison_partition_is_stuck),
     row!(time::a_long_job_is_neither_stuck_nor_a_residue),
     row!(time::lag_in_seconds),
+    row!(time::lag_in_seconds_from_one_look),
+    row!(subscriptions::a_topic_that_the_group_has_left_never_counts),
+    row!(subscriptions::a_topic_with_new_commits_of_an_empty_group_counts),
     row!(parallelism::as_many_members_have_work_as_the_assignor_gives_some),
     row!(parallelism::by_manual_assignment_the_partitions_with_commits),
     row!(pattern::old_commits_do_not_count_beside_a_pattern),

@@ -3,6 +3,7 @@
 
 mod ledger;
 mod pattern;
+mod residue;
 mod rights;
 mod targets;
 mod unknown;
@@ -64,6 +65,10 @@ pub(crate) const LONG: &[(&str, Test)] = &[
     (
         "zero::a_new_topic_that_nobody_reads_wakes_once",
         pattern::a_new_topic_that_nobody_reads_wakes_once,
+    ),
+    (
+        "zero::transaction_markers_do_not_wake_it",
+        residue::transaction_markers_do_not_wake_it,
     ),
 ];
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lagwise::kafka::ClientKind;
+use lagwise::model::lag::cluster_snapshot::GroupSnapshot;
 
 use super::Row;
 use super::work::Worker;
@@ -39,6 +40,58 @@ pub(super) fn a_transaction_marker_is_a_residue(kafka: &KafkaCluster) -> Result<
     row.produce(&[(0, 20)])?;
     row.until("measured 0")?;
     worker.leave()
+}
+
+/// A residue stays one when its consumer has left, until a transaction adds a record and its marker.
+pub(super) fn a_residue_outlives_its_consumer(kafka: &KafkaCluster) -> Result<()> {
+    for aborted in [false, true] {
+        let mut row = Row::new(kafka, 1)?;
+        let transact = |aborts: bool| {
+            let transaction = kafka.begin_transaction()?;
+            transaction.produce(&row.topic, 0, 3)?;
+            if aborts {
+                transaction.abort()
+            } else {
+                transaction.commit()
+            }
+        };
+        transact(false)?;
+        // Records that nobody gets are residual, too.
+        if aborted {
+            transact(true)?;
+        }
+        let (measured, residual, again) = match aborted {
+            false => ("measured 1", "residual 1", "measured 5"),
+            true => ("measured 5", "residual 5", "measured 9"),
+        };
+        let worker = Worker::subscribe(kafka, &row.group, &[&row.topic], &[])?;
+        until_described(&mut row)?;
+        row.until(measured)?;
+        row.pass(6 * MINUTE);
+        let expected = |residual: &'static str| {
+            move |client| match client {
+                ClientKind::Wire => residual,
+                _ => measured,
+            }
+        };
+        row.until_each("the residue", expected(residual))?;
+        worker.leave()?;
+        poll_until(super::WITHIN, "the group to be empty", || {
+            row.look()?;
+            let described = wire_group(&row)?.description;
+            let is_empty = described.as_ref().is_some_and(|d| d.members.is_empty());
+            ensure!(is_empty, "{described:?}");
+            Ok(())
+        })?;
+        row.expect_each(expected(residual))?;
+        row.pass(60 * MINUTE);
+        row.expect_each(expected(residual))?;
+        let transaction = kafka.begin_transaction()?;
+        transaction.produce(&row.topic, 0, 3)?;
+        transaction.commit()?;
+        row.until(again)?;
+    }
+    Ok(())
 }
 
 /// Waits until the member of the group is seen to have all partitions, by the client that can see members.
@@ -106,6 +159,15 @@ pub(super) fn a_residue_outlives_its_commit(kafka: &KafkaCluster) -> Result<()> 
     )
 }
 
+/// The group as the wire client has read it, which alone describes groups.
+fn wire_group(row: &Row<'_>) -> Result<GroupSnapshot> {
+    let mut each = row.sources.each.iter();
+    let wire = each.find(|subject| subject.client == ClientKind::Wire);
+    let group = wire.and_then(|wire| wire.known.groups.get(row.group.as_str()));
+    let group = group.context("no reading of the group")?;
+    Ok(GroupSnapshot::clone(group))
+}
+
 /// A partition whose consumer fails at one record, again and again, beside one that gets on.
 pub(super) fn a_poison_partition_is_stuck(kafka: &KafkaCluster) -> Result<()> {
     let mut row = Row::new(kafka, 2)?;
@@ -164,14 +226,60 @@ pub(super) fn lag_in_seconds(kafka: &KafkaCluster) -> Result<()> {
             age.is_some_and(|(age, bound)| (MINUTE..2 * MINUTE).contains(&age) && !bound);
         ensure!(is_right, "{client:?}: {age:?}");
     }
-    // A client that comes now knows nothing of the last ten minutes but what the records' times tell.
-    let mut fresh = Row::of(kafka, row.topic.clone())?;
-    fresh.commit(&[(0, 2)])?;
-    fresh.expect("measured 13")?;
-    for (client, lag) in fresh.lags()? {
-        let age = lag.age().map(|age| age.duration());
-        let is_known = age.is_some_and(|age| age <= super::WITHIN * 10);
-        ensure!(is_known, "{client:?}: {age:?}");
+    Ok(())
+}
+
+/// A client that comes now knows only what the timestamps of records tell. They tell it exactly where they can, and a
+/// lower bound elsewhere.
+pub(super) fn lag_in_seconds_from_one_look(kafka: &KafkaCluster) -> Result<()> {
+    let (hour, now) = (60 * MINUTE, Duration::ZERO);
+    for (what, ages, committed, range, is_bound) in [
+        (
+            "a new message after an idle time",
+            &[hour, hour, now][..],
+            2,
+            Duration::ZERO..MINUTE,
+            false,
+        ),
+        (
+            "the first of old messages",
+            &[hour * 30, 20 * MINUTE, 20 * MINUTE, now],
+            1,
+            20 * MINUTE..21 * MINUTE,
+            false,
+        ),
+        (
+            "one in the middle of old messages",
+            &[20 * MINUTE, 20 * MINUTE, 20 * MINUTE, now],
+            1,
+            10 * MINUTE..20 * MINUTE,
+            true,
+        ),
+        (
+            "one in the middle of new messages",
+            &[hour, now, now, now],
+            2,
+            Duration::ZERO..MINUTE,
+            true,
+        ),
+        (
+            "one among many of different times",
+            &[hour, 8 * MINUTE, 2 * MINUTE, 2 * MINUTE, 90 * MINUTE / 60],
+            3,
+            MINUTE..2 * MINUTE + MINUTE / 2,
+            true,
+        ),
+    ] {
+        let mut row = Row::new(kafka, 1)?;
+        kafka.produce_at(&row.topic, 0, ages)?;
+        row.commit(&[(0, committed)])?;
+        row.look()?;
+        for (client, lag) in row.lags()? {
+            let age = lag.age().map(|age| (age.duration(), age.is_bound()));
+            let is_right =
+                age.is_some_and(|(age, bound)| range.contains(&age) && bound == is_bound);
+            ensure!(is_right, "{client:?}, {what}: {age:?}");
+        }
     }
     Ok(())
 }
