@@ -14,6 +14,7 @@ pub mod hpa;
 pub mod kafka;
 pub mod keda;
 pub mod lag;
+pub mod policy;
 pub mod settings;
 pub mod snapshot;
 pub mod targets;

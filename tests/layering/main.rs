@@ -28,7 +28,7 @@ const DIRECTION: &str = "
 
 /// The folders of the model. Each may import those before it.
 const FOLDERS: &str =
-    "units findings kafka settings hpa targets lag evaluation keda decisions diagnostics snapshot";
+    "units findings kafka settings hpa targets lag policy evaluation keda decisions diagnostics snapshot";
 
 /// Words that the model must not use: asynchronous code, I/O, logging, frameworks.
 const IMPURE: &str = "async await tokio futures tracing println eprintln axum clap hyper kube \

@@ -1,0 +1,91 @@
+//! Commits: how often members commit, from the gaps between changes of committed offsets.
+
+/// Gaps that are kept.
+const GAPS_MAX: usize = 60;
+/// Gaps from which an interval is taken seriously.
+const GAPS_MIN: usize = 8;
+/// Interval between commits assumed before any were seen, in seconds: Kafka's `auto.commit.interval.ms`.
+const INTERVAL_PRIOR: f64 = 5.0;
+/// Longest usual gap assumed before any were seen, in seconds.
+const LONGEST_PRIOR: f64 = 30.0;
+
+/// The last gaps between commits of a partition, over all partitions, in tenths of a second.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CommitGaps {
+    gaps: Vec<u16>,
+    next: usize,
+    interval: Option<f32>,
+    longest: Option<f32>,
+}
+
+impl CommitGaps {
+    /// Starts from the interval and the longest gap of an earlier run.
+    pub(super) fn restored(interval: Option<f64>, longest: Option<f64>) -> Self {
+        Self {
+            interval: interval.map(super::policy_time::compact),
+            longest: longest.map(super::policy_time::compact),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a gap in seconds.
+    pub(super) fn add(&mut self, seconds: f64) {
+        let tenths = super::policy_time::to_counter(seconds * 10.0);
+        let gap = u16::try_from(tenths).unwrap_or(u16::MAX);
+        match self.gaps.get_mut(self.next) {
+            Some(slot) => *slot = gap,
+            None => {
+                self.gaps.reserve_exact(1);
+                self.gaps.push(gap);
+            }
+        }
+        self.next = self.next.saturating_add(1) % GAPS_MAX;
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.gaps.capacity().saturating_mul(2)
+    }
+
+    /// Computes the percentiles anew; once a poll, after its gaps were added.
+    pub(super) fn measure(&mut self, scratch: &mut Vec<u16>) {
+        if self.gaps.len() < GAPS_MIN {
+            return;
+        }
+        scratch.clear();
+        scratch.extend_from_slice(&self.gaps);
+        scratch.sort_unstable();
+        let at = |percent: usize| {
+            let place = scratch.len().saturating_sub(1).saturating_mul(percent) / 100;
+            scratch
+                .get(place)
+                .map(|gap| super::policy_time::compact(f64::from(*gap) / 10.0))
+        };
+        self.interval = at(75);
+        self.longest = at(95);
+    }
+
+    /// The 75th percentile of the gaps, in seconds, if it was measured.
+    pub(super) fn measured_interval(&self) -> Option<f64> {
+        self.interval.map(f64::from)
+    }
+
+    /// The 95th percentile of the gaps, in seconds, if it was measured.
+    pub(super) fn measured_longest(&self) -> Option<f64> {
+        self.longest.map(f64::from)
+    }
+
+    /// Usual time between two commits, in seconds.
+    pub(super) fn interval(&self) -> f64 {
+        self.measured_interval().unwrap_or(INTERVAL_PRIOR)
+    }
+
+    /// Longest usual time between two commits, in seconds.
+    pub(super) fn longest(&self) -> f64 {
+        self.measured_longest().unwrap_or(LONGEST_PRIOR)
+    }
+
+    /// Time without a commit after which a partition's lag is taken as it is, in seconds.
+    pub(super) fn stale(&self) -> f64 {
+        1.5 * self.longest() + 7.5
+    }
+}

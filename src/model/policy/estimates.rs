@@ -1,0 +1,323 @@
+//! Estimates: what the readings of a group say about arrivals, commits, backlog, age and capacity.
+
+mod backlog;
+
+use super::capacity::{CommitTimes, MemberCapacities, MemberProgress};
+use super::commits::CommitGaps;
+use super::learned::LearnedPolicy;
+use super::policy_time::{PolicyTime, compact, messages_between, to_counter};
+use super::rates::{GrowthRing, SlotClock, SlotRing, measure_shares};
+use super::reading::GroupReading;
+use super::settings::{PolicyRule, RatePolicySettings};
+
+/// Shortest time without a commit after which a partition is stuck, and the group stalled, in seconds.
+const STUCK_MIN: f64 = 30.0;
+const STALL_MIN: f64 = 15.0;
+/// Shortest pause of a rebalance that is learned, in seconds.
+const PAUSE_MIN: f64 = 2.5;
+
+/// No member.
+const NOBODY: u16 = u16::MAX;
+
+/// State of one partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PartitionEstimate {
+    end: i64,
+    committed: i64,
+    /// The poll that saw the last commit.
+    committed_at: PolicyTime,
+    growth: SlotRing,
+    /// Age of the first unread message when the last commit landed, in seconds.
+    age: f32,
+    /// Unprocessed messages.
+    pub(super) backlog: f32,
+    /// Share in the arrivals; 0 if it is stuck.
+    pub(super) share: f32,
+    /// Index of the member that owns it.
+    member: u16,
+    pub(super) is_stuck: bool,
+}
+
+/// Estimates for one group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GroupEstimates {
+    pub(super) partitions: Vec<PartitionEstimate>,
+    members: Vec<MemberProgress>,
+    pub(super) arrivals: GrowthRing,
+    pub(super) consumption: GrowthRing,
+    slots: SlotClock,
+    pub(super) gaps: CommitGaps,
+    capacities: MemberCapacities,
+    /// Since when the group has not changed, in seconds on the timeline of the readings.
+    pub(super) stable_since: f64,
+    unstable_since: Option<f64>,
+    last_commit: f64,
+    /// Whether what the next reading shows happened over an unknown time.
+    is_broken: bool,
+    /// Since when there are commits without a longer break.
+    progress_since: f64,
+    scratch: EstimateScratch,
+}
+
+#[derive(Clone, Debug, Default)]
+struct EstimateScratch {
+    gaps: Vec<u16>,
+    shares: Vec<f32>,
+    committed: Vec<(f64, bool, bool)>,
+    loads: Vec<(f64, f64)>,
+}
+
+/// Result of one reading.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ObservedGroup {
+    /// Age of the oldest unprocessed message, in seconds.
+    pub(super) age: f64,
+    /// Unprocessed messages.
+    pub(super) backlog: f64,
+    /// Part of the arrivals that is not on stuck partitions.
+    pub(super) active_share: f64,
+    /// Messages committed since the last reading.
+    pub(super) consumed: f64,
+    /// Partitions that are stuck.
+    pub(super) stuck: usize,
+    /// Whether there is lag, and nobody commits.
+    pub(super) is_stalled: bool,
+    /// Since when there are commits without a longer break.
+    pub(super) progress_since: f64,
+}
+
+impl GroupEstimates {
+    pub(super) fn new(gaps: CommitGaps) -> Self {
+        Self {
+            gaps,
+            ..Self::default()
+        }
+    }
+
+    /// Drops what depends on an unbroken series of readings. The next reading begins a new one.
+    pub(super) fn drop_windows(&mut self, now: PolicyTime) {
+        self.is_broken = true;
+        for member in &mut self.members {
+            member.restart(now);
+        }
+    }
+
+    /// Takes in a reading, all of whose offsets are known.
+    pub(super) fn observe(
+        &mut self,
+        reading: &GroupReading<'_>,
+        offsets: &[(i64, i64)],
+        moment: PolicyTime,
+        settings: &RatePolicySettings,
+        learned: &mut LearnedPolicy,
+    ) -> ObservedGroup {
+        let now = reading.at.as_secs_f64();
+        let poll = reading.poll_interval.as_secs_f64();
+        self.resize(offsets, moment);
+        self.follow_members(reading, moment, settings, learned);
+        self.measure_arrivals(offsets, moment, now - learned.began);
+        let consumed = self.follow_commits(reading, offsets, moment, poll, learned);
+        self.measure_backlog(reading, offsets, moment, settings, consumed)
+    }
+
+    fn resize(&mut self, offsets: &[(i64, i64)], now: PolicyTime) {
+        if offsets.len() == self.partitions.len() {
+            return;
+        }
+        self.drop_windows(now);
+        self.partitions.truncate(offsets.len());
+        let more = offsets.len().saturating_sub(self.partitions.len());
+        self.partitions.reserve_exact(more);
+        for (end, committed) in offsets.iter().skip(self.partitions.len()) {
+            self.partitions.push(PartitionEstimate {
+                end: *end,
+                committed: *committed,
+                committed_at: now,
+                growth: SlotRing::default(),
+                age: 0.0,
+                backlog: 0.0,
+                share: 0.0,
+                member: NOBODY,
+                is_stuck: false,
+            });
+        }
+    }
+
+    fn follow_members(
+        &mut self,
+        reading: &GroupReading<'_>,
+        moment: PolicyTime,
+        settings: &RatePolicySettings,
+        learned: &mut LearnedPolicy,
+    ) {
+        let now = reading.at.as_secs_f64();
+        let is_same = |(state, read): (&PartitionEstimate, &super::reading::PartitionOffsets)| {
+            let member = self.members.get(usize::from(state.member));
+            member.map(|member| member.key) == read.owner
+        };
+        let changed = !self.partitions.iter().zip(reading.partitions).all(is_same);
+        if !reading.is_stable {
+            self.unstable_since.get_or_insert(now);
+        }
+        if !changed && reading.is_stable && self.unstable_since.is_none() {
+            return;
+        }
+        self.stable_since = now;
+        self.drop_windows(moment);
+        if !reading.is_stable {
+            return;
+        }
+        let pause = self.unstable_since.take().map_or(0.0, |since| now - since);
+        if settings.has(PolicyRule::LearnedReaction) && (changed || pause > 0.0) {
+            learned.pause = 0.7 * learned.pause + 0.3 * pause.clamp(PAUSE_MIN, 120.0);
+        }
+        self.members.clear();
+        for (state, read) in self.partitions.iter_mut().zip(reading.partitions) {
+            state.member = NOBODY;
+            let Some(owner) = read.owner else { continue };
+            let known = self.members.iter().position(|member| member.key == owner);
+            let place = known.unwrap_or(self.members.len());
+            if known.is_none() {
+                self.members.push(MemberProgress::new(owner, moment));
+            }
+            state.member = u16::try_from(place).unwrap_or(NOBODY);
+        }
+        self.members.shrink_to_fit();
+    }
+
+    fn measure_arrivals(&mut self, offsets: &[(i64, i64)], moment: PolicyTime, elapsed: f64) {
+        let ended = self.slots.ended(moment, elapsed);
+        let mut total = 0.0;
+        for (state, (end, _)) in self.partitions.iter_mut().zip(offsets) {
+            if ended > 0 {
+                state.growth.begin_slots(ended);
+            }
+            let growth = messages_between(state.end, *end);
+            state.end = *end;
+            state.growth.add(to_counter(growth));
+            total += growth;
+        }
+        self.arrivals.add(moment, total);
+        let shares = &mut self.scratch.shares;
+        shares.resize(self.partitions.len(), 0.0);
+        measure_shares(self.partitions.iter().map(|state| &state.growth), shares);
+        for (state, share) in self.partitions.iter_mut().zip(shares) {
+            state.share = *share;
+        }
+    }
+
+    /// Returns the messages committed since the last reading.
+    fn follow_commits(
+        &mut self,
+        reading: &GroupReading<'_>,
+        offsets: &[(i64, i64)],
+        moment: PolicyTime,
+        poll: f64,
+        learned: &mut LearnedPolicy,
+    ) -> f64 {
+        let now = reading.at.as_secs_f64();
+        let is_broken = std::mem::take(&mut self.is_broken);
+        if is_broken {
+            for member in &mut self.members {
+                member.restart(moment);
+            }
+        }
+        let is_gradual = !is_broken && self.unstable_since.is_none();
+        let base = PolicyTime::from_seconds(self.stable_since - learned.began);
+        let mut total = 0.0;
+        let of_members = &mut self.scratch.committed;
+        of_members.clear();
+        of_members.resize(self.members.len(), (0.0, false, false));
+        let states = self.partitions.iter_mut().zip(offsets);
+        for ((state, (end, committed)), read) in states.zip(reading.partitions) {
+            if *committed == state.committed {
+                continue;
+            }
+            let messages = messages_between(state.committed, *committed);
+            // A gap counts if there was something to commit all the time.
+            if state.backlog >= 1.0 && state.committed_at >= base && is_gradual {
+                self.gaps.add(moment.since(state.committed_at));
+            }
+            state.committed = *committed;
+            state.committed_at = moment;
+            let age = read.age.map_or(0.0, |age| age.duration().as_secs_f64());
+            let age = if end > committed { age } else { 0.0 };
+            state.age = compact((age - poll / 2.0).max(0.0));
+            total += messages;
+            if let Some((sum, commits, is_busy)) = of_members.get_mut(usize::from(state.member)) {
+                *sum += messages;
+                *commits = true;
+                *is_busy |= f64::from(state.age) >= 1.5 * poll;
+            }
+        }
+        self.consumption.add(moment, total);
+        self.gaps.measure(&mut self.scratch.gaps);
+        learned.commit_interval = self.gaps.measured_interval();
+        learned.longest_commit_gap = self.gaps.measured_longest();
+        let times = CommitTimes {
+            interval: self.gaps.interval(),
+            longest: self.gaps.longest(),
+        };
+        if total > 0.0 {
+            if now - self.last_commit > (3.0 * times.interval).max(STALL_MIN) {
+                self.progress_since = now;
+            }
+            self.last_commit = now;
+        }
+        let most = self.partitions.len();
+        let present = self.members.len();
+        for (member, (sum, commits, is_busy)) in self.members.iter_mut().zip(of_members) {
+            // The first commits after a change of owners are partly of the owners before.
+            if !*commits || !is_gradual || self.stable_since >= now {
+                continue;
+            }
+            let (sample, floor) = member.commit(moment, *sum, *is_busy, times);
+            if let Some(sample) = sample {
+                self.capacities
+                    .add((member.key, sample), moment, most, learned);
+                self.capacities.lower_floors(moment, present, learned);
+            }
+            if let Some(floor) = floor {
+                learned.raise_floors(floor, now);
+            }
+        }
+        total
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let partitions = self
+            .partitions
+            .capacity()
+            .saturating_mul(size_of::<PartitionEstimate>());
+        let members = self
+            .members
+            .capacity()
+            .saturating_mul(size_of::<MemberProgress>());
+        partitions
+            .saturating_add(members)
+            .saturating_add(self.arrivals.heap_bytes())
+            .saturating_add(self.consumption.heap_bytes())
+            .saturating_add(self.gaps.heap_bytes())
+            .saturating_add(self.capacities.heap_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_and_members_stay_small() {
+        assert!(
+            size_of::<PartitionEstimate>() <= 88,
+            "{}",
+            size_of::<PartitionEstimate>()
+        );
+        assert!(
+            size_of::<MemberProgress>() <= 64,
+            "{}",
+            size_of::<MemberProgress>()
+        );
+    }
+}

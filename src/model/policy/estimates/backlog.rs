@@ -1,0 +1,110 @@
+//! Backlog: what is not processed yet, how old it is, and how old it will be.
+
+use super::super::policy_time::{PolicyTime, compact, messages_between};
+use super::super::rates::FAST;
+use super::super::reading::GroupReading;
+use super::super::settings::{PolicyRule, RatePolicySettings};
+use super::{GroupEstimates, ObservedGroup, STALL_MIN, STUCK_MIN};
+
+impl GroupEstimates {
+    /// Measures the backlog of each partition, and finds those that are stuck.
+    pub(super) fn measure_backlog(
+        &mut self,
+        reading: &GroupReading<'_>,
+        offsets: &[(i64, i64)],
+        moment: PolicyTime,
+        settings: &RatePolicySettings,
+        consumed: f64,
+    ) -> ObservedGroup {
+        let now = reading.at.as_secs_f64();
+        let poll = reading.poll_interval.as_secs_f64();
+        let rate = self.arrivals.per_second(FAST).unwrap_or(0.0);
+        let (interval, stale) = (self.gaps.interval(), self.gaps.stale());
+        let stuck_after = (6.0 * interval).max(STUCK_MIN);
+        let stall_after = (3.0 * interval).max(STALL_MIN);
+        let others_commit = now - self.last_commit <= stall_after;
+        let watched = now - self.progress_since;
+        let is_settled = now - self.stable_since >= 2.0 * interval + poll;
+        let mut seen = ObservedGroup {
+            consumed,
+            ..ObservedGroup::default()
+        };
+        let states = self.partitions.iter_mut().zip(offsets);
+        for ((state, (end, committed)), read) in states.zip(reading.partitions) {
+            let lag = messages_between(*committed, *end);
+            let since = moment.since(state.committed_at);
+            let age_now = read.age.map_or(0.0, |age| age.duration().as_secs_f64());
+            // A stuck partition stays so until a commit, whoever owns it.
+            let is_left = is_settled && since.min(age_now).min(watched) >= stuck_after;
+            state.is_stuck = settings.has(PolicyRule::Stuck)
+                && lag > 0.0
+                && others_commit
+                && (is_left || state.is_stuck && since > 0.0);
+            if state.is_stuck {
+                seen.stuck = seen.stuck.saturating_add(1);
+                (state.backlog, state.age, state.share) = (0.0, 0.0, 0.0);
+                continue;
+            }
+            let processed = f64::from(state.share) * rate * (since + poll / 2.0);
+            let is_phantom = settings.has(PolicyRule::PhantomLag) && since <= stale;
+            let backlog = match is_phantom {
+                true => (lag - processed).max(0.0),
+                false => lag,
+            };
+            if lag <= 0.0 {
+                state.age = 0.0;
+            } else if !is_phantom {
+                state.age = compact(age_now);
+            }
+            state.backlog = compact(backlog);
+            seen.backlog += backlog;
+            seen.age = seen.age.max(f64::from(state.age));
+            seen.active_share += f64::from(state.share);
+            seen.is_stalled |= lag > 0.0;
+        }
+        seen.is_stalled &= !others_commit && now - self.stable_since > stall_after;
+        seen.progress_since = self.progress_since;
+        seen
+    }
+
+    /// Age that the oldest unprocessed message will have by the time a change would take effect, on the member that
+    /// will be behind most, in seconds.
+    ///
+    /// A member that gets `a` messages per second, processes at most `capacity`, and is `b` behind now will be
+    /// `b + (a - capacity) x delay` behind, which arrived in the last so many / `a` seconds. The message at the head
+    /// then is a later one than now, so that its age has grown by no more than the delay.
+    pub(in crate::model::policy) fn project_age(
+        &mut self,
+        rate: f64,
+        capacity: f64,
+        members: u32,
+        delay: f64,
+    ) -> f64 {
+        let loads = &mut self.scratch.loads;
+        loads.clear();
+        loads.resize(self.members.len(), (0.0, 0.0));
+        let (mut all, mut oldest) = ((0.0, 0.0), 0.0f64);
+        for state in &self.partitions {
+            let (arrivals, backlog) = (rate * f64::from(state.share), f64::from(state.backlog));
+            all = (all.0 + arrivals, all.1 + backlog);
+            oldest = oldest.max(f64::from(state.age));
+            if let Some(load) = loads.get_mut(usize::from(state.member)) {
+                *load = (load.0 + arrivals, load.1 + backlog);
+            }
+        }
+        let ahead = |(arrivals, backlog): (f64, f64), capacity: f64| {
+            let behind = backlog + (arrivals - capacity) * delay;
+            match behind > 0.0 {
+                true => (behind / arrivals.max(1e-9)).min(oldest + delay),
+                false => 0.0,
+            }
+        };
+        if loads.is_empty() {
+            return ahead(all, capacity * f64::from(members));
+        }
+        loads
+            .iter()
+            .map(|load| ahead(*load, capacity))
+            .fold(0.0, f64::max)
+    }
+}

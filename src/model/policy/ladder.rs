@@ -1,0 +1,54 @@
+//! The ladder: numbers of replicas that share the partitions evenly.
+
+/// Ratio below which two neighbours count as one.
+const RATIO_MIN: f64 = 1.12;
+
+/// The numbers ceil(`ceiling` / k), ascending, with neighbours at least 12 % apart.
+///
+/// Between two of them another replica does not relieve the most heavily loaded one, which has to process as many
+/// partitions as before.
+pub(super) fn build_ladder(ceiling: u32) -> Vec<u32> {
+    let mut ladder = Vec::new();
+    let mut parts = 1u32;
+    let mut last = f64::INFINITY;
+    while parts <= ceiling {
+        let replicas = ceiling.div_ceil(parts);
+        if last / f64::from(replicas) >= RATIO_MIN {
+            ladder.push(replicas);
+            last = f64::from(replicas);
+        }
+        if replicas == 1 {
+            break;
+        }
+        // The next k that makes the number smaller.
+        parts = ceiling
+            .div_ceil(replicas.saturating_sub(1))
+            .max(parts.saturating_add(1));
+    }
+    ladder.reverse();
+    ladder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_even_and_apart() {
+        assert_eq!(build_ladder(24), [1, 2, 3, 4, 5, 6, 8, 12, 24]);
+        assert_eq!(build_ladder(23), [1, 2, 3, 4, 5, 6, 8, 12, 23]);
+        assert_eq!(build_ladder(1), [1]);
+        assert!(build_ladder(0).is_empty());
+        for ceiling in 1..500 {
+            let ladder = build_ladder(ceiling);
+            assert_eq!(ladder.first(), Some(&1), "{ceiling}");
+            assert_eq!(ladder.last(), Some(&ceiling), "{ceiling}");
+            for pair in ladder.windows(2) {
+                assert!(
+                    f64::from(pair[1]) >= 1.119 * f64::from(pair[0]),
+                    "{ladder:?}"
+                );
+            }
+        }
+    }
+}

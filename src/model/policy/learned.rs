@@ -1,0 +1,173 @@
+//! What the policy has learned and decided, which survives a restart and a change of leader.
+
+use serde::{Deserialize, Serialize};
+
+/// Seconds in which a factor on the hold falls by half.
+const HOLD_FACTOR_HALF_LIFE: f64 = 2.0 * 3600.0;
+/// Largest factor on the hold.
+const HOLD_FACTOR_MAX: f64 = 8.0;
+/// Seconds in which the damage falls by half.
+const DAMAGE_HALF_LIFE: f64 = 19.0 * 3600.0;
+/// Seconds in which the recent and the best lower bound of the capacity fall by half.
+const RECENT_FLOOR_HALF_LIFE: f64 = 80.0 * 60.0;
+const BEST_FLOOR_HALF_LIFE: f64 = 19.0 * 3600.0;
+/// First time for which an ineffective step up blocks the next one, in seconds.
+pub(super) const BLOCK_MIN: f64 = 3600.0;
+
+/// A number that loses half its value in a fixed time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fading {
+    /// The value at `at`.
+    pub value: f64,
+    /// Time in seconds on the timeline of the readings.
+    pub at: f64,
+}
+
+impl Fading {
+    fn at(self, now: f64, half_life: f64) -> f64 {
+        self.value * (-(now - self.at).max(0.0) / half_life).exp2()
+    }
+
+    fn raise(&mut self, value: f64, now: f64, half_life: f64) {
+        if value >= self.at(now, half_life) {
+            *self = Self { value, at: now };
+        }
+    }
+}
+
+/// The last change of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastChange {
+    /// Time in seconds on the timeline of the readings.
+    pub at: f64,
+    /// The output before.
+    pub from: u32,
+    /// The output after.
+    pub to: u32,
+    /// For a step down: for how many seconds the requirement had been lower.
+    pub held: f64,
+    /// Whether it was a step down to find out the capacity, or a step back.
+    pub is_trial: bool,
+}
+
+/// What a policy has learned about a group. All times are seconds on the timeline of the readings.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LearnedPolicy {
+    /// The last output.
+    pub output: Option<u32>,
+    /// Median capacity of the members, messages per second.
+    pub capacity: Option<f64>,
+    /// Samples that the capacity is made of.
+    pub capacity_samples: u32,
+    /// Highest throughput of a member, which is a lower bound of its capacity; half-life 80 min.
+    pub recent_floor: Fading,
+    /// The same with a half-life of 19 h, for groups that were never busy.
+    pub best_floor: Fading,
+    /// Usual time between two commits in seconds.
+    pub commit_interval: Option<f64>,
+    /// Longest usual time between two commits in seconds.
+    pub longest_commit_gap: Option<f64>,
+    /// Seconds from a higher output until the group has that many members.
+    pub reaction: f64,
+    /// Seconds that a rebalance stops the group.
+    pub pause: f64,
+    /// Factor on the hold after steps down that were undone.
+    pub hold_factor: Fading,
+    /// Price of the messages that were late after steps down, in replica-seconds.
+    pub damage: Fading,
+    /// Until when steps up are blocked, because the last one did not help.
+    pub blocked_until: f64,
+    /// Length of that block in seconds; it doubles each time.
+    pub block_length: f64,
+    /// Arrivals and consumption per second when it began. 20 % more of either end it.
+    pub blocked_rate: f64,
+    pub blocked_consumption: f64,
+    /// Steps down to find out the capacity that had to be undone, one after the other.
+    pub failed_probes: u32,
+    /// The last change.
+    pub last_change: Option<LastChange>,
+    /// When the output was last raised, or the policy began.
+    pub last_up: f64,
+    /// When the policy began.
+    pub began: f64,
+}
+
+impl Default for LearnedPolicy {
+    fn default() -> Self {
+        Self {
+            output: None,
+            capacity: None,
+            capacity_samples: 0,
+            recent_floor: Fading::default(),
+            best_floor: Fading::default(),
+            commit_interval: None,
+            longest_commit_gap: None,
+            reaction: 50.0,
+            pause: 6.0,
+            hold_factor: Fading {
+                value: 1.0,
+                at: 0.0,
+            },
+            damage: Fading::default(),
+            blocked_until: 0.0,
+            block_length: BLOCK_MIN,
+            blocked_rate: 0.0,
+            blocked_consumption: 0.0,
+            failed_probes: 0,
+            last_change: None,
+            last_up: 0.0,
+            began: 0.0,
+        }
+    }
+}
+
+impl LearnedPolicy {
+    /// Factor on the hold, at least 1.
+    pub(super) fn hold_factor(&self, now: f64) -> f64 {
+        self.hold_factor.at(now, HOLD_FACTOR_HALF_LIFE).max(1.0)
+    }
+
+    pub(super) fn double_hold(&mut self, now: f64) {
+        let value = (2.0 * self.hold_factor(now)).min(HOLD_FACTOR_MAX);
+        self.hold_factor = Fading { value, at: now };
+    }
+
+    /// Price of the late messages, in replica-seconds.
+    pub(super) fn damage(&self, now: f64) -> f64 {
+        self.damage.at(now, DAMAGE_HALF_LIFE)
+    }
+
+    pub(super) fn add_damage(&mut self, price: f64, now: f64) {
+        let value = self.damage(now) + price;
+        self.damage = Fading { value, at: now };
+    }
+
+    /// The recent lower bound of the capacity; 0 if there is none.
+    pub(super) fn recent_floor(&self, now: f64) -> f64 {
+        self.recent_floor.at(now, RECENT_FLOOR_HALF_LIFE)
+    }
+
+    /// The best lower bound of the capacity; 0 if there is none.
+    pub(super) fn best_floor(&self, now: f64) -> f64 {
+        self.best_floor.at(now, BEST_FLOOR_HALF_LIFE)
+    }
+
+    pub(super) fn raise_floors(&mut self, floor: f64, now: f64) {
+        self.recent_floor.raise(floor, now, RECENT_FLOOR_HALF_LIFE);
+        self.best_floor.raise(floor, now, BEST_FLOOR_HALF_LIFE);
+    }
+
+    /// Factor on the time between two probes, after some that had to be undone.
+    pub(super) fn probe_factor(&self) -> f64 {
+        f64::from(self.failed_probes.min(4)).exp2()
+    }
+
+    /// Blocks steps up, twice as long as the last time.
+    pub(super) fn block(&mut self, rate: f64, consumption: f64, now: f64) {
+        self.blocked_until = now + self.block_length;
+        self.block_length = (self.block_length * 2.0).min(8.0 * BLOCK_MIN);
+        self.blocked_rate = rate;
+        self.blocked_consumption = consumption;
+    }
+}

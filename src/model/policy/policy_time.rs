@@ -1,0 +1,60 @@
+//! Times and numbers of the policy in compact form.
+
+/// A time in tenths of a second on the policy's own timeline, which begins at its first reading. Four bytes,
+/// because there are several for every partition; they last for 13 years.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PolicyTime(u32);
+
+impl PolicyTime {
+    /// The time so many seconds after the beginning. Saturating.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bounded on both sides, and whole"
+    )]
+    pub(super) fn from_seconds(seconds: f64) -> Self {
+        Self((seconds * 10.0).round().clamp(0.0, f64::from(u32::MAX)) as u32)
+    }
+
+    /// Seconds since an earlier time; 0 if it is not earlier.
+    pub(super) fn since(self, earlier: Self) -> f64 {
+        f64::from(self.0.saturating_sub(earlier.0)) / 10.0
+    }
+}
+
+/// A count as a number to calculate with.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts of partitions, members and messages are far below 2^53"
+)]
+pub(super) fn from_count(count: usize) -> f64 {
+    count as f64
+}
+
+/// The difference of two offsets as a number to calculate with; 0 if it is negative.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a rate needs no more than 53 bits"
+)]
+pub(super) fn messages_between(earlier: i64, later: i64) -> f64 {
+    later.saturating_sub(earlier).max(0) as f64
+}
+
+/// A number of messages as a 32-bit counter. Saturating.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "bounded on both sides"
+)]
+pub(super) fn to_counter(messages: f64) -> u32 {
+    messages.clamp(0.0, f64::from(u32::MAX)) as u32
+}
+
+/// A number in single precision, for what is kept per partition and member.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "an estimate needs no more than 24 bits"
+)]
+pub(super) fn compact(number: f64) -> f32 {
+    number as f32
+}

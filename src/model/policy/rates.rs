@@ -1,0 +1,181 @@
+//! Rates: the growth of a counter over windows of up to 180 s, and the shares of partitions in it.
+
+use super::policy_time::PolicyTime;
+
+/// Windows over which rates are measured, in seconds.
+pub(super) const FAST: f64 = 20.0;
+pub(super) const MEDIUM: f64 = 60.0;
+pub(super) const SLOW: f64 = 180.0;
+
+/// Samples younger than this are all kept; older ones are thinned to [`SPACING`].
+const DENSE: f64 = 30.0;
+const SPACING: f64 = 16.0;
+/// Upper bound of the number of samples, however often the group is polled.
+const SAMPLES_MAX: usize = 32;
+
+/// A growing counter's samples over the last 180 s: dense for the last 30 s, thinned before.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GrowthRing {
+    samples: Vec<(PolicyTime, f32)>,
+    /// What was subtracted from the samples, so that they stay small enough for single precision.
+    total: f64,
+}
+
+impl GrowthRing {
+    /// Adds what the counter grew by since the sample before.
+    pub(super) fn add(&mut self, at: PolicyTime, growth: f64) {
+        // Samples hold how far the counter was below its present value.
+        for (_, below) in &mut self.samples {
+            *below += super::policy_time::compact(growth);
+        }
+        self.total += growth;
+        self.samples.reserve_exact(1);
+        self.samples.push((at, 0.0));
+        self.thin(at);
+    }
+
+    fn thin(&mut self, now: PolicyTime) {
+        while let [_, second, ..] = self.samples.as_slice()
+            && now.since(second.0) >= SLOW
+        {
+            self.samples.remove(0);
+        }
+        let needless = self.samples.windows(3).position(|three| match three {
+            [before, middle, after] => {
+                now.since(middle.0) > DENSE && after.0.since(before.0) <= SPACING
+            }
+            _ => false,
+        });
+        if let Some(before) = needless {
+            self.samples.remove(before.saturating_add(1));
+        }
+        if self.samples.len() > SAMPLES_MAX {
+            self.samples.remove(1);
+        }
+    }
+
+    /// Growth per second over the last `window` seconds, or over as much of it as was watched. `None` before the
+    /// second sample.
+    pub(super) fn per_second(&self, window: f64) -> Option<f64> {
+        let (now, _) = *self.samples.last()?;
+        let mut later: Option<(f64, f64)> = None;
+        for (at, below) in self.samples.iter().rev() {
+            let (ago, below) = (now.since(*at), f64::from(*below));
+            match later {
+                Some((later_ago, later_below)) if ago >= window => {
+                    let part = (window - later_ago) / (ago - later_ago).max(0.1);
+                    return Some((later_below + (below - later_below) * part) / window);
+                }
+                _ => later = Some((ago, below)),
+            }
+        }
+        let (ago, below) = later?;
+        (ago > 0.0).then(|| below / ago)
+    }
+
+    /// Everything that was added since the beginning.
+    pub(super) fn total(&self) -> f64 {
+        self.total
+    }
+
+    /// Growth per second over the last `window` seconds; `None` if they were not watched.
+    pub(super) fn per_second_of_whole(&self, window: f64) -> Option<f64> {
+        let ((first, _), (last, _)) = (self.samples.first()?, self.samples.last()?);
+        (last.since(*first) >= window).then(|| self.per_second(window))?
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.samples
+            .capacity()
+            .saturating_mul(size_of::<(PolicyTime, f32)>())
+    }
+}
+
+/// Length of a slot of [`SlotRing`], in seconds.
+const SLOT: f64 = 30.0;
+/// Number of slots: 300 s.
+const SLOTS: usize = 10;
+
+/// A partition's growth in slots of 30 s, the present one first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SlotRing([u32; SLOTS]);
+
+impl SlotRing {
+    pub(super) fn add(&mut self, messages: u32) {
+        if let Some(first) = self.0.first_mut() {
+            *first = first.saturating_add(messages);
+        }
+    }
+
+    pub(super) fn begin_slots(&mut self, count: usize) {
+        for _ in 0..count.min(SLOTS) {
+            self.0.rotate_right(1);
+            if let Some(first) = self.0.first_mut() {
+                *first = 0;
+            }
+        }
+    }
+
+    /// Messages of the last 300 s.
+    pub(super) fn long(&self) -> f64 {
+        self.0.iter().map(|n| f64::from(*n)).sum()
+    }
+
+    /// Messages of the last 60..90 s.
+    pub(super) fn short(&self) -> f64 {
+        self.0.iter().take(3).map(|n| f64::from(*n)).sum()
+    }
+}
+
+/// Counts the slots that ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SlotClock(PolicyTime);
+
+impl SlotClock {
+    /// Number of slots that ended since the last call.
+    pub(super) fn ended(&mut self, now: PolicyTime, seconds: f64) -> usize {
+        if now.since(self.0) < SLOT {
+            return 0;
+        }
+        let mut count = 0usize;
+        let start = now.since(self.0);
+        while start - SLOT * super::policy_time::from_count(count) >= SLOT && count < SLOTS {
+            count = count.saturating_add(1);
+        }
+        self.0 = PolicyTime::from_seconds(seconds - seconds % SLOT);
+        count.max(1)
+    }
+}
+
+/// Fills `shares` with each partition's share in the arrivals: that of 300 s, or that of the last minute for a
+/// partition where it differs by more than 5 standard deviations and 15 %.
+///
+/// Below 50 messages per partition the shares are equal, because a few messages say nothing.
+pub(super) fn measure_shares<'a>(
+    slots: impl Iterator<Item = &'a SlotRing> + Clone,
+    shares: &mut [f32],
+) {
+    let count = super::policy_time::from_count(shares.len());
+    let long: f64 = slots.clone().map(SlotRing::long).sum();
+    let short: f64 = slots.clone().map(SlotRing::short).sum();
+    if long < 50.0 * count {
+        shares.fill(super::policy_time::compact(1.0 / count.max(1.0)));
+        return;
+    }
+    let mut sum = 0.0;
+    for (share, slot) in shares.iter_mut().zip(slots) {
+        let expected = slot.long() / long * short;
+        let differs = (slot.short() - expected).abs() > 5.0 * expected.sqrt() + 0.15 * expected;
+        let value = match differs && short > 0.0 {
+            true => slot.short() / short,
+            false => slot.long() / long,
+        };
+        *share = super::policy_time::compact(value);
+        sum += value;
+    }
+    if sum > 0.0 {
+        for share in shares {
+            *share = super::policy_time::compact(f64::from(*share) / sum);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What the policy sees at each poll.
+
+use std::time::Duration;
+
+use crate::model::lag::lag_age::LagAge;
+use crate::model::units::newtypes::Offset;
+
+/// What Kafka and Kubernetes say of a group at one poll.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupReading<'a> {
+    /// Time of the poll, on a timeline that goes on after a restart.
+    pub at: Duration,
+    /// Usual time between two polls.
+    pub poll_interval: Duration,
+    /// Partitions, always in the same order; new ones are appended.
+    pub partitions: &'a [PartitionOffsets],
+    /// Most replicas that can have work.
+    pub ceiling: u32,
+    /// Whether the group is not rebalancing.
+    pub is_stable: bool,
+    /// Members of the group.
+    pub members: u32,
+    /// `spec.replicas` of the workload.
+    pub spec_replicas: u32,
+    /// `status.replicas` of the workload.
+    pub status_replicas: u32,
+}
+
+/// What Kafka says of one partition.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PartitionOffsets {
+    /// Log-end offset; `None` if it is unknown.
+    pub end: Option<Offset>,
+    /// Committed offset; `None` if it is unknown.
+    pub committed: Option<Offset>,
+    /// Age of the message at the committed offset.
+    pub age: Option<LagAge>,
+    /// A number that identifies the member that owns the partition; `None` if nobody does.
+    pub owner: Option<u32>,
+}

@@ -1,0 +1,196 @@
+//! Steps up, and the judgement whether they helped.
+
+use super::decision::{RateDecision, RateHold, RateHoldReason, ReplicaRequirement};
+use super::requirement::{RateDemand, find_requirement};
+use super::settings::{BURST_UTILISATION, CATCH_UP_UP, PolicyRule};
+use super::{RatePolicy, Situation};
+
+/// Longest part of the delay that a step up waits for the one before, and what is added, in seconds.
+const WAIT_MAX: f64 = 90.0;
+const WAIT_MORE: f64 = 20.0;
+/// Seconds after a step up and its delay when it is judged.
+const JUDGED_AFTER: f64 = 70.0;
+/// Part of the expected gain below which a step up did not help.
+const GAIN_MIN: f64 = 0.2;
+
+/// A step up that has not been judged yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UpTrial {
+    pub(super) at: f64,
+    pub(super) from: u32,
+    pub(super) to: u32,
+    /// Arrivals, capacity of a member and consumption at the time, messages per second.
+    pub(super) arrivals: f64,
+    pub(super) capacity: f64,
+    pub(super) consumed: f64,
+    pub(super) is_judged: bool,
+}
+
+/// Whether to step up.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StepUp {
+    No,
+    To(u32),
+    Held(RateHold),
+}
+
+impl RatePolicy {
+    /// Considers a step up: if messages will be too old by the time it takes effect.
+    pub(super) fn consider_up(
+        &mut self,
+        situation: &Situation,
+        decision: &mut RateDecision,
+    ) -> StepUp {
+        let Situation {
+            now,
+            output,
+            terms,
+            slo,
+            ..
+        } = *situation;
+        let is_ahead = terms.age_ahead > slo / 2.0;
+        let is_behind = terms.age > slo / 4.0 && terms.age_ahead > slo / 4.0;
+        if !is_ahead && !is_behind {
+            return StepUp::No;
+        }
+        let required = self.require_up(situation);
+        let mut replicas = required.replicas;
+        decision.up = Some(required);
+        if !terms.is_capacity_known {
+            if terms.age > slo / 4.0 {
+                replicas = replicas.max(self.step_above(output));
+            }
+            if !is_ahead {
+                replicas = replicas.min(self.step_at_most(output.saturating_mul(2)));
+            }
+        }
+        if replicas <= output {
+            return StepUp::No;
+        }
+        let held = |reason, until| {
+            StepUp::Held(RateHold {
+                reason,
+                until,
+                replicas,
+            })
+        };
+        if !situation.is_stable && terms.age_ahead <= slo {
+            return held(RateHoldReason::Rebalancing, None);
+        }
+        if self.settings.has(PolicyRule::Ineffective)
+            && now < self.learned.blocked_until
+            && terms.arrivals_medium < 1.2 * self.learned.blocked_rate
+            && terms.consumption < 1.2 * self.learned.blocked_consumption
+        {
+            return held(
+                RateHoldReason::IneffectiveUp,
+                Some(self.learned.blocked_until),
+            );
+        }
+        if self.settings.has(PolicyRule::OneUpAtATime)
+            && let Some(trial) = &self.trial
+        {
+            let wait_until = trial.at + terms.delay.min(WAIT_MAX) + WAIT_MORE;
+            let is_pending = self.reaction.is_pending();
+            let is_worse = terms.arrivals_fast > 1.15 * trial.arrivals
+                || terms.capacity < 0.85 * trial.capacity;
+            if (now < wait_until || is_pending) && !is_worse {
+                let until = (!is_pending).then_some(wait_until);
+                return held(RateHoldReason::PodsStarting, until);
+            }
+        }
+        StepUp::To(replicas)
+    }
+
+    fn require_up(&mut self, situation: &Situation) -> ReplicaRequirement {
+        let terms = &situation.terms;
+        let processed = terms.capacity * f64::from(terms.members);
+        let more = (terms.arrivals_fast - processed).max(0.0) * terms.delay;
+        let demand = RateDemand {
+            rate: terms.arrivals_fast,
+            backlog: terms.backlog + more,
+            utilisation: BURST_UTILISATION,
+            catch_up: CATCH_UP_UP,
+            pause: terms.pause,
+            capacity: terms.capacity,
+        };
+        let partitions = self.estimates.partitions.iter().map(move |partition| {
+            let share = f64::from(partition.share);
+            (share, f64::from(partition.backlog) + share * more)
+        });
+        let mut candidates = Vec::with_capacity(self.ladder.len());
+        let replicas = find_requirement(
+            &demand,
+            &self.ladder,
+            partitions,
+            &mut self.scratch,
+            Some(&mut candidates),
+        );
+        ReplicaRequirement {
+            demand,
+            replicas,
+            candidates,
+        }
+    }
+
+    /// Judges the last step up once its pods had time to show an effect. Returns the number to go back to, if messages
+    /// are still old and the group consumes hardly more than before.
+    pub(super) fn judge_up(&mut self, situation: &Situation) -> Option<u32> {
+        let Situation {
+            now,
+            output,
+            terms,
+            slo,
+            ..
+        } = *situation;
+        let trial = self.trial.as_mut().filter(|trial| !trial.is_judged)?;
+        if situation.progress_since >= trial.at {
+            // The group stood still, which says nothing about the replicas.
+            trial.is_judged = true;
+            return None;
+        }
+        let is_due = now >= trial.at + terms.delay + JUDGED_AFTER
+            && terms.members >= trial.to
+            && situation.is_stable
+            && situation.stable_for >= 2.0 * terms.commit_interval;
+        if !is_due {
+            return None;
+        }
+        trial.is_judged = true;
+        let trial = *trial;
+        if !self.settings.has(PolicyRule::Ineffective) || output != trial.to {
+            return None;
+        }
+        let consumed = self
+            .estimates
+            .consumption
+            .per_second(super::rates::MEDIUM)?;
+        let expected = f64::from(trial.to.saturating_sub(trial.from)) * trial.capacity;
+        let helped = consumed - trial.consumed >= GAIN_MIN * expected;
+        if terms.age <= slo / 4.0 || helped {
+            return None;
+        }
+        self.learned.block(terms.arrivals_medium, consumed, now);
+        Some(trial.from)
+    }
+
+    pub(super) fn step_above(&self, replicas: u32) -> u32 {
+        let mut steps = self.ladder.iter().copied();
+        steps.find(|step| *step > replicas).unwrap_or(replicas)
+    }
+
+    pub(super) fn step_at_least(&self, replicas: u32) -> u32 {
+        let mut steps = self.ladder.iter().copied();
+        steps.find(|step| *step >= replicas).unwrap_or(replicas)
+    }
+
+    fn step_at_most(&self, replicas: u32) -> u32 {
+        let mut steps = self.ladder.iter().rev().copied();
+        steps.find(|step| *step <= replicas).unwrap_or(replicas)
+    }
+
+    pub(super) fn step_below(&self, replicas: u32) -> Option<u32> {
+        let mut steps = self.ladder.iter().rev().copied();
+        steps.find(|step| *step < replicas)
+    }
+}
