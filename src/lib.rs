@@ -8,7 +8,8 @@
 //! what must survive a restart, [`leader_election`] decides which replica polls and writes,
 //! [`certificates`] maintains the replicas' shared certificates, and [`authentication`] is the
 //! interface for access reviews. [`config`] is the validated configuration, [`telemetry`] logs and
-//! counts, [`daemon`] wires everything, and [`cli`] has the commands.
+//! counts, [`daemon`] wires everything, and [`cli`] has the commands. [`simulate`] runs scaling policies
+//! on simulated consumer groups.
 //!
 //! Invariants:
 //! - Unknown is never a number: every reading is a `Result`. A group with an unknown partition
@@ -30,5 +31,6 @@ pub mod model;
 pub mod persistence;
 pub mod poller;
 pub mod serve;
+pub mod simulate;
 pub mod snapshot_channel;
 pub mod telemetry;

@@ -23,12 +23,12 @@ const DIRECTION: &str = "
     serve: authentication certificates leader_election model snapshot_channel telemetry
     daemon: authentication certificates config k8s kafka leader_election model persistence poller \
         serve snapshot_channel telemetry
+    simulate: model
     cli: authentication config daemon k8s kafka leader_election model persistence poller serve \
         snapshot_channel telemetry";
 
 /// The folders of the model. Each may import those before it.
-const FOLDERS: &str =
-    "units findings kafka settings hpa targets lag policy evaluation keda decisions diagnostics snapshot";
+const FOLDERS: &str = "units findings kafka settings hpa targets lag policy evaluation keda decisions diagnostics snapshot";
 
 /// Words that the model must not use: asynchronous code, I/O, logging, frameworks.
 const IMPURE: &str = "async await tokio futures tracing println eprintln axum clap hyper kube \

@@ -1,0 +1,27 @@
+//! Simulation of a consumer group, its workload and its HPA under a scaling policy.
+//!
+//! Deterministic: a run depends on the scenario and the seed only, never on the wall clock. The policy is the code of
+//! the daemon ([`crate::model::policy`]), and the HPA is the controller's arithmetic that the end-to-end tests compare
+//! with the real controller ([`crate::model::hpa::controller`]).
+//!
+//! Time passes in steps of a second. Messages arrive by a Poisson process and are processed in order, partition by
+//! partition ([`engine`]).
+
+pub mod arrivals;
+pub mod benchmark;
+pub mod builtin;
+pub mod competitors;
+pub mod engine;
+pub mod flink;
+pub mod generated;
+pub mod group;
+mod numbers;
+pub mod outcome;
+pub mod partitions;
+pub mod pods;
+pub mod scaler;
+pub mod scenario;
+pub mod score;
+
+#[cfg(test)]
+mod tests;

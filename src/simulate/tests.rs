@@ -1,0 +1,132 @@
+//! What holds for every run.
+
+use super::arrivals::Arrivals;
+use super::benchmark::{ablated_policies, compared_policies, sweep};
+use super::builtin::{builtin_scenarios, variant_scenarios};
+use super::engine::run;
+use super::generated::{HELD_OUT_SEED, generate_scenarios};
+use super::outcome::RunOptions;
+use super::scaler::SimulatedPolicy;
+use super::scenario::{RatePart, Scenario};
+
+fn short(rate: f64) -> Scenario {
+    Scenario {
+        duration: 1200,
+        ..Scenario::new("short", "", vec![RatePart::Constant(rate)])
+    }
+}
+
+fn score(scenario: &Scenario, policy: &SimulatedPolicy) -> super::score::RunScore {
+    let arrivals = Arrivals::draw(scenario, 1);
+    run(scenario, policy, 1, &arrivals, &RunOptions::default()).score
+}
+
+#[test]
+fn names_are_unique() {
+    let mut scenarios = builtin_scenarios();
+    assert_eq!(scenarios.len(), 16);
+    scenarios.extend(variant_scenarios());
+    scenarios.extend(generate_scenarios(HELD_OUT_SEED, 12));
+    let mut names: Vec<String> = scenarios.iter().map(|it| it.name.to_string()).collect();
+    names.extend(compared_policies().iter().map(SimulatedPolicy::name));
+    names.sort();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count);
+    assert_eq!(ablated_policies().len(), 11);
+}
+
+#[test]
+fn generated_scenarios_depend_on_the_seed_only() {
+    assert_eq!(generate_scenarios(3, 5), generate_scenarios(3, 5));
+    assert_ne!(generate_scenarios(3, 5), generate_scenarios(4, 5));
+}
+
+#[test]
+fn all_partitions_are_enough_for_what_fits() {
+    let score = score(&short(1200.0), &SimulatedPolicy::Static);
+    assert_eq!(score.late_percent, 0.0);
+    // It starts with all replicas.
+    assert_eq!(score.cost_percent, 100.0);
+    assert_eq!(score.rebalances, 0.0);
+}
+
+#[test]
+fn what_exceeds_the_capacity_is_late() {
+    let score = score(&short(4800.0), &SimulatedPolicy::Static);
+    // Half of the messages are processed, and the age grows by half a second per second.
+    assert!(score.late_percent > 80.0, "{score:?}");
+    assert!((score.max_age - 600.0).abs() < 30.0, "{score:?}");
+}
+
+#[test]
+fn an_outage_makes_its_messages_late() {
+    let scenario = Scenario {
+        outage: Some((100, 400)),
+        ..short(600.0)
+    };
+    let score = score(&scenario, &SimulatedPolicy::Static);
+    // All of the 300 s but the last one, and those that arrive until the backlog is gone.
+    assert!((25.0..40.0).contains(&score.late_percent), "{score:?}");
+    assert!((score.max_age - 300.0).abs() < 10.0, "{score:?}");
+}
+
+#[test]
+fn stuck_partitions_are_not_late() {
+    let scenario = Scenario {
+        poison: Some(100),
+        ..short(600.0)
+    };
+    assert_eq!(score(&scenario, &SimulatedPolicy::Static).late_percent, 0.0);
+}
+
+#[test]
+fn lag_per_replica_needs_more_rebalances_than_rates() {
+    let scenario = &builtin_scenarios()[3];
+    let lag = SimulatedPolicy::Lag {
+        threshold: 200,
+        window_seconds: None,
+    };
+    let (rate, lag) = (
+        score(scenario, &compared_policies()[0]),
+        score(scenario, &lag),
+    );
+    assert!(rate.rebalances * 3.0 < lag.rebalances, "{rate:?} {lag:?}");
+    assert!(
+        rate.late_percent <= lag.late_percent + 0.1,
+        "{rate:?} {lag:?}"
+    );
+}
+
+#[test]
+fn threads_do_not_change_the_result() {
+    let scenarios = [short(500.0), short(900.0)];
+    let policies = &compared_policies()[..1];
+    let result = |threads| {
+        sweep(
+            &scenarios,
+            policies,
+            0..3,
+            &RunOptions::default(),
+            threads,
+            &|_| {},
+        )
+        .scores
+    };
+    assert_eq!(result(1), result(3));
+}
+
+#[test]
+fn the_timeline_shows_every_poll_and_decision() {
+    let scenario = short(500.0);
+    let arrivals = Arrivals::draw(&scenario, 1);
+    let options = RunOptions {
+        has_timeline: true,
+        ..RunOptions::default()
+    };
+    let timeline = run(&scenario, &compared_policies()[0], 1, &arrivals, &options).timeline;
+    assert_eq!(timeline.len(), 240);
+    assert!(timeline.iter().all(|entry| entry.decision.is_some()));
+    let text = serde_json::to_string(&timeline[200]).unwrap();
+    assert!(text.contains("\"rule\":"), "{text}");
+}
