@@ -13,6 +13,7 @@ mod manifest_files;
 pub mod release;
 pub mod run;
 mod short_duration;
+pub mod simulate;
 pub mod status;
 mod text_table;
 
@@ -68,6 +69,8 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Explain how the replicas of an HPA are derived, starting from the offsets
     Explain(explain::ExplainArgs),
+    /// Simulate scaling policies on a consumer group, and compare what they cost
+    Simulate(simulate::SimulateArgs),
     /// Undo what the cap and scale to zero have written to HPAs and workloads
     Release(release::ReleaseArgs),
     /// Check a configuration file, or print its JSON Schema
@@ -122,6 +125,7 @@ impl Cli {
             Command::Lint(args) => lint::run(args).await,
             Command::Convert(args) => convert::run(&args),
             Command::Explain(args) => explain::run(args).await,
+            Command::Simulate(args) => simulate::run(&args),
             Command::Release(args) => release::run(args).await,
             Command::Config(args) => config::run(args),
             Command::Completions { shell } => {

@@ -25,7 +25,7 @@ const DIRECTION: &str = "
         serve snapshot_channel telemetry
     simulate: model
     cli: authentication config daemon k8s kafka leader_election model persistence poller serve \
-        snapshot_channel telemetry";
+        simulate snapshot_channel telemetry";
 
 /// The folders of the model. Each may import those before it.
 const FOLDERS: &str = "units findings kafka settings hpa targets lag policy evaluation keda decisions diagnostics snapshot";
