@@ -273,7 +273,9 @@ impl RatePolicy {
             StepUp::To(replicas) => {
                 decision.rule = RateRule::Up;
                 decision.replicas = replicas;
-                self.raise(situation, replicas);
+                let candidate = decision.up.as_ref().and_then(|up| up.candidates.last());
+                let needed = candidate.map_or(f64::INFINITY, |candidate| candidate.needed);
+                self.raise(situation, replicas, needed);
                 return;
             }
             StepUp::Held(hold) => {
@@ -299,7 +301,7 @@ impl RatePolicy {
     }
 
     /// Records a step up, and what follows if it undoes a step down.
-    fn raise(&mut self, situation: &Situation, replicas: u32) {
+    fn raise(&mut self, situation: &Situation, replicas: u32, needed: f64) {
         let Situation {
             now, terms, output, ..
         } = *situation;
@@ -326,13 +328,18 @@ impl RatePolicy {
         let pending = self
             .trial
             .filter(|trial| !trial.is_judged && trial.to == output);
+        let from = pending.map_or(output, |trial| trial.from);
+        let capacity = pending.map_or(terms.capacity, |trial| trial.capacity);
+        let consumed = pending.map_or(consumed, |trial| trial.consumed);
+        let more = f64::from(replicas.saturating_sub(from)) * capacity;
         self.trial = Some(UpTrial {
             at: now,
-            from: pending.map_or(output, |trial| trial.from),
+            from,
             to: replicas,
             arrivals: terms.arrivals_fast,
-            capacity: pending.map_or(terms.capacity, |trial| trial.capacity),
-            consumed: pending.map_or(consumed, |trial| trial.consumed),
+            capacity,
+            consumed,
+            expected: more.min((needed - consumed).max(0.0)),
             is_judged: false,
         });
         self.reaction.expect(now, replicas);

@@ -99,6 +99,24 @@ fn lag_per_replica_needs_more_rebalances_than_rates() {
 }
 
 #[test]
+fn a_step_up_that_helps_only_a_hot_partition_is_kept() {
+    let scenarios = builtin_scenarios();
+    let hot = scenarios.iter().find(|it| it.name == "hot-partition");
+    let [rate, least] = [compared_policies()[0], SimulatedPolicy::Static]
+        .map(|policy| score(hot.unwrap(), &policy).late_percent);
+    assert!(rate < least + 1.0, "{rate} {least}");
+}
+
+#[test]
+fn a_step_up_that_does_not_help_is_taken_back() {
+    let scenarios = builtin_scenarios();
+    let limited = scenarios.iter().find(|it| it.name == "downstream");
+    let score = score(limited.unwrap(), &compared_policies()[0]);
+    assert!(score.cost_percent < 50.0, "{score:?}");
+    assert!(score.late_percent < 37.0, "{score:?}");
+}
+
+#[test]
 fn threads_do_not_change_the_result() {
     let scenarios = [short(500.0), short(900.0)];
     let policies = &compared_policies()[..1];

@@ -23,6 +23,9 @@ pub(super) struct UpTrial {
     pub(super) arrivals: f64,
     pub(super) capacity: f64,
     pub(super) consumed: f64,
+    /// What the step up should add to the consumption, messages per second: no more than is needed, because a hot
+    /// partition gains less than its new members could process.
+    pub(super) expected: f64,
     pub(super) is_judged: bool,
 }
 
@@ -165,8 +168,7 @@ impl RatePolicy {
             .estimates
             .consumption
             .per_second(super::rates::MEDIUM)?;
-        let expected = f64::from(trial.to.saturating_sub(trial.from)) * trial.capacity;
-        let helped = consumed - trial.consumed >= GAIN_MIN * expected;
+        let helped = consumed - trial.consumed >= GAIN_MIN * trial.expected;
         if terms.age <= slo / 4.0 || helped {
             return None;
         }
