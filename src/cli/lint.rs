@@ -41,8 +41,8 @@ const UNREAD: u8 = 2;
     helm template . | lagwise lint -f - --kubernetes 1.34\n  \
     lagwise lint --explain LW018\n\n\
     With --config the command reads Kafka once, and from Kubernetes the HPAs, their Deployments and \
-    StatefulSets, and the pods of these, as far as you have the rights. With -f it reads only the files; \
-    objects of other kinds in them are ignored. The advice is for the version of the Kubernetes cluster, \
+    StatefulSets, and the pods of these, as far as you have the rights. With -f it reads only the files. \
+    For ScaledObjects of KEDA in them it says what lagwise convert says; objects of other kinds are ignored. The advice is for the version of the Kubernetes cluster, \
     or of --kubernetes.\n\n\
     Exit code: 0 without findings of the severity of --fail-on or above, 1 with some, 2 for wrong usage or if \
     something could not be read.")]

@@ -212,6 +212,11 @@ impl PartitionLedger {
         self.groups.values().any(|entry| entry.admission.is_err())
     }
 
+    fn is_admitted(&self, key: &GroupKey) -> bool {
+        let entry = self.groups.get(key);
+        entry.is_some_and(|entry| entry.admission.is_ok())
+    }
+
     /// Takes back what a group uses. It is unknown to the ledger from then on.
     fn release(&mut self, key: &GroupKey) {
         let Some(entry) = self.groups.remove(key) else {

@@ -196,6 +196,17 @@ fn object(name: &str) -> String {
 }
 
 #[test]
+fn null_is_as_good_as_nothing() {
+    let nulls = object("a")
+        .replace("{name: a}\nspec:", "{name: a, labels: null, annotations: null}\nspec:\n  advanced: null\n  fallback: null\n  pollingInterval: null")
+        .replace("    - type: kafka", "    - type: kafka\n      useCachedMetrics: null\n      metricType: null");
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: [odd]}\n";
+    let (nulls, plain) = (written(&[&nulls, map].join("---\n")), written(&object("a")));
+    assert_eq!(nulls.objects[0].hpa, plain.objects[0].hpa);
+    assert_eq!(nulls.objects[0].notes, plain.objects[0].notes);
+}
+
+#[test]
 fn secrets_are_never_copied() {
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2, username: me}\n";
     let authentication = "apiVersion: keda.sh/v1alpha1\nkind: TriggerAuthentication\nmetadata: {name: a}\nspec:\n  \

@@ -23,6 +23,8 @@ use crate::model::hpa::write_scopes::{WriteScope, WriteScopes};
 use crate::model::kafka::fault::Fault;
 use crate::model::kafka::group::{GroupDescription, GroupKind, GroupState, Member};
 use crate::model::kafka::observation::{Observation, TopicListing};
+use crate::model::keda::convert::{ConvertOptions, convert};
+use crate::model::keda::scaled_object::KedaManifests;
 use crate::model::lag::assembly::Scope;
 use crate::model::settings::cap_mode::CapMode;
 use crate::model::targets::tenancy::{Grant, Tenancy};
@@ -335,6 +337,19 @@ fn setting_findings() -> BTreeSet<Finding> {
     })
 }
 
+fn keda_findings() -> BTreeSet<Finding> {
+    let job = serde_json::json!({
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledJob", "metadata": {"name": "batch"},
+    });
+    let mut manifests = KedaManifests::default();
+    manifests.add(&job, "batch.yaml", "shop").unwrap();
+    let options = ConvertOptions {
+        namespace: "shop".into(),
+        kubernetes: None,
+    };
+    convert(&manifests, &options).findings()
+}
+
 #[test]
 fn every_finding_with_an_example() {
     let mut examples: BTreeMap<FindingCode, Finding> = BTreeMap::new();
@@ -342,6 +357,7 @@ fn every_finding_with_an_example() {
     let of_targets = targets.findings().cloned();
     let found = of_targets.chain(group_findings()).chain(hpa_findings());
     let found = found.chain(setting_findings()).chain(at_ceiling());
+    let found = found.chain(keda_findings());
     for finding in found {
         examples.entry(finding.code).or_insert(finding);
     }

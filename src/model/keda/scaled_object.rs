@@ -15,7 +15,9 @@ pub type UnknownFields = BTreeMap<String, Value>;
 pub struct ObjectMetadata {
     pub name: String,
     pub namespace: Option<String>,
+    #[serde(deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -39,7 +41,9 @@ pub struct ScaledObjectSpec {
     pub min_replica_count: Option<u32>,
     pub max_replica_count: Option<u32>,
     pub fallback: Option<KedaFallback>,
+    #[serde(deserialize_with = "or_default")]
     pub advanced: Advanced,
+    #[serde(deserialize_with = "or_default")]
     pub triggers: Vec<Trigger>,
     #[serde(flatten)]
     pub unknown: UnknownFields,
@@ -68,7 +72,9 @@ pub struct KedaFallback {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Advanced {
+    #[serde(deserialize_with = "or_default")]
     pub restore_to_original_replica_count: bool,
+    #[serde(deserialize_with = "or_default")]
     pub horizontal_pod_autoscaler_config: HpaConfig,
     pub scaling_modifiers: Option<Value>,
     #[serde(flatten)]
@@ -93,6 +99,7 @@ pub struct Trigger {
     pub trigger_type: String,
     pub name: Option<String>,
     pub metric_type: Option<String>,
+    #[serde(deserialize_with = "or_default")]
     pub use_cached_metrics: bool,
     pub authentication_ref: Option<AuthenticationRef>,
     #[serde(deserialize_with = "texts")]
@@ -121,8 +128,11 @@ pub struct TriggerAuthentication {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct AuthenticationSpec {
+    #[serde(deserialize_with = "or_default")]
     pub secret_target_ref: Vec<KeyRef>,
+    #[serde(deserialize_with = "or_default")]
     pub config_map_target_ref: Vec<KeyRef>,
+    #[serde(deserialize_with = "or_default")]
     pub env: Vec<EnvRef>,
     pub pod_identity: Option<PodIdentity>,
     /// Other sources of parameters, such as hashiCorpVault.
@@ -155,11 +165,18 @@ pub struct PodIdentity {
     pub role_arn: Option<String>,
 }
 
+/// Reads a value that may be null, as in Kubernetes.
+fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// Reads a map of texts. People also write numbers and flags there, which Kubernetes refuses.
 fn texts<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
-    let values = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    let values: BTreeMap<String, Value> = or_default(deserializer)?;
     let text = |(key, value): (String, Value)| match value {
         Value::String(text) => Some((key, text)),
         Value::Bool(_) | Value::Number(_) => Some((key, value.to_string())),
@@ -168,7 +185,7 @@ fn texts<'de, D: serde::Deserializer<'de>>(
     Ok(values.into_iter().filter_map(text).collect())
 }
 
-/// A ScaledJob, which is only named.
+/// An object of which only the name matters.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct NamedObject {
@@ -287,7 +304,10 @@ impl KedaManifests {
                 self.authentications.0.push((place, object));
             }
             ("v1", "ConfigMap") => {
-                let object: NamedObject = read(document, kind)?;
+                // ConfigMaps of others are none of KEDA's concern.
+                let Ok(object) = read::<NamedObject>(document, kind) else {
+                    return Ok(());
+                };
                 let data = document.get("data").and_then(Value::as_object);
                 let data = data.into_iter().flatten();
                 let data = data.filter_map(|(key, v)| Some((key.clone(), v.as_str()?.to_owned())));

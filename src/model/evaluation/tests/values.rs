@@ -170,7 +170,7 @@ fn several_replicas_of_a_group_that_never_ran_are_kept() {
             metric,
             selector: &selector,
         };
-        let evaluated = held.evaluated(&RULES);
+        let evaluated = held.evaluated(&POLICY);
         let refusal = evaluated.at(&at(0)).answer(&query).unwrap_err();
         assert!(
             matches!(refusal, NoValueReason::NeverRan { .. }),
