@@ -1,4 +1,8 @@
 //! Lists the topics of a cluster that match the patterns of groups without members.
+#![allow(
+    clippy::mutable_key_type,
+    reason = "patterns are compared by their text, which does not change"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
