@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use lagwise::kafka::ClientKind;
-use lagwise::model::evaluation::topic_selection::{pick, total, whole_parallelism};
+use lagwise::model::evaluation::topic_selection::{pick, whole_parallelism};
 use lagwise::model::lag::cluster_snapshot::GroupSnapshot;
 
 use super::WITHIN;
@@ -104,7 +104,9 @@ fn counted(group: &GroupSnapshot) -> Result<Vec<(String, u64)>> {
             .latest
             .as_ref()
             .map_err(|fault| anyhow::anyhow!("{topic}: {fault}"))?;
-        let lag = total(lag, None).map_err(|fault| anyhow::anyhow!("{topic}: {fault}"))?;
+        let lag = lag
+            .total()
+            .map_err(|fault| anyhow::anyhow!("{topic}: {fault}"))?;
         Ok((topic.to_string(), lag.0))
     });
     each.collect()
