@@ -1,11 +1,12 @@
 //! Findings: mistakes and risks in HPAs, consumer groups, workloads and settings that a person should know about.
 //!
-//! To add a finding, add a row to the table in `code.rs` and create it with [`Finding::new`] where the
+//! To add a finding, add a row to the table in `table.rs` and create it with [`Finding::new`] where the
 //! mistake is detected.
 
 mod advice;
 mod code;
 mod severity;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,8 +16,8 @@ use super::units::hpa_key::HpaKey;
 use super::units::newtypes::{ClusterName, GroupId};
 use super::units::untrusted_text::cut_message;
 
-pub use self::code::FindingCode;
 pub use self::severity::Severity;
+pub use self::table::FindingCode;
 
 /// One mistake or risk. `Display` gives the subject and the message.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
