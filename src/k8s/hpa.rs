@@ -285,7 +285,7 @@ fn created(hpa: &HorizontalPodAutoscaler) -> Option<i64> {
     Some(created.0.as_second())
 }
 
-/// The metrics that are not External, as `Type name`.
+/// The metrics that are not External.
 fn metrics_of_others(hpa: &HorizontalPodAutoscaler) -> Vec<OtherMetric> {
     let name = |metric: &MetricSpec| {
         let resource = metric.resource.as_ref().map(|m| &m.name);

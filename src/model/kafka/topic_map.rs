@@ -32,13 +32,13 @@ impl<V> TopicMap<V> {
         self.0.get(index).map(|(_, value)| value)
     }
 
-    /// Whether the topic has a value.
     /// The topic at a position in the order of names, with its value.
     #[must_use]
     pub fn get_index(&self, index: usize) -> Option<(&TopicName, &V)> {
         self.0.get(index).map(split)
     }
 
+    /// Whether the topic has a value.
     pub fn contains_key<Q: Ord + ?Sized>(&self, topic: &Q) -> bool
     where
         TopicName: Borrow<Q>,
