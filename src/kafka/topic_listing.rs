@@ -25,6 +25,9 @@ pub(super) const MAX_NAMES: usize = 200_000;
 pub(super) const MATCH_TIME: Duration = Duration::from_secs(1);
 const PATTERN_TIME: Duration = Duration::from_millis(100);
 
+/// The most patterns that the last query did not have and whose matches are kept.
+const MAX_OTHERS: usize = 1_000;
+
 /// After how many names the time is looked at.
 const NAMES_BETWEEN: usize = 64;
 
@@ -96,7 +99,9 @@ impl CachedListing {
         self.listings
     }
 
-    /// Lists the topics that match the patterns of each group. What is not compared in time keeps its last result.
+    /// Lists the topics that match the patterns of each group. What is not compared in time keeps its last result. The
+    /// results of other patterns are kept for the next query, and so is the turn of one of them: sweeps of single groups
+    /// come between those of all.
     pub(super) fn new(
         query: ListingQuery,
         (fetched, names): (Instant, Names),
@@ -110,10 +115,11 @@ impl CachedListing {
             let is_same = last_names.is_some_and(|last| Arc::ptr_eq(last, names));
             let known = |pattern| last.as_ref()?.matches.get(pattern).cloned();
             // Groups share patterns.
-            let patterns: BTreeSet<_> = query.iter().flat_map(|(_, patterns)| patterns).collect();
+            let asked: BTreeSet<_> = query.iter().flat_map(|(_, patterns)| patterns).collect();
             let begin = last.as_ref().and_then(|last| last.next.as_ref());
-            let (before, after): (Vec<_>, Vec<_>) = patterns
-                .into_iter()
+            let (before, after): (Vec<_>, Vec<_>) = asked
+                .iter()
+                .copied()
                 .partition(|pattern| begin.is_some_and(|begin| *pattern < begin));
             let until = Instant::now() + time;
             for pattern in after.into_iter().chain(before) {
@@ -130,6 +136,11 @@ impl CachedListing {
                 };
                 matches.extend(found.map(|found| (pattern.clone(), found)));
             }
+            let others = last.iter().flat_map(|last| &last.matches);
+            let others = others.filter(|(pattern, _)| is_same && !asked.contains(*pattern));
+            let others = others.take(MAX_OTHERS);
+            matches.extend(others.map(|(pattern, found)| (pattern.clone(), Arc::clone(found))));
+            next = next.or_else(|| begin.filter(|begin| !asked.contains(*begin)).cloned());
         }
         let fault = names.as_ref().err().copied();
         let listings = query.iter().map(|(group, patterns)| {
@@ -314,5 +325,27 @@ mod tests {
         let later = names(["x2".to_owned()]);
         let later = CachedListing::new(groups, later, Some(first), Duration::ZERO);
         assert_eq!(later.into_listings(), before);
+    }
+
+    #[test]
+    fn a_query_of_some_groups_keeps_the_results_and_the_turn_of_others() {
+        let all = query(&[("a", &["x.*"]), ("b", &["y.*"])]);
+        let some = query(&[("a", &["x.*"])]);
+        let names = names(["x1", "y1"].map(str::to_owned));
+        let first = CachedListing::new(all.clone(), names.clone(), None, LONG);
+        let between = CachedListing::new(some.clone(), names.clone(), Some(first), LONG);
+        let after = CachedListing::new(all.clone(), names.clone(), Some(between), Duration::ZERO);
+        let turn = Some(all[1].1[0].clone());
+        let late = CachedListing {
+            next: turn.clone(),
+            ..after.clone()
+        };
+        let listings = after.into_listings();
+        assert_eq!(listed(&listings, &"a".into()).count(), 1);
+        assert_eq!(listed(&listings, &"b".into()).count(), 1);
+        let between = CachedListing::new(some, names.clone(), Some(late), LONG);
+        assert_eq!(between.next, turn);
+        let after = CachedListing::new(all, names, Some(between), LONG);
+        assert_eq!(after.next, None);
     }
 }
