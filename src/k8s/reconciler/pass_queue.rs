@@ -1,6 +1,6 @@
 //! The HPAs that wait for a pass.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::state::Urgency;
@@ -11,8 +11,8 @@ use crate::model::units::hpa_key::HpaKey;
 #[derive(Debug, Default)]
 pub(super) struct PassQueue {
     waiting: BTreeSet<(Urgency, HpaKey)>,
-    /// The namespace of the HPA that was taken last.
-    last: Option<Arc<str>>,
+    /// The namespace of the HPA that was taken last, by urgency: urgent ones must not skip the turns of others.
+    last: BTreeMap<Urgency, Arc<str>>,
 }
 
 impl PassQueue {
@@ -35,13 +35,13 @@ impl PassQueue {
         let (urgency, first) = self.waiting.first().cloned()?;
         let key = self.first_after_last(urgency).unwrap_or(first);
         self.waiting.remove(&(urgency, key.clone()));
-        self.last = Some(Arc::clone(&key.namespace));
+        self.last.insert(urgency, Arc::clone(&key.namespace));
         Some(key)
     }
 
     /// The first HPA of this urgency in the namespaces after the last one.
     fn first_after_last(&self, urgency: Urgency) -> Option<HpaKey> {
-        let last = self.last.as_ref()?;
+        let last = self.last.get(&urgency)?;
         // No name sorts between the last namespace and this one.
         let after = HpaKey::new(format!("{last}\0"), "");
         let (of, key) = self.waiting.range((urgency, after)..).next()?;
@@ -76,8 +76,26 @@ mod tests {
         queue.remove(&HpaKey::new("z", "y"));
         let taken = Vec::from_iter(std::iter::from_fn(|| queue.take_next()));
         let first = taken.iter().take(7).map(ToString::to_string);
-        let expected = ["b/x", "m/x", "z/x", "a/000", "a-1/x", "a/001", "a/002"];
+        let expected = ["b/x", "m/x", "a/000", "a-1/x", "z/x", "a/001", "a/002"];
         assert_eq!(Vec::from_iter(first), expected);
         assert_eq!(taken.len(), 1004);
+    }
+
+    #[test]
+    fn urgent_ones_do_not_skip_the_turns_of_others() {
+        let mut queue = PassQueue::default();
+        for namespace in ["a", "z"] {
+            for n in 0..3 {
+                queue.insert(Urgency::Normal, HpaKey::new(namespace, format!("{n}")));
+            }
+        }
+        let mut taken = Vec::new();
+        for n in 0..3 {
+            queue.insert(Urgency::Wake, HpaKey::new("m", format!("{n}")));
+            taken.extend(queue.take_next());
+            taken.extend(queue.take_next());
+        }
+        let taken = Vec::from_iter(taken.iter().map(ToString::to_string));
+        assert_eq!(taken, ["m/0", "a/0", "m/1", "z/0", "m/2", "a/1"]);
     }
 }
