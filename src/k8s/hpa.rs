@@ -30,7 +30,7 @@ use crate::model::units::quantity::Milli;
 
 /// HPAs in one page of a listing. The text of a page is in memory several times while it is read, and whoever may write
 /// HPAs can make each of them longer than a megabyte.
-const PAGE: u32 = 16;
+pub(super) const PAGE: u32 = 16;
 
 /// Watches the HPAs of `namespaces` (empty = all) for ever. Publishes them at every change, once all are listed.
 pub async fn watch(client: Client, namespaces: Vec<String>, facts: Sender<Option<HpaMap>>) {

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::api_error::{ApiError, in_time};
 use super::field_owner::find_field_owner;
-use super::hpa::facts_of;
+use super::hpa::{PAGE, facts_of};
 use super::hpa_patch::patch_hpa;
 use super::leader_pod::{LeaderPodError, registered};
 use super::scale::{Scale, Scales};
@@ -31,9 +31,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Attempts at one HPA. A release takes two writes, and somebody else may write at the same time.
 const ATTEMPTS: u32 = 10;
-
-/// HPAs in one page of a listing: few, since whoever may write HPAs can make each of them longer than a megabyte.
-const PAGE: u32 = 16;
 
 /// What was, or would be, undone on one HPA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
