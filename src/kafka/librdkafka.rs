@@ -25,7 +25,6 @@ use self::faults::fault_of;
 use self::groups::GroupClients;
 use self::logs::LogReader;
 use self::topics::TopicCache;
-use super::group_listing::{GroupListing, reported_names};
 use super::health::ConnectionHealth;
 use super::reachability::{
     Reachability, classify_answers, lacks_connection, unreachable_observation,
@@ -47,7 +46,6 @@ struct LibrdkafkaInner {
     groups: GroupClients,
     topics: TopicCache,
     logs: LogReader,
-    listing: GroupListing,
 }
 
 impl LibrdkafkaClient {
@@ -73,7 +71,6 @@ impl LibrdkafkaClient {
             groups: GroupClients::default(),
             topics: TopicCache::default(),
             logs: LogReader::default(),
-            listing: GroupListing::default(),
             health,
             settings,
         });
@@ -153,10 +150,6 @@ impl LibrdkafkaInner {
         if moved {
             self.topics.invalidate();
         }
-        let group_names = self.listing.deadline(&groups, deadline).and_then(|until| {
-            let (names, _) = ffi::list_groups(&self.client, until);
-            reported_names(names.into_iter().map(GroupId::from))
-        });
         let is_silent = match classify_answers(&groups) {
             Reachability::NotAsked if !is_new => None,
             Reachability::NoAnswer if !is_new => {
@@ -185,7 +178,8 @@ impl LibrdkafkaInner {
             unreachable_brokers: self.health.unreachable_brokers(Instant::now(), None),
             traffic: None,
             listings: BTreeMap::new(),
-            group_names,
+            // Only for groups that are known to have no members, which this client does not tell.
+            group_names: None,
         }
     }
 
