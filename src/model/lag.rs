@@ -81,6 +81,17 @@ impl PartitionLag {
         }
     }
 
+    /// Whether the committed offset that it is behind has disappeared from Kafka.
+    #[must_use]
+    pub fn is_forgotten(self, committed: Result<Option<Offset>, Fault>) -> bool {
+        match self {
+            PartitionLag::Forgotten(_) => true,
+            // Lag is only residual behind a committed offset.
+            PartitionLag::Residual(_) => committed == Ok(None),
+            _ => false,
+        }
+    }
+
     /// The lag of a share group's partition, from that of any group with this committed offset.
     /// `reported` is what its coordinator reports, if anything.
     #[must_use]

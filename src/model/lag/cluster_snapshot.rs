@@ -346,12 +346,9 @@ impl TopicLag {
     /// Whether the committed offset of a partition has disappeared from Kafka.
     #[must_use]
     pub fn is_forgotten_on(&self, partition: usize) -> bool {
-        match self.lags.get(partition) {
-            Some(Ok(PartitionLag::Forgotten(_))) => true,
-            // Only behind a committed offset is lag residual.
-            Some(Ok(PartitionLag::Residual(_))) => self.committed.get(partition) == Some(Ok(None)),
-            _ => false,
-        }
+        let lag = self.lags.get(partition).and_then(|lag| lag.ok());
+        let both = lag.zip(self.committed.get(partition));
+        both.is_some_and(|(lag, committed)| lag.is_forgotten(committed))
     }
 
     /// The number of partitions.

@@ -51,12 +51,7 @@ impl TopicSummary {
             work.lagging = work.lagging.saturating_add(has_lag.into());
             may_have_commits |= committed != Ok(None);
             match lag {
-                Ok(PartitionLag::Forgotten(_)) => {
-                    may_have_commits = true;
-                    has_trouble = true;
-                }
-                // Only behind a committed offset is lag residual, so that offset has disappeared.
-                Ok(PartitionLag::Residual(_)) if !has_commit => {
+                Ok(lag) if lag.is_forgotten(committed) => {
                     may_have_commits = true;
                     has_trouble = true;
                 }
@@ -73,6 +68,7 @@ impl TopicSummary {
                     | PartitionLag::BeyondStable
                     | PartitionLag::FromStart(_)
                     | PartitionLag::SinceSeen(_)
+                    | PartitionLag::Forgotten(_)
                     | PartitionLag::Residual(_),
                 ) => {}
             }
