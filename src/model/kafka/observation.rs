@@ -156,12 +156,15 @@ impl TopicListing {
         match self {
             Self::Listed(_) => None,
             Self::TooMany => Some(format!(
-                "more than {MAX_LISTED_TOPICS} match the topic regex, or they have more partitions than the budgets allow"
+                "more than {MAX_LISTED_TOPICS} match the topic regexes of the group, or they have more partitions than the budgets allow"
             )),
             Self::TooSlow => Some(
                 "comparing the topics of the cluster with the regexes of all HPAs takes too long, so these take turns"
                     .to_owned(),
             ),
+            Self::Failed(Fault::OverBudget) => {
+                Some("the Kafka cluster has too many topics to list them".to_owned())
+            }
             Self::Failed(fault) => {
                 Some(format!("the topics of the cluster could not be listed: {fault}"))
             }
