@@ -18,13 +18,19 @@ pub(super) fn describe_listing(
             let (read, ignored): (Vec<_>, Vec<_>) =
                 matching.partition(|topic| group.would_read(topic));
             let list = |topics: Vec<&TopicName>| short_list(topics.iter().map(ToString::to_string));
-            let counts = match read.is_empty() {
-                true => "no topic without a commit matches the topic regex".to_owned(),
-                false => format!(
-                    "topics without a commit count that match the topic regex, since the group has no members: {}",
-                    list(read)
-                ),
-            };
+            if read.is_empty() && ignored.is_empty() {
+                return "no topic without a commit matches the topic regex".to_owned();
+            }
+            if read.is_empty() {
+                return format!(
+                    "topics without a commit that match the topic regex do not count, since members did not read them: {}",
+                    list(ignored)
+                );
+            }
+            let counts = format!(
+                "topics without a commit count that match the topic regex, since the group has no members: {}",
+                list(read)
+            );
             match ignored.is_empty() {
                 true => counts,
                 false => format!(
