@@ -322,7 +322,7 @@ pub fn find_unseen_groups(
     unseen.map(move |UnseenGroup { key, nearest, .. }| {
         let meant = suggestion("group ", nearest.as_ref().map(GroupId::as_str));
         let message = format!(
-            "group {:?} on Kafka cluster {:?} has neither members nor committed offsets, although replicas run{meant}",
+            "group {:?} on Kafka cluster {:?} has neither members nor committed offsets on the topics that count, although replicas run{meant}",
             key.group, key.cluster
         );
         Finding::new(FindingCode::UnseenGroup, hpa.clone(), message)

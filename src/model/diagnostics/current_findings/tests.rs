@@ -104,7 +104,7 @@ fn unseen(running: RunningReplicas, commit: Option<i64>, members: Vec<Member>) -
 #[test]
 fn a_group_that_nothing_shows_to_exist_is_a_finding_while_replicas_run() {
     use RunningReplicas::{None as NoReplicas, One, Several, Unknown};
-    let message = "group \"orderss\" on Kafka cluster \"main\" has neither members nor committed offsets, although replicas run (did you mean group orders?)";
+    let message = "group \"orderss\" on Kafka cluster \"main\" has neither members nor committed offsets on the topics that count, although replicas run (did you mean group orders?)";
     for (running, expected) in [
         (NoReplicas, &[][..]),
         (Unknown, &[]),
