@@ -8,7 +8,9 @@ use tokio::sync::watch;
 use super::rules::{LeaseAction, LeaseCandidate, LeaseRecord, LeaseRules};
 use super::term::{Leader, Term};
 use crate::telemetry::failure_log::FailureLog;
-use crate::telemetry::lease::{LeadershipGained, LeadershipLost, LeaseFailed, LeaseTooLong};
+use crate::telemetry::lease::{
+    ElectionJoined, LeadershipGained, LeadershipLost, LeaseFailed, LeaseTooLong,
+};
 
 /// Timeout for one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,6 +92,7 @@ impl<S: LeaseStore> LeaseLoop<S> {
     /// Takes and renews the Lease until told to stop; then releases it, so that another daemon leads at
     /// once.
     pub async fn run(self) {
+        ElectionJoined.emit();
         let (mut watched, mut stop) = (self.watched, self.stop);
         let mut elector = Elector {
             store: self.store,

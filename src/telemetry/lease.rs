@@ -15,6 +15,16 @@ pub(super) static LEADS: LazyLock<IntGauge> = LazyLock::new(|| {
     ))
 });
 
+/// This daemon takes part in the election. The gauge exists from here on, so that a daemon that never leads counts as 0.
+#[derive(Clone, Copy, Debug)]
+pub struct ElectionJoined;
+
+impl ElectionJoined {
+    pub fn emit(&self) {
+        LEADS.set(0);
+    }
+}
+
 /// This daemon has become the leader.
 #[derive(Clone, Copy, Debug)]
 pub struct LeadershipGained {

@@ -98,6 +98,12 @@ fn one_writes_and_another_takes_over(testbed: &Testbed) -> Result<()> {
         Ok(())
     })?;
     let mut second = start()?;
+    poll_until(WITHIN, "the second to say that it does not lead", || {
+        let metrics = second.metrics()?;
+        let follows = metrics.lines().any(|line| line == "lagwise_leader 0");
+        ensure!(follows, "it does not say so");
+        Ok(())
+    })?;
     let mut list: Value = serde_json::from_str(&workload(
         "billing",
         &[("group", &group), ("topic", &topic)],
