@@ -32,6 +32,11 @@ variable "cluster_name" {
   type        = string
 }
 
+variable "eks_cluster_name" {
+  description = "Name of the EKS cluster, which has the agent of EKS Pod Identity"
+  type        = string
+}
+
 variable "region" {
   description = "Region of the MSK cluster"
   type        = string
@@ -90,6 +95,13 @@ resource "aws_iam_role_policy" "lagwise" {
       },
     ]
   })
+}
+
+resource "aws_eks_pod_identity_association" "lagwise" {
+  cluster_name    = var.eks_cluster_name
+  namespace       = "lagwise"
+  service_account = "lagwise"
+  role_arn        = aws_iam_role.lagwise.arn
 }
 
 # The HPA may use as many replicas as the topic has partitions.
