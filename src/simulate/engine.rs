@@ -14,7 +14,7 @@ use crate::model::hpa::controller::memory::Recommendations;
 use crate::model::hpa::controller::{MetricReading, ObservedScale};
 use crate::model::lag::lag_age::EndRing;
 use crate::model::policy::decision::RateDecision;
-use crate::model::policy::reading::{GroupReading, PartitionOffsets};
+use crate::model::policy::reading::{GroupPartition, GroupReading};
 use crate::model::units::newtypes::Offset;
 use crate::model::units::quantity::Milli;
 
@@ -52,7 +52,7 @@ struct Simulation<'a> {
     ends: EndRing,
     phases: Phases,
     random: fastrand::Rng,
-    readings: Vec<PartitionOffsets>,
+    readings: Vec<GroupPartition>,
     work: Work,
     ages: AgeCounter,
     tally: RunTally,
@@ -285,7 +285,7 @@ impl<'a> Simulation<'a> {
         self.readings.clear();
         for (place, partition) in self.partitions.iter().enumerate() {
             let committed = Offset(partition.committed);
-            self.readings.push(PartitionOffsets {
+            self.readings.push(GroupPartition {
                 end: (!is_missing).then_some(Offset(partition.end)),
                 committed: (!is_missing).then_some(committed),
                 age: self.ends.age(place, committed, millis),

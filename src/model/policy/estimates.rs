@@ -151,7 +151,7 @@ impl GroupEstimates {
         learned: &mut LearnedPolicy,
     ) {
         let now = reading.at.as_secs_f64();
-        let is_same = |(state, read): (&PartitionEstimate, &super::reading::PartitionOffsets)| {
+        let is_same = |(state, read): (&PartitionEstimate, &super::reading::GroupPartition)| {
             let member = self.members.get(usize::from(state.member));
             member.map(|member| member.key) == read.owner
         };

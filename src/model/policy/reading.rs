@@ -13,7 +13,7 @@ pub struct GroupReading<'a> {
     /// Usual time between two polls.
     pub poll_interval: Duration,
     /// Partitions, always in the same order; new ones are appended.
-    pub partitions: &'a [PartitionOffsets],
+    pub partitions: &'a [GroupPartition],
     /// Most replicas that can have work.
     pub ceiling: u32,
     /// Whether the group is not rebalancing.
@@ -26,9 +26,9 @@ pub struct GroupReading<'a> {
     pub status_replicas: u32,
 }
 
-/// What Kafka says of one partition.
+/// What Kafka says of one partition of the group.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PartitionOffsets {
+pub struct GroupPartition {
     /// Log-end offset; `None` if it is unknown.
     pub end: Option<Offset>,
     /// Committed offset; `None` if it is unknown.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::decision::RateHoldReason;
-use super::reading::PartitionOffsets;
+use super::reading::GroupPartition;
 use super::*;
 use crate::model::lag::lag_age::LagAge;
 use crate::model::units::newtypes::Offset;
@@ -72,11 +72,11 @@ impl Group {
     }
 
     fn read(&mut self, is_missing: bool) -> RateDecision {
-        let partitions: Vec<PartitionOffsets> = (0..self.ends.len())
+        let partitions: Vec<GroupPartition> = (0..self.ends.len())
             .map(|place| {
                 let lag = self.ends[place] - self.committed[place];
                 let per_second = (self.rate / i64::try_from(self.ends.len()).unwrap()).max(1);
-                PartitionOffsets {
+                GroupPartition {
                     end: (!is_missing).then_some(Offset(self.ends[place])),
                     committed: Some(Offset(self.committed[place])),
                     age: Some(LagAge::exactly(
@@ -283,9 +283,9 @@ proptest! {
         let mut now = 0;
         for (step, partitions, is_stable, (ceiling, members, replicas)) in readings {
             now += step;
-            let partitions: Vec<PartitionOffsets> = partitions
+            let partitions: Vec<GroupPartition> = partitions
                 .into_iter()
-                .map(|(end, committed, owner, age)| PartitionOffsets {
+                .map(|(end, committed, owner, age)| GroupPartition {
                     end: end.map(Offset),
                     committed: committed.map(Offset),
                     age: Some(LagAge::exactly(age)),
