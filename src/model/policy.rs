@@ -59,7 +59,8 @@ pub struct RatePolicy {
     last_age: f64,
     ladder: Vec<u32>,
     ceiling: u32,
-    is_started: bool,
+    /// Time of the first reading since the start, in seconds; `None` before it.
+    started: Option<f64>,
     offsets: Vec<(i64, i64)>,
     scratch: RequirementScratch,
 }
@@ -94,7 +95,7 @@ impl RatePolicy {
             last_age: 0.0,
             ladder: Vec::new(),
             ceiling: 0,
-            is_started: false,
+            started: None,
             offsets: Vec::new(),
             scratch: RequirementScratch::default(),
         }
@@ -109,7 +110,7 @@ impl RatePolicy {
     /// Takes in a reading and decides. Readings are in the order of their times.
     pub fn observe(&mut self, reading: &GroupReading<'_>) -> RateDecision {
         let now = reading.at.as_secs_f64();
-        if !self.is_started {
+        if self.started.is_none() {
             self.start(now);
         }
         let moment = PolicyTime::from_seconds(now - self.learned.began);
@@ -174,7 +175,7 @@ impl RatePolicy {
     }
 
     fn start(&mut self, now: f64) {
-        self.is_started = true;
+        self.started = Some(now);
         if self.learned.output.is_none() {
             self.learned.began = now;
             self.learned.last_up = now;
@@ -373,7 +374,9 @@ impl RatePolicy {
         }
         let is_over = terms.age < slo / 4.0 && terms.age_ahead < slo / 4.0;
         if is_over && situation.stable_for >= 60.0 {
-            let mean = self.estimates.arrivals.total() / (now - self.learned.began).max(1.0);
+            // The total begins at 0 after a restart.
+            let watched = now - self.started.unwrap_or(now);
+            let mean = self.estimates.arrivals.total() / watched.max(1.0);
             let price = DAMAGE_PRICE * f64::from(self.ceiling) / mean.max(1e-9) * *late;
             self.learned.add_damage(price, now);
             self.late = None;
