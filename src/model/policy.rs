@@ -114,14 +114,15 @@ impl RatePolicy {
             self.start(now);
         }
         let moment = PolicyTime::from_seconds(now - self.learned.began);
-        if self.ceiling != reading.ceiling {
-            self.ceiling = reading.ceiling;
-            self.ladder = build_ladder(reading.ceiling);
+        let ceiling = reading.ceiling.max(1);
+        if self.ceiling != ceiling {
+            self.ceiling = ceiling;
+            self.ladder = build_ladder(ceiling);
         }
         let starts = self.learned.output.is_none();
-        let present = reading.status_replicas.clamp(1, reading.ceiling.max(1));
+        let present = reading.status_replicas.clamp(1, ceiling);
         let before = *self.learned.output.get_or_insert(present);
-        let output = before.min(reading.ceiling.max(1));
+        let output = before.min(ceiling);
         self.learned.output = Some(output);
         let mut decision = RateDecision {
             replicas: output,
