@@ -330,7 +330,8 @@ impl<'a> Simulation<'a> {
                 status_replicas: count(self.deployment.pods.len()),
                 pods: None,
                 readings: vec![reading],
-                scaled_to_zero: false,
+                // Nobody else scales to zero here.
+                scaled_to_zero: before == 0,
             };
             let sync = self
                 .hpa
