@@ -60,8 +60,11 @@ pub fn sweep(
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(worker)).collect();
         for handle in workers {
-            // A worker that panicked has printed why; its scores are missing from the means.
-            found.extend(handle.join().unwrap_or_default());
+            match handle.join() {
+                Ok(scores) => found.extend(scores),
+                // Means that lack its scores would be wrong.
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
         }
     });
     // The order of the sums must not depend on the threads.
