@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::requirement::{RateDemand, ReplicaCandidate};
+use super::requirement::ReplicaRequirement;
 
 /// Number of replicas that the policy recommends, and why.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -15,7 +15,7 @@ pub struct RateDecision {
     pub rule: RateRule,
     /// What the decision is based on; `None` if the reading was incomplete.
     pub terms: Option<RateTerms>,
-    /// ReplicaRequirement that was computed for a step up, if one was considered.
+    /// Requirement of a step up, if one was considered.
     pub up: Option<ReplicaRequirement>,
     /// Requirements that bound a step down.
     pub down: Option<DownRequirement>,
@@ -80,17 +80,6 @@ pub struct RateTerms {
     pub stuck_partitions: usize,
     /// The partition that gets more messages than a consumer processes, if there is one. More replicas do not help it.
     pub hot_partition: Option<usize>,
-}
-
-/// A requirement with the candidates that were compared.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ReplicaRequirement {
-    /// What the replicas have to carry.
-    pub demand: RateDemand,
-    /// The result.
-    pub replicas: u32,
-    /// The numbers compared, ascending; the last one is the result.
-    pub candidates: Vec<ReplicaCandidate>,
 }
 
 /// The two requirements that bound a step down.

@@ -1,9 +1,7 @@
 //! Steps down: if fewer replicas have been enough for so long that the step saves more than it costs.
 
-use super::decision::{
-    DownRequirement, RateDecision, RateHold, RateHoldReason, ReplicaRequirement,
-};
-use super::requirement::{RateDemand, find_requirement};
+use super::decision::{DownRequirement, RateDecision, RateHold, RateHoldReason};
+use super::requirement::{RateDemand, ReplicaRequirement, find_requirement};
 use super::settings::{CATCH_UP_DOWN, HOLDS, PEAK_UTILISATION, PolicyRule};
 use super::{RatePolicy, Situation};
 
@@ -147,19 +145,7 @@ impl RatePolicy {
         };
         let partitions = self.estimates.partitions.iter();
         let partitions = partitions.map(|p| (f64::from(p.share), f64::from(p.backlog)));
-        let mut candidates = Vec::with_capacity(self.ladder.len());
-        let replicas = find_requirement(
-            &demand,
-            &self.ladder,
-            partitions,
-            &mut self.scratch,
-            Some(&mut candidates),
-        );
-        ReplicaRequirement {
-            demand,
-            replicas,
-            candidates,
-        }
+        find_requirement(demand, &self.ladder, partitions, &mut self.scratch)
     }
 
     /// Considers a step down.

@@ -42,7 +42,18 @@ pub struct ReplicaCandidate {
     pub is_enough: bool,
 }
 
-/// Scratch space, so that a poll allocates nothing.
+/// A requirement with the candidates that were compared.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReplicaRequirement {
+    /// What the replicas have to carry.
+    pub demand: RateDemand,
+    /// The result.
+    pub replicas: u32,
+    /// The numbers compared, ascending; the last one is the result.
+    pub candidates: Vec<ReplicaCandidate>,
+}
+
+/// Buffers for the loads, which are reused at each poll.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RequirementScratch {
     loads: Vec<f64>,
@@ -51,15 +62,13 @@ pub(super) struct RequirementScratch {
 
 /// Finds the fewest replicas of the ladder that carry the demand, or the most there are.
 ///
-/// `partitions` yields each partition's share in the rate and its part of the backlog. The candidates are pushed to
-/// `candidates`, if there are any to be explained.
+/// `partitions` yields each partition's share in the rate and its part of the backlog.
 pub(super) fn find_requirement(
-    demand: &RateDemand,
+    demand: RateDemand,
     ladder: &[u32],
     partitions: impl Iterator<Item = (f64, f64)> + Clone,
     scratch: &mut RequirementScratch,
-    mut candidates: Option<&mut Vec<ReplicaCandidate>>,
-) -> u32 {
+) -> ReplicaRequirement {
     let load = |utilisation: f64, (share, backlog): (f64, f64)| {
         let rate = demand.rate * share;
         let load = rate / utilisation + (backlog + rate * demand.pause) / demand.catch_up;
@@ -69,6 +78,7 @@ pub(super) fn find_requirement(
         .clone()
         .map(|partition| load(demand.utilisation, partition))
         .sum();
+    let mut candidates = Vec::with_capacity(ladder.len());
     let mut has_loads = false;
     for &replicas in ladder {
         let capacity = demand.capacity * f64::from(replicas);
@@ -91,14 +101,16 @@ pub(super) fn find_requirement(
             candidate.heaviest = Some(heaviest);
             candidate.is_enough = heaviest <= demand.capacity * (1.0 + 1e-9);
         }
-        if let Some(candidates) = candidates.as_deref_mut() {
-            candidates.push(candidate);
-        }
+        candidates.push(candidate);
         if candidate.is_enough {
-            return replicas;
+            break;
         }
     }
-    ladder.last().copied().unwrap_or(0)
+    ReplicaRequirement {
+        demand,
+        replicas: candidates.last().map_or(0, |last| last.replicas),
+        candidates,
+    }
 }
 
 /// Load of the most heavily loaded of so many members: the 75th percentile of eight balanced assignments, which are the
@@ -177,7 +189,7 @@ mod tests {
         let ladder = super::super::ladder::build_ladder(u32::try_from(shares.len()).unwrap());
         let partitions = shares.iter().map(|share| (*share, share * demand.backlog));
         let mut scratch = RequirementScratch::default();
-        find_requirement(demand, &ladder, partitions, &mut scratch, None)
+        find_requirement(*demand, &ladder, partitions, &mut scratch).replicas
     }
 
     #[test]

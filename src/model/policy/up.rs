@@ -1,7 +1,7 @@
 //! Steps up, and the judgement whether they helped.
 
-use super::decision::{RateDecision, RateHold, RateHoldReason, ReplicaRequirement};
-use super::requirement::{RateDemand, find_requirement};
+use super::decision::{RateDecision, RateHold, RateHoldReason};
+use super::requirement::{RateDemand, ReplicaRequirement, find_requirement};
 use super::settings::{BURST_UTILISATION, CATCH_UP_UP, PolicyRule};
 use super::{RatePolicy, Situation};
 
@@ -121,19 +121,7 @@ impl RatePolicy {
             let share = f64::from(partition.share);
             (share, f64::from(partition.backlog) + share * more)
         });
-        let mut candidates = Vec::with_capacity(self.ladder.len());
-        let replicas = find_requirement(
-            &demand,
-            &self.ladder,
-            partitions,
-            &mut self.scratch,
-            Some(&mut candidates),
-        );
-        ReplicaRequirement {
-            demand,
-            replicas,
-            candidates,
-        }
+        find_requirement(demand, &self.ladder, partitions, &mut self.scratch)
     }
 
     /// Judges the last step up once its pods had time to show an effect. Returns the number to go back to, if messages
