@@ -325,14 +325,13 @@ impl RatePolicy {
         if self.settings.has(PolicyRule::Damage) && exceeds {
             self.late.get_or_insert(0.0);
         }
-        let consumed = self.estimates.consumption.per_second(MEDIUM).unwrap_or(0.0);
         // Steps up in quick succession are judged as one.
         let pending = self
             .trial
             .filter(|trial| !trial.is_judged && trial.to == output);
         let from = pending.map_or(output, |trial| trial.from);
         let capacity = pending.map_or(terms.capacity, |trial| trial.capacity);
-        let consumed = pending.map_or(consumed, |trial| trial.consumed);
+        let consumed = pending.map_or(terms.consumption, |trial| trial.consumed);
         let more = f64::from(replicas.saturating_sub(from)) * capacity;
         self.trial = Some(UpTrial {
             at: now,

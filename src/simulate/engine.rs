@@ -299,7 +299,6 @@ impl<'a> Simulation<'a> {
             ceiling: count(self.partitions.len()),
             is_stable: self.group.is_stable(),
             members: self.members(),
-            spec_replicas: self.deployment.spec_replicas,
             status_replicas: count(self.deployment.pods.len()),
         };
         let truth = Truth {

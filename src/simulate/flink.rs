@@ -4,6 +4,7 @@
 //! capacity, aligned to numbers that share the partitions evenly.
 
 use super::scaler::{Truth, total_lag};
+use crate::model::evaluation::sizing::even_step;
 use crate::model::policy::RatePolicy;
 use crate::model::policy::learned::LearnedPolicy;
 use crate::model::policy::reading::GroupReading;
@@ -151,10 +152,7 @@ impl FlinkPolicy {
             + arrivals / settings.utilisation;
         let needed =
             super::numbers::whole((target / self.capacity).ceil()).clamp(1, reading.ceiling);
-        let mut steps = (1..=reading.ceiling)
-            .rev()
-            .map(|parts| reading.ceiling.div_ceil(parts));
-        let wanted = steps.find(|step| *step >= needed).unwrap_or(needed);
+        let wanted = even_step(needed, reading.ceiling);
         self.most_since = self.most_since.max(wanted);
         if wanted > output {
             self.set(wanted, now);

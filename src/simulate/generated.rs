@@ -5,8 +5,6 @@ use super::scenario::{RatePart, RebalanceProtocol, Scenario, StartReplicas};
 
 /// Seed of the published figures. Scenarios of other seeds may be used for tuning, those of this one may not.
 pub const HELD_OUT_SEED: u64 = 20_261_130;
-/// Seed of the scenarios that tuning may use.
-pub const TUNING_SEED: u64 = 7;
 
 /// Generates so many scenarios.
 #[must_use]

@@ -23,8 +23,6 @@ pub struct AgeCounter {
     pub late: u64,
     /// Largest age in seconds.
     pub oldest: u32,
-    /// The last second in which a late message was processed.
-    pub last_late: u32,
 }
 
 impl SimulatedPartition {
@@ -63,7 +61,6 @@ impl SimulatedPartition {
             ages.oldest = ages.oldest.max(age);
             if age > slo {
                 ages.late += u64::from(some);
-                ages.last_late = now;
             }
             self.taken += some;
             left -= some;

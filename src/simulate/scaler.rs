@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::competitors::{DivisorPolicy, KedaEven};
-use super::flink::{CapacitySource, FlinkPolicy, FlinkSettings};
+use super::flink::{FlinkPolicy, FlinkSettings};
 use crate::model::hpa::controller::{
     Behavior, HpaSpec, MetricSource, Policy, PolicyKind, ScalingRules, Select,
 };
@@ -56,16 +56,6 @@ impl SimulatedPolicy {
             SimulatedPolicy::KedaEven { threshold } => format!("keda-even-{threshold}"),
             SimulatedPolicy::Divisors => "divisors".to_owned(),
             SimulatedPolicy::Flink(settings) => settings.name().to_owned(),
-        }
-    }
-
-    /// Whether the policy knows only what Kafka shows, and changes replicas.
-    #[must_use]
-    pub fn is_causal(&self) -> bool {
-        match self {
-            SimulatedPolicy::Static => false,
-            SimulatedPolicy::Flink(settings) => settings.capacity == CapacitySource::Observed,
-            _ => true,
         }
     }
 

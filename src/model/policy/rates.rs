@@ -132,18 +132,13 @@ impl SlotRing {
 pub(super) struct SlotClock(PolicyTime);
 
 impl SlotClock {
-    /// Number of slots that ended since the last call.
+    /// Number of slots that ended since the last call. `seconds` is `now`, not rounded.
     pub(super) fn ended(&mut self, now: PolicyTime, seconds: f64) -> usize {
-        if now.since(self.0) < SLOT {
-            return 0;
+        let ended = super::policy_time::to_counter(now.since(self.0) / SLOT);
+        if ended > 0 {
+            self.0 = PolicyTime::from_seconds(seconds - seconds % SLOT);
         }
-        let mut count = 0usize;
-        let start = now.since(self.0);
-        while start - SLOT * super::policy_time::from_count(count) >= SLOT && count < SLOTS {
-            count = count.saturating_add(1);
-        }
-        self.0 = PolicyTime::from_seconds(seconds - seconds % SLOT);
-        count.max(1)
+        usize::try_from(ended).unwrap_or(usize::MAX)
     }
 }
 

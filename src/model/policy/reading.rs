@@ -20,8 +20,6 @@ pub struct GroupReading<'a> {
     pub is_stable: bool,
     /// Members of the group.
     pub members: u32,
-    /// `spec.replicas` of the workload.
-    pub spec_replicas: u32,
     /// `status.replicas` of the workload.
     pub status_replicas: u32,
 }

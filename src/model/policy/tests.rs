@@ -93,7 +93,6 @@ impl Group {
             ceiling: u32::try_from(partitions.len()).unwrap(),
             is_stable: true,
             members: self.replicas,
-            spec_replicas: self.replicas,
             status_replicas: self.replicas,
         })
     }
@@ -299,7 +298,6 @@ proptest! {
                 ceiling,
                 is_stable,
                 members,
-                spec_replicas: replicas,
                 status_replicas: replicas,
             });
             prop_assert!((1..=ceiling.max(1)).contains(&decision.replicas), "{:?}", decision);

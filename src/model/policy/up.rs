@@ -152,15 +152,12 @@ impl RatePolicy {
         if !self.settings.has(PolicyRule::Ineffective) || output != trial.to {
             return None;
         }
-        let consumed = self
-            .estimates
-            .consumption
-            .per_second(super::rates::MEDIUM)?;
-        let helped = consumed - trial.consumed >= GAIN_MIN * trial.expected;
+        let helped = terms.consumption - trial.consumed >= GAIN_MIN * trial.expected;
         if terms.age <= slo / 4.0 || helped {
             return None;
         }
-        self.learned.block(terms.arrivals_medium, consumed, now);
+        self.learned
+            .block(terms.arrivals_medium, terms.consumption, now);
         Some(trial.from)
     }
 
